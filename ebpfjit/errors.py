@@ -1,0 +1,139 @@
+"""Every exception the library raises for bad programs, bad objects and bad packets.
+
+EbpfError
+  DecodeError            bytes that are not a program
+  AssemblyError          text that is not a program (line, column)
+  LoadError              an object file that cannot be loaded
+  VerifierError          a program that breaks a rule (pc, rule)
+  TranslationError       a program that cannot become machine code
+  JitUnavailable         this machine cannot run machine code of ours
+  ExecutionError         a program that went wrong while it ran (pc)
+    MemoryFault            an access outside the program's memory
+    AlignmentFault         an atomic access at an unaligned address
+    IllegalInstruction     control reached something that is no instruction
+    BudgetExhausted        the instruction limit was reached
+    CallDepthExceeded      too many frames
+    HelperNotFound         a call to a helper that is not registered
+"""
+
+from __future__ import annotations
+
+
+class EbpfError(Exception):
+    """The root of everything that a wrong program, object or packet can raise."""
+
+
+class DecodeError(EbpfError):
+    """Bytes that cannot be read as eBPF instructions; `pc` is the slot, where there is one."""
+
+    def __init__(self, message: str, pc: int | None = None) -> None:
+        super().__init__(message)
+        self.pc = pc
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.pc)
+
+
+class AssemblyError(EbpfError):
+    """Assembly text that cannot be encoded.
+
+    `line` and `column` count from 1. The text of the exception shows the line with a caret below
+    the column; `reason` is the sentence alone.
+    """
+
+    def __init__(self, reason: str, line: int, column: int, source_line: str = "") -> None:
+        caret = " " * (column - 1) + "^"
+        shown = f"\n  {source_line}\n  {caret}" if source_line else ""
+        super().__init__(f"line {line}, column {column}: {reason}{shown}")
+        self.reason = reason
+        self.line = line
+        self.column = column
+        self.source_line = source_line
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.reason, self.line, self.column, self.source_line)
+
+
+class LoadError(EbpfError):
+    """An object file, or a reference inside a program, that cannot be loaded."""
+
+
+class VerifierError(EbpfError):
+    """A program that breaks a rule of the verifier.
+
+    `pc` is the slot (None when the rule is about the whole program), `rule` the rule's short name.
+    """
+
+    def __init__(self, message: str, pc: int | None = None, rule: str = "") -> None:
+        super().__init__(message)
+        self.pc = pc
+        self.rule = rule
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.pc, self.rule)
+
+
+class TranslationError(EbpfError):
+    """A program or a listing that cannot become machine code."""
+
+
+class JitUnavailable(EbpfError):  # noqa: N818 - the name is part of the public API
+    """Machine code cannot be made or run here; the message says what is missing."""
+
+
+class ExecutionError(EbpfError):
+    """A program went wrong at slot `pc` while it ran."""
+
+    def __init__(self, message: str, pc: int | None = None) -> None:
+        super().__init__(message)
+        self.pc = pc
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.pc)
+
+
+class _AccessFault(ExecutionError):
+    def __init__(
+        self, message: str, pc: int | None = None, address: int = 0, size: int = 0, access: str = ""
+    ) -> None:
+        super().__init__(message, pc)
+        self.address = address
+        self.size = size
+        self.access = access
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.pc, self.address, self.size, self.access)
+
+
+class MemoryFault(_AccessFault):
+    """An access of `size` bytes at `address` that the program has no right to.
+
+    `access` is "load", "store" or "atomic"; a helper's reads and writes are "load" and "store".
+    """
+
+
+class AlignmentFault(_AccessFault):
+    """An atomic access at an `address` that is no multiple of its `size`."""
+
+
+class IllegalInstruction(ExecutionError):  # noqa: N818 - the hardware's name for it
+    """Control reached a slot that holds no instruction, or left the program."""
+
+
+class BudgetExhausted(ExecutionError):  # noqa: N818 - the name is part of the public API
+    """The instruction limit was reached at the start of the basic block at `pc`."""
+
+
+class CallDepthExceeded(ExecutionError):  # noqa: N818 - the name is part of the public API
+    """A local call at `pc` needs more frames, or more stack, than there are."""
+
+
+class HelperNotFound(ExecutionError):  # noqa: N818 - the name is part of the public API
+    """A call at `pc` of helper number `helper`, which is not registered."""
+
+    def __init__(self, message: str, pc: int | None = None, helper: int | None = None) -> None:
+        super().__init__(message, pc)
+        self.helper = helper
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.pc, self.helper)

@@ -1,0 +1,1 @@
+"""The instruction set: row types, the table, and what each operation means."""

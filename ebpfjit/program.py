@@ -1,0 +1,184 @@
+"""A program: its bytes, decoded; and back to bytes.
+
+    bytes -> Instruction (fields, and the table row they name) -> bytes
+
+Decoding never fails on an instruction: what no row matches keeps its fields and has `row` None, so
+that a verifier can name it and an engine can stop at it. Only a wrong length is a DecodeError.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ebpfjit.bits import W64
+from ebpfjit.errors import DecodeError
+from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.table import match
+
+SLOT_SIZE = 8
+_WORD = struct.Struct("<BBhi")
+
+Buffer = bytes | bytearray | memoryview
+"""What is accepted as bytecode (any object with the buffer protocol)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One decoded instruction.
+
+    `pc` counts 8-byte slots from the start of the program. `offset`, `imm` and `next_imm` are
+    signed; `next_imm` is None for all but the two-slot LDDW. `row` is the table row that matches,
+    or None for an unknown encoding. `reserved` is the second word of an LDDW without its
+    next_imm: it must be zero.
+    """
+
+    pc: int
+    opcode: int
+    dst_reg: int
+    src_reg: int
+    offset: int
+    imm: int
+    next_imm: int | None = None
+    row: Row | None = None
+    reserved: int = 0
+
+    @property
+    def slots(self) -> int:
+        """How many 8-byte slots the instruction takes."""
+        return 1 if self.next_imm is None else 2
+
+    @property
+    def next_pc(self) -> int:
+        """The slot after this instruction."""
+        return self.pc + self.slots
+
+    @property
+    def imm64(self) -> int:
+        """The 64-bit constant of an LDDW, unsigned; other instructions: imm, sign-extended, u64."""
+        if self.next_imm is None:
+            return W64.wrap(self.imm)
+        return (self.next_imm & 0xFFFFFFFF) << 32 | (self.imm & 0xFFFFFFFF)
+
+    @property
+    def target(self) -> int | None:
+        """The slot that a jump or a local call goes to; None for everything else."""
+        return None if self.row is None else jump_target(self.row, self.pc, self.offset, self.imm)
+
+    def encode(self) -> bytes:
+        """Return the instruction's 8 or 16 bytes."""
+        word = _WORD.pack(self.opcode, self.src_reg << 4 | self.dst_reg, self.offset, self.imm)
+        if self.next_imm is None:
+            return word
+        return word + (self.reserved | (self.next_imm & 0xFFFFFFFF) << 32).to_bytes(8, "little")
+
+
+_TARGET_IN_IMM = ("JA32", "CALL_LOCAL")
+_TARGET_KINDS = (Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.CALL_LOCAL)
+
+
+def jump_target(row: Row, pc: int, offset: int, imm: int) -> int | None:
+    """Return the slot that an instruction of `row` at `pc` goes to, None where it goes nowhere."""
+    if row.kind not in _TARGET_KINDS:
+        return None
+    return pc + 1 + (imm if row.operation in _TARGET_IN_IMM else offset)
+
+
+def decode(code: Buffer) -> tuple[Instruction, ...]:
+    """Return the instructions of `code` in order; an LDDW's two slots make one instruction.
+
+    Raises DecodeError where the length is no multiple of 8 or an LDDW lacks its second slot.
+    """
+    if len(code) % SLOT_SIZE:
+        raise DecodeError(
+            f"a program is a multiple of {SLOT_SIZE} bytes, this one has {len(code)}",
+            len(code) // SLOT_SIZE,
+        )
+    words = list(_WORD.iter_unpack(code))
+    instructions: list[Instruction] = []
+    pc = 0
+    while pc < len(words):
+        opcode, registers, offset, imm = words[pc]
+        dst, src = registers & 15, registers >> 4
+        row = match(opcode, src, offset, imm)
+        if row is None or not row.is_wide:
+            instructions.append(Instruction(pc, opcode, dst, src, offset, imm, None, row))
+            pc += 1
+            continue
+        if pc + 1 == len(words):
+            raise DecodeError(f"pc {pc}: lddw takes two slots, the program ends after one", pc)
+        second = int.from_bytes(code[8 * pc + 8 : 8 * pc + 12], "little")
+        next_imm = words[pc + 1][3]
+        instructions.append(Instruction(pc, opcode, dst, src, offset, imm, next_imm, row, reserved=second))
+        pc += 2
+    return tuple(instructions)
+
+
+def encode(instructions: Iterable[Instruction]) -> bytes:
+    """Return the bytes of `instructions`, one after the other."""
+    return b"".join(instruction.encode() for instruction in instructions)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program: bytecode, and what is known about it.
+
+    `name` and `section` are those of the object file, None for raw bytecode. `type` is "xdp",
+    "tc", ...; None where nothing tells. `functions` maps the slot where a function starts to its
+    name; slot 0 is always there. Raises DecodeError where `code` is not a whole number of slots.
+    """
+
+    code: bytes
+    name: str | None = None
+    section: str | None = None
+    type: str | None = None
+    symbols: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "code", bytes(self.code))
+        self.instructions  # noqa: B018 - decode now, so that a wrong length is said here
+
+    @classmethod
+    def from_bytes(cls, code: Buffer, *, name: str | None = None, type: str | None = None) -> Program:
+        """Make a program from raw little-endian bytecode."""
+        return cls(bytes(code), name=name, type=type)
+
+    def to_bytes(self) -> bytes:
+        """Return the bytecode."""
+        return self.code
+
+    @cached_property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """The decoded instructions, in order of pc."""
+        return decode(self.code)
+
+    @cached_property
+    def slots(self) -> tuple[Instruction | None, ...]:
+        """The instruction that starts at each slot; None at the second slot of an LDDW."""
+        slots: list[Instruction | None] = [None] * (len(self.code) // SLOT_SIZE)
+        for instruction in self.instructions:
+            slots[instruction.pc] = instruction
+        return tuple(slots)
+
+    @cached_property
+    def functions(self) -> dict[int, str]:
+        """The slot where each function starts, in order, and its name.
+
+        Slot 0, every symbol's start and every target of a local call or a code reference that
+        lies inside the program.
+        """
+        starts = {0, *self.symbols}
+        for instruction in self.instructions:
+            row = instruction.row
+            if row is None:
+                continue
+            if row.kind is Kind.CALL_LOCAL or row.operation == "LDDW_CODE":
+                starts.add(instruction.pc + 1 + instruction.imm)
+        inside = sorted(pc for pc in starts if 0 <= pc < len(self.slots))
+        return {pc: self.symbols.get(pc, f"function_{pc}" if pc else "main") for pc in inside}
+
+    def __len__(self) -> int:
+        """The number of 8-byte slots."""
+        return len(self.code) // SLOT_SIZE
