@@ -92,7 +92,9 @@ class ExecutionError(EbpfError):
         return type(self), (str(self), self.pc)
 
 
-class _AccessFault(ExecutionError):
+class AccessFault(ExecutionError):
+    """What the two faults of an access share: address (u64), size (bytes) and access."""
+
     def __init__(
         self, message: str, pc: int | None = None, address: int = 0, size: int = 0, access: str = ""
     ) -> None:
@@ -105,14 +107,14 @@ class _AccessFault(ExecutionError):
         return type(self), (str(self), self.pc, self.address, self.size, self.access)
 
 
-class MemoryFault(_AccessFault):
+class MemoryFault(AccessFault):
     """An access of `size` bytes at `address` that the program has no right to.
 
     `access` is "load", "store" or "atomic"; a helper's reads and writes are "load" and "store".
     """
 
 
-class AlignmentFault(_AccessFault):
+class AlignmentFault(AccessFault):
     """An atomic access at an `address` that is no multiple of its `size`."""
 
 

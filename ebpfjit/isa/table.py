@@ -227,7 +227,8 @@ def _loads_and_stores() -> Iterator[Row]:
             dst=Reg.READ, src=Reg.READ, offset=Offset.DISPLACEMENT,
             width=value, mnemonic=f"stx{suffix}", **memory,
         )  # fmt: skip
-    for word, mode, src in (("ABS", MODE_ABS, 0), ("IND", MODE_IND, Reg.READ)):
+    packet_modes: tuple[tuple[str, int, int | Reg], ...] = (("ABS", MODE_ABS, 0), ("IND", MODE_IND, Reg.READ))
+    for word, mode, src in packet_modes:
         for suffix, code, size in SIZES:
             yield Row(
                 f"LD{word}{suffix.upper()}", f"LD{word}{suffix.upper()}", Kind.PACKET_LOAD,
@@ -240,7 +241,7 @@ def _loads_and_stores() -> Iterator[Row]:
 
 def _atomics() -> Iterator[Row]:
     def atomic(operation: str, meaning: str, imm: int, width: Width, fetch: bool, word: str) -> Row:
-        suffix, code = ("dw", 0x18) if width is W64 else ("w", 0x00)
+        code = 0x18 if width is W64 else 0x00
         compares = meaning == "CMPXCHG"
         return Row(
             operation, operation, Kind.ATOMIC, STX | MODE_ATOMIC | code,
