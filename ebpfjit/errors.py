@@ -92,7 +92,7 @@ class ExecutionError(EbpfError):
         return type(self), (str(self), self.pc)
 
 
-class AccessFault(ExecutionError):
+class AccessFault(ExecutionError):  # noqa: N818 - as its two kinds below
     """What the two faults of an access share: address (u64), size (bytes) and access."""
 
     def __init__(

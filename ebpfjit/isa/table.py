@@ -228,11 +228,11 @@ def _loads_and_stores() -> Iterator[Row]:
             width=value, mnemonic=f"stx{suffix}", **memory,
         )  # fmt: skip
     packet_modes: tuple[tuple[str, int, int | Reg], ...] = (("ABS", MODE_ABS, 0), ("IND", MODE_IND, Reg.READ))
-    for word, mode, src in packet_modes:
+    for word, mode, index in packet_modes:
         for suffix, code, size in SIZES:
             yield Row(
                 f"LD{word}{suffix.upper()}", f"LD{word}{suffix.upper()}", Kind.PACKET_LOAD,
-                LD | mode | code, src=src, imm=Imm.PACKET, size=size, width=WIDTH_OF_SIZE[size],
+                LD | mode | code, src=index, imm=Imm.PACKET, size=size, width=WIDTH_OF_SIZE[size],
                 mnemonic=f"ld{word.lower()}{suffix}", symbol="skb",
                 group="rbpf" if size == 8 else "packet", implicit_writes=(0,),
                 source="rbpf, src/ebpf.rs" if size == 8 else "RFC 9669, 5.5; Linux bpf_skb_load_helper_*",
