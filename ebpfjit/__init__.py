@@ -2,3 +2,107 @@
 
 The public names, loaded when first used so that `import ebpfjit` stays cheap (PEP 562).
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ebpfjit import assembler, disassembler, helpers, insn_builder, kernel, verifier
+    from ebpfjit.elf import Object, load
+    from ebpfjit.errors import (
+        AlignmentFault,
+        AssemblyError,
+        BudgetExhausted,
+        CallDepthExceeded,
+        DecodeError,
+        EbpfError,
+        ExecutionError,
+        HelperNotFound,
+        IllegalInstruction,
+        JitUnavailable,
+        LoadError,
+        MemoryFault,
+        TranslationError,
+        VerifierError,
+    )
+    from ebpfjit.program import Instruction, Program
+    from ebpfjit.runtime.execution import NativeHelper
+    from ebpfjit.runtime.memory import address_of
+    from ebpfjit.vm import EbpfVmFixedMbuff, EbpfVmMbuff, EbpfVmNoData, EbpfVmRaw
+
+__version__ = "0.1.0"
+
+_NAMES_OF = {
+    "ebpfjit.elf": ("Object", "load"),
+    "ebpfjit.errors": (
+        "AlignmentFault",
+        "AssemblyError",
+        "BudgetExhausted",
+        "CallDepthExceeded",
+        "DecodeError",
+        "EbpfError",
+        "ExecutionError",
+        "HelperNotFound",
+        "IllegalInstruction",
+        "JitUnavailable",
+        "LoadError",
+        "MemoryFault",
+        "TranslationError",
+        "VerifierError",
+    ),
+    "ebpfjit.program": ("Instruction", "Program"),
+    "ebpfjit.runtime.execution": ("NativeHelper",),
+    "ebpfjit.runtime.memory": ("address_of",),
+    "ebpfjit.vm": ("EbpfVmFixedMbuff", "EbpfVmMbuff", "EbpfVmNoData", "EbpfVmRaw"),
+}
+_MODULES = ("assembler", "disassembler", "helpers", "insn_builder", "kernel", "verifier")
+_HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
+
+__all__ = [
+    "AlignmentFault",
+    "AssemblyError",
+    "BudgetExhausted",
+    "CallDepthExceeded",
+    "DecodeError",
+    "EbpfError",
+    "EbpfVmFixedMbuff",
+    "EbpfVmMbuff",
+    "EbpfVmNoData",
+    "EbpfVmRaw",
+    "ExecutionError",
+    "HelperNotFound",
+    "IllegalInstruction",
+    "Instruction",
+    "JitUnavailable",
+    "LoadError",
+    "MemoryFault",
+    "NativeHelper",
+    "Object",
+    "Program",
+    "TranslationError",
+    "VerifierError",
+    "address_of",
+    "assembler",
+    "disassembler",
+    "helpers",
+    "insn_builder",
+    "kernel",
+    "load",
+    "verifier",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"ebpfjit.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'ebpfjit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -127,7 +127,9 @@ class Program:
 
     `name` and `section` are those of the object file, None for raw bytecode. `type` is "xdp",
     "tc", ...; None where nothing tells. `functions` maps the slot where a function starts to its
-    name; slot 0 is always there. Raises DecodeError where `code` is not a whole number of slots.
+    name; slot 0 is always there. `symbols` are the names that are known, `references` the values
+    (u64) of the LDDWs that refer to something outside of the program, both by pc.
+    Raises DecodeError where `code` is not a whole number of slots.
     """
 
     code: bytes
@@ -135,6 +137,7 @@ class Program:
     section: str | None = None
     type: str | None = None
     symbols: dict[int, str] = field(default_factory=dict)
+    references: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
@@ -166,8 +169,8 @@ class Program:
     def functions(self) -> dict[int, str]:
         """The slot where each function starts, in order, and its name.
 
-        Slot 0, every symbol's start and every target of a local call or a code reference that
-        lies inside the program.
+        Slot 0, every symbol's start and every target of a local call or a code reference, where
+        an instruction starts there.
         """
         starts = {0, *self.symbols}
         for instruction in self.instructions:
@@ -176,7 +179,8 @@ class Program:
                 continue
             if row.kind is Kind.CALL_LOCAL or row.operation == "LDDW_CODE":
                 starts.add(instruction.pc + 1 + instruction.imm)
-        inside = sorted(pc for pc in starts if 0 <= pc < len(self.slots))
+        slots = self.slots
+        inside = sorted(pc for pc in starts if 0 <= pc < len(slots) and slots[pc] is not None)
         return {pc: self.symbols.get(pc, f"function_{pc}" if pc else "main") for pc in inside}
 
     def __len__(self) -> int:

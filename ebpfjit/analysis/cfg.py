@@ -1,0 +1,66 @@
+"""Control flow: where basic blocks start, and what each instruction may be followed by."""
+
+from __future__ import annotations
+
+from ebpfjit.isa.spec import Imm, Kind, Reg
+from ebpfjit.program import Instruction, Program
+
+ENDS_BLOCK = frozenset(
+    {Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.EXIT}
+)
+NEVER_FALLS_THROUGH = frozenset({Kind.JUMP, Kind.EXIT})
+REGISTERS = 11
+
+
+def illegal_reason(instruction: Instruction) -> str | None:
+    """Return why no engine can run this instruction, None where it can.
+
+    An encoding that no row matches, or a register that does not exist.
+    """
+    row = instruction.row
+    if row is None:
+        return (
+            f"unknown instruction: opcode {instruction.opcode:#04x}, src_reg {instruction.src_reg}, "
+            f"offset {instruction.offset}, imm {instruction.imm:#x}"
+        )
+    for role, number in ((row.dst, instruction.dst_reg), (row.src, instruction.src_reg)):
+        if isinstance(role, Reg) and number >= REGISTERS:
+            return f"register r{number} does not exist (r0 to r10 do)"
+    return None
+
+
+def is_inside(program: Program, pc: int) -> bool:
+    """True where an instruction starts at slot `pc`."""
+    return 0 <= pc < len(program.slots) and program.slots[pc] is not None
+
+
+def leaders(program: Program) -> list[int]:
+    """Return the slots where basic blocks start, in order.
+
+    Slot 0, every function, every target of a jump, and what follows an instruction that may hand
+    control elsewhere. A helper call does not: it comes back to the next instruction.
+    """
+    found = {0, *program.functions}
+    for instruction in program.instructions:
+        target = instruction.target
+        if target is not None:
+            found.add(target)
+        row = instruction.row
+        if row is None or row.kind in ENDS_BLOCK:
+            found.add(instruction.next_pc)
+        elif row.imm is Imm.TARGET:
+            found.add(instruction.pc + 1 + instruction.imm)
+    return sorted(pc for pc in found if is_inside(program, pc))
+
+
+def block_sizes(program: Program) -> dict[int, int]:
+    """Return, for each slot where a basic block starts, how many instructions the block has."""
+    starts = set(leaders(program))
+    sizes: dict[int, int] = {}
+    current = 0
+    for instruction in program.instructions:
+        if instruction.pc in starts:
+            current = instruction.pc
+            sizes[current] = 0
+        sizes[current] += 1
+    return sizes

@@ -1,0 +1,81 @@
+"""A program plus what was found out about it: what both engines take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from ebpfjit.analysis.cfg import block_sizes, illegal_reason
+from ebpfjit.errors import LoadError
+from ebpfjit.isa.spec import Kind
+from ebpfjit.program import Program
+
+STACK_ALIGNMENT = 16
+DEFAULT_FRAME_SIZE = 512
+LARGEST_FRAME = 4096
+
+StackUsageCalculator = Callable[[bytes, int], int]
+"""calculator(prog, pc) -> bytes of stack of the local function that starts at slot pc."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A program that may run, with its facts.
+
+    `frame_sizes` maps the slot where each function starts to the bytes of its stack frame, a
+    multiple of 16.
+    """
+
+    program: Program
+    frame_sizes: dict[int, int]
+
+    @cached_property
+    def blocks(self) -> dict[int, int]:
+        """The slot where each basic block starts, and the number of its instructions."""
+        return block_sizes(self.program)
+
+    @cached_property
+    def illegal(self) -> dict[int, str]:
+        """The slots of instructions that no engine can run, and why; the verifier leaves none."""
+        return {
+            instruction.pc: reason
+            for instruction in self.program.instructions
+            if (reason := illegal_reason(instruction)) is not None
+        }
+
+
+def prepare(program: Program, calculator: StackUsageCalculator | None = None) -> Verified:
+    """Return the program with its facts.
+
+    Raises LoadError for a reference that nothing resolves, or a calculator's answer that is not
+    from 0 to 4096 bytes.
+    """
+    _check_references(program)
+    return Verified(program, {pc: _frame_size(program, pc, calculator) for pc in program.functions})
+
+
+def _frame_size(program: Program, pc: int, calculator: StackUsageCalculator | None) -> int:
+    if calculator is None:
+        return DEFAULT_FRAME_SIZE
+    size = calculator(program.code, pc)
+    if not isinstance(size, int) or not 0 <= size <= LARGEST_FRAME:
+        raise LoadError(
+            f"pc {pc}: the stack usage calculator gave {size!r} for the function "
+            f"{program.functions[pc]}; it is to give 0 to {LARGEST_FRAME} bytes"
+        )
+    return -(-size // STACK_ALIGNMENT) * STACK_ALIGNMENT
+
+
+def _check_references(program: Program) -> None:
+    for instruction in program.instructions:
+        row = instruction.row
+        if row is None or row.kind is not Kind.LOAD_IMM64 or row.reference is None:
+            continue
+        if row.operation == "LDDW_CODE" or instruction.pc in program.references:
+            continue
+        raise LoadError(
+            f"pc {instruction.pc}: lddw refers to a {row.reference.name.lower().replace('_', ' ')} "
+            f"({instruction.imm & 0xFFFFFFFF}) that nothing resolves; load the object file it comes "
+            f"from, or give the value in Program.references"
+        )

@@ -1,0 +1,148 @@
+"""The structural verifier: the rules that any program must keep before it is run.
+
+It is the default of every machine and says nothing about memory: that is checked at run time.
+Each rule is a generator over one instruction; a message names pc, instruction and rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, REGISTERS, is_inside
+from ebpfjit.errors import DecodeError, VerifierError
+from ebpfjit.isa.spec import Kind, Offset, Reg
+from ebpfjit.isa.table import BY_OPCODE
+from ebpfjit.program import SLOT_SIZE, Instruction, Program
+
+MAX_INSTRUCTIONS = 1_000_000
+FRAME_POINTER = 10
+
+Rule = Callable[[Program, Instruction], Iterator[str]]
+
+
+def _known(program: Program, insn: Instruction) -> Iterator[str]:
+    if insn.row is not None:
+        return
+    rows = BY_OPCODE.get(insn.opcode)
+    if rows is None:
+        yield f"opcode {insn.opcode:#04x} is unknown"
+        return
+    choices = sorted(
+        {
+            " ".join(
+                f"{field}={value:#x}"
+                for field, value in (("src_reg", row.src), ("offset", row.offset), ("imm", row.imm))
+                if isinstance(value, int)
+            )
+            for row in rows
+        }
+    )
+    yield (
+        f"opcode {insn.opcode:#04x} has no meaning with src_reg={insn.src_reg:#x} "
+        f"offset={insn.offset:#x} imm={insn.imm:#x}; it has with {' or '.join(choices)}"
+    )
+
+
+def _registers(program: Program, insn: Instruction) -> Iterator[str]:
+    row = insn.row
+    if row is None:
+        return
+    for field, role, number in (("dst_reg", row.dst, insn.dst_reg), ("src_reg", row.src, insn.src_reg)):
+        if not isinstance(role, Reg):
+            continue
+        if number >= REGISTERS:
+            yield f"{field} is {number}, registers are r0 to r10"
+        elif number == FRAME_POINTER and role is not Reg.READ:
+            yield "r10 is read-only"
+
+
+def _reserved(program: Program, insn: Instruction) -> Iterator[str]:
+    if insn.row is None:
+        return
+    fields = (insn.dst_reg, insn.src_reg, insn.offset, insn.imm, insn.next_imm)
+    for field, required, actual in insn.row.mismatches(*fields):
+        name = f"{field}_reg" if field in ("dst", "src") else field
+        yield f"{name} is reserved and must be {required}, it is {actual}"
+    if insn.reserved:
+        yield "the second slot of an lddw must be zero but for its imm"
+
+
+def _targets(program: Program, insn: Instruction) -> Iterator[str]:
+    row, target = insn.row, insn.target
+    if row is not None and row.operation == "LDDW_CODE":
+        target = insn.pc + 1 + insn.imm
+    if row is None or target is None or is_inside(program, target):
+        return
+    what = "jump" if row.kind not in (Kind.CALL_LOCAL, Kind.LOAD_IMM64) else "function"
+    if 0 <= target < len(program):
+        yield f"{what} at pc {target} is the second half of an lddw"
+    else:
+        yield f"{what} at pc {target} is outside the program ({len(program)} slots)"
+
+
+def _falls_off(program: Program, insn: Instruction) -> Iterator[str]:
+    row = insn.row
+    if insn.next_pc == len(program) and row is not None and row.kind not in NEVER_FALLS_THROUGH:
+        yield "the last instruction must be exit or a jump: control would fall off the end"
+
+
+def _alignment(program: Program, insn: Instruction) -> Iterator[str]:
+    row = insn.row
+    if row is None or insn.dst_reg != FRAME_POINTER or row.offset is not Offset.DISPLACEMENT:
+        return
+    ordered = row.kind is Kind.ATOMIC or row.operation.startswith("STORE_REL")
+    if ordered and insn.offset % row.size:
+        yield f"an atomic of {row.size} bytes at r10{insn.offset:+d} is not aligned"
+
+
+RULES: tuple[tuple[str, Rule], ...] = (
+    ("known-opcode", _known),
+    ("registers", _registers),
+    ("reserved-fields", _reserved),
+    ("jump-targets", _targets),
+    ("no-fall-off", _falls_off),
+    ("aligned-atomics", _alignment),
+)
+
+
+def check(prog: Any) -> None:
+    """Check a program (bytes-like, or a Program) against every rule.
+
+    A size that is a multiple of 8, from 1 to 1,000,000 instructions; known opcodes; registers in
+    range; r10 never written; reserved fields zero; jumps and local calls to instructions of the
+    program, not into the second half of an LDDW; no way to fall off the end; atomics on the stack
+    aligned. Division by an immediate zero is fine: its result is defined.
+
+    Raises VerifierError for the first violation, with `pc` and the `rule`'s name.
+    """
+    program = prog if isinstance(prog, Program) else _decode(prog)
+    if not program.instructions:
+        raise VerifierError("the program is empty: it needs at least an exit", None, "size")
+    if len(program.instructions) > MAX_INSTRUCTIONS:
+        raise VerifierError(
+            f"{len(program.instructions)} instructions, at most {MAX_INSTRUCTIONS} are allowed", None, "size"
+        )
+    for instruction in program.instructions:
+        for name, rule in RULES:
+            for message in rule(program, instruction):
+                raise VerifierError(
+                    f"pc {instruction.pc}: {describe(instruction)}: {message} [{name}]", instruction.pc, name
+                )
+
+
+def describe(instruction: Instruction) -> str:
+    """Return an instruction's name, or its bytes where it has none, for a message."""
+    if instruction.row is not None:
+        return instruction.row.mnemonic
+    return f"<{instruction.encode().hex(' ')}>"
+
+
+def _decode(prog: Any) -> Program:
+    code = bytes(memoryview(prog))
+    if len(code) > (MAX_INSTRUCTIONS * 2) * SLOT_SIZE:
+        raise VerifierError(f"a program of {len(code)} bytes is too large", None, "size")
+    try:
+        return Program.from_bytes(code)
+    except DecodeError as error:
+        raise VerifierError(str(error), error.pc, "size") from None

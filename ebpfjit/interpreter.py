@@ -1,0 +1,292 @@
+"""The reference interpreter: clear before fast, and the judge of the machine code.
+
+One function per kind of instruction; the table row says which, `isa.semantics` says what it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ebpfjit.analysis.cfg import is_inside
+from ebpfjit.analysis.verified import Verified
+from ebpfjit.bits import U64_MASK, W32, W64
+from ebpfjit.errors import ExecutionError
+from ebpfjit.isa import semantics
+from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.program import Instruction
+from ebpfjit.runtime import faults
+from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS, Execution, HelperFunction, call_helper
+from ebpfjit.runtime.memory import MAX_FRAMES, active
+
+
+@dataclass(slots=True)
+class Frame:
+    """What a local call saves and its exit restores."""
+
+    return_pc: int
+    saved: tuple[int, ...]  # r6 to r9, and r10
+    stack_start: int
+    loops: int
+
+
+class State:
+    """The machine while it runs: registers (u64), pc, frames, budget."""
+
+    def __init__(self, verified: Verified, execution: Execution) -> None:
+        self.verified = verified
+        self.program = verified.program
+        self.execution = execution
+        self.space = execution.space
+        self.registers = [0] * 11
+        self.registers[1], self.registers[2] = execution.arguments
+        self.pc = 0
+        self.frames: list[Frame] = []
+        self.loops = MAX_LOOPS
+        self.budget = execution.limit
+        self.result: int | None = None
+
+    def enter_function(self, pc: int, caller: int) -> None:
+        """Start the function at slot `pc` on a zeroed frame of its own, below the live ones."""
+        top = self.execution.stack.start
+        if not self.execution.stack.push(self.verified.frame_sizes[pc]):
+            raise faults.call_depth_exceeded(caller, MAX_FRAMES)
+        self.registers[10] = top
+        self.loops = MAX_LOOPS
+        self.pc = pc
+
+    def charge(self) -> None:
+        """Pay for the basic block that starts here, if one does."""
+        size = self.verified.blocks.get(self.pc)
+        if size is None or self.budget is None:
+            return
+        if self.budget < size:
+            raise faults.budget_exhausted(self.pc, self.execution.limit)
+        self.budget -= size
+
+    def operand(self, row: Row, insn: Instruction) -> int:
+        """The second operand at the row's width: src, or imm sign-extended."""
+        value = self.registers[insn.src_reg] if row.uses_src else insn.imm
+        return row.width.wrap(value)
+
+
+Step = Callable[[State, Instruction, Row], None]
+STEPS: dict[Kind, Step] = {}
+
+
+def executes(kind: Kind) -> Callable[[Step], Step]:
+    """Register what the interpreter does for a kind of instruction.
+
+    A step is called with `state.pc` already at the next instruction.
+    """
+
+    def register(step: Step) -> Step:
+        STEPS[kind] = step
+        return step
+
+    return register
+
+
+def interpret(verified: Verified, execution: Execution) -> int:
+    """Run a program and return r0, unsigned.
+
+    Raises MemoryFault, AlignmentFault, IllegalInstruction, BudgetExhausted, CallDepthExceeded,
+    HelperNotFound, or whatever a helper raised. `execution.instructions` counts what was executed.
+    """
+    state = State(verified, execution)
+    slots = verified.program.slots
+    with active(state.space):
+        state.enter_function(0, caller=0)
+        while state.result is None:
+            if state.pc >= len(slots):
+                raise faults.illegal_instruction(state.pc, "control fell off the end of the program")
+            state.charge()
+            instruction = slots[state.pc]
+            assert instruction is not None  # jumps into the second half of an lddw were refused
+            if instruction.pc in verified.illegal or instruction.row is None:
+                raise faults.illegal_instruction(instruction.pc, verified.illegal[instruction.pc])
+            state.pc = instruction.next_pc
+            execution.instructions += 1
+            STEPS[instruction.row.kind](state, instruction, instruction.row)
+    return state.result
+
+
+@executes(Kind.BINARY)
+def _binary(state: State, insn: Instruction, row: Row) -> None:
+    dst = row.width.wrap(state.registers[insn.dst_reg])
+    meaning = semantics.BINARY[row.meaning]
+    state.registers[insn.dst_reg] = meaning(row.width, dst, state.operand(row, insn))
+
+
+@executes(Kind.MOVE)
+def _move(state: State, insn: Instruction, row: Row) -> None:
+    state.registers[insn.dst_reg] = semantics.MOVE[row.meaning](row.width, state.operand(row, insn))
+
+
+@executes(Kind.UNARY)
+def _unary(state: State, insn: Instruction, row: Row) -> None:
+    dst = row.width.wrap(state.registers[insn.dst_reg])
+    state.registers[insn.dst_reg] = semantics.UNARY[row.meaning](row.width, dst)
+
+
+@executes(Kind.LOAD_IMM64)
+def _load_imm64(state: State, insn: Instruction, row: Row) -> None:
+    state.registers[insn.dst_reg] = constant(state.verified, insn, row)
+
+
+def constant(verified: Verified, insn: Instruction, row: Row) -> int:
+    """Return the value that an LDDW leaves in dst, u64."""
+    if row.operation == "LDDW_CODE":
+        return CODE_ADDRESS + insn.pc + 1 + insn.imm
+    if row.reference is not None:
+        return verified.program.references[insn.pc]
+    return insn.imm64
+
+
+def _check_alignment(insn: Instruction, row: Row, address: int) -> None:
+    if row.group in ("atomic32", "atomic64", "linux") and address % row.size:
+        raise faults.alignment_fault(insn.pc, address, row.size)
+
+
+@executes(Kind.LOAD)
+def _load(state: State, insn: Instruction, row: Row) -> None:
+    address = W64.wrap(state.registers[insn.src_reg] + insn.offset)
+    _check_alignment(insn, row, address)
+    value = state.space.load(insn.pc, address, row.size, faults.access_of(row))
+    state.registers[insn.dst_reg] = W64.wrap(row.width.signed(value)) if row.signed else value
+
+
+@executes(Kind.STORE)
+def _store(state: State, insn: Instruction, row: Row) -> None:
+    address = W64.wrap(state.registers[insn.dst_reg] + insn.offset)
+    _check_alignment(insn, row, address)
+    state.space.store(insn.pc, address, row.size, state.operand(row, insn), faults.access_of(row))
+
+
+@executes(Kind.ATOMIC)
+def _atomic(state: State, insn: Instruction, row: Row) -> None:
+    address = W64.wrap(state.registers[insn.dst_reg] + insn.offset)
+    _check_alignment(insn, row, address)
+    source = row.width.wrap(state.registers[insn.src_reg])
+    old = state.space.load(insn.pc, address, row.size, "atomic")
+    new = semantics.ATOMIC[row.meaning](row.width, old, source)
+    if row.meaning == "CMPXCHG":
+        expected = row.width.wrap(state.registers[0])
+        # Written back even where it differs, as the machine does: the write must be allowed.
+        state.space.store(insn.pc, address, row.size, new if old == expected else old, "atomic")
+        state.registers[0] = old
+        return
+    state.space.store(insn.pc, address, row.size, new, "atomic")
+    if row.fetch:
+        state.registers[insn.src_reg] = old
+
+
+@executes(Kind.PACKET_LOAD)
+def _packet_load(state: State, insn: Instruction, row: Row) -> None:
+    index = insn.imm + (state.registers[insn.src_reg] if row.uses_src else 0)
+    offset = W32.signed(index)
+    packet = state.execution.packet
+    if packet is None or offset < 0 or offset + row.size > packet.size:
+        state.registers[0] = 0
+        _leave_function(state)
+        return
+    value = int.from_bytes(packet.view[offset : offset + row.size], "big")
+    state.registers[0] = value
+
+
+def _jump(state: State, insn: Instruction) -> None:
+    target = insn.target
+    assert target is not None  # only jumps come here
+    if not is_inside(state.program, target):
+        raise faults.bad_target(insn, len(state.program))
+    state.pc = target
+
+
+@executes(Kind.JUMP)
+def _goto(state: State, insn: Instruction, row: Row) -> None:
+    _jump(state, insn)
+
+
+@executes(Kind.BRANCH)
+def _branch(state: State, insn: Instruction, row: Row) -> None:
+    dst = row.width.wrap(state.registers[insn.dst_reg])
+    if semantics.CONDITION[row.meaning](row.width, dst, state.operand(row, insn)):
+        _jump(state, insn)
+
+
+@executes(Kind.MAY_GOTO)
+def _may_goto(state: State, insn: Instruction, row: Row) -> None:
+    if state.loops:
+        state.loops -= 1
+    else:
+        _jump(state, insn)
+
+
+def _call_out(state: State, insn: Instruction, function: HelperFunction | None) -> None:
+    if function is None:
+        raise faults.helper_not_found(insn)
+    r1, r2, r3, r4, r5 = state.registers[1:6]
+    try:
+        result = call_helper(function, (r1, r2, r3, r4, r5))
+    except ExecutionError as error:
+        faults.locate(error, insn.pc)
+        raise
+    # What a call leaves in r1 to r5 is nobody's: zero, in both engines.
+    state.registers[0:6] = [result & U64_MASK, 0, 0, 0, 0, 0]
+
+
+@executes(Kind.CALL_HELPER)
+def _call_helper(state: State, insn: Instruction, row: Row) -> None:
+    _call_out(state, insn, state.execution.helpers.get(insn.imm & 0xFFFFFFFF))
+
+
+@executes(Kind.CALL_KFUNC)
+def _call_kfunc(state: State, insn: Instruction, row: Row) -> None:
+    _call_out(state, insn, state.execution.kfuncs.get(insn.imm & 0xFFFFFFFF))
+
+
+def _check_depth(state: State, insn: Instruction) -> None:
+    if len(state.frames) + 1 >= MAX_FRAMES:
+        raise faults.call_depth_exceeded(insn.pc, MAX_FRAMES)
+
+
+def _call_function(state: State, insn: Instruction, target: int) -> None:
+    saved = tuple(state.registers[6:11])
+    state.frames.append(Frame(state.pc, saved, state.execution.stack.start, state.loops))
+    state.enter_function(target, caller=insn.pc)
+
+
+@executes(Kind.CALL_LOCAL)
+def _call_local(state: State, insn: Instruction, row: Row) -> None:
+    target = insn.target
+    assert target is not None  # a local call has one
+    if not is_inside(state.program, target):
+        raise faults.bad_target(insn, len(state.program))
+    _check_depth(state, insn)
+    _call_function(state, insn, target)
+
+
+@executes(Kind.CALL_REGISTER)
+def _call_register(state: State, insn: Instruction, row: Row) -> None:
+    _check_depth(state, insn)
+    address = state.registers[insn.dst_reg]
+    target = address - CODE_ADDRESS
+    if target not in state.program.functions or not is_inside(state.program, target):
+        raise faults.bad_function(insn.pc, address)
+    _call_function(state, insn, target)
+
+
+def _leave_function(state: State) -> None:
+    if not state.frames:
+        state.result = state.registers[0]
+        return
+    frame = state.frames.pop()
+    state.pc = frame.return_pc
+    state.registers[6:11] = frame.saved
+    state.execution.stack.start = frame.stack_start
+    state.loops = frame.loops
+
+
+@executes(Kind.EXIT)
+def _exit(state: State, insn: Instruction, row: Row) -> None:
+    _leave_function(state)

@@ -1,0 +1,8 @@
+"""Machine code: a verified program becomes a listing, an image, a mapped function.
+
+compiler.py      Verified -> Listing        text per instruction, from the translators
+assembler.py     templates -> stencils      bytes from keystone, one batch a program
+relocation.py    Listing -> Image -> bytes  jumps and slots filled
+code_buffer.py   bytes -> CodeBuffer        mapped, executable, never writable at once
+entry.py         the call from Python, and faults back into exceptions
+"""

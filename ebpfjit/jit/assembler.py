@@ -1,0 +1,125 @@
+"""Templates -> stencils: machine code with holes, from keystone, one batch for all that are new.
+
+Keystone sees each template once, with sentinels where numbers go; the lines of a batch are
+separated by a marker. It only ever sees text that our translators wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ebpfjit.errors import JitUnavailable, TranslationError
+from ebpfjit.translators.emitter import Line
+
+MARKER = 0x9E3779B97F4A7C15
+IMM_SENTINELS = {8: 0x51, 16: 0x5A3C, 32: 0x5A3C6E71, 64: 0x5A3C6E7112345678}
+OFFSET_SENTINELS = {8: 0x52, 32: 0x4B2D5F62}
+SLOT_SENTINEL = 0x4C3E2F63
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Where a number goes: `size` bytes at `position`."""
+
+    position: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stencil:
+    """The bytes of one template, and its holes."""
+
+    code: bytes
+    imm: Hole | None = None
+    offset: Hole | None = None
+    slot: Hole | None = None
+
+
+Key = tuple[str, int, int]
+"""A template and the sizes (bits) of its immediate and displacement; 0 where it has none."""
+
+_stencils: dict[Key, Stencil] = {}
+calls = 0
+"""How often keystone was called in this process; tests and benchmarks look at it."""
+
+
+def key_of(line: Line) -> Key:
+    """Return what a line's stencil is found by."""
+    return line.template, line.imm_bits, line.offset_bits
+
+
+def stencils_for(lines: Iterable[Line]) -> dict[Key, Stencil]:
+    """Return the table of stencils, in which each of `lines` now has one.
+
+    Calls keystone at most once. Raises JitUnavailable where it is missing.
+    """
+    new = [key for key in dict.fromkeys(map(key_of, lines)) if key not in _stencils]
+    if new:
+        for key, code in zip(new, _assemble([_probe(key) for key in new]), strict=True):
+            _stencils[key] = _find_holes(key, code)
+    return _stencils
+
+
+def _probe(key: Key) -> str:
+    """Return the template as keystone is to see it: a number that is easy to find in each hole."""
+    template, imm_bits, offset_bits = key
+    text = template
+    if imm_bits:
+        text = text.replace("$imm", hex(IMM_SENTINELS[imm_bits]))
+    if offset_bits:
+        text = text.replace("$offset", hex(OFFSET_SENTINELS[offset_bits]))
+    return text.replace("$symbol", hex(SLOT_SENTINEL))
+
+
+def _find_holes(key: Key, code: bytes) -> Stencil:
+    """Find the sentinels: an immediate ends the instruction, a displacement stands before it."""
+    template, imm_bits, offset_bits = key
+    imm = offset = slot = None
+    end = len(code)
+    if imm_bits:
+        imm = _hole_at_end(template, code, end, IMM_SENTINELS[imm_bits], (imm_bits // 8, 4, 2, 1))
+        end = imm.position
+    if offset_bits:
+        offset = _hole_at_end(template, code, end, OFFSET_SENTINELS[offset_bits], (offset_bits // 8,))
+    if "$symbol" in template:
+        slot = _hole_at_end(template, code, end, SLOT_SENTINEL, (4,))
+    return Stencil(code, imm, offset, slot)
+
+
+def _hole_at_end(template: str, code: bytes, end: int, sentinel: int, sizes: tuple[int, ...]) -> Hole:
+    for size in sizes:
+        if sentinel >> (8 * size):
+            continue
+        if code[end - size : end] == sentinel.to_bytes(size, "little"):
+            return Hole(end - size, size)
+    raise TranslationError(f"no hole for a number in {template!r}: {code.hex()}")
+
+
+def _keystone() -> Any:
+    try:
+        import keystone
+    except ImportError as error:
+        raise JitUnavailable(
+            f"keystone is not installed ({error}); 'pip install keystone-engine' adds it; "
+            f"the interpreter works without"
+        ) from None
+    return keystone
+
+
+def _assemble(texts: list[str]) -> list[bytes]:
+    """Assemble each text by itself, all in one call of keystone."""
+    global calls
+    keystone = _keystone()
+    engine = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)
+    calls += 1
+    separator = f"\n.quad {MARKER:#x}\n"
+    try:
+        code, _ = engine.asm(separator.join(texts), as_bytes=True)
+    except keystone.KsError as error:
+        raise TranslationError(f"keystone refused the text of a translator: {error}") from None
+    parts: list[bytes] = (code or b"").split(MARKER.to_bytes(8, "little"))
+    if len(parts) != len(texts):
+        raise TranslationError(f"keystone assembled {len(parts)} of {len(texts)} lines")
+    return parts

@@ -1,0 +1,42 @@
+"""What the processor under us can do: asked, never assumed."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from functools import cache
+
+from ebpfjit.errors import JitUnavailable
+
+USED_FEATURES = frozenset({"bmi2", "movbe"})
+
+
+@cache
+def features() -> frozenset[str]:
+    """Return those CPU features that translators know to use, by Linux's names."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as cpuinfo:
+            for line in cpuinfo:
+                name, _, value = line.partition(":")
+                if name.strip() == "flags":
+                    return USED_FEATURES & frozenset(value.split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def target() -> str:
+    """Return the name of the machine to translate for.
+
+    Raises JitUnavailable where there is no translator for it, or its calling convention is not
+    the System V one.
+    """
+    machine = platform.machine().lower()
+    if machine not in ("x86_64", "amd64"):
+        raise JitUnavailable(
+            f"there is no translator for this machine ({machine or 'unknown'}), only for x86_64; "
+            f"the interpreter runs everywhere"
+        )
+    if sys.platform not in ("linux", "darwin", "freebsd"):
+        raise JitUnavailable(f"machine code is not supported on {sys.platform}; the interpreter is")
+    return "x86_64"

@@ -1,0 +1,45 @@
+"""A compiled program as text: eBPF, assembly text and bytes side by side.
+
+pc   eBPF bytes                  eBPF
+     offset  machine code            assembly text
+"""
+
+from __future__ import annotations
+
+from ebpfjit.disassembler import disassemble_instruction
+from ebpfjit.jit.compiler import Listing
+from ebpfjit.jit.relocation import Image
+from ebpfjit.program import Program
+from ebpfjit.translators.emitter import Label
+
+
+def render(listing: Listing, image: Image, dialect: str = "rbpf") -> str:
+    """Return the listing as text, one line for each eBPF and each machine instruction."""
+    program = listing.verified.program
+    names = {pc: name for pc, name in program.functions.items() if len(program.functions) > 1}
+    lines: list[str] = []
+    index = 0
+    seen: set[int] = set()
+    for piece in listing.pieces:
+        lines.append(_heading(program, piece.pc, dialect, names, seen))
+        for item in piece.items:
+            if isinstance(item, Label):
+                lines.append(f"{'':5}{item.text}")
+            else:
+                start, stop = image.spans[index], image.spans[index + 1]
+                lines.append(f"{start:9x}  {image.code[start:stop].hex(' '):31} {item.text}")
+            index += 1
+    for symbol, offset in image.slots.items():
+        lines.append(f"{offset:9x}  {'(8 bytes)':31} address of {symbol}")
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def _heading(program: Program, pc: int | None, dialect: str, names: dict[int, str], seen: set[int]) -> str:
+    instruction = program.slots[pc] if pc is not None and pc < len(program) else None
+    if pc is None or instruction is None:
+        return ""
+    if pc in seen:
+        return f"{pc:4}: (out of line)"
+    seen.add(pc)
+    title = f"\n{names[pc]}:\n" if pc in names else ""
+    return f"{title}{pc:4}: {instruction.encode().hex(' ')}  {disassemble_instruction(instruction, dialect)}"

@@ -1,0 +1,74 @@
+"""One run of a program: what both engines are given, and the shape of helpers."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ebpfjit.bits import U64_MASK
+from ebpfjit.runtime.memory import AddressSpace, Region, Stack
+
+HelperFunction = Callable[[int, int, int, int, int], int]
+
+MAX_LOOPS = 8 * 1024 * 1024
+"""How often may_goto falls through in one frame (Linux, BPF_MAX_LOOPS)."""
+
+CODE_ADDRESS = 0xEBF0_0000_0000_0000
+"""A function's address is this plus its pc: not canonical, so no memory ever has it."""
+
+
+class NativeHelper:
+    """A helper in native code: `address` is a C function of five u64 that returns u64.
+
+    `owner` is kept alive as long as the helper. The function runs without the GIL and unchecked.
+    """
+
+    _prototype = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 5)
+
+    def __init__(self, address: int, owner: object = None) -> None:
+        if not 0 < address <= U64_MASK:
+            raise ValueError(f"a native helper's address is a positive 64-bit number, not {address}")
+        self.address = address
+        self.owner = owner
+        self._function = self._prototype(address)
+
+    def __call__(self, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
+        """Call the function from Python."""
+        return int(self._function(r1, r2, r3, r4, r5))
+
+
+def call_helper(function: HelperFunction, arguments: tuple[int, int, int, int, int]) -> int:
+    """Call a helper and return its result modulo 2**64.
+
+    What the helper raises passes through; a result that is no integer is a TypeError.
+    """
+    result = function(*arguments)
+    if not isinstance(result, int):
+        name = getattr(function, "__name__", type(function).__name__)
+        raise TypeError(f"helper {name} returned {type(result).__name__}, a helper returns an int")
+    return result & U64_MASK
+
+
+@dataclass(slots=True)
+class Execution:
+    """The state one run starts from; made anew for each run, so runs never share it.
+
+    `arguments` become r1 and r2. `packet` is what legacy packet loads read. `limit` counts
+    instructions, None for no limit. `instructions` is what the interpreter executed.
+    """
+
+    arguments: tuple[int, int]
+    regions: list[Region]
+    packet: Region | None = None
+    helpers: Mapping[int, HelperFunction] = field(default_factory=dict)
+    kfuncs: Mapping[int, HelperFunction] = field(default_factory=dict)
+    limit: int | None = None
+    checked: bool = True
+    stack: Stack = field(default_factory=Stack)
+    instructions: int = 0
+
+    @property
+    def space(self) -> AddressSpace:
+        """All the memory of this run, the stack last."""
+        return AddressSpace([*self.regions, self.stack.region], checked=self.checked)

@@ -1,0 +1,101 @@
+"""The exceptions of a run, worded in one place, so that both engines raise the very same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ebpfjit.errors import (
+    AccessFault,
+    AlignmentFault,
+    BudgetExhausted,
+    CallDepthExceeded,
+    ExecutionError,
+    HelperNotFound,
+    IllegalInstruction,
+    MemoryFault,
+)
+from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.program import Instruction
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.memory import Region
+
+
+def _at(pc: int | None) -> str:
+    return "" if pc is None else f"pc {pc}: "
+
+
+def _bytes(count: int) -> str:
+    return f"{count} byte" if count == 1 else f"{count} bytes"
+
+
+def access_of(row: Row) -> str:
+    """Return what a row does to memory: "load", "store" or "atomic"."""
+    return {Kind.LOAD: "load", Kind.STORE: "store"}.get(row.kind, "atomic")
+
+
+def memory_fault(
+    pc: int | None, address: int, size: int, access: str, regions: Iterable[Region]
+) -> MemoryFault:
+    """Return the fault of an access that no region allows."""
+    regions = list(regions)
+    message = f"{_at(pc)}{access} of {_bytes(size)} at {address:#x}: "
+    readonly = [region for region in regions if region.contains(address, size)]
+    if readonly:
+        message += f"{readonly[0].name} is read-only"
+    elif regions:
+        message += "outside " + ", ".join(f"{r.name} ({_bytes(r.size)})" for r in regions)
+    else:
+        message += "the program has no memory"
+    return MemoryFault(message, pc, address, size, access)
+
+
+def alignment_fault(pc: int, address: int, size: int) -> AlignmentFault:
+    """Return the fault of an atomic whose address is no multiple of its size."""
+    message = f"{_at(pc)}atomic access of {_bytes(size)} at {address:#x}: not a multiple of {size}"
+    return AlignmentFault(message, pc, address, size, "atomic")
+
+
+def illegal_instruction(pc: int, reason: str) -> IllegalInstruction:
+    """Return the fault of reaching something that is no instruction."""
+    return IllegalInstruction(f"{_at(pc)}{reason}", pc)
+
+
+def bad_target(instruction: Instruction, slots: int) -> IllegalInstruction:
+    """Return the fault of a jump, taken, to where no instruction starts."""
+    target = instruction.target or 0
+    where = "into the second half of an lddw" if 0 <= target < slots else "outside the program"
+    return illegal_instruction(instruction.pc, f"jump to pc {target}, {where} ({slots} slots)")
+
+
+def bad_function(pc: int, address: int) -> IllegalInstruction:
+    """Return the fault of an indirect call to what is no function of the program."""
+    return illegal_instruction(pc, f"callx to {address:#x}, which is not the address of a function")
+
+
+def budget_exhausted(pc: int, limit: int | None) -> BudgetExhausted:
+    """Return the fault of a basic block that the instruction limit does not pay for."""
+    return BudgetExhausted(f"{_at(pc)}the instruction limit of {limit} is used up", pc)
+
+
+def call_depth_exceeded(pc: int, frames: int) -> CallDepthExceeded:
+    """Return the fault of a local call that finds no frame or no stack left."""
+    return CallDepthExceeded(f"{_at(pc)}local call: more than {frames} frames, or their stack", pc)
+
+
+def helper_not_found(instruction: Instruction) -> HelperNotFound:
+    """Return the fault of calling what is not registered."""
+    number = instruction.imm & 0xFFFFFFFF
+    kfunc = instruction.row is not None and instruction.row.kind is Kind.CALL_KFUNC
+    what, how = ("kfunc", "register_kfunc") if kfunc else ("helper", "register_helper")
+    message = f"{_at(instruction.pc)}call of {what} {number}, which is not registered; {how}() adds it"
+    return HelperNotFound(message, instruction.pc, number)
+
+
+def locate(error: BaseException, pc: int) -> BaseException:
+    """Give a fault that a helper met in the program's memory the pc of the call."""
+    if isinstance(error, AccessFault | ExecutionError) and error.pc is None:
+        error.pc = pc
+        error.args = (f"{_at(pc)}{error}",)
+    return error

@@ -1,0 +1,245 @@
+"""The memory a program may touch: pinned buffers, regions, and the address space they make.
+
+Addresses are real host addresses, so that a metadata buffer can hold them. Nothing is read or
+written before the access was found inside one region:
+
+        region.start        address        address + size      region.stop
+    ----[-------------------[==============]-------------------)----------
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ebpfjit.bits import W64
+from ebpfjit.runtime import faults
+
+STACK_FRAME_SIZE = 512
+MAX_FRAMES = 8
+STACK_SIZE = STACK_FRAME_SIZE * MAX_FRAMES
+
+
+class _PyBuffer(ctypes.Structure):
+    """CPython's Py_buffer (Include/pybuffer.h)."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+_get_buffer = ctypes.pythonapi.PyObject_GetBuffer
+_get_buffer.argtypes = (ctypes.py_object, ctypes.POINTER(_PyBuffer), ctypes.c_int)
+_get_buffer.restype = ctypes.c_int
+_release_buffer = ctypes.pythonapi.PyBuffer_Release
+_release_buffer.argtypes = (ctypes.POINTER(_PyBuffer),)
+_release_buffer.restype = None
+_PYBUF_SIMPLE = 0
+
+
+def flat_view(buffer: Any) -> memoryview:
+    """Return `buffer` as a contiguous memoryview of bytes.
+
+    Raises TypeError for an object without the buffer protocol and BufferError for one that is not
+    contiguous, as Python does.
+    """
+    view = memoryview(buffer)
+    if not view.c_contiguous:
+        raise BufferError("the buffer is not contiguous; copy it first")
+    if view.nbytes == 0:
+        return memoryview(b"") if view.readonly else memoryview(bytearray())
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
+def address_of(buffer: Any) -> int:
+    """Return the address of a buffer's first byte, to be put into a metadata buffer.
+
+    The address is good while the buffer lives and keeps its size. Raises as `flat_view`.
+    """
+    pinned = _PyBuffer()
+    flat = memoryview(buffer)
+    if not flat.c_contiguous:
+        raise BufferError("the buffer is not contiguous; copy it first")
+    _get_buffer(flat, ctypes.byref(pinned), _PYBUF_SIMPLE)
+    address = pinned.buf or 0
+    _release_buffer(ctypes.byref(pinned))
+    return address
+
+
+@dataclass(slots=True)
+class Region:
+    """A stretch of memory, `start` <= address < `stop`; `view` covers its bytes."""
+
+    name: str
+    start: int
+    stop: int
+    writable: bool
+    view: memoryview = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes in the region."""
+        return self.stop - self.start
+
+    @classmethod
+    def of_buffer(cls, name: str, buffer: Any) -> Region:
+        """Return a region over a buffer, which stays exported (and so in place) meanwhile."""
+        view = flat_view(buffer)
+        start = address_of(view)
+        return cls(name, start, start + view.nbytes, not view.readonly, view)
+
+    @classmethod
+    def of_range(cls, name: str, start: int, stop: int) -> Region:
+        """Return a writable region over raw addresses that the caller vouches for."""
+        memory = (ctypes.c_ubyte * (stop - start)).from_address(start)
+        return cls(name, start, stop, True, memoryview(memory).cast("B"))
+
+    def contains(self, address: int, size: int) -> bool:
+        """True where all `size` bytes at `address` lie inside."""
+        return self.start <= address and address + size <= self.stop
+
+
+class Stack:
+    """The zeroed stack of one run: frames lie one below the other, the live ones are reachable.
+
+    `top` is the address above the first frame, `start` the lowest live byte.
+    """
+
+    def __init__(self) -> None:
+        self.memory = bytearray(STACK_SIZE)
+        self._whole = Region.of_buffer("stack", self.memory)
+        self.limit = self._whole.start
+        self.top = self._whole.stop
+        self.region = Region("stack", self.top, self.top, True, self._whole.view[STACK_SIZE:])
+
+    def reset(self) -> None:
+        """Make it as new, at the same addresses: zeroed, without frames."""
+        self.memory[:] = bytes(STACK_SIZE)
+        self.start = self.top
+
+    @property
+    def start(self) -> int:
+        """The lowest live address."""
+        return self.region.start
+
+    @start.setter
+    def start(self, address: int) -> None:
+        self.region.start = address
+        self.region.view = self._whole.view[address - self.limit :]
+
+    def push(self, size: int) -> bool:
+        """Add a zeroed frame of `size` bytes below the live ones; False where it does not fit."""
+        start = self.region.start - size
+        if start < self.limit:
+            return False
+        offset = start - self.limit
+        self.memory[offset : offset + size] = bytes(size)
+        self.start = start
+        return True
+
+
+class AddressSpace:
+    """All regions of one run; every access of the interpreter and of helpers goes through it."""
+
+    def __init__(self, regions: list[Region], *, checked: bool = True) -> None:
+        self.regions = regions
+        self.checked = checked
+
+    def _view(self, pc: int | None, address: int, size: int, access: str) -> memoryview:
+        store = access != "load"
+        for region in self.regions:
+            if region.contains(address, size) and (region.writable or not store):
+                offset = address - region.start
+                return region.view[offset : offset + size]
+        if not self.checked:
+            memory = (ctypes.c_ubyte * size).from_address(address)
+            return memoryview(memory).cast("B")
+        raise faults.memory_fault(pc, address, size, access, self.regions)
+
+    def load(self, pc: int | None, address: int, size: int, access: str = "load") -> int:
+        """Return the `size` bytes at `address` as a little-endian unsigned integer.
+
+        Raises MemoryFault where they are not inside one region.
+        """
+        return int.from_bytes(self._view(pc, address, size, access), "little")
+
+    def store(self, pc: int | None, address: int, size: int, value: int, access: str = "store") -> None:
+        """Write the low `size` bytes of `value` at `address`.
+
+        Raises MemoryFault where they are not inside one writable region.
+        """
+        mask = (1 << 8 * size) - 1
+        self._view(pc, address, size, access)[:] = (value & mask).to_bytes(size, "little")
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return `size` bytes, for a helper. Raises MemoryFault (without pc)."""
+        return bytes(self._view(None, address, size, "load"))
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write `data`, for a helper. Raises MemoryFault (without pc)."""
+        self._view(None, address, len(data), "store")[:] = data
+
+
+    def check(self, address: int, size: int, access: str) -> None:
+        """Raise MemoryFault (without pc) where the program may not do this to these bytes."""
+        if size:
+            self._view(None, address, size, access)
+
+
+_active = threading.local()
+
+
+@contextmanager
+def active(space: AddressSpace) -> Iterator[None]:
+    """Make `space` what `read` and `write` of this thread go through: the running program's."""
+    outer = getattr(_active, "space", None)
+    _active.space = space
+    try:
+        yield
+    finally:
+        _active.space = outer
+
+
+def read(address: int, size: int) -> bytes:
+    """Return `size` bytes at `address`: what a Python helper uses to follow a pointer.
+
+    Inside a run the bytes must belong to the program (MemoryFault); outside of one, the caller
+    vouches for the address.
+    """
+    space: AddressSpace | None = getattr(_active, "space", None)
+    if space is not None:
+        return space.read(W64.wrap(address), size)
+    return ctypes.string_at(address, size)
+
+
+def write(address: int, data: bytes) -> None:
+    """Write `data` at `address`; see `read`."""
+    space: AddressSpace | None = getattr(_active, "space", None)
+    if space is not None:
+        space.write(W64.wrap(address), data)
+    else:
+        ctypes.memmove(address, data, len(data))
+
+
+def check(address: int, size: int, access: str) -> None:
+    """Raise MemoryFault where the running program may not "load" or "store" these bytes.
+
+    For helpers that must not do half of their work; outside of a run the caller vouches.
+    """
+    space: AddressSpace | None = getattr(_active, "space", None)
+    if space is not None:
+        space.check(W64.wrap(address), size, access)

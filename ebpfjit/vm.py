@@ -1,0 +1,329 @@
+"""The four machines: a program, its helpers and its memory, run by either engine.
+
+EbpfVmMbuff         (mem, mbuff)   r1 = &mbuff            r2 = len(mbuff)
+EbpfVmFixedMbuff    (mem)          r1 = &internal mbuff, which holds &mem and &mem + len
+EbpfVmRaw           (mem)          r1 = &mem              r2 = len(mem)
+EbpfVmNoData        ()             r1 = 0                 r2 = 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ebpfjit.analysis import verifier as structural
+from ebpfjit.analysis.verified import StackUsageCalculator, Verified, prepare
+from ebpfjit.errors import ExecutionError
+from ebpfjit.interpreter import interpret
+from ebpfjit.program import Program
+from ebpfjit.runtime.execution import Execution, HelperFunction
+from ebpfjit.runtime.memory import Region
+
+if TYPE_CHECKING:
+    from ebpfjit.jit.entry import Compiled
+
+VerifierFunction = Callable[[bytes], None]
+
+_U32 = 1 << 32
+_ADDRESSES = 1 << 64
+
+
+def _as_program(prog: Any) -> Program:
+    return prog if isinstance(prog, Program) else Program.from_bytes(bytes(memoryview(prog)))
+
+
+class _Machine:
+    """What the four machines share.
+
+    `instruction_limit` is the budget of a run in instructions, charged for each basic block as it
+    is entered (None: no limit); a block that the rest does not pay for raises BudgetExhausted.
+    `checked=False` leaves out all memory checks in machine code, as rbpf's and uBPF's JIT do: a
+    wrong program can then read, write and crash the whole process. Trust the program, or leave it.
+
+    A machine may be called from several threads at once: each run has its own state.
+    """
+
+    def __init__(
+        self, prog: Any = None, *, instruction_limit: int | None = None, checked: bool = True
+    ) -> None:
+        if instruction_limit is not None and (
+            not isinstance(instruction_limit, int) or instruction_limit <= 0
+        ):
+            raise ValueError(f"instruction_limit is a positive number or None, not {instruction_limit!r}")
+        self.instruction_limit = instruction_limit
+        self.checked = checked
+        self._verifier: VerifierFunction | None = None
+        self._calculator: StackUsageCalculator | None = None
+        self._helpers: dict[int, HelperFunction] = {}
+        self._kfuncs: dict[int, HelperFunction] = {}
+        self._allowed: list[Region] = []
+        self._verified: Verified | None = None
+        self._compiled: Compiled | None = None
+        self._compile_wanted = False
+        if prog is not None:
+            self._load(prog)
+
+    @property
+    def program(self) -> Program | None:
+        """The loaded program."""
+        return self._verified.program if self._verified is not None else None
+
+    def _load(self, prog: Any) -> None:
+        if not isinstance(prog, Program):
+            prog = bytes(memoryview(prog))
+        self._verify(prog, self._verifier)
+        self._verified = prepare(_as_program(prog), self._calculator)
+        self._compiled = None
+        self._compile_wanted = False
+
+    def _verify(self, prog: Program | bytes, verifier: VerifierFunction | None) -> None:
+        if verifier is None:
+            structural.check(prog)
+        else:
+            verifier(prog.to_bytes() if isinstance(prog, Program) else prog)
+
+    def set_verifier(self, verifier: VerifierFunction) -> None:
+        """Replace the verifier: verifier(prog: bytes) -> None, raising VerifierError to refuse.
+
+        It is run at once on a loaded program; where it refuses, the old one stays.
+        """
+        if not callable(verifier):
+            raise TypeError(f"a verifier is a function, not {type(verifier).__name__}")
+        if self._verified is not None:
+            self._verify(self._verified.program, verifier)
+        self._verifier = verifier
+
+    def register_helper(self, key: int, function: HelperFunction) -> None:
+        """Register a helper under a number (u32): function(r1, r2, r3, r4, r5) -> int, all u64.
+
+        A Python callable, or a native address wrapped by NativeHelper. What it raises reaches the
+        caller of the program unchanged. A program that is compiled already is compiled anew before
+        its next run.
+        """
+        self._register(self._helpers, "helper", key, function)
+
+    def register_kfunc(self, btf_id: int, function: HelperFunction) -> None:
+        """Register what `call` with src_reg 2 and this BTF id (u32) calls; as `register_helper`."""
+        self._register(self._kfuncs, "kfunc", btf_id, function)
+
+    def _register(
+        self, table: dict[int, HelperFunction], what: str, key: int, function: HelperFunction
+    ) -> None:
+        if not isinstance(key, int):
+            raise TypeError(f"a {what}'s number is an int, not {type(key).__name__}")
+        if not 0 <= key < _U32:
+            raise ValueError(f"a {what}'s number is from 0 to {_U32 - 1}, not {key}")
+        if not callable(function):
+            raise TypeError(f"a {what} is callable or a NativeHelper, not {type(function).__name__}")
+        table[key] = function
+        self._compiled = None
+
+    def register_allowed_memory(self, memory: Any) -> None:
+        """Let programs touch more memory: a buffer, kept alive and in place, or range(start, stop).
+
+        A read-only buffer can be read. Whoever gives a range vouches for its addresses.
+        Raises ValueError for memory that is empty or outside of the address space.
+        """
+        if isinstance(memory, range):
+            if memory.step != 1 or not 0 <= memory.start < memory.stop <= _ADDRESSES:
+                raise ValueError(f"allowed memory is a range of at least one address, not {memory}")
+            region = Region.of_range("allowed memory", memory.start, memory.stop)
+        else:
+            region = Region.of_buffer("allowed memory", memory)
+            if region.size == 0:
+                raise ValueError("allowed memory is empty")
+        self._allowed.append(region)
+
+    def set_stack_usage_calculator(self, calculator: StackUsageCalculator) -> None:
+        """Set how much stack functions take: calculator(prog: bytes, pc: int) -> int, in bytes.
+
+        It is asked for each function of the program (pc 0 first), and answers 0 to 4096; rounded
+        up to a multiple of 16. Without one each frame has 512 bytes. All live frames together have
+        4096 bytes. Raises LoadError at once where a loaded program's function gets another answer.
+        """
+        if not callable(calculator):
+            raise TypeError(f"a stack usage calculator is a function, not {type(calculator).__name__}")
+        if self._verified is not None:
+            self._verified = prepare(self._verified.program, calculator)
+            self._compiled = None
+        self._calculator = calculator
+
+    def jit_compile(self) -> None:
+        """Compile the loaded program to machine code.
+
+        Raises JitUnavailable where that cannot be done here; the interpreter works everywhere.
+        """
+        self._compiled = self._compile()
+        self._compile_wanted = True
+
+    def _compile(self) -> Compiled:
+        from ebpfjit.jit.entry import compile_program
+
+        return compile_program(
+            self._loaded(), helpers=self._helpers, kfuncs=self._kfuncs, checked=self.checked
+        )
+
+    def listing(self) -> str:
+        """Return eBPF, assembly text and bytes side by side. Raises as `jit_compile`."""
+        from ebpfjit.jit.listing import render
+
+        compiled = self._compiled or self._compile()
+        return render(compiled.listing, compiled.image)
+
+    def _loaded(self) -> Verified:
+        if self._verified is None:
+            raise ExecutionError("no program is loaded; set_program() loads one")
+        return self._verified
+
+    def _execution(
+        self, arguments: tuple[int, int], regions: list[Region], packet: Region | None
+    ) -> Execution:
+        return Execution(
+            arguments=arguments,
+            regions=[*regions, *self._allowed],
+            packet=packet,
+            helpers=self._helpers,
+            kfuncs=self._kfuncs,
+            limit=self.instruction_limit,
+            checked=self.checked,
+        )
+
+    def _interpret(self, execution: Execution) -> int:
+        return interpret(self._loaded(), execution)
+
+    def _run_compiled(self, execution: Execution) -> int:
+        if self._compiled is None:
+            self._loaded()
+            if not self._compile_wanted:
+                raise ExecutionError("the program is not compiled; jit_compile() compiles it")
+            self._compiled = self._compile()
+        return self._compiled.run(execution)
+
+
+def _memory(mem: Any) -> tuple[Region, int]:
+    """Return the region of a buffer and what a pointer to it is: 0 where there is no byte."""
+    region = Region.of_buffer("mem", mem)
+    return region, region.start if region.size else 0
+
+
+class EbpfVmMbuff(_Machine):
+    """A machine whose program gets a metadata buffer that holds the packet's addresses.
+
+    The user writes those addresses (`address_of`) into it. Keyword arguments: `instruction_limit`
+    and `checked`; without checks a wrong program can crash the process.
+    """
+
+    def set_program(self, prog: Any) -> None:
+        """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
+        self._load(prog)
+
+    def _arguments(self, mem: Any, mbuff: Any) -> Execution:
+        packet, _ = _memory(mem)
+        metadata = Region.of_buffer("mbuff", mbuff)
+        pointer = metadata.start if metadata.size else 0
+        return self._execution((pointer, metadata.size), [packet, metadata], packet)
+
+    def execute_program(self, mem: Any, mbuff: Any) -> int:
+        """Interpret the program and return r0, unsigned."""
+        return self._interpret(self._arguments(mem, mbuff))
+
+    def execute_program_jit(self, mem: Any, mbuff: Any) -> int:
+        """Run the machine code; results and exceptions are those of `execute_program`."""
+        return self._run_compiled(self._arguments(mem, mbuff))
+
+
+class EbpfVmFixedMbuff(_Machine):
+    """A machine that makes the metadata buffer itself.
+
+    The address of the packet is stored at `data_offset`, the address behind it at
+    `data_end_offset`, 8 bytes each; the rest of the buffer is zero at the start of each run.
+    Keyword arguments: `instruction_limit` and `checked`; without checks a wrong program can crash
+    the process.
+    """
+
+    def __init__(
+        self,
+        prog: Any,
+        data_offset: int,
+        data_end_offset: int,
+        *,
+        instruction_limit: int | None = None,
+        checked: bool = True,
+    ) -> None:
+        self._set_offsets(data_offset, data_end_offset)
+        super().__init__(prog, instruction_limit=instruction_limit, checked=checked)
+
+    def _set_offsets(self, data_offset: int, data_end_offset: int) -> None:
+        for offset in (data_offset, data_end_offset):
+            if not isinstance(offset, int):
+                raise TypeError(f"an offset into the metadata buffer is an int, not {type(offset).__name__}")
+            if not 0 <= offset < _U32:
+                raise ValueError(f"an offset into the metadata buffer is from 0 to {_U32 - 1}, not {offset}")
+        if abs(data_offset - data_end_offset) < 8:
+            raise ValueError(f"the addresses at {data_offset} and {data_end_offset} overlap (8 bytes each)")
+        self.data_offset, self.data_end_offset = data_offset, data_end_offset
+
+    def set_program(self, prog: Any, data_offset: int, data_end_offset: int) -> None:
+        """Load a program and the offsets that it expects. Raises VerifierError where it is refused."""
+        self._load(prog)
+        self._set_offsets(data_offset, data_end_offset)
+
+    def _arguments(self, mem: Any) -> Execution:
+        packet, start = _memory(mem)
+        mbuff = bytearray(max(self.data_offset, self.data_end_offset) + 8)
+        for offset, address in ((self.data_offset, start), (self.data_end_offset, start + packet.size)):
+            mbuff[offset : offset + 8] = address.to_bytes(8, "little")
+        metadata = Region.of_buffer("mbuff", mbuff)
+        return self._execution((metadata.start, metadata.size), [packet, metadata], packet)
+
+    def execute_program(self, mem: Any) -> int:
+        """Interpret the program and return r0, unsigned."""
+        return self._interpret(self._arguments(mem))
+
+    def execute_program_jit(self, mem: Any) -> int:
+        """Run the machine code; results and exceptions are those of `execute_program`."""
+        return self._run_compiled(self._arguments(mem))
+
+
+class EbpfVmRaw(_Machine):
+    """A machine whose program works on the packet directly, as in uBPF.
+
+    Keyword arguments: `instruction_limit` and `checked`; without checks a wrong program can crash
+    the process.
+    """
+
+    def set_program(self, prog: Any) -> None:
+        """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
+        self._load(prog)
+
+    def _arguments(self, mem: Any) -> Execution:
+        packet, start = _memory(mem)
+        return self._execution((start, packet.size), [packet], packet)
+
+    def execute_program(self, mem: Any) -> int:
+        """Interpret the program and return r0, unsigned."""
+        return self._interpret(self._arguments(mem))
+
+    def execute_program_jit(self, mem: Any) -> int:
+        """Run the machine code; results and exceptions are those of `execute_program`."""
+        return self._run_compiled(self._arguments(mem))
+
+
+class EbpfVmNoData(_Machine):
+    """A machine whose program takes no data.
+
+    Keyword arguments: `instruction_limit` and `checked`; without checks a wrong program can crash
+    the process.
+    """
+
+    def set_program(self, prog: Any) -> None:
+        """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
+        self._load(prog)
+
+    def execute_program(self) -> int:
+        """Interpret the program and return r0, unsigned."""
+        return self._interpret(self._execution((0, 0), [], None))
+
+    def execute_program_jit(self) -> int:
+        """Run the machine code; results and exceptions are those of `execute_program`."""
+        return self._run_compiled(self._execution((0, 0), [], None))

@@ -1,0 +1,148 @@
+"""The text that translators write: lines with holes, jumps to labels, and out-of-line code.
+
+A line is a template such as `add rdi, $imm` with the numbers that go into its holes. The template
+without its numbers is what the assembler sees, once: the bytes are a stencil, the numbers are
+patched in. Jumps name labels; relocation gives them their distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One machine instruction: `template` with `$imm`, `$offset`, `$symbol` where numbers go.
+
+    `imm` is patched into the immediate of `imm_bits` bits (8 to 64: the smallest form that holds
+    it), `offset` into the displacement. `symbol` names an 8-byte slot of the literal pool,
+    addressed relative to rip.
+    """
+
+    template: str
+    imm: int | None = None
+    imm_bits: int = 0
+    offset: int | None = None
+    offset_bits: int = 0
+    symbol: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The line as a person reads it."""
+        text = self.template
+        if self.imm is not None:
+            text = text.replace("$imm", f"{self.imm:#x}")
+        if self.offset is not None:
+            text = text.replace("+$offset", f"{self.offset:+#x}")
+        if self.symbol is not None:
+            text = text.replace("$symbol", self.symbol)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """A jump (`jmp`, `je`, ...) or `call` to a label."""
+
+    mnemonic: str
+    label: str
+
+    @property
+    def text(self) -> str:
+        """The line as a person reads it."""
+        return f"{self.mnemonic} {self.label}"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A place that jumps name."""
+
+    name: str
+
+    @property
+    def text(self) -> str:
+        """The line as a person reads it."""
+        return f"{self.name}:"
+
+
+Item = Line | Jump | Label
+
+
+@dataclass(slots=True)
+class Piece:
+    """The code that belongs to one pc; `pc` is None for what belongs to no instruction."""
+
+    pc: int | None
+    items: list[Item] = field(default_factory=list)
+
+
+def smallest(value: int, sizes: tuple[int, ...]) -> int:
+    """Return the first of `sizes` (bits) whose signed range holds `value`; the last fits all."""
+    for bits in sizes[:-1]:
+        if -(1 << (bits - 1)) <= value < 1 << (bits - 1):
+            return bits
+    return sizes[-1]
+
+
+class Emitter:
+    """Collects the lines of a program, piece by piece: what runs in order, and what is out of line."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self.cold: list[Piece] = []
+        self._here: list[Item] = []
+        self._labels = 0
+
+    def begin(self, pc: int | None) -> None:
+        """Start the piece of `pc`; what is emitted next belongs to it."""
+        piece = Piece(pc)
+        self.pieces.append(piece)
+        self._here = piece.items
+
+    @contextmanager
+    def out_of_line(self, label: str) -> Iterator[None]:
+        """Emit the block's lines behind the program, under `label`, for the same pc."""
+        outer = self._here
+        piece = Piece(self.pieces[-1].pc, [Label(label)])
+        self.cold.append(piece)
+        self._here = piece.items
+        yield
+        self._here = outer
+
+    def new_label(self, hint: str) -> str:
+        """Return a label that no other place has."""
+        self._labels += 1
+        return f".{hint}{self._labels}"
+
+    def label(self, name: str) -> None:
+        """Put a label here."""
+        self._here.append(Label(name))
+
+    def jump(self, mnemonic: str, label: str) -> None:
+        """Emit a jump or a call to a label."""
+        self._here.append(Jump(mnemonic, label))
+
+    def emit(
+        self,
+        template: str,
+        *,
+        imm: int | None = None,
+        imm_sizes: tuple[int, ...] = (8, 32),
+        offset: int | None = None,
+        symbol: str | None = None,
+    ) -> None:
+        """Emit one machine instruction; numbers for the holes that the template has.
+
+        `imm_sizes` are the immediate's forms in bits that the machine offers, smallest first.
+        """
+        self._here.append(
+            Line(
+                template,
+                imm,
+                smallest(imm, imm_sizes) if imm is not None else 0,
+                offset,
+                smallest(offset, (8, 32)) if offset is not None else 0,
+                symbol,
+            )
+        )

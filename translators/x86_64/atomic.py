@@ -1,0 +1,77 @@
+"""Atomic operations: lock-prefixed instructions where there is one, a compare-exchange loop where not."""
+
+from __future__ import annotations
+
+from ebpfjit.program import Instruction
+from ebpfjit.translators.x86_64.memory import check_access, check_alignment, load_address
+from ebpfjit.translators.x86_64.target import POINTER, Context, register, translates
+
+#    eBPF    x86-64
+OPERATIONS = {"ADD": "add", "OR": "or", "AND": "and", "XOR": "xor"}
+
+
+def _address(insn: Instruction, cx: Context) -> str:
+    """Check the operand and return its text, with the size: the address is in r11."""
+    size = cx.width.bytes
+    load_address(cx, cx.dst64, insn.offset)
+    check_alignment(cx, size)
+    if cx.settings.checked:
+        check_access(cx, size, stores=True)
+    return f"{POINTER[size]} [r11]"
+
+
+@translates(*(f"ATOMIC_{name}{bits}" for name in OPERATIONS for bits in (64, 32)))
+def update(insn: Instruction, cx: Context) -> None:
+    """Lock add [memory], src."""
+    memory = _address(insn, cx)
+    cx.emit(f"lock {OPERATIONS[cx.row.meaning]} {memory}, {cx.src}")
+
+
+@translates("ATOMIC_FETCH_ADD64", "ATOMIC_FETCH_ADD32")
+def fetch_add(insn: Instruction, cx: Context) -> None:
+    """Lock xadd leaves the old value in src."""
+    memory = _address(insn, cx)
+    cx.emit(f"lock xadd {memory}, {cx.src}")
+
+
+@translates("ATOMIC_XCHG64", "ATOMIC_XCHG32")
+def exchange(insn: Instruction, cx: Context) -> None:
+    """Xchg with memory is locked by itself."""
+    memory = _address(insn, cx)
+    cx.emit(f"xchg {memory}, {cx.src}")
+
+
+@translates("ATOMIC_CMPXCHG64", "ATOMIC_CMPXCHG32")
+def compare_exchange(insn: Instruction, cx: Context) -> None:
+    """Lock cmpxchg compares with rax, which is r0."""
+    memory = _address(insn, cx)
+    cx.emit(f"lock cmpxchg {memory}, {cx.src}")
+    if cx.width.bits == 32:
+        # Where the comparison succeeds the machine leaves the upper half of rax alone.
+        cx.emit("mov eax, eax")
+
+
+@translates(*(f"ATOMIC_FETCH_{name}{bits}" for name in ("OR", "AND", "XOR") for bits in (64, 32)))
+def fetch_update(insn: Instruction, cx: Context) -> None:
+    """Old value in src; the machine has no such instruction, so try until nobody interferes.
+
+    mov r10, rax;  mov rax, [r11]
+    again:  mov r9, rax;  or r9, src;  lock cmpxchg [r11], r9;  jne again
+    mov src, rax;  mov rax, r10
+    """
+    bits = cx.width.bits
+    memory = _address(insn, cx)
+    old, new = register(0, bits), {64: "r9", 32: "r9d"}[bits]
+    src_is_rax = cx.src64 == "rax"
+    operand = {64: "r10", 32: "r10d"}[bits] if src_is_rax else cx.src
+    again = cx.new_label("again")
+    cx.emit("mov r10, rax")
+    cx.emit(f"mov {old}, {memory}")
+    cx.label(again)
+    cx.emit(f"mov {new}, {old}")
+    cx.emit(f"{OPERATIONS[cx.row.meaning]} {new}, {operand}")
+    cx.emit(f"lock cmpxchg {memory}, {new}")
+    cx.jump("jne", again)
+    if not src_is_rax:
+        cx.emit(f"mov {cx.src}, {old}")
+        cx.emit("mov rax, r10")

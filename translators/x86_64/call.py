@@ -1,0 +1,81 @@
+"""Calls: helpers, functions of the program, and functions by address."""
+
+from __future__ import annotations
+
+from ebpfjit.program import Instruction
+from ebpfjit.translators.x86_64.target import (
+    BLOCK,
+    GUEST_SAVED,
+    Context,
+    enter_label,
+    register,
+    translates,
+)
+
+
+@translates("CALL")
+def call_helper(insn: Instruction, cx: Context) -> None:
+    """Call [helper's slot]; the arguments are where the System V ABI wants them."""
+    number = insn.imm & 0xFFFFFFFF
+    _call_out(cx, f"helper_{number}", known=number in cx.settings.helpers)
+
+
+@translates("CALL_KFUNC")
+def call_kfunc(insn: Instruction, cx: Context) -> None:
+    """As a helper call, by BTF id."""
+    number = insn.imm & 0xFFFFFFFF
+    _call_out(cx, f"kfunc_{number}", known=number in cx.settings.kfuncs)
+
+
+def _call_out(cx: Context, symbol: str, *, known: bool) -> None:
+    if not known:
+        cx.raise_fault("helper_missing")
+        return
+    cx.emit("mov r9, r12")  # a sixth argument, for stubs that need to know which run calls
+    cx.emit("call qword ptr [rip+$symbol]", symbol=symbol)
+    for argument in range(1, 6):
+        # What the host left there is not the program's to see.
+        name = register(argument, 32)
+        cx.emit(f"xor {name}, {name}")
+    cx.emit(f"cmp qword ptr {BLOCK['fault_kind']}, 0")
+    cx.jump("jne", cx.fault("helper_raised"))
+
+
+@translates("CALL_LOCAL")
+def call_local(insn: Instruction, cx: Context) -> None:
+    """Save what the callee may change, take a frame, call."""
+    target = insn.target
+    if target not in cx.program.functions:
+        cx.raise_fault("target")
+        return
+    _save(cx)
+    cx.jump("call", enter_label(target))
+    _restore(cx)
+
+
+@translates("CALLX")
+def call_register(insn: Instruction, cx: Context) -> None:
+    """As a local call, to the function whose address is in dst: a routine finds it."""
+    cx.used.add("call_by_address")
+    cx.emit(f"mov r11, {cx.dst64}")
+    _save(cx)
+    cx.jump("call", "call_by_address")
+    _restore(cx)
+
+
+def _save(cx: Context) -> None:
+    cx.emit(f"dec qword ptr {BLOCK['frames_left']}")
+    cx.jump("js", cx.fault("depth"))
+    for name in GUEST_SAVED:
+        cx.emit(f"push {name}")
+    # Seven words, so that the call leaves rsp a multiple of 16 in the callee.
+    cx.emit(f"push qword ptr {BLOCK['stack_start']}")
+    cx.emit(f"push qword ptr {BLOCK['loops']}")
+
+
+def _restore(cx: Context) -> None:
+    cx.emit(f"pop qword ptr {BLOCK['loops']}")
+    cx.emit(f"pop qword ptr {BLOCK['stack_start']}")
+    for name in reversed(GUEST_SAVED):
+        cx.emit(f"pop {name}")
+    cx.emit(f"inc qword ptr {BLOCK['frames_left']}")

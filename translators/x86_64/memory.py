@@ -1,0 +1,148 @@
+"""Loads, stores, constants, and legacy packet loads."""
+
+from __future__ import annotations
+
+from ebpfjit.program import Instruction
+from ebpfjit.translators.x86_64.target import (
+    BLOCK,
+    POINTER,
+    Context,
+    address_operand,
+    load_constant,
+    register,
+    translates,
+)
+
+
+@translates("LDDW")
+def lddw(insn: Instruction, cx: Context) -> None:
+    """A 64-bit constant."""
+    load_constant(cx, insn.dst_reg, insn.imm64)
+
+
+@translates("LDDW_CODE")
+def lddw_code(insn: Instruction, cx: Context) -> None:
+    """The address of a function."""
+    load_constant(cx, insn.dst_reg, cx.settings.code_address + insn.pc + 1 + insn.imm)
+
+
+@translates(
+    "LDDW_MAP_FD", "LDDW_MAP_VALUE", "LDDW_VARIABLE", "LDDW_MAP_IDX", "LDDW_MAP_IDX_VALUE"
+)  # fmt: skip
+def lddw_reference(insn: Instruction, cx: Context) -> None:
+    """What the reference was resolved to."""
+    load_constant(cx, insn.dst_reg, cx.program.references[insn.pc])
+
+
+def memory_operand(
+    cx: Context, base: str, insn: Instruction, size: int, *, stores: bool
+) -> tuple[str, int | None]:
+    """Return the text of the operand at base + offset, and the number for its `$offset` hole.
+
+    Checked, the address goes through r11:  lea r11, [base+offset]; mov r10d, size; call check_load
+    """
+    if not cx.settings.checked:
+        return address_operand(base, insn.offset)
+    load_address(cx, base, insn.offset)
+    check_access(cx, size, stores=stores)
+    return "[r11]", None
+
+
+def load_address(cx: Context, base: str, offset: int) -> None:
+    """Put base + offset into r11."""
+    if offset:
+        cx.emit(f"lea r11, [{base}+$offset]", offset=offset)
+    else:
+        cx.emit(f"mov r11, {base}")
+
+
+def check_access(cx: Context, size: int, *, stores: bool) -> None:
+    """Check the `size` bytes at r11; clobbers r9 and r10."""
+    routine = "check_store" if stores else "check_load"
+    cx.used.add(routine)
+    cx.emit(f"mov r10d, {size}")
+    cx.jump("call", routine)
+
+
+def check_alignment(cx: Context, size: int) -> None:
+    """Check that the address in r11 is a multiple of `size`."""
+    if size > 1:
+        cx.emit(f"test r11d, {size - 1}")
+        cx.jump("jne", cx.fault("alignment"))
+
+
+#             operation  instruction
+LOADS = {
+    "LDXB": "movzx {dst32}, byte ptr {memory}",
+    "LDXH": "movzx {dst32}, word ptr {memory}",
+    "LDXW": "mov {dst32}, dword ptr {memory}",
+    "LDXDW": "mov {dst64}, qword ptr {memory}",
+    "LDXSB": "movsx {dst64}, byte ptr {memory}",
+    "LDXSH": "movsx {dst64}, word ptr {memory}",
+    "LDXSW": "movsxd {dst64}, dword ptr {memory}",
+}
+#  the machine loads with acquire and stores with release semantics anyway
+LOADS.update({f"LOAD_ACQ{size}": LOADS[f"LDX{size}"] for size in ("B", "H", "W", "DW")})
+
+
+@translates(*LOADS)
+def load(insn: Instruction, cx: Context) -> None:
+    """Dst = *(src + offset)."""
+    size, base = cx.row.size, cx.src64
+    if cx.row.group == "linux":
+        load_address(cx, base, insn.offset)
+        check_alignment(cx, size)
+    memory, offset = memory_operand(cx, base, insn, size, stores=False)
+    names = {"dst32": register(insn.dst_reg, 32), "dst64": cx.dst64, "memory": memory}
+    cx.emit(LOADS[cx.row.operation].format(**names), offset=offset)
+
+
+@translates("STB", "STH", "STW", "STDW", "STXB", "STXH", "STXW", "STXDW",
+            "STORE_RELB", "STORE_RELH", "STORE_RELW", "STORE_RELDW")  # fmt: skip
+def store(insn: Instruction, cx: Context) -> None:
+    """*(dst + offset) = src or imm."""
+    row = cx.row
+    size, base = row.size, cx.dst64
+    if row.group == "linux":
+        load_address(cx, base, insn.offset)
+        check_alignment(cx, size)
+    memory, offset = memory_operand(cx, base, insn, size, stores=True)
+    if row.uses_src:
+        cx.emit(f"mov {POINTER[size]} {memory}, {register(insn.src_reg, 8 * size)}", offset=offset)
+        return
+    bits = min(8 * size, 32)
+    value = row.width.signed(insn.imm) if size < 4 else insn.imm
+    cx.emit(f"mov {POINTER[size]} {memory}, $imm", imm=value, imm_sizes=(bits,), offset=offset)
+
+
+@translates("LDABSB", "LDABSH", "LDABSW", "LDABSDW", "LDINDB", "LDINDH", "LDINDW", "LDINDDW")
+def packet_load(insn: Instruction, cx: Context) -> None:
+    """r0 = packet bytes in network order; outside of the packet the function ends with r0 = 0.
+
+    mov r11d, index;  js out;  mov r10, size;  sub r10, r11;  jb out;  cmp r10, bytes;  jb out
+    """
+    row = cx.row
+    out = cx.new_label("outside_packet")
+    if row.uses_src:
+        cx.emit(f"mov r11d, {register(insn.src_reg, 32)}")
+        cx.emit("add r11d, $imm", imm=insn.imm)
+    else:
+        cx.emit("mov r11d, $imm", imm=insn.imm, imm_sizes=(32,))
+    cx.emit("test r11d, r11d")
+    cx.jump("js", out)
+    cx.emit(f"mov r10, qword ptr {BLOCK['packet_size']}")
+    cx.emit("sub r10, r11")
+    cx.jump("jb", out)
+    cx.emit(f"cmp r10, {row.size}")
+    cx.jump("jb", out)
+    cx.emit(f"add r11, qword ptr {BLOCK['packet_start']}")
+    for line in {
+        1: ("movzx eax, byte ptr [r11]",),
+        2: ("movzx eax, word ptr [r11]", "rol ax, 8"),
+        4: ("mov eax, dword ptr [r11]", "bswap eax"),
+        8: ("mov rax, qword ptr [r11]", "bswap rax"),
+    }[row.size]:
+        cx.emit(line)
+    with cx.out_of_line(out):
+        cx.emit("xor eax, eax")
+        cx.emit("ret")

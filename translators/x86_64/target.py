@@ -1,0 +1,369 @@
+"""x86-64: registers, the block that machine code shares with its host, and the code around a program.
+
+    entry(block) -> r0      saves the host's registers, sets the start state, calls function 0
+    enter_N                 gives function N a zeroed frame, then runs it
+    fault_KIND              reached by a call, so the return address tells which pc it was; records
+                            kind, place and address, drops all frames and returns to the host
+
+Guest registers stay in machine registers throughout; r1 to r5 sit where the System V ABI wants
+arguments, so a helper call moves nothing. r9, r10 and r11 are scratch, r12 points to the block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ebpfjit.bits import Width
+from ebpfjit.isa.spec import Row
+from ebpfjit.program import Instruction, Program
+from ebpfjit.translators import registry
+from ebpfjit.translators.emitter import Emitter
+
+NAME = "x86_64"
+translates = registry.for_target(NAME)
+
+#    eBPF    64 bits 32      16      8
+REGISTERS = (
+    ("rax", "eax", "ax", "al"),  # r0: return value
+    ("rdi", "edi", "di", "dil"),  # r1 to r5: arguments, as in the System V ABI
+    ("rsi", "esi", "si", "sil"),
+    ("rdx", "edx", "dx", "dl"),
+    ("rcx", "ecx", "cx", "cl"),
+    ("r8", "r8d", "r8w", "r8b"),
+    ("rbx", "ebx", "bx", "bl"),  # r6 to r9: the host's callee-saved, so helpers keep them
+    ("r13", "r13d", "r13w", "r13b"),
+    ("r14", "r14d", "r14w", "r14b"),
+    ("r15", "r15d", "r15w", "r15b"),
+    ("rbp", "ebp", "bp", "bpl"),  # r10: frame pointer
+)
+HOST_SAVED = ("rbp", "rbx", "r12", "r13", "r14", "r15")
+GUEST_SAVED = ("rbx", "r13", "r14", "r15", "rbp")
+_COLUMN = {64: 0, 32: 1, 16: 2, 8: 3}
+
+# The block: 8-byte words at these indices, then (start, stop, writable) of each region.
+BLOCK_WORDS = (
+    "stack_start",  # lowest live byte of the guest's stack
+    "stack_top",
+    "budget",  # instructions left, signed
+    "loops",  # what may_goto has left in this frame
+    "frames_left",
+    "fault_kind",  # index into FAULTS, 0 for none
+    "fault_place",  # an address inside the code of the faulting pc
+    "fault_address",
+    "host_stack",  # rsp to return to
+    "packet_start",
+    "packet_size",
+    "argument_1",
+    "argument_2",
+    "stack_limit",
+    "regions_stop",  # address behind the last region
+)
+BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
+BLOCK_SIZE = 8 * len(BLOCK_WORDS)
+REGION_SIZE = 24
+
+FAULTS = (
+    "none",
+    "memory",
+    "alignment",
+    "illegal",
+    "target",
+    "function",
+    "budget",
+    "depth",
+    "helper_missing",
+    "helper_raised",
+)
+
+POINTER = {1: "byte ptr", 2: "word ptr", 4: "dword ptr", 8: "qword ptr"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the text depends on besides the program.
+
+    `checked` puts a bounds check before each access. `features` are CPU features by the kernel's
+    names ("bmi2", "movbe"). `helpers` and `kfuncs` are the numbers that are registered.
+    `max_loops`, `code_address` and `max_frames` are the runtime's constants.
+    """
+
+    checked: bool
+    features: frozenset[str]
+    helpers: frozenset[int]
+    kfuncs: frozenset[int]
+    max_loops: int
+    code_address: int
+    max_frames: int
+
+
+def register(number: int, bits: int = 64) -> str:
+    """Return the machine register that holds an eBPF register, at a width of 64, 32, 16 or 8."""
+    return REGISTERS[number][_COLUMN[bits]]
+
+
+def pc_label(pc: int) -> str:
+    """Return the label of the instruction at slot `pc`."""
+    return f"pc_{pc}"
+
+
+def enter_label(pc: int) -> str:
+    """Return the label where the function at slot `pc` is entered."""
+    return f"enter_{pc}"
+
+
+class Context(Emitter):
+    """What a translator is given: the instruction's operands by name, and the means to emit.
+
+    `dst` and `src` are the operands at the row's width; `operand` is src or the hole for imm, to
+    be filled with `imm`.
+    """
+
+    def __init__(self, program: Program, frame_sizes: dict[int, int], settings: Settings) -> None:
+        super().__init__()
+        self.program = program
+        self.frame_sizes = frame_sizes
+        self.settings = settings
+        self.used: set[str] = set()
+        self.has_may_goto = any(
+            insn.row is not None and insn.row.operation == "MAY_GOTO" for insn in program.instructions
+        )
+        self.insn = program.instructions[0]
+
+    def start(self, insn: Instruction) -> None:
+        """Make `insn` the instruction that the properties speak of."""
+        self.insn = insn
+
+    @property
+    def row(self) -> Row:
+        """The instruction's row."""
+        row = self.insn.row
+        assert row is not None  # what no row matches is not translated
+        return row
+
+    @property
+    def width(self) -> Width:
+        """The row's width."""
+        return self.row.width
+
+    @property
+    def dst(self) -> str:
+        """The destination at the row's width."""
+        return register(self.insn.dst_reg, self.width.bits)
+
+    @property
+    def dst64(self) -> str:
+        """The whole destination."""
+        return register(self.insn.dst_reg)
+
+    @property
+    def src(self) -> str:
+        """The source at the row's width."""
+        return register(self.insn.src_reg, self.width.bits)
+
+    @property
+    def src64(self) -> str:
+        """The whole source."""
+        return register(self.insn.src_reg)
+
+    @property
+    def operand(self) -> str:
+        """The second operand: the source, or `$imm`."""
+        return self.src if self.is_x else "$imm"
+
+    @property
+    def imm(self) -> int | None:
+        """The number for `operand`'s hole; None where the operand is a register."""
+        return None if self.is_x else self.insn.imm
+
+    @property
+    def is_x(self) -> bool:
+        """True where the second operand is a register."""
+        return self.row.uses_src
+
+    def fault(self, kind: str) -> str:
+        """Return the label of out-of-line code that reports a fault of the current pc."""
+        label = f".{kind}_{self.insn.pc}"
+        if label not in self.used:
+            self.used.add(label)
+            with self.out_of_line(label):
+                self.raise_fault(kind)
+        return label
+
+    def raise_fault(self, kind: str) -> None:
+        """Report a fault of the current pc here and now."""
+        self.used.add(f"fault_{kind}")
+        self.jump("call", f"fault_{kind}")
+
+    def goto(self, mnemonic: str, target: int) -> None:
+        """Emit a jump to the instruction at slot `target`, or to a fault where there is none."""
+        if 0 <= target < len(self.program.slots) and self.program.slots[target] is not None:
+            self.jump(mnemonic, pc_label(target))
+        else:
+            self.jump(mnemonic, self.fault("target"))
+
+
+def address_operand(base: str, offset: int) -> tuple[str, int | None]:
+    """Return the text of base + offset, and the number for its `$offset` hole."""
+    return (f"[{base}+$offset]", offset) if offset else (f"[{base}]", None)
+
+
+def load_constant(cx: Emitter, register_number: int, value: int) -> None:
+    """Put a 64-bit constant (u64) into an eBPF register, by the shortest form."""
+    name64, name32 = register(register_number), register(register_number, 32)
+    signed = value - (1 << 64) if value >> 63 else value
+    if value == 0:
+        cx.emit(f"xor {name32}, {name32}")
+    elif value >> 32 == 0:
+        cx.emit(f"mov {name32}, $imm", imm=value, imm_sizes=(32,))
+    elif -(1 << 31) <= signed < 0:
+        cx.emit(f"mov {name64}, $imm", imm=signed, imm_sizes=(32,))
+    else:
+        cx.emit(f"movabs {name64}, $imm", imm=value, imm_sizes=(64,))
+
+
+def emit_entry(cx: Context) -> None:
+    """Emit `entry(block) -> r0`: the System V function that the host calls."""
+    cx.begin(None)
+    cx.label("entry")
+    for name in HOST_SAVED:
+        cx.emit(f"push {name}")
+    cx.emit("mov r12, rdi")
+    cx.emit(f"mov qword ptr {BLOCK['host_stack']}, rsp")
+    cx.emit(f"mov rdi, qword ptr {BLOCK['argument_1']}")
+    cx.emit(f"mov rsi, qword ptr {BLOCK['argument_2']}")
+    for number in (0, *range(3, 10)):
+        name = register(number, 32)
+        cx.emit(f"xor {name}, {name}")
+    # Six pushes after the return address: this call leaves rsp a multiple of 16 in the program,
+    # as helper calls need it.
+    cx.jump("call", enter_label(0))
+    cx.label("leave")
+    for name in reversed(HOST_SAVED):
+        cx.emit(f"pop {name}")
+    cx.emit("ret")
+
+
+def emit_function_entry(cx: Context, pc: int) -> None:
+    """Emit `enter_N`: a zeroed frame below the live ones, r10 on top of it."""
+    size = cx.frame_sizes[pc]
+    cx.begin(None)
+    cx.label(enter_label(pc))
+    cx.emit(f"mov rbp, qword ptr {BLOCK['stack_start']}")
+    cx.emit("lea r11, [rbp+$offset]", offset=-size)
+    cx.emit(f"cmp r11, qword ptr {BLOCK['stack_limit']}")
+    # A jump, not a call: the address on the stack is that of the local call that came here.
+    cx.used.add("fault_depth")
+    cx.jump("jb", "fault_depth")
+    cx.emit(f"mov qword ptr {BLOCK['stack_start']}, r11")
+    if cx.has_may_goto:
+        cx.emit(f"mov qword ptr {BLOCK['loops']}, $imm", imm=cx.settings.max_loops, imm_sizes=(32,))
+    if size:
+        zero = f".zero_{pc}"
+        cx.emit("xorps xmm0, xmm0")
+        cx.label(zero)
+        cx.emit("movups xmmword ptr [r11], xmm0")
+        cx.emit("add r11, 16")
+        cx.emit("cmp r11, rbp")
+        cx.jump("jb", zero)
+    cx.jump("jmp", pc_label(pc))
+
+
+def emit_end_of_program(cx: Context, end: int) -> None:
+    """Emit what is behind the last instruction: control that falls off ends in a fault."""
+    cx.begin(end)
+    cx.raise_fault("illegal")
+
+
+def emit_shared(cx: Context) -> None:
+    """Emit the routines that the program turned out to use: checks and fault reports."""
+    if "call_by_address" in cx.used:
+        _emit_call_by_address(cx)
+    if "check_load" in cx.used:
+        _emit_check(cx, "check_load", stores=False)
+    if "check_store" in cx.used:
+        _emit_check(cx, "check_store", stores=True)
+    for kind in FAULTS[1:]:
+        if f"fault_{kind}" in cx.used:
+            _emit_fault(cx, kind)
+
+
+def _emit_call_by_address(cx: Context) -> None:
+    """Emit a routine that goes on at the entry of the function whose address is in r11.
+
+    A search by halving; what is no function is a fault of the caller's pc.
+    """
+    cx.begin(None)
+    cx.label("call_by_address")
+    cx.used.add("fault_function")
+    cx.emit("movabs r10, $imm", imm=-cx.settings.code_address & (1 << 64) - 1, imm_sizes=(64,))
+    cx.emit("add r10, r11")
+
+    def search(starts: list[int]) -> None:
+        if len(starts) == 1:
+            cx.emit("cmp r10, $imm", imm=starts[0], imm_sizes=(32,))
+            cx.jump("je", enter_label(starts[0]))
+            cx.jump("jmp", "fault_function")
+            return
+        middle = len(starts) // 2
+        upper = cx.new_label("from")
+        cx.emit("cmp r10, $imm", imm=starts[middle], imm_sizes=(32,))
+        cx.jump("jae", upper)
+        search(starts[:middle])
+        cx.label(upper)
+        search(starts[middle:])
+
+    search(sorted(cx.program.functions))
+
+
+def _emit_fault(cx: Context, kind: str) -> None:
+    cx.begin(None)
+    cx.label(f"fault_{kind}")
+    cx.emit("pop r10")
+    cx.emit(f"mov qword ptr {BLOCK['fault_place']}, r10")
+    cx.emit(f"mov qword ptr {BLOCK['fault_address']}, r11")
+    cx.emit(f"mov qword ptr {BLOCK['fault_kind']}, {FAULTS.index(kind)}")
+    cx.emit(f"mov rsp, qword ptr {BLOCK['host_stack']}")
+    cx.jump("jmp", "leave")
+
+
+def _emit_check(cx: Context, name: str, *, stores: bool) -> None:
+    """Emit a routine that returns where r10 bytes at r11 lie inside one region.
+
+    Where they do not, it reports a memory fault for its caller's pc. It keeps all registers but
+    r9 and the flags. start <= address and size <= stop - address: nothing wraps.
+    """
+    fault = "fault_memory"
+    cx.used.add(fault)
+    walk, again, next_region = (f".{name}_{part}" for part in ("walk", "again", "next"))
+    cx.begin(None)
+    cx.label(name)
+    cx.emit(f"cmp r11, qword ptr {BLOCK['stack_start']}")
+    cx.jump("jb", walk)
+    cx.emit(f"mov r9, qword ptr {BLOCK['stack_top']}")
+    cx.emit("sub r9, r11")
+    cx.jump("jb", walk)
+    cx.emit("cmp r9, r10")
+    cx.jump("jb", walk)
+    cx.emit("ret")
+    cx.label(walk)
+    cx.emit("push rax")
+    cx.emit("lea r9, [r12+$offset]", offset=BLOCK_SIZE - REGION_SIZE)
+    cx.label(next_region)
+    cx.emit(f"add r9, {REGION_SIZE}")
+    cx.emit(f"cmp r9, qword ptr {BLOCK['regions_stop']}")
+    cx.jump("jb", again)
+    cx.emit("pop rax")
+    cx.jump("jmp", fault)
+    cx.label(again)
+    cx.emit("cmp r11, qword ptr [r9]")
+    cx.jump("jb", next_region)
+    cx.emit("mov rax, qword ptr [r9+8]")
+    cx.emit("sub rax, r11")
+    cx.jump("jb", next_region)
+    cx.emit("cmp rax, r10")
+    cx.jump("jb", next_region)
+    if stores:
+        cx.emit("cmp qword ptr [r9+16], 0")
+        cx.jump("je", next_region)
+    cx.emit("pop rax")
+    cx.emit("ret")
