@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         VerifierError,
     )
     from ebpfjit.program import Instruction, Program
+    from ebpfjit.runner import JitFunction, Result
     from ebpfjit.runtime.execution import NativeHelper
     from ebpfjit.runtime.memory import address_of
     from ebpfjit.vm import EbpfVmFixedMbuff, EbpfVmMbuff, EbpfVmNoData, EbpfVmRaw
@@ -53,6 +54,7 @@ _NAMES_OF = {
         "VerifierError",
     ),
     "ebpfjit.program": ("Instruction", "Program"),
+    "ebpfjit.runner": ("JitFunction", "Result"),
     "ebpfjit.runtime.execution": ("NativeHelper",),
     "ebpfjit.runtime.memory": ("address_of",),
     "ebpfjit.vm": ("EbpfVmFixedMbuff", "EbpfVmMbuff", "EbpfVmNoData", "EbpfVmRaw"),
@@ -75,12 +77,14 @@ __all__ = [
     "HelperNotFound",
     "IllegalInstruction",
     "Instruction",
+    "JitFunction",
     "JitUnavailable",
     "LoadError",
     "MemoryFault",
     "NativeHelper",
     "Object",
     "Program",
+    "Result",
     "TranslationError",
     "VerifierError",
     "address_of",

@@ -12,11 +12,15 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import DecodeError
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import match
+
+if TYPE_CHECKING:
+    from ebpfjit.runner import JitFunction, Result
 
 SLOT_SIZE = 8
 _WORD = struct.Struct("<BBhi")
@@ -182,6 +186,22 @@ class Program:
         slots = self.slots
         inside = sorted(pc for pc in starts if 0 <= pc < len(slots) and slots[pc] is not None)
         return {pc: self.symbols.get(pc, f"function_{pc}" if pc else "main") for pc in inside}
+
+    def run(self, data: Any = b"", *, engine: str = "jit", limit: int | None = None) -> Result:
+        """Run the program once on a copy of `data`, on "jit", "interpreter" or "kernel".
+
+        r1 is the address of the data and r2 its length. See `ebpfjit.runner.run`.
+        """
+        # A door upwards, for the one who holds a Program: the engines stand on this module.
+        from ebpfjit import runner
+
+        return runner.run(self, data, engine=engine, limit=limit)
+
+    def compile(self) -> JitFunction:
+        """Compile the program into a function of one buffer. See `ebpfjit.runner.compile`."""
+        from ebpfjit import runner
+
+        return runner.compile(self)
 
     def __len__(self) -> int:
         """The number of 8-byte slots."""

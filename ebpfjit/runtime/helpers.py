@@ -33,13 +33,18 @@ def bpf_time_getns(unused1: int, unused2: int, unused3: int, unused4: int, unuse
     return time.monotonic_ns() & U64_MASK
 
 
+def trace_line(unused1: int, unused2: int, arg3: int, arg4: int, arg5: int) -> str:
+    """Return the line that `bpf_trace_printf` prints, without its newline."""
+    return f"bpf_trace_printf: {arg3:#x}, {arg4:#x}, {arg5:#x}"
+
+
 def bpf_trace_printf(unused1: int, unused2: int, arg3: int, arg4: int, arg5: int) -> int:
     """Print the last three arguments to standard output and return the bytes of the line.
 
     The line, its newline counted, is `bpf_trace_printf: 0x1, 0xf, 0x20`. It also goes to the
     logger `ebpfjit.trace`, at level INFO, for those who collect it there.
     """
-    line = f"bpf_trace_printf: {arg3:#x}, {arg4:#x}, {arg5:#x}"
+    line = trace_line(unused1, unused2, arg3, arg4, arg5)
     print(line)
     _log.info(line)
     return len(line) + 1
