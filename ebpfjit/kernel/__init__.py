@@ -1,0 +1,38 @@
+"""The Linux kernel as one more engine: its verifier, its JIT and BPF_PROG_TEST_RUN, by bpf(2).
+
+    Program -> wrap (raw programs only) -> BPF_PROG_LOAD -> BPF_PROG_TEST_RUN -> KernelResult
+
+Modules in the order data meets them: `wrapping` (a raw program becomes one the kernel accepts),
+`syscalls` (bpf(2) and its refusals), `objects` (maps and programs that own a file descriptor),
+`engine` (one call that does it all, with its caches).
+"""
+
+from __future__ import annotations
+
+from ebpfjit.kernel.engine import (
+    PROGRAM_TYPES,
+    Kernel,
+    KernelResult,
+    ProgramType,
+    run_program,
+    unavailable_reason,
+)
+from ebpfjit.kernel.objects import KernelMap, LoadedProgram, RunOutput
+from ebpfjit.kernel.syscalls import KernelUnavailable, KernelVerifierError
+from ebpfjit.kernel.wrapping import WrappedProgram, wrap
+
+__all__ = [
+    "PROGRAM_TYPES",
+    "Kernel",
+    "KernelMap",
+    "KernelResult",
+    "KernelUnavailable",
+    "KernelVerifierError",
+    "LoadedProgram",
+    "ProgramType",
+    "RunOutput",
+    "WrappedProgram",
+    "run_program",
+    "unavailable_reason",
+    "wrap",
+]
