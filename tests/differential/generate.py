@@ -1,0 +1,165 @@
+"""Random programs from the rows of the table: valid encodings with hostile operands.
+
+A seed names a program: the same seed gives the same bytes, memory and budget. Jumps mostly go
+forward, so that programs end; pointers mostly point somewhere near memory, so that accesses both
+hit and miss; helpers, local calls, and the rare illegal word are in.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from ebpfjit.isa.spec import Imm, Kind, Offset, Reg, Row
+from ebpfjit.isa.table import BY_NAME, TABLE
+from ebpfjit.program import Instruction
+
+MEMORY_SIZE = 64
+U64 = (1 << 64) - 1
+EDGES = (0, 1, -1, 2, -2, 5, 7, 8, 15, 16, 31, 32, 33, 63, 64, 127, 128, -128, -129, 255, 256,
+         0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, -0x80000000, 0x12345678)  # fmt: skip
+POINTERS = (6, 6, 6, 6, 9, 9, 9, 10, 10, 1)
+HITS = (0, 0, 8, 4, 16, 24, 32, 40, 48, 1, 2, 3)
+MISSES = (-512, -513, -8, -1, 56, 57, 63, 64, 127, 128, -128, -129, 0x7FFF, -0x8000)
+HELPERS = (5, 6, 7, 99)
+
+UNRESOLVED = [row for row in TABLE if row.reference is not None and row.operation != "LDDW_CODE"]
+ROWS = [row for row in TABLE if row not in UNRESOLVED]
+RARE = frozenset({Kind.EXIT, Kind.CALL_REGISTER, Kind.PACKET_LOAD, Kind.CALL_KFUNC, Kind.CALL_LOCAL})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A generated program with what it runs on."""
+
+    seed: int
+    code: bytes
+    memory: bytes
+    limit: int
+
+
+def _signed(value: int, bits: int) -> int:
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def constant(register: int, value: int) -> bytes:
+    """An LDDW of a 64-bit value."""
+    row = BY_NAME["LDDW"]
+    low, high = _signed(value, 32), _signed(value >> 32, 32)
+    return Instruction(0, row.opcode, register, 0, 0, low, high, row).encode()
+
+
+def copy(dst: int, src: int) -> bytes:
+    """A 64-bit register move."""
+    return Instruction(0, BY_NAME["MOV64_X"].opcode, dst, src, 0, 0).encode()
+
+
+def add(dst: int, imm: int) -> bytes:
+    """A 64-bit addition of a constant."""
+    return Instruction(0, BY_NAME["ADD64_K"].opcode, dst, 0, 0, imm).encode()
+
+
+class Generator:
+    """Writes one program."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+
+    def _register(self, role: int | Reg) -> int:
+        if isinstance(role, int):
+            return role
+        if role is Reg.READ:
+            return self.rng.randrange(11)
+        # r6 and r9 hold pointers; they are seldom overwritten, or every access would fault.
+        return self.rng.randrange(10) if self.rng.random() < 0.1 else self.rng.choice((0, 1, 2, 3, 4, 5, 7, 8))
+
+    def _base(self, role: int | Reg) -> int:
+        """A register that often holds a pointer: r1, r6 (memory), r9 (stack), r10."""
+        if role is not Reg.READ or self.rng.random() < 0.03:
+            return self._register(role)
+        return self.rng.choice(POINTERS)
+
+    def _jump(self, pc: int, size: int) -> int:
+        if self.rng.random() < 0.06:
+            return self.rng.randrange(-pc - 2, size - pc + 1)
+        return self.rng.randrange(max(1, min(6, size - pc - 1)))
+
+    def _offset(self, row: Row, base: int, pc: int, size: int) -> int:
+        match row.offset:
+            case int(fixed):
+                return fixed
+            case Offset.TARGET:
+                return self._jump(pc, size)
+            case Offset.DISPLACEMENT:
+                return self._displacement(row, base)
+            case _:
+                return 0
+
+    def _displacement(self, row: Row, base: int) -> int:
+        if self.rng.random() < 0.05:
+            return self.rng.choice(MISSES)
+        hit = self.rng.choice(HITS)
+        if row.group in ("atomic32", "atomic64", "linux") and self.rng.random() < 0.95:
+            hit -= hit % row.size
+        return -8 - hit if base == 10 else hit
+
+    def _imm(self, row: Row, pc: int, size: int) -> int:
+        match row.imm:
+            case int(fixed):
+                return fixed
+            case Imm.TARGET:
+                return self._jump(pc, size)
+            case Imm.HELPER | Imm.BTF_ID:
+                return self.rng.choice(HELPERS)
+            case Imm.PACKET:
+                return self.rng.choice((0, 1, 60, 61, 63, 64, -1, 0x7FFFFFFF))
+            case _ if self.rng.random() < 0.7:
+                return self.rng.choice(EDGES)
+            case _:
+                return _signed(self.rng.getrandbits(32), 32)
+
+    def instruction(self, row: Row, pc: int, size: int) -> bytes:
+        """One instruction of `row` with random free fields."""
+        is_memory = row.offset is Offset.DISPLACEMENT
+        loads = row.kind is Kind.LOAD
+        dst = self._base(row.dst) if is_memory and not loads else self._register(row.dst)
+        src = self._base(row.src) if is_memory and loads else self._register(row.src)
+        next_imm = None
+        if row.next_imm is not None:
+            next_imm = row.next_imm if isinstance(row.next_imm, int) else self.rng.choice(EDGES)
+        base = src if loads else dst
+        fields = (self._offset(row, base, pc, size), self._imm(row, pc, size), next_imm)
+        return Instruction(0, row.opcode, dst, src, *fields).encode()
+
+    def prologue(self) -> bytes:
+        """Registers to start from: pointers in r6 and r9, edges in the others."""
+        code = copy(6, 1) + copy(9, 10)
+        if self.rng.random() < 0.5:
+            code += add(6, self.rng.choice((8, 8, 16, 16, 32, 63, 64, -8)))
+        code += add(9, self.rng.choice((-64, -64, -64, -128, -256, -504, -512, -8)))
+        for register in (0, 3, 4, 5, 7, 8):
+            edge = self.rng.choice(EDGES) if self.rng.random() < 0.7 else self.rng.getrandbits(64)
+            if self.rng.random() < 0.6:
+                code += constant(register, edge & U64)
+        return code
+
+    def program(self) -> bytes:
+        """A program of up to 60 slots or so that ends in exit."""
+        code = self.prologue()
+        size = len(code) // 8 + self.rng.randrange(2, 40)
+        while len(code) // 8 < size:
+            row = self.rng.choice(ROWS)
+            if row.kind in RARE and self.rng.random() < 0.6:
+                continue
+            if self.rng.random() < 0.003:
+                code += self.rng.randbytes(8)
+            code += self.instruction(row, len(code) // 8, size)
+        return code + Instruction(0, BY_NAME["EXIT"].opcode, 0, 0, 0, 0).encode()
+
+
+def case(seed: int) -> Case:
+    """The case that a seed names."""
+    rng = random.Random(seed)
+    code = Generator(rng).program()
+    return Case(seed, code, rng.randbytes(MEMORY_SIZE), rng.choice((1, 10, 60, 500, 2000)))
