@@ -72,7 +72,9 @@ class Generator:
         if role is Reg.READ:
             return self.rng.randrange(11)
         # r6 and r9 hold pointers; they are seldom overwritten, or every access would fault.
-        return self.rng.randrange(10) if self.rng.random() < 0.1 else self.rng.choice((0, 1, 2, 3, 4, 5, 7, 8))
+        return (
+            self.rng.randrange(10) if self.rng.random() < 0.1 else self.rng.choice((0, 1, 2, 3, 4, 5, 7, 8))
+        )
 
     def _base(self, role: int | Reg) -> int:
         """A register that often holds a pointer: r1, r6 (memory), r9 (stack), r10."""

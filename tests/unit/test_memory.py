@@ -51,7 +51,10 @@ def test_accesses_are_exact_at_both_ends(size: int, offset: int, inside: bool) -
 
 def test_no_straddling_from_one_region_into_its_neighbour() -> None:
     data = bytearray(16)
-    left, right = Region.of_buffer("left", memoryview(data)[:8]), Region.of_buffer("right", memoryview(data)[8:])
+    left, right = (
+        Region.of_buffer("left", memoryview(data)[:8]),
+        Region.of_buffer("right", memoryview(data)[8:]),
+    )
     space = AddressSpace([left, right])
     assert space.load(0, left.start + 4, 4) == 0
     with pytest.raises(MemoryFault, match=r"outside left \(8 bytes\), right \(8 bytes\)"):
@@ -66,7 +69,7 @@ def test_nothing_wraps_around() -> None:
 
 def test_a_read_only_region_refuses_stores_by_name() -> None:
     region = Region.of_buffer("mem", b"abcd")
-    with pytest.raises(MemoryFault, match="pc 7: store of 2 bytes .*: mem is read-only") as caught:
+    with pytest.raises(MemoryFault, match=r"pc 7: store of 2 bytes .*: mem is read-only") as caught:
         AddressSpace([region]).store(7, region.start, 2, 0)
     assert caught.value.access == "store"
 

@@ -1,0 +1,98 @@
+"""Random programs that the kernel's verifier accepts: scalars from memory, forward jumps, tame pointers.
+
+r6 points to the memory all along; every other register holds a scalar. Immediate divisors are not
+zero and immediate shift counts are below the width, because Linux refuses those (docs/differences.md).
+"""
+
+from __future__ import annotations
+
+import random
+
+from ebpfjit.isa.spec import Kind, Reg, Row
+from ebpfjit.isa.table import BY_NAME, TABLE
+from ebpfjit.program import Instruction
+
+from .generate import EDGES, U64, constant, copy
+
+MEMORY_SIZE = 64
+SCALARS = (0, 2, 3, 4, 5, 7, 8, 9)
+MEMORY_POINTER = 6
+ARITHMETIC = [row for row in TABLE if row.kind in (Kind.BINARY, Kind.MOVE, Kind.UNARY)]
+BRANCHES = [row for row in TABLE if row.kind is Kind.BRANCH]
+ACCESSES = [row for row in TABLE if row.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC)]
+SHIFTS = ("LSH", "RSH", "ARSH")
+DIVISIONS = ("DIV", "SDIV", "MOD", "SMOD")
+EXIT = Instruction(0, BY_NAME["EXIT"].opcode, 0, 0, 0, 0).encode()
+
+
+def _field(required: object, number: int) -> int:
+    return required if isinstance(required, int) else number
+
+
+def _encode(row: Row, dst: int, src: int, offset: int, imm: int) -> bytes:
+    return Instruction(
+        0,
+        row.opcode,
+        _field(row.dst, dst),
+        _field(row.src, src),
+        _field(row.offset, offset),
+        _field(row.imm, imm),
+    ).encode()
+
+
+def _imm(rng: random.Random, row: Row) -> int:
+    if row.meaning in SHIFTS:
+        return rng.randrange(row.width.bits)
+    imm = rng.choice(EDGES) if rng.random() < 0.6 else rng.randrange(-(2**31), 2**31)
+    return 3 if imm == 0 and row.meaning in DIVISIONS else imm
+
+
+def _access(rng: random.Random, row: Row) -> bytes:
+    offset = rng.randrange(MEMORY_SIZE // row.size) * row.size
+    base, scalar = MEMORY_POINTER, rng.choice(SCALARS)
+    if row.kind is Kind.LOAD:
+        return _encode(row, scalar, base, offset, 0)
+    return _encode(row, base, scalar, offset, _imm(rng, row))
+
+
+def _step(rng: random.Random, left: int) -> bytes:
+    kind = rng.random()
+    if kind < 0.6:
+        row = rng.choice(ARITHMETIC)
+        return _encode(row, rng.choice(SCALARS), rng.choice(SCALARS), 0, _imm(rng, row))
+    if kind < 0.8:
+        row = rng.choice(BRANCHES)
+        return _encode(
+            row, rng.choice(SCALARS), rng.choice(SCALARS), rng.randrange(min(4, left)), _imm(rng, row)
+        )
+    return _access(rng, rng.choice(ACCESSES))
+
+
+def _function(rng: random.Random) -> bytes:
+    """A local function of r1 to r5 whose frame and r6 to r9 are its own."""
+    rows = [row for row in ARITHMETIC if row.dst is Reg.UPDATE]
+    code = copy(0, 1) + copy(7, 2)
+    for _ in range(rng.randrange(1, 8)):
+        row = rng.choice(rows)
+        code += _encode(row, rng.choice((0, 1, 7)), rng.choice((0, 2, 3, 4, 5)), 0, _imm(rng, row))
+    return code + EXIT
+
+
+def program(seed: int) -> tuple[bytes, bytes]:
+    """The bytecode and the memory that a seed names."""
+    rng = random.Random(seed)
+    start = copy(MEMORY_POINTER, 1)
+    for index, register in enumerate(SCALARS):
+        if rng.random() < 0.5:
+            start += _encode(BY_NAME["LDXDW"], register, MEMORY_POINTER, 8 * index, 0)
+        else:
+            start += constant(register, rng.choice(EDGES) & U64)
+    steps = rng.randrange(1, 40)
+    body = b"".join(_step(rng, steps - index) for index in range(steps))
+    if rng.random() < 0.3:
+        call = copy(1, 0) + Instruction(0, BY_NAME["CALL_LOCAL"].opcode, 0, 1, 0, 1).encode()
+        body += call + EXIT + _function(rng)
+    else:
+        body += EXIT
+    words = [rng.choice(EDGES) & U64 if rng.random() < 0.6 else rng.getrandbits(64) for _ in range(8)]
+    return start + body, b"".join(word.to_bytes(8, "little") for word in words)

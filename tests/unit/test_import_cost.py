@@ -1,0 +1,59 @@
+"""`import ebpfjit` stays cheap, and the library works where keystone does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = ("keystone", "capstone", "elftools", "rich", "typer", "ctypes")
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_import_loads_nothing_heavy() -> None:
+    child = _python(f"import sys, ebpfjit; print([m for m in {HEAVY!r} if m in sys.modules])")
+    assert child.stdout.strip() == "[]", child.stderr
+
+
+def test_running_and_compiling_does_not_load_what_it_does_not_need() -> None:
+    child = _python(
+        "import sys\n"
+        "from ebpfjit import EbpfVmNoData\n"
+        "vm = EbpfVmNoData(bytes.fromhex('9500000000000000')); vm.execute_program()\n"
+        "print('keystone' in sys.modules)\n"
+        "vm.jit_compile()\n"
+        "print([m for m in ('capstone', 'elftools', 'rich', 'typer') if m in sys.modules])"
+    )
+    assert child.stdout.split("\n")[:2] == ["False", "[]"], child.stderr
+
+
+def test_without_keystone_only_the_jit_is_missing() -> None:
+    child = _python(
+        "import sys; sys.modules['keystone'] = None\n"
+        "from ebpfjit import EbpfVmNoData, JitUnavailable\n"
+        "from ebpfjit.assembler import assemble\n"
+        "vm = EbpfVmNoData(assemble('mov r0, 5; \\nexit'))\n"
+        "print(vm.execute_program())\n"
+        "try: vm.jit_compile()\n"
+        "except JitUnavailable as error: print(error)\n"
+    )
+    first, second = child.stdout.splitlines()
+    assert first == "5", child.stderr
+    assert "pip install keystone-engine" in second
+
+
+def test_on_another_machine_only_the_jit_is_missing() -> None:
+    child = _python(
+        "import platform; platform.machine = lambda: 'aarch64'\n"
+        "from ebpfjit import EbpfVmNoData, JitUnavailable\n"
+        "vm = EbpfVmNoData(bytes.fromhex('b700000005000000 9500000000000000'))\n"
+        "print(vm.execute_program())\n"
+        "try: vm.jit_compile()\n"
+        "except JitUnavailable as error: print(error)\n"
+    )
+    first, second = child.stdout.splitlines()
+    assert first == "5", child.stderr
+    assert "aarch64" in second
+    assert "x86_64" in second
