@@ -94,20 +94,28 @@ def interpret(verified: Verified, execution: Execution) -> int:
     HelperNotFound, or whatever a helper raised. `execution.instructions` counts what was executed.
     """
     state = State(verified, execution)
-    slots = verified.program.slots
     with active(state.space):
-        state.enter_function(0, caller=0)
-        while state.result is None:
-            if state.pc >= len(slots):
-                raise faults.illegal_instruction(state.pc, "control fell off the end of the program")
-            state.charge()
-            instruction = slots[state.pc]
-            assert instruction is not None  # jumps into the second half of an lddw were refused
-            if instruction.pc in verified.illegal or instruction.row is None:
-                raise faults.illegal_instruction(instruction.pc, verified.illegal[instruction.pc])
-            state.pc = instruction.next_pc
-            execution.instructions += 1
-            STEPS[instruction.row.kind](state, instruction, instruction.row)
+        try:
+            return _run(state)
+        finally:
+            execution.budget_left = state.budget
+
+
+def _run(state: State) -> int:
+    verified = state.verified
+    slots = verified.program.slots
+    state.enter_function(0, caller=0)
+    while state.result is None:
+        if state.pc >= len(slots):
+            raise faults.illegal_instruction(state.pc, "control fell off the end of the program")
+        state.charge()
+        instruction = slots[state.pc]
+        assert instruction is not None  # jumps into the second half of an lddw were refused
+        if instruction.pc in verified.illegal or instruction.row is None:
+            raise faults.illegal_instruction(instruction.pc, verified.illegal[instruction.pc])
+        state.pc = instruction.next_pc
+        state.execution.instructions += 1
+        STEPS[instruction.row.kind](state, instruction, instruction.row)
     return state.result
 
 

@@ -67,7 +67,7 @@ def raw_execution(mem: Any, table: Mapping[int, HelperFunction], limit: int | No
     """Return the start of a run on plain memory: r1 its address, r2 its length, 0 where it is empty."""
     region = Region.of_buffer("mem", mem)
     start = region.start if region.size else 0
-    return Execution((start, region.size), [region], region, helpers=table, limit=limit)
+    return Execution((start, region.size), [region], region, region, helpers=table, limit=limit)
 
 
 def _collect(lines: list[str], *arguments: int) -> int:

@@ -40,11 +40,19 @@ class _Machine:
     `checked=False` leaves out all memory checks in machine code, as rbpf's and uBPF's JIT do: a
     wrong program can then read, write and crash the whole process. Trust the program, or leave it.
 
+    `harden=True` keeps immediates of the program's choosing out of the machine code (two more
+    instructions for each) and puts guard pages around it.
+
     A machine may be called from several threads at once: each run has its own state.
     """
 
     def __init__(
-        self, prog: Any = None, *, instruction_limit: int | None = None, checked: bool = True
+        self,
+        prog: Any = None,
+        *,
+        instruction_limit: int | None = None,
+        checked: bool = True,
+        harden: bool = False,
     ) -> None:
         if instruction_limit is not None and (
             not isinstance(instruction_limit, int) or instruction_limit <= 0
@@ -52,6 +60,7 @@ class _Machine:
             raise ValueError(f"instruction_limit is a positive number or None, not {instruction_limit!r}")
         self.instruction_limit = instruction_limit
         self.checked = checked
+        self.harden = harden
         self._verifier: VerifierFunction | None = None
         self._calculator: StackUsageCalculator | None = None
         self._helpers: dict[int, HelperFunction] = {}
@@ -160,8 +169,17 @@ class _Machine:
         from ebpfjit.jit.entry import compile_program
 
         return compile_program(
-            self._loaded(), helpers=self._helpers, kfuncs=self._kfuncs, checked=self.checked
+            self._loaded(),
+            helpers=self._helpers,
+            kfuncs=self._kfuncs,
+            checked=self.checked,
+            harden=self.harden,
+            argument_size=self._argument_size(),
         )
+
+    def _argument_size(self) -> int:
+        """How many writable bytes every run has behind r1."""
+        return 0
 
     def listing(self) -> str:
         """Return eBPF, assembly text and bytes side by side. Raises as `jit_compile`."""
@@ -175,13 +193,12 @@ class _Machine:
             raise ExecutionError("no program is loaded; set_program() loads one")
         return self._verified
 
-    def _execution(
-        self, arguments: tuple[int, int], regions: list[Region], packet: Region | None
-    ) -> Execution:
+    def _execution(self, argument: Region | None, regions: list[Region], packet: Region | None) -> Execution:
         return Execution(
-            arguments=arguments,
+            arguments=(argument.start, argument.size) if argument and argument.size else (0, 0),
             regions=[*regions, *self._allowed],
             packet=packet,
+            argument=argument,
             helpers=self._helpers,
             kfuncs=self._kfuncs,
             limit=self.instruction_limit,
@@ -200,12 +217,6 @@ class _Machine:
         return self._compiled.run(execution)
 
 
-def _memory(mem: Any) -> tuple[Region, int]:
-    """Return the region of a buffer and what a pointer to it is: 0 where there is no byte."""
-    region = Region.of_buffer("mem", mem)
-    return region, region.start if region.size else 0
-
-
 class EbpfVmMbuff(_Machine):
     """A machine whose program gets a metadata buffer that holds the packet's addresses.
 
@@ -218,10 +229,8 @@ class EbpfVmMbuff(_Machine):
         self._load(prog)
 
     def _arguments(self, mem: Any, mbuff: Any) -> Execution:
-        packet, _ = _memory(mem)
-        metadata = Region.of_buffer("mbuff", mbuff)
-        pointer = metadata.start if metadata.size else 0
-        return self._execution((pointer, metadata.size), [packet, metadata], packet)
+        packet, metadata = Region.of_buffer("mem", mem), Region.of_buffer("mbuff", mbuff)
+        return self._execution(metadata, [packet, metadata], packet)
 
     def execute_program(self, mem: Any, mbuff: Any) -> int:
         """Interpret the program and return r0, unsigned."""
@@ -249,9 +258,10 @@ class EbpfVmFixedMbuff(_Machine):
         *,
         instruction_limit: int | None = None,
         checked: bool = True,
+        harden: bool = False,
     ) -> None:
         self._set_offsets(data_offset, data_end_offset)
-        super().__init__(prog, instruction_limit=instruction_limit, checked=checked)
+        super().__init__(prog, instruction_limit=instruction_limit, checked=checked, harden=harden)
 
     def _set_offsets(self, data_offset: int, data_end_offset: int) -> None:
         for offset in (data_offset, data_end_offset):
@@ -269,12 +279,16 @@ class EbpfVmFixedMbuff(_Machine):
         self._set_offsets(data_offset, data_end_offset)
 
     def _arguments(self, mem: Any) -> Execution:
-        packet, start = _memory(mem)
-        mbuff = bytearray(max(self.data_offset, self.data_end_offset) + 8)
+        packet = Region.of_buffer("mem", mem)
+        start = packet.start if packet.size else 0
+        mbuff = bytearray(self._argument_size())
         for offset, address in ((self.data_offset, start), (self.data_end_offset, start + packet.size)):
             mbuff[offset : offset + 8] = address.to_bytes(8, "little")
         metadata = Region.of_buffer("mbuff", mbuff)
-        return self._execution((metadata.start, metadata.size), [packet, metadata], packet)
+        return self._execution(metadata, [packet, metadata], packet)
+
+    def _argument_size(self) -> int:
+        return max(self.data_offset, self.data_end_offset) + 8
 
     def execute_program(self, mem: Any) -> int:
         """Interpret the program and return r0, unsigned."""
@@ -297,8 +311,8 @@ class EbpfVmRaw(_Machine):
         self._load(prog)
 
     def _arguments(self, mem: Any) -> Execution:
-        packet, start = _memory(mem)
-        return self._execution((start, packet.size), [packet], packet)
+        packet = Region.of_buffer("mem", mem)
+        return self._execution(packet, [packet], packet)
 
     def execute_program(self, mem: Any) -> int:
         """Interpret the program and return r0, unsigned."""
@@ -322,8 +336,8 @@ class EbpfVmNoData(_Machine):
 
     def execute_program(self) -> int:
         """Interpret the program and return r0, unsigned."""
-        return self._interpret(self._execution((0, 0), [], None))
+        return self._interpret(self._execution(None, [], None))
 
     def execute_program_jit(self) -> int:
         """Run the machine code; results and exceptions are those of `execute_program`."""
-        return self._run_compiled(self._execution((0, 0), [], None))
+        return self._run_compiled(self._execution(None, [], None))

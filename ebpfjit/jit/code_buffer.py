@@ -14,23 +14,33 @@ _TRAP = 0xCC  # int3: what is beyond the code stops at once
 class CodeBuffer:
     """Machine code, mapped read and execute; unmapped when the last reference is gone.
 
-    `address` is where it starts, `size` how many bytes were given.
+    `address` is where it starts, `size` how many bytes were given. `guarded` puts a page that
+    nobody may touch before and behind it. The rest of the last page is filled with traps.
     """
 
-    def __init__(self, code: bytes) -> None:
+    def __init__(self, code: bytes, *, guarded: bool = False) -> None:
         self.size = len(code)
+        guard = mmap.PAGESIZE if guarded else 0
         length = -(-max(self.size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
         try:
             self._map = mmap.mmap(
-                -1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ | mmap.PROT_WRITE
+                -1,
+                length + 2 * guard,
+                flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+                prot=mmap.PROT_READ | mmap.PROT_WRITE,
             )
         except OSError as error:
             raise JitUnavailable(f"no memory for {length} bytes of machine code: {error}") from None
+        self._map.seek(guard)
         self._map.write(code)
         self._map.write(bytes([_TRAP]) * (length - self.size))
         self._pin = ctypes.c_char.from_buffer(self._map)
-        self.address = ctypes.addressof(self._pin)
+        start = ctypes.addressof(self._pin)
+        self.address = start + guard
         _protect(self.address, length, mmap.PROT_READ | mmap.PROT_EXEC)
+        if guard:
+            _protect(start, guard, 0)
+            _protect(self.address + length, guard, 0)
 
     def __contains__(self, address: int) -> bool:
         """True for an address inside the code."""

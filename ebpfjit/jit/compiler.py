@@ -4,72 +4,146 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH
+from ebpfjit.analysis.facts import Access, Facts, analyse
+from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
+from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
-from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Piece
 from ebpfjit.translators.x86_64.target import (
-    BLOCK,
+    Check,
     Context,
+    Limit,
+    Plan,
     Settings,
+    emit_charge,
     emit_end_of_program,
     emit_entry,
     emit_function_entry,
     emit_shared,
     pc_label,
+    slow_label,
 )
+
+REGIONS = {Origin.STACK: "stack", Origin.ARGUMENT: "argument", Origin.PACKET: "packet"}
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A program as assembly text: pieces in the order of their addresses, the cold ones last."""
+    """A program as assembly text: pieces in the order of their addresses, the cold ones last.
+
+    `limits` are the words that the host puts behind the block, in order. `notes` say of each
+    access (by pc) why it is checked or not.
+    """
 
     verified: Verified
     pieces: tuple[Piece, ...]
+    limits: tuple[Limit, ...]
+    notes: dict[int, str]
 
 
 def settings_for(
-    *, checked: bool, features: frozenset[str], helpers: frozenset[int], kfuncs: frozenset[int]
+    *,
+    features: frozenset[str] = frozenset(),
+    harden: bool = False,
+    helpers: frozenset[int] = frozenset(),
+    kfuncs: frozenset[int] = frozenset(),
 ) -> Settings:
     """Return translator settings with the runtime's constants filled in."""
-    return Settings(checked, features, helpers, kfuncs, MAX_LOOPS, CODE_ADDRESS, MAX_FRAMES)
+    return Settings(features, harden, helpers, kfuncs, MAX_LOOPS, CODE_ADDRESS)
 
 
-def translate(verified: Verified, settings: Settings) -> Listing:
+def translate(
+    verified: Verified, settings: Settings, *, checked: bool = True, argument_size: int = 0
+) -> Listing:
     """Return the program's assembly text.
 
-    Raises TranslationError where an operation has no translator.
+    Without `checked` no access is checked. `argument_size` is how many bytes, readable and
+    writable, the caller promises behind r1. Raises TranslationError where an operation has no
+    translator.
     """
     program = verified.program
-    target = x86_64.target.NAME
-    cx = Context(program, verified.frame_sizes, settings)
+    facts = analyse(program, verified.frame_sizes, argument_size)
+    cx = Context(program, verified.frame_sizes, _plan(facts, checked=checked), settings)
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
-    blocks, illegal = verified.blocks, verified.illegal
     for instruction in program.instructions:
-        pc, row = instruction.pc, instruction.row
+        pc = instruction.pc
         cx.begin(pc)
         cx.label(pc_label(pc))
         cx.start(instruction)
-        if pc in blocks:
-            charge(cx, blocks[pc])
-        if row is None or pc in illegal:
-            cx.raise_fault("illegal")
-            continue
-        try:
-            translator = registry.translator_of(target, row)
-        except KeyError:
-            raise TranslationError(f"pc {pc}: {target} has no translator for {row.operation}") from None
-        translator(instruction, cx)
+        if pc in verified.blocks:
+            emit_charge(cx, verified.blocks[pc])
+        _instruction(cx, verified, instruction)
     emit_end_of_program(cx, len(program))
+    _slow_copies(cx, verified)
     emit_shared(cx)
-    return Listing(verified, (*cx.pieces, *cx.cold))
+    notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
+    return Listing(verified, (*cx.pieces, *cx.cold), tuple(cx.limits), notes)
 
 
-def charge(cx: Context, instructions: int) -> None:
-    """Emit the payment for a basic block: an instruction limit that does not cover it is a fault."""
-    cx.emit(f"sub qword ptr {BLOCK['budget']}, $imm", imm=instructions)
-    cx.jump("js", cx.fault("budget"))
+def _instruction(cx: Context, verified: Verified, instruction: Instruction) -> None:
+    """Translate one instruction; what no engine can run becomes a fault."""
+    row = instruction.row
+    if row is None or instruction.pc in verified.illegal:
+        cx.raise_fault("illegal")
+        return
+    target = x86_64.target.NAME
+    try:
+        translator = registry.translator_of(target, row)
+    except KeyError:
+        raise TranslationError(f"pc {instruction.pc}: {target} does not translate {row.operation}") from None
+    translator(instruction, cx)
+
+
+def _slow_copies(cx: Context, verified: Verified) -> None:
+    """Translate the rest of each block that has a merged check once more, checking one by one.
+
+    The fast code comes here, at the merged check's instruction, where that check fails.
+    """
+    cx.checks = cx.plan.single
+    slots = verified.program.slots
+    merged = sorted(pc for pc, check in cx.plan.checks.items() if check.merged)
+    done = 0
+    for leader in merged:
+        pc = leader
+        if pc < done:
+            continue  # the copy of an earlier merged check of this block has passed here
+        while True:
+            instruction = slots[pc]
+            assert instruction is not None  # blocks consist of instructions
+            cx.begin(pc)
+            cx.label(slow_label(pc))
+            cx.start(instruction)
+            _instruction(cx, verified, instruction)
+            pc = instruction.next_pc
+            if pc in verified.blocks or pc >= len(slots):
+                break
+        done = pc
+        if instruction.row is None or instruction.row.kind not in NEVER_FALLS_THROUGH:
+            cx.jump("jmp", pc_label(pc))
+
+
+def _plan(facts: Facts, *, checked: bool) -> Plan:
+    if not checked:
+        return Plan({}, {}, facts.zeroed)
+    checks: dict[int, Check] = {}
+    single: dict[int, Check] = {}
+    for pc, access in facts.accesses.items():
+        if access.proof:
+            continue
+        single[pc] = _check(access, 0, access.size, stores=access.stores)
+        if access.span is not None:
+            low, high, stores = access.span
+            checks[pc] = _check(access, low, high, stores=stores, merged=True)
+        elif access.leader is None:
+            checks[pc] = single[pc]
+    return Plan(checks, single, facts.zeroed)
+
+
+def _check(access: Access, low: int, high: int, *, stores: bool, merged: bool = False) -> Check:
+    return Check(REGIONS[access.origin], low, high, stores, access.frame_size, merged)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from ebpfjit.disassembler import disassemble_instruction
 from ebpfjit.jit.compiler import Listing
 from ebpfjit.jit.relocation import Image
-from ebpfjit.program import Program
 from ebpfjit.translators.emitter import Label
 
 
@@ -21,7 +20,7 @@ def render(listing: Listing, image: Image, dialect: str = "rbpf") -> str:
     index = 0
     seen: set[int] = set()
     for piece in listing.pieces:
-        lines.append(_heading(program, piece.pc, dialect, names, seen))
+        lines.append(_heading(listing, piece.pc, dialect, names, seen))
         for item in piece.items:
             if isinstance(item, Label):
                 lines.append(f"{'':5}{item.text}")
@@ -34,12 +33,15 @@ def render(listing: Listing, image: Image, dialect: str = "rbpf") -> str:
     return "\n".join(line for line in lines if line) + "\n"
 
 
-def _heading(program: Program, pc: int | None, dialect: str, names: dict[int, str], seen: set[int]) -> str:
+def _heading(listing: Listing, pc: int | None, dialect: str, names: dict[int, str], seen: set[int]) -> str:
+    program = listing.verified.program
     instruction = program.slots[pc] if pc is not None and pc < len(program) else None
     if pc is None or instruction is None:
         return ""
     if pc in seen:
         return f"{pc:4}: (out of line)"
     seen.add(pc)
+    text = disassemble_instruction(instruction, dialect)
+    note = f"   ; {listing.notes[pc]}" if pc in listing.notes else ""
     title = f"\n{names[pc]}:\n" if pc in names else ""
-    return f"{title}{pc:4}: {instruction.encode().hex(' ')}  {disassemble_instruction(instruction, dialect)}"
+    return f"{title}{pc:4}: {instruction.encode().hex(' ')}  {text}{note}"

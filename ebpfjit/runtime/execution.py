@@ -54,19 +54,22 @@ def call_helper(function: HelperFunction, arguments: tuple[int, int, int, int, i
 class Execution:
     """The state one run starts from; made anew for each run, so runs never share it.
 
-    `arguments` become r1 and r2. `packet` is what legacy packet loads read. `limit` counts
-    instructions, None for no limit. `instructions` is what the interpreter executed.
+    `arguments` become r1 and r2; `argument` is the region that r1 points to, `packet` what legacy
+    packet loads read. `limit` counts instructions, None for no limit; `budget_left` is what was
+    left of it. `instructions` is what the interpreter executed.
     """
 
     arguments: tuple[int, int]
     regions: list[Region]
     packet: Region | None = None
+    argument: Region | None = None
     helpers: Mapping[int, HelperFunction] = field(default_factory=dict)
     kfuncs: Mapping[int, HelperFunction] = field(default_factory=dict)
     limit: int | None = None
     checked: bool = True
     stack: Stack = field(default_factory=Stack)
     instructions: int = 0
+    budget_left: int | None = None
 
     @property
     def space(self) -> AddressSpace:

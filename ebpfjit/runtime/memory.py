@@ -193,7 +193,6 @@ class AddressSpace:
         """Write `data`, for a helper. Raises MemoryFault (without pc)."""
         self._view(None, address, len(data), "store")[:] = data
 
-
     def check(self, address: int, size: int, access: str) -> None:
         """Raise MemoryFault (without pc) where the program may not do this to these bytes."""
         if size:
@@ -212,6 +211,20 @@ def active(space: AddressSpace) -> Iterator[None]:
         yield
     finally:
         _active.space = outer
+
+
+def grant(memory: Any) -> Region:
+    """Give the running program more memory, from inside a helper; return its region.
+
+    `memory` is a buffer, which is kept alive and in place while the program runs. Raises
+    RuntimeError outside of a run.
+    """
+    space: AddressSpace | None = getattr(_active, "space", None)
+    if space is None:
+        raise RuntimeError("no program is running in this thread; only a helper can grant memory")
+    region = Region.of_buffer("granted memory", memory)
+    space.regions.append(region)
+    return region
 
 
 def read(address: int, size: int) -> bytes:

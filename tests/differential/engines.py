@@ -39,6 +39,7 @@ class Outcome:
     details: tuple[Any, ...]
     memory: bytes
     stack: bytes
+    budget_left: int | None
 
 
 def _outcome(run: Any, execution: Execution, memory: bytearray) -> Outcome:
@@ -49,7 +50,7 @@ def _outcome(run: Any, execution: Execution, memory: bytearray) -> Outcome:
         kind, details = type(error).__name__, (str(error), attributes)
     except HelperError as error:
         kind, details = "helper raised", error.args
-    return Outcome(kind, details, bytes(memory), bytes(execution.stack.memory))
+    return Outcome(kind, details, bytes(memory), bytes(execution.stack.memory), execution.budget_left)
 
 
 def outcomes(case: Case, features: frozenset[str] | None = None) -> tuple[Outcome, Outcome] | None:
@@ -65,7 +66,7 @@ def outcomes(case: Case, features: frozenset[str] | None = None) -> tuple[Outcom
         memory[:] = case.memory
         stack.reset()
         return Execution(
-            (region.start, region.size), [region], region, HELPERS, HELPERS, case.limit, True, stack
+            (region.start, region.size), [region], region, region, HELPERS, HELPERS, case.limit, True, stack
         )
 
     first = _outcome(lambda run: interpret(verified, run), execution(), memory)

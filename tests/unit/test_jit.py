@@ -28,7 +28,7 @@ def _execution() -> Execution:
 
 
 def _listing(text: str, helpers: frozenset[int] = frozenset()) -> compiler.Listing:
-    settings = compiler.settings_for(checked=True, features=frozenset(), helpers=helpers, kfuncs=frozenset())
+    settings = compiler.settings_for(helpers=helpers)
     return compiler.translate(prepare(Program.from_bytes(assemble(text))), settings)
 
 
@@ -144,8 +144,6 @@ def test_size_is_limited_by_memory_only() -> None:
 def test_bmi2_is_used_only_where_the_machine_has_it() -> None:
     verified = prepare(Program.from_bytes(assemble("mov r0, 1\nmov r1, 40\nlsh r0, r1\nexit")))
     for features, word in ((frozenset({"bmi2"}), "shlx"), (frozenset[str](), "shl rax, cl")):
-        settings = compiler.settings_for(
-            checked=True, features=features, helpers=frozenset(), kfuncs=frozenset()
-        )
+        settings = compiler.settings_for(features=features)
         texts = [item.text for piece in compiler.translate(verified, settings).pieces for item in piece.items]
         assert any(word in text for text in texts)

@@ -36,7 +36,7 @@ DIVISIONS = {
 
 def _regular(mnemonic: str) -> Translator:
     def translate(insn: Instruction, cx: Context) -> None:
-        cx.emit(f"{mnemonic} {cx.dst}, {cx.operand}", imm=cx.imm)
+        cx.emit_constant(f"{mnemonic} {cx.dst}, {cx.operand}", cx.imm)
 
     translate.__doc__ = f"dst {mnemonic}= operand."
     return translate
@@ -49,8 +49,10 @@ for _meaning, _mnemonic in REGULAR.items():
 @translates("MUL64", "MUL32")
 def mul(insn: Instruction, cx: Context) -> None:
     """Imul keeps the low half, which is the same signed and unsigned."""
-    operands = cx.src if cx.is_x else f"{cx.dst}, $imm"
-    cx.emit(f"imul {cx.dst}, {operands}", imm=cx.imm)
+    if cx.is_x or cx.settings.harden:
+        cx.emit_constant(f"imul {cx.dst}, {cx.operand}", cx.imm)
+    else:
+        cx.emit(f"imul {cx.dst}, {cx.dst}, $imm", imm=cx.imm)
 
 
 @translates("MOV64")
@@ -162,7 +164,7 @@ def _division(signed: bool, result: str) -> Translator:
 
 def _load_divisor(cx: Context, insn: Instruction) -> None:
     divisor = {64: "r10", 32: "r10d"}[cx.width.bits]
-    cx.emit(f"mov {divisor}, {cx.operand}", imm=cx.imm, imm_sizes=(32,))
+    cx.emit_constant(f"mov {divisor}, {cx.operand}", cx.imm, (32,))
 
 
 def _divide_by_any(insn: Instruction, cx: Context, signed: bool, result: str) -> None:
@@ -197,29 +199,29 @@ def _divide_by_any(insn: Instruction, cx: Context, signed: bool, result: str) ->
 def _divide(cx: Context, signed: bool, result: str) -> None:
     """Divide dst by r10: the machine wants rdx:rax, which hold r3 and r0.
 
-    mov r11, rax;  mov r9, rdx;  mov rax, dst;  xor edx, edx;  div r10
-    mov dst, (rax or rdx) through r10;  mov rdx, r9;  mov rax, r11
+    mov r11, rax;  push rdx;  mov rax, dst;  xor edx, edx;  div r10
+    mov dst, (rax or rdx) through r10;  pop rdx;  mov rax, r11
     """
     bits = cx.width.bits
-    divisor, scratch = {64: ("r10", "r10"), 32: ("r10d", "r10d")}[bits]
+    divisor = {64: "r10", 32: "r10d"}[bits]
     rax, rdx = register(0, bits), register(3, bits)
     if cx.dst64 != "rax":
         cx.emit("mov r11, rax")
         cx.emit(f"mov {rax}, {cx.dst}")
     if cx.dst64 != "rdx":
-        cx.emit("mov r9, rdx")
+        cx.emit("push rdx")
     if signed:
         cx.emit({64: "cqo", 32: "cdq"}[bits])
         cx.emit(f"idiv {divisor}")
     else:
         cx.emit("xor edx, edx")
         cx.emit(f"div {divisor}")
-    cx.emit(f"mov {scratch}, {rax if result == 'quotient' else rdx}")
+    cx.emit(f"mov {divisor}, {rax if result == 'quotient' else rdx}")
     if cx.dst64 != "rdx":
-        cx.emit("mov rdx, r9")
+        cx.emit("pop rdx")
     if cx.dst64 != "rax":
         cx.emit("mov rax, r11")
-    cx.emit(f"mov {cx.dst}, {scratch}")
+    cx.emit(f"mov {cx.dst}, {divisor}")
 
 
 for _meaning, (_signed, _result) in DIVISIONS.items():

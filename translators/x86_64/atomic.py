@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ebpfjit.program import Instruction
-from ebpfjit.translators.x86_64.memory import check_access, check_alignment, load_address
+from ebpfjit.translators.x86_64.memory import check_alignment, emit_check, load_address
 from ebpfjit.translators.x86_64.target import POINTER, Context, register, translates
 
 #    eBPF    x86-64
@@ -15,8 +15,7 @@ def _address(insn: Instruction, cx: Context) -> str:
     size = cx.width.bytes
     load_address(cx, cx.dst64, insn.offset)
     check_alignment(cx, size)
-    if cx.settings.checked:
-        check_access(cx, size, stores=True)
+    emit_check(cx, cx.dst64, insn)
     return f"{POINTER[size]} [r11]"
 
 
@@ -55,23 +54,25 @@ def compare_exchange(insn: Instruction, cx: Context) -> None:
 def fetch_update(insn: Instruction, cx: Context) -> None:
     """Old value in src; the machine has no such instruction, so try until nobody interferes.
 
-    mov r10, rax;  mov rax, [r11]
-    again:  mov r9, rax;  or r9, src;  lock cmpxchg [r11], r9;  jne again
-    mov src, rax;  mov rax, r10
+    push rax;  mov rax, [r11]
+    again:  mov r10, rax;  or r10, src;  lock cmpxchg [r11], r10;  jne again
+    mov src, rax;  pop rax      (r0 as src: its old value is on the stack, and stays dropped)
     """
     bits = cx.width.bits
     memory = _address(insn, cx)
-    old, new = register(0, bits), {64: "r9", 32: "r9d"}[bits]
+    old, new = register(0, bits), {64: "r10", 32: "r10d"}[bits]
     src_is_rax = cx.src64 == "rax"
-    operand = {64: "r10", 32: "r10d"}[bits] if src_is_rax else cx.src
+    operand = f"{POINTER[bits // 8]} [rsp]" if src_is_rax else cx.src
     again = cx.new_label("again")
-    cx.emit("mov r10, rax")
+    cx.emit("push rax")
     cx.emit(f"mov {old}, {memory}")
     cx.label(again)
     cx.emit(f"mov {new}, {old}")
     cx.emit(f"{OPERATIONS[cx.row.meaning]} {new}, {operand}")
     cx.emit(f"lock cmpxchg {memory}, {new}")
     cx.jump("jne", again)
-    if not src_is_rax:
+    if src_is_rax:
+        cx.emit("add rsp, 8")
+    else:
         cx.emit(f"mov {cx.src}, {old}")
-        cx.emit("mov rax, r10")
+        cx.emit("pop rax")

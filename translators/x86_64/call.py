@@ -31,14 +31,16 @@ def _call_out(cx: Context, symbol: str, *, known: bool) -> None:
     if not known:
         cx.raise_fault("helper_missing")
         return
+    cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
     cx.emit("mov r9, r12")  # a sixth argument, for stubs that need to know which run calls
     cx.emit("call qword ptr [rip+$symbol]", symbol=symbol)
+    cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
     for argument in range(1, 6):
         # What the host left there is not the program's to see.
         name = register(argument, 32)
         cx.emit(f"xor {name}, {name}")
     cx.emit(f"cmp qword ptr {BLOCK['fault_kind']}, 0")
-    cx.jump("jne", cx.fault("helper_raised"))
+    cx.jump("jne", cx.fault("reported"))
 
 
 @translates("CALL_LOCAL")

@@ -34,7 +34,7 @@ def jump_always(insn: Instruction, cx: Context) -> None:
 
 def _compare(jump: str) -> Translator:
     def translate(insn: Instruction, cx: Context) -> None:
-        cx.emit(f"cmp {cx.dst}, {cx.operand}", imm=cx.imm)
+        cx.emit_constant(f"cmp {cx.dst}, {cx.operand}", cx.imm)
         cx.goto(jump, _target(insn))
 
     translate.__doc__ = f"cmp, {jump}."
@@ -48,7 +48,7 @@ for _meaning, _jump in CONDITIONS.items():
 @translates("JSET", "JSET32")
 def jump_if_set(insn: Instruction, cx: Context) -> None:
     """test, jne."""
-    cx.emit(f"test {cx.dst}, {cx.operand}", imm=cx.imm, imm_sizes=(32,))
+    cx.emit_constant(f"test {cx.dst}, {cx.operand}", cx.imm, (32,))
     cx.goto("jne", _target(insn))
 
 

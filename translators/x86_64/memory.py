@@ -6,10 +6,12 @@ from ebpfjit.program import Instruction
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
     POINTER,
+    Check,
     Context,
     address_operand,
     load_constant,
     register,
+    slow_label,
     translates,
 )
 
@@ -34,34 +36,63 @@ def lddw_reference(insn: Instruction, cx: Context) -> None:
     load_constant(cx, insn.dst_reg, cx.program.references[insn.pc])
 
 
-def memory_operand(
-    cx: Context, base: str, insn: Instruction, size: int, *, stores: bool
-) -> tuple[str, int | None]:
-    """Return the text of the operand at base + offset, and the number for its `$offset` hole.
-
-    Checked, the address goes through r11:  lea r11, [base+offset]; mov r10d, size; call check_load
-    """
-    if not cx.settings.checked:
-        return address_operand(base, insn.offset)
-    load_address(cx, base, insn.offset)
-    check_access(cx, size, stores=stores)
-    return "[r11]", None
+def memory_operand(cx: Context, base: str, insn: Instruction) -> tuple[str, int | None]:
+    """Check the access where it needs it; return the operand's text and its `$offset`."""
+    emit_check(cx, base, insn)
+    return address_operand(base, insn.offset)
 
 
-def load_address(cx: Context, base: str, offset: int) -> None:
-    """Put base + offset into r11."""
+def load_address(cx: Context, base: str, offset: int, into: str = "r11") -> None:
+    """Put base + offset into a scratch register."""
     if offset:
-        cx.emit(f"lea r11, [{base}+$offset]", offset=offset)
+        cx.emit(f"lea {into}, [{base}+$offset]", offset=offset)
     else:
-        cx.emit(f"mov r11, {base}")
+        cx.emit(f"mov {into}, {base}")
 
 
-def check_access(cx: Context, size: int, *, stores: bool) -> None:
-    """Check the `size` bytes at r11; clobbers r9 and r10."""
-    routine = "check_store" if stores else "check_load"
+def emit_check(cx: Context, base: str, insn: Instruction) -> None:
+    """Emit the check of an access at base + offset, if analysis left one; clobbers r10.
+
+    The likely region inline, anything else out of line:
+        lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae other
+    A span of the frame is a constant:
+        lea r10, [base+offset+frame];  sub r10, rbp;  cmp r10, frame - size;  ja other
+    """
+    check = cx.check
+    if check is None:
+        return
+    span = check.high - check.low
+    low = insn.offset + check.low
+    other = cx.new_label("other")
+    if check.region == "stack" and check.frame_size >= span:
+        cx.emit(f"lea r10, [{base}+$offset]", offset=low + check.frame_size)
+        cx.emit("sub r10, rbp")
+        cx.emit("cmp r10, $imm", imm=check.frame_size - span)
+        cx.jump("ja", other)
+    elif check.region == "stack":
+        cx.jump("jmp", other)
+    else:
+        load_address(cx, base, low, "r10")
+        cx.emit(f"sub r10, qword ptr {BLOCK[check.region + '_start']}")
+        cx.emit(f"cmp r10, qword ptr {cx.limit(check.region, span, check.stores)}")
+        cx.jump("jae", other)
+    if check.merged:
+        with cx.out_of_line(other):
+            cx.jump("jmp", slow_label(insn.pc))
+    else:
+        back = cx.new_label("inside")
+        cx.label(back)
+        _check_any_region(cx, other, back, base, insn, check)
+
+
+def _check_any_region(cx: Context, label: str, back: str, base: str, insn: Instruction, check: Check) -> None:
+    routine = "check_store" if check.stores else "check_load"
     cx.used.add(routine)
-    cx.emit(f"mov r10d, {size}")
-    cx.jump("call", routine)
+    with cx.out_of_line(label):
+        load_address(cx, base, insn.offset)
+        cx.emit(f"mov r10d, {check.high - check.low}")
+        cx.jump("call", routine)
+        cx.jump("jmp", back)
 
 
 def check_alignment(cx: Context, size: int) -> None:
@@ -88,11 +119,10 @@ LOADS.update({f"LOAD_ACQ{size}": LOADS[f"LDX{size}"] for size in ("B", "H", "W",
 @translates(*LOADS)
 def load(insn: Instruction, cx: Context) -> None:
     """Dst = *(src + offset)."""
-    size, base = cx.row.size, cx.src64
     if cx.row.group == "linux":
-        load_address(cx, base, insn.offset)
-        check_alignment(cx, size)
-    memory, offset = memory_operand(cx, base, insn, size, stores=False)
+        load_address(cx, cx.src64, insn.offset)
+        check_alignment(cx, cx.row.size)
+    memory, offset = memory_operand(cx, cx.src64, insn)
     names = {"dst32": register(insn.dst_reg, 32), "dst64": cx.dst64, "memory": memory}
     cx.emit(LOADS[cx.row.operation].format(**names), offset=offset)
 
@@ -102,17 +132,17 @@ def load(insn: Instruction, cx: Context) -> None:
 def store(insn: Instruction, cx: Context) -> None:
     """*(dst + offset) = src or imm."""
     row = cx.row
-    size, base = row.size, cx.dst64
+    size = row.size
     if row.group == "linux":
-        load_address(cx, base, insn.offset)
+        load_address(cx, cx.dst64, insn.offset)
         check_alignment(cx, size)
-    memory, offset = memory_operand(cx, base, insn, size, stores=True)
+    memory, offset = memory_operand(cx, cx.dst64, insn)
     if row.uses_src:
         cx.emit(f"mov {POINTER[size]} {memory}, {register(insn.src_reg, 8 * size)}", offset=offset)
         return
     bits = min(8 * size, 32)
     value = row.width.signed(insn.imm) if size < 4 else insn.imm
-    cx.emit(f"mov {POINTER[size]} {memory}, $imm", imm=value, imm_sizes=(bits,), offset=offset)
+    cx.emit_constant(f"mov {POINTER[size]} {memory}, $imm", value, (bits,), offset)
 
 
 @translates("LDABSB", "LDABSH", "LDABSW", "LDABSDW", "LDINDB", "LDINDH", "LDINDW", "LDINDDW")
@@ -125,9 +155,9 @@ def packet_load(insn: Instruction, cx: Context) -> None:
     out = cx.new_label("outside_packet")
     if row.uses_src:
         cx.emit(f"mov r11d, {register(insn.src_reg, 32)}")
-        cx.emit("add r11d, $imm", imm=insn.imm)
+        cx.emit_constant("add r11d, $imm", insn.imm)
     else:
-        cx.emit("mov r11d, $imm", imm=insn.imm, imm_sizes=(32,))
+        cx.emit_constant("mov r11d, $imm", insn.imm, (32,))
     cx.emit("test r11d, r11d")
     cx.jump("js", out)
     cx.emit(f"mov r10, qword ptr {BLOCK['packet_size']}")

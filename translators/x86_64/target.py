@@ -6,11 +6,14 @@
                             kind, place and address, drops all frames and returns to the host
 
 Guest registers stay in machine registers throughout; r1 to r5 sit where the System V ABI wants
-arguments, so a helper call moves nothing. r9, r10 and r11 are scratch, r12 points to the block.
+arguments, so a helper call moves nothing. r9 counts instructions down, r10 and r11 are scratch,
+r12 points to the block.
 """
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ebpfjit.bits import Width
@@ -36,31 +39,36 @@ REGISTERS = (
     ("r15", "r15d", "r15w", "r15b"),
     ("rbp", "ebp", "bp", "bpl"),  # r10: frame pointer
 )
+SCRATCH = (("r10", "r10d", "r10w", "r10b"), ("r11", "r11d", "r11w", "r11b"))
 HOST_SAVED = ("rbp", "rbx", "r12", "r13", "r14", "r15")
 GUEST_SAVED = ("rbx", "r13", "r14", "r15", "rbp")
 _COLUMN = {64: 0, 32: 1, 16: 2, 8: 3}
 
-# The block: 8-byte words at these indices, then (start, stop, writable) of each region.
+# The block: 8-byte words at these indices, then one word for each limit that the program uses.
 BLOCK_WORDS = (
+    "argument_start",  # where the region that r1 points to starts
+    "packet_start",
+    "packet_size",
     "stack_start",  # lowest live byte of the guest's stack
     "stack_top",
-    "budget",  # instructions left, signed
+    "stack_limit",
+    "budget",  # instructions left in this slice, while r9 does not hold it
     "loops",  # what may_goto has left in this frame
     "frames_left",
     "fault_kind",  # index into FAULTS, 0 for none
     "fault_place",  # an address inside the code of the faulting pc
     "fault_address",
     "host_stack",  # rsp to return to
-    "packet_start",
-    "packet_size",
     "argument_1",
     "argument_2",
-    "stack_limit",
-    "regions_stop",  # address behind the last region
+    "poll",  # the host's function for the end of a slice
+    "regions_start",  # the table of regions: (start, stop, writable) each
+    "regions_stop",  # address behind the last
 )
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
 BLOCK_SIZE = 8 * len(BLOCK_WORDS)
 REGION_SIZE = 24
+CALLER_SAVED = ("rax", "rdi", "rsi", "rdx", "rcx", "r8")
 
 FAULTS = (
     "none",
@@ -72,28 +80,58 @@ FAULTS = (
     "budget",
     "depth",
     "helper_missing",
+    "reported",  # the host has set the kind already
     "helper_raised",
 )
 
 POINTER = {1: "byte ptr", 2: "word ptr", 4: "dword ptr", 8: "qword ptr"}
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How an access is checked: the bytes from `low` to `high`, counted from its own address.
+
+    `region` is what is tried first: "argument", "packet" or "stack" (the running function's frame,
+    `frame_size` bytes). Where `merged`, the check stands for others too, and where it fails the
+    program goes on in the copy that checks one by one.
+    """
+
+    region: str
+    low: int
+    high: int
+    stores: bool
+    frame_size: int
+    merged: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What analysis found: how each access is checked, and which frames must be zeroed.
+
+    `checks` holds the accesses (by pc) that are checked, `single` how they are in a copy that
+    checks one by one. `zeroed` are functions, by pc.
+    """
+
+    checks: Mapping[int, Check]
+    single: Mapping[int, Check]
+    zeroed: frozenset[int]
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the text depends on besides the program.
 
-    `checked` puts a bounds check before each access. `features` are CPU features by the kernel's
-    names ("bmi2", "movbe"). `helpers` and `kfuncs` are the numbers that are registered.
-    `max_loops`, `code_address` and `max_frames` are the runtime's constants.
+    `features` are CPU features by the kernel's names ("bmi2", "movbe"). With `harden` no immediate
+    of the program's choosing appears in the code. `helpers` and `kfuncs` are the numbers that are
+    registered. `max_loops` and `code_address` are the runtime's constants.
     """
 
-    checked: bool
     features: frozenset[str]
+    harden: bool
     helpers: frozenset[int]
     kfuncs: frozenset[int]
     max_loops: int
     code_address: int
-    max_frames: int
 
 
 def register(number: int, bits: int = 64) -> str:
@@ -106,9 +144,21 @@ def pc_label(pc: int) -> str:
     return f"pc_{pc}"
 
 
+def slow_label(pc: int) -> str:
+    """Return the label of the instruction at slot `pc` in the copy that checks one by one."""
+    return f"slow_{pc}"
+
+
 def enter_label(pc: int) -> str:
     """Return the label where the function at slot `pc` is entered."""
     return f"enter_{pc}"
+
+
+Limit = tuple[str, int, bool]
+"""A word that the host fills: (region, span, stores) -> how many places the span has in it.
+
+That is size - span + 1, or 0 where it does not fit or may not be stored to.
+"""
 
 
 class Context(Emitter):
@@ -118,12 +168,17 @@ class Context(Emitter):
     be filled with `imm`.
     """
 
-    def __init__(self, program: Program, frame_sizes: dict[int, int], settings: Settings) -> None:
+    def __init__(
+        self, program: Program, frame_sizes: Mapping[int, int], plan: Plan, settings: Settings
+    ) -> None:
         super().__init__()
         self.program = program
         self.frame_sizes = frame_sizes
+        self.plan = plan
+        self.checks = plan.checks
         self.settings = settings
         self.used: set[str] = set()
+        self.limits: dict[Limit, int] = {}
         self.has_may_goto = any(
             insn.row is not None and insn.row.operation == "MAY_GOTO" for insn in program.instructions
         )
@@ -180,6 +235,34 @@ class Context(Emitter):
         """True where the second operand is a register."""
         return self.row.uses_src
 
+    @property
+    def check(self) -> Check | None:
+        """How the instruction's access is checked, None where it needs no check."""
+        return self.checks.get(self.insn.pc)
+
+    def limit(self, region: str, span: int, stores: bool) -> str:
+        """Return the operand of the word that says where a span fits into a region."""
+        index = self.limits.setdefault((region, span, stores), len(self.limits))
+        return f"[r12+{BLOCK_SIZE + 8 * index:#x}]"
+
+    def emit_constant(
+        self, template: str, imm: int | None, imm_sizes: tuple[int, ...] = (8, 32), offset: int | None = None
+    ) -> None:
+        """Emit an instruction whose immediate the program chose; None where it has a register.
+
+        Hardened, the number is put together in r10 from two that nobody can foresee:
+        mov r10, imm ^ key;  xor r10, key;  add rdi, r10
+        """
+        if imm is None or not self.settings.harden:
+            self.emit(template, imm=imm, imm_sizes=imm_sizes, offset=offset)
+            return
+        key = secrets.randbits(31) | 1
+        self.emit("mov r10, $imm", imm=imm ^ key, imm_sizes=(32,))
+        self.emit("xor r10, $imm", imm=key, imm_sizes=(32,))
+        if not template.startswith("mov r10"):
+            scratch = SCRATCH[0][_COLUMN[_operand_bits(template)]]
+            self.emit(template.replace("$imm", scratch), offset=offset)
+
     def fault(self, kind: str) -> str:
         """Return the label of out-of-line code that reports a fault of the current pc."""
         label = f".{kind}_{self.insn.pc}"
@@ -207,8 +290,24 @@ def address_operand(base: str, offset: int) -> tuple[str, int | None]:
     return (f"[{base}+$offset]", offset) if offset else (f"[{base}]", None)
 
 
-def load_constant(cx: Emitter, register_number: int, value: int) -> None:
+def _operand_bits(template: str) -> int:
+    """Return the width of a template's first operand, as its text tells."""
+    first = template.split(maxsplit=1)[1].split(",")[0]
+    for size, pointer in POINTER.items():
+        if first.startswith(pointer):
+            return 8 * size
+    return next(bits for names in (*REGISTERS, *SCRATCH) for bits, name in zip(_COLUMN, names, strict=True)
+                if name == first)  # fmt: skip
+
+
+def load_constant(cx: Context, register_number: int, value: int) -> None:
     """Put a 64-bit constant (u64) into an eBPF register, by the shortest form."""
+    if cx.settings.harden:
+        key = secrets.randbits(64) | 1
+        cx.emit(f"movabs {register(register_number)}, $imm", imm=value ^ key, imm_sizes=(64,))
+        cx.emit("movabs r10, $imm", imm=key, imm_sizes=(64,))
+        cx.emit(f"xor {register(register_number)}, r10")
+        return
     name64, name32 = register(register_number), register(register_number, 32)
     signed = value - (1 << 64) if value >> 63 else value
     if value == 0:
@@ -229,6 +328,7 @@ def emit_entry(cx: Context) -> None:
         cx.emit(f"push {name}")
     cx.emit("mov r12, rdi")
     cx.emit(f"mov qword ptr {BLOCK['host_stack']}, rsp")
+    cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
     cx.emit(f"mov rdi, qword ptr {BLOCK['argument_1']}")
     cx.emit(f"mov rsi, qword ptr {BLOCK['argument_2']}")
     for number in (0, *range(3, 10)):
@@ -238,6 +338,7 @@ def emit_entry(cx: Context) -> None:
     # as helper calls need it.
     cx.jump("call", enter_label(0))
     cx.label("leave")
+    cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
     for name in reversed(HOST_SAVED):
         cx.emit(f"pop {name}")
     cx.emit("ret")
@@ -257,7 +358,7 @@ def emit_function_entry(cx: Context, pc: int) -> None:
     cx.emit(f"mov qword ptr {BLOCK['stack_start']}, r11")
     if cx.has_may_goto:
         cx.emit(f"mov qword ptr {BLOCK['loops']}, $imm", imm=cx.settings.max_loops, imm_sizes=(32,))
-    if size:
+    if size and pc in cx.plan.zeroed:
         zero = f".zero_{pc}"
         cx.emit("xorps xmm0, xmm0")
         cx.label(zero)
@@ -271,6 +372,7 @@ def emit_function_entry(cx: Context, pc: int) -> None:
 def emit_end_of_program(cx: Context, end: int) -> None:
     """Emit what is behind the last instruction: control that falls off ends in a fault."""
     cx.begin(end)
+    cx.label(pc_label(end))
     cx.raise_fault("illegal")
 
 
@@ -278,6 +380,7 @@ def emit_shared(cx: Context) -> None:
     """Emit the routines that the program turned out to use: checks and fault reports."""
     if "call_by_address" in cx.used:
         _emit_call_by_address(cx)
+    _emit_slice(cx)
     if "check_load" in cx.used:
         _emit_check(cx, "check_load", stores=False)
     if "check_store" in cx.used:
@@ -321,49 +424,92 @@ def _emit_fault(cx: Context, kind: str) -> None:
     cx.emit("pop r10")
     cx.emit(f"mov qword ptr {BLOCK['fault_place']}, r10")
     cx.emit(f"mov qword ptr {BLOCK['fault_address']}, r11")
-    cx.emit(f"mov qword ptr {BLOCK['fault_kind']}, {FAULTS.index(kind)}")
+    if kind != "reported":
+        cx.emit(f"mov qword ptr {BLOCK['fault_kind']}, {FAULTS.index(kind)}")
     cx.emit(f"mov rsp, qword ptr {BLOCK['host_stack']}")
     cx.jump("jmp", "leave")
+
+
+def _emit_slice(cx: Context) -> None:
+    """Emit `slice`, called where r9 does not pay for a basic block: the host looks for signals.
+
+    The host refills the budget, or reports a fault of the caller's pc. Guest registers are kept.
+    """
+    cx.used.add("fault_reported")
+    cx.begin(None)
+    cx.label("slice")
+    for name in CALLER_SAVED:
+        cx.emit(f"push {name}")
+    cx.emit("sub rsp, 8")  # eight words with the return address: rsp is a multiple of 16 again
+    cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
+    cx.emit("mov rdi, r12")
+    cx.emit(f"call qword ptr {BLOCK['poll']}")
+    cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
+    cx.emit("add rsp, 8")
+    for name in reversed(CALLER_SAVED):
+        cx.emit(f"pop {name}")
+    cx.emit(f"cmp qword ptr {BLOCK['fault_kind']}, 0")
+    cx.jump("jne", "fault_reported")
+    cx.emit("ret")
+
+
+def emit_charge(cx: Context, instructions: int) -> None:
+    """Emit the payment for the basic block that starts at the current pc.
+
+    sub r9, n;  jb broke        broke:  add r9, n;  call slice;  jmp (here, again)
+    """
+    pc = cx.insn.pc
+    broke = f".broke_{pc}"
+    cx.emit("sub r9, $imm", imm=instructions)
+    cx.jump("jb", broke)
+    with cx.out_of_line(broke):
+        cx.emit("add r9, $imm", imm=instructions)
+        cx.jump("call", "slice")
+        cx.jump("jmp", pc_label(pc))
 
 
 def _emit_check(cx: Context, name: str, *, stores: bool) -> None:
     """Emit a routine that returns where r10 bytes at r11 lie inside one region.
 
     Where they do not, it reports a memory fault for its caller's pc. It keeps all registers but
-    r9 and the flags. start <= address and size <= stop - address: nothing wraps.
+    the flags. start <= address and size <= stop - address: nothing wraps.
     """
     fault = "fault_memory"
     cx.used.add(fault)
-    walk, again, next_region = (f".{name}_{part}" for part in ("walk", "again", "next"))
+    walk, again, next_region, out = (f".{name}_{part}" for part in ("walk", "again", "next", "out"))
     cx.begin(None)
     cx.label(name)
+    cx.emit("push rax")
+    cx.emit("push rcx")
     cx.emit(f"cmp r11, qword ptr {BLOCK['stack_start']}")
     cx.jump("jb", walk)
-    cx.emit(f"mov r9, qword ptr {BLOCK['stack_top']}")
-    cx.emit("sub r9, r11")
+    cx.emit(f"mov rax, qword ptr {BLOCK['stack_top']}")
+    cx.emit("sub rax, r11")
     cx.jump("jb", walk)
-    cx.emit("cmp r9, r10")
-    cx.jump("jb", walk)
-    cx.emit("ret")
+    cx.emit("cmp rax, r10")
+    cx.jump("jae", out)
     cx.label(walk)
-    cx.emit("push rax")
-    cx.emit("lea r9, [r12+$offset]", offset=BLOCK_SIZE - REGION_SIZE)
+    cx.emit(f"mov rcx, qword ptr {BLOCK['regions_start']}")
+    cx.emit(f"sub rcx, {REGION_SIZE}")
     cx.label(next_region)
-    cx.emit(f"add r9, {REGION_SIZE}")
-    cx.emit(f"cmp r9, qword ptr {BLOCK['regions_stop']}")
+    cx.emit(f"add rcx, {REGION_SIZE}")
+    cx.emit(f"cmp rcx, qword ptr {BLOCK['regions_stop']}")
     cx.jump("jb", again)
+    cx.emit("pop rcx")
     cx.emit("pop rax")
     cx.jump("jmp", fault)
     cx.label(again)
-    cx.emit("cmp r11, qword ptr [r9]")
+    cx.emit("cmp r11, qword ptr [rcx]")
     cx.jump("jb", next_region)
-    cx.emit("mov rax, qword ptr [r9+8]")
+    cx.emit("mov rax, qword ptr [rcx+8]")
     cx.emit("sub rax, r11")
     cx.jump("jb", next_region)
     cx.emit("cmp rax, r10")
     cx.jump("jb", next_region)
     if stores:
-        cx.emit("cmp qword ptr [r9+16], 0")
+        cx.emit("cmp qword ptr [rcx+16], 0")
         cx.jump("je", next_region)
+    cx.label(out)
+    cx.emit("pop rcx")
     cx.emit("pop rax")
     cx.emit("ret")

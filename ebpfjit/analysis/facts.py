@@ -1,0 +1,592 @@
+"""Which memory accesses need a check, and why: a forward dataflow over basic blocks.
+
+The state at a point holds a `Value` for each register, the spans of bytes that earlier accesses on
+every path have shown to be the program's (by symbol), and which bytes of the frame are written.
+An access needs no check where
+
+    frame       it lies in the running function's frame for every possible value of its base
+    covered     an earlier access on every path touched these bytes, from the same base
+    argument    the caller promises that many bytes behind r1
+
+What is left is checked. In a basic block the checks on one base are merged into one over their
+whole span; where that one fails, the block goes on in a copy that checks one by one, so that the
+fault has the pc it should have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+
+from ebpfjit.analysis.cfg import ENDS_BLOCK, NEVER_FALLS_THROUGH, block_sizes, illegal_reason, is_inside
+from ebpfjit.analysis.values import (
+    ANY,
+    BOUNDS,
+    CONSTANT,
+    FRAME,
+    FRAME_POINTER,
+    LARGEST_OFFSET,
+    REFINEMENTS,
+    UNKNOWN,
+    Bounds,
+    Origin,
+    Value,
+    at_width,
+    constant,
+)
+from ebpfjit.bits import U64_MASK, W32, W64, Width
+from ebpfjit.isa import semantics
+from ebpfjit.isa.spec import Kind, Reg, Row
+from ebpfjit.program import Instruction, Program
+
+MOST_SPANS = 12
+MOST_VISITS = 3
+LONGEST_MERGED_SPAN = 4096
+REGISTERS = 11
+FRAME_REGISTER = 10
+
+Span = tuple[int, int, bool]
+"""First byte, byte behind the last, both from the symbol; True where it may be written too."""
+
+Spans = frozenset[Span]
+NO_SPANS: Spans = frozenset()
+WITHOUT_SPANS = (CONSTANT, FRAME, UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What was found out about the load, store or atomic at one pc.
+
+    `proof` says why it needs no check ("" where it needs one). `origin` is the region to try
+    first. `span` is, for the first access of a merged group, the bytes from its own address that
+    one check covers (first, behind the last, stores); for the others of a group `leader` is the pc
+    of that first one. `frame_size` is that of the running function, 0 where it is not known.
+    """
+
+    pc: int
+    size: int
+    stores: bool
+    proof: str
+    origin: Origin
+    frame_size: int
+    span: Span | None = None
+    leader: int | None = None
+
+    @property
+    def reason(self) -> str:
+        """The finding as a listing shows it."""
+        if self.proof:
+            return f"no check: {self.proof}"
+        if self.leader is not None:
+            return f"no check: one at pc {self.leader} covers it"
+        if self.span is not None:
+            return f"checked, {self.origin.value} first: {self.span[1] - self.span[0]} bytes at once"
+        return f"checked, {self.origin.value} first"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The findings of a program.
+
+    `accesses` by pc. `zeroed` are the functions (by pc) whose frame must be zeroed: a byte of it
+    may be read before it is written, or something else may see it.
+    """
+
+    accesses: dict[int, Access]
+    zeroed: frozenset[int]
+
+
+@dataclass(slots=True)
+class _State:
+    registers: list[Value]
+    spans: dict[int, Spans] = field(default_factory=dict)
+    written: int = 0  # bit i: byte i below r10 is written, counted downwards from it
+
+    def copy(self) -> _State:
+        """Return a state that can be changed apart."""
+        return _State(self.registers.copy(), self.spans.copy(), self.written)
+
+
+@dataclass(slots=True)
+class _Node:
+    """What the fixpoint knows at the start of a block."""
+
+    state: _State
+    function: int
+    joined: set[int] = field(default_factory=set)
+    visits: int = 0
+
+
+def _symbol(pc: int, register: int) -> int:
+    """The symbol of what the instruction at `pc` leaves in a register."""
+    return 2 * (pc * 16 + register) + 2  # even, from 2 on
+
+
+def _join_symbol(pc: int, register: int) -> int:
+    """The symbol of a register at the start of a block where paths bring different values."""
+    return 2 * (pc * 16 + register) + 3  # odd, from 3 on
+
+
+class Analysis:
+    """The fixpoint over one program."""
+
+    def __init__(self, program: Program, frame_sizes: dict[int, int], argument_size: int) -> None:
+        self.program = program
+        self.frame_sizes = frame_sizes
+        self.argument_size = argument_size
+        self.blocks = block_sizes(program)
+        self.nodes: dict[int, _Node] = {}
+        self.zeroed: set[int] = set()
+        rows = [(insn, insn.row) for insn in program.instructions if insn.row is not None]
+        # Where r10 may be written (a custom verifier let it through), the frame is anywhere.
+        self.frame_is_fixed = not any(
+            (insn.dst_reg == FRAME_REGISTER and row.dst in (Reg.WRITE, Reg.UPDATE))
+            or (insn.src_reg == FRAME_REGISTER and row.src is Reg.UPDATE)
+            for insn, row in rows
+        )
+        # Where the program may call its own start, that starts as any other function does.
+        self.main_is_called = any(
+            row.kind is Kind.CALL_REGISTER or (row.kind is Kind.CALL_LOCAL and insn.target == 0)
+            for insn, row in rows
+        )
+
+    def run(self) -> Facts:
+        """Find the fixpoint, then look at each block once more to write down what holds."""
+        for pc in self.program.functions:
+            self.nodes[pc] = _Node(self._start_of_function(pc), pc, set(range(FRAME_REGISTER)))
+        work = sorted(self.program.functions)  # a heap: what comes first in the program goes first
+        waiting = set(work)
+        while work:
+            pc = heappop(work)
+            waiting.discard(pc)
+            node = self.nodes[pc]
+            node.visits += 1
+            state = node.state.copy()
+            last = self._walk(pc, state, node.function, None)
+            if last is not None:
+                for target, refined in self._successors(last, state):
+                    if self._join(target, refined, node.function) and target not in waiting:
+                        waiting.add(target)
+                        heappush(work, target)
+        accesses: dict[int, Access] = {}
+        for pc, node in self.nodes.items():
+            group: dict[int, Access] = {}
+            self._walk(pc, node.state.copy(), node.function, group)
+            accesses.update(group)
+        return Facts(accesses, frozenset(self.zeroed))
+
+    def _start_of_function(self, pc: int) -> _State:
+        registers = [Value(_join_symbol(pc, register), 0) for register in range(10)]
+        registers.append(
+            FRAME_POINTER if self.frame_is_fixed else Value(_join_symbol(pc, 10), 0, Origin.STACK)
+        )
+        state = _State(registers)
+        if pc == 0 and not self.main_is_called:
+            argument = _join_symbol(0, 1)
+            registers[1] = Value(argument, 0, Origin.ARGUMENT)
+            for register in (0, *range(3, 10)):
+                registers[register] = constant(0)
+            if self.argument_size:
+                state.spans[argument] = frozenset({(0, self.argument_size, True)})
+        return state
+
+    # -- one block ------------------------------------------------------------------------------
+
+    def _walk(
+        self, pc: int, state: _State, function: int, found: dict[int, Access] | None
+    ) -> Instruction | None:
+        """Carry the state through a block; return its last instruction, None where it traps.
+
+        With `found`, also note every access, merging checks.
+        """
+        merger = _Merger(found) if found is not None else None
+        for _ in range(self.blocks[pc]):
+            insn = self.program.slots[pc]
+            assert insn is not None  # blocks consist of instructions
+            row = insn.row
+            if row is None or illegal_reason(insn) is not None:
+                return None
+            if row.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC):
+                self._access(state, insn, row, function, merger)
+            self._transfer(state, insn, row)
+            last, pc = insn, insn.next_pc
+        if merger is not None:
+            merger.finish()
+        return last
+
+    def _access(
+        self, state: _State, insn: Instruction, row: Row, function: int, merger: _Merger | None
+    ) -> None:
+        stores = row.kind is not Kind.LOAD
+        base = state.registers[insn.dst_reg if stores else insn.src_reg]
+        start = base.offset + insn.offset
+        span = (start, start + row.size, stores)
+        proof = self._proof(state, base, insn, row, function, span)
+        if merger is not None:
+            size = self.frame_sizes[function] if self.frame_is_fixed else 0
+            merger.add(Access(insn.pc, row.size, stores, proof, _likely(base.origin), size), base, span)
+        if proof != "frame" and base.symbol not in WITHOUT_SPANS:
+            known = state.spans.get(base.symbol, NO_SPANS)
+            if not proof and len(known) < MOST_SPANS:
+                state.spans[base.symbol] = known | {span}
+
+    def _proof(
+        self, state: _State, base: Value, insn: Instruction, row: Row, function: int, span: Span
+    ) -> str:
+        if base.origin is Origin.STACK and self.frame_is_fixed:
+            bounds = base.bounds
+            size = self.frame_sizes[function]
+            if bounds is None:
+                self._expose()
+                return ""
+            low, high = bounds[0] + insn.offset, bounds[1] + insn.offset + row.size
+            inside = -size <= low and high <= 0
+            exact = bounds[0] == bounds[1]
+            if not inside:
+                self._expose()
+            self._note_frame(state, row, function, low, high, exact=exact and inside)
+            return "frame" if inside else ""
+        known = state.spans.get(base.symbol, NO_SPANS)
+        if any(_covers(other, span) for other in known):
+            is_argument = base.symbol == _join_symbol(0, 1) and span[1] <= self.argument_size
+            return "argument" if is_argument and span[0] >= 0 else "covered"
+        return ""
+
+    def _note_frame(
+        self, state: _State, row: Row, function: int, low: int, high: int, *, exact: bool
+    ) -> None:
+        """Keep account of which bytes of the frame are written before they are read."""
+        mask = ((1 << (high - low)) - 1) << -high if exact else 0
+        if row.kind is not Kind.STORE and (not exact or state.written & mask != mask):
+            self.zeroed.add(function)
+        if row.kind is Kind.STORE and exact:
+            state.written |= mask
+
+    # -- one instruction ------------------------------------------------------------------------
+
+    def _transfer(self, state: _State, insn: Instruction, row: Row) -> None:
+        registers = state.registers
+        match row.kind:
+            case Kind.MOVE if row.meaning == "MOV" and row.width is W64 and row.uses_src:
+                self._set(state, insn.dst_reg, registers[insn.src_reg])
+            case Kind.MOVE if row.meaning == "MOV" and not row.uses_src:
+                self._set(state, insn.dst_reg, constant(row.width.wrap(insn.imm)))
+            case Kind.BINARY:
+                self._binary(state, insn, row)
+            case Kind.LOAD_IMM64 if row.reference is None:
+                self._set(state, insn.dst_reg, constant(insn.imm64))
+            case Kind.LOAD:
+                self._loaded(state, insn, row)
+            case Kind.MOVE if row.meaning == "MOV":
+                source = registers[insn.src_reg]
+                self._leave(state, insn.src_reg)
+                scalar = source.bounds if source.origin is Origin.SCALAR else None
+                self._fresh(state, insn, insn.dst_reg, bounds=at_width(W32, scalar))
+            case Kind.MOVE | Kind.UNARY:
+                self._leave(state, insn.src_reg if row.uses_src else insn.dst_reg)
+                # Conformance group base32 is where results fit 32 bits, byte swaps included.
+                self._fresh(
+                    state, insn, insn.dst_reg, bounds=at_width(W32 if row.group == "base32" else W64, None)
+                )
+            case Kind.LOAD_IMM64:
+                self._fresh(state, insn, insn.dst_reg)
+            case Kind.STORE if row.uses_src:
+                self._leave(state, insn.src_reg)
+            case Kind.ATOMIC:
+                self._leave(state, insn.src_reg)
+                if row.meaning == "CMPXCHG":
+                    self._leave(state, 0)
+                    self._fresh(state, insn, 0)
+                elif row.fetch:
+                    self._fresh(state, insn, insn.src_reg)
+            case Kind.BRANCH:
+                pass  # comparing pointers tells nothing that another run could not tell
+            case Kind.PACKET_LOAD:
+                self._fresh(state, insn, 0)
+            case _ if row.implicit_writes:
+                self._called(state, insn, row)
+
+    def _set(self, state: _State, register: int, value: Value) -> None:
+        state.registers[register] = value
+
+    def _fresh(
+        self,
+        state: _State,
+        insn: Instruction,
+        register: int,
+        origin: Origin = Origin.SCALAR,
+        bounds: Bounds | None = ANY,
+    ) -> None:
+        """Give a register a value of its own: nothing is known of its distance to any other.
+
+        The symbol may be in use from an earlier round of a loop; it means the new value now.
+        """
+        symbol = _symbol(insn.pc, register)
+        state.spans.pop(symbol, None)
+        for other, value in enumerate(state.registers):
+            if value.symbol == symbol:
+                state.registers[other] = replace(value, symbol=UNKNOWN, offset=0)
+        state.registers[register] = Value(symbol, 0, origin, bounds)
+
+    def _leave(self, state: _State, register: int) -> None:
+        """A pointer into the frame goes where it is not followed: something else may read there."""
+        if state.registers[register].origin is Origin.STACK:
+            self._expose()
+
+    def _expose(self) -> None:
+        """Any byte of any frame may be read from here on."""
+        self.zeroed.update(self.program.functions)
+
+    def _binary(self, state: _State, insn: Instruction, row: Row) -> None:
+        dst = state.registers[insn.dst_reg]
+        src = state.registers[insn.src_reg] if row.uses_src else constant(W64.wrap(insn.imm))
+        if row.width is W64 and row.meaning in ("ADD", "SUB"):
+            moved = _moved(dst, src, row.meaning)
+            if moved is not None:
+                state.registers[insn.dst_reg] = moved
+                return
+            pointer, scalar = (
+                (src, dst) if row.meaning == "ADD" and src.origin is not Origin.SCALAR else (dst, src)
+            )
+            if pointer.origin is not Origin.SCALAR and scalar.origin is Origin.SCALAR:
+                bounds = _moved_bounds(pointer, scalar, row.meaning)
+                self._fresh(state, insn, insn.dst_reg, pointer.origin, bounds)
+                return
+        for register in (insn.dst_reg, insn.src_reg) if row.uses_src else (insn.dst_reg,):
+            self._leave(state, register)
+        if dst.symbol == CONSTANT and src.symbol == CONSTANT:
+            w = row.width
+            known = semantics.BINARY[row.meaning](w, w.wrap(dst.offset), w.wrap(src.offset))
+            state.registers[insn.dst_reg] = constant(known)
+            return
+        self._fresh(state, insn, insn.dst_reg, bounds=_bounds_of(row, dst, src))
+
+    def _loaded(self, state: _State, insn: Instruction, row: Row) -> None:
+        base = state.registers[insn.src_reg]
+        pointer = row.size == 8 and base.origin is Origin.ARGUMENT
+        bounds = ANY if row.signed or row.size == 8 else (0, row.width.mask)
+        self._fresh(state, insn, insn.dst_reg, Origin.PACKET if pointer else Origin.SCALAR, bounds)
+
+    def _called(self, state: _State, insn: Instruction, row: Row) -> None:
+        """After a call r1 to r5 are zero (helpers) or unknown (functions), r0 is the result.
+
+        What helpers and callees do with a pointer into the frame is their business: they may read.
+        Helpers see their arguments, functions all registers.
+        """
+        helper = row.kind in (Kind.CALL_HELPER, Kind.CALL_KFUNC)
+        for register in row.implicit_reads if helper else range(FRAME_REGISTER):
+            self._leave(state, register)
+        for register in row.implicit_writes:
+            self._fresh(state, insn, register)
+        if helper:
+            for register in row.implicit_writes[1:]:
+                state.registers[register] = constant(0)
+
+    # -- between blocks -------------------------------------------------------------------------
+
+    def _successors(self, insn: Instruction, state: _State) -> Iterable[tuple[int, _State]]:
+        row, target = insn.row, insn.target
+        assert row is not None  # a block that traps has none
+        if row.kind is Kind.CALL_LOCAL:
+            target = None  # the callee is a function of its own, which starts knowing nothing
+        taken = [target] if target is not None and is_inside(self.program, target) else []
+        through = [] if row.kind in NEVER_FALLS_THROUGH else [insn.next_pc]
+        for pc in taken:
+            yield pc, _refined(state, insn, row, holds=True) if row.kind is Kind.BRANCH else state
+        for pc in through:
+            if is_inside(self.program, pc):
+                branches = row.kind is Kind.BRANCH and row.kind in ENDS_BLOCK
+                yield pc, _refined(state, insn, row, holds=False) if branches else state
+
+    def _join(self, pc: int, incoming: _State, function: int) -> bool:
+        """Merge a state into the start of a block; True where that changed it."""
+        node = self.nodes.get(pc)
+        if node is None:
+            self.nodes[pc] = _Node(incoming.copy(), function)
+            return True
+        if node.function != function:
+            # Code that two functions share: which frame it runs on is not known here.
+            return self._forget(node, pc)
+        old = node.state
+        joined = _joined(old, incoming, pc, node.joined, widen=node.visits > MOST_VISITS)
+        if joined == old:
+            return False
+        node.state = joined
+        return True
+
+    def _forget(self, node: _Node, pc: int) -> bool:
+        unknown = _State(
+            [Value(_join_symbol(pc, register), 0, Origin.SCALAR) for register in range(REGISTERS)]
+        )
+        self._expose()
+        changed = node.state != unknown
+        node.state = unknown
+        return changed
+
+
+def _likely(origin: Origin) -> Origin:
+    """What to try first for a base of which nothing is known: the argument's memory."""
+    return Origin.PACKET if origin is Origin.SCALAR else origin
+
+
+def _covers(outer: Span, inner: Span) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1] and (outer[2] or not inner[2])
+
+
+def _moved(dst: Value, src: Value, meaning: str) -> Value | None:
+    """Return dst plus or minus a constant, as the same symbol with another offset."""
+    if src.symbol == CONSTANT and dst.symbol != CONSTANT:
+        base, by = dst, W64.signed(src.offset)
+    elif dst.symbol == CONSTANT and src.symbol != CONSTANT and meaning == "ADD":
+        base, by = src, W64.signed(dst.offset)
+    else:
+        return None
+    by = by if meaning == "ADD" else -by
+    offset = base.offset + by
+    if abs(offset) > LARGEST_OFFSET:
+        return None
+    bounds = base.bounds
+    if bounds is not None:
+        bounds = bounds[0] + by, bounds[1] + by
+        if base.origin is not Origin.STACK and not 0 <= bounds[0] <= bounds[1] <= U64_MASK:
+            bounds = ANY
+    return Value(base.symbol, offset, base.origin, bounds)
+
+
+def _moved_bounds(pointer: Value, scalar: Value, meaning: str) -> Bounds | None:
+    """Return the bounds of a pointer plus or minus a scalar; of use for the stack only."""
+    by = scalar.bounds
+    if pointer.origin is not Origin.STACK or pointer.bounds is None or by is None or by[1] > LARGEST_OFFSET:
+        return None if pointer.origin is Origin.STACK else ANY
+    low, high = by if meaning == "ADD" else (-by[1], -by[0])
+    bounds = pointer.bounds[0] + low, pointer.bounds[1] + high
+    return bounds if abs(bounds[0]) <= LARGEST_OFFSET and abs(bounds[1]) <= LARGEST_OFFSET else None
+
+
+def _bounds_of(row: Row, dst: Value, src: Value) -> Bounds:
+    rule = BOUNDS.get(row.meaning)
+    w: Width = row.width
+    a = at_width(w, dst.bounds if dst.origin is Origin.SCALAR else None)
+    b = at_width(w, src.bounds if src.origin is Origin.SCALAR else None)
+    bounds = rule(w, a, b) if rule is not None else None
+    return bounds if bounds is not None else (0, w.mask)
+
+
+def _refined(state: _State, insn: Instruction, row: Row, *, holds: bool) -> _State:
+    """Return the state where a comparison with a constant held, or did not."""
+    refinements = REFINEMENTS.get(row.meaning)
+    value = state.registers[insn.dst_reg]
+    other = state.registers[insn.src_reg] if row.uses_src else constant(row.width.wrap(insn.imm))
+    if refinements is None or value.origin is not Origin.SCALAR or value.bounds is None:
+        return state
+    refine = refinements[0 if holds else 1]
+    if refine is None or other.symbol != CONSTANT or value.symbol == CONSTANT:
+        return state
+    if row.width is W32 and (value.bounds[1] > W32.mask or other.offset > W32.mask):
+        return state
+    bounds = refine(value.bounds, other.offset)
+    if bounds is None:
+        return state  # this way is never taken; that it is not followed is nothing we need
+    refined = state.copy()
+    for register, same in enumerate(state.registers):
+        if same == value:
+            refined.registers[register] = replace(same, bounds=bounds)
+    return refined
+
+
+def _joined(old: _State, new: _State, pc: int, joined: set[int], *, widen: bool) -> _State:
+    """Return what holds on both paths; `joined` collects the registers that got a symbol of the block."""
+    differing = {
+        register
+        for register in range(REGISTERS)
+        if (old.registers[register].symbol, old.registers[register].offset)
+        != (new.registers[register].symbol, new.registers[register].offset)
+    }
+    joined |= differing
+    own = {_join_symbol(pc, register) for register in joined}
+    # A register that still holds what another one held when the block started the last time.
+    joined |= {
+        r
+        for r in range(REGISTERS)
+        if new.registers[r].symbol in own and new.registers[r].symbol != _join_symbol(pc, r)
+    }
+    registers: list[Value] = []
+    spans: dict[int, Spans] = {}
+    for register in range(REGISTERS):
+        a, b = old.registers[register], new.registers[register]
+        origin = a.origin if a.origin is b.origin else Origin.SCALAR
+        bounds = _hull(a, b, origin, widen=widen)
+        if register in joined:
+            symbol = _join_symbol(pc, register)
+            registers.append(Value(symbol, 0, origin, bounds))
+            common = _common(_relative(old, a), _relative(new, b))
+        else:
+            symbol = a.symbol
+            registers.append(Value(symbol, a.offset, origin, bounds))
+            common = _common(old.spans.get(symbol, NO_SPANS), new.spans.get(symbol, NO_SPANS))
+        if common:
+            spans[symbol] = common
+    return _State(registers, spans, old.written & new.written)
+
+
+def _hull(a: Value, b: Value, origin: Origin, *, widen: bool) -> Bounds | None:
+    if a.bounds is None or b.bounds is None or a.origin is not b.origin:
+        return None if origin is Origin.STACK else ANY
+    if a.bounds == b.bounds:
+        return a.bounds
+    if widen:
+        return None if origin is Origin.STACK else ANY
+    return min(a.bounds[0], b.bounds[0]), max(a.bounds[1], b.bounds[1])
+
+
+def _relative(state: _State, value: Value) -> Spans:
+    """Return the spans known of a value's symbol, counted from the value itself."""
+    known = state.spans.get(value.symbol, NO_SPANS)
+    return frozenset((a - value.offset, b - value.offset, w) for a, b, w in known)
+
+
+def _common(a: Spans, b: Spans) -> Spans:
+    """Return the spans of either that the other covers."""
+    if a == b:
+        return a
+    return frozenset(
+        [s for s in a if any(_covers(t, s) for t in b)] + [t for t in b if any(_covers(s, t) for s in a)]
+    )
+
+
+class _Merger:
+    """Collects the accesses of a block, and puts those on one base under one check."""
+
+    def __init__(self, found: dict[int, Access]) -> None:
+        self.found = found
+        self.groups: dict[int, list[tuple[Access, Span]]] = {}
+
+    def add(self, access: Access, base: Value, span: Span) -> None:
+        """Note an access; `span` counts from the base's symbol."""
+        self.found[access.pc] = access
+        if not access.proof and base.symbol not in WITHOUT_SPANS:
+            self.groups.setdefault(base.symbol, []).append((access, span))
+
+    def finish(self) -> None:
+        """Give each group of two or more its leader and span."""
+        for group in self.groups.values():
+            leader, first = group[0]
+            low = min(span[0] for _, span in group)
+            high = max(span[1] for _, span in group)
+            if len(group) < 2 or high - low > LONGEST_MERGED_SPAN:
+                continue
+            stores = any(access.stores for access, _ in group)
+            start = first[0]
+            self.found[leader.pc] = replace(leader, span=(low - start, high - start, stores))
+            for access, _ in group[1:]:
+                self.found[access.pc] = replace(access, leader=leader.pc)
+
+
+def analyse(program: Program, frame_sizes: dict[int, int], argument_size: int = 0) -> Facts:
+    """Return what is known of a program's accesses.
+
+    `frame_sizes` are those of `Verified`. `argument_size` is how many bytes, readable and
+    writable, the caller promises behind r1 at the start.
+    """
+    return Analysis(program, frame_sizes, argument_size).run()

@@ -1,0 +1,161 @@
+"""What is known of a register: where its value comes from, and between which numbers it lies.
+
+A value is a symbol plus a constant offset. Two registers with the same symbol differ by a constant
+that is known, so an access through one says something about an access through the other:
+
+    r2 = r1            r2 is  r1's symbol + 0
+    r2 += 14           r2 is  r1's symbol + 14
+    *(u8 *)(r2 + 9)    is     r1's symbol + 23, 1 byte
+
+Besides, a scalar has bounds (unsigned), and a pointer into the stack has bounds of its distance
+from r10. The rules for bounds are a table, one small function for each operation that keeps any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from ebpfjit.bits import U64_MASK, Width
+
+U32_MASK = 0xFFFFFFFF
+Bounds = tuple[int, int]
+"""Lowest and highest value, inclusive."""
+
+ANY: Bounds = (0, U64_MASK)
+LARGEST_OFFSET = 1 << 30
+
+
+class Origin(Enum):
+    """What a value most likely addresses: which region a check looks at first."""
+
+    SCALAR = "scalar"
+    STACK = "stack"
+    ARGUMENT = "argument"  # what r1 points to at the start: the packet, or the metadata buffer
+    PACKET = "packet"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What a register holds: `symbol` + `offset`, modulo 2**64.
+
+    `symbol` is CONSTANT for a known number (`offset` is the number), FRAME for r10 of the running
+    function, UNKNOWN where two values must not be taken for the same. `bounds` are those of the
+    value itself for a scalar, of its distance from r10 for a pointer into the stack (None: not
+    known), and say nothing of other pointers.
+    """
+
+    symbol: int
+    offset: int
+    origin: Origin = Origin.SCALAR
+    bounds: Bounds | None = ANY
+
+
+CONSTANT = 0
+FRAME = -1
+UNKNOWN = -2
+FRAME_POINTER = Value(FRAME, 0, Origin.STACK, (0, 0))
+
+
+def constant(value: int) -> Value:
+    """Return the value of a known number (u64)."""
+    return Value(CONSTANT, value, Origin.SCALAR, (value, value))
+
+
+def _add(w: Width, a: Bounds, b: Bounds) -> Bounds | None:
+    return (a[0] + b[0], a[1] + b[1]) if a[1] + b[1] <= w.mask else None
+
+
+def _sub(w: Width, a: Bounds, b: Bounds) -> Bounds | None:
+    return (a[0] - b[1], a[1] - b[0]) if a[0] >= b[1] else None
+
+
+def _mul(w: Width, a: Bounds, b: Bounds) -> Bounds | None:
+    return (a[0] * b[0], a[1] * b[1]) if a[1] * b[1] <= w.mask else None
+
+
+def _and(w: Width, a: Bounds, b: Bounds) -> Bounds | None:
+    return 0, min(a[1], b[1])
+
+
+def _or(w: Width, a: Bounds, b: Bounds) -> Bounds | None:
+    return max(a[0], b[0]), (1 << max(a[1].bit_length(), b[1].bit_length())) - 1
+
+
+def _xor(w: Width, a: Bounds, b: Bounds) -> Bounds | None:
+    return 0, (1 << max(a[1].bit_length(), b[1].bit_length())) - 1
+
+
+def _lsh(w: Width, a: Bounds, b: Bounds) -> Bounds | None:
+    if b[0] != b[1] or a[1] << (b[0] % w.bits) > w.mask:
+        return None
+    return a[0] << (b[0] % w.bits), a[1] << (b[0] % w.bits)
+
+
+def _rsh(w: Width, a: Bounds, b: Bounds) -> Bounds | None:
+    if b[0] != b[1]:
+        return 0, a[1]
+    return a[0] >> (b[0] % w.bits), a[1] >> (b[0] % w.bits)
+
+
+def _div(w: Width, a: Bounds, b: Bounds) -> Bounds | None:
+    return (a[0] // b[1], a[1] // b[0]) if b[0] else (0, a[1])
+
+
+def _mod(w: Width, a: Bounds, b: Bounds) -> Bounds | None:
+    return (0, min(a[1], b[1] - 1)) if b[0] else (0, a[1])
+
+
+BOUNDS: dict[str, Callable[[Width, Bounds, Bounds], Bounds | None]] = {
+    "ADD": _add,
+    "SUB": _sub,
+    "MUL": _mul,
+    "AND": _and,
+    "OR": _or,
+    "XOR": _xor,
+    "LSH": _lsh,
+    "RSH": _rsh,
+    "DIV": _div,
+    "MOD": _mod,
+}
+"""Bounds of dst op src from the bounds of both, at the width; None where nothing is known."""
+
+
+def at_width(w: Width, bounds: Bounds | None) -> Bounds:
+    """Return the bounds of the low part of a value with these bounds."""
+    return bounds if bounds is not None and bounds[1] <= w.mask else (0, w.mask)
+
+
+def _upper(limit: Callable[[int], int]) -> Callable[[Bounds, int], Bounds | None]:
+    def refine(bounds: Bounds, imm: int) -> Bounds | None:
+        high = min(bounds[1], limit(imm))
+        return (bounds[0], high) if bounds[0] <= high else None
+
+    return refine
+
+
+def _lower(limit: Callable[[int], int]) -> Callable[[Bounds, int], Bounds | None]:
+    def refine(bounds: Bounds, imm: int) -> Bounds | None:
+        low = max(bounds[0], limit(imm))
+        return (low, bounds[1]) if low <= bounds[1] else None
+
+    return refine
+
+
+def _exactly(bounds: Bounds, imm: int) -> Bounds | None:
+    return (imm, imm) if bounds[0] <= imm <= bounds[1] else None
+
+
+_below, _at_most = _upper(lambda imm: imm - 1), _upper(lambda imm: imm)
+_above, _at_least = _lower(lambda imm: imm + 1), _lower(lambda imm: imm)
+
+#            condition  (bounds where it holds, bounds where it does not)
+REFINEMENTS: dict[str, tuple[Callable[[Bounds, int], Bounds | None] | None, ...]] = {
+    "JEQ": (_exactly, None),
+    "JNE": (None, _exactly),
+    "JGT": (_above, _at_most),
+    "JGE": (_at_least, _below),
+    "JLT": (_below, _at_least),
+    "JLE": (_at_most, _above),
+}
