@@ -152,7 +152,7 @@ def constant(verified: Verified, insn: Instruction, row: Row) -> int:
 
 
 def _check_alignment(insn: Instruction, row: Row, address: int) -> None:
-    if row.group in ("atomic32", "atomic64", "linux") and address % row.size:
+    if row.is_ordered and address % row.size:
         raise faults.alignment_fault(insn.pc, address, row.size)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, REGISTERS, is_inside
 from ebpfjit.errors import DecodeError, VerifierError
-from ebpfjit.isa.spec import Kind, Offset, Reg
+from ebpfjit.isa.spec import Kind, Reg
 from ebpfjit.isa.table import BY_OPCODE
 from ebpfjit.program import SLOT_SIZE, Instruction, Program
 
@@ -89,10 +89,10 @@ def _falls_off(program: Program, insn: Instruction) -> Iterator[str]:
 
 def _alignment(program: Program, insn: Instruction) -> Iterator[str]:
     row = insn.row
-    if row is None or insn.dst_reg != FRAME_POINTER or row.offset is not Offset.DISPLACEMENT:
+    if row is None or not row.is_ordered:
         return
-    ordered = row.kind is Kind.ATOMIC or row.operation.startswith("STORE_REL")
-    if ordered and insn.offset % row.size:
+    base = insn.src_reg if row.kind is Kind.LOAD else insn.dst_reg
+    if base == FRAME_POINTER and insn.offset % row.size:
         yield f"an atomic of {row.size} bytes at r10{insn.offset:+d} is not aligned"
 
 

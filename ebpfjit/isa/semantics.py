@@ -164,7 +164,7 @@ def _byte_order(source: Width, *, swaps: bool) -> Unary:
 
 UNARY["NEG"] = neg
 for _source in (W16, W32, W64):
-    # The host is little-endian (DESIGN.md: x86-64), so LE only truncates.
+    # Programs are little-endian here, so LE only truncates.
     UNARY[f"LE{_source.bits}"] = _byte_order(_source, swaps=False)
     UNARY[f"BE{_source.bits}"] = _byte_order(_source, swaps=True)
     UNARY[f"BSWAP{_source.bits}"] = _byte_order(_source, swaps=True)

@@ -134,6 +134,11 @@ class Row:
         return self.next_imm is not None
 
     @property
+    def is_ordered(self) -> bool:
+        """True for atomics and acquire or release accesses, which want aligned addresses."""
+        return self.kind is Kind.ATOMIC or (self.size > 0 and self.opcode & 0xE7 == 0xC3)
+
+    @property
     def reference(self) -> Reference | None:
         """The kind of thing an LDDW refers to; None for a plain constant or another row."""
         if self.kind is not Kind.LOAD_IMM64 or self.src == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH
@@ -10,7 +11,7 @@ from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
 from ebpfjit.program import Instruction
-from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
+from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS, SLICE
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Piece
 from ebpfjit.translators.x86_64.target import (
@@ -49,11 +50,11 @@ def settings_for(
     *,
     features: frozenset[str] = frozenset(),
     harden: bool = False,
-    helpers: frozenset[int] = frozenset(),
-    kfuncs: frozenset[int] = frozenset(),
+    helpers: Mapping[int, bool] | None = None,
+    kfuncs: Mapping[int, bool] | None = None,
 ) -> Settings:
     """Return translator settings with the runtime's constants filled in."""
-    return Settings(features, harden, helpers, kfuncs, MAX_LOOPS, CODE_ADDRESS)
+    return Settings(features, harden, helpers or {}, kfuncs or {}, MAX_LOOPS, CODE_ADDRESS, SLICE)
 
 
 def translate(
@@ -81,6 +82,7 @@ def translate(
         _instruction(cx, verified, instruction)
     emit_end_of_program(cx, len(program))
     _slow_copies(cx, verified)
+    x86_64.host.emit_host_calls(cx)
     emit_shared(cx)
     notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
     return Listing(verified, (*cx.pieces, *cx.cold), tuple(cx.limits), notes)

@@ -1,4 +1,4 @@
-"""From Python into machine code and back: the block, helper stubs, faults as exceptions."""
+"""From Python into machine code and back: the block, the call, faults as exceptions."""
 
 from __future__ import annotations
 
@@ -6,45 +6,62 @@ import ctypes
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from ebpfjit.analysis.verified import Verified
+from ebpfjit.errors import ExecutionError, JitUnavailable
 from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import stencils_for
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import Listing, settings_for, translate
 from ebpfjit.jit.relocation import Image, layout, relocate
 from ebpfjit.runtime import faults
-from ebpfjit.runtime.execution import Execution, HelperFunction, NativeHelper, call_helper
+from ebpfjit.runtime.execution import SLICE, Execution, HelperFunction, NativeHelper
 from ebpfjit.runtime.memory import MAX_FRAMES, active
 from ebpfjit.translators.emitter import Line
-from ebpfjit.translators.x86_64.target import BLOCK_SIZE, BLOCK_WORDS, FAULTS, REGION_SIZE
+from ebpfjit.translators.x86_64.target import BLOCK_SIZE, BLOCK_WORDS, FAULTS, HOST_FUNCTIONS, REGION_SIZE
 
-SLICE = 1 << 24
-"""Instructions between two looks for pending signals: some tens of milliseconds."""
+_ENTRY = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
+"""The lock stays held, and an exception that the host has pending is raised after the call."""
 
-_STUB = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 6)
-_ENTRY = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
-_POLL = ctypes.CFUNCTYPE(None, ctypes.c_uint64)
 _WORD = {name: 8 * index for index, name in enumerate(BLOCK_WORDS)}
+_ENDLESS = (1 << 64) - 1 - SLICE
+
+
+@cache
+def _host_functions() -> dict[str, int]:
+    """Return the addresses of the host's functions that machine code calls."""
+    api = getattr(ctypes, "pythonapi", None)
+    if api is None:
+        raise JitUnavailable("machine code needs CPython's C API; the interpreter works without")
+    return {name: ctypes.cast(getattr(api, name), ctypes.c_void_p).value or 0 for name in HOST_FUNCTIONS}
 
 
 class _Run:
-    """A run that machine code is in the middle of: its block, its regions, what a helper raised."""
+    """A run that machine code is in the middle of: its block and its regions."""
 
     def __init__(self, compiled: Compiled, execution: Execution) -> None:
         self.execution = execution
         self.space = execution.space
-        self.error: BaseException | None = None
+        self.space.before_access = self.follow_stack
+        self.space.after_grant = self.publish_regions
         self.block = bytearray(BLOCK_SIZE + 8 * len(compiled.listing.limits))
         self._pin = (ctypes.c_char * len(self.block)).from_buffer(self.block)
         self.address = ctypes.addressof(self._pin)
         self._tables: list[Any] = []
-        self._known = 0
-        limit = execution.limit
-        first = SLICE if limit is None else min(limit, SLICE)
-        self.later: int | None = None if limit is None else limit - first
+        self._fill()
+        regions = {"argument": execution.argument, "packet": execution.packet}
+        for index, (name, span, stores) in enumerate(compiled.listing.limits):
+            region = regions[name]
+            room = region.size - span + 1 if region and (region.writable or not stores) else 0
+            struct.pack_into("<Q", self.block, BLOCK_SIZE + 8 * index, max(room, 0))
+        self.publish_regions()
+
+    def _fill(self) -> None:
+        execution = self.execution
         stack, packet, argument = execution.stack, execution.packet, execution.argument
+        first = SLICE if execution.limit is None else min(execution.limit, SLICE)
         words = {
             "argument_start": argument.start if argument else 0,
             "packet_start": packet.start if packet else 0,
@@ -53,151 +70,104 @@ class _Run:
             "stack_top": stack.top,
             "stack_limit": stack.limit,
             "budget": first,
+            "later": _ENDLESS if execution.limit is None else execution.limit - first,
             "frames_left": MAX_FRAMES - 1,
             "argument_1": execution.arguments[0],
             "argument_2": execution.arguments[1],
-            "poll": _POLL_ADDRESS,
+            **_host_functions(),
         }
         for name, value in words.items():
-            self.set_word(name, value)
-        regions = {"argument": argument, "packet": packet}
-        for index, (name, span, stores) in enumerate(compiled.listing.limits):
-            region = regions[name]
-            room = region.size - span + 1 if region and (region.writable or not stores) else 0
-            struct.pack_into("<Q", self.block, BLOCK_SIZE + 8 * index, max(room, 0))
-        self.publish_regions()
+            struct.pack_into("<Q", self.block, _WORD[name], value)
 
     def word(self, name: str) -> int:
         """Return a word of the block, unsigned."""
         value: int = struct.unpack_from("<Q", self.block, _WORD[name])[0]
         return value
 
-    def set_word(self, name: str, value: int) -> None:
-        """Set a word of the block."""
-        struct.pack_into("<Q", self.block, _WORD[name], value)
+    def follow_stack(self) -> None:
+        """Take over how far down the stack is live now."""
+        self.execution.stack.start = self.word("stack_start")
 
     def publish_regions(self) -> None:
-        """Give machine code the table of regions, anew where a helper granted some."""
-        regions = self.space.regions
-        if len(regions) == self._known:
-            return
-        self._known = len(regions)
+        """Give machine code the table of regions; the old one stays while the run lasts."""
         stack = self.execution.stack.region
-        rows = [(r.start, r.stop, r.writable) for r in regions if r is not stack]
+        rows = [(r.start, r.stop, r.writable) for r in self.space.regions if r is not stack]
         table = (ctypes.c_uint64 * (3 * len(rows)))(*(word for row in rows for word in row))
         self._tables.append(table)
-        self.set_word("regions_start", ctypes.addressof(table))
-        self.set_word("regions_stop", ctypes.addressof(table) + REGION_SIZE * len(rows))
+        start = ctypes.addressof(table)
+        struct.pack_into("<Q", self.block, _WORD["regions_start"], start)
+        struct.pack_into("<Q", self.block, _WORD["regions_stop"], start + REGION_SIZE * len(rows))
 
-    def report(self, kind: str, error: BaseException | None = None) -> None:
-        """Make machine code stop where it is."""
-        self.error = error
-        self.set_word("fault_kind", FAULTS.index(kind))
-
-
-_runs: dict[int, _Run] = {}
-"""Runs by the address of their block: what a helper stub is told."""
-
-
-def _poll(address: int) -> None:
-    """Refill the budget at the end of a slice, or stop: no instructions left, or a signal."""
-    run = _runs[address]
-    try:
-        ctypes.pythonapi.PyErr_CheckSignals()
-    except BaseException as error:  # what a signal handler raises is raised again by run()
-        run.report("helper_raised", error)
-        return
-    more = SLICE if run.later is None else min(run.later, SLICE)
-    if more == 0:
-        run.report("budget")
-        return
-    if run.later is not None:
-        run.later -= more
-    run.set_word("budget", run.word("budget") + more)
-
-
-_POLL_FUNCTION = _POLL(_poll)
-_POLL_ADDRESS = ctypes.cast(_POLL_FUNCTION, ctypes.c_void_p).value or 0
+    def finish(self) -> None:
+        """Leave in the execution what a run leaves behind."""
+        self.follow_stack()
+        self.space.before_access = self.space.after_grant = None
+        if self.execution.limit is not None:
+            self.execution.budget_left = self.word("budget") + self.word("later")
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A program as machine code, ready to be called by any number of threads at once."""
+    """A program as machine code, ready to be called by any number of threads at once.
+
+    `helpers` are the objects whose addresses are in the code.
+    """
 
     verified: Verified
     listing: Listing
     image: Image
     buffer: CodeBuffer
-    stubs: tuple[Any, ...] = field(repr=False)
+    helpers: tuple[HelperFunction, ...] = field(repr=False)
 
     def run(self, execution: Execution) -> int:
         """Run the program and return r0, unsigned; raises what the interpreter raises."""
         run = _Run(self, execution)
-        _runs[run.address] = run
         try:
             with active(run.space):
                 result: int = _ENTRY(self.buffer.address + self.image.entry)(run.address)
+        except ExecutionError as error:
+            faults.locate(error, self._fault_pc(run))
+            raise
         finally:
-            del _runs[run.address]
-            if run.later is not None:
-                execution.budget_left = run.word("budget") + run.later
+            run.finish()
         kind = FAULTS[run.word("fault_kind")]
         if kind != "none":
-            raise _exception(self, run, kind)
+            raise self._exception(run, kind)
         return result
 
+    def _fault_pc(self, run: _Run) -> int:
+        pc = self.image.pc_at(run.word("fault_place") - self.buffer.address - 1)
+        assert pc is not None  # faults are only raised by code that belongs to an instruction
+        return pc
 
-def _stub(function: HelperFunction) -> Any:
-    """Return a C function that calls a Python helper; what it raises is kept for the run."""
-
-    def call(r1: int, r2: int, r3: int, r4: int, r5: int, block: int) -> int:
-        run = _runs[block]
-        # Helpers see the stack as far down as the callee's frame reaches now.
-        run.execution.stack.start = run.word("stack_start")
-        try:
-            result = call_helper(function, (r1, r2, r3, r4, r5))
-        except BaseException as error:  # raised again by run()
-            run.report("helper_raised", error)
-            return 0
-        run.publish_regions()
-        return result
-
-    return _STUB(call)
-
-
-def _exception(compiled: Compiled, run: _Run, kind: str) -> BaseException:
-    """Return the exception that the interpreter raises for the same fault."""
-    program = compiled.verified.program
-    pc = compiled.image.pc_at(run.word("fault_place") - compiled.buffer.address - 1)
-    assert pc is not None  # faults are only raised by code that belongs to an instruction
-    run.execution.stack.start = run.word("stack_start")
-    address = run.word("fault_address")
-    if kind == "illegal":
-        reason = compiled.verified.illegal.get(pc, "control fell off the end of the program")
-        return faults.illegal_instruction(pc, reason)
-    instruction = program.slots[pc]
-    assert instruction is not None  # code belongs to slots where instructions start
-    row = instruction.row
-    assert row is not None  # what no row matches is "illegal"
-    match kind:
-        case "memory":
-            access = faults.access_of(row)
-            return faults.memory_fault(pc, address, row.size, access, run.space.regions)
-        case "alignment":
-            return faults.alignment_fault(pc, address, row.size)
-        case "target":
-            return faults.bad_target(instruction, len(program))
-        case "function":
-            return faults.bad_function(pc, address)
-        case "budget":
-            return faults.budget_exhausted(pc, run.execution.limit)
-        case "depth":
-            return faults.call_depth_exceeded(pc, MAX_FRAMES)
-        case "helper_missing":
-            return faults.helper_not_found(instruction)
-        case _:
-            assert run.error is not None  # helper_raised: the stub kept it
-            return faults.locate(run.error, pc)
+    def _exception(self, run: _Run, kind: str) -> ExecutionError:
+        """Return the exception that the interpreter raises for the same fault."""
+        program, pc = self.verified.program, self._fault_pc(run)
+        address = run.word("fault_address")
+        if kind == "illegal":
+            fell_off = "control fell off the end of the program"
+            return faults.illegal_instruction(pc, self.verified.illegal.get(pc, fell_off))
+        instruction = program.slots[pc]
+        assert instruction is not None  # code belongs to slots where instructions start
+        row = instruction.row
+        assert row is not None  # what no row matches is "illegal"
+        match kind:
+            case "memory":
+                access = faults.access_of(row)
+                return faults.memory_fault(pc, address, row.size, access, run.space.regions)
+            case "alignment":
+                return faults.alignment_fault(pc, address, row.size)
+            case "target":
+                return faults.bad_target(instruction, len(program))
+            case "function":
+                return faults.bad_function(pc, address)
+            case "budget":
+                return faults.budget_exhausted(pc, run.execution.limit)
+            case "depth":
+                return faults.call_depth_exceeded(pc, MAX_FRAMES)
+            case _:
+                assert kind == "helper_missing"  # "raised" never comes back from the call
+                return faults.helper_not_found(instruction)
 
 
 def compile_program(
@@ -225,33 +195,30 @@ def compile_program(
     settings = settings_for(
         features=cpu.features() if features is None else features,
         harden=harden,
-        helpers=frozenset(helpers),
-        kfuncs=frozenset(kfuncs),
+        helpers=_natives(helpers),
+        kfuncs=_natives(kfuncs),
     )
+    _host_functions()
     listing = translate(verified, settings, checked=checked, argument_size=argument_size)
     image = assemble(listing)
-    stubs: list[Any] = []
-    symbols: dict[str, int] = {}
-    for prefix, functions in (("helper", helpers), ("kfunc", kfuncs)):
-        for number, function in functions.items():
-            symbol = f"{prefix}_{number}"
-            if symbol in image.slots:
-                symbols[symbol] = _address_of_helper(function, stubs)
-    buffer = CodeBuffer(relocate(image, symbols), guarded=harden)
-    return Compiled(verified, listing, image, buffer, tuple(stubs))
+    symbols = {f"helper_{number}": function for number, function in helpers.items()}
+    symbols |= {f"kfunc_{number}": function for number, function in kfuncs.items()}
+    called = {symbol: symbols[symbol] for symbol in image.slots}
+    code = relocate(image, {symbol: _address_of(function) for symbol, function in called.items()})
+    buffer = CodeBuffer(code, guarded=harden)
+    return Compiled(verified, listing, image, buffer, tuple(called.values()))
+
+
+def _natives(helpers: Mapping[int, HelperFunction]) -> dict[int, bool]:
+    return {number: isinstance(function, NativeHelper) for number, function in helpers.items()}
+
+
+def _address_of(function: HelperFunction) -> int:
+    """Return what machine code is given: a function's address, or that of a Python object."""
+    return function.address if isinstance(function, NativeHelper) else id(function)
 
 
 def assemble(listing: Listing) -> Image:
     """Return the machine code of a listing. Calls keystone at most once."""
     lines = (item for piece in listing.pieces for item in piece.items if isinstance(item, Line))
     return layout(listing, stencils_for(lines))
-
-
-def _address_of_helper(function: HelperFunction, stubs: list[Any]) -> int:
-    """Return the address that machine code calls; what must live as long goes to `stubs`."""
-    if isinstance(function, NativeHelper):
-        stubs.append(function)
-        return function.address
-    stub = _stub(function)
-    stubs.append(stub)
-    return ctypes.cast(stub, ctypes.c_void_p).value or 0

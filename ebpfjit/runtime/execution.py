@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,9 @@ HelperFunction = Callable[[int, int, int, int, int], int]
 
 MAX_LOOPS = 8 * 1024 * 1024
 """How often may_goto falls through in one frame (Linux, BPF_MAX_LOOPS)."""
+
+SLICE = 1 << 24
+"""Instructions between two looks for pending signals: some tens of milliseconds."""
 
 CODE_ADDRESS = 0xEBF0_0000_0000_0000
 """A function's address is this plus its pc: not canonical, so no memory ever has it."""
@@ -41,13 +45,9 @@ class NativeHelper:
 def call_helper(function: HelperFunction, arguments: tuple[int, int, int, int, int]) -> int:
     """Call a helper and return its result modulo 2**64.
 
-    What the helper raises passes through; a result that is no integer is a TypeError.
+    What the helper raises passes through; a result that is no integer is Python's TypeError.
     """
-    result = function(*arguments)
-    if not isinstance(result, int):
-        name = getattr(function, "__name__", type(function).__name__)
-        raise TypeError(f"helper {name} returned {type(result).__name__}, a helper returns an int")
-    return result & U64_MASK
+    return operator.index(function(*arguments)) & U64_MASK
 
 
 @dataclass(slots=True)

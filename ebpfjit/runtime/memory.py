@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -158,8 +158,20 @@ class AddressSpace:
     def __init__(self, regions: list[Region], *, checked: bool = True) -> None:
         self.regions = regions
         self.checked = checked
+        # Machine code keeps the stack and the regions in its own block: it is asked before an
+        # access (where the stack's live part starts) and told after a region was added.
+        self.before_access: Callable[[], None] | None = None
+        self.after_grant: Callable[[], None] | None = None
+
+    def grant(self, region: Region) -> None:
+        """Let the running program touch one more region."""
+        self.regions.append(region)
+        if self.after_grant is not None:
+            self.after_grant()
 
     def _view(self, pc: int | None, address: int, size: int, access: str) -> memoryview:
+        if self.before_access is not None:
+            self.before_access()
         store = access != "load"
         for region in self.regions:
             if region.contains(address, size) and (region.writable or not store):
@@ -223,7 +235,7 @@ def grant(memory: Any) -> Region:
     if space is None:
         raise RuntimeError("no program is running in this thread; only a helper can grant memory")
     region = Region.of_buffer("granted memory", memory)
-    space.regions.append(region)
+    space.grant(region)
     return region
 
 

@@ -11,7 +11,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.jit.entry import compile_program
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution
-from ebpfjit.runtime.memory import Region, Stack
+from ebpfjit.runtime.memory import Region, Stack, address_of, grant
 
 from .generate import Case
 
@@ -28,7 +28,16 @@ def _raise(r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
     raise HelperError(r1)
 
 
-HELPERS = {5: _sum, 7: _raise}
+GRANTED = bytearray(24)
+
+
+def _grant(r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
+    """Hand out memory, and a pointer that is mostly into it."""
+    grant(GRANTED)
+    return address_of(GRANTED) + (r1 & 7)
+
+
+HELPERS = {5: _sum, 6: _grant, 7: _raise}
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class Outcome:
     kind: str
     details: tuple[Any, ...]
     memory: bytes
+    granted: bytes
     stack: bytes
     budget_left: int | None
 
@@ -50,7 +60,9 @@ def _outcome(run: Any, execution: Execution, memory: bytearray) -> Outcome:
         kind, details = type(error).__name__, (str(error), attributes)
     except HelperError as error:
         kind, details = "helper raised", error.args
-    return Outcome(kind, details, bytes(memory), bytes(execution.stack.memory), execution.budget_left)
+    return Outcome(
+        kind, details, bytes(memory), bytes(GRANTED), bytes(execution.stack.memory), execution.budget_left
+    )
 
 
 def outcomes(case: Case, features: frozenset[str] | None = None) -> tuple[Outcome, Outcome] | None:
@@ -64,6 +76,7 @@ def outcomes(case: Case, features: frozenset[str] | None = None) -> tuple[Outcom
 
     def execution() -> Execution:
         memory[:] = case.memory
+        GRANTED[:] = bytes(range(len(GRANTED)))
         stack.reset()
         return Execution(
             (region.start, region.size), [region], region, region, HELPERS, HELPERS, case.limit, True, stack

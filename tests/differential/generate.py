@@ -2,7 +2,7 @@
 
 A seed names a program: the same seed gives the same bytes, memory and budget. Jumps mostly go
 forward, so that programs end; pointers mostly point somewhere near memory, so that accesses both
-hit and miss; helpers, local calls, and the rare illegal word are in.
+hit and miss; helpers (one hands out memory), local calls, recursion and the rare illegal word are in.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ EDGES = (0, 1, -1, 2, -2, 5, 7, 8, 15, 16, 31, 32, 33, 63, 64, 127, 128, -128, -
 POINTERS = (6, 6, 6, 6, 9, 9, 9, 10, 10, 1)
 HITS = (0, 0, 8, 4, 16, 24, 32, 40, 48, 1, 2, 3)
 MISSES = (-512, -513, -8, -1, 56, 57, 63, 64, 127, 128, -128, -129, 0x7FFF, -0x8000)
-HELPERS = (5, 6, 7, 99)
+HELPERS = (5, 5, 6, 6, 6, 7, 99)
 
 UNRESOLVED = [row for row in TABLE if row.reference is not None and row.operation != "LDDW_CODE"]
 ROWS = [row for row in TABLE if row not in UNRESOLVED]
+EXIT = Instruction(0, BY_NAME["EXIT"].opcode, 0, 0, 0, 0).encode()
 RARE = frozenset({Kind.EXIT, Kind.CALL_REGISTER, Kind.PACKET_LOAD, Kind.CALL_KFUNC, Kind.CALL_LOCAL})
 
 
@@ -80,6 +81,8 @@ class Generator:
         """A register that often holds a pointer: r1, r6 (memory), r9 (stack), r10."""
         if role is not Reg.READ or self.rng.random() < 0.03:
             return self._register(role)
+        if self.rng.random() < 0.06:
+            return 0  # what helper 6 returned, or nothing of the kind
         return self.rng.choice(POINTERS)
 
     def _jump(self, pc: int, size: int) -> int:
@@ -147,17 +150,31 @@ class Generator:
         return code
 
     def program(self) -> bytes:
-        """A program of up to 60 slots or so that ends in exit."""
-        code = self.prologue()
-        size = len(code) // 8 + self.rng.randrange(2, 40)
-        while len(code) // 8 < size:
+        """A program of up to 80 slots or so that ends in exit; a third have a function to call."""
+        code, function = b"", None
+        if self.rng.random() < 0.33:
+            function = 1
+            body = self.body(b"", 1, self.rng.randrange(1, 12), function)
+            code = Instruction(0, BY_NAME["JA"].opcode, 0, 0, len(body) // 8 + 1, 0).encode() + body + EXIT
+        start = len(code) // 8
+        prologue = self.prologue()
+        return code + self.body(prologue, start, self.rng.randrange(2, 40), function) + EXIT
+
+    def body(self, code: bytes, start: int, count: int, function: int | None) -> bytes:
+        """`code` and about `count` slots more; it stands at slot `start`."""
+        size = start + len(code) // 8 + count
+        while start + len(code) // 8 < size:
+            pc = start + len(code) // 8
             row = self.rng.choice(ROWS)
+            if function is not None and self.rng.random() < 0.08:
+                code += Instruction(0, BY_NAME["CALL_LOCAL"].opcode, 0, 1, 0, function - pc - 1).encode()
+                continue
             if row.kind in RARE and self.rng.random() < 0.6:
                 continue
             if self.rng.random() < 0.003:
                 code += self.rng.randbytes(8)
-            code += self.instruction(row, len(code) // 8, size)
-        return code + Instruction(0, BY_NAME["EXIT"].opcode, 0, 0, 0, 0).encode()
+            code += self.instruction(row, pc, size)
+        return code
 
 
 def case(seed: int) -> Case:

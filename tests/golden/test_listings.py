@@ -44,7 +44,7 @@ def _text(row: Row, variant: str) -> str:
         insn = _example(row, dst, src)
         # In the middle of a block, so that no budget is charged here.
         program = Program(MOVE + insn.encode() + EXIT * 9, references={1: 0x1122334455667788})
-        settings = settings_for(features=features, helpers=frozenset({7}), kfuncs=frozenset({7}))
+        settings = settings_for(features=features, helpers={7: False}, kfuncs={7: True})
         listing = translate(prepare(program), settings, checked=checked)
         lines.append(f"{row.name}: {disassemble_instruction(program.instructions[1], 'linux')}")
         for piece in listing.pieces:

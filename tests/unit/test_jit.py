@@ -27,8 +27,8 @@ def _execution() -> Execution:
     return Execution((0, 0), [])
 
 
-def _listing(text: str, helpers: frozenset[int] = frozenset()) -> compiler.Listing:
-    settings = compiler.settings_for(helpers=helpers)
+def _listing(text: str, *helpers: int) -> compiler.Listing:
+    settings = compiler.settings_for(helpers=dict.fromkeys(helpers, False))
     return compiler.translate(prepare(Program.from_bytes(assemble(text))), settings)
 
 
@@ -75,7 +75,7 @@ def test_growing_jumps_end_even_where_each_pushes_the_next() -> None:
 
 
 def test_a_missing_symbol_is_named() -> None:
-    image = assemble_listing(_listing("call 5\nexit", frozenset({5})))
+    image = assemble_listing(_listing("call 5\nexit", 5))
     assert list(image.slots) == ["helper_5"]
     with pytest.raises(TranslationError, match="helper_5"):
         relocate(image, {})

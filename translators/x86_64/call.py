@@ -17,30 +17,33 @@ from ebpfjit.translators.x86_64.target import (
 def call_helper(insn: Instruction, cx: Context) -> None:
     """Call [helper's slot]; the arguments are where the System V ABI wants them."""
     number = insn.imm & 0xFFFFFFFF
-    _call_out(cx, f"helper_{number}", known=number in cx.settings.helpers)
+    _call_out(cx, f"helper_{number}", cx.settings.helpers.get(number))
 
 
 @translates("CALL_KFUNC")
 def call_kfunc(insn: Instruction, cx: Context) -> None:
     """As a helper call, by BTF id."""
     number = insn.imm & 0xFFFFFFFF
-    _call_out(cx, f"kfunc_{number}", known=number in cx.settings.kfuncs)
+    _call_out(cx, f"kfunc_{number}", cx.settings.kfuncs.get(number))
 
 
-def _call_out(cx: Context, symbol: str, *, known: bool) -> None:
-    if not known:
+def _call_out(cx: Context, symbol: str, native: bool | None) -> None:
+    """Call native code directly, a Python object through its routine; None: nobody is there."""
+    if native is None:
         cx.raise_fault("helper_missing")
         return
-    cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
-    cx.emit("mov r9, r12")  # a sixth argument, for stubs that need to know which run calls
-    cx.emit("call qword ptr [rip+$symbol]", symbol=symbol)
-    cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
+    if native:
+        cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
+        cx.emit("call qword ptr [rip+$symbol]", symbol=symbol)
+        cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
+    else:
+        cx.used.add("call_python")
+        cx.emit("mov r11, qword ptr [rip+$symbol]", symbol=symbol)
+        cx.jump("call", "call_python")
     for argument in range(1, 6):
         # What the host left there is not the program's to see.
         name = register(argument, 32)
         cx.emit(f"xor {name}, {name}")
-    cx.emit(f"cmp qword ptr {BLOCK['fault_kind']}, 0")
-    cx.jump("jne", cx.fault("reported"))
 
 
 @translates("CALL_LOCAL")

@@ -119,7 +119,7 @@ LOADS.update({f"LOAD_ACQ{size}": LOADS[f"LDX{size}"] for size in ("B", "H", "W",
 @translates(*LOADS)
 def load(insn: Instruction, cx: Context) -> None:
     """Dst = *(src + offset)."""
-    if cx.row.group == "linux":
+    if cx.row.is_ordered:
         load_address(cx, cx.src64, insn.offset)
         check_alignment(cx, cx.row.size)
     memory, offset = memory_operand(cx, cx.src64, insn)
@@ -133,7 +133,7 @@ def store(insn: Instruction, cx: Context) -> None:
     """*(dst + offset) = src or imm."""
     row = cx.row
     size = row.size
-    if row.group == "linux":
+    if row.is_ordered:
         load_address(cx, cx.dst64, insn.offset)
         check_alignment(cx, size)
     memory, offset = memory_operand(cx, cx.dst64, insn)

@@ -44,6 +44,18 @@ HOST_SAVED = ("rbp", "rbx", "r12", "r13", "r14", "r15")
 GUEST_SAVED = ("rbx", "r13", "r14", "r15", "rbp")
 _COLUMN = {64: 0, 32: 1, 16: 2, 8: 3}
 
+# Functions of the host (CPython's C API) that machine code calls, by the block's words.
+HOST_FUNCTIONS = (
+    "PyErr_CheckSignals",
+    "PyErr_Occurred",
+    "PyEval_SaveThread",
+    "PyEval_RestoreThread",
+    "PyLong_FromUnsignedLongLong",
+    "PyLong_AsUnsignedLongLongMask",
+    "PyObject_Vectorcall",
+    "Py_DecRef",
+)
+
 # The block: 8-byte words at these indices, then one word for each limit that the program uses.
 BLOCK_WORDS = (
     "argument_start",  # where the region that r1 points to starts
@@ -61,14 +73,14 @@ BLOCK_WORDS = (
     "host_stack",  # rsp to return to
     "argument_1",
     "argument_2",
-    "poll",  # the host's function for the end of a slice
+    "later",  # instructions that are left behind this slice
+    *HOST_FUNCTIONS,
     "regions_start",  # the table of regions: (start, stop, writable) each
     "regions_stop",  # address behind the last
 )
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
 BLOCK_SIZE = 8 * len(BLOCK_WORDS)
 REGION_SIZE = 24
-CALLER_SAVED = ("rax", "rdi", "rsi", "rdx", "rcx", "r8")
 
 FAULTS = (
     "none",
@@ -80,8 +92,7 @@ FAULTS = (
     "budget",
     "depth",
     "helper_missing",
-    "reported",  # the host has set the kind already
-    "helper_raised",
+    "raised",  # the host has an exception pending
 )
 
 POINTER = {1: "byte ptr", 2: "word ptr", 4: "dword ptr", 8: "qword ptr"}
@@ -123,15 +134,17 @@ class Settings:
 
     `features` are CPU features by the kernel's names ("bmi2", "movbe"). With `harden` no immediate
     of the program's choosing appears in the code. `helpers` and `kfuncs` are the numbers that are
-    registered. `max_loops` and `code_address` are the runtime's constants.
+    registered; True for native code, False for what the host must call. `max_loops`,
+    `code_address` and `slice` (instructions) are the runtime's constants.
     """
 
     features: frozenset[str]
     harden: bool
-    helpers: frozenset[int]
-    kfuncs: frozenset[int]
+    helpers: Mapping[int, bool]
+    kfuncs: Mapping[int, bool]
     max_loops: int
     code_address: int
+    slice: int
 
 
 def register(number: int, bits: int = 64) -> str:
@@ -377,10 +390,9 @@ def emit_end_of_program(cx: Context, end: int) -> None:
 
 
 def emit_shared(cx: Context) -> None:
-    """Emit the routines that the program turned out to use: checks and fault reports."""
+    """Emit the routines that the program turned out to use: checks, and fault reports last."""
     if "call_by_address" in cx.used:
         _emit_call_by_address(cx)
-    _emit_slice(cx)
     if "check_load" in cx.used:
         _emit_check(cx, "check_load", stores=False)
     if "check_store" in cx.used:
@@ -424,33 +436,9 @@ def _emit_fault(cx: Context, kind: str) -> None:
     cx.emit("pop r10")
     cx.emit(f"mov qword ptr {BLOCK['fault_place']}, r10")
     cx.emit(f"mov qword ptr {BLOCK['fault_address']}, r11")
-    if kind != "reported":
-        cx.emit(f"mov qword ptr {BLOCK['fault_kind']}, {FAULTS.index(kind)}")
+    cx.emit(f"mov qword ptr {BLOCK['fault_kind']}, {FAULTS.index(kind)}")
     cx.emit(f"mov rsp, qword ptr {BLOCK['host_stack']}")
     cx.jump("jmp", "leave")
-
-
-def _emit_slice(cx: Context) -> None:
-    """Emit `slice`, called where r9 does not pay for a basic block: the host looks for signals.
-
-    The host refills the budget, or reports a fault of the caller's pc. Guest registers are kept.
-    """
-    cx.used.add("fault_reported")
-    cx.begin(None)
-    cx.label("slice")
-    for name in CALLER_SAVED:
-        cx.emit(f"push {name}")
-    cx.emit("sub rsp, 8")  # eight words with the return address: rsp is a multiple of 16 again
-    cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
-    cx.emit("mov rdi, r12")
-    cx.emit(f"call qword ptr {BLOCK['poll']}")
-    cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
-    cx.emit("add rsp, 8")
-    for name in reversed(CALLER_SAVED):
-        cx.emit(f"pop {name}")
-    cx.emit(f"cmp qword ptr {BLOCK['fault_kind']}, 0")
-    cx.jump("jne", "fault_reported")
-    cx.emit("ret")
 
 
 def emit_charge(cx: Context, instructions: int) -> None:

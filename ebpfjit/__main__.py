@@ -1,0 +1,8 @@
+"""`python -m ebpfjit`: the command line."""
+
+import sys
+
+from ebpfjit.cli.app import main
+
+if __name__ == "__main__":
+    sys.exit(main())

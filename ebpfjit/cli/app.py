@@ -1,0 +1,285 @@
+"""The commands: run, asm, disasm, verify, listing.
+
+Exit status 0: done; 1: the program or the input was refused or faulted, with one line on stderr;
+2: wrong usage; 130: interrupted. Every command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ebpfjit.cli import files
+from ebpfjit.errors import EbpfError
+from ebpfjit.program import Program
+
+if TYPE_CHECKING:
+    from ebpfjit.vm import EbpfVmFixedMbuff, EbpfVmRaw
+
+app = typer.Typer(
+    name="ebpfjit",
+    help="eBPF in user space: run, assemble, disassemble, verify and list programs.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class Engine(StrEnum):
+    """What runs a program."""
+
+    JIT = "jit"
+    INTERPRETER = "interpreter"
+
+
+class Dialect(StrEnum):
+    """How a program is written as text."""
+
+    RBPF = "rbpf"
+    LINUX = "linux"
+
+
+File = Annotated[
+    str, typer.Argument(metavar="FILE", help="Object file, bytecode (.bin), assembly text (.s), or -.")
+]
+ProgramName = Annotated[
+    str | None, typer.Option("--program", metavar="NAME", help="Which program of an object file.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def run(
+    file: File,
+    program: ProgramName = None,
+    mem: Annotated[str | None, typer.Option(metavar="FILE", help="The packet, as a file.")] = None,
+    hex_: Annotated[str | None, typer.Option("--hex", metavar="HEX", help="The packet, in hex.")] = None,
+    engine: Annotated[Engine, typer.Option(help="What runs the program.")] = Engine.JIT,
+    mbuff_offsets: Annotated[
+        str | None,
+        typer.Option(metavar="DATA,END", help="Where a metadata buffer holds the packet's addresses."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many instructions.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a program and print r0.
+
+    The program gets the packet's address in r1 and its size in r2; with --mbuff-offsets the address
+    and size of a metadata buffer, in which the packet's start and end are stored.
+    """
+    if mem is not None and hex_ is not None:
+        raise typer.BadParameter("--mem and --hex exclude each other")
+    offsets = _offsets(mbuff_offsets)
+    data = _packet(mem, hex_)
+    chosen = _one_program(file, program)
+    with _naming(file), _printed(as_json) as output:
+        value = _execute(_machine(chosen, offsets, limit), data, engine)
+    if as_json:
+        lines = output.getvalue().splitlines()
+        _print_json({"return_value": value, "hex": f"{value:#x}", "data": data.hex(), "output": lines})
+    else:
+        print(f"{value} ({value:#x})")
+
+
+@app.command()
+def asm(
+    file: File,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="OUT", help="Write the bytes to this file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Assemble text: raw bytes to OUT or a pipe, hex to a terminal."""
+    data = files.read_bytes(file)
+    if files.kind_of(file, data) is files.FileKind.OBJECT:
+        raise files.FileError(f"{file}: an object file, not assembly text")
+    code = files.assemble_text(file, data)
+    if output is not None:
+        with open(output, "wb") as out:
+            out.write(code)
+    if as_json:
+        _print_json({"size": len(code), "hex": code.hex()})
+    elif output is None and sys.stdout.isatty():
+        for start in range(0, len(code), 8):
+            print(code[start : start + 8].hex(" "))
+    elif output is None:
+        sys.stdout.buffer.write(code)
+
+
+@app.command()
+def disasm(
+    file: File,
+    program: ProgramName = None,
+    dialect: Annotated[Dialect, typer.Option(help="How to write instructions.")] = Dialect.RBPF,
+    as_json: Json = False,
+) -> None:
+    """Print a program as assembly text; of an object file all programs, or one."""
+    from ebpfjit.disassembler import disassemble
+
+    texts = {name: disassemble(chosen, dialect.value) for name, chosen in _programs(file, program).items()}
+    if as_json:
+        _print_json({name: text.splitlines() for name, text in texts.items()})
+        return
+    for number, (name, text) in enumerate(texts.items()):
+        if len(texts) > 1:
+            print(f"{chr(10) if number else ''}# {_shown(name)}")
+        print(text.rstrip("\n"))
+
+
+@app.command()
+def verify(file: File, program: ProgramName = None, as_json: Json = False) -> None:
+    """Check programs against the rules of the structural verifier."""
+    from ebpfjit.analysis.verifier import check
+
+    programs = _programs(file, program)
+    for name, chosen in programs.items():
+        with _naming(f"{file}: {_shown(name)}"):
+            check(chosen)
+    if as_json:
+        _print_json({name: {"slots": len(chosen), "type": chosen.type} for name, chosen in programs.items()})
+        return
+    for name, chosen in programs.items():
+        print(f"{_shown(name)}: {len(chosen)} slots, valid")
+
+
+@app.command()
+def listing(file: File, program: ProgramName = None) -> None:
+    """Print a program's eBPF, the assembly text made from it and its bytes side by side."""
+    chosen = _one_program(file, program)
+    with _naming(file):
+        text = _machine(chosen, None, None).listing()
+    print(text.rstrip("\n"))
+
+
+def _offsets(text: str | None) -> tuple[int, int] | None:
+    """Parse DATA,END: two byte offsets, decimal or 0x."""
+    if text is None:
+        return None
+    try:
+        data, end = (int(part, 0) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--mbuff-offsets takes two numbers, 0x40,0x50, not {text!r}") from None
+    if min(data, end) < 0 or abs(data - end) < 8 or max(data, end) > 1 << 20:
+        raise typer.BadParameter("--mbuff-offsets: two addresses of 8 bytes, apart, in the first MiB")
+    return data, end
+
+
+def _packet(mem: str | None, text: str | None) -> bytearray:
+    """Return the packet that --mem or --hex gives; empty without them."""
+    if mem is not None:
+        return bytearray(files.read_bytes(mem))
+    if text is None:
+        return bytearray()
+    digits = "".join(text.removeprefix("0x").replace(":", " ").split())
+    try:
+        return bytearray.fromhex(digits)
+    except ValueError:
+        raise typer.BadParameter(f"--hex takes pairs of hexadecimal digits, not {text!r}") from None
+
+
+def _programs(file: str, name: str | None) -> dict[str, Program]:
+    """Return the programs of a file, or the one that was asked for."""
+    programs = files.read_programs(file)
+    if name is None:
+        return dict(programs)
+    return {name: files.find_program(file, programs, name)}
+
+
+def _one_program(file: str, name: str | None) -> Program:
+    """Return the program that was asked for, or the only one there is."""
+    programs = _programs(file, name)
+    if len(programs) > 1:
+        raise typer.BadParameter(
+            f"{file} holds several programs, choose one with --program: {', '.join(programs)}"
+        )
+    return next(iter(programs.values()))
+
+
+def _machine(
+    program: Program, offsets: tuple[int, int] | None, limit: int | None
+) -> EbpfVmFixedMbuff | EbpfVmRaw:
+    """Return a machine with the program loaded and the stock helpers registered."""
+    from ebpfjit.runtime import helpers
+    from ebpfjit.vm import EbpfVmFixedMbuff, EbpfVmRaw
+
+    machine: EbpfVmFixedMbuff | EbpfVmRaw
+    if offsets is None:
+        machine = EbpfVmRaw(program, instruction_limit=limit)
+    else:
+        machine = EbpfVmFixedMbuff(program, *offsets, instruction_limit=limit)
+    machine.register_helper(helpers.BPF_KTIME_GETNS_IDX, helpers.bpf_time_getns)
+    machine.register_helper(helpers.BPF_TRACE_PRINTK_IDX, helpers.bpf_trace_printf)
+    return machine
+
+
+def _execute(machine: EbpfVmFixedMbuff | EbpfVmRaw, data: bytearray, engine: Engine) -> int:
+    if engine is Engine.INTERPRETER:
+        return machine.execute_program(data)
+    machine.jit_compile()
+    return machine.execute_program_jit(data)
+
+
+def _printed(captured: bool) -> contextlib.AbstractContextManager[io.StringIO]:
+    """Collect what helpers print, where the output must stay JSON."""
+    return contextlib.redirect_stdout(io.StringIO()) if captured else contextlib.nullcontext(io.StringIO())
+
+
+@contextlib.contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Put `what` in front of an error's message."""
+    try:
+        yield
+    except EbpfError as error:
+        raise files.FileError(f"{what}: {error}") from error
+
+
+def _shown(name: str) -> str:
+    """Return a name as it can be printed: those of an object file may hold anything."""
+    return name if name.isprintable() else repr(name)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message as one line: its first."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def main() -> int:
+    """Run the command line and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    status = _guard(lambda: app(prog_name="ebpfjit"))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read us has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
+def _guard(command: Callable[[], object]) -> int:
+    """Run `command` and return the exit status that its outcome stands for."""
+    try:
+        command()
+    except SystemExit as finished:
+        return finished.code if isinstance(finished.code, int) else 0
+    except (EbpfError, OSError) as error:
+        print(f"ebpfjit: {one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,0 +1,103 @@
+"""What a FILE argument is, and the programs in it.
+
+.o, or an ELF magic number  object file
+.bin                        raw bytecode
+.s .asm .bpf                assembly text
+anything else, and -        text where it reads as text, bytecode otherwise
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+
+from ebpfjit.errors import AssemblyError, EbpfError, LoadError
+from ebpfjit.program import Program
+
+STDIN = "-"
+
+
+class FileKind(Enum):
+    """What a file holds."""
+
+    OBJECT = "object file"
+    BYTECODE = "raw bytecode"
+    ASSEMBLY = "assembly text"
+
+
+KIND_OF_SUFFIX = {
+    ".o": FileKind.OBJECT,
+    ".bin": FileKind.BYTECODE,
+    ".s": FileKind.ASSEMBLY,
+    ".asm": FileKind.ASSEMBLY,
+    ".bpf": FileKind.ASSEMBLY,
+}
+
+
+class FileError(EbpfError):
+    """An error in a file, said with the file's name in front."""
+
+
+def read_bytes(file: str) -> bytes:
+    """Return what `file` holds; "-" is the standard input. Raises OSError."""
+    return sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
+
+
+def kind_of(file: str, data: bytes) -> FileKind:
+    """Tell what a file is, by its magic number, its name, and last by its bytes."""
+    if data.startswith(b"\x7fELF"):
+        return FileKind.OBJECT
+    known = KIND_OF_SUFFIX.get(Path(file).suffix)
+    if known is not None:
+        return known
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return FileKind.BYTECODE
+    is_text = all(character.isprintable() or character.isspace() for character in text)
+    return FileKind.ASSEMBLY if is_text else FileKind.BYTECODE
+
+
+def assemble_text(file: str, data: bytes) -> bytes:
+    """Return the bytecode of assembly text. Raises FileError naming line and column."""
+    from ebpfjit.assembler import assemble
+
+    try:
+        return assemble(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise FileError(f"{file}: not assembly text: byte {error.start} is not UTF-8") from error
+    except AssemblyError as error:
+        raise FileError(f"{file}: line {error.line}, column {error.column}: {error.reason}") from error
+
+
+def read_programs(file: str) -> Mapping[str, Program]:
+    """Return the programs of a file by name; that of a file without names is the file's stem.
+
+    Raises an EbpfError naming the file where it cannot be read as what it is, and OSError.
+    """
+    data = read_bytes(file)
+    match kind_of(file, data):
+        case FileKind.OBJECT:
+            from ebpfjit.elf.loader import load_bytes
+
+            return load_bytes(data, file).programs
+        case FileKind.ASSEMBLY:
+            data = assemble_text(file, data)
+        case FileKind.BYTECODE:
+            pass
+    name = "stdin" if file == STDIN else Path(file).stem
+    try:
+        return {name: Program.from_bytes(data, name=name)}
+    except EbpfError as error:
+        raise FileError(f"{file}: {error}") from error
+
+
+def find_program(file: str, programs: Mapping[str, Program], name: str) -> Program:
+    """Return the program of that name. Raises LoadError listing those there are."""
+    try:
+        return programs[name]
+    except KeyError:
+        names = ", ".join(repr(known) for known in programs)
+        raise LoadError(f"{file}: no program {name!r}; there are: {names}") from None

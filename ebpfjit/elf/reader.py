@@ -1,0 +1,346 @@
+"""An object file's bytes, checked: sections, symbols and relocations as plain values.
+
+    0                 64
+    +-----------------+--------------------------------+------------------+
+    | header          | contents of the sections       | section headers  |
+    +-----------------+--------------------------------+------------------+
+      e_shoff, e_shnum  sh_offset .. sh_offset + sh_size  64 bytes each
+
+The only module that sees pyelftools. Every range is held against the file's size before it is read,
+and whatever pyelftools raises on hostile bytes leaves as a LoadError. The time is bounded by the
+file's size: the sections that are read may not overlap, names have a maximal length.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ebpfjit.errors import LoadError
+
+HEADER_SIZE = 64
+SECTION_HEADER_SIZE = 64
+SYMBOL_SIZE = 24
+RELOCATION_SIZE = 16
+MAX_NAME = 4096
+SHF_EXECINSTR, SHF_COMPRESSED = 0x4, 0x800
+WANTED = "an EM_BPF ELF64 little-endian relocatable object is needed"
+
+_PARSE_ERRORS = (
+    struct.error,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    EOFError,
+    RecursionError,
+)
+"""What parsing hostile bytes may raise, beside pyelftools' own exceptions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section; `data` is empty where the file holds nothing for it (SHT_NOBITS).
+
+    `type` is pyelftools' name ("SHT_PROGBITS"), or a number it does not know. `offset` is where in
+    the file it starts; it and `size` count bytes.
+    """
+
+    index: int
+    name: str
+    type: str | int
+    flags: int
+    offset: int
+    size: int
+    data: memoryview
+    link: int
+    info: int
+    entry_size: int
+
+    @property
+    def is_program(self) -> bool:
+        """True where the section holds instructions."""
+        return bool(self.type == "SHT_PROGBITS" and self.flags & SHF_EXECINSTR and self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A symbol; `value` is its offset in bytes in `section`, None for a symbol defined nowhere here.
+
+    `type` ("STT_FUNC") and `binding` ("STB_GLOBAL") are pyelftools' names, or numbers.
+    """
+
+    name: str
+    type: str | int
+    binding: str | int
+    section: Section | None
+    value: int
+    size: int
+
+    @property
+    def is_function(self) -> bool:
+        """True for a function that is defined in this file."""
+        return self.type == "STT_FUNC" and self.section is not None
+
+    def __str__(self) -> str:
+        if self.type == "STT_SECTION" and self.section is not None:
+            return f"section {self.section.name!r}"
+        return f"symbol {self.name!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """One relocation: `offset` counts bytes in the section it changes; `type` is R_BPF_*'s number."""
+
+    offset: int
+    type: int
+    symbol: Symbol
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFile:
+    """What an object file holds. `relocations` maps a program section's index to its relocations."""
+
+    name: str
+    sections: tuple[Section, ...]
+    symbols: tuple[Symbol, ...]
+    relocations: dict[int, tuple[Relocation, ...]]
+
+
+def read_object(data: bytes, name: str) -> ObjectFile:
+    """Return the sections, symbols and relocations of an object file.
+
+    `name` is what error messages call the file. Raises LoadError for anything but a well-formed
+    EM_BPF ELF64 little-endian relocatable object.
+    """
+    with _parsing(name):
+        return _Reader(data, name).read()
+
+
+@contextmanager
+def _parsing(name: str) -> Iterator[None]:
+    """The one place where the exceptions of parsing become LoadErrors."""
+    from elftools.common.exceptions import DWARFError, ELFError
+    from elftools.construct import ConstructError
+
+    try:
+        yield
+    except LoadError:
+        raise
+    except (ELFError, DWARFError, ConstructError, *_PARSE_ERRORS) as error:
+        raise LoadError(f"{name}: damaged ELF file: {type(error).__name__}: {error}") from error
+
+
+class _Reader:
+    """Reads one object file; every method raises LoadError naming the file and the section."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.data = data
+        self.name = name
+        self.budget = len(data)
+
+    def read(self) -> ObjectFile:
+        self._check_identity()
+        self._open()
+        sections = self._sections()
+        symbol_table = self._only_symbol_table(sections)
+        symbols = self._symbols(symbol_table, sections) if symbol_table else ()
+        for section in sections:
+            if section.is_program:
+                self._spend(section)
+        relocations = self._relocations(sections, symbol_table, symbols)
+        return ObjectFile(self.name, sections, symbols, relocations)
+
+    def _error(self, message: str) -> LoadError:
+        return LoadError(f"{self.name}: {message}")
+
+    def _check_identity(self) -> None:
+        """Refuse what is not an object for BPF, before anything else is looked at."""
+        data = self.data
+        if data[:4] != b"\x7fELF":
+            found = f"it starts with {data[:4].hex(' ')}" if data else "it is empty"
+            raise self._error(f"not an ELF file: {found}")
+        if len(data) < 20:
+            raise self._error(f"truncated ELF header: {len(data)} bytes")
+        kind, machine = struct.unpack_from(">HH" if data[5] == 2 else "<HH", data, 16)
+        bits = {1: "ELF32", 2: "ELF64"}.get(data[4], f"ELF class {data[4]}")
+        order = {1: "little-endian", 2: "big-endian"}.get(data[5], f"byte order {data[5]}")
+        types = {1: "relocatable", 2: "executable", 3: "shared"}
+        if (machine, data[4], data[5], kind) != (247, 2, 1, 1):
+            found = f"{_machine_name(machine)}, {bits}, {order}, {types.get(kind, f'type {kind}')}"
+            raise self._error(f"{found}: {WANTED}")
+        if len(data) < HEADER_SIZE:
+            raise self._error(f"truncated ELF header: {len(data)} of {HEADER_SIZE} bytes")
+
+    def _open(self) -> None:
+        from elftools.elf.elffile import ELFFile
+
+        self.elf = ELFFile(io.BytesIO(self.data))
+
+    def _parse(self, layout: Any, offset: int) -> Any:
+        """Parse one of pyelftools' structures at `offset`, a range that was checked before."""
+        from elftools.common.utils import struct_parse
+
+        return struct_parse(layout, self.elf.stream, stream_pos=offset)
+
+    def _check_range(self, offset: int, size: int, what: str) -> None:
+        if offset + size > len(self.data):
+            raise self._error(
+                f"{what} is truncated: bytes {offset:#x} to {offset + size:#x}"
+                f" of a file of {len(self.data):#x} bytes"
+            )
+
+    def _spend(self, section: Section) -> None:
+        """Count what is read: sections that do not overlap cannot hold more than the file."""
+        self.budget -= section.size
+        if self.budget < 0:
+            raise self._error(f"section {section.name!r} overlaps with others")
+        if section.flags & SHF_COMPRESSED:
+            raise self._error(f"section {section.name!r} is compressed")
+
+    def _sections(self) -> tuple[Section, ...]:
+        header = self.elf.header
+        table, count, entry_size = header["e_shoff"], header["e_shnum"], header["e_shentsize"]
+        if not table:
+            raise self._error("no section headers")
+        if entry_size != SECTION_HEADER_SIZE:
+            raise self._error(f"section headers of {entry_size} bytes, not {SECTION_HEADER_SIZE}")
+        self._check_range(table, max(count, 1) * entry_size, "the table of section headers")
+        layout = self.elf.structs.Elf_Shdr
+        if not count:  # ELF: 0xff00 sections or more are counted in the first header
+            count = self._parse(layout, table)["sh_size"]
+            self._check_range(table, count * entry_size, "the table of section headers")
+        headers = [self._parse(layout, table + index * entry_size) for index in range(count)]
+        names = self._section_names(headers, header["e_shstrndx"])
+        return tuple(self._section(index, entry, names[index]) for index, entry in enumerate(headers))
+
+    def _section_names(self, headers: list[Any], index: int) -> list[str]:
+        if index >= len(headers):
+            raise self._error(f"section names are in section {index}, there are {len(headers)} sections")
+        entry = headers[index]
+        self._check_range(entry["sh_offset"], entry["sh_size"], "the section of section names")
+        table = self._bytes(entry)
+        return [
+            self._string(table, entry["sh_name"], f"section {number}") for number, entry in enumerate(headers)
+        ]
+
+    def _bytes(self, entry: Any) -> memoryview:
+        return memoryview(self.data)[entry["sh_offset"] : entry["sh_offset"] + entry["sh_size"]]
+
+    def _section(self, index: int, entry: Any, name: str) -> Section:
+        empty = entry["sh_type"] in ("SHT_NULL", "SHT_NOBITS")
+        if not empty:
+            self._check_range(entry["sh_offset"], entry["sh_size"], f"section {name!r}")
+        return Section(
+            index, name, entry["sh_type"], entry["sh_flags"], entry["sh_offset"], entry["sh_size"],
+            memoryview(b"") if empty else self._bytes(entry),
+            entry["sh_link"], entry["sh_info"], entry["sh_entsize"],
+        )  # fmt: skip
+
+    def _string(self, table: memoryview, offset: int, owner: str) -> str:
+        """Return the zero-terminated string at `offset` of a string table."""
+        if not offset and not len(table):
+            return ""
+        if offset >= len(table):
+            raise self._error(f"the name of {owner} is outside of the string table")
+        text, zero, _ = bytes(table[offset : offset + MAX_NAME]).partition(b"\0")
+        if not zero:
+            raise self._error(f"the name of {owner} does not end")
+        return text.decode("utf-8", "backslashreplace")
+
+    def _only_symbol_table(self, sections: tuple[Section, ...]) -> Section | None:
+        tables = [section for section in sections if section.type == "SHT_SYMTAB"]
+        if len(tables) > 1:
+            raise self._error(f"{len(tables)} symbol tables, there can be one")
+        return tables[0] if tables else None
+
+    def _entries(self, section: Section, size: int) -> Iterator[int]:
+        """Yield the file offset of each entry of a table, having checked its shape."""
+        if section.entry_size != size or section.size % size:
+            raise self._error(
+                f"section {section.name!r} is no table of {size}-byte entries: {section.size} bytes,"
+                f" entries of {section.entry_size}"
+            )
+        self._spend(section)
+        return iter(range(section.offset, section.offset + section.size, size))
+
+    def _symbols(self, table: Section, sections: tuple[Section, ...]) -> tuple[Symbol, ...]:
+        if table.link >= len(sections):
+            raise self._error(
+                f"section {table.name!r} has its names in section {table.link}, which is not there"
+            )
+        names = sections[table.link].data
+        layout = self.elf.structs.Elf_Sym
+        return tuple(
+            self._symbol(number, self._parse(layout, offset), names, sections)
+            for number, offset in enumerate(self._entries(table, SYMBOL_SIZE))
+        )
+
+    def _symbol(self, number: int, entry: Any, names: memoryview, sections: tuple[Section, ...]) -> Symbol:
+        name = self._string(names, entry["st_name"], f"symbol {number}")
+        section: Section | None = None
+        index = entry["st_shndx"]
+        if isinstance(index, int):
+            if index >= len(sections):
+                raise self._error(
+                    f"symbol {name!r} is in section {index}, there are {len(sections)} sections"
+                )
+            section = sections[index]
+        elif index not in ("SHN_UNDEF", "SHN_ABS", "SHN_COMMON"):
+            raise self._error(f"symbol {name!r} is in section {index}, which is not supported")
+        value, size = entry["st_value"], entry["st_size"]
+        if section is not None and value + size > section.size:
+            raise self._error(
+                f"symbol {name!r} is outside of section {section.name!r}: bytes {value:#x} to"
+                f" {value + size:#x} of {section.size:#x}"
+            )
+        return Symbol(name, entry["st_info"]["type"], entry["st_info"]["bind"], section, value, size)
+
+    def _relocations(
+        self, sections: tuple[Section, ...], table: Section | None, symbols: tuple[Symbol, ...]
+    ) -> dict[int, tuple[Relocation, ...]]:
+        """Return the relocations of the program sections; debug information's are not looked at."""
+        found: dict[int, tuple[Relocation, ...]] = {}
+        for section in sections:
+            if section.type not in ("SHT_REL", "SHT_RELA") or section.info >= len(sections):
+                continue
+            target = sections[section.info]
+            if not target.is_program:
+                continue
+            if section.type == "SHT_RELA":
+                raise self._error(f"section {section.name!r}: relocations with addends are not BPF's")
+            if target.index in found:
+                raise self._error(f"section {target.name!r} has two sections of relocations")
+            if table is None or section.link != table.index:
+                raise self._error(f"section {section.name!r}: section {section.link} is no symbol table")
+            found[target.index] = tuple(self._section_relocations(section, target, symbols))
+        return found
+
+    def _section_relocations(
+        self, section: Section, target: Section, symbols: tuple[Symbol, ...]
+    ) -> Iterator[Relocation]:
+        for position in self._entries(section, RELOCATION_SIZE):
+            entry = self._parse(self.elf.structs.Elf_Rel, position)
+            offset, number = entry["r_offset"], entry["r_info_sym"]
+            where = f"section {section.name!r}: the relocation at {offset:#x}"
+            if offset % 8 or offset >= target.size:
+                raise self._error(f"{where} is at no instruction of section {target.name!r}")
+            if number >= len(symbols):
+                raise self._error(f"{where} is against symbol {number}, there are {len(symbols)}")
+            yield Relocation(offset, entry["r_info_type"], symbols[number])
+
+
+def _machine_name(machine: int) -> str:
+    """Return the name of an e_machine number, "EM_X86_64"."""
+    from elftools.elf.enums import ENUM_E_MACHINE
+
+    for name, number in ENUM_E_MACHINE.items():
+        if number == machine and isinstance(name, str) and name.startswith("EM_"):
+            return name
+    return f"machine {machine}"

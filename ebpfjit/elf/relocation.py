@@ -1,0 +1,94 @@
+"""What each R_BPF_* relocation means, as named arithmetic, and where the calls of a section go.
+
+LLVM Documentation, BPF relocations (docs.kernel.org/bpf/llvm_reloc.html): S is the value of the
+symbol, A the addend, which sits in the instruction: `imm` counts slots from the next instruction in
+a call, bytes in a constant.
+
+    call -1          R_BPF_64_32  helper      ->  S + (imm + 1) * 8    A = 0
+    call 5           R_BPF_64_32  .text       ->  S + (imm + 1) * 8    A = 48
+    r1 = 16 ll       R_BPF_64_64  .text       ->  S + imm              A = 16
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from ebpfjit.elf.reader import Relocation, Section, Symbol
+from ebpfjit.isa.spec import Kind
+from ebpfjit.program import Instruction
+
+
+class Use(Enum):
+    """What an instruction does with the place that its relocation names."""
+
+    CALL = "calls"
+    ADDRESS = "refers to"
+
+
+@dataclass(frozen=True, slots=True)
+class RelocationType:
+    """One R_BPF_* type: the instruction it belongs to, its use and its addend in bytes."""
+
+    name: str
+    kind: Kind
+    use: Use
+    addend: Callable[[Instruction], int]
+
+
+def call_addend(instruction: Instruction) -> int:
+    """Return A of a call: imm counts slots from the next instruction."""
+    return (instruction.imm + 1) * 8
+
+
+def constant_addend(instruction: Instruction) -> int:
+    """Return A of a wide load: imm counts bytes."""
+    return instruction.imm
+
+
+#  number                            name           instruction       use          addend
+RELOCATION_TYPES: dict[int, RelocationType] = {
+    1: RelocationType("R_BPF_64_64", Kind.LOAD_IMM64, Use.ADDRESS, constant_addend),
+    10: RelocationType("R_BPF_64_32", Kind.CALL_LOCAL, Use.CALL, call_addend),
+}
+
+R_BPF_NONE = 0
+
+UNSUPPORTED_NAMES = {2: "R_BPF_64_ABS64", 3: "R_BPF_64_ABS32", 4: "R_BPF_64_NODYLD32"}
+"""Types that fill data, not instructions: they mean nothing in a section of instructions."""
+
+
+class RelocationError(Exception):
+    """A relocation that cannot be applied, said without the file and the place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a relocation points: `offset` bytes (S + A) into `section`, where `symbol` is."""
+
+    use: Use
+    symbol: Symbol
+    section: Section
+    offset: int
+
+
+def resolve(relocation: Relocation, instruction: Instruction | None) -> Target:
+    """Return the place that `relocation` of `instruction` stands for.
+
+    `instruction` is None where the relocation is at the second slot of a wide load. Raises
+    RelocationError for unknown types, for types that do not belong to the instruction and for
+    symbols that are not defined.
+    """
+    type_ = RELOCATION_TYPES.get(relocation.type)
+    symbol = relocation.symbol
+    if type_ is None:
+        name = UNSUPPORTED_NAMES.get(relocation.type, f"type {relocation.type}")
+        raise RelocationError(f"relocation {name} against {symbol} is not supported")
+    if symbol.section is None:
+        raise RelocationError(f"{type_.use.value} {symbol}, which is not defined in this file")
+    row = None if instruction is None else instruction.row
+    if instruction is None or row is None or row.kind is not type_.kind:
+        found = "no instruction" if row is None else row.name
+        raise RelocationError(f"relocation {type_.name} against {symbol} does not fit {found}")
+    return Target(type_.use, symbol, symbol.section, symbol.value + type_.addend(instruction))

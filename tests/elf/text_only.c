@@ -1,0 +1,7 @@
+/* Programs in .text alone, with debug information (relocations that are none of a program's).
+ *
+ *     clang -O2 -g -target bpf -c text_only.c -o text_only.o
+ */
+
+int first(void) { return 1; }
+int second(void) { return 2; }

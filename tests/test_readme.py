@@ -1,0 +1,51 @@
+"""What the README shows works as it is shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ebpfjit import EbpfVmNoData, JitUnavailable, assembler
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def machine_code() -> None:
+    try:
+        EbpfVmNoData(assembler.assemble("mov64 r0, 0\nexit")).jit_compile()
+    except JitUnavailable as unavailable:
+        pytest.skip(str(unavailable))
+
+
+@pytest.mark.usefixtures("machine_code")
+def test_quick_start(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for line in SNIPPETS[0].splitlines() if line]
+    assert len(lines) == 4
+    exec(SNIPPETS[0], {})
+    assert capsys.readouterr().out == "0x11\n"
+
+
+@pytest.mark.usefixtures("machine_code")
+def test_program_from_clang(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    names = {"packet": bytes(60)}
+    exec(SNIPPETS[1], names)
+    assert names["verdict"] == 0
+    assert "ldxdw r2, [r1+0x50]" in capsys.readouterr().out
+
+
+def test_commands_are_those_that_exist() -> None:
+    from ebpfjit.cli.app import app
+
+    shown = set(re.findall(r"^    ebpfjit (\w+) ", README, re.MULTILINE))
+    assert shown == {command.callback.__name__ for command in app.registered_commands if command.callback}
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)]+)\)", README))
+def test_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()

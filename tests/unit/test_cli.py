@@ -1,0 +1,289 @@
+"""The command line: every command, what it prints, and one line for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK_PORT = str(ROOT / "examples" / "block_port.o")
+OBJECTS = ROOT / "tests" / "elf"
+PACKET = (
+    "0123456789ab fedcba987654 0800 4500003b a6ab4000 4006960f 7f000001 7f000001"
+    " 9999c6cc d1e5c49d d430b5d2 80180156 fe2f0000 0101080a 00237589 0023632d 71646673 64660a"
+)
+ADD = "mov32 r0, 0\nmov32 r1, 2\nadd32 r0, 1\nadd32 r0, r1\nexit\n"
+
+
+def ebpfjit(*arguments: str | Path, stdin: bytes | str = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "ebpfjit", *map(str, arguments)],
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+def output(*arguments: str | Path, stdin: bytes | str = b"") -> str:
+    result = ebpfjit(*arguments, stdin=stdin)
+    assert (result.returncode, result.stderr) == (0, b"")
+    return result.stdout.decode()
+
+
+def refused(*arguments: str | Path, stdin: bytes | str = b"") -> str:
+    """Return the one line on stderr of a command that must exit with 1."""
+    result = ebpfjit(*arguments, stdin=stdin)
+    message = result.stderr.decode()
+    assert result.returncode == 1, message
+    assert message.startswith("ebpfjit: ")
+    assert message.count("\n") == 1
+    assert message.endswith("\n")
+    assert b"Traceback" not in result.stdout
+    return message
+
+
+@pytest.fixture
+def write(tmp_path: Path):  # type: ignore[no-untyped-def]
+    def write_file(name: str, content: bytes | str) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write_file
+
+
+# run
+
+
+@pytest.mark.parametrize("engine", ["jit", "interpreter"])
+def test_run_prints_r0(engine: str, write) -> None:  # type: ignore[no-untyped-def]
+    assert output("run", write("add.s", ADD), "--engine", engine) == "3 (0x3)\n"
+    assert output("run", "-", "--engine", engine, stdin=ADD) == "3 (0x3)\n"
+
+
+@pytest.mark.parametrize("engine", ["jit", "interpreter"])
+def test_run_an_object_on_a_packet(engine: str) -> None:
+    arguments = ("run", BLOCK_PORT, "--hex", PACKET, "--mbuff-offsets", "0x40,0x50", "--engine", engine)
+    assert output(*arguments) == "bpf_trace_printf: 0x9999, 0xc6cc, 0x9999\n4294967295 (0xffffffff)\n"
+    assert json.loads(output(*arguments, "--json", "--program", "block_port")) == {
+        "return_value": 0xFFFFFFFF,
+        "hex": "0xffffffff",
+        "data": PACKET.replace(" ", ""),
+        "output": ["bpf_trace_printf: 0x9999, 0xc6cc, 0x9999"],
+    }
+
+
+def test_run_writes_to_the_packet(write) -> None:  # type: ignore[no-untyped-def]
+    program = write("store.s", "stb [r1+1], 0x7f\nmov64 r0, r2\nexit")
+    packet = write("packet", b"\x01\x02\x03")
+    assert json.loads(output("run", program, "--mem", packet, "--json"))["data"] == "017f03"
+    assert packet.read_bytes() == b"\x01\x02\x03"
+    assert output("run", program, "--hex", "0x01:02:03") == "3 (0x3)\n"
+
+
+def test_run_chooses_among_programs() -> None:
+    result = ebpfjit("run", OBJECTS / "subprograms.o")
+    assert result.returncode == 2
+    assert b"squares, mixed, tripled" in result.stderr.replace(b"\n", b" ")
+    context = (5).to_bytes(8, "little").hex() + (7).to_bytes(8, "little").hex()
+    arguments = ("run", OBJECTS / "subprograms.o", "--hex", context, "--program")
+    for engine in ("jit", "interpreter"):
+        results = [output(*arguments, name, "--engine", engine) for name in ("squares", "mixed", "tripled")]
+        assert results == ["74 (0x4a)\n", "65 (0x41)\n", "15 (0xf)\n"]
+
+
+def test_run_calls_the_stock_helpers(write) -> None:  # type: ignore[no-untyped-def]
+    assert int(output("run", write("time.s", "call 5\nexit")).split()[0]) > 0
+
+
+# asm, disasm, verify, listing
+
+
+def test_asm_and_disasm_are_inverse(write) -> None:  # type: ignore[no-untyped-def]
+    source = write("add.s", ADD)
+    code = ebpfjit("asm", source).stdout
+    assert len(code) == 40
+    out = source.with_name("add.bin")
+    assert output("asm", source, "-o", out) == ""
+    assert out.read_bytes() == code
+    assert json.loads(output("asm", source, "--json")) == {"size": 40, "hex": code.hex()}
+    text = output("disasm", out)
+    assert text == "mov32 r0, 0x0\nmov32 r1, 0x2\nadd32 r0, 0x1\nadd32 r0, r1\nexit\n"
+    assert ebpfjit("asm", "-", stdin=text).stdout == code
+    assert output("disasm", "-", stdin=code) == text
+    assert output("disasm", out, "--dialect", "linux").startswith("w0 = 0\n")
+    assert json.loads(output("disasm", out, "--json")) == {"add": text.splitlines()}
+
+
+def test_asm_writes_hex_to_a_terminal(write) -> None:  # type: ignore[no-untyped-def]
+    pty = pytest.importorskip("pty")
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "ebpfjit", "asm", str(write("exit.s", "exit"))]
+    subprocess.run(command, stdout=follower, cwd=ROOT, timeout=60, check=True)
+    os.close(follower)
+    assert os.read(leader, 100).split() == b"95 00 00 00 00 00 00 00".split()
+    os.close(leader)
+
+
+def test_disasm_names_the_programs_of_an_object() -> None:
+    text = output("disasm", OBJECTS / "subprograms.o")
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        "# squares",
+        "# mixed",
+        "# tripled",
+    ]
+    alone = output("disasm", OBJECTS / "subprograms.o", "--program", "tripled")
+    assert "#" not in alone
+    assert text.endswith(alone)
+
+
+def test_verify() -> None:
+    assert output("verify", BLOCK_PORT) == "block_port: 45 slots, valid\n"
+    text = output("verify", OBJECTS / "subprograms.o", "--json")
+    assert json.loads(text)["tripled"] == {"slots": 6, "type": "tc"}
+
+
+def test_listing() -> None:
+    text = output("listing", BLOCK_PORT)
+    assert "ldxdw r2, [r1+0x50]" in text
+    assert "ret" in text
+
+
+# What is wrong is said in one line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("odd.bin", bytes(13), ["odd.bin: ", "multiple of 8", "13"]),
+        ("empty.bin", b"", ["empty.bin: "]),
+        ("unknown.bin", b"\xff" + bytes(7), ["unknown.bin: ", "pc 0", "0xff"]),
+        ("jump.s", "ja +5\nexit", ["jump.s: ", "pc 0"]),
+        ("falls.s", "mov64 r0, 0", ["falls.s: ", "pc 0"]),
+        ("helper.s", "call 77\nexit", ["helper.s: ", "pc 0", "77"]),
+        ("store.s", "stxdw [r1], r1\nexit", ["store.s: ", "pc 0", "store of 8 bytes"]),
+        ("operand.s", "mov64 r0, 1\nadd64 r0, [r1]", ["operand.s: line 2, column "]),
+        ("mnemonic.bpf", "frobnicate r0", ["mnemonic.bpf: line 1, column 1"]),
+        ("latin1.s", b"exit \xe9", ["latin1.s: not assembly text: byte 5"]),
+        ("text.o", "not an object", ["text.o: not an ELF file"]),
+        ("half.o", Path(BLOCK_PORT).read_bytes()[:700], ["half.o: ", "truncated"]),
+        ("other.o", (OBJECTS / "x86_64.o").read_bytes(), ["other.o: EM_X86_64"]),
+        ("elf-without-suffix", (OBJECTS / "x86_64.o").read_bytes(), ["elf-without-suffix: EM_X86_64"]),
+        ("with\nnewline.s", "frobnicate", ["with"]),
+    ],
+)
+def test_bad_programs(name: str, content: bytes | str, words: list[str], write) -> None:  # type: ignore[no-untyped-def]
+    path = write(name, content)
+    for engine in ("jit", "interpreter"):
+        message = refused("run", path, "--engine", engine)
+        for word in words:
+            assert word in message
+    if name not in ("helper.s", "store.s"):
+        assert refused("verify", path)
+
+
+def test_engines_say_the_same(write) -> None:  # type: ignore[no-untyped-def]
+    for text in ("ldxw r0, [r1+9]\nexit", "call 77\nexit", "ldxdw r0, [r10]\nexit", "ja -1\nexit"):
+        program = write("fault.s", text)
+        arguments = ("run", program, "--hex", "00112233", "--limit", "1000", "--engine")
+        messages = [refused(*arguments, engine) for engine in ("jit", "interpreter")]
+        assert messages[0].split(" at ")[0] == messages[1].split(" at ")[0]
+
+
+def test_missing_files() -> None:
+    assert "no/such.s: No such file" in refused("run", "no/such.s")
+    assert "Is a directory" in refused("disasm", ROOT)
+    assert "no/such.bin: No such file" in refused("run", BLOCK_PORT, "--mem", "no/such.bin")
+    assert "no/dir/out" in refused("asm", "-", "-o", "no/dir/out", stdin="exit")
+
+
+def test_unknown_program() -> None:
+    assert "no program 'nobody'; there are: 'block_port'" in refused("run", BLOCK_PORT, "--program", "nobody")
+
+
+def test_asm_of_an_object() -> None:
+    assert "not assembly text" in refused("asm", BLOCK_PORT)
+
+
+def test_limit() -> None:
+    assert "limit" in refused("run", "-", "--limit", "100", stdin="ja -1\nexit")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["frobnicate"],
+        ["run"],
+        ["run", "-", "--engine", "abacus"],
+        ["run", "-", "--hex", "0"],
+        ["run", "-", "--hex", "00", "--mem", "x"],
+        ["run", "-", "--mbuff-offsets", "64"],
+        ["run", "-", "--mbuff-offsets", "a,b"],
+        ["run", "-", "--mbuff-offsets", "0,4"],
+        ["run", "-", "--limit", "0"],
+        ["disasm", "-", "--dialect", "klingon"],
+    ],
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    result = ebpfjit(*arguments, stdin=ADD)
+    assert result.returncode == 2
+    assert b"Traceback" not in result.stderr
+    assert b"Error" in result.stderr
+
+
+def test_help_and_no_arguments() -> None:
+    text = output("--help")
+    for command in ("run", "asm", "disasm", "verify", "listing"):
+        assert f"  {command} " in text
+    assert ebpfjit().returncode == 2
+
+
+# The process around it
+
+
+def test_interrupt_exits_with_130() -> None:
+    command = [sys.executable, "-m", "ebpfjit", "run", "-", "--engine", "interpreter"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"ja -1\nexit\n")
+        process.stdin.close()
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_a_closed_pipe_is_quiet(write) -> None:  # type: ignore[no-untyped-def]
+    program = write("long.s", "mov64 r0, 1\n" * 50_000 + "exit\n")
+    command = f"{sys.executable} -m ebpfjit disasm {program} | head -1"
+    result = subprocess.run(command, shell=True, capture_output=True, cwd=ROOT, timeout=60, check=False)
+    assert result.stdout == b"mov64 r0, 0x1\n"
+    assert result.stderr == b""
+
+
+def test_start_up_is_light() -> None:
+    heavy = ["keystone", "capstone", "elftools", "rich", "ebpfjit.jit", "ebpfjit.elf", "ebpfjit.assembler"]
+    code = f"import sys, ebpfjit.cli.app; print([m for m in {heavy!r} if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert result.stdout == "[]\n"
+
+
+def test_importing_the_package_is_light() -> None:
+    heavy = ["keystone", "capstone", "elftools", "rich", "typer"]
+    code = f"import sys, ebpfjit; print([m for m in {heavy!r} if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert result.stdout == "[]\n"

@@ -1,0 +1,448 @@
+"""Object files: programs, calls between functions, and files that are damaged."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from ebpfjit.elf import Object, load
+from ebpfjit.elf.relocation import RELOCATION_TYPES
+from ebpfjit.elf.sections import TYPE_OF_SECTION, program_type
+from ebpfjit.errors import LoadError
+from ebpfjit.isa.spec import Kind
+from ebpfjit.program import Program
+
+ROOT = Path(__file__).resolve().parents[2]
+OBJECTS = ROOT / "tests" / "elf"
+BLOCK_PORT = ROOT / "examples" / "block_port.o"
+
+
+def bytes_of(name: str) -> bytearray:
+    return bytearray((OBJECTS / name).read_bytes())
+
+
+class Header:
+    """The few fields of an object file that tests damage, by name."""
+
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+        (self.table,) = struct.unpack_from("<Q", data, 0x28)
+        (self.count,) = struct.unpack_from("<H", data, 0x3C)
+        (names,) = struct.unpack_from("<H", data, 0x3E)
+        (start,) = struct.unpack_from("<Q", data, self.table + 64 * names + 24)
+        self.names = start
+
+    def section(self, name: str) -> int:
+        """Return the file offset of the header of the section called `name`."""
+        for index in range(self.count):
+            header = self.table + 64 * index
+            (offset,) = struct.unpack_from("<I", self.data, header)
+            end = self.data.index(0, self.names + offset)
+            if self.data[self.names + offset : end] == name.encode():
+                return header
+        raise KeyError(name)
+
+    def contents(self, name: str) -> int:
+        """Return the file offset of the contents of the section called `name`."""
+        return int(struct.unpack_from("<Q", self.data, self.section(name) + 24)[0])
+
+    def set(self, name: str, field: int, value: int, layout: str = "<Q") -> None:
+        struct.pack_into(layout, self.data, self.section(name) + field, value)
+
+
+OFFSET, SIZE, LINK, INFO, ENTRY_SIZE, FLAGS, TYPE = 24, 32, 40, 44, 56, 8, 4
+
+
+def refuse(data: bytes | bytearray, *words: str) -> None:
+    with pytest.raises(LoadError) as caught:
+        load(bytes(data))
+    for word in words:
+        assert word in str(caught.value)
+
+
+# Programs
+
+
+def test_the_program_of_the_example() -> None:
+    obj = load(BLOCK_PORT)
+    assert list(obj.programs) == ["block_port"]
+    program = obj.program("block_port")
+    assert program.section == ".classifier"
+    assert program.type is None
+    assert program.name == "block_port"
+    assert len(program) == 45
+    assert program.symbols == {0: "block_port"}
+    assert obj.sections == {".classifier": (program,)}
+    assert obj.program(".classifier") is program
+    assert obj.program("block_port", type="tc").type == "tc"
+    assert obj.program("block_port", type="tc").code == program.code
+
+
+def test_every_kind_of_source_gives_the_same() -> None:
+    data = BLOCK_PORT.read_bytes()
+    programs = load(BLOCK_PORT).programs
+    assert load(str(BLOCK_PORT)).programs == programs
+    for source in (data, bytearray(data), memoryview(data), io.BytesIO(data)):
+        assert load(source).programs == programs
+    with BLOCK_PORT.open("rb") as file:
+        obj = load(file)
+    assert obj.programs == programs
+    assert obj.name == str(BLOCK_PORT)
+
+
+def test_a_missing_file_is_an_oserror() -> None:
+    with pytest.raises(FileNotFoundError):
+        load("no/such/file.o")
+
+
+def test_a_text_file_object_is_refused() -> None:
+    with pytest.raises(LoadError, match="binary mode"):
+        load(io.StringIO("exit"))  # type: ignore[arg-type]
+
+
+def test_programs_are_in_file_order_and_static_functions_are_none() -> None:
+    obj = load(OBJECTS / "subprograms.o")
+    assert list(obj.programs) == ["squares", "mixed", "tripled"]
+    assert [program.section for program in obj.programs.values()] == ["xdp", "xdp", "tc/ingress"]
+    assert [program.type for program in obj.programs.values()] == ["xdp", "xdp", "tc"]
+
+
+@pytest.mark.parametrize(
+    ("name", "symbols"),
+    [
+        ("squares", {0: "squares", 4: "sum_of_squares", 11: "square"}),
+        ("mixed", {0: "mixed", 10: "triple", 13: "square", 16: "plus_one"}),
+        ("tripled", {0: "tripled", 3: "triple"}),
+    ],
+)
+def test_called_functions_follow_the_program_once_each(name: str, symbols: dict[int, str]) -> None:
+    program = load(OBJECTS / "subprograms.o").programs[name]
+    assert program.symbols == symbols
+    targets = {insn.target for insn in program.instructions if insn.row and insn.row.kind is Kind.CALL_LOCAL}
+    assert targets == set(symbols) - {0}
+    assert program.functions == symbols
+    assert program.instructions[-1].row is not None
+    assert program.instructions[-1].row.operation == "EXIT"
+
+
+def test_addresses_of_functions_become_code_references() -> None:
+    program = load(OBJECTS / "function_pointer.o").programs["looping"]
+    references = [insn for insn in program.instructions if insn.row and insn.row.operation == "LDDW_CODE"]
+    assert [program.symbols[insn.pc + 1 + insn.imm] for insn in references] == ["other", "step"]
+    assert [insn.next_imm for insn in references] == [0, 0]
+
+
+def test_text_is_a_program_where_nothing_else_is_and_debug_information_is_ignored() -> None:
+    obj = load(OBJECTS / "text_only.o")
+    assert list(obj.programs) == ["first", "second"]
+    assert [len(program) for program in obj.programs.values()] == [2, 2]
+
+
+def test_a_section_without_symbols_is_one_program_of_its_name() -> None:
+    data = bytearray(BLOCK_PORT.read_bytes())
+    Header(data).set(".symtab", TYPE, 0x1234, "<I")  # a type nobody knows: no symbols
+    obj = load(data)
+    assert list(obj.programs) == [".classifier"]
+    assert obj.programs[".classifier"].code == load(BLOCK_PORT).programs["block_port"].code
+
+
+def test_calls_work_where_the_names_of_static_functions_were_stripped() -> None:
+    data = bytes_of("subprograms.o")
+    symbols = Header(data).contents(".symtab")
+    for number in (4, 5):  # sum_of_squares and square: no functions any more
+        data[symbols + 24 * number + 4] = 0
+    program = load(data).programs["squares"]
+    assert program.symbols == {0: "squares", 4: ".text+0x18"}
+    calls = [insn.target for insn in program.instructions if insn.row and insn.row.kind is Kind.CALL_LOCAL]
+    assert calls == [4, 11, 11]
+
+
+def test_unknown_names_list_the_programs() -> None:
+    obj = load(OBJECTS / "subprograms.o")
+    with pytest.raises(LoadError, match="no program 'xdp'; there are: 'squares', 'mixed', 'tripled'"):
+        obj.program("xdp")  # a section, but of two programs
+    assert obj.program("tc/ingress").name == "tripled"
+
+
+@pytest.mark.parametrize(
+    ("section", "type_"),
+    [
+        ("xdp", "xdp"),
+        ("xdp/eth0", "xdp"),
+        ("xdp_pass", "xdp"),
+        ("xdp.frags", "xdp"),
+        ("xdp.frags/devmap", "xdp"),
+        ("?xdp", "xdp"),
+        ("tc", "tc"),
+        ("tcx/egress", "tc"),
+        ("classifier/ingress", "tc"),
+        ("socket", "socket_filter"),
+        ("socket1", "socket_filter"),
+        ("cgroup_skb/ingress", "cgroup_skb"),
+        ("cgroup/skb", "cgroup_skb"),
+        ("cgroup/connect4", "cgroup_sock_addr"),
+        ("kprobe/do_sys_open", "kprobe"),
+        ("kretprobe.multi/x*", "kprobe"),
+        ("tp/sched/sched_switch", "tracepoint"),
+        ("raw_tp.w/x", "raw_tracepoint_writable"),
+        ("fentry/x", "tracing"),
+        ("lsm.s/file_open", "lsm"),
+        ("tcp_filter", None),
+        (".classifier", None),
+        (".text", None),
+        ("cgroup", None),
+        ("", None),
+    ],
+)
+def test_types_from_section_names(section: str, type_: str | None) -> None:
+    assert program_type(section) == type_
+
+
+def test_every_row_of_the_section_table_is_found() -> None:
+    assert len(TYPE_OF_SECTION) > 90
+    for name, type_ in TYPE_OF_SECTION.items():
+        assert program_type(name) == type_
+        assert program_type(f"{name}/extra") == type_
+
+
+# What cannot be loaded
+
+
+def test_references_to_maps_are_refused_by_name() -> None:
+    refuse(
+        bytes_of("with_map.o"),
+        "'socket'",
+        "'count', pc ",
+        "symbol 'counters' in section 'maps'",
+        "not supported yet",
+    )
+
+
+def test_calls_of_undefined_functions_are_refused_by_name() -> None:
+    refuse(
+        bytes_of("undefined_function.o"),
+        "'socket'",
+        "'caller', pc 0",
+        "calls symbol 'elsewhere'",
+        "not defined",
+    )
+
+
+def test_an_object_for_another_machine_is_named() -> None:
+    refuse(bytes_of("x86_64.o"), "EM_X86_64, ELF64, little-endian, relocatable", "EM_BPF")
+
+
+@pytest.mark.parametrize(
+    ("position", "value", "words"),
+    [
+        (0, b"\x7fELG", ["not an ELF file", "7f 45 4c 47"]),
+        (4, b"\x01", ["EM_BPF, ELF32"]),
+        (5, b"\x02", ["big-endian"]),
+        (16, b"\x03\x00", ["shared"]),
+        (18, b"\x28\x00", ["EM_ARM"]),
+        (18, b"\xcd\xab", ["machine 43981"]),
+        (0x28, b"\xff\xff\xff\xff\xff\xff\xff\xff", ["section headers is truncated"]),
+        (0x28, bytes(8), ["no section headers"]),
+        (0x3A, b"\x3f\x00", ["section headers of 63 bytes"]),
+        (0x3C, b"\xff\xfe", ["section headers is truncated"]),
+        (0x3E, b"\x77\x00", ["section names are in section 119"]),
+    ],
+)
+def test_damaged_file_headers(position: int, value: bytes, words: list[str]) -> None:
+    data = bytes_of("subprograms.o")
+    data[position : position + len(value)] = value
+    refuse(data, *words)
+
+
+def test_empty_and_truncated_files() -> None:
+    refuse(b"", "it is empty")
+    data = bytes_of("subprograms.o")
+    refuse(data[:10], "truncated ELF header")
+    refuse(data[:50], "truncated ELF header")
+    for size in range(0, len(data), 7):
+        refuse(data[:size])
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "layout", "words"),
+    [
+        ("xdp", SIZE, 1 << 40, "<Q", ["section 'xdp' is truncated"]),
+        ("xdp", OFFSET, (1 << 64) - 8, "<Q", ["section 'xdp' is truncated"]),
+        ("xdp", SIZE, 135, "<Q", ["outside of section 'xdp'"]),
+        ("xdp", SIZE, 139, "<Q", ["section 'xdp'", "no multiple of 8"]),
+        ("xdp", FLAGS, 0x806, "<Q", ["'xdp' is compressed"]),
+        (".symtab", SIZE, 1 << 20, "<Q", ["section '.symtab' is truncated"]),
+        (".symtab", ENTRY_SIZE, 0, "<Q", ["'.symtab' is no table of 24-byte entries"]),
+        (".symtab", LINK, 99, "<I", ["names in section 99"]),
+        (".relxdp", ENTRY_SIZE, 1, "<Q", ["'.relxdp' is no table of 16-byte entries"]),
+        (".relxdp", LINK, 3, "<I", ["section 3 is no symbol table"]),
+        (".relxdp", TYPE, 4, "<I", ["relocations with addends"]),
+        (".reltc/ingress", INFO, 3, "<I", ["two sections of relocations"]),
+    ],
+)
+def test_damaged_section_headers(section: str, field: int, value: int, layout: str, words: list[str]) -> None:
+    data = bytes_of("subprograms.o")
+    Header(data).set(section, field, value, layout)
+    refuse(data, *words)
+
+
+SYMBOL_OF_MIXED = 24 * 8
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "layout", "words"),
+    [
+        (0, 0xFFFFFF, "<I", ["name of symbol 8 is outside"]),
+        (6, 0x70, "<H", ["symbol 'mixed' is in section 112"]),
+        (8, 1 << 40, "<Q", ["symbol 'mixed' is outside of section 'xdp'"]),
+        (8, 0x30, "<Q", ["functions 'squares' and 'mixed' overlap"]),
+        (16, 81, "<Q", ["symbol 'mixed' is outside of section 'xdp'"]),
+        (16, 12, "<Q", ["function 'mixed' has 12 bytes"]),
+        (16, 8, "<Q", []),
+    ],
+)
+def test_damaged_symbols(field: int, value: int, layout: str, words: list[str]) -> None:
+    data = bytes_of("subprograms.o")
+    struct.pack_into(layout, data, Header(data).contents(".symtab") + SYMBOL_OF_MIXED + field, value)
+    if words:
+        refuse(data, *words)
+    else:
+        assert len(load(data).programs["mixed"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "layout", "words"),
+    [
+        (0, 0x29, "<Q", ["relocation at 0x29 is at no instruction of section 'xdp'"]),
+        (0, 1 << 40, "<Q", ["is at no instruction"]),
+        (0, 0x30, "<Q", ["pc 3", "does not fit EXIT"]),
+        (8, 10, "<I", ["pc 2", "calls symbol '', which is not defined"]),
+        (8, 1, "<I", ["R_BPF_64_64", "does not fit CALL_LOCAL"]),
+        (8, 3, "<I", ["R_BPF_64_ABS32", "not supported"]),
+        (8, 77, "<I", ["type 77", "not supported"]),
+        (12, 1000, "<I", ["against symbol 1000, there are 10"]),
+    ],
+)
+def test_damaged_relocations(field: int, value: int, layout: str, words: list[str]) -> None:
+    data = bytes_of("subprograms.o")
+    entry = Header(data).contents(".relxdp")
+    if (field, value) == (8, 10):
+        struct.pack_into("<I", data, entry + 12, 0)
+    struct.pack_into(layout, data, entry + field, value)
+    refuse(data, *words)
+
+
+def test_calls_outside_of_the_section_are_refused() -> None:
+    data = bytes_of("subprograms.o")
+    struct.pack_into("<i", data, Header(data).contents("xdp") + 5 * 8 + 4, 1000)
+    refuse(data, "'squares', pc 2", "calls section '.text' at 0x1f48, which is no instruction of it")
+
+
+def test_jumps_out_of_a_function_are_refused() -> None:
+    data = bytes_of("subprograms.o")
+    struct.pack_into("<BBhi", data, Header(data).contents("xdp") + 3 * 8, 0x05, 0, 6, 0)
+    refuse(data, "'squares', pc 0: jumps to pc 7, outside of the function")
+
+
+def test_a_file_without_programs_is_refused() -> None:
+    data = bytes_of("text_only.o")
+    Header(data).set(".text", FLAGS, 2)
+    refuse(data, "no programs")
+
+
+def test_shared_functions_cannot_multiply_without_limit() -> None:
+    """Each of many programs would copy one large function: a small file, much memory."""
+    from ebpfjit.elf import linker
+
+    data = bytes_of("subprograms.o")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linker, "MAX_OBJECT_SLOTS", 30)
+        refuse(data, "too large")
+        patch.setattr(linker, "MAX_OBJECT_SLOTS", 33 + 6)
+        assert len(load(bytes(data)).programs) == 3
+
+
+def test_the_relocation_table_names_its_types() -> None:
+    assert {number: row.name for number, row in RELOCATION_TYPES.items()} == {
+        1: "R_BPF_64_64",
+        10: "R_BPF_64_32",
+    }
+
+
+# Hostile bytes
+
+
+def mutate(data: bytearray, chance: random.Random) -> bytes:
+    """Return `data` with a few bytes, words or ranges changed, most of them where it hurts."""
+    data = bytearray(data)
+    (table,) = struct.unpack_from("<Q", data, 0x28)
+    for _ in range(chance.choice((1, 1, 1, 2, 3, 8))):
+        start = chance.choice((0, table, table, 64, 0))
+        position = chance.randrange(start, len(data)) if start < len(data) else 0
+        if chance.random() < 0.2:
+            position = chance.randrange(64)
+        match chance.randrange(6):
+            case 0:
+                data[position] ^= 1 << chance.randrange(8)
+            case 1:
+                data[position] = chance.randrange(256)
+            case 2:
+                size = chance.choice((2, 4, 8))
+                value = chance.choice((0, 1, 7, 8, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, len(data), (1 << 64) - 1))
+                data[position : position + size] = (value % (1 << 8 * size)).to_bytes(size, "little")
+            case 3:
+                other = chance.randrange(len(data))
+                data[position : position + 8] = data[other : other + 8]
+            case 4:
+                del data[chance.randrange(len(data)) :]
+            case 5:
+                data[position:position] = bytes(chance.randrange(1, 9))
+        if len(data) < 64:
+            break
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", ["subprograms.o", "text_only.o", "function_pointer.o", "block_port.o"])
+def test_mutated_objects_load_or_raise_load_error(name: str) -> None:
+    original = bytearray(BLOCK_PORT.read_bytes()) if name == "block_port.o" else bytes_of(name)
+    chance = random.Random(20240601)
+    loaded = 0
+    for _ in range(1500):
+        mutated = mutate(original, chance)
+        began = time.perf_counter()
+        try:
+            loaded += isinstance(load(mutated), Object)
+        except LoadError as error:
+            if not str(error).startswith("<bytes>: "):
+                raise
+        assert time.perf_counter() - began < 2, mutated.hex()
+    assert 0 < loaded < 1500
+
+
+def test_time_is_bounded_by_the_size_of_the_file() -> None:
+    """Thousands of section headers that all claim the whole file as their instructions."""
+    count = 4000
+    names = b"\0.text\0"
+    size = 64 + 8 + 64 * count
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 1, 247, 1, 0, 0, 72, 0, 64, 0, 0, 64, count, 0
+    )
+    entry = struct.pack("<IIQQQQIIQQ", 1, 1, 6, 0, 64, size // 8 * 8 - 64, 0, 0, 8, 0)
+    first = struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, 64, 8, 0, 0, 1, 0)
+    began = time.perf_counter()
+    refuse(header + names.ljust(8, b"\0") + first + entry * (count - 1), "overlaps")
+    assert time.perf_counter() - began < 10
+
+
+@pytest.mark.parametrize(("data", "value"), [(b"\x01\x05", 10), (b"\x00\x05", 15)])
+@pytest.mark.parametrize("engine", ["interpreter", "jit"])
+def test_an_indirect_call_of_an_old_clang(engine: str, data: bytes, value: int) -> None:
+    """clang 14 puts callx's register into imm; the loader puts it where the table has it."""
+    program = load(OBJECTS / "indirect_call.o").program("choose")
+    assert [insn.dst_reg for insn in program.instructions if insn.opcode == 0x8D] == [2]
+    assert Program(program.code, symbols=program.symbols).run(data, engine=engine).return_value == value
