@@ -56,11 +56,15 @@ class State:
         self.pc = pc
 
     def charge(self) -> None:
-        """Pay for the basic block that starts here, if one does."""
+        """Pay for the basic block that starts here, if one does.
+
+        The budget is looked at in some blocks only (`Verified.tested`); in between it may go
+        below zero.
+        """
         size = self.verified.blocks.get(self.pc)
         if size is None or self.budget is None:
             return
-        if self.budget < size:
+        if self.budget < size and self.pc in self.verified.tested:
             raise faults.budget_exhausted(self.pc, self.execution.limit)
         self.budget -= size
 

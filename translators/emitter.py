@@ -56,9 +56,10 @@ class Jump:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A place that jumps name."""
+    """A place that jumps name, at an address that is a multiple of `alignment`."""
 
     name: str
+    alignment: int = 1
 
     @property
     def text(self) -> str:
@@ -115,9 +116,9 @@ class Emitter:
         self._labels += 1
         return f".{hint}{self._labels}"
 
-    def label(self, name: str) -> None:
+    def label(self, name: str, alignment: int = 1) -> None:
         """Put a label here."""
-        self._here.append(Label(name))
+        self._here.append(Label(name, alignment))
 
     def jump(self, mnemonic: str, label: str) -> None:
         """Emit a jump or a call to a label."""

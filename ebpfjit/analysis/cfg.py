@@ -64,3 +64,30 @@ def block_sizes(program: Program) -> dict[int, int]:
             sizes[current] = 0
         sizes[current] += 1
     return sizes
+
+
+def loop_headers(program: Program) -> frozenset[int]:
+    """Return the targets of backward jumps: every cycle inside a function goes through one."""
+    return frozenset(
+        insn.target
+        for insn in program.instructions
+        if insn.target is not None and insn.target <= insn.pc and is_inside(program, insn.target)
+    )
+
+
+def tested_blocks(program: Program, blocks: dict[int, int]) -> frozenset[int]:
+    """Return the basic blocks at whose start an instruction limit is looked at.
+
+    Those where a loop comes round, where a function starts, where something outside is called,
+    and where a function ends: so nothing goes on for ever, nothing outside sees more than the
+    limit allows, and a program that takes more than its limit never ends as if it had not.
+    """
+    outward = (Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.EXIT, Kind.PACKET_LOAD)
+    tested = set(loop_headers(program)) | set(program.functions)
+    current = 0
+    for insn in program.instructions:
+        if insn.pc in blocks:
+            current = insn.pc
+        if insn.row is not None and insn.row.kind in outward:
+            tested.add(current)
+    return frozenset(tested)

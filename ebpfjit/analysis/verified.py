@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from ebpfjit.analysis.cfg import block_sizes, illegal_reason
+from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, tested_blocks
 from ebpfjit.errors import LoadError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
@@ -34,6 +34,16 @@ class Verified:
     def blocks(self) -> dict[int, int]:
         """The slot where each basic block starts, and the number of its instructions."""
         return block_sizes(self.program)
+
+    @cached_property
+    def tested(self) -> frozenset[int]:
+        """The basic blocks at whose start an instruction limit is looked at."""
+        return tested_blocks(self.program, self.blocks)
+
+    @cached_property
+    def loop_headers(self) -> frozenset[int]:
+        """The slots that backward jumps go to."""
+        return loop_headers(self.program)
 
     @cached_property
     def illegal(self) -> dict[int, str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
-from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH
+from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
 from ebpfjit.analysis.facts import Access, Facts, analyse
 from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import Verified
@@ -14,6 +15,7 @@ from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS, SLICE
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Piece
+from ebpfjit.translators.x86_64.pairs import Pair
 from ebpfjit.translators.x86_64.target import (
     Check,
     Context,
@@ -29,6 +31,7 @@ from ebpfjit.translators.x86_64.target import (
     slow_label,
 )
 
+LOOP_ALIGNMENT = 16
 REGIONS = {Origin.STACK: "stack", Origin.ARGUMENT: "argument", Origin.PACKET: "packet"}
 
 
@@ -72,23 +75,50 @@ def translate(
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
+    pairs = _pairs(verified)
     for instruction in program.instructions:
         pc = instruction.pc
         cx.begin(pc)
-        cx.label(pc_label(pc))
+        cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
+        if pc - 1 in pairs:
+            continue  # the conditional jump before it did its work
         cx.start(instruction)
         if pc in verified.blocks:
-            emit_charge(cx, verified.blocks[pc])
-        _instruction(cx, verified, instruction)
+            emit_charge(cx, verified.blocks[pc], tested=pc in verified.tested)
+        _instruction(cx, verified, instruction, pairs)
     emit_end_of_program(cx, len(program))
-    _slow_copies(cx, verified)
+    _slow_copies(cx, verified, pairs)
     x86_64.host.emit_host_calls(cx)
     emit_shared(cx)
     notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
     return Listing(verified, (*cx.pieces, *cx.cold), tuple(cx.limits), notes)
 
 
-def _instruction(cx: Context, verified: Verified, instruction: Instruction) -> None:
+def _pairs(verified: Verified) -> dict[int, Pair]:
+    """Return, by pc, the conditional jumps that are translated with the one instruction they skip.
+
+    Nothing else may jump to that instruction, and where it goes must be in the program.
+    """
+    program = verified.program
+    targets = {insn.target for insn in program.instructions} | set(program.functions)
+    found: dict[int, Pair] = {}
+    for insn, second in pairwise(program.instructions):
+        row = insn.row
+        if row is None or insn.target != insn.pc + 2 or second.slots != 1 or second.pc in targets:
+            continue
+        if {insn.pc, second.pc} & verified.illegal.keys() or not is_inside(program, insn.pc + 2):
+            continue
+        if second.target is not None and not is_inside(program, second.target):
+            continue
+        pair = x86_64.pairs.pair_of(row, second.row)
+        if pair is not None and insn.pc - 1 not in found:
+            found[insn.pc] = pair
+    return found
+
+
+def _instruction(
+    cx: Context, verified: Verified, instruction: Instruction, pairs: Mapping[int, Pair]
+) -> None:
     """Translate one instruction; what no engine can run becomes a fault."""
     row = instruction.row
     if row is None or instruction.pc in verified.illegal:
@@ -99,10 +129,16 @@ def _instruction(cx: Context, verified: Verified, instruction: Instruction) -> N
         translator = registry.translator_of(target, row)
     except KeyError:
         raise TranslationError(f"pc {instruction.pc}: {target} does not translate {row.operation}") from None
-    translator(instruction, cx)
+    pair = pairs.get(instruction.pc)
+    if pair is None:
+        translator(instruction, cx)
+        return
+    second = verified.program.slots[instruction.pc + 1]
+    assert second is not None  # a pair is two instructions of one slot
+    pair(cx, instruction, second, translator)
 
 
-def _slow_copies(cx: Context, verified: Verified) -> None:
+def _slow_copies(cx: Context, verified: Verified, pairs: Mapping[int, Pair]) -> None:
     """Translate the rest of each block that has a merged check once more, checking one by one.
 
     The fast code comes here, at the merged check's instruction, where that check fails.
@@ -121,13 +157,13 @@ def _slow_copies(cx: Context, verified: Verified) -> None:
             cx.begin(pc)
             cx.label(slow_label(pc))
             cx.start(instruction)
-            _instruction(cx, verified, instruction)
+            _instruction(cx, verified, instruction, pairs)
             pc = instruction.next_pc
             if pc in verified.blocks or pc >= len(slots):
                 break
         done = pc
         if instruction.row is None or instruction.row.kind not in NEVER_FALLS_THROUGH:
-            cx.jump("jmp", pc_label(pc))
+            cx.jump("jmp", pc_label(pc + 1 if instruction.pc in pairs else pc))
 
 
 def _plan(facts: Facts, *, checked: bool) -> Plan:

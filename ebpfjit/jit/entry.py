@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from ebpfjit.analysis.verified import Verified
+from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError, JitUnavailable
 from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import stencils_for
@@ -103,7 +104,7 @@ class _Run:
         self.follow_stack()
         self.space.before_access = self.space.after_grant = None
         if self.execution.limit is not None:
-            self.execution.budget_left = self.word("budget") + self.word("later")
+            self.execution.budget_left = W64.signed(self.word("budget")) + self.word("later")
 
 
 @dataclass(frozen=True)
@@ -149,14 +150,14 @@ class Compiled:
             return faults.illegal_instruction(pc, self.verified.illegal.get(pc, fell_off))
         instruction = program.slots[pc]
         assert instruction is not None  # code belongs to slots where instructions start
-        row = instruction.row
-        assert row is not None  # what no row matches is "illegal"
         match kind:
-            case "memory":
+            case "memory" | "alignment":
+                row = instruction.row
+                assert row is not None  # an access is a known instruction
+                if kind == "alignment":
+                    return faults.alignment_fault(pc, address, row.size)
                 access = faults.access_of(row)
                 return faults.memory_fault(pc, address, row.size, access, run.space.regions)
-            case "alignment":
-                return faults.alignment_fault(pc, address, row.size)
             case "target":
                 return faults.bad_target(instruction, len(program))
             case "function":

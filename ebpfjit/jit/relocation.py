@@ -16,7 +16,7 @@ from itertools import accumulate
 from ebpfjit.errors import TranslationError
 from ebpfjit.jit.assembler import Key, Stencil, key_of
 from ebpfjit.jit.compiler import Listing
-from ebpfjit.translators.emitter import Jump, Label, Line
+from ebpfjit.translators.emitter import Item, Jump, Label, Line
 
 #  x86-64 condition codes (Intel SDM, volume 2, appendix B): jcc rel8 is 70+cc, rel32 is 0f 80+cc
 CONDITION_CODES = {
@@ -29,6 +29,14 @@ SHORT_FORMS: dict[str, bytes] = {"jmp": b"\xeb"} | {
 LONG_FORMS: dict[str, bytes] = {"jmp": b"\xe9", "call": b"\xe8"} | {
     name: bytes([0x0F, 0x80 + code]) for name, code in CONDITION_CODES.items()
 }
+#  the recommended sequences of 0 to 9 bytes (Intel SDM, volume 2, NOP); keystone gets some wrong
+NOPS = tuple(
+    bytes.fromhex(code)
+    for code in (
+        "", "90", "6690", "0f1f00", "0f1f4000", "0f1f440000", "660f1f440000", "0f1f8000000000",
+        "0f1f840000000000", "660f1f840000000000",
+    )
+)  # fmt: skip
 FULL_ROUNDS = 16
 SLOT_SIZE = 8
 
@@ -63,7 +71,8 @@ def layout(listing: Listing, stencils: Mapping[Key, Stencil]) -> Image:
     sizes, jumps = _first_sizes(items, stencils)
     labels = {item.name: index for index, item in enumerate(items) if isinstance(item, Label)}
     targets = [_target(items[index], labels) for index in jumps]
-    offsets = _grow(items, sizes, jumps, targets)
+    _grow(items, sizes, jumps, targets)
+    offsets = _align(items, sizes)
     end = offsets[-1]
     pool = -(-end // SLOT_SIZE) * SLOT_SIZE
     symbols = dict.fromkeys(i.symbol for i in items if isinstance(i, Line) and i.symbol is not None)
@@ -74,7 +83,7 @@ def layout(listing: Listing, stencils: Mapping[Key, Stencil]) -> Image:
         if isinstance(item, Jump)
         else _fill(item, stencils[key_of(item)], slots, offsets[index])
         if isinstance(item, Line)
-        else b""
+        else _padding(offsets[index + 1] - offsets[index])
         for index, item in enumerate(items)
     ]
     code = b"".join(chunks).ljust(pool, b"\xcc") + bytes(SLOT_SIZE * len(slots))
@@ -82,9 +91,7 @@ def layout(listing: Listing, stencils: Mapping[Key, Stencil]) -> Image:
     return Image(code, offsets[labels["entry"]], slots, starts, owners, tuple(offsets))
 
 
-def _first_sizes(
-    items: list[Line | Jump | Label], stencils: Mapping[Key, Stencil]
-) -> tuple[list[int], list[int]]:
+def _first_sizes(items: list[Item], stencils: Mapping[Key, Stencil]) -> tuple[list[int], list[int]]:
     """Return the size of each item with every jump short, and the indices of the jumps."""
     sizes: list[int] = []
     jumps: list[int] = []
@@ -96,30 +103,29 @@ def _first_sizes(
             short = SHORT_FORMS.get(item.mnemonic)
             sizes.append(len(short) + 1 if short else len(LONG_FORMS[item.mnemonic]) + 4)
         else:
-            sizes.append(0)
+            sizes.append(item.alignment - 1)  # the most it can take
     return sizes, jumps
 
 
-def _target(item: Line | Jump | Label, labels: Mapping[str, int]) -> int:
+def _target(item: Item, labels: Mapping[str, int]) -> int:
     assert isinstance(item, Jump)  # the caller picked the jumps
     try:
-        return labels[item.label]
+        return labels[item.label] + 1  # behind the label's padding
     except KeyError:
         raise TranslationError(f"{item.text}: there is no such label") from None
 
 
-def _grow(
-    items: list[Line | Jump | Label], sizes: list[int], jumps: list[int], targets: list[int]
-) -> list[int]:
-    """Make long every jump that does not reach, until all do; return the items' offsets.
+def _grow(items: list[Item], sizes: list[int], jumps: list[int], targets: list[int]) -> None:
+    """Make long every jump that does not reach, in `sizes`, until all do.
 
     Growing one jump can only move targets away, so nothing ever shrinks and it ends. After a
-    number of rounds all that are left grow at once, which keeps the worst case linear.
+    number of rounds all that are left grow at once, which keeps the worst case linear. Aligned
+    labels count with the most that they can take, so that what reaches here reaches in the end.
     """
     short = [
         (index, target)
         for index, target in zip(jumps, targets, strict=True)
-        if (mnemonic := getattr(items[index], "mnemonic", "")) in SHORT_FORMS and mnemonic
+        if _mnemonic(items[index]) in SHORT_FORMS
     ]
     for round_ in range(FULL_ROUNDS + 1):
         offsets = list(accumulate(sizes, initial=0))
@@ -128,11 +134,33 @@ def _grow(
             if round_ < FULL_ROUNDS and -128 <= offsets[target] - offsets[index + 1] <= 127:
                 kept.append((index, target))
             else:
-                sizes[index] = len(LONG_FORMS[getattr(items[index], "mnemonic", "")]) + 4
+                sizes[index] = len(LONG_FORMS[_mnemonic(items[index])]) + 4
         if len(kept) == len(short):
-            break
+            return
         short = kept
-    return list(accumulate(sizes, initial=0))
+
+
+def _mnemonic(item: Item) -> str:
+    assert isinstance(item, Jump)  # the caller picked the jumps
+    return item.mnemonic
+
+
+def _align(items: list[Item], sizes: list[int]) -> list[int]:
+    """Return where each item starts, and the end; aligned labels take just what they need."""
+    offsets = [0]
+    here = 0
+    for item, size in zip(items, sizes, strict=True):
+        if isinstance(item, Label):
+            size = -here % item.alignment
+        here += size
+        offsets.append(here)
+    return offsets
+
+
+def _padding(size: int) -> bytes:
+    """Return `size` bytes that do nothing."""
+    longest = len(NOPS) - 1
+    return NOPS[longest] * (size // longest) + NOPS[size % longest] if size else b""
 
 
 def _encode_jump(item: Jump, size: int, distance: int) -> bytes:

@@ -200,12 +200,15 @@ def lines() -> tuple[Line, ...]:
 def complaints(program: Compiled) -> Iterator[str]:
     """Yield what capstone reads otherwise than the listing has it."""
     image, items = program.image, items_of(program)
-    places = {item.name: image.spans[index] for index, item in enumerate(items) if isinstance(item, Label)}
+    # A label is behind the padding that aligns it.
+    places = {
+        item.name: image.spans[index + 1] for index, item in enumerate(items) if isinstance(item, Label)
+    }
     for index, item in enumerate(items):
         start, end = image.spans[index], image.spans[index + 1]
         code = image.code[start:end]
         if isinstance(item, Label):
-            wanted, got = b"", code
+            wanted, got = "nop" if code else "", " ".join(sorted(mnemonics(code)))
         elif isinstance(item, Jump):
             wanted, got = f"{item.mnemonic} {places[item.label]}", jump_as_read(code, start)
         else:
@@ -215,6 +218,12 @@ def complaints(program: Compiled) -> Iterator[str]:
             wanted, got = canonical(text), as_read(code)
         if wanted != got:
             yield f"{item.text!r} became {code.hex()}, which is {got!r}, not {wanted!r}"
+
+
+def mnemonics(code: bytes) -> set[str]:
+    found = list(DECODER.disasm(code, 0))
+    assert sum(insn.size for insn in found) == len(code), code.hex()
+    return {insn.mnemonic for insn in found}
 
 
 @cache

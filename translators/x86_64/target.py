@@ -95,6 +95,11 @@ FAULTS = (
     "raised",  # the host has an exception pending
 )
 
+INVERSE = {
+    "je": "jne", "jne": "je", "ja": "jbe", "jbe": "ja", "jae": "jb", "jb": "jae",
+    "jg": "jle", "jle": "jg", "jge": "jl", "jl": "jge",
+}  # fmt: skip
+
 POINTER = {1: "byte ptr", 2: "word ptr", 4: "dword ptr", 8: "qword ptr"}
 
 
@@ -191,6 +196,7 @@ class Context(Emitter):
         self.checks = plan.checks
         self.settings = settings
         self.used: set[str] = set()
+        self.turned_to: int | None = None
         self.limits: dict[Limit, int] = {}
         self.has_may_goto = any(
             insn.row is not None and insn.row.operation == "MAY_GOTO" for insn in program.instructions
@@ -291,7 +297,12 @@ class Context(Emitter):
         self.jump("call", f"fault_{kind}")
 
     def goto(self, mnemonic: str, target: int) -> None:
-        """Emit a jump to the instruction at slot `target`, or to a fault where there is none."""
+        """Emit a jump to the instruction at slot `target`, or to a fault where there is none.
+
+        Within a pair that `turned_to` announces, the jump goes there where the condition fails.
+        """
+        if self.turned_to is not None:
+            mnemonic, target = INVERSE[mnemonic], self.turned_to
         if 0 <= target < len(self.program.slots) and self.program.slots[target] is not None:
             self.jump(mnemonic, pc_label(target))
         else:
@@ -441,15 +452,17 @@ def _emit_fault(cx: Context, kind: str) -> None:
     cx.jump("jmp", "leave")
 
 
-def emit_charge(cx: Context, instructions: int) -> None:
+def emit_charge(cx: Context, instructions: int, *, tested: bool) -> None:
     """Emit the payment for the basic block that starts at the current pc.
 
-    sub r9, n;  jb broke        broke:  add r9, n;  call slice;  jmp (here, again)
+    sub r9, n;  jl broke        broke:  add r9, n;  call slice;  jmp (here, again)
     """
     pc = cx.insn.pc
-    broke = f".broke_{pc}"
     cx.emit("sub r9, $imm", imm=instructions)
-    cx.jump("jb", broke)
+    if not tested:
+        return
+    broke = f".broke_{pc}"
+    cx.jump("jl", broke)
     with cx.out_of_line(broke):
         cx.emit("add r9, $imm", imm=instructions)
         cx.jump("call", "slice")

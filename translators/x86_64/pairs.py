@@ -1,0 +1,70 @@
+"""Two instructions translated as one: a conditional jump and the single instruction it jumps over.
+
+The second is a basic block of its own, which costs one instruction where it runs. That is still
+counted exactly: with lea, which leaves the flags alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.program import Instruction
+from ebpfjit.translators.registry import Translator
+from ebpfjit.translators.x86_64.jump import CONDITIONS
+from ebpfjit.translators.x86_64.target import INVERSE, Context, register
+
+Pair = Callable[[Context, Instruction, Instruction, Translator], None]
+
+
+def pair_of(branch: Row, second: Row | None) -> Pair | None:
+    """Return how a conditional jump over `second` is translated with it, None for one by one."""
+    if branch.kind is not Kind.BRANCH or second is None:
+        return None
+    if second.kind is Kind.JUMP:
+        return turn
+    return select if second.meaning == "MOV" else None
+
+
+def turn(cx: Context, branch: Instruction, second: Instruction, translator: Translator) -> None:
+    """Jump where the condition fails, instead of jumping over a jump.
+
+    jcc over;  jmp back;  over:       lea r9, [r9-1];  cmp ...;  jncc back;  lea r9, [r9+1]
+    """
+    assert second.target is not None  # the caller saw that it is a jump
+    cx.emit("lea r9, [r9-1]")
+    cx.turned_to = second.target
+    translator(branch, cx)
+    cx.turned_to = None
+    cx.emit("lea r9, [r9+1]")
+
+
+def select(cx: Context, branch: Instruction, second: Instruction, translator: Translator) -> None:
+    """Move where the condition fails, instead of jumping over a move.
+
+    cmp ...;  jcc over;  mov dst, src;  over:
+        mov r11, src;  lea r10, [r9-1];  cmp ...;  cmovncc dst, r11;  cmovncc r9, r10
+    """
+    row = second.row
+    assert row is not None  # the caller saw that it is a move
+    bits = row.width.bits
+    if row.uses_src:
+        cx.emit(f"mov {({64: 'r11', 32: 'r11d'})[bits]}, {register(second.src_reg, bits)}")
+    else:
+        cx.start(second)
+        cx.emit_constant("mov r11, $imm", second.imm if bits == 64 else second.imm & 0xFFFFFFFF, (32, 64))
+        cx.start(branch)
+    mnemonic = _compare(cx, branch)
+    condition = INVERSE[mnemonic].removeprefix("j")
+    cx.emit("lea r10, [r9-1]")
+    cx.emit(f"cmov{condition} {register(second.dst_reg)}, r11")
+    cx.emit(f"cmov{condition} r9, r10")
+
+
+def _compare(cx: Context, branch: Instruction) -> str:
+    """Set the flags for a conditional jump; return the jump that takes it."""
+    if cx.row.meaning == "JSET":
+        cx.emit_constant(f"test {cx.dst}, {cx.operand}", cx.imm, (32,))
+        return "jne"
+    cx.emit_constant(f"cmp {cx.dst}, {cx.operand}", cx.imm)
+    return CONDITIONS[cx.row.meaning]
