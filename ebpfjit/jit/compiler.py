@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
 from ebpfjit.analysis.facts import Access, Facts, analyse
+from ebpfjit.analysis.liveness import live_after
 from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
@@ -15,6 +16,7 @@ from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS, SLICE
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Piece
+from ebpfjit.translators.x86_64.fusions import Fusion
 from ebpfjit.translators.x86_64.pairs import Pair
 from ebpfjit.translators.x86_64.target import (
     Check,
@@ -75,23 +77,63 @@ def translate(
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
-    pairs = _pairs(verified)
+    shortcuts = _shortcuts(verified, harden=settings.harden)
     for instruction in program.instructions:
         pc = instruction.pc
         cx.begin(pc)
         cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
-        if pc - 1 in pairs:
+        if pc - 1 in shortcuts.pairs:
             continue  # the conditional jump before it did its work
         cx.start(instruction)
         if pc in verified.blocks:
             emit_charge(cx, verified.blocks[pc], tested=pc in verified.tested)
-        _instruction(cx, verified, instruction, pairs)
+        _instruction(cx, verified, instruction, shortcuts)
     emit_end_of_program(cx, len(program))
-    _slow_copies(cx, verified, pairs)
+    _slow_copies(cx, verified, shortcuts)
     x86_64.host.emit_host_calls(cx)
     emit_shared(cx)
     notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
     return Listing(verified, (*cx.pieces, *cx.cold), tuple(cx.limits), notes)
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """Where several instructions are translated together, by the pc of the first.
+
+    `done` are the slots that a fusion before them has translated.
+    """
+
+    pairs: Mapping[int, Pair]
+    fusions: Mapping[int, Fusion]
+    done: frozenset[int]
+
+
+def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
+    """Find them; hardened code has none but pairs, as fusions carry numbers that the program chose."""
+    pairs = _pairs(verified)
+    fusions: dict[int, Fusion] = {}
+    done: set[int] = set()
+    if harden:
+        return Shortcuts(pairs, fusions, frozenset())
+    program = verified.program
+    live = live_after(program, verified.blocks)
+    instructions = program.instructions
+    skipped = {pc + 1 for pc in pairs}
+    index = 0
+    while index < len(instructions):
+        window = [instructions[index]]
+        for insn in instructions[index + 1 : index + x86_64.fusions.LONGEST]:
+            if insn.pc in verified.blocks:
+                break
+            window.append(insn)
+        fusion = None
+        if window[0].pc not in skipped and not {insn.pc for insn in window} & verified.illegal.keys():
+            fusion = x86_64.fusions.fuse(window, [live[insn.pc] for insn in window])
+        if fusion is not None:
+            fusions[window[0].pc] = fusion
+            done.update(insn.pc for insn in window[1 : fusion.count])
+        index += fusion.count if fusion is not None else 1
+    return Shortcuts(pairs, fusions, frozenset(done))
 
 
 def _pairs(verified: Verified) -> dict[int, Pair]:
@@ -116,20 +158,24 @@ def _pairs(verified: Verified) -> dict[int, Pair]:
     return found
 
 
-def _instruction(
-    cx: Context, verified: Verified, instruction: Instruction, pairs: Mapping[int, Pair]
-) -> None:
+def _instruction(cx: Context, verified: Verified, instruction: Instruction, shortcuts: Shortcuts) -> None:
     """Translate one instruction; what no engine can run becomes a fault."""
     row = instruction.row
     if row is None or instruction.pc in verified.illegal:
         cx.raise_fault("illegal")
+        return
+    if instruction.pc in shortcuts.done:
+        return
+    fusion = shortcuts.fusions.get(instruction.pc)
+    if fusion is not None:
+        fusion.emit(cx)
         return
     target = x86_64.target.NAME
     try:
         translator = registry.translator_of(target, row)
     except KeyError:
         raise TranslationError(f"pc {instruction.pc}: {target} does not translate {row.operation}") from None
-    pair = pairs.get(instruction.pc)
+    pair = shortcuts.pairs.get(instruction.pc)
     if pair is None:
         translator(instruction, cx)
         return
@@ -138,7 +184,7 @@ def _instruction(
     pair(cx, instruction, second, translator)
 
 
-def _slow_copies(cx: Context, verified: Verified, pairs: Mapping[int, Pair]) -> None:
+def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts) -> None:
     """Translate the rest of each block that has a merged check once more, checking one by one.
 
     The fast code comes here, at the merged check's instruction, where that check fails.
@@ -157,13 +203,13 @@ def _slow_copies(cx: Context, verified: Verified, pairs: Mapping[int, Pair]) -> 
             cx.begin(pc)
             cx.label(slow_label(pc))
             cx.start(instruction)
-            _instruction(cx, verified, instruction, pairs)
+            _instruction(cx, verified, instruction, shortcuts)
             pc = instruction.next_pc
             if pc in verified.blocks or pc >= len(slots):
                 break
         done = pc
         if instruction.row is None or instruction.row.kind not in NEVER_FALLS_THROUGH:
-            cx.jump("jmp", pc_label(pc + 1 if instruction.pc in pairs else pc))
+            cx.jump("jmp", pc_label(pc + 1 if instruction.pc in shortcuts.pairs else pc))
 
 
 def _plan(facts: Facts, *, checked: bool) -> Plan:

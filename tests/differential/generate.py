@@ -61,6 +61,13 @@ def add(dst: int, imm: int) -> bytes:
     return Instruction(0, BY_NAME["ADD64_K"].opcode, dst, 0, 0, imm).encode()
 
 
+def plain(name: str, dst: int = 0, src: int = 0, offset: int = 0, imm: int = 0) -> bytes:
+    """An instruction of the row called `name`, its fixed fields filled in."""
+    row = BY_NAME[name]
+    fixed = row.offset if isinstance(row.offset, int) and row.offset else offset
+    return Instruction(0, row.opcode, dst, src if row.uses_src else 0, fixed, imm).encode()
+
+
 class Generator:
     """Writes one program."""
 
@@ -137,6 +144,35 @@ class Generator:
         fields = (self._offset(row, base, pc, size), self._imm(row, pc, size), next_imm)
         return Instruction(0, row.opcode, dst, src, *fields).encode()
 
+    def idiom(self) -> bytes:
+        """Some instructions in a row that machine code may do as one: each with its near misses."""
+        a, b, c = (self.rng.choice((0, 2, 3, 4, 5, 7, 8)) for _ in range(3))
+        bits = self.rng.choice((32, 64))
+        up = self.rng.randrange(bits)
+        down = bits - up if self.rng.random() < 0.8 else self.rng.randrange(bits)
+        shifts = [(f"LSH{bits}_K", up), (f"RSH{bits}_K", down % bits)]
+        self.rng.shuffle(shifts)
+        (first, n), (second, m) = shifts
+        move, join = f"MOV{bits}_X", self.rng.choice((f"OR{bits}_X", f"XOR{bits}_X", f"ADD{bits}_X"))
+        k = self.rng.choice((32, 30, 29, 33, 1))
+        sign = self.rng.choice(("RSH64_K", "ARSH64_K"))
+        value = self.rng.choice(EDGES)
+        branch = self.rng.choice([row for row in TABLE if row.kind is Kind.BRANCH])
+        jump = self.instruction(branch, 0, 1000)
+        over = jump[:2] + (1).to_bytes(2, "little") + jump[4:]
+        return self.rng.choice((
+            plain(move, b, a) + plain(first, b, imm=n) + plain(second, a, imm=m) + plain(join, a, b),
+            plain(move, b, a) + plain(first, b, imm=n) + plain(move, c, a) + plain(second, c, imm=m)
+            + plain(join, *self.rng.choice(((c, b), (b, c)))),
+            plain("MOV64_X", b, a) + plain("LSH64_K", b, imm=32) + plain(sign, b, imm=k),
+            plain("LSH64_K", a, imm=32) + plain(sign, a, imm=k),
+            plain("MOV64_X", b, a) + plain("ADD64_X", b, c),
+            plain("MOV64_X", b, a) + plain("ADD64_K", b, imm=value),
+            over + plain(self.rng.choice(("MOV64_X", "MOV32_X")), b, a),
+            over + plain(self.rng.choice(("MOV64_K", "MOV32_K")), b, imm=value),
+            over + plain("JA", offset=self.rng.randrange(3)),
+        ))  # fmt: skip
+
     def prologue(self) -> bytes:
         """Registers to start from: pointers in r6 and r9, edges in the others."""
         code = copy(6, 1) + copy(9, 10)
@@ -170,6 +206,9 @@ class Generator:
                 code += Instruction(0, BY_NAME["CALL_LOCAL"].opcode, 0, 1, 0, function - pc - 1).encode()
                 continue
             if row.kind in RARE and self.rng.random() < 0.6:
+                continue
+            if self.rng.random() < 0.12:
+                code += self.idiom()
                 continue
             if self.rng.random() < 0.003:
                 code += self.rng.randbytes(8)
