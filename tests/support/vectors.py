@@ -11,6 +11,7 @@ A vector is a block of lines:
     reference: 0 mem+4                         what the LDDW at pc 0 resolves to: a number or an address
     frames: 0=64 3=32                          what the stack usage calculator answers, by pc
     loops: 5                                   what may_goto has in each frame
+    read-only: yes                             memory cannot be written (a Python bytes)
     kernel: no, why                            Linux cannot run this one
     | dst  r0                                  a table: each row is a case, columns named as above
     | 1    2                                   are expectations; two blanks or more between columns
@@ -28,7 +29,7 @@ from ebpfjit.assembler import assemble
 from support.machines import CHECKED, ENGINES, TESTS, Job
 
 FOLDER = TESTS / "conformance" / "vectors"
-KEYS = ("cite", "mem", "after", "r0", "error", "reference", "frames", "loops", "kernel")
+KEYS = ("cite", "mem", "after", "r0", "error", "reference", "frames", "loops", "read-only", "kernel")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Case:
     references: dict[int, int | tuple[str, int]]
     frames: dict[int, int] | None
     loops: int | None
+    read_only: bool
     kernel: bool
 
     @property
@@ -62,6 +64,7 @@ class Case:
             engines,
             references=self.references,
             frame_sizes=self.frames,
+            read_only=self.read_only,
             **loops,
         )
 
@@ -146,6 +149,7 @@ def case(title: str, asm: str, fields: dict[str, str], row: dict[str, str]) -> C
         if "frames" in known
         else None,
         int(known["loops"]) if "loops" in known else None,
+        known.get("read-only") == "yes",
         not error and not known.get("kernel", "").startswith("no"),
     )
 
