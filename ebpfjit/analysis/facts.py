@@ -27,6 +27,7 @@ from ebpfjit.analysis.values import (
     FRAME,
     FRAME_POINTER,
     LARGEST_OFFSET,
+    MEASURED,
     REFINEMENTS,
     UNKNOWN,
     Bounds,
@@ -70,6 +71,7 @@ class Access:
     proof: str
     origin: Origin
     frame_size: int
+    distance: Bounds | None
     span: Span | None = None
     leader: int | None = None
 
@@ -184,7 +186,7 @@ class Analysis:
         state = _State(registers)
         if pc == 0 and not self.main_is_called:
             argument = _join_symbol(0, 1)
-            registers[1] = Value(argument, 0, Origin.ARGUMENT)
+            registers[1] = Value(argument, 0, Origin.ARGUMENT, (0, 0))
             for register in (0, *range(3, 10)):
                 registers[register] = constant(0)
             if self.argument_size:
@@ -225,7 +227,11 @@ class Analysis:
         proof = self._proof(state, base, insn, row, function, span)
         if merger is not None:
             size = self.frame_sizes[function] if self.frame_is_fixed else 0
-            merger.add(Access(insn.pc, row.size, stores, proof, _likely(base.origin), size), base, span)
+            merger.add(
+                Access(insn.pc, row.size, stores, proof, _likely(base.origin), size, _distance(base, insn)),
+                base,
+                span,
+            )
         if proof != "frame" and base.symbol not in WITHOUT_SPANS:
             known = state.spans.get(base.symbol, NO_SPANS)
             if not proof and len(known) < MOST_SPANS:
@@ -425,6 +431,12 @@ class Analysis:
         return changed
 
 
+def _distance(base: Value, insn: Instruction) -> Bounds | None:
+    if base.origin is not Origin.ARGUMENT or base.bounds is None:
+        return None
+    return base.bounds[0] + insn.offset, base.bounds[1] + insn.offset
+
+
 def _likely(origin: Origin) -> Origin:
     """What to try first for a base of which nothing is known: the argument's memory."""
     return Origin.PACKET if origin is Origin.SCALAR else origin
@@ -449,16 +461,18 @@ def _moved(dst: Value, src: Value, meaning: str) -> Value | None:
     bounds = base.bounds
     if bounds is not None:
         bounds = bounds[0] + by, bounds[1] + by
-        if base.origin is not Origin.STACK and not 0 <= bounds[0] <= bounds[1] <= U64_MASK:
+        if base.origin not in MEASURED and not 0 <= bounds[0] <= bounds[1] <= U64_MASK:
             bounds = ANY
     return Value(base.symbol, offset, base.origin, bounds)
 
 
 def _moved_bounds(pointer: Value, scalar: Value, meaning: str) -> Bounds | None:
-    """Return the bounds of a pointer plus or minus a scalar; of use for the stack only."""
+    """Return the bounds of a pointer plus or minus a scalar."""
     by = scalar.bounds
-    if pointer.origin is not Origin.STACK or pointer.bounds is None or by is None or by[1] > LARGEST_OFFSET:
-        return None if pointer.origin is Origin.STACK else ANY
+    if pointer.origin not in MEASURED:
+        return ANY
+    if pointer.bounds is None or by is None or by[1] > LARGEST_OFFSET:
+        return None
     low, high = by if meaning == "ADD" else (-by[1], -by[0])
     bounds = pointer.bounds[0] + low, pointer.bounds[1] + high
     return bounds if abs(bounds[0]) <= LARGEST_OFFSET and abs(bounds[1]) <= LARGEST_OFFSET else None
@@ -532,11 +546,11 @@ def _joined(old: _State, new: _State, pc: int, joined: set[int], *, widen: bool)
 
 def _hull(a: Value, b: Value, origin: Origin, *, widen: bool) -> Bounds | None:
     if a.bounds is None or b.bounds is None or a.origin is not b.origin:
-        return None if origin is Origin.STACK else ANY
+        return None if origin in MEASURED else ANY
     if a.bounds == b.bounds:
         return a.bounds
     if widen:
-        return None if origin is Origin.STACK else ANY
+        return None if origin in MEASURED else ANY
     return min(a.bounds[0], b.bounds[0]), max(a.bounds[1], b.bounds[1])
 
 

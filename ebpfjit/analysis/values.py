@@ -36,14 +36,17 @@ class Origin(Enum):
     PACKET = "packet"
 
 
+MEASURED = (Origin.STACK, Origin.ARGUMENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """What a register holds: `symbol` + `offset`, modulo 2**64.
 
     `symbol` is CONSTANT for a known number (`offset` is the number), FRAME for r10 of the running
     function, UNKNOWN where two values must not be taken for the same. `bounds` are those of the
-    value itself for a scalar, of its distance from r10 for a pointer into the stack (None: not
-    known), and say nothing of other pointers.
+    value itself for a scalar, and of its distance from r10 or from the argument's start for a
+    pointer that is MEASURED (None: not known); they say nothing of other pointers.
     """
 
     symbol: int

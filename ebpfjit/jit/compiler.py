@@ -230,4 +230,7 @@ def _plan(facts: Facts, *, checked: bool) -> Plan:
 
 
 def _check(access: Access, low: int, high: int, *, stores: bool, merged: bool = False) -> Check:
-    return Check(REGIONS[access.origin], low, high, stores, access.frame_size, merged)
+    behind = 0
+    if access.distance is not None and access.distance[0] + low >= 0:
+        behind = access.distance[1] + high
+    return Check(REGIONS[access.origin], low, high, stores, access.frame_size, behind, merged)

@@ -55,6 +55,8 @@ def emit_check(cx: Context, base: str, insn: Instruction) -> None:
 
     The likely region inline, anything else out of line:
         lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae other
+    A span at a known distance behind the argument's start fits or not, in the whole run:
+        cmp qword ptr [limit], 0;  je other
     A span of the frame is a constant:
         lea r10, [base+offset+frame];  sub r10, rbp;  cmp r10, frame - size;  ja other
     """
@@ -71,6 +73,9 @@ def emit_check(cx: Context, base: str, insn: Instruction) -> None:
         cx.jump("ja", other)
     elif check.region == "stack":
         cx.jump("jmp", other)
+    elif check.behind:
+        cx.emit(f"cmp qword ptr {cx.limit(check.region, check.behind, check.stores)}, 0")
+        cx.jump("je", other)
     else:
         load_address(cx, base, low, "r10")
         cx.emit(f"sub r10, qword ptr {BLOCK[check.region + '_start']}")

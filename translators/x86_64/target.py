@@ -108,8 +108,10 @@ class Check:
     """How an access is checked: the bytes from `low` to `high`, counted from its own address.
 
     `region` is what is tried first: "argument", "packet" or "stack" (the running function's frame,
-    `frame_size` bytes). Where `merged`, the check stands for others too, and where it fails the
-    program goes on in the copy that checks one by one.
+    `frame_size` bytes). `behind` is, where analysis knows, how many bytes behind the start of the
+    argument the span ends at most (it does not start before it), 0 where not. Where `merged`, the
+    check stands for others too, and where it fails the program goes on in the copy that checks one
+    by one.
     """
 
     region: str
@@ -117,6 +119,7 @@ class Check:
     high: int
     stores: bool
     frame_size: int
+    behind: int
     merged: bool = False
 
 
