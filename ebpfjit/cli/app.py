@@ -39,6 +39,7 @@ class Engine(StrEnum):
 
     JIT = "jit"
     INTERPRETER = "interpreter"
+    KERNEL = "kernel"
 
 
 class Dialect(StrEnum):
@@ -74,15 +75,22 @@ def run(
     """Run a program and print r0.
 
     The program gets the packet's address in r1 and its size in r2; with --mbuff-offsets the address
-    and size of a metadata buffer, in which the packet's start and end are stored.
+    and size of a metadata buffer, in which the packet's start and end are stored. On the kernel a
+    program of an object file gets the context of its type.
     """
     if mem is not None and hex_ is not None:
         raise typer.BadParameter("--mem and --hex exclude each other")
     offsets = _offsets(mbuff_offsets)
     data = _packet(mem, hex_)
+    if engine is Engine.KERNEL and (offsets is not None or limit is not None):
+        raise typer.BadParameter("the kernel takes neither --mbuff-offsets nor --limit")
     chosen = _one_program(file, program)
     with _naming(file), _printed(as_json) as output:
-        value = _execute(_machine(chosen, offsets, limit), data, engine)
+        if engine is Engine.KERNEL:
+            result = chosen.run(data, engine="kernel")
+            value, data = result.return_value, bytearray(result.data)
+        else:
+            value = _execute(_machine(chosen, offsets, limit), data, engine)
     if as_json:
         lines = output.getvalue().splitlines()
         _print_json({"return_value": value, "hex": f"{value:#x}", "data": data.hex(), "output": lines})

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ebpfjit import kernel
+
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK_PORT = str(ROOT / "examples" / "block_port.o")
 OBJECTS = ROOT / "tests" / "elf"
@@ -287,3 +289,22 @@ def test_importing_the_package_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert result.stdout == "[]\n"
+
+
+KERNEL = kernel.unavailable_reason()
+
+
+@pytest.mark.skipif(KERNEL is not None, reason=f"the kernel as an engine: {KERNEL}")
+def test_run_on_the_kernel() -> None:
+    text = "ldxb r0, [r1+1]\nstb [r1], 9\nexit\n"
+    printed = output("run", "-", "--hex", "aabb", "--engine", "kernel", "--json", stdin=text)
+    assert json.loads(printed) == {"return_value": 0xBB, "hex": "0xbb", "data": "09bb", "output": []}
+
+
+@pytest.mark.skipif(KERNEL is not None, reason=f"the kernel as an engine: {KERNEL}")
+def test_what_the_kernel_refuses() -> None:
+    assert "Linux verifier" in refused("run", "-", "--engine", "kernel", stdin="ldxb r0, [r9]\nexit\n")
+
+
+def test_the_kernel_takes_no_limit() -> None:
+    assert ebpfjit("run", "-", "--engine", "kernel", "--limit", "5", stdin="exit\n").returncode == 2
