@@ -197,11 +197,14 @@ class Program:
 
         return runner.run(self, data, engine=engine, limit=limit)
 
-    def compile(self) -> JitFunction:
-        """Compile the program into a function of one buffer. See `ebpfjit.runner.compile`."""
+    def compile(self, **options: Any) -> JitFunction:
+        """Compile the program into a function of one buffer.
+
+        `options` are those of `ebpfjit.runner.compile`: helpers, limit, checked, harden.
+        """
         from ebpfjit import runner
 
-        return runner.compile(self)
+        return runner.compile(self, **options)
 
     def __len__(self) -> int:
         """The number of 8-byte slots."""

@@ -137,14 +137,24 @@ def _refuse_context(program: Program) -> None:
 
 
 def compile(
-    program: Program, *, helpers: Mapping[int, HelperFunction] | None = None, limit: int | None = None
+    program: Program,
+    *,
+    helpers: Mapping[int, HelperFunction] | None = None,
+    limit: int | None = None,
+    checked: bool = True,
+    harden: bool = False,
 ) -> JitFunction:
     """Verify a program and compile it into a function of one buffer.
 
-    Raises VerifierError, or JitUnavailable where there is no machine code here.
+    `helpers` maps numbers to functions, `limit` is the instruction limit of each call (positive;
+    None: no limit). `checked=False` leaves out all memory checks: a wrong program can then crash
+    the process. `harden=True` keeps immediates of the program's choosing out of the machine code
+    (two more instructions for each) and puts guard pages around it. Raises VerifierError, or
+    JitUnavailable where there is no machine code here.
     """
     from ebpfjit.jit.entry import compile_program
 
     verifier.check(program)
     table = dict(helpers or {})
-    return JitFunction(compile_program(prepare(program), helpers=table), table, limit)
+    compiled = compile_program(prepare(program), helpers=table, checked=checked, harden=harden)
+    return JitFunction(compiled, table, limit)

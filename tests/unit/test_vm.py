@@ -435,3 +435,12 @@ def test_public_names() -> None:
     assert [name for name in ebpfjit.__all__ if not hasattr(ebpfjit, name)] == []
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         ebpfjit.nonsense  # noqa: B018 - the access is the test
+
+
+def test_options_of_compile() -> None:
+    program = Program.from_bytes(assemble("call 9\nldxb r1, [r10-1]\nadd r0, r1\nadd r0, 0x12345678\nexit"))
+    helpers = {9: lambda *_: 1}
+    assert program.compile(helpers=helpers, harden=True)() == 0x12345679
+    assert program.compile(helpers=helpers, checked=False)() == 0x12345679
+    with pytest.raises(BudgetExhausted):
+        program.compile(helpers=helpers, limit=4)()
