@@ -8,6 +8,7 @@ EbpfVmNoData        ()             r1 = 0                 r2 = 0
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -136,8 +137,9 @@ class _Machine:
         Raises ValueError for memory that is empty or outside of the address space.
         """
         if isinstance(memory, range):
-            if memory.step != 1 or not 0 <= memory.start < memory.stop <= _ADDRESSES:
-                raise ValueError(f"allowed memory is a range of at least one address, not {memory}")
+            inside = memory.step == 1 and 0 <= memory.start < memory.stop <= _ADDRESSES
+            if not inside or memory.stop - memory.start > sys.maxsize:
+                raise ValueError(f"allowed memory is a range of one address to {sys.maxsize}, not {memory}")
             region = Region.of_range("allowed memory", memory.start, memory.stop)
         else:
             region = Region.of_buffer("allowed memory", memory)

@@ -152,6 +152,8 @@ class Analysis:
             row.kind is Kind.CALL_REGISTER or (row.kind is Kind.CALL_LOCAL and insn.target == 0)
             for insn, row in rows
         )
+        if not self.frame_is_fixed:
+            self._expose()
 
     def run(self) -> Facts:
         """Find the fixpoint, then look at each block once more to write down what holds."""
@@ -306,6 +308,10 @@ class Analysis:
                     self._fresh(state, insn, 0)
                 elif row.fetch:
                     self._fresh(state, insn, insn.src_reg)
+            case Kind.EXIT:
+                # What the caller finds in r0 to r5 may outlive the frame, and point into the next.
+                for register in range(6):
+                    self._leave(state, register)
             case Kind.BRANCH:
                 pass  # comparing pointers tells nothing that another run could not tell
             case Kind.PACKET_LOAD:
@@ -415,6 +421,9 @@ class Analysis:
             # Code that two functions share: which frame it runs on is not known here.
             return self._forget(node, pc)
         old = node.state
+        for a, b in zip(old.registers, incoming.registers, strict=True):
+            if (a.origin is Origin.STACK) != (b.origin is Origin.STACK):
+                self._expose()  # it may be a pointer into the frame, and is no longer followed
         joined = _joined(old, incoming, pc, node.joined, widen=node.visits > MOST_VISITS)
         if joined == old:
             return False

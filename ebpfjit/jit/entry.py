@@ -62,7 +62,8 @@ class _Run:
     def _fill(self) -> None:
         execution = self.execution
         stack, packet, argument = execution.stack, execution.packet, execution.argument
-        first = SLICE if execution.limit is None else min(execution.limit, SLICE)
+        limit = _ENDLESS if execution.limit is None else min(execution.limit, _ENDLESS)
+        first = min(limit, SLICE)
         words = {
             "argument_start": argument.start if argument else 0,
             "packet_start": packet.start if packet else 0,
@@ -71,7 +72,7 @@ class _Run:
             "stack_top": stack.top,
             "stack_limit": stack.limit,
             "budget": first,
-            "later": _ENDLESS if execution.limit is None else execution.limit - first,
+            "later": limit - first,
             "frames_left": MAX_FRAMES - 1,
             "argument_1": execution.arguments[0],
             "argument_2": execution.arguments[1],
@@ -104,7 +105,9 @@ class _Run:
         self.follow_stack()
         self.space.before_access = self.space.after_grant = None
         if self.execution.limit is not None:
-            self.execution.budget_left = W64.signed(self.word("budget")) + self.word("later")
+            beyond = max(self.execution.limit - _ENDLESS, 0)  # a run does not live to need it
+            left = W64.signed(self.word("budget")) + self.word("later")
+            self.execution.budget_left = left + beyond
 
 
 @dataclass(frozen=True)

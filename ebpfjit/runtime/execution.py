@@ -15,7 +15,7 @@ HelperFunction = Callable[[int, int, int, int, int], int]
 MAX_LOOPS = 8 * 1024 * 1024
 """How often may_goto falls through in one frame (Linux, BPF_MAX_LOOPS)."""
 
-SLICE = 1 << 24
+SLICE = 1 << 25
 """Instructions between two looks for pending signals: some tens of milliseconds."""
 
 CODE_ADDRESS = 0xEBF0_0000_0000_0000

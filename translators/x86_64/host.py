@@ -12,6 +12,9 @@ from ebpfjit.translators.x86_64.target import BLOCK, Context
 
 CALLER_SAVED = ("rax", "rdi", "rsi", "rdx", "rcx", "r8")
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8")
+# Microseconds without the lock: a thread that waits for it is woken by its release, and would find
+# it taken again if we did not pause.
+NAP = 10
 ARGUMENTS_OFFSET = 1 << 63  # PY_VECTORCALL_ARGUMENTS_OFFSET: the word before the arguments is free
 
 
@@ -44,7 +47,10 @@ def emit_slice(cx: Context) -> None:
     cx.emit("test eax, eax")
     cx.jump("jne", raised)
     _call(cx, "PyEval_SaveThread")
-    cx.emit("mov rdi, rax")
+    cx.emit("mov qword ptr [rsp], rax")
+    cx.emit(f"mov edi, {NAP}")
+    _call(cx, "usleep")
+    cx.emit("mov rdi, qword ptr [rsp]")
     _call(cx, "PyEval_RestoreThread")
     cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
     cx.emit("add rsp, 8")

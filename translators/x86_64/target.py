@@ -44,7 +44,7 @@ HOST_SAVED = ("rbp", "rbx", "r12", "r13", "r14", "r15")
 GUEST_SAVED = ("rbx", "r13", "r14", "r15", "rbp")
 _COLUMN = {64: 0, 32: 1, 16: 2, 8: 3}
 
-# Functions of the host (CPython's C API) that machine code calls, by the block's words.
+# Functions of the host (CPython's C API, and one of the C library) that machine code calls.
 HOST_FUNCTIONS = (
     "PyErr_CheckSignals",
     "PyErr_Occurred",
@@ -54,6 +54,7 @@ HOST_FUNCTIONS = (
     "PyLong_AsUnsignedLongLongMask",
     "PyObject_Vectorcall",
     "Py_DecRef",
+    "usleep",
 )
 
 # The block: 8-byte words at these indices, then one word for each limit that the program uses.
