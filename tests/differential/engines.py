@@ -87,12 +87,18 @@ def outcomes(case: Case, features: frozenset[str] | None = None) -> tuple[Outcom
     return first, _outcome(compiled.run, execution(), memory)
 
 
-def disagreement(case: Case) -> str | None:
-    """What the engines disagree on, as text, or None; every other seed does without BMI2."""
+def compare(case: Case) -> tuple[str, str | None]:
+    """How the interpreter's run ended, and what the engines disagree on, as text, or None.
+
+    Every other seed does without BMI2.
+    """
     try:
         both = outcomes(case, frozenset() if case.seed % 2 else None)
     except EbpfError as error:
-        return f"seed {case.seed}: {type(error).__name__}: {error}\n{case.code.hex()}"
-    if both is None or both[0] == both[1]:
-        return None
-    return f"seed {case.seed}:\ninterpreter {both[0]}\njit {both[1]}\n{case.code.hex()}"
+        return "broken", f"seed {case.seed}: {type(error).__name__}: {error}\n{case.code.hex()}"
+    if both is None:
+        return "refused", None
+    kind = both[0].kind.replace(" ", "_")
+    if both[0] == both[1]:
+        return kind, None
+    return kind, f"seed {case.seed}:\ninterpreter {both[0]}\njit {both[1]}\n{case.code.hex()}"
