@@ -1,0 +1,721 @@
+"""What analysis proves of accesses, and above all what it must not prove.
+
+Each program says for its accesses, by pc, what is to be found out. All of them are run as well, by
+both engines on memory of many sizes, in a child: a proof that does not hold is a fault that is missing.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ebpfjit import Program
+from ebpfjit.analysis.facts import MOST_SPANS, Access, Facts, analyse
+from ebpfjit.analysis.values import Origin
+from ebpfjit.analysis.verified import prepare
+from ebpfjit.assembler import assemble
+
+CHECKOUT = Path(__file__).parents[2]
+R10_IS_R1 = bytes.fromhex("bf1a000000000000")  # what the structural verifier refuses
+CHECKED = ""
+"""No proof: the access is checked, by itself or under the check of another."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program, and the proof that each access (by pc) is to have.
+
+    `promised` is how many bytes the caller promises behind r1, `first` an instruction put before the
+    text, `content` what memory starts with.
+    """
+
+    text: str
+    proofs: dict[int, str]
+    promised: int = 0
+    first: bytes = b""
+    content: bytes = b""
+    frame_sizes: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def code(self) -> bytes:
+        return self.first + assemble(self.text)
+
+
+def facts_of(case: Case) -> Facts:
+    verified = prepare(
+        Program.from_bytes(case.code),
+        lambda _, pc: case.frame_sizes.get(pc, 512) if case.frame_sizes else 512,
+    )
+    return analyse(verified.program, verified.frame_sizes, case.promised)
+
+
+def accesses_of(text: str, promised: int = 0) -> dict[int, Access]:
+    return facts_of(Case(text, {}, promised)).accesses
+
+
+PROVEN = {
+    "the frame, at both ends": Case(
+        "stb [r10-1], 1\nstdw [r10-8], 1\nstb [r10-512], 1\nldxdw r0, [r10-512]\nlock add [r10-8], r0\nexit",
+        dict.fromkeys(range(5), "frame"),
+    ),
+    "copies of r10 at constant offsets": Case(
+        "mov r2, r10\nadd r2, -16\nmov r3, r2\nsub r3, 8\nstdw [r3+16], 1\n"
+        "ldxdw r0, [r2+8]\nldxb r0, [r3]\nexit",
+        dict.fromkeys((4, 5, 6), "frame"),
+    ),
+    "a constant in a register": Case(
+        "mov r3, -8\nmov r2, r10\nadd r2, r3\nstdw [r2], 1\nmov r4, 24\nsub r2, r4\nstdw [r2], 1\nexit",
+        {3: "frame", 6: "frame"},
+    ),
+    "a frame pointer plus a number that is small": Case(
+        "ldxb r3, [r1]\nand r3, 7\nmov r2, r10\nsub r2, 8\nadd r2, r3\nstb [r2], 1\nexit",
+        {0: CHECKED, 5: "frame"},
+    ),
+    "a frame pointer minus a number that is small": Case(
+        "ldxb r3, [r1]\nrsh r3, 4\nlsh r3, 2\nmov r2, r10\nsub r2, 4\nsub r2, r3\nstw [r2], 1\nexit",
+        {0: CHECKED, 6: "frame"},
+    ),
+    "a number that a comparison bounds": Case(
+        "ldxb r3, [r1]\nmov r2, r10\njgt r3, 8, out\nsub r2, 9\nadd r2, r3\nstb [r2], 1\nout: exit",
+        {0: CHECKED, 5: "frame"},
+    ),
+    "a number that a comparison bounds, the other way": Case(
+        "ldxb r3, [r1]\nmov r2, r10\njlt r3, 248, out\nsub r2, 256\nadd r2, r3\nstb [r2], 1\nout: exit",
+        {0: CHECKED, 5: "frame"},
+    ),
+    "a frame of another size": Case(
+        "stb [r10-64], 1\ncall local f\nexit\nf: stb [r10-16], 1\nexit",
+        {0: "frame", 3: "frame"},
+        frame_sizes={0: 64, 3: 16},
+    ),
+    "covered by the same access": Case("ldxdw r0, [r1]\nldxdw r0, [r1]\nexit", {0: CHECKED, 1: "covered"}),
+    "covered by a wider one": Case(
+        "ldxdw r0, [r1+8]\nldxb r0, [r1+8]\nldxb r0, [r1+15]\nldxw r0, [r1+10]\nexit",
+        {0: CHECKED, 1: "covered", 2: "covered", 3: "covered"},
+    ),
+    "covered from a copy that has moved": Case(
+        "ldxdw r0, [r1]\nmov r2, r1\nadd r2, 6\nldxh r0, [r2]\nsub r1, 100\nldxb r0, [r1+107]\nexit",
+        {0: CHECKED, 3: "covered", 5: "covered"},
+    ),
+    "a store covers loads and stores": Case(
+        "stdw [r1], 1\nldxdw r0, [r1]\nstw [r1+4], 1\nlock add32 [r1], r0\nexit",
+        {0: CHECKED, 1: "covered", 2: "covered", 3: "covered"},
+    ),
+    "an atomic covers stores": Case(
+        "mov r2, 1\nlock add [r1], r2\nstdw [r1], 1\nexit", {1: CHECKED, 2: "covered"}
+    ),
+    "covered on every path": Case(
+        "jeq r2, 8, l\nldxdw r0, [r1]\nja k\nl: ldxdw r0, [r1]\nk: ldxb r0, [r1+7]\nexit",
+        {1: CHECKED, 3: CHECKED, 4: "covered"},
+    ),
+    "covered on every path by spans that differ": Case(
+        "jeq r2, 8, l\nldxdw r0, [r1]\nja k\nl: ldxw r0, [r1+2]\nk: ldxb r0, [r1+5]\nexit",
+        {1: CHECKED, 3: CHECKED, 4: "covered"},
+    ),
+    "covered before a loop": Case(
+        "mov r4, 3\nldxb r0, [r1]\nloop: ldxb r0, [r1]\nsub r4, 1\njne r4, 0, loop\nexit",
+        {1: CHECKED, 2: "covered"},
+    ),
+    "covered across a helper call": Case(
+        "mov r6, r1\nstb [r6], 1\ncall 1\nstb [r6], 2\nexit", {1: CHECKED, 3: "covered"}
+    ),
+    "covered across a local call": Case(
+        "mov r6, r1\nstb [r6], 1\ncall local f\nstb [r6], 2\nexit\nf: mov r6, 0\nexit",
+        {1: CHECKED, 3: "covered"},
+    ),
+    "promised": Case(
+        "ldxdw r0, [r1]\nstdw [r1+8], 1\nldxb r0, [r1+16]\nldxdw r0, [r1+9]\nldxb r0, [r1-1]\nexit",
+        {0: "argument", 1: "argument", 2: CHECKED, 3: CHECKED, 4: CHECKED},
+        promised=16,
+    ),
+}
+
+
+NOT_PROVEN = {
+    # -- the frame's ends
+    "one byte above the frame": Case("ldxb r0, [r10]\nexit", {0: CHECKED}),
+    "the last byte is above the frame": Case("ldxdw r0, [r10-7]\nexit", {0: CHECKED}),
+    "one byte below the frame": Case("ldxb r0, [r10-513]\nexit", {0: CHECKED}),
+    "below a smaller frame": Case("stb [r10-17], 1\nexit", {0: CHECKED}, frame_sizes={0: 16}),
+    "in no frame at all": Case(
+        "stb [r10-1], 1\ncall local f\nexit\nf: ldxb r0, [r10-1]\nexit",
+        {0: "frame", 3: CHECKED},
+        frame_sizes={0: 16, 3: 0},
+    ),
+    "a number that is one too large": Case(
+        "ldxb r3, [r1]\nand r3, 8\nmov r2, r10\nsub r2, 8\nadd r2, r3\nstb [r2], 1\nexit",
+        {5: CHECKED},
+        content=b"\x08",
+    ),
+    "a number that is any": Case(
+        "ldxdw r3, [r1]\nmov r2, r10\nsub r2, 8\nadd r2, r3\nstb [r2], 1\nexit",
+        {4: CHECKED},
+        content=b"\xff" * 8,
+    ),
+    # -- numbers whose bounds are not what they seem
+    "a comparison of the lower half": Case(
+        "ldxdw r3, [r1]\nmov r2, r10\njgt32 r3, 7, out\nsub r2, 8\nadd r2, r3\nstb [r2], 1\nout: exit",
+        {5: CHECKED},
+        content=b"\3\0\0\0\xff\xff\xff\xff",
+    ),
+    "a signed comparison": Case(
+        "ldxdw r3, [r1]\nmov r2, r10\njsgt r3, 7, out\nsub r2, 8\nadd r2, r3\nldxb r0, [r2-505]\nout: exit",
+        {5: CHECKED},
+        content=b"\xfe" + b"\xff" * 7,
+    ),
+    "a comparison of bits": Case(
+        "ldxb r3, [r1]\nmov r2, r10\njset r3, 8, out\nsub r2, 8\nadd r2, r3\nstb [r2], 1\nout: exit",
+        {5: CHECKED},
+        content=b"\x10",
+    ),
+    "a comparison with what is not a constant": Case(
+        "ldxb r3, [r1]\nldxb r4, [r1+1]\nmov r2, r10\njgt r3, r4, out\nsub r2, 8\n"
+        "add r2, r3\nstb [r2], 1\nout: exit",
+        {6: CHECKED},
+        content=b"\x20\x30",
+    ),
+    "a comparison with an immediate that is negative": Case(
+        "ldxdw r3, [r1]\nmov r2, r10\njgt r3, -5, out\nsub r2, 8\nadd r2, r3\nstb [r2], 1\nout: exit",
+        {5: CHECKED},
+        content=b"\x50",
+    ),
+    "a comparison of a copy that has changed": Case(
+        "ldxb r3, [r1]\nmov r4, r3\nadd r4, 8\nmov r2, r10\njgt r3, 7, out\n"
+        "sub r2, 8\nadd r2, r4\nstb [r2], 1\nout: exit",
+        {7: CHECKED},
+        content=b"\1",
+    ),
+    "a comparison that holds on one path only": Case(
+        "ldxb r3, [r1]\nmov r2, r10\njgt r3, 7, l\nl: sub r2, 8\nadd r2, r3\nstb [r2], 1\nexit",
+        {5: CHECKED},
+        content=b"\x80",
+    ),
+    "a comparison of what is compared with, loaded anew": Case(
+        "ldxb r3, [r1]\nmov r2, r10\njgt r3, 7, out\nldxb r3, [r1+1]\nsub r2, 8\n"
+        "add r2, r3\nstb [r2], 1\nout: exit",
+        {6: CHECKED},
+        content=b"\1\x80",
+    ),
+    "a remainder by what may be zero": Case(
+        "ldxb r3, [r1]\nldxb r4, [r1+1]\nand r4, 7\nmod r3, r4\nmov r2, r10\n"
+        "sub r2, 8\nadd r2, r3\nstb [r2], 1\nexit",
+        {7: CHECKED},
+        content=b"\x80\0",
+    ),
+    "a remainder by zero": Case(
+        "ldxb r3, [r1]\nmod r3, 0\nmov r2, r10\nsub r2, 8\nadd r2, r3\nstb [r2], 1\nexit",
+        {5: CHECKED},
+        content=b"\x80",
+    ),
+    "a signed remainder": Case(
+        "ldxdw r3, [r1]\nsmod r3, 8\nmov r2, r10\nsub r2, 8\nadd r2, r3\nldxb r0, [r2-505]\nexit",
+        {5: CHECKED},
+        content=b"\xfd" + b"\xff" * 7,
+    ),
+    "a signed division": Case(
+        "ldxdw r3, [r1]\nsdiv r3, 64\nmov r2, r10\nsub r2, 8\nadd r2, r3\nldxb r0, [r2-505]\nexit",
+        {5: CHECKED},
+        content=b"\xc0\xff" + b"\xff" * 6,
+    ),
+    "a difference that wraps": Case(
+        "ldxb r3, [r1]\nsub r3, 1\nmov r2, r10\nsub r2, 256\nadd r2, r3\nldxb r0, [r2-256]\nexit",
+        {5: CHECKED},
+        content=b"\0",
+    ),
+    "a difference of 32 bits that wraps": Case(
+        "ldxb r3, [r1]\nsub32 r3, 1\nmov r2, r10\nsub r2, 256\nadd r2, r3\nldxb r0, [r2]\nexit",
+        {5: CHECKED},
+        content=b"\0",
+    ),
+    "a sum of 32 bits that wraps": Case(
+        "ldxw r3, [r1]\nor32 r3, 0xfffffff0\nadd32 r3, 16\nmov r2, r10\n"
+        "sub r2, 8\nadd r2, r3\nldxb r0, [r2]\nexit",
+        {6: CHECKED},
+        content=b"\x0f",
+    ),
+    "a sum that wraps": Case(
+        "ldxb r3, [r1]\nlddw r4, 0xfffffffffffffff0\nadd r3, r4\nmov r2, r10\n"
+        "sub r2, 256\nadd r2, r3\nldxb r0, [r2-256]\n"
+        "exit",
+        {7: CHECKED},
+    ),
+    "a shift that loses bits": Case(
+        "ldxb r3, [r1]\nlsh r3, 60\nmov r2, r10\nsub r2, 8\nadd r2, r3\nldxb r0, [r2]\nexit",
+        {5: CHECKED},
+        content=b"\1",
+    ),
+    "a shift by what is not known": Case(
+        "ldxb r3, [r1]\nand r3, 7\nldxb r4, [r1+1]\nlsh r3, r4\nmov r2, r10\n"
+        "sub r2, 8\nadd r2, r3\nldxb r0, [r2]\nexit",
+        {7: CHECKED},
+        content=b"\1\5",
+    ),
+    "a shift by 64, which is by none": Case(
+        "ldxb r3, [r1]\nrsh r3, 64\nmov r2, r10\nsub r2, 8\nadd r2, r3\nldxb r0, [r2]\nexit",
+        {5: CHECKED},
+        content=b"\x10",
+    ),
+    "a shift that keeps the sign": Case(
+        "ldxdw r3, [r1]\narsh r3, 60\nmov r2, r10\nsub r2, 8\nadd r2, r3\nldxb r0, [r2-505]\nexit",
+        {5: CHECKED},
+        content=b"\xff" * 8,
+    ),
+    "bits that are set": Case(
+        "ldxb r3, [r1]\nand r3, 5\nor r3, 8\nmov r2, r10\nsub r2, 8\nadd r2, r3\nldxb r0, [r2]\nexit",
+        {6: CHECKED},
+    ),
+    "bits that are flipped": Case(
+        "ldxb r3, [r1]\nand r3, 5\nxor r3, 10\nmov r2, r10\nsub r2, 8\nadd r2, r3\nldxb r0, [r2]\nexit",
+        {6: CHECKED},
+    ),
+    "a mask that is negative": Case(
+        "ldxdw r3, [r1]\nand r3, -8\nmov r2, r10\nsub r2, 8\nadd r2, r3\nldxb r0, [r2]\nexit",
+        {5: CHECKED},
+        content=b"\x10",
+    ),
+    "a product": Case(
+        "ldxb r3, [r1]\nmul r3, 3\nmov r2, r10\nsub r2, 512\nadd r2, r3\nldxb r0, [r2]\nexit",
+        {5: CHECKED},
+        content=b"\xf0",
+    ),
+    "a byte with its sign": Case(
+        "ldxsb r3, [r1]\nmov r2, r10\nsub r2, 256\nadd r2, r3\nldxb r0, [r2-256]\nexit",
+        {4: CHECKED},
+        content=b"\x80",
+    ),
+    "a byte extended with its sign": Case(
+        "ldxb r3, [r1]\nmovsx864 r3, r3\nmov r2, r10\nsub r2, 256\nadd r2, r3\nldxb r0, [r2-256]\nexit",
+        {5: CHECKED},
+        content=b"\x80",
+    ),
+    "a negation": Case(
+        "ldxb r3, [r1]\nneg r3\nmov r2, r10\nsub r2, 256\nadd r2, r3\nldxb r0, [r2-256]\nexit",
+        {5: CHECKED},
+        content=b"\1",
+    ),
+    "a byte swapped": Case(
+        "ldxb r3, [r1]\nbe16 r3\nmov r2, r10\nsub r2, 512\nadd r2, r3\nldxb r0, [r2]\nexit",
+        {5: CHECKED},
+        content=b"\x40",
+    ),
+    "a count that a loop widens": Case(
+        "mov r3, 0\nldxb r5, [r1]\nloop: mov r2, r10\nsub r2, 8\nadd r2, r3\nstb [r2], 1\nadd r3, 1\n"
+        "sub r5, 1\njne r5, 0, loop\nexit",
+        {5: CHECKED},
+        content=b"\x0a",
+    ),
+    "a frame pointer that a loop moves": Case(
+        "mov r2, r10\nldxb r5, [r1]\nloop: sub r2, 8\nstdw [r2], 1\nsub r5, 1\njne r5, 0, loop\nexit",
+        {3: CHECKED},
+        content=b"\x42",
+    ),
+    "a frame pointer that two paths leave at different places": Case(
+        "mov r2, r10\nldxb r5, [r1]\njeq r5, 0, l\nsub r2, 8\nl: stdw [r2], 1\nexit", {4: CHECKED}
+    ),
+    "a frame pointer or another": Case(
+        "mov r2, r10\nldxb r5, [r1]\njeq r5, 0, l\nmov r2, r1\nl: ldxb r0, [r2-1]\nexit",
+        {4: CHECKED},
+        content=b"\1",
+    ),
+    "a frame pointer cut to 32 bits": Case("mov32 r2, r10\nldxb r0, [r2-8]\nexit", {1: CHECKED}),
+    "a frame pointer after arithmetic of 32 bits": Case(
+        "mov r2, r10\nsub32 r2, 8\nldxb r0, [r2]\nexit", {2: CHECKED}
+    ),
+    "a frame pointer from two": Case("mov r2, r10\nadd r2, r10\nldxb r0, [r2-8]\nexit", {2: CHECKED}),
+    "a number less a frame pointer": Case("mov r2, 0\nsub r2, r10\nldxb r0, [r2-8]\nexit", {2: CHECKED}),
+    "r10 that is written before": Case("ldxb r0, [r10-8]\nexit", {1: CHECKED}, first=R10_IS_R1),
+    "a copy of an r10 that is written before": Case(
+        "mov r2, r10\nldxb r0, [r2-8]\nexit", {2: CHECKED}, first=R10_IS_R1
+    ),
+    "r10 that is written in a callee": Case(
+        "call local f\nldxb r0, [r10-8]\nexit\nf: ldxb r0, [r10-513]\nexit",
+        {2: CHECKED, 4: CHECKED},
+        first=R10_IS_R1,
+    ),
+    # -- what another access covers, and what it does not
+    "one byte more": Case("ldxdw r0, [r1]\nldxdw r0, [r1+1]\nexit", {0: CHECKED, 1: CHECKED}),
+    "one byte before": Case("ldxdw r0, [r1+8]\nldxb r0, [r1+7]\nexit", {0: CHECKED, 1: CHECKED}),
+    "between two": Case(
+        "ldxb r0, [r1]\nja l\nl: ldxb r0, [r1+16]\nja k\nk: ldxb r0, [r1+8]\nexit",
+        {0: CHECKED, 2: CHECKED, 4: CHECKED},
+    ),
+    "over two that touch": Case(
+        "ldxw r0, [r1]\nja l\nl: ldxw r0, [r1+4]\nja k\nk: ldxdw r0, [r1]\nexit", {4: CHECKED}
+    ),
+    "a store where loads were": Case("ldxdw r0, [r1]\nja l\nl: stb [r1], 1\nexit", {0: CHECKED, 2: CHECKED}),
+    "an atomic where loads were": Case(
+        "ldxdw r0, [r1]\nja l\nl: lock add [r1], r0\nexit", {0: CHECKED, 2: CHECKED}
+    ),
+    "a store where a store was on one path, a load on the other": Case(
+        "jeq r2, 8, l\nstb [r1], 1\nja k\nl: ldxb r0, [r1]\nk: stb [r1], 1\nexit",
+        {1: CHECKED, 3: CHECKED, 4: CHECKED},
+    ),
+    "covered on one path only": Case(
+        "jeq r2, 8, l\nldxb r0, [r1]\nl: ldxb r0, [r1]\nexit", {1: CHECKED, 2: CHECKED}
+    ),
+    "covered on both by accesses to different bytes": Case(
+        "jeq r2, 8, l\nldxb r0, [r1]\nja k\nl: ldxb r0, [r1+8]\nk: ldxb r0, [r1+8]\nexit", {4: CHECKED}
+    ),
+    "covered on both, and then the base differs": Case(
+        "mov r3, r1\njeq r2, 8, l\nldxb r0, [r3]\nadd r3, 8\nja k\nl: ldxb r0, [r3]\nk: ldxb r0, [r3]\nexit",
+        {6: CHECKED},
+    ),
+    "the base has moved": Case("ldxb r0, [r1]\nadd r1, 8\nldxb r0, [r1]\nexit", {0: CHECKED, 2: CHECKED}),
+    "the base has moved by what is not known": Case(
+        "ldxb r2, [r1]\nadd r1, r2\nldxb r0, [r1]\nexit", {0: CHECKED, 2: CHECKED}, content=b"\x10"
+    ),
+    "the base is loaded anew": Case(
+        "ldxdw r2, [r1]\nldxb r0, [r2]\nldxdw r2, [r1+8]\nldxb r0, [r2]\nexit",
+        {0: CHECKED, 1: CHECKED, 2: CHECKED, 3: CHECKED},
+    ),
+    "the base is cut to 32 bits": Case(
+        "ldxb r0, [r1]\nmov32 r1, r1\nldxb r0, [r1]\nexit", {0: CHECKED, 2: CHECKED}
+    ),
+    "the base is added to with 32 bits": Case(
+        "ldxb r0, [r1]\nadd32 r1, 0\nldxb r0, [r1]\nexit", {0: CHECKED, 2: CHECKED}
+    ),
+    "the base is extended with its sign": Case(
+        "ldxb r0, [r1]\nmovsx3264 r1, r1\nldxb r0, [r1]\nexit", {0: CHECKED, 2: CHECKED}
+    ),
+    "the base is moved far and the offset wraps": Case(
+        "ldxb r0, [r1]\nadd r1, 0x7fffffff\nadd r1, 0x7fffffff\nadd r1, 2\nldxb r0, [r1]\nexit",
+        {0: CHECKED, 4: CHECKED},
+    ),
+    "fetched into": Case(
+        "mov r2, r1\nldxb r0, [r2]\nlock fetch add [r10-8], r2\nldxb r0, [r2]\nexit",
+        {1: CHECKED, 3: CHECKED},
+    ),
+    "exchanged": Case(
+        "mov r2, r1\nldxb r0, [r2]\nlock xchg [r10-8], r2\nldxb r0, [r2]\nexit", {1: CHECKED, 3: CHECKED}
+    ),
+    "compared and exchanged: r0": Case(
+        "mov r0, r1\nldxb r2, [r0]\nlock cmpxchg [r10-8], r2\nldxb r2, [r0]\nexit", {1: CHECKED, 3: CHECKED}
+    ),
+    "r0 after a packet load": Case(
+        "mov r0, r1\nldxb r2, [r0]\nldabsb 0\nldxb r2, [r0]\nexit", {1: CHECKED, 3: CHECKED}
+    ),
+    "r0 after a helper call": Case(
+        "mov r0, r1\nldxb r2, [r0]\ncall 1\nldxb r2, [r0]\nexit", {1: CHECKED, 3: CHECKED}
+    ),
+    "r1 after a helper call": Case("ldxb r0, [r1]\ncall 1\nldxb r0, [r1]\nexit", {0: CHECKED, 2: CHECKED}),
+    "r5 after a helper call": Case(
+        "mov r5, r1\nldxb r0, [r5]\ncall 1\nldxb r0, [r5]\nexit", {1: CHECKED, 3: CHECKED}
+    ),
+    "r1 after a local call": Case(
+        "ldxb r0, [r1]\ncall local f\nldxb r0, [r1]\nexit\nf: add r1, 8\nexit", {0: CHECKED, 2: CHECKED}
+    ),
+    "r0 after a local call": Case(
+        "mov r0, r1\nldxb r2, [r0]\ncall local f\nldxb r2, [r0]\nexit\nf: add r0, 8\nexit",
+        {1: CHECKED, 3: CHECKED},
+    ),
+    "what the caller has checked": Case(
+        "mov r6, r1\nldxb r0, [r6]\ncall local f\nadd r6, 8\ncall local f\nexit\nf: ldxb r0, [r6]\nexit",
+        {1: CHECKED, 6: CHECKED},
+    ),
+    # -- promises
+    "a promise, from r1 that has moved": Case(
+        "add r1, 8\nldxdw r0, [r1]\nldxb r0, [r1+8]\nexit", {1: "argument", 2: CHECKED}, promised=16
+    ),
+    "a promise, in main that is called again": Case(
+        "ldxb r0, [r1+15]\njeq r6, 5, out\nmov r6, 5\nadd r1, 8\ncall local main\nout: exit".replace(
+            "ldxb", "main: ldxb", 1
+        ),
+        {0: CHECKED},
+        promised=16,
+    ),
+    "a promise, in main that may be called by address": Case(
+        "ldxb r0, [r1+15]\njeq r6, 5, out\nmov r6, 5\nadd r1, 8\n"
+        "lddw r7, 0xebf0000000000000\ncallx r7\nout: exit",
+        {0: CHECKED},
+        promised=16,
+    ),
+    "a promise, where a loop comes back to the start": Case(
+        "start: ldxb r0, [r1+15]\nadd r1, 1\nadd r6, 1\njne r6, 5, start\nexit", {0: CHECKED}, promised=16
+    ),
+    "a promise, in another function": Case(
+        "add r1, 8\ncall local f\nexit\nf: ldxb r0, [r1+15]\nexit", {3: CHECKED}, promised=16
+    ),
+    # -- loops, where a symbol means another value than it did
+    "a base that moves in a loop": Case(
+        "mov r4, 20\nloop: ldxb r0, [r1]\nadd r1, 1\nsub r4, 1\njne r4, 0, loop\nexit", {1: CHECKED}
+    ),
+    "a base that moves in a loop, checked before it": Case(
+        "mov r4, 20\nldxdw r0, [r1]\nloop: ldxb r0, [r1]\nadd r1, 1\nsub r4, 1\njne r4, 0, loop\nexit",
+        {1: CHECKED, 2: CHECKED},
+    ),
+    "a base that moves after its last check": Case(
+        "mov r4, 20\nloop: add r1, 1\nldxb r0, [r1]\nsub r4, 1\njne r4, 0, loop\nldxb r0, [r1+1]\nexit",
+        {2: CHECKED, 5: CHECKED},
+    ),
+    "what was checked in an earlier round through a copy": Case(
+        "mov r4, 20\nmov r3, r1\nloop: ldxb r0, [r3]\nmov r3, r1\nadd r1, 2\n"
+        "sub r4, 1\njne r4, 0, loop\nexit",
+        {2: CHECKED},
+    ),
+    "two bases that swap": Case(
+        "mov r4, 6\nmov r2, r1\nadd r2, 16\nloop: ldxb r0, [r1]\nmov r3, r1\n"
+        "mov r1, r2\nmov r2, r3\nadd r2, 3\n"
+        "sub r4, 1\njne r4, 0, loop\nldxb r0, [r1]\nldxb r0, [r2]\nexit",
+        {3: CHECKED, 10: CHECKED, 11: CHECKED},
+    ),
+    "three bases that rotate": Case(
+        "mov r5, 9\nmov r2, r1\nadd r2, 8\nmov r3, r1\nadd r3, 16\n"
+        "loop: ldxb r0, [r1]\nmov r4, r1\nmov r1, r2\n"
+        "mov r2, r3\nmov r3, r4\nadd r3, 5\nsub r5, 1\njne r5, 0, loop\nexit",
+        {5: CHECKED},
+    ),
+    "loaded in each round, checked in the one before": Case(
+        "mov r4, 3\nmov r6, r1\nmov r3, r1\nloop: ldxb r0, [r3]\nldxb r2, [r6]\nmov r3, r1\nadd r3, r2\n"
+        "add r6, 1\nsub r4, 1\njne r4, 0, loop\nexit",
+        {3: CHECKED, 4: CHECKED},
+        content=b"\2\x20\4",
+    ),
+    "made anew in each round, and an old copy": Case(
+        "mov r4, 4\nmov r3, r1\nloop: ldxb r2, [r1]\nmov r5, r1\nadd r5, r2\n"
+        "ldxb r0, [r5]\nldxb r0, [r3+4]\n"
+        "mov r3, r5\nadd r1, 1\nsub r4, 1\njne r4, 0, loop\nexit",
+        {5: CHECKED, 6: CHECKED},
+        content=b"\1\2\x0c\x10",
+    ),
+    "checked in the first round only": Case(
+        "mov r4, 20\nmov r5, 0\nloop: jne r5, 0, l\nldxb r0, [r1]\nmov r5, 1\nl: ldxb r0, [r1]\nadd r1, 1\n"
+        "sub r4, 1\njne r4, 0, loop\nexit",
+        {5: CHECKED},
+    ),
+    "two loops, one in the other": Case(
+        "mov r4, 4\nouter: mov r5, 3\nmov r3, r1\ninner: ldxb r0, [r3]\n"
+        "add r3, 2\nsub r5, 1\njne r5, 0, inner\n"
+        "ldxb r0, [r3]\nadd r1, 4\nsub r4, 1\njne r4, 0, outer\nexit",
+        {3: CHECKED, 7: CHECKED},
+    ),
+    "a loop that is entered in its middle": Case(
+        "mov r4, 20\njeq r2, 8, middle\nloop: ldxb r0, [r1]\n"
+        "middle: add r1, 1\nsub r4, 1\njne r4, 0, loop\n"
+        "ldxb r0, [r1]\nexit",
+        {2: CHECKED, 6: CHECKED},
+    ),
+    "a loop by may_goto": Case(
+        "mov r4, 20\nloop: ldxb r0, [r1]\nadd r1, 1\nsub r4, 1\njeq r4, 0, out\n"
+        "may_goto out\nja loop\nout: exit",
+        {1: CHECKED},
+    ),
+    "a distance that a loop widens": Case(
+        "mov r4, 40\nmov r3, r1\nloop: ldxb r0, [r3]\nadd r3, 1\nmov r5, r3\nsub r4, 1\njne r4, 0, loop\n"
+        "ldxb r0, [r5+3]\nexit",
+        {2: CHECKED, 7: CHECKED},
+    ),
+    "a distance that may be negative": Case(
+        "ldxb r3, [r1]\nmov r2, r1\nsub r2, 4\nadd r2, r3\nldxb r0, [r2]\nldxb r0, [r2+4]\nexit",
+        {4: CHECKED, 5: CHECKED},
+        content=b"\3",
+    ),
+    "a distance that two paths make different": Case(
+        "ldxb r3, [r1]\nmov r2, r1\njeq r3, 0, l\nadd r2, 30\nl: ldxb r0, [r2]\n"
+        "sub r2, 31\nldxb r0, [r2+1]\nexit",
+        {4: CHECKED, 6: CHECKED},
+        content=b"\0",
+    ),
+    # -- code that several functions share
+    "a function that runs into another": Case(
+        "call local f\nmov r2, 0\ncall local g\nexit\nf: mov r2, r10\ng: ldxb r0, [r2-8]\nexit", {5: CHECKED}
+    ),
+    "a jump into another function": Case(
+        "mov r7, r1\ncall local f\ncall local g\nexit\nf: ldxb r0, [r7]\nja shared\n"
+        "g: add r7, 30\nmov r0, 0\nshared: ldxb r0, [r7]\nexit",
+        {8: CHECKED},
+    ),
+    "code that functions with frames of different sizes share": Case(
+        "call local f\ncall local g\nexit\nf: ja shared\ng: mov r0, 0\n"
+        "shared: ldxb r0, [r10-32]\nldxb r0, [r10-528]\n"
+        "exit",
+        {5: CHECKED, 6: CHECKED},
+        frame_sizes={0: 512, 3: 64, 4: 16},
+    ),
+    "the start of the program, jumped to by a function": Case(
+        "start: ldxb r0, [r1+15]\njeq r6, 5, out\nmov r6, 5\ncall local f\nout: exit\nf: add r1, 8\nja start",
+        {0: CHECKED},
+        promised=16,
+    ),
+}
+
+CASES = {**PROVEN, **NOT_PROVEN}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_proven_and_what_is_not(name: str) -> None:
+    case = CASES[name]
+    found = {pc: access.proof for pc, access in facts_of(case).accesses.items()}
+    assert {pc: found[pc] for pc in case.proofs} == case.proofs
+
+
+def run_all() -> None:
+    """Run every case on both engines: memory of many sizes, writable and not."""
+    from tests.unit.test_safety import Both, region
+
+    faults = set()
+    for name, case in CASES.items():
+        both = Both(
+            case.code,
+            helpers={1: lambda *_: 7},
+            argument_size=case.promised,
+            frame_size=(lambda _, pc, case=case: case.frame_sizes.get(pc, 512)) if case.frame_sizes else None,
+        )
+        for size in (*range(case.promised, 48), 64, 300):
+            content = case.content.ljust(size, b"\0")[:size]
+            around = bytearray(1024)  # what is read by a wrong proof is ours
+            around[256 : 256 + size] = content
+            view = memoryview(around)[256 : 256 + size]
+            try:
+                left = both.run(region(view))
+                frozen = both.run(region(view.toreadonly())) if not case.promised else left
+            except AssertionError as error:
+                raise AssertionError(f"{name}, {size} bytes: {error}") from None
+            faults |= {(name, kind.kind) for kind in (left, frozen)}
+    quiet = [name for name in NOT_PROVEN if (name, "MemoryFault") not in faults]
+    assert quiet == [], f"these never fault, so they show nothing: {quiet}"
+
+
+def test_both_engines_agree_on_every_case() -> None:
+    """Each program that has something unproven faults on some memory, and does so on both engines."""
+    command = [sys.executable, "-c", "from tests.unit.test_facts import run_all; run_all()"]
+    child = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=False, timeout=100)
+    assert child.returncode == 0, f"exit {child.returncode}\n{child.stderr[-4000:]}"
+
+
+# -- merged checks ------------------------------------------------------------------------------
+
+
+def test_a_group_has_a_leader_and_a_span_from_its_own_address() -> None:
+    found = accesses_of("ldxw r2, [r1+8]\nldxb r3, [r1]\nstdw [r1+16], 1\nmov r4, r1\nldxh r5, [r4+30]\nexit")
+    assert found[0].span == (-8, 24, True)
+    assert [found[pc].leader for pc in (0, 1, 2, 4)] == [None, 0, 0, 0]
+    assert [found[pc].span for pc in (1, 2, 4)] == [None, None, None]
+    assert [found[pc].proof for pc in (0, 1, 2, 4)] == [""] * 4
+
+
+def test_a_group_of_loads_asks_for_no_more_than_loads() -> None:
+    found = accesses_of("ldxw r2, [r1]\nldxb r3, [r1+9]\nexit")
+    assert found[0].span == (0, 10, False)
+
+
+def test_one_access_is_no_group() -> None:
+    found = accesses_of("ldxw r2, [r1]\nexit")
+    assert (found[0].span, found[0].leader) == (None, None)
+
+
+def test_what_is_proven_is_in_no_group() -> None:
+    found = accesses_of("ldxdw r2, [r1]\nldxb r3, [r1+1]\nldxb r0, [r10-8]\nldxb r4, [r1+9]\nexit")
+    assert [found[pc].proof for pc in (0, 1, 2, 3)] == ["", "covered", "frame", ""]
+    assert found[0].span == (0, 10, False)
+    assert [found[pc].leader for pc in (1, 2, 3)] == [None, None, 0]
+
+
+def test_groups_are_by_base_and_end_with_the_block() -> None:
+    found = accesses_of(
+        "ldxdw r2, [r1]\nldxdw r3, [r1+8]\nldxb r0, [r2]\nldxb r0, [r3]\nldxb r0, [r2+1]\njeq r0, 0, l\n"
+        "l: ldxb r0, [r1+20]\nldxb r0, [r2+9]\nldxb r0, [r2+8]\nexit"
+    )
+    leaders = {pc: access.leader for pc, access in found.items()}
+    assert leaders == {0: None, 1: 0, 2: None, 3: None, 4: 2, 6: None, 7: None, 8: 7}
+    assert found[7].span == (-1, 1, False)
+
+
+def test_what_is_far_apart_is_not_merged() -> None:
+    found = accesses_of("ldxb r2, [r1]\nldxb r3, [r1+4096]\nexit")
+    assert (found[0].span, found[1].leader) == (None, None)
+    found = accesses_of("ldxb r2, [r1]\nldxb r3, [r1+4095]\nexit")
+    assert (found[0].span, found[1].leader) == ((0, 4096, False), 0)
+
+
+def test_a_base_that_a_load_of_the_group_redefines_starts_another() -> None:
+    found = accesses_of("ldxdw r1, [r1]\nldxdw r1, [r1]\nldxb r0, [r1+8]\nldxb r0, [r1]\nexit")
+    assert {pc: access.leader for pc, access in found.items()} == {0: None, 1: None, 2: None, 3: 2}
+
+
+def test_accesses_that_cannot_be_reached_have_no_facts_and_do_no_harm() -> None:
+    found = accesses_of("exit\nldxb r0, [r1]\nexit")
+    assert 1 not in found
+
+
+# -- origins, zeroed frames, reasons ------------------------------------------------------------
+
+
+def test_the_region_that_is_tried_first() -> None:
+    found = accesses_of(
+        "ldxdw r2, [r1]\nldxb r0, [r2]\nldxw r3, [r1+8]\nldxb r0, [r3]\nldxb r0, [r10+8]\nadd r1, r0\n"
+        "ldxb r0, [r1]\nexit"
+    )
+    origins = {pc: access.origin for pc, access in found.items()}
+    assert origins[0] is origins[6] is Origin.ARGUMENT
+    assert origins[1] is origins[3] is Origin.PACKET
+    assert origins[4] is Origin.STACK
+
+
+ZEROED = {
+    "nothing of the stack": ("exit", set()),
+    "written, then read": ("stdw [r10-8], 1\nldxdw r0, [r10-8]\nldxb r0, [r10-1]\nexit", set()),
+    "written in parts": ("stw [r10-8], 1\nstw [r10-4], 1\nldxdw r0, [r10-8]\nexit", set()),
+    "written on both paths": (
+        "jeq r1, 0, l\nstb [r10-1], 1\nja k\nl: stb [r10-1], 2\nk: ldxb r0, [r10-1]\nexit",
+        set(),
+    ),
+    "read": ("ldxdw r0, [r10-8]\nexit", {0}),
+    "read beside what is written": ("stw [r10-8], 1\nldxdw r0, [r10-8]\nexit", {0}),
+    "read, then written": ("ldxb r0, [r10-1]\nstb [r10-1], 1\nexit", {0}),
+    "written on one path": ("jeq r1, 0, l\nstb [r10-1], 1\nl: ldxb r0, [r10-1]\nexit", {0}),
+    "written in a loop after it is read": (
+        "mov r3, 2\nloop: ldxb r0, [r10-1]\nstb [r10-1], 1\nsub r3, 1\njne r3, 0, loop\nexit",
+        {0},
+    ),
+    "an atomic": ("mov r0, 1\nlock add [r10-8], r0\nexit", {0}),
+    "read at a place that is not known": ("mov r2, r10\nand r1, 7\nsub r2, r1\nldxb r0, [r2-1]\nexit", {0}),
+    "written at a place that is not known": (
+        "mov r2, r10\nand r1, 7\nsub r2, r1\nstb [r2-1], 1\nldxb r0, [r10-1]\nexit",
+        {0},
+    ),
+    "only the function that reads": (
+        "call local f\nexit\nf: stb [r10-1], 1\ncall local g\nexit\ng: ldxb r0, [r10-1]\nexit",
+        {5},
+    ),
+    "given to a helper": ("mov r1, r10\ncall 1\ncall local f\nexit\nf: exit", {0, 4}),
+    "given to a callee": ("mov r9, r10\ncall local f\nexit\nf: exit", {0, 3}),
+    "above the frame": ("call local f\nexit\nf: ldxb r0, [r10]\nexit", {0, 2}),
+}
+
+
+@pytest.mark.parametrize("name", ZEROED)
+def test_frames_that_must_be_zeroed(name: str) -> None:
+    text, zeroed = ZEROED[name]
+    assert facts_of(Case(text, {})).zeroed == zeroed
+
+
+def test_every_access_has_a_reason() -> None:
+    for case in CASES.values():
+        for access in facts_of(case).accesses.values():
+            assert access.reason.startswith(("checked, ", "no check: "))
+            assert access.reason.startswith("no check: ") == bool(access.proof or access.leader is not None)
+
+
+def test_spans_that_are_remembered_are_limited() -> None:
+    """What is not remembered is checked again, no more."""
+    text = "".join(f"ldxb r0, [r1+{3 * n}]\nja l{n}\nl{n}: " for n in range(MOST_SPANS + 3))
+    text += "".join(f"ldxb r0, [r1+{3 * n}]\nja k{n}\nk{n}: " for n in range(MOST_SPANS + 3)) + "exit"
+    proofs = [access.proof for _, access in sorted(accesses_of(text).items())]
+    assert proofs == [""] * (MOST_SPANS + 3) + ["covered"] * MOST_SPANS + [""] * 3
+
+
+def test_a_large_program_is_analysed_in_time_that_grows_with_its_size() -> None:
+    """2,000 loops in a row, and 300 one in the other, end."""
+    row = "".join(
+        f"mov r3, 2\nl{n}: ldxb r0, [r1]\nadd r1, 1\nsub r3, 1\njne r3, 0, l{n}\n" for n in range(2000)
+    )
+    assert len(accesses_of(f"{row}exit")) == 2000
+    nest = "".join(f"l{n}: ldxb r0, [r1]\nadd r1, 1\n" for n in range(300))
+    nest += "".join(f"sub r3, 1\njne r3, 0, l{n}\n" for n in reversed(range(300)))
+    found = accesses_of(f"{nest}exit")
+    assert len(found) == 300
+    assert {access.proof for access in found.values()} == {""}
