@@ -444,3 +444,12 @@ def test_options_of_compile() -> None:
     assert program.compile(helpers=helpers, checked=False)() == 0x12345679
     with pytest.raises(BudgetExhausted):
         program.compile(helpers=helpers, limit=4)()
+
+
+@pytest.mark.parametrize("number", [-2, -0x80000000, 0x7EADBEEF])
+def test_a_hardened_move_that_is_jumped_over_keeps_its_width(number: int) -> None:
+    text = assemble(f"mov r0, -1\njeq r2, 3, over\nmov32 r0, {number}\nover: exit")
+    vm = EbpfVmRaw(text, harden=True)
+    vm.jit_compile()
+    for size in (3, 5):
+        assert vm.execute_program_jit(bytearray(size)) == vm.execute_program(bytearray(size))

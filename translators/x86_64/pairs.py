@@ -53,6 +53,8 @@ def select(cx: Context, branch: Instruction, second: Instruction, translator: Tr
     else:
         cx.start(second)
         cx.emit_constant("mov r11, $imm", second.imm if bits == 64 else second.imm & 0xFFFFFFFF, (32, 64))
+        if bits == 32 and cx.settings.harden:
+            cx.emit("mov r11d, r11d")  # blinded, the number comes sign-extended
         cx.start(branch)
     mnemonic = _compare(cx, branch)
     condition = INVERSE[mnemonic].removeprefix("j")
