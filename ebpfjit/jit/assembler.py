@@ -6,6 +6,7 @@ separated by a marker. It only ever sees text that our translators wrote.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,11 @@ MARKER = 0x9E3779B97F4A7C15
 IMM_SENTINELS = {8: 0x51, 16: 0x5A3C, 32: 0x5A3C6E71, 64: 0x5A3C6E7112345678}
 OFFSET_SENTINELS = {8: 0x52, 32: 0x4B2D5F62}
 SLOT_SENTINEL = 0x4C3E2F63
+
+
+# Keystone 0.9.2 leaves its default radix uninitialised (its issues 528 and 608): a number without
+# a prefix may be read as hexadecimal, so it never sees one of two digits.
+_DECIMAL = re.compile(r"(?<![\w$.])[1-9][0-9]+(?!\w)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,8 @@ def _probe(key: Key) -> str:
         text = text.replace("$imm", hex(IMM_SENTINELS[imm_bits]))
     if offset_bits:
         text = text.replace("$offset", hex(OFFSET_SENTINELS[offset_bits]))
-    return text.replace("$symbol", hex(SLOT_SENTINEL))
+    text = text.replace("$symbol", hex(SLOT_SENTINEL))
+    return _DECIMAL.sub(lambda number: hex(int(number[0])), text)
 
 
 def _find_holes(key: Key, code: bytes) -> Stencil:
