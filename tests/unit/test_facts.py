@@ -151,20 +151,23 @@ NOT_PROVEN = {
         {5: CHECKED},
         content=b"\x08",
     ),
+    # An exclusive or of 0 makes a number of what might be a pointer, loaded from r1.
     "a number that is any": Case(
-        "ldxdw r3, [r1]\nmov r2, r10\nsub r2, 8\nadd r2, r3\nstb [r2], 1\nexit",
-        {4: CHECKED},
+        "ldxdw r3, [r1]\nxor r3, 0\nmov r2, r10\nsub r2, 8\nadd r2, r3\nstb [r2], 1\nexit",
+        {5: CHECKED},
         content=b"\xff" * 8,
     ),
     # -- numbers whose bounds are not what they seem
     "a comparison of the lower half": Case(
-        "ldxdw r3, [r1]\nmov r2, r10\njgt32 r3, 7, out\nsub r2, 8\nadd r2, r3\nstb [r2], 1\nout: exit",
-        {5: CHECKED},
+        "ldxdw r3, [r1]\nxor r3, 0\nmov r2, r10\njgt32 r3, 7, out\nsub r2, 8\n"
+        "add r2, r3\nstb [r2], 1\nout: exit",
+        {6: CHECKED},
         content=b"\3\0\0\0\xff\xff\xff\xff",
     ),
     "a signed comparison": Case(
-        "ldxdw r3, [r1]\nmov r2, r10\njsgt r3, 7, out\nsub r2, 8\nadd r2, r3\nldxb r0, [r2-505]\nout: exit",
-        {5: CHECKED},
+        "ldxdw r3, [r1]\nxor r3, 0\nmov r2, r10\njsgt r3, 7, out\nsub r2, 8\n"
+        "add r2, r3\nldxb r0, [r2-505]\nout: exit",
+        {6: CHECKED},
         content=b"\xfe" + b"\xff" * 7,
     ),
     "a comparison of bits": Case(
@@ -179,8 +182,9 @@ NOT_PROVEN = {
         content=b"\x20\x30",
     ),
     "a comparison with an immediate that is negative": Case(
-        "ldxdw r3, [r1]\nmov r2, r10\njgt r3, -5, out\nsub r2, 8\nadd r2, r3\nstb [r2], 1\nout: exit",
-        {5: CHECKED},
+        "ldxdw r3, [r1]\nxor r3, 0\nmov r2, r10\njgt r3, -5, out\nsub r2, 8\n"
+        "add r2, r3\nstb [r2], 1\nout: exit",
+        {6: CHECKED},
         content=b"\x50",
     ),
     "a comparison of a copy that has changed": Case(
@@ -330,6 +334,16 @@ NOT_PROVEN = {
     "r10 that is written before": Case("ldxb r0, [r10-8]\nexit", {1: CHECKED}, first=R10_IS_R1),
     "a copy of an r10 that is written before": Case(
         "mov r2, r10\nldxb r0, [r2-8]\nexit", {2: CHECKED}, first=R10_IS_R1
+    ),
+    "around an r10 that has moved up": Case(
+        "ldxb r3, [r1]\nmov r2, r10\nsub r2, r3\nldxb r0, [r2]\nexit",
+        {4: CHECKED},
+        first=bytes.fromhex("070a000000020000"),  # r10 += 512
+    ),
+    "around an r10 that has moved down": Case(
+        "ldxb r3, [r1]\nmov r2, r10\nsub r2, r3\nldxb r0, [r2-511]\nstb [r10-1], 1\nexit",
+        {4: CHECKED, 5: CHECKED},
+        first=bytes.fromhex("170a000000020000"),  # r10 -= 512
     ),
     "r10 that is written in a callee": Case(
         "call local f\nldxb r0, [r10-8]\nexit\nf: ldxb r0, [r10-513]\nexit",

@@ -48,7 +48,7 @@ def emit_slice(cx: Context) -> None:
     cx.jump("jne", raised)
     _call(cx, "PyEval_SaveThread")
     cx.emit("mov qword ptr [rsp], rax")
-    cx.emit(f"mov edi, {NAP}")
+    cx.emit(f"mov edi, {NAP:#x}")
     _call(cx, "usleep")
     cx.emit("mov rdi, qword ptr [rsp]")
     _call(cx, "PyEval_RestoreThread")
@@ -59,7 +59,7 @@ def emit_slice(cx: Context) -> None:
     cx.emit("ret")
     cx.label(raised)
     cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
-    cx.emit(f"add rsp, {8 + 8 * len(CALLER_SAVED)}")
+    cx.emit(f"add rsp, {8 + 8 * len(CALLER_SAVED):#x}")
     cx.jump("jmp", "fault_raised")
 
 
@@ -75,17 +75,17 @@ def emit_call_python(cx: Context) -> None:
     cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
     cx.emit("push rbx")
     cx.emit("push rbp")
-    cx.emit("sub rsp, 56")  # ten words with the return address
+    cx.emit("sub rsp, 0x38")  # ten words with the return address
     cx.emit("mov rbx, r11")
     cx.emit("xor ebp, ebp")
     for index, name in enumerate(ARGUMENTS, 1):
-        cx.emit(f"mov qword ptr [rsp+{8 * index}], {name}")
+        cx.emit(f"mov qword ptr [rsp+{8 * index:#x}], {name}")
     for index in range(1, 6):
-        cx.emit(f"mov rdi, qword ptr [rsp+{8 * index}]")
+        cx.emit(f"mov rdi, qword ptr [rsp+{8 * index:#x}]")
         _call(cx, "PyLong_FromUnsignedLongLong")
         cx.emit("test rax, rax")
         cx.jump("je", f".drop_{index - 1}")
-        cx.emit(f"mov qword ptr [rsp+{8 * index}], rax")
+        cx.emit(f"mov qword ptr [rsp+{8 * index:#x}], rax")
     cx.emit("mov rdi, rbx")
     cx.emit("lea rsi, [rsp+8]")
     cx.emit("movabs rdx, $imm", imm=ARGUMENTS_OFFSET | 5, imm_sizes=(64,))
@@ -94,7 +94,7 @@ def emit_call_python(cx: Context) -> None:
     cx.emit("mov rbp, rax")
     for index in range(5, 0, -1):
         cx.label(f".drop_{index}")
-        cx.emit(f"mov rdi, qword ptr [rsp+{8 * index}]")
+        cx.emit(f"mov rdi, qword ptr [rsp+{8 * index:#x}]")
         _call(cx, "Py_DecRef")
     cx.label(".drop_0")
     cx.emit("test rbp, rbp")
@@ -119,7 +119,7 @@ def emit_call_python(cx: Context) -> None:
 
 
 def _leave(cx: Context) -> None:
-    cx.emit("add rsp, 56")
+    cx.emit("add rsp, 0x38")
     cx.emit("pop rbp")
     cx.emit("pop rbx")
     cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
