@@ -213,12 +213,13 @@ class _Machine:
         return interpret(self._loaded(), execution)
 
     def _run_compiled(self, execution: Execution) -> int:
-        if self._compiled is None:
+        compiled = self._compiled  # read once: another thread may register a helper meanwhile
+        if compiled is None:
             self._loaded()
             if not self._compile_wanted:
                 raise ExecutionError("the program is not compiled; jit_compile() compiles it")
-            self._compiled = self._compile()
-        return self._compiled.run(execution)
+            compiled = self._compiled = self._compile()
+        return compiled.run(execution)
 
 
 class EbpfVmMbuff(_Machine):
@@ -279,8 +280,13 @@ class EbpfVmFixedMbuff(_Machine):
 
     def set_program(self, prog: Any, data_offset: int, data_end_offset: int) -> None:
         """Load a program and the offsets that it expects. Raises VerifierError where it is refused."""
-        self._load(prog)
+        before = (self.data_offset, self.data_end_offset)
         self._set_offsets(data_offset, data_end_offset)
+        try:
+            self._load(prog)
+        except BaseException:
+            self.data_offset, self.data_end_offset = before
+            raise
 
     def _arguments(self, mem: Any) -> Execution:
         packet = Region.of_buffer("mem", mem)

@@ -453,3 +453,12 @@ def test_a_hardened_move_that_is_jumped_over_keeps_its_width(number: int) -> Non
     vm.jit_compile()
     for size in (3, 5):
         assert vm.execute_program_jit(bytearray(size)) == vm.execute_program(bytearray(size))
+
+
+def test_a_fixed_buffer_keeps_program_and_offsets_together() -> None:
+    vm = EbpfVmFixedMbuff(assemble("mov r0, 7\nexit"), 0, 8)
+    with pytest.raises(ValueError, match="overlap"):
+        vm.set_program(assemble("mov r0, 8\nexit"), 0, 4)
+    with pytest.raises(VerifierError):
+        vm.set_program(b"\0" * 8, 16, 24)
+    assert (vm.execute_program(b""), vm.data_offset, vm.data_end_offset) == (7, 0, 8)
