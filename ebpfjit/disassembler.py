@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from ebpfjit.bits import W32, W64
-from ebpfjit.isa.spec import Kind, Offset, Reference, Row
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Offset, Reference, Row
 from ebpfjit.isa.table import TABLE
 from ebpfjit.program import SLOT_SIZE, Buffer, Instruction, Program, decode
 
 _Writer = Callable[[Instruction], str]
 
-_LAST_REGISTER = 10
 _OPERATOR = {row.meaning: row.symbol for row in TABLE if row.kind is Kind.BINARY}
 
 
@@ -101,8 +100,8 @@ def _describes(row: Row | None, insn: Instruction) -> bool:
     """Whether `row` says all there is in `insn`: registers exist, reserved fields are zero."""
     return (
         row is not None
-        and insn.dst_reg <= _LAST_REGISTER
-        and insn.src_reg <= _LAST_REGISTER
+        and insn.dst_reg < REGISTER_COUNT
+        and insn.src_reg < REGISTER_COUNT
         and not insn.reserved
         and not row.mismatches(insn.dst_reg, insn.src_reg, insn.offset, insn.imm, insn.next_imm)
     )

@@ -11,10 +11,9 @@ from enum import Enum
 
 from ebpfjit.bits import W16, W32
 from ebpfjit.errors import AssemblyError
+from ebpfjit.isa.spec import REGISTER_COUNT
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.program import SLOT_SIZE, Instruction
-
-_LAST_REGISTER = 10
 
 
 class Source(Enum):
@@ -78,12 +77,12 @@ class BuiltInstruction:
 
     def set_dst(self, dst: int) -> BuiltInstruction:
         """Set the destination register, 0..10."""
-        self._dst = self._fitting("dst", dst, 0, _LAST_REGISTER)
+        self._dst = self._fitting("dst", dst, 0, REGISTER_COUNT - 1)
         return self
 
     def set_src(self, src: int) -> BuiltInstruction:
         """Set the source register, 0..10."""
-        self._src = self._fitting("src", src, 0, _LAST_REGISTER)
+        self._src = self._fitting("src", src, 0, REGISTER_COUNT - 1)
         return self
 
     def set_off(self, offset: int) -> BuiltInstruction:

@@ -13,7 +13,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.errors import ExecutionError
 from ebpfjit.isa import semantics
-from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.program import Instruction
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS, Execution, HelperFunction, call_helper
@@ -38,7 +38,7 @@ class State:
         self.program = verified.program
         self.execution = execution
         self.space = execution.space
-        self.registers = [0] * 11
+        self.registers = [0] * REGISTER_COUNT
         self.registers[1], self.registers[2] = execution.arguments
         self.pc = 0
         self.frames: list[Frame] = []

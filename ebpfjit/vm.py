@@ -246,6 +246,18 @@ class EbpfVmMbuff(_Machine):
         return self._run_compiled(self._arguments(mem, mbuff))
 
 
+def _offsets(data_offset: int, data_end_offset: int) -> tuple[int, int]:
+    """Return the offsets into a metadata buffer, checked."""
+    for offset in (data_offset, data_end_offset):
+        if not isinstance(offset, int):
+            raise TypeError(f"an offset into the metadata buffer is an int, not {type(offset).__name__}")
+        if not 0 <= offset < _U32:
+            raise ValueError(f"an offset into the metadata buffer is from 0 to {_U32 - 1}, not {offset}")
+    if abs(data_offset - data_end_offset) < 8:
+        raise ValueError(f"the addresses at {data_offset} and {data_end_offset} overlap (8 bytes each)")
+    return data_offset, data_end_offset
+
+
 class EbpfVmFixedMbuff(_Machine):
     """A machine that makes the metadata buffer itself.
 
@@ -265,28 +277,14 @@ class EbpfVmFixedMbuff(_Machine):
         checked: bool = True,
         harden: bool = False,
     ) -> None:
-        self._set_offsets(data_offset, data_end_offset)
+        self.data_offset, self.data_end_offset = _offsets(data_offset, data_end_offset)
         super().__init__(prog, instruction_limit=instruction_limit, checked=checked, harden=harden)
-
-    def _set_offsets(self, data_offset: int, data_end_offset: int) -> None:
-        for offset in (data_offset, data_end_offset):
-            if not isinstance(offset, int):
-                raise TypeError(f"an offset into the metadata buffer is an int, not {type(offset).__name__}")
-            if not 0 <= offset < _U32:
-                raise ValueError(f"an offset into the metadata buffer is from 0 to {_U32 - 1}, not {offset}")
-        if abs(data_offset - data_end_offset) < 8:
-            raise ValueError(f"the addresses at {data_offset} and {data_end_offset} overlap (8 bytes each)")
-        self.data_offset, self.data_end_offset = data_offset, data_end_offset
 
     def set_program(self, prog: Any, data_offset: int, data_end_offset: int) -> None:
         """Load a program and the offsets that it expects. Raises VerifierError where it is refused."""
-        before = (self.data_offset, self.data_end_offset)
-        self._set_offsets(data_offset, data_end_offset)
-        try:
-            self._load(prog)
-        except BaseException:
-            self.data_offset, self.data_end_offset = before
-            raise
+        offsets = _offsets(data_offset, data_end_offset)
+        self._load(prog)
+        self.data_offset, self.data_end_offset = offsets
 
     def _arguments(self, mem: Any) -> Execution:
         packet = Region.of_buffer("mem", mem)

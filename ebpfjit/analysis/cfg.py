@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ebpfjit.isa.spec import Imm, Kind, Reg
+from ebpfjit.isa.spec import REGISTER_COUNT, Imm, Kind, Reg
 from ebpfjit.program import Instruction, Program
 
 ENDS_BLOCK = frozenset(
     {Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.EXIT}
 )
 NEVER_FALLS_THROUGH = frozenset({Kind.JUMP, Kind.EXIT})
-REGISTERS = 11
 
 
 def illegal_reason(instruction: Instruction) -> str | None:
@@ -24,7 +23,7 @@ def illegal_reason(instruction: Instruction) -> str | None:
             f"offset {instruction.offset}, imm {instruction.imm:#x}"
         )
     for role, number in ((row.dst, instruction.dst_reg), (row.src, instruction.src_reg)):
-        if isinstance(role, Reg) and number >= REGISTERS:
+        if isinstance(role, Reg) and number >= REGISTER_COUNT:
             return f"register r{number} does not exist (r0 to r10 do)"
     return None
 

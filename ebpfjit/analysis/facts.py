@@ -25,7 +25,7 @@ from ebpfjit.analysis.values import (
     BOUNDS,
     CONSTANT,
     FRAME,
-    FRAME_POINTER,
+    FRAME_VALUE,
     LARGEST_OFFSET,
     MEASURED,
     REFINEMENTS,
@@ -38,14 +38,12 @@ from ebpfjit.analysis.values import (
 )
 from ebpfjit.bits import U64_MASK, W32, W64, Width
 from ebpfjit.isa import semantics
-from ebpfjit.isa.spec import Kind, Reg, Row
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg, Row
 from ebpfjit.program import Instruction, Program
 
 MOST_SPANS = 12
 MOST_VISITS = 3
 LONGEST_MERGED_SPAN = 4096
-REGISTERS = 11
-FRAME_REGISTER = 10
 
 Span = tuple[int, int, bool]
 """First byte, byte behind the last, both from the symbol; True where it may be written too."""
@@ -143,8 +141,8 @@ class Analysis:
         rows = [(insn, insn.row) for insn in program.instructions if insn.row is not None]
         # Where r10 may be written (a custom verifier let it through), the frame is anywhere.
         self.frame_is_fixed = not any(
-            (insn.dst_reg == FRAME_REGISTER and row.dst in (Reg.WRITE, Reg.UPDATE))
-            or (insn.src_reg == FRAME_REGISTER and row.src is Reg.UPDATE)
+            (insn.dst_reg == FRAME_POINTER and row.dst in (Reg.WRITE, Reg.UPDATE))
+            or (insn.src_reg == FRAME_POINTER and row.src is Reg.UPDATE)
             for insn, row in rows
         )
         # Where the program may call its own start, that starts as any other function does.
@@ -158,7 +156,7 @@ class Analysis:
     def run(self) -> Facts:
         """Find the fixpoint, then look at each block once more to write down what holds."""
         for pc in self.program.functions:
-            self.nodes[pc] = _Node(self._start_of_function(pc), pc, set(range(FRAME_REGISTER)))
+            self.nodes[pc] = _Node(self._start_of_function(pc), pc, set(range(FRAME_POINTER)))
         work = sorted(self.program.functions)  # a heap: what comes first in the program goes first
         waiting = set(work)
         while work:
@@ -182,9 +180,7 @@ class Analysis:
 
     def _start_of_function(self, pc: int) -> _State:
         registers = [Value(_join_symbol(pc, register), 0) for register in range(10)]
-        registers.append(
-            FRAME_POINTER if self.frame_is_fixed else Value(_join_symbol(pc, 10), 0, Origin.STACK)
-        )
+        registers.append(FRAME_VALUE if self.frame_is_fixed else Value(_join_symbol(pc, 10), 0, Origin.STACK))
         state = _State(registers)
         if pc == 0 and not self.main_is_called:
             argument = _join_symbol(0, 1)
@@ -387,7 +383,7 @@ class Analysis:
         Helpers see their arguments, functions all registers.
         """
         helper = row.kind in (Kind.CALL_HELPER, Kind.CALL_KFUNC)
-        for register in row.implicit_reads if helper else range(FRAME_REGISTER):
+        for register in row.implicit_reads if helper else range(FRAME_POINTER):
             self._leave(state, register)
         for register in row.implicit_writes:
             self._fresh(state, insn, register)
@@ -432,7 +428,7 @@ class Analysis:
 
     def _forget(self, node: _Node, pc: int) -> bool:
         unknown = _State(
-            [Value(_join_symbol(pc, register), 0, Origin.SCALAR) for register in range(REGISTERS)]
+            [Value(_join_symbol(pc, register), 0, Origin.SCALAR) for register in range(REGISTER_COUNT)]
         )
         self._expose()
         changed = node.state != unknown
@@ -522,7 +518,7 @@ def _joined(old: _State, new: _State, pc: int, joined: set[int], *, widen: bool)
     """Return what holds on both paths; `joined` collects the registers that got a symbol of the block."""
     differing = {
         register
-        for register in range(REGISTERS)
+        for register in range(REGISTER_COUNT)
         if (old.registers[register].symbol, old.registers[register].offset)
         != (new.registers[register].symbol, new.registers[register].offset)
     }
@@ -531,12 +527,12 @@ def _joined(old: _State, new: _State, pc: int, joined: set[int], *, widen: bool)
     # A register that still holds what another one held when the block started the last time.
     joined |= {
         r
-        for r in range(REGISTERS)
+        for r in range(REGISTER_COUNT)
         if new.registers[r].symbol in own and new.registers[r].symbol != _join_symbol(pc, r)
     }
     registers: list[Value] = []
     spans: dict[int, Spans] = {}
-    for register in range(REGISTERS):
+    for register in range(REGISTER_COUNT):
         a, b = old.registers[register], new.registers[register]
         origin = a.origin if a.origin is b.origin else Origin.SCALAR
         bounds = _hull(a, b, origin, widen=widen)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason, is_inside
-from ebpfjit.isa.spec import Kind, Reg
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg
 from ebpfjit.program import Instruction, Program
 
-ALL = (1 << 11) - 1
+ALL = (1 << REGISTER_COUNT) - 1
 RESULT = 1 << 0
 RESULT_AND_ARGUMENTS = 0b111111
 

@@ -19,7 +19,6 @@ from enum import Enum
 
 from ebpfjit.bits import U64_MASK, Width
 
-U32_MASK = 0xFFFFFFFF
 Bounds = tuple[int, int]
 """Lowest and highest value, inclusive."""
 
@@ -58,7 +57,7 @@ class Value:
 CONSTANT = 0
 FRAME = -1
 UNKNOWN = -2
-FRAME_POINTER = Value(FRAME, 0, Origin.STACK, (0, 0))
+FRAME_VALUE = Value(FRAME, 0, Origin.STACK, (0, 0))
 
 
 def constant(value: int) -> Value:

@@ -10,10 +10,9 @@ from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, test
 from ebpfjit.errors import LoadError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
+from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE
 
 STACK_ALIGNMENT = 16
-DEFAULT_FRAME_SIZE = 512
-LARGEST_FRAME = 4096
 
 StackUsageCalculator = Callable[[bytes, int], int]
 """calculator(prog, pc) -> bytes of stack of the local function that starts at slot pc."""
@@ -67,12 +66,12 @@ def prepare(program: Program, calculator: StackUsageCalculator | None = None) ->
 
 def _frame_size(program: Program, pc: int, calculator: StackUsageCalculator | None) -> int:
     if calculator is None:
-        return DEFAULT_FRAME_SIZE
+        return STACK_FRAME_SIZE
     size = calculator(program.code, pc)
-    if not isinstance(size, int) or not 0 <= size <= LARGEST_FRAME:
+    if not isinstance(size, int) or not 0 <= size <= STACK_SIZE:
         raise LoadError(
             f"pc {pc}: the stack usage calculator gave {size!r} for the function "
-            f"{program.functions[pc]}; it is to give 0 to {LARGEST_FRAME} bytes"
+            f"{program.functions[pc]}; it is to give 0 to {STACK_SIZE} bytes"
         )
     return -(-size // STACK_ALIGNMENT) * STACK_ALIGNMENT
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, REGISTERS, is_inside
+from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
 from ebpfjit.errors import DecodeError, VerifierError
-from ebpfjit.isa.spec import Kind, Reg
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg
 from ebpfjit.isa.table import BY_OPCODE
 from ebpfjit.program import SLOT_SIZE, Instruction, Program
 
 MAX_INSTRUCTIONS = 1_000_000
-FRAME_POINTER = 10
 
 Rule = Callable[[Program, Instruction], Iterator[str]]
 
@@ -51,7 +50,7 @@ def _registers(program: Program, insn: Instruction) -> Iterator[str]:
     for field, role, number in (("dst_reg", row.dst, insn.dst_reg), ("src_reg", row.src, insn.src_reg)):
         if not isinstance(role, Reg):
             continue
-        if number >= REGISTERS:
+        if number >= REGISTER_COUNT:
             yield f"{field} is {number}, registers are r0 to r10"
         elif number == FRAME_POINTER and role is not Reg.READ:
             yield "r10 is read-only"

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterable
 
 from ebpfjit.errors import AssemblyError
+from ebpfjit.isa.spec import REGISTER_COUNT
 
 REGISTER64, REGISTER32, INTEGER, SIGNED, LABEL, HELPER, UNKNOWN = "r", "w", "i", "s", "L", "h", "?"
-REGISTER_COUNT = 11
 
 _DIGITS = r"(?:0[xX][0-9A-Fa-f]+|[0-9]+)(?![\w.$])"
 _TOKEN = re.compile(

@@ -19,11 +19,10 @@ from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
 from ebpfjit.elf.relocation import R_BPF_NONE, RelocationError, Use, resolve
 from ebpfjit.elf.sections import program_type
 from ebpfjit.errors import DecodeError, LoadError
-from ebpfjit.isa.spec import Kind, Reference
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reference
 from ebpfjit.program import SLOT_SIZE, Instruction, Program, decode
 
 TEXT = ".text"
-REGISTERS = 11
 MAX_PROGRAM_SLOTS = 1_000_000
 MAX_OBJECT_SLOTS = 4_000_000
 """Shared functions are copied into each program: without a limit a small file could fill the memory."""
@@ -266,6 +265,6 @@ def _modernise(code: bytearray) -> None:
         return
     for insn in decode(code):
         is_callx = insn.row is not None and insn.row.operation == "CALLX"
-        if is_callx and insn.dst_reg == 0 and 0 < insn.imm < REGISTERS:
+        if is_callx and insn.dst_reg == 0 and 0 < insn.imm < REGISTER_COUNT:
             start = insn.pc * SLOT_SIZE
             code[start : start + SLOT_SIZE] = replace(insn, dst_reg=insn.imm, imm=0).encode()

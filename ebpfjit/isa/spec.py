@@ -17,6 +17,12 @@ from enum import Enum
 
 from ebpfjit.bits import W64, Width
 
+REGISTER_COUNT = 11
+"""r0 to r10."""
+
+FRAME_POINTER = 10
+"""r10, which programs only read."""
+
 
 class Kind(Enum):
     """The shape of an instruction: what an engine does with its fields."""

@@ -252,6 +252,14 @@ def test_help_and_no_arguments() -> None:
 # The process around it
 
 
+def _wait_until_busy(pid: int, seconds: float = 1.0) -> None:
+    """Return when a process has used that much processor time: it is past its start-up, in its loop."""
+    ticks = seconds * os.sysconf("SC_CLK_TCK")
+    deadline = time.monotonic() + 60
+    while int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]) < ticks:
+        assert time.monotonic() < deadline, "the program never got going"
+
+
 def test_interrupt_exits_with_130() -> None:
     command = [sys.executable, "-m", "ebpfjit", "run", "-", "--engine", "interpreter"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
@@ -259,7 +267,7 @@ def test_interrupt_exits_with_130() -> None:
         assert process.stderr is not None
         process.stdin.write(b"ja -1\nexit\n")
         process.stdin.close()
-        time.sleep(2)
+        _wait_until_busy(process.pid)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
         assert b"Traceback" not in process.stderr.read()
