@@ -1,6 +1,6 @@
 """The helpers that rbpf ships under their public name: `ebpfjit.helpers`."""
 
-from ebpfjit.runtime.helpers import (
+from ebpfjit.runtime.helpers.stock import (
     BPF_KTIME_GETNS_IDX,
     BPF_TRACE_PRINTK_IDX,
     bpf_time_getns,

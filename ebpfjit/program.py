@@ -125,6 +125,16 @@ def encode(instructions: Iterable[Instruction]) -> bytes:
     return b"".join(instruction.encode() for instruction in instructions)
 
 
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """A line of source: `line` and `column` count from 1 (column 0: not known), `text` is its text."""
+
+    file: str
+    line: int
+    column: int
+    text: str
+
+
 @dataclass(frozen=True)
 class Program:
     """A program: bytecode, and what is known about it.
@@ -132,7 +142,9 @@ class Program:
     `name` and `section` are those of the object file, None for raw bytecode. `type` is "xdp",
     "tc", ...; None where nothing tells. `functions` maps the slot where a function starts to its
     name; slot 0 is always there. `symbols` are the names that are known, `references` the values
-    (u64) of the LDDWs that refer to something outside of the program, both by pc.
+    (u64) of the LDDWs that refer to something outside of the program, both by pc. `maps` are the
+    maps (`ebpfjit.runtime.maps`) that LDDW_MAP_IDX and LDDW_MAP_IDX_VALUE count, `lines` the source
+    lines, by the pc where their code starts.
     Raises DecodeError where `code` is not a whole number of slots.
     """
 
@@ -142,6 +154,8 @@ class Program:
     type: str | None = None
     symbols: dict[int, str] = field(default_factory=dict)
     references: dict[int, int] = field(default_factory=dict)
+    maps: tuple[Any, ...] = ()
+    lines: dict[int, SourceLine] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))

@@ -15,8 +15,8 @@ from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
 from ebpfjit.program import Program
-from ebpfjit.runtime import helpers
 from ebpfjit.runtime.execution import Execution, HelperFunction
+from ebpfjit.runtime.helpers import stock as helpers
 from ebpfjit.runtime.memory import Region, flat_view
 
 if TYPE_CHECKING:

@@ -216,7 +216,7 @@ def _machine(
     program: Program, offsets: tuple[int, int] | None, limit: int | None
 ) -> EbpfVmFixedMbuff | EbpfVmRaw:
     """Return a machine with the program loaded and the stock helpers registered."""
-    from ebpfjit.runtime import helpers
+    from ebpfjit.runtime.helpers import stock as helpers
     from ebpfjit.vm import EbpfVmFixedMbuff, EbpfVmRaw
 
     machine: EbpfVmFixedMbuff | EbpfVmRaw

@@ -6,9 +6,13 @@ import ctypes
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ebpfjit.bits import U64_MASK
 from ebpfjit.runtime.memory import AddressSpace, Region, Stack
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.world import World
 
 HelperFunction = Callable[[int, int, int, int, int], int]
 
@@ -56,7 +60,7 @@ class Execution:
 
     `arguments` become r1 and r2; `argument` is the region that r1 points to, `packet` what legacy
     packet loads read. `limit` counts instructions, None for no limit; `budget_left` is what was
-    left of it. `instructions` is what the interpreter executed.
+    left of it. `instructions` is what the interpreter executed. `world` is what helpers see.
     """
 
     arguments: tuple[int, int]
@@ -67,6 +71,7 @@ class Execution:
     kfuncs: Mapping[int, HelperFunction] = field(default_factory=dict)
     limit: int | None = None
     checked: bool = True
+    world: World | None = None
     stack: Stack = field(default_factory=Stack)
     instructions: int = 0
     budget_left: int | None = None
@@ -74,4 +79,8 @@ class Execution:
     @property
     def space(self) -> AddressSpace:
         """All the memory of this run, the stack last."""
-        return AddressSpace([*self.regions, self.stack.region], checked=self.checked)
+        space = AddressSpace([*self.regions, self.stack.region], checked=self.checked)
+        space.world = self.world
+        if self.world is not None:
+            self.world.space = space
+        return space

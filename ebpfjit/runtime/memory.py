@@ -14,10 +14,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W64
 from ebpfjit.runtime import faults
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.world import World
 
 STACK_FRAME_SIZE = 512
 MAX_FRAMES = 8
@@ -162,12 +165,17 @@ class AddressSpace:
         # access (where the stack's live part starts) and told after a region was added.
         self.before_access: Callable[[], None] | None = None
         self.after_grant: Callable[[], None] | None = None
+        self.world: World | None = None
+
+    def changed(self) -> None:
+        """Say that a region moved or changed its size."""
+        if self.after_grant is not None:
+            self.after_grant()
 
     def grant(self, region: Region) -> None:
         """Let the running program touch one more region."""
         self.regions.append(region)
-        if self.after_grant is not None:
-            self.after_grant()
+        self.changed()
 
     def _view(self, pc: int | None, address: int, size: int, access: str) -> memoryview:
         if self.before_access is not None:
@@ -214,10 +222,16 @@ class AddressSpace:
 _active = threading.local()
 
 
+def running() -> AddressSpace | None:
+    """Return the memory of the program that runs in this thread, None outside of a run."""
+    space: AddressSpace | None = getattr(_active, "space", None)
+    return space
+
+
 @contextmanager
 def active(space: AddressSpace) -> Iterator[None]:
     """Make `space` what `read` and `write` of this thread go through: the running program's."""
-    outer = getattr(_active, "space", None)
+    outer = running()
     _active.space = space
     try:
         yield
@@ -231,7 +245,7 @@ def grant(memory: Any) -> Region:
     `memory` is a buffer, which is kept alive and in place while the program runs. Raises
     RuntimeError outside of a run.
     """
-    space: AddressSpace | None = getattr(_active, "space", None)
+    space = running()
     if space is None:
         raise RuntimeError("no program is running in this thread; only a helper can grant memory")
     region = Region.of_buffer("granted memory", memory)
@@ -245,7 +259,7 @@ def read(address: int, size: int) -> bytes:
     Inside a run the bytes must belong to the program (MemoryFault); outside of one, the caller
     vouches for the address.
     """
-    space: AddressSpace | None = getattr(_active, "space", None)
+    space = running()
     if space is not None:
         return space.read(W64.wrap(address), size)
     return ctypes.string_at(address, size)
@@ -253,7 +267,7 @@ def read(address: int, size: int) -> bytes:
 
 def write(address: int, data: bytes) -> None:
     """Write `data` at `address`; see `read`."""
-    space: AddressSpace | None = getattr(_active, "space", None)
+    space = running()
     if space is not None:
         space.write(W64.wrap(address), data)
     else:
@@ -265,6 +279,6 @@ def check(address: int, size: int, access: str) -> None:
 
     For helpers that must not do half of their work; outside of a run the caller vouches.
     """
-    space: AddressSpace | None = getattr(_active, "space", None)
+    space = running()
     if space is not None:
         space.check(W64.wrap(address), size, access)

@@ -1,0 +1,1 @@
+"""Contexts: what r1 points to for programs of each type, and the packet behind it."""

@@ -1,0 +1,1 @@
+"""Helpers: rbpf's in `stock`."""

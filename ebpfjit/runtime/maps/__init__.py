@@ -1,0 +1,1 @@
+"""Maps: what programs keep between runs and share with Python."""

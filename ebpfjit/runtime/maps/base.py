@@ -1,0 +1,50 @@
+"""What every map is to the rest: an address, its values' memory, and the kernel's three operations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from ebpfjit.runtime.maps.definition import MapDefinition
+from ebpfjit.runtime.memory import Region
+
+
+class Map(ABC):
+    """A map as helpers and the loader see it; keys and values are the bytes that programs see.
+
+    `address` is what a program's LDDW loads: it names the map and points to nothing that the
+    program may touch. `regions` is the memory of its values, where programs may follow the pointers
+    that lookups give. `value_is_stable` is true where such a pointer stays good for the rest of a
+    run, whatever the program does.
+    """
+
+    definition: MapDefinition
+    address: int
+    regions: tuple[Region, ...]
+    value_is_stable: bool
+
+    @property
+    def name(self) -> str:
+        """The map's name."""
+        return self.definition.name
+
+    @property
+    def is_readonly(self) -> bool:
+        """True where programs may not write the values."""
+        return self.definition.is_readonly
+
+    @property
+    def value_address(self) -> int:
+        """The address of the only value of a map of globals (LDDW_MAP_IDX_VALUE)."""
+        return self.regions[0].start
+
+    @abstractmethod
+    def lookup(self, key: bytes) -> int:
+        """Return the address of the value under `key`, 0 where there is none."""
+
+    @abstractmethod
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
+        """Put a value in; return 0 or a negative error number, as the kernel does."""
+
+    @abstractmethod
+    def delete(self, key: bytes) -> int:
+        """Remove a key; return 0 or a negative error number, as the kernel does."""

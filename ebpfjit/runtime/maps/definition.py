@@ -1,0 +1,85 @@
+"""What a map is made from: the kernel's map types, and one map's definition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Protocol
+
+
+class MapType(IntEnum):
+    """The kernel's map types (include/uapi/linux/bpf.h, enum bpf_map_type)."""
+
+    HASH = 1
+    ARRAY = 2
+    PROG_ARRAY = 3
+    PERF_EVENT_ARRAY = 4
+    PERCPU_HASH = 5
+    PERCPU_ARRAY = 6
+    STACK_TRACE = 7
+    CGROUP_ARRAY = 8
+    LRU_HASH = 9
+    LRU_PERCPU_HASH = 10
+    LPM_TRIE = 11
+    ARRAY_OF_MAPS = 12
+    HASH_OF_MAPS = 13
+    DEVMAP = 14
+    SOCKMAP = 15
+    CPUMAP = 16
+    XSKMAP = 17
+    SOCKHASH = 18
+    CGROUP_STORAGE = 19
+    REUSEPORT_SOCKARRAY = 20
+    PERCPU_CGROUP_STORAGE = 21
+    QUEUE = 22
+    STACK = 23
+    SK_STORAGE = 24
+    DEVMAP_HASH = 25
+    STRUCT_OPS = 26
+    RINGBUF = 27
+    INODE_STORAGE = 28
+    TASK_STORAGE = 29
+    BLOOM_FILTER = 30
+    USER_RINGBUF = 31
+    CGRP_STORAGE = 32
+    ARENA = 33
+
+
+class Codec(Protocol):
+    """How the bytes of a key or value read as a Python value; BTF types are such."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that a value takes."""
+
+    def decode(self, data: bytes) -> Any:
+        """Return the Python value of `size` bytes."""
+
+    def encode(self, value: Any) -> bytes:
+        """Return the `size` bytes of a Python value; raises TypeError or ValueError where it does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapDefinition:
+    """One map as an object file, or a user, defines it. Sizes in bytes.
+
+    `type` is a MapType, or a number that this version does not know. `flags` are BPF_F_*.
+    `key_type` and `value_type` are there where the object has BTF for them. `inner` is the
+    template of the maps inside. `values` are what `.values` of a BTF definition puts in: (index,
+    name of a program or map). `is_readonly` is true where programs may not write the values
+    (.rodata). `section` is where the definition stands.
+    """
+
+    name: str
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int = 0
+    pinning: int = 0
+    key_type: Codec | None = None
+    value_type: Codec | None = None
+    inner: MapDefinition | None = None
+    values: tuple[tuple[int, str], ...] = ()
+    is_readonly: bool = False
+    section: str = ""

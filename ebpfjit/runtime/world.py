@@ -1,0 +1,47 @@
+"""What the helpers of one run work on: its memory, maps, context, output; and the engine below them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.memory import AddressSpace, running
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.maps.base import Map
+
+
+class Engine(Protocol):
+    """What a helper may ask of the engine that runs the program."""
+
+    def call_function(self, address: int, arguments: tuple[int, ...]) -> int:
+        """Run a function of the program (its address as LDDW gives it) and return its r0."""
+
+    def leave_function(self) -> None:
+        """Make the function that called this helper exit, with the helper's result as its r0."""
+
+
+@dataclass(slots=True)
+class World:
+    """The state that helpers of one run share; made anew for each run.
+
+    `maps` are the program's maps by address. `context` is what r1 points to, as
+    `runtime.contexts` made it, None for plain memory. `output` takes the lines of
+    bpf_trace_printk, `events` what goes to perf and ring buffers: (map name, bytes).
+    """
+
+    environment: Environment
+    maps: Mapping[int, Map] = field(default_factory=dict)
+    context: Any = None
+    output: list[str] = field(default_factory=list)
+    events: list[tuple[str, bytes]] = field(default_factory=list)
+    space: AddressSpace | None = None
+    engine: Engine | None = None
+
+
+def current() -> World | None:
+    """Return the world of the program that runs in this thread, None outside of a run."""
+    space = running()
+    return space.world if space is not None else None
