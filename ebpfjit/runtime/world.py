@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +30,8 @@ class World:
     `maps` are the program's maps by address. `context` is what r1 points to, as
     `runtime.contexts` made it, None for plain memory. `output` takes the lines of
     bpf_trace_printk, `events` what goes to perf and ring buffers: (map name, bytes).
+    `run_program` runs another program on the same context, world and budget and returns its r0:
+    what a tail call does; `tail_calls` counts them.
     """
 
     environment: Environment
@@ -39,6 +41,8 @@ class World:
     events: list[tuple[str, bytes]] = field(default_factory=list)
     space: AddressSpace | None = None
     engine: Engine | None = None
+    run_program: Callable[[Any], int] | None = None
+    tail_calls: int = 0
 
 
 def current() -> World | None:
