@@ -18,6 +18,7 @@ from ebpfjit.program import Instruction
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS, Execution, HelperFunction, call_helper
 from ebpfjit.runtime.memory import MAX_FRAMES, active
+from ebpfjit.runtime.world import engine_of
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class State:
         self.loops = MAX_LOOPS
         self.budget = execution.limit
         self.result: int | None = None
+        self.leaving = False
 
     def enter_function(self, pc: int, caller: int) -> None:
         """Start the function at slot `pc` on a zeroed frame of its own, below the live ones."""
@@ -54,6 +56,28 @@ class State:
         self.registers[10] = top
         self.loops = MAX_LOOPS
         self.pc = pc
+
+    def call_function(self, address: int, arguments: tuple[int, ...]) -> int:
+        """Run a function of the program for a helper that is being called; return its r0."""
+        caller = self.pc - 1  # a helper call takes one slot
+        target = function_at(self.verified, address, caller)
+        check_depth(self, caller)
+        saved, pc, depth = self.registers[:], self.pc, len(self.frames)
+        stack_start, loops = self.execution.stack.start, self.loops
+        self.frames.append(Frame(pc, tuple(saved[6:11]), stack_start, loops))
+        self.registers[:10] = [0, *arguments, *[0] * (9 - len(arguments))]
+        try:
+            self.enter_function(target, caller)
+            run_until_depth(self, depth)
+            return self.registers[0]
+        finally:
+            del self.frames[depth:]
+            self.registers, self.pc, self.loops = saved, pc, loops
+            self.execution.stack.start = stack_start
+
+    def leave_function(self) -> None:
+        """Make the function that called the helper exit once the helper has returned."""
+        self.leaving = True
 
     def charge(self) -> None:
         """Pay for the basic block that starts here, if one does.
@@ -98,18 +122,21 @@ def interpret(verified: Verified, execution: Execution) -> int:
     HelperNotFound, or whatever a helper raised. `execution.instructions` counts what was executed.
     """
     state = State(verified, execution)
-    with active(state.space):
+    with active(state.space), engine_of(execution.world, state):
         try:
-            return _run(state)
+            state.enter_function(0, caller=0)
+            run_until_depth(state, -1)
         finally:
             execution.budget_left = state.budget
+    assert state.result is not None  # the outermost function has left
+    return state.result
 
 
-def _run(state: State) -> int:
+def run_until_depth(state: State, depth: int) -> None:
+    """Run until so many frames are left, -1 for the end of the program."""
     verified = state.verified
     slots = verified.program.slots
-    state.enter_function(0, caller=0)
-    while state.result is None:
+    while state.result is None and len(state.frames) > depth:
         if state.pc >= len(slots):
             raise faults.illegal_instruction(state.pc, "control fell off the end of the program")
         state.charge()
@@ -120,7 +147,6 @@ def _run(state: State) -> int:
         state.pc = instruction.next_pc
         state.execution.instructions += 1
         STEPS[instruction.row.kind](state, instruction, instruction.row)
-    return state.result
 
 
 @executes(Kind.BINARY)
@@ -245,6 +271,9 @@ def _call_out(state: State, insn: Instruction, function: HelperFunction | None) 
         raise
     # What a call leaves in r1 to r5 is nobody's: zero, in both engines.
     state.registers[0:6] = [result & U64_MASK, 0, 0, 0, 0, 0]
+    if state.leaving:
+        state.leaving = False
+        _leave_function(state)
 
 
 @executes(Kind.CALL_HELPER)
@@ -257,9 +286,21 @@ def _call_kfunc(state: State, insn: Instruction, row: Row) -> None:
     _call_out(state, insn, state.execution.kfuncs.get(insn.imm & 0xFFFFFFFF))
 
 
-def _check_depth(state: State, insn: Instruction) -> None:
+def check_depth(state: State, pc: int) -> None:
+    """Raise CallDepthExceeded where there is no frame left for a call at slot `pc`."""
     if len(state.frames) + 1 >= MAX_FRAMES:
-        raise faults.call_depth_exceeded(insn.pc, MAX_FRAMES)
+        raise faults.call_depth_exceeded(pc, MAX_FRAMES)
+
+
+def function_at(verified: Verified, address: int, pc: int) -> int:
+    """Return the slot of the function that an LDDW calls `address`; `pc` is that of the call.
+
+    Raises IllegalInstruction where there is none.
+    """
+    target = address - CODE_ADDRESS
+    if target not in verified.program.functions:
+        raise faults.bad_function(pc, address)
+    return target
 
 
 def _call_function(state: State, insn: Instruction, target: int) -> None:
@@ -274,18 +315,14 @@ def _call_local(state: State, insn: Instruction, row: Row) -> None:
     assert target is not None  # a local call has one
     if not is_inside(state.program, target):
         raise faults.bad_target(insn, len(state.program))
-    _check_depth(state, insn)
+    check_depth(state, insn.pc)
     _call_function(state, insn, target)
 
 
 @executes(Kind.CALL_REGISTER)
 def _call_register(state: State, insn: Instruction, row: Row) -> None:
-    _check_depth(state, insn)
-    address = state.registers[insn.dst_reg]
-    target = address - CODE_ADDRESS
-    if target not in state.program.functions or not is_inside(state.program, target):
-        raise faults.bad_function(insn.pc, address)
-    _call_function(state, insn, target)
+    check_depth(state, insn.pc)
+    _call_function(state, insn, function_at(state.verified, state.registers[insn.dst_reg], insn.pc))
 
 
 def _leave_function(state: State) -> None:

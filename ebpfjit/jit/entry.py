@@ -18,13 +18,15 @@ from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import Listing, settings_for, translate
 from ebpfjit.jit.relocation import Image, layout, relocate
 from ebpfjit.runtime import faults
-from ebpfjit.runtime.execution import SLICE, Execution, HelperFunction, NativeHelper
+from ebpfjit.runtime.execution import CODE_ADDRESS, SLICE, Execution, HelperFunction, NativeHelper
 from ebpfjit.runtime.memory import MAX_FRAMES, active
+from ebpfjit.runtime.world import engine_of
 from ebpfjit.translators.emitter import Line
 from ebpfjit.translators.x86_64.target import BLOCK_SIZE, BLOCK_WORDS, FAULTS, HOST_FUNCTIONS, REGION_SIZE
 
 _ENTRY = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
 """The lock stays held, and an exception that the host has pending is raised after the call."""
+_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p)
 
 _WORD = {name: 8 * index for index, name in enumerate(BLOCK_WORDS)}
 _ENDLESS = (1 << 64) - 1 - SLICE
@@ -43,6 +45,7 @@ class _Run:
     """A run that machine code is in the middle of: its block and its regions."""
 
     def __init__(self, compiled: Compiled, execution: Execution) -> None:
+        self.compiled = compiled
         self.execution = execution
         self.space = execution.space
         self.space.before_access = self.follow_stack
@@ -86,6 +89,33 @@ class _Run:
         value: int = struct.unpack_from("<Q", self.block, _WORD[name])[0]
         return value
 
+    def call_function(self, address: int, arguments: tuple[int, ...]) -> int:
+        """Run a function of the program for a helper that is being called; return its r0."""
+        compiled = self.compiled
+        target = address - CODE_ADDRESS
+        if target not in compiled.verified.program.functions or compiled.image.callback is None:
+            raise faults.bad_function(None, address)  # who called the helper adds the pc
+        room = self.word("stack_start") - self.word("stack_limit")
+        if not self.word("frames_left") or room < compiled.verified.frame_sizes[target]:
+            raise faults.call_depth_exceeded(None, MAX_FRAMES)
+        values = (ctypes.c_uint64 * 5)(*arguments)
+        enter = _CALLBACK(compiled.buffer.address + compiled.image.callback)
+        try:
+            result: int = enter(self.address, address, ctypes.addressof(values))
+        except ExecutionError as error:
+            faults.locate(error, compiled.fault_pc(self))
+            raise
+        finally:
+            kind = FAULTS[self.word("fault_kind")]
+            struct.pack_into("<Q", self.block, _WORD["fault_kind"], 0)
+        if kind != "none":
+            raise compiled.exception(self, kind)
+        return result
+
+    def leave_function(self) -> None:
+        """Make the function that called the helper exit once the helper has returned."""
+        struct.pack_into("<Q", self.block, _WORD["leave"], 1)
+
     def follow_stack(self) -> None:
         """Take over how far down the stack is live now."""
         self.execution.stack.start = self.word("stack_start")
@@ -127,26 +157,27 @@ class Compiled:
         """Run the program and return r0, unsigned; raises what the interpreter raises."""
         run = _Run(self, execution)
         try:
-            with active(run.space):
+            with active(run.space), engine_of(execution.world, run):
                 result: int = _ENTRY(self.buffer.address + self.image.entry)(run.address)
         except ExecutionError as error:
-            faults.locate(error, self._fault_pc(run))
+            faults.locate(error, self.fault_pc(run))
             raise
         finally:
             run.finish()
         kind = FAULTS[run.word("fault_kind")]
         if kind != "none":
-            raise self._exception(run, kind)
+            raise self.exception(run, kind)
         return result
 
-    def _fault_pc(self, run: _Run) -> int:
+    def fault_pc(self, run: _Run) -> int:
+        """Return the pc of the fault, or of the helper call, that a run is at."""
         pc = self.image.pc_at(run.word("fault_place") - self.buffer.address - 1)
         assert pc is not None  # faults are only raised by code that belongs to an instruction
         return pc
 
-    def _exception(self, run: _Run, kind: str) -> ExecutionError:
+    def exception(self, run: _Run, kind: str) -> ExecutionError:
         """Return the exception that the interpreter raises for the same fault."""
-        program, pc = self.verified.program, self._fault_pc(run)
+        program, pc = self.verified.program, self.fault_pc(run)
         address = run.word("fault_address")
         if kind == "illegal":
             fell_off = "control fell off the end of the program"

@@ -47,7 +47,8 @@ class Image:
 
     `slots` maps a symbol to the offset of its 8 bytes. `pc_starts` and `pc_owners` say which pc
     the code from an offset on belongs to (None: to none). `spans` gives for each item of the
-    listing, in order, the offset where its bytes start, and the end.
+    listing, in order, the offset where its bytes start, and the end. `callback` is the offset of
+    the routine of that name, None where the program has none.
     """
 
     code: bytes
@@ -56,6 +57,7 @@ class Image:
     pc_starts: tuple[int, ...]
     pc_owners: tuple[int | None, ...]
     spans: tuple[int, ...]
+    callback: int | None = None
 
     def pc_at(self, offset: int) -> int | None:
         """Return the pc whose code holds the byte at `offset`."""
@@ -88,7 +90,8 @@ def layout(listing: Listing, stencils: Mapping[Key, Stencil]) -> Image:
     ]
     code = b"".join(chunks).ljust(pool, b"\xcc") + bytes(SLOT_SIZE * len(slots))
     starts, owners = _pc_map(listing, offsets)
-    return Image(code, offsets[labels["entry"]], slots, starts, owners, tuple(offsets))
+    callback = offsets[labels["callback"]] if "callback" in labels else None
+    return Image(code, offsets[labels["entry"]], slots, starts, owners, tuple(offsets), callback)
 
 
 def _first_sizes(items: list[Item], stencils: Mapping[Key, Stencil]) -> tuple[list[int], list[int]]:

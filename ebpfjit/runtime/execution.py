@@ -71,16 +71,14 @@ class Execution:
     kfuncs: Mapping[int, HelperFunction] = field(default_factory=dict)
     limit: int | None = None
     checked: bool = True
-    world: World | None = None
     stack: Stack = field(default_factory=Stack)
     instructions: int = 0
     budget_left: int | None = None
+    world: World | None = None
 
     @property
     def space(self) -> AddressSpace:
         """All the memory of this run, the stack last."""
         space = AddressSpace([*self.regions, self.stack.region], checked=self.checked)
         space.world = self.world
-        if self.world is not None:
-            self.world.space = space
         return space

@@ -57,7 +57,7 @@ def alignment_fault(pc: int, address: int, size: int) -> AlignmentFault:
     return AlignmentFault(message, pc, address, size, "atomic")
 
 
-def illegal_instruction(pc: int, reason: str) -> IllegalInstruction:
+def illegal_instruction(pc: int | None, reason: str) -> IllegalInstruction:
     """Return the fault of reaching something that is no instruction."""
     return IllegalInstruction(f"{_at(pc)}{reason}", pc)
 
@@ -69,7 +69,7 @@ def bad_target(instruction: Instruction, slots: int) -> IllegalInstruction:
     return illegal_instruction(instruction.pc, f"jump to pc {target}, {where} ({slots} slots)")
 
 
-def bad_function(pc: int, address: int) -> IllegalInstruction:
+def bad_function(pc: int | None, address: int) -> IllegalInstruction:
     """Return the fault of an indirect call to what is no function of the program."""
     return illegal_instruction(pc, f"callx to {address:#x}, which is not the address of a function")
 
@@ -79,7 +79,7 @@ def budget_exhausted(pc: int, limit: int | None) -> BudgetExhausted:
     return BudgetExhausted(f"{_at(pc)}the instruction limit of {limit} is used up", pc)
 
 
-def call_depth_exceeded(pc: int, frames: int) -> CallDepthExceeded:
+def call_depth_exceeded(pc: int | None, frames: int) -> CallDepthExceeded:
     """Return the fault of a local call that finds no frame or no stack left."""
     return CallDepthExceeded(f"{_at(pc)}local call: more than {frames} frames, or their stack", pc)
 

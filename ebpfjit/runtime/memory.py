@@ -237,6 +237,8 @@ def active(space: AddressSpace) -> Iterator[None]:
         yield
     finally:
         _active.space = outer
+        if outer is not None:
+            outer.changed()  # what they share may have moved in the inner run
 
 
 def grant(memory: Any) -> Region:

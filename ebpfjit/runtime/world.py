@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.memory import AddressSpace, running
+from ebpfjit.runtime.memory import running
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.maps.base import Map
@@ -29,7 +30,8 @@ class World:
 
     `maps` are the program's maps by address. `context` is what r1 points to, as
     `runtime.contexts` made it, None for plain memory. `output` takes the lines of
-    bpf_trace_printk, `events` what goes to perf and ring buffers: (map name, bytes).
+    bpf_trace_printk, `events` what goes to perf and ring buffers: (map name, bytes). The memory of the run is
+    `runtime.memory.running()`.
     `run_program` runs another program on the same context, world and budget and returns its r0:
     what a tail call does; `tail_calls` counts them.
     """
@@ -39,10 +41,22 @@ class World:
     context: Any = None
     output: list[str] = field(default_factory=list)
     events: list[tuple[str, bytes]] = field(default_factory=list)
-    space: AddressSpace | None = None
     engine: Engine | None = None
     run_program: Callable[[Any], int] | None = None
     tail_calls: int = 0
+
+
+@contextmanager
+def engine_of(world: World | None, engine: Engine) -> Iterator[None]:
+    """Make `engine` the one that a world's helpers speak to; runs may be nested (tail calls)."""
+    if world is None:
+        yield
+        return
+    outer, world.engine = world.engine, engine
+    try:
+        yield
+    finally:
+        world.engine = outer
 
 
 def current() -> World | None:

@@ -12,6 +12,8 @@ from ebpfjit.translators.x86_64.target import (
     translates,
 )
 
+TAIL_CALL = 12  # bpf_tail_call: the one helper after which a function may end
+
 
 @translates("CALL")
 def call_helper(insn: Instruction, cx: Context) -> None:
@@ -40,10 +42,22 @@ def _call_out(cx: Context, symbol: str, native: bool | None) -> None:
         cx.used.add("call_python")
         cx.emit("mov r11, qword ptr [rip+$symbol]", symbol=symbol)
         cx.jump("call", "call_python")
+        if symbol == f"helper_{TAIL_CALL}":
+            _leave_where_asked(cx)
     for argument in range(1, 6):
         # What the host left there is not the program's to see.
         name = register(argument, 32)
         cx.emit(f"xor {name}, {name}")
+
+
+def _leave_where_asked(cx: Context) -> None:
+    """Exit from the running function where the helper asked for it: a tail call was done."""
+    leaving = f".leaving_{cx.insn.pc}"
+    cx.emit(f"cmp qword ptr {BLOCK['leave']}, 0")
+    cx.jump("jne", leaving)
+    with cx.out_of_line(leaving):
+        cx.emit(f"mov qword ptr {BLOCK['leave']}, 0")
+        cx.emit("ret")
 
 
 @translates("CALL_LOCAL")

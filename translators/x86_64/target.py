@@ -1,6 +1,7 @@
 """x86-64: registers, the block that machine code shares with its host, and the code around a program.
 
     entry(block) -> r0      saves the host's registers, sets the start state, calls function 0
+    callback(block, f, a)   the same for a helper: function f of the running program, r1 to r5 from a
     enter_N                 gives function N a zeroed frame, then runs it
     fault_KIND              reached by a call, so the return address tells which pc it was; records
                             kind, place and address, drops all frames and returns to the host
@@ -71,7 +72,8 @@ BLOCK_WORDS = (
     "fault_kind",  # index into FAULTS, 0 for none
     "fault_place",  # an address inside the code of the faulting pc
     "fault_address",
-    "host_stack",  # rsp to return to
+    "host_stack",  # rsp to return with: what it points to is the address that function 0 returns to
+    "leave",  # not 0: the function whose helper call this is exits with the helper's result
     "argument_1",
     "argument_2",
     "later",  # instructions that are left behind this slice
@@ -202,9 +204,9 @@ class Context(Emitter):
         self.used: set[str] = set()
         self.turned_to: int | None = None
         self.limits: dict[Limit, int] = {}
-        self.has_may_goto = any(
-            insn.row is not None and insn.row.operation == "MAY_GOTO" for insn in program.instructions
-        )
+        operations = {insn.row.operation for insn in program.instructions if insn.row is not None}
+        self.has_may_goto = "MAY_GOTO" in operations
+        self.takes_addresses = "LDDW_CODE" in operations
         self.insn = program.instructions[0]
 
     def start(self, insn: Instruction) -> None:
@@ -355,7 +357,7 @@ def emit_entry(cx: Context) -> None:
     for name in HOST_SAVED:
         cx.emit(f"push {name}")
     cx.emit("mov r12, rdi")
-    cx.emit(f"mov qword ptr {BLOCK['host_stack']}, rsp")
+    _set_return(cx)
     cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
     cx.emit(f"mov rdi, qword ptr {BLOCK['argument_1']}")
     cx.emit(f"mov rsi, qword ptr {BLOCK['argument_2']}")
@@ -365,8 +367,50 @@ def emit_entry(cx: Context) -> None:
     # Six pushes after the return address: this call leaves rsp a multiple of 16 in the program,
     # as helper calls need it.
     cx.jump("call", enter_label(0))
-    cx.label("leave")
     cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
+    for name in reversed(HOST_SAVED):
+        cx.emit(f"pop {name}")
+    cx.emit("ret")
+
+
+def _set_return(cx: Context) -> None:
+    """Note where a fault returns to: behind the call that comes next, as the program's end does."""
+    cx.emit("lea r10, [rsp-8]")
+    cx.emit(f"mov qword ptr {BLOCK['host_stack']}, r10")
+
+
+def emit_callback(cx: Context) -> None:
+    """Emit `callback(block, function, arguments) -> r0`: what a helper calls, inside of a run.
+
+    `function` is an address as LDDW gives it, `arguments` points to r1 to r5. The caller has seen
+    to it that there is such a function and that its frame fits.
+    """
+    kept = ("stack_start", "loops", "host_stack")
+    cx.used.add("call_by_address")
+    cx.begin(None)
+    cx.label("callback")
+    for name in HOST_SAVED:
+        cx.emit(f"push {name}")
+    cx.emit("mov r12, rdi")
+    cx.emit("mov r11, rsi")
+    cx.emit("mov r10, rdx")
+    for word in kept:
+        cx.emit(f"push qword ptr {BLOCK[word]}")
+    cx.emit("sub rsp, 8")  # eleven words with the return address, as many as entry has, modulo 2
+    cx.emit(f"dec qword ptr {BLOCK['frames_left']}")
+    cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
+    for number in range(1, 6):
+        cx.emit(f"mov {register(number)}, qword ptr [r10+{8 * (number - 1):#x}]")
+    for number in (0, *range(6, 10)):
+        name = register(number, 32)
+        cx.emit(f"xor {name}, {name}")
+    _set_return(cx)
+    cx.jump("call", "call_by_address")
+    cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
+    cx.emit(f"inc qword ptr {BLOCK['frames_left']}")
+    cx.emit("add rsp, 8")
+    for word in reversed(kept):
+        cx.emit(f"pop qword ptr {BLOCK[word]}")
     for name in reversed(HOST_SAVED):
         cx.emit(f"pop {name}")
     cx.emit("ret")
@@ -406,6 +450,8 @@ def emit_end_of_program(cx: Context, end: int) -> None:
 
 def emit_shared(cx: Context) -> None:
     """Emit the routines that the program turned out to use: checks, and fault reports last."""
+    if "call_python" in cx.used and cx.takes_addresses:
+        emit_callback(cx)
     if "call_by_address" in cx.used:
         _emit_call_by_address(cx)
     if "check_load" in cx.used:
@@ -453,7 +499,7 @@ def _emit_fault(cx: Context, kind: str) -> None:
     cx.emit(f"mov qword ptr {BLOCK['fault_address']}, r11")
     cx.emit(f"mov qword ptr {BLOCK['fault_kind']}, {FAULTS.index(kind):#x}")
     cx.emit(f"mov rsp, qword ptr {BLOCK['host_stack']}")
-    cx.jump("jmp", "leave")
+    cx.emit("ret")
 
 
 def emit_charge(cx: Context, instructions: int, *, tested: bool) -> None:
