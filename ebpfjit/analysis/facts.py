@@ -8,6 +8,8 @@ An access needs no check where
     covered     an earlier access on every path touched these bytes, from the same base
     argument    the caller promises that many bytes behind r1
 
+A call of a helper that may move or shrink memory ends what earlier accesses have shown.
+
 What is left is checked. In a basic block the checks on one base are merged into one over their
 whole span; where that one fails, the block goes on in a copy that checks one by one, so that the
 fault has the pc it should have.
@@ -97,6 +99,20 @@ class Facts:
     zeroed: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """What the caller vouches for.
+
+    `argument_size` bytes behind r1 at the start are readable, and writable where
+    `argument_writable`; they stay in place for the whole run. `moving` are the numbers of the
+    helpers that may move other memory, or take it away.
+    """
+
+    argument_size: int = 0
+    argument_writable: bool = True
+    moving: frozenset[int] = frozenset()
+
+
 @dataclass(slots=True)
 class _State:
     registers: list[Value]
@@ -131,10 +147,11 @@ def _join_symbol(pc: int, register: int) -> int:
 class Analysis:
     """The fixpoint over one program."""
 
-    def __init__(self, program: Program, frame_sizes: dict[int, int], argument_size: int) -> None:
+    def __init__(self, program: Program, frame_sizes: dict[int, int], promises: Promises) -> None:
         self.program = program
         self.frame_sizes = frame_sizes
-        self.argument_size = argument_size
+        self.promises = promises
+        self.argument_size = promises.argument_size
         self.blocks = block_sizes(program)
         self.nodes: dict[int, _Node] = {}
         self.zeroed: set[int] = set()
@@ -150,8 +167,27 @@ class Analysis:
             row.kind is Kind.CALL_REGISTER or (row.kind is Kind.CALL_LOCAL and insn.target == 0)
             for insn, row in rows
         )
+        self.moves = any(self._is_moving(insn) for insn, _ in rows)
+        # Where a jump goes back to the start, r1 may mean something else there than the argument.
+        self.main_loops = any(insn.target == 0 for insn, _ in rows)
         if not self.frame_is_fixed:
             self._expose()
+
+    def _is_moving(self, insn: Instruction) -> bool:
+        """True for a call of a helper that may move memory."""
+        row = insn.row
+        return row is not None and row.kind is Kind.CALL_HELPER and insn.imm in self.promises.moving
+
+    def _may_move(self, insn: Instruction, row: Row) -> bool:
+        """True where memory may be moved by what is called: functions are not looked into."""
+        return self.moves and (row.kind in (Kind.CALL_LOCAL, Kind.CALL_REGISTER) or self._is_moving(insn))
+
+    def _promised(self) -> dict[int, Spans]:
+        """The bytes that are the program's whatever happens, by symbol."""
+        size = self.argument_size
+        if not size or self.main_is_called:
+            return {}
+        return {_join_symbol(0, 1): frozenset({(0, size, self.promises.argument_writable)})}
 
     def run(self) -> Facts:
         """Find the fixpoint, then look at each block once more to write down what holds."""
@@ -187,8 +223,7 @@ class Analysis:
             registers[1] = Value(argument, 0, Origin.ARGUMENT, (0, 0))
             for register in (0, *range(3, 10)):
                 registers[register] = constant(0)
-            if self.argument_size:
-                state.spans[argument] = frozenset({(0, self.argument_size, True)})
+            state.spans.update(self._promised())
         return state
 
     # -- one block ------------------------------------------------------------------------------
@@ -210,6 +245,8 @@ class Analysis:
             if row.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC):
                 self._access(state, insn, row, function, merger)
             self._transfer(state, insn, row)
+            if merger is not None and self._may_move(insn, row):
+                merger.finish()
             last, pc = insn, insn.next_pc
         if merger is not None:
             merger.finish()
@@ -385,6 +422,8 @@ class Analysis:
         helper = row.kind in (Kind.CALL_HELPER, Kind.CALL_KFUNC)
         for register in row.implicit_reads if helper else range(FRAME_POINTER):
             self._leave(state, register)
+        if self._may_move(insn, row):
+            state.spans = {} if self.main_loops else self._promised()
         for register in row.implicit_writes:
             self._fresh(state, insn, register)
         if helper:
@@ -600,12 +639,9 @@ class _Merger:
             self.found[leader.pc] = replace(leader, span=(low - start, high - start, stores))
             for access, _ in group[1:]:
                 self.found[access.pc] = replace(access, leader=leader.pc)
+        self.groups.clear()
 
 
-def analyse(program: Program, frame_sizes: dict[int, int], argument_size: int = 0) -> Facts:
-    """Return what is known of a program's accesses.
-
-    `frame_sizes` are those of `Verified`. `argument_size` is how many bytes, readable and
-    writable, the caller promises behind r1 at the start.
-    """
-    return Analysis(program, frame_sizes, argument_size).run()
+def analyse(program: Program, frame_sizes: dict[int, int], promises: Promises | None = None) -> Facts:
+    """Return what is known of a program's accesses; `frame_sizes` are those of `Verified`."""
+    return Analysis(program, frame_sizes, promises or Promises()).run()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
-from ebpfjit.analysis.facts import Access, Facts, analyse
+from ebpfjit.analysis.facts import Access, Facts, Promises, analyse
 from ebpfjit.analysis.liveness import live_after
 from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import Verified
@@ -57,22 +57,29 @@ def settings_for(
     harden: bool = False,
     helpers: Mapping[int, bool] | None = None,
     kfuncs: Mapping[int, bool] | None = None,
+    moving: frozenset[int] = frozenset(),
 ) -> Settings:
     """Return translator settings with the runtime's constants filled in."""
-    return Settings(features, harden, helpers or {}, kfuncs or {}, MAX_LOOPS, CODE_ADDRESS, SLICE)
+    return Settings(features, harden, helpers or {}, kfuncs or {}, moving, MAX_LOOPS, CODE_ADDRESS, SLICE)
 
 
 def translate(
-    verified: Verified, settings: Settings, *, checked: bool = True, argument_size: int = 0
+    verified: Verified,
+    settings: Settings,
+    *,
+    checked: bool = True,
+    argument_size: int = 0,
+    argument_writable: bool = True,
 ) -> Listing:
     """Return the program's assembly text.
 
-    Without `checked` no access is checked. `argument_size` is how many bytes, readable and
-    writable, the caller promises behind r1. Raises TranslationError where an operation has no
-    translator.
+    Without `checked` no access is checked. `argument_size` is how many bytes the caller promises
+    behind r1, readable and, where `argument_writable`, writable. Raises TranslationError where an
+    operation has no translator.
     """
     program = verified.program
-    facts = analyse(program, verified.frame_sizes, argument_size)
+    promises = Promises(argument_size, argument_writable, settings.moving)
+    facts = analyse(program, verified.frame_sizes, promises)
     cx = Context(program, verified.frame_sizes, _plan(facts, checked=checked), settings)
     emit_entry(cx)
     for pc in program.functions:

@@ -213,6 +213,8 @@ def compile_program(
     checked: bool = True,
     harden: bool = False,
     argument_size: int = 0,
+    argument_writable: bool = True,
+    moving: frozenset[int] = frozenset(),
     features: frozenset[str] | None = None,
 ) -> Compiled:
     """Compile a program for this machine.
@@ -221,9 +223,10 @@ def compile_program(
     reached. Without `checked` memory accesses are not checked: a wrong program can crash the
     process. `harden` blinds constants (two more instructions for each immediate) and puts guard
     pages around the code (two pages of address space). `argument_size` is how many bytes,
-    readable and writable, every run will have behind r1. `features` are CPU features to use, by
-    default those that the processor has. Raises JitUnavailable where machine code cannot be made
-    or run here.
+    readable and (`argument_writable`) writable, every run will have behind r1. `moving` are the
+    helpers, by number, that may move or shrink memory other than these. `features` are CPU features
+    to use, by default those that the processor has. Raises JitUnavailable where machine code cannot
+    be made or run here.
     """
     cpu.target()
     helpers, kfuncs = dict(helpers or {}), dict(kfuncs or {})
@@ -232,9 +235,16 @@ def compile_program(
         harden=harden,
         helpers=_natives(helpers),
         kfuncs=_natives(kfuncs),
+        moving=moving,
     )
     _host_functions()
-    listing = translate(verified, settings, checked=checked, argument_size=argument_size)
+    listing = translate(
+        verified,
+        settings,
+        checked=checked,
+        argument_size=argument_size,
+        argument_writable=argument_writable,
+    )
     image = assemble(listing)
     symbols = {f"helper_{number}": function for number, function in helpers.items()}
     symbols |= {f"kfunc_{number}": function for number, function in kfuncs.items()}

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ebpfjit.analysis.facts import analyse
+from ebpfjit.analysis.facts import Promises, analyse
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.errors import EbpfError, ExecutionError
 from ebpfjit.interpreter import interpret
@@ -254,6 +254,11 @@ class Case:
     sizes: tuple[int, ...]
     read_only: bool
 
+    @property
+    def writable(self) -> bool:
+        """Whether what is promised is promised to be writable."""
+        return not self.read_only
+
 
 def case(seed: int) -> Case:
     """The case that a seed names."""
@@ -261,7 +266,7 @@ def case(seed: int) -> Case:
     code = Writer(rng).program()
     promised = rng.choice((0, 0, 0, 16, 24))
     sizes = tuple(max(promised, size) for size in rng.sample((0, 12, 16, 20, 24, 32, 33, 40, 47, 64), 3))
-    return Case(seed, code, promised, sizes, not promised and rng.random() < 0.15)
+    return Case(seed, code, promised, sizes, rng.random() < 0.15)
 
 
 class World:
@@ -315,8 +320,12 @@ class World:
 def complaint(world: World, case: Case, kinds: Counter[str]) -> str:
     """What the engines disagree on, as text; nothing where they agree."""
     verified = prepare(Program.from_bytes(case.code))
-    compiled = compile_program(verified, helpers=world.helpers, argument_size=case.promised)
-    for access in analyse(verified.program, verified.frame_sizes, case.promised).accesses.values():
+    compiled = compile_program(
+        verified, helpers=world.helpers, argument_size=case.promised, argument_writable=case.writable
+    )
+    for access in analyse(
+        verified.program, verified.frame_sizes, Promises(case.promised, case.writable)
+    ).accesses.values():
         kinds["merged" if access.span or access.leader is not None else access.proof or "checked"] += 1
     for size in case.sizes:
         world.instructions = 0

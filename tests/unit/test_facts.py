@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ebpfjit import Program
-from ebpfjit.analysis.facts import MOST_SPANS, Access, Facts, analyse
+from ebpfjit.analysis.facts import MOST_SPANS, Access, Facts, Promises, analyse
 from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
@@ -29,13 +29,16 @@ CHECKED = ""
 class Case:
     """A program, and the proof that each access (by pc) is to have.
 
-    `promised` is how many bytes the caller promises behind r1, `first` an instruction put before the
+    `promised` is how many bytes the caller promises behind r1, to be written too where `writable`;
+    `moving` are helpers that may take memory away. `first` an instruction put before the
     text, `content` what memory starts with.
     """
 
     text: str
     proofs: dict[int, str]
     promised: int = 0
+    writable: bool = True
+    moving: frozenset[int] = frozenset()
     first: bytes = b""
     content: bytes = b""
     frame_sizes: dict[int, int] = field(default_factory=dict)
@@ -50,7 +53,9 @@ def facts_of(case: Case) -> Facts:
         Program.from_bytes(case.code),
         lambda _, pc: case.frame_sizes.get(pc, 512) if case.frame_sizes else 512,
     )
-    return analyse(verified.program, verified.frame_sizes, case.promised)
+    return analyse(
+        verified.program, verified.frame_sizes, Promises(case.promised, case.writable, case.moving)
+    )
 
 
 def accesses_of(text: str, promised: int = 0) -> dict[int, Access]:
@@ -131,6 +136,23 @@ PROVEN = {
         "ldxdw r0, [r1]\nstdw [r1+8], 1\nldxb r0, [r1+16]\nldxdw r0, [r1+9]\nldxb r0, [r1-1]\nexit",
         {0: "argument", 1: "argument", 2: CHECKED, 3: CHECKED, 4: CHECKED},
         promised=16,
+    ),
+    "promised, and not writable": Case(
+        "ldxdw r0, [r1]\nldxb r0, [r1+15]\nstb [r1], 1\nexit",
+        {0: "argument", 1: "argument", 2: CHECKED},
+        promised=16,
+        writable=False,
+    ),
+    "promised, across a call that moves other memory": Case(
+        "mov r6, r1\nldxb r0, [r6+8]\ncall 1\nldxb r0, [r6]\nldxb r0, [r6+15]\nldxb r0, [r6+16]\nexit",
+        {1: "argument", 3: "argument", 4: "argument", 5: CHECKED},
+        promised=16,
+        moving=frozenset({1}),
+    ),
+    "covered across a call of a helper that moves nothing": Case(
+        "mov r6, r1\nldxb r0, [r6]\ncall 1\nldxb r0, [r6]\nexit",
+        {1: CHECKED, 3: "covered"},
+        moving=frozenset({2}),
     ),
 }
 
@@ -447,6 +469,31 @@ NOT_PROVEN = {
         {0: CHECKED},
         promised=16,
     ),
+    "a promise to read": Case(
+        "stb [r1+15], 1\nldxb r0, [r1+16]\nexit", {0: CHECKED, 1: CHECKED}, promised=16, writable=False
+    ),
+    "what a helper may have moved": Case(
+        "mov r6, r1\nldxb r0, [r6]\ncall 1\nldxb r0, [r6]\nexit",
+        {1: CHECKED, 3: CHECKED},
+        moving=frozenset({1}),
+    ),
+    "what a helper may have moved in a function": Case(
+        "mov r6, r1\nldxb r0, [r6]\ncall local f\nldxb r0, [r6]\nexit\nf: call 1\nexit",
+        {1: CHECKED, 3: CHECKED},
+        moving=frozenset({1}),
+    ),
+    "what a helper may have moved on one path": Case(
+        "mov r6, r1\nldxb r0, [r6]\njeq r0, 5, l\ncall 1\nl: ldxb r0, [r6]\nexit",
+        {1: CHECKED, 4: CHECKED},
+        moving=frozenset({1}),
+    ),
+    "a promise, moved, where a loop comes back to the start": Case(
+        "start: ldxb r0, [r1+15]\nadd r1, 1\nmov r7, r1\ncall 1\n"
+        "mov r1, r7\nadd r6, 1\njne r6, 5, start\nexit",
+        {0: CHECKED},
+        promised=16,
+        moving=frozenset({1}),
+    ),
     "a promise, where a loop comes back to the start": Case(
         "start: ldxb r0, [r1+15]\nadd r1, 1\nadd r6, 1\njne r6, 5, start\nexit", {0: CHECKED}, promised=16
     ),
@@ -576,6 +623,8 @@ def run_all() -> None:
             case.code,
             helpers={1: lambda *_: 7},
             argument_size=case.promised,
+            argument_writable=case.writable,
+            moving=case.moving,
             frame_size=(lambda _, pc, case=case: case.frame_sizes.get(pc, 512)) if case.frame_sizes else None,
         )
         for size in (*range(case.promised, 48), 64, 300):
@@ -585,7 +634,8 @@ def run_all() -> None:
             view = memoryview(around)[256 : 256 + size]
             try:
                 left = both.run(region(view))
-                frozen = both.run(region(view.toreadonly())) if not case.promised else left
+                promised = case.promised and case.writable
+                frozen = both.run(region(view.toreadonly())) if not promised else left
             except AssertionError as error:
                 raise AssertionError(f"{name}, {size} bytes: {error}") from None
             faults |= {(name, kind.kind) for kind in (left, frozen)}
@@ -614,6 +664,13 @@ def test_a_group_has_a_leader_and_a_span_from_its_own_address() -> None:
 def test_a_group_of_loads_asks_for_no_more_than_loads() -> None:
     found = accesses_of("ldxw r2, [r1]\nldxb r3, [r1+9]\nexit")
     assert found[0].span == (0, 10, False)
+
+
+def test_a_call_that_may_move_memory_ends_a_group() -> None:
+    text = "mov r6, r1\nldxb r0, [r6]\ncall 1\nldxb r0, [r6+1]\nldxb r0, [r6+2]\nexit"
+    for moving, leaders in ((frozenset({2}), [None, 1, 1]), (frozenset({1}), [None, None, 3])):
+        found = facts_of(Case(text, {}, moving=moving)).accesses
+        assert [found[pc].leader for pc in (1, 3, 4)] == leaders
 
 
 def test_one_access_is_no_group() -> None:
