@@ -7,6 +7,8 @@ An access needs no check where
     frame       it lies in the running function's frame for every possible value of its base
     covered     an earlier access on every path touched these bytes, from the same base
     argument    the caller promises that many bytes behind r1
+    map value   it lies in a map's values: at an address that is known, or behind what a lookup
+                returned and a comparison has shown not to be zero
 
 A call of a helper that may move or shrink memory ends what earlier accesses have shown.
 
@@ -92,11 +94,17 @@ class Facts:
     """The findings of a program.
 
     `accesses` by pc. `zeroed` are the functions (by pc) whose frame must be zeroed: a byte of it
-    may be read before it is written, or something else may see it.
+    may be read before it is written, or something else may see it. `maps` gives, for calls of
+    helpers (by pc) whose r1 is always the same map, its index in `Program.maps`.
     """
 
     accesses: dict[int, Access]
     zeroed: frozenset[int]
+    maps: dict[int, int]
+
+    def known_map(self, pc: int) -> int | None:
+        """Return the index of the map that the helper call at `pc` is given in r1, where it is known."""
+        return self.maps.get(pc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +113,15 @@ class Promises:
 
     `argument_size` bytes behind r1 at the start are readable, and writable where
     `argument_writable`; they stay in place for the whole run. `moving` are the numbers of the
-    helpers that may move other memory, or take it away.
+    helpers that may move other memory, or take it away. `lookups` are helpers that return the
+    address of a value of the map whose address is in r1, or zero. All maps of the program are there,
+    and their values may be touched.
     """
 
     argument_size: int = 0
     argument_writable: bool = True
     moving: frozenset[int] = frozenset()
+    lookups: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -118,10 +129,11 @@ class _State:
     registers: list[Value]
     spans: dict[int, Spans] = field(default_factory=dict)
     written: int = 0  # bit i: byte i below r10 is written, counted downwards from it
+    values: dict[int, Span] = field(default_factory=dict)  # behind a lookup's result, unless it is 0
 
     def copy(self) -> _State:
         """Return a state that can be changed apart."""
-        return _State(self.registers.copy(), self.spans.copy(), self.written)
+        return _State(self.registers.copy(), self.spans.copy(), self.written, self.values.copy())
 
 
 @dataclass(slots=True)
@@ -152,6 +164,9 @@ class Analysis:
         self.frame_sizes = frame_sizes
         self.promises = promises
         self.argument_size = promises.argument_size
+        self.map_at = {map_.address: index for index, map_ in enumerate(program.maps)}
+        self.values = [region for map_ in program.maps if map_.value_is_stable for region in map_.regions]
+        self.known_maps: dict[int, int] = {}
         self.blocks = block_sizes(program)
         self.nodes: dict[int, _Node] = {}
         self.zeroed: set[int] = set()
@@ -212,7 +227,7 @@ class Analysis:
             group: dict[int, Access] = {}
             self._walk(pc, node.state.copy(), node.function, group)
             accesses.update(group)
-        return Facts(accesses, frozenset(self.zeroed))
+        return Facts(accesses, frozenset(self.zeroed), self.known_maps)
 
     def _start_of_function(self, pc: int) -> _State:
         registers = [Value(_join_symbol(pc, register), 0) for register in range(10)]
@@ -244,6 +259,10 @@ class Analysis:
                 return None
             if row.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC):
                 self._access(state, insn, row, function, merger)
+            elif row.kind is Kind.CALL_HELPER and merger is not None:
+                index = self._map_in(state.registers[1])
+                if index is not None:
+                    self.known_maps[insn.pc] = index
             self._transfer(state, insn, row)
             if merger is not None and self._may_move(insn, row):
                 merger.finish()
@@ -292,7 +311,18 @@ class Analysis:
         if any(_covers(other, span) for other in known):
             is_argument = base.symbol == _join_symbol(0, 1) and span[1] <= self.argument_size
             return "argument" if is_argument and span[0] >= 0 else "covered"
+        if self.values and base.origin is Origin.SCALAR and base.bounds is not None:
+            low, high = base.bounds[0] + insn.offset, base.bounds[1] + insn.offset + row.size
+            if any(r.start <= low and high <= r.stop and (r.writable or not span[2]) for r in self.values):
+                return "map value"
         return ""
+
+    def _is_lookup(self, insn: Instruction, row: Row) -> bool:
+        return row.kind is Kind.CALL_HELPER and insn.imm in self.promises.lookups
+
+    def _map_in(self, value: Value) -> int | None:
+        """Return the index of the map whose address a value is."""
+        return self.map_at.get(value.offset) if value.symbol == CONSTANT else None
 
     def _note_frame(
         self, state: _State, row: Row, function: int, low: int, high: int, *, exact: bool
@@ -330,6 +360,8 @@ class Analysis:
                 self._fresh(
                     state, insn, insn.dst_reg, bounds=at_width(W32 if row.group == "base32" else W64, None)
                 )
+            case Kind.LOAD_IMM64 if insn.pc in self.program.references:
+                self._set(state, insn.dst_reg, constant(W64.wrap(self.program.references[insn.pc])))
             case Kind.LOAD_IMM64:
                 self._fresh(state, insn, insn.dst_reg)
             case Kind.STORE if row.uses_src:
@@ -369,6 +401,7 @@ class Analysis:
         """
         symbol = _symbol(insn.pc, register)
         state.spans.pop(symbol, None)
+        state.values.pop(symbol, None)
         for other, value in enumerate(state.registers):
             if value.symbol == symbol:
                 state.registers[other] = replace(value, symbol=UNKNOWN, offset=0)
@@ -423,9 +456,20 @@ class Analysis:
         for register in row.implicit_reads if helper else range(FRAME_POINTER):
             self._leave(state, register)
         if self._may_move(insn, row):
+            found = {
+                symbol: span for symbol, span in state.values.items() if span in state.spans.get(symbol, ())
+            }
             state.spans = {} if self.main_loops else self._promised()
+            state.spans.update((symbol, frozenset({span})) for symbol, span in found.items())
+        found = self._map_in(state.registers[1]) if self._is_lookup(insn, row) else None
         for register in row.implicit_writes:
             self._fresh(state, insn, register)
+        if found is not None:
+            self._fresh(state, insn, 0, Origin.MAP_VALUE)
+            map_ = self.program.maps[found]
+            if map_.value_is_stable:
+                span = (0, map_.definition.value_size, not map_.is_readonly)
+                state.values[state.registers[0].symbol] = span
         if helper:
             for register in row.implicit_writes[1:]:
                 state.registers[register] = constant(0)
@@ -483,7 +527,7 @@ def _distance(base: Value, insn: Instruction) -> Bounds | None:
 
 def _likely(origin: Origin) -> Origin:
     """What to try first for a base of which nothing is known: the argument's memory."""
-    return Origin.PACKET if origin is Origin.SCALAR else origin
+    return origin if origin in (Origin.STACK, Origin.ARGUMENT) else Origin.PACKET
 
 
 def _covers(outer: Span, inner: Span) -> bool:
@@ -536,6 +580,8 @@ def _refined(state: _State, insn: Instruction, row: Row, *, holds: bool) -> _Sta
     refinements = REFINEMENTS.get(row.meaning)
     value = state.registers[insn.dst_reg]
     other = state.registers[insn.src_reg] if row.uses_src else constant(row.width.wrap(insn.imm))
+    if value.symbol in state.values and other == ZERO and row.width is W64:
+        return _found(state, value, row) if holds == (row.meaning in NOT_ZERO) else state
     if refinements is None or value.origin is not Origin.SCALAR or value.bounds is None:
         return state
     refine = refinements[0 if holds else 1]
@@ -550,6 +596,20 @@ def _refined(state: _State, insn: Instruction, row: Row, *, holds: bool) -> _Sta
     for register, same in enumerate(state.registers):
         if same == value:
             refined.registers[register] = replace(same, bounds=bounds)
+    return refined
+
+
+ZERO = constant(0)
+NOT_ZERO = ("JNE", "JGT")
+
+
+def _found(state: _State, value: Value, row: Row) -> _State:
+    """Return the state where a lookup's result is not zero."""
+    if value.offset or row.meaning not in (*NOT_ZERO, "JEQ", "JLE"):
+        return state
+    refined = state.copy()
+    known = state.spans.get(value.symbol, NO_SPANS)
+    refined.spans[value.symbol] = known | {state.values[value.symbol]}
     return refined
 
 
@@ -585,7 +645,8 @@ def _joined(old: _State, new: _State, pc: int, joined: set[int], *, widen: bool)
             common = _common(old.spans.get(symbol, NO_SPANS), new.spans.get(symbol, NO_SPANS))
         if common:
             spans[symbol] = common
-    return _State(registers, spans, old.written & new.written)
+    values = {symbol: span for symbol, span in old.values.items() if new.values.get(symbol) == span}
+    return _State(registers, spans, old.written & new.written, values)
 
 
 def _hull(a: Value, b: Value, origin: Origin, *, widen: bool) -> Bounds | None:

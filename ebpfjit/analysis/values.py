@@ -33,6 +33,7 @@ class Origin(Enum):
     STACK = "stack"
     ARGUMENT = "argument"  # what r1 points to at the start: the packet, or the metadata buffer
     PACKET = "packet"
+    MAP_VALUE = "map value"  # what a lookup found, or zero
 
 
 MEASURED = (Origin.STACK, Origin.ARGUMENT)

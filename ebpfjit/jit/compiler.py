@@ -58,9 +58,12 @@ def settings_for(
     helpers: Mapping[int, bool] | None = None,
     kfuncs: Mapping[int, bool] | None = None,
     moving: frozenset[int] = frozenset(),
+    lookups: frozenset[int] = frozenset(),
 ) -> Settings:
     """Return translator settings with the runtime's constants filled in."""
-    return Settings(features, harden, helpers or {}, kfuncs or {}, moving, MAX_LOOPS, CODE_ADDRESS, SLICE)
+    return Settings(
+        features, harden, helpers or {}, kfuncs or {}, moving, lookups, MAX_LOOPS, CODE_ADDRESS, SLICE
+    )
 
 
 def translate(
@@ -78,7 +81,7 @@ def translate(
     operation has no translator.
     """
     program = verified.program
-    promises = Promises(argument_size, argument_writable, settings.moving)
+    promises = Promises(argument_size, argument_writable, settings.moving, settings.lookups)
     facts = analyse(program, verified.frame_sizes, promises)
     cx = Context(program, verified.frame_sizes, _plan(facts, checked=checked), settings)
     emit_entry(cx)

@@ -215,6 +215,7 @@ def compile_program(
     argument_size: int = 0,
     argument_writable: bool = True,
     moving: frozenset[int] = frozenset(),
+    lookups: frozenset[int] = frozenset(),
     features: frozenset[str] | None = None,
 ) -> Compiled:
     """Compile a program for this machine.
@@ -224,7 +225,8 @@ def compile_program(
     process. `harden` blinds constants (two more instructions for each immediate) and puts guard
     pages around the code (two pages of address space). `argument_size` is how many bytes,
     readable and (`argument_writable`) writable, every run will have behind r1. `moving` are the
-    helpers, by number, that may move or shrink memory other than these. `features` are CPU features
+    helpers, by number, that may move or shrink memory other than these, `lookups` those that return
+    the address of a value of the map in r1, or zero. `features` are CPU features
     to use, by default those that the processor has. Raises JitUnavailable where machine code cannot
     be made or run here.
     """
@@ -236,6 +238,7 @@ def compile_program(
         helpers=_natives(helpers),
         kfuncs=_natives(kfuncs),
         moving=moving,
+        lookups=lookups,
     )
     _host_functions()
     listing = translate(

@@ -18,6 +18,13 @@ from ebpfjit.analysis.facts import MOST_SPANS, Access, Facts, Promises, analyse
 from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
+from ebpfjit.errors import ExecutionError
+from ebpfjit.interpreter import interpret
+from ebpfjit.jit.entry import compile_program
+from ebpfjit.runtime.execution import Execution
+from ebpfjit.runtime.maps.base import Map
+from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+from ebpfjit.runtime.memory import Region, Stack
 
 CHECKOUT = Path(__file__).parents[2]
 R10_IS_R1 = bytes.fromhex("bf1a000000000000")  # what the structural verifier refuses
@@ -790,3 +797,185 @@ def test_a_large_program_is_analysed_in_time_that_grows_with_its_size() -> None:
     found = accesses_of(f"{nest}exit")
     assert len(found) == 300
     assert {access.proof for access in found.values()} == {""}
+
+
+# -- maps ---------------------------------------------------------------------------------------
+
+LOOKUP = 1
+
+
+class Values(Map):
+    """A map that finds what it is told to: the values' memory, or nothing."""
+
+    def __init__(self, size: int, *, readonly: bool = False, stable: bool = True) -> None:
+        self.memory = bytearray(size + 64)  # what is read by a wrong proof is ours
+        values = memoryview(self.memory)[:size]
+        self.regions = (Region.of_buffer("map", values.toreadonly() if readonly else values),)
+        self.definition = MapDefinition("map", MapType.ARRAY, 4, size, 1, is_readonly=readonly)
+        self.address = 0x1234 + (id(self) << 8)
+        self.value_is_stable = stable
+        self.found = True
+
+    def lookup(self, key: bytes) -> int:
+        return self.value_address if self.found else 0
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
+        return 0
+
+    def delete(self, key: bytes) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class MapCase:
+    """A program with one map of a value of 16 bytes; the proofs; which lines load the map and its value."""
+
+    text: str
+    proofs: dict[int, str]
+    maps: tuple[int, ...] = ()
+    values: tuple[int, ...] = ()
+    readonly: bool = False
+    stable: bool = True
+    moving: frozenset[int] = frozenset()
+    lookups: frozenset[int] = frozenset({LOOKUP})
+
+    def program(self, map_: Values) -> Program:
+        code = bytearray(assemble(self.text))
+        references = {}
+        for pcs, source, address in ((self.maps, 5, map_.address), (self.values, 6, map_.value_address)):
+            for pc in pcs:
+                code[8 * pc + 1] |= source << 4
+                references[pc] = address + int.from_bytes(code[8 * pc + 12 : 8 * pc + 16], "little")
+        return Program(bytes(code), references=references, maps=(map_,))
+
+    def facts(self, map_: Values) -> Facts:
+        verified = prepare(self.program(map_))
+        promises = Promises(moving=self.moving, lookups=self.lookups)
+        return analyse(verified.program, verified.frame_sizes, promises)
+
+
+FIND = "mov r9, r1\nlddw r1, 0\ncall 1\n"  # pc 0, 1 and 3
+MAP_CASES = {
+    "a value at an address that is known": MapCase(
+        "lddw r1, 0\nldxdw r0, [r1]\nstdw [r1+8], 1\nldxb r0, [r1+16]\nldxdw r0, [r1+9]\n"
+        "ldxb r0, [r1-1]\nexit",
+        {2: "map value", 3: "map value", 4: CHECKED, 5: CHECKED, 6: CHECKED},
+        values=(0,),
+    ),
+    "an offset in the instruction": MapCase(
+        "lddw r1, 0x800000000\nldxdw r0, [r1]\nldxb r0, [r1+8]\nexit",
+        {2: "map value", 3: CHECKED},
+        values=(0,),
+    ),
+    "values that are read only": MapCase(
+        "lddw r1, 0\nldxdw r0, [r1]\nstdw [r1+8], 1\nexit",
+        {2: "map value", 3: CHECKED},
+        values=(0,),
+        readonly=True,
+    ),
+    "values that do not stay": MapCase(
+        "lddw r1, 0\nldxdw r0, [r1]\nexit", {2: CHECKED}, values=(0,), stable=False
+    ),
+    "an index that is small enough": MapCase(
+        "ldxb r3, [r1]\nand r3, 15\nlddw r1, 0\nadd r1, r3\nldxb r0, [r1]\nldxh r0, [r1]\nexit",
+        {5: "map value", 6: CHECKED},
+        values=(2,),
+    ),
+    "what a lookup found": MapCase(
+        f"{FIND}jeq r0, 0, out\nldxdw r2, [r0]\nstdw [r0+8], 1\nldxdw r2, [r0+9]\nout: exit",
+        {5: "covered", 6: "covered", 7: CHECKED},
+        maps=(1,),
+    ),
+    "what a lookup found, in another register": MapCase(
+        f"{FIND}mov r6, r0\njne r6, 0, in\nexit\nin: ldxdw r2, [r0]\nadd r6, 8\nldxdw r2, [r6]\nexit",
+        {7: "covered", 9: "covered"},
+        maps=(1,),
+    ),
+    "what a lookup may not have found": MapCase(f"{FIND}ldxdw r2, [r0]\nexit", {4: CHECKED}, maps=(1,)),
+    "where it has not been found": MapCase(
+        f"{FIND}jne r0, 0, out\nldxdw r2, [r0]\nout: exit", {5: CHECKED}, maps=(1,)
+    ),
+    "a comparison of the low half": MapCase(
+        f"{FIND}jeq32 r0, 0, out\nldxdw r2, [r0]\nout: exit", {5: CHECKED}, maps=(1,)
+    ),
+    "a comparison with another number": MapCase(
+        f"{FIND}jeq r0, 1, out\nldxdw r2, [r0]\nout: exit", {5: CHECKED}, maps=(1,)
+    ),
+    "a comparison behind the start": MapCase(
+        f"{FIND}mov r6, r0\nadd r6, 8\njeq r6, 0, out\nldxdw r2, [r0]\nout: exit", {7: CHECKED}, maps=(1,)
+    ),
+    "found on one path": MapCase(
+        f"{FIND}jeq r9, 0, l\njeq r0, 0, out\nl: ldxdw r2, [r0]\nout: exit", {6: CHECKED}, maps=(1,)
+    ),
+    "what a lookup found, to read": MapCase(
+        f"{FIND}jeq r0, 0, out\nldxdw r2, [r0]\nstdw [r0+8], 1\nout: exit",
+        {5: "covered", 6: CHECKED},
+        maps=(1,),
+        readonly=True,
+    ),
+    "another helper": MapCase(
+        f"{FIND}jeq r0, 0, out\nldxdw r2, [r0]\nout: exit", {5: CHECKED}, maps=(1,), lookups=frozenset({2})
+    ),
+    "another lookup, not looked at": MapCase(
+        f"mov r8, 2\nmov r7, r1\nloop: {FIND}jeq r0, 0, out\nldxdw r2, [r0+8]\nmov r6, r0\n"
+        f"ldxb r0, [r6]\nsub r8, 1\nmov r1, r7\nlddw r1, 0\ncall 1\nldxb r2, [r6]\nldxb r2, [r0]\n"
+        "jne r8, 0, loop\nout: exit",
+        {7: "covered", 9: "covered", 15: "covered", 16: CHECKED},
+        maps=(3, 12),
+    ),
+    "a value while other memory is moved": MapCase(
+        f"{FIND}jeq r0, 0, out\nldxdw r2, [r0]\nldxdw r2, [r9]\nmov r6, r0\ncall 2\nldxdw r2, [r6]\n"
+        "ldxdw r2, [r9]\nout: exit",
+        {5: "covered", 6: CHECKED, 9: "covered", 10: CHECKED},
+        maps=(1,),
+        moving=frozenset({2}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MAP_CASES)
+def test_what_is_known_of_map_values(name: str) -> None:
+    case = MAP_CASES[name]
+    found = case.facts(Values(16, readonly=case.readonly, stable=case.stable)).accesses
+    assert {pc: found[pc].proof for pc in case.proofs} == case.proofs
+
+
+def test_the_map_that_a_helper_is_given() -> None:
+    case = MapCase("jeq r1, 0, l\nlddw r1, 0\nl: call 1\nlddw r1, 0\ncall 1\ncall 1\nexit", {}, maps=(1, 4))
+    facts = case.facts(Values(16))
+    assert [facts.known_map(pc) for pc in (3, 6, 7)] == [None, 0, None]
+
+
+def run_map_cases() -> None:
+    """Run every case on both engines, found and not."""
+    for name, case in MAP_CASES.items():
+        for found in (True, False):
+            map_ = Values(16, readonly=case.readonly, stable=case.stable)
+            map_.found = found
+            verified = prepare(case.program(map_))
+            helpers = {1: lambda *_: map_.lookup(b""), 2: lambda *_: 7}  # noqa: B023 - called here and now
+            if case.lookups == frozenset({2}):
+                helpers = {1: lambda *_: 8, 2: helpers[1]}
+            compiled = compile_program(verified, helpers=helpers, moving=case.moving, lookups=case.lookups)
+            results = []
+            for engine in (lambda execution: interpret(verified, execution), compiled.run):  # noqa: B023
+                map_.memory[:] = bytes(len(map_.memory))
+                packet = Region.of_buffer("mem", bytearray(8))
+                argument = (packet.start, packet.size)
+                execution = Execution(
+                    argument, [packet, *map_.regions], packet, packet, helpers, {}, None, stack=Stack()
+                )
+                try:
+                    ending: tuple[object, ...] = ("ok", engine(execution))
+                except ExecutionError as error:
+                    place = getattr(error, "address", 0) - map_.value_address
+                    ending = (type(error).__name__, error.pc, place)
+                results.append((*ending, bytes(map_.memory)))
+            if results[0] != results[1]:
+                raise AssertionError(f"{name}, found {found}: {results}")
+
+
+def test_both_engines_agree_on_map_values() -> None:
+    command = [sys.executable, "-c", "from tests.unit.test_facts import run_map_cases; run_map_cases()"]
+    child = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=False, timeout=100)
+    assert child.returncode == 0, f"exit {child.returncode}\n{child.stderr[-4000:]}"

@@ -146,7 +146,8 @@ class Settings:
     `features` are CPU features by the kernel's names ("bmi2", "movbe"). With `harden` no immediate
     of the program's choosing appears in the code. `helpers` and `kfuncs` are the numbers that are
     registered; True for native code, False for what the host must call. `moving` are those helpers
-    after which memory may be elsewhere, or gone. `max_loops`, `code_address` and `slice`
+    after which memory may be elsewhere, or gone; `lookups` those that look a map's value up.
+    `max_loops`, `code_address` and `slice`
     (instructions) are the runtime's constants.
     """
 
@@ -155,6 +156,7 @@ class Settings:
     helpers: Mapping[int, bool]
     kfuncs: Mapping[int, bool]
     moving: frozenset[int]
+    lookups: frozenset[int]
     max_loops: int
     code_address: int
     slice: int
