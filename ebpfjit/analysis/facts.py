@@ -461,12 +461,12 @@ class Analysis:
             }
             state.spans = {} if self.main_loops else self._promised()
             state.spans.update((symbol, frozenset({span})) for symbol, span in found.items())
-        found = self._map_in(state.registers[1]) if self._is_lookup(insn, row) else None
+        looked_in = self._map_in(state.registers[1]) if self._is_lookup(insn, row) else None
         for register in row.implicit_writes:
             self._fresh(state, insn, register)
-        if found is not None:
+        if looked_in is not None:
             self._fresh(state, insn, 0, Origin.MAP_VALUE)
-            map_ = self.program.maps[found]
+            map_ = self.program.maps[looked_in]
             if map_.value_is_stable:
                 span = (0, map_.definition.value_size, not map_.is_readonly)
                 state.values[state.registers[0].symbol] = span
