@@ -17,6 +17,7 @@ from ebpfjit.errors import (
 )
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.program import Instruction
+from ebpfjit.runtime.helpers.names import NAMES
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.memory import Region
@@ -89,7 +90,8 @@ def helper_not_found(instruction: Instruction) -> HelperNotFound:
     number = instruction.imm & 0xFFFFFFFF
     kfunc = instruction.row is not None and instruction.row.kind is Kind.CALL_KFUNC
     what, how = ("kfunc", "register_kfunc") if kfunc else ("helper", "register_helper")
-    message = f"{_at(instruction.pc)}call of {what} {number}, which is not registered; {how}() adds it"
+    known = "" if kfunc or number not in NAMES else f" ({NAMES[number]})"
+    message = f"{_at(instruction.pc)}call of {what} {number}{known}, which is not registered; {how}() adds it"
     return HelperNotFound(message, instruction.pc, number)
 
 

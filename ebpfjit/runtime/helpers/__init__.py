@@ -1,1 +1,1 @@
-"""Helpers: rbpf's in `stock`."""
+"""Helpers: those of Linux, one module a subject, registered in `table`; rbpf's in `stock`."""

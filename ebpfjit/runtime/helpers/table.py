@@ -1,0 +1,130 @@
+"""The registry of Linux's helpers: a function registers under its name, engines get it by number.
+
+@helper("bpf_ktime_get_ns")
+def ktime_get_ns(world: World) -> int: ...
+
+bound()[5](r1, r2, r3, r4, r5)  ->  ktime_get_ns(current world)
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime.execution import HelperFunction
+from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
+from ebpfjit.runtime.world import World, current
+
+MAX_ARGUMENTS = 5
+
+_NOT_HELPERS = frozenset({"names", "presence", "stock", "table"})
+
+Implementation = TypeVar("Implementation", bound=Callable[..., int])
+
+
+@dataclass(frozen=True, slots=True)
+class Helper:
+    """A helper that is there.
+
+    `function` takes the world and `arguments` (0 to 5) u64; its result is taken modulo 2**64.
+    `moves_packet` is true where pointers into the packet are void after a call. `program_types`
+    are those that Linux gives it to (empty: all of them), `gpl` says that it asks for a GPL
+    license. `differs` says in a few words what Linux does and this one does not.
+    """
+
+    number: int
+    name: str
+    function: Callable[..., int]
+    arguments: int
+    moves_packet: bool = False
+    program_types: frozenset[str] = frozenset()
+    gpl: bool = False
+    differs: str = ""
+
+
+_registered: dict[int, Helper] = {}
+
+
+def helper(
+    *names: str,
+    moves_packet: bool = False,
+    program_types: Iterable[str] = (),
+    gpl: bool = False,
+    differs: str = "",
+) -> Callable[[Implementation], Implementation]:
+    """Register a function under the names of the helpers it is (`bpf_ktime_get_ns`).
+
+    The function is given the world and the arguments it declares, each a u64; it returns an int,
+    negative error numbers as they are. Raises KeyError for a name that Linux does not have and
+    ValueError for one that is taken: mistakes of ours.
+    """
+
+    def register(function: Implementation) -> Implementation:
+        arguments = len(inspect.signature(function).parameters) - 1
+        for name in names:
+            number = NUMBERS[name]
+            if number in _registered:
+                raise ValueError(f"{name} is registered already")
+            _registered[number] = Helper(
+                number, name, function, arguments, moves_packet, frozenset(program_types), gpl, differs
+            )
+        return function
+
+    return register
+
+
+@cache
+def helpers() -> Mapping[int, Helper]:
+    """Return all helpers by number. The first call imports their modules: all of this folder."""
+    package = importlib.import_module("ebpfjit.runtime.helpers")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name not in _NOT_HELPERS:
+            importlib.import_module(f"{package.__name__}.{module.name}")
+    return MappingProxyType(dict(sorted(_registered.items())))
+
+
+@cache
+def bound() -> Mapping[int, HelperFunction]:
+    """Return a function of five u64 for each helper, by number, the same ones at each call.
+
+    Each finds the world of the run it is called from; outside of a run it raises ExecutionError.
+    """
+    return MappingProxyType({number: _bind(helper) for number, helper in helpers().items()})
+
+
+def _world(name: str) -> World:
+    world = current()
+    if world is None:
+        raise ExecutionError(f"{name} needs a world (clock, maps, packet), and this run has none")
+    return world
+
+
+def _bind(helper: Helper) -> HelperFunction:
+    """Return the helper as a function of five numbers, of which it passes on what is declared."""
+    function, name = helper.function, helper.name
+    # One function per count: passing on *arguments would cost each call a tuple.
+    by_count: tuple[HelperFunction, ...] = (
+        lambda r1, r2, r3, r4, r5: function(_world(name)),
+        lambda r1, r2, r3, r4, r5: function(_world(name), r1),
+        lambda r1, r2, r3, r4, r5: function(_world(name), r1, r2),
+        lambda r1, r2, r3, r4, r5: function(_world(name), r1, r2, r3),
+        lambda r1, r2, r3, r4, r5: function(_world(name), r1, r2, r3, r4),
+        lambda r1, r2, r3, r4, r5: function(_world(name), r1, r2, r3, r4, r5),
+    )
+    chosen: Any = by_count[helper.arguments]
+    chosen.__name__ = chosen.__qualname__ = name
+    chosen.__doc__ = function.__doc__
+    bound_function: HelperFunction = chosen
+    return bound_function
+
+
+def name_of(number: int) -> str:
+    """Return the name of a helper, `helper 999` for a number that Linux does not have."""
+    return NAMES.get(number, f"helper {number}")
