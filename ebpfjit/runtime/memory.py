@@ -177,14 +177,39 @@ class AddressSpace:
         self.regions.append(region)
         self.changed()
 
-    def _view(self, pc: int | None, address: int, size: int, access: str) -> memoryview:
+    def revoke(self, region: Region) -> None:
+        """Take a region away again; one that is not there is no matter.
+
+        Whoever granted it keeps its memory alive until the run has ended.
+        """
+        self.regions = [other for other in self.regions if other is not region]
+        self.changed()
+
+    def _region(self, address: int, size: int, store: bool) -> Region | None:
         if self.before_access is not None:
             self.before_access()
-        store = access != "load"
         for region in self.regions:
             if region.contains(address, size) and (region.writable or not store):
-                offset = address - region.start
-                return region.view[offset : offset + size]
+                return region
+        return None
+
+    def find(self, address: int, size: int, access: str) -> memoryview | None:
+        """Return the `size` bytes at `address`, None where the program may not "load" or "store" them."""
+        region = self._region(address, size, access != "load")
+        if region is None:
+            return None
+        offset = address - region.start
+        return region.view[offset : offset + size]
+
+    def rest(self, address: int) -> memoryview | None:
+        """Return the bytes from `address` to the end of its region, None where there is none to load."""
+        region = self._region(address, 1, store=False)
+        return None if region is None else region.view[address - region.start :]
+
+    def _view(self, pc: int | None, address: int, size: int, access: str) -> memoryview:
+        found = self.find(address, size, access)
+        if found is not None:
+            return found
         if not self.checked:
             memory = (ctypes.c_ubyte * size).from_address(address)
             return memoryview(memory).cast("B")
@@ -206,12 +231,13 @@ class AddressSpace:
         self._view(pc, address, size, access)[:] = (value & mask).to_bytes(size, "little")
 
     def read(self, address: int, size: int) -> bytes:
-        """Return `size` bytes, for a helper. Raises MemoryFault (without pc)."""
-        return bytes(self._view(None, address, size, "load"))
+        """Return `size` bytes, for a helper; none need no right. Raises MemoryFault (without pc)."""
+        return bytes(self._view(None, address, size, "load")) if size else b""
 
     def write(self, address: int, data: bytes) -> None:
         """Write `data`, for a helper. Raises MemoryFault (without pc)."""
-        self._view(None, address, len(data), "store")[:] = data
+        if data:
+            self._view(None, address, len(data), "store")[:] = data
 
     def check(self, address: int, size: int, access: str) -> None:
         """Raise MemoryFault (without pc) where the program may not do this to these bytes."""
@@ -241,7 +267,7 @@ def active(space: AddressSpace) -> Iterator[None]:
             outer.changed()  # what they share may have moved in the inner run
 
 
-def grant(memory: Any) -> Region:
+def grant(memory: Any, name: str = "granted memory") -> Region:
     """Give the running program more memory, from inside a helper; return its region.
 
     `memory` is a buffer, which is kept alive and in place while the program runs. Raises
@@ -250,9 +276,43 @@ def grant(memory: Any) -> Region:
     space = running()
     if space is None:
         raise RuntimeError("no program is running in this thread; only a helper can grant memory")
-    region = Region.of_buffer("granted memory", memory)
+    region = Region.of_buffer(name, memory)
     space.grant(region)
     return region
+
+
+def revoke(region: Region) -> None:
+    """Take away what `grant` gave, from inside a helper.
+
+    The caller keeps the memory alive until the run has ended: machine code may have checked an
+    address in it before.
+    """
+    space = running()
+    if space is not None:
+        space.revoke(region)
+
+
+def find(address: int, size: int, access: str) -> memoryview | None:
+    """Return the `size` bytes at `address` where the running program may "load" or "store" them.
+
+    None where it may not, also in a run that checks nothing, and outside of a run.
+    """
+    space = running()
+    return None if space is None else space.find(W64.wrap(address), size, access)
+
+
+def string(address: int, limit: int) -> bytes | None:
+    """Return the bytes at `address` up to a zero byte, which is left out, at most `limit`.
+
+    None where they leave the memory that the running program may load, and outside of a run.
+    """
+    space = running()
+    rest = None if space is None else space.rest(W64.wrap(address))
+    if rest is None:
+        return None
+    head = bytes(rest[:limit])
+    text, zero, _ = head.partition(b"\0")
+    return text if zero or len(head) == limit else None
 
 
 def read(address: int, size: int) -> bytes:

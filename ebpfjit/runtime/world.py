@@ -33,7 +33,8 @@ class World:
     bpf_trace_printk, `events` what goes to perf and ring buffers: (map name, bytes). The memory of the run is
     `runtime.memory.running()`.
     `run_program` runs another program on the same context, world and budget and returns its r0:
-    what a tail call does; `tail_calls` counts them.
+    what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
+    ends, under keys of their own: reserved records, a lock that is held.
     """
 
     environment: Environment
@@ -44,6 +45,7 @@ class World:
     engine: Engine | None = None
     run_program: Callable[[Any], int] | None = None
     tail_calls: int = 0
+    kept: dict[Any, Any] = field(default_factory=dict)
 
 
 @contextmanager

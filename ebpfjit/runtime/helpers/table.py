@@ -24,8 +24,6 @@ from ebpfjit.runtime.world import World, current
 
 MAX_ARGUMENTS = 5
 
-_NOT_HELPERS = frozenset({"names", "presence", "stock", "table"})
-
 Implementation = TypeVar("Implementation", bound=Callable[..., int])
 
 
@@ -34,9 +32,10 @@ class Helper:
     """A helper that is there.
 
     `function` takes the world and `arguments` (0 to 5) u64; its result is taken modulo 2**64.
-    `moves_packet` is true where pointers into the packet are void after a call. `program_types`
-    are those that Linux gives it to (empty: all of them), `gpl` says that it asks for a GPL
-    license. `differs` says in a few words what Linux does and this one does not.
+    `moves_packet` is true where pointers into the packet are void after a call, `ends_rights` where
+    memory that the program could touch before may be gone. `program_types` are those that Linux
+    gives it to (empty: all of them), `gpl` says that it asks for a GPL license. `differs` says in a
+    few words what Linux does and this one does not.
     """
 
     number: int
@@ -44,6 +43,7 @@ class Helper:
     function: Callable[..., int]
     arguments: int
     moves_packet: bool = False
+    ends_rights: bool = False
     program_types: frozenset[str] = frozenset()
     gpl: bool = False
     differs: str = ""
@@ -55,6 +55,7 @@ _registered: dict[int, Helper] = {}
 def helper(
     *names: str,
     moves_packet: bool = False,
+    ends_rights: bool = False,
     program_types: Iterable[str] = (),
     gpl: bool = False,
     differs: str = "",
@@ -73,7 +74,15 @@ def helper(
             if number in _registered:
                 raise ValueError(f"{name} is registered already")
             _registered[number] = Helper(
-                number, name, function, arguments, moves_packet, frozenset(program_types), gpl, differs
+                number,
+                name,
+                function,
+                arguments,
+                moves_packet=moves_packet,
+                ends_rights=ends_rights or moves_packet,
+                program_types=frozenset(program_types),
+                gpl=gpl,
+                differs=differs,
             )
         return function
 
@@ -85,8 +94,7 @@ def helpers() -> Mapping[int, Helper]:
     """Return all helpers by number. The first call imports their modules: all of this folder."""
     package = importlib.import_module("ebpfjit.runtime.helpers")
     for module in pkgutil.iter_modules(package.__path__):
-        if module.name not in _NOT_HELPERS:
-            importlib.import_module(f"{package.__name__}.{module.name}")
+        importlib.import_module(f"{package.__name__}.{module.name}")
     return MappingProxyType(dict(sorted(_registered.items())))
 
 

@@ -1,0 +1,175 @@
+"""Helpers of maps: lookup, update, delete, the ends of queues and stacks."""
+
+from __future__ import annotations
+
+import errno
+from typing import Protocol, cast
+
+from ebpfjit.bits import W32
+from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime import memory
+from ebpfjit.runtime.helpers.table import helper
+from ebpfjit.runtime.maps.base import Map
+from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.runtime.world import World
+
+_HASHES = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
+_ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+_SOCKETS = frozenset({MapType.SOCKMAP, MapType.SOCKHASH})
+_PLAIN = _HASHES | _ARRAYS | {MapType.LPM_TRIE}
+_TARGETS = frozenset({MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP, MapType.XSKMAP})
+_ENDS = frozenset({MapType.QUEUE, MapType.STACK})
+_PERF = frozenset({MapType.PERF_EVENT_ARRAY})
+_RING = frozenset({MapType.RINGBUF})
+
+# What Linux's verifier lets each helper have (kernel/bpf/verifier.c, check_map_func_compatibility).
+TAKES: dict[str, frozenset[MapType]] = {
+    "bpf_map_lookup_elem": _PLAIN | _TARGETS | _SOCKETS | {MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS},
+    "bpf_map_update_elem": _PLAIN | _SOCKETS,
+    "bpf_map_delete_elem": _PLAIN | _SOCKETS,
+    "bpf_map_lookup_percpu_elem": frozenset(
+        {MapType.PERCPU_ARRAY, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH}
+    ),
+    "bpf_map_push_elem": _ENDS | {MapType.BLOOM_FILTER},
+    "bpf_map_pop_elem": _ENDS,
+    "bpf_map_peek_elem": _ENDS | {MapType.BLOOM_FILTER},
+    "bpf_for_each_map_elem": _HASHES | _ARRAYS,
+    "bpf_tail_call": frozenset({MapType.PROG_ARRAY}),
+    "bpf_redirect_map": _TARGETS,
+    "bpf_perf_event_output": _PERF,
+    "bpf_perf_event_read": _PERF,
+    "bpf_perf_event_read_value": _PERF,
+    "bpf_get_stackid": frozenset({MapType.STACK_TRACE}),
+    "bpf_ringbuf_output": _RING,
+    "bpf_ringbuf_reserve": _RING,
+    "bpf_ringbuf_query": _RING,
+    "bpf_ringbuf_reserve_dynptr": _RING,
+}  # fmt: skip
+"""The map types that each helper takes."""
+
+
+class PerCpuMap(Protocol):
+    """What bpf_map_lookup_percpu_elem asks of a map."""
+
+    def lookup_on(self, key: bytes, cpu: int) -> int:
+        """Return the address of the value that processor `cpu` has under `key`, 0 where there is none."""
+
+
+class EndsMap(Protocol):
+    """A queue, a stack, or a Bloom filter (which cannot be popped)."""
+
+    def push(self, value: bytes, flags: int) -> int:
+        """Put a value in; return 0 or a negative error number."""
+
+    def pop(self) -> bytes | None:
+        """Take the next value out; None where there is none."""
+
+    def peek(self) -> bytes | None:
+        """Return the next value; None where there is none."""
+
+
+class BloomFilter(Protocol):
+    """What bpf_map_peek_elem asks of a Bloom filter."""
+
+    def contains(self, value: bytes) -> bool:
+        """True where the value was put in, and perhaps where it was not."""
+
+
+def map_of(world: World, address: int, name: str) -> Map:
+    """Return the map at `address`, which must be one that helper `name` takes.
+
+    Raises ExecutionError where it is none of the program's, or of a type that Linux refuses there.
+    """
+    found = world.maps.get(address)
+    if found is None:
+        known = ", ".join(sorted({m.name for m in world.maps.values()})) or "none"
+        raise ExecutionError(
+            f"{name}: {address:#x} is no map of the program (its maps: {known}); "
+            f"the address of a map comes from lddw with a map's relocation"
+        )
+    if found.definition.type not in TAKES[name]:
+        raise ExecutionError(
+            f"{name}: map {found.name} is of type {_type_name(found)}; it takes "
+            + ", ".join(sorted(kind.name for kind in TAKES[name]))
+        )
+    return found
+
+
+def _type_name(found: Map) -> str:
+    kind = found.definition.type
+    return MapType(kind).name if kind in MapType.__members__.values() else str(kind)
+
+
+def _writable(found: Map, name: str) -> Map:
+    if found.is_readonly:
+        raise ExecutionError(f"{name}: map {found.name} is read-only to programs")
+    return found
+
+
+@helper("bpf_map_lookup_elem")
+def map_lookup_elem(world: World, map_address: int, key: int) -> int:
+    """Return the address of the value under the key, 0 where there is none."""
+    found = map_of(world, map_address, "bpf_map_lookup_elem")
+    return found.lookup(memory.read(key, found.definition.key_size))
+
+
+@helper("bpf_map_update_elem")
+def map_update_elem(world: World, map_address: int, key: int, value: int, flags: int) -> int:
+    """Put a value in; 0 or a negative error number."""
+    name = "bpf_map_update_elem"
+    found = _writable(map_of(world, map_address, name), name)
+    definition = found.definition
+    key_bytes = memory.read(key, definition.key_size)
+    return found.update(key_bytes, memory.read(value, definition.value_size), flags)
+
+
+@helper("bpf_map_delete_elem")
+def map_delete_elem(world: World, map_address: int, key: int) -> int:
+    """Remove a key; 0 or a negative error number."""
+    name = "bpf_map_delete_elem"
+    found = _writable(map_of(world, map_address, name), name)
+    return found.delete(memory.read(key, found.definition.key_size))
+
+
+@helper("bpf_map_lookup_percpu_elem")
+def map_lookup_percpu_elem(world: World, map_address: int, key: int, cpu: int) -> int:
+    """Return the address of the value that a processor has under the key, 0 where there is none."""
+    found = map_of(world, map_address, "bpf_map_lookup_percpu_elem")
+    key_bytes = memory.read(key, found.definition.key_size)
+    cpu = W32.wrap(cpu)
+    if cpu >= world.environment.cpus:
+        return 0
+    return cast(PerCpuMap, found).lookup_on(key_bytes, cpu)
+
+
+@helper("bpf_map_push_elem")
+def map_push_elem(world: World, map_address: int, value: int, flags: int) -> int:
+    """Put a value into a queue, stack or Bloom filter; 0 or a negative error number."""
+    found = map_of(world, map_address, "bpf_map_push_elem")
+    data = memory.read(value, found.definition.value_size)
+    return cast(EndsMap, found).push(data, flags)
+
+
+@helper("bpf_map_pop_elem")
+def map_pop_elem(world: World, map_address: int, value: int) -> int:
+    """Take the next value out of a queue or stack; where there is none, -ENOENT and zeros."""
+    found = map_of(world, map_address, "bpf_map_pop_elem")
+    memory.check(value, found.definition.value_size, "store")
+    return _give(found, value, cast(EndsMap, found).pop())
+
+
+@helper("bpf_map_peek_elem")
+def map_peek_elem(world: World, map_address: int, value: int) -> int:
+    """Copy the next value of a queue or stack; ask a Bloom filter for a value: 0 or -ENOENT."""
+    found = map_of(world, map_address, "bpf_map_peek_elem")
+    size = found.definition.value_size
+    if found.definition.type == MapType.BLOOM_FILTER:
+        known = cast(BloomFilter, found).contains(memory.read(value, size))
+        return 0 if known else -errno.ENOENT
+    memory.check(value, size, "store")
+    return _give(found, value, cast(EndsMap, found).peek())
+
+
+def _give(found: Map, address: int, data: bytes | None) -> int:
+    memory.write(address, bytes(found.definition.value_size) if data is None else data)
+    return -errno.ENOENT if data is None else 0
