@@ -1,1 +1,1 @@
-"""Contexts: what r1 points to for programs of each type, and the packet behind it."""
+"""Contexts: what r1 points to when a program of a type starts, as BPF_PROG_TEST_RUN makes it."""

@@ -1,0 +1,130 @@
+"""The structs that programs get as context, field by field (include/uapi/linux/bpf.h)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ebpfjit.errors import ExecutionError
+
+Fields = Mapping[str, int | tuple[int, ...]]
+"""Field names to values; a field that is an array has a tuple."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field: `offset` and `size` of an element in bytes, `count` elements (0: no array)."""
+
+    name: str
+    offset: int
+    size: int = 4
+    count: int = 0
+
+    @property
+    def stop(self) -> int:
+        """The offset behind the field."""
+        return self.offset + self.size * (self.count or 1)
+
+    def read(self, memory: memoryview) -> int | tuple[int, ...]:
+        """Return the field's value from the struct's bytes, unsigned."""
+        if not self.count:
+            return int.from_bytes(memory[self.offset : self.stop], "little")
+        starts = range(self.offset, self.stop, self.size)
+        return tuple(int.from_bytes(memory[start : start + self.size], "little") for start in starts)
+
+    def encode(self, value: Any) -> bytes:
+        """Return the field's bytes. Raises ExecutionError for a value that does not fit."""
+        if self.count:
+            values = list(value) if isinstance(value, Iterable) else None
+            if values is None or len(values) > self.count:
+                raise ExecutionError(f"context field {self.name} takes up to {self.count} numbers, not {value!r}")
+            values += [0] * (self.count - len(values))
+            return b"".join(self._number(item) for item in values)
+        return self._number(value)
+
+    def _number(self, value: Any) -> bytes:
+        bits = 8 * self.size
+        if not isinstance(value, int) or not -(1 << bits - 1) <= value < 1 << bits:
+            raise ExecutionError(f"context field {self.name} takes numbers of {bits} bits, not {value!r}")
+        return (value & (1 << bits) - 1).to_bytes(self.size, "little")
+
+
+@dataclass(frozen=True)
+class Struct:
+    """A context's struct: its size in bytes and its fields in order."""
+
+    name: str
+    size: int
+    fields: tuple[Field, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, Field]:
+        """The fields by their names."""
+        return {field.name: field for field in self.fields}
+
+    def spans(self, names: Iterable[str]) -> list[tuple[int, int]]:
+        """Return the bytes of some fields as (start, stop), neighbours joined, in order."""
+        spans: list[tuple[int, int]] = []
+        for field in sorted((self.by_name[name] for name in names), key=lambda field: field.offset):
+            if spans and spans[-1][1] == field.offset:
+                spans[-1] = spans[-1][0], field.stop
+            else:
+                spans.append((field.offset, field.stop))
+        return spans
+
+    def check_names(self, given: Iterable[str], settable: tuple[str, ...]) -> None:
+        """Raise ExecutionError for the first name that cannot be set."""
+        for name in given:
+            if name in settable:
+                continue
+            what = "cannot be set" if name in self.by_name else "is not there"
+            can = ", ".join(settable) or "none"
+            raise ExecutionError(f"field {name!r} of {self.name} {what}; those that can be set: {can}")
+
+
+def _words(names: str, start: int = 0) -> list[Field]:
+    """Return consecutive fields of 4 bytes; `name[5]` is an array of five."""
+    fields: list[Field] = []
+    for text in names.split():
+        name, _, count = text.rstrip("]").partition("[")
+        fields.append(Field(name, start, 4, int(count or 0)))
+        start = fields[-1].stop
+    return fields
+
+
+XDP_MD = Struct(
+    "xdp_md",
+    24,
+    tuple(_words("data data_end data_meta ingress_ifindex rx_queue_index egress_ifindex")),
+)
+
+SK_BUFF = Struct(
+    "__sk_buff",
+    192,
+    (
+        *_words(
+            "len pkt_type mark queue_mapping protocol vlan_present vlan_tci vlan_proto priority "
+            "ingress_ifindex ifindex tc_index cb[5] hash tc_classid data data_end napi_id family "
+            "remote_ip4 local_ip4 remote_ip6[4] local_ip6[4] remote_port local_port data_meta"
+        ),
+        Field("flow_keys", 144, 8),
+        Field("tstamp", 152, 8),
+        *_words("wire_len gso_segs", 160),
+        Field("sk", 168, 8),
+        *_words("gso_size", 176),
+        Field("tstamp_type", 180, 1),
+        Field("hwtstamp", 184, 8),
+    ),
+)
+
+SOCK = Struct(
+    "bpf_sock",
+    80,
+    (
+        *_words("bound_dev_if family type protocol mark priority src_ip4 src_ip6[4] src_port"),
+        Field("dst_port", 48, 2),
+        *_words("dst_ip4 dst_ip6[4] state rx_queue_mapping", 52),
+    ),
+)
