@@ -79,6 +79,10 @@ class State:
         """Make the function that called the helper exit once the helper has returned."""
         self.leaving = True
 
+    def budget_left(self) -> int | None:
+        """Return how many instructions the run may still execute, None for no limit."""
+        return self.budget
+
     def charge(self) -> None:
         """Pay for the basic block that starts here, if one does.
 

@@ -9,8 +9,8 @@ that a verifier can name it and an engine can stop at it. Only a wrong length is
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from ebpfjit.isa.table import match
 
 if TYPE_CHECKING:
     from ebpfjit.runner import JitFunction, Result
+    from ebpfjit.runtime.environment import Environment
 
 SLOT_SIZE = 8
 _WORD = struct.Struct("<BBhi")
@@ -144,7 +145,8 @@ class Program:
     name; slot 0 is always there. `symbols` are the names that are known, `references` the values
     (u64) of the LDDWs that refer to something outside of the program, both by pc. `maps` are the
     maps (`ebpfjit.runtime.maps`) that LDDW_MAP_IDX and LDDW_MAP_IDX_VALUE count, `lines` the source
-    lines, by the pc where their code starts.
+    lines, by the pc where their code starts. `environment` is the `Environment` of its runs where
+    they are given none, None for the default.
     Raises DecodeError where `code` is not a whole number of slots.
     """
 
@@ -156,6 +158,7 @@ class Program:
     references: dict[int, int] = field(default_factory=dict)
     maps: tuple[Any, ...] = ()
     lines: dict[int, SourceLine] = field(default_factory=dict)
+    environment: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
@@ -201,15 +204,28 @@ class Program:
         inside = sorted(pc for pc in starts if 0 <= pc < len(slots) and slots[pc] is not None)
         return {pc: self.symbols.get(pc, f"function_{pc}" if pc else "main") for pc in inside}
 
-    def run(self, data: Any = b"", *, engine: str = "jit", limit: int | None = None) -> Result:
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs: the fields. What was made from them is made anew."""
+        return {each.name: self.__dict__[each.name] for each in fields(self)}
+
+    def run(
+        self,
+        data: Any = b"",
+        *,
+        engine: str = "jit",
+        limit: int | None = None,
+        context: Mapping[str, Any] | None = None,
+        environment: Environment | None = None,
+    ) -> Result:
         """Run the program once on a copy of `data`, on "jit", "interpreter" or "kernel".
 
-        r1 is the address of the data and r2 its length. See `ebpfjit.runner.run`.
+        A program with a type gets its context, for which `context` may set fields; one without
+        gets the data's address in r1 and its length in r2. See `ebpfjit.runner.run`.
         """
         # A door upwards, for the one who holds a Program: the engines stand on this module.
         from ebpfjit import runner
 
-        return runner.run(self, data, engine=engine, limit=limit)
+        return runner.run(self, data, engine=engine, limit=limit, context=context, environment=environment)
 
     def compile(self, **options: Any) -> JitFunction:
         """Compile the program into a function of one buffer.

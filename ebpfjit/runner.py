@@ -1,13 +1,16 @@
 """A program run once on an engine, with a Result; or compiled into a Python callable.
 
+    Program -> ready() -> Ready (verified, machine code, helpers: made once)
+    Ready + data, context, environment -> World and Execution -> engine -> Result
+
 What `Program.run` and `Program.compile` do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
@@ -15,29 +18,259 @@ from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
 from ebpfjit.program import Program
+from ebpfjit.runtime.contexts import Context, Outcome, ProgramType, Redirect, prepared, program_type
+from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction
-from ebpfjit.runtime.helpers import stock as helpers
+from ebpfjit.runtime.helpers import stock, table
 from ebpfjit.runtime.memory import Region, flat_view
+from ebpfjit.runtime.world import World, current
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
+
+U32_MASK = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
 class Result:
     """What a run left behind.
 
-    `return_value` is r0 (u64), `data` the packet after the run, `output` the lines that the
-    program printed, `instructions` how many eBPF instructions were executed (interpreter only).
-    `context` and `events` are for programs with a context and with perf or ring buffers.
+    `return_value` is r0: a u64 for a program without a type, 32 bits for the others, as in Linux.
+    `action` is its name where the type has names ("XDP_DROP", "TC_ACT_OK"), else None. `data` is the
+    packet after the run (data to data_end; its Ethernet header before it where the program did not
+    see that), `metadata` what stands before an XDP packet. `context` holds the fields after the
+    run. `redirect` says where the packet was sent, `clones` what bpf_clone_redirect sent:
+    (ifindex, packet). `output` are the lines of bpf_trace_printk, `events` what went to perf and
+    ring buffers: (map name, bytes). `instructions` is how many eBPF instructions were executed
+    (interpreter only). `passes` is true where the packet would go on.
     """
 
     return_value: int
     data: bytes
-    context: Mapping[str, int] = field(default_factory=dict)
+    context: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
     output: tuple[str, ...] = ()
     events: tuple[tuple[str, bytes], ...] = ()
     instructions: int | None = None
+    action: str | None = None
+    metadata: bytes = b""
+    redirect: Redirect | None = None
+    clones: tuple[tuple[int, bytes], ...] = ()
+    passes: bool = False
+
+
+# -- what is made once for a program ------------------------------------------------------------
+
+
+def _printing(r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
+    """rbpf's bpf_trace_printf, its line kept in the result."""
+    world = current()
+    line = stock.trace_line(r1, r2, r3, r4, r5)
+    if world is not None:
+        world.output.append(line)
+    return len(line) + 1
+
+
+_STOCK = {stock.BPF_KTIME_GETNS_IDX: stock.bpf_time_getns, stock.BPF_TRACE_PRINTK_IDX: _printing}
+
+
+@dataclass
+class Ready:
+    """A program verified, and compiled at its first run in machine code.
+
+    `helpers` are the same objects for every run: their addresses are in the machine code.
+    """
+
+    program: Program
+    type: ProgramType | None
+    verified: Verified
+    helpers: Mapping[int, HelperFunction]
+    maps: dict[int, Any]
+    compiled: Compiled | None = None
+
+    def machine_code(self) -> Compiled:
+        """Return the compiled program. Raises JitUnavailable."""
+        if self.compiled is None:
+            self.compiled = _compile(self)
+        return self.compiled
+
+    def regions(self) -> list[Region]:
+        """Return the memory of the values in the program's maps."""
+        return [region for map_ in self.maps.values() for region in map_.regions]
+
+
+def _is_plain(program: Program) -> bool:
+    """True for bytecode that gets memory, as in rbpf: nothing says what else it was made for."""
+    return program.type is None and not program.maps
+
+
+def ready(program: Program) -> Ready:
+    """Return what a program's runs share, made at the first. Raises VerifierError, ExecutionError."""
+    known: Ready | None = program.__dict__.get("_ready")
+    if known is None:
+        type_ = None if program.type is None else program_type(program.type)
+        verifier.check(program)
+        helpers = {**table.bound(), **_STOCK} if _is_plain(program) else table.bound()
+        maps = {map_.address: map_ for map_ in program.maps}
+        known = Ready(program, type_, prepare(program), helpers, maps)
+        program.__dict__["_ready"] = known
+    return known
+
+
+def _compile(start: Ready, *, checked: bool = True, harden: bool = False) -> Compiled:
+    from ebpfjit.jit.entry import compile_program
+
+    return compile_program(
+        start.verified,
+        helpers=start.helpers,
+        checked=checked,
+        harden=harden,
+        argument_size=start.type.context_size if start.type is not None else 0,
+        argument_writable=False,
+        moving=frozenset(number for number, helper in table.helpers().items() if helper.moves_packet),
+    )
+
+
+# -- one run --------------------------------------------------------------------------------------
+
+EngineFunction = Callable[[Ready, Execution], int]
+
+
+def _on_interpreter(ready: Ready, execution: Execution) -> int:
+    return interpret(ready.verified, execution)
+
+
+def _on_machine_code(ready: Ready, execution: Execution) -> int:
+    return ready.machine_code().run(execution)
+
+
+ENGINES: dict[str, EngineFunction] = {"jit": _on_machine_code, "interpreter": _on_interpreter}
+
+
+class _Run:
+    """One run: a world, and the programs that run in it, which are more than one with tail calls."""
+
+    def __init__(self, engine: EngineFunction, environment: Environment, made: Context | Region) -> None:
+        self.engine = engine
+        self.made = made
+        self.instructions = 0
+        self.world = World(environment, context=None if isinstance(made, Region) else made)
+        self.world.run_program = self._tail_call
+
+    def execute(self, program: Ready, limit: int | None) -> int:
+        """Run a program and return r0."""
+        execution = self._execution(program, limit)
+        try:
+            return self.engine(program, execution)
+        finally:
+            self.instructions += execution.instructions
+
+    def _execution(self, program: Ready, limit: int | None) -> Execution:
+        """Return the start of a run: on memory r1 is its address (0 where it is empty), r2 its length."""
+        made, helpers = self.made, program.helpers
+        self.world.maps = {**self.world.maps, **program.maps} if self.world.maps else program.maps
+        if isinstance(made, Region):
+            arguments = (made.start if made.size else 0, made.size)
+            regions, packet, argument = [made], made, made
+        else:
+            arguments, regions, packet, argument = made.arguments, made.regions, made.packet, made.argument
+        return Execution(
+            arguments,
+            [*regions, *program.regions()],
+            packet,
+            argument,
+            helpers,
+            limit=limit,
+            world=self.world,
+        )
+
+    def _tail_call(self, program: Program) -> int:
+        """Run another program on the same context, with what is left of the budget."""
+        engine = self.world.engine
+        return self.execute(ready(program), engine.budget_left() if engine is not None else None)
+
+
+def run(
+    program: Program,
+    data: Any = b"",
+    *,
+    engine: str = "jit",
+    limit: int | None = None,
+    context: Mapping[str, Any] | None = None,
+    environment: Environment | None = None,
+) -> Result:
+    """Verify a program and run it once on a copy of `data`.
+
+    `engine` is "jit", "interpreter" or "kernel"; `limit` counts instructions. A program with a type
+    gets its context, as BPF_PROG_TEST_RUN makes it: `data` is an Ethernet frame for packet programs
+    and the context's bytes for the others; `context` sets fields of xdp_md or __sk_buff. One
+    without a type gets the data's address in r1, its length in r2. `environment` is what helpers
+    see of the world. Raises VerifierError, ExecutionError (also for a packet or a field that the
+    type does not take), or JitUnavailable and KernelUnavailable where the engine is not to be had.
+    """
+    if context is not None and not isinstance(context, Mapping):
+        raise TypeError(f"context is a mapping of field names to numbers, not {type(context).__name__}")
+    if engine == "kernel":
+        return _run_on_kernel(program, data)
+    if engine not in ENGINES:
+        raise ValueError(f"no engine {engine!r}; there are: {', '.join([*ENGINES, 'kernel'])}")
+    first = ready(program)
+    chosen = environment or program.environment or Environment()
+    with _made(first, data, context) as made:
+        this = _Run(ENGINES[engine], chosen, made)
+        value = this.execute(first, limit)
+        outcome = Outcome(bytes(made.view)) if isinstance(made, Region) else made.outcome()
+    counted = this.instructions if engine == "interpreter" else None
+    return _result(first.type, value, outcome, this.world, counted)
+
+
+@contextmanager
+def _made(program: Ready, data: Any, fields: Mapping[str, Any] | None) -> Iterator[Context | Region]:
+    """Give what r1 is to point to: the context of the program's type, or a copy of `data`."""
+    if program.type is not None:
+        with prepared(program.type, flat_view(data), fields) as made:
+            yield made
+        return
+    if fields:
+        name = program.program.name or "<unnamed>"
+        raise ExecutionError(f"program {name} has no type, so no context either; give it one (type='xdp')")
+    yield Region.of_buffer("mem", bytearray(flat_view(data)))
+
+
+def _result(
+    type_: ProgramType | None, value: int, outcome: Outcome, world: World, instructions: int | None
+) -> Result:
+    if type_ is not None:
+        value &= U32_MASK
+    return Result(
+        value,
+        outcome.data,
+        outcome.fields,
+        tuple(world.output),
+        tuple(world.events),
+        instructions,
+        type_.action(value) if type_ is not None else None,
+        outcome.metadata,
+        outcome.redirect,
+        outcome.clones,
+        type_ is not None and type_.lets_pass(value),
+    )
+
+
+def _run_on_kernel(program: Program, data: Any) -> Result:
+    from ebpfjit import kernel
+
+    outcome = kernel.run_program(program, bytes(flat_view(data)))
+    return Result(outcome.return_value, outcome.data)
+
+
+# -- compiled functions -----------------------------------------------------------------------------
+
+
+def raw_execution(mem: Any, table: Mapping[int, HelperFunction], limit: int | None = None) -> Execution:
+    """Return the start of a run on plain memory: r1 its address, r2 its length, 0 where it is empty."""
+    region = Region.of_buffer("mem", mem)
+    start = region.start if region.size else 0
+    return Execution((start, region.size), [region], region, region, helpers=table, limit=limit)
 
 
 class JitFunction:
@@ -63,77 +296,23 @@ class JitFunction:
         return render(self._compiled.listing, self._compiled.image)
 
 
-def raw_execution(mem: Any, table: Mapping[int, HelperFunction], limit: int | None = None) -> Execution:
-    """Return the start of a run on plain memory: r1 its address, r2 its length, 0 where it is empty."""
-    region = Region.of_buffer("mem", mem)
-    start = region.start if region.size else 0
-    return Execution((start, region.size), [region], region, region, helpers=table, limit=limit)
+class TypedFunction(JitFunction):
+    """A compiled program with a context, or with maps: fn(data) -> r0 (32 bits with a type).
 
-
-def _collect(lines: list[str], *arguments: int) -> int:
-    line = helpers.trace_line(*arguments)
-    lines.append(line)
-    return len(line) + 1
-
-
-def stock_helpers(output: list[str]) -> dict[int, HelperFunction]:
-    """Return the helpers that every program finds; what they print is appended to `output`."""
-    return {
-        helpers.BPF_KTIME_GETNS_IDX: helpers.bpf_time_getns,
-        helpers.BPF_TRACE_PRINTK_IDX: partial(_collect, output),
-    }
-
-
-def _on_interpreter(verified: Verified, execution: Execution) -> int:
-    return interpret(verified, execution)
-
-
-def _on_machine_code(verified: Verified, execution: Execution) -> int:
-    from ebpfjit.jit.entry import compile_program
-
-    return compile_program(verified, helpers=execution.helpers).run(execution)
-
-
-ENGINES: dict[str, Callable[[Verified, Execution], int]] = {
-    "jit": _on_machine_code,
-    "interpreter": _on_interpreter,
-}
-
-
-def run(program: Program, data: Any = b"", *, engine: str = "jit", limit: int | None = None) -> Result:
-    """Verify a program and run it once on a copy of `data`.
-
-    `engine` is "jit", "interpreter" or "kernel". Raises VerifierError, ExecutionError, or
-    JitUnavailable and KernelUnavailable where the engine is not to be had.
+    `data` is copied, as `Program.run` does; what the program makes of its packet is dropped.
     """
-    if engine == "kernel":
-        return _run_on_kernel(program, data)
-    if engine not in ENGINES:
-        raise ValueError(f"no engine {engine!r}; there are: {', '.join([*ENGINES, 'kernel'])}")
-    _refuse_context(program)
-    verifier.check(program)
-    verified = prepare(program)
-    memory = bytearray(flat_view(data))
-    output: list[str] = []
-    execution = raw_execution(memory, stock_helpers(output), limit)
-    value = ENGINES[engine](verified, execution)
-    counted = execution.instructions if engine == "interpreter" else None
-    return Result(value, bytes(memory), output=tuple(output), instructions=counted)
 
+    def __init__(self, start: Ready, compiled: Compiled, limit: int | None) -> None:
+        super().__init__(compiled, start.helpers, limit)
+        self._ready = replace(start, compiled=compiled)
+        self._environment = start.program.environment or Environment()
 
-def _run_on_kernel(program: Program, data: Any) -> Result:
-    from ebpfjit import kernel
-
-    outcome = kernel.run_program(program, bytes(flat_view(data)))
-    return Result(outcome.return_value, outcome.data)
-
-
-def _refuse_context(program: Program) -> None:
-    if program.type is not None:
-        raise ExecutionError(
-            f"program {program.name or '<unnamed>'} is of type {program.type}, whose context this "
-            f"version does not make; a machine such as EbpfVmFixedMbuff gives it one by hand"
-        )
+    def __call__(self, mem: Any = b"") -> int:
+        """Run the program and return r0. Raises as `Program.run`."""
+        start = self._ready
+        with _made(start, mem, None) as made:
+            value = _Run(_on_machine_code, self._environment, made).execute(start, self._limit)
+        return value if start.type is None else value & U32_MASK
 
 
 def compile(
@@ -146,12 +325,17 @@ def compile(
 ) -> JitFunction:
     """Verify a program and compile it into a function of one buffer.
 
-    `helpers` maps numbers to functions, `limit` is the instruction limit of each call (positive;
+    `helpers` maps numbers to functions; a program with a type or with maps finds Linux's helpers
+    besides. `limit` is the instruction limit of each call (positive;
     None: no limit). `checked=False` leaves out all memory checks: a wrong program can then crash
     the process. `harden=True` keeps immediates of the program's choosing out of the machine code
     (two more instructions for each) and puts guard pages around it. Raises VerifierError, or
     JitUnavailable where there is no machine code here.
     """
+    if not _is_plain(program):
+        start = ready(program)
+        start = replace(start, helpers={**start.helpers, **(helpers or {})})
+        return TypedFunction(start, _compile(start, checked=checked, harden=harden), limit)
     from ebpfjit.jit.entry import compile_program
 
     verifier.check(program)

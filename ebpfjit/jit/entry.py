@@ -55,22 +55,15 @@ class _Run:
         self.address = ctypes.addressof(self._pin)
         self._tables: list[Any] = []
         self._fill()
-        regions = {"argument": execution.argument, "packet": execution.packet}
-        for index, (name, span, stores) in enumerate(compiled.listing.limits):
-            region = regions[name]
-            room = region.size - span + 1 if region and (region.writable or not stores) else 0
-            struct.pack_into("<Q", self.block, BLOCK_SIZE + 8 * index, max(room, 0))
         self.publish_regions()
 
     def _fill(self) -> None:
         execution = self.execution
-        stack, packet, argument = execution.stack, execution.packet, execution.argument
+        stack, argument = execution.stack, execution.argument
         limit = _ENDLESS if execution.limit is None else min(execution.limit, _ENDLESS)
         first = min(limit, SLICE)
         words = {
             "argument_start": argument.start if argument else 0,
-            "packet_start": packet.start if packet else 0,
-            "packet_size": packet.size if packet else 0,
             "stack_start": stack.start,
             "stack_top": stack.top,
             "stack_limit": stack.limit,
@@ -116,6 +109,13 @@ class _Run:
         """Make the function that called the helper exit once the helper has returned."""
         struct.pack_into("<Q", self.block, _WORD["leave"], 1)
 
+    def budget_left(self) -> int | None:
+        """Return how many instructions the run may still execute, None for no limit."""
+        if self.execution.limit is None:
+            return None
+        beyond = max(self.execution.limit - _ENDLESS, 0)  # a run does not live to need it
+        return W64.signed(self.word("budget")) + self.word("later") + beyond
+
     def follow_stack(self) -> None:
         """Take over how far down the stack is live now."""
         self.execution.stack.start = self.word("stack_start")
@@ -129,15 +129,24 @@ class _Run:
         start = ctypes.addressof(table)
         struct.pack_into("<Q", self.block, _WORD["regions_start"], start)
         struct.pack_into("<Q", self.block, _WORD["regions_stop"], start + REGION_SIZE * len(rows))
+        self._publish_likely_regions()
+
+    def _publish_likely_regions(self) -> None:
+        """Write down where the packet is, and how far into each likely region an access may start."""
+        packet = self.execution.packet
+        struct.pack_into("<Q", self.block, _WORD["packet_start"], packet.start if packet else 0)
+        struct.pack_into("<Q", self.block, _WORD["packet_size"], packet.size if packet else 0)
+        regions = {"argument": self.execution.argument, "packet": packet}
+        for index, (name, span, stores) in enumerate(self.compiled.listing.limits):
+            region = regions[name]
+            room = region.size - span + 1 if region and (region.writable or not stores) else 0
+            struct.pack_into("<Q", self.block, BLOCK_SIZE + 8 * index, max(room, 0))
 
     def finish(self) -> None:
         """Leave in the execution what a run leaves behind."""
         self.follow_stack()
         self.space.before_access = self.space.after_grant = None
-        if self.execution.limit is not None:
-            beyond = max(self.execution.limit - _ENDLESS, 0)  # a run does not live to need it
-            left = W64.signed(self.word("budget")) + self.word("later")
-            self.execution.budget_left = left + beyond
+        self.execution.budget_left = self.budget_left()
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ class Engine(Protocol):
     def call_function(self, address: int, arguments: tuple[int, ...]) -> int:
         """Run a function of the program (its address as LDDW gives it) and return its r0."""
 
+    def budget_left(self) -> int | None:
+        """Return how many instructions the run may still execute, None for no limit."""
+
     def leave_function(self) -> None:
         """Make the function that called this helper exit, with the helper's result as its r0."""
 

@@ -1,1 +1,67 @@
-"""Contexts: what r1 points to when a program of a type starts, as BPF_PROG_TEST_RUN makes it."""
+"""Contexts: what r1 points to when a program of a type starts, as BPF_PROG_TEST_RUN makes it.
+
+program type, data, fields -> prepared() -> a context: regions and arguments of a run -> outcome()
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, Outcome, PacketContext, Redirect
+from ebpfjit.runtime.contexts.plain import StructContext
+from ebpfjit.runtime.contexts.skb import SkbContext
+from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, program_type
+from ebpfjit.runtime.contexts.xdp import XdpContext
+
+__all__ = [
+    "Context",
+    "Outcome",
+    "PacketContext",
+    "ProgramType",
+    "Redirect",
+    "SkbContext",
+    "StructContext",
+    "XdpContext",
+    "prepared",
+    "program_type",
+]
+
+Context = XdpContext | SkbContext | StructContext
+
+_CLASSES: dict[ContextKind, type[XdpContext] | type[SkbContext]] = {
+    ContextKind.XDP: XdpContext,
+    ContextKind.SK_BUFF: SkbContext,
+}
+_ROOM = 1 << 16
+_KEPT = 4
+
+_idle = threading.local()
+"""Contexts of this thread that no run is using, by program type: mapping memory takes longer than a run."""
+
+
+@contextmanager
+def prepared(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None) -> Iterator[Context]:
+    """Give a context for one run on a copy of `data`; it belongs to the caller inside the block.
+
+    Raises ExecutionError for a packet or a field that the type does not take.
+    """
+    if type_.context is ContextKind.STRUCT:
+        if fields:
+            raise ExecutionError(f"{type_.name} programs get their context's bytes as data, not by fields")
+        yield StructContext(type_, data)
+        return
+    if len(data) > LARGEST_PACKET:
+        raise ExecutionError(f"packets have at most {LARGEST_PACKET} bytes, this one has {len(data)}")
+    idle: list[Any] = _idle.__dict__.setdefault(type_.name, [])
+    large = len(data) > _ROOM
+    context = idle.pop() if idle and not large else _CLASSES[type_.context](type_, max(len(data), _ROOM))
+    try:
+        context.start(data, fields)
+        yield context
+    finally:
+        if not large and len(idle) < _KEPT:
+            idle.append(context)

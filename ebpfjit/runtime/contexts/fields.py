@@ -39,7 +39,9 @@ class Field:
         if self.count:
             values = list(value) if isinstance(value, Iterable) else None
             if values is None or len(values) > self.count:
-                raise ExecutionError(f"context field {self.name} takes up to {self.count} numbers, not {value!r}")
+                raise ExecutionError(
+                    f"context field {self.name} takes up to {self.count} numbers, not {value!r}"
+                )
             values += [0] * (self.count - len(values))
             return b"".join(self._number(item) for item in values)
         return self._number(value)

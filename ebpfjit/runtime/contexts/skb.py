@@ -1,0 +1,159 @@
+"""The context of programs on socket buffers: struct __sk_buff (net/bpf/test_run.c,
+bpf_prog_test_run_skb).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime.contexts.fields import SK_BUFF, SOCK
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, Outcome, PacketContext
+from ebpfjit.runtime.contexts.types import ProgramType
+
+LARGEST_SIZE = 65536 + LINK_HEADER_SIZE
+"""How long helpers may make a packet: the loopback device's MTU and an Ethernet header."""
+
+LOOPBACK = 1
+SETTABLE = (
+    "mark", "priority", "ingress_ifindex", "ifindex", "cb", "tstamp", "wire_len", "gso_segs",
+    "gso_size", "hwtstamp",
+)  # fmt: skip
+LARGEST_WIRE_LEN, LARGEST_GSO_SEGS = 65536, 0xFFFF
+
+ETH_P_IP, ETH_P_IPV6, ETH_P_802_3, ETH_P_802_2, ETH_P_8021Q = 0x0800, 0x86DD, 0x0001, 0x0004, 0x8100
+SMALLEST_ETHERTYPE = 0x600
+PACKET_HOST, PACKET_BROADCAST, PACKET_MULTICAST, PACKET_OTHERHOST = range(4)
+AF_INET, AF_INET6 = 2, 10
+
+_SOCK_AT = 256
+_HIDDEN = ("data", "data_end", "data_meta", "flow_keys", "sk")
+
+
+def ethertype(data: bytes | memoryview) -> int:
+    """Return the protocol of an Ethernet frame, as eth_type_trans finds it (host byte order)."""
+    number = data[12] << 8 | data[13]
+    if number >= SMALLEST_ETHERTYPE:
+        return number
+    return ETH_P_802_3 if bytes(data[14:16]) == b"\xff\xff" else ETH_P_802_2
+
+
+def packet_type(destination: bytes) -> int:
+    """Return what a destination address means to a device whose own address is zero: PACKET_*."""
+    if destination == bytes(6):
+        return PACKET_HOST
+    if not destination[0] & 1:
+        return PACKET_OTHERHOST
+    return PACKET_BROADCAST if destination == b"\xff" * 6 else PACKET_MULTICAST
+
+
+def _swapped(number: int) -> int:
+    """Return 16 bits in the other byte order."""
+    return (number & 0xFF) << 8 | number >> 8 & 0xFF
+
+
+class SkbContext(PacketContext):
+    """__sk_buff with its packet.
+
+    `mac_header` and `network_header` are offsets into the memory, as the kernel keeps them beside
+    the data. `tunnel` is what bpf_skb_set_tunnel_key stored, `tunnel_options` likewise.
+    """
+
+    struct = SK_BUFF
+    headroom = tailroom = 1 << 17
+
+    def __init__(self, type_: ProgramType, room: int) -> None:
+        super().__init__(type_, room)
+        self.sock = self.memory.region(SOCK.name, _SOCK_AT, _SOCK_AT + SOCK.size, writable=False)
+        self.regions.append(self.sock)
+        self.link_header = b""
+        self.mac_header = self.network_header = self.first
+        self.tunnel: bytes | None = None
+        self.tunnel_options = b""
+
+    def start(self, data: bytes | memoryview, fields: Mapping[str, Any] | None) -> None:
+        """Begin a run on a copy of `data`, an Ethernet frame.
+
+        Types of the network layer see it from byte 14 on. Raises ExecutionError.
+        """
+        size = len(data)
+        if size < LINK_HEADER_SIZE:
+            raise ExecutionError(
+                f"{self.type.name} programs run on packets of at least {LINK_HEADER_SIZE} bytes (an "
+                f"Ethernet header), this one has {size}"
+            )
+        self.mac_header = self.first + self.headroom
+        self.network_header = self.mac_header + LINK_HEADER_SIZE
+        self.view[self.mac_header : self.mac_header + size] = data
+        self.link_header = bytes(data[:LINK_HEADER_SIZE]) if self.type.network_layer else b""
+        self.data = self.mac_header + len(self.link_header)
+        self.data_end = self.mac_header + size
+        self.data_meta = self.data
+        self.redirect, self.tunnel, self.tunnel_options = None, None, b""
+        self.clones = []
+        protocol = ethertype(data)
+        words = bytearray(SK_BUFF.size)
+        struct.pack_into("<I", words, 4, packet_type(bytes(data[:6])))
+        struct.pack_into("<I", words, 16, _swapped(protocol))
+        struct.pack_into("<I", words, 40, LOOPBACK)
+        struct.pack_into("<I", words, 160, self.size)
+        struct.pack_into("<Q", words, 168, self.memory.start + _SOCK_AT)
+        if fields:
+            self._set_fields(words, fields)
+        self.words[:] = words
+        self._fill_sock(protocol)
+        self.place()
+
+    def _set_fields(self, words: bytearray, fields: Mapping[str, Any]) -> None:
+        self.struct.check_names(fields, SETTABLE)
+        for name, value in fields.items():
+            field = self.struct.by_name[name]
+            encoded = field.encode(value)
+            if (name == "ifindex" or name == "wire_len") and not any(encoded):
+                continue  # 0 means the default, to the kernel as well
+            words[field.offset : field.stop] = encoded
+        wire_len, segments = (
+            self.struct.by_name[name].read(memoryview(words)) for name in ("wire_len", "gso_segs")
+        )
+        assert isinstance(wire_len, int)
+        assert isinstance(segments, int)
+        if not self.size <= wire_len <= max(LARGEST_WIRE_LEN, self.size):
+            raise ExecutionError(
+                f"context field wire_len is from the packet's size, {self.size}, to {LARGEST_WIRE_LEN}, "
+                f"not {wire_len}"
+            )
+        if segments > LARGEST_GSO_SEGS:
+            raise ExecutionError(f"context field gso_segs is at most {LARGEST_GSO_SEGS}, not {segments}")
+
+    def _fill_sock(self, protocol: int) -> None:
+        """Make the socket that the kernel's test run gives a packet: unbound, of no protocol."""
+        view, header = self.sock.view, self.network_header
+        view[:] = bytes(SOCK.size)
+        room = self.data_end - header
+        family = {ETH_P_IP: AF_INET, ETH_P_IPV6: AF_INET6}.get(protocol, 0)
+        view[4:8] = family.to_bytes(4, "little")
+        if family == AF_INET and room >= 20:
+            view[24:28] = self.view[header + 12 : header + 16]
+            view[52:56] = self.view[header + 16 : header + 20]
+        if family == AF_INET6 and room >= 40:
+            view[28:44] = self.view[header + 8 : header + 24]
+            view[56:72] = self.view[header + 24 : header + 40]
+
+    def write_pointers(self) -> None:
+        """Write len, and data, data_end and data_meta where the type's programs see them."""
+        words, base = self.words, self.memory.start
+        words[0:4] = self.size.to_bytes(4, "little")
+        if self.type.reads_packet:
+            words[76:80] = (base + self.data).to_bytes(4, "little")
+            words[80:84] = (base + self.data_end).to_bytes(4, "little")
+            words[140:144] = (base + self.data_meta).to_bytes(4, "little")
+
+    def outcome(self) -> Outcome:
+        """Return the packet, its link header before it, and all fields that are no addresses."""
+        fields = {
+            field.name: field.read(self.words) for field in self.struct.fields if field.name not in _HIDDEN
+        }
+        data = self.link_header + bytes(self.view[self.data : self.data_end])
+        return Outcome(data, b"", fields, self.redirect, tuple(self.clones))
