@@ -62,7 +62,7 @@ class Result:
 
 
 def _printing(r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
-    """rbpf's bpf_trace_printf, its line kept in the result."""
+    """Rbpf's bpf_trace_printf, its line kept in the result."""
     world = current()
     line = stock.trace_line(r1, r2, r3, r4, r5)
     if world is not None:
@@ -168,6 +168,8 @@ class _Run:
         """Return the start of a run: on memory r1 is its address (0 where it is empty), r2 its length."""
         made, helpers = self.made, program.helpers
         self.world.maps = {**self.world.maps, **program.maps} if self.world.maps else program.maps
+        packet: Region | None
+        argument: Region | None
         if isinstance(made, Region):
             arguments = (made.start if made.size else 0, made.size)
             regions, packet, argument = [made], made, made
