@@ -25,8 +25,8 @@ _RING = frozenset({MapType.RINGBUF})
 # What Linux's verifier lets each helper have (kernel/bpf/verifier.c, check_map_func_compatibility).
 TAKES: dict[str, frozenset[MapType]] = {
     "bpf_map_lookup_elem": _PLAIN | _TARGETS | _SOCKETS | {MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS},
-    "bpf_map_update_elem": _PLAIN | _SOCKETS,
-    "bpf_map_delete_elem": _PLAIN | _SOCKETS,
+    "bpf_map_update_elem": _PLAIN,
+    "bpf_map_delete_elem": _PLAIN,
     "bpf_map_lookup_percpu_elem": frozenset(
         {MapType.PERCPU_ARRAY, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH}
     ),
@@ -48,30 +48,19 @@ TAKES: dict[str, frozenset[MapType]] = {
 """The map types that each helper takes."""
 
 
-class PerCpuMap(Protocol):
-    """What bpf_map_lookup_percpu_elem asks of a map."""
+class Ends(Protocol):
+    """What queues, stacks and Bloom filters are asked; the latter only the first and the last."""
 
-    def lookup_on(self, key: bytes, cpu: int) -> int:
-        """Return the address of the value that processor `cpu` has under `key`, 0 where there is none."""
-
-
-class EndsMap(Protocol):
-    """A queue, a stack, or a Bloom filter (which cannot be popped)."""
-
-    def push(self, value: bytes, flags: int) -> int:
+    def push_value(self, value: bytes, flags: int = 0) -> int:
         """Put a value in; return 0 or a negative error number."""
 
-    def pop(self) -> bytes | None:
+    def pop_value(self) -> bytes | None:
         """Take the next value out; None where there is none."""
 
-    def peek(self) -> bytes | None:
+    def peek_value(self) -> bytes | None:
         """Return the next value; None where there is none."""
 
-
-class BloomFilter(Protocol):
-    """What bpf_map_peek_elem asks of a Bloom filter."""
-
-    def contains(self, value: bytes) -> bool:
+    def has_value(self, value: bytes) -> bool:
         """True where the value was put in, and perhaps where it was not."""
 
 
@@ -80,7 +69,7 @@ def map_of(world: World, address: int, name: str) -> Map:
 
     Raises ExecutionError where it is none of the program's, or of a type that Linux refuses there.
     """
-    found = world.maps.get(address)
+    found = world.maps.get(address) or _inner_map(world, address)
     if found is None:
         known = ", ".join(sorted({m.name for m in world.maps.values()})) or "none"
         raise ExecutionError(
@@ -89,20 +78,21 @@ def map_of(world: World, address: int, name: str) -> Map:
         )
     if found.definition.type not in TAKES[name]:
         raise ExecutionError(
-            f"{name}: map {found.name} is of type {_type_name(found)}; it takes "
-            + ", ".join(sorted(kind.name for kind in TAKES[name]))
+            f"{name} does not take {found.definition}; it takes "
+            + ", ".join(sorted(kind.name.lower() for kind in TAKES[name]))
         )
     return found
 
 
-def _type_name(found: Map) -> str:
-    kind = found.definition.type
-    return MapType(kind).name if kind in MapType.__members__.values() else str(kind)
+def _inner_map(world: World, address: int) -> Map | None:
+    """Return the map at `address` where it is inside of one of the program's maps."""
+    inner = (found for outer in world.maps.values() for found in outer.inner_maps)
+    return next((found for found in inner if found.address == address), None)
 
 
 def _writable(found: Map, name: str) -> Map:
     if found.is_readonly:
-        raise ExecutionError(f"{name}: map {found.name} is read-only to programs")
+        raise ExecutionError(f"{name}: {found.definition} is read-only to programs")
     return found
 
 
@@ -137,9 +127,7 @@ def map_lookup_percpu_elem(world: World, map_address: int, key: int, cpu: int) -
     found = map_of(world, map_address, "bpf_map_lookup_percpu_elem")
     key_bytes = memory.read(key, found.definition.key_size)
     cpu = W32.wrap(cpu)
-    if cpu >= world.environment.cpus:
-        return 0
-    return cast(PerCpuMap, found).lookup_on(key_bytes, cpu)
+    return found.lookup_percpu(key_bytes, cpu) if cpu < world.environment.cpus else 0
 
 
 @helper("bpf_map_push_elem")
@@ -147,7 +135,7 @@ def map_push_elem(world: World, map_address: int, value: int, flags: int) -> int
     """Put a value into a queue, stack or Bloom filter; 0 or a negative error number."""
     found = map_of(world, map_address, "bpf_map_push_elem")
     data = memory.read(value, found.definition.value_size)
-    return cast(EndsMap, found).push(data, flags)
+    return cast(Ends, found).push_value(data, flags)
 
 
 @helper("bpf_map_pop_elem")
@@ -155,7 +143,7 @@ def map_pop_elem(world: World, map_address: int, value: int) -> int:
     """Take the next value out of a queue or stack; where there is none, -ENOENT and zeros."""
     found = map_of(world, map_address, "bpf_map_pop_elem")
     memory.check(value, found.definition.value_size, "store")
-    return _give(found, value, cast(EndsMap, found).pop())
+    return _give(found, value, cast(Ends, found).pop_value())
 
 
 @helper("bpf_map_peek_elem")
@@ -164,10 +152,10 @@ def map_peek_elem(world: World, map_address: int, value: int) -> int:
     found = map_of(world, map_address, "bpf_map_peek_elem")
     size = found.definition.value_size
     if found.definition.type == MapType.BLOOM_FILTER:
-        known = cast(BloomFilter, found).contains(memory.read(value, size))
+        known = cast(Ends, found).has_value(memory.read(value, size))
         return 0 if known else -errno.ENOENT
     memory.check(value, size, "store")
-    return _give(found, value, cast(EndsMap, found).peek())
+    return _give(found, value, cast(Ends, found).peek_value())
 
 
 def _give(found: Map, address: int, data: bytes | None) -> int:

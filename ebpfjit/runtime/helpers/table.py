@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.execution import HelperFunction
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
-from ebpfjit.runtime.world import World, current
+from ebpfjit.runtime.world import Engine, World, current
 
 MAX_ARGUMENTS = 5
 
@@ -112,6 +112,12 @@ def _world(name: str) -> World:
     if world is None:
         raise ExecutionError(f"{name} needs a world (clock, maps, packet), and this run has none")
     return world
+
+
+def engine_of(world: World) -> Engine:
+    """Return the engine that runs the program."""
+    assert world.engine is not None  # both engines set it before they start
+    return world.engine
 
 
 def _bind(helper: Helper) -> HelperFunction:

@@ -1,0 +1,113 @@
+"""Helpers of perf events and stack traces."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+from ebpfjit.bits import W32, W64
+from ebpfjit.runtime import memory
+from ebpfjit.runtime.helpers.maps import map_of
+from ebpfjit.runtime.helpers.table import helper
+from ebpfjit.runtime.world import World
+
+_INDEX_MASK = CURRENT_CPU = W32.mask
+_PACKET_SHIFT, _PACKET_MASK = 32, 0xFFFFF  # BPF_F_CTXLEN_MASK: how many bytes of the packet follow
+_VALUE_SIZE = 24  # struct bpf_perf_event_value
+_SKIP_MASK, _USER_STACK, _BUILD_ID = 0xFF, 1 << 8, 1 << 11
+
+
+class PerfEventArray(Protocol):
+    """What bpf_perf_event_output asks of a map."""
+
+    def output(self, data: bytes, flags: int) -> int:
+        """Take an event for a processor; return 0 or a negative error number."""
+
+
+class StackTraces(Protocol):
+    """What bpf_get_stackid asks of a map."""
+
+    def capture(self, frames: Sequence[int], flags: int) -> int:
+        """Store a stack and return its id, or a negative error number."""
+
+
+def packet_of(context: Any) -> bytes | None:
+    """Return the packet of a context that has one, None for the others."""
+    packet = getattr(context, "packet", None)
+    return None if packet is None else bytes(packet)
+
+
+@helper("bpf_perf_event_output", "bpf_skb_output", "bpf_xdp_output")
+def perf_event_output(world: World, context: int, map_address: int, flags: int, data: int, size: int) -> int:
+    """Send an event: `size` bytes of data, then as many bytes of the packet as the flags say.
+
+    Returns 0 or a negative error number.
+    """
+    found = map_of(world, map_address, "bpf_perf_event_output")
+    event = memory.read(data, size)
+    packet = packet_of(world.context)
+    if packet is not None:
+        wanted = flags >> _PACKET_SHIFT & _PACKET_MASK
+        flags &= ~(_PACKET_MASK << _PACKET_SHIFT)
+        if wanted > len(packet):
+            return -errno.EFAULT
+        event += packet[:wanted]
+    if flags & ~_INDEX_MASK:
+        return -errno.EINVAL
+    result = cast(PerfEventArray, found).output(event, flags)
+    if not result:
+        world.events.append((found.name, event))
+    return result
+
+
+def _read_counter(world: World, map_address: int, flags: int, name: str) -> int:
+    found = map_of(world, map_address, name)
+    if flags & ~_INDEX_MASK:
+        return -errno.EINVAL
+    index = world.environment.cpu if flags == CURRENT_CPU else flags
+    return -errno.E2BIG if index >= found.definition.max_entries else -errno.ENOENT
+
+
+@helper("bpf_perf_event_read", gpl=True, differs="there are no counters: always a negative error number")
+def perf_event_read(world: World, map_address: int, flags: int) -> int:
+    """Read a counter of the processor."""
+    return _read_counter(world, map_address, flags, "bpf_perf_event_read")
+
+
+@helper(
+    "bpf_perf_event_read_value", gpl=True, differs="there are no counters: always a negative error number"
+)
+def perf_event_read_value(world: World, map_address: int, flags: int, buffer: int, size: int) -> int:
+    """Read a counter of the processor with its times."""
+    size = W32.wrap(size)
+    memory.write(buffer, bytes(size))
+    if size != _VALUE_SIZE:
+        return -errno.EINVAL
+    return _read_counter(world, map_address, flags, "bpf_perf_event_read_value")
+
+
+@helper("bpf_get_stackid", gpl=True, differs="the stack is Environment.stack")
+def get_stackid(world: World, context: int, map_address: int, flags: int) -> int:
+    """Keep the stack in a map; return its id there, or a negative error number."""
+    found = map_of(world, map_address, "bpf_get_stackid")
+    return cast(StackTraces, found).capture(world.environment.stack, flags)
+
+
+@helper(
+    "bpf_get_stack",
+    "bpf_get_task_stack",
+    gpl=True,
+    differs="the stack is Environment.stack, without build ids",
+)
+def get_stack(world: World, context: int, buffer: int, size: int, flags: int) -> int:
+    """Copy the stack, innermost first, u64 each; return its bytes, or a negative error number."""
+    size = W32.wrap(size)
+    memory.write(buffer, bytes(size))
+    if flags & ~(_SKIP_MASK | _USER_STACK | _BUILD_ID) or flags & _BUILD_ID or size % 8:
+        return -errno.EINVAL
+    frames = world.environment.stack[flags & _SKIP_MASK :][: size // 8]
+    if not frames:
+        return -errno.EFAULT
+    memory.write(buffer, b"".join(W64.wrap(frame).to_bytes(8, "little") for frame in frames))
+    return 8 * len(frames)

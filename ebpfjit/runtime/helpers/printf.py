@@ -1,0 +1,208 @@
+"""Linux's format strings, as bpf_snprintf and bpf_trace_printk have them (kernel/bpf/helpers.c).
+
+%[0+- ][width] d i u x X, l and ll before them | c | s ps-like: %pks %pus
+%p %px %pK %ps %pS %pB          an address: 16 hexadecimal digits; names of symbols are not known
+%pi4 %pI4 %pi6 %pI6             the address of an IP address
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ebpfjit.bits import W32, W64, Width
+from ebpfjit.runtime import memory
+
+MAX_BUFFER = 512
+"""Bytes that strings and other arguments of one call may take (MAX_BPRINTF_BIN_ARGS)."""
+
+MAX_WIDTH = (1 << 23) - 1
+"""The widest field (FIELD_WIDTH_MAX in lib/vsprintf.c)."""
+
+_FLAGS_AND_WIDTH = re.compile(rb"([0+\- ]*)([1-9][0-9]*)?")
+_INTEGER = re.compile(rb"(l{0,2})([diuxX])")
+_IP = re.compile(rb"([iI])([46])")
+_PRINTABLE = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\v\f\r")
+_SPACE = frozenset(b" \t\n\v\f\r")
+_PUNCTUATION = frozenset(b"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+_ENDS_WORD = _SPACE | _PUNCTUATION
+
+
+class BadFormat(Exception):  # noqa: N818 - never seen by users: it carries a helper's result
+    """A format, or arguments, that Linux refuses with error number `number`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(errno.errorcode[number])
+        self.number = number
+
+
+@dataclass(slots=True)
+class _Field:
+    """What stands between a percent sign and the conversion's letter."""
+
+    flags: bytes
+    width: int
+
+    def pad(self, text: bytes, *, numeric: bool = False) -> bytes:
+        """Return the text padded to the width: left, right, or zeros behind a sign."""
+        missing = self.width - len(text)
+        if missing <= 0:
+            return text
+        if b"-" in self.flags:
+            return text + b" " * missing
+        if numeric and b"0" in self.flags:
+            sign = text[:1] if text[:1] in (b"+", b"-", b" ") else b""
+            return sign + b"0" * missing + text[len(sign) :]
+        return b" " * missing + text
+
+
+def _width(digits: bytes | None) -> int:
+    """Return the width that is written there; more digits than it may have are not read."""
+    return min(int((digits or b"0")[:8]), MAX_WIDTH)
+
+
+def _signed(field: _Field, value: int) -> bytes:
+    plus = b"+" if b"+" in field.flags else b" " if b" " in field.flags else b""
+    return (b"" if value < 0 else plus) + b"%d" % value
+
+
+_CONVERSIONS: dict[bytes, Callable[[_Field, Width, int], bytes]] = {
+    b"d": lambda field, width, value: _signed(field, width.signed(value)),
+    b"i": lambda field, width, value: _signed(field, width.signed(value)),
+    b"u": lambda field, width, value: b"%d" % value,
+    b"x": lambda field, width, value: b"%x" % value,
+    b"X": lambda field, width, value: b"%X" % value,
+}
+
+
+class _Formatter:
+    """One format with its arguments, taken from left to right."""
+
+    def __init__(self, text: bytes, arguments: Sequence[int]) -> None:
+        self.text = text
+        self.arguments = arguments
+        self.used = 0
+        self.room = MAX_BUFFER
+
+    def argument(self) -> int:
+        if self.used >= len(self.arguments):
+            raise BadFormat(errno.EINVAL)
+        value = self.arguments[self.used]
+        self.used += 1
+        return value
+
+    def take(self, size: int, *, alignment: int = 1) -> None:
+        """Pay for what an argument takes of the buffer."""
+        self.room -= self.room % alignment
+        if self.room < size:
+            raise BadFormat(errno.ENOSPC)
+        self.room -= size
+
+    def ends_word(self, index: int) -> bool:
+        """True where no letter or digit stands at `index`."""
+        return index >= len(self.text) or self.text[index] in _ENDS_WORD
+
+    def string(self) -> bytes:
+        """Return the string that the next argument points to, empty where it cannot be read."""
+        address = self.argument()
+        if not self.room:
+            raise BadFormat(errno.ENOSPC)
+        text = memory.string(address, self.room) or b""
+        text = text[: self.room - 1]  # its zero byte needs room as well
+        self.room -= len(text) + 1
+        return text
+
+    def convert(self, index: int) -> tuple[bytes, int]:
+        """Return the text of the conversion behind the percent sign before `index`, and where it ends."""
+        head = _FLAGS_AND_WIDTH.match(self.text, index)
+        assert head is not None  # it matches the empty string
+        field = _Field(head[1], _width(head[2]))
+        index = head.end()
+        letter = self.text[index : index + 1]
+        if letter == b"p":
+            return self.pointer(field, index + 1)
+        if letter == b"s":
+            if not self.ends_word(index + 1):
+                raise BadFormat(errno.EINVAL)
+            return field.pad(self.string()), index + 1
+        if letter == b"c":
+            self.take(1)
+            return field.pad(bytes([self.argument() & 0xFF])), index + 1
+        integer = _INTEGER.match(self.text, index)
+        if integer is None:
+            raise BadFormat(errno.EINVAL)
+        width = W64 if integer[1] else W32
+        value = width.wrap(self.argument())
+        self.take(width.bits // 8, alignment=4)
+        return field.pad(_CONVERSIONS[integer[2]](field, width, value), numeric=True), integer.end()
+
+    def pointer(self, field: _Field, index: int) -> tuple[bytes, int]:
+        """Return the text of a %p with its suffix, and where it ends."""
+        suffix = self.text[index : index + 1]
+        if suffix in (b"k", b"u") and self.text[index + 1 : index + 2] == b"s":
+            if not self.ends_word(index + 2):
+                raise BadFormat(errno.EINVAL)
+            return field.pad(self.string()), index + 2
+        ip = _IP.match(self.text, index)
+        if ip is not None:
+            return self.ip_address(ip[1] + ip[2]), self.skip_letters(ip.end())
+        if not self.ends_word(index) and suffix not in (b"K", b"x", b"s", b"S", b"B"):
+            raise BadFormat(errno.EINVAL)
+        value = self.argument()
+        if suffix in (b"s", b"S", b"B"):
+            text = b"0x%x" % value  # what Linux writes where it knows no symbol
+            self.take(len(text) + 1 if suffix == b"B" else 8, alignment=1 if suffix == b"B" else 4)
+            return text if suffix == b"B" else field.pad(text), self.skip_letters(index)
+        self.take(8, alignment=4)
+        if not field.width:
+            field = _Field(field.flags + b"0", 16)
+        return field.pad(b"%x" % value, numeric=True), self.skip_letters(index)
+
+    def skip_letters(self, index: int) -> int:
+        """Return where the letters and digits at `index` end: all of them belong to a %p."""
+        while index < len(self.text) and self.text[index : index + 1].isalnum():
+            index += 1
+        return index
+
+    def ip_address(self, kind: bytes) -> bytes:
+        """Return an IP address, all of its digits for `i4`, `I6` and `i6`."""
+        size = 4 if kind.endswith(b"4") else 16
+        address = self.argument()
+        if self.room < size:
+            raise BadFormat(errno.ENOSPC)
+        found = memory.find(address, size, "load")
+        raw = bytes(size) if found is None else bytes(found)
+        text = _IP_TEXT[kind](raw)[: max(self.room - 1, 0)]
+        self.room -= len(text) + 1
+        return text
+
+
+_IP_TEXT: dict[bytes, Callable[[bytes], bytes]] = {
+    b"I4": lambda raw: b"%d.%d.%d.%d" % tuple(raw),
+    b"i4": lambda raw: b"%03d.%03d.%03d.%03d" % tuple(raw),
+    b"I6": lambda raw: ipaddress.IPv6Address(raw).exploded.encode(),
+    b"i6": lambda raw: raw.hex().encode(),
+}
+
+
+def render(text: bytes, arguments: Sequence[int]) -> bytes:
+    """Return the format (without a zero byte) filled in with u64 arguments; some may be left over.
+
+    Strings and addresses are followed inside the running program's memory; what cannot be read is
+    empty. Raises BadFormat where Linux has an error number.
+    """
+    if not _PRINTABLE.issuperset(text):
+        raise BadFormat(errno.EINVAL)
+    formatter, parts, index = _Formatter(text, arguments), [], 0
+    while (percent := text.find(b"%", index)) >= 0:
+        parts.append(text[index:percent])
+        if text[percent + 1 : percent + 2] == b"%":
+            part, index = b"%", percent + 2
+        else:
+            part, index = formatter.convert(percent + 1)
+        parts.append(part)
+    parts.append(text[index:])
+    return b"".join(parts)

@@ -1,0 +1,37 @@
+"""Helpers that ask the machine: which processor, random numbers."""
+
+from __future__ import annotations
+
+from ebpfjit.bits import W32
+from ebpfjit.runtime.helpers.table import helper
+from ebpfjit.runtime.world import World
+
+
+@helper("bpf_get_prandom_u32")
+def get_prandom_u32(world: World) -> int:
+    """Return a random u32."""
+    return W32.wrap(world.environment.random())
+
+
+@helper("bpf_get_smp_processor_id")
+def get_smp_processor_id(world: World) -> int:
+    """Return the number of the processor that the program runs on."""
+    return world.environment.cpu
+
+
+@helper("bpf_get_numa_node_id")
+def get_numa_node_id(world: World) -> int:
+    """Return 0: there is one node."""
+    return 0
+
+
+@helper("bpf_per_cpu_ptr")
+def per_cpu_ptr(world: World, address: int, cpu: int) -> int:
+    """Return the address of a variable on a processor, 0 where there is no such processor."""
+    return address if W32.wrap(cpu) < world.environment.cpus else 0
+
+
+@helper("bpf_this_cpu_ptr")
+def this_cpu_ptr(world: World, address: int) -> int:
+    """Return the address of a variable on this processor."""
+    return address
