@@ -126,7 +126,7 @@ def _compile(start: Ready, *, checked: bool = True, harden: bool = False) -> Com
         harden=harden,
         argument_size=start.type.context_size if start.type is not None else 0,
         argument_writable=False,
-        moving=frozenset(number for number, helper in table.helpers().items() if helper.moves_packet),
+        moving=frozenset(number for number, helper in table.helpers().items() if helper.ends_rights),
     )
 
 

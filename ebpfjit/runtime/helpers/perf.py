@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from ebpfjit.bits import W32, W64
 from ebpfjit.runtime import memory
@@ -25,17 +25,20 @@ class PerfEventArray(Protocol):
         """Take an event for a processor; return 0 or a negative error number."""
 
 
+class Packet(Protocol):
+    """What bpf_perf_event_output asks of a context with a packet."""
+
+    size: int
+
+    def bytes_at(self, offset: int, size: int) -> bytes:
+        """Return bytes of the packet."""
+
+
 class StackTraces(Protocol):
     """What bpf_get_stackid asks of a map."""
 
     def capture(self, frames: Sequence[int], flags: int) -> int:
         """Store a stack and return its id, or a negative error number."""
-
-
-def packet_of(context: Any) -> bytes | None:
-    """Return the packet of a context that has one, None for the others."""
-    packet = getattr(context, "packet", None)
-    return None if packet is None else bytes(packet)
 
 
 @helper("bpf_perf_event_output", "bpf_skb_output", "bpf_xdp_output")
@@ -46,15 +49,17 @@ def perf_event_output(world: World, context: int, map_address: int, flags: int, 
     """
     found = map_of(world, map_address, "bpf_perf_event_output")
     event = memory.read(data, size)
-    packet = packet_of(world.context)
-    if packet is not None:
+    wanted = 0
+    if hasattr(world.context, "bytes_at"):
         wanted = flags >> _PACKET_SHIFT & _PACKET_MASK
         flags &= ~(_PACKET_MASK << _PACKET_SHIFT)
-        if wanted > len(packet):
-            return -errno.EFAULT
-        event += packet[:wanted]
     if flags & ~_INDEX_MASK:
         return -errno.EINVAL
+    if wanted:
+        packet = cast(Packet, world.context)
+        if wanted > packet.size:
+            return -errno.EFAULT
+        event += packet.bytes_at(0, wanted)
     result = cast(PerfEventArray, found).output(event, flags)
     if not result:
         world.events.append((found.name, event))
