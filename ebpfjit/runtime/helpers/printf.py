@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import re
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,10 +26,13 @@ MAX_WIDTH = (1 << 23) - 1
 _FLAGS_AND_WIDTH = re.compile(rb"([0+\- ]*)([1-9][0-9]*)?")
 _INTEGER = re.compile(rb"(l{0,2})([diuxX])")
 _IP = re.compile(rb"([iI])([46])")
-_PRINTABLE = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\v\f\r")
-_SPACE = frozenset(b" \t\n\v\f\r")
-_PUNCTUATION = frozenset(b"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
-_ENDS_WORD = _SPACE | _PUNCTUATION
+# Linux's classes of characters are those of Latin-1 (lib/ctype.c); what is not ASCII may stand anywhere.
+_ASCII_ALLOWED = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\v\f\r")
+_ALLOWED = _ASCII_ALLOWED | frozenset(range(0x80, 0x100))
+_ALPHANUMERIC = frozenset(string.ascii_letters.encode() + string.digits.encode()) | (
+    frozenset(range(0xC0, 0x100)) - {0xD7, 0xF7}
+)
+_ENDS_WORD = _ASCII_ALLOWED - _ALPHANUMERIC | frozenset(range(0xA0, 0xC0)) | {0xD7, 0xF7}
 
 
 class BadFormat(Exception):  # noqa: N818 - never seen by users: it carries a helper's result
@@ -145,7 +149,7 @@ class _Formatter:
         if suffix in (b"k", b"u") and self.text[index + 1 : index + 2] == b"s":
             if not self.ends_word(index + 2):
                 raise BadFormat(errno.EINVAL)
-            return field.pad(self.string()), index + 2
+            return self.string(), index + 2  # Linux does not pad it
         ip = _IP.match(self.text, index)
         if ip is not None:
             return self.ip_address(ip[1] + ip[2]), self.skip_letters(ip.end())
@@ -163,7 +167,7 @@ class _Formatter:
 
     def skip_letters(self, index: int) -> int:
         """Return where the letters and digits at `index` end: all of them belong to a %p."""
-        while index < len(self.text) and self.text[index : index + 1].isalnum():
+        while index < len(self.text) and self.text[index] in _ALPHANUMERIC:
             index += 1
         return index
 
@@ -194,7 +198,7 @@ def render(text: bytes, arguments: Sequence[int]) -> bytes:
     Strings and addresses are followed inside the running program's memory; what cannot be read is
     empty. Raises BadFormat where Linux has an error number.
     """
-    if not _PRINTABLE.issuperset(text):
+    if not _ALLOWED.issuperset(text):
         raise BadFormat(errno.EINVAL)
     formatter, parts, index = _Formatter(text, arguments), [], 0
     while (percent := text.find(b"%", index)) >= 0:
