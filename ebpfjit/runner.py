@@ -62,7 +62,7 @@ class Result:
 
 
 def _printing(r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
-    """Rbpf's bpf_trace_printf, its line kept in the result."""
+    """Print as rbpf's bpf_trace_printf does, the line kept in the result."""
     world = current()
     line = stock.trace_line(r1, r2, r3, r4, r5)
     if world is not None:
@@ -146,6 +146,11 @@ def _on_machine_code(ready: Ready, execution: Execution) -> int:
 ENGINES: dict[str, EngineFunction] = {"jit": _on_machine_code, "interpreter": _on_interpreter}
 
 
+def _memory_arguments(memory: Region) -> tuple[int, int]:
+    """Return r1 and r2 for plain memory: its address, 0 where it is empty, and its length."""
+    return (memory.start if memory.size else 0), memory.size
+
+
 class _Run:
     """One run: a world, and the programs that run in it, which are more than one with tail calls."""
 
@@ -165,13 +170,12 @@ class _Run:
             self.instructions += execution.instructions
 
     def _execution(self, program: Ready, limit: int | None) -> Execution:
-        """Return the start of a run: on memory r1 is its address (0 where it is empty), r2 its length."""
-        made, helpers = self.made, program.helpers
+        made = self.made
         self.world.maps = {**self.world.maps, **program.maps} if self.world.maps else program.maps
         packet: Region | None
         argument: Region | None
         if isinstance(made, Region):
-            arguments = (made.start if made.size else 0, made.size)
+            arguments = _memory_arguments(made)
             regions, packet, argument = [made], made, made
         else:
             arguments, regions, packet, argument = made.arguments, made.regions, made.packet, made.argument
@@ -180,7 +184,7 @@ class _Run:
             [*regions, *program.regions()],
             packet,
             argument,
-            helpers,
+            program.helpers,
             limit=limit,
             world=self.world,
         )
@@ -211,12 +215,12 @@ def run(
     """
     if context is not None and not isinstance(context, Mapping):
         raise TypeError(f"context is a mapping of field names to numbers, not {type(context).__name__}")
+    chosen = environment or program.environment or Environment()
     if engine == "kernel":
-        return _run_on_kernel(program, data)
+        return _run_on_kernel(program, data, context, chosen)
     if engine not in ENGINES:
         raise ValueError(f"no engine {engine!r}; there are: {', '.join([*ENGINES, 'kernel'])}")
     first = ready(program)
-    chosen = environment or program.environment or Environment()
     with _made(first, data, context) as made:
         this = _Run(ENGINES[engine], chosen, made)
         value = this.execute(first, limit)
@@ -258,11 +262,17 @@ def _result(
     )
 
 
-def _run_on_kernel(program: Program, data: Any) -> Result:
+def _run_on_kernel(
+    program: Program, data: Any, fields: Mapping[str, Any] | None, environment: Environment
+) -> Result:
     from ebpfjit import kernel
 
-    outcome = kernel.run_program(program, bytes(flat_view(data)))
-    return Result(outcome.return_value, outcome.data)
+    if program.type is None:
+        raw = kernel.run_program(program, bytes(flat_view(data)))
+        return Result(raw.return_value, raw.data)
+    after = kernel.run_frame(program, bytes(flat_view(data)), fields, cpu=environment.cpu)
+    outcome = Outcome(after.data, after.metadata, after.fields)
+    return _result(program_type(program.type), after.return_value, outcome, World(environment), None)
 
 
 # -- compiled functions -----------------------------------------------------------------------------
@@ -271,8 +281,7 @@ def _run_on_kernel(program: Program, data: Any) -> Result:
 def raw_execution(mem: Any, table: Mapping[int, HelperFunction], limit: int | None = None) -> Execution:
     """Return the start of a run on plain memory: r1 its address, r2 its length, 0 where it is empty."""
     region = Region.of_buffer("mem", mem)
-    start = region.start if region.size else 0
-    return Execution((start, region.size), [region], region, region, helpers=table, limit=limit)
+    return Execution(_memory_arguments(region), [region], region, region, helpers=table, limit=limit)
 
 
 class JitFunction:

@@ -4,7 +4,8 @@
 
 Modules in the order data meets them: `wrapping` (a raw program becomes one the kernel accepts),
 `syscalls` (bpf(2) and its refusals), `objects` (maps and programs that own a file descriptor),
-`engine` (one call that does it all, with its caches).
+`engine` (one call that does it all, with its caches), `maps` (a program's maps, filled and read
+back), `frames` (programs with a type as `Program.run` has them).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ebpfjit.kernel.engine import (
     run_program,
     unavailable_reason,
 )
+from ebpfjit.kernel.frames import KernelOutcome, run_frame
 from ebpfjit.kernel.objects import KernelMap, LoadedProgram, RunOutput
 from ebpfjit.kernel.syscalls import KernelUnavailable, KernelVerifierError
 from ebpfjit.kernel.wrapping import WrappedProgram, wrap
@@ -25,6 +27,7 @@ __all__ = [
     "PROGRAM_TYPES",
     "Kernel",
     "KernelMap",
+    "KernelOutcome",
     "KernelResult",
     "KernelUnavailable",
     "KernelVerifierError",
@@ -32,6 +35,7 @@ __all__ = [
     "ProgramType",
     "RunOutput",
     "WrappedProgram",
+    "run_frame",
     "run_program",
     "unavailable_reason",
     "wrap",

@@ -63,8 +63,12 @@ class KernelMap(_Owner):
         max_entries: int = 1,
         key_size: int = 4,
         map_type: int = syscalls.MAP_TYPE_ARRAY,
+        flags: int = 0,
+        inner_map_fd: int = 0,
     ) -> None:
-        super().__init__(syscalls.map_create(map_type, key_size, value_size, max_entries))
+        super().__init__(
+            syscalls.map_create(map_type, key_size, value_size, max_entries, flags, inner_map_fd)
+        )
         self.value_size = value_size
         self.key_size = key_size
         self.max_entries = max_entries

@@ -22,12 +22,13 @@ from ebpfjit.errors import EbpfError, ExecutionError, VerifierError
 
 SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
 
-MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, PROG_LOAD, PROG_TEST_RUN = 0, 1, 2, 5, 10
+MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_GET_NEXT_KEY, PROG_LOAD = range(6)
+PROG_TEST_RUN, MAP_LOOKUP_AND_DELETE, MAP_FREEZE = 10, 21, 22
 
 MAP_TYPE_ARRAY = 2
 
 # One struct a command: the fields of union bpf_attr in order, "x" for padding.
-_MAP_CREATE = struct.Struct("=IIII")
+_MAP_CREATE = struct.Struct("=IIIIII")
 _MAP_ELEMENT = struct.Struct("=IxxxxQQQ")
 _PROG_LOAD = struct.Struct("=IIQQIIQII16sII")
 _TEST_RUN = struct.Struct("=IIIIQQIIIIQQIIIxxxx")
@@ -117,12 +118,15 @@ def _buffer(content: bytes) -> tuple[ctypes.Array[ctypes.c_char] | None, int]:
     return buffer, ctypes.addressof(buffer)
 
 
-def map_create(map_type: int, key_size: int, value_size: int, max_entries: int) -> int:
-    """Create a map and return its file descriptor; sizes in bytes.
+def map_create(
+    map_type: int, key_size: int, value_size: int, max_entries: int, flags: int = 0, inner_map_fd: int = 0
+) -> int:
+    """Create a map and return its file descriptor; sizes in bytes, `flags` BPF_F_*.
 
     Raises KernelUnavailable where bpf(2) is not permitted, EbpfError where the kernel refuses.
     """
-    result, _ = _call(MAP_CREATE, _MAP_CREATE.pack(map_type, key_size, value_size, max_entries))
+    attributes = _MAP_CREATE.pack(map_type, key_size, value_size, max_entries, flags, inner_map_fd)
+    result, _ = _call(MAP_CREATE, attributes)
     if result in (-errno.EPERM, -errno.ENOSYS):
         raise _not_permitted(-result)
     if result < 0:
@@ -153,6 +157,46 @@ def map_update(fd: int, key: bytes, value: bytes) -> None:
     del key_buffer, value_buffer
     if result < 0:
         raise EbpfError(f"update of a kernel map failed ({errno_name(-result)})")
+
+
+def map_delete(fd: int, key: bytes) -> None:
+    """Remove a key. Raises EbpfError on refusal."""
+    key_buffer, key_address = _buffer(key)
+    result, _ = _call(MAP_DELETE, _MAP_ELEMENT.pack(fd, key_address, 0, 0))
+    del key_buffer
+    if result < 0:
+        raise EbpfError(f"deleting from a kernel map failed ({errno_name(-result)})")
+
+
+def map_next_key(fd: int, key: bytes | None, key_size: int) -> bytes | None:
+    """Return the key after `key`, the first after None; None behind the last."""
+    key_buffer, key_address = _buffer(key or b"")
+    following = ctypes.create_string_buffer(key_size)
+    result, _ = _call(MAP_GET_NEXT_KEY, _MAP_ELEMENT.pack(fd, key_address, ctypes.addressof(following), 0))
+    del key_buffer
+    if result == -errno.ENOENT:
+        return None
+    if result < 0:
+        raise EbpfError(f"walking through a kernel map failed ({errno_name(-result)})")
+    return following.raw
+
+
+def map_pop(fd: int, value_size: int) -> bytes | None:
+    """Take the next value out of a queue or a stack, None where it is empty."""
+    value = ctypes.create_string_buffer(value_size)
+    result, _ = _call(MAP_LOOKUP_AND_DELETE, _MAP_ELEMENT.pack(fd, 0, ctypes.addressof(value), 0))
+    if result == -errno.ENOENT:
+        return None
+    if result < 0:
+        raise EbpfError(f"taking from a kernel map failed ({errno_name(-result)})")
+    return value.raw
+
+
+def map_freeze(fd: int) -> None:
+    """Make a map's values constant to user space. Raises EbpfError on refusal."""
+    result, _ = _call(MAP_FREEZE, struct.pack("=I", fd))
+    if result < 0:
+        raise EbpfError(f"freezing a kernel map failed ({errno_name(-result)})")
 
 
 def _load_once(

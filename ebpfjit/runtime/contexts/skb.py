@@ -29,7 +29,21 @@ PACKET_HOST, PACKET_BROADCAST, PACKET_MULTICAST, PACKET_OTHERHOST = range(4)
 AF_INET, AF_INET6 = 2, 10
 
 _SOCK_AT = 256
-_HIDDEN = ("data", "data_end", "data_meta", "flow_keys", "sk")
+_HIDDEN = {"data", "data_end", "data_meta", "flow_keys", "sk"} | {  # addresses; fields of sk_skb alone
+    "family", "remote_ip4", "local_ip4", "remote_ip6", "local_ip6", "remote_port", "local_port",
+}  # fmt: skip
+
+_SOCK_FIELDS = tuple(
+    (SK_BUFF.by_name[name].offset, SK_BUFF.by_name[name].stop, SOCK.by_name[source].offset)
+    for name, source in {
+        "family": "family", "remote_ip4": "dst_ip4", "local_ip4": "src_ip4", "remote_ip6": "dst_ip6",
+        "local_ip6": "src_ip6",
+    }.items()
+)  # fmt: skip
+"""What __sk_buff shows of the socket: (start, stop) there, start in bpf_sock."""
+
+_NEW_SOCK = bytes(72) + (7).to_bytes(4, "little") + b"\xff" * 4
+"""A bpf_sock of the state TCP_CLOSE, without an rx queue."""
 
 
 def ethertype(data: bytes | memoryview) -> int:
@@ -41,12 +55,13 @@ def ethertype(data: bytes | memoryview) -> int:
 
 
 def packet_type(destination: bytes) -> int:
-    """Return what a destination address means to a device whose own address is zero: PACKET_*."""
+    """Return what a destination address means to the loopback device: PACKET_*.
+
+    Its own address and its broadcast address are zero, so ff:ff:ff:ff:ff:ff is any multicast.
+    """
     if destination == bytes(6):
         return PACKET_HOST
-    if not destination[0] & 1:
-        return PACKET_OTHERHOST
-    return PACKET_BROADCAST if destination == b"\xff" * 6 else PACKET_MULTICAST
+    return PACKET_MULTICAST if destination[0] & 1 else PACKET_OTHERHOST
 
 
 def _swapped(number: int) -> int:
@@ -130,7 +145,7 @@ class SkbContext(PacketContext):
     def _fill_sock(self, protocol: int) -> None:
         """Make the socket that the kernel's test run gives a packet: unbound, of no protocol."""
         view, header = self.sock.view, self.network_header
-        view[:] = bytes(SOCK.size)
+        view[:] = _NEW_SOCK
         room = self.data_end - header
         family = {ETH_P_IP: AF_INET, ETH_P_IPV6: AF_INET6}.get(protocol, 0)
         view[4:8] = family.to_bytes(4, "little")
@@ -140,6 +155,8 @@ class SkbContext(PacketContext):
         if family == AF_INET6 and room >= 40:
             view[28:44] = self.view[header + 8 : header + 24]
             view[56:72] = self.view[header + 24 : header + 40]
+        for start, stop, source in _SOCK_FIELDS:
+            self.words[start:stop] = view[source : source + stop - start]
 
     def write_pointers(self) -> None:
         """Write len, and data, data_end and data_meta where the type's programs see them."""

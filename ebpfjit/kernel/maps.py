@@ -1,0 +1,223 @@
+"""A program's maps in the kernel for one run: made, filled from the Python side, read back after.
+
+    program.maps -> BPF_MAP_CREATE -> filled -> BPF_PROG_LOAD -> run -> read back into program.maps
+
+Per-CPU values: number n of the Python side is processor n of the kernel, and the run is pinned to
+the processor whose values the Python side shows its programs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ebpfjit.errors import EbpfError, LoadError
+from ebpfjit.isa.table import BY_NAME
+from ebpfjit.kernel import syscalls
+from ebpfjit.kernel.engine import ProgramType
+from ebpfjit.kernel.objects import KernelMap, LoadedProgram
+from ebpfjit.program import SLOT_SIZE, Program
+from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+
+_RDONLY_PROG = 1 << 7
+
+_PERCPU = (MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH)
+_KEYED = (MapType.HASH, MapType.ARRAY, MapType.LRU_HASH, MapType.LPM_TRIE, *_PERCPU)
+_NUMBERS = (MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP)
+_QUEUES = (MapType.QUEUE, MapType.STACK)
+_OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
+
+_FD_FORMS = {"LDDW_MAP_IDX": "LDDW_MAP_FD", "LDDW_MAP_IDX_VALUE": "LDDW_MAP_VALUE"}
+
+
+@cache
+def possible_cpus() -> int:
+    """Return how many values a per-CPU map has in this kernel."""
+    last = Path("/sys/devices/system/cpu/possible").read_text().strip().replace(",", "-").split("-")[-1]
+    return int(last) + 1
+
+
+def _aligned(size: int) -> int:
+    return (size + 7) // 8 * 8
+
+
+class KernelMaps:
+    """The kernel's counterparts of Python maps, and of the programs in them; closes all of them."""
+
+    def __init__(self, kind: ProgramType, license: str = "GPL") -> None:
+        self._kind = kind
+        self._license = license
+        self._maps: dict[int, tuple[Any, KernelMap]] = {}
+        self._programs: dict[int, LoadedProgram] = {}
+        self._owned = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._owned.close()
+
+    # -- making ---------------------------------------------------------------------------------
+
+    def load(self, program: Program) -> LoadedProgram:
+        """Load a program with its maps, which are made and filled first. Raises KernelVerifierError."""
+        known = self._programs.get(id(program))
+        if known is not None:
+            return known
+        fds = [self._made(map_).fd for map_ in program.maps]
+        loaded = LoadedProgram(
+            with_descriptors(program, fds),
+            self._kind.number,
+            attach_type=self._kind.attach_type,
+            flags=self._kind.flags,
+            license=self._license,
+        )
+        self._programs[id(program)] = self._owned.enter_context(loaded)
+        return loaded
+
+    def fill(self) -> None:
+        """Put programs into program arrays: last, for each is loaded with maps of its own."""
+        pending = True
+        done: set[int] = set()
+        while pending:
+            arrays = [(map_, made) for address, (map_, made) in self._maps.items()
+                      if map_.definition.type == MapType.PROG_ARRAY and address not in done]  # fmt: skip
+            pending = bool(arrays)
+            for map_, made in arrays:
+                done.add(map_.address)
+                for key, program in map_.items():
+                    syscalls.map_update(made.fd, key, self.load(program).fd.to_bytes(4, "little"))
+
+    def _made(self, map_: Any) -> KernelMap:
+        """Return a map's counterpart, made and filled the first time."""
+        if map_.address in self._maps:
+            return self._maps[map_.address][1]
+        definition: MapDefinition = map_.definition
+        made = self._create(definition)
+        self._maps[map_.address] = map_, made
+        if fill := _FILLS.get(MapType(definition.type)):
+            fill(self, map_, made)
+        if definition.is_readonly:
+            syscalls.map_freeze(made.fd)
+        return made
+
+    def _create(self, definition: MapDefinition) -> KernelMap:
+        inner = 0
+        if definition.type in _OF_MAPS:
+            if definition.inner is None:
+                raise LoadError(f"map {definition.name!r}: the kernel wants to know what maps go into it")
+            inner = self._create(definition.inner).fd
+        try:
+            made = KernelMap(
+                definition.value_size,
+                max_entries=definition.max_entries,
+                key_size=definition.key_size,
+                map_type=definition.type,
+                flags=definition.flags | (_RDONLY_PROG if definition.is_readonly else 0),
+                inner_map_fd=inner,
+            )
+        except syscalls.KernelUnavailable:
+            raise
+        except EbpfError as error:
+            raise LoadError(f"map {definition.name!r}: {error}") from error
+        return self._owned.enter_context(made)
+
+    def _fill_plain(self, map_: Any, made: KernelMap) -> None:
+        for key, value in map_.items():
+            syscalls.map_update(made.fd, key, self._kernel_value(map_, value))
+
+    def _kernel_value(self, map_: Any, value: Any) -> bytes:
+        definition: MapDefinition = map_.definition
+        if definition.type not in _PERCPU:
+            return bytes(value)
+        if len(value) > possible_cpus():
+            raise LoadError(
+                f"map {definition.name!r} has values for {len(value)} processors, "
+                f"the kernel for {possible_cpus()}"
+            )
+        room = _aligned(definition.value_size)
+        return b"".join(one.ljust(room, b"\0") for one in value).ljust(room * possible_cpus(), b"\0")
+
+    def _fill_maps(self, map_: Any, made: KernelMap) -> None:
+        for key, inner in map_.items():
+            syscalls.map_update(made.fd, key, self._made(inner).fd.to_bytes(4, "little"))
+
+    def _fill_queue(self, map_: Any, made: KernelMap) -> None:
+        for value in map_:
+            syscalls.map_update(made.fd, b"", bytes(value))
+
+    # -- reading back -----------------------------------------------------------------------------
+
+    def read_back(self) -> None:
+        """Make the Python maps hold what the kernel's do now."""
+        for map_, made in list(self._maps.values()):
+            if map_.definition.type in _KEYED and not map_.definition.is_readonly:
+                self._read_plain(map_, made)
+
+    def _read_plain(self, map_: Any, made: KernelMap) -> None:
+        after = dict(self._items(map_.definition, made))
+        for key in list(map_):
+            if key not in after:
+                map_.delete(key)
+        cpus = getattr(map_, "cpus", 1)
+        for key, value in after.items():
+            if map_.definition.type in _PERCPU:
+                size, room = map_.definition.value_size, _aligned(map_.definition.value_size)
+                map_[key] = [value[cpu * room : cpu * room + size] for cpu in range(cpus)]
+            else:
+                map_.update(key, value)
+
+    @staticmethod
+    def _items(definition: MapDefinition, made: KernelMap) -> Iterator[tuple[bytes, bytes]]:
+        size = definition.value_size
+        if definition.type in _PERCPU:
+            size = _aligned(size) * possible_cpus()
+        key = syscalls.map_next_key(made.fd, None, definition.key_size)
+        while key is not None:
+            value = syscalls.map_lookup(made.fd, key, size)
+            if value is not None:
+                yield key, value
+            key = syscalls.map_next_key(made.fd, key, definition.key_size)
+
+
+_FILLS: Mapping[MapType, Callable[[KernelMaps, Any, KernelMap], None]] = {
+    **dict.fromkeys(_KEYED + _NUMBERS, KernelMaps._fill_plain),
+    **dict.fromkeys(_OF_MAPS, KernelMaps._fill_maps),
+    **dict.fromkeys(_QUEUES, KernelMaps._fill_queue),
+}
+
+
+def with_descriptors(program: Program, fds: list[int]) -> bytes:
+    """Return the bytecode with descriptors in place of the indices of maps."""
+    code = bytearray(program.code)
+    for insn in program.instructions:
+        form = _FD_FORMS.get(insn.row.operation) if insn.row is not None else None
+        if form is None:
+            continue
+        if not 0 <= insn.imm < len(fds):
+            raise LoadError(f"pc {insn.pc}: map number {insn.imm}, and the program has {len(fds)}")
+        start = insn.pc * SLOT_SIZE
+        src = BY_NAME[form].src
+        assert isinstance(src, int)  # what tells the forms apart
+        code[start + 1] = insn.dst_reg | src << 4
+        code[start + 4 : start + 8] = fds[insn.imm].to_bytes(4, "little")
+    return bytes(code)
+
+
+@contextmanager
+def pinned(cpu: int) -> Iterator[None]:
+    """Keep this thread on one processor, where there is such a one."""
+    before = os.sched_getaffinity(0)
+    if cpu in before:
+        os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
