@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ebpfjit.bits import W64
+from ebpfjit.bits import W32, W64
 from ebpfjit.errors import DecodeError
-from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.spec import Imm, Kind, Row
 from ebpfjit.isa.table import match
+from ebpfjit.record import record
 
 if TYPE_CHECKING:
     from ebpfjit.runner import JitFunction, Result
@@ -30,7 +31,7 @@ Buffer = bytes | bytearray | memoryview
 """What is accepted as bytecode (any object with the buffer protocol)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Instruction:
     """One decoded instruction.
 
@@ -58,7 +59,7 @@ class Instruction:
     @property
     def next_pc(self) -> int:
         """The slot after this instruction."""
-        return self.pc + self.slots
+        return self.pc + (1 if self.next_imm is None else 2)
 
     @property
     def imm64(self) -> int:
@@ -70,7 +71,10 @@ class Instruction:
     @property
     def target(self) -> int | None:
         """The slot that a jump or a local call goes to; None for everything else."""
-        return None if self.row is None else jump_target(self.row, self.pc, self.offset, self.imm)
+        row = self.row
+        if row is None or not row.has_target:
+            return None
+        return self.pc + 1 + (self.imm if row.imm is Imm.TARGET else self.offset)
 
     def encode(self) -> bytes:
         """Return the instruction's 8 or 16 bytes."""
@@ -80,15 +84,11 @@ class Instruction:
         return word + (self.reserved | (self.next_imm & 0xFFFFFFFF) << 32).to_bytes(8, "little")
 
 
-_TARGET_IN_IMM = ("JA32", "CALL_LOCAL")
-_TARGET_KINDS = (Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.CALL_LOCAL)
+_Fields = tuple[int, int, int, int, int, int | None, Row | None]
+"""The fields of an `Instruction` that follow from one word: opcode to row."""
 
-
-def jump_target(row: Row, pc: int, offset: int, imm: int) -> int | None:
-    """Return the slot that an instruction of `row` at `pc` goes to, None where it goes nowhere."""
-    if row.kind not in _TARGET_KINDS:
-        return None
-    return pc + 1 + (imm if row.operation in _TARGET_IN_IMM else offset)
+_known_words: dict[int, _Fields] = {}
+MOST_KNOWN_WORDS = 1 << 16
 
 
 def decode(code: Buffer) -> tuple[Instruction, ...]:
@@ -96,29 +96,55 @@ def decode(code: Buffer) -> tuple[Instruction, ...]:
 
     Raises DecodeError where the length is no multiple of 8 or an LDDW lacks its second slot.
     """
+    return _decode(words_of(code))
+
+
+def words_of(code: Buffer) -> tuple[int, ...]:
+    """Return the 8-byte words of `code`. Raises DecodeError where that is no whole number."""
     if len(code) % SLOT_SIZE:
         raise DecodeError(
             f"a program is a multiple of {SLOT_SIZE} bytes, this one has {len(code)}",
             len(code) // SLOT_SIZE,
         )
-    words = list(_WORD.iter_unpack(code))
+    return struct.unpack(f"<{len(code) // SLOT_SIZE}Q", code)
+
+
+def _decode(words: tuple[int, ...]) -> tuple[Instruction, ...]:
+    """Decode words; most of a program's have been seen before, and are looked up."""
+    if len(_known_words) > MOST_KNOWN_WORDS:
+        _known_words.clear()
+    known = _known_words.get
     instructions: list[Instruction] = []
-    pc = 0
-    while pc < len(words):
-        opcode, registers, offset, imm = words[pc]
-        dst, src = registers & 15, registers >> 4
-        row = match(opcode, src, offset, imm)
-        if row is None or not row.is_wide:
-            instructions.append(Instruction(pc, opcode, dst, src, offset, imm, None, row))
-            pc += 1
+    second_half = False
+    for pc, word in enumerate(words):
+        if second_half:
+            second_half = False
             continue
-        if pc + 1 == len(words):
-            raise DecodeError(f"pc {pc}: lddw takes two slots, the program ends after one", pc)
-        second = int.from_bytes(code[8 * pc + 8 : 8 * pc + 12], "little")
-        next_imm = words[pc + 1][3]
-        instructions.append(Instruction(pc, opcode, dst, src, offset, imm, next_imm, row, reserved=second))
-        pc += 2
+        fields = known(word) or _fields_of(word)
+        row = fields[6]
+        if row is not None and row.is_wide:
+            instructions.append(_wide(pc, fields, words))
+            second_half = True
+        else:
+            instructions.append(Instruction(pc, *fields))
     return tuple(instructions)
+
+
+def _fields_of(word: int) -> _Fields:
+    opcode, registers, offset, imm = _WORD.unpack(word.to_bytes(SLOT_SIZE, "little"))
+    dst, src = registers & 15, registers >> 4
+    fields = _known_words[word] = (opcode, dst, src, offset, imm, None, match(opcode, src, offset, imm))
+    return fields
+
+
+def _wide(pc: int, fields: _Fields, words: tuple[int, ...]) -> Instruction:
+    """Return an LDDW, whose second word follows."""
+    if pc + 1 == len(words):
+        raise DecodeError(f"pc {pc}: lddw takes two slots, the program ends after one", pc)
+    opcode, dst, src, offset, imm, _, row = fields
+    second = words[pc + 1]
+    next_imm = W32.signed(second >> 32)
+    return Instruction(pc, opcode, dst, src, offset, imm, next_imm, row, second & W32.mask)
 
 
 def encode(instructions: Iterable[Instruction]) -> bytes:
@@ -176,7 +202,12 @@ class Program:
     @cached_property
     def instructions(self) -> tuple[Instruction, ...]:
         """The decoded instructions, in order of pc."""
-        return decode(self.code)
+        return _decode(self.words)
+
+    @cached_property
+    def words(self) -> tuple[int, ...]:
+        """The bytecode as 8-byte words, one for each slot."""
+        return words_of(self.code)
 
     @cached_property
     def slots(self) -> tuple[Instruction | None, ...]:
@@ -196,9 +227,7 @@ class Program:
         starts = {0, *self.symbols}
         for instruction in self.instructions:
             row = instruction.row
-            if row is None:
-                continue
-            if row.kind is Kind.CALL_LOCAL or row.operation == "LDDW_CODE":
+            if row is not None and row.imm is Imm.TARGET and row.kind is not Kind.JUMP:
                 starts.add(instruction.pc + 1 + instruction.imm)
         slots = self.slots
         inside = sorted(pc for pc in starts if 0 <= pc < len(slots) and slots[pc] is not None)

@@ -12,7 +12,8 @@ an integer (fixed; 0 where the field is reserved) or the role it plays.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 
 from ebpfjit.bits import W64, Width
@@ -43,6 +44,8 @@ class Kind(Enum):
     CALL_KFUNC = "r0 = the function with BTF id imm (r1..r5)"
     CALL_REGISTER = "call the function whose address is in dst"
     EXIT = "return r0"
+
+    __hash__ = object.__hash__  # that of Enum is written in Python, and takes ten times as long
 
 
 class Reg(Enum):
@@ -90,9 +93,9 @@ FieldName = str
 """One of "dst", "src", "offset", "imm", "next_imm"."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One way to encode one operation.
+    """One way to encode one operation; each exists once, so rows are compared by identity.
 
     `operation` is what meanings, translators and users name ("ADD64"); `name` is unique
     ("ADD64_K"). `meaning` names the function in `isa.semantics`. `width` is the width of the
@@ -101,6 +104,10 @@ class Row:
     `symbol` the operator of the Linux dialect. `group` is RFC 9669's conformance group, "linux"
     for what Linux adds, "rbpf" for what only rbpf has. `source` cites where the meaning is
     stated, where that is not RFC 9669.
+
+    What follows from these is worked out once: `uses_src` is True where the second operand is the
+    src register (X), not the immediate (K); `is_wide` for the two-slot LDDW; `has_target` where
+    control goes, or may go, to a slot that a field names.
     """
 
     name: str
@@ -123,21 +130,23 @@ class Row:
     implicit_reads: tuple[int, ...] = ()
     implicit_writes: tuple[int, ...] = ()
     source: str = ""
+    uses_src: bool = field(init=False)
+    is_wide: bool = field(init=False)
+    has_target: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uses_src", isinstance(self.src, Reg))
+        object.__setattr__(self, "is_wide", self.next_imm is not None)
+        has_target = self.offset is Offset.TARGET or (self.imm is Imm.TARGET and not self.is_wide)
+        object.__setattr__(self, "has_target", has_target)
+
+    def __reduce__(self) -> tuple[Callable[[str], Row], tuple[str]]:
+        return row_named, (self.name,)
 
     @property
     def slots(self) -> int:
         """How many 8-byte slots the instruction takes."""
         return 1 if self.next_imm is None else 2
-
-    @property
-    def uses_src(self) -> bool:
-        """True where the second operand is the src register (X), not the immediate (K)."""
-        return isinstance(self.src, Reg)
-
-    @property
-    def is_wide(self) -> bool:
-        """True for the two-slot LDDW."""
-        return self.next_imm is not None
 
     @property
     def is_ordered(self) -> bool:
@@ -169,3 +178,10 @@ class Row:
 
     def __repr__(self) -> str:
         return f"<Row {self.name} 0x{self.opcode:02x}>"
+
+
+def row_named(name: str) -> Row:
+    """Return the row of the table that has this name: what a pickled row becomes."""
+    from ebpfjit.isa.table import BY_NAME  # the table stands on this module
+
+    return BY_NAME[name]
