@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import pairwise
+
 from ebpfjit.isa.spec import REGISTER_COUNT, Imm, Kind, Reg
 from ebpfjit.program import Instruction, Program
 
@@ -17,6 +20,8 @@ def illegal_reason(instruction: Instruction) -> str | None:
     An encoding that no row matches, or a register that does not exist.
     """
     row = instruction.row
+    if row is not None and instruction.dst_reg < REGISTER_COUNT and instruction.src_reg < REGISTER_COUNT:
+        return None
     if row is None:
         return (
             f"unknown instruction: opcode {instruction.opcode:#04x}, src_reg {instruction.src_reg}, "
@@ -30,7 +35,8 @@ def illegal_reason(instruction: Instruction) -> str | None:
 
 def is_inside(program: Program, pc: int) -> bool:
     """True where an instruction starts at slot `pc`."""
-    return 0 <= pc < len(program.slots) and program.slots[pc] is not None
+    slots = program.slots
+    return 0 <= pc < len(slots) and slots[pc] is not None
 
 
 def leaders(program: Program) -> list[int]:
@@ -41,12 +47,12 @@ def leaders(program: Program) -> list[int]:
     """
     found = {0, *program.functions}
     for instruction in program.instructions:
-        target = instruction.target
-        if target is not None:
-            found.add(target)
         row = instruction.row
         if row is None or row.kind in ENDS_BLOCK:
             found.add(instruction.next_pc)
+            target = instruction.target
+            if target is not None:
+                found.add(target)
         elif row.imm is Imm.TARGET:
             found.add(instruction.pc + 1 + instruction.imm)
     return sorted(pc for pc in found if is_inside(program, pc))
@@ -54,24 +60,23 @@ def leaders(program: Program) -> list[int]:
 
 def block_sizes(program: Program) -> dict[int, int]:
     """Return, for each slot where a basic block starts, how many instructions the block has."""
-    starts = set(leaders(program))
-    sizes: dict[int, int] = {}
-    current = 0
-    for instruction in program.instructions:
-        if instruction.pc in starts:
-            current = instruction.pc
-            sizes[current] = 0
-        sizes[current] += 1
+    starts = leaders(program)
+    wide = [insn.pc for insn in program.instructions if insn.next_imm is not None]
+    sizes = {start: stop - start for start, stop in pairwise([*starts, len(program)])}
+    for pc in wide:  # takes two slots
+        sizes[starts[bisect_right(starts, pc) - 1]] -= 1
     return sizes
 
 
 def loop_headers(program: Program) -> frozenset[int]:
     """Return the targets of backward jumps: every cycle inside a function goes through one."""
+    jumps = [(insn.pc, insn.target) for insn in program.instructions if insn.row and insn.row.has_target]
     return frozenset(
-        insn.target
-        for insn in program.instructions
-        if insn.target is not None and insn.target <= insn.pc and is_inside(program, insn.target)
+        target for pc, target in jumps if target is not None and target <= pc and is_inside(program, target)
     )
+
+
+OUTWARD = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.EXIT, Kind.PACKET_LOAD})
 
 
 def tested_blocks(program: Program, blocks: dict[int, int]) -> frozenset[int]:
@@ -81,12 +86,9 @@ def tested_blocks(program: Program, blocks: dict[int, int]) -> frozenset[int]:
     and where a function ends: so nothing goes on for ever, nothing outside sees more than the
     limit allows, and a program that takes more than its limit never ends as if it had not.
     """
-    outward = (Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.EXIT, Kind.PACKET_LOAD)
     tested = set(loop_headers(program)) | set(program.functions)
-    current = 0
+    starts = sorted(blocks)
     for insn in program.instructions:
-        if insn.pc in blocks:
-            current = insn.pc
-        if insn.row is not None and insn.row.kind in outward:
-            tested.add(current)
+        if insn.row is not None and insn.row.kind in OUTWARD:
+            tested.add(starts[bisect_right(starts, insn.pc) - 1])
     return frozenset(tested)

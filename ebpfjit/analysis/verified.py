@@ -8,7 +8,6 @@ from functools import cached_property
 
 from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, tested_blocks
 from ebpfjit.errors import LoadError
-from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE
 
@@ -79,7 +78,7 @@ def _frame_size(program: Program, pc: int, calculator: StackUsageCalculator | No
 def _check_references(program: Program) -> None:
     for instruction in program.instructions:
         row = instruction.row
-        if row is None or row.kind is not Kind.LOAD_IMM64 or row.reference is None:
+        if row is None or not row.is_wide or row.reference is None:
             continue
         if row.operation == "LDDW_CODE" or instruction.pc in program.references:
             continue
