@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,11 +14,11 @@ class Width:
     """
 
     bits: int
+    mask: int = field(init=False, compare=False, repr=False)
+    """All bits set: the largest unsigned value."""
 
-    @property
-    def mask(self) -> int:
-        """All bits set: the largest unsigned value."""
-        return (1 << self.bits) - 1
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask", (1 << self.bits) - 1)
 
     @property
     def int_min(self) -> int:
@@ -32,11 +32,11 @@ class Width:
 
     def wrap(self, value: int) -> int:
         """Return `value` modulo 2**bits."""
-        return value & ((1 << self.bits) - 1)
+        return value & self.mask
 
     def signed(self, value: int) -> int:
         """Return the low bits of `value` read as a two's complement number."""
-        value &= (1 << self.bits) - 1
+        value &= self.mask
         return value - (1 << self.bits) if value >> (self.bits - 1) else value
 
 

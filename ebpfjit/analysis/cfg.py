@@ -76,6 +76,27 @@ def loop_headers(program: Program) -> frozenset[int]:
     )
 
 
+def meeting_points(program: Program, blocks: dict[int, int]) -> set[int]:
+    """Return the basic blocks that are entered in more than one way: functions, and where paths meet."""
+    slots = program.slots
+    ways = [
+        insn.target
+        for insn in program.instructions
+        if insn.row and insn.row.has_target and insn.row.kind is not Kind.CALL_LOCAL
+    ]
+    for start in blocks:
+        before = slots[start - 1] or slots[start - 2] if start else None
+        if before and before.row and before.row.kind not in NEVER_FALLS_THROUGH:
+            ways.append(start)
+    once: set[int | None] = set()
+    several: set[int] = set(program.functions)
+    for way in ways:
+        if way is not None and way in once:
+            several.add(way)
+        once.add(way)
+    return several
+
+
 OUTWARD = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.EXIT, Kind.PACKET_LOAD})
 
 

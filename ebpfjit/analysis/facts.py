@@ -19,17 +19,19 @@ fault has the pc it should have.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from heapq import heappop, heappush
 
-from ebpfjit.analysis.cfg import ENDS_BLOCK, NEVER_FALLS_THROUGH, block_sizes, illegal_reason, is_inside
+from ebpfjit.analysis.cfg import ENDS_BLOCK, NEVER_FALLS_THROUGH, block_sizes, illegal_reason, is_inside, meeting_points
 from ebpfjit.analysis.values import (
     ANY,
     BOUNDS,
     CONSTANT,
     FRAME,
     FRAME_VALUE,
+    FULL,
     LARGEST_OFFSET,
     MEASURED,
     REFINEMENTS,
@@ -44,9 +46,15 @@ from ebpfjit.bits import U64_MASK, W32, W64, Width
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg, Row
 from ebpfjit.program import Instruction, Program
+from ebpfjit.record import record
 
+MEMORY = frozenset({Kind.LOAD, Kind.STORE, Kind.ATOMIC})
+SUMS = ("ADD", "SUB")
+REGISTERS = range(REGISTER_COUNT)
+ZERO = constant(0)
+NOT_ZERO = ("JNE", "JGT")
 MOST_SPANS = 12
-MOST_VISITS = 3
+MOST_VISITS = 1
 LONGEST_MERGED_SPAN = 4096
 
 Span = tuple[int, int, bool]
@@ -54,10 +62,9 @@ Span = tuple[int, int, bool]
 
 Spans = frozenset[Span]
 NO_SPANS: Spans = frozenset()
-WITHOUT_SPANS = (CONSTANT, FRAME, UNKNOWN)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Access:
     """What was found out about the load, store or atomic at one pc.
 
@@ -126,34 +133,63 @@ class Promises:
 
 @dataclass(slots=True)
 class _State:
+    """What is known at a point; `present` are the symbols at the start of the running block."""
+
     registers: list[Value]
     spans: dict[int, Spans] = field(default_factory=dict)
     written: int = 0  # bit i: byte i below r10 is written, counted downwards from it
     values: dict[int, Span] = field(default_factory=dict)  # behind a lookup's result, unless it is 0
+    present: set[int] = field(default_factory=set, compare=False)
 
     def copy(self) -> _State:
         """Return a state that can be changed apart."""
-        return _State(self.registers.copy(), self.spans.copy(), self.written, self.values.copy())
+        values = self.values.copy()
+        return _State(self.registers.copy(), self.spans.copy(), self.written, values, self.present)
+
+
+_Seen = tuple[Instruction, Row, Value, Span, str]
+"""An access as a walk came by: its instruction and row, its base, its bytes, and the proof."""
+
+_Transfer = Callable[["Analysis", _State, Instruction, Row], None]
+
+_Step = tuple[Instruction, Row, _Transfer | None, bool, bool]
+"""An instruction, what it does to the state, whether it touches memory, whether it may move it."""
+
+_Way = tuple[int, bool | None]
+"""Where a block goes on, and whether a comparison that tells something held or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What a walk through a block does, and where it goes on."""
+
+    steps: list[_Step]
+    ways: list[_Way]
 
 
 @dataclass(slots=True)
 class _Node:
-    """What the fixpoint knows at the start of a block."""
+    """What the fixpoint knows at the start of a block.
+
+    `seen` are the accesses of the last walk through it, with None where checks of before and
+    after are not to be merged.
+    """
 
     state: _State
     function: int
     joined: set[int] = field(default_factory=set)
     visits: int = 0
+    seen: list[_Seen | None] = field(default_factory=list)
 
 
 def _symbol(pc: int, register: int) -> int:
     """The symbol of what the instruction at `pc` leaves in a register."""
-    return 2 * (pc * 16 + register) + 2  # even, from 2 on
+    return 32 * pc + 2 * register + 2  # even, from 2 on
 
 
 def _join_symbol(pc: int, register: int) -> int:
     """The symbol of a register at the start of a block where paths bring different values."""
-    return 2 * (pc * 16 + register) + 3  # odd, from 3 on
+    return 32 * pc + 2 * register + 3  # odd, from 3 on
 
 
 class Analysis:
@@ -169,6 +205,7 @@ class Analysis:
         self.known_maps: dict[int, int] = {}
         self.blocks = block_sizes(program)
         self.nodes: dict[int, _Node] = {}
+        self.code: dict[int, _Block] = {}
         self.zeroed: set[int] = set()
         rows = [(insn, insn.row) for insn in program.instructions if insn.row is not None]
         # Where r10 may be written (a custom verifier let it through), the frame is anywhere.
@@ -184,7 +221,8 @@ class Analysis:
         )
         self.moves = any(self._is_moving(insn) for insn, _ in rows)
         # Where a jump goes back to the start, r1 may mean something else there than the argument.
-        self.main_loops = any(insn.target == 0 for insn, _ in rows)
+        self.main_loops = any(row.has_target and insn.target == 0 for insn, row in rows)
+        self.meeting_points = meeting_points(program, self.blocks)
         if not self.frame_is_fixed:
             self._expose()
 
@@ -205,7 +243,7 @@ class Analysis:
         return {_join_symbol(0, 1): frozenset({(0, size, self.promises.argument_writable)})}
 
     def run(self) -> Facts:
-        """Find the fixpoint, then look at each block once more to write down what holds."""
+        """Find the fixpoint, then write down what holds there."""
         for pc in self.program.functions:
             self.nodes[pc] = _Node(self._start_of_function(pc), pc, set(range(FRAME_POINTER)))
         work = sorted(self.program.functions)  # a heap: what comes first in the program goes first
@@ -216,17 +254,16 @@ class Analysis:
             node = self.nodes[pc]
             node.visits += 1
             state = node.state.copy()
-            last = self._walk(pc, state, node.function, None)
-            if last is not None:
-                for target, refined in self._successors(last, state):
-                    if self._join(target, refined, node.function) and target not in waiting:
-                        waiting.add(target)
-                        heappush(work, target)
+            block = self._walk(pc, state, node)
+            for target, holds in block.ways:
+                refined = state if holds is None else _refined(state, block.steps[-1][0], holds=holds)
+                if self._join(target, refined, node.function) and target not in waiting:
+                    waiting.add(target)
+                    heappush(work, target)
+        # The last walk through a block was the one from what the fixpoint knows at its start.
         accesses: dict[int, Access] = {}
-        for pc, node in self.nodes.items():
-            group: dict[int, Access] = {}
-            self._walk(pc, node.state.copy(), node.function, group)
-            accesses.update(group)
+        for node in self.nodes.values():
+            accesses.update(self._accesses(node))
         return Facts(accesses, frozenset(self.zeroed), self.known_maps)
 
     def _start_of_function(self, pc: int) -> _State:
@@ -243,53 +280,78 @@ class Analysis:
 
     # -- one block ------------------------------------------------------------------------------
 
-    def _walk(
-        self, pc: int, state: _State, function: int, found: dict[int, Access] | None
-    ) -> Instruction | None:
-        """Carry the state through a block; return its last instruction, None where it traps.
-
-        With `found`, also note every access, merging checks.
-        """
-        merger = _Merger(found) if found is not None else None
+    def _block(self, pc: int) -> _Block:
+        """Return what a walk through the block at `pc` does."""
+        steps: list[_Step] = []
+        slots = self.program.slots
         for _ in range(self.blocks[pc]):
-            insn = self.program.slots[pc]
+            insn = slots[pc]
             assert insn is not None  # blocks consist of instructions
             row = insn.row
             if row is None or illegal_reason(insn) is not None:
-                return None
-            if row.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC):
-                self._access(state, insn, row, function, merger)
-            elif row.kind is Kind.CALL_HELPER and merger is not None:
-                index = self._map_in(state.registers[1])
-                if index is not None:
-                    self.known_maps[insn.pc] = index
-            self._transfer(state, insn, row)
-            if merger is not None and self._may_move(insn, row):
-                merger.finish()
-            last, pc = insn, insn.next_pc
-        if merger is not None:
-            merger.finish()
-        return last
+                return _Block(steps, [])
+            steps.append((insn, row, _transfer_of(row), row.kind in MEMORY, self._may_move(insn, row)))
+            pc = insn.next_pc
+        return _Block(steps, self._ways(steps[-1][0], steps[-1][1]))
 
-    def _access(
-        self, state: _State, insn: Instruction, row: Row, function: int, merger: _Merger | None
-    ) -> None:
+    def _ways(self, insn: Instruction, row: Row) -> list[_Way]:
+        """Return where control goes on after the last instruction of a block."""
+        tells = row.kind is Kind.BRANCH and row.meaning in REFINEMENTS
+        ways: list[_Way] = []
+        # The callee of a local call is a function of its own, which starts knowing nothing.
+        target = None if row.kind is Kind.CALL_LOCAL else insn.target
+        if target is not None and is_inside(self.program, target):
+            ways.append((target, True if tells else None))
+        if row.kind not in NEVER_FALLS_THROUGH and is_inside(self.program, insn.next_pc):
+            ways.append((insn.next_pc, False if tells else None))
+        return ways
+
+    def _walk(self, pc: int, state: _State, node: _Node) -> _Block:
+        """Carry the state through a block, which is returned."""
+        block = self.code.get(pc)
+        if block is None:
+            block = self.code[pc] = self._block(pc)
+        state.present = {value.symbol for value in state.registers}
+        node.seen.clear()
+        for insn, row, transfer, touches, moves in block.steps:
+            if touches:
+                self._access(state, insn, row, node)
+            if transfer is not None:
+                transfer(self, state, insn, row)
+            if moves:
+                node.seen.append(None)
+        return block
+
+    def _access(self, state: _State, insn: Instruction, row: Row, node: _Node) -> None:
         stores = row.kind is not Kind.LOAD
         base = state.registers[insn.dst_reg if stores else insn.src_reg]
         start = base.offset + insn.offset
         span = (start, start + row.size, stores)
-        proof = self._proof(state, base, insn, row, function, span)
-        if merger is not None:
-            size = self.frame_sizes[function] if self.frame_is_fixed else 0
-            merger.add(
-                Access(insn.pc, row.size, stores, proof, _likely(base.origin), size, _distance(base, insn)),
-                base,
-                span,
-            )
-        if proof != "frame" and base.symbol not in WITHOUT_SPANS:
+        proof = self._proof(state, base, insn, row, node.function, span)
+        node.seen.append((insn, row, base, span, proof))
+        if not proof and base.symbol > CONSTANT:
             known = state.spans.get(base.symbol, NO_SPANS)
-            if not proof and len(known) < MOST_SPANS:
+            if len(known) < MOST_SPANS:
                 state.spans[base.symbol] = known | {span}
+
+    def _accesses(self, node: _Node) -> dict[int, Access]:
+        """Return the accesses of a block by pc, their checks merged."""
+        found: dict[int, Access] = {}
+        if not node.seen:
+            return found
+        size = self.frame_sizes[node.function] if self.frame_is_fixed else 0
+        merger = _Merger(found)
+        for seen in node.seen:
+            if seen is None:
+                merger.finish()
+                continue
+            insn, row, base, span, proof = seen
+            distance = _distance(base, insn)
+            merger.add(
+                Access(insn.pc, row.size, span[2], proof, _likely(base.origin), size, distance), base, span
+            )
+        merger.finish()
+        return found
 
     def _proof(
         self, state: _State, base: Value, insn: Instruction, row: Row, function: int, span: Span
@@ -307,10 +369,10 @@ class Analysis:
                 self._expose()
             self._note_frame(state, row, function, low, high, exact=exact and inside)
             return "frame" if inside else ""
-        known = state.spans.get(base.symbol, NO_SPANS)
-        if any(_covers(other, span) for other in known):
-            is_argument = base.symbol == _join_symbol(0, 1) and span[1] <= self.argument_size
-            return "argument" if is_argument and span[0] >= 0 else "covered"
+        for other in state.spans.get(base.symbol, NO_SPANS):
+            if _covers(other, span):
+                is_argument = base.symbol == _join_symbol(0, 1) and span[1] <= self.argument_size
+                return "argument" if is_argument and span[0] >= 0 else "covered"
         if self.values and base.origin is Origin.SCALAR and base.bounds is not None:
             low, high = base.bounds[0] + insn.offset, base.bounds[1] + insn.offset + row.size
             if any(r.start <= low and high <= r.stop and (r.writable or not span[2]) for r in self.values):
@@ -336,56 +398,50 @@ class Analysis:
 
     # -- one instruction ------------------------------------------------------------------------
 
-    def _transfer(self, state: _State, insn: Instruction, row: Row) -> None:
-        registers = state.registers
-        match row.kind:
-            case Kind.MOVE if row.meaning == "MOV" and row.width is W64 and row.uses_src:
-                self._set(state, insn.dst_reg, registers[insn.src_reg])
-            case Kind.MOVE if row.meaning == "MOV" and not row.uses_src:
-                self._set(state, insn.dst_reg, constant(row.width.wrap(insn.imm)))
-            case Kind.BINARY:
-                self._binary(state, insn, row)
-            case Kind.LOAD_IMM64 if row.reference is None:
-                self._set(state, insn.dst_reg, constant(insn.imm64))
-            case Kind.LOAD:
-                self._loaded(state, insn, row)
-            case Kind.MOVE if row.meaning == "MOV":
-                source = registers[insn.src_reg]
-                self._leave(state, insn.src_reg)
-                scalar = source.bounds if source.origin is Origin.SCALAR else None
-                self._fresh(state, insn, insn.dst_reg, bounds=at_width(W32, scalar))
-            case Kind.MOVE | Kind.UNARY:
-                self._leave(state, insn.src_reg if row.uses_src else insn.dst_reg)
-                # Conformance group base32 is where results fit 32 bits, byte swaps included.
-                self._fresh(
-                    state, insn, insn.dst_reg, bounds=at_width(W32 if row.group == "base32" else W64, None)
-                )
-            case Kind.LOAD_IMM64 if insn.pc in self.program.references:
-                self._set(state, insn.dst_reg, constant(W64.wrap(self.program.references[insn.pc])))
-            case Kind.LOAD_IMM64:
-                self._fresh(state, insn, insn.dst_reg)
-            case Kind.STORE if row.uses_src:
-                self._leave(state, insn.src_reg)
-            case Kind.ATOMIC:
-                self._leave(state, insn.src_reg)
-                if row.meaning == "CMPXCHG":
-                    self._leave(state, 0)
-                    self._fresh(state, insn, 0)
-                elif row.fetch:
-                    self._fresh(state, insn, insn.src_reg)
-            case Kind.EXIT:
-                # What the caller finds in r0 to r5 may outlive the frame, and point into the next.
-                for register in range(6):
-                    self._leave(state, register)
-            case Kind.BRANCH:
-                pass  # comparing pointers tells nothing that another run could not tell
-            case Kind.PACKET_LOAD:
-                self._fresh(state, insn, 0)
-            case _ if row.implicit_writes:
-                self._called(state, insn, row)
+    def _copy(self, state: _State, insn: Instruction, row: Row) -> None:
+        state.registers[insn.dst_reg] = state.registers[insn.src_reg]
 
-    def _set(self, state: _State, register: int, value: Value) -> None:
-        state.registers[register] = value
+    def _constant(self, state: _State, insn: Instruction, row: Row) -> None:
+        state.registers[insn.dst_reg] = constant(row.width.wrap(insn.imm))
+
+    def _wide_constant(self, state: _State, insn: Instruction, row: Row) -> None:
+        state.registers[insn.dst_reg] = constant(insn.imm64)
+
+    def _reference(self, state: _State, insn: Instruction, row: Row) -> None:
+        if insn.pc in self.program.references:
+            state.registers[insn.dst_reg] = constant(W64.wrap(self.program.references[insn.pc]))
+        else:
+            self._fresh(state, insn, insn.dst_reg)
+
+    def _narrow_copy(self, state: _State, insn: Instruction, row: Row) -> None:
+        source = state.registers[insn.src_reg]
+        self._leave(state, insn.src_reg)
+        scalar = source.bounds if source.origin is Origin.SCALAR else None
+        self._fresh(state, insn, insn.dst_reg, bounds=at_width(W32, scalar))
+
+    def _rewritten(self, state: _State, insn: Instruction, row: Row) -> None:
+        self._leave(state, insn.src_reg if row.uses_src else insn.dst_reg)
+        # Conformance group base32 is where results fit 32 bits, byte swaps included.
+        self._fresh(state, insn, insn.dst_reg, bounds=FULL[W32 if row.group == "base32" else W64])
+
+    def _stored(self, state: _State, insn: Instruction, row: Row) -> None:
+        self._leave(state, insn.src_reg)
+
+    def _atomic(self, state: _State, insn: Instruction, row: Row) -> None:
+        self._leave(state, insn.src_reg)
+        if row.meaning == "CMPXCHG":
+            self._leave(state, 0)
+            self._fresh(state, insn, 0)
+        elif row.fetch:
+            self._fresh(state, insn, insn.src_reg)
+
+    def _exit(self, state: _State, insn: Instruction, row: Row) -> None:
+        # What the caller finds in r0 to r5 may outlive the frame, and point into the next.
+        for register in range(6):
+            self._leave(state, register)
+
+    def _packet_loaded(self, state: _State, insn: Instruction, row: Row) -> None:
+        self._fresh(state, insn, 0)
 
     def _fresh(
         self,
@@ -399,12 +455,14 @@ class Analysis:
 
         The symbol may be in use from an earlier round of a loop; it means the new value now.
         """
-        symbol = _symbol(insn.pc, register)
-        state.spans.pop(symbol, None)
-        state.values.pop(symbol, None)
-        for other, value in enumerate(state.registers):
-            if value.symbol == symbol:
-                state.registers[other] = replace(value, symbol=UNKNOWN, offset=0)
+        symbol = 32 * insn.pc + 2 * register + 2  # _symbol(insn.pc, register), without a call
+        if state.spans or state.values:
+            state.spans.pop(symbol, None)
+            state.values.pop(symbol, None)
+        if symbol in state.present:  # an instruction makes its symbols once in a walk
+            for other, value in enumerate(state.registers):
+                if value.symbol == symbol:
+                    state.registers[other] = Value(UNKNOWN, 0, value.origin, value.bounds)
         state.registers[register] = Value(symbol, 0, origin, bounds)
 
     def _leave(self, state: _State, register: int) -> None:
@@ -417,28 +475,38 @@ class Analysis:
         self.zeroed.update(self.program.functions)
 
     def _binary(self, state: _State, insn: Instruction, row: Row) -> None:
-        dst = state.registers[insn.dst_reg]
-        src = state.registers[insn.src_reg] if row.uses_src else constant(W64.wrap(insn.imm))
-        if row.width is W64 and row.meaning in ("ADD", "SUB"):
-            moved = _moved(dst, src, row.meaning)
-            if moved is not None:
-                state.registers[insn.dst_reg] = moved
+        registers = state.registers
+        dst = registers[insn.dst_reg]
+        src = registers[insn.src_reg] if row.uses_src else constant(insn.imm & U64_MASK)
+        if dst.origin is not Origin.SCALAR or src.origin is not Origin.SCALAR or src.symbol == CONSTANT:
+            if row.width is W64 and row.meaning in SUMS and self._sum(state, insn, row, dst, src):
                 return
-            pointer, scalar = (
-                (src, dst) if row.meaning == "ADD" and src.origin is not Origin.SCALAR else (dst, src)
-            )
-            if pointer.origin is not Origin.SCALAR and scalar.origin is Origin.SCALAR:
-                bounds = _moved_bounds(pointer, scalar, row.meaning)
-                self._fresh(state, insn, insn.dst_reg, pointer.origin, bounds)
+            for register in (insn.dst_reg, insn.src_reg) if row.uses_src else (insn.dst_reg,):
+                self._leave(state, register)
+            if dst.symbol == CONSTANT and src.symbol == CONSTANT:
+                w = row.width
+                known = semantics.BINARY[row.meaning](w, w.wrap(dst.offset), w.wrap(src.offset))
+                registers[insn.dst_reg] = constant(known)
                 return
-        for register in (insn.dst_reg, insn.src_reg) if row.uses_src else (insn.dst_reg,):
-            self._leave(state, register)
-        if dst.symbol == CONSTANT and src.symbol == CONSTANT:
-            w = row.width
-            known = semantics.BINARY[row.meaning](w, w.wrap(dst.offset), w.wrap(src.offset))
-            state.registers[insn.dst_reg] = constant(known)
-            return
+        elif dst.symbol == CONSTANT and row.meaning == "ADD" and row.width is W64:
+            if self._sum(state, insn, row, dst, src):
+                return
         self._fresh(state, insn, insn.dst_reg, bounds=_bounds_of(row, dst, src))
+
+    def _sum(self, state: _State, insn: Instruction, row: Row, dst: Value, src: Value) -> bool:
+        """Follow a 64-bit addition or subtraction of what is a constant or a pointer; False: cannot."""
+        moved = _moved(dst, src, row.meaning)
+        if moved is not None:
+            state.registers[insn.dst_reg] = moved
+            return True
+        pointer, scalar = (
+            (src, dst) if row.meaning == "ADD" and src.origin is not Origin.SCALAR else (dst, src)
+        )
+        if pointer.origin is Origin.SCALAR or scalar.origin is not Origin.SCALAR:
+            return False
+        bounds = _moved_bounds(pointer, scalar, row.meaning)
+        self._fresh(state, insn, insn.dst_reg, pointer.origin, bounds)
+        return True
 
     def _loaded(self, state: _State, insn: Instruction, row: Row) -> None:
         base = state.registers[insn.src_reg]
@@ -461,7 +529,12 @@ class Analysis:
             }
             state.spans = {} if self.main_loops else self._promised()
             state.spans.update((symbol, frozenset({span})) for symbol, span in found.items())
-        looked_in = self._map_in(state.registers[1]) if self._is_lookup(insn, row) else None
+        given = self._map_in(state.registers[1]) if row.kind is Kind.CALL_HELPER else None
+        if given is not None:
+            self.known_maps[insn.pc] = given
+        else:
+            self.known_maps.pop(insn.pc, None)  # so it was in an earlier walk only
+        looked_in = given if self._is_lookup(insn, row) else None
         for register in row.implicit_writes:
             self._fresh(state, insn, register)
         if looked_in is not None:
@@ -476,35 +549,28 @@ class Analysis:
 
     # -- between blocks -------------------------------------------------------------------------
 
-    def _successors(self, insn: Instruction, state: _State) -> Iterable[tuple[int, _State]]:
-        row, target = insn.row, insn.target
-        assert row is not None  # a block that traps has none
-        if row.kind is Kind.CALL_LOCAL:
-            target = None  # the callee is a function of its own, which starts knowing nothing
-        taken = [target] if target is not None and is_inside(self.program, target) else []
-        through = [] if row.kind in NEVER_FALLS_THROUGH else [insn.next_pc]
-        for pc in taken:
-            yield pc, _refined(state, insn, row, holds=True) if row.kind is Kind.BRANCH else state
-        for pc in through:
-            if is_inside(self.program, pc):
-                branches = row.kind is Kind.BRANCH and row.kind in ENDS_BLOCK
-                yield pc, _refined(state, insn, row, holds=False) if branches else state
-
     def _join(self, pc: int, incoming: _State, function: int) -> bool:
         """Merge a state into the start of a block; True where that changed it."""
         node = self.nodes.get(pc)
         if node is None:
-            self.nodes[pc] = _Node(incoming.copy(), function)
+            self.nodes[pc] = _Node(incoming, function)
             return True
         if node.function != function:
             # Code that two functions share: which frame it runs on is not known here.
             return self._forget(node, pc)
         old = node.state
-        for a, b in zip(old.registers, incoming.registers, strict=True):
+        if pc not in self.meeting_points:
+            node.state = incoming  # there is no other way to come here
+            return incoming != old
+        differing = [r for r in REGISTERS if old.registers[r] is not incoming.registers[r]]
+        for register in differing:
+            a, b = old.registers[register], incoming.registers[register]
             if (a.origin is Origin.STACK) != (b.origin is Origin.STACK):
                 self._expose()  # it may be a pointer into the frame, and is no longer followed
+            if a.symbol != b.symbol or a.offset != b.offset:
+                node.joined.add(register)
         joined = _joined(old, incoming, pc, node.joined, widen=node.visits > MOST_VISITS)
-        if joined == old:
+        if joined is None:
             return False
         node.state = joined
         return True
@@ -567,40 +633,46 @@ def _moved_bounds(pointer: Value, scalar: Value, meaning: str) -> Bounds | None:
 
 
 def _bounds_of(row: Row, dst: Value, src: Value) -> Bounds:
+    full = FULL[row.width]
+    a = at_width(row.width, dst.bounds) if dst.origin is Origin.SCALAR else full
+    b = at_width(row.width, src.bounds) if src.origin is Origin.SCALAR else full
+    if a is full and b is full:
+        return full
     rule = BOUNDS.get(row.meaning)
-    w: Width = row.width
-    a = at_width(w, dst.bounds if dst.origin is Origin.SCALAR else None)
-    b = at_width(w, src.bounds if src.origin is Origin.SCALAR else None)
-    bounds = rule(w, a, b) if rule is not None else None
-    return bounds if bounds is not None else (0, w.mask)
+    bounds = rule(row.width, a, b) if rule is not None else None
+    return bounds if bounds is not None else full
 
 
-def _refined(state: _State, insn: Instruction, row: Row, *, holds: bool) -> _State:
+def _refined(state: _State, insn: Instruction, *, holds: bool) -> _State:
     """Return the state where a comparison with a constant held, or did not."""
-    refinements = REFINEMENTS.get(row.meaning)
+    row = insn.row
+    assert row is not None  # it is a comparison
+    refine = REFINEMENTS[row.meaning][0 if holds else 1]
     value = state.registers[insn.dst_reg]
-    other = state.registers[insn.src_reg] if row.uses_src else constant(row.width.wrap(insn.imm))
-    if value.symbol in state.values and other == ZERO and row.width is W64:
+    is_zero = row.width is W64 and (state.registers[insn.src_reg] == ZERO if row.uses_src else not insn.imm)
+    if is_zero and value.symbol in state.values:
         return _found(state, value, row) if holds == (row.meaning in NOT_ZERO) else state
-    if refinements is None or value.origin is not Origin.SCALAR or value.bounds is None:
+    if refine is None or value.origin is not Origin.SCALAR or value.bounds is None:
         return state
-    refine = refinements[0 if holds else 1]
-    if refine is None or other.symbol != CONSTANT or value.symbol == CONSTANT:
+    if row.uses_src:
+        other = state.registers[insn.src_reg]
+        if other.symbol != CONSTANT:
+            return state
+        number = other.offset
+    else:
+        number = row.width.wrap(insn.imm)
+    if value.symbol == CONSTANT:
         return state
-    if row.width is W32 and (value.bounds[1] > W32.mask or other.offset > W32.mask):
+    if row.width is W32 and (value.bounds[1] > W32.mask or number > W32.mask):
         return state
-    bounds = refine(value.bounds, other.offset)
-    if bounds is None:
-        return state  # this way is never taken; that it is not followed is nothing we need
+    bounds = refine(value.bounds, number)
+    if bounds is None or bounds == value.bounds:
+        return state  # None: this way is never taken; that it is not followed is nothing we need
     refined = state.copy()
     for register, same in enumerate(state.registers):
-        if same == value:
-            refined.registers[register] = replace(same, bounds=bounds)
+        if same is value or (same.symbol == value.symbol and same == value):
+            refined.registers[register] = Value(same.symbol, same.offset, same.origin, bounds)
     return refined
-
-
-ZERO = constant(0)
-NOT_ZERO = ("JNE", "JGT")
 
 
 def _found(state: _State, value: Value, row: Row) -> _State:
@@ -613,43 +685,55 @@ def _found(state: _State, value: Value, row: Row) -> _State:
     return refined
 
 
-def _joined(old: _State, new: _State, pc: int, joined: set[int], *, widen: bool) -> _State:
-    """Return what holds on both paths; `joined` collects the registers that got a symbol of the block."""
-    differing = {
-        register
-        for register in range(REGISTER_COUNT)
-        if (old.registers[register].symbol, old.registers[register].offset)
-        != (new.registers[register].symbol, new.registers[register].offset)
-    }
-    joined |= differing
-    own = {_join_symbol(pc, register) for register in joined}
-    # A register that still holds what another one held when the block started the last time.
-    joined |= {
-        r
-        for r in range(REGISTER_COUNT)
-        if new.registers[r].symbol in own and new.registers[r].symbol != _join_symbol(pc, r)
-    }
-    registers: list[Value] = []
-    spans: dict[int, Spans] = {}
-    for register in range(REGISTER_COUNT):
-        a, b = old.registers[register], new.registers[register]
+def _joined(old: _State, new: _State, pc: int, joined: set[int], *, widen: bool) -> _State | None:
+    """Return what holds on both paths, None where that is what held before.
+
+    `joined` are the registers that have a symbol of the block.
+    """
+    registers = old.registers.copy()
+    changed = False
+    for register in REGISTERS:
+        a, b = registers[register], new.registers[register]
+        if register in joined:
+            symbol, offset = _join_symbol(pc, register), 0
+        elif a is b:
+            continue
+        else:
+            symbol, offset = a.symbol, a.offset
         origin = a.origin if a.origin is b.origin else Origin.SCALAR
         bounds = _hull(a, b, origin, widen=widen)
+        if symbol != a.symbol or offset != a.offset or origin is not a.origin or bounds != a.bounds:
+            registers[register] = Value(symbol, offset, origin, bounds)
+            changed = True
+    spans = _joined_spans(old, new, registers, joined) if old.spans and new.spans else {}
+    written = old.written & new.written
+    values = {symbol: span for symbol, span in old.values.items() if new.values.get(symbol) == span}
+    if not changed and spans == old.spans and written == old.written and values == old.values:
+        return None
+    return _State(registers, spans, written, values)
+
+
+def _joined_spans(
+    old: _State, new: _State, registers: list[Value], joined: set[int]
+) -> dict[int, Spans]:
+    """Return, by symbol, the spans that were shown on both paths."""
+    spans: dict[int, Spans] = {}
+    for register, value in enumerate(registers):
+        a, b = old.registers[register], new.registers[register]
+        if a.symbol not in old.spans or b.symbol not in new.spans:
+            continue
         if register in joined:
-            symbol = _join_symbol(pc, register)
-            registers.append(Value(symbol, 0, origin, bounds))
             common = _common(_relative(old, a), _relative(new, b))
         else:
-            symbol = a.symbol
-            registers.append(Value(symbol, a.offset, origin, bounds))
-            common = _common(old.spans.get(symbol, NO_SPANS), new.spans.get(symbol, NO_SPANS))
+            common = _common(old.spans[a.symbol], new.spans[b.symbol])
         if common:
-            spans[symbol] = common
-    values = {symbol: span for symbol, span in old.values.items() if new.values.get(symbol) == span}
-    return _State(registers, spans, old.written & new.written, values)
+            spans[value.symbol] = common
+    return spans
 
 
 def _hull(a: Value, b: Value, origin: Origin, *, widen: bool) -> Bounds | None:
+    if a.bounds is b.bounds and a.origin is b.origin and a.bounds is not None:
+        return a.bounds
     if a.bounds is None or b.bounds is None or a.origin is not b.origin:
         return None if origin in MEASURED else ANY
     if a.bounds == b.bounds:
@@ -662,6 +746,8 @@ def _hull(a: Value, b: Value, origin: Origin, *, widen: bool) -> Bounds | None:
 def _relative(state: _State, value: Value) -> Spans:
     """Return the spans known of a value's symbol, counted from the value itself."""
     known = state.spans.get(value.symbol, NO_SPANS)
+    if not known or not value.offset:
+        return known
     return frozenset((a - value.offset, b - value.offset, w) for a, b, w in known)
 
 
@@ -669,9 +755,41 @@ def _common(a: Spans, b: Spans) -> Spans:
     """Return the spans of either that the other covers."""
     if a == b:
         return a
+    if not a or not b:
+        return NO_SPANS
     return frozenset(
         [s for s in a if any(_covers(t, s) for t in b)] + [t for t in b if any(_covers(s, t) for s in a)]
     )
+
+
+@cache
+def _transfer_of(row: Row) -> _Transfer | None:
+    """Return what an instruction of `row` does to the state, None where that is nothing."""
+    match row.kind:
+        case Kind.MOVE if row.meaning == "MOV" and row.uses_src:
+            return Analysis._copy if row.width is W64 else Analysis._narrow_copy
+        case Kind.MOVE if row.meaning == "MOV":
+            return Analysis._constant
+        case Kind.MOVE | Kind.UNARY:
+            return Analysis._rewritten
+        case Kind.STORE:
+            return Analysis._stored if row.uses_src else None
+        case Kind.LOAD_IMM64:
+            return Analysis._wide_constant if row.reference is None else Analysis._reference
+        case _ if row.kind in TRANSFERS:
+            return TRANSFERS[row.kind]
+        case _:
+            return Analysis._called if row.implicit_writes else None
+
+
+TRANSFERS: dict[Kind, _Transfer | None] = {
+    Kind.BINARY: Analysis._binary,
+    Kind.LOAD: Analysis._loaded,
+    Kind.ATOMIC: Analysis._atomic,
+    Kind.PACKET_LOAD: Analysis._packet_loaded,
+    Kind.EXIT: Analysis._exit,
+    Kind.BRANCH: None,  # comparing pointers tells nothing that another run could not tell
+}
 
 
 class _Merger:
@@ -684,7 +802,7 @@ class _Merger:
     def add(self, access: Access, base: Value, span: Span) -> None:
         """Note an access; `span` counts from the base's symbol."""
         self.found[access.pc] = access
-        if not access.proof and base.symbol not in WITHOUT_SPANS:
+        if not access.proof and base.symbol > CONSTANT:
             self.groups.setdefault(base.symbol, []).append((access, span))
 
     def finish(self) -> None:

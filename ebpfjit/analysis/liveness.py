@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason, is_inside
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg
 from ebpfjit.program import Instruction, Program
@@ -9,6 +11,10 @@ from ebpfjit.program import Instruction, Program
 ALL = (1 << REGISTER_COUNT) - 1
 RESULT = 1 << 0
 RESULT_AND_ARGUMENTS = 0b111111
+CALLERS = frozenset({Kind.CALL_LOCAL, Kind.CALL_REGISTER})
+
+Effect = tuple[int, int]
+"""The registers that are read, and those that are written."""
 
 
 def live_after(program: Program, blocks: dict[int, int]) -> list[int]:
@@ -17,48 +23,93 @@ def live_after(program: Program, blocks: dict[int, int]) -> list[int]:
     `blocks` are those of `Verified`. What a local call reads is not looked into: all of them. An
     exit hands r0 on, and to a caller in the program r1 to r5 as well.
     """
-    has_callers = any(
-        insn.row is not None and insn.row.kind in (Kind.CALL_LOCAL, Kind.CALL_REGISTER)
-        for insn in program.instructions
-    )
+    has_callers = any(insn.row and insn.row.kind in CALLERS for insn in program.instructions)
     at_exit = RESULT_AND_ARGUMENTS if has_callers else RESULT
-    effects = [_effect(insn, at_exit) for insn in program.instructions]
-    order = {insn.pc: index for index, insn in enumerate(program.instructions)}
-    live_at: dict[int, int] = dict.fromkeys(blocks, 0)
+    effects = _effects(program, at_exit)
+    ways = {start: _ways(program, last) for start, last in _last_instructions(program, blocks)}
+    live_at = _live_at_starts(program, blocks, effects, ways)
     after = [0] * len(program)
-    starts = sorted(blocks, reverse=True)
-    changed = True
-    while changed:
-        changed = False
-        for start in starts:
-            first = order[start]
-            last = first + blocks[start] - 1
-            live = _at_end(program, program.instructions[last], live_at)
-            for index in range(last, first - 1, -1):
-                after[program.instructions[index].pc] = live
-                reads, writes = effects[index]
-                live = (live & ~writes) | reads
-            if live != live_at[start]:
-                live_at[start] = live
-                changed = True
+    index = len(effects)
+    for start, count in reversed(blocks.items()):
+        live = _union(live_at, ways[start])
+        for insn in reversed(program.instructions[index - count : index]):
+            index -= 1
+            after[insn.pc] = live
+            reads, writes = effects[index]
+            live = (live & ~writes) | reads
     return after
 
 
-def _at_end(program: Program, insn: Instruction, live_at: dict[int, int]) -> int:
-    """Return what is live where a block's last instruction hands over."""
-    row = insn.row
-    if row is None or illegal_reason(insn) is not None:
-        return 0
-    following = [] if row.kind in NEVER_FALLS_THROUGH else [insn.next_pc]
-    if insn.target is not None and row.kind is not Kind.CALL_LOCAL:
-        following.append(insn.target)
+def _live_at_starts(
+    program: Program, blocks: dict[int, int], effects: list[Effect], ways: dict[int, list[int]]
+) -> dict[int, int]:
+    """Return the fixpoint: what is live where each block starts."""
+    summaries: list[tuple[int, Effect, list[int]]] = []  # last block first
+    index = len(effects)
+    for start, count in reversed(blocks.items()):
+        reads = writes = 0
+        for read, written in reversed(effects[index - count : index]):
+            reads = (reads & ~written) | read
+            writes |= written
+        index -= count
+        summaries.append((start, (reads, ~writes), ways[start]))
+    live_at = dict.fromkeys(blocks, 0)
+    changed = True
+    while changed:
+        changed = False
+        for start, (reads, kept), following in summaries:
+            live = reads | (_union(live_at, following) & kept)
+            if live != live_at[start]:
+                live_at[start] = live
+                changed = True
+    return live_at
+
+
+def _union(live_at: dict[int, int], following: list[int]) -> int:
     live = 0
     for pc in following:
-        live |= live_at.get(pc, 0) if is_inside(program, pc) else 0
+        live |= live_at[pc]
     return live
 
 
-def _effect(insn: Instruction, at_exit: int) -> tuple[int, int]:
+def _last_instructions(program: Program, blocks: dict[int, int]) -> Iterator[tuple[int, Instruction]]:
+    index = 0
+    for start, count in blocks.items():
+        index += count
+        yield start, program.instructions[index - 1]
+
+
+def _ways(program: Program, insn: Instruction) -> list[int]:
+    """Return where a block's last instruction hands over to."""
+    row = insn.row
+    if row is None or illegal_reason(insn) is not None:
+        return []
+    following = [] if row.kind in NEVER_FALLS_THROUGH else [insn.next_pc]
+    if insn.target is not None and row.kind is not Kind.CALL_LOCAL:
+        following.append(insn.target)
+    return [pc for pc in following if is_inside(program, pc)]
+
+
+_known_effects: dict[int, dict[int, Effect]] = {RESULT: {}, RESULT_AND_ARGUMENTS: {}}
+MOST_KNOWN_EFFECTS = 1 << 16
+
+
+def _effects(program: Program, at_exit: int) -> list[Effect]:
+    """Return the effect of each instruction; it follows from the instruction's first word."""
+    known, words = _known_effects[at_exit], program.words
+    if len(known) > MOST_KNOWN_EFFECTS:
+        known.clear()
+    effects: list[Effect] = []
+    for insn in program.instructions:
+        word = words[insn.pc]
+        effect = known.get(word)
+        if effect is None:
+            effect = known[word] = _effect(insn, at_exit)
+        effects.append(effect)
+    return effects
+
+
+def _effect(insn: Instruction, at_exit: int) -> Effect:
     """Return the registers that an instruction reads and writes, as masks."""
     row = insn.row
     if row is None or illegal_reason(insn) is not None:

@@ -14,15 +14,18 @@ from r10. The rules for bounds are a table, one small function for each operatio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 
-from ebpfjit.bits import U64_MASK, Width
+from ebpfjit.bits import U64_MASK, W8, W16, W32, W64, Width
+from ebpfjit.record import record
 
 Bounds = tuple[int, int]
 """Lowest and highest value, inclusive."""
 
 ANY: Bounds = (0, U64_MASK)
+FULL: dict[Width, Bounds] = {W64: ANY, W32: (0, W32.mask), W16: (0, W16.mask), W8: (0, W8.mask)}
+"""The bounds of which nothing is known but the width; always these very objects."""
+
 LARGEST_OFFSET = 1 << 30
 
 
@@ -39,7 +42,7 @@ class Origin(Enum):
 MEASURED = (Origin.STACK, Origin.ARGUMENT)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Value:
     """What a register holds: `symbol` + `offset`, modulo 2**64.
 
@@ -55,7 +58,7 @@ class Value:
     bounds: Bounds | None = ANY
 
 
-CONSTANT = 0
+CONSTANT = 0  # symbols that accesses are remembered by are greater
 FRAME = -1
 UNKNOWN = -2
 FRAME_VALUE = Value(FRAME, 0, Origin.STACK, (0, 0))
@@ -127,7 +130,7 @@ BOUNDS: dict[str, Callable[[Width, Bounds, Bounds], Bounds | None]] = {
 
 def at_width(w: Width, bounds: Bounds | None) -> Bounds:
     """Return the bounds of the low part of a value with these bounds."""
-    return bounds if bounds is not None and bounds[1] <= w.mask else (0, w.mask)
+    return bounds if bounds is not None and bounds[1] <= w.mask else FULL[w]
 
 
 def _upper(limit: Callable[[int], int]) -> Callable[[Bounds, int], Bounds | None]:
