@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from ebpfjit.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Line:
     """One machine instruction: `template` with `$imm`, `$offset`, `$symbol` where numbers go.
 
     `imm` is patched into the immediate of `imm_bits` bits (8 to 64: the smallest form that holds
     it), `offset` into the displacement. `symbol` names an 8-byte slot of the literal pool,
-    addressed relative to rip.
+    addressed relative to rip. `line_of` makes one object of lines that say the same.
     """
 
     template: str
@@ -41,7 +43,7 @@ class Line:
         return text
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Jump:
     """A jump (`jmp`, `je`, ...) or `call` to a label."""
 
@@ -54,7 +56,7 @@ class Jump:
         return f"{self.mnemonic} {self.label}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Label:
     """A place that jumps name, at an address that is a multiple of `alignment`."""
 
@@ -70,12 +72,28 @@ class Label:
 Item = Line | Jump | Label
 
 
+@dataclass(slots=True, eq=False)
+class Snippet:
+    """Lines that are the same in many places; `codes` are their bytes, once they are known."""
+
+    lines: tuple[Line, ...]
+    codes: tuple[bytes, ...] = ()
+
+
 @dataclass(slots=True)
 class Piece:
     """The code that belongs to one pc; `pc` is None for what belongs to no instruction."""
 
     pc: int | None
-    items: list[Item] = field(default_factory=list)
+    parts: list[Item | Snippet] = field(default_factory=list)
+
+    @property
+    def items(self) -> list[Item]:
+        """The lines, jumps and labels, one by one."""
+        items: list[Item] = []
+        for part in self.parts:
+            items.extend(part.lines if isinstance(part, Snippet) else (part,))
+        return items
 
 
 def smallest(value: int, sizes: tuple[int, ...]) -> int:
@@ -86,20 +104,39 @@ def smallest(value: int, sizes: tuple[int, ...]) -> int:
     return sizes[-1]
 
 
+_lines: dict[tuple[str, int | None, tuple[int, ...], int | None, str | None], Line] = {}
+MOST_LINES = 1 << 16
+
+
+def line_of(
+    template: str, imm: int | None, imm_sizes: tuple[int, ...], offset: int | None, symbol: str | None
+) -> Line:
+    """Return the line that says this; what was said before is the same object."""
+    key = (template, imm, imm_sizes, offset, symbol)
+    line = _lines.get(key)
+    if line is None:
+        if len(_lines) > MOST_LINES:
+            _lines.clear()
+        imm_bits = smallest(imm, imm_sizes) if imm is not None else 0
+        offset_bits = smallest(offset, (8, 32)) if offset is not None else 0
+        line = _lines[key] = Line(template, imm, imm_bits, offset, offset_bits, symbol)
+    return line
+
+
 class Emitter:
     """Collects the lines of a program, piece by piece: what runs in order, and what is out of line."""
 
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
         self.cold: list[Piece] = []
-        self._here: list[Item] = []
+        self._here: list[Item | Snippet] = []
         self._labels = 0
 
     def begin(self, pc: int | None) -> None:
         """Start the piece of `pc`; what is emitted next belongs to it."""
         piece = Piece(pc)
         self.pieces.append(piece)
-        self._here = piece.items
+        self._here = piece.parts
 
     @contextmanager
     def out_of_line(self, label: str) -> Iterator[None]:
@@ -107,7 +144,7 @@ class Emitter:
         outer = self._here
         piece = Piece(self.pieces[-1].pc, [Label(label)])
         self.cold.append(piece)
-        self._here = piece.items
+        self._here = piece.parts
         yield
         self._here = outer
 
@@ -137,13 +174,12 @@ class Emitter:
 
         `imm_sizes` are the immediate's forms in bits that the machine offers, smallest first.
         """
-        self._here.append(
-            Line(
-                template,
-                imm,
-                smallest(imm, imm_sizes) if imm is not None else 0,
-                offset,
-                smallest(offset, (8, 32)) if offset is not None else 0,
-                symbol,
-            )
-        )
+        self._here.append(line_of(template, imm, imm_sizes, offset, symbol))
+
+    def insert(self, snippet: Snippet) -> None:
+        """Emit lines that were emitted elsewhere before."""
+        self._here.append(snippet)
+
+    def written(self) -> list[Item | Snippet]:
+        """What has been emitted here so far; not to be changed."""
+        return self._here

@@ -7,12 +7,12 @@ separated by a marker. It only ever sees text that our translators wrote.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.errors import JitUnavailable, TranslationError
-from ebpfjit.translators.emitter import Line
+from ebpfjit.translators.emitter import Line, Piece, Snippet
 
 MARKER = 0x9E3779B97F4A7C15
 IMM_SENTINELS = {8: 0x51, 16: 0x5A3C, 32: 0x5A3C6E71, 64: 0x5A3C6E7112345678}
@@ -66,6 +66,55 @@ def stencils_for(lines: Iterable[Line]) -> dict[Key, Stencil]:
         for key, code in zip(new, _assemble([_probe(key) for key in new]), strict=True):
             _stencils[key] = _find_holes(key, code)
     return _stencils
+
+
+_codes: dict[Line, bytes] = {}
+MOST_CODES = 1 << 16
+
+
+def codes_for(pieces: Iterable[Piece]) -> Mapping[Line, bytes]:
+    """Return the bytes of every line of `pieces`, and give those of the snippets to the snippets.
+
+    Where a line names a symbol its displacement is still to be filled. Calls keystone at most once.
+    """
+    global _codes
+    if len(_codes) > MOST_CODES:
+        _codes = {}  # another thread may still read the old one
+    codes = _codes
+    snippets: list[Snippet] = []
+    lines: list[Line] = []
+    for piece in pieces:
+        for part in piece.parts:
+            if isinstance(part, Snippet):
+                if not part.codes:
+                    snippets.append(part)
+            elif isinstance(part, Line) and part not in codes:
+                lines.append(part)
+    lines += [line for snippet in snippets for line in snippet.lines if line not in codes]
+    if lines:
+        stencils = stencils_for(lines)
+        for line in lines:
+            codes[line] = _fill(line, stencils[key_of(line)])
+    for snippet in snippets:
+        snippet.codes = tuple(codes[line] for line in snippet.lines)
+    return codes
+
+
+def _fill(line: Line, stencil: Stencil) -> bytes:
+    """Return a line's bytes with its numbers patched in."""
+    code = bytearray(stencil.code)
+    for hole, number in ((stencil.imm, line.imm), (stencil.offset, line.offset)):
+        if hole is not None and number is not None:
+            mask = (1 << 8 * hole.size) - 1
+            code[hole.position : hole.position + hole.size] = (number & mask).to_bytes(hole.size, "little")
+    return bytes(code)
+
+
+def slot_hole(line: Line) -> Hole:
+    """Return where a line's displacement to its symbol's slot goes."""
+    hole = _stencils[key_of(line)].slot
+    assert hole is not None  # the line names a symbol
+    return hole
 
 
 def _probe(key: Key) -> str:

@@ -12,10 +12,11 @@ from ebpfjit.analysis.liveness import live_after
 from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
+from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS, SLICE
 from ebpfjit.translators import registry, x86_64
-from ebpfjit.translators.emitter import Piece
+from ebpfjit.translators.emitter import Jump, Line, Piece, Snippet
 from ebpfjit.translators.x86_64.fusions import Fusion
 from ebpfjit.translators.x86_64.pairs import Pair
 from ebpfjit.translators.x86_64.target import (
@@ -88,22 +89,93 @@ def translate(
     for pc in program.functions:
         emit_function_entry(cx, pc)
     shortcuts = _shortcuts(verified, harden=settings.harden)
+    phrases = Phrases(settings)
+    apart = {*cx.checks, *shortcuts.pairs, *shortcuts.fusions, *shortcuts.done, *verified.illegal}
+    blocks, words = verified.blocks, program.words
     for instruction in program.instructions:
         pc = instruction.pc
         cx.begin(pc)
-        cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
-        if pc - 1 in shortcuts.pairs:
-            continue  # the conditional jump before it did its work
         cx.start(instruction)
-        if pc in verified.blocks:
-            emit_charge(cx, verified.blocks[pc], tested=pc in verified.tested)
-        _instruction(cx, verified, instruction, shortcuts)
+        if pc in blocks:
+            cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
+            if pc - 1 in shortcuts.pairs:
+                continue  # the conditional jump before it did its work
+            emit_charge(cx, blocks[pc], tested=pc in verified.tested)
+        if pc in apart:
+            _instruction(cx, verified, instruction, shortcuts)
+        elif not phrases.repeat(cx, words[pc], instruction):
+            before = phrases.before(cx)
+            _instruction(cx, verified, instruction, shortcuts)
+            phrases.learn(cx, words[pc], instruction, before)
     emit_end_of_program(cx, len(program))
     _slow_copies(cx, verified, shortcuts)
     x86_64.host.emit_host_calls(cx)
     emit_shared(cx)
     notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
     return Listing(verified, (*cx.pieces, *cx.cold), tuple(cx.limits), notes)
+
+
+PLACELESS = frozenset(
+    {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.JUMP, Kind.BRANCH, Kind.EXIT}
+)
+"""What is translated the same wherever it stands, but for where it jumps to."""
+
+Phrase = tuple[Snippet, str]
+"""Lines, and the jump to the instruction's target that comes behind them ("": none)."""
+
+_known_phrases: dict[frozenset[str], dict[int, Phrase]] = {}
+MOST_PHRASES = 1 << 16
+
+
+class Phrases:
+    """What instructions were translated to before, by their word.
+
+    Only where a translator wrote lines and nothing else, perhaps with the jump to the target behind
+    them, and only for instructions that nothing sets apart: no check, no fusion.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._known = {} if settings.harden else _known_phrases.setdefault(settings.features, {})
+        self._learns = not settings.harden
+        if len(self._known) > MOST_PHRASES:
+            self._known.clear()
+
+    def repeat(self, cx: Context, word: int, instruction: Instruction) -> bool:
+        """Emit what the word was translated to before; False where that is not known."""
+        phrase = self._known.get(word)
+        if phrase is None:
+            return False
+        snippet, jump = phrase
+        if jump:
+            target = instruction.target
+            assert target is not None  # it jumped before
+            if not is_inside(cx.program, target):
+                return False
+            cx.insert(snippet)
+            cx.jump(jump, pc_label(target))
+        else:
+            cx.insert(snippet)
+        return True
+
+    def before(self, cx: Context) -> tuple[int, ...]:
+        """Return what tells later whether a translator did more than write lines here."""
+        return len(cx.written()), len(cx.cold), len(cx.used), len(cx.limits)
+
+    def learn(self, cx: Context, word: int, instruction: Instruction, before: tuple[int, ...]) -> None:
+        """Remember what an instruction was just translated to, if it is the same elsewhere."""
+        row = instruction.row
+        assert row is not None  # it was translated
+        parts = cx.written()[before[0] :]
+        if not self._learns or row.kind not in PLACELESS or self.before(cx)[1:] != before[1:]:
+            return
+        jump = ""
+        if parts and isinstance(parts[-1], Jump):
+            if parts[-1].label != pc_label(instruction.target or 0):
+                return
+            jump = parts.pop().mnemonic
+        lines = tuple(part for part in parts if isinstance(part, Line) and part.symbol is None)
+        if len(lines) == len(parts):
+            self._known[word] = Snippet(lines), jump
 
 
 @dataclass(frozen=True)
@@ -129,20 +201,22 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
     live = live_after(program, verified.blocks)
     instructions = program.instructions
     skipped = {pc + 1 for pc in pairs}
-    index = 0
-    while index < len(instructions):
-        window = [instructions[index]]
+    for index, first in enumerate(instructions):
+        if first.row is None or first.row.name not in x86_64.fusions.STARTS:
+            continue
+        if first.pc in done or first.pc in skipped:
+            continue
+        window = [first]
         for insn in instructions[index + 1 : index + x86_64.fusions.LONGEST]:
             if insn.pc in verified.blocks:
                 break
             window.append(insn)
-        fusion = None
-        if window[0].pc not in skipped and not {insn.pc for insn in window} & verified.illegal.keys():
-            fusion = x86_64.fusions.fuse(window, [live[insn.pc] for insn in window])
+        if verified.illegal and not verified.illegal.keys().isdisjoint(insn.pc for insn in window):
+            continue
+        fusion = x86_64.fusions.fuse(window, [live[insn.pc] for insn in window])
         if fusion is not None:
-            fusions[window[0].pc] = fusion
+            fusions[first.pc] = fusion
             done.update(insn.pc for insn in window[1 : fusion.count])
-        index += fusion.count if fusion is not None else 1
     return Shortcuts(pairs, fusions, frozenset(done))
 
 
@@ -152,11 +226,15 @@ def _pairs(verified: Verified) -> dict[int, Pair]:
     Nothing else may jump to that instruction, and where it goes must be in the program.
     """
     program = verified.program
-    targets = {insn.target for insn in program.instructions} | set(program.functions)
+    targets: set[int | None] = set()
     found: dict[int, Pair] = {}
     for insn, second in pairwise(program.instructions):
         row = insn.row
-        if row is None or insn.target != insn.pc + 2 or second.slots != 1 or second.pc in targets:
+        if row is None or row.kind is not Kind.BRANCH or insn.offset != 1 or second.slots != 1:
+            continue
+        if not targets:
+            targets = {insn.target for insn in program.instructions} | set(program.functions)
+        if second.pc in targets:
             continue
         if {insn.pc, second.pc} & verified.illegal.keys() or not is_inside(program, insn.pc + 2):
             continue

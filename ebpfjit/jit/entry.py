@@ -13,7 +13,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError, JitUnavailable
 from ebpfjit.jit import cpu
-from ebpfjit.jit.assembler import stencils_for
+from ebpfjit.jit.assembler import codes_for
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import Listing, settings_for, translate
 from ebpfjit.jit.relocation import Image, layout, relocate
@@ -21,7 +21,6 @@ from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import CODE_ADDRESS, SLICE, Execution, HelperFunction, NativeHelper
 from ebpfjit.runtime.memory import MAX_FRAMES, active
 from ebpfjit.runtime.world import engine_of
-from ebpfjit.translators.emitter import Line
 from ebpfjit.translators.x86_64.target import BLOCK_SIZE, BLOCK_WORDS, FAULTS, HOST_FUNCTIONS, REGION_SIZE
 
 _ENTRY = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
@@ -277,5 +276,4 @@ def _address_of(function: HelperFunction) -> int:
 
 def assemble(listing: Listing) -> Image:
     """Return the machine code of a listing. Calls keystone at most once."""
-    lines = (item for piece in listing.pieces for item in piece.items if isinstance(item, Line))
-    return layout(listing, stencils_for(lines))
+    return layout(listing, codes_for(listing.pieces))

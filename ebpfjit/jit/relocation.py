@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from ebpfjit.errors import TranslationError
-from ebpfjit.jit.assembler import Key, Stencil, key_of
+from ebpfjit.jit.assembler import slot_hole
 from ebpfjit.jit.compiler import Listing
-from ebpfjit.translators.emitter import Item, Jump, Label, Line
+from ebpfjit.translators.emitter import Jump, Line, Snippet
 
 #  x86-64 condition codes (Intel SDM, volume 2, appendix B): jcc rel8 is 70+cc, rel32 is 0f 80+cc
 CONDITION_CODES = {
@@ -64,61 +64,88 @@ class Image:
         return self.pc_owners[bisect_right(self.pc_starts, offset) - 1]
 
 
-def layout(listing: Listing, stencils: Mapping[Key, Stencil]) -> Image:
-    """Place every item, size every jump, and return the image.
+@dataclass(slots=True)
+class _Layout:
+    """A listing's items side by side: their bytes (jumps and labels: none yet), and what is to be placed."""
+
+    codes: list[bytes]
+    jumps: list[tuple[int, Jump]]
+    labels: dict[str, int]
+    aligned: list[tuple[int, int]]
+    slotted: list[tuple[int, Line]]
+    piece_starts: list[int]
+
+
+def layout(listing: Listing, codes: Mapping[Line, bytes]) -> Image:
+    """Place every item, size every jump, and return the image; `codes` are the bytes of each line.
 
     Raises TranslationError for a jump to a label that is nowhere.
     """
-    items = [item for piece in listing.pieces for item in piece.items]
-    sizes, jumps = _first_sizes(items, stencils)
-    labels = {item.name: index for index, item in enumerate(items) if isinstance(item, Label)}
-    targets = [_target(items[index], labels) for index in jumps]
-    _grow(items, sizes, jumps, targets)
-    offsets = _align(items, sizes)
-    end = offsets[-1]
-    pool = -(-end // SLOT_SIZE) * SLOT_SIZE
-    symbols = dict.fromkeys(i.symbol for i in items if isinstance(i, Line) and i.symbol is not None)
+    flat = _flatten(listing, codes)
+    targets = [_target(jump, flat.labels) for _, jump in flat.jumps]
+    sizes = _sizes(flat)
+    _grow(flat.jumps, sizes, targets)
+    offsets = _align(flat.aligned, sizes)
+    pool = -(-offsets[-1] // SLOT_SIZE) * SLOT_SIZE
+    symbols = dict.fromkeys(line.symbol for _, line in flat.slotted if line.symbol is not None)
     slots = {symbol: pool + SLOT_SIZE * index for index, symbol in enumerate(symbols)}
-    where = dict(zip(jumps, targets, strict=True))
-    chunks = [
-        _encode_jump(item, sizes[index], offsets[where[index]] - offsets[index + 1])
-        if isinstance(item, Jump)
-        else _fill(item, stencils[key_of(item)], slots, offsets[index])
-        if isinstance(item, Line)
-        else _padding(offsets[index + 1] - offsets[index])
-        for index, item in enumerate(items)
-    ]
+    chunks = flat.codes
+    for (index, jump), target in zip(flat.jumps, targets, strict=True):
+        chunks[index] = _encode_jump(jump, sizes[index], offsets[target] - offsets[index + 1])
+    for index, _ in flat.aligned:
+        chunks[index] = _padding(sizes[index])
+    for index, line in flat.slotted:
+        assert line.symbol is not None  # that is why it is here
+        chunks[index] = _point(line, chunks[index], slots[line.symbol] - offsets[index + 1])
     code = b"".join(chunks).ljust(pool, b"\xcc") + bytes(SLOT_SIZE * len(slots))
-    starts, owners = _pc_map(listing, offsets)
-    callback = offsets[labels["callback"]] if "callback" in labels else None
-    return Image(code, offsets[labels["entry"]], slots, starts, owners, tuple(offsets), callback)
+    starts = tuple([offsets[index] for index in flat.piece_starts])
+    owners = tuple([piece.pc for piece in listing.pieces])
+    return Image(code, offsets[flat.labels["entry"]], slots, starts, owners, tuple(offsets))
 
 
-def _first_sizes(items: list[Item], stencils: Mapping[Key, Stencil]) -> tuple[list[int], list[int]]:
-    """Return the size of each item with every jump short, and the indices of the jumps."""
-    sizes: list[int] = []
-    jumps: list[int] = []
-    for index, item in enumerate(items):
-        if isinstance(item, Line):
-            sizes.append(len(stencils[item.template, item.imm_bits, item.offset_bits].code))
-        elif isinstance(item, Jump):
-            jumps.append(index)
-            short = SHORT_FORMS.get(item.mnemonic)
-            sizes.append(len(short) + 1 if short else len(LONG_FORMS[item.mnemonic]) + 4)
-        else:
-            sizes.append(item.alignment - 1)  # the most it can take
-    return sizes, jumps
+def _flatten(listing: Listing, codes: Mapping[Line, bytes]) -> _Layout:
+    """Put a listing's items side by side."""
+    flat = _Layout([], [], {}, [], [], [])
+    chunks = flat.codes
+    for piece in listing.pieces:
+        flat.piece_starts.append(len(chunks))
+        for part in piece.parts:
+            if isinstance(part, Snippet):
+                chunks.extend(part.codes)
+            elif isinstance(part, Line):
+                if part.symbol is not None:
+                    flat.slotted.append((len(chunks), part))
+                chunks.append(codes[part])
+            elif isinstance(part, Jump):
+                flat.jumps.append((len(chunks), part))
+                chunks.append(b"")
+            else:
+                flat.labels[part.name] = len(chunks)
+                if part.alignment > 1:
+                    flat.aligned.append((len(chunks), part.alignment))
+                chunks.append(b"")
+    return flat
 
 
-def _target(item: Item, labels: Mapping[str, int]) -> int:
-    assert isinstance(item, Jump)  # the caller picked the jumps
+def _sizes(flat: _Layout) -> list[int]:
+    """Return the size of each item with every jump short; labels have the most they can take."""
+    sizes = list(map(len, flat.codes))
+    for index, jump in flat.jumps:
+        short = SHORT_FORMS.get(jump.mnemonic)
+        sizes[index] = len(short) + 1 if short else len(LONG_FORMS[jump.mnemonic]) + 4
+    for index, alignment in flat.aligned:
+        sizes[index] = alignment - 1
+    return sizes
+
+
+def _target(jump: Jump, labels: Mapping[str, int]) -> int:
     try:
-        return labels[item.label] + 1  # behind the label's padding
+        return labels[jump.label] + 1  # behind the label's padding
     except KeyError:
-        raise TranslationError(f"{item.text}: there is no such label") from None
+        raise TranslationError(f"{jump.text}: there is no such label") from None
 
 
-def _grow(items: list[Item], sizes: list[int], jumps: list[int], targets: list[int]) -> None:
+def _grow(jumps: list[tuple[int, Jump]], sizes: list[int], targets: list[int]) -> None:
     """Make long every jump that does not reach, in `sizes`, until all do.
 
     Growing one jump can only move targets away, so nothing ever shrinks and it ends. After a
@@ -126,38 +153,33 @@ def _grow(items: list[Item], sizes: list[int], jumps: list[int], targets: list[i
     labels count with the most that they can take, so that what reaches here reaches in the end.
     """
     short = [
-        (index, target)
-        for index, target in zip(jumps, targets, strict=True)
-        if _mnemonic(items[index]) in SHORT_FORMS
+        (index, target, len(LONG_FORMS[jump.mnemonic]) + 4)
+        for (index, jump), target in zip(jumps, targets, strict=True)
+        if jump.mnemonic in SHORT_FORMS
     ]
     for round_ in range(FULL_ROUNDS + 1):
         offsets = list(accumulate(sizes, initial=0))
         kept = []
-        for index, target in short:
+        for one in short:
+            index, target, long_size = one
             if round_ < FULL_ROUNDS and -128 <= offsets[target] - offsets[index + 1] <= 127:
-                kept.append((index, target))
+                kept.append(one)
             else:
-                sizes[index] = len(LONG_FORMS[_mnemonic(items[index])]) + 4
+                sizes[index] = long_size
         if len(kept) == len(short):
             return
         short = kept
 
 
-def _mnemonic(item: Item) -> str:
-    assert isinstance(item, Jump)  # the caller picked the jumps
-    return item.mnemonic
-
-
-def _align(items: list[Item], sizes: list[int]) -> list[int]:
+def _align(aligned: list[tuple[int, int]], sizes: list[int]) -> list[int]:
     """Return where each item starts, and the end; aligned labels take just what they need."""
-    offsets = [0]
-    here = 0
-    for item, size in zip(items, sizes, strict=True):
-        if isinstance(item, Label):
-            size = -here % item.alignment
-        here += size
-        offsets.append(here)
-    return offsets
+    offsets = list(accumulate(sizes, initial=0))
+    saved = 0
+    for index, alignment in aligned:
+        size = -(offsets[index] - saved) % alignment
+        saved += sizes[index] - size
+        sizes[index] = size
+    return list(accumulate(sizes, initial=0)) if aligned else offsets
 
 
 def _padding(size: int) -> bytes:
@@ -166,39 +188,18 @@ def _padding(size: int) -> bytes:
     return NOPS[longest] * (size // longest) + NOPS[size % longest] if size else b""
 
 
-def _encode_jump(item: Jump, size: int, distance: int) -> bytes:
-    short = SHORT_FORMS.get(item.mnemonic)
+def _encode_jump(jump: Jump, size: int, distance: int) -> bytes:
+    short = SHORT_FORMS.get(jump.mnemonic)
     if short is not None and size == len(short) + 1:
         return short + distance.to_bytes(1, "little", signed=True)
-    return LONG_FORMS[item.mnemonic] + distance.to_bytes(4, "little", signed=True)
+    return LONG_FORMS[jump.mnemonic] + distance.to_bytes(4, "little", signed=True)
 
 
-def _fill(line: Line, stencil: Stencil, slots: Mapping[str, int], start: int) -> bytes:
-    """Return a line's bytes with its numbers patched in."""
-    if line.imm is None and line.offset is None and line.symbol is None:
-        return stencil.code
-    code = bytearray(stencil.code)
-    numbers = (
-        (stencil.imm, line.imm),
-        (stencil.offset, line.offset),
-        (stencil.slot, slots[line.symbol] - start - len(code) if line.symbol is not None else None),
-    )
-    for hole, number in numbers:
-        if hole is not None and number is not None:
-            mask = (1 << 8 * hole.size) - 1
-            code[hole.position : hole.position + hole.size] = (number & mask).to_bytes(hole.size, "little")
-    return bytes(code)
-
-
-def _pc_map(listing: Listing, offsets: list[int]) -> tuple[tuple[int, ...], tuple[int | None, ...]]:
-    starts: list[int] = []
-    owners: list[int | None] = []
-    index = 0
-    for piece in listing.pieces:
-        starts.append(offsets[index])
-        owners.append(piece.pc)
-        index += len(piece.items)
-    return tuple(starts), tuple(owners)
+def _point(line: Line, code: bytes, distance: int) -> bytes:
+    """Return a line's bytes with the distance to its symbol's slot patched in."""
+    hole = slot_hole(line)
+    number = distance.to_bytes(hole.size, "little", signed=True)
+    return code[: hole.position] + number + code[hole.position + hole.size :]
 
 
 def relocate(image: Image, symbols: Mapping[str, int]) -> bytes:

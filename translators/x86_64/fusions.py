@@ -13,6 +13,8 @@ from ebpfjit.program import Instruction
 from ebpfjit.translators.x86_64.target import Context, register
 
 LONGEST = 5
+STARTS = frozenset({"MOV64_X", "MOV32_X", "LSH64_K"})
+"""The rows, by name, that a fusion may begin with."""
 LEFT, RIGHT = "LSH", "RSH"
 
 
