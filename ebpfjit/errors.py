@@ -4,6 +4,8 @@ EbpfError
   DecodeError            bytes that are not a program
   AssemblyError          text that is not a program (line, column)
   LoadError              an object file that cannot be loaded
+    MapRefused             a map that the kernel would not create (errno)
+  MapError               an operation on a map that the kernel would not do (errno)
   VerifierError          a program that breaks a rule (pc, rule)
   TranslationError       a program that cannot become machine code
   JitUnavailable         this machine cannot run machine code of ours
@@ -56,6 +58,28 @@ class AssemblyError(EbpfError):
 
 class LoadError(EbpfError):
     """An object file, or a reference inside a program, that cannot be loaded."""
+
+
+class MapRefused(LoadError):  # noqa: N818 - as the refusals of the kernel are called
+    """A map whose type or sizes are not to be had; `errno` is the kernel's number (positive)."""
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.errno)
+
+
+class MapError(EbpfError):
+    """An operation on a map that the kernel would not do; `errno` is its number (positive)."""
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.errno)
 
 
 class VerifierError(EbpfError):

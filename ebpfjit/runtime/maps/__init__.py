@@ -1,1 +1,33 @@
-"""Maps: what programs keep between runs and share with Python."""
+"""Maps: what programs keep between runs and share with Python.
+
+definition.py   what a map is made from      rules.py     what the kernel refuses to make
+base.py         a map as the engines see it  mapping.py   a map as Python sees it
+storage.py      its memory                   create.py    from a definition to a map
+flat.py  hash.py  lpm.py  slots.py  references.py  queues.py  events.py      the kinds
+"""
+
+from ebpfjit.runtime.maps.base import Map
+from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.definition import (
+    BPF_ANY,
+    BPF_EXIST,
+    BPF_F_LOCK,
+    BPF_NOEXIST,
+    Codec,
+    MapDefinition,
+    MapFlag,
+    MapType,
+)
+
+__all__ = [
+    "BPF_ANY",
+    "BPF_EXIST",
+    "BPF_F_LOCK",
+    "BPF_NOEXIST",
+    "Codec",
+    "Map",
+    "MapDefinition",
+    "MapFlag",
+    "MapType",
+    "create",
+]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
-from ebpfjit.runtime.maps.definition import MapDefinition
+from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag
 from ebpfjit.runtime.memory import Region
 
 
@@ -22,6 +23,10 @@ class Map(ABC):
     regions: tuple[Region, ...]
     value_is_stable: bool
 
+    def __bool__(self) -> bool:
+        """True, even where the map is empty: it is a thing of its own, as a file is."""
+        return True
+
     @property
     def name(self) -> str:
         """The map's name."""
@@ -30,12 +35,35 @@ class Map(ABC):
     @property
     def is_readonly(self) -> bool:
         """True where programs may not write the values."""
-        return self.definition.is_readonly
+        return self.definition.is_readonly or bool(self.definition.flags & MapFlag.RDONLY_PROG)
 
     @property
     def value_address(self) -> int:
         """The address of the only value of a map of globals (LDDW_MAP_IDX_VALUE)."""
         return self.regions[0].start
+
+    @property
+    def inner_maps(self) -> tuple[Map, ...]:
+        """The maps that are values of this one: a program that has this map can reach them."""
+        return ()
+
+    def use_cpu(self, cpu: int) -> None:
+        """Make `cpu` the processor whose values programs see; maps without per-CPU values have none.
+
+        Raises ValueError where the map has no values for it.
+        """
+        return
+
+    def lookup_percpu(self, key: bytes, cpu: int) -> int:
+        """Return the address of one processor's value under `key`, 0 where there is none."""
+        return 0
+
+    def entries(self) -> Iterator[tuple[bytes, int]]:
+        """Yield each key and the address of its value, as bpf_for_each_map_elem visits them.
+
+        Entries may come and go meanwhile.
+        """
+        return iter(())
 
     @abstractmethod
     def lookup(self, key: bytes) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Any, Protocol
 
 
@@ -45,6 +45,28 @@ class MapType(IntEnum):
     ARENA = 33
 
 
+class MapFlag(IntFlag):
+    """Flags that a map is created with (enum of BPF_F_* in include/uapi/linux/bpf.h)."""
+
+    NO_PREALLOC = 1 << 0
+    NO_COMMON_LRU = 1 << 1
+    NUMA_NODE = 1 << 2
+    RDONLY = 1 << 3
+    WRONLY = 1 << 4
+    STACK_BUILD_ID = 1 << 5
+    ZERO_SEED = 1 << 6
+    RDONLY_PROG = 1 << 7
+    WRONLY_PROG = 1 << 8
+    CLONE = 1 << 9
+    MMAPABLE = 1 << 10
+    PRESERVE_ELEMS = 1 << 11
+    INNER_MAP = 1 << 12
+
+
+BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 0, 1, 2, 4
+"""Flags of an update: whatever is there; only a new key; only a key that is there; under its spin lock."""
+
+
 class Codec(Protocol):
     """How the bytes of a key or value read as a Python value; BTF types are such."""
 
@@ -83,3 +105,15 @@ class MapDefinition:
     values: tuple[tuple[int, str], ...] = ()
     is_readonly: bool = False
     section: str = ""
+
+    @property
+    def type_name(self) -> str:
+        """The type as libbpf spells it ("lru_hash"), "type 99" where there is no such type."""
+        try:
+            return MapType(self.type).name.lower()
+        except ValueError:
+            return f"type {self.type}"
+
+    def __str__(self) -> str:
+        """The map in an error message."""
+        return f"map {self.name!r} ({self.type_name})"

@@ -1,0 +1,58 @@
+"""From a definition to a map: which class stands for each of the kernel's types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.maps import rules
+from ebpfjit.runtime.maps.base import Map
+from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer, StackTraceMap
+from ebpfjit.runtime.maps.flat import ArrayMap
+from ebpfjit.runtime.maps.hash import HashMap
+from ebpfjit.runtime.maps.lpm import LpmTrie
+from ebpfjit.runtime.maps.queues import BloomFilter, QueueMap
+from ebpfjit.runtime.maps.references import ArrayOfMaps, HashOfMaps, ProgArray
+from ebpfjit.runtime.maps.slots import SlotArray, SlotHash
+
+KINDS: dict[MapType, Callable[[MapDefinition, Environment], Map]] = {
+    MapType.HASH: HashMap,
+    MapType.ARRAY: ArrayMap,
+    MapType.PROG_ARRAY: ProgArray,
+    MapType.PERF_EVENT_ARRAY: PerfEventArray,
+    MapType.PERCPU_HASH: HashMap,
+    MapType.PERCPU_ARRAY: ArrayMap,
+    MapType.STACK_TRACE: StackTraceMap,
+    MapType.CGROUP_ARRAY: SlotArray,
+    MapType.LRU_HASH: HashMap,
+    MapType.LRU_PERCPU_HASH: HashMap,
+    MapType.LPM_TRIE: LpmTrie,
+    MapType.ARRAY_OF_MAPS: ArrayOfMaps,
+    MapType.HASH_OF_MAPS: HashOfMaps,
+    MapType.DEVMAP: SlotArray,
+    MapType.SOCKMAP: SlotArray,
+    MapType.CPUMAP: SlotArray,
+    MapType.XSKMAP: SlotArray,
+    MapType.SOCKHASH: SlotHash,
+    MapType.QUEUE: QueueMap,
+    MapType.STACK: QueueMap,
+    MapType.DEVMAP_HASH: SlotHash,
+    MapType.RINGBUF: RingBuffer,
+    MapType.BLOOM_FILTER: BloomFilter,
+}
+
+
+def create(definition: MapDefinition, *, environment: Environment | None = None) -> Map:
+    """Make the map, empty or zeroed; its per-CPU values are those of the environment's processors.
+
+    A perf_event_array of no entries gets one for each processor, as libbpf makes it. Raises
+    MapRefused (a LoadError), with the kernel's error number, for a type that is not there and for
+    sizes and flags that the kernel refuses.
+    """
+    environment = environment if environment is not None else Environment()
+    if definition.type == MapType.PERF_EVENT_ARRAY and definition.max_entries == 0:
+        definition = replace(definition, max_entries=environment.cpus)
+    rules.check(definition)
+    return KINDS[MapType(definition.type)](definition, environment)

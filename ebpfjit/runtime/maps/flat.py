@@ -1,0 +1,223 @@
+"""Maps whose values lie side by side in flat memory, and the header that machine code reads.
+
+    header | buckets, links, states, keys (hash kinds) | values of CPU 0 | values of CPU 1 | ...
+    ^ Map.address                                       ^ Map.regions: all values, nothing else
+
+Entry `i` has its value at values + i * value_stride, its key at keys + i * key_size. The header is
+`struct map` in hash_routines.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.maps import rules
+from ebpfjit.runtime.maps.definition import BPF_EXIST, BPF_NOEXIST, MapDefinition
+from ebpfjit.runtime.maps.mapping import KeyedMap
+from ebpfjit.runtime.maps.storage import Storage
+
+#              addresses (u64)     u32
+HEADER_WORDS = (
+    "values", "keys", "buckets", "links", "states", "first_values", "cpu_stride",
+)  # fmt: skip
+HEADER_COUNTS = (
+    "cpus", "key_size", "value_size", "value_stride", "max_entries", "mask", "count", "used", "free",
+    "hand", "is_lru",
+)  # fmt: skip
+HEADER = {name: 8 * index for index, name in enumerate(HEADER_WORDS)} | {
+    name: 8 * len(HEADER_WORDS) + 4 * index for index, name in enumerate(HEADER_COUNTS)
+}
+"""Offset of each field of the header."""
+HEADER_SIZE = 128
+MAX_ALIGNMENT = 8
+
+
+def value_stride(definition: MapDefinition) -> int:
+    """Return the bytes from one value to the next: aligned as the kernel does where values are shared out.
+
+    Array and per-CPU values are a multiple of 8 apart. Values of hash kinds that are smaller than
+    8 bytes are aligned to their own size, which halves what small ones take.
+    """
+    size = definition.value_size
+    if definition.type in rules.HASHES and definition.type not in rules.PERCPU and size < MAX_ALIGNMENT:
+        return 1 << (size - 1).bit_length()
+    return -(-size // MAX_ALIGNMENT) * MAX_ALIGNMENT
+
+
+class FlatMap(KeyedMap):
+    """A map with its values in flat memory: what array and hash kinds share.
+
+    An entry is the number of a value, 0 <= entry < max_entries.
+    """
+
+    value_is_stable = True
+
+    def __init__(
+        self,
+        definition: MapDefinition,
+        environment: Environment,
+        *sizes: int,
+        stride: int = 0,
+        shares_values: bool = True,
+    ) -> None:
+        """Make the memory: areas of `sizes` bytes between header and values, in that order.
+
+        `stride` is the distance of values where it is not that of the definition; programs may
+        touch them where `shares_values`.
+        """
+        self.definition = definition
+        self.cpus = environment.cpus if definition.type in rules.PERCPU else 1
+        self.stride = stride or value_stride(definition)
+        self.cpu_stride = self.stride * definition.max_entries
+        self.storage = Storage(definition, HEADER_SIZE, *sizes, self.cpu_stride * self.cpus)
+        self.address = self.storage.address
+        self.values_offset = self.storage.offsets[-1]
+        size = self.cpu_stride * self.cpus
+        region = self.storage.region(f"{definition}", self.values_offset, size, writable=not self.is_readonly)
+        self.regions = (region,) if shares_values else ()
+        self.set_field("first_values", region.start)
+        self.set_field("cpu_stride", self.cpu_stride)
+        self.set_field("cpus", self.cpus)
+        self.set_field("key_size", definition.key_size)
+        self.set_field("value_size", definition.value_size)
+        self.set_field("value_stride", self.stride)
+        self.set_field("max_entries", definition.max_entries)
+        self.use_cpu(environment.cpu)
+
+    def field(self, name: str) -> int:
+        """Return a field of the header."""
+        number: int = struct.unpack_from(
+            "<Q" if name in HEADER_WORDS else "<I", self.storage.memory, HEADER[name]
+        )[0]
+        return number
+
+    def set_field(self, name: str, number: int) -> None:
+        """Set a field of the header."""
+        struct.pack_into("<Q" if name in HEADER_WORDS else "<I", self.storage.memory, HEADER[name], number)
+
+    def use_cpu(self, cpu: int) -> None:
+        """Make `cpu` the processor whose values programs see.
+
+        Raises ValueError where the map has no values for it.
+        """
+        if self.cpus == 1 and self.definition.type not in rules.PERCPU:
+            cpu = 0
+        if not 0 <= cpu < self.cpus:
+            raise ValueError(f"{self.definition}: values for {self.cpus} processors, not for number {cpu}")
+        self.cpu = cpu
+        self.set_field("values", self.address + self.offset_of(0, cpu))
+
+    @abstractmethod
+    def find(self, key: bytes) -> int:
+        """Return the entry of a key, -1 where it is not there."""
+
+    @abstractmethod
+    def claim(self, key: bytes, flags: int) -> int:
+        """Return the entry that an update under `key` writes, a new one if need be, or -errno."""
+
+    def touch(self, entry: int) -> None:
+        """Note that a program looked an entry up."""
+
+    def offset_of(self, entry: int, cpu: int) -> int:
+        """Return where in the memory a value is."""
+        return self.values_offset + cpu * self.cpu_stride + entry * self.stride
+
+    def lookup(self, key: bytes) -> int:
+        """Return the address of the value under `key`, that of the running CPU, 0 where there is none."""
+        return self.lookup_percpu(key, self.cpu)
+
+    def lookup_percpu(self, key: bytes, cpu: int) -> int:
+        """Return the address of one processor's value under `key`, 0 where there is none."""
+        entry = self.find(key)
+        if entry < 0 or not 0 <= cpu < self.cpus:
+            return 0
+        self.touch(entry)
+        return self.address + self.offset_of(entry, cpu)
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
+        """Put a value in, that of the running CPU; return 0 or a negative error number."""
+        entry = self.claim(key, flags)
+        if entry < 0:
+            return entry
+        self.storage.write(self.offset_of(entry, self.cpu), value)
+        return 0
+
+    def entries(self) -> Iterator[tuple[bytes, int]]:
+        """Yield each key and the address of its value on the running CPU."""
+        for key in self._keys():
+            entry = self.find(key)
+            if entry >= 0:
+                yield key, self.address + self.offset_of(entry, self.cpu)
+
+    def _get(self, key: bytes) -> Any:
+        entry = self.find(key)
+        if entry < 0:
+            raise KeyError
+        size = self.definition.value_size
+        values = [self.storage.read(self.offset_of(entry, cpu), size) for cpu in range(self.cpus)]
+        return values if self.definition.type in rules.PERCPU else values[0]
+
+    def _put(self, key: bytes, value: Any, flags: int) -> int:
+        values = self._each_value(value)
+        entry = self.claim(key, flags)
+        if entry < 0:
+            return entry
+        for cpu, data in enumerate(values):
+            self.storage.write(self.offset_of(entry, cpu), data)
+        return 0
+
+    def _each_value(self, value: Any) -> list[bytes]:
+        """Return the value of each CPU: from a list of as many, or from one for all of them."""
+        if self.definition.type in rules.PERCPU and isinstance(value, list | tuple):
+            if len(value) != self.cpus:
+                raise ValueError(
+                    f"{self.definition}: a list has one value for each of {self.cpus} processors, "
+                    f"this one has {len(value)}"
+                )
+            return [self.encode_value(one) for one in value]
+        return [self.encode_value(value)] * self.cpus
+
+
+class ArrayMap(FlatMap):
+    """array, percpu_array: every index is there from the start, its value zero."""
+
+    reasons = {  # noqa: RUF012 - a table, never changed
+        errno.E2BIG: "the index is outside of an array of {entries} entries",
+        errno.EEXIST: "every index of an array is there already, so BPF_NOEXIST never holds",
+        errno.EINVAL: "an array's entries cannot be deleted; flags are BPF_ANY or BPF_EXIST",
+    }
+
+    def find(self, key: bytes) -> int:
+        """Return the index that `key` is, -1 where it is outside."""
+        index = int.from_bytes(key, "little")
+        return index if index < self.definition.max_entries else -1
+
+    def claim(self, key: bytes, flags: int) -> int:
+        """Return the index that `key` is, or -errno."""
+        if flags > BPF_EXIST:
+            return -errno.EINVAL
+        index = self.find(key)
+        if index < 0:
+            return -errno.E2BIG
+        return -errno.EEXIST if flags == BPF_NOEXIST else index
+
+    def delete(self, key: bytes) -> int:
+        """Refuse: an array's entries cannot be deleted."""
+        return -errno.EINVAL
+
+    def clear(self) -> None:
+        """Make every value zero."""
+        for index in range(self.definition.max_entries):
+            for cpu in range(self.cpus):
+                self.storage.write(self.offset_of(index, cpu), bytes(self.stride))
+
+    def _keys(self) -> Iterator[bytes]:
+        return (index.to_bytes(4, "little") for index in range(self.definition.max_entries))
+
+    def __len__(self) -> int:
+        return self.definition.max_entries

@@ -1,0 +1,88 @@
+"""Longest prefix match: a hash table of prefixes, asked once for each prefix length in use.
+
+    key:  prefix length in bits (u32, the machine's byte order) | data, most significant bit first
+
+A prefix is stored with the bits behind it zero, so that its key is the same however it was
+written. A lookup tries the lengths that are there, the longest first.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+
+from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.maps.definition import BPF_EXIST, BPF_NOEXIST, MapDefinition
+from ebpfjit.runtime.maps.hash import HashMap
+from ebpfjit.runtime.maps.rules import LPM_PREFIX_SIZE
+
+
+class LpmTrie(HashMap):
+    """lpm_trie: `find` gives the entry of the longest prefix that matches."""
+
+    reasons = {  # noqa: RUF012 - a table, never changed
+        errno.ENOSPC: "the trie is full with {entries} prefixes; delete some, or make max_entries larger",
+        errno.EINVAL: "the prefix is longer than the data of a key, or the flags are not for an LPM trie",
+    }
+
+    def __init__(self, definition: MapDefinition, environment: Environment) -> None:
+        super().__init__(definition, environment)
+        self.data_bits = 8 * (definition.key_size - LPM_PREFIX_SIZE)
+        self._lengths: Counter[int] = Counter()
+
+    def _prefix(self, data: int, length: int) -> bytes:
+        """Return the key of the first `length` bits of `data`."""
+        behind = self.data_bits - length
+        masked = data >> behind << behind
+        return length.to_bytes(LPM_PREFIX_SIZE, "little") + masked.to_bytes(self.data_bits // 8, "big")
+
+    def _split(self, key: bytes) -> tuple[int, int]:
+        """Return a key's prefix length, and its data as a number."""
+        length = int.from_bytes(key[:LPM_PREFIX_SIZE], "little")
+        return length, int.from_bytes(key[LPM_PREFIX_SIZE:], "big")
+
+    def find(self, key: bytes) -> int:
+        """Return the entry of the longest prefix that matches `key` and is no longer, -1 for none."""
+        longest, data = self._split(key)
+        if longest > self.data_bits:
+            return -1
+        for length in sorted(self._lengths, reverse=True):
+            if length <= longest:
+                entry = super().find(self._prefix(data, length))
+                if entry >= 0:
+                    return entry
+        return -1
+
+    def claim(self, key: bytes, flags: int) -> int:
+        """Return the entry of exactly this prefix, a new one if need be, or -errno."""
+        length, data = self._split(key)
+        if flags > BPF_EXIST or length > self.data_bits:
+            return -errno.EINVAL
+        prefix = self._prefix(data, length)
+        with self._lock:
+            entry = super().find(prefix)
+            if entry >= 0:
+                return -errno.EEXIST if flags == BPF_NOEXIST else entry
+            if flags == BPF_EXIST:
+                return -errno.ENOENT
+            entry = self.insert(prefix)
+            if entry < 0:
+                return -errno.ENOSPC
+            self._lengths[length] += 1
+            return entry
+
+    def delete(self, key: bytes) -> int:
+        """Remove exactly this prefix; return 0, -ENOENT or -EINVAL."""
+        length, data = self._split(key)
+        if length > self.data_bits:
+            return -errno.EINVAL
+        prefix = self._prefix(data, length)
+        with self._lock:
+            entry = super().find(prefix)
+            if entry < 0:
+                return -errno.ENOENT
+            self.free(entry)
+            self._lengths[length] -= 1
+            if not self._lengths[length]:
+                del self._lengths[length]
+        return 0

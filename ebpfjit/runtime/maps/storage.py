@@ -1,0 +1,62 @@
+"""Zeroed memory for one map, which costs nothing before it is touched; and the areas it is cut into."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+
+from ebpfjit.errors import MapRefused
+from ebpfjit.runtime.maps.definition import MapDefinition
+from ebpfjit.runtime.memory import Region
+
+ALIGNMENT = 64
+
+
+class Storage:
+    """Anonymous memory, cut into areas one after the other, each at a multiple of 64 bytes.
+
+    `offsets` are where the areas start, `memory` all of it as an mmap, `address` where it starts.
+    It is unmapped when the last reference is gone. Raises MapRefused where there is not so much memory.
+    """
+
+    def __init__(self, definition: MapDefinition, *sizes: int) -> None:
+        self.offsets: list[int] = []
+        end = 0
+        for size in sizes:
+            self.offsets.append(end)
+            end += -(-size // ALIGNMENT) * ALIGNMENT
+        try:
+            self.memory = mmap.mmap(
+                -1,
+                max(end, 1),
+                flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+                prot=mmap.PROT_READ | mmap.PROT_WRITE,
+            )
+        except (OSError, OverflowError, ValueError):
+            raise MapRefused(
+                f"{definition}: there are no {end} bytes for {definition.max_entries} entries; "
+                f"make max_entries smaller (ENOMEM)",
+                errno.ENOMEM,
+            ) from None
+        self.view = memoryview(self.memory)
+        self._pin = ctypes.c_char.from_buffer(self.memory)
+        self.address = ctypes.addressof(self._pin)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes at `offset`."""
+        return self.memory[offset : offset + size]
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write `data` at `offset`."""
+        self.memory[offset : offset + len(data)] = data
+
+    def words(self, offset: int, count: int) -> memoryview:
+        """Return `count` u32 at `offset` as something to index."""
+        return self.view[offset : offset + 4 * count].cast("I")
+
+    def region(self, name: str, offset: int, size: int, *, writable: bool) -> Region:
+        """Return an area as memory that programs may touch."""
+        view = self.view[offset : offset + size]
+        start = self.address + offset
+        return Region(name, start, start + size, writable, view)
