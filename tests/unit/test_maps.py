@@ -7,6 +7,7 @@ import errno
 import struct
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def test_values_lie_side_by_side_and_aligned(kind: str, key: int, value: int, st
     for one in keys:
         assert m.update(one, bytes(value)) == 0
     addresses = [m.lookup(one) for one in keys]
-    assert {after - before for before, after in zip(addresses, addresses[1:], strict=False)} == {stride}
+    assert {after - before for before, after in pairwise(addresses)} == {stride}
     assert addresses[0] == m.regions[0].start
     assert addresses[0] % 8 == 0
 
@@ -584,7 +585,7 @@ def test_stacks_are_stored_under_their_hash() -> None:
 @pytest.mark.parametrize(
     ("make_it", "message", "number"),
     [
-        (lambda: make("array", key=8), r"map 'm' \(array\): key_size is 8, it must be 4 \(EINVAL\)", errno.EINVAL),
+        (lambda: make("array", key=8), r"map 'm' \(array\): key_size is 8, it must be 4", errno.EINVAL),
         (lambda: make("array", entries=0), "max_entries is 0", errno.EINVAL),
         (lambda: make("array", value=0), "value_size is 0, it must be 1 or more", errno.EINVAL),
         (lambda: make("hash", value=1 << 22), "too many for one element", errno.E2BIG),
@@ -595,10 +596,10 @@ def test_stacks_are_stored_under_their_hash() -> None:
         (lambda: make("ringbuf", 0, 0, 5000), "power of two", errno.EINVAL),
         (lambda: make("ringbuf", 0, 0, 2048), "multiple of 4096", errno.EINVAL),
         (lambda: make("percpu_array", value=40000), "32768", errno.E2BIG),
-        (lambda: make("array", value=1 << 30, entries=(1 << 32) - 1), "make max_entries smaller", errno.ENOMEM),
+        (lambda: make("array", value=1 << 30, entries=(1 << 32) - 1), "smaller .ENOMEM", errno.ENOMEM),
         (lambda: make("array", entries=1 << 32), "no u32", errno.EINVAL),
         (lambda: make("array", key=-1), "no u32", errno.EINVAL),
-        (lambda: create(MapDefinition("odd", 99, 4, 4, 1)), r"map 'odd' \(type 99\): there is no such", errno.EINVAL),
+        (lambda: create(MapDefinition("o", 99, 4, 4, 1)), r"'o' \(type 99\): there is no such", errno.EINVAL),
         (lambda: create(MapDefinition("t", MapType.TASK_STORAGE, 4, 4, 0)), "task_storage", errno.EINVAL),
     ],
 )  # fmt: skip
