@@ -99,7 +99,7 @@ class Outcome:
         return W64.signed(self.value)
 
 
-def _filled_in(text: str, numbers: Mapping[str, int]) -> str:
+def filled_in(text: str, numbers: Mapping[str, int]) -> str:
     """Return the text with the names of maps replaced by what the assembler reads."""
     names = {name: f"map[fd:{number}]" for name, number in numbers.items()}
     names |= {f"{name}_value": f"map[fd:{number}][0]+0" for name, number in numbers.items()}
@@ -110,7 +110,7 @@ def program_with(text: str, maps: Mapping[str, Map]) -> Program:
     """Return the program, its references resolved as the loader does it."""
     numbers = {name: number for number, name in enumerate(maps, 1)}
     by_number = {number: maps[name] for name, number in numbers.items()}
-    bare = Program.from_bytes(assemble(_filled_in(text, numbers)))
+    bare = Program.from_bytes(assemble(filled_in(text, numbers)))
     references = {}
     for insn in bare.instructions:
         if insn.row is None or insn.row.kind is not Kind.LOAD_IMM64:
@@ -220,7 +220,7 @@ def in_kernel(
 ) -> Outcome:
     """Run in the kernel as a raw program: r1 = memory, r2 = its size."""
     made = {name: table.make_in_kernel() for name, table in (maps or {}).items()}
-    code = assemble(_filled_in(text, {name: found.fd for name, found in made.items()}))
+    code = assemble(filled_in(text, {name: found.fd for name, found in made.items()}))
     with kernel.Kernel() as engine:
         result = engine.run_program(code, data, packet=packet)
     return Outcome(result.return_value, result.data, maps=made)

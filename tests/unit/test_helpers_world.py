@@ -13,6 +13,8 @@ import pytest
 
 from ebpfjit.assembler import assemble
 from ebpfjit.errors import BudgetExhausted, ExecutionError, HelperNotFound, MemoryFault
+from ebpfjit.kernel.engine import PROGRAM_TYPES
+from ebpfjit.kernel.objects import LoadedProgram
 from ebpfjit.program import Program
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
@@ -20,7 +22,16 @@ from ebpfjit.runtime.helpers.sockets import ASSIGNED
 from ebpfjit.runtime.helpers.table import bound, helper, helpers
 from ebpfjit.runtime.maps import MapType
 from ebpfjit.runtime.sockets import Socket
-from tests.support.helper_runs import HERE, Table, as_linux, needs_kernel, program_with, run, run_on
+from tests.support.helper_runs import (
+    HERE,
+    Table,
+    as_linux,
+    filled_in,
+    needs_kernel,
+    program_with,
+    run,
+    run_on,
+)
 
 # -- the registry ----------------------------------------------------------------------------------
 
@@ -445,3 +456,39 @@ def test_a_program_type_of_its_own_is_not_needed() -> None:
         maps["jmp"][2] = program
 
     assert run(TAIL.replace("INDEX", "2"), bytes(8), {"jmp": JUMPS}, arrange=arrange).value == 7
+
+
+CHAIN = """
+    mov r6, r1
+    lddw r2, {count_value}
+    ldxdw r3, [r2+0]
+    add r3, 1
+    stxdw [r2+0], r3
+    mov r1, r6
+    lddw r2, {jmp}
+    mov r3, 2
+    call 12
+    mov r1, r6
+    lddw r2, {jmp}
+    mov r3, 0
+    call 12
+    mov r0, 9
+    exit
+"""
+
+
+@needs_kernel
+def test_the_limit_of_tail_calls_is_linux() -> None:
+    """Each program tries an empty slot first, which costs nothing, then itself."""
+    count = Table(MapType.ARRAY, 4, 8)
+    tables = {"count": count, "jmp": JUMPS}
+    ours = run(CHAIN, bytes(4), tables, arrange=with_programs(a=CHAIN))
+
+    made = {name: table.make_in_kernel() for name, table in tables.items()}
+    code = assemble(filled_in(CHAIN, {name: found.fd for name, found in made.items()}))
+    with LoadedProgram(code, PROGRAM_TYPES["socket_filter"].number) as program:
+        made["jmp"].update(program.fd.to_bytes(4, "little"), bytes(4))
+        value = program.run(bytes(64)).return_value
+    rounds = made["count"].lookup(bytes(4))
+    assert (ours.value, ours.maps["count"][0]) == (value, rounds)
+    assert rounds == (34).to_bytes(8, "little")
