@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     )
     from ebpfjit.program import Instruction, Program
     from ebpfjit.runner import JitFunction, Result
+    from ebpfjit.runtime.environment import Environment, Task
     from ebpfjit.runtime.execution import NativeHelper
     from ebpfjit.runtime.memory import address_of
+    from ebpfjit.runtime.sockets import Socket
     from ebpfjit.vm import EbpfVmFixedMbuff, EbpfVmMbuff, EbpfVmNoData, EbpfVmRaw
 
 __version__ = "0.1.0"
@@ -59,8 +61,10 @@ _NAMES_OF = {
     ),
     "ebpfjit.program": ("Instruction", "Program"),
     "ebpfjit.runner": ("JitFunction", "Result"),
+    "ebpfjit.runtime.environment": ("Environment", "Task"),
     "ebpfjit.runtime.execution": ("NativeHelper",),
     "ebpfjit.runtime.memory": ("address_of",),
+    "ebpfjit.runtime.sockets": ("Socket",),
     "ebpfjit.vm": ("EbpfVmFixedMbuff", "EbpfVmMbuff", "EbpfVmNoData", "EbpfVmRaw"),
 }
 _MODULES = ("assembler", "disassembler", "helpers", "insn_builder", "kernel", "verifier")
@@ -77,6 +81,7 @@ __all__ = [
     "EbpfVmMbuff",
     "EbpfVmNoData",
     "EbpfVmRaw",
+    "Environment",
     "ExecutionError",
     "HelperNotFound",
     "IllegalInstruction",
@@ -91,6 +96,8 @@ __all__ = [
     "Object",
     "Program",
     "Result",
+    "Socket",
+    "Task",
     "TranslationError",
     "VerifierError",
     "address_of",

@@ -145,6 +145,14 @@ def test_by_default_the_task_is_this_process() -> None:
     assert outcome.value == os.getpid() << 32 | threading.get_native_id()
 
 
+def test_the_task_in_its_namespace() -> None:
+    text = "mov r3, r1\nmov r4, SIZE\nmov r1, 4\nmov r2, 5\ncall 120\nexit"
+    outcome = run(text.replace("SIZE", "8"), b"\xee" * 8)
+    assert (outcome.value, outcome.data) == (0, bytes([21, 0, 0, 0, 20, 0, 0, 0]))
+    outcome = run(text.replace("SIZE", "4"), b"\xee" * 8)
+    assert (outcome.signed, outcome.data) == (-errno.EINVAL, bytes(4) + b"\xee" * 4)
+
+
 @pytest.mark.parametrize(("size", "name"), [(16, b"tester"), (4, b"tes"), (7, b"tester"), (1, b"")])
 def test_current_comm(size: int, name: bytes) -> None:
     outcome = run(f"mov r2, {size}\ncall 16\nexit", b"\xee" * 16)

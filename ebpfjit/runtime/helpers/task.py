@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import struct
+
 from ebpfjit.bits import W32
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.world import World
+
+_PIDNS_INFO = struct.Struct("<II")
 
 
 @helper("bpf_get_current_pid_tgid")
@@ -59,3 +64,15 @@ def get_func_ip(world: World, context: int) -> int:
 def get_attach_cookie(world: World, context: int) -> int:
     """Return the number that the user gave to this attachment."""
     return world.environment.attach_cookie
+
+
+@helper("bpf_get_ns_current_pid_tgid", differs="takes any namespace for the one of the process")
+def get_ns_current_pid_tgid(world: World, device: int, inode: int, buffer: int, size: int) -> int:
+    """Write the process and its thread, as a namespace counts them; 0 or -EINVAL."""
+    size = W32.wrap(size)
+    memory.write(buffer, bytes(size))
+    if size != _PIDNS_INFO.size:
+        return -errno.EINVAL
+    task = world.environment.current_task
+    memory.write(buffer, _PIDNS_INFO.pack(W32.wrap(task.pid), W32.wrap(task.tgid)))
+    return 0
