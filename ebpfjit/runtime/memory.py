@@ -188,8 +188,9 @@ class AddressSpace:
     def _region(self, address: int, size: int, store: bool) -> Region | None:
         if self.before_access is not None:
             self.before_access()
+        end = address + size
         for region in self.regions:
-            if region.contains(address, size) and (region.writable or not store):
+            if region.start <= address and end <= region.stop and (region.writable or not store):
                 return region
         return None
 

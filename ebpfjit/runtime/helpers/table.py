@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.execution import HelperFunction
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
-from ebpfjit.runtime.world import Engine, World, current
+from ebpfjit.runtime.memory import running
+from ebpfjit.runtime.world import Engine, World
 
 MAX_ARGUMENTS = 5
 
@@ -108,7 +109,8 @@ def bound() -> Mapping[int, HelperFunction]:
 
 
 def _world(name: str) -> World:
-    world = current()
+    space = running()
+    world = None if space is None else space.world
     if world is None:
         raise ExecutionError(f"{name} needs a world (clock, maps, packet), and this run has none")
     return world
