@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
@@ -23,7 +24,9 @@ SETTABLE = (
 )  # fmt: skip
 LARGEST_WIRE_LEN, LARGEST_GSO_SEGS = 65536, 0xFFFF
 
-ETH_P_IP, ETH_P_IPV6, ETH_P_802_3, ETH_P_802_2, ETH_P_8021Q = 0x0800, 0x86DD, 0x0001, 0x0004, 0x8100
+ETH_P_IP, ETH_P_IPV6, ETH_P_802_3, ETH_P_802_2, ETH_P_8021Q, ETH_P_8021AD = (
+    0x0800, 0x86DD, 0x0001, 0x0004, 0x8100, 0x88A8,
+)  # fmt: skip
 SMALLEST_ETHERTYPE = 0x600
 PACKET_HOST, PACKET_BROADCAST, PACKET_MULTICAST, PACKET_OTHERHOST = range(4)
 AF_INET, AF_INET6 = 2, 10
@@ -44,6 +47,23 @@ _SOCK_FIELDS = tuple(
 
 _NEW_SOCK = bytes(72) + (7).to_bytes(4, "little") + b"\xff" * 4
 """A bpf_sock of the state TCP_CLOSE, without an rx queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelKey:
+    """The outer header of a tunnel's packet: `id` and addresses as text, IPv4 or IPv6.
+
+    `remote` is the far end, `local` this one; `tos`, `ttl` and the IPv6 flow `label` are those of
+    the outer IP header, `flags` the TUNNEL_* of the kernel (u16).
+    """
+
+    id: int = 0
+    remote: str = "0.0.0.0"
+    local: str = "0.0.0.0"
+    tos: int = 0
+    ttl: int = 0
+    label: int = 0
+    flags: int = 0
 
 
 def ethertype(data: bytes | memoryview) -> int:
@@ -73,7 +93,9 @@ class SkbContext(PacketContext):
     """__sk_buff with its packet.
 
     `mac_header` and `network_header` are offsets into the memory, as the kernel keeps them beside
-    the data. `tunnel` is what bpf_skb_set_tunnel_key stored, `tunnel_options` likewise.
+    the data. `tunnel` and `tunnel_options` are what bpf_skb_set_tunnel_key and _opt stored.
+    `encapsulated` is true once bpf_skb_adjust_room made room for an outer header. `checksums`
+    counts those known to be good, beyond the first; None: none is.
     """
 
     struct = SK_BUFF
@@ -85,8 +107,10 @@ class SkbContext(PacketContext):
         self.regions.append(self.sock)
         self.link_header = b""
         self.mac_header = self.network_header = self.first
-        self.tunnel: bytes | None = None
+        self.tunnel: TunnelKey | None = None
         self.tunnel_options = b""
+        self.encapsulated = False
+        self.checksums: int | None = None
 
     def start(self, data: bytes | memoryview, fields: Mapping[str, Any] | None) -> None:
         """Begin a run on a copy of `data`, an Ethernet frame.
@@ -107,7 +131,7 @@ class SkbContext(PacketContext):
         self.data_end = self.mac_header + size
         self.data_meta = self.data
         self.redirect, self.tunnel, self.tunnel_options = None, None, b""
-        self.clones = []
+        self.encapsulated, self.checksums, self.clones = False, None, []
         protocol = ethertype(data)
         words = bytearray(SK_BUFF.size)
         struct.pack_into("<I", words, 4, packet_type(bytes(data[:6])))
@@ -120,6 +144,15 @@ class SkbContext(PacketContext):
         self.words[:] = words
         self._fill_sock(protocol)
         self.place()
+
+    @property
+    def protocol(self) -> int:
+        """The ethertype, in host byte order."""
+        return _swapped(self.get("protocol"))
+
+    @protocol.setter
+    def protocol(self, number: int) -> None:
+        self.set("protocol", _swapped(number))
 
     def _set_fields(self, words: bytearray, fields: Mapping[str, Any]) -> None:
         self.struct.check_names(fields, SETTABLE)

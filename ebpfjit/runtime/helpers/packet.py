@@ -1,0 +1,191 @@
+"""Helpers that read and write packets, and that move their ends: for XDP and for socket buffers.
+
+Offsets and sizes are those of Linux (net/core/filter.c): u32, counted from the packet's data.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ebpfjit.bits import W32
+from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime import memory
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
+from ebpfjit.runtime.contexts.skb import SkbContext
+from ebpfjit.runtime.contexts.xdp import LARGEST_METADATA, XDP_FRAME_SIZE, XdpContext
+from ebpfjit.runtime.helpers.table import helper
+from ebpfjit.runtime.world import World
+
+INT_MAX = (1 << 31) - 1
+LARGEST_OFFSET = 0xFFFF
+
+BPF_F_RECOMPUTE_CSUM, BPF_F_INVALIDATE_HASH = 1, 2
+BPF_HDR_START_MAC, BPF_HDR_START_NET = 0, 1
+
+
+def skb_of(world: World, address: int, name: str) -> SkbContext:
+    """Return the run's __sk_buff, which `address` must be. Raises ExecutionError."""
+    context = world.context
+    if not isinstance(context, SkbContext):
+        raise ExecutionError(f"{name} needs a struct __sk_buff as context; the program's type has none")
+    _check_address(context.memory.start, address, name)
+    return context
+
+
+def xdp_of(world: World, address: int, name: str) -> XdpContext:
+    """Return the run's xdp_md, which `address` must be. Raises ExecutionError."""
+    context = world.context
+    if not isinstance(context, XdpContext):
+        raise ExecutionError(f"{name} needs a struct xdp_md as context; the program's type has none")
+    _check_address(context.memory.start, address, name)
+    return context
+
+
+def _check_address(start: int, address: int, name: str) -> None:
+    if address != start:
+        raise ExecutionError(f"{name}: r1 is {address:#x}, and the context is at {start:#x}")
+
+
+# -- socket buffers: reading and writing ----------------------------------------------------------
+
+
+def _clear(address: int, size: int) -> int:
+    """Zero what a failed read was to fill, as Linux does."""
+    memory.write(address, bytes(size))
+    return -errno.EFAULT
+
+
+@helper("bpf_skb_load_bytes")
+def skb_load_bytes(world: World, context: int, offset: int, to: int, size: int) -> int:
+    """Copy bytes of the packet to memory; -EFAULT, and zeros there, where they are not all in it."""
+    skb = skb_of(world, context, "bpf_skb_load_bytes")
+    offset, size = W32.wrap(offset), W32.wrap(size)
+    memory.check(to, size, "store")
+    if offset > INT_MAX or offset + size > skb.size:
+        return _clear(to, size)
+    memory.write(to, skb.bytes_at(offset, size))
+    return 0
+
+
+@helper("bpf_skb_load_bytes_relative")
+def skb_load_bytes_relative(world: World, context: int, offset: int, to: int, size: int, start: int) -> int:
+    """Copy bytes as bpf_skb_load_bytes, counted from the link or the network header."""
+    skb = skb_of(world, context, "bpf_skb_load_bytes_relative")
+    offset, size = W32.wrap(offset), W32.wrap(size)
+    memory.check(to, size, "store")
+    headers = {BPF_HDR_START_MAC: skb.mac_header, BPF_HDR_START_NET: skb.network_header}
+    header = headers.get(W32.wrap(start))
+    if header is None or offset > LARGEST_OFFSET or header + offset + size > skb.data_end:
+        return _clear(to, size)
+    memory.write(to, skb.bytes_at(header + offset - skb.data, size))
+    return 0
+
+
+@helper("bpf_skb_store_bytes", moves_packet=True)
+def skb_store_bytes(world: World, context: int, offset: int, source: int, size: int, flags: int) -> int:
+    """Copy memory into the packet; 0 or a negative error number."""
+    skb = skb_of(world, context, "bpf_skb_store_bytes")
+    offset, size = W32.wrap(offset), W32.wrap(size)
+    data = memory.read(source, size)
+    if flags & ~(BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH):
+        return -errno.EINVAL
+    if offset > INT_MAX or offset + size > skb.size:
+        return -errno.EFAULT
+    skb.store_at(offset, data)
+    if flags & BPF_F_INVALIDATE_HASH:
+        skb.set("hash", 0)
+    return 0
+
+
+@helper("bpf_skb_pull_data", moves_packet=True)
+def skb_pull_data(world: World, context: int, size: int) -> int:
+    """Make the first bytes readable, which here all are; -ENOMEM where there are not as many."""
+    skb = skb_of(world, context, "bpf_skb_pull_data")
+    return -errno.ENOMEM if W32.wrap(size) > skb.size else 0
+
+
+# -- XDP: reading and writing ---------------------------------------------------------------------
+
+
+def _refusal(xdp: XdpContext, offset: int, size: int) -> int:
+    """Return 0 where the bytes are in the packet, else a negative error number."""
+    if offset > LARGEST_OFFSET or size > LARGEST_OFFSET:
+        return -errno.EFAULT
+    return -errno.EINVAL if offset + size > xdp.size else 0
+
+
+@helper("bpf_xdp_load_bytes")
+def xdp_load_bytes(world: World, context: int, offset: int, to: int, size: int) -> int:
+    """Copy bytes of the packet to memory; 0 or a negative error number."""
+    xdp = xdp_of(world, context, "bpf_xdp_load_bytes")
+    offset, size = W32.wrap(offset), W32.wrap(size)
+    memory.check(to, size, "store")
+    refusal = _refusal(xdp, offset, size)
+    if not refusal:
+        memory.write(to, xdp.bytes_at(offset, size))
+    return refusal
+
+
+@helper("bpf_xdp_store_bytes")
+def xdp_store_bytes(world: World, context: int, offset: int, source: int, size: int) -> int:
+    """Copy memory into the packet; 0 or a negative error number."""
+    xdp = xdp_of(world, context, "bpf_xdp_store_bytes")
+    offset, size = W32.wrap(offset), W32.wrap(size)
+    data = memory.read(source, size)
+    refusal = _refusal(xdp, offset, size)
+    if not refusal:
+        xdp.store_at(offset, data)
+    return refusal
+
+
+@helper("bpf_xdp_get_buff_len")
+def xdp_get_buff_len(world: World, context: int) -> int:
+    """Return the bytes of the packet."""
+    return xdp_of(world, context, "bpf_xdp_get_buff_len").size
+
+
+# -- XDP: moving the ends ---------------------------------------------------------------------------
+
+
+@helper("bpf_xdp_adjust_head", moves_packet=True)
+def xdp_adjust_head(world: World, context: int, distance: int) -> int:
+    """Move the packet's start, its metadata with it; 0 or -EINVAL."""
+    xdp = xdp_of(world, context, "bpf_xdp_adjust_head")
+    distance = W32.signed(distance)
+    metadata = xdp.data - xdp.data_meta
+    data = xdp.data + distance
+    if data < xdp.first + XDP_FRAME_SIZE + metadata or data > xdp.data_end - LINK_HEADER_SIZE:
+        return -errno.EINVAL
+    xdp.view[data - metadata : data] = bytes(xdp.view[xdp.data_meta : xdp.data])
+    xdp.data_meta, xdp.data = data - metadata, data
+    xdp.moved()
+    return 0
+
+
+@helper("bpf_xdp_adjust_tail", moves_packet=True)
+def xdp_adjust_tail(world: World, context: int, distance: int) -> int:
+    """Move the packet's end, new bytes being zero; 0 or -EINVAL."""
+    xdp = xdp_of(world, context, "bpf_xdp_adjust_tail")
+    end = xdp.data_end + W32.signed(distance)
+    if end > xdp.hard_end or end < xdp.data + LINK_HEADER_SIZE:
+        return -errno.EINVAL
+    if end > xdp.data_end:
+        xdp.view[xdp.data_end : end] = bytes(end - xdp.data_end)
+    xdp.data_end = end
+    xdp.moved()
+    return 0
+
+
+@helper("bpf_xdp_adjust_meta", moves_packet=True)
+def xdp_adjust_meta(world: World, context: int, distance: int) -> int:
+    """Move the start of the metadata before the packet; 0 or a negative error number."""
+    xdp = xdp_of(world, context, "bpf_xdp_adjust_meta")
+    start = xdp.data_meta + W32.signed(distance)
+    if start < xdp.first + XDP_FRAME_SIZE or start > xdp.data:
+        return -errno.EINVAL
+    size = xdp.data - start
+    if size % 4 or size > LARGEST_METADATA:
+        return -errno.EACCES
+    xdp.data_meta = start
+    xdp.moved()
+    return 0
