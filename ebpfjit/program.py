@@ -88,7 +88,7 @@ _Fields = tuple[int, int, int, int, int, int | None, Row | None]
 """The fields of an `Instruction` that follow from one word: opcode to row."""
 
 _known_words: dict[int, _Fields] = {}
-MOST_KNOWN_WORDS = 1 << 16
+MOST_KNOWN_WORDS = 1 << 15
 
 
 def decode(code: Buffer) -> tuple[Instruction, ...]:

@@ -105,7 +105,7 @@ def smallest(value: int, sizes: tuple[int, ...]) -> int:
 
 
 _lines: dict[tuple[str, int | None, tuple[int, ...], int | None, str | None], Line] = {}
-MOST_LINES = 1 << 16
+MOST_LINES = 1 << 15
 
 
 def line_of(
@@ -117,16 +117,28 @@ def line_of(
     if line is None:
         if len(_lines) > MOST_LINES:
             _lines.clear()
-        imm_bits = smallest(imm, imm_sizes) if imm is not None else 0
-        offset_bits = smallest(offset, (8, 32)) if offset is not None else 0
-        line = _lines[key] = Line(template, imm, imm_bits, offset, offset_bits, symbol)
+        line = _lines[key] = new_line(*key)
     return line
 
 
-class Emitter:
-    """Collects the lines of a program, piece by piece: what runs in order, and what is out of line."""
+def new_line(
+    template: str, imm: int | None, imm_sizes: tuple[int, ...], offset: int | None, symbol: str | None
+) -> Line:
+    """Return a line of its own."""
+    imm_bits = smallest(imm, imm_sizes) if imm is not None else 0
+    offset_bits = smallest(offset, (8, 32)) if offset is not None else 0
+    return Line(template, imm, imm_bits, offset, offset_bits, symbol)
 
-    def __init__(self) -> None:
+
+class Emitter:
+    """Collects the lines of a program, piece by piece: what runs in order, and what is out of line.
+
+    With `repeats` lines that say the same are one object; not where numbers are made up anew each
+    time, which would only fill the table of lines.
+    """
+
+    def __init__(self, *, repeats: bool = True) -> None:
+        self._line = line_of if repeats else new_line
         self.pieces: list[Piece] = []
         self.cold: list[Piece] = []
         self._here: list[Item | Snippet] = []
@@ -174,7 +186,7 @@ class Emitter:
 
         `imm_sizes` are the immediate's forms in bits that the machine offers, smallest first.
         """
-        self._here.append(line_of(template, imm, imm_sizes, offset, symbol))
+        self._here.append(self._line(template, imm, imm_sizes, offset, symbol))
 
     def insert(self, snippet: Snippet) -> None:
         """Emit lines that were emitted elsewhere before."""

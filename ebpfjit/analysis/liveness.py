@@ -91,7 +91,7 @@ def _ways(program: Program, insn: Instruction) -> list[int]:
 
 
 _known_effects: dict[int, dict[int, Effect]] = {RESULT: {}, RESULT_AND_ARGUMENTS: {}}
-MOST_KNOWN_EFFECTS = 1 << 16
+MOST_KNOWN_EFFECTS = 1 << 15
 
 
 def _effects(program: Program, at_exit: int) -> list[Effect]:

@@ -134,7 +134,7 @@ def check(prog: Any) -> None:
 
 _sound_words: set[int] = set()
 """Words that have kept every rule once, and do so anywhere, but for their target and at the end."""
-MOST_SOUND_WORDS = 1 << 16
+MOST_SOUND_WORDS = 1 << 15
 
 
 def _check_instruction(program: Program, instruction: Instruction) -> None:

@@ -69,18 +69,19 @@ def stencils_for(lines: Iterable[Line]) -> dict[Key, Stencil]:
 
 
 _codes: dict[Line, bytes] = {}
-MOST_CODES = 1 << 16
+MOST_CODES = 1 << 15
 
 
-def codes_for(pieces: Iterable[Piece]) -> Mapping[Line, bytes]:
+def codes_for(pieces: Iterable[Piece], *, repeats: bool = True) -> Mapping[Line, bytes]:
     """Return the bytes of every line of `pieces`, and give those of the snippets to the snippets.
 
-    Where a line names a symbol its displacement is still to be filled. Calls keystone at most once.
+    Where a line names a symbol its displacement is still to be filled. With `repeats` what is found
+    is kept: the same lines are to be expected again. Calls keystone at most once.
     """
     global _codes
     if len(_codes) > MOST_CODES:
         _codes = {}  # another thread may still read the old one
-    codes = _codes
+    codes = _codes if repeats else {}
     snippets: list[Snippet] = []
     lines: list[Line] = []
     for piece in pieces:

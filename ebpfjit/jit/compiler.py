@@ -50,6 +50,7 @@ class Listing:
     pieces: tuple[Piece, ...]
     limits: tuple[Limit, ...]
     notes: dict[int, str]
+    harden: bool = False
 
 
 def settings_for(
@@ -112,7 +113,7 @@ def translate(
     x86_64.host.emit_host_calls(cx)
     emit_shared(cx)
     notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
-    return Listing(verified, (*cx.pieces, *cx.cold), tuple(cx.limits), notes)
+    return Listing(verified, (*cx.pieces, *cx.cold), tuple(cx.limits), notes, settings.harden)
 
 
 PLACELESS = frozenset(
@@ -124,7 +125,7 @@ Phrase = tuple[Snippet, str]
 """Lines, and the jump to the instruction's target that comes behind them ("": none)."""
 
 _known_phrases: dict[frozenset[str], dict[int, Phrase]] = {}
-MOST_PHRASES = 1 << 16
+MOST_PHRASES = 1 << 15
 
 
 class Phrases:

@@ -276,4 +276,4 @@ def _address_of(function: HelperFunction) -> int:
 
 def assemble(listing: Listing) -> Image:
     """Return the machine code of a listing. Calls keystone at most once."""
-    return layout(listing, codes_for(listing.pieces))
+    return layout(listing, codes_for(listing.pieces, repeats=not listing.harden))

@@ -320,10 +320,10 @@ def test_compiling_running_and_dropping_leaves_nothing() -> None:
     """A cycle maps a page of code or more: had each leaked one, 2,000 would make 8 MB and 2,000 mappings.
 
     Half a megabyte is what the allocators of C and of Python may keep (arenas of 1 MB come and go
-    whole, but are filled before: the first cycles are not counted), and two mappings an arena or
-    a heap that was split.
+    whole, but are filled before: the first cycles are not counted, so that each of the numbers they
+    use has been seen twice), and two mappings an arena or a heap that was split.
     """
-    for number in range(300):
+    for number in range(2000):
         _cycle(number)
     gc.collect()
     resident, mappings, blocks = _resident(), len(_own_mappings()), sys.getallocatedblocks()
