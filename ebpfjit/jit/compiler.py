@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
@@ -91,8 +92,7 @@ def translate(
         emit_function_entry(cx, pc)
     shortcuts = _shortcuts(verified, harden=settings.harden)
     phrases = Phrases(settings)
-    apart = {*cx.checks, *shortcuts.pairs, *shortcuts.fusions, *shortcuts.done, *verified.illegal}
-    blocks, words = verified.blocks, program.words
+    blocks = verified.blocks
     for instruction in program.instructions:
         pc = instruction.pc
         cx.begin(pc)
@@ -102,14 +102,9 @@ def translate(
             if pc - 1 in shortcuts.pairs:
                 continue  # the conditional jump before it did its work
             emit_charge(cx, blocks[pc], tested=pc in verified.tested)
-        if pc in apart:
-            _instruction(cx, verified, instruction, shortcuts)
-        elif not phrases.repeat(cx, words[pc], instruction):
-            before = phrases.before(cx)
-            _instruction(cx, verified, instruction, shortcuts)
-            phrases.learn(cx, words[pc], instruction, before)
+        _instruction(cx, verified, instruction, shortcuts, phrases)
     emit_end_of_program(cx, len(program))
-    _slow_copies(cx, verified, shortcuts)
+    _slow_copies(cx, verified, shortcuts, phrases)
     x86_64.host.emit_host_calls(cx)
     emit_shared(cx)
     notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
@@ -141,9 +136,9 @@ class Phrases:
         if len(self._known) > MOST_PHRASES:
             self._known.clear()
 
-    def repeat(self, cx: Context, word: int, instruction: Instruction) -> bool:
-        """Emit what the word was translated to before; False where that is not known."""
-        phrase = self._known.get(word)
+    def repeat(self, cx: Context, instruction: Instruction) -> bool:
+        """Emit what the instruction's word was translated to before; False where that is not known."""
+        phrase = self._known.get(cx.program.words[instruction.pc])
         if phrase is None:
             return False
         snippet, jump = phrase
@@ -162,7 +157,7 @@ class Phrases:
         """Return what tells later whether a translator did more than write lines here."""
         return len(cx.written()), len(cx.cold), len(cx.used), len(cx.limits)
 
-    def learn(self, cx: Context, word: int, instruction: Instruction, before: tuple[int, ...]) -> None:
+    def learn(self, cx: Context, instruction: Instruction, before: tuple[int, ...]) -> None:
         """Remember what an instruction was just translated to, if it is the same elsewhere."""
         row = instruction.row
         assert row is not None  # it was translated
@@ -176,7 +171,7 @@ class Phrases:
             jump = parts.pop().mnemonic
         lines = tuple(part for part in parts if isinstance(part, Line) and part.symbol is None)
         if len(lines) == len(parts):
-            self._known[word] = Snippet(lines), jump
+            self._known[cx.program.words[instruction.pc]] = Snippet(lines), jump
 
 
 @dataclass(frozen=True)
@@ -189,6 +184,11 @@ class Shortcuts:
     pairs: Mapping[int, Pair]
     fusions: Mapping[int, Fusion]
     done: frozenset[int]
+
+    @cached_property
+    def slots(self) -> frozenset[int]:
+        """All of them but the second halves of pairs."""
+        return frozenset({*self.pairs, *self.fusions, *self.done})
 
 
 def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
@@ -247,7 +247,20 @@ def _pairs(verified: Verified) -> dict[int, Pair]:
     return found
 
 
-def _instruction(cx: Context, verified: Verified, instruction: Instruction, shortcuts: Shortcuts) -> None:
+def _instruction(
+    cx: Context, verified: Verified, instruction: Instruction, shortcuts: Shortcuts, phrases: Phrases
+) -> None:
+    """Translate one instruction, or repeat what its word was translated to before."""
+    pc = instruction.pc
+    if pc in shortcuts.slots or pc in cx.checks or pc in verified.illegal:
+        _anew(cx, verified, instruction, shortcuts)
+    elif not phrases.repeat(cx, instruction):
+        before = phrases.before(cx)
+        _anew(cx, verified, instruction, shortcuts)
+        phrases.learn(cx, instruction, before)
+
+
+def _anew(cx: Context, verified: Verified, instruction: Instruction, shortcuts: Shortcuts) -> None:
     """Translate one instruction; what no engine can run becomes a fault."""
     row = instruction.row
     if row is None or instruction.pc in verified.illegal:
@@ -273,16 +286,16 @@ def _instruction(cx: Context, verified: Verified, instruction: Instruction, shor
     pair(cx, instruction, second, translator)
 
 
-def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts) -> None:
+def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases: Phrases) -> None:
     """Translate the rest of each block that has a merged check once more, checking one by one.
 
     The fast code comes here, at the merged check's instruction, where that check fails.
     """
     cx.checks = cx.plan.single
     slots = verified.program.slots
-    merged = sorted(pc for pc, check in cx.plan.checks.items() if check.merged)
+    leaders = {pc for pc, check in cx.plan.checks.items() if check.merged}
     done = 0
-    for leader in merged:
+    for leader in sorted(leaders):
         pc = leader
         if pc < done:
             continue  # the copy of an earlier merged check of this block has passed here
@@ -290,9 +303,10 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts) -> None:
             instruction = slots[pc]
             assert instruction is not None  # blocks consist of instructions
             cx.begin(pc)
-            cx.label(slow_label(pc))
+            if pc in leaders:
+                cx.label(slow_label(pc))
             cx.start(instruction)
-            _instruction(cx, verified, instruction, shortcuts)
+            _instruction(cx, verified, instruction, shortcuts, phrases)
             pc = instruction.next_pc
             if pc in verified.blocks or pc >= len(slots):
                 break
