@@ -100,7 +100,14 @@ def layout(listing: Listing, codes: Mapping[Line, bytes]) -> Image:
     code = b"".join(chunks).ljust(pool, b"\xcc") + bytes(SLOT_SIZE * len(slots))
     starts = tuple([offsets[index] for index in flat.piece_starts])
     owners = tuple([piece.pc for piece in listing.pieces])
-    return Image(code, offsets[flat.labels["entry"]], slots, starts, owners, tuple(offsets))
+    entry, callback = (_place(name, flat.labels, offsets) for name in ("entry", "callback"))
+    assert entry is not None  # every listing starts with it
+    return Image(code, entry, slots, starts, owners, tuple(offsets), callback)
+
+
+def _place(label: str, labels: Mapping[str, int], offsets: list[int]) -> int | None:
+    """Return the offset of a label, None where there is none."""
+    return offsets[labels[label]] if label in labels else None
 
 
 def _flatten(listing: Listing, codes: Mapping[Line, bytes]) -> _Layout:
