@@ -106,7 +106,13 @@ class JitUnavailable(EbpfError):  # noqa: N818 - the name is part of the public 
 
 
 class ExecutionError(EbpfError):
-    """A program went wrong at slot `pc` while it ran."""
+    """A program went wrong at slot `pc` while it ran.
+
+    `line` is the source line ("filter.c:12: return *p;"), "" where the program does not know it;
+    None before the fault has left the program.
+    """
+
+    line: str | None = None
 
     def __init__(self, message: str, pc: int | None = None) -> None:
         super().__init__(message)

@@ -130,6 +130,9 @@ def interpret(verified: Verified, execution: Execution) -> int:
         try:
             state.enter_function(0, caller=0)
             run_until_depth(state, -1)
+        except ExecutionError as error:
+            faults.name_line(error, verified.program)
+            raise
         finally:
             execution.budget_left = state.budget
     assert state.result is not None  # the outermost function has left

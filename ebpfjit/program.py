@@ -9,6 +9,7 @@ that a verifier can name it and an engine can stop at it. Only a wrong length is
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -161,6 +162,9 @@ class SourceLine:
     column: int
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.text}" if self.text else f"{self.file}:{self.line}"
+
 
 @dataclass(frozen=True)
 class Program:
@@ -232,6 +236,17 @@ class Program:
         slots = self.slots
         inside = sorted(pc for pc in starts if 0 <= pc < len(slots) and slots[pc] is not None)
         return {pc: self.symbols.get(pc, f"function_{pc}" if pc else "main") for pc in inside}
+
+    @cached_property
+    def _line_starts(self) -> list[int]:
+        return sorted({*self.lines, *self.functions})
+
+    def line_at(self, pc: int | None) -> SourceLine | None:
+        """Return the source line of the instruction at `pc`, None where it is not known."""
+        if pc is None or not self.lines:
+            return None
+        index = bisect_right(self._line_starts, pc)
+        return self.lines.get(self._line_starts[index - 1]) if index else None
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: the fields. What was made from them is made anew."""

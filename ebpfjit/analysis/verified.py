@@ -54,12 +54,14 @@ class Verified:
 
 
 def prepare(program: Program, calculator: StackUsageCalculator | None = None) -> Verified:
-    """Return the program with its facts.
+    """Return the program with its facts; its read-only maps keep their values from now on.
 
     Raises LoadError for a reference that nothing resolves, or a calculator's answer that is not
     from 0 to 4096 bytes.
     """
     _check_references(program)
+    for map_ in program.maps:
+        map_.is_frozen = True
     return Verified(program, {pc: _frame_size(program, pc, calculator) for pc in program.functions})
 
 

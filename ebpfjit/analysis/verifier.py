@@ -141,8 +141,12 @@ def _check_instruction(program: Program, instruction: Instruction) -> None:
     """Check one instruction against every rule; remember its word where that says all."""
     for name, rule in RULES:
         for message in rule(program, instruction):
+            line = program.line_at(instruction.pc)
+            where = f" ({line})" if line is not None else ""
             raise VerifierError(
-                f"pc {instruction.pc}: {describe(instruction)}: {message} [{name}]", instruction.pc, name
+                f"pc {instruction.pc}: {describe(instruction)}: {message} [{name}]{where}",
+                instruction.pc,
+                name,
             )
     if instruction.next_imm is None:  # the other half of an LDDW has rules of its own
         if len(_sound_words) > MOST_SOUND_WORDS:

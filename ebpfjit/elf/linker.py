@@ -5,27 +5,43 @@ which they are first met:
 
     section xdp    prog: call R_BPF_64_32 .text      ->   0: prog   call imm = 4 - (pc + 1)
     section .text  sum                                    4: sum    symbols {0: "prog", 4: "sum"}
+
+What an instruction refers to outside of functions becomes an index into the program's own maps:
+
+    lddw r1, 0   R_BPF_64_64 counters   ->   lddw r1, map_by_idx(0)    maps (counters,)
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
+from ebpfjit.bits import W64
+from ebpfjit.elf import builtins
+from ebpfjit.elf.btf_ext import BtfExt
+from ebpfjit.elf.memory import ObjectMaps, Place
 from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
-from ebpfjit.elf.relocation import R_BPF_NONE, RelocationError, Use, resolve
-from ebpfjit.elf.sections import program_type
+from ebpfjit.elf.relocation import RelocationError, Target, Use, resolve
 from ebpfjit.errors import DecodeError, LoadError
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reference
-from ebpfjit.program import SLOT_SIZE, Instruction, Program, decode
+from ebpfjit.program import SLOT_SIZE, Instruction, Program, SourceLine, decode
+from ebpfjit.runtime.environment import Environment
 
 TEXT = ".text"
 MAX_PROGRAM_SLOTS = 1_000_000
 MAX_OBJECT_SLOTS = 4_000_000
 """Shared functions are copied into each program: without a limit a small file could fill the memory."""
+
+PSEUDO_CALL = 1
+"""src_reg of a local call."""
+
+POISON_CALL = 2_002_000_000
+"""The helper that a call of a missing weak function becomes (libbpf's POISON_CALL_KFUNC_BASE)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +68,6 @@ class Function:
         """The number of 8-byte slots."""
         return self.size // SLOT_SIZE
 
-    @property
-    def code(self) -> bytes:
-        """The instructions as the file holds them."""
-        return bytes(self.section.data[self.start : self.end])
-
 
 @dataclass(frozen=True, slots=True)
 class Aim:
@@ -68,34 +79,83 @@ class Aim:
     target_pc: int
 
 
-class Linker:
-    """Makes the programs of one object file; LoadErrors name the file, the section and the place."""
+@dataclass(frozen=True, slots=True)
+class MapReference:
+    """The wide load at slot `pc` of a function refers to a map of the object, or into its value."""
 
-    def __init__(self, file: ObjectFile) -> None:
+    pc: int
+    place: Place
+
+
+@dataclass(slots=True)
+class Fixups:
+    """All that changes in a function's instructions when it is placed in a program.
+
+    `missing` are the slots of calls, and of wide loads, of weak symbols that nothing defines.
+    """
+
+    aims: list[Aim] = field(default_factory=list)
+    references: list[MapReference] = field(default_factory=list)
+    missing: list[tuple[int, Use]] = field(default_factory=list)
+
+    @property
+    def pcs(self) -> set[int]:
+        """The slots that are changed."""
+        pcs = [pc for pc, _ in self.missing]
+        pcs += [aim.pc for aim in self.aims]
+        return {*pcs, *(reference.pc for reference in self.references)}
+
+
+class Linker:
+    """Makes the programs of one object file; LoadErrors name the file, the section and the place.
+
+    `maps` are the object's, `lines` its source lines; `code` has the instructions of sections that
+    CO-RE changed, by the section's index. `environment` is what the programs get.
+    """
+
+    def __init__(
+        self,
+        file: ObjectFile,
+        maps: ObjectMaps,
+        lines: BtfExt | None = None,
+        code: Mapping[int, bytes] | None = None,
+        environment: Environment | None = None,
+    ) -> None:
         self.file = file
+        self.maps = maps
+        self.lines = lines
+        self.environment = environment
         self.sections = [section for section in file.sections if section.is_program]
-        self._aims: dict[Function, tuple[Aim, ...]] = {}
+        self._code = {section.index: bytes(section.data) for section in self.sections}
+        self._code |= {builtins.SECTION_INDEX: bytes(builtins.section().data), **(code or {})}
+        self._fixups: dict[Function, Fixups] = {}
         self._linked_slots = 0
 
     @cached_property
     def functions(self) -> dict[int, tuple[Function, ...]]:
         """The functions of each program section (by its index), in order of address."""
-        symbols: dict[int, list[Symbol]] = {}
+        symbols: dict[int, list[Symbol]] = {builtins.SECTION_INDEX: list(builtins.symbols().values())}
         for symbol in self.file.symbols:
-            if symbol.is_function and symbol.section is not None:
+            if symbol.section is not None and symbol.type in ("STT_FUNC", "STT_NOTYPE"):
                 symbols.setdefault(symbol.section.index, []).append(symbol)
         return {
-            section.index: tuple(self._cut(section, symbols.get(section.index, [])))
-            for section in self.sections
+            section.index: tuple(
+                self._cut(section, select_functions(section, symbols.get(section.index, [])))
+            )
+            for section in (builtins.section(), *self.sections)
         }
 
     @cached_property
     def _relocations(self) -> dict[int, tuple[Relocation, ...]]:
         """The relocations of each program section, in order of offset."""
         return {
-            index: tuple(sorted((r for r in relocations if r.type != R_BPF_NONE), key=lambda r: r.offset))
+            index: tuple(sorted(relocations, key=lambda r: r.offset))
             for index, relocations in self.file.relocations.items()
         }
+
+    def code(self, function: Function) -> bytes:
+        """Return a function's instructions, as they are before it is placed."""
+        return self._code[function.section.index][function.start : function.end]
 
     def _cut(self, section: Section, symbols: list[Symbol]) -> list[Function]:
         """Cut a section at its symbols; what none of them covers is a function without a name."""
@@ -126,8 +186,7 @@ class Linker:
                 section, f"function {symbol.name!r} has {size} bytes at {symbol.value:#x}:"
                 f" both must be multiples of {SLOT_SIZE}, and the size not 0"
             )  # fmt: skip
-        is_global = symbol.binding in ("STB_GLOBAL", "STB_WEAK")
-        return Function(symbol.name, section, symbol.value, size, is_global)
+        return Function(symbol.name, section, symbol.value, size, symbol.is_global)
 
     def entries(self) -> list[Function]:
         """Return the functions that are programs, in file order.
@@ -143,13 +202,13 @@ class Linker:
             entries += [function for function in named if function.is_global] or named or functions
         return entries
 
-    def link(self, entry: Function) -> Program:
-        """Return `entry` with all it reaches as one program."""
+    def link(self, entry: Function, type_: str | None = None) -> Program:
+        """Return `entry` with all it reaches as one program of a type."""
         placed: dict[Function, int] = {entry: 0}
         order = [entry]
         end = entry.slots
         for function in order:  # grows while we walk it
-            for aim in self._find_aims(function):
+            for aim in self._find_fixups(function).aims:
                 if aim.target not in placed:
                     placed[aim.target] = end
                     order.append(aim.target)
@@ -157,14 +216,53 @@ class Linker:
                     self._check_size(entry, end)
         self._check_size(entry, end)
         self._linked_slots += end
-        code = bytearray(b"".join(function.code for function in order))
+        code = bytearray(b"".join(map(self.code, order)))
         _modernise(code)
-        for function in order:
-            for aim in self._find_aims(function):
-                _point(code, placed[function] + aim.pc, aim.use, placed[aim.target] + aim.target_pc)
+        numbers = self._numbers_of_maps(order)
+        references: dict[int, int] = {}
+        for function, start in placed.items():
+            fixups = self._find_fixups(function)
+            for aim in fixups.aims:
+                _point(code, start + aim.pc, aim.use, placed[aim.target] + aim.target_pc)
+            for pc, use in fixups.missing:
+                _leave_out(code, start + pc, use)
+            for reference in fixups.references:
+                pc, place = start + reference.pc, reference.place
+                _refer(code, pc, numbers[place.number], place.offset)
+                references[pc] = self._address(place)
         section = entry.section.name
-        symbols = {start: function.name for function, start in placed.items()}
-        return Program(bytes(code), entry.name, section, program_type(section), symbols)
+        return Program(
+            bytes(code),
+            entry.name,
+            section,
+            type_,
+            symbols={start: function.name for function, start in placed.items()},
+            references=references,
+            maps=tuple(self.maps.order[number] for number in numbers),
+            lines=self._lines_of(placed),
+            environment=self.environment,
+        )
+
+    def _numbers_of_maps(self, functions: list[Function]) -> dict[int, int]:
+        """Return where each map that these functions refer to (by its number) is in Program.maps."""
+        used = {ref.place.number for function in functions for ref in self._find_fixups(function).references}
+        return {number: index for index, number in enumerate(self.maps.reachable(used))}
+
+    def _address(self, place: Place) -> int:
+        """Return what the wide load of a map, or of a place in its value, leaves in a register."""
+        map_ = self.maps.order[place.number]
+        return map_.address if place.offset is None else W64.wrap(map_.value_address + place.offset)
+
+    def _lines_of(self, placed: Mapping[Function, int]) -> dict[int, SourceLine]:
+        """Return the source lines of a program's functions, by the pc where each one starts."""
+        lines: dict[int, SourceLine] = {}
+        if self.lines is not None:
+            for function, start in placed.items():
+                base = start - function.start // SLOT_SIZE
+                for offset, line in self.lines.lines(function.section.name, function.start, function.end):
+                    if line.line:  # 0: the compiler's own, of no line
+                        lines[base + offset // SLOT_SIZE] = line
+        return lines
 
     def _check_size(self, entry: Function, slots: int) -> None:
         if slots > MAX_PROGRAM_SLOTS or self._linked_slots + slots > MAX_OBJECT_SLOTS:
@@ -173,41 +271,72 @@ class Linker:
                 f" program may have {MAX_PROGRAM_SLOTS} slots, all of a file {MAX_OBJECT_SLOTS}",
             )  # fmt: skip
 
-    def _find_aims(self, function: Function) -> tuple[Aim, ...]:
-        """Return where the calls and code references of a function point, found once."""
-        if function not in self._aims:
+    def _find_fixups(self, function: Function) -> Fixups:
+        """Return where the calls and references of a function point, found once."""
+        if function not in self._fixups:
             try:
-                instructions = decode(function.code)
+                instructions = decode(self.code(function))
             except DecodeError as error:
                 raise self._error(function.section, f"function {function.name!r}: {error}") from error
-            relocated = self._relocated_aims(function, {insn.pc: insn for insn in instructions})
-            direct = self._direct_aims(function, instructions, {aim.pc for aim in relocated})
-            self._aims[function] = (*relocated, *direct)
-        return self._aims[function]
+            fixups = self._relocated(function, instructions)
+            fixups.aims += self._direct_aims(function, instructions, fixups.pcs)
+            self._fixups[function] = fixups
+        return self._fixups[function]
 
-    def _relocated_aims(self, function: Function, by_pc: dict[int, Instruction]) -> list[Aim]:
-        """What relocations say: calls of other sections, and of global functions."""
+    def _relocated(self, function: Function, instructions: tuple[Instruction, ...]) -> Fixups:
+        """What relocations say: maps, variables, calls of other sections and of global functions."""
+        fixups = Fixups()
         relocations = self._relocations.get(function.section.index, ())
         first = bisect_left(relocations, function.start, key=lambda r: r.offset)
         last = bisect_left(relocations, function.end, key=lambda r: r.offset)
-        aims: list[Aim] = []
+        if first == last:
+            return fixups
+        by_pc = {insn.pc: insn for insn in instructions}
+        last_pc = -1
         for relocation in relocations[first:last]:
             pc = (relocation.offset - function.start) // SLOT_SIZE
-            if aims and aims[-1].pc == pc:
+            if pc == last_pc:
                 raise self._place_error(function, pc, "two relocations of one instruction")
+            last_pc = pc
             try:
                 target = resolve(relocation, by_pc.get(pc))
             except RelocationError as error:
                 raise self._place_error(function, pc, str(error)) from error
-            if not target.section.is_program:
-                known = target.symbol.type != "STT_SECTION"
-                within = f" in section {target.section.name!r}" if known else ""
-                raise self._place_error(
-                    function, pc, f"refers to {target.symbol}{within}:"
-                    " maps and global variables are not supported yet",
-                )  # fmt: skip
-            aims.append(self._aim(function, pc, target.use, target.section, target.offset))
-        return aims
+            if target is not None:
+                self._fix(fixups, function, pc, target)
+        return fixups
+
+    def _fix(self, fixups: Fixups, function: Function, pc: int, target: Target) -> None:
+        """Add what one relocation asks for."""
+        section, symbol, use = target.section, target.symbol, target.use
+        builtin = builtins.symbols().get(symbol.name) if use is Use.CALL and section is None else None
+        if builtin is not None and builtin.section is not None:
+            fixups.aims.append(self._aim(function, pc, use, builtin.section, builtin.value))
+        elif section is None:
+            place = self.maps.extern(symbol, target.offset) if use is Use.ADDRESS else None
+            if place is not None:
+                fixups.references.append(MapReference(pc, place))
+            elif symbol.is_weak:
+                fixups.missing.append((pc, use))
+            else:
+                what = self.maps.externs.describe(symbol)
+                raise self._place_error(function, pc, f"{use.value} {what}")
+        elif section.is_program:
+            fixups.aims.append(self._aim(function, pc, use, section, target.offset))
+        else:
+            fixups.references.append(self._reference(function, pc, target, section))
+
+    def _reference(self, function: Function, pc: int, target: Target, section: Section) -> MapReference:
+        try:
+            if target.use is Use.CALL:
+                raise LookupError("which holds no functions")
+            return MapReference(pc, self.maps.place(section, target.offset))
+        except LookupError as error:
+            known = target.symbol.type != "STT_SECTION"
+            within = f" in section {section.name!r}" if known else ""
+            raise self._place_error(
+                function, pc, f"{target.use.value} {target.symbol}{within} at {target.offset:#x}, {error}"
+            ) from error
 
     def _direct_aims(
         self, function: Function, instructions: tuple[Instruction, ...], relocated: set[int]
@@ -241,7 +370,54 @@ class Linker:
         return LoadError(f"{self.file.name}: section {section.name!r}: {message}")
 
     def _place_error(self, function: Function, pc: int, message: str) -> LoadError:
-        return self._error(function.section, f"function {function.name!r}, pc {pc}: {message}")
+        line = None
+        if self.lines is not None:
+            line = self.lines.line_at(function.section.name, function.start + pc * SLOT_SIZE)
+        where = f" ({line})" if line is not None and line.line else ""
+        return self._error(function.section, f"function {function.name!r}, pc {pc}{where}: {message}")
+
+
+LABEL = re.compile(r"\.?L(BB|tmp|func_|JTI)|\.L|\$")
+"""What the compiler and the assembler call places inside of functions."""
+
+NEVER_FALL_THROUGH = (0x05, 0x06, 0x95)
+"""The opcodes of jumps and exit: only behind one of these may another function start."""
+
+
+def select_functions(section: Section, symbols: list[Symbol]) -> list[Symbol]:
+    """Return those of a section's symbols that name functions.
+
+    LLVM before 4, and assembly text, leave functions without type and size. A local symbol without
+    a type is a function only where nothing shows that it is a label: its name, a jump to it,
+    code in front that goes on into it, a function that it lies in.
+    """
+    typed = [symbol for symbol in symbols if symbol.type == "STT_FUNC"]
+    untyped = [s for s in symbols if s.type == "STT_NOTYPE" and s.name and not LABEL.match(s.name)]
+    if not untyped:
+        return typed
+    starts = {symbol.value for symbol in typed}
+    inside = sorted((s.value, s.value + s.size) for s in typed if s.size)
+    targets = jump_targets(section)
+    for symbol in untyped:
+        at = symbol.value
+        index = bisect_right(inside, (at, section.size + 1)) - 1
+        covered = index >= 0 and inside[index][0] <= at < inside[index][1]
+        falls_in = at and (at % SLOT_SIZE or section.data[at - SLOT_SIZE] not in NEVER_FALL_THROUGH)
+        if covered or at in starts or at >= section.size:
+            continue
+        if symbol.is_global or not (at in targets or falls_in):
+            typed.append(symbol)
+    return typed
+
+
+def jump_targets(section: Section) -> set[int]:
+    """Return the offsets in bytes that jumps of a section go to (second slots of an LDDW are none)."""
+    targets: set[int] = set()
+    words = section.data[: len(section.data) // SLOT_SIZE * SLOT_SIZE]
+    for slot, (opcode, _, offset, imm) in enumerate(struct.iter_unpack("<BBhi", words)):
+        if opcode & 0x07 in (0x05, 0x06) and opcode & 0xF0 not in (0x80, 0x90):
+            targets.add((slot + 1 + (imm if opcode == 0x06 else offset)) * SLOT_SIZE)
+    return targets
 
 
 def _unnamed(section: Section, start: int, end: int) -> Function:
@@ -257,6 +433,27 @@ def _point(code: bytearray, pc: int, use: Use, target: int) -> None:
         registers = code[pc * SLOT_SIZE + 1] & 0x0F
         code[pc * SLOT_SIZE + 1] = registers | Reference.CODE.value << 4
         struct.pack_into("<i", code, pc * SLOT_SIZE + 12, 0)
+    else:
+        code[pc * SLOT_SIZE + 1] = PSEUDO_CALL << 4  # LLVM before 6 left it 0
+
+
+def _refer(code: bytearray, pc: int, index: int, offset: int | None) -> None:
+    """Let the wide load at `pc` refer to a map of the program, or to byte `offset` of its value."""
+    reference = Reference.MAP_BY_INDEX if offset is None else Reference.MAP_VALUE_BY_INDEX
+    registers = code[pc * SLOT_SIZE + 1] & 0x0F
+    code[pc * SLOT_SIZE + 1] = registers | reference.value << 4
+    struct.pack_into("<i", code, pc * SLOT_SIZE + 4, index)
+    struct.pack_into("<I", code, pc * SLOT_SIZE + 12, (offset or 0) & 0xFFFF_FFFF)
+
+
+def _leave_out(code: bytearray, pc: int, use: Use) -> None:
+    """Let a wide load of a weak symbol give 0, and a call of one fail when it is reached."""
+    if use is Use.CALL:
+        struct.pack_into("<BBhi", code, pc * SLOT_SIZE, 0x85, 0, 0, POISON_CALL)
+        return
+    code[pc * SLOT_SIZE + 1] &= 0x0F
+    struct.pack_into("<i", code, pc * SLOT_SIZE + 4, 0)
+    struct.pack_into("<i", code, pc * SLOT_SIZE + 12, 0)
 
 
 def _modernise(code: bytearray) -> None:

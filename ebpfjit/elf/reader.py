@@ -6,7 +6,8 @@
     +-----------------+--------------------------------+------------------+
       e_shoff, e_shnum  sh_offset .. sh_offset + sh_size  64 bytes each
 
-The only module that sees pyelftools. Every range is held against the file's size before it is read,
+The only module that sees pyelftools, for the two kinds of header; symbols and relocations, of which
+there are thousands, are unpacked here. Every range is held against the file's size before it is read,
 and whatever pyelftools raises on hostile bytes leaves as a LoadError. The time is bounded by the
 file's size: the sections that are read may not overlap, names have a maximal length.
 """
@@ -24,10 +25,26 @@ from ebpfjit.errors import LoadError
 
 HEADER_SIZE = 64
 SECTION_HEADER_SIZE = 64
-SYMBOL_SIZE = 24
-RELOCATION_SIZE = 16
+SYMBOL = struct.Struct("<IBBHQQ")
+RELOCATION = struct.Struct("<QQ")
+RELOCATION_WITH_ADDEND = struct.Struct("<QQq")
 MAX_NAME = 4096
-SHF_EXECINSTR, SHF_COMPRESSED = 0x4, 0x800
+SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 0x1, 0x2, 0x4, 0x800
+SHN_LORESERVE, SHN_ABS, SHN_COMMON = 0xFF00, 0xFFF1, 0xFFF2
+EM_NONE, EM_BPF = 0, 247
+"""LLVM before 3.9 knew no number of BPF's own."""
+
+SYMBOL_TYPES = {
+    0: "STT_NOTYPE",
+    1: "STT_OBJECT",
+    2: "STT_FUNC",
+    3: "STT_SECTION",
+    4: "STT_FILE",
+    5: "STT_COMMON",
+    6: "STT_TLS",
+}
+BINDINGS = {0: "STB_LOCAL", 1: "STB_GLOBAL", 2: "STB_WEAK"}
+BTF_SECTIONS = (".BTF", ".BTF.ext")
 WANTED = "an EM_BPF ELF64 little-endian relocatable object is needed"
 
 _PARSE_ERRORS = (
@@ -68,12 +85,24 @@ class Section:
         """True where the section holds instructions."""
         return bool(self.type == "SHT_PROGBITS" and self.flags & SHF_EXECINSTR and self.size)
 
+    @property
+    def is_data(self) -> bool:
+        """True where the section holds what programs have in memory: variables, map definitions."""
+        wanted = self.type in ("SHT_PROGBITS", "SHT_NOBITS") and self.flags & SHF_ALLOC
+        return bool(wanted and not self.flags & SHF_EXECINSTR)
+
+    @property
+    def is_writable(self) -> bool:
+        """True where programs may write to it."""
+        return bool(self.flags & SHF_WRITE)
+
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
     """A symbol; `value` is its offset in bytes in `section`, None for a symbol defined nowhere here.
 
-    `type` ("STT_FUNC") and `binding` ("STB_GLOBAL") are pyelftools' names, or numbers.
+    `type` ("STT_FUNC") and `binding` ("STB_GLOBAL") are ELF's names, or numbers. `is_common` is true
+    for a variable that no section holds yet (SHN_COMMON).
     """
 
     name: str
@@ -82,6 +111,17 @@ class Symbol:
     section: Section | None
     value: int
     size: int
+    is_common: bool = False
+
+    @property
+    def is_global(self) -> bool:
+        """True where other files may see it."""
+        return self.binding in ("STB_GLOBAL", "STB_WEAK")
+
+    @property
+    def is_weak(self) -> bool:
+        """True where it need not be defined."""
+        return self.binding == "STB_WEAK"
 
     @property
     def is_function(self) -> bool:
@@ -96,21 +136,32 @@ class Symbol:
 
 @dataclass(frozen=True, slots=True)
 class Relocation:
-    """One relocation: `offset` counts bytes in the section it changes; `type` is R_BPF_*'s number."""
+    """One relocation: `offset` counts bytes in the section it changes; `type` is R_BPF_*'s number.
+
+    `addend` is there in files with SHT_RELA, which only LLVM before 3.9 wrote.
+    """
 
     offset: int
     type: int
     symbol: Symbol
+    addend: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectFile:
-    """What an object file holds. `relocations` maps a program section's index to its relocations."""
+    """What an object file holds.
+
+    `relocations` maps the index of a section of instructions or data to its relocations.
+    """
 
     name: str
     sections: tuple[Section, ...]
     symbols: tuple[Symbol, ...]
     relocations: dict[int, tuple[Relocation, ...]]
+
+    def section(self, name: str) -> Section | None:
+        """Return the first section of that name which holds something."""
+        return next((s for s in self.sections if s.name == name and s.size), None)
 
 
 def read_object(data: bytes, name: str) -> ObjectFile:
@@ -121,6 +172,15 @@ def read_object(data: bytes, name: str) -> ObjectFile:
     """
     with _parsing(name):
         return _Reader(data, name).read()
+
+
+def read_section(data: bytes, name: str, section: str) -> memoryview:
+    """Return the contents of one section of any little-endian ELF64 file; LoadError where it has none."""
+    with _parsing(name):
+        reader = _Reader(data, name)
+        if len(data) < HEADER_SIZE or (data[4], data[5]) != (2, 1):
+            raise LoadError(f"{name}: not a little-endian ELF64 file")
+        return reader.read_section(section)
 
 
 @contextmanager
@@ -152,10 +212,18 @@ class _Reader:
         symbol_table = self._only_symbol_table(sections)
         symbols = self._symbols(symbol_table, sections) if symbol_table else ()
         for section in sections:
-            if section.is_program:
+            if section.is_program or section.is_data or section.name in BTF_SECTIONS:
                 self._spend(section)
         relocations = self._relocations(sections, symbol_table, symbols)
         return ObjectFile(self.name, sections, symbols, relocations)
+
+    def read_section(self, name: str) -> memoryview:
+        self._open()
+        for section in self._sections():
+            if section.name == name and len(section.data):
+                self._spend(section)
+                return section.data
+        raise self._error(f"there is no section {name!r}")
 
     def _error(self, message: str) -> LoadError:
         return LoadError(f"{self.name}: {message}")
@@ -172,9 +240,10 @@ class _Reader:
         bits = {1: "ELF32", 2: "ELF64"}.get(data[4], f"ELF class {data[4]}")
         order = {1: "little-endian", 2: "big-endian"}.get(data[5], f"byte order {data[5]}")
         types = {1: "relocatable", 2: "executable", 3: "shared"}
-        if (machine, data[4], data[5], kind) != (247, 2, 1, 1):
+        if machine not in (EM_BPF, EM_NONE) or (data[4], data[5], kind) != (2, 1, 1):
             found = f"{_machine_name(machine)}, {bits}, {order}, {types.get(kind, f'type {kind}')}"
             raise self._error(f"{found}: {WANTED}")
+        self.is_old = machine == EM_NONE
         if len(data) < HEADER_SIZE:
             raise self._error(f"truncated ELF header: {len(data)} of {HEADER_SIZE} bytes")
 
@@ -198,7 +267,7 @@ class _Reader:
 
     def _spend(self, section: Section) -> None:
         """Count what is read: sections that do not overlap cannot hold more than the file."""
-        self.budget -= section.size
+        self.budget -= len(section.data)
         if self.budget < 0:
             raise self._error(f"section {section.name!r} overlaps with others")
         if section.flags & SHF_COMPRESSED:
@@ -260,15 +329,15 @@ class _Reader:
             raise self._error(f"{len(tables)} symbol tables, there can be one")
         return tables[0] if tables else None
 
-    def _entries(self, section: Section, size: int) -> Iterator[int]:
-        """Yield the file offset of each entry of a table, having checked its shape."""
-        if section.entry_size != size or section.size % size:
+    def _table(self, section: Section, size: int) -> memoryview:
+        """Return the contents of a table, having checked its shape."""
+        if section.entry_size != size or len(section.data) % size:
             raise self._error(
                 f"section {section.name!r} is no table of {size}-byte entries: {section.size} bytes,"
                 f" entries of {section.entry_size}"
             )
         self._spend(section)
-        return iter(range(section.offset, section.offset + section.size, size))
+        return section.data
 
     def _symbols(self, table: Section, sections: tuple[Section, ...]) -> tuple[Symbol, ...]:
         if table.link >= len(sections):
@@ -276,44 +345,47 @@ class _Reader:
                 f"section {table.name!r} has its names in section {table.link}, which is not there"
             )
         names = sections[table.link].data
-        layout = self.elf.structs.Elf_Sym
-        return tuple(
-            self._symbol(number, self._parse(layout, offset), names, sections)
-            for number, offset in enumerate(self._entries(table, SYMBOL_SIZE))
-        )
+        entries = SYMBOL.iter_unpack(self._table(table, SYMBOL.size))
+        return tuple(self._symbol(number, entry, names, sections) for number, entry in enumerate(entries))
 
-    def _symbol(self, number: int, entry: Any, names: memoryview, sections: tuple[Section, ...]) -> Symbol:
-        name = self._string(names, entry["st_name"], f"symbol {number}")
+    def _symbol(
+        self,
+        number: int,
+        entry: tuple[int, int, int, int, int, int],
+        names: memoryview,
+        sections: tuple[Section, ...],
+    ) -> Symbol:
+        name_offset, info, _, index, value, size = entry
+        name = self._string(names, name_offset, f"symbol {number}")
         section: Section | None = None
-        index = entry["st_shndx"]
-        if isinstance(index, int):
+        if 0 < index < SHN_LORESERVE:
             if index >= len(sections):
                 raise self._error(
                     f"symbol {name!r} is in section {index}, there are {len(sections)} sections"
                 )
             section = sections[index]
-        elif index not in ("SHN_UNDEF", "SHN_ABS", "SHN_COMMON"):
-            raise self._error(f"symbol {name!r} is in section {index}, which is not supported")
-        value, size = entry["st_value"], entry["st_size"]
+        elif index not in (0, SHN_ABS, SHN_COMMON):
+            raise self._error(f"symbol {name!r} is in section {index:#x}, which is not supported")
         if section is not None and value + size > section.size:
             raise self._error(
                 f"symbol {name!r} is outside of section {section.name!r}: bytes {value:#x} to"
                 f" {value + size:#x} of {section.size:#x}"
             )
-        return Symbol(name, entry["st_info"]["type"], entry["st_info"]["bind"], section, value, size)
+        type_, binding = SYMBOL_TYPES.get(info & 15, info & 15), BINDINGS.get(info >> 4, info >> 4)
+        return Symbol(name, type_, binding, section, value, size, index == SHN_COMMON)
 
     def _relocations(
         self, sections: tuple[Section, ...], table: Section | None, symbols: tuple[Symbol, ...]
     ) -> dict[int, tuple[Relocation, ...]]:
-        """Return the relocations of the program sections; debug information's are not looked at."""
+        """Return the relocations of instructions and data; debug information's are not looked at."""
         found: dict[int, tuple[Relocation, ...]] = {}
         for section in sections:
             if section.type not in ("SHT_REL", "SHT_RELA") or section.info >= len(sections):
                 continue
             target = sections[section.info]
-            if not target.is_program:
+            if not target.is_program and not target.is_data:
                 continue
-            if section.type == "SHT_RELA":
+            if section.type == "SHT_RELA" and not self.is_old:
                 raise self._error(f"section {section.name!r}: relocations with addends are not BPF's")
             if target.index in found:
                 raise self._error(f"section {target.name!r} has two sections of relocations")
@@ -325,15 +397,20 @@ class _Reader:
     def _section_relocations(
         self, section: Section, target: Section, symbols: tuple[Symbol, ...]
     ) -> Iterator[Relocation]:
-        for position in self._entries(section, RELOCATION_SIZE):
-            entry = self._parse(self.elf.structs.Elf_Rel, position)
-            offset, number = entry["r_offset"], entry["r_info_sym"]
-            where = f"section {section.name!r}: the relocation at {offset:#x}"
-            if offset % 8 or offset >= target.size:
-                raise self._error(f"{where} is at no instruction of section {target.name!r}")
+        layout = RELOCATION_WITH_ADDEND if section.type == "SHT_RELA" else RELOCATION
+        step = 8 if target.is_program else 1
+        for offset, info, *addend in layout.iter_unpack(self._table(section, layout.size)):
+            number = info >> 32
+            if offset % step or offset >= target.size:
+                what = "instruction" if target.is_program else "byte"
+                where = f"the relocation at {offset:#x} is at no {what}"
+                raise self._error(f"section {section.name!r}: {where} of section {target.name!r}")
             if number >= len(symbols):
-                raise self._error(f"{where} is against symbol {number}, there are {len(symbols)}")
-            yield Relocation(offset, entry["r_info_type"], symbols[number])
+                where = f"the relocation at {offset:#x}"
+                raise self._error(
+                    f"section {section.name!r}: {where} is against symbol {number}, there are {len(symbols)}"
+                )
+            yield Relocation(offset, info & 0xFFFFFFFF, symbols[number], *addend)
 
 
 def _machine_name(machine: int) -> str:

@@ -54,9 +54,14 @@ RELOCATION_TYPES: dict[int, RelocationType] = {
 }
 
 R_BPF_NONE = 0
+"""What LLVM before 3.9 wrote: then the instruction says which type is meant."""
 
-UNSUPPORTED_NAMES = {2: "R_BPF_64_ABS64", 3: "R_BPF_64_ABS32", 4: "R_BPF_64_NODYLD32"}
+R_BPF_64_ABS64 = 2
+
+UNSUPPORTED_NAMES = {R_BPF_64_ABS64: "R_BPF_64_ABS64", 3: "R_BPF_64_ABS32", 4: "R_BPF_64_NODYLD32"}
 """Types that fill data, not instructions: they mean nothing in a section of instructions."""
+
+TYPE_OF_KIND = {type_.kind: number for number, type_ in RELOCATION_TYPES.items()}
 
 
 class RelocationError(Exception):
@@ -65,30 +70,43 @@ class RelocationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a relocation points: `offset` bytes (S + A) into `section`, where `symbol` is."""
+    """Where a relocation points: `offset` bytes (S + A) into `section`, where `symbol` is.
+
+    `section` is None where no section of the file defines the symbol.
+    """
 
     use: Use
     symbol: Symbol
-    section: Section
+    section: Section | None
     offset: int
 
 
-def resolve(relocation: Relocation, instruction: Instruction | None) -> Target:
-    """Return the place that `relocation` of `instruction` stands for.
+def kind_of(instruction: Instruction | None) -> Kind | None:
+    """Return an instruction's kind; LLVM before 6 wrote calls to be linked as `call helper -1`."""
+    if instruction is None or instruction.row is None:
+        return None
+    kind = instruction.row.kind
+    return Kind.CALL_LOCAL if kind is Kind.CALL_HELPER and instruction.imm == -1 else kind
+
+
+def resolve(relocation: Relocation, instruction: Instruction | None) -> Target | None:
+    """Return the place that `relocation` of `instruction` stands for, None where it says nothing.
 
     `instruction` is None where the relocation is at the second slot of a wide load. Raises
-    RelocationError for unknown types, for types that do not belong to the instruction and for
-    symbols that are not defined.
+    RelocationError for unknown types and for types that do not belong to the instruction.
     """
-    type_ = RELOCATION_TYPES.get(relocation.type)
+    number, kind = relocation.type, kind_of(instruction)
     symbol = relocation.symbol
+    if number == R_BPF_NONE:
+        if kind not in TYPE_OF_KIND:
+            return None
+        number = TYPE_OF_KIND[kind]
+    type_ = RELOCATION_TYPES.get(number)
     if type_ is None:
-        name = UNSUPPORTED_NAMES.get(relocation.type, f"type {relocation.type}")
+        name = UNSUPPORTED_NAMES.get(number, f"type {number}")
         raise RelocationError(f"relocation {name} against {symbol} is not supported")
-    if symbol.section is None:
-        raise RelocationError(f"{type_.use.value} {symbol}, which is not defined in this file")
-    row = None if instruction is None else instruction.row
-    if instruction is None or row is None or row.kind is not type_.kind:
-        found = "no instruction" if row is None else row.name
+    if instruction is None or kind is not type_.kind:
+        found = "no instruction" if instruction is None or instruction.row is None else instruction.row.name
         raise RelocationError(f"relocation {type_.name} against {symbol} does not fit {found}")
-    return Target(type_.use, symbol, symbol.section, symbol.value + type_.addend(instruction))
+    addend = relocation.addend or type_.addend(instruction)
+    return Target(type_.use, symbol, symbol.section, symbol.value + addend)

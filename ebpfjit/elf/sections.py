@@ -1,6 +1,7 @@
 """What a section's name says about the type of the programs in it.
 
-The names are libbpf's (`section_defs` in libbpf.c; Documentation/bpf/libbpf/program_types.rst).
+The names are libbpf's (`section_defs` in libbpf.c; Documentation/bpf/libbpf/program_types.rst), and
+those of loaders that are older.
 A type is the kernel's BPF_PROG_TYPE_* in lower case, with the short names of the public API for the
 commonest: "xdp", "tc" (BPF_PROG_TYPE_SCHED_CLS), "socket_filter".
 """
@@ -13,6 +14,10 @@ SECTION_NAMES = (
     ("tc", "tc tcx classifier tc/ingress tc/egress tcx/ingress tcx/egress"),
     ("tc", "netkit/primary netkit/peer"),
     ("sched_act", "action"),
+    # Programs that iproute2, OVS and Cilium load by section, without libbpf's names.
+    ("xdp", "prog"),
+    ("tc", "ingress egress downcall from-container to-container from-netdev to-netdev"),
+    ("tc", "from-host to-host from-overlay to-overlay from-network from-lxc to-lxc"),
     ("socket_filter", "socket"),
     ("cgroup_skb", "cgroup/skb cgroup_skb/ingress cgroup_skb/egress cgroup_skb"),
     ("cgroup_sock", "cgroup/sock cgroup/sock_create cgroup/sock_release"),

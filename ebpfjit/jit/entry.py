@@ -169,12 +169,13 @@ class Compiled:
                 result: int = _ENTRY(self.buffer.address + self.image.entry)(run.address)
         except ExecutionError as error:
             faults.locate(error, self.fault_pc(run))
+            faults.name_line(error, self.verified.program)
             raise
         finally:
             run.finish()
         kind = FAULTS[run.word("fault_kind")]
         if kind != "none":
-            raise self.exception(run, kind)
+            raise faults.name_line(self.exception(run, kind), self.verified.program)
         return result
 
     def fault_pc(self, run: _Run) -> int:

@@ -1,5 +1,6 @@
 """A compiled program as text: eBPF, assembly text and bytes side by side.
 
+; source line
 pc   eBPF bytes                  eBPF
      offset  machine code            assembly text
 """
@@ -44,4 +45,6 @@ def _heading(listing: Listing, pc: int | None, dialect: str, names: dict[int, st
     text = disassemble_instruction(instruction, dialect)
     note = f"   ; {listing.notes[pc]}" if pc in listing.notes else ""
     title = f"\n{names[pc]}:\n" if pc in names else ""
+    if pc in program.lines:
+        title += f"; {program.lines[pc]}\n"
     return f"{title}{pc:4}: {instruction.encode().hex(' ')}  {text}{note}"

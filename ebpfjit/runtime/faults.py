@@ -16,7 +16,7 @@ from ebpfjit.errors import (
     MemoryFault,
 )
 from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.program import Instruction
+from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime.helpers.names import NAMES
 
 if TYPE_CHECKING:
@@ -93,6 +93,16 @@ def helper_not_found(instruction: Instruction) -> HelperNotFound:
     known = "" if kfunc or number not in NAMES else f" ({NAMES[number]})"
     message = f"{_at(instruction.pc)}call of {what} {number}{known}, which is not registered; {how}() adds it"
     return HelperNotFound(message, instruction.pc, number)
+
+
+def name_line(error: ExecutionError, program: Program) -> ExecutionError:
+    """Add the source line to a fault that leaves `program`, the first one it leaves."""
+    if error.line is None:
+        line = program.line_at(error.pc)
+        error.line = "" if line is None else str(line)
+        if line is not None:
+            error.args = (f"{error} ({line})",)
+    return error
 
 
 def locate(error: BaseException, pc: int) -> BaseException:

@@ -15,13 +15,15 @@ class Map(ABC):
     `address` is what a program's LDDW loads: it names the map and points to nothing that the
     program may touch. `regions` is the memory of its values, where programs may follow the pointers
     that lookups give. `value_is_stable` is true where such a pointer stays good for the rest of a
-    run, whatever the program does.
+    run, whatever the program does. `is_frozen` is true from when a program that refers to the map
+    was prepared: it may rely on read-only values, which Python must not change any more.
     """
 
     definition: MapDefinition
     address: int
     regions: tuple[Region, ...]
     value_is_stable: bool
+    is_frozen: bool = False
 
     def __bool__(self) -> bool:
         """True, even where the map is empty: it is a thing of its own, as a file is."""

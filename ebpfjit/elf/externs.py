@@ -1,0 +1,128 @@
+"""What an object refers to and does not define: kernel configuration, kernel symbols, weak symbols.
+
+extern int LINUX_KERNEL_VERSION __kconfig;     a variable of the map ".kconfig", filled at load
+extern const void x __ksym __weak;             0, as on a kernel that has no x
+extern int f(void) __ksym;                     a kfunc: refused by name, where it is not weak
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ebpfjit.elf.btf import Btf, Kind, Type
+from ebpfjit.elf.codec import codec_of
+from ebpfjit.elf.reader import ObjectFile, Symbol
+from ebpfjit.errors import LoadError
+from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+
+KCONFIG, KSYMS = ".kconfig", ".ksyms"
+KERNEL_VERSION = "LINUX_KERNEL_VERSION"
+VIRTUAL = ("LINUX_HAS_SYSCALL_WRAPPER", "LINUX_HAS_BPF_COOKIE")
+"""What libbpf answers for itself, beside the version: both are so on today's x86-64 kernels."""
+
+MAX_SIZE = 4096
+"""Bytes of one variable; a line of a kernel's configuration has no more."""
+
+TRISTATE = {"n": 0, "y": 1, "m": 2}
+"""enum libbpf_tristate."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigVariable:
+    """A variable of .kconfig, with its bytes; `type` is a BTF id."""
+
+    name: str
+    offset: int
+    data: bytes
+    type: int
+
+
+class Externs:
+    """The undefined symbols of an object; `kconfig` has values for those of .kconfig.
+
+    Raises LoadError naming the symbol where a value is missing or does not fit.
+    """
+
+    def __init__(self, file: ObjectFile, btf: Btf | None, kconfig: Mapping[str, Any]) -> None:
+        self.file = file
+        self.btf = btf
+        self.kconfig = kconfig
+        self.weak = {s.name for s in file.symbols if s.section is None and s.is_weak}
+        self._sections = self._section_of_each()
+        self.variables = self._lay_out()
+
+    def _section_of_each(self) -> dict[str, tuple[str, Type]]:
+        """Return the section and the BTF type (VAR or FUNC) of each extern."""
+        found: dict[str, tuple[str, Type]] = {}
+        if self.btf is None:
+            return found
+        for name in (KCONFIG, KSYMS):
+            for id in self.btf.named(name, {Kind.DATASEC}):
+                for variable in self.btf.type(id).variables:
+                    type_ = self.btf.type(variable.type)
+                    found[type_.name] = (name, type_)
+        return found
+
+    def _lay_out(self) -> dict[str, ConfigVariable]:
+        found: dict[str, ConfigVariable] = {}
+        end = 0
+        for name, (section, type_) in self._sections.items():
+            if section == KCONFIG and type_.kind is Kind.VAR:
+                data = self._value(name, type_)
+                offset = -(-end // 8) * 8
+                found[name] = ConfigVariable(name, offset, data, type_.target)
+                end = offset + len(data)
+        return found
+
+    def _value(self, name: str, type_: Type) -> bytes:
+        assert self.btf is not None  # the variable is there because of it
+        size = self.btf.size_of(type_.target)
+        if not 0 < size <= MAX_SIZE:
+            raise self._error(name, f"has {size} bytes, 1 to {MAX_SIZE} are possible")
+        if name not in self.kconfig:
+            if name == KERNEL_VERSION:
+                return _kernel_version().to_bytes(size, "little")
+            if name in VIRTUAL or name in self.weak:
+                return int(name in VIRTUAL).to_bytes(size, "little")
+            raise self._error(name, "has no value: give it with load(..., kconfig={...})")
+        value = self.kconfig[name]
+        try:
+            if isinstance(value, str) and value in TRISTATE and size <= 8:
+                resolved = self.btf.resolve(type_.target)
+                character = resolved.kind is Kind.INT and size == 1 and resolved.encoding != 4
+                return (ord(value) if character else TRISTATE[value]).to_bytes(size, "little")
+            return codec_of(self.btf, type_.target).encode(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self._error(name, f"cannot be {value!r}: {error}") from error
+
+    def _error(self, name: str, message: str) -> LoadError:
+        return LoadError(f"{self.file.name}: extern {name!r} in section {KCONFIG!r} {message}")
+
+    @property
+    def definition(self) -> MapDefinition | None:
+        """The map of .kconfig, None where nothing is in it."""
+        if not self.variables:
+            return None
+        last = list(self.variables.values())[-1]
+        size = last.offset + len(last.data)
+        return MapDefinition(KCONFIG, MapType.ARRAY, 4, size, 1, is_readonly=True, section=KCONFIG)
+
+    def describe(self, symbol: Symbol) -> str:
+        """Return what to say of a symbol that nothing defines, after "calls" or "refers to"."""
+        section, type_ = self._sections.get(symbol.name, ("", None))
+        if section == KSYMS:
+            what = "kfunc" if type_ is not None and type_.kind is Kind.FUNC else "kernel symbol"
+            return f"{what} {symbol.name!r}, which is not there; only a weak one may be missing"
+        common = ", a common symbol; compile with -fno-common" if symbol.is_common else ""
+        return f"{symbol}, which is not defined in this file{common}"
+
+
+def _kernel_version() -> int:
+    """Return KERNEL_VERSION(major, minor, patch) of the running kernel."""
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", platform.release())
+    major, minor, patch = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    return major << 16 | minor << 8 | min(patch, 255)

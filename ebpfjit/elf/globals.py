@@ -1,0 +1,199 @@
+"""Global variables: sections of data as maps of one entry, and their variables as Python values.
+
+.rodata  [ limit: u32 | ports: u16[4] | ... ]      Array map ".rodata", one value of that size
+           obj.globals["limit"] = 10               typed by BTF, else by the symbol's size
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ebpfjit.elf.btf import Btf, Kind
+from ebpfjit.elf.codec import Integer, Raw, codec_of
+from ebpfjit.elf.maps import is_legacy
+from ebpfjit.elf.reader import ObjectFile, Section, Symbol
+from ebpfjit.elf.relocation import R_BPF_64_ABS64
+from ebpfjit.errors import LoadError
+from ebpfjit.runtime.maps.base import Map
+from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
+
+NAMES = (".rodata", ".data", ".bss")
+MAX_SECTION = 1 << 28
+"""Bytes of a section of variables; .bss takes none in the file, so its size proves nothing."""
+INTEGER_SIZES = (1, 2, 4, 8)
+
+
+def find_sections(file: ObjectFile) -> list[Section]:
+    """Return the sections that hold variables, in file order.
+
+    Those of the usual names, and any other section of data that instructions refer to.
+    """
+    referred = {
+        relocation.symbol.section.index
+        for index, relocations in file.relocations.items()
+        if file.sections[index].is_program
+        for relocation in relocations
+        if relocation.symbol.section is not None
+    }
+    return [
+        section
+        for section in file.sections
+        if section.is_data
+        and section.size
+        and section.name != ".maps"
+        and not is_legacy(section)
+        and (section.index in referred or _has_usual_name(section.name))
+    ]
+
+
+def _has_usual_name(name: str) -> bool:
+    return any(name == usual or name.startswith(f"{usual}.") for usual in NAMES)
+
+
+def define(file: ObjectFile, section: Section) -> MapDefinition:
+    """Return the definition of a section's map: an array of one entry."""
+    if section.size > MAX_SECTION:
+        raise LoadError(
+            f"{file.name}: section {section.name!r}: {section.size} bytes of variables,"
+            f" at most {MAX_SECTION} are supported"
+        )
+    return MapDefinition(
+        section.name, MapType.ARRAY, 4, section.size, 1,
+        is_readonly=not section.is_writable, section=section.name,
+    )  # fmt: skip
+
+
+def contents(map_: Map) -> memoryview:
+    """Return the memory of a section's map."""
+    return map_.regions[0].view
+
+
+def fill(file: ObjectFile, maps: Mapping[int, Map], addresses: Mapping[int, int]) -> None:
+    """Write a file's data into the maps of its sections, by the section's index.
+
+    Pointers among the data are resolved; `addresses` has where each section that is one map starts.
+    Those to functions are not: a function's address differs from program to program.
+    """
+    for index, map_ in maps.items():
+        section, memory = file.sections[index], contents(map_)
+        if len(section.data):
+            memory[: section.size] = section.data
+        for relocation in file.relocations.get(index, ()):
+            target, offset = relocation.symbol.section, relocation.offset
+            if relocation.type != R_BPF_64_ABS64 or target is None or offset + 8 > section.size:
+                continue
+            start = addresses.get(target.index)
+            if start is not None:
+                (addend,) = struct.unpack_from("<Q", section.data, offset)
+                address = start + relocation.symbol.value + (relocation.addend or addend)
+                struct.pack_into("<Q", memory, offset, address & 0xFFFF_FFFF_FFFF_FFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalVariable:
+    """A variable: `size` bytes at `offset` of a map's only value. `type` is a BTF id, 0 without."""
+
+    name: str
+    map: Map
+    offset: int
+    size: int
+    type: int = 0
+
+
+class Globals(Mapping[str, Any]):
+    """The global variables of an object, by name; what is set is in memory at once.
+
+    Values are as `ebpfjit.elf.codec` says; without BTF an integer of 1, 2, 4 or 8 bytes is
+    unsigned, all else is bytes. Bytes of the variable's size can always be set. A dict or list
+    that was read is a copy: set the whole variable. Read-only variables can be set until a program
+    that sees them is run or compiled, which may rely on them from then on.
+    """
+
+    def __init__(self, variables: Mapping[str, GlobalVariable], btf: Btf | None) -> None:
+        self._variables = variables
+        self._btf = btf
+
+    def __getitem__(self, name: str) -> Any:
+        variable = self._variable(name)
+        return self.codec(name).decode(bytes(_memory(variable)))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Set a variable.
+
+        Raises KeyError, TypeError or ValueError naming the variable, and LoadError for a read-only
+        one that a program may rely on already.
+        """
+        variable, codec = self._variable(name), self.codec(name)
+        if variable.map.is_readonly and variable.map.is_frozen:
+            raise LoadError(
+                f"{name!r} is in {variable.map.name}, which programs may only read: set it before the first"
+                " program is run or compiled, or load the object again"
+            )
+        try:
+            raw = isinstance(value, (bytes, bytearray, memoryview)) and len(value) == variable.size
+            data = bytes(value) if raw else codec.encode(value)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
+        _memory(variable)[:] = data
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+    def __repr__(self) -> str:
+        return f"Globals({', '.join(self._variables)})"
+
+    def codec(self, name: str) -> Codec:
+        """Return how a variable's bytes read as a Python value."""
+        variable = self._variable(name)
+        if self._btf is not None and variable.type:
+            codec = codec_of(self._btf, variable.type)
+            if codec.size == variable.size:
+                return codec
+        return Integer(variable.size) if variable.size in INTEGER_SIZES else Raw(variable.size)
+
+    def _variable(self, name: str) -> GlobalVariable:
+        try:
+            return self._variables[name]
+        except KeyError:
+            names = ", ".join(self._variables) or "none"
+            raise KeyError(f"no global variable {name!r}; there are: {names}") from None
+
+
+def _memory(variable: GlobalVariable) -> memoryview:
+    return contents(variable.map)[variable.offset : variable.offset + variable.size]
+
+
+def find_variables(file: ObjectFile, btf: Btf | None, maps: Mapping[int, Map]) -> dict[str, GlobalVariable]:
+    """Return the variables of the sections whose maps are given, by the section's index."""
+    types = _types(btf)
+    here: dict[int, list[Symbol]] = {index: [] for index in maps}
+    for symbol in file.symbols:
+        named = symbol.name and not symbol.name.startswith(".L")
+        if named and symbol.section is not None and symbol.type in ("STT_OBJECT", "STT_NOTYPE"):
+            here.get(symbol.section.index, []).append(symbol)
+    found: dict[str, GlobalVariable] = {}
+    for index, symbols in here.items():
+        symbols.sort(key=lambda symbol: symbol.value)
+        end = file.sections[index].size
+        for symbol in reversed(symbols):
+            size = symbol.size or end - symbol.value
+            end = symbol.value
+            if size:
+                type_ = types.get(symbol.name, 0)
+                variable = GlobalVariable(symbol.name, maps[index], symbol.value, size, type_)
+                found.setdefault(symbol.name, variable)
+    return dict(reversed(found.items()))
+
+
+def _types(btf: Btf | None) -> dict[str, int]:
+    """Return the ids of all variables' types."""
+    if btf is None:
+        return {}
+    ids = (id for id in range(1, len(btf)) if btf.kind(id) == Kind.VAR)
+    return {type_.name: type_.target for type_ in map(btf.type, ids)}

@@ -1,0 +1,302 @@
+"""Map definitions: BTF's in `.maps`, and the records of older objects in `maps`.
+
+.maps  a variable for each map, whose type says everything:     int (*max_entries)[16]
+                                                                 -> pointer to an array of 16
+maps   a record of 32-bit words for each map, the first ones always the same:
+       type | key_size | value_size | max_entries | flags | id | pinning | inner_id | inner_idx
+       16 to 20 bytes: libbpf's and the kernel's samples; 24 to 36: iproute2's bpf_elf_map
+       28, in an object with maps of maps: samples' (... flags | inner_map_idx | numa_node)
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from ebpfjit.elf.btf import Btf, Kind, Member, Type
+from ebpfjit.elf.codec import codec_of
+from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
+from ebpfjit.errors import LoadError
+from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
+
+MAPS_OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
+MIN_RECORD = 16
+LEGACY_WORDS = (
+    "type", "key_size", "value_size", "max_entries", "flags", "id", "pinning", "inner_id", "inner_idx",
+)  # fmt: skip
+SAMPLES_WORDS = ("type", "key_size", "value_size", "max_entries", "flags", "inner_map_idx", "numa_node")
+MAX_KNOWN_RECORD = 4 * len(LEGACY_WORDS)
+#                  member of a definition -> field of MapDefinition; "" is read and not used
+FIELD_OF_MEMBER = {
+    "type": "type",
+    "key_size": "key_size",
+    "value_size": "value_size",
+    "max_entries": "max_entries",
+    "map_flags": "flags",
+    "pinning": "pinning",
+    "numa_node": "",
+    "map_extra": "",
+}
+NO_INDEX = 0xFFFF_FFFF
+"""iproute2's inner_idx of a map that is not put into another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class DefinedMap:
+    """A map, the section and the offset in bytes where it is defined, and iproute2's id (0: none)."""
+
+    definition: MapDefinition
+    section: Section
+    offset: int
+    id: int = 0
+
+
+def find_maps(file: ObjectFile, btf: Btf | None) -> list[DefinedMap]:
+    """Return the maps that an object defines, in file order.
+
+    Raises LoadError naming the section and the map where a definition is wrong.
+    """
+    symbols: dict[int, list[Symbol]] = {}
+    for symbol in file.symbols:
+        if symbol.section is not None and symbol.name and symbol.type in ("STT_OBJECT", "STT_NOTYPE"):
+            symbols.setdefault(symbol.section.index, []).append(symbol)
+    found: list[DefinedMap] = []
+    for section in file.sections:
+        here = sorted(symbols.get(section.index, []), key=lambda symbol: symbol.value)
+        if section.name == ".maps" and section.size:
+            found += _BtfMaps(file, section, btf).find(here)
+        elif is_legacy(section):
+            found += _legacy_maps(file, section, here, btf)
+    return found
+
+
+def is_legacy(section: Section) -> bool:
+    """True for a section of records: `maps`, and gobpf's `maps/NAME`."""
+    return bool(section.name.split("/")[0] == "maps" and section.size and section.is_data)
+
+
+def map_type(number: int) -> int:
+    """Return the MapType of that number, or the number itself where there is none."""
+    return MapType(number) if number in set(MapType) else number
+
+
+def _error(file: ObjectFile, section: Section, message: str) -> LoadError:
+    return LoadError(f"{file.name}: section {section.name!r}: {message}")
+
+
+# Records
+
+
+def _legacy_maps(
+    file: ObjectFile, section: Section, symbols: list[Symbol], btf: Btf | None
+) -> list[DefinedMap]:
+    """Return the maps of a section of records: each lies between one symbol and the next."""
+    if not symbols:
+        raise _error(file, section, "no symbols: they name the maps and say how long a record is")
+    records: list[tuple[Symbol, dict[str, int]]] = []
+    ends = dict(pairwise([*sorted({symbol.value for symbol in symbols}), section.size]))
+    stride = min(ends[symbol.value] - symbol.value for symbol in symbols)
+    for symbol in symbols:
+        size = symbol.size or stride
+        if size < MIN_RECORD or symbol.value + size > len(section.data):
+            message = f"the record has {size} bytes, at least {MIN_RECORD} are needed"
+            raise _error(file, section, f"map {symbol.name!r}: {message}")
+        words = min(size, MAX_KNOWN_RECORD) // 4 if size <= MAX_KNOWN_RECORD else 5
+        values = struct.unpack_from(f"<{words}I", section.data, symbol.value)
+        names = SAMPLES_WORDS if size == 28 and _has_maps_of_maps(section, symbols) else LEGACY_WORDS
+        records.append((symbol, dict(zip(names, values, strict=False))))
+    definitions = [_legacy_definition(symbol, words, section, btf) for symbol, words in records]
+    for number in range(len(records)):
+        definitions[number] = _with_inner(file, section, number, records, definitions)
+    return [
+        DefinedMap(definition, section, symbol.value, words.get("id", 0))
+        for definition, (symbol, words) in zip(definitions, records, strict=True)
+    ]
+
+
+def _has_maps_of_maps(section: Section, symbols: list[Symbol]) -> bool:
+    types = [section.data[symbol.value : symbol.value + 4] for symbol in symbols]
+    return any(int.from_bytes(type_, "little") in MAPS_OF_MAPS for type_ in types)
+
+
+def _legacy_definition(
+    symbol: Symbol, words: dict[str, int], section: Section, btf: Btf | None
+) -> MapDefinition:
+    key, value = _annotated_types(symbol.name, btf)
+    type_ = map_type(words["type"])
+    value_size = words["value_size"] or (4 if type_ in MAPS_OF_MAPS else 0)
+    return MapDefinition(
+        symbol.name, type_, words["key_size"], value_size, words["max_entries"],
+        words.get("flags", 0), words.get("pinning", 0), section=section.name,
+        key_type=key if key and key.size == words["key_size"] else None,
+        value_type=value if value and value.size == words["value_size"] else None,
+    )  # fmt: skip
+
+
+def _annotated_types(name: str, btf: Btf | None) -> tuple[Codec | None, Codec | None]:
+    """Return key and value of BPF_ANNOTATE_KV_PAIR(name, ...): struct ____btf_map_NAME."""
+    ids = btf.named(f"____btf_map_{name}", {Kind.STRUCT}) if btf else []
+    if btf is None or not ids:
+        return None, None
+    types = {member.name: codec_of(btf, member.type) for member in btf.type(ids[0]).members}
+    return types.get("key"), types.get("value")
+
+
+def _with_inner(
+    file: ObjectFile,
+    section: Section,
+    number: int,
+    records: list[tuple[Symbol, dict[str, int]]],
+    definitions: list[MapDefinition],
+) -> MapDefinition:
+    """Return a definition with its template and contents, where it is a map of maps.
+
+    The samples give the template's number in the section. iproute2 gives its id; each map of that
+    id says in inner_idx where in the outer map it is to stand.
+    """
+    definition, words = definitions[number], records[number][1]
+    if definition.type not in MAPS_OF_MAPS:
+        return definition
+    if "inner_map_idx" in words:
+        index = words["inner_map_idx"]
+        if index >= len(definitions) or index == number:
+            raise _error(file, section, f"map {definition.name!r}: its inner map is number {index}")
+        return replace(definition, inner=definitions[index])
+    inner_id = words.get("inner_id", 0)
+    inner = [
+        (other, definitions[index])
+        for index, (_, other) in enumerate(records)
+        if inner_id and other.get("id") == inner_id and index != number
+    ]
+    if not inner:
+        raise _error(file, section, f"map {definition.name!r}: no map has the id {inner_id} of its inner map")
+    values = tuple(
+        (other["inner_idx"], map_.name)
+        for other, map_ in inner
+        if other.get("inner_idx", NO_INDEX) != NO_INDEX
+    )
+    return replace(definition, inner=inner[0][1], values=values)
+
+
+# BTF
+
+
+class _BtfMaps:
+    """Reads the maps of a `.maps` section."""
+
+    def __init__(self, file: ObjectFile, section: Section, btf: Btf | None) -> None:
+        self.file = file
+        self.section = section
+        if btf is None:
+            raise _error(file, section, "its maps are defined by BTF, and there is none: compile with -g")
+        self.btf = btf
+        self.relocations = {r.offset: r for r in file.relocations.get(section.index, ())}
+
+    def find(self, symbols: list[Symbol]) -> list[DefinedMap]:
+        variables = {
+            variable.name: variable
+            for id in self.btf.named(".maps", {Kind.DATASEC})
+            for variable in (self.btf.type(entry.type) for entry in self.btf.type(id).variables)
+        }
+        found: list[DefinedMap] = []
+        for symbol in symbols:
+            if symbol.type != "STT_OBJECT":
+                continue
+            variable = variables.get(symbol.name)
+            if variable is None or variable.kind is not Kind.VAR:
+                raise self._error(symbol.name, "BTF has no variable of that name in .maps")
+            type_ = self.btf.resolve(variable.target)
+            definition = self._definition(symbol.name, type_, symbol)
+            found.append(DefinedMap(definition, self.section, symbol.value))
+        return found
+
+    def _error(self, name: str, message: str) -> LoadError:
+        return _error(self.file, self.section, f"map {name!r}: {message}")
+
+    def _definition(self, name: str, type_: Type, symbol: Symbol | None) -> MapDefinition:
+        """Return the map that a struct describes; `symbol` is its place, None for a template."""
+        if type_.kind is not Kind.STRUCT:
+            raise self._error(name, f"its type is {self.btf.describe(type_.id)}, not a struct")
+        numbers: dict[str, int] = {}
+        types: dict[str, Codec] = {}
+        inner: MapDefinition | None = None
+        values: tuple[tuple[int, str], ...] = ()
+        for member in type_.members:
+            if member.name in FIELD_OF_MEMBER:
+                numbers[FIELD_OF_MEMBER[member.name]] = self._number(name, member)
+            elif member.name in ("key", "value"):
+                types[member.name] = self._pointed(name, member)
+            elif member.name == "values" and symbol is not None:
+                inner = self._inner(name, member)
+                start = symbol.value + member.bit_offset // 8
+                values = self._values(start, symbol.value + symbol.size)
+            else:
+                raise self._error(name, f"{member.name!r} is no part of a map's definition")
+        if "type" not in numbers:
+            raise self._error(name, "its type is missing")
+        for what, codec in types.items():
+            size = numbers.setdefault(f"{what}_size", codec.size)
+            if size != codec.size:
+                raise self._error(name, f"{what}_size is {size}, but its {what} has {codec.size} bytes")
+        numbers.pop("", None)
+        if any(member.name == "values" for member in type_.members):
+            numbers["value_size"] = 4  # libbpf: what user space puts in is a file descriptor
+        return MapDefinition(
+            name, map_type(numbers.pop("type")), numbers.pop("key_size", 0), numbers.pop("value_size", 0),
+            numbers.pop("max_entries", 0),
+            numbers.pop("flags", 0), numbers.pop("pinning", 0),
+            key_type=types.get("key"), value_type=types.get("value"),
+            inner=inner, values=values, section=self.section.name,
+        )  # fmt: skip
+
+    def _number(self, name: str, member: Member) -> int:
+        """Return N of `int (*member)[N]`, or of `enum { anything = N } member` (__ulong)."""
+        type_ = self.btf.resolve(member.type)
+        if type_.is_enum and type_.enumerators:
+            return type_.enumerators[0][1]
+        pointed = self.btf.resolve(type_.target) if type_.kind is Kind.PTR else type_
+        if pointed.kind is not Kind.ARRAY:
+            raise self._error(
+                name,
+                f"{member.name} is {self.btf.describe(member.type)},"
+                " not a pointer to an array, whose size would be the number",
+            )
+        return pointed.count
+
+    def _pointed(self, name: str, member: Member) -> Codec:
+        type_ = self.btf.resolve(member.type)
+        if type_.kind is not Kind.PTR:
+            raise self._error(name, f"{member.name} is {self.btf.describe(member.type)}, not a pointer")
+        return codec_of(self.btf, type_.target)
+
+    def _inner(self, name: str, member: Member) -> MapDefinition | None:
+        """Return the template that `values` points to; None where it points to programs."""
+        array = self.btf.resolve(member.type)
+        pointer = self.btf.resolve(array.target)
+        if array.kind is not Kind.ARRAY or array.count or pointer.kind is not Kind.PTR:
+            raise self._error(name, f"values is {self.btf.describe(member.type)}, not an array of pointers")
+        type_ = self.btf.resolve(pointer.target)
+        if type_.kind is Kind.FUNC_PROTO:
+            return None
+        return self._definition(f"{name}.inner", type_, None)
+
+    def _values(self, start: int, end: int) -> tuple[tuple[int, str], ...]:
+        """Return what relocations put there: (index, name of a program or map)."""
+        return tuple(
+            ((offset - start) // 8, self._name_at(relocation))
+            for offset, relocation in sorted(self.relocations.items())
+            if start <= offset < end
+        )
+
+    def _name_at(self, relocation: Relocation) -> str:
+        """Return the name of what a relocation of data points to, which may be a section's start."""
+        symbol = relocation.symbol
+        if symbol.type != "STT_SECTION":
+            return symbol.name
+        place = struct.unpack_from("<Q", self.section.data, relocation.offset)[0]
+        named = (s for s in self.file.symbols if s.section is symbol.section and s.value == place)
+        found = next((s.name for s in named if s.type in ("STT_OBJECT", "STT_FUNC")), None)
+        if found is None:
+            raise _error(self.file, self.section, f"nothing has a name at {place:#x} of {symbol}")
+        return found
