@@ -46,6 +46,7 @@ class State:
         self.loops = MAX_LOOPS
         self.budget = execution.limit
         self.result: int | None = None
+        self.watcher: Watcher | None = None
         self.leaving = False
 
     def enter_function(self, pc: int, caller: int) -> None:
@@ -102,6 +103,9 @@ class State:
         return row.width.wrap(value)
 
 
+Watcher = Callable[[int, list[int]], None]
+"""watcher(pc, registers): told of each instruction before it is executed."""
+
 Step = Callable[[State, Instruction, Row], None]
 STEPS: dict[Kind, Step] = {}
 
@@ -119,13 +123,15 @@ def executes(kind: Kind) -> Callable[[Step], Step]:
     return register
 
 
-def interpret(verified: Verified, execution: Execution) -> int:
+def interpret(verified: Verified, execution: Execution, watcher: Watcher | None = None) -> int:
     """Run a program and return r0, unsigned.
 
+    `watcher` is told of each instruction when its basic block is paid for, before it is executed.
     Raises MemoryFault, AlignmentFault, IllegalInstruction, BudgetExhausted, CallDepthExceeded,
     HelperNotFound, or whatever a helper raised. `execution.instructions` counts what was executed.
     """
     state = State(verified, execution)
+    state.watcher = watcher
     with active(state.space), engine_of(execution.world, state):
         try:
             state.enter_function(0, caller=0)
@@ -147,6 +153,8 @@ def run_until_depth(state: State, depth: int) -> None:
         if state.pc >= len(slots):
             raise faults.illegal_instruction(state.pc, "control fell off the end of the program")
         state.charge()
+        if state.watcher is not None:
+            state.watcher(state.pc, state.registers)
         instruction = slots[state.pc]
         assert instruction is not None  # jumps into the second half of an lddw were refused
         if instruction.pc in verified.illegal or instruction.row is None:

@@ -23,9 +23,7 @@ def live_after(program: Program, blocks: dict[int, int]) -> list[int]:
     `blocks` are those of `Verified`. What a local call reads is not looked into: all of them. An
     exit hands r0 on, and to a caller in the program r1 to r5 as well.
     """
-    has_callers = any(insn.row and insn.row.kind in CALLERS for insn in program.instructions)
-    at_exit = RESULT_AND_ARGUMENTS if has_callers else RESULT
-    effects = _effects(program, at_exit)
+    effects = _effects(program, _read_at_exit(program))
     ways = {start: _ways(program, last) for start, last in _last_instructions(program, blocks)}
     live_at = _live_at_starts(program, blocks, effects, ways)
     after = [0] * len(program)

@@ -34,6 +34,7 @@ from ebpfjit.translators.x86_64.target import (
     pc_label,
     slow_label,
 )
+from ebpfjit.translators.x86_64.trace import emit_trace_point, emit_trace_routine
 
 LOOP_ALIGNMENT = 16
 REGIONS = {Origin.STACK: "stack", Origin.ARGUMENT: "argument", Origin.PACKET: "packet"}
@@ -44,7 +45,7 @@ class Listing:
     """A program as assembly text: pieces in the order of their addresses, the cold ones last.
 
     `limits` are the words that the host puts behind the block, in order. `notes` say of each
-    access (by pc) why it is checked or not.
+    access (by pc) why it is checked or not. `traced` are the pcs that traced code records.
     """
 
     verified: Verified
@@ -52,6 +53,7 @@ class Listing:
     limits: tuple[Limit, ...]
     notes: dict[int, str]
     harden: bool = False
+    traced: frozenset[int] = frozenset()
 
 
 def settings_for(
@@ -62,10 +64,11 @@ def settings_for(
     kfuncs: Mapping[int, bool] | None = None,
     moving: frozenset[int] = frozenset(),
     lookups: frozenset[int] = frozenset(),
+    trace: int = 0,
 ) -> Settings:
     """Return translator settings with the runtime's constants filled in."""
     return Settings(
-        features, harden, helpers or {}, kfuncs or {}, moving, lookups, MAX_LOOPS, CODE_ADDRESS, SLICE
+        features, harden, helpers or {}, kfuncs or {}, moving, lookups, MAX_LOOPS, CODE_ADDRESS, SLICE, trace
     )
 
 
@@ -102,13 +105,23 @@ def translate(
             if pc - 1 in shortcuts.pairs:
                 continue  # the conditional jump before it did its work
             emit_charge(cx, blocks[pc], tested=pc in verified.tested)
+        _trace(cx, pc, shortcuts)
         _instruction(cx, verified, instruction, shortcuts, phrases)
     emit_end_of_program(cx, len(program))
     _slow_copies(cx, verified, shortcuts, phrases)
     x86_64.host.emit_host_calls(cx)
+    if settings.trace:
+        emit_trace_routine(cx)
     emit_shared(cx)
     notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
-    return Listing(verified, (*cx.pieces, *cx.cold), tuple(cx.limits), notes, settings.harden)
+    return Listing(
+        verified,
+        (*cx.pieces, *cx.cold),
+        tuple(cx.limits),
+        notes,
+        settings.harden,
+        frozenset(cx.traced),
+    )
 
 
 PLACELESS = frozenset(
@@ -247,6 +260,15 @@ def _pairs(verified: Verified) -> dict[int, Pair]:
     return found
 
 
+def _trace(cx: Context, pc: int, shortcuts: Shortcuts) -> None:
+    """Record the state before an instruction, in traced code; of a fusion only before its first.
+
+    What a fusion leaves out has no state of its own, and tracing is not to change what is traced.
+    """
+    if cx.settings.trace and pc not in shortcuts.done:
+        emit_trace_point(cx, pc)
+
+
 def _instruction(
     cx: Context, verified: Verified, instruction: Instruction, shortcuts: Shortcuts, phrases: Phrases
 ) -> None:
@@ -303,6 +325,8 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases:
             instruction = slots[pc]
             assert instruction is not None  # blocks consist of instructions
             cx.begin(pc)
+            if pc != leader:
+                _trace(cx, pc, shortcuts)  # who comes from the fast code was recorded there
             if pc in leaders:
                 cx.label(slow_label(pc))
             cx.start(instruction)

@@ -226,6 +226,7 @@ def compile_program(
     moving: frozenset[int] = frozenset(),
     lookups: frozenset[int] = frozenset(),
     features: frozenset[str] | None = None,
+    trace: int = 0,
 ) -> Compiled:
     """Compile a program for this machine.
 
@@ -236,8 +237,9 @@ def compile_program(
     readable and (`argument_writable`) writable, every run will have behind r1. `moving` are the
     helpers, by number, that may move or shrink memory other than these, `lookups` those that return
     the address of a value of the map in r1, or zero. `features` are CPU features
-    to use, by default those that the processor has. Raises JitUnavailable where machine code cannot
-    be made or run here.
+    to use, by default those that the processor has. `trace` is the address of a trace's header: such
+    code records every step there (`ebpfjit.difftest.trace`). Raises JitUnavailable where machine code
+    cannot be made or run here.
     """
     cpu.target()
     helpers, kfuncs = dict(helpers or {}), dict(kfuncs or {})
@@ -248,6 +250,7 @@ def compile_program(
         kfuncs=_natives(kfuncs),
         moving=moving,
         lookups=lookups,
+        trace=trace,
     )
     _host_functions()
     listing = translate(

@@ -15,12 +15,28 @@ from ebpfjit.translators.emitter import Label
 
 def render(listing: Listing, image: Image, dialect: str = "rbpf") -> str:
     """Return the listing as text, one line for each eBPF and each machine instruction."""
+    lines = _lines(listing, image, dialect, None)
+    for symbol, offset in image.slots.items():
+        lines.append(f"{offset:9x}  {'(8 bytes)':31} address of {symbol}")
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def render_pc(listing: Listing, image: Image, pc: int, dialect: str = "rbpf") -> str:
+    """Return the lines that belong to the instruction at `pc`, those out of line last."""
+    return "\n".join(line for line in _lines(listing, image, dialect, pc) if line) + "\n"
+
+
+def _lines(listing: Listing, image: Image, dialect: str, only: int | None) -> list[str]:
+    """Return the lines of all pieces, or of those of one pc."""
     program = listing.verified.program
     names = {pc: name for pc, name in program.functions.items() if len(program.functions) > 1}
     lines: list[str] = []
     index = 0
     seen: set[int] = set()
     for piece in listing.pieces:
+        if only is not None and piece.pc != only:
+            index += len(piece.items)
+            continue
         lines.append(_heading(listing, piece.pc, dialect, names, seen))
         for item in piece.items:
             if isinstance(item, Label):
@@ -29,9 +45,7 @@ def render(listing: Listing, image: Image, dialect: str = "rbpf") -> str:
                 start, stop = image.spans[index], image.spans[index + 1]
                 lines.append(f"{start:9x}  {image.code[start:stop].hex(' '):31} {item.text}")
             index += 1
-    for symbol, offset in image.slots.items():
-        lines.append(f"{offset:9x}  {'(8 bytes)':31} address of {symbol}")
-    return "\n".join(line for line in lines if line) + "\n"
+    return lines
 
 
 def _heading(listing: Listing, pc: int | None, dialect: str, names: dict[int, str], seen: set[int]) -> str:

@@ -119,11 +119,12 @@ class Region:
 class Stack:
     """The zeroed stack of one run: frames lie one below the other, the live ones are reachable.
 
-    `top` is the address above the first frame, `start` the lowest live byte.
+    `top` is the address above the first frame, `start` the lowest live byte. `memory` is where the
+    caller wants the stack: STACK_SIZE zeroed bytes.
     """
 
-    def __init__(self) -> None:
-        self.memory = bytearray(STACK_SIZE)
+    def __init__(self, memory: bytearray | memoryview | None = None) -> None:
+        self.memory = bytearray(STACK_SIZE) if memory is None else memory
         self._whole = Region.of_buffer("stack", self.memory)
         self.limit = self._whole.start
         self.top = self._whole.stop

@@ -147,8 +147,8 @@ class Settings:
     of the program's choosing appears in the code. `helpers` and `kfuncs` are the numbers that are
     registered; True for native code, False for what the host must call. `moving` are those helpers
     after which memory may be elsewhere, or gone; `lookups` those that look a map's value up.
-    `max_loops`, `code_address` and `slice`
-    (instructions) are the runtime's constants.
+    `max_loops`, `code_address` and `slice` (instructions) are the runtime's constants. `trace` is the
+    address of a trace's header (`trace.py`), 0 for code that records nothing.
     """
 
     features: frozenset[str]
@@ -160,6 +160,7 @@ class Settings:
     max_loops: int
     code_address: int
     slice: int
+    trace: int = 0
 
 
 def register(number: int, bits: int = 64) -> str:
@@ -207,6 +208,7 @@ class Context(Emitter):
         self.settings = settings
         self.used: set[str] = set()
         self.turned_to: int | None = None
+        self.traced: set[int] = set()
         self.limits: dict[Limit, int] = {}
         operations = {insn.row.operation for insn in program.instructions if insn.row is not None}
         self.has_may_goto = "MAY_GOTO" in operations

@@ -1,27 +1,29 @@
 """Random programs from the rows of the table: valid encodings with hostile operands.
 
-A seed names a program: the same seed gives the same bytes, memory and budget. Jumps mostly go
-forward, so that programs end; pointers mostly point somewhere near memory, so that accesses both
-hit and miss; helpers (one hands out memory), local calls, recursion and the rare illegal word are in.
+Jumps mostly go forward, so that programs end; pointers mostly point somewhere near memory, so that
+accesses both hit and miss; helpers (one hands out memory), local calls, recursion and the rare
+illegal word are in. All of it is drawn from a `random.Random`: its seed names the program.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
+from ebpfjit.bits import U64_MASK, W32
+from ebpfjit.difftest.arena import GRANT, HAND_BACK, MISSING, RAISE, SUM
 from ebpfjit.isa.spec import Imm, Kind, Offset, Reg, Row
 from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.program import Instruction
 
 MEMORY_SIZE = 64
-U64 = (1 << 64) - 1
+"""Bytes of memory that these programs expect behind r1."""
+
 EDGES = (0, 1, -1, 2, -2, 5, 7, 8, 15, 16, 31, 32, 33, 63, 64, 127, 128, -128, -129, 255, 256,
          0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, -0x80000000, 0x12345678)  # fmt: skip
 POINTERS = (6, 6, 6, 6, 9, 9, 9, 10, 10, 1)
 HITS = (0, 0, 8, 4, 16, 24, 32, 40, 48, 1, 2, 3)
 MISSES = (-512, -513, -8, -1, 56, 57, 63, 64, 127, 128, -128, -129, 0x7FFF, -0x8000)
-HELPERS = (5, 5, 6, 6, 6, 7, 99)
+HELPERS = (SUM, SUM, GRANT, GRANT, GRANT, RAISE, HAND_BACK, MISSING)
 
 UNRESOLVED = [row for row in TABLE if row.reference is not None and row.operation != "LDDW_CODE"]
 ROWS = [row for row in TABLE if row not in UNRESOLVED]
@@ -29,43 +31,34 @@ EXIT = Instruction(0, BY_NAME["EXIT"].opcode, 0, 0, 0, 0).encode()
 RARE = frozenset({Kind.EXIT, Kind.CALL_REGISTER, Kind.PACKET_LOAD, Kind.CALL_KFUNC, Kind.CALL_LOCAL})
 
 
-@dataclass(frozen=True)
-class Case:
-    """A generated program with what it runs on."""
-
-    seed: int
-    code: bytes
-    memory: bytes
-    limit: int
-
-
-def _signed(value: int, bits: int) -> int:
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if value >> (bits - 1) else value
-
-
 def constant(register: int, value: int) -> bytes:
     """An LDDW of a 64-bit value."""
     row = BY_NAME["LDDW"]
-    low, high = _signed(value, 32), _signed(value >> 32, 32)
+    low, high = W32.signed(W32.wrap(value)), W32.signed(W32.wrap(value >> 32))
     return Instruction(0, row.opcode, register, 0, 0, low, high, row).encode()
 
 
 def copy(dst: int, src: int) -> bytes:
     """A 64-bit register move."""
-    return Instruction(0, BY_NAME["MOV64_X"].opcode, dst, src, 0, 0).encode()
+    return plain("MOV64_X", dst, src)
 
 
 def add(dst: int, imm: int) -> bytes:
     """A 64-bit addition of a constant."""
-    return Instruction(0, BY_NAME["ADD64_K"].opcode, dst, 0, 0, imm).encode()
+    return plain("ADD64_K", dst, imm=imm)
+
+
+def encoded(row: Row, dst: int = 0, src: int = 0, offset: int = 0, imm: int = 0) -> bytes:
+    """One slot of a row; fields that the row fixes keep its values."""
+    given = (row.dst, dst), (row.src, src), (row.offset, offset), (row.imm, imm)
+    return Instruction(
+        0, row.opcode, *(role if isinstance(role, int) else number for role, number in given)
+    ).encode()
 
 
 def plain(name: str, dst: int = 0, src: int = 0, offset: int = 0, imm: int = 0) -> bytes:
-    """An instruction of the row called `name`, its fixed fields filled in."""
-    row = BY_NAME[name]
-    fixed = row.offset if isinstance(row.offset, int) and row.offset else offset
-    return Instruction(0, row.opcode, dst, src if row.uses_src else 0, fixed, imm).encode()
+    """One slot of the row called `name`; fields that the row fixes keep its values."""
+    return encoded(BY_NAME[name], dst, src, offset, imm)
 
 
 class Generator:
@@ -129,7 +122,7 @@ class Generator:
             case _ if self.rng.random() < 0.7:
                 return self.rng.choice(EDGES)
             case _:
-                return _signed(self.rng.getrandbits(32), 32)
+                return W32.signed(self.rng.getrandbits(32))
 
     def instruction(self, row: Row, pc: int, size: int) -> bytes:
         """One instruction of `row` with random free fields."""
@@ -182,19 +175,19 @@ class Generator:
         for register in (0, 3, 4, 5, 7, 8):
             edge = self.rng.choice(EDGES) if self.rng.random() < 0.7 else self.rng.getrandbits(64)
             if self.rng.random() < 0.6:
-                code += constant(register, edge & U64)
+                code += constant(register, edge & U64_MASK)
         return code
 
     def program(self) -> bytes:
-        """A program of up to 80 slots or so that ends in exit; a third have a function to call."""
+        """A program of up to 130 slots or so that ends in exit; a third have a function to call."""
         code, function = b"", None
         if self.rng.random() < 0.33:
             function = 1
             body = self.body(b"", 1, self.rng.randrange(1, 12), function)
-            code = Instruction(0, BY_NAME["JA"].opcode, 0, 0, len(body) // 8 + 1, 0).encode() + body + EXIT
+            code = plain("JA", offset=len(body) // 8 + 1) + body + EXIT
         start = len(code) // 8
         prologue = self.prologue()
-        return code + self.body(prologue, start, self.rng.randrange(2, 40), function) + EXIT
+        return code + self.body(prologue, start, self.rng.randrange(2, 90), function) + EXIT
 
     def body(self, code: bytes, start: int, count: int, function: int | None) -> bytes:
         """`code` and about `count` slots more; it stands at slot `start`."""
@@ -203,7 +196,7 @@ class Generator:
             pc = start + len(code) // 8
             row = self.rng.choice(ROWS)
             if function is not None and self.rng.random() < 0.08:
-                code += Instruction(0, BY_NAME["CALL_LOCAL"].opcode, 0, 1, 0, function - pc - 1).encode()
+                code += plain("CALL_LOCAL", imm=function - pc - 1)
                 continue
             if row.kind in RARE and self.rng.random() < 0.6:
                 continue
@@ -214,10 +207,3 @@ class Generator:
                 code += self.rng.randbytes(8)
             code += self.instruction(row, pc, size)
         return code
-
-
-def case(seed: int) -> Case:
-    """The case that a seed names."""
-    rng = random.Random(seed)
-    code = Generator(rng).program()
-    return Case(seed, code, rng.randbytes(MEMORY_SIZE), rng.choice((1, 10, 60, 500, 2000)))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import random
 
+from ebpfjit.bits import U64_MASK
+from ebpfjit.difftest.generate import EDGES, EXIT, MEMORY_SIZE, constant, copy, encoded, plain
 from ebpfjit.isa.spec import Kind, Reg, Row
-from ebpfjit.isa.table import BY_NAME, TABLE
-from ebpfjit.program import Instruction
+from ebpfjit.isa.table import TABLE
 
-from .generate import EDGES, U64, constant, copy
 
-MEMORY_SIZE = 64
 SCALARS = (0, 2, 3, 4, 5, 7, 8, 9)
 MEMORY_POINTER = 6
 ARITHMETIC = [row for row in TABLE if row.kind in (Kind.BINARY, Kind.MOVE, Kind.UNARY)]
@@ -22,22 +21,6 @@ BRANCHES = [row for row in TABLE if row.kind is Kind.BRANCH]
 ACCESSES = [row for row in TABLE if row.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC)]
 SHIFTS = ("LSH", "RSH", "ARSH")
 DIVISIONS = ("DIV", "SDIV", "MOD", "SMOD")
-EXIT = Instruction(0, BY_NAME["EXIT"].opcode, 0, 0, 0, 0).encode()
-
-
-def _field(required: object, number: int) -> int:
-    return required if isinstance(required, int) else number
-
-
-def _encode(row: Row, dst: int, src: int, offset: int, imm: int) -> bytes:
-    return Instruction(
-        0,
-        row.opcode,
-        _field(row.dst, dst),
-        _field(row.src, src),
-        _field(row.offset, offset),
-        _field(row.imm, imm),
-    ).encode()
 
 
 def _imm(rng: random.Random, row: Row) -> int:
@@ -51,18 +34,18 @@ def _access(rng: random.Random, row: Row) -> bytes:
     offset = rng.randrange(MEMORY_SIZE // row.size) * row.size
     base, scalar = MEMORY_POINTER, rng.choice(SCALARS)
     if row.kind is Kind.LOAD:
-        return _encode(row, scalar, base, offset, 0)
-    return _encode(row, base, scalar, offset, _imm(rng, row))
+        return encoded(row, scalar, base, offset, 0)
+    return encoded(row, base, scalar, offset, _imm(rng, row))
 
 
 def _step(rng: random.Random, left: int) -> bytes:
     kind = rng.random()
     if kind < 0.6:
         row = rng.choice(ARITHMETIC)
-        return _encode(row, rng.choice(SCALARS), rng.choice(SCALARS), 0, _imm(rng, row))
+        return encoded(row, rng.choice(SCALARS), rng.choice(SCALARS), 0, _imm(rng, row))
     if kind < 0.8:
         row = rng.choice(BRANCHES)
-        return _encode(
+        return encoded(
             row, rng.choice(SCALARS), rng.choice(SCALARS), rng.randrange(min(4, left)), _imm(rng, row)
         )
     return _access(rng, rng.choice(ACCESSES))
@@ -74,25 +57,24 @@ def _function(rng: random.Random) -> bytes:
     code = copy(0, 1) + copy(7, 2)
     for _ in range(rng.randrange(1, 8)):
         row = rng.choice(rows)
-        code += _encode(row, rng.choice((0, 1, 7)), rng.choice((0, 2, 3, 4, 5)), 0, _imm(rng, row))
+        code += encoded(row, rng.choice((0, 1, 7)), rng.choice((0, 2, 3, 4, 5)), 0, _imm(rng, row))
     return code + EXIT
 
 
-def program(seed: int) -> tuple[bytes, bytes]:
-    """The bytecode and the memory that a seed names."""
-    rng = random.Random(seed)
+def program(rng: random.Random) -> tuple[bytes, bytes]:
+    """Return bytecode, and memory for it."""
     start = copy(MEMORY_POINTER, 1)
     for index, register in enumerate(SCALARS):
         if rng.random() < 0.5:
-            start += _encode(BY_NAME["LDXDW"], register, MEMORY_POINTER, 8 * index, 0)
+            start += plain("LDXDW", register, MEMORY_POINTER, 8 * index)
         else:
-            start += constant(register, rng.choice(EDGES) & U64)
-    steps = rng.randrange(1, 40)
+            start += constant(register, rng.choice(EDGES) & U64_MASK)
+    steps = rng.randrange(1, 70)
     body = b"".join(_step(rng, steps - index) for index in range(steps))
     if rng.random() < 0.3:
-        call = copy(1, 0) + Instruction(0, BY_NAME["CALL_LOCAL"].opcode, 0, 1, 0, 1).encode()
+        call = copy(1, 0) + plain("CALL_LOCAL", imm=1)
         body += call + EXIT + _function(rng)
     else:
         body += EXIT
-    words = [rng.choice(EDGES) & U64 if rng.random() < 0.6 else rng.getrandbits(64) for _ in range(8)]
+    words = [rng.choice(EDGES) & U64_MASK if rng.random() < 0.6 else rng.getrandbits(64) for _ in range(8)]
     return start + body, b"".join(word.to_bytes(8, "little") for word in words)

@@ -1,0 +1,137 @@
+"""The memory of compared runs, at the same addresses in every process.
+
+Programs compute with addresses, so their results depend on them: were memory now here and now
+there, the same seed would not give the same report.
+
+    BASE                                                one mapping, readable and writable
+      + MARGIN      memory: what r1 points to           the address of an input's first byte
+      + 5 MARGIN    granted: what a helper hands out
+      + 7 MARGIN    stack
+
+An offset reaches MARGIN far at most: an access that wrongly goes through is seen by what it reads
+or changes, and does not end the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Mapping
+
+from ebpfjit.difftest.case import Input
+from ebpfjit.errors import JitUnavailable
+from ebpfjit.runtime.execution import Execution, HelperFunction
+from ebpfjit.runtime.memory import STACK_SIZE, Region, Stack, grant
+
+MARGIN = 1 << 16
+BASE = 0x1000_0000_0000
+MEMORY, GRANTED, STACK = BASE + MARGIN, BASE + 5 * MARGIN, BASE + 7 * MARGIN
+SIZE = 9 * MARGIN
+GRANTED_SIZE = 24
+SEEN_AROUND = 64
+"""Bytes before and behind the memory that are looked at too."""
+
+SUM, GRANT, RAISE, HAND_BACK, MISSING = 5, 6, 7, 8, 99
+"""Numbers of helpers: all but the last are there."""
+
+_MAP_FIXED_NOREPLACE = 0x100000
+
+
+class HelperError(Exception):
+    """What the helper RAISE raises."""
+
+
+def _map() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (
+        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
+    )  # fmt: skip
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE
+    address = libc.mmap(BASE, SIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+    if address != BASE:
+        raise JitUnavailable(f"no memory at {BASE:#x}: {os.strerror(ctypes.get_errno())}")
+
+
+def _view(address: int, size: int) -> memoryview:
+    return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+
+
+class Arena:
+    """What runs touch; one a process, as the addresses are fixed. Raises JitUnavailable."""
+
+    def __init__(self) -> None:
+        _map()
+        self._all = _view(MEMORY - SEEN_AROUND, 2 * MARGIN)
+        self._granted = _view(GRANTED, GRANTED_SIZE)
+        self.stack = Stack(_view(STACK, STACK_SIZE))
+        self.helpers: Mapping[int, HelperFunction] = {
+            SUM: self._sum,
+            GRANT: self._grant,
+            RAISE: self._raise,
+            HAND_BACK: self._hand_back,
+        }
+        self._size = 0
+
+    def start(self, given: Input) -> Execution:
+        """Make all memory as new, and return the start of a run."""
+        size = self._size = len(given.memory)
+        stop = SEEN_AROUND + size
+        self._all[:SEEN_AROUND] = bytes(SEEN_AROUND)
+        self._all[SEEN_AROUND:stop] = given.memory
+        self._all[stop : stop + SEEN_AROUND] = bytes(SEEN_AROUND)
+        self._granted[:] = bytes(range(GRANTED_SIZE))
+        self.stack.reset()
+        view = self._all[SEEN_AROUND:stop]
+        region = Region("mem", MEMORY, MEMORY + size, not given.read_only, view)
+        arguments = (MEMORY, size) if size else (0, 0)
+        return Execution(
+            arguments,
+            [region],
+            packet=region,
+            argument=region,
+            helpers=self.helpers,
+            kfuncs=self.helpers,
+            limit=given.limit,
+            stack=self.stack,
+        )
+
+    def memory(self) -> tuple[bytes, bytes]:
+        """Return the input's memory, and what lies right before and behind it."""
+        stop = SEEN_AROUND + self._size
+        around = bytes(self._all[:SEEN_AROUND]) + bytes(self._all[stop : stop + SEEN_AROUND])
+        return bytes(self._all[SEEN_AROUND:stop]), around
+
+    def granted(self) -> bytes:
+        """Return what the helper GRANT hands out."""
+        return bytes(self._granted)
+
+    def frames(self) -> bytes:
+        """Return the whole stack."""
+        return bytes(self.stack.memory)
+
+    def _sum(self, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
+        return r1 + 3 * r2 - r3 + r4 * r5
+
+    def _grant(self, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
+        """Hand out memory, and a pointer that is mostly into it."""
+        grant(self._granted)
+        return GRANTED + (r1 & 7)
+
+    def _raise(self, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
+        raise HelperError(r1)
+
+    def _hand_back(self, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
+        return r1
+
+
+_arena: Arena | None = None
+
+
+def arena() -> Arena:
+    """Return this process's arena, made at the first call."""
+    global _arena
+    if _arena is None:
+        _arena = Arena()
+    return _arena

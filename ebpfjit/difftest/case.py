@@ -1,0 +1,163 @@
+"""What is compared: a program with the inputs it runs on; and corpus files, which hold one.
+
+A corpus file is text: lines `name: value`, and comments that start with `#`.
+
+    code: 0f21000000000000...     bytecode, hex
+    memory: 0011aaff              what r1 points to, hex (none: r1 = r2 = 0)
+    limit: 500                    instructions; none for no limit
+    read-only: yes                the memory may not be written
+    build: plain                  how machine code is made (BUILDS); native where not given
+    promised: 16                  bytes behind r1 that the compiler is promised
+    twin: b7000000...             bytecode that must do the same: r0, memory
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ebpfjit.errors import EbpfError
+
+BUILDS = ("native", "plain", "hardened")
+"""Ways to make machine code: as this CPU can, without what newer CPUs add, with blinded constants."""
+
+MOST_MEMORY = 1 << 16
+"""Bytes of memory that an input has at most."""
+
+MOST_CODE = 1 << 19
+"""Bytes of bytecode that a case has at most: it must fit where a child notes what it runs."""
+
+
+class CorpusError(EbpfError):
+    """A corpus file, or a case, that is not one; the message names the file, and the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What one run starts from: the memory that r1 points to, and the instruction limit."""
+
+    memory: bytes = b""
+    limit: int | None = None
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A program with its inputs.
+
+    `build` is one of BUILDS. `promised` is how many bytes behind r1 the compiler may count on: no
+    input has fewer. `twin` is bytecode that must leave the same r0 and memory, empty for none. `name`
+    says where the case comes from.
+    """
+
+    code: bytes
+    inputs: tuple[Input, ...]
+    build: str = "native"
+    promised: int = 0
+    twin: bytes = b""
+    name: str = ""
+
+    def check(self) -> None:
+        """Raise CorpusError where the case cannot be run: too large, or an unknown build."""
+        if self.build not in BUILDS:
+            raise CorpusError(f"{self.name}: no build {self.build!r}; there are {', '.join(BUILDS)}")
+        for code in (self.code, self.twin):
+            if len(code) > MOST_CODE:
+                raise CorpusError(
+                    f"{self.name}: a program of {len(code) // 8} slots is too large: at most {MOST_CODE // 8}"
+                )
+        for given in self.inputs:
+            if len(given.memory) > MOST_MEMORY:
+                raise CorpusError(f"{self.name}: {len(given.memory)} bytes of memory, at most {MOST_MEMORY}")
+            if given.limit is not None and given.limit < 1:
+                raise CorpusError(f"{self.name}: an instruction limit is positive, not {given.limit}")
+            if self.promised > len(given.memory) or (self.promised and given.read_only):
+                raise CorpusError(f"{self.name}: {self.promised} writable bytes are promised and not there")
+
+
+def to_text(case: Case, given: Input, comments: Iterable[str] = ()) -> str:
+    """Return the corpus file of a case with one of its inputs."""
+    fields = {
+        "code": case.code.hex(),
+        "memory": given.memory.hex(),
+        "limit": str(given.limit) if given.limit is not None else "",
+        "read-only": "yes" if given.read_only else "",
+        "build": case.build if case.build != BUILDS[0] else "",
+        "promised": str(case.promised) if case.promised else "",
+        "twin": case.twin.hex(),
+    }
+    lines = [f"# {comment}".rstrip() for comment in comments]
+    return "\n".join([*lines, *(f"{name}: {value}" for name, value in fields.items() if value)]) + "\n"
+
+
+def from_text(text: str, name: str) -> Case:
+    """Return the case of a corpus file's text. Raises CorpusError naming `name` and the line."""
+    fields: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        key, colon, value = (part.strip() for part in line.partition(":"))
+        if not colon or key not in _PARSERS:
+            raise CorpusError(f"{name}: line {number}: {line[:40]!r} is none of: {', '.join(_PARSERS)}")
+        if key in fields:
+            raise CorpusError(f"{name}: line {number}: a second {key}")
+        try:
+            _PARSERS[key](value)
+        except ValueError:
+            raise CorpusError(f"{name}: line {number}: {value[:40]!r} is no {key}") from None
+        fields[key] = value
+    if "code" not in fields:
+        raise CorpusError(f"{name}: it has no line `code: ...`")
+    case = _case(fields, name)
+    case.check()
+    return case
+
+
+def _number(value: str) -> int:
+    return int(value, 0)
+
+
+def _yes(value: str) -> bool:
+    if value not in ("yes", "no"):
+        raise ValueError(value)
+    return value == "yes"
+
+
+_PARSERS = {
+    "code": bytes.fromhex,
+    "memory": bytes.fromhex,
+    "limit": _number,
+    "read-only": _yes,
+    "build": str,
+    "promised": _number,
+    "twin": bytes.fromhex,
+}
+
+
+def _case(fields: Mapping[str, str], name: str) -> Case:
+    given = Input(
+        bytes.fromhex(fields.get("memory", "")),
+        _number(fields["limit"]) if "limit" in fields else None,
+        _yes(fields.get("read-only", "no")),
+    )
+    promised = _number(fields.get("promised", "0"))
+    twin = bytes.fromhex(fields.get("twin", ""))
+    build = fields.get("build", BUILDS[0])
+    return Case(bytes.fromhex(fields["code"]), (given,), build, promised, twin, name)
+
+
+def read_case(path: Path) -> Case:
+    """Return the case of a corpus file. Raises CorpusError, and OSError where it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: not text: byte {error.start} is not UTF-8") from None
+    return from_text(text, str(path))
+
+
+def read_corpus(folder: Path) -> list[Case]:
+    """Return the cases of all `*.txt` files of a folder, by name. Raises as `read_case`."""
+    if not folder.is_dir():
+        raise CorpusError(f"{folder}: no such folder")
+    return [read_case(path) for path in sorted(folder.glob("*.txt"))]

@@ -1,0 +1,109 @@
+"""One case, quickly: run on every engine, compared, without traces; what went wrong, if anything."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ebpfjit.analysis import verifier
+from ebpfjit.analysis.verified import Verified
+from ebpfjit.difftest.arena import arena
+from ebpfjit.difftest.case import Case, Input
+from ebpfjit.difftest.compare import differences
+from ebpfjit.difftest.coverage import Coverage
+from ebpfjit.difftest.engines import ENGINES, Outcome, Runner, compiled_case, on_interpreter, outcome_of, prepared
+from ebpfjit.errors import DecodeError, EbpfError, LoadError, VerifierError
+
+DIFFERS, TWIN, RAISED, CRASH, HANG = "differs", "differs from its twin", "raised", "crash", "hang"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a case: its nature, the input it shows on, and what is seen, in one line."""
+
+    nature: str
+    given: Input
+    text: str
+
+
+class Checker:
+    """Checks cases on some engines, and counts what they reach."""
+
+    def __init__(self, engines: Sequence[str], coverage: Coverage | None = None) -> None:
+        self.engines = tuple(engines)
+        self.coverage = coverage
+        self.instructions = 0
+
+    def check(self, case: Case) -> Problem | None:
+        """Return what is wrong, None where the engines agree or take no such program."""
+        try:
+            verified = prepared(case)
+        except (DecodeError, LoadError):
+            if self.coverage is not None:
+                self.coverage.refused()
+            return None
+        try:
+            return self._verify(case, verified) or self._compare(case, verified)
+        except EbpfError as error:
+            return Problem(RAISED, case.inputs[0], f"{type(error).__name__}: {error}".splitlines()[0])
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
+            return Problem(RAISED, case.inputs[0], f"{type(error).__name__}: {error} ({where})")
+
+    def _verify(self, case: Case, verified: Verified) -> None:
+        """Let the verifier look at it: whatever it says, it may raise nothing but VerifierError."""
+        try:
+            verifier.check(verified.program)
+        except VerifierError:
+            return
+
+    def _runners(self, case: Case, verified: Verified, pcs: list[int] | None) -> dict[str, Runner]:
+        runners: dict[str, Runner] = {}
+        for name in self.engines:
+            if name == "interpreter" and pcs is not None:
+                runners[name] = on_interpreter(case, verified, lambda pc, registers: pcs.append(pc))
+            elif name == "jit":
+                place, compiled = arena(), compiled_case(case, verified)
+                if self.coverage is not None:
+                    self.coverage.compiled(compiled)
+                runners[name] = lambda given: outcome_of(compiled.run, place.start(given), place)
+            else:
+                runners[name] = ENGINES[name](case, verified)
+        return runners
+
+    def _compare(self, case: Case, verified: Verified) -> Problem | None:
+        pcs: list[int] | None = [] if self.coverage is not None else None
+        runners = self._runners(case, verified, pcs)
+        twins: dict[str, Runner] = {}
+        if case.twin:
+            twin = replace(case, code=case.twin)
+            other = prepared(twin)
+            twins = {name: ENGINES[name](twin, other) for name in self.engines}
+        for given in case.inputs:
+            outcomes = {name: runner(given) for name, runner in runners.items()}
+            differing = differences(outcomes)
+            first = next(iter(outcomes.values()))
+            if self.coverage is not None and pcs is not None and first is not None:
+                self.coverage.ended(first)
+                self.coverage.executed(verified, pcs)
+                self.instructions += len(pcs)
+                pcs.clear()
+            if differing:
+                return Problem(DIFFERS, given, _said(outcomes, differing))
+            for name, runner in twins.items():
+                outcome = runner(given)
+                if first is not None and outcome is not None and not _equal(first, outcome):
+                    return Problem(TWIN, given, _said({"it": first, f"twin on {name}": outcome}, ()))
+        return None
+
+
+def _equal(one: Outcome, other: Outcome) -> bool:
+    """True where a program and its twin did the same: pcs, budget and dead stack may differ."""
+    return (one.kind, one.value, one.memory) == (other.kind, other.value, other.memory)
+
+
+def _said(outcomes: dict[str, Outcome | None], differing: Sequence[str]) -> str:
+    answers = "; ".join(f"{name}: {outcome}" for name, outcome in outcomes.items())
+    return f"{answers} ({', '.join(differing)})" if differing else answers

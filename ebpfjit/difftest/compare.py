@@ -1,0 +1,122 @@
+"""Compares engines on a program: what each run leaves behind, and where two runs part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ebpfjit.analysis.verified import Verified
+from ebpfjit.difftest.case import Case, Input
+from ebpfjit.difftest.engines import ENGINES, Outcome, Runner, check_engines, prepared
+from ebpfjit.difftest.trace import Parting, parting, trace_interpreter, trace_jit
+from ebpfjit.program import Buffer, Program
+
+DEFAULT_ENGINES = ("interpreter", "jit")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One input on every engine: `outcomes` by engine, None where an engine has no answer.
+
+    `differing` are the names of the fields of `Outcome` in which some engine differs from the
+    first. `parting` is the first place where interpreter and machine code part, step by step.
+    """
+
+    given: Input
+    outcomes: dict[str, Outcome | None]
+    differing: tuple[str, ...]
+    parting: Parting | None = None
+
+    @property
+    def agree(self) -> bool:
+        """True where no engine differs."""
+        return not self.differing
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What comparing came to: a `Comparison` for each input, in order."""
+
+    case: Case
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def agree(self) -> bool:
+        """True where the engines agree on every input."""
+        return all(comparison.agree for comparison in self.comparisons)
+
+    def __str__(self) -> str:
+        """The report as text, one paragraph for each input."""
+        from ebpfjit.difftest.report import comparison_text
+
+        return "\n".join(comparison_text(self.case, comparison) for comparison in self.comparisons)
+
+
+def compare(
+    program: Program | Buffer,
+    inputs: Iterable[Input | Buffer] = (b"",),
+    engines: Sequence[str] = DEFAULT_ENGINES,
+    *,
+    build: str = "native",
+    promised: int = 0,
+) -> Report:
+    """Run a program on every engine and every input, and report what each left and where they part.
+
+    `inputs` are memories that r1 points to (with r2 their lengths), or `Input`s. `build` and
+    `promised` say how machine code is made (`Case`). The program runs as it is, with its code alone:
+    no verifier refuses it. Machine code runs in this process: one that goes wrong can take it down.
+    Raises UnknownEngine, JitUnavailable, and what loading a program raises.
+    """
+    check_engines(engines)
+    code = program.code if isinstance(program, Program) else bytes(program)
+    given = tuple(one if isinstance(one, Input) else Input(bytes(one)) for one in inputs)
+    name = (program.name or "") if isinstance(program, Program) else ""
+    case = Case(code, given, build, promised, name=name)
+    case.check()
+    return compare_case(case, engines)
+
+
+def compare_case(case: Case, engines: Sequence[str] = DEFAULT_ENGINES) -> Report:
+    """Compare a case on every engine, with traces; `compare` says the rest."""
+    verified = prepared(case)
+    runners = {name: ENGINES[name](case, verified) for name in engines}
+    return Report(case, tuple(_traced(case, verified, run_all(runners, one)) for one in case.inputs))
+
+
+def run_all(runners: dict[str, Runner], given: Input) -> Comparison:
+    """Run one input on every engine and compare each with the first."""
+    outcomes = {name: runner(given) for name, runner in runners.items()}
+    return Comparison(given, outcomes, differences(outcomes))
+
+
+UNKNOWN_TO_THE_KERNEL = ("BudgetExhausted", "helper raised", "HelperNotFound")
+"""Endings that a program has here because of what Linux was not given: no answer to compare."""
+
+
+def differences(outcomes: dict[str, Outcome | None]) -> tuple[str, ...]:
+    """Return the fields in which some outcome differs from the first."""
+    first = next(iter(outcomes.values()))
+    found: dict[str, None] = {}
+    for name, other in outcomes.items():
+        if first is None or other is None:
+            continue
+        if name == "kernel" and first.kind in UNKNOWN_TO_THE_KERNEL:
+            continue
+        if other != first:
+            found |= dict.fromkeys(first.differing(other))
+    return tuple(found)
+
+
+def _traced(case: Case, verified: Verified, comparison: Comparison) -> Comparison:
+    """Run once more with traces: registers at the end, and where interpreter and machine code part."""
+    if not {"interpreter", "jit"} <= comparison.outcomes.keys():
+        return comparison
+    one, steps = trace_interpreter(case, verified, comparison.given)
+    other, machine_steps, recorded = trace_jit(case, verified, comparison.given)
+    found = parting(verified, steps, machine_steps, recorded) if not comparison.agree else None
+    outcomes = dict(comparison.outcomes)
+    for name, trace in (("interpreter", steps), ("jit", machine_steps)):
+        outcome = outcomes[name]
+        if outcome is not None and trace:
+            outcomes[name] = replace(outcome, registers=trace[-1].registers)
+    return replace(comparison, outcomes=outcomes, parting=found)

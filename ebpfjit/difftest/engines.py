@@ -1,0 +1,172 @@
+"""Runs a case on an engine, and what a run leaves behind.
+
+An engine is a function: (case) -> a function that runs the prepared case on one input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from ebpfjit.analysis.verified import Verified, prepare
+from ebpfjit.difftest.arena import Arena, HelperError, arena
+from ebpfjit.difftest.case import Case, Input
+from ebpfjit.errors import EbpfError, ExecutionError, VerifierError
+from ebpfjit.interpreter import Watcher, interpret
+from ebpfjit.program import Program
+from ebpfjit.runtime.execution import Execution
+
+if TYPE_CHECKING:
+    from ebpfjit.jit.entry import Compiled
+
+
+class UnknownEngine(EbpfError):  # noqa: N818 - said of an engine, as JitUnavailable is
+    """An engine that is not available here, or a program that it does not take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run left behind; None where the engine does not tell.
+
+    `kind` is "ok", "helper raised" or the class of the fault; `value` is r0, `message` and
+    `attributes` are the fault's. `memory` is what r1 points to, `around` the bytes right before and
+    behind it, `granted` what a helper handed out, `stack` all frames. `registers` (r0 to r10 at the
+    end) comes from a trace, and is not compared: what nobody reads later may differ.
+    """
+
+    kind: str
+    value: int | None = None
+    message: str = ""
+    attributes: tuple[tuple[str, Any], ...] = ()
+    memory: bytes | None = None
+    around: bytes | None = field(default=None, repr=False)
+    granted: bytes | None = field(default=None, repr=False)
+    stack: bytes | None = field(default=None, repr=False)
+    budget_left: int | None = None
+    registers: tuple[int, ...] | None = field(default=None, compare=False)
+
+    @property
+    def pc(self) -> int | None:
+        """The pc of the fault."""
+        return dict(self.attributes).get("pc")
+
+    def __str__(self) -> str:
+        """The ending in one line."""
+        return f"r0 = {self.value:#x}" if self.value is not None else f"{self.kind}: {self.message}"
+
+    def differing(self, other: Outcome) -> tuple[str, ...]:
+        """Return the names of the fields that both engines tell and that differ."""
+        return tuple(
+            name
+            for name in COMPARED
+            if (a := getattr(self, name)) != (b := getattr(other, name)) and a is not None and b is not None
+        )
+
+
+COMPARED = tuple(one.name for one in fields(Outcome) if one.compare)
+
+Runner = Callable[[Input], Outcome | None]
+"""Runs the prepared case on one input; None where the engine has no answer to that."""
+
+
+def outcome_of(run: Callable[[Execution], int], execution: Execution, place: Arena) -> Outcome:
+    """Run, and collect what is left."""
+    value: int | None = None
+    kind, message, attributes = "ok", "", ()  # type: str, str, tuple[tuple[str, Any], ...]
+    try:
+        value = run(execution)
+    except ExecutionError as error:
+        kind, message = type(error).__name__, str(error)
+        attributes = tuple(sorted(vars(error).items()))
+    except HelperError as error:
+        kind, attributes = "helper raised", error.args
+    memory, around = place.memory()
+    return Outcome(
+        kind, value, message, attributes, memory, around, place.granted(), place.frames(), execution.budget_left
+    )  # fmt: skip
+
+
+def prepared(case: Case) -> Verified:
+    """Return the case's program, ready for an engine. Raises DecodeError or LoadError."""
+    return prepare(Program.from_bytes(case.code))
+
+
+def on_interpreter(case: Case, verified: Verified, watcher: Watcher | None = None) -> Runner:
+    """The oracle; `watcher` is told of every step."""
+    place = arena()
+
+    def run(given: Input) -> Outcome:
+        return outcome_of(
+            lambda execution: interpret(verified, execution, watcher), place.start(given), place
+        )
+
+    return run
+
+
+def compiled_case(case: Case, verified: Verified, trace: int = 0) -> Compiled:
+    """Return machine code as the case's build says; `trace` is the address of a trace's header."""
+    from ebpfjit.jit.entry import compile_program
+
+    place = arena()
+    return compile_program(
+        verified,
+        helpers=place.helpers,
+        kfuncs=place.helpers,
+        harden=case.build == "hardened",
+        argument_size=case.promised,
+        features=frozenset() if case.build == "plain" else None,
+        trace=trace,
+    )
+
+
+def on_jit(case: Case, verified: Verified) -> Runner:
+    """Machine code."""
+    place, compiled = arena(), compiled_case(case, verified)
+    return lambda given: outcome_of(compiled.run, place.start(given), place)
+
+
+MOST_KERNEL_SLOTS = 900_000
+"""The verifier takes a million (BPF_COMPLEXITY_LIMIT_INSNS), our wrapping included."""
+
+
+def on_kernel(case: Case, verified: Verified) -> Runner:
+    """Linux; no answer where its verifier refuses the program, or an instruction limit may matter."""
+    from ebpfjit import kernel
+
+    reason = kernel.unavailable_reason()
+    if reason is not None:
+        raise UnknownEngine(f"the kernel is no engine here: {reason}")
+    if len(verified.program) > MOST_KERNEL_SLOTS:
+        raise UnknownEngine(
+            f"a program of {len(verified.program)} slots is too large for the kernel: "
+            f"it takes {MOST_KERNEL_SLOTS}"
+        )
+
+    def run(given: Input) -> Outcome | None:
+        try:
+            result = kernel.run_program(verified.program, given.memory)
+        except (VerifierError, ExecutionError):
+            return None
+        return Outcome("ok", result.return_value, memory=result.data)
+
+    return run
+
+
+ENGINES: Mapping[str, Callable[[Case, Verified], Runner]] = {
+    "interpreter": on_interpreter,
+    "jit": on_jit,
+    "kernel": on_kernel,
+}
+
+
+def check_engines(names: Sequence[str]) -> None:
+    """Raise UnknownEngine where one is not available here, or fewer than two are asked for."""
+    for name in names:
+        if name not in ENGINES:
+            raise UnknownEngine(f"no engine {name!r}; there are {', '.join(ENGINES)}")
+    if len(set(names)) < 2:
+        raise UnknownEngine("comparing takes two engines at least")
+    tiny = Case(bytes.fromhex("b700000000000000 9500000000000000"), (Input(),))
+    for name in names:
+        ENGINES[name](tiny, prepared(tiny))

@@ -1,0 +1,227 @@
+"""Programs full of copied and moved pointers: what analysis proves of them must hold.
+
+They have few registers, loops, joins, and many accesses near the bounds of memory that lies in the
+middle of what is mapped: an access that a wrong proof lets through is seen as a fault that is
+missing, or as a byte changed outside.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from ebpfjit.difftest.arena import GRANT, GRANTED, HAND_BACK, MEMORY, SUM
+from ebpfjit.difftest.case import Case, Input
+from ebpfjit.difftest.generate import plain
+from ebpfjit.isa.table import BY_NAME
+
+POINTERS = (0, 1, 2, 3, 6, 7)
+COUNTERS = (4, 8, 9)
+ALL = (*POINTERS, *COUNTERS)
+
+LOADS = ("LDXB", "LDXH", "LDXW", "LDXDW", "LDXSW", "LOAD_ACQW")
+STORES = ("STB", "STH", "STW", "STDW", "STXB", "STXH", "STXW", "STXDW")
+ATOMICS = ("ATOMIC_ADD64", "ATOMIC_FETCH_ADD64", "ATOMIC_XCHG32", "ATOMIC_CMPXCHG64", "ATOMIC_FETCH_OR32")
+SIZE = {"B": 1, "H": 2, "W": 4, "DW": 8}
+BRANCHES = ("JEQ", "JNE", "JGT", "JGE", "JLT", "JLE", "JSGT", "JSLT", "JSET")
+SCALAR_OPERATIONS = ("AND", "OR", "XOR", "LSH", "RSH", "ARSH", "MUL", "DIV", "MOD", "SDIV", "ADD", "SUB")
+
+
+LIMIT = 150
+SIZES = (0, 12, 16, 20, 24, 32, 33, 40, 47, 64)
+
+
+class Writer:
+    """Writes one program, slot by slot; every instruction takes one slot, so jumps may go anywhere."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.slots: list[bytes] = []
+        self.size = 0
+        self.near = rng.choice((8, 16, 24, 32))
+        self.writes_frame_pointer = rng.random() < 0.04
+        self.functions: list[int] = []
+        # Some programs are about frames that other functions had before: calls, and no helpers, which
+        # would see all frames.
+        self.calls_functions = rng.random() < 0.2
+
+    def emit(self, *args: Any, **fields: Any) -> None:
+        """Add the slot of a row, named, with its fields."""
+        self.slots.append(plain(*args, **fields))
+
+    def start(self) -> None:
+        """Give registers something to start from: mostly copies of r1, so that accesses hit."""
+        for register in POINTERS:
+            if register != 1:
+                is_stack = self.rng.random() < 0.2
+                self.emit("MOV64_X", register, 10 if is_stack else 1)
+                if is_stack:
+                    self.emit("ADD64_K", register, imm=-self.rng.choice((8, 16, 24, 504, 512)))
+        if self.rng.random() < 0.4:
+            self.fresh_value(self.rng.choice(POINTERS))
+        if self.rng.random() < 0.5:
+            self.emit("MOV64_K", 9, imm=self.rng.randrange(1, 5))
+
+    def fresh_value(self, register: int) -> None:
+        match self.rng.randrange(12):
+            case 0 | 1 | 2 | 3 | 4 | 5:
+                self.emit("MOV64_X", register, self.rng.choice(POINTERS))
+            case 6 | 7 | 8:
+                self.emit("MOV64_X", register, 10)
+                if self.rng.random() < 0.8:
+                    self.emit("ADD64_K", register, imm=-self.rng.choice((8, 16, 24, 504, 505, 512, 513)))
+            case 9:
+                # The memory holds two pointers: to itself and to more that is allowed.
+                self.emit("LDXDW", register, self.rng.choice(POINTERS), self.rng.choice((0, 0, 8)))
+            case 10:
+                self.emit("LDXB", register, self.rng.choice(POINTERS), self.rng.randrange(0, 20))
+            case _:
+                self.emit("MOV64_K", register, imm=self.rng.choice((0, 1, 2, 7, 8, 16, 31, -1, -8, 511)))
+
+    def access(self) -> None:
+        rng = self.rng
+        name = rng.choice(rng.choice((LOADS, LOADS, STORES, STORES, ATOMICS)))
+        row = BY_NAME[name]
+        base = 10 if rng.random() < 0.15 else rng.choice(POINTERS)
+        if base == 10:
+            offset = -rng.choice((8, 8, 16, 16, 24, 32, 504, 505, 508, 512))
+            if rng.random() < 0.05:
+                offset = rng.choice((-1, 0, 8, -513))
+        elif rng.random() < 0.9:
+            offset = rng.choice((0, 0, 0, 1, 2, 4, 8, 8, 16))
+        else:
+            offset = rng.choice((self.near, self.near - row.size, self.near - row.size + 1, -1, -8, 24, 32))
+        if row.is_ordered and rng.random() < 0.98:
+            offset -= offset % row.size
+        loads = name in LOADS
+        other = rng.choice(COUNTERS if loads and rng.random() < 0.9 else ALL)
+        self.emit(name, other if loads else base, base if loads else other, offset, rng.randrange(0, 100))
+
+    def move(self) -> None:
+        rng = self.rng
+        dst = rng.choice(POINTERS)
+        match rng.randrange(40):
+            case n if n < 15:
+                self.emit("MOV64_X", dst, rng.choice(POINTERS))
+            case n if n < 30:
+                self.emit("ADD64_K", dst, imm=rng.choice((1, 1, 2, 4, 8, 8, 16, -1, -2, -4, -8, -8, -16)))
+            case n if n < 35:
+                self.emit(rng.choice(("ADD64_X", "SUB64_X")), dst, rng.choice(COUNTERS))
+            case 35:
+                self.emit(rng.choice(("ADD64_X", "SUB64_X", "ADD32_X")), dst, rng.choice(ALL))
+            case 36:
+                self.emit("SUB64_K", dst, imm=rng.choice((1, 4, 8, -8, 0x7FFFFFFF, -0x80000000)))
+            case 37:
+                self.emit(rng.choice(("MOV32_X", "MOVSX64_32", "BE64", "NEG64")), dst, rng.choice(POINTERS))
+            case _:
+                self.fresh_value(dst)
+
+    def count(self) -> None:
+        """Something with a scalar whose bounds are kept."""
+        rng = self.rng
+        dst = rng.choice(COUNTERS)
+        match rng.randrange(6):
+            case 0:
+                self.emit("MOV64_K", dst, imm=rng.choice((0, 1, 2, 3, 4, 8, 8, 500, -1)))
+            case 1:
+                self.emit("LDXB", dst, rng.choice(POINTERS), rng.randrange(0, 8))
+                self.emit("AND64_K", dst, imm=rng.choice((1, 3, 7, 15, 8)))
+            case 2 | 3:
+                width = rng.choice((32, 64))
+                operation = rng.choice(SCALAR_OPERATIONS)
+                self.emit(f"{operation}{width}_K", dst, imm=rng.choice((0, 1, 2, 3, 7, 8, 15, 248, -1, 504)))
+            case 4:
+                operation = rng.choice(SCALAR_OPERATIONS)
+                self.emit(f"{operation}{rng.choice((32, 64))}_X", dst, rng.choice(COUNTERS))
+            case _:
+                self.emit(rng.choice(("MOV64_X", "MOV32_X", "MOVSX64_8")), dst, rng.choice(ALL))
+
+    def branch(self) -> None:
+        rng = self.rng
+        here = len(self.slots)
+        if rng.random() < 0.45:
+            target = rng.randrange(0, here + 1)  # a loop, or into the middle of one
+        else:
+            target = min(here + rng.randrange(2, 9), self.size - 1)
+        offset = target - here - 1
+        suffix = rng.choice(("", "", "32"))
+        match rng.randrange(8):
+            case 0:
+                self.emit("JA", offset=offset)
+            case 1:
+                self.emit("MAY_GOTO", offset=max(offset, 0))
+            case 2 | 3:
+                self.emit("SUB64_K", 9, imm=1)
+                self.emit("JNE_K", 9, offset=offset - 1, imm=0)
+            case 4:
+                name = f"{rng.choice(BRANCHES)}{suffix}_X"
+                self.emit(name, rng.choice(ALL), rng.choice(ALL), offset)
+            case _:
+                name = f"{rng.choice(BRANCHES)}{suffix}_K"
+                imm = rng.choice((0, 0, 1, 3, 8, 16, 64, 500, -1))
+                self.emit(name, rng.choice(ALL if rng.random() < 0.3 else COUNTERS), 0, offset, imm)
+
+    def call(self) -> None:
+        rng = self.rng
+        if self.calls_functions:
+            self.emit("CALL_LOCAL", imm=rng.choice(self.functions) - len(self.slots) - 1)
+            return
+        if self.functions and rng.random() < 0.5:
+            target = rng.choice((*self.functions, *self.functions, *self.functions, 0))
+            self.emit("CALL_LOCAL", imm=target - len(self.slots) - 1)
+            return
+        self.emit("CALL", imm=rng.choice((GRANT, HAND_BACK, SUM)))
+        for register in (1, 2, 3):
+            if rng.random() < 0.8:
+                self.emit("MOV64_X", register, rng.choice((0, 6, 7, 10)))
+
+    def instruction(self) -> None:
+        chance = self.rng.random()
+        if self.calls_functions and chance < 0.09:
+            self.call()
+        elif chance < 0.42:
+            self.access()
+        elif chance < 0.66:
+            self.move()
+        elif chance < 0.78:
+            self.count()
+        elif chance < 0.93:
+            self.branch()
+        elif chance < 0.97:
+            self.call()
+        elif self.writes_frame_pointer:
+            self.emit("ADD64_K", 10, imm=self.rng.choice((8, -8, 0, 512, -512)))
+        elif chance < 0.975:
+            self.emit("EXIT")
+
+    def program(self) -> bytes:
+        rng = self.rng
+        length = rng.randrange(8, 60)
+        self.size = length + 12
+        if self.calls_functions:
+            self.functions = [self.size // 3, 2 * self.size // 3]
+        elif rng.random() < 0.3:  # functions start behind main, wherever
+            self.functions = [rng.randrange(length // 2, self.size) for _ in range(rng.randrange(1, 3))]
+        self.start()
+        while len(self.slots) < self.size - 2:
+            if self.calls_functions and len(self.slots) + 1 in self.functions:
+                self.emit("EXIT")
+            else:
+                self.instruction()
+        self.emit("MOV64_X", 0, rng.choice(COUNTERS))
+        self.emit("EXIT")
+        return b"".join(self.slots)
+
+
+def case(rng: random.Random) -> Case:
+    """A program on two sizes of memory, whose first words point to it and to what is granted."""
+    code = Writer(rng).program()
+    promised = rng.choice((0, 0, 0, 16, 24))
+    read_only = not promised and rng.random() < 0.15
+    inputs = []
+    for size in rng.sample(SIZES, 2):
+        content = rng.choices((0, 1, 2, 4, 7, 8, 16, 255), (8, 2, 1, 1, 1, 1, 1, 1), k=64)
+        pointers = MEMORY.to_bytes(8, "little") + GRANTED.to_bytes(8, "little")
+        memory = (pointers + bytes(content))[: max(size, promised)]
+        inputs.append(Input(memory, LIMIT, read_only))
+    return Case(code, tuple(inputs), promised=promised)

@@ -1,0 +1,88 @@
+"""Comparisons and findings as text: the program, both answers, the pc, and the assembly of that pc."""
+
+from __future__ import annotations
+
+from ebpfjit.difftest.case import Case
+from ebpfjit.difftest.compare import Comparison
+from ebpfjit.difftest.engines import Outcome, compiled_case, prepared
+from ebpfjit.difftest.trace import Parting
+from ebpfjit.disassembler import disassemble_instruction
+from ebpfjit.errors import EbpfError
+from ebpfjit.jit.listing import render_pc
+from ebpfjit.program import Program
+
+SHOWN_BYTES = 64
+
+
+def program_text(code: bytes) -> str:
+    """Return a program as text, a line for each instruction with its pc and bytes."""
+    try:
+        instructions = Program.from_bytes(code).instructions
+    except EbpfError:
+        return f"  {code.hex()}"
+    return "\n".join(
+        f"{insn.pc:4}: {insn.encode().hex(' ')}  {disassemble_instruction(insn, 'rbpf')}"
+        for insn in instructions
+    )
+
+
+def comparison_text(case: Case, comparison: Comparison) -> str:
+    """Return what every engine answered, and where they part."""
+    given = comparison.given
+    limit = "none" if given.limit is None else given.limit
+    lines = [f"memory {_hex(given.memory)}, limit {limit}, build {case.build}"]
+    lines += [f"  {name + ':':13} {_ending(outcome)}" for name, outcome in comparison.outcomes.items()]
+    if comparison.agree:
+        return "\n".join([*lines, "  they agree"])
+    lines.append(f"  they differ in: {', '.join(comparison.differing)}")
+    for field in comparison.differing:
+        if field not in ("value", "kind", "message", "attributes"):
+            for name, outcome in comparison.outcomes.items():
+                if outcome is not None and (value := getattr(outcome, field)) is not None:
+                    lines.append(f"    {field} on {name}: {_shown(value)}")
+    if comparison.parting is not None:
+        lines.append(_parting_text(comparison.parting))
+    return "\n".join(lines)
+
+
+def blamed_pc(comparison: Comparison) -> int | None:
+    """Return the pc to look at: where the traces part, or the first fault."""
+    if comparison.parting is not None:
+        if comparison.parting.pc is not None:
+            return comparison.parting.pc
+        return next((step.pc for step in comparison.parting.steps if step is not None), None)
+    faults = [o.pc for o in comparison.outcomes.values() if o is not None and o.pc is not None]
+    return faults[0] if faults else None
+
+
+def assembly_of(case: Case, pc: int) -> str:
+    """Return the machine code of one pc: eBPF, bytes and assembly text."""
+    compiled = compiled_case(case, prepared(case))
+    return render_pc(compiled.listing, compiled.image, pc)
+
+
+def _ending(outcome: Outcome | None) -> str:
+    return "no answer" if outcome is None else str(outcome)
+
+
+def _hex(data: bytes) -> str:
+    if not data:
+        return "none"
+    more = f"... ({len(data)} bytes)" if len(data) > SHOWN_BYTES else ""
+    return data[:SHOWN_BYTES].hex() + more
+
+
+def _shown(value: object) -> str:
+    return _hex(value) if isinstance(value, bytes) else str(value)
+
+
+def _parting_text(found: Parting) -> str:
+    after = "at the start" if found.pc is None else f"after pc {found.pc}"
+    lines = [f"  they part {after}:"]
+    for name, step in zip(("interpreter", "jit"), found.steps, strict=True):
+        if step is None:
+            lines.append(f"    {name} goes no further")
+            continue
+        registers = ", ".join(f"r{n} = {step.registers[n]:#x}" for n in found.registers)
+        lines.append(f"    {name} is at pc {step.pc}" + (f" with {registers}" if registers else ""))
+    return "\n".join(lines)

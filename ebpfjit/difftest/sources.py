@@ -1,0 +1,103 @@
+"""Where programs come from: the generators by name, and the case that a seed and a number name."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ebpfjit.difftest import acceptable, metamorphic, pointers, raw
+from ebpfjit.difftest.case import BUILDS, Case, Input
+from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
+from ebpfjit.difftest.mutate import mutated
+from ebpfjit.errors import EbpfError
+
+LIMITS = (1, 10, 60, 500, 2000)
+RAW_LIMIT = 2000
+ENDLESS = 1_000_000
+"""A limit for programs that end by themselves."""
+
+SIZES = (0, 1, 7, 8, 64, 100)
+
+Source = Callable[[random.Random, Sequence[Case]], Case]
+"""source(rng, corpus): one case."""
+
+
+def _valid(rng: random.Random, corpus: Sequence[Case]) -> Case:
+    code = Generator(rng).program()
+    return Case(code, (Input(rng.randbytes(MEMORY_SIZE), rng.choice(LIMITS)),))
+
+
+def _pointers(rng: random.Random, corpus: Sequence[Case]) -> Case:
+    return pointers.case(rng)
+
+
+def _acceptable(rng: random.Random, corpus: Sequence[Case]) -> Case:
+    code, memory = acceptable.program(rng)
+    return Case(code, (Input(memory, ENDLESS),))
+
+
+def _metamorphic(rng: random.Random, corpus: Sequence[Case]) -> Case:
+    code, memory = acceptable.program(rng)
+    return Case(code, (Input(memory, ENDLESS),), twin=metamorphic.rewritten(rng, code))
+
+
+def _mutated(rng: random.Random, corpus: Sequence[Case]) -> Case:
+    """A mutation of the corpus, of a program with pointers, or of a valid one."""
+    pick = rng.random()
+    if corpus and pick < 0.5:
+        chosen = rng.choice(corpus)
+        first = chosen.inputs[0]
+        given = replace(first, limit=min(first.limit or RAW_LIMIT, RAW_LIMIT))
+        return Case(mutated(rng, chosen.code, rng.choice(corpus).code), (given,))
+    code = pointers.Writer(rng).program() if pick < 0.75 else Generator(rng).program()
+    return _raw(rng, mutated(rng, code, Generator(rng).program()))
+
+
+def _raw(rng: random.Random, code: bytes) -> Case:
+    return Case(code, (Input(rng.randbytes(rng.choice(SIZES)), RAW_LIMIT),))
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """A source, and how often it is drawn among the others."""
+
+    source: Source
+    weight: int
+
+
+SOURCES: Mapping[str, Weighted] = {
+    "valid": Weighted(_valid, 40),
+    "pointers": Weighted(_pointers, 24),
+    "acceptable": Weighted(_acceptable, 10),
+    "metamorphic": Weighted(_metamorphic, 6),
+    "mutated": Weighted(_mutated, 10),
+    "rows": Weighted(lambda rng, corpus: _raw(rng, raw.rows(rng)), 6),
+    "wild-rows": Weighted(lambda rng, corpus: _raw(rng, raw.wild_rows(rng)), 2),
+    "opcodes": Weighted(lambda rng, corpus: _raw(rng, raw.opcodes(rng)), 1),
+    "bytes": Weighted(lambda rng, corpus: _raw(rng, raw.any_bytes(rng)), 1),
+}
+"""The generators, by name."""
+
+FOR_THE_KERNEL = ("acceptable", "metamorphic")
+"""Those whose programs Linux's verifier mostly accepts."""
+
+
+class UnknownSource(EbpfError):  # noqa: N818 - as UnknownEngine
+    """A source of programs that there is not."""
+
+
+def check_sources(names: Sequence[str]) -> None:
+    """Raise UnknownSource where one does not exist."""
+    for name in names:
+        if name not in SOURCES:
+            raise UnknownSource(f"no source of programs {name!r}; there are {', '.join(SOURCES)}")
+
+
+def case_of(seed: int, number: int, names: Sequence[str], corpus: Sequence[Case] = ()) -> Case:
+    """Return program `number` of a seed, drawn from these sources."""
+    rng = random.Random(f"{seed}:{number}")
+    name = rng.choices(names, [SOURCES[name].weight for name in names])[0]
+    made = SOURCES[name].source(rng, corpus)
+    build = rng.choices(BUILDS, (5, 3, 2))[0]
+    return replace(made, build=build, name=f"{name} {seed}:{number}")
