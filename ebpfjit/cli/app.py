@@ -1,4 +1,4 @@
-"""The commands: run, asm, disasm, verify, listing.
+"""The commands: run, asm, disasm, verify, listing, diff, fuzz.
 
 Exit status 0: done; 1: the program or the input was refused or faulted, with one line on stderr;
 2: wrong usage; 130: interrupted. Every command imports what it needs when it runs.
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ebpfjit.cli import files
+from ebpfjit.cli.diff import diff
+from ebpfjit.cli.fuzz import fuzz
 from ebpfjit.errors import EbpfError
 from ebpfjit.program import Program
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="ebpfjit",
-    help="eBPF in user space: run, assemble, disassemble, verify and list programs.",
+    help="eBPF in user space: run, assemble, disassemble, verify, list and compare programs.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -166,6 +168,10 @@ def listing(file: File, program: ProgramName = None) -> None:
     with _naming(file):
         text = _machine(chosen, None, None).listing()
     print(text.rstrip("\n"))
+
+
+app.command()(diff)
+app.command()(fuzz)
 
 
 def _offsets(text: str | None) -> tuple[int, int] | None:

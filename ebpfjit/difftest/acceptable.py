@@ -71,10 +71,11 @@ def program(rng: random.Random) -> tuple[bytes, bytes]:
             start += constant(register, rng.choice(EDGES) & U64_MASK)
     steps = rng.randrange(1, 70)
     body = b"".join(_step(rng, steps - index) for index in range(steps))
+    spilled = b"".join(plain("STXDW", MEMORY_POINTER, r, 8 * index) for index, r in enumerate(SCALARS))
     if rng.random() < 0.3:
         call = copy(1, 0) + plain("CALL_LOCAL", imm=1)
-        body += call + EXIT + _function(rng)
+        body += spilled + call + EXIT + _function(rng)
     else:
-        body += EXIT
+        body += spilled + EXIT
     words = [rng.choice(EDGES) & U64_MASK if rng.random() < 0.6 else rng.getrandbits(64) for _ in range(8)]
     return start + body, b"".join(word.to_bytes(8, "little") for word in words)

@@ -32,6 +32,11 @@ GRANTED_SIZE = 24
 SEEN_AROUND = 64
 """Bytes before and behind the memory that are looked at too."""
 
+LITTER = 0xA5
+"""What the stack is filled with: engines zero what a program may see of it."""
+
+_LITTER = bytes([LITTER]) * STACK_SIZE
+
 SUM, GRANT, RAISE, HAND_BACK, MISSING = 5, 6, 7, 8, 99
 """Numbers of helpers: all but the last are there."""
 
@@ -83,6 +88,7 @@ class Arena:
         self._all[stop : stop + SEEN_AROUND] = bytes(SEEN_AROUND)
         self._granted[:] = bytes(range(GRANTED_SIZE))
         self.stack.reset()
+        self.stack.memory[:] = _LITTER
         view = self._all[SEEN_AROUND:stop]
         region = Region("mem", MEMORY, MEMORY + size, not given.read_only, view)
         arguments = (MEMORY, size) if size else (0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ebpfjit.analysis import verifier
@@ -34,9 +35,14 @@ class Checker:
         self.engines = tuple(engines)
         self.coverage = coverage
         self.instructions = 0
+        self.sampled = True
 
-    def check(self, case: Case) -> Problem | None:
-        """Return what is wrong, None where the engines agree or take no such program."""
+    def check(self, case: Case, *, sampled: bool = True) -> Problem | None:
+        """Return what is wrong, None where the engines agree or take no such program.
+
+        Only of a `sampled` program the verifier is tried, and the machine code looked at: both take long.
+        """
+        self.sampled = sampled
         try:
             verified = prepared(case)
         except (DecodeError, LoadError):
@@ -44,20 +50,15 @@ class Checker:
                 self.coverage.refused()
             return None
         try:
-            return self._verify(case, verified) or self._compare(case, verified)
+            if sampled:
+                _verify(verified)
+            return self._compare(case, verified)
         except EbpfError as error:
             return Problem(RAISED, case.inputs[0], f"{type(error).__name__}: {error}".splitlines()[0])
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
             return Problem(RAISED, case.inputs[0], f"{type(error).__name__}: {error} ({where})")
-
-    def _verify(self, case: Case, verified: Verified) -> None:
-        """Let the verifier look at it: whatever it says, it may raise nothing but VerifierError."""
-        try:
-            verifier.check(verified.program)
-        except VerifierError:
-            return
 
     def _runners(self, case: Case, verified: Verified, pcs: list[int] | None) -> dict[str, Runner]:
         runners: dict[str, Runner] = {}
@@ -66,7 +67,7 @@ class Checker:
                 runners[name] = on_interpreter(case, verified, lambda pc, registers: pcs.append(pc))
             elif name == "jit":
                 place, compiled = arena(), compiled_case(case, verified)
-                if self.coverage is not None:
+                if self.coverage is not None and self.sampled:
                     self.coverage.compiled(compiled)
                 runners[name] = lambda given: outcome_of(compiled.run, place.start(given), place)
             else:
@@ -97,6 +98,12 @@ class Checker:
                 if first is not None and outcome is not None and not _equal(first, outcome):
                     return Problem(TWIN, given, _said({"it": first, f"twin on {name}": outcome}, ()))
         return None
+
+
+def _verify(verified: Verified) -> None:
+    """Let the verifier look at it: whatever it says, it may raise nothing but VerifierError."""
+    with suppress(VerifierError):
+        verifier.check(verified.program)
 
 
 def _equal(one: Outcome, other: Outcome) -> bool:

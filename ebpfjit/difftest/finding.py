@@ -84,6 +84,11 @@ def shrunk(finding: Finding, engines: Sequence[str], most_attempts: int = MOST_A
     return replace(finding, case=small, text=text, details=details(small, finding.nature, text, engines))
 
 
+def told(finding: Finding, engines: Sequence[str]) -> str:
+    """Return the details of a finding as it is, without shrinking it."""
+    return details(finding.case, finding.nature, finding.text, engines)
+
+
 def details(case: Case, nature: str, text: str, engines: Sequence[str]) -> str:
     """Return program, answers, the pc and the assembly of that pc."""
     parts = [program_text(case.code), text]

@@ -32,7 +32,7 @@ from ebpfjit.difftest.finding import Finding
 from ebpfjit.difftest.sources import FOR_THE_KERNEL, SOURCES, case_of, check_sources
 
 BATCH = 40
-HANG_SECONDS = 20.0
+HANG_SECONDS = 8.0
 SHRINK_SECONDS = 120.0
 POLL_SECONDS = 0.2
 MOST_SHRUNK = 5
@@ -54,6 +54,7 @@ class Options:
     jobs: int = 1
     stop_at: int | None = None
     planted: str = ""
+    shrink: bool = True
 
     def chosen_sources(self) -> tuple[str, ...]:
         """Return the sources asked for; by default those that suit the engines."""
@@ -64,12 +65,17 @@ class Options:
 
 @dataclass(slots=True)
 class FuzzReport:
-    """What a run came to; `seconds` is how long it took, `interrupted` whether Ctrl-C ended it."""
+    """What a run came to.
+
+    `seconds` is how long it took, `first_finding` after how many there was the first finding,
+    `interrupted` whether Ctrl-C ended it.
+    """
 
     options: Options
     total: BatchResult = field(default_factory=BatchResult)
     findings: list[Finding] = field(default_factory=list)
     seconds: float = 0.0
+    first_finding: float | None = None
     interrupted: bool = False
 
     @property
@@ -160,7 +166,8 @@ class Fuzzer:
         with tempfile.TemporaryDirectory(prefix="ebpfjit-fuzz-") as self._folder:
             try:
                 self._loop(self._next_batch)
-                self._shrink()
+                if self.options.shrink:
+                    self._shrink()
             except KeyboardInterrupt:
                 self.report.interrupted = True
             finally:
@@ -220,6 +227,8 @@ class Fuzzer:
                 self._receive(self._children[connection])
             for child in [child for child in self._children.values() if child.hangs()]:
                 self._lost(child, hangs=True)
+            if self.report.findings and self.report.first_finding is None:
+                self.report.first_finding = time.monotonic() - self._started
             if self.progress is not None:
                 self.report.seconds = time.monotonic() - self._started
                 self.progress(self.report)

@@ -8,6 +8,7 @@ illegal word are in. All of it is drawn from a `random.Random`: its seed names t
 from __future__ import annotations
 
 import random
+import struct
 
 from ebpfjit.bits import U64_MASK, W32
 from ebpfjit.difftest.arena import GRANT, HAND_BACK, MISSING, RAISE, SUM
@@ -20,14 +21,16 @@ MEMORY_SIZE = 64
 
 EDGES = (0, 1, -1, 2, -2, 5, 7, 8, 15, 16, 31, 32, 33, 63, 64, 127, 128, -128, -129, 255, 256,
          0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, -0x80000000, 0x12345678)  # fmt: skip
-POINTERS = (6, 6, 6, 6, 9, 9, 9, 10, 10, 1)
+POINTERS = (6, 6, 6, 6, 6, 6, 6, 6, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 1)
 HITS = (0, 0, 8, 4, 16, 24, 32, 40, 48, 1, 2, 3)
 MISSES = (-512, -513, -8, -1, 56, 57, 63, 64, 127, 128, -128, -129, 0x7FFF, -0x8000)
 HELPERS = (SUM, SUM, GRANT, GRANT, GRANT, RAISE, HAND_BACK, MISSING)
 
+_WORD = struct.Struct("<BBhi")
 UNRESOLVED = [row for row in TABLE if row.reference is not None and row.operation != "LDDW_CODE"]
 ROWS = [row for row in TABLE if row not in UNRESOLVED]
 EXIT = Instruction(0, BY_NAME["EXIT"].opcode, 0, 0, 0, 0).encode()
+BRANCHES_X = [row for row in TABLE if row.kind is Kind.BRANCH and row.uses_src]
 RARE = frozenset({Kind.EXIT, Kind.CALL_REGISTER, Kind.PACKET_LOAD, Kind.CALL_KFUNC, Kind.CALL_LOCAL})
 
 
@@ -50,15 +53,25 @@ def add(dst: int, imm: int) -> bytes:
 
 def encoded(row: Row, dst: int = 0, src: int = 0, offset: int = 0, imm: int = 0) -> bytes:
     """One slot of a row; fields that the row fixes keep its values."""
-    given = (row.dst, dst), (row.src, src), (row.offset, offset), (row.imm, imm)
-    return Instruction(
-        0, row.opcode, *(role if isinstance(role, int) else number for role, number in given)
-    ).encode()
+    dst = row.dst if isinstance(row.dst, int) else dst
+    src = row.src if isinstance(row.src, int) else src
+    offset = row.offset if isinstance(row.offset, int) else offset
+    return _WORD.pack(row.opcode, src << 4 | dst, offset, row.imm if isinstance(row.imm, int) else imm)
 
 
 def plain(name: str, dst: int = 0, src: int = 0, offset: int = 0, imm: int = 0) -> bytes:
     """One slot of the row called `name`; fields that the row fixes keep its values."""
     return encoded(BY_NAME[name], dst, src, offset, imm)
+
+
+def spilled(rng: random.Random, registers: range) -> bytes:
+    """Mostly: registers into the frame, where they are compared when the program has ended.
+
+    Not always: where pointers into a frame are stored, analysis gives up on frames.
+    """
+    if rng.random() < 0.4:
+        return b""
+    return b"".join(plain("STXDW", 10, register, -8 * (register + 1)) for register in registers)
 
 
 class Generator:
@@ -79,14 +92,14 @@ class Generator:
 
     def _base(self, role: int | Reg) -> int:
         """A register that often holds a pointer: r1, r6 (memory), r9 (stack), r10."""
-        if role is not Reg.READ or self.rng.random() < 0.03:
+        if role is not Reg.READ or self.rng.random() < 0.015:
             return self._register(role)
-        if self.rng.random() < 0.06:
+        if self.rng.random() < 0.03:
             return 0  # what helper 6 returned, or nothing of the kind
         return self.rng.choice(POINTERS)
 
     def _jump(self, pc: int, size: int) -> int:
-        if self.rng.random() < 0.06:
+        if self.rng.random() < 0.03:
             return self.rng.randrange(-pc - 2, size - pc + 1)
         return self.rng.randrange(max(1, min(6, size - pc - 1)))
 
@@ -102,7 +115,7 @@ class Generator:
                 return 0
 
     def _displacement(self, row: Row, base: int) -> int:
-        if self.rng.random() < 0.05:
+        if self.rng.random() < 0.02:
             return self.rng.choice(MISSES)
         hit = self.rng.choice(HITS)
         if row.group in ("atomic32", "atomic64", "linux") and self.rng.random() < 0.95:
@@ -153,7 +166,14 @@ class Generator:
         branch = self.rng.choice([row for row in TABLE if row.kind is Kind.BRANCH])
         jump = self.instruction(branch, 0, 1000)
         over = jump[:2] + (1).to_bytes(2, "little") + jump[4:]
+        near = self.rng.choice([row for row in BRANCHES_X if row.width.bits == 32 or self.rng.random() < 0.5])
+        place, up32 = self.rng.choice((0, 8, 16)), self.rng.choice(EDGES) << 32
         return self.rng.choice((
+            # Equal in the low half, and mostly not in the upper one.
+            plain("MOV32_X", b, a) + encoded(near, a, b, 1) + plain("MOV64_K", c, imm=value),
+            plain("MOV32_X", b, a) + encoded(near, a, b, 2) + plain("XOR64_K", c, imm=value) + plain("NEG64", a),
+            plain("LDXW", 0, 6, place) + constant(c, up32 & U64_MASK) + plain("OR64_X", 0, c)
+            + plain(f"ATOMIC_CMPXCHG{bits}", 6, b, place),
             plain(move, b, a) + plain(first, b, imm=n) + plain(second, a, imm=m) + plain(join, a, b),
             plain(move, b, a) + plain(first, b, imm=n) + plain(move, c, a) + plain(second, c, imm=m)
             + plain(join, *self.rng.choice(((c, b), (b, c)))),
@@ -170,8 +190,8 @@ class Generator:
         """Registers to start from: pointers in r6 and r9, edges in the others."""
         code = copy(6, 1) + copy(9, 10)
         if self.rng.random() < 0.5:
-            code += add(6, self.rng.choice((8, 8, 16, 16, 32, 63, 64, -8)))
-        code += add(9, self.rng.choice((-64, -64, -64, -128, -256, -504, -512, -8)))
+            code += add(6, self.rng.choice((8, 8, 8, 8, 16, 16, 16, 16, 16, 24, 63, -8)))
+        code += add(9, self.rng.choice((-64, -64, -64, -64, -128, -128, -256, -256, -504, -512, -512, -8)))
         for register in (0, 3, 4, 5, 7, 8):
             edge = self.rng.choice(EDGES) if self.rng.random() < 0.7 else self.rng.getrandbits(64)
             if self.rng.random() < 0.6:
@@ -187,7 +207,7 @@ class Generator:
             code = plain("JA", offset=len(body) // 8 + 1) + body + EXIT
         start = len(code) // 8
         prologue = self.prologue()
-        return code + self.body(prologue, start, self.rng.randrange(2, 90), function) + EXIT
+        return code + self.body(prologue, start, self.rng.randrange(2, 80), function) + spilled(self.rng, range(9)) + EXIT
 
     def body(self, code: bytes, start: int, count: int, function: int | None) -> bytes:
         """`code` and about `count` slots more; it stands at slot `start`."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ebpfjit.difftest.arena import GRANT, GRANTED, HAND_BACK, MEMORY, SUM
 from ebpfjit.difftest.case import Case, Input
-from ebpfjit.difftest.generate import plain
+from ebpfjit.difftest.generate import plain, spilled
 from ebpfjit.isa.table import BY_NAME
 
 POINTERS = (0, 1, 2, 3, 6, 7)
@@ -28,6 +28,8 @@ SCALAR_OPERATIONS = ("AND", "OR", "XOR", "LSH", "RSH", "ARSH", "MUL", "DIV", "MO
 
 
 LIMIT = 150
+BYTES = (0, 1, 2, 4, 7, 8, 16, 31, 255)
+BYTE_WEIGHTS = (6, 1, 1, 1, 2, 2, 2, 2, 3)
 SIZES = (0, 12, 16, 20, 24, 32, 33, 40, 47, 64)
 
 
@@ -51,6 +53,8 @@ class Writer:
 
     def start(self) -> None:
         """Give registers something to start from: mostly copies of r1, so that accesses hit."""
+        if self.rng.random() < 0.4:
+            self.indexed(at_start=True)
         for register in POINTERS:
             if register != 1:
                 is_stack = self.rng.random() < 0.2
@@ -97,6 +101,37 @@ class Writer:
         other = rng.choice(COUNTERS if loads and rng.random() < 0.9 else ALL)
         self.emit(name, other if loads else base, base if loads else other, offset, rng.randrange(0, 100))
 
+    def indexed(self, *, at_start: bool = False) -> None:
+        """An access to the frame at an index that is bounded somehow, mostly well enough."""
+        rng = self.rng
+        index, pointer = rng.choice(COUNTERS), rng.choice(POINTERS)
+        most = rng.choice((3, 7, 15, 31))
+        if at_start:
+            pointer = rng.choice((0, 3, 6, 7))
+        if at_start and rng.random() < 0.5:
+            self.emit("MOV64_X", index, 2)  # the size of the memory
+        else:
+            self.emit("LDXB", index, 1 if at_start else rng.choice((1, 1, pointer)), rng.randrange(0, 20))
+        name = rng.choice(("STXB", "STXDW", "STH", "LDXB", "LDXW"))
+        row = BY_NAME[name]
+        bits = rng.choice((32, 64))
+        match rng.randrange(5):
+            case 0 | 1:
+                self.emit(f"AND{bits}_K", index, imm=most)
+            case 2:
+                self.emit(f"MOD{bits}_K", index, imm=most + 1)
+            case 3:
+                self.emit(rng.choice(("JGT_K", "JGT32_K")), index, 0, 4, most)
+            case _:
+                self.emit(rng.choice(("JLT_K", "JLE32_K")), index, 0, 1, most + 1)
+                self.emit("MOV64_K", index, imm=0)
+        room = rng.choice((most + row.size, most + row.size, most + 1, (most + 1) // 2 + row.size, most + 8))
+        self.emit("MOV64_X", pointer, 10)
+        self.emit("ADD64_K", pointer, imm=-room)
+        self.emit("ADD64_X", pointer, index)
+        loads = name.startswith("LD")
+        self.emit(name, index if loads else pointer, pointer if loads else index, 0, 77)
+
     def move(self) -> None:
         rng = self.rng
         dst = rng.choice(POINTERS)
@@ -104,7 +139,11 @@ class Writer:
             case n if n < 15:
                 self.emit("MOV64_X", dst, rng.choice(POINTERS))
             case n if n < 30:
-                self.emit("ADD64_K", dst, imm=rng.choice((1, 1, 2, 4, 8, 8, 16, -1, -2, -4, -8, -8, -16)))
+                by = rng.choice((1, 1, 2, 4, 8, 8, 16, -1, -2, -4, -8, -8, -16))
+                if rng.random() < 0.75:
+                    self.emit("ADD64_K", dst, imm=by)
+                else:
+                    self.emit("SUB64_K", dst, imm=-by)
             case n if n < 35:
                 self.emit(rng.choice(("ADD64_X", "SUB64_X")), dst, rng.choice(COUNTERS))
             case 35:
@@ -179,8 +218,10 @@ class Writer:
         chance = self.rng.random()
         if self.calls_functions and chance < 0.09:
             self.call()
-        elif chance < 0.42:
+        elif chance < 0.40:
             self.access()
+        elif chance < 0.43:
+            self.indexed()
         elif chance < 0.66:
             self.move()
         elif chance < 0.78:
@@ -209,18 +250,20 @@ class Writer:
             else:
                 self.instruction()
         self.emit("MOV64_X", 0, rng.choice(COUNTERS))
-        self.emit("EXIT")
-        return b"".join(self.slots)
+        return b"".join(self.slots) + spilled(rng, range(10)) + plain("EXIT")
 
 
 def case(rng: random.Random) -> Case:
     """A program on two sizes of memory, whose first words point to it and to what is granted."""
-    code = Writer(rng).program()
+    writer = Writer(rng)
     promised = rng.choice((0, 0, 0, 16, 24))
+    writer.near = promised or writer.near
+    code = writer.program()
     read_only = not promised and rng.random() < 0.15
     inputs = []
-    for size in rng.sample(SIZES, 2):
-        content = rng.choices((0, 1, 2, 4, 7, 8, 16, 255), (8, 2, 1, 1, 1, 1, 1, 1), k=64)
+    sizes = rng.sample(SIZES, 2)
+    for size in (promised, sizes[0]) if promised else sizes:
+        content = rng.choices(BYTES, BYTE_WEIGHTS, k=64)
         pointers = MEMORY.to_bytes(8, "little") + GRANTED.to_bytes(8, "little")
         memory = (pointers + bytes(content))[: max(size, promised)]
         inputs.append(Input(memory, LIMIT, read_only))

@@ -1,15 +1,25 @@
-"""Comparisons and findings as text: the program, both answers, the pc, and the assembly of that pc."""
+"""Comparisons, findings and fuzzing runs as text.
+
+Nothing here depends on time but `times_text` and `progress_text`: the same programs give the same
+report, byte for byte.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ebpfjit.difftest.case import Case
 from ebpfjit.difftest.compare import Comparison
+from ebpfjit.difftest.coverage import CATEGORIES
 from ebpfjit.difftest.engines import Outcome, compiled_case, prepared
 from ebpfjit.difftest.trace import Parting
 from ebpfjit.disassembler import disassemble_instruction
 from ebpfjit.errors import EbpfError
 from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Program
+
+if TYPE_CHECKING:
+    from ebpfjit.difftest.fuzz import FuzzReport
 
 SHOWN_BYTES = 64
 
@@ -86,3 +96,54 @@ def _parting_text(found: Parting) -> str:
         registers = ", ".join(f"r{n} = {step.registers[n]:#x}" for n in found.registers)
         lines.append(f"    {name} is at pc {step.pc}" + (f" with {registers}" if registers else ""))
     return "\n".join(lines)
+
+
+MOST_NAMED = 8
+
+
+def report_text(report: FuzzReport) -> str:
+    """Return what a run came to, times aside."""
+    options, total = report.options, report.total
+    each = max(total.programs, 1)
+    lines = [
+        f"seed {options.seed}, engines {', '.join(options.engines)}, "
+        f"sources {', '.join(options.chosen_sources())}",
+        f"{total.programs} programs of {total.slots / each:.1f} slots, "
+        f"{total.instructions} instructions executed",
+        "",
+    ]
+    lines += [f"  {count:9} {ending}" for ending, count in report.coverage.of("ending").items()]
+    lines.append("")
+    for category, reached, there in report.coverage.summary():
+        lines.append(f"  {reached:5} of {there:5}  {CATEGORIES[category]}{_not_reached(report, category)}")
+    lines.append("")
+    for finding in report.findings:
+        lines.append(f"program {finding.number}: {finding.nature}: {finding.text if not finding.details else ''}".rstrip())
+        lines += [f"  {line}" for line in finding.details.splitlines()]
+        lines.append("")
+    count = len(report.findings)
+    lines.append(f"{count or 'no'} finding{'' if count == 1 else 's'}" + (", interrupted" if report.interrupted else ""))
+    return "\n".join(lines)
+
+
+def _not_reached(report: FuzzReport, category: str) -> str:
+    missing = report.coverage.missing(category)
+    return f"; not {', '.join(missing)}" if 0 < len(missing) <= MOST_NAMED else ""
+
+
+def times_text(report: FuzzReport) -> str:
+    """Return the line of a report that no other run repeats."""
+    return (
+        f"time: {report.seconds:.1f} s, {report.total.programs / max(report.seconds, 0.01):.0f} programs a "
+        f"second, {report.per_core:.0f} a second of processor time"
+    )
+
+
+def progress_text(report: FuzzReport) -> str:
+    """Return where a run is, in one line."""
+    shown = {category: f"{reached}/{there}" for category, reached, there in report.coverage.summary()}
+    rate = report.total.programs / max(report.seconds, 0.01)
+    return (
+        f"{report.seconds:5.0f} s  {report.total.programs} programs, {rate:.0f}/s  rows {shown['row']}  "
+        f"pairings {shown['pairing']}  findings {len(report.findings)}"
+    )

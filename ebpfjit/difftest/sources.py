@@ -12,7 +12,7 @@ from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
 from ebpfjit.difftest.mutate import mutated
 from ebpfjit.errors import EbpfError
 
-LIMITS = (1, 10, 60, 500, 2000)
+LIMITS = (1, 10, 60, 60, 500, 500, 2000, 2000, 2000, 2000)
 RAW_LIMIT = 2000
 ENDLESS = 1_000_000
 """A limit for programs that end by themselves."""

@@ -1,0 +1,104 @@
+"""Planted bugs: how long the fuzzer takes to find each, from the start of its child process on.
+
+    python benchmarks/planted_bugs.py [NAME ...] [--seconds N] [--write]
+
+Each bug of `ebpfjit.difftest.planted` is put into one child process, which runs the programs of seed
+1 until engines disagree. Exit status 1 where a bug was not found in time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from kernels import RESULTS, machine_line
+
+from ebpfjit.difftest.fuzz import Options, fuzz
+from ebpfjit.difftest.planted import PLANTED, PlantedBug
+
+BEGIN, END = "<!-- planted bugs: begin -->", "<!-- planted bugs: end -->"
+SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a bug was found: after how many seconds, with which program, and as what; None: not at all."""
+
+    bug: PlantedBug
+    programs: int
+    seconds: float | None
+    number: int | None
+    nature: str
+
+
+def search(bug: PlantedBug, seconds: float) -> Search:
+    report = fuzz(Options(seconds=seconds, planted=bug.name, stop_at=1, shrink=False))
+    first = report.findings[0] if report.findings else None
+    found = report.first_finding if first is not None else None
+    number = first.number if first is not None else None
+    return Search(bug, report.total.programs, found, number, first.nature if first is not None else "not found")
+
+
+def section(searches: Sequence[Search], seconds: float) -> str:
+    times = [one.seconds for one in searches if one.seconds is not None]
+    lines = [
+        BEGIN,
+        "## Planted bugs: how long until they are found",
+        "",
+        "    python benchmarks/planted_bugs.py --write",
+        "",
+        f"{date.today()}, {machine_line()}.",
+        "",
+        f"{len(searches)} bugs (`ebpfjit/difftest/planted.py`), each put into a child process of its own in memory;",
+        "`ebpfjit fuzz` with one job, seed 1 and all its sources of programs. Seconds count from the start of the",
+        f"run, the child's start (about 0.3 s) included. Found: {len(times)} of {len(searches)}, the slowest after",
+        f"{max(times):.1f} s, the limit is {seconds:g} s. `program` is the number of the program that showed it.",
+        "",
+        "| bug | what is wrong | program | seconds | seen as |",
+        "|:--|:--|--:|--:|:--|",
+        *(
+            f"| {one.bug.name} | {one.bug.what} | {'' if one.number is None else one.number} | "
+            f"{'' if one.seconds is None else f'{one.seconds:.1f}'} | {one.nature} |"
+            for one in searches
+        ),
+        END,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def write(text: str) -> None:
+    """Put the section into RESULTS.md: in the place of the one before, or at the end."""
+    results = RESULTS.read_text()
+    before, begin, rest = results.partition(BEGIN)
+    after = rest.partition(END + "\n")[2] if begin else ""
+    RESULTS.write_text((before if begin else results.rstrip("\n") + "\n\n") + text + after)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bugs", nargs="*", metavar="NAME", help="bugs to plant; all of them unless named")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time for each")
+    parser.add_argument("--write", action="store_true", help="replace the section in RESULTS.md")
+    arguments = parser.parse_args()
+    known = {bug.name: bug for bug in PLANTED}
+    unknown = [name for name in arguments.bugs if name not in known]
+    if unknown or (arguments.write and arguments.bugs):
+        parser.error(f"no such bugs: {unknown}" if unknown else "--write is for all bugs")
+    searches = []
+    for bug in [known[name] for name in arguments.bugs] or PLANTED:
+        searches.append(search(bug, arguments.seconds))
+        one = searches[-1]
+        when = "not found" if one.seconds is None else f"{one.seconds:5.1f} s, program {one.number}"
+        print(f"{bug.name:24} {when}  ({one.nature})", flush=True)
+    if arguments.write:
+        write(section(searches, arguments.seconds))
+    return 0 if all(one.seconds is not None for one in searches) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

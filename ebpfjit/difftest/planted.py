@@ -1,0 +1,472 @@
+"""Bugs to plant: the tester is tested by what it finds.
+
+Each bug changes, in memory and for the rest of the process, what a translator writes, what analysis
+claims, or how accesses are checked; the interpreter stays as it is. A bug is the kind of mistake
+that JITs were found to have, or that an edit of ours could make.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ebpfjit.analysis import facts, liveness, values
+from ebpfjit.errors import EbpfError
+from ebpfjit.jit import compiler, entry, relocation
+from ebpfjit.program import Instruction
+from ebpfjit.translators import emitter, registry, x86_64
+from ebpfjit.translators.registry import Translator
+from ebpfjit.translators.x86_64 import alu, call, fusions, host, memory, pairs, target
+from ebpfjit.translators.x86_64.target import Context, register
+
+Plant = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PlantedBug:
+    """A bug by name, in one sentence, and what puts it in."""
+
+    name: str
+    what: str
+    plant: Plant
+
+
+def _exchange(old: object, new: object) -> None:
+    """Replace a function or class by another in every module of ours that names it."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("ebpfjit."):
+            for key, value in list(vars(module).items()):
+                if value is old:
+                    setattr(module, key, new)
+
+
+def _table() -> dict[str, Translator]:
+    return registry._TRANSLATORS[x86_64.target.NAME]
+
+
+def _wrapped(operations: Iterable[str], wrap: Callable[[Translator], Translator]) -> Plant:
+    """Put something around the translators of some operations."""
+
+    def plant() -> None:
+        table = _table()
+        for operation in operations:
+            table[operation] = wrap(table[operation])
+
+    return plant
+
+
+def _only(operations: str, condition: Callable[[Instruction], bool], translator: Translator) -> Plant:
+    """Translate instructions of some operations in another way where a condition holds."""
+
+    def wrap(original: Translator) -> Translator:
+        return lambda insn, cx: translator(insn, cx) if condition(insn) else original(insn, cx)
+
+    return _wrapped(operations.split(), wrap)
+
+
+def _text(operations: str, pattern: str, new: str, condition: Callable[[Instruction], bool] | None = None) -> Plant:
+    """Rewrite the lines of some operations; a line that becomes empty is left out."""
+
+    def wrap(original: Translator) -> Translator:
+        def translate(insn: Instruction, cx: Context) -> None:
+            if condition is not None and not condition(insn):
+                original(insn, cx)
+                return
+            emit = cx.emit
+
+            def changed(template: str, **numbers: Any) -> None:
+                text = re.sub(pattern, new, template)
+                if text:
+                    emit(text, **{k: v for k, v in numbers.items() if f"${k}" in text or k == "imm_sizes"})
+
+            cx.emit = changed  # type: ignore[method-assign] # for this one instruction
+            try:
+                original(insn, cx)
+            finally:
+                del cx.emit
+
+        return translate
+
+    return _wrapped(operations.split(), wrap)
+
+
+def _jumps(operations: str, old: str, new: str) -> Plant:
+    """Make conditional jumps of some operations jump on another condition."""
+
+    def wrap(original: Translator) -> Translator:
+        def translate(insn: Instruction, cx: Context) -> None:
+            goto = cx.goto
+            cx.goto = lambda mnemonic, pc: goto(new if mnemonic == old else mnemonic, pc)  # type: ignore[method-assign]
+            try:
+                original(insn, cx)
+            finally:
+                del cx.goto
+
+        return translate
+
+    return _wrapped(operations.split(), wrap)
+
+
+def _numbers(operations: str, change: Callable[[Instruction], Instruction]) -> Plant:
+    """Translate other fields than the instruction has."""
+
+    def wrap(original: Translator) -> Translator:
+        def translate(insn: Instruction, cx: Context) -> None:
+            changed = change(insn)
+            cx.start(changed)
+            original(changed, cx)
+            cx.start(insn)
+
+        return translate
+
+    return _wrapped(operations.split(), wrap)
+
+
+def _method(owner: type, name: str, around: Callable[[Any], Any]) -> Plant:
+    return lambda: setattr(owner, name, around(getattr(owner, name)))
+
+
+def _function(old: Any, around: Callable[[Any], Any]) -> Plant:
+    return lambda: _exchange(old, around(old))
+
+
+def _entry(mapping: dict[str, Any], key: str, value: Any) -> Plant:
+    return lambda: mapping.__setitem__(key, value)
+
+
+def _is_x(insn: Instruction) -> bool:
+    return insn.row is not None and insn.row.uses_src
+
+
+def _is_k(insn: Instruction) -> bool:
+    return not _is_x(insn)
+
+
+# -- translators in other words ---------------------------------------------------------------
+
+
+def _subtract_swapped(insn: Instruction, cx: Context) -> None:
+    cx.emit(f"mov r10, {cx.src64}")
+    cx.emit(f"sub r10, {cx.dst64}")
+    cx.emit(f"mov {cx.dst64}, r10")
+
+
+def _add_wide(insn: Instruction, cx: Context) -> None:
+    cx.emit(f"add {cx.dst64}, {cx.src64}")
+
+
+def _nothing(insn: Instruction, cx: Context) -> None:
+    """Translate to nothing."""
+
+
+def _move_low(insn: Instruction, cx: Context) -> None:
+    cx.emit(f"mov {register(insn.dst_reg, 32)}, $imm", imm=insn.imm & 0xFFFFFFFF, imm_sizes=(32,))
+
+
+def _compare_low(insn: Instruction, cx: Context) -> None:
+    cx.emit(f"cmp {register(insn.dst_reg, 32)}, {register(insn.src_reg, 32)}")
+    assert insn.target is not None
+    cx.goto("je", insn.target)
+
+
+def _compare_all(insn: Instruction, cx: Context) -> None:
+    cx.emit(f"cmp {cx.dst64}, {cx.src64}")
+    assert insn.target is not None
+    cx.goto("je", insn.target)
+
+
+def _always(insn: Instruction, cx: Context) -> None:
+    assert insn.target is not None
+    cx.goto("jmp", insn.target)
+
+
+def _byte(insn: Instruction) -> Instruction:
+    return replace(insn, imm=(insn.imm & 0xFF) - (insn.imm & 0x80) * 2)
+
+
+# -- analysis that claims too much --------------------------------------------------------------
+
+
+def _covers_one_more(outer: facts.Span, inner: facts.Span) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1] + 1 and (outer[2] or not inner[2])
+
+
+def _covers_reads(outer: facts.Span, inner: facts.Span) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+def _moved_the_other_way(old: Any) -> Any:
+    return lambda dst, src, meaning: old(dst, src, "ADD" if dst.symbol != values.CONSTANT else meaning)
+
+
+def _without_swap(old: Any) -> Any:
+    return lambda state, insn, row, *, holds: old(state, insn, row, holds=not holds)
+
+
+def _shorter(check: target.Check) -> target.Check:
+    return replace(check, high=check.high - 1) if check.high - check.low > 1 else check
+
+
+def _plan_with(change: Callable[[target.Check], target.Check]) -> Plant:
+    """Change every check of the plan."""
+
+    def around(old: Any) -> Any:
+        def plan(*arguments: Any, **named: Any) -> target.Plan:
+            made = old(*arguments, **named)
+            return replace(
+                made,
+                checks={pc: change(check) for pc, check in made.checks.items()},
+                single={pc: change(check) for pc, check in made.single.items()},
+            )
+
+        return plan
+
+    return _function(compiler._plan, around)
+
+
+def _plan_without(condition: Callable[[target.Check], bool]) -> Plant:
+    """Leave out the checks for which a condition holds."""
+
+    def around(old: Any) -> Any:
+        def plan(*arguments: Any, **named: Any) -> target.Plan:
+            made = old(*arguments, **named)
+            return replace(
+                made,
+                checks={pc: check for pc, check in made.checks.items() if not condition(check)},
+                single={pc: check for pc, check in made.single.items() if not condition(check)},
+            )
+
+        return plan
+
+    return _function(compiler._plan, around)
+
+
+def _nothing_zeroed(old: Any) -> Any:
+    return lambda *arguments, **named: replace(old(*arguments, **named), zeroed=frozenset())
+
+
+# -- entry, budget, faults ----------------------------------------------------------------------
+
+
+def _charge_less(old: Any) -> Any:
+    return lambda cx, instructions, **named: old(cx, max(instructions - 1, 1), **named)
+
+
+def _charge_untested_calls(old: Any) -> Any:
+    def charge(cx: Context, instructions: int, *, tested: bool) -> None:
+        calls = cx.insn.row is not None and cx.insn.row.name.startswith("CALL")
+        old(cx, instructions, tested=tested and not calls)
+
+    return charge
+
+
+def _late_pc(old: Any) -> Any:
+    def pc_at(image: Any, offset: int) -> int | None:
+        found = old(image, offset + 24)
+        return found if found is not None else old(image, offset)  # type: ignore[no-any-return]
+
+    return pc_at
+
+
+def _one_frame_more(old: Any) -> Any:
+    def fill(run: Any) -> None:
+        old(run)
+        entry.struct.pack_into("<Q", run.block, entry._WORD["frames_left"], entry.MAX_FRAMES)
+
+    return fill
+
+
+def _clear_no_arguments(old: Any) -> Any:
+    def call_out(cx: Context, symbol: str, native: bool | None) -> None:
+        emit = cx.emit
+        cx.emit = lambda text, **n: None if text.startswith("xor ") else emit(text, **n)  # type: ignore[method-assign]
+        try:
+            old(cx, symbol, native)
+        finally:
+            del cx.emit
+
+    return call_out
+
+
+def _rename_in(old: Any, first: str, second: str) -> Any:
+    """Let `old(cx, ...)` emit another word."""
+
+    def changed(cx: Context, *arguments: Any, **named: Any) -> Any:
+        emit = cx.emit
+        cx.emit = lambda text, **n: emit(text.replace(first, second), **n)  # type: ignore[method-assign]
+        try:
+            return old(cx, *arguments, **named)
+        finally:
+            del cx.emit
+
+    return changed
+
+
+def _without_offset(old: Any) -> Any:
+    return lambda cx, base, offset, into="r11": old(cx, base, 0 if into == "r11" else offset, into)
+
+
+def _loose_smallest(value: int, sizes: tuple[int, ...]) -> int:
+    for bits in sizes[:-1]:
+        if -(1 << (bits - 1)) <= value <= 1 << (bits - 1):
+            return bits
+    return sizes[-1]
+
+
+def _swapped_slots(old: Any) -> Any:
+    def relocate(image: Any, symbols: Any) -> bytes:
+        names = sorted(symbols)
+        return old(image, dict(zip(names, [symbols[n] for n in reversed(names)], strict=True)))  # type: ignore[no-any-return]
+
+    return relocate
+
+
+def _dead_results(old: Any) -> Any:
+    return lambda *arguments: [0 for _ in old(*arguments)]
+
+
+def _lost_upper(old: Any) -> Any:
+    return lambda cx, number, value: old(cx, number, value & ~(1 << 63))
+
+
+def _pairs_with_same(key: str) -> Plant:
+    return _entry(target.INVERSE, key, key)
+
+
+def _extend_the_sign() -> None:
+    """Let the fusion that extends 32 bits extend the sign instead of zeros."""
+
+    def around(old: Any) -> Any:
+        def fuse(window: Any, live: Any) -> Any:
+            fusion = old(window, live)
+            if fusion is None:
+                return None
+
+            def emit(cx: Context) -> None:
+                plain = cx.emit
+
+                def changed(text: str, **numbers: Any) -> None:
+                    found = re.fullmatch(r"mov (r\d+d|e\w+), (\w+)", text)
+                    if found:
+                        wide = next(names[0] for names in target.REGISTERS if names[1] == found[1])
+                        plain(f"movsxd {wide}, {found[2]}", **numbers)
+                    else:
+                        plain(text, **numbers)
+
+                cx.emit = changed  # type: ignore[method-assign]
+                try:
+                    fusion.emit(cx)
+                finally:
+                    del cx.emit
+
+            return replace(fusion, emit=emit)
+
+        return fuse
+
+    fusions.fuse = around(fusions.fuse)
+
+
+DIVISIONS = "DIV64 DIV32 MOD64 MOD32 SDIV64 SDIV32 SMOD64 SMOD32"
+
+PLANTED: tuple[PlantedBug, ...] = (
+    # wrong operation
+    PlantedBug("add-subtracts", "ADD32 emits sub", _text("ADD32", "^add ", "sub ")),
+    PlantedBug("or-xors", "OR64 emits xor", _text("OR64", "^or ", "xor ")),
+    PlantedBug("arsh-is-logical", "ARSH32 by a constant emits shr", _text("ARSH32", "^sar ", "shr ")),
+    PlantedBug("sub-swapped", "SUB64 with a register subtracts the other way", _only("SUB64", _is_x, _subtract_swapped)),
+    PlantedBug("div-signed", "DIV64 divides signed", lambda: _table().__setitem__("DIV64", alu._division(True, "quotient"))),
+    PlantedBug("smod-quotient", "SMOD32 leaves the quotient", lambda: _table().__setitem__("SMOD32", alu._division(True, "quotient"))),
+    PlantedBug("fetch-or-ands", "ATOMIC_FETCH_OR64 ands", _text("ATOMIC_FETCH_OR64", "^or ", "and ")),
+    PlantedBug("swap-nothing", "BSWAP32 swaps nothing", _only("BSWAP32", lambda insn: True, _nothing)),
+    # wrong width, missing extension
+    PlantedBug("add32-wide", "ADD32 with a register adds 64 bits", _only("ADD32", _is_x, _add_wide)),
+    PlantedBug("mov32-self", "MOV32 of a register to itself is left out", _only("MOV32", lambda i: _is_x(i) and i.dst_reg == i.src_reg, _nothing)),
+    PlantedBug("mov64-zero-extends", "MOV64 extends a negative constant with zeros", _only("MOV64", lambda i: _is_k(i) and i.imm < 0, _move_low)),
+    PlantedBug("movsx-zero-extends", "MOVSX64_8 extends with zeros", _text("MOVSX64_8", "^movsx (r..?), ", r"movzx \1, ")),
+    PlantedBug("movsx32-wide", "MOVSX32_16 extends to 64 bits", _text("MOVSX32_16", r"^movsx \w+, (\w+)$", r"movsx rax, \1", lambda i: i.dst_reg == 0)),
+    PlantedBug("neg32-wide", "NEG32 negates 64 bits", _only("NEG32", lambda i: True, lambda insn, cx: cx.emit(f"neg {cx.dst64}"))),
+    PlantedBug("be16-keeps", "BE16 keeps the upper bits", _text("BE16", "^movzx .*", "")),
+    PlantedBug("le32-keeps", "LE32 does nothing", _only("LE32", lambda i: True, _nothing)),
+    PlantedBug("lsh32-by-0", "LSH32 by 32 or 0 keeps the upper half", _only("LSH32", lambda i: _is_k(i) and i.imm % 32 == 0, _nothing)),
+    PlantedBug("ldxsw-zero-extends", "LDXSW extends with zeros", _entry(memory.LOADS, "LDXSW", memory.LOADS["LDXW"])),
+    PlantedBug("ldxb-sign-extends", "LDXB extends the sign", _entry(memory.LOADS, "LDXB", memory.LOADS["LDXSB"])),
+    PlantedBug("stw-wide", "STXW stores 8 bytes", _text("STXW", r"^mov dword ptr (.*), \w+$", r"mov qword ptr \1, rax", lambda i: i.src_reg == 0)),
+    PlantedBug("cmpxchg32-keeps", "ATOMIC_CMPXCHG32 keeps the upper half of r0", _text("ATOMIC_CMPXCHG32", "^mov eax, eax$", "")),
+    PlantedBug("jeq32-wide", "JEQ32 compares 64 bits", _only("JEQ32", _is_x, _compare_all)),
+    PlantedBug("jeq-narrow", "JEQ compares 32 bits", _only("JEQ", _is_x, _compare_low)),
+    PlantedBug("lddw-loses-top", "LDDW loses the highest bit", lambda: _exchange(target.load_constant, _lost_upper(target.load_constant))),
+    # shifts
+    PlantedBug("shift-mask", "LSH64 by a constant takes it modulo 32", _numbers("LSH64", lambda i: replace(i, imm=i.imm % 32) if _is_k(i) else i)),
+    PlantedBug("shift-clobbers-r4", "Shifts by a register leave their count in r4", _text("RSH64 LSH64 ARSH64", "^mov rcx, r11$", "", lambda i: i.dst_reg != 4)),
+    PlantedBug("shift-count-32", "ARSH64 by cl shifts 32 bits", _text("ARSH64", "^sar(x?) r(ax|di|si|dx|bx),", r"sar\1 e\2,", lambda i: not _is_x(i))),
+    # division
+    PlantedBug("div-by-zero", "DIV by 0 leaves dst", _text("DIV64 DIV32", "^xor (?!edx, edx).*", "")),
+    PlantedBug("mod32-by-zero", "MOD32 by 0 keeps the upper half", _text("MOD32", r"^mov (e\w+|r\d+d), \1$", "")),
+    PlantedBug("sdiv-minus-one", "SDIV by -1 is not looked after and traps", _text("SDIV64", "^cmp (r10|r10d), -1$", "cmp r10, 0x7f")),
+    PlantedBug("div-clobbers-r3", "Division leaves its remainder in r3", _text(DIVISIONS, "^pop rdx$", "pop r10", lambda i: i.dst_reg not in (0, 3))),
+    # constants
+    PlantedBug("imm-of-a-byte", "XOR64 takes constants of 128 to 255 as bytes", _numbers("XOR64", lambda i: _byte(i) if _is_k(i) and 128 <= i.imm <= 255 else i)),
+    PlantedBug("imm8-border", "128 counts as an 8-bit constant", lambda: _exchange(emitter.smallest, _loose_smallest)),
+    # jumps
+    PlantedBug("jgt-is-jge", "JGT jumps where equal", _jumps("JGT", "ja", "jae")),
+    PlantedBug("jslt-unsigned", "JSLT compares unsigned", _jumps("JSLT", "jl", "jb")),
+    PlantedBug("jsle32-unsigned", "JSLE32 compares unsigned", _jumps("JSLE32", "jle", "jbe")),
+    PlantedBug("jset-inverted", "JSET jumps where no bit is set", _jumps("JSET", "jne", "je")),
+    PlantedBug("pair-not-inverted", "A jump over a move moves on the wrong side", _pairs_with_same("jg")),
+    PlantedBug("pair-not-counted", "An instruction that a jump skips is counted", _function(pairs.turn, lambda old: _rename_in(old, "[r9+1]", "[r9]"))),
+    PlantedBug("may-goto-jumps", "may_goto always jumps", _only("MAY_GOTO", lambda i: True, _always)),
+    PlantedBug("ja32-off-by-one", "gotol goes one slot too far", _only("JA32", lambda i: True, lambda i, cx: cx.goto("jmp", (i.target or 0) + 1))),
+    # memory
+    PlantedBug("offset-lost", "LDXH ignores an offset of -1", _numbers("LDXH", lambda i: replace(i, offset=0) if i.offset == -1 else i)),
+    PlantedBug("store-neighbour", "STXB stores r5 as r4", _numbers("STXB", lambda i: replace(i, src_reg=4) if i.src_reg == 5 else i)),
+    PlantedBug("alignment-unchecked", "Atomics may be unaligned", _function(memory.check_alignment, lambda old: lambda cx, size: None)),
+    PlantedBug("fetch-add-keeps", "ATOMIC_FETCH_ADD64 keeps src", _text("ATOMIC_FETCH_ADD64", "^lock xadd ", "lock add ")),
+    PlantedBug("fetch-xor-of-r0", "ATOMIC_FETCH_XOR64 of r0 takes the wrong word", _text("ATOMIC_FETCH_XOR64", r"\[rsp\]", "[rsp+8]", lambda i: i.src_reg == 0)),
+    PlantedBug("atomic-and-wide", "ATOMIC_AND32 ands 64 bits", _text("ATOMIC_AND32", "^lock and dword ptr (.*), eax$", r"lock and qword ptr \1, rax")),
+    PlantedBug("packet-unswapped", "LDABSH does not swap", _text("LDABSH LDINDH", "^rol ax, 8$", "")),
+    PlantedBug("packet-bound", "Packet loads may end a byte behind the packet", _text("LDABSW LDINDW", "^cmp r10, 4$", "cmp r10, 3")),
+    # checks
+    PlantedBug("check-off-by-one", "Checked spans are one byte short", _plan_with(_shorter)),
+    PlantedBug("check-read-only", "Stores may go to read-only memory", _plan_with(lambda check: replace(check, stores=False))),
+    PlantedBug("check-skips-stack", "Accesses near the stack are not checked", _plan_without(lambda check: check.region == "stack")),
+    PlantedBug("check-merged-alone", "A merged check that fails is a fault at once", _plan_with(lambda check: replace(check, merged=False))),
+    PlantedBug("fault-address", "A fault's address lacks the offset", _function(memory.load_address, _without_offset)),
+    PlantedBug("fault-pc", "A fault may be said of a later pc", _method(relocation.Image, "pc_at", _late_pc)),
+    # facts that claim too much
+    PlantedBug("facts-cover-more", "What an access shows covers a byte more", lambda: _exchange(facts._covers, _covers_one_more)),
+    PlantedBug("facts-cover-writes", "A read covers later writes", lambda: _exchange(facts._covers, _covers_reads)),
+    PlantedBug("facts-moved-up", "Subtracting moves a pointer up", lambda: _exchange(facts._moved, _moved_the_other_way(facts._moved))),
+    PlantedBug("facts-one-path", "What one path has shown holds on all", lambda: _exchange(facts._common, lambda a, b: a)),
+    PlantedBug("facts-refined-wrong", "Comparisons bound values on the wrong side", lambda: _exchange(facts._refined, _without_swap(facts._refined))),
+    PlantedBug("facts-and", "AND bounds a value by half its mask", _entry(values.BOUNDS, "AND", lambda w, a, b: (0, min(a[1], b[1]) // 2))),
+    PlantedBug("facts-promise", "One byte more is promised than there is", _function(facts.analyse, lambda old: lambda program, sizes, size=0: old(program, sizes, size + 1 if size else 0))),
+    PlantedBug("frame-not-zeroed", "No frame is zeroed", lambda: _exchange(compiler.analyse, _nothing_zeroed(facts.analyse))),
+    # fusions and liveness
+    PlantedBug("rotate-ignores-liveness", "Nothing is read after a fusion", lambda: _exchange(liveness.live_after, _dead_results(liveness.live_after))),
+    PlantedBug("extend-signed", "Shifting up and down extends the sign", _extend_the_sign),
+    # budget, calls
+    PlantedBug("charge-less", "A basic block costs one instruction less", _function(target.emit_charge, _charge_less)),
+    PlantedBug("charge-unlooked", "The budget is not looked at before calls", _function(target.emit_charge, _charge_untested_calls)),
+    PlantedBug("depth-off-by-one", "One frame more than there are", _method(entry._Run, "_fill", _one_frame_more)),
+    PlantedBug("call-clobbers-r9", "A local call does not save r9", lambda: _exchange(call.GUEST_SAVED, ("rbx", "r13", "r14", "rbp", "rbp"))),
+    PlantedBug("call-keeps-arguments", "A helper call leaves r1 to r5", _function(call._call_out, _clear_no_arguments)),
+    PlantedBug("helpers-swapped", "Helpers are called by each other's address", _function(relocation.relocate, _swapped_slots)),
+    PlantedBug("helper-arguments", "A Python helper gets r3 and r4 exchanged", lambda: _exchange(host.ARGUMENTS, ("rdi", "rsi", "rcx", "rdx", "r8"))),
+    PlantedBug("granted-unseen", "Granted memory stays unknown", _method(entry._Run, "publish_regions", lambda old: lambda run: old(run) if not run._tables else None)),
+)  # fmt: skip
+
+
+class UnknownBug(EbpfError):  # noqa: N818 - as UnknownEngine
+    """A planted bug that there is not."""
+
+
+def plant(name: str) -> None:
+    """Put a bug into this process. Raises UnknownBug."""
+    for bug in PLANTED:
+        if bug.name == name:
+            bug.plant()
+            return
+    raise UnknownBug(f"no planted bug {name!r}; there are {', '.join(bug.name for bug in PLANTED)}")
