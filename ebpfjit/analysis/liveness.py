@@ -38,6 +38,20 @@ def live_after(program: Program, blocks: dict[int, int]) -> list[int]:
     return after
 
 
+def live_before(program: Program, blocks: dict[int, int]) -> list[int]:
+    """Return for each slot the registers (bit n: rn) that may be read from its instruction on."""
+    live = live_after(program, blocks)
+    effects = _effects(program, _read_at_exit(program))
+    for insn, (reads, writes) in zip(program.instructions, effects, strict=True):
+        live[insn.pc] = (live[insn.pc] & ~writes) | reads
+    return live
+
+
+def _read_at_exit(program: Program) -> int:
+    has_callers = any(insn.row and insn.row.kind in CALLERS for insn in program.instructions)
+    return RESULT_AND_ARGUMENTS if has_callers else RESULT
+
+
 def _live_at_starts(
     program: Program, blocks: dict[int, int], effects: list[Effect], ways: dict[int, list[int]]
 ) -> dict[int, int]:

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ebpfjit.analysis.liveness import live_at as live_registers
+from ebpfjit.analysis.liveness import live_before
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest.arena import arena
 from ebpfjit.difftest.case import Case, Input
@@ -99,7 +99,7 @@ def parting(
     """
     first = [step for step in one if step.pc in recorded]
     second = [step for step in other if step.pc in recorded]
-    live = live_registers(verified.program, verified.blocks)
+    live = live_before(verified.program, verified.blocks)
     last: int | None = None
     for a, b in zip(first, second, strict=False):
         if a.pc != b.pc:
