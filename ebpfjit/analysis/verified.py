@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, tested_blocks
+from ebpfjit.analysis.charges import Charges, charges_of
 from ebpfjit.errors import LoadError
 from ebpfjit.program import Program
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE
@@ -37,6 +38,11 @@ class Verified:
     def tested(self) -> frozenset[int]:
         """The basic blocks at whose start an instruction limit is looked at."""
         return tested_blocks(self.program, self.blocks)
+
+    @cached_property
+    def charges(self) -> Charges:
+        """What machine code pays where."""
+        return charges_of(self.program, self.blocks, self.tested)
 
     @cached_property
     def loop_headers(self) -> frozenset[int]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
+from ebpfjit.analysis.charges import Charges
 from ebpfjit.analysis.facts import Access, Facts, Promises, analyse
 from ebpfjit.analysis.liveness import live_after
 from ebpfjit.analysis.values import Origin
@@ -31,6 +32,7 @@ from ebpfjit.translators.x86_64.target import (
     emit_entry,
     emit_function_entry,
     emit_shared,
+    pay,
     pc_label,
     slow_label,
 )
@@ -89,7 +91,7 @@ def translate(
     program = verified.program
     promises = Promises(argument_size, argument_writable, settings.moving, settings.lookups)
     facts = analyse(program, verified.frame_sizes, promises)
-    cx = Context(program, verified.frame_sizes, _plan(facts, checked=checked), settings)
+    cx = Context(program, verified.frame_sizes, _plan(facts, verified.charges, checked=checked), settings)
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
@@ -104,7 +106,8 @@ def translate(
             cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
             if pc - 1 in shortcuts.pairs:
                 continue  # the conditional jump before it did its work
-            emit_charge(cx, blocks[pc], tested=pc in verified.tested)
+            if pc in verified.tested:
+                emit_charge(cx, blocks[pc])
         _trace(cx, pc, shortcuts)
         _instruction(cx, verified, instruction, shortcuts, phrases)
     emit_end_of_program(cx, len(program))
@@ -274,12 +277,14 @@ def _instruction(
 ) -> None:
     """Translate one instruction, or repeat what its word was translated to before."""
     pc = instruction.pc
-    if pc in shortcuts.slots or pc in cx.checks or pc in verified.illegal:
+    if pc in shortcuts.slots or pc in cx.checks or pc in verified.illegal or pc in cx.plan.taken:
         _anew(cx, verified, instruction, shortcuts)
     elif not phrases.repeat(cx, instruction):
         before = phrases.before(cx)
         _anew(cx, verified, instruction, shortcuts)
         phrases.learn(cx, instruction, before)
+    if pc not in shortcuts.pairs:
+        pay(cx, cx.plan.through.get(pc, 0))
 
 
 def _anew(cx: Context, verified: Verified, instruction: Instruction, shortcuts: Shortcuts) -> None:
@@ -339,9 +344,9 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases:
             cx.jump("jmp", pc_label(pc + 1 if instruction.pc in shortcuts.pairs else pc))
 
 
-def _plan(facts: Facts, *, checked: bool) -> Plan:
+def _plan(facts: Facts, charges: Charges, *, checked: bool) -> Plan:
     if not checked:
-        return Plan({}, {}, facts.zeroed)
+        return Plan({}, {}, facts.zeroed, charges.paid, charges.through, charges.taken)
     checks: dict[int, Check] = {}
     single: dict[int, Check] = {}
     for pc, access in facts.accesses.items():
@@ -353,7 +358,7 @@ def _plan(facts: Facts, *, checked: bool) -> Plan:
             checks[pc] = _check(access, low, high, stores=stores, merged=True)
         elif access.leader is None:
             checks[pc] = single[pc]
-    return Plan(checks, single, facts.zeroed)
+    return Plan(checks, single, facts.zeroed, charges.paid, charges.through, charges.taken)
 
 
 def _check(access: Access, low: int, high: int, *, stores: bool, merged: bool = False) -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -98,6 +99,7 @@ class _Run:
             faults.locate(error, compiled.fault_pc(self))
             raise
         finally:
+            self.settle()
             kind = FAULTS[self.word("fault_kind")]
             struct.pack_into("<Q", self.block, _WORD["fault_kind"], 0)
         if kind != "none":
@@ -141,8 +143,19 @@ class _Run:
             room = region.size - span + 1 if region and (region.writable or not stores) else 0
             struct.pack_into("<Q", self.block, BLOCK_SIZE + 8 * index, max(room, 0))
 
+    def settle(self) -> None:
+        """Give back what a run that faulted has paid for basic blocks that it did not reach."""
+        if FAULTS[self.word("fault_kind")] in ("none", "budget"):
+            return
+        verified, pc = self.compiled.verified, self.compiled.fault_pc(self)
+        if pc < len(verified.program):  # behind the end nothing was paid in advance
+            starts = list(verified.blocks)
+            advance = verified.charges.advance[starts[bisect_right(starts, pc) - 1]]
+            struct.pack_into("<Q", self.block, _WORD["budget"], W64.wrap(self.word("budget") + advance))
+
     def finish(self) -> None:
         """Leave in the execution what a run leaves behind."""
+        self.settle()
         self.follow_stack()
         self.space.before_access = self.space.after_grant = None
         self.execution.budget_left = self.budget_left()

@@ -1,7 +1,7 @@
 """Two instructions translated as one: a conditional jump and the single instruction it jumps over.
 
-The second is a basic block of its own, which costs one instruction where it runs. That is still
-counted exactly: with lea, which leaves the flags alone.
+The second is a basic block of its own, for which is paid where it runs. That is still counted
+exactly: with lea, which leaves the flags alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.program import Instruction
 from ebpfjit.translators.registry import Translator
 from ebpfjit.translators.x86_64.jump import CONDITIONS
-from ebpfjit.translators.x86_64.target import INVERSE, Context, register
+from ebpfjit.translators.x86_64.target import INVERSE, Context, pay, register
 
 Pair = Callable[[Context, Instruction, Instruction, Translator], None]
 
@@ -29,14 +29,14 @@ def pair_of(branch: Row, second: Row | None) -> Pair | None:
 def turn(cx: Context, branch: Instruction, second: Instruction, translator: Translator) -> None:
     """Jump where the condition fails, instead of jumping over a jump.
 
-    jcc over;  jmp back;  over:       lea r9, [r9-1];  cmp ...;  jncc back;  lea r9, [r9+1]
+    jcc over;  jmp back;  over:       cmp ...;  jncc back
     """
     assert second.target is not None  # the caller saw that it is a jump
-    cx.emit("lea r9, [r9-1]")
     cx.turned_to = second.target
+    cx.turned_due = cx.plan.through.get(branch.pc, 0) + cx.plan.taken.get(second.pc, 0)
     translator(branch, cx)
     cx.turned_to = None
-    cx.emit("lea r9, [r9+1]")
+    pay(cx, cx.plan.taken.get(branch.pc, 0))
 
 
 def select(cx: Context, branch: Instruction, second: Instruction, translator: Translator) -> None:
@@ -45,6 +45,9 @@ def select(cx: Context, branch: Instruction, second: Instruction, translator: Tr
     cmp ...;  jcc over;  mov dst, src;  over:
         mov r11, src;  lea r10, [r9-1];  cmp ...;  cmovncc dst, r11;  cmovncc r9, r10
     """
+    over = cx.plan.taken.get(branch.pc, 0)
+    moved = cx.plan.through.get(branch.pc, 0) + cx.plan.through.get(second.pc, 0) - over
+    pay(cx, over)
     row = second.row
     assert row is not None  # the caller saw that it is a move
     bits = row.width.bits
@@ -58,9 +61,11 @@ def select(cx: Context, branch: Instruction, second: Instruction, translator: Tr
         cx.start(branch)
     mnemonic = _compare(cx, branch)
     condition = INVERSE[mnemonic].removeprefix("j")
-    cx.emit("lea r10, [r9-1]")
+    if moved:
+        cx.emit("lea r10, [r9+$offset]", offset=-moved)
     cx.emit(f"cmov{condition} {register(second.dst_reg)}, r11")
-    cx.emit(f"cmov{condition} r9, r10")
+    if moved:
+        cx.emit(f"cmov{condition} r9, r10")
 
 
 def _compare(cx: Context, branch: Instruction) -> str:

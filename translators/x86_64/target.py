@@ -131,12 +131,17 @@ class Plan:
     """What analysis found: how each access is checked, and which frames must be zeroed.
 
     `checks` holds the accesses (by pc) that are checked, `single` how they are in a copy that
-    checks one by one. `zeroed` are functions, by pc.
+    checks one by one. `zeroed` are functions, by pc. `paid` are the instructions that each tested
+    basic block (by pc) pays for at its start, `through` and `taken` those that are paid behind the
+    last instruction of a block (by its pc), on the way to the next one or where it jumps.
     """
 
     checks: Mapping[int, Check]
     single: Mapping[int, Check]
     zeroed: frozenset[int]
+    paid: Mapping[int, int]
+    through: Mapping[int, int]
+    taken: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -208,6 +213,7 @@ class Context(Emitter):
         self.settings = settings
         self.used: set[str] = set()
         self.turned_to: int | None = None
+        self.turned_due = 0
         self.traced: set[int] = set()
         self.limits: dict[Limit, int] = {}
         operations = {insn.row.operation for insn in program.instructions if insn.row is not None}
@@ -311,12 +317,21 @@ class Context(Emitter):
     def goto(self, mnemonic: str, target: int) -> None:
         """Emit a jump to the instruction at slot `target`, or to a fault where there is none.
 
-        Within a pair that `turned_to` announces, the jump goes there where the condition fails.
+        Within a pair that `turned_to` announces, the jump goes there where the condition fails. What
+        is due on that way is paid out of line.
         """
+        due = self.plan.taken.get(self.insn.pc, 0)
         if self.turned_to is not None:
-            mnemonic, target = INVERSE[mnemonic], self.turned_to
+            mnemonic, target, due = INVERSE[mnemonic], self.turned_to, self.turned_due
         if 0 <= target < len(self.program.slots) and self.program.slots[target] is not None:
-            self.jump(mnemonic, pc_label(target))
+            if due:
+                label = self.new_label("edge")
+                with self.out_of_line(label):
+                    pay(self, due)
+                    self.jump("jmp", pc_label(target))
+                self.jump(mnemonic, label)
+            else:
+                self.jump(mnemonic, pc_label(target))
         else:
             self.jump(mnemonic, self.fault("target"))
 
@@ -508,19 +523,35 @@ def _emit_fault(cx: Context, kind: str) -> None:
     cx.emit("ret")
 
 
-def emit_charge(cx: Context, instructions: int, *, tested: bool) -> None:
-    """Emit the payment for the basic block that starts at the current pc.
+def pay(cx: Context, instructions: int) -> None:
+    """Emit the payment for basic blocks to come, or give back (negative) what was paid for others."""
+    if instructions:
+        cx.emit("sub r9, $imm", imm=instructions)
+
+
+def emit_charge(cx: Context, instructions: int) -> None:
+    """Emit the payment at the start of a tested basic block of `instructions`, at the current pc.
 
     sub r9, n;  jl broke        broke:  add r9, n;  call slice;  jmp (here, again)
+    Where it pays for later ones as well, only its own must be there:
+                                broke:  add r9, n;  cmp r9, own;  jl poor;  sub r9, n;  jmp paid
+                                poor:   call slice;  jmp (here, again)
     """
     pc = cx.insn.pc
-    cx.emit("sub r9, $imm", imm=instructions)
-    if not tested:
-        return
-    broke = f".broke_{pc}"
+    paid = cx.plan.paid[pc]
+    broke, back = f".broke_{pc}", f".paid_{pc}"
+    pay(cx, paid)
     cx.jump("jl", broke)
+    cx.label(back)
     with cx.out_of_line(broke):
-        cx.emit("add r9, $imm", imm=instructions)
+        cx.emit("add r9, $imm", imm=paid)
+        if paid != instructions:
+            poor = f".poor_{pc}"
+            cx.emit("cmp r9, $imm", imm=instructions)
+            cx.jump("jl", poor)
+            pay(cx, paid)
+            cx.jump("jmp", back)
+            cx.label(poor)
         cx.jump("call", "slice")
         cx.jump("jmp", pc_label(pc))
 
