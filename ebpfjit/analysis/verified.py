@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from ebpfjit.analysis.calls import Calls, calls_of
 from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, tested_blocks
 from ebpfjit.analysis.charges import Charges, charges_of
 from ebpfjit.errors import LoadError
@@ -38,6 +39,11 @@ class Verified:
     def tested(self) -> frozenset[int]:
         """The basic blocks at whose start an instruction limit is looked at."""
         return tested_blocks(self.program, self.blocks)
+
+    @cached_property
+    def calls(self) -> Calls:
+        """What local calls have to save and count."""
+        return calls_of(self.program, self.frame_sizes)
 
     @cached_property
     def charges(self) -> Charges:

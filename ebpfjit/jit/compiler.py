@@ -8,7 +8,6 @@ from functools import cached_property
 from itertools import pairwise
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
-from ebpfjit.analysis.charges import Charges
 from ebpfjit.analysis.facts import Access, Facts, Promises, analyse
 from ebpfjit.analysis.liveness import live_after
 from ebpfjit.analysis.values import Origin
@@ -91,7 +90,7 @@ def translate(
     program = verified.program
     promises = Promises(argument_size, argument_writable, settings.moving, settings.lookups)
     facts = analyse(program, verified.frame_sizes, promises)
-    cx = Context(program, verified.frame_sizes, _plan(facts, verified.charges, checked=checked), settings)
+    cx = Context(program, verified.frame_sizes, _plan(verified, facts, checked=checked), settings)
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
@@ -344,12 +343,10 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases:
             cx.jump("jmp", pc_label(pc + 1 if instruction.pc in shortcuts.pairs else pc))
 
 
-def _plan(facts: Facts, charges: Charges, *, checked: bool) -> Plan:
-    if not checked:
-        return Plan({}, {}, facts.zeroed, charges.paid, charges.through, charges.taken)
+def _plan(verified: Verified, facts: Facts, *, checked: bool) -> Plan:
     checks: dict[int, Check] = {}
     single: dict[int, Check] = {}
-    for pc, access in facts.accesses.items():
+    for pc, access in facts.accesses.items() if checked else ():
         if access.proof:
             continue
         single[pc] = _check(access, 0, access.size, stores=access.stores)
@@ -358,7 +355,18 @@ def _plan(facts: Facts, charges: Charges, *, checked: bool) -> Plan:
             checks[pc] = _check(access, low, high, stores=stores, merged=True)
         elif access.leader is None:
             checks[pc] = single[pc]
-    return Plan(checks, single, facts.zeroed, charges.paid, charges.through, charges.taken)
+    charges, calls = verified.charges, verified.calls
+    return Plan(
+        checks,
+        single,
+        facts.zeroed,
+        charges.paid,
+        charges.through,
+        charges.taken,
+        calls.writes,
+        calls.bounded,
+        calls.frameless,
+    )
 
 
 def _check(access: Access, low: int, high: int, *, stores: bool, merged: bool = False) -> Check:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from ebpfjit.isa.spec import FRAME_POINTER
 from ebpfjit.program import Instruction
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
-    GUEST_SAVED,
     Context,
     enter_label,
+    pc_label,
     register,
     translates,
 )
 
+SAVED = (6, 7, 8, 9)  # the registers that a callee hands back unchanged, besides r10
 TAIL_CALL = 12  # bpf_tail_call: the one helper after which a function may end
 
 
@@ -62,14 +66,16 @@ def _leave_where_asked(cx: Context) -> None:
 
 @translates("CALL_LOCAL")
 def call_local(insn: Instruction, cx: Context) -> None:
-    """Save what the callee may change, take a frame, call."""
+    """Save what the callee may change, take a frame, call; a function without a frame is just called."""
     target = insn.target
-    if target not in cx.program.functions:
+    if target is None or target not in cx.program.functions:
         cx.raise_fault("target")
         return
-    _save(cx)
-    cx.jump("call", enter_label(target))
-    _restore(cx)
+    saved = [register(number) for number in sorted(cx.plan.writes.get(target, SAVED))]
+    if target in cx.plan.frameless:
+        _around(cx, saved, lambda: cx.jump("call", pc_label(target)))
+        return
+    _in_frame(cx, saved, enter_label(target))
 
 
 @translates("CALLX")
@@ -77,24 +83,31 @@ def call_register(insn: Instruction, cx: Context) -> None:
     """As a local call, to the function whose address is in dst: a routine finds it."""
     cx.used.add("call_by_address")
     cx.emit(f"mov r11, {cx.dst64}")
-    _save(cx)
-    cx.jump("call", "call_by_address")
-    _restore(cx)
+    _in_frame(cx, [register(number) for number in SAVED], "call_by_address")
 
 
-def _save(cx: Context) -> None:
-    cx.emit(f"dec qword ptr {BLOCK['frames_left']}")
-    cx.jump("js", cx.fault("depth"))
-    for name in GUEST_SAVED:
-        cx.emit(f"push {name}")
-    # Seven words, so that the call leaves rsp a multiple of 16 in the callee.
-    cx.emit(f"push qword ptr {BLOCK['stack_start']}")
-    cx.emit(f"push qword ptr {BLOCK['loops']}")
+def _in_frame(cx: Context, saved: list[str], label: str) -> None:
+    """Call what takes a frame of its own; the depth is counted where it may be too much."""
+    counts = not cx.plan.bounded
+    if counts:
+        cx.emit(f"dec qword ptr {BLOCK['frames_left']}")
+        cx.jump("js", cx.fault("depth"))
+    words = [*saved, register(FRAME_POINTER), f"qword ptr {BLOCK['stack_start']}"]
+    if cx.has_may_goto:
+        words.append(f"qword ptr {BLOCK['loops']}")
+    _around(cx, words, lambda: cx.jump("call", label))
+    if counts:
+        cx.emit(f"inc qword ptr {BLOCK['frames_left']}")
 
 
-def _restore(cx: Context) -> None:
-    cx.emit(f"pop qword ptr {BLOCK['loops']}")
-    cx.emit(f"pop qword ptr {BLOCK['stack_start']}")
-    for name in reversed(GUEST_SAVED):
-        cx.emit(f"pop {name}")
-    cx.emit(f"inc qword ptr {BLOCK['frames_left']}")
+def _around(cx: Context, words: list[str], call: Callable[[], None]) -> None:
+    """Keep words on the stack: an odd number, so that rsp is a multiple of 16 in the callee."""
+    for word in words:
+        cx.emit(f"push {word}")
+    if len(words) % 2 == 0:
+        cx.emit("sub rsp, 8")
+    call()
+    if len(words) % 2 == 0:
+        cx.emit("add rsp, 8")
+    for word in reversed(words):
+        cx.emit(f"pop {word}")

@@ -42,7 +42,6 @@ REGISTERS = (
 )
 SCRATCH = (("r10", "r10d", "r10w", "r10b"), ("r11", "r11d", "r11w", "r11b"))
 HOST_SAVED = ("rbp", "rbx", "r12", "r13", "r14", "r15")
-GUEST_SAVED = ("rbx", "r13", "r14", "r15", "rbp")
 _COLUMN = {64: 0, 32: 1, 16: 2, 8: 3}
 
 # Functions of the host (CPython's C API, and one of the C library) that machine code calls.
@@ -133,7 +132,9 @@ class Plan:
     `checks` holds the accesses (by pc) that are checked, `single` how they are in a copy that
     checks one by one. `zeroed` are functions, by pc. `paid` are the instructions that each tested
     basic block (by pc) pays for at its start, `through` and `taken` those that are paid behind the
-    last instruction of a block (by its pc), on the way to the next one or where it jumps.
+    last instruction of a block (by its pc), on the way to the next one or where it jumps. `writes` are
+    the registers of r6 to r9 that a call of a function (by pc) changes, all where it is not there.
+    Where `bounded` no call is too deep; `frameless` functions need no frame.
     """
 
     checks: Mapping[int, Check]
@@ -142,6 +143,9 @@ class Plan:
     paid: Mapping[int, int]
     through: Mapping[int, int]
     taken: Mapping[int, int]
+    writes: Mapping[int, frozenset[int]]
+    bounded: bool
+    frameless: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -444,10 +448,11 @@ def emit_function_entry(cx: Context, pc: int) -> None:
     cx.label(enter_label(pc))
     cx.emit(f"mov rbp, qword ptr {BLOCK['stack_start']}")
     cx.emit("lea r11, [rbp+$offset]", offset=-size)
-    cx.emit(f"cmp r11, qword ptr {BLOCK['stack_limit']}")
-    # A jump, not a call: the address on the stack is that of the local call that came here.
-    cx.used.add("fault_depth")
-    cx.jump("jb", "fault_depth")
+    if not cx.plan.bounded:
+        cx.emit(f"cmp r11, qword ptr {BLOCK['stack_limit']}")
+        # A jump, not a call: the address on the stack is that of the local call that came here.
+        cx.used.add("fault_depth")
+        cx.jump("jb", "fault_depth")
     cx.emit(f"mov qword ptr {BLOCK['stack_start']}, r11")
     if cx.has_may_goto:
         cx.emit(f"mov qword ptr {BLOCK['loops']}, $imm", imm=cx.settings.max_loops, imm_sizes=(32,))
