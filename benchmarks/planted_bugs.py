@@ -40,7 +40,9 @@ def search(bug: PlantedBug, seconds: float) -> Search:
     first = report.findings[0] if report.findings else None
     found = report.first_finding if first is not None else None
     number = first.number if first is not None else None
-    return Search(bug, report.total.programs, found, number, first.nature if first is not None else "not found")
+    return Search(
+        bug, report.total.programs, found, number, first.nature if first is not None else "not found"
+    )
 
 
 def section(searches: Sequence[Search], seconds: float) -> str:
@@ -80,7 +82,9 @@ def write(text: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bugs", nargs="*", metavar="NAME", help="bugs to plant; all of them unless named")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="time for each")
     parser.add_argument("--write", action="store_true", help="replace the section in RESULTS.md")

@@ -24,7 +24,14 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from heapq import heappop, heappush
 
-from ebpfjit.analysis.cfg import ENDS_BLOCK, NEVER_FALLS_THROUGH, block_sizes, illegal_reason, is_inside, meeting_points
+from ebpfjit.analysis.cfg import (
+    ENDS_BLOCK,
+    NEVER_FALLS_THROUGH,
+    block_sizes,
+    illegal_reason,
+    is_inside,
+    meeting_points,
+)
 from ebpfjit.analysis.values import (
     ANY,
     BOUNDS,
@@ -713,9 +720,7 @@ def _joined(old: _State, new: _State, pc: int, joined: set[int], *, widen: bool)
     return _State(registers, spans, written, values)
 
 
-def _joined_spans(
-    old: _State, new: _State, registers: list[Value], joined: set[int]
-) -> dict[int, Spans]:
+def _joined_spans(old: _State, new: _State, registers: list[Value], joined: set[int]) -> dict[int, Spans]:
     """Return, by symbol, the spans that were shown on both paths."""
     spans: dict[int, Spans] = {}
     for register, value in enumerate(registers):

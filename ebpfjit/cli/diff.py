@@ -23,14 +23,18 @@ def diff(
         str,
         typer.Argument(metavar="FILE", help="Object file, bytecode, assembly text, or a corpus file (.txt)."),
     ],
-    program: Annotated[str | None, typer.Option(metavar="NAME", help="Which program of an object file.")] = None,
+    program: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which program of an object file.")
+    ] = None,
     engines: Annotated[
         str, typer.Option(metavar="NAMES", help="Engines to compare: interpreter, jit, kernel.")
     ] = "interpreter,jit",
     hex_: Annotated[
         list[str] | None, typer.Option("--hex", metavar="HEX", help="Memory, in hex; may be repeated.")
     ] = None,
-    mem: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Memory, as a file; may be repeated.")] = None,
+    mem: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Memory, as a file; may be repeated.")
+    ] = None,
     count: Annotated[int, typer.Option("--random", min=0, help="So many random memories too.")] = 0,
     seed: Annotated[int, typer.Option(help="What the random memories are drawn from.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many instructions.")] = 1_000_000,
@@ -64,7 +68,9 @@ def _case(file: str, program: str | None, memories: list[bytes], limit: int | No
     if program is not None:
         chosen = files.find_program(file, programs, program)
     elif len(programs) > 1:
-        raise typer.BadParameter(f"{file} holds several programs, choose one with --program: {', '.join(programs)}")
+        raise typer.BadParameter(
+            f"{file} holds several programs, choose one with --program: {', '.join(programs)}"
+        )
     else:
         chosen = next(iter(programs.values()))
     return Case(chosen.code, given or (Input(b"", limit),), name=file)
@@ -88,7 +94,9 @@ def _compare(case: Case, engines: tuple[str, ...]) -> int:
         if problem is not None:
             wrong += 1
             print(told(found(0, one, problem), engines))
-    print(f"{_count(case.inputs)}, {', '.join(engines)}: " + (f"{wrong} differ" if wrong else "no difference"))
+    print(
+        f"{_count(case.inputs)}, {', '.join(engines)}: " + (f"{wrong} differ" if wrong else "no difference")
+    )
     return 1 if wrong else 0
 
 

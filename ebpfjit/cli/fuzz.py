@@ -30,7 +30,8 @@ def fuzz(
         typer.Option(metavar="DIR", help="Programs to mutate; findings are saved there."),
     ] = None,
     sources: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Generators to draw from; those that suit the engines.")
+        str | None,
+        typer.Option(metavar="NAMES", help="Generators to draw from; those that suit the engines."),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="HTML", help="Write a page that shows what was reached.")

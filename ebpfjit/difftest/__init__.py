@@ -1,8 +1,8 @@
 """Differential testing: the same program on several engines, and what to do where they differ.
 
-    compare(program, inputs)     what every engine answers, and the first pc where they part
-    fuzz(...)                    generated programs by the thousand, in child processes
-    strategies                   the generators for Hypothesis (an extra)
+compare(program, inputs)     what every engine answers, and the first pc where they part
+fuzz(...)                    generated programs by the thousand, in child processes
+strategies                   the generators for Hypothesis (an extra)
 """
 
 from ebpfjit.difftest.case import BUILDS, Case, CorpusError, Input, read_case, read_corpus

@@ -13,7 +13,15 @@ from ebpfjit.difftest.arena import arena
 from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.compare import differences
 from ebpfjit.difftest.coverage import Coverage
-from ebpfjit.difftest.engines import ENGINES, Outcome, Runner, compiled_case, on_interpreter, outcome_of, prepared
+from ebpfjit.difftest.engines import (
+    ENGINES,
+    Outcome,
+    Runner,
+    compiled_case,
+    on_interpreter,
+    outcome_of,
+    prepared,
+)
 from ebpfjit.errors import DecodeError, EbpfError, LoadError, VerifierError
 
 DIFFERS, TWIN, RAISED, CRASH, HANG = "differs", "differs from its twin", "raised", "crash", "hang"

@@ -271,9 +271,7 @@ class Fuzzer:
         number = count - 1
         nature = HANG if hangs else CRASH
         seen = f"it does not end in {HANG_SECONDS:g} s" if hangs else f"the process died of {_signal(status)}"
-        case = case_of(
-            self.options.seed, number, self.assignment.sources, self.assignment.corpus
-        )
+        case = case_of(self.options.seed, number, self.assignment.sources, self.assignment.corpus)
         self.report.findings.append(Finding(number, nature, seen, case))
         self.report.total.programs += 1
         self.report.total.slots += len(case.code) // 8

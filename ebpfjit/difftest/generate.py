@@ -207,7 +207,12 @@ class Generator:
             code = plain("JA", offset=len(body) // 8 + 1) + body + EXIT
         start = len(code) // 8
         prologue = self.prologue()
-        return code + self.body(prologue, start, self.rng.randrange(2, 80), function) + spilled(self.rng, range(9)) + EXIT
+        return (
+            code
+            + self.body(prologue, start, self.rng.randrange(2, 80), function)
+            + spilled(self.rng, range(9))
+            + EXIT
+        )
 
     def body(self, code: bytes, start: int, count: int, function: int | None) -> bytes:
         """`code` and about `count` slots more; it stands at slot `start`."""

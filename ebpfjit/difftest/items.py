@@ -1,6 +1,6 @@
 """A program taken apart so that instructions can be removed, added and moved: jumps name instructions.
 
-    code -> [Item, ...] -> code, with every jump, local call and code reference aimed anew
+code -> [Item, ...] -> code, with every jump, local call and code reference aimed anew
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ def without(items: Sequence[Item], removed: range) -> list[Item]:
     """Return the items without some; what went to them goes to what comes after."""
     gone = {id(items[index]) for index in removed}
     after = items[removed.stop] if removed.stop < len(items) else None
-    copies = {
-        id(item): Item(item.insn, item.target) for item in items if id(item) not in gone
-    }
+    copies = {id(item): Item(item.insn, item.target) for item in items if id(item) not in gone}
     for copied in copies.values():
         target = copied.target
         if target is not None:

@@ -67,7 +67,9 @@ def _only(operations: str, condition: Callable[[Instruction], bool], translator:
     return _wrapped(operations.split(), wrap)
 
 
-def _text(operations: str, pattern: str, new: str, condition: Callable[[Instruction], bool] | None = None) -> Plant:
+def _text(
+    operations: str, pattern: str, new: str, condition: Callable[[Instruction], bool] | None = None
+) -> Plant:
     """Rewrite the lines of some operations; a line that becomes empty is left out."""
 
     def wrap(original: Translator) -> Translator:

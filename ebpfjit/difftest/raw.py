@@ -1,10 +1,10 @@
 """Programs that nobody would write: any bytes, any fields, rows of the table with any free field.
 
-    rows          each slot a row whose free fields are random: registers may be r10, or none;
-                  r10 may be written; jumps may go anywhere near
-    wild rows     each slot a row, every field that the row leaves open of all its bits
-    opcodes       opcodes of the table, everything else random
-    bytes         random bytes, of any length
+rows          each slot a row whose free fields are random: registers may be r10, or none;
+              r10 may be written; jumps may go anywhere near
+wild rows     each slot a row, every field that the row leaves open of all its bits
+opcodes       opcodes of the table, everything else random
+bytes         random bytes, of any length
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ def rows(rng: random.Random) -> bytes:
     """Rows that may run for a while: r6 and r9 start as pointers."""
     size = rng.randrange(1, 60)
     return (
-        copy(6, 1) + copy(9, 10) + b"".join(row_slots(rng, rng.choice(ROWS), size) for _ in range(size)) + EXIT
+        copy(6, 1)
+        + copy(9, 10)
+        + b"".join(row_slots(rng, rng.choice(ROWS), size) for _ in range(size))
+        + EXIT
     )
 
 
@@ -84,6 +87,4 @@ def opcodes(rng: random.Random) -> bytes:
 
 def any_bytes(rng: random.Random) -> bytes:
     """Random bytes; now and then no whole number of slots."""
-    return rng.randbytes(
-        rng.randrange(1, 200) if rng.random() < 0.1 else SLOT_SIZE * rng.randrange(1, 60)
-    )
+    return rng.randbytes(rng.randrange(1, 200) if rng.random() < 0.1 else SLOT_SIZE * rng.randrange(1, 60))

@@ -118,11 +118,16 @@ def report_text(report: FuzzReport) -> str:
         lines.append(f"  {reached:5} of {there:5}  {CATEGORIES[category]}{_not_reached(report, category)}")
     lines.append("")
     for finding in report.findings:
-        lines.append(f"program {finding.number}: {finding.nature}: {finding.text if not finding.details else ''}".rstrip())
+        lines.append(
+            f"program {finding.number}: {finding.nature}: {finding.text if not finding.details else ''}".rstrip()
+        )
         lines += [f"  {line}" for line in finding.details.splitlines()]
         lines.append("")
     count = len(report.findings)
-    lines.append(f"{count or 'no'} finding{'' if count == 1 else 's'}" + (", interrupted" if report.interrupted else ""))
+    lines.append(
+        f"{count or 'no'} finding{'' if count == 1 else 's'}"
+        + (", interrupted" if report.interrupted else "")
+    )
     return "\n".join(lines)
 
 

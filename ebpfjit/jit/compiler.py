@@ -90,7 +90,7 @@ def translate(
     program = verified.program
     promises = Promises(argument_size, argument_writable, settings.moving, settings.lookups)
     facts = analyse(program, verified.frame_sizes, promises)
-    cx = Context(program, verified.frame_sizes, _plan(verified, facts, checked=checked), settings)
+    cx = Context(program, verified.frame_sizes, _plan(verified, facts, settings, checked=checked), settings)
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
@@ -191,14 +191,16 @@ class Phrases:
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """Where several instructions are translated together, by the pc of the first.
+    """Where several instructions are translated together: pairs by the pc of the first, fusions of the last.
 
-    `done` are the slots that a fusion before them has translated.
+    `done` are the slots that a fusion behind them translates, `later` those of fusions but the first of
+    each.
     """
 
     pairs: Mapping[int, Pair]
     fusions: Mapping[int, Fusion]
     done: frozenset[int]
+    later: frozenset[int]
 
     @cached_property
     def slots(self) -> frozenset[int]:
@@ -211,8 +213,9 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
     pairs = _pairs(verified)
     fusions: dict[int, Fusion] = {}
     done: set[int] = set()
+    later: set[int] = set()
     if harden:
-        return Shortcuts(pairs, fusions, frozenset())
+        return Shortcuts(pairs, fusions, frozenset(), frozenset())
     program = verified.program
     live = live_after(program, verified.blocks)
     instructions = program.instructions
@@ -220,7 +223,7 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
     for index, first in enumerate(instructions):
         if first.row is None or first.row.name not in x86_64.fusions.STARTS:
             continue
-        if first.pc in done or first.pc in skipped:
+        if first.pc in later or first.pc in skipped:
             continue
         window = [first]
         for insn in instructions[index + 1 : index + x86_64.fusions.LONGEST]:
@@ -231,9 +234,11 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
             continue
         fusion = x86_64.fusions.fuse(window, [live[insn.pc] for insn in window])
         if fusion is not None:
-            fusions[first.pc] = fusion
-            done.update(insn.pc for insn in window[1 : fusion.count])
-    return Shortcuts(pairs, fusions, frozenset(done))
+            *before, last = window[: fusion.count]
+            fusions[last.pc] = fusion
+            done.update(insn.pc for insn in before)
+            later.update(insn.pc for insn in window[1 : fusion.count])
+    return Shortcuts(pairs, fusions, frozenset(done), frozenset(later))
 
 
 def _pairs(verified: Verified) -> dict[int, Pair]:
@@ -267,7 +272,7 @@ def _trace(cx: Context, pc: int, shortcuts: Shortcuts) -> None:
 
     What a fusion leaves out has no state of its own, and tracing is not to change what is traced.
     """
-    if cx.settings.trace and pc not in shortcuts.done:
+    if cx.settings.trace and pc not in shortcuts.later:
         emit_trace_point(cx, pc)
 
 
@@ -343,7 +348,7 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases:
             cx.jump("jmp", pc_label(pc + 1 if instruction.pc in shortcuts.pairs else pc))
 
 
-def _plan(verified: Verified, facts: Facts, *, checked: bool) -> Plan:
+def _plan(verified: Verified, facts: Facts, settings: Settings, *, checked: bool) -> Plan:
     checks: dict[int, Check] = {}
     single: dict[int, Check] = {}
     for pc, access in facts.accesses.items() if checked else ():
@@ -365,7 +370,7 @@ def _plan(verified: Verified, facts: Facts, *, checked: bool) -> Plan:
         charges.taken,
         calls.writes,
         calls.bounded,
-        calls.frameless,
+        frozenset() if settings.trace else calls.frameless,  # a trace shows r10
     )
 
 

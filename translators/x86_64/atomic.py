@@ -15,7 +15,7 @@ def _address(insn: Instruction, cx: Context) -> str:
     size = cx.width.bytes
     load_address(cx, cx.dst64, insn.offset)
     check_alignment(cx, size)
-    emit_check(cx, cx.dst64, insn)
+    emit_check(cx, cx.dst64, insn.offset, insn)
     return f"{POINTER[size]} [r11]"
 
 

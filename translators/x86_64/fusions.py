@@ -1,18 +1,20 @@
 """A few instructions in a row that the machine does as one or two.
 
-Each matcher looks at the instructions from one on, all in one basic block and none touching memory,
-and returns how many it replaces and by what; None where they are something else.
+Each matcher looks at the instructions from one on, all in one basic block, of which only the last may
+touch memory, and returns how many it replaces and by what; None where they are something else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Instruction
-from ebpfjit.translators.x86_64.target import Context, register
+from ebpfjit.translators import registry
+from ebpfjit.translators.x86_64.target import NAME, Address, Context, register
 
-LONGEST = 5
+LONGEST = 6
 STARTS = frozenset({"MOV64_X", "MOV32_X", "LSH64_K"})
 """The rows, by name, that a fusion may begin with."""
 LEFT, RIGHT = "LSH", "RSH"
@@ -20,7 +22,7 @@ LEFT, RIGHT = "LSH", "RSH"
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """`count` instructions that `emit` translates together."""
+    """`count` instructions that `emit` translates together, in the place of the last of them."""
 
     count: int
     emit: Callable[[Context], None]
@@ -133,22 +135,150 @@ def _extend(window: Window, live_after: Sequence[int]) -> Fusion | None:
     return Fusion(start + 2, emit)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """What the machine adds up in an address: base + index * scale + offset; registers by number."""
+
+    base: int | None
+    index: int | None = None
+    scale: int = 1
+    offset: int = 0
+
+    @property
+    def text(self) -> str:
+        """The registers, as they stand in an address."""
+        parts = [] if self.base is None else [register(self.base)]
+        if self.index is not None:
+            parts.append(register(self.index) + (f"*{self.scale}" if self.scale > 1 else ""))
+        return "+".join(parts)
+
+    @property
+    def registers(self) -> set[int]:
+        """The registers that it reads."""
+        return {number for number in (self.base, self.index) if number is not None}
+
+    def plus(self, number: int) -> _Sum | None:
+        """Add a register."""
+        if self.base is None:
+            return replace(self, base=number)
+        return replace(self, index=number) if self.index is None else None
+
+    def plus_scaled(self, number: int, scale: int) -> _Sum | None:
+        """Add a register times 2, 4 or 8."""
+        return replace(self, index=number, scale=scale) if self.index is None else None
+
+    def shifted(self, by: int) -> _Sum | None:
+        """Multiply by 2, 4 or 8."""
+        if self.base is None or self.index is not None or self.offset or by > MOST_SHIFT:
+            return None
+        return _Sum(None, self.base, 1 << by)
+
+
+MOST_SHIFT = 3
+LARGEST_OFFSET = 1 << 30
+
+
 def _sum(window: Window, live_after: Sequence[int]) -> Fusion | None:
-    """A copy and an addition.
+    """Copies, additions and small shifts, and the access at the place where they lead.
 
-    d = s;  d += t     lea d, [s+t];     d = s;  d += 5     lea d, [s+5]
+    d = s;  d += t                      lea d, [s+t]
+    d = s;  d += 5                      lea d, [s+5]
+    i <<= 2;  d = s;  d += i            lea d, [s+i*4]        (i is not read later)
+    d = s;  d += i;  x = *(d + 8)       mov x, [s+i+8]        (d is not read later)
     """
-    if len(window) < 2 or not _is_x(window[0], "MOV64") or not _is(window[1], "ADD64"):
+    first = window[0]
+    scaled: dict[int, int] = {}
+    total: _Sum | None = None
+    start, target = 0, first.dst_reg
+    if _is_k(first, "LSH64") and 0 < first.imm <= MOST_SHIFT and len(window) > 1:
+        second = window[1]
+        if _is_x(second, "MOV64") and second.dst_reg != target and second.src_reg != target:
+            scaled[target] = 1 << first.imm
+            total, start, target = _Sum(second.src_reg), 2, second.dst_reg
+        else:
+            total, start = _Sum(None, target, 1 << first.imm), 1
+    elif _is_x(first, "MOV64") and first.src_reg != target:
+        total, start = _Sum(first.src_reg), 1
+    if total is None:
         return None
-    copy, addition = window[0], window[1]
-    target, base = copy.dst_reg, register(copy.src_reg)
-    if addition.dst_reg != target or target == copy.src_reg:
+    count = best = start
+    best_total = total if not scaled else None
+    for insn in window[start:]:
+        if insn.dst_reg != target:
+            break
+        grown = _grown(total, insn, target, scaled)
+        if grown is None:
+            break
+        total, count = grown, count + 1
+        consumed = not scaled or total.scale > 1
+        if consumed and not (scaled and live_after[count - 1] >> next(iter(scaled)) & 1):
+            best, best_total = count, total
+    if best_total is None or best_total.base is None:
         return None
-    if _is_k(addition, "ADD64"):
-        return Fusion(2, lambda cx: cx.emit(f"lea {register(target)}, [{base}+$offset]", offset=addition.imm))
-    if addition.src_reg == target:
+    access = window[best] if best < len(window) else None
+    if access is not None and _is_access_through(access, target):
+        is_load = access.row is not None and access.row.kind is Kind.LOAD
+        dead = not live_after[best] >> target & 1 or (is_load and access.dst_reg == target)
+        offset = best_total.offset + access.offset
+        if dead and (is_load or access.src_reg != target) and abs(offset) < LARGEST_OFFSET:
+            return Fusion(best + 1, _access(access, best_total))
+    if best < 2:
         return None
-    return Fusion(2, lambda cx: cx.emit(f"lea {register(target)}, [{base}+{register(addition.src_reg)}]"))
+    return Fusion(best, lambda cx: _emit_lea(cx, target, best_total))
 
 
-MATCHERS: tuple[Matcher, ...] = (_rotate, _extend, _sum)
+def _grown(total: _Sum, insn: Instruction, target: int, scaled: dict[int, int]) -> _Sum | None:
+    """Return the sum after one more instruction on `target`, None where it is no sum any more."""
+    if _is_k(insn, "ADD64"):
+        return replace(total, offset=total.offset + insn.imm)
+    if _is_k(insn, "LSH64") and insn.imm > 0:
+        return total.shifted(insn.imm)
+    if not _is_x(insn, "ADD64") or insn.src_reg == target:
+        return None
+    if insn.src_reg in scaled:
+        return total.plus_scaled(insn.src_reg, scaled[insn.src_reg])
+    return total.plus(insn.src_reg)
+
+
+def _emit_lea(cx: Context, target: int, total: _Sum) -> None:
+    if not total.offset:
+        cx.emit(f"lea {register(target)}, [{total.text}]")
+    else:
+        cx.emit(f"lea {register(target)}, [{total.text}+$offset]", offset=total.offset)
+
+
+def _is_access_through(insn: Instruction, base: int) -> bool:
+    """True for an ordinary load or store whose base is a register."""
+    row = insn.row
+    if row is None or row.is_ordered:
+        return False
+    return (row.kind is Kind.LOAD and insn.src_reg == base) or (
+        row.kind is Kind.STORE and insn.dst_reg == base
+    )
+
+
+def _access(insn: Instruction, total: _Sum) -> Callable[[Context], None]:
+    def emit(cx: Context) -> None:
+        cx.address = Address(total.text, total.offset)
+        registry.translator_of(NAME, cx.row)(insn, cx)
+        cx.address = None
+
+    return emit
+
+
+def _product(window: Window, live_after: Sequence[int]) -> Fusion | None:
+    """A copy and a multiplication.
+
+    d = s;  d *= 7      imul d, s, 7
+    """
+    if len(window) < 2:
+        return None
+    copy, times = window[:2]
+    bits = 64 if _is_x(copy, "MOV64") else 32
+    if not (_is_x(copy, f"MOV{bits}") and _is_k(times, f"MUL{bits}") and times.dst_reg == copy.dst_reg):
+        return None
+    text = f"imul {register(copy.dst_reg, bits)}, {register(copy.src_reg, bits)}, $imm"
+    return Fusion(2, lambda cx: cx.emit(text, imm=times.imm))
+
+
+MATCHERS: tuple[Matcher, ...] = (_rotate, _extend, _sum, _product)

@@ -38,19 +38,22 @@ def lddw_reference(insn: Instruction, cx: Context) -> None:
 
 def memory_operand(cx: Context, base: str, insn: Instruction) -> tuple[str, int | None]:
     """Check the access where it needs it; return the operand's text and its `$offset`."""
-    emit_check(cx, base, insn)
-    return address_operand(base, insn.offset)
+    offset = insn.offset
+    if cx.address is not None:
+        base, offset = cx.address.text, cx.address.offset + offset
+    emit_check(cx, base, offset, insn)
+    return address_operand(base, offset)
 
 
 def load_address(cx: Context, base: str, offset: int, into: str = "r11") -> None:
-    """Put base + offset into a scratch register."""
+    """Put base + offset into a scratch register; `base` may be a sum."""
     if offset:
         cx.emit(f"lea {into}, [{base}+$offset]", offset=offset)
     else:
-        cx.emit(f"mov {into}, {base}")
+        cx.emit(f"lea {into}, [{base}]" if "+" in base else f"mov {into}, {base}")
 
 
-def emit_check(cx: Context, base: str, insn: Instruction) -> None:
+def emit_check(cx: Context, base: str, offset: int, insn: Instruction) -> None:
     """Emit the check of an access at base + offset, if analysis left one; clobbers r10.
 
     The likely region inline, anything else out of line:
@@ -64,7 +67,7 @@ def emit_check(cx: Context, base: str, insn: Instruction) -> None:
     if check is None:
         return
     span = check.high - check.low
-    low = insn.offset + check.low
+    low = offset + check.low
     other = cx.new_label("other")
     if check.region == "stack" and check.frame_size >= span:
         cx.emit(f"lea r10, [{base}+$offset]", offset=low + check.frame_size)
@@ -87,14 +90,14 @@ def emit_check(cx: Context, base: str, insn: Instruction) -> None:
     else:
         back = cx.new_label("inside")
         cx.label(back)
-        _check_any_region(cx, other, back, base, insn, check)
+        _check_any_region(cx, other, back, base, offset, check)
 
 
-def _check_any_region(cx: Context, label: str, back: str, base: str, insn: Instruction, check: Check) -> None:
+def _check_any_region(cx: Context, label: str, back: str, base: str, offset: int, check: Check) -> None:
     routine = "check_store" if check.stores else "check_load"
     cx.used.add(routine)
     with cx.out_of_line(label):
-        load_address(cx, base, insn.offset)
+        load_address(cx, base, offset)
         cx.emit(f"mov r10d, {check.high - check.low}")
         cx.jump("call", routine)
         cx.jump("jmp", back)

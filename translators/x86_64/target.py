@@ -192,6 +192,14 @@ def enter_label(pc: int) -> str:
     return f"enter_{pc}"
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An access's base that is in no register: the sum of the registers in `text`, and `offset`."""
+
+    text: str
+    offset: int
+
+
 Limit = tuple[str, int, bool]
 """A word that the host fills: (region, span, stores) -> how many places the span has in it.
 
@@ -218,6 +226,7 @@ class Context(Emitter):
         self.used: set[str] = set()
         self.turned_to: int | None = None
         self.turned_due = 0
+        self.address: Address | None = None
         self.traced: set[int] = set()
         self.limits: dict[Limit, int] = {}
         operations = {insn.row.operation for insn in program.instructions if insn.row is not None}
