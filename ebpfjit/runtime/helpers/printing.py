@@ -61,7 +61,10 @@ def trace_vprintk(world: World, text: int, size: int, data: int, data_size: int)
     return _trace(world, _format(text, W32.wrap(size)), arguments)
 
 
-@helper("bpf_snprintf", differs="%ps is a number, %p is not hashed; IP addresses past the buffer's end are counted")
+@helper(
+    "bpf_snprintf",
+    differs="%ps is a number, %p is not hashed; IP addresses past the buffer's end are counted",
+)
 def snprintf(world: World, buffer: int, size: int, text: int, data: int, data_size: int) -> int:
     """Format into a buffer; return the bytes that were needed, the zero byte counted."""
     size, data_size = W32.wrap(size), W32.wrap(data_size)
