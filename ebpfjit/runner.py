@@ -18,10 +18,13 @@ from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
 from ebpfjit.program import Program
+from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import Context, Outcome, ProgramType, Redirect, prepared, program_type
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction
 from ebpfjit.runtime.helpers import stock, table
+from ebpfjit.runtime.helpers.presence import missing
+from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
 from ebpfjit.runtime.memory import Region, flat_view
 from ebpfjit.runtime.world import World, current
 
@@ -41,8 +44,8 @@ class Result:
     see that), `metadata` what stands before an XDP packet. `context` holds the fields after the
     run. `redirect` says where the packet was sent, `clones` what bpf_clone_redirect sent:
     (ifindex, packet). `output` are the lines of bpf_trace_printk, `events` what went to perf and
-    ring buffers: (map name, bytes). `instructions` is how many eBPF instructions were executed
-    (interpreter only). `passes` is true where the packet would go on.
+    ring buffers: (map name, bytes); the buffers are empty again. `instructions` is how many eBPF
+    instructions were executed (interpreter only). `passes` is true where the packet would go on.
     """
 
     return_value: int
@@ -78,6 +81,7 @@ class Ready:
     """A program verified, and compiled at its first run in machine code.
 
     `helpers` are the same objects for every run: their addresses are in the machine code.
+    `complete` is true once no helper was found missing.
     """
 
     program: Program
@@ -86,12 +90,20 @@ class Ready:
     helpers: Mapping[int, HelperFunction]
     maps: dict[int, Any]
     compiled: Compiled | None = None
+    complete: bool = False
 
     def machine_code(self) -> Compiled:
         """Return the compiled program. Raises JitUnavailable."""
         if self.compiled is None:
             self.compiled = _compile(self)
         return self.compiled
+
+    def refuse_missing(self) -> None:
+        """Raise HelperNotFound where the program surely calls a helper that is not there."""
+        if not self.complete:
+            for call in missing(self.program, self.helpers).values():
+                raise faults.helper_not_found(call)
+            self.complete = True
 
     def regions(self) -> list[Region]:
         """Return the memory of the values in the program's maps."""
@@ -162,7 +174,8 @@ class _Run:
         self.world.run_program = self._tail_call
 
     def execute(self, program: Ready, limit: int | None) -> int:
-        """Run a program and return r0."""
+        """Run a program and return r0. Raises HelperNotFound where it surely calls what is not there."""
+        program.refuse_missing()
         execution = self._execution(program, limit)
         try:
             return self.engine(program, execution)
@@ -224,9 +237,18 @@ def run(
     with _made(first, data, context) as made:
         this = _Run(ENGINES[engine], chosen, made)
         value = this.execute(first, limit)
+        _take_events(this.world)
         outcome = Outcome(bytes(made.view)) if isinstance(made, Region) else made.outcome()
     counted = this.instructions if engine == "interpreter" else None
     return _result(first.type, value, outcome, this.world, counted)
+
+
+def _take_events(world: World) -> None:
+    """Empty the buffers whose events the result hands over, so that they are not full one day."""
+    if world.events or world.kept:  # a record that was discarded takes room as well
+        for map_ in world.maps.values():
+            if isinstance(map_, RingBuffer | PerfEventArray):
+                map_.consume()
 
 
 @contextmanager
@@ -346,6 +368,7 @@ def compile(
     if not _is_plain(program):
         start = ready(program)
         start = replace(start, helpers={**start.helpers, **(helpers or {})})
+        start.refuse_missing()
         return TypedFunction(start, _compile(start, checked=checked, harden=harden), limit)
     from ebpfjit.jit.entry import compile_program
 

@@ -9,7 +9,7 @@ import pytest
 
 from ebpfjit.errors import ExecutionError, MemoryFault
 from ebpfjit.runtime.maps import MapType
-from tests.support.helper_runs import HERE, Table, as_linux, needs_kernel, run
+from tests.support.helper_runs import HERE, Table, as_linux, needs_kernel, program_with, run
 
 RING = Table(MapType.RINGBUF, entries=4096)
 PERF = Table(MapType.PERF_EVENT_ARRAY, 4, 4, 1)
@@ -372,3 +372,25 @@ def test_stacks_are_kept_by_their_ids() -> None:
     assert 0 <= outcome.signed < 8
     kept = outcome.maps["stacks"][outcome.signed]
     assert kept == (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "jit"])
+@pytest.mark.parametrize(
+    ("text", "events"), [(OUTPUT.format(size=8, flags=0), 1), (reserve(DISCARD, DISCARD), 0)]
+)
+def test_a_result_takes_the_events_so_that_rings_do_not_fill_up(engine: str, text: str, events: int) -> None:
+    ring = RING.make("ring", HERE)
+    program = replace(program_with(text, {"ring": ring}), maps=(ring,))
+    for _ in range(4096 // 16 + 1):
+        result = program.run(b"8 bytes!", engine=engine)
+        assert len(result.events) == events
+        assert result.return_value == (0 if events else 1)
+    assert ring.query(0) == 0  # type: ignore[attr-defined]
+
+
+def test_what_a_compiled_function_sends_waits_in_the_map() -> None:
+    ring = RING.make("ring", HERE)
+    program = replace(program_with(OUTPUT.format(size=8, flags=0), {"ring": ring}), maps=(ring,))
+    function = program.compile()
+    assert (function(b"8 bytes!"), function(b"8 BYTES!")) == (0, 0)
+    assert ring.consume() == [b"8 bytes!", b"8 BYTES!"]  # type: ignore[attr-defined]

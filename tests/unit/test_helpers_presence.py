@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ebpfjit.assembler import assemble
+from ebpfjit.errors import HelperNotFound
 from ebpfjit.program import Program
 from ebpfjit.runtime.helpers.presence import missing
 
@@ -62,3 +63,17 @@ def test_a_long_program_is_no_matter() -> None:
     text = "jeq r1, 0, end\n" + "call 166\nmov r0, 0\n" * 5000 + "end:\nexit"
     assert names(text) == []
     assert names(text.removeprefix("jeq r1, 0, end\n")) == [("bpf_sys_bpf", 0)]
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "jit"])
+def test_a_run_is_refused_before_it_starts(engine: str) -> None:
+    program = Program.from_bytes(assemble("mov r0, 0\nstxdw [r10+8], r0\ncall 166\nexit"))
+    with pytest.raises(HelperNotFound, match="pc 2: call of helper 166"):
+        program.run(engine=engine)  # the store before it would be a fault
+
+
+def test_a_helper_of_the_users_is_there() -> None:
+    program = Program.from_bytes(assemble("call 166\nexit"), type="raw_tracepoint")
+    with pytest.raises(HelperNotFound, match="bpf_sys_bpf"):
+        program.compile()
+    assert program.compile(helpers={166: lambda r1, r2, r3, r4, r5: 8})() == 8
