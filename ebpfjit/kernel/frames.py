@@ -8,12 +8,15 @@ same ones.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from ebpfjit.errors import LoadError
 from ebpfjit.kernel.engine import PROGRAM_TYPES
+from ebpfjit.kernel.engine import ProgramType as KernelProgramType
 from ebpfjit.kernel.maps import KernelMaps, pinned
 from ebpfjit.kernel.objects import LoadedProgram
 from ebpfjit.program import Program
@@ -61,6 +64,9 @@ def run_frame(
         known = ", ".join(PROGRAM_TYPES)
         raise LoadError(f"Linux has no test run for programs of type {type_.name!r}; it has for {known}")
     context = _context(type_, data, fields)
+    if not program.maps:
+        with _lock:
+            return _run(_without_maps(program.code, kind, license), type_, data, context)
     with KernelMaps(kind, license) as maps, maps.load(program) as loaded:
         maps.fill()
         try:
@@ -68,6 +74,15 @@ def run_frame(
                 return _run(loaded, type_, data, context)
         finally:
             maps.read_back()
+
+
+_lock = threading.Lock()
+
+
+@lru_cache(maxsize=32)
+def _without_maps(code: bytes, kind: KernelProgramType, license: str) -> LoadedProgram:
+    """Return a loaded program, the same one as long as it is among the last; it closes when it is dropped."""
+    return LoadedProgram(code, kind.number, attach_type=kind.attach_type, flags=kind.flags, license=license)
 
 
 def _context(type_: ProgramType, data: bytes, fields: Mapping[str, Any] | None) -> bytes:

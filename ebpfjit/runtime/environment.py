@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ebpfjit.runtime.network import NOTHING_KNOWN, Network, TunnelKey
 from ebpfjit.runtime.sockets import Socket
 
 
@@ -55,6 +56,8 @@ class Environment:
     process, None for this one, `stack` the return addresses (u64) of its call stack, innermost
     first. `sockets` are those that lookups find, in this order. The cookies
     name the packet's socket, its network namespace, and the program's attachment (u64).
+    `network` is what routes and MTUs are looked up in, `tunnel` the key of the tunnel that packets
+    came by.
     Raises ValueError where `cpu` is not one of them.
     """
 
@@ -68,6 +71,8 @@ class Environment:
     socket_cookie: int = 1
     netns_cookie: int = 1
     attach_cookie: int = 0
+    network: Network = NOTHING_KNOWN
+    tunnel: TunnelKey | None = None
 
     @property
     def current_task(self) -> Task:

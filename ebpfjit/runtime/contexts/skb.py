@@ -6,18 +6,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.contexts.fields import SK_BUFF, SOCK
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, Outcome, PacketContext
 from ebpfjit.runtime.contexts.types import ProgramType
+from ebpfjit.runtime.network import LOOPBACK, TunnelKey
 
-LARGEST_SIZE = 65536 + LINK_HEADER_SIZE
-"""How long helpers may make a packet: the loopback device's MTU and an Ethernet header."""
+LARGEST_SIZE = 16384 - 320
+"""How long helpers may make a packet: SKB_MAX_ALLOC, four pages without struct skb_shared_info."""
 
-LOOPBACK = 1
 SETTABLE = (
     "mark", "priority", "ingress_ifindex", "ifindex", "cb", "tstamp", "wire_len", "gso_segs",
     "gso_size", "hwtstamp",
@@ -47,23 +46,6 @@ _SOCK_FIELDS = tuple(
 
 _NEW_SOCK = bytes(72) + (7).to_bytes(4, "little") + b"\xff" * 4
 """A bpf_sock of the state TCP_CLOSE, without an rx queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelKey:
-    """The outer header of a tunnel's packet: `id` and addresses as text, IPv4 or IPv6.
-
-    `remote` is the far end, `local` this one; `tos`, `ttl` and the IPv6 flow `label` are those of
-    the outer IP header, `flags` the TUNNEL_* of the kernel (u16).
-    """
-
-    id: int = 0
-    remote: str = "0.0.0.0"
-    local: str = "0.0.0.0"
-    tos: int = 0
-    ttl: int = 0
-    label: int = 0
-    flags: int = 0
 
 
 def ethertype(data: bytes | memoryview) -> int:
@@ -99,7 +81,7 @@ class SkbContext(PacketContext):
     """
 
     struct = SK_BUFF
-    headroom = tailroom = 1 << 17
+    headroom = tailroom = 1 << 15
 
     def __init__(self, type_: ProgramType, room: int) -> None:
         super().__init__(type_, room)

@@ -41,7 +41,8 @@ def fold_to_16(total: int) -> int:
 
 def partial(data: bytes, start: int) -> int:
     """Return `start` plus the sum of the data's 32-bit words, as u32 (csum_partial)."""
-    total = start + sum(memoryview(data).cast("I"))
+    words = memoryview(data + bytes(-len(data) % 4)).cast("I")
+    total = start + sum(words)
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total
@@ -54,12 +55,13 @@ def inverted(value: int) -> int:
 
 @helper("bpf_csum_diff")
 def csum_diff(world: World, source: int, source_size: int, to: int, to_size: int, seed: int) -> int:
-    """Return the sum of `to` less that of `source`, plus `seed`, folded to 16 bits; -EINVAL for odd sizes."""
+    """Return the sum of `to` less that of `source`, plus `seed`, folded to 16 bits.
+
+    Bytes that fill no 32-bit word count as if zeros followed them.
+    """
     source_size, to_size, seed = W32.wrap(source_size), W32.wrap(to_size), W32.wrap(seed)
     old = memory.read(source, source_size) if source_size else b""
     new = memory.read(to, to_size) if to_size else b""
-    if (source_size | to_size) % 4:
-        return -errno.EINVAL
     if old and new:
         return fold_to_16(add(partial(new, seed), inverted(partial(old, 0))))
     if new:

@@ -1,0 +1,141 @@
+"""The network around a run, as bpf_fib_lookup and its like see it: interfaces, routes, neighbours.
+
+The user fills it; the longest prefix wins, then the lowest metric:
+
+    Network(routes=(Route("10.0.0.0/8", ifindex=2, gateway="10.1.1.1"),),
+            neighbours={"10.1.1.1": "02:00:00:00:00:09"},
+            interfaces={2: Interface(mac="02:00:00:00:00:02")})
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+LOOPBACK = 1
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+KINDS = ("unicast", "blackhole", "unreachable", "prohibit", "local")
+
+
+def mac_bytes(text: str) -> bytes:
+    """Return the 6 bytes of "02:00:00:00:00:01". Raises ValueError."""
+    data = bytes.fromhex(text.replace(":", "").replace("-", ""))
+    if len(data) != 6:
+        raise ValueError(f"a link address has 6 bytes, {text!r} has {len(data)}")
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface: its MTU in bytes (without the link header) and its link address.
+
+    `forwards` is true where packets that came in by it may be routed.
+    """
+
+    mtu: int = 1500
+    mac: str = "00:00:00:00:00:00"
+    forwards: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelKey:
+    """The outer header of a tunnel's packet: `id` and addresses as text, IPv4 or IPv6.
+
+    `remote` is the far end, `local` this one; `tos`, `ttl` and the IPv6 flow `label` are those of
+    the outer IP header, `flags` the TUNNEL_* of the kernel (u16).
+    """
+
+    id: int = 0
+    remote: str = "0.0.0.0"
+    local: str = "0.0.0.0"
+    tos: int = 0
+    ttl: int = 0
+    label: int = 0
+    flags: int = 0
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route: packets to `network` ("10.0.0.0/8", "::/0") leave by interface `ifindex`.
+
+    They go to `gateway` where there is one, else straight to their destination; `source` is the
+    preferred source address, `mtu` that of the path (None: the interface's). `kind` is one of
+    KINDS; all but "unicast" forward nothing. `table` is what BPF_FIB_LOOKUP_TBID asks for.
+    Raises ValueError for an address that is none.
+    """
+
+    network: str
+    ifindex: int = 0
+    gateway: str | None = None
+    source: str | None = None
+    metric: int = 0
+    mtu: int | None = None
+    kind: str = "unicast"
+    table: int = 254
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"no kind of route {self.kind!r}; there are: {', '.join(KINDS)}")
+        self.prefix  # noqa: B018 - so that a wrong one is said here
+
+    @cached_property
+    def prefix(self) -> IpNetwork:
+        """The network, parsed."""
+        return ipaddress.ip_network(self.network, strict=False)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Interfaces by number, routes, and the link addresses of neighbours by IP address.
+
+    Without `interfaces` every number is one, with an MTU of 1500 bytes (the loopback's, number 1:
+    65536). Raises ValueError for an address that is none.
+    """
+
+    routes: tuple[Route, ...] = ()
+    neighbours: Mapping[str, str] = field(default_factory=dict)
+    interfaces: Mapping[int, Interface] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "routes", tuple(self.routes))
+        self._link_addresses  # noqa: B018 - so that a wrong one is said here
+
+    @cached_property
+    def _link_addresses(self) -> dict[IpAddress, bytes]:
+        return {ipaddress.ip_address(ip): mac_bytes(mac) for ip, mac in self.neighbours.items()}
+
+    def interface(self, ifindex: int) -> Interface | None:
+        """Return an interface by its number, None where there is none."""
+        if self.interfaces is not None:
+            return self.interfaces.get(ifindex)
+        return Interface(mtu=65536 if ifindex == LOOPBACK else 1500) if ifindex > 0 else None
+
+    def link_address(self, address: IpAddress) -> bytes | None:
+        """Return a neighbour's link address, None where it is not known."""
+        return self._link_addresses.get(address)
+
+    def route(self, address: IpAddress, table: int | None = None) -> Route | None:
+        """Return the route to an address, None where there is none."""
+        return max(self._matching(address, table), key=_preference, default=None)
+
+    def _matching(self, address: IpAddress, table: int | None) -> Iterable[Route]:
+        return (
+            route
+            for route in self.routes
+            if route.prefix.version == address.version
+            and address in route.prefix
+            and (table is None or route.table == table)
+        )
+
+
+def _preference(route: Route) -> tuple[int, int]:
+    return route.prefix.prefixlen, -route.metric
+
+
+NOTHING_KNOWN = Network()
+"""Every interface, and no routes."""
