@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ from ebpfjit.cli.diff import diff
 from ebpfjit.cli.fuzz import fuzz
 from ebpfjit.errors import EbpfError
 from ebpfjit.program import Program
+from ebpfjit.runner import Result
 
 if TYPE_CHECKING:
     from ebpfjit.vm import EbpfVmFixedMbuff, EbpfVmRaw
@@ -66,6 +68,21 @@ def run(
     program: ProgramName = None,
     mem: Annotated[str | None, typer.Option(metavar="FILE", help="The packet, as a file.")] = None,
     hex_: Annotated[str | None, typer.Option("--hex", metavar="HEX", help="The packet, in hex.")] = None,
+    pcap: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Run on each packet of a capture (pcap, pcapng).")
+    ] = None,
+    write: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With --pcap: write the packets that pass, as pcap.")
+    ] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option(
+            "--type", metavar="TYPE", help="The program's type: xdp, tc, ..., none for plain memory."
+        ),
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=N", help="A field of the context; may be repeated.")
+    ] = None,
     engine: Annotated[Engine, typer.Option(help="What runs the program.")] = Engine.JIT,
     mbuff_offsets: Annotated[
         str | None,
@@ -74,30 +91,105 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many instructions.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a program and print r0.
+    """Run a program and print r0; on a capture, count its verdicts.
 
-    The program gets the packet's address in r1 and its size in r2; with --mbuff-offsets the address
-    and size of a metadata buffer, in which the packet's start and end are stored. On the kernel a
-    program of an object file gets the context of its type.
+    A program with a type (an object file's section tells it, or --type) gets the context of its
+    type on an Ethernet frame. One without (--type none) gets the packet's address in r1 and its
+    size in r2; with --mbuff-offsets the address and size of a metadata buffer, in which the packet's
+    start and end are stored.
     """
-    if mem is not None and hex_ is not None:
-        raise typer.BadParameter("--mem and --hex exclude each other")
+    if sum(given is not None for given in (mem, hex_, pcap)) > 1:
+        raise typer.BadParameter("--mem, --hex and --pcap exclude each other")
+    if write is not None and pcap is None:
+        raise typer.BadParameter("--write goes with --pcap")
     offsets = _offsets(mbuff_offsets)
+    fields = _fields(context)
     data = _packet(mem, hex_)
     if engine is Engine.KERNEL and (offsets is not None or limit is not None):
         raise typer.BadParameter("the kernel takes neither --mbuff-offsets nor --limit")
     chosen = _one_program(file, program)
+    if type_ is not None:
+        chosen = replace(chosen, type=None if type_ == "none" else type_)
+    if offsets is not None and pcap is not None:
+        raise typer.BadParameter("--mbuff-offsets is for single packets, not for --pcap")
+
+    def execute(packet: bytes | bytearray) -> Result:
+        return chosen.run(packet, engine=engine.value, limit=limit, context=fields)
+
+    if pcap is not None:
+        _run_capture(chosen, pcap, write, execute, as_json=as_json)
+        return
     with _naming(file), _printed(as_json) as output:
-        if engine is Engine.KERNEL:
-            result = chosen.run(data, engine="kernel")
-            value, data = result.return_value, bytearray(result.data)
-        else:
+        if offsets is not None:
             value = _execute(_machine(chosen, offsets, limit), data, engine)
+            lines = output.getvalue().splitlines()
+            result = Result(value, bytes(data), output=tuple(lines))
+        else:
+            result = execute(data)
+            if not as_json:
+                print(*result.output, sep="\n", end="\n" if result.output else "")
     if as_json:
-        lines = output.getvalue().splitlines()
-        _print_json({"return_value": value, "hex": f"{value:#x}", "data": data.hex(), "output": lines})
+        _print_json(_result_json(result, chosen))
     else:
-        print(f"{value} ({value:#x})")
+        action = f" {result.action}" if result.action else ""
+        print(f"{result.return_value} ({result.return_value:#x}){action}")
+
+
+def _result_json(result: Result, program: Program) -> dict[str, object]:
+    """Return what --json prints; without a type there is no context to speak of."""
+    shown: dict[str, object] = {
+        "return_value": result.return_value,
+        "hex": f"{result.return_value:#x}",
+        "data": result.data.hex(),
+        "output": list(result.output),
+    }
+    if program.type is not None:
+        shown |= {
+            "action": result.action,
+            "metadata": result.metadata.hex(),
+            "context": dict(result.context),
+            "events": [[name, data.hex()] for name, data in result.events],
+            "redirect": None if result.redirect is None else asdict(result.redirect),
+        }
+    return shown
+
+
+def _fields(texts: list[str] | None) -> dict[str, int | list[int]]:
+    """Parse FIELD=N, or FIELD=N,N,... for an array."""
+    fields: dict[str, int | list[int]] = {}
+    for text in texts or []:
+        name, _, value = text.partition("=")
+        try:
+            numbers = [int(part, 0) for part in value.split(",")]
+        except ValueError:
+            raise typer.BadParameter(f"--context takes FIELD=NUMBER, mark=5, not {text!r}") from None
+        fields[name] = numbers if len(numbers) > 1 else numbers[0]
+    return fields
+
+
+def _run_capture(
+    program: Program,
+    file: str,
+    write: str | None,
+    execute: Callable[[bytes], Result],
+    *,
+    as_json: bool,
+) -> None:
+    from ebpfjit.cli import capture
+
+    if write is not None and program.type is None:
+        raise typer.BadParameter("--write needs the program's type, which says what passes; give --type")
+    if write is not None and os.path.exists(write) and os.path.samefile(write, file):
+        raise typer.BadParameter("--write and --pcap name the same file")
+    report = capture.run(program, file, write, execute, show=not as_json)
+    if as_json:
+        _print_json(report.as_json())
+    else:
+        capture.print_table(report)
+        if report.written is not None:
+            print(f"{report.written} packets written to {write}")
+    if report.error is not None:
+        raise files.FileError(f"{file}: {report.error}")
 
 
 @app.command()

@@ -97,7 +97,7 @@ def test_run_chooses_among_programs() -> None:
     assert result.returncode == 2
     assert b"squares, mixed, tripled" in result.stderr.replace(b"\n", b" ")
     context = (5).to_bytes(8, "little").hex() + (7).to_bytes(8, "little").hex()
-    arguments = ("run", OBJECTS / "subprograms.o", "--hex", context, "--program")
+    arguments = ("run", OBJECTS / "subprograms.o", "--type", "none", "--hex", context, "--program")
     for engine in ("jit", "interpreter"):
         results = [output(*arguments, name, "--engine", engine) for name in ("squares", "mixed", "tripled")]
         assert results == ["74 (0x4a)\n", "65 (0x41)\n", "15 (0xf)\n"]
