@@ -82,9 +82,9 @@ def skb_set_tstamp(world: World, context: int, tstamp: int, type: int) -> int:
     return 0
 
 
-@helper("bpf_get_socket_uid", differs="the user of Environment.task")
+@helper("bpf_get_socket_uid")
 def get_socket_uid(world: World, context: int) -> int:
-    """Return the user that the packet's socket belongs to."""
+    """Return the user that the packet's socket belongs to: root, as in Linux's test run."""
     skb_of(world, context, "bpf_get_socket_uid")
     return 0
 
@@ -100,7 +100,7 @@ def nothing_known(world: World, context: int) -> int:
 def skb_cgroup_id(world: World, context: int) -> int:
     """Return the number of the cgroup that the packet's socket is in."""
     skb_of(world, context, "bpf_skb_cgroup_id")
-    return 1
+    return world.environment.current_task.cgroup_id
 
 
 @helper("bpf_skb_ecn_set_ce", moves_packet=True)
