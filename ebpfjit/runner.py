@@ -105,9 +105,23 @@ class Ready:
                 raise faults.helper_not_found(call)
             self.complete = True
 
-    def regions(self) -> list[Region]:
-        """Return the memory of the values in the program's maps."""
-        return [region for map_ in self.maps.values() for region in map_.regions]
+    def regions(self, cpu: int) -> list[Region]:
+        """Return the memory of the values in the program's maps, and in the maps inside of them.
+
+        Maps with values for each processor show those of `cpu` from now on. Raises ExecutionError
+        where one has none for it.
+        """
+        regions: list[Region] = []
+        for map_ in self.maps.values():
+            for each in (map_, *map_.inner_maps):
+                try:
+                    each.use_cpu(cpu)
+                except ValueError as error:
+                    raise ExecutionError(
+                        f"{error}; Environment(cpu=, cpus=) of load() and run() differ"
+                    ) from None
+                regions += each.regions
+        return regions
 
 
 def _is_plain(program: Program) -> bool:
@@ -194,7 +208,7 @@ class _Run:
             arguments, regions, packet, argument = made.arguments, made.regions, made.packet, made.argument
         return Execution(
             arguments,
-            [*regions, *program.regions()],
+            [*regions, *program.regions(self.world.environment.cpu)],
             packet,
             argument,
             program.helpers,
@@ -294,7 +308,8 @@ def _run_on_kernel(
         return Result(raw.return_value, raw.data)
     after = kernel.run_frame(program, bytes(flat_view(data)), fields, cpu=environment.cpu)
     outcome = Outcome(after.data, after.metadata, after.fields)
-    return _result(program_type(program.type), after.return_value, outcome, World(environment), None)
+    world = World(environment, events=list(after.events))
+    return _result(program_type(program.type), after.return_value, outcome, world, None)
 
 
 # -- compiled functions -----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -35,12 +35,16 @@ _KERNEL_NAMES = {"sched_act": "action"}
 
 @dataclass(frozen=True, slots=True)
 class KernelOutcome:
-    """What a run in the kernel left: as `runtime.contexts.Outcome`, with r0's low 32 bits."""
+    """What a run in the kernel left: as `runtime.contexts.Outcome`, with r0's low 32 bits.
+
+    `events` are what went to ring and perf buffers: (map name, bytes); perf pads them to 8 bytes.
+    """
 
     return_value: int
     data: bytes
     metadata: bytes = b""
     fields: FieldValues = field(default_factory=dict)
+    events: tuple[tuple[str, bytes], ...] = ()
 
 
 def run_frame(
@@ -67,13 +71,11 @@ def run_frame(
     if not program.maps:
         with _lock:
             return _run(_without_maps(program.code, kind, license), type_, data, context)
-    with KernelMaps(kind, license) as maps, maps.load(program) as loaded:
+    with KernelMaps(kind, license, cpu) as maps, maps.load(program) as loaded:
         maps.fill()
-        try:
-            with pinned(cpu):
-                return _run(loaded, type_, data, context)
-        finally:
-            maps.read_back()
+        with pinned(cpu):
+            outcome = _run(loaded, type_, data, context)
+        return replace(outcome, events=tuple(maps.read_back()))
 
 
 _lock = threading.Lock()

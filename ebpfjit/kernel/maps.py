@@ -20,6 +20,7 @@ from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.kernel import syscalls
 from ebpfjit.kernel.engine import ProgramType
+from ebpfjit.kernel.events import PerfBuffer, ring_records
 from ebpfjit.kernel.objects import KernelMap, LoadedProgram
 from ebpfjit.program import SLOT_SIZE, Program
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
@@ -47,10 +48,15 @@ def _aligned(size: int) -> int:
 
 
 class KernelMaps:
-    """The kernel's counterparts of Python maps, and of the programs in them; closes all of them."""
+    """The kernel's counterparts of Python maps, and of the programs in them; closes all of them.
 
-    def __init__(self, kind: ProgramType, license: str = "GPL") -> None:
+    Programs are to run on processor `cpu`: perf events of that one are listened to.
+    """
+
+    def __init__(self, kind: ProgramType, license: str = "GPL", cpu: int = 0) -> None:
         self._kind = kind
+        self._cpu = cpu
+        self._perf: dict[int, PerfBuffer] = {}
         self._license = license
         self._maps: dict[int, tuple[Any, KernelMap]] = {}
         self._programs: dict[int, LoadedProgram] = {}
@@ -93,7 +99,8 @@ class KernelMaps:
             for map_, made in arrays:
                 done.add(map_.address)
                 for key, program in map_.items():
-                    syscalls.map_update(made.fd, key, self.load(program).fd.to_bytes(4, "little"))
+                    if program is not None:
+                        syscalls.map_update(made.fd, key, self.load(program).fd.to_bytes(4, "little"))
 
     def _made(self, map_: Any) -> KernelMap:
         """Return a map's counterpart, made and filled the first time."""
@@ -147,19 +154,47 @@ class KernelMaps:
 
     def _fill_maps(self, map_: Any, made: KernelMap) -> None:
         for key, inner in map_.items():
-            syscalls.map_update(made.fd, key, self._made(inner).fd.to_bytes(4, "little"))
+            if inner is not None:
+                syscalls.map_update(made.fd, key, self._made(inner).fd.to_bytes(4, "little"))
 
     def _fill_queue(self, map_: Any, made: KernelMap) -> None:
-        for value in map_:
+        for value in _as_pushed(map_, list(map_)):
             syscalls.map_update(made.fd, b"", bytes(value))
+
+    def _listen(self, map_: Any, made: KernelMap) -> None:
+        buffer = PerfBuffer(self._cpu)
+        self._owned.callback(buffer.close)
+        syscalls.map_update(made.fd, self._cpu.to_bytes(4, "little"), buffer.fd.to_bytes(4, "little"))
+        self._perf[map_.address] = buffer
 
     # -- reading back -----------------------------------------------------------------------------
 
-    def read_back(self) -> None:
-        """Make the Python maps hold what the kernel's do now."""
+    def read_back(self) -> list[tuple[str, bytes]]:
+        """Make the Python maps hold what the kernel's do now; return the events: (map name, bytes)."""
+        events: list[tuple[str, bytes]] = []
         for map_, made in list(self._maps.values()):
-            if map_.definition.type in _KEYED and not map_.definition.is_readonly:
+            kind = map_.definition.type
+            if kind in _KEYED and not map_.definition.is_readonly:
                 self._read_plain(map_, made)
+            elif kind in _QUEUES:
+                self._read_queue(map_, made)
+            elif kind == MapType.RINGBUF:
+                events += [(map_.name, data) for data in ring_records(made.fd, made.max_entries)]
+            elif map_.address in self._perf:
+                events += [(map_.name, data) for data in self._perf[map_.address].records()]
+        by_name = {map_.name: map_ for map_, _ in self._maps.values()}
+        for name, data in events:
+            by_name[name].output(data)
+        return events
+
+    @staticmethod
+    def _read_queue(map_: Any, made: KernelMap) -> None:
+        values = []
+        while (value := syscalls.map_pop(made.fd, made.value_size)) is not None:
+            values.append(value)
+        map_.clear()
+        for value in _as_pushed(map_, values):
+            map_.push(value)
 
     def _read_plain(self, map_: Any, made: KernelMap) -> None:
         after = dict(self._items(map_.definition, made))
@@ -191,7 +226,13 @@ _FILLS: Mapping[MapType, Callable[[KernelMaps, Any, KernelMap], None]] = {
     **dict.fromkeys(_KEYED + _NUMBERS, KernelMaps._fill_plain),
     **dict.fromkeys(_OF_MAPS, KernelMaps._fill_maps),
     **dict.fromkeys(_QUEUES, KernelMaps._fill_queue),
+    MapType.PERF_EVENT_ARRAY: KernelMaps._listen,
 }
+
+
+def _as_pushed(map_: Any, values: list[bytes]) -> list[bytes]:
+    """Return values, given in the order in which they come out, in the order in which they went in."""
+    return values[::-1] if map_.definition.type == MapType.STACK else values
 
 
 def with_descriptors(program: Program, fds: list[int]) -> bytes:
