@@ -1,9 +1,12 @@
 """Object files: what clang wrote, as programs.
 
-bytes -> reader (sections, symbols, relocations; checked) -> relocation (references between
-functions) -> linker (one self-contained Program per entry function) -> loader (Object)
+bytes -> reader (sections, symbols, relocations; checked)
+      -> btf, btf_ext (types, source lines), maps, globals, externs -> memory (the object's maps)
+      -> core (instructions for another kernel's types)
+      -> linker (one self-contained Program per entry function)
+      -> tail_calls (what maps hold from the start) -> loader (Object)
 """
 
-from ebpfjit.elf.loader import Object, load
+from ebpfjit.elf.loader import Object, load, read_btf
 
-__all__ = ["Object", "load"]
+__all__ = ["Object", "load", "read_btf"]

@@ -42,6 +42,12 @@ class CoreRelocation:
     kind: int
 
 
+def has_core_relocations(data: bytes | memoryview) -> bool:
+    """True where the header of a .BTF.ext section says that there are some; for one without .BTF."""
+    start = HEADER.size + RANGE.size * PARTS.index("CO-RE relocations")
+    return len(data) >= start + RANGE.size and bool(RANGE.unpack_from(data, start)[1])
+
+
 class BtfExt:
     """The .BTF.ext section of an object; `btf` holds its strings and types.
 

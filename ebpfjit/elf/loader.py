@@ -184,10 +184,14 @@ def _type_finder(entries: list[Function], types: Types) -> Callable[[Function], 
 def _read_types(file: ObjectFile) -> tuple[Btf | None, BtfExt | None]:
     """Return an object's types, and what they say of instructions."""
     from ebpfjit.elf.btf import Btf
-    from ebpfjit.elf.btf_ext import BtfExt
+    from ebpfjit.elf.btf_ext import BtfExt, has_core_relocations
 
     section, ext = file.section(".BTF"), file.section(".BTF.ext")
     if section is None:
+        if ext is not None and has_core_relocations(ext.data):
+            raise LoadError(
+                f"{file.name}: section '.BTF.ext' has CO-RE relocations, but there is no .BTF with their types"
+            )
         return None, None
     btf = Btf(section.data, f"{file.name}: section '.BTF'")
     if ext is None:

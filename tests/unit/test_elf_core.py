@@ -245,6 +245,12 @@ def test_comparisons_are_bounded() -> None:
         comparison.types_match(inner, inner_2)
 
 
+def test_relocations_without_types_are_refused() -> None:
+    data = (OBJECTS / "core.o").read_bytes().replace(b"\0.BTF\0", b"\0.BTX\0")
+    with pytest.raises(LoadError, match=r"'\.BTF\.ext' has CO-RE relocations, but there is no \.BTF"):
+        load(data)
+
+
 @pytest.mark.parametrize("field", ["type", "access", "kind", "offset"])
 def test_damaged_relocations(field: str) -> None:
     data = bytearray((OBJECTS / "core.o").read_bytes())

@@ -112,6 +112,14 @@ def test_records_of_every_length(size: int) -> None:
     assert [map_.name for map_ in program.maps] == ["table", "counters"]
 
 
+def test_records_whose_types_btf_knows() -> None:
+    (pairs,) = definitions("annotated_map.o").values()
+    assert pairs.key_type is not None
+    assert pairs.value_type is not None
+    assert pairs.key_type.decode(b"\1\0\0\0") == 1
+    assert pairs.value_type.decode(b"\1\0\0\0\xff\xff\xff\xff") == {"a": 1, "b": -1}
+
+
 def test_records_without_sizes_end_at_the_next() -> None:
     maps = definitions("untyped.o")
     assert {name: shape(map_)[:4] for name, map_ in maps.items()} == {
