@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 from ebpfjit.bits import U64_MASK
-from ebpfjit.difftest.generate import EDGES, EXIT, MEMORY_SIZE, constant, copy, encoded, plain
+from ebpfjit.difftest.generate import EDGES, EXIT, MEMORY_SIZE, WIDE_EDGES, constant, copy, divided_extremes, encoded, plain
 from ebpfjit.isa.spec import Kind, Reg, Row
 from ebpfjit.isa.table import TABLE
 
@@ -25,7 +25,7 @@ DIVISIONS = ("DIV", "SDIV", "MOD", "SMOD")
 
 def _imm(rng: random.Random, row: Row) -> int:
     if row.meaning in SHIFTS:
-        return rng.randrange(row.width.bits)
+        return 0 if rng.random() < 0.2 else rng.randrange(row.width.bits)
     imm = rng.choice(EDGES) if rng.random() < 0.6 else rng.randrange(-(2**31), 2**31)
     return 3 if imm == 0 and row.meaning in DIVISIONS else imm
 
@@ -40,9 +40,16 @@ def _access(rng: random.Random, row: Row) -> bytes:
 
 def _step(rng: random.Random, left: int) -> bytes:
     kind = rng.random()
+    if kind < 0.05 and left > 4:  # equal in the low half, and mostly not in the upper one
+        a, b = rng.sample(SCALARS, 2)
+        row = rng.choice([row for row in BRANCHES if row.uses_src])
+        return plain("MOV32_X", b, a) + encoded(row, a, b, rng.randrange(1, 4))
+    if kind < 0.06:
+        return divided_extremes(rng, *rng.sample(SCALARS, 2))
     if kind < 0.6:
         row = rng.choice(ARITHMETIC)
-        return encoded(row, rng.choice(SCALARS), rng.choice(SCALARS), 0, _imm(rng, row))
+        dst = rng.choice(SCALARS)
+        return encoded(row, dst, dst if rng.random() < 0.1 else rng.choice(SCALARS), 0, _imm(rng, row))
     if kind < 0.8:
         row = rng.choice(BRANCHES)
         return encoded(
@@ -54,10 +61,10 @@ def _step(rng: random.Random, left: int) -> bytes:
 def _function(rng: random.Random) -> bytes:
     """A local function of r1 to r5 whose frame and r6 to r9 are its own."""
     rows = [row for row in ARITHMETIC if row.dst is Reg.UPDATE]
-    code = copy(0, 1) + copy(7, 2)
+    code = copy(0, 1) + copy(7, 2) + copy(8, 3) + copy(9, 4)
     for _ in range(rng.randrange(1, 8)):
         row = rng.choice(rows)
-        code += encoded(row, rng.choice((0, 1, 7)), rng.choice((0, 2, 3, 4, 5)), 0, _imm(rng, row))
+        code += encoded(row, rng.choice((0, 1, 7, 8, 9)), rng.choice((0, 2, 3, 4, 5)), 0, _imm(rng, row))
     return code + EXIT
 
 
@@ -68,14 +75,15 @@ def program(rng: random.Random) -> tuple[bytes, bytes]:
         if rng.random() < 0.5:
             start += plain("LDXDW", register, MEMORY_POINTER, 8 * index)
         else:
-            start += constant(register, rng.choice(EDGES) & U64_MASK)
+            start += constant(register, rng.choice(WIDE_EDGES) & U64_MASK)
     steps = rng.randrange(1, 70)
     body = b"".join(_step(rng, steps - index) for index in range(steps))
     spilled = b"".join(plain("STXDW", MEMORY_POINTER, r, 8 * index) for index, r in enumerate(SCALARS))
     if rng.random() < 0.3:
-        call = copy(1, 0) + plain("CALL_LOCAL", imm=1)
-        body += spilled + call + EXIT + _function(rng)
+        call = copy(1, 0) + plain("CALL_LOCAL", imm=4)
+        saved = b"".join(plain("STXDW", MEMORY_POINTER, r, 8 * SCALARS.index(r)) for r in (7, 8, 9))
+        body += spilled + call + saved + EXIT + _function(rng)
     else:
         body += spilled + EXIT
-    words = [rng.choice(EDGES) & U64_MASK if rng.random() < 0.6 else rng.getrandbits(64) for _ in range(8)]
+    words = [rng.choice((0, 0, *WIDE_EDGES)) & U64_MASK if rng.random() < 0.6 else rng.getrandbits(64) for _ in range(8)]
     return start + body, b"".join(word.to_bytes(8, "little") for word in words)

@@ -96,6 +96,8 @@ class Checker:
             first = next(iter(outcomes.values()))
             if self.coverage is not None and pcs is not None and first is not None:
                 self.coverage.ended(first)
+                for name in (name for name, outcome in outcomes.items() if outcome is None):
+                    self.coverage.unanswered(name)
                 self.coverage.executed(verified, pcs)
                 self.instructions += len(pcs)
                 pcs.clear()

@@ -35,6 +35,9 @@ DISPLACEMENTS = (-129, -128, -127, 126, 127, 128, -32768, 32767)
 MOST_SLOTS = 4
 UNRESOLVED = tuple(row.name for row in TABLE if row.reference is not None and row.operation != "LDDW_CODE")
 
+NO_ANSWER = "no answer of {}"
+"""The ending of a program that an engine refuses, or whose end it cannot tell."""
+
 ENDINGS = (
     "ok", "MemoryFault load", "MemoryFault store", "MemoryFault atomic", "AlignmentFault", "BudgetExhausted",
     "CallDepthExceeded", "HelperNotFound", "IllegalInstruction", "helper raised", "refused",
@@ -109,6 +112,10 @@ class Coverage:
         """Note how a run ended."""
         access = dict(outcome.attributes).get("access", "") if outcome.kind == "MemoryFault" else ""
         self.counts[ENDING, f"{outcome.kind} {access}".rstrip()] += 1
+
+    def unanswered(self, engine: str) -> None:
+        """Note a run that an engine has no answer to."""
+        self.counts[ENDING, NO_ANSWER.format(engine)] += 1
 
     def refused(self) -> None:
         """Note a program that no engine takes."""

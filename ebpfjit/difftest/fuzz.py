@@ -234,9 +234,14 @@ class Fuzzer:
                 self.progress(self.report)
 
     def _start(self) -> None:
-        child = _Child(self.assignment, self._folder, self._started_children)
-        self._started_children += 1
-        self._children[child.connection] = child
+        """Start a child; it inherits that Ctrl-C is blocked meanwhile, and leaves it to us."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            child = _Child(self.assignment, self._folder, self._started_children)
+            self._started_children += 1
+            self._children[child.connection] = child
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _receive(self, child: _Child) -> None:
         try:

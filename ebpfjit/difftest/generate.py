@@ -21,8 +21,11 @@ MEMORY_SIZE = 64
 
 EDGES = (0, 1, -1, 2, -2, 5, 7, 8, 15, 16, 31, 32, 33, 63, 64, 127, 128, -128, -129, 255, 256,
          0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, -0x80000000, 0x12345678)  # fmt: skip
+WIDE_EDGES = (*EDGES, 1 << 31, 0xFFFFFFFF, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 63) + 1)
+"""Numbers where mistakes show: those that fit an imm, and others of 64 bits."""
+
 POINTERS = (6, 6, 6, 6, 6, 6, 6, 6, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 1)
-HITS = (0, 0, 8, 4, 16, 24, 32, 40, 48, 1, 2, 3)
+HITS = (0, 0, 8, 4, 16, 24, 32, 40, 1, 2, 3, -1, -4, -8)
 MISSES = (-512, -513, -8, -1, 56, 57, 63, 64, 127, 128, -128, -129, 0x7FFF, -0x8000)
 HELPERS = (SUM, SUM, GRANT, GRANT, GRANT, RAISE, HAND_BACK, MISSING)
 
@@ -30,6 +33,7 @@ _WORD = struct.Struct("<BBhi")
 UNRESOLVED = [row for row in TABLE if row.reference is not None and row.operation != "LDDW_CODE"]
 ROWS = [row for row in TABLE if row not in UNRESOLVED]
 EXIT = Instruction(0, BY_NAME["EXIT"].opcode, 0, 0, 0, 0).encode()
+SIGNED_DIVISIONS = [row for row in TABLE if row.meaning in ("SDIV", "SMOD")]
 BRANCHES_X = [row for row in TABLE if row.kind is Kind.BRANCH and row.uses_src]
 RARE = frozenset({Kind.EXIT, Kind.CALL_REGISTER, Kind.PACKET_LOAD, Kind.CALL_KFUNC, Kind.CALL_LOCAL})
 
@@ -62,6 +66,13 @@ def encoded(row: Row, dst: int = 0, src: int = 0, offset: int = 0, imm: int = 0)
 def plain(name: str, dst: int = 0, src: int = 0, offset: int = 0, imm: int = 0) -> bytes:
     """One slot of the row called `name`; fields that the row fixes keep its values."""
     return encoded(BY_NAME[name], dst, src, offset, imm)
+
+
+def divided_extremes(rng: random.Random, dst: int, src: int) -> bytes:
+    """The most negative number of a width, divided by -1: on many machines that traps."""
+    row = rng.choice(SIGNED_DIVISIONS)
+    least = -1 << (row.width.bits - 1)
+    return constant(dst, least & U64_MASK) + plain("MOV64_K", src, imm=-1) + encoded(row, dst, src, imm=-1)
 
 
 def spilled(rng: random.Random, registers: range) -> bytes:
@@ -172,6 +183,7 @@ class Generator:
             # Equal in the low half, and mostly not in the upper one.
             plain("MOV32_X", b, a) + encoded(near, a, b, 1) + plain("MOV64_K", c, imm=value),
             plain("MOV32_X", b, a) + encoded(near, a, b, 2) + plain("XOR64_K", c, imm=value) + plain("NEG64", a),
+            divided_extremes(self.rng, a, b),
             plain("LDXW", 0, 6, place) + constant(c, up32 & U64_MASK) + plain("OR64_X", 0, c)
             + plain(f"ATOMIC_CMPXCHG{bits}", 6, b, place),
             plain(move, b, a) + plain(first, b, imm=n) + plain(second, a, imm=m) + plain(join, a, b),
@@ -189,11 +201,11 @@ class Generator:
     def prologue(self) -> bytes:
         """Registers to start from: pointers in r6 and r9, edges in the others."""
         code = copy(6, 1) + copy(9, 10)
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.8:
             code += add(6, self.rng.choice((8, 8, 8, 8, 16, 16, 16, 16, 16, 24, 63, -8)))
         code += add(9, self.rng.choice((-64, -64, -64, -64, -128, -128, -256, -256, -504, -512, -512, -8)))
         for register in (0, 3, 4, 5, 7, 8):
-            edge = self.rng.choice(EDGES) if self.rng.random() < 0.7 else self.rng.getrandbits(64)
+            edge = self.rng.choice(WIDE_EDGES) if self.rng.random() < 0.7 else self.rng.getrandbits(64)
             if self.rng.random() < 0.6:
                 code += constant(register, edge & U64_MASK)
         return code

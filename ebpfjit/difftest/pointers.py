@@ -121,7 +121,8 @@ class Writer:
             case 2:
                 self.emit(f"MOD{bits}_K", index, imm=most + 1)
             case 3:
-                self.emit(rng.choice(("JGT_K", "JGT32_K")), index, 0, 4, most)
+                condition = rng.choice(("JGT", "JGT", "JGE", "JLT", "JLE", "JEQ", "JNE"))
+                self.emit(f"{condition}{rng.choice(('', '32'))}_K", index, 0, 4, most)
             case _:
                 self.emit(rng.choice(("JLT_K", "JLE32_K")), index, 0, 1, most + 1)
                 self.emit("MOV64_K", index, imm=0)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ebpfjit.difftest.case import BUILDS, Case
 from ebpfjit.difftest.generate import plain
-from ebpfjit.difftest.items import put_together, take_apart, without
+from ebpfjit.difftest.items import Item, put_together, take_apart, without
 from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Imm, Kind, Offset, Reg
 from ebpfjit.program import Instruction, decode
@@ -51,17 +51,20 @@ class Shrinker:
         return True
 
     def _remove_instructions(self) -> None:
-        """Remove runs of instructions: half of them, a quarter, ... single ones, from the end on."""
+        """Remove runs of instructions: half of them, a quarter, ... single ones, from the end on.
+
+        An exit at the end stays: a program that ends well is easier to read.
+        """
         try:
             size = len(take_apart(self.case.code)) // 2
         except EbpfError:
             return
         while size:
-            at = len(take_apart(self.case.code))
+            at = _removable(take_apart(self.case.code))
             while at > 0:
                 start = max(at - size, 0)
                 items = take_apart(self.case.code)
-                code = put_together(without(items, range(start, min(at, len(items)))))
+                code = put_together(without(items, range(start, min(at, _removable(items)))))
                 if code:
                     self._attempt(replace(self.case, code=code))
                 at = start
@@ -72,6 +75,12 @@ class Shrinker:
         again = True
         while again and self.left > 0:
             again = any(self._attempt(candidate) for candidate in candidates(self.case))
+
+
+def _removable(items: list[Item]) -> int:
+    """Return how many instructions there are, an exit at the end not counted."""
+    last = items[-1].insn.row if items else None
+    return len(items) - (last is not None and last.kind is Kind.EXIT)
 
 
 def _simpler_inputs(case: Case) -> Iterator[Case]:

@@ -67,9 +67,9 @@ class Weighted:
 
 
 SOURCES: Mapping[str, Weighted] = {
-    "valid": Weighted(_valid, 40),
-    "pointers": Weighted(_pointers, 24),
-    "acceptable": Weighted(_acceptable, 10),
+    "valid": Weighted(_valid, 32),
+    "pointers": Weighted(_pointers, 20),
+    "acceptable": Weighted(_acceptable, 22),
     "metamorphic": Weighted(_metamorphic, 6),
     "mutated": Weighted(_mutated, 10),
     "rows": Weighted(lambda rng, corpus: _raw(rng, raw.rows(rng)), 6),

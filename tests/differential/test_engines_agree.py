@@ -1,4 +1,4 @@
-"""Interpreter and machine code agree on generated programs: value, fault, memory, stack.
+"""Interpreter and machine code agree on generated programs: value, fault, memory, stack, budget.
 
 EBPFJIT_PROGRAMS sets how many (20,000 unless told); machine code runs in child processes.
 """
@@ -6,25 +6,34 @@ EBPFJIT_PROGRAMS sets how many (20,000 unless told); machine code runs in child 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
-import pytest
+from ebpfjit.difftest.coverage import BRANCH, ENDING, ENDINGS, FACT, ROW
+from ebpfjit.difftest.fuzz import Options, fuzz
+from ebpfjit.difftest.report import report_text
 
 PROGRAMS = int(os.environ.get("EBPFJIT_PROGRAMS", "20000"))
-CHILDREN = 4
-CHECKOUT = Path(__file__).parents[2]
-EXPECTED_KINDS = ("ok", "MemoryFault", "BudgetExhausted", "AlignmentFault", "HelperNotFound", "helper_raised")
+JOBS = 2
+ENOUGH = 2000
+"""So many programs reach every row, ending and way of checking."""
+
+PROOFS = ("frame", "covered", "argument", "one at pc n covers it")
 
 
-@pytest.mark.parametrize("part", range(CHILDREN))
-def test_engines_agree_on_generated_programs(part: int) -> None:
-    first, last = PROGRAMS * part // CHILDREN, PROGRAMS * (part + 1) // CHILDREN
-    command = [sys.executable, "-m", "tests.differential.worker", str(first), str(last)]
-    child = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=False)
-    last_seed = child.stderr.strip().splitlines()[-1:]
-    assert child.returncode == 0, f"exit {child.returncode}, {last_seed}\n{child.stdout[:4000]}"
-    kinds = child.stdout.strip().splitlines()[-1]
-    for kind in EXPECTED_KINDS:
-        assert f"{kind}=" in kinds, f"the generator no longer reaches {kind}: {kinds}"
+def test_engines_agree_on_generated_programs() -> None:
+    report = fuzz(Options(programs=PROGRAMS, jobs=JOBS))
+    assert report.findings == [], report_text(report)
+    assert report.total.programs == PROGRAMS
+    if PROGRAMS < ENOUGH:
+        return
+    coverage = report.coverage
+    assert coverage.missing(ROW) == []
+    assert len(coverage.missing(BRANCH)) <= 4
+    assert [ending for ending in ENDINGS if not coverage.counts[ENDING, ending]] == []
+    facts = coverage.of(FACT)
+    assert [proof for proof in PROOFS if f"no check: {proof}" not in facts] == [], facts
+
+
+def test_what_is_proven_holds() -> None:
+    """Programs full of pointers: what analysis proves of them is true."""
+    report = fuzz(Options(programs=PROGRAMS // 4, jobs=JOBS, seed=2, sources=("pointers",)))
+    assert report.findings == [], report_text(report)

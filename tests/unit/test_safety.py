@@ -6,6 +6,7 @@ What may take the process down runs in a child: the body of a test marked `in_ch
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import gc
 import mmap
@@ -799,18 +800,15 @@ def test_hardened_code_holds_no_immediate_of_the_program() -> None:
 
 @in_child
 def test_hardened_code_does_the_same() -> None:
-    from tests.differential.engines import HELPERS, HelperError
-    from tests.differential.generate import case
+    from ebpfjit.difftest.check import Checker
+    from ebpfjit.difftest.coverage import ENDING, Coverage
+    from ebpfjit.difftest.sources import case_of
 
-    kinds = set()
-    for seed in range(150):
-        generated = case(seed)
-        try:
-            both = Both(generated.code, helpers=HELPERS, harden=True)
-            kinds.add(both.run(region(bytearray(generated.memory)), limit=generated.limit).kind)
-        except HelperError:
-            continue
-    assert {"ok", "MemoryFault", "BudgetExhausted"} <= kinds
+    coverage = Coverage()
+    checker = Checker(("interpreter", "jit"), coverage)
+    for number in range(150):
+        assert checker.check(dataclasses.replace(case_of(1, number, ("valid",)), build="hardened")) is None
+    assert {"ok", "MemoryFault load", "BudgetExhausted"} <= coverage.of(ENDING).keys()
 
 
 @in_child
@@ -843,15 +841,15 @@ def test_no_text_depends_on_the_radix_that_keystone_happens_to_have() -> None:
 
     (keystone-engine/keystone, pull requests 528 and 608.) So numbers of two digits are written as 0x38.
     """
-    from tests.differential.engines import HELPERS
-    from tests.differential.generate import case
+    from ebpfjit.difftest.arena import arena
+    from ebpfjit.difftest.sources import case_of
 
     found: set[str] = set()
     for seed in range(200):
-        verified = prepare(Program.from_bytes(case(seed).code))
+        verified = prepare(Program.from_bytes(case_of(seed, 0, ("valid",)).code))
         for harden in (False, True):
             compiled = compile_program(
-                verified, helpers=HELPERS, harden=harden, features=frozenset() if seed % 2 else None
+                verified, helpers=arena().helpers, harden=harden, features=frozenset() if seed % 2 else None
             )
             for piece in compiled.listing.pieces:
                 templates = [getattr(item, "template", "") for item in piece.items]

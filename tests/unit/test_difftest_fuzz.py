@@ -1,0 +1,280 @@
+"""Fuzzing runs: findings, crashes and hangs, planted bugs, the same report twice, Ctrl-C, the commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ebpfjit import EbpfError
+from ebpfjit.difftest import CorpusError, UnknownEngine, read_case, read_corpus
+from ebpfjit.difftest.check import CRASH, DIFFERS, HANG
+from ebpfjit.difftest.children import run_forked
+from ebpfjit.difftest.coverage import ROW
+from ebpfjit.difftest.fuzz import FuzzReport, Options, fuzz, save
+from ebpfjit.difftest.html import page
+from ebpfjit.difftest.report import report_text, times_text
+from ebpfjit.program import Program
+
+ROOT = Path(__file__).resolve().parents[2]
+CORPUS = ROOT / "tests" / "corpus"
+
+
+def ebpfjit(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ebpfjit", *arguments],
+        capture_output=True, text=True, cwd=ROOT, check=False, timeout=300, **options,
+    )  # fmt: skip
+
+
+def shrunk(name: str, programs: int = 400) -> FuzzReport:
+    """Plant a bug, and shrink the first finding."""
+    return fuzz(Options(programs=programs, planted=name, stop_at=1))
+
+
+# -- the same seed, the same report -----------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_report_however_many_children() -> None:
+    reports = [
+        report_text(fuzz(Options(programs=300, seed=7, jobs=jobs, corpus=tuple(read_corpus(CORPUS)))))
+        for jobs in (1, 3)
+    ]
+    assert reports[0] == reports[1]
+    assert "300 programs of " in reports[0]
+    assert reports[0].endswith("no findings")
+    assert report_text(fuzz(Options(programs=300, seed=8))) != reports[0]
+
+
+def test_findings_are_the_same_too() -> None:
+    one, other = (fuzz(Options(programs=120, planted="add-subtracts", jobs=jobs)) for jobs in (1, 2))
+    assert report_text(one) == report_text(other)
+    assert len(one.findings) > 5  # the first are shrunk
+
+
+# -- findings -----------------------------------------------------------------------------------
+
+
+def test_a_finding_is_shrunk_and_told() -> None:
+    report = shrunk("sub-swapped")
+    (finding, *_) = report.findings
+    assert finding.nature == DIFFERS
+    program = Program.from_bytes(finding.case.code)
+    assert len(program) <= 4
+    assert "SUB64_X" in {insn.row.name for insn in program.instructions if insn.row}
+    assert re.search(r"interpreter: +r0 = ", finding.details) or "Fault" in finding.details
+    assert re.search(r"jit: ", finding.details)
+    assert "they part after pc" in finding.details or "they differ in" in finding.details
+    assert "sub64" in finding.details  # the program
+    assert "sub r10, " in finding.details  # and the machine code of that pc
+
+
+def test_a_finding_becomes_a_corpus_file(tmp_path: Path) -> None:
+    report = shrunk("or-xors")
+    first = report.findings[0]
+    (path,) = save([first], tmp_path / "new")
+    assert path.name.startswith("differs_")
+    case = read_case(path)
+    assert (case.code, case.inputs, case.build) == (first.case.code, first.case.inputs, first.case.build)
+    assert "# Found as " in path.read_text()
+    assert "#   interpreter: " in path.read_text()
+
+
+def test_a_crash_is_a_finding_with_its_program_and_pc() -> None:
+    report = shrunk("sdiv-minus-one", programs=3000)
+    finding = report.findings[0]
+    assert finding.nature == CRASH  # INT_MIN / -1 traps; other quotients by -1 are right even so
+    assert "SIGFPE" in finding.text
+    assert "the last step of machine code was at pc " in finding.details
+    assert "idiv" in finding.details
+    assert "interpreter: r0 = " in finding.details
+
+
+def test_a_child_that_hangs_is_known_as_that() -> None:
+    assert run_forked(lambda: time.sleep(60), 0.2).hangs
+    assert run_forked(lambda: os.kill(os.getpid(), signal.SIGSEGV), 5).signal == "SIGSEGV"
+    assert run_forked(lambda: 42, 5).value == 42
+
+
+def test_a_hang_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ebpfjit.difftest.fuzz.HANG_SECONDS", 1.0)
+    report = fuzz(Options(programs=30, planted="hangs", stop_at=1, shrink=False))
+    assert {finding.nature for finding in report.findings} == {HANG}
+
+
+# Found within so many programs of seed 1; the benchmark plants all of them.
+SAMPLE = {
+    "add32-wide": 400,
+    "movsx-zero-extends": 800,
+    "shift-clobbers-r4": 800,
+    "jslt-unsigned": 800,
+    "cmpxchg32-keeps": 2000,
+    "check-off-by-one": 800,
+    "check-read-only": 1600,
+    "facts-moved-up": 2000,
+    "facts-and": 2000,
+    "frame-not-zeroed": 800,
+    "rotate-ignores-liveness": 800,
+    "charge-less": 400,
+    "fault-pc": 400,
+    "imm8-border": 1600,
+}
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_planted_bugs_are_found(name: str) -> None:
+    report = fuzz(Options(programs=SAMPLE[name], planted=name, stop_at=1, shrink=False))
+    assert report.findings, f"{name} was not found by {report.total.programs} programs"
+
+
+def test_metamorphic_programs_find_what_engines_agree_on() -> None:
+    """A bug in the meanings would be the interpreter's: there the twin alone can tell."""
+    report = fuzz(Options(programs=400, planted="jgt-is-jge", sources=("metamorphic",), stop_at=1, shrink=False))
+    assert report.findings
+
+
+# -- the page -----------------------------------------------------------------------------------
+
+
+def test_the_page_is_self_contained() -> None:
+    report = fuzz(Options(programs=120))
+    text = page(report)
+    assert text.startswith("<!doctype html>")
+    assert not re.search(r"(src|href)\s*=|https?://|@import", text)
+    assert text.count("<div class=grid>") > 80
+    for row in ("ADD64_X", "ATOMIC_CMPXCHG32"):
+        assert row in text
+    assert report.coverage.of(ROW)
+    assert times_text(report).startswith("time: ")
+
+
+# -- bad input ----------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_run_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UnknownEngine):
+        fuzz(Options(("jit", "qemu"), programs=1))
+    with pytest.raises(EbpfError, match="no source of programs"):
+        fuzz(Options(sources=("dreams",), programs=1))
+    (tmp_path / "bad.txt").write_text("code 95\n")
+    with pytest.raises(CorpusError):
+        read_corpus(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("fuzz", "--engines", "jit,qemu"), "ebpfjit: no engine 'qemu'; there are interpreter, jit, kernel"),
+        (("fuzz", "--engines", "jit"), "ebpfjit: comparing takes two engines at least"),
+        (("fuzz", "--corpus", "{tmp}/none"), "ebpfjit: {tmp}/none: no such folder"),
+        (("fuzz", "--corpus", "{tmp}"), "ebpfjit: {tmp}/bad.txt: line 1: 'code 95' is none of: code, memory"),
+        (("fuzz", "--sources", "dreams"), "ebpfjit: no source of programs 'dreams'"),
+        (("diff", "{tmp}/bad.txt"), "ebpfjit: {tmp}/bad.txt: line 1"),
+        (("diff", "{tmp}/large.bin"), "is too large: at most"),
+        (("diff", "{tmp}/large.bin", "--engines", "kernel"), "ebpfjit: comparing takes two engines"),
+        (("diff", "{tmp}/none.bin"), "ebpfjit: {tmp}/none.bin: No such file"),
+        (("diff", "{tmp}/short.bin"), "short.bin: a program is a multiple of 8 bytes"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_status_1(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    (tmp_path / "bad.txt").write_text("code 95\n")
+    (tmp_path / "large.bin").write_bytes(bytes(8) * 100_000)
+    (tmp_path / "short.bin").write_bytes(bytes(7))
+    done = ebpfjit(*(argument.format(tmp=tmp_path) for argument in arguments))
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert said.format(tmp=tmp_path) in done.stderr
+
+
+def test_wrong_usage_is_status_2() -> None:
+    assert ebpfjit("fuzz", "--seconds", "soon").returncode == 2
+    assert ebpfjit("diff", "examples/block_port.o", "--hex", "xyz").returncode == 2
+
+
+# -- the commands -------------------------------------------------------------------------------
+
+
+def test_fuzz_prints_the_same_twice_times_aside(tmp_path: Path) -> None:
+    outputs = []
+    for jobs in ("1", "2"):
+        done = ebpfjit("fuzz", "--programs", "150", "--jobs", jobs, "--seed", "5", "--report", str(tmp_path / jobs))
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = done.stdout.splitlines()
+        assert lines[-1].startswith("time: ")
+        outputs.append(lines[:-1])
+        assert (tmp_path / jobs).read_text().startswith("<!doctype html>")
+    assert outputs[0] == outputs[1]
+
+
+def test_diff_compares_one_program_on_many_inputs() -> None:
+    done = ebpfjit("diff", "examples/block_port.o", "--hex", "00", "--random", "20")
+    assert (done.returncode, done.stdout) == (0, "21 inputs, interpreter, jit: no difference\n")
+    done = ebpfjit("diff", str(next(CORPUS.glob("*.txt"))))
+    assert (done.returncode, done.stdout) == (0, "1 input, interpreter, jit: no difference\n")
+
+
+def test_ctrl_c_ends_a_run_with_its_report_and_leaves_no_child() -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-m", "ebpfjit", "fuzz", "--seconds", "120", "--jobs", "2"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while len(children_of(run.pid)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    found = children_of(run.pid)
+    os.killpg(run.pid, signal.SIGINT)
+    output, errors = run.communicate(timeout=60)
+    assert run.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert re.search(r"no findings, interrupted", output)
+    assert output.splitlines()[-1].startswith("time: ")
+    assert not any(Path(f"/proc/{child}").exists() for child in found)
+
+
+def children_of(pid: int) -> list[int]:
+    """The child processes of a process (Linux)."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    try:
+        return [int(child) for child in path.read_text().split()]
+    except OSError:
+        return []
+
+
+# -- the pytest plugin ----------------------------------------------------------------------------
+
+
+def run_pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the example tests as a user does, with the plugin."""
+    from importlib.metadata import entry_points
+
+    installed = [point.name for point in entry_points(group="pytest11") if point.value == "ebpfjit.pytest_plugin"]
+    plugin = () if installed else ("-p", "ebpfjit.pytest_plugin")
+    command = [sys.executable, "-m", "pytest", *plugin, "-p", "no:cacheprovider", "-c", os.devnull, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT / "examples" / "pytest", check=False, timeout=120,
+        env=environment,
+    )  # fmt: skip
+
+
+def test_the_plugin_runs_a_users_tests_on_each_engine() -> None:
+    once = run_pytest("-v", "test_drop_discard.py")
+    assert once.returncode == 0, once.stdout + once.stderr
+    assert "test_port[jit-9-XDP_DROP] PASSED" in once.stdout or "[9-XDP_DROP-jit]" in once.stdout
+    assert "5 passed" in once.stdout
+    twice = run_pytest("-v", "--ebpf-engines=interpreter,jit", "test_drop_discard.py")
+    assert "10 passed" in twice.stdout
+    assert "interpreter" in twice.stdout
+
+
+def test_the_plugin_says_what_engine_it_does_not_know() -> None:
+    wrong = run_pytest("--ebpf-engines=qemu", "test_drop_discard.py")
+    assert wrong.returncode != 0
+    assert "--ebpf-engines takes names of jit, interpreter, kernel, not qemu" in wrong.stdout + wrong.stderr
