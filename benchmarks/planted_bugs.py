@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 
 from kernels import RESULTS, machine_line
 
@@ -55,10 +54,11 @@ def section(searches: Sequence[Search], seconds: float) -> str:
         "",
         f"{date.today()}, {machine_line()}.",
         "",
-        f"{len(searches)} bugs (`ebpfjit/difftest/planted.py`), each put into a child process of its own in memory;",
-        "`ebpfjit fuzz` with one job, seed 1 and all its sources of programs. Seconds count from the start of the",
-        f"run, the child's start (about 0.3 s) included. Found: {len(times)} of {len(searches)}, the slowest after",
-        f"{max(times):.1f} s, the limit is {seconds:g} s. `program` is the number of the program that showed it.",
+        f"{len(searches)} bugs (`ebpfjit/difftest/planted.py`), each put, in memory, into a child process",
+        "of its own; `ebpfjit fuzz` with one job, seed 1 and all its sources of programs. Seconds count",
+        "from the start of the run, the child's start (about 0.3 s) included. `program` is the number of",
+        f"the program that showed it. Found: {len(times)} of {len(searches)}, the slowest after",
+        f"{max(times):.1f} s; the limit is {seconds:g} s.",
         "",
         "| bug | what is wrong | program | seconds | seen as |",
         "|:--|:--|--:|--:|:--|",

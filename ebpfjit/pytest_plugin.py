@@ -45,7 +45,9 @@ def _chosen(config: pytest.Config) -> list[str]:
     names = list(dict.fromkeys(config.getoption(OPTION).replace(",", " ").split()))
     unknown = [name for name in names if name not in ENGINES]
     if unknown or not names:
-        raise pytest.UsageError(f"{OPTION} takes names of {', '.join(ENGINES)}, not {', '.join(unknown) or 'none'}")
+        raise pytest.UsageError(
+            f"{OPTION} takes names of {', '.join(ENGINES)}, not {', '.join(unknown) or 'none'}"
+        )
     return names
 
 

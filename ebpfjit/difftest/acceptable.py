@@ -9,10 +9,19 @@ from __future__ import annotations
 import random
 
 from ebpfjit.bits import U64_MASK
-from ebpfjit.difftest.generate import EDGES, EXIT, MEMORY_SIZE, WIDE_EDGES, constant, copy, divided_extremes, encoded, plain
+from ebpfjit.difftest.generate import (
+    EDGES,
+    EXIT,
+    MEMORY_SIZE,
+    WIDE_EDGES,
+    constant,
+    copy,
+    divided_extremes,
+    encoded,
+    plain,
+)
 from ebpfjit.isa.spec import Kind, Reg, Row
 from ebpfjit.isa.table import TABLE
-
 
 SCALARS = (0, 2, 3, 4, 5, 7, 8, 9)
 MEMORY_POINTER = 6
@@ -85,5 +94,8 @@ def program(rng: random.Random) -> tuple[bytes, bytes]:
         body += spilled + call + saved + EXIT + _function(rng)
     else:
         body += spilled + EXIT
-    words = [rng.choice((0, 0, *WIDE_EDGES)) & U64_MASK if rng.random() < 0.6 else rng.getrandbits(64) for _ in range(8)]
+    words = [
+        rng.choice((0, 0, *WIDE_EDGES)) & U64_MASK if rng.random() < 0.6 else rng.getrandbits(64)
+        for _ in range(8)
+    ]
     return start + body, b"".join(word.to_bytes(8, "little") for word in words)

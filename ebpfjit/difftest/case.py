@@ -13,7 +13,7 @@ A corpus file is text: lines `name: value`, and comments that start with `#`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def _yes(value: str) -> bool:
     return value == "yes"
 
 
-_PARSERS = {
+_PARSERS: dict[str, Callable[[str], object]] = {
     "code": bytes.fromhex,
     "memory": bytes.fromhex,
     "limit": _number,

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified
-from ebpfjit.difftest.arena import arena
 from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.compare import differences
 from ebpfjit.difftest.coverage import Coverage
@@ -19,8 +18,8 @@ from ebpfjit.difftest.engines import (
     Runner,
     compiled_case,
     on_interpreter,
-    outcome_of,
     prepared,
+    runner_of,
 )
 from ebpfjit.errors import DecodeError, EbpfError, LoadError, VerifierError
 
@@ -74,10 +73,10 @@ class Checker:
             if name == "interpreter" and pcs is not None:
                 runners[name] = on_interpreter(case, verified, lambda pc, registers: pcs.append(pc))
             elif name == "jit":
-                place, compiled = arena(), compiled_case(case, verified)
+                compiled = compiled_case(case, verified)
                 if self.coverage is not None and self.sampled:
                     self.coverage.compiled(compiled)
-                runners[name] = lambda given: outcome_of(compiled.run, place.start(given), place)
+                runners[name] = runner_of(compiled)
             else:
                 runners[name] = ENGINES[name](case, verified)
         return runners

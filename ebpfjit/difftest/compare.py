@@ -111,8 +111,8 @@ def _traced(case: Case, verified: Verified, comparison: Comparison) -> Compariso
     """Run once more with traces: registers at the end, and where interpreter and machine code part."""
     if not {"interpreter", "jit"} <= comparison.outcomes.keys():
         return comparison
-    one, steps = trace_interpreter(case, verified, comparison.given)
-    other, machine_steps, recorded = trace_jit(case, verified, comparison.given)
+    _, steps = trace_interpreter(case, verified, comparison.given)
+    _, machine_steps, recorded = trace_jit(case, verified, comparison.given)
     found = parting(verified, steps, machine_steps, recorded) if not comparison.agree else None
     outcomes = dict(comparison.outcomes)
     for name, trace in (("interpreter", steps), ("jit", machine_steps)):

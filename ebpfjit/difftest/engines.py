@@ -99,9 +99,8 @@ def outcome_of(run: Callable[[Execution], int], execution: Execution, place: Are
     except HelperError as error:
         kind, attributes = "helper raised", error.args
     memory, around = place.memory()
-    return Outcome(
-        kind, value, message, attributes, memory, around, place.granted(), place.frames(), execution.budget_left
-    )  # fmt: skip
+    granted, frames, left = place.granted(), place.frames(), execution.budget_left
+    return Outcome(kind, value, message, attributes, memory, around, granted, frames, left)
 
 
 def prepared(case: Case) -> Verified:
@@ -139,7 +138,12 @@ def compiled_case(case: Case, verified: Verified, trace: int = 0) -> Compiled:
 
 def on_jit(case: Case, verified: Verified) -> Runner:
     """Machine code."""
-    place, compiled = arena(), compiled_case(case, verified)
+    return runner_of(compiled_case(case, verified))
+
+
+def runner_of(compiled: Compiled) -> Runner:
+    """Return what runs machine code that is already there."""
+    place = arena()
     return lambda given: outcome_of(compiled.run, place.start(given), place)
 
 

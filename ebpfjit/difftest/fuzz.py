@@ -264,11 +264,11 @@ class Fuzzer:
         """A child died or hangs: the program it was at is a finding, the rest of its batch runs anew."""
         if not hangs:
             child.process.wait()
-        count, text = child.note.read()
+        count, _ = child.note.read()
         del self._children[child.connection]
         status = child.end()
         task = child.task
-        if task is None or isinstance(task, Batch) and not count:
+        if task is None or (isinstance(task, Batch) and not count):
             raise RuntimeError(f"a child of the fuzzer ended with status {status} before it ran anything")
         if isinstance(task, Finding):
             self.report.findings.append(task)  # as it is: not shrunk

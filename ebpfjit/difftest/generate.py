@@ -182,7 +182,8 @@ class Generator:
         return self.rng.choice((
             # Equal in the low half, and mostly not in the upper one.
             plain("MOV32_X", b, a) + encoded(near, a, b, 1) + plain("MOV64_K", c, imm=value),
-            plain("MOV32_X", b, a) + encoded(near, a, b, 2) + plain("XOR64_K", c, imm=value) + plain("NEG64", a),
+            plain("MOV32_X", b, a) + encoded(near, a, b, 2) + plain("XOR64_K", c, imm=value)
+            + plain("NEG64", a),
             divided_extremes(self.rng, a, b),
             plain("LDXW", 0, 6, place) + constant(c, up32 & U64_MASK) + plain("OR64_X", 0, c)
             + plain(f"ATOMIC_CMPXCHG{bits}", 6, b, place),

@@ -38,20 +38,22 @@ def page(report: FuzzReport) -> str:
     options = report.options
     parts = [
         f"<h1>{report.total.programs} programs on {escape(', '.join(options.engines))}</h1>",
-        f"<p>Seed {options.seed}, sources {escape(', '.join(options.chosen_sources()))}. {escape(times_text(report))}</p>",
+        f"<p>Seed {options.seed}, sources {escape(', '.join(options.chosen_sources()))}.</p>",
+        f"<p>{escape(times_text(report))}</p>",
         "<h2>Reached</h2>",
         _summary(report),
         *_findings(report),
         f"<h2>{CATEGORIES[PAIRING].capitalize()}</h2>",
-        "<p>A square for each row: dst downwards, src to the right, r0 first; the darker, the more programs.</p>",
+        "<p>A square for each row: dst downwards, src to the right, r0 first.</p>",
         _grids(report),
     ]
     for category in (ENDING, FACT, EDGE, ROW):
         parts += [f"<h2>{CATEGORIES[category].capitalize()}</h2>", _counts(report, category)]
     body = "\n".join(parts)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>ebpfjit fuzz, seed {options.seed}'
-        f"</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>ebpfjit fuzz, seed {options.seed}</title><style>{STYLE}</style></head>\n"
+        f"<body>\n{body}\n</body></html>\n"
     )
 
 
@@ -79,7 +81,8 @@ def _counts(report: FuzzReport, category: str) -> str:
     counts = Counter(report.coverage.of(category))
     items = dict.fromkeys([*reachable()[category], *counts])
     rows = "\n".join(
-        f"<tr{' class=none' if not counts[item] else ''}><td>{escape(item)}</td><td class=n>{counts[item]}</td></tr>"
+        f"<tr{'' if counts[item] else ' class=none'}>"
+        f"<td>{escape(item)}</td><td class=n>{counts[item]}</td></tr>"
         for item in items
     )
     return f"<table>{rows}</table>"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 from ebpfjit.bits import W32
 from ebpfjit.difftest.acceptable import SCALARS
@@ -92,7 +93,7 @@ def add_dead_code(rng: random.Random, items: list[Item]) -> list[Item]:
                 plain("XOR64_K", register, imm=0),
                 plain("JA"),
                 plain("JA", offset=2) + constant(register, rng.choice(EDGES) & 0xFFFFFFFF),
-                plain("JNE_X", register, register, offset=1) + plain("JA", offset=1) + plain("NEG64", register),
+                plain("JNE_X", register, register, 1) + plain("JA", offset=1) + plain("NEG64", register),
             ))  # fmt: skip
             added = take_apart(junk + plain("MOV64_X", register, register))
             made += added
@@ -108,7 +109,7 @@ def reorder_blocks(rng: random.Random, items: list[Item]) -> list[Item]:
         return items
     cuts = sorted(rng.sample(range(1, len(main)), min(3, len(main) - 1)))
     parts = [main[a:b] for a, b in zip([0, *cuts], [*cuts, len(main)], strict=True)]
-    for part, following in zip(parts, parts[1:], strict=False):
+    for part, following in pairwise(parts):
         last = part[-1].insn.row
         if last is None or last.kind not in NO_BLOCK_END:
             part.append(Item(decode(plain("JA"))[0], following[0]))

@@ -8,9 +8,11 @@ that JITs were found to have, or that an edit of ours could make.
 from __future__ import annotations
 
 import re
+import struct
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +20,7 @@ from ebpfjit.analysis import facts, liveness, values
 from ebpfjit.errors import EbpfError
 from ebpfjit.jit import compiler, entry, relocation
 from ebpfjit.program import Instruction
+from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators import emitter, registry, x86_64
 from ebpfjit.translators.registry import Translator
 from ebpfjit.translators.x86_64 import alu, call, fusions, host, memory, pairs, target
@@ -42,6 +45,16 @@ def _exchange(old: object, new: object) -> None:
             for key, value in list(vars(module).items()):
                 if value is old:
                     setattr(module, key, new)
+
+
+@contextmanager
+def _replaced(cx: Context, name: str, method: Any) -> Iterator[None]:
+    """Let a context have another method for a while."""
+    vars(cx)[name] = method
+    try:
+        yield
+    finally:
+        del vars(cx)[name]
 
 
 def _table() -> dict[str, Translator]:
@@ -85,11 +98,8 @@ def _text(
                 if text:
                     emit(text, **{k: v for k, v in numbers.items() if f"${k}" in text or k == "imm_sizes"})
 
-            cx.emit = changed  # type: ignore[method-assign] # for this one instruction
-            try:
+            with _replaced(cx, "emit", changed):
                 original(insn, cx)
-            finally:
-                del cx.emit
 
         return translate
 
@@ -102,11 +112,8 @@ def _jumps(operations: str, old: str, new: str) -> Plant:
     def wrap(original: Translator) -> Translator:
         def translate(insn: Instruction, cx: Context) -> None:
             goto = cx.goto
-            cx.goto = lambda mnemonic, pc: goto(new if mnemonic == old else mnemonic, pc)  # type: ignore[method-assign]
-            try:
+            with _replaced(cx, "goto", lambda mnemonic, pc: goto(new if mnemonic == old else mnemonic, pc)):
                 original(insn, cx)
-            finally:
-                del cx.goto
 
         return translate
 
@@ -231,7 +238,7 @@ def _plan_with(change: Callable[[target.Check], target.Check]) -> Plant:
 
     def around(old: Any) -> Any:
         def plan(*arguments: Any, **named: Any) -> target.Plan:
-            made = old(*arguments, **named)
+            made: target.Plan = old(*arguments, **named)
             return replace(
                 made,
                 checks={pc: change(check) for pc, check in made.checks.items()},
@@ -248,7 +255,7 @@ def _plan_without(condition: Callable[[target.Check], bool]) -> Plant:
 
     def around(old: Any) -> Any:
         def plan(*arguments: Any, **named: Any) -> target.Plan:
-            made = old(*arguments, **named)
+            made: target.Plan = old(*arguments, **named)
             return replace(
                 made,
                 checks={pc: check for pc, check in made.checks.items() if not condition(check)},
@@ -290,7 +297,7 @@ def _late_pc(old: Any) -> Any:
 def _one_frame_less(old: Any) -> Any:
     def fill(run: Any) -> None:
         old(run)
-        entry.struct.pack_into("<Q", run.block, entry._WORD["frames_left"], entry.MAX_FRAMES - 2)
+        struct.pack_into("<Q", run.block, entry._WORD["frames_left"], MAX_FRAMES - 2)
 
     return fill
 
@@ -298,11 +305,8 @@ def _one_frame_less(old: Any) -> Any:
 def _clear_no_arguments(old: Any) -> Any:
     def call_out(cx: Context, symbol: str, native: bool | None) -> None:
         emit = cx.emit
-        cx.emit = lambda text, **n: None if text.startswith("xor ") else emit(text, **n)  # type: ignore[method-assign]
-        try:
+        with _replaced(cx, "emit", lambda text, **n: None if text.startswith("xor ") else emit(text, **n)):
             old(cx, symbol, native)
-        finally:
-            del cx.emit
 
     return call_out
 
@@ -312,11 +316,8 @@ def _rename_in(old: Any, first: str, second: str) -> Any:
 
     def changed(cx: Context, *arguments: Any, **named: Any) -> Any:
         emit = cx.emit
-        cx.emit = lambda text, **n: emit(text.replace(first, second), **n)  # type: ignore[method-assign]
-        try:
+        with _replaced(cx, "emit", lambda text, **n: emit(text.replace(first, second), **n)):
             return old(cx, *arguments, **named)
-        finally:
-            del cx.emit
 
     return changed
 
@@ -372,11 +373,8 @@ def _extend_the_sign() -> None:
                     else:
                         plain(text, **numbers)
 
-                cx.emit = changed  # type: ignore[method-assign]
-                try:
+                with _replaced(cx, "emit", changed):
                     fusion.emit(cx)
-                finally:
-                    del cx.emit
 
             return replace(fusion, emit=emit)
 
@@ -399,87 +397,279 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug("add-subtracts", "ADD32 emits sub", _text("ADD32", "^add ", "sub ")),
     PlantedBug("or-xors", "OR64 emits xor", _text("OR64", "^or ", "xor ")),
     PlantedBug("arsh-is-logical", "ARSH32 by a constant emits shr", _text("ARSH32", "^sar ", "shr ")),
-    PlantedBug("sub-swapped", "SUB64 with a register subtracts the other way", _only("SUB64", _is_x, _subtract_swapped)),
-    PlantedBug("div-signed", "DIV64 divides signed", lambda: _table().__setitem__("DIV64", alu._division(True, "quotient"))),
-    PlantedBug("smod-quotient", "SMOD32 leaves the quotient", lambda: _table().__setitem__("SMOD32", alu._division(True, "quotient"))),
+    PlantedBug(
+        "sub-swapped",
+        "SUB64 with a register subtracts the other way",
+        _only("SUB64", _is_x, _subtract_swapped),
+    ),
+    PlantedBug(
+        "div-signed",
+        "DIV64 divides signed",
+        lambda: _table().__setitem__("DIV64", alu._division(True, "quotient")),
+    ),
+    PlantedBug(
+        "smod-quotient",
+        "SMOD32 leaves the quotient",
+        lambda: _table().__setitem__("SMOD32", alu._division(True, "quotient")),
+    ),
     PlantedBug("fetch-or-ands", "ATOMIC_FETCH_OR64 ands", _text("ATOMIC_FETCH_OR64", "^or ", "and ")),
     PlantedBug("swap-nothing", "BSWAP32 swaps nothing", _only("BSWAP32", lambda insn: True, _nothing)),
     # wrong width, missing extension
     PlantedBug("add32-wide", "ADD32 with a register adds 64 bits", _only("ADD32", _is_x, _add_wide)),
-    PlantedBug("mov32-self", "MOV32 of a register to itself is left out", _only("MOV32", lambda i: _is_x(i) and i.dst_reg == i.src_reg, _nothing)),
-    PlantedBug("mov64-zero-extends", "MOV64 extends a negative constant with zeros", _only("MOV64", lambda i: _is_k(i) and i.imm < 0, _move_low)),
-    PlantedBug("movsx-zero-extends", "MOVSX64_8 extends with zeros", _text("MOVSX64_8", "^movsx (r..?), ", r"movzx \1, ")),
-    PlantedBug("movsx32-wide", "MOVSX32_16 extends to 64 bits", _only("MOVSX32_16", _is_x, lambda insn, cx: cx.emit(f"movsx {cx.dst64}, {register(insn.src_reg, 16)}"))),
-    PlantedBug("neg32-wide", "NEG32 negates 64 bits", _only("NEG32", lambda i: True, lambda insn, cx: cx.emit(f"neg {cx.dst64}"))),
+    PlantedBug(
+        "mov32-self",
+        "MOV32 of a register to itself is left out",
+        _only("MOV32", lambda i: _is_x(i) and i.dst_reg == i.src_reg, _nothing),
+    ),
+    PlantedBug(
+        "mov64-zero-extends",
+        "MOV64 extends a negative constant with zeros",
+        _only("MOV64", lambda i: _is_k(i) and i.imm < 0, _move_low),
+    ),
+    PlantedBug(
+        "movsx-zero-extends",
+        "MOVSX64_8 extends with zeros",
+        _text("MOVSX64_8", "^movsx (r..?), ", r"movzx \1, "),
+    ),
+    PlantedBug(
+        "movsx32-wide",
+        "MOVSX32_16 extends to 64 bits",
+        _only(
+            "MOVSX32_16", _is_x, lambda insn, cx: cx.emit(f"movsx {cx.dst64}, {register(insn.src_reg, 16)}")
+        ),
+    ),
+    PlantedBug(
+        "neg32-wide",
+        "NEG32 negates 64 bits",
+        _only("NEG32", lambda i: True, lambda insn, cx: cx.emit(f"neg {cx.dst64}")),
+    ),
     PlantedBug("be16-keeps", "BE16 keeps the upper bits", _text("BE16", "^movzx .*", "")),
     PlantedBug("le32-keeps", "LE32 does nothing", _only("LE32", lambda i: True, _nothing)),
-    PlantedBug("lsh32-by-0", "LSH32 by 32 or 0 keeps the upper half", _only("LSH32", lambda i: _is_k(i) and i.imm % 32 == 0, _nothing)),
-    PlantedBug("ldxsw-zero-extends", "LDXSW extends with zeros", _entry(memory.LOADS, "LDXSW", memory.LOADS["LDXW"])),
-    PlantedBug("ldxb-sign-extends", "LDXB extends the sign", _entry(memory.LOADS, "LDXB", memory.LOADS["LDXSB"])),
-    PlantedBug("stw-wide", "STXW stores 8 bytes", _text("STXW", r"^mov dword ptr (.*), \w+$", r"mov qword ptr \1, rax", lambda i: i.src_reg == 0)),
-    PlantedBug("cmpxchg32-keeps", "ATOMIC_CMPXCHG32 keeps the upper half of r0", _text("ATOMIC_CMPXCHG32", "^mov eax, eax$", "")),
+    PlantedBug(
+        "lsh32-by-0",
+        "LSH32 by 32 or 0 keeps the upper half",
+        _only("LSH32", lambda i: _is_k(i) and i.imm % 32 == 0, _nothing),
+    ),
+    PlantedBug(
+        "ldxsw-zero-extends", "LDXSW extends with zeros", _entry(memory.LOADS, "LDXSW", memory.LOADS["LDXW"])
+    ),
+    PlantedBug(
+        "ldxb-sign-extends", "LDXB extends the sign", _entry(memory.LOADS, "LDXB", memory.LOADS["LDXSB"])
+    ),
+    PlantedBug(
+        "stw-wide",
+        "STXW stores 8 bytes",
+        _text("STXW", r"^mov dword ptr (.*), \w+$", r"mov qword ptr \1, rax", lambda i: i.src_reg == 0),
+    ),
+    PlantedBug(
+        "cmpxchg32-keeps",
+        "ATOMIC_CMPXCHG32 keeps the upper half of r0",
+        _text("ATOMIC_CMPXCHG32", "^mov eax, eax$", ""),
+    ),
     PlantedBug("jeq32-wide", "JEQ32 compares 64 bits", _only("JEQ32", _is_x, _compare_all)),
     PlantedBug("jeq-narrow", "JEQ compares 32 bits", _only("JEQ", _is_x, _compare_low)),
-    PlantedBug("lddw-loses-top", "LDDW loses the highest bit", lambda: _exchange(target.load_constant, _lost_upper(target.load_constant))),
+    PlantedBug(
+        "lddw-loses-top",
+        "LDDW loses the highest bit",
+        lambda: _exchange(target.load_constant, _lost_upper(target.load_constant)),
+    ),
     # shifts
-    PlantedBug("shift-mask", "LSH64 by a constant takes it modulo 32", _numbers("LSH64", lambda i: replace(i, imm=i.imm % 32) if _is_k(i) else i)),
-    PlantedBug("shift-clobbers-r4", "Shifts by a register leave their count in r4", _text("RSH64 LSH64 ARSH64", "^mov rcx, r11$", "", lambda i: i.dst_reg != 4)),
-    PlantedBug("shift-count-32", "ARSH64 by cl shifts 32 bits", _text("ARSH64", "^sar(x?) r(ax|di|si|dx|bx),", r"sar\1 e\2,", lambda i: not _is_x(i))),
+    PlantedBug(
+        "shift-mask",
+        "LSH64 by a constant takes it modulo 32",
+        _numbers("LSH64", lambda i: replace(i, imm=i.imm % 32) if _is_k(i) else i),
+    ),
+    PlantedBug(
+        "shift-clobbers-r4",
+        "Shifts by a register leave their count in r4",
+        _text("RSH64 LSH64 ARSH64", "^mov rcx, r11$", "", lambda i: i.dst_reg != 4),
+    ),
+    PlantedBug(
+        "shift-count-32",
+        "ARSH64 by cl shifts 32 bits",
+        _text("ARSH64", "^sar(x?) r(ax|di|si|dx|bx),", r"sar\1 e\2,", lambda i: not _is_x(i)),
+    ),
     # division
     PlantedBug("div-by-zero", "DIV by 0 leaves dst", _text("DIV64 DIV32", "^xor (?!edx, edx).*", "")),
-    PlantedBug("mod32-by-zero", "MOD32 by 0 keeps the upper half", _text("MOD32", r"^mov (e\w+|r\d+d), \1$", "")),
-    PlantedBug("sdiv-minus-one", "SDIV by -1 is not looked after and traps", _text("SDIV64 SDIV32", "^cmp (r10|r10d), -1$", "")),
-    PlantedBug("div-clobbers-r3", "Division leaves its remainder in r3", _text(DIVISIONS, "^pop rdx$", "pop r10", lambda i: i.dst_reg not in (0, 3))),
+    PlantedBug(
+        "mod32-by-zero", "MOD32 by 0 keeps the upper half", _text("MOD32", r"^mov (e\w+|r\d+d), \1$", "")
+    ),
+    PlantedBug(
+        "sdiv-minus-one",
+        "SDIV by -1 is not looked after and traps",
+        _text("SDIV64 SDIV32", "^cmp (r10|r10d), -1$", ""),
+    ),
+    PlantedBug(
+        "div-clobbers-r3",
+        "Division leaves its remainder in r3",
+        _text(DIVISIONS, "^pop rdx$", "pop r10", lambda i: i.dst_reg not in (0, 3)),
+    ),
     # constants
-    PlantedBug("imm-of-a-byte", "XOR64 takes constants of 128 to 255 as bytes", _numbers("XOR64", lambda i: _byte(i) if _is_k(i) and 128 <= i.imm <= 255 else i)),
-    PlantedBug("imm8-border", "128 counts as an 8-bit constant", lambda: _exchange(emitter.smallest, _loose_smallest)),
+    PlantedBug(
+        "imm-of-a-byte",
+        "XOR64 takes constants of 128 to 255 as bytes",
+        _numbers("XOR64", lambda i: _byte(i) if _is_k(i) and 128 <= i.imm <= 255 else i),
+    ),
+    PlantedBug(
+        "imm8-border", "128 counts as an 8-bit constant", lambda: _exchange(emitter.smallest, _loose_smallest)
+    ),
     # jumps
     PlantedBug("jgt-is-jge", "JGT jumps where equal", _jumps("JGT", "ja", "jae")),
     PlantedBug("jslt-unsigned", "JSLT compares unsigned", _jumps("JSLT", "jl", "jb")),
     PlantedBug("jsle32-unsigned", "JSLE32 compares unsigned", _jumps("JSLE32", "jle", "jbe")),
     PlantedBug("jset-inverted", "JSET jumps where no bit is set", _jumps("JSET", "jne", "je")),
     PlantedBug("pair-not-inverted", "A jump over a move moves on the wrong side", _pairs_with_same("jg")),
-    PlantedBug("pair-not-counted", "An instruction that a jump skips is counted", _function(pairs.turn, lambda old: _rename_in(old, "[r9+1]", "[r9]"))),
+    PlantedBug(
+        "pair-not-counted",
+        "An instruction that a jump skips is counted",
+        _function(pairs.turn, lambda old: _rename_in(old, "[r9+1]", "[r9]")),
+    ),
     PlantedBug("may-goto-jumps", "may_goto always jumps", _only("MAY_GOTO", lambda i: True, _always)),
-    PlantedBug("ja32-off-by-one", "gotol goes one slot too far", _only("JA32", lambda i: True, lambda i, cx: cx.goto("jmp", (i.target or 0) + 1))),
+    PlantedBug(
+        "ja32-off-by-one",
+        "gotol goes one slot too far",
+        _only("JA32", lambda i: True, lambda i, cx: cx.goto("jmp", (i.target or 0) + 1)),
+    ),
     # memory
-    PlantedBug("offset-lost", "LDXH ignores an offset of -1", _numbers("LDXH", lambda i: replace(i, offset=0) if i.offset == -1 else i)),
-    PlantedBug("store-neighbour", "STXB stores r5 as r4", _numbers("STXB", lambda i: replace(i, src_reg=4) if i.src_reg == 5 else i)),
-    PlantedBug("alignment-unchecked", "Atomics may be unaligned", _function(memory.check_alignment, lambda old: lambda cx, size: None)),
-    PlantedBug("fetch-add-keeps", "ATOMIC_FETCH_ADD64 keeps src", _text("ATOMIC_FETCH_ADD64", "^lock xadd ", "lock add ")),
-    PlantedBug("fetch-xor-of-r0", "ATOMIC_FETCH_XOR64 of r0 takes the wrong word", _text("ATOMIC_FETCH_XOR64", r"\[rsp\]", "[rsp+8]", lambda i: i.src_reg == 0)),
-    PlantedBug("atomic-and-wide", "ATOMIC_AND32 ands 64 bits", _text("ATOMIC_AND32", "^lock and dword ptr (.*), eax$", r"lock and qword ptr \1, rax")),
+    PlantedBug(
+        "offset-lost",
+        "LDXH ignores an offset of -1",
+        _numbers("LDXH", lambda i: replace(i, offset=0) if i.offset == -1 else i),
+    ),
+    PlantedBug(
+        "store-neighbour",
+        "STXB stores r5 as r4",
+        _numbers("STXB", lambda i: replace(i, src_reg=4) if i.src_reg == 5 else i),
+    ),
+    PlantedBug(
+        "alignment-unchecked",
+        "Atomics may be unaligned",
+        _function(memory.check_alignment, lambda old: lambda cx, size: None),
+    ),
+    PlantedBug(
+        "fetch-add-keeps",
+        "ATOMIC_FETCH_ADD64 keeps src",
+        _text("ATOMIC_FETCH_ADD64", "^lock xadd ", "lock add "),
+    ),
+    PlantedBug(
+        "fetch-xor-of-r0",
+        "ATOMIC_FETCH_XOR64 of r0 takes the wrong word",
+        _text("ATOMIC_FETCH_XOR64", r"\[rsp\]", "[rsp+8]", lambda i: i.src_reg == 0),
+    ),
+    PlantedBug(
+        "atomic-and-wide",
+        "ATOMIC_AND32 ands 64 bits",
+        _text("ATOMIC_AND32", "^lock and dword ptr (.*), eax$", r"lock and qword ptr \1, rax"),
+    ),
     PlantedBug("packet-unswapped", "LDABSH does not swap", _text("LDABSH LDINDH", "^rol ax, 8$", "")),
-    PlantedBug("packet-bound", "Packet loads may end a byte behind the packet", _text("LDABSW LDINDW", "^cmp r10, 4$", "cmp r10, 3")),
+    PlantedBug(
+        "packet-bound",
+        "Packet loads may end a byte behind the packet",
+        _text("LDABSW LDINDW", "^cmp r10, 4$", "cmp r10, 3"),
+    ),
     # checks
     PlantedBug("check-off-by-one", "Checked spans are one byte short", _plan_with(_shorter)),
-    PlantedBug("check-read-only", "Stores may go to read-only memory", _plan_with(lambda check: replace(check, stores=False))),
-    PlantedBug("check-skips-stack", "Accesses near the stack are not checked", _plan_without(lambda check: check.region == "stack")),
-    PlantedBug("check-merged-alone", "A merged check that fails is a fault at once", _plan_with(lambda check: replace(check, merged=False))),
-    PlantedBug("fault-address", "A fault's address lacks the offset", _function(memory.load_address, _without_offset)),
+    PlantedBug(
+        "check-read-only",
+        "Stores may go to read-only memory",
+        _plan_with(lambda check: replace(check, stores=False)),
+    ),
+    PlantedBug(
+        "check-skips-stack",
+        "Accesses near the stack are not checked",
+        _plan_without(lambda check: check.region == "stack"),
+    ),
+    PlantedBug(
+        "check-merged-alone",
+        "A merged check that fails is a fault at once",
+        _plan_with(lambda check: replace(check, merged=False)),
+    ),
+    PlantedBug(
+        "fault-address", "A fault's address lacks the offset", _function(memory.load_address, _without_offset)
+    ),
     PlantedBug("fault-pc", "A fault may be said of a later pc", _method(relocation.Image, "pc_at", _late_pc)),
     # facts that claim too much
-    PlantedBug("facts-cover-more", "What an access shows covers a byte more", _method(facts.Analysis, "_proof", _one_byte_less)),
-    PlantedBug("facts-cover-writes", "A read covers later writes", lambda: _exchange(facts._covers, _covers_reads)),
-    PlantedBug("facts-moved-up", "Subtracting moves a pointer up", lambda: _exchange(facts._moved, _moved_the_other_way(facts._moved))),
-    PlantedBug("facts-one-path", "What one path has shown holds on all", lambda: _exchange(facts._common, lambda a, b: a)),
-    PlantedBug("facts-refined-wrong", "Comparisons bound values on the wrong side", lambda: _exchange(facts._refined, _without_swap(facts._refined))),
-    PlantedBug("facts-and", "AND bounds a value by half its mask", _entry(values.BOUNDS, "AND", lambda w, a, b: (0, min(a[1], b[1]) // 2))),
-    PlantedBug("facts-promise", "One byte more is promised than there is", _function(facts.analyse, _promised_more)),
-    PlantedBug("frame-not-zeroed", "No frame is zeroed", lambda: _exchange(compiler.analyse, _nothing_zeroed(facts.analyse))),
+    PlantedBug(
+        "facts-cover-more",
+        "What an access shows covers a byte more",
+        _method(facts.Analysis, "_proof", _one_byte_less),
+    ),
+    PlantedBug(
+        "facts-cover-writes", "A read covers later writes", lambda: _exchange(facts._covers, _covers_reads)
+    ),
+    PlantedBug(
+        "facts-moved-up",
+        "Subtracting moves a pointer up",
+        lambda: _exchange(facts._moved, _moved_the_other_way(facts._moved)),
+    ),
+    PlantedBug(
+        "facts-one-path",
+        "What one path has shown holds on all",
+        lambda: _exchange(facts._common, lambda a, b: a),
+    ),
+    PlantedBug(
+        "facts-refined-wrong",
+        "Comparisons bound values on the wrong side",
+        lambda: _exchange(facts._refined, _without_swap(facts._refined)),
+    ),
+    PlantedBug(
+        "facts-and",
+        "AND bounds a value by half its mask",
+        _entry(values.BOUNDS, "AND", lambda w, a, b: (0, min(a[1], b[1]) // 2)),
+    ),
+    PlantedBug(
+        "facts-promise", "One byte more is promised than there is", _function(facts.analyse, _promised_more)
+    ),
+    PlantedBug(
+        "frame-not-zeroed",
+        "No frame is zeroed",
+        lambda: _exchange(facts.analyse, _nothing_zeroed(facts.analyse)),
+    ),
     # fusions and liveness
-    PlantedBug("rotate-ignores-liveness", "Nothing is read after a fusion", lambda: _exchange(liveness.live_after, _dead_results(liveness.live_after))),
+    PlantedBug(
+        "rotate-ignores-liveness",
+        "Nothing is read after a fusion",
+        lambda: _exchange(liveness.live_after, _dead_results(liveness.live_after)),
+    ),
     PlantedBug("extend-signed", "Shifting up and down extends the sign", _extend_the_sign),
     # budget, calls
-    PlantedBug("charge-less", "A basic block costs one instruction less", _function(target.emit_charge, _charge_less)),
-    PlantedBug("charge-unlooked", "The budget is not looked at before calls", _function(target.emit_charge, _charge_untested_calls)),
-    PlantedBug("depth-off-by-one", "One frame less than there are", _method(entry._Run, "_fill", _one_frame_less)),
-    PlantedBug("call-clobbers-r9", "A local call does not save r9", lambda: _exchange(call.GUEST_SAVED, ("rbx", "r13", "r14", "rbp", "rbp"))),
-    PlantedBug("call-keeps-arguments", "A helper call leaves r1 to r5", _function(call._call_out, _clear_no_arguments)),
-    PlantedBug("helpers-swapped", "Helpers are called by each other's address", _function(relocation.relocate, _swapped_slots)),
-    PlantedBug("helper-arguments", "A Python helper gets r3 and r4 exchanged", lambda: _exchange(host.ARGUMENTS, ("rdi", "rsi", "rcx", "rdx", "r8"))),
-    PlantedBug("granted-unseen", "Granted memory stays unknown", _method(entry._Run, "publish_regions", lambda old: lambda run: old(run) if not run._tables else None)),
-)  # fmt: skip
+    PlantedBug(
+        "charge-less", "A basic block costs one instruction less", _function(target.emit_charge, _charge_less)
+    ),
+    PlantedBug(
+        "charge-unlooked",
+        "The budget is not looked at before calls",
+        _function(target.emit_charge, _charge_untested_calls),
+    ),
+    PlantedBug(
+        "depth-off-by-one", "One frame less than there are", _method(entry._Run, "_fill", _one_frame_less)
+    ),
+    PlantedBug(
+        "call-clobbers-r9",
+        "A local call does not save r9",
+        lambda: _exchange(target.GUEST_SAVED, ("rbx", "r13", "r14", "rbp", "rbp")),
+    ),
+    PlantedBug(
+        "call-keeps-arguments",
+        "A helper call leaves r1 to r5",
+        _function(call._call_out, _clear_no_arguments),
+    ),
+    PlantedBug(
+        "helpers-swapped",
+        "Helpers are called by each other's address",
+        _function(relocation.relocate, _swapped_slots),
+    ),
+    PlantedBug(
+        "helper-arguments",
+        "A Python helper gets r3 and r4 exchanged",
+        lambda: _exchange(host.ARGUMENTS, ("rdi", "rsi", "rcx", "rdx", "r8")),
+    ),
+    PlantedBug(
+        "granted-unseen",
+        "Granted memory stays unknown",
+        _method(entry._Run, "publish_regions", lambda old: lambda run: old(run) if not run._tables else None),
+    ),
+)
 
 
 class UnknownBug(EbpfError):  # noqa: N818 - as UnknownEngine

@@ -67,6 +67,7 @@ class Writer:
             self.emit("MOV64_K", 9, imm=self.rng.randrange(1, 5))
 
     def fresh_value(self, register: int) -> None:
+        """Give a register a value of another kind."""
         match self.rng.randrange(12):
             case 0 | 1 | 2 | 3 | 4 | 5:
                 self.emit("MOV64_X", register, self.rng.choice(POINTERS))
@@ -83,6 +84,7 @@ class Writer:
                 self.emit("MOV64_K", register, imm=self.rng.choice((0, 1, 2, 7, 8, 16, 31, -1, -8, 511)))
 
     def access(self) -> None:
+        """A load, store or atomic, mostly near a bound."""
         rng = self.rng
         name = rng.choice(rng.choice((LOADS, LOADS, STORES, STORES, ATOMICS)))
         row = BY_NAME[name]
@@ -134,6 +136,7 @@ class Writer:
         self.emit(name, index if loads else pointer, pointer if loads else index, 0, 77)
 
     def move(self) -> None:
+        """Copy or move a pointer."""
         rng = self.rng
         dst = rng.choice(POINTERS)
         match rng.randrange(40):
@@ -177,6 +180,7 @@ class Writer:
                 self.emit(rng.choice(("MOV64_X", "MOV32_X", "MOVSX64_8")), dst, rng.choice(ALL))
 
     def branch(self) -> None:
+        """A jump, often back."""
         rng = self.rng
         here = len(self.slots)
         if rng.random() < 0.45:
@@ -202,6 +206,7 @@ class Writer:
                 self.emit(name, rng.choice(ALL if rng.random() < 0.3 else COUNTERS), 0, offset, imm)
 
     def call(self) -> None:
+        """A helper, or a function of the program."""
         rng = self.rng
         if self.calls_functions:
             self.emit("CALL_LOCAL", imm=rng.choice(self.functions) - len(self.slots) - 1)
@@ -216,6 +221,7 @@ class Writer:
                 self.emit("MOV64_X", register, rng.choice((0, 6, 7, 10)))
 
     def instruction(self) -> None:
+        """One instruction, or a few that belong together."""
         chance = self.rng.random()
         if self.calls_functions and chance < 0.09:
             self.call()
@@ -237,6 +243,7 @@ class Writer:
             self.emit("EXIT")
 
     def program(self) -> bytes:
+        """The whole program."""
         rng = self.rng
         length = rng.randrange(8, 60)
         self.size = length + 12

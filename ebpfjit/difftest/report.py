@@ -118,9 +118,8 @@ def report_text(report: FuzzReport) -> str:
         lines.append(f"  {reached:5} of {there:5}  {CATEGORIES[category]}{_not_reached(report, category)}")
     lines.append("")
     for finding in report.findings:
-        lines.append(
-            f"program {finding.number}: {finding.nature}: {finding.text if not finding.details else ''}".rstrip()
-        )
+        seen = "" if finding.details else f": {finding.text}"
+        lines.append(f"program {finding.number}: {finding.nature}{seen}")
         lines += [f"  {line}" for line in finding.details.splitlines()]
         lines.append("")
     count = len(report.findings)

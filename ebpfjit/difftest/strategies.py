@@ -1,4 +1,4 @@
-"""The generators as Hypothesis strategies; needs the extra `hypothesis` (`pip install 'ebpfjit[hypothesis]'`).
+"""The generators as Hypothesis strategies; Hypothesis is an extra (`pip install 'ebpfjit[hypothesis]'`).
 
     rows()            a row of the table
     instructions()    one instruction: each field as its row says, fixed or free

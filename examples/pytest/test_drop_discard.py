@@ -1,7 +1,7 @@
-"""Tests of an XDP program, as a user writes them:
+"""Tests of an XDP program, as a user writes them.
 
-    pytest examples/pytest                                        machine code
-    pytest examples/pytest --ebpf-engines=interpreter,jit,kernel  each test on each engine
+pytest examples/pytest                                        machine code
+pytest examples/pytest --ebpf-engines=interpreter,jit,kernel  each test on each engine
 """
 
 import struct

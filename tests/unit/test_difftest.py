@@ -169,9 +169,7 @@ def test_traces_agree_where_engines_do(source: str) -> None:
 def test_tracing_leaves_machine_code_as_it_is() -> None:
     case = case_of(5, 1, ("valid",))
     lines = [
-        item.text
-        for piece in compiled_case(case, prepared(case)).listing.pieces
-        for item in piece.items
+        item.text for piece in compiled_case(case, prepared(case)).listing.pieces for item in piece.items
     ]
     assert not any("trace" in line for line in lines)
 
@@ -195,7 +193,9 @@ def test_all_sources_are_drawn_and_unknown_ones_are_named() -> None:
 def test_mutations_start_from_the_corpus() -> None:
     corpus = (Case(bytes.fromhex("b700000077665544") * 50, (Input(b"memory", 5),)),)
     made = [case_of(1, n, ("mutated",), corpus) for n in range(40)]
-    assert sum(b"\x77\x66\x55\x44" * 1 in case.code and case.inputs[0].memory == b"memory" for case in made) > 5
+    assert (
+        sum(b"\x77\x66\x55\x44" * 1 in case.code and case.inputs[0].memory == b"memory" for case in made) > 5
+    )
 
 
 def test_the_verifier_takes_what_is_meant_to_be_acceptable() -> None:
@@ -212,7 +212,9 @@ def test_rewritten_programs_do_the_same() -> None:
         twin = metamorphic.rewritten(rng, code)
         changed += twin != code
         one, other = (
-            compare_case(Case(each, (Input(memory, 10**6),)), ("interpreter",)).comparisons[0].outcomes["interpreter"]
+            compare_case(Case(each, (Input(memory, 10**6),)), ("interpreter",))
+            .comparisons[0]
+            .outcomes["interpreter"]
             for each in (code, twin)
         )
         assert (one.kind, one.value, one.memory) == (other.kind, other.value, other.memory), seed
@@ -298,7 +300,10 @@ def test_what_does_not_decode_is_shrunk_by_its_input() -> None:
 def test_coverage_counts_what_was_executed() -> None:
     coverage = Coverage()
     checker = Checker(("interpreter", "jit"), coverage)
-    code = assemble("mov r3, r2\njeq r3, 7, +1\nadd32 r3, r2\nstxdw [r1+127], r3\nmov r0, 0\nmov r9, r8\nexit\nneg r1\nexit")
+    code = assemble(
+        "mov r3, r2\njeq r3, 7, +1\nadd32 r3, r2\nstxdw [r1+127], r3\nmov r0, 0\nmov r9, r8\nexit"
+        "\nneg r1\nexit"
+    )
     assert checker.check(Case(code, (Input(bytes(135)),))) is None
     assert coverage.counts[ROW, "ADD32_X"] == 1
     assert coverage.counts[PAIRING, "MOV64_X r3 r2"] == 1

@@ -135,7 +135,9 @@ def test_planted_bugs_are_found(name: str) -> None:
 
 def test_metamorphic_programs_find_what_engines_agree_on() -> None:
     """A bug in the meanings would be the interpreter's: there the twin alone can tell."""
-    report = fuzz(Options(programs=400, planted="jgt-is-jge", sources=("metamorphic",), stop_at=1, shrink=False))
+    report = fuzz(
+        Options(programs=400, planted="jgt-is-jge", sources=("metamorphic",), stop_at=1, shrink=False)
+    )
     assert report.findings
 
 
@@ -203,7 +205,9 @@ def test_wrong_usage_is_status_2() -> None:
 def test_fuzz_prints_the_same_twice_times_aside(tmp_path: Path) -> None:
     outputs = []
     for jobs in ("1", "2"):
-        done = ebpfjit("fuzz", "--programs", "150", "--jobs", jobs, "--seed", "5", "--report", str(tmp_path / jobs))
+        done = ebpfjit(
+            "fuzz", "--programs", "150", "--jobs", jobs, "--seed", "5", "--report", str(tmp_path / jobs)
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         lines = done.stdout.splitlines()
         assert lines[-1].startswith("time: ")
@@ -254,9 +258,21 @@ def run_pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the example tests as a user does, with the plugin."""
     from importlib.metadata import entry_points
 
-    installed = [point.name for point in entry_points(group="pytest11") if point.value == "ebpfjit.pytest_plugin"]
+    installed = [
+        point.name for point in entry_points(group="pytest11") if point.value == "ebpfjit.pytest_plugin"
+    ]
     plugin = () if installed else ("-p", "ebpfjit.pytest_plugin")
-    command = [sys.executable, "-m", "pytest", *plugin, "-p", "no:cacheprovider", "-c", os.devnull, *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *plugin,
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        *arguments,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT / "examples" / "pytest", check=False, timeout=120,
