@@ -199,6 +199,22 @@ class Program:
         """Make a program from raw little-endian bytecode."""
         return cls(bytes(code), name=name, type=type)
 
+    @classmethod
+    def trusted(
+        cls,
+        code: bytes,
+        name: str | None,
+        section: str | None,
+        type: str | None,
+        symbols: dict[int, str],
+    ) -> Program:
+        """Make a program from bytes that were a program before: they are decoded when that is needed."""
+        program = cls(b"", name, section, type, symbols)
+        for made in ("instructions", "words"):
+            del program.__dict__[made]
+        object.__setattr__(program, "code", code)
+        return program
+
     def to_bytes(self) -> bytes:
         """Return the bytecode."""
         return self.code
@@ -274,7 +290,7 @@ class Program:
     def compile(self, **options: Any) -> JitFunction:
         """Compile the program into a function of one buffer.
 
-        `options` are those of `ebpfjit.runner.compile`: helpers, limit, checked, harden.
+        `options` are those of `ebpfjit.runner.compile`: helpers, limit, checked, harden, cache.
         """
         from ebpfjit import runner
 

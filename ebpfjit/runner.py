@@ -8,6 +8,7 @@ What `Program.run` and `Program.compile` do.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
+from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import Context, Outcome, ProgramType, Redirect, prepared, program_type
@@ -29,7 +31,7 @@ from ebpfjit.runtime.memory import Region, flat_view
 from ebpfjit.runtime.world import World, current
 
 if TYPE_CHECKING:
-    from ebpfjit.jit.entry import Compiled
+    from ebpfjit.jit.entry import Cache, Compiled
 
 U32_MASK = 0xFFFFFFFF
 
@@ -142,7 +144,9 @@ def ready(program: Program) -> Ready:
     return known
 
 
-def _compile(start: Ready, *, checked: bool = True, harden: bool = False) -> Compiled:
+def _compile(
+    start: Ready, *, checked: bool = True, harden: bool = False, cache: Cache | None = None
+) -> Compiled:
     from ebpfjit.jit.entry import compile_program
 
     return compile_program(
@@ -153,6 +157,8 @@ def _compile(start: Ready, *, checked: bool = True, harden: bool = False) -> Com
         argument_size=start.type.context_size if start.type is not None else 0,
         argument_writable=False,
         moving=frozenset(number for number, helper in table.helpers().items() if helper.ends_rights),
+        cache=cache,
+        verify=verifier.check,
     )
 
 
@@ -343,6 +349,46 @@ class JitFunction:
 
         return render(self._compiled.listing, self._compiled.image)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the program with its machine code to a file, for `JitFunction.load`.
+
+        Whoever can write to the file can run code as the one who loads it. Raises LoadError for a
+        program whose code holds addresses (maps, references) or is hardened, OSError as `open`.
+        """
+        from ebpfjit.jit import cache
+
+        cache.save(path, self._compiled.recipe, self._compiled.image)
+
+    @staticmethod
+    def load(
+        path: str | os.PathLike[str],
+        *,
+        helpers: Mapping[int, HelperFunction] | None = None,
+        limit: int | None = None,
+    ) -> JitFunction:
+        """Return the function that `save` wrote, without compiling it again.
+
+        It has the settings that it was compiled with, but for `limit`; `helpers` must have the
+        numbers that it was compiled with. Only load what you would run: the file holds machine
+        code. Raises LoadError for a file that is damaged, that others may write to, or that was
+        saved by another version, on another kind of processor or with other helpers.
+        """
+        from ebpfjit.jit.cache import File
+
+        file = File(path)
+        checked = file.stored.key["checked"]
+        return _compiled(file.stored.verified(), file, helpers or {}, limit, checked=checked)
+
+    def __reduce__(self) -> tuple[Callable[..., JitFunction], tuple[Any, ...]]:
+        recipe = self._compiled.recipe
+        given = checked_functions("helper", self._given())
+        options = {"limit": self._limit, "checked": recipe.checked, "harden": recipe.settings.harden}
+        return _compile_again, (recipe.verified.program, given, options)
+
+    def _given(self) -> Mapping[int, HelperFunction]:
+        """The helpers that whoever compiled it gave."""
+        return self._helpers
+
 
 class TypedFunction(JitFunction):
     """A compiled program with a context, or with maps: fn(data) -> r0 (32 bits with a type).
@@ -350,9 +396,12 @@ class TypedFunction(JitFunction):
     `data` is copied, as `Program.run` does; what the program makes of its packet is dropped.
     """
 
-    def __init__(self, start: Ready, compiled: Compiled, limit: int | None) -> None:
+    def __init__(
+        self, start: Ready, compiled: Compiled, limit: int | None, given: Mapping[int, HelperFunction]
+    ) -> None:
         super().__init__(compiled, start.helpers, limit)
         self._ready = replace(start, compiled=compiled)
+        self._own_helpers = given
         self._environment = start.program.environment or Environment()
 
     def __call__(self, mem: Any = b"") -> int:
@@ -362,6 +411,9 @@ class TypedFunction(JitFunction):
             value = _Run(_on_machine_code, self._environment, made).execute(start, self._limit)
         return value if start.type is None else value & U32_MASK
 
+    def _given(self) -> Mapping[int, HelperFunction]:
+        return self._own_helpers
+
 
 def compile(
     program: Program,
@@ -370,6 +422,7 @@ def compile(
     limit: int | None = None,
     checked: bool = True,
     harden: bool = False,
+    cache: str | os.PathLike[str] | None = None,
 ) -> JitFunction:
     """Verify a program and compile it into a function of one buffer.
 
@@ -377,17 +430,51 @@ def compile(
     besides. `limit` is the instruction limit of each call (positive;
     None: no limit). `checked=False` leaves out all memory checks: a wrong program can then crash
     the process. `harden=True` keeps immediates of the program's choosing out of the machine code
-    (two more instructions for each) and puts guard pages around it. Raises VerifierError, or
-    JitUnavailable where there is no machine code here.
+    (two more instructions for each) and puts guard pages around it. `cache` is a folder where
+    machine code is kept for the next process: nobody else must be able to write there, as it is
+    run. Hardened programs and programs with maps or references are not kept. Raises VerifierError,
+    JitUnavailable where there is no machine code here, or LoadError for a cache folder that others
+    may write to.
     """
+    from ebpfjit.jit.cache import Folder
+
+    folder = None if cache is None else Folder(cache)
+    return _compiled(program, folder, helpers or {}, limit, checked=checked, harden=harden)
+
+
+def _compile_again(
+    program: Program, helpers: Mapping[int, HelperFunction], options: Mapping[str, Any]
+) -> JitFunction:
+    """Return what a pickled function becomes on arrival."""
+    return compile(program, helpers=helpers, **options)
+
+
+def _compiled(
+    program: Program | Verified,
+    cache: Cache | None,
+    helpers: Mapping[int, HelperFunction],
+    limit: int | None,
+    *,
+    checked: bool = True,
+    harden: bool = False,
+) -> JitFunction:
+    """Compile a program; one that is verified comes from a file, and was when it was saved."""
+    verified = program if isinstance(program, Verified) else None
+    program = program.program if isinstance(program, Verified) else program
     if not _is_plain(program):
         start = ready(program)
-        start = replace(start, helpers={**start.helpers, **(helpers or {})})
+        start = replace(start, helpers={**start.helpers, **helpers})
         start.refuse_missing()
-        return TypedFunction(start, _compile(start, checked=checked, harden=harden), limit)
+        compiled = _compile(start, checked=checked, harden=harden, cache=cache)
+        return TypedFunction(start, compiled, limit, helpers)
     from ebpfjit.jit.entry import compile_program
 
-    verifier.check(program)
-    table = dict(helpers or {})
-    compiled = compile_program(prepare(program), helpers=table, checked=checked, harden=harden)
-    return JitFunction(compiled, table, limit)
+    compiled = compile_program(
+        verified or prepare(program),
+        helpers=helpers,
+        checked=checked,
+        harden=harden,
+        cache=cache,
+        verify=verifier.check,
+    )
+    return JitFunction(compiled, dict(helpers), limit)

@@ -8,6 +8,8 @@ EbpfVmNoData        ()             r1 = 0                 r2 = 0
 
 from __future__ import annotations
 
+import os
+import pickle
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from ebpfjit.analysis import verifier as structural
 from ebpfjit.analysis.verified import StackUsageCalculator, Verified, prepare
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
+from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution, HelperFunction
 from ebpfjit.runtime.memory import Region
@@ -46,7 +49,12 @@ class _Machine:
     `harden=True` keeps immediates of the program's choosing out of the machine code (two more
     instructions for each) and puts guard pages around it.
 
-    A machine may be called from several threads at once: each run has its own state.
+    `cache` is a folder where machine code is kept for the next process: nobody else must be able to
+    write there, as it is run.
+
+    A machine may be called from several threads at once: each run has its own state. It pickles as
+    bytecode, settings and helpers, and is compiled anew on arrival; memory that was allowed stays
+    behind, so a machine with any does not pickle.
     """
 
     def __init__(
@@ -56,6 +64,7 @@ class _Machine:
         instruction_limit: int | None = None,
         checked: bool = True,
         harden: bool = False,
+        cache: str | os.PathLike[str] | None = None,
     ) -> None:
         if instruction_limit is not None and (
             not isinstance(instruction_limit, int) or instruction_limit <= 0
@@ -64,6 +73,7 @@ class _Machine:
         self.instruction_limit = instruction_limit
         self.checked = checked
         self.harden = harden
+        self.cache = cache
         self._verifier: VerifierFunction | None = None
         self._calculator: StackUsageCalculator | None = None
         self._helpers: dict[int, HelperFunction] = {}
@@ -74,6 +84,36 @@ class _Machine:
         self._compile_wanted = False
         if prog is not None:
             self._load(prog)
+
+    def _settings(self) -> dict[str, Any]:
+        """The keyword arguments that make such a machine."""
+        names = ("instruction_limit", "checked", "harden", "cache")
+        return {name: getattr(self, name) for name in names}
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._allowed:
+            raise pickle.PicklingError(
+                f"a machine with allowed memory ({len(self._allowed)} regions) cannot be pickled: the "
+                f"memory is this process's; register it on arrival"
+            )
+        return {
+            "settings": self._settings(),
+            "helpers": checked_functions("helper", self._helpers),
+            "kfuncs": checked_functions("kfunc", self._kfuncs),
+            "verifier": self._verifier,
+            "calculator": self._calculator,
+            "program": self.program,
+            "compile": self._compile_wanted,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        type(self).__init__(self, None, **state["settings"])
+        self._helpers.update(state["helpers"])
+        self._kfuncs.update(state["kfuncs"])
+        self._verifier, self._calculator = state["verifier"], state["calculator"]
+        if state["program"] is not None:
+            self._load(state["program"])
+        self._compile_wanted = state["compile"]
 
     @property
     def program(self) -> Program | None:
@@ -170,10 +210,12 @@ class _Machine:
         self._compile_wanted = True
 
     def _compile(self) -> Compiled:
+        from ebpfjit.jit.cache import Folder
         from ebpfjit.jit.entry import compile_program
 
         return compile_program(
             self._loaded(),
+            cache=None if self.cache is None else Folder(self.cache),
             helpers=self._helpers,
             kfuncs=self._kfuncs,
             checked=self.checked,
@@ -276,9 +318,16 @@ class EbpfVmFixedMbuff(_Machine):
         instruction_limit: int | None = None,
         checked: bool = True,
         harden: bool = False,
+        cache: str | os.PathLike[str] | None = None,
     ) -> None:
         self.data_offset, self.data_end_offset = _offsets(data_offset, data_end_offset)
-        super().__init__(prog, instruction_limit=instruction_limit, checked=checked, harden=harden)
+        super().__init__(
+            prog, instruction_limit=instruction_limit, checked=checked, harden=harden, cache=cache
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        offsets = {"data_offset": self.data_offset, "data_end_offset": self.data_end_offset}
+        return {**super()._settings(), **offsets}
 
     def set_program(self, prog: Any, data_offset: int, data_end_offset: int) -> None:
         """Load a program and the offsets that it expects. Raises VerifierError where it is refused."""

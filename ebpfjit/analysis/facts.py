@@ -25,7 +25,6 @@ from functools import cache
 from heapq import heappop, heappush
 
 from ebpfjit.analysis.cfg import (
-    ENDS_BLOCK,
     NEVER_FALLS_THROUGH,
     block_sizes,
     illegal_reason,
@@ -36,7 +35,6 @@ from ebpfjit.analysis.values import (
     ANY,
     BOUNDS,
     CONSTANT,
-    FRAME,
     FRAME_VALUE,
     FULL,
     LARGEST_OFFSET,
@@ -49,7 +47,7 @@ from ebpfjit.analysis.values import (
     at_width,
     constant,
 )
-from ebpfjit.bits import U64_MASK, W32, W64, Width
+from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg, Row
 from ebpfjit.program import Instruction, Program
@@ -495,9 +493,13 @@ class Analysis:
                 known = semantics.BINARY[row.meaning](w, w.wrap(dst.offset), w.wrap(src.offset))
                 registers[insn.dst_reg] = constant(known)
                 return
-        elif dst.symbol == CONSTANT and row.meaning == "ADD" and row.width is W64:
-            if self._sum(state, insn, row, dst, src):
-                return
+        elif (
+            dst.symbol == CONSTANT
+            and row.meaning == "ADD"
+            and row.width is W64
+            and self._sum(state, insn, row, dst, src)
+        ):
+            return
         self._fresh(state, insn, insn.dst_reg, bounds=_bounds_of(row, dst, src))
 
     def _sum(self, state: _State, insn: Instruction, row: Row, dst: Value, src: Value) -> bool:

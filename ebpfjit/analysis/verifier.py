@@ -125,9 +125,9 @@ def check(prog: Any) -> None:
     words, slots = program.words, program.slots
     end = len(slots)
     for instruction in program.instructions:
-        if words[instruction.pc] not in _sound_words:
-            _check_instruction(program, instruction)
-        elif (target := instruction.target) is not None and not (0 <= target < end and slots[target]):
+        target = instruction.target
+        lands = target is None or (0 <= target < end and slots[target] is not None)
+        if not lands or words[instruction.pc] not in _sound_words:
             _check_instruction(program, instruction)
     _check_instruction(program, program.instructions[-1])
 

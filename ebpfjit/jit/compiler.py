@@ -73,6 +73,31 @@ def settings_for(
     )
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """All that a listing is made from, by `translate`.
+
+    `is_sound` where the structural verifier accepted the program, or is asked before it is translated.
+    """
+
+    verified: Verified
+    settings: Settings
+    checked: bool = True
+    argument_size: int = 0
+    argument_writable: bool = True
+    is_sound: bool = False
+
+    def listing(self) -> Listing:
+        """Return the program's assembly text. Raises as `translate`."""
+        return translate(
+            self.verified,
+            self.settings,
+            checked=self.checked,
+            argument_size=self.argument_size,
+            argument_writable=self.argument_writable,
+        )
+
+
 def translate(
     verified: Verified,
     settings: Settings,
@@ -180,10 +205,12 @@ class Phrases:
         if not self._learns or row.kind not in PLACELESS or self.before(cx)[1:] != before[1:]:
             return
         jump = ""
-        if parts and isinstance(parts[-1], Jump):
-            if parts[-1].label != pc_label(instruction.target or 0):
+        last = parts[-1] if parts else None
+        if isinstance(last, Jump):
+            if last.label != pc_label(instruction.target or 0):
                 return
-            jump = parts.pop().mnemonic
+            jump = last.mnemonic
+            parts.pop()
         lines = tuple(part for part in parts if isinstance(part, Line) and part.symbol is None)
         if len(lines) == len(parts):
             self._known[cx.program.words[instruction.pc]] = Snippet(lines), jump

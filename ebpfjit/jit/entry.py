@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import struct
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache as cached
+from functools import cached_property
+from typing import Any, Protocol
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
@@ -16,8 +17,9 @@ from ebpfjit.errors import ExecutionError, JitUnavailable
 from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import codes_for
 from ebpfjit.jit.code_buffer import CodeBuffer
-from ebpfjit.jit.compiler import Listing, settings_for, translate
+from ebpfjit.jit.compiler import Listing, Recipe, settings_for
 from ebpfjit.jit.relocation import Image, layout, relocate
+from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import CODE_ADDRESS, SLICE, Execution, HelperFunction, NativeHelper
 from ebpfjit.runtime.memory import MAX_FRAMES, active
@@ -32,13 +34,23 @@ _WORD = {name: 8 * index for index, name in enumerate(BLOCK_WORDS)}
 _ENDLESS = (1 << 64) - 1 - SLICE
 
 
-@cache
+@cached
 def _host_functions() -> dict[str, int]:
     """Return the addresses of the host's functions that machine code calls."""
     api = getattr(ctypes, "pythonapi", None)
     if api is None:
         raise JitUnavailable("machine code needs CPython's C API; the interpreter works without")
     return {name: ctypes.cast(getattr(api, name), ctypes.c_void_p).value or 0 for name in HOST_FUNCTIONS}
+
+
+class Cache(Protocol):
+    """Where images are kept."""
+
+    def find(self, recipe: Recipe) -> Image | None:
+        """Return the image that a recipe makes, None where it is not here."""
+
+    def keep(self, recipe: Recipe, image: Image) -> None:
+        """Keep an image, or do not."""
 
 
 class _Run:
@@ -50,7 +62,7 @@ class _Run:
         self.space = execution.space
         self.space.before_access = self.follow_stack
         self.space.after_grant = self.publish_regions
-        self.block = bytearray(BLOCK_SIZE + 8 * len(compiled.listing.limits))
+        self.block = bytearray(BLOCK_SIZE + 8 * len(compiled.image.limits))
         self._pin = (ctypes.c_char * len(self.block)).from_buffer(self.block)
         self.address = ctypes.addressof(self._pin)
         self._tables: list[Any] = []
@@ -138,7 +150,7 @@ class _Run:
         struct.pack_into("<Q", self.block, _WORD["packet_start"], packet.start if packet else 0)
         struct.pack_into("<Q", self.block, _WORD["packet_size"], packet.size if packet else 0)
         regions = {"argument": self.execution.argument, "packet": packet}
-        for index, (name, span, stores) in enumerate(self.compiled.listing.limits):
+        for index, (name, span, stores) in enumerate(self.compiled.image.limits):
             region = regions[name]
             room = region.size - span + 1 if region and (region.writable or not stores) else 0
             struct.pack_into("<Q", self.block, BLOCK_SIZE + 8 * index, max(room, 0))
@@ -165,14 +177,25 @@ class _Run:
 class Compiled:
     """A program as machine code, ready to be called by any number of threads at once.
 
-    `helpers` are the objects whose addresses are in the code.
+    `helpers` are the objects whose addresses are in the code, `assembled` is the listing that the
+    image was made from, None where the image was found somewhere.
     """
 
-    verified: Verified
-    listing: Listing
+    recipe: Recipe
     image: Image
     buffer: CodeBuffer
     helpers: tuple[HelperFunction, ...] = field(repr=False)
+    assembled: Listing | None = field(repr=False)
+
+    @property
+    def verified(self) -> Verified:
+        """The program, with its facts."""
+        return self.recipe.verified
+
+    @cached_property
+    def listing(self) -> Listing:
+        """The assembly text; written anew for an image that came from a file."""
+        return self.assembled if self.assembled is not None else self.recipe.listing()
 
     def run(self, execution: Execution) -> int:
         """Run the program and return r0, unsigned; raises what the interpreter raises."""
@@ -240,6 +263,8 @@ def compile_program(
     lookups: frozenset[int] = frozenset(),
     features: frozenset[str] | None = None,
     trace: int = 0,
+    cache: Cache | None = None,
+    verify: Callable[[Program], None] | None = None,
 ) -> Compiled:
     """Compile a program for this machine.
 
@@ -251,8 +276,9 @@ def compile_program(
     helpers, by number, that may move or shrink memory other than these, `lookups` those that return
     the address of a value of the map in r1, or zero. `features` are CPU features
     to use, by default those that the processor has. `trace` is the address of a trace's header: such
-    code records every step there (`ebpfjit.difftest.trace`). Raises JitUnavailable where machine code
-    cannot be made or run here.
+    code records every step there (`ebpfjit.difftest.trace`). `cache` is where the image is looked for
+    first, and kept; where it is not found there `verify` may refuse the program. Raises JitUnavailable
+    where machine code cannot be made or run here.
     """
     cpu.target()
     helpers, kfuncs = dict(helpers or {}), dict(kfuncs or {})
@@ -266,20 +292,22 @@ def compile_program(
         trace=trace,
     )
     _host_functions()
-    listing = translate(
-        verified,
-        settings,
-        checked=checked,
-        argument_size=argument_size,
-        argument_writable=argument_writable,
-    )
-    image = assemble(listing)
+    recipe = Recipe(verified, settings, checked, argument_size, argument_writable, verify is not None)
+    image = cache.find(recipe) if cache is not None else None
+    listing = None
+    if image is None:
+        if verify is not None:
+            verify(verified.program)
+        listing = recipe.listing()
+        image = assemble(listing)
+        if cache is not None:
+            cache.keep(recipe, image)
     symbols = {f"helper_{number}": function for number, function in helpers.items()}
     symbols |= {f"kfunc_{number}": function for number, function in kfuncs.items()}
     called = {symbol: symbols[symbol] for symbol in image.slots}
     code = relocate(image, {symbol: _address_of(function) for symbol, function in called.items()})
     buffer = CodeBuffer(code, guarded=harden)
-    return Compiled(verified, listing, image, buffer, tuple(called.values()))
+    return Compiled(recipe, image, buffer, tuple(called.values()), listing)
 
 
 def _natives(helpers: Mapping[int, HelperFunction]) -> dict[int, bool]:

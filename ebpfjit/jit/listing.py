@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ebpfjit.disassembler import disassemble_instruction
 from ebpfjit.jit.compiler import Listing
+from ebpfjit.jit.entry import assemble
 from ebpfjit.jit.relocation import Image
 from ebpfjit.translators.emitter import Label
 
@@ -28,6 +29,7 @@ def render_pc(listing: Listing, image: Image, pc: int, dialect: str = "rbpf") ->
 
 def _lines(listing: Listing, image: Image, dialect: str, only: int | None) -> list[str]:
     """Return the lines of all pieces, or of those of one pc."""
+    spans = image.spans or assemble(listing).spans  # an image that was loaded has none
     program = listing.verified.program
     names = {pc: name for pc, name in program.functions.items() if len(program.functions) > 1}
     lines: list[str] = []
@@ -42,7 +44,7 @@ def _lines(listing: Listing, image: Image, dialect: str, only: int | None) -> li
             if isinstance(item, Label):
                 lines.append(f"{'':5}{item.text}")
             else:
-                start, stop = image.spans[index], image.spans[index + 1]
+                start, stop = spans[index], spans[index + 1]
                 lines.append(f"{start:9x}  {image.code[start:stop].hex(' '):31} {item.text}")
             index += 1
     return lines

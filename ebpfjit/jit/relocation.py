@@ -8,6 +8,7 @@ Jumps start in their short form and grow where the target is too far, to a fixed
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ebpfjit.errors import TranslationError
 from ebpfjit.jit.assembler import slot_hole
 from ebpfjit.jit.compiler import Listing
 from ebpfjit.translators.emitter import Jump, Line, Snippet
+from ebpfjit.translators.x86_64.target import Limit
 
 #  x86-64 condition codes (Intel SDM, volume 2, appendix B): jcc rel8 is 70+cc, rel32 is 0f 80+cc
 CONDITION_CODES = {
@@ -38,6 +40,7 @@ NOPS = tuple(
     )
 )  # fmt: skip
 FULL_ROUNDS = 16
+NO_PC = -1
 SLOT_SIZE = 8
 
 
@@ -45,23 +48,26 @@ SLOT_SIZE = 8
 class Image:
     """Machine code in place, position-independent, its slots still to be filled.
 
-    `slots` maps a symbol to the offset of its 8 bytes. `pc_starts` and `pc_owners` say which pc
-    the code from an offset on belongs to (None: to none). `spans` gives for each item of the
-    listing, in order, the offset where its bytes start, and the end. `callback` is the offset of
-    the routine of that name, None where the program has none.
+    `entry` is the offset to call, `callback` that of the routine of this name, None where the
+    program has none. `slots` maps a symbol to the offset of its 8 bytes. `pc_starts` and `pc_owners`
+    say which pc the code from an offset on belongs to (NO_PC: to none). `limits` are the words that
+    the host puts behind the block, in order. `spans` gives for each item of the listing, in order,
+    the offset where its bytes start, and the end; nothing where the image was loaded.
     """
 
     code: bytes
     entry: int
+    callback: int | None
     slots: Mapping[str, int]
-    pc_starts: tuple[int, ...]
-    pc_owners: tuple[int | None, ...]
-    spans: tuple[int, ...]
-    callback: int | None = None
+    limits: tuple[Limit, ...]
+    pc_starts: array[int]
+    pc_owners: array[int]
+    spans: tuple[int, ...] = ()
 
     def pc_at(self, offset: int) -> int | None:
         """Return the pc whose code holds the byte at `offset`."""
-        return self.pc_owners[bisect_right(self.pc_starts, offset) - 1]
+        owner = self.pc_owners[bisect_right(self.pc_starts, offset) - 1]
+        return None if owner == NO_PC else owner
 
 
 @dataclass(slots=True)
@@ -98,11 +104,11 @@ def layout(listing: Listing, codes: Mapping[Line, bytes]) -> Image:
         assert line.symbol is not None  # that is why it is here
         chunks[index] = _point(line, chunks[index], slots[line.symbol] - offsets[index + 1])
     code = b"".join(chunks).ljust(pool, b"\xcc") + bytes(SLOT_SIZE * len(slots))
-    starts = tuple([offsets[index] for index in flat.piece_starts])
-    owners = tuple([piece.pc for piece in listing.pieces])
+    starts = array("I", [offsets[index] for index in flat.piece_starts])
+    owners = array("i", [NO_PC if piece.pc is None else piece.pc for piece in listing.pieces])
     entry, callback = (_place(name, flat.labels, offsets) for name in ("entry", "callback"))
     assert entry is not None  # every listing starts with it
-    return Image(code, entry, slots, starts, owners, tuple(offsets), callback)
+    return Image(code, entry, callback, slots, listing.limits, starts, owners, tuple(offsets))
 
 
 def _place(label: str, labels: Mapping[str, int], offsets: list[int]) -> int | None:

@@ -1,0 +1,266 @@
+"""Images in files: saved by hand, or kept in a folder for the next process.
+
+    magic  sha256 of what follows  length  header (JSON)  bytecode  code  pc starts  pc owners
+     8            32                 4                              u32 each    i32 each
+
+The header holds the whole key: what machine code depends on besides the bytecode, which is there
+too. An image is used only where every part of both is what it would be compiled from here and now.
+
+Machine code is loaded to be run, so whoever can write such a file can run code as the one who loads
+it: a checksum tells damage, not malice. Files and cache folders that belong to somebody else (but
+root), or that others may write to, are not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import struct
+import sys
+import tempfile
+from array import array
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ebpfjit.analysis.verified import Verified
+from ebpfjit.errors import LoadError
+from ebpfjit.jit.compiler import Recipe
+from ebpfjit.jit.relocation import Image
+from ebpfjit.program import Program
+
+MAGIC = b"eBPFjit\x01"
+SUFFIX = ".ebpfjit"
+_LENGTH = struct.Struct("<I")
+_START = len(MAGIC) + hashlib.sha256().digest_size
+_PACKAGES = ("", "analysis", "isa", "jit", "runtime", "translators", "translators/x86_64")
+
+
+class Unusable(Exception):  # noqa: N818 - why a file is passed over; it does not leave the library
+    """Why a file is not used."""
+
+
+@cache
+def build() -> str:
+    """Return what tells this library, as it stands on disk, from any other.
+
+    The version alone does not: machine code changes while one works on the translators.
+    """
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for package in _PACKAGES:
+        for path in sorted((root / package).glob("*.py")):
+            status = path.stat()
+            digest.update(f"{package}/{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def key_of(recipe: Recipe) -> dict[str, Any]:
+    """Return all that the machine code of a program depends on, but for the bytecode itself."""
+    program, settings = recipe.verified.program, recipe.settings
+    return {
+        "build": build(),
+        "python": sys.implementation.cache_tag,
+        "machine": os.uname().machine,
+        "features": sorted(settings.features),
+        "checked": recipe.checked,
+        "is_sound": recipe.is_sound,
+        "argument": [recipe.argument_size, recipe.argument_writable],
+        "frames": [[pc, size] for pc, size in recipe.verified.frame_sizes.items()],
+        "symbols": [[pc, name] for pc, name in program.symbols.items()],
+        "type": program.type,
+        "helpers": _sorted(settings.helpers),
+        "kfuncs": _sorted(settings.kfuncs),
+        "moving": sorted(settings.moving),
+        "lookups": sorted(settings.lookups),
+        "constants": [settings.max_loops, settings.code_address, settings.slice],
+    }
+
+
+def _sorted(numbers: Mapping[int, bool]) -> list[list[int | bool]]:
+    return [[number, native] for number, native in sorted(numbers.items())]
+
+
+def why_not(recipe: Recipe) -> str | None:
+    """Return why the image of a recipe cannot be kept, None where it can."""
+    if recipe.settings.harden:
+        return "hardened code holds random numbers, which are not to be used twice"
+    if recipe.settings.trace:
+        return "the code is traced: it writes to an address of this process"
+    if recipe.verified.program.references or recipe.verified.program.maps:
+        return "the code holds addresses of this process: the program has maps or references"
+    return None
+
+
+# -- one file -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image, and what it was compiled from."""
+
+    key: dict[str, Any]
+    code: bytes
+    name: str | None
+    section: str | None
+    image: Image
+
+    def verified(self) -> Verified:
+        """Return the program, which was verified before it was compiled, as it was then."""
+        symbols = dict(self.key["symbols"])
+        program = Program.trusted(self.code, self.name, self.section, self.key["type"], symbols)
+        return Verified(program, dict(self.key["frames"]))
+
+    def image_for(self, recipe: Recipe) -> Image:
+        """Return the image if it is what the recipe makes. Raises Unusable, naming what differs."""
+        wanted = key_of(recipe)
+        for part, value in wanted.items():
+            if self.key.get(part) != value:
+                raise Unusable(f"its {part}: compiled with {self.key.get(part)}, wanted {value}")
+        if self.code != recipe.verified.program.code:
+            raise Unusable("it is of another program")
+        return self.image
+
+
+def write(path: Path, recipe: Recipe, image: Image) -> None:
+    """Write an image, whole or not at all. Raises OSError."""
+    program = recipe.verified.program
+    header = {
+        "key": key_of(recipe),
+        "program": [program.name, program.section],
+        "image": [image.entry, image.callback, image.slots, image.limits],
+        "sizes": [len(program.code), len(image.code), len(image.pc_starts)],
+    }
+    text = json.dumps(header).encode()
+    parts = (
+        _LENGTH.pack(len(text)), text, program.code, image.code,
+        image.pc_starts.tobytes(), image.pc_owners.tobytes(),
+    )  # fmt: skip
+    content = b"".join(parts)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(MAGIC + hashlib.sha256(content).digest() + content)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read(path: Path) -> Stored:
+    """Read an image. Raises OSError, or Unusable for a file that is damaged or not to be trusted."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unusable("it is no regular file")
+        _refuse_others(status)
+        content = file.read()
+    if content[: len(MAGIC)] != MAGIC:
+        raise Unusable("it is no saved image of this format")
+    body = memoryview(content)[_START:]
+    if hashlib.sha256(body).digest() != content[len(MAGIC) : _START]:
+        raise Unusable("it is damaged: its checksum is wrong")
+    try:
+        return _parse(body)
+    except (ValueError, KeyError, TypeError, struct.error) as error:
+        raise Unusable(f"it is no saved image of this format: {error}") from None
+
+
+def _parse(body: memoryview) -> Stored:
+    (length,) = _LENGTH.unpack_from(body)
+    place = _LENGTH.size + length
+    header = json.loads(bytes(body[_LENGTH.size : place]))
+    entry, callback, slots, limits = header["image"]
+    program_size, code_size, pieces = header["sizes"]
+    parts = []
+    for size in (program_size, code_size, 4 * pieces, 4 * pieces):
+        parts.append(bytes(body[place : place + size]))
+        place += size
+    if place != len(body):
+        raise ValueError("its parts do not fill it")
+    starts, owners = array("I", parts[2]), array("i", parts[3])
+    image = Image(parts[1], entry, callback, slots, tuple(tuple(limit) for limit in limits), starts, owners)
+    name, section = header["program"]
+    return Stored(header["key"], parts[0], name, section, image)
+
+
+def _refuse_others(status: os.stat_result) -> None:
+    """Raise Unusable for a file or a folder that somebody else has, or may write to."""
+    if status.st_uid not in (os.geteuid(), 0):
+        raise Unusable(f"it belongs to user {status.st_uid}: whoever writes it can run code as you")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Unusable("others may write to it, and so could run code as you (chmod go-w)")
+
+
+# -- where compiling looks ----------------------------------------------------------------------
+
+
+class Folder:
+    """A cache folder: a file for each program and settings. What cannot be used is passed over.
+
+    It is made, for its owner alone, where it does not exist. Raises LoadError for a folder that
+    others may write to, or that is none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_others(os.stat(self.path))
+        except (OSError, Unusable) as error:
+            raise LoadError(f"cache folder {self.path}: {error}") from None
+
+    def _file(self, recipe: Recipe) -> Path:
+        name = hashlib.sha256(json.dumps(key_of(recipe)).encode())
+        name.update(recipe.verified.program.code)
+        return self.path / (name.hexdigest() + SUFFIX)
+
+    def find(self, recipe: Recipe) -> Image | None:
+        """Return the image that was kept for a recipe, if there is one that can be used."""
+        if why_not(recipe) is not None:
+            return None
+        try:
+            return read(self._file(recipe)).image_for(recipe)
+        except (OSError, Unusable):
+            return None
+
+    def keep(self, recipe: Recipe, image: Image) -> None:
+        """Keep an image for the next process; where it cannot be written it is not kept."""
+        if why_not(recipe) is None:
+            with suppress(OSError):
+                write(self._file(recipe), recipe, image)
+
+
+class File:
+    """A file that was saved by hand. What cannot be used is a LoadError."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            self.stored = read(self.path)
+        except (OSError, Unusable) as error:
+            raise LoadError(f"{self.path}: {error}") from None
+
+    def find(self, recipe: Recipe) -> Image:
+        """Return the file's image. Raises LoadError where it is not what the recipe makes."""
+        try:
+            return self.stored.image_for(recipe)
+        except Unusable as error:
+            raise LoadError(f"{self.path}: {error}") from None
+
+    def keep(self, recipe: Recipe, image: Image) -> None:
+        """Nothing is ever kept here."""
+
+
+def save(path: str | os.PathLike[str], recipe: Recipe, image: Image) -> None:
+    """Write an image to a file. Raises LoadError where it cannot be kept, OSError as `open` does."""
+    reason = why_not(recipe)
+    if reason is not None:
+        raise LoadError(f"{os.fspath(path)}: {reason}")
+    write(Path(path), recipe, image)

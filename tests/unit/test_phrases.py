@@ -1,0 +1,81 @@
+"""What was translated before is repeated: with the tables or without, the machine code is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ebpfjit import EbpfError, Program, load
+from ebpfjit.analysis.verified import Verified, prepare
+from ebpfjit.jit import assembler, compiler
+from ebpfjit.jit.entry import Compiled, compile_program
+from ebpfjit.translators import emitter
+from tests.differential.generate import case
+
+KERNELS = sorted((Path(__file__).parents[2] / "benchmarks" / "kernels").glob("*.o"))
+FEATURES = (frozenset[str](), frozenset({"bmi2", "movbe"}))
+HELPERS = {number: lambda *arguments: 0 for number in (5, 6, 7)}
+
+
+def _programs() -> list[Program]:
+    return [program for path in KERNELS for program in load(path).programs.values()]
+
+
+def _generated(first: int, last: int) -> list[Verified]:
+    found = []
+    for seed in range(first, last):
+        try:
+            found.append(prepare(Program(case(seed).code)))
+        except EbpfError:
+            continue  # a reference that nothing resolves
+    return found
+
+
+def _forget() -> None:
+    """Empty the tables, as in a process that has just started."""
+    compiler._known_phrases.clear()
+    assembler._codes.clear()
+    emitter._lines.clear()
+
+
+def _compile(verified: Verified, *, checked: bool, features: frozenset[str]) -> Compiled:
+    return compile_program(verified, helpers=HELPERS, kfuncs=HELPERS, checked=checked, features=features)
+
+
+@pytest.mark.parametrize("features", FEATURES, ids=["plain", "bmi2"])
+@pytest.mark.parametrize("checked", [True, False], ids=["checked", "unchecked"])
+def test_machine_code_is_the_same_whatever_was_compiled_before(
+    checked: bool, features: frozenset[str]
+) -> None:
+    programs = [prepare(program) for program in _programs()] + _generated(0, 150)
+    fresh = []
+    for verified in programs:
+        _forget()
+        fresh.append(_compile(verified, checked=checked, features=features).image)
+    _forget()
+    for _ in range(2):
+        for number, (verified, image) in enumerate(zip(programs, fresh, strict=True)):
+            again = _compile(verified, checked=checked, features=features).image
+            assert again == image, f"program {number}"
+
+
+def test_listings_are_the_same_too() -> None:
+    verified = prepare(_programs()[0])
+    _forget()
+    first, second = (_compile(verified, checked=True, features=FEATURES[0]).listing for _ in range(2))
+    texts = [[item.text for piece in listing.pieces for item in piece.items] for listing in (first, second)]
+    assert texts[0] == texts[1]
+
+
+def test_keystone_is_called_once_for_a_large_program() -> None:
+    verified = prepare(Program(b"".join(program.code for program in _programs())))
+    _forget()
+    assembler._stencils.clear()
+    before = assembler.calls
+    compile_program(verified)
+    assert assembler.calls == before + 1
+    compile_program(verified, checked=False)
+    assert assembler.calls <= before + 2
+    compile_program(verified)
+    assert assembler.calls <= before + 2
