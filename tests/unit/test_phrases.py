@@ -8,10 +8,10 @@ import pytest
 
 from ebpfjit import EbpfError, Program, load
 from ebpfjit.analysis.verified import Verified, prepare
+from ebpfjit.difftest.sources import SOURCES, case_of
 from ebpfjit.jit import assembler, compiler
 from ebpfjit.jit.entry import Compiled, compile_program
 from ebpfjit.translators import emitter
-from tests.differential.generate import case
 
 KERNELS = sorted((Path(__file__).parents[2] / "benchmarks" / "kernels").glob("*.o"))
 FEATURES = (frozenset[str](), frozenset({"bmi2", "movbe"}))
@@ -24,11 +24,11 @@ def _programs() -> list[Program]:
 
 def _generated(first: int, last: int) -> list[Verified]:
     found = []
-    for seed in range(first, last):
+    for number in range(first, last):
         try:
-            found.append(prepare(Program(case(seed).code)))
+            found.append(prepare(Program(case_of(1, number, list(SOURCES)).code)))
         except EbpfError:
-            continue  # a reference that nothing resolves
+            continue  # bytes that are no program, or a reference that nothing resolves
     return found
 
 
