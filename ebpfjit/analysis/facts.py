@@ -26,6 +26,7 @@ from heapq import heappop, heappush
 
 from ebpfjit.analysis.cfg import (
     NEVER_FALLS_THROUGH,
+    ENDS_BLOCK,
     block_sizes,
     illegal_reason,
     is_inside,
@@ -53,6 +54,7 @@ from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg, Row
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import record
 
+LEAVING = ENDS_BLOCK | {Kind.CALL_HELPER}
 MEMORY = frozenset({Kind.LOAD, Kind.STORE, Kind.ATOMIC})
 SUMS = ("ADD", "SUB")
 REGISTERS = range(REGISTER_COUNT)
@@ -157,8 +159,30 @@ _Seen = tuple[Instruction, Row, Value, Span, str]
 
 _Transfer = Callable[["Analysis", _State, Instruction, Row], None]
 
-_Step = tuple[Instruction, Row, _Transfer | None, bool, bool]
-"""An instruction, what it does to the state, whether it touches memory, whether it may move it."""
+
+@dataclass(slots=True, eq=False)
+class _Step:
+    """One instruction of a walk: what it does to the state, if it touches memory, if it may move it.
+
+    A pure step makes the value of `dst` from those of `left` and `right` and does nothing else. What
+    it made last is kept with what that was made from: where a later walk brings the very same values,
+    it makes the very same value, unless `symbol`, the one it gives away, is in use.
+    """
+
+    insn: Instruction
+    row: Row
+    transfer: _Transfer | None
+    touches: bool
+    moves: bool
+    is_pure: bool
+    left: int
+    right: int
+    dst: int
+    symbol: int
+    a: Value | None = None
+    b: Value | None = None
+    made: Value | None = None
+
 
 _Way = tuple[int, bool | None]
 """Where a block goes on, and whether a comparison that tells something held or not."""
@@ -218,15 +242,17 @@ class Analysis:
             (insn.dst_reg == FRAME_POINTER and row.dst in (Reg.WRITE, Reg.UPDATE))
             or (insn.src_reg == FRAME_POINTER and row.src is Reg.UPDATE)
             for insn, row in rows
+            if insn.dst_reg == FRAME_POINTER or insn.src_reg == FRAME_POINTER
         )
+        leaving = [(insn, row) for insn, row in rows if row.kind in LEAVING]
         # Where the program may call its own start, that starts as any other function does.
         self.main_is_called = any(
             row.kind is Kind.CALL_REGISTER or (row.kind is Kind.CALL_LOCAL and insn.target == 0)
-            for insn, row in rows
+            for insn, row in leaving
         )
-        self.moves = any(self._is_moving(insn) for insn, _ in rows)
+        self.moves = any(self._is_moving(insn) for insn, _ in leaving)
         # Where a jump goes back to the start, r1 may mean something else there than the argument.
-        self.main_loops = any(row.has_target and insn.target == 0 for insn, row in rows)
+        self.main_loops = any(insn.target == 0 for insn, _ in leaving)
         self.meeting_points = meeting_points(program, self.blocks)
         if not self.frame_is_fixed:
             self._expose()
@@ -261,7 +287,7 @@ class Analysis:
             state = node.state.copy()
             block = self._walk(pc, state, node)
             for target, holds in block.ways:
-                refined = state if holds is None else _refined(state, block.steps[-1][0], holds=holds)
+                refined = state if holds is None else _refined(state, block.steps[-1].insn, holds=holds)
                 if self._join(target, refined, node.function) and target not in waiting:
                     waiting.add(target)
                     heappush(work, target)
@@ -295,9 +321,27 @@ class Analysis:
             row = insn.row
             if row is None or illegal_reason(insn) is not None:
                 return _Block(steps, [])
-            steps.append((insn, row, _transfer_of(row), row.kind in MEMORY, self._may_move(insn, row)))
+            steps.append(self._step(insn, row))
             pc = insn.next_pc
-        return _Block(steps, self._ways(steps[-1][0], steps[-1][1]))
+        return _Block(steps, self._ways(steps[-1].insn, steps[-1].row))
+
+    def _step(self, insn: Instruction, row: Row) -> _Step:
+        transfer, touches, operands = _shape_of(row)
+        fields = (insn.dst_reg, insn.src_reg, FRAME_POINTER)
+        left, right = operands or (0, 0)
+        moves = self.moves and self._may_move(insn, row)
+        return _Step(
+            insn,
+            row,
+            transfer,
+            touches,
+            moves,
+            operands is not None,
+            fields[left],
+            fields[right],
+            insn.dst_reg,
+            _symbol(insn.pc, insn.dst_reg),
+        )
 
     def _ways(self, insn: Instruction, row: Row) -> list[_Way]:
         """Return where control goes on after the last instruction of a block."""
@@ -316,14 +360,25 @@ class Analysis:
         block = self.code.get(pc)
         if block is None:
             block = self.code[pc] = self._block(pc)
-        state.present = {value.symbol for value in state.registers}
+        registers = state.registers
+        present = {value.symbol for value in registers}
+        state.present = present = present.union(state.spans, state.values) if state.spans else present
         node.seen.clear()
-        for insn, row, transfer, touches, moves in block.steps:
-            if touches:
-                self._access(state, insn, row, node)
-            if transfer is not None:
-                transfer(self, state, insn, row)
-            if moves:
+        for step in block.steps:
+            if step.touches:
+                self._access(state, step.insn, step.row, node)
+            if step.is_pure:
+                a, b = registers[step.left], registers[step.right]
+                if a is step.a and b is step.b and step.symbol not in present:
+                    assert step.made is not None  # it was made from a and b
+                    registers[step.dst] = step.made
+                    continue
+                assert step.transfer is not None  # it is pure
+                step.transfer(self, state, step.insn, step.row)
+                step.a, step.b, step.made = a, b, registers[step.dst]
+            elif step.transfer is not None:
+                step.transfer(self, state, step.insn, step.row)
+            if step.moves:
                 node.seen.append(None)
         return block
 
@@ -769,7 +824,6 @@ def _common(a: Spans, b: Spans) -> Spans:
     )
 
 
-@cache
 def _transfer_of(row: Row) -> _Transfer | None:
     """Return what an instruction of `row` does to the state, None where that is nothing."""
     match row.kind:
@@ -797,6 +851,27 @@ TRANSFERS: dict[Kind, _Transfer | None] = {
     Kind.EXIT: Analysis._exit,
     Kind.BRANCH: None,  # comparing pointers tells nothing that another run could not tell
 }
+
+
+DST, SRC, FRAME_REGISTER = range(3)
+"""The operands of a pure step; r10, which never changes, for one that has none."""
+
+
+@cache
+def _shape_of(row: Row) -> tuple[_Transfer | None, bool, tuple[int, int] | None]:
+    """Return what `row` does to the state, whether it touches memory, and the operands if it is pure."""
+    transfer = _transfer_of(row)
+    operand = SRC if row.uses_src else DST
+    pure: dict[_Transfer | None, tuple[int, int]] = {
+        Analysis._copy: (SRC, SRC),
+        Analysis._constant: (FRAME_REGISTER, FRAME_REGISTER),
+        Analysis._wide_constant: (FRAME_REGISTER, FRAME_REGISTER),
+        Analysis._narrow_copy: (SRC, SRC),
+        Analysis._rewritten: (operand, operand),
+        Analysis._binary: (DST, operand),
+        Analysis._loaded: (SRC, SRC),
+    }
+    return transfer, row.kind in MEMORY, pure.get(transfer)
 
 
 class _Merger:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from functools import lru_cache
 
 from ebpfjit.bits import U64_MASK, W8, W16, W32, W64, Width
 from ebpfjit.record import record
@@ -64,6 +65,7 @@ UNKNOWN = -2
 FRAME_VALUE = Value(FRAME, 0, Origin.STACK, (0, 0))
 
 
+@lru_cache(4096)
 def constant(value: int) -> Value:
     """Return the value of a known number (u64)."""
     return Value(CONSTANT, value, Origin.SCALAR, (value, value))
