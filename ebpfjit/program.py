@@ -238,6 +238,17 @@ class Program:
         return tuple(slots)
 
     @cached_property
+    def jumps(self) -> tuple[tuple[Instruction, int], ...]:
+        """The instructions that go, or may go, to a slot that they name, and that slot; local calls too."""
+        return tuple(
+            [
+                (insn, insn.pc + 1 + (insn.imm if row.imm is Imm.TARGET else insn.offset))
+                for insn in self.instructions
+                if (row := insn.row) is not None and row.has_target
+            ]
+        )
+
+    @cached_property
     def functions(self) -> dict[int, str]:
         """The slot where each function starts, in order, and its name.
 

@@ -46,14 +46,12 @@ def leaders(program: Program) -> list[int]:
     control elsewhere. A helper call does not: it comes back to the next instruction.
     """
     found = {0, *program.functions}
+    found.update([target for _, target in program.jumps])
     for instruction in program.instructions:
         row = instruction.row
         if row is None or row.kind in ENDS_BLOCK:
-            found.add(instruction.next_pc)
-            target = instruction.target
-            if target is not None:
-                found.add(target)
-        elif row.imm is Imm.TARGET:
+            found.add(instruction.pc + 1)  # none of them is wide
+        elif row.is_wide and row.imm is Imm.TARGET:
             found.add(instruction.pc + 1 + instruction.imm)
     return sorted(pc for pc in found if is_inside(program, pc))
 
@@ -70,28 +68,23 @@ def block_sizes(program: Program) -> dict[int, int]:
 
 def loop_headers(program: Program) -> frozenset[int]:
     """Return the targets of backward jumps: every cycle inside a function goes through one."""
-    jumps = [(insn.pc, insn.target) for insn in program.instructions if insn.row and insn.row.has_target]
     return frozenset(
-        target for pc, target in jumps if target is not None and target <= pc and is_inside(program, target)
+        target for insn, target in program.jumps if target <= insn.pc and is_inside(program, target)
     )
 
 
 def meeting_points(program: Program, blocks: dict[int, int]) -> set[int]:
     """Return the basic blocks that are entered in more than one way: functions, and where paths meet."""
     slots = program.slots
-    ways = [
-        insn.target
-        for insn in program.instructions
-        if insn.row and insn.row.has_target and insn.row.kind is not Kind.CALL_LOCAL
-    ]
+    ways = [target for insn, target in program.jumps if insn.row and insn.row.kind is not Kind.CALL_LOCAL]
     for start in blocks:
         before = slots[start - 1] or slots[start - 2] if start else None
         if before and before.row and before.row.kind not in NEVER_FALLS_THROUGH:
             ways.append(start)
-    once: set[int | None] = set()
+    once: set[int] = set()
     several: set[int] = set(program.functions)
     for way in ways:
-        if way is not None and way in once:
+        if way in once:
             several.add(way)
         once.add(way)
     return several

@@ -17,6 +17,7 @@ what was paid for later blocks is given back by the host.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -77,14 +78,18 @@ def charges_of(program: Program, blocks: dict[int, int], tested: frozenset[int])
 
 def _ends(program: Program, blocks: dict[int, int]) -> dict[int, tuple[Instruction, bool]]:
     """Return each block's last instruction, and whether one of its instructions settles."""
-    ends: dict[int, tuple[Instruction, bool]] = {}
-    start, settles = 0, False
-    for insn in program.instructions:
-        if insn.pc in blocks:
-            start, settles = insn.pc, False
-        settles = settles or insn.row is None or insn.row.kind in SETTLES or illegal_reason(insn) is not None
-        ends[start] = insn, settles
-    return ends
+    instructions = program.instructions
+    settling = [
+        index
+        for index, insn in enumerate(instructions)
+        if insn.row is None or insn.row.kind in SETTLES or illegal_reason(insn) is not None
+    ]
+    stops = list(accumulate(blocks.values()))
+    settled = {bisect_right(stops, index) for index in settling}
+    return {
+        start: (instructions[stop - 1], number in settled)
+        for number, (start, stop) in enumerate(zip(blocks, stops, strict=True))
+    }
 
 
 def _following(last: Instruction) -> tuple[int | None, int | None]:
@@ -99,8 +104,8 @@ def _following(last: Instruction) -> tuple[int | None, int | None]:
 def _loop_depths(program: Program) -> list[int]:
     """Return for each slot how many backward jumps go over it."""
     changes = [0] * (len(program) + 1)
-    for insn in program.instructions:
-        if insn.target is not None and insn.target <= insn.pc and is_inside(program, insn.target):
-            changes[insn.target] += 1
+    for insn, target in program.jumps:
+        if target <= insn.pc and is_inside(program, target):
+            changes[target] += 1
             changes[insn.pc + 1] -= 1
     return list(accumulate(changes))

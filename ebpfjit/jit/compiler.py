@@ -87,15 +87,13 @@ class Recipe:
     argument_writable: bool = True
     is_sound: bool = False
 
-    def listing(self) -> Listing:
-        """Return the program's assembly text. Raises as `translate`."""
-        return translate(
-            self.verified,
-            self.settings,
-            checked=self.checked,
-            argument_size=self.argument_size,
-            argument_writable=self.argument_writable,
-        )
+    def facts(self) -> Facts:
+        """Return what is known of the program's accesses."""
+        return analyse(self.verified.program, self.verified.frame_sizes, _promises(self))
+
+    def listing(self, facts: Facts | None = None) -> Listing:
+        """Return the program's assembly text, from its facts. Raises as `translate`."""
+        return _translate(self, self.facts() if facts is None else facts)
 
 
 def translate(
@@ -112,9 +110,17 @@ def translate(
     behind r1, readable and, where `argument_writable`, writable. Raises TranslationError where an
     operation has no translator.
     """
+    return Recipe(verified, settings, checked, argument_size, argument_writable).listing()
+
+
+def _promises(recipe: Recipe) -> Promises:
+    settings = recipe.settings
+    return Promises(recipe.argument_size, recipe.argument_writable, settings.moving, settings.lookups)
+
+
+def _translate(recipe: Recipe, facts: Facts) -> Listing:
+    verified, settings, checked = recipe.verified, recipe.settings, recipe.checked
     program = verified.program
-    promises = Promises(argument_size, argument_writable, settings.moving, settings.lookups)
-    facts = analyse(program, verified.frame_sizes, promises)
     cx = Context(program, verified.frame_sizes, _plan(verified, facts, settings, checked=checked), settings)
     emit_entry(cx)
     for pc in program.functions:
@@ -274,14 +280,14 @@ def _pairs(verified: Verified) -> dict[int, Pair]:
     Nothing else may jump to that instruction, and where it goes must be in the program.
     """
     program = verified.program
-    targets: set[int | None] = set()
+    targets: set[int] = set()
     found: dict[int, Pair] = {}
     for insn, second in pairwise(program.instructions):
         row = insn.row
         if row is None or row.kind is not Kind.BRANCH or insn.offset != 1 or second.slots != 1:
             continue
         if not targets:
-            targets = {insn.target for insn in program.instructions} | set(program.functions)
+            targets = {target for _, target in program.jumps} | set(program.functions)
         if second.pc in targets:
             continue
         if {insn.pc, second.pc} & verified.illegal.keys() or not is_inside(program, insn.pc + 2):

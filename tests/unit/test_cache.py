@@ -21,6 +21,7 @@ from ebpfjit import (
     Program,
     VerifierError,
 )
+from ebpfjit.analysis.facts import Facts
 from ebpfjit.assembler import assemble
 from ebpfjit.jit import assembler, cache, compiler, cpu
 
@@ -44,13 +45,13 @@ def tripled(r1: int, *others: int) -> int:
 def translations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many instructions each program had that was translated."""
     seen: list[int] = []
-    translate = compiler.translate
+    facts = compiler.Recipe.facts
 
-    def counted(verified: object, *arguments: object, **options: object) -> object:
-        seen.append(len(verified.program))  # type: ignore[attr-defined]
-        return translate(verified, *arguments, **options)  # type: ignore[arg-type]
+    def counted(recipe: compiler.Recipe) -> Facts:
+        seen.append(len(recipe.verified.program))
+        return facts(recipe)
 
-    monkeypatch.setattr(compiler, "translate", counted)
+    monkeypatch.setattr(compiler.Recipe, "facts", counted)
     return seen
 
 
