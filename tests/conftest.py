@@ -6,13 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import ebpfjit.runtime.maps
-
-if not hasattr(ebpfjit.runtime.maps, "create"):  # until there are maps
-    from tests.support import fake_maps
-
-    ebpfjit.runtime.maps.create = fake_maps.create  # type: ignore[attr-defined]
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bless", action="store_true", help="rewrite golden files with what is produced now")

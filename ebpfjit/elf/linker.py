@@ -458,7 +458,7 @@ def _leave_out(code: bytearray, pc: int, use: Use) -> None:
 
 def _modernise(code: bytearray) -> None:
     """Put the register of each indirect call into dst_reg, where LLVM before 19 had it in imm."""
-    if b"\x8d" not in code:
+    if 0x8D not in code[::SLOT_SIZE]:
         return
     for insn in decode(code):
         is_callx = insn.row is not None and insn.row.operation == "CALLX"

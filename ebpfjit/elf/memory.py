@@ -15,7 +15,7 @@ from ebpfjit.elf.externs import KCONFIG, Externs
 from ebpfjit.elf.globals import Globals, GlobalVariable
 from ebpfjit.elf.maps import find_maps, is_legacy
 from ebpfjit.elf.reader import ObjectFile, Section, Symbol
-from ebpfjit.errors import EbpfError, LoadError
+from ebpfjit.errors import LoadError, MapRefused
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapDefinition
 
@@ -61,13 +61,13 @@ class ObjectMaps:
         self._fill()
 
     def _add(self, create: Create, definition: MapDefinition, section: Section | None) -> None:
-        where = f"{self.file.name}: section {definition.section!r}: map {definition.name!r}"
+        where = f"{self.file.name}: section {definition.section!r}"
         if definition.name in self.by_name:
-            raise LoadError(f"{where}: a second map of that name")
+            raise LoadError(f"{where}: map {definition.name!r}: a second map of that name")
         try:
             map_ = create(definition)
-        except (EbpfError, ValueError, TypeError, OverflowError, MemoryError) as error:
-            raise LoadError(f"{where}: {error}") from error
+        except MapRefused as error:
+            raise MapRefused(f"{where}: {error}", error.errno) from error
         self.by_name[definition.name] = map_
         self.order.append(map_)
 

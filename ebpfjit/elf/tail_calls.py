@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.elf.maps import DefinedMap
-from ebpfjit.errors import LoadError
+from ebpfjit.errors import LoadError, MapError
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.definition import MapType
 
@@ -83,5 +83,5 @@ def fill(file: str, slots: Iterable[Slot], maps: Mapping[str, Any], programs: Ma
             raise LoadError(f"{where}: there is no program or map {slot.name!r}")
         try:
             maps[slot.map][slot.index] = value
-        except (KeyError, IndexError, ValueError, TypeError, OverflowError, OSError) as error:
+        except (MapError, LookupError, ValueError, TypeError) as error:
             raise LoadError(f"{where}: {slot.name!r} does not fit: {error}") from error

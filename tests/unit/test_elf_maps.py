@@ -12,8 +12,9 @@ from ebpfjit.elf.btf import Btf
 from ebpfjit.elf.maps import DefinedMap, find_maps
 from ebpfjit.elf.reader import read_object
 from ebpfjit.elf.tail_calls import Slot, fill, find_slots
-from ebpfjit.errors import LoadError
+from ebpfjit.errors import LoadError, MapRefused
 from ebpfjit.program import Program
+from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from tests.support.elf_files import OBJECTS
 
@@ -151,6 +152,19 @@ def test_a_record_that_is_too_short() -> None:
         load(bytes(data))
 
 
+@pytest.mark.parametrize(
+    ("type_", "message"),
+    [(0, "'table' .type 0."), (99, "'table' .type 99."), (MapType.ARRAY, "'table' .array.")],
+)
+def test_a_map_that_is_not_to_be_had(type_: int, message: str) -> None:
+    data = bytearray((OBJECTS / "legacy_maps_16.o").read_bytes())
+    record = data.index(struct.pack("<4I", MapType.HASH, 8, 16, 64))
+    struct.pack_into("<I", data, record, type_)  # an array's keys have 4 bytes
+    with pytest.raises(MapRefused, match=rf"<bytes>: section 'maps': map {message}") as caught:
+        load(bytes(data))
+    assert caught.value.errno > 0
+
+
 # References
 
 
@@ -217,6 +231,30 @@ def test_what_belongs_into_maps(name: str, expected: set[tuple[str, int, str]]) 
 )
 def test_types_of_programs_in_numbered_sections(name: str, types: dict[str, str]) -> None:
     assert {key: program.type for key, program in load(OBJECTS / name).programs.items()} == types
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "jit"])
+@pytest.mark.parametrize(
+    ("name", "result"), [("iproute2.o", 103), ("numbered_samples.o", 5), ("numbered_ovs.o", 5)]
+)
+def test_tail_calls_arrive_where_the_sections_say(name: str, result: int, engine: str) -> None:
+    program = load(OBJECTS / name).program("entry", type="tc")
+    assert program.run(bytes(64), engine=engine).return_value == result
+
+
+def test_maps_hold_what_the_object_says() -> None:
+    obj = load(OBJECTS / "btf_maps.o")
+    assert obj.maps["outer"][3] is obj.maps["second"]
+    assert obj.maps["jumps"][1] is obj.programs["leaf"]
+    assert 0 not in obj.maps["jumps"]
+
+
+def test_the_environment_reaches_maps_and_programs() -> None:
+    environment = Environment(cpus=3)
+    obj = load(OBJECTS / "btf_maps.o", environment=environment)
+    assert len(obj.maps["sizes"][0]) == 3
+    assert obj.program("leaf").environment is environment
+    assert load(OBJECTS / "btf_maps.o").program("leaf").environment is None
 
 
 def test_the_user_gives_types() -> None:
