@@ -104,7 +104,7 @@ class Ready:
         """Raise HelperNotFound where the program surely calls a helper that is not there."""
         if not self.complete:
             for call in missing(self.program, self.helpers).values():
-                raise faults.helper_not_found(call)
+                raise faults.name_line(faults.helper_not_found(call), self.program)
             self.complete = True
 
     def regions(self, cpu: int) -> list[Region]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import EbpfVmNoData, JitUnavailable, assembler
+from ebpfjit import EbpfVmNoData, JitUnavailable, assembler, load
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -37,6 +37,13 @@ def test_program_from_clang(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     exec(SNIPPETS[1], names)
     assert names["verdict"] == 0
     assert "ldxdw r2, [r1+0x50]" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("machine_code")
+def test_maps_and_variables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    exec(SNIPPETS[2], {"load": load, "packet": bytes(60)})
+    assert capsys.readouterr().out.startswith("XDP_PASS 1 <map '.bss'")
 
 
 def test_commands_are_those_that_exist() -> None:

@@ -21,10 +21,9 @@ from ebpfjit.elf.btf_ext import BtfExt, CoreRelocation
 from ebpfjit.elf.core_types import SIGNED, Comparison, CoreError
 from ebpfjit.elf.reader import ObjectFile, Section
 from ebpfjit.errors import LoadError
+from ebpfjit.runtime.faults import CORE_POISON
 
 MAX_ACCESSES = 64
-POISON_HELPER = 195_896_080
-"""What libbpf writes, 0xbad2310."""
 
 BPF_CALL, BPF_LDDW = 0x85, 0x18
 SIZE_BITS = {4: 0x00, 2: 0x08, 1: 0x10, 8: 0x18}
@@ -198,7 +197,7 @@ class Core:
             raise CoreError("the instruction is truncated")
         if target.value is None:
             for at in (offset, offset + 8) if is_wide else (offset,):
-                struct.pack_into("<BBhi", code, at, BPF_CALL, 0, 0, POISON_HELPER)
+                struct.pack_into("<BBhi", code, at, BPF_CALL, 0, 0, CORE_POISON)
             return
         match opcode & 0x07:
             case 0x04 | 0x07 if not opcode & 0x08:
@@ -218,7 +217,7 @@ class Core:
         opcode = code[offset]
         if local.size != target.size:
             if not self._may_resize(local, target):
-                struct.pack_into("<BBhi", code, offset, BPF_CALL, 0, 0, POISON_HELPER)
+                struct.pack_into("<BBhi", code, offset, BPF_CALL, 0, 0, CORE_POISON)
                 return
             if SIZE_BITS.get(local.size) != opcode & SIZE_MASK or target.size not in SIZE_BITS:
                 raise CoreError(f"an access of {local.size} bytes cannot become one of {target.size}")

@@ -31,6 +31,7 @@ from ebpfjit.errors import DecodeError, LoadError
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reference
 from ebpfjit.program import SLOT_SIZE, Instruction, Program, SourceLine, decode
 from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.faults import WEAK_POISON
 
 TEXT = ".text"
 MAX_PROGRAM_SLOTS = 1_000_000
@@ -39,9 +40,6 @@ MAX_OBJECT_SLOTS = 4_000_000
 
 PSEUDO_CALL = 1
 """src_reg of a local call."""
-
-POISON_CALL = 2_002_000_000
-"""The helper that a call of a missing weak function becomes (libbpf's POISON_CALL_KFUNC_BASE)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -449,7 +447,7 @@ def _refer(code: bytearray, pc: int, index: int, offset: int | None) -> None:
 def _leave_out(code: bytearray, pc: int, use: Use) -> None:
     """Let a wide load of a weak symbol give 0, and a call of one fail when it is reached."""
     if use is Use.CALL:
-        struct.pack_into("<BBhi", code, pc * SLOT_SIZE, 0x85, 0, 0, POISON_CALL)
+        struct.pack_into("<BBhi", code, pc * SLOT_SIZE, 0x85, 0, 0, WEAK_POISON)
         return
     code[pc * SLOT_SIZE + 1] &= 0x0F
     struct.pack_into("<i", code, pc * SLOT_SIZE + 4, 0)

@@ -190,7 +190,7 @@ def _read_types(file: ObjectFile) -> tuple[Btf | None, BtfExt | None]:
     if section is None:
         if ext is not None and has_core_relocations(ext.data):
             raise LoadError(
-                f"{file.name}: section '.BTF.ext' has CO-RE relocations, but there is no .BTF with their types"
+                f"{file.name}: section '.BTF.ext' has CO-RE relocations, but no .BTF has their types"
             )
         return None, None
     btf = Btf(section.data, f"{file.name}: section '.BTF'")

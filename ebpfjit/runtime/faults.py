@@ -85,12 +85,23 @@ def call_depth_exceeded(pc: int | None, frames: int) -> CallDepthExceeded:
     return CallDepthExceeded(f"{_at(pc)}local call: more than {frames} frames, or their stack", pc)
 
 
+CORE_POISON, WEAK_POISON = 195_896_080, 2_002_000_000
+"""The helpers that libbpf, and the loader, let a program call where it must not go on (relo_core.c;
+POISON_CALL_KFUNC_BASE in libbpf.c)."""
+
+POISON = {
+    CORE_POISON: "instead of what CO-RE did not find in the target's types",
+    WEAK_POISON: "instead of a weak function that nothing defines",
+}
+
+
 def helper_not_found(instruction: Instruction) -> HelperNotFound:
     """Return the fault of calling what is not registered."""
     number = instruction.imm & 0xFFFFFFFF
     kfunc = instruction.row is not None and instruction.row.kind is Kind.CALL_KFUNC
     what, how = ("kfunc", "register_kfunc") if kfunc else ("helper", "register_helper")
-    known = "" if kfunc or number not in NAMES else f" ({NAMES[number]})"
+    name = NAMES.get(number) or POISON.get(number)
+    known = "" if kfunc or name is None else f" ({name})"
     message = f"{_at(instruction.pc)}call of {what} {number}{known}, which is not registered; {how}() adds it"
     return HelperNotFound(message, instruction.pc, number)
 

@@ -10,11 +10,12 @@ import pytest
 from ebpfjit.elf import Object, load
 from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.elf.btf_ext import CoreRelocation
-from ebpfjit.elf.core import POISON_HELPER, Answer, RelocationKind, answer_for, match_spec, parse_spec
+from ebpfjit.elf.core import Answer, RelocationKind, answer_for, match_spec, parse_spec
 from ebpfjit.elf.core_types import Comparison, CoreError
 from ebpfjit.elf.loader import read_btf
 from ebpfjit.errors import HelperNotFound, LoadError
 from ebpfjit.program import Program
+from ebpfjit.runtime.faults import CORE_POISON
 from tests.support.elf_files import OBJECTS, BtfMaker
 
 OWN = {
@@ -98,9 +99,11 @@ def test_fields_are_read_where_they_are(other: Object, name: str, place: int, si
 def test_what_is_missing_fails_where_it_is_reached(other: Object, engine: str) -> None:
     assert raw(other.program("careful")).run(TARGET, engine=engine).return_value == 1234
     for name in ("gone", "lost_value", "resized"):  # a signed field cannot be read at another size
-        with pytest.raises(HelperNotFound, match=rf"{POISON_HELPER}.*core\.c:") as caught:
+        with pytest.raises(
+            HelperNotFound, match=rf"{CORE_POISON} .instead of what CO-RE.*core\.c:"
+        ) as caught:
             raw(other.program(name)).run(TARGET, engine=engine)
-        assert caught.value.helper == POISON_HELPER
+        assert caught.value.helper == CORE_POISON
 
 
 def test_a_kernels_types() -> None:
@@ -247,7 +250,7 @@ def test_comparisons_are_bounded() -> None:
 
 def test_relocations_without_types_are_refused() -> None:
     data = (OBJECTS / "core.o").read_bytes().replace(b"\0.BTF\0", b"\0.BTX\0")
-    with pytest.raises(LoadError, match=r"'\.BTF\.ext' has CO-RE relocations, but there is no \.BTF"):
+    with pytest.raises(LoadError, match=r"'\.BTF\.ext' has CO-RE relocations, but no \.BTF has"):
         load(data)
 
 
