@@ -115,6 +115,7 @@ class Globals(Mapping[str, Any]):
     def __init__(self, variables: Mapping[str, GlobalVariable], btf: Btf | None) -> None:
         self._variables = variables
         self._btf = btf
+        self._codecs: dict[str, Codec] = {}
 
     def __getitem__(self, name: str) -> Any:
         variable = self._variable(name)
@@ -150,7 +151,12 @@ class Globals(Mapping[str, Any]):
 
     def codec(self, name: str) -> Codec:
         """Return how a variable's bytes read as a Python value."""
-        variable = self._variable(name)
+        known = self._codecs.get(name)
+        if known is None:
+            known = self._codecs[name] = self._make_codec(self._variable(name))
+        return known
+
+    def _make_codec(self, variable: GlobalVariable) -> Codec:
         if self._btf is not None and variable.type:
             codec = codec_of(self._btf, variable.type)
             if codec.size == variable.size:
