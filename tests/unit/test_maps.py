@@ -375,7 +375,10 @@ def test_a_prog_array_holds_programs() -> None:
     assert m[0] is None
     assert m.program_at(99) is None
     assert m.lookup(u32(1)) == 0
-    assert len(m) == 4
+    assert len(m) == 1
+    assert list(m.items()) == [(u32(1), program)]
+    assert 1 in m
+    assert 0 not in m
     with pytest.raises(KeyError):
         m[4]
     with pytest.raises(TypeError, match="Program or None, not bytes"):
@@ -403,6 +406,9 @@ def test_maps_hold_maps(kind: str) -> None:
     assert m.lookup(u32(1)) == one.address
     assert m.lookup(u32(2)) == 0
     assert set(m.inner_maps) == {one, two}
+    assert dict(m.items()) == {u32(1): one, u32(3): two}
+    assert 2 not in m
+    assert 3 in m
     assert m.regions == ()
     with pytest.raises(TypeError, match="Map or None"):
         m[0] = 5

@@ -26,9 +26,10 @@ _ARRAY_REASONS = {
 
 
 class ProgArray(ArrayMap):
-    """prog_array: what tail calls jump to. An index holds a Program, or None.
+    """prog_array: what tail calls jump to. An index holds a Program, or None where it is empty.
 
-    `m[index] = program`, `m[index] = None` or `del m[index]` to empty it. Programs cannot look it up.
+    `m[index] = program`, `m[index] = None` or `del m[index]` to empty it. Iteration, `len` and `in`
+    count what is filled. Programs cannot look it up.
     """
 
     reasons = _ARRAY_REASONS
@@ -79,6 +80,15 @@ class ProgArray(ArrayMap):
     def entries(self) -> Iterator[tuple[bytes, int]]:
         """Yield nothing: there are no values that a program could see."""
         return iter(())
+
+    def _keys(self) -> Iterator[bytes]:
+        return (index.to_bytes(4, "little") for index in sorted(self._programs))
+
+    def __contains__(self, key: Any) -> bool:
+        return self.find(self.encode_key(key)) in self._programs
+
+    def __len__(self) -> int:
+        return len(self._programs)
 
     def clear(self) -> None:
         """Empty every index."""
@@ -168,6 +178,15 @@ class ArrayOfMaps(ArrayMap):
     def entries(self) -> Iterator[tuple[bytes, int]]:
         """Yield nothing: bpf_for_each_map_elem does not take maps of maps."""
         return iter(())
+
+    def _keys(self) -> Iterator[bytes]:
+        return (index.to_bytes(4, "little") for index in sorted(self._inner))
+
+    def __contains__(self, key: Any) -> bool:
+        return self.find(self.encode_key(key)) in self._inner
+
+    def __len__(self) -> int:
+        return len(self._inner)
 
     def clear(self) -> None:
         """Empty every index."""

@@ -113,6 +113,10 @@ def _refusals(d: MapDefinition) -> Iterator[Refusal]:
             yield errno.EINVAL, f"{what} is {number}, which is no u32"
     if not 0 <= d.max_entries <= U32_MAX:
         yield errno.EINVAL, f"max_entries is {d.max_entries}, which is no u32"
+    if d.flags & (F.RDONLY | F.WRONLY) == F.RDONLY | F.WRONLY:
+        yield errno.EINVAL, f"flags {d.flags:#x}: BPF_F_RDONLY and BPF_F_WRONLY exclude each other"
+    if kind is MapType.BLOOM_FILTER and d.value_size > KMALLOC_MAX_SIZE:
+        yield errno.E2BIG, f"value_size is {d.value_size}, more than {KMALLOC_MAX_SIZE}"
     yield from _flags(d, kind, flags)
     if not keys.allows(d.key_size):
         yield errno.EINVAL, f"key_size is {d.key_size}, it must be {keys.text}"
@@ -126,9 +130,8 @@ def _refusals(d: MapDefinition) -> Iterator[Refusal]:
 def _flags(d: MapDefinition, kind: MapType, allowed: MapFlag) -> Iterator[Refusal]:
     if unknown := d.flags & ~allowed:
         yield errno.EINVAL, f"flags {d.flags:#x}: this type takes no {MapFlag(unknown)!r}"
-    for both in (F.RDONLY | F.WRONLY, F.RDONLY_PROG | F.WRONLY_PROG):
-        if d.flags & both == both:
-            yield errno.EINVAL, f"flags {d.flags:#x}: {both!r} exclude each other"
+    if d.flags & (F.RDONLY_PROG | F.WRONLY_PROG) == F.RDONLY_PROG | F.WRONLY_PROG:
+        yield errno.EINVAL, f"flags {d.flags:#x}: BPF_F_RDONLY_PROG and BPF_F_WRONLY_PROG exclude each other"
     if kind in LRU and d.flags & F.NO_PREALLOC:
         yield ENOTSUPP, "an LRU map is always preallocated; drop BPF_F_NO_PREALLOC"
     if kind is MapType.LPM_TRIE and not d.flags & F.NO_PREALLOC:
