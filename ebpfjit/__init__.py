@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ebpfjit.runtime.environment import Environment, Task
     from ebpfjit.runtime.execution import NativeHelper
     from ebpfjit.runtime.memory import address_of
+    from ebpfjit.runtime.network import Interface, Network, Route, TunnelKey
     from ebpfjit.runtime.sockets import Socket
     from ebpfjit.vm import EbpfVmFixedMbuff, EbpfVmMbuff, EbpfVmNoData, EbpfVmRaw
 
@@ -64,6 +65,7 @@ _NAMES_OF = {
     "ebpfjit.runtime.environment": ("Environment", "Task"),
     "ebpfjit.runtime.execution": ("NativeHelper",),
     "ebpfjit.runtime.memory": ("address_of",),
+    "ebpfjit.runtime.network": ("Interface", "Network", "Route", "TunnelKey"),
     "ebpfjit.runtime.sockets": ("Socket",),
     "ebpfjit.vm": ("EbpfVmFixedMbuff", "EbpfVmMbuff", "EbpfVmNoData", "EbpfVmRaw"),
 }
@@ -86,6 +88,7 @@ __all__ = [
     "HelperNotFound",
     "IllegalInstruction",
     "Instruction",
+    "Interface",
     "JitFunction",
     "JitUnavailable",
     "LoadError",
@@ -93,12 +96,15 @@ __all__ = [
     "MapRefused",
     "MemoryFault",
     "NativeHelper",
+    "Network",
     "Object",
     "Program",
     "Result",
+    "Route",
     "Socket",
     "Task",
     "TranslationError",
+    "TunnelKey",
     "VerifierError",
     "address_of",
     "assembler",

@@ -5,6 +5,7 @@ One function per kind of instruction; the table row says which, `isa.semantics` 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS, Execution, HelperFunction, call_helper
 from ebpfjit.runtime.memory import MAX_FRAMES, active
 from ebpfjit.runtime.world import engine_of
+
+LINK_OFFSET, NETWORK_OFFSET = -0x200000, -0x100000
+"""From where on a packet load's offset counts from a header (SKF_LL_OFF, SKF_NET_OFF in linux/filter.h)."""
 
 
 @dataclass(slots=True)
@@ -237,14 +241,29 @@ def _atomic(state: State, insn: Instruction, row: Row) -> None:
 @executes(Kind.PACKET_LOAD)
 def _packet_load(state: State, insn: Instruction, row: Row) -> None:
     index = insn.imm + (state.registers[insn.src_reg] if row.uses_src else 0)
-    offset = W32.signed(index)
     packet = state.execution.packet
-    if packet is None or offset < 0 or offset + row.size > packet.size:
+    offset = _packet_offset(state.execution, W32.signed(index))
+    if packet is None or offset is None or offset + row.size > packet.size:
         state.registers[0] = 0
         _leave_function(state)
         return
-    value = int.from_bytes(packet.view[offset : offset + row.size], "big")
-    state.registers[0] = value
+    if offset >= 0:
+        data = packet.view[offset : offset + row.size]
+    else:  # the link header, in front of what the program sees
+        data = ctypes.string_at(packet.start + offset, row.size)
+    state.registers[0] = int.from_bytes(data, "big")
+
+
+def _packet_offset(execution: Execution, index: int) -> int | None:
+    """Return where a packet load reads, from the packet's start; None where there is nothing."""
+    packet, headers = execution.packet, execution.headers
+    if index >= 0:
+        return index
+    if index < LINK_OFFSET or packet is None or headers is None:
+        return None
+    if index >= NETWORK_OFFSET:
+        return headers.network - packet.start + index - NETWORK_OFFSET
+    return headers.link - packet.start + index - LINK_OFFSET
 
 
 def _jump(state: State, insn: Instruction) -> None:

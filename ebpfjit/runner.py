@@ -21,7 +21,15 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
 from ebpfjit.runtime import faults
-from ebpfjit.runtime.contexts import Context, Outcome, ProgramType, Redirect, prepared, program_type
+from ebpfjit.runtime.contexts import (
+    Context,
+    Outcome,
+    ProgramType,
+    Redirect,
+    SkbContext,
+    prepared,
+    program_type,
+)
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction
 from ebpfjit.runtime.helpers import stock, table
@@ -220,6 +228,7 @@ class _Run:
             program.helpers,
             limit=limit,
             world=self.world,
+            headers=made if isinstance(made, SkbContext) else None,
         )
 
     def _tail_call(self, program: Program) -> int:

@@ -151,6 +151,9 @@ class _Run:
         packet = self.execution.packet
         struct.pack_into("<Q", self.block, _WORD["packet_start"], packet.start if packet else 0)
         struct.pack_into("<Q", self.block, _WORD["packet_size"], packet.size if packet else 0)
+        headers = self.execution.headers
+        struct.pack_into("<Q", self.block, _WORD["link_header"], headers.link if headers else 0)
+        struct.pack_into("<Q", self.block, _WORD["network_header"], headers.network if headers else 0)
         regions = {"argument": self.execution.argument, "packet": packet}
         for index, (name, span, stores) in enumerate(self.compiled.image.limits):
             region = regions[name]

@@ -57,7 +57,8 @@ class PerfBuffer:
 
     def __init__(self, cpu: int) -> None:
         head = _PERF_ATTRIBUTE.pack(
-            _PERF_TYPE_SOFTWARE, _PERF_ATTRIBUTE_SIZE, _PERF_COUNT_SW_BPF_OUTPUT, 1, _PERF_SAMPLE_RAW, 0, 0, 1, 0
+            _PERF_TYPE_SOFTWARE, _PERF_ATTRIBUTE_SIZE, _PERF_COUNT_SW_BPF_OUTPUT,
+            1, _PERF_SAMPLE_RAW, 0, 0, 1, 0,
         )  # fmt: skip
         attribute = ctypes.create_string_buffer(head.ljust(_PERF_ATTRIBUTE_SIZE, b"\0"), _PERF_ATTRIBUTE_SIZE)
         function = ctypes.CDLL(None, use_errno=True).syscall

@@ -6,7 +6,7 @@ import ctypes
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ebpfjit.bits import U64_MASK
 from ebpfjit.runtime.memory import AddressSpace, Region, Stack
@@ -54,13 +54,26 @@ def call_helper(function: HelperFunction, arguments: tuple[int, int, int, int, i
     return operator.index(function(*arguments)) & U64_MASK
 
 
+class Headers(Protocol):
+    """Where a packet's headers are: addresses that legacy packet loads count from."""
+
+    @property
+    def link(self) -> int:
+        """The address of the link header."""
+
+    @property
+    def network(self) -> int:
+        """The address of the network header."""
+
+
 @dataclass(slots=True)
 class Execution:
     """The state one run starts from; made anew for each run, so runs never share it.
 
     `arguments` become r1 and r2; `argument` is the region that r1 points to, `packet` what legacy
-    packet loads read. `limit` counts instructions, None for no limit; `budget_left` is what was
-    left of it. `instructions` is what the interpreter executed. `world` is what helpers see.
+    packet loads read, `headers` what negative offsets of theirs count from. `limit` counts
+    instructions, None for no limit; `budget_left` is what was left of it. `instructions` is what
+    the interpreter executed. `world` is what helpers see.
     """
 
     arguments: tuple[int, int]
@@ -75,6 +88,7 @@ class Execution:
     instructions: int = 0
     budget_left: int | None = None
     world: World | None = None
+    headers: Headers | None = None
 
     @property
     def space(self) -> AddressSpace:

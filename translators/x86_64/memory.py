@@ -157,10 +157,14 @@ def store(insn: Instruction, cx: Context) -> None:
 def packet_load(insn: Instruction, cx: Context) -> None:
     """r0 = packet bytes in network order; outside of the packet the function ends with r0 = 0.
 
-    mov r11d, index;  js out;  mov r10, size;  sub r10, r11;  jb out;  cmp r10, bytes;  jb out
+    mov r11d, index;  js out;  mov r10, size;  sub r10, r11;  jb out;  cmp r10, bytes;  jb out;
+    add r11, start;  inside: load
+
+    Out of line, a negative index counts from a header: from -0x200000 on from the link header, from
+    -0x100000 on from the network header (SKF_LL_OFF, SKF_NET_OFF).
     """
     row = cx.row
-    out = cx.new_label("outside_packet")
+    out, inside = cx.new_label("outside_packet"), cx.new_label("inside_packet")
     if row.uses_src:
         cx.emit(f"mov r11d, {register(insn.src_reg, 32)}")
         cx.emit_constant("add r11d, $imm", insn.imm)
@@ -174,6 +178,7 @@ def packet_load(insn: Instruction, cx: Context) -> None:
     cx.emit(f"cmp r10, {row.size}")
     cx.jump("jb", out)
     cx.emit(f"add r11, qword ptr {BLOCK['packet_start']}")
+    cx.label(inside)
     for line in {
         1: ("movzx eax, byte ptr [r11]",),
         2: ("movzx eax, word ptr [r11]", "rol ax, 8"),
@@ -182,5 +187,30 @@ def packet_load(insn: Instruction, cx: Context) -> None:
     }[row.size]:
         cx.emit(line)
     with cx.out_of_line(out):
-        cx.emit("xor eax, eax")
-        cx.emit("ret")
+        _load_from_header(cx, row.size, inside)
+
+
+def _load_from_header(cx: Context, size: int, inside: str) -> None:
+    nothing, found = cx.new_label("nothing"), cx.new_label("header")
+    cx.emit("test r11d, r11d")
+    cx.jump("jns", nothing)
+    cx.emit("add r11d, 0x200000")
+    cx.jump("jae", nothing)
+    cx.emit(f"mov r10, qword ptr {BLOCK['link_header']}")
+    cx.emit("cmp r11d, 0x100000")
+    cx.jump("jb", found)
+    cx.emit("sub r11d, 0x100000")
+    cx.emit(f"mov r10, qword ptr {BLOCK['network_header']}")
+    cx.label(found)
+    cx.emit("test r10, r10")
+    cx.jump("je", nothing)
+    cx.emit("add r11, r10")
+    cx.emit(f"mov r10, qword ptr {BLOCK['packet_start']}")
+    cx.emit(f"add r10, qword ptr {BLOCK['packet_size']}")
+    cx.emit("sub r10, r11")
+    cx.jump("jb", nothing)
+    cx.emit(f"cmp r10, {size}")
+    cx.jump("jae", inside)
+    cx.label(nothing)
+    cx.emit("xor eax, eax")
+    cx.emit("ret")

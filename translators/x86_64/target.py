@@ -79,6 +79,8 @@ BLOCK_WORDS = (
     *HOST_FUNCTIONS,
     "regions_start",  # the table of regions: (start, stop, writable) each
     "regions_stop",  # address behind the last
+    "link_header",  # address of the packet's link header, 0 for none; packet loads count from it
+    "network_header",
 )
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
 BLOCK_SIZE = 8 * len(BLOCK_WORDS)

@@ -128,6 +128,16 @@ class SkbContext(PacketContext):
         self.place()
 
     @property
+    def link(self) -> int:
+        """The address of the link header."""
+        return self.memory.start + self.mac_header
+
+    @property
+    def network(self) -> int:
+        """The address of the network header."""
+        return self.memory.start + self.network_header
+
+    @property
     def protocol(self) -> int:
         """The ethertype, in host byte order."""
         return _swapped(self.get("protocol"))
