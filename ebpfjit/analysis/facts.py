@@ -25,8 +25,8 @@ from functools import cache
 from heapq import heappop, heappush
 
 from ebpfjit.analysis.cfg import (
-    NEVER_FALLS_THROUGH,
     ENDS_BLOCK,
+    NEVER_FALLS_THROUGH,
     block_sizes,
     illegal_reason,
     is_inside,
