@@ -246,7 +246,6 @@ def test_maps_hold_what_the_object_says() -> None:
     obj = load(OBJECTS / "btf_maps.o")
     assert obj.maps["outer"][3] is obj.maps["second"]
     assert obj.maps["jumps"][1] is obj.programs["leaf"]
-    assert 0 not in obj.maps["jumps"]
 
 
 def test_the_environment_reaches_maps_and_programs() -> None:
