@@ -248,7 +248,7 @@ def _packet_load(state: State, insn: Instruction, row: Row) -> None:
         _leave_function(state)
         return
     if offset >= 0:
-        data = packet.view[offset : offset + row.size]
+        data = bytes(packet.view[offset : offset + row.size])
     else:  # the link header, in front of what the program sees
         data = ctypes.string_at(packet.start + offset, row.size)
     state.registers[0] = int.from_bytes(data, "big")
