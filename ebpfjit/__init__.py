@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         TranslationError,
         VerifierError,
     )
+    from ebpfjit.function import JitFunction
+    from ebpfjit.info import runtime_info
     from ebpfjit.program import Instruction, Program
-    from ebpfjit.runner import JitFunction, Result
+    from ebpfjit.runner import Result
     from ebpfjit.runtime.environment import Environment, Task
     from ebpfjit.runtime.execution import NativeHelper
     from ebpfjit.runtime.memory import address_of
@@ -60,8 +62,10 @@ _NAMES_OF = {
         "TranslationError",
         "VerifierError",
     ),
+    "ebpfjit.function": ("JitFunction",),
+    "ebpfjit.info": ("runtime_info",),
     "ebpfjit.program": ("Instruction", "Program"),
-    "ebpfjit.runner": ("JitFunction", "Result"),
+    "ebpfjit.runner": ("Result",),
     "ebpfjit.runtime.environment": ("Environment", "Task"),
     "ebpfjit.runtime.execution": ("NativeHelper",),
     "ebpfjit.runtime.memory": ("address_of",),
@@ -113,6 +117,7 @@ __all__ = [
     "insn_builder",
     "kernel",
     "load",
+    "runtime_info",
     "verifier",
 ]
 

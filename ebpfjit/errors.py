@@ -106,20 +106,21 @@ class JitUnavailable(EbpfError):  # noqa: N818 - the name is part of the public 
 
 
 class ExecutionError(EbpfError):
-    """A program went wrong at slot `pc` while it ran.
+    """A program went wrong at slot `pc` while it ran; in a batch, on packet number `index`.
 
     `line` is the source line ("filter.c:12: return *p;"), "" where the program does not know it;
     None before the fault has left the program.
     """
 
     line: str | None = None
+    index: int | None = None
 
     def __init__(self, message: str, pc: int | None = None) -> None:
         super().__init__(message)
         self.pc = pc
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.pc)
+        return type(self), (str(self), self.pc), vars(self)
 
 
 class AccessFault(ExecutionError):  # noqa: N818 - as its two kinds below
@@ -134,7 +135,7 @@ class AccessFault(ExecutionError):  # noqa: N818 - as its two kinds below
         self.access = access
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.pc, self.address, self.size, self.access)
+        return type(self), (str(self), self.pc, self.address, self.size, self.access), vars(self)
 
 
 class MemoryFault(AccessFault):
@@ -168,4 +169,4 @@ class HelperNotFound(ExecutionError):  # noqa: N818 - the name is part of the pu
         self.helper = helper
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.pc, self.helper)
+        return type(self), (str(self), self.pc, self.helper), vars(self)

@@ -22,7 +22,8 @@ from ebpfjit.isa.table import match
 from ebpfjit.record import record
 
 if TYPE_CHECKING:
-    from ebpfjit.runner import JitFunction, Result
+    from ebpfjit.function import JitFunction
+    from ebpfjit.runner import Result
     from ebpfjit.runtime.environment import Environment
 
 SLOT_SIZE = 8

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.errors import ExecutionError
+from ebpfjit.function import JitFunction, make_function
 from ebpfjit.interpreter import interpret
-from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import (
@@ -153,7 +153,12 @@ def ready(program: Program) -> Ready:
 
 
 def _compile(
-    start: Ready, *, checked: bool = True, harden: bool = False, cache: Cache | None = None
+    start: Ready,
+    *,
+    checked: bool = True,
+    harden: bool = False,
+    cache: Cache | None = None,
+    release_gil: bool = False,
 ) -> Compiled:
     from ebpfjit.jit.entry import compile_program
 
@@ -167,6 +172,7 @@ def _compile(
         moving=frozenset(number for number, helper in table.helpers().items() if helper.ends_rights),
         cache=cache,
         verify=verifier.check,
+        release_gil=release_gil,
     )
 
 
@@ -330,75 +336,6 @@ def _run_on_kernel(
 # -- compiled functions -----------------------------------------------------------------------------
 
 
-def raw_execution(mem: Any, table: Mapping[int, HelperFunction], limit: int | None = None) -> Execution:
-    """Return the start of a run on plain memory: r1 its address, r2 its length, 0 where it is empty."""
-    region = Region.of_buffer("mem", mem)
-    return Execution(_memory_arguments(region), [region], region, region, helpers=table, limit=limit)
-
-
-class JitFunction:
-    """A compiled program that is called like a function: fn(mem) -> r0, or fn() without memory.
-
-    `mem` is a buffer, written in place; r1 is its address and r2 its length. May be called from
-    several threads at once.
-    """
-
-    def __init__(self, compiled: Compiled, table: Mapping[int, HelperFunction], limit: int | None) -> None:
-        self._compiled = compiled
-        self._helpers = table
-        self._limit = limit
-
-    def __call__(self, mem: Any = b"") -> int:
-        """Run the program and return r0, unsigned. Raises ExecutionError for a wrong program."""
-        return self._compiled.run(raw_execution(mem, self._helpers, self._limit))
-
-    def listing(self) -> str:
-        """Return eBPF, assembly text and bytes side by side."""
-        from ebpfjit.jit.listing import render
-
-        return render(self._compiled.listing, self._compiled.image)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the program with its machine code to a file, for `JitFunction.load`.
-
-        Whoever can write to the file can run code as the one who loads it. Raises LoadError for a
-        program whose code holds addresses (maps, references) or is hardened, OSError as `open`.
-        """
-        from ebpfjit.jit import cache
-
-        cache.save(path, self._compiled.recipe, self._compiled.image)
-
-    @staticmethod
-    def load(
-        path: str | os.PathLike[str],
-        *,
-        helpers: Mapping[int, HelperFunction] | None = None,
-        limit: int | None = None,
-    ) -> JitFunction:
-        """Return the function that `save` wrote, without compiling it again.
-
-        It has the settings that it was compiled with, but for `limit`; `helpers` must have the
-        numbers that it was compiled with. Only load what you would run: the file holds machine
-        code. Raises LoadError for a file that is damaged, that others may write to, or that was
-        saved by another version, on another kind of processor or with other helpers.
-        """
-        from ebpfjit.jit.cache import File
-
-        file = File(path)
-        checked = file.stored.key["checked"]
-        return _compiled(file.stored.verified(), file, helpers or {}, limit, checked=checked)
-
-    def __reduce__(self) -> tuple[Callable[..., JitFunction], tuple[Any, ...]]:
-        recipe = self._compiled.recipe
-        given = checked_functions("helper", self._given())
-        options = {"limit": self._limit, "checked": recipe.checked, "harden": recipe.settings.harden}
-        return _compile_again, (recipe.verified.program, given, options)
-
-    def _given(self) -> Mapping[int, HelperFunction]:
-        """The helpers that whoever compiled it gave."""
-        return self._helpers
-
-
 class TypedFunction(JitFunction):
     """A compiled program with a context, or with maps: fn(data) -> r0 (32 bits with a type).
 
@@ -432,6 +369,7 @@ def compile(
     checked: bool = True,
     harden: bool = False,
     cache: str | os.PathLike[str] | None = None,
+    release_gil: bool = False,
 ) -> JitFunction:
     """Verify a program and compile it into a function of one buffer.
 
@@ -441,21 +379,33 @@ def compile(
     the process. `harden=True` keeps immediates of the program's choosing out of the machine code
     (two more instructions for each) and puts guard pages around it. `cache` is a folder where
     machine code is kept for the next process: nobody else must be able to write there, as it is
-    run. Hardened programs and programs with maps or references are not kept. Raises VerifierError,
+    run. Hardened programs and programs with maps or references are not kept. `release_gil=True` lets
+    Python's other threads run meanwhile: for programs that take a microsecond or more; helpers in
+    Python take the lock back. Raises VerifierError,
     JitUnavailable where there is no machine code here, or LoadError for a cache folder that others
     may write to.
     """
     from ebpfjit.jit.cache import Folder
 
     folder = None if cache is None else Folder(cache)
-    return _compiled(program, folder, helpers or {}, limit, checked=checked, harden=harden)
+    return _compiled(
+        program, folder, helpers or {}, limit, checked=checked, harden=harden, release_gil=release_gil
+    )
 
 
-def _compile_again(
-    program: Program, helpers: Mapping[int, HelperFunction], options: Mapping[str, Any]
+def load_function(
+    path: str | os.PathLike[str],
+    helpers: Mapping[int, HelperFunction],
+    limit: int | None,
+    *,
+    release_gil: bool = False,
 ) -> JitFunction:
-    """Return what a pickled function becomes on arrival."""
-    return compile(program, helpers=helpers, **options)
+    """Return the function that `JitFunction.save` wrote. Raises as `JitFunction.load`."""
+    from ebpfjit.jit.cache import File
+
+    file = File(path)
+    checked = file.stored.key["checked"]
+    return _compiled(file.stored.verified(), file, helpers, limit, checked=checked, release_gil=release_gil)
 
 
 def _compiled(
@@ -466,6 +416,7 @@ def _compiled(
     *,
     checked: bool = True,
     harden: bool = False,
+    release_gil: bool = False,
 ) -> JitFunction:
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
@@ -474,7 +425,7 @@ def _compiled(
         start = ready(program)
         start = replace(start, helpers={**start.helpers, **helpers})
         start.refuse_missing()
-        compiled = _compile(start, checked=checked, harden=harden, cache=cache)
+        compiled = _compile(start, checked=checked, harden=harden, cache=cache, release_gil=release_gil)
         return TypedFunction(start, compiled, limit, helpers)
     from ebpfjit.jit.entry import compile_program
 
@@ -485,5 +436,6 @@ def _compiled(
         harden=harden,
         cache=cache,
         verify=verifier.check,
+        release_gil=release_gil,
     )
-    return JitFunction(compiled, dict(helpers), limit)
+    return make_function(compiled, dict(helpers), limit)

@@ -25,6 +25,7 @@ from ebpfjit.runtime.memory import Region
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
+    from ebpfjit.jit.gate import Gate, Mbuff
 
 VerifierFunction = Callable[[bytes], None]
 
@@ -34,6 +35,30 @@ _ADDRESSES = 1 << 64
 
 def _as_program(prog: Any) -> Program:
     return prog if isinstance(prog, Program) else Program.from_bytes(bytes(memoryview(prog)))
+
+
+class _Entry:
+    """A compiled machine's `execute_program_jit`, where it is called through the native gate.
+
+    `machine` is a copy of the machine, which takes the calls that are unusual.
+    """
+
+    __slots__ = ("__weakref__", "gate", "keep", "machine")
+    gate: Gate
+    keep: tuple[Any, ...]
+
+    def __init__(self, machine: Any) -> None:
+        self.machine = machine
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> int:
+        """Run the machine code."""
+        result: int = self.machine.execute_program_jit(*arguments, **keywords)
+        return result
+
+    def set_limit(self, limit: int | None) -> None:
+        """Give each run from now on so many instructions."""
+        self.machine.instruction_limit = limit
+        self.gate.set_limit(limit)
 
 
 class _Machine:
@@ -49,6 +74,9 @@ class _Machine:
     `harden=True` keeps immediates of the program's choosing out of the machine code (two more
     instructions for each) and puts guard pages around it.
 
+    `release_gil=True` runs machine code without Python's lock, so that other threads run meanwhile;
+    helpers in Python take it back. It pays for programs that run for a microsecond or more.
+
     `cache` is a folder where machine code is kept for the next process: nobody else must be able to
     write there, as it is run.
 
@@ -56,6 +84,9 @@ class _Machine:
     bytecode, settings and helpers, and is compiled anew on arrival; memory that was allowed stays
     behind, so a machine with any does not pickle.
     """
+
+    _shape: tuple[str, tuple[str, ...]]
+    """What the native gate takes, and the names of the buffers."""
 
     def __init__(
         self,
@@ -65,15 +96,14 @@ class _Machine:
         checked: bool = True,
         harden: bool = False,
         cache: str | os.PathLike[str] | None = None,
+        release_gil: bool = False,
     ) -> None:
-        if instruction_limit is not None and (
-            not isinstance(instruction_limit, int) or instruction_limit <= 0
-        ):
-            raise ValueError(f"instruction_limit is a positive number or None, not {instruction_limit!r}")
+        self._entry: _Entry | None = None
         self.instruction_limit = instruction_limit
         self.checked = checked
         self.harden = harden
         self.cache = cache
+        self.release_gil = release_gil
         self._verifier: VerifierFunction | None = None
         self._calculator: StackUsageCalculator | None = None
         self._helpers: dict[int, HelperFunction] = {}
@@ -87,7 +117,7 @@ class _Machine:
 
     def _settings(self) -> dict[str, Any]:
         """The keyword arguments that make such a machine."""
-        names = ("instruction_limit", "checked", "harden", "cache")
+        names = ("instruction_limit", "checked", "harden", "cache", "release_gil")
         return {name: getattr(self, name) for name in names}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,6 +146,20 @@ class _Machine:
         self._compile_wanted = state["compile"]
 
     @property
+    def instruction_limit(self) -> int | None:
+        """The budget of a run in instructions, None for no limit; to be changed at any time."""
+        return self._limit
+
+    @instruction_limit.setter
+    def instruction_limit(self, limit: int | None) -> None:
+        if limit is not None and (not isinstance(limit, int) or limit <= 0):
+            raise ValueError(f"instruction_limit is a positive number or None, not {limit!r}")
+        self._limit = limit
+        entry = self._entry
+        if entry is not None:
+            entry.set_limit(limit)
+
+    @property
     def program(self) -> Program | None:
         """The loaded program."""
         return self._verified.program if self._verified is not None else None
@@ -125,7 +169,7 @@ class _Machine:
             prog = bytes(memoryview(prog))
         self._verify(prog, self._verifier)
         self._verified = prepare(_as_program(prog), self._calculator)
-        self._compiled = None
+        self._forget_code()
         self._compile_wanted = False
 
     def _verify(self, prog: Program | bytes, verifier: VerifierFunction | None) -> None:
@@ -168,7 +212,7 @@ class _Machine:
         if not callable(function):
             raise TypeError(f"a {what} is callable or a NativeHelper, not {type(function).__name__}")
         table[key] = function
-        self._compiled = None
+        self._forget_code()
 
     def register_allowed_memory(self, memory: Any) -> None:
         """Let programs touch more memory: a buffer, kept alive and in place, or range(start, stop).
@@ -186,6 +230,9 @@ class _Machine:
             if region.size == 0:
                 raise ValueError("allowed memory is empty")
         self._allowed.append(region)
+        entry = self._entry
+        if entry is not None:
+            entry.gate.allow(region)
 
     def set_stack_usage_calculator(self, calculator: StackUsageCalculator) -> None:
         """Set how much stack functions take: calculator(prog: bytes, pc: int) -> int, in bytes.
@@ -198,7 +245,7 @@ class _Machine:
             raise TypeError(f"a stack usage calculator is a function, not {type(calculator).__name__}")
         if self._verified is not None:
             self._verified = prepare(self._verified.program, calculator)
-            self._compiled = None
+            self._forget_code()
         self._calculator = calculator
 
     def jit_compile(self) -> None:
@@ -208,6 +255,49 @@ class _Machine:
         """
         self._compiled = self._compile()
         self._compile_wanted = True
+        self._open_gate(self._compiled)
+
+    def _open_gate(self, compiled: Compiled) -> None:
+        """Have `execute_program_jit` be called through the native gate, where there is one.
+
+        It then stands in the machine's own dictionary, in front of the method, which it calls on a
+        copy of the machine where a call is unusual.
+        """
+        from ebpfjit.jit.gate import Gate, native_type, open_gate, why_not
+
+        if why_not() or getattr(type(self), "execute_program_jit", None) not in _EXECUTE:
+            return  # a subclass has a method of its own, which stays in front
+        gate = Gate(
+            compiled,
+            *self._shape,
+            limit=self._limit,
+            allowed=self._allowed,
+            checked=self.checked,
+            mbuff=self._mbuff(),
+        )
+        if gate.fits:
+            entry = native_type(_Entry)(self._as_compiled(compiled))
+            open_gate(entry, gate, entry.machine.execute_program_jit)
+            self._entry = entry
+            self.__dict__["execute_program_jit"] = entry
+
+    def _as_compiled(self, compiled: Compiled) -> Any:
+        """Return a copy of the machine as it is now, with this code and without a gate."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy._forget_code()
+        copy._compiled = compiled
+        return copy
+
+    def _mbuff(self) -> Mbuff | None:
+        """What the gate is to make behind r1, if anything."""
+        return None
+
+    def _forget_code(self) -> None:
+        """Drop the machine code: it is not that of the program any more."""
+        self._compiled = None
+        self._entry = None
+        self.__dict__.pop("execute_program_jit", None)
 
     def _compile(self) -> Compiled:
         from ebpfjit.jit.cache import Folder
@@ -221,6 +311,7 @@ class _Machine:
             checked=self.checked,
             harden=self.harden,
             argument_size=self._argument_size(),
+            release_gil=self.release_gil,
         )
 
     def _argument_size(self) -> int:
@@ -247,7 +338,7 @@ class _Machine:
             argument=argument,
             helpers=self._helpers,
             kfuncs=self._kfuncs,
-            limit=self.instruction_limit,
+            limit=self._limit,
             checked=self.checked,
         )
 
@@ -261,6 +352,7 @@ class _Machine:
             if not self._compile_wanted:
                 raise ExecutionError("the program is not compiled; jit_compile() compiles it")
             compiled = self._compiled = self._compile()
+            self._open_gate(compiled)
         return compiled.run(execution)
 
 
@@ -270,6 +362,8 @@ class EbpfVmMbuff(_Machine):
     The user writes those addresses (`address_of`) into it. Keyword arguments: `instruction_limit`
     and `checked`; without checks a wrong program can crash the process.
     """
+
+    _shape = ("mbuff", ("mem", "mbuff"))
 
     def set_program(self, prog: Any) -> None:
         """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
@@ -309,6 +403,8 @@ class EbpfVmFixedMbuff(_Machine):
     the process.
     """
 
+    _shape = ("fixed", ("mem", "mbuff"))
+
     def __init__(
         self,
         prog: Any,
@@ -319,10 +415,16 @@ class EbpfVmFixedMbuff(_Machine):
         checked: bool = True,
         harden: bool = False,
         cache: str | os.PathLike[str] | None = None,
+        release_gil: bool = False,
     ) -> None:
         self.data_offset, self.data_end_offset = _offsets(data_offset, data_end_offset)
         super().__init__(
-            prog, instruction_limit=instruction_limit, checked=checked, harden=harden, cache=cache
+            prog,
+            instruction_limit=instruction_limit,
+            checked=checked,
+            harden=harden,
+            cache=cache,
+            release_gil=release_gil,
         )
 
     def _settings(self) -> dict[str, Any]:
@@ -347,6 +449,11 @@ class EbpfVmFixedMbuff(_Machine):
     def _argument_size(self) -> int:
         return max(self.data_offset, self.data_end_offset) + 8
 
+    def _mbuff(self) -> Mbuff:
+        from ebpfjit.jit.gate import Mbuff
+
+        return Mbuff(self._argument_size(), self.data_offset, self.data_end_offset)
+
     def execute_program(self, mem: Any) -> int:
         """Interpret the program and return r0, unsigned."""
         return self._interpret(self._arguments(mem))
@@ -362,6 +469,8 @@ class EbpfVmRaw(_Machine):
     Keyword arguments: `instruction_limit` and `checked`; without checks a wrong program can crash
     the process.
     """
+
+    _shape = ("mem", ("mem",))
 
     def set_program(self, prog: Any) -> None:
         """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
@@ -387,6 +496,8 @@ class EbpfVmNoData(_Machine):
     the process.
     """
 
+    _shape = ("none", ())
+
     def set_program(self, prog: Any) -> None:
         """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
         self._load(prog)
@@ -398,3 +509,8 @@ class EbpfVmNoData(_Machine):
     def execute_program_jit(self) -> int:
         """Run the machine code; results and exceptions are those of `execute_program`."""
         return self._run_compiled(self._execution(None, [], None))
+
+
+_EXECUTE = [
+    machine.execute_program_jit for machine in (EbpfVmMbuff, EbpfVmFixedMbuff, EbpfVmRaw, EbpfVmNoData)
+]

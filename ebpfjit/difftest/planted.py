@@ -8,7 +8,6 @@ that JITs were found to have, or that an edit of ours could make.
 from __future__ import annotations
 
 import re
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -297,7 +296,7 @@ def _late_pc(old: Any) -> Any:
 def _one_frame_less(old: Any) -> Any:
     def fill(run: Any) -> None:
         old(run)
-        struct.pack_into("<Q", run.block, entry._WORD["frames_left"], MAX_FRAMES - 2)
+        run.set_word("frames_left", MAX_FRAMES - 2)
 
     return fill
 
@@ -642,7 +641,7 @@ PLANTED: tuple[PlantedBug, ...] = (
         _function(target.emit_charge, _charge_untested_calls),
     ),
     PlantedBug(
-        "depth-off-by-one", "One frame less than there are", _method(entry._Run, "_fill", _one_frame_less)
+        "depth-off-by-one", "One frame less than there are", _method(entry.Run, "_fill", _one_frame_less)
     ),
     PlantedBug(
         "call-clobbers-r9",
@@ -667,7 +666,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "granted-unseen",
         "Granted memory stays unknown",
-        _method(entry._Run, "publish_regions", lambda old: lambda run: old(run) if not run._tables else None),
+        _method(entry.Run, "publish", lambda old: lambda run: old(run) if not run._tables else None),
     ),
 )
 

@@ -78,7 +78,7 @@ def key_of(recipe: Recipe) -> dict[str, Any]:
         "kfuncs": _sorted(settings.kfuncs),
         "moving": sorted(settings.moving),
         "lookups": sorted(settings.lookups),
-        "constants": [settings.max_loops, settings.code_address, settings.slice],
+        "constants": [settings.max_loops, settings.code_address],
     }
 
 

@@ -15,7 +15,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Instruction
-from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS, SLICE
+from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Line, Piece, Snippet
 from ebpfjit.translators.x86_64.fusions import Fusion
@@ -69,7 +69,7 @@ def settings_for(
 ) -> Settings:
     """Return translator settings with the runtime's constants filled in."""
     return Settings(
-        features, harden, helpers or {}, kfuncs or {}, moving, lookups, MAX_LOOPS, CODE_ADDRESS, SLICE, trace
+        features, harden, helpers or {}, kfuncs or {}, moving, lookups, MAX_LOOPS, CODE_ADDRESS, trace
     )
 
 

@@ -6,43 +6,42 @@ import ctypes
 import gc
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache as cached
 from functools import cached_property
 from typing import Any, Protocol
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
-from ebpfjit.errors import ExecutionError, JitUnavailable
+from ebpfjit.errors import ExecutionError
 from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import codes_for
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import Listing, Recipe, settings_for
 from ebpfjit.jit.relocation import Image, layout, relocate
+from ebpfjit.jit.routines import WORD, are_ready, routines
+from ebpfjit.jit.routines import listing as shared_listing
 from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import CODE_ADDRESS, SLICE, Execution, HelperFunction, NativeHelper
-from ebpfjit.runtime.memory import MAX_FRAMES, active
+from ebpfjit.runtime.memory import MAX_FRAMES, active, address_of
 from ebpfjit.runtime.world import engine_of
-from ebpfjit.translators.x86_64.target import BLOCK_SIZE, BLOCK_WORDS, FAULTS, HOST_FUNCTIONS, REGION_SIZE
+from ebpfjit.translators.x86_64.host import STUBS, symbol_of
+from ebpfjit.translators.x86_64.target import BLOCK_SIZE, FAULTS, REGION_SIZE
 
-_ENTRY = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
+_RUN = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 """The lock stays held, and an exception that the host has pending is raised after the call."""
 _CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p)
 
-_WORD = {name: 8 * index for index, name in enumerate(BLOCK_WORDS)}
-_ENDLESS = (1 << 64) - 1 - SLICE
+ENDLESS = (1 << 64) - 1 - SLICE
 
 
-@cached
-def _host_functions() -> dict[str, int]:
-    """Return the addresses of the host's functions that machine code calls."""
-    api = getattr(ctypes, "pythonapi", None)
-    if api is None:
-        raise JitUnavailable("machine code needs CPython's C API; the interpreter works without")
-    return {name: ctypes.cast(getattr(api, name), ctypes.c_void_p).value or 0 for name in HOST_FUNCTIONS}
+def slices_of(limit: int | None) -> tuple[int, int]:
+    """Return how many instructions the first slice of a run has, and how many there are behind it."""
+    budget = ENDLESS if limit is None else min(limit, ENDLESS)
+    first = min(budget, SLICE)
+    return first, budget - first
 
 
 class Cache(Protocol):
@@ -55,46 +54,64 @@ class Cache(Protocol):
         """Keep an image, or do not."""
 
 
-class _Run:
-    """A run that machine code is in the middle of: its block and its regions."""
+def table_of(regions: Sequence[tuple[int, int, bool]]) -> ctypes.Array[ctypes.c_uint64]:
+    """Return a table of regions (start, stop, writable), behind the two words that say where it is."""
+    table = (ctypes.c_uint64 * (2 + 3 * len(regions)))(0, 0, *(word for row in regions for word in row))
+    start = ctypes.addressof(table) + 16
+    table[0], table[1] = start, start + REGION_SIZE * len(regions)
+    return table
 
-    def __init__(self, compiled: Compiled, execution: Execution) -> None:
+
+class Run:
+    """A run that machine code is in the middle of: its block and its regions.
+
+    `block` is the block's memory, `address` where it is.
+    """
+
+    def __init__(self, compiled: Compiled, execution: Execution, block: Any, address: int) -> None:
         self.compiled = compiled
         self.execution = execution
+        self.block = block
+        self.address = address
         self.space = execution.space
         self.space.before_access = self.follow_stack
-        self.space.after_grant = self.publish_regions
-        self.block = bytearray(BLOCK_SIZE + 8 * len(compiled.image.limits))
-        self._pin = (ctypes.c_char * len(self.block)).from_buffer(self.block)
-        self.address = ctypes.addressof(self._pin)
+        self.space.after_grant = self.publish
         self._tables: list[Any] = []
-        self._fill()
-        self.publish_regions()
+
+    @classmethod
+    def start(cls, compiled: Compiled, execution: Execution) -> Run:
+        """Return a run that is about to start, in a block of its own."""
+        block = bytearray(BLOCK_SIZE + 8 * len(compiled.image.limits))
+        run = cls(compiled, execution, block, address_of(block))
+        run._fill()
+        run.publish()
+        return run
 
     def _fill(self) -> None:
         execution = self.execution
-        stack, argument = execution.stack, execution.argument
-        limit = _ENDLESS if execution.limit is None else min(execution.limit, _ENDLESS)
-        first = min(limit, SLICE)
+        stack = execution.stack
+        first, later = slices_of(execution.limit)
         words = {
-            "argument_start": argument.start if argument else 0,
             "stack_start": stack.start,
             "stack_top": stack.top,
             "stack_limit": stack.limit,
             "budget": first,
-            "later": limit - first,
+            "later": later,
             "frames_left": MAX_FRAMES - 1,
             "argument_1": execution.arguments[0],
             "argument_2": execution.arguments[1],
-            **_host_functions(),
         }
         for name, value in words.items():
-            struct.pack_into("<Q", self.block, _WORD[name], value)
+            self.set_word(name, value)
 
     def word(self, name: str) -> int:
         """Return a word of the block, unsigned."""
-        value: int = struct.unpack_from("<Q", self.block, _WORD[name])[0]
+        value: int = struct.unpack_from("<Q", self.block, WORD[name])[0]
         return value
+
+    def set_word(self, name: str, value: int) -> None:
+        """Set a word of the block."""
+        struct.pack_into("<Q", self.block, WORD[name], value)
 
     def call_function(self, address: int, arguments: tuple[int, ...]) -> int:
         """Run a function of the program for a helper that is being called; return its r0."""
@@ -115,46 +132,44 @@ class _Run:
         finally:
             self.settle()
             kind = FAULTS[self.word("fault_kind")]
-            struct.pack_into("<Q", self.block, _WORD["fault_kind"], 0)
+            self.set_word("fault_kind", 0)
         if kind != "none":
             raise compiled.exception(self, kind)
         return result
 
     def leave_function(self) -> None:
         """Make the function that called the helper exit once the helper has returned."""
-        struct.pack_into("<Q", self.block, _WORD["leave"], 1)
+        self.set_word("leave", 1)
 
     def budget_left(self) -> int | None:
         """Return how many instructions the run may still execute, None for no limit."""
         if self.execution.limit is None:
             return None
-        beyond = max(self.execution.limit - _ENDLESS, 0)  # a run does not live to need it
+        beyond = max(self.execution.limit - ENDLESS, 0)  # a run does not live to need it
         return W64.signed(self.word("budget")) + self.word("later") + beyond
 
     def follow_stack(self) -> None:
         """Take over how far down the stack is live now."""
         self.execution.stack.start = self.word("stack_start")
 
-    def publish_regions(self) -> None:
-        """Give machine code the table of regions; the old one stays while the run lasts."""
+    def publish(self) -> None:
+        """Give machine code the memory as it is now; the old table stays while the run lasts."""
+        self._publish_buffers()
         stack = self.execution.stack.region
-        rows = [(r.start, r.stop, r.writable) for r in self.space.regions if r is not stack]
-        table = (ctypes.c_uint64 * (3 * len(rows)))(*(word for row in rows for word in row))
+        table = table_of([(r.start, r.stop, r.writable) for r in self.space.regions if r is not stack])
         self._tables.append(table)
-        start = ctypes.addressof(table)
-        struct.pack_into("<Q", self.block, _WORD["regions_start"], start)
-        struct.pack_into("<Q", self.block, _WORD["regions_stop"], start + REGION_SIZE * len(rows))
-        self._publish_likely_regions()
+        self.set_word("regions", ctypes.addressof(table))
 
-    def _publish_likely_regions(self) -> None:
-        """Write down where the packet is, and how far into each likely region an access may start."""
-        packet = self.execution.packet
-        struct.pack_into("<Q", self.block, _WORD["packet_start"], packet.start if packet else 0)
-        struct.pack_into("<Q", self.block, _WORD["packet_size"], packet.size if packet else 0)
+    def _publish_buffers(self) -> None:
+        """Write down where the packet and the argument are, and how far into each an access may start."""
+        regions = {"argument": self.execution.argument, "packet": self.execution.packet}
+        for name, region in regions.items():
+            self.set_word(f"{name}_start", region.start if region else 0)
+            self.set_word(f"{name}_size", region.size if region else 0)
+            self.set_word(f"{name}_room", region.size if region and region.writable else 0)
         headers = self.execution.headers
-        struct.pack_into("<Q", self.block, _WORD["link_header"], headers.link if headers else 0)
-        struct.pack_into("<Q", self.block, _WORD["network_header"], headers.network if headers else 0)
-        regions = {"argument": self.execution.argument, "packet": packet}
+        self.set_word("link_header", headers.link if headers else 0)
+        self.set_word("network_header", headers.network if headers else 0)
         for index, (name, span, stores) in enumerate(self.compiled.image.limits):
             region = regions[name]
             room = region.size - span + 1 if region and (region.writable or not stores) else 0
@@ -168,7 +183,7 @@ class _Run:
         if pc < len(verified.program):  # behind the end nothing was paid in advance
             starts = list(verified.blocks)
             advance = verified.charges.advance[starts[bisect_right(starts, pc) - 1]]
-            struct.pack_into("<Q", self.block, _WORD["budget"], W64.wrap(self.word("budget") + advance))
+            self.set_word("budget", W64.wrap(self.word("budget") + advance))
 
     def finish(self) -> None:
         """Leave in the execution what a run leaves behind."""
@@ -183,7 +198,8 @@ class Compiled:
     """A program as machine code, ready to be called by any number of threads at once.
 
     `helpers` are the objects whose addresses are in the code, `assembled` is the listing that the
-    image was made from, None where the image was found somewhere.
+    image was made from, None where the image was found somewhere. Where `unlocked`, runs go on
+    without Python's lock.
     """
 
     recipe: Recipe
@@ -191,6 +207,12 @@ class Compiled:
     buffer: CodeBuffer
     helpers: tuple[HelperFunction, ...] = field(repr=False)
     assembled: Listing | None = field(repr=False)
+    unlocked: bool = False
+
+    @property
+    def entry(self) -> int:
+        """The address at which `run` and the gate enter the program."""
+        return self.buffer.address + self.image.entry
 
     @property
     def verified(self) -> Verified:
@@ -204,10 +226,11 @@ class Compiled:
 
     def run(self, execution: Execution) -> int:
         """Run the program and return r0, unsigned; raises what the interpreter raises."""
-        run = _Run(self, execution)
+        run = Run.start(self, execution)
         try:
             with active(run.space), engine_of(execution.world, run):
-                result: int = _ENTRY(self.buffer.address + self.image.entry)(run.address)
+                call = _RUN(routines().addresses["run"])
+                result: int = call(run.address, self.entry, self.unlocked)
         except ExecutionError as error:
             faults.locate(error, self.fault_pc(run))
             faults.name_line(error, self.verified.program)
@@ -219,13 +242,13 @@ class Compiled:
             raise faults.name_line(self.exception(run, kind), self.verified.program)
         return result
 
-    def fault_pc(self, run: _Run) -> int:
+    def fault_pc(self, run: Run) -> int:
         """Return the pc of the fault, or of the helper call, that a run is at."""
         pc = self.image.pc_at(run.word("fault_place") - self.buffer.address - 1)
         assert pc is not None  # faults are only raised by code that belongs to an instruction
         return pc
 
-    def exception(self, run: _Run, kind: str) -> ExecutionError:
+    def exception(self, run: Run, kind: str) -> ExecutionError:
         """Return the exception that the interpreter raises for the same fault."""
         program, pc = self.verified.program, self.fault_pc(run)
         address = run.word("fault_address")
@@ -270,6 +293,7 @@ def compile_program(
     trace: int = 0,
     cache: Cache | None = None,
     verify: Callable[[Program], None] | None = None,
+    release_gil: bool = False,
 ) -> Compiled:
     """Compile a program for this machine.
 
@@ -282,8 +306,8 @@ def compile_program(
     the address of a value of the map in r1, or zero. `features` are CPU features
     to use, by default those that the processor has. `trace` is the address of a trace's header: such
     code records every step there (`ebpfjit.difftest.trace`). `cache` is where the image is looked for
-    first, and kept; where it is not found there `verify` may refuse the program. Raises JitUnavailable
-    where machine code cannot be made or run here.
+    first, and kept; where it is not found there `verify` may refuse the program. With `release_gil`
+    Python's other threads run meanwhile. Raises JitUnavailable where machine code cannot be made or run here.
     """
     cpu.target()
     helpers, kfuncs = dict(helpers or {}), dict(kfuncs or {})
@@ -296,7 +320,6 @@ def compile_program(
         lookups=lookups,
         trace=trace,
     )
-    _host_functions()
     recipe = Recipe(verified, settings, checked, argument_size, argument_writable, verify is not None)
     image = cache.find(recipe) if cache is not None else None
     listing = None
@@ -310,10 +333,16 @@ def compile_program(
             cache.keep(recipe, image)
     symbols = {f"helper_{number}": function for number, function in helpers.items()}
     symbols |= {f"kfunc_{number}": function for number, function in kfuncs.items()}
-    called = {symbol: symbols[symbol] for symbol in image.slots}
-    code = relocate(image, {symbol: _address_of(function) for symbol, function in called.items()})
+    called = {symbol: symbols[symbol] for symbol in image.slots if symbol in symbols}
+    addresses = {symbol: _address_of(function) for symbol, function in called.items()}
+    code = relocate(image, addresses | _stub_addresses())
     buffer = CodeBuffer(code, guarded=harden)
-    return Compiled(recipe, image, buffer, tuple(called.values()), listing)
+    return Compiled(recipe, image, buffer, tuple(called.values()), listing, release_gil)
+
+
+def _stub_addresses() -> dict[str, int]:
+    """Return where the routines are that programs reach through stubs."""
+    return {symbol_of(name): routines().addresses[name] for name in STUBS}
 
 
 @contextmanager
@@ -342,5 +371,10 @@ def _address_of(function: HelperFunction) -> int:
 
 
 def assemble(listing: Listing) -> Image:
-    """Return the machine code of a listing. Calls keystone at most once."""
+    """Return the machine code of a listing. Calls keystone at most once.
+
+    The first time, what all programs share is assembled with it.
+    """
+    if not are_ready():
+        codes_for([*listing.pieces, *shared_listing().pieces], repeats=not listing.harden)
     return layout(listing, codes_for(listing.pieces, repeats=not listing.harden))

@@ -45,13 +45,13 @@ class _PyBuffer(ctypes.Structure):
     )
 
 
+# Without `argtypes`: at the recursion limit they would make a RecursionError an ArgumentError.
 _get_buffer = ctypes.pythonapi.PyObject_GetBuffer
-_get_buffer.argtypes = (ctypes.py_object, ctypes.POINTER(_PyBuffer), ctypes.c_int)
 _get_buffer.restype = ctypes.c_int
 _release_buffer = ctypes.pythonapi.PyBuffer_Release
-_release_buffer.argtypes = (ctypes.POINTER(_PyBuffer),)
 _release_buffer.restype = None
 _PYBUF_SIMPLE = 0
+_NOT_CONTIGUOUS = "memoryview: underlying buffer is not C-contiguous"  # as CPython has it
 
 
 def flat_view(buffer: Any) -> memoryview:
@@ -62,7 +62,9 @@ def flat_view(buffer: Any) -> memoryview:
     """
     view = memoryview(buffer)
     if not view.c_contiguous:
-        raise BufferError("the buffer is not contiguous; copy it first")
+        raise BufferError(_NOT_CONTIGUOUS)
+    if "O" in (view.format or ""):
+        raise TypeError("a buffer of Python objects is not a buffer of bytes")
     if view.nbytes == 0:
         return memoryview(b"") if view.readonly else memoryview(bytearray())
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")
@@ -76,8 +78,8 @@ def address_of(buffer: Any) -> int:
     pinned = _PyBuffer()
     flat = memoryview(buffer)
     if not flat.c_contiguous:
-        raise BufferError("the buffer is not contiguous; copy it first")
-    _get_buffer(flat, ctypes.byref(pinned), _PYBUF_SIMPLE)
+        raise BufferError(_NOT_CONTIGUOUS)
+    _get_buffer(ctypes.py_object(flat), ctypes.byref(pinned), _PYBUF_SIMPLE)
     address = pinned.buf or 0
     _release_buffer(ctypes.byref(pinned))
     return address
@@ -123,12 +125,12 @@ class Stack:
     caller wants the stack: STACK_SIZE zeroed bytes.
     """
 
-    def __init__(self, memory: bytearray | memoryview | None = None) -> None:
+    def __init__(self, memory: Any = None) -> None:
         self.memory = bytearray(STACK_SIZE) if memory is None else memory
         self._whole = Region.of_buffer("stack", self.memory)
         self.limit = self._whole.start
         self.top = self._whole.stop
-        self.region = Region("stack", self.top, self.top, True, self._whole.view[STACK_SIZE:])
+        self.region = Region("stack", self.top, self.top, True, self._whole.view[self._whole.size :])
 
     def reset(self) -> None:
         """Make it as new, at the same addresses: zeroed, without frames."""
@@ -247,24 +249,45 @@ class AddressSpace:
             self._view(None, address, size, access)
 
 
-_active = threading.local()
+class _Active(threading.local):
+    """What runs in a thread: the innermost space that a caller made active, and at which block.
+
+    Machine code that Python enters without a detour has no space until someone asks for it; it is
+    known by its block. A block that was not there yet belongs to a run inside the active one.
+    """
+
+    space: AddressSpace | None = None
+    block: int = 0
+
+
+_active = _Active()
+_innermost_block: Callable[[], int] = int
+_attach: Callable[[int], AddressSpace] | None = None
+
+
+def watch_blocks(innermost: Callable[[], int], attach: Callable[[int], AddressSpace]) -> None:
+    """Say how to find the block of this thread's innermost run (0: none), and a block's memory."""
+    global _innermost_block, _attach
+    _innermost_block, _attach = innermost, attach
 
 
 def running() -> AddressSpace | None:
     """Return the memory of the program that runs in this thread, None outside of a run."""
-    space: AddressSpace | None = getattr(_active, "space", None)
-    return space
+    block = _innermost_block()
+    if block == _active.block or _attach is None:
+        return _active.space
+    return _attach(block) if block else _active.space
 
 
 @contextmanager
 def active(space: AddressSpace) -> Iterator[None]:
     """Make `space` what `read` and `write` of this thread go through: the running program's."""
-    outer = running()
-    _active.space = space
+    outer, outer_space, outer_block = running(), _active.space, _active.block
+    _active.space, _active.block = space, _innermost_block()
     try:
         yield
     finally:
-        _active.space = outer
+        _active.space, _active.block = outer_space, outer_block
         if outer is not None:
             outer.changed()  # what they share may have moved in the inner run
 

@@ -76,10 +76,11 @@ def test_growing_jumps_end_even_where_each_pushes_the_next() -> None:
 
 def test_a_missing_symbol_is_named() -> None:
     image = assemble_listing(_listing("call 5\nexit", 5))
-    assert list(image.slots) == ["helper_5"]
+    assert list(image.slots) == ["helper_5", "host_slice", "host_call_python"]
+    routines = {"host_slice": 1, "host_call_python": 2}
     with pytest.raises(TranslationError, match="helper_5"):
-        relocate(image, {})
-    code = relocate(image, {"helper_5": 0x1122334455667788})
+        relocate(image, routines)
+    code = relocate(image, routines | {"helper_5": 0x1122334455667788})
     offset = image.slots["helper_5"]
     assert offset % 8 == 0
     assert code[offset : offset + 8] == bytes.fromhex("8877665544332211")

@@ -21,6 +21,7 @@ from ebpfjit.jit import assembler
 from ebpfjit.jit.assembler import Hole, Stencil, key_of, stencils_for
 from ebpfjit.jit.entry import Compiled
 from ebpfjit.jit.relocation import CONDITION_CODES, LONG_FORMS, SHORT_FORMS
+from ebpfjit.jit.routines import Routines, routines
 from ebpfjit.translators.emitter import Jump, Label, Line
 
 DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
@@ -183,21 +184,22 @@ def compiled(engine: str) -> tuple[tuple[str, Compiled], ...]:
     )
 
 
-def items_of(program: Compiled) -> list[Line | Jump | Label]:
+def items_of(program: Compiled | Routines) -> list[Line | Jump | Label]:
     return [item for piece in program.listing.pieces for item in piece.items]
 
 
 @cache
 def lines() -> tuple[Line, ...]:
-    """Every line of every program, on every variant of machine code."""
-    found = (item for engine in MACHINE_CODE for _, program in compiled(engine) for item in items_of(program))
+    """Every line of every program, on every variant of machine code, and of what they share."""
+    images = [program for engine in MACHINE_CODE for _, program in compiled(engine)]
+    found = (item for image in (*images, routines()) for item in items_of(image))
     return tuple(dict.fromkeys(item for item in found if isinstance(item, Line)))
 
 
 # --- whole programs: what is in the image is what the listing says ---
 
 
-def complaints(program: Compiled) -> Iterator[str]:
+def complaints(program: Compiled | Routines) -> Iterator[str]:
     """Yield what capstone reads otherwise than the listing has it."""
     image, items = program.image, items_of(program)
     # A label is behind the padding that aligns it.
@@ -241,6 +243,10 @@ def test_images_hold_what_the_listings_say(engine: str) -> None:
     wrong = [f"{name}: {text}" for name, program in compiled(engine) for text in complaints(program)]
     assert not wrong, "\n".join(wrong[:20])
     assert len(compiled(engine)) > 182
+
+
+def test_the_shared_routines_are_what_their_listing_says() -> None:
+    assert not list(complaints(routines()))
 
 
 def test_all_rows_are_translated_with_all_their_registers() -> None:

@@ -1,40 +1,132 @@
-"""Routines by which machine code calls its host, CPython, whose lock the caller holds.
+"""Routines between machine code and its host, CPython: one copy of them serves all programs.
 
+    run            a C function: runs the program whose block Python has filled
     slice          the end of a slice: signals are looked for, other threads get a turn
     call_python    a Python helper: arguments boxed, called, its result unboxed
 
-Where the host raises, the exception stays pending and the program ends with the fault "raised".
+A program reaches the last two through stubs of its own, so that it names them by labels like any
+other routine. Where the host raises, the exception stays pending and the program ends with the
+fault "raised". While a run is without Python's lock, its block holds the thread state to take it
+back with; whatever needs the lock takes it and gives it back.
 """
 
 from __future__ import annotations
 
-from ebpfjit.translators.x86_64.target import BLOCK, Context
+from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED, Context, emit_fault
 
 CALLER_SAVED = ("rax", "rdi", "rsi", "rdx", "rcx", "r8")
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8")
+STUBS = ("slice", "call_python")
 # Microseconds without the lock: a thread that waits for it is woken by its release, and would find
 # it taken again if we did not pause.
 NAP = 10
 ARGUMENTS_OFFSET = 1 << 63  # PY_VECTORCALL_ARGUMENTS_OFFSET: the word before the arguments is free
+SMALL_INTS = 257  # the ints from 0 that CPython has ready
 
 
-def _call(cx: Context, function: str) -> None:
-    cx.emit(f"call qword ptr {BLOCK[function]}")
+def symbol_of(routine: str) -> str:
+    """Return the name of the slot that holds a routine's address."""
+    return f"host_{routine}"
 
 
-def emit_slice(cx: Context) -> None:
+def emit_host_calls(cx: Context) -> None:
+    """Emit the stubs that the program turned out to use."""
+    for routine in STUBS:
+        if routine in cx.used:
+            cx.begin(None)
+            cx.label(routine)
+            cx.emit("jmp qword ptr [rip+$symbol]", symbol=symbol_of(routine))
+
+
+def call(cx: Emitter, function: str) -> None:
+    """Emit a call of a function of the host."""
+    cx.emit("call qword ptr [rip+$symbol]", symbol=function)
+
+
+def emit_routines(cx: Emitter, slice_length: int) -> None:
+    """Emit the routines of this module; a slice is so many instructions long."""
+    _emit_run(cx)
+    _emit_slice(cx, slice_length)
+    _emit_turn(cx)
+    _emit_call_python(cx)
+    emit_fault(cx, "budget")
+    emit_fault(cx, "raised")
+
+
+def release_lock(cx: Emitter) -> None:
+    """Emit: go on without Python's lock."""
+    call(cx, "PyEval_SaveThread")
+    cx.emit(f"mov qword ptr {BLOCK['thread']}, rax")
+
+
+def take_lock(cx: Emitter) -> None:
+    """Emit: take Python's lock back where the run is without; rdi is the thread state, for later."""
+    held = cx.new_label("held")
+    cx.emit(f"mov rdi, qword ptr {BLOCK['thread']}")
+    cx.emit("test rdi, rdi")
+    cx.jump("je", held)
+    cx.emit(f"mov qword ptr {BLOCK['thread']}, 0")
+    call(cx, "PyEval_RestoreThread")
+    cx.label(held)
+
+
+def _emit_run(cx: Emitter) -> None:
+    """Emit `run(block, program, unlocked) -> r0`: a C function that runs the program at an address.
+
+    Where `unlocked` is not 0 the program runs without Python's lock, which the caller holds.
+    """
+    go, done = ".run_go", ".run_done"
+    cx.begin(None)
+    cx.label("run")
+    for name in HOST_SAVED:
+        cx.emit(f"push {name}")
+    cx.emit("sub rsp, 8")
+    cx.emit("mov r12, rdi")
+    cx.emit("mov rbx, rsi")
+    cx.emit("test rdx, rdx")
+    cx.jump("je", go)
+    release_lock(cx)
+    cx.label(go)
+    cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
+    cx.emit(f"mov rdi, qword ptr {BLOCK['argument_1']}")
+    cx.emit(f"mov rsi, qword ptr {BLOCK['argument_2']}")
+    enter_program(cx, "rbx")
+    cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
+    cx.emit(f"cmp qword ptr {BLOCK['thread']}, 0")
+    cx.jump("je", done)
+    cx.emit("mov rbx, rax")
+    take_lock(cx)
+    cx.emit("mov rax, rbx")
+    cx.label(done)
+    cx.emit("add rsp, 8")
+    for name in reversed(HOST_SAVED):
+        cx.emit(f"pop {name}")
+    cx.emit("ret")
+
+
+def enter_program(cx: Emitter, entry: str) -> None:
+    """Emit a call of a program, where rsp is a multiple of 16: r0 is in rax and r9 stays.
+
+    Only rsp and r12 are kept.
+    """
+    cx.emit("sub rsp, 8")  # the program wants rsp to be a multiple of 16 inside
+    cx.emit(f"call {entry}")
+    cx.emit("add rsp, 8")
+
+
+def _emit_slice(cx: Emitter, slice_length: int) -> None:
     """Emit `slice`, called where r9 does not pay for a basic block. Guest registers are kept.
 
     The next slice is what is left, at most the usual length; where nothing is left it is a fault.
     """
     raised = ".slice_raised"
-    cx.used |= {"fault_budget", "fault_raised"}
     cx.begin(None)
     cx.label("slice")
     cx.emit(f"mov r10, qword ptr {BLOCK['later']}")
     cx.emit("test r10, r10")
     cx.jump("je", "fault_budget")
-    cx.emit("mov r11d, $imm", imm=cx.settings.slice, imm_sizes=(32,))
+    cx.emit("mov r11d, $imm", imm=slice_length, imm_sizes=(32,))
     cx.emit("cmp r10, r11")
     cx.emit("cmovb r11, r10")
     cx.emit(f"sub qword ptr {BLOCK['later']}, r11")
@@ -43,15 +135,9 @@ def emit_slice(cx: Context) -> None:
     for name in CALLER_SAVED:
         cx.emit(f"push {name}")
     cx.emit("sub rsp, 8")  # eight words with the return address: rsp is a multiple of 16 again
-    _call(cx, "PyErr_CheckSignals")
+    cx.jump("call", "turn")
     cx.emit("test eax, eax")
     cx.jump("jne", raised)
-    _call(cx, "PyEval_SaveThread")
-    cx.emit("mov qword ptr [rsp], rax")
-    cx.emit(f"mov edi, {NAP:#x}")
-    _call(cx, "usleep")
-    cx.emit("mov rdi, qword ptr [rsp]")
-    _call(cx, "PyEval_RestoreThread")
     cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
     cx.emit("add rsp, 8")
     for name in reversed(CALLER_SAVED):
@@ -63,70 +149,139 @@ def emit_slice(cx: Context) -> None:
     cx.jump("jmp", "fault_raised")
 
 
-def emit_call_python(cx: Context) -> None:
+def _emit_turn(cx: Emitter) -> None:
+    """Emit `turn`: look for signals, let other threads run; eax is not 0 where a signal raised.
+
+    Where the run is without the lock the others run anyway. What raised leaves the lock taken.
+    """
+    locked, out = ".turn_locked", ".turn_out"
+    cx.begin(None)
+    cx.label("turn")
+    cx.emit("sub rsp, 8")
+    cx.emit(f"cmp qword ptr {BLOCK['thread']}, 0")
+    cx.jump("je", locked)
+    take_lock(cx)
+    call(cx, "PyErr_CheckSignals")
+    cx.emit("test eax, eax")
+    cx.jump("jne", out)
+    release_lock(cx)
+    cx.emit("xor eax, eax")
+    cx.jump("jmp", out)
+    cx.label(locked)
+    call(cx, "PyErr_CheckSignals")
+    cx.emit("test eax, eax")
+    cx.jump("jne", out)
+    call(cx, "PyEval_SaveThread")
+    cx.emit("mov qword ptr [rsp], rax")
+    cx.emit(f"mov edi, {NAP:#x}")
+    call(cx, "usleep")
+    cx.emit("mov rdi, qword ptr [rsp]")
+    call(cx, "PyEval_RestoreThread")
+    cx.emit("xor eax, eax")
+    cx.label(out)
+    cx.emit("add rsp, 8")
+    cx.emit("ret")
+
+
+#   the frame of call_python: a free word, five arguments, whether each is ours to drop, the lock
+_OURS = 0x30
+_UNLOCKED = 0x58
+_FRAME = 0x68
+
+
+def _emit_call_python(cx: Emitter) -> None:
     """Emit `call_python`: r0 = the object in r11 called with r1 to r5, modulo 2**64.
 
-    The frame: a free word, five arguments, a word of padding. rbx holds the callable and then the
-    result's value, rbp the result.
+    Small numbers are taken from a table of ints that live for ever; others are boxed and dropped.
+    rbx holds the callable and then the result's value, rbp the result.
     """
-    cx.used.add("fault_raised")
+    done, raised, called = ".python_done", ".python_raised", ".python_called"
     cx.begin(None)
     cx.label("call_python")
     cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
     cx.emit("push rbx")
     cx.emit("push rbp")
-    cx.emit("sub rsp, 0x38")  # ten words with the return address
+    cx.emit(f"sub rsp, {_FRAME:#x}")  # sixteen words with the return address
     cx.emit("mov rbx, r11")
-    cx.emit("xor ebp, ebp")
     for index, name in enumerate(ARGUMENTS, 1):
         cx.emit(f"mov qword ptr [rsp+{8 * index:#x}], {name}")
+    _take_lock_here(cx)
     for index in range(1, 6):
-        cx.emit(f"mov rdi, qword ptr [rsp+{8 * index:#x}]")
-        _call(cx, "PyLong_FromUnsignedLongLong")
-        cx.emit("test rax, rax")
-        cx.jump("je", f".drop_{index - 1}")
-        cx.emit(f"mov qword ptr [rsp+{8 * index:#x}], rax")
+        _box(cx, index)
     cx.emit("mov rdi, rbx")
     cx.emit("lea rsi, [rsp+8]")
     cx.emit("movabs rdx, $imm", imm=ARGUMENTS_OFFSET | 5, imm_sizes=(64,))
     cx.emit("xor ecx, ecx")
-    _call(cx, "PyObject_Vectorcall")
+    call(cx, "PyObject_Vectorcall")
     cx.emit("mov rbp, rax")
     for index in range(5, 0, -1):
         cx.label(f".drop_{index}")
-        cx.emit(f"mov rdi, qword ptr [rsp+{8 * index:#x}]")
-        _call(cx, "Py_DecRef")
+        kept = cx.new_label("kept")
+        cx.emit(f"mov rdi, qword ptr [rsp+{_OURS + 8 * (index - 1):#x}]")
+        cx.emit("test rdi, rdi")
+        cx.jump("je", kept)
+        call(cx, "Py_DecRef")
+        cx.label(kept)
     cx.label(".drop_0")
     cx.emit("test rbp, rbp")
-    cx.jump("je", ".python_raised")
+    cx.jump("je", raised)
     cx.emit("mov rdi, rbp")
-    _call(cx, "PyLong_AsUnsignedLongLongMask")
+    call(cx, "PyLong_AsUnsignedLongLongMask")
     cx.emit("mov rbx, rax")
     cx.emit("mov rdi, rbp")
-    _call(cx, "Py_DecRef")
+    call(cx, "Py_DecRef")
     cx.emit("cmp rbx, -1")
-    cx.jump("jne", ".python_done")
-    _call(cx, "PyErr_Occurred")  # -1 is a result, and what a failed conversion gives
+    cx.jump("jne", done)
+    call(cx, "PyErr_Occurred")  # -1 is a result, and what a failed conversion gives
     cx.emit("test rax, rax")
-    cx.jump("jne", ".python_raised")
-    cx.label(".python_done")
+    cx.jump("jne", raised)
+    cx.label(done)
+    cx.emit(f"cmp qword ptr [rsp+{_UNLOCKED:#x}], 0")
+    cx.jump("je", called)
+    release_lock(cx)
+    cx.label(called)
     cx.emit("mov rax, rbx")
     _leave(cx)
     cx.emit("ret")
-    cx.label(".python_raised")
+    cx.label(raised)
     _leave(cx)
     cx.jump("jmp", "fault_raised")
 
 
-def _leave(cx: Context) -> None:
-    cx.emit("add rsp, 0x38")
+def _take_lock_here(cx: Emitter) -> None:
+    """Take the lock, and note whether it is to be given back."""
+    held = cx.new_label("held")
+    cx.emit(f"mov rdi, qword ptr {BLOCK['thread']}")
+    cx.emit(f"mov qword ptr [rsp+{_UNLOCKED:#x}], rdi")
+    cx.emit("test rdi, rdi")
+    cx.jump("je", held)
+    take_lock(cx)
+    cx.label(held)
+
+
+def _box(cx: Emitter, index: int) -> None:
+    """Make the number in argument `index` an int; where that fails, drop the ones before it."""
+    boxed, big = cx.new_label("boxed"), cx.new_label("big")
+    ours = f"qword ptr [rsp+{_OURS + 8 * (index - 1):#x}]"
+    cx.emit(f"mov rdi, qword ptr [rsp+{8 * index:#x}]")
+    cx.emit("cmp rdi, $imm", imm=SMALL_INTS, imm_sizes=(32,))
+    cx.jump("jae", big)
+    cx.emit("mov rax, qword ptr [rip+$symbol]", symbol="small_ints")
+    cx.emit("mov rax, qword ptr [rax+rdi*8]")
+    cx.emit(f"mov {ours}, 0")
+    cx.label(boxed)
+    cx.emit(f"mov qword ptr [rsp+{8 * index:#x}], rax")
+    with cx.out_of_line(big):
+        call(cx, "PyLong_FromUnsignedLongLong")
+        cx.emit(f"mov {ours}, rax")
+        cx.emit("test rax, rax")
+        cx.jump("jne", boxed)
+        cx.emit("xor ebp, ebp")
+        cx.jump("jmp", f".drop_{index - 1}")
+
+
+def _leave(cx: Emitter) -> None:
+    cx.emit(f"add rsp, {_FRAME:#x}")
     cx.emit("pop rbp")
     cx.emit("pop rbx")
     cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
-
-
-def emit_host_calls(cx: Context) -> None:
-    """Emit the routines of this module that the program turned out to use."""
-    emit_slice(cx)
-    if "call_python" in cx.used:
-        emit_call_python(cx)

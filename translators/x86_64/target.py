@@ -1,6 +1,6 @@
 """x86-64: registers, the block that machine code shares with its host, and the code around a program.
 
-    entry(block) -> r0      saves the host's registers, sets the start state, calls function 0
+    entry                   the start state, then function 0; `host.run` and `gate` call it
     callback(block, f, a)   the same for a helper: function f of the running program, r1 to r5 from a
     enter_N                 gives function N a zeroed frame, then runs it
     fault_KIND              reached by a call, so the return address tells which pc it was; records
@@ -44,47 +44,44 @@ SCRATCH = (("r10", "r10d", "r10w", "r10b"), ("r11", "r11d", "r11w", "r11b"))
 HOST_SAVED = ("rbp", "rbx", "r12", "r13", "r14", "r15")
 _COLUMN = {64: 0, 32: 1, 16: 2, 8: 3}
 
-# Functions of the host (CPython's C API, and one of the C library) that machine code calls.
-HOST_FUNCTIONS = (
-    "PyErr_CheckSignals",
-    "PyErr_Occurred",
-    "PyEval_SaveThread",
-    "PyEval_RestoreThread",
-    "PyLong_FromUnsignedLongLong",
-    "PyLong_AsUnsignedLongLongMask",
-    "PyObject_Vectorcall",
-    "Py_DecRef",
-    "usleep",
-)
-
 # The block: 8-byte words at these indices, then one word for each limit that the program uses.
+# Those that most programs use come first, where a displacement of one byte reaches them.
 BLOCK_WORDS = (
-    "argument_start",  # where the region that r1 points to starts
+    "argument_start",  # the region that r1 points to
     "packet_start",
     "packet_size",
     "stack_start",  # lowest live byte of the guest's stack
     "stack_top",
     "stack_limit",
     "budget",  # instructions left in this slice, while r9 does not hold it
+    "later",  # instructions that are left behind this slice
     "loops",  # what may_goto has left in this frame
     "frames_left",
-    "fault_kind",  # index into FAULTS, 0 for none
-    "fault_place",  # an address inside the code of the faulting pc
-    "fault_address",
     "host_stack",  # rsp to return with: what it points to is the address that function 0 returns to
+    "fault_kind",  # index into FAULTS, 0 for none
+    "packet_room",  # the bytes of it that may be written: all or none
+    "argument_size",
+    "argument_room",
+    "regions",  # points to where the table of all other regions starts and stops, two words
+    "fault_place",  # an address inside the code of the faulting pc, or of a helper's call
+    "fault_address",
     "leave",  # not 0: the function whose helper call this is exits with the helper's result
-    "argument_1",
+    "argument_1",  # r1 and r2 at the start, where the host says
     "argument_2",
-    "later",  # instructions that are left behind this slice
-    *HOST_FUNCTIONS,
-    "regions_start",  # the table of regions: (start, stop, writable) each
-    "regions_stop",  # address behind the last
     "link_header",  # address of the packet's link header, 0 for none; packet loads count from it
     "network_header",
+    "thread",  # CPython's thread state while the run is without Python's lock, else 0
+    "thread_id",
+    "newer",  # the list of runs that may call Python: the block that was linked after this one
+    "older",
+    "attached",  # not 0: Python keeps a record of the run, which goes with it
+    "state",  # what the run is of: see `gate`
+    "frame_top",  # rsp of the gate
+    "batch",
 )
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
 BLOCK_SIZE = 8 * len(BLOCK_WORDS)
-REGION_SIZE = 24
+REGION_SIZE = 24  # a row of the table of regions: start, stop, writable
 
 FAULTS = (
     "none",
@@ -158,7 +155,7 @@ class Settings:
     of the program's choosing appears in the code. `helpers` and `kfuncs` are the numbers that are
     registered; True for native code, False for what the host must call. `moving` are those helpers
     after which memory may be elsewhere, or gone; `lookups` those that look a map's value up.
-    `max_loops`, `code_address` and `slice` (instructions) are the runtime's constants. `trace` is the
+    `max_loops` and `code_address` are the runtime's constants. `trace` is the
     address of a trace's header (`trace.py`), 0 for code that records nothing.
     """
 
@@ -170,7 +167,6 @@ class Settings:
     lookups: frozenset[int]
     max_loops: int
     code_address: int
-    slice: int
     trace: int = 0
 
 
@@ -387,26 +383,18 @@ def load_constant(cx: Context, register_number: int, value: int) -> None:
 
 
 def emit_entry(cx: Context) -> None:
-    """Emit `entry(block) -> r0`: the System V function that the host calls."""
+    """Emit `entry`: the start state and function 0, for a host whose rsp is a multiple of 16 there.
+
+    The host has put r1, r2, r9 and r12 where they belong and finds r0 and r9 there in the end;
+    nothing but r12 and rsp is kept.
+    """
     cx.begin(None)
     cx.label("entry")
-    for name in HOST_SAVED:
-        cx.emit(f"push {name}")
-    cx.emit("mov r12, rdi")
-    _set_return(cx)
-    cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
-    cx.emit(f"mov rdi, qword ptr {BLOCK['argument_1']}")
-    cx.emit(f"mov rsi, qword ptr {BLOCK['argument_2']}")
+    cx.emit(f"mov qword ptr {BLOCK['host_stack']}, rsp")
     for number in (0, *range(3, 10)):
         name = register(number, 32)
         cx.emit(f"xor {name}, {name}")
-    # Six pushes after the return address: this call leaves rsp a multiple of 16 in the program,
-    # as helper calls need it.
-    cx.jump("call", enter_label(0))
-    cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
-    for name in reversed(HOST_SAVED):
-        cx.emit(f"pop {name}")
-    cx.emit("ret")
+    cx.jump("jmp", enter_label(0))
 
 
 def _set_return(cx: Context) -> None:
@@ -497,7 +485,7 @@ def emit_shared(cx: Context) -> None:
         _emit_check(cx, "check_store", stores=True)
     for kind in FAULTS[1:]:
         if f"fault_{kind}" in cx.used:
-            _emit_fault(cx, kind)
+            emit_fault(cx, kind)
 
 
 def _emit_call_by_address(cx: Context) -> None:
@@ -528,7 +516,8 @@ def _emit_call_by_address(cx: Context) -> None:
     search(sorted(cx.program.functions))
 
 
-def _emit_fault(cx: Context, kind: str) -> None:
+def emit_fault(cx: Emitter, kind: str) -> None:
+    """Emit `fault_KIND`: note what happened and where, and return to where the program was called."""
     cx.begin(None)
     cx.label(f"fault_{kind}")
     cx.emit("pop r10")
@@ -554,6 +543,7 @@ def emit_charge(cx: Context, instructions: int) -> None:
                                 poor:   call slice;  jmp (here, again)
     """
     pc = cx.insn.pc
+    cx.used.add("slice")
     paid = cx.plan.paid[pc]
     broke, back = f".broke_{pc}", f".paid_{pc}"
     pay(cx, paid)
@@ -580,40 +570,62 @@ def _emit_check(cx: Context, name: str, *, stores: bool) -> None:
     """
     fault = "fault_memory"
     cx.used.add(fault)
-    walk, again, next_region, out = (f".{name}_{part}" for part in ("walk", "again", "next", "out"))
+    next_region, out = f".{name}_next", f".{name}_out"
     cx.begin(None)
     cx.label(name)
     cx.emit("push rax")
     cx.emit("push rcx")
-    cx.emit(f"cmp r11, qword ptr {BLOCK['stack_start']}")
-    cx.jump("jb", walk)
+    cx.emit("push rdx")
+    cx.emit(f"mov rcx, qword ptr {BLOCK['stack_start']}")
     cx.emit(f"mov rax, qword ptr {BLOCK['stack_top']}")
-    cx.emit("sub rax, r11")
-    cx.jump("jb", walk)
-    cx.emit("cmp rax, r10")
-    cx.jump("jae", out)
-    cx.label(walk)
-    cx.emit(f"mov rcx, qword ptr {BLOCK['regions_start']}")
-    cx.emit(f"sub rcx, {REGION_SIZE:#x}")
+    _emit_inside(cx, None, f".{name}_not_stack")
+    cx.jump("jmp", out)
+    cx.label(f".{name}_not_stack")
+    for region in ("packet", "argument"):
+        other = f".{name}_not_{region}"
+        cx.emit(f"mov rcx, qword ptr {BLOCK[region + '_start']}")
+        cx.emit(f"mov rax, qword ptr {BLOCK[region + '_size']}")
+        cx.emit("add rax, rcx")
+        _emit_inside(cx, BLOCK[f"{region}_room"] if stores else None, other)
+        cx.jump("jmp", out)
+        cx.label(other)
+    cx.emit(f"mov rcx, qword ptr {BLOCK['regions']}")
+    cx.emit("mov rdx, qword ptr [rcx]")
+    cx.emit("mov rcx, qword ptr [rcx+8]")
+    cx.emit("push rcx")
+    cx.emit(f"sub rdx, {REGION_SIZE:#x}")
     cx.label(next_region)
-    cx.emit(f"add rcx, {REGION_SIZE:#x}")
-    cx.emit(f"cmp rcx, qword ptr {BLOCK['regions_stop']}")
-    cx.jump("jb", again)
+    cx.emit(f"add rdx, {REGION_SIZE:#x}")
+    cx.emit("cmp rdx, qword ptr [rsp]")
+    cx.jump("jae", f".{name}_nowhere")
+    cx.emit("mov rcx, qword ptr [rdx]")
+    cx.emit("mov rax, qword ptr [rdx+8]")
+    _emit_inside(cx, "[rdx+0x10]" if stores else None, next_region)
     cx.emit("pop rcx")
-    cx.emit("pop rax")
-    cx.jump("jmp", fault)
-    cx.label(again)
-    cx.emit("cmp r11, qword ptr [rcx]")
-    cx.jump("jb", next_region)
-    cx.emit("mov rax, qword ptr [rcx+8]")
-    cx.emit("sub rax, r11")
-    cx.jump("jb", next_region)
-    cx.emit("cmp rax, r10")
-    cx.jump("jb", next_region)
-    if stores:
-        cx.emit("cmp qword ptr [rcx+0x10], 0")
-        cx.jump("je", next_region)
     cx.label(out)
+    cx.emit("pop rdx")
     cx.emit("pop rcx")
     cx.emit("pop rax")
     cx.emit("ret")
+    cx.label(f".{name}_nowhere")
+    cx.emit("add rsp, 8")
+    cx.emit("pop rdx")
+    cx.emit("pop rcx")
+    cx.emit("pop rax")
+    cx.jump("jmp", fault)
+
+
+def _emit_inside(cx: Context, writable: str | None, outside: str) -> None:
+    """Emit a jump to `outside` unless r10 bytes at r11 lie between rcx and rax, in a writable region.
+
+    rax is lost.
+    """
+    cx.emit("cmp r11, rcx")
+    cx.jump("jb", outside)
+    cx.emit("sub rax, r11")
+    cx.jump("jb", outside)
+    cx.emit("cmp rax, r10")
+    cx.jump("jb", outside)
+    if writable is not None:
+        cx.emit(f"cmp qword ptr {writable}, 0")
+        cx.jump("je", outside)

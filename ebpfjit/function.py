@@ -1,0 +1,158 @@
+"""A compiled program as a Python function of one buffer; what `Program.compile` returns."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ebpfjit.bits import W64
+from ebpfjit.pickling import checked_functions
+from ebpfjit.runtime.execution import Execution, HelperFunction
+from ebpfjit.runtime.memory import Region
+
+if TYPE_CHECKING:
+    from ebpfjit.jit.entry import Compiled
+    from ebpfjit.jit.gate import Gate
+    from ebpfjit.program import Program
+
+
+class JitFunction:
+    """A compiled program that is called like a function: fn(mem) -> r0, or fn() without memory.
+
+    `mem` is a buffer, written in place; r1 is its address and r2 its length. May be called from
+    several threads at once.
+    """
+
+    __slots__ = ("__weakref__", "_compiled", "_helpers", "_limit", "gate", "keep")
+    gate: Gate | None
+    keep: tuple[Any, ...]
+
+    def __init__(self, compiled: Compiled, helpers: Mapping[int, HelperFunction], limit: int | None) -> None:
+        self._compiled = compiled
+        self._helpers = helpers
+        self._limit = limit
+        self.gate = None
+
+    def __call__(self, mem: Any = b"") -> int:
+        """Run the program and return r0, unsigned. Raises ExecutionError for a wrong program."""
+        return self._compiled.run(raw_execution(mem, self._helpers, self._limit))
+
+    def map(
+        self,
+        buffers: Any,
+        *,
+        offsets: Any = None,
+        lengths: Any = None,
+        stride: int | None = None,
+        on_fault: int | None = None,
+    ) -> array[int]:
+        """Run the program on many packets, in one native loop; return all r0 as array("Q").
+
+        map(buffers)                             a sequence of buffers
+        map(buffer, stride=64)                   records of one size, which fill the buffer
+        map(buffer, offsets=..., lengths=...)    places in the buffer: arrays of integers, as numpy
+                                                 and the standard library have them (bytes)
+        map(buffer, offsets=...)                 one offset more than packets, as Arrow has them
+
+        Each packet has the whole instruction limit. The first fault stops the batch; the exception
+        has the packet's number as `index`. With `on_fault` that value (its low 64 bits) stands
+        where a fault's r0 would, and the batch goes on; what a helper raises stops it all the same.
+        Raises ValueError for places outside of the buffer, before anything is run.
+        """
+        from ebpfjit.jit import batch
+
+        if stride is not None and offsets is not None:
+            raise TypeError("packets have a stride or offsets, not both")
+        if lengths is not None and offsets is None:
+            raise TypeError("lengths go with offsets")
+        if on_fault is not None and not isinstance(on_fault, int):
+            raise TypeError(f"on_fault is a number, not {type(on_fault).__name__}")
+        runner = batch.Batch(self.gate, self, None if on_fault is None else W64.wrap(on_fault))
+        if stride is not None:
+            return runner.run(batch.records(buffers, stride))
+        if offsets is not None:
+            return runner.run(batch.places(buffers, offsets, lengths))
+        return runner.run_objects(buffers)
+
+    def listing(self) -> str:
+        """Return eBPF, assembly text and bytes side by side."""
+        from ebpfjit.jit.listing import render
+
+        return render(self._compiled.listing, self._compiled.image)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the program with its machine code to a file, for `JitFunction.load`.
+
+        Whoever can write to the file can run code as the one who loads it. Raises LoadError for a
+        program whose code holds addresses (maps, references) or is hardened, OSError as `open`.
+        """
+        from ebpfjit.jit import cache
+
+        cache.save(path, self._compiled.recipe, self._compiled.image)
+
+    @staticmethod
+    def load(
+        path: str | os.PathLike[str],
+        *,
+        helpers: Mapping[int, HelperFunction] | None = None,
+        limit: int | None = None,
+        release_gil: bool = False,
+    ) -> JitFunction:
+        """Return the function that `save` wrote, without compiling it again.
+
+        It has the settings that it was compiled with, but for `limit` and `release_gil`; `helpers`
+        must have the numbers that it was compiled with. Only load what you would run: the file
+        holds machine code. Raises LoadError for a file that is damaged, that others may write to, or
+        that was saved by another version, on another kind of processor or with other helpers.
+        """
+        from ebpfjit import runner
+
+        return runner.load_function(path, helpers or {}, limit, release_gil=release_gil)
+
+    def __reduce__(self) -> tuple[Callable[..., JitFunction], tuple[Any, ...]]:
+        recipe = self._compiled.recipe
+        given = checked_functions("helper", self._given())
+        options = {
+            "limit": self._limit,
+            "checked": recipe.checked,
+            "harden": recipe.settings.harden,
+            "release_gil": self._compiled.unlocked,
+        }
+        return _compile_again, (recipe.verified.program, given, options)
+
+    def _given(self) -> Mapping[int, HelperFunction]:
+        """The helpers that whoever compiled it gave."""
+        return self._helpers
+
+
+def _compile_again(
+    program: Program, helpers: Mapping[int, HelperFunction], options: Mapping[str, Any]
+) -> JitFunction:
+    """Return what a pickled function becomes on arrival."""
+    return program.compile(helpers=helpers, **options)
+
+
+def make_function(
+    compiled: Compiled, helpers: Mapping[int, HelperFunction], limit: int | None = None
+) -> JitFunction:
+    """Return a compiled program as a function, called through the native gate where there is one."""
+    from ebpfjit.jit.gate import Gate, native_type, open_gate, why_not
+
+    plain = JitFunction(compiled, helpers, limit)
+    if why_not():
+        return plain
+    gate = Gate(compiled, "optional", ("mem",), limit=limit)
+    if not gate.fits:
+        return plain
+    function: JitFunction = native_type(JitFunction)(compiled, helpers, limit)
+    open_gate(function, gate, plain.__call__)
+    return function
+
+
+def raw_execution(mem: Any, table: Mapping[int, HelperFunction], limit: int | None = None) -> Execution:
+    """Return the start of a run on plain memory: r1 its address, r2 its length, 0 where it is empty."""
+    region = Region.of_buffer("mem", mem)
+    start = region.start if region.size else 0
+    return Execution((start, region.size), [region], region, region, helpers=table, limit=limit)

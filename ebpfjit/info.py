@@ -1,0 +1,76 @@
+"""What works here, and how: which engines, which way into machine code."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """What `runtime_info` found.
+
+    `engines` says of each engine "available" or what is missing. `gate` is how Python calls machine
+    code: "native" (as its own built-in functions), or "ctypes" where that cannot be, for the reason
+    in `gate_reason`; or "none". `cpu_features` are those that the compiler would use.
+    `keystone` is the version of the assembler, None where it is not installed.
+    """
+
+    python: str
+    machine: str
+    engines: dict[str, str]
+    gate: str
+    gate_reason: str
+    cpu_features: tuple[str, ...]
+    keystone: str | None
+
+
+def runtime_info() -> RuntimeInfo:
+    """Return what works here and how; never raises."""
+    from ebpfjit.jit import cpu
+
+    jit = _jit()
+    gate, reason = ("none", jit) if jit != "available" else _gate()
+    return RuntimeInfo(
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        machine=f"{platform.system()} {platform.machine()}",
+        engines={"interpreter": "available", "jit": jit, "kernel": _kernel()},
+        gate=gate,
+        gate_reason=reason,
+        cpu_features=tuple(sorted(cpu.features())),
+        keystone=_version("keystone-engine"),
+    )
+
+
+def _jit() -> str:
+    from ebpfjit.errors import JitUnavailable
+    from ebpfjit.jit import cpu
+    from ebpfjit.jit.routines import routines
+
+    try:
+        cpu.target()
+        routines()
+    except JitUnavailable as error:
+        return str(error)
+    return "available"
+
+
+def _gate() -> tuple[str, str]:
+    from ebpfjit.jit.gate import why_not
+
+    reason = why_not()
+    return ("ctypes", reason) if reason else ("native", "")
+
+
+def _kernel() -> str:
+    from ebpfjit import kernel
+
+    return kernel.unavailable_reason() or "available"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

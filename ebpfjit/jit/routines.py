@@ -1,0 +1,161 @@
+"""The machine code that all programs share: put into memory once, when the first program is compiled.
+
+The text is that of `translators/x86_64/host.py` and `gate.py`; what they call are functions of
+CPython, whose addresses ctypes tells.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from threading import get_ident
+from typing import Any
+
+from ebpfjit.analysis.verified import prepare
+from ebpfjit.errors import JitUnavailable
+from ebpfjit.jit.assembler import codes_for
+from ebpfjit.jit.code_buffer import CodeBuffer
+from ebpfjit.jit.compiler import Listing
+from ebpfjit.jit.relocation import Image, layout, relocate
+from ebpfjit.program import Program
+from ebpfjit.runtime import memory
+from ebpfjit.runtime.execution import SLICE
+from ebpfjit.runtime.memory import MAX_FRAMES
+from ebpfjit.translators.emitter import Emitter, Label
+from ebpfjit.translators.x86_64 import gate, host, stock
+from ebpfjit.translators.x86_64.target import BLOCK_WORDS
+
+STATE_OFFSET = 0x88
+"""Where an object that is called through the gate holds the address of its state."""
+
+WORD = {name: 8 * index for index, name in enumerate(BLOCK_WORDS)}
+"""The offset of each word of the block."""
+
+# CPython's objects (Include/cpython/bytesobject.h, bytearrayobject.h); `gate` looks whether it is so.
+SIZE = object.__basicsize__
+BYTES_DATA = bytes.__basicsize__ - 1
+BYTEARRAY_START = SIZE + 24
+BYTEARRAY_EXPORTS = SIZE + 32
+
+_EXIT = bytes.fromhex("9500000000000000")
+
+running = ctypes.c_uint64(0)
+"""The address of the block that was linked last: the head of the list of runs that may call Python."""
+
+_random_state = ctypes.c_uint64(0)
+_small_ints = list(range(host.SMALL_INTS))
+_small_int_table = (ctypes.c_uint64 * host.SMALL_INTS)(*map(id, _small_ints))
+
+
+@dataclass(frozen=True)
+class Routines:
+    """The routines in memory: `addresses` by label."""
+
+    listing: Listing
+    image: Image
+    buffer: CodeBuffer
+    addresses: dict[str, int]
+
+
+@cache
+def listing() -> Listing:
+    """Return the text of all routines."""
+    cx = Emitter()
+    cx.begin(None)
+    cx.label("entry")
+    host.emit_routines(cx, SLICE)
+    gate.emit_gate(
+        cx,
+        gate.Layout(
+            bytes_data=BYTES_DATA,
+            size=SIZE,
+            bytearray_start=BYTEARRAY_START,
+            bytearray_exports=BYTEARRAY_EXPORTS,
+            state=STATE_OFFSET,
+            max_frames=MAX_FRAMES,
+        ),
+    )
+    stock.emit_stock(cx, time.CLOCK_MONOTONIC)
+    nothing = prepare(Program.from_bytes(_EXIT))
+    return Listing(nothing, (*cx.pieces, *cx.cold), (), {})
+
+
+@cache
+def routines() -> Routines:
+    """Return the routines, assembled when first asked for. Raises JitUnavailable."""
+    _seed()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)
+    image = layout(listing(), codes_for(listing().pieces))
+    buffer = CodeBuffer(relocate(image, {symbol: _address_of(symbol) for symbol in image.slots}))
+    addresses: dict[str, int] = {}
+    index = 0
+    for piece in listing().pieces:
+        for item in piece.items:
+            if isinstance(item, Label):
+                addresses[item.name] = buffer.address + image.spans[index + 1]
+            index += 1
+    return Routines(listing(), image, buffer, addresses)
+
+
+def are_ready() -> bool:
+    """True where they are in memory."""
+    return routines.cache_info().currsize > 0
+
+
+def _address_of(symbol: str) -> int:
+    """Return the address of something of the host."""
+    ours: dict[str, Any] = {
+        "running": running,
+        "small_ints": _small_int_table,
+        "random_state": _random_state,
+    }
+    if symbol in ours:
+        return ctypes.addressof(ours[symbol])
+    api = getattr(ctypes, "pythonapi", None)
+    if api is None:
+        raise JitUnavailable("machine code needs CPython's C API; the interpreter works without")
+    if symbol.endswith(("_Type", "Struct")):
+        return ctypes.addressof(ctypes.c_char.in_dll(api, symbol))
+    return ctypes.cast(getattr(api, symbol), ctypes.c_void_p).value or 0
+
+
+def word(block: int, name: str) -> int:
+    """Return a word of the block at an address."""
+    return ctypes.c_uint64.from_address(block + WORD[name]).value
+
+
+def innermost_block() -> int:
+    """Return the address of the innermost block of this thread in the list of runs, 0 for none."""
+    block, thread = running.value, get_ident()
+    while block and word(block, "thread_id") != thread:
+        block = word(block, "older")
+    return block
+
+
+def _seed() -> None:
+    """Start the pseudo-random numbers anywhere but at 0, where they would stay."""
+    _random_state.value = int.from_bytes(os.urandom(8), "little") | 1
+
+
+def _after_fork() -> None:
+    """In a child process: other threads and their runs are not there; nor are the same random numbers."""
+    _seed()
+    mine, block, thread = [], running.value, get_ident()
+    while block:
+        if word(block, "thread_id") == thread:
+            mine.append(block)
+        block = word(block, "older")
+    running.value = mine[0] if mine else 0
+    for newer, here, older in zip([0, *mine], mine, [*mine[1:], 0], strict=False):
+        ctypes.c_uint64.from_address(here + WORD["newer"]).value = newer
+        ctypes.c_uint64.from_address(here + WORD["older"]).value = older
+
+
+def watch(attach: Callable[[int], memory.AddressSpace]) -> None:
+    """Let helpers find the memory of runs that are in the list: `attach(block)` makes it known."""
+    memory.watch_blocks(innermost_block, attach)
