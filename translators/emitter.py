@@ -188,6 +188,10 @@ class Emitter:
         """
         self._here.append(self._line(template, imm, imm_sizes, offset, symbol))
 
+    def place(self, pc: int, snippet: Snippet) -> None:
+        """Make a piece of lines that were emitted elsewhere before, and of nothing else."""
+        self.pieces.append(Piece(pc, [snippet]))
+
     def insert(self, snippet: Snippet) -> None:
         """Emit lines that were emitted elsewhere before."""
         self._here.append(snippet)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason, is_inside
+from ebpfjit.analysis.cfg import ENDS_BLOCK, NEVER_FALLS_THROUGH, illegal_reason, is_inside
 from ebpfjit.isa.spec import FRAME_POINTER, Kind, Reg
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE
@@ -70,23 +70,30 @@ def calls_of(program: Program, frame_sizes: dict[int, int]) -> Calls:
 
 def _bodies(program: Program) -> dict[int, list[Instruction]] | None:
     """Return the instructions that each function may come to; None where that takes too long."""
-    left = MOST_LOOKS * len(program)
+    left, slots = MOST_LOOKS * len(program), program.slots
     bodies: dict[int, list[Instruction]] = {}
     for function in program.functions:
         seen = {function}
         work = [function]
         body = bodies[function] = []
         while work:
-            insn = program.slots[work.pop()]
-            assert insn is not None  # only the starts of instructions are followed
-            body.append(insn)
-            left -= 1
-            if left < 0:
+            pc = work.pop()
+            while True:  # straight on
+                insn = slots[pc]
+                assert insn is not None  # only the starts of instructions are followed
+                body.append(insn)
+                row, pc = insn.row, insn.next_pc
+                ends = row is None or row.kind in ENDS_BLOCK or illegal_reason(insn) is not None
+                if ends or pc in seen or not is_inside(program, pc):
+                    break
+                seen.add(pc)
+            if len(body) > left:
                 return None
-            for pc in _following(insn):
+            for pc in _following(insn) if ends else ():
                 if pc not in seen and is_inside(program, pc):
                     seen.add(pc)
                     work.append(pc)
+        left -= len(body)
     return bodies
 
 
@@ -123,7 +130,7 @@ def _callees_first(callees: dict[int, frozenset[int]]) -> list[int] | None:
 
 def _written(insn: Instruction) -> list[int]:
     row = insn.row
-    if row is None:
+    if row is None or (insn.dst_reg not in SAVED and insn.src_reg not in SAVED):
         return []
     fields = ((row.dst, insn.dst_reg), (row.src, insn.src_reg))
     return [number for role, number in fields if role in (Reg.WRITE, Reg.UPDATE) and number in SAVED]

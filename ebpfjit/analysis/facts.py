@@ -19,7 +19,7 @@ fault has the pc it should have.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from heapq import heappop, heappush
@@ -633,7 +633,10 @@ class Analysis:
                 self._expose()  # it may be a pointer into the frame, and is no longer followed
             if a.symbol != b.symbol or a.offset != b.offset:
                 node.joined.add(register)
-        joined = _joined(old, incoming, pc, node.joined, widen=node.visits > MOST_VISITS)
+        # What is the same on both paths stays, but where a function starts, which knows less than that.
+        looked_at = REGISTERS if pc in self.program.functions else differing
+        widen = node.visits > MOST_VISITS
+        joined = _joined(old, incoming, pc, looked_at, node.joined, widen=widen)
         if joined is None:
             return False
         node.state = joined
@@ -749,14 +752,16 @@ def _found(state: _State, value: Value, row: Row) -> _State:
     return refined
 
 
-def _joined(old: _State, new: _State, pc: int, joined: set[int], *, widen: bool) -> _State | None:
+def _joined(
+    old: _State, new: _State, pc: int, looked_at: Iterable[int], joined: set[int], *, widen: bool
+) -> _State | None:
     """Return what holds on both paths, None where that is what held before.
 
-    `joined` are the registers that have a symbol of the block.
+    `looked_at` are the registers that may differ, `joined` those that have a symbol of the block.
     """
     registers = old.registers.copy()
     changed = False
-    for register in REGISTERS:
+    for register in looked_at:
         a, b = registers[register], new.registers[register]
         if register in joined:
             symbol, offset = _join_symbol(pc, register), 0

@@ -127,9 +127,15 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
         emit_function_entry(cx, pc)
     shortcuts = _shortcuts(verified, harden=settings.harden)
     phrases = Phrases(settings)
-    blocks = verified.blocks
+    blocks, words = verified.blocks, program.words
+    repeated = {} if settings.trace else phrases.known
+    apart = {*blocks, *cx.checks, *shortcuts.slots, *verified.illegal, *cx.plan.taken, *cx.plan.through}
     for instruction in program.instructions:
         pc = instruction.pc
+        phrase = repeated.get(words[pc])
+        if phrase is not None and not phrase[1] and pc not in apart:
+            cx.place(pc, phrase[0])  # most instructions: nothing but lines that were written before
+            continue
         cx.begin(pc)
         cx.start(instruction)
         if pc in blocks:
@@ -177,14 +183,14 @@ class Phrases:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._known = {} if settings.harden else _known_phrases.setdefault(settings.features, {})
+        self.known = {} if settings.harden else _known_phrases.setdefault(settings.features, {})
         self._learns = not settings.harden
-        if len(self._known) > MOST_PHRASES:
-            self._known.clear()
+        if len(self.known) > MOST_PHRASES:
+            self.known.clear()
 
     def repeat(self, cx: Context, instruction: Instruction) -> bool:
         """Emit what the instruction's word was translated to before; False where that is not known."""
-        phrase = self._known.get(cx.program.words[instruction.pc])
+        phrase = self.known.get(cx.program.words[instruction.pc])
         if phrase is None:
             return False
         snippet, jump = phrase
@@ -219,7 +225,7 @@ class Phrases:
             parts.pop()
         lines = tuple(part for part in parts if isinstance(part, Line) and part.symbol is None)
         if len(lines) == len(parts):
-            self._known[cx.program.words[instruction.pc]] = Snippet(lines), jump
+            self.known[cx.program.words[instruction.pc]] = Snippet(lines), jump
 
 
 @dataclass(frozen=True)
@@ -253,8 +259,12 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
     live = live_after(program, verified.blocks)
     instructions = program.instructions
     skipped = {pc + 1 for pc in pairs}
+    beginnings = x86_64.fusions.BEGINNINGS
     for index, first in enumerate(instructions):
-        if first.row is None or first.row.name not in x86_64.fusions.STARTS:
+        if first.row is None or (seconds := beginnings.get(first.row.name)) is None:
+            continue
+        second = instructions[index + 1] if index + 1 < len(instructions) else first
+        if second.row is None or second.row.name not in seconds:
             continue
         if first.pc in later or first.pc in skipped:
             continue

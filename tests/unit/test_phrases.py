@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ import pytest
 from ebpfjit import EbpfError, Program, load
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.difftest.sources import SOURCES, case_of
+from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.jit import assembler, compiler
 from ebpfjit.jit.entry import Compiled, compile_program
+from ebpfjit.program import Instruction
 from ebpfjit.translators import emitter
+from ebpfjit.translators.x86_64 import fusions
 
 KERNELS = sorted((Path(__file__).parents[2] / "benchmarks" / "kernels").glob("*.o"))
 FEATURES = (frozenset[str](), frozenset({"bmi2", "movbe"}))
@@ -79,3 +83,24 @@ def test_keystone_is_called_once_for_a_large_program() -> None:
     assert assembler.calls <= before + 2
     compile_program(verified)
     assert assembler.calls <= before + 2
+
+
+def test_fusions_begin_only_as_their_table_says() -> None:
+    """What is found with any second instruction is found with one of the table."""
+    thirds = [
+        (name, dst, src) for name in ("ADD64_X", "OR64_X", "LDXW", "RSH64_K") for dst, src in ((1, 2), (2, 1))
+    ]
+    found = set()
+    for first, second in itertools.product(("MOV64_X", "MOV32_X", "LSH64_K"), TABLE):
+        for dst, src, imm, third in itertools.product((1, 2), (1, 2, 3), (2, 32, 62), thirds):
+            window = [_instruction(first, 1, 2, 2), _instruction(second.name, dst, src, imm)]
+            if fusions.fuse([*window, _instruction(*third, 30)], [0, 0, 0]) is not None:
+                found.add((first, second.name))
+    table = {(first, second) for first, seconds in fusions.BEGINNINGS.items() for second in seconds}
+    assert len(found) > 20
+    assert found <= table
+
+
+def _instruction(name: str, dst: int, src: int, imm: int) -> Instruction:
+    row = BY_NAME[name]
+    return Instruction(0, row.opcode, dst, src, 0, imm, None, row)

@@ -10,13 +10,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ebpfjit.isa.spec import Kind
+from ebpfjit.isa.table import TABLE
 from ebpfjit.program import Instruction
 from ebpfjit.translators import registry
 from ebpfjit.translators.x86_64.target import NAME, Address, Context, register
 
 LONGEST = 6
-STARTS = frozenset({"MOV64_X", "MOV32_X", "LSH64_K"})
-"""The rows, by name, that a fusion may begin with."""
+_ACCESSES = [row.name for row in TABLE if row.kind in (Kind.LOAD, Kind.STORE) and not row.is_ordered]
+
+#    first      second, by the names of their rows
+BEGINNINGS: dict[str, frozenset[str]] = {
+    "MOV64_X": frozenset({"LSH64_K", "RSH64_K", "ADD64_X", "ADD64_K", "MUL64_K", *_ACCESSES}),
+    "MOV32_X": frozenset({"LSH32_K", "RSH32_K", "LSH64_K", "MUL32_K"}),
+    "LSH64_K": frozenset({"RSH64_K", "ARSH64_K", "MOV64_X", "ADD64_X", "ADD64_K", "LSH64_K"}),
+}
+"""What a fusion may begin with: the matchers need not look at anything else."""
 LEFT, RIGHT = "LSH", "RSH"
 
 

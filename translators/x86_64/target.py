@@ -13,7 +13,6 @@ r12 points to the block.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -304,7 +303,7 @@ class Context(Emitter):
         if imm is None or not self.settings.harden:
             self.emit(template, imm=imm, imm_sizes=imm_sizes, offset=offset)
             return
-        key = secrets.randbits(31) | 1
+        key = _unforeseeable(31) | 1
         self.emit("mov r10, $imm", imm=imm ^ key, imm_sizes=(32,))
         self.emit("xor r10, $imm", imm=key, imm_sizes=(32,))
         if not template.startswith("mov r10"):
@@ -347,6 +346,13 @@ class Context(Emitter):
             self.jump(mnemonic, self.fault("target"))
 
 
+def _unforeseeable(bits: int) -> int:
+    """Return a random number; what makes them is only loaded for hardened code."""
+    import secrets
+
+    return secrets.randbits(bits)
+
+
 def address_operand(base: str, offset: int) -> tuple[str, int | None]:
     """Return the text of base + offset, and the number for its `$offset` hole."""
     return (f"[{base}+$offset]", offset) if offset else (f"[{base}]", None)
@@ -365,7 +371,7 @@ def _operand_bits(template: str) -> int:
 def load_constant(cx: Context, register_number: int, value: int) -> None:
     """Put a 64-bit constant (u64) into an eBPF register, by the shortest form."""
     if cx.settings.harden:
-        key = secrets.randbits(64) | 1
+        key = _unforeseeable(64) | 1
         cx.emit(f"movabs {register(register_number)}, $imm", imm=value ^ key, imm_sizes=(64,))
         cx.emit("movabs r10, $imm", imm=key, imm_sizes=(64,))
         cx.emit(f"xor {register(register_number)}, r10")
