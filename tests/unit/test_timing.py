@@ -1,0 +1,38 @@
+"""The stages of compiling: all of them, once each, and keystone once at most."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from ebpfjit import VerifierError
+from ebpfjit.assembler import assemble
+from ebpfjit.jit import assembler
+from ebpfjit.jit.timing import STAGES, time_stages
+
+CODE = assemble("mov r0, 0x7e57ab1e\nldxb r3, [r10-0x5e]\nadd r0, r3\nexit")
+
+
+def test_every_stage_is_timed() -> None:
+    ticks = itertools.count()
+    timing = time_stages(CODE, clock=lambda: float(next(ticks)))
+    assert list(timing.seconds) == list(STAGES)
+    assert set(timing.seconds.values()) == {1.0}
+    assert timing.total == len(STAGES)
+    assert timing.instructions == 4
+    assert timing.microseconds("layout") == 250_000
+    assert timing.microseconds() == len(STAGES) * 250_000
+
+
+def test_keystone_is_called_for_what_is_new() -> None:
+    assembler._stencils.clear()
+    assembler._codes.clear()
+    assert time_stages(CODE).keystone_calls == 1
+    assert time_stages(CODE).keystone_calls == 0
+    assert time_stages(CODE, checked=False).keystone_calls <= 1
+
+
+def test_what_is_refused_is_refused_here_too() -> None:
+    with pytest.raises(VerifierError):
+        time_stages(CODE[:-8])
