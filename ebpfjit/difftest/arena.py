@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from ebpfjit.difftest.case import Input
 from ebpfjit.errors import JitUnavailable
 from ebpfjit.runtime.execution import Execution, HelperFunction
-from ebpfjit.runtime.memory import STACK_SIZE, Region, Stack, grant
+from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE, Region, Stack, grant
 
 MARGIN = 1 << 16
 BASE = 0x1000_0000_0000
@@ -113,9 +113,13 @@ class Arena:
         """Return what the helper GRANT hands out."""
         return bytes(self._granted)
 
-    def frames(self) -> bytes:
-        """Return the whole stack."""
-        return bytes(self.stack.memory)
+    def frame(self) -> bytes:
+        """Return the main function's frame.
+
+        No call uses it for another: where functions that are called had theirs, an engine need not
+        zero what no program can see any more.
+        """
+        return bytes(self.stack.memory[-STACK_FRAME_SIZE:])
 
     def _sum(self, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
         return r1 + 3 * r2 - r3 + r4 * r5

@@ -31,8 +31,8 @@ class Outcome:
 
     `kind` is "ok", "helper raised" or the class of the fault; `value` is r0, `message` and
     `attributes` are the fault's. `memory` is what r1 points to, `around` the bytes right before and
-    behind it, `granted` what a helper handed out, `stack` all frames. `registers` (r0 to r10 at the
-    end) comes from a trace, and is not compared: what nobody reads later may differ.
+    behind it, `granted` what a helper handed out, `stack` the main function's frame. `registers` (r0
+    to r10 at the end) comes from a trace, and is not compared: what nobody reads later may differ.
     """
 
     kind: str
@@ -99,8 +99,8 @@ def outcome_of(run: Callable[[Execution], int], execution: Execution, place: Are
     except HelperError as error:
         kind, attributes = "helper raised", error.args
     memory, around = place.memory()
-    granted, frames, left = place.granted(), place.frames(), execution.budget_left
-    return Outcome(kind, value, message, attributes, memory, around, granted, frames, left)
+    granted, frame, left = place.granted(), place.frame(), execution.budget_left
+    return Outcome(kind, value, message, attributes, memory, around, granted, frame, left)
 
 
 def prepared(case: Case) -> Verified:

@@ -71,8 +71,8 @@ def plain(name: str, dst: int = 0, src: int = 0, offset: int = 0, imm: int = 0) 
 def divided_extremes(rng: random.Random, dst: int, src: int) -> bytes:
     """The most negative number of a width, divided by -1: on many machines that traps."""
     row = rng.choice(SIGNED_DIVISIONS)
-    least = -1 << (row.width.bits - 1)
-    return constant(dst, least & U64_MASK) + plain("MOV64_K", src, imm=-1) + encoded(row, dst, src, imm=-1)
+    least = plain("MOV64_K", dst, imm=1) + plain("LSH64_K", dst, imm=row.width.bits - 1)
+    return least + plain("MOV64_K", src, imm=-1) + encoded(row, dst, src, imm=-1)
 
 
 def spilled(rng: random.Random, registers: range) -> bytes:

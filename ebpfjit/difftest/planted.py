@@ -274,15 +274,26 @@ def _nothing_zeroed(old: Any) -> Any:
 
 
 def _charge_less(old: Any) -> Any:
-    return lambda cx, instructions, **named: old(cx, max(instructions - 1, 1), **named)
+    def plan(*arguments: Any, **named: Any) -> target.Plan:
+        made: target.Plan = old(*arguments, **named)
+        return replace(made, paid={pc: max(paid - 1, 0) for pc, paid in made.paid.items()})
+
+    return plan
 
 
-def _charge_untested_calls(old: Any) -> Any:
-    def charge(cx: Context, instructions: int, *, tested: bool) -> None:
-        calls = cx.insn.row is not None and cx.insn.row.name.startswith("CALL")
-        old(cx, instructions, tested=tested and not calls)
+def _charge_unsigned(old: Any) -> Any:
+    def charge(cx: Context, *arguments: Any) -> None:
+        jump = cx.jump
+        with _replaced(
+            cx, "jump", lambda mnemonic, label: jump("jb" if mnemonic == "jl" else mnemonic, label)
+        ):
+            old(cx, *arguments)
 
     return charge
+
+
+def _without_r9(old: Any) -> Any:
+    return lambda cx, words, inner: old(cx, [word for word in words if word != register(9)], inner)
 
 
 def _late_pc(old: Any) -> Any:
@@ -365,9 +376,11 @@ def _extend_the_sign() -> None:
                 plain = cx.emit
 
                 def changed(text: str, **numbers: Any) -> None:
-                    found = re.fullmatch(r"mov (r\d+d|e\w+), (\w+)", text)
+                    found = re.fullmatch(r"mov (r\d+d|e\w+), ([re]\w+)", text)
                     if found:
-                        wide = next(names[0] for names in target.REGISTERS if names[1] == found[1])
+                        wide = next(
+                            names[0] for names in (*target.REGISTERS, *target.SCRATCH) if names[1] == found[1]
+                        )
                         plain(f"movsxd {wide}, {found[2]}", **numbers)
                     else:
                         plain(text, **numbers)
@@ -520,15 +533,11 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug("pair-not-inverted", "A jump over a move moves on the wrong side", _pairs_with_same("jg")),
     PlantedBug(
         "pair-not-counted",
-        "An instruction that a jump skips is counted",
-        _function(pairs.turn, lambda old: _rename_in(old, "[r9+1]", "[r9]")),
+        "A move that a jump skips costs the same either way",
+        _function(pairs.select, lambda old: _rename_in(old, " r9, r10", " r9, r9")),
     ),
     PlantedBug("may-goto-jumps", "may_goto always jumps", _only("MAY_GOTO", lambda i: True, _always)),
-    PlantedBug(
-        "ja32-off-by-one",
-        "gotol goes one slot too far",
-        _only("JA32", lambda i: True, lambda i, cx: cx.goto("jmp", (i.target or 0) + 1)),
-    ),
+    PlantedBug("ja32-ignored", "gotol does not jump", _only("JA32", lambda i: True, _nothing)),
     # memory
     PlantedBug(
         "offset-lost",
@@ -633,21 +642,17 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug("extend-signed", "Shifting up and down extends the sign", _extend_the_sign),
     # budget, calls
     PlantedBug(
-        "charge-less", "A basic block costs one instruction less", _function(target.emit_charge, _charge_less)
+        "charge-less", "Basic blocks cost an instruction less", _function(compiler._plan, _charge_less)
     ),
     PlantedBug(
-        "charge-unlooked",
-        "The budget is not looked at before calls",
-        _function(target.emit_charge, _charge_untested_calls),
+        "charge-unsigned",
+        "A budget below zero counts as a large one",
+        _function(target.emit_charge, _charge_unsigned),
     ),
     PlantedBug(
         "depth-off-by-one", "One frame less than there are", _method(entry.Run, "_fill", _one_frame_less)
     ),
-    PlantedBug(
-        "call-clobbers-r9",
-        "A local call does not save r9",
-        lambda: _exchange(target.GUEST_SAVED, ("rbx", "r13", "r14", "rbp", "rbp")),
-    ),
+    PlantedBug("call-clobbers-r9", "A local call does not save r9", _function(call._around, _without_r9)),
     PlantedBug(
         "call-keeps-arguments",
         "A helper call leaves r1 to r5",
