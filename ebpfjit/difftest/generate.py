@@ -238,7 +238,7 @@ class Generator:
                 continue
             if row.kind in RARE and self.rng.random() < 0.6:
                 continue
-            if self.rng.random() < 0.12:
+            if self.rng.random() < 0.16:
                 code += self.idiom()
                 continue
             if self.rng.random() < 0.003:
