@@ -7,7 +7,8 @@ strategies                   the generators for Hypothesis (an extra)
 
 from ebpfjit.difftest.case import BUILDS, Case, CorpusError, Input, read_case, read_corpus
 from ebpfjit.difftest.compare import Comparison, Report, compare
-from ebpfjit.difftest.engines import ENGINES, Outcome, UnknownEngine
+from ebpfjit.difftest.engines import ENGINES, UnknownEngine
+from ebpfjit.difftest.outcome import Outcome
 
 __all__ = [
     "BUILDS",

@@ -9,6 +9,8 @@ A corpus file is text: lines `name: value`, and comments that start with `#`.
     build: plain                  how machine code is made (BUILDS); native where not given
     promised: 16                  bytes behind r1 that the compiler is promised
     twin: b7000000...             bytecode that must do the same: r0, memory
+    type: xdp                     a program with a type: memory is its frame, and it has three maps
+    tail: b7000000...             the program that such a one may tail call
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from ebpfjit.errors import EbpfError
 
 BUILDS = ("native", "plain", "hardened")
 """Ways to make machine code: as this CPU can, without what newer CPUs add, with blinded constants."""
+
+TYPES = ("", "xdp")
+"""Types of programs that are compared; the first is none: plain memory."""
 
 MOST_MEMORY = 1 << 16
 """Bytes of memory that an input has at most."""
@@ -48,7 +53,7 @@ class Case:
 
     `build` is one of BUILDS. `promised` is how many bytes behind r1 the compiler may count on: no
     input has fewer. `twin` is bytecode that must leave the same r0 and memory, empty for none. `name`
-    says where the case comes from.
+    says where the case comes from. A case with a `type` runs as `typed` says, with `tail` to be called.
     """
 
     code: bytes
@@ -57,12 +62,18 @@ class Case:
     promised: int = 0
     twin: bytes = b""
     name: str = ""
+    type: str = ""
+    tail: bytes = b""
 
     def check(self) -> None:
         """Raise CorpusError where the case cannot be run: too large, or an unknown build."""
+        if self.type not in TYPES:
+            raise CorpusError(
+                f"{self.name}: no programs of type {self.type!r} are compared; of {TYPES[1:]} are"
+            )
         if self.build not in BUILDS:
             raise CorpusError(f"{self.name}: no build {self.build!r}; there are {', '.join(BUILDS)}")
-        for code in (self.code, self.twin):
+        for code in (self.code, self.twin, self.tail):
             if len(code) > MOST_CODE:
                 raise CorpusError(
                     f"{self.name}: a program of {len(code) // 8} slots is too large: at most {MOST_CODE // 8}"
@@ -86,6 +97,8 @@ def to_text(case: Case, given: Input, comments: Iterable[str] = ()) -> str:
         "build": case.build if case.build != BUILDS[0] else "",
         "promised": str(case.promised) if case.promised else "",
         "twin": case.twin.hex(),
+        "type": case.type,
+        "tail": case.tail.hex(),
     }
     lines = [f"# {comment}".rstrip() for comment in comments]
     return "\n".join([*lines, *(f"{name}: {value}" for name, value in fields.items() if value)]) + "\n"
@@ -132,6 +145,8 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "build": str,
     "promised": _number,
     "twin": bytes.fromhex,
+    "type": str,
+    "tail": bytes.fromhex,
 }
 
 
@@ -144,7 +159,8 @@ def _case(fields: Mapping[str, str], name: str) -> Case:
     promised = _number(fields.get("promised", "0"))
     twin = bytes.fromhex(fields.get("twin", ""))
     build = fields.get("build", BUILDS[0])
-    return Case(bytes.fromhex(fields["code"]), (given,), build, promised, twin, name)
+    code, tail = bytes.fromhex(fields["code"]), bytes.fromhex(fields.get("tail", ""))
+    return Case(code, (given,), build, promised, twin, name, fields.get("type", ""), tail)
 
 
 def read_case(path: Path) -> Case:

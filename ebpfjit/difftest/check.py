@@ -9,18 +9,19 @@ from dataclasses import dataclass, replace
 
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified
+from ebpfjit.difftest import typed
 from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.compare import differences
 from ebpfjit.difftest.coverage import Coverage
 from ebpfjit.difftest.engines import (
     ENGINES,
-    Outcome,
     Runner,
     compiled_case,
     on_interpreter,
     prepared,
     runner_of,
 )
+from ebpfjit.difftest.outcome import Outcome
 from ebpfjit.errors import DecodeError, EbpfError, LoadError, VerifierError
 
 DIFFERS, TWIN, RAISED, CRASH, HANG = "differs", "differs from its twin", "raised", "crash", "hang"
@@ -50,22 +51,51 @@ class Checker:
         Only of a `sampled` program the verifier is tried, and the machine code looked at: both take long.
         """
         self.sampled = sampled
+        if case.type:
+            return self._typed(case)
         try:
             verified = prepared(case)
         except (DecodeError, LoadError):
-            if self.coverage is not None:
-                self.coverage.refused()
+            self._note({}, None)
             return None
         try:
             if sampled:
                 _verify(verified)
             return self._compare(case, verified)
         except EbpfError as error:
-            return Problem(RAISED, case.inputs[0], f"{type(error).__name__}: {error}".splitlines()[0])
+            return Problem(RAISED, case.inputs[0], _first_line(error))
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
             return Problem(RAISED, case.inputs[0], f"{type(error).__name__}: {error} ({where})")
+
+    def _typed(self, case: Case) -> Problem | None:
+        """Compare a case with a type; its steps are not looked at."""
+        runners = {name: typed.runner(case, name) for name in self.engines}
+        for given in case.inputs:
+            try:
+                outcomes = {name: runner(given) for name, runner in runners.items()}
+            except EbpfError as error:
+                if isinstance(error, VerifierError | DecodeError | LoadError):
+                    self._note({}, None)
+                    return None
+                return Problem(RAISED, given, _first_line(error))
+            self._note(outcomes, next(iter(outcomes.values())))
+            differing = differences(outcomes)
+            if differing:
+                return Problem(DIFFERS, given, _said(outcomes, differing))
+        return None
+
+    def _note(self, outcomes: dict[str, Outcome | None], first: Outcome | None) -> None:
+        """Count how a run ended; without a first outcome nobody takes the program."""
+        if self.coverage is None:
+            return
+        if first is None:
+            self.coverage.refused()
+            return
+        self.coverage.ended(first)
+        for name in (name for name, outcome in outcomes.items() if outcome is None):
+            self.coverage.unanswered(name)
 
     def _runners(self, case: Case, verified: Verified, pcs: list[int] | None) -> dict[str, Runner]:
         runners: dict[str, Runner] = {}
@@ -94,9 +124,7 @@ class Checker:
             differing = differences(outcomes)
             first = next(iter(outcomes.values()))
             if self.coverage is not None and pcs is not None and first is not None:
-                self.coverage.ended(first)
-                for name in (name for name, outcome in outcomes.items() if outcome is None):
-                    self.coverage.unanswered(name)
+                self._note(outcomes, first)
                 self.coverage.executed(verified, pcs)
                 self.instructions += len(pcs)
                 pcs.clear()
@@ -107,6 +135,10 @@ class Checker:
                 if first is not None and outcome is not None and not _equal(first, outcome):
                     return Problem(TWIN, given, _said({"it": first, f"twin on {name}": outcome}, ()))
         return None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _verify(verified: Verified) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ebpfjit.analysis.verified import Verified
+from ebpfjit.difftest import typed
 from ebpfjit.difftest.case import Case, Input
-from ebpfjit.difftest.engines import ENGINES, Outcome, Runner, check_engines, prepared
+from ebpfjit.difftest.engines import ENGINES, Runner, check_engines, prepared
+from ebpfjit.difftest.outcome import Outcome
 from ebpfjit.difftest.trace import Parting, parting, trace_interpreter, trace_jit
 from ebpfjit.program import Buffer, Program
 
@@ -78,6 +80,9 @@ def compare(
 
 def compare_case(case: Case, engines: Sequence[str] = DEFAULT_ENGINES) -> Report:
     """Compare a case on every engine, with traces; `compare` says the rest."""
+    if case.type:
+        typed_runners = {name: typed.runner(case, name) for name in engines}
+        return Report(case, tuple(run_all(typed_runners, one) for one in case.inputs))
     verified = prepared(case)
     runners = {name: ENGINES[name](case, verified) for name in engines}
     return Report(case, tuple(_traced(case, verified, run_all(runners, one)) for one in case.inputs))

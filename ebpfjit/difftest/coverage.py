@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from ebpfjit.analysis.verified import Verified
-from ebpfjit.difftest.engines import Outcome
+from ebpfjit.difftest.outcome import Outcome
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg, Row
 from ebpfjit.isa.table import TABLE
 from ebpfjit.jit.entry import Compiled

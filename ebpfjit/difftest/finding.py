@@ -98,14 +98,16 @@ def details(case: Case, nature: str, text: str, engines: Sequence[str]) -> str:
         if ended.value is not None:
             answers, pc = ended.value
             parts[1] = answers
-    elif nature in (CRASH, HANG) and "jit" in engines:
+    elif nature in (CRASH, HANG) and "jit" in engines and not case.type:
         pc = _last_pc(case)
         parts.append(f"the last step of machine code was at pc {pc}" if pc is not None else "")
         ended = run_forked(lambda: str(on_interpreter(case, prepared(case))(case.inputs[0])), SECONDS)
         parts.append(f"interpreter: {ended.value}")
+    elif case.tail:
+        parts.append(f"what it may tail call:\n{program_text(case.tail)}")
     elif case.twin:
         parts.append(f"its twin:\n{program_text(case.twin)}")
-    if pc is not None and "jit" in engines:
+    if pc is not None and "jit" in engines and not case.type:
         parts.append(_assembly(case, pc))
     return "\n".join(part for part in parts if part)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ebpfjit.analysis import facts, liveness, values
 from ebpfjit.errors import EbpfError
+from ebpfjit.isa.table import BY_NAME
 from ebpfjit.jit import compiler, entry, relocation
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
@@ -567,7 +568,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "atomic-and-wide",
         "ATOMIC_AND32 ands 64 bits",
-        _text("ATOMIC_AND32", "^lock and dword ptr (.*), eax$", r"lock and qword ptr \1, rax"),
+        _numbers("ATOMIC_AND32", lambda i: replace(i, row=BY_NAME["ATOMIC_AND64"])),
     ),
     PlantedBug("packet-unswapped", "LDABSH does not swap", _text("LDABSH LDINDH", "^rol ax, 8$", "")),
     PlantedBug(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ebpfjit.difftest.case import Case
 from ebpfjit.difftest.compare import Comparison
 from ebpfjit.difftest.coverage import CATEGORIES
-from ebpfjit.difftest.engines import Outcome, compiled_case, prepared
+from ebpfjit.difftest.engines import compiled_case, prepared
+from ebpfjit.difftest.outcome import Outcome
 from ebpfjit.difftest.trace import Parting
 from ebpfjit.disassembler import disassemble_instruction
 from ebpfjit.errors import EbpfError

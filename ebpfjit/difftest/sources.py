@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ebpfjit.difftest import acceptable, metamorphic, pointers, raw
+from ebpfjit.difftest import acceptable, metamorphic, packets, pointers, raw
 from ebpfjit.difftest.case import BUILDS, Case, Input
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
 from ebpfjit.difftest.mutate import mutated
@@ -42,6 +42,11 @@ def _metamorphic(rng: random.Random, corpus: Sequence[Case]) -> Case:
     return Case(code, (Input(memory, ENDLESS),), twin=metamorphic.rewritten(rng, code))
 
 
+def _packets(rng: random.Random, corpus: Sequence[Case]) -> Case:
+    code, tail = packets.program(rng), packets.program(rng)
+    return Case(code, (Input(packets.frame(rng), ENDLESS),), type="xdp", tail=tail)
+
+
 def _mutated(rng: random.Random, corpus: Sequence[Case]) -> Case:
     """A mutation of the corpus, of a program with pointers, or of a valid one."""
     pick = rng.random()
@@ -71,6 +76,7 @@ SOURCES: Mapping[str, Weighted] = {
     "pointers": Weighted(_pointers, 20),
     "acceptable": Weighted(_acceptable, 22),
     "metamorphic": Weighted(_metamorphic, 6),
+    "packets": Weighted(_packets, 5),
     "mutated": Weighted(_mutated, 10),
     "rows": Weighted(lambda rng, corpus: _raw(rng, raw.rows(rng)), 6),
     "wild-rows": Weighted(lambda rng, corpus: _raw(rng, raw.wild_rows(rng)), 2),
@@ -79,7 +85,7 @@ SOURCES: Mapping[str, Weighted] = {
 }
 """The generators, by name."""
 
-FOR_THE_KERNEL = ("acceptable", "metamorphic")
+FOR_THE_KERNEL = ("acceptable", "metamorphic", "packets")
 """Those whose programs Linux's verifier mostly accepts."""
 
 

@@ -19,7 +19,8 @@ from ebpfjit.analysis.liveness import live_before
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest.arena import arena
 from ebpfjit.difftest.case import Case, Input
-from ebpfjit.difftest.engines import Outcome, compiled_case, on_interpreter, outcome_of
+from ebpfjit.difftest.engines import compiled_case, on_interpreter, outcome_of
+from ebpfjit.difftest.outcome import Outcome
 from ebpfjit.isa.spec import REGISTER_COUNT
 from ebpfjit.translators.x86_64.trace import RECORD_SIZE, RECORD_WORDS
 

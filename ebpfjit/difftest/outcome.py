@@ -1,0 +1,69 @@
+"""What a run left behind, and in what two runs differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ebpfjit.difftest.arena import LITTER
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run left behind; None where the engine does not tell.
+
+    `kind` is "ok", "helper raised" or the class of the fault; `value` is r0, `message` and
+    `attributes` are the fault's. `memory` is what r1 points to, `around` the bytes right before and
+    behind it, `granted` what a helper handed out, `stack` the main function's frame, `maps` keys and
+    values of each map. `registers` (r0 to r10 at the end) comes from a trace, and is not compared:
+    what nobody reads later may differ.
+    """
+
+    kind: str
+    value: int | None = None
+    message: str = ""
+    attributes: tuple[tuple[str, Any], ...] = ()
+    memory: bytes | None = None
+    around: bytes | None = field(default=None, repr=False)
+    granted: bytes | None = field(default=None, repr=False)
+    stack: bytes | None = field(default=None, repr=False)
+    budget_left: int | None = None
+    maps: tuple[Any, ...] | None = None
+    registers: tuple[int, ...] | None = field(default=None, compare=False)
+
+    @property
+    def pc(self) -> int | None:
+        """The pc of the fault."""
+        return dict(self.attributes).get("pc")
+
+    def __str__(self) -> str:
+        """The ending in one line."""
+        return f"r0 = {self.value:#x}" if self.value is not None else f"{self.kind}: {self.message}"
+
+    def differing(self, other: Outcome) -> tuple[str, ...]:
+        """Return the names of the fields that both engines tell and that differ."""
+        return tuple(
+            name
+            for name in COMPARED
+            if (a := getattr(self, name)) != (b := getattr(other, name))
+            and a is not None
+            and b is not None
+            and not (name == "stack" and _same_stack(a, b))
+        )
+
+
+def _same_stack(one: bytes, other: bytes) -> bool:
+    """True where both stacks hold the same in all bytes that both engines wrote.
+
+    What a program never reads need not be zeroed, and keeps what was there before.
+    """
+    return all(
+        a == b or LITTER in (a, b)
+        for start in range(0, len(one), _SLICE)
+        if one[start : start + _SLICE] != other[start : start + _SLICE]
+        for a, b in zip(one[start : start + _SLICE], other[start : start + _SLICE], strict=True)
+    )
+
+
+_SLICE = 64
+COMPARED = tuple(one.name for one in fields(Outcome) if one.compare)
