@@ -32,7 +32,8 @@ Runner = Callable[[Input], Outcome | None]
 def outcome_of(run: Callable[[Execution], int], execution: Execution, place: Arena) -> Outcome:
     """Run, and collect what is left."""
     value: int | None = None
-    kind, message, attributes = "ok", "", ()  # type: str, str, tuple[tuple[str, Any], ...]
+    kind, message = "ok", ""
+    attributes: tuple[tuple[str, Any], ...] = ()
     try:
         value = run(execution)
     except ExecutionError as error:
