@@ -1,6 +1,7 @@
 # make demo   the example packet through both engines, and the listing
 # make test   everything that must hold before a change goes in
 # make bless  write tests/golden anew; read the difference before you commit it
+# make routines   what programs do to maps, from C to eBPF; needs clang and llvm-objcopy
 #
 # All set-up happens here, in .venv; PYTHON names another Python 3.11 or newer.
 
@@ -9,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test bless clean
+.PHONY: demo test bless routines clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python examples/load_elf.py
@@ -23,6 +24,15 @@ test: $(VENV)/.installed-dev
 
 bless: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/golden --bless
+
+ROUTINES := ebpfjit/runtime/maps/routines
+
+routines:
+	clang -target bpf -mcpu=v3 -O2 -Wall -ffreestanding -fno-builtin -c $(ROUTINES)/routines.c -o $(ROUTINES)/routines.o
+	for name in hash_lookup hash_lookup_4 hash_lookup_8 hash_lookup_16 hash_update hash_delete array_update; do \
+	  llvm-objcopy -O binary --only-section=routine.$$name $(ROUTINES)/routines.o $(ROUTINES)/$$name.bin; \
+	done
+	rm $(ROUTINES)/routines.o
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -163,6 +163,35 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     )
 
 
+def translate_routine(verified: Verified, settings: Settings) -> Listing:
+    """Return the text of a bare function: r1 to r5 are what it is called with, r0 what it returns.
+
+    There is no block, no check and no budget; below r10 lies as much stack as the program names. The
+    program is one function that calls nothing.
+    """
+    program = verified.program
+    plan = Plan({}, {}, frozenset(), {}, {}, {}, {}, True, frozenset())
+    cx = Context(program, verified.frame_sizes, plan, settings)
+    routine = x86_64.routine.Routine(program)
+    routine.enter(cx)
+    shortcuts = _shortcuts(verified, harden=False)
+    phrases = Phrases(settings)
+    for instruction in program.instructions:
+        pc = instruction.pc
+        cx.begin(pc)
+        cx.start(instruction)
+        if pc in verified.blocks:
+            cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
+            if pc - 1 in shortcuts.pairs:
+                continue
+        if instruction.row is not None and instruction.row.kind is Kind.EXIT:
+            routine.leave(cx)
+        else:
+            _instruction(cx, verified, instruction, shortcuts, phrases)
+    assert not cx.used  # it needs nothing of what programs share
+    return Listing(verified, (*cx.pieces, *cx.cold), (), {})
+
+
 PLACELESS = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.JUMP, Kind.BRANCH, Kind.EXIT}
 )

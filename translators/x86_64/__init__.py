@@ -1,5 +1,29 @@
 """x86-64: every translator, registered by importing this package."""
 
-from ebpfjit.translators.x86_64 import alu, atomic, call, fusions, gate, host, jump, memory, pairs, target
+from ebpfjit.translators.x86_64 import (
+    alu,
+    atomic,
+    call,
+    fusions,
+    gate,
+    host,
+    jump,
+    memory,
+    pairs,
+    routine,
+    target,
+)
 
-__all__ = ["alu", "atomic", "call", "fusions", "gate", "host", "jump", "memory", "pairs", "target"]
+__all__ = [
+    "alu",
+    "atomic",
+    "call",
+    "fusions",
+    "gate",
+    "host",
+    "jump",
+    "memory",
+    "pairs",
+    "routine",
+    "target",
+]

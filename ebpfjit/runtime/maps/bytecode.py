@@ -1,0 +1,49 @@
+"""The eBPF form of what programs do to maps: which routine does what to which type.
+
+The routines work on the flat memory of array and hash kinds: r1 points to the map's header, r2 to the
+key, r3 to the value, r4 holds flags; r0 is what the helper returns. They trust their arguments.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+from ebpfjit.program import Program
+from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+
+LOOKUP, UPDATE, DELETE = 1, 2, 3
+"""The helpers' numbers (bpf_map_lookup_elem, ...)."""
+
+HASHES = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
+ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+
+ARGUMENTS = {
+    "hash_lookup": 2,
+    "hash_lookup_4": 2,
+    "hash_lookup_8": 2,
+    "hash_lookup_16": 2,
+    "hash_update": 4,
+    "hash_delete": 2,
+    "array_update": 4,
+}
+"""The routines, and how many arguments each takes."""
+
+
+def routine_of(definition: MapDefinition, helper: int) -> str:
+    """Return the name of the routine that does what a helper does to such a map, "" where there is none."""
+    if definition.type in ARRAYS:
+        return "array_update" if helper == UPDATE else ""
+    if definition.type not in HASHES:
+        return ""
+    if helper == LOOKUP:
+        special = f"hash_lookup_{definition.key_size}"
+        return special if special in ARGUMENTS else "hash_lookup"
+    return {UPDATE: "hash_update", DELETE: "hash_delete"}.get(helper, "")
+
+
+@cache
+def routine(name: str) -> Program:
+    """Return a routine as a program."""
+    folder = files("ebpfjit.runtime.maps") / "routines"
+    return Program.from_bytes((folder / f"{name}.bin").read_bytes(), name=name)

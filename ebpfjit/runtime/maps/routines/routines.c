@@ -1,0 +1,221 @@
+/* What programs do to maps, on the flat memory of ../flat.py and ../hash.py.
+ *
+ *     make routines      clang -target bpf -> one .bin of eBPF instructions for each function
+ *
+ * The JIT makes bare native functions of them, which machine code calls: no frame, no budget, no
+ * checks. ../hash.py says the same in Python, for the interpreter; a test compares all three. The
+ * benchmark compiles this very file with gcc, to be held against.
+ *
+ * map points to the header, key and value to as many bytes as it says. */
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long s64;
+
+#define INLINE static inline __attribute__((always_inline))
+#define SECTION(name) __attribute__((section("routine." name))) /* so that objcopy can take each by itself */
+
+enum { ENOENT = 2, E2BIG = 7, EEXIST = 17, EINVAL = 22 };
+enum { BPF_ANY, BPF_NOEXIST, BPF_EXIST };
+enum { IN_USE = 1, LOOKED_UP = 2 };
+
+struct map {         /* HEADER in ../flat.py */
+    u8 *values;      /* of the running CPU */
+    u8 *keys;
+    u32 *buckets;    /* entry + 1 of a chain's first, 0 for none */
+    u32 *links;      /* entry + 1 of the next in the chain, or of the next free entry */
+    u8 *states;
+    u8 *first_values; /* of CPU 0 */
+    u64 cpu_stride;
+    u32 cpus, key_size, value_size, value_stride, max_entries, mask, count, used, free, hand, is_lru;
+};
+
+#define MULTIPLIER 0x9E3779B97F4A7C15ull
+
+INLINE u64 mix(u64 hash, u64 word)
+{
+    hash ^= word;
+    return (hash ^ hash >> 32) * MULTIPLIER;
+}
+
+INLINE u64 hash_of(const u8 *key, u32 size)
+{
+    u64 hash = 0;
+    for (; size >= 8; size -= 8, key += 8)
+        hash = mix(hash, *(const u64 *)key);
+    if (size & 4) {
+        hash = mix(hash, *(const u32 *)key);
+        key += 4;
+    }
+    if (size & 2) {
+        hash = mix(hash, *(const u16 *)key);
+        key += 2;
+    }
+    if (size & 1)
+        hash = mix(hash, *key);
+    return hash ^ hash >> 32;
+}
+
+INLINE int same(const u8 *one, const u8 *other, u32 size)
+{
+    for (; size >= 8; size -= 8, one += 8, other += 8)
+        if (*(const u64 *)one != *(const u64 *)other)
+            return 0;
+    if (size & 4) {
+        if (*(const u32 *)one != *(const u32 *)other)
+            return 0;
+        one += 4;
+        other += 4;
+    }
+    if (size & 2) {
+        if (*(const u16 *)one != *(const u16 *)other)
+            return 0;
+        one += 2;
+        other += 2;
+    }
+    return !(size & 1) || *one == *other;
+}
+
+INLINE void copy(u8 *to, const u8 *from, u32 size)
+{
+    for (; size >= 8; size -= 8, to += 8, from += 8)
+        *(u64 *)to = *(const u64 *)from;
+    for (; size; size--)
+        *to++ = *from++;
+}
+
+/* The entry + 1 of a key, 0 where it is not there. */
+INLINE u32 find(const struct map *map, const u8 *key, u32 size)
+{
+    const u8 *keys = map->keys;
+    u32 link = map->buckets[(u32)hash_of(key, size) & map->mask];
+    while (link && !same(keys + (u64)(link - 1) * size, key, size))
+        link = map->links[link - 1];
+    return link;
+}
+
+INLINE u8 *value_of(const struct map *map, u32 link)
+{
+    return map->values + (u64)(link - 1) * map->value_stride;
+}
+
+/* One function for each size of key that is common: what is constant is folded. */
+#define LOOKUP(name, size)                          \
+    SECTION(#name)                                  \
+    u8 *name(struct map *map, const u8 *key)        \
+    {                                               \
+        u32 link = find(map, key, size);            \
+        if (!link)                                  \
+            return 0;                               \
+        if (map->is_lru)                            \
+            map->states[link - 1] |= LOOKED_UP;     \
+        return value_of(map, link);                 \
+    }
+
+LOOKUP(hash_lookup, map->key_size)
+LOOKUP(hash_lookup_4, 4)
+LOOKUP(hash_lookup_8, 8)
+LOOKUP(hash_lookup_16, 16)
+
+/* Take an entry out of its chain. */
+INLINE void unlink(struct map *map, u32 link)
+{
+    u32 size = map->key_size;
+    const u8 *key = map->keys + (u64)(link - 1) * size;
+    u32 *place = &map->buckets[(u32)hash_of(key, size) & map->mask];
+    while (*place != link)
+        place = &map->links[*place - 1];
+    *place = map->links[link - 1];
+    map->states[link - 1] = 0;
+    map->count--;
+}
+
+/* Remove the entry that the hand stops at: the first that was not looked up since it came by. */
+INLINE u32 evict(struct map *map)
+{
+    u32 hand = map->hand;
+    while (map->states[hand] & LOOKED_UP) {
+        map->states[hand] = IN_USE;
+        if (++hand == map->max_entries)
+            hand = 0;
+    }
+    map->hand = hand + 1 == map->max_entries ? 0 : hand + 1;
+    unlink(map, hand + 1);
+    return hand + 1;
+}
+
+SECTION("hash_update")
+s64 hash_update(struct map *map, const u8 *key, const u8 *value, u64 flags)
+{
+    u32 size = map->key_size, link;
+    u32 *bucket;
+    u8 state = IN_USE;
+
+    if (flags > BPF_EXIST)
+        return -EINVAL;
+    link = find(map, key, size);
+    if (link) {
+        if (map->is_lru)
+            map->states[link - 1] |= LOOKED_UP;
+        if (flags == BPF_NOEXIST)
+            return -EEXIST;
+        copy(value_of(map, link), value, map->value_size);
+        return 0;
+    }
+    if (flags == BPF_EXIST)
+        return -ENOENT;
+    if (map->free) {
+        link = map->free;
+        map->free = map->links[link - 1];
+        if (map->is_lru)
+            state |= LOOKED_UP;
+    } else if (map->used < map->max_entries) {
+        link = ++map->used;
+    } else if (map->is_lru) {
+        link = evict(map);
+    } else {
+        return -E2BIG;
+    }
+    copy(map->keys + (u64)(link - 1) * size, key, size);
+    bucket = &map->buckets[(u32)hash_of(key, size) & map->mask];
+    map->links[link - 1] = *bucket;
+    *bucket = link;
+    map->states[link - 1] = state;
+    map->count++;
+    if (map->cpus > 1) {
+        u8 *zeroed = map->first_values + (u64)(link - 1) * map->value_stride;
+        for (u32 cpu = 0; cpu < map->cpus; cpu++, zeroed += map->cpu_stride)
+            for (u32 word = 0; word < map->value_stride; word += 8)
+                *(volatile u64 *)(zeroed + word) = 0;
+    }
+    copy(value_of(map, link), value, map->value_size);
+    return 0;
+}
+
+SECTION("hash_delete")
+s64 hash_delete(struct map *map, const u8 *key)
+{
+    u32 link = find(map, key, map->key_size);
+    if (!link)
+        return -ENOENT;
+    unlink(map, link);
+    map->links[link - 1] = map->free;
+    map->free = link;
+    return 0;
+}
+
+SECTION("array_update")
+s64 array_update(struct map *map, const u8 *key, const u8 *value, u64 flags)
+{
+    u32 index = *(const u32 *)key;
+    if (flags > BPF_EXIST)
+        return -EINVAL;
+    if (index >= map->max_entries)
+        return -E2BIG;
+    if (flags == BPF_NOEXIST)
+        return -EEXIST;
+    copy(value_of(map, index + 1), value, map->value_size);
+    return 0;
+}
