@@ -12,8 +12,8 @@ KEPT = (6, 7, 8, 9, FRAME_POINTER)  # where they lie, the System V ABI wants the
 class Routine:
     """The entry and the exits of one.
 
-        push rbx;  push rbp;  mov rbp, rsp;  sub rsp, frame
-        add rsp, frame;  pop rbp;  pop rbx;  ret
+    push rbx;  push rbp;  mov rbp, rsp;  sub rsp, frame
+    add rsp, frame;  pop rbp;  pop rbx;  ret
     """
 
     def __init__(self, program: Program) -> None:
