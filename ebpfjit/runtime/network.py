@@ -10,7 +10,7 @@ The user fills it; the longest prefix wins, then the lowest metric:
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -34,12 +34,16 @@ def mac_bytes(text: str) -> bytes:
 class Interface:
     """A network interface: its MTU in bytes (without the link header) and its link address.
 
-    `forwards` is true where packets that came in by it may be routed.
+    `forwards` is true where packets that came in by it may be routed. Raises ValueError for a link
+    address that is none.
     """
 
     mtu: int = 1500
     mac: str = "00:00:00:00:00:00"
     forwards: bool = True
+
+    def __post_init__(self) -> None:
+        mac_bytes(self.mac)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ class TunnelKey:
     """The outer header of a tunnel's packet: `id` and addresses as text, IPv4 or IPv6.
 
     `remote` is the far end, `local` this one; `tos`, `ttl` and the IPv6 flow `label` are those of
-    the outer IP header, `flags` the TUNNEL_* of the kernel (u16).
+    the outer IP header, `flags` the TUNNEL_* of the kernel (u16). Raises ValueError for addresses
+    that are none, or of both kinds.
     """
 
     id: int = 0
@@ -57,6 +62,10 @@ class TunnelKey:
     ttl: int = 0
     label: int = 0
     flags: int = 0
+
+    def __post_init__(self) -> None:
+        if ipaddress.ip_address(self.remote).version != ipaddress.ip_address(self.local).version:
+            raise ValueError(f"a tunnel from {self.local} to {self.remote}: one is IPv4, the other IPv6")
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,9 @@ class Route:
         if self.kind not in KINDS:
             raise ValueError(f"no kind of route {self.kind!r}; there are: {', '.join(KINDS)}")
         self.prefix  # noqa: B018 - so that a wrong one is said here
+        for address in (self.gateway, self.source):
+            if address is not None:
+                ipaddress.ip_address(address)
 
     @cached_property
     def prefix(self) -> IpNetwork:
@@ -119,18 +131,19 @@ class Network:
         """Return a neighbour's link address, None where it is not known."""
         return self._link_addresses.get(address)
 
-    def route(self, address: IpAddress, table: int | None = None) -> Route | None:
-        """Return the route to an address, None where there is none."""
-        return max(self._matching(address, table), key=_preference, default=None)
-
-    def _matching(self, address: IpAddress, table: int | None) -> Iterable[Route]:
-        return (
+    def route(
+        self, address: IpAddress, *, table: int | None = None, ifindex: int | None = None
+    ) -> Route | None:
+        """Return the route to an address, None where there is none; of one table, or by one interface."""
+        matching = (
             route
             for route in self.routes
             if route.prefix.version == address.version
             and address in route.prefix
-            and (table is None or route.table == table)
+            and table in (None, route.table)
+            and (ifindex in (None, route.ifindex) or route.kind != "unicast")
         )
+        return max(matching, key=_preference, default=None)
 
 
 def _preference(route: Route) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, PacketContext
 from ebpfjit.runtime.contexts.skb import AF_INET, AF_INET6, SkbContext
 from ebpfjit.runtime.helpers.packet import skb_of, xdp_of
 from ebpfjit.runtime.helpers.table import helper
-from ebpfjit.runtime.network import LOOPBACK, IpAddress, Network, Route
+from ebpfjit.runtime.network import LOOPBACK, IpAddress, Network, Route, mac_bytes
 from ebpfjit.runtime.world import World
 
 FIB_PARAMETERS_SIZE = 64
@@ -90,7 +90,10 @@ class _Lookup:
             return FWD_DISABLED
         destination = ipaddress.ip_address(bytes(self.parameters[_DESTINATION : _DESTINATION + width]))
         table = self._number(_VLAN, 4) if flags & DIRECT and flags & TBID else None
-        route = self.network.route(destination, table)
+        leaving_by = self._number(_IFINDEX, 4) if flags & OUTPUT else None
+        route = self.network.route(destination, table=table, ifindex=leaving_by)
+        if route is None and family == AF_INET6:  # where the interface is a wish, not a condition
+            route = self.network.route(destination, table=table)
         if route is None:
             return NOT_FWDED
         if route.kind != "unicast":
@@ -120,11 +123,11 @@ class _Lookup:
             if link_address is None:
                 return NO_NEIGH
             self._set(_DMAC, link_address)
-            self._set(_SMAC, bytes.fromhex(outgoing.mac.replace(":", "").replace("-", "")))
+            self._set(_SMAC, mac_bytes(outgoing.mac))
         self._set(_VLAN, bytes(4))
-        if tot_len:
+        if tot_len or not isinstance(packet, SkbContext):
             self._set_number(_TOT_LEN, 2, mtu)
-        elif isinstance(packet, SkbContext):
+        else:
             self._set_number(_TOT_LEN, 2, outgoing.mtu)
             if packet.size > outgoing.mtu + LINK_HEADER_SIZE and not packet.get("gso_size"):
                 return FRAG_NEEDED
