@@ -236,10 +236,26 @@ def cases() -> Iterator[tuple[str, Program]]:
         yield f"check_mtu {type} {ifindex} {given} {difference} {flags}", program(type, text)
 
 
+LINK, NETWORK = -0x200000, -0x100000
+INDICES = (
+    0, 1, 12, 20, 39, 40, 60, 0x7FFFFFFF, -1, -4, -14, -0x1000, -0x1000 + 4, NETWORK, NETWORK + 9,
+    NETWORK + 60, NETWORK - 1, LINK, LINK + 6, LINK + 12, LINK + 14, LINK + 60, LINK - 1, -0x80000000,
+)  # fmt: skip
+
+
+def packet_loads() -> Iterator[tuple[str, Program]]:
+    """Yield (name, program) for legacy packet loads."""
+    for type, size, index in product(("socket_filter", "tc", "sched_act"), "bhw", INDICES):
+        text = f"mov r6, r1\nmov r7, {index}\nldind{size} r7, 0\nexit"
+        yield f"ldind {type} {size} {index}", Program.from_bytes(assemble(text), type=type)
+        text = f"mov r6, r1\nldabs{size} {index}\nexit"
+        yield f"ldabs {type} {size} {index}", Program.from_bytes(assemble(text), type=type)
+
+
 def families() -> dict[str, dict[str, Program]]:
     """Return the cases, by the words at the start of their names."""
     found: dict[str, dict[str, Program]] = {}
-    for name, case in cases():
+    for name, case in (*cases(), *packet_loads()):
         words = re.match(r"(?:[a-z_]\w*,? ?)+", name)
         assert words is not None
         found.setdefault(words[0].strip(), {})[name] = case
