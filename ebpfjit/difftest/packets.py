@@ -141,7 +141,7 @@ STEPS: tuple[tuple[Callable[[random.Random], bytes], int], ...] = (
     (_delete, 1),
     (_loop, 1),
     (_arithmetic, 3),
-    (_tail_call, 1),
+    (_tail_call, 2),
 )
 """What programs consist of, and how often."""
 

@@ -29,6 +29,7 @@ from ebpfjit.difftest import acceptable as acceptable_programs
 from ebpfjit.difftest.arena import MEMORY
 from ebpfjit.difftest.case import MOST_CODE, MOST_MEMORY, from_text, to_text
 from ebpfjit.difftest.check import Checker
+from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.compare import compare_case
 from ebpfjit.difftest.coverage import BRANCH, EDGE, ENDING, PAIRING, ROW, Coverage, reachable
 from ebpfjit.difftest.engines import compiled_case, prepared
@@ -372,6 +373,23 @@ def test_planted_bugs_have_names() -> None:
     assert len({bug.name for bug in PLANTED}) == len(PLANTED)
     with pytest.raises(UnknownBug, match="no planted bug 'none'; there are add-subtracts"):
         plant("none")
+
+
+@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
+def test_every_bug_can_be_planted(bug) -> None:
+    """It is still about code that is there: what it changes does not fail in Python."""
+
+    def try_it() -> str:
+        plant(bug.name)
+        problems = [Checker(("interpreter",)).check(case_of(1, n, ("acceptable",))) for n in range(2)]
+        verified = [prepared(case_of(1, n, ("valid", "pointers"))) for n in range(8)]
+        for each, case in zip(
+            verified, (case_of(1, n, ("valid", "pointers")) for n in range(8)), strict=True
+        ):
+            compiled_case(case, each)
+        return f"planted, the interpreter is as it was: {problems}"
+
+    assert run_forked(try_it, 60).value == "planted, the interpreter is as it was: [None, None]"
 
 
 def test_problems_of_one_case_are_told() -> None:
