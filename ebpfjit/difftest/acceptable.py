@@ -55,6 +55,10 @@ def _step(rng: random.Random, left: int) -> bytes:
         return plain("MOV32_X", b, a) + encoded(row, a, b, rng.randrange(1, 4))
     if kind < 0.06:
         return divided_extremes(rng, *rng.sample(SCALARS, 2))
+    if kind < 0.075:  # the low half, extended and scaled
+        a, b = rng.sample(SCALARS, 2)
+        down = plain(rng.choice(("RSH64_K", "ARSH64_K")), b, imm=rng.choice((32, 32, 31, 29)))
+        return plain("MOV64_X", b, a) + plain("LSH64_K", b, imm=32) + down
     if kind < 0.6:
         row = rng.choice(ARITHMETIC)
         dst = rng.choice(SCALARS)
