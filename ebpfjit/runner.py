@@ -9,8 +9,7 @@ What `Program.run` and `Program.compile` do.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +26,16 @@ from ebpfjit.runtime.contexts import (
     ProgramType,
     Redirect,
     SkbContext,
-    prepared,
+    give_back,
     program_type,
+    take,
 )
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction
 from ebpfjit.runtime.helpers import stock, table
 from ebpfjit.runtime.helpers.presence import missing
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
-from ebpfjit.runtime.memory import Region, flat_view
+from ebpfjit.runtime.memory import Region, Stack, flat_view
 from ebpfjit.runtime.world import World, current
 
 if TYPE_CHECKING:
@@ -203,6 +203,7 @@ class _Run:
     def __init__(self, engine: EngineFunction, environment: Environment, made: Context | Region) -> None:
         self.engine = engine
         self.made = made
+        self.stack = None if isinstance(made, Region) else made.stack
         self.instructions = 0
         self.world = World(environment, context=None if isinstance(made, Region) else made)
         self.world.run_program = self._tail_call
@@ -218,6 +219,7 @@ class _Run:
 
     def _execution(self, program: Ready, limit: int | None) -> Execution:
         made = self.made
+        stack, self.stack = self.stack or Stack(), None  # a tail call has a stack of its own
         self.world.maps = {**self.world.maps, **program.maps} if self.world.maps else program.maps
         packet: Region | None
         argument: Region | None
@@ -234,6 +236,7 @@ class _Run:
             program.helpers,
             limit=limit,
             world=self.world,
+            stack=stack,
             headers=made if isinstance(made, SkbContext) else None,
         )
 
@@ -269,11 +272,14 @@ def run(
     if engine not in ENGINES:
         raise ValueError(f"no engine {engine!r}; there are: {', '.join([*ENGINES, 'kernel'])}")
     first = ready(program)
-    with _made(first, data, context) as made:
+    made = _make(first, data, context)
+    try:
         this = _Run(ENGINES[engine], chosen, made)
         value = this.execute(first, limit)
         _take_events(this.world)
         outcome = Outcome(bytes(made.view)) if isinstance(made, Region) else made.outcome()
+    finally:
+        _let_go(made)
     counted = this.instructions if engine == "interpreter" else None
     return _result(first.type, value, outcome, this.world, counted)
 
@@ -286,17 +292,19 @@ def _take_events(world: World) -> None:
                 map_.consume()
 
 
-@contextmanager
-def _made(program: Ready, data: Any, fields: Mapping[str, Any] | None) -> Iterator[Context | Region]:
-    """Give what r1 is to point to: the context of the program's type, or a copy of `data`."""
+def _make(program: Ready, data: Any, fields: Mapping[str, Any] | None) -> Context | Region:
+    """Return what r1 is to point to: the context of the program's type, or a copy of `data`."""
     if program.type is not None:
-        with prepared(program.type, flat_view(data), fields) as made:
-            yield made
-        return
+        return take(program.type, flat_view(data), fields)
     if fields:
         name = program.program.name or "<unnamed>"
         raise ExecutionError(f"program {name} has no type, so no context either; give it one (type='xdp')")
-    yield Region.of_buffer("mem", bytearray(flat_view(data)))
+    return Region.of_buffer("mem", bytearray(flat_view(data)))
+
+
+def _let_go(made: Context | Region) -> None:
+    if not isinstance(made, Region):
+        give_back(made)
 
 
 def _result(
@@ -353,8 +361,11 @@ class TypedFunction(JitFunction):
     def __call__(self, mem: Any = b"") -> int:
         """Run the program and return r0. Raises as `Program.run`."""
         start = self._ready
-        with _made(start, mem, None) as made:
+        made = _make(start, mem, None)
+        try:
             value = _Run(_on_machine_code, self._environment, made).execute(start, self._limit)
+        finally:
+            _let_go(made)
         return value if start.type is None else value & U32_MASK
 
     def _given(self) -> Mapping[int, HelperFunction]:

@@ -14,7 +14,6 @@ from ebpfjit.cli import pcap
 from ebpfjit.errors import ExecutionError
 from ebpfjit.program import Program
 from ebpfjit.runner import Result
-from ebpfjit.runtime.maps.definition import MapType
 
 Step = Callable[[int], None]
 
@@ -121,9 +120,6 @@ def _one(
         report.error = report.error or f"packet {report.total.packets}: {error}"
         return
     report.add(verdict(result), len(packet.data))
-    for map_ in program.maps:
-        if map_.definition.type in (MapType.RINGBUF, MapType.PERF_EVENT_ARRAY):
-            map_.consume()  # nobody else reads them, and a full buffer would take no more
     for line in result.output:
         if output is not None:
             print(line, file=output)

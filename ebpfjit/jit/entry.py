@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -65,13 +64,13 @@ def table_of(regions: Sequence[tuple[int, int, bool]]) -> ctypes.Array[ctypes.c_
 class Run:
     """A run that machine code is in the middle of: its block and its regions.
 
-    `block` is the block's memory, `address` where it is.
+    `words` are the block's, `address` is where it is.
     """
 
     def __init__(self, compiled: Compiled, execution: Execution, block: Any, address: int) -> None:
         self.compiled = compiled
         self.execution = execution
-        self.block = block
+        self.words = memoryview(block).cast("B").cast("Q")
         self.address = address
         self.space = execution.space
         self.space.before_access = self.follow_stack
@@ -106,12 +105,11 @@ class Run:
 
     def word(self, name: str) -> int:
         """Return a word of the block, unsigned."""
-        value: int = struct.unpack_from("<Q", self.block, WORD[name])[0]
-        return value
+        return self.words[WORD[name] >> 3]
 
     def set_word(self, name: str, value: int) -> None:
         """Set a word of the block."""
-        struct.pack_into("<Q", self.block, WORD[name], value)
+        self.words[WORD[name] >> 3] = value
 
     def call_function(self, address: int, arguments: tuple[int, ...]) -> int:
         """Run a function of the program for a helper that is being called; return its r0."""
@@ -173,7 +171,7 @@ class Run:
         for index, (name, span, stores) in enumerate(self.compiled.image.limits):
             region = regions[name]
             room = region.size - span + 1 if region and (region.writable or not stores) else 0
-            struct.pack_into("<Q", self.block, BLOCK_SIZE + 8 * index, max(room, 0))
+            self.words[(BLOCK_SIZE >> 3) + index] = max(room, 0)
 
     def settle(self) -> None:
         """Give back what a run that faulted has paid for basic blocks that it did not reach."""

@@ -182,9 +182,6 @@ class KernelMaps:
                 events += [(map_.name, data) for data in ring_records(made.fd, made.max_entries)]
             elif map_.address in self._perf:
                 events += [(map_.name, data) for data in self._perf[map_.address].records()]
-        by_name = {map_.name: map_ for map_, _ in self._maps.values()}
-        for name, data in events:
-            by_name[name].output(data)
         return events
 
     @staticmethod

@@ -371,6 +371,7 @@ def test_a_program_that_ran_can_be_copied() -> None:
 def test_compiled_functions_of_typed_programs() -> None:
     size = program("xdp", "ldxw r2, [r1+0]", "ldxw r0, [r1+4]", "sub r0, r2").compile()
     assert [size(bytes(length)) for length in (14, 60, 1500)] == [14, 60, 1500]
+    assert size.map([bytes(length) for length in (14, 60, 1500)]).tolist() == [14, 60, 1500]
     with pytest.raises(ExecutionError, match="at least 14 bytes"):
         size(b"")
     with pytest.raises(MemoryFault):

@@ -26,8 +26,10 @@ __all__ = [
     "SkbContext",
     "StructContext",
     "XdpContext",
+    "give_back",
     "prepared",
     "program_type",
+    "take",
 ]
 
 Context = XdpContext | SkbContext | StructContext
@@ -43,25 +45,43 @@ _idle = threading.local()
 """Contexts of this thread that no run is using, by program type: mapping memory takes longer than a run."""
 
 
-@contextmanager
-def prepared(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None) -> Iterator[Context]:
-    """Give a context for one run on a copy of `data`; it belongs to the caller inside the block.
+def take(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None) -> Context:
+    """Return a context for one run on a copy of `data`; it is the caller's until `give_back`.
 
     Raises ExecutionError for a packet or a field that the type does not take.
     """
     if type_.context is ContextKind.STRUCT:
         if fields:
             raise ExecutionError(f"{type_.name} programs get their context's bytes as data, not by fields")
-        yield StructContext(type_, data)
-        return
-    if len(data) > LARGEST_PACKET:
-        raise ExecutionError(f"packets have at most {LARGEST_PACKET} bytes, this one has {len(data)}")
+        return StructContext(type_, data)
+    size = len(data)
+    if size > LARGEST_PACKET:
+        raise ExecutionError(f"packets have at most {LARGEST_PACKET} bytes, this one has {size}")
     idle: list[Any] = _idle.__dict__.setdefault(type_.name, [])
-    large = len(data) > _ROOM
-    context = idle.pop() if idle and not large else _CLASSES[type_.context](type_, max(len(data), _ROOM))
+    kept = idle.pop() if idle and size <= _ROOM else None
+    context = kept or _CLASSES[type_.context](type_, max(size, _ROOM))
     try:
         context.start(data, fields)
+    except ExecutionError:
+        give_back(context)
+        raise
+    made: Context = context
+    return made
+
+
+def give_back(context: Context) -> None:
+    """Let the next run of this thread have the context's memory."""
+    if not isinstance(context, StructContext) and context.room == _ROOM:
+        idle: list[Any] = _idle.__dict__.setdefault(context.type.name, [])
+        if len(idle) < _KEPT:
+            idle.append(context)
+
+
+@contextmanager
+def prepared(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None) -> Iterator[Context]:
+    """Give a context for the length of a block; see `take`."""
+    context = take(type_, data, fields)
+    try:
         yield context
     finally:
-        if not large and len(idle) < _KEPT:
-            idle.append(context)
+        give_back(context)

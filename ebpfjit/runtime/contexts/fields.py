@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
 
-Fields = Mapping[str, int | tuple[int, ...]]
-"""Field names to values; a field that is an array has a tuple."""
+_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,22 @@ class Struct:
     def by_name(self) -> dict[str, Field]:
         """The fields by their names."""
         return {field.name: field for field in self.fields}
+
+    @cached_property
+    def _layout(self) -> tuple[struct.Struct, tuple[tuple[str, int, int], ...]]:
+        """All fields as one format, and for each its name, first item and count of items."""
+        form, places, items, at = "<", [], 0, 0
+        for field in self.fields:
+            form += f"{field.offset - at}x{field.count or 1}{_CODES[field.size]}"
+            places.append((field.name, items, field.count))
+            items, at = items + (field.count or 1), field.stop
+        return struct.Struct(f"{form}{self.size - at}x"), tuple(places)
+
+    def read(self, memory: memoryview) -> dict[str, int | tuple[int, ...]]:
+        """Return the values of all fields."""
+        layout, places = self._layout
+        items = layout.unpack(memory)
+        return {name: items[at : at + count] if count else items[at] for name, at, count in places}
 
     def spans(self, names: Iterable[str]) -> list[tuple[int, int]]:
         """Return the bytes of some fields as (start, stop), neighbours joined, in order."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.contexts.memory import LowMemory
 from ebpfjit.runtime.contexts.types import ProgramType
-from ebpfjit.runtime.memory import Region, running
+from ebpfjit.runtime.memory import Region, Stack, running
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.maps.base import Map
@@ -77,6 +77,7 @@ class PacketContext:
         self.packet = self.memory.region("packet", self.first, self.first, writable=type_.writes_packet)
         self.words = self.view[: self.struct.size]
         self.data = self.data_end = self.data_meta = self.first
+        self.stack = Stack()
         self.redirect: Redirect | None = None
         self.clones: list[tuple[int, bytes]] = []
         # The struct is read-only; a region of its own lies over each stretch that is writable.
@@ -121,7 +122,7 @@ class PacketContext:
         self.view[start : start + len(data)] = data
 
     def place(self) -> None:
-        """Make region and struct say where the packet is now, before a run."""
+        """Make region and struct say where the packet is now."""
         packet = self.packet
         packet.start = self.memory.start + self.data_meta
         packet.stop = self.memory.start + self.data_end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ebpfjit.runtime.contexts.packet import Outcome
 from ebpfjit.runtime.contexts.types import ProgramType
-from ebpfjit.runtime.memory import Region
+from ebpfjit.runtime.memory import Region, Stack
 
 
 class StructContext:
@@ -18,6 +18,7 @@ class StructContext:
         self.argument = Region.of_buffer("context", self.memory)
         self.argument.writable = type_.struct_writable
         self.packet = None
+        self.stack = Stack()
         self.regions = [self.argument]
 
     @property

@@ -125,6 +125,7 @@ class SkbContext(PacketContext):
             self._set_fields(words, fields)
         self.words[:] = words
         self._fill_sock(protocol)
+        self.stack.reset()
         self.place()
 
     @property
@@ -194,8 +195,8 @@ class SkbContext(PacketContext):
 
     def outcome(self) -> Outcome:
         """Return the packet, its link header before it, and all fields that are no addresses."""
-        fields = {
-            field.name: field.read(self.words) for field in self.struct.fields if field.name not in _HIDDEN
-        }
+        fields = self.struct.read(self.words)
+        for name in _HIDDEN:
+            del fields[name]
         data = self.link_header + bytes(self.view[self.data : self.data_end])
         return Outcome(data, b"", fields, self.redirect, tuple(self.clones))

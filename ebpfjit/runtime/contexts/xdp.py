@@ -61,6 +61,7 @@ class XdpContext(PacketContext):
         self.hard_end = self.first + max(FRAME_SIZE, HEADROOM + size + SHARED_INFO_SIZE) - SHARED_INFO_SIZE
         self.redirect = None
         self.words[12:24] = _POINTERS.pack(ifindex, queue, 0)
+        self.stack.reset()
         self.place()
 
     def _settings(self, fields: Mapping[str, Any], size: int) -> tuple[int, int, int]:
