@@ -1,7 +1,10 @@
 """Images in files: saved by hand, or kept in a folder for the next process.
 
-    magic  sha256 of what follows  length  header (JSON)  bytecode  code  pc starts  pc owners
+    magic  sha256 of what follows  length  header (JSON)  bytecode  code  pc starts  pc owners  routines
      8            32                 4                              u32 each    i32 each
+
+The routines are those that all programs share (`ebpfjit/jit/routines.py`): with them a process that finds
+all its programs here needs no assembler at all.
 
 The header holds the whole key: what machine code depends on besides the bytecode, which is there
 too. An image is used only where every part of both is what it would be compiled from here and now.
@@ -32,6 +35,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import LoadError
 from ebpfjit.jit.compiler import Recipe
 from ebpfjit.jit.relocation import Image
+from ebpfjit.jit.routines import layout_of_host, provide, routines
 from ebpfjit.program import Program
 
 MAGIC = b"eBPFjit\x01"
@@ -65,7 +69,8 @@ def key_of(recipe: Recipe) -> dict[str, Any]:
     program, settings = recipe.verified.program, recipe.settings
     return {
         "build": build(),
-        "python": sys.implementation.cache_tag,
+        "python": sys.version,
+        "host": layout_of_host(),
         "machine": os.uname().machine,
         "features": sorted(settings.features),
         "checked": recipe.checked,
@@ -109,6 +114,8 @@ class Stored:
     name: str | None
     section: str | None
     image: Image
+    routines: Image
+    labels: dict[str, int]
 
     def verified(self) -> Verified:
         """Return the program, which was verified before it was compiled, as it was then."""
@@ -124,22 +131,24 @@ class Stored:
                 raise Unusable(f"its {part}: compiled with {self.key.get(part)}, wanted {value}")
         if self.code != recipe.verified.program.code:
             raise Unusable("it is of another program")
+        provide(self.routines, self.labels)
         return self.image
 
 
 def write(path: Path, recipe: Recipe, image: Image) -> None:
     """Write an image, whole or not at all. Raises OSError."""
-    program = recipe.verified.program
+    program, shared = recipe.verified.program, routines()
     header = {
         "key": key_of(recipe),
         "program": [program.name, program.section],
         "image": [image.entry, image.callback, image.slots, image.limits],
-        "sizes": [len(program.code), len(image.code), len(image.pc_starts)],
+        "routines": [shared.labels, shared.image.slots],
+        "sizes": [len(program.code), len(image.code), len(image.pc_starts), len(shared.image.code)],
     }
     text = json.dumps(header).encode()
     parts = (
         _LENGTH.pack(len(text)), text, program.code, image.code,
-        image.pc_starts.tobytes(), image.pc_owners.tobytes(),
+        image.pc_starts.tobytes(), image.pc_owners.tobytes(), shared.image.code,
     )  # fmt: skip
     content = b"".join(parts)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
@@ -177,17 +186,19 @@ def _parse(body: memoryview) -> Stored:
     place = _LENGTH.size + length
     header = json.loads(bytes(body[_LENGTH.size : place]))
     entry, callback, slots, limits = header["image"]
-    program_size, code_size, pieces = header["sizes"]
+    program_size, code_size, pieces, shared_size = header["sizes"]
     parts = []
-    for size in (program_size, code_size, 4 * pieces, 4 * pieces):
+    for size in (program_size, code_size, 4 * pieces, 4 * pieces, shared_size):
         parts.append(bytes(body[place : place + size]))
         place += size
     if place != len(body):
         raise ValueError("its parts do not fill it")
     starts, owners = array("I", parts[2]), array("i", parts[3])
     image = Image(parts[1], entry, callback, slots, tuple(tuple(limit) for limit in limits), starts, owners)
+    labels, shared_slots = header["routines"]
+    shared = Image(parts[4], 0, None, shared_slots, (), array("I"), array("i"))
     name, section = header["program"]
-    return Stored(header["key"], parts[0], name, section, image)
+    return Stored(header["key"], parts[0], name, section, image, shared, labels)
 
 
 def _refuse_others(status: os.stat_result) -> None:

@@ -26,6 +26,7 @@ from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import CODE_ADDRESS, SLICE, Execution, HelperFunction, NativeHelper
 from ebpfjit.runtime.memory import MAX_FRAMES, active, address_of
 from ebpfjit.runtime.world import engine_of
+from ebpfjit.translators.emitter import Line
 from ebpfjit.translators.x86_64.host import STUBS, symbol_of
 from ebpfjit.translators.x86_64.target import BLOCK_SIZE, FAULTS, REGION_SIZE
 
@@ -333,12 +334,12 @@ def compile_program(
     symbols |= {f"kfunc_{number}": function for number, function in kfuncs.items()}
     called = {symbol: symbols[symbol] for symbol in image.slots if symbol in symbols}
     addresses = {symbol: _address_of(function) for symbol, function in called.items()}
-    code = relocate(image, addresses | _stub_addresses())
+    code = relocate(image, addresses | host_addresses())
     buffer = CodeBuffer(code, guarded=harden)
     return Compiled(recipe, image, buffer, tuple(called.values()), listing, release_gil)
 
 
-def _stub_addresses() -> dict[str, int]:
+def host_addresses() -> dict[str, int]:
     """Return where the routines are that programs reach through stubs."""
     return {symbol_of(name): routines().addresses[name] for name in STUBS}
 
@@ -369,10 +370,15 @@ def _address_of(function: HelperFunction) -> int:
 
 
 def assemble(listing: Listing) -> Image:
-    """Return the machine code of a listing. Calls keystone at most once.
+    """Return the machine code of a listing. Calls keystone at most once."""
+    return layout(listing, codes_of(listing))
+
+
+def codes_of(listing: Listing) -> Mapping[Line, bytes]:
+    """Return the bytes of each line of a listing. Calls keystone at most once.
 
     The first time, what all programs share is assembled with it.
     """
     if not are_ready():
         codes_for([*listing.pieces, *shared_listing().pieces], repeats=not listing.harden)
-    return layout(listing, codes_for(listing.pieces, repeats=not listing.harden))
+    return codes_for(listing.pieces, repeats=not listing.harden)

@@ -53,12 +53,30 @@ _small_int_table = (ctypes.c_uint64 * host.SMALL_INTS)(*map(id, _small_ints))
 
 @dataclass(frozen=True)
 class Routines:
-    """The routines in memory: `addresses` by label."""
+    """The routines in memory: `labels` are their offsets in the image, `addresses` where they are."""
 
-    listing: Listing
     image: Image
+    labels: dict[str, int]
     buffer: CodeBuffer
     addresses: dict[str, int]
+
+    @property
+    def listing(self) -> Listing:
+        """The text of all routines."""
+        return listing()
+
+
+_provided: list[tuple[Image, dict[str, int]]] = []
+
+
+def provide(image: Image, labels: dict[str, int]) -> None:
+    """Use routines that another process of the same build assembled, unless there are some already."""
+    _provided[:] = [(image, labels)]
+
+
+def layout_of_host() -> list[int]:
+    """Return the numbers of this host that are in the routines."""
+    return [SIZE, BYTES_DATA, BYTEARRAY_START, BYTEARRAY_EXPORTS, MAX_FRAMES, SLICE, time.CLOCK_MONOTONIC]
 
 
 @cache
@@ -90,21 +108,22 @@ def routines() -> Routines:
     _seed()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork)
-    image = layout(listing(), codes_for(listing().pieces))
+    image, labels = _provided[0] if _provided else _assembled()
     buffer = CodeBuffer(relocate(image, {symbol: _address_of(symbol) for symbol in image.slots}))
-    addresses: dict[str, int] = {}
-    index = 0
-    for piece in listing().pieces:
-        for item in piece.items:
-            if isinstance(item, Label):
-                addresses[item.name] = buffer.address + image.spans[index + 1]
-            index += 1
-    return Routines(listing(), image, buffer, addresses)
+    return Routines(image, labels, buffer, {name: buffer.address + at for name, at in labels.items()})
+
+
+def _assembled() -> tuple[Image, dict[str, int]]:
+    """Return the routines' machine code, and where each label is in it."""
+    image = layout(listing(), codes_for(listing().pieces))
+    items = [item for piece in listing().pieces for item in piece.items]
+    places = zip(items, image.spans[1:], strict=True)  # a label is behind its padding
+    return image, {item.name: place for item, place in places if isinstance(item, Label)}
 
 
 def are_ready() -> bool:
-    """True where they are in memory."""
-    return routines.cache_info().currsize > 0
+    """True where they are in memory, or need not be assembled."""
+    return bool(_provided) or routines.cache_info().currsize > 0
 
 
 def _address_of(symbol: str) -> int:

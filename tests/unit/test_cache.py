@@ -257,7 +257,8 @@ def test_what_differs_is_compiled_for_itself(tmp_path: Path, translations: list[
 FOREIGN: dict[str, tuple[object, str, object]] = {
     "features": (cpu, "features", lambda: frozenset({"other"})),
     "build": (cache, "build", lambda: "another version"),
-    "python": (sys.implementation, "cache_tag", "cpython-299"),
+    "python": (sys, "version", "2.99"),
+    "host": (cache, "layout_of_host", lambda: [8]),
     "machine": (os, "uname", lambda: os.uname_result(("Linux", "", "", "", "pdp11"))),
 }
 

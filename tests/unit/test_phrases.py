@@ -11,10 +11,10 @@ from ebpfjit import EbpfError, Program, load
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.difftest.sources import SOURCES, case_of
 from ebpfjit.isa.table import BY_NAME, TABLE
-from ebpfjit.jit import assembler, compiler
+from ebpfjit.jit import assembler
 from ebpfjit.jit.entry import Compiled, compile_program
+from ebpfjit.jit.timing import forget
 from ebpfjit.program import Instruction
-from ebpfjit.translators import emitter
 from ebpfjit.translators.x86_64 import fusions
 
 KERNELS = sorted((Path(__file__).parents[2] / "benchmarks" / "kernels").glob("*.o"))
@@ -36,13 +36,6 @@ def _generated(first: int, last: int) -> list[Verified]:
     return found
 
 
-def _forget() -> None:
-    """Empty the tables, as in a process that has just started."""
-    compiler._known_phrases.clear()
-    assembler._codes.clear()
-    emitter._lines.clear()
-
-
 def _compile(verified: Verified, *, checked: bool, features: frozenset[str]) -> Compiled:
     return compile_program(verified, helpers=HELPERS, kfuncs=HELPERS, checked=checked, features=features)
 
@@ -55,9 +48,9 @@ def test_machine_code_is_the_same_whatever_was_compiled_before(
     programs = [prepare(program) for program in _programs()] + _generated(0, 150)
     fresh = []
     for verified in programs:
-        _forget()
+        forget()
         fresh.append(_compile(verified, checked=checked, features=features).image)
-    _forget()
+    forget()
     for _ in range(2):
         for number, (verified, image) in enumerate(zip(programs, fresh, strict=True)):
             again = _compile(verified, checked=checked, features=features).image
@@ -66,7 +59,7 @@ def test_machine_code_is_the_same_whatever_was_compiled_before(
 
 def test_listings_are_the_same_too() -> None:
     verified = prepare(_programs()[0])
-    _forget()
+    forget()
     first, second = (_compile(verified, checked=True, features=FEATURES[0]).listing for _ in range(2))
     texts = [[item.text for piece in listing.pieces for item in piece.items] for listing in (first, second)]
     assert texts[0] == texts[1]
@@ -74,8 +67,7 @@ def test_listings_are_the_same_too() -> None:
 
 def test_keystone_is_called_once_for_a_large_program() -> None:
     verified = prepare(Program(b"".join(program.code for program in _programs())))
-    _forget()
-    assembler._stencils.clear()
+    forget()
     before = assembler.calls
     compile_program(verified)
     assert assembler.calls == before + 1
