@@ -34,6 +34,7 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction
 from ebpfjit.runtime.helpers import stock, table
 from ebpfjit.runtime.helpers.presence import missing
+from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
 from ebpfjit.runtime.memory import Region, Stack, flat_view
 from ebpfjit.runtime.world import World, current
@@ -169,6 +170,8 @@ def _compile(
         harden=harden,
         argument_size=start.type.context_size if start.type is not None else 0,
         argument_writable=False,
+        lookups=frozenset({bytecode.LOOKUP}),
+        map_helpers=frozenset({bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE}),
         moving=frozenset(number for number, helper in table.helpers().items() if helper.ends_rights),
         cache=cache,
         verify=verifier.check,

@@ -109,12 +109,14 @@ class Facts:
 
     `accesses` by pc. `zeroed` are the functions (by pc) whose frame must be zeroed: a byte of it
     may be read before it is written, or something else may see it. `maps` gives, for calls of
-    helpers (by pc) whose r1 is always the same map, its index in `Program.maps`.
+    helpers (by pc) whose r1 is always the same map, its index in `Program.maps`; `in_frame` gives for
+    those calls which of r2 and r3 point into the frame, and between which offsets from its top.
     """
 
     accesses: dict[int, Access]
     zeroed: frozenset[int]
     maps: dict[int, int]
+    in_frame: dict[int, dict[int, Bounds]]
 
     def known_map(self, pc: int) -> int | None:
         """Return the index of the map that the helper call at `pc` is given in r1, where it is known."""
@@ -232,6 +234,7 @@ class Analysis:
         self.map_at = {map_.address: index for index, map_ in enumerate(program.maps)}
         self.values = [region for map_ in program.maps if map_.value_is_stable for region in map_.regions]
         self.known_maps: dict[int, int] = {}
+        self.in_frame: dict[int, dict[int, Bounds]] = {}
         self.blocks = block_sizes(program)
         self.nodes: dict[int, _Node] = {}
         self.code: dict[int, _Block] = {}
@@ -295,7 +298,7 @@ class Analysis:
         accesses: dict[int, Access] = {}
         for node in self.nodes.values():
             accesses.update(self._accesses(node))
-        return Facts(accesses, frozenset(self.zeroed), self.known_maps)
+        return Facts(accesses, frozenset(self.zeroed), self.known_maps, self.in_frame)
 
     def _start_of_function(self, pc: int) -> _State:
         registers = [Value(_join_symbol(pc, register), 0) for register in range(10)]
@@ -596,6 +599,7 @@ class Analysis:
         given = self._map_in(state.registers[1]) if row.kind is Kind.CALL_HELPER else None
         if given is not None:
             self.known_maps[insn.pc] = given
+            self.in_frame[insn.pc] = self._frame_arguments(state)
         else:
             self.known_maps.pop(insn.pc, None)  # so it was in an earlier walk only
         looked_in = given if self._is_lookup(insn, row) else None
@@ -610,6 +614,15 @@ class Analysis:
         if helper:
             for register in row.implicit_writes[1:]:
                 state.registers[register] = constant(0)
+
+    def _frame_arguments(self, state: _State) -> dict[int, Bounds]:
+        """Return which of r2 and r3 point into the frame, and where."""
+        found = {}
+        for register in (2, 3):
+            value = state.registers[register]
+            if value.origin is Origin.STACK and value.bounds is not None and self.frame_is_fixed:
+                found[register] = value.bounds
+        return found
 
     # -- between blocks -------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
+from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.translators import registry, x86_64
@@ -66,10 +67,20 @@ def settings_for(
     moving: frozenset[int] = frozenset(),
     lookups: frozenset[int] = frozenset(),
     trace: int = 0,
+    map_helpers: frozenset[int] = frozenset(),
 ) -> Settings:
     """Return translator settings with the runtime's constants filled in."""
     return Settings(
-        features, harden, helpers or {}, kfuncs or {}, moving, lookups, MAX_LOOPS, CODE_ADDRESS, trace
+        features,
+        harden,
+        helpers or {},
+        kfuncs or {},
+        moving,
+        lookups,
+        MAX_LOOPS,
+        CODE_ADDRESS,
+        trace,
+        map_helpers,
     )
 
 
@@ -443,6 +454,7 @@ def _plan(verified: Verified, facts: Facts, settings: Settings, *, checked: bool
         calls.writes,
         calls.bounded,
         frozenset() if settings.trace else calls.frameless,  # a trace shows r10
+        map_calls(verified, facts, settings, checked=checked),
     )
 
 

@@ -18,6 +18,7 @@ from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import codes_for
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import Listing, Recipe, settings_for
+from ebpfjit.jit.map_routines import map_routine_addresses
 from ebpfjit.jit.relocation import Image, layout, relocate
 from ebpfjit.jit.routines import WORD, are_ready, routines
 from ebpfjit.jit.routines import listing as shared_listing
@@ -288,6 +289,7 @@ def compile_program(
     argument_writable: bool = True,
     moving: frozenset[int] = frozenset(),
     lookups: frozenset[int] = frozenset(),
+    map_helpers: frozenset[int] = frozenset(),
     features: frozenset[str] | None = None,
     trace: int = 0,
     cache: Cache | None = None,
@@ -302,7 +304,8 @@ def compile_program(
     pages around the code (two pages of address space). `argument_size` is how many bytes,
     readable and (`argument_writable`) writable, every run will have behind r1. `moving` are the
     helpers, by number, that may move or shrink memory other than these, `lookups` those that return
-    the address of a value of the map in r1, or zero. `features` are CPU features
+    the address of a value of the map in r1, or zero; `map_helpers` those of 1, 2 and 3 that are
+    Linux's, which machine code does by itself on maps that it knows. `features` are CPU features
     to use, by default those that the processor has. `trace` is the address of a trace's header: such
     code records every step there (`ebpfjit.difftest.trace`). `cache` is where the image is looked for
     first, and kept; where it is not found there `verify` may refuse the program. With `release_gil`
@@ -318,6 +321,8 @@ def compile_program(
         moving=moving,
         lookups=lookups,
         trace=trace,
+        # A table's order rests on Python's lock.
+        map_helpers=frozenset() if release_gil else map_helpers,
     )
     recipe = Recipe(verified, settings, checked, argument_size, argument_writable, verify is not None)
     image = cache.find(recipe) if cache is not None else None
@@ -334,7 +339,7 @@ def compile_program(
     symbols |= {f"kfunc_{number}": function for number, function in kfuncs.items()}
     called = {symbol: symbols[symbol] for symbol in image.slots if symbol in symbols}
     addresses = {symbol: _address_of(function) for symbol, function in called.items()}
-    code = relocate(image, addresses | host_addresses())
+    code = relocate(image, addresses | host_addresses() | map_routine_addresses(image.slots))
     buffer = CodeBuffer(code, guarded=harden)
     return Compiled(recipe, image, buffer, tuple(called.values()), listing, release_gil)
 

@@ -3,12 +3,12 @@
     routines/*.bin -> Program -> Listing of a bare function -> code
     f(header, key, value, flags) -> r0, by the System V ABI
 
-They are compiled when the first program needs one, all together, and stay for good.
+Each is compiled when the first program needs it, and stays for good.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,6 +20,7 @@ from ebpfjit.jit.compiler import settings_for, translate_routine
 from ebpfjit.jit.relocation import layout, relocate
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps import bytecode
+from ebpfjit.translators.x86_64.maps import symbol_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,12 @@ def compile_routine(program: Program) -> NativeRoutine:
 
 
 @cache
-def native_routines() -> Mapping[str, NativeRoutine]:
-    """Return every routine of maps, by name."""
-    return {name: compile_routine(bytecode.routine(name)) for name in bytecode.ARGUMENTS}
+def native_routine(name: str) -> NativeRoutine:
+    """Return a routine of maps (`bytecode.ARGUMENTS` has the names). Raises as `compile_routine`."""
+    return compile_routine(bytecode.routine(name))
+
+
+def map_routine_addresses(symbols: Iterable[str]) -> dict[str, int]:
+    """Return the addresses of those symbols that are routines of maps."""
+    known = {symbol_of(name): name for name in bytecode.ARGUMENTS}
+    return {symbol: native_routine(known[symbol]).address for symbol in symbols if symbol in known}

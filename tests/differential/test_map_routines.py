@@ -13,7 +13,7 @@ from ebpfjit import Program, address_of
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.bits import W64
 from ebpfjit.interpreter import interpret
-from ebpfjit.jit.map_routines import native_routines
+from ebpfjit.jit.map_routines import native_routine
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps import MapDefinition, MapType, bytecode, create
@@ -48,7 +48,7 @@ def interpreted(m: Any, helper: int, key: bytes, value: bytes, flags: int) -> in
 
 def native(m: Any, helper: int, key: bytes, value: bytes, flags: int) -> int:
     name = bytecode.routine_of(m.definition, helper)
-    return int(_NATIVE(native_routines()[name].address)(m.address, address_of(key), address_of(value), flags))
+    return int(_NATIVE(native_routine(name).address)(m.address, address_of(key), address_of(value), flags))
 
 
 WAYS: tuple[Operation, ...] = (in_python, interpreted, native)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ebpfjit.isa.spec import FRAME_POINTER
 from ebpfjit.program import Instruction
+from ebpfjit.translators.x86_64.maps import emit_map_call
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
     Context,
@@ -23,7 +24,15 @@ TAIL_CALL = 12  # bpf_tail_call: the one helper after which a function may end
 def call_helper(insn: Instruction, cx: Context) -> None:
     """Call [helper's slot]; the arguments are where the System V ABI wants them."""
     number = insn.imm & 0xFFFFFFFF
-    _call_out(cx, f"helper_{number}", cx.settings.helpers.get(number))
+
+    def call() -> None:
+        _call_out(cx, f"helper_{number}", cx.settings.helpers.get(number))
+
+    map_call = cx.plan.map_calls.get(insn.pc)
+    if map_call is None:
+        call()
+    else:
+        emit_map_call(cx, map_call, call, lambda: _forget_arguments(cx))
 
 
 @translates("CALL_KFUNC")
@@ -48,8 +57,12 @@ def _call_out(cx: Context, symbol: str, native: bool | None) -> None:
         cx.jump("call", "call_python")
         if symbol == f"helper_{TAIL_CALL}":
             _leave_where_asked(cx)
+    _forget_arguments(cx)
+
+
+def _forget_arguments(cx: Context) -> None:
+    """Make r1 to r5 zero: what the host left there is not the program's to see."""
     for argument in range(1, 6):
-        # What the host left there is not the program's to see.
         name = register(argument, 32)
         cx.emit(f"xor {name}, {name}")
 

@@ -14,7 +14,8 @@ r12 points to the block.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 
 from ebpfjit.bits import Width
 from ebpfjit.isa.spec import Row
@@ -123,6 +124,34 @@ class Check:
     merged: bool = False
 
 
+class MapOperation(Enum):
+    """What a helper does to a map."""
+
+    LOOKUP = "lookup"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class MapCall:
+    """One call, and the map it works on, whose address is in r1.
+
+    `key_size` and `value_size` are bytes to check behind r2 and r3, 0 for none. `routine` is the
+    routine's name, "" where none is needed. `values` is where an array's values are, 0 where the
+    header knows (per-CPU values), `stride` the bytes from one to the next, `entries` how many there
+    are. `frame_size` bytes below r10 are surely the program's (0: nothing is known).
+    """
+
+    operation: MapOperation
+    key_size: int
+    value_size: int
+    routine: str
+    values: int
+    entries: int
+    stride: int
+    frame_size: int
+
+
 @dataclass(frozen=True)
 class Plan:
     """What analysis found: how each access is checked, and which frames must be zeroed.
@@ -132,7 +161,8 @@ class Plan:
     basic block (by pc) pays for at its start, `through` and `taken` those that are paid behind the
     last instruction of a block (by its pc), on the way to the next one or where it jumps. `writes` are
     the registers of r6 to r9 that a call of a function (by pc) changes, all where it is not there.
-    Where `bounded` no call is too deep; `frameless` functions need no frame.
+    Where `bounded` no call is too deep; `frameless` functions need no frame. `map_calls` are the calls
+    of map helpers (by pc) that need no Python.
     """
 
     checks: Mapping[int, Check]
@@ -144,6 +174,7 @@ class Plan:
     writes: Mapping[int, frozenset[int]]
     bounded: bool
     frameless: frozenset[int]
+    map_calls: Mapping[int, MapCall] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -153,7 +184,8 @@ class Settings:
     `features` are CPU features by the kernel's names ("bmi2", "movbe"). With `harden` no immediate
     of the program's choosing appears in the code. `helpers` and `kfuncs` are the numbers that are
     registered; True for native code, False for what the host must call. `moving` are those helpers
-    after which memory may be elsewhere, or gone; `lookups` those that look a map's value up.
+    after which memory may be elsewhere, or gone; `lookups` those that look a map's value up, and
+    `map_helpers` those that are Linux's lookup, update and delete.
     `max_loops` and `code_address` are the runtime's constants. `trace` is the
     address of a trace's header (`trace.py`), 0 for code that records nothing.
     """
@@ -167,6 +199,7 @@ class Settings:
     max_loops: int
     code_address: int
     trace: int = 0
+    map_helpers: frozenset[int] = frozenset()
 
 
 def register(number: int, bits: int = 64) -> str:
@@ -487,6 +520,8 @@ def emit_shared(cx: Context) -> None:
         _emit_call_by_address(cx)
     if "check_load" in cx.used:
         _emit_check(cx, "check_load", stores=False)
+    if "is_load" in cx.used:
+        _emit_check(cx, "is_load", stores=False, faults=False)
     if "check_store" in cx.used:
         _emit_check(cx, "check_store", stores=True)
     for kind in FAULTS[1:]:
@@ -568,14 +603,13 @@ def emit_charge(cx: Context, instructions: int) -> None:
         cx.jump("jmp", pc_label(pc))
 
 
-def _emit_check(cx: Context, name: str, *, stores: bool) -> None:
+def _emit_check(cx: Context, name: str, *, stores: bool, faults: bool = True) -> None:
     """Emit a routine that returns where r10 bytes at r11 lie inside one region.
 
-    Where they do not, it reports a memory fault for its caller's pc. It keeps all registers but
-    the flags. start <= address and size <= stop - address: nothing wraps.
+    Where they do not, it reports a memory fault for its caller's pc, or returns with carry set where
+    it is not to fault (clear where they do). It keeps all registers but the flags.
+    start <= address and size <= stop - address: nothing wraps.
     """
-    fault = "fault_memory"
-    cx.used.add(fault)
     next_region, out = f".{name}_next", f".{name}_out"
     cx.begin(None)
     cx.label(name)
@@ -612,13 +646,20 @@ def _emit_check(cx: Context, name: str, *, stores: bool) -> None:
     cx.emit("pop rdx")
     cx.emit("pop rcx")
     cx.emit("pop rax")
+    if not faults:
+        cx.emit("clc")
     cx.emit("ret")
     cx.label(f".{name}_nowhere")
     cx.emit("add rsp, 8")
     cx.emit("pop rdx")
     cx.emit("pop rcx")
     cx.emit("pop rax")
-    cx.jump("jmp", fault)
+    if faults:
+        cx.used.add("fault_memory")
+        cx.jump("jmp", "fault_memory")
+    else:
+        cx.emit("stc")
+        cx.emit("ret")
 
 
 def _emit_inside(cx: Context, writable: str | None, outside: str) -> None:

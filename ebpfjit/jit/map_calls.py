@@ -1,0 +1,61 @@
+"""Which calls of map helpers machine code does by itself: those on a map that analysis knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ebpfjit.analysis.facts import Facts
+from ebpfjit.analysis.verified import Verified
+from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
+from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.translators.x86_64.target import MapCall, MapOperation, Settings
+
+OPERATIONS = {LOOKUP: MapOperation.LOOKUP, UPDATE: MapOperation.UPDATE, DELETE: MapOperation.DELETE}
+LARGEST_STRIDE = 1 << 30
+
+
+def map_calls(verified: Verified, facts: Facts, settings: Settings, *, checked: bool) -> dict[int, MapCall]:
+    """Return the calls (by pc) that need no Python helper.
+
+    None in hardened code, which has no numbers that an object chose, and none where steps are traced.
+    """
+    if settings.harden or settings.trace:
+        return {}
+    found: dict[int, MapCall] = {}
+    for pc, index in facts.maps.items():
+        insn = verified.program.slots[pc]
+        assert insn is not None  # calls are instructions
+        if insn.imm in settings.map_helpers:
+            call = _map_call(verified, facts, pc, insn.imm, verified.program.maps[index], checked=checked)
+            if call is not None:
+                found[pc] = call
+    return found
+
+
+def _map_call(
+    verified: Verified, facts: Facts, pc: int, helper: int, map_: Any, *, checked: bool
+) -> MapCall | None:
+    """Return one call, None where it takes the Python helper."""
+    definition = map_.definition
+    if definition.type not in ARRAYS | HASHES or (map_.is_readonly and helper != LOOKUP):
+        return None
+    if definition.type in ARRAYS and map_.stride > LARGEST_STRIDE:
+        return None
+    frame_size = min(verified.frame_sizes.values())
+    in_frame = facts.in_frame.get(pc, {})
+
+    def to_check(register: int, size: int) -> int:
+        low, high = in_frame.get(register, (-frame_size - 1, 0))
+        return size if checked and not (-frame_size <= low and high + size <= 0) else 0
+
+    return MapCall(
+        OPERATIONS[helper],
+        to_check(2, definition.key_size),
+        to_check(3, definition.value_size) if helper == UPDATE else 0,
+        routine_of(definition, helper),
+        map_.regions[0].start if definition.type == MapType.ARRAY else 0,
+        definition.max_entries,
+        map_.stride,
+        # Without a frame of its own a function leaves r10 where its caller's was, or nowhere.
+        0 if verified.calls.frameless else frame_size,
+    )

@@ -1,0 +1,163 @@
+"""Programs that look up, update and delete: both engines leave the same r0, maps and faults."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from ebpfjit import EbpfError, ExecutionError, MemoryFault, Program
+from ebpfjit.assembler import assemble
+from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.maps import MapDefinition, MapFlag, MapType, create
+
+ENVIRONMENT = Environment(cpus=2, cpu=1)
+DATA = bytes(range(64))
+SHAPES = [
+    (MapType.HASH, 4, 8), (MapType.HASH, 7, 12), (MapType.HASH, 16, 4), (MapType.LRU_HASH, 8, 8),
+    (MapType.PERCPU_HASH, 4, 8), (MapType.LRU_PERCPU_HASH, 4, 4), (MapType.ARRAY, 4, 8),
+    (MapType.ARRAY, 4, 13), (MapType.PERCPU_ARRAY, 4, 8), (MapType.LPM_TRIE, 8, 8),
+]  # fmt: skip
+
+
+def made(kind: MapType, key: int, value: int, **more: Any) -> Any:
+    flags = MapFlag.NO_PREALLOC if kind is MapType.LPM_TRIE else 0
+    definition = MapDefinition("m", kind, key, value, 6, flags=more.pop("flags", flags), **more)
+    return create(definition, environment=ENVIRONMENT)
+
+
+def program(text: str, *maps: Any) -> Program:
+    code = assemble(text)
+    plain = Program.from_bytes(code)
+    references = {
+        insn.pc: maps[insn.imm].address
+        for insn in plain.instructions
+        if insn.row is not None and insn.row.operation == "LDDW_MAP_IDX"
+    }
+    return Program(code, references=references, maps=maps)
+
+
+def run(engine: str, text: str, m: Any) -> tuple[Any, ...]:
+    """Return r0 or the fault, and what is in the map then."""
+    start = m.regions[0].start
+    try:
+        result: Any = program(text, m).run(DATA, engine=engine, environment=ENVIRONMENT).return_value
+        result = ("at", result - start) if m.regions[0].contains(result, 1) else result
+    except ExecutionError as error:
+        result = type(error), error.pc, getattr(error, "size", None), getattr(error, "access", None)
+    return result, list(m.items())
+
+
+# Pointers to keys and values: into the frame, into memory, out of both, made at run time.
+POINTERS = {
+    "frame": "mov64 {r}, r10\nadd64 {r}, -{below}",
+    "memory": "mov64 {r}, r6\nadd64 {r}, {at}",
+    "frame or memory": "mov64 {r}, r10\nadd64 {r}, -{below}\njset r7, 1, +2\nmov64 {r}, r6\nadd64 {r}, {at}",
+    "above the frame": "mov64 {r}, r10\nadd64 {r}, -2",
+    "behind memory": "mov64 {r}, r6\nadd64 {r}, 61",
+    "nowhere": "mov64 {r}, 16",
+}
+GOOD = ("frame", "memory", "frame or memory")
+
+
+def generated(rng: random.Random, m: Any, *, bad: bool) -> str:
+    key_size, value_size = m.definition.key_size, m.definition.value_size
+    lines = ["mov64 r6, r1", "mov64 r8, 0"]
+    for _ in range(rng.randrange(2, 8)):
+        helper = rng.choice((1, 1, 2, 2, 3))
+        key = rng.choice(tuple(POINTERS) if bad and rng.random() < 0.2 else GOOD)
+        value = rng.choice(tuple(POINTERS) if bad and rng.random() < 0.2 else GOOD)
+        below, number = rng.choice((24, 40, 64)), rng.randrange(8)
+        lines += [f"mov64 r7, {rng.randrange(2)}", f"mov64 r0, {number}"]
+        lines += [f"stxdw [r10-{below - offset}], r0" for offset in (0, 8)]
+        lines.append(POINTERS[key].format(r="r2", below=below, at=rng.randrange(64 - key_size + 1)))
+        if helper == 2:
+            lines += [f"mov64 r0, {rng.getrandbits(31)}", "stxdw [r10-104], r0", "stxdw [r10-96], r0"]
+            lines.append(POINTERS[value].format(r="r3", below=104, at=rng.randrange(64 - value_size + 1)))
+            lines.append(f"mov64 r4, {rng.choice((0, 0, 0, 1, 2, 3))}")
+        lines += ["lddw r1, map[idx:0]", f"call {helper}"]
+        if helper == 1:
+            access = {4: "ldxw", 8: "ldxdw", 12: "ldxw", 13: "ldxw"}[value_size]
+            lines += ["jeq r0, 0, +2", f"{access} r0, [r0+0]", "add64 r8, r0"]
+        else:
+            lines += ["add64 r8, r0", "mul64 r8, 31"]
+        lines += ["add64 r8, r1", "add64 r8, r2"]  # zero after a call
+    return "\n".join([*lines, "mov64 r0, r8", "exit"])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("bad", [False, True])
+def test_engines_agree_on_map_calls(shape: tuple[MapType, int, int], bad: bool) -> None:
+    rng = random.Random(f"{shape} {bad}")
+    faults = 0
+    for _ in range(25):
+        first, second = made(*shape), made(*shape)
+        for round_ in range(3):  # what an earlier run left in the map is there in the next
+            text = generated(rng, first, bad=bad)
+            ours, theirs = run("jit", text, first), run("interpreter", text, second)
+            assert ours == theirs, (round_, text)
+            faults += isinstance(ours[0], tuple) and ours[0][0] is MemoryFault
+    assert (faults > 0) == bad
+
+
+CALL = """
+mov64 r6, r1
+stdw [r10-32], 1
+stdw [r10-24], 0
+stdw [r10-8], 0
+stdw [r10-16], 5
+mov64 r2, r10
+add64 r2, -32
+mov64 r3, r10
+add64 r3, -16
+mov64 r4, 0
+lddw r1, map[idx:0]
+call {helper}
+exit
+"""
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[0] is not MapType.LPM_TRIE], ids=str)
+@pytest.mark.parametrize("helper", [1, 2, 3])
+def test_calls_on_known_maps_need_no_python(shape: tuple[MapType, int, int], helper: int) -> None:
+    m = made(*shape)
+    listing = program(CALL.format(helper=helper), m).compile().listing()
+    assert "call_python" not in listing
+    inline = shape[0] in (MapType.ARRAY, MapType.PERCPU_ARRAY) and helper != 2
+    assert ("call qword ptr [rip+map_" in listing) != inline
+
+
+@pytest.mark.parametrize("harden", [False, True])
+def test_what_machine_code_does_not_do_by_itself_takes_the_helper(harden: bool) -> None:
+    m = made(MapType.HASH if harden else MapType.LPM_TRIE, 8, 8)
+    compiled = program(CALL.format(helper=1), m).compile(harden=harden)
+    assert "call_python" in compiled.listing()
+
+
+def test_a_readonly_map_is_not_written() -> None:
+    for flags, kind in ((MapFlag.RDONLY_PROG, MapType.ARRAY), (MapFlag.RDONLY_PROG, MapType.HASH)):
+        m = made(kind, 4, 8, flags=flags)
+        for engine in ("jit", "interpreter"):
+            with pytest.raises(EbpfError, match="read-only"):
+                program(CALL.format(helper=2), m).run(DATA, engine=engine, environment=ENVIRONMENT)
+
+
+def test_a_store_to_a_readonly_value_faults() -> None:
+    text = CALL.format(helper=1).replace("exit", "jeq r0, 0, +1\nstdw [r0+0], 1\nexit")
+    m = made(MapType.ARRAY, 4, 8, is_readonly=True)
+    for engine in ("jit", "interpreter"):
+        with pytest.raises(MemoryFault, match="read-only"):
+            program(text, m).run(DATA, engine=engine, environment=ENVIRONMENT)
+
+
+def test_the_processor_of_the_run_is_the_one_whose_value_is_found() -> None:
+    text = CALL.format(helper=1).replace("exit", "ldxdw r0, [r0+0]\nexit")
+    for kind in (MapType.PERCPU_ARRAY, MapType.PERCPU_HASH):
+        m = made(kind, 4, 8)
+        m[1] = [10, 11]
+        loaded = program(text, m)
+        for cpu in (0, 1, 0):
+            for engine in ("jit", "interpreter"):
+                result = loaded.run(DATA, engine=engine, environment=Environment(cpus=2, cpu=cpu))
+                assert result.return_value == 10 + cpu

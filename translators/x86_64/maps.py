@@ -1,0 +1,96 @@
+"""Calls of map helpers where the map is known: done here, without Python.
+
+Array lookup, inline:                 Everything else, by the map's routine:
+    mov r10d, [rsi]                       call hash_lookup_4(header, key)
+    cmp r10d, entries;  jae nothing
+    imul r10, r10, stride
+    movabs rax, values;  add rax, r10
+
+Key and value must be the program's: a pointer that analysis has not shown to be in the frame is
+checked. Where the check fails the Python helper is called, whose fault is the right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ebpfjit.translators.x86_64.target import Context, MapCall, MapOperation, load_constant
+
+EINVAL = 22
+INSIDE = "is_load"
+"""A routine: carry is set where not all r10 bytes at r11 may be read."""
+
+SHIFTS = {1 << shift: shift for shift in range(1, 64)}
+
+
+def symbol_of(routine: str) -> str:
+    """Return the name of the slot that holds the address of a map's routine."""
+    return f"map_{routine}"
+
+
+def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: Callable[[], None]) -> None:
+    """Emit the call; `slow` emits that of the Python helper, `after` what every call ends with."""
+    done, other = cx.new_label("done"), cx.new_label("slow")
+    checked = [(name, size) for name, size in (("rsi", call.key_size), ("rdx", call.value_size)) if size]
+    for name, size in checked:
+        _emit_argument_check(cx, name, size, call.frame_size, other)
+    if checked:
+        with cx.out_of_line(other):
+            slow()
+            cx.jump("jmp", done)
+    if call.routine:
+        cx.emit("call qword ptr [rip+$symbol]", symbol=symbol_of(call.routine))
+    elif call.operation is MapOperation.LOOKUP:
+        _emit_array_lookup(cx, call)
+    else:
+        cx.emit("mov rax, $imm", imm=-EINVAL, imm_sizes=(32,))
+    after()
+    cx.label(done)
+
+
+def _emit_argument_check(cx: Context, pointer: str, size: int, frame_size: int, other: str) -> None:
+    """Emit a check of an argument: in the frame inline, anywhere else by a routine."""
+    cx.used.add(INSIDE)
+    if frame_size < size:
+        _emit_search(cx, pointer, size, other)
+        return
+    inside, search = cx.new_label("inside"), cx.new_label("search")
+    cx.emit(f"lea r10, [{pointer}+$offset]", offset=frame_size)
+    cx.emit("sub r10, rbp")
+    cx.emit("cmp r10, $imm", imm=frame_size - size)
+    cx.jump("ja", search)
+    cx.label(inside)
+    with cx.out_of_line(search):
+        _emit_search(cx, pointer, size, other)
+        cx.jump("jmp", inside)
+
+
+def _emit_search(cx: Context, pointer: str, size: int, other: str) -> None:
+    cx.emit(f"mov r11, {pointer}")
+    cx.emit("mov r10d, $imm", imm=size, imm_sizes=(32,))
+    cx.jump("call", INSIDE)
+    cx.jump("jb", other)
+
+
+def _emit_array_lookup(cx: Context, call: MapCall) -> None:
+    nothing, found = cx.new_label("nothing"), cx.new_label("found")
+    cx.emit("mov r10d, dword ptr [rsi]")
+    cx.emit("cmp r10d, $imm", imm=_signed32(call.entries), imm_sizes=(8, 32))
+    cx.jump("jae", nothing)
+    if call.stride in SHIFTS:
+        cx.emit("shl r10, $imm", imm=SHIFTS[call.stride], imm_sizes=(8,))
+    else:
+        cx.emit("imul r10, r10, $imm", imm=call.stride)
+    if call.values:
+        load_constant(cx, 0, call.values)
+    else:
+        cx.emit("mov rax, qword ptr [rdi]")  # the header's first word: the running CPU's values
+    cx.emit("add rax, r10")
+    cx.label(found)
+    with cx.out_of_line(nothing):
+        cx.emit("xor eax, eax")
+        cx.jump("jmp", found)
+
+
+def _signed32(number: int) -> int:
+    return number - (1 << 32) if number >> 31 else number
