@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag
 from ebpfjit.runtime.memory import Region
 
+_RDONLY_PROG = int(MapFlag.RDONLY_PROG)
+
 
 class Map(ABC):
     """A map as helpers and the loader see it; keys and values are the bytes that programs see.
@@ -37,7 +39,7 @@ class Map(ABC):
     @property
     def is_readonly(self) -> bool:
         """True where programs may not write the values."""
-        return self.definition.is_readonly or bool(self.definition.flags & MapFlag.RDONLY_PROG)
+        return self.definition.is_readonly or bool(self.definition.flags & _RDONLY_PROG)
 
     @property
     def value_address(self) -> int:

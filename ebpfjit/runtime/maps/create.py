@@ -54,5 +54,7 @@ def create(definition: MapDefinition, *, environment: Environment | None = None)
     environment = environment if environment is not None else Environment()
     if definition.type == MapType.PERF_EVENT_ARRAY and definition.max_entries == 0:
         definition = replace(definition, max_entries=environment.cpus)
+    if type(definition.flags) is not int:
+        definition = replace(definition, flags=int(definition.flags))
     rules.check(definition)
     return KINDS[MapType(definition.type)](definition, environment)

@@ -71,7 +71,8 @@ class FlatMap(KeyedMap):
         touch them where `shares_values`.
         """
         self.definition = definition
-        self.cpus = environment.cpus if definition.type in rules.PERCPU else 1
+        self.is_percpu = definition.type in rules.PERCPU
+        self.cpus = environment.cpus if self.is_percpu else 1
         self.stride = stride or value_stride(definition)
         self.cpu_stride = self.stride * definition.max_entries
         self.storage = Storage(definition, HEADER_SIZE, *sizes, self.cpu_stride * self.cpus)
@@ -105,7 +106,7 @@ class FlatMap(KeyedMap):
 
         Raises ValueError where the map has no values for it.
         """
-        if self.cpus == 1 and self.definition.type not in rules.PERCPU:
+        if not self.is_percpu:
             cpu = 0
         if not 0 <= cpu < self.cpus:
             raise ValueError(f"{self.definition}: values for {self.cpus} processors, not for number {cpu}")
@@ -159,8 +160,9 @@ class FlatMap(KeyedMap):
         if entry < 0:
             raise KeyError
         size = self.definition.value_size
-        values = [self.storage.read(self.offset_of(entry, cpu), size) for cpu in range(self.cpus)]
-        return values if self.definition.type in rules.PERCPU else values[0]
+        if not self.is_percpu:
+            return self.storage.read(self.offset_of(entry, 0), size)
+        return [self.storage.read(self.offset_of(entry, cpu), size) for cpu in range(self.cpus)]
 
     def _put(self, key: bytes, value: Any, flags: int) -> int:
         values = self._each_value(value)
@@ -173,7 +175,7 @@ class FlatMap(KeyedMap):
 
     def _each_value(self, value: Any) -> list[bytes]:
         """Return the value of each CPU: from a list of as many, or from one for all of them."""
-        if self.definition.type in rules.PERCPU and isinstance(value, list | tuple):
+        if self.is_percpu and isinstance(value, list | tuple):
             if len(value) != self.cpus:
                 raise ValueError(
                     f"{self.definition}: a list has one value for each of {self.cpus} processors, "

@@ -12,6 +12,7 @@ from ebpfjit.errors import MapError
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapFlag
 
+RDONLY, WRONLY = int(MapFlag.RDONLY), int(MapFlag.WRONLY)  # enum arithmetic would be the slowest part
 INT_SIZES = (1, 2, 4, 8)
 _MISSING: Any = object()
 
@@ -53,7 +54,7 @@ class PythonMap(Map):
         reason = reason.format(entries=self.definition.max_entries)
         raise MapError(f"{self.definition}: {what}: {reason} ({name})", -result)
 
-    def check_mode(self, flag: MapFlag, what: str) -> None:
+    def check_mode(self, flag: int, what: str) -> None:
         """Raise MapError where the map was created with a flag that forbids it to Python."""
         if self.definition.flags & flag:
             self.refuse(-errno.EPERM, what)
@@ -98,7 +99,7 @@ class KeyedMap(PythonMap):
         return to_bytes(definition, "value", value, definition.value_size, definition.value_type)
 
     def __getitem__(self, key: Any) -> Any:
-        self.check_mode(MapFlag.WRONLY, "reading")
+        self.check_mode(WRONLY, "reading")
         encoded = self.encode_key(key)
         try:
             return self._get(encoded)
@@ -117,16 +118,17 @@ class KeyedMap(PythonMap):
 
         Raises MapError with the kernel's error number where it refuses.
         """
-        what = f"storing under {_shown(key)}"
-        self.check_mode(MapFlag.RDONLY, what)
-        self.refuse(self._put(self.encode_key(key), value, flags), what)
+        self.check_mode(RDONLY, "storing")
+        result = self._put(self.encode_key(key), value, flags)
+        if result < 0:
+            self.refuse(result, f"storing under {_shown(key)}")
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.put(key, value)
 
     def __delitem__(self, key: Any) -> None:
         what = f"deleting {_shown(key)}"
-        self.check_mode(MapFlag.RDONLY, what)
+        self.check_mode(RDONLY, what)
         result = self.delete(self.encode_key(key))
         if result == -errno.ENOENT:
             raise KeyError(f"{self.definition}: nothing under {_shown(key)}")

@@ -9,9 +9,9 @@ from typing import Any
 
 from ebpfjit.bits import U64_MASK
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.maps.definition import BPF_ANY, BPF_EXIST, BPF_NOEXIST, MapDefinition, MapFlag, MapType
+from ebpfjit.runtime.maps.definition import BPF_ANY, BPF_EXIST, BPF_NOEXIST, MapDefinition, MapType
 from ebpfjit.runtime.maps.hash import MULTIPLIER, hash_of
-from ebpfjit.runtime.maps.mapping import PythonMap, to_bytes
+from ebpfjit.runtime.maps.mapping import RDONLY, WRONLY, PythonMap, to_bytes
 from ebpfjit.runtime.maps.storage import Storage
 
 
@@ -32,7 +32,7 @@ class _Pushed(PythonMap):
 
     def push(self, value: Any, flags: int = 0) -> None:
         """Add a value, bytes or int, as a program does. Raises MapError where the kernel refuses."""
-        self.check_mode(MapFlag.RDONLY, "pushing")
+        self.check_mode(RDONLY, "pushing")
         self.refuse(self.push_value(self.encode_value(value), flags), "pushing")
 
     def lookup(self, key: bytes) -> int:
@@ -114,12 +114,12 @@ class QueueMap(_Pushed):
 
     def peek(self) -> bytes:
         """Return the value that comes out next. Raises IndexError where it is empty."""
-        self.check_mode(MapFlag.WRONLY, "reading")
+        self.check_mode(WRONLY, "reading")
         return self._taken(self.peek_value())
 
     def pop(self) -> bytes:
         """Take out the value that comes out next. Raises IndexError where it is empty."""
-        self.check_mode(MapFlag.WRONLY, "reading")
+        self.check_mode(WRONLY, "reading")
         return self._taken(self.pop_value())
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class QueueMap(_Pushed):
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the values in the order in which they come out, and leave them in."""
-        self.check_mode(MapFlag.WRONLY, "reading")
+        self.check_mode(WRONLY, "reading")
         places = range(self._count)
         for place in reversed(places) if self.definition.type == MapType.STACK else places:
             yield self._storage.read(self._offset(place), self.definition.value_size)
