@@ -8,6 +8,7 @@ from ebpfjit.analysis.facts import Facts
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.runtime.maps.flat import HEADER
 from ebpfjit.translators.x86_64.target import MapCall, MapOperation, Settings
 
 OPERATIONS = {LOOKUP: MapOperation.LOOKUP, UPDATE: MapOperation.UPDATE, DELETE: MapOperation.DELETE}
@@ -58,4 +59,5 @@ def _map_call(
         map_.stride,
         # Without a frame of its own a function leaves r10 where its caller's was, or nowhere.
         0 if verified.calls.frameless else frame_size,
+        HEADER["busy"] if definition.type in HASHES else 0,
     )

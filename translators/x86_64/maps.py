@@ -7,7 +7,8 @@ Array lookup, inline:                 Everything else, by the map's routine:
     movabs rax, values;  add rax, r10
 
 Key and value must be the program's: a pointer that analysis has not shown to be in the frame is
-checked. Where the check fails the Python helper is called, whose fault is the right one.
+checked. Where the check fails the Python helper is called, whose fault is the right one; so it
+is where Python is in the middle of changing the table: the helper waits for that.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: C
     checked = [(name, size) for name, size in (("rsi", call.key_size), ("rdx", call.value_size)) if size]
     for name, size in checked:
         _emit_argument_check(cx, name, size, call.frame_size, other)
-    if checked:
+    if call.busy:
+        cx.emit(f"cmp dword ptr [rdi+{call.busy:#x}], 0")
+        cx.jump("jne", other)
+    if checked or call.busy:
         with cx.out_of_line(other):
             slow()
             cx.jump("jmp", done)

@@ -139,7 +139,8 @@ class MapCall:
     `key_size` and `value_size` are bytes to check behind r2 and r3, 0 for none. `routine` is the
     routine's name, "" where none is needed. `values` is where an array's values are, 0 where the
     header knows (per-CPU values), `stride` the bytes from one to the next, `entries` how many there
-    are. `frame_size` bytes below r10 are surely the program's (0: nothing is known).
+    are. `frame_size` bytes below r10 are surely the program's (0: nothing is known). `busy` is where
+    the header says (u32) that Python is changing the map, 0 where that does not matter.
     """
 
     operation: MapOperation
@@ -150,6 +151,7 @@ class MapCall:
     entries: int
     stride: int
     frame_size: int
+    busy: int
 
 
 @dataclass(frozen=True)

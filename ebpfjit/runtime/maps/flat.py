@@ -27,7 +27,7 @@ HEADER_WORDS = (
 )  # fmt: skip
 HEADER_COUNTS = (
     "cpus", "key_size", "value_size", "value_stride", "max_entries", "mask", "count", "used", "free",
-    "hand", "is_lru",
+    "hand", "is_lru", "busy",
 )  # fmt: skip
 HEADER = {name: 8 * index for index, name in enumerate(HEADER_WORDS)} | {
     name: 8 * len(HEADER_WORDS) + 4 * index for index, name in enumerate(HEADER_COUNTS)

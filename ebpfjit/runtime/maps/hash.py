@@ -60,6 +60,26 @@ def bucket_count(definition: MapDefinition) -> int:
     return count if size < wanted or count == 1 else count // 2
 
 
+class _Change:
+    """While Python changes a table: other threads wait, and machine code leaves a busy map to Python."""
+
+    def __init__(self, table: HashMap) -> None:
+        self._table = table
+        self._lock = threading.RLock()
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+        self._table.set_field("busy", 1)
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._table.set_field("busy", 0)
+        self._lock.release()
+
+
 class HashMap(FlatMap):
     """hash, lru_hash, percpu_hash, lru_percpu_hash."""
 
@@ -86,7 +106,7 @@ class HashMap(FlatMap):
         self._buckets = self.storage.words(heads, buckets)
         self._links = self.storage.words(links, entries)
         self._mask = buckets - 1
-        self._lock = threading.RLock()
+        self._change = _Change(self)
         self.is_lru = definition.type in rules.LRU
         for name, offset in (
             ("buckets", heads), ("links", links), ("states", self.states_offset), ("keys", self.keys_offset),
@@ -120,7 +140,7 @@ class HashMap(FlatMap):
         """Return the entry that an update under `key` writes, a new one if need be, or -errno."""
         if flags > BPF_EXIST:
             return -errno.EINVAL
-        with self._lock:
+        with self._change:
             entry = self.find(key)
             if entry >= 0:
                 self.touch(entry)
@@ -186,7 +206,7 @@ class HashMap(FlatMap):
 
     def delete(self, key: bytes) -> int:
         """Remove a key; return 0 or -ENOENT. The value's memory stays as it is until it is used again."""
-        with self._lock:
+        with self._change:
             entry = self.find(key)
             if entry < 0:
                 return -errno.ENOENT
@@ -225,9 +245,9 @@ class HashMap(FlatMap):
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
         """Put a value in, that of the running CPU; return 0 or a negative error number."""
-        with self._lock:
+        with self._change:
             return super().update(key, value, flags)
 
     def _put(self, key: bytes, value: Any, flags: int) -> int:
-        with self._lock:
+        with self._change:
             return super()._put(key, value, flags)

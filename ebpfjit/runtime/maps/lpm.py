@@ -59,7 +59,7 @@ class LpmTrie(HashMap):
         if flags > BPF_EXIST or length > self.data_bits:
             return -errno.EINVAL
         prefix = self._prefix(data, length)
-        with self._lock:
+        with self._change:
             entry = super().find(prefix)
             if entry >= 0:
                 return -errno.EEXIST if flags == BPF_NOEXIST else entry
@@ -77,7 +77,7 @@ class LpmTrie(HashMap):
         if length > self.data_bits:
             return -errno.EINVAL
         prefix = self._prefix(data, length)
-        with self._lock:
+        with self._change:
             entry = super().find(prefix)
             if entry < 0:
                 return -errno.ENOENT

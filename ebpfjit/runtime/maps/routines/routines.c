@@ -30,6 +30,7 @@ struct map {         /* HEADER in ../flat.py */
     u8 *first_values; /* of CPU 0 */
     u64 cpu_stride;
     u32 cpus, key_size, value_size, value_stride, max_entries, mask, count, used, free, hand, is_lru;
+    u32 busy; /* Python is in the middle of a change: callers look before they come here */
 };
 
 #define MULTIPLIER 0x9E3779B97F4A7C15ull
