@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified, prepare
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import ExecutionError, LoadError
 from ebpfjit.function import JitFunction, make_function
 from ebpfjit.interpreter import interpret
 from ebpfjit.program import Program
@@ -336,6 +336,9 @@ def _run_on_kernel(
     from ebpfjit import kernel
 
     if program.type is None:
+        if program.maps:
+            name = program.name or "<unnamed>"
+            raise LoadError(f"program {name} has maps but no type, and Linux loads none such; give it one")
         raw = kernel.run_program(program, bytes(flat_view(data)))
         return Result(raw.return_value, raw.data)
     after = kernel.run_frame(program, bytes(flat_view(data)), fields, cpu=environment.cpu)

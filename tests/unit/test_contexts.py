@@ -326,8 +326,8 @@ def test_arguments_of_wrong_types() -> None:
 @engines
 def test_runs_do_not_see_each_other(engine: str) -> None:
     """The memory is used again: head- and tailroom of one run are not those of the one before."""
-    store = ("lddw r3, 0xabcdabcdabcdabcd", "stxdw [r2+0], r3", "mov r0, 2")
-    mark = program("xdp", "mov r6, r1", "mov r2, -100", "call 44", "ldxw r2, [r6+0]", *store)
+    mark = program("xdp", "mov r6, r1", "mov r2, -100", "call 44", "ldxw r2, [r6+0]",
+                   "lddw r3, 0xabcdabcdabcdabcd", "stxdw [r2+0], r3", "mov r0, 2")  # fmt: skip
     look = program("xdp", "mov r6, r1", "mov r2, -100", "call 44", "ldxw r2, [r6+0]", "ldxdw r0, [r2+0]")
     for _ in range(3):
         assert mark.run(FRAME, engine=engine).data[:8] == b"\xcd\xab" * 4
