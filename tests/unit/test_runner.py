@@ -64,8 +64,8 @@ def counting(table: Map, *, type: str | None = "xdp") -> Program:
 def chain(table: Any) -> Program:
     """Return a program that takes 4 bytes off the head and calls number 0, then returns 77."""
     return program(
-        "xdp", (table,), "mov r6, r1", "mov r2, 4", f"call {ADJUST_HEAD}", "mov r1, r6", "mov r7, r1", "map 0",
-        "mov r2, r1", "mov r1, r7", "mov r3, 0", f"call {TAIL_CALL}", "mov r0, 77",
+        "xdp", (table,), "mov r6, r1", "mov r2, 4", f"call {ADJUST_HEAD}", "mov r1, r6", "mov r7, r1",
+        "map 0", "mov r2, r1", "mov r1, r7", "mov r3, 0", f"call {TAIL_CALL}", "mov r0, 77",
     )  # fmt: skip
 
 
@@ -202,7 +202,8 @@ def test_events_of_both_buffers(engine: str) -> None:
     perf = make(MapType.PERF_EVENT_ARRAY, 4, 4, 2)
     send = program(
         "xdp", (ring, perf), "mov r6, r1", "lddw r1, 0x0807060504030201", "stxdw [r10-8], r1",
-        "map 0", "mov r2, r10", "add r2, -8", "mov r3, 7", "mov r4, 0", f"call {RINGBUF_OUTPUT}", "map 1", "mov r2, r1", "mov r1, r6",
+        "map 0", "mov r2, r10", "add r2, -8", "mov r3, 7", "mov r4, 0", f"call {RINGBUF_OUTPUT}",
+        "map 1", "mov r2, r1", "mov r1, r6",
         "lddw r3, 0x4ffffffff", "mov r4, r10", "add r4, -8", "mov r5, 8", f"call {PERF_OUTPUT}", "mov r0, 2",
     )  # fmt: skip
     for _ in range(3):
