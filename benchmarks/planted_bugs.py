@@ -12,14 +12,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 
-from kernels import RESULTS, machine_line
+from results import part, table, write
 
 from ebpfjit.difftest.fuzz import Options, fuzz
 from ebpfjit.difftest.planted import PLANTED, PlantedBug
 
-BEGIN, END = "<!-- planted bugs: begin -->", "<!-- planted bugs: end -->"
 SECONDS = 20.0
 
 
@@ -46,39 +44,30 @@ def search(bug: PlantedBug, seconds: float) -> Search:
 
 def section(searches: Sequence[Search], seconds: float) -> str:
     times = [one.seconds for one in searches if one.seconds is not None]
-    lines = [
-        BEGIN,
-        "## Planted bugs: how long until they are found",
-        "",
-        "    python benchmarks/planted_bugs.py --write",
-        "",
-        f"{date.today()}, {machine_line()}.",
-        "",
-        f"{len(searches)} bugs (`ebpfjit/difftest/planted.py`), each put, in memory, into a child process",
-        "of its own; `ebpfjit fuzz` with one job, seed 1 and all its sources of programs. Seconds count",
-        "from the start of the run, the child's start (about 0.3 s) included. `program` is the number of",
-        f"the program that showed it. Found: {len(times)} of {len(searches)}, the slowest after",
-        f"{max(times):.1f} s; the limit is {seconds:g} s.",
-        "",
-        "| bug | what is wrong | program | seconds | seen as |",
-        "|:--|:--|--:|--:|:--|",
-        *(
-            f"| {one.bug.name} | {one.bug.what} | {'' if one.number is None else one.number} | "
-            f"{'' if one.seconds is None else f'{one.seconds:.1f}'} | {one.nature} |"
-            for one in searches
-        ),
-        END,
-        "",
+    slowest = f"the slowest after {max(times):.1f} s" if times else "none"
+    words = (
+        f"{len(searches)} bugs (`ebpfjit/difftest/planted.py`), each put, in memory, into a child process\n"
+        "of its own; `ebpfjit fuzz` with one job, seed 1 and all its sources of programs. Seconds count\n"
+        "from the start of the run, the child's start (about 0.3 s) included. `program` is the number of\n"
+        f"the program that showed it. Found: {len(times)} of {len(searches)}, {slowest}; "
+        f"the limit is {seconds:g} s."
+    )
+    rows = [
+        (
+            one.bug.name,
+            one.bug.what,
+            "" if one.number is None else str(one.number),
+            "" if one.seconds is None else f"{one.seconds:.1f}",
+            one.nature,
+        )
+        for one in searches
     ]
-    return "\n".join(lines)
-
-
-def write(text: str) -> None:
-    """Put the section into RESULTS.md: in the place of the one before, or at the end."""
-    results = RESULTS.read_text()
-    before, begin, rest = results.partition(BEGIN)
-    after = rest.partition(END + "\n")[2] if begin else ""
-    RESULTS.write_text((before if begin else results.rstrip("\n") + "\n\n") + text + after)
+    headings = ("bug", "what is wrong", "program", "seconds", "seen as")
+    title, command = (
+        "Planted bugs: how long until they are found",
+        "python benchmarks/planted_bugs.py --write",
+    )
+    return part(title, command, words, table(headings, "llrrl", rows))
 
 
 def main() -> int:
@@ -100,7 +89,7 @@ def main() -> int:
         when = "not found" if one.seconds is None else f"{one.seconds:5.1f} s, program {one.number}"
         print(f"{bug.name:24} {when}  ({one.nature})", flush=True)
     if arguments.write:
-        write(section(searches, arguments.seconds))
+        write("planted bugs", section(searches, arguments.seconds))
     return 0 if all(one.seconds is not None for one in searches) else 1
 
 

@@ -1,4 +1,4 @@
-"""The commands: run, asm, disasm, verify, listing, diff, fuzz.
+"""The commands: run, asm, disasm, verify, listing, diff, fuzz, bench.
 
 Exit status 0: done; 1: the program or the input was refused or faulted, with one line on stderr;
 2: wrong usage; 130: interrupted. Every command imports what it needs when it runs.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ebpfjit.cli import files
+from ebpfjit.cli.bench import bench
 from ebpfjit.cli.diff import diff
 from ebpfjit.cli.fuzz import fuzz
 from ebpfjit.errors import EbpfError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="ebpfjit",
-    help="eBPF in user space: run, assemble, disassemble, verify, list and compare programs.",
+    help="eBPF in user space: run, assemble, disassemble, verify, list, compare and measure programs.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -264,6 +265,7 @@ def listing(file: File, program: ProgramName = None) -> None:
 
 app.command()(diff)
 app.command()(fuzz)
+app.command()(bench)
 
 
 def _offsets(text: str | None) -> tuple[int, int] | None:

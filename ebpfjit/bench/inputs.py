@@ -1,7 +1,7 @@
-"""What the benchmark's kernels work on: memory filled from a seeded generator, one layout per kernel.
+"""The kernels and what they work on: memory filled from a seeded generator, one layout per kernel.
 
-The layouts are stated at the top of each C file. `size` is the scale of an input: bytes, values or
-rows, whatever counts there.
+The layouts are stated at the top of each C file in kernels/. `size` is the scale of an input: bytes,
+values or rows, whatever counts there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+SOURCES = Path(__file__).resolve().parent / "kernels"
+"""C text and eBPF objects, by the kernels' names."""
 
 Fill = Callable[[random.Random, int], bytes]
 

@@ -1,7 +1,7 @@
 /* What every kernel is made of: a pure function of memory and its length.
  *
  * `mem` is 4096-byte aligned; its layout is stated at the top of each kernel and filled by
- * benchmarks/kernel_inputs.py. No kernel touches anything outside of mem[0] to mem[len - 1].
+ * ebpfjit/bench/inputs.py. No kernel touches anything outside of mem[0] to mem[len - 1].
  */
 #ifndef KERNEL_H
 #define KERNEL_H

@@ -1,0 +1,377 @@
+"""What it takes to get in and out: calls from Python, helpers in Python, batches, threads.
+
+Each comparison is between two ways to do the same, which take turns in one process:
+
+    calls     a program that loads one byte of 64, called from Python: fn(mem), a machine's
+              execute_program_jit(mem), a C extension's METH_FASTCALL function that does the same,
+              and the same machine code through ctypes, with an address that is ready
+    helpers   a program that calls a helper which returns its first argument: a Python function,
+              through the gate, and the same function as a ctypes callback
+    batch     fn.map over packets of 64 bytes, and a loop in C that calls the same machine code
+    threads   two threads that run a program without Python's lock, and one thread
+
+The C extension and the C loop are built with the system's compiler, and left out where there is none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import os
+import threading
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ebpfjit.assembler import assemble
+from ebpfjit.bench import native
+from ebpfjit.bench.benchmark import Bars, Benchmark, Section, Step
+from ebpfjit.bench.measure import BenchError, Rounds, Way, in_turn, median, timed
+from ebpfjit.function import JitFunction, raw_execution
+from ebpfjit.jit.entry import Run
+from ebpfjit.jit.routines import WORD, routines
+from ebpfjit.program import Program
+from ebpfjit.runtime.execution import NativeHelper
+from ebpfjit.vm import EbpfVmRaw
+
+ONE_LOAD = "ldxb r0, [r1]\nexit"
+CALLS = 20_000  # in a round
+HELPER_CALLS = 1000  # in one run of the program
+SIZE = 64  # bytes of a packet
+ENTRIES = 50_000_000  # of the loop that threads run
+UNITS = {"ns": 1.0, "ms": 1e6}
+
+EXTENSION = r"""
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+static PyObject *first(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 1) { PyErr_SetString(PyExc_TypeError, "first() takes one argument"); return NULL; }
+    Py_buffer view;
+    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) return NULL;
+    if (view.len < 1) { PyBuffer_Release(&view); PyErr_SetString(PyExc_IndexError, "empty"); return NULL; }
+    unsigned long long value = *(unsigned char *)view.buf;
+    PyBuffer_Release(&view);
+    return PyLong_FromUnsignedLongLong(value);
+}
+static PyMethodDef methods[] = {{"first", (PyCFunction)(void (*)(void))first, METH_FASTCALL, ""}, {0}};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "extension", "", -1, methods};
+PyMODINIT_FUNC PyInit_extension(void) { return PyModule_Create(&definition); }
+"""
+
+# What a run needs anew for each packet: where it is, its stack, its budget.
+LOOP = r"""
+#include <stdint.h>
+typedef uint64_t (*run_t)(uint64_t *block, uint64_t program, uint64_t unlocked);
+static inline int one(run_t run, uint64_t *block, uint64_t program, uint64_t packet, uint64_t *result) {
+    block[ARGUMENT_START] = block[PACKET_START] = block[ARGUMENT_1] = packet;
+    block[STACK_START] = block[STACK_TOP];
+    block[BUDGET] = 1 << 25;
+    *result = run(block, program, 0);
+    return block[FAULT_KIND] != 0;
+}
+long by_stride(run_t run, uint64_t *block, uint64_t program, uint64_t base, long stride, long count,
+               uint64_t *results) {
+    for (long i = 0; i < count; i++)
+        if (one(run, block, program, base + i * stride, &results[i])) return i;
+    return count;
+}
+long by_offsets(run_t run, uint64_t *block, uint64_t program, uint64_t base, uint64_t size, long count,
+                uint64_t *results, const int64_t *offsets, const int64_t *lengths) {
+    for (long i = 0; i < count; i++) {
+        uint64_t offset = offsets[i], length = lengths[i];
+        if (offset > size || length > size - offset) return i;
+        block[ARGUMENT_2] = length;
+        if (one(run, block, program, base + offset, &results[i])) return i;
+    }
+    return count;
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two ways to do the same: nanoseconds of each round for one of it, and the ratio wanted."""
+
+    title: str
+    ours: Sequence[float]
+    other: str
+    theirs: Sequence[float]
+    at_most: float | None
+
+    @property
+    def ratio(self) -> float:
+        """The ratio of the medians."""
+        return median(self.ours) / median(self.theirs)
+
+    def row(self, unit: str) -> tuple[str, ...]:
+        """Return the cells of the table, times in a unit of UNITS."""
+        wanted = "" if self.at_most is None else f"{self.at_most:.2f}"
+        ours, theirs = median(self.ours) / UNITS[unit], median(self.theirs) / UNITS[unit]
+        return self.title, f"{ours:.1f}", self.other, f"{theirs:.1f}", f"{self.ratio:.2f}", wanted
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything that was measured."""
+        return {
+            "title": self.title,
+            "ns": list(self.ours),
+            "median_ns": median(self.ours),
+            "other": self.other,
+            "other_ns": list(self.theirs),
+            "other_median_ns": median(self.theirs),
+            "ratio": self.ratio,
+            "at_most": self.at_most,
+        }
+
+
+def calling(function: Callable[..., Any], *arguments: Any) -> Way:
+    """As `timed`, for many calls of a function; the loop around them is measured with them."""
+    numbers = range(CALLS)
+
+    def work(function: Callable[..., Any] = function, arguments: tuple[Any, ...] = arguments) -> None:
+        if len(arguments) == 1:
+            (mem,) = arguments
+            for _ in numbers:
+                function(mem)
+        else:
+            a, b, c = arguments
+            for _ in numbers:
+                function(a, b, c)
+
+    return timed(work, CALLS)
+
+
+@functools.cache
+def extension() -> Callable[[Any], int] | None:
+    """Return the C extension's function; None where it cannot be built."""
+    module = native.load_extension(EXTENSION, "extension")
+    return None if module is None else module.first
+
+
+def compiled(text: str, **options: Any) -> JitFunction:
+    """Return a program as a function."""
+    return Program.from_bytes(assemble(text)).compile(**options)
+
+
+def prepared(function: JitFunction, mem: Any) -> Run:
+    """Return a run of a program that is ready to start, with a block of its own."""
+    return Run.start(function._compiled, raw_execution(mem, {}))
+
+
+def compare_calls(kind: type[bytes] | type[bytearray], rounds: Rounds) -> list[Comparison]:
+    """Compare a call of the gate with a C extension and with ctypes."""
+    function, machine = compiled(ONE_LOAD), EbpfVmRaw(assemble(ONE_LOAD))
+    machine.jit_compile()
+    mem = kind(SIZE)
+    run = prepared(function, mem)
+    prototype = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t)
+    raw = prototype(routines().addresses["run"])
+    # The budget of a prepared run is never used up here: 2 instructions a call.
+    ways = {
+        "fn": calling(function, mem),
+        "execute_program_jit": calling(machine.execute_program_jit, mem),
+        "ctypes": calling(raw, run.address, function._compiled.entry, 0),
+    }
+    others = [("ctypes", "ctypes, ready address", 0.12)]
+    in_c = extension()
+    if in_c is not None:
+        ways["extension"] = calling(in_c, mem)
+        others.append(("extension", "C extension", 1.25))
+    times = in_turn(ways, rounds)
+    return [
+        Comparison(f"{ours}({kind.__name__})", times[ours], title, times[theirs], at_most)
+        for ours in ("fn", "execute_program_jit")
+        for theirs, title, at_most in others
+    ]
+
+
+def compare_helpers(count: int, rounds: Rounds) -> list[Comparison]:
+    """Compare a helper in Python with the same as a ctypes callback, called `count` times in a run."""
+    text = f"mov r6, {count}\nagain: mov r1, r6\ncall 1\nsub r6, 1\njne r6, 0, again\nmov r0, 0\nexit"
+
+    def helper(r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
+        return r1
+
+    callback = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 5)(helper)
+    address = ctypes.cast(callback, ctypes.c_void_p).value or 0
+    ways = {}
+    for name, function in (("gate", helper), ("callback", NativeHelper(address, callback))):
+        program = compiled(text, helpers={1: function})
+
+        def work(program: JitFunction = program, runs: int = CALLS // count) -> None:
+            for _ in range(runs):
+                program(b"")
+
+        ways[name] = timed(work, CALLS)
+    times = in_turn(ways, rounds)
+    title = "helper in Python, " + (f"{count} calls in a run" if count > 1 else "one call in a run")
+    return [Comparison(title, times["gate"], "ctypes callback", times["callback"], 0.4)]
+
+
+@dataclass(frozen=True, slots=True)
+class Packets:
+    """The packets of a batch, side by side in one buffer, and the program that runs on them."""
+
+    function: JitFunction
+    buffer: bytes
+    count: int
+
+    @property
+    def offsets(self) -> array[int]:
+        """Where each starts."""
+        return array("q", range(0, len(self.buffer), SIZE))
+
+    def ways(self) -> dict[str, Callable[[], array[int]]]:
+        """Return the ways to run the program on all."""
+        offsets, lengths = self.offsets, array("q", [SIZE]) * self.count
+        packets = [self.buffer[start : start + SIZE] for start in offsets]
+        function, buffer = self.function, self.buffer
+        return {
+            "stride": lambda: function.map(buffer, stride=SIZE),
+            "offsets": lambda: function.map(buffer, offsets=offsets, lengths=lengths),
+            "list": lambda: function.map(packets),
+        }
+
+    def loops(self) -> dict[str, Callable[[], array[int]]]:
+        """Return the same as loops in C; what they need stays alive with them."""
+        names = ("argument_start", "packet_start", "stack_start", "stack_top", "budget", "fault_kind",
+                 "argument_1", "argument_2")  # fmt: skip
+        library = native.load(LOOP, *(f"-D{name.upper()}={WORD[name] // 8}" for name in names))
+        run = prepared(self.function, self.buffer[:SIZE])
+        base = ctypes.cast(ctypes.c_char_p(self.buffer), ctypes.c_void_p).value or 0
+        addresses = (routines().addresses["run"], run.address, self.function._compiled.entry, base)
+        words = [ctypes.c_uint64(word) for word in addresses]
+        offsets, lengths = self.offsets, array("q", [SIZE]) * self.count
+
+        def results_of(loop: Any, number: int, *arrays: array[int], run: Run = run) -> array[int]:
+            results = array("Q", bytes(8 * self.count))
+            where = [ctypes.c_uint64(a.buffer_info()[0]) for a in (results, *arrays)]
+            assert loop(*words, ctypes.c_uint64(number), self.count, *where) & 0xFFFFFFFF == self.count
+            return results
+
+        return {
+            "C, stride": lambda: results_of(library.by_stride, SIZE),
+            "C, offsets": lambda: results_of(library.by_offsets, len(self.buffer), offsets, lengths),
+        }
+
+
+def compare_batches(count: int, rounds: Rounds) -> list[Comparison]:
+    """Compare fn.map with a loop in C, on so many packets."""
+    packets = Packets(compiled(ONE_LOAD), os.urandom(count * SIZE), count)
+    ways = packets.ways()
+    if native.compilers():
+        ways |= packets.loops()
+    wanted = array("Q", list(packets.buffer[::SIZE]))
+    for name, way in ways.items():
+        if way() != wanted:
+            raise BenchError(f"a batch by {name} does not return what the packets begin with")
+    times = in_turn({name: timed(way, count) for name, way in ways.items()}, rounds)
+    found = [
+        Comparison(f"map, {name}", times[name], "C loop", times[f"C, {name}"], 1.5)
+        for name in ("stride", "offsets")
+        if f"C, {name}" in times
+    ]
+    if not found:
+        found = [Comparison("map, offsets", times["offsets"], "map, stride", times["stride"], None)]
+    return [*found, Comparison("map, list of bytes", times["list"], "map, stride", times["stride"], None)]
+
+
+def compare_threads(rounds: Rounds) -> list[Comparison]:
+    """Compare two threads that run a program without Python's lock with one."""
+    program = compiled(f"mov r0, {ENTRIES}\nagain: sub r0, 1\njne r0, 0, again\nexit", release_gil=True)
+
+    def run(count: int) -> None:
+        threads = [threading.Thread(target=program) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    ways = {str(count): timed(functools.partial(run, count)) for count in (1, 2)}
+    times = in_turn(ways, rounds)
+    return [Comparison("two threads, a run each", times["2"], "one thread", times["1"], None)]
+
+
+def section(
+    name: str, title: str, found: Sequence[Comparison], remarks: Sequence[str] = (), unit: str = "ns"
+) -> Section:
+    """Return comparisons as a section."""
+    return Section(
+        name=name,
+        title=title,
+        headings=("", unit, "compared with", unit, "ratio", "at most"),
+        align="lrlrrr",
+        rows=tuple(comparison.row(unit) for comparison in found),
+        bars=_bars(found, unit),
+        data={"comparisons": [comparison.as_json() for comparison in found]},
+        remarks=tuple(remarks),
+    )
+
+
+def _bars(found: Sequence[Comparison], unit: str) -> Bars:
+    """Return a bar for each way: ours, and beside it each that it is compared with."""
+    medians = {(one.title, one.other): median(one.theirs) / UNITS[unit] for one in found}
+    ours = {one.title: median(one.ours) / UNITS[unit] for one in found}
+    series = {"ebpfjit": tuple(ours.values())}
+    for other in dict.fromkeys(one.other for one in found):
+        series[other] = tuple(medians.get((title, other), math.nan) for title in ours)
+    return Bars(unit, tuple(ours), series)
+
+
+def _without(what: str) -> list[str]:
+    return [] if native.compilers() else [f"Without {what}: no C compiler in PATH that works."]
+
+
+def _calls(found: Sequence[Comparison]) -> Section:
+    remarks = _without("the C extension")
+    if not remarks and extension() is None:
+        remarks = ["Without the C extension: Python's headers are not installed."]
+    return section("calls", "A call from Python: one load of 64 bytes", found, remarks)
+
+
+def _helpers(found: Sequence[Comparison]) -> Section:
+    return section("helpers", "A helper in Python, called from machine code: a call", found)
+
+
+def _batch(found: Sequence[Comparison]) -> Section:
+    remarks = [f"{one.title}: {1e3 / median(one.ours):.0f} million packets a second." for one in found]
+    title = f"A batch: packets of {SIZE} bytes, one load of each: a packet"
+    return section("batch", title, found, [*remarks, *_without("the C loop")])
+
+
+def _threads(found: Sequence[Comparison]) -> Section:
+    remark = f"Each runs a loop of {2 * ENTRIES:,} instructions; {os.cpu_count()} processors."
+    return section("threads", "Threads without Python's lock", found, [remark], "ms")
+
+
+BENCHMARKS = (
+    Benchmark(
+        "calls",
+        "a call from Python, beside a C extension and ctypes",
+        lambda plan: [
+            Step(kind.__name__, functools.partial(compare_calls, kind)) for kind in (bytes, bytearray)
+        ],
+        _calls,
+    ),
+    Benchmark(
+        "helpers",
+        "a helper in Python, beside a ctypes callback",
+        lambda plan: [
+            Step(f"{count} calls", functools.partial(compare_helpers, count)) for count in (HELPER_CALLS, 1)
+        ],
+        _helpers,
+    ),
+    Benchmark(
+        "batch",
+        "fn.map over many packets, beside a loop in C",
+        lambda plan: [Step(f"{plan.packets:,} packets", functools.partial(compare_batches, plan.packets))],
+        _batch,
+    ),
+    Benchmark(
+        "threads",
+        "two threads without Python's lock, beside one",
+        lambda plan: [Step("two threads", compare_threads)],
+        _threads,
+    ),
+)

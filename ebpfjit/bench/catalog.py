@@ -1,0 +1,15 @@
+"""The benchmarks, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ebpfjit.bench import calls, compiling, contest
+from ebpfjit.bench.benchmark import Benchmark
+
+BENCHMARKS = {one.name: one for one in (*calls.BENCHMARKS, compiling.BENCHMARK, contest.BENCHMARK)}
+
+
+def choose(names: Sequence[str]) -> tuple[Benchmark, ...]:
+    """Return the benchmarks of these names, each once; all of them where there are no names."""
+    return tuple(BENCHMARKS[name] for name in dict.fromkeys(names or BENCHMARKS))
