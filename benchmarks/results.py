@@ -20,7 +20,7 @@ from rich.console import Console
 from ebpfjit import EbpfError
 from ebpfjit.bench.benchmark import FULL, Benchmark, Plan, Section
 from ebpfjit.bench.machine import machine_line
-from ebpfjit.bench.report import Report, draw, run
+from ebpfjit.bench.report import run, show
 
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 
@@ -75,7 +75,7 @@ def measure(
             report = run(benchmarks, plan, lambda done, all_, what: status.update(f"{done}/{all_} {what}"))
     except EbpfError as error:
         sys.exit(str(error))
-    _show(report)
+    show(report)
     if arguments.json:
         arguments.json.write_text(json.dumps(report.as_json(), indent=1) + "\n")
     if report.interrupted:
@@ -85,10 +85,3 @@ def measure(
         blocks = [block for section in report.sections for block in of_section(section)]
         write(name, part(title, f"python {sys.argv[0]} --write", words, *blocks))
     return 0
-
-
-def _show(report: Report) -> None:
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
-    for section in report.sections:
-        console.print(draw(section))

@@ -184,7 +184,7 @@ def section(found: Sequence[Stages | Again | Processes]) -> Section:
     return Section(
         name="compile",
         title="Compiling, from bytes to mapped code: µs an instruction",
-        headings=("mode", "instructions", "checks", "total", *STAGES, "keystone calls"),
+        headings=("mode", "instructions", "checks", "total", *STAGES, "keystone, calls"),
         align="lrl" + "r" * (2 + len(STAGES)),
         rows=tuple(map(_row, stages)),
         bars=_bars(stages),

@@ -15,6 +15,8 @@ from ebpfjit.bench.measure import Rounds, stoppable, warm_up
 if TYPE_CHECKING:
     from rich.table import Table
 
+NO_TERMINAL_WIDTH = 110
+
 Progress = Callable[[int, int, str], None]
 """progress(done, all, title): so many of all steps are done, and this one starts."""
 
@@ -58,17 +60,35 @@ def run(benchmarks: Sequence[Benchmark], plan: Plan, progress: Progress = lambda
 
 def draw(section: Section) -> Table:
     """Return a section as a table for the terminal."""
+    from rich import box
     from rich.table import Table
 
-    caption = "\n".join(section.remarks)
-    table = Table(title=section.title, title_justify="left", caption=caption, caption_justify="left")
+    table = Table(title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for number, (heading, align) in enumerate(zip(section.headings, section.align, strict=True)):
         shown = heading if number == 0 else heading.replace(", ", "\n").replace("/", "/\n")
-        table.add_column(shown, justify="left" if align == "l" else "right", overflow="fold")
+        table.add_column(shown, justify="left" if align == "l" else "right", no_wrap=True)
     last = len(section.rows) - section.closing - 1
     for number, row in enumerate(section.rows):
         table.add_row(*row, end_section=bool(section.closing) and number == last)
     return table
+
+
+def show(report: Report) -> None:
+    """Print all tables and remarks; tables are as wide as they have to be."""
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.padding import Padding
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = NO_TERMINAL_WIDTH
+    for section in report.sections:
+        table = draw(section)
+        width = max(console.width, Measurement.get(console, console.options, table).maximum)
+        console.print(table, width=width, crop=False)
+        for remark in section.remarks:
+            console.print(Padding(remark, (0, 2)), highlight=False, markup=False)
+        console.print()
 
 
 def _without_nan(value: Any) -> Any:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from ebpfjit.bench.benchmark import Benchmark, Plan
     from ebpfjit.bench.report import Progress, Report
 
-WIDTH = 110  # columns that a table may take where nobody looks
-
 
 def bench(
     names: Annotated[
@@ -113,17 +111,12 @@ def _progress() -> Iterator[Progress]:
 
 
 def _print(report: Report) -> None:
-    from rich.console import Console
+    from ebpfjit.bench.report import show
 
-    from ebpfjit.bench.report import draw
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
-    for section in report.sections:
-        console.print(draw(section))
+    show(report)
     machine = report.machine
-    versions = ", ".join([f"ebpfjit {machine['ebpfjit']}", machine["python"], *machine["compilers"].values()])
-    console.print(f"{machine['date']}, {machine['cpus']} x {machine['cpu']}, {machine['system']}, {versions}")
+    python = f"ebpfjit {machine['ebpfjit']}, {machine['python']}, keystone {machine['keystone']}"
+    print(f"{machine['date']}, {machine['cpus']} x {machine['cpu']}, {machine['system']}")
+    print(", ".join([python, *machine["compilers"].values()]))
     if report.interrupted:
-        console.print("interrupted: this is what was measured so far")
+        print("interrupted: this is what was measured so far")
