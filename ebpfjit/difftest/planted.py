@@ -495,7 +495,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "shift-clobbers-r4",
         "Shifts by a register leave their count in r4",
-        _text("RSH64 LSH64 ARSH64", "^mov rcx, r11$", "", lambda i: i.dst_reg != 4),
+        _text("RSH64 LSH64 ARSH64", "^mov rcx, r10$", "", lambda i: i.dst_reg != 4),
     ),
     PlantedBug(
         "shift-count-32",
@@ -553,7 +553,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "alignment-unchecked",
         "Atomics may be unaligned",
-        _function(memory.check_alignment, lambda old: lambda cx, size: None),
+        _function(memory.check_alignment, lambda old: lambda *arguments: None),
     ),
     PlantedBug(
         "fetch-add-keeps",

@@ -136,20 +136,20 @@ def _shift_by_constant(cx: Context, mnemonic: str, count: int) -> None:
 def _shift_by_cl(cx: Context, insn: Instruction, mnemonic: str) -> None:
     """Shift where the count must be in cl: rcx holds r4, which may be either operand.
 
-    dst is rcx:             mov r11, rcx;  mov rcx, src;  shl r11, cl;  mov rcx, r11
+    dst is rcx:             mov r10, rcx;  mov rcx, src;  shl r10, cl;  mov rcx, r10
     src is rcx:             shl dst, cl
-    neither:                mov r11, rcx;  mov rcx, src;  shl dst, cl;  mov rcx, r11
+    neither:                mov r10, rcx;  mov rcx, src;  shl dst, cl;  mov rcx, r10
     """
     src_is_rcx, dst_is_rcx = cx.src64 == "rcx", cx.dst64 == "rcx"
     if src_is_rcx and not dst_is_rcx:
         cx.emit(f"{mnemonic} {cx.dst}, cl")
         return
-    cx.emit("mov r11, rcx")
+    cx.emit("mov r10, rcx")
     if not src_is_rcx:
         cx.emit(f"mov rcx, {cx.src64}")
-    shifted = {64: "r11", 32: "r11d"}[cx.width.bits] if dst_is_rcx else cx.dst
+    shifted = {64: "r10", 32: "r10d"}[cx.width.bits] if dst_is_rcx else cx.dst
     cx.emit(f"{mnemonic} {shifted}, cl")
-    cx.emit("mov rcx, r11")
+    cx.emit("mov rcx, r10")
 
 
 for _meaning, (_by_cl, _bmi2) in SHIFTS.items():
@@ -205,14 +205,14 @@ def _divide_by_any(insn: Instruction, cx: Context, signed: bool, result: str) ->
 def _divide(cx: Context, signed: bool, result: str) -> None:
     """Divide dst by r10: the machine wants rdx:rax, which hold r3 and r0.
 
-    mov r11, rax;  push rdx;  mov rax, dst;  xor edx, edx;  div r10
-    mov dst, (rax or rdx) through r10;  pop rdx;  mov rax, r11
+    push rax;  mov rax, dst;  push rdx;  xor edx, edx;  div r10
+    mov dst, (rax or rdx) through r10;  pop rdx;  pop rax
     """
     bits = cx.width.bits
     divisor = {64: "r10", 32: "r10d"}[bits]
     rax, rdx = register(0, bits), register(3, bits)
     if cx.dst64 != "rax":
-        cx.emit("mov r11, rax")
+        cx.emit("push rax")
         cx.emit(f"mov {rax}, {cx.dst}")
     if cx.dst64 != "rdx":
         cx.emit("push rdx")
@@ -226,7 +226,7 @@ def _divide(cx: Context, signed: bool, result: str) -> None:
     if cx.dst64 != "rdx":
         cx.emit("pop rdx")
     if cx.dst64 != "rax":
-        cx.emit("mov rax, r11")
+        cx.emit("pop rax")
     cx.emit(f"mov {cx.dst}, {divisor}")
 
 

@@ -4,47 +4,46 @@ from __future__ import annotations
 
 from ebpfjit.program import Instruction
 from ebpfjit.translators.x86_64.memory import check_alignment, emit_check, load_address
-from ebpfjit.translators.x86_64.target import POINTER, Context, register, translates
+from ebpfjit.translators.x86_64.target import POINTER, Context, pin, register, translates
 
 #    eBPF    x86-64
 OPERATIONS = {"ADD": "add", "OR": "or", "AND": "and", "XOR": "xor"}
 
 
 def _address(insn: Instruction, cx: Context) -> str:
-    """Check the operand and return its text, with the size: the address is in r11."""
+    """Check the operand and return its text, with the size and a hole for the offset."""
     size = cx.width.bytes
-    load_address(cx, cx.dst64, insn.offset)
-    check_alignment(cx, size)
+    check_alignment(cx, cx.dst64, insn.offset, size)
     emit_check(cx, cx.dst64, insn.offset, insn)
-    return f"{POINTER[size]} [r11]"
+    return f"{POINTER[size]} [{cx.dst64}+$offset]"
 
 
 @translates(*(f"ATOMIC_{name}{bits}" for name in OPERATIONS for bits in (64, 32)))
 def update(insn: Instruction, cx: Context) -> None:
     """Lock add [memory], src."""
     memory = _address(insn, cx)
-    cx.emit(f"lock {OPERATIONS[cx.row.meaning]} {memory}, {cx.src}")
+    cx.emit(f"lock {OPERATIONS[cx.row.meaning]} {memory}, {cx.src}", offset=insn.offset)
 
 
 @translates("ATOMIC_FETCH_ADD64", "ATOMIC_FETCH_ADD32")
 def fetch_add(insn: Instruction, cx: Context) -> None:
     """Lock xadd leaves the old value in src."""
     memory = _address(insn, cx)
-    cx.emit(f"lock xadd {memory}, {cx.src}")
+    cx.emit(f"lock xadd {memory}, {cx.src}", offset=insn.offset)
 
 
 @translates("ATOMIC_XCHG64", "ATOMIC_XCHG32")
 def exchange(insn: Instruction, cx: Context) -> None:
     """Xchg with memory is locked by itself."""
     memory = _address(insn, cx)
-    cx.emit(f"xchg {memory}, {cx.src}")
+    cx.emit(f"xchg {memory}, {cx.src}", offset=insn.offset)
 
 
 @translates("ATOMIC_CMPXCHG64", "ATOMIC_CMPXCHG32")
 def compare_exchange(insn: Instruction, cx: Context) -> None:
     """Lock cmpxchg compares with rax, which is r0."""
     memory = _address(insn, cx)
-    cx.emit(f"lock cmpxchg {memory}, {cx.src}")
+    cx.emit(f"lock cmpxchg {memory}, {cx.src}", offset=insn.offset)
     if cx.width.bits == 32:
         # Where the comparison succeeds the machine leaves the upper half of rax alone.
         cx.emit("mov eax, eax")
@@ -59,7 +58,9 @@ def fetch_update(insn: Instruction, cx: Context) -> None:
     mov src, rax;  pop rax      (r0 as src: its old value is on the stack, and stays dropped)
     """
     bits = cx.width.bits
-    memory = _address(insn, cx)
+    _address(insn, cx)
+    load_address(cx, cx.dst64, insn.offset)
+    memory = f"{POINTER[bits // 8]} [r11]"
     old, new = register(0, bits), {64: "r10", 32: "r10d"}[bits]
     src_is_rax = cx.src64 == "rax"
     operand = f"{POINTER[bits // 8]} [rsp]" if src_is_rax else cx.src
@@ -76,3 +77,4 @@ def fetch_update(insn: Instruction, cx: Context) -> None:
     else:
         cx.emit(f"mov {cx.src}, {old}")
         cx.emit("pop rax")
+    pin(cx)

@@ -12,6 +12,7 @@ from ebpfjit.translators.x86_64.target import (
     Context,
     enter_label,
     pc_label,
+    pin,
     register,
     translates,
 )
@@ -65,6 +66,7 @@ def _forget_arguments(cx: Context) -> None:
     for argument in range(1, 6):
         name = register(argument, 32)
         cx.emit(f"xor {name}, {name}")
+    pin(cx)
 
 
 def _leave_where_asked(cx: Context) -> None:
@@ -74,6 +76,7 @@ def _leave_where_asked(cx: Context) -> None:
     cx.jump("jne", leaving)
     with cx.out_of_line(leaving):
         cx.emit(f"mov qword ptr {BLOCK['leave']}, 0")
+        pin(cx)
         cx.emit("ret")
 
 

@@ -10,6 +10,7 @@ from ebpfjit.translators.x86_64.target import (
     Context,
     address_operand,
     load_constant,
+    pin,
     register,
     slow_label,
     translates,
@@ -58,6 +59,8 @@ def emit_check(cx: Context, base: str, offset: int, insn: Instruction) -> None:
 
     The likely region inline, anything else out of line:
         lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae other
+    or, where minus the region's start is pinned in r11:
+        lea r10, [base+r11+offset];  cmp r10, [limit];  jae other
     A span at a known distance behind the argument's start fits or not, in the whole run:
         cmp qword ptr [limit], 0;  je other
     A span of the frame is a constant:
@@ -80,8 +83,7 @@ def emit_check(cx: Context, base: str, offset: int, insn: Instruction) -> None:
         cx.emit(f"cmp qword ptr {cx.limit(check.region, check.behind, check.stores)}, 0")
         cx.jump("je", other)
     else:
-        load_address(cx, base, low, "r10")
-        cx.emit(f"sub r10, qword ptr {BLOCK[check.region + '_start']}")
+        _load_distance(cx, base, low, check.region)
         cx.emit(f"cmp r10, qword ptr {cx.limit(check.region, span, check.stores)}")
         cx.jump("jae", other)
     if check.merged:
@@ -93,6 +95,18 @@ def emit_check(cx: Context, base: str, offset: int, insn: Instruction) -> None:
         _check_any_region(cx, other, back, base, offset, check)
 
 
+def _load_distance(cx: Context, base: str, offset: int, region: str) -> None:
+    """Put the distance of base + offset from a region's start into r10."""
+    if region != cx.pinned:
+        load_address(cx, base, offset, "r10")
+        cx.emit(f"sub r10, qword ptr {BLOCK[region + '_start']}")
+    elif "+" in base:
+        load_address(cx, base, offset, "r10")
+        cx.emit("add r10, r11")
+    else:
+        load_address(cx, f"{base}+r11", offset, "r10")
+
+
 def _check_any_region(cx: Context, label: str, back: str, base: str, offset: int, check: Check) -> None:
     routine = "check_store" if check.stores else "check_load"
     cx.used.add(routine)
@@ -100,14 +114,21 @@ def _check_any_region(cx: Context, label: str, back: str, base: str, offset: int
         load_address(cx, base, offset)
         cx.emit(f"mov r10d, {check.high - check.low}")
         cx.jump("call", routine)
+        pin(cx)
         cx.jump("jmp", back)
 
 
-def check_alignment(cx: Context, size: int) -> None:
-    """Check that the address in r11 is a multiple of `size`."""
-    if size > 1:
-        cx.emit(f"test r11d, {size - 1}")
-        cx.jump("jne", cx.fault("alignment"))
+def check_alignment(cx: Context, base: str, offset: int, size: int) -> None:
+    """Check that base + offset is a multiple of `size`; clobbers r10."""
+    if size == 1:
+        return
+    fault = cx.new_label("unaligned")
+    load_address(cx, base, offset, "r10")
+    cx.emit(f"test r10d, {size - 1}")
+    cx.jump("jne", fault)
+    with cx.out_of_line(fault):
+        load_address(cx, base, offset)
+        cx.raise_fault("alignment")
 
 
 #             operation  instruction
@@ -128,8 +149,7 @@ LOADS.update({f"LOAD_ACQ{size}": LOADS[f"LDX{size}"] for size in ("B", "H", "W",
 def load(insn: Instruction, cx: Context) -> None:
     """Dst = *(src + offset)."""
     if cx.row.is_ordered:
-        load_address(cx, cx.src64, insn.offset)
-        check_alignment(cx, cx.row.size)
+        check_alignment(cx, cx.src64, insn.offset, cx.row.size)
     memory, offset = memory_operand(cx, cx.src64, insn)
     names = {"dst32": register(insn.dst_reg, 32), "dst64": cx.dst64, "memory": memory}
     cx.emit(LOADS[cx.row.operation].format(**names), offset=offset)
@@ -142,8 +162,7 @@ def store(insn: Instruction, cx: Context) -> None:
     row = cx.row
     size = row.size
     if row.is_ordered:
-        load_address(cx, cx.dst64, insn.offset)
-        check_alignment(cx, size)
+        check_alignment(cx, cx.dst64, insn.offset, size)
     memory, offset = memory_operand(cx, cx.dst64, insn)
     if row.uses_src:
         cx.emit(f"mov {POINTER[size]} {memory}, {register(insn.src_reg, 8 * size)}", offset=offset)
@@ -186,6 +205,7 @@ def packet_load(insn: Instruction, cx: Context) -> None:
         8: ("mov rax, qword ptr [r11]", "bswap rax"),
     }[row.size]:
         cx.emit(line)
+    pin(cx)
     with cx.out_of_line(out):
         _load_from_header(cx, row.size, inside)
 
@@ -212,5 +232,6 @@ def _load_from_header(cx: Context, size: int, inside: str) -> None:
     cx.emit(f"cmp r10, {size}")
     cx.jump("jae", inside)
     cx.label(nothing)
+    pin(cx)
     cx.emit("xor eax, eax")
     cx.emit("ret")

@@ -43,7 +43,7 @@ def select(cx: Context, branch: Instruction, second: Instruction, translator: Tr
     """Move where the condition fails, instead of jumping over a move.
 
     cmp ...;  jcc over;  mov dst, src;  over:
-        mov r11, src;  lea r10, [r9-1];  cmp ...;  cmovncc dst, r11;  cmovncc r9, r10
+        cmp ...;  cmovncc dst, src;  lea r10, [r9-1];  cmovncc r9, r10
     """
     over = cx.plan.taken.get(branch.pc, 0)
     moved = cx.plan.through.get(branch.pc, 0) + cx.plan.through.get(second.pc, 0) - over
@@ -51,21 +51,33 @@ def select(cx: Context, branch: Instruction, second: Instruction, translator: Tr
     row = second.row
     assert row is not None  # the caller saw that it is a move
     bits = row.width.bits
-    if row.uses_src:
-        cx.emit(f"mov {({64: 'r11', 32: 'r11d'})[bits]}, {register(second.src_reg, bits)}")
-    else:
-        cx.start(second)
-        cx.emit_constant("mov r11, $imm", second.imm if bits == 64 else second.imm & 0xFFFFFFFF, (32, 64))
-        if bits == 32 and cx.settings.harden:
-            cx.emit("mov r11d, r11d")  # blinded, the number comes sign-extended
+    value = second.imm if bits == 64 else second.imm & 0xFFFFFFFF
+    source = "r10"
+    if cx.settings.harden and not row.uses_src:
+        source = "r11"
+        _blinded(cx, second, value)
         cx.start(branch)
     mnemonic = _compare(cx, branch)
     condition = INVERSE[mnemonic].removeprefix("j")
+    # Moves leave the flags alone.
+    if row.uses_src and bits == 64:
+        source = register(second.src_reg)
+    elif row.uses_src:
+        cx.emit(f"mov r10d, {register(second.src_reg, 32)}")
+    elif source == "r10":
+        cx.emit("mov r10, $imm", imm=value, imm_sizes=(32, 64))
+    cx.emit(f"cmov{condition} {register(second.dst_reg)}, {source}")
     if moved:
         cx.emit("lea r10, [r9+$offset]", offset=-moved)
-    cx.emit(f"cmov{condition} {register(second.dst_reg)}, r11")
-    if moved:
         cx.emit(f"cmov{condition} r9, r10")
+
+
+def _blinded(cx: Context, second: Instruction, value: int) -> None:
+    """Put a number together in r11, before the comparison, as that changes the flags."""
+    cx.start(second)
+    cx.emit_constant("mov r11, $imm", value, (32, 64))
+    if cx.width.bits == 32:
+        cx.emit("mov r11d, r11d")  # blinded, the number comes sign-extended
 
 
 def _compare(cx: Context, branch: Instruction) -> str:

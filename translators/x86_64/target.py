@@ -7,8 +7,9 @@
                             kind, place and address, drops all frames and returns to the host
 
 Guest registers stay in machine registers throughout; r1 to r5 sit where the System V ABI wants
-arguments, so a helper call moves nothing. r9 counts instructions down, r10 and r11 are scratch,
-r12 points to the block.
+arguments, so a helper call moves nothing. r9 counts instructions down, r10 is scratch, r12 points to
+the block. r11 holds minus the start of the region that most checks compare with ("pinned"), or is
+scratch too: what uses it puts it right again.
 """
 
 from __future__ import annotations
@@ -256,6 +257,7 @@ class Context(Emitter):
         self.checks = plan.checks
         self.settings = settings
         self.used: set[str] = set()
+        self.pinned = None if settings.harden else _most_checked(plan.checks)
         self.turned_to: int | None = None
         self.turned_due = 0
         self.address: Address | None = None
@@ -388,6 +390,16 @@ def _unforeseeable(bits: int) -> int:
     return secrets.randbits(bits)
 
 
+def _most_checked(checks: Mapping[int, Check]) -> str | None:
+    """Return the region whose start is worth a register: that of most checks which compare with it."""
+    counts = {"packet": 0, "argument": 0}
+    for check in checks.values():
+        if check.region in counts and not check.behind:
+            counts[check.region] += 1
+    region = max(counts, key=counts.__getitem__)
+    return region if counts[region] else None
+
+
 def address_operand(base: str, offset: int) -> tuple[str, int | None]:
     """Return the text of base + offset, and the number for its `$offset` hole."""
     return (f"[{base}+$offset]", offset) if offset else (f"[{base}]", None)
@@ -421,6 +433,13 @@ def load_constant(cx: Context, register_number: int, value: int) -> None:
         cx.emit(f"mov {name64}, $imm", imm=signed, imm_sizes=(32,))
     else:
         cx.emit(f"movabs {name64}, $imm", imm=value, imm_sizes=(64,))
+
+
+def pin(cx: Context) -> None:
+    """Put minus the start of the pinned region, if one is, into r11 again; leaves other registers alone."""
+    if cx.pinned is not None:
+        cx.emit("xor r11d, r11d")
+        cx.emit(f"sub r11, qword ptr {BLOCK[cx.pinned + '_start']}")
 
 
 def emit_entry(cx: Context) -> None:
@@ -504,6 +523,7 @@ def emit_function_entry(cx: Context, pc: int) -> None:
         cx.emit("add r11, 0x10")
         cx.emit("cmp r11, rbp")
         cx.jump("jb", zero)
+    pin(cx)
     cx.jump("jmp", pc_label(pc))
 
 
@@ -602,6 +622,7 @@ def emit_charge(cx: Context, instructions: int) -> None:
             cx.jump("jmp", back)
             cx.label(poor)
         cx.jump("call", "slice")
+        pin(cx)
         cx.jump("jmp", pc_label(pc))
 
 
