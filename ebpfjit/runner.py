@@ -451,6 +451,7 @@ def _compiled(
         helpers=helpers,
         checked=checked,
         harden=harden,
+        argument_is_packet=True,
         cache=cache,
         verify=verifier.check,
         release_gil=release_gil,

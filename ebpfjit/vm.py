@@ -312,7 +312,10 @@ class _Machine:
             harden=self.harden,
             argument_size=self._argument_size(),
             release_gil=self.release_gil,
+            argument_is_packet=self._ARGUMENT_IS_PACKET,
         )
+
+    _ARGUMENT_IS_PACKET = False
 
     def _argument_size(self) -> int:
         """How many writable bytes every run has behind r1."""
@@ -471,6 +474,7 @@ class EbpfVmRaw(_Machine):
     """
 
     _shape = ("mem", ("mem",))
+    _ARGUMENT_IS_PACKET = True
 
     def set_program(self, prog: Any) -> None:
         """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""

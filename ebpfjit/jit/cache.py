@@ -75,7 +75,7 @@ def key_of(recipe: Recipe) -> dict[str, Any]:
         "features": sorted(settings.features),
         "checked": recipe.checked,
         "is_sound": recipe.is_sound,
-        "argument": [recipe.argument_size, recipe.argument_writable],
+        "argument": [recipe.argument_size, recipe.argument_writable, recipe.argument_is_packet],
         "frames": [[pc, size] for pc, size in recipe.verified.frame_sizes.items()],
         "symbols": [[pc, name] for pc, name in program.symbols.items()],
         "type": program.type,

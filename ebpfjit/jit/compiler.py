@@ -40,6 +40,8 @@ from ebpfjit.translators.x86_64.trace import emit_trace_point, emit_trace_routin
 
 LOOP_ALIGNMENT = 16
 REGIONS = {Origin.STACK: "stack", Origin.ARGUMENT: "argument", Origin.PACKET: "packet"}
+RAW_REGIONS = {**REGIONS, Origin.PACKET: "argument"}
+"""Where the argument is the packet."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Recipe:
     argument_size: int = 0
     argument_writable: bool = True
     is_sound: bool = False
+    argument_is_packet: bool = False
 
     def facts(self) -> Facts:
         """Return what is known of the program's accesses."""
@@ -114,14 +117,23 @@ def translate(
     checked: bool = True,
     argument_size: int = 0,
     argument_writable: bool = True,
+    argument_is_packet: bool = False,
 ) -> Listing:
     """Return the program's assembly text.
 
     Without `checked` no access is checked. `argument_size` is how many bytes the caller promises
-    behind r1, readable and, where `argument_writable`, writable. Raises TranslationError where an
-    operation has no translator.
+    behind r1, readable and, where `argument_writable`, writable; with `argument_is_packet` that what
+    r1 points to is the packet, and r2 its size. Raises TranslationError where an operation has no
+    translator.
     """
-    return Recipe(verified, settings, checked, argument_size, argument_writable).listing()
+    return Recipe(
+        verified,
+        settings,
+        checked,
+        argument_size,
+        argument_writable,
+        argument_is_packet=argument_is_packet,
+    ).listing()
 
 
 def _promises(recipe: Recipe) -> Promises:
@@ -132,7 +144,7 @@ def _promises(recipe: Recipe) -> Promises:
 def _translate(recipe: Recipe, facts: Facts) -> Listing:
     verified, settings, checked = recipe.verified, recipe.settings, recipe.checked
     program = verified.program
-    cx = Context(program, verified.frame_sizes, _plan(verified, facts, settings, checked=checked), settings)
+    cx = Context(program, verified.frame_sizes, _plan(recipe, facts), settings)
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
@@ -431,16 +443,18 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases:
             cx.jump("jmp", pc_label(pc + 1 if instruction.pc in shortcuts.pairs else pc))
 
 
-def _plan(verified: Verified, facts: Facts, settings: Settings, *, checked: bool) -> Plan:
+def _plan(recipe: Recipe, facts: Facts) -> Plan:
+    verified, settings, checked = recipe.verified, recipe.settings, recipe.checked
+    regions = RAW_REGIONS if recipe.argument_is_packet else REGIONS
     checks: dict[int, Check] = {}
     single: dict[int, Check] = {}
     for pc, access in facts.accesses.items() if checked else ():
         if access.proof:
             continue
-        single[pc] = _check(access, 0, access.size, stores=access.stores)
+        single[pc] = _check(access, regions, 0, access.size, stores=access.stores)
         if access.span is not None:
             low, high, stores = access.span
-            checks[pc] = _check(access, low, high, stores=stores, merged=True)
+            checks[pc] = _check(access, regions, low, high, stores=stores, merged=True)
         elif access.leader is None:
             checks[pc] = single[pc]
     charges, calls = verified.charges, verified.calls
@@ -458,8 +472,10 @@ def _plan(verified: Verified, facts: Facts, settings: Settings, *, checked: bool
     )
 
 
-def _check(access: Access, low: int, high: int, *, stores: bool, merged: bool = False) -> Check:
+def _check(
+    access: Access, regions: Mapping[Origin, str], low: int, high: int, *, stores: bool, merged: bool = False
+) -> Check:
     behind = 0
     if access.distance is not None and access.distance[0] + low >= 0:
         behind = access.distance[1] + high
-    return Check(REGIONS[access.origin], low, high, stores, access.frame_size, behind, merged)
+    return Check(regions[access.origin], low, high, stores, access.frame_size, behind, merged)

@@ -287,6 +287,7 @@ def compile_program(
     harden: bool = False,
     argument_size: int = 0,
     argument_writable: bool = True,
+    argument_is_packet: bool = False,
     moving: frozenset[int] = frozenset(),
     lookups: frozenset[int] = frozenset(),
     map_helpers: frozenset[int] = frozenset(),
@@ -302,7 +303,8 @@ def compile_program(
     reached. Without `checked` memory accesses are not checked: a wrong program can crash the
     process. `harden` blinds constants (two more instructions for each immediate) and puts guard
     pages around the code (two pages of address space). `argument_size` is how many bytes,
-    readable and (`argument_writable`) writable, every run will have behind r1. `moving` are the
+    readable and (`argument_writable`) writable, every run will have behind r1; with `argument_is_packet` what is
+    behind r1 is the packet in every run, and r2 its size. `moving` are the
     helpers, by number, that may move or shrink memory other than these, `lookups` those that return
     the address of a value of the map in r1, or zero; `map_helpers` those of 1, 2 and 3 that are
     Linux's, which machine code does by itself on maps that it knows. `features` are CPU features
@@ -324,7 +326,15 @@ def compile_program(
         # A table's order rests on Python's lock.
         map_helpers=frozenset() if release_gil else map_helpers,
     )
-    recipe = Recipe(verified, settings, checked, argument_size, argument_writable, verify is not None)
+    recipe = Recipe(
+        verified,
+        settings,
+        checked,
+        argument_size,
+        argument_writable,
+        verify is not None,
+        argument_is_packet,
+    )
     image = cache.find(recipe) if cache is not None else None
     listing = None
     if image is None:
