@@ -7,6 +7,7 @@ An access needs no check where
     frame       it lies in the running function's frame for every possible value of its base
     covered     an earlier access on every path touched these bytes, from the same base
     argument    the caller promises that many bytes behind r1
+    asked       it stores where a load on every path was checked as a store would be
     map value   it lies in a map's values: at an address that is known, or behind what a lookup
                 returned and a comparison has shown not to be zero
 
@@ -14,7 +15,8 @@ A call of a helper that may move or shrink memory ends what earlier accesses hav
 
 What is left is checked. In a basic block the checks on one base are merged into one over their
 whole span; where that one fails, the block goes on in a copy that checks one by one, so that the
-fault has the pc it should have.
+fault has the pc it should have. A load that is asked more than it needs goes on in the copy too where
+that fails, and so do the blocks behind it that rely on the answer.
 """
 
 from __future__ import annotations
@@ -63,9 +65,15 @@ NOT_ZERO = ("JNE", "JGT")
 MOST_SPANS = 12
 MOST_VISITS = 1
 LONGEST_MERGED_SPAN = 4096
+ASSUMING = "assuming"
+"""The proof, within this module, of a store that relies on a load which asked."""
 
-Span = tuple[int, int, bool]
-"""First byte, byte behind the last, both from the symbol; True where it may be written too."""
+READ, ASSUMED, WRITTEN = range(3)
+"""What a span is good for: reading; writing, as far as an earlier load was checked as if it stored;
+writing."""
+
+Span = tuple[int, int, int]
+"""First byte, byte behind the last, both from the symbol; READ, ASSUMED or WRITTEN."""
 
 Spans = frozenset[Span]
 NO_SPANS: Spans = frozenset()
@@ -78,7 +86,9 @@ class Access:
     `proof` says why it needs no check ("" where it needs one). `origin` is the region to try
     first. `span` is, for the first access of a merged group, the bytes from its own address that
     one check covers (first, behind the last, stores); for the others of a group `leader` is the pc
-    of that first one. `frame_size` is that of the running function, 0 where it is not known.
+    of that first one. `frame_size` is that of the running function, 0 where it is not known. Where
+    it `asks` a load is checked as a store to the same bytes would be; `assumes` is a store that needs
+    no check where such loads have been found good, and one where they have not.
     """
 
     pc: int
@@ -88,8 +98,10 @@ class Access:
     origin: Origin
     frame_size: int
     distance: Bounds | None
-    span: Span | None = None
+    span: tuple[int, int, bool] | None = None
     leader: int | None = None
+    asks: bool = False
+    assumes: bool = False
 
     @property
     def reason(self) -> str:
@@ -111,12 +123,15 @@ class Facts:
     may be read before it is written, or something else may see it. `maps` gives, for calls of
     helpers (by pc) whose r1 is always the same map, its index in `Program.maps`; `in_frame` gives for
     those calls which of r2 and r3 point into the frame, and between which offsets from its top.
+    `doubtful` are the basic blocks (by pc) at whose start a store further on relies on a load that
+    asked.
     """
 
     accesses: dict[int, Access]
     zeroed: frozenset[int]
     maps: dict[int, int]
     in_frame: dict[int, dict[int, Bounds]]
+    doubtful: frozenset[int] = frozenset()
 
     def known_map(self, pc: int) -> int | None:
         """Return the index of the map that the helper call at `pc` is given in r1, where it is known."""
@@ -274,7 +289,8 @@ class Analysis:
         size = self.argument_size
         if not size or self.main_is_called:
             return {}
-        return {_join_symbol(0, 1): frozenset({(0, size, self.promises.argument_writable)})}
+        level = WRITTEN if self.promises.argument_writable else READ
+        return {_join_symbol(0, 1): frozenset({(0, size, level)})}
 
     def run(self) -> Facts:
         """Find the fixpoint, then write down what holds there."""
@@ -295,10 +311,34 @@ class Analysis:
                     waiting.add(target)
                     heappush(work, target)
         # The last walk through a block was the one from what the fixpoint knows at its start.
+        asked, doubtful = self._doubts()
         accesses: dict[int, Access] = {}
         for node in self.nodes.values():
-            accesses.update(self._accesses(node))
-        return Facts(accesses, frozenset(self.zeroed), self.known_maps, self.in_frame)
+            accesses.update(self._accesses(node, asked))
+        return Facts(accesses, frozenset(self.zeroed), self.known_maps, self.in_frame, doubtful)
+
+    def _doubts(self) -> tuple[set[int], frozenset[int]]:
+        """Return the symbols of which stores assume that loads were checked for them, and `doubtful`."""
+        uses: dict[int, list[int]] = {}
+        for pc, node in self.nodes.items():
+            for seen in node.seen:
+                if seen is not None and seen[4] == ASSUMING:
+                    uses.setdefault(seen[2].symbol, []).append(pc)
+        doubtful: set[int] = set()
+        ways = [(pc, target) for pc in self.nodes for target, _ in self.code[pc].ways] if uses else []
+        before: dict[int, list[int]] = {}
+        for pc, target in ways:
+            before.setdefault(target, []).append(pc)
+        for symbol, work in uses.items():
+            found: set[int] = set()
+            while work:
+                pc = work.pop()
+                spans = self.nodes[pc].state.spans.get(symbol, NO_SPANS)
+                if pc not in found and any(level == ASSUMED for _, _, level in spans):
+                    found.add(pc)
+                    work.extend(before.get(pc, ()))
+            doubtful |= found
+        return set(uses), frozenset(doubtful)
 
     def _start_of_function(self, pc: int) -> _State:
         registers = [Value(_join_symbol(pc, register), 0) for register in range(10)]
@@ -389,15 +429,16 @@ class Analysis:
         stores = row.kind is not Kind.LOAD
         base = state.registers[insn.dst_reg if stores else insn.src_reg]
         start = base.offset + insn.offset
-        span = (start, start + row.size, stores)
+        span = (start, start + row.size, WRITTEN if stores else READ)
         proof = self._proof(state, base, insn, row, node.function, span)
         node.seen.append((insn, row, base, span, proof))
         if not proof and base.symbol > CONSTANT:
             known = state.spans.get(base.symbol, NO_SPANS)
             if len(known) < MOST_SPANS:
-                state.spans[base.symbol] = known | {span}
+                shown = span if stores else (start, span[1], ASSUMED)
+                state.spans[base.symbol] = known | {shown}
 
-    def _accesses(self, node: _Node) -> dict[int, Access]:
+    def _accesses(self, node: _Node, asked: set[int]) -> dict[int, Access]:
         """Return the accesses of a block by pc, their checks merged."""
         found: dict[int, Access] = {}
         if not node.seen:
@@ -410,9 +451,15 @@ class Analysis:
                 continue
             insn, row, base, span, proof = seen
             distance = _distance(base, insn)
-            merger.add(
-                Access(insn.pc, row.size, span[2], proof, _likely(base.origin), size, distance), base, span
+            stores = span[2] == WRITTEN
+            asks = not stores and not proof and base.symbol in asked
+            assumes = proof == ASSUMING
+            proof = "asked" if assumes else proof
+            origin = _likely(base.origin)
+            access = Access(
+                insn.pc, row.size, stores, proof, origin, size, distance, asks=asks, assumes=assumes
             )
+            merger.add(access, base, span)
         merger.finish()
         return found
 
@@ -432,10 +479,15 @@ class Analysis:
                 self._expose()
             self._note_frame(state, row, function, low, high, exact=exact and inside)
             return "frame" if inside else ""
-        for other in state.spans.get(base.symbol, NO_SPANS):
+        spans = state.spans.get(base.symbol, NO_SPANS)
+        for other in spans:
             if _covers(other, span):
                 is_argument = base.symbol == _join_symbol(0, 1) and span[1] <= self.argument_size
                 return "argument" if is_argument and span[0] >= 0 else "covered"
+        if spans and span[2] and base.symbol > CONSTANT:
+            assumed = (span[0], span[1], ASSUMED)
+            if any(_covers(other, assumed) for other in spans):
+                return ASSUMING
         if self.values and base.origin is Origin.SCALAR and base.bounds is not None:
             low, high = base.bounds[0] + insn.offset, base.bounds[1] + insn.offset + row.size
             if any(r.start <= low and high <= r.stop and (r.writable or not span[2]) for r in self.values):
@@ -609,7 +661,7 @@ class Analysis:
             self._fresh(state, insn, 0, Origin.MAP_VALUE)
             map_ = self.program.maps[looked_in]
             if map_.value_is_stable:
-                span = (0, map_.definition.value_size, not map_.is_readonly)
+                span = (0, map_.definition.value_size, READ if map_.is_readonly else WRITTEN)
                 state.values[state.registers[0].symbol] = span
         if helper:
             for register in row.implicit_writes[1:]:
@@ -677,7 +729,7 @@ def _likely(origin: Origin) -> Origin:
 
 
 def _covers(outer: Span, inner: Span) -> bool:
-    return outer[0] <= inner[0] and inner[1] <= outer[1] and (outer[2] or not inner[2])
+    return outer[0] <= inner[0] and inner[1] <= outer[1] and outer[2] >= inner[2]
 
 
 def _moved(dst: Value, src: Value, meaning: str) -> Value | None:
@@ -826,9 +878,9 @@ def _hull(a: Value, b: Value, origin: Origin, *, widen: bool) -> Bounds | None:
 def _relative(state: _State, value: Value) -> Spans:
     """Return the spans known of a value's symbol, counted from the value itself."""
     known = state.spans.get(value.symbol, NO_SPANS)
-    if not known or not value.offset:
-        return known
-    return frozenset((a - value.offset, b - value.offset, w) for a, b, w in known)
+    offset = value.offset
+    # Which loads are to ask is told by the symbol; under another one they would not be found.
+    return frozenset((a - offset, b - offset, WRITTEN if w == WRITTEN else READ) for a, b, w in known)
 
 
 def _common(a: Spans, b: Spans) -> Spans:
@@ -912,8 +964,11 @@ class _Merger:
             low = min(span[0] for _, span in group)
             high = max(span[1] for _, span in group)
             if len(group) < 2 or high - low > LONGEST_MERGED_SPAN:
+                for access, _ in group:
+                    if access.asks:
+                        self.found[access.pc] = replace(access, span=(0, access.size, True))
                 continue
-            stores = any(access.stores for access, _ in group)
+            stores = any(access.stores or access.asks for access, _ in group)
             start = first[0]
             self.found[leader.pc] = replace(leader, span=(low - start, high - start, stores))
             for access, _ in group[1:]:

@@ -34,6 +34,7 @@ from ebpfjit.translators.x86_64.target import (
     emit_shared,
     pay,
     pc_label,
+    slow_block_label,
     slow_label,
 )
 from ebpfjit.translators.x86_64.trace import emit_trace_point, emit_trace_routine
@@ -378,6 +379,8 @@ def _instruction(
     pc = instruction.pc
     if pc in shortcuts.slots or pc in cx.checks or pc in verified.illegal or pc in cx.plan.taken:
         _anew(cx, verified, instruction, shortcuts)
+    elif cx.is_slow and instruction.target is not None:
+        _anew(cx, verified, instruction, shortcuts)  # it may go on in slow code
     elif not phrases.repeat(cx, instruction):
         before = phrases.before(cx)
         _anew(cx, verified, instruction, shortcuts)
@@ -413,34 +416,41 @@ def _anew(cx: Context, verified: Verified, instruction: Instruction, shortcuts: 
 
 
 def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases: Phrases) -> None:
-    """Translate the rest of each block that has a merged check once more, checking one by one.
+    """Translate once more what goes on where a merged check fails, checking one by one.
 
-    The fast code comes here, at the merged check's instruction, where that check fails.
+    The fast code comes here, at the merged check's instruction. The rest of its block is here, and
+    whole blocks that rely on a check that failed; from the others it goes on in the fast code.
     """
     cx.checks = cx.plan.single
-    slots = verified.program.slots
+    cx.is_slow = True
+    slots, blocks, doubtful = verified.program.slots, verified.blocks, cx.plan.doubtful
     leaders = {pc for pc, check in cx.plan.checks.items() if check.merged}
     done = 0
-    for leader in sorted(leaders):
-        pc = leader
-        if pc < done:
-            continue  # the copy of an earlier merged check of this block has passed here
+    for start in sorted(leaders | doubtful):
+        pc = start
+        if pc < done or pc - 1 in shortcuts.pairs:
+            continue  # an earlier copy has passed here
         while True:
             instruction = slots[pc]
             assert instruction is not None  # blocks consist of instructions
             cx.begin(pc)
-            if pc != leader:
+            cx.start(instruction)
+            if pc in doubtful:
+                cx.label(slow_block_label(pc))
+                if pc in verified.tested:
+                    emit_charge(cx, blocks[pc])
+            if pc != start or pc in doubtful:
                 _trace(cx, pc, shortcuts)  # who comes from the fast code was recorded there
             if pc in leaders:
                 cx.label(slow_label(pc))
-            cx.start(instruction)
             _instruction(cx, verified, instruction, shortcuts, phrases)
             pc = instruction.next_pc
-            if pc in verified.blocks or pc >= len(slots):
+            if pc in blocks or pc >= len(slots):
                 break
         done = pc
         if instruction.row is None or instruction.row.kind not in NEVER_FALLS_THROUGH:
-            cx.jump("jmp", pc_label(pc + 1 if instruction.pc in shortcuts.pairs else pc))
+            cx.jump("jmp", cx.label_of(pc + 1 if instruction.pc in shortcuts.pairs else pc))
+    cx.is_slow = False
 
 
 def _plan(recipe: Recipe, facts: Facts) -> Plan:
@@ -449,9 +459,11 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
     checks: dict[int, Check] = {}
     single: dict[int, Check] = {}
     for pc, access in facts.accesses.items() if checked else ():
-        if access.proof:
+        if access.proof and not access.assumes:
             continue
         single[pc] = _check(access, regions, 0, access.size, stores=access.stores)
+        if access.assumes:
+            continue
         if access.span is not None:
             low, high, stores = access.span
             checks[pc] = _check(access, regions, low, high, stores=stores, merged=True)
@@ -462,6 +474,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         checks,
         single,
         facts.zeroed,
+        facts.doubtful if checked else frozenset(),
         charges.paid,
         charges.through,
         charges.taken,

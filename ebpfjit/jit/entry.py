@@ -303,10 +303,10 @@ def compile_program(
     reached. Without `checked` memory accesses are not checked: a wrong program can crash the
     process. `harden` blinds constants (two more instructions for each immediate) and puts guard
     pages around the code (two pages of address space). `argument_size` is how many bytes,
-    readable and (`argument_writable`) writable, every run will have behind r1; with `argument_is_packet` what is
-    behind r1 is the packet in every run, and r2 its size. `moving` are the
-    helpers, by number, that may move or shrink memory other than these, `lookups` those that return
-    the address of a value of the map in r1, or zero; `map_helpers` those of 1, 2 and 3 that are
+    readable and (`argument_writable`) writable, every run will have behind r1; with
+    `argument_is_packet` it is the packet that r1 points to in every run, and r2 is its size. `moving`
+    are the helpers, by number, that may move or shrink memory other than these, `lookups` those that
+    return the address of a value of the map in r1, or zero; `map_helpers` those of 1, 2 and 3 that are
     Linux's, which machine code does by itself on maps that it knows. `features` are CPU features
     to use, by default those that the processor has. `trace` is the address of a trace's header: such
     code records every step there (`ebpfjit.difftest.trace`). `cache` is where the image is looked for

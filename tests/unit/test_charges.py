@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
-from tests.differential.test_facts_sound import Writer
 
 from ebpfjit import Program
 from ebpfjit.analysis.charges import SETTLES
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.assembler import assemble
+from ebpfjit.difftest.pointers import Writer
 
 
 def verified_of(text: str) -> Verified:

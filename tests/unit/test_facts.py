@@ -128,6 +128,28 @@ PROVEN = {
         "jeq r2, 8, l\nldxdw r0, [r1]\nja k\nl: ldxw r0, [r1+2]\nk: ldxb r0, [r1+5]\nexit",
         {1: CHECKED, 3: CHECKED, 4: "covered"},
     ),
+    "a store to what was loaded": Case(
+        "ldxw r0, [r1]\njeq r0, 5, l\nstw [r1], 1\nl: exit", {0: CHECKED, 2: "asked"}
+    ),
+    "a store to what was loaded, some blocks on": Case(
+        "ldxw r0, [r1]\nldxw r3, [r1+8]\njeq r0, 5, l\nadd r0, 1\n"
+        "jeq r3, 5, l\nstw [r1+8], 1\nl: ldxb r0, [r1+4]\nexit",
+        {0: CHECKED, 5: "asked", 6: CHECKED},
+    ),
+    "a store to what was loaded, in a loop": Case(
+        "mov r4, 3\nloop: ldxb r0, [r1]\njeq r0, 5, l\n"
+        "stb [r1], 5\nl: add r1, 1\nsub r4, 1\njne r4, 0, loop\nexit",
+        {1: CHECKED, 3: "asked"},
+    ),
+    "a store to what was loaded on both paths": Case(
+        "jeq r2, 8, l\nldxdw r0, [r1]\nja k\nl: ldxdw r0, [r1]\nk: stb [r1+7], 1\nexit",
+        {1: CHECKED, 3: CHECKED, 4: "asked"},
+    ),
+    "a store over a jump that is turned": Case(
+        "mov r4, 3\nloop: ldxb r0, [r1]\nsub r4, 1\njeq r4, 0, 1\n"
+        "ja k\nexit\nk: stb [r1], 5\nadd r1, 1\nja loop",
+        {1: CHECKED, 6: "asked"},
+    ),
     "covered before a loop": Case(
         "mov r4, 3\nldxb r0, [r1]\nloop: ldxb r0, [r1]\nsub r4, 1\njne r4, 0, loop\nexit",
         {1: CHECKED, 2: "covered"},
@@ -389,13 +411,13 @@ NOT_PROVEN = {
     "over two that touch": Case(
         "ldxw r0, [r1]\nja l\nl: ldxw r0, [r1+4]\nja k\nk: ldxdw r0, [r1]\nexit", {4: CHECKED}
     ),
-    "a store where loads were": Case("ldxdw r0, [r1]\nja l\nl: stb [r1], 1\nexit", {0: CHECKED, 2: CHECKED}),
+    "a store where loads were": Case("ldxdw r0, [r1]\nja l\nl: stb [r1], 1\nexit", {0: CHECKED, 2: "asked"}),
     "an atomic where loads were": Case(
-        "ldxdw r0, [r1]\nja l\nl: lock add [r1], r0\nexit", {0: CHECKED, 2: CHECKED}
+        "ldxdw r0, [r1]\nja l\nl: lock add [r1], r0\nexit", {0: CHECKED, 2: "asked"}
     ),
     "a store where a store was on one path, a load on the other": Case(
         "jeq r2, 8, l\nstb [r1], 1\nja k\nl: ldxb r0, [r1]\nk: stb [r1], 1\nexit",
-        {1: CHECKED, 3: CHECKED, 4: CHECKED},
+        {1: CHECKED, 3: CHECKED, 4: "asked"},
     ),
     "covered on one path only": Case(
         "jeq r2, 8, l\nldxb r0, [r1]\nl: ldxb r0, [r1]\nexit", {1: CHECKED, 2: CHECKED}
@@ -475,6 +497,16 @@ NOT_PROVEN = {
         "lddw r7, 0xebf0000000000000\ncallx r7\nout: exit",
         {0: CHECKED},
         promised=16,
+    ),
+    "a store to less than what was loaded": Case(
+        "ldxw r0, [r1]\njeq r0, 5, l\nstdw [r1], 1\nl: exit", {0: CHECKED, 2: CHECKED}
+    ),
+    "a store to what was loaded on one path": Case(
+        "jeq r2, 8, l\nldxw r0, [r1]\nl: stw [r1], 1\nexit", {1: CHECKED, 2: CHECKED}
+    ),
+    "a store to what another register was loaded from": Case(
+        "mov r3, r1\njeq r2, 8, l\nadd r3, 1\nl: ldxb r0, [r3]\njeq r0, 5, k\nk: stb [r1], 1\nexit",
+        {3: CHECKED, 5: CHECKED},
     ),
     "a promise to read": Case(
         "stb [r1+15], 1\nldxb r0, [r1+16]\nexit", {0: CHECKED, 1: CHECKED}, promised=16, writable=False

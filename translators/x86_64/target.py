@@ -160,7 +160,8 @@ class Plan:
     """What analysis found: how each access is checked, and which frames must be zeroed.
 
     `checks` holds the accesses (by pc) that are checked, `single` how they are in a copy that
-    checks one by one. `zeroed` are functions, by pc. `paid` are the instructions that each tested
+    checks one by one. `zeroed` are functions, by pc. `doubtful` are basic
+    blocks that rely on merged checks of earlier ones. `paid` are the instructions that each tested
     basic block (by pc) pays for at its start, `through` and `taken` those that are paid behind the
     last instruction of a block (by its pc), on the way to the next one or where it jumps. `writes` are
     the registers of r6 to r9 that a call of a function (by pc) changes, all where it is not there.
@@ -171,6 +172,7 @@ class Plan:
     checks: Mapping[int, Check]
     single: Mapping[int, Check]
     zeroed: frozenset[int]
+    doubtful: frozenset[int]
     paid: Mapping[int, int]
     through: Mapping[int, int]
     taken: Mapping[int, int]
@@ -220,6 +222,11 @@ def slow_label(pc: int) -> str:
     return f"slow_{pc}"
 
 
+def slow_block_label(pc: int) -> str:
+    """Return the label where slow code enters the basic block at slot `pc`."""
+    return f"slow_block_{pc}"
+
+
 def enter_label(pc: int) -> str:
     """Return the label where the function at slot `pc` is entered."""
     return f"enter_{pc}"
@@ -261,6 +268,7 @@ class Context(Emitter):
         self.turned_to: int | None = None
         self.turned_due = 0
         self.address: Address | None = None
+        self.is_slow = False
         self.traced: set[int] = set()
         self.limits: dict[Limit, int] = {}
         operations = {insn.row.operation for insn in program.instructions if insn.row is not None}
@@ -361,6 +369,10 @@ class Context(Emitter):
         self.used.add(f"fault_{kind}")
         self.jump("call", f"fault_{kind}")
 
+    def label_of(self, pc: int) -> str:
+        """Return the label of a basic block for who comes from the current code, fast or slow."""
+        return slow_block_label(pc) if self.is_slow and pc in self.plan.doubtful else pc_label(pc)
+
     def goto(self, mnemonic: str, target: int) -> None:
         """Emit a jump to the instruction at slot `target`, or to a fault where there is none.
 
@@ -375,10 +387,10 @@ class Context(Emitter):
                 label = self.new_label("edge")
                 with self.out_of_line(label):
                     pay(self, due)
-                    self.jump("jmp", pc_label(target))
+                    self.jump("jmp", self.label_of(target))
                 self.jump(mnemonic, label)
             else:
-                self.jump(mnemonic, pc_label(target))
+                self.jump(mnemonic, self.label_of(target))
         else:
             self.jump(mnemonic, self.fault("target"))
 
@@ -608,14 +620,14 @@ def emit_charge(cx: Context, instructions: int) -> None:
     pc = cx.insn.pc
     cx.used.add("slice")
     paid = cx.plan.paid[pc]
-    broke, back = f".broke_{pc}", f".paid_{pc}"
+    slow = ".slow" if cx.is_slow else ""
+    broke, back, poor = (f"{slow}.{part}_{pc}" for part in ("broke", "paid", "poor"))
     pay(cx, paid)
     cx.jump("jl", broke)
     cx.label(back)
     with cx.out_of_line(broke):
         cx.emit("add r9, $imm", imm=paid)
         if paid != instructions:
-            poor = f".poor_{pc}"
             cx.emit("cmp r9, $imm", imm=instructions)
             cx.jump("jl", poor)
             pay(cx, paid)
@@ -623,7 +635,7 @@ def emit_charge(cx: Context, instructions: int) -> None:
             cx.label(poor)
         cx.jump("call", "slice")
         pin(cx)
-        cx.jump("jmp", pc_label(pc))
+        cx.jump("jmp", cx.label_of(pc))
 
 
 def _emit_check(cx: Context, name: str, *, stores: bool, faults: bool = True) -> None:
