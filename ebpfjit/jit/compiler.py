@@ -194,7 +194,7 @@ def translate_routine(verified: Verified, settings: Settings) -> Listing:
     program is one function that calls nothing.
     """
     program = verified.program
-    plan = Plan({}, {}, frozenset(), {}, {}, {}, {}, True, frozenset())
+    plan = Plan({}, {}, frozenset(), frozenset(), {}, {}, {}, {}, True, frozenset())
     cx = Context(program, verified.frame_sizes, plan, settings)
     routine = x86_64.routine.Routine(program)
     routine.enter(cx)
