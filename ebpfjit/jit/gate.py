@@ -221,6 +221,7 @@ class Gate:
     def on_fault(self, block: int, error: BaseException | None) -> None:
         """Raise what went wrong, or add the pc to the error that a helper raised."""
         run, program = self.attach(block), self.compiled.verified.program
+        run.follow_stack()
         try:
             if error is None:
                 error = self.compiled.exception(run, FAULTS[run.word("fault_kind")])

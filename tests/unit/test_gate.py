@@ -708,3 +708,11 @@ def test_the_interpreter_at_the_recursion_limit_raises_a_recursion_error() -> No
     machine.register_helper(1, lambda *arguments: deeper())
     with pytest.raises(RecursionError):
         deeper()
+
+
+def test_a_fault_after_a_helper_looked_at_memory_knows_all_frames() -> None:
+    """What the helper saw of the stack is not what is there when the fault comes."""
+    text = "call 1\nmov r1, 0\ncall local deeper\nexit\ndeeper: ldxb r0, [r1]\nexit"
+    function = compiled(text, helpers={1: lambda *arguments: len(memory.read(arguments[0], 1))})
+    with pytest.raises(MemoryFault, match=r"outside mem \(4 bytes\), stack \(1024 bytes\)"):
+        function(b"abcd")
