@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,25 @@ SIZE = object.__basicsize__
 BYTES_DATA = bytes.__basicsize__ - 1
 BYTEARRAY_START = SIZE + 24
 BYTEARRAY_EXPORTS = SIZE + 32
+NO_TAG = 0x7FFFFFFF
+
+
+def _ints() -> host.Ints:
+    """Look what ints are like; where it is not as expected no tag fits, and functions are called."""
+    samples = [int(text) for text in ("500", "70000", "500000000", str(2**30 - 1))]
+    others = [int(text) for text in ("0", "-1", "-500000000", str(2**30), str(2**62))]
+    tags = {_word_at(value, SIZE) for value in samples}
+    read = [_word_at(value, SIZE + 8) & 0xFFFFFFFF for value in samples]
+    expected = read == samples and len(tags) == 1 and not tags & {_word_at(value, SIZE) for value in others}
+    tag = tags.pop() if expected else NO_TAG
+    return host.Ints(SIZE, SIZE + 8, tag, immortal=sys.version_info >= (3, 12))
+
+
+def _word_at(value: object, offset: int) -> int:
+    return ctypes.c_uint64.from_address(id(value) + offset).value
+
+
+INTS = _ints()
 
 _EXIT = bytes.fromhex("9500000000000000")
 
@@ -76,7 +96,8 @@ def provide(image: Image, labels: dict[str, int]) -> None:
 
 def layout_of_host() -> list[int]:
     """Return the numbers of this host that are in the routines."""
-    return [SIZE, BYTES_DATA, BYTEARRAY_START, BYTEARRAY_EXPORTS, MAX_FRAMES, SLICE, time.CLOCK_MONOTONIC]
+    objects = [SIZE, BYTES_DATA, BYTEARRAY_START, BYTEARRAY_EXPORTS, INTS.tag]
+    return [*objects, MAX_FRAMES, SLICE, time.CLOCK_MONOTONIC]
 
 
 @cache
@@ -85,7 +106,7 @@ def listing() -> Listing:
     cx = Emitter()
     cx.begin(None)
     cx.label("entry")
-    host.emit_routines(cx, SLICE)
+    host.emit_routines(cx, SLICE, INTS)
     gate.emit_gate(
         cx,
         gate.Layout(
@@ -95,6 +116,7 @@ def listing() -> Listing:
             bytearray_exports=BYTEARRAY_EXPORTS,
             state=STATE_OFFSET,
             max_frames=MAX_FRAMES,
+            ints=INTS,
         ),
     )
     stock.emit_stock(cx, time.CLOCK_MONOTONIC)

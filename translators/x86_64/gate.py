@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from ebpfjit.translators.emitter import Emitter
 from ebpfjit.translators.x86_64.host import (
     ARGUMENTS_OFFSET,
+    SMALL_INTS,
+    Ints,
     call,
     enter_program,
     release_lock,
@@ -104,6 +106,7 @@ class Layout:
     bytearray_exports: int
     state: int
     max_frames: int
+    ints: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,8 +397,16 @@ def _emit_go(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"cmp qword ptr {TAKEN}, 0")
     cx.jump("jne", ".release")
     cx.label(".released")
-    cx.emit("mov rdi, rax")
     _leave(cx)
+    cx.emit("cmp rax, $imm", imm=SMALL_INTS, imm_sizes=(32,))
+    cx.jump("jae", ".box")
+    cx.emit("mov rcx, qword ptr [rip+$symbol]", symbol="small_ints")
+    cx.emit("mov rax, qword ptr [rcx+rax*8]")
+    if not layout.ints.immortal:
+        cx.emit("inc qword ptr [rax]")
+    cx.emit("ret")
+    cx.label(".box")
+    cx.emit("mov rdi, rax")
     cx.emit("jmp qword ptr [rip+$symbol]", symbol="PyLong_FromUnsignedLongLong")
 
     cx.label(".release")

@@ -12,6 +12,8 @@ back with; whatever needs the lock takes it and gives it back.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ebpfjit.translators.emitter import Emitter
 from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED, Context, emit_fault
 
@@ -23,6 +25,18 @@ STUBS = ("slice", "call_python")
 NAP = 10
 ARGUMENTS_OFFSET = 1 << 63  # PY_VECTORCALL_ARGUMENTS_OFFSET: the word before the arguments is free
 SMALL_INTS = 257  # the ints from 0 that CPython has ready
+
+
+@dataclass(frozen=True, slots=True)
+class Ints:
+    """What CPython's ints look like: `tag` is the word at `size` of those from 1 to 2**30 - 1, whose
+    value is in the four bytes at `digit`. Small ones are `immortal` from 3.12 on: never counted.
+    """
+
+    size: int
+    digit: int
+    tag: int
+    immortal: bool
 
 
 def symbol_of(routine: str) -> str:
@@ -44,12 +58,12 @@ def call(cx: Emitter, function: str) -> None:
     cx.emit("call qword ptr [rip+$symbol]", symbol=function)
 
 
-def emit_routines(cx: Emitter, slice_length: int) -> None:
+def emit_routines(cx: Emitter, slice_length: int, ints: Ints) -> None:
     """Emit the routines of this module; a slice is so many instructions long."""
     _emit_run(cx)
     _emit_slice(cx, slice_length)
     _emit_turn(cx)
-    _emit_call_python(cx)
+    _emit_call_python(cx, ints)
     emit_fault(cx, "budget")
     emit_fault(cx, "raised")
 
@@ -189,7 +203,7 @@ _UNLOCKED = 0x58
 _FRAME = 0x68
 
 
-def _emit_call_python(cx: Emitter) -> None:
+def _emit_call_python(cx: Emitter, ints: Ints) -> None:
     """Emit `call_python`: r0 = the object in r11 called with r1 to r5, modulo 2**64.
 
     Small numbers are taken from a table of ints that live for ever; others are boxed and dropped.
@@ -225,9 +239,7 @@ def _emit_call_python(cx: Emitter) -> None:
     cx.label(".drop_0")
     cx.emit("test rbp, rbp")
     cx.jump("je", raised)
-    cx.emit("mov rdi, rbp")
-    call(cx, "PyLong_AsUnsignedLongLongMask")
-    cx.emit("mov rbx, rax")
+    _unbox(cx, ints)
     cx.emit("mov rdi, rbp")
     call(cx, "Py_DecRef")
     cx.emit("cmp rbx, -1")
@@ -278,6 +290,23 @@ def _box(cx: Emitter, index: int) -> None:
         cx.jump("jne", boxed)
         cx.emit("xor ebp, ebp")
         cx.jump("jmp", f".drop_{index - 1}")
+
+
+def _unbox(cx: Emitter, ints: Ints) -> None:
+    """Put the value of the result in rbp into rbx, modulo 2**64; -1 where that raised."""
+    any_int, unboxed = ".python_any_int", ".python_unboxed"
+    cx.emit("mov rax, qword ptr [rip+$symbol]", symbol="PyLong_Type")
+    cx.emit("cmp qword ptr [rbp+8], rax")
+    cx.jump("jne", any_int)
+    cx.emit("cmp qword ptr [rbp+$offset], $imm", offset=ints.size, imm=ints.tag)
+    cx.jump("jne", any_int)
+    cx.emit("mov ebx, dword ptr [rbp+$offset]", offset=ints.digit)
+    cx.label(unboxed)
+    with cx.out_of_line(any_int):
+        cx.emit("mov rdi, rbp")
+        call(cx, "PyLong_AsUnsignedLongLongMask")
+        cx.emit("mov rbx, rax")
+        cx.jump("jmp", unboxed)
 
 
 def _leave(cx: Emitter) -> None:
