@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import BudgetExhausted, Environment, ExecutionError, LoadError, Program, kernel
+from ebpfjit import BudgetExhausted, Environment, ExecutionError, LoadError, Program, Task, kernel
 from ebpfjit.assembler import assemble
 from ebpfjit.runtime.maps import Map, MapDefinition, MapFlag, MapType, create
 
@@ -21,16 +21,9 @@ engines = pytest.mark.parametrize("engine", ENGINES)
 all_engines = pytest.mark.parametrize("engine", [*ENGINES, KERNEL])
 FRAME = bytes(range(60))
 
-ADJUST_HEAD, TAIL_CALL, LOOKUP, RINGBUF_OUTPUT, PERF_OUTPUT, PUSH, POP, REDIRECT_MAP = (
-    44,
-    12,
-    1,
-    130,
-    25,
-    87,
-    88,
-    51,
-)
+LOOKUP, TAIL_CALL, PERF_OUTPUT, UNDER_CGROUP, ADJUST_HEAD, REDIRECT_MAP, PUSH, POP, RINGBUF_OUTPUT = (
+    1, 12, 25, 33, 44, 51, 87, 88, 130,
+)  # fmt: skip
 
 
 def make(kind: MapType, key: int, value: int, entries: int, **more: Any) -> Any:
@@ -226,6 +219,20 @@ def test_a_devmap_says_where_to(engine: str) -> None:
         redirect = result.redirect
         assert redirect is not None
         assert (redirect.map, redirect.key, redirect.ifindex) == ("tested", 2, 1)
+
+
+@engines
+def test_whether_a_packet_is_of_a_cgroup(engine: str) -> None:
+    table = make(MapType.CGROUP_ARRAY, 4, 4, 3)
+    table[0], table[1] = 7, 8
+
+    def asked(index: int) -> int:
+        ask = program("tc", (table,), "mov r6, r1", "map 0", "mov r2, r1", "mov r1, r6", f"mov r3, {index}",
+                      f"call {UNDER_CGROUP}")  # fmt: skip
+        environment = Environment(task=Task(cgroup_id=7))
+        return ask.run(FRAME, engine=engine, environment=environment).return_value
+
+    assert [asked(index) for index in range(4)] == [1, 0, (1 << 32) - 11, (1 << 32) - 7]
 
 
 @all_engines

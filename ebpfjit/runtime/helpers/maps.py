@@ -39,6 +39,8 @@ TAKES: dict[str, frozenset[MapType]] = {
     "bpf_perf_event_output": _PERF,
     "bpf_perf_event_read": _PERF,
     "bpf_perf_event_read_value": _PERF,
+    "bpf_skb_under_cgroup": frozenset({MapType.CGROUP_ARRAY}),
+    "bpf_current_task_under_cgroup": frozenset({MapType.CGROUP_ARRAY}),
     "bpf_get_stackid": frozenset({MapType.STACK_TRACE}),
     "bpf_ringbuf_output": _RING,
     "bpf_ringbuf_reserve": _RING,

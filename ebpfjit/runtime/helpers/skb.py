@@ -6,12 +6,14 @@ import errno
 import zlib
 
 from ebpfjit.bits import W32
+from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.skb import (
     ETH_P_IP,
     ETH_P_IPV6,
     PACKET_OTHERHOST,
     SkbContext,
 )
+from ebpfjit.runtime.helpers.maps import map_of
 from ebpfjit.runtime.helpers.packet import skb_of
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.world import World
@@ -101,6 +103,32 @@ def skb_cgroup_id(world: World, context: int) -> int:
     """Return the number of the cgroup that the packet's socket is in."""
     skb_of(world, context, "bpf_skb_cgroup_id")
     return world.environment.current_task.cgroup_id
+
+
+def _under_cgroup(world: World, map_address: int, index: int, name: str) -> int:
+    """Return 1 where the task's cgroup is the one at an index of the map, 0 where not, or -errno."""
+    found = map_of(world, map_address, name)
+    index = W32.wrap(index)
+    if index >= found.definition.max_entries:
+        return -errno.E2BIG
+    address = found.lookup(index.to_bytes(4, "little"))
+    if not address:
+        return -errno.EAGAIN
+    number = int.from_bytes(memory.read(address, found.definition.value_size), "little")
+    return int(number == world.environment.current_task.cgroup_id)
+
+
+@helper("bpf_skb_under_cgroup", differs="the cgroup of Environment.task, and no hierarchy of them")
+def skb_under_cgroup(world: World, context: int, map_address: int, index: int) -> int:
+    """Tell whether the packet's socket is in the cgroup at an index of the map; 1, 0 or -errno."""
+    skb_of(world, context, "bpf_skb_under_cgroup")
+    return _under_cgroup(world, map_address, index, "bpf_skb_under_cgroup")
+
+
+@helper("bpf_current_task_under_cgroup", differs="the cgroup of Environment.task, and no hierarchy of them")
+def current_task_under_cgroup(world: World, map_address: int, index: int) -> int:
+    """Tell whether the process is in the cgroup at an index of the map; 1, 0 or -errno."""
+    return _under_cgroup(world, map_address, index, "bpf_current_task_under_cgroup")
 
 
 @helper("bpf_skb_ecn_set_ce", moves_packet=True)
