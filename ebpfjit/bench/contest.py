@@ -202,7 +202,7 @@ def _call_remark(call: float, timings: Sequence[Timing]) -> str:
     shortest = min(timing.median(engine) for timing in timings for engine in ("unchecked", "checked"))
     return (
         f"Nothing is subtracted: a call from Python takes {call / 1000:.1f} µs, "
-        f"at most {100 * call / shortest:.1f}% of a run of machine code."
+        f"at most {100 * call / shortest:.2f}% of a run of machine code."
     )
 
 

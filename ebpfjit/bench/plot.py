@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".svg", ".pdf", ".png")
 WIDTH = 9.0  # inches
 BAR = 0.2  # inches that a bar takes
-AROUND = 1.3  # inches of title, axis and legend
+AROUND = 1.4  # inches of title, legend and axis
+LEGEND = 20  # points between the title and the bars
 COLOURS = ("#2a6f97", "#e09f3e", "#9e2a2b", "#7f8c8d", "#6a994e", "#8e7dbe", "#bc6c25")
 
 
@@ -60,13 +62,18 @@ def _lines(bars: Bars) -> float:
 def _draw(axes: Axes, section: Section) -> None:
     bars = section.bars
     (_stack if bars.stacked else _group)(axes, bars)
-    axes.set_title(section.title, loc="left", fontweight="bold")
+    axes.set_title(section.title, loc="left", fontweight="bold", pad=LEGEND)
     axes.set_yticks(range(len(bars.labels)), bars.labels)
     axes.set_xlabel(bars.unit)
     axes.invert_yaxis()
     axes.margins(x=0.08, y=0.01)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=len(bars.series), loc="lower right", bbox_to_anchor=(1, 1), fontsize=8)
+    columns, place = len(bars.series), (0, 1)
+    axes.legend(loc="lower left", bbox_to_anchor=place, ncols=columns, frameon=False, borderpad=0, fontsize=8)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _group(axes: Axes, bars: Bars) -> None:
@@ -75,7 +82,7 @@ def _group(axes: Axes, bars: Bars) -> None:
     for number, (name, values) in enumerate(bars.series.items()):
         places = [label + (number + 0.5) * height - 0.4 for label in range(len(bars.labels))]
         drawn = axes.barh(places, values, height, label=name, color=COLOURS[number % len(COLOURS)])
-        texts = ["" if value != value else f"{value:.3g}" for value in values]  # not those that are NaN
+        texts = ["" if math.isnan(value) else _number(value) for value in values]
         axes.bar_label(drawn, texts, padding=2, fontsize=7)
 
 
@@ -86,4 +93,4 @@ def _stack(axes: Axes, bars: Bars) -> None:
         colour = COLOURS[number % len(COLOURS)]
         drawn = axes.barh(range(len(starts)), values, 0.7, left=starts, label=name, color=colour)
         starts = [start + value for start, value in zip(starts, values, strict=True)]
-    axes.bar_label(drawn, [f"{total:.3g}" for total in starts], padding=2, fontsize=7)
+    axes.bar_label(drawn, [_number(total) for total in starts], padding=2, fontsize=7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from ebpfjit.bench.measure import Rounds, stoppable, warm_up
 if TYPE_CHECKING:
     from rich.table import Table
 
-NO_TERMINAL_WIDTH = 110
+REMARK_WIDTH = 100
+UNLIMITED = 1000
 
 Progress = Callable[[int, int, str], None]
 """progress(done, all, title): so many of all steps are done, and this one starts."""
@@ -77,18 +79,16 @@ def show(report: Report) -> None:
     """Print all tables and remarks; tables are as wide as they have to be."""
     from rich.console import Console
     from rich.measure import Measurement
-    from rich.padding import Padding
 
     console = Console()
-    if not console.is_terminal:
-        console.width = NO_TERMINAL_WIDTH
+    unlimited = console.options.update(width=UNLIMITED)
     for section in report.sections:
         table = draw(section)
-        width = max(console.width, Measurement.get(console, console.options, table).maximum)
-        console.print(table, width=width, crop=False)
+        width = Measurement.get(console, unlimited, table).maximum
+        Console(width=max(console.width, width)).print(table)
         for remark in section.remarks:
-            console.print(Padding(remark, (0, 2)), highlight=False, markup=False)
-        console.print()
+            print(textwrap.fill(remark, REMARK_WIDTH, initial_indent="  ", subsequent_indent="    "))
+        print()
 
 
 def _without_nan(value: Any) -> Any:

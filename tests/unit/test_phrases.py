@@ -17,7 +17,7 @@ from ebpfjit.jit.timing import forget
 from ebpfjit.program import Instruction
 from ebpfjit.translators.x86_64 import fusions
 
-KERNELS = sorted((Path(__file__).parents[2] / "benchmarks" / "kernels").glob("*.o"))
+KERNELS = sorted((Path(__file__).parents[2] / "ebpfjit" / "bench" / "kernels").glob("*.o"))
 FEATURES = (frozenset[str](), frozenset({"bmi2", "movbe"}))
 HELPERS = {number: lambda *arguments: 0 for number in (5, 6, 7)}
 
