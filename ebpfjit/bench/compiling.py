@@ -11,8 +11,9 @@ main function calls all of them. Each figure is of a process of its own:
     other   a program that is new in a process that has compiled another one of 20,000 instructions
     warm    the same program again: the best of some rounds
 
-Nothing is left out: from bytes to mapped code, verification and analysis included. What is measured
-besides: loading a saved image, a hit in the cache folder, `import ebpfjit`, `ebpfjit run`.
+Nothing is left out: from bytes to mapped code, verification and analysis included, in processor time of
+the thread that compiles, so that other work on the machine disturbs little. What is measured besides, by
+the clock on the wall: loading a saved image, a hit in the cache folder, `import ebpfjit`, `ebpfjit run`.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def section(found: Sequence[Stages | Again | Processes]) -> Section:
     processes = [one for one in found if isinstance(one, Processes)]
     return Section(
         name="compile",
-        title="Compiling, from bytes to mapped code: µs an instruction",
+        title="Compiling, from bytes to mapped code: µs of processor time an instruction",
         headings=("mode", "instructions", "checks", "total", *STAGES, "keystone, calls"),
         align="lrl" + "r" * (2 + len(STAGES)),
         rows=tuple(map(_row, stages)),

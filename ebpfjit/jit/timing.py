@@ -56,10 +56,11 @@ def forget() -> None:
 
 
 def time_stages(
-    code: bytes, *, checked: bool = True, clock: Callable[[], float] = time.perf_counter
+    code: bytes, *, checked: bool = True, clock: Callable[[], float] = time.thread_time
 ) -> Timing:
     """Compile a program without helpers from its bytes to mapped code, and return what took how long.
 
+    `clock` tells the processor time of this thread, so that other work on the machine disturbs little.
     The first call in a process is from cold, and makes the routines that all programs share besides;
     `forget` makes the next one cold but for these. Raises what `Program.compile` raises.
     """
