@@ -15,9 +15,9 @@ class Plan:
     """How much to measure.
 
     `rounds` of each comparison; with `seconds` as many as fit, all benchmarks together. `kernels` are
-    names, `packets` of a batch, `sizes` of compiled programs in instructions, `checks` whether these
-    are compiled with checks, without, or both; `processes` is how often what is a process of its own
-    is started.
+    names; a batch has `packets`, maps at most `entries`; `sizes` of compiled programs are instructions,
+    `checks` says whether they are compiled with checks, without, or both; `processes` is how often what
+    is a process of its own is started.
     """
 
     rounds: int = 5
@@ -33,6 +33,7 @@ class Plan:
         "gcd",
     )
     packets: int = 100_000
+    entries: int = 1 << 10
     sizes: tuple[int, ...] = (100, 1_000, 10_000)
     checks: tuple[bool, ...] = (True,)
     processes: int = 1
@@ -49,6 +50,7 @@ FULL = Plan(
     rounds=21,
     kernels=tuple(kernel.name for kernel in KERNELS),
     packets=1_000_000,
+    entries=1 << 20,
     sizes=(100, 1_000, 10_000, 100_000),
     checks=(True, False),
     processes=3,

@@ -237,7 +237,7 @@ class Packets:
         """Return the same as loops in C; what they need stays alive with them."""
         names = ("argument_start", "packet_start", "stack_start", "stack_top", "budget", "fault_kind",
                  "argument_1", "argument_2")  # fmt: skip
-        library = native.load(LOOP, *(f"-D{name.upper()}={WORD[name] // 8}" for name in names))
+        library = native.load(LOOP, options=[f"-D{name.upper()}={WORD[name] // 8}" for name in names])
         run = prepared(self.function, self.buffer[:SIZE])
         base = ctypes.cast(ctypes.c_char_p(self.buffer), ctypes.c_void_p).value or 0
         addresses = (routines().addresses["run"], run.address, self.function._compiled.entry, base)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ebpfjit.bench import calls, compiling, contest
+from ebpfjit.bench import calls, compiling, contest, maps
 from ebpfjit.bench.benchmark import Benchmark
 
-BENCHMARKS = {one.name: one for one in (*calls.BENCHMARKS, compiling.BENCHMARK, contest.BENCHMARK)}
+BENCHMARKS = {
+    one.name: one for one in (*calls.BENCHMARKS, maps.BENCHMARK, compiling.BENCHMARK, contest.BENCHMARK)
+}
 
 
 def choose(names: Sequence[str]) -> tuple[Benchmark, ...]:

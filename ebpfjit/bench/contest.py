@@ -81,7 +81,7 @@ class Workspace:
 def compile_native(kernel: Kernel, compiler: str) -> Callable[[int, int], int]:
     """Return a kernel compiled by "gcc" or "clang": a function of address and length."""
     source = (SOURCES / f"{kernel.name}.c").read_text()
-    function = native.load(source, f"-I{SOURCES}", compiler=compiler).kernel
+    function = native.load(source, options=[f"-I{SOURCES}"], compiler=compiler).kernel
     function.argtypes = (ctypes.c_void_p, ctypes.c_ulong)
     function.restype = ctypes.c_ulong
     return function

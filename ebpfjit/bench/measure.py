@@ -83,6 +83,11 @@ def median(times: Sequence[float] | None) -> float:
     return statistics.median(times) if times else math.nan
 
 
+def best(times: Sequence[float] | None) -> float:
+    """Return the shortest time, for differences, in which noise counts double; NaN as above."""
+    return min(times) if times else math.nan
+
+
 def geomean(values: Sequence[float]) -> float:
     """Return the geometric mean; NaN where a value is."""
     return math.exp(statistics.fmean(map(math.log, values)))

@@ -41,12 +41,13 @@ def left_out() -> list[str]:
     return [f"Native columns left out: {which}, or none that makes a shared library."]
 
 
-def load(source: str, *options: str, compiler: str | None = None) -> ctypes.PyDLL:
-    """Compile C text into a shared library and load it; its functions keep Python's lock.
+def load(*sources: str, options: Sequence[str] = (), compiler: str | None = None) -> ctypes.PyDLL:
+    """Compile C texts into one shared library and load it; its functions keep Python's lock.
 
+    Each text is a file of its own: a function of another one is called, never inlined.
     Raises BenchError where there is no compiler, or where it does not take the text.
     """
-    library: ctypes.PyDLL = _compiled(compiler, source, options, lambda path: ctypes.PyDLL(str(path)))
+    library: ctypes.PyDLL = _compiled(compiler, sources, options, lambda path: ctypes.PyDLL(str(path)))
     return library
 
 
@@ -55,7 +56,7 @@ def load_extension(source: str, name: str) -> Any:
     include = sysconfig.get_paths()["include"]
     if not compilers() or not (Path(include) / "Python.h").exists():
         return None
-    return _compiled(None, source, (f"-I{include}",), lambda path: _imported(name, path))
+    return _compiled(None, (source,), (f"-I{include}",), lambda path: _imported(name, path))
 
 
 def _imported(name: str, path: Path) -> Any:
@@ -67,15 +68,20 @@ def _imported(name: str, path: Path) -> Any:
     return module
 
 
-def _compiled(compiler: str | None, source: str, options: Sequence[str], load: Callable[[Path], Any]) -> Any:
+def _compiled(
+    compiler: str | None, sources: Sequence[str], options: Sequence[str], load: Callable[[Path], Any]
+) -> Any:
     """Return what `load` makes of the library; the file is gone afterwards, its mapping stays."""
     compiler = compiler or next(iter(compilers()), None)
     if compiler is None:
         raise BenchError(f"no C compiler: neither of {', '.join(COMPILERS)} works here")
     with tempfile.TemporaryDirectory() as directory:
         library = Path(directory) / "library.so"
-        command = [compiler, *OPTIONS, *options, "-x", "c", "-", "-o", str(library)]
-        found = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+        files = [Path(directory) / f"{number}.c" for number in range(len(sources))]
+        for file, source in zip(files, sources, strict=True):
+            file.write_text(source)
+        command = [compiler, *OPTIONS, *options, *map(str, files), "-o", str(library)]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
         if found.returncode:
             lines = found.stderr.strip().splitlines() or ["no reason given"]
             raise BenchError(f"{compiler} does not compile: {lines[0]}")
@@ -87,7 +93,7 @@ def _works(compiler: str) -> bool:
     if shutil.which(compiler) is None:
         return False
     try:
-        _compiled(compiler, "int zero(void) { return 0; }", (), lambda path: ctypes.PyDLL(str(path)))
+        _compiled(compiler, ("int zero(void) { return 0; }",), (), lambda path: ctypes.PyDLL(str(path)))
     except (BenchError, OSError):
         return False
     return True

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit.bench import contest, measure, native
+from ebpfjit.bench import contest, maps, measure, native
 from ebpfjit.bench.benchmark import SHORT, Bars, Benchmark, Plan, Section, Step
 from ebpfjit.bench.catalog import BENCHMARKS, choose
 from ebpfjit.bench.compiling import program
@@ -26,7 +26,7 @@ from ebpfjit.jit.timing import STAGES
 from ebpfjit.program import decode
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = replace(SHORT, rounds=1, kernels=("gcd",), packets=100, sizes=(100,))
+TINY = replace(SHORT, rounds=1, kernels=("gcd",), packets=100, entries=1024, sizes=(100,))
 
 
 def bench(*arguments: str | Path, environment: Mapping[str, str] | None = None, code: str = "") -> Any:
@@ -119,21 +119,31 @@ def test_compiled_programs_have_about_their_size_and_are_always_the_same() -> No
     assert 900 < len(decode(program(1000, seed=1))) < 1300
 
 
+def test_operations_on_maps_are_what_is_left_of_two_loops() -> None:
+    case = maps.Case(maps.MapType.HASH, 4, 16, "lookup")
+    timing = maps.Timing(case, {"ours": [30.0, 20.0], "ours, nothing": [5.0, 7.0]})
+    assert timing.cost("ours") == 15.0
+    section = maps.section([timing, maps.FromPython({"array: m[key]": 1.0})])
+    assert section.rows == (("hash, 16 entries, keys of 4 bytes: lookup", "15.0"),)
+
+
 # runs
 
 
 def test_all_benchmarks_have_sections() -> None:
     plan = replace(TINY, processes=1)
     titles: list[str] = []
-    report = run(choose(["calls", "helpers", "batch", "kernels"]), plan, lambda *step: titles.append(step[2]))
-    assert [section.name for section in report.sections] == ["calls", "helpers", "batch", "kernels"]
+    report = run(
+        choose(["calls", "helpers", "batch", "maps", "kernels"]), plan, lambda *step: titles.append(step[2])
+    )
+    assert [section.name for section in report.sections] == ["calls", "helpers", "batch", "maps", "kernels"]
     assert titles[-2:] == ["kernels: gcd", ""]
     assert not report.interrupted
     for section in report.sections:
         assert {len(row) for row in section.rows} == {len(section.headings)} == {len(section.align)}
         assert {len(values) for values in section.bars.series.values()} == {len(section.bars.labels)}
         assert draw(section).row_count == len(section.rows)
-    json.dumps(report.as_json(), allow_nan=False)
+    assert json.loads(json.dumps(report.as_json(), allow_nan=False))["benchmarks"]["maps"]["operations"]
 
 
 def test_compiling_is_measured_by_stage() -> None:
