@@ -1,8 +1,9 @@
 """What a map's operations cost in machine code, held against the same table in C.
 
 Each program makes a million pseudo-random keys and does one operation on each; the same loop without
-the operation is taken off, the fastest round of each. The C loop does the same on the very same memory, through
-`ebpfjit/runtime/maps/routines/routines.c` as gcc compiles it, called as a function of another file.
+the operation is taken off, the fastest round of each. The C loop does the same on the very same
+memory, through `ebpfjit/runtime/maps/routines/routines.c` as gcc compiles it, called as a function of
+another file.
 """
 
 from __future__ import annotations

@@ -27,18 +27,10 @@ def compilers() -> Mapping[str, str]:
     return MappingProxyType({name: _first_line(name, "--version") for name in COMPILERS if _works(name)})
 
 
-def missing() -> tuple[str, ...]:
-    """Return the compilers that are not here, or do not work."""
-    return tuple(name for name in COMPILERS if name not in compilers())
-
-
 def left_out() -> list[str]:
     """Return the remark of a table without the columns of compilers that are missing."""
-    absent = missing()
-    if not absent:
-        return []
-    which = "no compiler in PATH" if len(absent) == len(COMPILERS) else f"{absent[0]} is not in PATH"
-    return [f"Native columns left out: {which}, or none that makes a shared library."]
+    absent = [name for name in COMPILERS if name not in compilers()]
+    return [f"Without columns of {' and '.join(absent)}: not in PATH, or not working."] if absent else []
 
 
 def load(*sources: str, options: Sequence[str] = (), compiler: str | None = None) -> ctypes.PyDLL:
