@@ -42,6 +42,7 @@ HELPER_CALLS = 1000  # in one run of the program
 SIZE = 64  # bytes of a packet
 ENTRIES = 50_000_000  # of the loop that threads run
 UNITS = {"ns": 1.0, "ms": 1e6}
+ALONE = ("", "", math.nan)  # where there is nothing to compare with
 
 EXTENSION = r"""
 #define PY_SSIZE_T_CLEAN
@@ -92,7 +93,10 @@ long by_offsets(run_t run, uint64_t *block, uint64_t program, uint64_t base, uin
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two ways to do the same: nanoseconds of each round for one of it, and the ratio wanted."""
+    """Two ways to do the same: nanoseconds of each round for one of it, and the ratio wanted.
+
+    `other` and `theirs` are empty where there is nothing to compare with.
+    """
 
     title: str
     ours: Sequence[float]
@@ -109,6 +113,8 @@ class Comparison:
         """Return the cells of the table, times in a unit of UNITS."""
         wanted = "" if self.at_most is None else f"{self.at_most:.2f}"
         ours, theirs = median(self.ours) / UNITS[unit], median(self.theirs) / UNITS[unit]
+        if not self.theirs:
+            return self.title, f"{ours:.1f}", "", "", "", ""
         return self.title, f"{ours:.1f}", self.other, f"{theirs:.1f}", f"{self.ratio:.2f}", wanted
 
     def as_json(self) -> dict[str, Any]:
@@ -180,9 +186,9 @@ def compare_calls(kind: type[bytes] | type[bytearray], rounds: Rounds) -> list[C
         others.append(("extension", "C extension", 1.25))
     times = in_turn(ways, rounds)
     return [
-        Comparison(f"{ours}({kind.__name__})", times[ours], title, times[theirs], at_most)
+        Comparison(f"{ours}({kind.__name__})", times[ours], title, times.get(theirs, ()), at_most)
         for ours in ("fn", "execute_program_jit")
-        for theirs, title, at_most in others
+        for theirs, title, at_most in others or [ALONE]
     ]
 
 
@@ -314,7 +320,7 @@ def _bars(found: Sequence[Comparison], unit: str) -> Bars:
     medians = {(one.title, one.other): median(one.theirs) / UNITS[unit] for one in found}
     ours = {one.title: median(one.ours) / UNITS[unit] for one in found}
     series = {"ebpfjit": tuple(ours.values())}
-    for other in dict.fromkeys(one.other for one in found):
+    for other in dict.fromkeys(one.other for one in found if one.theirs):
         series[other] = tuple(medians.get((title, other), math.nan) for title in ours)
     return Bars(unit, tuple(ours), series)
 
