@@ -11,13 +11,15 @@ import sys
 
 from results import measure, parser
 
-from ebpfjit.bench.calls import BENCHMARKS, CALLS, SIZE
+from ebpfjit.bench.calls import BENCHMARKS, CALLS, SIZE, TRIES
 
 WORDS = f"""
-Medians of {{rounds}} rounds in which all ways take turns, in one run. A call is one of {CALLS:,} in a
-`for` loop, which is in the time. The C extension is a METH_FASTCALL function that takes the buffer
-and returns its first byte; ctypes calls the same machine code, everything ready. A batch is of
-{{packets:,}} packets of {SIZE} bytes; the C loop calls the same machine code for each.
+Medians of {{rounds}} rounds in which all ways take turns, in one run; for calls and helpers a round's
+time is the best of {TRIES} tries. A call is one of {CALLS:,} in a `for` loop, which is in the time. The C
+extension is a METH_FASTCALL function that takes the buffer and returns its first byte; ctypes calls a C
+function that does, the address ready. A call from Python takes part of the time of `one call in a run`,
+on both sides. A batch is of {{packets:,}} packets of {SIZE} bytes, in memory that is not in the cache; the
+C loop calls the same machine code for each.
 """
 
 

@@ -39,6 +39,15 @@ class JitFunction:
         """Run the program and return r0, unsigned. Raises ExecutionError for a wrong program."""
         return self._compiled.run(raw_execution(mem, self._helpers, self._limit))
 
+    @property
+    def call(self) -> Callable[..., int]:
+        """The same as a built-in function, which some versions of CPython call a little faster."""
+        if self.gate is None:
+            return self.__call__
+        from ebpfjit.jit.gate import built_in
+
+        return built_in(self, "call", "Run the program and return r0, unsigned.")
+
     def map(
         self,
         buffers: Any,

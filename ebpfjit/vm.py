@@ -263,7 +263,7 @@ class _Machine:
         It then stands in the machine's own dictionary, in front of the method, which it calls on a
         copy of the machine where a call is unusual.
         """
-        from ebpfjit.jit.gate import Gate, native_type, open_gate, why_not
+        from ebpfjit.jit.gate import Gate, built_in, native_type, open_gate, why_not
 
         if why_not() or getattr(type(self), "execute_program_jit", None) not in _EXECUTE:
             return  # a subclass has a method of its own, which stays in front
@@ -279,7 +279,8 @@ class _Machine:
             entry = native_type(_Entry)(self._as_compiled(compiled))
             open_gate(entry, gate, entry.machine.execute_program_jit)
             self._entry = entry
-            self.__dict__["execute_program_jit"] = entry
+            method = type(self).execute_program_jit  # type: ignore[attr-defined] # looked at above
+            self.__dict__["execute_program_jit"] = built_in(entry, method.__name__, method.__doc__)
 
     def _as_compiled(self, compiled: Compiled) -> Any:
         """Return a copy of the machine as it is now, with this code and without a gate."""

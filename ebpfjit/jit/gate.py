@@ -342,6 +342,18 @@ class _Spec(ctypes.Structure):
     )
 
 
+class _MethodDef(ctypes.Structure):
+    """CPython's PyMethodDef (Include/methodobject.h)."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("meth", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+_METH_FASTCALL, _METH_KEYWORDS = 0x80, 0x02
 _T_PYSSIZET, _READONLY, _PY_TP_MEMBERS = 19, 1, 72
 _HAVE_VECTORCALL, _HAVE_VERSION_TAG = 1 << 11, 1 << 18
 _T = TypeVar("_T")
@@ -380,6 +392,29 @@ def open_gate(entry: Any, gate: Gate, irregular: Callable[..., int]) -> None:
     entry.gate = gate
     entry.keep = tuple(functions.values())
     assert gate.shape in SHAPES
+    _note(entry, gate)
+
+
+@cache
+def _method_of(shape: str, name: str, doc: str) -> _MethodDef:
+    address = routines().addresses[f"call_{shape}"]
+    return _MethodDef(name.encode(), address, _METH_FASTCALL | _METH_KEYWORDS, doc.encode())
+
+
+def built_in(entry: Any, name: str, doc: str = "") -> Callable[..., int]:
+    """Return a built-in function that does what a call of `entry`, which has a gate, does.
+
+    CPython calls such a function a few nanoseconds faster than any other object.
+    """
+    make = ctypes.pythonapi.PyCFunction_NewEx
+    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+    method = _method_of(entry.gate.shape, name, doc)
+    function: Callable[..., int] = make(ctypes.byref(method), entry, None)
+    return function
+
+
+def _note(entry: Any, gate: Gate) -> None:
+    """Write into an object where its state is, and what to call."""
     here = id(entry)
     ctypes.c_uint64.from_address(here + STATE_OFFSET).value = ctypes.addressof(gate.state)
     address = routines().addresses[f"call_{gate.shape}"]

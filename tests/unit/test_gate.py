@@ -716,3 +716,16 @@ def test_a_fault_after_a_helper_looked_at_memory_knows_all_frames() -> None:
     function = compiled(text, helpers={1: lambda *arguments: len(memory.read(arguments[0], 1))})
     with pytest.raises(MemoryFault, match=r"outside mem \(4 bytes\), stack \(1024 bytes\)"):
         function(b"abcd")
+
+
+def test_call_is_the_function_as_a_built_in() -> None:
+    function = compiled(FIRST_BYTE)
+    call = function.call
+    assert [call(b"\x05"), call(bytearray(b"\x06")), call(mem=b"\x07"), call.__name__] == [5, 6, 7, "call" if function.gate else "__call__"]
+    with pytest.raises(TypeError, match="positional arguments"):
+        call(b"", b"")
+    with pytest.raises(MemoryFault):
+        call()
+    del function
+    gc.collect()
+    assert call(b"\x08") == 8

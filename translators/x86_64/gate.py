@@ -86,10 +86,11 @@ PACKET_COST = 32  # what a packet counts for besides its instructions
 COUNT = "[rbp-8]"  # number of arguments, for who is called in place of the gate
 TYPE, VALUE, TRACEBACK = "[rbp-0x10]", "[rbp-0x18]", "[rbp-0x20]"  # an error that is set aside
 FIRST, SECOND = "[rbp-0x30]", "[rbp-0x28]"  # arguments for Python, behind a free word
-TAKEN = "[rbp-0x40]"  # a bit for each Py_buffer that is to be released
+TAKEN = "[rbp-0x40]"  # a bit for each Py_buffer that is to be released, and for each bytearray
 VIEWS = (0x90, 0xE0)  # Py_buffers
-HELD = (0xF0, 0x100)  # where a bytearray counts its exports, else the word behind
-KEPT_SIZE = 0x100
+HELD = (0xE8, 0xF0)  # where bytearrays count their exports
+HELD_BITS = (4, 8)  # in TAKEN
+KEPT_SIZE = 0xF0
 VIEW_START, VIEW_OBJECT, VIEW_SIZE, VIEW_READONLY, VIEW_FORMAT = 0, 8, 0x10, 0x20, 0x28
 BUFFER_FLAGS = 0x0C  # PyBUF_FORMAT | PyBUF_ND: contiguous, and it says what is in it
 
@@ -219,9 +220,6 @@ def _make_frame(cx: Emitter, name: str) -> None:
     cx.emit(f"mov {_word('frame_top')}, rbp")
     cx.emit(f"mov {_word('state')}, rbx")
     cx.emit(f"mov qword ptr {TAKEN}, 0")
-    cx.emit(f"lea rax, [rbp-{HELD[0] - 8:#x}]")
-    for held in HELD:  # both may count in the same word: nobody reads it
-        cx.emit(f"mov qword ptr [rbp-{held:#x}], rax")
     with cx.out_of_line(big):
         cx.label(again)
         cx.emit(f"sub rsp, {PAGE:#x}")
@@ -284,6 +282,7 @@ def _take_bytearray(cx: Emitter, index: int, layout: Layout, other: str) -> None
     cx.emit("lea rax, [rdi+$offset]", offset=layout.bytearray_exports)
     cx.emit("inc qword ptr [rax]")
     cx.emit(f"mov qword ptr [rbp-{HELD[index]:#x}], rax")
+    cx.emit(f"or qword ptr {TAKEN}, {HELD_BITS[index]}")
 
 
 def _fill_region(cx: Emitter, region: str) -> None:
@@ -393,7 +392,6 @@ def _emit_go(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"cmp {_state('special')}, 0")
     cx.jump("jne", ".special_end")
     cx.label(".ended")
-    _release_held(cx)
     cx.emit(f"cmp qword ptr {TAKEN}, 0")
     cx.jump("jne", ".release")
     cx.label(".released")
@@ -445,7 +443,6 @@ def _emit_go(cx: Emitter, layout: Layout) -> None:
     _unlink_where_asked(cx)
     cx.jump("call", "report")
     cx.label(".nothing")
-    _release_held(cx)
     _release_views(cx)
     _leave(cx)
     cx.emit("xor eax, eax")
@@ -453,7 +450,6 @@ def _emit_go(cx: Emitter, layout: Layout) -> None:
 
     cx.label("refused")
     call(cx, "PyErr_Clear")
-    _release_held(cx)
     _release_views(cx)
     cx.emit("mov rsi, r13")
     cx.emit(f"mov rdx, qword ptr {COUNT}")
@@ -476,15 +472,15 @@ def _leave(cx: Emitter) -> None:
         cx.emit(f"pop {saved}")
 
 
-def _release_held(cx: Emitter) -> None:
-    """Take back the exports that were counted."""
-    for held in HELD:
+def _release_views(cx: Emitter) -> None:
+    """Give back what was taken: bytearrays count one export less, Py_buffers are released."""
+    for bit, held in zip(HELD_BITS, HELD, strict=True):
+        kept = cx.new_label("not_held")
+        cx.emit(f"test qword ptr {TAKEN}, {bit}")
+        cx.jump("je", kept)
         cx.emit(f"mov rdx, qword ptr [rbp-{held:#x}]")
         cx.emit("dec qword ptr [rdx]")
-
-
-def _release_views(cx: Emitter) -> None:
-    """Release the Py_buffers that were taken."""
+        cx.label(kept)
     for index in range(len(VIEWS)):
         kept = cx.new_label("not_taken")
         cx.emit(f"test qword ptr {TAKEN}, {1 << index}")
