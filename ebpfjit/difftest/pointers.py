@@ -267,7 +267,7 @@ def case(rng: random.Random) -> Case:
     promised = rng.choice((0, 0, 0, 16, 24))
     writer.near = promised or writer.near
     code = writer.program()
-    read_only = not promised and rng.random() < 0.15
+    read_only = not promised and rng.random() < 0.35
     inputs = []
     sizes = rng.sample(SIZES, 2)
     for size in (promised, sizes[0]) if promised else sizes:
