@@ -32,7 +32,7 @@ from ebpfjit.program import Program
 from ebpfjit.runtime.memory import STACK_SIZE, Region, Stack
 
 DRAWN = ("valid", "pointers", "acceptable", "rows", "mutated")
-BELOW = (0x1000_0000, 0x1234_5670, 0x2_0FED_CBA0, 0x100_7654_3210)
+BELOW = (0x1000_0000, 0x1234_5670, 0x4000_0080, 0x8000_1010, 0xC123_4560, 0x2_0FED_CBA0, 0x100_7654_3210)
 """How far below the thread's stack other stacks are."""
 
 
