@@ -140,10 +140,21 @@ def _is_plain(program: Program) -> bool:
     return program.type is None and not program.maps
 
 
+def _refuse_unknown_section(program: Program) -> None:
+    """Raise ExecutionError for a program with maps whose section does not tell what it runs on."""
+    if program.type is None and program.maps and program.section not in (None, ".text"):
+        name = program.name
+        raise ExecutionError(
+            f"program {name!r}: section {program.section!r} tells no program type, so nothing says what "
+            f"context it expects; name it: program({name!r}, type='xdp') of the object, or load(..., types=)"
+        )
+
+
 def ready(program: Program) -> Ready:
     """Return what a program's runs share, made at the first. Raises VerifierError, ExecutionError."""
     known: Ready | None = program.__dict__.get("_ready")
     if known is None:
+        _refuse_unknown_section(program)
         type_ = None if program.type is None else program_type(program.type)
         verifier.check(program)
         helpers = {**table.bound(), **_STOCK} if _is_plain(program) else table.bound()

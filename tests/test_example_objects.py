@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 
-from ebpfjit import Environment, Object, Result, kernel, load
+from ebpfjit import Environment, ExecutionError, Object, Result, kernel, load
 
 OBJECTS = Path(__file__).resolve().parents[1] / "examples" / "packets"
 ENGINES = ("interpreter", "jit", "kernel")
@@ -302,3 +302,10 @@ def test_global_variables() -> None:
     assert sum(obj.globals["by_ttl"]) == sum(
         1 for p in PACKETS.values() if p[12:14] == b"\x08\x00" and len(p) >= 34
     )
+
+
+def test_a_section_that_tells_no_type_is_said() -> None:
+    program = load(OBJECTS / "xdp_port_filter.o").programs["port_filter"]
+    unknown = replace(program, type=None, section="firewall")
+    with pytest.raises(ExecutionError, match="'port_filter': section 'firewall' tells no program type"):
+        unknown.run(PACKETS["dns"])

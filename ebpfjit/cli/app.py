@@ -110,7 +110,8 @@ def run(
         raise typer.BadParameter("the kernel takes neither --mbuff-offsets nor --limit")
     chosen = _one_program(file, program)
     if type_ is not None:
-        chosen = replace(chosen, type=None if type_ == "none" else type_)
+        # Without a section too, it is bytecode that gets plain memory.
+        chosen = replace(chosen, type=None, section=None) if type_ == "none" else replace(chosen, type=type_)
     if offsets is not None and pcap is not None:
         raise typer.BadParameter("--mbuff-offsets is for single packets, not for --pcap")
 
