@@ -13,7 +13,7 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import BPF_ANY, MapDefinition, MapFlag, MapType
-from ebpfjit.runtime.maps.flat import ArrayMap
+from ebpfjit.runtime.maps.flat import ArrayMap, FlatMap
 from ebpfjit.runtime.maps.hash import HashMap
 
 POINTER_SIZE = 8
@@ -117,11 +117,10 @@ def _fits(template: MapDefinition, given: MapDefinition) -> bool:
     return same and (bool(any_size) or given.max_entries == template.max_entries)
 
 
-class ArrayOfMaps(ArrayMap):
-    """array_of_maps: an index holds a map, or None; a program's lookup gives the map's address."""
+class _OfMaps(FlatMap):
+    """What the two kinds whose values are maps share: which one each entry holds."""
 
     value_is_stable = False
-    reasons = _ARRAY_REASONS
 
     def __init__(self, definition: MapDefinition, environment: Environment) -> None:
         self._template = _checked_inner(definition)
@@ -134,13 +133,23 @@ class ArrayOfMaps(ArrayMap):
         return tuple(self._inner.values())
 
     def lookup(self, key: bytes) -> int:
-        """Return the address of the map at an index, 0 where there is none."""
+        """Return the address of the map under `key`, 0 where there is none."""
         inner = self._inner.get(self.find(key))
         return inner.address if inner is not None else 0
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
         """Refuse: programs cannot write it."""
         return -errno.EINVAL
+
+    def entries(self) -> Iterator[tuple[bytes, int]]:
+        """Yield nothing: bpf_for_each_map_elem does not take maps of maps."""
+        return iter(())
+
+
+class ArrayOfMaps(_OfMaps, ArrayMap):
+    """array_of_maps: an index holds a map, or None; a program's lookup gives the map's address."""
+
+    reasons = _ARRAY_REASONS
 
     def delete(self, key: bytes) -> int:
         """Empty an index; return 0, -E2BIG outside, -ENOENT where it is empty."""
@@ -175,10 +184,6 @@ class ArrayOfMaps(ArrayMap):
         self._set(index, value)
         return 0
 
-    def entries(self) -> Iterator[tuple[bytes, int]]:
-        """Yield nothing: bpf_for_each_map_elem does not take maps of maps."""
-        return iter(())
-
     def _keys(self) -> Iterator[bytes]:
         return (index.to_bytes(4, "little") for index in sorted(self._inner))
 
@@ -199,32 +204,12 @@ def _check_is_map(definition: MapDefinition, value: Any) -> None:
         raise TypeError(f"{definition}: a value is a Map or None, not {type(value).__name__}")
 
 
-class HashOfMaps(HashMap):
+class HashOfMaps(_OfMaps, HashMap):
     """hash_of_maps: a key's value is a map; a program's lookup gives the map's address."""
 
-    value_is_stable = False
     reasons = {  # noqa: RUF012 - a table, never changed
         errno.EINVAL: "the flags are none of an update's, or the map is not of the template's type and sizes",
     }
-
-    def __init__(self, definition: MapDefinition, environment: Environment) -> None:
-        self._template = _checked_inner(definition)
-        super().__init__(definition, environment, stride=POINTER_SIZE, shares_values=False)
-        self._inner: dict[int, Map] = {}
-
-    @property
-    def inner_maps(self) -> tuple[Map, ...]:
-        """The maps inside."""
-        return tuple(self._inner.values())
-
-    def lookup(self, key: bytes) -> int:
-        """Return the address of the map under `key`, 0 where there is none."""
-        inner = self._inner.get(self.find(key))
-        return inner.address if inner is not None else 0
-
-    def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
-        """Refuse: programs cannot write it."""
-        return -errno.EINVAL
 
     def free(self, entry: int) -> None:
         """Take an entry out, and let go of its map."""
@@ -246,7 +231,3 @@ class HashOfMaps(HashMap):
         self._inner[entry] = value
         self.storage.write(self.offset_of(entry, 0), _POINTER.pack(value.address))
         return 0
-
-    def entries(self) -> Iterator[tuple[bytes, int]]:
-        """Yield nothing: bpf_for_each_map_elem does not take maps of maps."""
-        return iter(())
