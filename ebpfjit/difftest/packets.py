@@ -15,6 +15,8 @@ from collections.abc import Callable
 from ebpfjit.difftest.generate import EDGES, EXIT, copy, encoded, plain
 from ebpfjit.isa.spec import Kind, Reg
 from ebpfjit.isa.table import BY_NAME, TABLE
+from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.runtime.maps.bytecode import DELETE, LOOKUP, UPDATE
 
 ARRAY, HASH, PROGRAMS = range(3)
 """The maps, as LDDW_MAP_IDX counts them."""
@@ -24,7 +26,7 @@ KEY_SIZE, VALUE_SIZE = 4, 8
 TAIL = 1
 """Where the array of programs has the one that is tail called; the others are empty."""
 
-LOOKUP, UPDATE, DELETE, TAIL_CALL = 1, 2, 3, 12
+TAIL_CALL = NUMBERS["bpf_tail_call"]
 SMALLEST_FRAME, LARGEST_FRAME = 64, 128
 KEY, VALUE = -4, -16
 """Where keys and values are put together, from r10."""

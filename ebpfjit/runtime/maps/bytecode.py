@@ -10,10 +10,13 @@ from functools import cache
 from importlib.resources import files
 
 from ebpfjit.program import Program
+from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 
-LOOKUP, UPDATE, DELETE = 1, 2, 3
-"""The helpers' numbers (bpf_map_lookup_elem, ...)."""
+LOOKUP, UPDATE, DELETE = (
+    NUMBERS[f"bpf_map_{operation}_elem"] for operation in ("lookup", "update", "delete")
+)
+"""The helpers' numbers."""
 
 HASHES = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
 ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
