@@ -24,9 +24,9 @@ from ebpfjit.cli.diff import diff
 from ebpfjit.cli.fuzz import fuzz
 from ebpfjit.errors import EbpfError
 from ebpfjit.program import Program
-from ebpfjit.runner import Result
 
 if TYPE_CHECKING:
+    from ebpfjit.runner import Result
     from ebpfjit.vm import EbpfVmFixedMbuff, EbpfVmRaw
 
 app = typer.Typer(
@@ -125,6 +125,8 @@ def run(
         if offsets is not None:
             value = _execute(_machine(chosen, offsets, limit), data, engine)
             lines = output.getvalue().splitlines()
+            from ebpfjit.runner import Result
+
             result = Result(value, bytes(data), output=tuple(lines))
         else:
             result = execute(data)

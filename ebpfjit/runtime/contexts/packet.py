@@ -10,6 +10,7 @@ mapping nor the struct moves during a run; the region's ends do.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -56,7 +57,7 @@ class Outcome:
     clones: tuple[tuple[int, bytes], ...] = ()
 
 
-class PacketContext:
+class PacketContext(ABC):
     """A context with a packet; made for one program type, and used for one run after the other.
 
     `room` is how many bytes of packet its memory is for.
@@ -136,13 +137,13 @@ class PacketContext:
         if space is not None:
             space.changed()
 
+    @abstractmethod
     def write_pointers(self) -> None:
         """Write into the struct what depends on where the packet is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outcome(self) -> Outcome:
         """Return what the run left, as copies."""
-        raise NotImplementedError
 
 
 def named(map_: Map | None) -> str | None:
