@@ -6,7 +6,6 @@ import ctypes
 import gc
 import random
 import re
-from pathlib import Path
 
 import pytest
 
@@ -21,6 +20,7 @@ from ebpfjit.jit.entry import compile_program
 from ebpfjit.jit.relocation import relocate
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.translators import registry
+from tests.support.mappings import rights_at
 
 
 def _execution() -> Execution:
@@ -98,22 +98,17 @@ def test_every_byte_of_an_instruction_belongs_to_its_pc() -> None:
             index += 1
 
 
-def _mappings() -> dict[int, str]:
-    maps = Path("/proc/self/maps").read_text().splitlines()
-    return {int(line.split("-")[0], 16): line.split()[1] for line in maps}
-
-
 def test_code_is_executable_and_never_writable_then_gone() -> None:
     buffer = CodeBuffer(b"\xb8\x07\x00\x00\x00\xc3")  # mov eax, 7; ret
     address = buffer.address
-    assert _mappings()[address] == "r-xp"
+    assert rights_at(address) == "r-xp"
     assert ctypes.CFUNCTYPE(ctypes.c_uint64)(address)() == 7
     assert address in buffer
     assert address + 6 not in buffer
     assert ctypes.string_at(address + 6, 10) == b"\xcc" * 10
     del buffer
     gc.collect()
-    assert _mappings().get(address, "").find("x") == -1
+    assert "x" not in rights_at(address)
 
 
 def test_code_stays_mapped_while_someone_holds_it() -> None:
