@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
@@ -18,6 +19,7 @@ from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.errors import ExecutionError, LoadError
 from ebpfjit.function import JitFunction, make_function
 from ebpfjit.interpreter import interpret
+from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import (
@@ -91,8 +93,9 @@ _STOCK = {stock.BPF_KTIME_GETNS_IDX: stock.bpf_time_getns, stock.BPF_TRACE_PRINT
 class Ready:
     """A program verified, and compiled at its first run in machine code.
 
-    `helpers` are the same objects for every run: their addresses are in the machine code.
-    `complete` is true once no helper was found missing.
+    `helpers` are the same objects for every run: their addresses are in the machine code. `options`
+    are those of compiling. `compiled` is by the helpers that are machine code themselves, which the
+    environment decides. `complete` is true once no helper was found missing.
     """
 
     program: Program
@@ -100,14 +103,34 @@ class Ready:
     verified: Verified
     helpers: Mapping[int, HelperFunction]
     maps: dict[int, Any]
-    compiled: Compiled | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    compiled: dict[frozenset[int], Compiled] = field(default_factory=dict)
     complete: bool = False
 
-    def machine_code(self) -> Compiled:
-        """Return the compiled program. Raises JitUnavailable."""
-        if self.compiled is None:
-            self.compiled = _compile(self)
-        return self.compiled
+    def machine_code(self, environment: Environment) -> Compiled:
+        """Return the program compiled for such an environment. Raises JitUnavailable."""
+        natives = self._natives(environment)
+        if natives not in self.compiled:
+            self.compiled[natives] = _compile(self, natives, environment)
+        return self.compiled[natives]
+
+    @cached_property
+    def _stock(self) -> frozenset[int]:
+        """The helpers of ours that the program calls, by number."""
+        ours = table.bound()
+        rows = ((insn.row, insn.imm) for insn in self.program.instructions)
+        called = (imm for row, imm in rows if row is not None and row.kind is Kind.CALL_HELPER)
+        return frozenset(
+            number for number in called if number in ours and self.helpers.get(number) is ours[number]
+        )
+
+    def _natives(self, environment: Environment) -> frozenset[int]:
+        """Return the helpers that are machine code in the program's."""
+        if not self._stock:
+            return self._stock
+        from ebpfjit.jit.stock import native_numbers
+
+        return native_numbers(environment) & self._stock
 
     def refuse_missing(self) -> None:
         """Raise HelperNotFound where the program surely calls a helper that is not there."""
@@ -150,6 +173,11 @@ def _refuse_unknown_section(program: Program) -> None:
         )
 
 
+def environment_of(program: Program) -> Environment:
+    """Return what the program's runs see of the world, where they are not told otherwise."""
+    return program.environment or Environment()
+
+
 def ready(program: Program) -> Ready:
     """Return what a program's runs share, made at the first. Raises VerifierError, ExecutionError."""
     known: Ready | None = program.__dict__.get("_ready")
@@ -164,29 +192,21 @@ def ready(program: Program) -> Ready:
     return known
 
 
-def _compile(
-    start: Ready,
-    *,
-    checked: bool = True,
-    harden: bool = False,
-    cache: Cache | None = None,
-    release_gil: bool = False,
-) -> Compiled:
+def _compile(start: Ready, natives: frozenset[int], environment: Environment) -> Compiled:
     from ebpfjit.jit.entry import compile_program
+    from ebpfjit.jit.stock import native_helpers
 
+    native = native_helpers(environment) if natives else {}
     return compile_program(
         start.verified,
-        helpers=start.helpers,
-        checked=checked,
-        harden=harden,
+        helpers={**start.helpers, **{number: native[number] for number in natives}},
         argument_size=start.type.context_size if start.type is not None else 0,
         argument_writable=False,
         lookups=frozenset({bytecode.LOOKUP}),
         map_helpers=frozenset({bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE}),
         moving=frozenset(number for number, helper in table.helpers().items() if helper.ends_rights),
-        cache=cache,
         verify=verifier.check,
-        release_gil=release_gil,
+        **start.options,
     )
 
 
@@ -200,7 +220,8 @@ def _on_interpreter(ready: Ready, execution: Execution) -> int:
 
 
 def _on_machine_code(ready: Ready, execution: Execution) -> int:
-    return ready.machine_code().run(execution)
+    assert execution.world is not None  # every run of ours has one
+    return ready.machine_code(execution.world.environment).run(execution)
 
 
 ENGINES: dict[str, EngineFunction] = {"jit": _on_machine_code, "interpreter": _on_interpreter}
@@ -280,7 +301,7 @@ def run(
     """
     if context is not None and not isinstance(context, Mapping):
         raise TypeError(f"context is a mapping of field names to numbers, not {type(context).__name__}")
-    chosen = environment or program.environment or Environment()
+    chosen = environment or environment_of(program)
     if engine == "kernel":
         return _run_on_kernel(program, data, context, chosen)
     if engine not in ENGINES:
@@ -371,9 +392,9 @@ class TypedFunction(JitFunction):
         self, start: Ready, compiled: Compiled, limit: int | None, given: Mapping[int, HelperFunction]
     ) -> None:
         super().__init__(compiled, start.helpers, limit)
-        self._ready = replace(start, compiled=compiled)
+        self._ready = start
         self._own_helpers = given
-        self._environment = start.program.environment or Environment()
+        self._environment = environment_of(start.program)
 
     def __call__(self, mem: Any = b"") -> int:
         """Run the program and return r0. Raises as `Program.run`."""
@@ -451,9 +472,10 @@ def _compiled(
     program = program.program if isinstance(program, Verified) else program
     if not _is_plain(program):
         start = ready(program)
-        start = replace(start, helpers={**start.helpers, **helpers})
+        options = {"checked": checked, "harden": harden, "cache": cache, "release_gil": release_gil}
+        start = replace(start, helpers={**start.helpers, **helpers}, options=options, compiled={})
         start.refuse_missing()
-        compiled = _compile(start, checked=checked, harden=harden, cache=cache, release_gil=release_gil)
+        compiled = start.machine_code(environment_of(program))
         return TypedFunction(start, compiled, limit, helpers)
     from ebpfjit.jit.entry import compile_program
 

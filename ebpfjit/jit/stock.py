@@ -5,23 +5,39 @@ from __future__ import annotations
 from ebpfjit.jit.routines import routines
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import NativeHelper
+from ebpfjit.runtime.helpers.names import NUMBERS
+
+ROUTINES = {
+    "bpf_ktime_get_ns": "ktime_get_ns",
+    "bpf_ktime_get_boot_ns": "ktime_get_ns",
+    "bpf_ktime_get_coarse_ns": "ktime_get_ns",
+    "bpf_ktime_get_tai_ns": "ktime_get_ns",
+    "bpf_get_prandom_u32": "get_prandom_u32",
+    "bpf_get_smp_processor_id": "get_smp_processor_id",
+}
+"""The routine (translators' `stock`) of each helper that has one."""
 
 
 class LeafHelper(NativeHelper):
     """A native helper that calls nothing of ours: neither programs nor Python."""
 
 
-def native_helpers(environment: Environment) -> dict[str, NativeHelper]:
-    """Return the native helpers, by name, that do what Python's would in this environment.
+def native_numbers(environment: Environment) -> frozenset[int]:
+    """Return the helpers, by number, whose routine does what Python's would in this environment.
 
-    A clock, a source of randomness or a processor of the user's own leaves its helper out.
-    Raises JitUnavailable where there is no machine code.
+    A clock, a source of randomness or a processor of the user's own leaves its helpers out.
     """
     usual = Environment()
     same = {
         "ktime_get_ns": environment.clock is usual.clock,
         "get_prandom_u32": environment.random is usual.random,
-        "get_smp_processor_id": environment.cpu == 0,
+        "get_smp_processor_id": environment.cpu == usual.cpu,
     }
-    shared = routines()
-    return {name: LeafHelper(shared.addresses[name], shared) for name, wanted in same.items() if wanted}
+    return frozenset(NUMBERS[name] for name, routine in ROUTINES.items() if same[routine])
+
+
+def native_helpers(environment: Environment) -> dict[int, NativeHelper]:
+    """Return the native helpers of `native_numbers`. Raises JitUnavailable where there is no machine code."""
+    shared, wanted = routines(), native_numbers(environment)
+    by_number = {NUMBERS[name]: shared.addresses[routine] for name, routine in ROUTINES.items()}
+    return {number: LeafHelper(by_number[number], shared) for number in sorted(wanted)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -245,3 +246,24 @@ def test_read_only_values_are_the_programs_constants(engine: str) -> None:
     )
     constant = Program(code, type="xdp", maps=(table,), references={0: table.value_address})
     assert constant.run(FRAME, engine=engine).return_value == 10
+
+
+@engines
+def test_small_helpers_are_those_of_each_runs_environment(engine: str) -> None:
+    """Some are machine code where the environment is the usual one: the next run may have another."""
+    clock = program("xdp", (), "call 5", "rsh r0, 20")
+    fixed = Environment(clock=lambda: 5 << 20)
+    for _ in range(2):
+        before = time.monotonic_ns() >> 20 & 0xFFFFFFFF
+        now = clock.run(FRAME, engine=engine).return_value
+        assert before <= now <= time.monotonic_ns() >> 20 & 0xFFFFFFFF
+        assert clock.run(FRAME, engine=engine, environment=fixed).return_value == 5
+    cpu = program("xdp", (), "call 8")
+    assert cpu.run(FRAME, engine=engine, environment=Environment(cpus=2, cpu=1)).return_value == 1
+    assert cpu.run(FRAME, engine=engine).return_value == 0
+
+
+def test_small_helpers_are_machine_code_unless_replaced() -> None:
+    clock = program("xdp", (), "call 5", "rsh r0, 20")
+    assert "call_python" not in str(clock.compile().listing())
+    assert clock.compile(helpers={5: lambda *_: 77 << 20})(FRAME) == 77
