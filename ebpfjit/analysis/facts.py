@@ -21,7 +21,7 @@ that fails, and so do the blocks behind it that rely on the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from heapq import heappop, heappush
@@ -29,36 +29,38 @@ from heapq import heappop, heappush
 from ebpfjit.analysis.cfg import (
     ENDS_BLOCK,
     NEVER_FALLS_THROUGH,
-    block_sizes,
     illegal_reason,
     is_inside,
     meeting_points,
 )
+from ebpfjit.analysis.loops import Change, changes
 from ebpfjit.analysis.values import (
     ANY,
-    BOUNDS,
     CONSTANT,
     FRAME_VALUE,
     FULL,
     LARGEST_OFFSET,
     MEASURED,
     REFINEMENTS,
+    SUMS,
     UNKNOWN,
     Bounds,
     Origin,
     Value,
     at_width,
+    bounds_of,
     constant,
+    loaded_bounds,
 )
+from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg, Row
-from ebpfjit.program import Instruction, Program
+from ebpfjit.program import Instruction
 from ebpfjit.record import record
 
 LEAVING = ENDS_BLOCK | {Kind.CALL_HELPER}
 MEMORY = frozenset({Kind.LOAD, Kind.STORE, Kind.ATOMIC})
-SUMS = ("ADD", "SUB")
 REGISTERS = range(REGISTER_COUNT)
 ZERO = constant(0)
 NOT_ZERO = ("JNE", "JGT")
@@ -241,16 +243,18 @@ def _join_symbol(pc: int, register: int) -> int:
 class Analysis:
     """The fixpoint over one program."""
 
-    def __init__(self, program: Program, frame_sizes: dict[int, int], promises: Promises) -> None:
-        self.program = program
-        self.frame_sizes = frame_sizes
+    def __init__(self, verified: Verified, promises: Promises) -> None:
+        self.program = program = verified.program
+        self.frame_sizes = verified.frame_sizes
         self.promises = promises
         self.argument_size = promises.argument_size
         self.map_at = {map_.address: index for index, map_ in enumerate(program.maps)}
         self.values = [region for map_ in program.maps if map_.value_is_stable for region in map_.regions]
         self.known_maps: dict[int, int] = {}
         self.in_frame: dict[int, dict[int, Bounds]] = {}
-        self.blocks = block_sizes(program)
+        self.blocks = verified.blocks
+        self.loops = changes(verified.liveness, verified.loop_headers)
+        self.live_at = verified.liveness.at
         self.nodes: dict[int, _Node] = {}
         self.code: dict[int, _Block] = {}
         self.zeroed: set[int] = set()
@@ -610,7 +614,7 @@ class Analysis:
             and self._sum(state, insn, row, dst, src)
         ):
             return
-        self._fresh(state, insn, insn.dst_reg, bounds=_bounds_of(row, dst, src))
+        self._fresh(state, insn, insn.dst_reg, bounds=bounds_of(row, dst, src))
 
     def _sum(self, state: _State, insn: Instruction, row: Row, dst: Value, src: Value) -> bool:
         """Follow a 64-bit addition or subtraction of what is a constant or a pointer; False: cannot."""
@@ -630,8 +634,8 @@ class Analysis:
     def _loaded(self, state: _State, insn: Instruction, row: Row) -> None:
         base = state.registers[insn.src_reg]
         pointer = row.size == 8 and base.origin is Origin.ARGUMENT
-        bounds = ANY if row.signed or row.size == 8 else (0, row.width.mask)
-        self._fresh(state, insn, insn.dst_reg, Origin.PACKET if pointer else Origin.SCALAR, bounds)
+        origin = Origin.PACKET if pointer else Origin.SCALAR
+        self._fresh(state, insn, insn.dst_reg, origin, loaded_bounds(row))
 
     def _called(self, state: _State, insn: Instruction, row: Row) -> None:
         """After a call r1 to r5 are zero (helpers) or unknown (functions), r0 is the result.
@@ -682,7 +686,9 @@ class Analysis:
         """Merge a state into the start of a block; True where that changed it."""
         node = self.nodes.get(pc)
         if node is None:
-            self.nodes[pc] = _Node(incoming, function)
+            loop = self.loops.get(pc)
+            entered = _entered(incoming, pc, loop) if loop else incoming
+            self.nodes[pc] = _Node(entered, function, set(loop or ()))
             return True
         if node.function != function:
             # Code that two functions share: which frame it runs on is not known here.
@@ -691,7 +697,8 @@ class Analysis:
         if pc not in self.meeting_points:
             node.state = incoming  # there is no other way to come here
             return incoming != old
-        differing = [r for r in REGISTERS if old.registers[r] is not incoming.registers[r]]
+        live = _registers_of(self.live_at[pc])
+        differing = [r for r in live if old.registers[r] is not incoming.registers[r]]
         for register in differing:
             a, b = old.registers[register], incoming.registers[register]
             if (a.origin is Origin.STACK) != (b.origin is Origin.STACK):
@@ -699,9 +706,9 @@ class Analysis:
             if a.symbol != b.symbol or a.offset != b.offset:
                 node.joined.add(register)
         # What is the same on both paths stays, but where a function starts, which knows less than that.
-        looked_at = REGISTERS if pc in self.program.functions else differing
+        looked_at = live if pc in self.program.functions else differing
         widen = node.visits > MOST_VISITS
-        joined = _joined(old, incoming, pc, looked_at, node.joined, widen=widen)
+        joined = _joined(old, incoming, pc, live, looked_at, node.joined, widen=widen)
         if joined is None:
             return False
         node.state = joined
@@ -764,17 +771,6 @@ def _moved_bounds(pointer: Value, scalar: Value, meaning: str) -> Bounds | None:
     return bounds if abs(bounds[0]) <= LARGEST_OFFSET and abs(bounds[1]) <= LARGEST_OFFSET else None
 
 
-def _bounds_of(row: Row, dst: Value, src: Value) -> Bounds:
-    full = FULL[row.width]
-    a = at_width(row.width, dst.bounds) if dst.origin is Origin.SCALAR else full
-    b = at_width(row.width, src.bounds) if src.origin is Origin.SCALAR else full
-    if a is full and b is full:
-        return full
-    rule = BOUNDS.get(row.meaning)
-    bounds = rule(row.width, a, b) if rule is not None else None
-    return bounds if bounds is not None else full
-
-
 def _refined(state: _State, insn: Instruction, *, holds: bool) -> _State:
     """Return the state where a comparison with a constant held, or did not."""
     row = insn.row
@@ -817,12 +813,38 @@ def _found(state: _State, value: Value, row: Row) -> _State:
     return refined
 
 
+@cache
+def _registers_of(mask: int) -> tuple[int, ...]:
+    """Return the registers of a mask, in order."""
+    return tuple(register for register in REGISTERS if mask >> register & 1)
+
+
+def _entered(state: _State, pc: int, loop: Mapping[int, Change]) -> _State:
+    """Return the state in which a loop is entered, as it is expected to be in all rounds."""
+    entered = state.copy()
+    for register, change in loop.items():
+        value = state.registers[register]
+        symbol = _join_symbol(pc, register)
+        entered.registers[register] = Value(symbol, 0, value.origin, change.expected(value))
+        if value.symbol in state.spans and not change.steps:
+            entered.spans[symbol] = _relative(state, value)
+    return entered
+
+
 def _joined(
-    old: _State, new: _State, pc: int, looked_at: Iterable[int], joined: set[int], *, widen: bool
+    old: _State,
+    new: _State,
+    pc: int,
+    live: Iterable[int],
+    looked_at: Iterable[int],
+    joined: set[int],
+    *,
+    widen: bool,
 ) -> _State | None:
     """Return what holds on both paths, None where that is what held before.
 
-    `looked_at` are the registers that may differ, `joined` those that have a symbol of the block.
+    Of the `live` registers `looked_at` are those that may differ, `joined` those that have a symbol
+    of the block. What is not live is as it was on one of the paths: nothing asks.
     """
     registers = old.registers.copy()
     changed = False
@@ -839,7 +861,7 @@ def _joined(
         if symbol != a.symbol or offset != a.offset or origin is not a.origin or bounds != a.bounds:
             registers[register] = Value(symbol, offset, origin, bounds)
             changed = True
-    spans = _joined_spans(old, new, registers, joined) if old.spans and new.spans else {}
+    spans = _joined_spans(old, new, registers, live, joined) if old.spans and new.spans else {}
     written = old.written & new.written
     values = {symbol: span for symbol, span in old.values.items() if new.values.get(symbol) == span}
     if not changed and spans == old.spans and written == old.written and values == old.values:
@@ -847,10 +869,13 @@ def _joined(
     return _State(registers, spans, written, values)
 
 
-def _joined_spans(old: _State, new: _State, registers: list[Value], joined: set[int]) -> dict[int, Spans]:
+def _joined_spans(
+    old: _State, new: _State, registers: list[Value], live: Iterable[int], joined: set[int]
+) -> dict[int, Spans]:
     """Return, by symbol, the spans that were shown on both paths."""
     spans: dict[int, Spans] = {}
-    for register, value in enumerate(registers):
+    for register in live:
+        value = registers[register]
         a, b = old.registers[register], new.registers[register]
         if a.symbol not in old.spans or b.symbol not in new.spans:
             continue
@@ -868,7 +893,7 @@ def _hull(a: Value, b: Value, origin: Origin, *, widen: bool) -> Bounds | None:
         return a.bounds
     if a.bounds is None or b.bounds is None or a.origin is not b.origin:
         return None if origin in MEASURED else ANY
-    if a.bounds == b.bounds:
+    if a.bounds[0] <= b.bounds[0] and b.bounds[1] <= a.bounds[1]:
         return a.bounds
     if widen:
         return None if origin in MEASURED else ANY
@@ -976,6 +1001,6 @@ class _Merger:
         self.groups.clear()
 
 
-def analyse(program: Program, frame_sizes: dict[int, int], promises: Promises | None = None) -> Facts:
-    """Return what is known of a program's accesses; `frame_sizes` are those of `Verified`."""
-    return Analysis(program, frame_sizes, promises or Promises()).run()
+def analyse(verified: Verified, promises: Promises | None = None) -> Facts:
+    """Return what is known of a program's accesses."""
+    return Analysis(verified, promises or Promises()).run()

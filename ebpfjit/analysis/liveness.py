@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason, is_inside
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg
@@ -17,20 +18,36 @@ Effect = tuple[int, int]
 """The registers that are read, and those that are written."""
 
 
-def live_after(program: Program, blocks: dict[int, int]) -> list[int]:
-    """Return for each slot the registers (bit n: rn) that may be read after its instruction.
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """Which registers (bit n: rn) may be read from the start of each basic block on."""
 
-    `blocks` are those of `Verified`. What a local call reads is not looked into: all of them. An
-    exit hands r0 on, and to a caller in the program r1 to r5 as well.
+    program: Program
+    blocks: dict[int, int]
+    at: dict[int, int]
+    ways: dict[int, list[int]]
+    effects: list[Effect]
+
+
+def liveness_of(program: Program, blocks: dict[int, int]) -> Liveness:
+    """Return what is live at the start of each of the `blocks` (those of `Verified`).
+
+    What a local call reads is not looked into: all of them. An exit hands r0 on, and to a caller in
+    the program r1 to r5 as well.
     """
     effects = _effects(program, _read_at_exit(program))
     ways = {start: _ways(program, last) for start, last in _last_instructions(program, blocks)}
-    live_at = _live_at_starts(program, blocks, effects, ways)
-    after = [0] * len(program)
+    return Liveness(program, blocks, _live_at_starts(blocks, effects, ways), ways, effects)
+
+
+def live_after(known: Liveness) -> list[int]:
+    """Return for each slot the registers (bit n: rn) that may be read after its instruction."""
+    after = [0] * len(known.program)
+    instructions, effects = known.program.instructions, known.effects
     index = len(effects)
-    for start, count in reversed(blocks.items()):
-        live = _union(live_at, ways[start])
-        for insn in reversed(program.instructions[index - count : index]):
+    for start, count in reversed(known.blocks.items()):
+        live = _union(known.at, known.ways[start])
+        for insn in reversed(instructions[index - count : index]):
             index -= 1
             after[insn.pc] = live
             reads, writes = effects[index]
@@ -38,11 +55,10 @@ def live_after(program: Program, blocks: dict[int, int]) -> list[int]:
     return after
 
 
-def live_before(program: Program, blocks: dict[int, int]) -> list[int]:
+def live_before(known: Liveness) -> list[int]:
     """Return for each slot the registers (bit n: rn) that may be read from its instruction on."""
-    live = live_after(program, blocks)
-    effects = _effects(program, _read_at_exit(program))
-    for insn, (reads, writes) in zip(program.instructions, effects, strict=True):
+    live = live_after(known)
+    for insn, (reads, writes) in zip(known.program.instructions, known.effects, strict=True):
         live[insn.pc] = (live[insn.pc] & ~writes) | reads
     return live
 
@@ -53,7 +69,7 @@ def _read_at_exit(program: Program) -> int:
 
 
 def _live_at_starts(
-    program: Program, blocks: dict[int, int], effects: list[Effect], ways: dict[int, list[int]]
+    blocks: dict[int, int], effects: list[Effect], ways: dict[int, list[int]]
 ) -> dict[int, int]:
     """Return the fixpoint: what is live where each block starts."""
     summaries: list[tuple[int, Effect, list[int]]] = []  # last block first

@@ -18,6 +18,7 @@ from enum import Enum
 from functools import lru_cache
 
 from ebpfjit.bits import U64_MASK, W8, W16, W32, W64, Width
+from ebpfjit.isa.spec import Row
 from ebpfjit.record import record
 
 Bounds = tuple[int, int]
@@ -26,6 +27,9 @@ Bounds = tuple[int, int]
 ANY: Bounds = (0, U64_MASK)
 FULL: dict[Width, Bounds] = {W64: ANY, W32: (0, W32.mask), W16: (0, W16.mask), W8: (0, W8.mask)}
 """The bounds of which nothing is known but the width; always these very objects."""
+
+SUMS = ("ADD", "SUB")
+"""The operations that move a pointer."""
 
 LARGEST_OFFSET = 1 << 30
 
@@ -133,6 +137,23 @@ BOUNDS: dict[str, Callable[[Width, Bounds, Bounds], Bounds | None]] = {
 def at_width(w: Width, bounds: Bounds | None) -> Bounds:
     """Return the bounds of the low part of a value with these bounds."""
     return bounds if bounds is not None and bounds[1] <= w.mask else FULL[w]
+
+
+def bounds_of(row: Row, dst: Value, src: Value) -> Bounds:
+    """Return the bounds of what a BINARY row makes of two values."""
+    full = FULL[row.width]
+    a = at_width(row.width, dst.bounds) if dst.origin is Origin.SCALAR else full
+    b = at_width(row.width, src.bounds) if src.origin is Origin.SCALAR else full
+    if a is full and b is full:
+        return full
+    rule = BOUNDS.get(row.meaning)
+    bounds = rule(row.width, a, b) if rule is not None else None
+    return bounds if bounds is not None else full
+
+
+def loaded_bounds(row: Row) -> Bounds:
+    """Return the bounds of what a LOAD row reads."""
+    return ANY if row.signed or row.size == 8 else (0, row.width.mask)
 
 
 def _upper(limit: Callable[[int], int]) -> Callable[[Bounds, int], Bounds | None]:

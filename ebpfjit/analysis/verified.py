@@ -9,6 +9,7 @@ from functools import cached_property
 from ebpfjit.analysis.calls import Calls, calls_of
 from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, tested_blocks
 from ebpfjit.analysis.charges import Charges, charges_of
+from ebpfjit.analysis.liveness import Liveness, liveness_of
 from ebpfjit.errors import LoadError
 from ebpfjit.program import Program
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE
@@ -39,6 +40,11 @@ class Verified:
     def tested(self) -> frozenset[int]:
         """The basic blocks at whose start an instruction limit is looked at."""
         return tested_blocks(self.program, self.blocks)
+
+    @cached_property
+    def liveness(self) -> Liveness:
+        """Which registers may still be read where each basic block starts."""
+        return liveness_of(self.program, self.blocks)
 
     @cached_property
     def calls(self) -> Calls:

@@ -221,10 +221,10 @@ def _without_swap(old: Any) -> Any:
 
 
 def _promised_more(old: Any) -> Any:
-    def analyse(program: Any, frame_sizes: Any, promises: Any = None) -> facts.Facts:
+    def analyse(verified: Any, promises: Any = None) -> facts.Facts:
         if promises is not None and promises.argument_size:
             promises = replace(promises, argument_size=promises.argument_size + 1)
-        return old(program, frame_sizes, promises)  # type: ignore[no-any-return]
+        return old(verified, promises)  # type: ignore[no-any-return]
 
     return analyse
 

@@ -100,7 +100,7 @@ def parting(
     """
     first = [step for step in one if step.pc in recorded]
     second = [step for step in other if step.pc in recorded]
-    live = live_before(verified.program, verified.blocks)
+    live = live_before(verified.liveness)
     last: int | None = None
     for a, b in zip(first, second, strict=False):
         if a.pc != b.pc:

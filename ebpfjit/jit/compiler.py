@@ -104,7 +104,7 @@ class Recipe:
 
     def facts(self) -> Facts:
         """Return what is known of the program's accesses."""
-        return analyse(self.verified.program, self.verified.frame_sizes, _promises(self))
+        return analyse(self.verified, _promises(self))
 
     def listing(self, facts: Facts | None = None) -> Listing:
         """Return the program's assembly text, from its facts. Raises as `translate`."""
@@ -309,7 +309,7 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
     if harden:
         return Shortcuts(pairs, fusions, frozenset(), frozenset())
     program = verified.program
-    live = live_after(program, verified.blocks)
+    live = live_after(verified.liveness)
     instructions = program.instructions
     skipped = {pc + 1 for pc in pairs}
     beginnings = x86_64.fusions.BEGINNINGS

@@ -60,9 +60,7 @@ def facts_of(case: Case) -> Facts:
         Program.from_bytes(case.code),
         lambda _, pc: case.frame_sizes.get(pc, 512) if case.frame_sizes else 512,
     )
-    return analyse(
-        verified.program, verified.frame_sizes, Promises(case.promised, case.writable, case.moving)
-    )
+    return analyse(verified, Promises(case.promised, case.writable, case.moving))
 
 
 def accesses_of(text: str, promised: int = 0) -> dict[int, Access]:
@@ -883,7 +881,7 @@ class MapCase:
     def facts(self, map_: Values) -> Facts:
         verified = prepare(self.program(map_))
         promises = Promises(moving=self.moving, lookups=self.lookups)
-        return analyse(verified.program, verified.frame_sizes, promises)
+        return analyse(verified, promises)
 
 
 FIND = "mov r9, r1\nlddw r1, 0\ncall 1\n"  # pc 0, 1 and 3

@@ -1516,7 +1516,7 @@ def test_frames_of_any_size_are_exact() -> None:
 
 def _merged(both: Both) -> int:
     """How many accesses rely on the check of another."""
-    facts = analyse(both.verified.program, both.verified.frame_sizes)
+    facts = analyse(both.verified)
     return sum(access.leader is not None for access in facts.accesses.values())
 
 
