@@ -205,6 +205,25 @@ class Writer:
                 imm = rng.choice((0, 0, 1, 3, 8, 16, 64, 500, -1))
                 self.emit(name, rng.choice(ALL if rng.random() < 0.3 else COUNTERS), 0, offset, imm)
 
+    def choice(self) -> None:
+        """A jump over a move, or over a move and a jump to where the first goes too."""
+        rng = self.rng
+        here = len(self.slots)
+        back = rng.random() < 0.4
+        target = rng.randrange(0, here + 1) if back else min(here + rng.randrange(3, 7), self.size - 1)
+        goes = rng.random() < 0.6
+        condition = f"{rng.choice(BRANCHES)}{rng.choice(('', '32'))}"
+        offset = target - here - 1 if goes else 1
+        if rng.random() < 0.5:
+            self.emit(f"{condition}_X", rng.choice(ALL), rng.choice(ALL), offset)
+        else:
+            self.emit(f"{condition}_K", rng.choice(COUNTERS), 0, offset, rng.choice((0, 1, 3, 8, -1)))
+        move = rng.choice(("MOV64_X", "MOV64_X", "MOV32_X", "MOV64_K", "MOV32_K"))
+        self.emit(move, rng.choice(ALL), rng.choice(ALL) if move.endswith("X") else 0, 0,
+                  0 if move.endswith("X") else rng.choice((0, 1, 16, -1)))  # fmt: skip
+        if goes:
+            self.emit("JA", offset=target - here - 3)
+
     def call(self) -> None:
         """A helper, or a function of the program."""
         rng = self.rng
@@ -233,8 +252,10 @@ class Writer:
             self.move()
         elif chance < 0.78:
             self.count()
-        elif chance < 0.93:
+        elif chance < 0.91:
             self.branch()
+        elif chance < 0.93:
+            self.choice()
         elif chance < 0.97:
             self.call()
         elif self.writes_frame_pointer:

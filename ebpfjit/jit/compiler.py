@@ -164,8 +164,9 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
         cx.start(instruction)
         if pc in blocks:
             cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
-            if pc - 1 in shortcuts.pairs:
-                continue  # the conditional jump before it did its work
+        if pc in shortcuts.skipped:
+            continue  # the conditional jump before it did its work
+        if pc in blocks:
             if pc in verified.tested:
                 emit_charge(cx, blocks[pc])
         _trace(cx, pc, shortcuts)
@@ -206,8 +207,8 @@ def translate_routine(verified: Verified, settings: Settings) -> Listing:
         cx.start(instruction)
         if pc in verified.blocks:
             cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
-            if pc - 1 in shortcuts.pairs:
-                continue
+        if pc in shortcuts.skipped:
+            continue
         if instruction.row is not None and instruction.row.kind is Kind.EXIT:
             routine.leave(cx)
         else:
@@ -285,33 +286,34 @@ class Phrases:
 class Shortcuts:
     """Where several instructions are translated together: pairs by the pc of the first, fusions of the last.
 
-    `done` are the slots that a fusion behind them translates, `later` those of fusions but the first of
-    each.
+    `skipped` are the slots of pairs but the first of each. `done` are the slots that a fusion behind
+    them translates, `later` those of fusions but the first of each.
     """
 
     pairs: Mapping[int, Pair]
+    skipped: frozenset[int]
     fusions: Mapping[int, Fusion]
     done: frozenset[int]
     later: frozenset[int]
 
     @cached_property
     def slots(self) -> frozenset[int]:
-        """All of them but the second halves of pairs."""
-        return frozenset({*self.pairs, *self.fusions, *self.done})
+        """All of them."""
+        return frozenset({*self.pairs, *self.skipped, *self.fusions, *self.done})
 
 
 def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
     """Find them; hardened code has none but pairs, as fusions carry numbers that the program chose."""
     pairs = _pairs(verified)
+    skipped = frozenset(slot for pc, pair in pairs.items() for slot in range(pc + 1, pair.stop))
     fusions: dict[int, Fusion] = {}
     done: set[int] = set()
     later: set[int] = set()
     if harden:
-        return Shortcuts(pairs, fusions, frozenset(), frozenset())
+        return Shortcuts(pairs, skipped, fusions, frozenset(), frozenset())
     program = verified.program
     live = live_after(verified.liveness)
     instructions = program.instructions
-    skipped = {pc + 1 for pc in pairs}
     beginnings = x86_64.fusions.BEGINNINGS
     for index, first in enumerate(instructions):
         if first.row is None or (seconds := beginnings.get(first.row.name)) is None:
@@ -334,32 +336,39 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
             fusions[last.pc] = fusion
             done.update(insn.pc for insn in before)
             later.update(insn.pc for insn in window[1 : fusion.count])
-    return Shortcuts(pairs, fusions, frozenset(done), frozenset(later))
+    return Shortcuts(pairs, skipped, fusions, frozenset(done), frozenset(later))
 
 
 def _pairs(verified: Verified) -> dict[int, Pair]:
-    """Return, by pc, the conditional jumps that are translated with the one instruction they skip.
+    """Return, by pc, the conditional jumps that are translated with what they skip.
 
-    Nothing else may jump to that instruction, and where it goes must be in the program.
+    Nothing else may jump there, and where it goes on must be in the program.
     """
     program = verified.program
+    slots = program.slots
     targets: set[int] = set()
     found: dict[int, Pair] = {}
     for insn, second in pairwise(program.instructions):
         row = insn.row
-        if row is None or row.kind is not Kind.BRANCH or insn.offset != 1 or second.slots != 1:
+        if row is None or row.kind is not Kind.BRANCH or second.row is None:
+            continue
+        if second.row.meaning != "MOV" and (second.row.kind is not Kind.JUMP or insn.offset != 1):
             continue
         if not targets:
             targets = {target for _, target in program.jumps} | set(program.functions)
         if second.pc in targets:
             continue
-        if {insn.pc, second.pc} & verified.illegal.keys() or not is_inside(program, insn.pc + 2):
+        third = slots[second.next_pc] if second.next_pc < len(slots) else None
+        if third is not None and third.pc in targets:
+            third = None
+        pair = x86_64.pairs.pair_of(insn, second, third)
+        if pair is None or any(
+            not is_inside(program, target) for target in (insn.target, second.target) if target is not None
+        ):
             continue
-        if second.target is not None and not is_inside(program, second.target):
+        if verified.illegal and not verified.illegal.keys().isdisjoint(range(insn.pc, pair.stop)):
             continue
-        pair = x86_64.pairs.pair_of(row, second.row)
-        if pair is not None and insn.pc - 1 not in found:
-            found[insn.pc] = pair
+        found[insn.pc] = pair
     return found
 
 
@@ -412,7 +421,7 @@ def _anew(cx: Context, verified: Verified, instruction: Instruction, shortcuts: 
         return
     second = verified.program.slots[instruction.pc + 1]
     assert second is not None  # a pair is two instructions of one slot
-    pair(cx, instruction, second, translator)
+    pair.emit(cx, instruction, second, translator)
 
 
 def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases: Phrases) -> None:
@@ -428,7 +437,7 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases:
     done = 0
     for start in sorted(leaders | doubtful):
         pc = start
-        if pc < done or pc - 1 in shortcuts.pairs:
+        if pc < done or pc in shortcuts.skipped:
             continue  # an earlier copy has passed here
         while True:
             instruction = slots[pc]
@@ -449,7 +458,8 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases:
                 break
         done = pc
         if instruction.row is None or instruction.row.kind not in NEVER_FALLS_THROUGH:
-            cx.jump("jmp", cx.label_of(pc + 1 if instruction.pc in shortcuts.pairs else pc))
+            pair = shortcuts.pairs.get(instruction.pc)
+            cx.jump("jmp", cx.label_of(pc if pair is None else pair.stop))
     cx.is_slow = False
 
 

@@ -1,29 +1,47 @@
-"""Two instructions translated as one: a conditional jump and the single instruction it jumps over.
+"""Two or three instructions translated as one: a conditional jump and what it jumps over.
 
-The second is a basic block of its own, for which is paid where it runs. That is still counted
-exactly: with lea, which leaves the flags alone.
+That is a jump, a move, or a move and a jump to where the conditional one goes too. What is jumped over
+is a basic block of its own, for which is paid where it runs. That is still counted exactly: with lea,
+which leaves the flags alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Instruction
 from ebpfjit.translators.registry import Translator
 from ebpfjit.translators.x86_64.jump import CONDITIONS
 from ebpfjit.translators.x86_64.target import INVERSE, Context, pay, register
 
-Pair = Callable[[Context, Instruction, Instruction, Translator], None]
+Emit = Callable[[Context, Instruction, Instruction, Translator], None]
 
 
-def pair_of(branch: Row, second: Row | None) -> Pair | None:
-    """Return how a conditional jump over `second` is translated with it, None for one by one."""
-    if branch.kind is not Kind.BRANCH or second is None:
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """How `emit` translates a conditional jump with the instructions behind it, up to slot `stop`."""
+
+    emit: Emit
+    stop: int
+
+
+def pair_of(branch: Instruction, second: Instruction, third: Instruction | None) -> Pair | None:
+    """Return how a conditional jump is translated with what it skips, None for one by one.
+
+    `second` and `third` follow the branch; None for a third that something else jumps to.
+    """
+    if branch.row is None or branch.row.kind is not Kind.BRANCH or second.row is None or second.slots != 1:
         return None
-    if second.kind is Kind.JUMP:
-        return turn
-    return select if second.meaning == "MOV" else None
+    is_move = second.row.meaning == "MOV"
+    if branch.offset == 1:
+        if second.row.kind is Kind.JUMP:
+            return Pair(turn, second.pc + 1)
+        return Pair(select, second.pc + 1) if is_move else None
+    if not is_move or third is None or third.row is None or third.row.kind is not Kind.JUMP:
+        return None
+    return Pair(select_and_go, third.pc + 1) if third.target == branch.target else None
 
 
 def turn(cx: Context, branch: Instruction, second: Instruction, translator: Translator) -> None:
@@ -45,8 +63,26 @@ def select(cx: Context, branch: Instruction, second: Instruction, translator: Tr
     cmp ...;  jcc over;  mov dst, src;  over:
         cmp ...;  cmovncc dst, src;  lea r10, [r9-1];  cmovncc r9, r10
     """
+    through = cx.plan.through
+    _select(cx, branch, second, through.get(branch.pc, 0) + through.get(second.pc, 0))
+
+
+def select_and_go(cx: Context, branch: Instruction, second: Instruction, translator: Translator) -> None:
+    """Move where the condition fails, and jump in either case.
+
+    cmp ...;  jcc there;  mov dst, src;  jmp there
+        cmp ...;  cmovncc dst, src;  lea r10, [r9-2];  cmovncc r9, r10;  jmp there
+    """
+    third = second.next_pc
+    _select(cx, branch, second, cx.plan.through.get(branch.pc, 0) + cx.plan.taken.get(third, 0))
+    assert branch.target is not None  # it is a branch
+    cx.jump("jmp", cx.label_of(branch.target))
+
+
+def _select(cx: Context, branch: Instruction, second: Instruction, due: int) -> None:
+    """Emit the comparison and the move; `due` is what is to be paid where it moves."""
     over = cx.plan.taken.get(branch.pc, 0)
-    moved = cx.plan.through.get(branch.pc, 0) + cx.plan.through.get(second.pc, 0) - over
+    moved = due - over
     pay(cx, over)
     row = second.row
     assert row is not None  # the caller saw that it is a move
