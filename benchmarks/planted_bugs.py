@@ -33,7 +33,7 @@ class Search:
 
 
 def search(bug: PlantedBug, seconds: float) -> Search:
-    report = fuzz(Options(seconds=seconds, planted=bug.name, stop_at=1, shrink=False))
+    report = fuzz(Options(seconds=seconds, planted=bug.name, stop_at=1, shrink=0))
     first = report.findings[0] if report.findings else None
     found = report.first_finding if first is not None else None
     number = first.number if first is not None else None

@@ -36,14 +36,17 @@ HANG_SECONDS = 8.0
 SHRINK_SECONDS = 120.0
 POLL_SECONDS = 0.2
 MOST_SHRUNK = 5
-"""So many findings are shrunk; the others are likely the same."""
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run does: for `seconds`, or so many `programs`, or the first `findings`, in `jobs` children."""
+    """What a run does: for `seconds`, or so many `programs`, in `jobs` children.
+
+    It ends early after `stop_at` findings. The first `shrink` of them are shrunk; the others are likely
+    the same. A program that takes `hang_seconds` counts as one that hangs.
+    """
 
     engines: tuple[str, ...] = ("interpreter", "jit")
     seed: int = 1
@@ -54,7 +57,8 @@ class Options:
     jobs: int = 1
     stop_at: int | None = None
     planted: str = ""
-    shrink: bool = True
+    shrink: int = MOST_SHRUNK
+    hang_seconds: float = HANG_SECONDS
 
     def chosen_sources(self) -> tuple[str, ...]:
         """Return the sources asked for; by default those that suit the engines."""
@@ -122,13 +126,13 @@ class _Child:
         self.changed = time.monotonic()
         self.connection.send(task)
 
-    def hangs(self) -> bool:
-        """True where it is at the same program for too long."""
+    def hangs(self, seconds: float) -> bool:
+        """True where it is at the same program for longer than that."""
         count, _ = self.note.read()
         now = time.monotonic()
         if count != self.count:
             self.count, self.changed = count, now
-        patience = SHRINK_SECONDS if isinstance(self.task, Finding) else HANG_SECONDS
+        patience = SHRINK_SECONDS if isinstance(self.task, Finding) else seconds
         return self.task is not None and now - self.changed > patience
 
     def end(self) -> int:
@@ -166,8 +170,7 @@ class Fuzzer:
         with tempfile.TemporaryDirectory(prefix="ebpfjit-fuzz-") as self._folder:
             try:
                 self._loop(self._next_batch)
-                if self.options.shrink:
-                    self._shrink()
+                self._shrink()
             except KeyboardInterrupt:
                 self.report.interrupted = True
             finally:
@@ -178,10 +181,14 @@ class Fuzzer:
         self.report.seconds = time.monotonic() - self._started
         return self.report
 
+    def _has_enough(self) -> bool:
+        stop_at = self.options.stop_at
+        return stop_at is not None and len(self.report.findings) >= stop_at
+
     def _next_batch(self) -> Batch | None:
         """Return the next numbers to run, None where the run is over."""
         options = self.options
-        if options.stop_at is not None and len(self.report.findings) >= options.stop_at:
+        if self._has_enough():
             return None
         if options.seconds is not None and time.monotonic() - self._started >= options.seconds:
             return None
@@ -197,8 +204,7 @@ class Fuzzer:
     def _shrink(self) -> None:
         """Make the first findings small."""
         self.report.findings.sort(key=lambda finding: finding.number)
-        waiting = deque(self.report.findings[:MOST_SHRUNK])
-        self.report.findings = self.report.findings[MOST_SHRUNK:]
+        waiting = deque(self.report.findings[: self.options.shrink])
         self._loop(lambda: waiting.popleft() if waiting else None)
 
     def _loop(self, next_task: Callable[[], Batch | Finding | None]) -> None:
@@ -225,7 +231,8 @@ class Fuzzer:
             for connection in wait(list(self._children), POLL_SECONDS):
                 assert isinstance(connection, Connection)  # we wait for nothing else
                 self._receive(self._children[connection])
-            for child in [child for child in self._children.values() if child.hangs()]:
+            patience = self.options.hang_seconds
+            for child in [child for child in self._children.values() if child.hangs(patience)]:
                 self._lost(child, hangs=True)
             if self.report.findings and self.report.first_finding is None:
                 self.report.first_finding = time.monotonic() - self._started
@@ -252,13 +259,14 @@ class Fuzzer:
         if not child.ready:
             child.ready = True
             return
-        child.task = None
+        task, child.task = child.task, None
         if isinstance(message, BatchResult):
             self.report.findings += message.findings
             message.findings = []
             self.report.total.add(message)
         else:
-            self.report.findings.append(message)
+            assert isinstance(task, Finding)  # which comes back shrunk
+            self.report.findings[self.report.findings.index(task)] = message
 
     def _lost(self, child: _Child, *, hangs: bool) -> None:
         """A child died or hangs: the program it was at is a finding, the rest of its batch runs anew."""
@@ -271,17 +279,20 @@ class Fuzzer:
         if task is None or (isinstance(task, Batch) and not count):
             raise RuntimeError(f"a child of the fuzzer ended with status {status} before it ran anything")
         if isinstance(task, Finding):
-            self.report.findings.append(task)  # as it is: not shrunk
-            return
+            return  # it stays as it is: not shrunk
         number = count - 1
         nature = HANG if hangs else CRASH
-        seen = f"it does not end in {HANG_SECONDS:g} s" if hangs else f"the process died of {_signal(status)}"
+        seen = (
+            f"it does not end in {self.options.hang_seconds:g} s"
+            if hangs
+            else f"the process died of {_signal(status)}"
+        )
         case = case_of(self.options.seed, number, self.assignment.sources, self.assignment.corpus)
         self.report.findings.append(Finding(number, nature, seen, case))
         self.report.total.programs += 1
         self.report.total.slots += len(case.code) // 8
         for first, stop in ((task.first, number), (number + 1, task.stop)):
-            if first < stop:
+            if first < stop and (first < number or not self._has_enough()):
                 self._again.append(Batch(first, stop))
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import EbpfError
+from ebpfjit import EbpfError, kernel
 from ebpfjit.difftest import CorpusError, UnknownEngine, read_case, read_corpus
 from ebpfjit.difftest.check import CRASH, DIFFERS, HANG
 from ebpfjit.difftest.children import run_forked
+from ebpfjit.difftest.compare import DEFAULT_ENGINES
 from ebpfjit.difftest.coverage import ROW
 from ebpfjit.difftest.fuzz import FuzzReport, Options, fuzz, save
 from ebpfjit.difftest.html import page
@@ -35,27 +36,35 @@ def ebpfjit(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 
 def shrunk(name: str, programs: int = 400) -> FuzzReport:
     """Plant a bug, and shrink the first finding."""
-    return fuzz(Options(programs=programs, planted=name, stop_at=1))
+    return fuzz(Options(programs=programs, planted=name, stop_at=1, shrink=1))
 
 
 # -- the same seed, the same report -----------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_report_however_many_children() -> None:
+ALL_ENGINES = ("interpreter", "jit", "kernel") if kernel.unavailable_reason() is None else DEFAULT_ENGINES
+
+
+@pytest.mark.parametrize("engines", dict.fromkeys((DEFAULT_ENGINES, ALL_ENGINES)), ids="-".join)
+def test_the_same_seed_gives_the_same_report_however_many_children(engines: tuple[str, ...]) -> None:
+    corpus = tuple(read_corpus(CORPUS))
     reports = [
-        report_text(fuzz(Options(programs=300, seed=7, jobs=jobs, corpus=tuple(read_corpus(CORPUS)))))
-        for jobs in (1, 3)
+        report_text(fuzz(Options(engines, programs=120, seed=7, jobs=jobs, corpus=corpus))) for jobs in (1, 2)
     ]
     assert reports[0] == reports[1]
-    assert "300 programs of " in reports[0]
+    assert "120 programs of " in reports[0]
     assert reports[0].endswith("no findings")
-    assert report_text(fuzz(Options(programs=300, seed=8))) != reports[0]
+
+
+def test_another_seed_gives_another_report() -> None:
+    assert report_text(fuzz(Options(programs=5, seed=8))) != report_text(fuzz(Options(programs=5, seed=7)))
 
 
 def test_findings_are_the_same_too() -> None:
-    one, other = (fuzz(Options(programs=120, planted="add-subtracts", jobs=jobs)) for jobs in (1, 2))
+    one, other = (fuzz(Options(programs=80, planted="add-subtracts", jobs=jobs, shrink=1)) for jobs in (1, 2))
     assert report_text(one) == report_text(other)
-    assert len(one.findings) > 5  # the first are shrunk
+    assert len(one.findings) > 1
+    assert [bool(finding.details) for finding in one.findings[:2]] == [True, False]
 
 
 # -- findings -----------------------------------------------------------------------------------
@@ -102,10 +111,10 @@ def test_a_child_that_hangs_is_known_as_that() -> None:
     assert run_forked(lambda: 42, 5).value == 42
 
 
-def test_a_hang_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ebpfjit.difftest.fuzz.HANG_SECONDS", 1.0)
-    report = fuzz(Options(programs=30, planted="hangs", stop_at=1, shrink=False))
+def test_a_hang_is_a_finding() -> None:
+    report = fuzz(Options(programs=30, planted="hangs", stop_at=1, shrink=0, hang_seconds=1.5))
     assert {finding.nature for finding in report.findings} == {HANG}
+    assert "it does not end in 1.5 s" in report.findings[0].text
 
 
 # Found within so many programs of seed 1; the benchmark plants all of them.
@@ -129,15 +138,13 @@ SAMPLE = {
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_planted_bugs_are_found(name: str) -> None:
-    report = fuzz(Options(programs=SAMPLE[name], planted=name, stop_at=1, shrink=False))
+    report = fuzz(Options(programs=SAMPLE[name], planted=name, stop_at=1, shrink=0))
     assert report.findings, f"{name} was not found by {report.total.programs} programs"
 
 
 def test_metamorphic_programs_find_what_engines_agree_on() -> None:
     """A bug in the meanings would be the interpreter's: there the twin alone can tell."""
-    report = fuzz(
-        Options(programs=400, planted="jgt-is-jge", sources=("metamorphic",), stop_at=1, shrink=False)
-    )
+    report = fuzz(Options(programs=400, planted="jgt-is-jge", sources=("metamorphic",), stop_at=1, shrink=0))
     assert report.findings
 
 
