@@ -102,10 +102,22 @@ def _following(last: Instruction) -> tuple[int | None, int | None]:
 
 
 def _loop_depths(program: Program) -> list[int]:
-    """Return for each slot how many backward jumps go over it."""
-    changes = [0] * (len(program) + 1)
+    """Return for each slot how many loops it lies in.
+
+    A loop reaches from its header to the last jump back there, and as far as the loops that start in
+    it: a loop may be entered in its middle, and end behind the jump back of the one around it.
+    """
+    stops: dict[int, int] = {}
     for insn, target in program.jumps:
         if target <= insn.pc and is_inside(program, target):
-            changes[target] += 1
-            changes[insn.pc + 1] -= 1
+            stops[target] = max(stops.get(target, 0), insn.pc + 1)
+    changes = [0] * (len(program) + 1)
+    inner: list[tuple[int, int]] = []  # loops that no other one contains so far, the first one last
+    for start in sorted(stops, reverse=True):
+        stop = stops[start]
+        while inner and inner[-1][0] < stop:
+            stop = max(stop, inner.pop()[1])
+        inner.append((start, stop))
+        changes[start] += 1
+        changes[stop] -= 1
     return list(accumulate(changes))
