@@ -33,7 +33,7 @@ from ebpfjit.runtime.contexts import (
     take,
 )
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.execution import Execution, HelperFunction
+from ebpfjit.runtime.execution import Execution, HelperFunction, NativeHelper
 from ebpfjit.runtime.helpers import stock, table
 from ebpfjit.runtime.helpers.presence import missing
 from ebpfjit.runtime.maps import bytecode
@@ -111,7 +111,11 @@ class Ready:
         """Return the program compiled for such an environment. Raises JitUnavailable."""
         natives = self._natives(environment)
         if natives not in self.compiled:
-            self.compiled[natives] = _compile(self, natives, environment)
+            from ebpfjit.jit.stock import native_helper
+
+            self.compiled[natives] = compile_ready(
+                self, {number: native_helper(number) for number in natives}
+            )
         return self.compiled[natives]
 
     @cached_property
@@ -192,21 +196,23 @@ def ready(program: Program) -> Ready:
     return known
 
 
-def _compile(start: Ready, natives: frozenset[int], environment: Environment) -> Compiled:
-    from ebpfjit.jit.entry import compile_program
-    from ebpfjit.jit.stock import native_helpers
+def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None, **options: Any) -> Compiled:
+    """Return machine code that does as Linux for the program's type.
 
-    native = native_helpers(environment) if natives else {}
+    `native` stand for the helpers of their numbers; `options` are those of `compile_program`.
+    """
+    from ebpfjit.jit.entry import compile_program
+
     return compile_program(
         start.verified,
-        helpers={**start.helpers, **{number: native[number] for number in natives}},
+        helpers={**start.helpers, **(native or {})},
         argument_size=start.type.context_size if start.type is not None else 0,
         argument_writable=False,
         lookups=frozenset({bytecode.LOOKUP}),
         map_helpers=frozenset({bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE}),
         moving=frozenset(number for number, helper in table.helpers().items() if helper.ends_rights),
         verify=verifier.check,
-        **start.options,
+        **{**start.options, **options},
     )
 
 
@@ -306,17 +312,30 @@ def run(
         return _run_on_kernel(program, data, context, chosen)
     if engine not in ENGINES:
         raise ValueError(f"no engine {engine!r}; there are: {', '.join([*ENGINES, 'kernel'])}")
+    return run_on(ENGINES[engine], program, data, limit, context, chosen, counts=engine == "interpreter")
+
+
+def run_on(
+    engine: EngineFunction,
+    program: Program,
+    data: Any,
+    limit: int | None,
+    context: Mapping[str, Any] | None,
+    environment: Environment,
+    *,
+    counts: bool = False,
+) -> Result:
+    """Run a program as `run` does, on an engine that is a function; it `counts` instructions, or not."""
     first = ready(program)
     made = _make(first, data, context)
     try:
-        this = _Run(ENGINES[engine], chosen, made)
+        this = _Run(engine, environment, made)
         value = this.execute(first, limit)
         _take_events(this.world)
         outcome = Outcome(bytes(made.view)) if isinstance(made, Region) else made.outcome()
     finally:
         _let_go(made)
-    counted = this.instructions if engine == "interpreter" else None
-    return _result(first.type, value, outcome, this.world, counted)
+    return _result(first.type, value, outcome, this.world, this.instructions if counts else None)
 
 
 def _take_events(world: World) -> None:

@@ -70,8 +70,9 @@ class Checker:
             return Problem(RAISED, case.inputs[0], f"{type(error).__name__}: {error} ({where})")
 
     def _typed(self, case: Case) -> Problem | None:
-        """Compare a case with a type; its steps are not looked at."""
-        runners = {name: typed.runner(case, name) for name in self.engines}
+        """Compare a case with a type."""
+        seen = typed.Seen()
+        runners = {name: typed.runner(case, name, seen) for name in self.engines}
         for given in case.inputs:
             try:
                 outcomes = {name: runner(given) for name, runner in runners.items()}
@@ -81,10 +82,21 @@ class Checker:
                     return None
                 return Problem(RAISED, given, _first_line(error))
             self._note(outcomes, next(iter(outcomes.values())))
+            self._note_typed(seen)
             differing = differences(outcomes)
             if differing:
                 return Problem(DIFFERS, given, _said(outcomes, differing))
         return None
+
+    def _note_typed(self, seen: typed.Seen) -> None:
+        if self.coverage is None:
+            return
+        for verified, pcs in seen.steps:
+            self.coverage.executed(verified, pcs)
+            self.instructions += len(pcs)
+        if self.sampled:
+            for compiled in seen.compiled:
+                self.coverage.compiled(compiled)
 
     def _note(self, outcomes: dict[str, Outcome | None], first: Outcome | None) -> None:
         """Count how a run ended; without a first outcome nobody takes the program."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest import typed
 from ebpfjit.difftest.case import Case, Input
-from ebpfjit.difftest.engines import ENGINES, Runner, check_engines, prepared
+from ebpfjit.difftest.engines import ENGINES, Runner, check_engines, compiled_case, prepared
 from ebpfjit.difftest.outcome import Outcome
 from ebpfjit.difftest.trace import Parting, parting, trace_interpreter, trace_jit
+from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Buffer, Program
 
 DEFAULT_ENGINES = ("interpreter", "jit")
@@ -21,13 +22,15 @@ class Comparison:
     """One input on every engine: `outcomes` by engine, None where an engine has no answer.
 
     `differing` are the names of the fields of `Outcome` in which some engine differs from the
-    first. `parting` is the first place where interpreter and machine code part, step by step.
+    first. `parting` is the first place where interpreter and machine code part, step by step; with
+    `assembly`, the machine code of that pc, or of the first fault's.
     """
 
     given: Input
     outcomes: dict[str, Outcome | None]
     differing: tuple[str, ...]
     parting: Parting | None = None
+    assembly: str = ""
 
     @property
     def agree(self) -> bool:
@@ -64,12 +67,17 @@ def compare(
 ) -> Report:
     """Run a program on every engine and every input, and report what each left and where they part.
 
-    `inputs` are memories that r1 points to (with r2 their lengths), or `Input`s. `build` and
-    `promised` say how machine code is made (`Case`). The program runs as it is, with its code alone:
-    no verifier refuses it. Machine code runs in this process: one that goes wrong can take it down.
-    Raises UnknownEngine, JitUnavailable, and what loading a program raises.
+    `inputs` are memories that r1 points to (with r2 their lengths), or `Input`s; for programs with a type
+    they are packets, or the context's bytes. `build` and `promised` say how machine code is made (`Case`).
+
+    A program without a type and maps runs as it is: no verifier refuses it. Machine code runs in
+    this process: one that goes wrong can take it down. Other programs run as `Program.run` has them,
+    in forked processes, so that each engine starts from the maps as they are, and nothing changes them.
+    Raises UnknownEngine, JitUnavailable, VerifierError, and what loading a program raises.
     """
     check_engines(engines)
+    if isinstance(program, Program) and (program.type is not None or program.maps):
+        return compare_program(program, inputs, engines, build=build)
     code = program.code if isinstance(program, Program) else bytes(program)
     given = tuple(one if isinstance(one, Input) else Input(bytes(one)) for one in inputs)
     name = (program.name or "") if isinstance(program, Program) else ""
@@ -78,11 +86,54 @@ def compare(
     return compare_case(case, engines)
 
 
+def compare_program(
+    program: Program,
+    inputs: Iterable[Input | Buffer],
+    engines: Sequence[str] = DEFAULT_ENGINES,
+    *,
+    build: str = "native",
+) -> Report:
+    """Compare a program with a type or maps; `compare` says the rest."""
+    given = tuple(one if isinstance(one, Input) else Input(bytes(one)) for one in inputs)
+    case = Case(program.code, given, build, name=program.name or "", type=program.type or "")
+    return Report(case, tuple(_typed(program, one, engines, build) for one in given))
+
+
+def _typed(program: Program, given: Input, engines: Sequence[str], build: str) -> Comparison:
+    made = typed.compare_typed(program, given, engines, build)
+    outcomes, found = made.outcomes, made.parting
+    differing = differences(outcomes)
+    if not differing:
+        return Comparison(given, outcomes, ())
+    comparison = Comparison(given, outcomes, differing, found)
+    pc = blamed_pc(comparison)
+    if pc is None or "jit" not in engines:
+        return comparison
+    name = found.program if found is not None else program.name or ""
+    return replace(comparison, assembly=typed.assembly(program, name, pc, build))
+
+
+def blamed_pc(comparison: Comparison) -> int | None:
+    """Return the pc to look at: where the traces part, or the first fault."""
+    if comparison.parting is not None:
+        if comparison.parting.pc is not None:
+            return comparison.parting.pc
+        return next((step.pc for step in comparison.parting.steps if step is not None), None)
+    faults = [o.pc for o in comparison.outcomes.values() if o is not None and o.pc is not None]
+    return faults[0] if faults else None
+
+
+def assembly_of(case: Case, pc: int) -> str:
+    """Return the machine code of one pc of a case without a type: eBPF, bytes and assembly text."""
+    compiled = compiled_case(case, prepared(case))
+    return render_pc(compiled.listing, compiled.image, pc)
+
+
 def compare_case(case: Case, engines: Sequence[str] = DEFAULT_ENGINES) -> Report:
     """Compare a case on every engine, with traces; `compare` says the rest."""
     if case.type:
-        typed_runners = {name: typed.runner(case, name) for name in engines}
-        return Report(case, tuple(run_all(typed_runners, one) for one in case.inputs))
+        compared = tuple(_typed(typed.linked(case), one, engines, case.build) for one in case.inputs)
+        return Report(case, compared)
     verified = prepared(case)
     runners = {name: ENGINES[name](case, verified) for name in engines}
     return Report(case, tuple(_traced(case, verified, run_all(runners, one)) for one in case.inputs))
@@ -124,4 +175,6 @@ def _traced(case: Case, verified: Verified, comparison: Comparison) -> Compariso
         outcome = outcomes[name]
         if outcome is not None and trace:
             outcomes[name] = replace(outcome, registers=trace[-1].registers)
-    return replace(comparison, outcomes=outcomes, parting=found)
+    comparison = replace(comparison, outcomes=outcomes, parting=found)
+    pc = None if comparison.agree else blamed_pc(comparison)
+    return comparison if pc is None else replace(comparison, assembly=assembly_of(case, pc))

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ebpfjit.difftest import typed
 from ebpfjit.difftest.case import Case, Input, to_text
 from ebpfjit.difftest.check import CRASH, DIFFERS, HANG, Checker, Problem
 from ebpfjit.difftest.children import run_forked
-from ebpfjit.difftest.compare import compare_case
+from ebpfjit.difftest.compare import assembly_of, compare_case
 from ebpfjit.difftest.engines import on_interpreter, prepared
-from ebpfjit.difftest.report import assembly_of, blamed_pc, comparison_text, program_text
+from ebpfjit.difftest.report import program_text
 from ebpfjit.difftest.shrink import MOST_ATTEMPTS, shrink
 from ebpfjit.difftest.trace import Trace, trace_jit
 from ebpfjit.errors import EbpfError
@@ -92,41 +93,48 @@ def told(finding: Finding, engines: Sequence[str]) -> str:
 def details(case: Case, nature: str, text: str, engines: Sequence[str]) -> str:
     """Return program, answers, the pc and the assembly of that pc."""
     parts = [program_text(case.code), text]
-    pc: int | None = None
     if nature == DIFFERS:
-        ended = run_forked(lambda: _compared(case, engines), SECONDS)
-        if ended.value is not None:
-            answers, pc = ended.value
-            parts[1] = answers
-    elif nature in (CRASH, HANG) and "jit" in engines and not case.type:
-        pc = _last_pc(case)
-        parts.append(f"the last step of machine code was at pc {pc}" if pc is not None else "")
-        ended = run_forked(lambda: str(on_interpreter(case, prepared(case))(case.inputs[0])), SECONDS)
-        parts.append(f"interpreter: {ended.value}")
-    elif case.tail:
+        ended = run_forked(lambda: str(compare_case(case, engines)), SECONDS)
+        parts[1] = ended.value or text
+    elif nature in (CRASH, HANG) and "jit" in engines:
+        parts += _where_it_was(case)
+    if case.tail:
         parts.append(f"what it may tail call:\n{program_text(case.tail)}")
     elif case.twin:
         parts.append(f"its twin:\n{program_text(case.twin)}")
-    if pc is not None and "jit" in engines and not case.type:
-        parts.append(_assembly(case, pc))
     return "\n".join(part for part in parts if part)
 
 
-def _compared(case: Case, engines: Sequence[str]) -> tuple[str, int | None]:
-    comparison = compare_case(case, engines).comparisons[0]
-    return comparison_text(case, comparison), blamed_pc(comparison)
+def _where_it_was(case: Case) -> list[str]:
+    """Return the last step of machine code that crashes or hangs, its assembly, and what is right."""
+    answer = run_forked(lambda: _interpreted(case), SECONDS).value
+    last = typed.last_step(case) if case.type else _last_step(case)
+    if last is None:
+        return [f"interpreter: {answer}"]
+    name, pc = last
+    said = f"the last step of machine code was at pc {pc}" + (f" of {name}" if name else "")
+    return [said, f"interpreter: {answer}", _assembly(case, name, pc)]
 
 
-def _last_pc(case: Case) -> int | None:
-    """Run instrumented code in a child and return the pc of its last step."""
+def _interpreted(case: Case) -> str:
+    runner = typed.runner(case, "interpreter") if case.type else on_interpreter(case, prepared(case))
+    return str(runner(case.inputs[0]))
+
+
+def _last_step(case: Case) -> tuple[str, int] | None:
+    """Run instrumented code in a child; return no name, and the pc of its last step."""
     trace = Trace()
     run_forked(lambda: trace_jit(case, prepared(case), case.inputs[0], trace) and None, SECONDS)
     steps = trace.steps()
-    return steps[-1].pc if steps else None
+    return ("", steps[-1].pc) if steps else None
 
 
-def _assembly(case: Case, pc: int) -> str:
+def _assembly(case: Case, name: str, pc: int) -> str:
     try:
-        return f"machine code of pc {pc}:\n{assembly_of(case, pc).rstrip()}"
+        if case.type:
+            made = typed.assembly(typed.linked(case), name, pc, case.build)
+        else:
+            made = assembly_of(case, pc)
+        return f"machine code of pc {pc}:\n{made.rstrip()}"
     except EbpfError as error:
         return f"machine code of pc {pc}: {error}"

@@ -152,6 +152,10 @@ class Fuzzer:
         check_sources(options.chosen_sources())
         for case in options.corpus:
             case.check()
+        if options.planted:
+            from ebpfjit.difftest.planted import bug_named
+
+            bug_named(options.planted)
         self.options = options
         self.progress = progress
         self.report = FuzzReport(options)
@@ -301,7 +305,10 @@ def _signal(status: int) -> str:
 
 
 def fuzz(options: Options, progress: Callable[[FuzzReport], None] | None = None) -> FuzzReport:
-    """Run what the options say and return the report. Raises UnknownEngine, JitUnavailable, CorpusError."""
+    """Run what the options say and return the report.
+
+    Raises UnknownEngine, JitUnavailable, CorpusError, UnknownBug.
+    """
     return Fuzzer(options, progress).run()
 
 

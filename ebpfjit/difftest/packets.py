@@ -1,4 +1,4 @@
-"""XDP programs with maps and tail calls that Linux's verifier accepts, for all three engines.
+"""XDP programs with maps, events and tail calls that Linux's verifier accepts, for all three engines.
 
     r6  the context      r7  data      r8  data_end      r9  all that was seen, mixed
 
@@ -18,7 +18,7 @@ from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.maps.bytecode import DELETE, LOOKUP, UPDATE
 
-ARRAY, HASH, PROGRAMS = range(3)
+ARRAY, HASH, PROGRAMS, RING, PERF = range(5)
 """The maps, as LDDW_MAP_IDX counts them."""
 
 ARRAY_ENTRIES, HASH_ENTRIES, PROGRAM_ENTRIES = 4, 8, 4
@@ -27,6 +27,8 @@ TAIL = 1
 """Where the array of programs has the one that is tail called; the others are empty."""
 
 TAIL_CALL = NUMBERS["bpf_tail_call"]
+RING_OUTPUT, PERF_OUTPUT = NUMBERS["bpf_ringbuf_output"], NUMBERS["bpf_perf_event_output"]
+CURRENT_CPU = -1
 SMALLEST_FRAME, LARGEST_FRAME = 64, 128
 KEY, VALUE = -4, -16
 """Where keys and values are put together, from r10."""
@@ -135,6 +137,20 @@ def _tail_call(rng: random.Random) -> bytes:
     return copy(1, 6) + map_of(2, PROGRAMS) + index + plain("CALL", imm=TAIL_CALL)
 
 
+def _event(rng: random.Random) -> bytes:
+    """A record for user space, in the ring or in the perf buffer, of what was seen."""
+    size = rng.randrange(1, 9)
+    data = plain("STXDW", 10, 9, VALUE)
+    if rng.random() < 0.5:
+        code = map_of(1, RING) + copy(2, 10) + plain("ADD64_K", 2, imm=VALUE)
+        code += plain("MOV64_K", 3, imm=size) + plain("MOV64_K", 4) + plain("CALL", imm=RING_OUTPUT)
+    else:
+        code = copy(1, 6) + map_of(2, PERF) + plain("MOV32_K", 3, imm=CURRENT_CPU)
+        code += copy(4, 10) + plain("ADD64_K", 4, imm=VALUE)
+        code += plain("MOV64_K", 5, imm=size) + plain("CALL", imm=PERF_OUTPUT)
+    return data + code + plain("ADD64_X", 9, 0)
+
+
 STEPS: tuple[tuple[Callable[[random.Random], bytes], int], ...] = (
     (_constant_access, 5),
     (_variable_access, 3),
@@ -144,12 +160,13 @@ STEPS: tuple[tuple[Callable[[random.Random], bytes], int], ...] = (
     (_loop, 1),
     (_arithmetic, 3),
     (_tail_call, 2),
+    (_event, 1),
 )
 """What programs consist of, and how often."""
 
 
 def program(rng: random.Random) -> bytes:
-    """Return an XDP program on the three maps."""
+    """Return an XDP program on the five maps."""
     start = copy(6, 1) + plain("LDXW", 7, 1, 0) + plain("LDXW", 8, 1, 4)
     start += plain("MOV64_K", 9, imm=rng.choice(EDGES))
     steps, weights = zip(*STEPS, strict=True)

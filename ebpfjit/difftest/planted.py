@@ -685,10 +685,14 @@ HANGS = PlantedBug("hangs", "Compiling does not end", _endless)
 """Not among those that are searched for: it is for testing that a hang is found."""
 
 
-def plant(name: str) -> None:
-    """Put a bug into this process. Raises UnknownBug."""
+def bug_named(name: str) -> PlantedBug:
+    """Return the bug with a name. Raises UnknownBug."""
     for bug in (*PLANTED, HANGS):
         if bug.name == name:
-            bug.plant()
-            return
+            return bug
     raise UnknownBug(f"no planted bug {name!r}; there are {', '.join(bug.name for bug in PLANTED)}")
+
+
+def plant(name: str) -> None:
+    """Put a bug into this process. Raises UnknownBug."""
+    bug_named(name).plant()

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 from ebpfjit.difftest.case import Case
 from ebpfjit.difftest.compare import Comparison
 from ebpfjit.difftest.coverage import CATEGORIES
-from ebpfjit.difftest.engines import compiled_case, prepared
 from ebpfjit.difftest.outcome import Outcome
 from ebpfjit.difftest.trace import Parting
 from ebpfjit.disassembler import disassemble_instruction
 from ebpfjit.errors import EbpfError
-from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Program
 
 if TYPE_CHECKING:
@@ -41,8 +39,11 @@ def comparison_text(case: Case, comparison: Comparison) -> str:
     """Return what every engine answered, and where they part."""
     given = comparison.given
     limit = "none" if given.limit is None else given.limit
-    lines = [f"memory {_hex(given.memory)}, limit {limit}, build {case.build}"]
-    lines += [f"  {name + ':':13} {_ending(outcome)}" for name, outcome in comparison.outcomes.items()]
+    what = "packet" if case.type else "memory"
+    lines = [f"{what} {_hex(given.memory)}, limit {limit}, build {case.build}"]
+    for name, outcome in comparison.outcomes.items():
+        lines.append(f"  {name + ':':13} {_ending(outcome)}")
+        lines += [f"    event for {map_}: {_hex(data)}" for map_, data in (outcome and outcome.events) or ()]
     if comparison.agree:
         return "\n".join([*lines, "  they agree"])
     lines.append(f"  they differ in: {', '.join(comparison.differing)}")
@@ -53,23 +54,9 @@ def comparison_text(case: Case, comparison: Comparison) -> str:
                     lines.append(f"    {field} on {name}: {_shown(value)}")
     if comparison.parting is not None:
         lines.append(_parting_text(comparison.parting))
+    if comparison.assembly:
+        lines += ["  machine code of that pc:", comparison.assembly.rstrip()]
     return "\n".join(lines)
-
-
-def blamed_pc(comparison: Comparison) -> int | None:
-    """Return the pc to look at: where the traces part, or the first fault."""
-    if comparison.parting is not None:
-        if comparison.parting.pc is not None:
-            return comparison.parting.pc
-        return next((step.pc for step in comparison.parting.steps if step is not None), None)
-    faults = [o.pc for o in comparison.outcomes.values() if o is not None and o.pc is not None]
-    return faults[0] if faults else None
-
-
-def assembly_of(case: Case, pc: int) -> str:
-    """Return the machine code of one pc: eBPF, bytes and assembly text."""
-    compiled = compiled_case(case, prepared(case))
-    return render_pc(compiled.listing, compiled.image, pc)
 
 
 def _ending(outcome: Outcome | None) -> str:
@@ -89,6 +76,7 @@ def _shown(value: object) -> str:
 
 def _parting_text(found: Parting) -> str:
     after = "at the start" if found.pc is None else f"after pc {found.pc}"
+    after += f" of {found.program}" if found.program else ""
     lines = [f"  they part {after}:"]
     for name, step in zip(("interpreter", "jit"), found.steps, strict=True):
         if step is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ebpfjit.difftest.case import BUILDS, Case
-from ebpfjit.difftest.generate import plain
+from ebpfjit.difftest.generate import EXIT, plain
 from ebpfjit.difftest.items import Item, put_together, take_apart, without
 from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Imm, Kind, Offset, Reg
@@ -84,11 +84,14 @@ def _removable(items: list[Item]) -> int:
 
 
 def _simpler_inputs(case: Case) -> Iterator[Case]:
-    """Less memory, of zeros; no limit, or a small one; the plain way to compile."""
+    """Less memory, of zeros; nothing to tail call; no limit, or a small one; the plain way to compile."""
     given = case.inputs[0]
     memory = given.memory
     if case.twin:
         yield replace(case, twin=b"")
+    if case.tail:
+        yield replace(case, tail=b"")
+        yield replace(case, tail=EXIT)
     if case.build != BUILDS[0]:
         yield replace(case, build=BUILDS[0])
     if case.promised:

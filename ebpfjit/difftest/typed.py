@@ -1,67 +1,393 @@
-"""Programs with a type, on the frames, maps and helpers of `Program.run`, on every engine.
+"""Programs with a type or with maps, on the frames, maps and helpers of `Program.run`, on every engine.
 
-Their maps are those that `packets` writes programs for: made anew for each run, and compared after it.
-Addresses are those of the run, so programs must not depend on them, and messages are not compared.
+    run_typed       one run, in this process: what the fuzzer does, on maps made anew
+    compare_typed   each engine in a forked child, so that all start from the same maps, at the same
+                    addresses, and leave them as they were; step by step as well
+
+Of a run in the kernel there are r0, packet, maps and events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest.case import Case, Input
+from ebpfjit.difftest.children import Ended, run_forked
 from ebpfjit.difftest.outcome import Outcome
 from ebpfjit.difftest.packets import (
     ARRAY_ENTRIES,
     HASH_ENTRIES,
     KEY_SIZE,
     PROGRAM_ENTRIES,
+    PROGRAMS,
     TAIL,
     VALUE_SIZE,
 )
-from ebpfjit.errors import ExecutionError, VerifierError
+from ebpfjit.difftest.trace import (
+    MOST_STEPS,
+    Part,
+    Parting,
+    Step,
+    Trace,
+    part_of,
+    parting_of_parts,
+)
+from ebpfjit.errors import EbpfError, ExecutionError, VerifierError
+from ebpfjit.interpreter import interpret
+from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Program
+from ebpfjit.runner import EngineFunction, Ready, compile_ready, ready, run_on
+from ebpfjit.runtime.contexts import prepared
+from ebpfjit.runtime.contexts.packet import Outcome as Left
+from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps.create import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+
+if TYPE_CHECKING:
+    from ebpfjit.jit.entry import Compiled
 
 DEFINITIONS = (
     MapDefinition("array", MapType.ARRAY, KEY_SIZE, VALUE_SIZE, ARRAY_ENTRIES),
     MapDefinition("hash", MapType.HASH, KEY_SIZE, VALUE_SIZE, HASH_ENTRIES),
     MapDefinition("programs", MapType.PROG_ARRAY, KEY_SIZE, 4, PROGRAM_ENTRIES),
+    MapDefinition("ring", MapType.RINGBUF, 0, 0, 4096),
+    MapDefinition("perf", MapType.PERF_EVENT_ARRAY, 4, 4, 4),
 )
+"""The maps of cases with a type."""
+
+SECONDS = 10.0
+"""How long one run may take before it counts as one that hangs."""
 
 
-def runner(case: Case, engine: str) -> Callable[[Input], Outcome | None]:
-    """Return what runs a case with a type on an engine, by the engine's name."""
-    return lambda given: _run(case, engine, given)
-
-
-def _run(case: Case, engine: str, given: Input) -> Outcome | None:
+def linked(case: Case) -> Program:
+    """Return the program of a case with a type, on maps made anew, its tail in the array of programs."""
     maps = tuple(create(definition) for definition in DEFINITIONS)
-    main = _linked(case.code, case.type, maps)
+    main = _linked("main", case.code, case.type, maps)
     if case.tail:
-        maps[-1][TAIL] = _linked(case.tail, case.type, maps)  # type: ignore[index] # an array of programs
-    contents = tuple(maps[:-1])
-    try:
-        result = main.run(given.memory, engine=engine, limit=None if engine == "kernel" else given.limit)
-    except VerifierError:
-        if engine == "kernel":
-            return None
-        raise
-    except ExecutionError as error:
-        return Outcome(type(error).__name__, attributes=(("pc", error.pc),), maps=_items(contents))
-    return Outcome("ok", result.return_value, memory=result.data, maps=_items(contents))
+        maps[PROGRAMS][TAIL] = _linked("tail", case.tail, case.type, maps)  # type: ignore[index] # programs
+    return main
 
 
-def _linked(code: bytes, type_: str, maps: tuple[object, ...]) -> Program:
+def _linked(name: str, code: bytes, type_: str, maps: tuple[object, ...]) -> Program:
     """Return a program whose references to maps are resolved."""
     references = {
         insn.pc: maps[insn.imm].address  # type: ignore[attr-defined] # a map
         for insn in Program.from_bytes(code).instructions
         if insn.row is not None and insn.row.operation == "LDDW_MAP_IDX" and 0 <= insn.imm < len(maps)
     }
-    return Program(code, type=type_, references=references, maps=maps)
+    return Program(code, name=name, type=type_, references=references, maps=maps)
 
 
-def _items(maps: tuple[object, ...]) -> tuple[tuple[tuple[bytes, bytes], ...], ...]:
-    """Return keys and values of each map, sorted: the order of a hash is nobody's."""
-    return tuple(tuple(sorted(map_.items())) for map_ in maps)  # type: ignore[attr-defined] # a map
+# -- one run ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Watched:
+    """An engine function that remembers what ran, so that a run that faults can be looked at too."""
+
+    function: EngineFunction
+    executions: list[Execution] = field(default_factory=list)
+
+    def __call__(self, ready: Ready, execution: Execution) -> int:
+        self.executions.append(execution)
+        return self.function(ready, execution)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the runs of a case went through, for coverage: programs with their pcs, and machine code."""
+
+    steps: list[tuple[Verified, list[int]]] = field(default_factory=list)
+    compiled: list[Compiled] = field(default_factory=list)
+
+
+def _on_interpreter(ready: Ready, execution: Execution) -> int:
+    return interpret(ready.verified, execution)
+
+
+def _watched(seen: Seen) -> EngineFunction:
+    """The interpreter, every step noted."""
+
+    def function(ready: Ready, execution: Execution) -> int:
+        pcs: list[int] = []
+        seen.steps.append((ready.verified, pcs))
+        return interpret(ready.verified, execution, lambda pc, registers: pcs.append(pc))
+
+    return function
+
+
+def machine_code(start: Ready, build: str, trace: int = 0) -> Compiled:
+    """Return machine code of a program with a type, as a build says."""
+    features = frozenset[str]() if build == "plain" else None
+    return compile_ready(start, harden=build == "hardened", features=features, trace=trace)
+
+
+def _on_jit(build: str, seen: Seen) -> EngineFunction:
+    """Machine code, what was compiled noted."""
+
+    def function(ready: Ready, execution: Execution) -> int:
+        compiled = machine_code(ready, build)
+        seen.compiled.append(compiled)
+        return compiled.run(execution)
+
+    return function
+
+
+def run_typed(program: Program, given: Input, function: EngineFunction) -> Outcome:
+    """Run a program once on an engine that is a function. Raises VerifierError."""
+    watched = _Watched(function)
+    value: int | None = None
+    kind, message = "ok", ""
+    attributes: tuple[tuple[str, Any], ...] = ()
+    try:
+        environment = program.environment or Environment()
+        value = run_on(watched, program, given.memory, given.limit, None, environment).return_value
+    except ExecutionError as error:
+        kind, message = type(error).__name__, str(error)
+        attributes = tuple(sorted(vars(error).items()))
+    outcome = Outcome(kind, value, message, attributes, maps=contents(program))
+    if not watched.executions:
+        return outcome  # refused before it ran
+    first, last = watched.executions[0], watched.executions[-1]
+    world = first.world
+    assert world is not None  # programs with a type have one
+    left = _left(first)
+    context = (
+        *sorted(left.fields.items()),
+        ("metadata", left.metadata),
+        ("redirect", left.redirect),
+        ("clones", left.clones),
+        ("output", tuple(world.output)),
+    )
+    return replace(
+        outcome,
+        memory=left.data,
+        budget_left=last.budget_left,
+        context=context,
+        events=tuple(world.events),
+    )
+
+
+def _left(execution: Execution) -> Left:
+    """Return what a run left of its context, or of plain memory."""
+    assert execution.world is not None  # programs with a type or maps have one
+    if execution.world.context is not None:
+        left: Left = execution.world.context.outcome()
+        return left
+    return Left(bytes(execution.packet.view) if execution.packet is not None else b"")
+
+
+def _on_kernel(program: Program, given: Input) -> Outcome | None:
+    try:
+        result = program.run(given.memory, engine="kernel")
+    except (VerifierError, ExecutionError):
+        return None
+    return Outcome(
+        "ok", result.return_value, memory=result.data, maps=contents(program), events=result.events
+    )
+
+
+def contents(program: Program) -> tuple[tuple[str, Any], ...]:
+    """Return names and contents of a program's maps, sorted: the order of a hash is nobody's."""
+    return tuple((map_.name, _content(map_)) for map_ in program.maps)
+
+
+def _content(map_: Any) -> Any:
+    if hasattr(map_, "items"):
+        return tuple(sorted((key, _plain(value)) for key, value in map_.items() if value is not None))
+    if map_.definition.type in (MapType.QUEUE, MapType.STACK):
+        return tuple(map_)
+    return ()
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that can be compared: of a program its name, of a map what is in it."""
+    if isinstance(value, Program):
+        return value.name
+    return value if isinstance(value, bytes | int | str) else _content(value)
+
+
+def runner(case: Case, engine: str, seen: Seen | None = None) -> Callable[[Input], Outcome | None]:
+    """Return what runs a case with a type on an engine, by the engine's name: quickly, in this process.
+
+    Maps are made anew for each run, so addresses differ from run to run: of a fault only its kind and pc
+    are told. What it goes through is added to `seen`.
+    """
+    seen = seen or Seen()
+    if engine == "kernel":
+        return lambda given: _on_kernel(linked(case), given)
+    function = _watched(seen) if engine == "interpreter" else _on_jit(case.build, seen)
+
+    def run(given: Input) -> Outcome:
+        outcome = run_typed(linked(case), given, function)
+        pc = tuple(one for one in outcome.attributes if one[0] == "pc")
+        return replace(outcome, message="", attributes=pc)
+
+    return run
+
+
+# -- engine by engine, step by step -----------------------------------------------------------------
+
+
+def programs_of(program: Program) -> dict[str, Program]:
+    """Return a program and all that it may tail call, by name."""
+    found: dict[str, Program] = {}
+    waiting = [program]
+    while waiting:
+        one = waiting.pop()
+        if found.setdefault(one.name or "", one) is one:
+            waiting += [called for called in _called(one) if (called.name or "") not in found]
+    return found
+
+
+def _called(program: Program) -> Iterator[Program]:
+    for map_ in program.maps:
+        if map_.definition.type == MapType.PROG_ARRAY:
+            yield from (value for value in map_.values() if value is not None)
+
+
+class Tracer:
+    """Runs a program step by step on the interpreter and on instrumented machine code."""
+
+    def __init__(self, program: Program, build: str) -> None:
+        self.program = program
+        self.ready = {name: ready(one) for name, one in programs_of(program).items()}
+        self.trace = Trace()
+        self._compiled = {
+            name: machine_code(one, build, self.trace.address) for name, one in self.ready.items()
+        }
+
+    def interpreter(self, given: Input) -> tuple[Outcome, list[Part]]:
+        """Run on the interpreter; return the outcome and its steps."""
+        parts: list[tuple[str, int, list[Step]]] = []
+
+        def function(ready: Ready, execution: Execution) -> int:
+            steps: list[Step] = []
+            parts.append((ready.program.name or "", execution.stack.top, steps))
+
+            def watch(pc: int, registers: list[int]) -> None:
+                if sum(len(part[2]) for part in parts) < MOST_STEPS:
+                    steps.append(Step(pc, tuple(registers)))
+
+            return interpret(ready.verified, execution, watch)
+
+        outcome = run_typed(self.program, given, function)
+        return outcome, [part_of(*part) for part in parts]
+
+    def jit(self, given: Input) -> None:
+        """Run machine code that writes its steps into the trace."""
+
+        def function(ready: Ready, execution: Execution) -> int:
+            name = ready.program.name or ""
+            self.trace.start_part(name, execution.stack.top)
+            return self._compiled[name].run(execution)
+
+        run_typed(self.program, given, function)
+
+    def parting(self, one: Sequence[Part], other: Sequence[Part]) -> Parting | None:
+        """Return where two runs part."""
+        verified = {name: each.verified for name, each in self.ready.items()}
+        recorded = {name: compiled.listing.traced for name, compiled in self._compiled.items()}
+        return parting_of_parts(verified, one, other, recorded)
+
+
+@dataclass(frozen=True, slots=True)
+class TypedComparison:
+    """One input on every engine: outcomes by engine; where interpreter and machine code part."""
+
+    outcomes: dict[str, Outcome | None]
+    parting: Parting | None
+
+
+def compare_typed(
+    program: Program, given: Input, engines: Iterable[str], build: str = "native"
+) -> TypedComparison:
+    """Run a program on each engine, in a child process each: a crash or a hang is an outcome too.
+
+    Raises VerifierError, JitUnavailable, and what an engine raises that does not take the program.
+    """
+    _keep_a_context(ready(program), given)
+    functions: dict[str, Callable[[], Outcome | None]] = {
+        "interpreter": lambda: run_typed(program, given, _on_interpreter),
+        "kernel": lambda: _on_kernel(program, given),
+    }
+    names = list(engines)
+    tracer: Tracer | None = None
+    if "jit" in names:
+        compiled = {name: machine_code(ready(one), build) for name, one in programs_of(program).items()}
+
+        def on_jit(ready: Ready, execution: Execution) -> int:
+            return compiled[ready.program.name or ""].run(execution)
+
+        functions["jit"] = lambda: run_typed(program, given, on_jit)
+        tracer = Tracer(program, build) if "interpreter" in names else None
+    outcomes = {name: _outcome(_forked(functions[name])) for name in names}
+    if tracer is None:
+        return TypedComparison(outcomes, None)
+    ended = _forked(lambda: tracer.interpreter(given))
+    steps: list[Part] = ended.value[1] if ended.value is not None else []
+    _forked(lambda: tracer.jit(given))
+    machine_steps = tracer.trace.parts()
+    for name, parts in (("interpreter", steps), ("jit", machine_steps)):
+        outcome = outcomes[name]
+        if outcome is not None and parts and parts[-1].steps:
+            outcomes[name] = replace(outcome, registers=parts[-1].steps[-1].registers)
+    return TypedComparison(outcomes, tracer.parting(steps, machine_steps))
+
+
+def _keep_a_context(start: Ready, given: Input) -> None:
+    """Have a context that no run uses: the children all take this one, at its address."""
+    if start.type is not None:
+        with suppress(ExecutionError), prepared(start.type, memoryview(given.memory), None):
+            pass
+
+
+def _forked(work: Callable[[], Any]) -> Ended:
+    """Run `work` in a child; what it raises of ours is raised here."""
+
+    def caught() -> Any:
+        try:
+            return work()
+        except EbpfError as error:
+            return _Raised(type(error), str(error))
+
+    ended = run_forked(caught, SECONDS)
+    if isinstance(ended.value, _Raised):
+        raise ended.value.type(ended.value.text)
+    return ended
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """What a child raised."""
+
+    type: type[EbpfError]
+    text: str
+
+
+def _outcome(ended: Ended) -> Outcome | None:
+    if ended.hangs:
+        return Outcome("hang", message=f"it does not end in {SECONDS:g} s")
+    if ended.signal:
+        return Outcome("crash", message=f"the process died of {ended.signal}")
+    outcome: Outcome | None = ended.value
+    return outcome
+
+
+def assembly(program: Program, name: str, pc: int, build: str = "native") -> str:
+    """Return the machine code of one pc of the program with this name: it, or one that it tail calls."""
+    compiled = machine_code(ready(programs_of(program)[name]), build)
+    return render_pc(compiled.listing, compiled.image, pc)
+
+
+def last_step(case: Case) -> tuple[str, int] | None:
+    """Run instrumented code in a child; return the program and the pc of the last step."""
+    tracer = Tracer(linked(case), case.build)
+    run_forked(lambda: tracer.jit(case.inputs[0]), SECONDS)
+    parts = [part for part in tracer.trace.parts() if part.steps]
+    return (parts[-1].name, parts[-1].steps[-1].pc) if parts else None

@@ -166,9 +166,8 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
             cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
         if pc in shortcuts.skipped:
             continue  # the conditional jump before it did its work
-        if pc in blocks:
-            if pc in verified.tested:
-                emit_charge(cx, blocks[pc])
+        if pc in blocks and pc in verified.tested:
+            emit_charge(cx, blocks[pc])
         _trace(cx, pc, shortcuts)
         _instruction(cx, verified, instruction, shortcuts, phrases)
     emit_end_of_program(cx, len(program))

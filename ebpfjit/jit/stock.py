@@ -5,7 +5,7 @@ from __future__ import annotations
 from ebpfjit.jit.routines import routines
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import NativeHelper
-from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
 
 ROUTINES = {
     "bpf_ktime_get_ns": "ktime_get_ns",
@@ -36,8 +36,7 @@ def native_numbers(environment: Environment) -> frozenset[int]:
     return frozenset(NUMBERS[name] for name, routine in ROUTINES.items() if same[routine])
 
 
-def native_helpers(environment: Environment) -> dict[int, NativeHelper]:
-    """Return the native helpers of `native_numbers`. Raises JitUnavailable where there is no machine code."""
-    shared, wanted = routines(), native_numbers(environment)
-    by_number = {NUMBERS[name]: shared.addresses[routine] for name, routine in ROUTINES.items()}
-    return {number: LeafHelper(by_number[number], shared) for number in sorted(wanted)}
+def native_helper(number: int) -> NativeHelper:
+    """Return the native helper of one of the `native_numbers`. Raises JitUnavailable."""
+    shared = routines()
+    return LeafHelper(shared.addresses[ROUTINES[NAMES[number]]], shared)
