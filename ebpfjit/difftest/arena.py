@@ -77,21 +77,21 @@ class Arena:
             RAISE: self._raise,
             HAND_BACK: self._hand_back,
         }
-        self._size = 0
+        self._start = self._stop = SEEN_AROUND
 
-    def start(self, given: Input) -> Execution:
-        """Make all memory as new, and return the start of a run."""
-        size = self._size = len(given.memory)
-        stop = SEEN_AROUND + size
-        self._all[:SEEN_AROUND] = bytes(SEEN_AROUND)
-        self._all[SEEN_AROUND:stop] = given.memory
+    def start(self, given: Input, moved: int = 0) -> Execution:
+        """Make all memory as new, and return the start of a run; its memory is `moved` up (< MARGIN)."""
+        start = self._start = SEEN_AROUND + moved
+        stop = self._stop = start + len(given.memory)
+        self._all[start - SEEN_AROUND : start] = bytes(SEEN_AROUND)
+        self._all[start:stop] = given.memory
         self._all[stop : stop + SEEN_AROUND] = bytes(SEEN_AROUND)
         self._granted[:] = bytes(range(GRANTED_SIZE))
         self.stack.reset()
         self.stack.memory[:] = _LITTER
-        view = self._all[SEEN_AROUND:stop]
-        region = Region("mem", MEMORY, MEMORY + size, not given.read_only, view)
-        arguments = (MEMORY, size) if size else (0, 0)
+        address, size = MEMORY + moved, len(given.memory)
+        region = Region("mem", address, address + size, not given.read_only, self._all[start:stop])
+        arguments = (address, size) if size else (0, 0)
         return Execution(
             arguments,
             [region],
@@ -105,9 +105,9 @@ class Arena:
 
     def memory(self) -> tuple[bytes, bytes]:
         """Return the input's memory, and what lies right before and behind it."""
-        stop = SEEN_AROUND + self._size
-        around = bytes(self._all[:SEEN_AROUND]) + bytes(self._all[stop : stop + SEEN_AROUND])
-        return bytes(self._all[SEEN_AROUND:stop]), around
+        start, stop = self._start, self._stop
+        around = self._all[start - SEEN_AROUND : start], self._all[stop : stop + SEEN_AROUND]
+        return bytes(self._all[start:stop]), b"".join(around)
 
     def granted(self) -> bytes:
         """Return what the helper GRANT hands out."""

@@ -17,6 +17,7 @@ from ebpfjit.difftest.engines import (
     ENGINES,
     Runner,
     compiled_case,
+    depends_on_addresses,
     on_interpreter,
     prepared,
     runner_of,
@@ -84,7 +85,7 @@ class Checker:
             self._note(outcomes, next(iter(outcomes.values())))
             self._note_typed(seen)
             differing = differences(outcomes)
-            if differing:
+            if differing and not typed.depends_on_addresses(case, given):
                 return Problem(DIFFERS, given, _said(outcomes, differing))
         return None
 
@@ -134,6 +135,9 @@ class Checker:
         for given in case.inputs:
             outcomes = {name: runner(given) for name, runner in runners.items()}
             differing = differences(outcomes)
+            if differing and "kernel" in outcomes and depends_on_addresses(case, verified, given):
+                outcomes["kernel"] = None
+                differing = differences(outcomes)
             first = next(iter(outcomes.values()))
             if self.coverage is not None and pcs is not None and first is not None:
                 self._note(outcomes, first)

@@ -63,6 +63,19 @@ def on_interpreter(case: Case, verified: Verified, watcher: Watcher | None = Non
     return run
 
 
+MOVED = 4096
+
+
+def depends_on_addresses(case: Case, verified: Verified, given: Input) -> bool:
+    """True where a run ends otherwise with its memory at another address: Linux has another too."""
+    place = arena()
+    one, other = (
+        outcome_of(lambda execution: interpret(verified, execution), place.start(given, moved), place)
+        for moved in (0, MOVED)
+    )
+    return (one.kind, one.value, one.memory) != (other.kind, other.value, other.memory)
+
+
 def compiled_case(case: Case, verified: Verified, trace: int = 0) -> Compiled:
     """Return machine code as the case's build says; `trace` is the address of a trace's header."""
     from ebpfjit.jit.entry import compile_program

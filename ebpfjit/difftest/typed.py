@@ -41,7 +41,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Program
 from ebpfjit.runner import EngineFunction, Ready, compile_ready, ready, run_on
-from ebpfjit.runtime.contexts import prepared
+from ebpfjit.runtime.contexts import prepared, program_type
 from ebpfjit.runtime.contexts.packet import Outcome as Left
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution
@@ -229,6 +229,14 @@ def runner(case: Case, engine: str, seen: Seen | None = None) -> Callable[[Input
         return replace(outcome, message="", attributes=pc)
 
     return run
+
+
+def depends_on_addresses(case: Case, given: Input) -> bool:
+    """True where a run ends otherwise with its packet and maps at other addresses."""
+    run = runner(case, "interpreter")
+    first, here = linked(case), run(given)
+    with prepared(program_type(case.type), memoryview(given.memory), None):  # which the next run does not get
+        return run(given) != here and bool(first.maps)
 
 
 # -- engine by engine, step by step -----------------------------------------------------------------

@@ -209,7 +209,7 @@ def test_packet_programs_reach_packets_maps_and_tail_calls() -> None:
     """They are accepted, and leave something behind: of tail calls, both that go and that come back."""
     coverage = Coverage()
     checker = Checker(("interpreter", "jit"), coverage)
-    changed = tails = 0
+    changed = tails = events = 0
     for number in range(60):
         case = case_of(1, number, ("packets",))
         verifier.check(prepared_typed(case))
@@ -217,15 +217,17 @@ def test_packet_programs_reach_packets_maps_and_tail_calls() -> None:
         (outcome,) = compare_case(case, ("interpreter",)).comparisons[0].outcomes.values()
         assert outcome is not None
         assert outcome.kind == "ok"
-        array, hash_ = outcome.maps
-        changed += bool(hash_)
+        maps = dict(outcome.maps)
+        changed += bool(maps["hash"])
+        events += len(outcome.events)
         left = [
             compare_case(replace(case, tail=assemble(f"mov r0, {n}" + EXIT)), ("interpreter",)).comparisons[0]
             for n in (1, 2)
         ]
         tails += left[0].outcomes != left[1].outcomes
-        assert len(array) == 4
+        assert len(maps["array"]) == 4
     assert changed > 10
+    assert events > 5
     assert tails > 3
     assert coverage.counts[ENDING, "ok"] == 60
 
