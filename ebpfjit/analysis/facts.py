@@ -28,9 +28,6 @@ from heapq import heappop, heappush
 
 from ebpfjit.analysis.cfg import (
     ENDS_BLOCK,
-    NEVER_FALLS_THROUGH,
-    illegal_reason,
-    is_inside,
     meeting_points,
 )
 from ebpfjit.analysis.loops import Change, changes
@@ -159,7 +156,11 @@ class Promises:
 
 @dataclass(slots=True)
 class _State:
-    """What is known at a point; `present` are the symbols at the start of the running block."""
+    """What is known at a point.
+
+    `present` are the symbols at the start of the running block, where it was walked before: the first
+    time none of its own can be among them.
+    """
 
     registers: list[Value]
     spans: dict[int, Spans] = field(default_factory=dict)
@@ -178,41 +179,8 @@ _Seen = tuple[Instruction, Row, Value, Span, str]
 
 _Transfer = Callable[["Analysis", _State, Instruction, Row], None]
 
-
-@dataclass(slots=True, eq=False)
-class _Step:
-    """One instruction of a walk: what it does to the state, if it touches memory, if it may move it.
-
-    A pure step makes the value of `dst` from those of `left` and `right` and does nothing else. What
-    it made last is kept with what that was made from: where a later walk brings the very same values,
-    it makes the very same value, unless `symbol`, the one it gives away, is in use.
-    """
-
-    insn: Instruction
-    row: Row
-    transfer: _Transfer | None
-    touches: bool
-    moves: bool
-    is_pure: bool
-    left: int
-    right: int
-    dst: int
-    symbol: int
-    a: Value | None = None
-    b: Value | None = None
-    made: Value | None = None
-
-
 _Way = tuple[int, bool | None]
 """Where a block goes on, and whether a comparison that tells something held or not."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """What a walk through a block does, and where it goes on."""
-
-    steps: list[_Step]
-    ways: list[_Way]
 
 
 @dataclass(slots=True)
@@ -228,11 +196,6 @@ class _Node:
     joined: set[int] = field(default_factory=set)
     visits: int = 0
     seen: list[_Seen | None] = field(default_factory=list)
-
-
-def _symbol(pc: int, register: int) -> int:
-    """The symbol of what the instruction at `pc` leaves in a register."""
-    return 32 * pc + 2 * register + 2  # even, from 2 on
 
 
 def _join_symbol(pc: int, register: int) -> int:
@@ -254,9 +217,9 @@ class Analysis:
         self.in_frame: dict[int, dict[int, Bounds]] = {}
         self.blocks = verified.blocks
         self.loops = changes(verified.liveness, verified.loop_headers)
-        self.live_at = verified.liveness.at
+        self.live_at, self.ways = verified.liveness.at, verified.liveness.ways
+        self.illegal = verified.illegal
         self.nodes: dict[int, _Node] = {}
-        self.code: dict[int, _Block] = {}
         self.zeroed: set[int] = set()
         rows = [(insn, insn.row) for insn in program.instructions if insn.row is not None]
         # Where r10 may be written (a custom verifier let it through), the frame is anywhere.
@@ -308,9 +271,12 @@ class Analysis:
             node = self.nodes[pc]
             node.visits += 1
             state = node.state.copy()
-            block = self._walk(pc, state, node)
-            for target, holds in block.ways:
-                refined = state if holds is None else _refined(state, block.steps[-1].insn, holds=holds)
+            instructions = self._walk(pc, state, node)
+            if len(instructions) < self.blocks[pc]:
+                continue  # no engine gets behind the one that it cannot run
+            last = instructions[-1]
+            for target, holds in self._ways(pc, last):
+                refined = state if holds is None else _refined(state, last, holds=holds)
                 if self._join(target, refined, node.function) and target not in waiting:
                     waiting.add(target)
                     heappush(work, target)
@@ -329,7 +295,7 @@ class Analysis:
                 if seen is not None and seen[4] == ASSUMING:
                     uses.setdefault(seen[2].symbol, []).append(pc)
         doubtful: set[int] = set()
-        ways = [(pc, target) for pc in self.nodes for target, _ in self.code[pc].ways] if uses else []
+        ways = [(pc, target) for pc in self.nodes for target in self.ways[pc]] if uses else []
         before: dict[int, list[int]] = {}
         for pc, target in ways:
             before.setdefault(target, []).append(pc)
@@ -358,76 +324,46 @@ class Analysis:
 
     # -- one block ------------------------------------------------------------------------------
 
-    def _block(self, pc: int) -> _Block:
-        """Return what a walk through the block at `pc` does."""
-        steps: list[_Step] = []
+    def _instructions(self, pc: int) -> list[Instruction]:
+        """Return the instructions of the block at `pc`, up to the first that no engine can run."""
+        found: list[Instruction] = []
         slots = self.program.slots
         for _ in range(self.blocks[pc]):
             insn = slots[pc]
             assert insn is not None  # blocks consist of instructions
+            if pc in self.illegal:
+                break
+            found.append(insn)
+            pc = insn.pc + (1 if insn.next_imm is None else 2)
+        return found
+
+    def _ways(self, pc: int, last: Instruction) -> list[_Way]:
+        """Return where control goes on after the last instruction of the block at `pc`."""
+        row, ways = last.row, self.ways[pc]
+        assert row is not None  # the block was walked to its end
+        if row.kind is not Kind.BRANCH or row.meaning not in REFINEMENTS or last.offset == 0:
+            return [(way, None) for way in ways]
+        target = last.target
+        return [(way, way == target) for way in ways]
+
+    def _walk(self, pc: int, state: _State, node: _Node) -> list[Instruction]:
+        """Carry the state through a block, whose instructions are returned."""
+        instructions = self._instructions(pc)
+        if node.visits > 1:
+            state.present = {value.symbol for value in state.registers}.union(state.spans, state.values)
+        seen = node.seen
+        seen.clear()
+        for insn in instructions:
             row = insn.row
-            if row is None or illegal_reason(insn) is not None:
-                return _Block(steps, [])
-            steps.append(self._step(insn, row))
-            pc = insn.next_pc
-        return _Block(steps, self._ways(steps[-1].insn, steps[-1].row))
-
-    def _step(self, insn: Instruction, row: Row) -> _Step:
-        transfer, touches, operands = _shape_of(row)
-        fields = (insn.dst_reg, insn.src_reg, FRAME_POINTER)
-        left, right = operands or (0, 0)
-        moves = self.moves and self._may_move(insn, row)
-        return _Step(
-            insn,
-            row,
-            transfer,
-            touches,
-            moves,
-            operands is not None,
-            fields[left],
-            fields[right],
-            insn.dst_reg,
-            _symbol(insn.pc, insn.dst_reg),
-        )
-
-    def _ways(self, insn: Instruction, row: Row) -> list[_Way]:
-        """Return where control goes on after the last instruction of a block."""
-        tells = row.kind is Kind.BRANCH and row.meaning in REFINEMENTS
-        ways: list[_Way] = []
-        # The callee of a local call is a function of its own, which starts knowing nothing.
-        target = None if row.kind is Kind.CALL_LOCAL else insn.target
-        if target is not None and is_inside(self.program, target):
-            ways.append((target, True if tells else None))
-        if row.kind not in NEVER_FALLS_THROUGH and is_inside(self.program, insn.next_pc):
-            ways.append((insn.next_pc, False if tells else None))
-        return ways
-
-    def _walk(self, pc: int, state: _State, node: _Node) -> _Block:
-        """Carry the state through a block, which is returned."""
-        block = self.code.get(pc)
-        if block is None:
-            block = self.code[pc] = self._block(pc)
-        registers = state.registers
-        present = {value.symbol for value in registers}
-        state.present = present = present.union(state.spans, state.values) if state.spans else present
-        node.seen.clear()
-        for step in block.steps:
-            if step.touches:
-                self._access(state, step.insn, step.row, node)
-            if step.is_pure:
-                a, b = registers[step.left], registers[step.right]
-                if a is step.a and b is step.b and step.symbol not in present:
-                    assert step.made is not None  # it was made from a and b
-                    registers[step.dst] = step.made
-                    continue
-                assert step.transfer is not None  # it is pure
-                step.transfer(self, state, step.insn, step.row)
-                step.a, step.b, step.made = a, b, registers[step.dst]
-            elif step.transfer is not None:
-                step.transfer(self, state, step.insn, step.row)
-            if step.moves:
-                node.seen.append(None)
-        return block
+            assert row is not None  # it is legal
+            transfer, touches = _shape_of(row)
+            if touches:
+                self._access(state, insn, row, node)
+            if transfer is not None:
+                transfer(self, state, insn, row)
+                if self.moves and self._may_move(insn, row):
+                    seen.append(None)
+        return instructions
 
     def _access(self, state: _State, insn: Instruction, row: Row, node: _Node) -> None:
         stores = row.kind is not Kind.LOAD
@@ -541,7 +477,7 @@ class Analysis:
     def _rewritten(self, state: _State, insn: Instruction, row: Row) -> None:
         self._leave(state, insn.src_reg if row.uses_src else insn.dst_reg)
         # Conformance group base32 is where results fit 32 bits, byte swaps included.
-        self._fresh(state, insn, insn.dst_reg, bounds=FULL[W32 if row.group == "base32" else W64])
+        self._fresh(state, insn, insn.dst_reg, bounds=FULL[32 if row.group == "base32" else 64])
 
     def _stored(self, state: _State, insn: Instruction, row: Row) -> None:
         self._leave(state, insn.src_reg)
@@ -574,11 +510,10 @@ class Analysis:
 
         The symbol may be in use from an earlier round of a loop; it means the new value now.
         """
-        symbol = 32 * insn.pc + 2 * register + 2  # _symbol(insn.pc, register), without a call
-        if state.spans or state.values:
+        symbol = 32 * insn.pc + 2 * register + 2
+        if symbol in state.present:  # an instruction makes its symbols once in a walk
             state.spans.pop(symbol, None)
             state.values.pop(symbol, None)
-        if symbol in state.present:  # an instruction makes its symbols once in a walk
             for other, value in enumerate(state.registers):
                 if value.symbol == symbol:
                     state.registers[other] = Value(UNKNOWN, 0, value.origin, value.bounds)
@@ -948,25 +883,10 @@ TRANSFERS: dict[Kind, _Transfer | None] = {
 }
 
 
-DST, SRC, FRAME_REGISTER = range(3)
-"""The operands of a pure step; r10, which never changes, for one that has none."""
-
-
 @cache
-def _shape_of(row: Row) -> tuple[_Transfer | None, bool, tuple[int, int] | None]:
-    """Return what `row` does to the state, whether it touches memory, and the operands if it is pure."""
-    transfer = _transfer_of(row)
-    operand = SRC if row.uses_src else DST
-    pure: dict[_Transfer | None, tuple[int, int]] = {
-        Analysis._copy: (SRC, SRC),
-        Analysis._constant: (FRAME_REGISTER, FRAME_REGISTER),
-        Analysis._wide_constant: (FRAME_REGISTER, FRAME_REGISTER),
-        Analysis._narrow_copy: (SRC, SRC),
-        Analysis._rewritten: (operand, operand),
-        Analysis._binary: (DST, operand),
-        Analysis._loaded: (SRC, SRC),
-    }
-    return transfer, row.kind in MEMORY, pure.get(transfer)
+def _shape_of(row: Row) -> tuple[_Transfer | None, bool]:
+    """Return what `row` does to the state, and whether it touches memory."""
+    return _transfer_of(row), row.kind in MEMORY
 
 
 class _Merger:

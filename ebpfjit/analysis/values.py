@@ -17,7 +17,7 @@ from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
 
-from ebpfjit.bits import U64_MASK, W8, W16, W32, W64, Width
+from ebpfjit.bits import U64_MASK, W8, W16, W32, Width
 from ebpfjit.isa.spec import Row
 from ebpfjit.record import record
 
@@ -25,8 +25,8 @@ Bounds = tuple[int, int]
 """Lowest and highest value, inclusive."""
 
 ANY: Bounds = (0, U64_MASK)
-FULL: dict[Width, Bounds] = {W64: ANY, W32: (0, W32.mask), W16: (0, W16.mask), W8: (0, W8.mask)}
-"""The bounds of which nothing is known but the width; always these very objects."""
+FULL: dict[int, Bounds] = {64: ANY, 32: (0, W32.mask), 16: (0, W16.mask), 8: (0, W8.mask)}
+"""The bounds of which nothing is known but the width in bits; always these very objects."""
 
 SUMS = ("ADD", "SUB")
 """The operations that move a pointer."""
@@ -136,12 +136,12 @@ BOUNDS: dict[str, Callable[[Width, Bounds, Bounds], Bounds | None]] = {
 
 def at_width(w: Width, bounds: Bounds | None) -> Bounds:
     """Return the bounds of the low part of a value with these bounds."""
-    return bounds if bounds is not None and bounds[1] <= w.mask else FULL[w]
+    return bounds if bounds is not None and bounds[1] <= w.mask else FULL[w.bits]
 
 
 def bounds_of(row: Row, dst: Value, src: Value) -> Bounds:
     """Return the bounds of what a BINARY row makes of two values."""
-    full = FULL[row.width]
+    full = FULL[row.width.bits]
     a = at_width(row.width, dst.bounds) if dst.origin is Origin.SCALAR else full
     b = at_width(row.width, src.bounds) if src.origin is Origin.SCALAR else full
     if a is full and b is full:
