@@ -24,10 +24,12 @@ from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import (
     Context,
+    ContextKind,
     Outcome,
     ProgramType,
     Redirect,
     SkbContext,
+    XdpContext,
     give_back,
     program_type,
     take,
@@ -43,6 +45,7 @@ from ebpfjit.runtime.world import World, current
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Cache, Compiled
+    from ebpfjit.jit.gate import Lane
 
 U32_MASK = 0xFFFFFFFF
 
@@ -241,10 +244,16 @@ def _memory_arguments(memory: Region) -> tuple[int, int]:
 class _Run:
     """One run: a world, and the programs that run in it, which are more than one with tail calls."""
 
-    def __init__(self, engine: EngineFunction, environment: Environment, made: Context | Region) -> None:
+    def __init__(
+        self,
+        engine: EngineFunction,
+        environment: Environment,
+        made: Context | Region,
+        stack: Stack | None = None,
+    ) -> None:
         self.engine = engine
         self.made = made
-        self.stack = None if isinstance(made, Region) else made.stack
+        self.stack = stack or (None if isinstance(made, Region) else made.stack)
         self.instructions = 0
         self.world = World(environment, context=None if isinstance(made, Region) else made)
         self.world.run_program = self._tail_call
@@ -252,13 +261,14 @@ class _Run:
     def execute(self, program: Ready, limit: int | None) -> int:
         """Run a program and return r0. Raises HelperNotFound where it surely calls what is not there."""
         program.refuse_missing()
-        execution = self._execution(program, limit)
+        execution = self.execution(program, limit)
         try:
             return self.engine(program, execution)
         finally:
             self.instructions += execution.instructions
 
-    def _execution(self, program: Ready, limit: int | None) -> Execution:
+    def execution(self, program: Ready, limit: int | None) -> Execution:
+        """Return the start of a program's run on what was made."""
         made = self.made
         stack, self.stack = self.stack or Stack(), None  # a tail call has a stack of its own
         self.world.maps = {**self.world.maps, **program.maps} if self.world.maps else program.maps
@@ -407,6 +417,8 @@ class TypedFunction(JitFunction):
     `data` is copied, as `Program.run` does; what the program makes of its packet is dropped.
     """
 
+    __slots__ = ("_environment", "_own_helpers", "_ready")
+
     def __init__(
         self, start: Ready, compiled: Compiled, limit: int | None, given: Mapping[int, HelperFunction]
     ) -> None:
@@ -427,6 +439,47 @@ class TypedFunction(JitFunction):
 
     def _given(self) -> Mapping[int, HelperFunction]:
         return self._own_helpers
+
+
+def _typed_function(
+    start: Ready, compiled: Compiled, limit: int | None, given: Mapping[int, HelperFunction]
+) -> JitFunction:
+    """Return a compiled program as a function, called through the native gate where its context allows."""
+    from ebpfjit.jit.gate import Gate, native_type, open_gate, why_not
+
+    plain = TypedFunction(start, compiled, limit, given)
+    if why_not() or not _fits_a_lane(start, compiled):
+        return plain
+    lane = _lane(start, environment_of(start.program), limit)
+    regions = [region for map_ in start.maps.values() for region in map_.regions]
+    gate = Gate(compiled, "context", ("packet",), limit=limit, allowed=regions, lane=lane)
+    if not gate.fits:
+        return plain
+    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given)
+    open_gate(function, gate, plain.__call__)
+    return function
+
+
+def _fits_a_lane(start: Ready, compiled: Compiled) -> bool:
+    """True for XDP programs on maps whose memory stays: their context is a copy and three addresses."""
+    if start.type is None or start.type.context is not ContextKind.XDP or compiled.unlocked:
+        return False
+    return all(map_.is_steady for map_ in start.maps.values())
+
+
+def _lane(start: Ready, environment: Environment, limit: int | None) -> Lane:
+    """Return memory for runs that start without Python, and how Python takes them up."""
+    from ebpfjit.jit.gate import Lane
+
+    assert start.type is not None  # it fits a lane
+    context = XdpContext(start.type)
+    context.clear()
+
+    def begin(size: int, stack: Stack) -> Execution:
+        context.adopt(size)
+        return _Run(_on_machine_code, environment, context, stack).execution(start, limit)
+
+    return Lane(context, begin, context.clear)
 
 
 def compile(
@@ -495,7 +548,7 @@ def _compiled(
         start = replace(start, helpers={**start.helpers, **helpers}, options=options, compiled={})
         start.refuse_missing()
         compiled = start.machine_code(environment_of(program))
-        return TypedFunction(start, compiled, limit, helpers)
+        return _typed_function(start, compiled, limit, helpers)
     from ebpfjit.jit.entry import compile_program
 
     compiled = compile_program(

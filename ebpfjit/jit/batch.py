@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -182,18 +183,22 @@ class Batch:
 
     def _run(self, packets: Packets, results: array[int], first: int) -> None:
         """Put what the program returns for packets into the results from `first` on."""
-        if self.gate is None:
-            for index in range(packets.count):
-                results[first + index] = self._one(packets, index, first)
-            return
+        with self.gate.lane.taken() if self.gate and self.gate.lane else nullcontext(True) as free:
+            if self.gate is not None and free:
+                self._run_natively(self.gate, packets, results, first)
+                return
+        for index in range(packets.count):
+            results[first + index] = self._one(packets, index, first)
+
+    def _run_natively(self, gate: Gate, packets: Packets, results: array[int], first: int) -> None:
         native = _BATCH(routines().addresses["batch"])
         words = _words_of(packets)
         words[_WORD["results"]] = results.buffer_info()[0] + results.itemsize * first
         words[_WORD["source"]] = routines().addresses[f"source_{packets.source}"]
-        words[_WORD["unlocked"]] = self.gate.compiled.unlocked
+        words[_WORD["unlocked"]] = gate.compiled.unlocked
         words[_WORD["fills"]] = self.fill is not None
         words[_WORD["fill"]] = self.fill or 0
-        state = ctypes.addressof(self.gate.state)
+        state = ctypes.addressof(gate.state)
         while True:
             try:
                 if native(ctypes.addressof(words), state) == FINISHED:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -34,9 +35,11 @@ from ebpfjit.jit.routines import (
 )
 from ebpfjit.jit.stock import LeafHelper
 from ebpfjit.runtime import faults
+from ebpfjit.runtime.contexts import XdpContext
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.memory import STACK_SIZE, AddressSpace, Region, Stack, address_of
 from ebpfjit.translators.x86_64.gate import KEPT_SIZE, SHAPES, STATE_WORDS
+from ebpfjit.translators.x86_64.lanes import LANE_WORDS
 from ebpfjit.translators.x86_64.target import BLOCK_SIZE, FAULTS, REGION_SIZE
 
 SUPPORTED = ((3, 11), (3, 12), (3, 13), (3, 14))
@@ -49,6 +52,7 @@ LARGEST_FRAME = 64 * 1024
 """A run that needs more of the thread's stack goes another way."""
 
 _STATE = {name: index for index, name in enumerate(STATE_WORDS)}
+_LANE = {name: index for index, name in enumerate(LANE_WORDS)}
 _VECTORCALL_OFFSET = STATE_OFFSET - 8
 
 
@@ -99,6 +103,49 @@ class Mbuff:
     size: int
     data_offset: int
     data_end_offset: int
+
+
+class Lane:
+    """The memory of a context, into which the gate puts one packet after the other.
+
+    `begin(size, stack)` gives the execution of a run that is in the middle of a packet of so many
+    bytes there, `end()` makes the memory as it was before such a run.
+    """
+
+    def __init__(
+        self,
+        context: XdpContext,
+        begin: Callable[[int, Stack], Execution],
+        end: Callable[[], None],
+    ) -> None:
+        self.context = context
+        self.begin, self.end = begin, end
+        self._words = (ctypes.c_uint64 * len(LANE_WORDS))()
+        words = {
+            "struct": context.argument.start,
+            "struct_size": context.argument.size,
+            "packet": context.packet_address,
+            "room": context.room,
+        }
+        for name, value in words.items():
+            self._words[_LANE[name]] = value
+
+    @property
+    def address(self) -> int:
+        """Where the lane's words are."""
+        return ctypes.addressof(self._words)
+
+    @contextmanager
+    def taken(self) -> Iterator[bool]:
+        """Keep the lane for the length of a block; False where a run is using it."""
+        if self._words[_LANE["busy"]]:
+            yield False
+            return
+        self._words[_LANE["busy"]] = 1
+        try:
+            yield True
+        finally:
+            self._words[_LANE["busy"]] = 0
 
 
 class _Regions:
@@ -161,8 +208,10 @@ class Gate:
         allowed: Sequence[Region] = (),
         checked: bool = True,
         mbuff: Mbuff | None = None,
+        lane: Lane | None = None,
     ) -> None:
         self.compiled = compiled
+        self.lane = lane
         self.shape = shape
         self.names = names
         self.checked = checked
@@ -179,6 +228,7 @@ class Gate:
             linked=linked,
             unlocked=compiled.unlocked,
             special=linked or compiled.unlocked or Kind.PACKET_LOAD in kinds,
+            lane=lane.address if lane is not None else 0,
             **_frame_of(compiled, mbuff),
         )
         self._set(regions=self.regions.address)
@@ -217,6 +267,8 @@ class Gate:
     def on_finish(self, block: int) -> None:
         """Forget a run that ended well."""
         self._runs.pop(block).close()
+        if self.lane is not None:
+            self.lane.end()
 
     def on_fault(self, block: int, error: BaseException | None) -> None:
         """Raise what went wrong, or add the pc to the error that a helper raised."""
@@ -248,21 +300,29 @@ class _NativeRun(Run):
         memory = memoryview((ctypes.c_ubyte * size).from_address(block)).cast("B")
         low, high = word(block, "stack_limit"), word(block, "stack_top")
         stack = Stack((ctypes.c_ubyte * (high - low)).from_address(low))
+        self._own: list[Region] = []
+        if gate.lane is not None:
+            execution = gate.lane.begin(word(block, "packet_size"), stack)
+        else:
+            execution = self._on_buffers(gate, block, stack)
+        super().__init__(gate.compiled, execution, memory, block)
+        if execution.world is not None:
+            execution.world.engine = self
+        self.follow_stack()
+
+    def _on_buffers(self, gate: Gate, block: int, stack: Stack) -> Execution:
         self._own = [
             _region(block, *names) for names in zip(gate.names, ("packet", "argument"), strict=False)
         ]
-        argument = self._own[-1] if self._own else None
-        execution = Execution(
+        return Execution(
             arguments=(0, 0),  # it has started long since
             regions=[*self._own, *gate.regions.regions],
             packet=self._own[0] if self._own else None,
-            argument=argument,
+            argument=self._own[-1] if self._own else None,
             limit=gate.limit,
             checked=gate.checked,
             stack=stack,
         )
-        super().__init__(gate.compiled, execution, memory, block)
-        self.follow_stack()
 
     def close(self) -> None:
         """Let go of the thread's stack and of the buffers, which are not ours any more."""

@@ -29,6 +29,7 @@ from ebpfjit.translators.x86_64.host import (
     release_lock,
     take_lock,
 )
+from ebpfjit.translators.x86_64.lanes import LANE, emit_place
 from ebpfjit.translators.x86_64.target import BLOCK, BLOCK_SIZE, BLOCK_WORDS, FAULTS, HOST_SAVED
 
 # The state of a program, 8-byte words that Python writes.
@@ -52,6 +53,7 @@ STATE_WORDS = (
     "mbuff_end",
     "data_offset",
     "data_end_offset",
+    "lane",  # where programs with a context have their packet (`lanes`), 0 for others
 )
 STATE = {name: f"[rbx+{8 * index:#x}]" for index, name in enumerate(STATE_WORDS)}
 
@@ -115,7 +117,7 @@ class Shape:
     """The arguments of a gate: how many buffers, and what r1 points to."""
 
     buffers: int
-    argument: str  # "none", "packet", "mbuff" (the second buffer), "fixed" (made by the gate)
+    argument: str  # "none", "packet", "mbuff" (the second buffer), "fixed" (made by the gate), "context"
     optional: bool = False
 
 
@@ -125,6 +127,7 @@ SHAPES = {
     "optional": Shape(1, "packet", optional=True),
     "mbuff": Shape(2, "mbuff"),
     "fixed": Shape(1, "fixed"),
+    "context": Shape(1, "context"),
 }
 
 
@@ -149,7 +152,10 @@ def emit_gate(cx: Emitter, layout: Layout) -> None:
     """Emit all of it."""
     for name, shape in SHAPES.items():
         _emit_shape(cx, name, shape, layout)
-    _emit_go(cx, layout)
+    _emit_go(cx, "go", layout)
+    _emit_go(cx, "go_lane", layout, lane=True)
+    _emit_refusals(cx)
+    emit_place(cx)
     _emit_take_object(cx)
     _emit_report(cx)
     _emit_finish(cx)
@@ -182,7 +188,10 @@ def _emit_shape(cx: Emitter, name: str, shape: Shape, layout: Layout) -> None:
     cx.jump("ja" if shape.optional else "jne", irregular)
     cx.emit("mov r13, rsi")
     _make_frame(cx, name)
-    if shape.buffers:
+    if shape.argument == "context":
+        _take(cx, name, 0, shape, layout)
+        _enter_lane(cx)
+    elif shape.buffers:
         _take(cx, name, 0, shape, layout)
         _fill_region(cx, "packet")
     else:
@@ -194,8 +203,11 @@ def _emit_shape(cx: Emitter, name: str, shape: Shape, layout: Layout) -> None:
         _take(cx, name, 1, shape, layout)
     elif shape.argument == "fixed":
         _make_mbuff(cx)
-    _fill_region(cx, "argument")
-    cx.jump("jmp", "go")
+    if shape.argument == "context":
+        cx.jump("jmp", "go_lane")
+    else:
+        _fill_region(cx, "argument")
+        cx.jump("jmp", "go")
     with cx.out_of_line(irregular):
         assert HOST_SAVED[:2] == ("rbp", "rbx")  # what `irregular` pops
         for saved in reversed(HOST_SAVED[2:]):
@@ -291,6 +303,33 @@ def _fill_region(cx: Emitter, region: str) -> None:
     cx.emit(f"mov {_word(region + '_room')}, rcx")
 
 
+def _enter_lane(cx: Emitter) -> None:
+    """Put the packet into the lane; a run that finds it in use, or the packet too odd, goes without."""
+    odd = ".lane_odd"
+    cx.emit(f"mov rdx, {_state('lane')}")
+    cx.emit(f"cmp qword ptr [rdx+{LANE['busy']:#x}], 0")
+    cx.jump("jne", odd)
+    cx.jump("call", "place")
+    cx.jump("jb", odd)
+    cx.emit(f"mov qword ptr [rdx+{LANE['busy']:#x}], 1")
+    _fill_lane(cx)
+    cx.emit(f"mov {_word('packet_size')}, r15")
+    cx.emit(f"mov {_word('packet_room')}, r15")
+    with cx.out_of_line(odd):
+        cx.emit(f"mov qword ptr {COUNT}, 1")
+        cx.jump("jmp", "refused")
+
+
+def _fill_lane(cx: Emitter) -> None:
+    """Fill in where packet and struct are, after `place`; r14 is then the struct, which r1 points to."""
+    cx.emit(f"mov {_word('packet_start')}, r14")
+    cx.emit(f"mov {_word('argument_start')}, rax")
+    cx.emit(f"mov {_word('argument_room')}, rcx")
+    cx.emit("mov r14, rax")
+    cx.emit(f"mov rax, qword ptr [rdx+{LANE['struct_size']:#x}]")
+    cx.emit(f"mov {_word('argument_size')}, rax")
+
+
 def _make_mbuff(cx: Emitter) -> None:
     """Make the fixed mbuff: zero but for the packet's addresses, 0 and 0 for an empty one."""
     again = ".mbuff_again"
@@ -356,8 +395,11 @@ def _fill_limits(cx: Emitter, name: str) -> None:
     cx.label(done)
 
 
-def _start(cx: Emitter, layout: Layout) -> None:
-    """Reset what a run uses up, and run the program on r14 (start) and r15 (size)."""
+def _start(cx: Emitter, layout: Layout, *, lane: bool = False) -> None:
+    """Reset what a run uses up, and run the program on r14 (start) and r15 (size).
+
+    In a lane r14 is the context and r2 is 0; of the result 32 bits count.
+    """
     cx.emit(f"mov rax, {_word('stack_top')}")
     cx.emit(f"mov {_word('stack_start')}, rax")
     cx.emit(f"mov {_word('frames_left')}, {layout.max_frames - 1:#x}")
@@ -366,88 +408,107 @@ def _start(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"mov {_word('later')}, rax")
     cx.emit(f"mov r9, {_state('first')}")
     cx.emit("mov rdi, r14")
-    cx.emit("test r15, r15")
-    cx.emit("cmove rdi, r15")
-    cx.emit("mov rsi, r15")
+    if lane:
+        cx.emit("xor esi, esi")
+    else:
+        cx.emit("test r15, r15")
+        cx.emit("cmove rdi, r15")
+        cx.emit("mov rsi, r15")
     enter_program(cx, _state("entry"))
+    if lane:
+        cx.emit("mov eax, eax")
 
 
-def _emit_go(cx: Emitter, layout: Layout) -> None:
+def _emit_go(cx: Emitter, name: str, layout: Layout, *, lane: bool = False) -> None:
     """Emit the second half of a call, and its ends.
 
     r13 keeps the result while Python is called.
     """
     cx.begin(None)
-    cx.label("go", 16)
+    cx.label(name, 16)
     _prepare(cx)
-    _fill_limits(cx, "go")
+    _fill_limits(cx, name)
     cx.emit(f"cmp {_state('special')}, 0")
-    cx.jump("jne", ".special")
-    cx.label(".ready")
-    _start(cx, layout)
+    cx.jump("jne", f".{name}_special")
+    cx.label(f".{name}_ready")
+    _start(cx, layout, lane=lane)
     cx.emit(f"mov rbx, {_word('state')}")
     cx.emit(f"mov rbp, {_word('frame_top')}")
     cx.emit(f"cmp {_word('fault_kind')}, 0")
-    cx.jump("jne", ".failed")
+    cx.jump("jne", f".{name}_failed")
     cx.emit(f"cmp {_state('special')}, 0")
-    cx.jump("jne", ".special_end")
-    cx.label(".ended")
+    cx.jump("jne", f".{name}_special_end")
+    cx.label(f".{name}_ended")
+    if lane:
+        _leave_lane(cx)
     cx.emit(f"cmp qword ptr {TAKEN}, 0")
-    cx.jump("jne", ".release")
-    cx.label(".released")
+    cx.jump("jne", f".{name}_release")
+    cx.label(f".{name}_released")
     _leave(cx)
     cx.emit("cmp rax, $imm", imm=SMALL_INTS, imm_sizes=(32,))
-    cx.jump("jae", ".box")
+    cx.jump("jae", f".{name}_box")
     cx.emit("mov rcx, qword ptr [rip+$symbol]", symbol="small_ints")
     cx.emit("mov rax, qword ptr [rcx+rax*8]")
     if not layout.ints.immortal:
         cx.emit("inc qword ptr [rax]")
     cx.emit("ret")
-    cx.label(".box")
+    cx.label(f".{name}_box")
     cx.emit("mov rdi, rax")
     cx.emit("jmp qword ptr [rip+$symbol]", symbol="PyLong_FromUnsignedLongLong")
 
-    cx.label(".release")
+    cx.label(f".{name}_release")
     cx.emit("mov r13, rax")
     _release_views(cx)
     cx.emit("mov rax, r13")
-    cx.jump("jmp", ".released")
+    cx.jump("jmp", f".{name}_released")
 
-    cx.label(".special")
+    cx.label(f".{name}_special")
     _prepare_special(cx)
     _link_where_asked(cx)
     cx.emit(f"cmp {_state('unlocked')}, 0")
-    cx.jump("je", ".ready")
+    cx.jump("je", f".{name}_ready")
     release_lock(cx)
-    cx.jump("jmp", ".ready")
+    cx.jump("jmp", f".{name}_ready")
 
-    cx.label(".special_end")
+    cx.label(f".{name}_special_end")
     cx.emit("mov r13, rax")
     take_lock(cx)
     _unlink_where_asked(cx)
     cx.emit(f"cmp {_word('attached')}, 0")
     cx.emit("mov rax, r13")
-    cx.jump("je", ".ended")
+    cx.jump("je", f".{name}_ended")
     cx.jump("call", "finish")
     cx.emit("test eax, eax")
     cx.emit("mov rax, r13")
-    cx.jump("je", ".ended")
-    cx.jump("jmp", ".nothing")
+    cx.jump("je", f".{name}_ended")
+    cx.jump("jmp", f".{name}_nothing")
 
-    cx.label(".failed")
+    cx.label(f".{name}_failed")
     cx.emit(f"cmp {_state('special')}, 0")
-    cx.jump("jne", ".failed_special")
+    cx.jump("jne", f".{name}_failed_special")
     _prepare_special(cx)
-    cx.label(".failed_special")
+    cx.label(f".{name}_failed_special")
     take_lock(cx)
     _unlink_where_asked(cx)
     cx.jump("call", "report")
-    cx.label(".nothing")
+    cx.label(f".{name}_nothing")
+    if lane:
+        _leave_lane(cx)
     _release_views(cx)
     _leave(cx)
     cx.emit("xor eax, eax")
     cx.emit("ret")
 
+
+def _leave_lane(cx: Emitter) -> None:
+    """Let the next run have the lane. Keeps rax."""
+    cx.emit(f"mov rdx, {_state('lane')}")
+    cx.emit(f"mov qword ptr [rdx+{LANE['busy']:#x}], 0")
+
+
+def _emit_refusals(cx: Emitter) -> None:
+    """Emit where calls go on in Python: with the buffers taken already, or before."""
+    cx.begin(None)
     cx.label("refused")
     call(cx, "PyErr_Clear")
     _release_views(cx)
@@ -693,6 +754,9 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"call {_batch('source')}")
     cx.emit("test eax, eax")
     cx.jump("jne", ".stopped")
+    cx.emit(f"mov rdx, {_state('lane')}")
+    cx.emit("test rdx, rdx")
+    cx.jump("jne", ".lane")
     for region in ("packet", "argument"):
         cx.emit(f"mov {_word(region + '_start')}, r14")
     cx.emit(f"cmp r15, {_word('packet_size')}")
@@ -701,6 +765,7 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.jump("jne", ".resize")
     cx.label(".sized")
     _start(cx, layout)
+    cx.label(".ran")
     cx.emit(f"mov rbx, {_word('state')}")
     cx.emit(f"mov rbp, {_word('frame_top')}")
     cx.emit(f"mov r13, {_word('batch')}")
@@ -749,6 +814,22 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
         cx.emit(f"mov {_word(region + '_room')}, rcx")
     _fill_limits(cx, "batch")
     cx.jump("jmp", ".sized")
+
+    cx.label(".lane")
+    cx.jump("call", "place")
+    cx.jump("jb", ".lane_refused")
+    _fill_lane(cx)
+    cx.emit(f"cmp r15, {_word('packet_size')}")
+    cx.jump("je", ".lane_sized")
+    for part in ("size", "room"):
+        cx.emit(f"mov {_word('packet_' + part)}, r15")
+    _fill_limits(cx, "lane")
+    cx.label(".lane_sized")
+    _start(cx, layout, lane=True)
+    cx.jump("jmp", ".ran")
+    cx.label(".lane_refused")
+    cx.emit(f"mov eax, {OUT_OF_BOUNDS:#x}")
+    cx.jump("jmp", ".stopped")
 
     cx.label(".packet_failed")
     cx.emit(f"cmp {_word('fault_kind')}, {FAULTS.index('raised'):#x}")

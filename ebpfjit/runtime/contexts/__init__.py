@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, Outcome, PacketContext, Redirect
+from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, ROOM, Outcome, PacketContext, Redirect
 from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.contexts.skb import SkbContext
 from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, program_type
@@ -19,6 +19,7 @@ from ebpfjit.runtime.contexts.xdp import XdpContext
 
 __all__ = [
     "Context",
+    "ContextKind",
     "Outcome",
     "PacketContext",
     "ProgramType",
@@ -38,7 +39,6 @@ _CLASSES: dict[ContextKind, type[XdpContext] | type[SkbContext]] = {
     ContextKind.XDP: XdpContext,
     ContextKind.SK_BUFF: SkbContext,
 }
-_ROOM = 1 << 16
 _KEPT = 4
 
 _idle = threading.local()
@@ -58,8 +58,8 @@ def take(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None)
     if size > LARGEST_PACKET:
         raise ExecutionError(f"packets have at most {LARGEST_PACKET} bytes, this one has {size}")
     idle: list[Any] = _idle.__dict__.setdefault(type_.name, [])
-    kept = idle.pop() if idle and size <= _ROOM else None
-    context = kept or _CLASSES[type_.context](type_, max(size, _ROOM))
+    kept = idle.pop() if idle and size <= ROOM else None
+    context = kept or _CLASSES[type_.context](type_, max(size, ROOM))
     try:
         context.start(data, fields)
     except ExecutionError:
@@ -71,7 +71,7 @@ def take(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None)
 
 def give_back(context: Context) -> None:
     """Let the next run of this thread have the context's memory."""
-    if not isinstance(context, StructContext) and context.room == _ROOM:
+    if not isinstance(context, StructContext) and context.room == ROOM:
         idle: list[Any] = _idle.__dict__.setdefault(context.type.name, [])
         if len(idle) < _KEPT:
             idle.append(context)

@@ -26,6 +26,9 @@ LINK_HEADER_SIZE = 14
 """Bytes of an Ethernet header: the shortest packet that BPF_PROG_TEST_RUN takes."""
 
 STRUCT_ROOM = 512
+ROOM = 1 << 16
+"""Bytes of packet that contexts have room for, but for those of larger packets."""
+
 LARGEST_PACKET = 1 << 24
 
 FieldValues = dict[str, int | tuple[int, ...]]
@@ -67,7 +70,7 @@ class PacketContext(ABC):
     headroom: ClassVar[int]
     tailroom: ClassVar[int]
 
-    def __init__(self, type_: ProgramType, room: int) -> None:
+    def __init__(self, type_: ProgramType, room: int = ROOM) -> None:
         self.type = type_
         self.room = room
         self.first = STRUCT_ROOM

@@ -10,7 +10,7 @@ from typing import Any
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.contexts.fields import SK_BUFF, SOCK
-from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, Outcome, PacketContext
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, Outcome, PacketContext
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.network import LOOPBACK, TunnelKey
 
@@ -83,7 +83,7 @@ class SkbContext(PacketContext):
     struct = SK_BUFF
     headroom = tailroom = 1 << 15
 
-    def __init__(self, type_: ProgramType, room: int) -> None:
+    def __init__(self, type_: ProgramType, room: int = ROOM) -> None:
         super().__init__(type_, room)
         self.sock = self.memory.region(SOCK.name, _SOCK_AT, _SOCK_AT + SOCK.size, writable=False)
         self.regions.append(self.sock)

@@ -52,17 +52,30 @@ class XdpContext(PacketContext):
                 f"XDP programs run on packets of at least {LINK_HEADER_SIZE} bytes (an Ethernet "
                 f"header), this one has {size - metadata}"
             )
-        start = self.first + HEADROOM
-        self.view[self.first : start] = _ZEROS
-        self.data_meta = start - metadata
-        self.data = start
+        self.clear(ifindex, queue)
+        start = self.first + HEADROOM - metadata
+        self.view[start : start + size] = data
+        self.stack.reset()
+        self.adopt(size, metadata)
+
+    def clear(self, ifindex: int = LOOPBACK, queue: int = 0) -> None:
+        """Make the headroom zero, and what of the struct does not follow from the packet."""
+        self.view[self.first : self.first + HEADROOM] = _ZEROS
+        self.words[12:24] = _POINTERS.pack(ifindex, queue, 0)
+
+    def adopt(self, size: int, metadata: int = 0) -> None:
+        """Begin a run on what is there already: `size` bytes, with the metadata in front of the packet."""
+        self.data = self.first + HEADROOM
+        self.data_meta = self.data - metadata
         self.data_end = self.data_meta + size
-        self.view[self.data_meta : self.data_end] = data
         self.hard_end = self.first + max(FRAME_SIZE, HEADROOM + size + SHARED_INFO_SIZE) - SHARED_INFO_SIZE
         self.redirect = None
-        self.words[12:24] = _POINTERS.pack(ifindex, queue, 0)
-        self.stack.reset()
         self.place()
+
+    @property
+    def packet_address(self) -> int:
+        """Where the packet starts in a new run without metadata."""
+        return self.memory.start + self.first + HEADROOM
 
     def _settings(self, fields: Mapping[str, Any], size: int) -> tuple[int, int, int]:
         """Return (bytes of metadata, ifindex, queue) from the fields that were given."""

@@ -47,6 +47,11 @@ class Map(ABC):
         return self.regions[0].start
 
     @property
+    def is_steady(self) -> bool:
+        """True where all runs see the same memory: no values by processor, no maps inside."""
+        return True
+
+    @property
     def inner_maps(self) -> tuple[Map, ...]:
         """The maps that are values of this one: a program that has this map can reach them."""
         return ()

@@ -90,6 +90,11 @@ class FlatMap(KeyedMap):
         self.set_field("max_entries", definition.max_entries)
         self.use_cpu(environment.cpu)
 
+    @property
+    def is_steady(self) -> bool:
+        """False where there are values by processor."""
+        return not self.is_percpu
+
     def field(self, name: str) -> int:
         """Return a field of the header."""
         number: int = struct.unpack_from(
