@@ -205,6 +205,22 @@ def test_verdicts_packets_maps_and_events(number: int, engine: str) -> None:
         assert (name, result.action or result.return_value) == (name, verdict)
 
 
+@pytest.mark.parametrize("number", range(len(SCENARIOS)), ids=[s.name for s in SCENARIOS])
+def test_functions_return_and_leave_the_same(number: int) -> None:
+    """Compiled functions and batches have a way in of their own."""
+    scenario = SCENARIOS[number]
+    reference, reference_obj = run_all(scenario, "interpreter")
+    wanted = [reference[name].return_value for name in PACKETS]
+    obj = start(scenario)
+    function = obj.programs[scenario.program].compile()
+    assert [function(packet) for packet in PACKETS.values()] == wanted
+    assert contents(obj) == contents(reference_obj)
+    obj = start(scenario)
+    function = obj.programs[scenario.program].compile()
+    assert list(function.map(map(bytearray, PACKETS.values()))) == wanted
+    assert contents(obj) == contents(reference_obj)
+
+
 def test_a_dozen_packets_or_more() -> None:
     assert len(PACKETS) >= 12
 

@@ -306,9 +306,10 @@ class _NativeRun(Run):
         else:
             execution = self._on_buffers(gate, block, stack)
         super().__init__(gate.compiled, execution, memory, block)
+        self.follow_stack()
         if execution.world is not None:
             execution.world.engine = self
-        self.follow_stack()
+            self.publish()  # helpers may lead to memory that machine code had no need of: maps in maps
 
     def _on_buffers(self, gate: Gate, block: int, stack: Stack) -> Execution:
         self._own = [

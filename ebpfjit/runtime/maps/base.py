@@ -48,7 +48,7 @@ class Map(ABC):
 
     @property
     def is_steady(self) -> bool:
-        """True where all runs see the same memory: no values by processor, no maps inside."""
+        """True where machine code sees the same memory in all runs, whatever processor they are on."""
         return True
 
     @property

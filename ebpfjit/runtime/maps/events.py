@@ -189,11 +189,6 @@ class PerfEventArray(_Unkeyed):
         self._events: deque[tuple[int, bytes]] = deque(maxlen=MAX_PENDING_EVENTS)
         self.lost = 0
 
-    @property
-    def is_steady(self) -> bool:
-        """False: there is a buffer for each processor."""
-        return False
-
     def use_cpu(self, cpu: int) -> None:
         """Make `cpu` the processor that BPF_F_CURRENT_CPU means."""
         self._cpu = cpu

@@ -92,8 +92,8 @@ class FlatMap(KeyedMap):
 
     @property
     def is_steady(self) -> bool:
-        """False where there are values by processor."""
-        return not self.is_percpu
+        """False where there are values for several processors."""
+        return self.cpus == 1
 
     def field(self, name: str) -> int:
         """Return a field of the header."""

@@ -128,11 +128,6 @@ class _OfMaps(FlatMap):
         self._inner: dict[int, Map] = {}
 
     @property
-    def is_steady(self) -> bool:
-        """False: any map may be put in at any time."""
-        return False
-
-    @property
     def inner_maps(self) -> tuple[Map, ...]:
         """The maps inside."""
         return tuple(self._inner.values())
