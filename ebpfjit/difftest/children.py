@@ -13,6 +13,33 @@ from dataclasses import dataclass
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
+PATIENCE = 10
+"""A process hangs after so many seconds of its own time, or this many times as long by the clock."""
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_POLL_SECONDS = 0.1
+
+
+def processor_seconds(pid: int) -> float | None:
+    """Return how much processor time a process has used, None where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / _TICKS  # utime, stime
+
+
+def took_too_long(pid: int, since: float, used: float, seconds: float) -> bool:
+    """True where a process is past `seconds` of its own time since `since`, when it had used `used`.
+
+    Its own time, so that a machine that is busy with other things makes no finding.
+    """
+    elapsed = time.monotonic() - since
+    if elapsed < seconds:
+        return False
+    now = processor_seconds(pid)
+    return now is None or now - used >= seconds or elapsed >= PATIENCE * seconds
 
 
 def die_with_parent() -> None:
@@ -33,7 +60,7 @@ class Ended:
 
 
 def run_forked(work: Callable[[], Any], seconds: float) -> Ended:
-    """Run `work` in a forked child for at most so many seconds; what it returns must pickle.
+    """Run `work` in a forked child for at most so many seconds of its time; what it returns must pickle.
 
     What it raises counts as a value of None. To be called from a process without threads.
     """
@@ -43,7 +70,7 @@ def run_forked(work: Callable[[], Any], seconds: float) -> Ended:
         _in_child(work, reading, writing)
     os.close(writing)
     try:
-        data = _read_all(reading, time.monotonic() + seconds)
+        data = _read_all(reading, child, seconds)
     finally:
         os.close(reading)
     if data is None:
@@ -67,13 +94,16 @@ def _in_child(work: Callable[[], Any], reading: int, writing: int) -> None:
         os._exit(0)
 
 
-def _read_all(source: int, deadline: float) -> bytes | None:
-    """Read to the end; None where it does not come in time."""
+def _read_all(source: int, child: int, seconds: float) -> bytes | None:
+    """Read what a child sends, to the end; None where that does not come in time."""
     parts: list[bytes] = []
+    started = time.monotonic()
     while True:
-        ready, _, _ = select.select([source], [], [], max(deadline - time.monotonic(), 0))
+        ready, _, _ = select.select([source], [], [], min(seconds, _POLL_SECONDS))
         if not ready:
-            return None
+            if took_too_long(child, started, 0.0, seconds):
+                return None
+            continue
         part = os.read(source, 1 << 16)
         if not part:
             return b"".join(parts)

@@ -26,6 +26,7 @@ from typing import Any
 from ebpfjit.difftest.batch import NOTE_SIZE, Assignment, Batch, BatchResult, Note
 from ebpfjit.difftest.case import Case
 from ebpfjit.difftest.check import CRASH, HANG
+from ebpfjit.difftest.children import processor_seconds, took_too_long
 from ebpfjit.difftest.coverage import Coverage
 from ebpfjit.difftest.engines import check_engines
 from ebpfjit.difftest.finding import Finding
@@ -45,7 +46,7 @@ class Options:
     """What a run does: for `seconds`, or so many `programs`, in `jobs` children.
 
     It ends early after `stop_at` findings. The first `shrink` of them are shrunk; the others are likely
-    the same. A program that takes `hang_seconds` counts as one that hangs.
+    the same. A program that takes `hang_seconds` of its process's time counts as one that hangs.
     """
 
     engines: tuple[str, ...] = ("interpreter", "jit")
@@ -118,22 +119,25 @@ class _Child:
         self.task: Batch | Finding | None = None
         self.ready = False
         self.count = 0
-        self.changed = time.monotonic()
+        self._note_time()
+
+    def _note_time(self) -> None:
+        self.changed, self.used = time.monotonic(), processor_seconds(self.process.pid) or 0.0
 
     def give(self, task: Batch | Finding) -> None:
         """Send it something to do."""
         self.task = task
-        self.changed = time.monotonic()
+        self._note_time()
         self.connection.send(task)
 
     def hangs(self, seconds: float) -> bool:
         """True where it is at the same program for longer than that."""
         count, _ = self.note.read()
-        now = time.monotonic()
         if count != self.count:
-            self.count, self.changed = count, now
+            self.count = count
+            self._note_time()
         patience = SHRINK_SECONDS if isinstance(self.task, Finding) else seconds
-        return self.task is not None and now - self.changed > patience
+        return self.task is not None and took_too_long(self.process.pid, self.changed, self.used, patience)
 
     def end(self) -> int:
         """Kill it and wait; return its exit status."""
