@@ -10,9 +10,11 @@ import random
 
 from ebpfjit.bits import U64_MASK
 from ebpfjit.difftest.generate import (
+    ARITHMETIC,
     EDGES,
     EXIT,
     MEMORY_SIZE,
+    SHIFTS,
     WIDE_EDGES,
     constant,
     copy,
@@ -25,10 +27,8 @@ from ebpfjit.isa.table import TABLE
 
 SCALARS = (0, 2, 3, 4, 5, 7, 8, 9)
 MEMORY_POINTER = 6
-ARITHMETIC = [row for row in TABLE if row.kind in (Kind.BINARY, Kind.MOVE, Kind.UNARY)]
 BRANCHES = [row for row in TABLE if row.kind is Kind.BRANCH]
 ACCESSES = [row for row in TABLE if row.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC)]
-SHIFTS = ("LSH", "RSH", "ARSH")
 DIVISIONS = ("DIV", "SDIV", "MOD", "SMOD")
 
 

@@ -35,6 +35,12 @@ ROWS = [row for row in TABLE if row not in UNRESOLVED]
 EXIT = Instruction(0, BY_NAME["EXIT"].opcode, 0, 0, 0, 0).encode()
 SIGNED_DIVISIONS = [row for row in TABLE if row.meaning in ("SDIV", "SMOD")]
 BRANCHES_X = [row for row in TABLE if row.kind is Kind.BRANCH and row.uses_src]
+ARITHMETIC = [row for row in TABLE if row.kind in (Kind.BINARY, Kind.UNARY, Kind.MOVE)]
+PACKET_LOADS = [row for row in TABLE if row.kind is Kind.PACKET_LOAD and not row.uses_src]
+SHIFTS = ("LSH", "RSH", "ARSH")
+KEPT = range(-504, -72, 8)
+"""Where in the frame results are kept: what is compared even where the program faults later."""
+
 RARE = frozenset({Kind.EXIT, Kind.CALL_REGISTER, Kind.PACKET_LOAD, Kind.CALL_KFUNC, Kind.CALL_LOCAL})
 
 
@@ -185,8 +191,10 @@ class Generator:
             plain("MOV32_X", b, a) + encoded(near, a, b, 2) + plain("XOR64_K", c, imm=value)
             + plain("NEG64", a),
             divided_extremes(self.rng, a, b),
+            encoded(self.rng.choice(PACKET_LOADS), 0, b, imm=self.rng.randrange(MEMORY_SIZE))
+            + plain("STXDW", 10, 0, self.rng.choice(KEPT)),
             plain("LDXW", 0, 6, place) + constant(c, up32 & U64_MASK) + plain("OR64_X", 0, c)
-            + plain(f"ATOMIC_CMPXCHG{bits}", 6, b, place),
+            + plain(f"ATOMIC_CMPXCHG{bits}", 6, b, place) + plain("STXDW", 10, 0, self.rng.choice(KEPT)),
             plain(move, b, a) + plain(first, b, imm=n) + plain(second, a, imm=m) + plain(join, a, b),
             plain(move, b, a) + plain(first, b, imm=n) + plain(move, c, a) + plain(second, c, imm=m)
             + plain(join, *self.rng.choice(((c, b), (b, c)))),
@@ -198,6 +206,18 @@ class Generator:
             over + plain(self.rng.choice(("MOV64_K", "MOV32_K")), b, imm=value),
             over + plain("JA", offset=self.rng.randrange(3)),
         ))  # fmt: skip
+
+    def arithmetic(self) -> bytes:
+        """An operation on hostile operands, its result kept: what comes later does not cover it up."""
+        rng = self.rng
+        row = rng.choice(ARITHMETIC)
+        dst, src = (rng.choice((0, 2, 3, 4, 5, 7, 8)) for _ in range(2))
+        value = rng.choice(WIDE_EDGES) & U64_MASK if rng.random() < 0.5 else rng.getrandbits(64)
+        code = constant(dst, value)
+        if row.uses_src and src != dst:
+            code += constant(src, rng.choice((0, *WIDE_EDGES)) & U64_MASK)
+        imm = rng.choice((0, 1, 31, 32, 63) if row.meaning in SHIFTS else EDGES)
+        return code + encoded(row, dst, src, imm=imm) + plain("STXDW", 10, dst, rng.choice(KEPT))
 
     def prologue(self) -> bytes:
         """Registers to start from: pointers in r6 and r9, edges in the others."""
@@ -214,6 +234,8 @@ class Generator:
     def program(self) -> bytes:
         """A program of up to 130 slots or so that ends in exit; a third have a function to call."""
         code, function = b"", None
+        if self.rng.random() < 0.1:  # operations by the dozen, all of which are executed
+            return b"".join(self.arithmetic() for _ in range(self.rng.randrange(1, 25))) + EXIT
         if self.rng.random() < 0.33:
             function = 1
             body = self.body(b"", 1, self.rng.randrange(1, 12), function)
@@ -240,6 +262,9 @@ class Generator:
                 continue
             if self.rng.random() < 0.16:
                 code += self.idiom()
+                continue
+            if self.rng.random() < 0.07:
+                code += self.arithmetic()
                 continue
             if self.rng.random() < 0.003:
                 code += self.rng.randbytes(8)

@@ -71,13 +71,14 @@ def _same_stack(one: bytes, other: bytes) -> bool:
 
 
 def _same_events(one: tuple[tuple[str, bytes], ...], other: tuple[tuple[str, bytes], ...]) -> bool:
-    """True where both are the same records, but for the zeros with which Linux fills up perf events.
+    """True where both are the same records, but for what is read from Linux: each buffer by itself.
 
-    It keeps 4 bytes of size and the record in whole words of 8 bytes.
+    Perf events are filled up with zeros there: 4 bytes of size and the record are whole words of 8 bytes.
     """
+    first, second = (sorted(events, key=lambda event: event[0]) for events in (one, other))
     return len(one) == len(other) and all(
         a == b or (a[0] == b[0] and _padded(a[1]) == _padded(b[1]) and _padded(a[1]) in (a[1], b[1]))
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(first, second, strict=True)
     )
 
 

@@ -53,8 +53,11 @@ class Writer:
 
     def start(self) -> None:
         """Give registers something to start from: mostly copies of r1, so that accesses hit."""
-        if self.rng.random() < 0.4:
+        chance = self.rng.random()
+        if chance < 0.4:
             self.indexed(at_start=True)
+        elif chance < 0.7:
+            self.shown_before()
         for register in POINTERS:
             if register != 1:
                 is_stack = self.rng.random() < 0.2
@@ -113,7 +116,9 @@ class Writer:
         if at_start and rng.random() < 0.5:
             self.emit("MOV64_X", index, 2)  # the size of the memory
         else:
-            self.emit("LDXB", index, 1 if at_start else rng.choice((1, 1, pointer)), rng.randrange(0, 20))
+            # What lies before 16 are the two pointers: mostly zeros.
+            place = rng.choice((16, 17, 18, 19, rng.randrange(0, 20)))
+            self.emit("LDXB", index, 1 if at_start else rng.choice((1, 1, pointer)), place)
         name = rng.choice(("STXB", "STXDW", "STH", "LDXB", "LDXW"))
         row = BY_NAME[name]
         bits = rng.choice((32, 64))
@@ -128,12 +133,41 @@ class Writer:
             case _:
                 self.emit(rng.choice(("JLT_K", "JLE32_K")), index, 0, 1, most + 1)
                 self.emit("MOV64_K", index, imm=0)
-        room = rng.choice((most + row.size, most + row.size, most + 1, (most + 1) // 2 + row.size, most + 8))
+        room = rng.choice((most + row.size, most + 1, most + 8, *[(most + 1) // 2 + row.size] * 2))
         self.emit("MOV64_X", pointer, 10)
         self.emit("ADD64_K", pointer, imm=-room)
         self.emit("ADD64_X", pointer, index)
         loads = name.startswith("LD")
         self.emit(name, index if loads else pointer, pointer if loads else index, 0, 77)
+
+    def shown_before(self) -> None:
+        """An access behind another one, which shows less than it needs: other rights, place, path."""
+        rng = self.rng
+        pointer, other = rng.choice((0, 2, 3, 6, 7)), rng.choice(COUNTERS)
+        load, store = rng.choice(LOADS[:4]), rng.choice(STORES)
+        room, by = rng.choice((0, 8, 16, 24, 32, 40, 56)), rng.choice((1, 4, 8, 16))
+        self.emit("MOV64_X", pointer, 1)
+        match rng.randrange(3):
+            case 0:  # a load, then a store in another block
+                self.emit("LDXDW", other, pointer, room)
+                self.emit(f"{rng.choice(BRANCHES)}_K", other, offset=rng.randrange(2), imm=rng.choice(BYTES))
+                self.emit("ADD64_K", other, imm=1)
+            case 1:  # the pointer moves
+                self.emit("LDXDW", other, pointer, by)
+                self.emit(rng.choice(("SUB64_K", "SUB64_K", "ADD64_K")), pointer, imm=by)
+                room = rng.choice((0, 0, 0, -by, by))
+            case _:  # one of two ways has a load
+                way, no_way = ("LDXDW", other, pointer, room), ("ADD64_K", other, 0, 0, 1)
+                ways = (way, no_way) if rng.random() < 0.7 else (no_way, way)
+                self.emit("LDXB", other, pointer, rng.choice((0, 1, 4)))
+                self.emit(
+                    f"{rng.choice(BRANCHES)}_K", rng.choice((2, other)), offset=2, imm=rng.choice(BYTES)
+                )
+                self.emit(*ways[0])
+                self.emit("JA", offset=1)
+                self.emit(*ways[1])
+        name = rng.choice((load, store))
+        self.emit(name, other if name == load else pointer, pointer if name == load else other, room, 66)
 
     def move(self) -> None:
         """Copy or move a pointer."""
