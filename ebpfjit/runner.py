@@ -24,13 +24,12 @@ from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import (
     Context,
-    ContextKind,
     Outcome,
     ProgramType,
     Redirect,
     SkbContext,
-    XdpContext,
     give_back,
+    packet_context,
     program_type,
     take,
 )
@@ -451,7 +450,7 @@ def _typed_function(
     if why_not() or not _fits_a_lane(start, compiled):
         return plain
     lane = _lane(start, environment_of(start.program), limit)
-    regions = [region for map_ in start.maps.values() for region in map_.regions]
+    regions = [*lane.other_regions, *(region for map_ in start.maps.values() for region in map_.regions)]
     gate = Gate(compiled, "context", ("packet",), limit=limit, allowed=regions, lane=lane)
     if not gate.fits:
         return plain
@@ -461,8 +460,8 @@ def _typed_function(
 
 
 def _fits_a_lane(start: Ready, compiled: Compiled) -> bool:
-    """True for XDP programs on maps whose memory stays: their context is a copy and three addresses."""
-    if start.type is None or start.type.context is not ContextKind.XDP or compiled.unlocked:
+    """True for programs on packets, and on maps whose memory stays."""
+    if start.type is None or not start.type.has_packet or compiled.unlocked:
         return False
     return all(map_.is_steady for map_ in start.maps.values())
 
@@ -472,7 +471,7 @@ def _lane(start: Ready, environment: Environment, limit: int | None) -> Lane:
     from ebpfjit.jit.gate import Lane
 
     assert start.type is not None  # it fits a lane
-    context = XdpContext(start.type)
+    context = packet_context(start.type)
     context.clear()
 
     def begin(size: int, stack: Stack) -> Execution:

@@ -35,7 +35,8 @@ from ebpfjit.jit.routines import (
 )
 from ebpfjit.jit.stock import LeafHelper
 from ebpfjit.runtime import faults
-from ebpfjit.runtime.contexts import XdpContext
+from ebpfjit.runtime.contexts import SkbContext, XdpContext
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.memory import STACK_SIZE, AddressSpace, Region, Stack, address_of
 from ebpfjit.translators.x86_64.gate import KEPT_SIZE, SHAPES, STATE_WORDS
@@ -54,6 +55,7 @@ LARGEST_FRAME = 64 * 1024
 _STATE = {name: index for index, name in enumerate(STATE_WORDS)}
 _LANE = {name: index for index, name in enumerate(LANE_WORDS)}
 _VECTORCALL_OFFSET = STATE_OFFSET - 8
+_ALL_ONES = (1 << 64) - 1
 
 
 @cache
@@ -114,21 +116,40 @@ class Lane:
 
     def __init__(
         self,
-        context: XdpContext,
+        context: XdpContext | SkbContext,
         begin: Callable[[int, Stack], Execution],
         end: Callable[[], None],
     ) -> None:
         self.context = context
         self.begin, self.end = begin, end
-        self._words = (ctypes.c_uint64 * len(LANE_WORDS))()
+        template = context.template
+        self._template = ctypes.create_string_buffer(template, _aligned(len(template)))
+        hidden = LINK_HEADER_SIZE if context.type.network_layer else 0
+        link = context.memory.start + context.first + context.headroom
+        has_headers = isinstance(context, SkbContext)
         words = {
+            "fill": routines().addresses[f"fill_{context.struct.name.strip('_')}"],
             "struct": context.argument.start,
             "struct_size": context.argument.size,
-            "packet": context.packet_address,
+            "template": ctypes.addressof(self._template),
+            "template_size": len(self._template),
+            "packet": link,
             "room": context.room,
+            "hidden": hidden,
+            "writable": _ALL_ONES if context.type.writes_packet else 0,
+            "shown": _ALL_ONES if context.type.reads_packet else 0,
+            "link_header": link if has_headers else 0,
+            "network_header": link + LINK_HEADER_SIZE if has_headers else 0,
         }
+        self._words = (ctypes.c_uint64 * len(LANE_WORDS))()
         for name, value in words.items():
             self._words[_LANE[name]] = value
+
+    @property
+    def other_regions(self) -> list[Region]:
+        """What runs may touch of the context besides packet and struct."""
+        own = (self.context.packet, self.context.argument)
+        return [region for region in self.context.regions if not any(region is each for each in own)]
 
     @property
     def address(self) -> int:

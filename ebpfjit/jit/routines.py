@@ -24,10 +24,13 @@ from ebpfjit.jit.compiler import Listing
 from ebpfjit.jit.relocation import Image, layout, relocate
 from ebpfjit.program import Program
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.contexts.fields import SK_BUFF, SOCK, XDP_MD, Struct
+from ebpfjit.runtime.contexts.skb import SOCK_AT
 from ebpfjit.runtime.execution import SLICE
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators.emitter import Emitter, Label
 from ebpfjit.translators.x86_64 import gate, host, stock
+from ebpfjit.translators.x86_64.lanes import Structs
 from ebpfjit.translators.x86_64.target import BLOCK_WORDS
 
 STATE_OFFSET = 0x88
@@ -60,6 +63,13 @@ def _word_at(value: object, offset: int) -> int:
 
 
 INTS = _ints()
+
+
+def _offsets(struct: Struct) -> dict[str, int]:
+    return {field.name: field.offset for field in struct.fields}
+
+
+STRUCTS = Structs(_offsets(XDP_MD), _offsets(SK_BUFF), _offsets(SOCK), SOCK_AT)
 
 _EXIT = bytes.fromhex("9500000000000000")
 
@@ -117,6 +127,7 @@ def listing() -> Listing:
             state=STATE_OFFSET,
             max_frames=MAX_FRAMES,
             ints=INTS,
+            structs=STRUCTS,
         ),
     )
     stock.emit_stock(cx, time.CLOCK_MONOTONIC)

@@ -267,10 +267,91 @@ def test_references_and_memory_stay_flat() -> None:
     changeable.append(1)  # nobody holds it
 
 
+MAC = bytes.fromhex("020000000001")
+FRAMES = {
+    "zeros": bytes(14),
+    "15 bytes": bytes(range(15)),
+    "16 bytes, 802.3": bytes(12) + b"\x00\x02\xff\xff",
+    "802.2": bytes(12) + b"\x05\xff\xff\xfe" + bytes(40),
+    "just a type": MAC + MAC + b"\x06\x00" + bytes(46),
+    "to itself": bytes(6) + MAC + b"\x08\x00" + bytes(range(100)),
+    "ipv4": MAC + MAC + b"\x08\x00" + bytes(range(1, 61)),
+    "ipv4, cut": MAC + MAC + b"\x08\x00" + bytes(range(1, 20)),
+    "ipv4, header only": MAC + MAC + b"\x08\x00" + bytes(range(1, 21)),
+    "ipv6": b"\x33" + MAC + MAC[1:] + b"\x86\xdd" + bytes(range(1, 61)),
+    "ipv6, cut": MAC + MAC + b"\x86\xdd" + bytes(range(1, 40)),
+    "ipv6, header only": MAC + MAC + b"\x86\xdd" + bytes(range(1, 41)),
+    "broadcast": b"\xff" * 6 + MAC + b"\x08\x06" + bytes(46),
+    "long": MAC + MAC + b"\x81\x00" + bytes(1500),
+}
+ADDRESSES = {"data": 76, "data_end": 80, "data_meta": 140, "sk": 168}
+
+
+@pytest.mark.parametrize("type_", ["tc", "socket_filter", "cgroup_skb", "lwt_xmit", "lwt_in"])
+def test_the_struct_of_a_socket_buffer_is_that_of_run(type_: str) -> None:
+    """Each word of __sk_buff and of its bpf_sock, and the packet; addresses by what is there."""
+    texts = [f"ldxw r0, [r1+{at}]\nexit" for at in range(0, 192, 4) if at & ~7 not in (72, 80, 136, 168)]
+    texts += [f"ldxw r0, [r1+{at}]\nexit" for at in (72, 84, 136)]
+    texts += [f"ldxdw r1, [r1+{ADDRESSES['sk']}]\nldxw r0, [r1+{at}]\nexit" for at in range(0, 80, 4)]
+    data, end, meta = (ADDRESSES[name] for name in ("data", "data_end", "data_meta"))
+    texts.append(f"ldxw r0, [r1+{data}]\nldxw r1, [r1+{meta}]\nsub r0, r1\nexit")
+    texts.append(f"ldxw r0, [r1+{end}]\nldxw r1, [r1+{data}]\nsub r0, r1\nexit")
+    if type_ in ("tc", "cgroup_skb", "lwt_xmit", "lwt_in"):
+        texts.append(
+            f"ldxw r2, [r1+{data}]\nldxb r0, [r2]\nldxw r2, [r1+{end}]\nldxb r1, [r2-1]\n"
+            "lsh r1, 8\nor r0, r1\nexit"
+        )
+    else:
+        texts += [
+            "mov r6, r1\nldabsb 1\nexit",
+            "mov r6, r1\nldabsh -0x200000\nexit",
+            "mov r6, r1\nldabsh -0xffffc\nexit",
+        ]
+    for text in texts:
+        wanted_of, found_of = program(text, type=type_), program(text, type=type_).compile()
+        assert found_of.gate is not None
+        for name, frame in FRAMES.items():
+            try:
+                wanted: int | str = wanted_of.run(frame, engine="interpreter").return_value
+            except MemoryFault:
+                wanted = "fault"
+            try:
+                found: int | str = found_of(frame)
+            except MemoryFault:
+                found = "fault"
+            assert (text, name, found) == (text, name, wanted)
+
+
+def test_what_a_program_writes_into_its_struct_is_gone_in_the_next_run() -> None:
+    text = "ldxw r0, [r1+8]\nldxw r2, [r1+48]\nor r0, r2\nstw [r1+8], 5\nstw [r1+48], 6\nexit"
+    marks = program(text, type="tc").compile()
+    assert [marks(FRAME), marks(FRAME), *marks.map([FRAME] * 2)] == [0] * 4
+    with pytest.raises(MemoryFault):
+        program("stw [r1+0], 5\nexit", type="tc").compile()(FRAME)
+    with pytest.raises(MemoryFault):
+        program("ldxw r1, [r1+76]\nstb [r1], 5\nexit", type="cgroup_skb").compile()(FRAME)
+
+
+def test_helpers_find_the_struct_as_the_program_left_it() -> None:
+    load = NUMBERS["bpf_skb_load_bytes"]
+    text = (
+        "mov r6, r1\nstw [r6+8], 0x55\nstdw [r10-8], 0\nmov r2, 3\nmov r3, r10\nadd r3, -8\nmov r4, 4\n"
+        f"call {load}\nldxw r0, [r10-8]\nldxw r1, [r6+8]\nadd r0, r1\nexit"
+    )
+    loads = program(text, type="tc").compile()
+    expected = int.from_bytes(FRAME[3:7], "little") + 0x55
+    assert loads(FRAME) == program(text, type="tc").run(FRAME).return_value == expected
+    assert list(loads.map([FRAME, FRAME])) == [expected] * 2
+    grow = NUMBERS["bpf_skb_change_tail"]
+    text = f"mov r6, r1\nmov r2, 100\nmov r3, 0\ncall {grow}\nldxw r0, [r6+0]\nexit"
+    grows = program(text, type="tc").compile()
+    assert [grows(FRAME), grows(FRAME), *grows.map([FRAME])] == [100] * 3
+
+
 def test_other_programs_have_no_lane_and_work() -> None:
-    plain = program("ldxw r0, [r1+0]\nexit", type="tc").compile()
+    plain = program("ldxw r0, [r1+0]\nexit", type="kprobe").compile()
     assert plain.gate is None
-    assert plain(FRAME) == 60
+    assert plain(FRAME) == 0x03020100
     unlocked = program(LENGTH_AND_LAST).compile(release_gil=True)
     assert unlocked.gate is None
     assert unlocked(FRAME) == 60 << 8 | 59

@@ -29,7 +29,7 @@ from ebpfjit.translators.x86_64.host import (
     release_lock,
     take_lock,
 )
-from ebpfjit.translators.x86_64.lanes import LANE, emit_place
+from ebpfjit.translators.x86_64.lanes import Structs, emit_lanes, lane_word
 from ebpfjit.translators.x86_64.target import BLOCK, BLOCK_SIZE, BLOCK_WORDS, FAULTS, HOST_SAVED
 
 # The state of a program, 8-byte words that Python writes.
@@ -110,6 +110,7 @@ class Layout:
     state: int
     max_frames: int
     ints: Ints
+    structs: Structs
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ def emit_gate(cx: Emitter, layout: Layout) -> None:
     _emit_go(cx, "go", layout)
     _emit_go(cx, "go_lane", layout, lane=True)
     _emit_refusals(cx)
-    emit_place(cx)
+    emit_lanes(cx, layout.structs)
     _emit_take_object(cx)
     _emit_report(cx)
     _emit_finish(cx)
@@ -307,27 +308,25 @@ def _enter_lane(cx: Emitter) -> None:
     """Put the packet into the lane; a run that finds it in use, or the packet too odd, goes without."""
     odd = ".lane_odd"
     cx.emit(f"mov rdx, {_state('lane')}")
-    cx.emit(f"cmp qword ptr [rdx+{LANE['busy']:#x}], 0")
+    cx.emit(f"cmp {lane_word('busy')}, 0")
     cx.jump("jne", odd)
     cx.jump("call", "place")
     cx.jump("jb", odd)
-    cx.emit(f"mov qword ptr [rdx+{LANE['busy']:#x}], 1")
-    _fill_lane(cx)
-    cx.emit(f"mov {_word('packet_size')}, r15")
-    cx.emit(f"mov {_word('packet_room')}, r15")
+    cx.emit(f"mov {lane_word('busy')}, 1")
+    _fill_region(cx, "packet")
+    _fill_context(cx)
     with cx.out_of_line(odd):
         cx.emit(f"mov qword ptr {COUNT}, 1")
         cx.jump("jmp", "refused")
 
 
-def _fill_lane(cx: Emitter) -> None:
-    """Fill in where packet and struct are, after `place`; r14 is then the struct, which r1 points to."""
-    cx.emit(f"mov {_word('packet_start')}, r14")
-    cx.emit(f"mov {_word('argument_start')}, rax")
-    cx.emit(f"mov {_word('argument_room')}, rcx")
+def _fill_context(cx: Emitter) -> None:
+    """Fill in where the struct is, after `place`; r14 is then the struct, which r1 points to."""
     cx.emit("mov r14, rax")
-    cx.emit(f"mov rax, qword ptr [rdx+{LANE['struct_size']:#x}]")
+    cx.emit(f"mov {_word('argument_start')}, rax")
+    cx.emit(f"mov rax, {lane_word('struct_size')}")
     cx.emit(f"mov {_word('argument_size')}, rax")
+    cx.emit(f"mov {_word('argument_room')}, 0")
 
 
 def _make_mbuff(cx: Emitter) -> None:
@@ -371,6 +370,14 @@ def _prepare_special(cx: Emitter) -> None:
     """Fill what only matters where Python is called, or for a fault."""
     for word in ("leave", "attached", "link_header", "network_header"):
         cx.emit(f"mov {_word(word)}, 0")
+
+
+def _fill_headers(cx: Emitter) -> None:
+    """Fill in what legacy loads count from, in a lane."""
+    cx.emit(f"mov rdx, {_state('lane')}")
+    for word in ("link_header", "network_header"):
+        cx.emit(f"mov rax, {lane_word(word)}")
+        cx.emit(f"mov {_word(word)}, rax")
 
 
 def _fill_limits(cx: Emitter, name: str) -> None:
@@ -464,6 +471,8 @@ def _emit_go(cx: Emitter, name: str, layout: Layout, *, lane: bool = False) -> N
 
     cx.label(f".{name}_special")
     _prepare_special(cx)
+    if lane:
+        _fill_headers(cx)
     _link_where_asked(cx)
     cx.emit(f"cmp {_state('unlocked')}, 0")
     cx.jump("je", f".{name}_ready")
@@ -503,7 +512,7 @@ def _emit_go(cx: Emitter, name: str, layout: Layout, *, lane: bool = False) -> N
 def _leave_lane(cx: Emitter) -> None:
     """Let the next run have the lane. Keeps rax."""
     cx.emit(f"mov rdx, {_state('lane')}")
-    cx.emit(f"mov qword ptr [rdx+{LANE['busy']:#x}], 0")
+    cx.emit(f"mov {lane_word('busy')}, 0")
 
 
 def _emit_refusals(cx: Emitter) -> None:
@@ -741,6 +750,11 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"mov {_word('batch')}, r13")
     _prepare(cx)
     _prepare_special(cx)
+    cx.emit(f"mov rdx, {_state('lane')}")
+    cx.emit("test rdx, rdx")
+    cx.jump("je", ".no_headers")
+    _fill_headers(cx)
+    cx.label(".no_headers")
     cx.emit(f"mov {_word('packet_size')}, -1")  # nothing is like it: the limits are to be filled
     _link_where_asked(cx)
     cx.emit(f"cmp {_batch('unlocked')}, 0")
@@ -818,11 +832,13 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.label(".lane")
     cx.jump("call", "place")
     cx.jump("jb", ".lane_refused")
-    _fill_lane(cx)
+    cx.emit("mov rsi, r14")
+    _fill_context(cx)
+    cx.emit(f"mov {_word('packet_room')}, rcx")
     cx.emit(f"cmp r15, {_word('packet_size')}")
+    cx.emit(f"mov {_word('packet_size')}, r15")
+    cx.emit(f"mov {_word('packet_start')}, rsi")
     cx.jump("je", ".lane_sized")
-    for part in ("size", "room"):
-        cx.emit(f"mov {_word('packet_' + part)}, r15")
     _fill_limits(cx, "lane")
     cx.label(".lane_sized")
     _start(cx, layout, lane=True)

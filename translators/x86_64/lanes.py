@@ -1,65 +1,223 @@
 """Where packets of programs with a context are put, for runs that start without Python.
 
 A lane is memory for one run at a time: the context's struct, and a packet with room around it. Its
-words say whether a run is using it, and what is where:
-
-    busy    struct    struct_size    packet    room        8 bytes each
-
-`place` copies a packet there and points the struct at it, as `runtime.contexts.xdp` does: data,
-data_end and data_meta are the struct's first three u32.
+words, 8 bytes each, say whether a run is using it, and what is where. `place` copies a packet there
+and what the struct starts as, then a routine for the kind of context fills in what follows from the
+packet, as `runtime.contexts` does: `fill_xdp_md`, `fill_sk_buff`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from ebpfjit.translators.emitter import Emitter
 
-LANE_WORDS = ("busy", "struct", "struct_size", "packet", "room")
-LANE = {name: 8 * index for index, name in enumerate(LANE_WORDS)}
-LANE_REGISTER = "rdx"
+LANE_WORDS = (
+    "busy",  # not 0 where a run is using it
+    "fill",  # address of the routine for the kind of context
+    "struct",  # what r1 points to, and its size
+    "struct_size",
+    "template",  # what the struct starts as: `template_size` bytes, a multiple of 16
+    "template_size",
+    "packet",  # where packets are copied to, and how large they may be
+    "room",
+    "hidden",  # bytes in front of a packet that its program does not see
+    "writable",  # all ones where the program may write the packet, 0 where it may not
+    "shown",  # all ones where the struct has the packet's addresses, else 0
+    "link_header",  # what legacy loads count from
+    "network_header",
+)
+LANE = {name: f"[rdx+{8 * index:#x}]" for index, name in enumerate(LANE_WORDS)}
 
 SMALLEST = 14  # an Ethernet header: what BPF_PROG_TEST_RUN takes at least
+ETHERTYPE, SMALLEST_ETHERTYPE = 12, 0x600
+ETH_P_802_3, ETH_P_802_2 = 0x0001, 0x0004
+ETH_P_IP, ETH_P_IPV6, AF_INET, AF_INET6 = 0x0800, 0x86DD, 2, 10
+PACKET_MULTICAST, PACKET_OTHERHOST = 2, 3
 
 
-def emit_place(cx: Emitter) -> None:
-    """Emit `place`: r14 and r15 are start and size of a packet, rdx the lane's words.
+@dataclass(frozen=True, slots=True)
+class Structs:
+    """Where the fields of contexts are, in bytes from where r1 points; `sock` is where bpf_sock is."""
 
-    Then r14 is where the copy starts, ecx is 0, and rax the struct; carry is set, and nothing done,
-    for a packet that does not fit or is too short. Keeps r12, r13, rbx, rbp.
+    xdp_md: Mapping[str, int]
+    sk_buff: Mapping[str, int]
+    bpf_sock: Mapping[str, int]
+    sock: int
+
+
+def lane_word(name: str) -> str:
+    """Return the operand of a lane's word; rdx is the lane."""
+    return f"qword ptr {LANE[name]}"
+
+
+def emit_lanes(cx: Emitter, structs: Structs) -> None:
+    """Emit `place` and what fills the structs."""
+    _emit_place(cx)
+    _emit_fill_xdp_md(cx, structs.xdp_md)
+    _emit_fill_sk_buff(cx, structs)
+
+
+def _emit_place(cx: Emitter) -> None:
+    """Emit `place`: r14 and r15 are start and size of a packet, rdx the lane.
+
+    Then r14, r15 and rcx are start, size and writable size of what the program sees of the copy, and
+    rax is the struct. For a packet too short, or too long, carry is set and nothing done. Keeps r12,
+    r13, rbx, rbp and rdx.
     """
-    short, again, placed = ".place_short", ".place_again", ".place_placed"
+    short, out = ".place_short", ".place_out"
     cx.begin(None)
     cx.label("place", 16)
     cx.emit(f"lea rax, [r15-{SMALLEST:#x}]")
-    cx.emit(f"mov rcx, qword ptr [rdx+{LANE['room']:#x}]")
+    cx.emit(f"mov rcx, {lane_word('room')}")
     cx.emit(f"sub rcx, {SMALLEST:#x}")
     cx.emit("cmp rcx, rax")
-    cx.jump("jb", ".place_out")
-    cx.emit(f"mov rdi, qword ptr [rdx+{LANE['packet']:#x}]")
+    cx.jump("jb", out)
+    cx.emit(f"mov rdi, {lane_word('packet')}")
     cx.emit("lea rsi, [r15-0x10]")
     cx.emit("cmp r15, 0x10")
     cx.jump("jb", short)
     cx.emit("xor ecx, ecx")
-    cx.label(again)
+    cx.label(".place_again")
     cx.emit("movups xmm0, xmmword ptr [r14+rcx]")
     cx.emit("movups xmmword ptr [rdi+rcx], xmm0")
     cx.emit("add rcx, 0x10")
     cx.emit("cmp rcx, rsi")
-    cx.jump("jb", again)
+    cx.jump("jb", ".place_again")
     cx.emit("movups xmm0, xmmword ptr [r14+rsi]")  # the last 16 bytes, some of them again
     cx.emit("movups xmmword ptr [rdi+rsi], xmm0")
-    cx.label(placed)
-    cx.emit("mov r14, rdi")
-    cx.emit(f"mov rax, qword ptr [rdx+{LANE['struct']:#x}]")
-    cx.emit("lea ecx, [rdi+r15]")
-    cx.emit("mov dword ptr [rax], edi")
-    cx.emit("mov dword ptr [rax+4], ecx")
-    cx.emit("mov dword ptr [rax+8], edi")
-    cx.emit("xor ecx, ecx")  # carry is clear
-    cx.label(".place_out")
+    cx.label(".place_copied")
+    cx.emit(f"mov rax, {lane_word('struct')}")
+    cx.emit(f"mov rsi, {lane_word('template')}")
+    cx.emit(f"mov rcx, {lane_word('template_size')}")
+    cx.label(".place_template")
+    cx.emit("movups xmm0, xmmword ptr [rsi+rcx-0x10]")
+    cx.emit("movups xmmword ptr [rax+rcx-0x10], xmm0")
+    cx.emit("sub rcx, 0x10")
+    cx.jump("jne", ".place_template")
+    cx.emit(f"mov rsi, {lane_word('hidden')}")
+    cx.emit("lea r14, [rdi+rsi]")
+    cx.emit("sub r15, rsi")
+    cx.emit(f"call {lane_word('fill')}")
+    cx.emit("mov rcx, r15")
+    cx.emit(f"and rcx, {lane_word('writable')}")  # carry is clear
+    cx.label(out)
     cx.emit("ret")
     with cx.out_of_line(short):
         cx.emit("mov rax, qword ptr [r14]")
         cx.emit("mov rcx, qword ptr [r14+r15-8]")
         cx.emit("mov qword ptr [rdi], rax")
         cx.emit("mov qword ptr [rdi+r15-8], rcx")
-        cx.jump("jmp", placed)
+        cx.jump("jmp", ".place_copied")
+
+
+#   fillers: rax is the struct, rdi the frame, r14 and r15 start and size of what the program sees of it;
+#   they may change rcx, rsi and r8 to r11
+
+
+def _emit_fill_xdp_md(cx: Emitter, fields: Mapping[str, int]) -> None:
+    cx.begin(None)
+    cx.label("fill_xdp_md", 16)
+    cx.emit("lea ecx, [r14+r15]")
+    for name, value in (("data", "r14d"), ("data_end", "ecx"), ("data_meta", "r14d")):
+        cx.emit(f"mov dword ptr [rax+{fields[name]:#x}], {value}")
+    cx.emit("ret")
+
+
+def _emit_fill_sk_buff(cx: Emitter, structs: Structs) -> None:
+    fields = structs.sk_buff
+
+    def put(name: str, value: str, *, more: int = 0) -> None:
+        cx.emit(f"mov dword ptr [rax+{fields[name] + more:#x}], {value}")
+
+    cx.begin(None)
+    cx.label("fill_sk_buff", 16)
+    put("len", "r15d")
+    put("wire_len", "r15d")
+    cx.emit(f"mov rsi, {lane_word('shown')}")
+    cx.emit("mov ecx, r14d")
+    cx.emit("and ecx, esi")
+    put("data", "ecx")
+    put("data_meta", "ecx")
+    cx.emit("lea ecx, [r14+r15]")
+    cx.emit("and ecx, esi")
+    put("data_end", "ecx")
+    _emit_packet_type(cx)
+    put("pkt_type", "ecx")
+    _emit_protocol(cx)
+    put("protocol", "ecx")
+    _emit_sock(cx, structs)
+
+
+def _emit_packet_type(cx: Emitter) -> None:
+    """ecx: what the frame's destination means to the loopback device, whose address is zero."""
+    typed = ".fill_typed"
+    cx.emit("movzx ecx, word ptr [rdi+4]")
+    cx.emit("or ecx, dword ptr [rdi]")
+    cx.jump("je", typed)
+    cx.emit(f"mov ecx, {PACKET_OTHERHOST}")
+    cx.emit("test byte ptr [rdi], 1")
+    cx.jump("je", typed)
+    cx.emit(f"mov ecx, {PACKET_MULTICAST}")
+    cx.label(typed)
+
+
+def _emit_protocol(cx: Emitter) -> None:
+    """ecx: the protocol, as eth_type_trans finds it, in network byte order; r8d in the host's."""
+    known, bare = ".fill_protocol", ".fill_802_2"
+    cx.emit(f"movzx ecx, word ptr [rdi+{ETHERTYPE:#x}]")
+    cx.emit("mov r8d, ecx")
+    cx.emit("rol r8w, 8")
+    cx.emit(f"cmp r8d, {SMALLEST_ETHERTYPE:#x}")
+    cx.jump("jae", known)
+    cx.emit("lea r9, [r14+r15-0x10]")  # a frame of 16 bytes or more says which of two it is
+    cx.emit("cmp r9, rdi")
+    cx.jump("jb", bare)
+    cx.emit("cmp word ptr [rdi+0xe], -1")
+    cx.jump("jne", bare)
+    cx.emit(f"mov r8d, {ETH_P_802_3}")
+    cx.emit(f"mov ecx, {ETH_P_802_3 << 8:#x}")
+    cx.jump("jmp", known)
+    cx.label(bare)
+    cx.emit(f"mov r8d, {ETH_P_802_2}")
+    cx.emit(f"mov ecx, {ETH_P_802_2 << 8:#x}")
+    cx.label(known)
+
+
+def _emit_sock(cx: Emitter, structs: Structs) -> None:
+    """Fill family and addresses of the packet's socket, in bpf_sock and where __sk_buff shows them."""
+    fields, sock = structs.sk_buff, structs.bpf_sock
+
+    def family(number: int) -> None:
+        for place in (fields["family"], structs.sock + sock["family"]):
+            cx.emit(f"mov dword ptr [rax+{place:#x}], {number:#x}")
+
+    def address(size: int, offset: int, shown: str, kept: str) -> None:
+        register, kind = ("r9d", "dword") if size == 4 else ("xmm0", "xmmword")
+        move = "mov" if size == 4 else "movups"
+        cx.emit(f"{move} {register}, {kind} ptr [rdi+{SMALLEST + offset:#x}]")
+        for place in (fields[shown], structs.sock + sock[kept]):
+            cx.emit(f"{move} {kind} ptr [rax+{place:#x}], {register}")
+
+    other, out = ".fill_not_ipv4", ".fill_out"
+    cx.emit("lea r10, [r14+r15]")
+    cx.emit("sub r10, rdi")  # the whole frame
+    cx.emit(f"cmp r8d, {ETH_P_IP:#x}")
+    cx.jump("jne", other)
+    family(AF_INET)
+    cx.emit(f"cmp r10, {SMALLEST + 20:#x}")
+    cx.jump("jb", out)
+    address(4, 12, "local_ip4", "src_ip4")
+    address(4, 16, "remote_ip4", "dst_ip4")
+    cx.emit("ret")
+    cx.label(other)
+    cx.emit(f"cmp r8d, {ETH_P_IPV6:#x}")
+    cx.jump("jne", out)
+    family(AF_INET6)
+    cx.emit(f"cmp r10, {SMALLEST + 40:#x}")
+    cx.jump("jb", out)
+    address(16, 8, "local_ip6", "src_ip6")
+    address(16, 24, "remote_ip6", "dst_ip6")
+    cx.label(out)
+    cx.emit("ret")

@@ -19,7 +19,6 @@ from ebpfjit.runtime.contexts.xdp import XdpContext
 
 __all__ = [
     "Context",
-    "ContextKind",
     "Outcome",
     "PacketContext",
     "ProgramType",
@@ -28,6 +27,7 @@ __all__ = [
     "StructContext",
     "XdpContext",
     "give_back",
+    "packet_context",
     "prepared",
     "program_type",
     "take",
@@ -45,6 +45,11 @@ _idle = threading.local()
 """Contexts of this thread that no run is using, by program type: mapping memory takes longer than a run."""
 
 
+def packet_context(type_: ProgramType, room: int = ROOM) -> XdpContext | SkbContext:
+    """Return a new context of a type that has packets, for packets of up to `room` bytes."""
+    return _CLASSES[type_.context](type_, room)
+
+
 def take(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None) -> Context:
     """Return a context for one run on a copy of `data`; it is the caller's until `give_back`.
 
@@ -59,7 +64,7 @@ def take(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None)
         raise ExecutionError(f"packets have at most {LARGEST_PACKET} bytes, this one has {size}")
     idle: list[Any] = _idle.__dict__.setdefault(type_.name, [])
     kept = idle.pop() if idle and size <= ROOM else None
-    context = kept or _CLASSES[type_.context](type_, max(size, ROOM))
+    context = kept or packet_context(type_, max(size, ROOM))
     try:
         context.start(data, fields)
     except ExecutionError:

@@ -140,6 +140,19 @@ class PacketContext(ABC):
         if space is not None:
             space.changed()
 
+    @property
+    @abstractmethod
+    def template(self) -> bytes:
+        """What the struct, and what lies behind it, starts as, but for what follows from the packet."""
+
+    @abstractmethod
+    def adopt(self, size: int) -> None:
+        """Go on with a run on what is there already: `size` bytes of packet, and the struct for them."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Make what no run writes anew as it was."""
+
     @abstractmethod
     def write_pointers(self) -> None:
         """Write into the struct what depends on where the packet is."""

@@ -30,7 +30,9 @@ SMALLEST_ETHERTYPE = 0x600
 PACKET_HOST, PACKET_BROADCAST, PACKET_MULTICAST, PACKET_OTHERHOST = range(4)
 AF_INET, AF_INET6 = 2, 10
 
-_SOCK_AT = 256
+SOCK_AT = 256
+"""Where in the context's memory its bpf_sock is."""
+
 _HIDDEN = {"data", "data_end", "data_meta", "flow_keys", "sk"} | {  # addresses; fields of sk_skb alone
     "family", "remote_ip4", "local_ip4", "remote_ip6", "local_ip6", "remote_port", "local_port",
 }  # fmt: skip
@@ -85,7 +87,7 @@ class SkbContext(PacketContext):
 
     def __init__(self, type_: ProgramType, room: int = ROOM) -> None:
         super().__init__(type_, room)
-        self.sock = self.memory.region(SOCK.name, _SOCK_AT, _SOCK_AT + SOCK.size, writable=False)
+        self.sock = self.memory.region(SOCK.name, SOCK_AT, SOCK_AT + SOCK.size, writable=False)
         self.regions.append(self.sock)
         self.link_header = b""
         self.mac_header = self.network_header = self.first
@@ -105,28 +107,47 @@ class SkbContext(PacketContext):
                 f"{self.type.name} programs run on packets of at least {LINK_HEADER_SIZE} bytes (an "
                 f"Ethernet header), this one has {size}"
             )
-        self.mac_header = self.first + self.headroom
-        self.network_header = self.mac_header + LINK_HEADER_SIZE
-        self.view[self.mac_header : self.mac_header + size] = data
-        self.link_header = bytes(data[:LINK_HEADER_SIZE]) if self.type.network_layer else b""
-        self.data = self.mac_header + len(self.link_header)
-        self.data_end = self.mac_header + size
-        self.data_meta = self.data
-        self.redirect, self.tunnel, self.tunnel_options = None, None, b""
-        self.encapsulated, self.checksums, self.clones = False, None, []
+        start = self.first + self.headroom
+        self.view[start : start + size] = data
+        self._begin(size)
         protocol = ethertype(data)
-        words = bytearray(SK_BUFF.size)
+        words = bytearray(self.template[: SK_BUFF.size])
         struct.pack_into("<I", words, 4, packet_type(bytes(data[:6])))
         struct.pack_into("<I", words, 16, _swapped(protocol))
-        struct.pack_into("<I", words, 40, LOOPBACK)
         struct.pack_into("<I", words, 160, self.size)
-        struct.pack_into("<Q", words, 168, self.memory.start + _SOCK_AT)
         if fields:
             self._set_fields(words, fields)
         self.words[:] = words
         self._fill_sock(protocol)
         self.stack.reset()
         self.place()
+
+    def _begin(self, size: int) -> None:
+        """Forget the last run; `size` bytes of frame are in place."""
+        self.mac_header = self.first + self.headroom
+        self.network_header = self.mac_header + LINK_HEADER_SIZE
+        hidden = LINK_HEADER_SIZE if self.type.network_layer else 0
+        self.link_header = bytes(self.view[self.mac_header : self.mac_header + hidden])
+        self.data = self.data_meta = self.mac_header + hidden
+        self.data_end = self.mac_header + size
+        self.redirect, self.tunnel, self.tunnel_options = None, None, b""
+        self.encapsulated, self.checksums, self.clones = False, None, []
+
+    def adopt(self, size: int) -> None:
+        """Go on with a run on what is there already: struct, socket, and `size` bytes of packet."""
+        self._begin(size + (LINK_HEADER_SIZE if self.type.network_layer else 0))
+        self.place()
+
+    @property
+    def template(self) -> bytes:
+        """What struct and socket start as, but for what follows from the packet."""
+        words = bytearray(SOCK_AT)
+        struct.pack_into("<I", words, 40, LOOPBACK)
+        struct.pack_into("<Q", words, 168, self.memory.start + SOCK_AT)
+        return bytes(words) + _NEW_SOCK
+
+    def clear(self) -> None:
+        """Make what no run writes anew as it was: all is written."""
 
     @property
     def link(self) -> int:

@@ -52,19 +52,19 @@ class XdpContext(PacketContext):
                 f"XDP programs run on packets of at least {LINK_HEADER_SIZE} bytes (an Ethernet "
                 f"header), this one has {size - metadata}"
             )
-        self.clear(ifindex, queue)
+        self.clear()
+        self.words[12:24] = _POINTERS.pack(ifindex, queue, 0)
         start = self.first + HEADROOM - metadata
         self.view[start : start + size] = data
         self.stack.reset()
         self.adopt(size, metadata)
 
-    def clear(self, ifindex: int = LOOPBACK, queue: int = 0) -> None:
-        """Make the headroom zero, and what of the struct does not follow from the packet."""
+    def clear(self) -> None:
+        """Make what no run writes anew as it was: the headroom."""
         self.view[self.first : self.first + HEADROOM] = _ZEROS
-        self.words[12:24] = _POINTERS.pack(ifindex, queue, 0)
 
     def adopt(self, size: int, metadata: int = 0) -> None:
-        """Begin a run on what is there already: `size` bytes, with the metadata in front of the packet."""
+        """Go on with a run on what is there already: `size` bytes, metadata included."""
         self.data = self.first + HEADROOM
         self.data_meta = self.data - metadata
         self.data_end = self.data_meta + size
@@ -73,9 +73,9 @@ class XdpContext(PacketContext):
         self.place()
 
     @property
-    def packet_address(self) -> int:
-        """Where the packet starts in a new run without metadata."""
-        return self.memory.start + self.first + HEADROOM
+    def template(self) -> bytes:
+        """What the struct starts as, but for what follows from the packet."""
+        return bytes(12) + _POINTERS.pack(LOOPBACK, 0, 0)
 
     def _settings(self, fields: Mapping[str, Any], size: int) -> tuple[int, int, int]:
         """Return (bytes of metadata, ifindex, queue) from the fields that were given."""
