@@ -4,7 +4,8 @@ Each comparison is between two ways to do the same, which take turns in one proc
 
     calls     a program that loads one byte of 64, called from Python: fn(mem), a machine's
               execute_program_jit(mem), a C extension's METH_FASTCALL function that does the same,
-              and a C function that does it through ctypes, with an address that is ready
+              and a C function that does it through ctypes, with an address that is ready; and the
+              same program with the context of its type, beside the one without
     helpers   a program that calls a helper which returns its first argument: a Python function,
               through the gate, and the same function as a ctypes callback
     batch     fn.map over packets of 64 bytes, and a loop in C that calls the same machine code
@@ -203,6 +204,19 @@ def compare_calls(kind: type[bytes] | type[bytearray], rounds: Rounds) -> list[C
     ]
 
 
+def compare_contexts(rounds: Rounds) -> list[Comparison]:
+    """Compare a call of a program with a context, whose packet is copied, with one without."""
+    mem = bytes(range(SIZE))
+    bare = calling(compiled(ONE_LOAD), mem)
+    found = []
+    for type_, data in (("xdp", 0), ("tc", 76)):
+        code = assemble(f"ldxw r1, [r1+{data}]\nldxb r0, [r1]\nexit")
+        function = Program.from_bytes(code, type=type_).compile()
+        times = in_turn({"context": calling(function, mem), "bare": bare}, rounds)
+        found.append(Comparison(f"fn(bytes), {type_}", times["context"], "fn(bytes)", times["bare"], None))
+    return found
+
+
 def compare_helpers(count: int, rounds: Rounds) -> list[Comparison]:
     """Compare a helper in Python with the same as a ctypes callback, called `count` times in a run."""
     text = f"mov r6, {count}\nagain: mov r1, r6\ncall 1\nsub r6, 1\njne r6, 0, again\nmov r0, 0\nexit"
@@ -367,7 +381,8 @@ BENCHMARKS = (
         "calls",
         "a call from Python, beside a C extension and ctypes",
         lambda plan: [
-            Step(kind.__name__, functools.partial(compare_calls, kind)) for kind in (bytes, bytearray)
+            *(Step(kind.__name__, functools.partial(compare_calls, kind)) for kind in (bytes, bytearray)),
+            Step("contexts", compare_contexts),
         ],
         _calls,
     ),
