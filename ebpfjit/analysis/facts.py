@@ -7,6 +7,7 @@ An access needs no check where
     frame       it lies in the running function's frame for every possible value of its base
     covered     an earlier access on every path touched these bytes, from the same base
     argument    the caller promises that many bytes behind r1
+    length      it loads inside the argument's memory, by comparisons with its length
     asked       it stores where a load on every path was checked as a store would be
     map value   it lies in a map's values: at an address that is known, or behind what a lookup
                 returned and a comparison has shown not to be zero
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from heapq import heappop, heappush
 
+from ebpfjit.analysis import lengths
 from ebpfjit.analysis.cfg import (
     ENDS_BLOCK,
     meeting_points,
@@ -66,6 +68,8 @@ MOST_VISITS = 1
 LONGEST_MERGED_SPAN = 4096
 ASSUMING = "assuming"
 """The proof, within this module, of a store that relies on a load which asked."""
+WITHIN = "within"
+"""The proof, within this module, of a store into the argument's memory, which may be read-only."""
 
 READ, ASSUMED, WRITTEN = range(3)
 """What a span is good for: reading; writing, as far as an earlier load was checked as if it stored;
@@ -87,7 +91,8 @@ class Access:
     one check covers (first, behind the last, stores); for the others of a group `leader` is the pc
     of that first one. `frame_size` is that of the running function, 0 where it is not known. Where
     it `asks` a load is checked as a store to the same bytes would be; `assumes` is a store that needs
-    no check where such loads have been found good, and one where they have not.
+    no check where such loads have been found good, and one where they have not. A span that is `within`
+    the argument's memory need only be asked whether that may be written.
     """
 
     pc: int
@@ -101,6 +106,7 @@ class Access:
     leader: int | None = None
     asks: bool = False
     assumes: bool = False
+    within: bool = False
 
     @property
     def reason(self) -> str:
@@ -111,6 +117,8 @@ class Access:
             return f"no check: one at pc {self.leader} covers it"
         if self.span is not None:
             return f"checked, {self.origin.value} first: {self.span[1] - self.span[0]} bytes at once"
+        if self.within:
+            return "checked: may it be written"
         return f"checked, {self.origin.value} first"
 
 
@@ -142,7 +150,8 @@ class Promises:
     """What the caller vouches for.
 
     `argument_size` bytes behind r1 at the start are readable, and writable where
-    `argument_writable`; they stay in place for the whole run. `moving` are the numbers of the
+    `argument_writable`; they stay in place for the whole run. Where `argument_is_measured`, r2 at the
+    start is how many bytes are readable behind r1. `moving` are the numbers of the
     helpers that may move other memory, or take it away. `lookups` are helpers that return the
     address of a value of the map whose address is in r1, or zero. All maps of the program are there,
     and their values may be touched.
@@ -152,6 +161,7 @@ class Promises:
     argument_writable: bool = True
     moving: frozenset[int] = frozenset()
     lookups: frozenset[int] = frozenset()
+    argument_is_measured: bool = False
 
 
 @dataclass(slots=True)
@@ -166,12 +176,15 @@ class _State:
     spans: dict[int, Spans] = field(default_factory=dict)
     written: int = 0  # bit i: byte i below r10 is written, counted downwards from it
     values: dict[int, Span] = field(default_factory=dict)  # behind a lookup's result, unless it is 0
+    limits: lengths.Limits = field(default_factory=dict)  # never changed, only replaced
     present: set[int] = field(default_factory=set, compare=False)
 
     def copy(self) -> _State:
         """Return a state that can be changed apart."""
         values = self.values.copy()
-        return _State(self.registers.copy(), self.spans.copy(), self.written, values, self.present)
+        return _State(
+            self.registers.copy(), self.spans.copy(), self.written, values, self.limits, self.present
+        )
 
 
 _Seen = tuple[Instruction, Row, Value, Span, str]
@@ -201,6 +214,11 @@ class _Node:
 def _join_symbol(pc: int, register: int) -> int:
     """The symbol of a register at the start of a block where paths bring different values."""
     return 32 * pc + 2 * register + 3  # odd, from 3 on
+
+
+ARGUMENT = _join_symbol(0, 1)
+LENGTH = _join_symbol(0, 2)
+"""The symbols of r1 and r2 at the start."""
 
 
 class Analysis:
@@ -239,6 +257,10 @@ class Analysis:
         # Where a jump goes back to the start, r1 may mean something else there than the argument.
         self.main_loops = any(insn.target == 0 for insn, _ in leaving)
         self.meeting_points = meeting_points(program, self.blocks)
+        # r1 and r2 have their symbols of the start for good, and mean the same memory all the time.
+        self.is_measured = promises.argument_is_measured and not (
+            self.moves or self.main_loops or self.main_is_called
+        )
         if not self.frame_is_fixed:
             self._expose()
 
@@ -257,7 +279,7 @@ class Analysis:
         if not size or self.main_is_called:
             return {}
         level = WRITTEN if self.promises.argument_writable else READ
-        return {_join_symbol(0, 1): frozenset({(0, size, level)})}
+        return {ARGUMENT: frozenset({(0, size, level)})}
 
     def run(self) -> Facts:
         """Find the fixpoint, then write down what holds there."""
@@ -276,7 +298,7 @@ class Analysis:
                 continue  # no engine gets behind the one that it cannot run
             last = instructions[-1]
             for target, holds in self._ways(pc, last):
-                refined = state if holds is None else _refined(state, last, holds=holds)
+                refined = state if holds is None else self._on_way(state, last, holds=holds)
                 if self._join(target, refined, node.function) and target not in waiting:
                     waiting.add(target)
                     heappush(work, target)
@@ -286,6 +308,17 @@ class Analysis:
         for node in self.nodes.values():
             accesses.update(self._accesses(node, asked))
         return Facts(accesses, frozenset(self.zeroed), self.known_maps, self.in_frame, doubtful)
+
+    def _on_way(self, state: _State, insn: Instruction, *, holds: bool) -> _State:
+        """Return the state where a comparison held, or did not."""
+        refined = _refined(state, insn, holds=holds)
+        if state.limits:
+            assert insn.row is not None  # it is a comparison
+            limits = lengths.learnt(state.limits, state.registers, insn, insn.row, holds=holds)
+            if limits is not None:
+                refined = refined.copy() if refined is state else refined
+                refined.limits = limits
+        return refined
 
     def _doubts(self) -> tuple[set[int], frozenset[int]]:
         """Return the symbols of which stores assume that loads were checked for them, and `doubtful`."""
@@ -315,11 +348,12 @@ class Analysis:
         registers.append(FRAME_VALUE if self.frame_is_fixed else Value(_join_symbol(pc, 10), 0, Origin.STACK))
         state = _State(registers)
         if pc == 0 and not self.main_is_called:
-            argument = _join_symbol(0, 1)
-            registers[1] = Value(argument, 0, Origin.ARGUMENT, (0, 0))
+            registers[1] = Value(ARGUMENT, 0, Origin.ARGUMENT, (0, 0))
             for register in (0, *range(3, 10)):
                 registers[register] = constant(0)
             state.spans.update(self._promised())
+            if self.is_measured:
+                state.limits = lengths.start(LENGTH)
         return state
 
     # -- one block ------------------------------------------------------------------------------
@@ -351,6 +385,9 @@ class Analysis:
         instructions = self._instructions(pc)
         if node.visits > 1:
             state.present = {value.symbol for value in state.registers}.union(state.spans, state.values)
+            if state.limits:
+                indexes = [value.index[0] for value in state.registers if value.index is not None]
+                state.present.update(state.limits, indexes)
         seen = node.seen
         seen.clear()
         for insn in instructions:
@@ -372,7 +409,7 @@ class Analysis:
         span = (start, start + row.size, WRITTEN if stores else READ)
         proof = self._proof(state, base, insn, row, node.function, span)
         node.seen.append((insn, row, base, span, proof))
-        if not proof and base.symbol > CONSTANT:
+        if (not proof or proof == WITHIN) and base.symbol > CONSTANT:
             known = state.spans.get(base.symbol, NO_SPANS)
             if len(known) < MOST_SPANS:
                 shown = span if stores else (start, span[1], ASSUMED)
@@ -393,11 +430,20 @@ class Analysis:
             distance = _distance(base, insn)
             stores = span[2] == WRITTEN
             asks = not stores and not proof and base.symbol in asked
-            assumes = proof == ASSUMING
-            proof = "asked" if assumes else proof
+            assumes, within = proof == ASSUMING, proof == WITHIN
+            proof = "asked" if assumes else "" if within else proof
             origin = _likely(base.origin)
             access = Access(
-                insn.pc, row.size, stores, proof, origin, size, distance, asks=asks, assumes=assumes
+                insn.pc,
+                row.size,
+                stores,
+                proof,
+                origin,
+                size,
+                distance,
+                asks=asks,
+                assumes=assumes,
+                within=within,
             )
             merger.add(access, base, span)
         merger.finish()
@@ -422,8 +468,14 @@ class Analysis:
         spans = state.spans.get(base.symbol, NO_SPANS)
         for other in spans:
             if _covers(other, span):
-                is_argument = base.symbol == _join_symbol(0, 1) and span[1] <= self.argument_size
+                is_argument = base.symbol == ARGUMENT and span[1] <= self.argument_size
                 return "argument" if is_argument and span[0] >= 0 else "covered"
+        if (
+            state.limits
+            and base.origin is Origin.ARGUMENT
+            and lengths.is_within(state.limits, LENGTH, base, insn.offset, row.size)
+        ):
+            return WITHIN if span[2] else "length"
         if spans and span[2] and base.symbol > CONSTANT:
             assumed = (span[0], span[1], ASSUMED)
             if any(_covers(other, assumed) for other in spans):
@@ -505,6 +557,7 @@ class Analysis:
         register: int,
         origin: Origin = Origin.SCALAR,
         bounds: Bounds | None = ANY,
+        index: tuple[int, int] | None = None,
     ) -> None:
         """Give a register a value of its own: nothing is known of its distance to any other.
 
@@ -517,7 +570,13 @@ class Analysis:
             for other, value in enumerate(state.registers):
                 if value.symbol == symbol:
                     state.registers[other] = Value(UNKNOWN, 0, value.origin, value.bounds)
-        state.registers[register] = Value(symbol, 0, origin, bounds)
+                elif value.index is not None and value.index[0] == symbol:
+                    state.registers[other] = Value(value.symbol, value.offset, value.origin, value.bounds)
+            if symbol in state.limits:
+                state.limits = {other: limit for other, limit in state.limits.items() if other != symbol}
+            if index is not None and index[0] == symbol:
+                index = None
+        state.registers[register] = Value(symbol, 0, origin, bounds, index)
 
     def _leave(self, state: _State, register: int) -> None:
         """A pointer into the frame goes where it is not followed: something else may read there."""
@@ -563,7 +622,10 @@ class Analysis:
         if pointer.origin is Origin.SCALAR or scalar.origin is not Origin.SCALAR:
             return False
         bounds = _moved_bounds(pointer, scalar, row.meaning)
-        self._fresh(state, insn, insn.dst_reg, pointer.origin, bounds)
+        index = None
+        if pointer.symbol == ARGUMENT and row.meaning == "ADD" and scalar.symbol > CONSTANT:
+            index = scalar.symbol, scalar.offset + pointer.offset
+        self._fresh(state, insn, insn.dst_reg, pointer.origin, bounds, index)
         return True
 
     def _loaded(self, state: _State, insn: Instruction, row: Row) -> None:
@@ -691,7 +753,7 @@ def _moved(dst: Value, src: Value, meaning: str) -> Value | None:
         bounds = bounds[0] + by, bounds[1] + by
         if base.origin not in MEASURED and not 0 <= bounds[0] <= bounds[1] <= U64_MASK:
             bounds = ANY
-    return Value(base.symbol, offset, base.origin, bounds)
+    return Value(base.symbol, offset, base.origin, bounds, base.index)
 
 
 def _moved_bounds(pointer: Value, scalar: Value, meaning: str) -> Bounds | None:
@@ -763,7 +825,20 @@ def _entered(state: _State, pc: int, loop: Mapping[int, Change]) -> _State:
         entered.registers[register] = Value(symbol, 0, value.origin, change.expected(value))
         if value.symbol in state.spans and not change.steps:
             entered.spans[symbol] = _relative(state, value)
+    if state.limits:
+        entered.limits = _joined_limits(state, state, pc, loop, widen=False)
     return entered
+
+
+def _joined_limits(
+    old: _State, new: _State, pc: int, joined: Iterable[int], *, widen: bool
+) -> lengths.Limits:
+    """Return the limits that hold on both paths to a block; `joined` are registers with its symbols."""
+    if not old.limits or not new.limits:
+        return {}
+    values = [(_join_symbol(pc, r), old.registers[r], new.registers[r]) for r in joined]
+    own = range(_join_symbol(pc, 0), _join_symbol(pc, REGISTER_COUNT), 2)
+    return lengths.joined(old.limits, new.limits, values, own, widen=widen)
 
 
 def _joined(
@@ -793,15 +868,17 @@ def _joined(
             symbol, offset = a.symbol, a.offset
         origin = a.origin if a.origin is b.origin else Origin.SCALAR
         bounds = _hull(a, b, origin, widen=widen)
-        if symbol != a.symbol or offset != a.offset or origin is not a.origin or bounds != a.bounds:
-            registers[register] = Value(symbol, offset, origin, bounds)
+        index = a.index if a.index == b.index and register not in joined else None
+        if (symbol, offset, origin, bounds, index) != (a.symbol, a.offset, a.origin, a.bounds, a.index):
+            registers[register] = Value(symbol, offset, origin, bounds, index)
             changed = True
     spans = _joined_spans(old, new, registers, live, joined) if old.spans and new.spans else {}
     written = old.written & new.written
     values = {symbol: span for symbol, span in old.values.items() if new.values.get(symbol) == span}
-    if not changed and spans == old.spans and written == old.written and values == old.values:
-        return None
-    return _State(registers, spans, written, values)
+    limits = _joined_limits(old, new, pc, [r for r in live if r in joined], widen=widen)
+    found = _State(registers, spans, written, values, limits)
+    unchanged = (old.spans, old.written, old.values, old.limits) == (spans, written, values, limits)
+    return found if changed or not unchanged else None
 
 
 def _joined_spans(
@@ -915,7 +992,9 @@ class _Merger:
                 continue
             stores = any(access.stores or access.asks for access, _ in group)
             start = first[0]
-            self.found[leader.pc] = replace(leader, span=(low - start, high - start, stores))
+            within = all(access.within for access, _ in group)
+            span = (low - start, high - start, stores)
+            self.found[leader.pc] = replace(leader, span=span, within=within)
             for access, _ in group[1:]:
                 self.found[access.pc] = replace(access, leader=leader.pc)
         self.groups.clear()

@@ -54,13 +54,15 @@ class Value:
     `symbol` is CONSTANT for a known number (`offset` is the number), FRAME for r10 of the running
     function, UNKNOWN where two values must not be taken for the same. `bounds` are those of the
     value itself for a scalar, and of its distance from r10 or from the argument's start for a
-    pointer that is MEASURED (None: not known); they say nothing of other pointers.
+    pointer that is MEASURED (None: not known); they say nothing of other pointers. `index` (symbol and
+    offset) is what the pointer's symbol is behind the argument's start, where that is known.
     """
 
     symbol: int
     offset: int
     origin: Origin = Origin.SCALAR
     bounds: Bounds | None = ANY
+    index: tuple[int, int] | None = None
 
 
 CONSTANT = 0  # symbols that accesses are remembered by are greater

@@ -87,6 +87,7 @@ def compiled_case(case: Case, verified: Verified, trace: int = 0) -> Compiled:
         kfuncs=place.helpers,
         harden=case.build == "hardened",
         argument_size=case.promised,
+        argument_is_packet=True,
         features=frozenset() if case.build == "plain" else None,
         trace=trace,
     )

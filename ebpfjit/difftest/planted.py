@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ebpfjit.analysis import facts, liveness, values
+from ebpfjit.analysis import facts, lengths, liveness, values
 from ebpfjit.errors import EbpfError
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.jit import compiler, entry, relocation
@@ -629,6 +629,21 @@ PLANTED: tuple[PlantedBug, ...] = (
         "facts-and",
         "AND bounds a value by half its mask",
         _entry(values.BOUNDS, "AND", lambda w, a, b: (0, min(a[1], b[1]) // 2)),
+    ),
+    PlantedBug(
+        "length-one-more",
+        "A comparison with the length shows one byte more",
+        _function(lengths.is_within, lambda old: lambda *given: old(*given[:-1], given[-1] - 1)),
+    ),
+    PlantedBug(
+        "length-wraps",
+        "A number that may have wrapped is taken for one below the length",
+        _function(lengths._is_small, lambda old: lambda *given: True),
+    ),
+    PlantedBug(
+        "length-writable",
+        "Memory whose length is known is taken for writable",
+        _plan_without(lambda check: check.stores and check.behind == 1),
     ),
     PlantedBug(
         "facts-promise", "One byte more is promised than there is", _function(facts.analyse, _promised_more)

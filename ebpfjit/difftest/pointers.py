@@ -13,6 +13,7 @@ from typing import Any
 from ebpfjit.difftest.arena import GRANT, GRANTED, HAND_BACK, MEMORY, SUM
 from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.generate import plain, spilled
+from ebpfjit.isa.spec import Reg
 from ebpfjit.isa.table import BY_NAME
 
 POINTERS = (0, 1, 2, 3, 6, 7)
@@ -46,10 +47,18 @@ class Writer:
         # Some programs are about frames that other functions had before: calls, and no helpers, which
         # would see all frames.
         self.calls_functions = rng.random() < 0.2
+        # Some compare numbers with the size of the memory, which r2 is at the start and r5 stays.
+        self.measures = not self.calls_functions and rng.random() < 0.5
 
     def emit(self, *args: Any, **fields: Any) -> None:
         """Add the slot of a row, named, with its fields."""
+        if self.measures and self.keeps(*args) and self.rng.random() < 0.95:
+            args = (args[0], self.rng.choice((0, 3, 6, 7)), *args[2:])
         self.slots.append(plain(*args, **fields))
+
+    def keeps(self, name: str, *registers: int) -> bool:
+        """True where an instruction would write what programs that measure had better keep."""
+        return registers[:1] in ((1,), (2,), (5,)) and BY_NAME[name].dst in (Reg.WRITE, Reg.UPDATE)
 
     def start(self) -> None:
         """Give registers something to start from: mostly copies of r1, so that accesses hit."""
@@ -58,8 +67,10 @@ class Writer:
             self.indexed(at_start=True)
         elif chance < 0.7:
             self.shown_before()
+        if self.measures:
+            self.slots.append(plain("MOV64_X", 5, 2))
         for register in POINTERS:
-            if register != 1:
+            if register != 1 and not (register == 2 and self.measures):
                 is_stack = self.rng.random() < 0.2
                 self.emit("MOV64_X", register, 10 if is_stack else 1)
                 if is_stack:
@@ -169,6 +180,63 @@ class Writer:
         name = rng.choice((load, store))
         self.emit(name, other if name == load else pointer, pointer if name == load else other, room, 66)
 
+    def measured(self) -> None:
+        """An access at an index that was compared with the size of the memory, mostly well enough."""
+        rng = self.rng
+        index, size = rng.choice(COUNTERS), rng.choice((2, 5, 5))
+        name = rng.choice(("LDXB", "LDXB", "STB", "STXB", "LDXW", "STXW", "LDXDW", "STXDW", "ATOMIC_ADD64"))
+        row = BY_NAME[name]
+        by = rng.choice((0, 0, 1, row.size, row.size, row.size - 1, 8))
+        pointer = rng.choice((0, 3, 6, 7))
+        match rng.randrange(8):
+            case 0:
+                self.emit("MOV64_K", index, imm=rng.choice((0, 0, 1, 8, 16)))
+            case 1 | 2:
+                self.emit("LDXB", index, 1, rng.choice((0, 7, 16, 17, 18)))
+            case 3:
+                self.emit("ADD64_K", index, imm=rng.choice((1, 2, 8, -1, -8)))
+            case 5:
+                self.emit("LDXB", index, 1, rng.randrange(16, 20))
+                self.emit("NEG64", index)  # wraps where something is added
+            case 4:
+                self.emit("MOV64_X", index, size)
+                self.emit("ADD64_K", index, imm=rng.choice((-1, -row.size, -8, -16, 1)))
+        loads = name.startswith("LD")
+        body: list[tuple[Any, ...]] = [
+            ("MOV64_X", pointer, rng.choice((1, 1, 1, 1, 3))),
+            ("ADD64_X", pointer, index),
+        ]
+        offset = rng.choice((0, 0, 0, by - row.size, by - row.size + 1, -1, -row.size, 1))
+        for at in (offset, offset + row.size)[: rng.choice((1, 1, 2))]:
+            other = rng.choice((4, 8, 9)) if loads else rng.choice(COUNTERS)
+            registers = (other, pointer) if loads else (pointer, other)
+            body.append((name, *registers, at, 77 if name == "STB" else 0))
+        compared = index
+        if by and rng.random() < 0.8:
+            compared = rng.choice((0, 3))
+            self.emit("MOV64_X", compared, index)
+            self.emit("ADD64_K", compared, imm=by)
+        skip = len(body) + rng.choice((0, 0, 0, 1))
+        match rng.randrange(8):
+            case 0 | 1 | 2:
+                self.emit(rng.choice(("JGT_X", "JGT_X", "JGE_X", "JNE_X")), compared, size, skip)
+            case 3 | 4:
+                self.emit(rng.choice(("JLT_X", "JLT_X", "JLE_X", "JEQ_X")), size, compared, skip)
+            case 5:
+                self.emit(rng.choice(("JLT_K", "JLE_K", "JNE_K")), size, 0, skip, rng.choice((8, 16, 17, 24)))
+            case 6:  # a loop
+                start = len(self.slots)
+                for args in body:
+                    self.emit(*args)
+                self.emit("ADD64_K", index, imm=rng.choice((1, 1, row.size)))
+                jump = start - len(self.slots) - 1
+                self.emit(rng.choice(("JLT_X", "JLT_X", "JLE_X")), index, size, jump)
+                return
+            case _:
+                self.emit(rng.choice(("JGT32_X", "JSGT_X", "JSGE_X")), compared, size, skip)
+        for args in body:
+            self.emit(*args)
+
     def move(self) -> None:
         """Copy or move a pointer."""
         rng = self.rng
@@ -261,6 +329,9 @@ class Writer:
     def call(self) -> None:
         """A helper, or a function of the program."""
         rng = self.rng
+        if self.measures and rng.random() < 0.7:
+            self.measured()
+            return
         if self.calls_functions:
             self.emit("CALL_LOCAL", imm=rng.choice(self.functions) - len(self.slots) - 1)
             return
@@ -278,6 +349,8 @@ class Writer:
         chance = self.rng.random()
         if self.calls_functions and chance < 0.09:
             self.call()
+        elif self.measures and chance < 0.2:
+            self.measured()
         elif chance < 0.40:
             self.access()
         elif chance < 0.43:

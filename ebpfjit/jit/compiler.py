@@ -139,7 +139,13 @@ def translate(
 
 def _promises(recipe: Recipe) -> Promises:
     settings = recipe.settings
-    return Promises(recipe.argument_size, recipe.argument_writable, settings.moving, settings.lookups)
+    return Promises(
+        recipe.argument_size,
+        recipe.argument_writable,
+        settings.moving,
+        settings.lookups,
+        argument_is_measured=recipe.argument_is_packet,
+    )
 
 
 def _translate(recipe: Recipe, facts: Facts) -> Listing:
@@ -497,7 +503,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
 def _check(
     access: Access, regions: Mapping[Origin, str], low: int, high: int, *, stores: bool, merged: bool = False
 ) -> Check:
-    behind = 0
-    if access.distance is not None and access.distance[0] + low >= 0:
+    behind = 1 if access.within else 0
+    if not behind and access.distance is not None and access.distance[0] + low >= 0:
         behind = access.distance[1] + high
     return Check(regions[access.origin], low, high, stores, access.frame_size, behind, merged)

@@ -37,6 +37,7 @@ class Case:
     """A program, and the proof that each access (by pc) is to have.
 
     `promised` is how many bytes the caller promises behind r1, to be written too where `writable`;
+    where `measured`, r2 is how many there are;
     `moving` are helpers that may take memory away. `first` an instruction put before the
     text, `content` what memory starts with.
     """
@@ -49,6 +50,7 @@ class Case:
     first: bytes = b""
     content: bytes = b""
     frame_sizes: dict[int, int] = field(default_factory=dict)
+    measured: bool = False
 
     @property
     def code(self) -> bytes:
@@ -60,7 +62,8 @@ def facts_of(case: Case) -> Facts:
         Program.from_bytes(case.code),
         lambda _, pc: case.frame_sizes.get(pc, 512) if case.frame_sizes else 512,
     )
-    return analyse(verified, Promises(case.promised, case.writable, case.moving))
+    promises = Promises(case.promised, case.writable, case.moving, argument_is_measured=case.measured)
+    return analyse(verified, promises)
 
 
 def accesses_of(text: str, promised: int = 0) -> dict[int, Access]:
@@ -640,6 +643,84 @@ NOT_PROVEN = {
     ),
 }
 
+LENGTH_PROVEN = {
+    "an index below the length": "ldxb r3, [r1]\njge r3, r2, out\nadd r3, r1\nldxb r0, [r3]\nout: exit",
+    "an index below the length, seen from there": (
+        "ldxb r3, [r1]\njle r2, r3, out\nadd r3, r1\nldxb r0, [r3]\nout: exit"
+    ),
+    "a loop over all bytes": (
+        "mov r3, 0\njeq r2, 0, out\nl: mov r4, r1\nadd r4, r3\nldxb r0, [r4]\n"
+        "add r3, 1\njlt r3, r2, l\nout: exit"
+    ),
+    "a loop over all words": (
+        "mov r3, 0\nl: mov r4, r3\nadd r4, 8\njgt r4, r2, out\nmov r5, r1\nadd r5, r3\n"
+        "ldxdw r0, [r5]\nmov r3, r4\nja l\nout: exit"
+    ),
+    "an index and what lies behind it": (
+        "ldxb r3, [r1]\nmov r4, r3\nadd r4, 8\njgt r4, r2, out\nadd r3, r1\nldxdw r0, [r3]\nout: exit"
+    ),
+    "the last byte": "jeq r2, 0, out\njlt r2, 4, out\nmov r3, r1\nadd r3, r2\nldxw r0, [r3-4]\nout: exit",
+    "below a number that is below the length": (
+        "ldxb r3, [r1]\nldxb r4, [r1+1]\njge r4, r2, out\njgt r3, r4, out\nadd r3, r1\nldxb r0, [r3]\n"
+        "out: exit"
+    ),
+    "as long as is needed": "jlt r2, 16, out\nldxdw r0, [r1+8]\nldxb r3, [r1]\nand r3, 15\nadd r1, r3\n"
+    "ldxb r0, [r1]\nout: exit",
+}
+"""The last load is inside; the first loads are checked where there is no comparison before them."""
+
+LENGTH_NOT_PROVEN = {
+    "one byte too many": "ldxb r3, [r1]\njge r3, r2, out\nadd r3, r1\nldxb r0, [r3+1]\nout: exit",
+    "two bytes": "ldxb r3, [r1]\njge r3, r2, out\nadd r3, r1\nldxh r0, [r3]\nout: exit",
+    "at the length": "ldxb r3, [r1]\njgt r3, r2, out\nadd r3, r1\nldxb r0, [r3]\nout: exit",
+    "a byte before": "ldxb r3, [r1]\njge r3, r2, out\nadd r3, r1\nldxb r0, [r3-1]\nout: exit",
+    "the other way": "ldxb r3, [r1]\njlt r3, r2, out\nadd r3, r1\nldxb r0, [r3]\nout: exit",
+    "a comparison of 32 bits": (
+        "ldxb r3, [r1]\nlsh r3, 33\njge32 r3, r2, out\nadd r3, r1\nldxb r0, [r3]\nout: exit"
+    ),
+    "a comparison with a sign": (
+        "ldxb r3, [r1]\nneg r3\njsge r3, r2, out\nadd r3, r1\nldxb r0, [r3]\nout: exit"
+    ),
+    "a number that wraps": (
+        "ldxb r3, [r1]\nneg r3\nmov r4, r3\nadd r4, 8\njgt r4, r2, out\nadd r3, r1\nldxb r0, [r3]\nout: exit"
+    ),
+    "another number in the same register": (
+        "ldxb r3, [r1]\njge r3, r2, out\nldxb r3, [r1]\nlsh r3, 1\nadd r3, r1\nldxb r0, [r3]\nout: exit"
+    ),
+    "what was the length": (
+        "add r2, 8\nldxb r3, [r1]\njge r3, r2, out\nadd r3, r1\nldxb r0, [r3]\nout: exit"
+    ),
+    "below the length before it is less": (
+        "mov r3, 0\nl: mov r4, r1\nadd r4, r3\nldxb r0, [r4]\nadd r3, 1\njle r3, r2, l\nexit"
+    ),
+    "an index of an earlier round": (
+        "mov r3, 0\nmov r4, r1\nl: jge r3, r2, out\nadd r3, 1\nldxb r0, [r4]\nmov r4, r1\nadd r4, r3\n"
+        "ja l\nout: ldxb r0, [r4]\nexit"
+    ),
+    "a start that is jumped to": (
+        "s: ldxb r3, [r1]\njge r3, r2, out\nadd r3, r1\nldxb r0, [r3]\nadd r1, 9\nja s\nout: exit"
+    ),
+    "an end before the start": "mov r3, r1\nadd r3, r2\nldxw r0, [r3-4]\nexit",
+    "on one path only": (
+        "ldxb r3, [r1]\njeq r3, 3, k\njge r3, r2, out\nk: add r3, r1\nldxb r0, [r3]\nout: exit"
+    ),
+}
+"""The last load must be checked; memory starts with what makes that matter."""
+
+
+def _last(text: str) -> int:
+    """The slot of the last access."""
+    return max(accesses_of(text))
+
+
+def _measured(text: str, proof: str) -> Case:
+    return Case(text, {_last(text): proof}, content=b"\3\2", measured=True)
+
+
+PROVEN.update({name: _measured(text, "length") for name, text in LENGTH_PROVEN.items()})
+NOT_PROVEN.update(
+    {f"the length: {name}": _measured(text, CHECKED) for name, text in LENGTH_NOT_PROVEN.items()}
+)
 CASES = {**PROVEN, **NOT_PROVEN}
 
 
@@ -662,6 +743,7 @@ def run_all() -> None:
             argument_size=case.promised,
             argument_writable=case.writable,
             moving=case.moving,
+            argument_is_packet=case.measured,
             frame_size=(lambda _, pc, case=case: case.frame_sizes.get(pc, 512)) if case.frame_sizes else None,
         )
         for size in (*range(case.promised, 48), 64, 300):
@@ -685,6 +767,15 @@ def test_both_engines_agree_on_every_case() -> None:
     command = [sys.executable, "-c", "from tests.unit.test_facts import run_all; run_all()"]
     child = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=False, timeout=100)
     assert child.returncode == 0, f"exit {child.returncode}\n{child.stderr[-4000:]}"
+
+
+def test_a_store_below_the_length_is_asked_only_whether_memory_may_be_written() -> None:
+    case = _measured(
+        "ldxb r3, [r1]\njge r3, r2, out\nadd r3, r1\nstb [r3], 1\nstb [r3], 2\nout: exit", CHECKED
+    )
+    found = facts_of(case).accesses
+    assert (found[3].within, found[3].reason) == (True, "checked: may it be written")
+    assert found[4].proof == "covered"
 
 
 # -- merged checks ------------------------------------------------------------------------------
