@@ -113,12 +113,15 @@ class Ready:
         """Return the program compiled for such an environment. Raises JitUnavailable."""
         natives = self._natives(environment)
         if natives not in self.compiled:
-            from ebpfjit.jit.stock import native_helper
-
-            self.compiled[natives] = compile_ready(
-                self, {number: native_helper(number) for number in natives}
-            )
+            self.compiled[natives] = self.compiled_anew(environment)
         return self.compiled[natives]
+
+    def compiled_anew(self, environment: Environment, **options: Any) -> Compiled:
+        """Return the program compiled for such an environment; `options` are those of `compile_program`."""
+        from ebpfjit.jit.stock import native_helper
+
+        natives = {number: native_helper(number) for number in self._natives(environment)}
+        return compile_ready(self, natives, **options)
 
     @cached_property
     def _stock(self) -> frozenset[int]:

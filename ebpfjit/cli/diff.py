@@ -14,6 +14,7 @@ from ebpfjit.cli.fuzz import _names
 
 if TYPE_CHECKING:
     from ebpfjit.difftest.case import Case, Input
+    from ebpfjit.program import Program
 
 LARGEST_RANDOM = 128
 
@@ -27,7 +28,7 @@ def diff(
         str | None, typer.Option(metavar="NAME", help="Which program of an object file.")
     ] = None,
     engines: Annotated[
-        str, typer.Option(metavar="NAMES", help="Engines to compare: interpreter, jit, kernel.")
+        str, typer.Option(metavar="NAMES", help="Engines to compare: interpreter, jit, gate, kernel.")
     ] = "interpreter,jit",
     hex_: Annotated[
         list[str] | None, typer.Option("--hex", metavar="HEX", help="Memory, in hex; may be repeated.")
@@ -41,39 +42,47 @@ def diff(
 ) -> None:
     """Run a program on several engines and say where they differ.
 
-    Each memory is what r1 points to. Without any, the program runs without memory. Where engines
-    differ the answers are printed, and the first pc where they part, with its machine code; the exit
-    status is 1 then.
+    Each memory is what r1 points to; for a program with a type it is a packet, or the context's bytes.
+    Without any, the program runs without memory. Where engines differ the answers are printed, and
+    the first pc where they part, with its machine code; the exit status is 1 then.
     """
+    from ebpfjit.difftest.case import Case, Input
     from ebpfjit.difftest.engines import check_engines
+    from ebpfjit.program import Program
+    from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 
     chosen = _names(engines)
     check_engines(chosen)
     memories = [*_parsed(hex_ or ()), *(path.read_bytes() for path in mem or ())]
+    found = _read(file, program)
     rng = random.Random(seed)
-    memories += [rng.randbytes(rng.randrange(LARGEST_RANDOM + 1)) for _ in range(count)]
-    case = _case(file, program, memories, limit)
+    least = LINK_HEADER_SIZE if found.type else 0
+    memories += [rng.randbytes(rng.randrange(least, LARGEST_RANDOM + 1)) for _ in range(count)]
+    given = tuple(Input(memory, limit) for memory in memories)
+    if isinstance(found, Program):
+        given = given or (Input(bytes(least), limit),)
+        if found.type is not None or found.maps:
+            raise typer.Exit(_compare_program(found, given, chosen))
+        found = Case(found.code, given, name=file)
+    case = replace(found, inputs=given) if given else found
     case.check()
     raise typer.Exit(_compare(case, chosen))
 
 
-def _case(file: str, program: str | None, memories: list[bytes], limit: int | None) -> Case:
-    from ebpfjit.difftest.case import Case, Input, read_case
-
-    given = tuple(Input(memory, limit) for memory in memories)
+def _read(file: str, program: str | None) -> Case | Program:
+    """Return a corpus file's case, or the program that is meant."""
     if Path(file).suffix == ".txt":
-        case = read_case(Path(file))
-        return replace(case, inputs=given) if given else case
+        from ebpfjit.difftest.case import read_case
+
+        return read_case(Path(file))
     programs = files.read_programs(file)
     if program is not None:
-        chosen = files.find_program(file, programs, program)
-    elif len(programs) > 1:
+        return files.find_program(file, programs, program)
+    if len(programs) > 1:
         raise typer.BadParameter(
             f"{file} holds several programs, choose one with --program: {', '.join(programs)}"
         )
-    else:
-        chosen = next(iter(programs.values()))
-    return Case(chosen.code, given or (Input(b"", limit),), name=file)
+    return next(iter(programs.values()))
 
 
 def _parsed(texts: list[str] | tuple[()]) -> list[bytes]:
@@ -94,11 +103,26 @@ def _compare(case: Case, engines: tuple[str, ...]) -> int:
         if problem is not None:
             wrong += 1
             print(told(found(0, one, problem), engines))
-    print(
-        f"{_count(case.inputs)}, {', '.join(engines)}: " + (f"{wrong} differ" if wrong else "no difference")
-    )
+    return _summed_up(len(case.inputs), engines, wrong)
+
+
+def _compare_program(program: Program, inputs: tuple[Input, ...], engines: tuple[str, ...]) -> int:
+    """The same for a program with a type or maps."""
+    from ebpfjit.difftest.compare import compare
+    from ebpfjit.difftest.report import program_text
+
+    report = compare(program, inputs, engines)
+    if not report.agree:
+        print(program_text(program.code))
+    wrong = 0
+    for one in report.each():
+        if not one.agree:
+            wrong += 1
+            print(one)
+    return _summed_up(len(inputs), engines, wrong)
+
+
+def _summed_up(count: int, engines: tuple[str, ...], wrong: int) -> int:
+    inputs = "1 input" if count == 1 else f"{count} inputs"
+    print(f"{inputs}, {', '.join(engines)}: " + (f"{wrong} differ" if wrong else "no difference"))
     return 1 if wrong else 0
-
-
-def _count(inputs: tuple[Input, ...]) -> str:
-    return "1 input" if len(inputs) == 1 else f"{len(inputs)} inputs"

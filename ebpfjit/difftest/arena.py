@@ -47,16 +47,18 @@ class HelperError(Exception):
     """What the helper RAISE raises."""
 
 
-def _map() -> None:
+def map_at(place: int, size: int) -> memoryview:
+    """Return new memory at an address, which must be free. Raises JitUnavailable."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (
         ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
     )  # fmt: skip
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE
-    address = libc.mmap(BASE, SIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
-    if address != BASE:
-        raise JitUnavailable(f"no memory at {BASE:#x}: {os.strerror(ctypes.get_errno())}")
+    address = libc.mmap(place, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+    if address != place:
+        raise JitUnavailable(f"no memory at {place:#x}: {os.strerror(ctypes.get_errno())}")
+    return _view(place, size)
 
 
 def _view(address: int, size: int) -> memoryview:
@@ -67,7 +69,7 @@ class Arena:
     """What runs touch; one a process, as the addresses are fixed. Raises JitUnavailable."""
 
     def __init__(self) -> None:
-        _map()
+        map_at(BASE, SIZE)
         self._all = _view(MEMORY - SEEN_AROUND, 2 * MARGIN)
         self._granted = _view(GRANTED, GRANTED_SIZE)
         self.stack = Stack(_view(STACK, STACK_SIZE))

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified
@@ -18,12 +19,17 @@ from ebpfjit.difftest.engines import (
     Runner,
     compiled_case,
     depends_on_addresses,
+    depends_on_stack,
     on_interpreter,
     prepared,
     runner_of,
+    through_the_gate,
 )
 from ebpfjit.difftest.outcome import Outcome
 from ebpfjit.errors import DecodeError, EbpfError, LoadError, VerifierError
+
+if TYPE_CHECKING:
+    from ebpfjit.jit.entry import Compiled
 
 DIFFERS, TWIN, RAISED, CRASH, HANG = "differs", "differs from its twin", "raised", "crash", "hang"
 
@@ -112,17 +118,22 @@ class Checker:
 
     def _runners(self, case: Case, verified: Verified, pcs: list[int] | None) -> dict[str, Runner]:
         runners: dict[str, Runner] = {}
+        compiled: Compiled | None = None
         for name in self.engines:
             if name == "interpreter" and pcs is not None:
                 runners[name] = on_interpreter(case, verified, lambda pc, registers: pcs.append(pc))
-            elif name == "jit":
-                compiled = compiled_case(case, verified)
-                if self.coverage is not None and self.sampled:
-                    self.coverage.compiled(compiled)
-                runners[name] = runner_of(compiled)
+            elif name in ("jit", "gate"):
+                compiled = compiled or self._compiled(case, verified)
+                runners[name] = runner_of(compiled) if name == "jit" else through_the_gate(compiled)
             else:
                 runners[name] = ENGINES[name](case, verified)
         return runners
+
+    def _compiled(self, case: Case, verified: Verified) -> Compiled:
+        compiled = compiled_case(case, verified)
+        if self.coverage is not None and self.sampled:
+            self.coverage.compiled(compiled)
+        return compiled
 
     def _compare(self, case: Case, verified: Verified) -> Problem | None:
         pcs: list[int] | None = [] if self.coverage is not None else None
@@ -138,6 +149,9 @@ class Checker:
             if differing and "kernel" in outcomes and depends_on_addresses(case, verified, given):
                 outcomes["kernel"] = None
                 differing = differences(outcomes)
+            if differing and "gate" in outcomes and depends_on_stack(verified, given):
+                others = {name: outcome for name, outcome in outcomes.items() if name != "gate"}
+                differing = differences(others)
             first = next(iter(outcomes.values()))
             if self.coverage is not None and pcs is not None and first is not None:
                 self._note(outcomes, first)

@@ -50,6 +50,10 @@ class Report:
         """True where the engines agree on every input."""
         return all(comparison.agree for comparison in self.comparisons)
 
+    def each(self) -> tuple[Report, ...]:
+        """Return a report for each input alone."""
+        return tuple(Report(self.case, (comparison,)) for comparison in self.comparisons)
+
     def __str__(self) -> str:
         """The report as text, one paragraph for each input."""
         from ebpfjit.difftest.report import comparison_text

@@ -5,17 +5,23 @@ An engine is a function: (case) -> a function that runs the prepared case on one
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.verified import Verified, prepare
-from ebpfjit.difftest.arena import Arena, HelperError, arena
+from ebpfjit.difftest.arena import Arena, HelperError, arena, map_at
 from ebpfjit.difftest.case import Case, Input
-from ebpfjit.difftest.outcome import Outcome
-from ebpfjit.errors import EbpfError, ExecutionError, VerifierError
+from ebpfjit.difftest.generate import plain
+from ebpfjit.difftest.outcome import Outcome, attributes_of
+from ebpfjit.errors import EbpfError, ExecutionError, JitUnavailable, VerifierError
 from ebpfjit.interpreter import Watcher, interpret
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution
+from ebpfjit.runtime.memory import STACK_SIZE, Stack
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
@@ -29,21 +35,28 @@ Runner = Callable[[Input], Outcome | None]
 """Runs the prepared case on one input; None where the engine has no answer to that."""
 
 
-def outcome_of(run: Callable[[Execution], int], execution: Execution, place: Arena) -> Outcome:
-    """Run, and collect what is left."""
+def ending_of(run: Callable[[], int]) -> Outcome:
+    """Run, and tell how it ended."""
     value: int | None = None
     kind, message = "ok", ""
     attributes: tuple[tuple[str, Any], ...] = ()
     try:
-        value = run(execution)
+        value = run()
     except ExecutionError as error:
         kind, message = type(error).__name__, str(error)
-        attributes = tuple(sorted(vars(error).items()))
+        attributes = attributes_of(error)
     except HelperError as error:
         kind, attributes = "helper raised", error.args
+    return Outcome(kind, value, message, attributes)
+
+
+def outcome_of(run: Callable[[Execution], int], execution: Execution, place: Arena) -> Outcome:
+    """Run, and collect what is left."""
+    ending = ending_of(lambda: run(execution))
     memory, around = place.memory()
     granted, frame, left = place.granted(), place.frame(), execution.budget_left
-    return Outcome(kind, value, message, attributes, memory, around, granted, frame, left)
+    told = (ending.kind, ending.value, ending.message, ending.attributes)
+    return Outcome(*told, memory, around, granted, frame, left)
 
 
 def prepared(case: Case) -> Verified:
@@ -104,6 +117,64 @@ def runner_of(compiled: Compiled) -> Runner:
     return lambda given: outcome_of(compiled.run, place.start(given), place)
 
 
+def on_gate(case: Case, verified: Verified) -> Runner:
+    """Machine code, called as a function: its arguments, faults and references go through native code."""
+    return through_the_gate(compiled_case(case, verified))
+
+
+def through_the_gate(compiled: Compiled) -> Runner:
+    """Return what calls machine code as a function; its stack is the thread's."""
+    from ebpfjit.function import make_function
+
+    place = arena()
+
+    def run(given: Input) -> Outcome:
+        function = make_function(compiled, place.helpers, given.limit)
+        region = place.start(given).regions[0]
+        mem = region.view.toreadonly() if given.read_only else region.view
+        outcome = ending_of(lambda: function(mem))
+        memory, around = place.memory()
+        return replace(outcome, memory=memory, around=around, granted=place.granted())
+
+    return run
+
+
+BELOW = (0x1000_0000, 0x1234_5670, 0x4000_0080, 0x8000_1010, 0xC123_4560, 0x2_0FED_CBA0, 0x100_7654_3210)
+"""How far below a thread's stack other stacks are."""
+
+
+@cache
+def other_stacks() -> tuple[Stack, ...]:
+    """Return stacks at addresses that have as little in common as the thread's has with them."""
+    tells = Case(plain("MOV64_X", 0, 10) + plain("EXIT"), (Input(),))
+    ending = on_gate(tells, prepared(tells))(Input())
+    assert ending is not None
+    stacks = [Stack()]
+    for distance in BELOW:
+        low = (ending.value or 0) - distance - STACK_SIZE
+        page = low & -mmap.PAGESIZE
+        with suppress(JitUnavailable):  # where something else lies, we do without
+            memory = map_at(page, STACK_SIZE + mmap.PAGESIZE)
+            stacks.append(Stack(memory[low - page : low - page + STACK_SIZE]))
+    return tuple(stacks)
+
+
+def depends_on_stack(verified: Verified, given: Input) -> bool:
+    """True where a run ends otherwise with its stack elsewhere: a call has the thread's."""
+    place = arena()
+
+    def ending(stack: Stack | None) -> tuple[Any, ...]:
+        execution = place.start(given)
+        if stack is not None:
+            stack.reset()
+            execution = replace(execution, stack=stack)
+        left = outcome_of(lambda execution: interpret(verified, execution), execution, place)
+        return left.kind, left.value, left.message, left.attributes, left.memory, left.around, left.granted
+
+    here = ending(None)
+    return any(ending(stack) != here for stack in other_stacks())
+
+
 MOST_KERNEL_SLOTS = 900_000
 """The verifier takes a million (BPF_COMPLEXITY_LIMIT_INSNS), our wrapping included."""
 
@@ -134,6 +205,7 @@ def on_kernel(case: Case, verified: Verified) -> Runner:
 ENGINES: Mapping[str, Callable[[Case, Verified], Runner]] = {
     "interpreter": on_interpreter,
     "jit": on_jit,
+    "gate": on_gate,
     "kernel": on_kernel,
 }
 

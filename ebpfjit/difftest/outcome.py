@@ -7,6 +7,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ebpfjit.difftest.arena import LITTER
+from ebpfjit.errors import ExecutionError
+
+
+def attributes_of(error: ExecutionError) -> tuple[tuple[str, Any], ...]:
+    """Return what a fault says of itself, but for its source line and its number in a batch."""
+    return tuple(sorted((k, v) for k, v in vars(error).items() if k not in ("line", "index")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
     compare_typed   each engine in a forked child, so that all start from the same maps, at the same
                     addresses, and leave them as they were; step by step as well
 
-Of a run in the kernel there are r0, packet, maps and events.
+Of a run in the kernel there are r0, packet, maps and events; of a call through the gate r0 and maps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.children import Ended, run_forked
-from ebpfjit.difftest.outcome import Outcome
+from ebpfjit.difftest.outcome import Outcome, attributes_of
 from ebpfjit.difftest.packets import (
     ARRAY_ENTRIES,
     HASH_ENTRIES,
@@ -40,10 +40,9 @@ from ebpfjit.errors import EbpfError, ExecutionError, VerifierError
 from ebpfjit.interpreter import interpret
 from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Program
-from ebpfjit.runner import EngineFunction, Ready, compile_ready, ready, run_on
+from ebpfjit.runner import EngineFunction, Ready, environment_of, ready, run_on
 from ebpfjit.runtime.contexts import prepared, program_type
 from ebpfjit.runtime.contexts.packet import Outcome as Left
-from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps.create import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
@@ -124,7 +123,8 @@ def _watched(seen: Seen) -> EngineFunction:
 def machine_code(start: Ready, build: str, trace: int = 0) -> Compiled:
     """Return machine code of a program with a type, as a build says."""
     features = frozenset[str]() if build == "plain" else None
-    return compile_ready(start, harden=build == "hardened", features=features, trace=trace)
+    environment = environment_of(start.program)
+    return start.compiled_anew(environment, harden=build == "hardened", features=features, trace=trace)
 
 
 def _on_jit(build: str, seen: Seen) -> EngineFunction:
@@ -145,11 +145,11 @@ def run_typed(program: Program, given: Input, function: EngineFunction) -> Outco
     kind, message = "ok", ""
     attributes: tuple[tuple[str, Any], ...] = ()
     try:
-        environment = program.environment or Environment()
+        environment = environment_of(program)
         value = run_on(watched, program, given.memory, given.limit, None, environment).return_value
     except ExecutionError as error:
         kind, message = type(error).__name__, str(error)
-        attributes = tuple(sorted(vars(error).items()))
+        attributes = attributes_of(error)
     outcome = Outcome(kind, value, message, attributes, maps=contents(program))
     if not watched.executions:
         return outcome  # refused before it ran
@@ -192,6 +192,17 @@ def _on_kernel(program: Program, given: Input) -> Outcome | None:
     )
 
 
+def _through_the_gate(program: Program, given: Input, build: str) -> Outcome:
+    """Call the program as a function: of its packet nothing is given back."""
+    function = program.compile(harden=build == "hardened", limit=given.limit)
+    try:
+        value = function(given.memory)
+    except ExecutionError as error:
+        left = attributes_of(error)
+        return Outcome(type(error).__name__, None, str(error), left, maps=contents(program))
+    return Outcome("ok", value, maps=contents(program))
+
+
 def contents(program: Program) -> tuple[tuple[str, Any], ...]:
     """Return names and contents of a program's maps, sorted: the order of a hash is nobody's."""
     return tuple((map_.name, _content(map_)) for map_ in program.maps)
@@ -221,14 +232,17 @@ def runner(case: Case, engine: str, seen: Seen | None = None) -> Callable[[Input
     seen = seen or Seen()
     if engine == "kernel":
         return lambda given: _on_kernel(linked(case), given)
+    if engine == "gate":
+        return lambda given: _shortened(_through_the_gate(linked(case), given, case.build))
     function = _watched(seen) if engine == "interpreter" else _on_jit(case.build, seen)
 
-    def run(given: Input) -> Outcome:
-        outcome = run_typed(linked(case), given, function)
-        pc = tuple(one for one in outcome.attributes if one[0] == "pc")
-        return replace(outcome, message="", attributes=pc)
+    return lambda given: _shortened(run_typed(linked(case), given, function))
 
-    return run
+
+def _shortened(outcome: Outcome) -> Outcome:
+    """Return an outcome without addresses."""
+    pc = tuple(one for one in outcome.attributes if one[0] == "pc")
+    return replace(outcome, message="", attributes=pc)
 
 
 def depends_on_addresses(case: Case, given: Input) -> bool:
@@ -323,6 +337,7 @@ def compare_typed(
     functions: dict[str, Callable[[], Outcome | None]] = {
         "interpreter": lambda: run_typed(program, given, _on_interpreter),
         "kernel": lambda: _on_kernel(program, given),
+        "gate": lambda: _through_the_gate(program, given, build),
     }
     names = list(engines)
     tracer: Tracer | None = None

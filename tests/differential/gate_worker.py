@@ -4,53 +4,31 @@
 
 The stack of a run through the gate is wherever the thread's is. Programs whose results tell where it
 is are found by running them on the interpreter with several stacks, some near the thread's, and left
-out. What ends well goes
-through a batch as well.
+out. What ends well goes through a batch as well.
 """
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ebpfjit.analysis.verified import prepare
-from ebpfjit.assembler import assemble
 from ebpfjit.difftest.arena import MEMORY, HelperError, arena
 from ebpfjit.difftest.case import Case, Input
+from ebpfjit.difftest.engines import other_stacks
 from ebpfjit.difftest.sources import SOURCES
 from ebpfjit.errors import EbpfError, ExecutionError
 from ebpfjit.function import make_function
 from ebpfjit.interpreter import interpret
 from ebpfjit.jit.entry import compile_program
 from ebpfjit.program import Program
-from ebpfjit.runtime.memory import STACK_SIZE, Region, Stack
+from ebpfjit.runtime.memory import Region, Stack
 
 DRAWN = ("valid", "pointers", "acceptable", "rows", "mutated")
-BELOW = (0x1000_0000, 0x1234_5670, 0x4000_0080, 0x8000_1010, 0xC123_4560, 0x2_0FED_CBA0, 0x100_7654_3210)
-"""How far below the thread's stack other stacks are."""
-
-
-def _stacks() -> list[Stack]:
-    """Return stacks at addresses that have as little in common as the thread's has with them."""
-    here = make_function(compile_program(prepare(Program.from_bytes(assemble("mov r0, r10\nexit")))), {})()
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x100000  # MAP_FIXED_NOREPLACE
-    stacks = [Stack()]
-    for distance in BELOW:
-        low = here - distance - STACK_SIZE
-        page = low & -mmap.PAGESIZE
-        size = 3 * mmap.PAGESIZE
-        assert libc.mmap(page, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0) == page
-        stacks.append(Stack(memoryview((ctypes.c_ubyte * STACK_SIZE).from_address(low)).cast("B")))
-    return stacks
 
 
 def _outcome(run: Callable[[], Any], place: Any) -> tuple[Any, ...]:
@@ -64,7 +42,7 @@ def _outcome(run: Callable[[], Any], place: Any) -> tuple[Any, ...]:
     return (*left, place.memory(), place.granted())
 
 
-def _differences(case: Case, given: Input, stacks: list[Stack], release_gil: bool) -> tuple[str, str]:
+def _differences(case: Case, given: Input, stacks: Sequence[Stack], release_gil: bool) -> tuple[str, str]:
     """Return how a run ends, and what differs, "" for nothing."""
     place = arena()
     verified = prepare(Program.from_bytes(case.code))
@@ -98,7 +76,7 @@ def _differences(case: Case, given: Input, stacks: list[Stack], release_gil: boo
 def main() -> int:
     first, last = map(int, sys.argv[1:3])
     kinds: Counter[str] = Counter()
-    wrong, stacks = 0, _stacks()
+    wrong, stacks = 0, other_stacks()
     for seed in range(first, last):
         print(seed, file=sys.stderr, flush=True)
         rng = random.Random(seed)

@@ -20,7 +20,7 @@ PROOFS = ("frame", "covered", "argument", "one at pc n covers it")
 
 
 def test_engines_agree_on_generated_programs() -> None:
-    report = fuzz(Options(programs=PROGRAMS, jobs=JOBS))
+    report = fuzz(Options(("interpreter", "jit", "gate"), programs=PROGRAMS, jobs=JOBS))
     assert report.findings == [], report_text(report)
     assert report.total.programs == PROGRAMS
     if PROGRAMS < ENOUGH:

@@ -139,7 +139,7 @@ def test_a_fault_is_compared_with_its_attributes() -> None:
 
 def test_engines_that_are_not_there() -> None:
     program = assemble("mov r0, 1\nexit")
-    with pytest.raises(UnknownEngine, match="no engine 'llvm'; there are interpreter, jit, kernel"):
+    with pytest.raises(UnknownEngine, match="no engine 'llvm'; there are interpreter, jit, gate, kernel"):
         compare(program, engines=("interpreter", "llvm"))
     with pytest.raises(UnknownEngine, match="two engines at least"):
         compare(program, engines=("jit", "jit"))

@@ -43,7 +43,7 @@ def shrunk(name: str, programs: int = 400) -> FuzzReport:
 # -- the same seed, the same report -----------------------------------------------------------------
 
 
-ALL_ENGINES = ("interpreter", "jit", "kernel") if kernel.unavailable_reason() is None else DEFAULT_ENGINES
+ALL_ENGINES = ("interpreter", "jit", "gate", *(() if kernel.unavailable_reason() else ("kernel",)))
 
 
 @pytest.mark.parametrize("engines", dict.fromkeys((DEFAULT_ENGINES, ALL_ENGINES)), ids="-".join)
@@ -183,7 +183,7 @@ def test_what_cannot_be_run_is_said_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("fuzz", "--engines", "jit,qemu"), "ebpfjit: no engine 'qemu'; there are interpreter, jit, kernel"),
+        (("fuzz", "--engines", "jit,qemu"), "ebpfjit: no engine 'qemu'; there are interpreter, jit, gate"),
         (("fuzz", "--engines", "jit"), "ebpfjit: comparing takes two engines at least"),
         (("fuzz", "--corpus", "{tmp}/none"), "ebpfjit: {tmp}/none: no such folder"),
         (("fuzz", "--corpus", "{tmp}"), "ebpfjit: {tmp}/bad.txt: line 1: 'code 95' is none of: code, memory"),
