@@ -33,6 +33,7 @@ DIVISIONS = ("DIV", "SDIV", "MOD", "SMOD")
 
 
 def _imm(rng: random.Random, row: Row) -> int:
+    """A constant that the verifier takes for this row."""
     if row.meaning in SHIFTS:
         return 0 if rng.random() < 0.2 else rng.randrange(row.width.bits)
     imm = rng.choice(EDGES) if rng.random() < 0.6 else rng.randrange(-(2**31), 2**31)
@@ -40,6 +41,7 @@ def _imm(rng: random.Random, row: Row) -> int:
 
 
 def _access(rng: random.Random, row: Row) -> bytes:
+    """A load, store or atomic that hits the memory."""
     offset = rng.randrange(MEMORY_SIZE // row.size) * row.size
     base, scalar = MEMORY_POINTER, rng.choice(SCALARS)
     if row.kind is Kind.LOAD:
@@ -51,6 +53,7 @@ def _access(rng: random.Random, row: Row) -> bytes:
 
 
 def _step(rng: random.Random, left: int) -> bytes:
+    """An instruction, or some that belong together; `left` are the steps behind it."""
     kind = rng.random()
     if kind < 0.05 and left > 4:  # equal in the low half, and mostly not in the upper one
         a, b = rng.sample(SCALARS, 2)

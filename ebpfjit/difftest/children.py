@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import pickle
 import select
@@ -71,6 +72,10 @@ def run_forked(work: Callable[[], Any], seconds: float) -> Ended:
     os.close(writing)
     try:
         data = _read_all(reading, child, seconds)
+    except BaseException:  # Ctrl-C: nothing is left behind
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
     finally:
         os.close(reading)
     if data is None:
@@ -87,6 +92,7 @@ def _in_child(work: Callable[[], Any], reading: int, writing: int) -> None:
     """Send what `work` returns and leave, whatever happens."""
     try:
         die_with_parent()
+        faulthandler.disable()  # who waits for it tells of a crash
         os.close(reading)
         with os.fdopen(writing, "wb") as sink:
             sink.write(pickle.dumps(work()))

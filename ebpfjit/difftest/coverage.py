@@ -64,7 +64,7 @@ def reachable() -> dict[str, tuple[str, ...]]:
     edges = [f"rel8 {n}" for n in DISTANCES if -128 <= n <= 127]
     edges += [f"rel32 {n}" for n in DISTANCES]
     edges += [f"displacement {n}" for n in DISPLACEMENTS]
-    edges += [f"literal pool of {n}" for n in range(MOST_SLOTS + 1)]
+    edges += [f"literal pool of {n}" for n in range(1, MOST_SLOTS + 1)]
     return {
         ROW: tuple(row.name for row in TABLE if row.name not in UNRESOLVED),
         PAIRING: tuple(_pairings()),

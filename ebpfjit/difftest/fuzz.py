@@ -122,6 +122,7 @@ class _Child:
         self._note_time()
 
     def _note_time(self) -> None:
+        """Start to count the time of what it is at."""
         self.changed, self.used = time.monotonic(), processor_seconds(self.process.pid) or 0.0
 
     def give(self, task: Batch | Finding) -> None:
@@ -190,6 +191,7 @@ class Fuzzer:
         return self.report
 
     def _has_enough(self) -> bool:
+        """True where there are as many findings as were wanted."""
         stop_at = self.options.stop_at
         return stop_at is not None and len(self.report.findings) >= stop_at
 
@@ -259,6 +261,7 @@ class Fuzzer:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _receive(self, child: _Child) -> None:
+        """Take in what a child sends, or that it died."""
         try:
             message: Any = child.connection.recv()
         except (EOFError, ConnectionResetError):

@@ -26,7 +26,7 @@ WIDE_EDGES = (*EDGES, 1 << 31, 0xFFFFFFFF, 1 << 32, (1 << 63) - 1, 1 << 63, (1 <
 
 POINTERS = (6, 6, 6, 6, 6, 6, 6, 6, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 1)
 HITS = (0, 0, 8, 4, 16, 24, 32, 40, 1, 2, 3, -1, -4, -8)
-MISSES = (-512, -513, -8, -1, 56, 57, 63, 64, 127, 128, -128, -129, 0x7FFF, -0x8000)
+MISSES = (-512, -513, -8, -1, 56, 57, 63, 64, 126, 127, 128, -127, -128, -129, 0x7FFF, -0x8000)
 HELPERS = (SUM, SUM, GRANT, GRANT, GRANT, RAISE, HAND_BACK, MISSING)
 
 _WORD = struct.Struct("<BBhi")

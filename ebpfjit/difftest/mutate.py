@@ -12,6 +12,7 @@ Slots = list[bytes]
 
 
 def _flip(rng: random.Random, slots: Slots) -> None:
+    """Change a bit."""
     at = rng.randrange(len(slots))
     changed = bytearray(slots[at])
     changed[rng.randrange(SLOT_SIZE)] ^= 1 << rng.randrange(8)
@@ -19,30 +20,36 @@ def _flip(rng: random.Random, slots: Slots) -> None:
 
 
 def _overwrite(rng: random.Random, slots: Slots) -> None:
+    """Put random bytes in the place of a slot."""
     slots[rng.randrange(len(slots))] = rng.randbytes(SLOT_SIZE)
 
 
 def _reopcode(rng: random.Random, slots: Slots) -> None:
+    """Change an opcode to another of the table."""
     at = rng.randrange(len(slots))
     slots[at] = bytes([rng.choice(OPCODES)]) + slots[at][1:]
 
 
 def _registers(rng: random.Random, slots: Slots) -> None:
+    """Change both registers."""
     at = rng.randrange(len(slots))
     slots[at] = slots[at][:1] + bytes([rng.randrange(11) << 4 | rng.randrange(11)]) + slots[at][2:]
 
 
 def _drop(rng: random.Random, slots: Slots) -> None:
+    """Take a slot out."""
     if len(slots) > 1:
         del slots[rng.randrange(len(slots))]
 
 
 def _double(rng: random.Random, slots: Slots) -> None:
+    """Repeat up to four slots."""
     at = rng.randrange(len(slots))
     slots[at:at] = slots[at : at + rng.randrange(1, 5)]
 
 
 def _swap(rng: random.Random, slots: Slots) -> None:
+    """Exchange two slots."""
     a, b = rng.randrange(len(slots)), rng.randrange(len(slots))
     slots[a], slots[b] = slots[b], slots[a]
 

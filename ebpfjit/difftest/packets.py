@@ -56,6 +56,7 @@ def guarded(condition: bytes, body: bytes) -> bytes:
 
 
 def _mix(rng: random.Random, register: int) -> bytes:
+    """Mix a register into r9."""
     row = rng.choice(MIXES)
     return encoded(row, 9, register, imm=rng.choice(EDGES) | 1)
 
@@ -93,6 +94,7 @@ def _key(rng: random.Random, most: int) -> bytes:
 
 
 def _key_address() -> bytes:
+    """The address of the key, into r2."""
     return copy(2, 10) + plain("ADD64_K", 2, imm=KEY)
 
 
@@ -118,16 +120,19 @@ def _update(rng: random.Random) -> bytes:
 
 
 def _delete(rng: random.Random) -> bytes:
+    """A key taken out, there or not."""
     code = _key(rng, 15) + map_of(1, rng.choice((ARRAY, HASH, HASH))) + _key_address()
     return code + plain("CALL", imm=DELETE) + plain("ADD64_X", 9, 0)
 
 
 def _loop(rng: random.Random) -> bytes:
+    """A loop of a few rounds."""
     body = plain("MUL64_K", 9, imm=31) + plain("ADD64_X", 9, 1) + plain("ADD64_K", 1, imm=-1)
     return plain("MOV64_K", 1, imm=rng.randrange(1, 6)) + body + plain("JNE_K", 1, 0, -4)
 
 
 def _arithmetic(rng: random.Random) -> bytes:
+    """Some operations on r9."""
     return b"".join(copy(1, 9) + _mix(rng, 1) for _ in range(rng.randrange(1, 4)))
 
 

@@ -57,6 +57,7 @@ def _replaced(cx: Context, name: str, method: Any) -> Iterator[None]:
 
 
 def _table() -> dict[str, Translator]:
+    """The translators, by operation."""
     return registry._TRANSLATORS[x86_64.target.NAME]
 
 
@@ -135,22 +136,27 @@ def _numbers(operations: str, change: Callable[[Instruction], Instruction]) -> P
 
 
 def _method(owner: type, name: str, around: Callable[[Any], Any]) -> Plant:
+    """Put something around a method of a class."""
     return lambda: setattr(owner, name, around(getattr(owner, name)))
 
 
 def _function(old: Any, around: Callable[[Any], Any]) -> Plant:
+    """Put something around a function, wherever it is named."""
     return lambda: _exchange(old, around(old))
 
 
 def _entry(mapping: dict[str, Any], key: str, value: Any) -> Plant:
+    """Exchange an entry of a table."""
     return lambda: mapping.__setitem__(key, value)
 
 
 def _is_x(insn: Instruction) -> bool:
+    """True where the second operand is a register."""
     return insn.row is not None and insn.row.uses_src
 
 
 def _is_k(insn: Instruction) -> bool:
+    """True where the second operand is a constant."""
     return not _is_x(insn)
 
 
@@ -158,12 +164,14 @@ def _is_k(insn: Instruction) -> bool:
 
 
 def _subtract_swapped(insn: Instruction, cx: Context) -> None:
+    """Subtract dst from src."""
     cx.emit(f"mov r10, {cx.src64}")
     cx.emit(f"sub r10, {cx.dst64}")
     cx.emit(f"mov {cx.dst64}, r10")
 
 
 def _add_wide(insn: Instruction, cx: Context) -> None:
+    """Add 64 bits."""
     cx.emit(f"add {cx.dst64}, {cx.src64}")
 
 
@@ -172,27 +180,32 @@ def _nothing(insn: Instruction, cx: Context) -> None:
 
 
 def _move_low(insn: Instruction, cx: Context) -> None:
+    """Move a constant of 32 bits."""
     cx.emit(f"mov {register(insn.dst_reg, 32)}, $imm", imm=insn.imm & 0xFFFFFFFF, imm_sizes=(32,))
 
 
 def _compare_low(insn: Instruction, cx: Context) -> None:
+    """Compare the low halves for equality."""
     cx.emit(f"cmp {register(insn.dst_reg, 32)}, {register(insn.src_reg, 32)}")
     assert insn.target is not None
     cx.goto("je", insn.target)
 
 
 def _compare_all(insn: Instruction, cx: Context) -> None:
+    """Compare 64 bits for equality."""
     cx.emit(f"cmp {cx.dst64}, {cx.src64}")
     assert insn.target is not None
     cx.goto("je", insn.target)
 
 
 def _always(insn: Instruction, cx: Context) -> None:
+    """Jump whatever holds."""
     assert insn.target is not None
     cx.goto("jmp", insn.target)
 
 
 def _byte(insn: Instruction) -> Instruction:
+    """Take the constant for a signed byte."""
     return replace(insn, imm=(insn.imm & 0xFF) - (insn.imm & 0x80) * 2)
 
 
@@ -200,6 +213,8 @@ def _byte(insn: Instruction) -> Instruction:
 
 
 def _one_byte_less(old: Any) -> Any:
+    """Prove a span that ends a byte early."""
+
     def proof(*arguments: Any) -> str:
         *others, span = arguments
         return old(*others, (span[0], span[1] - 1, span[2]))  # type: ignore[no-any-return]
@@ -208,18 +223,23 @@ def _one_byte_less(old: Any) -> Any:
 
 
 def _covers_reads(outer: facts.Span, inner: facts.Span) -> bool:
+    """Tell whether a span lies in another, whatever it may be used for."""
     return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
 def _moved_the_other_way(old: Any) -> Any:
+    """Take every change of a pointer for an addition."""
     return lambda dst, src, meaning: old(dst, src, "ADD" if dst.symbol != values.CONSTANT else meaning)
 
 
 def _without_swap(old: Any) -> Any:
+    """Refine bounds by the opposite of what holds."""
     return lambda state, insn, *, holds: old(state, insn, holds=not holds)
 
 
 def _promised_more(old: Any) -> Any:
+    """Count on a byte more behind r1."""
+
     def analyse(verified: Any, promises: Any = None) -> facts.Facts:
         if promises is not None and promises.argument_size:
             promises = replace(promises, argument_size=promises.argument_size + 1)
@@ -229,6 +249,7 @@ def _promised_more(old: Any) -> Any:
 
 
 def _shorter(check: target.Check) -> target.Check:
+    """A check that ends a byte early."""
     return replace(check, high=check.high - 1) if check.high - check.low > 1 else check
 
 
@@ -267,6 +288,7 @@ def _plan_without(condition: Callable[[target.Check], bool]) -> Plant:
 
 
 def _nothing_zeroed(old: Any) -> Any:
+    """Find that no frame needs zeros."""
     return lambda *arguments, **named: replace(old(*arguments, **named), zeroed=frozenset())
 
 
@@ -274,6 +296,8 @@ def _nothing_zeroed(old: Any) -> Any:
 
 
 def _charge_less(old: Any) -> Any:
+    """Charge an instruction less for every block."""
+
     def plan(*arguments: Any, **named: Any) -> target.Plan:
         made: target.Plan = old(*arguments, **named)
         return replace(made, paid={pc: max(paid - 1, 0) for pc, paid in made.paid.items()})
@@ -282,6 +306,8 @@ def _charge_less(old: Any) -> Any:
 
 
 def _charge_unsigned(old: Any) -> Any:
+    """Compare the budget unsigned."""
+
     def charge(cx: Context, *arguments: Any) -> None:
         jump = cx.jump
         with _replaced(
@@ -293,10 +319,13 @@ def _charge_unsigned(old: Any) -> Any:
 
 
 def _without_r9(old: Any) -> Any:
+    """Do not save r9 around a call."""
     return lambda cx, words, inner: old(cx, [word for word in words if word != register(9)], inner)
 
 
 def _late_pc(old: Any) -> Any:
+    """Look a pc up 24 bytes later."""
+
     def pc_at(image: Any, offset: int) -> int | None:
         found = old(image, offset + 24)
         return found if found is not None else old(image, offset)  # type: ignore[no-any-return]
@@ -305,6 +334,8 @@ def _late_pc(old: Any) -> Any:
 
 
 def _one_frame_less(old: Any) -> Any:
+    """Start with a frame less."""
+
     def fill(run: Any) -> None:
         old(run)
         run.set_word("frames_left", MAX_FRAMES - 2)
@@ -313,6 +344,8 @@ def _one_frame_less(old: Any) -> Any:
 
 
 def _clear_no_arguments(old: Any) -> Any:
+    """Leave r1 to r5 as they are after a call."""
+
     def call_out(cx: Context, symbol: str, native: bool | None) -> None:
         emit = cx.emit
         with _replaced(cx, "emit", lambda text, **n: None if text.startswith("xor ") else emit(text, **n)):
@@ -333,10 +366,12 @@ def _rename_in(old: Any, first: str, second: str) -> Any:
 
 
 def _without_offset(old: Any) -> Any:
+    """Load an address without its offset."""
     return lambda cx, base, offset, into="r11": old(cx, base, 0 if into == "r11" else offset, into)
 
 
 def _loose_smallest(value: int, sizes: tuple[int, ...]) -> int:
+    """Take 2^(n-1) for a number of n bits."""
     for bits in sizes[:-1]:
         if -(1 << (bits - 1)) <= value <= 1 << (bits - 1):
             return bits
@@ -344,6 +379,8 @@ def _loose_smallest(value: int, sizes: tuple[int, ...]) -> int:
 
 
 def _swapped_slots(old: Any) -> Any:
+    """Give every symbol the address of another."""
+
     def relocate(image: Any, symbols: Any) -> bytes:
         names = sorted(symbols)
         return old(image, dict(zip(names, [symbols[n] for n in reversed(names)], strict=True)))  # type: ignore[no-any-return]
@@ -352,14 +389,17 @@ def _swapped_slots(old: Any) -> Any:
 
 
 def _dead_results(old: Any) -> Any:
+    """Find nothing alive."""
     return lambda *arguments: [0 for _ in old(*arguments)]
 
 
 def _lost_upper(old: Any) -> Any:
+    """Load a constant without its highest bit."""
     return lambda cx, number, value: old(cx, number, value & ~(1 << 63))
 
 
 def _pairs_with_same(key: str) -> Plant:
+    """Let a condition be its own inverse."""
     return _entry(target.INVERSE, key, key)
 
 
@@ -396,6 +436,7 @@ def _extend_the_sign() -> None:
 
 
 def _forever(insn: Instruction, cx: Context) -> None:
+    """Never return."""
     while True:
         pass
 

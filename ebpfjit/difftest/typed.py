@@ -106,6 +106,7 @@ class Seen:
 
 
 def _on_interpreter(ready: Ready, execution: Execution) -> int:
+    """The interpreter."""
     return interpret(ready.verified, execution)
 
 
@@ -183,6 +184,7 @@ def _left(execution: Execution) -> Left:
 
 
 def _on_kernel(program: Program, given: Input) -> Outcome | None:
+    """Run in the kernel; None where it refuses the program or the packet."""
     try:
         result = program.run(given.memory, engine="kernel")
     except (VerifierError, ExecutionError):
@@ -209,6 +211,7 @@ def contents(program: Program) -> tuple[tuple[str, Any], ...]:
 
 
 def _content(map_: Any) -> Any:
+    """Return what a map holds."""
     if hasattr(map_, "items"):
         return tuple(sorted((key, _plain(value)) for key, value in map_.items() if value is not None))
     if map_.definition.type in (MapType.QUEUE, MapType.STACK):
@@ -268,6 +271,7 @@ def programs_of(program: Program) -> dict[str, Program]:
 
 
 def _called(program: Program) -> Iterator[Program]:
+    """Yield the programs in a program's arrays."""
     for map_ in program.maps:
         if map_.definition.type == MapType.PROG_ARRAY:
             yield from (value for value in map_.values() if value is not None)
@@ -394,6 +398,7 @@ class _Raised:
 
 
 def _outcome(ended: Ended) -> Outcome | None:
+    """Return a child's outcome: also that of one that died or hangs."""
     if ended.hangs:
         return Outcome("hang", message=f"it does not end in {SECONDS:g} s")
     if ended.signal:

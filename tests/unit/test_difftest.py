@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.packets import packets
 
-from ebpfjit import EbpfError, disassembler
+from ebpfjit import EbpfError, disassembler, kernel, load
 from ebpfjit.analysis import verifier
 from ebpfjit.assembler import assemble
 from ebpfjit.difftest import (
@@ -34,10 +35,12 @@ from ebpfjit.difftest.compare import compare_case
 from ebpfjit.difftest.coverage import BRANCH, EDGE, ENDING, PAIRING, ROW, Coverage, reachable
 from ebpfjit.difftest.engines import compiled_case, prepared
 from ebpfjit.difftest.items import put_together, take_apart, without
+from ebpfjit.difftest.packets import PROGRAMS, map_of
 from ebpfjit.difftest.planted import PLANTED, UnknownBug, plant
 from ebpfjit.difftest.shrink import shrink
 from ebpfjit.difftest.sources import SOURCES, UnknownSource, case_of, check_sources
 from ebpfjit.difftest.trace import parting, trace_interpreter, trace_jit
+from ebpfjit.difftest.typed import contents
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import TABLE
 from ebpfjit.program import Program
@@ -135,6 +138,98 @@ def test_a_fault_is_compared_with_its_attributes() -> None:
         assert outcome is not None
         assert (outcome.kind, outcome.pc) == ("MemoryFault", 0)
         assert dict(outcome.attributes)["address"] == MEMORY + 2
+
+
+# -- programs with a type ----------------------------------------------------------------------------
+
+EVENTS = Path(__file__).parents[2] / "examples" / "packets" / "event_logger.o"
+FRAME = bytes(range(64))
+LOAD_A_BYTE = """
+ldxw r2, [r1]
+ldxw r3, [r1+4]
+mov r4, r2
+add r4, 14
+jgt r4, r3, +2
+ldxb r5, [r2+13]
+mov r0, r5
+exit
+"""
+AS_ROOT = () if kernel.unavailable_reason() else ("kernel",)
+
+
+def test_programs_with_maps_are_compared_with_what_they_leave() -> None:
+    """Each engine starts from the maps as they are, and they stay so; events are told."""
+    obj = load(EVENTS)
+    program = obj.programs["log_connections"]
+    before = contents(program)
+    frames = [packets()[name] for name in ("tcp", "udp", "arp")]
+    report = compare(program, frames, ("interpreter", "jit", "gate", *AS_ROOT))
+    assert report.agree, str(report)
+    told = [comparison.outcomes["interpreter"] for comparison in report.comparisons]
+    assert any(outcome.events for outcome in told)
+    assert all(outcome.registers and outcome.budget_left is None for outcome in told)
+    assert all(dict(outcome.context).get("data") == 0 for outcome in told)
+    assert contents(program) == before
+    assert "event for " in str(report)
+
+
+def test_where_programs_with_a_type_part() -> None:
+    """Step by step, at the same addresses; the pc, and its machine code."""
+
+    def planted() -> tuple[object, ...]:
+        plant("ldxb-sign-extends")
+        program = Program.from_bytes(assemble(LOAD_A_BYTE), type="xdp")
+        report = compare(program, [FRAME, Input(FRAME[:13] + b"\x80" + FRAME[14:], limit=100)])
+        return [one.agree for one in report.comparisons], report.comparisons[1], str(report)
+
+    agree, comparison, text = run_forked(planted, 60).value
+    assert agree == [True, False]
+    assert comparison.differing == ("value",)
+    assert comparison.outcomes["jit"].value == 0xFFFFFF80
+    assert comparison.outcomes["interpreter"].budget_left == 100 - 8
+    assert comparison.parting.pc == 5
+    assert comparison.parting.registers == (5,)
+    assert "after pc 5" in text
+    assert "ldxb r5" in comparison.assembly
+    assert "movsx" in comparison.assembly
+
+
+def test_a_program_that_is_tail_called_is_traced_too() -> None:
+    """It has a stack of its own, which is elsewhere in each run: shown as if it were at one place."""
+
+    def planted() -> tuple[object, ...]:
+        plant("or-xors")
+        tail = assemble("mov r6, r10\nmov r1, 3\nmov r2, 1\nor r1, r2\nmov r0, r1" + EXIT)
+        code = map_of(2, PROGRAMS) + assemble("mov r3, 1\ncall 12\nmov r0, 9" + EXIT)
+        case = Case(code, (Input(FRAME),), type="xdp", tail=tail)
+        (comparison,) = compare_case(case).comparisons
+        return comparison.parting, comparison.assembly, comparison.differing
+
+    found, assembly, differing = run_forked(planted, 60).value
+    assert differing == ("value",)
+    assert (found.program, found.pc, found.registers) == ("tail", 3, (1,))
+    assert "or64 r1, r2" in assembly
+
+
+def test_a_crash_of_a_program_with_a_type_is_an_outcome() -> None:
+    def planted() -> object:
+        plant("sdiv-minus-one")
+        code = "mov r1, 1\nlsh r1, 63\nmov r2, -1\nsdiv r1, r2\nmov r0, 0" + EXIT
+        return compare(Program.from_bytes(assemble(code), type="xdp"), [FRAME]).comparisons[0].outcomes
+
+    outcomes = run_forked(planted, 60).value
+    assert outcomes["interpreter"].kind == "ok"
+    assert outcomes["jit"].kind == "crash"
+    assert "SIGFPE" in outcomes["jit"].message
+
+
+def test_results_that_depend_on_addresses_are_no_finding() -> None:
+    """Linux has other addresses, and the stack of a call is the thread's."""
+    engines = ("interpreter", "jit", "gate", *AS_ROOT)
+    for text in ("mov r0, r1", "mov r0, r10"):
+        assert Checker(engines).check(Case(assemble(text + EXIT), (Input(b"1"),))) is None
+    typed = Case(map_of(0, 0) + assemble("exit"), (Input(FRAME),), type="xdp")
+    assert Checker(("interpreter", "jit")).check(typed) is None
 
 
 def test_engines_that_are_not_there() -> None:
@@ -243,12 +338,19 @@ def test_a_case_with_a_type_is_compared_with_its_maps() -> None:
         replace(case, type="tc").check()
 
 
-def test_rewritten_programs_do_the_same() -> None:
+@pytest.mark.parametrize(
+    "rewriting", [*metamorphic.REWRITINGS, None], ids=lambda each: each and each.__name__
+)
+def test_rewritten_programs_do_the_same(rewriting) -> None:
+    """Each way to rewrite by itself, and all of them."""
     changed = 0
-    for seed in range(200):
+    for seed in range(60):
         rng = random.Random(seed)
         code, memory = acceptable_programs.program(rng)
         twin = metamorphic.rewritten(rng, code)
+        if rewriting is not None:
+            twin = put_together(rewriting(rng, take_apart(code)))
+            assert twin is not None
         changed += twin != code
         one, other = (
             compare_case(Case(each, (Input(memory, 10**6),)), ("interpreter",))
@@ -257,7 +359,7 @@ def test_rewritten_programs_do_the_same() -> None:
             for each in (code, twin)
         )
         assert (one.kind, one.value, one.memory) == (other.kind, other.value, other.memory), seed
-    assert changed > 150
+    assert changed > 40
 
 
 @given(strategies.programs())
@@ -272,10 +374,16 @@ def test_strategies_write_programs_that_decode(code: bytes) -> None:
     disassembler.disassemble(code)
 
 
-@given(strategies.cases("valid", "pointers", "rows"))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_engines_agree_on_cases_that_hypothesis_draws(case: Case) -> None:
-    assert Checker(("interpreter", "jit")).check(case) is None
+@pytest.mark.parametrize("source", SOURCES)
+def test_engines_agree_on_cases_that_hypothesis_draws(source: str) -> None:
+    """Every generator is a strategy too."""
+
+    @given(strategies.cases(source))
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    def agree(case: Case) -> None:
+        assert Checker(("interpreter", "jit")).check(case) is None
+
+    agree()
 
 
 def test_a_strategy_may_be_of_some_rows_only() -> None:

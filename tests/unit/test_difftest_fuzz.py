@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import re
@@ -203,6 +204,21 @@ def test_bad_input_is_one_line_and_status_1(tmp_path: Path, arguments: tuple[str
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("\n") == 1
     assert said.format(tmp=tmp_path) in done.stderr
+
+
+def without_bpf() -> None:
+    """Let a child have no right to bpf(2), were it root: CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF."""
+    prctl = ctypes.CDLL(None).prctl
+    for capability in (21, 38, 39):
+        prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+@pytest.mark.parametrize("command", [("fuzz",), ("diff", "examples/block_port.o")])
+def test_a_kernel_that_may_not_be_asked_is_one_line(command: tuple[str, ...]) -> None:
+    done = ebpfjit(*command, "--engines", "jit,kernel", preexec_fn=without_bpf)
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.startswith("ebpfjit: the kernel is no engine here: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_wrong_usage_is_status_2() -> None:
