@@ -391,7 +391,7 @@ def test_a_strategy_may_be_of_some_rows_only() -> None:
     seen = set()
 
     @given(strategies.instructions(strategies.rows(divisions)))
-    @settings(max_examples=100, database=None)
+    @settings(max_examples=500)
     def look(code: bytes) -> None:
         seen.add(Program.from_bytes(code).instructions[0].row.name)
 
