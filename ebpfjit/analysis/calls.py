@@ -7,10 +7,11 @@ no call need count. A function that does nothing but arithmetic then needs no fr
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from ebpfjit.analysis.cfg import ENDS_BLOCK, NEVER_FALLS_THROUGH, illegal_reason, is_inside
-from ebpfjit.isa.spec import FRAME_POINTER, Kind, Reg
+from ebpfjit.analysis.liveness import Liveness
+from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE
 
@@ -19,7 +20,7 @@ ARITHMETIC = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.JUMP, Kind.BRANCH, Kind.EXIT}
 )
 OUTWARD = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_REGISTER})
-MOST_LOOKS = 4  # an instruction may belong to several functions; so many times all are looked at
+MOST_LOOKS = 4  # a block may belong to several functions; so many times all are looked at
 
 
 @dataclass(frozen=True)
@@ -39,77 +40,92 @@ class Calls:
 UNKNOWN = Calls({}, bounded=False, frameless=frozenset())
 
 
-def calls_of(program: Program, frame_sizes: dict[int, int]) -> Calls:
-    """Return what is known; `frame_sizes` are those of `Verified`."""
-    rows = [insn.row for insn in program.instructions if insn.row is not None]
-    if not any(row.kind is Kind.CALL_LOCAL for row in rows):
+@dataclass(slots=True)
+class _Summary:
+    """What a basic block, or a function, does: the registers that it writes, and functions it calls."""
+
+    writes: int = 0
+    callees: frozenset[int] = frozenset()
+    is_frameless: bool = True
+
+
+def calls_of(known: Liveness, frame_sizes: dict[int, int], illegal: Collection[int]) -> Calls:
+    """Return what is known; `frame_sizes` and `illegal` are those of `Verified`."""
+    program = known.program
+    kinds = {insn.row.kind for insn in program.instructions if insn.row is not None}
+    if Kind.CALL_LOCAL not in kinds or Kind.CALL_REGISTER in kinds:
         return UNKNOWN
-    bodies = _bodies(program)
-    if bodies is None or any(row.kind is Kind.CALL_REGISTER for row in rows):
+    functions = _functions(known, illegal)
+    order = None if functions is None else _callees_first({pc: f.callees for pc, f in functions.items()})
+    if functions is None or order is None:
         return UNKNOWN
-    callees = {pc: _callees(program, body) for pc, body in bodies.items()}
-    order = _callees_first(callees)
-    if order is None:
-        return UNKNOWN
-    writes: dict[int, frozenset[int]] = {}
+    writes: dict[int, int] = {}
     depth: dict[int, int] = {}
     stack: dict[int, int] = {}
     for pc in order:
-        own = frozenset(register for insn in bodies[pc] for register in _written(insn))
-        writes[pc] = own.union(*(writes[callee] for callee in callees[pc]))
-        depth[pc] = 1 + max((depth[callee] for callee in callees[pc]), default=0)
-        stack[pc] = frame_sizes[pc] + max((stack[callee] for callee in callees[pc]), default=0)
-    bounded = (
-        depth[0] <= MAX_FRAMES
-        and stack[0] <= STACK_SIZE
-        and not any(row.kind in OUTWARD for row in rows)  # helpers may call functions
-    )
-    frameless = frozenset(pc for pc, body in bodies.items() if all(map(_needs_no_frame, body)))
-    return Calls(writes, bounded, frameless if bounded else frozenset())
+        writes[pc] = functions[pc].writes
+        depth[pc] = 1
+        stack[pc] = 0
+        for callee in functions[pc].callees:
+            writes[pc] |= writes[callee]
+            depth[pc] = max(depth[pc], 1 + depth[callee])
+            stack[pc] = max(stack[pc], stack[callee])
+        stack[pc] += frame_sizes[pc]
+    # Helpers may call functions.
+    bounded = depth[0] <= MAX_FRAMES and stack[0] <= STACK_SIZE and kinds.isdisjoint(OUTWARD)
+    frameless = frozenset(pc for pc, function in functions.items() if function.is_frameless)
+    saved = {pc: frozenset(n for n in SAVED if mask >> n & 1) for pc, mask in writes.items()}
+    return Calls(saved, bounded, frameless if bounded else frozenset())
 
 
-def _bodies(program: Program) -> dict[int, list[Instruction]] | None:
-    """Return the instructions that each function may come to; None where that takes too long."""
-    left, slots = MOST_LOOKS * len(program), program.slots
-    bodies: dict[int, list[Instruction]] = {}
-    for function in program.functions:
-        seen = {function}
-        work = [function]
-        body = bodies[function] = []
+def _functions(known: Liveness, illegal: Collection[int]) -> dict[int, _Summary] | None:
+    """Return what each function may come to; None where that takes too long to find."""
+    blocks = _blocks(known, illegal)
+    left = MOST_LOOKS * len(blocks)
+    functions: dict[int, _Summary] = {}
+    for start in known.program.functions:
+        seen = {start}
+        work = [start]
+        function = functions[start] = _Summary()
         while work:
             pc = work.pop()
-            while True:  # straight on
-                insn = slots[pc]
-                assert insn is not None  # only the starts of instructions are followed
-                body.append(insn)
-                row, pc = insn.row, insn.next_pc
-                ends = row is None or row.kind in ENDS_BLOCK or illegal_reason(insn) is not None
-                if ends or pc in seen or not is_inside(program, pc):
-                    break
-                seen.add(pc)
-            if len(body) > left:
-                return None
-            for pc in _following(insn) if ends else ():
-                if pc not in seen and is_inside(program, pc):
-                    seen.add(pc)
-                    work.append(pc)
-        left -= len(body)
-    return bodies
+            block = blocks[pc]
+            function.writes |= block.writes
+            function.callees |= block.callees
+            function.is_frameless &= block.is_frameless
+            for way in known.ways[pc]:
+                if way not in seen:
+                    seen.add(way)
+                    work.append(way)
+        left -= len(seen)
+        if left < 0:
+            return None
+    return functions
 
 
-def _following(insn: Instruction) -> list[int]:
-    row = insn.row
-    if row is None or illegal_reason(insn) is not None:
-        return []
-    following = [] if row.kind in NEVER_FALLS_THROUGH else [insn.next_pc]
-    if insn.target is not None and row.kind is not Kind.CALL_LOCAL:
-        following.append(insn.target)
-    return following
+def _blocks(known: Liveness, illegal: Collection[int]) -> dict[int, _Summary]:
+    """Return what each basic block does. Without a frame arithmetic has nothing to do with r10."""
+    blocks: dict[int, _Summary] = {}
+    index, instructions, effects = 0, known.program.instructions, known.effects
+    for start, count in known.blocks.items():
+        stop = index + count
+        writes = touched = 0
+        arithmetic = True
+        for insn, (reads, written) in zip(instructions[index:stop], effects[index:stop], strict=True):
+            writes |= written
+            touched |= reads
+            if insn.row is None or insn.row.kind not in ARITHMETIC or insn.pc in illegal:
+                arithmetic = False
+        is_frameless = arithmetic and not (touched | writes) >> FRAME_POINTER & 1
+        blocks[start] = _Summary(writes, _callees(known.program, insn), is_frameless)
+        index = stop
+    return blocks
 
 
-def _callees(program: Program, body: list[Instruction]) -> frozenset[int]:
-    targets = (insn.target for insn in body if insn.row is not None and insn.row.kind is Kind.CALL_LOCAL)
-    return frozenset(pc for pc in targets if pc is not None and pc in program.functions)
+def _callees(program: Program, last: Instruction) -> frozenset[int]:
+    """Return the function that a block ends with a call of, if it does."""
+    target = last.target if last.row is not None and last.row.kind is Kind.CALL_LOCAL else None
+    return frozenset() if target is None or target not in program.functions else frozenset({target})
 
 
 def _callees_first(callees: dict[int, frozenset[int]]) -> list[int] | None:
@@ -126,20 +142,3 @@ def _callees_first(callees: dict[int, frozenset[int]]) -> list[int] | None:
             if not left[caller]:
                 ready.append(caller)
     return ready if len(ready) == len(callees) else None
-
-
-def _written(insn: Instruction) -> list[int]:
-    row = insn.row
-    if row is None or (insn.dst_reg not in SAVED and insn.src_reg not in SAVED):
-        return []
-    fields = ((row.dst, insn.dst_reg), (row.src, insn.src_reg))
-    return [number for role, number in fields if role in (Reg.WRITE, Reg.UPDATE) and number in SAVED]
-
-
-def _needs_no_frame(insn: Instruction) -> bool:
-    """True for arithmetic that has nothing to do with r10, and what cannot fault."""
-    row = insn.row
-    if row is None or illegal_reason(insn) is not None or row.kind not in ARITHMETIC:
-        return False
-    fields = ((row.dst, insn.dst_reg), (row.src, insn.src_reg))
-    return all(not isinstance(role, Reg) or number != FRAME_POINTER for role, number in fields)

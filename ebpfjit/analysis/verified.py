@@ -49,7 +49,7 @@ class Verified:
     @cached_property
     def calls(self) -> Calls:
         """What local calls have to save and count."""
-        return calls_of(self.program, self.frame_sizes)
+        return calls_of(self.liveness, self.frame_sizes, self.illegal)
 
     @cached_property
     def charges(self) -> Charges:
