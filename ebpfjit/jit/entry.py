@@ -193,12 +193,16 @@ class Run:
         self.execution.budget_left = self.budget_left()
 
 
+MOST_KEPT = 2048
+"""Slots of a program whose text is kept: it takes three times the memory of all else."""
+
+
 @dataclass(frozen=True)
 class Compiled:
     """A program as machine code, ready to be called by any number of threads at once.
 
     `helpers` are the objects whose addresses are in the code, `assembled` is the listing that the
-    image was made from, None where the image was found somewhere. Where `unlocked`, runs go on
+    image was made from, None where the image was found somewhere, or the program is large. Where `unlocked`, runs go on
     without Python's lock.
     """
 
@@ -221,7 +225,7 @@ class Compiled:
 
     @cached_property
     def listing(self) -> Listing:
-        """The assembly text; written anew for an image that came from a file."""
+        """The assembly text; written anew where it was not kept."""
         return self.assembled if self.assembled is not None else self.recipe.listing()
 
     def run(self, execution: Execution) -> int:
@@ -336,13 +340,16 @@ def compile_program(
         argument_is_packet,
     )
     image = cache.find(recipe) if cache is not None else None
-    listing = None
+    kept = None
     if image is None:
         with collector_paused():
             if verify is not None:
                 verify(verified.program)
             listing = recipe.listing()
             image = assemble(listing)
+            # Blinding is by chance, so that text cannot be written anew.
+            kept = listing if harden or len(verified.program) <= MOST_KEPT else None
+            del listing
         if cache is not None:
             cache.keep(recipe, image)
     symbols = {f"helper_{number}": function for number, function in helpers.items()}
@@ -351,7 +358,7 @@ def compile_program(
     addresses = {symbol: _address_of(function) for symbol, function in called.items()}
     code = relocate(image, addresses | host_addresses() | map_routine_addresses(image.slots))
     buffer = CodeBuffer(code, guarded=harden)
-    return Compiled(recipe, image, buffer, tuple(called.values()), listing, release_gil)
+    return Compiled(recipe, image, buffer, tuple(called.values()), kept, release_gil)
 
 
 def host_addresses() -> dict[str, int]:

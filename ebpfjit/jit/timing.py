@@ -79,6 +79,7 @@ def time_stages(
         codes = codes_of(listing)
         times.append(clock())
         image = layout(listing, codes)
+        del facts, listing, codes  # as `compile_program` lets go of them
         times.append(clock())
     CodeBuffer(relocate(image, host_addresses()))
     times.append(clock())

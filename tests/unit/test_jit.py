@@ -117,6 +117,13 @@ def test_code_stays_mapped_while_someone_holds_it() -> None:
     assert function() == 5
 
 
+def test_the_text_of_a_large_program_is_not_kept_but_written_anew() -> None:
+    loop = "mov r0, 0\nagain: ldxb r2, [r1]\nadd r0, r2\njlt r0, 9, again\n"
+    compiled = compile_program(prepare(Program.from_bytes(assemble(loop + "add r0, 1\n" * 3000 + "exit"))))
+    assert compiled.assembled is None
+    assert assemble_listing(compiled.listing).code == compiled.image.code
+
+
 def test_size_is_limited_by_memory_only() -> None:
     """100,000 instructions: decode, verify, assemble, disassemble, compile and run."""
     from ebpfjit.disassembler import disassemble
