@@ -317,6 +317,11 @@ def test_the_plugin_runs_a_users_tests_on_each_engine() -> None:
     assert "interpreter" in twice.stdout
 
 
+def test_the_documentation_has_the_example_as_it_is() -> None:
+    example = (ROOT / "examples" / "pytest" / "test_drop_discard.py").read_text()
+    assert f"```python\n{example}```" in (ROOT / "docs" / "testing.md").read_text()
+
+
 def test_the_plugin_says_what_engine_it_does_not_know() -> None:
     wrong = run_pytest("--ebpf-engines=qemu", "test_drop_discard.py")
     assert wrong.returncode != 0
