@@ -10,6 +10,7 @@ import random
 
 from ebpfjit.bits import U64_MASK
 from ebpfjit.difftest.generate import (
+    ACCESSES,
     ARITHMETIC,
     EDGES,
     EXIT,
@@ -28,7 +29,6 @@ from ebpfjit.isa.table import TABLE
 SCALARS = (0, 2, 3, 4, 5, 7, 8, 9)
 MEMORY_POINTER = 6
 BRANCHES = [row for row in TABLE if row.kind is Kind.BRANCH]
-ACCESSES = [row for row in TABLE if row.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC)]
 DIVISIONS = ("DIV", "SDIV", "MOD", "SMOD")
 
 

@@ -26,6 +26,7 @@ WIDE_EDGES = (*EDGES, 1 << 31, 0xFFFFFFFF, 1 << 32, (1 << 63) - 1, 1 << 63, (1 <
 
 POINTERS = (6, 6, 6, 6, 6, 6, 6, 6, 9, 9, 9, 9, 9, 9, 10, 10, 10, 10, 1)
 HITS = (0, 0, 8, 4, 16, 24, 32, 40, 1, 2, 3, -1, -4, -8)
+NEAR = (-8, -4, -1, 0, 1, 2, 3, 4, 8, 16)
 MISSES = (-512, -513, -8, -1, 56, 57, 63, 64, 126, 127, 128, -127, -128, -129, 0x7FFF, -0x8000)
 HELPERS = (SUM, SUM, GRANT, GRANT, GRANT, RAISE, HAND_BACK, MISSING)
 
@@ -36,6 +37,7 @@ EXIT = Instruction(0, BY_NAME["EXIT"].opcode, 0, 0, 0, 0).encode()
 SIGNED_DIVISIONS = [row for row in TABLE if row.meaning in ("SDIV", "SMOD")]
 BRANCHES_X = [row for row in TABLE if row.kind is Kind.BRANCH and row.uses_src]
 ARITHMETIC = [row for row in TABLE if row.kind in (Kind.BINARY, Kind.UNARY, Kind.MOVE)]
+ACCESSES = [row for row in TABLE if row.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC)]
 PACKET_LOADS = [row for row in TABLE if row.kind is Kind.PACKET_LOAD and not row.uses_src]
 SHIFTS = ("LSH", "RSH", "ARSH")
 KEPT = range(-504, -72, 8)
@@ -219,6 +221,25 @@ class Generator:
         imm = rng.choice((0, 1, 31, 32, 63) if row.meaning in SHIFTS else EDGES)
         return code + encoded(row, dst, src, imm=imm) + plain("STXDW", 10, dst, rng.choice(KEPT))
 
+    def memory_access(self) -> bytes:
+        """An access near r6, what it loads kept too."""
+        rng = self.rng
+        row, register, hit = rng.choice(ACCESSES), rng.choice((0, 2, 3, 4, 5, 7, 8)), rng.choice(NEAR)
+        if row.kind is Kind.ATOMIC or row.is_ordered:
+            hit -= hit % row.size
+        keep = plain("STXDW", 10, register, rng.choice(KEPT))
+        if row.kind is Kind.LOAD:
+            return encoded(row, register, 6, hit) + keep
+        return (
+            constant(register, rng.getrandbits(64)) + encoded(row, 6, register, hit, rng.choice(EDGES)) + keep
+        )
+
+    def by_the_dozen(self) -> bytes:
+        """A program of operations and accesses, all of which are executed."""
+        made = (self.memory_access, self.arithmetic)
+        parts = [self.rng.choice(made)() for _ in range(self.rng.randrange(1, 25))]
+        return copy(6, 1) + add(6, 8) + b"".join(parts) + EXIT
+
     def prologue(self) -> bytes:
         """Registers to start from: pointers in r6 and r9, edges in the others."""
         code = copy(6, 1) + copy(9, 10)
@@ -234,8 +255,8 @@ class Generator:
     def program(self) -> bytes:
         """A program of up to 130 slots or so that ends in exit; a third have a function to call."""
         code, function = b"", None
-        if self.rng.random() < 0.1:  # operations by the dozen, all of which are executed
-            return b"".join(self.arithmetic() for _ in range(self.rng.randrange(1, 25))) + EXIT
+        if self.rng.random() < 0.35:
+            return self.by_the_dozen()
         if self.rng.random() < 0.33:
             function = 1
             body = self.body(b"", 1, self.rng.randrange(1, 12), function)
