@@ -171,6 +171,8 @@ class Generator:
 
     def idiom(self) -> bytes:
         """Some instructions in a row that machine code may do as one: each with its near misses."""
+        if self.rng.random() < 0.3:
+            return self.memory_idiom()
         a, b, c = (self.rng.choice((0, 2, 3, 4, 5, 7, 8)) for _ in range(3))
         bits = self.rng.choice((32, 64))
         up = self.rng.randrange(bits)
@@ -207,6 +209,40 @@ class Generator:
             over + plain(self.rng.choice(("MOV64_X", "MOV32_X")), b, a),
             over + plain(self.rng.choice(("MOV64_K", "MOV32_K")), b, imm=value),
             over + plain("JA", offset=self.rng.randrange(3)),
+        ))  # fmt: skip
+
+    def memory_idiom(self) -> bytes:
+        """A load and what is done with it, mostly not read later; a jump by what was just calculated."""
+        rng = self.rng
+        a, b, c = rng.sample((0, 2, 3, 4, 5, 7, 8), 3)
+        bits = rng.choice((32, 64))
+        load, store = ("LDXW", "STXW") if (bits == 32) is (rng.random() < 0.95) else ("LDXDW", "STXDW")
+        base, place = rng.choice(((6, 0), (6, 8), (6, 16), (9, 0), (10, -8), (10, -16), (6, MEMORY_SIZE - 8)))
+        x = b if rng.random() < 0.95 else a
+        operation = rng.choice(("ADD", "SUB", "AND", "OR", "XOR", "MUL"))
+        operand = plain(f"{operation}{bits}_X", a, x)
+        if rng.random() < 0.5:
+            operand = plain(f"{operation}{bits}_K", a, imm=rng.choice(EDGES))
+        narrow = "32" if bits == 32 else ""
+        condition = rng.choice(
+            ("JEQ", "JNE", "JGT", "JGE", "JLT", "JLE", "JSGT", "JSGE", "JSLT", "JSLE", "JSET")
+        )
+        jump = rng.choice((
+            plain(f"{condition}{narrow}_X", a, b, 2), plain(f"{condition}{narrow}_X", b, a, 2),
+            plain(f"{condition}{narrow}_K", a, 0, 2, rng.choice(EDGES)),
+        ))  # fmt: skip
+        by_zero = plain(rng.choice(("JEQ_K", "JNE_K", "JEQ32_K", "JNE32_K")), rng.choice((a, a, b)), 0, 1)
+        moved = plain("MOV64_K", c, imm=rng.choice(EDGES))
+        last = plain("MOV64_K", a, imm=1) if rng.random() < 0.85 else b""
+        index = plain("AND64_K", b, imm=rng.choice((7, 15, 31)))
+        return index * (rng.random() < 0.1) + rng.choice((
+            plain(load, a, base, place) + plain(f"{operation}{bits}_X", b, a) + last,
+            plain(load, a, base, place) + jump + moved + plain("NEG64", c) + last,
+            plain(load, a, base, place) + operand + plain(store, base, a, place) + last,
+            index + plain("ADD64_X", b, 6) + plain(load, rng.choice((a, b)), b, rng.choice((0, 8))) + last,
+            index + plain("MOV64_X", a, 6) + plain("ADD64_X", a, b) + plain(store, a, b) + last,
+            operand + by_zero + moved,
+            operand + by_zero[:2] + b"\2\0" + by_zero[4:] + plain("NEG64", b) + moved + last,
         ))  # fmt: skip
 
     def arithmetic(self) -> bytes:

@@ -19,7 +19,8 @@ from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Line, Piece, Snippet
-from ebpfjit.translators.x86_64.fusions import Fusion
+from ebpfjit.translators.x86_64.fusion import Fusion
+from ebpfjit.translators.x86_64.memory import emit_check
 from ebpfjit.translators.x86_64.pairs import Pair
 from ebpfjit.translators.x86_64.target import (
     Check,
@@ -39,7 +40,7 @@ from ebpfjit.translators.x86_64.target import (
 )
 from ebpfjit.translators.x86_64.trace import emit_trace_point, emit_trace_routine
 
-LOOP_ALIGNMENT = 16
+LOOP_ALIGNMENT = 32
 REGIONS = {Origin.STACK: "stack", Origin.ARGUMENT: "argument", Origin.PACKET: "packet"}
 RAW_REGIONS = {**REGIONS, Origin.PACKET: "argument"}
 """Where the argument is the packet."""
@@ -292,7 +293,9 @@ class Shortcuts:
     """Where several instructions are translated together: pairs by the pc of the first, fusions of the last.
 
     `skipped` are the slots of pairs but the first of each. `done` are the slots that a fusion behind
-    them translates, `later` those of fusions but the first of each.
+    them translates, `later` those of fusions but the first of each; `checked` are those of `done` of
+    which the check stays. `flagged` are conditional jumps for which the instruction before them has set
+    the flags.
     """
 
     pairs: Mapping[int, Pair]
@@ -300,11 +303,13 @@ class Shortcuts:
     fusions: Mapping[int, Fusion]
     done: frozenset[int]
     later: frozenset[int]
+    checked: frozenset[int] = frozenset()
+    flagged: frozenset[int] = frozenset()
 
     @cached_property
     def slots(self) -> frozenset[int]:
         """All of them."""
-        return frozenset({*self.pairs, *self.skipped, *self.fusions, *self.done})
+        return frozenset({*self.pairs, *self.skipped, *self.fusions, *self.done, *self.flagged})
 
 
 def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
@@ -314,6 +319,7 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
     fusions: dict[int, Fusion] = {}
     done: set[int] = set()
     later: set[int] = set()
+    checked: set[int] = set()
     if harden:
         return Shortcuts(pairs, skipped, fusions, frozenset(), frozenset())
     program = verified.program
@@ -330,7 +336,7 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
             continue
         window = [first]
         for insn in instructions[index + 1 : index + x86_64.fusions.LONGEST]:
-            if insn.pc in verified.blocks:
+            if insn.pc in verified.blocks or insn.pc in pairs:
                 break
             window.append(insn)
         if verified.illegal and not verified.illegal.keys().isdisjoint(insn.pc for insn in window):
@@ -341,7 +347,32 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
             fusions[last.pc] = fusion
             done.update(insn.pc for insn in before)
             later.update(insn.pc for insn in window[1 : fusion.count])
-    return Shortcuts(pairs, skipped, fusions, frozenset(done), frozenset(later))
+            if fusion.keeps_check:
+                checked.add(first.pc)
+    flagged = _flagged(verified, pairs, fusions.keys() | done)
+    return Shortcuts(
+        pairs, skipped, fusions, frozenset(done), frozenset(later), frozenset(checked), frozenset(flagged)
+    )
+
+
+def _flagged(verified: Verified, pairs: Mapping[int, Pair], fused: set[int]) -> set[int]:
+    """Return the conditional jumps that need no comparison, as the instruction before them made one.
+
+    Pairs that do something before they compare are left out.
+    """
+    instructions, blocks = verified.program.instructions, verified.blocks
+    return {
+        branch.pc
+        for insn, branch in pairwise(instructions)
+        if branch.row is not None
+        and branch.row.kind is Kind.BRANCH
+        and not branch.imm
+        and branch.pc not in blocks
+        and insn.pc not in fused
+        and branch.pc not in fused
+        and (branch.pc not in pairs or pairs[branch.pc].compares_first)
+        and x86_64.fusions.leaves_flags(insn, branch)
+    }
 
 
 def _pairs(verified: Verified) -> dict[int, Pair]:
@@ -410,6 +441,8 @@ def _anew(cx: Context, verified: Verified, instruction: Instruction, shortcuts: 
         cx.raise_fault("illegal")
         return
     if instruction.pc in shortcuts.done:
+        if instruction.pc in shortcuts.checked:
+            emit_check(cx, cx.src64, instruction.offset, instruction)
         return
     fusion = shortcuts.fusions.get(instruction.pc)
     if fusion is not None:
@@ -421,6 +454,7 @@ def _anew(cx: Context, verified: Verified, instruction: Instruction, shortcuts: 
     except KeyError:
         raise TranslationError(f"pc {instruction.pc}: {target} does not translate {row.operation}") from None
     pair = shortcuts.pairs.get(instruction.pc)
+    cx.has_flags = instruction.pc in shortcuts.flagged and not cx.settings.trace
     if pair is None:
         translator(instruction, cx)
         return

@@ -80,10 +80,12 @@ def test_keystone_is_called_once_for_a_large_program() -> None:
 def test_fusions_begin_only_as_their_table_says() -> None:
     """What is found with any second instruction is found with one of the table."""
     thirds = [
-        (name, dst, src) for name in ("ADD64_X", "OR64_X", "LDXW", "RSH64_K") for dst, src in ((1, 2), (2, 1))
+        (name, dst, src)
+        for name in ("ADD64_X", "OR64_X", "LDXW", "STXW", "RSH64_K")
+        for dst, src in ((1, 2), (2, 1))
     ]
     found = set()
-    for first, second in itertools.product(("MOV64_X", "MOV32_X", "LSH64_K"), TABLE):
+    for first, second in itertools.product(fusions.BEGINNINGS, TABLE):
         for dst, src, imm, third in itertools.product((1, 2), (1, 2, 3), (2, 32, 62), thirds):
             window = [_instruction(first, 1, 2, 2), _instruction(second.name, dst, src, imm)]
             if fusions.fuse([*window, _instruction(*third, 30)], [0, 0, 0]) is not None:

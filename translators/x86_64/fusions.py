@@ -1,7 +1,8 @@
 """A few instructions in a row that the machine does as one or two.
 
 Each matcher looks at the instructions from one on, all in one basic block, of which only the last may
-touch memory, and returns how many it replaces and by what; None where they are something else.
+touch memory (but for those in `operands`), and returns how many it replaces and by what; None where
+they are something else.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import TABLE
 from ebpfjit.program import Instruction
 from ebpfjit.translators import registry
+from ebpfjit.translators.x86_64 import alu, operands
+from ebpfjit.translators.x86_64.fusion import Fusion, Matcher, Window
 from ebpfjit.translators.x86_64.target import NAME, Address, Context, register
 
 LONGEST = 6
@@ -23,21 +26,11 @@ BEGINNINGS: dict[str, frozenset[str]] = {
     "MOV64_X": frozenset({"LSH64_K", "RSH64_K", "ADD64_X", "ADD64_K", "MUL64_K", *_ACCESSES}),
     "MOV32_X": frozenset({"LSH32_K", "RSH32_K", "LSH64_K", "MUL32_K"}),
     "LSH64_K": frozenset({"RSH64_K", "ARSH64_K", "MOV64_X", "ADD64_X", "ADD64_K", "LSH64_K"}),
+    "ADD64_X": frozenset({"ADD64_K", *_ACCESSES}),
+    **operands.BEGINNINGS,
 }
 """What a fusion may begin with: the matchers need not look at anything else."""
 LEFT, RIGHT = "LSH", "RSH"
-
-
-@dataclass(frozen=True, slots=True)
-class Fusion:
-    """`count` instructions that `emit` translates together, in the place of the last of them."""
-
-    count: int
-    emit: Callable[[Context], None]
-
-
-Window = Sequence[Instruction]
-Matcher = Callable[[Window, Sequence[int]], Fusion | None]
 
 
 def fuse(window: Window, live_after: Sequence[int]) -> Fusion | None:
@@ -193,6 +186,7 @@ def _sum(window: Window, live_after: Sequence[int]) -> Fusion | None:
     d = s;  d += 5                      lea d, [s+5]
     i <<= 2;  d = s;  d += i            lea d, [s+i*4]        (i is not read later)
     d = s;  d += i;  x = *(d + 8)       mov x, [s+i+8]        (d is not read later)
+    d += i;  x = *(d + 8)               mov x, [d+i+8]
     """
     first = window[0]
     scaled: dict[int, int] = {}
@@ -207,6 +201,8 @@ def _sum(window: Window, live_after: Sequence[int]) -> Fusion | None:
             total, start = _Sum(None, target, 1 << first.imm), 1
     elif _is_x(first, "MOV64") and first.src_reg != target:
         total, start = _Sum(first.src_reg), 1
+    elif _is_x(first, "ADD64") and first.src_reg != target:
+        total, start = _Sum(target, first.src_reg), 1
     if total is None:
         return None
     count = best = start
@@ -289,4 +285,15 @@ def _product(window: Window, live_after: Sequence[int]) -> Fusion | None:
     return Fusion(2, lambda cx: cx.emit(text, imm=times.imm))
 
 
-MATCHERS: tuple[Matcher, ...] = (_rotate, _extend, _sum, _product)
+MATCHERS: tuple[Matcher, ...] = (_rotate, _extend, _sum, _product, operands.with_operand)
+
+
+def leaves_flags(insn: Instruction, branch: Instruction) -> bool:
+    """True where an instruction leaves the flags that a comparison of its result with 0 would give."""
+    row, jump = insn.row, branch.row
+    if row is None or jump is None or jump.uses_src or jump.meaning not in ("JEQ", "JNE"):
+        return False
+    if row.kind is not Kind.BINARY or row.meaning not in alu.REGULAR:
+        return False
+    # The upper half of what 32 bits give is 0.
+    return not branch.imm and insn.dst_reg == branch.dst_reg and row.width.bits <= jump.width.bits

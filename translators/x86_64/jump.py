@@ -34,7 +34,8 @@ def jump_always(insn: Instruction, cx: Context) -> None:
 
 def _compare(jump: str) -> Translator:
     def translate(insn: Instruction, cx: Context) -> None:
-        cx.emit_constant(f"cmp {cx.dst}, {cx.operand}", cx.imm)
+        if not cx.has_flags:
+            cx.emit_constant(f"cmp {cx.dst}, {cx.operand}", cx.imm)
         cx.goto(jump, _target(insn))
 
     translate.__doc__ = f"cmp, {jump}."

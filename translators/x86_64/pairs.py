@@ -26,6 +26,11 @@ class Pair:
     emit: Emit
     stop: int
 
+    @property
+    def compares_first(self) -> bool:
+        """True where nothing is emitted before the comparison."""
+        return self.emit is turn
+
 
 def pair_of(branch: Instruction, second: Instruction, third: Instruction | None) -> Pair | None:
     """Return how a conditional jump is translated with what it skips, None for one by one.

@@ -269,6 +269,7 @@ class Context(Emitter):
         self.turned_due = 0
         self.address: Address | None = None
         self.is_slow = False
+        self.has_flags = False  # of the comparison with 0 that is to be translated
         self.traced: set[int] = set()
         self.limits: dict[Limit, int] = {}
         operations = {insn.row.operation for insn in program.instructions if insn.row is not None}
