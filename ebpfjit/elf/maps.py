@@ -36,7 +36,7 @@ FIELD_OF_MEMBER = {
     "map_flags": "flags",
     "pinning": "pinning",
     "numa_node": "",
-    "map_extra": "",
+    "map_extra": "extra",
 }
 NO_INDEX = 0xFFFF_FFFF
 """iproute2's inner_idx of a map that is not put into another one."""
@@ -247,7 +247,7 @@ class _BtfMaps:
             numbers.pop("max_entries", 0),
             numbers.pop("flags", 0), numbers.pop("pinning", 0),
             key_type=types.get("key"), value_type=types.get("value"),
-            inner=inner, values=values, section=self.section.name,
+            inner=inner, values=values, section=self.section.name, extra=numbers.pop("extra", 0),
         )  # fmt: skip
 
     def _number(self, name: str, member: Member) -> int:

@@ -202,8 +202,8 @@ class Compiled:
     """A program as machine code, ready to be called by any number of threads at once.
 
     `helpers` are the objects whose addresses are in the code, `assembled` is the listing that the
-    image was made from, None where the image was found somewhere, or the program is large. Where `unlocked`, runs go on
-    without Python's lock.
+    image was made from, None where the image was found somewhere, or the program is large. Where
+    `unlocked`, runs go on without Python's lock.
     """
 
     recipe: Recipe

@@ -129,6 +129,7 @@ class KernelMaps:
                 map_type=definition.type,
                 flags=definition.flags | (_RDONLY_PROG if definition.is_readonly else 0),
                 inner_map_fd=inner,
+                extra=definition.extra,
             )
         except syscalls.KernelUnavailable:
             raise

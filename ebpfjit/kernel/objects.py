@@ -65,9 +65,10 @@ class KernelMap(_Owner):
         map_type: int = syscalls.MAP_TYPE_ARRAY,
         flags: int = 0,
         inner_map_fd: int = 0,
+        extra: int = 0,
     ) -> None:
         super().__init__(
-            syscalls.map_create(map_type, key_size, value_size, max_entries, flags, inner_map_fd)
+            syscalls.map_create(map_type, key_size, value_size, max_entries, flags, inner_map_fd, extra)
         )
         self.value_size = value_size
         self.key_size = key_size

@@ -28,7 +28,7 @@ PROG_TEST_RUN, MAP_LOOKUP_AND_DELETE, MAP_FREEZE = 10, 21, 22
 MAP_TYPE_ARRAY = 2
 
 # One struct a command: the fields of union bpf_attr in order, "x" for padding.
-_MAP_CREATE = struct.Struct("=IIIIII")
+_MAP_CREATE = struct.Struct("=IIIIII40xQ")
 _MAP_ELEMENT = struct.Struct("=IxxxxQQQ")
 _PROG_LOAD = struct.Struct("=IIQQIIQII16sII")
 _TEST_RUN = struct.Struct("=IIIIQQIIIIQQIIIxxxx")
@@ -119,13 +119,19 @@ def _buffer(content: bytes) -> tuple[ctypes.Array[ctypes.c_char] | None, int]:
 
 
 def map_create(
-    map_type: int, key_size: int, value_size: int, max_entries: int, flags: int = 0, inner_map_fd: int = 0
+    map_type: int,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    flags: int = 0,
+    inner_map_fd: int = 0,
+    extra: int = 0,
 ) -> int:
-    """Create a map and return its file descriptor; sizes in bytes, `flags` BPF_F_*.
+    """Create a map and return its file descriptor; sizes in bytes, `flags` BPF_F_*, `extra` map_extra.
 
     Raises KernelUnavailable where bpf(2) is not permitted, EbpfError where the kernel refuses.
     """
-    attributes = _MAP_CREATE.pack(map_type, key_size, value_size, max_entries, flags, inner_map_fd)
+    attributes = _MAP_CREATE.pack(map_type, key_size, value_size, max_entries, flags, inner_map_fd, extra)
     result, _ = _call(MAP_CREATE, attributes)
     if result in (-errno.EPERM, -errno.ENOSYS):
         raise _not_permitted(-result)

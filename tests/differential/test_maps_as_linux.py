@@ -283,7 +283,8 @@ def test_the_kernel_refuses_what_we_refuse(name: str) -> None:
         flags = rng.choice((usual, usual, usual, usual, 0, 1 << rng.randrange(13), rng.randrange(1 << 13)))
         if flags & MapFlag.NUMA_NODE and kind in PERCPU:
             continue
-        definition = MapDefinition("m", kind, key, value, rng.choice(entries), flags)
+        extra = rng.choice((0, 0, 0, 0, 0, 1, 15, 16, 1 << 40))
+        definition = MapDefinition("m", kind, key, value, rng.choice(entries), flags, extra=extra)
         if kind is MapType.PERF_EVENT_ARRAY and not definition.max_entries:
             continue  # libbpf makes it as many as there are CPUs, so do we
         if definition.max_entries * (key + value) > 1 << 20 and definition.max_entries > 1:

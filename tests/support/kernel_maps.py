@@ -10,7 +10,7 @@ from ebpfjit.kernel.objects import KernelMap
 from ebpfjit.runtime.maps import MapDefinition, MapType
 
 LOOKUP_AND_DELETE = 21
-_CREATE = struct.Struct("=IIIIII")
+_CREATE = struct.Struct("=IIIIII40xQ")
 _ELEMENT = struct.Struct("=IxxxxQQQ")
 PERCPU = {MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH}
 
@@ -21,7 +21,8 @@ def create(definition: MapDefinition, inner_fd: int = 0) -> int:
     """Return the file descriptor of a new map, or -errno."""
     d = definition
     result, _ = syscalls._call(
-        syscalls.MAP_CREATE, _CREATE.pack(d.type, d.key_size, d.value_size, d.max_entries, d.flags, inner_fd)
+        syscalls.MAP_CREATE,
+        _CREATE.pack(d.type, d.key_size, d.value_size, d.max_entries, d.flags, inner_fd, d.extra),
     )
     return result
 

@@ -515,6 +515,18 @@ def test_a_bloom_filter_never_forgets() -> None:
     assert m.push_value(u64(1), BPF_EXIST) == -errno.EINVAL
 
 
+def test_a_bloom_filter_has_the_hash_functions_that_map_extra_says() -> None:
+    wrong = {}
+    for extra in (0, 1, 5, 15):
+        m = make("bloom_filter", key=0, entries=1000, extra=extra)
+        for number in range(1000):
+            m.push(number)
+        assert all(number in m for number in range(1000))
+        wrong[extra] = sum(number in m for number in range(1000, 11000))
+    assert wrong[0] == wrong[5]
+    assert wrong[15] < wrong[5] < wrong[1]
+
+
 # --- events
 
 
@@ -603,6 +615,8 @@ def test_stacks_are_stored_under_their_hash() -> None:
         (lambda: make("ringbuf", 0, 0, 2048), "multiple of 4096", errno.EINVAL),
         (lambda: make("percpu_array", value=40000), "32768", errno.E2BIG),
         (lambda: make("array", value=1 << 30, entries=(1 << 32) - 1), "smaller .ENOMEM", errno.ENOMEM),
+        (lambda: make("bloom_filter", key=0, extra=16), "up to 15 hash functions", errno.EINVAL),
+        (lambda: make("array", extra=1), "only bloom filters", errno.EINVAL),
         (lambda: make("array", entries=1 << 32), "no u32", errno.EINVAL),
         (lambda: make("array", key=-1), "no u32", errno.EINVAL),
         (lambda: create(MapDefinition("o", 99, 4, 4, 1)), r"'o' \(type 99\): there is no such", errno.EINVAL),

@@ -89,7 +89,8 @@ class MapDefinition:
     `key_type` and `value_type` are there where the object has BTF for them. `inner` is the
     template of the maps inside. `values` are what `.values` of a BTF definition puts in: (index,
     name of a program or map). `is_readonly` is true where programs may not write the values
-    (.rodata). `section` is where the definition stands.
+    (.rodata). `section` is where the definition stands. `extra` is map_extra: how many hash functions
+    a bloom filter uses (0: the kernel's choice).
     """
 
     name: str
@@ -105,6 +106,7 @@ class MapDefinition:
     values: tuple[tuple[int, str], ...] = ()
     is_readonly: bool = False
     section: str = ""
+    extra: int = 0
 
     @property
     def type_name(self) -> str:

@@ -144,7 +144,7 @@ class BloomFilter(_Pushed):
     of two. Nothing can be taken out.
     """
 
-    HASHES = 5  # the kernel's choice where map_extra does not say
+    HASHES = 5  # where map_extra does not say
     MAX_BITS = 1 << 31
     reasons = {  # noqa: RUF012 - a table, never changed
         errno.EINVAL: "the only flag of a push is BPF_ANY",
@@ -152,7 +152,8 @@ class BloomFilter(_Pushed):
 
     def __init__(self, definition: MapDefinition, environment: Environment) -> None:
         self.definition = definition
-        bits = definition.max_entries * self.HASHES // 5 * 7
+        self._hashes = definition.extra or self.HASHES
+        bits = definition.max_entries * self._hashes // 5 * 7
         self._mask = (1 << 32) - 1 if bits > self.MAX_BITS else max(64, 1 << (bits - 1).bit_length()) - 1
         self._storage = Storage(definition, (self._mask + 1) // 8)
         self.address = self._storage.address
@@ -161,7 +162,7 @@ class BloomFilter(_Pushed):
         """Yield (byte, bit) for each hash function: two halves of one hash, combined."""
         first = hash_of(value)
         step = (first * MULTIPLIER & U64_MASK) >> 32 | 1
-        for number in range(self.HASHES):
+        for number in range(self._hashes):
             place = (first + number * step) & self._mask
             yield place // 8, 1 << place % 8
 

@@ -18,6 +18,7 @@ MAX_STACK_DEPTH = 127  # sysctl kernel.perf_event_max_stack
 BUILD_ID_SIZE = 32  # sizeof(struct bpf_stack_build_id)
 NR_CPUS = 8192  # as distributions configure it
 LPM_PREFIX_SIZE = 4
+MOST_HASHES = 15  # of a bloom filter
 LPM_DATA_SIZE_MAX = 256
 LPM_VALUE_SIZE_MAX = KMALLOC_MAX_SIZE - LPM_DATA_SIZE_MAX - 24
 MAX_BUCKETS = 1 << 31
@@ -115,6 +116,8 @@ def _refusals(d: MapDefinition) -> Iterator[Refusal]:
         yield errno.EINVAL, f"max_entries is {d.max_entries}, which is no u32"
     if d.flags & (F.RDONLY | F.WRONLY) == F.RDONLY | F.WRONLY:
         yield errno.EINVAL, f"flags {d.flags:#x}: BPF_F_RDONLY and BPF_F_WRONLY exclude each other"
+    if d.extra and kind is not MapType.BLOOM_FILTER:
+        yield errno.EINVAL, f"map_extra is {d.extra}, which only bloom filters have"
     if kind is MapType.BLOOM_FILTER and d.value_size > KMALLOC_MAX_SIZE:
         yield errno.E2BIG, f"value_size is {d.value_size}, more than {KMALLOC_MAX_SIZE}"
     yield from _flags(d, kind, flags)
@@ -151,6 +154,8 @@ def _details(d: MapDefinition, kind: MapType) -> Iterator[Refusal]:
         yield errno.E2BIG, f"max_entries is {d.max_entries}, more than 2**31"
     if d.value_size > INT_MAX:
         yield errno.E2BIG, f"value_size is {d.value_size}, more than 2**31 - 1"
+    if not 0 <= d.extra <= MOST_HASHES:
+        yield errno.EINVAL, f"map_extra is {d.extra}; a bloom filter has up to {MOST_HASHES} hash functions"
     if kind in QUEUES and d.value_size > KMALLOC_MAX_SIZE:
         yield errno.E2BIG, f"value_size is {d.value_size}, more than {KMALLOC_MAX_SIZE}"
     if kind is MapType.DEVMAP_HASH and d.max_entries > MAX_BUCKETS:
