@@ -140,8 +140,10 @@ def through_the_gate(compiled: Compiled) -> Runner:
     return run
 
 
-BELOW = (0x1000_0000, 0x1234_5670, 0x4000_0080, 0x8000_1010, 0xC123_4560, 0x2_0FED_CBA0, 0x100_7654_3210)
-"""How far below a thread's stack other stacks are."""
+BELOW = (
+    1 << 32, 0x1000_0000, 0x1234_5670, 0x4000_0080, 0x8000_1010, 0xC123_4560, 0x2_0FED_CBA0, 0x100_7654_3210,
+)  # fmt: skip
+"""How far below a thread's stack other stacks are: the first has the same low half."""
 
 
 @cache
