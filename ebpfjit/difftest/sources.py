@@ -47,6 +47,13 @@ def _packets(rng: random.Random, corpus: Sequence[Case]) -> Case:
     return Case(code, (Input(packets.frame(rng), ENDLESS),), type="xdp", tail=tail)
 
 
+def _unguarded(rng: random.Random, corpus: Sequence[Case]) -> Case:
+    """The same without half of the bounds checks, on short frames and with all kinds of limits."""
+    made = _packets(rng, corpus)
+    given = Input(rng.randbytes(rng.randrange(14, packets.LARGEST_FRAME)), rng.choice(LIMITS))
+    return replace(made, code=packets.unguarded(rng, made.code), inputs=(given,))
+
+
 def _mutated(rng: random.Random, corpus: Sequence[Case]) -> Case:
     """A mutation of the corpus, of a program with pointers, or of a valid one."""
     pick = rng.random()
@@ -76,7 +83,8 @@ SOURCES: Mapping[str, Weighted] = {
     "pointers": Weighted(_pointers, 20),
     "acceptable": Weighted(_acceptable, 22),
     "metamorphic": Weighted(_metamorphic, 6),
-    "packets": Weighted(_packets, 5),
+    "packets": Weighted(_packets, 3),
+    "unguarded": Weighted(_unguarded, 3),
     "mutated": Weighted(_mutated, 10),
     "rows": Weighted(lambda rng, corpus: _raw(rng, raw.rows(rng)), 6),
     "wild-rows": Weighted(lambda rng, corpus: _raw(rng, raw.wild_rows(rng)), 2),

@@ -229,8 +229,8 @@ def _plain(value: Any) -> Any:
 def runner(case: Case, engine: str, seen: Seen | None = None) -> Callable[[Input], Outcome | None]:
     """Return what runs a case with a type on an engine, by the engine's name: quickly, in this process.
 
-    Maps are made anew for each run, so addresses differ from run to run: of a fault only its kind and pc
-    are told. What it goes through is added to `seen`.
+    Maps are made anew for each run, so addresses differ from run to run: of a fault all but that
+    is told. What it goes through is added to `seen`.
     """
     seen = seen or Seen()
     if engine == "kernel":
@@ -244,8 +244,8 @@ def runner(case: Case, engine: str, seen: Seen | None = None) -> Callable[[Input
 
 def _shortened(outcome: Outcome) -> Outcome:
     """Return an outcome without addresses."""
-    pc = tuple(one for one in outcome.attributes if one[0] == "pc")
-    return replace(outcome, message="", attributes=pc)
+    kept = tuple(one for one in outcome.attributes if one[0] in ("pc", "access", "size"))
+    return replace(outcome, message="", attributes=kept)
 
 
 def depends_on_addresses(case: Case, given: Input) -> bool:
