@@ -19,6 +19,7 @@ from ebpfjit.difftest.fuzz import Options, fuzz
 from ebpfjit.difftest.planted import PLANTED, PlantedBug
 
 SECONDS = 20.0
+HANG_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Search:
 
 
 def search(bug: PlantedBug, seconds: float) -> Search:
-    report = fuzz(Options(seconds=seconds, planted=bug.name, stop_at=1, shrink=0))
+    options = Options(seconds=seconds, planted=bug.name, stop_at=1, shrink=0, hang_seconds=HANG_SECONDS)
+    report = fuzz(options)
     first = report.findings[0] if report.findings else None
     found = report.first_finding if first is not None else None
     number = first.number if first is not None else None
