@@ -115,10 +115,10 @@ class Access:
             return f"no check: {self.proof}"
         if self.leader is not None:
             return f"no check: one at pc {self.leader} covers it"
-        if self.span is not None:
-            return f"checked, {self.origin.value} first: {self.span[1] - self.span[0]} bytes at once"
         if self.within:
             return "checked: may it be written"
+        if self.span is not None:
+            return f"checked, {self.origin.value} first: {self.span[1] - self.span[0]} bytes at once"
         return f"checked, {self.origin.value} first"
 
 
@@ -967,17 +967,29 @@ def _shape_of(row: Row) -> tuple[_Transfer | None, bool]:
 
 
 class _Merger:
-    """Collects the accesses of a block, and puts those on one base under one check."""
+    """Collects the accesses of a block, and puts those that can be under one check.
+
+    Those are accesses on one base; those at distances from the argument's start that vary between the
+    same bounds, such as look-ups in one table; and those that are asked for nothing but rights.
+    """
 
     def __init__(self, found: dict[int, Access]) -> None:
         self.found = found
-        self.groups: dict[int, list[tuple[Access, Span]]] = {}
+        self.groups: dict[int | Bounds | str, list[tuple[Access, Span]]] = {}
 
     def add(self, access: Access, base: Value, span: Span) -> None:
         """Note an access; `span` counts from the base's symbol."""
         self.found[access.pc] = access
-        if not access.proof and base.symbol > CONSTANT:
-            self.groups.setdefault(base.symbol, []).append((access, span))
+        if access.proof or base.symbol <= CONSTANT:
+            return
+        key: int | Bounds | str = base.symbol
+        distance, bounds = access.distance, base.bounds
+        if access.within:
+            key, span = WITHIN, (0, access.size, WRITTEN)
+        elif distance is not None and bounds is not None and bounds[0] != bounds[1] and distance[0] >= 0:
+            start = distance[0] - bounds[0]
+            key, span = bounds, (start, start + access.size, span[2])
+        self.groups.setdefault(key, []).append((access, span))
 
     def finish(self) -> None:
         """Give each group of two or more its leader and span."""
@@ -992,9 +1004,7 @@ class _Merger:
                 continue
             stores = any(access.stores or access.asks for access, _ in group)
             start = first[0]
-            within = all(access.within for access, _ in group)
-            span = (low - start, high - start, stores)
-            self.found[leader.pc] = replace(leader, span=span, within=within)
+            self.found[leader.pc] = replace(leader, span=(low - start, high - start, stores))
             for access, _ in group[1:]:
                 self.found[access.pc] = replace(access, leader=leader.pc)
         self.groups.clear()
