@@ -171,8 +171,9 @@ class Generator:
 
     def idiom(self) -> bytes:
         """Some instructions in a row that machine code may do as one: each with its near misses."""
-        if self.rng.random() < 0.3:
-            return self.memory_idiom()
+        pick = self.rng.random()
+        if pick < 0.4:
+            return self.memory_idiom() if pick < 0.25 else self.bytes_put_together()
         a, b, c = (self.rng.choice((0, 2, 3, 4, 5, 7, 8)) for _ in range(3))
         bits = self.rng.choice((32, 64))
         up = self.rng.randrange(bits)
@@ -244,6 +245,42 @@ class Generator:
             operand + by_zero + moved,
             operand + by_zero[:2] + b"\2\0" + by_zero[4:] + plain("NEG64", b) + moved + last,
         ))  # fmt: skip
+
+    def bytes_put_together(self) -> bytes:
+        """A number made of bytes in memory, in either order, with something in between now and then."""
+        rng = self.rng
+        whole, part, other = rng.sample((0, 2, 3, 4, 5, 7, 8), 3)
+        base, place = rng.choice(((6, 0), (6, 8), (6, 3), (9, 0), (10, -8), (10, -16), (6, MEMORY_SIZE - 12)))
+        count = rng.choice((2, 2, 4, 4, 4, 8))
+        offsets = [place + at for at in range(count)]
+        if rng.random() < 0.4:
+            offsets.reverse()
+        if rng.random() < 0.1:
+            offsets[rng.randrange(count)] += rng.choice((-1, 1))
+        bytes_ = list(enumerate(offsets))
+        if rng.random() < 0.6:
+            rng.shuffle(bytes_)
+        bits = 64 if count == 8 or rng.random() < 0.6 else 32
+        between = (
+            plain("STXB", base, other, place), plain("STB", base, 0, place + 1, 7),
+            plain("MOV64_X", other, part),
+            plain("MOV64_X", other, whole), plain("ADD64_K", part, imm=1), plain("LDXB", other, base, place),
+            plain("LDXDW", other, base, place + rng.choice((0, 8, 40))), plain("JNE_K", other, 0, 0),
+            plain("MOV64_X", whole, base), plain("ADD64_X", other, other), plain("XOR64_K", other, imm=5),
+        )  # fmt: skip
+        code = b""
+        for number, (at, offset) in enumerate(bytes_):
+            into = part if number else whole
+            code += plain("LDXB", into, base, offset)
+            if rng.random() < 0.06:
+                code += rng.choice(between)
+            if at:
+                code += plain(f"LSH{bits}_K", into, imm=8 * at + (rng.random() < 0.01))
+            if number:
+                code += plain(f"{'OR' if rng.random() < 0.98 else 'ADD'}{bits}_X", whole, part)
+        if rng.random() < 0.9:
+            code += plain("MOV64_K", part, imm=1)
+        return code + plain("STXDW", 10, whole, rng.choice(KEPT))
 
     def arithmetic(self) -> bytes:
         """An operation on hostile operands, its result kept: what comes later does not cover it up."""

@@ -16,13 +16,14 @@ from typing import Any
 
 from ebpfjit.analysis import facts, lengths, liveness, values
 from ebpfjit.errors import EbpfError
+from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.jit import compiler, entry, relocation
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators import emitter, registry, x86_64
 from ebpfjit.translators.registry import Translator
-from ebpfjit.translators.x86_64 import alu, call, fusions, host, memory, pairs, target
+from ebpfjit.translators.x86_64 import alu, call, fusions, gather, host, memory, pairs, target
 from ebpfjit.translators.x86_64.target import Context, register
 
 Plant = Callable[[], None]
@@ -670,6 +671,18 @@ PLANTED: tuple[PlantedBug, ...] = (
         "facts-and",
         "AND bounds a value by half its mask",
         _entry(values.BOUNDS, "AND", lambda w, a, b: (0, min(a[1], b[1]) // 2)),
+    ),
+    PlantedBug(
+        "gather-ignores-readers",
+        "Bytes are gathered although something else reads their parts",
+        _function(
+            gather._followed, lambda old: lambda *given: (old(*given)[0], [set[int]() for _ in given[0]])
+        ),
+    ),
+    PlantedBug(
+        "gather-over-stores",
+        "Bytes are gathered although something stores in between",
+        lambda: setattr(gather, "HARMLESS", gather.HARMLESS | {Kind.STORE}),
     ),
     PlantedBug(
         "length-one-more",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
 from ebpfjit.analysis.facts import Access, Facts, Promises, analyse
@@ -156,7 +157,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
-    shortcuts = _shortcuts(verified, harden=settings.harden)
+    shortcuts = _shortcuts(verified, cx.checks, harden=settings.harden, trace=bool(settings.trace))
     phrases = Phrases(settings)
     blocks, words = verified.blocks, program.words
     repeated = {} if settings.trace else phrases.known
@@ -205,7 +206,7 @@ def translate_routine(verified: Verified, settings: Settings) -> Listing:
     cx = Context(program, verified.frame_sizes, plan, settings)
     routine = x86_64.routine.Routine(program)
     routine.enter(cx)
-    shortcuts = _shortcuts(verified, harden=False)
+    shortcuts = _shortcuts(verified, {}, harden=False, trace=False)
     phrases = Phrases(settings)
     for instruction in program.instructions:
         pc = instruction.pc
@@ -295,7 +296,7 @@ class Shortcuts:
     `skipped` are the slots of pairs but the first of each. `done` are the slots that a fusion behind
     them translates, `later` those of fusions but the first of each; `checked` are those of `done` of
     which the check stays. `flagged` are conditional jumps for which the instruction before them has set
-    the flags.
+    the flags. `gathered` are the slots of which fast code makes one wide load, in the place of one.
     """
 
     pairs: Mapping[int, Pair]
@@ -305,15 +306,20 @@ class Shortcuts:
     later: frozenset[int]
     checked: frozenset[int] = frozenset()
     flagged: frozenset[int] = frozenset()
+    gathered: Mapping[int, Callable[[Context], None] | None] = field(default_factory=dict)
 
     @cached_property
     def slots(self) -> frozenset[int]:
         """All of them."""
-        return frozenset({*self.pairs, *self.skipped, *self.fusions, *self.done, *self.flagged})
+        slots = {*self.pairs, *self.skipped, *self.fusions, *self.done, *self.flagged}
+        return frozenset(slots.union(self.gathered))
 
 
-def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
-    """Find them; hardened code has none but pairs, as fusions carry numbers that the program chose."""
+def _shortcuts(verified: Verified, checks: Mapping[int, Check], *, harden: bool, trace: bool) -> Shortcuts:
+    """Find them; hardened code has none but pairs, as fusions carry numbers that the program chose.
+
+    Traced code gathers nothing, as it shows the numbers in between.
+    """
     pairs = _pairs(verified)
     skipped = frozenset(slot for pc, pair in pairs.items() for slot in range(pc + 1, pair.stop))
     fusions: dict[int, Fusion] = {}
@@ -324,6 +330,7 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
         return Shortcuts(pairs, skipped, fusions, frozenset(), frozenset())
     program = verified.program
     live = live_after(verified.liveness)
+    gathered = {} if trace else _gathered(verified, live, checks)
     instructions = program.instructions
     beginnings = x86_64.fusions.BEGINNINGS
     for index, first in enumerate(instructions):
@@ -332,11 +339,11 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
         second = instructions[index + 1] if index + 1 < len(instructions) else first
         if second.row is None or second.row.name not in seconds:
             continue
-        if first.pc in later or first.pc in skipped:
+        if first.pc in later or first.pc in skipped or first.pc in gathered:
             continue
         window = [first]
         for insn in instructions[index + 1 : index + x86_64.fusions.LONGEST]:
-            if insn.pc in verified.blocks or insn.pc in pairs:
+            if insn.pc in verified.blocks or insn.pc in pairs or insn.pc in gathered:
                 break
             window.append(insn)
         if verified.illegal and not verified.illegal.keys().isdisjoint(insn.pc for insn in window):
@@ -349,10 +356,38 @@ def _shortcuts(verified: Verified, *, harden: bool) -> Shortcuts:
             later.update(insn.pc for insn in window[1 : fusion.count])
             if fusion.keeps_check:
                 checked.add(first.pc)
-    flagged = _flagged(verified, pairs, fusions.keys() | done)
     return Shortcuts(
-        pairs, skipped, fusions, frozenset(done), frozenset(later), frozenset(checked), frozenset(flagged)
+        pairs,
+        skipped,
+        fusions,
+        frozenset(done),
+        frozenset(later),
+        frozenset(checked),
+        frozenset(_flagged(verified, pairs, {*fusions, *done, *gathered})),
+        gathered,
     )
+
+
+def _gathered(
+    verified: Verified, live: Sequence[int], checks: Mapping[int, Check]
+) -> dict[int, Callable[[Context], None] | None]:
+    """Return what is gathered, in blocks that have two loads to put together."""
+    gather = x86_64.gather
+    instructions, effects = verified.program.instructions, verified.liveness.effects
+    joins = [i for i, insn in enumerate(instructions) if insn.row and insn.row.name in gather.JOINS]
+    found: dict[int, Callable[[Context], None] | None] = {}
+    if not joins:
+        return found
+    stops = list(accumulate(verified.blocks.values()))
+    for number in sorted({bisect_right(stops, index) for index in joins}):
+        start, stop = stops[number - 1] if number else 0, stops[number]
+        block = instructions[start:stop]
+        if sum(insn.row is not None and insn.row.name in gather.LOADS for insn in block) < 2:
+            continue
+        if verified.illegal and any(insn.pc in verified.illegal for insn in block):
+            continue
+        found.update(gather.gathered(block, effects[start:stop], live[block[-1].pc], checks))
+    return found
 
 
 def _flagged(verified: Verified, pairs: Mapping[int, Pair], fused: set[int]) -> set[int]:
@@ -439,6 +474,13 @@ def _anew(cx: Context, verified: Verified, instruction: Instruction, shortcuts: 
     row = instruction.row
     if row is None or instruction.pc in verified.illegal:
         cx.raise_fault("illegal")
+        return
+    if instruction.pc in shortcuts.gathered and not cx.is_slow:
+        if instruction.pc in cx.checks:
+            emit_check(cx, cx.src64, instruction.offset, instruction)
+        emit = shortcuts.gathered[instruction.pc]
+        if emit is not None:
+            emit(cx)
         return
     if instruction.pc in shortcuts.done:
         if instruction.pc in shortcuts.checked:

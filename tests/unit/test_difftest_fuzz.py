@@ -133,6 +133,7 @@ SAMPLE = {
     "check-read-only": 1600,
     "facts-moved-up": 2000,
     "facts-and": 2000,
+    "gather-ignores-readers": 2000,
     "length-one-more": 2000,
     "length-wraps": 2000,
     "length-writable": 800,
