@@ -38,6 +38,9 @@ SETTLES = frozenset(
 """What wants the account to be exact; blocks with such an instruction pay for none but themselves."""
 
 
+A_LOOP = 1 << 32  # more than there are jumps
+
+
 @dataclass(frozen=True)
 class Charges:
     """What is paid where, in instructions. Nothing is paid at the start of blocks that are not tested.
@@ -102,22 +105,24 @@ def _following(last: Instruction) -> tuple[int | None, int | None]:
 
 
 def _loop_depths(program: Program) -> list[int]:
-    """Return for each slot how many loops it lies in.
+    """Return for each slot how many loops it lies in; where that is the same, how many jumps go back over it.
 
     A loop reaches from its header to the last jump back there, and as far as the loops that start in
     it: a loop may be entered in its middle, and end behind the jump back of the one around it.
     """
     stops: dict[int, int] = {}
+    changes = [0] * (len(program) + 1)
     for insn, target in program.jumps:
         if target <= insn.pc and is_inside(program, target):
             stops[target] = max(stops.get(target, 0), insn.pc + 1)
-    changes = [0] * (len(program) + 1)
+            changes[target] += 1
+            changes[insn.pc + 1] -= 1
     inner: list[tuple[int, int]] = []  # loops that no other one contains so far, the first one last
     for start in sorted(stops, reverse=True):
         stop = stops[start]
         while inner and inner[-1][0] < stop:
             stop = max(stop, inner.pop()[1])
         inner.append((start, stop))
-        changes[start] += 1
-        changes[stop] -= 1
+        changes[start] += A_LOOP
+        changes[stop] -= A_LOOP
     return list(accumulate(changes))

@@ -289,11 +289,16 @@ MATCHERS: tuple[Matcher, ...] = (_rotate, _extend, _sum, _product, operands.with
 
 
 def leaves_flags(insn: Instruction, branch: Instruction) -> bool:
-    """True where an instruction leaves the flags that a comparison of its result with 0 would give."""
+    """True where an instruction leaves the flags that a comparison of its result with 0 would give.
+
+    Not where it adds a constant: newer processors do that for nothing, but not together with a jump.
+    """
     row, jump = insn.row, branch.row
     if row is None or jump is None or jump.uses_src or jump.meaning not in ("JEQ", "JNE"):
         return False
     if row.kind is not Kind.BINARY or row.meaning not in alu.REGULAR:
+        return False
+    if not row.uses_src and row.meaning in ("ADD", "SUB"):
         return False
     # The upper half of what 32 bits give is 0.
     return not branch.imm and insn.dst_reg == branch.dst_reg and row.width.bits <= jump.width.bits
