@@ -20,7 +20,10 @@ typedef unsigned long long u64;
 #define __array(name, val) typeof(val) *name[]
 #define __ulong(name, val) enum { __unique_value_##name = val } name
 
-enum { HASH = 1, ARRAY = 2, PROG_ARRAY = 3, PERCPU_ARRAY = 6, ARRAY_OF_MAPS = 12, HASH_OF_MAPS = 13, RINGBUF = 27 };
+enum {
+    HASH = 1, ARRAY = 2, PROG_ARRAY = 3, PERCPU_ARRAY = 6, ARRAY_OF_MAPS = 12, HASH_OF_MAPS = 13, RINGBUF = 27,
+    BLOOM_FILTER = 30,
+};
 
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*const bpf_tail_call)(void *context, void *map, u32 index) = (void *)12;

@@ -90,6 +90,13 @@ struct {
     __uint(max_entries, 4096);
 } events SEC(".maps");
 
+struct {
+    __uint(type, BLOOM_FILTER);
+    __type(value, u32);
+    __uint(max_entries, 64);
+    __uint(map_extra, 3);
+} seen SEC(".maps");
+
 SEC("xdp") int leaf(void *context)
 {
     struct key key = {};

@@ -48,7 +48,9 @@ def test_every_form_of_a_definition() -> None:
         "sizes": (MapType.PERCPU_ARRAY, 4, 24, 3, 0, 0),
         "by_number": (MapType.HASH_OF_MAPS, 8, 4, 8, 0, 0),
         "events": (MapType.RINGBUF, 0, 0, 4096, 0, 0),
+        "seen": (MapType.BLOOM_FILTER, 0, 4, 64, 0, 0),
     }
+    assert {name: map_.extra for name, map_ in maps.items() if map_.extra} == {"seen": 3}
     assert {map_.section for map_ in maps.values()} == {".maps"}
     assert maps["outer"].values == ((0, "first"), (3, "second"))
     assert maps["jumps"].values == ((1, "leaf"), (2, "other_leaf"))
