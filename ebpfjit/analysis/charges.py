@@ -21,7 +21,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 
-from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason, is_inside
+from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason
+from ebpfjit.analysis.nesting import loop_depths
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Instruction, Program
 
@@ -36,9 +37,6 @@ SETTLES = frozenset(
     }
 )
 """What wants the account to be exact; blocks with such an instruction pay for none but themselves."""
-
-
-A_LOOP = 1 << 32  # more than there are jumps
 
 
 @dataclass(frozen=True)
@@ -59,14 +57,18 @@ class Charges:
 
 def charges_of(program: Program, blocks: dict[int, int], tested: frozenset[int]) -> Charges:
     """Return what is paid where. `blocks` and `tested` are those of `Verified`."""
-    depth = _loop_depths(program)
+    ends = _ends(program, blocks)
+    ways_of = {
+        start: [pc for pc in reversed(_following(last)) if pc is not None and pc in blocks]
+        for start, (last, _) in ends.items()
+    }
+    depths = loop_depths(sorted(program.functions), ways_of)
     charges = Charges({}, {}, {}, {})
     before: dict[int, int] = {}  # what is paid for a block when it starts; 0 for tested ones
-    for start, (last, settles) in reversed(_ends(program, blocks).items()):
+    for start, (last, settles) in reversed(ends.items()):
         through, taken = _following(last)
-        ways = [pc for pc in (taken, through) if pc is not None]
         # Ways back go to tested blocks, of which `before` need not know.
-        likely = max(ways, key=lambda pc: depth[pc] if pc in blocks else -1, default=None)
+        likely = max(ways_of[start], key=lambda pc: depths.get(pc, 0), default=None)
         advance = 0 if settles or likely is None else before.get(likely, 0)
         charges.advance[start] = advance
         for way, edges in ((through, charges.through), (taken, charges.taken)):
@@ -102,27 +104,3 @@ def _following(last: Instruction) -> tuple[int | None, int | None]:
         return None, None
     through = None if row.kind in NEVER_FALLS_THROUGH else last.next_pc
     return through, last.target if row.kind is not Kind.CALL_LOCAL else None
-
-
-def _loop_depths(program: Program) -> list[int]:
-    """Return for each slot how many loops it lies in; where that is the same, how many jumps go back over it.
-
-    A loop reaches from its header to the last jump back there, and as far as the loops that start in
-    it: a loop may be entered in its middle, and end behind the jump back of the one around it.
-    """
-    stops: dict[int, int] = {}
-    changes = [0] * (len(program) + 1)
-    for insn, target in program.jumps:
-        if target <= insn.pc and is_inside(program, target):
-            stops[target] = max(stops.get(target, 0), insn.pc + 1)
-            changes[target] += 1
-            changes[insn.pc + 1] -= 1
-    inner: list[tuple[int, int]] = []  # loops that no other one contains so far, the first one last
-    for start in sorted(stops, reverse=True):
-        stop = stops[start]
-        while inner and inner[-1][0] < stop:
-            stop = max(stop, inner.pop()[1])
-        inner.append((start, stop))
-        changes[start] += A_LOOP
-        changes[stop] -= A_LOOP
-    return list(accumulate(changes))
