@@ -23,7 +23,7 @@ def loop_depths(starts: Iterable[int], ways: Mapping[int, Sequence[int]]) -> dic
             walk.from_start(start)
     depths: dict[int, int] = {}
     for block in walk.position:
-        chain = []
+        chain: list[int] = []
         at: int | None = block
         while at is not None and at not in depths and len(chain) < DEEPEST:
             chain.append(at)
