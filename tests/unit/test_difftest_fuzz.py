@@ -147,7 +147,8 @@ SAMPLE = {
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_planted_bugs_are_found(name: str) -> None:
-    report = fuzz(Options(programs=SAMPLE[name], planted=name, stop_at=1, shrink=0))
+    options = Options(programs=SAMPLE[name], planted=name, stop_at=1, shrink=0, hang_seconds=2)
+    report = fuzz(options)
     assert report.findings, f"{name} was not found by {report.total.programs} programs"
 
 
