@@ -67,6 +67,8 @@ class Writer:
             self.indexed(at_start=True)
         elif chance < 0.7:
             self.shown_before()
+        elif chance < 0.8:
+            self.tables()
         if self.measures:
             self.slots.append(plain("MOV64_X", 5, 2))
         for register in POINTERS:
@@ -150,6 +152,29 @@ class Writer:
         self.emit("ADD64_X", pointer, index)
         loads = name.startswith("LD")
         self.emit(name, index if loads else pointer, pointer if loads else index, 0, 77)
+
+    def tables(self) -> None:
+        """Look-ups in the memory at bounded distances, loads and stores, in one block or two."""
+        rng = self.rng
+        most, scale = rng.choice((3, 7, 15)), rng.choice((0, 0, 1, 2))
+        pointer, other = rng.sample((0, 3, 6, 7), 2)
+        for _ in range(rng.randrange(2, 5)):
+            index = rng.choice(COUNTERS)
+            if rng.random() < 0.7:
+                self.emit("LDXB", index, 1, rng.randrange(20))
+            else:
+                self.emit("RSH64_K", index, imm=rng.randrange(8))
+            self.emit(rng.choice(("AND64_K", "AND64_K", "AND32_K", "MOD64_K")), index, imm=most)
+            if scale:
+                self.emit("LSH64_K", index, imm=scale)
+            self.emit("MOV64_X", pointer, 1)
+            self.emit("ADD64_X", pointer, index)
+            name, offset = rng.choice((*LOADS[:4], *STORES)), rng.choice((0, 0, 4, 8, 16, self.near))
+            loads = name in LOADS
+            self.emit(name, other if loads else pointer, pointer if loads else other, offset, 55)
+            if rng.random() < 0.2:
+                self.emit("JEQ_K", other, offset=rng.randrange(2), imm=rng.choice(BYTES))
+                self.emit("MOV64_X", other, index)
 
     def shown_before(self) -> None:
         """An access behind another one, which shows less than it needs: other rights, place, path."""
