@@ -259,7 +259,7 @@ class Analysis:
         self.meeting_points = meeting_points(program, self.blocks)
         # r1 and r2 have their symbols of the start for good, and mean the same memory all the time.
         self.is_measured = promises.argument_is_measured and not (
-            self.moves or self.main_loops or self.main_is_called
+            self.moves or self.main_loops or self.main_is_called or not self.live_at[0] >> 2 & 1
         )
         if not self.frame_is_fixed:
             self._expose()
@@ -826,7 +826,9 @@ def _entered(state: _State, pc: int, loop: Mapping[int, Change]) -> _State:
         if value.symbol in state.spans and not change.steps:
             entered.spans[symbol] = _relative(state, value)
     if state.limits:
-        entered.limits = _joined_limits(state, state, pc, loop, widen=False)
+        # What is loaded or calculated anew in a loop will hardly be below the length in all rounds.
+        steady = [register for register, change in loop.items() if change.steps or change.bounds is None]
+        entered.limits = _joined_limits(state, state, pc, steady, widen=False)
     return entered
 
 

@@ -135,8 +135,11 @@ def joined(
         if symbol in new and symbol not in own
     }
     for symbol, a, b in values:
-        left, right = limit_of(old, a), limit_of(new, b)
-        if left is not None and right is not None:
+        right = limit_of(new, b)
+        if right is None or right < 0:
+            continue  # what may be above the length is not followed any further
+        left = right if b is a and new is old else limit_of(old, a)
+        if left is not None and left >= 0:
             limits[symbol] = min(left, right)
     if widen:
         limits = {s: limit for s, limit in limits.items() if limit >= old.get(s, limit)}

@@ -339,6 +339,8 @@ def _shortcuts(verified: Verified, checks: Mapping[int, Check], *, harden: bool,
         second = instructions[index + 1] if index + 1 < len(instructions) else first
         if second.row is None or second.row.name not in seconds:
             continue
+        if first.row.kind is Kind.LOAD and first.dst_reg not in (second.dst_reg, second.src_reg):
+            continue
         if first.pc in later or first.pc in skipped or first.pc in gathered:
             continue
         window = [first]
@@ -395,19 +397,19 @@ def _flagged(verified: Verified, pairs: Mapping[int, Pair], fused: set[int]) -> 
 
     Pairs that do something before they compare are left out.
     """
-    instructions, blocks = verified.program.instructions, verified.blocks
-    return {
-        branch.pc
-        for insn, branch in pairwise(instructions)
-        if branch.row is not None
-        and branch.row.kind is Kind.BRANCH
-        and not branch.imm
-        and branch.pc not in blocks
-        and insn.pc not in fused
-        and branch.pc not in fused
-        and (branch.pc not in pairs or pairs[branch.pc].compares_first)
-        and x86_64.fusions.leaves_flags(insn, branch)
-    }
+    instructions, stop = verified.program.instructions, 0
+    found = set()
+    for count in verified.blocks.values():
+        stop += count
+        branch = instructions[stop - 1]
+        if count == 1 or branch.imm or branch.row is None or branch.row.kind is not Kind.BRANCH:
+            continue
+        pair = pairs.get(branch.pc)
+        if pair is None or pair.compares_first:
+            before = instructions[stop - 2]
+            if fused.isdisjoint((before.pc, branch.pc)) and x86_64.fusions.leaves_flags(before, branch):
+                found.add(branch.pc)
+    return found
 
 
 def _pairs(verified: Verified) -> dict[int, Pair]:

@@ -38,7 +38,8 @@ def fuse(window: Window, live_after: Sequence[int]) -> Fusion | None:
 
     `live_after` gives for each of them the registers (bit n: rn) that are read later.
     """
-    for matcher in MATCHERS:
+    first = window[0].row
+    for matcher in MATCHERS.get(first.name, ()) if first is not None else ():
         fusion = matcher(window, live_after)
         if fusion is not None:
             return fusion
@@ -285,7 +286,14 @@ def _product(window: Window, live_after: Sequence[int]) -> Fusion | None:
     return Fusion(2, lambda cx: cx.emit(text, imm=times.imm))
 
 
-MATCHERS: tuple[Matcher, ...] = (_rotate, _extend, _sum, _product, operands.with_operand)
+MATCHERS: dict[str, tuple[Matcher, ...]] = {
+    "MOV64_X": (_rotate, _extend, _sum, _product),
+    "MOV32_X": (_rotate, _extend, _product),
+    "LSH64_K": (_extend, _sum),
+    "ADD64_X": (_sum,),
+    **dict.fromkeys(operands.BEGINNINGS, (operands.with_operand,)),
+}
+"""By the row of the first instruction."""
 
 
 def leaves_flags(insn: Instruction, branch: Instruction) -> bool:
