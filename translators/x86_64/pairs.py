@@ -16,6 +16,9 @@ from ebpfjit.translators.registry import Translator
 from ebpfjit.translators.x86_64.jump import CONDITIONS
 from ebpfjit.translators.x86_64.target import INVERSE, Context, pay, register
 
+ONE_LESS = {"b": "sbb r9, 0", "ae": "adc r9, -1"}
+"""What takes one instruction off the budget where the carry flag says so, or says not."""
+
 Emit = Callable[[Context, Instruction, Instruction, Translator], None]
 
 
@@ -108,7 +111,9 @@ def _select(cx: Context, branch: Instruction, second: Instruction, due: int) -> 
     elif source == "r10":
         cx.emit("mov r10, $imm", imm=value, imm_sizes=(32, 64))
     cx.emit(f"cmov{condition} {register(second.dst_reg)}, {source}")
-    if moved:
+    if moved == 1 and condition in ONE_LESS:
+        cx.emit(ONE_LESS[condition])
+    elif moved:
         cx.emit("lea r10, [r9+$offset]", offset=-moved)
         cx.emit(f"cmov{condition} r9, r10")
 
