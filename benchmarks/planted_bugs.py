@@ -50,9 +50,9 @@ def section(searches: Sequence[Search], seconds: float) -> str:
     words = (
         f"{len(searches)} bugs (`ebpfjit/difftest/planted.py`), each put, in memory, into a child process\n"
         "of its own; `ebpfjit fuzz` with one job, seed 1 and all its sources of programs. Seconds count\n"
-        "from the start of the run, the child's start (about 0.3 s) included. `program` is the number of\n"
-        f"the program that showed it. Found: {len(times)} of {len(searches)}, {slowest}; "
-        f"the limit is {seconds:g} s."
+        "from the start of the run, the child's start (about 0.3 s) included; a program hangs after "
+        f"{HANG_SECONDS:g} s of its own.\n`program` is the number of the program that showed it. "
+        f"Found: {len(times)} of {len(searches)}, {slowest}; the limit is {seconds:g} s."
     )
     rows = [
         (

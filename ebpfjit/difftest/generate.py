@@ -38,6 +38,9 @@ SIGNED_DIVISIONS = [row for row in TABLE if row.meaning in ("SDIV", "SMOD")]
 BRANCHES_X = [row for row in TABLE if row.kind is Kind.BRANCH and row.uses_src]
 ARITHMETIC = [row for row in TABLE if row.kind in (Kind.BINARY, Kind.UNARY, Kind.MOVE)]
 ACCESSES = [row for row in TABLE if row.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC)]
+ACCESSES_BY_KIND = {
+    kind: [row for row in ACCESSES if row.kind is kind] for kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC)
+}
 PACKET_LOADS = [row for row in TABLE if row.kind is Kind.PACKET_LOAD and not row.uses_src]
 SHIFTS = ("LSH", "RSH", "ARSH")
 KEPT = range(-504, -72, 8)
@@ -263,17 +266,23 @@ class Generator:
         bits = 64 if count == 8 or rng.random() < 0.6 else 32
         between = (
             plain("STXB", base, other, place), plain("STB", base, 0, place + 1, 7),
-            plain("MOV64_X", other, part),
+            plain("MOV64_X", other, part), plain("STXDW", 10, part, rng.choice(KEPT)),
             plain("MOV64_X", other, whole), plain("ADD64_K", part, imm=1), plain("LDXB", other, base, place),
             plain("LDXDW", other, base, place + rng.choice((0, 8, 40))), plain("JNE_K", other, 0, 0),
             plain("MOV64_X", whole, base), plain("ADD64_X", other, other), plain("XOR64_K", other, imm=5),
         )  # fmt: skip
+        spot = rng.randrange(count) if rng.random() < 0.45 else -1
         code = b""
         for number, (at, offset) in enumerate(bytes_):
             into = part if number else whole
             code += plain("LDXB", into, base, offset)
-            if rng.random() < 0.06:
-                code += rng.choice(between)
+            if number == spot:
+                later = rng.choice(bytes_[number:])[1]
+                code += (
+                    plain("STB", base, 0, later, rng.randrange(128))
+                    if rng.random() < 0.4
+                    else rng.choice(between)
+                )
             if at:
                 code += plain(f"LSH{bits}_K", into, imm=8 * at + (rng.random() < 0.01))
             if number:
@@ -297,7 +306,9 @@ class Generator:
     def memory_access(self) -> bytes:
         """An access near r6, what it loads kept too."""
         rng = self.rng
-        row, register, hit = rng.choice(ACCESSES), rng.choice((0, 2, 3, 4, 5, 7, 8)), rng.choice(NEAR)
+        kind = rng.choice((Kind.LOAD, Kind.LOAD, Kind.STORE, Kind.ATOMIC))
+        row = rng.choice(ACCESSES_BY_KIND[kind])
+        register, hit = rng.choice((0, 2, 3, 4, 5, 7, 8)), rng.choice(NEAR)
         if row.kind is Kind.ATOMIC or row.is_ordered:
             hit -= hit % row.size
         keep = plain("STXDW", 10, register, rng.choice(KEPT))
@@ -309,9 +320,9 @@ class Generator:
 
     def by_the_dozen(self) -> bytes:
         """A program of operations and accesses, all of which are executed."""
-        made = (self.memory_access, self.arithmetic)
+        made = (*[self.memory_access, self.arithmetic] * 3, self.bytes_put_together)
         parts = [self.rng.choice(made)() for _ in range(self.rng.randrange(1, 25))]
-        return copy(6, 1) + add(6, 8) + b"".join(parts) + EXIT
+        return copy(6, 1) + add(6, 8) + copy(9, 10) + add(9, -64) + b"".join(parts) + EXIT
 
     def prologue(self) -> bytes:
         """Registers to start from: pointers in r6 and r9, edges in the others."""
