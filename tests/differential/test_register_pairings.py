@@ -463,7 +463,7 @@ def filler(size: int) -> tuple[bytes, int]:
     """Return instructions whose machine code has `size` bytes, and how often they add 1 to r8."""
     fours = size % 3
     threes = (size - 4 * fours) // 3
-    return FILLERS[3] * threes + FILLERS[4] * fours, fours
+    return FILLERS[4] * fours + FILLERS[3] * threes, fours  # the other way round they are fused
 
 
 def aimed(name: str, distance: int) -> bytes:

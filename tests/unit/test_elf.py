@@ -527,10 +527,10 @@ def test_mutated_objects_load_or_raise_load_error(name: str) -> None:
     limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + (256 << 10)  # KiB
     for _ in range(count):
         mutated = mutate(original, chance)
-        began = time.perf_counter()
+        began = time.process_time()
         with contextlib.suppress(LoadError):
             loaded += isinstance(load_mutated(name, mutated), Object)
-        assert time.perf_counter() - began < 2, mutated.hex()
+        assert time.process_time() - began < 2, mutated.hex()
     assert 0 < loaded < count
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < limit
 
@@ -545,9 +545,9 @@ def test_time_is_bounded_by_the_size_of_the_file() -> None:
     )
     entry = struct.pack("<IIQQQQIIQQ", 1, 1, 6, 0, 64, size // 8 * 8 - 64, 0, 0, 8, 0)
     first = struct.pack("<IIQQQQIIQQ", 0, 3, 0, 0, 64, 8, 0, 0, 1, 0)
-    began = time.perf_counter()
+    began = time.process_time()
     refuse(header + names.ljust(8, b"\0") + first + entry * (count - 1), "overlaps")
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize(("data", "value"), [(b"\x01\x05", 10), (b"\x00\x05", 15)])
