@@ -117,6 +117,8 @@ def _made(
         if copied is None or max(copied.offsets) >= COPIES[name]:
             return None
         return _Bytes(copied.base, copied.offsets, copied.made | {index})
+    if name not in SHIFTS and name not in JOINS:
+        return None  # its fields may be anything
     number = numbers.get(defined[insn.dst_reg])
     if number is None:
         return None
