@@ -469,7 +469,7 @@ def test_ctrl_c_stops_an_endless_program(name: str) -> None:
 @pytest.mark.parametrize("name", ["empty loop", "loop", "deep chain", "checked loads", "native helper"])
 @in_child
 def test_other_threads_get_turns_while_an_endless_program_runs(name: str) -> None:
-    """Each turn within ten seconds, as Ctrl-C: also where slices are shorter than Python's switch interval."""
+    """Each turn within ten seconds, also where slices are shorter than Python's switch interval."""
     vm, on_start = _endless_program(name)
     started = threading.Event()
     on_start(started.set)
