@@ -29,7 +29,7 @@ from ebpfjit.runtime.memory import MAX_FRAMES, active, address_of
 from ebpfjit.runtime.world import engine_of
 from ebpfjit.translators.emitter import Line
 from ebpfjit.translators.x86_64.host import STUBS, symbol_of
-from ebpfjit.translators.x86_64.target import BLOCK_SIZE, FAULTS, REGION_SIZE
+from ebpfjit.translators.x86_64.target import BLOCK_SIZE, FAULTS, REGION_SIZE, limit_place
 
 _RUN = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 """The lock stays held, and an exception that the host has pending is raised after the call."""
@@ -173,7 +173,7 @@ class Run:
         for index, (name, span, stores) in enumerate(self.compiled.image.limits):
             region = regions[name]
             room = region.size - span + 1 if region and (region.writable or not stores) else 0
-            self.words[(BLOCK_SIZE >> 3) + index] = max(room, 0)
+            self.words[limit_place(index) >> 3] = max(room, 0)
 
     def settle(self) -> None:
         """Give back what a run that faulted has paid for basic blocks that it did not reach."""

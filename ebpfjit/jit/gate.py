@@ -41,7 +41,7 @@ from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.memory import STACK_SIZE, AddressSpace, Region, Stack, address_of
 from ebpfjit.translators.x86_64.gate import KEPT_SIZE, SHAPES, STATE_WORDS
 from ebpfjit.translators.x86_64.lanes import LANE_WORDS
-from ebpfjit.translators.x86_64.target import BLOCK_SIZE, FAULTS, REGION_SIZE
+from ebpfjit.translators.x86_64.target import BLOCK_SIZE, FAULTS, REGION_SIZE, limit_place
 
 SUPPORTED = ((3, 11), (3, 12), (3, 13), (3, 14))
 """The versions of CPython whose objects are laid out as the gate expects."""
@@ -364,8 +364,8 @@ def _region(block: int, name: str, which: str) -> Region:
 def _limit_table(compiled: Compiled) -> ctypes.Array[ctypes.c_uint64]:
     rows = [
         number
-        for region, span, stores in compiled.image.limits
-        for number in (WORD[f"{region}_{'room' if stores else 'size'}"], span - 1)
+        for index, (region, span, stores) in enumerate(compiled.image.limits)
+        for number in (WORD[f"{region}_{'room' if stores else 'size'}"], span - 1, limit_place(index))
     ]
     return (ctypes.c_uint64 * len(rows))(*rows)
 

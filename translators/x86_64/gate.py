@@ -30,7 +30,7 @@ from ebpfjit.translators.x86_64.host import (
     take_lock,
 )
 from ebpfjit.translators.x86_64.lanes import Structs, emit_lanes, lane_word
-from ebpfjit.translators.x86_64.target import BLOCK, BLOCK_SIZE, BLOCK_WORDS, FAULTS, HOST_SAVED
+from ebpfjit.translators.x86_64.target import BLOCK, BLOCK_WORDS, FAULTS, HOST_SAVED
 
 # The state of a program, 8-byte words that Python writes.
 STATE_WORDS = (
@@ -41,7 +41,7 @@ STATE_WORDS = (
     "low",  # where the program's stack is, counted from the block
     "high",
     "regions",  # regions besides the arguments: as the block's word
-    "limits_start",  # how to fill the limits: (offset of a size in the block, span - 1) each
+    "limits_start",  # how to fill the limits: (offset of a size, span - 1, offset of the limit) each
     "limits_stop",
     "special",  # not 0 where one of the next two is, or the program loads from the packet
     "linked",  # the program calls Python: its runs are in the list of those
@@ -387,16 +387,15 @@ def _fill_limits(cx: Emitter, name: str) -> None:
     cx.emit(f"mov rdi, {_state('limits_stop')}")
     cx.emit("cmp rsi, rdi")
     cx.jump("je", done)
-    cx.emit("lea rdx, [r12+$offset]", offset=BLOCK_SIZE)
     cx.emit("xor ecx, ecx")
     cx.label(again)
     cx.emit("mov rax, qword ptr [rsi]")
     cx.emit("mov rax, qword ptr [r12+rax]")
     cx.emit("sub rax, qword ptr [rsi+8]")
     cx.emit("cmovb rax, rcx")
-    cx.emit("mov qword ptr [rdx], rax")
-    cx.emit("add rdx, 8")
-    cx.emit("add rsi, 0x10")
+    cx.emit("mov rdx, qword ptr [rsi+0x10]")
+    cx.emit("mov qword ptr [r12+rdx], rax")
+    cx.emit("add rsi, 0x18")
     cx.emit("cmp rsi, rdi")
     cx.jump("jne", again)
     cx.label(done)

@@ -45,8 +45,9 @@ SCRATCH = (("r10", "r10d", "r10w", "r10b"), ("r11", "r11d", "r11w", "r11b"))
 HOST_SAVED = ("rbp", "rbx", "r12", "r13", "r14", "r15")
 _COLUMN = {64: 0, 32: 1, 16: 2, 8: 3}
 
-# The block: 8-byte words at these indices, then one word for each limit that the program uses.
-# Those that most programs use come first, where a displacement of one byte reaches them.
+# The block: 8-byte words at these indices, then one word for each limit that the program uses beyond those
+# that have a place here. What most programs use comes first, where a displacement of one byte reaches it.
+LIMITS_IN_BLOCK = 7
 BLOCK_WORDS = (
     "argument_start",  # the region that r1 points to
     "packet_start",
@@ -56,6 +57,7 @@ BLOCK_WORDS = (
     "stack_limit",
     "budget",  # instructions left in this slice, while r9 does not hold it
     "later",  # instructions that are left behind this slice
+    *(f"limit_{index}" for index in range(LIMITS_IN_BLOCK)),
     "loops",  # what may_goto has left in this frame
     "frames_left",
     "host_stack",  # rsp to return with: what it points to is the address that function 0 returns to
@@ -83,6 +85,14 @@ BLOCK_WORDS = (
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
 BLOCK_SIZE = 8 * len(BLOCK_WORDS)
 REGION_SIZE = 24  # a row of the table of regions: start, stop, writable
+
+
+def limit_place(index: int) -> int:
+    """Return the offset of a limit's word from the block's start."""
+    if index < LIMITS_IN_BLOCK:
+        return 8 * (BLOCK_WORDS.index("limit_0") + index)
+    return BLOCK_SIZE + 8 * (index - LIMITS_IN_BLOCK)
+
 
 FAULTS = (
     "none",
@@ -336,7 +346,7 @@ class Context(Emitter):
     def limit(self, region: str, span: int, stores: bool) -> str:
         """Return the operand of the word that says where a span fits into a region."""
         index = self.limits.setdefault((region, span, stores), len(self.limits))
-        return f"[r12+{BLOCK_SIZE + 8 * index:#x}]"
+        return f"[r12+{limit_place(index):#x}]"
 
     def emit_constant(
         self, template: str, imm: int | None, imm_sizes: tuple[int, ...] = (8, 32), offset: int | None = None
