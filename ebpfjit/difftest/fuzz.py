@@ -118,6 +118,7 @@ class _Child:
         self.connection.send(assignment)
         self.task: Batch | Finding | None = None
         self.ready = False
+        self.last: int | None = None  # the program of the task before
         self.count = 0
         self._note_time()
 
@@ -272,34 +273,46 @@ class Fuzzer:
             return
         task, child.task = child.task, None
         if isinstance(message, BatchResult):
+            assert isinstance(task, Batch)  # whose result it is
+            child.last = task.stop - 1
             self.report.findings += message.findings
             message.findings = []
             self.report.total.add(message)
         else:
             assert isinstance(task, Finding)  # which comes back shrunk
+            child.last = task.number
             self.report.findings[self.report.findings.index(task)] = message
 
     def _lost(self, child: _Child, *, hangs: bool) -> None:
-        """A child died or hangs: the program it was at is a finding, the rest of its batch runs anew."""
+        """A child died or hangs: the program it was at is a finding, the rest of its batch runs anew.
+
+        One that dies between two programs was left damaged by the program before.
+        """
         if not hangs:
             child.process.wait()
         count, _ = child.note.read()
         del self._children[child.connection]
         status = child.end()
         task = child.task
-        if task is None or (isinstance(task, Batch) and not count):
-            raise RuntimeError(f"a child of the fuzzer ended with status {status} before it ran anything")
         if isinstance(task, Finding):
             return  # it stays as it is: not shrunk
-        number = count - 1
+        is_inside = task is not None and task.first < count <= task.stop  # or the note is an older one
+        number = count - 1 if is_inside else child.last
+        if number is None:
+            raise RuntimeError(f"a child of the fuzzer ended with status {status} before it ran anything")
         nature = HANG if hangs else CRASH
         seen = (
             f"it does not end in {self.options.hang_seconds:g} s"
             if hangs
-            else f"the process died of {_signal(status)}"
+            else f"the process died of {_signal(status)}" + ("" if is_inside else ", some time after it")
         )
         case = case_of(self.options.seed, number, self.assignment.sources, self.assignment.corpus)
         self.report.findings.append(Finding(number, nature, seen, case))
+        if task is None:
+            return
+        if not is_inside:
+            self._again.append(task)
+            return
         self.report.total.programs += 1
         self.report.total.slots += len(case.code) // 8
         for first, stop in ((task.first, number), (number + 1, task.stop)):

@@ -63,7 +63,8 @@ def test_another_seed_gives_another_report() -> None:
 
 
 def test_findings_are_the_same_too() -> None:
-    one, other = (fuzz(Options(programs=80, planted="add-subtracts", jobs=jobs, shrink=1)) for jobs in (1, 2))
+    """With a bug that leaves memory alone: what a damaged process does is different each time."""
+    one, other = (fuzz(Options(programs=80, planted="charge-less", jobs=jobs, shrink=1)) for jobs in (1, 2))
     assert report_text(one) == report_text(other)
     assert len(one.findings) > 1
     assert [bool(finding.details) for finding in one.findings[:2]] == [True, False]
