@@ -71,7 +71,9 @@ def time_stages(
         times.append(clock())
         verifier.check(program)
         times.append(clock())
-        recipe = Recipe(prepare(program), settings_for(features=cpu.features()), checked)
+        recipe = Recipe(
+            prepare(program), settings_for(features=cpu.features()), checked, argument_is_packet=True
+        )
         facts = recipe.facts()
         times.append(clock())
         listing = recipe.listing(facts)
