@@ -18,7 +18,7 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.jit.gate import Gate
 from ebpfjit.jit.routines import routines
 from ebpfjit.runtime.memory import address_of, flat_view
-from ebpfjit.translators.x86_64.gate import BATCH_WORDS, FINISHED, KINDS, TURN
+from ebpfjit.translators.x86_64.batches import BATCH_WORDS, FINISHED, KINDS, TURN
 
 _BATCH = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _CHECK = ctypes.PYFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)

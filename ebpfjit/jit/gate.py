@@ -39,8 +39,9 @@ from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.memory import STACK_SIZE, AddressSpace, Region, Stack, address_of
-from ebpfjit.translators.x86_64.gate import KEPT_SIZE, SHAPES, STATE_WORDS
+from ebpfjit.translators.x86_64.gate import SHAPES
 from ebpfjit.translators.x86_64.lanes import LANE_WORDS
+from ebpfjit.translators.x86_64.runs import KEPT_SIZE, STATE_WORDS
 from ebpfjit.translators.x86_64.target import BLOCK_SIZE, FAULTS, REGION_SIZE, limit_place
 
 SUPPORTED = ((3, 11), (3, 12), (3, 13), (3, 14))

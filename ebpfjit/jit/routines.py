@@ -29,7 +29,7 @@ from ebpfjit.runtime.contexts.skb import SOCK_AT
 from ebpfjit.runtime.execution import SLICE
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators.emitter import Emitter, Label
-from ebpfjit.translators.x86_64 import gate, host, stock
+from ebpfjit.translators.x86_64 import gate, host, runs, stock
 from ebpfjit.translators.x86_64.lanes import Structs
 from ebpfjit.translators.x86_64.target import BLOCK_WORDS
 
@@ -119,7 +119,7 @@ def listing() -> Listing:
     host.emit_routines(cx, SLICE, INTS)
     gate.emit_gate(
         cx,
-        gate.Layout(
+        runs.Layout(
             bytes_data=BYTES_DATA,
             size=SIZE,
             bytearray_start=BYTEARRAY_START,

@@ -1,0 +1,350 @@
+"""Batches: a native loop that runs a program over many packets, each a run of its own.
+
+    batch          a C function: runs the program over the packets, one after the other
+    check_pairs    a C function: are all packets inside the buffer that they are said to be in?
+    source_NAME    where the next packet is
+
+r13 is the batch, rbx the state of the program, r12 the block of all its runs (`runs`).
+"""
+
+from __future__ import annotations
+
+from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.x86_64.host import call, release_lock, take_lock
+from ebpfjit.translators.x86_64.runs import (
+    TAKEN,
+    Layout,
+    block_word,
+    fill_context,
+    fill_headers,
+    fill_limits,
+    leave,
+    link_where_asked,
+    make_frame,
+    prepare,
+    prepare_special,
+    release_views,
+    start,
+    state_word,
+    take_bytes,
+    unlink_where_asked,
+    view,
+)
+from ebpfjit.translators.x86_64.target import FAULTS, HOST_SAVED
+
+# A batch: 8-byte words that Python writes; `index` and `turn` are counted in place.
+BATCH_WORDS = (
+    "index",  # the packet that is next, or that stopped the batch
+    "count",
+    "results",  # address of as many u64
+    "turn",  # instructions until signals are looked for
+    "source",  # address of the routine that finds a packet
+    "unlocked",  # run without Python's lock
+    "fills",  # not 0: a fault's result is `fill`
+    "fill",
+    "base",  # the buffer that packets are in
+    "size",
+    "writable",  # all ones or 0
+    "stride",
+    "offsets",  # arrays of integers, of these kinds; without lengths a packet goes up to the next
+    "offset_kind",
+    "lengths",
+    "length_kind",
+    "items",  # address of as many Python objects
+)
+BATCH = {name: f"[r13+{8 * index:#x}]" for index, name in enumerate(BATCH_WORDS)}
+KINDS = ("64", "i32", "u32")  # the integers that offsets and lengths may be, by their number
+SOURCES = ("stride", "pairs", "objects")
+FINISHED, RAISED, OUT_OF_BOUNDS = range(3)  # what `batch` returns
+TURN = 1 << 25  # instructions between two looks for signals
+PACKET_COST = 32  # what a packet counts for besides its instructions
+
+
+def _batch(name: str) -> str:
+    return f"qword ptr {BATCH[name]}"
+
+
+def emit_batches(cx: Emitter, layout: Layout) -> None:
+    """Emit all of it."""
+    _emit_batch(cx, layout)
+    _emit_source_stride(cx)
+    _emit_source_pairs(cx)
+    _emit_source_objects(cx, layout)
+    _emit_check_pairs(cx)
+
+
+def _emit_batch(cx: Emitter, layout: Layout) -> None:
+    """Emit `batch(batch, state)`; returns FINISHED, RAISED (an error is pending) or OUT_OF_BOUNDS.
+
+    r13 is the batch. Each packet is a run of its own: budget, stack, limits start anew.
+    """
+    cx.begin(None)
+    cx.label("batch", 16)
+    for saved in HOST_SAVED:
+        cx.emit(f"push {saved}")
+    cx.emit("mov r13, rdi")
+    cx.emit("mov rbx, rsi")
+    make_frame(cx, "batch")
+    cx.emit(f"mov {block_word('batch')}, r13")
+    prepare(cx)
+    prepare_special(cx)
+    cx.emit(f"mov rdx, {state_word('lane')}")
+    cx.emit("test rdx, rdx")
+    cx.jump("je", ".no_headers")
+    fill_headers(cx)
+    cx.label(".no_headers")
+    cx.emit(f"mov {block_word('packet_size')}, -1")  # nothing is like it: the limits are to be filled
+    link_where_asked(cx)
+    cx.emit(f"cmp {_batch('unlocked')}, 0")
+    cx.jump("je", ".packet")
+    release_lock(cx)
+
+    cx.label(".packet", 16)
+    cx.emit(f"mov rax, {_batch('index')}")
+    cx.emit(f"cmp rax, {_batch('count')}")
+    cx.jump("jae", ".finished")
+    cx.emit(f"call {_batch('source')}")
+    cx.emit("test eax, eax")
+    cx.jump("jne", ".stopped")
+    cx.emit(f"mov rdx, {state_word('lane')}")
+    cx.emit("test rdx, rdx")
+    cx.jump("jne", ".lane")
+    for region in ("packet", "argument"):
+        cx.emit(f"mov {block_word(region + '_start')}, r14")
+    cx.emit(f"cmp r15, {block_word('packet_size')}")
+    cx.jump("jne", ".resize")
+    cx.emit(f"cmp rcx, {block_word('packet_room')}")
+    cx.jump("jne", ".resize")
+    cx.label(".sized")
+    start(cx, layout)
+    cx.label(".ran")
+    cx.emit(f"mov rbx, {block_word('state')}")
+    cx.emit(f"mov rbp, {block_word('frame_top')}")
+    cx.emit(f"mov r13, {block_word('batch')}")
+    cx.emit(f"mov rcx, {state_word('first')}")
+    cx.emit("sub rcx, r9")
+    cx.emit(f"add rcx, {PACKET_COST:#x}")
+    cx.emit(f"sub {_batch('turn')}, rcx")
+    cx.emit(f"cmp {block_word('fault_kind')}, 0")
+    cx.jump("jne", ".packet_failed")
+    cx.label(".result")
+    cx.emit(f"mov rcx, {_batch('index')}")
+    cx.emit(f"mov rdx, {_batch('results')}")
+    cx.emit("mov qword ptr [rdx+rcx*8], rax")
+    cx.emit(f"cmp {block_word('attached')}, 0")
+    cx.jump("jne", ".detach")
+    cx.label(".detached")
+    cx.emit(f"inc {_batch('index')}")
+    cx.emit(f"cmp qword ptr {TAKEN}, 0")
+    cx.jump("jne", ".return_object")
+    cx.label(".returned_object")
+    cx.emit(f"cmp {_batch('turn')}, 0")
+    cx.jump("jge", ".packet")
+    cx.emit("mov rax, $imm", imm=TURN, imm_sizes=(32,))
+    cx.emit(f"mov {_batch('turn')}, rax")
+    cx.jump("call", "turn")
+    cx.emit("test eax, eax")
+    cx.jump("je", ".packet")
+    cx.emit("mov r14d, $imm", imm=RAISED, imm_sizes=(32,))
+    cx.jump("jmp", ".close")
+
+    cx.label(".finished")
+    cx.emit("xor eax, eax")
+    cx.label(".stopped")
+    cx.emit("mov r14d, eax")
+    cx.label(".close")
+    take_lock(cx)
+    unlink_where_asked(cx)
+    release_views(cx)
+    cx.emit("mov eax, r14d")
+    leave(cx)
+    cx.emit("ret")
+
+    cx.label(".resize")
+    for region in ("packet", "argument"):
+        cx.emit(f"mov {block_word(region + '_size')}, r15")
+        cx.emit(f"mov {block_word(region + '_room')}, rcx")
+    fill_limits(cx, "batch")
+    cx.jump("jmp", ".sized")
+
+    cx.label(".lane")
+    cx.jump("call", "place")
+    cx.jump("jb", ".lane_refused")
+    cx.emit("mov rsi, r14")
+    fill_context(cx)
+    cx.emit(f"mov {block_word('packet_room')}, rcx")
+    cx.emit(f"cmp r15, {block_word('packet_size')}")
+    cx.emit(f"mov {block_word('packet_size')}, r15")
+    cx.emit(f"mov {block_word('packet_start')}, rsi")
+    cx.jump("je", ".lane_sized")
+    fill_limits(cx, "lane")
+    cx.label(".lane_sized")
+    start(cx, layout, lane=True)
+    cx.jump("jmp", ".ran")
+    cx.label(".lane_refused")
+    cx.emit(f"mov eax, {OUT_OF_BOUNDS:#x}")
+    cx.jump("jmp", ".stopped")
+
+    cx.label(".packet_failed")
+    cx.emit(f"cmp {block_word('fault_kind')}, {FAULTS.index('raised'):#x}")
+    cx.jump("je", ".packet_raised")
+    cx.emit(f"cmp {_batch('fills')}, 0")
+    cx.emit(f"mov rax, {_batch('fill')}")
+    cx.jump("jne", ".result")
+    cx.label(".packet_raised")
+    take_lock(cx)
+    cx.jump("call", "report")
+    cx.label(".raised")
+    cx.emit("mov r14d, $imm", imm=RAISED, imm_sizes=(32,))
+    cx.jump("jmp", ".close")
+
+    cx.label(".detach")
+    take_lock(cx)
+    cx.jump("call", "finish")
+    cx.emit("test eax, eax")
+    cx.jump("jne", ".raised")
+    _give_lock_back(cx)
+    # The program may have been given another packet's memory: nothing of it stays.
+    cx.emit(f"mov {block_word('packet_size')}, -1")
+    cx.emit(f"mov rax, {state_word('regions')}")
+    cx.emit(f"mov {block_word('regions')}, rax")
+    cx.jump("jmp", ".detached")
+
+    cx.label(".return_object")
+    take_lock(cx)
+    release_views(cx)
+    cx.emit(f"mov qword ptr {TAKEN}, 0")
+    _give_lock_back(cx)
+    cx.jump("jmp", ".returned_object")
+
+
+def _give_lock_back(cx: Emitter) -> None:
+    locked = cx.new_label("locked")
+    cx.emit(f"cmp {_batch('unlocked')}, 0")
+    cx.jump("je", locked)
+    release_lock(cx)
+    cx.label(locked)
+
+
+#   sources: rax is the packet's index; r14, r15, rcx its start, size and writable size; eax 0 where
+#   there is one, else what the batch returns
+
+
+def _emit_source_stride(cx: Emitter) -> None:
+    cx.begin(None)
+    cx.label("source_stride", 16)
+    cx.emit(f"mov r15, {_batch('stride')}")
+    cx.emit("imul rax, r15")
+    cx.emit(f"add rax, {_batch('base')}")
+    cx.emit("mov r14, rax")
+    cx.emit("mov rcx, r15")
+    cx.emit(f"and rcx, {_batch('writable')}")
+    cx.emit("xor eax, eax")
+    cx.emit("ret")
+
+
+def _emit_source_pairs(cx: Emitter) -> None:
+    """The numbers may change while the batch runs: what is used is what was checked."""
+    bad, implied, checked = ".pairs_bad", ".pairs_implied", ".pairs_check"
+    cx.begin(None)
+    cx.label("source_pairs", 16)
+    _load_integer(cx, "offset", "r14")
+    cx.emit(f"cmp {_batch('lengths')}, 0")
+    cx.jump("je", implied)
+    _load_integer(cx, "length", "r15")
+    cx.label(checked)
+    cx.emit(f"mov rdx, {_batch('size')}")
+    cx.emit("sub rdx, r14")
+    cx.jump("jb", bad)
+    cx.emit("cmp r15, rdx")
+    cx.jump("ja", bad)
+    cx.emit(f"add r14, {_batch('base')}")
+    cx.emit("mov rcx, r15")
+    cx.emit(f"and rcx, {_batch('writable')}")
+    cx.emit("xor eax, eax")
+    cx.emit("ret")
+    cx.label(implied)
+    cx.emit("inc rax")
+    _load_integer(cx, "offset", "r15")
+    cx.emit("sub r15, r14")
+    cx.jump("jmp", checked)
+    cx.label(bad)
+    cx.emit(f"mov eax, {OUT_OF_BOUNDS:#x}")
+    cx.emit("ret")
+
+
+def _load_integer(cx: Emitter, which: str, into: str) -> None:
+    """Load element rax of `offsets` or `lengths`; negative ones become huge."""
+    narrow, unsigned, loaded = (cx.new_label(part) for part in ("narrow", "unsigned", "loaded"))
+    cx.emit(f"mov rcx, {_batch(which + 's')}")
+    cx.emit(f"mov rdx, {_batch(which + '_kind')}")
+    cx.emit("test edx, edx")
+    cx.jump("jne", narrow)
+    cx.emit(f"mov {into}, qword ptr [rcx+rax*8]")
+    cx.jump("jmp", loaded)
+    cx.label(narrow)
+    cx.emit(f"cmp edx, {KINDS.index('i32'):#x}")
+    cx.jump("jne", unsigned)
+    cx.emit(f"movsxd {into}, dword ptr [rcx+rax*4]")
+    cx.jump("jmp", loaded)
+    cx.label(unsigned)
+    cx.emit(f"mov {into}d, dword ptr [rcx+rax*4]")
+    cx.label(loaded)
+
+
+def _emit_source_objects(cx: Emitter, layout: Layout) -> None:
+    other = ".objects_other"
+    cx.begin(None)
+    cx.label("source_objects", 16)
+    cx.emit(f"mov rdx, {_batch('items')}")
+    cx.emit("mov rdi, qword ptr [rdx+rax*8]")
+    take_bytes(cx, layout, other)
+    cx.emit("xor eax, eax")
+    cx.emit("ret")
+    cx.label(other)
+    cx.emit("sub rsp, 8")
+    cx.emit("mov r15, rdi")
+    take_lock(cx)
+    cx.emit("mov rdi, r15")
+    cx.emit(f"mov qword ptr {TAKEN}, 1")
+    cx.emit(f"lea rsi, {view(0, 0)}")
+    cx.jump("call", "take_object")
+    cx.emit("test eax, eax")
+    cx.jump("jne", ".objects_refused")
+    cx.emit(f"cmp {_batch('unlocked')}, 0")
+    cx.jump("je", ".objects_out")
+    cx.emit("mov qword ptr [rsp], rcx")
+    release_lock(cx)
+    cx.emit("mov rcx, qword ptr [rsp]")
+    cx.emit("xor eax, eax")
+    cx.jump("jmp", ".objects_out")
+    cx.label(".objects_refused")
+    call(cx, "PyErr_Clear")
+    cx.emit(f"mov eax, {OUT_OF_BOUNDS:#x}")
+    cx.label(".objects_out")
+    cx.emit("add rsp, 8")
+    cx.emit("ret")
+
+
+def _emit_check_pairs(cx: Emitter) -> None:
+    """Emit `check_pairs(batch)`: the index of the first packet that is out of bounds, or the count."""
+    cx.begin(None)
+    cx.label("check_pairs")
+    for saved in ("r13", "r14", "r15"):
+        cx.emit(f"push {saved}")
+    cx.emit("mov r13, rdi")
+    cx.emit("xor r8d, r8d")
+    cx.label(".check_next", 16)
+    cx.emit(f"cmp r8, {_batch('count')}")
+    cx.jump("jae", ".check_out")
+    cx.emit("mov rax, r8")
+    cx.jump("call", "source_pairs")
+    cx.emit("test eax, eax")
+    cx.jump("jne", ".check_out")
+    cx.emit("inc r8")
+    cx.jump("jmp", ".check_next")
+    cx.label(".check_out")
+    cx.emit("mov rax, r8")
+    for saved in ("r15", "r14", "r13"):
+        cx.emit(f"pop {saved}")
+    cx.emit("ret")

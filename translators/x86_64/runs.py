@@ -1,0 +1,290 @@
+"""What every run needs that Python enters natively: its place on the thread's stack, its block filled.
+
+    r12    block    limits    the program's stack    fixed mbuff    what the gate keeps    rsp on entry
+           [r12+word]        low          high                      [rbp-place]            rbp
+
+rbx is the state of the program: what is particular to it. `gate` and `batches` are made of this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.x86_64.host import Ints, call, enter_program
+from ebpfjit.translators.x86_64.lanes import Structs, lane_word
+from ebpfjit.translators.x86_64.target import BLOCK, BLOCK_WORDS, HOST_SAVED
+
+# The state of a program, 8-byte words that Python writes.
+STATE_WORDS = (
+    "entry",  # the program's address
+    "first",  # instructions in the first slice
+    "later",  # instructions behind it
+    "frame",  # bytes of the thread's stack that a run takes
+    "low",  # where the program's stack is, counted from the block
+    "high",
+    "regions",  # regions besides the arguments: as the block's word
+    "limits_start",  # how to fill the limits: (offset of a size, span - 1, offset of the limit) each
+    "limits_stop",
+    "special",  # not 0 where one of the next two is, or the program loads from the packet
+    "linked",  # the program calls Python: its runs are in the list of those
+    "unlocked",  # the program runs without Python's lock
+    "irregular",  # Python functions: called in place of the gate,
+    "on_fault",  # on_fault(block, error): raises what the fault is, adds the pc to a pending error,
+    "on_finish",  # on_finish(block): drops what Python keeps of the run
+    "mbuff_size",  # of a fixed mbuff, and where it ends and takes the packet's addresses
+    "mbuff_end",
+    "data_offset",
+    "data_end_offset",
+    "lane",  # where programs with a context have their packet (`lanes`), 0 for others
+)
+STATE = {name: f"[rbx+{8 * index:#x}]" for index, name in enumerate(STATE_WORDS)}
+
+# What the gate keeps of a call, below rbp (rsp after the host's registers were saved).
+COUNT = "[rbp-8]"  # number of arguments, for who is called in place of the gate
+TYPE, VALUE, TRACEBACK = "[rbp-0x10]", "[rbp-0x18]", "[rbp-0x20]"  # an error that is set aside
+FIRST, SECOND = "[rbp-0x30]", "[rbp-0x28]"  # arguments for Python, behind a free word
+TAKEN = "[rbp-0x40]"  # a bit for each Py_buffer that is to be released, and for each bytearray
+VIEWS = (0x90, 0xE0)  # Py_buffers
+HELD = (0xE8, 0xF0)  # where bytearrays count their exports
+HELD_BITS = (4, 8)  # in TAKEN
+KEPT_SIZE = 0xF0
+VIEW_START, VIEW_OBJECT, VIEW_SIZE, VIEW_READONLY, VIEW_FORMAT = 0, 8, 0x10, 0x20, 0x28
+
+PAGE = 0x1000
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where CPython keeps things in its objects, in bytes; found out at run time."""
+
+    bytes_data: int
+    size: int
+    bytearray_start: int
+    bytearray_exports: int
+    state: int
+    max_frames: int
+    ints: Ints
+    structs: Structs
+
+
+def block_word(name: str) -> str:
+    """Return the operand of a word of the block."""
+    return f"qword ptr {BLOCK[name]}"
+
+
+def state_word(name: str) -> str:
+    """Return the operand of a word of the program's state."""
+    return f"qword ptr {STATE[name]}"
+
+
+def view(index: int, part: int) -> str:
+    """Return the operand of a part of a Py_buffer."""
+    return f"[rbp-{VIEWS[index] - part:#x}]"
+
+
+def make_frame(cx: Emitter, name: str) -> None:
+    """Take the run's place on the stack, page by page: no guard page is ever jumped over.
+
+    rbp is then the top, r12 the block. Keeps rdx, rsi.
+    """
+    big, again, framed = f".{name}_big", f".{name}_page", f".{name}_framed"
+    cx.emit("mov rbp, rsp")
+    cx.emit(f"mov rax, {state_word('frame')}")
+    cx.emit(f"cmp rax, {PAGE:#x}")
+    cx.jump("ja", big)
+    cx.label(framed)
+    cx.emit("sub rsp, rax")
+    cx.emit("test qword ptr [rsp], rsp")
+    cx.emit("mov r12, rsp")
+    cx.emit(f"mov {block_word('frame_top')}, rbp")
+    cx.emit(f"mov {block_word('state')}, rbx")
+    cx.emit(f"mov qword ptr {TAKEN}, 0")
+    with cx.out_of_line(big):
+        cx.label(again)
+        cx.emit(f"sub rsp, {PAGE:#x}")
+        cx.emit("test qword ptr [rsp], rsp")
+        cx.emit(f"sub rax, {PAGE:#x}")
+        cx.emit(f"cmp rax, {PAGE:#x}")
+        cx.jump("ja", again)
+        cx.jump("jmp", framed)
+
+
+def take_bytes(cx: Emitter, layout: Layout, other: str) -> None:
+    """Take the `bytes` in rdi; what is something else goes to `other`."""
+    cx.emit("mov rax, qword ptr [rip+$symbol]", symbol="PyBytes_Type")
+    cx.emit("cmp qword ptr [rdi+8], rax")
+    cx.jump("jne", other)
+    cx.emit("lea r14, [rdi+$offset]", offset=layout.bytes_data)
+    cx.emit("mov r15, qword ptr [rdi+$offset]", offset=layout.size)
+    cx.emit("xor ecx, ecx")
+
+
+def fill_region(cx: Emitter, region: str) -> None:
+    """Fill in a region of the block: r14, r15 and rcx are its start, size and writable size."""
+    cx.emit(f"mov {block_word(region + '_start')}, r14")
+    cx.emit(f"mov {block_word(region + '_size')}, r15")
+    cx.emit(f"mov {block_word(region + '_room')}, rcx")
+
+
+def fill_context(cx: Emitter) -> None:
+    """Fill in where the struct is, after `place`; r14 is then the struct, which r1 points to."""
+    cx.emit("mov r14, rax")
+    cx.emit(f"mov {block_word('argument_start')}, rax")
+    cx.emit(f"mov rax, {lane_word('struct_size')}")
+    cx.emit(f"mov {block_word('argument_size')}, rax")
+    cx.emit(f"mov {block_word('argument_room')}, 0")
+
+
+def prepare(cx: Emitter) -> None:
+    """Fill what a run and all runs of a batch have in common."""
+    for word, offset in (("stack_limit", "low"), ("stack_top", "high")):
+        cx.emit(f"mov rax, {state_word(offset)}")
+        cx.emit("add rax, r12")
+        cx.emit(f"mov {block_word(word)}, rax")
+    cx.emit(f"mov rax, {state_word('regions')}")
+    cx.emit(f"mov {block_word('regions')}, rax")
+    cx.emit(f"mov {block_word('thread')}, 0")
+
+
+def prepare_special(cx: Emitter) -> None:
+    """Fill what only matters where Python is called, or for a fault."""
+    for word in ("leave", "attached", "link_header", "network_header"):
+        cx.emit(f"mov {block_word(word)}, 0")
+
+
+def fill_headers(cx: Emitter) -> None:
+    """Fill in what legacy loads count from, in a lane."""
+    cx.emit(f"mov rdx, {state_word('lane')}")
+    for word in ("link_header", "network_header"):
+        cx.emit(f"mov rax, {lane_word(word)}")
+        cx.emit(f"mov {block_word(word)}, rax")
+
+
+def fill_limits(cx: Emitter, name: str) -> None:
+    """How many places each span has in its region: size - (span - 1), 0 where that is negative."""
+    again, done = f".{name}_limit", f".{name}_limits"
+    cx.emit(f"mov rsi, {state_word('limits_start')}")
+    cx.emit(f"mov rdi, {state_word('limits_stop')}")
+    cx.emit("cmp rsi, rdi")
+    cx.jump("je", done)
+    cx.emit("xor ecx, ecx")
+    cx.label(again)
+    cx.emit("mov rax, qword ptr [rsi]")
+    cx.emit("mov rax, qword ptr [r12+rax]")
+    cx.emit("sub rax, qword ptr [rsi+8]")
+    cx.emit("cmovb rax, rcx")
+    cx.emit("mov rdx, qword ptr [rsi+0x10]")
+    cx.emit("mov qword ptr [r12+rdx], rax")
+    cx.emit("add rsi, 0x18")
+    cx.emit("cmp rsi, rdi")
+    cx.jump("jne", again)
+    cx.label(done)
+
+
+def start(cx: Emitter, layout: Layout, *, lane: bool = False) -> None:
+    """Reset what a run uses up, and run the program on r14 (start) and r15 (size).
+
+    In a lane r14 is the context and r2 is 0; of the result 32 bits count.
+    """
+    cx.emit(f"mov rax, {block_word('stack_top')}")
+    cx.emit(f"mov {block_word('stack_start')}, rax")
+    cx.emit(f"mov {block_word('frames_left')}, {layout.max_frames - 1:#x}")
+    cx.emit(f"mov {block_word('fault_kind')}, 0")
+    cx.emit(f"mov rax, {state_word('later')}")
+    cx.emit(f"mov {block_word('later')}, rax")
+    cx.emit(f"mov r9, {state_word('first')}")
+    cx.emit("mov rdi, r14")
+    if lane:
+        cx.emit("xor esi, esi")
+    else:
+        cx.emit("test r15, r15")
+        cx.emit("cmove rdi, r15")
+        cx.emit("mov rsi, r15")
+    enter_program(cx, state_word("entry"))
+    if lane:
+        cx.emit("mov eax, eax")
+
+
+def leave(cx: Emitter) -> None:
+    """Give the stack and the host's registers back."""
+    cx.emit("mov rsp, rbp")
+    for saved in reversed(HOST_SAVED):
+        cx.emit(f"pop {saved}")
+
+
+def release_views(cx: Emitter) -> None:
+    """Give back what was taken: bytearrays count one export less, Py_buffers are released."""
+    for bit, held in zip(HELD_BITS, HELD, strict=True):
+        kept = cx.new_label("not_held")
+        cx.emit(f"test qword ptr {TAKEN}, {bit}")
+        cx.jump("je", kept)
+        cx.emit(f"mov rdx, qword ptr [rbp-{held:#x}]")
+        cx.emit("dec qword ptr [rdx]")
+        cx.label(kept)
+    for index in range(len(VIEWS)):
+        kept = cx.new_label("not_taken")
+        cx.emit(f"test qword ptr {TAKEN}, {1 << index}")
+        cx.jump("je", kept)
+        cx.emit(f"lea rdi, {view(index, 0)}")
+        call(cx, "PyBuffer_Release")
+        cx.label(kept)
+
+
+def neighbour(register: str, word: str) -> str:
+    """Return a word of another block in the list of runs."""
+    return f"qword ptr [{register}+{8 * BLOCK_WORDS.index(word):#x}]"
+
+
+def link_where_asked(cx: Emitter) -> None:
+    """Put the run into the list of runs, where the program calls Python."""
+    unlinked = cx.new_label("unlinked")
+    cx.emit(f"cmp {state_word('linked')}, 0")
+    cx.jump("je", unlinked)
+    cx.jump("call", "link")
+    cx.label(unlinked)
+
+
+def unlink_where_asked(cx: Emitter) -> None:
+    """Take it out again."""
+    unlinked = cx.new_label("unlinked")
+    cx.emit(f"cmp {state_word('linked')}, 0")
+    cx.jump("je", unlinked)
+    cx.jump("call", "unlink")
+    cx.label(unlinked)
+
+
+def emit_link(cx: Emitter) -> None:
+    """Emit `link` and `unlink`: put the block at the head of the list, take it out."""
+    cx.begin(None)
+    cx.label("link")
+    cx.emit("sub rsp, 8")
+    call(cx, "PyThread_get_thread_ident")
+    cx.emit(f"mov {block_word('thread_id')}, rax")
+    cx.emit("mov rax, qword ptr [rip+$symbol]", symbol="running")
+    cx.emit("mov rcx, qword ptr [rax]")
+    cx.emit(f"mov {block_word('older')}, rcx")
+    cx.emit(f"mov {block_word('newer')}, 0")
+    cx.emit("test rcx, rcx")
+    cx.jump("je", ".link_first")
+    cx.emit(f"mov {neighbour('rcx', 'newer')}, r12")
+    cx.label(".link_first")
+    cx.emit("mov qword ptr [rax], r12")
+    cx.emit("add rsp, 8")
+    cx.emit("ret")
+    cx.label("unlink")
+    cx.emit(f"mov rcx, {block_word('older')}")
+    cx.emit(f"mov rdx, {block_word('newer')}")
+    cx.emit("test rdx, rdx")
+    cx.jump("je", ".unlink_head")
+    cx.emit(f"mov {neighbour('rdx', 'older')}, rcx")
+    cx.jump("jmp", ".unlink_older")
+    cx.label(".unlink_head")
+    cx.emit("mov rax, qword ptr [rip+$symbol]", symbol="running")
+    cx.emit("mov qword ptr [rax], rcx")
+    cx.label(".unlink_older")
+    cx.emit("test rcx, rcx")
+    cx.jump("je", ".unlink_last")
+    cx.emit(f"mov {neighbour('rcx', 'newer')}, rdx")
+    cx.label(".unlink_last")
+    cx.emit("ret")
