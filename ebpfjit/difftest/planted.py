@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ebpfjit.analysis import facts, lengths, liveness, values
+from ebpfjit.analysis import accesses, facts, lengths, liveness, values
 from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
@@ -223,7 +223,7 @@ def _one_byte_less(old: Any) -> Any:
     return proof
 
 
-def _covers_reads(outer: facts.Span, inner: facts.Span) -> bool:
+def _covers_reads(outer: accesses.Span, inner: accesses.Span) -> bool:
     """Tell whether a span lies in another, whatever it may be used for."""
     return outer[0] <= inner[0] and inner[1] <= outer[1]
 
@@ -241,7 +241,7 @@ def _without_swap(old: Any) -> Any:
 def _promised_more(old: Any) -> Any:
     """Count on a byte more behind r1."""
 
-    def analyse(verified: Any, promises: Any = None) -> facts.Facts:
+    def analyse(verified: Any, promises: Any = None) -> accesses.Facts:
         if promises is not None and promises.argument_size:
             promises = replace(promises, argument_size=promises.argument_size + 1)
         return old(verified, promises)  # type: ignore[no-any-return]

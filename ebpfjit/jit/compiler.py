@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
 
+from ebpfjit.analysis.accesses import Access, Facts, Promises
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
-from ebpfjit.analysis.facts import Access, Facts, Promises, analyse
+from ebpfjit.analysis.facts import analyse
 from ebpfjit.analysis.liveness import live_after
 from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import Verified

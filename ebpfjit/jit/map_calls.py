@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ebpfjit.analysis.facts import Facts
+from ebpfjit.analysis.accesses import Facts
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType

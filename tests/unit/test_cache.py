@@ -21,7 +21,7 @@ from ebpfjit import (
     Program,
     VerifierError,
 )
-from ebpfjit.analysis.facts import Facts
+from ebpfjit.analysis.accesses import Facts
 from ebpfjit.assembler import assemble
 from ebpfjit.jit import assembler, cache, compiler, cpu
 

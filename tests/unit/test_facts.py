@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from ebpfjit import Program
-from ebpfjit.analysis.facts import MOST_SPANS, Access, Facts, Promises, analyse
+from ebpfjit.analysis.accesses import Access, Facts, Promises
+from ebpfjit.analysis.facts import MOST_SPANS, analyse
 from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble

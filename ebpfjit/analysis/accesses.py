@@ -1,0 +1,148 @@
+"""What is found out about a program's memory accesses, and which of them share a check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ebpfjit.analysis.values import CONSTANT, Bounds, Origin, Value
+from ebpfjit.record import record
+
+LONGEST_MERGED_SPAN = 4096
+WITHIN = "within"
+"""The proof, within the analysis, of a store into the argument's memory, which may be read-only."""
+
+READ, ASSUMED, WRITTEN = range(3)
+"""What a span is good for: reading; writing, as far as an earlier load was checked as if it stored;
+writing."""
+
+Span = tuple[int, int, int]
+"""First byte, byte behind the last, both from the symbol; READ, ASSUMED or WRITTEN."""
+
+Spans = frozenset[Span]
+NO_SPANS: Spans = frozenset()
+
+
+@record
+class Access:
+    """What was found out about the load, store or atomic at one pc.
+
+    `proof` says why it needs no check ("" where it needs one). `origin` is the region to try
+    first. `span` is, for the first access of a merged group, the bytes from its own address that
+    one check covers (first, behind the last, stores); for the others of a group `leader` is the pc
+    of that first one. `frame_size` is that of the running function, 0 where it is not known. Where
+    it `asks` a load is checked as a store to the same bytes would be; `assumes` is a store that needs
+    no check where such loads have been found good, and one where they have not. A span that is `within`
+    the argument's memory need only be asked whether that may be written.
+    """
+
+    pc: int
+    size: int
+    stores: bool
+    proof: str
+    origin: Origin
+    frame_size: int
+    distance: Bounds | None
+    span: tuple[int, int, bool] | None = None
+    leader: int | None = None
+    asks: bool = False
+    assumes: bool = False
+    within: bool = False
+
+    @property
+    def reason(self) -> str:
+        """The finding as a listing shows it."""
+        if self.proof:
+            return f"no check: {self.proof}"
+        if self.leader is not None:
+            return f"no check: one at pc {self.leader} covers it"
+        if self.within:
+            return "checked: may it be written"
+        if self.span is not None:
+            return f"checked, {self.origin.value} first: {self.span[1] - self.span[0]} bytes at once"
+        return f"checked, {self.origin.value} first"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The findings of a program.
+
+    `accesses` by pc. `zeroed` are the functions (by pc) whose frame must be zeroed: a byte of it
+    may be read before it is written, or something else may see it. `maps` gives, for calls of
+    helpers (by pc) whose r1 is always the same map, its index in `Program.maps`; `in_frame` gives for
+    those calls which of r2 and r3 point into the frame, and between which offsets from its top.
+    `doubtful` are the basic blocks (by pc) at whose start a store further on relies on a load that
+    asked.
+    """
+
+    accesses: dict[int, Access]
+    zeroed: frozenset[int]
+    maps: dict[int, int]
+    in_frame: dict[int, dict[int, Bounds]]
+    doubtful: frozenset[int] = frozenset()
+
+    def known_map(self, pc: int) -> int | None:
+        """Return the index of the map that the helper call at `pc` is given in r1, where it is known."""
+        return self.maps.get(pc)
+
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """What the caller vouches for.
+
+    `argument_size` bytes behind r1 at the start are readable, and writable where
+    `argument_writable`; they stay in place for the whole run. Where `argument_is_measured`, r2 at the
+    start is how many bytes are readable behind r1. `moving` are the numbers of the
+    helpers that may move other memory, or take it away. `lookups` are helpers that return the
+    address of a value of the map whose address is in r1, or zero. All maps of the program are there,
+    and their values may be touched.
+    """
+
+    argument_size: int = 0
+    argument_writable: bool = True
+    moving: frozenset[int] = frozenset()
+    lookups: frozenset[int] = frozenset()
+    argument_is_measured: bool = False
+
+
+class Merger:
+    """Collects the accesses of a block, and puts those that can be under one check.
+
+    Those are accesses on one base; those at distances from the argument's start that vary between the
+    same bounds, such as look-ups in one table; and those that are asked for nothing but rights.
+    """
+
+    def __init__(self, found: dict[int, Access]) -> None:
+        self.found = found
+        self.groups: dict[int | Bounds | str, list[tuple[Access, Span]]] = {}
+
+    def add(self, access: Access, base: Value, span: Span) -> None:
+        """Note an access; `span` counts from the base's symbol."""
+        self.found[access.pc] = access
+        if access.proof or base.symbol <= CONSTANT:
+            return
+        key: int | Bounds | str = base.symbol
+        distance, bounds = access.distance, base.bounds
+        if access.within:
+            key, span = WITHIN, (0, access.size, WRITTEN)
+        elif distance is not None and bounds is not None and bounds[0] != bounds[1] and distance[0] >= 0:
+            start = distance[0] - bounds[0]
+            key, span = bounds, (start, start + access.size, span[2])
+        self.groups.setdefault(key, []).append((access, span))
+
+    def finish(self) -> None:
+        """Give each group of two or more its leader and span."""
+        for group in self.groups.values():
+            leader, first = group[0]
+            low = min(span[0] for _, span in group)
+            high = max(span[1] for _, span in group)
+            if len(group) < 2 or high - low > LONGEST_MERGED_SPAN:
+                for access, _ in group:
+                    if access.asks:
+                        self.found[access.pc] = replace(access, span=(0, access.size, True))
+                continue
+            stores = any(access.stores or access.asks for access, _ in group)
+            start = first[0]
+            self.found[leader.pc] = replace(leader, span=(low - start, high - start, stores))
+            for access, _ in group[1:]:
+                self.found[access.pc] = replace(access, leader=leader.pc)
+        self.groups.clear()
