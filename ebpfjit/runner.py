@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
@@ -452,9 +452,15 @@ def _typed_function(
     plain = TypedFunction(start, compiled, limit, given)
     if why_not() or not _fits_a_lane(start, compiled):
         return plain
-    lane = _lane(start, environment_of(start.program), limit)
+    assert start.type is not None  # it fits a lane
+    lane, environment = _lane_of(start.type.name), environment_of(start.program)
+
+    def begin(size: int, stack: Stack) -> Execution:
+        lane.context.adopt(size)
+        return _Run(_on_machine_code, environment, lane.context, stack).execution(start, limit)
+
     regions = [*lane.other_regions, *(region for map_ in start.maps.values() for region in map_.regions)]
-    gate = Gate(compiled, "context", ("packet",), limit=limit, allowed=regions, lane=lane)
+    gate = Gate(compiled, "context", ("packet",), limit=limit, allowed=regions, lane=lane, begin=begin)
     if not gate.fits:
         return plain
     function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given)
@@ -469,19 +475,14 @@ def _fits_a_lane(start: Ready, compiled: Compiled) -> bool:
     return all(map_.is_steady for map_ in start.maps.values())
 
 
-def _lane(start: Ready, environment: Environment, limit: int | None) -> Lane:
-    """Return memory for runs that start without Python, and how Python takes them up."""
+@cache
+def _lane_of(name: str) -> Lane:
+    """Return the lane that all functions of a program type share: memory below 4 GiB is scarce."""
     from ebpfjit.jit.gate import Lane
 
-    assert start.type is not None  # it fits a lane
-    context = packet_context(start.type)
+    context = packet_context(program_type(name))
     context.clear()
-
-    def begin(size: int, stack: Stack) -> Execution:
-        context.adopt(size)
-        return _Run(_on_machine_code, environment, context, stack).execution(start, limit)
-
-    return Lane(context, begin, context.clear)
+    return Lane(context)
 
 
 def compile(

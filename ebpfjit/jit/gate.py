@@ -109,20 +109,10 @@ class Mbuff:
 
 
 class Lane:
-    """The memory of a context, into which the gate puts one packet after the other.
+    """The memory of a context, into which the gate puts one packet after the other."""
 
-    `begin(size, stack)` gives the execution of a run that is in the middle of a packet of so many
-    bytes there, `end()` makes the memory as it was before such a run.
-    """
-
-    def __init__(
-        self,
-        context: XdpContext | SkbContext,
-        begin: Callable[[int, Stack], Execution],
-        end: Callable[[], None],
-    ) -> None:
+    def __init__(self, context: XdpContext | SkbContext) -> None:
         self.context = context
-        self.begin, self.end = begin, end
         template = context.template
         self._template = ctypes.create_string_buffer(template, _aligned(len(template)))
         hidden = LINK_HEADER_SIZE if context.type.network_layer else 0
@@ -217,7 +207,8 @@ class _Regions:
 class Gate:
     """A compiled program, ready for calls of one shape: its state, and its runs that Python knows.
 
-    `names` are those of the buffers, the packet first.
+    `names` are those of the buffers, the packet first. Where there is a `lane`, `begin(size, stack)`
+    gives the execution of a run that is in the middle of a packet of so many bytes there.
     """
 
     def __init__(
@@ -231,9 +222,10 @@ class Gate:
         checked: bool = True,
         mbuff: Mbuff | None = None,
         lane: Lane | None = None,
+        begin: Callable[[int, Stack], Execution] | None = None,
     ) -> None:
         self.compiled = compiled
-        self.lane = lane
+        self.lane, self.begin = lane, begin
         self.shape = shape
         self.names = names
         self.checked = checked
@@ -290,7 +282,7 @@ class Gate:
         """Forget a run that ended well."""
         self._runs.pop(block).close()
         if self.lane is not None:
-            self.lane.end()
+            self.lane.context.clear()
 
     def on_fault(self, block: int, error: BaseException | None) -> None:
         """Raise what went wrong, or add the pc to the error that a helper raised."""
@@ -323,8 +315,8 @@ class _NativeRun(Run):
         low, high = word(block, "stack_limit"), word(block, "stack_top")
         stack = Stack((ctypes.c_ubyte * (high - low)).from_address(low))
         self._own: list[Region] = []
-        if gate.lane is not None:
-            execution = gate.lane.begin(word(block, "packet_size"), stack)
+        if gate.begin is not None:
+            execution = gate.begin(word(block, "packet_size"), stack)
         else:
             execution = self._on_buffers(gate, block, stack)
         super().__init__(gate.compiled, execution, memory, block)

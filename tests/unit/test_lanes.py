@@ -17,6 +17,7 @@ from ebpfjit.assembler import assemble
 from ebpfjit.jit import gate
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.maps import Map, MapDefinition, MapType, create
+from tests.support.mappings import own_mappings
 
 pytestmark = pytest.mark.skipif(bool(gate.why_not()), reason=f"no native gate: {gate.why_not()}")
 
@@ -183,6 +184,20 @@ def test_threads_share_a_function() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_functions_share_memory_below_4_gib() -> None:
+    """There is little of it: Linux gives out the second of its four GiB, for contexts and for lanes."""
+
+    def used() -> int:
+        gc.collect()
+        return sum(end - start for start, end, _ in own_mappings() if start >= 1 << 30 and end <= 1 << 31)
+
+    kept = [function(LENGTH_AND_LAST)]
+    before = used()
+    kept += [function(LENGTH_AND_LAST) for _ in range(50)]
+    assert [each(FRAME) for each in kept] == [60 << 8 | 59] * 51
+    assert 0 < used() <= before
 
 
 def test_batches_over_places_and_with_faults() -> None:
