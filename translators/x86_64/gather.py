@@ -123,7 +123,7 @@ def _made(
     if number is None:
         return None
     if name in SHIFTS and insn.imm % 8 == 0:
-        moved = number.shifted(insn.imm // 8, SHIFTS[name])
+        moved = number.shifted(insn.imm // 8 % SHIFTS[name], SHIFTS[name])  # modulo the width
         return None if moved is None else _Bytes(number.base, moved, number.made | {index})
     other = numbers.get(defined[insn.src_reg]) if name in JOINS else None
     if other is None or other.base != number.base or not other.offsets.keys().isdisjoint(number.offsets):
@@ -137,7 +137,7 @@ def _made(
 def _size(number: _Bytes) -> int:
     """Return how many bytes the number has where they lie side by side, one way or the other; else 0."""
     size = len(number.offsets)
-    if size not in MNEMONICS or max(number.offsets) != size - 1:
+    if size not in MNEMONICS or number.offsets.keys() != set(range(size)):
         return 0
     steps = {number.offsets[place + 1] - number.offsets[place] for place in range(size - 1)}
     return size if steps in ({1}, {-1}) else 0
