@@ -17,6 +17,8 @@ ROUTINES = {
 }
 """The routine (translators' `stock`) of each helper that has one."""
 
+USUAL = Environment()
+
 
 class LeafHelper(NativeHelper):
     """A native helper that calls nothing of ours: neither programs nor Python."""
@@ -27,11 +29,10 @@ def native_numbers(environment: Environment) -> frozenset[int]:
 
     A clock, a source of randomness or a processor of the user's own leaves its helpers out.
     """
-    usual = Environment()
     same = {
-        "ktime_get_ns": environment.clock is usual.clock,
-        "get_prandom_u32": environment.random is usual.random,
-        "get_smp_processor_id": environment.cpu == usual.cpu,
+        "ktime_get_ns": environment.clock is USUAL.clock,
+        "get_prandom_u32": environment.random is USUAL.random,
+        "get_smp_processor_id": environment.cpu == USUAL.cpu,
     }
     return frozenset(NUMBERS[name] for name, routine in ROUTINES.items() if same[routine])
 
