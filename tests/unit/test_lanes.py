@@ -15,8 +15,11 @@ import pytest
 from ebpfjit import BudgetExhausted, Environment, ExecutionError, JitFunction, MemoryFault, Program
 from ebpfjit.assembler import assemble
 from ebpfjit.jit import gate
+from ebpfjit.runtime.contexts import skb
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.maps import Map, MapDefinition, MapType, create
+from ebpfjit.translators.x86_64 import lanes
 from tests.support.mappings import own_mappings
 
 pytestmark = pytest.mark.skipif(bool(gate.why_not()), reason=f"no native gate: {gate.why_not()}")
@@ -335,6 +338,14 @@ def test_the_struct_of_a_socket_buffer_is_that_of_run(type_: str) -> None:
             except MemoryFault:
                 found = "fault"
             assert (text, name, found) == (text, name, wanted)
+
+
+def test_numbers_that_translators_state_again_are_those_of_the_contexts() -> None:
+    """Translators know nothing of the runtime, so the numbers of frames stand there as well."""
+    numbers = [name for name in vars(lanes) if name.startswith(("ETH_P_", "AF_", "PACKET_", "SMALLEST_"))]
+    assert len(numbers) == 9
+    assert [getattr(lanes, name) for name in numbers] == [getattr(skb, name) for name in numbers]
+    assert lanes.SMALLEST == LINK_HEADER_SIZE
 
 
 def test_what_a_program_writes_into_its_struct_is_gone_in_the_next_run() -> None:
