@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ebpfjit.analysis.values import CONSTANT, Bounds, Origin, Value
 from ebpfjit.record import record
@@ -32,7 +32,8 @@ class Access:
     of that first one. `frame_size` is that of the running function, 0 where it is not known. Where
     it `asks` a load is checked as a store to the same bytes would be; `assumes` is a store that needs
     no check where such loads have been found good, and one where they have not. A span that is `within`
-    the argument's memory need only be asked whether that may be written.
+    the argument's memory need only be asked whether that may be written. `before` is the header of the
+    loop before which it is checked, for all rounds.
     """
 
     pc: int
@@ -47,12 +48,15 @@ class Access:
     asks: bool = False
     assumes: bool = False
     within: bool = False
+    before: int | None = None
 
     @property
     def reason(self) -> str:
         """The finding as a listing shows it."""
         if self.proof:
             return f"no check: {self.proof}"
+        if self.before is not None:
+            return f"no check: made before the loop at pc {self.before}"
         if self.leader is not None:
             return f"no check: one at pc {self.leader} covers it"
         if self.within:
@@ -60,6 +64,60 @@ class Access:
         if self.span is not None:
             return f"checked, {self.origin.value} first: {self.span[1] - self.span[0]} bytes at once"
         return f"checked, {self.origin.value} first"
+
+
+@record
+class Border:
+    """A number that must lie on one side of another: `register` + `offset` at most, or at least, `number`."""
+
+    register: int
+    offset: int
+    is_most: bool
+    number: int
+
+
+@record
+class Distance:
+    """How far a loop's counter gets, from numbers before its first round.
+
+    `minuend` - `subtrahend` + `plus` (registers, None for nothing) is how far it gets by the last round
+    that the comparison lets through, not rounded: a multiple of `unit` that is not above it. Where it is
+    `exact` it must be such a multiple itself. `border` is what must hold besides, so that nothing wraps.
+    """
+
+    minuend: int | None
+    subtrahend: int | None
+    plus: int
+    unit: int
+    exact: bool
+    border: Border | None
+
+
+@record
+class Sweep:
+    """The bytes that an access touches in all rounds of a loop.
+
+    `terms` are registers with what they are multiplied by: their sum plus `offset` is where the first
+    round's bytes start, `size` how many there are. For each byte that the counter gets further there
+    are `factor` more: behind them, or before them where it is negative.
+    """
+
+    terms: tuple[tuple[int, int], ...]
+    offset: int
+    size: int
+    factor: int
+    stores: bool
+    origin: Origin
+
+
+@record
+class Predicate:
+    """What is asked before the loop at `header` is entered; `blocks` are all of its blocks."""
+
+    header: int
+    blocks: frozenset[int]
+    distance: Distance
+    sweeps: tuple[Sweep, ...]
 
 
 @dataclass(frozen=True)
@@ -71,7 +129,8 @@ class Facts:
     helpers (by pc) whose r1 is always the same map, its index in `Program.maps`; `in_frame` gives for
     those calls which of r2 and r3 point into the frame, and between which offsets from its top.
     `doubtful` are the basic blocks (by pc) at whose start a store further on relies on a load that
-    asked.
+    asked, and those of loops before which accesses are checked; `predicates` says, by the loop's header,
+    what is checked there.
     """
 
     accesses: dict[int, Access]
@@ -79,6 +138,7 @@ class Facts:
     maps: dict[int, int]
     in_frame: dict[int, dict[int, Bounds]]
     doubtful: frozenset[int] = frozenset()
+    predicates: dict[int, Predicate] = field(default_factory=dict)
 
     def known_map(self, pc: int) -> int | None:
         """Return the index of the map that the helper call at `pc` is given in r1, where it is known."""

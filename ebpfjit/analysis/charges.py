@@ -18,11 +18,11 @@ what was paid for later blocks is given back by the host.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason
-from ebpfjit.analysis.nesting import loop_depths
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Instruction, Program
 
@@ -55,14 +55,15 @@ class Charges:
     advance: dict[int, int]
 
 
-def charges_of(program: Program, blocks: dict[int, int], tested: frozenset[int]) -> Charges:
-    """Return what is paid where. `blocks` and `tested` are those of `Verified`."""
+def charges_of(
+    program: Program, blocks: dict[int, int], tested: frozenset[int], depths: Mapping[int, int]
+) -> Charges:
+    """Return what is paid where. `blocks`, `tested` and the loops' `depths` are those of `Verified`."""
     ends = _ends(program, blocks)
     ways_of = {
         start: [pc for pc in reversed(_following(last)) if pc is not None and pc in blocks]
         for start, (last, _) in ends.items()
     }
-    depths = loop_depths(sorted(program.functions), ways_of)
     charges = Charges({}, {}, {}, {})
     before: dict[int, int] = {}  # what is paid for a block when it starts; 0 for tested ones
     for start, (last, settles) in reversed(ends.items()):

@@ -37,6 +37,7 @@ from ebpfjit.analysis.accesses import (
     Access,
     Facts,
     Merger,
+    Predicate,
     Promises,
     Span,
     Spans,
@@ -46,6 +47,7 @@ from ebpfjit.analysis.cfg import (
     meeting_points,
 )
 from ebpfjit.analysis.loops import Change, changes
+from ebpfjit.analysis.predication import Walked, candidates, predicates
 from ebpfjit.analysis.values import (
     ANY,
     CONSTANT,
@@ -62,6 +64,7 @@ from ebpfjit.analysis.values import (
     at_width,
     bounds_of,
     constant,
+    join_symbol,
     loaded_bounds,
 )
 from ebpfjit.analysis.verified import Verified
@@ -128,20 +131,15 @@ class _Node:
     seen: list[_Seen | None] = field(default_factory=list)
 
 
-def _join_symbol(pc: int, register: int) -> int:
-    """The symbol of a register at the start of a block where paths bring different values."""
-    return 32 * pc + 2 * register + 3  # odd, from 3 on
-
-
-ARGUMENT = _join_symbol(0, 1)
-LENGTH = _join_symbol(0, 2)
+ARGUMENT = join_symbol(0, 1)
+LENGTH = join_symbol(0, 2)
 """The symbols of r1 and r2 at the start."""
 
 
 class Analysis:
     """The fixpoint over one program."""
 
-    def __init__(self, verified: Verified, promises: Promises) -> None:
+    def __init__(self, verified: Verified, promises: Promises, *, hoists: bool = True) -> None:
         self.program = program = verified.program
         self.frame_sizes = verified.frame_sizes
         self.promises = promises
@@ -151,8 +149,13 @@ class Analysis:
         self.known_maps: dict[int, int] = {}
         self.in_frame: dict[int, dict[int, Bounds]] = {}
         self.blocks = verified.blocks
-        self.loops = changes(verified.liveness, verified.loop_headers)
-        self.live_at, self.ways = verified.liveness.at, verified.liveness.ways
+        self.loops = changes(verified.liveness, verified.nesting)
+        self.liveness = verified.liveness
+        self.live_at, self.ways = self.liveness.at, self.liveness.ways
+        innermost = verified.nesting.innermost() if hoists else {}
+        self.looked_into = candidates(self.liveness, innermost, program.functions)
+        self.walked = Walked()
+        self.watched = {block for blocks in self.looked_into.values() for block in blocks}
         self.illegal = verified.illegal
         self.nodes: dict[int, _Node] = {}
         self.zeroed: set[int] = set()
@@ -213,6 +216,8 @@ class Analysis:
             instructions = self._walk(pc, state, node)
             if len(instructions) < self.blocks[pc]:
                 continue  # no engine gets behind the one that it cannot run
+            if pc in self.watched:
+                self.walked.ends[pc] = state.registers
             last = instructions[-1]
             for target, holds in self._ways(pc, last):
                 refined = state if holds is None else self._on_way(state, last, holds=holds)
@@ -224,7 +229,24 @@ class Analysis:
         accesses: dict[int, Access] = {}
         for node in self.nodes.values():
             accesses.update(self._accesses(node, asked))
-        return Facts(accesses, frozenset(self.zeroed), self.known_maps, self.in_frame, doubtful)
+        before = self._predicates(accesses)
+        for predicate in before.values():
+            doubtful |= predicate.blocks
+        return Facts(accesses, frozenset(self.zeroed), self.known_maps, self.in_frame, doubtful, before)
+
+    def _predicates(self, accesses: dict[int, Access]) -> dict[int, Predicate]:
+        """Return what is asked before loops; the accesses that need no check then come to say so."""
+        walked = self.walked
+        for header, blocks in self.looked_into.items():
+            if header not in self.nodes:
+                continue
+            walked.starts[header] = self.nodes[header].state.registers
+            walked.joined[header] = self.nodes[header].joined
+            for block in blocks & walked.ends.keys():
+                for seen in self.nodes[block].seen:
+                    if seen is not None:
+                        walked.bases[seen[0].pc] = seen[2], seen[0].offset
+        return predicates(self.liveness, self.looked_into, walked, accesses)
 
     def _on_way(self, state: _State, insn: Instruction, *, holds: bool) -> _State:
         """Return the state where a comparison held, or did not."""
@@ -261,8 +283,8 @@ class Analysis:
         return set(uses), frozenset(doubtful)
 
     def _start_of_function(self, pc: int) -> _State:
-        registers = [Value(_join_symbol(pc, register), 0) for register in range(10)]
-        registers.append(FRAME_VALUE if self.frame_is_fixed else Value(_join_symbol(pc, 10), 0, Origin.STACK))
+        registers = [Value(join_symbol(pc, register), 0) for register in range(10)]
+        registers.append(FRAME_VALUE if self.frame_is_fixed else Value(join_symbol(pc, 10), 0, Origin.STACK))
         state = _State(registers)
         if pc == 0 and not self.main_is_called:
             registers[1] = Value(ARGUMENT, 0, Origin.ARGUMENT, (0, 0))
@@ -526,6 +548,8 @@ class Analysis:
         ):
             return
         self._fresh(state, insn, insn.dst_reg, bounds=bounds_of(row, dst, src))
+        if row.width is W64 and (row.meaning == "ADD" or (row.meaning == "LSH" and not row.uses_src)):
+            self.walked.made[registers[insn.dst_reg].symbol] = row.meaning, dst, src
 
     def _sum(self, state: _State, insn: Instruction, row: Row, dst: Value, src: Value) -> bool:
         """Follow a 64-bit addition or subtraction of what is a constant or a pointer; False: cannot."""
@@ -543,6 +567,8 @@ class Analysis:
         if pointer.symbol == ARGUMENT and row.meaning == "ADD" and scalar.symbol > CONSTANT:
             index = scalar.symbol, scalar.offset + pointer.offset
         self._fresh(state, insn, insn.dst_reg, pointer.origin, bounds, index)
+        if row.meaning == "ADD":
+            self.walked.made[state.registers[insn.dst_reg].symbol] = row.meaning, dst, src
         return True
 
     def _loaded(self, state: _State, insn: Instruction, row: Row) -> None:
@@ -630,7 +656,7 @@ class Analysis:
 
     def _forget(self, node: _Node, pc: int) -> bool:
         unknown = _State(
-            [Value(_join_symbol(pc, register), 0, Origin.SCALAR) for register in range(REGISTER_COUNT)]
+            [Value(join_symbol(pc, register), 0, Origin.SCALAR) for register in range(REGISTER_COUNT)]
         )
         self._expose()
         changed = node.state != unknown
@@ -738,7 +764,7 @@ def _entered(state: _State, pc: int, loop: Mapping[int, Change]) -> _State:
     entered = state.copy()
     for register, change in loop.items():
         value = state.registers[register]
-        symbol = _join_symbol(pc, register)
+        symbol = join_symbol(pc, register)
         entered.registers[register] = Value(symbol, 0, value.origin, change.expected(value))
         if value.symbol in state.spans and not change.steps:
             entered.spans[symbol] = _relative(state, value)
@@ -755,8 +781,8 @@ def _joined_limits(
     """Return the limits that hold on both paths to a block; `joined` are registers with its symbols."""
     if not old.limits or not new.limits:
         return {}
-    values = [(_join_symbol(pc, r), old.registers[r], new.registers[r]) for r in joined]
-    own = range(_join_symbol(pc, 0), _join_symbol(pc, REGISTER_COUNT), 2)
+    values = [(join_symbol(pc, r), old.registers[r], new.registers[r]) for r in joined]
+    own = range(join_symbol(pc, 0), join_symbol(pc, REGISTER_COUNT), 2)
     return lengths.joined(old.limits, new.limits, values, own, widen=widen)
 
 
@@ -780,7 +806,7 @@ def _joined(
     for register in looked_at:
         a, b = registers[register], new.registers[register]
         if register in joined:
-            symbol, offset = _join_symbol(pc, register), 0
+            symbol, offset = join_symbol(pc, register), 0
         elif a is b:
             continue
         else:
@@ -885,6 +911,6 @@ def _shape_of(row: Row) -> tuple[_Transfer | None, bool]:
     return _transfer_of(row), row.kind in MEMORY
 
 
-def analyse(verified: Verified, promises: Promises | None = None) -> Facts:
-    """Return what is known of a program's accesses."""
-    return Analysis(verified, promises or Promises()).run()
+def analyse(verified: Verified, promises: Promises | None = None, *, hoists: bool = True) -> Facts:
+    """Return what is known of a program's accesses; where it `hoists`, what to check before loops as well."""
+    return Analysis(verified, promises or Promises(), hoists=hoists).run()

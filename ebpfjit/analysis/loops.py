@@ -1,6 +1,6 @@
 """How registers change in loops, guessed before they are walked, so that most are walked once.
 
-A loop is taken to be what lies between the target of a backward jump and the jump. What registers
+A loop is taken to be all that lies between the first and the last of its blocks. What registers
 hold where it starts again is guessed from the last instruction there that writes them. A wrong guess
 costs a walk, never a wrong finding: what is known where a loop starts is held against what comes back.
 """
@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 from ebpfjit.analysis.liveness import Effect, Liveness
+from ebpfjit.analysis.nesting import Nesting
 from ebpfjit.analysis.values import (
     ANY,
     MEASURED,
@@ -51,19 +52,15 @@ class Change:
         return min(value.bounds[0], self.bounds[0]), max(value.bounds[1], self.bounds[1])
 
 
-def changes(known: Liveness, headers: frozenset[int]) -> dict[int, dict[int, Change]]:
-    """Return, for the start of each loop, the live registers that change in it (r0 to r9)."""
-    if not headers:
+def changes(known: Liveness, nesting: Nesting) -> dict[int, dict[int, Change]]:
+    """Return, for the header of each loop, the live registers that change in it (r0 to r9)."""
+    if not nesting.headers:
         return {}
-    ends: dict[int, int] = {}
-    for insn, target in known.program.jumps:
-        if target in headers and insn.pc >= target:
-            ends[target] = max(ends.get(target, 0), insn.pc)
     starts = list(known.blocks)
     writers = _Writers(known, starts)
     found = {}
-    for header, end in ends.items():
-        first, behind = bisect_left(starts, header), bisect_right(starts, end)
+    for header, (begin, end) in nesting.extents().items():
+        first, behind = bisect_left(starts, begin), bisect_right(starts, end)
         live = known.at[header] & ~(1 << FRAME_POINTER)
         found[header] = writers.between(max(first, behind - MOST_BLOCKS), behind, live)
     return found

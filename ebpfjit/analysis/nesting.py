@@ -7,15 +7,52 @@ that is met again while the walk is still below it is a loop's header, however t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 DEEPEST = 32
 """Loops around a block that are looked at; that keeps deep nests linear."""
 
 
-def loop_depths(starts: Iterable[int], ways: Mapping[int, Sequence[int]]) -> dict[int, int]:
-    """Return in how many loops each block lies, by its slot; `ways` are where each one goes on.
+@dataclass(frozen=True, slots=True)
+class Nesting:
+    """The loops of a program.
 
-    `starts` are the blocks that are entered from outside. What cannot be reached is not in the result.
+    `headers` are the blocks that loops are entered at, `header` is that of the innermost loop around a
+    block, which for a header is the next loop outwards; `depths` are in how many loops each block lies.
+    What cannot be reached is in none of them.
+    """
+
+    headers: frozenset[int]
+    header: dict[int, int]
+    depths: dict[int, int]
+
+    def innermost(self) -> dict[int, set[int]]:
+        """Return the loops with no loop inside: their blocks, by header."""
+        outer = {self.header[header] for header in self.headers if header in self.header}
+        loops = {header: {header} for header in self.headers - outer}
+        for block, header in self.header.items():
+            if header in loops:
+                loops[header].add(block)
+        return loops
+
+    def extents(self) -> dict[int, tuple[int, int]]:
+        """Return the first and the last block of each loop in the order of the program, by header."""
+        found = {header: (header, header) for header in self.headers}
+        for block, header in self.header.items():
+            first, last = found[header]
+            found[header] = min(first, block), max(last, block)
+        for header in sorted(self.headers, key=lambda one: -self.depths[one]):
+            around = self.header.get(header)
+            if around is not None:
+                (a, b), (c, d) = found[header], found[around]
+                found[around] = min(a, c), max(b, d)
+        return found
+
+
+def nesting_of(starts: Iterable[int], ways: Mapping[int, Sequence[int]]) -> Nesting:
+    """Return the loops of a graph of blocks; `ways` are where each one goes on.
+
+    `starts` are the blocks that are entered from outside.
     """
     walk = _Walk(ways)
     for start in starts:
@@ -32,7 +69,7 @@ def loop_depths(starts: Iterable[int], ways: Mapping[int, Sequence[int]]) -> dic
         for one in reversed(chain):
             depth += one in walk.headers
             depths[one] = depth
-    return depths
+    return Nesting(frozenset(walk.headers), walk.header, depths)
 
 
 class _Walk:

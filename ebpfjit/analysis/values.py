@@ -65,6 +65,11 @@ class Value:
     index: tuple[int, int] | None = None
 
 
+def join_symbol(pc: int, register: int) -> int:
+    """Return the symbol of a register at the start of a block where paths bring different values."""
+    return 32 * pc + 2 * register + 3  # odd, from 3 on
+
+
 CONSTANT = 0  # symbols that accesses are remembered by are greater
 FRAME = -1
 UNKNOWN = -2

@@ -10,6 +10,7 @@ from ebpfjit.analysis.calls import Calls, calls_of
 from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, tested_blocks
 from ebpfjit.analysis.charges import Charges, charges_of
 from ebpfjit.analysis.liveness import Liveness, liveness_of
+from ebpfjit.analysis.nesting import Nesting, nesting_of
 from ebpfjit.errors import LoadError
 from ebpfjit.program import Program
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE
@@ -54,7 +55,12 @@ class Verified:
     @cached_property
     def charges(self) -> Charges:
         """What machine code pays where."""
-        return charges_of(self.program, self.blocks, self.tested)
+        return charges_of(self.program, self.blocks, self.tested, self.nesting.depths)
+
+    @cached_property
+    def nesting(self) -> Nesting:
+        """The loops, and which lie in which."""
+        return nesting_of(sorted(self.program.functions), self.liveness.ways)
 
     @cached_property
     def loop_headers(self) -> frozenset[int]:

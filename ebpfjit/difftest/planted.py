@@ -23,7 +23,7 @@ from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators import emitter, registry, x86_64
 from ebpfjit.translators.registry import Translator
-from ebpfjit.translators.x86_64 import alu, call, fusions, gather, host, memory, pairs, target
+from ebpfjit.translators.x86_64 import alu, call, fusions, gather, host, memory, pairs, plan, target
 from ebpfjit.translators.x86_64.target import Context, register
 
 Plant = Callable[[], None]
@@ -241,51 +241,73 @@ def _without_swap(old: Any) -> Any:
 def _promised_more(old: Any) -> Any:
     """Count on a byte more behind r1."""
 
-    def analyse(verified: Any, promises: Any = None) -> accesses.Facts:
+    def analyse(verified: Any, promises: Any = None, **named: Any) -> accesses.Facts:
         if promises is not None and promises.argument_size:
             promises = replace(promises, argument_size=promises.argument_size + 1)
-        return old(verified, promises)  # type: ignore[no-any-return]
+        return old(verified, promises, **named)  # type: ignore[no-any-return]
 
     return analyse
 
 
-def _shorter(check: target.Check) -> target.Check:
+def _shorter(check: plan.Check) -> plan.Check:
     """A check that ends a byte early."""
     return replace(check, high=check.high - 1) if check.high - check.low > 1 else check
 
 
-def _plan_with(change: Callable[[target.Check], target.Check]) -> Plant:
+def _plan_with(change: Callable[[plan.Check], plan.Check]) -> Plant:
     """Change every check of the plan."""
 
     def around(old: Any) -> Any:
-        def plan(*arguments: Any, **named: Any) -> target.Plan:
-            made: target.Plan = old(*arguments, **named)
+        def changed(*arguments: Any, **named: Any) -> plan.Plan:
+            made: plan.Plan = old(*arguments, **named)
             return replace(
                 made,
                 checks={pc: change(check) for pc, check in made.checks.items()},
                 single={pc: change(check) for pc, check in made.single.items()},
             )
 
-        return plan
+        return changed
 
     return _function(compiler._plan, around)
 
 
-def _plan_without(condition: Callable[[target.Check], bool]) -> Plant:
+def _plan_without(condition: Callable[[plan.Check], bool]) -> Plant:
     """Leave out the checks for which a condition holds."""
 
     def around(old: Any) -> Any:
-        def plan(*arguments: Any, **named: Any) -> target.Plan:
-            made: target.Plan = old(*arguments, **named)
+        def changed(*arguments: Any, **named: Any) -> plan.Plan:
+            made: plan.Plan = old(*arguments, **named)
             return replace(
                 made,
                 checks={pc: check for pc, check in made.checks.items() if not condition(check)},
                 single={pc: check for pc, check in made.single.items() if not condition(check)},
             )
 
-        return plan
+        return changed
 
     return _function(compiler._plan, around)
+
+
+def _loops_with(change: Callable[[plan.Predicate], plan.Predicate]) -> Plant:
+    """Change what is asked before every loop."""
+
+    def around(old: Any) -> Any:
+        def changed(*arguments: Any, **named: Any) -> plan.Plan:
+            made: plan.Plan = old(*arguments, **named)
+            return replace(
+                made, predicates={pc: change(predicate) for pc, predicate in made.predicates.items()}
+            )
+
+        return changed
+
+    return _function(compiler._plan, around)
+
+
+def _swept(change: Callable[[plan.Sweep], plan.Sweep]) -> Plant:
+    """Change all sweeps."""
+    return _loops_with(
+        lambda predicate: replace(predicate, sweeps=tuple(change(sweep) for sweep in predicate.sweeps))
+    )
 
 
 def _nothing_zeroed(old: Any) -> Any:
@@ -299,11 +321,11 @@ def _nothing_zeroed(old: Any) -> Any:
 def _charge_less(old: Any) -> Any:
     """Charge an instruction less for every block."""
 
-    def plan(*arguments: Any, **named: Any) -> target.Plan:
-        made: target.Plan = old(*arguments, **named)
+    def changed(*arguments: Any, **named: Any) -> plan.Plan:
+        made: plan.Plan = old(*arguments, **named)
         return replace(made, paid={pc: max(paid - 1, 0) for pc, paid in made.paid.items()})
 
-    return plan
+    return changed
 
 
 def _charge_unsigned(old: Any) -> Any:
@@ -701,6 +723,41 @@ PLANTED: tuple[PlantedBug, ...] = (
     ),
     PlantedBug(
         "facts-promise", "One byte more is promised than there is", _function(facts.analyse, _promised_more)
+    ),
+    PlantedBug(
+        "loop-a-byte-less",
+        "The bytes asked for before a loop are one less",
+        _swept(lambda sweep: replace(sweep, size=sweep.size - 1)),
+    ),
+    PlantedBug(
+        "loop-from-behind",
+        "The bytes asked for before a loop start one later",
+        _swept(lambda sweep: replace(sweep, offset=sweep.offset + 1, size=max(sweep.size - 1, 0))),
+    ),
+    PlantedBug(
+        "loop-only-reads",
+        "Before a loop that stores it is asked what may be read",
+        _swept(lambda sweep: replace(sweep, stores=False)),
+    ),
+    PlantedBug(
+        "loop-upwards",
+        "Pointers are taken to rise in all loops",
+        _swept(lambda sweep: replace(sweep, factor=abs(sweep.factor))),
+    ),
+    PlantedBug(
+        "loop-a-round-less",
+        "A loop is taken to end a round early",
+        _loops_with(lambda predicate: replace(predicate, plus=predicate.plus - predicate.unit)),
+    ),
+    PlantedBug(
+        "loop-cannot-wrap",
+        "A loop's counter is taken never to wrap",
+        _loops_with(lambda predicate: replace(predicate, border=None)),
+    ),
+    PlantedBug(
+        "loop-fits-always",
+        "A counter that steps over its end is taken to meet it",
+        _loops_with(lambda predicate: replace(predicate, exact=False)),
     ),
     PlantedBug(
         "frame-not-zeroed",

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ebpfjit.difftest import acceptable, metamorphic, packets, pointers, raw
+from ebpfjit.difftest import acceptable, metamorphic, packets, pointers, raw, sweeps
 from ebpfjit.difftest.case import BUILDS, Case, Input
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
 from ebpfjit.difftest.mutate import mutated
@@ -30,6 +30,10 @@ def _valid(rng: random.Random, corpus: Sequence[Case]) -> Case:
 
 def _pointers(rng: random.Random, corpus: Sequence[Case]) -> Case:
     return pointers.case(rng)
+
+
+def _sweeps(rng: random.Random, corpus: Sequence[Case]) -> Case:
+    return sweeps.case(rng)
 
 
 def _acceptable(rng: random.Random, corpus: Sequence[Case]) -> Case:
@@ -81,6 +85,7 @@ class Weighted:
 SOURCES: Mapping[str, Weighted] = {
     "valid": Weighted(_valid, 32),
     "pointers": Weighted(_pointers, 20),
+    "sweeps": Weighted(_sweeps, 14),
     "acceptable": Weighted(_acceptable, 22),
     "metamorphic": Weighted(_metamorphic, 6),
     "packets": Weighted(_packets, 3),

@@ -24,12 +24,11 @@ from ebpfjit.translators.emitter import Jump, Line, Piece, Snippet
 from ebpfjit.translators.x86_64.fusion import Fusion
 from ebpfjit.translators.x86_64.memory import emit_check
 from ebpfjit.translators.x86_64.pairs import Pair
+from ebpfjit.translators.x86_64.plan import Border, Check, Plan, Predicate, Settings, Sweep
+from ebpfjit.translators.x86_64.predicates import emit_predicate, emit_predicate_apart
 from ebpfjit.translators.x86_64.target import (
-    Check,
     Context,
     Limit,
-    Plan,
-    Settings,
     emit_charge,
     emit_end_of_program,
     emit_entry,
@@ -106,8 +105,11 @@ class Recipe:
     argument_is_packet: bool = False
 
     def facts(self) -> Facts:
-        """Return what is known of the program's accesses."""
-        return analyse(self.verified, _promises(self))
+        """Return what is known of the program's accesses.
+
+        Nothing is checked before loops in hardened code, as that would carry numbers of the program.
+        """
+        return analyse(self.verified, _promises(self), hoists=self.checked and not self.settings.harden)
 
     def listing(self, facts: Facts | None = None) -> Listing:
         """Return the program's assembly text, from its facts. Raises as `translate`."""
@@ -171,6 +173,8 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
             continue
         cx.begin(pc)
         cx.start(instruction)
+        if pc in cx.plan.predicates:
+            _before_loop(cx, pc, shortcuts)
         if pc in blocks:
             cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
         if pc in shortcuts.skipped:
@@ -194,6 +198,22 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
         settings.harden,
         frozenset(cx.traced),
     )
+
+
+def _before_loop(cx: Context, header: int, shortcuts: Shortcuts) -> None:
+    """Emit what is asked before a loop, but not in the way of a loop that comes round to its header there."""
+    predicate = cx.plan.predicates[header]
+    slots = cx.program.slots
+    before = slots[header - 1] or slots[header - 2]
+    assert before is not None  # no loop that a function starts with is asked about
+    assert before.row is not None
+    start, falls = before.pc, before.row.kind not in NEVER_FALLS_THROUGH
+    while start in shortcuts.skipped:
+        start, falls = start - 1, True  # a pair goes on behind what it skips
+    if falls and start in predicate.slots:
+        emit_predicate_apart(cx, header, predicate)
+    else:
+        emit_predicate(cx, header, predicate)
 
 
 def translate_routine(verified: Verified, settings: Settings) -> Listing:
@@ -462,8 +482,8 @@ def _instruction(
     pc = instruction.pc
     if pc in shortcuts.slots or pc in cx.checks or pc in verified.illegal or pc in cx.plan.taken:
         _anew(cx, verified, instruction, shortcuts)
-    elif cx.is_slow and instruction.target is not None:
-        _anew(cx, verified, instruction, shortcuts)  # it may go on in slow code
+    elif instruction.target is not None and (cx.is_slow or instruction.target in cx.plan.predicates):
+        _anew(cx, verified, instruction, shortcuts)  # it may go on in slow code, or where something is asked
     elif not phrases.repeat(cx, instruction):
         before = phrases.before(cx)
         _anew(cx, verified, instruction, shortcuts)
@@ -556,7 +576,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         if access.proof and not access.assumes:
             continue
         single[pc] = _check(access, regions, 0, access.size, stores=access.stores)
-        if access.assumes:
+        if access.assumes or access.before is not None:
             continue
         if access.span is not None:
             low, high, stores = access.span
@@ -576,7 +596,33 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         calls.bounded,
         frozenset() if settings.trace else calls.frameless,  # a trace shows r10
         map_calls(verified, facts, settings, checked=checked),
+        _predicates(verified, facts, regions) if checked else {},
     )
+
+
+def _predicates(verified: Verified, facts: Facts, regions: Mapping[Origin, str]) -> dict[int, Predicate]:
+    """Return what is asked before loops, as translators have it."""
+    stops = dict(pairwise([*verified.blocks, len(verified.program)])) if facts.predicates else {}
+    found = {}
+    for header, predicate in facts.predicates.items():
+        slots = frozenset(slot for start in predicate.blocks for slot in range(start, stops[start]))
+        distance, border = predicate.distance, predicate.distance.border
+        found[header] = Predicate(
+            slots,
+            distance.minuend,
+            distance.subtrahend,
+            distance.plus,
+            distance.unit,
+            distance.exact,
+            None if border is None else Border(border.register, border.offset, border.is_most, border.number),
+            tuple(
+                Sweep(
+                    sweep.terms, sweep.offset, sweep.size, sweep.factor, sweep.stores, regions[sweep.origin]
+                )
+                for sweep in predicate.sweeps
+            ),
+        )
+    return found
 
 
 def _check(

@@ -9,7 +9,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.flat import HEADER
-from ebpfjit.translators.x86_64.target import MapCall, MapOperation, Settings
+from ebpfjit.translators.x86_64.plan import MapCall, MapOperation, Settings
 
 OPERATIONS = {LOOKUP: MapOperation.LOOKUP, UPDATE: MapOperation.UPDATE, DELETE: MapOperation.DELETE}
 LARGEST_STRIDE = 1 << 30

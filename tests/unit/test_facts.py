@@ -897,7 +897,8 @@ def test_every_access_has_a_reason() -> None:
     for case in CASES.values():
         for access in facts_of(case).accesses.values():
             assert access.reason.startswith(("checked, ", "no check: "))
-            assert access.reason.startswith("no check: ") == bool(access.proof or access.leader is not None)
+            elsewhere = access.leader is not None or access.before is not None
+            assert access.reason.startswith("no check: ") == bool(access.proof or elsewhere)
 
 
 def test_spans_that_are_remembered_are_limited() -> None:

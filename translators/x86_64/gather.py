@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Instruction
-from ebpfjit.translators.x86_64.target import Check, Context, address_operand, register
+from ebpfjit.translators.x86_64.plan import Check
+from ebpfjit.translators.x86_64.target import Context, address_operand, register
 
 Emit = Callable[[Context], None]
 Effect = tuple[int, int]

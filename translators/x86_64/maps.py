@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ebpfjit.translators.x86_64.target import Context, MapCall, MapOperation, load_constant
+from ebpfjit.translators.x86_64.plan import MapCall, MapOperation
+from ebpfjit.translators.x86_64.target import Context, load_constant
 
 EINVAL = 22
 INSIDE = "is_load"

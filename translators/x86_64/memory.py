@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ebpfjit.program import Instruction
+from ebpfjit.translators.x86_64.plan import Check
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
     POINTER,
-    Check,
     Context,
     address_operand,
     load_constant,

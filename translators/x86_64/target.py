@@ -15,14 +15,14 @@ scratch too: what uses it puts it right again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 
 from ebpfjit.bits import Width
 from ebpfjit.isa.spec import Row
 from ebpfjit.program import Instruction, Program
 from ebpfjit.translators import registry
 from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.x86_64.plan import Check, Plan, Settings
 
 NAME = "x86_64"
 translates = registry.for_target(NAME)
@@ -115,108 +115,6 @@ INVERSE = {
 POINTER = {1: "byte ptr", 2: "word ptr", 4: "dword ptr", 8: "qword ptr"}
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """How an access is checked: the bytes from `low` to `high`, counted from its own address.
-
-    `region` is what is tried first: "argument", "packet" or "stack" (the running function's frame,
-    `frame_size` bytes). `behind` is, where analysis knows, how many bytes behind the start of the
-    argument the span ends at most (it does not start before it), 0 where not. Where `merged`, the
-    check stands for others too, and where it fails the program goes on in the copy that checks one
-    by one.
-    """
-
-    region: str
-    low: int
-    high: int
-    stores: bool
-    frame_size: int
-    behind: int
-    merged: bool = False
-
-
-class MapOperation(Enum):
-    """What a helper does to a map."""
-
-    LOOKUP = "lookup"
-    UPDATE = "update"
-    DELETE = "delete"
-
-
-@dataclass(frozen=True, slots=True)
-class MapCall:
-    """One call, and the map it works on, whose address is in r1.
-
-    `key_size` and `value_size` are bytes to check behind r2 and r3, 0 for none. `routine` is the
-    routine's name, "" where none is needed. `values` is where an array's values are, 0 where the
-    header knows (per-CPU values), `stride` the bytes from one to the next, `entries` how many there
-    are. `frame_size` bytes below r10 are surely the program's (0: nothing is known). `busy` is where
-    the header says (u32) that Python is changing the map, 0 where that does not matter.
-    """
-
-    operation: MapOperation
-    key_size: int
-    value_size: int
-    routine: str
-    values: int
-    entries: int
-    stride: int
-    frame_size: int
-    busy: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What analysis found: how each access is checked, and which frames must be zeroed.
-
-    `checks` holds the accesses (by pc) that are checked, `single` how they are in a copy that
-    checks one by one. `zeroed` are functions, by pc. `doubtful` are basic
-    blocks that rely on merged checks of earlier ones. `paid` are the instructions that each tested
-    basic block (by pc) pays for at its start, `through` and `taken` those that are paid behind the
-    last instruction of a block (by its pc), on the way to the next one or where it jumps. `writes` are
-    the registers of r6 to r9 that a call of a function (by pc) changes, all where it is not there.
-    Where `bounded` no call is too deep; `frameless` functions need no frame. `map_calls` are the calls
-    of map helpers (by pc) that need no Python.
-    """
-
-    checks: Mapping[int, Check]
-    single: Mapping[int, Check]
-    zeroed: frozenset[int]
-    doubtful: frozenset[int]
-    paid: Mapping[int, int]
-    through: Mapping[int, int]
-    taken: Mapping[int, int]
-    writes: Mapping[int, frozenset[int]]
-    bounded: bool
-    frameless: frozenset[int]
-    map_calls: Mapping[int, MapCall] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the text depends on besides the program.
-
-    `features` are CPU features by the kernel's names ("bmi2", "movbe"). With `harden` no immediate
-    of the program's choosing appears in the code. `helpers` and `kfuncs` are the numbers that are
-    registered; True for native code, False for what the host must call. `moving` are those helpers
-    after which memory may be elsewhere, or gone; `lookups` those that look a map's value up, and
-    `map_helpers` those that are Linux's lookup, update and delete.
-    `max_loops` and `code_address` are the runtime's constants. `trace` is the
-    address of a trace's header (`trace.py`), 0 for code that records nothing.
-    """
-
-    features: frozenset[str]
-    harden: bool
-    helpers: Mapping[int, bool]
-    kfuncs: Mapping[int, bool]
-    moving: frozenset[int]
-    lookups: frozenset[int]
-    max_loops: int
-    code_address: int
-    trace: int = 0
-    map_helpers: frozenset[int] = frozenset()
-
-
 def register(number: int, bits: int = 64) -> str:
     """Return the machine register that holds an eBPF register, at a width of 64, 32, 16 or 8."""
     return REGISTERS[number][_COLUMN[bits]]
@@ -235,6 +133,11 @@ def slow_label(pc: int) -> str:
 def slow_block_label(pc: int) -> str:
     """Return the label where slow code enters the basic block at slot `pc`."""
     return f"slow_block_{pc}"
+
+
+def predicate_label(pc: int) -> str:
+    """Return the label of what is asked before the loop that is entered at slot `pc`."""
+    return f"before_{pc}"
 
 
 def enter_label(pc: int) -> str:
@@ -382,7 +285,12 @@ class Context(Emitter):
 
     def label_of(self, pc: int) -> str:
         """Return the label of a basic block for who comes from the current code, fast or slow."""
-        return slow_block_label(pc) if self.is_slow and pc in self.plan.doubtful else pc_label(pc)
+        if self.is_slow and pc in self.plan.doubtful:
+            return slow_block_label(pc)
+        predicate = self.plan.predicates.get(pc)
+        if predicate is not None and self.insn.pc not in predicate.slots:
+            return predicate_label(pc)
+        return pc_label(pc)
 
     def goto(self, mnemonic: str, target: int) -> None:
         """Emit a jump to the instruction at slot `target`, or to a fault where there is none.
