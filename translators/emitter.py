@@ -7,20 +7,18 @@ patched in. Jumps name labels; relocation gives them their distance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ebpfjit.record import record
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Line:
     """One machine instruction: `template` with `$imm`, `$offset`, `$symbol` where numbers go.
 
     `imm` is patched into the immediate of `imm_bits` bits (8 to 64: the smallest form that holds
     it), `offset` into the displacement. `symbol` names an 8-byte slot of the literal pool,
-    addressed relative to rip. `line_of` makes one object of lines that say the same.
+    addressed relative to rip. `line_of` makes one object of lines that say the same, so none is changed.
     """
 
     template: str
@@ -130,6 +128,24 @@ def new_line(
     return Line(template, imm, imm_bits, offset, offset_bits, symbol)
 
 
+class _OutOfLine:
+    """What `Emitter.out_of_line` returns; written out because `contextlib` takes a microsecond for it."""
+
+    __slots__ = ("_emitter", "_label", "_outer")
+
+    def __init__(self, emitter: Emitter, label: str) -> None:
+        self._emitter, self._label = emitter, label
+
+    def __enter__(self) -> None:
+        emitter = self._emitter
+        self._outer = emitter._here
+        emitter._here = [Label(self._label)]
+        emitter.cold.append(Piece(emitter.pieces[-1].pc, emitter._here))
+
+    def __exit__(self, *raised: object) -> None:
+        self._emitter._here = self._outer
+
+
 class Emitter:
     """Collects the lines of a program, piece by piece: what runs in order, and what is out of line.
 
@@ -139,6 +155,7 @@ class Emitter:
 
     def __init__(self, *, repeats: bool = True) -> None:
         self._line = line_of if repeats else new_line
+        self._lines = _lines if repeats else {}
         self.pieces: list[Piece] = []
         self.cold: list[Piece] = []
         self._here: list[Item | Snippet] = []
@@ -146,19 +163,12 @@ class Emitter:
 
     def begin(self, pc: int | None) -> None:
         """Start the piece of `pc`; what is emitted next belongs to it."""
-        piece = Piece(pc)
-        self.pieces.append(piece)
-        self._here = piece.parts
+        self._here = []
+        self.pieces.append(Piece(pc, self._here))
 
-    @contextmanager
-    def out_of_line(self, label: str) -> Iterator[None]:
+    def out_of_line(self, label: str) -> _OutOfLine:
         """Emit the block's lines behind the program, under `label`, for the same pc."""
-        outer = self._here
-        piece = Piece(self.pieces[-1].pc, [Label(label)])
-        self.cold.append(piece)
-        self._here = piece.parts
-        yield
-        self._here = outer
+        return _OutOfLine(self, label)
 
     def new_label(self, hint: str) -> str:
         """Return a label that no other place has."""
@@ -186,7 +196,8 @@ class Emitter:
 
         `imm_sizes` are the immediate's forms in bits that the machine offers, smallest first.
         """
-        self._here.append(self._line(template, imm, imm_sizes, offset, symbol))
+        key = template, imm, imm_sizes, offset, symbol
+        self._here.append(self._lines.get(key) or self._line(*key))
 
     def place(self, pc: int, snippet: Snippet) -> None:
         """Make a piece of lines that were emitted elsewhere before, and of nothing else."""

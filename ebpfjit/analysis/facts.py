@@ -149,10 +149,11 @@ class Analysis:
         self.known_maps: dict[int, int] = {}
         self.in_frame: dict[int, dict[int, Bounds]] = {}
         self.blocks = verified.blocks
-        self.loops = changes(verified.liveness, verified.nesting)
+        self.nesting = verified.nesting
+        self.loops = changes(verified.liveness, self.nesting)
         self.liveness = verified.liveness
         self.live_at, self.ways = self.liveness.at, self.liveness.ways
-        innermost = verified.nesting.innermost() if hoists else {}
+        innermost = self.nesting.innermost() if hoists else {}
         self.looked_into = candidates(self.liveness, innermost, program.functions)
         self.walked = Walked()
         self.watched = {block for blocks in self.looked_into.values() for block in blocks}
@@ -205,10 +206,12 @@ class Analysis:
         """Find the fixpoint, then write down what holds there."""
         for pc in self.program.functions:
             self.nodes[pc] = _Node(self._start_of_function(pc), pc, set(range(FRAME_POINTER)))
-        work = sorted(self.program.functions)  # a heap: what comes first in the program goes first
-        waiting = set(work)
+        order = self.nesting.order
+        place = {pc: index for index, pc in enumerate(order)}
+        work = sorted(place[pc] for pc in self.program.functions)  # a heap: what leads to others goes first
+        waiting = set(self.program.functions)
         while work:
-            pc = heappop(work)
+            pc = order[heappop(work)]
             waiting.discard(pc)
             node = self.nodes[pc]
             node.visits += 1
@@ -223,7 +226,7 @@ class Analysis:
                 refined = state if holds is None else self._on_way(state, last, holds=holds)
                 if self._join(target, refined, node.function) and target not in waiting:
                     waiting.add(target)
-                    heappush(work, target)
+                    heappush(work, place[target])
         # The last walk through a block was the one from what the fixpoint knows at its start.
         asked, doubtful = self._doubts()
         accesses: dict[int, Access] = {}
@@ -628,6 +631,8 @@ class Analysis:
         if node is None:
             loop = self.loops.get(pc)
             entered = _entered(incoming, pc, loop) if loop else incoming
+            if entered.spans and pc in self.meeting_points:
+                entered = _seen_through(entered, _registers_of(self.live_at[pc]))
             self.nodes[pc] = _Node(entered, function, set(loop or ()))
             return True
         if node.function != function:
@@ -765,7 +770,10 @@ def _entered(state: _State, pc: int, loop: Mapping[int, Change]) -> _State:
     for register, change in loop.items():
         value = state.registers[register]
         symbol = join_symbol(pc, register)
-        entered.registers[register] = Value(symbol, 0, value.origin, change.expected(value))
+        bounds = change.expected(value)
+        if change.copies is not None and value.origin is Origin.SCALAR:
+            bounds = _copied_bounds(state, value, change.copies, loop.get(change.copies))
+        entered.registers[register] = Value(symbol, 0, value.origin, bounds)
         if value.symbol in state.spans and not change.steps:
             entered.spans[symbol] = _relative(state, value)
     if state.limits:
@@ -773,6 +781,25 @@ def _entered(state: _State, pc: int, loop: Mapping[int, Change]) -> _State:
         steady = [register for register, change in loop.items() if change.steps or change.bounds is None]
         entered.limits = _joined_limits(state, state, pc, steady, widen=False)
     return entered
+
+
+def _copied_bounds(state: _State, value: Value, source: int, change: Change | None) -> Bounds | None:
+    """Return the bounds of a register that starts as `value`, and in later rounds as a copy of `source`."""
+    other = state.registers[source]
+    if other.origin is not Origin.SCALAR or value.bounds is None or other.bounds is None:
+        return value.bounds
+    by = change.expected(other) if change is not None else other.bounds
+    return value.bounds if by is None else (min(value.bounds[0], by[0]), max(value.bounds[1], by[1]))
+
+
+def _seen_through(state: _State, live: Iterable[int]) -> _State:
+    """Return the state without spans behind symbols that no live register has: nothing asks for them."""
+    symbols = {state.registers[register].symbol for register in live}
+    if symbols >= state.spans.keys():
+        return state
+    seen = state.copy()
+    seen.spans = {symbol: spans for symbol, spans in state.spans.items() if symbol in symbols}
+    return seen
 
 
 def _joined_limits(

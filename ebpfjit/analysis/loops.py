@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
-from ebpfjit.analysis.liveness import Effect, Liveness
+from ebpfjit.analysis.liveness import Liveness
 from ebpfjit.analysis.nesting import Nesting
 from ebpfjit.analysis.values import (
     ANY,
@@ -24,7 +24,7 @@ from ebpfjit.analysis.values import (
     loaded_bounds,
 )
 from ebpfjit.bits import U64_MASK, W64
-from ebpfjit.isa.spec import FRAME_POINTER, Kind
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind
 from ebpfjit.program import Instruction
 
 MOST_BLOCKS = 64
@@ -37,11 +37,12 @@ ANYTHING = Value(UNKNOWN, 0)
 class Change:
     """What a loop does to a register: it `steps` by something, or gets values between `bounds`.
 
-    Without bounds it gets what some other register has.
+    Without bounds it gets what some other register has: the one that it `copies`, where it is all of it.
     """
 
     steps: bool
     bounds: Bounds | None
+    copies: int | None = None
 
     def expected(self, value: Value) -> Bounds | None:
         """Return the bounds of a register that starts as `value`, in all rounds."""
@@ -91,20 +92,30 @@ class _Writers:
         if changed is None:
             changed = self.seen[block] = {}
             known, start, stop = self.known, self.first[block], self.first[block + 1]
-            for index in range(stop - 1, start - 1, -1):
-                _note(changed, known.program.instructions[index], known.effects[index])
+            instructions, effects, words = known.program.instructions, known.effects, known.program.words
+            if len(_known_changes) > MOST_KNOWN_CHANGES:
+                _known_changes.clear()
+            for insn, (_, written) in zip(instructions[start:stop], effects[start:stop], strict=True):
+                if written:
+                    word = words[insn.pc]
+                    found = _known_changes.get(word)
+                    if found is None:
+                        found = _known_changes[word] = _changes_of(insn, written)
+                    changed.update(found)  # what comes later counts
         return changed
 
 
-def _note(changed: dict[int, Change], insn: Instruction, effect: Effect) -> None:
-    """Note what an instruction writes that nothing behind it writes again."""
-    written = effect[1]
-    register = 0
-    while written:
-        if written & 1 and register not in changed:
-            changed[register] = _change(insn) if register == insn.dst_reg else Change(False, ANY)
-        written >>= 1
-        register += 1
+_known_changes: dict[int, dict[int, Change]] = {}
+MOST_KNOWN_CHANGES = 1 << 15
+
+
+def _changes_of(insn: Instruction, written: int) -> dict[int, Change]:
+    """Return what an instruction does to the registers it writes; that follows from its first word."""
+    return {
+        register: _change(insn) if register == insn.dst_reg else Change(False, ANY)
+        for register in range(REGISTER_COUNT)
+        if written >> register & 1
+    }
 
 
 def _change(insn: Instruction) -> Change:
@@ -120,5 +131,5 @@ def _change(insn: Instruction) -> Change:
         if not row.uses_src:
             number = row.width.wrap(insn.imm)
             return Change(False, (number, number))
-        return Change(False, None if row.width is W64 else (0, row.width.mask))
+        return Change(False, None, insn.src_reg) if row.width is W64 else Change(False, (0, row.width.mask))
     return Change(False, ANY)

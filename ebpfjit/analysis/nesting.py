@@ -19,12 +19,14 @@ class Nesting:
 
     `headers` are the blocks that loops are entered at, `header` is that of the innermost loop around a
     block, which for a header is the next loop outwards; `depths` are in how many loops each block lies.
-    What cannot be reached is in none of them.
+    `order` are the blocks in such an order that, but for ways back in loops, each comes behind all that
+    lead to it. What cannot be reached is in none of them.
     """
 
     headers: frozenset[int]
     header: dict[int, int]
     depths: dict[int, int]
+    order: list[int]
 
     def innermost(self) -> dict[int, set[int]]:
         """Return the loops with no loop inside: their blocks, by header."""
@@ -69,17 +71,21 @@ def nesting_of(starts: Iterable[int], ways: Mapping[int, Sequence[int]]) -> Nest
         for one in reversed(chain):
             depth += one in walk.headers
             depths[one] = depth
-    return Nesting(frozenset(walk.headers), walk.header, depths)
+    return Nesting(frozenset(walk.headers), walk.header, depths, walk.left[::-1])
 
 
 class _Walk:
-    """`position` is a block's place on the way from the start, 0 behind it; `header` that of its loop."""
+    """`position` is a block's place on the way from the start, 0 behind it; `header` that of its loop.
+
+    `left` are the blocks in the order in which all that they lead to was seen.
+    """
 
     def __init__(self, ways: Mapping[int, Sequence[int]]) -> None:
         self.ways = ways
         self.position: dict[int, int] = {}
         self.header: dict[int, int] = {}
         self.headers: set[int] = set()
+        self.left: list[int] = []
 
     def from_start(self, start: int) -> None:
         """Walk all blocks that can be reached."""
@@ -95,6 +101,7 @@ class _Walk:
                 self._meet(block, way)
             else:
                 path.pop()
+                self.left.append(block)
                 self.position[block] = 0
                 if path and block in self.header:
                     self._put(path[-1][0], self.header[block])

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.errors import JitUnavailable, TranslationError
+from ebpfjit.record import record
 from ebpfjit.translators.emitter import Line, Piece, Snippet
 
 MARKER = 0x9E3779B97F4A7C15
@@ -20,12 +20,24 @@ OFFSET_SENTINELS = {8: 0x52, 32: 0x4B2D5F62}
 SLOT_SENTINEL = 0x4C3E2F63
 
 
+def _endings(sentinel: int, sizes: Iterable[int]) -> tuple[bytes, ...]:
+    """Return how code ends whose last number is a sentinel, in as many bytes as it may have."""
+    return tuple(sentinel.to_bytes(size, "little") for size in sizes if not sentinel >> 8 * size)
+
+
+#  by bits; keystone may choose another size for an immediate than the one that was asked for
+IMM_ENDINGS = {bits: _endings(it, (bits // 8, 4, 2, 1)) for bits, it in IMM_SENTINELS.items()}
+OFFSET_ENDINGS = {bits: _endings(it, (bits // 8,)) for bits, it in OFFSET_SENTINELS.items()}
+SLOT_ENDINGS = _endings(SLOT_SENTINEL, (4,))
+IMM_TEXTS = {bits: hex(it) for bits, it in IMM_SENTINELS.items()}
+OFFSET_TEXTS = {bits: hex(it) for bits, it in OFFSET_SENTINELS.items()}
+
 # Keystone 0.9.2 leaves its default radix uninitialised (its issues 528 and 608): a number without
 # a prefix may be read as hexadecimal, so it never sees one of two digits.
 _DECIMAL = re.compile(r"(?<![\w$.])[1-9][0-9]+(?!\w)")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hole:
     """Where a number goes: `size` bytes at `position`."""
 
@@ -33,7 +45,7 @@ class Hole:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stencil:
     """The bytes of one template, and its holes."""
 
@@ -93,9 +105,10 @@ def codes_for(pieces: Iterable[Piece], *, repeats: bool = True) -> Mapping[Line,
                 lines.append(part)
     lines += [line for snippet in snippets for line in snippet.lines if line not in codes]
     if lines:
-        stencils = stencils_for(lines)
-        for line in lines:
-            codes[line] = _fill(line, stencils[key_of(line)])
+        new = dict.fromkeys(lines)
+        stencils = stencils_for(new)
+        for line in new:
+            codes[line] = _fill(line, stencils[line.template, line.imm_bits, line.offset_bits])
     for snippet in snippets:
         snippet.codes = tuple(codes[line] for line in snippet.lines)
     return codes
@@ -103,12 +116,13 @@ def codes_for(pieces: Iterable[Piece], *, repeats: bool = True) -> Mapping[Line,
 
 def _fill(line: Line, stencil: Stencil) -> bytes:
     """Return a line's bytes with its numbers patched in."""
-    code = bytearray(stencil.code)
+    code = stencil.code
     for hole, number in ((stencil.imm, line.imm), (stencil.offset, line.offset)):
         if hole is not None and number is not None:
-            mask = (1 << 8 * hole.size) - 1
-            code[hole.position : hole.position + hole.size] = (number & mask).to_bytes(hole.size, "little")
-    return bytes(code)
+            start, size = hole.position, hole.size
+            filled = (number & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+            code = code[:start] + filled + code[start + size :]
+    return code
 
 
 def slot_hole(line: Line) -> Hole:
@@ -120,14 +134,12 @@ def slot_hole(line: Line) -> Hole:
 
 def _probe(key: Key) -> str:
     """Return the template as keystone is to see it: a number that is easy to find in each hole."""
-    template, imm_bits, offset_bits = key
-    text = template
+    text, imm_bits, offset_bits = key
     if imm_bits:
-        text = text.replace("$imm", hex(IMM_SENTINELS[imm_bits]))
+        text = text.replace("$imm", IMM_TEXTS[imm_bits])
     if offset_bits:
-        text = text.replace("$offset", hex(OFFSET_SENTINELS[offset_bits]))
-    text = text.replace("$symbol", hex(SLOT_SENTINEL))
-    return _DECIMAL.sub(lambda number: hex(int(number[0])), text)
+        text = text.replace("$offset", OFFSET_TEXTS[offset_bits])
+    return text
 
 
 def _find_holes(key: Key, code: bytes) -> Stencil:
@@ -136,21 +148,19 @@ def _find_holes(key: Key, code: bytes) -> Stencil:
     imm = offset = slot = None
     end = len(code)
     if imm_bits:
-        imm = _hole_at_end(template, code, end, IMM_SENTINELS[imm_bits], (imm_bits // 8, 4, 2, 1))
+        imm = _hole_at_end(template, code, end, IMM_ENDINGS[imm_bits])
         end = imm.position
     if offset_bits:
-        offset = _hole_at_end(template, code, end, OFFSET_SENTINELS[offset_bits], (offset_bits // 8,))
+        offset = _hole_at_end(template, code, end, OFFSET_ENDINGS[offset_bits])
     if "$symbol" in template:
-        slot = _hole_at_end(template, code, end, SLOT_SENTINEL, (4,))
+        slot = _hole_at_end(template, code, end, SLOT_ENDINGS)
     return Stencil(code, imm, offset, slot)
 
 
-def _hole_at_end(template: str, code: bytes, end: int, sentinel: int, sizes: tuple[int, ...]) -> Hole:
-    for size in sizes:
-        if sentinel >> (8 * size):
-            continue
-        if code[end - size : end] == sentinel.to_bytes(size, "little"):
-            return Hole(end - size, size)
+def _hole_at_end(template: str, code: bytes, end: int, endings: tuple[bytes, ...]) -> Hole:
+    for ending in endings:
+        if code.endswith(ending, 0, end):
+            return Hole(end - len(ending), len(ending))
     raise TranslationError(f"no hole for a number in {template!r}: {code.hex()}")
 
 
@@ -166,14 +176,15 @@ def _keystone() -> Any:
 
 
 def _assemble(texts: list[str]) -> list[bytes]:
-    """Assemble each text by itself, all in one call of keystone."""
+    """Assemble each text by itself, all in one call of keystone; `$symbol` is as good as a number."""
     global calls
     keystone = _keystone()
     engine = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)
     calls += 1
-    separator = f"\n.quad {MARKER:#x}\n"
+    text = f"\n.quad {MARKER:#x}\n".join(texts).replace("$symbol", hex(SLOT_SENTINEL))
+    text = _DECIMAL.sub(lambda number: hex(int(number[0])), text)
     try:
-        code, _ = engine.asm(separator.join(texts), as_bytes=True)
+        code, _ = engine.asm(text, as_bytes=True)
     except keystone.KsError as error:
         raise TranslationError(f"keystone refused the text of a translator: {error}") from None
     parts: list[bytes] = (code or b"").split(MARKER.to_bytes(8, "little"))

@@ -165,6 +165,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     blocks, words = verified.blocks, program.words
     repeated = {} if settings.trace else phrases.known
     apart = {*blocks, *cx.checks, *shortcuts.slots, *verified.illegal, *cx.plan.taken, *cx.plan.through}
+    nothing = set() if settings.trace else shortcuts.nothing(cx.checks) - blocks.keys()
     for instruction in program.instructions:
         pc = instruction.pc
         phrase = repeated.get(words[pc])
@@ -172,6 +173,8 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
             cx.place(pc, phrase[0])  # most instructions: nothing but lines that were written before
             continue
         cx.begin(pc)
+        if pc in nothing:
+            continue  # what comes later does its work
         cx.start(instruction)
         if pc in cx.plan.predicates:
             _before_loop(cx, pc, shortcuts)
@@ -254,6 +257,8 @@ Phrase = tuple[Snippet, str]
 """Lines, and the jump to the instruction's target that comes behind them ("": none)."""
 
 _known_phrases: dict[frozenset[str], dict[int, Phrase]] = {}
+_known_fused: dict[frozenset[str], dict[Fusion, Snippet]] = {}
+_known_fusions: dict[tuple[tuple[int, ...], tuple[int, ...]], Fusion | None] = {}
 MOST_PHRASES = 1 << 15
 
 
@@ -266,9 +271,27 @@ class Phrases:
 
     def __init__(self, settings: Settings) -> None:
         self.known = {} if settings.harden else _known_phrases.setdefault(settings.features, {})
+        self.fused = {} if settings.harden else _known_fused.setdefault(settings.features, {})
         self._learns = not settings.harden
         if len(self.known) > MOST_PHRASES:
             self.known.clear()
+        if len(self.fused) > MOST_PHRASES or len(_known_fusions) > MOST_PHRASES:
+            self.fused.clear()
+            _known_fusions.clear()
+
+    def fuse(self, cx: Context, fusion: Fusion) -> None:
+        """Emit a fusion: what it wrote before, where that was lines only and it needs no check here."""
+        snippet = self.fused.get(fusion)
+        is_checked = cx.insn.pc in cx.checks
+        if snippet is not None and not is_checked:
+            cx.insert(snippet)
+            return
+        before = self.before(cx)
+        fusion.emit(cx)
+        parts = cx.written()[before[0] :]
+        lines = tuple(part for part in parts if isinstance(part, Line) and part.symbol is None)
+        if len(lines) == len(parts) and not is_checked and self.before(cx)[1:] == before[1:]:
+            self.fused[fusion] = Snippet(lines)
 
     def repeat(self, cx: Context, instruction: Instruction) -> bool:
         """Emit what the instruction's word was translated to before; False where that is not known."""
@@ -335,6 +358,11 @@ class Shortcuts:
         slots = {*self.pairs, *self.skipped, *self.fusions, *self.done, *self.flagged}
         return frozenset(slots.union(self.gathered))
 
+    def nothing(self, checks: Mapping[int, Check]) -> set[int]:
+        """Return the slots of which nothing is left, where these are the checks."""
+        gathered = {pc for pc, emit in self.gathered.items() if emit is None and pc not in checks}
+        return gathered | (self.done - self.checked - self.gathered.keys())
+
 
 def _shortcuts(verified: Verified, checks: Mapping[int, Check], *, harden: bool, trace: bool) -> Shortcuts:
     """Find them; hardened code has none but pairs, as fusions carry numbers that the program chose.
@@ -353,25 +381,20 @@ def _shortcuts(verified: Verified, checks: Mapping[int, Check], *, harden: bool,
     live = live_after(verified.liveness)
     gathered = {} if trace else _gathered(verified, live, checks)
     instructions = program.instructions
-    beginnings = x86_64.fusions.BEGINNINGS
-    for index, first in enumerate(instructions):
-        if first.row is None or (seconds := beginnings.get(first.row.name)) is None:
-            continue
-        second = instructions[index + 1] if index + 1 < len(instructions) else first
-        if second.row is None or second.row.name not in seconds:
-            continue
-        if first.row.kind is Kind.LOAD and first.dst_reg not in (second.dst_reg, second.src_reg):
-            continue
-        if first.pc in later or first.pc in skipped or first.pc in gathered:
+    names = [insn.row.name if insn.row is not None else "" for insn in instructions]
+    words, beginnings = program.words, x86_64.fusions.BEGINNINGS
+    apart = {*skipped, *gathered, *verified.illegal}
+    stops = {*verified.blocks, *pairs, *gathered, *verified.illegal}
+    for index in [index for index, both in enumerate(pairwise(names)) if both in beginnings]:
+        first, second = instructions[index], instructions[index + 1]
+        if second.pc in stops or first.pc in later or first.pc in apart:
             continue
         window = [first]
         for insn in instructions[index + 1 : index + x86_64.fusions.LONGEST]:
-            if insn.pc in verified.blocks or insn.pc in pairs or insn.pc in gathered:
+            if insn.pc in stops:
                 break
             window.append(insn)
-        if verified.illegal and not verified.illegal.keys().isdisjoint(insn.pc for insn in window):
-            continue
-        fusion = x86_64.fusions.fuse(window, [live[insn.pc] for insn in window])
+        fusion = _fusion_of(window, words, live) if len(window) > 1 else None
         if fusion is not None:
             *before, last = window[: fusion.count]
             fusions[last.pc] = fusion
@@ -389,6 +412,17 @@ def _shortcuts(verified: Verified, checks: Mapping[int, Check], *, harden: bool,
         frozenset(_flagged(verified, pairs, {*fusions, *done, *gathered})),
         gathered,
     )
+
+
+def _fusion_of(window: list[Instruction], words: Sequence[int], live: Sequence[int]) -> Fusion | None:
+    """Return the fusion that a window of instructions begins with, if any, as it was found before."""
+    lives = [live[insn.pc] for insn in window]
+    key = tuple([words[insn.pc] for insn in window]), tuple(lives)
+    try:
+        return _known_fusions[key]
+    except KeyError:
+        found = _known_fusions[key] = x86_64.fusions.fuse(window, lives)
+        return found
 
 
 def _gathered(
@@ -481,18 +515,22 @@ def _instruction(
     """Translate one instruction, or repeat what its word was translated to before."""
     pc = instruction.pc
     if pc in shortcuts.slots or pc in cx.checks or pc in verified.illegal or pc in cx.plan.taken:
-        _anew(cx, verified, instruction, shortcuts)
+        _anew(cx, verified, instruction, shortcuts, phrases)
     elif instruction.target is not None and (cx.is_slow or instruction.target in cx.plan.predicates):
-        _anew(cx, verified, instruction, shortcuts)  # it may go on in slow code, or where something is asked
+        _anew(
+            cx, verified, instruction, shortcuts, phrases
+        )  # it may go on in slow code, or where something is asked
     elif not phrases.repeat(cx, instruction):
         before = phrases.before(cx)
-        _anew(cx, verified, instruction, shortcuts)
+        _anew(cx, verified, instruction, shortcuts, phrases)
         phrases.learn(cx, instruction, before)
     if pc not in shortcuts.pairs:
         pay(cx, cx.plan.through.get(pc, 0))
 
 
-def _anew(cx: Context, verified: Verified, instruction: Instruction, shortcuts: Shortcuts) -> None:
+def _anew(
+    cx: Context, verified: Verified, instruction: Instruction, shortcuts: Shortcuts, phrases: Phrases
+) -> None:
     """Translate one instruction; what no engine can run becomes a fault."""
     row = instruction.row
     if row is None or instruction.pc in verified.illegal:
@@ -511,7 +549,7 @@ def _anew(cx: Context, verified: Verified, instruction: Instruction, shortcuts: 
         return
     fusion = shortcuts.fusions.get(instruction.pc)
     if fusion is not None:
-        fusion.emit(cx)
+        phrases.fuse(cx, fusion)
         return
     target = x86_64.target.NAME
     try:

@@ -9,11 +9,13 @@ from ebpfjit.program import Instruction
 from ebpfjit.translators.x86_64.target import Context
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Fusion:
     """`count` instructions that `emit` translates together, in the place of the last of them.
 
-    Where it `keeps_check`, the first is an access whose check is emitted in its own place.
+    Where it `keeps_check`, the first is an access whose check is emitted in its own place. The same
+    instructions are the same fusion wherever they stand, so what depends on the place comes from the
+    context.
     """
 
     count: int

@@ -21,28 +21,20 @@ from ebpfjit.translators.x86_64.target import NAME, Address, Context, register
 LONGEST = 6
 _ACCESSES = [row.name for row in TABLE if row.kind in (Kind.LOAD, Kind.STORE) and not row.is_ordered]
 
-#    first      second, by the names of their rows
-BEGINNINGS: dict[str, frozenset[str]] = {
-    "MOV64_X": frozenset({"LSH64_K", "RSH64_K", "ADD64_X", "ADD64_K", "MUL64_K", *_ACCESSES}),
-    "MOV32_X": frozenset({"LSH32_K", "RSH32_K", "LSH64_K", "MUL32_K"}),
-    "LSH64_K": frozenset({"RSH64_K", "ARSH64_K", "MOV64_X", "ADD64_X", "ADD64_K", "LSH64_K"}),
-    "ADD64_X": frozenset({"ADD64_K", *_ACCESSES}),
-    **operands.BEGINNINGS,
-}
-"""What a fusion may begin with: the matchers need not look at anything else."""
 LEFT, RIGHT = "LSH", "RSH"
 
 
 def fuse(window: Window, live_after: Sequence[int]) -> Fusion | None:
-    """Return the first fusion that the instructions of `window` begin with.
+    """Return the first fusion that the instructions of `window`, two or more, begin with.
 
     `live_after` gives for each of them the registers (bit n: rn) that are read later.
     """
-    first = window[0].row
-    for matcher in MATCHERS.get(first.name, ()) if first is not None else ():
-        fusion = matcher(window, live_after)
-        if fusion is not None:
-            return fusion
+    first, second = window[0].row, window[1].row
+    if first is not None and second is not None:
+        for matcher in BEGINNINGS.get((first.name, second.name), ()):
+            fusion = matcher(window, live_after)
+            if fusion is not None:
+                return fusion
     return None
 
 
@@ -226,7 +218,7 @@ def _sum(window: Window, live_after: Sequence[int]) -> Fusion | None:
         dead = not live_after[best] >> target & 1 or (is_load and access.dst_reg == target)
         offset = best_total.offset + access.offset
         if dead and (is_load or access.src_reg != target) and abs(offset) < LARGEST_OFFSET:
-            return Fusion(best + 1, _access(access, best_total))
+            return Fusion(best + 1, _access(best_total))
     if best < 2:
         return None
     return Fusion(best, lambda cx: _emit_lea(cx, target, best_total))
@@ -262,10 +254,10 @@ def _is_access_through(insn: Instruction, base: int) -> bool:
     )
 
 
-def _access(insn: Instruction, total: _Sum) -> Callable[[Context], None]:
+def _access(total: _Sum) -> Callable[[Context], None]:
     def emit(cx: Context) -> None:
         cx.address = Address(total.text, total.offset)
-        registry.translator_of(NAME, cx.row)(insn, cx)
+        registry.translator_of(NAME, cx.row)(cx.insn, cx)
         cx.address = None
 
     return emit
@@ -286,14 +278,32 @@ def _product(window: Window, live_after: Sequence[int]) -> Fusion | None:
     return Fusion(2, lambda cx: cx.emit(text, imm=times.imm))
 
 
-MATCHERS: dict[str, tuple[Matcher, ...]] = {
-    "MOV64_X": (_rotate, _extend, _sum, _product),
-    "MOV32_X": (_rotate, _extend, _product),
-    "LSH64_K": (_extend, _sum),
-    "ADD64_X": (_sum,),
-    **dict.fromkeys(operands.BEGINNINGS, (operands.with_operand,)),
-}
-"""By the row of the first instruction."""
+#    matcher  first      second, by the names of their rows
+_SECONDS: tuple[tuple[Matcher, str, frozenset[str]], ...] = (
+    (_rotate, "MOV64_X", frozenset({"LSH64_K", "RSH64_K"})),
+    (_rotate, "MOV32_X", frozenset({"LSH32_K", "RSH32_K"})),
+    (_extend, "MOV64_X", frozenset({"LSH64_K"})),
+    (_extend, "MOV32_X", frozenset({"LSH64_K"})),
+    (_extend, "LSH64_K", frozenset({"RSH64_K", "ARSH64_K"})),
+    (_sum, "MOV64_X", frozenset({"LSH64_K", "ADD64_X", "ADD64_K", *_ACCESSES})),
+    (_sum, "LSH64_K", frozenset({"MOV64_X", "ADD64_X", "ADD64_K", "LSH64_K"})),
+    (_sum, "ADD64_X", frozenset({"ADD64_K", *_ACCESSES})),
+    (_product, "MOV64_X", frozenset({"MUL64_K"})),
+    (_product, "MOV32_X", frozenset({"MUL32_K"})),
+    *((operands.with_operand, first, seconds) for first, seconds in operands.BEGINNINGS.items()),
+)
+
+
+def _by_beginning() -> dict[tuple[str, str], tuple[Matcher, ...]]:
+    found: dict[tuple[str, str], tuple[Matcher, ...]] = {}
+    for matcher, first, seconds in _SECONDS:
+        for second in seconds:
+            found[first, second] = (*found.get((first, second), ()), matcher)
+    return found
+
+
+BEGINNINGS = _by_beginning()
+"""The matchers by what they may begin with, two rows' names; they need not look at anything else."""
 
 
 def leaves_flags(insn: Instruction, branch: Instruction) -> bool:

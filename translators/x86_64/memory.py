@@ -114,7 +114,6 @@ def _check_any_region(cx: Context, label: str, back: str, base: str, offset: int
         load_address(cx, base, offset)
         cx.emit(f"mov r10d, {check.high - check.low}")
         cx.jump("call", routine)
-        pin(cx)
         cx.jump("jmp", back)
 
 

@@ -86,8 +86,8 @@ def _comparison(load: Instruction, second: Instruction) -> Fusion | None:
             cx.emit(f"cmp {_pointer(load)} {memory}, {register(second.src_reg, bits)}", offset=offset)
         else:
             cx.emit(f"cmp {_pointer(load)} {memory}, $imm", imm=second.imm, offset=offset)
-        assert second.target is not None  # it is a branch
-        cx.goto(CONDITIONS[row.meaning], second.target)
+        assert cx.insn.target is not None  # it is the branch, wherever that stands
+        cx.goto(CONDITIONS[row.meaning], cx.insn.target)
 
     return Fusion(2, emit, keeps_check=True)
 
@@ -111,7 +111,7 @@ def _update(window: Window, live_after: Sequence[int]) -> Fusion | None:
     mnemonic = REGULAR[row.meaning]
 
     def emit(cx: Context) -> None:
-        emit_check(cx, register(base), store.offset, store)
+        emit_check(cx, register(base), store.offset, cx.insn)
         memory, offset = address_operand(register(base), load.offset)
         cx.emit(f"{mnemonic} {_pointer(load)} {memory}, {operand}", imm=imm, offset=offset)
 

@@ -561,7 +561,8 @@ def _emit_check(cx: Context, name: str, *, stores: bool, faults: bool = True) ->
     """Emit a routine that returns where r10 bytes at r11 lie inside one region.
 
     Where they do not, it reports a memory fault for its caller's pc, or returns with carry set where
-    it is not to fault (clear where they do). It keeps all registers but the flags.
+    it is not to fault (clear where they do). It keeps all registers but the flags; where it faults r11 is
+    as `pin` leaves it.
     start <= address and size <= stop - address: nothing wraps.
     """
     next_region, out = f".{name}_next", f".{name}_out"
@@ -600,7 +601,9 @@ def _emit_check(cx: Context, name: str, *, stores: bool, faults: bool = True) ->
     cx.emit("pop rdx")
     cx.emit("pop rcx")
     cx.emit("pop rax")
-    if not faults:
+    if faults:
+        pin(cx)  # here once, not at every check
+    else:
         cx.emit("clc")
     cx.emit("ret")
     cx.label(f".{name}_nowhere")
