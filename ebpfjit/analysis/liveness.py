@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason, is_inside
-from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg, Row
 from ebpfjit.program import Instruction, Program
 
 ALL = (1 << REGISTER_COUNT) - 1
@@ -148,10 +149,16 @@ def _effect(insn: Instruction, at_exit: int) -> Effect:
         return ALL, 0
     if row.kind is Kind.PACKET_LOAD:  # it may end the function
         return at_exit | (1 << insn.src_reg if row.uses_src else 0), 0
+    reads, writes, dst_read, dst_written, src_read, src_written = _roles(row)
+    reads |= dst_read << insn.dst_reg | src_read << insn.src_reg
+    writes |= dst_written << insn.dst_reg | src_written << insn.src_reg
+    return reads, writes
+
+
+@cache
+def _roles(row: Row) -> tuple[int, int, bool, bool, bool, bool]:
+    """Return what a row reads and writes besides its operands; whether dst is read, written, and src."""
     reads = sum(1 << number for number in row.implicit_reads)
     writes = sum(1 << number for number in row.implicit_writes)
-    for role, number in ((row.dst, insn.dst_reg), (row.src, insn.src_reg)):
-        if isinstance(role, Reg):
-            reads |= 0 if role is Reg.WRITE else 1 << number
-            writes |= 0 if role is Reg.READ else 1 << number
-    return reads, writes
+    read, written = (Reg.READ, Reg.UPDATE), (Reg.WRITE, Reg.UPDATE)
+    return reads, writes, row.dst in read, row.dst in written, row.src in read, row.src in written

@@ -28,9 +28,13 @@ CONDITION_CODES = {
 SHORT_FORMS: dict[str, bytes] = {"jmp": b"\xeb"} | {
     name: bytes([0x70 + code]) for name, code in CONDITION_CODES.items()
 }
+SHORT_SIZE = 2
 LONG_FORMS: dict[str, bytes] = {"jmp": b"\xe9", "call": b"\xe8"} | {
     name: bytes([0x0F, 0x80 + code]) for name, code in CONDITION_CODES.items()
 }
+LONG_SIZES = {name: len(form) + 4 for name, form in LONG_FORMS.items()}
+SIZES = LONG_SIZES | dict.fromkeys(SHORT_FORMS, SHORT_SIZE)
+BYTES = [bytes([distance & 0xFF]) for distance in range(256)]
 #  the recommended sequences of 0 to 9 bytes (Intel SDM, volume 2, NOP); keystone gets some wrong
 NOPS = tuple(
     bytes.fromhex(code)
@@ -144,8 +148,7 @@ def _sizes(flat: _Layout) -> list[int]:
     """Return the size of each item with every jump short; labels have the most they can take."""
     sizes = list(map(len, flat.codes))
     for index, jump in flat.jumps:
-        short = SHORT_FORMS.get(jump.mnemonic)
-        sizes[index] = len(short) + 1 if short else len(LONG_FORMS[jump.mnemonic]) + 4
+        sizes[index] = SIZES[jump.mnemonic]
     for index, alignment in flat.aligned:
         sizes[index] = alignment - 1
     return sizes
@@ -166,7 +169,7 @@ def _grow(jumps: list[tuple[int, Jump]], sizes: list[int], targets: list[int]) -
     labels count with the most that they can take, so that what reaches here reaches in the end.
     """
     short = [
-        (index, target, len(LONG_FORMS[jump.mnemonic]) + 4)
+        (index, target, LONG_SIZES[jump.mnemonic])
         for (index, jump), target in zip(jumps, targets, strict=True)
         if jump.mnemonic in SHORT_FORMS
     ]
@@ -202,9 +205,8 @@ def _padding(size: int) -> bytes:
 
 
 def _encode_jump(jump: Jump, size: int, distance: int) -> bytes:
-    short = SHORT_FORMS.get(jump.mnemonic)
-    if short is not None and size == len(short) + 1:
-        return short + distance.to_bytes(1, "little", signed=True)
+    if size == SHORT_SIZE:
+        return SHORT_FORMS[jump.mnemonic] + BYTES[distance & 0xFF]
     return LONG_FORMS[jump.mnemonic] + distance.to_bytes(4, "little", signed=True)
 
 
