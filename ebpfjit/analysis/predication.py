@@ -31,7 +31,7 @@ from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Instruction
 from ebpfjit.record import record
 
-MOST_SWEEPS = 4
+MOST_SWEEPS, MOST_TERMS = 4, 3
 LARGEST_FACTOR = 1 << 12
 LARGEST_NUMBER = 1 << 30
 COEFFICIENTS = (1, 2, 4, 8)
@@ -290,15 +290,12 @@ class _Loop:
         if access.distance is not None and access.distance[0] >= 0:
             return None  # whether that fits does not depend on the loop
         base, offset = self.walked.bases[access.pc]
-        at = self._linear(base)
-        if (
-            at is None
-            or at.step % unit
-            or abs(at.step // unit) > LARGEST_FACTOR
-            or not 1 <= len(at.terms) <= 3
-        ):
+        at = self._linear(base) if base.origin is not Origin.MAP_VALUE else None
+        if at is None or at.step % unit or abs(at.step // unit) > LARGEST_FACTOR:
             return None
-        if any(coefficient not in COEFFICIENTS for _, coefficient in at.terms):
+        if not 1 <= len(at.terms) <= MOST_TERMS or any(
+            coefficient not in COEFFICIENTS for _, coefficient in at.terms
+        ):
             return None
         offset, size = at.offset + offset, access.size
         if is_early:

@@ -213,15 +213,16 @@ class Writer:
         row = BY_NAME[name]
         by = rng.choice((0, 0, 1, row.size, row.size, row.size - 1, 8))
         pointer = rng.choice((0, 3, 6, 7))
-        match rng.randrange(8):
+        match rng.randrange(9):
             case 0:
                 self.emit("MOV64_K", index, imm=rng.choice((0, 0, 1, 8, 16)))
             case 1 | 2:
                 self.emit("LDXB", index, 1, rng.choice((0, 7, 16, 17, 18)))
             case 3:
                 self.emit("ADD64_K", index, imm=rng.choice((1, 2, 8, -1, -8)))
-            case 5:
+            case 5 | 6:
                 self.emit("LDXB", index, 1, rng.randrange(16, 20))
+                by = by or rng.choice((row.size, 8, 16))
                 self.emit("NEG64", index)  # wraps where something is added
             case 4:
                 self.emit("MOV64_X", index, size)
