@@ -22,7 +22,7 @@ that fails, and so do the blocks behind it that rely on the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from heapq import heappop, heappush
@@ -46,15 +46,22 @@ from ebpfjit.analysis.cfg import (
     ENDS_BLOCK,
     meeting_points,
 )
-from ebpfjit.analysis.loops import Change, changes
+from ebpfjit.analysis.loops import changes
 from ebpfjit.analysis.predication import Walked, candidates, predicates
+from ebpfjit.analysis.states import (
+    State,
+    covers,
+    entered_loop,
+    joined_states,
+    refined_by,
+    registers_of,
+    seen_through,
+)
 from ebpfjit.analysis.values import (
     ANY,
     CONSTANT,
     FRAME_VALUE,
     FULL,
-    LARGEST_OFFSET,
-    MEASURED,
     REFINEMENTS,
     SUMS,
     UNKNOWN,
@@ -66,6 +73,8 @@ from ebpfjit.analysis.values import (
     constant,
     join_symbol,
     loaded_bounds,
+    moved,
+    moved_bounds,
 )
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import U64_MASK, W32, W64
@@ -75,42 +84,16 @@ from ebpfjit.program import Instruction
 
 LEAVING = ENDS_BLOCK | {Kind.CALL_HELPER}
 MEMORY = frozenset({Kind.LOAD, Kind.STORE, Kind.ATOMIC})
-REGISTERS = range(REGISTER_COUNT)
-ZERO = constant(0)
-NOT_ZERO = ("JNE", "JGT")
 MOST_SPANS = 12
 MOST_VISITS = 1
 ASSUMING = "assuming"
 """The proof, within this module, of a store that relies on a load which asked."""
 
 
-@dataclass(slots=True)
-class _State:
-    """What is known at a point.
-
-    `present` are the symbols at the start of the running block, where it was walked before: the first
-    time none of its own can be among them.
-    """
-
-    registers: list[Value]
-    spans: dict[int, Spans] = field(default_factory=dict)
-    written: int = 0  # bit i: byte i below r10 is written, counted downwards from it
-    values: dict[int, Span] = field(default_factory=dict)  # behind a lookup's result, unless it is 0
-    limits: lengths.Limits = field(default_factory=dict)  # never changed, only replaced
-    present: set[int] = field(default_factory=set, compare=False)
-
-    def copy(self) -> _State:
-        """Return a state that can be changed apart."""
-        values = self.values.copy()
-        return _State(
-            self.registers.copy(), self.spans.copy(), self.written, values, self.limits, self.present
-        )
-
-
 _Seen = tuple[Instruction, Row, Value, Span, str]
 """An access as a walk came by: its instruction and row, its base, its bytes, and the proof."""
 
-_Transfer = Callable[["Analysis", _State, Instruction, Row], None]
+_Transfer = Callable[["Analysis", State, Instruction, Row], None]
 
 _Way = tuple[int, bool | None]
 """Where a block goes on, and whether a comparison that tells something held or not."""
@@ -124,7 +107,7 @@ class _Node:
     after are not to be merged.
     """
 
-    state: _State
+    state: State
     function: int
     joined: set[int] = field(default_factory=set)
     visits: int = 0
@@ -251,9 +234,9 @@ class Analysis:
                         walked.bases[seen[0].pc] = seen[2], seen[0].offset
         return predicates(self.liveness, self.looked_into, walked, accesses)
 
-    def _on_way(self, state: _State, insn: Instruction, *, holds: bool) -> _State:
+    def _on_way(self, state: State, insn: Instruction, *, holds: bool) -> State:
         """Return the state where a comparison held, or did not."""
-        refined = _refined(state, insn, holds=holds)
+        refined = refined_by(state, insn, holds=holds)
         if state.limits:
             assert insn.row is not None  # it is a comparison
             limits = lengths.learnt(state.limits, state.registers, insn, insn.row, holds=holds)
@@ -285,10 +268,10 @@ class Analysis:
             doubtful |= found
         return set(uses), frozenset(doubtful)
 
-    def _start_of_function(self, pc: int) -> _State:
+    def _start_of_function(self, pc: int) -> State:
         registers = [Value(join_symbol(pc, register), 0) for register in range(10)]
         registers.append(FRAME_VALUE if self.frame_is_fixed else Value(join_symbol(pc, 10), 0, Origin.STACK))
-        state = _State(registers)
+        state = State(registers)
         if pc == 0 and not self.main_is_called:
             registers[1] = Value(ARGUMENT, 0, Origin.ARGUMENT, (0, 0))
             for register in (0, *range(3, 10)):
@@ -322,7 +305,7 @@ class Analysis:
         target = last.target
         return [(way, way == target) for way in ways]
 
-    def _walk(self, pc: int, state: _State, node: _Node) -> list[Instruction]:
+    def _walk(self, pc: int, state: State, node: _Node) -> list[Instruction]:
         """Carry the state through a block, whose instructions are returned."""
         instructions = self._instructions(pc)
         if node.visits > 1:
@@ -344,7 +327,7 @@ class Analysis:
                     seen.append(None)
         return instructions
 
-    def _access(self, state: _State, insn: Instruction, row: Row, node: _Node) -> None:
+    def _access(self, state: State, insn: Instruction, row: Row, node: _Node) -> None:
         stores = row.kind is not Kind.LOAD
         base = state.registers[insn.dst_reg if stores else insn.src_reg]
         start = base.offset + insn.offset
@@ -392,7 +375,7 @@ class Analysis:
         return found
 
     def _proof(
-        self, state: _State, base: Value, insn: Instruction, row: Row, function: int, span: Span
+        self, state: State, base: Value, insn: Instruction, row: Row, function: int, span: Span
     ) -> str:
         if base.origin is Origin.STACK and self.frame_is_fixed:
             bounds = base.bounds
@@ -409,7 +392,7 @@ class Analysis:
             return "frame" if inside else ""
         spans = state.spans.get(base.symbol, NO_SPANS)
         for other in spans:
-            if _covers(other, span):
+            if covers(other, span):
                 is_argument = base.symbol == ARGUMENT and span[1] <= self.argument_size
                 return "argument" if is_argument and span[0] >= 0 else "covered"
         if (
@@ -420,7 +403,7 @@ class Analysis:
             return WITHIN if span[2] else "length"
         if spans and span[2] and base.symbol > CONSTANT:
             assumed = (span[0], span[1], ASSUMED)
-            if any(_covers(other, assumed) for other in spans):
+            if any(covers(other, assumed) for other in spans):
                 return ASSUMING
         if self.values and base.origin is Origin.SCALAR and base.bounds is not None:
             low, high = base.bounds[0] + insn.offset, base.bounds[1] + insn.offset + row.size
@@ -435,9 +418,7 @@ class Analysis:
         """Return the index of the map whose address a value is."""
         return self.map_at.get(value.offset) if value.symbol == CONSTANT else None
 
-    def _note_frame(
-        self, state: _State, row: Row, function: int, low: int, high: int, *, exact: bool
-    ) -> None:
+    def _note_frame(self, state: State, row: Row, function: int, low: int, high: int, *, exact: bool) -> None:
         """Keep account of which bytes of the frame are written before they are read."""
         mask = ((1 << (high - low)) - 1) << -high if exact else 0
         if row.kind is not Kind.STORE and (not exact or state.written & mask != mask):
@@ -447,36 +428,36 @@ class Analysis:
 
     # -- one instruction ------------------------------------------------------------------------
 
-    def _copy(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _copy(self, state: State, insn: Instruction, row: Row) -> None:
         state.registers[insn.dst_reg] = state.registers[insn.src_reg]
 
-    def _constant(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _constant(self, state: State, insn: Instruction, row: Row) -> None:
         state.registers[insn.dst_reg] = constant(row.width.wrap(insn.imm))
 
-    def _wide_constant(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _wide_constant(self, state: State, insn: Instruction, row: Row) -> None:
         state.registers[insn.dst_reg] = constant(insn.imm64)
 
-    def _reference(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _reference(self, state: State, insn: Instruction, row: Row) -> None:
         if insn.pc in self.program.references:
             state.registers[insn.dst_reg] = constant(W64.wrap(self.program.references[insn.pc]))
         else:
             self._fresh(state, insn, insn.dst_reg)
 
-    def _narrow_copy(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _narrow_copy(self, state: State, insn: Instruction, row: Row) -> None:
         source = state.registers[insn.src_reg]
         self._leave(state, insn.src_reg)
         scalar = source.bounds if source.origin is Origin.SCALAR else None
         self._fresh(state, insn, insn.dst_reg, bounds=at_width(W32, scalar))
 
-    def _rewritten(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _rewritten(self, state: State, insn: Instruction, row: Row) -> None:
         self._leave(state, insn.src_reg if row.uses_src else insn.dst_reg)
         # Conformance group base32 is where results fit 32 bits, byte swaps included.
         self._fresh(state, insn, insn.dst_reg, bounds=FULL[32 if row.group == "base32" else 64])
 
-    def _stored(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _stored(self, state: State, insn: Instruction, row: Row) -> None:
         self._leave(state, insn.src_reg)
 
-    def _atomic(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _atomic(self, state: State, insn: Instruction, row: Row) -> None:
         self._leave(state, insn.src_reg)
         if row.meaning == "CMPXCHG":
             self._leave(state, 0)
@@ -484,17 +465,17 @@ class Analysis:
         elif row.fetch:
             self._fresh(state, insn, insn.src_reg)
 
-    def _exit(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _exit(self, state: State, insn: Instruction, row: Row) -> None:
         # What the caller finds in r0 to r5 may outlive the frame, and point into the next.
         for register in range(6):
             self._leave(state, register)
 
-    def _packet_loaded(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _packet_loaded(self, state: State, insn: Instruction, row: Row) -> None:
         self._fresh(state, insn, 0)
 
     def _fresh(
         self,
-        state: _State,
+        state: State,
         insn: Instruction,
         register: int,
         origin: Origin = Origin.SCALAR,
@@ -520,7 +501,7 @@ class Analysis:
                 index = None
         state.registers[register] = Value(symbol, 0, origin, bounds, index)
 
-    def _leave(self, state: _State, register: int) -> None:
+    def _leave(self, state: State, register: int) -> None:
         """A pointer into the frame goes where it is not followed: something else may read there."""
         if state.registers[register].origin is Origin.STACK:
             self._expose()
@@ -529,7 +510,7 @@ class Analysis:
         """Any byte of any frame may be read from here on."""
         self.zeroed.update(self.program.functions)
 
-    def _binary(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _binary(self, state: State, insn: Instruction, row: Row) -> None:
         registers = state.registers
         dst = registers[insn.dst_reg]
         src = registers[insn.src_reg] if row.uses_src else constant(insn.imm & U64_MASK)
@@ -554,18 +535,18 @@ class Analysis:
         if row.width is W64 and (row.meaning == "ADD" or (row.meaning == "LSH" and not row.uses_src)):
             self.walked.made[registers[insn.dst_reg].symbol] = row.meaning, dst, src
 
-    def _sum(self, state: _State, insn: Instruction, row: Row, dst: Value, src: Value) -> bool:
+    def _sum(self, state: State, insn: Instruction, row: Row, dst: Value, src: Value) -> bool:
         """Follow a 64-bit addition or subtraction of what is a constant or a pointer; False: cannot."""
-        moved = _moved(dst, src, row.meaning)
-        if moved is not None:
-            state.registers[insn.dst_reg] = moved
+        sum_ = moved(dst, src, row.meaning)
+        if sum_ is not None:
+            state.registers[insn.dst_reg] = sum_
             return True
         pointer, scalar = (
             (src, dst) if row.meaning == "ADD" and src.origin is not Origin.SCALAR else (dst, src)
         )
         if pointer.origin is Origin.SCALAR or scalar.origin is not Origin.SCALAR:
             return False
-        bounds = _moved_bounds(pointer, scalar, row.meaning)
+        bounds = moved_bounds(pointer, scalar, row.meaning)
         index = None
         if pointer.symbol == ARGUMENT and row.meaning == "ADD" and scalar.symbol > CONSTANT:
             index = scalar.symbol, scalar.offset + pointer.offset
@@ -574,13 +555,13 @@ class Analysis:
             self.walked.made[state.registers[insn.dst_reg].symbol] = row.meaning, dst, src
         return True
 
-    def _loaded(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _loaded(self, state: State, insn: Instruction, row: Row) -> None:
         base = state.registers[insn.src_reg]
         pointer = row.size == 8 and base.origin is Origin.ARGUMENT
         origin = Origin.PACKET if pointer else Origin.SCALAR
         self._fresh(state, insn, insn.dst_reg, origin, loaded_bounds(row))
 
-    def _called(self, state: _State, insn: Instruction, row: Row) -> None:
+    def _called(self, state: State, insn: Instruction, row: Row) -> None:
         """After a call r1 to r5 are zero (helpers) or unknown (functions), r0 is the result.
 
         What helpers and callees do with a pointer into the frame is their business: they may read.
@@ -614,7 +595,7 @@ class Analysis:
             for register in row.implicit_writes[1:]:
                 state.registers[register] = constant(0)
 
-    def _frame_arguments(self, state: _State) -> dict[int, Bounds]:
+    def _frame_arguments(self, state: State) -> dict[int, Bounds]:
         """Return which of r2 and r3 point into the frame, and where."""
         found = {}
         for register in (2, 3):
@@ -625,14 +606,14 @@ class Analysis:
 
     # -- between blocks -------------------------------------------------------------------------
 
-    def _join(self, pc: int, incoming: _State, function: int) -> bool:
+    def _join(self, pc: int, incoming: State, function: int) -> bool:
         """Merge a state into the start of a block; True where that changed it."""
         node = self.nodes.get(pc)
         if node is None:
             loop = self.loops.get(pc)
-            entered = _entered(incoming, pc, loop) if loop else incoming
+            entered = entered_loop(incoming, pc, loop) if loop else incoming
             if entered.spans and pc in self.meeting_points:
-                entered = _seen_through(entered, _registers_of(self.live_at[pc]))
+                entered = seen_through(entered, registers_of(self.live_at[pc]))
             self.nodes[pc] = _Node(entered, function, set(loop or ()))
             return True
         if node.function != function:
@@ -642,7 +623,7 @@ class Analysis:
         if pc not in self.meeting_points:
             node.state = incoming  # there is no other way to come here
             return incoming != old
-        live = _registers_of(self.live_at[pc])
+        live = registers_of(self.live_at[pc])
         differing = [r for r in live if old.registers[r] is not incoming.registers[r]]
         for register in differing:
             a, b = old.registers[register], incoming.registers[register]
@@ -653,14 +634,14 @@ class Analysis:
         # What is the same on both paths stays, but where a function starts, which knows less than that.
         looked_at = live if pc in self.program.functions else differing
         widen = node.visits > MOST_VISITS
-        joined = _joined(old, incoming, pc, live, looked_at, node.joined, widen=widen)
+        joined = joined_states(old, incoming, pc, live, looked_at, node.joined, widen=widen)
         if joined is None:
             return False
         node.state = joined
         return True
 
     def _forget(self, node: _Node, pc: int) -> bool:
-        unknown = _State(
+        unknown = State(
             [Value(join_symbol(pc, register), 0, Origin.SCALAR) for register in range(REGISTER_COUNT)]
         )
         self._expose()
@@ -678,229 +659,6 @@ def _distance(base: Value, insn: Instruction) -> Bounds | None:
 def _likely(origin: Origin) -> Origin:
     """What to try first for a base of which nothing is known: the argument's memory."""
     return origin if origin in (Origin.STACK, Origin.ARGUMENT) else Origin.PACKET
-
-
-def _covers(outer: Span, inner: Span) -> bool:
-    return outer[0] <= inner[0] and inner[1] <= outer[1] and outer[2] >= inner[2]
-
-
-def _moved(dst: Value, src: Value, meaning: str) -> Value | None:
-    """Return dst plus or minus a constant, as the same symbol with another offset."""
-    if src.symbol == CONSTANT and dst.symbol != CONSTANT:
-        base, by = dst, W64.signed(src.offset)
-    elif dst.symbol == CONSTANT and src.symbol != CONSTANT and meaning == "ADD":
-        base, by = src, W64.signed(dst.offset)
-    else:
-        return None
-    by = by if meaning == "ADD" else -by
-    offset = base.offset + by
-    if abs(offset) > LARGEST_OFFSET:
-        return None
-    bounds = base.bounds
-    if bounds is not None:
-        bounds = bounds[0] + by, bounds[1] + by
-        if base.origin not in MEASURED and not 0 <= bounds[0] <= bounds[1] <= U64_MASK:
-            bounds = ANY
-    return Value(base.symbol, offset, base.origin, bounds, base.index)
-
-
-def _moved_bounds(pointer: Value, scalar: Value, meaning: str) -> Bounds | None:
-    """Return the bounds of a pointer plus or minus a scalar."""
-    by = scalar.bounds
-    if pointer.origin not in MEASURED:
-        return ANY
-    if pointer.bounds is None or by is None or by[1] > LARGEST_OFFSET:
-        return None
-    low, high = by if meaning == "ADD" else (-by[1], -by[0])
-    bounds = pointer.bounds[0] + low, pointer.bounds[1] + high
-    return bounds if abs(bounds[0]) <= LARGEST_OFFSET and abs(bounds[1]) <= LARGEST_OFFSET else None
-
-
-def _refined(state: _State, insn: Instruction, *, holds: bool) -> _State:
-    """Return the state where a comparison with a constant held, or did not."""
-    row = insn.row
-    assert row is not None  # it is a comparison
-    refine = REFINEMENTS[row.meaning][0 if holds else 1]
-    value = state.registers[insn.dst_reg]
-    is_zero = row.width is W64 and (state.registers[insn.src_reg] == ZERO if row.uses_src else not insn.imm)
-    if is_zero and value.symbol in state.values:
-        return _found(state, value, row) if holds == (row.meaning in NOT_ZERO) else state
-    if refine is None or value.origin is not Origin.SCALAR or value.bounds is None:
-        return state
-    if row.uses_src:
-        other = state.registers[insn.src_reg]
-        if other.symbol != CONSTANT:
-            return state
-        number = other.offset
-    else:
-        number = row.width.wrap(insn.imm)
-    if value.symbol == CONSTANT:
-        return state
-    if row.width is W32 and (value.bounds[1] > W32.mask or number > W32.mask):
-        return state
-    bounds = refine(value.bounds, number)
-    if bounds is None or bounds == value.bounds:
-        return state  # None: this way is never taken; that it is not followed is nothing we need
-    refined = state.copy()
-    for register, same in enumerate(state.registers):
-        if same is value or (same.symbol == value.symbol and same == value):
-            refined.registers[register] = Value(same.symbol, same.offset, same.origin, bounds)
-    return refined
-
-
-def _found(state: _State, value: Value, row: Row) -> _State:
-    """Return the state where a lookup's result is not zero."""
-    if value.offset or row.meaning not in (*NOT_ZERO, "JEQ", "JLE"):
-        return state
-    refined = state.copy()
-    known = state.spans.get(value.symbol, NO_SPANS)
-    refined.spans[value.symbol] = known | {state.values[value.symbol]}
-    return refined
-
-
-@cache
-def _registers_of(mask: int) -> tuple[int, ...]:
-    """Return the registers of a mask, in order."""
-    return tuple(register for register in REGISTERS if mask >> register & 1)
-
-
-def _entered(state: _State, pc: int, loop: Mapping[int, Change]) -> _State:
-    """Return the state in which a loop is entered, as it is expected to be in all rounds."""
-    entered = state.copy()
-    for register, change in loop.items():
-        value = state.registers[register]
-        symbol = join_symbol(pc, register)
-        bounds = change.expected(value)
-        if change.copies is not None and value.origin is Origin.SCALAR:
-            bounds = _copied_bounds(state, value, change.copies, loop.get(change.copies))
-        entered.registers[register] = Value(symbol, 0, value.origin, bounds)
-        if value.symbol in state.spans and not change.steps:
-            entered.spans[symbol] = _relative(state, value)
-    if state.limits:
-        # What is loaded or calculated anew in a loop will hardly be below the length in all rounds.
-        steady = [register for register, change in loop.items() if change.steps or change.bounds is None]
-        entered.limits = _joined_limits(state, state, pc, steady, widen=False)
-    return entered
-
-
-def _copied_bounds(state: _State, value: Value, source: int, change: Change | None) -> Bounds | None:
-    """Return the bounds of a register that starts as `value`, and in later rounds as a copy of `source`."""
-    other = state.registers[source]
-    if other.origin is not Origin.SCALAR or value.bounds is None or other.bounds is None:
-        return value.bounds
-    by = change.expected(other) if change is not None else other.bounds
-    return value.bounds if by is None else (min(value.bounds[0], by[0]), max(value.bounds[1], by[1]))
-
-
-def _seen_through(state: _State, live: Iterable[int]) -> _State:
-    """Return the state without spans behind symbols that no live register has: nothing asks for them."""
-    symbols = {state.registers[register].symbol for register in live}
-    if symbols >= state.spans.keys():
-        return state
-    seen = state.copy()
-    seen.spans = {symbol: spans for symbol, spans in state.spans.items() if symbol in symbols}
-    return seen
-
-
-def _joined_limits(
-    old: _State, new: _State, pc: int, joined: Iterable[int], *, widen: bool
-) -> lengths.Limits:
-    """Return the limits that hold on both paths to a block; `joined` are registers with its symbols."""
-    if not old.limits or not new.limits:
-        return {}
-    values = [(join_symbol(pc, r), old.registers[r], new.registers[r]) for r in joined]
-    own = range(join_symbol(pc, 0), join_symbol(pc, REGISTER_COUNT), 2)
-    return lengths.joined(old.limits, new.limits, values, own, widen=widen)
-
-
-def _joined(
-    old: _State,
-    new: _State,
-    pc: int,
-    live: Iterable[int],
-    looked_at: Iterable[int],
-    joined: set[int],
-    *,
-    widen: bool,
-) -> _State | None:
-    """Return what holds on both paths, None where that is what held before.
-
-    Of the `live` registers `looked_at` are those that may differ, `joined` those that have a symbol
-    of the block. What is not live is as it was on one of the paths: nothing asks.
-    """
-    registers = old.registers.copy()
-    changed = False
-    for register in looked_at:
-        a, b = registers[register], new.registers[register]
-        if register in joined:
-            symbol, offset = join_symbol(pc, register), 0
-        elif a is b:
-            continue
-        else:
-            symbol, offset = a.symbol, a.offset
-        origin = a.origin if a.origin is b.origin else Origin.SCALAR
-        bounds = _hull(a, b, origin, widen=widen)
-        index = a.index if a.index == b.index and register not in joined else None
-        if (symbol, offset, origin, bounds, index) != (a.symbol, a.offset, a.origin, a.bounds, a.index):
-            registers[register] = Value(symbol, offset, origin, bounds, index)
-            changed = True
-    spans = _joined_spans(old, new, registers, live, joined) if old.spans and new.spans else {}
-    written = old.written & new.written
-    values = {symbol: span for symbol, span in old.values.items() if new.values.get(symbol) == span}
-    limits = _joined_limits(old, new, pc, [r for r in live if r in joined], widen=widen)
-    found = _State(registers, spans, written, values, limits)
-    unchanged = (old.spans, old.written, old.values, old.limits) == (spans, written, values, limits)
-    return found if changed or not unchanged else None
-
-
-def _joined_spans(
-    old: _State, new: _State, registers: list[Value], live: Iterable[int], joined: set[int]
-) -> dict[int, Spans]:
-    """Return, by symbol, the spans that were shown on both paths."""
-    spans: dict[int, Spans] = {}
-    for register in live:
-        value = registers[register]
-        a, b = old.registers[register], new.registers[register]
-        if a.symbol not in old.spans or b.symbol not in new.spans:
-            continue
-        if register in joined:
-            common = _common(_relative(old, a), _relative(new, b))
-        else:
-            common = _common(old.spans[a.symbol], new.spans[b.symbol])
-        if common:
-            spans[value.symbol] = common
-    return spans
-
-
-def _hull(a: Value, b: Value, origin: Origin, *, widen: bool) -> Bounds | None:
-    if a.bounds is b.bounds and a.origin is b.origin and a.bounds is not None:
-        return a.bounds
-    if a.bounds is None or b.bounds is None or a.origin is not b.origin:
-        return None if origin in MEASURED else ANY
-    if a.bounds[0] <= b.bounds[0] and b.bounds[1] <= a.bounds[1]:
-        return a.bounds
-    if widen:
-        return None if origin in MEASURED else ANY
-    return min(a.bounds[0], b.bounds[0]), max(a.bounds[1], b.bounds[1])
-
-
-def _relative(state: _State, value: Value) -> Spans:
-    """Return the spans known of a value's symbol, counted from the value itself."""
-    known = state.spans.get(value.symbol, NO_SPANS)
-    offset = value.offset
-    # Which loads are to ask is told by the symbol; under another one they would not be found.
-    return frozenset((a - offset, b - offset, WRITTEN if w == WRITTEN else READ) for a, b, w in known)
-
-
-def _common(a: Spans, b: Spans) -> Spans:
-    """Return the spans of either that the other covers."""
-    if a == b:
-        return a
-    if not a or not b:
-        return NO_SPANS
-    return frozenset(
-        [s for s in a if any(_covers(t, s) for t in b)] + [t for t in b if any(_covers(s, t) for s in a)]
-    )
 
 
 def _transfer_of(row: Row) -> _Transfer | None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
 
-from ebpfjit.bits import U64_MASK, W8, W16, W32, Width
+from ebpfjit.bits import U64_MASK, W8, W16, W32, W64, Width
 from ebpfjit.isa.spec import Row
 from ebpfjit.record import record
 
@@ -161,6 +161,38 @@ def bounds_of(row: Row, dst: Value, src: Value) -> Bounds:
 def loaded_bounds(row: Row) -> Bounds:
     """Return the bounds of what a LOAD row reads."""
     return ANY if row.signed or row.size == 8 else (0, row.width.mask)
+
+
+def moved(dst: Value, src: Value, meaning: str) -> Value | None:
+    """Return dst plus or minus a constant, as the same symbol with another offset."""
+    if src.symbol == CONSTANT and dst.symbol != CONSTANT:
+        base, by = dst, W64.signed(src.offset)
+    elif dst.symbol == CONSTANT and src.symbol != CONSTANT and meaning == "ADD":
+        base, by = src, W64.signed(dst.offset)
+    else:
+        return None
+    by = by if meaning == "ADD" else -by
+    offset = base.offset + by
+    if abs(offset) > LARGEST_OFFSET:
+        return None
+    bounds = base.bounds
+    if bounds is not None:
+        bounds = bounds[0] + by, bounds[1] + by
+        if base.origin not in MEASURED and not 0 <= bounds[0] <= bounds[1] <= U64_MASK:
+            bounds = ANY
+    return Value(base.symbol, offset, base.origin, bounds, base.index)
+
+
+def moved_bounds(pointer: Value, scalar: Value, meaning: str) -> Bounds | None:
+    """Return the bounds of a pointer plus or minus a scalar."""
+    by = scalar.bounds
+    if pointer.origin not in MEASURED:
+        return ANY
+    if pointer.bounds is None or by is None or by[1] > LARGEST_OFFSET:
+        return None
+    low, high = by if meaning == "ADD" else (-by[1], -by[0])
+    bounds = pointer.bounds[0] + low, pointer.bounds[1] + high
+    return bounds if abs(bounds[0]) <= LARGEST_OFFSET and abs(bounds[1]) <= LARGEST_OFFSET else None
 
 
 def _upper(limit: Callable[[int], int]) -> Callable[[Bounds, int], Bounds | None]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ebpfjit.analysis import accesses, facts, lengths, liveness, values
+from ebpfjit.analysis import accesses, facts, lengths, liveness, states, values
 from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
@@ -672,22 +672,22 @@ PLANTED: tuple[PlantedBug, ...] = (
         _method(facts.Analysis, "_proof", _one_byte_less),
     ),
     PlantedBug(
-        "facts-cover-writes", "A read covers later writes", lambda: _exchange(facts._covers, _covers_reads)
+        "facts-cover-writes", "A read covers later writes", lambda: _exchange(states.covers, _covers_reads)
     ),
     PlantedBug(
         "facts-moved-up",
         "Subtracting moves a pointer up",
-        lambda: _exchange(facts._moved, _moved_the_other_way(facts._moved)),
+        lambda: _exchange(values.moved, _moved_the_other_way(values.moved)),
     ),
     PlantedBug(
         "facts-one-path",
         "What one path has shown holds on all",
-        lambda: _exchange(facts._common, lambda a, b: a),
+        lambda: _exchange(states.common_spans, lambda a, b: a),
     ),
     PlantedBug(
         "facts-refined-wrong",
         "Comparisons bound values on the wrong side",
-        lambda: _exchange(facts._refined, _without_swap(facts._refined)),
+        lambda: _exchange(states.refined_by, _without_swap(states.refined_by)),
     ),
     PlantedBug(
         "facts-and",

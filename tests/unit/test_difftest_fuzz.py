@@ -136,7 +136,7 @@ SAMPLE = {
     "facts-and": 2000,
     "gather-ignores-readers": 4000,
     "length-one-more": 2000,
-    "length-wraps": 2000,
+    "length-wraps": 4000,
     "length-writable": 800,
     "loop-a-byte-less": 2000,
     "loop-only-reads": 800,

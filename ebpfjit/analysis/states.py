@@ -1,0 +1,242 @@
+"""What is known at a point of a program, and what of that holds where paths meet or a comparison held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+from ebpfjit.analysis import lengths
+from ebpfjit.analysis.accesses import NO_SPANS, READ, WRITTEN, Span, Spans
+from ebpfjit.analysis.loops import Change
+from ebpfjit.analysis.values import (
+    ANY,
+    CONSTANT,
+    MEASURED,
+    REFINEMENTS,
+    Bounds,
+    Origin,
+    Value,
+    constant,
+    join_symbol,
+)
+from ebpfjit.bits import W32, W64
+from ebpfjit.isa.spec import REGISTER_COUNT, Row
+from ebpfjit.program import Instruction
+
+REGISTERS = range(REGISTER_COUNT)
+ZERO = constant(0)
+NOT_ZERO = ("JNE", "JGT")
+
+
+@dataclass(slots=True)
+class State:
+    """What is known at a point.
+
+    `present` are the symbols at the start of the running block, where it was walked before: the first
+    time none of its own can be among them.
+    """
+
+    registers: list[Value]
+    spans: dict[int, Spans] = field(default_factory=dict)
+    written: int = 0  # bit i: byte i below r10 is written, counted downwards from it
+    values: dict[int, Span] = field(default_factory=dict)  # behind a lookup's result, unless it is 0
+    limits: lengths.Limits = field(default_factory=dict)  # never changed, only replaced
+    present: set[int] = field(default_factory=set, compare=False)
+
+    def copy(self) -> State:
+        """Return a state that can be changed apart."""
+        values = self.values.copy()
+        return State(
+            self.registers.copy(), self.spans.copy(), self.written, values, self.limits, self.present
+        )
+
+
+def covers(outer: Span, inner: Span) -> bool:
+    """True where what is known of one span says all that is asked of another."""
+    return outer[0] <= inner[0] and inner[1] <= outer[1] and outer[2] >= inner[2]
+
+
+def refined_by(state: State, insn: Instruction, *, holds: bool) -> State:
+    """Return the state where a comparison with a constant held, or did not."""
+    row = insn.row
+    assert row is not None  # it is a comparison
+    refine = REFINEMENTS[row.meaning][0 if holds else 1]
+    value = state.registers[insn.dst_reg]
+    is_zero = row.width is W64 and (state.registers[insn.src_reg] == ZERO if row.uses_src else not insn.imm)
+    if is_zero and value.symbol in state.values:
+        return _found(state, value, row) if holds == (row.meaning in NOT_ZERO) else state
+    if refine is None or value.origin is not Origin.SCALAR or value.bounds is None:
+        return state
+    if row.uses_src:
+        other = state.registers[insn.src_reg]
+        if other.symbol != CONSTANT:
+            return state
+        number = other.offset
+    else:
+        number = row.width.wrap(insn.imm)
+    if value.symbol == CONSTANT:
+        return state
+    if row.width is W32 and (value.bounds[1] > W32.mask or number > W32.mask):
+        return state
+    bounds = refine(value.bounds, number)
+    if bounds is None or bounds == value.bounds:
+        return state  # None: this way is never taken; that it is not followed is nothing we need
+    refined = state.copy()
+    for register, same in enumerate(state.registers):
+        if same is value or (same.symbol == value.symbol and same == value):
+            refined.registers[register] = Value(same.symbol, same.offset, same.origin, bounds)
+    return refined
+
+
+def _found(state: State, value: Value, row: Row) -> State:
+    """Return the state where a lookup's result is not zero."""
+    if value.offset or row.meaning not in (*NOT_ZERO, "JEQ", "JLE"):
+        return state
+    refined = state.copy()
+    known = state.spans.get(value.symbol, NO_SPANS)
+    refined.spans[value.symbol] = known | {state.values[value.symbol]}
+    return refined
+
+
+@cache
+def registers_of(mask: int) -> tuple[int, ...]:
+    """Return the registers of a mask, in order."""
+    return tuple(register for register in REGISTERS if mask >> register & 1)
+
+
+def entered_loop(state: State, pc: int, loop: Mapping[int, Change]) -> State:
+    """Return the state in which a loop is entered, as it is expected to be in all rounds."""
+    entered = state.copy()
+    for register, change in loop.items():
+        value = state.registers[register]
+        symbol = join_symbol(pc, register)
+        bounds = change.expected(value)
+        if change.copies is not None and value.origin is Origin.SCALAR:
+            bounds = _copied_bounds(state, value, change.copies, loop.get(change.copies))
+        entered.registers[register] = Value(symbol, 0, value.origin, bounds)
+        if value.symbol in state.spans and not change.steps:
+            entered.spans[symbol] = _relative(state, value)
+    if state.limits:
+        # What is loaded or calculated anew in a loop will hardly be below the length in all rounds.
+        steady = [register for register, change in loop.items() if change.steps or change.bounds is None]
+        entered.limits = _joined_limits(state, state, pc, steady, widen=False)
+    return entered
+
+
+def _copied_bounds(state: State, value: Value, source: int, change: Change | None) -> Bounds | None:
+    """Return the bounds of a register that starts as `value`, and in later rounds as a copy of `source`."""
+    other = state.registers[source]
+    if other.origin is not Origin.SCALAR or value.bounds is None or other.bounds is None:
+        return value.bounds
+    by = change.expected(other) if change is not None else other.bounds
+    return value.bounds if by is None else (min(value.bounds[0], by[0]), max(value.bounds[1], by[1]))
+
+
+def seen_through(state: State, live: Iterable[int]) -> State:
+    """Return the state without spans behind symbols that no live register has: nothing asks for them."""
+    symbols = {state.registers[register].symbol for register in live}
+    if symbols >= state.spans.keys():
+        return state
+    seen = state.copy()
+    seen.spans = {symbol: spans for symbol, spans in state.spans.items() if symbol in symbols}
+    return seen
+
+
+def _joined_limits(old: State, new: State, pc: int, joined: Iterable[int], *, widen: bool) -> lengths.Limits:
+    """Return the limits that hold on both paths to a block; `joined` are registers with its symbols."""
+    if not old.limits or not new.limits:
+        return {}
+    values = [(join_symbol(pc, r), old.registers[r], new.registers[r]) for r in joined]
+    own = range(join_symbol(pc, 0), join_symbol(pc, REGISTER_COUNT), 2)
+    return lengths.joined(old.limits, new.limits, values, own, widen=widen)
+
+
+def joined_states(
+    old: State,
+    new: State,
+    pc: int,
+    live: Iterable[int],
+    looked_at: Iterable[int],
+    joined: set[int],
+    *,
+    widen: bool,
+) -> State | None:
+    """Return what holds on both paths, None where that is what held before.
+
+    Of the `live` registers `looked_at` are those that may differ, `joined` those that have a symbol
+    of the block. What is not live is as it was on one of the paths: nothing asks.
+    """
+    registers = old.registers.copy()
+    changed = False
+    for register in looked_at:
+        a, b = registers[register], new.registers[register]
+        if register in joined:
+            symbol, offset = join_symbol(pc, register), 0
+        elif a is b:
+            continue
+        else:
+            symbol, offset = a.symbol, a.offset
+        origin = a.origin if a.origin is b.origin else Origin.SCALAR
+        bounds = _hull(a, b, origin, widen=widen)
+        index = a.index if a.index == b.index and register not in joined else None
+        if (symbol, offset, origin, bounds, index) != (a.symbol, a.offset, a.origin, a.bounds, a.index):
+            registers[register] = Value(symbol, offset, origin, bounds, index)
+            changed = True
+    spans = _joined_spans(old, new, registers, live, joined) if old.spans and new.spans else {}
+    written = old.written & new.written
+    values = {symbol: span for symbol, span in old.values.items() if new.values.get(symbol) == span}
+    limits = _joined_limits(old, new, pc, [r for r in live if r in joined], widen=widen)
+    found = State(registers, spans, written, values, limits)
+    unchanged = (old.spans, old.written, old.values, old.limits) == (spans, written, values, limits)
+    return found if changed or not unchanged else None
+
+
+def _joined_spans(
+    old: State, new: State, registers: list[Value], live: Iterable[int], joined: set[int]
+) -> dict[int, Spans]:
+    """Return, by symbol, the spans that were shown on both paths."""
+    spans: dict[int, Spans] = {}
+    for register in live:
+        value = registers[register]
+        a, b = old.registers[register], new.registers[register]
+        if a.symbol not in old.spans or b.symbol not in new.spans:
+            continue
+        if register in joined:
+            common = common_spans(_relative(old, a), _relative(new, b))
+        else:
+            common = common_spans(old.spans[a.symbol], new.spans[b.symbol])
+        if common:
+            spans[value.symbol] = common
+    return spans
+
+
+def _hull(a: Value, b: Value, origin: Origin, *, widen: bool) -> Bounds | None:
+    if a.bounds is b.bounds and a.origin is b.origin and a.bounds is not None:
+        return a.bounds
+    if a.bounds is None or b.bounds is None or a.origin is not b.origin:
+        return None if origin in MEASURED else ANY
+    if a.bounds[0] <= b.bounds[0] and b.bounds[1] <= a.bounds[1]:
+        return a.bounds
+    if widen:
+        return None if origin in MEASURED else ANY
+    return min(a.bounds[0], b.bounds[0]), max(a.bounds[1], b.bounds[1])
+
+
+def _relative(state: State, value: Value) -> Spans:
+    """Return the spans known of a value's symbol, counted from the value itself."""
+    known = state.spans.get(value.symbol, NO_SPANS)
+    offset = value.offset
+    # Which loads are to ask is told by the symbol; under another one they would not be found.
+    return frozenset((a - offset, b - offset, WRITTEN if w == WRITTEN else READ) for a, b, w in known)
+
+
+def common_spans(a: Spans, b: Spans) -> Spans:
+    """Return the spans of either that the other covers."""
+    if a == b:
+        return a
+    if not a or not b:
+        return NO_SPANS
+    return frozenset(
+        [s for s in a if any(covers(t, s) for t in b)] + [t for t in b if any(covers(s, t) for s in a)]
+    )
