@@ -19,6 +19,7 @@ Programs of C kernels, each a function with registers exchanged and constants ch
 of a process of its own, the best of {FULL.processes}. cold: the first program of a process, but for the
 routines that all programs share, which are there. other: a new program in a process that has compiled
 another of {TABLE_FILLER:,} instructions. warm: the same program again, the best of some rounds.
+baseline: compiled with `optimize=False`, checked; what such code takes to run is with the kernels.
 """
 
 

@@ -128,6 +128,7 @@ class JitFunction:
             "checked": recipe.checked,
             "harden": recipe.settings.harden,
             "release_gil": self._compiled.unlocked,
+            "optimize": recipe.optimize,
         }
         return _compile_again, (recipe.verified.program, given, options)
 

@@ -302,7 +302,8 @@ class Program:
     def compile(self, **options: Any) -> JitFunction:
         """Compile the program into a function of one buffer.
 
-        `options` are those of `ebpfjit.runner.compile`: helpers, limit, checked, harden, cache.
+        `options` are those of `ebpfjit.runner.compile`: helpers, limit, checked, harden, cache,
+        release_gil, optimize.
         """
         from ebpfjit import runner
 

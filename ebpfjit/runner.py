@@ -494,6 +494,7 @@ def compile(
     harden: bool = False,
     cache: str | os.PathLike[str] | None = None,
     release_gil: bool = False,
+    optimize: bool = True,
 ) -> JitFunction:
     """Verify a program and compile it into a function of one buffer.
 
@@ -505,7 +506,8 @@ def compile(
     machine code is kept for the next process: nobody else must be able to write there, as it is
     run. Hardened programs and programs with maps or references are not kept. `release_gil=True` lets
     Python's other threads run meanwhile: for programs that take a microsecond or more; helpers in
-    Python take the lock back. Raises VerifierError,
+    Python take the lock back. `optimize=False` translates the program as it stands: it is there in less
+    than half the time and takes longer to run, for programs that run a few times. Raises VerifierError,
     JitUnavailable where there is no machine code here, or LoadError for a cache folder that others
     may write to.
     """
@@ -513,7 +515,14 @@ def compile(
 
     folder = None if cache is None else Folder(cache)
     return _compiled(
-        program, folder, helpers or {}, limit, checked=checked, harden=harden, release_gil=release_gil
+        program,
+        folder,
+        helpers or {},
+        limit,
+        checked=checked,
+        harden=harden,
+        release_gil=release_gil,
+        optimize=optimize,
     )
 
 
@@ -528,8 +537,8 @@ def load_function(
     from ebpfjit.jit.cache import File
 
     file = File(path)
-    checked = file.stored.key["checked"]
-    return _compiled(file.stored.verified(), file, helpers, limit, checked=checked, release_gil=release_gil)
+    options = {name: file.stored.key[name] for name in ("checked", "optimize")}
+    return _compiled(file.stored.verified(), file, helpers, limit, release_gil=release_gil, **options)
 
 
 def _compiled(
@@ -541,13 +550,20 @@ def _compiled(
     checked: bool = True,
     harden: bool = False,
     release_gil: bool = False,
+    optimize: bool = True,
 ) -> JitFunction:
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
     program = program.program if isinstance(program, Verified) else program
     if not _is_plain(program):
         start = ready(program)
-        options = {"checked": checked, "harden": harden, "cache": cache, "release_gil": release_gil}
+        options = {
+            "checked": checked,
+            "harden": harden,
+            "cache": cache,
+            "release_gil": release_gil,
+            "optimize": optimize,
+        }
         start = replace(start, helpers={**start.helpers, **helpers}, options=options, compiled={})
         start.refuse_missing()
         compiled = start.machine_code(environment_of(program))
@@ -563,5 +579,6 @@ def _compiled(
         cache=cache,
         verify=verifier.check,
         release_gil=release_gil,
+        optimize=optimize,
     )
     return make_function(compiled, dict(helpers), limit)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason
@@ -47,12 +47,21 @@ class Charges:
     is paid, at the end of a block, on the way to the next instruction, `taken` on the way that its
     jump goes; both by the pc of the block's last instruction, and negative where something is given
     back. `advance` is how much of what has been paid belongs to later blocks while a block runs.
+    `own` is paid at the start of blocks that are not tested, where each pays for itself.
     """
 
     paid: dict[int, int]
     through: dict[int, int]
     taken: dict[int, int]
     advance: dict[int, int]
+    own: dict[int, int] = field(default_factory=dict)
+
+
+def own_charges(blocks: dict[int, int], tested: frozenset[int]) -> Charges:
+    """Return the charges by which each block pays for itself: nothing to find out."""
+    paid = {pc: blocks[pc] for pc in tested}
+    own = {pc: count for pc, count in blocks.items() if pc not in tested}
+    return Charges(paid, {}, {}, dict.fromkeys(blocks, 0), own)
 
 
 def charges_of(

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from ebpfjit.analysis.calls import Calls, calls_of
 from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, tested_blocks
-from ebpfjit.analysis.charges import Charges, charges_of
+from ebpfjit.analysis.charges import Charges, charges_of, own_charges
 from ebpfjit.analysis.liveness import Liveness, liveness_of
 from ebpfjit.analysis.nesting import Nesting, nesting_of
 from ebpfjit.errors import LoadError
@@ -56,6 +56,11 @@ class Verified:
     def charges(self) -> Charges:
         """What machine code pays where."""
         return charges_of(self.program, self.blocks, self.tested, self.nesting.depths)
+
+    @cached_property
+    def own_charges(self) -> Charges:
+        """What machine code pays where each block pays for itself."""
+        return own_charges(self.blocks, self.tested)
 
     @cached_property
     def nesting(self) -> Nesting:

@@ -16,7 +16,7 @@ class Plan:
 
     `rounds` of each comparison; with `seconds` as many as fit, all benchmarks together. `kernels` are
     names; a batch has `packets`, maps at most `entries`; `sizes` of compiled programs are instructions,
-    `checks` says whether they are compiled with checks, without, or both; `processes` is how often what
+    `builds` are the ways in which they are compiled (`compiling.BUILDS`); `processes` is how often what
     is a process of its own is started.
     """
 
@@ -35,7 +35,7 @@ class Plan:
     packets: int = 100_000
     entries: int = 1 << 10
     sizes: tuple[int, ...] = (100, 1_000, 10_000)
-    checks: tuple[bool, ...] = (True,)
+    builds: tuple[str, ...] = ("checked", "baseline")
     processes: int = 1
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ FULL = Plan(
     packets=1_000_000,
     entries=1 << 20,
     sizes=(100, 1_000, 10_000, 100_000),
-    checks=(True, False),
+    builds=("checked", "unchecked", "baseline"),
     processes=3,
 )
 """What benchmarks/RESULTS.md is made with."""

@@ -1,6 +1,6 @@
 """What compiling costs: stage by stage, from cold and warm, for programs of several sizes.
 
-    python -m ebpfjit.bench.compiling MODE SIZE CHECKED REPEATS        a figure, as JSON
+    python -m ebpfjit.bench.compiling MODE SIZE BUILD REPEATS        a figure, as JSON
 
 The programs are made of the C kernels in kernels/, as a large program is of functions: each function is
 one of the kernels with r6 to r9 exchanged and its larger constants changed, so no two are the same; a
@@ -10,6 +10,8 @@ main function calls all of them. Each figure is of a process of its own:
             share are there already; making them is a part of what a process costs)
     other   a program that is new in a process that has compiled another one of 20,000 instructions
     warm    the same program again: the best of some rounds
+
+Builds: checked, unchecked, and baseline, which is checked and not optimised.
 
 Nothing is left out: from bytes to mapped code, verification and analysis included, in processor time of
 the thread that compiles, so that other work on the machine disturbs little. What is measured besides, by
@@ -40,6 +42,9 @@ from ebpfjit.jit.timing import STAGES, forget, time_stages
 from ebpfjit.program import Program, decode, encode
 
 MODES = ("cold", "other", "warm")
+#         build        checked, optimize
+BUILDS = {"checked": (True, True), "unchecked": (False, True), "baseline": (True, False)}
+"""How programs are compiled, by name."""
 TABLE_FILLER = 20_000
 LARGE_CONSTANT = 64
 WARM_INSTRUCTIONS = 200_000  # at most so many altogether, where a program is compiled again and again
@@ -52,7 +57,7 @@ class Stages:
 
     mode: str
     size: int
-    checked: bool
+    build: str
     total: float
     keystone_calls: int
     stages: dict[str, float]
@@ -105,7 +110,7 @@ def program(size: int, seed: int) -> bytes:
     return assemble("\n".join([*lines, "exit"])) + b"".join(functions)
 
 
-def time_here(mode: str, size: int, checked: bool, repeats: int) -> Stages:
+def time_here(mode: str, size: int, build: str, repeats: int) -> Stages:
     """Measure in this process, in which nothing was compiled so far."""
     import keystone  # noqa: F401 - what is measured is compiling, not importing
 
@@ -114,17 +119,21 @@ def time_here(mode: str, size: int, checked: bool, repeats: int) -> Stages:
     forget()
     if mode == "other":
         time_stages(program(TABLE_FILLER, seed=2))
-    timings = [time_stages(code, checked=checked) for _ in range(repeats + 1 if mode == "warm" else 1)]
+    checked, optimize = BUILDS[build]
+    timings = [
+        time_stages(code, checked=checked, optimize=optimize)
+        for _ in range(repeats + 1 if mode == "warm" else 1)
+    ]
     best = min(timings[1:] or timings, key=lambda timing: timing.total)
     keystone_calls = max(timing.keystone_calls for timing in timings)
     stages = {stage: best.microseconds(stage) for stage in STAGES}
-    return Stages(mode, best.instructions, checked, best.microseconds(), keystone_calls, stages)
+    return Stages(mode, best.instructions, build, best.microseconds(), keystone_calls, stages)
 
 
-def time_child(mode: str, size: int, checked: bool, processes: int, rounds: Rounds) -> list[Stages]:
+def time_child(mode: str, size: int, build: str, processes: int, rounds: Rounds) -> list[Stages]:
     """Measure in so many processes, each of its own; the best counts."""
     repeats = max(2, min(rounds.count, WARM_INSTRUCTIONS // size))
-    arguments = (mode, str(size), str(int(checked)), str(repeats))
+    arguments = (mode, str(size), build, str(repeats))
     tries = []
     for _ in range(processes):
         text = _python("-m", __spec__.name, *arguments)
@@ -185,7 +194,7 @@ def section(found: Sequence[Stages | Again | Processes]) -> Section:
     return Section(
         name="compile",
         title="Compiling, from bytes to mapped code: µs of processor time an instruction",
-        headings=("mode", "instructions", "checks", "total", *STAGES, "keystone, calls"),
+        headings=("mode", "instructions", "code", "total", *STAGES, "keystone, calls"),
         align="lrl" + "r" * (2 + len(STAGES)),
         rows=tuple(map(_row, stages)),
         bars=_bars(stages),
@@ -200,20 +209,18 @@ def section(found: Sequence[Stages | Again | Processes]) -> Section:
 
 def _row(one: Stages) -> tuple[str, ...]:
     stages = (f"{one.stages[stage]:.2f}" for stage in STAGES)
-    checks = "checked" if one.checked else "unchecked"
-    return one.mode, str(one.size), checks, f"{one.total:.1f}", *stages, str(one.keystone_calls)
+    return one.mode, str(one.size), one.build, f"{one.total:.1f}", *stages, str(one.keystone_calls)
 
 
 def _linear(found: Sequence[Stages]) -> list[str]:
     """Return how far each mode is from linear: the largest cost of an instruction over the smallest."""
     totals: dict[str, list[float]] = {}
     for one in found:
-        if one.checked:
-            totals.setdefault(one.mode, []).append(one.total)
-    ratios = [f"{mode} {max(costs) / min(costs):.2f}" for mode, costs in totals.items() if len(costs) > 1]
+        totals.setdefault(f"{one.build} {one.mode}", []).append(one.total)
+    ratios = [f"{name} {max(costs) / min(costs):.2f}" for name, costs in totals.items() if len(costs) > 1]
     if not ratios:
         return []
-    return [f"Largest cost of an instruction over the smallest, all sizes, checked: {', '.join(ratios)}."]
+    return [f"Largest cost of an instruction over the smallest, all sizes: {', '.join(ratios)}."]
 
 
 def _again_remark(one: Again) -> str:
@@ -230,21 +237,23 @@ def _processes_remark(one: Processes) -> str:
 
 
 def _bars(found: Sequence[Stages]) -> Bars:
-    labels = (f"{one.mode}, {one.size:,}{'' if one.checked else ', unchecked'}" for one in found)
+    labels = (
+        f"{one.mode}, {one.size:,}{'' if one.build == 'checked' else f', {one.build}'}" for one in found
+    )
     series = {stage: tuple(one.stages[stage] for one in found) for stage in STAGES}
     return Bars("µs an instruction", tuple(labels), series, stacked=True)
 
 
 def steps(plan: Plan) -> list[Step]:
     """Return a step for each mode and size, one for images, one for whole processes."""
-    figures = [(checked, mode, size) for checked in plan.checks for mode in MODES for size in plan.sizes]
+    figures = [(build, mode, size) for build in plan.builds for mode in MODES for size in plan.sizes]
     return [
         *(
             Step(
                 f"{mode}, {size:,} instructions",
-                functools.partial(time_child, mode, size, checked, plan.processes),
+                functools.partial(time_child, mode, size, build, plan.processes),
             )
-            for checked, mode, size in figures
+            for build, mode, size in figures
         ),
         Step("saved images", time_again),
         Step("whole processes", time_processes),
@@ -254,5 +263,5 @@ def steps(plan: Plan) -> list[Step]:
 BENCHMARK = Benchmark("compile", "compiling, by stage; saved images; whole processes", steps, section)
 
 if __name__ == "__main__":
-    mode, size, checked, repeats = sys.argv[1:]
-    print(json.dumps(asdict(time_here(mode, int(size), checked == "1", int(repeats)))))
+    mode, size, build, repeats = sys.argv[1:]
+    print(json.dumps(asdict(time_here(mode, int(size), build, int(repeats)))))

@@ -1,4 +1,6 @@
-"""Checked and unchecked machine code against gcc -O2 and clang -O2, over the C kernels in kernels/.
+"""Checked, unchecked and baseline machine code against gcc -O2 and clang -O2, over the C kernels in kernels/.
+
+baseline is code that was compiled without optimising, checked.
 
 Each kernel is one C function of memory and its length, compiled to eBPF (kernels/*.o) and natively,
 where there is a compiler. First all engines must agree on results and memory. Then they take turns in
@@ -30,7 +32,7 @@ from ebpfjit.vm import EbpfVmRaw
 
 CALLS = 3  # per engine and round; the best counts
 EMPTY = bytes.fromhex("b700000000000000 9500000000000000")  # mov64 r0, 0; exit
-ENGINES = (*native.COMPILERS, "unchecked", "checked")
+ENGINES = (*native.COMPILERS, "unchecked", "checked", "baseline")
 
 #     column                 of           over
 RATIOS = {
@@ -39,6 +41,7 @@ RATIOS = {
     "unchecked/clang": ("unchecked", "clang"),
     "checked/clang": ("checked", "clang"),
     "checked/unchecked": ("checked", "unchecked"),
+    "baseline/checked": ("baseline", "checked"),
 }
 
 Call = Callable[[], int]
@@ -88,14 +91,18 @@ def compile_native(kernel: Kernel, compiler: str) -> Callable[[int, int], int]:
 
 
 class Contest:
-    """A kernel on all engines: "gcc" and "clang" where they are installed, "unchecked", "checked"."""
+    """A kernel on all engines: "gcc" and "clang" where they are installed, ours as ENGINES says."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         program = load(SOURCES / f"{kernel.name}.o").program("kernel")
         self._native = {name: compile_native(kernel, name) for name in native.compilers()}
         self._interpreter = EbpfVmRaw(program)
-        self._machines = {"unchecked": EbpfVmRaw(program, checked=False), "checked": EbpfVmRaw(program)}
+        self._machines = {
+            "unchecked": EbpfVmRaw(program, checked=False),
+            "checked": EbpfVmRaw(program),
+            "baseline": EbpfVmRaw(program, optimize=False),
+        }
         for machine in self._machines.values():
             machine.jit_compile()
 

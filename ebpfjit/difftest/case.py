@@ -21,8 +21,9 @@ from pathlib import Path
 
 from ebpfjit.errors import EbpfError
 
-BUILDS = ("native", "plain", "hardened")
-"""Ways to make machine code: as this CPU can, without what newer CPUs add, with blinded constants."""
+BUILDS = ("native", "plain", "hardened", "baseline")
+"""Ways to make machine code: as this CPU can, without what newer CPUs add, with blinded constants, as the
+program stands."""
 
 TYPES = ("", "xdp")
 """Types of programs that are compared; the first is none: plain memory."""

@@ -103,6 +103,7 @@ def compiled_case(case: Case, verified: Verified, trace: int = 0) -> Compiled:
         argument_size=case.promised,
         argument_is_packet=True,
         features=frozenset() if case.build == "plain" else None,
+        optimize=case.build != "baseline",
         trace=trace,
     )
 

@@ -118,5 +118,5 @@ def case_of(seed: int, number: int, names: Sequence[str], corpus: Sequence[Case]
     rng = random.Random(f"{seed}:{number}")
     name = rng.choices(names, [SOURCES[name].weight for name in names])[0]
     made = SOURCES[name].source(rng, corpus)
-    build = rng.choices(BUILDS, (5, 3, 2))[0]
+    build = rng.choices(BUILDS, (6, 3, 2, 2))[0]
     return replace(made, build=build, name=f"{name} {seed}:{number}")

@@ -125,7 +125,13 @@ def machine_code(start: Ready, build: str, trace: int = 0) -> Compiled:
     """Return machine code of a program with a type, as a build says."""
     features = frozenset[str]() if build == "plain" else None
     environment = environment_of(start.program)
-    return start.compiled_anew(environment, harden=build == "hardened", features=features, trace=trace)
+    return start.compiled_anew(
+        environment,
+        harden=build == "hardened",
+        optimize=build != "baseline",
+        features=features,
+        trace=trace,
+    )
 
 
 def _on_jit(build: str, seen: Seen) -> EngineFunction:
@@ -196,7 +202,7 @@ def _on_kernel(program: Program, given: Input) -> Outcome | None:
 
 def _through_the_gate(program: Program, given: Input, build: str) -> Outcome:
     """Call the program as a function: of its packet nothing is given back."""
-    function = program.compile(harden=build == "hardened", limit=given.limit)
+    function = program.compile(harden=build == "hardened", optimize=build != "baseline", limit=given.limit)
     try:
         value = function(given.memory)
     except ExecutionError as error:

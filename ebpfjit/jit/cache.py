@@ -74,6 +74,7 @@ def key_of(recipe: Recipe) -> dict[str, Any]:
         "machine": os.uname().machine,
         "features": sorted(settings.features),
         "checked": recipe.checked,
+        "optimize": recipe.optimize,
         "is_sound": recipe.is_sound,
         "argument": [recipe.argument_size, recipe.argument_writable, recipe.argument_is_packet],
         "frames": [[pc, size] for pc, size in recipe.verified.frame_sizes.items()],

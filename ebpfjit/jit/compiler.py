@@ -9,7 +9,10 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 
 from ebpfjit.analysis.accesses import Access, Facts, Promises
+from ebpfjit.analysis.baseline import baseline
+from ebpfjit.analysis.calls import UNKNOWN
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
+from ebpfjit.analysis.charges import Charges
 from ebpfjit.analysis.facts import analyse
 from ebpfjit.analysis.liveness import live_after
 from ebpfjit.analysis.values import Origin
@@ -94,6 +97,7 @@ class Recipe:
     """All that a listing is made from, by `translate`.
 
     `is_sound` where the structural verifier accepted the program, or is asked before it is translated.
+    Without `optimize` it is translated as it stands, an instruction at a time.
     """
 
     verified: Verified
@@ -103,12 +107,20 @@ class Recipe:
     argument_writable: bool = True
     is_sound: bool = False
     argument_is_packet: bool = False
+    optimize: bool = True
+
+    @property
+    def charges(self) -> Charges:
+        """What is paid where."""
+        return self.verified.charges if self.optimize else self.verified.own_charges
 
     def facts(self) -> Facts:
         """Return what is known of the program's accesses.
 
         Nothing is checked before loops in hardened code, as that would carry numbers of the program.
         """
+        if not self.optimize:
+            return baseline(self.verified)
         return analyse(self.verified, _promises(self), hoists=self.checked and not self.settings.harden)
 
     def listing(self, facts: Facts | None = None) -> Listing:
@@ -160,7 +172,9 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
-    shortcuts = _shortcuts(verified, cx.checks, harden=settings.harden, trace=bool(settings.trace))
+    shortcuts = _no_shortcuts
+    if recipe.optimize:
+        shortcuts = _shortcuts(verified, cx.checks, harden=settings.harden, trace=bool(settings.trace))
     phrases = Phrases(settings)
     blocks, words = verified.blocks, program.words
     repeated = {} if settings.trace else phrases.known
@@ -182,16 +196,19 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
             cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
         if pc in shortcuts.skipped:
             continue  # the conditional jump before it did its work
-        if pc in blocks and pc in verified.tested:
-            emit_charge(cx, blocks[pc])
+        if pc in blocks:
+            if pc in verified.tested:
+                emit_charge(cx, blocks[pc])
+            else:
+                pay(cx, cx.plan.own.get(pc, 0))
         _trace(cx, pc, shortcuts)
         _instruction(cx, verified, instruction, shortcuts, phrases)
     emit_end_of_program(cx, len(program))
     _slow_copies(cx, verified, shortcuts, phrases)
-    x86_64.host.emit_host_calls(cx)
     if settings.trace:
         emit_trace_routine(cx)
     emit_shared(cx)
+    x86_64.host.emit_host_calls(cx)
     notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
     return Listing(
         verified,
@@ -362,6 +379,9 @@ class Shortcuts:
         """Return the slots of which nothing is left, where these are the checks."""
         gathered = {pc for pc, emit in self.gathered.items() if emit is None and pc not in checks}
         return gathered | (self.done - self.checked - self.gathered.keys())
+
+
+_no_shortcuts = Shortcuts({}, frozenset(), {}, frozenset(), frozenset())
 
 
 def _shortcuts(verified: Verified, checks: Mapping[int, Check], *, harden: bool, trace: bool) -> Shortcuts:
@@ -621,7 +641,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
             checks[pc] = _check(access, regions, low, high, stores=stores, merged=True)
         elif access.leader is None:
             checks[pc] = single[pc]
-    charges, calls = verified.charges, verified.calls
+    charges, calls = recipe.charges, verified.calls if recipe.optimize else UNKNOWN
     return Plan(
         checks,
         single,
@@ -635,6 +655,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         frozenset() if settings.trace else calls.frameless,  # a trace shows r10
         map_calls(verified, facts, settings, checked=checked),
         _predicates(verified, facts, regions) if checked else {},
+        charges.own,
     )
 
 

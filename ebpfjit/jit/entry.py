@@ -28,7 +28,7 @@ from ebpfjit.runtime.execution import CODE_ADDRESS, SLICE, Execution, HelperFunc
 from ebpfjit.runtime.memory import MAX_FRAMES, active, address_of
 from ebpfjit.runtime.world import engine_of
 from ebpfjit.translators.emitter import Line
-from ebpfjit.translators.x86_64.host import STUBS, symbol_of
+from ebpfjit.translators.x86_64.host import SHARED, symbol_of
 from ebpfjit.translators.x86_64.target import BLOCK_SIZE, FAULTS, REGION_SIZE, limit_place
 
 _RUN = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -182,7 +182,7 @@ class Run:
         verified, pc = self.compiled.verified, self.compiled.fault_pc(self)
         if pc < len(verified.program):  # behind the end nothing was paid in advance
             starts = list(verified.blocks)
-            advance = verified.charges.advance[starts[bisect_right(starts, pc) - 1]]
+            advance = self.compiled.recipe.charges.advance[starts[bisect_right(starts, pc) - 1]]
             self.set_word("budget", W64.wrap(self.word("budget") + advance))
 
     def finish(self) -> None:
@@ -300,6 +300,7 @@ def compile_program(
     cache: Cache | None = None,
     verify: Callable[[Program], None] | None = None,
     release_gil: bool = False,
+    optimize: bool = True,
 ) -> Compiled:
     """Compile a program for this machine.
 
@@ -315,7 +316,8 @@ def compile_program(
     to use, by default those that the processor has. `trace` is the address of a trace's header: such
     code records every step there (`ebpfjit.difftest.trace`). `cache` is where the image is looked for
     first, and kept; where it is not found there `verify` may refuse the program. With `release_gil`
-    Python's other threads run meanwhile. Raises JitUnavailable where machine code cannot be made or run here.
+    Python's other threads run meanwhile. Without `optimize` the program is translated as it stands, which
+    takes less than half the time. Raises JitUnavailable where machine code cannot be made or run here.
     """
     cpu.target()
     helpers, kfuncs = dict(helpers or {}), dict(kfuncs or {})
@@ -338,6 +340,7 @@ def compile_program(
         argument_writable,
         verify is not None,
         argument_is_packet,
+        optimize,
     )
     image = cache.find(recipe) if cache is not None else None
     kept = None
@@ -363,7 +366,7 @@ def compile_program(
 
 def host_addresses() -> dict[str, int]:
     """Return where the routines are that programs reach through stubs."""
-    return {symbol_of(name): routines().addresses[name] for name in STUBS}
+    return {symbol_of(name): routines().addresses[name] for name in SHARED}
 
 
 @contextmanager

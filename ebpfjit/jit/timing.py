@@ -59,7 +59,11 @@ def forget() -> None:
 
 
 def time_stages(
-    code: bytes, *, checked: bool = True, clock: Callable[[], float] = time.thread_time
+    code: bytes,
+    *,
+    checked: bool = True,
+    optimize: bool = True,
+    clock: Callable[[], float] = time.thread_time,
 ) -> Timing:
     """Compile a program without helpers from its bytes to mapped code, and return what took how long.
 
@@ -75,7 +79,11 @@ def time_stages(
         verifier.check(program)
         times.append(clock())
         recipe = Recipe(
-            prepare(program), settings_for(features=cpu.features()), checked, argument_is_packet=True
+            prepare(program),
+            settings_for(features=cpu.features()),
+            checked,
+            argument_is_packet=True,
+            optimize=optimize,
         )
         facts = recipe.facts()
         times.append(clock())

@@ -48,12 +48,14 @@ class Variant:
     features: frozenset[str] = cpu.features()
     harden: bool = False
     promised: bool = False
+    optimize: bool = True
 
 
 MACHINE_CODE: dict[str, Variant] = {
     "checked": Variant(),
     "checked-plain": Variant(features=frozenset()),
     "hardened": Variant(harden=True),
+    "baseline": Variant(optimize=False),
     "promised": Variant(promised=True),
     "unchecked": Variant(checked=False),
     "unchecked-plain": Variant(checked=False, features=frozenset()),
@@ -310,4 +312,5 @@ def _compile(verified: Verified, variant: Variant, size: int) -> Compiled:
         harden=variant.harden,
         argument_size=size if variant.promised else 0,
         features=variant.features,
+        optimize=variant.optimize,
     )

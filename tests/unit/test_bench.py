@@ -156,7 +156,8 @@ def test_all_benchmarks_have_sections() -> None:
 def test_compiling_is_measured_by_stage() -> None:
     report = run(choose(["compile"]), TINY)
     found = report.as_json()["benchmarks"]["compile"]
-    assert [one["mode"] for one in found["stages"]] == ["cold", "other", "warm"]
+    assert [one["mode"] for one in found["stages"]] == 2 * ["cold", "other", "warm"]
+    assert [one["build"] for one in found["stages"]] == 3 * ["checked"] + 3 * ["baseline"]
     for one in found["stages"]:
         assert list(one["stages"]) == list(STAGES)
         assert one["total"] == pytest.approx(sum(one["stages"].values()))

@@ -104,6 +104,9 @@ def test_settings_travel_and_the_limit_is_given_anew(tmp_path: Path) -> None:
     unchecked = program("ldxb r0, [r1]\nexit").compile(checked=False)
     unchecked.save(tmp_path / "unchecked")
     assert "not checked" in JitFunction.load(tmp_path / "unchecked").listing()
+    plain = program("mov r0, r1\nldxb r0, [r0]\nldxb r0, [r1]\nexit").compile(optimize=False)
+    plain.save(tmp_path / "plain")
+    assert "covers" not in JitFunction.load(tmp_path / "plain").listing()
     program("mov r0, 1\nagain: add r0, 1\njne r0, 0, again\nexit").compile().save(tmp_path / "loop")
     with pytest.raises(BudgetExhausted):
         JitFunction.load(tmp_path / "loop", limit=1000)()

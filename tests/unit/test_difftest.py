@@ -75,7 +75,7 @@ def test_a_corpus_file_holds_a_case(code, memory, limit, read_only, build, twin)
         ("# fine\n\ncoda: 95", "line 3: 'coda: 95' is none of: code, memory"),
         ("nothing", "line 1: 'nothing' is none of"),
         ("code: 95\nread-only: perhaps", "line 2: 'perhaps' is no read-only"),
-        ("code: 95\nbuild: fast", "no build 'fast'; there are native, plain, hardened"),
+        ("code: 95\nbuild: fast", "no build 'fast'; there are native, plain, hardened, baseline"),
         ("code: 95\nlimit: 0", "an instruction limit is positive"),
         ("code: 95\npromised: 3", "3 writable bytes are promised and not there"),
         (f"code: {'00' * (MOST_CODE + 8)}", "is too large: at most"),

@@ -108,9 +108,12 @@ def test_machines(name: str, compiled: bool) -> None:
 
 
 def test_machines_without_a_program() -> None:
-    again = _again(EbpfVmFixedMbuff(None, 8, 40, instruction_limit=7, checked=False, harden=True))
+    again = _again(
+        EbpfVmFixedMbuff(None, 8, 40, instruction_limit=7, checked=False, harden=True, optimize=False)
+    )
     assert (again.data_offset, again.data_end_offset) == (8, 40)
     assert (again.instruction_limit, again.checked, again.harden) == (7, False, True)
+    assert not again.optimize
     assert again.program is None
 
 

@@ -4,10 +4,10 @@
     slice          the end of a slice: signals are looked for, other threads get a turn
     call_python    a Python helper: arguments boxed, called, its result unboxed
 
-A program reaches the last two through stubs of its own, so that it names them by labels like any
-other routine. Where the host raises, the exception stays pending and the program ends with the
-fault "raised". While a run is without Python's lock, its block holds the thread state to take it
-back with; whatever needs the lock takes it and gives it back.
+A program reaches the last two, and those of `checks`, through stubs of its own, so that it names them
+by labels like any other routine. Where the host raises, the exception stays pending and the program
+ends with the fault "raised". While a run is without Python's lock, its block holds the thread state to
+take it back with; whatever needs the lock takes it and gives it back.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ebpfjit.translators.emitter import Emitter
-from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED, Context, emit_fault
+from ebpfjit.translators.x86_64.checks import CHECKS, REPORTS, check_routine, emit_checks
+from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED, Context
 
 CALLER_SAVED = ("rax", "rdi", "rsi", "rdx", "rcx", "r8")
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8")
-STUBS = ("slice", "call_python")
+SHARED = ("slice", "call_python", "is_load", *REPORTS, *CHECKS)
+"""The routines that programs reach through stubs."""
+STUBS = ("slice", "call_python", "is_load", *REPORTS, "check_load", "check_store")
+"""The stubs: which of the checks is meant depends on the program."""
 # Microseconds without the lock: a thread that waits for it is woken by its release, and would find
 # it taken again if we did not pause.
 NAP = 10
@@ -46,10 +50,11 @@ def symbol_of(routine: str) -> str:
 
 def emit_host_calls(cx: Context) -> None:
     """Emit the stubs that the program turned out to use."""
-    for routine in STUBS:
-        if routine in cx.used:
+    for stub in STUBS:
+        if stub in cx.used:
+            routine = check_routine(stub, cx.pinned) if stub in CHECKS else stub
             cx.begin(None)
-            cx.label(routine)
+            cx.label(stub)
             cx.emit("jmp qword ptr [rip+$symbol]", symbol=symbol_of(routine))
 
 
@@ -64,8 +69,7 @@ def emit_routines(cx: Emitter, slice_length: int, ints: Ints) -> None:
     _emit_slice(cx, slice_length)
     _emit_turn(cx)
     _emit_call_python(cx, ints)
-    emit_fault(cx, "budget")
-    emit_fault(cx, "raised")
+    emit_checks(cx)
 
 
 def release_lock(cx: Emitter) -> None:

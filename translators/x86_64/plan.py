@@ -114,7 +114,8 @@ class Plan:
     last instruction of a block (by its pc), on the way to the next one or where it jumps. `writes` are
     the registers of r6 to r9 that a call of a function (by pc) changes, all where it is not there.
     Where `bounded` no call is too deep; `frameless` functions need no frame. `map_calls` are the calls
-    of map helpers (by pc) that need no Python. `predicates` are what is asked before loops, by the pc where
+    of map helpers (by pc) that need no Python. `own` are the instructions that basic blocks pay for which are
+    not tested, where each pays for itself. `predicates` are what is asked before loops, by the pc where
     they are entered.
     """
 
@@ -130,6 +131,7 @@ class Plan:
     frameless: frozenset[int]
     map_calls: Mapping[int, MapCall] = field(default_factory=dict)
     predicates: Mapping[int, Predicate] = field(default_factory=dict)
+    own: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

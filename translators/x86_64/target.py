@@ -3,8 +3,8 @@
     entry                   the start state, then function 0; `host.run` and `gate` call it
     callback(block, f, a)   the same for a helper: function f of the running program, r1 to r5 from a
     enter_N                 gives function N a zeroed frame, then runs it
-    fault_KIND              reached by a call, so the return address tells which pc it was; records
-                            kind, place and address, drops all frames and returns to the host
+
+What checks and reports faults is shared by all programs (`checks.py`).
 
 Guest registers stay in machine registers throughout; r1 to r5 sit where the System V ABI wants
 arguments, so a helper call moves nothing. r9 counts instructions down, r10 is scratch, r12 points to
@@ -84,6 +84,7 @@ BLOCK_WORDS = (
 )
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
 BLOCK_SIZE = 8 * len(BLOCK_WORDS)
+PINNABLE = ("packet", "argument")  # regions whose start may be in r11
 REGION_SIZE = 24  # a row of the table of regions: start, stop, writable
 
 
@@ -323,7 +324,7 @@ def _unforeseeable(bits: int) -> int:
 
 def _most_checked(checks: Mapping[int, Check]) -> str | None:
     """Return the region whose start is worth a register: that of most checks which compare with it."""
-    counts = {"packet": 0, "argument": 0}
+    counts = dict.fromkeys(PINNABLE, 0)
     for check in checks.values():
         if check.region in counts and not check.behind:
             counts[check.region] += 1
@@ -369,8 +370,13 @@ def load_constant(cx: Context, register_number: int, value: int) -> None:
 def pin(cx: Context) -> None:
     """Put minus the start of the pinned region, if one is, into r11 again; leaves other registers alone."""
     if cx.pinned is not None:
-        cx.emit("xor r11d, r11d")
-        cx.emit(f"sub r11, qword ptr {BLOCK[cx.pinned + '_start']}")
+        emit_pin(cx, cx.pinned)
+
+
+def emit_pin(cx: Emitter, region: str) -> None:
+    """Put minus the start of a region into r11."""
+    cx.emit("xor r11d, r11d")
+    cx.emit(f"sub r11, qword ptr {BLOCK[region + '_start']}")
 
 
 def emit_entry(cx: Context) -> None:
@@ -466,20 +472,11 @@ def emit_end_of_program(cx: Context, end: int) -> None:
 
 
 def emit_shared(cx: Context) -> None:
-    """Emit the routines that the program turned out to use: checks, and fault reports last."""
+    """Emit the routines of its own that the program turned out to use."""
     if "call_python" in cx.used and cx.takes_addresses:
         emit_callback(cx)
     if "call_by_address" in cx.used:
         _emit_call_by_address(cx)
-    if "check_load" in cx.used:
-        _emit_check(cx, "check_load", stores=False)
-    if "is_load" in cx.used:
-        _emit_check(cx, "is_load", stores=False, faults=False)
-    if "check_store" in cx.used:
-        _emit_check(cx, "check_store", stores=True)
-    for kind in FAULTS[1:]:
-        if f"fault_{kind}" in cx.used:
-            emit_fault(cx, kind)
 
 
 def _emit_call_by_address(cx: Context) -> None:
@@ -508,18 +505,6 @@ def _emit_call_by_address(cx: Context) -> None:
         search(starts[middle:])
 
     search(sorted(cx.program.functions))
-
-
-def emit_fault(cx: Emitter, kind: str) -> None:
-    """Emit `fault_KIND`: note what happened and where, and return to where the program was called."""
-    cx.begin(None)
-    cx.label(f"fault_{kind}")
-    cx.emit("pop r10")
-    cx.emit(f"mov qword ptr {BLOCK['fault_place']}, r10")
-    cx.emit(f"mov qword ptr {BLOCK['fault_address']}, r11")
-    cx.emit(f"mov qword ptr {BLOCK['fault_kind']}, {FAULTS.index(kind):#x}")
-    cx.emit(f"mov rsp, qword ptr {BLOCK['host_stack']}")
-    cx.emit("ret")
 
 
 def pay(cx: Context, instructions: int) -> None:
@@ -555,81 +540,3 @@ def emit_charge(cx: Context, instructions: int) -> None:
         cx.jump("call", "slice")
         pin(cx)
         cx.jump("jmp", cx.label_of(pc))
-
-
-def _emit_check(cx: Context, name: str, *, stores: bool, faults: bool = True) -> None:
-    """Emit a routine that returns where r10 bytes at r11 lie inside one region.
-
-    Where they do not, it reports a memory fault for its caller's pc, or returns with carry set where
-    it is not to fault (clear where they do). It keeps all registers but the flags; where it faults r11 is
-    as `pin` leaves it.
-    start <= address and size <= stop - address: nothing wraps.
-    """
-    next_region, out = f".{name}_next", f".{name}_out"
-    cx.begin(None)
-    cx.label(name)
-    cx.emit("push rax")
-    cx.emit("push rcx")
-    cx.emit("push rdx")
-    cx.emit(f"mov rcx, qword ptr {BLOCK['stack_start']}")
-    cx.emit(f"mov rax, qword ptr {BLOCK['stack_top']}")
-    _emit_inside(cx, None, f".{name}_not_stack")
-    cx.jump("jmp", out)
-    cx.label(f".{name}_not_stack")
-    for region in ("packet", "argument"):
-        other = f".{name}_not_{region}"
-        cx.emit(f"mov rcx, qword ptr {BLOCK[region + '_start']}")
-        cx.emit(f"mov rax, qword ptr {BLOCK[region + '_size']}")
-        cx.emit("add rax, rcx")
-        _emit_inside(cx, BLOCK[f"{region}_room"] if stores else None, other)
-        cx.jump("jmp", out)
-        cx.label(other)
-    cx.emit(f"mov rcx, qword ptr {BLOCK['regions']}")
-    cx.emit("mov rdx, qword ptr [rcx]")
-    cx.emit("mov rcx, qword ptr [rcx+8]")
-    cx.emit("push rcx")
-    cx.emit(f"sub rdx, {REGION_SIZE:#x}")
-    cx.label(next_region)
-    cx.emit(f"add rdx, {REGION_SIZE:#x}")
-    cx.emit("cmp rdx, qword ptr [rsp]")
-    cx.jump("jae", f".{name}_nowhere")
-    cx.emit("mov rcx, qword ptr [rdx]")
-    cx.emit("mov rax, qword ptr [rdx+8]")
-    _emit_inside(cx, "[rdx+0x10]" if stores else None, next_region)
-    cx.emit("pop rcx")
-    cx.label(out)
-    cx.emit("pop rdx")
-    cx.emit("pop rcx")
-    cx.emit("pop rax")
-    if faults:
-        pin(cx)  # here once, not at every check
-    else:
-        cx.emit("clc")
-    cx.emit("ret")
-    cx.label(f".{name}_nowhere")
-    cx.emit("add rsp, 8")
-    cx.emit("pop rdx")
-    cx.emit("pop rcx")
-    cx.emit("pop rax")
-    if faults:
-        cx.used.add("fault_memory")
-        cx.jump("jmp", "fault_memory")
-    else:
-        cx.emit("stc")
-        cx.emit("ret")
-
-
-def _emit_inside(cx: Context, writable: str | None, outside: str) -> None:
-    """Emit a jump to `outside` unless r10 bytes at r11 lie between rcx and rax, in a writable region.
-
-    rax is lost.
-    """
-    cx.emit("cmp r11, rcx")
-    cx.jump("jb", outside)
-    cx.emit("sub rax, r11")
-    cx.jump("jb", outside)
-    cx.emit("cmp rax, r10")
-    cx.jump("jb", outside)
-    if writable is not None:
-        cx.emit(f"cmp qword ptr {writable}, 0")
-        cx.jump("je", outside)

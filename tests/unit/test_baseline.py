@@ -1,0 +1,89 @@
+"""Code that is compiled with `optimize=False`: the same results and faults, found with little looking."""
+
+from __future__ import annotations
+
+import pytest
+
+from ebpfjit import BudgetExhausted, EbpfVmFixedMbuff, EbpfVmMbuff, EbpfVmRaw, MemoryFault, Program, load
+from ebpfjit.analysis.baseline import baseline
+from ebpfjit.analysis.values import Origin
+from ebpfjit.analysis.verified import prepare
+from ebpfjit.assembler import assemble
+from ebpfjit.bench.inputs import KERNELS, SOURCES
+from ebpfjit.jit.timing import time_stages
+
+R10_IS_R1 = bytes.fromhex("bf1a000000000000")  # what the structural verifier refuses
+
+
+def facts_of(text: str, first: bytes = b"") -> dict[int, tuple[str, Origin]]:
+    found = baseline(prepare(Program.from_bytes(first + assemble(text)))).accesses
+    return {pc: (access.proof, access.origin) for pc, access in found.items()}
+
+
+def test_only_the_frame_needs_no_check() -> None:
+    text = "stxdw [r10-8], r1\nldxw r0, [r10-512]\nldxw r0, [r10-513]\nldxw r0, [r10-3]\nldxb r0, [r1]\nexit"
+    proofs = [proof for proof, _ in facts_of(text).values()]
+    assert proofs == ["frame", "frame", "", "", ""]
+    assert not any(proof for proof, _ in facts_of(text, R10_IS_R1).values())
+
+
+def test_the_likely_region_follows_from_the_order() -> None:
+    text = (
+        "ldxw r0, [r1]\nmov r2, r10\nadd r2, -8\nldxb r0, [r2]\nldxdw r3, [r1]\nldxb r0, [r3]\nmov r2, 1\n"
+        "ldxb r0, [r2]\nexit"
+    )
+    origins = [origin for _, origin in facts_of(text).values()]
+    assert origins == [Origin.ARGUMENT, Origin.STACK, Origin.ARGUMENT, Origin.PACKET, Origin.PACKET]
+
+
+def test_frames_are_zeroed_where_a_program_uses_one() -> None:
+    assert not baseline(prepare(Program.from_bytes(assemble("ldxb r0, [r1]\nexit")))).zeroed
+    assert baseline(prepare(Program.from_bytes(assemble("ldxb r0, [r10-1]\nexit")))).zeroed == {0}
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_kernels_do_the_same(kernel: object) -> None:
+    name, memory = kernel.name, kernel.memory(kernel.small)  # type: ignore[attr-defined] # a Kernel
+    program = load(SOURCES / f"{name}.o").program("kernel")
+    one, other = bytearray(memory), bytearray(memory)
+    assert program.compile(optimize=False)(one) == program.compile()(other)
+    assert one == other
+
+
+@pytest.mark.parametrize("limit", range(1, 40))
+def test_budgets_end_where_the_interpreter_does(limit: int) -> None:
+    text = (
+        "mov r0, 0\nmov r3, 5\nl: add r0, 1\njeq r0, 3, n\nstxb [r1], r0\nn: sub r3, 1\njne r3, 0, l\n"
+        "call local f\nexit\nf: ldxb r4, [r1+1]\nadd r0, r4\nexit"
+    )
+    vm = EbpfVmRaw(assemble(text), instruction_limit=limit, optimize=False)
+    vm.jit_compile()
+    outcomes = []
+    for run in (vm.execute_program, vm.execute_program_jit):
+        memory = bytearray(4)
+        try:
+            outcomes.append((run(memory), bytes(memory)))
+        except BudgetExhausted as error:
+            outcomes.append((error.pc, bytes(memory)))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_machines_with_metadata() -> None:
+    text = "ldxdw r2, [r1+8]\nldxdw r3, [r1+16]\nldxb r0, [r2+1]\nsub r3, r2\nadd r0, r3\nexit"
+    fixed = EbpfVmFixedMbuff(assemble(text), 8, 16, optimize=False)
+    fixed.jit_compile()
+    assert fixed.execute_program_jit(bytearray(b"\x01\x02\x03")) == 5
+    vm = EbpfVmMbuff(assemble("ldxb r0, [r1+3]\nexit"), optimize=False)
+    vm.jit_compile()
+    with pytest.raises(MemoryFault) as caught:
+        vm.execute_program_jit(bytearray(1), bytearray(3))
+    assert (caught.value.pc, caught.value.size) == (0, 1)
+
+
+def test_keystone_is_called_once_and_nothing_is_looked_into() -> None:
+    timing = time_stages(assemble("mov r0, 12345678\nexit"), optimize=False)
+    assert timing.keystone_calls <= 1
+    verified = prepare(Program.from_bytes(assemble("ldxb r0, [r1]\nexit")))
+    EbpfVmRaw(verified.program, optimize=False).jit_compile()
+    baseline(verified)
+    assert "liveness" not in vars(verified)

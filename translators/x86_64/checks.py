@@ -1,0 +1,128 @@
+"""What checks accesses out of line and reports faults: one copy that serves all programs, as `host`'s.
+
+check_load, check_store    r10 bytes at r11 lie in some region, or it is a fault; one for each
+region that may be pinned in r11
+is_load                    the same as a question
+fault_KIND                 reached by a call, so the return address tells which pc it was; records
+kind, place and address, drops all frames and returns to the host
+"""
+
+from __future__ import annotations
+
+from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.x86_64.target import BLOCK, FAULTS, PINNABLE, REGION_SIZE, emit_pin
+
+REPORTS = tuple(f"fault_{kind}" for kind in FAULTS[1:])
+
+
+def check_routine(name: str, pinned: str | None) -> str:
+    """Return the name of the routine for a program that has this region pinned."""
+    return name if pinned is None else f"{name}_{pinned}"
+
+
+CHECKS = {
+    check_routine(name, pinned): (name == "check_store", pinned)
+    for name in ("check_load", "check_store")
+    for pinned in (None, *PINNABLE)
+}
+"""The routines: whether they are for stores, and the region that they put into r11 again."""
+
+
+def emit_checks(cx: Emitter) -> None:
+    """Emit the routines of this module."""
+    for name, (stores, pinned) in CHECKS.items():
+        _emit_check(cx, name, stores=stores, pinned=pinned)
+    _emit_check(cx, "is_load", stores=False, faults=False)
+    for kind in FAULTS[1:]:
+        _emit_fault(cx, kind)
+
+
+def _emit_fault(cx: Emitter, kind: str) -> None:
+    """Emit `fault_KIND`: note what happened and where, and return to where the program was called."""
+    cx.begin(None)
+    cx.label(f"fault_{kind}")
+    cx.emit("pop r10")
+    cx.emit(f"mov qword ptr {BLOCK['fault_place']}, r10")
+    cx.emit(f"mov qword ptr {BLOCK['fault_address']}, r11")
+    cx.emit(f"mov qword ptr {BLOCK['fault_kind']}, {FAULTS.index(kind):#x}")
+    cx.emit(f"mov rsp, qword ptr {BLOCK['host_stack']}")
+    cx.emit("ret")
+
+
+def _emit_check(
+    cx: Emitter, name: str, *, stores: bool, faults: bool = True, pinned: str | None = None
+) -> None:
+    """Emit a routine that returns where r10 bytes at r11 lie inside one region.
+
+    Where they do not, it reports a memory fault for its caller's pc, or returns with carry set where
+    it is not to fault (clear where they do). It keeps all registers but the flags, and r11 where there is
+    a region that is pinned there.
+    start <= address and size <= stop - address: nothing wraps.
+    """
+    next_region, out = f".{name}_next", f".{name}_out"
+    cx.begin(None)
+    cx.label(name)
+    cx.emit("push rax")
+    cx.emit("push rcx")
+    cx.emit("push rdx")
+    cx.emit(f"mov rcx, qword ptr {BLOCK['stack_start']}")
+    cx.emit(f"mov rax, qword ptr {BLOCK['stack_top']}")
+    _emit_inside(cx, None, f".{name}_not_stack")
+    cx.jump("jmp", out)
+    cx.label(f".{name}_not_stack")
+    for region in ("packet", "argument"):
+        other = f".{name}_not_{region}"
+        cx.emit(f"mov rcx, qword ptr {BLOCK[region + '_start']}")
+        cx.emit(f"mov rax, qword ptr {BLOCK[region + '_size']}")
+        cx.emit("add rax, rcx")
+        _emit_inside(cx, BLOCK[f"{region}_room"] if stores else None, other)
+        cx.jump("jmp", out)
+        cx.label(other)
+    cx.emit(f"mov rcx, qword ptr {BLOCK['regions']}")
+    cx.emit("mov rdx, qword ptr [rcx]")
+    cx.emit("mov rcx, qword ptr [rcx+8]")
+    cx.emit("push rcx")
+    cx.emit(f"sub rdx, {REGION_SIZE:#x}")
+    cx.label(next_region)
+    cx.emit(f"add rdx, {REGION_SIZE:#x}")
+    cx.emit("cmp rdx, qword ptr [rsp]")
+    cx.jump("jae", f".{name}_nowhere")
+    cx.emit("mov rcx, qword ptr [rdx]")
+    cx.emit("mov rax, qword ptr [rdx+8]")
+    _emit_inside(cx, "[rdx+0x10]" if stores else None, next_region)
+    cx.emit("pop rcx")
+    cx.label(out)
+    cx.emit("pop rdx")
+    cx.emit("pop rcx")
+    cx.emit("pop rax")
+    if pinned is not None:
+        emit_pin(cx, pinned)
+    if not faults:
+        cx.emit("clc")
+    cx.emit("ret")
+    cx.label(f".{name}_nowhere")
+    cx.emit("add rsp, 8")
+    cx.emit("pop rdx")
+    cx.emit("pop rcx")
+    cx.emit("pop rax")
+    if faults:
+        cx.jump("jmp", "fault_memory")
+    else:
+        cx.emit("stc")
+        cx.emit("ret")
+
+
+def _emit_inside(cx: Emitter, writable: str | None, outside: str) -> None:
+    """Emit a jump to `outside` unless r10 bytes at r11 lie between rcx and rax, in a writable region.
+
+    rax is lost.
+    """
+    cx.emit("cmp r11, rcx")
+    cx.jump("jb", outside)
+    cx.emit("sub rax, r11")
+    cx.jump("jb", outside)
+    cx.emit("cmp rax, r10")
+    cx.jump("jb", outside)
+    if writable is not None:
+        cx.emit(f"cmp qword ptr {writable}, 0")
+        cx.jump("je", outside)
