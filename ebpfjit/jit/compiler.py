@@ -226,8 +226,7 @@ def _before_loop(cx: Context, header: int, shortcuts: Shortcuts) -> None:
     slots = cx.program.slots
     before = slots[header - 1] or slots[header - 2]
     assert before is not None  # no loop that a function starts with is asked about
-    assert before.row is not None
-    start, falls = before.pc, before.row.kind not in NEVER_FALLS_THROUGH
+    start, falls = before.pc, before.row is not None and before.row.kind not in NEVER_FALLS_THROUGH
     while start in shortcuts.skipped:
         start, falls = start - 1, True  # a pair goes on behind what it skips
     if falls and start in predicate.slots:
