@@ -19,6 +19,7 @@ from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.jit import compiler, entry, relocation
+from ebpfjit.jit.timing import forget
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators import emitter, registry, x86_64
@@ -824,5 +825,9 @@ def bug_named(name: str) -> PlantedBug:
 
 
 def plant(name: str) -> None:
-    """Put a bug into this process. Raises UnknownBug."""
+    """Put a bug into this process. Raises UnknownBug.
+
+    What was translated before is forgotten: it has no bug.
+    """
     bug_named(name).plant()
+    forget()

@@ -76,8 +76,8 @@ def test_growing_jumps_end_even_where_each_pushes_the_next() -> None:
 
 def test_a_missing_symbol_is_named() -> None:
     image = assemble_listing(_listing("call 5\nexit", 5))
-    assert list(image.slots) == ["helper_5", "host_slice", "host_call_python"]
-    routines = {"host_slice": 1, "host_call_python": 2}
+    routines = {"host_slice": 1, "host_call_python": 2, "host_fault_illegal": 3, "host_fault_depth": 4}
+    assert list(image.slots) == ["helper_5", *routines]
     with pytest.raises(TranslationError, match="helper_5"):
         relocate(image, routines)
     code = relocate(image, routines | {"helper_5": 0x1122334455667788})

@@ -860,8 +860,7 @@ def test_without_checks_there_are_none_and_the_docstrings_say_so() -> None:
         return "\n".join(item.text for piece in listing.pieces for item in piece.items)
 
     assert "check_load" in text(checked=True)
-    assert "fault_memory" in text(checked=True)
-    for name in ("check_", "fault_memory", "other", "slow_"):
+    for name in ("check_", "other", "slow_"):
         assert name not in text(checked=False)
 
 
