@@ -258,11 +258,19 @@ def verify(file: File, program: ProgramName = None, as_json: Json = False) -> No
 
 
 @app.command()
-def listing(file: File, program: ProgramName = None) -> None:
+def listing(
+    file: File,
+    program: ProgramName = None,
+    optimize: Annotated[bool, typer.Option(help="Look for checks and instructions to save.")] = True,
+    checks: Annotated[bool, typer.Option(help="With memory checks, or without.")] = True,
+    harden: Annotated[bool, typer.Option("--harden", help="Blind the program's constants.")] = False,
+) -> None:
     """Print a program's eBPF, the assembly text made from it and its bytes side by side."""
     chosen = _one_program(file, program)
     with _naming(file):
-        text = _machine(chosen, None, None).listing()
+        machine = _machine(chosen, None, None)
+        machine.optimize, machine.checked, machine.harden = optimize, checks, harden
+        text = machine.listing()
     print(text.rstrip("\n"))
 
 

@@ -154,6 +154,17 @@ def test_verify() -> None:
     assert json.loads(text)["tripled"] == {"slots": 6, "type": "tc"}
 
 
+def test_listing_of_other_code(tmp_path: Path) -> None:
+    path = tmp_path / "twice.s"
+    path.write_text("ldxb r0, [r1]\nldxb r2, [r1]\nadd r0, 0x12345678\nexit\n")
+    assert "1: 71 12 00 00 00 00 00 00  ldxb r2, [r1+0x0]   ; no check: " in output("listing", str(path))
+    plain = output("listing", str(path), "--no-optimize")
+    assert plain.count("; checked, argument first") == 2
+    assert output("listing", str(path), "--no-checks").count("; not checked") == 2
+    assert "add rax, 0x12345678" in plain
+    assert "add rax, 0x12345678" not in output("listing", str(path), "--harden")
+
+
 def test_listing() -> None:
     text = output("listing", BLOCK_PORT)
     assert "ldxdw r2, [r1+0x50]" in text
