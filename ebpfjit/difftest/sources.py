@@ -85,7 +85,7 @@ class Weighted:
 SOURCES: Mapping[str, Weighted] = {
     "valid": Weighted(_valid, 32),
     "pointers": Weighted(_pointers, 28),
-    "sweeps": Weighted(_sweeps, 14),
+    "sweeps": Weighted(_sweeps, 24),
     "acceptable": Weighted(_acceptable, 22),
     "metamorphic": Weighted(_metamorphic, 6),
     "packets": Weighted(_packets, 3),

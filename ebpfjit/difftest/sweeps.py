@@ -41,6 +41,7 @@ class Writer:
         self.by = self.scale = 1
         self.makes_sense = False
         self.telling = ""  # the comparison that shows most, where a loop nearly goes wrong
+        self.ends: list[int] = []  # where loops end in the memory, or a little behind
 
     def label(self) -> str:
         """Return a label of its own."""
@@ -125,13 +126,16 @@ class Writer:
         first, last = (
             (start, start + size * rounds + near) if way > 0 else (start + size * rounds, start - near)
         )
+        wraps = rng.random() < 0.3
+        if wraps:  # or nearly: the last number is close to where numbers end
+            close, by = rng.randrange(size), size * rounds + rng.randrange(-size, size + 1)
+            first, last = (-1 - close - by, -1 - close) if way > 0 else (close + by, close)
+            self.telling = rng.choice(("jlt", "jle", "jle") if way > 0 else ("jgt", "jge", "jge"))
         self.lines.append(f"mov {COUNTER}, {first}")
-        if rng.random() < 0.4:
+        if rng.random() < (0.1 if wraps else 0.4):
             self.lines.append(f"mov {BOUND}, {last}")
         else:  # a number that analysis does not follow
             self.lines += [f"stdw [r10-16], {last}", f"ldxdw {BOUND}, [r10-16]"]
-        if not self.telling and (start < 0 if way > 0 else 0 <= last < size):
-            self.telling = "jle" if way > 0 else "jge"  # the counter may wrap
         length = size * rounds * abs(self.scale)
         end = rng.choice((24, 31, 32, 33, 40, 56, 63, 64)) - length + rng.choice((0, 0, 0, 1, -1, -4, size))
         place = end if self.by * self.scale > 0 else length + rng.choice((0, 0, 1, -1, -4, -size))
@@ -142,6 +146,8 @@ class Writer:
             place = first
         self.lines += [f"mov {POINTER}, r1", f"add {POINTER}, {place}"]
         self.lines += [f"mov {OTHER}, r1", f"add {OTHER}, {rng.choice((0, 8, 16, 24, place))}"]
+        farthest = place + (length - size * abs(self.scale) if self.by * self.scale > 0 else 0)
+        self.ends += [farthest + width for width in (1, 2, 4, 8)]
 
     def body(self, out: str, again: str) -> None:
         """Some accesses, perhaps not in all rounds, perhaps with a way out or round."""
@@ -258,13 +264,14 @@ class Writer:
 
 
 def case(rng: random.Random) -> Case:
-    """A program on three sizes of memory, whose first word points to it."""
-    code = Writer(rng).program()
+    """A program on some sizes of memory, near where its loops end; its first word points to it."""
+    writer = Writer(rng)
+    code = writer.program()
     promised = rng.choice((0, 0, 0, 0, 24))
-    read_only = not promised and rng.random() < 0.25
     inputs = []
-    for size in rng.sample(SIZES, 3):
+    likely = [size + by for size in writer.ends for by in (-1, 0, 0, 1) if 8 <= size + by <= max(SIZES)]
+    for size in sorted({*rng.choices(likely or SIZES, k=7), rng.choice(SIZES)}):
         content = rng.choices(BYTES, BYTE_WEIGHTS, k=64)
         memory = (MEMORY.to_bytes(8, "little") + bytes(content))[: max(size, promised)]
-        inputs.append(Input(memory, LIMIT, read_only))
+        inputs.append(Input(memory, LIMIT, not promised and rng.random() < 0.35))
     return Case(code, tuple(inputs), promised=promised)
