@@ -156,3 +156,49 @@ def test_hardened_code_asks_nothing_before_loops() -> None:
     assert "before_" in program.compile().listing()
     assert "before_" not in program.compile(harden=True).listing()
     assert "before_" not in program.compile(checked=False).listing()
+
+
+@pytest.mark.parametrize("release_gil", [False, True])
+def test_what_is_asked_is_asked_of_each_packet_of_a_batch(release_gil: bool) -> None:
+    """Sizes and rights of the memory are other ones from packet to packet."""
+    program = Program.from_bytes(assemble(HOISTED["a pointer that rises"]))
+    function = program.compile(release_gil=release_gil)
+    fits, short, constant = bytearray(64), bytearray(39), bytes(64)
+    for packets, index, access in (
+        ([fits, short, fits], 1, (1, "store")),
+        ([fits, bytearray(40), constant], 2, (1, "store")),
+        ([constant], 0, (1, "store")),
+    ):
+        for packet in (fits, short):
+            packet[:] = bytes(len(packet))
+        with pytest.raises(MemoryFault) as caught:
+            function.map(packets)
+        assert (caught.value.index, (caught.value.pc, caught.value.access)) == (index, access)
+    function.map([short], on_fault=7)
+    assert short == bytes(range(39))
+    assert function.map([fits, short, bytearray(40), constant, fits], on_fault=7).tolist() == [0, 7, 0, 7, 0]
+    area = bytearray(3 * 41)
+    assert function.map(area, stride=41).tolist() == [0, 0, 0]
+    assert area == bytes([*range(40), 0]) * 3
+    with pytest.raises(MemoryFault) as caught:
+        function.map(area, offsets=[0, 41, 83], lengths=[41, 40, 39])
+    assert caught.value.index == 2
+
+
+def test_what_is_asked_on_packets_of_programs_with_a_type() -> None:
+    """The packet lies between pointers in its context, and grows no larger than it is."""
+    text = (
+        "ldxw r2, [r1]\nldxw r4, [r1+4]\nmov r0, 1\nmov r3, 0\nl: ldxb r5, [r2]\nadd r3, r5\nadd r2, 1\n"
+        "jlt r2, r4, l\nmov r0, r3\nexit"
+    )
+    program = Program(assemble(text), type="xdp")
+    packet = bytes(range(60)) * 2
+    assert "before_" in program.compile().listing()
+    assert program.compile()(packet) == sum(packet) == program.run(packet, engine="interpreter").return_value
+    beyond = Program(assemble(text.replace("jlt r2, r4", "jle r2, r4")), type="xdp")
+    pcs = set()
+    for run in (beyond.compile(), lambda data: beyond.run(data, engine="interpreter")):
+        with pytest.raises(MemoryFault) as caught:
+            run(packet)
+        pcs.add((caught.value.pc, caught.value.access, caught.value.size))
+    assert pcs == {(4, "load", 1)}
