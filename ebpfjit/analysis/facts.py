@@ -202,9 +202,9 @@ class Analysis:
             instructions = self._walk(pc, state, node)
             if len(instructions) < self.blocks[pc]:
                 continue  # no engine gets behind the one that it cannot run
-            if pc in self.watched:
-                self.walked.ends[pc] = state.registers
             last = instructions[-1]
+            if pc in self.watched:
+                self.walked.ends[pc], self.walked.last[pc] = state.registers, last
             for target, holds in self._ways(pc, last):
                 refined = state if holds is None else self._on_way(state, last, holds=holds)
                 if self._join(target, refined, node.function) and target not in waiting:

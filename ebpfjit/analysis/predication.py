@@ -13,7 +13,7 @@ Only loops without a loop inside, without calls and entered at one place are loo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ebpfjit.analysis.accesses import (
@@ -61,13 +61,14 @@ Made = tuple[str, Value, Value]
 class Walked:
     """What the last walks through the blocks of loops left behind.
 
-    `starts` and `ends` are the registers at both ends of a block, `joined` are those that have a symbol of
-    the block, `bases` are the base of each access, by pc, and its offset from there. `made` says what
-    sums and shifts were made of, by symbol.
+    `starts` and `ends` are the registers at both ends of a block, `last` is its last instruction, `joined`
+    are the registers that have a symbol of the block, `bases` are the base of each access, by pc, and its
+    offset from there. `made` says what sums and shifts were made of, by symbol.
     """
 
     starts: dict[int, list[Value]] = field(default_factory=dict)
     ends: dict[int, list[Value]] = field(default_factory=dict)
+    last: dict[int, Instruction] = field(default_factory=dict)
     joined: dict[int, set[int]] = field(default_factory=dict)
     bases: dict[int, tuple[Value, int]] = field(default_factory=dict)
     made: dict[int, Made] = field(default_factory=dict)
@@ -113,13 +114,13 @@ def predicates(
     liveness: Liveness, loops: Mapping[int, set[int]], walked: Walked, accesses: dict[int, Access]
 ) -> dict[int, Predicate]:
     """Return what to ask before which loop, by header; the accesses that need no check then say so."""
-    slots, found = liveness.program.slots, {}
+    found = {}
     for header, blocks in loops.items():
         checked = _checked(liveness, blocks, accesses)
         if not checked or not all(block in walked.ends for block in blocks):
             continue
         loop = _Loop(liveness, header, blocks, walked)
-        predicate, hoisted = loop.predicate(slots, checked)
+        predicate, hoisted = loop.predicate(checked)
         if predicate is not None:
             found[header] = predicate
             for access in hoisted:
@@ -176,11 +177,11 @@ class _Loop:
         return steps.pop() if len(steps) == 1 else None
 
     def predicate(
-        self, slots: Sequence[Instruction | None], checked: Mapping[int, list[tuple[int, Access]]]
+        self, checked: Mapping[int, list[tuple[int, Access]]]
     ) -> tuple[Predicate | None, list[Access]]:
         """Return what is to be asked, and the accesses that need no check then."""
         for block in sorted(self.blocks):
-            distance, unit = self._distance(block, slots) or (None, 0)
+            distance, unit = self._distance(block) or (None, 0)
             if distance is None:
                 continue
             early = self._before(block)
@@ -216,13 +217,13 @@ class _Loop:
                     work.append(way)
         return seen
 
-    def _distance(self, block: int, slots: Sequence[Instruction | None]) -> tuple[Distance, int] | None:
+    def _distance(self, block: int) -> tuple[Distance, int] | None:
         """Return how far the counter that a block's end compares gets, and how far a round takes it."""
         ways = self.ways[block]
         staying = [way for way in ways if way in self.blocks]
         if len(ways) != 2 or len(staying) != 1:
             return None
-        insn = self._last(block, slots)
+        insn = self.walked.last[block]
         row = insn.row
         if row is None or row.kind is not Kind.BRANCH or row.width is not W64 or row.meaning not in RELATIONS:
             return None
@@ -241,16 +242,6 @@ class _Loop:
         if relation not in (UPWARDS if a.step > 0 else DOWNWARDS):
             return None
         return _distance(a, b, value, relation, is_signed=row.meaning.startswith("JS"))
-
-    def _last(self, block: int, slots: Sequence[Instruction | None]) -> Instruction:
-        insn = slots[block]
-        assert insn is not None  # blocks consist of instructions
-        while insn.row is None or insn.row.kind is not Kind.BRANCH:
-            following = slots[insn.next_pc] if insn.next_pc < len(slots) else None
-            if following is None or insn.next_pc in self.ways:
-                break
-            insn = following
-        return insn
 
     def _linear(self, value: Value, depth: int = 3) -> _Linear | None:
         """Return a value of this round in terms of the registers where the loop starts."""

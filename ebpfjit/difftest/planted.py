@@ -255,53 +255,40 @@ def _shorter(check: plan.Check) -> plan.Check:
     return replace(check, high=check.high - 1) if check.high - check.low > 1 else check
 
 
+def _plan_as(change: Callable[[plan.Plan], plan.Plan]) -> Plant:
+    """Change what translators are told."""
+    return _function(compiler._plan, lambda old: lambda *arguments, **named: change(old(*arguments, **named)))
+
+
 def _plan_with(change: Callable[[plan.Check], plan.Check]) -> Plant:
     """Change every check of the plan."""
-
-    def around(old: Any) -> Any:
-        def changed(*arguments: Any, **named: Any) -> plan.Plan:
-            made: plan.Plan = old(*arguments, **named)
-            return replace(
-                made,
-                checks={pc: change(check) for pc, check in made.checks.items()},
-                single={pc: change(check) for pc, check in made.single.items()},
-            )
-
-        return changed
-
-    return _function(compiler._plan, around)
+    return _plan_as(
+        lambda made: replace(
+            made,
+            checks={pc: change(check) for pc, check in made.checks.items()},
+            single={pc: change(check) for pc, check in made.single.items()},
+        )
+    )
 
 
 def _plan_without(condition: Callable[[plan.Check], bool]) -> Plant:
     """Leave out the checks for which a condition holds."""
-
-    def around(old: Any) -> Any:
-        def changed(*arguments: Any, **named: Any) -> plan.Plan:
-            made: plan.Plan = old(*arguments, **named)
-            return replace(
-                made,
-                checks={pc: check for pc, check in made.checks.items() if not condition(check)},
-                single={pc: check for pc, check in made.single.items() if not condition(check)},
-            )
-
-        return changed
-
-    return _function(compiler._plan, around)
+    return _plan_as(
+        lambda made: replace(
+            made,
+            checks={pc: check for pc, check in made.checks.items() if not condition(check)},
+            single={pc: check for pc, check in made.single.items() if not condition(check)},
+        )
+    )
 
 
 def _loops_with(change: Callable[[plan.Predicate], plan.Predicate]) -> Plant:
     """Change what is asked before every loop."""
-
-    def around(old: Any) -> Any:
-        def changed(*arguments: Any, **named: Any) -> plan.Plan:
-            made: plan.Plan = old(*arguments, **named)
-            return replace(
-                made, predicates={pc: change(predicate) for pc, predicate in made.predicates.items()}
-            )
-
-        return changed
-
-    return _function(compiler._plan, around)
+    return _plan_as(
+        lambda made: replace(
+            made, predicates={pc: change(predicate) for pc, predicate in made.predicates.items()}
+        )
+    )
 
 
 def _swept(change: Callable[[plan.Sweep], plan.Sweep]) -> Plant:
@@ -319,14 +306,9 @@ def _nothing_zeroed(old: Any) -> Any:
 # -- entry, budget, faults ----------------------------------------------------------------------
 
 
-def _charge_less(old: Any) -> Any:
+def _charge_less(made: plan.Plan) -> plan.Plan:
     """Charge an instruction less for every block."""
-
-    def changed(*arguments: Any, **named: Any) -> plan.Plan:
-        made: plan.Plan = old(*arguments, **named)
-        return replace(made, paid={pc: max(paid - 1, 0) for pc, paid in made.paid.items()})
-
-    return changed
+    return replace(made, paid={pc: max(paid - 1, 0) for pc, paid in made.paid.items()})
 
 
 def _charge_unsigned(old: Any) -> Any:
@@ -773,9 +755,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     ),
     PlantedBug("extend-signed", "Shifting up and down extends the sign", _extend_the_sign),
     # budget, calls
-    PlantedBug(
-        "charge-less", "Basic blocks cost an instruction less", _function(compiler._plan, _charge_less)
-    ),
+    PlantedBug("charge-less", "Basic blocks cost an instruction less", _plan_as(_charge_less)),
     PlantedBug(
         "charge-unsigned",
         "A budget below zero counts as a large one",

@@ -172,7 +172,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
-    shortcuts = _no_shortcuts
+    shortcuts = NO_SHORTCUTS
     if recipe.optimize:
         shortcuts = _shortcuts(verified, cx.checks, harden=settings.harden, trace=bool(settings.trace))
     phrases = Phrases(settings)
@@ -380,7 +380,8 @@ class Shortcuts:
         return gathered | (self.done - self.checked - self.gathered.keys())
 
 
-_no_shortcuts = Shortcuts({}, frozenset(), {}, frozenset(), frozenset())
+NO_SHORTCUTS = Shortcuts({}, frozenset(), {}, frozenset(), frozenset())
+"""Those of code that is not optimised."""
 
 
 def _shortcuts(verified: Verified, checks: Mapping[int, Check], *, harden: bool, trace: bool) -> Shortcuts:

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 from ebpfjit.analysis.verified import Verified
@@ -364,6 +364,7 @@ def compile_program(
     return Compiled(recipe, image, buffer, tuple(called.values()), kept, release_gil)
 
 
+@cache
 def host_addresses() -> dict[str, int]:
     """Return where the routines are that programs reach through stubs."""
     return {symbol_of(name): routines().addresses[name] for name in SHARED}
