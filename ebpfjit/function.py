@@ -44,7 +44,7 @@ class JitFunction:
         """The same as a built-in function, which some versions of CPython call a little faster."""
         if self.gate is None:
             return self.__call__
-        from ebpfjit.jit.gate import built_in
+        from ebpfjit.jit.callables import built_in
 
         return built_in(self, "call", "Run the program and return r0, unsigned.")
 
@@ -148,7 +148,8 @@ def make_function(
     compiled: Compiled, helpers: Mapping[int, HelperFunction], limit: int | None = None
 ) -> JitFunction:
     """Return a compiled program as a function, called through the native gate where there is one."""
-    from ebpfjit.jit.gate import Gate, native_type, open_gate, why_not
+    from ebpfjit.jit.callables import native_type, open_gate
+    from ebpfjit.jit.gate import Gate, why_not
 
     plain = JitFunction(compiled, helpers, limit)
     if why_not():

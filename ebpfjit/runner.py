@@ -447,7 +447,8 @@ def _typed_function(
     start: Ready, compiled: Compiled, limit: int | None, given: Mapping[int, HelperFunction]
 ) -> JitFunction:
     """Return a compiled program as a function, called through the native gate where its context allows."""
-    from ebpfjit.jit.gate import Gate, native_type, open_gate, why_not
+    from ebpfjit.jit.callables import native_type, open_gate
+    from ebpfjit.jit.gate import Gate, why_not
 
     plain = TypedFunction(start, compiled, limit, given)
     if why_not() or not _fits_a_lane(start, compiled):

@@ -268,7 +268,8 @@ class _Machine:
         It then stands in the machine's own dictionary, in front of the method, which it calls on a
         copy of the machine where a call is unusual.
         """
-        from ebpfjit.jit.gate import Gate, built_in, native_type, open_gate, why_not
+        from ebpfjit.jit.callables import built_in, native_type, open_gate
+        from ebpfjit.jit.gate import Gate, why_not
 
         if why_not() or getattr(type(self), "execute_program_jit", None) not in _EXECUTE:
             return  # a subclass has a method of its own, which stays in front

@@ -1,10 +1,7 @@
-"""The native gate: objects that Python calls into machine code with, and what it leaves to Python.
+"""The native gate: what machine code reads of a program when Python calls it, and what it leaves to Python.
 
-    callable object   [vectorcall] -> call_SHAPE, in `routines`
-                      [state] ------> words that say what is particular to this program
-                      gate, and the Python functions whose addresses are in the state
-
-Where the gate cannot work, `why_not` says why, and everything goes through `Compiled.run`.
+What is called is made in `callables`. Where the gate cannot work, `why_not` says why, and everything goes
+through `Compiled.run`.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakValueDictionary
 
 from ebpfjit.errors import ExecutionError
@@ -27,10 +24,8 @@ from ebpfjit.jit.routines import (
     BYTEARRAY_START,
     BYTES_DATA,
     SIZE,
-    STATE_OFFSET,
     WORD,
     routines,
-    watch,
     word,
 )
 from ebpfjit.jit.stock import LeafHelper
@@ -39,7 +34,6 @@ from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.memory import STACK_SIZE, AddressSpace, Region, Stack, address_of
-from ebpfjit.translators.x86_64.gate import SHAPES
 from ebpfjit.translators.x86_64.lanes import LANE_WORDS
 from ebpfjit.translators.x86_64.runs import KEPT_SIZE, STATE_WORDS
 from ebpfjit.translators.x86_64.target import BLOCK_SIZE, FAULTS, REGION_SIZE, limit_place
@@ -55,7 +49,6 @@ LARGEST_FRAME = 64 * 1024
 
 _STATE = {name: index for index, name in enumerate(STATE_WORDS)}
 _LANE = {name: index for index, name in enumerate(LANE_WORDS)}
-_VECTORCALL_OFFSET = STATE_OFFSET - 8
 _ALL_ONES = (1 << 64) - 1
 
 
@@ -235,7 +228,7 @@ class Gate:
         self._limits = _limit_table(compiled)
         linked = not all(isinstance(helper, LeafHelper) for helper in compiled.helpers)
         kinds = {insn.row.kind for insn in compiled.verified.program.instructions if insn.row}
-        self._set(
+        self.set_words(
             entry=compiled.entry,
             limits_start=ctypes.addressof(self._limits),
             limits_stop=ctypes.addressof(self._limits) + ctypes.sizeof(self._limits),
@@ -245,11 +238,12 @@ class Gate:
             lane=lane.address if lane is not None else 0,
             **_frame_of(compiled, mbuff),
         )
-        self._set(regions=self.regions.address)
+        self.set_words(regions=self.regions.address)
         self.set_limit(limit)
         _gates[ctypes.addressof(self.state)] = self
 
-    def _set(self, **words: int) -> None:
+    def set_words(self, **words: int) -> None:
+        """Set words of the state."""
         for name, value in words.items():
             self.state[_STATE[name]] = value
 
@@ -257,12 +251,12 @@ class Gate:
         """Give each run from now on so many instructions, None for no limit."""
         self.limit = limit
         first, later = slices_of(limit)
-        self._set(first=first, later=later)
+        self.set_words(first=first, later=later)
 
     def allow(self, region: Region) -> None:
         """Let runs from now on touch one more region."""
         self.regions.add(region)
-        self._set(regions=self.regions.address)
+        self.set_words(regions=self.regions.address)
 
     @property
     def fits(self) -> bool:
@@ -302,7 +296,8 @@ class Gate:
 _gates: WeakValueDictionary[int, Gate] = WeakValueDictionary()
 
 
-def _attach(block: int) -> AddressSpace:
+def attach(block: int) -> AddressSpace:
+    """Return the memory of the run at a block, which machine code is in the middle of."""
     return _gates[word(block, "state")].attach(block).space
 
 
@@ -384,113 +379,3 @@ def _frame_of(compiled: Compiled, mbuff: Mbuff | None) -> dict[str, int]:
 
 def _aligned(size: int) -> int:
     return -(-size // 16) * 16
-
-
-# --- objects that Python calls ---
-
-
-class _Slot(ctypes.Structure):
-    _fields_ = (("slot", ctypes.c_int), ("pfunc", ctypes.c_void_p))
-
-
-class _Member(ctypes.Structure):
-    """CPython's PyMemberDef (Include/structmember.h)."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("type", ctypes.c_int),
-        ("offset", ctypes.c_ssize_t),
-        ("flags", ctypes.c_int),
-        ("doc", ctypes.c_char_p),
-    )
-
-
-class _Spec(ctypes.Structure):
-    """CPython's PyType_Spec (Include/object.h)."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("basicsize", ctypes.c_int),
-        ("itemsize", ctypes.c_int),
-        ("flags", ctypes.c_uint),
-        ("slots", ctypes.POINTER(_Slot)),
-    )
-
-
-class _MethodDef(ctypes.Structure):
-    """CPython's PyMethodDef (Include/methodobject.h)."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("meth", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("doc", ctypes.c_char_p),
-    )
-
-
-_METH_FASTCALL, _METH_KEYWORDS = 0x80, 0x02
-_T_PYSSIZET, _READONLY, _PY_TP_MEMBERS = 19, 1, 72
-_HAVE_VECTORCALL, _HAVE_VERSION_TAG = 1 << 11, 1 << 18
-_T = TypeVar("_T")
-
-
-@cache
-def native_type(base: type[_T]) -> type[_T]:
-    """Return a subclass of `base` whose objects are called through the address that they hold.
-
-    `base` is a Python class with slots only, which say which objects a callable keeps alive.
-    """
-    assert base.__basicsize__ <= _VECTORCALL_OFFSET, "the objects' own slots reach into the gate's"
-    make = ctypes.pythonapi.PyType_FromSpecWithBases
-    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.py_object)
-    members = (_Member * 2)(_Member(b"__vectorcalloffset__", _T_PYSSIZET, _VECTORCALL_OFFSET, _READONLY))
-    slots = (_Slot * 2)(_Slot(_PY_TP_MEMBERS, ctypes.cast(members, ctypes.c_void_p)))
-    name = f"{base.__module__}.{base.__qualname__}".encode()
-    spec = _Spec(name, STATE_OFFSET + 8, 0, _HAVE_VECTORCALL | _HAVE_VERSION_TAG, slots)
-    made: type[_T] = make(ctypes.byref(spec), (base,))
-    _specs.append((name, members, slots, spec))  # the type goes on using its name
-    return made
-
-
-_specs: list[Any] = []
-
-
-def open_gate(entry: Any, gate: Gate, irregular: Callable[..., int]) -> None:
-    """Connect an object of a native type with a gate.
-
-    `irregular` is called with the arguments of a call that the gate does not understand.
-    `entry` is to have attributes `gate` and `keep`.
-    """
-    watch(_attach)
-    functions = {"irregular": irregular, "on_fault": gate.on_fault, "on_finish": gate.on_finish}
-    gate._set(**{name: id(function) for name, function in functions.items()})
-    entry.gate = gate
-    entry.keep = tuple(functions.values())
-    assert gate.shape in SHAPES
-    _note(entry, gate)
-
-
-@cache
-def _method_of(shape: str, name: str, doc: str) -> _MethodDef:
-    address = routines().addresses[f"call_{shape}"]
-    return _MethodDef(name.encode(), address, _METH_FASTCALL | _METH_KEYWORDS, doc.encode())
-
-
-def built_in(entry: Any, name: str, doc: str = "") -> Callable[..., int]:
-    """Return a built-in function that does what a call of `entry`, which has a gate, does.
-
-    CPython calls such a function a few nanoseconds faster than any other object.
-    """
-    make = ctypes.pythonapi.PyCFunction_NewEx
-    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    method = _method_of(entry.gate.shape, name, doc)
-    function: Callable[..., int] = make(ctypes.byref(method), entry, None)
-    return function
-
-
-def _note(entry: Any, gate: Gate) -> None:
-    """Write into an object where its state is, and what to call."""
-    here = id(entry)
-    ctypes.c_uint64.from_address(here + STATE_OFFSET).value = ctypes.addressof(gate.state)
-    address = routines().addresses[f"call_{gate.shape}"]
-    ctypes.c_uint64.from_address(here + _VECTORCALL_OFFSET).value = address
