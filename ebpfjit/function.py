@@ -25,15 +25,18 @@ class JitFunction:
     several threads at once.
     """
 
-    __slots__ = ("__weakref__", "_compiled", "_helpers", "_limit", "gate", "keep")
+    __slots__ = ("__weakref__", "_compiled", "_helpers", "_limit", "gate", "keep", "optimize")
     gate: Gate | None
     keep: tuple[Any, ...]
+    optimize: bool | None
+    """As it was asked for; None: baseline code at first, optimised once its calls have cost enough."""
 
     def __init__(self, compiled: Compiled, helpers: Mapping[int, HelperFunction], limit: int | None) -> None:
         self._compiled = compiled
         self._helpers = helpers
         self._limit = limit
         self.gate = None
+        self.optimize = compiled.recipe.optimize
 
     def __call__(self, mem: Any = b"") -> int:
         """Run the program and return r0, unsigned. Raises ExecutionError for a wrong program."""
@@ -78,18 +81,38 @@ class JitFunction:
             raise TypeError("lengths go with offsets")
         if on_fault is not None and not isinstance(on_fault, int):
             raise TypeError(f"on_fault is a number, not {type(on_fault).__name__}")
-        runner = batch.Batch(self.gate, self, None if on_fault is None else W64.wrap(on_fault))
+        runner = batch.Batch(self, None if on_fault is None else W64.wrap(on_fault))
         if stride is not None:
             return runner.run(batch.records(buffers, stride))
         if offsets is not None:
             return runner.run(batch.places(buffers, offsets, lengths))
         return runner.run_objects(buffers)
 
+    @property
+    def is_optimized(self) -> bool:
+        """True where calls from now on run optimised code; it may become true, and stays so."""
+        return self._compiled.recipe.optimize
+
     def listing(self) -> str:
-        """Return eBPF, assembly text and bytes side by side."""
+        """Return eBPF, assembly text and bytes side by side, of the code that calls run in the end."""
         from ebpfjit.jit.listing import render
 
-        return render(self._compiled.listing, self._compiled.image)
+        compiled = self._best()
+        return render(compiled.listing, compiled.image)
+
+    def _best(self) -> Compiled:
+        """Return the code that calls run from now on: the best there will be."""
+        if self.gate is not None:
+            from ebpfjit.jit.callables import tier_up
+
+            tier_up(self)
+        return self._compiled
+
+    def adopt(self, compiled: Compiled) -> None:
+        """Take over better code, for calls that the gate does not understand as well."""
+        self._compiled = compiled
+        irregular = self.keep[0]
+        irregular.__self__._compiled = compiled
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the program with its machine code to a file, for `JitFunction.load`.
@@ -99,7 +122,8 @@ class JitFunction:
         """
         from ebpfjit.jit import cache
 
-        cache.save(path, self._compiled.recipe, self._compiled.image)
+        compiled = self._best()
+        cache.save(path, compiled.recipe, compiled.image)
 
     @staticmethod
     def load(
@@ -128,7 +152,7 @@ class JitFunction:
             "checked": recipe.checked,
             "harden": recipe.settings.harden,
             "release_gil": self._compiled.unlocked,
-            "optimize": recipe.optimize,
+            "optimize": self.optimize,
         }
         return _compile_again, (recipe.verified.program, given, options)
 
@@ -145,20 +169,30 @@ def _compile_again(
 
 
 def make_function(
-    compiled: Compiled, helpers: Mapping[int, HelperFunction], limit: int | None = None
+    compiled: Compiled,
+    helpers: Mapping[int, HelperFunction],
+    limit: int | None = None,
+    better: Callable[[], Compiled] | None = None,
 ) -> JitFunction:
-    """Return a compiled program as a function, called through the native gate where there is one."""
+    """Return a compiled program as a function, called through the native gate where there is one.
+
+    `better` compiles what is to take its place one day; without a gate it does so now.
+    """
     from ebpfjit.jit.callables import native_type, open_gate
     from ebpfjit.jit.gate import Gate, why_not
+    from ebpfjit.jit.tiers import heat_of
 
     plain = JitFunction(compiled, helpers, limit)
     if why_not():
         return plain
-    gate = Gate(compiled, "optional", ("mem",), limit=limit)
+    heat = heat_of(compiled.verified.program)
+    gate = Gate(compiled, "optional", ("mem",), limit=limit, better=better, heat=heat)
     if not gate.fits:
-        return plain
+        return plain if better is None else JitFunction(better(), helpers, limit)
     function: JitFunction = native_type(JitFunction)(compiled, helpers, limit)
     open_gate(function, gate, plain.__call__)
+    if better is not None:
+        function.optimize = None
     return function
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
@@ -115,6 +115,12 @@ class Ready:
         if natives not in self.compiled:
             self.compiled[natives] = self.compiled_anew(environment)
         return self.compiled[natives]
+
+    def optimised(self, environment: Environment) -> Compiled:
+        """Compile the program once more, optimised; its runs from now on take that code."""
+        compiled = self.compiled_anew(environment, optimize=True, takes_over=True)
+        self.compiled[self._natives(environment)] = compiled
+        return compiled
 
     def compiled_anew(self, environment: Environment, **options: Any) -> Compiled:
         """Return the program compiled for such an environment; `options` are those of `compile_program`."""
@@ -444,34 +450,52 @@ class TypedFunction(JitFunction):
 
 
 def _typed_function(
-    start: Ready, compiled: Compiled, limit: int | None, given: Mapping[int, HelperFunction]
+    start: Ready, limit: int | None, given: Mapping[int, HelperFunction], *, tiers_up: bool
 ) -> JitFunction:
-    """Return a compiled program as a function, called through the native gate where its context allows."""
+    """Return a program as a compiled function, called through the native gate where its context allows.
+
+    Where it `tiers_up`, it is baseline code at first and is replaced by optimised code one day.
+    """
     from ebpfjit.jit.callables import native_type, open_gate
     from ebpfjit.jit.gate import Gate, why_not
+    from ebpfjit.jit.tiers import heat_of
 
+    environment = environment_of(start.program)
+    compiled = start.machine_code(environment)
     plain = TypedFunction(start, compiled, limit, given)
-    if why_not() or not _fits_a_lane(start, compiled):
+    if why_not() or not _fits_a_lane(start, release_gil=compiled.unlocked):
         return plain
     assert start.type is not None  # it fits a lane
-    lane, environment = _lane_of(start.type.name), environment_of(start.program)
+    lane = _lane_of(start.type.name)
 
     def begin(size: int, stack: Stack) -> Execution:
         lane.context.adopt(size)
         return _Run(_on_machine_code, environment, lane.context, stack).execution(start, limit)
 
     regions = [*lane.other_regions, *(region for map_ in start.maps.values() for region in map_.regions)]
-    gate = Gate(compiled, "context", ("packet",), limit=limit, allowed=regions, lane=lane, begin=begin)
+    gate = Gate(
+        compiled,
+        "context",
+        ("packet",),
+        limit=limit,
+        allowed=regions,
+        lane=lane,
+        begin=begin,
+        better=partial(start.optimised, environment) if tiers_up else None,
+        heat=heat_of(start.program),
+    )
     if not gate.fits:
-        return plain
+        return TypedFunction(start, start.optimised(environment), limit, given) if tiers_up else plain
     function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given)
     open_gate(function, gate, plain.__call__)
+    if tiers_up:
+        function.optimize = None
     return function
 
 
-def _fits_a_lane(start: Ready, compiled: Compiled) -> bool:
+def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
     """True for programs on packets, and on maps whose memory stays."""
-    if start.type is None or not start.type.has_packet or compiled.unlocked:
+    if start.type is None or not start.type.has_packet or release_gil:
         return False
     return all(map_.is_steady for map_ in start.maps.values())
 
@@ -495,7 +519,7 @@ def compile(
     harden: bool = False,
     cache: str | os.PathLike[str] | None = None,
     release_gil: bool = False,
-    optimize: bool = True,
+    optimize: bool | None = None,
 ) -> JitFunction:
     """Verify a program and compile it into a function of one buffer.
 
@@ -507,8 +531,10 @@ def compile(
     machine code is kept for the next process: nobody else must be able to write there, as it is
     run. Hardened programs and programs with maps or references are not kept. `release_gil=True` lets
     Python's other threads run meanwhile: for programs that take a microsecond or more; helpers in
-    Python take the lock back. `optimize=False` translates the program as it stands: it is there in less
-    than half the time and takes longer to run, for programs that run a few times. Raises VerifierError,
+    Python take the lock back. `optimize=False` translates the program as it stands: it is there in a third
+    of the time, and takes longer to run. `optimize=True` looks for all there is to save. Without either
+    it starts as the first, and goes on as the second once its calls have taken about as long as that
+    takes; one call that runs for long is best told True. Raises VerifierError,
     JitUnavailable where there is no machine code here, or LoadError for a cache folder that others
     may write to.
     """
@@ -551,35 +577,34 @@ def _compiled(
     checked: bool = True,
     harden: bool = False,
     release_gil: bool = False,
-    optimize: bool = True,
+    optimize: bool | None = None,
 ) -> JitFunction:
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
     program = program.program if isinstance(program, Verified) else program
-    if not _is_plain(program):
-        start = ready(program)
-        options = {
-            "checked": checked,
-            "harden": harden,
-            "cache": cache,
-            "release_gil": release_gil,
-            "optimize": optimize,
-        }
+    from ebpfjit.jit.entry import compile_program
+    from ebpfjit.jit.tiers import starts_baseline
+
+    start = None if _is_plain(program) else ready(program)
+    counted = start is None or _fits_a_lane(start, release_gil=release_gil)
+    baseline = starts_baseline(optimize, counted=counted and not harden and cache is None)
+    tiers_up = baseline and optimize is None
+    options: dict[str, Any] = {
+        "checked": checked,
+        "harden": harden,
+        "cache": cache,
+        "release_gil": release_gil,
+        "optimize": not baseline,
+    }
+    if start is not None:
         start = replace(start, helpers={**start.helpers, **helpers}, options=options, compiled={})
         start.refuse_missing()
-        compiled = start.machine_code(environment_of(program))
-        return _typed_function(start, compiled, limit, helpers)
-    from ebpfjit.jit.entry import compile_program
-
-    compiled = compile_program(
-        verified or prepare(program),
-        helpers=helpers,
-        checked=checked,
-        harden=harden,
-        argument_is_packet=True,
-        cache=cache,
-        verify=verifier.check,
-        release_gil=release_gil,
-        optimize=optimize,
+        return _typed_function(start, limit, helpers, tiers_up=tiers_up)
+    facts = verified or prepare(program)
+    options |= {"helpers": dict(helpers), "argument_is_packet": True, "verify": verifier.check}
+    better = (
+        partial(compile_program, facts, **{**options, "optimize": True}, takes_over=True)
+        if tiers_up
+        else None
     )
-    return make_function(compiled, dict(helpers), limit)
+    return make_function(compile_program(facts, **options), dict(helpers), limit, better)

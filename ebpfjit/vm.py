@@ -12,6 +12,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier as structural
@@ -57,8 +58,13 @@ class _Entry:
 
     def set_limit(self, limit: int | None) -> None:
         """Give each run from now on so many instructions."""
-        self.machine.instruction_limit = limit
-        self.gate.set_limit(limit)
+        with self.gate.lock:
+            self.machine.instruction_limit = limit
+            self.gate.set_limit(limit)
+
+    def adopt(self, compiled: Compiled) -> None:
+        """Take over better code, for unusual calls as well."""
+        self.machine._compiled = compiled
 
 
 class _Machine:
@@ -77,8 +83,9 @@ class _Machine:
     `release_gil=True` runs machine code without Python's lock, so that other threads run meanwhile;
     helpers in Python take it back. It pays for programs that run for a microsecond or more.
 
-    `optimize=False` translates the program as it stands: that takes less than half the time, and the
-    program longer to run.
+    `optimize=False` translates the program as it stands: that takes a third of the time, and the
+    program longer to run. `optimize=True` looks for all there is to save. Without either, machine code
+    starts as the first and goes on as the second once its calls have taken about as long as that takes.
 
     `cache` is a folder where machine code is kept for the next process: nobody else must be able to
     write there, as it is run.
@@ -100,7 +107,7 @@ class _Machine:
         harden: bool = False,
         cache: str | os.PathLike[str] | None = None,
         release_gil: bool = False,
-        optimize: bool = True,
+        optimize: bool | None = None,
     ) -> None:
         self._entry: _Entry | None = None
         self.instruction_limit = instruction_limit
@@ -237,7 +244,8 @@ class _Machine:
         self._allowed.append(region)
         entry = self._entry
         if entry is not None:
-            entry.gate.allow(region)
+            with entry.gate.lock:
+                entry.gate.allow(region)
 
     def set_stack_usage_calculator(self, calculator: StackUsageCalculator) -> None:
         """Set how much stack functions take: calculator(prog: bytes, pc: int) -> int, in bytes.
@@ -258,21 +266,35 @@ class _Machine:
 
         Raises JitUnavailable where that cannot be done here; the interpreter works everywhere.
         """
-        self._compiled = self._compile()
+        self._compile()
         self._compile_wanted = True
-        self._open_gate(self._compiled)
 
-    def _open_gate(self, compiled: Compiled) -> None:
-        """Have `execute_program_jit` be called through the native gate, where there is one.
+    def _compile(self) -> Compiled:
+        """Compile the program and open the gate, where there is one; the code may tier up later."""
+        from ebpfjit.jit.gate import why_not
+        from ebpfjit.jit.tiers import starts_baseline
+
+        # A subclass may have a method of its own, which stays in front.
+        has_gate = not why_not() and getattr(type(self), "execute_program_jit", None) in _EXECUTE
+        baseline = starts_baseline(self.optimize, counted=has_gate and not self.harden and self.cache is None)
+        tiers_up = baseline and self.optimize is None
+        compile_as = self._compiler()
+        compiled = self._compiled = compile_as(optimize=not baseline)
+        better = partial(compile_as, optimize=True, takes_over=True) if tiers_up else None
+        if has_gate and not self._open_gate(compiled, better) and better is not None:
+            compiled = self._compiled = better()
+        return compiled
+
+    def _open_gate(self, compiled: Compiled, better: Callable[[], Compiled] | None) -> bool:
+        """Have `execute_program_jit` be called through the native gate; False where that cannot be.
 
         It then stands in the machine's own dictionary, in front of the method, which it calls on a
         copy of the machine where a call is unusual.
         """
         from ebpfjit.jit.callables import built_in, native_type, open_gate
-        from ebpfjit.jit.gate import Gate, why_not
+        from ebpfjit.jit.gate import Gate
+        from ebpfjit.jit.tiers import heat_of
 
-        if why_not() or getattr(type(self), "execute_program_jit", None) not in _EXECUTE:
-            return  # a subclass has a method of its own, which stays in front
         gate = Gate(
             compiled,
             *self._shape,
@@ -280,13 +302,17 @@ class _Machine:
             allowed=self._allowed,
             checked=self.checked,
             mbuff=self._mbuff(),
+            better=better,
+            heat=heat_of(compiled.verified.program),
         )
-        if gate.fits:
-            entry = native_type(_Entry)(self._as_compiled(compiled))
-            open_gate(entry, gate, entry.machine.execute_program_jit)
-            self._entry = entry
-            method = type(self).execute_program_jit  # type: ignore[attr-defined] # looked at above
-            self.__dict__["execute_program_jit"] = built_in(entry, method.__name__, method.__doc__)
+        if not gate.fits:
+            return False
+        entry = native_type(_Entry)(self._as_compiled(compiled))
+        open_gate(entry, gate, entry.machine.execute_program_jit)
+        self._entry = entry
+        method = type(self).execute_program_jit  # type: ignore[attr-defined] # who has a gate has it
+        self.__dict__["execute_program_jit"] = built_in(entry, method.__name__, method.__doc__)
+        return True
 
     def _as_compiled(self, compiled: Compiled) -> Any:
         """Return a copy of the machine as it is now, with this code and without a gate."""
@@ -306,20 +332,21 @@ class _Machine:
         self._entry = None
         self.__dict__.pop("execute_program_jit", None)
 
-    def _compile(self) -> Compiled:
+    def _compiler(self) -> Callable[..., Compiled]:
+        """Return what compiles the machine as it is now; how well (`optimize`) is left open."""
         from ebpfjit.jit.cache import Folder
         from ebpfjit.jit.entry import compile_program
 
-        return compile_program(
+        return partial(
+            compile_program,
             self._loaded(),
             cache=None if self.cache is None else Folder(self.cache),
-            helpers=self._helpers,
-            kfuncs=self._kfuncs,
+            helpers=dict(self._helpers),
+            kfuncs=dict(self._kfuncs),
             checked=self.checked,
             harden=self.harden,
             argument_size=self._argument_size(),
             release_gil=self.release_gil,
-            optimize=self.optimize,
             argument_is_packet=self._ARGUMENT_IS_PACKET,
         )
 
@@ -330,10 +357,20 @@ class _Machine:
         return 0
 
     def listing(self) -> str:
-        """Return eBPF, assembly text and bytes side by side. Raises as `jit_compile`."""
+        """Return eBPF, assembly text and bytes side by side, of the code that runs in the end.
+
+        Raises as `jit_compile`.
+        """
         from ebpfjit.jit.listing import render
 
-        compiled = self._compiled or self._compile()
+        compiled = self._compiled
+        if compiled is None:
+            compiled = self._compiler()(optimize=self.optimize is not False)
+        elif self._entry is not None:
+            from ebpfjit.jit.callables import tier_up
+
+            tier_up(self._entry)
+            compiled = self._entry.machine._compiled
         return render(compiled.listing, compiled.image)
 
     def _loaded(self) -> Verified:
@@ -362,8 +399,7 @@ class _Machine:
             self._loaded()
             if not self._compile_wanted:
                 raise ExecutionError("the program is not compiled; jit_compile() compiles it")
-            compiled = self._compiled = self._compile()
-            self._open_gate(compiled)
+            compiled = self._compile()
         return compiled.run(execution)
 
 
@@ -427,7 +463,7 @@ class EbpfVmFixedMbuff(_Machine):
         harden: bool = False,
         cache: str | os.PathLike[str] | None = None,
         release_gil: bool = False,
-        optimize: bool = True,
+        optimize: bool | None = None,
     ) -> None:
         self.data_offset, self.data_end_offset = _offsets(data_offset, data_end_offset)
         super().__init__(

@@ -128,9 +128,9 @@ class Facts:
     may be read before it is written, or something else may see it. `maps` gives, for calls of
     helpers (by pc) whose r1 is always the same map, its index in `Program.maps`; `in_frame` gives for
     those calls which of r2 and r3 point into the frame, and between which offsets from its top.
-    `doubtful` are the basic blocks (by pc) at whose start a store further on relies on a load that
-    asked, and those of loops before which accesses are checked; `predicates` says, by the loop's header,
-    what is checked there.
+    `relying` are the basic blocks (by pc) at whose start a store further on relies on a load that
+    asked; `doubtful` are these and those of loops before which accesses are checked; `predicates` says, by
+    the loop's header, what is checked there.
     """
 
     accesses: dict[int, Access]
@@ -139,6 +139,7 @@ class Facts:
     in_frame: dict[int, dict[int, Bounds]]
     doubtful: frozenset[int] = frozenset()
     predicates: dict[int, Predicate] = field(default_factory=dict)
+    relying: frozenset[int] = frozenset()
 
     def known_map(self, pc: int) -> int | None:
         """Return the index of the map that the helper call at `pc` is given in r1, where it is known."""

@@ -211,14 +211,14 @@ class Analysis:
                     waiting.add(target)
                     heappush(work, place[target])
         # The last walk through a block was the one from what the fixpoint knows at its start.
-        asked, doubtful = self._doubts()
+        asked, relying = self._doubts()
         accesses: dict[int, Access] = {}
         for node in self.nodes.values():
             accesses.update(self._accesses(node, asked))
         before = self._predicates(accesses)
-        for predicate in before.values():
-            doubtful |= predicate.blocks
-        return Facts(accesses, frozenset(self.zeroed), self.known_maps, self.in_frame, doubtful, before)
+        doubtful = relying.union(*(predicate.blocks for predicate in before.values()))
+        zeroed = frozenset(self.zeroed)
+        return Facts(accesses, zeroed, self.known_maps, self.in_frame, doubtful, before, relying)
 
     def _predicates(self, accesses: dict[int, Access]) -> dict[int, Predicate]:
         """Return what is asked before loops; the accesses that need no check then come to say so."""
@@ -246,7 +246,7 @@ class Analysis:
         return refined
 
     def _doubts(self) -> tuple[set[int], frozenset[int]]:
-        """Return the symbols of which stores assume that loads were checked for them, and `doubtful`."""
+        """Return the symbols of which stores assume that loads were checked for them, and `relying`."""
         uses: dict[int, list[int]] = {}
         for pc, node in self.nodes.items():
             for seen in node.seen:

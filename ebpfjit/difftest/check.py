@@ -15,6 +15,7 @@ from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.compare import differences
 from ebpfjit.difftest.coverage import Coverage
 from ebpfjit.difftest.engines import (
+    CALLED,
     ENGINES,
     Runner,
     compiled_case,
@@ -153,8 +154,8 @@ class Checker:
             if differing and "kernel" in outcomes and depends_on_addresses(verified, given):
                 outcomes["kernel"] = None
                 differing = differences(outcomes)
-            if differing and "gate" in outcomes and depends_on_stack(verified, given):
-                others = {name: outcome for name, outcome in outcomes.items() if name != "gate"}
+            if differing and not outcomes.keys().isdisjoint(CALLED) and depends_on_stack(verified, given):
+                others = {name: outcome for name, outcome in outcomes.items() if name not in CALLED}
                 differing = differences(others)
             first = next(iter(outcomes.values()))
             if self.coverage is not None and pcs is not None and first is not None:

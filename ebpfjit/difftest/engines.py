@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from itertools import cycle
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.verified import Verified, prepare
@@ -24,6 +26,7 @@ from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.memory import STACK_SIZE, Stack
 
 if TYPE_CHECKING:
+    from ebpfjit.function import JitFunction
     from ebpfjit.jit.entry import Compiled
 
 
@@ -90,20 +93,21 @@ def depends_on_addresses(verified: Verified, given: Input) -> bool:
     return here != there or depends_on_stack(verified, given)
 
 
-def compiled_case(case: Case, verified: Verified, trace: int = 0) -> Compiled:
-    """Return machine code as the case's build says; `trace` is the address of a trace's header."""
+def compiled_case(case: Case, verified: Verified, build: str = "", trace: int = 0) -> Compiled:
+    """Return machine code as a build says, by default the case's; `trace` is where a trace's header is."""
     from ebpfjit.jit.entry import compile_program
 
-    place = arena()
+    place, build = arena(), build or case.build
     return compile_program(
         verified,
         helpers=place.helpers,
         kfuncs=place.helpers,
-        harden=case.build == "hardened",
+        harden=build == "hardened",
         argument_size=case.promised,
         argument_is_packet=True,
-        features=frozenset() if case.build == "plain" else None,
-        optimize=case.build != "baseline",
+        features=frozenset() if build == "plain" else None,
+        optimize=build != "baseline",
+        takes_over=build == "tiered",
         trace=trace,
     )
 
@@ -128,23 +132,45 @@ def through_the_gate(compiled: Compiled) -> Runner:
     """Return what calls machine code as a function; its stack is the thread's."""
     from ebpfjit.function import make_function
 
+    return lambda given: _called(make_function(compiled, arena().helpers, given.limit), given)
+
+
+def _called(function: JitFunction, given: Input) -> Outcome:
+    """Call a function, and collect what is left."""
     place = arena()
+    region = place.start(given).regions[0]
+    mem = region.view.toreadonly() if given.read_only else region.view
+    outcome = ending_of(lambda: function(mem))
+    memory, around = place.memory()
+    return replace(outcome, memory=memory, around=around, granted=place.granted())
+
+
+def on_tiered(case: Case, verified: Verified) -> Runner:
+    """Baseline code, called as a function, that goes on in optimised code at the end of its first slice."""
+    from ebpfjit.function import make_function
+
+    place = arena()
+    first, better = (compiled_case(case, verified, build) for build in ("baseline", "tiered"))
+    slices = cycle(FIRST_SLICES)
 
     def run(given: Input) -> Outcome:
-        function = make_function(compiled, place.helpers, given.limit)
-        region = place.start(given).regions[0]
-        mem = region.view.toreadonly() if given.read_only else region.view
-        outcome = ending_of(lambda: function(mem))
-        memory, around = place.memory()
-        return replace(outcome, memory=memory, around=around, granted=place.granted())
+        function = make_function(first, place.helpers, given.limit, lambda: better)
+        assert function.gate is not None  # as for `gate`
+        function.gate.shorten(next(slices))
+        return _called(function, given)
 
     return run
 
 
+FIRST_SLICES = (1, 5, 17, 40, 3, 150, 9, 700)
+"""Instructions after which a run may go on in other code, for one input after the other."""
+
 BELOW = (
     1 << 32, 0x1000_0000, 0x1234_5670, 0x4000_0080, 0x8000_1010, 0xC123_4560, 0x2_0FED_CBA0, 0x100_7654_3210,
+    *(16 * Random(number).randrange(1 << 28, 1 << 36) for number in range(56)),
 )  # fmt: skip
-"""How far below a thread's stack other stacks are: the first has the same low half."""
+"""How far below a thread's stack other stacks are: the first has the same low half. A comparison with an
+address may come out one way nearly everywhere, so there are many."""
 
 
 @cache
@@ -210,8 +236,13 @@ ENGINES: Mapping[str, Callable[[Case, Verified], Runner]] = {
     "interpreter": on_interpreter,
     "jit": on_jit,
     "gate": on_gate,
+    "tiered": on_tiered,
     "kernel": on_kernel,
 }
+
+
+CALLED = ("gate", "tiered")
+"""Those that call a function: a run's stack is the thread's."""
 
 
 def check_engines(names: Sequence[str]) -> None:

@@ -161,7 +161,7 @@ def trace_jit(
     """Run instrumented machine code: the outcome, its first MOST_STEPS steps, the pcs it records."""
     trace = trace or Trace()
     place = arena()
-    compiled = compiled_case(case, verified, trace.address)
+    compiled = compiled_case(case, verified, trace=trace.address)
     outcome = outcome_of(compiled.run, place.start(given), place)
     return outcome, trace.steps(), compiled.listing.traced
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.children import Ended, run_forked
+from ebpfjit.difftest.engines import CALLED
 from ebpfjit.difftest.outcome import Outcome, attributes_of
 from ebpfjit.difftest.packets import (
     ARRAY_ENTRIES,
@@ -201,8 +202,14 @@ def _on_kernel(program: Program, given: Input) -> Outcome | None:
 
 
 def _through_the_gate(program: Program, given: Input, build: str) -> Outcome:
-    """Call the program as a function: of its packet nothing is given back."""
-    function = program.compile(harden=build == "hardened", optimize=build != "baseline", limit=given.limit)
+    """Call the program as a function: of its packet nothing is given back.
+
+    Of the build "tiered" it starts in baseline code, and goes on in other code as soon as it can.
+    """
+    optimize = None if build == "tiered" else build != "baseline"
+    function = program.compile(harden=build == "hardened", optimize=optimize, limit=given.limit)
+    if optimize is None and function.gate is not None:
+        function.gate.shorten(1 + len(given.memory) % 50)
     try:
         value = function(given.memory)
     except ExecutionError as error:
@@ -241,8 +248,9 @@ def runner(case: Case, engine: str, seen: Seen | None = None) -> Callable[[Input
     seen = seen or Seen()
     if engine == "kernel":
         return lambda given: _on_kernel(linked(case), given)
-    if engine == "gate":
-        return lambda given: _shortened(_through_the_gate(linked(case), given, case.build))
+    if engine in CALLED:
+        build = case.build if engine == "gate" else engine
+        return lambda given: _shortened(_through_the_gate(linked(case), given, build))
     function = _watched(seen) if engine == "interpreter" else _on_jit(case.build, seen)
 
     return lambda given: _shortened(run_typed(linked(case), given, function))
@@ -348,6 +356,7 @@ def compare_typed(
         "interpreter": lambda: run_typed(program, given, _on_interpreter),
         "kernel": lambda: _on_kernel(program, given),
         "gate": lambda: _through_the_gate(program, given, build),
+        "tiered": lambda: _through_the_gate(program, given, "tiered"),
     }
     names = list(engines)
     tracer: Tracer | None = None

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.jit.callables import tier_up
 from ebpfjit.jit.gate import Gate
 from ebpfjit.jit.routines import routines
 from ebpfjit.runtime.memory import address_of, flat_view
 from ebpfjit.translators.x86_64.batches import BATCH_WORDS, FINISHED, KINDS, TURN
+from ebpfjit.translators.x86_64.runs import CALL_COST
 
 _BATCH = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _CHECK = ctypes.PYFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)
@@ -150,16 +152,26 @@ def _words_of(packets: Packets) -> ctypes.Array[ctypes.c_uint64]:
 
 @dataclass(frozen=True)
 class Batch:
-    """How packets are run: by the gate, where there is one, else by `call`, one at a time.
+    """How packets are run: by the function's gate, where there is one, else by calls, one at a time.
 
-    `call` also takes a packet that the gate does not understand. With `fill` an ExecutionError's
-    place gets this u64 and the batch goes on. What is raised is as `call` raises it, but an
+    A call also takes a packet that the gate does not understand. With `fill` an ExecutionError's
+    place gets this u64 and the batch goes on. What is raised is as a call raises it, but an
     ExecutionError knows the packet as its `index` and any other error has a note.
     """
 
-    gate: Gate | None
-    call: Callable[[Any], int]
+    function: Any
     fill: int | None
+
+    def _gate(self, packets: int) -> Gate | None:
+        """Return the function's gate; a batch counts as if it ran through the program once a packet."""
+        gate: Gate | None = self.function.gate
+        if gate is None or gate.better is None:
+            return gate
+        cost = len(gate.compiled.verified.program.instructions) + CALL_COST
+        if gate.spend(packets * cost):
+            tier_up(self.function)
+        after: Gate = self.function.gate
+        return after
 
     def run(self, packets: Packets) -> array[int]:
         """Run the program on each packet; return all r0."""
@@ -183,9 +195,10 @@ class Batch:
 
     def _run(self, packets: Packets, results: array[int], first: int) -> None:
         """Put what the program returns for packets into the results from `first` on."""
-        with self.gate.lane.taken() if self.gate and self.gate.lane else nullcontext(True) as free:
-            if self.gate is not None and free:
-                self._run_natively(self.gate, packets, results, first)
+        gate = self._gate(packets.count)
+        with gate.lane.taken() if gate and gate.lane else nullcontext(True) as free:
+            if gate is not None and free:
+                self._run_natively(gate, packets, results, first)
                 return
         for index in range(packets.count):
             results[first + index] = self._one(packets, index, first)
@@ -213,7 +226,8 @@ class Batch:
 
     def _one(self, packets: Packets, index: int, first: int) -> int:
         try:
-            return self.call(packets.at(index))
+            value: int = self.function(packets.at(index))
+            return value
         except BaseException as error:
             return self._filled(error, first + index)
 

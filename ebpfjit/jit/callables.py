@@ -1,17 +1,24 @@
 """Objects that Python calls into machine code with: types whose calls CPython hands to a native gate.
 
-callable object   [vectorcall] -> call_SHAPE, in `routines`
-[state] ------> the words of a `Gate`
-gate, and the Python functions whose addresses are in the state
+    callable object   [vectorcall] -> call_SHAPE, in `routines`
+                      [state] ------> the words of a `Gate`
+                      gate, and the Python functions whose addresses are in the state
+
+A callable that has become hot goes on with another gate, that of better code; what runs behind the old one
+ends there.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
+from weakref import ref
 
+from ebpfjit.errors import EbpfError
 from ebpfjit.jit.gate import Gate, attach
 from ebpfjit.jit.routines import STATE_OFFSET, routines, watch
 from ebpfjit.translators.x86_64.gate import SHAPES
@@ -89,15 +96,74 @@ def open_gate(entry: Any, gate: Gate, irregular: Callable[..., int]) -> None:
     """Connect an object of a native type with a gate.
 
     `irregular` is called with the arguments of a call that the gate does not understand.
-    `entry` is to have attributes `gate` and `keep`.
+    `entry` is to have attributes `gate` and `keep`, and where the gate may be replaced by one of better
+    code a method `adopt`, which is told of the new code.
     """
     watch(attach)
-    functions = {"irregular": irregular, "on_fault": gate.on_fault, "on_finish": gate.on_finish}
+    functions: dict[str, Any] = {
+        "irregular": irregular,
+        "on_fault": gate.on_fault,
+        "on_finish": gate.on_finish,
+    }
+    if gate.better is not None:
+        functions["on_hot"] = _OnHot(ref(entry))
+        functions["on_slice"] = _OnSlice(ref(entry))
     gate.set_words(**{name: id(function) for name, function in functions.items()})
     entry.gate = gate
     entry.keep = tuple(functions.values())
     assert gate.shape in SHAPES
     _note(entry, gate)
+
+
+@dataclass(frozen=True)
+class _OnHot:
+    """What machine code calls once a callable's calls have cost enough."""
+
+    entry: ref[Any]
+
+    def __call__(self) -> None:
+        entry = self.entry()
+        if entry is not None:
+            with suppress(EbpfError, OSError, MemoryError):  # it goes on as it is
+                tier_up(entry)
+
+
+@dataclass(frozen=True)
+class _OnSlice:
+    """What machine code calls where that is so at the end of a slice: the address to go on at, or 0."""
+
+    entry: ref[Any]
+
+    def __call__(self, block: int) -> int:
+        entry = self.entry()
+        if entry is None:
+            return 0
+        with suppress(EbpfError, OSError, MemoryError):
+            tier_up(entry)
+        gate: Gate = entry.gate
+        return gate.take_over(block)
+
+
+def tier_up(entry: Any) -> None:
+    """Have an object's calls from now on go to better code, where there is to be any and it was not made yet.
+
+    Raises what compiling raises, once.
+    """
+    old: Gate = entry.gate
+    with old.lock:
+        better, old.better = old.better, None
+        old.set_words(on_hot=0, on_slice=0)
+    if better is None:
+        return
+    compiled = better()
+    with old.lock:
+        new = old.like(compiled)
+        if not new.fits:
+            return
+        before = old, entry.keep  # of runs that go on behind the old gate
+        entry.adopt(compiled)
+        open_gate(entry, new, before[1][0])
+        entry.keep = (*entry.keep, before)
 
 
 @cache

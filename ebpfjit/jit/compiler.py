@@ -36,6 +36,7 @@ from ebpfjit.translators.x86_64.target import (
     emit_end_of_program,
     emit_entry,
     emit_function_entry,
+    emit_resume,
     emit_shared,
     pay,
     pc_label,
@@ -55,7 +56,8 @@ class Listing:
     """A program as assembly text: pieces in the order of their addresses, the cold ones last.
 
     `limits` are the words that the host puts behind the block, in order. `notes` say of each
-    access (by pc) why it is checked or not. `traced` are the pcs that traced code records.
+    access (by pc) why it is checked or not. `traced` are the pcs that traced code records, `resumes` those
+    where a run of baseline code can go on.
     """
 
     verified: Verified
@@ -64,6 +66,7 @@ class Listing:
     notes: dict[int, str]
     harden: bool = False
     traced: frozenset[int] = frozenset()
+    resumes: tuple[int, ...] = ()
 
 
 def settings_for(
@@ -97,7 +100,8 @@ class Recipe:
     """All that a listing is made from, by `translate`.
 
     `is_sound` where the structural verifier accepted the program, or is asked before it is translated.
-    Without `optimize` it is translated as it stands, an instruction at a time.
+    Without `optimize` it is translated as it stands, an instruction at a time. Where it `takes_over`, runs
+    that began in such code can go on in this one.
     """
 
     verified: Verified
@@ -108,6 +112,7 @@ class Recipe:
     is_sound: bool = False
     argument_is_packet: bool = False
     optimize: bool = True
+    takes_over: bool = False
 
     @property
     def charges(self) -> Charges:
@@ -205,6 +210,9 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
         _instruction(cx, verified, instruction, shortcuts, phrases)
     emit_end_of_program(cx, len(program))
     _slow_copies(cx, verified, shortcuts, phrases)
+    resumes = sorted(verified.tested - shortcuts.skipped) if recipe.takes_over else []
+    for pc in resumes:
+        emit_resume(cx, pc)
     if settings.trace:
         emit_trace_routine(cx)
     emit_shared(cx)
@@ -217,6 +225,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
         notes,
         settings.harden,
         frozenset(cx.traced),
+        tuple(resumes),
     )
 
 
@@ -656,6 +665,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         map_calls(verified, facts, settings, checked=checked),
         _predicates(verified, facts, regions) if checked else {},
         charges.own,
+        facts.relying if checked else frozenset(),
     )
 
 

@@ -29,7 +29,7 @@ from ebpfjit.runtime.memory import MAX_FRAMES, active, address_of
 from ebpfjit.runtime.world import engine_of
 from ebpfjit.translators.emitter import Line
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
-from ebpfjit.translators.x86_64.target import BLOCK_SIZE, FAULTS, REGION_SIZE, limit_place
+from ebpfjit.translators.x86_64.target import FAULTS, REGION_SIZE, block_size, limit_place
 
 _RUN = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 """The lock stays held, and an exception that the host has pending is raised after the call."""
@@ -82,7 +82,7 @@ class Run:
     @classmethod
     def start(cls, compiled: Compiled, execution: Execution) -> Run:
         """Return a run that is about to start, in a block of its own."""
-        block = bytearray(BLOCK_SIZE + 8 * len(compiled.image.limits))
+        block = bytearray(block_size(len(compiled.image.limits)))
         run = cls(compiled, execution, block, address_of(block))
         run._fill()
         run.publish()
@@ -248,8 +248,12 @@ class Compiled:
 
     def fault_pc(self, run: Run) -> int:
         """Return the pc of the fault, or of the helper call, that a run is at."""
-        pc = self.image.pc_at(run.word("fault_place") - self.buffer.address - 1)
-        assert pc is not None  # faults are only raised by code that belongs to an instruction
+        return self.pc_of(run.word("fault_place"))
+
+    def pc_of(self, place: int) -> int:
+        """Return the pc whose code called what returns to an address."""
+        pc = self.image.pc_at(place - self.buffer.address - 1)
+        assert pc is not None  # only code that belongs to an instruction reports faults or ends slices
         return pc
 
     def exception(self, run: Run, kind: str) -> ExecutionError:
@@ -301,6 +305,7 @@ def compile_program(
     verify: Callable[[Program], None] | None = None,
     release_gil: bool = False,
     optimize: bool = True,
+    takes_over: bool = False,
 ) -> Compiled:
     """Compile a program for this machine.
 
@@ -317,7 +322,8 @@ def compile_program(
     code records every step there (`ebpfjit.difftest.trace`). `cache` is where the image is looked for
     first, and kept; where it is not found there `verify` may refuse the program. With `release_gil`
     Python's other threads run meanwhile. Without `optimize` the program is translated as it stands, which
-    takes less than half the time. Raises JitUnavailable where machine code cannot be made or run here.
+    takes a third of the time; where code `takes_over`, runs that began in such code may go on in it. Raises
+    JitUnavailable where machine code cannot be made or run here.
     """
     cpu.target()
     helpers, kfuncs = dict(helpers or {}), dict(kfuncs or {})
@@ -341,6 +347,7 @@ def compile_program(
         verify is not None,
         argument_is_packet,
         optimize,
+        takes_over,
     )
     image = cache.find(recipe) if cache is not None else None
     kept = None

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
 
+from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.entry import Compiled, Run, slices_of
@@ -33,16 +35,19 @@ from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.execution import Execution
-from ebpfjit.runtime.memory import STACK_SIZE, AddressSpace, Region, Stack, address_of
+from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE, AddressSpace, Region, Stack, address_of
 from ebpfjit.translators.x86_64.lanes import LANE_WORDS
 from ebpfjit.translators.x86_64.runs import KEPT_SIZE, STATE_WORDS
-from ebpfjit.translators.x86_64.target import BLOCK_SIZE, FAULTS, REGION_SIZE, limit_place
+from ebpfjit.translators.x86_64.target import FAULTS, REGION_SIZE, block_size, limit_place
 
 SUPPORTED = ((3, 11), (3, 12), (3, 13), (3, 14))
 """The versions of CPython whose objects are laid out as the gate expects."""
 
 LARGEST_MBUFF = 1024
 """A fixed mbuff of more bytes is made by Python."""
+
+SPARE_LIMITS = 16
+"""How many limits more than its own code's a run has room for, where it may go on in better code."""
 
 LARGEST_FRAME = 64 * 1024
 """A run that needs more of the thread's stack goes another way."""
@@ -201,7 +206,9 @@ class Gate:
     """A compiled program, ready for calls of one shape: its state, and its runs that Python knows.
 
     `names` are those of the buffers, the packet first. Where there is a `lane`, `begin(size, stack)`
-    gives the execution of a run that is in the middle of a packet of so many bytes there.
+    gives the execution of a run that is in the middle of a packet of so many bytes there. `better`
+    compiles what is to take this program's place once its calls have cost `heat` instructions. Who changes a
+    gate that may be replaced meanwhile holds `lock`, which goes over to the new one.
     """
 
     def __init__(
@@ -216,9 +223,14 @@ class Gate:
         mbuff: Mbuff | None = None,
         lane: Lane | None = None,
         begin: Callable[[int, Stack], Execution] | None = None,
+        better: Callable[[], Compiled] | None = None,
+        heat: int = 0,
     ) -> None:
         self.compiled = compiled
+        self.better = better
+        self.lock = RLock()
         self.lane, self.begin = lane, begin
+        self.mbuff = mbuff
         self.shape = shape
         self.names = names
         self.checked = checked
@@ -234,9 +246,10 @@ class Gate:
             limits_stop=ctypes.addressof(self._limits) + ctypes.sizeof(self._limits),
             linked=linked,
             unlocked=compiled.unlocked,
-            special=linked or compiled.unlocked or Kind.PACKET_LOAD in kinds,
+            special=linked or compiled.unlocked or Kind.PACKET_LOAD in kinds or better is not None,
             lane=lane.address if lane is not None else 0,
-            **_frame_of(compiled, mbuff),
+            heat=heat,
+            **_frame_of(compiled, mbuff, 0 if better is None else SPARE_LIMITS),
         )
         self.set_words(regions=self.regions.address)
         self.set_limit(limit)
@@ -258,6 +271,34 @@ class Gate:
         self.regions.add(region)
         self.set_words(regions=self.regions.address)
 
+    def spend(self, instructions: int) -> bool:
+        """Count what calls have cost, or will; True where that is all that they may cost."""
+        heat = W64.signed(self.state[_STATE["heat"]]) - instructions
+        self.set_words(heat=W64.wrap(heat))
+        return heat <= 0
+
+    def shorten(self, first: int) -> None:
+        """End the first slice of each run after so many instructions, as if it had used up the heat."""
+        budget = self.state[_STATE["first"]] + self.state[_STATE["later"]]
+        first = min(first, budget)
+        self.set_words(first=first, later=budget - first, heat=1)
+
+    def like(self, compiled: Compiled) -> Gate:
+        """Return a gate for the same calls of other code."""
+        gate = Gate(
+            compiled,
+            self.shape,
+            self.names,
+            limit=self.limit,
+            allowed=self.regions.regions,
+            checked=self.checked,
+            mbuff=self.mbuff,
+            lane=self.lane,
+            begin=self.begin,
+        )
+        gate.lock = self.lock
+        return gate
+
     @property
     def fits(self) -> bool:
         """False where a run would take too much of the thread's stack."""
@@ -271,6 +312,28 @@ class Gate:
         run = self._runs[block] = _NativeRun(self, block)
         run.set_word("attached", 1)
         return run
+
+    def take_over(self, block: int) -> int:
+        """Return the address where a run at the end of a slice goes on in this code, 0 where it cannot.
+
+        Registers, frame and budget are the same in both. Only in function 0, so that nothing returns to the
+        other code; only where the run's block has room for the limits, and Python does not know of the run.
+        """
+        old = _gates[word(block, "state")]
+        fits = block_size(len(self.compiled.image.limits)) <= old.state[_STATE["low"]]
+        same = self.state[_STATE["linked"]] == old.state[_STATE["linked"]]
+        nested = word(block, "frames_left") != MAX_FRAMES - 1
+        if old is self or not fits or not same or nested or word(block, "attached"):
+            return 0
+        pc = old.compiled.pc_of(word(block, "fault_place"))
+        offset = self.compiled.image.resumes.get(pc)
+        if offset is None:
+            return 0
+        for size, less, place in zip(*[iter(self._limits)] * 3, strict=True):
+            room = ctypes.c_uint64.from_address(block + size).value - less
+            ctypes.c_uint64.from_address(block + place).value = max(room, 0)
+        ctypes.c_uint64.from_address(block + WORD["state"]).value = ctypes.addressof(self.state)
+        return self.compiled.buffer.address + offset
 
     def on_finish(self, block: int) -> None:
         """Forget a run that ended well."""
@@ -305,7 +368,7 @@ class _NativeRun(Run):
     """A run whose block and stack are on the stack of the thread that called."""
 
     def __init__(self, gate: Gate, block: int) -> None:
-        size = BLOCK_SIZE + 8 * len(gate.compiled.image.limits)
+        size = block_size(len(gate.compiled.image.limits))
         memory = memoryview((ctypes.c_ubyte * size).from_address(block)).cast("B")
         low, high = word(block, "stack_limit"), word(block, "stack_top")
         stack = Stack((ctypes.c_ubyte * (high - low)).from_address(low))
@@ -358,15 +421,15 @@ def _limit_table(compiled: Compiled) -> ctypes.Array[ctypes.c_uint64]:
     return (ctypes.c_uint64 * len(rows))(*rows)
 
 
-def _frame_of(compiled: Compiled, mbuff: Mbuff | None) -> dict[str, int]:
+def _frame_of(compiled: Compiled, mbuff: Mbuff | None, spare: int) -> dict[str, int]:
     """Return where a run has what on the thread's stack, and how much it takes.
 
-    A program that never calls a function of its own has one frame.
+    A program that never calls a function of its own has one frame. There is room for `spare` limits more.
     """
     program = compiled.verified.program
     calls = (Kind.CALL_LOCAL, Kind.CALL_REGISTER)
     nested = len(program.functions) > 1 or any(i.row and i.row.kind in calls for i in program.instructions)
-    low = _aligned(BLOCK_SIZE + 8 * len(compiled.image.limits))
+    low = _aligned(block_size(len(compiled.image.limits) + spare))
     high = low + (STACK_SIZE if nested else compiled.verified.frame_sizes[0])
     size = mbuff.size if mbuff else 0
     mbuff_end = high + _aligned(size)

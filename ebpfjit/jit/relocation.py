@@ -11,14 +11,14 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from ebpfjit.errors import TranslationError
 from ebpfjit.jit.assembler import slot_hole
 from ebpfjit.jit.compiler import Listing
 from ebpfjit.translators.emitter import Jump, Line, Snippet
-from ebpfjit.translators.x86_64.target import Limit
+from ebpfjit.translators.x86_64.target import Limit, resume_label
 
 #  x86-64 condition codes (Intel SDM, volume 2, appendix B): jcc rel8 is 70+cc, rel32 is 0f 80+cc
 CONDITION_CODES = {
@@ -55,7 +55,8 @@ class Image:
     `entry` is the offset to call, `callback` that of the routine of this name, None where the
     program has none. `slots` maps a symbol to the offset of its 8 bytes. `pc_starts` and `pc_owners`
     say which pc the code from an offset on belongs to (NO_PC: to none). `limits` are the words that
-    the host puts behind the block, in order. `spans` gives for each item of the listing, in order,
+    the host puts behind the block, in order. `resumes` are the offsets, by pc, where runs of baseline code go
+    on; none where the image was loaded. `spans` gives for each item of the listing, in order,
     the offset where its bytes start, and the end; nothing where the image was loaded.
     """
 
@@ -67,6 +68,7 @@ class Image:
     pc_starts: array[int]
     pc_owners: array[int]
     spans: tuple[int, ...] = ()
+    resumes: Mapping[int, int] = field(default_factory=dict)
 
     def pc_at(self, offset: int) -> int | None:
         """Return the pc whose code holds the byte at `offset`."""
@@ -112,7 +114,8 @@ def layout(listing: Listing, codes: Mapping[Line, bytes]) -> Image:
     owners = array("i", [NO_PC if piece.pc is None else piece.pc for piece in listing.pieces])
     entry, callback = (_place(name, flat.labels, offsets) for name in ("entry", "callback"))
     assert entry is not None  # every listing starts with it
-    return Image(code, entry, callback, slots, listing.limits, starts, owners, tuple(offsets))
+    resumes = {pc: offsets[flat.labels[resume_label(pc)]] for pc in listing.resumes}
+    return Image(code, entry, callback, slots, listing.limits, starts, owners, tuple(offsets), resumes)
 
 
 def _place(label: str, labels: Mapping[str, int], offsets: list[int]) -> int | None:

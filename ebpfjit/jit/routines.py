@@ -126,6 +126,7 @@ def listing() -> Listing:
             bytearray_exports=BYTEARRAY_EXPORTS,
             state=STATE_OFFSET,
             max_frames=MAX_FRAMES,
+            slice_length=SLICE,
             ints=INTS,
             structs=STRUCTS,
         ),

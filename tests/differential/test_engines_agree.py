@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from ebpfjit.difftest.coverage import BRANCH, ENDING, ENDINGS, FACT, ROW
 from ebpfjit.difftest.fuzz import Options, fuzz
 from ebpfjit.difftest.report import report_text
@@ -36,4 +38,11 @@ def test_engines_agree_on_generated_programs() -> None:
 def test_what_is_proven_holds() -> None:
     """Programs full of pointers, more than the other test has: what analysis proves of them is true."""
     report = fuzz(Options(programs=PROGRAMS // 10, jobs=JOBS, seed=2, sources=("pointers",)))
+    assert report.findings == [], report_text(report)
+
+
+def test_runs_go_on_in_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Baseline code up to where a slice ends, optimised code from there on: as the interpreter does."""
+    monkeypatch.setenv("EBPFJIT_TIERS", "on")
+    report = fuzz(Options(("interpreter", "tiered"), programs=PROGRAMS // 5, jobs=JOBS, seed=3))
     assert report.findings == [], report_text(report)

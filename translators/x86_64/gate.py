@@ -18,6 +18,7 @@ from ebpfjit.translators.x86_64.batches import emit_batches
 from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, SMALL_INTS, call, release_lock, take_lock
 from ebpfjit.translators.x86_64.lanes import emit_lanes, lane_word
 from ebpfjit.translators.x86_64.runs import (
+    CALL_COST,
     COUNT,
     FIRST,
     HELD,
@@ -85,6 +86,8 @@ def emit_gate(cx: Emitter, layout: Layout) -> None:
     _emit_take_object(cx)
     _emit_report(cx)
     _emit_finish(cx)
+    _emit_hot(cx)
+    _emit_tier_up(cx, layout.slice_length)
     emit_link(cx)
     emit_batches(cx, layout)
 
@@ -276,15 +279,27 @@ def _emit_go(cx: Emitter, name: str, layout: Layout, *, lane: bool = False) -> N
 
     cx.label(f".{name}_special_end")
     cx.emit("mov r13, rax")
+    cx.emit(f"mov {block_word('budget')}, r9")
     take_lock(cx)
     unlink_where_asked(cx)
     cx.emit(f"cmp {block_word('attached')}, 0")
-    cx.emit("mov rax, r13")
-    cx.jump("je", f".{name}_ended")
+    cx.jump("je", f".{name}_finished")
     cx.jump("call", "finish")
     cx.emit("test eax, eax")
+    cx.jump("jne", f".{name}_nothing")
+    cx.label(f".{name}_finished")
+    cx.emit(f"cmp {state_word('on_hot')}, 0")
+    cx.jump("jne", f".{name}_counted")
+    cx.label(f".{name}_cool")
     cx.emit("mov rax, r13")
-    cx.jump("je", f".{name}_ended")
+    cx.jump("jmp", f".{name}_ended")
+
+    cx.label(f".{name}_counted")
+    _count(cx)
+    cx.jump("jg", f".{name}_cool")
+    cx.jump("call", "hot")
+    cx.emit("test eax, eax")
+    cx.jump("je", f".{name}_cool")
     cx.jump("jmp", f".{name}_nothing")
 
     cx.label(f".{name}_failed")
@@ -302,6 +317,16 @@ def _emit_go(cx: Emitter, name: str, layout: Layout, *, lane: bool = False) -> N
     leave(cx)
     cx.emit("xor eax, eax")
     cx.emit("ret")
+
+
+def _count(cx: Emitter) -> None:
+    """Take what the run has cost from the program's heat; what is left is compared with 0."""
+    cx.emit(f"mov rax, {state_word('first')}")
+    cx.emit(f"add rax, {state_word('later')}")
+    cx.emit(f"sub rax, {block_word('budget')}")
+    cx.emit(f"sub rax, {block_word('later')}")
+    cx.emit("add rax, $imm", imm=CALL_COST, imm_sizes=(32,))
+    cx.emit(f"sub {state_word('heat')}, rax")
 
 
 def _leave_lane(cx: Emitter) -> None:
@@ -441,4 +466,73 @@ def _emit_finish(cx: Emitter) -> None:
     cx.emit("mov eax, 1")
     cx.label(".finish_out")
     cx.emit("add rsp, 8")
+    cx.emit("ret")
+
+
+def _emit_hot(cx: Emitter) -> None:
+    """Emit `hot`: on_hot(); eax is not 0 where that raised."""
+    cx.begin(None)
+    cx.label("hot")
+    cx.emit("sub rsp, 8")
+    _call_python_function(cx, "on_hot", 0)
+    cx.emit("test rax, rax")
+    cx.jump("je", ".hot_raised")
+    cx.emit("mov rdi, rax")
+    call(cx, "Py_DecRef")
+    cx.emit("xor eax, eax")
+    cx.jump("jmp", ".hot_out")
+    cx.label(".hot_raised")
+    cx.emit("mov eax, 1")
+    cx.label(".hot_out")
+    cx.emit("add rsp, 8")
+    cx.emit("ret")
+
+
+def _emit_tier_up(cx: Emitter, slice_length: int) -> None:
+    """Emit `tier_up`, called at the end of a slice: where the run is to go on, in rax.
+
+    That is what on_slice(block) returns, once the program has used up its heat. 0: go on as before; all
+    ones: an error is pending. Batches go on as they are, and so do runs without Python's lock.
+    """
+    cx.begin(None)
+    cx.label("tier_up")
+    cx.emit("push rbx")
+    cx.emit("push rbp")
+    cx.emit("sub rsp, 8")
+    cx.emit(f"mov rbx, {block_word('state')}")
+    cx.emit(f"mov rbp, {block_word('frame_top')}")
+    cx.emit(f"cmp {state_word('on_slice')}, 0")
+    cx.jump("je", ".tier_stays")
+    for other in (state_word("unlocked"), block_word("batch")):
+        cx.emit(f"cmp {other}, 0")
+        cx.jump("jne", ".tier_stays")
+    cx.emit(f"sub {state_word('heat')}, $imm", imm=slice_length, imm_sizes=(32,))
+    cx.jump("jg", ".tier_stays")
+    cx.emit("mov rdi, r12")
+    call(cx, "PyLong_FromUnsignedLongLong")
+    cx.emit("test rax, rax")
+    cx.jump("je", ".tier_raised")
+    cx.emit(f"mov qword ptr {FIRST}, rax")
+    _call_python_function(cx, "on_slice", 1)
+    cx.emit(f"mov rdi, qword ptr {FIRST}")
+    cx.emit("mov rbx, rax")
+    call(cx, "Py_DecRef")
+    cx.emit("test rbx, rbx")
+    cx.jump("je", ".tier_raised")
+    cx.emit("mov rdi, rbx")
+    call(cx, "PyLong_AsUnsignedLongLong")
+    cx.emit("mov rdi, rbx")
+    cx.emit("mov rbx, rax")
+    call(cx, "Py_DecRef")
+    cx.emit("mov rax, rbx")
+    cx.jump("jmp", ".tier_out")
+    cx.label(".tier_stays")
+    cx.emit("xor eax, eax")
+    cx.jump("jmp", ".tier_out")
+    cx.label(".tier_raised")
+    cx.emit("mov rax, -1")
+    cx.label(".tier_out")
+    cx.emit("add rsp, 8")
+    cx.emit("pop rbp")
+    cx.emit("pop rbx")
     cx.emit("ret")

@@ -136,9 +136,10 @@ def enter_program(cx: Emitter, entry: str) -> None:
 def _emit_slice(cx: Emitter, slice_length: int) -> None:
     """Emit `slice`, called where r9 does not pay for a basic block. Guest registers are kept.
 
-    The next slice is what is left, at most the usual length; where nothing is left it is a fault.
+    The next slice is what is left, at most the usual length; where nothing is left it is a fault. A run that
+    came through the gate may go on in better code: then the return address is changed.
     """
-    raised = ".slice_raised"
+    raised, go = ".slice_raised", ".slice_go"
     cx.begin(None)
     cx.label("slice")
     cx.emit(f"mov r10, qword ptr {BLOCK['later']}")
@@ -156,6 +157,18 @@ def _emit_slice(cx: Emitter, slice_length: int) -> None:
     cx.jump("call", "turn")
     cx.emit("test eax, eax")
     cx.jump("jne", raised)
+    cx.emit(f"cmp qword ptr {BLOCK['state']}, 0")
+    cx.jump("je", go)
+    return_address = f"qword ptr [rsp+{8 + 8 * len(CALLER_SAVED):#x}]"
+    cx.emit(f"mov rax, {return_address}")
+    cx.emit(f"mov qword ptr {BLOCK['fault_place']}, rax")
+    cx.jump("call", "tier_up")
+    cx.emit("test rax, rax")
+    cx.jump("je", go)
+    cx.emit("cmp rax, -1")
+    cx.jump("je", raised)
+    cx.emit(f"mov {return_address}, rax")
+    cx.label(go)
     cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
     cx.emit("add rsp, 8")
     for name in reversed(CALLER_SAVED):

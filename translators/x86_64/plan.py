@@ -116,7 +116,7 @@ class Plan:
     Where `bounded` no call is too deep; `frameless` functions need no frame. `map_calls` are the calls
     of map helpers (by pc) that need no Python. `own` are the instructions that basic blocks pay for which are
     not tested, where each pays for itself. `predicates` are what is asked before loops, by the pc where
-    they are entered.
+    they are entered. `relying` are those of the doubtful blocks that rely on more than such a question.
     """
 
     checks: Mapping[int, Check]
@@ -132,6 +132,7 @@ class Plan:
     map_calls: Mapping[int, MapCall] = field(default_factory=dict)
     predicates: Mapping[int, Predicate] = field(default_factory=dict)
     own: Mapping[int, int] = field(default_factory=dict)
+    relying: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

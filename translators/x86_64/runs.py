@@ -37,6 +37,9 @@ STATE_WORDS = (
     "data_offset",
     "data_end_offset",
     "lane",  # where programs with a context have their packet (`lanes`), 0 for others
+    "on_hot",  # on_hot() is called once `heat` is used up; 0 where the program is as it stays
+    "on_slice",  # on_slice(block) is called where that is so at the end of a slice: where to go on, or 0
+    "heat",  # what calls may still cost until then: instructions, and CALL_COST each
 )
 STATE = {name: f"[rbx+{8 * index:#x}]" for index, name in enumerate(STATE_WORDS)}
 
@@ -52,6 +55,7 @@ KEPT_SIZE = 0xF0
 VIEW_START, VIEW_OBJECT, VIEW_SIZE, VIEW_READONLY, VIEW_FORMAT = 0, 8, 0x10, 0x20, 0x28
 
 PAGE = 0x1000
+CALL_COST = 64  # what a call counts for besides its instructions
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Layout:
     bytearray_exports: int
     state: int
     max_frames: int
+    slice_length: int
     ints: Ints
     structs: Structs
 
@@ -149,7 +154,7 @@ def prepare(cx: Emitter) -> None:
 
 def prepare_special(cx: Emitter) -> None:
     """Fill what only matters where Python is called, or for a fault."""
-    for word in ("leave", "attached", "link_header", "network_header"):
+    for word in ("leave", "attached", "link_header", "network_header", "batch"):
         cx.emit(f"mov {block_word(word)}, 0")
 
 

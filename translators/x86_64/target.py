@@ -88,6 +88,11 @@ PINNABLE = ("packet", "argument")  # regions whose start may be in r11
 REGION_SIZE = 24  # a row of the table of regions: start, stop, writable
 
 
+def block_size(limits: int) -> int:
+    """Return how many bytes the block of a program with so many limits takes."""
+    return BLOCK_SIZE + 8 * max(limits - LIMITS_IN_BLOCK, 0)
+
+
 def limit_place(index: int) -> int:
     """Return the offset of a limit's word from the block's start."""
     if index < LIMITS_IN_BLOCK:
@@ -139,6 +144,11 @@ def slow_block_label(pc: int) -> str:
 def predicate_label(pc: int) -> str:
     """Return the label of what is asked before the loop that is entered at slot `pc`."""
     return f"before_{pc}"
+
+
+def resume_label(pc: int) -> str:
+    """Return the label where a run goes on that comes from other code, at slot `pc`."""
+    return f"resume_{pc}"
 
 
 def enter_label(pc: int) -> str:
@@ -462,6 +472,18 @@ def emit_function_entry(cx: Context, pc: int) -> None:
         cx.jump("jb", zero)
     pin(cx)
     cx.jump("jmp", pc_label(pc))
+
+
+def emit_resume(cx: Context, pc: int) -> None:
+    """Emit `resume_N`: go on at the basic block at `pc`, as it is entered by who has checked nothing here."""
+    label = pc_label(pc)
+    if pc in cx.plan.doubtful:
+        asks = pc in cx.plan.predicates and pc not in cx.plan.relying
+        label = predicate_label(pc) if asks else slow_block_label(pc)
+    cx.begin(pc)
+    cx.label(resume_label(pc))
+    pin(cx)
+    cx.jump("jmp", label)
 
 
 def emit_end_of_program(cx: Context, end: int) -> None:
