@@ -231,6 +231,12 @@ class Program:
         return words_of(self.code)
 
     @cached_property
+    def operations(self) -> frozenset[tuple[int, int]]:
+        """The pairs of opcode and source register that occur, told without decoding: LDDWs count twice."""
+        pairs = set(zip(self.code[::SLOT_SIZE], self.code[1::SLOT_SIZE], strict=True))
+        return frozenset([(opcode, registers >> 4) for opcode, registers in pairs])
+
+    @cached_property
     def slots(self) -> tuple[Instruction | None, ...]:
         """The instruction that starts at each slot; None at the second slot of an LDDW."""
         slots: list[Instruction | None] = [None] * (len(self.code) // SLOT_SIZE)

@@ -167,7 +167,7 @@ class Batch:
         gate: Gate | None = self.function.gate
         if gate is None or gate.better is None:
             return gate
-        cost = len(gate.compiled.verified.program.instructions) + CALL_COST
+        cost = len(gate.compiled.verified.program) + CALL_COST
         if gate.spend(packets * cost):
             tier_up(self.function)
         after: Gate = self.function.gate

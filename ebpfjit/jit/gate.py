@@ -19,7 +19,8 @@ from weakref import WeakValueDictionary
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
-from ebpfjit.isa.spec import Kind
+from ebpfjit.isa.spec import Imm, Kind
+from ebpfjit.isa.table import TABLE
 from ebpfjit.jit.entry import Compiled, Run, slices_of
 from ebpfjit.jit.routines import (
     BYTEARRAY_EXPORTS,
@@ -51,6 +52,15 @@ SPARE_LIMITS = 16
 
 LARGEST_FRAME = 64 * 1024
 """A run that needs more of the thread's stack goes another way."""
+
+PACKET_LOADS = frozenset(row.opcode for row in TABLE if row.kind is Kind.PACKET_LOAD)
+NESTING = frozenset(
+    (row.opcode, source)
+    for row in TABLE
+    if row.kind is Kind.CALL_REGISTER or (row.imm is Imm.TARGET and row.kind is not Kind.JUMP)
+    for source in (range(16) if row.kind is Kind.CALL_REGISTER else (row.src,))
+)
+"""The operations that call functions of the program, or name them; as in `Program.operations`."""
 
 _STATE = {name: index for index, name in enumerate(STATE_WORDS)}
 _LANE = {name: index for index, name in enumerate(LANE_WORDS)}
@@ -238,15 +248,16 @@ class Gate:
         self.state = (ctypes.c_uint64 * len(STATE_WORDS))()
         self._runs: dict[int, _NativeRun] = {}
         self._limits = _limit_table(compiled)
+        program = compiled.verified.program
+        loads_packets = not PACKET_LOADS.isdisjoint({opcode for opcode, _ in program.operations})
         linked = not all(isinstance(helper, LeafHelper) for helper in compiled.helpers)
-        kinds = {insn.row.kind for insn in compiled.verified.program.instructions if insn.row}
         self.set_words(
             entry=compiled.entry,
             limits_start=ctypes.addressof(self._limits),
             limits_stop=ctypes.addressof(self._limits) + ctypes.sizeof(self._limits),
             linked=linked,
             unlocked=compiled.unlocked,
-            special=linked or compiled.unlocked or Kind.PACKET_LOAD in kinds or better is not None,
+            special=linked or compiled.unlocked or loads_packets or better is not None,
             lane=lane.address if lane is not None else 0,
             heat=heat,
             **_frame_of(compiled, mbuff, 0 if better is None else SPARE_LIMITS),
@@ -427,8 +438,7 @@ def _frame_of(compiled: Compiled, mbuff: Mbuff | None, spare: int) -> dict[str, 
     A program that never calls a function of its own has one frame. There is room for `spare` limits more.
     """
     program = compiled.verified.program
-    calls = (Kind.CALL_LOCAL, Kind.CALL_REGISTER)
-    nested = len(program.functions) > 1 or any(i.row and i.row.kind in calls for i in program.instructions)
+    nested = any(program.symbols) or not NESTING.isdisjoint(program.operations)
     low = _aligned(block_size(len(compiled.image.limits) + spare))
     high = low + (STACK_SIZE if nested else compiled.verified.frame_sizes[0])
     size = mbuff.size if mbuff else 0

@@ -33,5 +33,5 @@ def starts_baseline(optimize: bool | None, *, counted: bool) -> bool:
 
 
 def heat_of(program: Program) -> int:
-    """Return what a program's calls may cost, in instructions, until it is optimised."""
-    return WORTH * (len(program.instructions) + FIXED)
+    """Return what a program's calls may cost, in instructions, until it is optimised; by its slots."""
+    return WORTH * (len(program) + FIXED)
