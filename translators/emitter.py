@@ -8,6 +8,7 @@ patched in. Jumps name labels; relocation gives them their distance.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ebpfjit.record import record
 
@@ -18,7 +19,8 @@ class Line:
 
     `imm` is patched into the immediate of `imm_bits` bits (8 to 64: the smallest form that holds
     it), `offset` into the displacement. `symbol` names an 8-byte slot of the literal pool,
-    addressed relative to rip. `line_of` makes one object of lines that say the same, so none is changed.
+    addressed relative to rip. `line_of` makes one object of lines that say the same, so none is changed but
+    for `code`: its bytes, once they are known.
     """
 
     template: str
@@ -27,6 +29,7 @@ class Line:
     offset: int | None = None
     offset_bits: int = 0
     symbol: str | None = None
+    code: bytes = b""
 
     @property
     def text(self) -> str:
@@ -47,6 +50,7 @@ class Jump:
 
     mnemonic: str
     label: str
+    code: ClassVar[bytes] = b""  # relocation makes it
 
     @property
     def text(self) -> str:
@@ -60,6 +64,7 @@ class Label:
 
     name: str
     alignment: int = 1
+    code: ClassVar[bytes] = b""  # what it is aligned with is relocation's
 
     @property
     def text(self) -> str:
@@ -68,14 +73,18 @@ class Label:
 
 
 Item = Line | Jump | Label
+"""What a listing shows on a line of its own."""
 
 
 @dataclass(slots=True, eq=False)
 class Snippet:
-    """Lines that are the same in many places; `codes` are their bytes, once they are known."""
+    """Lines that are the same in many places, none with a symbol; `code` is their bytes, once known."""
 
     lines: tuple[Line, ...]
-    codes: tuple[bytes, ...] = ()
+    code: bytes = b""
+
+
+Part = Item | Snippet
 
 
 @dataclass(slots=True)
@@ -83,7 +92,7 @@ class Piece:
     """The code that belongs to one pc; `pc` is None for what belongs to no instruction."""
 
     pc: int | None
-    parts: list[Item | Snippet] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
 
     @property
     def items(self) -> list[Item]:
@@ -158,7 +167,7 @@ class Emitter:
         self._lines = _lines if repeats else {}
         self.pieces: list[Piece] = []
         self.cold: list[Piece] = []
-        self._here: list[Item | Snippet] = []
+        self._here: list[Part] = []
         self._labels = 0
 
     def begin(self, pc: int | None) -> None:
@@ -207,6 +216,6 @@ class Emitter:
         """Emit lines that were emitted elsewhere before."""
         self._here.append(snippet)
 
-    def written(self) -> list[Item | Snippet]:
+    def written(self) -> list[Part]:
         """What has been emitted here so far; not to be changed."""
         return self._here

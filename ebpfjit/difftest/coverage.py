@@ -14,7 +14,7 @@ from ebpfjit.difftest.outcome import Outcome
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg, Row
 from ebpfjit.isa.table import TABLE
 from ebpfjit.jit.entry import Compiled
-from ebpfjit.jit.relocation import SHORT_FORMS
+from ebpfjit.jit.relocation import SHORT_FORMS, item_spans
 from ebpfjit.translators.emitter import Jump, Label, Line
 
 Item = tuple[str, str]
@@ -125,13 +125,12 @@ class Coverage:
         """Note how accesses are checked, and which edges the machine code has."""
         found: set[Item] = {(FACT, _shape(note)) for note in compiled.listing.notes.values()}
         image = compiled.image
+        spans = item_spans(compiled.listing, image)
         items = [item for piece in compiled.listing.pieces for item in piece.items]
-        places = {
-            item.name: image.spans[index + 1] for index, item in enumerate(items) if isinstance(item, Label)
-        }
+        places = {item.name: spans[index + 1] for index, item in enumerate(items) if isinstance(item, Label)}
         for index, item in enumerate(items):
             if isinstance(item, Jump):
-                start, end = image.spans[index], image.spans[index + 1]
+                start, end = spans[index], spans[index + 1]
                 distance = places[item.label] - end
                 if distance in DISTANCES:
                     form = "rel8" if item.mnemonic in SHORT_FORMS and end - start == 2 else "rel32"

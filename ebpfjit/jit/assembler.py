@@ -7,12 +7,12 @@ separated by a marker. It only ever sees text that our translators wrote.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ebpfjit.errors import JitUnavailable, TranslationError
 from ebpfjit.record import record
-from ebpfjit.translators.emitter import Line, Piece, Snippet
+from ebpfjit.translators.emitter import Line, Part, Snippet
 
 MARKER = 0x9E3779B97F4A7C15
 IMM_SENTINELS = {8: 0x51, 16: 0x5A3C, 32: 0x5A3C6E71, 64: 0x5A3C6E7112345678}
@@ -80,38 +80,25 @@ def stencils_for(lines: Iterable[Line]) -> dict[Key, Stencil]:
     return _stencils
 
 
-_codes: dict[Line, bytes] = {}
-MOST_CODES = 1 << 15
+def assemble_parts(parts: Iterable[Part]) -> None:
+    """Give every line and snippet its bytes. Calls keystone at most once.
 
-
-def codes_for(pieces: Iterable[Piece], *, repeats: bool = True) -> Mapping[Line, bytes]:
-    """Return the bytes of every line of `pieces`, and give those of the snippets to the snippets.
-
-    Where a line names a symbol its displacement is still to be filled. With `repeats` what is found
-    is kept: the same lines are to be expected again. Calls keystone at most once.
+    Where a line names a symbol its displacement is still to be filled.
     """
-    global _codes
-    if len(_codes) > MOST_CODES:
-        _codes = {}  # another thread may still read the old one
-    codes = _codes if repeats else {}
+    lines: dict[Line, None] = {}
     snippets: list[Snippet] = []
-    lines: list[Line] = []
-    for piece in pieces:
-        for part in piece.parts:
-            if isinstance(part, Snippet):
-                if not part.codes:
-                    snippets.append(part)
-            elif isinstance(part, Line) and part not in codes:
-                lines.append(part)
-    lines += [line for snippet in snippets for line in snippet.lines if line not in codes]
+    for part in [part for part in parts if not part.code]:  # most lines were met before
+        if isinstance(part, Line):
+            lines[part] = None
+        elif isinstance(part, Snippet):
+            snippets.append(part)
+            lines.update(dict.fromkeys([line for line in part.lines if not line.code]))
     if lines:
-        new = dict.fromkeys(lines)
-        stencils = stencils_for(new)
-        for line in new:
-            codes[line] = _fill(line, stencils[line.template, line.imm_bits, line.offset_bits])
+        stencils = stencils_for(lines)
+        for line in lines:
+            line.code = _fill(line, stencils[line.template, line.imm_bits, line.offset_bits])
     for snippet in snippets:
-        snippet.codes = tuple(codes[line] for line in snippet.lines)
-    return codes
+        snippet.code = b"".join([line.code for line in snippet.lines])
 
 
 def _fill(line: Line, stencil: Stencil) -> bytes:

@@ -23,7 +23,7 @@ from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.translators import registry, x86_64
-from ebpfjit.translators.emitter import Jump, Line, Piece, Snippet
+from ebpfjit.translators.emitter import Jump, Line, Part, Piece, Snippet
 from ebpfjit.translators.x86_64.fusion import Fusion
 from ebpfjit.translators.x86_64.memory import emit_check
 from ebpfjit.translators.x86_64.pairs import Pair
@@ -67,6 +67,11 @@ class Listing:
     harden: bool = False
     traced: frozenset[int] = frozenset()
     resumes: tuple[int, ...] = ()
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """What the pieces consist of, one after the other."""
+        return [part for piece in self.pieces for part in piece.parts]
 
 
 def settings_for(

@@ -15,7 +15,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
 from ebpfjit.jit import cpu
-from ebpfjit.jit.assembler import codes_for
+from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import Listing, Recipe, settings_for
 from ebpfjit.jit.map_routines import map_routine_addresses
@@ -27,7 +27,6 @@ from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import CODE_ADDRESS, SLICE, Execution, HelperFunction, NativeHelper
 from ebpfjit.runtime.memory import MAX_FRAMES, active, address_of
 from ebpfjit.runtime.world import engine_of
-from ebpfjit.translators.emitter import Line
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
 from ebpfjit.translators.x86_64.target import FAULTS, REGION_SIZE, block_size, limit_place
 
@@ -404,14 +403,13 @@ def _address_of(function: HelperFunction) -> int:
 
 def assemble(listing: Listing) -> Image:
     """Return the machine code of a listing. Calls keystone at most once."""
-    return layout(listing, codes_of(listing))
+    assemble_lines(listing)
+    return layout(listing)
 
 
-def codes_of(listing: Listing) -> Mapping[Line, bytes]:
-    """Return the bytes of each line of a listing. Calls keystone at most once.
+def assemble_lines(listing: Listing) -> None:
+    """Give each line of a listing its bytes. Calls keystone at most once.
 
     The first time, what all programs share is assembled with it.
     """
-    if not are_ready():
-        codes_for([*listing.pieces, *shared_listing().pieces], repeats=not listing.harden)
-    return codes_for(listing.pieces, repeats=not listing.harden)
+    assemble_parts(listing.parts if are_ready() else [*listing.parts, *shared_listing().parts])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ebpfjit.disassembler import disassemble_instruction
 from ebpfjit.jit.compiler import Listing
 from ebpfjit.jit.entry import assemble
-from ebpfjit.jit.relocation import Image
+from ebpfjit.jit.relocation import Image, item_spans
 from ebpfjit.translators.emitter import Label
 
 
@@ -29,7 +29,7 @@ def render_pc(listing: Listing, image: Image, pc: int, dialect: str = "rbpf") ->
 
 def _lines(listing: Listing, image: Image, dialect: str, only: int | None) -> list[str]:
     """Return the lines of all pieces, or of those of one pc."""
-    spans = image.spans or assemble(listing).spans  # an image that was loaded has none
+    spans = item_spans(listing, image if image.spans else assemble(listing))  # one that was loaded has none
     program = listing.verified.program
     names = {pc: name for pc, name in program.functions.items() if len(program.functions) > 1}
     lines: list[str] = []

@@ -14,7 +14,7 @@ from functools import cache
 
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.jit import cpu
-from ebpfjit.jit.assembler import codes_for
+from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import settings_for, translate_routine
 from ebpfjit.jit.relocation import layout, relocate
@@ -40,7 +40,8 @@ def compile_routine(program: Program) -> NativeRoutine:
     cpu.target()
     verified: Verified = prepare(program)
     listing = translate_routine(verified, settings_for(features=cpu.features()))
-    image = layout(listing, codes_for(listing.pieces, repeats=True))
+    assemble_parts(listing.parts)
+    image = layout(listing)
     buffer = CodeBuffer(relocate(image, {}))
     return NativeRoutine(buffer.address + image.entry, buffer)
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any, TypeVar
 
 from ebpfjit.errors import TranslationError
 from ebpfjit.jit.assembler import slot_hole
 from ebpfjit.jit.compiler import Listing
-from ebpfjit.translators.emitter import Jump, Line, Snippet
+from ebpfjit.translators.emitter import Jump, Label, Line, Part, Snippet
 from ebpfjit.translators.x86_64.target import Limit, resume_label
 
 #  x86-64 condition codes (Intel SDM, volume 2, appendix B): jcc rel8 is 70+cc, rel32 is 0f 80+cc
@@ -43,6 +44,7 @@ NOPS = tuple(
         "0f1f840000000000", "660f1f840000000000",
     )
 )  # fmt: skip
+_T = TypeVar("_T")
 FULL_ROUNDS = 16
 NO_PC = -1
 SLOT_SIZE = 8
@@ -56,7 +58,7 @@ class Image:
     program has none. `slots` maps a symbol to the offset of its 8 bytes. `pc_starts` and `pc_owners`
     say which pc the code from an offset on belongs to (NO_PC: to none). `limits` are the words that
     the host puts behind the block, in order. `resumes` are the offsets, by pc, where runs of baseline code go
-    on; none where the image was loaded. `spans` gives for each item of the listing, in order,
+    on; none where the image was loaded. `spans` gives for each part of the listing, in order,
     the offset where its bytes start, and the end; nothing where the image was loaded.
     """
 
@@ -76,85 +78,68 @@ class Image:
         return None if owner == NO_PC else owner
 
 
-@dataclass(slots=True)
-class _Layout:
-    """A listing's items side by side: their bytes (jumps and labels: none yet), and what is to be placed."""
-
-    codes: list[bytes]
-    jumps: list[tuple[int, Jump]]
-    labels: dict[str, int]
-    aligned: list[tuple[int, int]]
-    slotted: list[tuple[int, Line]]
-    piece_starts: list[int]
-
-
-def layout(listing: Listing, codes: Mapping[Line, bytes]) -> Image:
-    """Place every item, size every jump, and return the image; `codes` are the bytes of each line.
+def layout(listing: Listing) -> Image:
+    """Place every part, size every jump, and return the image; the parts have their bytes.
 
     Raises TranslationError for a jump to a label that is nowhere.
     """
-    flat = _flatten(listing, codes)
-    targets = [_target(jump, flat.labels) for _, jump in flat.jumps]
-    sizes = _sizes(flat)
-    _grow(flat.jumps, sizes, targets)
-    offsets = _align(flat.aligned, sizes)
+    parts = listing.parts
+    kinds = list(map(type, parts))
+    chunks = [part.code for part in parts]
+    jumps = _of_kind(Jump, kinds, parts)
+    names = _of_kind(Label, kinds, parts)
+    labels = {label.name: index for index, label in names}
+    aligned = [(index, label.alignment) for index, label in names if label.alignment > 1]
+    sizes = list(map(len, chunks))
+    for index, jump in jumps:
+        sizes[index] = SIZES[jump.mnemonic]
+    for index, alignment in aligned:
+        sizes[index] = alignment - 1
+    targets = [_target(jump, labels) for _, jump in jumps]
+    _grow(jumps, sizes, targets)
+    offsets = _align(aligned, sizes)
     pool = -(-offsets[-1] // SLOT_SIZE) * SLOT_SIZE
-    symbols = dict.fromkeys(line.symbol for _, line in flat.slotted if line.symbol is not None)
+    slotted = [(index, line) for index, line in _of_kind(Line, kinds, parts) if line.symbol is not None]
+    symbols = dict.fromkeys(line.symbol for _, line in slotted if line.symbol is not None)
     slots = {symbol: pool + SLOT_SIZE * index for index, symbol in enumerate(symbols)}
-    chunks = flat.codes
-    for (index, jump), target in zip(flat.jumps, targets, strict=True):
+    for (index, jump), target in zip(jumps, targets, strict=True):
         chunks[index] = _encode_jump(jump, sizes[index], offsets[target] - offsets[index + 1])
-    for index, _ in flat.aligned:
+    for index, _ in aligned:
         chunks[index] = _padding(sizes[index])
-    for index, line in flat.slotted:
+    for index, line in slotted:
         assert line.symbol is not None  # that is why it is here
-        chunks[index] = _point(line, chunks[index], slots[line.symbol] - offsets[index + 1])
+        chunks[index] = _point(line, slots[line.symbol] - offsets[index + 1])
     code = b"".join(chunks).ljust(pool, b"\xcc") + bytes(SLOT_SIZE * len(slots))
-    starts = array("I", [offsets[index] for index in flat.piece_starts])
+    starts = accumulate([len(piece.parts) for piece in listing.pieces], initial=0)
+    places = array("I", [offsets[index] for index in starts][:-1])
     owners = array("i", [NO_PC if piece.pc is None else piece.pc for piece in listing.pieces])
-    entry, callback = (_place(name, flat.labels, offsets) for name in ("entry", "callback"))
+    entry, callback = (_place(name, labels, offsets) for name in ("entry", "callback"))
     assert entry is not None  # every listing starts with it
-    resumes = {pc: offsets[flat.labels[resume_label(pc)]] for pc in listing.resumes}
-    return Image(code, entry, callback, slots, listing.limits, starts, owners, tuple(offsets), resumes)
+    resumes = {pc: offsets[labels[resume_label(pc)]] for pc in listing.resumes}
+    return Image(code, entry, callback, slots, listing.limits, places, owners, tuple(offsets), resumes)
+
+
+def _of_kind(kind: type[_T], kinds: Sequence[type], parts: Sequence[Part]) -> list[tuple[int, _T]]:
+    """Return the parts of a kind, with their indexes."""
+    found: list[tuple[int, Any]] = [(index, parts[index]) for index, each in enumerate(kinds) if each is kind]
+    return found
+
+
+def item_spans(listing: Listing, image: Image) -> list[int]:
+    """Return for each item of a listing, in order, the offset where its bytes start, and the end."""
+    starts: list[int] = []
+    for part, start in zip(listing.parts, image.spans, strict=False):
+        lines = part.lines if isinstance(part, Snippet) else ()
+        starts.append(start)
+        starts.extend(start + size for size in accumulate(len(line.code) for line in lines[:-1]))
+        if isinstance(part, Snippet) and not lines:
+            starts.pop()
+    return [*starts, image.spans[-1]]
 
 
 def _place(label: str, labels: Mapping[str, int], offsets: list[int]) -> int | None:
     """Return the offset of a label, None where there is none."""
     return offsets[labels[label]] if label in labels else None
-
-
-def _flatten(listing: Listing, codes: Mapping[Line, bytes]) -> _Layout:
-    """Put a listing's items side by side."""
-    flat = _Layout([], [], {}, [], [], [])
-    chunks = flat.codes
-    for piece in listing.pieces:
-        flat.piece_starts.append(len(chunks))
-        for part in piece.parts:
-            if isinstance(part, Snippet):
-                chunks.extend(part.codes)
-            elif isinstance(part, Line):
-                if part.symbol is not None:
-                    flat.slotted.append((len(chunks), part))
-                chunks.append(codes[part])
-            elif isinstance(part, Jump):
-                flat.jumps.append((len(chunks), part))
-                chunks.append(b"")
-            else:
-                flat.labels[part.name] = len(chunks)
-                if part.alignment > 1:
-                    flat.aligned.append((len(chunks), part.alignment))
-                chunks.append(b"")
-    return flat
-
-
-def _sizes(flat: _Layout) -> list[int]:
-    """Return the size of each item with every jump short; labels have the most they can take."""
-    sizes = list(map(len, flat.codes))
-    for index, jump in flat.jumps:
-        sizes[index] = SIZES[jump.mnemonic]
-    for index, alignment in flat.aligned:
-        sizes[index] = alignment - 1
-    return sizes
 
 
 def _target(jump: Jump, labels: Mapping[str, int]) -> int:
@@ -213,9 +198,9 @@ def _encode_jump(jump: Jump, size: int, distance: int) -> bytes:
     return LONG_FORMS[jump.mnemonic] + distance.to_bytes(4, "little", signed=True)
 
 
-def _point(line: Line, code: bytes, distance: int) -> bytes:
+def _point(line: Line, distance: int) -> bytes:
     """Return a line's bytes with the distance to its symbol's slot patched in."""
-    hole = slot_hole(line)
+    hole, code = slot_hole(line), line.code
     number = distance.to_bytes(hole.size, "little", signed=True)
     return code[: hole.position] + number + code[hole.position + hole.size :]
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.errors import JitUnavailable
-from ebpfjit.jit.assembler import codes_for
+from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import Listing
-from ebpfjit.jit.relocation import Image, layout, relocate
+from ebpfjit.jit.relocation import Image, item_spans, layout, relocate
 from ebpfjit.program import Program
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.fields import SK_BUFF, SOCK, XDP_MD, Struct
@@ -149,9 +149,10 @@ def routines() -> Routines:
 
 def _assembled() -> tuple[Image, dict[str, int]]:
     """Return the routines' machine code, and where each label is in it."""
-    image = layout(listing(), codes_for(listing().pieces))
+    assemble_parts(listing().parts)
+    image = layout(listing())
     items = [item for piece in listing().pieces for item in piece.items]
-    places = zip(items, image.spans[1:], strict=True)  # a label is behind its padding
+    places = zip(items, item_spans(listing(), image)[1:], strict=True)  # a label is behind its padding
     return image, {item.name: place for item, place in places if isinstance(item, Label)}
 
 

@@ -13,7 +13,7 @@ from ebpfjit.analysis.verified import prepare
 from ebpfjit.jit import assembler, compiler, cpu
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import Recipe, settings_for
-from ebpfjit.jit.entry import codes_of, collector_paused, host_addresses
+from ebpfjit.jit.entry import assemble_lines, collector_paused, host_addresses
 from ebpfjit.jit.relocation import layout, relocate
 from ebpfjit.program import Program
 from ebpfjit.translators import emitter
@@ -50,7 +50,6 @@ def forget() -> None:
         *compiler._known_phrases.values(),
         *compiler._known_fused.values(),
         compiler._known_fusions,
-        assembler._codes,
         assembler._stencils,
         emitter._lines,
     )
@@ -89,10 +88,10 @@ def time_stages(
         times.append(clock())
         listing = recipe.listing(facts)
         times.append(clock())
-        codes = codes_of(listing)
+        assemble_lines(listing)
         times.append(clock())
-        image = layout(listing, codes)
-        del facts, listing, codes  # as `compile_program` lets go of them
+        image = layout(listing)
+        del facts, listing  # as `compile_program` lets go of them
         times.append(clock())
     CodeBuffer(relocate(image, host_addresses()))
     times.append(clock())

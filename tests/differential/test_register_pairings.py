@@ -23,7 +23,7 @@ from support.machines import ENGINES, U64, Job, constant, machine_code, run_jobs
 
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE
-from ebpfjit.jit.relocation import LONG_FORMS, SHORT_FORMS
+from ebpfjit.jit.relocation import LONG_FORMS, SHORT_FORMS, item_spans
 from ebpfjit.translators.emitter import Jump, Label
 
 HEADER, BLOCK, CELL = 16, 12, 10
@@ -495,16 +495,14 @@ def backward(name: str, size: int) -> bytes:
 def distances(code: bytes) -> dict[tuple[str, bool], set[int]]:
     """Return the distances in bytes of the jumps between instructions: by mnemonic, and if short."""
     compiled = machine_code(code)
-    image = compiled.image
+    spans = item_spans(compiled.listing, compiled.image)
     items = [item for piece in compiled.listing.pieces for item in piece.items]
     # A label is behind the padding that aligns it.
-    places = {
-        item.name: image.spans[index + 1] for index, item in enumerate(items) if isinstance(item, Label)
-    }
+    places = {item.name: spans[index + 1] for index, item in enumerate(items) if isinstance(item, Label)}
     found: dict[tuple[str, bool], set[int]] = {}
     for index, item in enumerate(items):
         if isinstance(item, Jump) and item.label.startswith("pc_"):
-            start, end = image.spans[index], image.spans[index + 1]
+            start, end = spans[index], spans[index + 1]
             short = item.mnemonic in SHORT_FORMS and end - start == len(SHORT_FORMS[item.mnemonic]) + 1
             assert short or end - start == len(LONG_FORMS[item.mnemonic]) + 4
             found.setdefault((item.mnemonic, short), set()).add(places[item.label] - end)
