@@ -7,6 +7,7 @@ patched in. Jumps name labels; relocation gives them their distance.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -103,6 +104,19 @@ class Piece:
         return items
 
 
+def lines_of(parts: Iterable[Part]) -> tuple[Line, ...] | None:
+    """Return the lines that parts consist of; None where there is anything else, or a symbol."""
+    lines: list[Line] = []
+    for part in parts:
+        if isinstance(part, Snippet):
+            lines.extend(part.lines)
+        elif isinstance(part, Line) and part.symbol is None:
+            lines.append(part)
+        else:
+            return None
+    return tuple(lines)
+
+
 def smallest(value: int, sizes: tuple[int, ...]) -> int:
     """Return the first of `sizes` (bits) whose signed range holds `value`; the last fits all."""
     for bits in sizes[:-1]:
@@ -112,6 +126,8 @@ def smallest(value: int, sizes: tuple[int, ...]) -> int:
 
 
 _lines: dict[tuple[str, int | None, tuple[int, ...], int | None, str | None], Line] = {}
+snippets: dict[object, Snippet] = {}
+"""What was emitted by `Emitter.repeat`."""
 MOST_LINES = 1 << 15
 
 
@@ -165,6 +181,7 @@ class Emitter:
     def __init__(self, *, repeats: bool = True) -> None:
         self._line = line_of if repeats else new_line
         self._lines = _lines if repeats else {}
+        self._snippets = snippets if repeats else {}
         self.pieces: list[Piece] = []
         self.cold: list[Piece] = []
         self._here: list[Part] = []
@@ -211,6 +228,22 @@ class Emitter:
     def place(self, pc: int, snippet: Snippet) -> None:
         """Make a piece of lines that were emitted elsewhere before, and of nothing else."""
         self.pieces.append(Piece(pc, [snippet]))
+
+    def repeat(self, key: object, write: Callable[[], None]) -> None:
+        """Emit what `write` emits, lines without symbols, and next time under this key the very same."""
+        snippet = self._snippets.get(key)
+        if snippet is None:
+            outer, self._here = self._here, []
+            write()
+            lines = lines_of(self._here)
+            assert lines is not None  # it keeps to what it may
+            snippet = Snippet(lines)
+            if self._line is line_of:
+                if len(self._snippets) > MOST_LINES:
+                    self._snippets.clear()
+                self._snippets[key] = snippet
+            self._here = outer
+        self._here.append(snippet)
 
     def insert(self, snippet: Snippet) -> None:
         """Emit lines that were emitted elsewhere before."""

@@ -23,7 +23,7 @@ from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.translators import registry, x86_64
-from ebpfjit.translators.emitter import Jump, Line, Part, Piece, Snippet
+from ebpfjit.translators.emitter import Jump, Part, Piece, Snippet, lines_of
 from ebpfjit.translators.x86_64.fusion import Fusion
 from ebpfjit.translators.x86_64.memory import emit_check
 from ebpfjit.translators.x86_64.pairs import Pair
@@ -188,29 +188,40 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     phrases = Phrases(settings)
     blocks, words = verified.blocks, program.words
     repeated = {} if settings.trace else phrases.known
-    apart = {*blocks, *cx.checks, *shortcuts.slots, *verified.illegal, *cx.plan.taken, *cx.plan.through}
+    plan = cx.plan
+    apart = {*cx.checks, *shortcuts.slots, *verified.illegal, *plan.taken, *plan.through, *plan.predicates}
+    labels = {pc: pc_label(pc) for pc in blocks if pc not in plan.predicates}
     nothing = set() if settings.trace else shortcuts.nothing(cx.checks) - blocks.keys()
     for instruction in program.instructions:
         pc = instruction.pc
         phrase = repeated.get(words[pc])
-        if phrase is not None and not phrase[1] and pc not in apart:
-            cx.place(pc, phrase[0])  # most instructions: nothing but lines that were written before
-            continue
+        if phrase is not None and pc not in apart:  # most instructions: what was written before
+            snippet, jump = phrase
+            label = labels.get(instruction.target or 0, "") if jump else ""
+            if not jump and pc not in blocks:
+                cx.place(pc, snippet)
+                continue
+            if label or not jump:
+                cx.begin(pc)
+                if pc in blocks:
+                    cx.start(instruction)
+                    _block_start(cx, verified, pc)
+                cx.insert(snippet)
+                if jump:
+                    cx.jump(jump, label)
+                continue
         cx.begin(pc)
         if pc in nothing:
             continue  # what comes later does its work
         cx.start(instruction)
-        if pc in cx.plan.predicates:
+        if pc in plan.predicates:
             _before_loop(cx, pc, shortcuts)
-        if pc in blocks:
-            cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
         if pc in shortcuts.skipped:
+            if pc in blocks:
+                cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
             continue  # the conditional jump before it did its work
         if pc in blocks:
-            if pc in verified.tested:
-                emit_charge(cx, blocks[pc])
-            else:
-                pay(cx, cx.plan.own.get(pc, 0))
+            _block_start(cx, verified, pc)
         _trace(cx, pc, shortcuts)
         _instruction(cx, verified, instruction, shortcuts, phrases)
     emit_end_of_program(cx, len(program))
@@ -232,6 +243,15 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
         frozenset(cx.traced),
         tuple(resumes),
     )
+
+
+def _block_start(cx: Context, verified: Verified, pc: int) -> None:
+    """Emit the label of a basic block, and its payment."""
+    cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
+    if pc in verified.tested:
+        emit_charge(cx, verified.blocks[pc])
+    else:
+        pay(cx, cx.plan.own.get(pc, 0))
 
 
 def _before_loop(cx: Context, header: int, shortcuts: Shortcuts) -> None:
@@ -318,9 +338,8 @@ class Phrases:
             return
         before = self.before(cx)
         fusion.emit(cx)
-        parts = cx.written()[before[0] :]
-        lines = tuple(part for part in parts if isinstance(part, Line) and part.symbol is None)
-        if len(lines) == len(parts) and not is_checked and self.before(cx)[1:] == before[1:]:
+        lines = lines_of(cx.written()[before[0] :])
+        if lines is not None and not is_checked and self.before(cx)[1:] == before[1:]:
             self.fused[fusion] = Snippet(lines)
 
     def repeat(self, cx: Context, instruction: Instruction) -> bool:
@@ -358,8 +377,8 @@ class Phrases:
                 return
             jump = last.mnemonic
             parts.pop()
-        lines = tuple(part for part in parts if isinstance(part, Line) and part.symbol is None)
-        if len(lines) == len(parts):
+        lines = lines_of(parts)
+        if lines is not None:
             self.known[cx.program.words[instruction.pc]] = Snippet(lines), jump
 
 
@@ -570,6 +589,27 @@ def _anew(
     if row is None or instruction.pc in verified.illegal:
         cx.raise_fault("illegal")
         return
+    target = x86_64.target.NAME
+    try:
+        translator = registry.translator_of(target, row)
+    except KeyError:
+        raise TranslationError(f"pc {instruction.pc}: {target} does not translate {row.operation}") from None
+    if instruction.pc in shortcuts.slots:
+        _shortened(cx, verified, instruction, shortcuts, phrases, translator)
+    else:
+        cx.has_flags = False
+        translator(instruction, cx)
+
+
+def _shortened(
+    cx: Context,
+    verified: Verified,
+    instruction: Instruction,
+    shortcuts: Shortcuts,
+    phrases: Phrases,
+    translator: registry.Translator,
+) -> None:
+    """Translate one instruction together with others, as far as that is its turn."""
     if instruction.pc in shortcuts.gathered and not cx.is_slow:
         if instruction.pc in cx.checks:
             emit_check(cx, cx.src64, instruction.offset, instruction)
@@ -585,11 +625,6 @@ def _anew(
     if fusion is not None:
         phrases.fuse(cx, fusion)
         return
-    target = x86_64.target.NAME
-    try:
-        translator = registry.translator_of(target, row)
-    except KeyError:
-        raise TranslationError(f"pc {instruction.pc}: {target} does not translate {row.operation}") from None
     pair = shortcuts.pairs.get(instruction.pc)
     cx.has_flags = instruction.pc in shortcuts.flagged and not cx.settings.trace
     if pair is None:

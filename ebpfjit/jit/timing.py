@@ -52,6 +52,7 @@ def forget() -> None:
         compiler._known_fusions,
         assembler._stencils,
         emitter._lines,
+        emitter.snippets,
     )
     for table in tables:
         table.clear()

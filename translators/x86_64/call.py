@@ -118,12 +118,19 @@ def _in_frame(cx: Context, saved: list[str], label: str) -> None:
 
 def _around(cx: Context, words: list[str], call: Callable[[], None]) -> None:
     """Keep words on the stack: an odd number, so that rsp is a multiple of 16 in the callee."""
-    for word in words:
-        cx.emit(f"push {word}")
-    if len(words) % 2 == 0:
-        cx.emit("sub rsp, 8")
+
+    def keep() -> None:
+        for word in words:
+            cx.emit(f"push {word}")
+        if len(words) % 2 == 0:
+            cx.emit("sub rsp, 8")
+
+    def give_back() -> None:
+        if len(words) % 2 == 0:
+            cx.emit("add rsp, 8")
+        for word in reversed(words):
+            cx.emit(f"pop {word}")
+
+    cx.repeat(("keep", *words), keep)
     call()
-    if len(words) % 2 == 0:
-        cx.emit("add rsp, 8")
-    for word in reversed(words):
-        cx.emit(f"pop {word}")
+    cx.repeat(("give back", *words), give_back)

@@ -83,8 +83,13 @@ def emit_check(cx: Context, base: str, offset: int, insn: Instruction) -> None:
         cx.emit(f"cmp qword ptr {cx.limit(check.region, check.behind, check.stores)}, 0")
         cx.jump("je", other)
     else:
-        _load_distance(cx, base, low, check.region)
-        cx.emit(f"cmp r10, qword ptr {cx.limit(check.region, span, check.stores)}")
+        limit = cx.limit(check.region, span, check.stores)
+
+        def compare() -> None:
+            _load_distance(cx, base, low, check.region)
+            cx.emit(f"cmp r10, qword ptr {limit}")
+
+        cx.repeat((base, low, check.region, cx.pinned, limit), compare)
         cx.jump("jae", other)
     if check.merged:
         with cx.out_of_line(other):
@@ -110,9 +115,14 @@ def _load_distance(cx: Context, base: str, offset: int, region: str) -> None:
 def _check_any_region(cx: Context, label: str, back: str, base: str, offset: int, check: Check) -> None:
     routine = "check_store" if check.stores else "check_load"
     cx.used.add(routine)
-    with cx.out_of_line(label):
+    size = check.high - check.low
+
+    def name() -> None:
         load_address(cx, base, offset)
-        cx.emit(f"mov r10d, {check.high - check.low}")
+        cx.emit(f"mov r10d, {size}")
+
+    with cx.out_of_line(label):
+        cx.repeat((base, offset, size), name)
         cx.jump("call", routine)
         cx.jump("jmp", back)
 
@@ -150,8 +160,12 @@ def load(insn: Instruction, cx: Context) -> None:
     if cx.row.is_ordered:
         check_alignment(cx, cx.src64, insn.offset, cx.row.size)
     memory, offset = memory_operand(cx, cx.src64, insn)
-    names = {"dst32": register(insn.dst_reg, 32), "dst64": cx.dst64, "memory": memory}
-    cx.emit(LOADS[cx.row.operation].format(**names), offset=offset)
+
+    def access() -> None:
+        names = {"dst32": register(insn.dst_reg, 32), "dst64": cx.dst64, "memory": memory}
+        cx.emit(LOADS[cx.row.operation].format(**names), offset=offset)
+
+    cx.repeat((cx.row.name, insn.dst_reg, memory, offset), access)
 
 
 @translates("STB", "STH", "STW", "STDW", "STXB", "STXH", "STXW", "STXDW",

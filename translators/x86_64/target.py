@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from ebpfjit.bits import Width
 from ebpfjit.isa.spec import Row
+from ebpfjit.isa.table import TABLE
 from ebpfjit.program import Instruction, Program
 from ebpfjit.translators import registry
 from ebpfjit.translators.emitter import Emitter
@@ -171,6 +172,12 @@ That is size - span + 1, or 0 where it does not fit or may not be stored to.
 """
 
 
+MAY_GOTO, LDDW_CODE = (
+    frozenset((row.opcode, row.src) for row in TABLE if row.operation == operation)
+    for operation in ("MAY_GOTO", "LDDW_CODE")
+)
+
+
 class Context(Emitter):
     """What a translator is given: the instruction's operands by name, and the means to emit.
 
@@ -196,9 +203,8 @@ class Context(Emitter):
         self.has_flags = False  # of the comparison with 0 that is to be translated
         self.traced: set[int] = set()
         self.limits: dict[Limit, int] = {}
-        operations = {insn.row.operation for insn in program.instructions if insn.row is not None}
-        self.has_may_goto = "MAY_GOTO" in operations
-        self.takes_addresses = "LDDW_CODE" in operations
+        self.has_may_goto = not MAY_GOTO.isdisjoint(program.operations)
+        self.takes_addresses = not LDDW_CODE.isdisjoint(program.operations)
         self.insn = program.instructions[0]
 
     def start(self, insn: Instruction) -> None:
@@ -379,8 +385,9 @@ def load_constant(cx: Context, register_number: int, value: int) -> None:
 
 def pin(cx: Context) -> None:
     """Put minus the start of the pinned region, if one is, into r11 again; leaves other registers alone."""
-    if cx.pinned is not None:
-        emit_pin(cx, cx.pinned)
+    region = cx.pinned
+    if region is not None:
+        cx.repeat(region, lambda: emit_pin(cx, region))
 
 
 def emit_pin(cx: Emitter, region: str) -> None:
@@ -452,10 +459,20 @@ def emit_function_entry(cx: Context, pc: int) -> None:
     size = cx.frame_sizes[pc]
     cx.begin(None)
     cx.label(enter_label(pc))
-    cx.emit(f"mov rbp, qword ptr {BLOCK['stack_start']}")
-    cx.emit("lea r11, [rbp+$offset]", offset=-size)
+
+    def find() -> None:
+        cx.emit(f"mov rbp, qword ptr {BLOCK['stack_start']}")
+        cx.emit("lea r11, [rbp+$offset]", offset=-size)
+        if not cx.plan.bounded:
+            cx.emit(f"cmp r11, qword ptr {BLOCK['stack_limit']}")
+
+    def clear() -> None:
+        cx.emit("movups xmmword ptr [r11], xmm0")
+        cx.emit("add r11, 0x10")
+        cx.emit("cmp r11, rbp")
+
+    cx.repeat(("frame", size, cx.plan.bounded), find)
     if not cx.plan.bounded:
-        cx.emit(f"cmp r11, qword ptr {BLOCK['stack_limit']}")
         # A jump, not a call: the address on the stack is that of the local call that came here.
         cx.used.add("fault_depth")
         cx.jump("jb", "fault_depth")
@@ -466,9 +483,7 @@ def emit_function_entry(cx: Context, pc: int) -> None:
         zero = f".zero_{pc}"
         cx.emit("xorps xmm0, xmm0")
         cx.label(zero)
-        cx.emit("movups xmmword ptr [r11], xmm0")
-        cx.emit("add r11, 0x10")
-        cx.emit("cmp r11, rbp")
+        cx.repeat("clear", clear)
         cx.jump("jb", zero)
     pin(cx)
     cx.jump("jmp", pc_label(pc))
