@@ -6,21 +6,26 @@ instructions in their order, as if none jumped; a wrong guess costs time, nothin
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from ebpfjit.analysis.accesses import Access, Facts
 from ebpfjit.analysis.values import SUMS, Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import FRAME_POINTER, Kind, Reg, Row
-from ebpfjit.program import Instruction
+from ebpfjit.program import Instruction, Program
+from ebpfjit.record import record
 
 MEMORY = frozenset({Kind.LOAD, Kind.STORE, Kind.ATOMIC})
+CALLS = frozenset({Kind.CALL_LOCAL, Kind.LOAD_IMM64})
+"""What names another function without going on there."""
 START = [Origin.PACKET] * 16
 START[1], START[FRAME_POINTER] = Origin.ARGUMENT, Origin.STACK
 """What registers are taken to point to where a function starts; what no engine runs may name 16."""
 
 
 def baseline(verified: Verified) -> Facts:
-    """Return what is known of a program's accesses at first sight; frames are zeroed if it uses r10."""
+    """Return what is known of a program's accesses at first sight; frames that are named are zeroed."""
     program = verified.program
     functions = program.functions
     named = [insn for insn in program.instructions if FRAME_POINTER in (insn.dst_reg, insn.src_reg)]
@@ -28,22 +33,68 @@ def baseline(verified: Verified) -> Facts:
     size = min(verified.frame_sizes.values(), default=0) if is_fixed else 0
     accesses: dict[int, Access] = {}
     origins = START.copy()
+    if len(_known_shapes) > MOST_KNOWN_SHAPES:
+        _known_shapes.clear()
+    known, words = _known_shapes.get, program.words
     for insn in program.instructions:
-        row, pc = insn.row, insn.pc
-        if row is None:
-            continue
+        pc = insn.pc
         if pc in functions:
             origins = START.copy()
-        if row.kind in MEMORY:
-            loads = row.kind is Kind.LOAD
-            base = insn.src_reg if loads else insn.dst_reg
-            inside = base == FRAME_POINTER and -size <= insn.offset <= -row.size
-            proof = "frame" if inside else ""
-            accesses[pc] = Access(pc, row.size, not loads, proof, origins[base], size, None)
-        if row.dst is Reg.WRITE or (row.dst is Reg.UPDATE and not _moves(row)):
-            copies = row.kind is Kind.MOVE and row.uses_src and row.width is W64
-            origins[insn.dst_reg] = origins[insn.src_reg] if copies else Origin.PACKET
-    return Facts(accesses, frozenset(functions) if named else frozenset(), {}, {})
+        shape = known(words[pc]) or _shape_of(words[pc], insn)
+        if shape.size:
+            inside = shape.base == FRAME_POINTER and -size <= insn.offset <= -shape.size
+            proof, origin = "frame" if inside else "", origins[shape.base]
+            accesses[pc] = Access(pc, shape.size, shape.stores, proof, origin, size, None)
+        if shape.written is not None:
+            origins[shape.written] = Origin.PACKET if shape.copied is None else origins[shape.copied]
+    return Facts(accesses, _zeroed(program, named), {}, {})
+
+
+def _zeroed(program: Program, named: list[Instruction]) -> frozenset[int]:
+    """Return the functions whose frame is to be zeroed: they name it, between their start and the next one's.
+
+    Where a jump leads from one function into another, all of them.
+    """
+    starts = list(program.functions)
+    if len(starts) == 1 or not named:
+        return frozenset(starts if named else ())
+    for insn, target in program.jumps:
+        calls = insn.row is not None and insn.row.kind in CALLS
+        if not calls and bisect_right(starts, insn.pc) != bisect_right(starts, target):
+            return frozenset(starts)
+    return frozenset(starts[bisect_right(starts, insn.pc) - 1] for insn in named)
+
+
+@record
+class _Shape:
+    """What an instruction is to this: the access that it makes (size 0: none), the register it writes.
+
+    `written` is None where no pointer is lost, `copied` the register that is copied there.
+    """
+
+    size: int
+    base: int
+    stores: bool
+    written: int | None
+    copied: int | None
+
+
+_known_shapes: dict[int, _Shape] = {}
+MOST_KNOWN_SHAPES = 1 << 15
+
+
+def _shape_of(word: int, insn: Instruction) -> _Shape:
+    """Return the shape of an instruction, from now on known by its first word."""
+    row, written, copied = insn.row, None, None
+    size, base, stores = 0, 0, False
+    if row is not None and row.kind in MEMORY:
+        stores = row.kind is not Kind.LOAD
+        size, base = row.size, insn.dst_reg if stores else insn.src_reg
+    if row is not None and (row.dst is Reg.WRITE or (row.dst is Reg.UPDATE and not _moves(row))):
+        written = insn.dst_reg
+        copied = insn.src_reg if row.kind is Kind.MOVE and row.uses_src and row.width is W64 else None
+    shape = _known_shapes[word] = _Shape(size, base, stores, written, copied)
+    return shape
 
 
 def _moves(row: Row) -> bool:

@@ -69,7 +69,7 @@ class Image:
     limits: tuple[Limit, ...]
     pc_starts: array[int]
     pc_owners: array[int]
-    spans: tuple[int, ...] = ()
+    spans: tuple[int, ...] = field(default=(), compare=False)
     resumes: Mapping[int, int] = field(default_factory=dict)
 
     def pc_at(self, offset: int) -> int | None:

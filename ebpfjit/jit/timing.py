@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit import program as decoding
-from ebpfjit.analysis import liveness, loops, verifier
+from ebpfjit.analysis import baseline, liveness, loops, verifier
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.jit import assembler, compiler, cpu
 from ebpfjit.jit.code_buffer import CodeBuffer
@@ -47,6 +47,7 @@ def forget() -> None:
         verifier._sound_words,
         *liveness._known_effects.values(),
         loops._known_changes,
+        baseline._known_shapes,
         *compiler._known_phrases.values(),
         *compiler._known_fused.values(),
         compiler._known_fusions,

@@ -87,3 +87,15 @@ def test_keystone_is_called_once_and_nothing_is_looked_into() -> None:
     EbpfVmRaw(verified.program, optimize=False).jit_compile()
     baseline(verified)
     assert "liveness" not in vars(verified)
+
+
+def test_only_functions_that_name_their_frame_have_it_zeroed() -> None:
+    def zeroed(text: str) -> frozenset[int]:
+        return baseline(prepare(Program.from_bytes(assemble(text)))).zeroed
+
+    leaf = "call local leaf\nexit\nleaf: mov r0, 1\nexit"
+    assert zeroed(leaf) == frozenset()
+    assert zeroed("stxdw [r10-8], r1\n" + leaf) == {0}
+    assert zeroed("call local leaf\nexit\nleaf: ldxb r0, [r10-1]\nexit") == {2}
+    shared = "jeq r1, 0, inside\ncall local leaf\nexit\nleaf: mov r0, 1\ninside: ldxb r0, [r10-1]\nexit"
+    assert zeroed(shared) == {0, 3}  # what the second function names is the frame of either

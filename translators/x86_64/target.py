@@ -565,7 +565,8 @@ def emit_charge(cx: Context, instructions: int) -> None:
     broke, back, poor = (f"{slow}.{part}_{pc}" for part in ("broke", "paid", "poor"))
     pay(cx, paid)
     cx.jump("jl", broke)
-    cx.label(back)
+    if paid != instructions:
+        cx.label(back)
     with cx.out_of_line(broke):
         cx.emit("add r9, $imm", imm=paid)
         if paid != instructions:
