@@ -12,14 +12,13 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W32, W64
 from ebpfjit.errors import DecodeError
 from ebpfjit.isa.spec import Imm, Kind, Row
 from ebpfjit.isa.table import match
-from ebpfjit.record import record
+from ebpfjit.record import lazy, record
 
 if TYPE_CHECKING:
     from ebpfjit.function import JitFunction
@@ -220,23 +219,23 @@ class Program:
         """Return the bytecode."""
         return self.code
 
-    @cached_property
+    @lazy
     def instructions(self) -> tuple[Instruction, ...]:
         """The decoded instructions, in order of pc."""
         return _decode(self.words)
 
-    @cached_property
+    @lazy
     def words(self) -> tuple[int, ...]:
         """The bytecode as 8-byte words, one for each slot."""
         return words_of(self.code)
 
-    @cached_property
+    @lazy
     def operations(self) -> frozenset[tuple[int, int]]:
         """The pairs of opcode and source register that occur, told without decoding: LDDWs count twice."""
         pairs = set(zip(self.code[::SLOT_SIZE], self.code[1::SLOT_SIZE], strict=True))
         return frozenset([(opcode, registers >> 4) for opcode, registers in pairs])
 
-    @cached_property
+    @lazy
     def slots(self) -> tuple[Instruction | None, ...]:
         """The instruction that starts at each slot; None at the second slot of an LDDW."""
         slots: list[Instruction | None] = [None] * (len(self.code) // SLOT_SIZE)
@@ -244,7 +243,7 @@ class Program:
             slots[instruction.pc] = instruction
         return tuple(slots)
 
-    @cached_property
+    @lazy
     def jumps(self) -> tuple[tuple[Instruction, int], ...]:
         """The instructions that go, or may go, to a slot that they name, and that slot; local calls too."""
         return tuple(
@@ -255,7 +254,7 @@ class Program:
             ]
         )
 
-    @cached_property
+    @lazy
     def functions(self) -> dict[int, str]:
         """The slot where each function starts, in order, and its name.
 
@@ -271,7 +270,7 @@ class Program:
         inside = sorted(pc for pc in starts if 0 <= pc < len(slots) and slots[pc] is not None)
         return {pc: self.symbols.get(pc, f"function_{pc}" if pc else "main") for pc in inside}
 
-    @cached_property
+    @lazy
     def _line_starts(self) -> list[int]:
         return sorted({*self.lines, *self.functions})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 from ebpfjit.analysis.calls import Calls, calls_of
 from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, tested_blocks
@@ -13,6 +12,7 @@ from ebpfjit.analysis.liveness import Liveness, liveness_of
 from ebpfjit.analysis.nesting import Nesting, nesting_of
 from ebpfjit.errors import LoadError
 from ebpfjit.program import Program
+from ebpfjit.record import lazy
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE
 
 STACK_ALIGNMENT = 16
@@ -32,47 +32,47 @@ class Verified:
     program: Program
     frame_sizes: dict[int, int]
 
-    @cached_property
+    @lazy
     def blocks(self) -> dict[int, int]:
         """The slot where each basic block starts, and the number of its instructions."""
         return block_sizes(self.program)
 
-    @cached_property
+    @lazy
     def tested(self) -> frozenset[int]:
         """The basic blocks at whose start an instruction limit is looked at."""
         return tested_blocks(self.program, self.blocks)
 
-    @cached_property
+    @lazy
     def liveness(self) -> Liveness:
         """Which registers may still be read where each basic block starts."""
         return liveness_of(self.program, self.blocks)
 
-    @cached_property
+    @lazy
     def calls(self) -> Calls:
         """What local calls have to save and count."""
         return calls_of(self.liveness, self.frame_sizes, self.illegal)
 
-    @cached_property
+    @lazy
     def charges(self) -> Charges:
         """What machine code pays where."""
         return charges_of(self.program, self.blocks, self.tested, self.nesting.depths)
 
-    @cached_property
+    @lazy
     def own_charges(self) -> Charges:
         """What machine code pays where each block pays for itself."""
         return own_charges(self.blocks, self.tested)
 
-    @cached_property
+    @lazy
     def nesting(self) -> Nesting:
         """The loops, and which lie in which."""
         return nesting_of(sorted(self.program.functions), self.liveness.ways)
 
-    @cached_property
+    @lazy
     def loop_headers(self) -> frozenset[int]:
         """The slots that backward jumps go to."""
         return loop_headers(self.program)
 
-    @cached_property
+    @lazy
     def illegal(self) -> dict[int, str]:
         """The slots of instructions that no engine can run, and why; the verifier leaves none."""
         return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import accumulate, pairwise
 
 from ebpfjit.analysis.accesses import Access, Facts, Promises
@@ -21,6 +20,7 @@ from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.program import Instruction
+from ebpfjit.record import lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Part, Piece, Snippet, lines_of
@@ -68,7 +68,7 @@ class Listing:
     traced: frozenset[int] = frozenset()
     resumes: tuple[int, ...] = ()
 
-    @cached_property
+    @lazy
     def parts(self) -> list[Part]:
         """What the pieces consist of, one after the other."""
         return [part for piece in self.pieces for part in piece.parts]
@@ -401,7 +401,7 @@ class Shortcuts:
     flagged: frozenset[int] = frozenset()
     gathered: Mapping[int, Callable[[Context], None] | None] = field(default_factory=dict)
 
-    @cached_property
+    @lazy
     def slots(self) -> frozenset[int]:
         """All of them."""
         slots = {*self.pairs, *self.skipped, *self.fusions, *self.done, *self.flagged}

@@ -404,10 +404,14 @@ def emit_entry(cx: Context) -> None:
     """
     cx.begin(None)
     cx.label("entry")
-    cx.emit(f"mov qword ptr {BLOCK['host_stack']}, rsp")
-    for number in (0, *range(3, 10)):
-        name = register(number, 32)
-        cx.emit(f"xor {name}, {name}")
+
+    def reset() -> None:
+        cx.emit(f"mov qword ptr {BLOCK['host_stack']}, rsp")
+        for number in (0, *range(3, 10)):
+            name = register(number, 32)
+            cx.emit(f"xor {name}, {name}")
+
+    cx.repeat("entry", reset)
     cx.jump("jmp", enter_label(0))
 
 
@@ -562,10 +566,11 @@ def emit_charge(cx: Context, instructions: int) -> None:
     cx.used.add("slice")
     paid = cx.plan.paid[pc]
     slow = ".slow" if cx.is_slow else ""
-    broke, back, poor = (f"{slow}.{part}_{pc}" for part in ("broke", "paid", "poor"))
+    broke = f"{slow}.broke_{pc}"
     pay(cx, paid)
     cx.jump("jl", broke)
     if paid != instructions:
+        back, poor = f"{slow}.paid_{pc}", f"{slow}.poor_{pc}"
         cx.label(back)
     with cx.out_of_line(broke):
         cx.emit("add r9, $imm", imm=paid)
