@@ -19,7 +19,8 @@ Programs of C kernels, each a function with registers exchanged and constants ch
 of a process of its own, the best of {FULL.processes}. cold: the first program of a process, but for the
 routines that all programs share, which are there. other: a new program in a process that has compiled
 another of {TABLE_FILLER:,} instructions. warm: the same program again, the best of some rounds.
-baseline: compiled with `optimize=False`, checked; what such code takes to run is with the kernels.
+baseline: what `Program.compile` makes first, checked; what such code takes to run is with the kernels.
+optimised: what it makes of a program once its calls have taken about as long as that takes.
 """
 
 

@@ -99,8 +99,8 @@ class Contest:
         self._native = {name: compile_native(kernel, name) for name in native.compilers()}
         self._interpreter = EbpfVmRaw(program)
         self._machines = {
-            "unchecked": EbpfVmRaw(program, checked=False),
-            "checked": EbpfVmRaw(program),
+            "unchecked": EbpfVmRaw(program, checked=False, optimize=True),
+            "checked": EbpfVmRaw(program, optimize=True),
             "baseline": EbpfVmRaw(program, optimize=False),
         }
         for machine in self._machines.values():
