@@ -53,16 +53,29 @@ def baseline(verified: Verified) -> Facts:
 def _zeroed(program: Program, named: list[Instruction]) -> frozenset[int]:
     """Return the functions whose frame is to be zeroed: they name it, between their start and the next one's.
 
-    Where a jump leads from one function into another, all of them.
+    All of them where a jump leads from one function into another, or a pointer into a frame may be handed
+    about: r10 is more than the base of accesses somewhere.
     """
     starts = list(program.functions)
-    if len(starts) == 1 or not named:
-        return frozenset(starts if named else ())
+    if not named:
+        return frozenset()
+    if len(starts) == 1 or not all(map(_is_base_only, named)):
+        return frozenset(starts)
     for insn, target in program.jumps:
         calls = insn.row is not None and insn.row.kind in CALLS
         if not calls and bisect_right(starts, insn.pc) != bisect_right(starts, target):
             return frozenset(starts)
     return frozenset(starts[bisect_right(starts, insn.pc) - 1] for insn in named)
+
+
+def _is_base_only(insn: Instruction) -> bool:
+    """True where r10 is nothing but what an access counts from."""
+    row = insn.row
+    if row is None or row.kind not in MEMORY:
+        return False
+    loads = row.kind is Kind.LOAD
+    other, uses_other = (insn.dst_reg, True) if loads else (insn.src_reg, row.uses_src)
+    return not (uses_other and other == FRAME_POINTER)
 
 
 @record

@@ -319,3 +319,13 @@ def match(opcode: int, src: int, offset: int, imm: int) -> Row | None:
         if all(not isinstance(wanted[i], int) or wanted[i] == fields[i] for i in telling):
             return row
     return None
+
+
+def told_by(*rows: Row) -> frozenset[tuple[int, int]]:
+    """Return the pairs of opcode and source register for which `match` gives one of these rows.
+
+    Only for rows that these two fields tell from all others.
+    """
+    wanted = set(rows)
+    pairs = [(row.opcode, source) for row in rows for source in range(16)]
+    return frozenset([(opcode, source) for opcode, source in pairs if match(opcode, source, 0, 0) in wanted])

@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
 from ebpfjit.isa.spec import Imm, Kind
-from ebpfjit.isa.table import TABLE
+from ebpfjit.isa.table import TABLE, told_by
 from ebpfjit.jit.entry import Compiled, Run, slices_of
 from ebpfjit.jit.routines import (
     BYTEARRAY_EXPORTS,
@@ -53,14 +53,15 @@ SPARE_LIMITS = 16
 LARGEST_FRAME = 64 * 1024
 """A run that needs more of the thread's stack goes another way."""
 
-PACKET_LOADS = frozenset(row.opcode for row in TABLE if row.kind is Kind.PACKET_LOAD)
-NESTING = frozenset(
-    (row.opcode, source)
-    for row in TABLE
-    if row.kind is Kind.CALL_REGISTER or (row.imm is Imm.TARGET and row.kind is not Kind.JUMP)
-    for source in (range(16) if row.kind is Kind.CALL_REGISTER else (row.src,))
+PACKET_LOADS = told_by(*(row for row in TABLE if row.kind is Kind.PACKET_LOAD))
+NESTING = told_by(
+    *(
+        row
+        for row in TABLE
+        if row.kind is Kind.CALL_REGISTER or (row.imm is Imm.TARGET and row.kind is not Kind.JUMP)
+    )
 )
-"""The operations that call functions of the program, or name them; as in `Program.operations`."""
+"""What calls functions of the program, or names them; both as in `Program.operations`."""
 
 _STATE = {name: index for index, name in enumerate(STATE_WORDS)}
 _LANE = {name: index for index, name in enumerate(LANE_WORDS)}
@@ -249,7 +250,7 @@ class Gate:
         self._runs: dict[int, _NativeRun] = {}
         self._limits = _limit_table(compiled)
         program = compiled.verified.program
-        loads_packets = not PACKET_LOADS.isdisjoint({opcode for opcode, _ in program.operations})
+        loads_packets = not PACKET_LOADS.isdisjoint(program.operations)
         linked = not all(isinstance(helper, LeafHelper) for helper in compiled.helpers)
         self.set_words(
             entry=compiled.entry,

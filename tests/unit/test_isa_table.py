@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from ebpfjit.isa.spec import Kind, Reg, Row
-from ebpfjit.isa.table import BY_NAME, OPERATIONS, TABLE, match
+from ebpfjit.isa.table import BY_NAME, OPERATIONS, TABLE, match, told_by
 
 GROUPS = {"base32", "base64", "divmul32", "divmul64", "atomic32", "atomic64", "packet", "linux", "rbpf"}
 
@@ -84,3 +84,9 @@ def test_registers_read_and_written() -> None:
     assert BY_NAME["LDXDW"].dst is Reg.WRITE
     assert BY_NAME["ATOMIC_CMPXCHG64"].implicit_writes == (0,)
     assert BY_NAME["CALL"].implicit_reads == (1, 2, 3, 4, 5)
+
+
+def test_what_opcode_and_source_tell() -> None:
+    assert told_by(BY_NAME["CALL_LOCAL"]) == {(0x85, 1)}
+    assert told_by(BY_NAME["CALL_LOCAL"], BY_NAME["LDDW_CODE"]) == {(0x85, 1), (0x18, 4)}
+    assert told_by(BY_NAME["MAY_GOTO"]) == {(0xE5, source) for source in range(16)}  # whatever it holds

@@ -20,7 +20,7 @@ from ebpfjit.isa.table import TABLE
 from ebpfjit.jit import assembler
 from ebpfjit.jit.assembler import Hole, Stencil, key_of, stencils_for
 from ebpfjit.jit.entry import Compiled
-from ebpfjit.jit.relocation import CONDITION_CODES, LONG_FORMS, SHORT_FORMS
+from ebpfjit.jit.relocation import CONDITION_CODES, LONG_FORMS, SHORT_FORMS, item_spans
 from ebpfjit.jit.routines import Routines, routines
 from ebpfjit.translators.emitter import Jump, Label, Line
 
@@ -202,12 +202,11 @@ def lines() -> tuple[Line, ...]:
 def complaints(program: Compiled | Routines) -> Iterator[str]:
     """Yield what capstone reads otherwise than the listing has it."""
     image, items = program.image, items_of(program)
+    spans = item_spans(program.listing, image)
     # A label is behind the padding that aligns it.
-    places = {
-        item.name: image.spans[index + 1] for index, item in enumerate(items) if isinstance(item, Label)
-    }
+    places = {item.name: spans[index + 1] for index, item in enumerate(items) if isinstance(item, Label)}
     for index, item in enumerate(items):
-        start, end = image.spans[index], image.spans[index + 1]
+        start, end = spans[index], spans[index + 1]
         code = image.code[start:end]
         if isinstance(item, Label):
             wanted, got = "nop" if code else "", " ".join(sorted(mnemonics(code)))

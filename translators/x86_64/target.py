@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from ebpfjit.bits import Width
 from ebpfjit.isa.spec import Row
-from ebpfjit.isa.table import TABLE
+from ebpfjit.isa.table import BY_NAME, told_by
 from ebpfjit.program import Instruction, Program
 from ebpfjit.translators import registry
 from ebpfjit.translators.emitter import Emitter
@@ -172,10 +172,8 @@ That is size - span + 1, or 0 where it does not fit or may not be stored to.
 """
 
 
-MAY_GOTO, LDDW_CODE = (
-    frozenset((row.opcode, row.src) for row in TABLE if row.operation == operation)
-    for operation in ("MAY_GOTO", "LDDW_CODE")
-)
+MAY_GOTO, LDDW_CODE = (told_by(BY_NAME[name]) for name in ("MAY_GOTO", "LDDW_CODE"))
+"""As in `Program.operations`."""
 
 
 class Context(Emitter):
