@@ -34,7 +34,9 @@ class Search:
 
 
 def search(bug: PlantedBug, seconds: float) -> Search:
-    options = Options(seconds=seconds, planted=bug.name, stop_at=1, shrink=0, hang_seconds=HANG_SECONDS)
+    options = Options(
+        bug.engines, seconds=seconds, planted=bug.name, stop_at=1, shrink=0, hang_seconds=HANG_SECONDS
+    )
     report = fuzz(options)
     first = report.findings[0] if report.findings else None
     found = report.first_finding if first is not None else None

@@ -7,6 +7,7 @@ that JITs were found to have, or that an edit of ours could make.
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,7 @@ from ebpfjit.analysis import accesses, facts, lengths, liveness, states, values
 from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
-from ebpfjit.jit import compiler, entry, relocation
+from ebpfjit.jit import compiler, entry, gate, relocation, routines
 from ebpfjit.jit.timing import forget
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
@@ -32,11 +33,12 @@ Plant = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class PlantedBug:
-    """A bug by name, in one sentence, and what puts it in."""
+    """A bug by name, in one sentence, and what puts it in; `engines` are those that it makes differ."""
 
     name: str
     what: str
     plant: Plant
+    engines: tuple[str, ...] = ("interpreter", "jit")
 
 
 def _exchange(old: object, new: object) -> None:
@@ -456,6 +458,37 @@ def _endless() -> None:
 
 DIVISIONS = "DIV64 DIV32 MOD64 MOD32 SDIV64 SDIV32 SMOD64 SMOD32"
 
+
+def _resumed_at(wrongly: Callable[[Context, int], bool]) -> Plant:
+    """Let runs that change over go on in the fast code itself, at some basic blocks."""
+
+    def wrap(original: Callable[[Context, int], None]) -> Callable[[Context, int], None]:
+        def resume(cx: Context, pc: int) -> None:
+            if not wrongly(cx, pc):
+                original(cx, pc)
+                return
+            cx.begin(pc)
+            cx.label(target.resume_label(pc))
+            target.pin(cx)
+            cx.jump("jmp", target.pc_label(pc))
+
+        return resume
+
+    return _function(target.emit_resume, wrap)
+
+
+def _without_limits(original: Callable[[gate.Gate, int], int]) -> Callable[[gate.Gate, int], int]:
+    """Fill in no limits where a run changes over."""
+
+    def take_over(self: gate.Gate, block: int) -> int:
+        limits, self._limits = self._limits, (ctypes.c_uint64 * 0)()
+        place = original(self, block)
+        self._limits = limits
+        return place
+
+    return take_over
+
+
 PLANTED: tuple[PlantedBug, ...] = (
     # wrong operation
     PlantedBug("add-subtracts", "ADD32 emits sub", _text("ADD32", "^add ", "sub ")),
@@ -779,6 +812,34 @@ PLANTED: tuple[PlantedBug, ...] = (
         "helper-arguments",
         "A Python helper gets r3 and r4 exchanged",
         lambda: _exchange(host.ARGUMENTS, ("rdi", "rsi", "rcx", "rdx", "r8")),
+    ),
+    # from baseline code to optimised code
+    PlantedBug(
+        "change-asks-nothing",
+        "A run that changes over enters loops behind their question",
+        _resumed_at(lambda cx, pc: pc in cx.plan.predicates),
+        ("interpreter", "tiered"),
+    ),
+    PlantedBug(
+        "change-relies",
+        "A run that changes over goes on where others have checked",
+        _resumed_at(lambda cx, pc: pc in cx.plan.relying),
+        ("interpreter", "tiered"),
+    ),
+    PlantedBug(
+        "change-old-limits",
+        "A run that changes over keeps the limits of its old code",
+        _method(gate.Gate, "take_over", _without_limits),
+        ("interpreter", "tiered"),
+    ),
+    PlantedBug(
+        "change-inside",
+        "A run changes over inside functions too",
+        _function(
+            routines.word,
+            lambda old: lambda b, name: MAX_FRAMES - 1 if name == "frames_left" else old(b, name),
+        ),
+        ("interpreter", "tiered"),
     ),
     PlantedBug(
         "granted-unseen",
