@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -124,8 +123,7 @@ class _OnHot:
     def __call__(self) -> None:
         entry = self.entry()
         if entry is not None:
-            with suppress(EbpfError, OSError, MemoryError):  # it goes on as it is
-                tier_up(entry)
+            tier_up(entry)
 
 
 @dataclass(frozen=True)
@@ -138,8 +136,7 @@ class _OnSlice:
         entry = self.entry()
         if entry is None:
             return 0
-        with suppress(EbpfError, OSError, MemoryError):
-            tier_up(entry)
+        tier_up(entry)
         gate: Gate = entry.gate
         return gate.take_over(block)
 
@@ -147,7 +144,7 @@ class _OnSlice:
 def tier_up(entry: Any) -> None:
     """Have an object's calls from now on go to better code, where there is to be any and it was not made yet.
 
-    Raises what compiling raises, once.
+    It is tried once. Where it cannot be made, for want of memory say, all goes on as it is.
     """
     old: Gate = entry.gate
     with old.lock:
@@ -155,7 +152,10 @@ def tier_up(entry: Any) -> None:
         old.set_words(on_hot=0, on_slice=0)
     if better is None:
         return
-    compiled = better()
+    try:
+        compiled = better()
+    except (EbpfError, OSError, MemoryError):
+        return
     with old.lock:
         new = old.like(compiled)
         if not new.fits:

@@ -59,6 +59,7 @@ MACHINE_CODE: dict[str, Variant] = {
     "promised": Variant(promised=True),
     "unchecked": Variant(checked=False),
     "unchecked-plain": Variant(checked=False, features=frozenset()),
+    "unchecked-baseline": Variant(checked=False, optimize=False),
 }
 """Machine code in its variants; "plain" is without what newer CPUs add (BMI2)."""
 
