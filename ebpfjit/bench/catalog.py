@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ebpfjit.bench import calls, compiling, contest, maps
+from ebpfjit.bench import calls, compiling, contest, maps, tiers
 from ebpfjit.bench.benchmark import Benchmark
 
 BENCHMARKS = {
-    one.name: one for one in (*calls.BENCHMARKS, maps.BENCHMARK, compiling.BENCHMARK, contest.BENCHMARK)
+    one.name: one
+    for one in (*calls.BENCHMARKS, maps.BENCHMARK, compiling.BENCHMARK, tiers.BENCHMARK, contest.BENCHMARK)
 }
 
 

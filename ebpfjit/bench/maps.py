@@ -196,7 +196,7 @@ def time_case(case: Case, rounds: Rounds) -> list[Timing]:
     m, memory = filled(case), bytearray(8)
     ways: dict[str, Callable[[], int]] = {}
     for operation, suffix in ((case.operation, ""), (NOTHING, f", {NOTHING}")):
-        ours = program(m, case, operation).compile()
+        ours = program(m, case, operation).compile(optimize=True)
         ways[f"ours{suffix}"] = functools.partial(ours, memory)
         if native.compilers():
             ways[f"C{suffix}"] = functools.partial(in_c(case, m.definition, operation), m.address)

@@ -20,7 +20,8 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME", help="calls, helpers, batch, threads, maps, compile, kernels; all unless named."
+            metavar="NAME",
+            help="calls, helpers, batch, threads, maps, compile, tiers, kernels; all unless named.",
         ),
     ] = None,
     rounds: Annotated[

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit.bench import calls, contest, maps, measure, native
+from ebpfjit.bench import calls, contest, maps, measure, native, tiers
 from ebpfjit.bench.benchmark import SHORT, Bars, Benchmark, Plan, Section, Step
 from ebpfjit.bench.catalog import BENCHMARKS, choose
 from ebpfjit.bench.compiling import program
@@ -164,6 +164,16 @@ def test_compiling_is_measured_by_stage() -> None:
         assert one["keystone_calls"] <= 1
     assert set(found["again"][0]) == {"compile", "optimize", "load", "hit"}
     assert "ebpfjit run gcd.o" in found["processes_ms"][0]
+
+
+def test_tiers_are_held_against_either() -> None:
+    found = run(choose(["tiers"]), replace(TINY, kernels=("xtea",))).as_json()["benchmarks"]["tiers"][
+        "totals"
+    ]
+    assert [one["calls"] for one in found] == list(tiers.CALLS)
+    for one in found:
+        assert set(one["milliseconds"]) == {"never", "tiers", "at once"}
+        assert min(one["milliseconds"].values()) > 0
 
 
 def _section(found: Any) -> Section:
