@@ -9,13 +9,25 @@ from __future__ import annotations
 
 import ctypes
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ebpfjit.analysis import accesses, facts, lengths, liveness, states, values
+from ebpfjit.difftest.planting import (
+    Plant,
+    PlantedBug,
+    exchange,
+    function,
+    jumps,
+    mapped,
+    method,
+    numbers,
+    only,
+    replaced,
+    text,
+    translators_table,
+)
 from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
@@ -23,135 +35,9 @@ from ebpfjit.jit import compiler, entry, gate, relocation, routines
 from ebpfjit.jit.timing import forget
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
-from ebpfjit.translators import emitter, registry, x86_64
-from ebpfjit.translators.registry import Translator
+from ebpfjit.translators import emitter
 from ebpfjit.translators.x86_64 import alu, call, fusions, gather, host, memory, pairs, plan, target
 from ebpfjit.translators.x86_64.target import Context, register
-
-Plant = Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class PlantedBug:
-    """A bug by name, in one sentence, and what puts it in; `engines` are those that it makes differ."""
-
-    name: str
-    what: str
-    plant: Plant
-    engines: tuple[str, ...] = ("interpreter", "jit")
-
-
-def _exchange(old: object, new: object) -> None:
-    """Replace a function or class by another in every module of ours that names it."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("ebpfjit."):
-            for key, value in list(vars(module).items()):
-                if value is old:
-                    setattr(module, key, new)
-
-
-@contextmanager
-def _replaced(cx: Context, name: str, method: Any) -> Iterator[None]:
-    """Let a context have another method for a while."""
-    vars(cx)[name] = method
-    try:
-        yield
-    finally:
-        del vars(cx)[name]
-
-
-def _table() -> dict[str, Translator]:
-    """The translators, by operation."""
-    return registry._TRANSLATORS[x86_64.target.NAME]
-
-
-def _wrapped(operations: Iterable[str], wrap: Callable[[Translator], Translator]) -> Plant:
-    """Put something around the translators of some operations."""
-
-    def plant() -> None:
-        table = _table()
-        for operation in operations:
-            table[operation] = wrap(table[operation])
-
-    return plant
-
-
-def _only(operations: str, condition: Callable[[Instruction], bool], translator: Translator) -> Plant:
-    """Translate instructions of some operations in another way where a condition holds."""
-
-    def wrap(original: Translator) -> Translator:
-        return lambda insn, cx: translator(insn, cx) if condition(insn) else original(insn, cx)
-
-    return _wrapped(operations.split(), wrap)
-
-
-def _text(
-    operations: str, pattern: str, new: str, condition: Callable[[Instruction], bool] | None = None
-) -> Plant:
-    """Rewrite the lines of some operations; a line that becomes empty is left out."""
-
-    def wrap(original: Translator) -> Translator:
-        def translate(insn: Instruction, cx: Context) -> None:
-            if condition is not None and not condition(insn):
-                original(insn, cx)
-                return
-            emit = cx.emit
-
-            def changed(template: str, **numbers: Any) -> None:
-                text = re.sub(pattern, new, template)
-                if text:
-                    emit(text, **{k: v for k, v in numbers.items() if f"${k}" in text or k == "imm_sizes"})
-
-            with _replaced(cx, "emit", changed):
-                original(insn, cx)
-
-        return translate
-
-    return _wrapped(operations.split(), wrap)
-
-
-def _jumps(operations: str, old: str, new: str) -> Plant:
-    """Make conditional jumps of some operations jump on another condition."""
-
-    def wrap(original: Translator) -> Translator:
-        def translate(insn: Instruction, cx: Context) -> None:
-            goto = cx.goto
-            with _replaced(cx, "goto", lambda mnemonic, pc: goto(new if mnemonic == old else mnemonic, pc)):
-                original(insn, cx)
-
-        return translate
-
-    return _wrapped(operations.split(), wrap)
-
-
-def _numbers(operations: str, change: Callable[[Instruction], Instruction]) -> Plant:
-    """Translate other fields than the instruction has."""
-
-    def wrap(original: Translator) -> Translator:
-        def translate(insn: Instruction, cx: Context) -> None:
-            changed = change(insn)
-            cx.start(changed)
-            original(changed, cx)
-            cx.start(insn)
-
-        return translate
-
-    return _wrapped(operations.split(), wrap)
-
-
-def _method(owner: type, name: str, around: Callable[[Any], Any]) -> Plant:
-    """Put something around a method of a class."""
-    return lambda: setattr(owner, name, around(getattr(owner, name)))
-
-
-def _function(old: Any, around: Callable[[Any], Any]) -> Plant:
-    """Put something around a function, wherever it is named."""
-    return lambda: _exchange(old, around(old))
-
-
-def _entry(mapping: dict[str, Any], key: str, value: Any) -> Plant:
-    """Exchange an entry of a table."""
-    return lambda: mapping.__setitem__(key, value)
 
 
 def _is_x(insn: Instruction) -> bool:
@@ -259,7 +145,7 @@ def _shorter(check: plan.Check) -> plan.Check:
 
 def _plan_as(change: Callable[[plan.Plan], plan.Plan]) -> Plant:
     """Change what translators are told."""
-    return _function(compiler._plan, lambda old: lambda *arguments, **named: change(old(*arguments, **named)))
+    return function(compiler._plan, lambda old: lambda *arguments, **named: change(old(*arguments, **named)))
 
 
 def _plan_with(change: Callable[[plan.Check], plan.Check]) -> Plant:
@@ -318,7 +204,7 @@ def _charge_unsigned(old: Any) -> Any:
 
     def charge(cx: Context, *arguments: Any) -> None:
         jump = cx.jump
-        with _replaced(
+        with replaced(
             cx, "jump", lambda mnemonic, label: jump("jb" if mnemonic == "jl" else mnemonic, label)
         ):
             old(cx, *arguments)
@@ -356,7 +242,7 @@ def _clear_no_arguments(old: Any) -> Any:
 
     def call_out(cx: Context, symbol: str, native: bool | None) -> None:
         emit = cx.emit
-        with _replaced(cx, "emit", lambda text, **n: None if text.startswith("xor ") else emit(text, **n)):
+        with replaced(cx, "emit", lambda text, **n: None if text.startswith("xor ") else emit(text, **n)):
             old(cx, symbol, native)
 
     return call_out
@@ -367,7 +253,7 @@ def _rename_in(old: Any, first: str, second: str) -> Any:
 
     def changed(cx: Context, *arguments: Any, **named: Any) -> Any:
         emit = cx.emit
-        with _replaced(cx, "emit", lambda text, **n: emit(text.replace(first, second), **n)):
+        with replaced(cx, "emit", lambda text, **n: emit(text.replace(first, second), **n)):
             return old(cx, *arguments, **named)
 
     return changed
@@ -408,7 +294,7 @@ def _lost_upper(old: Any) -> Any:
 
 def _pairs_with_same(key: str) -> Plant:
     """Let a condition be its own inverse."""
-    return _entry(target.INVERSE, key, key)
+    return mapped(target.INVERSE, key, key)
 
 
 def _extend_the_sign() -> None:
@@ -433,7 +319,7 @@ def _extend_the_sign() -> None:
                     else:
                         plain(text, **numbers)
 
-                with _replaced(cx, "emit", changed):
+                with replaced(cx, "emit", changed):
                     fusion.emit(cx)
 
             return replace(fusion, emit=emit)
@@ -451,7 +337,7 @@ def _forever(insn: Instruction, cx: Context) -> None:
 
 def _endless() -> None:
     """Let translating a jump never end."""
-    table = _table()
+    table = translators_table()
     for operation in ("JEQ", "JNE", "ADD64"):
         table[operation] = _forever
 
@@ -474,7 +360,7 @@ def _resumed_at(wrongly: Callable[[Context, int], bool]) -> Plant:
 
         return resume
 
-    return _function(target.emit_resume, wrap)
+    return function(target.emit_resume, wrap)
 
 
 def _without_limits(original: Callable[[gate.Gate, int], int]) -> Callable[[gate.Gate, int], int]:
@@ -491,174 +377,174 @@ def _without_limits(original: Callable[[gate.Gate, int], int]) -> Callable[[gate
 
 PLANTED: tuple[PlantedBug, ...] = (
     # wrong operation
-    PlantedBug("add-subtracts", "ADD32 emits sub", _text("ADD32", "^add ", "sub ")),
-    PlantedBug("or-xors", "OR64 emits xor", _text("OR64", "^or ", "xor ")),
-    PlantedBug("arsh-is-logical", "ARSH32 by a constant emits shr", _text("ARSH32", "^sar ", "shr ")),
+    PlantedBug("add-subtracts", "ADD32 emits sub", text("ADD32", "^add ", "sub ")),
+    PlantedBug("or-xors", "OR64 emits xor", text("OR64", "^or ", "xor ")),
+    PlantedBug("arsh-is-logical", "ARSH32 by a constant emits shr", text("ARSH32", "^sar ", "shr ")),
     PlantedBug(
         "sub-swapped",
         "SUB64 with a register subtracts the other way",
-        _only("SUB64", _is_x, _subtract_swapped),
+        only("SUB64", _is_x, _subtract_swapped),
     ),
     PlantedBug(
         "div-signed",
         "DIV64 divides signed",
-        lambda: _table().__setitem__("DIV64", alu._division(True, "quotient")),
+        lambda: translators_table().__setitem__("DIV64", alu._division(True, "quotient")),
     ),
     PlantedBug(
         "smod-quotient",
         "SMOD32 leaves the quotient",
-        lambda: _table().__setitem__("SMOD32", alu._division(True, "quotient")),
+        lambda: translators_table().__setitem__("SMOD32", alu._division(True, "quotient")),
     ),
-    PlantedBug("fetch-or-ands", "ATOMIC_FETCH_OR64 ands", _text("ATOMIC_FETCH_OR64", "^or ", "and ")),
-    PlantedBug("swap-nothing", "BSWAP32 swaps nothing", _only("BSWAP32", lambda insn: True, _nothing)),
+    PlantedBug("fetch-or-ands", "ATOMIC_FETCH_OR64 ands", text("ATOMIC_FETCH_OR64", "^or ", "and ")),
+    PlantedBug("swap-nothing", "BSWAP32 swaps nothing", only("BSWAP32", lambda insn: True, _nothing)),
     # wrong width, missing extension
-    PlantedBug("add32-wide", "ADD32 with a register adds 64 bits", _only("ADD32", _is_x, _add_wide)),
+    PlantedBug("add32-wide", "ADD32 with a register adds 64 bits", only("ADD32", _is_x, _add_wide)),
     PlantedBug(
         "mov32-self",
         "MOV32 of a register to itself is left out",
-        _only("MOV32", lambda i: _is_x(i) and i.dst_reg == i.src_reg, _nothing),
+        only("MOV32", lambda i: _is_x(i) and i.dst_reg == i.src_reg, _nothing),
     ),
     PlantedBug(
         "mov64-zero-extends",
         "MOV64 extends a negative constant with zeros",
-        _only("MOV64", lambda i: _is_k(i) and i.imm < 0, _move_low),
+        only("MOV64", lambda i: _is_k(i) and i.imm < 0, _move_low),
     ),
     PlantedBug(
         "movsx-zero-extends",
         "MOVSX64_8 extends with zeros",
-        _text("MOVSX64_8", "^movsx (r..?), ", r"movzx \1, "),
+        text("MOVSX64_8", "^movsx (r..?), ", r"movzx \1, "),
     ),
     PlantedBug(
         "movsx32-wide",
         "MOVSX32_16 extends to 64 bits",
-        _only(
+        only(
             "MOVSX32_16", _is_x, lambda insn, cx: cx.emit(f"movsx {cx.dst64}, {register(insn.src_reg, 16)}")
         ),
     ),
     PlantedBug(
         "neg32-wide",
         "NEG32 negates 64 bits",
-        _only("NEG32", lambda i: True, lambda insn, cx: cx.emit(f"neg {cx.dst64}")),
+        only("NEG32", lambda i: True, lambda insn, cx: cx.emit(f"neg {cx.dst64}")),
     ),
-    PlantedBug("be16-keeps", "BE16 keeps the upper bits", _text("BE16", "^movzx .*", "")),
-    PlantedBug("le32-keeps", "LE32 does nothing", _only("LE32", lambda i: True, _nothing)),
+    PlantedBug("be16-keeps", "BE16 keeps the upper bits", text("BE16", "^movzx .*", "")),
+    PlantedBug("le32-keeps", "LE32 does nothing", only("LE32", lambda i: True, _nothing)),
     PlantedBug(
         "lsh32-by-0",
         "LSH32 by 32 or 0 keeps the upper half",
-        _only("LSH32", lambda i: _is_k(i) and i.imm % 32 == 0, _nothing),
+        only("LSH32", lambda i: _is_k(i) and i.imm % 32 == 0, _nothing),
     ),
     PlantedBug(
-        "ldxsw-zero-extends", "LDXSW extends with zeros", _entry(memory.LOADS, "LDXSW", memory.LOADS["LDXW"])
+        "ldxsw-zero-extends", "LDXSW extends with zeros", mapped(memory.LOADS, "LDXSW", memory.LOADS["LDXW"])
     ),
     PlantedBug(
-        "ldxb-sign-extends", "LDXB extends the sign", _entry(memory.LOADS, "LDXB", memory.LOADS["LDXSB"])
+        "ldxb-sign-extends", "LDXB extends the sign", mapped(memory.LOADS, "LDXB", memory.LOADS["LDXSB"])
     ),
     PlantedBug(
         "stw-wide",
         "STXW stores 8 bytes",
-        _text("STXW", r"^mov dword ptr (.*), \w+$", r"mov qword ptr \1, rax", lambda i: i.src_reg == 0),
+        text("STXW", r"^mov dword ptr (.*), \w+$", r"mov qword ptr \1, rax", lambda i: i.src_reg == 0),
     ),
     PlantedBug(
         "cmpxchg32-keeps",
         "ATOMIC_CMPXCHG32 keeps the upper half of r0",
-        _text("ATOMIC_CMPXCHG32", "^mov eax, eax$", ""),
+        text("ATOMIC_CMPXCHG32", "^mov eax, eax$", ""),
     ),
-    PlantedBug("jeq32-wide", "JEQ32 compares 64 bits", _only("JEQ32", _is_x, _compare_all)),
-    PlantedBug("jeq-narrow", "JEQ compares 32 bits", _only("JEQ", _is_x, _compare_low)),
+    PlantedBug("jeq32-wide", "JEQ32 compares 64 bits", only("JEQ32", _is_x, _compare_all)),
+    PlantedBug("jeq-narrow", "JEQ compares 32 bits", only("JEQ", _is_x, _compare_low)),
     PlantedBug(
         "lddw-loses-top",
         "LDDW loses the highest bit",
-        lambda: _exchange(target.load_constant, _lost_upper(target.load_constant)),
+        lambda: exchange(target.load_constant, _lost_upper(target.load_constant)),
     ),
     # shifts
     PlantedBug(
         "shift-mask",
         "LSH64 by a constant takes it modulo 32",
-        _numbers("LSH64", lambda i: replace(i, imm=i.imm % 32) if _is_k(i) else i),
+        numbers("LSH64", lambda i: replace(i, imm=i.imm % 32) if _is_k(i) else i),
     ),
     PlantedBug(
         "shift-clobbers-r4",
         "Shifts by a register leave their count in r4",
-        _text("RSH64 LSH64 ARSH64", "^mov rcx, r10$", "", lambda i: i.dst_reg != 4),
+        text("RSH64 LSH64 ARSH64", "^mov rcx, r10$", "", lambda i: i.dst_reg != 4),
     ),
     PlantedBug(
         "shift-count-32",
         "ARSH64 by cl shifts 32 bits",
-        _text("ARSH64", "^sar(x?) r(ax|di|si|dx|bx),", r"sar\1 e\2,", lambda i: not _is_x(i)),
+        text("ARSH64", "^sar(x?) r(ax|di|si|dx|bx),", r"sar\1 e\2,", lambda i: not _is_x(i)),
     ),
     # division
-    PlantedBug("div-by-zero", "DIV by 0 leaves dst", _text("DIV64 DIV32", "^xor (?!edx, edx).*", "")),
+    PlantedBug("div-by-zero", "DIV by 0 leaves dst", text("DIV64 DIV32", "^xor (?!edx, edx).*", "")),
     PlantedBug(
-        "mod32-by-zero", "MOD32 by 0 keeps the upper half", _text("MOD32", r"^mov (e\w+|r\d+d), \1$", "")
+        "mod32-by-zero", "MOD32 by 0 keeps the upper half", text("MOD32", r"^mov (e\w+|r\d+d), \1$", "")
     ),
     PlantedBug(
         "sdiv-minus-one",
         "SDIV by -1 is not looked after and traps",
-        _text("SDIV64 SDIV32", "^cmp (r10|r10d), -1$", ""),
+        text("SDIV64 SDIV32", "^cmp (r10|r10d), -1$", ""),
     ),
     PlantedBug(
         "div-clobbers-r3",
         "Division leaves its remainder in r3",
-        _text(DIVISIONS, "^pop rdx$", "pop r10", lambda i: i.dst_reg not in (0, 3)),
+        text(DIVISIONS, "^pop rdx$", "pop r10", lambda i: i.dst_reg not in (0, 3)),
     ),
     # constants
     PlantedBug(
         "imm-of-a-byte",
         "XOR64 takes constants of 128 to 255 as bytes",
-        _numbers("XOR64", lambda i: _byte(i) if _is_k(i) and 128 <= i.imm <= 255 else i),
+        numbers("XOR64", lambda i: _byte(i) if _is_k(i) and 128 <= i.imm <= 255 else i),
     ),
     PlantedBug(
-        "imm8-border", "128 counts as an 8-bit constant", lambda: _exchange(emitter.smallest, _loose_smallest)
+        "imm8-border", "128 counts as an 8-bit constant", lambda: exchange(emitter.smallest, _loose_smallest)
     ),
     # jumps
-    PlantedBug("jgt-is-jge", "JGT jumps where equal", _jumps("JGT", "ja", "jae")),
-    PlantedBug("jslt-unsigned", "JSLT compares unsigned", _jumps("JSLT", "jl", "jb")),
-    PlantedBug("jsle32-unsigned", "JSLE32 compares unsigned", _jumps("JSLE32", "jle", "jbe")),
-    PlantedBug("jset-inverted", "JSET jumps where no bit is set", _jumps("JSET", "jne", "je")),
+    PlantedBug("jgt-is-jge", "JGT jumps where equal", jumps("JGT", "ja", "jae")),
+    PlantedBug("jslt-unsigned", "JSLT compares unsigned", jumps("JSLT", "jl", "jb")),
+    PlantedBug("jsle32-unsigned", "JSLE32 compares unsigned", jumps("JSLE32", "jle", "jbe")),
+    PlantedBug("jset-inverted", "JSET jumps where no bit is set", jumps("JSET", "jne", "je")),
     PlantedBug("pair-not-inverted", "A jump over a move moves on the wrong side", _pairs_with_same("jg")),
     PlantedBug(
         "pair-not-counted",
         "A move that a jump skips costs the same either way",
-        _function(pairs.select, lambda old: _rename_in(old, " r9, r10", " r9, r9")),
+        function(pairs.select, lambda old: _rename_in(old, " r9, r10", " r9, r9")),
     ),
-    PlantedBug("may-goto-jumps", "may_goto always jumps", _only("MAY_GOTO", lambda i: True, _always)),
-    PlantedBug("ja32-ignored", "gotol does not jump", _only("JA32", lambda i: True, _nothing)),
+    PlantedBug("may-goto-jumps", "may_goto always jumps", only("MAY_GOTO", lambda i: True, _always)),
+    PlantedBug("ja32-ignored", "gotol does not jump", only("JA32", lambda i: True, _nothing)),
     # memory
     PlantedBug(
         "offset-lost",
         "LDXH ignores an offset of -1",
-        _numbers("LDXH", lambda i: replace(i, offset=0) if i.offset == -1 else i),
+        numbers("LDXH", lambda i: replace(i, offset=0) if i.offset == -1 else i),
     ),
     PlantedBug(
         "store-neighbour",
         "STXB stores r5 as r4",
-        _numbers("STXB", lambda i: replace(i, src_reg=4) if i.src_reg == 5 else i),
+        numbers("STXB", lambda i: replace(i, src_reg=4) if i.src_reg == 5 else i),
     ),
     PlantedBug(
         "alignment-unchecked",
         "Atomics may be unaligned",
-        _function(memory.check_alignment, lambda old: lambda *arguments: None),
+        function(memory.check_alignment, lambda old: lambda *arguments: None),
     ),
     PlantedBug(
         "fetch-add-keeps",
         "ATOMIC_FETCH_ADD64 keeps src",
-        _text("ATOMIC_FETCH_ADD64", "^lock xadd ", "lock add "),
+        text("ATOMIC_FETCH_ADD64", "^lock xadd ", "lock add "),
     ),
     PlantedBug(
         "fetch-xor-of-r0",
         "ATOMIC_FETCH_XOR64 of r0 takes the wrong word",
-        _text("ATOMIC_FETCH_XOR64", r"\[rsp\]", "[rsp+8]", lambda i: i.src_reg == 0),
+        text("ATOMIC_FETCH_XOR64", r"\[rsp\]", "[rsp+8]", lambda i: i.src_reg == 0),
     ),
     PlantedBug(
         "atomic-and-wide",
         "ATOMIC_AND32 ands 64 bits",
-        _numbers("ATOMIC_AND32", lambda i: replace(i, row=BY_NAME["ATOMIC_AND64"])),
+        numbers("ATOMIC_AND32", lambda i: replace(i, row=BY_NAME["ATOMIC_AND64"])),
     ),
-    PlantedBug("packet-unswapped", "LDABSH does not swap", _text("LDABSH LDINDH", "^rol ax, 8$", "")),
+    PlantedBug("packet-unswapped", "LDABSH does not swap", text("LDABSH LDINDH", "^rol ax, 8$", "")),
     PlantedBug(
         "packet-bound",
         "Packet loads may end a byte behind the packet",
-        _text("LDABSW LDINDW", "^cmp r10, 4$", "cmp r10, 3"),
+        text("LDABSW LDINDW", "^cmp r10, 4$", "cmp r10, 3"),
     ),
     # checks
     PlantedBug("check-off-by-one", "Checked spans are one byte short", _plan_with(_shorter)),
@@ -678,42 +564,42 @@ PLANTED: tuple[PlantedBug, ...] = (
         _plan_with(lambda check: replace(check, merged=False)),
     ),
     PlantedBug(
-        "fault-address", "A fault's address lacks the offset", _function(memory.load_address, _without_offset)
+        "fault-address", "A fault's address lacks the offset", function(memory.load_address, _without_offset)
     ),
-    PlantedBug("fault-pc", "A fault may be said of a later pc", _method(relocation.Image, "pc_at", _late_pc)),
+    PlantedBug("fault-pc", "A fault may be said of a later pc", method(relocation.Image, "pc_at", _late_pc)),
     # facts that claim too much
     PlantedBug(
         "facts-cover-more",
         "What an access shows covers a byte more",
-        _method(facts.Analysis, "_proof", _one_byte_less),
+        method(facts.Analysis, "_proof", _one_byte_less),
     ),
     PlantedBug(
-        "facts-cover-writes", "A read covers later writes", lambda: _exchange(states.covers, _covers_reads)
+        "facts-cover-writes", "A read covers later writes", lambda: exchange(states.covers, _covers_reads)
     ),
     PlantedBug(
         "facts-moved-up",
         "Subtracting moves a pointer up",
-        lambda: _exchange(values.moved, _moved_the_other_way(values.moved)),
+        lambda: exchange(values.moved, _moved_the_other_way(values.moved)),
     ),
     PlantedBug(
         "facts-one-path",
         "What one path has shown holds on all",
-        lambda: _exchange(states.common_spans, lambda a, b: a),
+        lambda: exchange(states.common_spans, lambda a, b: a),
     ),
     PlantedBug(
         "facts-refined-wrong",
         "Comparisons bound values on the wrong side",
-        lambda: _exchange(states.refined_by, _without_swap(states.refined_by)),
+        lambda: exchange(states.refined_by, _without_swap(states.refined_by)),
     ),
     PlantedBug(
         "facts-and",
         "AND bounds a value by half its mask",
-        _entry(values.BOUNDS, "AND", lambda w, a, b: (0, min(a[1], b[1]) // 2)),
+        mapped(values.BOUNDS, "AND", lambda w, a, b: (0, min(a[1], b[1]) // 2)),
     ),
     PlantedBug(
         "gather-ignores-readers",
         "Bytes are gathered although something else reads their parts",
-        _function(
+        function(
             gather._followed, lambda old: lambda *given: (old(*given)[0], [set[int]() for _ in given[0]])
         ),
     ),
@@ -725,12 +611,12 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "length-one-more",
         "A comparison with the length shows one byte more",
-        _function(lengths.is_within, lambda old: lambda *given: old(*given[:-1], given[-1] - 1)),
+        function(lengths.is_within, lambda old: lambda *given: old(*given[:-1], given[-1] - 1)),
     ),
     PlantedBug(
         "length-wraps",
         "A number that may have wrapped is taken for one below the length",
-        _function(lengths._is_small, lambda old: lambda *given: True),
+        function(lengths._is_small, lambda old: lambda *given: True),
     ),
     PlantedBug(
         "length-writable",
@@ -738,7 +624,7 @@ PLANTED: tuple[PlantedBug, ...] = (
         _plan_without(lambda check: check.stores and check.behind == 1),
     ),
     PlantedBug(
-        "facts-promise", "One byte more is promised than there is", _function(facts.analyse, _promised_more)
+        "facts-promise", "One byte more is promised than there is", function(facts.analyse, _promised_more)
     ),
     PlantedBug(
         "loop-a-byte-less",
@@ -778,13 +664,13 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "frame-not-zeroed",
         "No frame is zeroed",
-        lambda: _exchange(facts.analyse, _nothing_zeroed(facts.analyse)),
+        lambda: exchange(facts.analyse, _nothing_zeroed(facts.analyse)),
     ),
     # fusions and liveness
     PlantedBug(
         "rotate-ignores-liveness",
         "Nothing is read after a fusion",
-        lambda: _exchange(liveness.live_after, _dead_results(liveness.live_after)),
+        lambda: exchange(liveness.live_after, _dead_results(liveness.live_after)),
     ),
     PlantedBug("extend-signed", "Shifting up and down extends the sign", _extend_the_sign),
     # budget, calls
@@ -792,26 +678,26 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "charge-unsigned",
         "A budget below zero counts as a large one",
-        _function(target.emit_charge, _charge_unsigned),
+        function(target.emit_charge, _charge_unsigned),
     ),
     PlantedBug(
-        "depth-off-by-one", "One frame less than there are", _method(entry.Run, "_fill", _one_frame_less)
+        "depth-off-by-one", "One frame less than there are", method(entry.Run, "_fill", _one_frame_less)
     ),
-    PlantedBug("call-clobbers-r9", "A local call does not save r9", _function(call._around, _without_r9)),
+    PlantedBug("call-clobbers-r9", "A local call does not save r9", function(call._around, _without_r9)),
     PlantedBug(
         "call-keeps-arguments",
         "A helper call leaves r1 to r5",
-        _function(call._call_out, _clear_no_arguments),
+        function(call._call_out, _clear_no_arguments),
     ),
     PlantedBug(
         "helpers-swapped",
         "Helpers are called by each other's address",
-        _function(relocation.relocate, _swapped_slots),
+        function(relocation.relocate, _swapped_slots),
     ),
     PlantedBug(
         "helper-arguments",
         "A Python helper gets r3 and r4 exchanged",
-        lambda: _exchange(host.ARGUMENTS, ("rdi", "rsi", "rcx", "rdx", "r8")),
+        lambda: exchange(host.ARGUMENTS, ("rdi", "rsi", "rcx", "rdx", "r8")),
     ),
     # from baseline code to optimised code
     PlantedBug(
@@ -829,13 +715,13 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "change-old-limits",
         "A run that changes over keeps the limits of its old code",
-        _method(gate.Gate, "take_over", _without_limits),
+        method(gate.Gate, "take_over", _without_limits),
         ("interpreter", "tiered"),
     ),
     PlantedBug(
         "change-inside",
         "A run changes over inside functions too",
-        _function(
+        function(
             routines.word,
             lambda old: lambda b, name: MAX_FRAMES - 1 if name == "frames_left" else old(b, name),
         ),
@@ -844,7 +730,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "granted-unseen",
         "Granted memory stays unknown",
-        _method(entry.Run, "publish", lambda old: lambda run: old(run) if not run._tables else None),
+        method(entry.Run, "publish", lambda old: lambda run: old(run) if not run._tables else None),
     ),
 )
 
