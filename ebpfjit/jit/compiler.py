@@ -22,6 +22,7 @@ from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.program import Instruction
 from ebpfjit.record import lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
+from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Part, Piece, Snippet, lines_of
 from ebpfjit.translators.x86_64.fusion import Fusion
@@ -46,6 +47,7 @@ from ebpfjit.translators.x86_64.target import (
 from ebpfjit.translators.x86_64.trace import emit_trace_point, emit_trace_routine
 
 LOOP_ALIGNMENT = 32
+TAIL_CALL = NUMBERS["bpf_tail_call"]
 REGIONS = {Origin.STACK: "stack", Origin.ARGUMENT: "argument", Origin.PACKET: "packet"}
 RAW_REGIONS = {**REGIONS, Origin.PACKET: "argument"}
 """Where the argument is the packet."""
@@ -95,6 +97,7 @@ def settings_for(
         lookups,
         MAX_LOOPS,
         CODE_ADDRESS,
+        TAIL_CALL,
         trace,
         map_helpers,
     )

@@ -18,7 +18,6 @@ from ebpfjit.translators.x86_64.target import (
 )
 
 SAVED = (6, 7, 8, 9)  # the registers that a callee hands back unchanged, besides r10
-TAIL_CALL = 12  # bpf_tail_call: the one helper after which a function may end
 
 
 @translates("CALL")
@@ -56,7 +55,7 @@ def _call_out(cx: Context, symbol: str, native: bool | None) -> None:
         cx.used.add("call_python")
         cx.emit("mov r11, qword ptr [rip+$symbol]", symbol=symbol)
         cx.jump("call", "call_python")
-        if symbol == f"helper_{TAIL_CALL}":
+        if symbol == f"helper_{cx.settings.tail_call}":
             _leave_where_asked(cx)
     _forget_arguments(cx)
 

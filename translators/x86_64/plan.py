@@ -144,8 +144,9 @@ class Settings:
     registered; True for native code, False for what the host must call. `moving` are those helpers
     after which memory may be elsewhere, or gone; `lookups` those that look a map's value up, and
     `map_helpers` those that are Linux's lookup, update and delete.
-    `max_loops` and `code_address` are the runtime's constants. `trace` is the
-    address of a trace's header (`trace.py`), 0 for code that records nothing.
+    `max_loops`, `code_address` and `tail_call`, the helper after which a function may end, are the
+    runtime's constants. `trace` is the address of a trace's header (`trace.py`), 0 for code that
+    records nothing.
     """
 
     features: frozenset[str]
@@ -156,5 +157,6 @@ class Settings:
     lookups: frozenset[int]
     max_loops: int
     code_address: int
+    tail_call: int
     trace: int = 0
     map_helpers: frozenset[int] = frozenset()
