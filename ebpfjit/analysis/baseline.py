@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from ebpfjit.analysis.accesses import Access, Facts
+from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH
 from ebpfjit.analysis.values import SUMS, Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
@@ -53,19 +54,27 @@ def baseline(verified: Verified) -> Facts:
 def _zeroed(program: Program, named: list[Instruction]) -> frozenset[int]:
     """Return the functions whose frame is to be zeroed: they name it, between their start and the next one's.
 
-    All of them where a jump leads from one function into another, or a pointer into a frame may be handed
-    about: r10 is more than the base of accesses somewhere.
+    All of them where a function goes on in another, or a pointer into a frame may be handed about: r10 is
+    more than the base of accesses somewhere.
     """
     starts = list(program.functions)
     if not named:
         return frozenset()
     if len(starts) == 1 or not all(map(_is_base_only, named)):
         return frozenset(starts)
+    if any(_falls_into(program, start) for start in starts[1:]):
+        return frozenset(starts)
     for insn, target in program.jumps:
         calls = insn.row is not None and insn.row.kind in CALLS
         if not calls and bisect_right(starts, insn.pc) != bisect_right(starts, target):
             return frozenset(starts)
     return frozenset(starts[bisect_right(starts, insn.pc) - 1] for insn in named)
+
+
+def _falls_into(program: Program, start: int) -> bool:
+    """True where what stands before a slot goes on there."""
+    before = program.slots[start - 1] or program.slots[start - 2]
+    return before is None or before.row is None or before.row.kind not in NEVER_FALLS_THROUGH
 
 
 def _is_base_only(insn: Instruction) -> bool:

@@ -99,5 +99,7 @@ def test_only_functions_that_name_their_frame_have_it_zeroed() -> None:
     assert zeroed("call local leaf\nexit\nleaf: ldxb r0, [r10-1]\nexit") == {2}
     handed = "call local leaf\nmov r1, r10\nexit\nleaf: mov r0, 1\nexit"
     assert zeroed(handed) == zeroed("stxdw [r10-8], r10\n" + leaf) | {3} == {0, 3}
+    falls = "call local leaf\nleaf: ldxb r0, [r10-1]\nexit"
+    assert zeroed(falls) == {0, 1}
     shared = "jeq r1, 0, inside\ncall local leaf\nexit\nleaf: mov r0, 1\ninside: ldxb r0, [r10-1]\nexit"
     assert zeroed(shared) == {0, 3}  # what the second function names is the frame of either
