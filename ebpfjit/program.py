@@ -230,10 +230,9 @@ class Program:
         return words_of(self.code)
 
     @lazy
-    def operations(self) -> frozenset[tuple[int, int]]:
-        """The pairs of opcode and source register that occur, told without decoding: LDDWs count twice."""
-        pairs = set(zip(self.code[::SLOT_SIZE], self.code[1::SLOT_SIZE], strict=True))
-        return frozenset([(opcode, registers >> 4) for opcode, registers in pairs])
+    def operations(self) -> frozenset[int]:
+        """The first 16 bits of all slots, which `isa.table.told_by` reads: told without decoding."""
+        return frozenset(struct.unpack(f"<{len(self.code) // 2}H", self.code)[::4])
 
     @lazy
     def slots(self) -> tuple[Instruction | None, ...]:

@@ -45,6 +45,12 @@ class Line:
         return text
 
 
+class SlotLine(Line):
+    """A line that names a symbol: relocation looks for these."""
+
+    __slots__ = ()
+
+
 @record
 class Jump:
     """A jump (`jmp`, `je`, ...) or `call` to a label."""
@@ -150,7 +156,8 @@ def new_line(
     """Return a line of its own."""
     imm_bits = smallest(imm, imm_sizes) if imm is not None else 0
     offset_bits = smallest(offset, (8, 32)) if offset is not None else 0
-    return Line(template, imm, imm_bits, offset, offset_bits, symbol)
+    kind = Line if symbol is None else SlotLine
+    return kind(template, imm, imm_bits, offset, offset_bits, symbol)
 
 
 class _OutOfLine:

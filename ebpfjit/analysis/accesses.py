@@ -120,7 +120,7 @@ class Predicate:
     sweeps: tuple[Sweep, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Facts:
     """The findings of a program.
 

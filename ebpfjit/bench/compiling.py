@@ -48,7 +48,7 @@ BUILDS = {"baseline": (True, False), "optimised": (True, True), "unchecked": (Fa
 """How programs are compiled, by name."""
 TABLE_FILLER = 20_000
 LARGE_CONSTANT = 64
-WARM_INSTRUCTIONS = 200_000  # at most so many altogether, where a program is compiled again and again
+WARM_INSTRUCTIONS = 10_000  # in a round, where a program is compiled again and again
 IMAGE_SIZE = 10_000
 
 
@@ -134,7 +134,7 @@ def time_here(mode: str, size: int, build: str, repeats: int) -> Stages:
 
 def time_child(mode: str, size: int, build: str, processes: int, rounds: Rounds) -> list[Stages]:
     """Measure in so many processes, each of its own; the best counts."""
-    repeats = max(2, min(rounds.count, WARM_INSTRUCTIONS // size))
+    repeats = max(2, rounds.count * WARM_INSTRUCTIONS // size)
     arguments = (mode, str(size), build, str(repeats))
     tries = []
     for _ in range(processes):

@@ -321,11 +321,11 @@ def match(opcode: int, src: int, offset: int, imm: int) -> Row | None:
     return None
 
 
-def told_by(*rows: Row) -> frozenset[tuple[int, int]]:
-    """Return the pairs of opcode and source register for which `match` gives one of these rows.
+def told_by(*rows: Row) -> frozenset[int]:
+    """Return the first 16 bits (opcode, registers) of words for which `match` gives one of these rows.
 
-    Only for rows that these two fields tell from all others.
+    Only for rows that opcode and source register tell from all others.
     """
     wanted = set(rows)
-    pairs = [(row.opcode, source) for row in rows for source in range(16)]
-    return frozenset([(opcode, source) for opcode, source in pairs if match(opcode, source, 0, 0) in wanted])
+    found = {(row.opcode, src) for row in rows for src in range(16) if match(row.opcode, src, 0, 0) in wanted}
+    return frozenset(opcode | dst << 8 | src << 12 for opcode, src in found for dst in range(16))

@@ -107,7 +107,8 @@ def settings_for(
 class Recipe:
     """All that a listing is made from, by `translate`.
 
-    `is_sound` where the structural verifier accepted the program, or is asked before it is translated.
+    `is_sound` where the structural verifier accepted the program, or is asked before it is translated:
+    then control does not fall off the end.
     Without `optimize` it is translated as it stands, an instruction at a time. Where it `takes_over`, runs
     that began in such code can go on in this one.
     """
@@ -193,14 +194,15 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     repeated = {} if settings.trace else phrases.known
     plan = cx.plan
     apart = {*cx.checks, *shortcuts.slots, *verified.illegal, *plan.taken, *plan.through, *plan.predicates}
-    labels = {pc: pc_label(pc) for pc in blocks if pc not in plan.predicates}
+    labels = {pc: pc_label(pc) for pc in blocks}
     nothing = set() if settings.trace else shortcuts.nothing(cx.checks) - blocks.keys()
     for instruction in program.instructions:
         pc = instruction.pc
         phrase = repeated.get(words[pc])
         if phrase is not None and pc not in apart:  # most instructions: what was written before
             snippet, jump = phrase
-            label = labels.get(instruction.target or 0, "") if jump else ""
+            target = instruction.target if jump else None
+            label = labels.get(target, "") if target is not None and target not in plan.predicates else ""
             if not jump and pc not in blocks:
                 cx.place(pc, snippet)
                 continue
@@ -208,7 +210,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
                 cx.begin(pc)
                 if pc in blocks:
                     cx.start(instruction)
-                    _block_start(cx, verified, pc)
+                    _block_start(cx, verified, pc, labels[pc])
                 cx.insert(snippet)
                 if jump:
                     cx.jump(jump, label)
@@ -221,13 +223,14 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
             _before_loop(cx, pc, shortcuts)
         if pc in shortcuts.skipped:
             if pc in blocks:
-                cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
+                cx.label(labels[pc], LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
             continue  # the conditional jump before it did its work
         if pc in blocks:
-            _block_start(cx, verified, pc)
+            _block_start(cx, verified, pc, labels[pc])
         _trace(cx, pc, shortcuts)
         _instruction(cx, verified, instruction, shortcuts, phrases)
-    emit_end_of_program(cx, len(program))
+    if not recipe.is_sound:
+        emit_end_of_program(cx, len(program))
     _slow_copies(cx, verified, shortcuts, phrases)
     resumes = sorted(verified.tested - shortcuts.skipped) if recipe.takes_over else []
     for pc in resumes:
@@ -248,9 +251,9 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     )
 
 
-def _block_start(cx: Context, verified: Verified, pc: int) -> None:
+def _block_start(cx: Context, verified: Verified, pc: int, label: str) -> None:
     """Emit the label of a basic block, and its payment."""
-    cx.label(pc_label(pc), LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
+    cx.label(label, LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
     if pc in verified.tested:
         emit_charge(cx, verified.blocks[pc])
     else:

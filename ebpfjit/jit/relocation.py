@@ -11,14 +11,15 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import accumulate
 from typing import Any, TypeVar
 
 from ebpfjit.errors import TranslationError
 from ebpfjit.jit.assembler import slot_hole
 from ebpfjit.jit.compiler import Listing
-from ebpfjit.translators.emitter import Jump, Label, Line, Part, Snippet
+from ebpfjit.record import record
+from ebpfjit.translators.emitter import Jump, Label, Line, Part, SlotLine, Snippet
 from ebpfjit.translators.x86_64.target import Limit, resume_label
 
 #  x86-64 condition codes (Intel SDM, volume 2, appendix B): jcc rel8 is 70+cc, rel32 is 0f 80+cc
@@ -50,7 +51,7 @@ NO_PC = -1
 SLOT_SIZE = 8
 
 
-@dataclass(frozen=True)
+@record
 class Image:
     """Machine code in place, position-independent, its slots still to be filled.
 
@@ -99,7 +100,7 @@ def layout(listing: Listing) -> Image:
     _grow(jumps, sizes, targets)
     offsets = _align(aligned, sizes)
     pool = -(-offsets[-1] // SLOT_SIZE) * SLOT_SIZE
-    slotted = [(index, line) for index, line in _of_kind(Line, kinds, parts) if line.symbol is not None]
+    slotted = _of_kind(SlotLine, kinds, parts)
     symbols = dict.fromkeys(line.symbol for _, line in slotted if line.symbol is not None)
     slots = {symbol: pool + SLOT_SIZE * index for index, symbol in enumerate(symbols)}
     for (index, jump), target in zip(jumps, targets, strict=True):

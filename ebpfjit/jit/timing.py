@@ -83,6 +83,7 @@ def time_stages(
             prepare(program),
             settings_for(features=cpu.features()),
             checked,
+            is_sound=True,
             argument_is_packet=True,
             optimize=optimize,
         )

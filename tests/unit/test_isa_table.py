@@ -87,6 +87,9 @@ def test_registers_read_and_written() -> None:
 
 
 def test_what_opcode_and_source_tell() -> None:
-    assert told_by(BY_NAME["CALL_LOCAL"]) == {(0x85, 1)}
-    assert told_by(BY_NAME["CALL_LOCAL"], BY_NAME["LDDW_CODE"]) == {(0x85, 1), (0x18, 4)}
-    assert told_by(BY_NAME["MAY_GOTO"]) == {(0xE5, source) for source in range(16)}  # whatever it holds
+    calls = {0x1085 | dst << 8 for dst in range(16)}
+    assert told_by(BY_NAME["CALL_LOCAL"]) == calls
+    assert told_by(BY_NAME["CALL_LOCAL"], BY_NAME["LDDW_CODE"]) == calls | {
+        0x4018 | n << 8 for n in range(16)
+    }
+    assert told_by(BY_NAME["MAY_GOTO"]) == {0xE5 | registers << 8 for registers in range(256)}

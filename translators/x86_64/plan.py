@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from ebpfjit.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Check:
     """How an access is checked: the bytes from `low` to `high`, counted from its own address.
 
@@ -103,7 +105,7 @@ class Predicate:
     sweeps: tuple[Sweep, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Plan:
     """What analysis found: how each access is checked, and which frames must be zeroed.
 
@@ -135,7 +137,7 @@ class Plan:
     relying: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True)
+@record
 class Settings:
     """What the text depends on besides the program.
 

@@ -302,8 +302,7 @@ class Context(Emitter):
         """Return the label of a basic block for who comes from the current code, fast or slow."""
         if self.is_slow and pc in self.plan.doubtful:
             return slow_block_label(pc)
-        predicate = self.plan.predicates.get(pc)
-        if predicate is not None and self.insn.pc not in predicate.slots:
+        if pc in self.plan.predicates and self.insn.pc not in self.plan.predicates[pc].slots:
             return predicate_label(pc)
         return pc_label(pc)
 
