@@ -35,7 +35,13 @@ class Search:
 
 def search(bug: PlantedBug, seconds: float) -> Search:
     options = Options(
-        bug.engines, seconds=seconds, planted=bug.name, stop_at=1, shrink=0, hang_seconds=HANG_SECONDS
+        bug.engines,
+        sources=bug.sources,
+        seconds=seconds,
+        planted=bug.name,
+        stop_at=1,
+        shrink=0,
+        hang_seconds=HANG_SECONDS,
     )
     report = fuzz(options)
     first = report.findings[0] if report.findings else None
@@ -49,9 +55,11 @@ def search(bug: PlantedBug, seconds: float) -> Search:
 def section(searches: Sequence[Search], seconds: float) -> str:
     times = [one.seconds for one in searches if one.seconds is not None]
     slowest = f"the slowest after {max(times):.1f} s" if times else "none"
+    narrow = ", ".join(one.bug.name for one in searches if one.bug.sources)
     words = (
         f"{len(searches)} bugs (`ebpfjit/difftest/planted.py`), each put, in memory, into a child process\n"
-        "of its own; `ebpfjit fuzz` with one job, seed 1 and all its sources of programs. Seconds count\n"
+        "of its own; `ebpfjit fuzz` with one job, seed 1 and all its sources of programs (only\n"
+        f"`pointers` for {narrow}). Seconds count\n"
         "from the start of the run, the child's start (about 0.3 s) included; a program hangs after "
         f"{HANG_SECONDS:g} s of its own.\n`program` is the number of the program that showed it. "
         f"Found: {len(times)} of {len(searches)}, {slowest}; the limit is {seconds:g} s."

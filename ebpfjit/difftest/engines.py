@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from itertools import cycle
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -148,29 +147,28 @@ def _called(function: JitFunction, given: Input) -> Outcome:
 def on_tiered(case: Case, verified: Verified) -> Runner:
     """Baseline code, called as a function, that goes on in optimised code at the end of its first slice.
 
-    Each input is run with slices of three lengths: what differs from the other two is told.
+    Each input is run with first slices of several lengths: the answer that is rarest is told.
     """
     from ebpfjit.function import make_function
 
     place = arena()
     first, better = (compiled_case(case, verified, build) for build in ("baseline", "tiered"))
-    slices = cycle(FIRST_SLICES)
 
-    def run_once(given: Input) -> Outcome:
+    def run_once(given: Input, instructions: int) -> Outcome:
         function = make_function(first, place.helpers, given.limit, lambda: better)
         assert function.gate is not None  # as for `gate`
-        function.gate.shorten(next(slices))
+        function.gate.shorten(instructions)
         return _called(function, given)
 
     def run(given: Input) -> Outcome:
-        one, two, three = (run_once(given) for _ in range(3))
-        return three if one == two else two if one == three else one
+        answers = [run_once(given, instructions) for instructions in FIRST_SLICES]
+        return min(answers, key=answers.count)
 
     return run
 
 
-FIRST_SLICES = (1, 5, 17, 40, 3, 150, 9, 700)
-"""Instructions after which a run may go on in other code, for one run after the other."""
+FIRST_SLICES = (1, 3, 5, 9, 17, 25, 40, 70)
+"""Instructions after which a run may go on in other code."""
 
 BELOW = (
     1 << 32, 0x1000_0000, 0x1234_5670, 0x4000_0080, 0x8000_1010, 0xC123_4560, 0x2_0FED_CBA0, 0x100_7654_3210,

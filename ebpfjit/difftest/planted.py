@@ -711,6 +711,7 @@ PLANTED: tuple[PlantedBug, ...] = (
         "A run that changes over goes on where others have checked",
         _resumed_at(lambda cx, pc: pc in cx.plan.relying),
         ("interpreter", "tiered"),
+        ("pointers",),
     ),
     PlantedBug(
         "change-old-limits",

@@ -19,12 +19,16 @@ Plant = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class PlantedBug:
-    """A bug by name, in one sentence, and what puts it in; `engines` are those that it makes differ."""
+    """A bug by name, in one sentence, and what puts it in.
+
+    `engines` are those that it makes differ, `sources` those of programs that are likely to (none: all).
+    """
 
     name: str
     what: str
     plant: Plant
     engines: tuple[str, ...] = ("interpreter", "jit")
+    sources: tuple[str, ...] = ()
 
 
 def exchange(old: object, new: object) -> None:
