@@ -28,7 +28,7 @@ def diff(
         str | None, typer.Option(metavar="NAME", help="Which program of an object file.")
     ] = None,
     engines: Annotated[
-        str, typer.Option(metavar="NAMES", help="Engines to compare: interpreter, jit, gate, kernel.")
+        str, typer.Option(metavar="NAMES", help="Engines: interpreter, jit, gate, tiered, kernel.")
     ] = "interpreter,jit",
     hex_: Annotated[
         list[str] | None, typer.Option("--hex", metavar="HEX", help="Memory, in hex; may be repeated.")
