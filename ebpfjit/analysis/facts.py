@@ -188,7 +188,8 @@ class Analysis:
     def run(self) -> Facts:
         """Find the fixpoint, then write down what holds there."""
         for pc in self.program.functions:
-            self.nodes[pc] = _Node(self._start_of_function(pc), pc, set(range(FRAME_POINTER)))
+            start = seen_through(self._start_of_function(pc), self.live_at[pc])
+            self.nodes[pc] = _Node(start, pc, set(range(FRAME_POINTER)))
         order = self.nesting.order
         place = {pc: index for index, pc in enumerate(order)}
         work = sorted(place[pc] for pc in self.program.functions)  # a heap: what leads to others goes first
@@ -612,17 +613,15 @@ class Analysis:
         if node is None:
             loop = self.loops.get(pc)
             entered = entered_loop(incoming, pc, loop) if loop else incoming
-            if entered.spans and pc in self.meeting_points:
-                entered = seen_through(entered, registers_of(self.live_at[pc]))
-            self.nodes[pc] = _Node(entered, function, set(loop or ()))
+            self.nodes[pc] = _Node(seen_through(entered, self.live_at[pc]), function, set(loop or ()))
             return True
         if node.function != function:
             # Code that two functions share: which frame it runs on is not known here.
             return self._forget(node, pc)
         old = node.state
         if pc not in self.meeting_points:
-            node.state = incoming  # there is no other way to come here
-            return incoming != old
+            node.state = seen_through(incoming, self.live_at[pc])  # there is no other way to come here
+            return node.state != old
         live = registers_of(self.live_at[pc])
         differing = [r for r in live if old.registers[r] is not incoming.registers[r]]
         for register in differing:

@@ -94,6 +94,7 @@ def _is_small(registers: Sequence[Value], symbol: int) -> bool:
     """True where a register shows that a symbol is far from wrapping."""
     return any(
         value.symbol == symbol
+        and value.origin is Origin.SCALAR
         and not value.offset
         and value.bounds is not None
         and value.bounds[1] >> 63 == 0

@@ -14,9 +14,9 @@ from ebpfjit.analysis.liveness import Liveness
 from ebpfjit.analysis.nesting import Nesting
 from ebpfjit.analysis.values import (
     ANY,
+    ANYTHING,
     MEASURED,
     SUMS,
-    UNKNOWN,
     Bounds,
     Value,
     bounds_of,
@@ -29,8 +29,6 @@ from ebpfjit.program import Instruction
 
 MOST_BLOCKS = 64
 """How many of a loop's blocks are looked at, from its end: that keeps deep nests linear."""
-
-ANYTHING = Value(UNKNOWN, 0)
 
 
 @dataclass(frozen=True, slots=True)

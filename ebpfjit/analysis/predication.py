@@ -34,6 +34,9 @@ from ebpfjit.record import record
 MOST_SWEEPS, MOST_TERMS = 4, 3
 LARGEST_FACTOR = 1 << 12
 LARGEST_NUMBER = 1 << 30
+"""Of all that becomes a displacement or an immediate, after all has been added: they have 32 bits."""
+MOST_TESTS = 8
+"""The comparisons of a loop that are tried, which keeps loops of many blocks linear."""
 COEFFICIENTS = (1, 2, 4, 8)
 CALLS = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.PACKET_LOAD})
 
@@ -180,10 +183,14 @@ class _Loop:
         self, checked: Mapping[int, list[tuple[int, Access]]]
     ) -> tuple[Predicate | None, list[Access]]:
         """Return what is to be asked, and the accesses that need no check then."""
+        tests = 0
         for block in sorted(self.blocks):
             distance, unit = self._distance(block) or (None, 0)
             if distance is None:
                 continue
+            tests += 1
+            if tests > MOST_TESTS:
+                break
             early = self._before(block)
             if not early.isdisjoint(self.latches):
                 continue  # there are rounds without the comparison
@@ -292,7 +299,7 @@ class _Loop:
         if is_early:
             size += abs(at.step)
             offset += min(at.step, 0)
-        if abs(offset) > LARGEST_NUMBER:
+        if max(abs(offset), size) > LARGEST_NUMBER:
             return None
         stores = access.stores or access.asks
         return Sweep(at.terms, offset, size, at.step // unit, stores, access.origin)
@@ -305,6 +312,8 @@ def _distance(
     round takes it.
     """
     unit, rises = abs(a.step), a.step > 0
+    if unit > LARGEST_NUMBER:
+        return None
     exact = relation == "!="
     is_power = not unit & (unit - 1)
     if exact and not is_power:
@@ -333,7 +342,7 @@ def _distance(
 def _border(b: _Linear, bounds: tuple[int, int] | None, needed: int, *, rises: bool) -> Border | None:
     """Return what the bound must be for the counter not to wrap behind it, None where it surely is.
 
-    A border of no register is one that does not hold.
+    A border of no register is one that does not hold, or that cannot be asked for.
     """
     number = U64_MASK - needed if rises else needed
     if not b.terms:
@@ -341,7 +350,8 @@ def _border(b: _Linear, bounds: tuple[int, int] | None, needed: int, *, rises: b
         bounds = known, known
     if bounds is not None and (bounds[1] <= number if rises else bounds[0] >= number):
         return None
-    return Border(b.terms[0][0] if b.terms else -1, b.offset, rises, number)
+    can_be_asked = b.terms and abs(b.offset) <= LARGEST_NUMBER
+    return Border(b.terms[0][0] if can_be_asked else -1, b.offset, rises, number)
 
 
 def _merge(sweeps: dict[tuple[object, ...], Sweep], sweep: Sweep) -> bool:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TypeVar
 
 from ebpfjit.analysis import lengths
 from ebpfjit.analysis.accesses import NO_SPANS, READ, WRITTEN, Span, Spans
 from ebpfjit.analysis.loops import Change
 from ebpfjit.analysis.values import (
     ANY,
+    ANYTHING,
     CONSTANT,
     MEASURED,
     REFINEMENTS,
+    UNKNOWN,
     Bounds,
     Origin,
     Value,
@@ -21,11 +24,15 @@ from ebpfjit.analysis.values import (
     join_symbol,
 )
 from ebpfjit.bits import W32, W64
-from ebpfjit.isa.spec import REGISTER_COUNT, Row
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Row
 from ebpfjit.program import Instruction
 
+T = TypeVar("T")
 REGISTERS = range(REGISTER_COUNT)
+WRITABLE = (1 << FRAME_POINTER) - 1
+"""The mask of r0 to r9."""
 ZERO = constant(0)
+NO_SYMBOLS: frozenset[int] = frozenset()
 NOT_ZERO = ("JNE", "JGT")
 
 
@@ -42,7 +49,7 @@ class State:
     written: int = 0  # bit i: byte i below r10 is written, counted downwards from it
     values: dict[int, Span] = field(default_factory=dict)  # behind a lookup's result, unless it is 0
     limits: lengths.Limits = field(default_factory=dict)  # never changed, only replaced
-    present: set[int] = field(default_factory=set, compare=False)
+    present: Set[int] = field(default=NO_SYMBOLS, compare=False)
 
     def copy(self) -> State:
         """Return a state that can be changed apart."""
@@ -83,9 +90,11 @@ def refined_by(state: State, insn: Instruction, *, holds: bool) -> State:
     if bounds is None or bounds == value.bounds:
         return state  # None: this way is never taken; that it is not followed is nothing we need
     refined = state.copy()
+    found = Value(value.symbol, value.offset, value.origin, bounds)
     for register, same in enumerate(state.registers):
-        if same is value or (same.symbol == value.symbol and same == value):
-            refined.registers[register] = Value(same.symbol, same.offset, same.origin, bounds)
+        if same == value and value.symbol != UNKNOWN:
+            refined.registers[register] = found
+    refined.registers[insn.dst_reg] = found
     return refined
 
 
@@ -133,14 +142,31 @@ def _copied_bounds(state: State, value: Value, source: int, change: Change | Non
     return value.bounds if by is None else (min(value.bounds[0], by[0]), max(value.bounds[1], by[1]))
 
 
-def seen_through(state: State, live: Iterable[int]) -> State:
-    """Return the state without spans behind symbols that no live register has: nothing asks for them."""
-    symbols = {state.registers[register].symbol for register in live}
-    if symbols >= state.spans.keys():
-        return state
-    seen = state.copy()
-    seen.spans = {symbol: spans for symbol, spans in state.spans.items() if symbol in symbols}
-    return seen
+def seen_through(state: State, live: int) -> State:
+    """Return the state as it is kept where a block starts; `live` is the mask of what may be read from there.
+
+    Nothing is known of a register that nobody reads, whatever it held on the way: no path may believe it.
+    With it goes what was known of symbols that no other register leads to, so that what is kept of a
+    block does not grow with the blocks before it.
+    """
+    registers = state.registers.copy()
+    for register in registers_of(~live & WRITABLE):
+        registers[register] = ANYTHING
+    spans, values, limits = state.spans, state.values, state.limits
+    if spans or values or limits:
+        kept = {registers[register].symbol for register in registers_of(live)}
+        spans, values = _only(spans, kept), _only(values, kept)
+        if limits:
+            kept.update([value.index[0] for value in registers if value.index is not None])
+            limits = _only(limits, kept | {CONSTANT})
+    return State(registers, spans, state.written, values, limits)
+
+
+def _only(facts: dict[int, T], symbols: Set[int]) -> dict[int, T]:
+    """Return those of the facts that are about some symbols."""
+    if facts.keys() <= symbols:
+        return facts
+    return {symbol: fact for symbol, fact in facts.items() if symbol in symbols}
 
 
 def _joined_limits(old: State, new: State, pc: int, joined: Iterable[int], *, widen: bool) -> lengths.Limits:
@@ -165,7 +191,7 @@ def joined_states(
     """Return what holds on both paths, None where that is what held before.
 
     Of the `live` registers `looked_at` are those that may differ, `joined` those that have a symbol
-    of the block. What is not live is as it was on one of the paths: nothing asks.
+    of the block. Of what is not live nothing was known before, and nothing is.
     """
     registers = old.registers.copy()
     changed = False

@@ -73,6 +73,7 @@ def join_symbol(pc: int, register: int) -> int:
 CONSTANT = 0  # symbols that accesses are remembered by are greater
 FRAME = -1
 UNKNOWN = -2
+ANYTHING = Value(UNKNOWN, 0)
 FRAME_VALUE = Value(FRAME, 0, Origin.STACK, (0, 0))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ebpfjit.errors import JitUnavailable, TranslationError
 from ebpfjit.record import record
 from ebpfjit.translators.emitter import Line, Part, Snippet
+from ebpfjit.translators.x86_64.target import operand_bits
 
 MARKER = 0x9E3779B97F4A7C15
 IMM_SENTINELS = {8: 0x51, 16: 0x5A3C, 32: 0x5A3C6E71, 64: 0x5A3C6E7112345678}
@@ -39,10 +40,24 @@ _DECIMAL = re.compile(r"(?<![\w$.])[1-9][0-9]+(?!\w)")
 
 @record
 class Hole:
-    """Where a number goes: `size` bytes at `position`."""
+    """Where a number goes: `size` bytes at `position`.
+
+    The machine extends the sign of a number that is shorter than what it is used for; only where it
+    `is_whole`, as long as the operand, may it also be read as unsigned: 0xffffffff in `mov eax`, but
+    not in `mov rax`.
+    """
 
     position: int
     size: int
+    is_whole: bool = False
+
+    def filled(self, number: int) -> bytes:
+        """Return the bytes of a number. Raises TranslationError for one that the hole does not hold."""
+        bits = 8 * self.size
+        if not -(1 << (bits - 1)) <= number < 1 << (bits if self.is_whole else bits - 1):
+            kind = "" if self.is_whole else "signed "
+            raise TranslationError(f"{number:#x} does not fit the {kind}{bits} bits that are there for it")
+        return (number & ((1 << bits) - 1)).to_bytes(self.size, "little")
 
 
 @record
@@ -83,7 +98,8 @@ def stencils_for(lines: Iterable[Line]) -> dict[Key, Stencil]:
 def assemble_parts(parts: Iterable[Part]) -> None:
     """Give every line and snippet its bytes. Calls keystone at most once.
 
-    Where a line names a symbol its displacement is still to be filled.
+    Where a line names a symbol its displacement is still to be filled. Raises TranslationError, naming the
+    line, for a number that does not fit where it goes.
     """
     lines: dict[Line, None] = {}
     snippets: list[Snippet] = []
@@ -102,13 +118,15 @@ def assemble_parts(parts: Iterable[Part]) -> None:
 
 
 def _fill(line: Line, stencil: Stencil) -> bytes:
-    """Return a line's bytes with its numbers patched in."""
+    """Return a line's bytes with its numbers patched in. Raises TranslationError for one that does not fit."""
     code = stencil.code
     for hole, number in ((stencil.imm, line.imm), (stencil.offset, line.offset)):
         if hole is not None and number is not None:
-            start, size = hole.position, hole.size
-            filled = (number & ((1 << 8 * size) - 1)).to_bytes(size, "little")
-            code = code[:start] + filled + code[start + size :]
+            start, stop = hole.position, hole.position + hole.size
+            try:
+                code = code[:start] + hole.filled(number) + code[stop:]
+            except TranslationError as error:
+                raise TranslationError(f"{line.text}: {error}") from None
     return code
 
 
@@ -136,6 +154,7 @@ def _find_holes(key: Key, code: bytes) -> Stencil:
     end = len(code)
     if imm_bits:
         imm = _hole_at_end(template, code, end, IMM_ENDINGS[imm_bits])
+        imm.is_whole = 8 * imm.size == operand_bits(template)
         end = imm.position
     if offset_bits:
         offset = _hole_at_end(template, code, end, OFFSET_ENDINGS[offset_bits])

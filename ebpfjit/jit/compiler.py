@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
 from ebpfjit.analysis.accesses import Access, Facts, Promises
@@ -59,7 +59,7 @@ class Listing:
 
     `limits` are the words that the host puts behind the block, in order. `notes` say of each
     access (by pc) why it is checked or not. `traced` are the pcs that traced code records, `resumes` those
-    where a run of baseline code can go on.
+    where a run of baseline code can go on. `why_baseline` is that of the recipe.
     """
 
     verified: Verified
@@ -69,6 +69,7 @@ class Listing:
     harden: bool = False
     traced: frozenset[int] = frozenset()
     resumes: tuple[int, ...] = ()
+    why_baseline: str = ""
 
     @lazy
     def parts(self) -> list[Part]:
@@ -110,7 +111,8 @@ class Recipe:
     `is_sound` where the structural verifier accepted the program, or is asked before it is translated:
     then control does not fall off the end.
     Without `optimize` it is translated as it stands, an instruction at a time. Where it `takes_over`, runs
-    that began in such code can go on in this one.
+    that began in such code can go on in this one. `why_baseline` says why it is not optimised though that
+    was asked for.
     """
 
     verified: Verified
@@ -122,6 +124,7 @@ class Recipe:
     argument_is_packet: bool = False
     optimize: bool = True
     takes_over: bool = False
+    why_baseline: str = ""
 
     @property
     def charges(self) -> Charges:
@@ -129,13 +132,17 @@ class Recipe:
         return self.verified.charges if self.optimize else self.verified.own_charges
 
     def facts(self) -> Facts:
-        """Return what is known of the program's accesses.
+        """Return what is known of the program's accesses. Raises TranslationError where that takes too much.
 
         Nothing is checked before loops in hardened code, as that would carry numbers of the program.
         """
         if not self.optimize:
             return baseline(self.verified)
         return analyse(self.verified, _promises(self), hoists=self.checked and not self.settings.harden)
+
+    def baseline(self, reason: str) -> Recipe:
+        """Return the recipe of the same program's baseline code, which is taken for a reason."""
+        return replace(self, optimize=False, takes_over=False, why_baseline=reason)
 
     def listing(self, facts: Facts | None = None) -> Listing:
         """Return the program's assembly text, from its facts. Raises as `translate`."""
@@ -248,6 +255,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
         settings.harden,
         frozenset(cx.traced),
         tuple(resumes),
+        recipe.why_baseline,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import ExecutionError, TranslationError
 from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
@@ -354,8 +354,7 @@ def compile_program(
         with collector_paused():
             if verify is not None:
                 verify(verified.program)
-            listing = recipe.listing()
-            image = assemble(listing)
+            recipe, listing, image = translated(recipe)
             # Blinding is by chance, so that text cannot be written anew.
             kept = listing if harden or len(verified.program) <= MOST_KEPT else None
             del listing
@@ -368,6 +367,23 @@ def compile_program(
     code = relocate(image, addresses | host_addresses() | map_routine_addresses(image.slots))
     buffer = CodeBuffer(code, guarded=harden)
     return Compiled(recipe, image, buffer, tuple(called.values()), kept, release_gil)
+
+
+def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
+    """Return a recipe's text and machine code; where it cannot be optimised, those of its baseline code.
+
+    That is so where analysis would take too much, or made a number that does not fit where it goes.
+    """
+    try:
+        listing = recipe.listing()
+        return recipe, listing, assemble(listing)
+    except (TranslationError, MemoryError) as error:
+        if not recipe.optimize:
+            raise
+        reason = str(error) or "there was not enough memory to optimise it"
+    recipe = recipe.baseline(reason)
+    listing = recipe.listing()
+    return recipe, listing, assemble(listing)
 
 
 @cache

@@ -1,5 +1,6 @@
 """A compiled program as text: eBPF, assembly text and bytes side by side.
 
+; baseline code: why it could not be optimised
 ; source line
 pc   eBPF bytes                  eBPF
      offset  machine code            assembly text
@@ -16,7 +17,8 @@ from ebpfjit.translators.emitter import Label
 
 def render(listing: Listing, image: Image, dialect: str = "rbpf") -> str:
     """Return the listing as text, one line for each eBPF and each machine instruction."""
-    lines = _lines(listing, image, dialect, None)
+    lines = [f"; baseline code: {listing.why_baseline}"] if listing.why_baseline else []
+    lines += _lines(listing, image, dialect, None)
     for symbol, offset in image.slots.items():
         lines.append(f"{offset:9x}  {'(8 bytes)':31} address of {symbol}")
     return "\n".join(line for line in lines if line) + "\n"

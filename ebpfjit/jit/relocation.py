@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Any, TypeVar
 
 from ebpfjit.errors import TranslationError
-from ebpfjit.jit.assembler import slot_hole
+from ebpfjit.jit.assembler import Hole, slot_hole
 from ebpfjit.jit.compiler import Listing
 from ebpfjit.record import record
 from ebpfjit.translators.emitter import Jump, Label, Line, Part, SlotLine, Snippet
@@ -49,6 +49,7 @@ _T = TypeVar("_T")
 FULL_ROUNDS = 16
 NO_PC = -1
 SLOT_SIZE = 8
+SLOT = Hole(0, SLOT_SIZE, is_whole=True)
 
 
 @record
@@ -82,7 +83,7 @@ class Image:
 def layout(listing: Listing) -> Image:
     """Place every part, size every jump, and return the image; the parts have their bytes.
 
-    Raises TranslationError for a jump to a label that is nowhere.
+    Raises TranslationError for a jump to a label that is nowhere, or too far.
     """
     parts = listing.parts
     kinds = list(map(type, parts))
@@ -194,7 +195,11 @@ def _padding(size: int) -> bytes:
 
 
 def _encode_jump(jump: Jump, size: int, distance: int) -> bytes:
-    if size == SHORT_SIZE:
+    is_short = size == SHORT_SIZE
+    reach = 1 << (7 if is_short else 31)
+    if not -reach <= distance < reach:
+        raise TranslationError(f"{jump.text}: {distance:#x} bytes are out of reach")
+    if is_short:
         return SHORT_FORMS[jump.mnemonic] + BYTES[distance & 0xFF]
     return LONG_FORMS[jump.mnemonic] + distance.to_bytes(4, "little", signed=True)
 
@@ -202,8 +207,7 @@ def _encode_jump(jump: Jump, size: int, distance: int) -> bytes:
 def _point(line: Line, distance: int) -> bytes:
     """Return a line's bytes with the distance to its symbol's slot patched in."""
     hole, code = slot_hole(line), line.code
-    number = distance.to_bytes(hole.size, "little", signed=True)
-    return code[: hole.position] + number + code[hole.position + hole.size :]
+    return code[: hole.position] + hole.filled(distance) + code[hole.position + hole.size :]
 
 
 def relocate(image: Image, symbols: Mapping[str, int]) -> bytes:
@@ -216,5 +220,5 @@ def relocate(image: Image, symbols: Mapping[str, int]) -> bytes:
     for symbol, offset in image.slots.items():
         if symbol not in symbols:
             raise TranslationError(f"nothing says where {symbol} is")
-        code[offset : offset + SLOT_SIZE] = symbols[symbol].to_bytes(SLOT_SIZE, "little")
+        code[offset : offset + SLOT_SIZE] = SLOT.filled(symbols[symbol])
     return bytes(code)

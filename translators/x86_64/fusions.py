@@ -170,6 +170,8 @@ class _Sum:
 
 MOST_SHIFT = 3
 LARGEST_OFFSET = 1 << 30
+LARGEST_SUM = 1 << 31
+"""What a displacement holds, either way; with that of an access behind it no more than the other."""
 
 
 def _sum(window: Window, live_after: Sequence[int]) -> Fusion | None:
@@ -227,7 +229,8 @@ def _sum(window: Window, live_after: Sequence[int]) -> Fusion | None:
 def _grown(total: _Sum, insn: Instruction, target: int, scaled: dict[int, int]) -> _Sum | None:
     """Return the sum after one more instruction on `target`, None where it is no sum any more."""
     if _is_k(insn, "ADD64"):
-        return replace(total, offset=total.offset + insn.imm)
+        offset = total.offset + insn.imm
+        return replace(total, offset=offset) if abs(offset) < LARGEST_SUM else None
     if _is_k(insn, "LSH64") and insn.imm > 0:
         return total.shifted(insn.imm)
     if not _is_x(insn, "ADD64") or insn.src_reg == target:

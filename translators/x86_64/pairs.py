@@ -99,7 +99,7 @@ def _select(cx: Context, branch: Instruction, second: Instruction, due: int) -> 
     source = "r10"
     if cx.settings.harden and not row.uses_src:
         source = "r11"
-        _blinded(cx, second, value)
+        _blinded(cx, second)
         cx.start(branch)
     mnemonic = _compare(cx, branch)
     condition = INVERSE[mnemonic].removeprefix("j")
@@ -118,12 +118,12 @@ def _select(cx: Context, branch: Instruction, second: Instruction, due: int) -> 
         cx.emit(f"cmov{condition} r9, r10")
 
 
-def _blinded(cx: Context, second: Instruction, value: int) -> None:
+def _blinded(cx: Context, second: Instruction) -> None:
     """Put a number together in r11, before the comparison, as that changes the flags."""
     cx.start(second)
-    cx.emit_constant("mov r11, $imm", value, (32, 64))
+    cx.emit_constant("mov r11, $imm", second.imm, (32,))
     if cx.width.bits == 32:
-        cx.emit("mov r11d, r11d")  # blinded, the number comes sign-extended
+        cx.emit("mov r11d, r11d")  # it comes sign-extended
 
 
 def _compare(cx: Context, branch: Instruction) -> str:

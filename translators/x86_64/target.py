@@ -45,6 +45,9 @@ REGISTERS = (
 SCRATCH = (("r10", "r10d", "r10w", "r10b"), ("r11", "r11d", "r11w", "r11b"))
 HOST_SAVED = ("rbp", "rbx", "r12", "r13", "r14", "r15")
 _COLUMN = {64: 0, 32: 1, 16: 2, 8: 3}
+_BITS = dict.fromkeys(("rsp", "r9", "r12"), 64) | {
+    name: bits for names in (*REGISTERS, *SCRATCH) for bits, name in zip(_COLUMN, names, strict=True)
+}
 
 # The block: 8-byte words at these indices, then one word for each limit that the program uses beyond those
 # that have a place here. What most programs use comes first, where a displacement of one byte reaches it.
@@ -281,7 +284,7 @@ class Context(Emitter):
         self.emit("mov r10, $imm", imm=imm ^ key, imm_sizes=(32,))
         self.emit("xor r10, $imm", imm=key, imm_sizes=(32,))
         if not template.startswith("mov r10"):
-            scratch = SCRATCH[0][_COLUMN[_operand_bits(template)]]
+            scratch = SCRATCH[0][_COLUMN[operand_bits(template)]]
             self.emit(template.replace("$imm", scratch), offset=offset)
 
     def fault(self, kind: str) -> str:
@@ -350,14 +353,13 @@ def address_operand(base: str, offset: int) -> tuple[str, int | None]:
     return (f"[{base}+$offset]", offset) if offset else (f"[{base}]", None)
 
 
-def _operand_bits(template: str) -> int:
+def operand_bits(template: str) -> int:
     """Return the width of a template's first operand, as its text tells."""
     first = template.split(maxsplit=1)[1].split(",")[0]
     for size, pointer in POINTER.items():
         if first.startswith(pointer):
             return 8 * size
-    return next(bits for names in (*REGISTERS, *SCRATCH) for bits, name in zip(_COLUMN, names, strict=True)
-                if name == first)  # fmt: skip
+    return _BITS[first]
 
 
 def load_constant(cx: Context, register_number: int, value: int) -> None:
