@@ -87,16 +87,18 @@ def _functions(known: Liveness, illegal: Collection[int]) -> dict[int, _Summary]
         seen = {start}
         work = [start]
         function = functions[start] = _Summary()
+        callees: set[int] = set()
         while work:
             pc = work.pop()
             block = blocks[pc]
             function.writes |= block.writes
-            function.callees |= block.callees
+            callees |= block.callees
             function.is_frameless &= block.is_frameless
             for way in known.ways[pc]:
                 if way not in seen:
                     seen.add(way)
                     work.append(way)
+        function.callees = frozenset(callees)
         left -= len(seen)
         if left < 0:
             return None

@@ -73,7 +73,8 @@ def _live_at_starts(
     blocks: dict[int, int], effects: list[Effect], ways: dict[int, list[int]]
 ) -> dict[int, int]:
     """Return the fixpoint: what is live where each block starts."""
-    summaries: list[tuple[int, Effect, list[int]]] = []  # last block first
+    summaries: dict[int, Effect] = {}  # what is read first, and what is left alone
+    before: dict[int, list[int]] = {}
     index = len(effects)
     for start, count in reversed(blocks.items()):
         reads = writes = 0
@@ -81,16 +82,18 @@ def _live_at_starts(
             reads = (reads & ~written) | read
             writes |= written
         index -= count
-        summaries.append((start, (reads, ~writes), ways[start]))
+        summaries[start] = reads, ~writes
+        for way in ways[start]:
+            before.setdefault(way, []).append(start)
     live_at = dict.fromkeys(blocks, 0)
-    changed = True
-    while changed:
-        changed = False
-        for start, (reads, kept), following in summaries:
-            live = reads | (_union(live_at, following) & kept)
-            if live != live_at[start]:
-                live_at[start] = live
-                changed = True
+    work = list(blocks)  # taken from its end; a block comes again once for each register at most
+    while work:
+        start = work.pop()
+        reads, kept = summaries[start]
+        live = reads | (_union(live_at, ways[start]) & kept)
+        if live != live_at[start]:
+            live_at[start] = live
+            work.extend(before.get(start, ()))
     return live_at
 
 

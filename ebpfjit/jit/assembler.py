@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from ebpfjit.errors import JitUnavailable, TranslationError
@@ -118,7 +119,10 @@ def assemble_parts(parts: Iterable[Part]) -> None:
 
 
 def _fill(line: Line, stencil: Stencil) -> bytes:
-    """Return a line's bytes with its numbers patched in. Raises TranslationError for one that does not fit."""
+    """Return a line's bytes with its numbers patched in.
+
+    Raises TranslationError, naming the line, for a number that does not fit.
+    """
     code = stencil.code
     for hole, number in ((stencil.imm, line.imm), (stencil.offset, line.offset)):
         if hole is not None and number is not None:
@@ -153,8 +157,8 @@ def _find_holes(key: Key, code: bytes) -> Stencil:
     imm = offset = slot = None
     end = len(code)
     if imm_bits:
-        imm = _hole_at_end(template, code, end, IMM_ENDINGS[imm_bits])
-        imm.is_whole = 8 * imm.size == operand_bits(template)
+        found = _hole_at_end(template, code, end, IMM_ENDINGS[imm_bits])
+        imm = replace(found, is_whole=8 * found.size == operand_bits(template))
         end = imm.position
     if offset_bits:
         offset = _hole_at_end(template, code, end, OFFSET_ENDINGS[offset_bits])

@@ -27,6 +27,9 @@ SHIFTS = {"LSH64_K": 8, "LSH32_K": 4}
 COPIES = {"MOV64_X": 8, "MOV32_X": 4}
 """Rows, and how many bytes they read or leave."""
 
+MOST_MADE = 64
+"""The instructions that may make one number: eight loads, shifts, joins, and some copies."""
+
 HARMLESS = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.LOAD_IMM64})
 """What may stand in between."""
 
@@ -94,7 +97,7 @@ def _followed(
             if reads >> number & 1 and defined[number] >= 0:
                 readers[defined[number]].add(index)
         made = _made(insn, index, defined, numbers)
-        if made is not None:
+        if made is not None and len(made.made) <= MOST_MADE:
             numbers[index] = made
         for number in range(11):
             if writes >> number & 1:
