@@ -17,7 +17,14 @@ from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.program import Instruction
 from ebpfjit.runtime import faults
-from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS, Execution, HelperFunction, call_helper
+from ebpfjit.runtime.execution import (
+    CODE_ADDRESS,
+    MAX_LOOPS,
+    Execution,
+    HelperFunction,
+    call_helper,
+    callback_arguments,
+)
 from ebpfjit.runtime.memory import MAX_FRAMES, active
 from ebpfjit.runtime.world import engine_of
 
@@ -68,16 +75,18 @@ class State:
         target = function_at(self.verified, address, caller)
         check_depth(self, caller)
         saved, pc, depth = self.registers[:], self.pc, len(self.frames)
-        stack_start, loops = self.execution.stack.start, self.loops
+        stack_start, loops, leaving = self.execution.stack.start, self.loops, self.leaving
+        values = callback_arguments(arguments)
         self.frames.append(Frame(pc, tuple(saved[6:11]), stack_start, loops))
-        self.registers[:10] = [0, *arguments, *[0] * (9 - len(arguments))]
+        self.registers[:10] = [0, *values, 0, 0, 0, 0]
+        self.leaving = False
         try:
             self.enter_function(target, caller)
             run_until_depth(self, depth)
             return self.registers[0]
         finally:
             del self.frames[depth:]
-            self.registers, self.pc, self.loops = saved, pc, loops
+            self.registers, self.pc, self.loops, self.leaving = saved, pc, loops, leaving
             self.execution.stack.start = stack_start
 
     def leave_function(self) -> None:

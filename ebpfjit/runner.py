@@ -207,6 +207,13 @@ def ready(program: Program) -> Ready:
     return known
 
 
+def _may_call(number: int, function: HelperFunction) -> bool:
+    """True for a helper that may call functions of the program: one of ours that says so, and any other."""
+    if function is table.bound().get(number):
+        return table.helpers()[number].calls_functions
+    return function is not _printing and function is not stock.bpf_time_getns
+
+
 def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None, **options: Any) -> Compiled:
     """Return machine code that does as Linux for the program's type.
 
@@ -222,6 +229,7 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
         lookups=frozenset({bytecode.LOOKUP}),
         map_helpers=frozenset({bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE}),
         moving=frozenset(number for number, helper in table.helpers().items() if helper.ends_rights),
+        calling=frozenset(number for number, function in start.helpers.items() if _may_call(number, function)),
         verify=verifier.check,
         **{**start.options, **options},
     )
@@ -602,6 +610,7 @@ def _compiled(
         return _typed_function(start, limit, helpers, tiers_up=tiers_up)
     facts = verified or prepare(program)
     options |= {"helpers": dict(helpers), "argument_is_packet": True, "verify": verifier.check}
+    options["calling"] = frozenset()  # there is no world, whose engine they could ask
     better = (
         partial(compile_program, facts, **{**options, "optimize": True}, takes_over=True)
         if tiers_up

@@ -343,6 +343,7 @@ class _Machine:
             cache=None if self.cache is None else Folder(self.cache),
             helpers=dict(self._helpers),
             kfuncs=dict(self._kfuncs),
+            calling=frozenset(),  # there is no world, whose engine they could ask
             checked=self.checked,
             harden=self.harden,
             argument_size=self._argument_size(),

@@ -154,8 +154,8 @@ class Promises:
     `argument_writable`; they stay in place for the whole run. Where `argument_is_measured`, r2 at the
     start is how many bytes are readable behind r1. `moving` are the numbers of the
     helpers that may move other memory, or take it away. `lookups` are helpers that return the
-    address of a value of the map whose address is in r1, or zero. All maps of the program are there,
-    and their values may be touched.
+    address of a value of the map whose address is in r1, or zero. `calling` are helpers that may call
+    functions of the program. All maps of the program are there, and their values may be touched.
     """
 
     argument_size: int = 0
@@ -163,6 +163,7 @@ class Promises:
     moving: frozenset[int] = frozenset()
     lookups: frozenset[int] = frozenset()
     argument_is_measured: bool = False
+    calling: frozenset[int] = frozenset()
 
 
 class Merger:

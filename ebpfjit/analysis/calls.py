@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from ebpfjit.analysis.entries import Entries, Way
 from ebpfjit.analysis.liveness import Liveness
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.program import Instruction, Program
@@ -19,7 +20,6 @@ SAVED = (6, 7, 8, 9)
 ARITHMETIC = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.JUMP, Kind.BRANCH, Kind.EXIT}
 )
-OUTWARD = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_REGISTER})
 MOST_LOOKS = 4  # a block may belong to several functions; so many times all are looked at
 
 
@@ -49,11 +49,11 @@ class _Summary:
     is_frameless: bool = True
 
 
-def calls_of(known: Liveness, frame_sizes: dict[int, int], illegal: Collection[int]) -> Calls:
-    """Return what is known; `frame_sizes` and `illegal` are those of `Verified`."""
-    program = known.program
-    kinds = {insn.row.kind for insn in program.instructions if insn.row is not None}
-    if Kind.CALL_LOCAL not in kinds or Kind.CALL_REGISTER in kinds:
+def calls_of(
+    known: Liveness, entries: Entries, frame_sizes: dict[int, int], illegal: Collection[int]
+) -> Calls:
+    """Return what is known; `entries`, `frame_sizes` and `illegal` are those of `Verified`."""
+    if Way.CALLX in entries.by_address or not entries.has_local_calls:
         return UNKNOWN
     functions = _functions(known, illegal)
     order = None if functions is None else _callees_first({pc: f.callees for pc, f in functions.items()})
@@ -71,8 +71,7 @@ def calls_of(known: Liveness, frame_sizes: dict[int, int], illegal: Collection[i
             depth[pc] = max(depth[pc], 1 + depth[callee])
             stack[pc] = max(stack[pc], stack[callee])
         stack[pc] += frame_sizes[pc]
-    # Helpers may call functions.
-    bounded = depth[0] <= MAX_FRAMES and stack[0] <= STACK_SIZE and kinds.isdisjoint(OUTWARD)
+    bounded = depth[0] <= MAX_FRAMES and stack[0] <= STACK_SIZE and not entries.by_address
     frameless = frozenset(pc for pc, function in functions.items() if function.is_frameless)
     saved = {pc: frozenset(n for n in SAVED if mask >> n & 1) for pc, mask in writes.items()}
     return Calls(saved, bounded, frameless if bounded else frozenset())

@@ -46,6 +46,7 @@ from ebpfjit.analysis.cfg import (
     ENDS_BLOCK,
     meeting_points,
 )
+from ebpfjit.analysis.entries import CALLED, Way
 from ebpfjit.analysis.loops import changes
 from ebpfjit.analysis.predication import Walked, candidates, predicates
 from ebpfjit.analysis.states import (
@@ -152,14 +153,13 @@ class Analysis:
             if insn.dst_reg == FRAME_POINTER or insn.src_reg == FRAME_POINTER
         )
         leaving = [(insn, row) for insn, row in rows if row.kind in LEAVING]
-        # Where the program may call its own start, that starts as any other function does.
-        self.main_is_called = any(
-            row.kind is Kind.CALL_REGISTER or (row.kind is Kind.CALL_LOCAL and insn.target == 0)
-            for insn, row in leaving
-        )
+        self.entries = verified.entries_with(promises.calling)
+        main = self.entries.ways.get(0, frozenset())
+        # Where the program's start is called, by whomever, it starts as any other function does.
+        self.main_is_called = not main.isdisjoint(CALLED)
         self.moves = any(self._is_moving(insn) for insn, _ in leaving)
         # Where a jump goes back to the start, r1 may mean something else there than the argument.
-        self.main_loops = any(insn.target == 0 for insn, _ in leaving)
+        self.main_loops = Way.JUMP in main
         self.meeting_points = meeting_points(program, self.blocks)
         # r1 and r2 have their symbols of the start for good, and mean the same memory all the time.
         self.is_measured = promises.argument_is_measured and not (
@@ -175,7 +175,11 @@ class Analysis:
 
     def _may_move(self, insn: Instruction, row: Row) -> bool:
         """True where memory may be moved by what is called: functions are not looked into."""
-        return self.moves and (row.kind in (Kind.CALL_LOCAL, Kind.CALL_REGISTER) or self._is_moving(insn))
+        return self.moves and (
+            row.kind in (Kind.CALL_LOCAL, Kind.CALL_REGISTER)
+            or self._is_moving(insn)
+            or self.entries.calls_back(insn)
+        )
 
     def _promised(self) -> dict[int, Spans]:
         """The bytes that are the program's whatever happens, by symbol."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ebpfjit.analysis.calls import Calls, calls_of
 from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, tested_blocks
 from ebpfjit.analysis.charges import Charges, charges_of, own_charges
+from ebpfjit.analysis.entries import Entries
 from ebpfjit.analysis.liveness import Liveness, liveness_of
 from ebpfjit.analysis.nesting import Nesting, nesting_of
 from ebpfjit.errors import LoadError
@@ -43,6 +44,15 @@ class Verified:
         return tested_blocks(self.program, self.blocks)
 
     @lazy
+    def entries(self) -> Entries:
+        """The ways into the program, whatever its helpers do."""
+        return self.entries_with(None)
+
+    def entries_with(self, calling: frozenset[int] | None) -> Entries:
+        """Return the ways into the program where only these helpers (None: all) may call its functions."""
+        return Entries(self.program, self.blocks, self.tested, calling)
+
+    @lazy
     def liveness(self) -> Liveness:
         """Which registers may still be read where each basic block starts."""
         return liveness_of(self.program, self.blocks)
@@ -50,7 +60,7 @@ class Verified:
     @lazy
     def calls(self) -> Calls:
         """What local calls have to save and count."""
-        return calls_of(self.liveness, self.frame_sizes, self.illegal)
+        return calls_of(self.liveness, self.entries, self.frame_sizes, self.illegal)
 
     @lazy
     def charges(self) -> Charges:

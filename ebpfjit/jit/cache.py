@@ -84,6 +84,7 @@ def key_of(recipe: Recipe) -> dict[str, Any]:
         "kfuncs": _sorted(settings.kfuncs),
         "moving": sorted(settings.moving),
         "lookups": sorted(settings.lookups),
+        "calling": sorted(settings.calling),
         "constants": [settings.max_loops, settings.code_address, settings.tail_call],
     }
 

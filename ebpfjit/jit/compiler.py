@@ -12,6 +12,7 @@ from ebpfjit.analysis.baseline import baseline
 from ebpfjit.analysis.calls import UNKNOWN
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
 from ebpfjit.analysis.charges import Charges
+from ebpfjit.analysis.entries import OUTWARD_CALLS, Entries
 from ebpfjit.analysis.facts import analyse
 from ebpfjit.analysis.liveness import live_after
 from ebpfjit.analysis.values import Origin
@@ -87,6 +88,7 @@ def settings_for(
     lookups: frozenset[int] = frozenset(),
     trace: int = 0,
     map_helpers: frozenset[int] = frozenset(),
+    calling: frozenset[int] = frozenset(),
 ) -> Settings:
     """Return translator settings with the runtime's constants filled in."""
     return Settings(
@@ -101,6 +103,7 @@ def settings_for(
         TAIL_CALL,
         trace,
         map_helpers,
+        calling,
     )
 
 
@@ -125,6 +128,11 @@ class Recipe:
     optimize: bool = True
     takes_over: bool = False
     why_baseline: str = ""
+
+    @lazy
+    def entries(self) -> Entries:
+        """The ways into the program, as its helpers are."""
+        return self.verified.entries_with(self.settings.calling)
 
     @property
     def charges(self) -> Charges:
@@ -183,6 +191,7 @@ def _promises(recipe: Recipe) -> Promises:
         settings.moving,
         settings.lookups,
         argument_is_measured=recipe.argument_is_packet,
+        calling=settings.calling,
     )
 
 
@@ -708,7 +717,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
     return Plan(
         checks,
         single,
-        facts.zeroed,
+        _zeroed(recipe, facts, single),
         facts.doubtful if checked else frozenset(),
         charges.paid,
         charges.through,
@@ -720,7 +729,20 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         _predicates(verified, facts, regions) if checked else {},
         charges.own,
         facts.relying if checked else frozenset(),
+        recipe.entries.is_called_back,
     )
+
+
+def _zeroed(recipe: Recipe, facts: Facts, single: Mapping[int, Check]) -> frozenset[int]:
+    """Return the functions whose frame is zeroed where it is taken: all, where anything may look there.
+
+    What a check at run time lets through, or what is called outside may read, is whatever address the program
+    made up; only where there is neither does it depend on what analysis has seen to be named.
+    """
+    program = recipe.verified.program
+    if single or (recipe.checked and not OUTWARD_CALLS.isdisjoint(program.operations)):
+        return frozenset(program.functions)
+    return facts.zeroed
 
 
 def _predicates(verified: Verified, facts: Facts, regions: Mapping[Origin, str]) -> dict[int, Predicate]:

@@ -24,7 +24,15 @@ from ebpfjit.jit.routines import WORD, are_ready, routines
 from ebpfjit.jit.routines import listing as shared_listing
 from ebpfjit.program import Program
 from ebpfjit.runtime import faults
-from ebpfjit.runtime.execution import CODE_ADDRESS, SLICE, Execution, HelperFunction, NativeHelper
+from ebpfjit.runtime.execution import (
+    CODE_ADDRESS,
+    MAX_ARGUMENTS,
+    SLICE,
+    Execution,
+    HelperFunction,
+    NativeHelper,
+    callback_arguments,
+)
 from ebpfjit.runtime.memory import MAX_FRAMES, active, address_of
 from ebpfjit.runtime.world import engine_of
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
@@ -121,8 +129,10 @@ class Run:
         room = self.word("stack_start") - self.word("stack_limit")
         if not self.word("frames_left") or room < compiled.verified.frame_sizes[target]:
             raise faults.call_depth_exceeded(None, MAX_FRAMES)
-        values = (ctypes.c_uint64 * 5)(*arguments)
+        values = (ctypes.c_uint64 * MAX_ARGUMENTS)(*callback_arguments(arguments))
         enter = _CALLBACK(compiled.buffer.address + compiled.image.callback)
+        leave = self.word("leave")
+        self.set_word("leave", 0)
         try:
             result: int = enter(self.address, address, ctypes.addressof(values))
         except ExecutionError as error:
@@ -132,6 +142,7 @@ class Run:
             self.settle()
             kind = FAULTS[self.word("fault_kind")]
             self.set_word("fault_kind", 0)
+            self.set_word("leave", leave)
         if kind != "none":
             raise compiled.exception(self, kind)
         return result
@@ -271,6 +282,7 @@ class Compiled:
                 if kind == "alignment":
                     return faults.alignment_fault(pc, address, row.size)
                 access = faults.access_of(row)
+                run.execution.stack.start = run.word("fault_stack")
                 return faults.memory_fault(pc, address, row.size, access, run.space.regions)
             case "target":
                 return faults.bad_target(instruction, len(program))
@@ -298,6 +310,7 @@ def compile_program(
     moving: frozenset[int] = frozenset(),
     lookups: frozenset[int] = frozenset(),
     map_helpers: frozenset[int] = frozenset(),
+    calling: frozenset[int] | None = None,
     features: frozenset[str] | None = None,
     trace: int = 0,
     cache: Cache | None = None,
@@ -315,7 +328,8 @@ def compile_program(
     readable and (`argument_writable`) writable, every run will have behind r1; with
     `argument_is_packet` it is the packet that r1 points to in every run, and r2 is its size. `moving`
     are the helpers, by number, that may move or shrink memory other than these, `lookups` those that
-    return the address of a value of the map in r1, or zero; `map_helpers` those of 1, 2 and 3 that are
+    return the address of a value of the map in r1, or zero; `calling` those that may call functions of the
+    program through the engine of their world (None: all may; a kfunc always may); `map_helpers` those of 1, 2 and 3 that are
     Linux's, which machine code does by itself on maps that it knows. `features` are CPU features
     to use, by default those that the processor has. `trace` is the address of a trace's header: such
     code records every step there (`ebpfjit.difftest.trace`). `cache` is where the image is looked for
@@ -336,6 +350,7 @@ def compile_program(
         trace=trace,
         # A table's order rests on Python's lock.
         map_helpers=frozenset() if release_gil else map_helpers,
+        calling=frozenset(helpers) if calling is None else calling,
     )
     recipe = Recipe(
         verified,

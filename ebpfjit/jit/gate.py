@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
-from ebpfjit.isa.spec import Imm, Kind
+from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import TABLE, told_by
 from ebpfjit.jit.entry import Compiled, Run, slices_of
 from ebpfjit.jit.routines import (
@@ -54,14 +54,7 @@ LARGEST_FRAME = 64 * 1024
 """A run that needs more of the thread's stack goes another way."""
 
 PACKET_LOADS = told_by(*(row for row in TABLE if row.kind is Kind.PACKET_LOAD))
-NESTING = told_by(
-    *(
-        row
-        for row in TABLE
-        if row.kind is Kind.CALL_REGISTER or (row.imm is Imm.TARGET and row.kind is not Kind.JUMP)
-    )
-)
-"""What calls functions of the program, or names them; both as in `Program.operations`."""
+"""As in `Program.operations`."""
 
 _STATE = {name: index for index, name in enumerate(STATE_WORDS)}
 _LANE = {name: index for index, name in enumerate(LANE_WORDS)}
@@ -382,8 +375,7 @@ class _NativeRun(Run):
     def __init__(self, gate: Gate, block: int) -> None:
         size = block_size(len(gate.compiled.image.limits))
         memory = memoryview((ctypes.c_ubyte * size).from_address(block)).cast("B")
-        low, high = word(block, "stack_limit"), word(block, "stack_top")
-        stack = Stack((ctypes.c_ubyte * (high - low)).from_address(low))
+        stack = Stack.at(word(block, "stack_limit"), word(block, "stack_top"))
         self._own: list[Region] = []
         if gate.begin is not None:
             execution = gate.begin(word(block, "packet_size"), stack)
@@ -438,8 +430,7 @@ def _frame_of(compiled: Compiled, mbuff: Mbuff | None, spare: int) -> dict[str, 
 
     A program that never calls a function of its own has one frame. There is room for `spare` limits more.
     """
-    program = compiled.verified.program
-    nested = any(program.symbols) or not NESTING.isdisjoint(program.operations)
+    nested = compiled.recipe.entries.are_nested
     low = _aligned(block_size(len(compiled.image.limits) + spare))
     high = low + (STACK_SIZE if nested else compiled.verified.frame_sizes[0])
     size = mbuff.size if mbuff else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +24,21 @@ SLICE = 1 << 25
 
 CODE_ADDRESS = 0xEBF0_0000_0000_0000
 """A function's address is this plus its pc: not canonical, so no memory ever has it."""
+
+
+MAX_ARGUMENTS = 5
+"""What a function takes: r1 to r5."""
+
+
+def callback_arguments(arguments: Sequence[int]) -> list[int]:
+    """Return r1 to r5 (u64) of a function that a helper calls: the arguments modulo 2**64, then zeros.
+
+    Raises TypeError for more than five, or what is no integer: mistakes of the helper.
+    """
+    if len(arguments) > MAX_ARGUMENTS:
+        raise TypeError(f"a function takes {MAX_ARGUMENTS} arguments, not {len(arguments)}")
+    values = [operator.index(value) & U64_MASK for value in arguments]
+    return values + [0] * (MAX_ARGUMENTS - len(values))
 
 
 class NativeHelper:

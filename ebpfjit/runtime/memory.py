@@ -110,31 +110,47 @@ class Region:
     @classmethod
     def of_range(cls, name: str, start: int, stop: int) -> Region:
         """Return a writable region over raw addresses that the caller vouches for."""
-        memory = (ctypes.c_ubyte * (stop - start)).from_address(start)
-        return cls(name, start, stop, True, memoryview(memory).cast("B"))
+        return cls(name, start, stop, True, _memory_at(start, stop - start))
 
     def contains(self, address: int, size: int) -> bool:
         """True where all `size` bytes at `address` lie inside."""
         return self.start <= address and address + size <= self.stop
 
 
+def _memory_at(address: int, size: int) -> memoryview:
+    """Return `size` bytes at an address that somebody vouches for."""
+    if not size:
+        return memoryview(bytearray())  # a view of nothing cannot be cast
+    return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+
+
 class Stack:
     """The zeroed stack of one run: frames lie one below the other, the live ones are reachable.
 
     `top` is the address above the first frame, `start` the lowest live byte. `memory` is where the
-    caller wants the stack: STACK_SIZE zeroed bytes.
+    caller wants the stack: STACK_SIZE bytes.
     """
 
     def __init__(self, memory: Any = None) -> None:
-        self.memory = bytearray(STACK_SIZE) if memory is None else memory
-        self._whole = Region.of_buffer("stack", self.memory)
-        self.limit = self._whole.start
-        self.top = self._whole.stop
-        self.region = Region("stack", self.top, self.top, True, self._whole.view[self._whole.size :])
+        whole = Region.of_buffer("stack", bytearray(STACK_SIZE) if memory is None else memory)
+        self._over(whole.start, whole.view)
+
+    @classmethod
+    def at(cls, start: int, stop: int) -> Stack:
+        """Return the stack between two addresses that the caller vouches for; nothing may be between them."""
+        stack = cls.__new__(cls)
+        stack._over(start, _memory_at(start, stop - start))
+        return stack
+
+    def _over(self, start: int, memory: memoryview) -> None:
+        self.memory = memory
+        self.limit = start
+        self.top = start + memory.nbytes
+        self.region = Region("stack", self.top, self.top, True, memory[memory.nbytes :])
 
     def reset(self) -> None:
         """Make it as new, at the same addresses: zeroed, without frames."""
-        self.memory[:] = bytes(STACK_SIZE)
+        self.memory[:] = bytes(self.memory.nbytes)
         self.start = self.top
 
     @property
@@ -145,7 +161,7 @@ class Stack:
     @start.setter
     def start(self, address: int) -> None:
         self.region.start = address
-        self.region.view = self._whole.view[address - self.limit :]
+        self.region.view = self.memory[address - self.limit :]
 
     def push(self, size: int) -> bool:
         """Add a zeroed frame of `size` bytes below the live ones; False where it does not fit."""
@@ -215,8 +231,7 @@ class AddressSpace:
         if found is not None:
             return found
         if not self.checked:
-            memory = (ctypes.c_ubyte * size).from_address(address)
-            return memoryview(memory).cast("B")
+            return _memory_at(address, size)
         raise faults.memory_fault(pc, address, size, access, self.regions)
 
     def load(self, pc: int | None, address: int, size: int, access: str = "load") -> int:

@@ -26,7 +26,8 @@ def call_helper(insn: Instruction, cx: Context) -> None:
     number = insn.imm & 0xFFFFFFFF
 
     def call() -> None:
-        _call_out(cx, f"helper_{number}", cx.settings.helpers.get(number))
+        leaves = number == cx.settings.tail_call or number in cx.settings.calling
+        _call_out(cx, f"helper_{number}", cx.settings.helpers.get(number), leaves=leaves)
 
     map_call = cx.plan.map_calls.get(insn.pc)
     if map_call is None:
@@ -39,11 +40,14 @@ def call_helper(insn: Instruction, cx: Context) -> None:
 def call_kfunc(insn: Instruction, cx: Context) -> None:
     """As a helper call, by BTF id."""
     number = insn.imm & 0xFFFFFFFF
-    _call_out(cx, f"kfunc_{number}", cx.settings.kfuncs.get(number))
+    _call_out(cx, f"kfunc_{number}", cx.settings.kfuncs.get(number), leaves=True)
 
 
-def _call_out(cx: Context, symbol: str, native: bool | None) -> None:
-    """Call native code directly, a Python object through its routine; None: nobody is there."""
+def _call_out(cx: Context, symbol: str, native: bool | None, *, leaves: bool) -> None:
+    """Call native code directly, a Python object through its routine; None: nobody is there.
+
+    Where it `leaves`, a Python object may ask that the running function ends.
+    """
     if native is None:
         cx.raise_fault("helper_missing")
         return
@@ -55,9 +59,9 @@ def _call_out(cx: Context, symbol: str, native: bool | None) -> None:
         cx.used.add("call_python")
         cx.emit("mov r11, qword ptr [rip+$symbol]", symbol=symbol)
         cx.jump("call", "call_python")
-        if symbol == f"helper_{cx.settings.tail_call}":
-            _leave_where_asked(cx)
     _forget_arguments(cx)
+    if leaves and not native:
+        _leave_where_asked(cx)
 
 
 def _forget_arguments(cx: Context) -> None:
@@ -75,7 +79,6 @@ def _leave_where_asked(cx: Context) -> None:
     cx.jump("jne", leaving)
     with cx.out_of_line(leaving):
         cx.emit(f"mov qword ptr {BLOCK['leave']}, 0")
-        pin(cx)
         cx.emit("ret")
 
 

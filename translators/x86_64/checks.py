@@ -4,7 +4,7 @@ check_load, check_store    r10 bytes at r11 lie in some region, or it is a fault
 region that may be pinned in r11
 is_load                    the same as a question
 fault_KIND                 reached by a call, so the return address tells which pc it was; records
-kind, place and address, drops all frames and returns to the host
+kind, place, address and the live stack, drops all frames and returns to the host
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def _emit_fault(cx: Emitter, kind: str) -> None:
     cx.emit("pop r10")
     cx.emit(f"mov qword ptr {BLOCK['fault_place']}, r10")
     cx.emit(f"mov qword ptr {BLOCK['fault_address']}, r11")
+    cx.emit(f"mov r10, qword ptr {BLOCK['stack_start']}")
+    cx.emit(f"mov qword ptr {BLOCK['fault_stack']}, r10")
     cx.emit(f"mov qword ptr {BLOCK['fault_kind']}, {FAULTS.index(kind):#x}")
     cx.emit(f"mov rsp, qword ptr {BLOCK['host_stack']}")
     cx.emit("ret")

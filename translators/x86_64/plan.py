@@ -119,6 +119,7 @@ class Plan:
     of map helpers (by pc) that need no Python. `own` are the instructions that basic blocks pay for which are
     not tested, where each pays for itself. `predicates` are what is asked before loops, by the pc where
     they are entered. `relying` are those of the doubtful blocks that rely on more than such a question.
+    Where it `is_called_back` something outside may call functions of the program.
     """
 
     checks: Mapping[int, Check]
@@ -135,6 +136,7 @@ class Plan:
     predicates: Mapping[int, Predicate] = field(default_factory=dict)
     own: Mapping[int, int] = field(default_factory=dict)
     relying: frozenset[int] = frozenset()
+    is_called_back: bool = False
 
 
 @record
@@ -144,7 +146,8 @@ class Settings:
     `features` are CPU features by the kernel's names ("bmi2", "movbe"). With `harden` no immediate
     of the program's choosing appears in the code. `helpers` and `kfuncs` are the numbers that are
     registered; True for native code, False for what the host must call. `moving` are those helpers
-    after which memory may be elsewhere, or gone; `lookups` those that look a map's value up, and
+    after which memory may be elsewhere, or gone; `calling` those that may call functions of the program;
+    `lookups` those that look a map's value up, and
     `map_helpers` those that are Linux's lookup, update and delete.
     `max_loops`, `code_address` and `tail_call`, the helper after which a function may end, are the
     runtime's constants. `trace` is the address of a trace's header (`trace.py`), 0 for code that
@@ -162,3 +165,4 @@ class Settings:
     tail_call: int
     trace: int = 0
     map_helpers: frozenset[int] = frozenset()
+    calling: frozenset[int] = frozenset()

@@ -85,10 +85,12 @@ BLOCK_WORDS = (
     "state",  # what the run is of: see `gate`
     "frame_top",  # rsp of the gate
     "batch",
+    "fault_stack",  # where the stack's live part started at the fault
 )
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
 BLOCK_SIZE = 8 * len(BLOCK_WORDS)
 PINNABLE = ("packet", "argument")  # regions whose start may be in r11
+CLEARED = 128  # bytes of a frame that are zeroed in one round
 REGION_SIZE = 24  # a row of the table of regions: start, stop, writable
 
 
@@ -175,7 +177,7 @@ That is size - span + 1, or 0 where it does not fit or may not be stored to.
 """
 
 
-MAY_GOTO, LDDW_CODE = (told_by(BY_NAME[name]) for name in ("MAY_GOTO", "LDDW_CODE"))
+MAY_GOTO = told_by(BY_NAME["MAY_GOTO"])
 """As in `Program.operations`."""
 
 
@@ -205,7 +207,6 @@ class Context(Emitter):
         self.traced: set[int] = set()
         self.limits: dict[Limit, int] = {}
         self.has_may_goto = not MAY_GOTO.isdisjoint(program.operations)
-        self.takes_addresses = not LDDW_CODE.isdisjoint(program.operations)
         self.insn = program.instructions[0]
 
     def start(self, insn: Instruction) -> None:
@@ -426,7 +427,7 @@ def emit_callback(cx: Context) -> None:
     `function` is an address as LDDW gives it, `arguments` points to r1 to r5. The caller has seen
     to it that there is such a function and that its frame fits.
     """
-    kept = ("stack_start", "loops", "host_stack")
+    kept = ("stack_start", "loops", "frames_left", "host_stack")  # a fault leaves them anyhow
     cx.used.add("call_by_address")
     cx.begin(None)
     cx.label("callback")
@@ -437,7 +438,7 @@ def emit_callback(cx: Context) -> None:
     cx.emit("mov r10, rdx")
     for word in kept:
         cx.emit(f"push qword ptr {BLOCK[word]}")
-    cx.emit("sub rsp, 8")  # eleven words with the return address, as many as entry has, modulo 2
+    # Eleven words with the return address, as many as entry has, modulo 2.
     cx.emit(f"dec qword ptr {BLOCK['frames_left']}")
     cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
     for number in range(1, 6):
@@ -448,8 +449,6 @@ def emit_callback(cx: Context) -> None:
     _set_return(cx)
     cx.jump("call", "call_by_address")
     cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
-    cx.emit(f"inc qword ptr {BLOCK['frames_left']}")
-    cx.emit("add rsp, 8")
     for word in reversed(kept):
         cx.emit(f"pop qword ptr {BLOCK[word]}")
     for name in reversed(HOST_SAVED):
@@ -469,11 +468,6 @@ def emit_function_entry(cx: Context, pc: int) -> None:
         if not cx.plan.bounded:
             cx.emit(f"cmp r11, qword ptr {BLOCK['stack_limit']}")
 
-    def clear() -> None:
-        cx.emit("movups xmmword ptr [r11], xmm0")
-        cx.emit("add r11, 0x10")
-        cx.emit("cmp r11, rbp")
-
     cx.repeat(("frame", size, cx.plan.bounded), find)
     if not cx.plan.bounded:
         # A jump, not a call: the address on the stack is that of the local call that came here.
@@ -483,13 +477,35 @@ def emit_function_entry(cx: Context, pc: int) -> None:
     if cx.has_may_goto:
         cx.emit(f"mov qword ptr {BLOCK['loops']}, $imm", imm=cx.settings.max_loops, imm_sizes=(32,))
     if size and pc in cx.plan.zeroed:
-        zero = f".zero_{pc}"
-        cx.emit("xorps xmm0, xmm0")
-        cx.label(zero)
-        cx.repeat("clear", clear)
-        cx.jump("jb", zero)
+        _clear(cx, f".zero_{pc}", size)
     pin(cx)
     cx.jump("jmp", pc_label(pc))
+
+
+def _clear(cx: Context, again: str, size: int) -> None:
+    """Emit: zero the `size` bytes (a multiple of 16, not 0) from r11 up to rbp, 128 at a time; clobbers r11."""
+
+    def stores(count: int) -> None:
+        cx.emit("movups xmmword ptr [r11], xmm0")
+        for offset in range(0x10, count, 0x10):
+            cx.emit(f"movups xmmword ptr [r11+{offset:#x}], xmm0")
+
+    def first() -> None:
+        cx.emit("xorps xmm0, xmm0")
+        if size % CLEARED:
+            stores(size % CLEARED)
+            cx.emit(f"add r11, {size % CLEARED:#x}")
+
+    def rest() -> None:
+        stores(CLEARED)
+        cx.emit(f"sub r11, -{CLEARED:#x}")  # shorter than to add it
+        cx.emit("cmp r11, rbp")
+
+    cx.repeat(("clear first", size % CLEARED), first)
+    if size >= CLEARED:
+        cx.label(again)
+        cx.repeat("clear", rest)
+        cx.jump("jb", again)
 
 
 def emit_resume(cx: Context, pc: int) -> None:
@@ -513,7 +529,7 @@ def emit_end_of_program(cx: Context, end: int) -> None:
 
 def emit_shared(cx: Context) -> None:
     """Emit the routines of its own that the program turned out to use."""
-    if "call_python" in cx.used and cx.takes_addresses:
+    if cx.plan.is_called_back:
         emit_callback(cx)
     if "call_by_address" in cx.used:
         _emit_call_by_address(cx)

@@ -17,7 +17,7 @@ MAX_LOOPS = 8 * 1024 * 1024
 
 
 # What is called may do anything to memory, so nothing that accesses have shown holds afterwards.
-@helper("bpf_loop", ends_rights=True)
+@helper("bpf_loop", ends_rights=True, calls_functions=True)
 def loop(world: World, rounds: int, function: int, context: int, flags: int) -> int:
     """Call function(index, context) until it returns something else than 0; return how often."""
     rounds = W32.wrap(rounds)
@@ -43,7 +43,7 @@ def _granted(size: int) -> Iterator[tuple[bytearray, int]]:
         memory.revoke(region)
 
 
-@helper("bpf_for_each_map_elem", ends_rights=True)
+@helper("bpf_for_each_map_elem", ends_rights=True, calls_functions=True)
 def for_each_map_elem(world: World, map_address: int, function: int, context: int, flags: int) -> int:
     """Call function(map, key, value, context) for each entry; return how often.
 

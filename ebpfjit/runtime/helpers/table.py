@@ -34,7 +34,8 @@ class Helper:
 
     `function` takes the world and `arguments` (0 to 5) u64; its result is taken modulo 2**64.
     `moves_packet` is true where pointers into the packet are void after a call, `ends_rights` where
-    memory that the program could touch before may be gone. `program_types` are those that Linux
+    memory that the program could touch before may be gone, `calls_functions` where it may call functions of
+    the program (what does not say so is not let to). `program_types` are those that Linux
     gives it to (empty: all of them), `gpl` says that it asks for a GPL license. `differs` says in a
     few words what Linux does and this one does not.
     """
@@ -45,6 +46,7 @@ class Helper:
     arguments: int
     moves_packet: bool = False
     ends_rights: bool = False
+    calls_functions: bool = False
     program_types: frozenset[str] = frozenset()
     gpl: bool = False
     differs: str = ""
@@ -57,6 +59,7 @@ def helper(
     *names: str,
     moves_packet: bool = False,
     ends_rights: bool = False,
+    calls_functions: bool = False,
     program_types: Iterable[str] = (),
     gpl: bool = False,
     differs: str = "",
@@ -81,6 +84,7 @@ def helper(
                 arguments,
                 moves_packet=moves_packet,
                 ends_rights=ends_rights or moves_packet,
+                calls_functions=calls_functions,
                 program_types=frozenset(program_types),
                 gpl=gpl,
                 differs=differs,
