@@ -128,10 +128,46 @@ class SkbContext(PacketContext):
         self.network_header = self.mac_header + LINK_HEADER_SIZE
         hidden = LINK_HEADER_SIZE if self.type.network_layer else 0
         self.link_header = bytes(self.view[self.mac_header : self.mac_header + hidden])
-        self.data = self.data_meta = self.mac_header + hidden
-        self.data_end = self.mac_header + size
+        self.move(self.mac_header + hidden, self.mac_header + size)
         self.redirect, self.tunnel, self.tunnel_options = None, None, b""
         self.encapsulated, self.checksums, self.clones = False, None, []
+
+    @property
+    def lowest(self) -> int:
+        """Where the packet starts, or the first of its headers that its program does not see."""
+        return min(self.data_meta, self.mac_header, self.network_header)
+
+    def slide(self, distance: int) -> None:
+        """Move the packet, its headers with it."""
+        super().slide(distance)
+        self.shift_headers(distance)
+
+    def shift_headers(self, distance: int) -> None:
+        """Move the headers with the bytes before some offset. Raises ExecutionError as `move`."""
+        if min(self.mac_header, self.network_header) + distance < self.first:
+            raise ExecutionError(
+                f"headers {-distance} bytes further in front would leave the packet's memory"
+            )
+        self.mac_header += distance
+        self.network_header += distance
+
+    def insert(self, at: int, size: int) -> bool:
+        """Put `size` zeros in at offset `at`; what is before moves down. False: there is no room."""
+        if not 0 <= at <= self.size or not self.make_room(before=size):
+            return False
+        before = self.bytes_at(0, at)
+        self.move(self.data - size, self.data_end)
+        self.store_at(0, before + bytes(size))
+        return True
+
+    def remove(self, at: int, size: int) -> bool:
+        """Take `size` bytes out at offset `at`; what is before moves up. False: they are not there."""
+        if at < 0 or size < 0 or at + size > self.size:
+            return False
+        before = self.bytes_at(0, at)
+        self.move(self.data + size, self.data_end)
+        self.store_at(0, before)
+        return True
 
     def adopt(self, size: int) -> None:
         """Go on with a run on what is there already: struct, socket, and `size` bytes of packet."""

@@ -65,9 +65,8 @@ class XdpContext(PacketContext):
 
     def adopt(self, size: int, metadata: int = 0) -> None:
         """Go on with a run on what is there already: `size` bytes, metadata included."""
-        self.data = self.first + HEADROOM
-        self.data_meta = self.data - metadata
-        self.data_end = self.data_meta + size
+        data = self.first + HEADROOM
+        self.move(data, data - metadata + size, data - metadata)
         self.hard_end = self.first + max(FRAME_SIZE, HEADROOM + size + SHARED_INFO_SIZE) - SHARED_INFO_SIZE
         self.redirect = None
         self.place()

@@ -156,8 +156,9 @@ def xdp_adjust_head(world: World, context: int, distance: int) -> int:
     data = xdp.data + distance
     if data < xdp.first + XDP_FRAME_SIZE + metadata or data > xdp.data_end - LINK_HEADER_SIZE:
         return -errno.EINVAL
-    xdp.view[data - metadata : data] = bytes(xdp.view[xdp.data_meta : xdp.data])
-    xdp.data_meta, xdp.data = data - metadata, data
+    content = xdp.bytes_at(-metadata, metadata)
+    xdp.move(data, xdp.data_end, data - metadata)
+    xdp.store_at(-metadata, content)
     xdp.moved()
     return 0
 
@@ -169,9 +170,8 @@ def xdp_adjust_tail(world: World, context: int, distance: int) -> int:
     end = xdp.data_end + W32.signed(distance)
     if end > xdp.hard_end or end < xdp.data + LINK_HEADER_SIZE:
         return -errno.EINVAL
-    if end > xdp.data_end:
-        xdp.view[xdp.data_end : end] = bytes(end - xdp.data_end)
-    xdp.data_end = end
+    if not xdp.resize(end - xdp.data):
+        return -errno.EINVAL
     xdp.moved()
     return 0
 
@@ -186,6 +186,6 @@ def xdp_adjust_meta(world: World, context: int, distance: int) -> int:
     size = xdp.data - start
     if size % 4 or size > LARGEST_METADATA:
         return -errno.EACCES
-    xdp.data_meta = start
+    xdp.move(xdp.data, xdp.data_end, start)
     xdp.moved()
     return 0

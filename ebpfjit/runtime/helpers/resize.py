@@ -42,27 +42,6 @@ VLAN_SIZE = 4
 ADDRESSES_SIZE = 12
 
 
-def _insert(skb: SkbContext, at: int, size: int) -> None:
-    """Put `size` zeros at offset `at`; what stands before them moves down, headers included."""
-    before = skb.bytes_at(0, at)
-    skb.data -= size
-    skb.data_meta = skb.data
-    skb.store_at(0, before + bytes(size))
-
-
-def _remove(skb: SkbContext, at: int, size: int) -> None:
-    """Take `size` bytes at offset `at` out; what stands before them moves up."""
-    before = skb.bytes_at(0, at)
-    skb.data += size
-    skb.data_meta = skb.data
-    skb.store_at(0, before)
-
-
-def _shift_headers(skb: SkbContext, distance: int) -> None:
-    skb.mac_header += distance
-    skb.network_header += distance
-
-
 def _network_offset(skb: SkbContext) -> int:
     return skb.network_header - skb.data
 
@@ -77,7 +56,8 @@ def skb_change_head(world: World, context: int, room: int, flags: int) -> int:
     room = W32.wrap(room)
     if flags or W32.signed(room) < 0 or (not skb.get("gso_size") and skb.size + room > LARGEST_SIZE):
         return -errno.EINVAL
-    _insert(skb, 0, room)
+    if not skb.insert(0, room):
+        return -errno.ENOMEM
     skb.mac_header = skb.data
     skb.moved()
     return 0
@@ -92,10 +72,8 @@ def skb_change_tail(world: World, context: int, size: int, flags: int) -> int:
         return -errno.EINVAL
     if skb.encapsulated:
         return -ENOTSUPP
-    end = skb.data + size
-    if end > skb.data_end:
-        skb.view[skb.data_end : end] = bytes(end - skb.data_end)
-    skb.data_end = end
+    if not skb.resize(size):
+        return -errno.ENOMEM
     if skb.get("gso_size"):
         skb.set("gso_size", 0)
         skb.set("gso_segs", 0)
@@ -140,6 +118,8 @@ def skb_adjust_room(world: World, context: int, difference: int, mode: int, flag
 
 def _grow(skb: SkbContext, at: int, amount: int, flags: int) -> int:
     inner_link_size = flags >> ENCAP_L2_SHIFT
+    if skb.get("gso_size"):
+        return -ENOTSUPP  # segments of a test run are of no protocol, so none that this could go on with
     both_l3 = flags & ENCAP_L3 == ENCAP_L3
     both_l4 = flags & ENCAP_L4_GRE and flags & ENCAP_L4_UDP
     link_size = skb.network_header - skb.mac_header
@@ -150,10 +130,9 @@ def _grow(skb: SkbContext, at: int, amount: int, flags: int) -> int:
             return -errno.EALREADY
         if inner_link_size > amount:
             return -errno.EINVAL
-    if at > skb.size:
+    if not skb.insert(at, amount):
         return -errno.ENOMEM
-    _insert(skb, at, amount)
-    _shift_headers(skb, -amount)
+    skb.shift_headers(-amount)
     if flags & ENCAP_L3:
         skb.encapsulated = True
         skb.network_header = skb.data + link_size
@@ -164,10 +143,11 @@ def _grow(skb: SkbContext, at: int, amount: int, flags: int) -> int:
 def _shrink(skb: SkbContext, at: int, amount: int, flags: int) -> int:
     if flags & ~SHRINK_FLAGS:
         return -errno.EINVAL
-    if at + amount > skb.size:
+    if skb.get("gso_size"):
+        return -ENOTSUPP
+    if not skb.remove(at, amount):
         return -errno.ENOMEM
-    _remove(skb, at, amount)
-    _shift_headers(skb, amount)
+    skb.shift_headers(amount)
     if flags & DECAP_L3:
         skb.protocol = ETH_P_IP if flags & DECAP_L3_IPV4 else ETH_P_IPV6
     return 0
@@ -180,18 +160,14 @@ def skb_change_proto(world: World, context: int, protocol: int, flags: int) -> i
     wanted = int.from_bytes((protocol & 0xFFFF).to_bytes(2, "little"), "big")
     if flags:
         return -errno.EINVAL
-    if {skb.protocol, wanted} != {ETH_P_IP, ETH_P_IPV6}:
+    if {skb.protocol, wanted} != {ETH_P_IP, ETH_P_IPV6} or skb.get("gso_size"):
         return -ENOTSUPP
     at = skb.network_header - skb.mac_header
     amount = NETWORK_HEADER_SIZE[ETH_P_IPV6] - NETWORK_HEADER_SIZE[ETH_P_IP]
-    if wanted == ETH_P_IPV6:
-        _insert(skb, at, amount)
-        _shift_headers(skb, -amount)
-    elif at + amount > skb.size:
+    grows = wanted == ETH_P_IPV6
+    if not (skb.insert(at, amount) if grows else skb.remove(at, amount)):
         return -errno.ENOMEM
-    else:
-        _remove(skb, at, amount)
-        _shift_headers(skb, amount)
+    skb.shift_headers(-amount if grows else amount)
     skb.protocol = wanted
     skb.set("hash", 0)
     skb.moved()
@@ -220,9 +196,10 @@ def skb_vlan_push(world: World, context: int, protocol: int, tag: int) -> int:
         wanted = ETH_P_8021Q
     if skb.get("vlan_present"):
         outer = _tag_protocol(skb)
-        _insert(skb, ADDRESSES_SIZE, VLAN_SIZE)
+        if not skb.insert(ADDRESSES_SIZE, VLAN_SIZE):
+            return -errno.ENOMEM
         skb.store_at(ADDRESSES_SIZE, outer.to_bytes(2, "big") + skb.get("vlan_tci").to_bytes(2, "big"))
-        _shift_headers(skb, -VLAN_SIZE)
+        skb.shift_headers(-VLAN_SIZE)
         skb.protocol = outer
     _put_tag(skb, wanted, tag & 0xFFFF)
     skb.moved()
@@ -261,9 +238,11 @@ def _take_tag(skb: SkbContext) -> tuple[int, int]:
     tag = int.from_bytes(skb.bytes_at(LINK_HEADER_SIZE, 2), "big")
     inside = int.from_bytes(skb.bytes_at(LINK_HEADER_SIZE + 2, 2), "big")
     if inside < SMALLEST_ETHERTYPE:
-        novell = skb.bytes_at(LINK_HEADER_SIZE + VLAN_SIZE, 2) == b"\xff\xff"
+        behind = LINK_HEADER_SIZE + VLAN_SIZE
+        novell = skb.size >= behind + 2 and skb.bytes_at(behind, 2) == b"\xff\xff"
         inside = ETH_P_802_3 if novell else ETH_P_802_2
-    _remove(skb, ADDRESSES_SIZE, VLAN_SIZE)
+    if not skb.remove(ADDRESSES_SIZE, VLAN_SIZE):
+        return -errno.ENOMEM, 0
     skb.mac_header += VLAN_SIZE
     skb.network_header = max(skb.network_header, skb.data + LINK_HEADER_SIZE)
     skb.protocol = inside
