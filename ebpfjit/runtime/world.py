@@ -23,6 +23,9 @@ class Engine(Protocol):
     def budget_left(self) -> int | None:
         """Return how many instructions the run may still execute, None for no limit."""
 
+    def spend(self, instructions: int) -> None:
+        """Take instructions off what the run may still execute; raises BudgetExhausted (without pc)."""
+
     def leave_function(self) -> None:
         """Make the function that called this helper exit, with the helper's result as its r0."""
 

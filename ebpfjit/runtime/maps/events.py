@@ -13,6 +13,7 @@ before the end of the ring goes on behind it.
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from ebpfjit.bits import U64_MASK
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
 from ebpfjit.runtime.maps.definition import MapDefinition
-from ebpfjit.runtime.maps.hash import hash_of
 from ebpfjit.runtime.maps.mapping import KeyedMap, PythonMap
 from ebpfjit.runtime.maps.storage import Storage
 
@@ -264,7 +264,8 @@ class StackTraceMap(KeyedMap):
         if not kept:
             return -errno.EFAULT
         trace = b"".join((frame & U64_MASK).to_bytes(8, "little") for frame in kept)
-        number = hash_of(trace) & (self._ids - 1)
+        digest = hashlib.blake2b(trace, digest_size=8).digest()
+        number = int.from_bytes(digest, "little") & (self._ids - 1)
         if self._traces.get(number, trace) != trace and not flags & REUSE_STACKID:
             return -errno.EEXIST
         self._traces[number] = trace
