@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -28,7 +28,7 @@ from ebpfjit.runtime.execution import CODE_ADDRESS, SLICE, Execution, HelperFunc
 from ebpfjit.runtime.memory import MAX_FRAMES, active, address_of
 from ebpfjit.runtime.world import engine_of
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
-from ebpfjit.translators.x86_64.target import FAULTS, REGION_SIZE, block_size, limit_place
+from ebpfjit.translators.x86_64.target import FAULTS, block_size, limit_place
 
 _RUN = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 """The lock stays held, and an exception that the host has pending is raised after the call."""

@@ -341,6 +341,13 @@ def grant(memory: Any, name: str = "granted memory") -> Region:
     return region
 
 
+def grant_region(region: Region) -> None:
+    """Give the running program a region, perhaps once more after `revoke`; outside of a run: nothing."""
+    space = running()
+    if space is not None:
+        space.grant(region)
+
+
 def revoke(region: Region) -> None:
     """Take away what `grant` gave, from inside a helper.
 

@@ -30,6 +30,10 @@ class Engine(Protocol):
         """Make the function that called this helper exit, with the helper's result as its r0."""
 
 
+MOST_LEFT, LEAST_LEFT = 1 << 26, 256
+"""Bytes that a run leaves at most in lines, events and copies of packets; each counts for at least 256."""
+
+
 @dataclass(slots=True)
 class World:
     """The state that helpers of one run share; made anew for each run.
@@ -41,6 +45,7 @@ class World:
     `run_program` runs another program on the same context, world and budget and returns its r0:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
     ends, under keys of their own: reserved records, a lock that is held.
+    `left` counts the bytes of `output`, `events` and copies of packets.
     """
 
     environment: Environment
@@ -52,6 +57,15 @@ class World:
     run_program: Callable[[Any], int] | None = None
     tail_calls: int = 0
     kept: dict[Any, Any] = field(default_factory=dict)
+    left: int = 0
+
+    def leaves(self, size: int) -> bool:
+        """Count `size` bytes among what the run leaves; False where that would be more than MOST_LEFT."""
+        size = max(size, LEAST_LEFT)
+        if self.left + size > MOST_LEFT:
+            return False
+        self.left += size
+        return True
 
 
 @contextmanager

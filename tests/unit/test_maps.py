@@ -15,8 +15,8 @@ import pytest
 
 from ebpfjit import LoadError, MapError, MapRefused, Program
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.maps.hash import fixed_secrets
 from ebpfjit.runtime.maps import BPF_ANY, BPF_EXIST, BPF_NOEXIST, MapDefinition, MapFlag, MapType, create
+from ebpfjit.runtime.maps.hash import fixed_secrets
 
 EXIT = bytes.fromhex("b700000000000000 9500000000000000".replace(" ", ""))
 

@@ -33,8 +33,8 @@ from functools import cache
 from typing import Any
 
 from ebpfjit.bits import U64_MASK
-from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
 from ebpfjit.runtime.maps.definition import BPF_EXIST, BPF_NOEXIST, MapDefinition
 from ebpfjit.runtime.maps.flat import FlatMap, value_stride
@@ -80,13 +80,17 @@ def secrets_of(source: random.Random) -> tuple[int, ...]:
     return tuple(source.getrandbits(64) for _ in range(SECRET_WORDS))
 
 
+NO_SECRETS = secrets_of(random.Random(0))
+"""For what hashes in constant time whatever the keys are, and is to give the same answers in each run."""
+
+
 @cache
 def _words(size: int) -> struct.Struct:
     """Return how a key of a size, at most LONGEST_KEY, is read."""
     return struct.Struct(f"<{size // 4}I" + ("", "B", "H", "HB")[size % 4])
 
 
-def hash_of(key: bytes, secrets: Sequence[int]) -> int:
+def hash_of(key: bytes, secrets: Sequence[int] = NO_SECRETS) -> int:
     """Return the hash (u64) of a key: its u32 words, then a u16 and a byte, each times a secret of its own.
 
     Whoever does not know the secrets cannot choose two keys that are more likely to meet than one in 2**32
@@ -97,8 +101,8 @@ def hash_of(key: bytes, secrets: Sequence[int]) -> int:
     if size > LONGEST_KEY:
         secret = struct.pack("<4Q", *secrets[:4])
         return int.from_bytes(hashlib.blake2b(key, digest_size=8, key=secret).digest(), "little")
-    words = _words(size).unpack(key)
-    value = sum(map(operator.mul, words, secrets), secrets[len(words)]) & U64_MASK
+    words: tuple[int, ...] = _words(size).unpack(key)
+    value: int = sum(map(operator.mul, words, secrets), secrets[len(words)]) & U64_MASK
     value = (value ^ value >> 32) * MULTIPLIER & U64_MASK
     return value ^ value >> 32
 

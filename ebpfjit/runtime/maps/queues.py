@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import random
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -11,13 +10,9 @@ from typing import Any
 from ebpfjit.bits import U64_MASK
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps.definition import BPF_ANY, BPF_EXIST, BPF_NOEXIST, MapDefinition, MapType
-from ebpfjit.runtime.maps.hash import MULTIPLIER, hash_of, secrets_of
+from ebpfjit.runtime.maps.hash import MULTIPLIER, hash_of
 from ebpfjit.runtime.maps.mapping import RDONLY, WRONLY, PythonMap, to_bytes
 from ebpfjit.runtime.maps.storage import Storage
-
-
-_NO_SECRETS = secrets_of(random.Random(0))
-"""What Bloom filters hash with: whatever is pushed, they take the same time, and give the same answers each time."""
 
 
 class _Pushed(PythonMap):
@@ -165,7 +160,7 @@ class BloomFilter(_Pushed):
 
     def _bits(self, value: bytes) -> Iterator[tuple[int, int]]:
         """Yield (byte, bit) for each hash function: two halves of one hash, combined."""
-        first = hash_of(value, _NO_SECRETS)
+        first = hash_of(value)
         step = (first * MULTIPLIER & U64_MASK) >> 32 | 1
         for number in range(self._hashes):
             place = (first + number * step) & self._mask
