@@ -50,6 +50,7 @@ class State:
         self.program = verified.program
         self.execution = execution
         self.space = execution.space
+        self.space.spend = self.spend
         self.registers = [0] * REGISTER_COUNT
         self.registers[1], self.registers[2] = execution.arguments
         self.pc = 0
@@ -96,6 +97,14 @@ class State:
     def budget_left(self) -> int | None:
         """Return how many instructions the run may still execute, None for no limit."""
         return self.budget
+
+    def spend(self, instructions: int) -> None:
+        """Pay for the work of a helper; who called it adds the pc to the fault."""
+        if self.budget is None:
+            return
+        if self.budget < instructions:
+            raise faults.budget_exhausted(None, self.execution.limit)
+        self.budget -= instructions
 
     def charge(self) -> None:
         """Pay for the basic block that starts here, if one does.

@@ -731,7 +731,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "granted-unseen",
         "Granted memory stays unknown",
-        method(entry.Run, "publish", lambda old: lambda run: old(run) if not run._tables else None),
+        method(entry.Run, "publish", lambda old: lambda run: old(run) if not len(run._table) else None),
     ),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -36,7 +36,7 @@ from ebpfjit.runtime.execution import (
 from ebpfjit.runtime.memory import MAX_FRAMES, active, address_of
 from ebpfjit.runtime.world import engine_of
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
-from ebpfjit.translators.x86_64.target import FAULTS, REGION_SIZE, block_size, limit_place
+from ebpfjit.translators.x86_64.target import FAULTS, block_size, limit_place
 
 _RUN = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 """The lock stays held, and an exception that the host has pending is raised after the call."""
@@ -62,14 +62,6 @@ class Cache(Protocol):
         """Keep an image, or do not."""
 
 
-def table_of(regions: Sequence[tuple[int, int, bool]]) -> ctypes.Array[ctypes.c_uint64]:
-    """Return a table of regions (start, stop, writable), behind the two words that say where it is."""
-    table = (ctypes.c_uint64 * (2 + 3 * len(regions)))(0, 0, *(word for row in regions for word in row))
-    start = ctypes.addressof(table) + 16
-    table[0], table[1] = start, start + REGION_SIZE * len(regions)
-    return table
-
-
 class Run:
     """A run that machine code is in the middle of: its block and its regions.
 
@@ -84,7 +76,8 @@ class Run:
         self.space = execution.space
         self.space.before_access = self.follow_stack
         self.space.after_grant = self.publish
-        self._tables: list[Any] = []
+        self.space.spend = self.spend
+        self._table = (ctypes.c_uint64 * 0)()
 
     @classmethod
     def start(cls, compiled: Compiled, execution: Execution) -> Run:
@@ -158,17 +151,35 @@ class Run:
         beyond = max(self.execution.limit - ENDLESS, 0)  # a run does not live to need it
         return W64.signed(self.word("budget")) + self.word("later") + beyond
 
+    def spend(self, instructions: int) -> None:
+        """Pay for the work of a helper, from this slice first; who called it adds the pc to the fault."""
+        left = self.budget_left()
+        if left is None:
+            return
+        if left < instructions:
+            raise faults.budget_exhausted(None, self.execution.limit)
+        now = min(instructions, max(W64.signed(self.word("budget")), 0))
+        self.set_word("budget", W64.wrap(self.word("budget") - now))
+        self.set_word("later", max(self.word("later") - (instructions - now), 0))
+
     def follow_stack(self) -> None:
         """Take over how far down the stack is live now."""
         self.execution.stack.start = self.word("stack_start")
 
     def publish(self) -> None:
-        """Give machine code the memory as it is now; the old table stays while the run lasts."""
+        """Give machine code the memory as it is now.
+
+        The table is written over: nothing reads it while a helper runs. Where it is too small there is one of
+        twice the size, so that granting one region after the other costs the same each time.
+        """
         self._publish_buffers()
         stack = self.execution.stack.region
-        table = table_of([(r.start, r.stop, r.writable) for r in self.space.regions if r is not stack])
-        self._tables.append(table)
-        self.set_word("regions", ctypes.addressof(table))
+        words = [w for r in self.space.regions if r is not stack for w in (r.start, r.stop, r.writable)]
+        if len(self._table) < 2 + len(words):
+            self._table = (ctypes.c_uint64 * (2 + 2 * len(words)))()
+        start = ctypes.addressof(self._table) + 16
+        self._table[: 2 + len(words)] = [start, start + 8 * len(words), *words]
+        self.set_word("regions", ctypes.addressof(self._table))
 
     def _publish_buffers(self) -> None:
         """Write down where the packet and the argument are, and how far into each an access may start."""
@@ -199,7 +210,7 @@ class Run:
         """Leave in the execution what a run leaves behind."""
         self.settle()
         self.follow_stack()
-        self.space.before_access = self.space.after_grant = None
+        self.space.before_access = self.space.after_grant = self.space.spend = None
         self.execution.budget_left = self.budget_left()
 
 

@@ -403,7 +403,7 @@ class _NativeRun(Run):
 
     def close(self) -> None:
         """Let go of the thread's stack and of the buffers, which are not ours any more."""
-        self.space.before_access = self.space.after_grant = None
+        self.space.before_access = self.space.after_grant = self.space.spend = None
         nothing = memoryview(b"")
         for region in (*self._own, self.execution.stack.region):
             region.view = nothing

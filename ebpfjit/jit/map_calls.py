@@ -9,6 +9,8 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.flat import HEADER
+from ebpfjit.runtime.maps.hash import LONGEST_KEY
+from ebpfjit.runtime.memory import FREE_SIZE
 from ebpfjit.translators.x86_64.plan import MapCall, MapOperation, Settings
 
 OPERATIONS = {LOOKUP: MapOperation.LOOKUP, UPDATE: MapOperation.UPDATE, DELETE: MapOperation.DELETE}
@@ -42,6 +44,9 @@ def _map_call(
         return None
     if definition.type in ARRAYS and map_.stride > LARGEST_STRIDE:
         return None
+    copied = map_.stride * map_.cpus if helper == UPDATE else 0
+    if definition.key_size > LONGEST_KEY or copied > FREE_SIZE:
+        return None  # which costs more than the call, and that is for the helper to say
     frame_size = min(verified.frame_sizes.values())
     in_frame = facts.in_frame.get(pc, {})
 

@@ -75,8 +75,8 @@ def bad_function(pc: int | None, address: int) -> IllegalInstruction:
     return illegal_instruction(pc, f"callx to {address:#x}, which is not the address of a function")
 
 
-def budget_exhausted(pc: int, limit: int | None) -> BudgetExhausted:
-    """Return the fault of a basic block that the instruction limit does not pay for."""
+def budget_exhausted(pc: int | None, limit: int | None) -> BudgetExhausted:
+    """Return the fault of what the instruction limit does not pay for: a basic block, or a helper's work."""
     return BudgetExhausted(f"{_at(pc)}the instruction limit of {limit} is used up", pc)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W64
+from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import faults
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 STACK_FRAME_SIZE = 512
 MAX_FRAMES = 8
 STACK_SIZE = STACK_FRAME_SIZE * MAX_FRAMES
+
+FREE_SIZE, WORK_SIZE = 4096, 64
+"""What helpers do is paid for: so many bytes at once go with the call, each further 64 are an instruction."""
+
+MOST_GRANTS = 1024
+"""How many regions more than at its start a run may have at a time."""
 
 
 class _PyBuffer(ctypes.Structure):
@@ -184,7 +191,10 @@ class AddressSpace:
         # access (where the stack's live part starts) and told after a region was added.
         self.before_access: Callable[[], None] | None = None
         self.after_grant: Callable[[], None] | None = None
+        # Who runs the program: takes instructions off what the run may still execute.
+        self.spend: Callable[[int], None] | None = None
         self.world: World | None = None
+        self._most = len(regions) + MOST_GRANTS
 
     def changed(self) -> None:
         """Say that a region moved or changed its size."""
@@ -192,7 +202,14 @@ class AddressSpace:
             self.after_grant()
 
     def grant(self, region: Region) -> None:
-        """Let the running program touch one more region."""
+        """Let the running program touch one more region.
+
+        Raises ExecutionError where it was given too many: each makes every access slower.
+        """
+        if len(self.regions) >= self._most:
+            raise ExecutionError(
+                f"grant of {region.name}: the run holds {MOST_GRANTS} already; revoke some before the next"
+            )
         self.regions.append(region)
         self.changed()
 
@@ -249,14 +266,32 @@ class AddressSpace:
         mask = (1 << 8 * size) - 1
         self._view(pc, address, size, access)[:] = (value & mask).to_bytes(size, "little")
 
+    def pay(self, size: int) -> None:
+        """Take off the run's budget what a helper costs that goes through `size` bytes."""
+        if size > FREE_SIZE and self.spend is not None:
+            self.spend((size - FREE_SIZE) // WORK_SIZE)
+
     def read(self, address: int, size: int) -> bytes:
         """Return `size` bytes, for a helper; none need no right. Raises MemoryFault (without pc)."""
-        return bytes(self._view(None, address, size, "load")) if size else b""
+        if not size:
+            return b""
+        view = self._view(None, address, size, "load")
+        self.pay(size)
+        return bytes(view)
 
     def write(self, address: int, data: bytes) -> None:
         """Write `data`, for a helper. Raises MemoryFault (without pc)."""
         if data:
-            self._view(None, address, len(data), "store")[:] = data
+            view = self._view(None, address, len(data), "store")
+            self.pay(len(data))
+            view[:] = data
+
+    def clear(self, address: int, size: int) -> None:
+        """Write `size` zeros, for a helper. Raises MemoryFault (without pc)."""
+        if size:
+            view = self._view(None, address, size, "store")
+            self.pay(size)
+            view[:] = bytes(size)
 
     def check(self, address: int, size: int, access: str) -> None:
         """Raise MemoryFault (without pc) where the program may not do this to these bytes."""
@@ -321,6 +356,13 @@ def grant(memory: Any, name: str = "granted memory") -> Region:
     return region
 
 
+def grant_region(region: Region) -> None:
+    """Give the running program a region, perhaps once more after `revoke`; outside of a run: nothing."""
+    space = running()
+    if space is not None:
+        space.grant(region)
+
+
 def revoke(region: Region) -> None:
     """Take away what `grant` gave, from inside a helper.
 
@@ -350,6 +392,8 @@ def string(address: int, limit: int) -> bytes | None:
     rest = None if space is None else space.rest(W64.wrap(address))
     if rest is None:
         return None
+    assert space is not None  # it has the rest
+    space.pay(min(len(rest), limit))
     head = bytes(rest[:limit])
     text, zero, _ = head.partition(b"\0")
     return text if zero or len(head) == limit else None
@@ -374,6 +418,34 @@ def write(address: int, data: bytes) -> None:
         space.write(W64.wrap(address), data)
     else:
         ctypes.memmove(address, data, len(data))
+
+
+def clear(address: int, size: int) -> None:
+    """Write `size` zeros at `address`, of which none are made before it is known to be the program's."""
+    space = running()
+    if space is not None:
+        space.clear(W64.wrap(address), size)
+    else:
+        ctypes.memset(address, 0, size)
+
+
+def pay(size: int) -> None:
+    """Take off the running program's budget what it costs to go through `size` bytes; see `spend`."""
+    space = running()
+    if space is not None:
+        space.pay(size)
+
+
+def spend(instructions: int) -> None:
+    """Take instructions off what the running program may still execute; outside of a run nobody pays.
+
+    For helpers and maps whose work grows with what the program chose: about as many as would take the
+    interpreter as long. `read`, `write`, `clear` and `string` do it for the bytes they go through.
+    Raises BudgetExhausted (without pc) where there are not so many.
+    """
+    space = running()
+    if space is not None and space.spend is not None and instructions > 0:
+        space.spend(instructions)
 
 
 def check(address: int, size: int, access: str) -> None:

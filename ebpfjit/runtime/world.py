@@ -23,8 +23,15 @@ class Engine(Protocol):
     def budget_left(self) -> int | None:
         """Return how many instructions the run may still execute, None for no limit."""
 
+    def spend(self, instructions: int) -> None:
+        """Take instructions off what the run may still execute; raises BudgetExhausted (without pc)."""
+
     def leave_function(self) -> None:
         """Make the function that called this helper exit, with the helper's result as its r0."""
+
+
+MOST_LEFT, LEAST_LEFT = 1 << 26, 256
+"""Bytes that a run leaves at most in lines, events and copies of packets; each counts for at least 256."""
 
 
 @dataclass(slots=True)
@@ -38,6 +45,7 @@ class World:
     `run_program` runs another program on the same context, world and budget and returns its r0:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
     ends, under keys of their own: reserved records, a lock that is held.
+    `left` counts the bytes of `output`, `events` and copies of packets.
     """
 
     environment: Environment
@@ -49,6 +57,15 @@ class World:
     run_program: Callable[[Any], int] | None = None
     tail_calls: int = 0
     kept: dict[Any, Any] = field(default_factory=dict)
+    left: int = 0
+
+    def leaves(self, size: int) -> bool:
+        """Count `size` bytes among what the run leaves; False where that would be more than MOST_LEFT."""
+        size = max(size, LEAST_LEFT)
+        if self.left + size > MOST_LEFT:
+            return False
+        self.left += size
+        return True
 
 
 @contextmanager

@@ -21,6 +21,8 @@ CSUM_MANGLED_0 = 0xFFFF
 
 SKB_MAX_CSUM_LEVEL = 3
 
+_PIECE = 1 << 14
+
 
 def add(a: int, b: int) -> int:
     """Return the ones' complement sum of two u32 (csum_add)."""
@@ -42,7 +44,8 @@ def fold_to_16(total: int) -> int:
 def partial(data: bytes, start: int) -> int:
     """Return `start` plus the sum of the data's 32-bit words, as u32 (csum_partial)."""
     words = memoryview(data + bytes(-len(data) % 4)).cast("I")
-    total = start + sum(words)
+    # Piece by piece, so that a signal need not wait for all of it.
+    total = start + sum(sum(words[at : at + _PIECE]) for at in range(0, len(words), _PIECE))
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total

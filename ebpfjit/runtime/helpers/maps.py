@@ -49,6 +49,9 @@ TAKES: dict[str, frozenset[MapType]] = {
 }  # fmt: skip
 """The map types that each helper takes."""
 
+INNER_FOR_ONE = 64
+"""Maps inside of maps that are searched for the price of one instruction."""
+
 
 class Ends(Protocol):
     """What queues, stacks and Bloom filters are asked; the latter only the first and the last."""
@@ -88,8 +91,13 @@ def map_of(world: World, address: int, name: str) -> Map:
 
 def _inner_map(world: World, address: int) -> Map | None:
     """Return the map at `address` where it is inside of one of the program's maps."""
-    inner = (found for outer in world.maps.values() for found in outer.inner_maps)
-    return next((found for found in inner if found.address == address), None)
+    for outer in world.maps.values():
+        inner = outer.inner_maps
+        memory.spend(len(inner) // INNER_FOR_ONE)
+        for found in inner:
+            if found.address == address:
+                return found
+    return None
 
 
 def _writable(found: Map, name: str) -> Map:
@@ -161,5 +169,8 @@ def map_peek_elem(world: World, map_address: int, value: int) -> int:
 
 
 def _give(found: Map, address: int, data: bytes | None) -> int:
-    memory.write(address, bytes(found.definition.value_size) if data is None else data)
-    return -errno.ENOENT if data is None else 0
+    if data is None:
+        memory.clear(address, found.definition.value_size)
+        return -errno.ENOENT
+    memory.write(address, data)
+    return 0

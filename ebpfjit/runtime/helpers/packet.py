@@ -51,7 +51,7 @@ def _check_address(start: int, address: int, name: str) -> None:
 
 def _clear(address: int, size: int) -> int:
     """Zero what a failed read was to fill, as Linux does."""
-    memory.write(address, bytes(size))
+    memory.clear(address, size)
     return -errno.EFAULT
 
 

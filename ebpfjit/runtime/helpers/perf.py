@@ -48,18 +48,20 @@ def perf_event_output(world: World, context: int, map_address: int, flags: int, 
     Returns 0 or a negative error number.
     """
     found = map_of(world, map_address, "bpf_perf_event_output")
-    event = memory.read(data, size)
+    memory.check(data, size, "load")
     wanted = 0
     if hasattr(world.context, "bytes_at"):
         wanted = flags >> _PACKET_SHIFT & _PACKET_MASK
         flags &= ~(_PACKET_MASK << _PACKET_SHIFT)
     if flags & ~_INDEX_MASK:
         return -errno.EINVAL
+    if wanted and wanted > cast(Packet, world.context).size:
+        return -errno.EFAULT
+    if not world.leaves(size + wanted):
+        return -errno.ENOSPC  # as where a buffer is full
+    event = memory.read(data, size)
     if wanted:
-        packet = cast(Packet, world.context)
-        if wanted > packet.size:
-            return -errno.EFAULT
-        event += packet.bytes_at(0, wanted)
+        event += cast(Packet, world.context).bytes_at(0, wanted)
     result = cast(PerfEventArray, found).output(event, flags)
     if not result:
         world.events.append((found.name, event))
@@ -86,7 +88,7 @@ def perf_event_read(world: World, map_address: int, flags: int) -> int:
 def perf_event_read_value(world: World, map_address: int, flags: int, buffer: int, size: int) -> int:
     """Read a counter of the processor with its times."""
     size = W32.wrap(size)
-    memory.write(buffer, bytes(size))
+    memory.clear(buffer, size)
     if size != _VALUE_SIZE:
         return -errno.EINVAL
     return _read_counter(world, map_address, flags, "bpf_perf_event_read_value")
@@ -108,7 +110,7 @@ def get_stackid(world: World, context: int, map_address: int, flags: int) -> int
 def get_stack(world: World, context: int, buffer: int, size: int, flags: int) -> int:
     """Copy the stack, innermost first, u64 each; return its bytes, or a negative error number."""
     size = W32.wrap(size)
-    memory.write(buffer, bytes(size))
+    memory.clear(buffer, size)
     if flags & ~(_SKIP_MASK | _USER_STACK | _BUILD_ID) or flags & _BUILD_ID or size % 8:
         return -errno.EINVAL
     frames = world.environment.stack[flags & _SKIP_MASK :][: size // 8]

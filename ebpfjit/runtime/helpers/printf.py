@@ -50,18 +50,6 @@ class _Field:
     flags: bytes
     width: int
 
-    def pad(self, text: bytes, *, numeric: bool = False) -> bytes:
-        """Return the text padded to the width: left, right, or zeros behind a sign."""
-        missing = self.width - len(text)
-        if missing <= 0:
-            return text
-        if b"-" in self.flags:
-            return text + b" " * missing
-        if numeric and b"0" in self.flags:
-            sign = text[:1] if text[:1] in (b"+", b"-", b" ") else b""
-            return sign + b"0" * missing + text[len(sign) :]
-        return b" " * missing + text
-
 
 def _width(digits: bytes | None) -> int:
     """Return the width that is written there; more digits than it may have are not read."""
@@ -85,11 +73,28 @@ _CONVERSIONS: dict[bytes, Callable[[_Field, Width, int], bytes]] = {
 class _Formatter:
     """One format with its arguments, taken from left to right."""
 
-    def __init__(self, text: bytes, arguments: Sequence[int]) -> None:
+    def __init__(self, text: bytes, arguments: Sequence[int], shown: int) -> None:
         self.text = text
+        self.shown = shown
+        self.unseen = 0
         self.arguments = arguments
         self.used = 0
         self.room = MAX_BUFFER
+
+    def pad(self, field: _Field, text: bytes, *, numeric: bool = False) -> bytes:
+        """Return the text padded to the width: left, right, or zeros behind a sign.
+
+        Of the padding there is as much as can be seen; the rest is counted.
+        """
+        missing = max(field.width - len(text), 0)
+        count = min(missing, self.shown)
+        self.unseen += missing - count
+        if b"-" in field.flags:
+            return text + b" " * count
+        if numeric and b"0" in field.flags:
+            sign = text[:1] if text[:1] in (b"+", b"-", b" ") else b""
+            return sign + b"0" * count + text[len(sign) :]
+        return b" " * count + text
 
     def argument(self) -> int:
         if self.used >= len(self.arguments):
@@ -131,17 +136,17 @@ class _Formatter:
         if letter == b"s":
             if not self.ends_word(index + 1):
                 raise BadFormat(errno.EINVAL)
-            return field.pad(self.string()), index + 1
+            return self.pad(field, self.string()), index + 1
         if letter == b"c":
             self.take(1)
-            return field.pad(bytes([self.argument() & 0xFF])), index + 1
+            return self.pad(field, bytes([self.argument() & 0xFF])), index + 1
         integer = _INTEGER.match(self.text, index)
         if integer is None:
             raise BadFormat(errno.EINVAL)
         width = W64 if integer[1] else W32
         value = width.wrap(self.argument())
         self.take(width.bits // 8, alignment=4)
-        return field.pad(_CONVERSIONS[integer[2]](field, width, value), numeric=True), integer.end()
+        return self.pad(field, _CONVERSIONS[integer[2]](field, width, value), numeric=True), integer.end()
 
     def pointer(self, field: _Field, index: int) -> tuple[bytes, int]:
         """Return the text of a %p with its suffix, and where it ends."""
@@ -159,11 +164,11 @@ class _Formatter:
         if suffix in (b"s", b"S", b"B"):
             text = b"0x%x" % value  # what Linux writes where it knows no symbol
             self.take(len(text) + 1 if suffix == b"B" else 8, alignment=1 if suffix == b"B" else 4)
-            return text if suffix == b"B" else field.pad(text), self.skip_letters(index)
+            return text if suffix == b"B" else self.pad(field, text), self.skip_letters(index)
         self.take(8, alignment=4)
         if not field.width:
             field = _Field(field.flags + b"0", 16)
-        return field.pad(b"%x" % value, numeric=True), self.skip_letters(index)
+        return self.pad(field, b"%x" % value, numeric=True), self.skip_letters(index)
 
     def skip_letters(self, index: int) -> int:
         """Return where the letters and digits at `index` end: all of them belong to a %p."""
@@ -192,15 +197,17 @@ _IP_TEXT: dict[bytes, Callable[[bytes], bytes]] = {
 }
 
 
-def render(text: bytes, arguments: Sequence[int]) -> bytes:
+def render(text: bytes, arguments: Sequence[int], shown: int) -> tuple[bytes, int]:
     """Return the format (without a zero byte) filled in with u64 arguments; some may be left over.
+
+    The first `shown` bytes are as they should be; the number is how many bytes there are in all.
 
     Strings and addresses are followed inside the running program's memory; what cannot be read is
     empty. Raises BadFormat where Linux has an error number.
     """
     if not _ALLOWED.issuperset(text):
         raise BadFormat(errno.EINVAL)
-    formatter, parts, index = _Formatter(text, arguments), [], 0
+    formatter, parts, index = _Formatter(text, arguments, shown), [], 0
     while (percent := text.find(b"%", index)) >= 0:
         parts.append(text[index:percent])
         if text[percent + 1 : percent + 2] == b"%":
@@ -209,4 +216,5 @@ def render(text: bytes, arguments: Sequence[int]) -> bytes:
             part, index = formatter.convert(percent + 1)
         parts.append(part)
     parts.append(text[index:])
-    return b"".join(parts)
+    line = b"".join(parts)
+    return line, len(line) + formatter.unseen

@@ -40,12 +40,13 @@ def _trace(world: World, text: bytes | None, arguments: tuple[int, ...] | None) 
     if text is None or arguments is None:
         return -errno.EINVAL
     try:
-        line = render(text, arguments)
+        line, size = render(text, arguments, MAX_LINE)
     except BadFormat as bad:
         return -bad.number
     shown = line[: MAX_LINE - 1].removesuffix(b"\n")
-    world.output.append(shown.decode("utf-8", "replace"))
-    return len(line)
+    if world.leaves(len(shown)):
+        world.output.append(shown.decode("utf-8", "replace"))
+    return size
 
 
 @helper("bpf_trace_printk", gpl=True)
@@ -79,9 +80,9 @@ def snprintf(world: World, buffer: int, size: int, text: int, data: int, data_si
             address=text, size=1, access="load",
         )  # fmt: skip
     try:
-        line = render(format_text, arguments)
+        line, needed = render(format_text, arguments, size)
     except BadFormat as bad:
         return -bad.number
     if size:
         memory.write(buffer, line[: size - 1] + b"\0")
-    return len(line) + 1
+    return needed + 1

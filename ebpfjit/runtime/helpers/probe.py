@@ -15,7 +15,7 @@ _USER_END, _KERNEL_START = 0x7FFF_FFFF_F000, 0xFFFF_8000_0000_0000
 
 
 def _failed(destination: int, size: int, result: int) -> int:
-    memory.write(destination, bytes(size))
+    memory.clear(destination, size)
     return result
 
 

@@ -95,5 +95,7 @@ def clone_redirect(world: World, context: int, ifindex: int, flags: int) -> int:
     ifindex = W32.wrap(ifindex)
     if flags & ~BPF_F_INGRESS or world.environment.network.interface(ifindex) is None:
         return -errno.EINVAL
+    if not world.leaves(skb.size):
+        return -errno.ENOMEM
     skb.clones.append((ifindex, skb.bytes_at(0, skb.size)))
     return 0

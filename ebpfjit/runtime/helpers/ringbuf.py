@@ -6,6 +6,7 @@ order of reservation. A record that is never submitted holds back those behind i
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -76,7 +77,7 @@ def _release(world: World, found: Map) -> None:
 def reserve(world: World, map_address: int, size: int, flags: int, name: str) -> int:
     """Return the address of a new record, 0 where there is no room."""
     record = _Record(map_of(world, map_address, name))
-    address = record.ring.reserve(size, flags)
+    address = record.ring.reserve(size, flags) if world.leaves(size) else 0
     if address:
         _reserved(world)[address] = record
         _append(world, record)
@@ -109,6 +110,9 @@ def discard(world: World, address: int, name: str) -> None:
 def ringbuf_output(world: World, map_address: int, data: int, size: int, flags: int) -> int:
     """Put a record in; 0 or a negative error number."""
     record = _Record(map_of(world, map_address, "bpf_ringbuf_output"), done=True)
+    memory.check(data, size, "load")
+    if not world.leaves(size):
+        return -errno.EAGAIN  # as where the ring is full
     record.data = memory.read(data, size)
     result = record.ring.output(record.data, flags)
     if not result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import struct
+from dataclasses import dataclass
 
 from ebpfjit.bits import W32, W64
 from ebpfjit.errors import ExecutionError
@@ -17,21 +18,42 @@ from ebpfjit.runtime.world import World
 ASSIGNED = "assigned socket"
 """Where `World.kept` has the Socket that bpf_sk_assign chose."""
 
-_OPEN = "sockets"
+_OPEN, _KNOWN = "sockets", "known sockets"
 _TUPLE_SIZES = {12: 4, 36: 16}  # struct bpf_sock_tuple for IPv4 and IPv6: bytes of an address
 _CURRENT_NETNS = -1
 
 
-def _open(world: World) -> dict[int, tuple[Socket, Region]]:
+@dataclass(slots=True)
+class _Held:
+    """A socket that a run has looked up: its memory stays in one place until the run ends.
+
+    `count` is how many lookups were not released yet: while there are some, the program may read it.
+    """
+
+    socket: Socket
+    region: Region
+    count: int = 0
+    tcp: Region | None = None
+    shows_tcp: bool = False
+
+
+def _open(world: World) -> dict[int, _Held]:
     """The sockets that the program holds, by the address it knows them by."""
-    found: dict[int, tuple[Socket, Region]] = world.kept.setdefault(_OPEN, {})
+    found: dict[int, _Held] = world.kept.setdefault(_OPEN, {})
     return found
 
 
-def _grant(world: World, data: bytes, name: str) -> Region:
-    region = memory.grant(data, name)
-    world.kept.setdefault("memory", []).append(region)  # until the run ends, also once revoked
-    return region
+def _hold(world: World, socket: Socket) -> _Held:
+    """Count one more lookup of a socket; the first lets the program read it."""
+    known: dict[int, _Held] = world.kept.setdefault(_KNOWN, {})
+    held = known.get(id(socket))
+    if held is None:
+        held = known[id(socket)] = _Held(socket, Region.of_buffer("bpf_sock", socket.to_bytes()))
+    if not held.count:
+        memory.grant_region(held.region)
+        _open(world)[held.region.start] = held
+    held.count += 1
+    return held
 
 
 def _tuple(address: int, size: int) -> tuple[Address, Address]:
@@ -56,9 +78,7 @@ def _look_up(world: World, protocol: str, tuple_at: int, size: int, netns: int, 
     found = look_up(world.environment.sockets, protocol, source, destination)
     if found is None:
         return 0
-    region = _grant(world, found.to_bytes(), "bpf_sock")
-    _open(world)[region.start] = found, region
-    return region.start
+    return _hold(world, found).region.start
 
 
 @helper("bpf_sk_lookup_tcp", "bpf_skc_lookup_tcp", differs="finds sockets of Environment.sockets")
@@ -76,10 +96,16 @@ def sk_lookup_udp(world: World, context: int, tuple_at: int, size: int, netns: i
 @helper("bpf_sk_release", ends_rights=True)
 def sk_release(world: World, address: int) -> int:
     """Give a socket back: its memory is not the program's any more."""
-    held = _open(world).pop(address, None)
+    held = _open(world).get(address)
     if held is None:
         raise ExecutionError(f"bpf_sk_release of {address:#x}, which is no socket that a lookup gave")
-    memory.revoke(held[1])
+    held.count -= 1
+    if not held.count:
+        del _open(world)[address]
+        memory.revoke(held.region)
+        if held.tcp is not None:
+            memory.revoke(held.tcp)
+            held.shows_tcp = False
     return 0
 
 
@@ -94,16 +120,21 @@ def sk_fullsock(world: World, address: int) -> int:
 def tcp_sock(world: World, address: int) -> int:
     """Return the address of a socket's struct bpf_tcp_sock, 0 where it is not TCP."""
     held = _open(world).get(address)
-    if held is None or held[0].protocol != "tcp":
+    if held is None or held.socket.protocol != "tcp":
         return 0
-    return _grant(world, held[0].tcp_to_bytes(), "bpf_tcp_sock").start
+    if held.tcp is None:
+        held.tcp = Region.of_buffer("bpf_tcp_sock", held.socket.tcp_to_bytes())
+    if not held.shows_tcp:
+        memory.grant_region(held.tcp)
+        held.shows_tcp = True
+    return held.tcp.start
 
 
 @helper("bpf_get_listener_sock")
 def get_listener_sock(world: World, address: int) -> int:
     """Return the socket where it listens, else 0."""
     held = _open(world).get(address)
-    return address if held is not None and held[0].effective_state == TCP_LISTEN else 0
+    return address if held is not None and held.socket.effective_state == TCP_LISTEN else 0
 
 
 @helper("bpf_sk_assign", differs="remembers the socket; nothing is delivered to it")
@@ -114,7 +145,7 @@ def sk_assign(world: World, context: int, address: int, flags: int) -> int:
     held = _open(world).get(address)
     if address and held is None:
         raise ExecutionError(f"bpf_sk_assign of {address:#x}, which is no socket that a lookup gave")
-    world.kept[ASSIGNED] = None if held is None else held[0]
+    world.kept[ASSIGNED] = None if held is None else held.socket
     return 0
 
 
@@ -122,7 +153,7 @@ def sk_assign(world: World, context: int, address: int, flags: int) -> int:
 def get_socket_cookie(world: World, address: int) -> int:
     """Return the number of a socket, or of the one that the packet belongs to."""
     held = _open(world).get(address)
-    return world.environment.socket_cookie if held is None else held[0].cookie
+    return world.environment.socket_cookie if held is None else held.socket.cookie
 
 
 @helper("bpf_get_netns_cookie")

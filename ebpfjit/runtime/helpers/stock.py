@@ -24,7 +24,9 @@ BPF_TRACE_PRINTK_IDX = 6
 MEMFROB_KEY = 0x2A
 """What GNU memfrob(3) does to each byte."""
 
+_FROBBED = bytes(byte ^ MEMFROB_KEY for byte in range(256))
 _CHUNK = 4096
+_FREE_STEPS = 64
 _log = logging.getLogger("ebpfjit.trace")
 
 
@@ -64,7 +66,8 @@ def memfrob(pointer: int, length: int, unused3: int, unused4: int, unused5: int)
     for start in range(0, length, _CHUNK):
         size = min(_CHUNK, length - start)
         data = memory.read(pointer + start, size)
-        memory.write(pointer + start, bytes(byte ^ MEMFROB_KEY for byte in data))
+        memory.spend((start > 0) * (size // memory.WORK_SIZE))  # the first is free
+        memory.write(pointer + start, data.translate(_FROBBED))
     return 0
 
 
@@ -83,6 +86,8 @@ def strcmp(arg1: int, arg2: int, unused3: int, unused4: int, unused5: int) -> in
         return U64_MASK
     index = 0
     while True:
+        if index >= _FREE_STEPS:
+            memory.spend(1)  # a byte takes as long as an instruction in the interpreter
         a = memory.read(arg1 + index, 1)[0]
         b = memory.read(arg2 + index, 1)[0]
         if a != b or a == 0:

@@ -32,7 +32,8 @@ def get_current_comm(world: World, buffer: int, size: int) -> int:
     """Copy the name of the process, padded with zeros and ending with one; return 0."""
     size = W32.wrap(size)
     name = world.environment.current_task.comm.encode()[:15]
-    memory.write(buffer, name[: max(size - 1, 0)].ljust(size, b"\0"))
+    memory.clear(buffer, size)
+    memory.write(buffer, name[: max(size - 1, 0)])
     return 0
 
 
@@ -70,7 +71,7 @@ def get_attach_cookie(world: World, context: int) -> int:
 def get_ns_current_pid_tgid(world: World, device: int, inode: int, buffer: int, size: int) -> int:
     """Write the process and its thread, as a namespace counts them; 0 or -EINVAL."""
     size = W32.wrap(size)
-    memory.write(buffer, bytes(size))
+    memory.clear(buffer, size)
     if size != _PIDNS_INFO.size:
         return -errno.EINVAL
     task = world.environment.current_task

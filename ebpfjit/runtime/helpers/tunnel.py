@@ -48,7 +48,7 @@ def _key_of(world: World, skb: SkbContext) -> TunnelKey | None:
 
 
 def _clear(address: int, size: int, result: int) -> int:
-    memory.write(address, bytes(size))
+    memory.clear(address, size)
     return result
 
 
@@ -104,7 +104,8 @@ def skb_get_tunnel_opt(world: World, context: int, to: int, size: int) -> int:
         return _clear(to, size, -errno.ENOENT)
     if size < len(options):
         return _clear(to, size, -errno.ENOMEM)
-    memory.write(to, options.ljust(size, b"\0"))
+    memory.clear(to, size)
+    memory.write(to, options)
     return len(options)
 
 

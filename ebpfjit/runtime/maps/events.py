@@ -13,6 +13,7 @@ before the end of the ring goes on behind it.
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from ebpfjit.bits import U64_MASK
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
 from ebpfjit.runtime.maps.definition import MapDefinition
-from ebpfjit.runtime.maps.hash import hash_of
 from ebpfjit.runtime.maps.mapping import KeyedMap, PythonMap
 from ebpfjit.runtime.maps.storage import Storage
 
@@ -31,7 +31,7 @@ RECORD_HEADER = 8
 MAX_RECORD_SIZE = ((1 << 32) - 1) // 4
 WAKEUP_FLAGS = 0b11  # BPF_RB_NO_WAKEUP, BPF_RB_FORCE_WAKEUP
 INDEX_MASK = CURRENT_CPU = (1 << 32) - 1
-MAX_PENDING_EVENTS = 1 << 16
+MAX_PENDING_EVENTS, MAX_PENDING_SIZE = 1 << 16, 1 << 26
 STACKID_FLAGS = (
     0xFF | 0x100 | 0x200 | 0x400
 )  # BPF_F_SKIP_FIELD_MASK, USER_STACK, FAST_STACK_CMP, REUSE_STACKID
@@ -171,7 +171,7 @@ class RingBuffer(_Unkeyed):
 class PerfEventArray(_Unkeyed):
     """perf_event_array: a program's events, by CPU. Somebody listens on every CPU unless `close` said no.
 
-    At most 65536 events wait; then the oldest is dropped and counted in `lost`.
+    At most 65536 events of 64 MiB together wait; then the oldest is dropped and counted in `lost`.
     """
 
     regions = ()
@@ -186,7 +186,8 @@ class PerfEventArray(_Unkeyed):
         self.address = self._storage.address
         self._cpu = environment.cpu
         self._closed: set[int] = set()
-        self._events: deque[tuple[int, bytes]] = deque(maxlen=MAX_PENDING_EVENTS)
+        self._events: deque[tuple[int, bytes]] = deque()
+        self._size = 0
         self.lost = 0
 
     def use_cpu(self, cpu: int) -> None:
@@ -216,9 +217,11 @@ class PerfEventArray(_Unkeyed):
             return -errno.ENOENT
         if index != self._cpu:
             return -errno.EOPNOTSUPP
-        if len(self._events) == MAX_PENDING_EVENTS:
-            self.lost += 1
+        self._size += len(data)
         self._events.append((index, data))
+        while len(self._events) > MAX_PENDING_EVENTS or self._size > MAX_PENDING_SIZE:
+            self._size -= len(self._events.popleft()[1])
+            self.lost += 1
         return 0
 
     def events(self) -> list[bytes]:
@@ -229,6 +232,7 @@ class PerfEventArray(_Unkeyed):
         """Take out the events that wait, the oldest first."""
         events = self.events()
         self._events.clear()
+        self._size = 0
         return events
 
     def __len__(self) -> int:
@@ -264,7 +268,8 @@ class StackTraceMap(KeyedMap):
         if not kept:
             return -errno.EFAULT
         trace = b"".join((frame & U64_MASK).to_bytes(8, "little") for frame in kept)
-        number = hash_of(trace) & (self._ids - 1)
+        digest = hashlib.blake2b(trace, digest_size=8).digest()
+        number = int.from_bytes(digest, "little") & (self._ids - 1)
         if self._traces.get(number, trace) != trace and not flags & REUSE_STACKID:
             return -errno.EEXIST
         self._traces[number] = trace

@@ -23,7 +23,7 @@ from ebpfjit.runtime.maps.storage import Storage
 
 #              addresses (u64)     u32
 HEADER_WORDS = (
-    "values", "keys", "buckets", "links", "states", "first_values", "cpu_stride",
+    "values", "keys", "buckets", "links", "states", "first_values", "cpu_stride", "secrets",
 )  # fmt: skip
 HEADER_COUNTS = (
     "cpus", "key_size", "value_size", "value_stride", "max_entries", "mask", "count", "used", "free",

@@ -13,16 +13,27 @@ kernel's preallocated maps: a pointer to it reads on.
 LRU kinds evict by second chance, the kernel's idea of an approximation: a hand goes round the
 entries, passes over those that were looked up since it last came by, and evicts the first that was
 not. Without lookups that is first in, first out.
+
+No walk is long, whoever chose the keys: a program pays for one instruction. Each map hashes with secrets
+of its own; chains have at most LONGEST_CHAIN entries all the same, and the hand passes over at most
+MOST_PASSED. BPF_F_ZERO_SEED changes nothing: what it is for, that runs are alike, holds anyway.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import operator
+import random
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from ebpfjit.bits import U64_MASK
+from ebpfjit.runtime import memory
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
 from ebpfjit.runtime.maps.definition import BPF_EXIST, BPF_NOEXIST, MapDefinition
@@ -33,18 +44,66 @@ IN_USE, LOOKED_UP = 1, 2
 LINK_SIZE, STATE_SIZE = 4, 1
 
 
-def hash_of(key: bytes) -> int:
-    """Return the hash (u64) of a key: its words of 8, then 4, 2 and 1 bytes, mixed one by one."""
-    value = offset = 0
+LONGEST_CHAIN = 64
+"""A key that would make a chain longer is refused: one in 10**50 maps would have one by chance."""
+
+ENTRIES_FOR_ONE = 8
+"""Unused entries that are passed over for the price of one instruction."""
+
+MOST_PASSED = 128
+"""Entries that the hand passes over at most before it evicts one (as LOCAL_FREE_TARGET in bpf_lru_list.c)."""
+
+LONGEST_KEY = 512
+"""Bytes of the longest key that is hashed word by word, and by machine code (MAX_BPF_STACK)."""
+
+SECRET_WORDS = LONGEST_KEY // 4 + 2
+
+_secrets: random.Random = random.SystemRandom()
+
+
+@contextmanager
+def fixed_secrets(seed: int) -> Iterator[None]:
+    """Let maps that are made meanwhile have the same secrets in every run: for tests that compare memory.
+
+    What programs see of a map does not depend on its secrets; only how long its chains are.
+    """
+    global _secrets
+    outer, _secrets = _secrets, random.Random(seed)
+    try:
+        yield
+    finally:
+        _secrets = outer
+
+
+def secrets_of(source: random.Random) -> tuple[int, ...]:
+    """Return the secrets of one map, u64 each."""
+    return tuple(source.getrandbits(64) for _ in range(SECRET_WORDS))
+
+
+NO_SECRETS = secrets_of(random.Random(0))
+"""For what hashes in constant time whatever the keys are, and is to give the same answers in each run."""
+
+
+@cache
+def _words(size: int) -> struct.Struct:
+    """Return how a key of a size, at most LONGEST_KEY, is read."""
+    return struct.Struct(f"<{size // 4}I" + ("", "B", "H", "HB")[size % 4])
+
+
+def hash_of(key: bytes, secrets: Sequence[int] = NO_SECRETS) -> int:
+    """Return the hash (u64) of a key: its u32 words, then a u16 and a byte, each times a secret of its own.
+
+    Whoever does not know the secrets cannot choose two keys that are more likely to meet than one in 2**32
+    (multilinear hashing: Lemire and Kaser, "Strongly universal string hashing is fast", 2014); what
+    follows spreads keys that are alike. Keys that have no secret for each word are hashed by BLAKE2.
+    """
     size = len(key)
-    while offset < size:
-        step = 8
-        while step > size - offset:
-            step //= 2
-        word = int.from_bytes(key[offset : offset + step], "little")
-        value ^= word
-        value = (value ^ value >> 32) * MULTIPLIER & U64_MASK
-        offset += step
+    if size > LONGEST_KEY:
+        secret = struct.pack("<4Q", *secrets[:4])
+        return int.from_bytes(hashlib.blake2b(key, digest_size=8, key=secret).digest(), "little")
+    words: tuple[int, ...] = _words(size).unpack(key)
+    value: int = sum(map(operator.mul, words, secrets), secrets[len(words)]) & U64_MASK
+    value = (value ^ value >> 32) * MULTIPLIER & U64_MASK
     return value ^ value >> 32
 
 
@@ -99,10 +158,13 @@ class HashMap(FlatMap):
             LINK_SIZE * entries,
             STATE_SIZE * entries,
             definition.key_size * entries,
+            8 * SECRET_WORDS,
             stride=stride,
             shares_values=shares_values,
         )
-        _, heads, links, self.states_offset, self.keys_offset, _ = self.storage.offsets
+        _, heads, links, self.states_offset, self.keys_offset, secrets, _ = self.storage.offsets
+        self.secrets = secrets_of(_secrets)
+        self.storage.write(secrets, struct.pack(f"<{SECRET_WORDS}Q", *self.secrets))
         self._buckets = self.storage.words(heads, buckets)
         self._links = self.storage.words(links, entries)
         self._mask = buckets - 1
@@ -110,6 +172,7 @@ class HashMap(FlatMap):
         self.is_lru = definition.type in rules.LRU
         for name, offset in (
             ("buckets", heads), ("links", links), ("states", self.states_offset), ("keys", self.keys_offset),
+            ("secrets", secrets),
         ):  # fmt: skip
             self.set_field(name, self.address + offset)
         self.set_field("mask", self._mask)
@@ -122,14 +185,26 @@ class HashMap(FlatMap):
 
     def find(self, key: bytes) -> int:
         """Return the entry of a key, -1 where it is not there."""
-        memory, size, keys = self.storage.memory, self.definition.key_size, self.keys_offset
-        link = self._buckets[hash_of(key) & self._mask]
+        held, size, keys = self.storage.memory, self.definition.key_size, self.keys_offset
+        link = self._buckets[self._bucket_of(key)]
         while link:
             start = keys + (link - 1) * size
-            if memory[start : start + size] == key:
+            if held[start : start + size] == key:
                 return link - 1
             link = self._links[link - 1]
         return -1
+
+    def _bucket_of(self, key: bytes) -> int:
+        return hash_of(key, self.secrets) & self._mask
+
+    def _is_long(self, bucket: int) -> bool:
+        """True where a chain has as many entries as it may."""
+        link = self._buckets[bucket]
+        for _ in range(LONGEST_CHAIN):
+            if not link:
+                return False
+            link = self._links[link - 1]
+        return True
 
     def touch(self, entry: int) -> None:
         """Note that a program looked an entry up: it is not the next to be evicted."""
@@ -148,18 +223,21 @@ class HashMap(FlatMap):
             return -errno.ENOENT if flags == BPF_EXIST else self.insert(key)
 
     def insert(self, key: bytes) -> int:
-        """Return a new entry for a key that is not there, its per-CPU values zero, or -E2BIG."""
+        """Return a new entry for a key that is not there, its per-CPU values zero; -E2BIG or -ENOMEM."""
+        bucket = self._bucket_of(key)
+        if self._is_long(bucket):
+            return -errno.ENOMEM
         entry, state = self._take()
         if entry < 0:
             return -errno.E2BIG
         size = self.definition.key_size
         self.storage.write(self.keys_offset + entry * size, key)
-        bucket = hash_of(key) & self._mask
         self._links[entry] = self._buckets[bucket]
         self._buckets[bucket] = entry + 1
         self.storage.memory[self.states_offset + entry] = state
         self.set_field("count", self.field("count") + 1)
         if self.cpus > 1:
+            memory.pay(self.stride * self.cpus)
             for cpu in range(self.cpus):
                 self.storage.write(self.offset_of(entry, cpu), bytes(self.stride))
         return entry
@@ -181,10 +259,12 @@ class HashMap(FlatMap):
 
     def _evict(self) -> int:
         """Remove the entry that the hand stops at, and return it. All entries are in use."""
-        memory, entries = self.storage.memory, self.definition.max_entries
+        states, entries = self.storage.memory, self.definition.max_entries
         hand = self.field("hand")
-        while memory[self.states_offset + hand] & LOOKED_UP:
-            memory[self.states_offset + hand] = IN_USE
+        for _ in range(MOST_PASSED):
+            if not states[self.states_offset + hand] & LOOKED_UP:
+                break
+            states[self.states_offset + hand] = IN_USE
             hand = (hand + 1) % entries
         self.set_field("hand", (hand + 1) % entries)
         self._unlink(hand)
@@ -192,7 +272,7 @@ class HashMap(FlatMap):
 
     def _unlink(self, entry: int) -> None:
         """Take an entry out of its chain."""
-        bucket = hash_of(self.key_of(entry)) & self._mask
+        bucket = self._bucket_of(self.key_of(entry))
         following = self._links[entry]
         link = self._buckets[bucket]
         if link == entry + 1:
@@ -220,11 +300,16 @@ class HashMap(FlatMap):
         self.set_field("free", entry + 1)
 
     def _entries(self) -> Iterator[int]:
-        """Yield the entries in use: in the order in which keys came, as long as none was deleted."""
+        """Yield the entries in use: in the order in which keys came, as long as none was deleted.
+
+        A program pays for those that it does not see.
+        """
         entry = 0
         while entry < self.field("used"):
             if self.storage.memory[self.states_offset + entry]:
                 yield entry
+            elif entry % ENTRIES_FOR_ONE == 0:
+                memory.spend(1)
             entry += 1
 
     def _keys(self) -> Iterator[bytes]:

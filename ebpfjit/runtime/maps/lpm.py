@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 
+from ebpfjit.runtime import memory
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps.definition import BPF_EXIST, BPF_NOEXIST, MapDefinition
 from ebpfjit.runtime.maps.hash import HashMap
@@ -46,6 +47,8 @@ class LpmTrie(HashMap):
         longest, data = self._split(key)
         if longest > self.data_bits:
             return -1
+        # Each is a look into the table, most of them in vain: the program pays for them.
+        memory.spend(len(self._lengths) - 1)
         for length in sorted(self._lengths, reverse=True):
             if length <= longest:
                 entry = super().find(self._prefix(data, length))
@@ -67,7 +70,7 @@ class LpmTrie(HashMap):
                 return -errno.ENOENT
             entry = self.insert(prefix)
             if entry < 0:
-                return -errno.ENOSPC
+                return -errno.ENOSPC if entry == -errno.E2BIG else entry
             self._lengths[length] += 1
             return entry
 

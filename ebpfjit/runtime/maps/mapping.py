@@ -62,6 +62,7 @@ class PythonMap(Map):
 
 GENERAL_REASONS = {
     errno.E2BIG: "the map is full with {entries} entries; delete some, or make max_entries larger",
+    errno.ENOMEM: "more keys have the same hash than a map keeps",
     errno.EEXIST: "the key is there already, and the flag BPF_NOEXIST asks for a new one",
     errno.ENOENT: "the key is not there",
     errno.EINVAL: "these flags, or this operation, are not for this type of map",

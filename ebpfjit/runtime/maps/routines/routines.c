@@ -17,9 +17,10 @@ typedef long long s64;
 #define INLINE static inline __attribute__((always_inline))
 #define SECTION(name) __attribute__((section("routine." name))) /* so that objcopy can take each by itself */
 
-enum { ENOENT = 2, E2BIG = 7, EEXIST = 17, EINVAL = 22 };
+enum { ENOENT = 2, E2BIG = 7, ENOMEM = 12, EEXIST = 17, EINVAL = 22 };
 enum { BPF_ANY, BPF_NOEXIST, BPF_EXIST };
 enum { IN_USE = 1, LOOKED_UP = 2 };
+enum { LONGEST_CHAIN = 64, MOST_PASSED = 128 }; /* so that no walk is long, whoever chose the keys */
 
 struct map {         /* HEADER in ../flat.py */
     u8 *values;      /* of the running CPU */
@@ -29,33 +30,28 @@ struct map {         /* HEADER in ../flat.py */
     u8 *states;
     u8 *first_values; /* of CPU 0 */
     u64 cpu_stride;
+    const u64 *secrets; /* one for each word of a key, and one more */
     u32 cpus, key_size, value_size, value_stride, max_entries, mask, count, used, free, hand, is_lru;
     u32 busy; /* Python is in the middle of a change: callers look before they come here */
 };
 
 #define MULTIPLIER 0x9E3779B97F4A7C15ull
 
-INLINE u64 mix(u64 hash, u64 word)
+/* The words of a key, each times a secret of its own: nobody can choose keys that meet (see ../hash.py). */
+INLINE u64 hash_of(const struct map *map, const u8 *key, u32 size)
 {
-    hash ^= word;
-    return (hash ^ hash >> 32) * MULTIPLIER;
-}
-
-INLINE u64 hash_of(const u8 *key, u32 size)
-{
+    const u64 *secret = map->secrets;
     u64 hash = 0;
-    for (; size >= 8; size -= 8, key += 8)
-        hash = mix(hash, *(const u64 *)key);
-    if (size & 4) {
-        hash = mix(hash, *(const u32 *)key);
-        key += 4;
-    }
+    for (; size >= 4; size -= 4, key += 4)
+        hash += *secret++ * *(const u32 *)key;
     if (size & 2) {
-        hash = mix(hash, *(const u16 *)key);
+        hash += *secret++ * *(const u16 *)key;
         key += 2;
     }
     if (size & 1)
-        hash = mix(hash, *key);
+        hash += *secret++ * *key;
+    hash += *secret;
+    hash = (hash ^ hash >> 32) * MULTIPLIER;
     return hash ^ hash >> 32;
 }
 
@@ -79,8 +75,16 @@ INLINE int same(const u8 *one, const u8 *other, u32 size)
     return !(size & 1) || *one == *other;
 }
 
+/* They may overlap. */
 INLINE void copy(u8 *to, const u8 *from, u32 size)
 {
+    if ((u64)to - (u64)from < size) { /* `to` starts inside: from the end */
+        for (; size & 7; size--)
+            to[size - 1] = from[size - 1];
+        for (; size; size -= 8)
+            *(u64 *)(to + size - 8) = *(const u64 *)(from + size - 8);
+        return;
+    }
     for (; size >= 8; size -= 8, to += 8, from += 8)
         *(u64 *)to = *(const u64 *)from;
     for (; size; size--)
@@ -91,7 +95,7 @@ INLINE void copy(u8 *to, const u8 *from, u32 size)
 INLINE u32 find(const struct map *map, const u8 *key, u32 size)
 {
     const u8 *keys = map->keys;
-    u32 link = map->buckets[(u32)hash_of(key, size) & map->mask];
+    u32 link = map->buckets[(u32)hash_of(map, key, size) & map->mask];
     while (link && !same(keys + (u64)(link - 1) * size, key, size))
         link = map->links[link - 1];
     return link;
@@ -125,7 +129,7 @@ INLINE void unlink(struct map *map, u32 link)
 {
     u32 size = map->key_size;
     const u8 *key = map->keys + (u64)(link - 1) * size;
-    u32 *place = &map->buckets[(u32)hash_of(key, size) & map->mask];
+    u32 *place = &map->buckets[(u32)hash_of(map, key, size) & map->mask];
     while (*place != link)
         place = &map->links[*place - 1];
     *place = map->links[link - 1];
@@ -133,11 +137,12 @@ INLINE void unlink(struct map *map, u32 link)
     map->count--;
 }
 
-/* Remove the entry that the hand stops at: the first that was not looked up since it came by. */
+/* Remove the entry that the hand stops at: the first that was not looked up since it came by, or the last
+ * of as many as it may pass. */
 INLINE u32 evict(struct map *map)
 {
     u32 hand = map->hand;
-    while (map->states[hand] & LOOKED_UP) {
+    for (u32 passed = 0; map->states[hand] & LOOKED_UP && passed < MOST_PASSED; passed++) {
         map->states[hand] = IN_USE;
         if (++hand == map->max_entries)
             hand = 0;
@@ -150,13 +155,17 @@ INLINE u32 evict(struct map *map)
 SECTION("hash_update")
 s64 hash_update(struct map *map, const u8 *key, const u8 *value, u64 flags)
 {
-    u32 size = map->key_size, link;
-    u32 *bucket;
+    u32 size = map->key_size, link, steps = 0;
+    u32 *bucket = &map->buckets[(u32)hash_of(map, key, size) & map->mask];
     u8 state = IN_USE;
 
     if (flags > BPF_EXIST)
         return -EINVAL;
-    link = find(map, key, size);
+    link = *bucket;
+    while (link && !same(map->keys + (u64)(link - 1) * size, key, size)) {
+        link = map->links[link - 1];
+        steps++;
+    }
     if (link) {
         if (map->is_lru)
             map->states[link - 1] |= LOOKED_UP;
@@ -167,6 +176,8 @@ s64 hash_update(struct map *map, const u8 *key, const u8 *value, u64 flags)
     }
     if (flags == BPF_EXIST)
         return -ENOENT;
+    if (steps >= LONGEST_CHAIN)
+        return -ENOMEM;
     if (map->free) {
         link = map->free;
         map->free = map->links[link - 1];
@@ -180,18 +191,21 @@ s64 hash_update(struct map *map, const u8 *key, const u8 *value, u64 flags)
         return -E2BIG;
     }
     copy(map->keys + (u64)(link - 1) * size, key, size);
-    bucket = &map->buckets[(u32)hash_of(key, size) & map->mask];
     map->links[link - 1] = *bucket;
     *bucket = link;
     map->states[link - 1] = state;
     map->count++;
+    /* First, as it may lie in what is cleared: the memory of a value that was deleted. */
+    copy(value_of(map, link), value, map->value_size);
     if (map->cpus > 1) {
+        u8 *own = value_of(map, link);
         u8 *zeroed = map->first_values + (u64)(link - 1) * map->value_stride;
+        for (u32 byte = map->value_size; byte < map->value_stride; byte++)
+            *(volatile u8 *)(own + byte) = 0;
         for (u32 cpu = 0; cpu < map->cpus; cpu++, zeroed += map->cpu_stride)
-            for (u32 word = 0; word < map->value_stride; word += 8)
+            for (u32 word = 0; zeroed != own && word < map->value_stride; word += 8)
                 *(volatile u64 *)(zeroed + word) = 0;
     }
-    copy(value_of(map, link), value, map->value_size);
     return 0;
 }
 
