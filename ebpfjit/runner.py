@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
@@ -20,6 +20,7 @@ from ebpfjit.errors import ExecutionError, LoadError
 from ebpfjit.function import JitFunction, make_function
 from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
+from ebpfjit.once import once
 from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import (
@@ -508,7 +509,7 @@ def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
     return all(map_.is_steady for map_ in start.maps.values())
 
 
-@cache
+@once
 def _lane_of(name: str) -> Lane:
     """Return the lane that all functions of a program type share: memory below 4 GiB is scarce."""
     from ebpfjit.jit.gate import Lane

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ebpfjit.errors import JitUnavailable, TranslationError
+from ebpfjit.once import ForkLock
 from ebpfjit.record import record
 from ebpfjit.translators.emitter import Line, Part, Snippet
 from ebpfjit.translators.x86_64.target import operand_bits
@@ -75,6 +76,8 @@ Key = tuple[str, int, int]
 """A template and the sizes (bits) of its immediate and displacement; 0 where it has none."""
 
 _stencils: dict[Key, Stencil] = {}
+_assembling = ForkLock(waits_at_fork=True)
+"""Keystone has state of its own (LLVM's tables of targets) that two threads would fill at once."""
 calls = 0
 """How often keystone was called in this process; tests and benchmarks look at it."""
 
@@ -189,12 +192,12 @@ def _assemble(texts: list[str]) -> list[bytes]:
     """Assemble each text by itself, all in one call of keystone; `$symbol` is as good as a number."""
     global calls
     keystone = _keystone()
-    engine = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)
-    calls += 1
     text = f"\n.quad {MARKER:#x}\n".join(texts).replace("$symbol", hex(SLOT_SENTINEL))
     text = _DECIMAL.sub(lambda number: hex(int(number[0])), text)
     try:
-        code, _ = engine.asm(text, as_bytes=True)
+        with _assembling:
+            calls += 1
+            code, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(text, as_bytes=True)
     except keystone.KsError as error:
         raise TranslationError(f"keystone refused the text of a translator: {error}") from None
     parts: list[bytes] = (code or b"").split(MARKER.to_bytes(8, "little"))

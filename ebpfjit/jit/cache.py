@@ -27,7 +27,6 @@ from array import array
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from ebpfjit.errors import LoadError
 from ebpfjit.jit.compiler import Recipe
 from ebpfjit.jit.relocation import Image
 from ebpfjit.jit.routines import layout_of_host, provide, routines
+from ebpfjit.once import once
 from ebpfjit.program import Program
 
 MAGIC = b"eBPFjit\x01"
@@ -49,7 +49,7 @@ class Unusable(Exception):  # noqa: N818 - why a file is passed over; it does no
     """Why a file is not used."""
 
 
-@cache
+@once
 def build() -> str:
     """Return what tells this library, as it stands on disk, from any other.
 

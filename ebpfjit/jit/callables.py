@@ -13,13 +13,13 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeVar
 from weakref import ref
 
 from ebpfjit.errors import EbpfError
 from ebpfjit.jit.gate import Gate, attach
 from ebpfjit.jit.routines import STATE_OFFSET, routines, watch
+from ebpfjit.once import once
 from ebpfjit.translators.x86_64.gate import SHAPES
 
 _VECTORCALL_OFFSET = STATE_OFFSET - 8
@@ -70,7 +70,7 @@ _HAVE_VECTORCALL, _HAVE_VERSION_TAG = 1 << 11, 1 << 18
 _T = TypeVar("_T")
 
 
-@cache
+@once
 def native_type(base: type[_T]) -> type[_T]:
     """Return a subclass of `base` whose objects are called through the address that they hold.
 
@@ -166,7 +166,7 @@ def tier_up(entry: Any) -> None:
         entry.keep = (*entry.keep, before)
 
 
-@cache
+@once
 def _method_of(shape: str, name: str, doc: str) -> _MethodDef:
     address = routines().addresses[f"call_{shape}"]
     return _MethodDef(name.encode(), address, _METH_FASTCALL | _METH_KEYWORDS, doc.encode())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import platform
 import sys
-from functools import cache
 
 from ebpfjit.errors import JitUnavailable
+from ebpfjit.once import once
 
 USED_FEATURES = frozenset({"bmi2", "movbe"})
 
 
-@cache
+@once
 def features() -> frozenset[str]:
     """Return those CPU features that translators know to use, by Linux's names."""
     try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
+from threading import get_ident
 from typing import Any, Protocol
 
 from ebpfjit.analysis.verified import Verified
@@ -22,6 +24,7 @@ from ebpfjit.jit.map_routines import map_routine_addresses
 from ebpfjit.jit.relocation import Image, layout, relocate
 from ebpfjit.jit.routines import WORD, are_ready, routines
 from ebpfjit.jit.routines import listing as shared_listing
+from ebpfjit.once import once
 from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import (
@@ -412,7 +415,7 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     return recipe, listing, assemble(listing)
 
 
-@cache
+@once
 def host_addresses() -> dict[str, int]:
     """Return where the routines are that programs reach through stubs."""
     return {symbol_of(name): routines().addresses[name] for name in SHARED}
@@ -425,13 +428,31 @@ def collector_paused() -> Iterator[None]:
     A large program becomes hundreds of thousands of objects, none of them in a cycle: looking through
     all of them again and again would take a third of the time.
     """
-    was_enabled = gc.isenabled()
+    if not gc.isenabled():  # here, in another thread, or by the user
+        yield
+        return
+    _pausing.add(get_ident())
     gc.disable()
     try:
         yield
     finally:
-        if was_enabled:
-            gc.enable()
+        _pausing.discard(get_ident())
+        gc.enable()
+
+
+_pausing: set[int] = set()
+"""The threads that paused the collector."""
+
+
+def _after_fork() -> None:
+    """In a child process: a thread that is not there does not start the collector again."""
+    if _pausing and get_ident() not in _pausing:
+        gc.enable()
+    _pausing.intersection_update({get_ident()})
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _natives(helpers: Mapping[int, HelperFunction]) -> dict[int, bool]:

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
@@ -32,6 +31,7 @@ from ebpfjit.jit.routines import (
     word,
 )
 from ebpfjit.jit.stock import LeafHelper
+from ebpfjit.once import once
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
@@ -61,7 +61,7 @@ _LANE = {name: index for index, name in enumerate(LANE_WORDS)}
 _ALL_ONES = (1 << 64) - 1
 
 
-@cache
+@once
 def why_not() -> str:
     """Return why the native gate is not to be had here, "" where it is.
 

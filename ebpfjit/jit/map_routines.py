@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.jit import cpu
@@ -18,6 +17,7 @@ from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import settings_for, translate_routine
 from ebpfjit.jit.relocation import layout, relocate
+from ebpfjit.once import once
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.translators.x86_64.maps import symbol_of
@@ -46,7 +46,7 @@ def compile_routine(program: Program) -> NativeRoutine:
     return NativeRoutine(buffer.address + image.entry, buffer)
 
 
-@cache
+@once
 def native_routine(name: str) -> NativeRoutine:
     """Return a routine of maps (`bytecode.ARGUMENTS` has the names). Raises as `compile_routine`."""
     return compile_routine(bytecode.routine(name))

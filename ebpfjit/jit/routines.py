@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from threading import get_ident
 from typing import Any
 
@@ -22,6 +21,7 @@ from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import Listing
 from ebpfjit.jit.relocation import Image, item_spans, layout, relocate
+from ebpfjit.once import once
 from ebpfjit.program import Program
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.fields import SK_BUFF, SOCK, XDP_MD, Struct
@@ -83,12 +83,17 @@ _small_int_table = (ctypes.c_uint64 * host.SMALL_INTS)(*map(id, _small_ints))
 
 @dataclass(frozen=True)
 class Routines:
-    """The routines in memory: `labels` are their offsets in the image, `addresses` where they are."""
+    """The routines in memory: `labels` are their offsets in the image, `addresses` where they are.
+
+    `host` are the objects of ours whose addresses are in them: threads may be in machine code when this
+    module is taken apart.
+    """
 
     image: Image
     labels: dict[str, int]
     buffer: CodeBuffer
     addresses: dict[str, int]
+    host: tuple[Any, ...]
 
     @property
     def listing(self) -> Listing:
@@ -110,7 +115,7 @@ def layout_of_host() -> list[int]:
     return [*objects, MAX_FRAMES, SLICE, time.CLOCK_MONOTONIC]
 
 
-@cache
+@once
 def listing() -> Listing:
     """Return the text of all routines."""
     cx = Emitter()
@@ -136,7 +141,7 @@ def listing() -> Listing:
     return Listing(nothing, (*cx.pieces, *cx.cold), (), {})
 
 
-@cache
+@once
 def routines() -> Routines:
     """Return the routines, assembled when first asked for. Raises JitUnavailable."""
     _seed()
@@ -144,7 +149,8 @@ def routines() -> Routines:
         os.register_at_fork(after_in_child=_after_fork)
     image, labels = _provided[0] if _provided else _assembled()
     buffer = CodeBuffer(relocate(image, {symbol: _address_of(symbol) for symbol in image.slots}))
-    return Routines(image, labels, buffer, {name: buffer.address + at for name, at in labels.items()})
+    addresses = {name: buffer.address + at for name, at in labels.items()}
+    return Routines(image, labels, buffer, addresses, (running, _random_state, _small_ints, _small_int_table))
 
 
 def _assembled() -> tuple[Image, dict[str, int]]:
@@ -158,7 +164,7 @@ def _assembled() -> tuple[Image, dict[str, int]]:
 
 def are_ready() -> bool:
     """True where they are in memory, or need not be assembled."""
-    return bool(_provided) or routines.cache_info().currsize > 0
+    return bool(_provided) or routines.is_made
 
 
 def _address_of(symbol: str) -> int:

@@ -13,11 +13,11 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.once import once
 from ebpfjit.runtime.execution import HelperFunction
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
 from ebpfjit.runtime.memory import running
@@ -94,7 +94,7 @@ def helper(
     return register
 
 
-@cache
+@once
 def helpers() -> Mapping[int, Helper]:
     """Return all helpers by number. The first call imports their modules: all of this folder."""
     package = importlib.import_module("ebpfjit.runtime.helpers")
@@ -103,7 +103,7 @@ def helpers() -> Mapping[int, Helper]:
     return MappingProxyType(dict(sorted(_registered.items())))
 
 
-@cache
+@once
 def bound() -> Mapping[int, HelperFunction]:
     """Return a function of five u64 for each helper, by number, the same ones at each call.
 

@@ -6,9 +6,9 @@ key, r3 to the value, r4 holds flags; r0 is what the helper returns. They trust 
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.resources import files
 
+from ebpfjit.once import once
 from ebpfjit.program import Program
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
@@ -45,7 +45,7 @@ def routine_of(definition: MapDefinition, helper: int) -> str:
     return {UPDATE: "hash_update", DELETE: "hash_delete"}.get(helper, "")
 
 
-@cache
+@once
 def routine(name: str) -> Program:
     """Return a routine as a program."""
     folder = files("ebpfjit.runtime.maps") / "routines"

@@ -1,0 +1,109 @@
+"""Things that a process makes once, whoever asks first, and keeps to its end; locks that live through fork.
+
+Machine code holds the addresses of such things: two of them, of which one goes away, are a crash.
+`functools.cache` calls a function twice where two threads ask at once, and keeps the second result.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Hashable
+from functools import update_wrapper
+from threading import RLock
+from typing import Any, Generic, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PATIENCE = 30.0
+"""Seconds that a thread waits for another to make something, before it does so as well."""
+
+
+class ForkLock:
+    """A lock that a thread may take again while it has it, and that is free in a child process.
+
+    With `waits_at_fork` a fork waits for the lock, so that a child finds whole what it guards. For locks
+    that are there once: they stay known to the system.
+    """
+
+    def __init__(self, *, waits_at_fork: bool = False) -> None:
+        self._lock = RLock()
+        if not hasattr(os, "register_at_fork"):
+            return
+        if waits_at_fork:
+            os.register_at_fork(
+                before=self.acquire, after_in_parent=self.release, after_in_child=self.release
+            )
+        else:
+            os.register_at_fork(after_in_child=self._renew)
+
+    def acquire(self, timeout: float = -1) -> bool:
+        """Take the lock; False where that takes longer than `timeout` seconds (-1: for ever)."""
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+    def _renew(self) -> None:
+        """In a child process: another thread that held the lock is not there; this one goes on holding it."""
+        if not self._lock._is_owned():  # type: ignore[attr-defined] # as threading.Condition asks
+            self._lock = RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *raised: object) -> None:
+        self._lock.release()
+
+
+_making = ForkLock()
+"""One for all: what makes a thing may ask for others, in any order."""
+
+
+class once(Generic[P, T]):  # noqa: N801 - it is used as `functools.cache` is
+    """A function whose result, for the same arguments, is one object for the whole process and for ever.
+
+    The lock only saves work. What counts is that the first result to be there is everybody's: so a function
+    may be entered again while it runs (by a signal handler, a finalizer), and nobody waits without end.
+    What it raises is not kept. Arguments are by position and hashable.
+    """
+
+    def __init__(self, make: Callable[P, T]) -> None:
+        self._make = make
+        self._made: dict[Hashable, T] = {}
+        update_wrapper(self, make)
+
+    def __call__(self, *key: P.args, **none: P.kwargs) -> T:
+        """Return the result, which is made where it is not there yet."""
+        made = self._made.get(key, _NOTHING)
+        return self._first(*key, **none) if made is _NOTHING else made  # type: ignore[return-value] # _NOTHING is none
+
+    def _first(self, *key: P.args, **none: P.kwargs) -> T:
+        assert not none, "arguments are by position"
+        has_lock = _making.acquire(PATIENCE)
+        try:
+            if key in self._made:
+                return self._made[key]
+            made = self._made.setdefault(key, self._make(*key))
+            _keep_for_ever(made)
+            return made
+        finally:
+            if has_lock:
+                _making.release()
+
+    @property
+    def is_made(self) -> bool:
+        """True where there is a result, for whichever arguments."""
+        return bool(self._made)
+
+
+_NOTHING: Any = object()
+
+
+def _keep_for_ever(value: object) -> None:
+    """Let an object outlive the interpreter: threads may be in machine code when everything else goes."""
+    api = getattr(ctypes, "pythonapi", None)
+    if api is not None:
+        api.Py_IncRef(ctypes.py_object(value))

@@ -1,0 +1,253 @@
+"""What a process makes once is one thing, whoever asks first: threads, a signal handler, a forked child.
+
+Machine code holds addresses of such things; one that is made twice goes away while it is in use.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import ebpfjit
+from ebpfjit.once import ForkLock, once
+from tests.attacks.children import fresh_process
+
+ROOT = Path(ebpfjit.__file__).resolve().parent
+
+HOLDERS = ("jit", "translators", "runtime", "runner.py", "function.py", "vm.py", "interpreter.py")
+"""Where results may be what machine code points to: nothing of functools is used there."""
+ELSEWHERE_UNMINDED = ("kernel", "difftest", "bench", "cli")
+"""These hold file descriptors and numbers; machine code points to nothing of theirs."""
+
+TABLES = {
+    "translators/emitter.py": {"_lines", "snippets"},  # text and bytes: equal values are as good
+    "jit/assembler.py": {"_stencils"},  # the same
+    "jit/compiler.py": {"_known_phrases", "_known_fused", "_known_fusions"},  # the same
+    "jit/callables.py": {"_specs"},  # only grows
+    "jit/entry.py": {"_pausing"},  # numbers of threads
+    "jit/routines.py": {"_provided"},  # an image, before it is in memory
+    "jit/gate.py": {"_gates"},  # weak, by the address of a state that its gate keeps
+    "translators/registry.py": {"_TRANSLATORS"},  # filled while modules are imported
+    "runtime/helpers/table.py": {"_registered"},  # the same
+    "interpreter.py": {"STEPS"},  # the same
+}
+"""The tables that modules fill as they go, each with why two threads do no harm to it."""
+
+
+def _sources():
+    for path in sorted([*ROOT.rglob("*.py"), *(ROOT / "translators").resolve().rglob("*.py")]):
+        translators = (ROOT / "translators").resolve()
+        name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.relative_to(translators.parent)
+        yield str(name), ast.parse(path.read_text())
+
+
+def _name(node: ast.expr) -> str:
+    if isinstance(node, ast.Call):
+        node = node.func
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_in(name: str, places: tuple[str, ...]) -> bool:
+    return any(name == place or name.startswith(f"{place}/") for place in places)
+
+
+def _caches(sources):
+    """Yield (module, function) for each function whose results functools keeps."""
+    for name, tree in sources:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and {"cache", "lru_cache"} & set(
+                map(_name, node.decorator_list)
+            ):
+                yield name, node
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
+
+
+def _can_make(tree: ast.Module) -> bool:
+    """True for a module that can make what has an address: it needs one of these."""
+    return any(
+        name in ("ctypes", "mmap") or name.startswith(("ebpfjit.jit", "ebpfjit.runtime", "ebpfjit.runner"))
+        for name in _imports(tree)
+    )
+
+
+def test_no_maker_is_kept_by_functools():
+    """`functools.cache` makes twice what two threads ask for at once: `ebpfjit.once` is there for that."""
+    sources = list(_sources())
+    assert any(name == "translators/x86_64/gate.py" for name, _ in sources)
+    trees = dict(sources)
+    assert _can_make(trees["jit/routines.py"])
+    wrong = [
+        f"{name}: {node.name}"
+        for name, node in _caches(sources)
+        if _is_in(name, HOLDERS) or (_can_make(trees[name]) and not _is_in(name, ELSEWHERE_UNMINDED))
+    ]
+    assert not wrong, "use ebpfjit.once.once in place of functools.cache"
+
+
+def _empty_tables(tree: ast.Module) -> set[str]:
+    """Return the module's own names for containers that start empty, so that something fills them."""
+    found = set()
+    for node in tree.body:
+        value = getattr(node, "value", None)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        empty = (isinstance(value, ast.Dict) and not any(value.keys)) or (
+            isinstance(value, ast.List | ast.Tuple) and not value.elts and isinstance(value, ast.List)
+        )
+        called = isinstance(value, ast.Call) and not value.args and not value.keywords
+        named = called and _name(value) in {"dict", "list", "set", "defaultdict", "OrderedDict"}
+        weak = isinstance(value, ast.Call) and _name(value).startswith("Weak")
+        if empty or named or weak:
+            found.update(target.id for target in targets if isinstance(target, ast.Name))
+    return found
+
+
+def test_every_table_that_is_filled_later_is_known():
+    """A new table in a module that runs depend on is looked at by somebody: may two threads fill it?"""
+    found = {
+        name: tables
+        for name, tree in _sources()
+        if _is_in(name, HOLDERS) and (tables := _empty_tables(tree))
+    }
+    assert found == TABLES
+
+
+# -- once -----------------------------------------------------------------------------------------
+
+
+def test_two_threads_get_the_same_object():
+    made, barrier = [], threading.Barrier(8)
+
+    @once
+    def thing(name: str) -> object:
+        time.sleep(0.01)  # long enough for all of them to ask
+        made.append(name)
+        return object()
+
+    seen = []
+
+    def ask():
+        barrier.wait()
+        seen.append(thing("a"))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == ["a"]
+    assert len(set(map(id, seen))) == 1
+    assert thing("b") is not thing("a")
+
+
+def test_entered_again_while_it_runs_the_inner_result_is_everybodys():
+    """A finalizer or a signal handler may ask for what is being made: it has handed the result out."""
+    inner = []
+
+    @once
+    def thing() -> object:
+        if not inner:
+            inner.append(None)
+            inner.append(thing())
+        return object()
+
+    assert thing() is inner[1] is thing()
+
+
+def test_what_raises_is_tried_again():
+    tries = []
+
+    @once
+    def thing() -> int:
+        tries.append(None)
+        if len(tries) == 1:
+            raise OSError("not yet")
+        return 7
+
+    with pytest.raises(OSError):
+        thing()
+    assert [thing(), thing(), len(tries)] == [7, 7, 2]
+
+
+def test_a_child_does_not_wait_for_a_thread_that_is_not_there():
+    """A lock that another thread holds while the process forks is free in the child."""
+    entered, leave = threading.Event(), threading.Event()
+
+    @once
+    def slow() -> int:
+        entered.set()
+        leave.wait(30)
+        return 1
+
+    @once
+    def quick() -> int:
+        return 2
+
+    thread = threading.Thread(target=slow)
+    thread.start()
+    entered.wait(30)
+    child = os.fork()
+    if not child:
+        started = time.monotonic()
+        os._exit(0 if quick() == 2 and time.monotonic() - started < 5 else 1)
+    status = os.waitpid(child, 0)[1]
+    leave.set()
+    thread.join()
+    assert status == 0
+
+
+def test_a_lock_held_by_the_thread_that_forks_stays_its_own():
+    lock = ForkLock()
+    with lock:
+        child = os.fork()
+        if not child:
+            lock.release()  # raises where it was renewed
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_child_of_threads_that_compile_can_compile():
+    """Forked at any moment of other threads' compiling: no lock is held for ever, no table half written.
+
+    All modules are there: CPython does not let a child import what another thread was importing.
+    """
+    ended = fresh_process(
+        """
+        import os, signal, sys, threading
+        from ebpfjit import Program
+        from ebpfjit.assembler import assemble
+        Program(assemble("mov r0, 0\\nexit")).compile().listing()
+        done = threading.Event()
+        def work(number):
+            while not done.is_set():
+                number += 8
+                Program(assemble(f"mov r0, {number}\\nadd r0, r{number % 2 + 1}\\nexit")).compile()(bytes(8))
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+        for thread in threads: thread.start()
+        wrong = []
+        for n in range(30):
+            child = os.fork()
+            if not child:
+                signal.alarm(20)
+                fn = Program(assemble(f"mov r0, {n}\\nlsh r0, {n % 30}\\nldxb r3, [r1+1]\\nexit")).compile()
+                os._exit(fn(bytes(8)) != n << n % 30)
+            wrong.append(os.waitpid(child, 0)[1])
+        done.set()
+        for thread in threads: thread.join()
+        print(set(wrong))
+        """
+    )
+    assert ended == "{0}"
