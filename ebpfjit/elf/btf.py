@@ -18,13 +18,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import Any
 
+from ebpfjit.elf.budget import Budget, text_size
 from ebpfjit.errors import LoadError
 
 MAGIC = 0xEB9F
 HEADER = struct.Struct("<HBBIIIII")
 MAX_DEPTH = 32
 """How many typedefs and qualifiers may stand before a type, and how deep types may nest (libbpf's limit)."""
+MAX_SCANS = 16
+"""How often the strings are searched for a name, before all names are put into an index."""
+TYPE_SIZE, MEMBER_SIZE = 400, 200
+"""Bytes that a type, and each of its members, takes at most once it is parsed."""
 
 
 class Kind(IntEnum):
@@ -150,12 +156,15 @@ class Btf:
     """The types of one .BTF section or BTF file; `name` is what error messages call it.
 
     `data` is little-endian BTF. Raises LoadError where its ranges or kinds are wrong; a wrong type
-    is a LoadError when it is looked at.
+    is a LoadError when it is looked at. `budget` pays for what is made of the types, each time
+    only once: that of the file they are from, else one by the size of the data. `codecs` are
+    those of `ebpfjit.elf.codec`, by the type's id.
     """
 
-    def __init__(self, data: bytes | memoryview, name: str = "BTF") -> None:
+    def __init__(self, data: bytes | memoryview, name: str = "BTF", budget: Budget | None = None) -> None:
         self.name = name
         data = bytes(data)
+        self.budget = budget if budget is not None else Budget(name, len(data))
         if len(data) < HEADER.size:
             raise self.error(f"truncated header: {len(data)} of {HEADER.size} bytes")
         magic, version, _, header_size, type_offset, type_size, string_offset, string_size = (
@@ -184,6 +193,9 @@ class Btf:
         if sys.byteorder == "big":
             self._words.byteswap()
         self._types: dict[int, Type] = {0: VOID}
+        self._strings: dict[int, str] = {0: ""}
+        self._scans = 0
+        self.codecs: dict[int, Any] = {}
 
     def error(self, message: str) -> LoadError:
         """Return a LoadError about this BTF."""
@@ -213,13 +225,20 @@ class Btf:
         return len(self._offsets)
 
     def string(self, offset: int) -> str:
-        """Return the string at `offset` of the strings."""
-        if not offset:
-            return ""
+        """Return the string at `offset` of the strings, the same one each time."""
+        found = self._strings.get(offset)
+        if found is None:
+            data = self._raw(offset)
+            self.budget.spend(text_size(data), "the strings of BTF")
+            found = self._strings[offset] = data.decode("utf-8", "backslashreplace")
+        return found
+
+    def _raw(self, offset: int) -> bytes:
+        """Return the bytes of the string at `offset`."""
         end = self.strings.find(b"\0", offset)
         if offset >= len(self.strings) or end < 0:
             raise self.error(f"the string at {offset:#x} is outside of {len(self.strings):#x} bytes")
-        return self.strings[offset:end].decode("utf-8", "backslashreplace")
+        return self.strings[offset:end]
 
     def type(self, id: int) -> Type:
         """Return the type of that id."""
@@ -243,6 +262,7 @@ class Btf:
         name_offset, info, third = words[at : at + 3]
         kind, vlen, flag = Kind(info >> 24 & 0x1F), info & 0xFFFF, bool(info >> 31)
         fixed, each = EXTRA_WORDS[kind]
+        self.budget.spend(TYPE_SIZE + MEMBER_SIZE * (vlen if each else 0), "the types of BTF")
         name = self.string(name_offset)
         rest = words[at + 3 : at + 3 + fixed + each * vlen]
         rows = [rest[i : i + each] for i in range(0, each * vlen, each)] if each else []
@@ -326,17 +346,36 @@ class Btf:
 
         With `flavors`, types called `name___anything` too: libbpf takes these for the same type.
         """
-        wanted, ids = name.encode(), self._ids_of_names
-        starts: list[int] = []
-        for suffix in (b"\0", b"___") if flavors else (b"\0",):
+        self._scans += 1
+        find = self._search if self._scans <= MAX_SCANS else self._look_up
+        found = [id for id in find(name) if self.kind(id) in kinds]
+        wanted = essential_name if flavors else str
+        return [id for id in found if wanted(self.type(id).name) == name]
+
+    def _search(self, name: str) -> list[int]:
+        """Return the ids of the types that are called `name`, or a flavor of it, in order."""
+        wanted, ids = name.encode("utf-8", "replace"), self._ids_of_names
+        found: list[int] = []
+        for suffix in (b"\0", b"___"):
             position = self.strings.find(wanted + suffix)
             while position >= 0:
-                starts.append(position)
+                found += ids.get(position, ())
                 position = self.strings.find(wanted + suffix, position + 1)
-        found = [id for start in starts for id in ids.get(start, ()) if self.kind(id) in kinds]
-        if flavors:
-            found = [id for id in found if essential_name(self.type(id).name) == name]
         return sorted(found)
+
+    def _look_up(self, name: str) -> list[int]:
+        """Return what `_search` does, from an index of all names."""
+        return self._index.get(essential_name(name), [])
+
+    @cached_property
+    def _index(self) -> dict[str, list[int]]:
+        """The ids of the types of each name without its flavor, in order."""
+        found: dict[str, list[int]] = {}
+        for offset, ids in self._ids_of_names.items():
+            found.setdefault(essential_name(self.string(offset)), []).extend(ids)
+        for ids in found.values():
+            ids.sort()
+        return found
 
     def describe(self, id: int) -> str:
         """Return a type as C names it, for a message: "struct task", "int *", "__u8[6]"."""

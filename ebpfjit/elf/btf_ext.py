@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ebpfjit.elf.btf import MAGIC, Btf
+from ebpfjit.elf.budget import text_size
 from ebpfjit.errors import LoadError
 from ebpfjit.program import SourceLine
 
@@ -26,6 +27,8 @@ PARTS = ("function info", "line info", "CO-RE relocations")
 FUNCTION_RECORD = struct.Struct("<II")
 LINE_RECORD = struct.Struct("<IIII")
 RELOCATION_RECORD = struct.Struct("<IIII")
+RECORD_SIZE = 400
+"""Bytes that a record takes at most once it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class BtfExt:
             section = self.btf.string(section_name)
             if at + count * size > end:
                 raise self.error(f"{what} of section {section!r} are truncated")
+            self.btf.budget.spend(RECORD_SIZE * (1 + count), what)
             for position in range(at, at + count * size, size):
                 yield section, layout.unpack_from(data, position)
             at += count * size
@@ -119,19 +123,24 @@ class BtfExt:
     @cached_property
     def _lines(self) -> dict[str, tuple[list[int], list[SourceLine]]]:
         """For each section, offsets in bytes in order, and the line that starts at each."""
-        strings: dict[int, str] = {}
+        texts: dict[int, str] = {}
         found: dict[str, dict[int, SourceLine]] = {}
         for section, (offset, file, text, position) in self._records(1, LINE_RECORD):
-            for string in (file, text):
-                if string not in strings:
-                    strings[string] = self.btf.string(string)
-            line = SourceLine(strings[file], position >> 10, position & 0x3FF, strings[text].strip())
+            if text not in texts:
+                texts[text] = self._line_text(text)
+            line = SourceLine(self.btf.string(file), position >> 10, position & 0x3FF, texts[text])
             found.setdefault(section, {})[offset] = line
         ordered = {section: sorted(lines.items()) for section, lines in found.items()}
         return {
             section: ([offset for offset, _ in lines], [line for _, line in lines])
             for section, lines in ordered.items()
         }
+
+    def _line_text(self, offset: int) -> str:
+        """Return the text of a line without the blanks around it."""
+        text = self.btf.string(offset)
+        self.btf.budget.spend(text_size(text.encode()), "the texts of source lines")
+        return text.strip()
 
     def lines(self, section: str, start: int, end: int) -> Iterator[tuple[int, SourceLine]]:
         """Yield (offset, line) of what starts from byte `start` to before `end` of a section."""

@@ -3,6 +3,8 @@
 int, enum, pointer   int            struct, union   dict; members of anonymous ones stand in it
 bool                 bool           char[16]        bytes (arrays of any integers of one byte)
 float, double        float          int[4]          list
+
+Types whose values Python has no room for are bytes too: an int[1 << 24], a union of 1,000 large structs.
 """
 
 from __future__ import annotations
@@ -17,11 +19,19 @@ from ebpfjit.elf.btf import MAX_DEPTH, Btf, Kind, Type
 from ebpfjit.runtime.maps.definition import Codec
 
 FLOAT_FORMATS = {2: "<e", 4: "<f", 8: "<d"}
+MAX_INTEGER = 16
+"""Bytes of the largest integer that C has."""
 BOOL = 4
 """BTF_INT_BOOL."""
 
 MAX_FIELDS = 1 << 16
 """Members of a struct, those of anonymous members included; C has no need of so many."""
+
+MAX_WEIGHT = 64 << 20
+"""Bytes that a value may take as Python values; a value of more is read as its own bytes."""
+NUMBER_WEIGHT, ELEMENT_WEIGHT, FIELD_WEIGHT = 40, 10, 120
+FIELD_SIZE = 256
+"""Bytes that the codec of a struct keeps for each of its members, at most."""
 
 
 def signed_range(bits: int, signed: bool) -> tuple[int, int]:
@@ -218,11 +228,24 @@ class Struct:
 
 
 def codec_of(btf: Btf, id: int) -> Codec:
-    """Return the codec of a type (of a variable's, where `id` is a VAR).
+    """Return the codec of a type (of a variable's, where `id` is a VAR), made once.
 
     Raises LoadError for types without a size, or that contain themselves.
     """
-    return _Codecs(btf).of(id, MAX_DEPTH)
+    return _Codecs(btf).of(id, MAX_DEPTH).codec
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """A codec, and how many bytes decoding a value takes at most: the value's, and slices on the way."""
+
+    codec: Codec
+    weight: int
+
+
+def _weigh(codec: Codec, weight: int) -> _Weighed:
+    """Return a codec with its weight; in its place one for raw bytes where the weight is too large."""
+    return _Weighed(codec, weight) if weight <= MAX_WEIGHT else _Weighed(Raw(codec.size), codec.size)
 
 
 class _Codecs:
@@ -230,10 +253,10 @@ class _Codecs:
 
     def __init__(self, btf: Btf) -> None:
         self.btf = btf
-        self.known: dict[int, Codec] = {}
+        self.known: dict[int, _Weighed] = btf.codecs
         self.budget = MAX_FIELDS
 
-    def of(self, id: int, depth: int) -> Codec:
+    def of(self, id: int, depth: int) -> _Weighed:
         type_ = self.btf.resolve(id)
         if type_.kind is Kind.VAR:
             type_ = self.btf.resolve(type_.target)
@@ -244,48 +267,59 @@ class _Codecs:
             codec = self.known[type_.id] = self._make(type_, depth - 1)
         return codec
 
-    def _make(self, type_: Type, depth: int) -> Codec:
+    def _make(self, type_: Type, depth: int) -> _Weighed:
         size = self.btf.size_of(type_.id)
         match type_.kind:
             case Kind.INT if type_.encoding & BOOL:
-                return Boolean(size)
-            case Kind.INT | Kind.ENUM | Kind.ENUM64 | Kind.PTR if size:
-                return Integer(size, type_.is_signed)
+                return _weigh(Boolean(size), size)
+            case Kind.INT | Kind.ENUM | Kind.ENUM64 | Kind.PTR if 0 < size <= MAX_INTEGER:
+                return _Weighed(Integer(size, type_.is_signed), NUMBER_WEIGHT)
             case Kind.FLOAT if size in FLOAT_FORMATS:
-                return Float(size)
+                return _Weighed(Float(size), NUMBER_WEIGHT)
             case Kind.ARRAY:
-                element = self.of(type_.target, depth)
-                if isinstance(element, Integer) and element.size == 1:
-                    return Raw(type_.count)
-                return Array(element, type_.count)
+                return self._array(type_, depth)
             case Kind.STRUCT | Kind.UNION:
                 fields: dict[str, Place] = {}
-                self._add_fields(type_, 0, 8 * size, fields, depth)
-                return Struct(self.btf.describe(type_.id), size, fields)
+                weight = FIELD_WEIGHT + self._add_fields(type_, 0, 8 * size, fields, depth)
+                return _weigh(Struct(self.btf.describe(type_.id), size, fields), weight)
             case _:
-                return Raw(size)
+                return _Weighed(Raw(size), size)
 
-    def _add_fields(self, type_: Type, base: int, end: int, fields: dict[str, Place], depth: int) -> None:
-        """Add the members of a struct that starts at bit `base`, those of anonymous ones among them."""
-        self.budget -= len(type_.members)
+    def _array(self, type_: Type, depth: int) -> _Weighed:
+        element = self.of(type_.target, depth)
+        if isinstance(element.codec, Integer) and element.codec.size == 1:
+            return _Weighed(Raw(type_.count), type_.count)
+        each = ELEMENT_WEIGHT + element.codec.size + element.weight
+        return _weigh(Array(element.codec, type_.count), FIELD_WEIGHT + each * type_.count)
+
+    def _add_fields(self, type_: Type, base: int, end: int, fields: dict[str, Place], depth: int) -> int:
+        """Add the members of a struct that starts at bit `base`, those of anonymous ones among them.
+
+        Returns what they weigh.
+        """
+        count, weight = len(type_.members), 0
+        self.budget -= count
         if not depth or self.budget < 0:
             raise self.btf.error(f"type {type_.id}, {self.btf.describe(type_.id)}, has too many members")
+        self.btf.budget.spend(FIELD_SIZE * count, "the members of types")
         for member in type_.members:
             inner = self.btf.resolve(member.type)
             offset = base + member.bit_offset
             if not member.name:
                 if inner.is_composite:
-                    self._add_fields(inner, offset, end, fields, depth - 1)
+                    weight += self._add_fields(inner, offset, end, fields, depth - 1)
                 continue
             if inner.kind is Kind.ARRAY and not inner.count:
                 continue  # a flexible array is no part of the struct's size
             bits = member.bit_size
             if not bits and inner.kind is Kind.INT and 0 < inner.bits < 8 * inner.size:
                 bits = inner.bits  # how clang before 8 wrote bit-fields
-            codec = self.of(inner.id, depth)
-            if offset + (bits or 8 * codec.size) > end:
+            found = self.of(inner.id, depth)
+            if offset + (bits or 8 * found.codec.size) > end:
                 raise self.btf.error(
                     f"member {member.name!r} is outside of type {type_.id}, {self.btf.describe(type_.id)}"
                 )
-            place = BitField(offset, bits, inner.is_signed) if bits else Field(offset // 8, codec)
+            weight += FIELD_WEIGHT + found.codec.size + found.weight
+            place = BitField(offset, bits, inner.is_signed) if bits else Field(offset // 8, found.codec)
             fields[member.name] = place
+        return weight

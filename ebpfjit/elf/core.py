@@ -18,12 +18,16 @@ from enum import IntEnum
 
 from ebpfjit.elf.btf import ENUMS, MAX_DEPTH, Btf, Kind, Type, essential_name
 from ebpfjit.elf.btf_ext import BtfExt, CoreRelocation
-from ebpfjit.elf.core_types import SIGNED, Comparison, CoreError
+from ebpfjit.elf.budget import STEP
+from ebpfjit.elf.core_types import MEMBERS_OF_STEP, SIGNED, Comparison, CoreError
 from ebpfjit.elf.reader import ObjectFile, Section
 from ebpfjit.errors import LoadError
 from ebpfjit.runtime.faults import CORE_POISON
 
 MAX_ACCESSES = 64
+MAX_INDEX = (1 << 32) - 1
+MAX_SHOWN = 8
+"""How many types a message names."""
 
 BPF_CALL, BPF_LDDW = 0x85, 0x18
 SIZE_BITS = {4: 0x00, 2: 0x08, 1: 0x10, 8: 0x18}
@@ -164,14 +168,16 @@ class Core:
 
     def _ask_target(self, kind: RelocationKind, spec: Spec, target: Btf) -> Answer:
         """Return the one answer of all types of the target that fit."""
-        comparison = Comparison(self.local, target)
+        comparison = Comparison(self.local, target, budget=self.file.budget)
         matches = [match_spec(kind, spec, id, comparison) for id in self._find_candidates(spec.root, target)]
         found = [match for match in matches if match is not None]
         if not found:
             return answer_for(kind, None)
         answers = {(match.bit_offset, answer_for(kind, match).value) for match in found}
         if len(answers) > 1:
-            ids = ", ".join(f"{target.describe(match.root)} (type {match.root})" for match in found)
+            shown = found[:MAX_SHOWN]
+            ids = ", ".join(f"{target.describe(match.root)} (type {match.root})" for match in shown)
+            ids += ", ..." if len(found) > len(shown) else ""
             raise CoreError(f"several types of the target fit, and disagree: {ids}")
         return answer_for(kind, found[0])
 
@@ -183,7 +189,8 @@ class Core:
                 raise CoreError("its type has no name to find it by")
             kinds = ENUMS if type_.is_enum else {type_.kind}
             name = essential_name(type_.name)
-            self._candidates[id] = target.named(name, frozenset(kinds), flavors=True)
+            found = self._candidates[id] = target.named(name, frozenset(kinds), flavors=True)
+            self.file.budget.spend(STEP * (1 + len(found)), "the types that CO-RE looks for")
         return self._candidates[id]
 
     # Instructions
@@ -263,12 +270,15 @@ def _signed(value: int, bits: int) -> int:
 
 def parse_spec(btf: Btf, relocation: CoreRelocation, kind: RelocationKind) -> Spec:
     """Return what a relocation names in the object's own types."""
+    count = relocation.access.count(":") + 1
+    if count > MAX_ACCESSES:
+        raise CoreError(f"the path has {count} steps, 1 to {MAX_ACCESSES} are possible")
     try:
         indices = [int(part) for part in relocation.access.split(":")]
     except ValueError:
         raise CoreError("the path is no list of numbers") from None
-    if not 0 < len(indices) <= MAX_ACCESSES or min(indices) < 0:
-        raise CoreError(f"the path has {len(indices)} steps, 1 to {MAX_ACCESSES} are possible")
+    if not all(0 <= index <= MAX_INDEX for index in indices):
+        raise CoreError(f"a step of the path is not from 0 to {MAX_INDEX}")
     root = relocation.type
     if kind in TYPE_KINDS or kind in ENUM_KINDS:
         if len(indices) > 1 or (kind in TYPE_KINDS and indices[0]):
@@ -308,11 +318,12 @@ def _is_flexible(btf: Btf, step: Access, array: Type) -> bool:
 def match_spec(kind: RelocationKind, local: Spec, id: int, comparison: Comparison) -> Spec | None:
     """Return what `local` names in the target's type `id`, None where that has no such thing."""
     target = comparison.target
+    comparison.step()
     if kind in TYPE_KINDS:
         fits = comparison.types_match if kind is K.TYPE_MATCHES else comparison.types_fit
         return Spec(target, id) if fits(local.root, id) else None
     if kind in ENUM_KINDS:
-        return _match_enumerator(local, id, target)
+        return _match_enumerator(local, id, comparison)
     spec = Spec(target, id)
     current = id
     for number, step in enumerate(local.steps):
@@ -336,7 +347,9 @@ def match_spec(kind: RelocationKind, local: Spec, id: int, comparison: Compariso
     return spec
 
 
-def _match_enumerator(local: Spec, id: int, target: Btf) -> Spec | None:
+def _match_enumerator(local: Spec, id: int, comparison: Comparison) -> Spec | None:
+    target = comparison.target
+    comparison.step(1 + len(target.resolve(id).enumerators) // MEMBERS_OF_STEP)
     name = essential_name(local.btf.resolve(local.root).enumerators[local.enumerator][0])
     names = [essential_name(other) for other, _ in target.resolve(id).enumerators]
     return Spec(target, id, enumerator=names.index(name)) if name in names else None
@@ -349,8 +362,8 @@ def _match_member(
 
     Members of anonymous structs and unions count as the struct's own.
     """
-    comparison.step()
     type_ = comparison.target.resolve(id)
+    comparison.step(1 + len(type_.members) // MEMBERS_OF_STEP)
     if not type_.is_composite or not depth:
         return None
     for index, member in enumerate(type_.members):

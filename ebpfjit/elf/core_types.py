@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ebpfjit.elf.btf import ENUMS, MAX_DEPTH, Btf, Kind, Type, essential_name
+from ebpfjit.elf.budget import STEP, Budget
 
 SIGNED = 1
 """BTF_INT_SIGNED."""
@@ -24,6 +25,8 @@ def kinds_fit(local: Kind, target: Kind) -> bool:
 
 MAX_STEPS = 1_000_000
 """Pairs of types compared for one relocation: types that nest wildly could keep it busy for ever."""
+MEMBERS_OF_STEP = 8
+"""How many members are looked at for the price of a step."""
 
 
 class CoreError(Exception):
@@ -32,17 +35,23 @@ class CoreError(Exception):
 
 @dataclass(slots=True)
 class Comparison:
-    """Compares types of `local` with types of `target`, for one relocation."""
+    """Compares types of `local` with types of `target`, for one relocation.
+
+    `budget` is that of the file with the relocations, of which there may be many.
+    """
 
     local: Btf
     target: Btf
     steps_left: int = MAX_STEPS
+    budget: Budget | None = None
 
-    def step(self) -> None:
-        """Count one comparison; raises CoreError where there were too many."""
-        self.steps_left -= 1
+    def step(self, count: int = 1) -> None:
+        """Count comparisons; raises CoreError or LoadError where there were too many."""
+        self.steps_left -= count
         if self.steps_left < 0:
             raise CoreError(f"comparing the types takes more than {MAX_STEPS} steps")
+        if self.budget is not None:
+            self.budget.spend(STEP * count, "the comparisons of types for CO-RE")
 
     def fields_fit(self, local_id: int, target_id: int, depth: int = MAX_DEPTH) -> bool:
         """True where a field of the target type can be read as one of the local type."""
@@ -95,6 +104,7 @@ class Comparison:
             case Kind.STRUCT | Kind.UNION:
                 return same_kind and self._composites_match(local, target, depth)
             case Kind.ENUM | Kind.ENUM64:
+                self.step(len(local.enumerators) + len(target.enumerators))
                 return target.is_enum and _enums_match(local, target)
             case Kind.INT:
                 signs = {type_.encoding & SIGNED for type_ in (local, target)}
@@ -116,6 +126,7 @@ class Comparison:
         """True where each local member has one in the target of the same name that matches."""
         if len(local.members) > len(target.members):
             return False
+        self.step(len(local.members) * len(target.members) // MEMBERS_OF_STEP)
         return all(
             any(
                 _same_name(member.name, other.name)

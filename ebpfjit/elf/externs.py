@@ -73,6 +73,7 @@ class Externs:
         for name, (section, type_) in self._sections.items():
             if section == KCONFIG and type_.kind is Kind.VAR:
                 data = self._value(name, type_)
+                self.file.budget.spend(len(data), "variables of the configuration")
                 offset = -(-end // 8) * 8
                 found[name] = ConfigVariable(name, offset, data, type_.target)
                 end = offset + len(data)

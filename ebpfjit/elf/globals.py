@@ -13,7 +13,7 @@ from typing import Any
 
 from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.elf.codec import Integer, Raw, codec_of
-from ebpfjit.elf.maps import is_legacy
+from ebpfjit.elf.maps import MAP_COST, is_legacy
 from ebpfjit.elf.reader import ObjectFile, Section, Symbol
 from ebpfjit.elf.relocation import R_BPF_64_ABS64
 from ebpfjit.errors import LoadError
@@ -60,6 +60,7 @@ def define(file: ObjectFile, section: Section) -> MapDefinition:
             f"{file.name}: section {section.name!r}: {section.size} bytes of variables,"
             f" at most {MAX_SECTION} are supported"
         )
+    file.budget.spend(MAP_COST, "sections of variables")
     return MapDefinition(
         section.name, MapType.ARRAY, 4, section.size, 1,
         is_readonly=not section.is_writable, section=section.name,

@@ -24,6 +24,7 @@ from itertools import pairwise
 from ebpfjit.bits import W64
 from ebpfjit.elf import builtins
 from ebpfjit.elf.btf_ext import BtfExt
+from ebpfjit.elf.budget import STEP
 from ebpfjit.elf.memory import ObjectMaps, Place
 from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
 from ebpfjit.elf.relocation import RelocationError, Target, Use, resolve
@@ -36,7 +37,12 @@ from ebpfjit.runtime.faults import WEAK_POISON
 TEXT = ".text"
 MAX_PROGRAM_SLOTS = 1_000_000
 MAX_OBJECT_SLOTS = 4_000_000
-"""Shared functions are copied into each program: without a limit a small file could fill the memory."""
+"""Shared functions are copied into each program; the budget of the file lets most have far less."""
+PROGRAM_COST, SLOT_COST, FIXUP_COST, LINE_COST = 4096, 160, 200, 100
+"""Bytes of a program, of each of its slots, of what refers to something in it, and of its source lines."""
+
+SHARED = "functions that programs share"
+"""Each program has a copy of its own, which is why there may be a budget to exceed."""
 
 PSEUDO_CALL = 1
 """src_reg of a local call."""
@@ -95,6 +101,11 @@ class Fixups:
     aims: list[Aim] = field(default_factory=list)
     references: list[MapReference] = field(default_factory=list)
     missing: list[tuple[int, Use]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.aims) + len(self.references) + len(self.missing)
 
     @property
     def pcs(self) -> set[int]:
@@ -205,6 +216,8 @@ class Linker:
         placed: dict[Function, int] = {entry: 0}
         order = [entry]
         end = entry.slots
+        budget = self.file.budget
+        budget.spend(PROGRAM_COST + SLOT_COST * end, "programs")
         for function in order:  # grows while we walk it
             for aim in self._find_fixups(function).aims:
                 if aim.target not in placed:
@@ -212,6 +225,7 @@ class Linker:
                     order.append(aim.target)
                     end += aim.target.slots
                     self._check_size(entry, end)
+                    budget.spend(SLOT_COST * aim.target.slots, SHARED)
         self._check_size(entry, end)
         self._linked_slots += end
         code = bytearray(b"".join(map(self.code, order)))
@@ -220,6 +234,7 @@ class Linker:
         references: dict[int, int] = {}
         for function, start in placed.items():
             fixups = self._find_fixups(function)
+            budget.spend(FIXUP_COST * (1 + fixups.count), SHARED)
             for aim in fixups.aims:
                 _point(code, start + aim.pc, aim.use, placed[aim.target] + aim.target_pc)
             for pc, use in fixups.missing:
@@ -257,9 +272,11 @@ class Linker:
         if self.lines is not None:
             for function, start in placed.items():
                 base = start - function.start // SLOT_SIZE
+                before = len(lines)
                 for offset, line in self.lines.lines(function.section.name, function.start, function.end):
                     if line.line:  # 0: the compiler's own, of no line
                         lines[base + offset // SLOT_SIZE] = line
+                self.file.budget.spend(LINE_COST * (len(lines) - before), SHARED)
         return lines
 
     def _check_size(self, entry: Function, slots: int) -> None:
@@ -272,12 +289,14 @@ class Linker:
     def _find_fixups(self, function: Function) -> Fixups:
         """Return where the calls and references of a function point, found once."""
         if function not in self._fixups:
+            self.file.budget.spend(STEP * function.slots, "the functions")
             try:
                 instructions = decode(self.code(function))
             except DecodeError as error:
                 raise self._error(function.section, f"function {function.name!r}: {error}") from error
             fixups = self._relocated(function, instructions)
             fixups.aims += self._direct_aims(function, instructions, fixups.pcs)
+            self.file.budget.spend(FIXUP_COST * fixups.count, "what functions refer to")
             self._fixups[function] = fixups
         return self._fixups[function]
 

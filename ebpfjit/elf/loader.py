@@ -48,11 +48,10 @@ class Object:
     @property
     def sections(self) -> Mapping[str, tuple[Program, ...]]:
         """The programs of each section, by the section's name, in file order."""
-        sections: dict[str, tuple[Program, ...]] = {}
+        sections: dict[str, list[Program]] = {}
         for program in self.programs.values():
-            section = program.section or ""
-            sections[section] = (*sections.get(section, ()), program)
-        return MappingProxyType(sections)
+            sections.setdefault(program.section or "", []).append(program)
+        return MappingProxyType({section: tuple(programs) for section, programs in sections.items()})
 
     def program(self, name: str, type: str | None = None) -> Program:
         """Return the program called `name`, with its type replaced where `type` is given.
@@ -193,15 +192,17 @@ def _read_types(file: ObjectFile) -> tuple[Btf | None, BtfExt | None]:
                 f"{file.name}: section '.BTF.ext' has CO-RE relocations, but no .BTF has their types"
             )
         return None, None
-    btf = Btf(section.data, f"{file.name}: section '.BTF'")
+    btf = Btf(section.data, f"{file.name}: section '.BTF'", file.budget)
     if ext is None:
         return btf, None
     return btf, BtfExt(ext.data, btf, f"{file.name}: section '.BTF.ext'")
 
 
 def _license(file: ObjectFile) -> str:
+    from ebpfjit.elf.reader import MAX_NAME
+
     section = file.section("license")
-    text = bytes(section.data).partition(b"\0")[0] if section is not None else b""
+    text = bytes(section.data[:MAX_NAME]).partition(b"\0")[0] if section is not None else b""
     return text.decode("utf-8", "backslashreplace")
 
 

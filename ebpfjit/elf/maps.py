@@ -11,10 +11,13 @@ maps   a record of 32-bit words for each map, the first ones always the same:
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 from ebpfjit.elf.btf import Btf, Kind, Member, Type
+from ebpfjit.elf.budget import STEP
 from ebpfjit.elf.codec import codec_of
 from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
 from ebpfjit.errors import LoadError
@@ -40,6 +43,10 @@ FIELD_OF_MEMBER = {
 }
 NO_INDEX = 0xFFFF_FFFF
 """iproute2's inner_idx of a map that is not put into another one."""
+VALUE_COST = 200
+"""Bytes of one value that a definition puts into its map."""
+MAP_COST = 64 << 10
+"""Bytes that a map costs beside its entries: page tables, mappings of which a process has 65,530, Python's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,8 @@ def _legacy_maps(
     """Return the maps of a section of records: each lies between one symbol and the next."""
     if not symbols:
         raise _error(file, section, "no symbols: they name the maps and say how long a record is")
+    file.budget.spend(MAP_COST * len(symbols), "map definitions")
+    has_maps_of_maps = _has_maps_of_maps(section, symbols)
     records: list[tuple[Symbol, dict[str, int]]] = []
     ends = dict(pairwise([*sorted({symbol.value for symbol in symbols}), section.size]))
     stride = min(ends[symbol.value] - symbol.value for symbol in symbols)
@@ -104,7 +113,7 @@ def _legacy_maps(
             raise _error(file, section, f"map {symbol.name!r}: {message}")
         words = min(size, MAX_KNOWN_RECORD) // 4 if size <= MAX_KNOWN_RECORD else 5
         values = struct.unpack_from(f"<{words}I", section.data, symbol.value)
-        names = SAMPLES_WORDS if size == 28 and _has_maps_of_maps(section, symbols) else LEGACY_WORDS
+        names = SAMPLES_WORDS if size == 28 and has_maps_of_maps else LEGACY_WORDS
         records.append((symbol, dict(zip(names, values, strict=False))))
     definitions = [_legacy_definition(symbol, words, section, btf) for symbol, words in records]
     for number in range(len(records)):
@@ -164,6 +173,7 @@ def _with_inner(
             raise _error(file, section, f"map {definition.name!r}: its inner map is number {index}")
         return replace(definition, inner=definitions[index])
     inner_id = words.get("inner_id", 0)
+    file.budget.spend(STEP * len(records), "maps that are inside of others")
     inner = [
         (other, definitions[index])
         for index, (_, other) in enumerate(records)
@@ -192,6 +202,7 @@ class _BtfMaps:
             raise _error(file, section, "its maps are defined by BTF, and there is none: compile with -g")
         self.btf = btf
         self.relocations = {r.offset: r for r in file.relocations.get(section.index, ())}
+        self._offsets = sorted(self.relocations)
 
     def find(self, symbols: list[Symbol]) -> list[DefinedMap]:
         variables = {
@@ -203,6 +214,7 @@ class _BtfMaps:
         for symbol in symbols:
             if symbol.type != "STT_OBJECT":
                 continue
+            self.file.budget.spend(MAP_COST, "map definitions")
             variable = variables.get(symbol.name)
             if variable is None or variable.kind is not Kind.VAR:
                 raise self._error(symbol.name, "BTF has no variable of that name in .maps")
@@ -222,6 +234,7 @@ class _BtfMaps:
         types: dict[str, Codec] = {}
         inner: MapDefinition | None = None
         values: tuple[tuple[int, str], ...] = ()
+        self.file.budget.spend(STEP * len(type_.members), "the members of map definitions")
         for member in type_.members:
             if member.name in FIELD_OF_MEMBER:
                 numbers[FIELD_OF_MEMBER[member.name]] = self._number(name, member)
@@ -283,10 +296,10 @@ class _BtfMaps:
 
     def _values(self, start: int, end: int) -> tuple[tuple[int, str], ...]:
         """Return what relocations put there: (index, name of a program or map)."""
+        offsets = self._offsets[bisect_left(self._offsets, start) : bisect_left(self._offsets, end)]
+        self.file.budget.spend(VALUE_COST * len(offsets), "the values of maps")
         return tuple(
-            ((offset - start) // 8, self._name_at(relocation))
-            for offset, relocation in sorted(self.relocations.items())
-            if start <= offset < end
+            ((offset - start) // 8, self._name_at(self.relocations[offset])) for offset in offsets
         )
 
     def _name_at(self, relocation: Relocation) -> str:
@@ -294,9 +307,17 @@ class _BtfMaps:
         symbol = relocation.symbol
         if symbol.type != "STT_SECTION":
             return symbol.name
-        place = struct.unpack_from("<Q", self.section.data, relocation.offset)[0]
-        named = (s for s in self.file.symbols if s.section is symbol.section and s.value == place)
-        found = next((s.name for s in named if s.type in ("STT_OBJECT", "STT_FUNC")), None)
+        place = int.from_bytes(self.section.data[relocation.offset : relocation.offset + 8], "little")
+        found = self._named.get((symbol.section.index, place)) if symbol.section is not None else None
         if found is None:
             raise _error(self.file, self.section, f"nothing has a name at {place:#x} of {symbol}")
+        return found
+
+    @cached_property
+    def _named(self) -> dict[tuple[int, int], str]:
+        """The name of what is at an offset of a section, by the section's index and the offset."""
+        found: dict[tuple[int, int], str] = {}
+        for symbol in self.file.symbols:
+            if symbol.section is not None and symbol.type in ("STT_OBJECT", "STT_FUNC"):
+                found.setdefault((symbol.section.index, symbol.value), symbol.name)
         return found

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ebpfjit.elf import globals as variables
 from ebpfjit.elf.btf import Btf
+from ebpfjit.elf.budget import STEP
 from ebpfjit.elf.externs import KCONFIG, Externs
 from ebpfjit.elf.globals import Globals, GlobalVariable
 from ebpfjit.elf.maps import find_maps, is_legacy
@@ -46,6 +47,7 @@ class ObjectMaps:
         self.by_name: dict[str, Map] = {}
         self._starts: dict[tuple[int, int], int] = {}
         self._whole: dict[int, int] = {}
+        self._kconfig = 0
         self._pointed: dict[int, set[int]] = {}
         definitions = [variables.define(file, section) for section in self.sections]
         for defined in self.defined:
@@ -57,6 +59,7 @@ class ObjectMaps:
         for section in self.sections:
             self._pointed[self._whole[section.index]] = self._numbers_in(section)
         if externs.definition is not None:
+            self._kconfig = len(self.order)
             self._add(create, externs.definition, None)
         self._fill()
 
@@ -108,7 +111,7 @@ class ObjectMaps:
         variable = self.externs.variables.get(symbol.name)
         if variable is None:
             return None
-        return Place(self.order.index(self.by_name[KCONFIG]), variable.offset + addend)
+        return Place(self._kconfig, variable.offset + addend)
 
     def _numbers_in(self, section: Section) -> set[int]:
         """Return the numbers of the sections of variables that a section's data points into."""
@@ -119,6 +122,8 @@ class ObjectMaps:
         """Return the numbers of these maps, and of those that pointers in their data lead to."""
         found, new = set(numbers), set(numbers)
         while new:
+            steps = sum(len(self._pointed.get(number, ())) for number in new)
+            self.file.budget.spend(STEP * (len(new) + steps), "what variables point to")
             new = {n for number in new for n in self._pointed.get(number, ())} - found
             found |= new
         return sorted(found)

@@ -6,10 +6,10 @@
     +-----------------+--------------------------------+------------------+
       e_shoff, e_shnum  sh_offset .. sh_offset + sh_size  64 bytes each
 
-The only module that sees pyelftools, for the two kinds of header; symbols and relocations, of which
+The only module that sees pyelftools, for the header; sections, symbols and relocations, of which
 there are thousands, are unpacked here. Every range is held against the file's size before it is read,
-and whatever pyelftools raises on hostile bytes leaves as a LoadError. The time is bounded by the
-file's size: the sections that are read may not overlap, names have a maximal length.
+and whatever pyelftools raises on hostile bytes leaves as a LoadError. Time and memory are bounded by the
+file's size: the sections that are read may not overlap, names have a maximal length and are read once.
 """
 
 from __future__ import annotations
@@ -19,21 +19,36 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
+from ebpfjit.elf.budget import Budget, text_size
 from ebpfjit.errors import LoadError
 
 HEADER_SIZE = 64
 SECTION_HEADER_SIZE = 64
+SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
 RELOCATION = struct.Struct("<QQ")
 RELOCATION_WITH_ADDEND = struct.Struct("<QQq")
 MAX_NAME = 4096
+ENTRY_SIZE = 500
+"""Bytes that a symbol or relocation takes at most once it is read."""
+HEADER_COST = 1000
+"""Bytes that a section takes, its names not counted."""
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 0x1, 0x2, 0x4, 0x800
 SHN_LORESERVE, SHN_ABS, SHN_COMMON = 0xFF00, 0xFFF1, 0xFFF2
 EM_NONE, EM_BPF = 0, 247
 """LLVM before 3.9 knew no number of BPF's own."""
 
+SECTION_TYPES = {
+    0: "SHT_NULL",
+    1: "SHT_PROGBITS",
+    2: "SHT_SYMTAB",
+    3: "SHT_STRTAB",
+    4: "SHT_RELA",
+    8: "SHT_NOBITS",
+    9: "SHT_REL",
+}
 SYMBOL_TYPES = {
     0: "STT_NOTYPE",
     1: "STT_OBJECT",
@@ -65,7 +80,7 @@ _PARSE_ERRORS = (
 class Section:
     """A section; `data` is empty where the file holds nothing for it (SHT_NOBITS).
 
-    `type` is pyelftools' name ("SHT_PROGBITS"), or a number it does not know. `offset` is where in
+    `type` is ELF's name ("SHT_PROGBITS"), or the number of a type that is not looked at. `offset` is where in
     the file it starts; it and `size` count bytes.
     """
 
@@ -151,13 +166,15 @@ class Relocation:
 class ObjectFile:
     """What an object file holds.
 
-    `relocations` maps the index of a section of instructions or data to its relocations.
+    `relocations` maps the index of a section of instructions or data to its relocations. `budget` is
+    what is left for all that is made of the file.
     """
 
     name: str
     sections: tuple[Section, ...]
     symbols: tuple[Symbol, ...]
     relocations: dict[int, tuple[Relocation, ...]]
+    budget: Budget
 
     def section(self, name: str) -> Section | None:
         """Return the first section of that name which holds something."""
@@ -197,13 +214,30 @@ def _parsing(name: str) -> Iterator[None]:
         raise LoadError(f"{name}: damaged ELF file: {type(error).__name__}: {error}") from error
 
 
+class _Header(NamedTuple):
+    """The fields of a section header, in order."""
+
+    name: int
+    type: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    alignment: int
+    entry_size: int
+
+
 class _Reader:
     """Reads one object file; every method raises LoadError naming the file and the section."""
 
     def __init__(self, data: bytes, name: str) -> None:
         self.data = data
         self.name = name
-        self.budget = len(data)
+        self.unread = len(data)
+        self.budget = Budget(name, len(data))
+        self._names: dict[tuple[int, int], str] = {}
 
     def read(self) -> ObjectFile:
         self._check_identity()
@@ -215,7 +249,7 @@ class _Reader:
             if section.is_program or section.is_data or section.name in BTF_SECTIONS:
                 self._spend(section)
         relocations = self._relocations(sections, symbol_table, symbols)
-        return ObjectFile(self.name, sections, symbols, relocations)
+        return ObjectFile(self.name, sections, symbols, relocations, self.budget)
 
     def read_section(self, name: str) -> memoryview:
         self._open()
@@ -252,12 +286,6 @@ class _Reader:
 
         self.elf = ELFFile(io.BytesIO(self.data))
 
-    def _parse(self, layout: Any, offset: int) -> Any:
-        """Parse one of pyelftools' structures at `offset`, a range that was checked before."""
-        from elftools.common.utils import struct_parse
-
-        return struct_parse(layout, self.elf.stream, stream_pos=offset)
-
     def _check_range(self, offset: int, size: int, what: str) -> None:
         if offset + size > len(self.data):
             raise self._error(
@@ -267,8 +295,8 @@ class _Reader:
 
     def _spend(self, section: Section) -> None:
         """Count what is read: sections that do not overlap cannot hold more than the file."""
-        self.budget -= len(section.data)
-        if self.budget < 0:
+        self.unread -= len(section.data)
+        if self.unread < 0:
             raise self._error(f"section {section.name!r} overlaps with others")
         if section.flags & SHF_COMPRESSED:
             raise self._error(f"section {section.name!r} is compressed")
@@ -281,47 +309,55 @@ class _Reader:
         if entry_size != SECTION_HEADER_SIZE:
             raise self._error(f"section headers of {entry_size} bytes, not {SECTION_HEADER_SIZE}")
         self._check_range(table, max(count, 1) * entry_size, "the table of section headers")
-        layout = self.elf.structs.Elf_Shdr
         if not count:  # ELF: 0xff00 sections or more are counted in the first header
-            count = self._parse(layout, table)["sh_size"]
+            count = _Header(*SECTION_HEADER.unpack_from(self.data, table)).size
             self._check_range(table, count * entry_size, "the table of section headers")
-        headers = [self._parse(layout, table + index * entry_size) for index in range(count)]
+        self.budget.spend(HEADER_COST * count, "section headers")
+        table_bytes = memoryview(self.data)[table : table + count * entry_size]
+        headers = [_Header(*fields) for fields in SECTION_HEADER.iter_unpack(table_bytes)]
         names = self._section_names(headers, header["e_shstrndx"])
         return tuple(self._section(index, entry, names[index]) for index, entry in enumerate(headers))
 
-    def _section_names(self, headers: list[Any], index: int) -> list[str]:
+    def _section_names(self, headers: list[_Header], index: int) -> list[str]:
         if index >= len(headers):
             raise self._error(f"section names are in section {index}, there are {len(headers)} sections")
         entry = headers[index]
-        self._check_range(entry["sh_offset"], entry["sh_size"], "the section of section names")
+        self._check_range(entry.offset, entry.size, "the section of section names")
         table = self._bytes(entry)
         return [
-            self._string(table, entry["sh_name"], f"section {number}") for number, entry in enumerate(headers)
+            self._string(table, index, entry.name, f"section {number}")
+            for number, entry in enumerate(headers)
         ]
 
-    def _bytes(self, entry: Any) -> memoryview:
-        return memoryview(self.data)[entry["sh_offset"] : entry["sh_offset"] + entry["sh_size"]]
+    def _bytes(self, entry: _Header) -> memoryview:
+        return memoryview(self.data)[entry.offset : entry.offset + entry.size]
 
-    def _section(self, index: int, entry: Any, name: str) -> Section:
-        empty = entry["sh_type"] in ("SHT_NULL", "SHT_NOBITS")
+    def _section(self, index: int, entry: _Header, name: str) -> Section:
+        type_ = SECTION_TYPES.get(entry.type, entry.type)
+        empty = type_ in ("SHT_NULL", "SHT_NOBITS")
         if not empty:
-            self._check_range(entry["sh_offset"], entry["sh_size"], f"section {name!r}")
+            self._check_range(entry.offset, entry.size, f"section {name!r}")
         return Section(
-            index, name, entry["sh_type"], entry["sh_flags"], entry["sh_offset"], entry["sh_size"],
+            index, name, type_, entry.flags, entry.offset, entry.size,
             memoryview(b"") if empty else self._bytes(entry),
-            entry["sh_link"], entry["sh_info"], entry["sh_entsize"],
+            entry.link, entry.info, entry.entry_size,
         )  # fmt: skip
 
-    def _string(self, table: memoryview, offset: int, owner: str) -> str:
-        """Return the zero-terminated string at `offset` of a string table."""
+    def _string(self, table: memoryview, section: int, offset: int, owner: str) -> str:
+        """Return the zero-terminated string at `offset` of a string table, which is in `section`."""
         if not offset and not len(table):
             return ""
+        known = self._names.get((section, offset))
+        if known is not None:
+            return known
         if offset >= len(table):
             raise self._error(f"the name of {owner} is outside of the string table")
         text, zero, _ = bytes(table[offset : offset + MAX_NAME]).partition(b"\0")
         if not zero:
             raise self._error(f"the name of {owner} does not end")
-        return text.decode("utf-8", "backslashreplace")
+        self.budget.spend(text_size(text), "the names of sections and symbols")
+        found = self._names[section, offset] = text.decode("utf-8", "backslashreplace")
+        return found
 
     def _only_symbol_table(self, sections: tuple[Section, ...]) -> Section | None:
         tables = [section for section in sections if section.type == "SHT_SYMTAB"]
@@ -344,19 +380,23 @@ class _Reader:
             raise self._error(
                 f"section {table.name!r} has its names in section {table.link}, which is not there"
             )
-        names = sections[table.link].data
-        entries = SYMBOL.iter_unpack(self._table(table, SYMBOL.size))
-        return tuple(self._symbol(number, entry, names, sections) for number, entry in enumerate(entries))
+        data = self._table(table, SYMBOL.size)
+        self.budget.spend(ENTRY_SIZE * (len(data) // SYMBOL.size), "symbols")
+        names = sections[table.link]
+        return tuple(
+            self._symbol(number, entry, names, sections)
+            for number, entry in enumerate(SYMBOL.iter_unpack(data))
+        )
 
     def _symbol(
         self,
         number: int,
         entry: tuple[int, int, int, int, int, int],
-        names: memoryview,
+        names: Section,
         sections: tuple[Section, ...],
     ) -> Symbol:
         name_offset, info, _, index, value, size = entry
-        name = self._string(names, name_offset, f"symbol {number}")
+        name = self._string(names.data, names.index, name_offset, f"symbol {number}")
         section: Section | None = None
         if 0 < index < SHN_LORESERVE:
             if index >= len(sections):
@@ -391,6 +431,7 @@ class _Reader:
                 raise self._error(f"section {target.name!r} has two sections of relocations")
             if table is None or section.link != table.index:
                 raise self._error(f"section {section.name!r}: section {section.link} is no symbol table")
+            self.budget.spend(ENTRY_SIZE * (len(section.data) // RELOCATION.size), "relocations")
             found[target.index] = tuple(self._section_relocations(section, target, symbols))
         return found
 

@@ -59,6 +59,8 @@ SECTION_NAMES = (
 
 TYPE_OF_SECTION: dict[str, str] = {name: type_ for type_, names in SECTION_NAMES for name in names.split()}
 
+_LONGEST_NAME = max(map(len, TYPE_OF_SECTION))
+
 _SEPARATORS = "/._-0123456789"
 """What may follow a name: libbpf's "/extras", and the "xdp_prog", "socket1" of libbpf before 1.0."""
 
@@ -70,7 +72,7 @@ def program_type(section: str) -> str | None:
     A leading "?" (libbpf: do not load by default) is not part of the name.
     """
     section = section.removeprefix("?")
-    for length in range(len(section), 1, -1):
+    for length in range(min(len(section), _LONGEST_NAME), 1, -1):
         type_ = TYPE_OF_SECTION.get(section[:length])
         if type_ is not None and (length == len(section) or section[length] in _SEPARATORS):
             return type_

@@ -18,9 +18,11 @@ from ebpfjit.program import Program
 from ebpfjit.runtime.maps.definition import MapType
 
 NUMBER = r"(?:0[xX][0-9a-fA-F]+|\d+)"
-IPROUTE2 = re.compile(rf"({NUMBER})/({NUMBER})")
-SAMPLES = re.compile(rf"(?:socket|kprobe|kretprobe|tracepoint|raw_tracepoint|xdp|perf_event|tc)/({NUMBER})")
-OVS = re.compile(rf"tail-({NUMBER})")
+IPROUTE2 = re.compile(rf"({NUMBER})/({NUMBER})", re.ASCII)
+SAMPLES = re.compile(
+    rf"(?:socket|kprobe|kretprobe|tracepoint|raw_tracepoint|xdp|perf_event|tc)/({NUMBER})", re.ASCII
+)
+OVS = re.compile(rf"tail-({NUMBER})", re.ASCII)
 OVS_MAPS = ("tailcalls", "tail_calls")
 
 
@@ -46,25 +48,28 @@ def find_slots(defined: Iterable[DefinedMap], programs: Mapping[str, Program]) -
             yield Slot(map_.definition.name, index, name)
     arrays = [map_ for map_ in defined if map_.definition.type == MapType.PROG_ARRAY]
     taken = {map_.definition.name for map_ in arrays if map_.definition.values}
+    of_id = {map_.id: map_.definition.name for map_ in reversed(arrays)}
+    names = [map_.definition.name for map_ in arrays]
+    by_convention = next((name for name in OVS_MAPS if name in names), names[-1] if names else None)
     for program in programs.values():
-        slot = _by_section(program, arrays)
+        slot = _by_section(program, of_id, by_convention)
         if slot is not None and slot.map not in taken:
             yield slot
 
 
-def _by_section(program: Program, arrays: list[DefinedMap]) -> Slot | None:
-    """Return the slot that a program's section names, None where it names none."""
+def _by_section(program: Program, of_id: Mapping[int, str], by_convention: str | None) -> Slot | None:
+    """Return the slot that a program's section names, None where it names none.
+
+    `of_id` are the names of the program arrays by iproute2's id, `by_convention` is that of all others.
+    """
     section, name = program.section or "", program.name or ""
     if found := IPROUTE2.fullmatch(section):
-        id, index = _number(found[1]), _number(found[2])
-        map_ = next((map_.definition.name for map_ in arrays if map_.id == id), None)
-        return Slot(map_, index, name) if map_ is not None else None
+        map_ = of_id.get(_number(found[1]))
+        return Slot(map_, _number(found[2]), name) if map_ is not None else None
     found = SAMPLES.fullmatch(section) or OVS.fullmatch(section)
-    if found is None or not arrays:
+    if found is None or by_convention is None:
         return None
-    names = [map_.definition.name for map_ in arrays]
-    known = next((name for name in OVS_MAPS if name in names), names[-1])
-    return Slot(known, _number(found[1]), name)
+    return Slot(by_convention, _number(found[1]), name)
 
 
 def _number(text: str) -> int:

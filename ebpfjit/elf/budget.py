@@ -1,0 +1,43 @@
+"""What loading one file may cost: so many bytes for each byte of the file, whatever its numbers say.
+
+A file's numbers multiply each other: 65,535 members share one name of a megabyte, 1,000 programs call one
+function of 10,000 instructions, 50,000 relocations are each looked for among 50,000 symbols. Whoever makes
+something that can be a product pays for it here, before it is made.
+
+    budget.spend(len(name), "the names of types")      LoadError where the file does not make up for it
+"""
+
+from __future__ import annotations
+
+from ebpfjit.errors import LoadError
+
+BASE = 64 << 20
+PER_BYTE = 64
+"""What a byte of a file becomes in memory at most, in files that compilers write: some 20 bytes."""
+
+STEP = 64
+"""What a step of a walk costs where it is time that multiplies: a load is over in seconds."""
+
+
+class Budget:
+    """Bytes that are left to load a file of `size` bytes; `name` is what messages call it."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
+        self.limit = BASE + PER_BYTE * size
+        self.left = self.limit
+
+    def spend(self, amount: int, what: str) -> None:
+        """Pay for `amount` bytes, or for steps at `STEP` bytes each. Raises LoadError saying for `what`."""
+        self.left -= amount
+        if self.left < 0:
+            raise LoadError(
+                f"{self.name}: {what} take more than the {self.limit} bytes that loading a file of"
+                f" {self.size} bytes may take: its parts refer to each other too often"
+            )
+
+
+def text_size(data: bytes) -> int:
+    """Return how many bytes a str of this UTF-8 takes at most, one with escapes for what is no UTF-8."""
+    return 64 + len(data) * (1 if data.isascii() else 16)
