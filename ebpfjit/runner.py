@@ -520,6 +520,7 @@ def compile(
     cache: str | os.PathLike[str] | None = None,
     release_gil: bool = False,
     optimize: bool | None = None,
+    audit: bool = False,
 ) -> JitFunction:
     """Verify a program and compile it into a function of one buffer.
 
@@ -534,7 +535,9 @@ def compile(
     Python take the lock back. `optimize=False` translates the program as it stands: it is there in a third
     of the time, and takes longer to run. `optimize=True` looks for all there is to save. Without either
     it starts as the first, and goes on as the second once its calls have taken about as long as that
-    takes; one call that runs for long is best told True. Raises VerifierError,
+    takes; one call that runs for long is best told True. `audit=True` is for who works on the compiler:
+    machine code looks again at what analysis found, and ends with an AuditFailure where that does not
+    hold. Raises VerifierError,
     JitUnavailable where there is no machine code here, or LoadError for a cache folder that others
     may write to.
     """
@@ -550,6 +553,7 @@ def compile(
         harden=harden,
         release_gil=release_gil,
         optimize=optimize,
+        audit=audit,
     )
 
 
@@ -578,6 +582,7 @@ def _compiled(
     harden: bool = False,
     release_gil: bool = False,
     optimize: bool | None = None,
+    audit: bool = False,
 ) -> JitFunction:
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
@@ -595,6 +600,7 @@ def _compiled(
         "cache": cache,
         "release_gil": release_gil,
         "optimize": not baseline,
+        "audit": audit,
     }
     if start is not None:
         start = replace(start, helpers={**start.helpers, **helpers}, options=options, compiled={})
