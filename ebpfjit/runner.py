@@ -207,6 +207,16 @@ def ready(program: Program) -> Ready:
     return known
 
 
+def promises_of(start: Ready) -> dict[str, Any]:
+    """Return what every run of a program has, as `compile_program` and analysis (`Promises`) take it."""
+    return {
+        "argument_size": start.type.context_size if start.type is not None else 0,
+        "argument_writable": False,
+        "lookups": frozenset({bytecode.LOOKUP}),
+        "moving": frozenset(number for number, helper in table.helpers().items() if helper.ends_rights),
+    }
+
+
 def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None, **options: Any) -> Compiled:
     """Return machine code that does as Linux for the program's type.
 
@@ -217,13 +227,9 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
     return compile_program(
         start.verified,
         helpers={**start.helpers, **(native or {})},
-        argument_size=start.type.context_size if start.type is not None else 0,
-        argument_writable=False,
-        lookups=frozenset({bytecode.LOOKUP}),
         map_helpers=frozenset({bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE}),
-        moving=frozenset(number for number, helper in table.helpers().items() if helper.ends_rights),
         verify=verifier.check,
-        **{**start.options, **options},
+        **{**promises_of(start), **start.options, **options},
     )
 
 

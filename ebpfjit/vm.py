@@ -472,6 +472,7 @@ class EbpfVmFixedMbuff(_Machine):
         cache: str | os.PathLike[str] | None = None,
         release_gil: bool = False,
         optimize: bool | None = None,
+        audit: bool = False,
     ) -> None:
         self.data_offset, self.data_end_offset = _offsets(data_offset, data_end_offset)
         super().__init__(
@@ -482,6 +483,7 @@ class EbpfVmFixedMbuff(_Machine):
             cache=cache,
             release_gil=release_gil,
             optimize=optimize,
+            audit=audit,
         )
 
     def _settings(self) -> dict[str, Any]:

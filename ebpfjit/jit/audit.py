@@ -2,9 +2,9 @@
 
 The code is the same optimised code, but that
 
-    every load, store and atomic    is checked for its own bytes, in its own place, whether its check fell, went
-                                    under another, went before a loop or was weakened; behind the check that
-                                    is left, so that what that one finds is the usual fault
+    every load, store and atomic    is checked for its own bytes, in its own place, whether its check fell,
+                                    went under another, went before a loop or was weakened; behind the check
+                                    that is left, so that what that one finds is the usual fault
     a map helper's call             is asked for the map, the key and the value that were taken for known
     every local call                counts frames
     a frame that is not zeroed      is filled with bytes that are not zero
@@ -60,8 +60,8 @@ def audited(call: MapCall, map_: Any) -> MapCall:
 def failure(program: Program, notes: Mapping[int, str], kind: str, pc: int, address: int) -> AuditFailure:
     """Return the exception of a fault of these kinds; `notes` say of each access what was found."""
     insn = program.slots[pc]
-    assert insn is not None and insn.row is not None  # it was translated
-    row = insn.row
+    row = insn.row if insn is not None else None
+    assert row is not None  # it was translated
     if row.kind in MEMORY:
         reason = notes.get(pc, UNREACHED).removeprefix("no check: ")
         return faults.audit_failure(pc, address, row.size, faults.access_of(row), reason)
