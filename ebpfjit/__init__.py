@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ebpfjit.errors import (
         AlignmentFault,
         AssemblyError,
+        AuditFailure,
         BudgetExhausted,
         CallDepthExceeded,
         DecodeError,
@@ -47,6 +48,7 @@ _NAMES_OF = {
     "ebpfjit.errors": (
         "AlignmentFault",
         "AssemblyError",
+        "AuditFailure",
         "BudgetExhausted",
         "CallDepthExceeded",
         "DecodeError",
@@ -79,6 +81,7 @@ _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 __all__ = [
     "AlignmentFault",
     "AssemblyError",
+    "AuditFailure",
     "BudgetExhausted",
     "CallDepthExceeded",
     "DecodeError",

@@ -12,6 +12,7 @@ EbpfError
   ExecutionError         a program that went wrong while it ran (pc)
     MemoryFault            an access outside the program's memory
     AlignmentFault         an atomic access at an unaligned address
+    AuditFailure           what was found out about the program does not hold (audit builds)
     IllegalInstruction     control reached something that is no instruction
     BudgetExhausted        the instruction limit was reached
     CallDepthExceeded      too many frames
@@ -147,6 +148,33 @@ class MemoryFault(AccessFault):
 
 class AlignmentFault(AccessFault):
     """An atomic access at an `address` that is no multiple of its `size`."""
+
+
+class AuditFailure(AccessFault):
+    """An audit build found that the machine code relies on what does not hold: a bug of ours.
+
+    `reason` is what analysis found of the access: "covered", "frame", "one at pc 5 covers it". `access` is
+    "call" (`size` 0) for what was found of a call.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        pc: int | None = None,
+        address: int = 0,
+        size: int = 0,
+        access: str = "",
+        reason: str = "",
+    ) -> None:
+        super().__init__(message, pc, address, size, access)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (
+            type(self),
+            (str(self), self.pc, self.address, self.size, self.access, self.reason),
+            vars(self),
+        )
 
 
 class IllegalInstruction(ExecutionError):  # noqa: N818 - the hardware's name for it

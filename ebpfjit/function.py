@@ -153,6 +153,7 @@ class JitFunction:
             "harden": recipe.settings.harden,
             "release_gil": self._compiled.unlocked,
             "optimize": self.optimize,
+            "audit": recipe.audit,
         }
         return _compile_again, (recipe.verified.program, given, options)
 

@@ -307,7 +307,7 @@ class Program:
         """Compile the program into a function of one buffer.
 
         `options` are those of `ebpfjit.runner.compile`: helpers, limit, checked, harden, cache,
-        release_gil, optimize.
+        release_gil, optimize, audit.
         """
         from ebpfjit import runner
 

@@ -215,6 +215,19 @@ def _may_call(number: int, function: HelperFunction) -> bool:
     return function is not _printing and function is not stock.bpf_time_getns
 
 
+def promises_of(start: Ready) -> dict[str, Any]:
+    """Return what every run of a program has, as `compile_program` and analysis (`Promises`) take it."""
+    return {
+        "argument_size": start.type.context_size if start.type is not None else 0,
+        "argument_writable": False,
+        "lookups": frozenset({bytecode.LOOKUP}),
+        "moving": frozenset(number for number, helper in table.helpers().items() if helper.ends_rights),
+        "calling": frozenset(
+            number for number, function in start.helpers.items() if _may_call(number, function)
+        ),
+    }
+
+
 def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None, **options: Any) -> Compiled:
     """Return machine code that does as Linux for the program's type.
 
@@ -225,14 +238,9 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
     return compile_program(
         start.verified,
         helpers={**start.helpers, **(native or {})},
-        argument_size=start.type.context_size if start.type is not None else 0,
-        argument_writable=False,
-        lookups=frozenset({bytecode.LOOKUP}),
         map_helpers=frozenset({bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE}),
-        moving=frozenset(number for number, helper in table.helpers().items() if helper.ends_rights),
-        calling=frozenset(number for number, function in start.helpers.items() if _may_call(number, function)),
         verify=verifier.check,
-        **{**start.options, **options},
+        **{**promises_of(start), **start.options, **options},
     )
 
 
@@ -529,6 +537,7 @@ def compile(
     cache: str | os.PathLike[str] | None = None,
     release_gil: bool = False,
     optimize: bool | None = None,
+    audit: bool = False,
 ) -> JitFunction:
     """Verify a program and compile it into a function of one buffer.
 
@@ -543,7 +552,9 @@ def compile(
     Python take the lock back. `optimize=False` translates the program as it stands: it is there in a third
     of the time, and takes longer to run. `optimize=True` looks for all there is to save. Without either
     it starts as the first, and goes on as the second once its calls have taken about as long as that
-    takes; one call that runs for long is best told True. Raises VerifierError,
+    takes; one call that runs for long is best told True. `audit=True` is for who works on the compiler:
+    machine code looks again at what analysis found, and ends with an AuditFailure where that does not
+    hold. Raises VerifierError,
     JitUnavailable where there is no machine code here, or LoadError for a cache folder that others
     may write to.
     """
@@ -559,6 +570,7 @@ def compile(
         harden=harden,
         release_gil=release_gil,
         optimize=optimize,
+        audit=audit,
     )
 
 
@@ -587,6 +599,7 @@ def _compiled(
     harden: bool = False,
     release_gil: bool = False,
     optimize: bool | None = None,
+    audit: bool = False,
 ) -> JitFunction:
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
@@ -604,6 +617,7 @@ def _compiled(
         "cache": cache,
         "release_gil": release_gil,
         "optimize": not baseline,
+        "audit": audit,
     }
     if start is not None:
         start = replace(start, helpers={**start.helpers, **helpers}, options=options, compiled={})

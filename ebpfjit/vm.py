@@ -87,6 +87,9 @@ class _Machine:
     program longer to run. `optimize=True` looks for all there is to save. Without either, machine code
     starts as the first and goes on as the second once its calls have taken about as long as that takes.
 
+    `audit=True` is for who works on the compiler: machine code looks again at what analysis found, and ends
+    with an AuditFailure where that does not hold.
+
     `cache` is a folder where machine code is kept for the next process: nobody else must be able to
     write there, as it is run.
 
@@ -108,7 +111,10 @@ class _Machine:
         cache: str | os.PathLike[str] | None = None,
         release_gil: bool = False,
         optimize: bool | None = None,
+        audit: bool = False,
     ) -> None:
+        if audit and not checked:
+            raise ValueError("audit=True is about checks that fall: with checked=False there are none")
         self._entry: _Entry | None = None
         self.instruction_limit = instruction_limit
         self.checked = checked
@@ -116,6 +122,7 @@ class _Machine:
         self.cache = cache
         self.release_gil = release_gil
         self.optimize = optimize
+        self.audit = audit
         self._verifier: VerifierFunction | None = None
         self._calculator: StackUsageCalculator | None = None
         self._helpers: dict[int, HelperFunction] = {}
@@ -129,7 +136,7 @@ class _Machine:
 
     def _settings(self) -> dict[str, Any]:
         """The keyword arguments that make such a machine."""
-        names = ("instruction_limit", "checked", "harden", "cache", "release_gil", "optimize")
+        names = ("instruction_limit", "checked", "harden", "cache", "release_gil", "optimize", "audit")
         return {name: getattr(self, name) for name in names}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -349,6 +356,7 @@ class _Machine:
             argument_size=self._argument_size(),
             release_gil=self.release_gil,
             argument_is_packet=self._ARGUMENT_IS_PACKET,
+            audit=self.audit,
         )
 
     _ARGUMENT_IS_PACKET = False
@@ -465,6 +473,7 @@ class EbpfVmFixedMbuff(_Machine):
         cache: str | os.PathLike[str] | None = None,
         release_gil: bool = False,
         optimize: bool | None = None,
+        audit: bool = False,
     ) -> None:
         self.data_offset, self.data_end_offset = _offsets(data_offset, data_end_offset)
         super().__init__(
@@ -475,6 +484,7 @@ class EbpfVmFixedMbuff(_Machine):
             cache=cache,
             release_gil=release_gil,
             optimize=optimize,
+            audit=audit,
         )
 
     def _settings(self) -> dict[str, Any]:

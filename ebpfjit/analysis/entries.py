@@ -121,5 +121,3 @@ class Entries:
         if 0 in found:
             found[0] |= {Way.START, Way.TAIL_CALL}
         return {pc: frozenset(ways) for pc, ways in found.items()}
-
-

@@ -19,7 +19,7 @@ PROGRESS_LINES_SECONDS = 10.0  # where the progress does not go to a terminal
 
 def fuzz(
     engines: Annotated[
-        str, typer.Option(metavar="NAMES", help="Engines: interpreter, jit, gate, tiered, kernel.")
+        str, typer.Option(metavar="NAMES", help="Engines: interpreter, proofs, jit, gate, tiered, kernel.")
     ] = "interpreter,jit",
     seconds: Annotated[float | None, typer.Option(min=0.1, help="How long; 60 unless told.")] = None,
     programs: Annotated[int | None, typer.Option(min=1, help="How many programs, instead.")] = None,
@@ -32,6 +32,12 @@ def fuzz(
     sources: Annotated[
         str | None,
         typer.Option(metavar="NAMES", help="Generators to draw from; those that suit the engines."),
+    ] = None,
+    builds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Ways to make machine code: audit, baseline, ...; the usual ones."
+        ),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="HTML", help="Write a page that shows what was reached.")
@@ -53,6 +59,7 @@ def fuzz(
         engines=_names(engines),
         seed=seed,
         sources=_names(sources) if sources else (),
+        builds=_names(builds) if builds else (),
         corpus=tuple(read_corpus(corpus)) if corpus is not None else (),
         programs=programs,
         seconds=seconds if seconds is not None or programs is not None else DEFAULT_SECONDS,

@@ -30,6 +30,7 @@ class Assignment:
     sources: tuple[str, ...]
     corpus: tuple[Case, ...] = ()
     planted: str = ""
+    builds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def run_batch(assignment: Assignment, batch: Batch, note: Note | None = None) ->
     started = time.process_time()
     checker = Checker(assignment.engines, result.coverage)
     for number in range(batch.first, batch.stop):
-        case = case_of(assignment.seed, number, assignment.sources, assignment.corpus)
+        case = case_of(assignment.seed, number, assignment.sources, assignment.corpus, assignment.builds)
         if note is not None:
             note.write(number + 1, to_text(case, case.inputs[0]))
         problem = checker.check(case, sampled=number % SAMPLED == 0)

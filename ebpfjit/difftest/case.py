@@ -18,12 +18,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ebpfjit.errors import EbpfError
 
-BUILDS = ("native", "plain", "hardened", "baseline")
+BUILDS = ("native", "plain", "hardened", "baseline", "audit", "audit-baseline")
 """Ways to make machine code: as this CPU can, without what newer CPUs add, with blinded constants, as the
-program stands."""
+program stands; audit builds of the first and the last."""
+
+AUDIT = "audit"
+
+
+def options_of(build: str) -> dict[str, Any]:
+    """Return what a build is to `compile_program`; besides BUILDS there is what `tiered` gives."""
+    way = build.removeprefix(AUDIT).removeprefix("-")
+    return {
+        "harden": way == "hardened",
+        "features": frozenset() if way == "plain" else None,
+        "optimize": way != "baseline",
+        "takes_over": way == "tiered",
+        "audit": build.startswith(AUDIT),
+    }
+
+
+def tiered(build: str) -> tuple[str, str]:
+    """Return the builds of both tiers, where a case has this one: audited, or not."""
+    audit = f"{AUDIT}-" if build.startswith(AUDIT) else ""
+    return f"{audit}baseline", f"{audit}tiered"
+
 
 TYPES = ("", "xdp")
 """Types of programs that are compared; the first is none: plain memory."""

@@ -17,22 +17,29 @@ from ebpfjit.difftest.coverage import Coverage
 from ebpfjit.difftest.engines import (
     CALLED,
     ENGINES,
+    PROOFS,
     Runner,
     compiled_case,
     depends_on_addresses,
     depends_on_stack,
-    on_interpreter,
+    on_proofs,
     prepared,
     runner_of,
     through_the_gate,
 )
-from ebpfjit.difftest.outcome import Outcome
+from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome
 from ebpfjit.errors import DecodeError, EbpfError, LoadError, VerifierError
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
 
 DIFFERS, TWIN, RAISED, CRASH, HANG = "differs", "differs from its twin", "raised", "crash", "hang"
+AUDIT, PROOF = "audit failure", "wrong proof"
+NATURES = {AUDIT_FAILURE: AUDIT, WRONG_PROOF: PROOF}
+"""By the kind of an outcome that is wrong by itself."""
+
+JUDGED = ("interpreter", PROOFS)
+"""Those that run the interpreter and hold what analysis claims against it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,9 @@ class Checker:
     def _typed(self, case: Case) -> Problem | None:
         """Compare a case with a type."""
         seen = typed.Seen()
-        runners = {name: typed.runner(case, name, seen) for name in self.engines}
+        runners = {
+            name: typed.runner(case, PROOFS if name in JUDGED else name, seen) for name in self.engines
+        }
         for given in case.inputs:
             try:
                 outcomes = {name: runner(given) for name, runner in runners.items()}
@@ -91,6 +100,9 @@ class Checker:
                 return Problem(RAISED, given, _first_line(error))
             self._note(outcomes, next(iter(outcomes.values())))
             self._note_typed(seen)
+            wrong = _wrong(outcomes, given)
+            if wrong is not None:
+                return wrong
             differing = differences(outcomes)
             if differing and not typed.depends_on_addresses(case, given):
                 return Problem(DIFFERS, given, _said(outcomes, differing))
@@ -123,8 +135,8 @@ class Checker:
         runners: dict[str, Runner] = {}
         compiled: Compiled | None = None
         for name in self.engines:
-            if name == "interpreter" and pcs is not None:
-                runners[name] = on_interpreter(case, verified, lambda pc, registers: pcs.append(pc))
+            if name in JUDGED:
+                runners[name] = on_proofs(case, verified, pcs)
             elif name in ("jit", "gate"):
                 compiled = compiled or self._compiled(case, verified)
                 runners[name] = runner_of(compiled) if name == "jit" else through_the_gate(compiled)
@@ -150,6 +162,9 @@ class Checker:
             twins = {name: ENGINES[name](twin, other) for name in self.engines}
         for given in case.inputs:
             outcomes = {name: runner(given) for name, runner in runners.items()}
+            wrong = _wrong(outcomes, given)
+            if wrong is not None:
+                return wrong
             differing = differences(outcomes)
             if differing and "kernel" in outcomes and depends_on_addresses(verified, given):
                 outcomes["kernel"] = None
@@ -170,6 +185,14 @@ class Checker:
                 if first is not None and outcome is not None and not _equal(first, outcome):
                     return Problem(TWIN, given, _said({"it": first, f"twin on {name}": outcome}, ()))
         return None
+
+
+def _wrong(outcomes: dict[str, Outcome | None], given: Input) -> Problem | None:
+    """Return what is wrong whatever the others say."""
+    for name, outcome in outcomes.items():
+        if outcome is not None and outcome.kind in NATURES:
+            return Problem(NATURES[outcome.kind], given, f"{name}: {outcome}")
+    return None
 
 
 def _first_line(error: Exception) -> str:

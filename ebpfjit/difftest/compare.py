@@ -9,7 +9,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest import typed
 from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.engines import ENGINES, Runner, check_engines, compiled_case, prepared
-from ebpfjit.difftest.outcome import Outcome
+from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome
 from ebpfjit.difftest.trace import Parting, parting, trace_interpreter, trace_jit
 from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Buffer, Program
@@ -154,9 +154,11 @@ UNKNOWN_TO_THE_KERNEL = ("BudgetExhausted", "helper raised", "HelperNotFound")
 
 
 def differences(outcomes: dict[str, Outcome | None]) -> tuple[str, ...]:
-    """Return the fields in which some outcome differs from the first."""
+    """Return the fields in which some outcome differs from the first, or from what can be right."""
     first = next(iter(outcomes.values()))
     found: dict[str, None] = {}
+    if any(other is not None and other.kind in (AUDIT_FAILURE, WRONG_PROOF) for other in outcomes.values()):
+        found["kind"] = None
     for name, other in outcomes.items():
         if first is None or other is None:
             continue

@@ -13,11 +13,13 @@ from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.difftest.arena import Arena, HelperError, arena, map_at
-from ebpfjit.difftest.case import Case, Input
+from ebpfjit.difftest.case import Case, Input, options_of, tiered
 from ebpfjit.difftest.generate import plain
 from ebpfjit.difftest.outcome import Outcome, attributes_of
+from ebpfjit.difftest.proofs import Claims, Judge
 from ebpfjit.errors import EbpfError, ExecutionError, JitUnavailable, VerifierError
 from ebpfjit.interpreter import Watcher, interpret
 from ebpfjit.program import Program
@@ -78,6 +80,19 @@ def on_interpreter(case: Case, verified: Verified, watcher: Watcher | None = Non
     return run
 
 
+def on_proofs(case: Case, verified: Verified, pcs: list[int] | None = None) -> Runner:
+    """The oracle, which looks at what analysis tells machine code of this program; it notes its steps."""
+    place = arena()
+    claims = Claims(verified, Promises(case.promised, argument_is_measured=True))  # as in `compiled_case`
+
+    def run(given: Input) -> Outcome:
+        execution = place.start(given)
+        judge = Judge(claims, execution, pcs)
+        return judge.verdict(outcome_of(judge.run, execution, place))
+
+    return run
+
+
 MOVED = 4096
 
 
@@ -96,18 +111,15 @@ def compiled_case(case: Case, verified: Verified, build: str = "", trace: int = 
     """Return machine code as a build says, by default the case's; `trace` is where a trace's header is."""
     from ebpfjit.jit.entry import compile_program
 
-    place, build = arena(), build or case.build
+    place = arena()
     return compile_program(
         verified,
         helpers=place.helpers,
         kfuncs=place.helpers,
-        harden=build == "hardened",
         argument_size=case.promised,
         argument_is_packet=True,
-        features=frozenset() if build == "plain" else None,
-        optimize=build != "baseline",
-        takes_over=build == "tiered",
         trace=trace,
+        **options_of(build or case.build),
     )
 
 
@@ -152,7 +164,7 @@ def on_tiered(case: Case, verified: Verified) -> Runner:
     from ebpfjit.function import make_function
 
     place = arena()
-    first, better = (compiled_case(case, verified, build) for build in ("baseline", "tiered"))
+    first, better = (compiled_case(case, verified, build) for build in tiered(case.build))
 
     def run_once(given: Input, instructions: int) -> Outcome:
         function = make_function(first, place.helpers, given.limit, lambda: better)
@@ -237,8 +249,12 @@ def on_kernel(case: Case, verified: Verified) -> Runner:
     return run
 
 
+PROOFS = "proofs"
+"""The interpreter as a judge of analysis; in fuzzing runs the interpreter always is that too."""
+
 ENGINES: Mapping[str, Callable[[Case, Verified], Runner]] = {
     "interpreter": on_interpreter,
+    PROOFS: on_proofs,
     "jit": on_jit,
     "gate": on_gate,
     "tiered": on_tiered,
@@ -251,11 +267,14 @@ CALLED = ("gate", "tiered")
 
 
 def check_engines(names: Sequence[str]) -> None:
-    """Raise UnknownEngine where one is not available here, or fewer than two are asked for."""
+    """Raise UnknownEngine where one is not available here, or fewer than two are asked for.
+
+    PROOFS compares with what analysis claims, so it may be the only one.
+    """
     for name in names:
         if name not in ENGINES:
             raise UnknownEngine(f"no engine {name!r}; there are {', '.join(ENGINES)}")
-    if len(set(names)) < 2:
+    if len(set(names)) < 2 and PROOFS not in names:
         raise UnknownEngine("comparing takes two engines at least")
     tiny = Case(bytes.fromhex("b700000000000000 9500000000000000"), (Input(),))
     for name in names:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ebpfjit.difftest import typed
 from ebpfjit.difftest.case import Case, Input, to_text
-from ebpfjit.difftest.check import CRASH, DIFFERS, HANG, Checker, Problem
+from ebpfjit.difftest.check import AUDIT, CRASH, DIFFERS, HANG, Checker, Problem
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.compare import assembly_of, compare_case
 from ebpfjit.difftest.engines import on_interpreter, prepared
@@ -93,7 +93,7 @@ def told(finding: Finding, engines: Sequence[str]) -> str:
 def details(case: Case, nature: str, text: str, engines: Sequence[str]) -> str:
     """Return program, answers, the pc and the assembly of that pc."""
     parts = [program_text(case.code), text]
-    if nature == DIFFERS:
+    if nature in (DIFFERS, AUDIT):
         ended = run_forked(lambda: str(compare_case(case, engines)), SECONDS)
         parts[1] = ended.value or text
     elif nature in (CRASH, HANG) and "jit" in engines:

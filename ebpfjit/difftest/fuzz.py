@@ -30,7 +30,7 @@ from ebpfjit.difftest.children import processor_seconds, took_too_long
 from ebpfjit.difftest.coverage import Coverage
 from ebpfjit.difftest.engines import check_engines
 from ebpfjit.difftest.finding import Finding
-from ebpfjit.difftest.sources import FOR_THE_KERNEL, SOURCES, case_of, check_sources
+from ebpfjit.difftest.sources import FOR_THE_KERNEL, SOURCES, case_of, check_builds, check_sources
 
 BATCH = 40
 HANG_SECONDS = 8.0
@@ -45,8 +45,9 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 class Options:
     """What a run does: for `seconds`, or so many `programs`, in `jobs` children.
 
-    It ends early after `stop_at` findings. The first `shrink` of them are shrunk; the others are likely
-    the same. A program that takes `hang_seconds` of its process's time counts as one that hangs.
+    Machine code is made in these ways (`builds`, none: the usual ones). It ends early after `stop_at`
+    findings. The first `shrink` of them are shrunk; the others are likely the same. A program
+    that takes `hang_seconds` of its process's time counts as one that hangs.
     """
 
     engines: tuple[str, ...] = ("interpreter", "jit")
@@ -60,6 +61,7 @@ class Options:
     planted: str = ""
     shrink: int = MOST_SHRUNK
     hang_seconds: float = HANG_SECONDS
+    builds: tuple[str, ...] = ()
 
     def chosen_sources(self) -> tuple[str, ...]:
         """Return the sources asked for; by default those that suit the engines."""
@@ -156,6 +158,7 @@ class Fuzzer:
     def __init__(self, options: Options, progress: Callable[[FuzzReport], None] | None = None) -> None:
         check_engines(options.engines)
         check_sources(options.chosen_sources())
+        check_builds(options.builds)
         for case in options.corpus:
             case.check()
         if options.planted:
@@ -166,7 +169,12 @@ class Fuzzer:
         self.progress = progress
         self.report = FuzzReport(options)
         self.assignment = Assignment(
-            options.seed, options.engines, options.chosen_sources(), options.corpus, options.planted
+            options.seed,
+            options.engines,
+            options.chosen_sources(),
+            options.corpus,
+            options.planted,
+            options.builds,
         )
         self._next = 0
         self._again: deque[Batch | Finding] = deque()
@@ -306,7 +314,8 @@ class Fuzzer:
             if hangs
             else f"the process died of {_signal(status)}" + ("" if is_inside else ", some time after it")
         )
-        case = case_of(self.options.seed, number, self.assignment.sources, self.assignment.corpus)
+        given = self.assignment
+        case = case_of(given.seed, number, given.sources, given.corpus, given.builds)
         self.report.findings.append(Finding(number, nature, seen, case))
         if task is None:
             return

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ebpfjit.difftest.arena import LITTER
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import AuditFailure, ExecutionError
+from ebpfjit.translators.x86_64.target import POISON
+
+WRONG_PROOF = "WrongProof"
+AUDIT_FAILURE = AuditFailure.__name__
+"""Kinds of an outcome that is wrong whatever another engine says: what analysis found does not hold."""
+
+_UNWRITTEN = (LITTER, POISON)
 
 
 def attributes_of(error: ExecutionError) -> tuple[tuple[str, Any], ...]:
@@ -69,7 +76,7 @@ def _same_stack(one: bytes, other: bytes) -> bool:
     What a program never reads need not be zeroed, and keeps what was there before.
     """
     return all(
-        a == b or LITTER in (a, b)
+        a == b or a in _UNWRITTEN or b in _UNWRITTEN
         for start in range(0, len(one), _SLICE)
         if one[start : start + _SLICE] != other[start : start + _SLICE]
         for a, b in zip(one[start : start + _SLICE], other[start : start + _SLICE], strict=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ebpfjit.difftest import acceptable, metamorphic, packets, pointers, raw, sweeps
-from ebpfjit.difftest.case import BUILDS, Case, Input
+from ebpfjit.difftest.case import BUILDS, Case, CorpusError, Input
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
 from ebpfjit.difftest.mutate import mutated
 from ebpfjit.errors import EbpfError
@@ -113,10 +113,27 @@ def check_sources(names: Sequence[str]) -> None:
             raise UnknownSource(f"no source of programs {name!r}; there are {', '.join(SOURCES)}")
 
 
-def case_of(seed: int, number: int, names: Sequence[str], corpus: Sequence[Case] = ()) -> Case:
-    """Return program `number` of a seed, drawn from these sources."""
+USUAL_BUILDS = {"native": 6, "plain": 3, "hardened": 2, "baseline": 2, "audit": 2}
+"""How often a program is compiled in which way, where nobody says."""
+
+
+def check_builds(names: Sequence[str]) -> None:
+    """Raise CorpusError where one does not exist."""
+    for name in names:
+        if name not in BUILDS:
+            raise CorpusError(f"no build {name!r}; there are {', '.join(BUILDS)}")
+
+
+def case_of(
+    seed: int,
+    number: int,
+    names: Sequence[str],
+    corpus: Sequence[Case] = (),
+    builds: Sequence[str] = (),
+) -> Case:
+    """Return program `number` of a seed, drawn from these sources, and compiled in one of these ways."""
     rng = random.Random(f"{seed}:{number}")
     name = rng.choices(names, [SOURCES[name].weight for name in names])[0]
     made = SOURCES[name].source(rng, corpus)
-    build = rng.choices(BUILDS, (6, 3, 2, 2))[0]
+    build = rng.choice(builds) if builds else rng.choices([*USUAL_BUILDS], [*USUAL_BUILDS.values()])[0]
     return replace(made, build=build, name=f"{name} {seed}:{number}")

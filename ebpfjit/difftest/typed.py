@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
-from ebpfjit.difftest.case import Case, Input
+from ebpfjit.difftest.case import Case, Input, options_of, tiered
 from ebpfjit.difftest.children import Ended, run_forked
-from ebpfjit.difftest.engines import CALLED
-from ebpfjit.difftest.outcome import Outcome, attributes_of
+from ebpfjit.difftest.engines import CALLED, PROOFS
+from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome, attributes_of
 from ebpfjit.difftest.packets import (
     ARRAY_ENTRIES,
     HASH_ENTRIES,
@@ -28,6 +29,7 @@ from ebpfjit.difftest.packets import (
     TAIL,
     VALUE_SIZE,
 )
+from ebpfjit.difftest.proofs import Claims, Judge
 from ebpfjit.difftest.trace import (
     MOST_STEPS,
     Part,
@@ -41,7 +43,7 @@ from ebpfjit.errors import EbpfError, ExecutionError, VerifierError
 from ebpfjit.interpreter import interpret
 from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Program
-from ebpfjit.runner import EngineFunction, Ready, environment_of, ready, run_on
+from ebpfjit.runner import EngineFunction, Ready, environment_of, promises_of, ready, run_on
 from ebpfjit.runtime.contexts import prepared, program_type
 from ebpfjit.runtime.contexts.packet import Outcome as Left
 from ebpfjit.runtime.execution import Execution
@@ -100,10 +102,14 @@ class _Watched:
 
 @dataclass(slots=True)
 class Seen:
-    """What the runs of a case went through, for coverage: programs with their pcs, and machine code."""
+    """What the runs of a case went through, for coverage: programs with their pcs, and machine code.
+
+    `judges` are those of the programs of one run.
+    """
 
     steps: list[tuple[Verified, list[int]]] = field(default_factory=list)
     compiled: list[Compiled] = field(default_factory=list)
+    judges: list[Judge] = field(default_factory=list)
 
 
 def _on_interpreter(ready: Ready, execution: Execution) -> int:
@@ -111,28 +117,31 @@ def _on_interpreter(ready: Ready, execution: Execution) -> int:
     return interpret(ready.verified, execution)
 
 
-def _watched(seen: Seen) -> EngineFunction:
-    """The interpreter, every step noted."""
+def _judged(seen: Seen) -> EngineFunction:
+    """The interpreter, every step noted, and held against what analysis claims."""
 
     def function(ready: Ready, execution: Execution) -> int:
         pcs: list[int] = []
         seen.steps.append((ready.verified, pcs))
-        return interpret(ready.verified, execution, lambda pc, registers: pcs.append(pc))
+        judge = Judge(Claims(ready.verified, Promises(**promises_of(ready))), execution, pcs)
+        seen.judges.append(judge)
+        return judge.run(execution)
 
     return function
 
 
+def _verdict(program: Program, given: Input, seen: Seen) -> Outcome:
+    """Run on the interpreter; return the outcome, or what it shows to be wrong."""
+    seen.judges.clear()
+    outcome = run_typed(program, given, _judged(seen))
+    for judge in seen.judges:
+        outcome = judge.verdict(outcome)
+    return outcome
+
+
 def machine_code(start: Ready, build: str, trace: int = 0) -> Compiled:
     """Return machine code of a program with a type, as a build says."""
-    features = frozenset[str]() if build == "plain" else None
-    environment = environment_of(start.program)
-    return start.compiled_anew(
-        environment,
-        harden=build == "hardened",
-        optimize=build != "baseline",
-        features=features,
-        trace=trace,
-    )
+    return start.compiled_anew(environment_of(start.program), trace=trace, **options_of(build))
 
 
 def _on_jit(build: str, seen: Seen) -> EngineFunction:
@@ -204,10 +213,14 @@ def _on_kernel(program: Program, given: Input) -> Outcome | None:
 def _through_the_gate(program: Program, given: Input, build: str) -> Outcome:
     """Call the program as a function: of its packet nothing is given back.
 
-    Of the build "tiered" it starts in baseline code, and goes on in other code as soon as it can.
+    Of a build that takes over it starts in baseline code, and goes on in other code as soon as it can.
     """
-    optimize = None if build == "tiered" else build != "baseline"
-    function = program.compile(harden=build == "hardened", optimize=optimize, limit=given.limit)
+    options = options_of(build)
+    optimize, audit = None if options["takes_over"] else options["optimize"], options["audit"]
+    for called in programs_of(program).values() if audit else ():
+        with suppress(EbpfError):  # it may be one that no engine takes
+            ready(called).options = {"audit": audit}
+    function = program.compile(harden=options["harden"], optimize=optimize, audit=audit, limit=given.limit)
     if optimize is None and function.gate is not None:
         function.gate.shorten(1 + len(given.memory) % 50)
     try:
@@ -249,15 +262,19 @@ def runner(case: Case, engine: str, seen: Seen | None = None) -> Callable[[Input
     if engine == "kernel":
         return lambda given: _on_kernel(linked(case), given)
     if engine in CALLED:
-        build = case.build if engine == "gate" else engine
+        build = case.build if engine == "gate" else tiered(case.build)[1]
         return lambda given: _shortened(_through_the_gate(linked(case), given, build))
-    function = _watched(seen) if engine == "interpreter" else _on_jit(case.build, seen)
+    if engine == PROOFS:
+        return lambda given: _shortened(_verdict(linked(case), given, seen))
+    function = _on_interpreter if engine == "interpreter" else _on_jit(case.build, seen)
 
     return lambda given: _shortened(run_typed(linked(case), given, function))
 
 
 def _shortened(outcome: Outcome) -> Outcome:
-    """Return an outcome without addresses."""
+    """Return an outcome without addresses; where it is wrong by itself, nothing is to equal it."""
+    if outcome.kind in (AUDIT_FAILURE, WRONG_PROOF):
+        return outcome
     kept = tuple(one for one in outcome.attributes if one[0] in ("pc", "access", "size"))
     return replace(outcome, message="", attributes=kept)
 
@@ -354,9 +371,10 @@ def compare_typed(
     _keep_a_context(ready(program), given)
     functions: dict[str, Callable[[], Outcome | None]] = {
         "interpreter": lambda: run_typed(program, given, _on_interpreter),
+        PROOFS: lambda: _verdict(program, given, Seen()),
         "kernel": lambda: _on_kernel(program, given),
         "gate": lambda: _through_the_gate(program, given, build),
-        "tiered": lambda: _through_the_gate(program, given, "tiered"),
+        "tiered": lambda: _through_the_gate(program, given, tiered(build)[1]),
     }
     names = list(engines)
     tracer: Tracer | None = None

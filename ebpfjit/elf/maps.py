@@ -298,9 +298,7 @@ class _BtfMaps:
         """Return what relocations put there: (index, name of a program or map)."""
         offsets = self._offsets[bisect_left(self._offsets, start) : bisect_left(self._offsets, end)]
         self.file.budget.spend(VALUE_COST * len(offsets), "the values of maps")
-        return tuple(
-            ((offset - start) // 8, self._name_at(self.relocations[offset])) for offset in offsets
-        )
+        return tuple(((offset - start) // 8, self._name_at(self.relocations[offset])) for offset in offsets)
 
     def _name_at(self, relocation: Relocation) -> str:
         """Return the name of what a relocation of data points to, which may be a section's start."""

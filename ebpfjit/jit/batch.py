@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import AuditFailure, ExecutionError
 from ebpfjit.jit.callables import tier_up
 from ebpfjit.jit.gate import Gate
 from ebpfjit.jit.routines import routines
@@ -234,7 +234,7 @@ class Batch:
     def _filled(self, error: BaseException, index: int) -> int:
         """Return what stands for an error, or raise it, saying which packet it is about."""
         if isinstance(error, ExecutionError):
-            if self.fill is not None:
+            if self.fill is not None and not isinstance(error, AuditFailure):
                 return self.fill
             error.index = index
             error.args = (f"packet {index}: {error}",)

@@ -99,6 +99,8 @@ def why_not(recipe: Recipe) -> str | None:
         return "hardened code holds random numbers, which are not to be used twice"
     if recipe.settings.trace:
         return "the code is traced: it writes to an address of this process"
+    if recipe.audit:
+        return "the code is an audit build, which is for finding bugs"
     if recipe.verified.program.references or recipe.verified.program.maps:
         return "the code holds addresses of this process: the program has maps or references"
     return None

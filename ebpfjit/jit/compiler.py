@@ -19,6 +19,7 @@ from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
+from ebpfjit.jit.audit import audits_of
 from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.program import Instruction
 from ebpfjit.record import lazy
@@ -115,7 +116,7 @@ class Recipe:
     then control does not fall off the end.
     Without `optimize` it is translated as it stands, an instruction at a time. Where it `takes_over`, runs
     that began in such code can go on in this one. `why_baseline` says why it is not optimised though that
-    was asked for.
+    was asked for. With `audit`, what analysis found is looked at when it is relied on (`ebpfjit/jit/audit.py`).
     """
 
     verified: Verified
@@ -128,6 +129,7 @@ class Recipe:
     optimize: bool = True
     takes_over: bool = False
     why_baseline: str = ""
+    audit: bool = False
 
     @lazy
     def entries(self) -> Entries:
@@ -209,9 +211,17 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     blocks, words = verified.blocks, program.words
     repeated = {} if settings.trace else phrases.known
     plan = cx.plan
-    apart = {*cx.checks, *shortcuts.slots, *verified.illegal, *plan.taken, *plan.through, *plan.predicates}
+    apart = {
+        *cx.checks,
+        *plan.audits,
+        *shortcuts.slots,
+        *verified.illegal,
+        *plan.taken,
+        *plan.through,
+        *plan.predicates,
+    }
     labels = {pc: pc_label(pc) for pc in blocks}
-    nothing = set() if settings.trace else shortcuts.nothing(cx.checks) - blocks.keys()
+    nothing = set() if settings.trace else shortcuts.nothing(cx) - blocks.keys()
     for instruction in program.instructions:
         pc = instruction.pc
         phrase = repeated.get(words[pc])
@@ -355,7 +365,7 @@ class Phrases:
     def fuse(self, cx: Context, fusion: Fusion) -> None:
         """Emit a fusion: what it wrote before, where that was lines only and it needs no check here."""
         snippet = self.fused.get(fusion)
-        is_checked = cx.insn.pc in cx.checks
+        is_checked = cx.is_checked(cx.insn.pc)
         if snippet is not None and not is_checked:
             cx.insert(snippet)
             return
@@ -430,9 +440,9 @@ class Shortcuts:
         slots = {*self.pairs, *self.skipped, *self.fusions, *self.done, *self.flagged}
         return frozenset(slots.union(self.gathered))
 
-    def nothing(self, checks: Mapping[int, Check]) -> set[int]:
-        """Return the slots of which nothing is left, where these are the checks."""
-        gathered = {pc for pc, emit in self.gathered.items() if emit is None and pc not in checks}
+    def nothing(self, cx: Context) -> set[int]:
+        """Return the slots of which nothing is left."""
+        gathered = {pc for pc, emit in self.gathered.items() if emit is None and not cx.is_checked(pc)}
         return gathered | (self.done - self.checked - self.gathered.keys())
 
 
@@ -590,7 +600,7 @@ def _instruction(
 ) -> None:
     """Translate one instruction, or repeat what its word was translated to before."""
     pc = instruction.pc
-    if pc in shortcuts.slots or pc in cx.checks or pc in verified.illegal or pc in cx.plan.taken:
+    if pc in shortcuts.slots or cx.is_checked(pc) or pc in verified.illegal or pc in cx.plan.taken:
         _anew(cx, verified, instruction, shortcuts, phrases)
     elif instruction.target is not None and (cx.is_slow or instruction.target in cx.plan.predicates):
         _anew(
@@ -634,7 +644,7 @@ def _shortened(
 ) -> None:
     """Translate one instruction together with others, as far as that is its turn."""
     if instruction.pc in shortcuts.gathered and not cx.is_slow:
-        if instruction.pc in cx.checks:
+        if cx.is_checked(instruction.pc):
             emit_check(cx, cx.src64, instruction.offset, instruction)
         emit = shortcuts.gathered[instruction.pc]
         if emit is not None:
@@ -725,11 +735,13 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         calls.writes,
         calls.bounded,
         frozenset() if settings.trace else calls.frameless,  # a trace shows r10
-        map_calls(verified, facts, settings, checked=checked),
+        map_calls(verified, facts, settings, checked=checked, audit=recipe.audit),
         _predicates(verified, facts, regions) if checked else {},
         charges.own,
         facts.relying if checked else frozenset(),
         recipe.entries.is_called_back,
+        recipe.audit,
+        audits_of(verified) if recipe.audit else {},
     )
 
 

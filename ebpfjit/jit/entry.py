@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError, TranslationError
+from ebpfjit.jit import audit as audits
 from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
@@ -306,6 +307,8 @@ class Compiled:
                 return faults.budget_exhausted(pc, run.execution.limit)
             case "depth":
                 return faults.call_depth_exceeded(pc, MAX_FRAMES)
+            case "audit" | "audit_map" | "audit_depth":
+                return audits.failure(program, self.listing.notes, kind, pc, address)
             case _:
                 assert kind == "helper_missing"  # "raised" never comes back from the call
                 return faults.helper_not_found(instruction)
@@ -332,6 +335,7 @@ def compile_program(
     release_gil: bool = False,
     optimize: bool = True,
     takes_over: bool = False,
+    audit: bool = False,
 ) -> Compiled:
     """Compile a program for this machine.
 
@@ -349,10 +353,13 @@ def compile_program(
     code records every step there (`ebpfjit.difftest.trace`). `cache` is where the image is looked for
     first, and kept; where it is not found there `verify` may refuse the program. With `release_gil`
     Python's other threads run meanwhile. Without `optimize` the program is translated as it stands, which
-    takes a third of the time; where code `takes_over`, runs that began in such code may go on in it. Raises
-    JitUnavailable where machine code cannot be made or run here.
+    takes a third of the time; where code `takes_over`, runs that began in such code may go on in it. With
+    `audit` what analysis found is looked at when it is relied on, and AuditFailure raised where it does not
+    hold. Raises JitUnavailable where machine code cannot be made or run here.
     """
     cpu.target()
+    if audit and not checked:
+        raise ValueError("audit=True is about checks that fall: with checked=False there are none")
     helpers, kfuncs = dict(helpers or {}), dict(kfuncs or {})
     settings = settings_for(
         features=cpu.features() if features is None else features,
@@ -376,6 +383,7 @@ def compile_program(
         argument_is_packet,
         optimize,
         takes_over,
+        audit,
     )
     image = cache.find(recipe) if cache is not None else None
     kept = None

@@ -6,6 +6,7 @@ from typing import Any
 
 from ebpfjit.analysis.accesses import Facts
 from ebpfjit.analysis.verified import Verified
+from ebpfjit.jit.audit import audited
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.flat import HEADER
@@ -17,8 +18,10 @@ OPERATIONS = {LOOKUP: MapOperation.LOOKUP, UPDATE: MapOperation.UPDATE, DELETE: 
 LARGEST_STRIDE = 1 << 30
 
 
-def map_calls(verified: Verified, facts: Facts, settings: Settings, *, checked: bool) -> dict[int, MapCall]:
-    """Return the calls (by pc) that need no Python helper.
+def map_calls(
+    verified: Verified, facts: Facts, settings: Settings, *, checked: bool, audit: bool = False
+) -> dict[int, MapCall]:
+    """Return the calls (by pc) that need no Python helper; in an `audit` build, what is audited of them.
 
     None in hardened code, which has no numbers that an object chose, and none where steps are traced.
     """
@@ -31,7 +34,7 @@ def map_calls(verified: Verified, facts: Facts, settings: Settings, *, checked: 
         if insn.imm in settings.map_helpers:
             call = _map_call(verified, facts, pc, insn.imm, verified.program.maps[index], checked=checked)
             if call is not None:
-                found[pc] = call
+                found[pc] = audited(call, verified.program.maps[index]) if audit else call
     return found
 
 

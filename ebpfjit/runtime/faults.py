@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ebpfjit.errors import (
     AccessFault,
     AlignmentFault,
+    AuditFailure,
     BudgetExhausted,
     CallDepthExceeded,
     ExecutionError,
@@ -56,6 +57,15 @@ def alignment_fault(pc: int, address: int, size: int) -> AlignmentFault:
     """Return the fault of an atomic whose address is no multiple of its size."""
     message = f"{_at(pc)}atomic access of {_bytes(size)} at {address:#x}: not a multiple of {size}"
     return AlignmentFault(message, pc, address, size, "atomic")
+
+
+def audit_failure(pc: int, address: int, size: int, access: str, reason: str) -> AuditFailure:
+    """Return the failure of an audit: what was found of an access, or of a call (size 0), does not hold."""
+    what = f"{access} of {_bytes(size)} at {address:#x}: not the program's" if size else access
+    if not size and address:
+        what += f" with {address:#x}"
+    message = f"{_at(pc)}{what}, although analysis found: {reason}"
+    return AuditFailure(message, pc, address, size, access, reason)
 
 
 def illegal_instruction(pc: int | None, reason: str) -> IllegalInstruction:

@@ -118,9 +118,7 @@ def _empty_tables(tree: ast.Module) -> set[str]:
 def test_every_table_that_is_filled_later_is_known():
     """A new table in a module that runs depend on is looked at by somebody: may two threads fill it?"""
     found = {
-        name: tables
-        for name, tree in _sources()
-        if _is_in(name, HOLDERS) and (tables := _empty_tables(tree))
+        name: tables for name, tree in _sources() if _is_in(name, HOLDERS) and (tables := _empty_tables(tree))
     }
     assert found == TABLES
 

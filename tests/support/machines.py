@@ -49,6 +49,7 @@ class Variant:
     harden: bool = False
     promised: bool = False
     optimize: bool = True
+    audit: bool = False
 
 
 MACHINE_CODE: dict[str, Variant] = {
@@ -57,6 +58,9 @@ MACHINE_CODE: dict[str, Variant] = {
     "hardened": Variant(harden=True),
     "baseline": Variant(optimize=False),
     "promised": Variant(promised=True),
+    "audit": Variant(audit=True),
+    "audit-promised": Variant(audit=True, promised=True),
+    "audit-baseline": Variant(audit=True, optimize=False),
     "unchecked": Variant(checked=False),
     "unchecked-plain": Variant(checked=False, features=frozenset()),
     "unchecked-baseline": Variant(checked=False, optimize=False),
@@ -314,4 +318,5 @@ def _compile(verified: Verified, variant: Variant, size: int) -> Compiled:
         argument_size=size if variant.promised else 0,
         features=variant.features,
         optimize=variant.optimize,
+        audit=variant.audit,
     )

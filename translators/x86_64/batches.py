@@ -187,7 +187,7 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
 
     cx.label(".packet_failed")
     cx.emit(f"cmp {block_word('fault_kind')}, {FAULTS.index('raised'):#x}")
-    cx.jump("je", ".packet_raised")
+    cx.jump("jae", ".packet_raised")
     cx.emit(f"cmp {_batch('fills')}, 0")
     cx.emit(f"mov rax, {_batch('fill')}")
     cx.jump("jne", ".result")

@@ -106,10 +106,10 @@ def call_register(insn: Instruction, cx: Context) -> None:
 
 def _in_frame(cx: Context, saved: list[str], label: str) -> None:
     """Call what takes a frame of its own; the depth is counted where it may be too much."""
-    counts = not cx.plan.bounded
+    counts = cx.plan.counts_frames
     if counts:
         cx.emit(f"dec qword ptr {BLOCK['frames_left']}")
-        cx.jump("js", cx.fault("depth"))
+        cx.jump("js", cx.fault(cx.plan.depth_fault))
     words = [*saved, register(FRAME_POINTER), f"qword ptr {BLOCK['stack_start']}"]
     if cx.has_may_goto:
         words.append(f"qword ptr {BLOCK['loops']}")

@@ -2,6 +2,7 @@
 
 check_load, check_store    r10 bytes at r11 lie in some region, or it is a fault; one for each
 region that may be pinned in r11
+audit_load, audit_store    the same, but that it is a fault of the analysis where they do not
 is_load                    the same as a question
 fault_KIND                 reached by a call, so the return address tells which pc it was; records
 kind, place, address and the live stack, drops all frames and returns to the host
@@ -20,19 +21,24 @@ def check_routine(name: str, pinned: str | None) -> str:
     return name if pinned is None else f"{name}_{pinned}"
 
 
-CHECKS = {
-    check_routine(name, pinned): (name == "check_store", pinned)
-    for name in ("check_load", "check_store")
-    for pinned in (None, *PINNABLE)
-}
-"""The routines: whether they are for stores, and the region that they put into r11 again."""
+#  routine         for stores  fault
+ROUTINES = {
+    "check_load":  (False, "memory"),
+    "check_store": (True,  "memory"),
+    "audit_load":  (False, "audit"),
+    "audit_store": (True,  "audit"),
+}  # fmt: skip
+
+CHECKS = {check_routine(name, pinned): (name, pinned) for name in ROUTINES for pinned in (None, *PINNABLE)}
+"""The routines for each region that they may have to put into r11 again."""
 
 
 def emit_checks(cx: Emitter) -> None:
     """Emit the routines of this module."""
-    for name, (stores, pinned) in CHECKS.items():
-        _emit_check(cx, name, stores=stores, pinned=pinned)
-    _emit_check(cx, "is_load", stores=False, faults=False)
+    for label, (name, pinned) in CHECKS.items():
+        stores, fault = ROUTINES[name]
+        _emit_check(cx, label, stores=stores, fault=fault, pinned=pinned)
+    _emit_check(cx, "is_load", stores=False, fault=None)
     for kind in FAULTS[1:]:
         _emit_fault(cx, kind)
 
@@ -52,12 +58,12 @@ def _emit_fault(cx: Emitter, kind: str) -> None:
 
 
 def _emit_check(
-    cx: Emitter, name: str, *, stores: bool, faults: bool = True, pinned: str | None = None
+    cx: Emitter, name: str, *, stores: bool, fault: str | None, pinned: str | None = None
 ) -> None:
     """Emit a routine that returns where r10 bytes at r11 lie inside one region.
 
-    Where they do not, it reports a memory fault for its caller's pc, or returns with carry set where
-    it is not to fault (clear where they do). It keeps all registers but the flags, and r11 where there is
+    Where they do not, it reports a fault of this kind for its caller's pc, or returns with carry set where
+    there is none (clear where they do). It keeps all registers but the flags, and r11 where there is
     a region that is pinned there.
     start <= address and size <= stop - address: nothing wraps.
     """
@@ -99,7 +105,7 @@ def _emit_check(
     cx.emit("pop rax")
     if pinned is not None:
         emit_pin(cx, pinned)
-    if not faults:
+    if fault is None:
         cx.emit("clc")
     cx.emit("ret")
     cx.label(f".{name}_nowhere")
@@ -107,8 +113,8 @@ def _emit_check(
     cx.emit("pop rdx")
     cx.emit("pop rcx")
     cx.emit("pop rax")
-    if faults:
-        cx.jump("jmp", "fault_memory")
+    if fault is not None:
+        cx.jump("jmp", f"fault_{fault}")
     else:
         cx.emit("stc")
         cx.emit("ret")

@@ -15,14 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ebpfjit.translators.emitter import Emitter
-from ebpfjit.translators.x86_64.checks import CHECKS, REPORTS, check_routine, emit_checks
+from ebpfjit.translators.x86_64.checks import CHECKS, REPORTS, ROUTINES, check_routine, emit_checks
 from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED, Context
 
 CALLER_SAVED = ("rax", "rdi", "rsi", "rdx", "rcx", "r8")
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8")
 SHARED = ("slice", "call_python", "is_load", *REPORTS, *CHECKS)
 """The routines that programs reach through stubs."""
-STUBS = ("slice", "call_python", "is_load", *REPORTS, "check_load", "check_store")
+STUBS = ("slice", "call_python", "is_load", *REPORTS, *ROUTINES)
 """The stubs: which of the checks is meant depends on the program."""
 # Microseconds without the lock: a thread that waits for it is woken by its release, and would find
 # it taken again if we did not pause.

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ebpfjit.translators.x86_64.plan import MapCall, MapOperation
-from ebpfjit.translators.x86_64.target import Context, load_constant
+from ebpfjit.translators.x86_64.memory import emit_audit
+from ebpfjit.translators.x86_64.plan import Audit, MapCall, MapOperation
+from ebpfjit.translators.x86_64.target import Context, load_constant, register
 
 EINVAL = 22
 INSIDE = "is_load"
@@ -36,6 +37,7 @@ def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: C
     checked = [(name, size) for name, size in (("rsi", call.key_size), ("rdx", call.value_size)) if size]
     for name, size in checked:
         _emit_argument_check(cx, name, size, call.frame_size, other)
+    _emit_audits(cx, call)
     if call.busy:
         cx.emit(f"cmp dword ptr [rdi+{call.busy:#x}], 0")
         cx.jump("jne", other)
@@ -51,6 +53,17 @@ def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: C
         cx.emit("mov rax, $imm", imm=-EINVAL, imm_sizes=(32,))
     after()
     cx.label(done)
+
+
+def _emit_audits(cx: Context, call: MapCall) -> None:
+    """Emit faults for what analysis found of the call, where it does not hold."""
+    if call.address:
+        cx.emit("movabs r10, $imm", imm=call.address, imm_sizes=(64,))
+        cx.emit("mov r11, rdi")
+        cx.emit("cmp r10, r11")
+        cx.jump("jne", cx.fault("audit_map"))
+    for number, size in call.audits:
+        emit_audit(cx, register(number), 0, Audit(size, stores=False))
 
 
 def _emit_argument_check(cx: Context, pointer: str, size: int, frame_size: int, other: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ebpfjit.program import Instruction
-from ebpfjit.translators.x86_64.plan import Check
+from ebpfjit.translators.x86_64.plan import Audit, Check
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
     POINTER,
@@ -55,7 +55,25 @@ def load_address(cx: Context, base: str, offset: int, into: str = "r11") -> None
 
 
 def emit_check(cx: Context, base: str, offset: int, insn: Instruction) -> None:
-    """Emit the check of an access at base + offset, if analysis left one; clobbers r10.
+    """Emit the check of an access at base + offset, if analysis left one, and its audit; clobbers r10."""
+    if cx.check is not None:
+        _emit_check(cx, base, offset, insn, cx.check)
+    audit = cx.plan.audits.get(insn.pc)
+    if audit is not None:
+        emit_audit(cx, base, offset, audit)
+
+
+def emit_audit(cx: Context, base: str, offset: int, audit: Audit) -> None:
+    """Emit the fault "audit" for bytes that are not the program's, whatever analysis found; clobbers r10."""
+    routine = "audit_store" if audit.stores else "audit_load"
+    cx.used.add(routine)
+    load_address(cx, base, offset)
+    cx.emit(f"mov r10d, {audit.size}")
+    cx.jump("call", routine)
+
+
+def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: Check) -> None:
+    """Emit the check of an access at base + offset; clobbers r10.
 
     The likely region inline, anything else out of line:
         lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae other
@@ -66,9 +84,6 @@ def emit_check(cx: Context, base: str, offset: int, insn: Instruction) -> None:
     A span of the frame is a constant:
         lea r10, [base+offset+frame];  sub r10, rbp;  cmp r10, frame - size;  ja other
     """
-    check = cx.check
-    if check is None:
-        return
     span = check.high - check.low
     low = offset + check.low
     other = cx.new_label("other")

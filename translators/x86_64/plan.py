@@ -29,6 +29,14 @@ class Check:
     merged: bool = False
 
 
+@record
+class Audit:
+    """What audit builds check at an access besides: `size` bytes at its own address."""
+
+    size: int
+    stores: bool
+
+
 class MapOperation(Enum):
     """What a helper does to a map."""
 
@@ -45,7 +53,9 @@ class MapCall:
     routine's name, "" where none is needed. `values` is where an array's values are, 0 where the
     header knows (per-CPU values), `stride` the bytes from one to the next, `entries` how many there
     are. `frame_size` bytes below r10 are surely the program's (0: nothing is known). `busy` is where
-    the header says (u32) that Python is changing the map, 0 where that does not matter.
+    the header says (u32) that Python is changing the map, 0 where that does not matter. Of audit builds
+    `audits` are arguments with the bytes that must be readable there, `address` is what r1 must be, 0 for
+    anything.
     """
 
     operation: MapOperation
@@ -57,6 +67,8 @@ class MapCall:
     stride: int
     frame_size: int
     busy: int
+    audits: tuple[tuple[int, int], ...] = ()
+    address: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +132,8 @@ class Plan:
     not tested, where each pays for itself. `predicates` are what is asked before loops, by the pc where
     they are entered. `relying` are those of the doubtful blocks that rely on more than such a question.
     Where it `is_called_back` something outside may call functions of the program.
+    Where it `is_audited`, `audits` are accesses (by pc) that are checked once more, by themselves, in both
+    copies; frames are counted where that seems needless, and filled with POISON where they are not zeroed.
     """
 
     checks: Mapping[int, Check]
@@ -137,6 +151,18 @@ class Plan:
     own: Mapping[int, int] = field(default_factory=dict)
     relying: frozenset[int] = frozenset()
     is_called_back: bool = False
+    is_audited: bool = False
+    audits: Mapping[int, Audit] = field(default_factory=dict)
+
+    @property
+    def counts_frames(self) -> bool:
+        """True where local calls look whether there is a frame left."""
+        return self.is_audited or not self.bounded
+
+    @property
+    def depth_fault(self) -> str:
+        """The fault of a call that finds none."""
+        return "audit_depth" if self.bounded else "depth"
 
 
 @record

@@ -116,8 +116,13 @@ FAULTS = (
     "budget",
     "depth",
     "helper_missing",
-    "raised",  # the host has an exception pending
+    "raised",  # the host has an exception pending: that one and those behind it end a batch
+    "audit",  # of audit builds (`ebpfjit/jit/audit.py`): an access that was taken to need no check
+    "audit_map",  # a call was taken to be given another map
+    "audit_depth",  # local calls were taken to find a frame
 )
+POISON = 0xEB
+"""What audit builds fill frames with that are not zeroed."""
 
 INVERSE = {
     "je": "jne", "jne": "je", "ja": "jbe", "jbe": "ja", "jae": "jb", "jb": "jae",
@@ -259,6 +264,10 @@ class Context(Emitter):
     def is_x(self) -> bool:
         """True where the second operand is a register."""
         return self.row.uses_src
+
+    def is_checked(self, pc: int) -> bool:
+        """True where the access at `pc` is checked or audited."""
+        return pc in self.checks or pc in self.plan.audits
 
     @property
     def check(self) -> Check | None:
@@ -465,19 +474,22 @@ def emit_function_entry(cx: Context, pc: int) -> None:
     def find() -> None:
         cx.emit(f"mov rbp, qword ptr {BLOCK['stack_start']}")
         cx.emit("lea r11, [rbp+$offset]", offset=-size)
-        if not cx.plan.bounded:
+        if cx.plan.counts_frames:
             cx.emit(f"cmp r11, qword ptr {BLOCK['stack_limit']}")
 
-    cx.repeat(("frame", size, cx.plan.bounded), find)
-    if not cx.plan.bounded:
+    cx.repeat(("frame", size, cx.plan.counts_frames), find)
+    if cx.plan.counts_frames:
         # A jump, not a call: the address on the stack is that of the local call that came here.
-        cx.used.add("fault_depth")
-        cx.jump("jb", "fault_depth")
+        fault = f"fault_{cx.plan.depth_fault}"
+        cx.used.add(fault)
+        cx.jump("jb", fault)
     cx.emit(f"mov qword ptr {BLOCK['stack_start']}, r11")
     if cx.has_may_goto:
         cx.emit(f"mov qword ptr {BLOCK['loops']}, $imm", imm=cx.settings.max_loops, imm_sizes=(32,))
     if size and pc in cx.plan.zeroed:
         _clear(cx, f".zero_{pc}", size)
+    elif size and cx.plan.is_audited:
+        _emit_poison(cx, pc)
     pin(cx)
     cx.jump("jmp", pc_label(pc))
 
@@ -506,6 +518,17 @@ def _clear(cx: Context, again: str, size: int) -> None:
         cx.label(again)
         cx.repeat("clear", rest)
         cx.jump("jb", again)
+
+
+def _emit_poison(cx: Context, pc: int) -> None:
+    """Fill the frame from r11 to rbp with what no program should come to see; r10 and r11 are lost."""
+    poison = f".poison_{pc}"
+    cx.emit("movabs r10, $imm", imm=int.from_bytes(bytes([POISON]) * 8, "little"), imm_sizes=(64,))
+    cx.label(poison)
+    cx.emit("mov qword ptr [r11], r10")
+    cx.emit("add r11, 8")
+    cx.emit("cmp r11, rbp")
+    cx.jump("jb", poison)
 
 
 def emit_resume(cx: Context, pc: int) -> None:
