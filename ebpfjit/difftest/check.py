@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
 
 DIFFERS, TWIN, RAISED, CRASH, HANG = "differs", "differs from its twin", "raised", "crash", "hang"
+OUTSIDE = "outside of its memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +60,25 @@ class Checker:
         Only of a `sampled` program the verifier is tried, and the machine code looked at: both take long.
         """
         self.sampled = sampled
-        if case.type:
-            return self._typed(case)
         try:
-            verified = prepared(case)
-        except (DecodeError, LoadError):
-            self._note({}, None)
-            return None
-        try:
-            if sampled:
-                _verify(verified)
-            return self._compare(case, verified)
+            return self._typed(case) if case.type else self._plain(case)
         except EbpfError as error:
             return Problem(RAISED, case.inputs[0], _first_line(error))
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
             return Problem(RAISED, case.inputs[0], f"{type(error).__name__}: {error} ({where})")
+
+    def _plain(self, case: Case) -> Problem | None:
+        """Compare a case without a type."""
+        try:
+            verified = prepared(case)
+        except (DecodeError, LoadError):
+            self._note({}, None)
+            return None
+        if self.sampled:
+            _verify(verified)
+        return self._compare(case, verified)
 
     def _typed(self, case: Case) -> Problem | None:
         """Compare a case with a type."""
@@ -84,16 +87,16 @@ class Checker:
         for given in case.inputs:
             try:
                 outcomes = {name: runner(given) for name, runner in runners.items()}
-            except EbpfError as error:
-                if isinstance(error, VerifierError | DecodeError | LoadError):
-                    self._note({}, None)
-                    return None
-                return Problem(RAISED, given, _first_line(error))
+            except (VerifierError, DecodeError, LoadError):
+                self._note({}, None)
+                return None
             self._note(outcomes, next(iter(outcomes.values())))
             self._note_typed(seen)
             differing = differences(outcomes)
             if differing and not typed.depends_on_addresses(case, given):
                 return Problem(DIFFERS, given, _said(outcomes, differing))
+            if left := _outside(given, outcomes):
+                return left
         return None
 
     def _note_typed(self, seen: typed.Seen) -> None:
@@ -165,11 +168,21 @@ class Checker:
                 pcs.clear()
             if differing:
                 return Problem(DIFFERS, given, _said(outcomes, differing))
+            if left := _outside(given, outcomes):
+                return left
             for name, runner in twins.items():
                 outcome = runner(given)
                 if first is not None and outcome is not None and not _equal(first, outcome):
                     return Problem(TWIN, given, _said({"it": first, f"twin on {name}": outcome}, ()))
         return None
+
+
+def _outside(given: Input, outcomes: dict[str, Outcome | None]) -> Problem | None:
+    """Return the problem of a run that changed what was not its own."""
+    for name, outcome in outcomes.items():
+        if outcome is not None and outcome.outside:
+            return Problem(OUTSIDE, given, f"{name}: {outcome.outside}; it ended with {outcome}")
+    return None
 
 
 def _first_line(error: Exception) -> str:

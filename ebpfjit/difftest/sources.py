@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ebpfjit.difftest import acceptable, metamorphic, packets, pointers, raw, sweeps
-from ebpfjit.difftest.case import BUILDS, Case, Input
+from ebpfjit.difftest.case import BUILDS, GUARDS, Case, Input
+from ebpfjit.difftest.hostile import frames, paths, wide
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
 from ebpfjit.difftest.mutate import mutated
 from ebpfjit.errors import EbpfError
@@ -95,6 +96,9 @@ SOURCES: Mapping[str, Weighted] = {
     "wild-rows": Weighted(lambda rng, corpus: _raw(rng, raw.wild_rows(rng)), 2),
     "opcodes": Weighted(lambda rng, corpus: _raw(rng, raw.opcodes(rng)), 1),
     "bytes": Weighted(lambda rng, corpus: _raw(rng, raw.any_bytes(rng)), 1),
+    "wide": Weighted(lambda rng, corpus: wide.case(rng), 8),
+    "paths": Weighted(lambda rng, corpus: paths.case(rng), 8),
+    "frames": Weighted(lambda rng, corpus: frames.case(rng), 4),
 }
 """The generators, by name."""
 
@@ -119,4 +123,7 @@ def case_of(seed: int, number: int, names: Sequence[str], corpus: Sequence[Case]
     name = rng.choices(names, [SOURCES[name].weight for name in names])[0]
     made = SOURCES[name].source(rng, corpus)
     build = rng.choices(BUILDS, (6, 3, 2, 2))[0]
+    if not made.type:
+        guard = rng.choice(GUARDS)
+        made = replace(made, inputs=tuple(replace(given, guard=guard) for given in made.inputs))
     return replace(made, build=build, name=f"{name} {seed}:{number}")

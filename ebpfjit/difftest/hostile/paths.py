@@ -119,7 +119,9 @@ class _Paths(Writer):
             case _:
                 self.emit(f"{rng.choice(('jgt', 'jgt', 'jge', 'jsgt'))} r4, r2, {past}")
         below = self.chance(0.2)
-        self.emit(f"mov r5, {'r10' if below else 'r1'}", f"add r5, {rng.choice((number, number, number, 'r4'))}")
+        self.emit(
+            f"mov r5, {'r10' if below else 'r1'}", f"add r5, {rng.choice((number, number, number, 'r4'))}"
+        )
         self.access(f"r5{rng.choice((-64, -40, -16)) if below else rng.choice((0, 0, 0, 1, 4, 8, -8)):+}")
         if past != out:
             self.emit(f"{past}:")

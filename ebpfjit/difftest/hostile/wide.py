@@ -1,9 +1,9 @@
 """Numbers at the borders of 8, 16, 32 and 64 bits, wherever a number may stand.
 
-    loops        counters, bounds and steps beyond 32 bits; a pointer steps as the counter does, scaled
-    distances    one base at many distances, billions apart
-    indexes      a number that is masked, scaled and compared, behind r1 or below r10
-    lengths      a number that is compared with r2, the size of the memory, with something added
+loops        counters, bounds and steps beyond 32 bits; a pointer steps as the counter does, scaled
+distances    one base at many distances, billions apart
+indexes      a number that is masked, scaled and compared, behind r1 or below r10
+lengths      a number that is compared with r2, the size of the memory, with something added
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _index(writer: Writer) -> None:
             case 4:
                 writer.emit(f"add r4, {signed32(border(rng))}")
             case _:
-                writer.emit(f"mov32 r4, r4", f"jgt32 r4, {rng.choice((7, 31, 63, 0x7FFFFFFF))}, {out}")
+                writer.emit("mov32 r4, r4", f"jgt32 r4, {rng.choice((7, 31, 63, 0x7FFFFFFF))}, {out}")
     if writer.chance(0.5):
         writer.emit("mov r5, r10", "add r5, r4")
         writer.access(f"r5{rng.choice((-8, -8, -16, -FRAME, -FRAME // 2, 0)):+}")
