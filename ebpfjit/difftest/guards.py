@@ -24,6 +24,7 @@ from ebpfjit.runtime.maps.storage import Storage
 from ebpfjit.runtime.memory import STACK_SIZE, Stack, address_of
 
 PAGE = mmap.PAGESIZE
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 PATTERN = 0xC6
 LITTER = 0xA5
 """What stacks are filled with: engines zero what a program may see of them."""
@@ -52,7 +53,7 @@ class GuardedStorage(Storage):
         before = self.offsets[-2]
         self.offsets = self.offsets[:-1]
         room = whole_pages(end)
-        self.memory = mmap.mmap(-1, room + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.memory = mmap.mmap(-1, room + PAGE, flags=_PRIVATE)
         self.view = memoryview(self.memory)
         self._pin = ctypes.c_char.from_buffer(self.memory)
         self.address = ctypes.addressof(self._pin)
@@ -87,24 +88,24 @@ class GuardedLowMemory(LowMemory):
 
 
 class GuardedStack(Stack):
-    """A stack in a page of its own, full of what was there before."""
+    """A stack in a page of its own, full of what was there before; one that is given is as it is."""
 
     def __init__(self, memory: Any = None) -> None:
+        self._own = memory is None
         if memory is None:
-            whole = memoryview(
-                mmap.mmap(-1, PAGE + STACK_SIZE + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            )
+            whole = memoryview(mmap.mmap(-1, PAGE + STACK_SIZE + PAGE, flags=_PRIVATE))
             address = address_of(whole)
             deny(address, PAGE)
             deny(address + PAGE + STACK_SIZE, PAGE)
             memory = whole[PAGE : PAGE + STACK_SIZE]
+            memory[:] = _LITTER
         super().__init__(memory)
-        self.memory[:] = _LITTER
 
     def reset(self) -> None:
         """Make it as new: without frames."""
         super().reset()
-        self.memory[:] = _LITTER
+        if self._own:
+            self.memory[:] = _LITTER
 
 
 _LITTER = bytes([LITTER]) * STACK_SIZE

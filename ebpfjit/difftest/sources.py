@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ebpfjit.difftest import acceptable, metamorphic, packets, pointers, raw, sweeps
 from ebpfjit.difftest.case import BUILDS, GUARDS, Case, Input
-from ebpfjit.difftest.hostile import frames, paths, wide
+from ebpfjit.difftest.hostile import callbacks, frames, growth, helpers, overlaps, paths, tails, wide
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
 from ebpfjit.difftest.mutate import mutated
 from ebpfjit.errors import EbpfError
@@ -99,6 +99,11 @@ SOURCES: Mapping[str, Weighted] = {
     "wide": Weighted(lambda rng, corpus: wide.case(rng), 8),
     "paths": Weighted(lambda rng, corpus: paths.case(rng), 8),
     "frames": Weighted(lambda rng, corpus: frames.case(rng), 4),
+    "callbacks": Weighted(lambda rng, corpus: callbacks.case(rng), 4),
+    "tails": Weighted(lambda rng, corpus: tails.case(rng), 2),
+    "overlaps": Weighted(lambda rng, corpus: overlaps.case(rng), 2),
+    "growth": Weighted(lambda rng, corpus: growth.case(rng), 2),
+    "helpers": Weighted(lambda rng, corpus: helpers.case(rng), 3),
 }
 """The generators, by name."""
 

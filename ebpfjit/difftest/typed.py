@@ -262,6 +262,8 @@ def _plain(value: Any) -> Any:
     """Return a value that can be compared: of a program its name, of a map what is in it."""
     if isinstance(value, Program):
         return value.name
+    if isinstance(value, list):  # one for each processor
+        return tuple(value)
     return value if isinstance(value, bytes | int | str) else _content(value)
 
 
@@ -285,7 +287,7 @@ def runner(case: Case, engine: str, seen: Seen | None = None) -> Callable[[Input
 def _shortened(outcome: Outcome) -> Outcome:
     """Return an outcome without addresses."""
     kept = tuple(one for one in outcome.attributes if one[0] in ("pc", "access", "size"))
-    return replace(outcome, message=_NUMBER.sub("at some address", outcome.message), attributes=kept)
+    return replace(outcome, message=_NUMBER.sub("an address", outcome.message), attributes=kept)
 
 
 _NUMBER = re.compile("0x[0-9a-f]+")
