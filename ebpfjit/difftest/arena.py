@@ -6,10 +6,12 @@ there, the same seed would not give the same report.
     BASE                                                one mapping, readable and writable
       + MARGIN      memory: what r1 points to           the address of an input's first byte
       + 5 MARGIN    granted: what a helper hands out
-      + 7 MARGIN    stack
+      + 7 MARGIN    stack                           no access around it, and before what is granted
+    GUARDED                                             memory of inputs with a guard: from here, or up to
+      + ROOM                                            here; no access around that
 
 An offset reaches MARGIN far at most: an access that wrongly goes through is seen by what it reads
-or changes, and does not end the process.
+or changes. Right around all memory lies PATTERN, or what cannot be touched: there it ends the process.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import mmap
 import os
 from collections.abc import Mapping
 
-from ebpfjit.difftest.case import Input
+from ebpfjit.difftest.case import MOST_MEMORY, Input
+from ebpfjit.difftest.guards import LITTER, PAGE, deny
 from ebpfjit.errors import JitUnavailable
 from ebpfjit.runtime.execution import Execution, HelperFunction
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE, Region, Stack, grant
@@ -28,14 +31,18 @@ MARGIN = 1 << 16
 BASE = 0x1000_0000_0000
 MEMORY, GRANTED, STACK = BASE + MARGIN, BASE + 5 * MARGIN, BASE + 7 * MARGIN
 SIZE = 9 * MARGIN
+GUARDED = BASE + 12 * MARGIN
+ROOM = MOST_MEMORY + PAGE
 GRANTED_SIZE = 24
 SEEN_AROUND = 64
 """Bytes before and behind the memory that are looked at too."""
 
-LITTER = 0xA5
-"""What the stack is filled with: engines zero what a program may see of it."""
+PATTERN = bytes(range(0x80, 0x80 + SEEN_AROUND))
+"""What these hold."""
 
 _LITTER = bytes([LITTER]) * STACK_SIZE
+_GRANTED = bytes(range(GRANTED_SIZE)) + PATTERN
+_MEMORY_WORD = MEMORY.to_bytes(8, "little")
 
 SUM, GRANT, RAISE, HAND_BACK, MISSING = 5, 6, 7, 8, 99
 """Numbers of helpers: all but the last are there."""
@@ -70,8 +77,12 @@ class Arena:
 
     def __init__(self) -> None:
         map_at(BASE, SIZE)
-        self._all = _view(MEMORY - SEEN_AROUND, 2 * MARGIN)
-        self._granted = _view(GRANTED, GRANTED_SIZE)
+        map_at(GUARDED - PAGE, PAGE + ROOM + PAGE)
+        for place in (GUARDED - PAGE, GUARDED + ROOM, GRANTED - PAGE, STACK - PAGE, STACK + STACK_SIZE):
+            deny(place, PAGE)
+        self._open = self._all = _view(MEMORY - SEEN_AROUND, 2 * MARGIN)
+        self._guarded = _view(GUARDED, ROOM)
+        self._granted = _view(GRANTED, GRANTED_SIZE + SEEN_AROUND)
         self.stack = Stack(_view(STACK, STACK_SIZE))
         self.helpers: Mapping[int, HelperFunction] = {
             SUM: self._sum,
@@ -82,16 +93,26 @@ class Arena:
         self._start = self._stop = SEEN_AROUND
 
     def start(self, given: Input, moved: int = 0) -> Execution:
-        """Make all memory as new, and return the start of a run; its memory is `moved` up (< MARGIN)."""
-        start = self._start = SEEN_AROUND + moved
-        stop = self._stop = start + len(given.memory)
-        self._all[start - SEEN_AROUND : start] = bytes(SEEN_AROUND)
-        self._all[start:stop] = given.memory
-        self._all[stop : stop + SEEN_AROUND] = bytes(SEEN_AROUND)
-        self._granted[:] = bytes(range(GRANTED_SIZE))
+        """Make all memory as new, and return the start of a run; its memory is `moved` up (< MARGIN).
+
+        Where an input has a guard, pointers to MEMORY in it point to where it is.
+        """
+        content, size = given.memory, len(given.memory)
+        if given.guard and not moved:
+            self._all, base = self._guarded, GUARDED
+            start = 0 if given.guard == "before" else ROOM - size
+            content = content.replace(_MEMORY_WORD, (base + start).to_bytes(8, "little"))
+        else:
+            self._all, base, start = self._open, MEMORY - SEEN_AROUND, SEEN_AROUND + moved
+        self._start, self._stop = start, start + size
+        stop = self._stop
+        self._all[start:stop] = content
+        for part in self._around():
+            self._all[part] = PATTERN
+        self._granted[:] = _GRANTED
         self.stack.reset()
         self.stack.memory[:] = _LITTER
-        address, size = MEMORY + moved, len(given.memory)
+        address = base + start
         region = Region("mem", address, address + size, not given.read_only, self._all[start:stop])
         arguments = (address, size) if size else (0, 0)
         return Execution(
@@ -105,15 +126,28 @@ class Arena:
             stack=self.stack,
         )
 
+    def _around(self) -> list[slice]:
+        """Return where PATTERN lies: before and behind the memory, where there is no guard."""
+        parts = [slice(self._start - SEEN_AROUND, self._start)] if self._start else []
+        return parts + ([slice(self._stop, self._stop + SEEN_AROUND)] if self._stop < len(self._all) else [])
+
     def memory(self) -> tuple[bytes, bytes]:
         """Return the input's memory, and what lies right before and behind it."""
-        start, stop = self._start, self._stop
-        around = self._all[start - SEEN_AROUND : start], self._all[stop : stop + SEEN_AROUND]
-        return bytes(self._all[start:stop]), b"".join(around)
+        return bytes(self._all[self._start : self._stop]), b"".join(
+            self._all[part] for part in self._around()
+        )
 
     def granted(self) -> bytes:
         """Return what the helper GRANT hands out."""
-        return bytes(self._granted)
+        return bytes(self._granted[:GRANTED_SIZE])
+
+    def outside(self) -> str:
+        """Return what was changed that no run may change, "" where nothing was."""
+        if any(self._all[part] != PATTERN for part in self._around()):
+            return "what lies around the memory was changed"
+        if self._granted[GRANTED_SIZE:] != PATTERN:
+            return "what lies behind granted memory was changed"
+        return ""
 
     def frame(self) -> bytes:
         """Return the main function's frame.

@@ -9,8 +9,11 @@ A corpus file is text: lines `name: value`, and comments that start with `#`.
     build: plain                  how machine code is made (BUILDS); native where not given
     promised: 16                  bytes behind r1 that the compiler is promised
     twin: b7000000...             bytecode that must do the same: r0, memory
-    type: xdp                     a program with a type: memory is its frame, and it has three maps
+    type: xdp                     a program with a type: memory is its frame, or its context's bytes
     tail: b7000000...             the program that such a one may tail call
+    tail-type: tc                 the type of that one, where it is another
+    maps: hostile                 which maps such a program has (MAPS)
+    guard: after                  memory that nobody may touch lies before, or after, what r1 points to
 """
 
 from __future__ import annotations
@@ -47,8 +50,17 @@ def tiered(build: str) -> tuple[str, str]:
     return f"{audit}baseline", f"{audit}tiered"
 
 
-TYPES = ("", "xdp")
-"""Types of programs that are compared; the first is none: plain memory."""
+UNTYPED = "untyped"
+TYPES = (
+    "", "xdp", "tc", "cgroup_skb", "lwt_xmit", "socket_filter", "kprobe", "tracepoint", "syscall", UNTYPED,
+)  # fmt: skip
+"""Types of programs that are compared; the first is none: plain memory. The last has maps and plain memory."""
+
+MAPS = ("", "hostile")
+"""Which maps programs with a type may have (`typed.MAPS`); the first are those of `packets`."""
+
+GUARDS = ("", "before", "after")
+"""Where memory that cannot be touched lies (`arena`): nowhere near, right before an input's, right after."""
 
 MOST_MEMORY = 1 << 16
 """Bytes of memory that an input has at most."""
@@ -63,11 +75,15 @@ class CorpusError(EbpfError):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What one run starts from: the memory that r1 points to, and the instruction limit."""
+    """What one run starts from: the memory that r1 points to, and the instruction limit.
+
+    `guard` is one of GUARDS.
+    """
 
     memory: bytes = b""
     limit: int | None = None
     read_only: bool = False
+    guard: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +92,8 @@ class Case:
 
     `build` is one of BUILDS. `promised` is how many bytes behind r1 the compiler may count on: no
     input has fewer. `twin` is bytecode that must leave the same r0 and memory, empty for none. `name`
-    says where the case comes from. A case with a `type` runs as `typed` says, with `tail` to be called.
+    says where the case comes from. A case with a `type` runs as `typed` says, with `tail` to be called,
+    a program of `tail_type` (empty: the same); `maps` is one of MAPS.
     """
 
     code: bytes
@@ -87,13 +104,18 @@ class Case:
     name: str = ""
     type: str = ""
     tail: bytes = b""
+    tail_type: str = ""
+    maps: str = ""
 
     def check(self) -> None:
         """Raise CorpusError where the case cannot be run: too large, or an unknown build."""
-        if self.type not in TYPES:
-            raise CorpusError(
-                f"{self.name}: no programs of type {self.type!r} are compared; of {TYPES[1:]} are"
-            )
+        for type_ in (self.type, self.tail_type):
+            if type_ not in TYPES:
+                raise CorpusError(
+                    f"{self.name}: no programs of type {type_!r} are compared; of {TYPES[1:]} are"
+                )
+        if self.maps not in MAPS:
+            raise CorpusError(f"{self.name}: no maps {self.maps!r}; there are {', '.join(MAPS[1:])}")
         if self.build not in BUILDS:
             raise CorpusError(f"{self.name}: no build {self.build!r}; there are {', '.join(BUILDS)}")
         for code in (self.code, self.twin, self.tail):
@@ -104,6 +126,8 @@ class Case:
         for given in self.inputs:
             if len(given.memory) > MOST_MEMORY:
                 raise CorpusError(f"{self.name}: {len(given.memory)} bytes of memory, at most {MOST_MEMORY}")
+            if given.guard not in GUARDS:
+                raise CorpusError(f"{self.name}: no guard {given.guard!r}; there are {', '.join(GUARDS[1:])}")
             if given.limit is not None and given.limit < 1:
                 raise CorpusError(f"{self.name}: an instruction limit is positive, not {given.limit}")
             if self.promised > len(given.memory) or (self.promised and given.read_only):
@@ -122,6 +146,9 @@ def to_text(case: Case, given: Input, comments: Iterable[str] = ()) -> str:
         "twin": case.twin.hex(),
         "type": case.type,
         "tail": case.tail.hex(),
+        "tail-type": case.tail_type,
+        "maps": case.maps,
+        "guard": given.guard,
     }
     lines = [f"# {comment}".rstrip() for comment in comments]
     return "\n".join([*lines, *(f"{name}: {value}" for name, value in fields.items() if value)]) + "\n"
@@ -170,6 +197,9 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "twin": bytes.fromhex,
     "type": str,
     "tail": bytes.fromhex,
+    "tail-type": str,
+    "maps": str,
+    "guard": str,
 }
 
 
@@ -178,12 +208,14 @@ def _case(fields: Mapping[str, str], name: str) -> Case:
         bytes.fromhex(fields.get("memory", "")),
         _number(fields["limit"]) if "limit" in fields else None,
         _yes(fields.get("read-only", "no")),
+        fields.get("guard", ""),
     )
     promised = _number(fields.get("promised", "0"))
     twin = bytes.fromhex(fields.get("twin", ""))
     build = fields.get("build", BUILDS[0])
     code, tail = bytes.fromhex(fields["code"]), bytes.fromhex(fields.get("tail", ""))
-    return Case(code, (given,), build, promised, twin, name, fields.get("type", ""), tail)
+    of_maps = fields.get("tail-type", ""), fields.get("maps", "")
+    return Case(code, (given,), build, promised, twin, name, fields.get("type", ""), tail, *of_maps)
 
 
 def read_case(path: Path) -> Case:

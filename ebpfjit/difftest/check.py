@@ -40,6 +40,7 @@ NATURES = {AUDIT_FAILURE: AUDIT, WRONG_PROOF: PROOF}
 
 JUDGED = ("interpreter", PROOFS)
 """Those that run the interpreter and hold what analysis claims against it."""
+OUTSIDE = "outside of its memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +67,25 @@ class Checker:
         Only of a `sampled` program the verifier is tried, and the machine code looked at: both take long.
         """
         self.sampled = sampled
-        if case.type:
-            return self._typed(case)
         try:
-            verified = prepared(case)
-        except (DecodeError, LoadError):
-            self._note({}, None)
-            return None
-        try:
-            if sampled:
-                _verify(verified)
-            return self._compare(case, verified)
+            return self._typed(case) if case.type else self._plain(case)
         except EbpfError as error:
             return Problem(RAISED, case.inputs[0], _first_line(error))
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
             return Problem(RAISED, case.inputs[0], f"{type(error).__name__}: {error} ({where})")
+
+    def _plain(self, case: Case) -> Problem | None:
+        """Compare a case without a type."""
+        try:
+            verified = prepared(case)
+        except (DecodeError, LoadError):
+            self._note({}, None)
+            return None
+        if self.sampled:
+            _verify(verified)
+        return self._compare(case, verified)
 
     def _typed(self, case: Case) -> Problem | None:
         """Compare a case with a type."""
@@ -93,11 +96,9 @@ class Checker:
         for given in case.inputs:
             try:
                 outcomes = {name: runner(given) for name, runner in runners.items()}
-            except EbpfError as error:
-                if isinstance(error, VerifierError | DecodeError | LoadError):
-                    self._note({}, None)
-                    return None
-                return Problem(RAISED, given, _first_line(error))
+            except (VerifierError, DecodeError, LoadError):
+                self._note({}, None)
+                return None
             self._note(outcomes, next(iter(outcomes.values())))
             self._note_typed(seen)
             wrong = _wrong(outcomes, given)
@@ -188,10 +189,14 @@ class Checker:
 
 
 def _wrong(outcomes: dict[str, Outcome | None], given: Input) -> Problem | None:
-    """Return what is wrong whatever the others say."""
+    """Return what is wrong whatever the others say: what analysis found, or memory that is not the run's."""
     for name, outcome in outcomes.items():
-        if outcome is not None and outcome.kind in NATURES:
+        if outcome is None:
+            continue
+        if outcome.kind in NATURES:
             return Problem(NATURES[outcome.kind], given, f"{name}: {outcome}")
+        if outcome.outside:
+            return Problem(OUTSIDE, given, f"{name}: {outcome.outside}; it ended with {outcome}")
     return None
 
 

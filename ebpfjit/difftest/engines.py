@@ -60,7 +60,7 @@ def outcome_of(run: Callable[[Execution], int], execution: Execution, place: Are
     memory, around = place.memory()
     granted, frame, left = place.granted(), place.frame(), execution.budget_left
     told = (ending.kind, ending.value, ending.message, ending.attributes)
-    return Outcome(*told, memory, around, granted, frame, left)
+    return Outcome(*told, memory, around, granted, frame, left, outside=place.outside())
 
 
 def prepared(case: Case) -> Verified:
@@ -153,7 +153,8 @@ def _called(function: JitFunction, given: Input) -> Outcome:
     mem = region.view.toreadonly() if given.read_only else region.view
     outcome = ending_of(lambda: function(mem))
     memory, around = place.memory()
-    return replace(outcome, memory=memory, around=around, granted=place.granted())
+    granted = place.granted()
+    return replace(outcome, memory=memory, around=around, granted=granted, outside=place.outside())
 
 
 def on_tiered(case: Case, verified: Verified) -> Runner:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ebpfjit.difftest.arena import LITTER
+from ebpfjit.difftest.guards import LITTER
 from ebpfjit.errors import AuditFailure, ExecutionError
 from ebpfjit.translators.x86_64.target import POISON
 
@@ -32,7 +32,8 @@ class Outcome:
     type or maps `context` is what else they left: fields, metadata, where the packet was sent, lines
     that were printed; `maps` are names, keys and values of each map, `events` the records that
     went to ring and perf buffers: (map name, bytes). `registers` (r0 to r10 at the end) comes from a
-    trace, and is not compared: what nobody reads later may differ.
+    trace, and is not compared: what nobody reads later may differ. `outside` says what the run has
+    changed that was not its own.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Outcome:
     maps: tuple[Any, ...] | None = None
     events: tuple[tuple[str, bytes], ...] | None = None
     registers: tuple[int, ...] | None = field(default=None, compare=False)
+    outside: str = field(default="", compare=False)
 
     @property
     def pc(self) -> int | None:

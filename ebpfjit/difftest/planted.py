@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from ebpfjit.analysis import accesses, facts, lengths, liveness, states, values
+from ebpfjit.difftest.exchange import exchange
 from ebpfjit.difftest.planting import (
     Plant,
     PlantedBug,
-    exchange,
     function,
     jumps,
     mapped,

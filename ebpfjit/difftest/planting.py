@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ebpfjit.difftest.exchange import exchange
 from ebpfjit.program import Instruction
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.registry import Translator
@@ -29,15 +29,6 @@ class PlantedBug:
     plant: Plant
     engines: tuple[str, ...] = ("interpreter", "jit")
     sources: tuple[str, ...] = ()
-
-
-def exchange(old: object, new: object) -> None:
-    """Replace a function or class by another in every module of ours that names it."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("ebpfjit."):
-            for key, value in list(vars(module).items()):
-                if value is old:
-                    setattr(module, key, new)
 
 
 @contextmanager

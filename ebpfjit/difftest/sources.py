@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ebpfjit.difftest import acceptable, metamorphic, packets, pointers, raw, sweeps
-from ebpfjit.difftest.case import BUILDS, Case, CorpusError, Input
+from ebpfjit.difftest.case import BUILDS, GUARDS, Case, CorpusError, Input
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
+from ebpfjit.difftest.hostile import callbacks, frames, growth, helpers, overlaps, paths, tails, wide
 from ebpfjit.difftest.mutate import mutated
 from ebpfjit.errors import EbpfError
 
@@ -95,6 +96,14 @@ SOURCES: Mapping[str, Weighted] = {
     "wild-rows": Weighted(lambda rng, corpus: _raw(rng, raw.wild_rows(rng)), 2),
     "opcodes": Weighted(lambda rng, corpus: _raw(rng, raw.opcodes(rng)), 1),
     "bytes": Weighted(lambda rng, corpus: _raw(rng, raw.any_bytes(rng)), 1),
+    "wide": Weighted(lambda rng, corpus: wide.case(rng), 8),
+    "paths": Weighted(lambda rng, corpus: paths.case(rng), 8),
+    "frames": Weighted(lambda rng, corpus: frames.case(rng), 4),
+    "callbacks": Weighted(lambda rng, corpus: callbacks.case(rng), 4),
+    "tails": Weighted(lambda rng, corpus: tails.case(rng), 2),
+    "overlaps": Weighted(lambda rng, corpus: overlaps.case(rng), 2),
+    "growth": Weighted(lambda rng, corpus: growth.case(rng), 2),
+    "helpers": Weighted(lambda rng, corpus: helpers.case(rng), 3),
 }
 """The generators, by name."""
 
@@ -136,4 +145,7 @@ def case_of(
     name = rng.choices(names, [SOURCES[name].weight for name in names])[0]
     made = SOURCES[name].source(rng, corpus)
     build = rng.choice(builds) if builds else rng.choices([*USUAL_BUILDS], [*USUAL_BUILDS.values()])[0]
+    if not made.type:
+        guard = rng.choice(GUARDS)
+        made = replace(made, inputs=tuple(replace(given, guard=guard) for given in made.inputs))
     return replace(made, build=build, name=f"{name} {seed}:{number}")

@@ -9,14 +9,16 @@ Of a run in the kernel there are r0, packet, maps and events; of a call through 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
-from ebpfjit.difftest.case import Case, Input, options_of, tiered
+from ebpfjit.difftest import guards
+from ebpfjit.difftest.case import UNTYPED, Case, Input, options_of, tiered
 from ebpfjit.difftest.children import Ended, run_forked
 from ebpfjit.difftest.engines import CALLED, PROOFS
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome, attributes_of
@@ -39,7 +41,7 @@ from ebpfjit.difftest.trace import (
     part_of,
     parting_of_parts,
 )
-from ebpfjit.errors import EbpfError, ExecutionError, VerifierError
+from ebpfjit.errors import EbpfError, ExecutionError, LoadError, MapError, VerifierError
 from ebpfjit.interpreter import interpret
 from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Program
@@ -60,18 +62,40 @@ DEFINITIONS = (
     MapDefinition("ring", MapType.RINGBUF, 0, 0, 4096),
     MapDefinition("perf", MapType.PERF_EVENT_ARRAY, 4, 4, 4),
 )
-"""The maps of cases with a type."""
+"""The maps of `packets`."""
+
+_WORDS = 3 * VALUE_SIZE
+HOSTILE = (
+    MapDefinition("array", MapType.ARRAY, KEY_SIZE, _WORDS, ARRAY_ENTRIES),
+    MapDefinition("hash", MapType.HASH, 2 * KEY_SIZE, _WORDS, HASH_ENTRIES),
+    *DEFINITIONS[PROGRAMS:],
+    MapDefinition("lru", MapType.LRU_HASH, KEY_SIZE, 2 * VALUE_SIZE, 2),
+    MapDefinition("long_keys", MapType.HASH, 5 * KEY_SIZE, VALUE_SIZE, 2),
+    MapDefinition("per_cpu", MapType.PERCPU_ARRAY, KEY_SIZE, _WORDS, 2),
+    MapDefinition("queue", MapType.QUEUE, 0, _WORDS, 2),
+)
+"""Maps whose values overlap with others at every distance; the first five stand for those of `packets`."""
+
+MAPS: Mapping[str, tuple[MapDefinition, ...]] = {"": DEFINITIONS, "hostile": HOSTILE}
+"""The maps that cases with a type may have, by the name that a case gives."""
 
 SECONDS = 10.0
 """How long one run may take before it counts as one that hangs."""
 
 
 def linked(case: Case) -> Program:
-    """Return the program of a case with a type, on maps made anew, its tail in the array of programs."""
-    maps = tuple(create(definition) for definition in DEFINITIONS)
+    """Return the program of a case with a type, on maps made anew, its tail in the array of programs.
+
+    Raises LoadError where the array does not take the tail.
+    """
+    maps = tuple(create(definition) for definition in MAPS[case.maps])
     main = _linked("main", case.code, case.type, maps)
     if case.tail:
-        maps[PROGRAMS][TAIL] = _linked("tail", case.tail, case.type, maps)  # type: ignore[index] # programs
+        tail = _linked("tail", case.tail, case.tail_type or case.type, maps)
+        try:
+            maps[PROGRAMS][TAIL] = tail  # type: ignore[index] # programs
+        except MapError as error:
+            raise LoadError(str(error)) from error
     return main
 
 
@@ -82,7 +106,8 @@ def _linked(name: str, code: bytes, type_: str, maps: tuple[object, ...]) -> Pro
         for insn in Program.from_bytes(code).instructions
         if insn.row is not None and insn.row.operation == "LDDW_MAP_IDX" and 0 <= insn.imm < len(maps)
     }
-    return Program(code, name=name, type=type_, references=references, maps=maps)
+    known = None if type_ == UNTYPED else type_
+    return Program(code, name=name, type=known, references=references, maps=maps)
 
 
 # -- one run ----------------------------------------------------------------------------------------
@@ -187,6 +212,7 @@ def run_typed(program: Program, given: Input, function: EngineFunction) -> Outco
         budget_left=last.budget_left,
         context=context,
         events=tuple(world.events),
+        outside=guards.outside(world.context),
     )
 
 
@@ -249,6 +275,8 @@ def _plain(value: Any) -> Any:
     """Return a value that can be compared: of a program its name, of a map what is in it."""
     if isinstance(value, Program):
         return value.name
+    if isinstance(value, list):  # one for each processor
+        return tuple(value)
     return value if isinstance(value, bytes | int | str) else _content(value)
 
 
@@ -276,14 +304,19 @@ def _shortened(outcome: Outcome) -> Outcome:
     if outcome.kind in (AUDIT_FAILURE, WRONG_PROOF):
         return outcome
     kept = tuple(one for one in outcome.attributes if one[0] in ("pc", "access", "size"))
-    return replace(outcome, message="", attributes=kept)
+    return replace(outcome, message=_NUMBER.sub("an address", outcome.message), attributes=kept)
+
+
+_NUMBER = re.compile("0x[0-9a-f]+")
 
 
 def depends_on_addresses(case: Case, given: Input) -> bool:
     """True where a run ends otherwise with its packet and maps at other addresses."""
     run = runner(case, "interpreter")
     first, here = linked(case), run(given)
-    with prepared(program_type(case.type), memoryview(given.memory), None):  # which the next run does not get
+    type_ = None if first.type is None else program_type(first.type)
+    elsewhere = nullcontext() if type_ is None else prepared(type_, memoryview(given.memory), None)
+    with elsewhere:  # which the next run does not get
         return run(given) != here and bool(first.maps)
 
 

@@ -10,13 +10,18 @@ parent maps too.
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
+from ebpfjit.difftest import guards
 from ebpfjit.difftest.batch import Assignment, Batch, Note, run_batch
 from ebpfjit.difftest.children import die_with_parent
 from ebpfjit.difftest.finding import shrunk
+
+MOST_ADDRESSES = 2 << 30
+"""Bytes of address space: a program for which there is no more memory is a finding (MemoryError)."""
 
 
 def serve(connection: Connection, path: str) -> None:
@@ -26,6 +31,8 @@ def serve(connection: Connection, path: str) -> None:
         from ebpfjit.difftest.planted import plant
 
         plant(assignment.planted)
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESSES, MOST_ADDRESSES))
+    guards.install()
     note = Note(path)
     connection.send(None)  # ready
     while (task := connection.recv()) is not None:

@@ -116,7 +116,8 @@ class Recipe:
     then control does not fall off the end.
     Without `optimize` it is translated as it stands, an instruction at a time. Where it `takes_over`, runs
     that began in such code can go on in this one. `why_baseline` says why it is not optimised though that
-    was asked for. With `audit`, what analysis found is looked at when it is relied on (`ebpfjit/jit/audit.py`).
+    was asked for. With `audit`, what analysis found is looked at when it is relied on
+    (`ebpfjit/jit/audit.py`).
     """
 
     verified: Verified
