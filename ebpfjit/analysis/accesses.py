@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ebpfjit.analysis.values import CONSTANT, Bounds, Origin, Value
+from ebpfjit.program import Instruction
 from ebpfjit.record import record
 
 LONGEST_MERGED_SPAN = 4096
@@ -20,6 +21,18 @@ Span = tuple[int, int, int]
 
 Spans = frozenset[Span]
 NO_SPANS: Spans = frozenset()
+
+
+def distance_of(base: Value, insn: Instruction) -> Bounds | None:
+    """Return how far behind the argument's start an access begins, None where that is not known."""
+    if base.origin is not Origin.ARGUMENT or base.bounds is None:
+        return None
+    return base.bounds[0] + insn.offset, base.bounds[1] + insn.offset
+
+
+def likely_region(origin: Origin) -> Origin:
+    """What to try first for a base of which nothing is known: the argument's memory."""
+    return origin if origin in (Origin.STACK, Origin.ARGUMENT) else Origin.PACKET
 
 
 @record

@@ -41,6 +41,8 @@ from ebpfjit.analysis.accesses import (
     Promises,
     Span,
     Spans,
+    distance_of,
+    likely_region,
 )
 from ebpfjit.analysis.cfg import (
     ENDS_BLOCK,
@@ -51,6 +53,7 @@ from ebpfjit.analysis.loops import changes
 from ebpfjit.analysis.predication import Walked, candidates, predicates
 from ebpfjit.analysis.states import (
     State,
+    blocks_before,
     covers,
     entered_loop,
     joined_states,
@@ -79,6 +82,7 @@ from ebpfjit.analysis.values import (
 )
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import U64_MASK, W32, W64
+from ebpfjit.errors import TranslationError
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg, Row
 from ebpfjit.program import Instruction
@@ -87,6 +91,12 @@ LEAVING = ENDS_BLOCK | {Kind.CALL_HELPER}
 MEMORY = frozenset({Kind.LOAD, Kind.STORE, Kind.ATOMIC})
 MOST_SPANS = 12
 MOST_VISITS = 1
+MOST_WALKS = 32
+"""How often all instructions may be walked, on the average; twice is usual."""
+MOST_WALKED = 10_000
+"""So many may be in any case."""
+MOST_KEPT = 1 << 21
+"""The spans that may be kept where paths meet, in a whole program."""
 ASSUMING = "assuming"
 """The proof, within this module, of a store that relies on a load which asked."""
 
@@ -144,6 +154,7 @@ class Analysis:
         self.illegal = verified.illegal
         self.nodes: dict[int, _Node] = {}
         self.zeroed: set[int] = set()
+        self.effort = self.kept = 0
         rows = [(insn, insn.row) for insn in program.instructions if insn.row is not None]
         # Where r10 may be written (a custom verifier let it through), the frame is anywhere.
         self.frame_is_fixed = not any(
@@ -190,7 +201,7 @@ class Analysis:
         return {ARGUMENT: frozenset({(0, size, level)})}
 
     def run(self) -> Facts:
-        """Find the fixpoint, then write down what holds there."""
+        """Find the fixpoint, then write down what holds there. Raises as `analyse`."""
         for pc in self.program.functions:
             start = seen_through(self._start_of_function(pc), self.live_at[pc])
             self.nodes[pc] = _Node(start, pc, set(range(FRAME_POINTER)))
@@ -205,6 +216,7 @@ class Analysis:
             node.visits += 1
             state = node.state.copy()
             instructions = self._walk(pc, state, node)
+            self._account(len(instructions))
             if len(instructions) < self.blocks[pc]:
                 continue  # no engine gets behind the one that it cannot run
             last = instructions[-1]
@@ -224,6 +236,17 @@ class Analysis:
         doubtful = relying.union(*(predicate.blocks for predicate in before.values()))
         zeroed = frozenset(self.zeroed)
         return Facts(accesses, zeroed, self.known_maps, self.in_frame, doubtful, before, relying)
+
+    def _account(self, walked: int, kept: int = 0) -> None:
+        """Note what the analysis takes. Raises TranslationError where that becomes too much."""
+        self.effort += walked
+        self.kept += kept
+        most = MOST_WALKED + MOST_WALKS * len(self.program)
+        if self.effort > most or self.kept > MOST_KEPT:
+            raise TranslationError(
+                f"analysis would take too much: {self.effort} instructions walked (at most {most}), "
+                f"{self.kept} spans kept (at most {MOST_KEPT})"
+            )
 
     def _predicates(self, accesses: dict[int, Access]) -> dict[int, Predicate]:
         """Return what is asked before loops; the accesses that need no check then come to say so."""
@@ -251,27 +274,14 @@ class Analysis:
         return refined
 
     def _doubts(self) -> tuple[set[int], frozenset[int]]:
-        """Return the symbols of which stores assume that loads were checked for them, and `relying`."""
+        """Return the symbols of which stores assume that loads were checked for them, and `Facts.relying`."""
         uses: dict[int, list[int]] = {}
         for pc, node in self.nodes.items():
             for seen in node.seen:
                 if seen is not None and seen[4] == ASSUMING:
                     uses.setdefault(seen[2].symbol, []).append(pc)
-        doubtful: set[int] = set()
-        ways = [(pc, target) for pc in self.nodes for target in self.ways[pc]] if uses else []
-        before: dict[int, list[int]] = {}
-        for pc, target in ways:
-            before.setdefault(target, []).append(pc)
-        for symbol, work in uses.items():
-            found: set[int] = set()
-            while work:
-                pc = work.pop()
-                spans = self.nodes[pc].state.spans.get(symbol, NO_SPANS)
-                if pc not in found and any(level == ASSUMED for _, _, level in spans):
-                    found.add(pc)
-                    work.extend(before.get(pc, ()))
-            doubtful |= found
-        return set(uses), frozenset(doubtful)
+        starts = {pc: node.state for pc, node in self.nodes.items()}
+        return set(uses), blocks_before(uses, starts, self.ways)
 
     def _start_of_function(self, pc: int) -> State:
         registers = [Value(join_symbol(pc, register), 0) for register in range(10)]
@@ -357,12 +367,12 @@ class Analysis:
                 merger.finish()
                 continue
             insn, row, base, span, proof = seen
-            distance = _distance(base, insn)
+            distance = distance_of(base, insn)
             stores = span[2] == WRITTEN
             asks = not stores and not proof and base.symbol in asked
             assumes, within = proof == ASSUMING, proof == WITHIN
             proof = "asked" if assumes else "" if within else proof
-            origin = _likely(base.origin)
+            origin = likely_region(base.origin)
             access = Access(
                 insn.pc,
                 row.size,
@@ -640,6 +650,7 @@ class Analysis:
         joined = joined_states(old, incoming, pc, live, looked_at, node.joined, widen=widen)
         if joined is None:
             return False
+        self._account(0, sum(map(len, joined.spans.values())))
         node.state = joined
         return True
 
@@ -651,17 +662,6 @@ class Analysis:
         changed = node.state != unknown
         node.state = unknown
         return changed
-
-
-def _distance(base: Value, insn: Instruction) -> Bounds | None:
-    if base.origin is not Origin.ARGUMENT or base.bounds is None:
-        return None
-    return base.bounds[0] + insn.offset, base.bounds[1] + insn.offset
-
-
-def _likely(origin: Origin) -> Origin:
-    """What to try first for a base of which nothing is known: the argument's memory."""
-    return origin if origin in (Origin.STACK, Origin.ARGUMENT) else Origin.PACKET
 
 
 def _transfer_of(row: Row) -> _Transfer | None:
@@ -700,5 +700,8 @@ def _shape_of(row: Row) -> tuple[_Transfer | None, bool]:
 
 
 def analyse(verified: Verified, promises: Promises | None = None, *, hoists: bool = True) -> Facts:
-    """Return what is known of a program's accesses; where it `hoists`, what to check before loops as well."""
+    """Return what is known of a program's accesses; where it `hoists`, what to check before loops as well.
+
+    Raises TranslationError where that would take too much time or memory.
+    """
     return Analysis(verified, promises or Promises(), hoists=hoists).run()

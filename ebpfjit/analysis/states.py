@@ -8,7 +8,7 @@ from functools import cache
 from typing import TypeVar
 
 from ebpfjit.analysis import lengths
-from ebpfjit.analysis.accesses import NO_SPANS, READ, WRITTEN, Span, Spans
+from ebpfjit.analysis.accesses import ASSUMED, NO_SPANS, READ, WRITTEN, Span, Spans
 from ebpfjit.analysis.loops import Change
 from ebpfjit.analysis.values import (
     ANY,
@@ -167,6 +167,31 @@ def _only(facts: dict[int, T], symbols: Set[int]) -> dict[int, T]:
     if facts.keys() <= symbols:
         return facts
     return {symbol: fact for symbol, fact in facts.items() if symbol in symbols}
+
+
+def blocks_before(
+    uses: Mapping[int, Iterable[int]], starts: Mapping[int, State], ways: Mapping[int, Iterable[int]]
+) -> frozenset[int]:
+    """Return the blocks at whose start something is ASSUMED that is relied on later.
+
+    `uses` are, by symbol, the blocks that rely on what is assumed of it.
+    """
+    before: dict[int, list[int]] = {}
+    for pc in starts if uses else ():
+        for way in ways[pc]:
+            before.setdefault(way, []).append(pc)
+    relying: set[int] = set()
+    for symbol, blocks in uses.items():
+        found: set[int] = set()
+        work = list(blocks)
+        while work:
+            pc = work.pop()
+            spans = starts[pc].spans.get(symbol, NO_SPANS)
+            if pc not in found and any(level == ASSUMED for _, _, level in spans):
+                found.add(pc)
+                work.extend(before.get(pc, ()))
+        relying |= found
+    return frozenset(relying)
 
 
 def _joined_limits(old: State, new: State, pc: int, joined: Iterable[int], *, widen: bool) -> lengths.Limits:

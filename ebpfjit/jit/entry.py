@@ -409,18 +409,18 @@ def compile_program(
 def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     """Return a recipe's text and machine code; where it cannot be optimised, those of its baseline code.
 
-    That is so where analysis would take too much, or made a number that does not fit where it goes.
+    That is so where analysis would take too much, or where a number does not fit where it goes, which no
+    number of baseline code does. Raises TranslationError where that cannot be made either.
     """
     try:
         listing = recipe.listing()
         return recipe, listing, assemble(listing)
     except (TranslationError, MemoryError) as error:
+        size = len(recipe.verified.program)
+        reason = str(error) or f"there is not enough memory to compile {size} instructions"
         if not recipe.optimize:
-            raise
-        reason = str(error) or "there was not enough memory to optimise it"
-    recipe = recipe.baseline(reason)
-    listing = recipe.listing()
-    return recipe, listing, assemble(listing)
+            raise TranslationError(reason) from None
+    return translated(recipe.baseline(reason))
 
 
 @once
