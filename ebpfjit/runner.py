@@ -195,7 +195,10 @@ def environment_of(program: Program) -> Environment:
 
 
 def ready(program: Program) -> Ready:
-    """Return what a program's runs share, made at the first. Raises VerifierError, ExecutionError."""
+    """Return what a program's runs share, made at the first.
+
+    Raises VerifierError, ExecutionError, and MapError for a prog_array of programs of another type.
+    """
     known: Ready | None = program.__dict__.get("_ready")
     if known is None:
         _refuse_unknown_section(program)
@@ -266,6 +269,10 @@ def _memory_arguments(memory: Region) -> tuple[int, int]:
     return (memory.start if memory.size else 0), memory.size
 
 
+def _kind(type_: ProgramType | None) -> str:
+    return "no type" if type_ is None else f"type {type_.name!r}"
+
+
 class _Run:
     """One run: a world, and the programs that run in it, which are more than one with tail calls."""
 
@@ -295,6 +302,12 @@ class _Run:
     def execution(self, program: Ready, limit: int | None) -> Execution:
         """Return the start of a program's run on what was made."""
         made = self.made
+        type_ = None if isinstance(made, Region) else made.type
+        if program.type is not type_:
+            raise ExecutionError(
+                f"program {program.program.name or '<unnamed>'} is one of {_kind(program.type)}, and was "
+                f"to go on where one of {_kind(type_)} was: it would find another context than it expects"
+            )
         stack, self.stack = self.stack or Stack(), None  # a tail call has a stack of its own
         self.world.maps = {**self.world.maps, **program.maps} if self.world.maps else program.maps
         packet: Region | None
@@ -338,7 +351,8 @@ def run(
     and the context's bytes for the others; `context` sets fields of xdp_md or __sk_buff. One
     without a type gets the data's address in r1, its length in r2. `environment` is what helpers
     see of the world. Raises VerifierError, ExecutionError (also for a packet or a field that the
-    type does not take), or JitUnavailable and KernelUnavailable where the engine is not to be had.
+    type does not take), MapError (a prog_array of programs of another type), or JitUnavailable and
+    KernelUnavailable where the engine is not to be had.
     """
     if context is not None and not isinstance(context, Mapping):
         raise TypeError(f"context is a mapping of field names to numbers, not {type(context).__name__}")

@@ -475,7 +475,7 @@ class EbpfVmFixedMbuff(_Machine):
         optimize: bool | None = None,
         audit: bool = False,
     ) -> None:
-        self.data_offset, self.data_end_offset = _offsets(data_offset, data_end_offset)
+        self._offsets = _offsets(data_offset, data_end_offset)
         super().__init__(
             prog,
             instruction_limit=instruction_limit,
@@ -488,14 +488,36 @@ class EbpfVmFixedMbuff(_Machine):
         )
 
     def _settings(self) -> dict[str, Any]:
-        offsets = {"data_offset": self.data_offset, "data_end_offset": self.data_end_offset}
+        offsets: dict[str, Any] = {"data_offset": self.data_offset, "data_end_offset": self.data_end_offset}
         return {**super()._settings(), **offsets}
 
     def set_program(self, prog: Any, data_offset: int, data_end_offset: int) -> None:
         """Load a program and the offsets that it expects. Raises VerifierError where it is refused."""
         offsets = _offsets(data_offset, data_end_offset)
         self._load(prog)
-        self.data_offset, self.data_end_offset = offsets
+        self._offsets = offsets
+
+    @property
+    def data_offset(self) -> int:
+        """Where the address of the packet is stored; for another one a program is compiled anew."""
+        return self._offsets[0]
+
+    @data_offset.setter
+    def data_offset(self, offset: int) -> None:
+        self._move(offset, self.data_end_offset)
+
+    @property
+    def data_end_offset(self) -> int:
+        """Where the address behind the packet is stored; see `data_offset`."""
+        return self._offsets[1]
+
+    @data_end_offset.setter
+    def data_end_offset(self, offset: int) -> None:
+        self._move(self.data_offset, offset)
+
+    def _move(self, data_offset: int, data_end_offset: int) -> None:
+        self._offsets = _offsets(data_offset, data_end_offset)
+        self._forget_code()  # it was promised an mbuff of the size that the old ones make
 
     def _arguments(self, mem: Any) -> Execution:
         packet = Region.of_buffer("mem", mem)

@@ -139,7 +139,8 @@ class Analysis:
         self.promises = promises
         self.argument_size = promises.argument_size
         self.map_at = {map_.address: index for index, map_ in enumerate(program.maps)}
-        self.values = [region for map_ in program.maps if map_.value_is_stable for region in map_.regions]
+        steady = [map_ for map_ in program.maps if map_.value_is_stable and map_.is_steady]
+        self.values = [region for map_ in steady for region in map_.regions]
         self.known_maps: dict[int, int] = {}
         self.in_frame: dict[int, dict[int, Bounds]] = {}
         self.blocks = verified.blocks

@@ -95,11 +95,13 @@ class Verified:
 def prepare(program: Program, calculator: StackUsageCalculator | None = None) -> Verified:
     """Return the program with its facts; its read-only maps keep their values from now on.
 
+    Its prog_arrays are those of programs like it from now on.
     Raises LoadError for a reference that nothing resolves, or a calculator's answer that is not
-    from 0 to 4096 bytes.
+    from 0 to 4096 bytes, and MapError for a prog_array of programs of another type.
     """
     _check_references(program)
     for map_ in program.maps:
+        map_.used_by(program)
         map_.is_frozen = True
     return Verified(program, {pc: _frame_size(program, pc, calculator) for pc in program.functions})
 

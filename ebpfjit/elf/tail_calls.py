@@ -16,6 +16,7 @@ from ebpfjit.elf.maps import DefinedMap
 from ebpfjit.errors import LoadError, MapError
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.runtime.maps.references import ProgArray
 
 NUMBER = r"(?:0[xX][0-9a-fA-F]+|\d+)"
 IPROUTE2 = re.compile(rf"({NUMBER})/({NUMBER})", re.ASCII)
@@ -87,6 +88,10 @@ def fill(file: str, slots: Iterable[Slot], maps: Mapping[str, Any], programs: Ma
         if value is None:
             raise LoadError(f"{where}: there is no program or map {slot.name!r}")
         try:
-            maps[slot.map][slot.index] = value
+            array = maps[slot.map]
+            if isinstance(array, ProgArray) and isinstance(value, Program):
+                array.fill(slot.index, value)
+            else:
+                array[slot.index] = value
         except (MapError, LookupError, ValueError, TypeError) as error:
             raise LoadError(f"{where}: {slot.name!r} does not fit: {error}") from error

@@ -22,6 +22,7 @@ from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import Listing, Recipe, settings_for
 from ebpfjit.jit.map_routines import map_routine_addresses
+from ebpfjit.jit.promises import Given, check
 from ebpfjit.jit.relocation import Image, layout, relocate
 from ebpfjit.jit.routines import WORD, are_ready, routines
 from ebpfjit.jit.routines import listing as shared_listing
@@ -85,7 +86,11 @@ class Run:
 
     @classmethod
     def start(cls, compiled: Compiled, execution: Execution) -> Run:
-        """Return a run that is about to start, in a block of its own."""
+        """Return a run that is about to start, in a block of its own.
+
+        Raises ExecutionError where the code was promised more than the run has.
+        """
+        check(compiled.recipe, Given.of(execution))
         block = bytearray(block_size(len(compiled.image.limits)))
         run = cls(compiled, execution, block, address_of(block))
         run._fill()

@@ -21,6 +21,7 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import TABLE, told_by
 from ebpfjit.jit.entry import Compiled, Run, slices_of
+from ebpfjit.jit.promises import Given, check
 from ebpfjit.jit.routines import (
     BYTEARRAY_EXPORTS,
     BYTEARRAY_START,
@@ -37,6 +38,7 @@ from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE, AddressSpace, Region, Stack, address_of
+from ebpfjit.translators.x86_64.gate import SHAPES
 from ebpfjit.translators.x86_64.lanes import LANE_WORDS
 from ebpfjit.translators.x86_64.runs import KEPT_SIZE, STATE_WORDS
 from ebpfjit.translators.x86_64.target import FAULTS, REGION_SIZE, block_size, limit_place
@@ -213,6 +215,7 @@ class Gate:
     gives the execution of a run that is in the middle of a packet of so many bytes there. `better`
     compiles what is to take this program's place once its calls have cost `heat` instructions. Who changes a
     gate that may be replaced meanwhile holds `lock`, which goes over to the new one.
+    Raises ExecutionError for code that was promised more than runs of this shape have.
     """
 
     def __init__(
@@ -230,6 +233,7 @@ class Gate:
         better: Callable[[], Compiled] | None = None,
         heat: int = 0,
     ) -> None:
+        check(compiled.recipe, _given(shape, lane, mbuff))
         self.compiled = compiled
         self.better = better
         self.lock = RLock()
@@ -423,6 +427,13 @@ def _limit_table(compiled: Compiled) -> ctypes.Array[ctypes.c_uint64]:
         for number in (WORD[f"{region}_{'room' if stores else 'size'}"], span - 1, limit_place(index))
     ]
     return (ctypes.c_uint64 * len(rows))(*rows)
+
+
+def _given(shape: str, lane: Lane | None, mbuff: Mbuff | None) -> Given:
+    """Return what every run through a gate of such a shape has behind r1: buffers are of any size."""
+    if SHAPES[shape].argument == "context":
+        return Given(lane.context.argument.size if lane is not None else 0, writable=False, measured=False)
+    return Given(0 if mbuff is None else mbuff.size, writable=mbuff is not None, measured=True)
 
 
 def _frame_of(compiled: Compiled, mbuff: Mbuff | None, spare: int) -> dict[str, int]:

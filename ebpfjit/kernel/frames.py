@@ -59,14 +59,17 @@ def run_frame(
 
     It runs on processor `cpu`, where there is such a one.
 
-    Raises KernelVerifierError, KernelUnavailable, LoadError (a type, or a map, that the kernel's
-    test run does not have), ExecutionError (an input the kernel does not run).
+    Raises MapError (a prog_array of programs of another type), KernelVerifierError, KernelUnavailable,
+    LoadError (a type, or a map, that the kernel's test run does not have), ExecutionError (an input the
+    kernel does not run).
     """
     type_ = program_type(program.type or "")
     kind = PROGRAM_TYPES.get(_KERNEL_NAMES.get(type_.name, type_.name))
     if kind is None:
         known = ", ".join(PROGRAM_TYPES)
         raise LoadError(f"Linux has no test run for programs of type {type_.name!r}; it has for {known}")
+    for map_ in program.maps:
+        map_.used_by(program)
     context = _context(type_, data, fields)
     if not program.maps:
         with _lock:

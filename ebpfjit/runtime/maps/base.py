@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
+from ebpfjit.program import Program
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag
 from ebpfjit.runtime.memory import Region
 
@@ -61,6 +62,10 @@ class Map(ABC):
 
         Raises ValueError where the map has no values for it.
         """
+        return
+
+    def used_by(self, program: Program) -> None:
+        """Note that a program refers to the map, before it is run. Raises MapError where it must not."""
         return
 
     def lookup_percpu(self, key: bytes, cpu: int) -> int:

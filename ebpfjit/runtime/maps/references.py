@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import struct
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ebpfjit.errors import MapRefused
+from ebpfjit.errors import MapError, MapRefused
 from ebpfjit.program import Program
+from ebpfjit.runtime.contexts.types import TYPES
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
 from ebpfjit.runtime.maps.base import Map
@@ -25,11 +28,54 @@ _ARRAY_REASONS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What all programs of a prog_array have in common (struct bpf_map_owner of Linux).
+
+    `type` is the name of their type, None for those without one, which are promised nothing and get plain
+    memory: a type of its own. `has_frags` is true for XDP programs that take packets in pieces.
+    """
+
+    type: str | None
+    has_frags: bool
+
+    @classmethod
+    def of(cls, program: Program) -> Owner:
+        """Return what a program is to the arrays that it uses, or is put into."""
+        name = program.type
+        known = TYPES.get(name) if name is not None else None
+        section = (program.section or "").removeprefix("?")
+        frags = known is TYPES["xdp"] and (name == FRAGS or section.startswith(FRAGS))
+        return cls(known.name if known is not None else name, frags)
+
+    def __str__(self) -> str:
+        if self.type is None:
+            return "programs without a type"
+        return f"{FRAGS if self.has_frags else self.type} programs"
+
+
+FRAGS = "xdp.frags"
+
+_owning = threading.RLock()
+
+
+def _named(program: Program) -> str:
+    return repr(program.name) if program.name is not None else "<unnamed>"
+
+
+def _use_maps(*programs: Program) -> None:
+    """Note that programs refer to their maps. Raises MapError as `Map.used_by`."""
+    for program in programs:
+        for map_ in program.maps:
+            map_.used_by(program)
+
+
 class ProgArray(ArrayMap):
     """prog_array: what tail calls jump to. An index holds a Program, or None where it is empty.
 
     `m[index] = program`, `m[index] = None` or `del m[index]` to empty it. Iteration, `len` and `in`
-    count what is filled. Programs cannot look it up.
+    count what is filled. Programs cannot look it up. The first program that uses the array, or is
+    put into it, decides for good which kind of programs both are: its `owner`.
     """
 
     reasons = _ARRAY_REASONS
@@ -37,6 +83,59 @@ class ProgArray(ArrayMap):
     def __init__(self, definition: MapDefinition, environment: Environment) -> None:
         super().__init__(definition, environment, shares_values=False)
         self._programs: dict[int, Program] = {}
+        self.owner: Owner | None = None
+
+    def used_by(self, program: Program) -> None:
+        """Own the array, as Linux has it where it loads a program (bpf_prog_map_compatible)."""
+        self._own(program, f"using it in program {_named(program)}")
+
+    def _own(self, program: Program, what: str) -> None:
+        """Make a program's kind the array's owner where it has none. Raises MapError where it has another."""
+        kind = Owner.of(program)
+        with _owning:
+            if self.owner is None:
+                self._programs = {index: self._as(kind, held, what) for index, held in self._programs.items()}
+                self.owner = kind
+                _use_maps(*self._programs.values())
+            elif self.owner != kind:
+                raise self._refusal(f"it belongs to {self.owner}", kind, what)
+
+    def _as(self, kind: Owner, held: Program, what: str) -> Program:
+        """Return a program that an object put in as one of `kind`. Raises MapError where that cannot be.
+
+        Sections are conventions, and the user may have said better: no type, or another type of the same
+        context, becomes that of the program that uses it.
+        """
+        own = Owner.of(held)
+        if own == kind:
+            return held
+        before, after = (TYPES.get(each.type or "") for each in (own, kind))
+        is_other = before is not None and (after is None or before.context is not after.context)
+        if is_other or own.type == kind.type or (before is not None and not before.has_packet):
+            raise self._refusal(f"it holds program {_named(held)}, one of {own}", kind, what)
+        return replace(held, type=FRAGS if kind.has_frags else kind.type)
+
+    def _refusal(self, reason: str, kind: Owner, what: str) -> MapError:
+        return MapError(
+            f"{self.definition}: {what}: {reason}, and this is one of {kind}; all programs of a "
+            f"prog_array, and all that use it, have one type: load(..., types=) says which (EINVAL)",
+            errno.EINVAL,
+        )
+
+    def fill(self, index: int, program: Program) -> None:
+        """Store a program that an object has there from the start; who uses the array first then owns it.
+
+        Raises MapError for an index outside, and for programs of two types.
+        """
+        kind = Owner.of(program)
+        for held in self._programs.values():
+            own = Owner.of(held)
+            if own != kind and None not in (own.type, kind.type):
+                what = f"storing program {_named(program)} under {index}"
+                raise self._refusal(f"it holds program {_named(held)}, one of {own}", kind, what)
+        if index >= self.definition.max_entries:
+            self.refuse(-errno.E2BIG, f"storing under {index}")
+        self._programs[index] = program
 
     def program_at(self, index: int) -> Program | None:
         """Return the program at an index, None where it is empty or outside."""
@@ -74,6 +173,8 @@ class ProgArray(ArrayMap):
         if value is None:
             self._programs.pop(index, None)
         else:
+            self._own(value, f"storing program {_named(value)} under {index}")
+            _use_maps(value)  # in Linux it would be loaded by now
             self._programs[index] = value
         return 0
 

@@ -1,0 +1,51 @@
+"""What code was promised of its argument, held against what a run has: the one place that compares them.
+
+    Recipe.argument_size, _writable, _is_packet     what analysis took for granted, so that checks fell
+    Given                                           what a run, or all runs through a gate, have behind r1
+
+Code that was promised nothing takes every run.
+"""
+
+from __future__ import annotations
+
+from ebpfjit.errors import ExecutionError
+from ebpfjit.jit.compiler import Recipe
+from ebpfjit.record import record
+from ebpfjit.runtime.execution import Execution
+
+
+@record
+class Given:
+    """At least `size` bytes at r1, and `writable` or not; `measured` where r2 is how many there are."""
+
+    size: int
+    writable: bool
+    measured: bool
+
+    @classmethod
+    def of(cls, execution: Execution) -> Given:
+        """Return what a run that is about to start has."""
+        region, (address, length) = execution.argument, execution.arguments
+        if region is None:
+            return cls(0, writable=False, measured=length == 0)
+        is_there = address == region.start
+        size = region.size if is_there else 0
+        return cls(size, region.writable, length == region.size and (is_there or not region.size))
+
+
+def check(recipe: Recipe, given: Given) -> None:
+    """Raise ExecutionError where code was promised more than there is."""
+    size = recipe.argument_size
+    if given.size < size:
+        reason = f"at least {size} bytes at r1, and here there are {given.size}"
+    elif size and recipe.argument_writable and not given.writable:
+        reason = f"{size} bytes at r1 that it may write, and here they are read-only"
+    elif recipe.argument_is_packet and not given.measured:
+        reason = "r2 being the length of the memory at r1, and here it is not"
+    else:
+        return
+    name = recipe.verified.program.name
+    raise ExecutionError(
+        f"the machine code of {'the program' if name is None else repr(name)} was compiled for {reason}; "
+        f"compile it again for such runs"
+    )
