@@ -83,6 +83,9 @@ class MapError(EbpfError):
         return type(self), (str(self), self.errno)
 
 
+EMPTY = "the program is empty: it needs at least an exit"
+
+
 class VerifierError(EbpfError):
     """A program that breaks a rule of the verifier.
 

@@ -11,7 +11,7 @@ from ebpfjit.analysis.charges import Charges, charges_of, own_charges
 from ebpfjit.analysis.entries import Entries
 from ebpfjit.analysis.liveness import Liveness, liveness_of
 from ebpfjit.analysis.nesting import Nesting, nesting_of
-from ebpfjit.errors import LoadError
+from ebpfjit.errors import EMPTY, LoadError, VerifierError
 from ebpfjit.program import Program
 from ebpfjit.record import lazy
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE
@@ -95,10 +95,13 @@ class Verified:
 def prepare(program: Program, calculator: StackUsageCalculator | None = None) -> Verified:
     """Return the program with its facts; its read-only maps keep their values from now on.
 
-    Its prog_arrays are those of programs like it from now on.
-    Raises LoadError for a reference that nothing resolves, or a calculator's answer that is not
-    from 0 to 4096 bytes, and MapError for a prog_array of programs of another type.
+    Its prog_arrays are those of programs like it from now on. Raises VerifierError for one without
+    instructions, whatever another verifier said: nothing can run it.
+    Raises LoadError for a reference that nothing resolves, or a calculator's answer that is not from 0 to
+    4096 bytes, and MapError for a prog_array of programs of another type.
     """
+    if not program.code:
+        raise VerifierError(EMPTY, None, "size")
     _check_references(program)
     for map_ in program.maps:
         map_.used_by(program)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
-from ebpfjit.errors import DecodeError, VerifierError
+from ebpfjit.errors import EMPTY, DecodeError, VerifierError
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg
 from ebpfjit.isa.table import BY_OPCODE
 from ebpfjit.program import SLOT_SIZE, Instruction, Program
@@ -121,7 +121,7 @@ def check(prog: Any) -> None:
     """
     program = prog if isinstance(prog, Program) else _decode(prog)
     if not program.instructions:
-        raise VerifierError("the program is empty: it needs at least an exit", None, "size")
+        raise VerifierError(EMPTY, None, "size")
     if len(program.instructions) > MAX_INSTRUCTIONS:
         raise VerifierError(
             f"{len(program.instructions)} instructions, at most {MAX_INSTRUCTIONS} are allowed", None, "size"

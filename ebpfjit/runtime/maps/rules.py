@@ -15,6 +15,7 @@ HASH_ELEMENT_SIZE = 48  # sizeof(struct htab_elem)
 PCPU_MIN_UNIT_SIZE = 1 << 15
 MAX_BPF_STACK = 512
 MAX_STACK_DEPTH = 127  # sysctl kernel.perf_event_max_stack
+ADDRESS_SIZE = 8
 BUILD_ID_SIZE = 32  # sizeof(struct bpf_stack_build_id)
 NR_CPUS = 8192  # as distributions configure it
 LPM_PREFIX_SIZE = 4
@@ -41,8 +42,8 @@ ANY = Sizes("1 or more", lambda size: size > 0)
 FOUR = Sizes("4", lambda size: size == 4)
 FOUR_OR_EIGHT = Sizes("4 or 8", lambda size: size in (4, 8))
 STACK_VALUE = Sizes(
-    f"a multiple of 8, at most {8 * MAX_STACK_DEPTH}",
-    lambda size: size >= 8 and size % 8 == 0 and size // 8 <= MAX_STACK_DEPTH,
+    f"a multiple of 8, at most {8 * MAX_STACK_DEPTH} ({BUILD_ID_SIZE * MAX_STACK_DEPTH} with build ids)",
+    lambda size: size >= 8 and size % 8 == 0,
 )
 LPM_KEY = Sizes(
     "5 to 260 (a prefix length of 4 bytes, then data)",
@@ -54,7 +55,6 @@ F = MapFlag
 ACCESS = F.RDONLY | F.WRONLY | F.RDONLY_PROG | F.WRONLY_PROG
 ARRAY_FLAGS = F.NUMA_NODE | ACCESS
 HASH_FLAGS = F.NO_PREALLOC | F.NUMA_NODE | ACCESS | F.ZERO_SEED
-PERCPU_HASH_FLAGS = F.NO_PREALLOC | ACCESS | F.ZERO_SEED
 REFERENCE_FLAGS = F.NUMA_NODE | F.RDONLY | F.WRONLY  # fds, which programs do not read
 
 #                            key      value          flags
@@ -63,12 +63,12 @@ SHAPES: dict[MapType, tuple[Sizes, Sizes, MapFlag]] = {
     MapType.ARRAY:            (FOUR,    ANY,           ARRAY_FLAGS | F.MMAPABLE | F.INNER_MAP),
     MapType.PROG_ARRAY:       (FOUR,    FOUR,          REFERENCE_FLAGS),
     MapType.PERF_EVENT_ARRAY: (FOUR,    FOUR,          REFERENCE_FLAGS | F.PRESERVE_ELEMS),
-    MapType.PERCPU_HASH:      (ANY,     ANY,           PERCPU_HASH_FLAGS),
-    MapType.PERCPU_ARRAY:     (FOUR,    ANY,           ACCESS),
+    MapType.PERCPU_HASH:      (ANY,     ANY,           HASH_FLAGS),
+    MapType.PERCPU_ARRAY:     (FOUR,    ANY,           ARRAY_FLAGS),
     MapType.STACK_TRACE:      (FOUR,    STACK_VALUE,   REFERENCE_FLAGS | F.STACK_BUILD_ID),
     MapType.CGROUP_ARRAY:     (FOUR,    FOUR,          REFERENCE_FLAGS),
     MapType.LRU_HASH:         (ANY,     ANY,           HASH_FLAGS | F.NO_COMMON_LRU),
-    MapType.LRU_PERCPU_HASH:  (ANY,     ANY,           PERCPU_HASH_FLAGS | F.NO_COMMON_LRU),
+    MapType.LRU_PERCPU_HASH:  (ANY,     ANY,           HASH_FLAGS | F.NO_COMMON_LRU),
     MapType.LPM_TRIE:         (LPM_KEY, LPM_VALUE,     F.NO_PREALLOC | F.NUMA_NODE | ACCESS),
     MapType.ARRAY_OF_MAPS:    (FOUR,    FOUR,          REFERENCE_FLAGS),
     MapType.HASH_OF_MAPS:     (ANY,     FOUR,          HASH_FLAGS),
@@ -131,12 +131,14 @@ def _refusals(d: MapDefinition) -> Iterator[Refusal]:
 
 
 def _flags(d: MapDefinition, kind: MapType, allowed: MapFlag) -> Iterator[Refusal]:
-    if unknown := d.flags & ~allowed:
+    if unknown := d.flags & ~int(allowed):  # of a MapFlag it would be the bits that have names
         yield errno.EINVAL, f"flags {d.flags:#x}: this type takes no {MapFlag(unknown)!r}"
     if d.flags & (F.RDONLY_PROG | F.WRONLY_PROG) == F.RDONLY_PROG | F.WRONLY_PROG:
         yield errno.EINVAL, f"flags {d.flags:#x}: BPF_F_RDONLY_PROG and BPF_F_WRONLY_PROG exclude each other"
     if kind in LRU and d.flags & F.NO_PREALLOC:
         yield ENOTSUPP, "an LRU map is always preallocated; drop BPF_F_NO_PREALLOC"
+    if d.flags & F.NUMA_NODE and (kind in PERCPU or d.flags & F.NO_COMMON_LRU):
+        yield errno.EINVAL, "what each processor has of its own is on no node; drop BPF_F_NUMA_NODE"
     if kind is MapType.LPM_TRIE and not d.flags & F.NO_PREALLOC:
         yield errno.EINVAL, "an LPM trie is never preallocated; add BPF_F_NO_PREALLOC to map_flags"
 
@@ -152,6 +154,11 @@ def _details(d: MapDefinition, kind: MapType) -> Iterator[Refusal]:
         yield errno.E2BIG, f"key and value have {d.key_size + d.value_size} bytes, too many for one element"
     if kind in HASHES and d.max_entries > MAX_BUCKETS:
         yield errno.E2BIG, f"max_entries is {d.max_entries}, more than 2**31"
+    if kind is MapType.STACK_TRACE:
+        frame = BUILD_ID_SIZE if d.flags & F.STACK_BUILD_ID else ADDRESS_SIZE
+        if d.value_size % frame or d.value_size // frame > MAX_STACK_DEPTH:
+            most = f"a multiple of {frame}, at most {frame * MAX_STACK_DEPTH}"
+            yield errno.EINVAL, f"value_size is {d.value_size}, it must be {most}"
     if d.value_size > INT_MAX:
         yield errno.E2BIG, f"value_size is {d.value_size}, more than 2**31 - 1"
     if not 0 <= d.extra <= MOST_HASHES:
@@ -160,8 +167,6 @@ def _details(d: MapDefinition, kind: MapType) -> Iterator[Refusal]:
         yield errno.E2BIG, f"value_size is {d.value_size}, more than {KMALLOC_MAX_SIZE}"
     if kind is MapType.DEVMAP_HASH and d.max_entries > MAX_BUCKETS:
         yield errno.EINVAL, f"max_entries is {d.max_entries}, more than 2**31"
-    if kind is MapType.STACK_TRACE and d.flags & F.STACK_BUILD_ID and d.value_size % BUILD_ID_SIZE:
-        yield errno.EINVAL, f"value_size is {d.value_size}, with build ids a multiple of {BUILD_ID_SIZE}"
     if kind is MapType.STACK_TRACE and d.max_entries > MAX_BUCKETS:
         yield errno.E2BIG, f"max_entries is {d.max_entries}, more than 2**31"
     if kind is MapType.CPUMAP and d.max_entries > NR_CPUS:
