@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W64
 from ebpfjit.pickling import checked_functions
-from ebpfjit.runtime.execution import Execution, HelperFunction
+from ebpfjit.runtime.execution import Execution, HelperFunction, Stops
 from ebpfjit.runtime.memory import Region
 
 if TYPE_CHECKING:
@@ -25,14 +25,21 @@ class JitFunction:
     several threads at once.
     """
 
-    __slots__ = ("__weakref__", "_compiled", "_helpers", "_limit", "gate", "keep", "optimize")
+    __slots__ = ("__weakref__", "_compiled", "_helpers", "_limit", "_stops", "gate", "keep", "optimize")
     gate: Gate | None
     keep: tuple[Any, ...]
     optimize: bool | None
     """As it was asked for; None: baseline code at first, optimised once its calls have cost enough."""
 
-    def __init__(self, compiled: Compiled, helpers: Mapping[int, HelperFunction], limit: int | None) -> None:
+    def __init__(
+        self,
+        compiled: Compiled,
+        helpers: Mapping[int, HelperFunction],
+        limit: int | None,
+        stops: Stops | None = None,
+    ) -> None:
         self._compiled = compiled
+        self._stops = stops or Stops()
         self._helpers = helpers
         self._limit = limit
         self.gate = None
@@ -40,7 +47,9 @@ class JitFunction:
 
     def __call__(self, mem: Any = b"") -> int:
         """Run the program and return r0, unsigned. Raises ExecutionError for a wrong program."""
-        return self._compiled.run(raw_execution(mem, self._helpers, self._limit))
+        execution = raw_execution(mem, self._helpers, self._limit)
+        execution.mark = self._stops.mark()
+        return self._compiled.run(execution)
 
     @property
     def call(self) -> Callable[..., int]:
@@ -81,12 +90,21 @@ class JitFunction:
             raise TypeError("lengths go with offsets")
         if on_fault is not None and not isinstance(on_fault, int):
             raise TypeError(f"on_fault is a number, not {type(on_fault).__name__}")
-        runner = batch.Batch(self, None if on_fault is None else W64.wrap(on_fault))
+        fill = None if on_fault is None else W64.wrap(on_fault)
+        runner = batch.Batch(self, fill, self._stops.mark())
         if stride is not None:
             return runner.run(batch.records(buffers, stride))
         if offsets is not None:
             return runner.run(batch.places(buffers, offsets, lengths))
         return runner.run_objects(buffers)
+
+    def stop(self) -> None:
+        """Have all calls and batches that are running now, in whichever thread, end with Stopped.
+
+        They do so within a fraction of a second, unless they are inside of a helper that does not return.
+        Calls that begin later run as ever. May be called from any thread, and from a helper.
+        """
+        self._stops.stop()
 
     @property
     def is_optimized(self) -> bool:
@@ -187,10 +205,11 @@ def make_function(
     if why_not():
         return plain
     heat = heat_of(compiled.verified.program)
-    gate = Gate(compiled, "optional", ("mem",), limit=limit, better=better, heat=heat)
+    stops = plain._stops
+    gate = Gate(compiled, "optional", ("mem",), limit=limit, better=better, heat=heat, stops=stops)
     if not gate.fits:
         return plain if better is None else JitFunction(better(), helpers, limit)
-    function: JitFunction = native_type(JitFunction)(compiled, helpers, limit)
+    function: JitFunction = native_type(JitFunction)(compiled, helpers, limit, stops)
     open_gate(function, gate, plain.__call__)
     if better is not None:
         function.optimize = None

@@ -35,7 +35,7 @@ from ebpfjit.runtime.contexts import (
     take,
 )
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.execution import Execution, HelperFunction, NativeHelper
+from ebpfjit.runtime.execution import Execution, HelperFunction, Mark, NativeHelper, Stops
 from ebpfjit.runtime.helpers import stock, table
 from ebpfjit.runtime.helpers.presence import missing
 from ebpfjit.runtime.maps import bytecode
@@ -275,12 +275,13 @@ class _Run:
         environment: Environment,
         made: Context | Region,
         stack: Stack | None = None,
+        mark: Mark | None = None,
     ) -> None:
         self.engine = engine
         self.made = made
         self.stack = stack or (None if isinstance(made, Region) else made.stack)
         self.instructions = 0
-        self.world = World(environment, context=None if isinstance(made, Region) else made)
+        self.world = World(environment, context=None if isinstance(made, Region) else made, mark=mark)
         self.world.run_program = self._tail_call
 
     def execute(self, program: Ready, limit: int | None) -> int:
@@ -314,6 +315,7 @@ class _Run:
             world=self.world,
             stack=stack,
             headers=made if isinstance(made, SkbContext) else None,
+            mark=self.world.mark,
         )
 
     def _tail_call(self, program: Program) -> int:
@@ -445,9 +447,14 @@ class TypedFunction(JitFunction):
     __slots__ = ("_environment", "_own_helpers", "_ready")
 
     def __init__(
-        self, start: Ready, compiled: Compiled, limit: int | None, given: Mapping[int, HelperFunction]
+        self,
+        start: Ready,
+        compiled: Compiled,
+        limit: int | None,
+        given: Mapping[int, HelperFunction],
+        stops: Stops | None = None,
     ) -> None:
-        super().__init__(compiled, start.helpers, limit)
+        super().__init__(compiled, start.helpers, limit, stops)
         self._ready = start
         self._own_helpers = given
         self._environment = environment_of(start.program)
@@ -457,7 +464,8 @@ class TypedFunction(JitFunction):
         start = self._ready
         made = _make(start, mem, None)
         try:
-            value = _Run(_on_machine_code, self._environment, made).execute(start, self._limit)
+            this = _Run(_on_machine_code, self._environment, made, mark=self._stops.mark())
+            value = this.execute(start, self._limit)
         finally:
             _let_go(made)
         return value if start.type is None else value & U32_MASK
@@ -500,10 +508,11 @@ def _typed_function(
         begin=begin,
         better=partial(start.optimised, environment) if tiers_up else None,
         heat=heat_of(start.program),
+        stops=plain._stops,
     )
     if not gate.fits:
         return TypedFunction(start, start.optimised(environment), limit, given) if tiers_up else plain
-    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given)
+    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given, plain._stops)
     open_gate(function, gate, plain.__call__)
     if tiers_up:
         function.optimize = None

@@ -21,7 +21,7 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
 from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
-from ebpfjit.runtime.execution import Execution, HelperFunction
+from ebpfjit.runtime.execution import Execution, HelperFunction, Stops
 from ebpfjit.runtime.memory import Region
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ class _Machine:
         self._verified: Verified | None = None
         self._compiled: Compiled | None = None
         self._compile_wanted = False
+        self._stops = Stops()
         if prog is not None:
             self._load(prog)
 
@@ -311,6 +312,7 @@ class _Machine:
             mbuff=self._mbuff(),
             better=better,
             heat=heat_of(compiled.verified.program),
+            stops=self._stops,
         )
         if not gate.fits:
             return False
@@ -365,6 +367,14 @@ class _Machine:
         """How many writable bytes every run has behind r1."""
         return 0
 
+    def stop(self) -> None:
+        """Have all runs of this machine, on either engine and in any thread, end with Stopped.
+
+        Those that are going on now do so within a fraction of a second, unless they are inside of a helper
+        that does not return. Runs that begin later run as ever.
+        """
+        self._stops.stop()
+
     def listing(self) -> str:
         """Return eBPF, assembly text and bytes side by side, of the code that runs in the end.
 
@@ -397,6 +407,7 @@ class _Machine:
             kfuncs=self._kfuncs,
             limit=self._limit,
             checked=self.checked,
+            mark=self._stops.mark(),
         )
 
     def _interpret(self, execution: Execution) -> int:

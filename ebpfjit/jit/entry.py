@@ -106,6 +106,8 @@ class Run:
             "argument_1": execution.arguments[0],
             "argument_2": execution.arguments[1],
         }
+        if execution.mark is not None:
+            words |= {"stop_cell": execution.mark.stops.address, "stops": execution.mark.count}
         for name, value in words.items():
             self.set_word(name, value)
 
@@ -120,6 +122,8 @@ class Run:
     def call_function(self, address: int, arguments: tuple[int, ...]) -> int:
         """Run a function of the program for a helper that is being called; return its r0."""
         compiled = self.compiled
+        if self.execution.mark is not None:
+            self.execution.mark.check()  # helpers call what ends before its slice does, again and again
         target = address - CODE_ADDRESS
         if target not in compiled.verified.program.functions or compiled.image.callback is None:
             raise faults.bad_function(None, address)  # who called the helper adds the pc
@@ -257,7 +261,7 @@ class Compiled:
         """Run the program and return r0, unsigned; raises what the interpreter raises."""
         run = Run.start(self, execution)
         try:
-            with active(run.space), engine_of(execution.world, run):
+            with active(run.space, execution.mark), engine_of(execution.world, run):
                 call = _RUN(routines().addresses["run"])
                 result: int = call(run.address, self.entry, self.unlocked)
         except ExecutionError as error:

@@ -35,7 +35,7 @@ from ebpfjit.once import once
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
-from ebpfjit.runtime.execution import Execution
+from ebpfjit.runtime.execution import Execution, Stops
 from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE, AddressSpace, Region, Stack, address_of
 from ebpfjit.translators.x86_64.lanes import LANE_WORDS
 from ebpfjit.translators.x86_64.runs import KEPT_SIZE, STATE_WORDS
@@ -211,7 +211,8 @@ class Gate:
 
     `names` are those of the buffers, the packet first. Where there is a `lane`, `begin(size, stack)`
     gives the execution of a run that is in the middle of a packet of so many bytes there. `better`
-    compiles what is to take this program's place once its calls have cost `heat` instructions. Who changes a
+    compiles what is to take this program's place once its calls have cost `heat` instructions. `stops` counts
+    how often the calls were stopped. Who changes a
     gate that may be replaced meanwhile holds `lock`, which goes over to the new one.
     """
 
@@ -229,8 +230,10 @@ class Gate:
         begin: Callable[[int, Stack], Execution] | None = None,
         better: Callable[[], Compiled] | None = None,
         heat: int = 0,
+        stops: Stops | None = None,
     ) -> None:
         self.compiled = compiled
+        self.stops = stops or Stops()
         self.better = better
         self.lock = RLock()
         self.lane, self.begin = lane, begin
@@ -254,6 +257,7 @@ class Gate:
             special=linked or compiled.unlocked or loads_packets or better is not None,
             lane=lane.address if lane is not None else 0,
             heat=heat,
+            stop_cell=self.stops.address,
             **_frame_of(compiled, mbuff, 0 if better is None else SPARE_LIMITS),
         )
         self.set_words(regions=self.regions.address)
@@ -300,6 +304,7 @@ class Gate:
             mbuff=self.mbuff,
             lane=self.lane,
             begin=self.begin,
+            stops=self.stops,
         )
         gate.lock = self.lock
         return gate
@@ -381,6 +386,9 @@ class _NativeRun(Run):
             execution = gate.begin(word(block, "packet_size"), stack)
         else:
             execution = self._on_buffers(gate, block, stack)
+        execution.mark = gate.stops.mark(word(block, "stops"))
+        if execution.world is not None:
+            execution.world.mark = execution.mark
         super().__init__(gate.compiled, execution, memory, block)
         self.follow_stack()
         if execution.world is not None:
