@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.errors import ExecutionError, LoadError
-from ebpfjit.function import JitFunction, make_function
+from ebpfjit.function import FunctionContents, JitFunction, make_function
 from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
 from ebpfjit.once import once
@@ -42,6 +42,7 @@ from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
 from ebpfjit.runtime.memory import Region, Stack, flat_view
 from ebpfjit.runtime.world import World, current
+from ebpfjit.sealed import inside, seal
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Cache, Compiled
@@ -438,13 +439,26 @@ def _run_on_kernel(
 # -- compiled functions -----------------------------------------------------------------------------
 
 
+@dataclass(slots=True, kw_only=True)
+class TypedContents(FunctionContents):
+    """What is inside of a `TypedFunction`; `own` are the helpers that were given."""
+
+    ready: Ready
+    own: Mapping[int, HelperFunction]
+
+    @property
+    def given(self) -> Mapping[int, HelperFunction]:
+        """The helpers that whoever compiled it gave."""
+        return self.own
+
+
 class TypedFunction(JitFunction):
     """A compiled program with a context, or with maps: fn(data) -> r0 (32 bits with a type).
 
     `data` is copied, as `Program.run` does; what the program makes of its packet is dropped.
     """
 
-    __slots__ = ("_environment", "_own_helpers", "_ready")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -454,24 +468,23 @@ class TypedFunction(JitFunction):
         given: Mapping[int, HelperFunction],
         stops: Stops | None = None,
     ) -> None:
-        super().__init__(compiled, start.helpers, limit, stops)
-        self._ready = start
-        self._own_helpers = given
-        self._environment = environment_of(start.program)
+        contents = TypedContents(
+            compiled, start.helpers, limit, stops or Stops(), compiled.recipe.optimize, ready=start, own=given
+        )
+        seal(self, contents)
 
     def __call__(self, mem: Any = b"") -> int:
         """Run the program and return r0. Raises as `Program.run`."""
-        start = self._ready
+        it: TypedContents = inside(self)
+        start = it.ready
         made = _make(start, mem, None)
         try:
-            this = _Run(_on_machine_code, self._environment, made, mark=self._stops.mark())
-            value = this.execute(start, self._limit)
+            environment = environment_of(start.program)
+            this = _Run(_on_machine_code, environment, made, mark=it.stops.mark())
+            value = this.execute(start, it.limit)
         finally:
             _let_go(made)
         return value if start.type is None else value & U32_MASK
-
-    def _given(self) -> Mapping[int, HelperFunction]:
-        return self._own_helpers
 
 
 def _typed_function(
@@ -508,14 +521,15 @@ def _typed_function(
         begin=begin,
         better=partial(start.optimised, environment) if tiers_up else None,
         heat=heat_of(start.program),
-        stops=plain._stops,
+        stops=inside(plain).stops,
     )
     if not gate.fits:
         return TypedFunction(start, start.optimised(environment), limit, given) if tiers_up else plain
-    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given, plain._stops)
+    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given, inside(plain).stops)
+    inside(function).irregular = plain
     open_gate(function, gate, plain.__call__)
     if tiers_up:
-        function.optimize = None
+        inside(function).optimize = None
     return function
 
 

@@ -20,6 +20,7 @@ from ebpfjit.jit.gate import Gate
 from ebpfjit.jit.routines import routines
 from ebpfjit.runtime.execution import SLICE, Mark
 from ebpfjit.runtime.memory import address_of, flat_view
+from ebpfjit.sealed import inside
 from ebpfjit.translators.x86_64.batches import BATCH_WORDS, FINISHED, KINDS
 from ebpfjit.translators.x86_64.runs import CALL_COST
 
@@ -167,13 +168,13 @@ class Batch:
 
     def _gate(self, packets: int) -> Gate | None:
         """Return the function's gate; a batch counts as if it ran through the program once a packet."""
-        gate: Gate | None = self.function.gate
+        gate: Gate | None = inside(self.function).gate
         if gate is None or gate.better is None:
             return gate
         cost = len(gate.compiled.verified.program) + CALL_COST
         if gate.spend(packets * cost):
             tier_up(self.function)
-        after: Gate = self.function.gate
+        after: Gate = inside(self.function).gate
         return after
 
     def run(self, packets: Packets) -> array[int]:

@@ -232,7 +232,8 @@ class Compiled:
 
     `helpers` are the objects whose addresses are in the code, `assembled` is the listing that the
     image was made from, None where the image was found somewhere, or the program is large. Where
-    `unlocked`, runs go on without Python's lock.
+    `unlocked`, runs go on without Python's lock. `pins` keep the memory of the maps whose addresses are
+    in the code.
     """
 
     recipe: Recipe
@@ -241,6 +242,7 @@ class Compiled:
     helpers: tuple[HelperFunction, ...] = field(repr=False)
     assembled: Listing | None = field(repr=False)
     unlocked: bool = False
+    pins: tuple[Any, ...] = field(default=(), repr=False)
 
     @property
     def entry(self) -> int:
@@ -407,7 +409,8 @@ def compile_program(
     addresses = {symbol: _address_of(function) for symbol, function in called.items()}
     code = relocate(image, addresses | host_addresses() | map_routine_addresses(image.slots))
     buffer = CodeBuffer(code, guarded=harden)
-    return Compiled(recipe, image, buffer, tuple(called.values()), kept, release_gil)
+    pins = tuple(map_.pins for map_ in verified.program.maps)
+    return Compiled(recipe, image, buffer, tuple(called.values()), kept, release_gil, pins)
 
 
 def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:

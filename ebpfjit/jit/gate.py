@@ -139,6 +139,11 @@ class Lane:
             self._words[_LANE[name]] = value
 
     @property
+    def memory(self) -> tuple[Any, ...]:
+        """What machine code reads and writes there."""
+        return self._words, self._template, self.context.memory
+
+    @property
     def other_regions(self) -> list[Region]:
         """What runs may touch of the context besides packet and struct."""
         own = (self.context.packet, self.context.argument)
@@ -172,14 +177,14 @@ class _Regions:
 
     def __init__(self, regions: Sequence[Region]) -> None:
         self.regions: list[Region] = []
-        self._kept: list[Any] = []
+        self.kept: list[Any] = []
         self._grow(max(len(regions), 1))
         for region in regions:
             self.add(region)
 
     def _grow(self, rows: int) -> None:
         self._table = (ctypes.c_uint64 * (3 * rows))()
-        self._kept.append(self._table)
+        self.kept.append(self._table)
         for index, region in enumerate(self.regions):
             self._put(index, region)
         self._bound()
@@ -190,7 +195,7 @@ class _Regions:
     def _bound(self) -> None:
         start = ctypes.addressof(self._table)
         self._bounds = (ctypes.c_uint64 * 2)(start, start + REGION_SIZE * len(self.regions))
-        self._kept.append(self._bounds)
+        self.kept.append(self._bounds)
 
     def add(self, region: Region) -> None:
         """Add a region; `address` then is another one."""
@@ -263,6 +268,15 @@ class Gate:
         self.set_words(regions=self.regions.address)
         self.set_limit(limit)
         _gates[ctypes.addressof(self.state)] = self
+
+    @property
+    def memory(self) -> tuple[Any, ...]:
+        """What machine code reads of the gate and of its program, for whoever is to keep it."""
+        compiled, lane = self.compiled, self.lane
+        return (
+            *(self.state, self._limits, self.regions.kept, tuple(self.regions.regions), self.stops),
+            *(compiled.buffer, compiled.helpers, compiled.pins, lane and (lane, lane.memory)),
+        )
 
     def set_words(self, **words: int) -> None:
         """Set words of the state."""
