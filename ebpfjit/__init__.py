@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         MapError,
         MapRefused,
         MemoryFault,
+        Stopped,
         TranslationError,
         VerifierError,
     )
@@ -61,6 +62,7 @@ _NAMES_OF = {
         "MapError",
         "MapRefused",
         "MemoryFault",
+        "Stopped",
         "TranslationError",
         "VerifierError",
     ),
@@ -109,6 +111,7 @@ __all__ = [
     "Result",
     "Route",
     "Socket",
+    "Stopped",
     "Task",
     "TranslationError",
     "TunnelKey",

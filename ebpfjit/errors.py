@@ -17,6 +17,7 @@ EbpfError
     BudgetExhausted        the instruction limit was reached
     CallDepthExceeded      too many frames
     HelperNotFound         a call to a helper that is not registered
+    Stopped                another thread ended the run
 """
 
 from __future__ import annotations
@@ -190,6 +191,10 @@ class BudgetExhausted(ExecutionError):  # noqa: N818 - the name is part of the p
 
 class CallDepthExceeded(ExecutionError):  # noqa: N818 - the name is part of the public API
     """A local call at `pc` needs more frames, or more stack, than there are."""
+
+
+class Stopped(ExecutionError):  # noqa: N818 - what happened to the run, not what was wrong with it
+    """The run was ended by `stop()`; at slot `pc` where that is known."""
 
 
 class HelperNotFound(ExecutionError):  # noqa: N818 - the name is part of the public API

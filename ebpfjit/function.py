@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W64
 from ebpfjit.pickling import checked_functions
-from ebpfjit.runtime.execution import Execution, HelperFunction
+from ebpfjit.runtime.execution import Execution, HelperFunction, Stops
 from ebpfjit.runtime.memory import Region
+from ebpfjit.sealed import Sealed, inside, seal
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
@@ -18,34 +20,69 @@ if TYPE_CHECKING:
     from ebpfjit.program import Program
 
 
-class JitFunction:
+@dataclass(slots=True)
+class FunctionContents:
+    """What is inside of a `JitFunction`.
+
+    `optimize` is as it was asked for; `irregular` the function that takes unusual calls.
+    """
+
+    compiled: Compiled
+    helpers: Mapping[int, HelperFunction]
+    limit: int | None
+    stops: Stops
+    optimize: bool | None
+    gate: Gate | None = None
+    keep: tuple[Any, ...] = ()
+    irregular: JitFunction | None = None
+
+    @property
+    def given(self) -> Mapping[int, HelperFunction]:
+        """The helpers that whoever compiled it gave."""
+        return self.helpers
+
+    def adopt(self, compiled: Compiled) -> None:
+        """Take over better code, for calls that the gate does not understand as well."""
+        self.compiled = compiled
+        if self.irregular is not None:
+            inside(self.irregular).compiled = compiled
+
+
+class JitFunction(Sealed):
     """A compiled program that is called like a function: fn(mem) -> r0, or fn() without memory.
 
     `mem` is a buffer, written in place; r1 is its address and r2 its length. May be called from
     several threads at once.
     """
 
-    __slots__ = ("__weakref__", "_compiled", "_helpers", "_limit", "gate", "keep", "optimize")
-    gate: Gate | None
-    keep: tuple[Any, ...]
-    optimize: bool | None
-    """As it was asked for; None: baseline code at first, optimised once its calls have cost enough."""
+    __slots__ = ()
 
-    def __init__(self, compiled: Compiled, helpers: Mapping[int, HelperFunction], limit: int | None) -> None:
-        self._compiled = compiled
-        self._helpers = helpers
-        self._limit = limit
-        self.gate = None
-        self.optimize = compiled.recipe.optimize
+    def __init__(
+        self,
+        compiled: Compiled,
+        helpers: Mapping[int, HelperFunction],
+        limit: int | None,
+        stops: Stops | None = None,
+    ) -> None:
+        seal(self, FunctionContents(compiled, helpers, limit, stops or Stops(), compiled.recipe.optimize))
 
     def __call__(self, mem: Any = b"") -> int:
         """Run the program and return r0, unsigned. Raises ExecutionError for a wrong program."""
-        return self._compiled.run(raw_execution(mem, self._helpers, self._limit))
+        it: FunctionContents = inside(self)
+        execution = raw_execution(mem, it.helpers, it.limit)
+        execution.mark = it.stops.mark()
+        return it.compiled.run(execution)
+
+    @property
+    def optimize(self) -> bool | None:
+        """As it was asked for; None: baseline code at first, optimised once its calls have cost enough."""
+        it: FunctionContents = inside(self)
+        return it.optimize
 
     @property
     def call(self) -> Callable[..., int]:
         """The same as a built-in function, which some versions of CPython call a little faster."""
-        if self.gate is None:
+        if inside(self).gate is None:
             return self.__call__
         from ebpfjit.jit.callables import built_in
 
@@ -81,17 +118,27 @@ class JitFunction:
             raise TypeError("lengths go with offsets")
         if on_fault is not None and not isinstance(on_fault, int):
             raise TypeError(f"on_fault is a number, not {type(on_fault).__name__}")
-        runner = batch.Batch(self, None if on_fault is None else W64.wrap(on_fault))
+        fill = None if on_fault is None else W64.wrap(on_fault)
+        runner = batch.Batch(self, fill, inside(self).stops.mark())
         if stride is not None:
             return runner.run(batch.records(buffers, stride))
         if offsets is not None:
             return runner.run(batch.places(buffers, offsets, lengths))
         return runner.run_objects(buffers)
 
+    def stop(self) -> None:
+        """Have all calls and batches that are running now, in whichever thread, end with Stopped.
+
+        They do so within a fraction of a second, unless they are inside of a helper that does not return.
+        Calls that begin later run as ever. May be called from any thread, and from a helper.
+        """
+        inside(self).stops.stop()
+
     @property
     def is_optimized(self) -> bool:
         """True where calls from now on run optimised code; it may become true, and stays so."""
-        return self._compiled.recipe.optimize
+        it: FunctionContents = inside(self)
+        return it.compiled.recipe.optimize
 
     def listing(self) -> str:
         """Return eBPF, assembly text and bytes side by side, of the code that calls run in the end."""
@@ -102,17 +149,12 @@ class JitFunction:
 
     def _best(self) -> Compiled:
         """Return the code that calls run from now on: the best there will be."""
-        if self.gate is not None:
+        it: FunctionContents = inside(self)
+        if it.gate is not None:
             from ebpfjit.jit.callables import tier_up
 
             tier_up(self)
-        return self._compiled
-
-    def adopt(self, compiled: Compiled) -> None:
-        """Take over better code, for calls that the gate does not understand as well."""
-        self._compiled = compiled
-        irregular = self.keep[0]
-        irregular.__self__._compiled = compiled
+        return it.compiled
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the program with its machine code to a file, for `JitFunction.load`.
@@ -145,21 +187,18 @@ class JitFunction:
         return runner.load_function(path, helpers or {}, limit, release_gil=release_gil)
 
     def __reduce__(self) -> tuple[Callable[..., JitFunction], tuple[Any, ...]]:
-        recipe = self._compiled.recipe
-        given = checked_functions("helper", self._given())
+        it: FunctionContents = inside(self)
+        recipe = it.compiled.recipe
+        given = checked_functions("helper", it.given)
         options = {
-            "limit": self._limit,
+            "limit": it.limit,
             "checked": recipe.checked,
             "harden": recipe.settings.harden,
-            "release_gil": self._compiled.unlocked,
-            "optimize": self.optimize,
+            "release_gil": it.compiled.unlocked,
+            "optimize": it.optimize,
             "audit": recipe.audit,
         }
         return _compile_again, (recipe.verified.program, given, options)
-
-    def _given(self) -> Mapping[int, HelperFunction]:
-        """The helpers that whoever compiled it gave."""
-        return self._helpers
 
 
 def _compile_again(
@@ -187,13 +226,15 @@ def make_function(
     if why_not():
         return plain
     heat = heat_of(compiled.verified.program)
-    gate = Gate(compiled, "optional", ("mem",), limit=limit, better=better, heat=heat)
+    stops = inside(plain).stops
+    gate = Gate(compiled, "optional", ("mem",), limit=limit, better=better, heat=heat, stops=stops)
     if not gate.fits:
         return plain if better is None else JitFunction(better(), helpers, limit)
-    function: JitFunction = native_type(JitFunction)(compiled, helpers, limit)
+    function: JitFunction = native_type(JitFunction)(compiled, helpers, limit, stops)
+    inside(function).irregular = plain
     open_gate(function, gate, plain.__call__)
     if better is not None:
-        function.optimize = None
+        inside(function).optimize = None
     return function
 
 

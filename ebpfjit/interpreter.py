@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ebpfjit.analysis.cfg import is_inside
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import U64_MASK, W32, W64
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import ExecutionError, Stopped
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.program import Instruction
@@ -25,7 +25,7 @@ from ebpfjit.runtime.execution import (
     call_helper,
     callback_arguments,
 )
-from ebpfjit.runtime.memory import MAX_FRAMES, active
+from ebpfjit.runtime.memory import MAX_FRAMES, active, check_marks
 from ebpfjit.runtime.world import engine_of
 
 LINK_OFFSET, NETWORK_OFFSET = -0x200000, -0x100000
@@ -72,6 +72,8 @@ class State:
 
     def call_function(self, address: int, arguments: tuple[int, ...]) -> int:
         """Run a function of the program for a helper that is being called; return its r0."""
+        if self.execution.mark is not None:
+            self.execution.mark.check()
         caller = self.pc - 1  # a helper call takes one slot
         target = function_at(self.verified, address, caller)
         check_depth(self, caller)
@@ -113,7 +115,14 @@ class State:
         below zero.
         """
         size = self.verified.blocks.get(self.pc)
-        if size is None or self.budget is None:
+        if size is None:
+            return
+        if self.pc in self.verified.tested:
+            try:
+                check_marks()
+            except Stopped as error:
+                raise faults.locate(error, self.pc) from None
+        if self.budget is None:
             return
         if self.budget < size and self.pc in self.verified.tested:
             raise faults.budget_exhausted(self.pc, self.execution.limit)
@@ -154,7 +163,7 @@ def interpret(verified: Verified, execution: Execution, watcher: Watcher | None 
     """
     state = State(verified, execution)
     state.watcher = watcher
-    with active(state.space), engine_of(execution.world, state):
+    with active(state.space, execution.mark), engine_of(execution.world, state):
         try:
             state.enter_function(0, caller=0)
             run_until_depth(state, -1)

@@ -78,7 +78,7 @@ class once(Generic[P, T]):  # noqa: N801 - it is used as `functools.cache` is
     def __call__(self, *key: P.args, **none: P.kwargs) -> T:
         """Return the result, which is made where it is not there yet."""
         made = self._made.get(key, _NOTHING)
-        return self._first(*key, **none) if made is _NOTHING else made  # type: ignore[return-value] # _NOTHING is none
+        return self._first(*key, **none) if made is _NOTHING else made
 
     def _first(self, *key: P.args, **none: P.kwargs) -> T:
         assert not none, "arguments are by position"
@@ -86,7 +86,7 @@ class once(Generic[P, T]):  # noqa: N801 - it is used as `functools.cache` is
         try:
             if key in self._made:
                 return self._made[key]
-            made = self._made.setdefault(key, self._make(*key))
+            made = self._made.setdefault(key, self._make(*key))  # type: ignore[call-arg] # there are no others
             _keep_for_ever(made)
             return made
         finally:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.errors import ExecutionError, LoadError
-from ebpfjit.function import JitFunction, make_function
+from ebpfjit.function import FunctionContents, JitFunction, make_function
 from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
 from ebpfjit.once import once
@@ -35,13 +35,14 @@ from ebpfjit.runtime.contexts import (
     take,
 )
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.execution import Execution, HelperFunction, NativeHelper
+from ebpfjit.runtime.execution import Execution, HelperFunction, Mark, NativeHelper, Stops
 from ebpfjit.runtime.helpers import stock, table
 from ebpfjit.runtime.helpers.presence import missing
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
 from ebpfjit.runtime.memory import Region, Stack, flat_view
 from ebpfjit.runtime.world import World, current
+from ebpfjit.sealed import inside, seal
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Cache, Compiled
@@ -282,12 +283,13 @@ class _Run:
         environment: Environment,
         made: Context | Region,
         stack: Stack | None = None,
+        mark: Mark | None = None,
     ) -> None:
         self.engine = engine
         self.made = made
         self.stack = stack or (None if isinstance(made, Region) else made.stack)
         self.instructions = 0
-        self.world = World(environment, context=None if isinstance(made, Region) else made)
+        self.world = World(environment, context=None if isinstance(made, Region) else made, mark=mark)
         self.world.run_program = self._tail_call
 
     def execute(self, program: Ready, limit: int | None) -> int:
@@ -327,6 +329,7 @@ class _Run:
             world=self.world,
             stack=stack,
             headers=made if isinstance(made, SkbContext) else None,
+            mark=self.world.mark,
         )
 
     def _tail_call(self, program: Program) -> int:
@@ -450,34 +453,52 @@ def _run_on_kernel(
 # -- compiled functions -----------------------------------------------------------------------------
 
 
+@dataclass(slots=True, kw_only=True)
+class TypedContents(FunctionContents):
+    """What is inside of a `TypedFunction`; `own` are the helpers that were given."""
+
+    ready: Ready
+    own: Mapping[int, HelperFunction]
+
+    @property
+    def given(self) -> Mapping[int, HelperFunction]:
+        """The helpers that whoever compiled it gave."""
+        return self.own
+
+
 class TypedFunction(JitFunction):
     """A compiled program with a context, or with maps: fn(data) -> r0 (32 bits with a type).
 
     `data` is copied, as `Program.run` does; what the program makes of its packet is dropped.
     """
 
-    __slots__ = ("_environment", "_own_helpers", "_ready")
+    __slots__ = ()
 
     def __init__(
-        self, start: Ready, compiled: Compiled, limit: int | None, given: Mapping[int, HelperFunction]
+        self,
+        start: Ready,
+        compiled: Compiled,
+        limit: int | None,
+        given: Mapping[int, HelperFunction],
+        stops: Stops | None = None,
     ) -> None:
-        super().__init__(compiled, start.helpers, limit)
-        self._ready = start
-        self._own_helpers = given
-        self._environment = environment_of(start.program)
+        contents = TypedContents(
+            compiled, start.helpers, limit, stops or Stops(), compiled.recipe.optimize, ready=start, own=given
+        )
+        seal(self, contents)
 
     def __call__(self, mem: Any = b"") -> int:
         """Run the program and return r0. Raises as `Program.run`."""
-        start = self._ready
+        it: TypedContents = inside(self)
+        start = it.ready
         made = _make(start, mem, None)
         try:
-            value = _Run(_on_machine_code, self._environment, made).execute(start, self._limit)
+            environment = environment_of(start.program)
+            this = _Run(_on_machine_code, environment, made, mark=it.stops.mark())
+            value = this.execute(start, it.limit)
         finally:
             _let_go(made)
         return value if start.type is None else value & U32_MASK
-
-    def _given(self) -> Mapping[int, HelperFunction]:
-        return self._own_helpers
 
 
 def _typed_function(
@@ -514,13 +535,15 @@ def _typed_function(
         begin=begin,
         better=partial(start.optimised, environment) if tiers_up else None,
         heat=heat_of(start.program),
+        stops=inside(plain).stops,
     )
     if not gate.fits:
         return TypedFunction(start, start.optimised(environment), limit, given) if tiers_up else plain
-    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given)
+    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given, inside(plain).stops)
+    inside(function).irregular = plain
     open_gate(function, gate, plain.__call__)
     if tiers_up:
-        function.optimize = None
+        inside(function).optimize = None
     return function
 
 

@@ -12,6 +12,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,9 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
 from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
-from ebpfjit.runtime.execution import Execution, HelperFunction
+from ebpfjit.runtime.execution import Execution, HelperFunction, Stops
 from ebpfjit.runtime.memory import Region
+from ebpfjit.sealed import Sealed, inside, seal
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
@@ -38,33 +40,39 @@ def _as_program(prog: Any) -> Program:
     return prog if isinstance(prog, Program) else Program.from_bytes(bytes(memoryview(prog)))
 
 
-class _Entry:
-    """A compiled machine's `execute_program_jit`, where it is called through the native gate.
+@dataclass(slots=True)
+class _EntryContents:
+    """What is inside of an `_Entry`; `machine` is a copy of the machine, which takes unusual calls."""
 
-    `machine` is a copy of the machine, which takes the calls that are unusual.
-    """
-
-    __slots__ = ("__weakref__", "gate", "keep", "machine")
-    gate: Gate
-    keep: tuple[Any, ...]
-
-    def __init__(self, machine: Any) -> None:
-        self.machine = machine
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> int:
-        """Run the machine code."""
-        result: int = self.machine.execute_program_jit(*arguments, **keywords)
-        return result
+    machine: Any
+    gate: Gate | None = None
+    keep: tuple[Any, ...] = ()
 
     def set_limit(self, limit: int | None) -> None:
         """Give each run from now on so many instructions."""
+        assert self.gate is not None  # it is opened at once
         with self.gate.lock:
             self.machine.instruction_limit = limit
+            assert self.gate is not None
             self.gate.set_limit(limit)
 
     def adopt(self, compiled: Compiled) -> None:
         """Take over better code, for unusual calls as well."""
         self.machine._compiled = compiled
+
+
+class _Entry(Sealed):
+    """A compiled machine's `execute_program_jit`, where it is called through the native gate."""
+
+    __slots__ = ()
+
+    def __init__(self, machine: Any) -> None:
+        seal(self, _EntryContents(machine))
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> int:
+        """Run the machine code."""
+        result: int = inside(self).machine.execute_program_jit(*arguments, **keywords)
+        return result
 
 
 class _Machine:
@@ -131,6 +139,7 @@ class _Machine:
         self._verified: Verified | None = None
         self._compiled: Compiled | None = None
         self._compile_wanted = False
+        self._stops = Stops()
         if prog is not None:
             self._load(prog)
 
@@ -176,7 +185,7 @@ class _Machine:
         self._limit = limit
         entry = self._entry
         if entry is not None:
-            entry.set_limit(limit)
+            inside(entry).set_limit(limit)
 
     @property
     def program(self) -> Program | None:
@@ -240,8 +249,8 @@ class _Machine:
         Raises ValueError for memory that is empty or outside of the address space.
         """
         if isinstance(memory, range):
-            inside = memory.step == 1 and 0 <= memory.start < memory.stop <= _ADDRESSES
-            if not inside or memory.stop - memory.start > sys.maxsize:
+            fits = memory.step == 1 and 0 <= memory.start < memory.stop <= _ADDRESSES
+            if not fits or memory.stop - memory.start > sys.maxsize:
                 raise ValueError(f"allowed memory is a range of one address to {sys.maxsize}, not {memory}")
             region = Region.of_range("allowed memory", memory.start, memory.stop)
         else:
@@ -251,8 +260,9 @@ class _Machine:
         self._allowed.append(region)
         entry = self._entry
         if entry is not None:
-            with entry.gate.lock:
-                entry.gate.allow(region)
+            gate: Gate = inside(entry).gate
+            with gate.lock:
+                inside(entry).gate.allow(region)
 
     def set_stack_usage_calculator(self, calculator: StackUsageCalculator) -> None:
         """Set how much stack functions take: calculator(prog: bytes, pc: int) -> int, in bytes.
@@ -311,11 +321,12 @@ class _Machine:
             mbuff=self._mbuff(),
             better=better,
             heat=heat_of(compiled.verified.program),
+            stops=self._stops,
         )
         if not gate.fits:
             return False
         entry = native_type(_Entry)(self._as_compiled(compiled))
-        open_gate(entry, gate, entry.machine.execute_program_jit)
+        open_gate(entry, gate, inside(entry).machine.execute_program_jit)
         self._entry = entry
         method = type(self).execute_program_jit  # type: ignore[attr-defined] # who has a gate has it
         self.__dict__["execute_program_jit"] = built_in(entry, method.__name__, method.__doc__)
@@ -365,6 +376,14 @@ class _Machine:
         """How many writable bytes every run has behind r1."""
         return 0
 
+    def stop(self) -> None:
+        """Have all runs of this machine, on either engine and in any thread, end with Stopped.
+
+        Those that are going on now do so within a fraction of a second, unless they are inside of a helper
+        that does not return. Runs that begin later run as ever.
+        """
+        self._stops.stop()
+
     def listing(self) -> str:
         """Return eBPF, assembly text and bytes side by side, of the code that runs in the end.
 
@@ -379,7 +398,8 @@ class _Machine:
             from ebpfjit.jit.callables import tier_up
 
             tier_up(self._entry)
-            compiled = self._entry.machine._compiled
+            compiled = inside(self._entry).machine._compiled
+            assert compiled is not None  # it is what the entry calls
         return render(compiled.listing, compiled.image)
 
     def _loaded(self) -> Verified:
@@ -397,6 +417,7 @@ class _Machine:
             kfuncs=self._kfuncs,
             limit=self._limit,
             checked=self.checked,
+            mark=self._stops.mark(),
         )
 
     def _interpret(self, execution: Execution) -> int:

@@ -36,6 +36,7 @@ from ebpfjit.jit.routines import WORD, routines
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import NativeHelper
 from ebpfjit.runtime.memory import address_of
+from ebpfjit.sealed import inside
 from ebpfjit.vm import EbpfVmRaw
 
 ONE_LOAD = "ldxb r0, [r1]\nexit"
@@ -175,7 +176,7 @@ def compiled(text: str, **options: Any) -> JitFunction:
 
 def prepared(function: JitFunction, mem: Any) -> Run:
     """Return a run of a program that is ready to start, with a block of its own."""
-    return Run.start(function._compiled, raw_execution(mem, {}))
+    return Run.start(inside(function).compiled, raw_execution(mem, {}))
 
 
 def compare_calls(kind: type[bytes] | type[bytearray], rounds: Rounds) -> list[Comparison]:
@@ -271,7 +272,7 @@ class Packets:
         library = native.load(LOOP, options=[f"-D{name.upper()}={WORD[name] // 8}" for name in names])
         run = prepared(self.function, self.buffer[:SIZE])
         base = ctypes.cast(ctypes.c_char_p(self.buffer), ctypes.c_void_p).value or 0
-        addresses = (routines().addresses["run"], run.address, self.function._compiled.entry, base)
+        addresses = (routines().addresses["run"], run.address, inside(self.function).compiled.entry, base)
         words = [ctypes.c_uint64(word) for word in addresses]
         offsets, lengths = self.offsets, array("q", [SIZE]) * self.count
 

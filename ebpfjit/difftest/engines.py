@@ -25,6 +25,7 @@ from ebpfjit.interpreter import Watcher, interpret
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.memory import STACK_SIZE, Stack
+from ebpfjit.sealed import inside
 
 if TYPE_CHECKING:
     from ebpfjit.function import JitFunction
@@ -169,8 +170,8 @@ def on_tiered(case: Case, verified: Verified) -> Runner:
 
     def run_once(given: Input, instructions: int) -> Outcome:
         function = make_function(first, place.helpers, given.limit, lambda: better)
-        assert function.gate is not None  # as for `gate`
-        function.gate.shorten(instructions)
+        assert inside(function).gate is not None  # as for `gate`
+        inside(function).gate.shorten(instructions)
         return _called(function, given)
 
     def run(given: Input) -> Outcome:

@@ -51,6 +51,7 @@ from ebpfjit.runtime.contexts.packet import Outcome as Left
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps.create import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+from ebpfjit.sealed import inside
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
@@ -247,8 +248,8 @@ def _through_the_gate(program: Program, given: Input, build: str) -> Outcome:
         with suppress(EbpfError):  # it may be one that no engine takes
             ready(called).options = {"audit": audit}
     function = program.compile(harden=options["harden"], optimize=optimize, audit=audit, limit=given.limit)
-    if optimize is None and function.gate is not None:
-        function.gate.shorten(1 + len(given.memory) % 50)
+    if optimize is None and inside(function).gate is not None:
+        inside(function).gate.shorten(1 + len(given.memory) % 50)
     try:
         value = function(given.memory)
     except ExecutionError as error:

@@ -14,12 +14,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from ebpfjit.errors import AuditFailure, ExecutionError
+from ebpfjit.errors import AuditFailure, ExecutionError, Stopped
 from ebpfjit.jit.callables import tier_up
 from ebpfjit.jit.gate import Gate
 from ebpfjit.jit.routines import routines
+from ebpfjit.runtime.execution import SLICE, Mark
 from ebpfjit.runtime.memory import address_of, flat_view
-from ebpfjit.translators.x86_64.batches import BATCH_WORDS, FINISHED, KINDS, TURN
+from ebpfjit.sealed import inside
+from ebpfjit.translators.x86_64.batches import BATCH_WORDS, FINISHED, KINDS
 from ebpfjit.translators.x86_64.runs import CALL_COST
 
 _BATCH = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
@@ -146,7 +148,7 @@ def _words_of(packets: Packets) -> ctypes.Array[ctypes.c_uint64]:
     for name, value in packets.words.items():
         words[_WORD[name]] = value
     words[_WORD["count"]] = packets.count
-    words[_WORD["turn"]] = TURN
+    words[_WORD["turn"]] = SLICE
     return words
 
 
@@ -154,23 +156,25 @@ def _words_of(packets: Packets) -> ctypes.Array[ctypes.c_uint64]:
 class Batch:
     """How packets are run: by the function's gate, where there is one, else by calls, one at a time.
 
-    A call also takes a packet that the gate does not understand. With `fill` an ExecutionError's
+    The `mark` tells when it was stopped. A call also takes a packet that the gate does not understand.
+    With `fill` an ExecutionError's
     place gets this u64 and the batch goes on. What is raised is as a call raises it, but an
     ExecutionError knows the packet as its `index` and any other error has a note.
     """
 
     function: Any
     fill: int | None
+    mark: Mark
 
     def _gate(self, packets: int) -> Gate | None:
         """Return the function's gate; a batch counts as if it ran through the program once a packet."""
-        gate: Gate | None = self.function.gate
+        gate: Gate | None = inside(self.function).gate
         if gate is None or gate.better is None:
             return gate
         cost = len(gate.compiled.verified.program) + CALL_COST
         if gate.spend(packets * cost):
             tier_up(self.function)
-        after: Gate = self.function.gate
+        after: Gate = inside(self.function).gate
         return after
 
     def run(self, packets: Packets) -> array[int]:
@@ -201,6 +205,7 @@ class Batch:
                 self._run_natively(gate, packets, results, first)
                 return
         for index in range(packets.count):
+            self.mark.check()
             results[first + index] = self._one(packets, index, first)
 
     def _run_natively(self, gate: Gate, packets: Packets, results: array[int], first: int) -> None:
@@ -209,10 +214,12 @@ class Batch:
         words[_WORD["results"]] = results.buffer_info()[0] + results.itemsize * first
         words[_WORD["source"]] = routines().addresses[f"source_{packets.source}"]
         words[_WORD["unlocked"]] = gate.compiled.unlocked
+        words[_WORD["stops"]] = self.mark.count
         words[_WORD["fills"]] = self.fill is not None
         words[_WORD["fill"]] = self.fill or 0
         state = ctypes.addressof(gate.state)
         while True:
+            self.mark.check()
             try:
                 if native(ctypes.addressof(words), state) == FINISHED:
                     return
@@ -234,7 +241,7 @@ class Batch:
     def _filled(self, error: BaseException, index: int) -> int:
         """Return what stands for an error, or raise it, saying which packet it is about."""
         if isinstance(error, ExecutionError):
-            if self.fill is not None and not isinstance(error, AuditFailure):
+            if self.fill is not None and not isinstance(error, AuditFailure | Stopped):
                 return self.fill
             error.index = index
             error.args = (f"packet {index}: {error}",)

@@ -2,7 +2,7 @@
 
     callable object   [vectorcall] -> call_SHAPE, in `routines`
                       [state] ------> the words of a `Gate`
-                      gate, and the Python functions whose addresses are in the state
+                      inside -> gate, and all that its state points to
 
 A callable that has become hot goes on with another gate, that of better code; what runs behind the old one
 ends there.
@@ -13,14 +13,18 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import ref
 
 from ebpfjit.errors import EbpfError
 from ebpfjit.jit.gate import Gate, attach
 from ebpfjit.jit.routines import STATE_OFFSET, routines, watch
 from ebpfjit.once import once
+from ebpfjit.sealed import Sealed, inside
 from ebpfjit.translators.x86_64.gate import SHAPES
+
+if TYPE_CHECKING:
+    from ebpfjit.jit.entry import Compiled
 
 _VECTORCALL_OFFSET = STATE_OFFSET - 8
 
@@ -74,7 +78,7 @@ _T = TypeVar("_T")
 def native_type(base: type[_T]) -> type[_T]:
     """Return a subclass of `base` whose objects are called through the address that they hold.
 
-    `base` is a Python class with slots only, which say which objects a callable keeps alive.
+    `base` is a `Sealed` class without slots of its own.
     """
     assert base.__basicsize__ <= _VECTORCALL_OFFSET, "the objects' own slots reach into the gate's"
     make = ctypes.pythonapi.PyType_FromSpecWithBases
@@ -91,12 +95,21 @@ def native_type(base: type[_T]) -> type[_T]:
 _specs: list[Any] = []
 
 
-def open_gate(entry: Any, gate: Gate, irregular: Callable[..., int]) -> None:
-    """Connect an object of a native type with a gate.
+class Contents(Protocol):
+    """What is inside of an object that is called through a gate."""
+
+    gate: Gate | None
+    keep: tuple[Any, ...]
+    """What machine code points to for this object, beside its gate; it only grows."""
+
+    def adopt(self, compiled: Compiled) -> None:
+        """Take over better code, for calls that the gate does not understand as well."""
+
+
+def open_gate(entry: Sealed, gate: Gate, irregular: Callable[..., int]) -> None:
+    """Connect an object of a native type, which has `Contents`, with a gate.
 
     `irregular` is called with the arguments of a call that the gate does not understand.
-    `entry` is to have attributes `gate` and `keep`, and where the gate may be replaced by one of better
-    code a method `adopt`, which is told of the new code.
     """
     watch(attach)
     functions: dict[str, Any] = {
@@ -108,8 +121,10 @@ def open_gate(entry: Any, gate: Gate, irregular: Callable[..., int]) -> None:
         functions["on_hot"] = _OnHot(ref(entry))
         functions["on_slice"] = _OnSlice(ref(entry))
     gate.set_words(**{name: id(function) for name, function in functions.items()})
-    entry.gate = gate
-    entry.keep = tuple(functions.values())
+    contents: Contents = inside(entry)
+    # Runs may be behind the gate that was there before: nothing is let go of.
+    contents.keep = (*functions.values(), gate, gate.memory, contents.keep)
+    contents.gate = gate
     assert gate.shape in SHAPES
     _note(entry, gate)
 
@@ -137,16 +152,18 @@ class _OnSlice:
         if entry is None:
             return 0
         tier_up(entry)
-        gate: Gate = entry.gate
+        gate: Gate = inside(entry).gate
         return gate.take_over(block)
 
 
-def tier_up(entry: Any) -> None:
+def tier_up(entry: Sealed) -> None:
     """Have an object's calls from now on go to better code, where there is to be any and it was not made yet.
 
     It is tried once. Where it cannot be made, for want of memory say, all goes on as it is.
     """
-    old: Gate = entry.gate
+    contents: Contents = inside(entry)
+    old = contents.gate
+    assert old is not None  # it is called through one
     with old.lock:
         better, old.better = old.better, None
         old.set_words(on_hot=0, on_slice=0)
@@ -160,10 +177,8 @@ def tier_up(entry: Any) -> None:
         new = old.like(compiled)
         if not new.fits:
             return
-        before = old, entry.keep  # of runs that go on behind the old gate
-        entry.adopt(compiled)
-        open_gate(entry, new, before[1][0])
-        entry.keep = (*entry.keep, before)
+        contents.adopt(compiled)
+        open_gate(entry, new, contents.keep[0])
 
 
 @once
@@ -172,19 +187,19 @@ def _method_of(shape: str, name: str, doc: str) -> _MethodDef:
     return _MethodDef(name.encode(), address, _METH_FASTCALL | _METH_KEYWORDS, doc.encode())
 
 
-def built_in(entry: Any, name: str, doc: str = "") -> Callable[..., int]:
+def built_in(entry: Sealed, name: str, doc: str = "") -> Callable[..., int]:
     """Return a built-in function that does what a call of `entry`, which has a gate, does.
 
     CPython calls such a function a few nanoseconds faster than any other object.
     """
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    method = _method_of(entry.gate.shape, name, doc)
+    method = _method_of(inside(entry).gate.shape, name, doc)
     function: Callable[..., int] = make(ctypes.byref(method), entry, None)
     return function
 
 
-def _note(entry: Any, gate: Gate) -> None:
+def _note(entry: Sealed, gate: Gate) -> None:
     """Write into an object where its state is, and what to call."""
     here = id(entry)
     ctypes.c_uint64.from_address(here + STATE_OFFSET).value = ctypes.addressof(gate.state)

@@ -7,23 +7,26 @@ import mmap
 import os
 
 from ebpfjit.errors import JitUnavailable
+from ebpfjit.sealed import Sealed, inside, seal
 
 _TRAP = 0xCC  # int3: what is beyond the code stops at once
 
 
-class CodeBuffer:
+class CodeBuffer(Sealed):
     """Machine code, mapped read and execute; unmapped when the last reference is gone.
 
     `address` is where it starts, `size` how many bytes were given. `guarded` puts a page that
     nobody may touch before and behind it. The rest of the last page is filled with traps.
     """
 
+    __slots__ = ()
+
     def __init__(self, code: bytes, *, guarded: bool = False) -> None:
-        self.size = len(code)
+        size = len(code)
         guard = mmap.PAGESIZE if guarded else 0
-        length = -(-max(self.size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = -(-max(size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
         try:
-            self._map = mmap.mmap(
+            mapping = mmap.mmap(
                 -1,
                 length + 2 * guard,
                 flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
@@ -31,16 +34,29 @@ class CodeBuffer:
             )
         except OSError as error:
             raise JitUnavailable(f"no memory for {length} bytes of machine code: {error}") from None
-        self._map.seek(guard)
-        self._map.write(code)
-        self._map.write(bytes([_TRAP]) * (length - self.size))
-        self._pin = ctypes.c_char.from_buffer(self._map)
-        start = ctypes.addressof(self._pin)
-        self.address = start + guard
-        _protect(self.address, length, mmap.PROT_READ | mmap.PROT_EXEC)
+        mapping.seek(guard)
+        mapping.write(code)
+        mapping.write(bytes([_TRAP]) * (length - size))
+        pin = ctypes.c_char.from_buffer(mapping)  # as long as it is there the mapping cannot be closed
+        start = ctypes.addressof(pin)
+        address = start + guard
+        _protect(address, length, mmap.PROT_READ | mmap.PROT_EXEC)
         if guard:
             _protect(start, guard, 0)
-            _protect(self.address + length, guard, 0)
+            _protect(address + length, guard, 0)
+        seal(self, (address, size, pin))
+
+    @property
+    def address(self) -> int:
+        """Where it starts."""
+        address: int = inside(self)[0]
+        return address
+
+    @property
+    def size(self) -> int:
+        """How many bytes were given."""
+        size: int = inside(self)[1]
+        return size
 
     def __contains__(self, address: int) -> bool:
         """True for an address inside the code."""

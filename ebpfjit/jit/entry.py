@@ -111,6 +111,8 @@ class Run:
             "argument_1": execution.arguments[0],
             "argument_2": execution.arguments[1],
         }
+        if execution.mark is not None:
+            words |= {"stop_cell": execution.mark.stops.address, "stops": execution.mark.count}
         for name, value in words.items():
             self.set_word(name, value)
 
@@ -125,6 +127,8 @@ class Run:
     def call_function(self, address: int, arguments: tuple[int, ...]) -> int:
         """Run a function of the program for a helper that is being called; return its r0."""
         compiled = self.compiled
+        if self.execution.mark is not None:
+            self.execution.mark.check()  # helpers call what ends before its slice does, again and again
         target = address - CODE_ADDRESS
         if target not in compiled.verified.program.functions or compiled.image.callback is None:
             raise faults.bad_function(None, address)  # who called the helper adds the pc
@@ -233,7 +237,8 @@ class Compiled:
 
     `helpers` are the objects whose addresses are in the code, `assembled` is the listing that the
     image was made from, None where the image was found somewhere, or the program is large. Where
-    `unlocked`, runs go on without Python's lock.
+    `unlocked`, runs go on without Python's lock. `pins` keep the memory of the maps whose addresses are
+    in the code.
     """
 
     recipe: Recipe
@@ -242,6 +247,7 @@ class Compiled:
     helpers: tuple[HelperFunction, ...] = field(repr=False)
     assembled: Listing | None = field(repr=False)
     unlocked: bool = False
+    pins: tuple[Any, ...] = field(default=(), repr=False)
 
     @property
     def entry(self) -> int:
@@ -262,7 +268,7 @@ class Compiled:
         """Run the program and return r0, unsigned; raises what the interpreter raises."""
         run = Run.start(self, execution)
         try:
-            with active(run.space), engine_of(execution.world, run):
+            with active(run.space, execution.mark), engine_of(execution.world, run):
                 call = _RUN(routines().addresses["run"])
                 result: int = call(run.address, self.entry, self.unlocked)
         except ExecutionError as error:
@@ -408,7 +414,8 @@ def compile_program(
     addresses = {symbol: _address_of(function) for symbol, function in called.items()}
     code = relocate(image, addresses | host_addresses() | map_routine_addresses(image.slots))
     buffer = CodeBuffer(code, guarded=harden)
-    return Compiled(recipe, image, buffer, tuple(called.values()), kept, release_gil)
+    pins = tuple(map_.pins for map_ in verified.program.maps)
+    return Compiled(recipe, image, buffer, tuple(called.values()), kept, release_gil, pins)
 
 
 def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:

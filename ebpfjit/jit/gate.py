@@ -36,7 +36,7 @@ from ebpfjit.once import once
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
-from ebpfjit.runtime.execution import Execution
+from ebpfjit.runtime.execution import Execution, Stops
 from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE, AddressSpace, Region, Stack, address_of
 from ebpfjit.translators.x86_64.gate import SHAPES
 from ebpfjit.translators.x86_64.lanes import LANE_WORDS
@@ -141,6 +141,11 @@ class Lane:
             self._words[_LANE[name]] = value
 
     @property
+    def memory(self) -> tuple[Any, ...]:
+        """What machine code reads and writes there."""
+        return self._words, self._template, self.context.memory
+
+    @property
     def other_regions(self) -> list[Region]:
         """What runs may touch of the context besides packet and struct."""
         own = (self.context.packet, self.context.argument)
@@ -174,14 +179,14 @@ class _Regions:
 
     def __init__(self, regions: Sequence[Region]) -> None:
         self.regions: list[Region] = []
-        self._kept: list[Any] = []
+        self.kept: list[Any] = []
         self._grow(max(len(regions), 1))
         for region in regions:
             self.add(region)
 
     def _grow(self, rows: int) -> None:
         self._table = (ctypes.c_uint64 * (3 * rows))()
-        self._kept.append(self._table)
+        self.kept.append(self._table)
         for index, region in enumerate(self.regions):
             self._put(index, region)
         self._bound()
@@ -192,7 +197,7 @@ class _Regions:
     def _bound(self) -> None:
         start = ctypes.addressof(self._table)
         self._bounds = (ctypes.c_uint64 * 2)(start, start + REGION_SIZE * len(self.regions))
-        self._kept.append(self._bounds)
+        self.kept.append(self._bounds)
 
     def add(self, region: Region) -> None:
         """Add a region; `address` then is another one."""
@@ -213,7 +218,8 @@ class Gate:
 
     `names` are those of the buffers, the packet first. Where there is a `lane`, `begin(size, stack)`
     gives the execution of a run that is in the middle of a packet of so many bytes there. `better`
-    compiles what is to take this program's place once its calls have cost `heat` instructions. Who changes a
+    compiles what is to take this program's place once its calls have cost `heat` instructions. `stops` counts
+    how often the calls were stopped. Who changes a
     gate that may be replaced meanwhile holds `lock`, which goes over to the new one.
     Raises ExecutionError for code that was promised more than runs of this shape have.
     """
@@ -232,9 +238,11 @@ class Gate:
         begin: Callable[[int, Stack], Execution] | None = None,
         better: Callable[[], Compiled] | None = None,
         heat: int = 0,
+        stops: Stops | None = None,
     ) -> None:
         check(compiled.recipe, _given(shape, lane, mbuff))
         self.compiled = compiled
+        self.stops = stops or Stops()
         self.better = better
         self.lock = RLock()
         self.lane, self.begin = lane, begin
@@ -258,11 +266,21 @@ class Gate:
             special=linked or compiled.unlocked or loads_packets or better is not None,
             lane=lane.address if lane is not None else 0,
             heat=heat,
+            stop_cell=self.stops.address,
             **_frame_of(compiled, mbuff, 0 if better is None else SPARE_LIMITS),
         )
         self.set_words(regions=self.regions.address)
         self.set_limit(limit)
         _gates[ctypes.addressof(self.state)] = self
+
+    @property
+    def memory(self) -> tuple[Any, ...]:
+        """What machine code reads of the gate and of its program, for whoever is to keep it."""
+        compiled, lane = self.compiled, self.lane
+        return (
+            *(self.state, self._limits, self.regions.kept, tuple(self.regions.regions), self.stops),
+            *(compiled.buffer, compiled.helpers, compiled.pins, lane and (lane, lane.memory)),
+        )
 
     def set_words(self, **words: int) -> None:
         """Set words of the state."""
@@ -304,6 +322,7 @@ class Gate:
             mbuff=self.mbuff,
             lane=self.lane,
             begin=self.begin,
+            stops=self.stops,
         )
         gate.lock = self.lock
         return gate
@@ -385,6 +404,9 @@ class _NativeRun(Run):
             execution = gate.begin(word(block, "packet_size"), stack)
         else:
             execution = self._on_buffers(gate, block, stack)
+        execution.mark = gate.stops.mark(word(block, "stops"))
+        if execution.world is not None:
+            execution.world.mark = execution.mark
         super().__init__(gate.compiled, execution, memory, block)
         self.follow_stack()
         if execution.world is not None:

@@ -23,7 +23,7 @@ from ebpfjit.jit.compiler import Listing
 from ebpfjit.jit.relocation import Image, item_spans, layout, relocate
 from ebpfjit.once import once
 from ebpfjit.program import Program
-from ebpfjit.runtime import memory
+from ebpfjit.runtime import faults, memory
 from ebpfjit.runtime.contexts.fields import SK_BUFF, SOCK, XDP_MD, Struct
 from ebpfjit.runtime.contexts.skb import SOCK_AT
 from ebpfjit.runtime.execution import SLICE
@@ -38,6 +38,8 @@ STATE_OFFSET = 0x88
 
 WORD = {name: 8 * index for index, name in enumerate(BLOCK_WORDS)}
 """The offset of each word of the block."""
+
+STOP_CELL = 8 * runs.STATE_WORDS.index("stop_cell")
 
 # CPython's objects (Include/cpython/bytesobject.h, bytearrayobject.h); `gate` looks whether it is so.
 SIZE = object.__basicsize__
@@ -121,7 +123,7 @@ def listing() -> Listing:
     cx = Emitter()
     cx.begin(None)
     cx.label("entry")
-    host.emit_routines(cx, SLICE, INTS)
+    host.emit_routines(cx, SLICE, time.CLOCK_MONOTONIC, INTS)
     gate.emit_gate(
         cx,
         runs.Layout(
@@ -150,7 +152,9 @@ def routines() -> Routines:
     image, labels = _provided[0] if _provided else _assembled()
     buffer = CodeBuffer(relocate(image, {symbol: _address_of(symbol) for symbol in image.slots}))
     addresses = {name: buffer.address + at for name, at in labels.items()}
-    return Routines(image, labels, buffer, addresses, (running, _random_state, _small_ints, _small_int_table))
+    return Routines(
+        image, labels, buffer, addresses, (running, _random_state, _small_ints, _small_int_table, look)
+    )
 
 
 def _assembled() -> tuple[Image, dict[str, int]]:
@@ -176,6 +180,8 @@ def _address_of(symbol: str) -> int:
     }
     if symbol in ours:
         return ctypes.addressof(ours[symbol])
+    if symbol == "look":
+        return id(look)
     api = getattr(ctypes, "pythonapi", None)
     if api is None:
         raise JitUnavailable("machine code needs CPython's C API; the interpreter works without")
@@ -186,7 +192,34 @@ def _address_of(symbol: str) -> int:
 
 def word(block: int, name: str) -> int:
     """Return a word of the block at an address."""
-    return ctypes.c_uint64.from_address(block + WORD[name]).value
+    return _word_of(block, WORD[name])
+
+
+def look(block: int) -> None:
+    """Raise Stopped where the run at a block, or one that it is inside of, was stopped.
+
+    Machine code calls it now and then. That it is a function in Python is what lets signals, exceptions that
+    other threads ask for and other threads themselves in.
+    """
+    thread = get_ident()
+    memory.check_marks()
+    _check_stopped(block)
+    older = running.value
+    while older:
+        if word(older, "thread_id") == thread:
+            _check_stopped(older)
+        older = word(older, "older")
+
+
+def _check_stopped(block: int) -> None:
+    state = word(block, "state")
+    cell = _word_of(state, STOP_CELL) if state else word(block, "stop_cell")
+    if cell and ctypes.c_uint64.from_address(cell).value != word(block, "stops"):
+        raise faults.stopped(None)
+
+
+def _word_of(start: int, offset: int) -> int:
+    return ctypes.c_uint64.from_address(start + offset).value
 
 
 def innermost_block() -> int:

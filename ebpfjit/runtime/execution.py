@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ebpfjit.bits import U64_MASK
+from ebpfjit.runtime import faults
 from ebpfjit.runtime.memory import AddressSpace, Region, Stack
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ HelperFunction = Callable[[int, int, int, int, int], int]
 MAX_LOOPS = 8 * 1024 * 1024
 """How often may_goto falls through in one frame (Linux, BPF_MAX_LOOPS)."""
 
-SLICE = 1 << 25
-"""Instructions between two looks for pending signals: some tens of milliseconds."""
+SLICE = 1 << 18
+"""Instructions in a row before machine code looks at the clock: usually a tenth of a millisecond.
+
+A quarter of a second where each takes a microsecond, as the slowest do."""
 
 CODE_ADDRESS = 0xEBF0_0000_0000_0000
 """A function's address is this plus its pc: not canonical, so no memory ever has it."""
@@ -81,6 +84,42 @@ class Headers(Protocol):
         """The address of the network header."""
 
 
+class Stops:
+    """How often the runs of something were stopped; machine code reads the count at `address`."""
+
+    __slots__ = ("_count", "address")
+
+    def __init__(self) -> None:
+        self._count = ctypes.c_uint64(0)
+        self.address = ctypes.addressof(self._count)
+
+    @property
+    def count(self) -> int:
+        """How often."""
+        return self._count.value
+
+    def stop(self) -> None:
+        """Let all runs that have begun end with Stopped, and none that begins later."""
+        self._count.value += 1
+
+    def mark(self, count: int | None = None) -> Mark:
+        """Return what a run has that begins now, or began when the count was another."""
+        return Mark(self, self.count if count is None else count)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How often runs had been stopped when one began."""
+
+    stops: Stops
+    count: int
+
+    def check(self) -> None:
+        """Raise Stopped (without pc) where that is another number now."""
+        if self.stops.count != self.count:
+            raise faults.stopped(None)
+
+
 @dataclass(slots=True)
 class Execution:
     """The state one run starts from; made anew for each run, so runs never share it.
@@ -88,7 +127,8 @@ class Execution:
     `arguments` become r1 and r2; `argument` is the region that r1 points to, `packet` what legacy
     packet loads read, `headers` what negative offsets of theirs count from. `limit` counts
     instructions, None for no limit; `budget_left` is what was left of it. `instructions` is what
-    the interpreter executed. `world` is what helpers see.
+    the interpreter executed. `world` is what helpers see. `mark` tells whether the run is to end, None where
+    nobody can stop it.
     """
 
     arguments: tuple[int, int]
@@ -104,6 +144,7 @@ class Execution:
     budget_left: int | None = None
     world: World | None = None
     headers: Headers | None = None
+    mark: Mark | None = None
 
     @property
     def space(self) -> AddressSpace:

@@ -15,6 +15,7 @@ from ebpfjit.errors import (
     HelperNotFound,
     IllegalInstruction,
     MemoryFault,
+    Stopped,
 )
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.program import Instruction, Program
@@ -114,6 +115,11 @@ def helper_not_found(instruction: Instruction) -> HelperNotFound:
     known = "" if kfunc or name is None else f" ({name})"
     message = f"{_at(instruction.pc)}call of {what} {number}{known}, which is not registered; {how}() adds it"
     return HelperNotFound(message, instruction.pc, number)
+
+
+def stopped(pc: int | None) -> Stopped:
+    """Return what ends a run that another thread stopped."""
+    return Stopped(f"{_at(pc)}the run was stopped", pc)
 
 
 def name_line(error: ExecutionError, program: Program) -> ExecutionError:

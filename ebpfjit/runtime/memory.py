@@ -21,6 +21,7 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import faults
 
 if TYPE_CHECKING:
+    from ebpfjit.runtime.execution import Mark
     from ebpfjit.runtime.world import World
 
 STACK_FRAME_SIZE = 512
@@ -309,6 +310,9 @@ class _Active(threading.local):
     space: AddressSpace | None = None
     block: int = 0
 
+    def __init__(self) -> None:
+        self.marks: list[Mark | None] = []
+
 
 _active = _Active()
 _innermost_block: Callable[[], int] = int
@@ -329,14 +333,23 @@ def running() -> AddressSpace | None:
     return _attach(block) if block else _active.space
 
 
+def check_marks() -> None:
+    """Raise Stopped where a run that Python began in this thread, and that is going on, was stopped."""
+    for mark in _active.marks:
+        if mark is not None:
+            mark.check()
+
+
 @contextmanager
-def active(space: AddressSpace) -> Iterator[None]:
-    """Make `space` what `read` and `write` of this thread go through: the running program's."""
+def active(space: AddressSpace, mark: Mark | None = None) -> Iterator[None]:
+    """Make `space` what `read` and `write` of this thread go through: that of a run with this `mark`."""
     outer, outer_space, outer_block = running(), _active.space, _active.block
     _active.space, _active.block = space, _innermost_block()
+    _active.marks.append(mark)
     try:
         yield
     finally:
+        _active.marks.pop()
         _active.space, _active.block = outer_space, outer_block
         if outer is not None:
             outer.changed()  # what they share may have moved in the inner run

@@ -11,6 +11,7 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.memory import running
 
 if TYPE_CHECKING:
+    from ebpfjit.runtime.execution import Mark
     from ebpfjit.runtime.maps.base import Map
 
 
@@ -44,7 +45,7 @@ class World:
     `runtime.memory.running()`.
     `run_program` runs another program on the same context, world and budget and returns its r0:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
-    ends, under keys of their own: reserved records, a lock that is held.
+    ends, under keys of their own: reserved records, a lock that is held. `mark` is that of the run.
     `left` counts the bytes of `output`, `events` and copies of packets.
     """
 
@@ -58,6 +59,7 @@ class World:
     tail_calls: int = 0
     kept: dict[Any, Any] = field(default_factory=dict)
     left: int = 0
+    mark: Mark | None = None
 
     def leaves(self, size: int) -> bool:
         """Count `size` bytes among what the run leaves; False where that would be more than MOST_LEFT."""

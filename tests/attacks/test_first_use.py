@@ -175,7 +175,7 @@ def test_what_raises_is_tried_again():
             raise OSError("not yet")
         return 7
 
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="not yet"):
         thing()
     assert [thing(), thing(), len(tries)] == [7, 7, 2]
 

@@ -19,6 +19,7 @@ from ebpfjit.runtime.contexts import skb
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.maps import Map, MapDefinition, MapType, create
+from ebpfjit.sealed import inside
 from ebpfjit.translators.x86_64 import lanes
 from tests.support.mappings import own_mappings
 
@@ -42,7 +43,7 @@ def program(text: str, *maps: Map, type: str = "xdp") -> Program:
 
 def function(text: str, *maps: Map, **options: Any) -> JitFunction:
     compiled = program(text, *maps).compile(**options)
-    assert compiled.gate is not None, "it has no lane"
+    assert inside(compiled).gate is not None, "it has no lane"
     return compiled
 
 
@@ -237,7 +238,7 @@ def test_maps_of_several_processors_have_no_lane() -> None:
         table = create(
             MapDefinition("counts", MapType.PERCPU_ARRAY, 4, 8, 4), environment=Environment(cpus=cpus)
         )
-        assert (program(text, table).compile().gate is None) == (cpus == 2)
+        assert (inside(program(text, table).compile()).gate is None) == (cpus == 2)
 
 
 def test_maps_inside_of_maps_are_reached_from_a_lane() -> None:
@@ -327,7 +328,7 @@ def test_the_struct_of_a_socket_buffer_is_that_of_run(type_: str) -> None:
         ]
     for text in texts:
         wanted_of, found_of = program(text, type=type_), program(text, type=type_).compile()
-        assert found_of.gate is not None
+        assert inside(found_of).gate is not None
         for name, frame in FRAMES.items():
             try:
                 wanted: int | str = wanted_of.run(frame, engine="interpreter").return_value
@@ -376,8 +377,8 @@ def test_helpers_find_the_struct_as_the_program_left_it() -> None:
 
 def test_other_programs_have_no_lane_and_work() -> None:
     plain = program("ldxw r0, [r1+0]\nexit", type="kprobe").compile()
-    assert plain.gate is None
+    assert inside(plain).gate is None
     assert plain(FRAME) == 0x03020100
     unlocked = program(LENGTH_AND_LAST).compile(release_gil=True)
-    assert unlocked.gate is None
+    assert inside(unlocked).gate is None
     assert unlocked(FRAME) == 60 << 8 | 59

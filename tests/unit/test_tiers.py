@@ -29,6 +29,7 @@ from ebpfjit.assembler import assemble
 from ebpfjit.bench.inputs import KERNELS, SOURCES
 from ebpfjit.jit import gate, tiers
 from ebpfjit.runtime.execution import SLICE
+from ebpfjit.sealed import inside
 from ebpfjit.translators.x86_64.runs import CALL_COST
 
 pytestmark = pytest.mark.skipif(bool(gate.why_not()), reason=f"no native gate: {gate.why_not()}")
@@ -71,7 +72,7 @@ def calls_until(function: JitFunction, call: Callable[[], int], expected: int) -
 
 def hasten(function: Any, first: int = SLICE) -> None:
     """Let the program have cost nearly enough, and the first slice of its calls be short."""
-    function.gate.shorten(first)
+    inside(function).gate.shorten(first)
 
 
 def test_a_program_is_optimised_once_its_calls_have_cost_as_much() -> None:
@@ -117,7 +118,7 @@ def test_programs_are_optimised_at_once_where_nothing_would_count(
     monkeypatch.setenv("EBPFJIT_TIERS", "on")
     monkeypatch.setattr(gate, "LARGEST_FRAME", 0)  # as where a run takes too much of the thread's stack
     function = compiled(SUM)
-    assert function.gate is None
+    assert inside(function).gate is None
     assert function.is_optimized
     vm = EbpfVmRaw(assemble(SUM))
     vm.jit_compile()
@@ -296,8 +297,8 @@ def test_what_cannot_be_optimised_goes_on_as_it_is(error: Exception, first: int)
         raise error
 
     function = compiled(SUM)
-    assert function.gate is not None
-    function.gate.better = better
+    assert inside(function).gate is not None
+    inside(function).gate.better = better
     hasten(function, first)
     assert [function(MEMORY) for _ in range(5)] == [TOTAL] * 5
     assert tried == [1]
@@ -310,8 +311,8 @@ def test_ctrl_c_meanwhile_is_raised(first: int) -> None:
         raise KeyboardInterrupt
 
     function = compiled(SUM)
-    assert function.gate is not None
-    function.gate.better = better
+    assert inside(function).gate is not None
+    inside(function).gate.better = better
     hasten(function, first)
     with pytest.raises(KeyboardInterrupt):
         function(MEMORY)
@@ -325,7 +326,7 @@ def test_a_function_takes_its_code_along_when_it_goes() -> None:
             hasten(function)
         function(MEMORY)
         assert function.is_optimized is hot
-        gone = [weakref.ref(function), weakref.ref(function.gate)]
+        gone = [weakref.ref(function), weakref.ref(inside(function).gate)]
         del function
         gc.collect()
         assert [each() for each in gone] == [None, None]
@@ -416,9 +417,9 @@ def test_machines_tier_up_and_keep_what_they_were_told(kind: str) -> None:
         run(*arguments)
     vm.register_allowed_memory(more)
     vm.instruction_limit = 24
-    vm._entry.gate.shorten(5)
+    inside(vm._entry).gate.shorten(5)
     assert run(*arguments) == 42
-    assert vm._entry.gate.better is None
+    assert inside(vm._entry).gate.better is None
     assert run(*arguments) == vm.execute_program_jit(*arguments) == 42
     vm.instruction_limit = 23
     with pytest.raises(BudgetExhausted):
@@ -431,7 +432,7 @@ def test_a_machine_calls_the_helpers_that_it_was_compiled_with() -> None:
     vm.register_helper(1, lambda *_: 1)
     vm.jit_compile()
     before = vm.execute_program_jit
-    vm._entry.gate.shorten(SLICE)
+    inside(vm._entry).gate.shorten(SLICE)
     vm.register_helper(1, lambda *_: 2)
     assert [before(), before(), before()] == [1, 1, 1]
     assert vm.execute_program_jit() == 2

@@ -37,7 +37,7 @@ BATCH_WORDS = (
     "index",  # the packet that is next, or that stopped the batch
     "count",
     "results",  # address of as many u64
-    "turn",  # instructions until signals are looked for
+    "turn",  # instructions until the end of a slice, over all packets
     "source",  # address of the routine that finds a packet
     "unlocked",  # run without Python's lock
     "fills",  # not 0: a fault's result is `fill`
@@ -50,13 +50,13 @@ BATCH_WORDS = (
     "offset_kind",
     "lengths",
     "length_kind",
+    "stops",  # how often the program's calls had been stopped when the batch began
     "items",  # address of as many Python objects
 )
 BATCH = {name: f"[r13+{8 * index:#x}]" for index, name in enumerate(BATCH_WORDS)}
 KINDS = ("64", "i32", "u32")  # the integers that offsets and lengths may be, by their number
 SOURCES = ("stride", "pairs", "objects")
 FINISHED, RAISED, OUT_OF_BOUNDS = range(3)  # what `batch` returns
-TURN = 1 << 25  # instructions between two looks for signals
 PACKET_COST = 32  # what a packet counts for besides its instructions
 
 
@@ -88,6 +88,8 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     prepare(cx)
     prepare_special(cx)
     cx.emit(f"mov {block_word('batch')}, r13")
+    cx.emit(f"mov rax, {_batch('stops')}")
+    cx.emit(f"mov {block_word('stops')}, rax")
     cx.emit(f"mov rdx, {state_word('lane')}")
     cx.emit("test rdx, rdx")
     cx.jump("je", ".no_headers")
@@ -140,7 +142,7 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.label(".returned_object")
     cx.emit(f"cmp {_batch('turn')}, 0")
     cx.jump("jge", ".packet")
-    cx.emit("mov rax, $imm", imm=TURN, imm_sizes=(32,))
+    cx.emit("mov rax, $imm", imm=layout.slice_length, imm_sizes=(32,))
     cx.emit(f"mov {_batch('turn')}, rax")
     cx.jump("call", "turn")
     cx.emit("test eax, eax")

@@ -1,7 +1,7 @@
 """Routines between machine code and its host, CPython: one copy of them serves all programs.
 
     run            a C function: runs the program whose block Python has filled
-    slice          the end of a slice: signals are looked for, other threads get a turn
+    slice          the end of a slice: signals are looked for, other threads get a turn, where it is time
     call_python    a Python helper: arguments boxed, called, its result unboxed
 
 A program reaches the last two, and those of `checks`, through stubs of its own, so that it names them
@@ -24,9 +24,8 @@ SHARED = ("slice", "call_python", "is_load", *REPORTS, *CHECKS)
 """The routines that programs reach through stubs."""
 STUBS = ("slice", "call_python", "is_load", *REPORTS, *ROUTINES)
 """The stubs: which of the checks is meant depends on the program."""
-# Microseconds without the lock: a thread that waits for it is woken by its release, and would find
-# it taken again if we did not pause.
-NAP = 10
+TURN = 20_000_000
+"""Nanoseconds between two looks for signals and for other threads, where slices are shorter."""
 ARGUMENTS_OFFSET = 1 << 63  # PY_VECTORCALL_ARGUMENTS_OFFSET: the word before the arguments is free
 SMALL_INTS = 257  # the ints from 0 that CPython has ready
 
@@ -63,11 +62,11 @@ def call(cx: Emitter, function: str) -> None:
     cx.emit("call qword ptr [rip+$symbol]", symbol=function)
 
 
-def emit_routines(cx: Emitter, slice_length: int, ints: Ints) -> None:
-    """Emit the routines of this module; a slice is so many instructions long."""
+def emit_routines(cx: Emitter, slice_length: int, clock: int, ints: Ints) -> None:
+    """Emit the routines of this module; a slice is so many instructions long, time is that of a `clock`."""
     _emit_run(cx)
     _emit_slice(cx, slice_length)
-    _emit_turn(cx)
+    _emit_turn(cx, clock)
     _emit_call_python(cx, ints)
     emit_checks(cx)
 
@@ -180,38 +179,62 @@ def _emit_slice(cx: Emitter, slice_length: int) -> None:
     cx.jump("jmp", "fault_raised")
 
 
-def _emit_turn(cx: Emitter) -> None:
-    """Emit `turn`: look for signals, let other threads run; eax is not 0 where a signal raised.
+def _emit_turn(cx: Emitter, clock: int) -> None:
+    """Emit `turn`: look(block), a function in Python, where it is time; eax is not 0 where it raised.
 
-    Where the run is without the lock the others run anyway. What raised leaves the lock taken.
+    That it is called is what lets CPython handle signals, raise what another thread asked for and give the
+    lock to who waits for it; and it raises where the run was stopped. What raised leaves the lock taken.
     """
-    locked, out = ".turn_locked", ".turn_out"
+    early, out = ".turn_early", ".turn_out"
     cx.begin(None)
     cx.label("turn")
-    cx.emit("sub rsp, 8")
-    cx.emit(f"cmp qword ptr {BLOCK['thread']}, 0")
-    cx.jump("je", locked)
-    take_lock(cx)
-    call(cx, "PyErr_CheckSignals")
-    cx.emit("test eax, eax")
-    cx.jump("jne", out)
+    cx.emit("sub rsp, 0x18")
+    cx.emit("mov edi, $imm", imm=clock, imm_sizes=(32,))
+    cx.emit("mov rsi, rsp")
+    call(cx, "clock_gettime")
+    cx.emit("imul rax, qword ptr [rsp], 0x3B9ACA00")
+    cx.emit("add rax, qword ptr [rsp+8]")
+    cx.emit(f"mov rcx, qword ptr {BLOCK['turned']}")
+    cx.emit("test rcx, rcx")
+    cx.emit("cmove rcx, rax")  # the first slice: time counts from here
+    cx.emit("sub rax, rcx")
+    cx.emit("cmp rax, $imm", imm=TURN, imm_sizes=(32,))
+    cx.jump("jb", early)
+    cx.emit("add rax, rcx")
+    cx.emit(f"mov qword ptr {BLOCK['turned']}, rax")
+    _take_lock_here(cx, 0x10)
+    cx.emit("mov rdi, r12")
+    call(cx, "PyLong_FromUnsignedLongLong")
+    cx.emit("mov qword ptr [rsp+8], rax")
+    cx.emit("test rax, rax")
+    cx.jump("je", ".turn_raised")
+    cx.emit("mov rdi, qword ptr [rip+$symbol]", symbol="look")
+    cx.emit("lea rsi, [rsp+8]")
+    cx.emit("movabs rdx, $imm", imm=ARGUMENTS_OFFSET | 1, imm_sizes=(64,))
+    cx.emit("xor ecx, ecx")
+    call(cx, "PyObject_Vectorcall")
+    cx.emit("mov rdi, qword ptr [rsp+8]")
+    cx.emit("mov qword ptr [rsp+8], rax")
+    call(cx, "Py_DecRef")
+    cx.emit("mov rdi, qword ptr [rsp+8]")
+    cx.emit("test rdi, rdi")
+    cx.jump("je", ".turn_raised")
+    call(cx, "Py_DecRef")
+    cx.emit("cmp qword ptr [rsp+0x10], 0")
+    cx.jump("je", ".turn_done")
     release_lock(cx)
-    cx.emit("xor eax, eax")
-    cx.jump("jmp", out)
-    cx.label(locked)
-    call(cx, "PyErr_CheckSignals")
-    cx.emit("test eax, eax")
-    cx.jump("jne", out)
-    call(cx, "PyEval_SaveThread")
-    cx.emit("mov qword ptr [rsp], rax")
-    cx.emit(f"mov edi, {NAP:#x}")
-    call(cx, "usleep")
-    cx.emit("mov rdi, qword ptr [rsp]")
-    call(cx, "PyEval_RestoreThread")
+    cx.label(".turn_done")
     cx.emit("xor eax, eax")
     cx.label(out)
-    cx.emit("add rsp, 8")
+    cx.emit("add rsp, 0x18")
     cx.emit("ret")
+    cx.label(early)
+    cx.emit(f"mov qword ptr {BLOCK['turned']}, rcx")
+    cx.emit("xor eax, eax")
+    cx.jump("jmp", out)
+    cx.label(".turn_raised")
+    cx.emit("mov eax, 1")
+    cx.jump("jmp", out)
 
 
 #   the frame of call_python: a free word, five arguments, whether each is ours to drop, the lock
@@ -236,7 +259,7 @@ def _emit_call_python(cx: Emitter, ints: Ints) -> None:
     cx.emit("mov rbx, r11")
     for index, name in enumerate(ARGUMENTS, 1):
         cx.emit(f"mov qword ptr [rsp+{8 * index:#x}], {name}")
-    _take_lock_here(cx)
+    _take_lock_here(cx, _UNLOCKED)
     for index in range(1, 6):
         _box(cx, index)
     cx.emit("mov rdi, rbx")
@@ -277,11 +300,11 @@ def _emit_call_python(cx: Emitter, ints: Ints) -> None:
     cx.jump("jmp", "fault_raised")
 
 
-def _take_lock_here(cx: Emitter) -> None:
-    """Take the lock, and note whether it is to be given back."""
+def _take_lock_here(cx: Emitter, place: int) -> None:
+    """Take the lock, and note on the stack whether it is to be given back."""
     held = cx.new_label("held")
     cx.emit(f"mov rdi, qword ptr {BLOCK['thread']}")
-    cx.emit(f"mov qword ptr [rsp+{_UNLOCKED:#x}], rdi")
+    cx.emit(f"mov qword ptr [rsp+{place:#x}], rdi")
     cx.emit("test rdi, rdi")
     cx.jump("je", held)
     take_lock(cx)

@@ -39,6 +39,7 @@ STATE_WORDS = (
     "lane",  # where programs with a context have their packet (`lanes`), 0 for others
     "on_hot",  # on_hot() is called once `heat` is used up; 0 where the program is as it stays
     "on_slice",  # on_slice(block) is called where that is so at the end of a slice: where to go on, or 0
+    "stop_cell",  # address of the count of how often its calls were stopped
     "heat",  # what calls may still cost until then: instructions, and CALL_COST each
 )
 STATE = {name: f"[rbx+{8 * index:#x}]" for index, name in enumerate(STATE_WORDS)}
@@ -150,6 +151,10 @@ def prepare(cx: Emitter) -> None:
     cx.emit(f"mov rax, {state_word('regions')}")
     cx.emit(f"mov {block_word('regions')}, rax")
     cx.emit(f"mov {block_word('thread')}, 0")
+    cx.emit(f"mov {block_word('turned')}, 0")
+    cx.emit(f"mov rax, {state_word('stop_cell')}")
+    cx.emit("mov rax, qword ptr [rax]")
+    cx.emit(f"mov {block_word('stops')}, rax")
 
 
 def prepare_special(cx: Emitter) -> None:

@@ -86,6 +86,9 @@ BLOCK_WORDS = (
     "frame_top",  # rsp of the gate
     "batch",
     "fault_stack",  # where the stack's live part started at the fault
+    "stop_cell",  # address of the count of how often such runs were stopped, or 0; where there is no state
+    "stops",  # what it was when the run began
+    "turned",  # when the run last looked for signals (ns), 0 before its first slice has ended
 )
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
 BLOCK_SIZE = 8 * len(BLOCK_WORDS)

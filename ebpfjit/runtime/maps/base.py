@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag
+from ebpfjit.runtime.maps.storage import Storage
 from ebpfjit.runtime.memory import Region
 
 _RDONLY_PROG = int(MapFlag.RDONLY_PROG)
@@ -56,6 +58,11 @@ class Map(ABC):
     def inner_maps(self) -> tuple[Map, ...]:
         """The maps that are values of this one: a program that has this map can reach them."""
         return ()
+
+    @property
+    def pins(self) -> tuple[Any, ...]:
+        """What keeps the map's memory where it is, whatever becomes of the map: code has addresses in it."""
+        return tuple(each.pin for each in vars(self).values() if isinstance(each, Storage))
 
     def use_cpu(self, cpu: int) -> None:
         """Make `cpu` the processor whose values programs see; maps without per-CPU values have none.

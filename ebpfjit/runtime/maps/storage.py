@@ -16,7 +16,8 @@ ALIGNMENT = 64
 class Storage:
     """Anonymous memory, cut into areas one after the other, each at a multiple of 64 bytes.
 
-    `offsets` are where the areas start, `memory` all of it as an mmap, `address` where it starts.
+    `offsets` are where the areas start, `memory` all of it as an mmap, `address` where it starts,
+    `pin` what keeps it mapped.
     It is unmapped when the last reference is gone. Raises MapRefused where there is not so much memory.
     """
 
@@ -40,8 +41,8 @@ class Storage:
                 errno.ENOMEM,
             ) from None
         self.view = memoryview(self.memory)
-        self._pin = ctypes.c_char.from_buffer(self.memory)
-        self.address = ctypes.addressof(self._pin)
+        self.pin = ctypes.c_char.from_buffer(self.memory)
+        self.address = ctypes.addressof(self.pin)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes at `offset`."""
