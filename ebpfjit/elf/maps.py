@@ -46,7 +46,7 @@ NO_INDEX = 0xFFFF_FFFF
 VALUE_COST = 200
 """Bytes of one value that a definition puts into its map."""
 MAP_COST = 64 << 10
-"""Bytes that a map costs beside its entries: page tables, mappings of which a process has 65,530, Python's."""
+"""Bytes that a map costs beside its entries: Python's, pages, one of the mappings that a process has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,9 +298,7 @@ class _BtfMaps:
         """Return what relocations put there: (index, name of a program or map)."""
         offsets = self._offsets[bisect_left(self._offsets, start) : bisect_left(self._offsets, end)]
         self.file.budget.spend(VALUE_COST * len(offsets), "the values of maps")
-        return tuple(
-            ((offset - start) // 8, self._name_at(self.relocations[offset])) for offset in offsets
-        )
+        return tuple(((offset - start) // 8, self._name_at(self.relocations[offset])) for offset in offsets)
 
     def _name_at(self, relocation: Relocation) -> str:
         """Return the name of what a relocation of data points to, which may be a section's start."""
