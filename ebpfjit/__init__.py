@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ebpfjit.runner import Result
     from ebpfjit.runtime.environment import Environment, Task
     from ebpfjit.runtime.execution import NativeHelper
+    from ebpfjit.runtime.maps import set_map_memory_limit
     from ebpfjit.runtime.memory import address_of
     from ebpfjit.runtime.network import Interface, Network, Route, TunnelKey
     from ebpfjit.runtime.sockets import Socket
@@ -72,6 +73,7 @@ _NAMES_OF = {
     "ebpfjit.runner": ("Result",),
     "ebpfjit.runtime.environment": ("Environment", "Task"),
     "ebpfjit.runtime.execution": ("NativeHelper",),
+    "ebpfjit.runtime.maps": ("set_map_memory_limit",),
     "ebpfjit.runtime.memory": ("address_of",),
     "ebpfjit.runtime.network": ("Interface", "Network", "Route", "TunnelKey"),
     "ebpfjit.runtime.sockets": ("Socket",),
@@ -124,6 +126,7 @@ __all__ = [
     "kernel",
     "load",
     "runtime_info",
+    "set_map_memory_limit",
     "verifier",
 ]
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ebpfjit.runtime.environment import Environment
 
 SLOT_SIZE = 8
+MAX_SLOTS = 2_000_000
+"""Slots of a program: the verifier takes a million instructions, of which LDDW has two slots."""
 _WORD = struct.Struct("<BBhi")
 
 Buffer = bytes | bytearray | memoryview
@@ -95,13 +97,16 @@ MOST_KNOWN_WORDS = 1 << 15
 def decode(code: Buffer) -> tuple[Instruction, ...]:
     """Return the instructions of `code` in order; an LDDW's two slots make one instruction.
 
-    Raises DecodeError where the length is no multiple of 8 or an LDDW lacks its second slot.
+    Raises DecodeError where the length is no multiple of 8, or that of more than `MAX_SLOTS` slots,
+    and where an LDDW lacks its second slot.
     """
     return _decode(words_of(code))
 
 
 def words_of(code: Buffer) -> tuple[int, ...]:
-    """Return the 8-byte words of `code`. Raises DecodeError where that is no whole number."""
+    """Return the 8-byte words of `code`. Raises DecodeError where that is no whole number, or too many."""
+    if len(code) > MAX_SLOTS * SLOT_SIZE:
+        raise DecodeError(f"a program has at most {MAX_SLOTS} slots, this one {len(code) // SLOT_SIZE}")
     if len(code) % SLOT_SIZE:
         raise DecodeError(
             f"a program is a multiple of {SLOT_SIZE} bytes, this one has {len(code)}",

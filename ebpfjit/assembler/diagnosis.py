@@ -9,6 +9,7 @@ from ebpfjit.assembler.lexer import (
     HELPER,
     INTEGER,
     LABEL,
+    MAX_WORD,
     REGISTER32,
     REGISTER64,
     REGISTERS,
@@ -69,7 +70,7 @@ def _first(token: str) -> str:
     if not is_label(token) or token[0].isdigit():
         return f"expected a mnemonic, a register or a label, found {_shown(token)}"
     known = (word for word in (*_tree(), *DATA_WORDS) if len(word) > 1)
-    close = get_close_matches(token.lower(), known, 1)
+    close = get_close_matches(token.lower(), known, 1) if len(token) <= MAX_WORD else []
     hint = f": did you mean {close[0]!r}?" if close else ""
     return f"unknown mnemonic {_shown(token)}{hint}"
 
@@ -81,7 +82,8 @@ def _unexpected(token: str, branch: Branch) -> str:
         return f"{_shown(token)} is no number: write decimal or 0x and hexadecimal digits"
     if set(branch) == {_END}:
         return f"unexpected {_shown(token)}: the instruction is complete before it"
-    close = get_close_matches(token.lower(), (word for word in branch if len(word) > 1), 1)
+    known = (word for word in branch if len(word) > 1)
+    close = get_close_matches(token.lower(), known, 1) if len(token) <= MAX_WORD else []
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"expected {_expected(branch)}, found {_shown(token)}{hint}"
 

@@ -16,6 +16,11 @@ from ebpfjit.isa.spec import REGISTER_COUNT
 
 REGISTER64, REGISTER32, INTEGER, SIGNED, LABEL, HELPER, UNKNOWN = "r", "w", "i", "s", "L", "h", "?"
 
+MAX_SHOWN = 4096
+"""Characters of a line that an error shows."""
+MAX_WORD = 64
+"""Characters of a word that others are held against, to say which was meant."""
+
 _DIGITS = r"(?:0[xX][0-9A-Fa-f]+|[0-9]+)(?![\w.$])"
 _TOKEN = re.compile(
     rf"""
@@ -122,5 +127,10 @@ def column_of(line: str, start: int, index: int) -> int:
 
 
 def error(reason: str, line: int, column: int, source_line: str) -> AssemblyError:
-    """Make an AssemblyError; tabs become spaces, so that the caret stands below the column."""
+    """Make an AssemblyError; tabs become spaces, so that the caret stands below the column.
+
+    Of a line that nobody could read, the text does without.
+    """
+    if len(source_line) > MAX_SHOWN:
+        source_line = ""
     return AssemblyError(reason, line, column, source_line.rstrip("\r").replace("\t", " "))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
 
-from ebpfjit.assembler.lexer import REGISTERS, is_label
+from ebpfjit.assembler.lexer import MAX_WORD, REGISTERS, is_label
 from ebpfjit.bits import W16, W32, W64
 
 _MOST_DIGITS = 40
@@ -48,7 +48,8 @@ class Labels:
             return self._numbered_slot(name, pc)
         if name in self.named:
             return self.named[name]
-        close = get_close_matches(name, islice(self.named, _MOST_SUGGESTIONS), 1)
+        known = (other for other in islice(self.named, _MOST_SUGGESTIONS) if len(other) <= MAX_WORD)
+        close = get_close_matches(name, known, 1) if len(name) <= MAX_WORD else []
         hint = f"did you mean {close[0]!r}?" if close else f"write '{name}:' before an instruction"
         raise Rejected(f"undefined label {name!r}: {hint}")
 

@@ -21,7 +21,11 @@ from ebpfjit.assembler.operands import Fields, Labels, Rejected, integer64
 from ebpfjit.assembler.syntax import DATA_WORDS, Form, all_forms, classes
 from ebpfjit.errors import AssemblyError
 from ebpfjit.isa.spec import Kind
-from ebpfjit.program import SLOT_SIZE, Instruction
+from ebpfjit.program import MAX_SLOTS, SLOT_SIZE, Instruction
+
+MAX_TEXT = 1 << 26
+MAX_LINES = MAX_SLOTS
+MAX_LABELS = 1_000_000
 
 
 @dataclass(slots=True)
@@ -48,9 +52,18 @@ def assemble(text: str) -> bytes:
     """
     if not isinstance(text, str):
         raise TypeError(f"assemble takes a str, not {type(text).__name__}")
+    _check_size(text)
     source = _Source(split_lines(text))
     source.read()
     return b"".join([source.encode(statement) for statement in source.statements])
+
+
+def _check_size(text: str) -> None:
+    """Raise AssemblyError for a text that is longer than any program's, before anything is made of it."""
+    if len(text) > MAX_TEXT:
+        raise error(f"a text of {len(text)} characters; at most {MAX_TEXT} are assembled", 1, 1, "")
+    if text.count("\n") >= MAX_LINES:
+        raise error(f"more than {MAX_LINES} lines", MAX_LINES + 1, 1, "")
 
 
 class _Source:
@@ -61,6 +74,7 @@ class _Source:
         self.statements: list[_Statement] = []
         self.labels = Labels()
         self._line_of_label: dict[str, int] = {}
+        self._labels_left = MAX_LABELS
 
     def read(self) -> None:
         """Find the form of each line and the slot of each label."""
@@ -78,11 +92,16 @@ class _Source:
                 raise self._error(statement, *explain(tokens))
             self.statements.append(statement)
             pc += statement.slots
+            if pc > MAX_SLOTS:
+                raise self._error(statement, 0, f"a program has at most {MAX_SLOTS} slots")
         self._define_exit()
 
     def _define(self, name: str, pc: int, number: int, column: int) -> None:
         reason = ""
-        if name in REGISTERS:
+        self._labels_left -= 1
+        if self._labels_left < 0:
+            reason = f"more than {MAX_LABELS} labels"
+        elif name in REGISTERS:
             reason = f"{name!r} is a register: a label needs another name"
         elif name in self._line_of_label:
             reason = f"label {name!r} is defined already, on line {self._line_of_label[name] + 1}"

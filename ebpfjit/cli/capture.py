@@ -17,7 +17,9 @@ from ebpfjit.runner import Result
 
 Step = Callable[[int], None]
 
-FAULT, REFUSED = "fault", "not run"
+FAULT, REFUSED, OTHER = "fault", "not run", "other"
+MAX_VERDICTS = 1 << 16
+"""Rows of the table; without a type r0 is the verdict, and each packet may have one of its own."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class Report:
 
     def add(self, verdict: str, size: int) -> None:
         """Count a packet."""
+        if verdict not in self.verdicts and len(self.verdicts) >= MAX_VERDICTS:
+            verdict = OTHER
         self.verdicts.setdefault(verdict, Count()).add(size)
         self.total.add(size)
 

@@ -41,8 +41,10 @@ class FileError(EbpfError):
 
 
 def read_bytes(file: str) -> bytes:
-    """Return what `file` holds; "-" is the standard input. Raises OSError."""
-    return sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
+    """Return what `file` holds; "-" is the standard input. Raises OSError, LoadError for too much of it."""
+    from ebpfjit.elf.source import read_path, read_stream
+
+    return read_stream(sys.stdin.buffer, "stdin") if file == STDIN else read_path(file)
 
 
 def kind_of(file: str, data: bytes) -> FileKind:

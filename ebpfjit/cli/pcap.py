@@ -29,6 +29,7 @@ MAGIC = {
 
 NANOSECONDS = 1_000_000_000
 LARGEST_PACKET = 1 << 24
+MAX_INTERFACES = 1 << 16
 
 _SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE, _PACKET = 0x0A0D0D0A, 1, 2, 3, 6
 _BYTE_ORDER = 0x1A2B3C4D
@@ -142,6 +143,8 @@ def _pcapng(source: _Source) -> Iterator[Packet]:
             kind = struct.unpack(order + "I", head)[0]
             body = _block(source, order)
             if kind == _INTERFACE:
+                if len(interfaces) == MAX_INTERFACES:
+                    raise source.damaged(f"more than {MAX_INTERFACES} interfaces")
                 interfaces.append(_interface(source, order, body))
             elif kind in (_PACKET, _OLD_PACKET, _SIMPLE):
                 yield _block_packet(source, order, kind, body, interfaces)

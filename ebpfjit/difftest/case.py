@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ebpfjit.errors import EbpfError
+from ebpfjit.elf.source import read_path
+from ebpfjit.errors import EbpfError, LoadError
 
 BUILDS = ("native", "plain", "hardened", "baseline", "audit", "audit-baseline")
 """Ways to make machine code: as this CPU can, without what newer CPUs add, with blinded constants, as the
@@ -67,6 +68,9 @@ MOST_MEMORY = 1 << 16
 
 MOST_CODE = 1 << 19
 """Bytes of bytecode that a case has at most: it must fit where a child notes what it runs."""
+
+MOST_TEXT = 1 << 23
+"""Bytes of a corpus file at most: three programs, and memory, in hex."""
 
 
 class CorpusError(EbpfError):
@@ -221,9 +225,11 @@ def _case(fields: Mapping[str, str], name: str) -> Case:
 def read_case(path: Path) -> Case:
     """Return the case of a corpus file. Raises CorpusError, and OSError where it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_path(path, MOST_TEXT).decode("utf-8")
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path}: not text: byte {error.start} is not UTF-8") from None
+    except LoadError as error:
+        raise CorpusError(str(error)) from None
     return from_text(text, str(path))
 
 

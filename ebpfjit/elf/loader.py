@@ -90,7 +90,9 @@ def load(
     Raises LoadError for anything but a sound object of clang's kind, naming what is wrong and where, and
     OSError where the file cannot be read.
     """
-    data, name = _read(source)
+    from ebpfjit.elf.source import MAX_FILE
+
+    data, name = _read(source, MAX_FILE)
     return load_bytes(data, name, btf=btf, environment=environment, types=types, kconfig=kconfig)
 
 
@@ -146,10 +148,11 @@ def read_btf(source: Btf | Source | None) -> Btf | None:
     """
     from ebpfjit.elf.btf import Btf
     from ebpfjit.elf.reader import read_section
+    from ebpfjit.elf.source import MAX_TYPES
 
     if source is None or isinstance(source, Btf):
         return source
-    data, name = _read(source)
+    data, name = _read(source, MAX_TYPES)
     if data.startswith(b"\x7fELF"):
         return Btf(read_section(data, name, ".BTF"), f"{name}: section '.BTF'")
     return Btf(data, name)
@@ -211,16 +214,16 @@ def _version(file: ObjectFile) -> int:
     return int.from_bytes(section.data[:4], "little") if section is not None else 0
 
 
-def _read(source: Source) -> tuple[bytes, str]:
-    """Return the bytes of `source` and what to call it."""
+def _read(source: Source, limit: int) -> tuple[bytes, str]:
+    """Return the bytes of `source` and what to call it; LoadError for more than `limit` of them."""
+    from ebpfjit.elf.source import read_path, read_stream
+
     if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:
-            return file.read(), os.fspath(source)
+        return read_path(source, limit), os.fspath(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
+        if memoryview(source).nbytes > limit:
+            raise LoadError(f"<bytes>: {memoryview(source).nbytes} bytes, at most {limit} are read")
         return bytes(source), "<bytes>"
-    data = source.read()
     name = getattr(source, "name", None)
     name = name if isinstance(name, str) else "<file>"
-    if not isinstance(data, bytes):
-        raise LoadError(f"{name}: open the file in binary mode")
-    return data, name
+    return read_stream(source, name, limit), name

@@ -46,7 +46,7 @@ NO_INDEX = 0xFFFF_FFFF
 VALUE_COST = 200
 """Bytes of one value that a definition puts into its map."""
 MAP_COST = 64 << 10
-"""Bytes that a map costs beside its entries: page tables, mappings of which a process has 65,530, Python's."""
+"""Bytes that a map costs beside its entries: Python's, pages, one of the mappings that a process has."""
 
 
 @dataclass(frozen=True, slots=True)

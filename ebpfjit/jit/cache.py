@@ -40,6 +40,8 @@ from ebpfjit.program import Program
 
 MAGIC = b"eBPFjit\x01"
 SUFFIX = ".ebpfjit"
+MAX_SIZE = 1 << 28
+"""Bytes of the largest image that is read."""
 _LENGTH = struct.Struct("<I")
 _START = len(MAGIC) + hashlib.sha256().digest_size
 _PACKAGES = ("", "analysis", "isa", "jit", "runtime", "translators", "translators/x86_64")
@@ -173,7 +175,9 @@ def read(path: Path) -> Stored:
         if not stat.S_ISREG(status.st_mode):
             raise Unusable("it is no regular file")
         _refuse_others(status)
-        content = file.read()
+        if status.st_size > MAX_SIZE:
+            raise Unusable(f"it has {status.st_size} bytes, more than any image")
+        content = file.read(MAX_SIZE)
     if content[: len(MAGIC)] != MAGIC:
         raise Unusable("it is no saved image of this format")
     body = memoryview(content)[_START:]
@@ -181,7 +185,7 @@ def read(path: Path) -> Stored:
         raise Unusable("it is damaged: its checksum is wrong")
     try:
         return _parse(body)
-    except (ValueError, KeyError, TypeError, struct.error) as error:
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError, struct.error) as error:
         raise Unusable(f"it is no saved image of this format: {error}") from None
 
 
@@ -202,6 +206,8 @@ def _parse(body: memoryview) -> Stored:
     labels, shared_slots = header["routines"]
     shared = Image(parts[4], 0, None, shared_slots, (), array("I"), array("i"))
     name, section = header["program"]
+    if not isinstance(header["key"], dict):
+        raise TypeError("its key is none")
     return Stored(header["key"], parts[0], name, section, image, shared, labels)
 
 

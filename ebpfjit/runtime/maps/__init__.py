@@ -2,10 +2,12 @@
 
 definition.py   what a map is made from      rules.py     what the kernel refuses to make
 base.py         a map as the engines see it  mapping.py   a map as Python sees it
-storage.py      its memory                   create.py    from a definition to a map
+storage.py      its memory                   account.py   how much all maps may have
+create.py       from a definition to a map
 flat.py  hash.py  lpm.py  slots.py  references.py  queues.py  events.py      the kinds
 """
 
+from ebpfjit.runtime.maps.account import set_map_memory_limit
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.create import create
 from ebpfjit.runtime.maps.definition import (
@@ -30,4 +32,5 @@ __all__ = [
     "MapFlag",
     "MapType",
     "create",
+    "set_map_memory_limit",
 ]

@@ -32,6 +32,7 @@ MAX_RECORD_SIZE = ((1 << 32) - 1) // 4
 WAKEUP_FLAGS = 0b11  # BPF_RB_NO_WAKEUP, BPF_RB_FORCE_WAKEUP
 INDEX_MASK = CURRENT_CPU = (1 << 32) - 1
 MAX_PENDING_EVENTS, MAX_PENDING_SIZE = 1 << 16, 1 << 26
+MAX_RECORDS = 1 << 20
 STACKID_FLAGS = (
     0xFF | 0x100 | 0x200 | 0x400
 )  # BPF_F_SKIP_FIELD_MASK, USER_STACK, FAST_STACK_CMP, REUSE_STACKID
@@ -76,7 +77,11 @@ class Record:
 
 
 class RingBuffer(_Unkeyed):
-    """ringbuf: programs reserve, write and submit records (or discard them); Python consumes them."""
+    """ringbuf: programs reserve, write and submit records (or discard them); Python consumes them.
+
+    At most MAX_RECORDS wait, which only tiny ones in a large ring could be: each costs Python more than
+    its bytes.
+    """
 
     #                query flag
     AVAILABLE, RING_SIZE, CONSUMER, PRODUCER = range(4)
@@ -96,7 +101,7 @@ class RingBuffer(_Unkeyed):
         length = -(-(size + RECORD_HEADER) // 8) * 8
         if flags or size > MAX_RECORD_SIZE or length > self.size:
             return 0
-        if self._producer + length - self._consumer > self.size - 1:
+        if self._producer + length - self._consumer > self.size - 1 or len(self._records) >= MAX_RECORDS:
             return 0
         record = Record(self._producer % self.size + RECORD_HEADER, size, length)
         self._producer += length

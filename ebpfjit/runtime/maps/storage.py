@@ -7,6 +7,7 @@ import errno
 import mmap
 
 from ebpfjit.errors import MapRefused
+from ebpfjit.runtime.maps.account import account
 from ebpfjit.runtime.maps.definition import MapDefinition
 from ebpfjit.runtime.memory import Region
 
@@ -18,7 +19,8 @@ class Storage:
 
     `offsets` are where the areas start, `memory` all of it as an mmap, `address` where it starts,
     `pin` what keeps it mapped.
-    It is unmapped when the last reference is gone. Raises MapRefused where there is not so much memory.
+    It is unmapped when the last reference is gone. Raises MapRefused where there is not so much memory,
+    or all maps together may not have so much (`ebpfjit.runtime.maps.account`).
     """
 
     def __init__(self, definition: MapDefinition, *sizes: int) -> None:
@@ -27,19 +29,7 @@ class Storage:
         for size in sizes:
             self.offsets.append(end)
             end += -(-size // ALIGNMENT) * ALIGNMENT
-        try:
-            self.memory = mmap.mmap(
-                -1,
-                max(end, 1),
-                flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
-                prot=mmap.PROT_READ | mmap.PROT_WRITE,
-            )
-        except (OSError, OverflowError, ValueError):
-            raise MapRefused(
-                f"{definition}: there are no {end} bytes for {definition.max_entries} entries; "
-                f"make max_entries smaller (ENOMEM)",
-                errno.ENOMEM,
-            ) from None
+        self.memory = _map(definition, max(end, 1))
         self.view = memoryview(self.memory)
         self.pin = ctypes.c_char.from_buffer(self.memory)
         self.address = ctypes.addressof(self.pin)
@@ -61,3 +51,28 @@ class Storage:
         view = self.view[offset : offset + size]
         start = self.address + offset
         return Region(name, start, start + size, writable, view)
+
+
+def _map(definition: MapDefinition, size: int) -> mmap.mmap:
+    """Return `size` bytes of zeroed memory, which the account of all maps pays for."""
+    size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    reason = account.refusal(size)
+    if reason:
+        raise _refusal(definition, size, f"{reason}; see set_map_memory_limit")
+    try:
+        memory = mmap.mmap(
+            -1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ | mmap.PROT_WRITE
+        )
+    except (OSError, OverflowError, ValueError, MemoryError):
+        account.give_back(size)
+        raise _refusal(definition, size, "the system has no such memory") from None
+    account.give_back_with(memory, size)
+    return memory
+
+
+def _refusal(definition: MapDefinition, size: int, reason: str) -> MapRefused:
+    return MapRefused(
+        f"{definition}: there are no {size} bytes for {definition.max_entries} entries: {reason}; make"
+        " max_entries smaller (ENOMEM)",
+        errno.ENOMEM,
+    )
