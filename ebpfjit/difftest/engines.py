@@ -83,7 +83,9 @@ def on_interpreter(case: Case, verified: Verified, watcher: Watcher | None = Non
 def on_proofs(case: Case, verified: Verified, pcs: list[int] | None = None) -> Runner:
     """The oracle, which looks at what analysis tells machine code of this program; it notes its steps."""
     place = arena()
-    claims = Claims(verified, Promises(case.promised, argument_is_measured=True))  # as in `compiled_case`
+    calling = frozenset(place.helpers)
+    # As in `compiled_case`.
+    claims = Claims(verified, Promises(case.promised, argument_is_measured=True, calling=calling))
 
     def run(given: Input) -> Outcome:
         execution = place.start(given)
