@@ -18,7 +18,7 @@ from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.difftest.arena import Arena, HelperError, arena, map_at
 from ebpfjit.difftest.case import Case, Input, options_of, tiered
 from ebpfjit.difftest.generate import plain
-from ebpfjit.difftest.outcome import Outcome, attributes_of
+from ebpfjit.difftest.outcome import AUDIT_FAILURE, Outcome, attributes_of
 from ebpfjit.difftest.proofs import Claims, Judge
 from ebpfjit.errors import EbpfError, ExecutionError, JitUnavailable, VerifierError
 from ebpfjit.interpreter import Watcher, interpret
@@ -84,7 +84,9 @@ def on_interpreter(case: Case, verified: Verified, watcher: Watcher | None = Non
 def on_proofs(case: Case, verified: Verified, pcs: list[int] | None = None) -> Runner:
     """The oracle, which looks at what analysis tells machine code of this program; it notes its steps."""
     place = arena()
-    claims = Claims(verified, Promises(case.promised, argument_is_measured=True))  # as in `compiled_case`
+    calling = frozenset(place.helpers)
+    # As in `compiled_case`.
+    claims = Claims(verified, Promises(case.promised, argument_is_measured=True, calling=calling))
 
     def run(given: Input) -> Outcome:
         execution = place.start(given)
@@ -161,7 +163,8 @@ def _called(function: JitFunction, given: Input) -> Outcome:
 def on_tiered(case: Case, verified: Verified) -> Runner:
     """Baseline code, called as a function, that goes on in optimised code at the end of its first slice.
 
-    Each input is run with first slices of several lengths: the answer that is rarest is told.
+    Each input is run with first slices of several lengths: the answer that is rarest is told, or one that is
+    wrong by itself.
     """
     from ebpfjit.function import make_function
 
@@ -176,7 +179,7 @@ def on_tiered(case: Case, verified: Verified) -> Runner:
 
     def run(given: Input) -> Outcome:
         answers = [run_once(given, instructions) for instructions in FIRST_SLICES]
-        return min(answers, key=answers.count)
+        return min(answers, key=lambda one: 0 if one.kind == AUDIT_FAILURE else answers.count(one))
 
     return run
 

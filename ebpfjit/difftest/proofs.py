@@ -29,6 +29,7 @@ from ebpfjit.errors import MemoryFault
 from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.runtime.execution import Execution
+from ebpfjit.runtime.memory import find
 
 Test = Callable[[list[int], Execution], str]
 """test(registers, execution): what is wrong, "" for nothing."""
@@ -235,7 +236,7 @@ def _shown(register: int, low: int, size: int, *, stores: bool) -> Test:
 
     def test(registers: list[int], execution: Execution) -> str:
         address = W64.wrap(registers[register] + low)
-        if execution.space.find(address, size, access) is not None:
+        if find(address, size, access) is not None:
             return ""
         return f"{size} bytes at r{register}{low:+#x} ({address:#x}) are not the program's to {access}"
 
