@@ -152,7 +152,8 @@ class _Callbacks(Writer):
         place = self.rng.randrange(4)
         self.emit(
             f"stxdw [r10-32], {register}", f"stw [r10-4], {place}",
-            f"lddw r1, map[idx:{ARRAY}]", "mov r2, r10", "add r2, -4", "mov r3, r10", "add r3, -32", "mov r4, 0", f"call {UPDATE}",
+            f"lddw r1, map[idx:{ARRAY}]", "mov r2, r10", "add r2, -4", "mov r3, r10",
+            "add r3, -32", "mov r4, 0", f"call {UPDATE}",
         )  # fmt: skip
 
     def end(self) -> None:
