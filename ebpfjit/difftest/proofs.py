@@ -79,8 +79,8 @@ class Judge:
             return interpret(self.claims.verified, execution, self._watch)
         except MemoryFault as fault:
             # A fault of a program that this one went on in has a pc of that one.
-            is_ours = fault.pc is not None and fault.pc == self._last and fault.access != ""
-            proof = self.claims.proof_of(fault.pc) if is_ours else ""
+            pc = self._last if fault.pc == self._last and fault.access else None
+            proof = "" if pc is None else self.claims.proof_of(pc)
             if proof and not self.wrong:
                 self.wrong = f"{fault}, although analysis found: {proof}"
             raise

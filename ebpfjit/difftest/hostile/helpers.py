@@ -94,15 +94,19 @@ def numbers(type_: str) -> tuple[int, ...]:
 
 
 class _Helpers(Writer):
-    """Writes one program."""
+    """Writes one program; `much` is how many bytes its packet or its context has, 0 for few."""
 
     def __init__(self, rng: random.Random, type_: str) -> None:
         super().__init__(rng)
         self.type = type_
+        self.much = 0 if type_ == "xdp" or self.chance(0.8) else rng.choice((1500, 9000, 9000, 60000))
 
     def pointer(self, register: str) -> None:
         """An address of the program's, straddling an end, of another's, or none."""
         rng = self.rng
+        if self.much and self.chance(0.6):
+            self.emit(f"mov {register}, r7", f"add {register}, {rng.choice((0, 0, 14, 64))}")
+            return
         match rng.randrange(16):
             case 0 | 1 | 2 | 3 | 4 | 5 | 6:
                 self.emit(f"mov {register}, r10", f"add {register}, {rng.choice(POINTER_OFFSETS)}")
@@ -135,7 +139,7 @@ class _Helpers(Writer):
             case "p":
                 self.pointer(register)
             case "s" if self.chance(0.85):
-                size = rng.choice(SIZES)
+                size = rng.choice((self.much - 64, 5000, 8000) if self.much and self.chance(0.7) else SIZES)
                 self.emit(f"lddw {register}, {size:#x}" if size > 0x7FFFFFFF else f"mov {register}, {size}")
             case "f" if self.chance(0.85):
                 self.emit(f"mov {register}, {rng.choice((0, 0, 0, 0, 0, 1, 2, 3, 4, 8))}")
@@ -194,5 +198,5 @@ def case(rng: random.Random) -> Case:
         "ldxdw r1, [r10-64]", "add r9, r1", "ldxdw r1, [r10-8]", "add r9, r1"
     ) if rng.random() < 0.3 else None
     writer.emit("mov r0, r9", "exit", "callback:", "mov r0, 1", "exit")
-    packet = rng.randbytes(12) + b"\x08\x00\x45" + rng.randbytes(49)
+    packet = rng.randbytes(12) + b"\x08\x00\x45" + rng.randbytes(writer.much or 49)
     return Case(writer.code(), (Input(packet, LIMIT),), type=type_, maps="hostile")
