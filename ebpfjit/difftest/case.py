@@ -55,7 +55,7 @@ UNTYPED = "untyped"
 TYPES = (
     "", "xdp", "tc", "cgroup_skb", "lwt_xmit", "socket_filter", "kprobe", "tracepoint", "syscall", UNTYPED,
 )  # fmt: skip
-"""Types of programs that are compared; the first is none: plain memory. The last has maps and plain memory."""
+"""Types of programs that are compared. The first is none: plain memory. The last: plain memory, and maps."""
 
 MAPS = ("", "hostile")
 """Which maps programs with a type may have (`typed.MAPS`); the first are those of `packets`."""

@@ -12,9 +12,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Iterable
 from importlib import import_module
-from typing import Any, ClassVar
-from weakref import WeakSet
+from typing import Any
 
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.runtime.contexts.memory import LowMemory
@@ -45,8 +45,6 @@ def whole_pages(size: int) -> int:
 class GuardedStorage(Storage):
     """A map's memory whose last area, its values, ends where nobody may go on; a pattern lies before it."""
 
-    living: ClassVar[WeakSet[GuardedStorage]] = WeakSet()
-
     def __init__(self, definition: MapDefinition, *sizes: int) -> None:
         super().__init__(definition, *sizes, PAGE)  # whatever it refuses, it refuses here
         *_, end = self.offsets
@@ -61,13 +59,12 @@ class GuardedStorage(Storage):
         if len(sizes) > 1:  # the first area starts where the map does
             self.offsets[-1] = room - -(-sizes[-1] // 8) * 8
         self.pattern = slice(before, self.offsets[-1]) if len(sizes) > 1 else slice(sizes[0], room)
-        self.view[self.pattern] = bytes([PATTERN]) * (self.pattern.stop - self.pattern.start)
-        self.living.add(self)
+        self.memory[self.pattern] = bytes([PATTERN]) * (self.pattern.stop - self.pattern.start)
 
     def is_whole(self) -> bool:
         """True where the pattern is as it was."""
-        part = self.view[self.pattern]
-        return part == bytes([PATTERN]) * len(part)
+        part: bytes = self.memory[self.pattern]
+        return part.count(PATTERN) == len(part)
 
 
 class GuardedLowMemory(LowMemory):
@@ -111,10 +108,12 @@ class GuardedStack(Stack):
 _LITTER = bytes([LITTER]) * STACK_SIZE
 
 
-def outside(context: Any) -> str:
+def outside(context: Any, maps: Iterable[Any]) -> str:
     """Return what a run has changed that is nobody's, or where its packet is that it must not be; else ""."""
-    if not all(storage.is_whole() for storage in GuardedStorage.living):
-        return "what lies before a map's values was changed"
+    for map_ in maps:
+        storage = getattr(map_, "storage", None) or getattr(map_, "_storage", None)
+        if isinstance(storage, GuardedStorage) and not storage.is_whole():
+            return f"what lies before the values of map {map_.name!r} was changed"
     if isinstance(context, PacketContext):
         places = context.first, context.data_meta, context.data, context.data_end, context.last
         if list(places) != sorted(places):

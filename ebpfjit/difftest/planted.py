@@ -15,6 +15,7 @@ from typing import Any
 
 from ebpfjit.analysis import accesses, facts, lengths, liveness, states, values
 from ebpfjit.difftest.exchange import exchange
+from ebpfjit.difftest.holes import HOLES
 from ebpfjit.difftest.planting import (
     Plant,
     PlantedBug,
@@ -733,6 +734,7 @@ PLANTED: tuple[PlantedBug, ...] = (
         "Granted memory stays unknown",
         method(entry.Run, "publish", lambda old: lambda run: old(run) if not len(run._table) else None),
     ),
+    *HOLES,
 )
 
 

@@ -72,18 +72,22 @@ class Judge:
         self.execution = execution
         self.pcs = pcs
         self.wrong = ""
+        self._last: int | None = None
 
     def run(self, execution: Execution) -> int:
         """Run the program and return r0. Raises what the interpreter raises."""
         try:
             return interpret(self.claims.verified, execution, self._watch)
         except MemoryFault as fault:
-            proof = "" if fault.pc is None or fault.access == "" else self.claims.proof_of(fault.pc)
+            # A fault of a program that this one went on in has a pc of that one.
+            pc = self._last if fault.pc == self._last and fault.access else None
+            proof = "" if pc is None else self.claims.proof_of(pc)
             if proof and not self.wrong:
                 self.wrong = f"{fault}, although analysis found: {proof}"
             raise
 
     def _watch(self, pc: int, registers: list[int]) -> None:
+        self._last = pc
         if self.pcs is not None:
             self.pcs.append(pc)
         tests = self.claims.tests.get(pc)

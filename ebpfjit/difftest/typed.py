@@ -213,7 +213,7 @@ def run_typed(program: Program, given: Input, function: EngineFunction) -> Outco
         budget_left=last.budget_left,
         context=context,
         events=tuple(world.events),
-        outside=guards.outside(world.context),
+        outside=guards.outside(world.context, program.maps),
     )
 
 

@@ -23,6 +23,9 @@ LOOP, FOR_EACH = NUMBERS["bpf_loop"], NUMBERS["bpf_for_each_map_elem"]
 TYPES = ("xdp", "xdp", "tc", "kprobe", UNTYPED)
 CONTEXT_SIZE = {"xdp": 24, "tc": 192, "kprobe": 64, UNTYPED: 64}
 
+AT_THE_START = ("r2", "r3", "r4", "r3", "r4", "r7", "r8", "r9")
+"""Registers that are zero where a run starts."""
+
 
 class _Callbacks(Writer):
     """Writes one program of some functions; `functions` are their labels, main's first."""
@@ -148,8 +151,9 @@ class _Callbacks(Writer):
         """Leave a register's value in the array, where it is compared."""
         place = self.rng.randrange(4)
         self.emit(
-            f"stxdw [r10-32], {register}", f"stw [r10-4], {place}", f"lddw r1, map[idx:{ARRAY}]", "mov r2, r10",
-            "add r2, -4", "mov r3, r10", "add r3, -32", "mov r4, 0", f"call {UPDATE}",
+            f"stxdw [r10-32], {register}", f"stw [r10-4], {place}",
+            f"lddw r1, map[idx:{ARRAY}]", "mov r2, r10", "add r2, -4", "mov r3, r10",
+            "add r3, -32", "mov r4, 0", f"call {UPDATE}",
         )  # fmt: skip
 
     def end(self) -> None:

@@ -26,12 +26,13 @@ def find_frame(writer: Writer, register: str = "r3", scratch: str = "r4") -> Non
     """Find r10, in a few ways; the last one guesses the arena's."""
     rng = writer.rng
     match rng.randrange(6):
-        case 0 | 1 | 2:  # bit by bit
-            find, keep = writer.label(), writer.label()
+        case 0 | 1 | 2:  # bit by bit, in as many instructions wherever the stack is
+            find, keep, go_on = writer.label(), writer.label(), writer.label()
             writer.emit(
                 f"mov {register}, 0", f"mov {scratch}, 1", f"lsh {scratch}, 47", f"{find}:",
                 f"or {register}, {scratch}", f"jle {register}, r10, {keep}", f"xor {register}, {scratch}",
-                f"{keep}:", f"rsh {scratch}, 1", f"jne {scratch}, 0, {find}",
+                f"ja {go_on}", f"{keep}:", f"or {register}, {scratch}", f"or {register}, {scratch}",
+                f"{go_on}:", f"rsh {scratch}, 1", f"jne {scratch}, 0, {find}",
             )  # fmt: skip
         case 3:
             writer.emit(f"mov {register}, r10")

@@ -20,6 +20,7 @@ from ebpfjit.runtime.maps.bytecode import LOOKUP
 
 LIMIT = 600
 TYPES = ("xdp", "xdp", "tc", "tc", "kprobe", "cgroup_skb", "syscall", UNTYPED)
+STRUCTS = ("kprobe", "syscall", UNTYPED)
 MAPS = 9
 
 SHAPES = {
@@ -41,7 +42,8 @@ SHAPES = {
     "bpf_ringbuf_reserve": "msf", "bpf_ringbuf_query": "mf", "bpf_check_mtu": "cnpnf",
     "bpf_for_each_map_elem": "mxnf", "bpf_loop": "nxnf", "bpf_dynptr_from_mem": "psfp",
     "bpf_ringbuf_reserve_dynptr": "msfp", "bpf_dynptr_read": "pspnf", "bpf_dynptr_write": "pnpsf",
-    "bpf_dynptr_data": "pns", "bpf_map_lookup_percpu_elem": "mpn", "bpf_spin_lock": "p", "bpf_timer_init": "pmf",
+    "bpf_dynptr_data": "pns", "bpf_map_lookup_percpu_elem": "mpn",
+    "bpf_spin_lock": "p", "bpf_timer_init": "pmf",
 }  # fmt: skip
 """What arguments are: Context, Map, Pointer, Size, Flags, Number, function (x)."""
 
@@ -81,17 +83,30 @@ SIZES = (
 
 
 @cache
-def numbers() -> tuple[int, ...]:
-    """Return the helpers that are tried."""
-    return tuple(number for number in table.helpers() if number not in UNSTEADY)
+def numbers(type_: str) -> tuple[int, ...]:
+    """Return the helpers that are tried in programs of a type: of those on packets only the type's."""
+    others = ("bpf_skb_", "bpf_xdp_") if type_ in STRUCTS else ("bpf_skb_" if type_ == "xdp" else "bpf_xdp_",)
+    return tuple(
+        number
+        for number, helper in table.helpers().items()
+        if number not in UNSTEADY and not helper.name.startswith(others)
+    )
 
 
 class _Helpers(Writer):
-    """Writes one program."""
+    """Writes one program; `much` is how many bytes its packet or its context has, 0 for few."""
+
+    def __init__(self, rng: random.Random, type_: str) -> None:
+        super().__init__(rng)
+        self.type = type_
+        self.much = 0 if type_ == "xdp" or self.chance(0.8) else rng.choice((1500, 9000, 9000, 60000))
 
     def pointer(self, register: str) -> None:
         """An address of the program's, straddling an end, of another's, or none."""
         rng = self.rng
+        if self.much and self.chance(0.6):
+            self.emit(f"mov {register}, r7", f"add {register}, {rng.choice((0, 0, 14, 64))}")
+            return
         match rng.randrange(16):
             case 0 | 1 | 2 | 3 | 4 | 5 | 6:
                 self.emit(f"mov {register}, r10", f"add {register}, {rng.choice(POINTER_OFFSETS)}")
@@ -124,7 +139,7 @@ class _Helpers(Writer):
             case "p":
                 self.pointer(register)
             case "s" if self.chance(0.85):
-                size = rng.choice(SIZES)
+                size = rng.choice((self.much - 64, 5000, 8000) if self.much and self.chance(0.7) else SIZES)
                 self.emit(f"lddw {register}, {size:#x}" if size > 0x7FFFFFFF else f"mov {register}, {size}")
             case "f" if self.chance(0.85):
                 self.emit(f"mov {register}, {rng.choice((0, 0, 0, 0, 0, 1, 2, 3, 4, 8))}")
@@ -137,7 +152,7 @@ class _Helpers(Writer):
 
     def call(self) -> None:
         """A call of a helper; of its answer goes on what is an error, or small."""
-        number = self.rng.choice(numbers())
+        number = self.rng.choice(numbers(self.type if self.chance(0.97) else ""))
         helper = table.helpers()[number]
         shape = SHAPES.get(helper.name, "?" * helper.arguments)
         if self.chance(0.15):
@@ -148,12 +163,12 @@ class _Helpers(Writer):
         self.emit(f"call {number}", "mov r1, r0", "add r1, 4096", f"jle r1, 8192, {small}", "mov r0, 1")
         self.emit(f"{small}:", "add r9, r0", "mul r9, 31")
 
-    def start(self, type_: str) -> None:
+    def start(self) -> None:
         """A frame with something in it, a value's address, the packet's."""
         rng = self.rng
         self.emit("mov r6, r1", "mov r7, r1", "mov r9, 0", "mov r8, r10", "add r8, -64")
-        if type_ in ("xdp", "tc"):
-            self.emit(f"ldxw r7, [r1+{0 if type_ == 'xdp' else 76}]")
+        if self.type in ("xdp", "tc"):
+            self.emit(f"ldxw r7, [r1+{0 if self.type == 'xdp' else 76}]")
         text = rng.choice((b"%s %d%%\n\0", b"42\0\0\0\0\0\0", rng.randbytes(8), b"%pI4 %8x", b"\0" * 8))
         self.emit(f"lddw r0, {int.from_bytes(text[:8].ljust(8, bytes(1)), 'little'):#x}")
         self.emit(
@@ -175,13 +190,13 @@ class _Helpers(Writer):
 def case(rng: random.Random) -> Case:
     """A program that calls a few helpers, on the hostile maps."""
     type_ = rng.choice(TYPES)
-    writer = _Helpers(rng)
-    writer.start(type_)
+    writer = _Helpers(rng, type_)
+    writer.start()
     for _ in range(rng.choice((1, 1, 2, 3, 5))):
         writer.call()
     writer.emit(
         "ldxdw r1, [r10-64]", "add r9, r1", "ldxdw r1, [r10-8]", "add r9, r1"
     ) if rng.random() < 0.3 else None
     writer.emit("mov r0, r9", "exit", "callback:", "mov r0, 1", "exit")
-    packet = rng.randbytes(12) + b"\x08\x00\x45" + rng.randbytes(49)
+    packet = rng.randbytes(12) + b"\x08\x00\x45" + rng.randbytes(writer.much or 49)
     return Case(writer.code(), (Input(packet, LIMIT),), type=type_, maps="hostile")

@@ -26,7 +26,11 @@ LIMIT = 600
 
 
 class _Overlaps(Writer):
-    """Writes one program."""
+    """Writes one program; `filled` are the maps that have entries."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__(rng)
+        self.filled = rng.sample(KEYED, k=rng.choice((1, 1, 1, 2)))
 
     def key(self, map_: int, number: int) -> None:
         """Put a key together at r10 - 24."""
@@ -38,7 +42,7 @@ class _Overlaps(Writer):
         self.emit("stdw [r10-16], 0", "stdw [r10-8], 0", "stdw [r10-24], 0", "mov r7, r10", "add r7, -64")
         self.emit("mov r8, r10", "add r8, -96")
         number = rng.getrandbits(60)
-        for map_ in rng.sample(KEYED, k=rng.choice((1, 1, 2))):
+        for map_ in self.filled:
             keys = range(2) if map_ in (LRU, LONG_KEYS, PER_CPU) else range(3)
             for key in keys:
                 for word in range(3):
@@ -59,22 +63,22 @@ class _Overlaps(Writer):
     def pointer(self, register: str) -> None:
         """An address inside of what is held, or of the frame, near something."""
         rng = self.rng
-        base = rng.choice(("r7", "r7", "r7", "r8", "r8", "r10"))
+        base = rng.choice(("r7", "r7", "r7", "r7", "r8", "r8", "r8", "r10"))
         offset = (
             -96 + 8 * rng.randrange(10)
             if base == "r10"
-            else rng.choice((0, 0, 1, 4, 8, 8, 12, 16, -8, -4, 24))
+            else rng.choice((0, 0, 1, 2, 4, 8, 8, 12, 16, -8, -4, -1))
         )
         self.emit(f"mov {register}, {base}", f"add {register}, {offset}")
 
     def operation(self) -> None:
         """One operation of a map with such addresses."""
         rng = self.rng
-        map_ = rng.choice((*KEYED, ARRAY, HASH))
+        map_ = rng.choice(self.filled if self.chance(0.8) else KEYED)
         match rng.randrange(12):
             case 0 | 1 | 2 | 3 | 4:
-                self.key(map_, rng.randrange(4))
-                if self.chance(0.3):
+                self.key(map_, rng.randrange(3))
+                if self.chance(0.25):
                     self.pointer("r2")
                 self.pointer("r3")
                 self.emit(f"mov r4, {rng.choice((0, 0, 0, 1, 2, 3))}", f"call {UPDATE}")

@@ -104,7 +104,7 @@ class _Paths(Writer):
         self.emit(f"{join}:")
 
     def use(self, out: str) -> None:
-        """An access at a number, behind a comparison that is enough, or nearly, or only with what is believed."""
+        """An access at a number, behind a comparison that is enough, or is with what is believed."""
         rng = self.rng
         number = rng.choice(COPIES)
         past = rng.choice((out, out, self.label()))
