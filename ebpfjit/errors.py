@@ -8,6 +8,7 @@ EbpfError
   MapError               an operation on a map that the kernel would not do (errno)
   VerifierError          a program that breaks a rule (pc, rule)
   TranslationError       a program that cannot become machine code
+    OptimizationError      a program that cannot be optimised: it stays in baseline code
   JitUnavailable         this machine cannot run machine code of ours
   ExecutionError         a program that went wrong while it ran (pc)
     MemoryFault            an access outside the program's memory
@@ -104,6 +105,10 @@ class VerifierError(EbpfError):
 
 class TranslationError(EbpfError):
     """A program or a listing that cannot become machine code."""
+
+
+class OptimizationError(TranslationError):
+    """A program that cannot be optimised; `compile_program` goes back to baseline code, and says why."""
 
 
 class JitUnavailable(EbpfError):  # noqa: N818 - the name is part of the public API

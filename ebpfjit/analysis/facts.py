@@ -82,7 +82,7 @@ from ebpfjit.analysis.values import (
 )
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import U64_MASK, W32, W64
-from ebpfjit.errors import TranslationError
+from ebpfjit.errors import OptimizationError
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg, Row
 from ebpfjit.program import Instruction
@@ -239,12 +239,12 @@ class Analysis:
         return Facts(accesses, zeroed, self.known_maps, self.in_frame, doubtful, before, relying)
 
     def _account(self, walked: int, kept: int = 0) -> None:
-        """Note what the analysis takes. Raises TranslationError where that becomes too much."""
+        """Note what the analysis takes. Raises OptimizationError where that becomes too much."""
         self.effort += walked
         self.kept += kept
         most = MOST_WALKED + MOST_WALKS * len(self.program)
         if self.effort > most or self.kept > MOST_KEPT:
-            raise TranslationError(
+            raise OptimizationError(
                 f"analysis would take too much: {self.effort} instructions walked (at most {most}), "
                 f"{self.kept} spans kept (at most {MOST_KEPT})"
             )
@@ -703,6 +703,6 @@ def _shape_of(row: Row) -> tuple[_Transfer | None, bool]:
 def analyse(verified: Verified, promises: Promises | None = None, *, hoists: bool = True) -> Facts:
     """Return what is known of a program's accesses; where it `hoists`, what to check before loops as well.
 
-    Raises TranslationError where that would take too much time or memory.
+    Raises OptimizationError where that would take too much time or memory.
     """
     return Analysis(verified, promises or Promises(), hoists=hoists).run()

@@ -143,7 +143,7 @@ class Recipe:
         return self.verified.charges if self.optimize else self.verified.own_charges
 
     def facts(self) -> Facts:
-        """Return what is known of the program's accesses. Raises TranslationError where that takes too much.
+        """Return what is known of the program's accesses. Raises OptimizationError where that takes too much.
 
         Nothing is checked before loops in hardened code, as that would carry numbers of the program.
         """

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
-from ebpfjit.errors import ExecutionError, TranslationError
+from ebpfjit.errors import ExecutionError, OptimizationError, TranslationError
 from ebpfjit.jit import audit as audits
 from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import assemble_parts
@@ -427,7 +427,7 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     try:
         listing = recipe.listing()
         return recipe, listing, assemble(listing)
-    except (TranslationError, MemoryError) as error:
+    except (OptimizationError, MemoryError) as error:
         size = len(recipe.verified.program)
         reason = str(error) or f"there is not enough memory to compile {size} instructions"
         if not recipe.optimize:

@@ -15,7 +15,7 @@ from dataclasses import field
 from itertools import accumulate
 from typing import Any, TypeVar
 
-from ebpfjit.errors import TranslationError
+from ebpfjit.errors import OptimizationError, TranslationError
 from ebpfjit.jit.assembler import Hole, slot_hole
 from ebpfjit.jit.compiler import Listing
 from ebpfjit.record import record
@@ -83,7 +83,7 @@ class Image:
 def layout(listing: Listing) -> Image:
     """Place every part, size every jump, and return the image; the parts have their bytes.
 
-    Raises TranslationError for a jump to a label that is nowhere, or too far.
+    Raises TranslationError for a jump to a label that is nowhere, OptimizationError for one that is too far.
     """
     parts = listing.parts
     kinds = list(map(type, parts))
@@ -198,7 +198,7 @@ def _encode_jump(jump: Jump, size: int, distance: int) -> bytes:
     is_short = size == SHORT_SIZE
     reach = 1 << (7 if is_short else 31)
     if not -reach <= distance < reach:
-        raise TranslationError(f"{jump.text}: {distance:#x} bytes are out of reach")
+        raise OptimizationError(f"{jump.text}: {distance:#x} bytes are out of reach")
     if is_short:
         return SHORT_FORMS[jump.mnemonic] + BYTES[distance & 0xFF]
     return LONG_FORMS[jump.mnemonic] + distance.to_bytes(4, "little", signed=True)

@@ -95,14 +95,15 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
     elif check.region == "stack":
         cx.jump("jmp", other)
     elif check.behind:
-        cx.emit(f"cmp qword ptr {cx.limit(check.region, check.behind, check.stores)}, 0")
+        limit = cx.limit(check.region, check.behind, check.stores)
+        cx.emit("cmp qword ptr [r12+$offset], $imm", imm=0, offset=limit)
         cx.jump("je", other)
     else:
         limit = cx.limit(check.region, span, check.stores)
 
         def compare() -> None:
             _load_distance(cx, base, low, check.region)
-            cx.emit(f"cmp r10, qword ptr {limit}")
+            cx.emit("cmp r10, qword ptr [r12+$offset]", offset=limit)
 
         cx.repeat((base, low, check.region, cx.pinned, limit), compare)
         cx.jump("jae", other)

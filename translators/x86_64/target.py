@@ -277,10 +277,9 @@ class Context(Emitter):
         """How the instruction's access is checked, None where it needs no check."""
         return self.checks.get(self.insn.pc)
 
-    def limit(self, region: str, span: int, stores: bool) -> str:
-        """Return the operand of the word that says where a span fits into a region."""
-        index = self.limits.setdefault((region, span, stores), len(self.limits))
-        return f"[r12+{limit_place(index):#x}]"
+    def limit(self, region: str, span: int, stores: bool) -> int:
+        """Return the place in the block of the word that says where a span fits into a region."""
+        return limit_place(self.limits.setdefault((region, span, stores), len(self.limits)))
 
     def emit_constant(
         self, template: str, imm: int | None, imm_sizes: tuple[int, ...] = (8, 32), offset: int | None = None
