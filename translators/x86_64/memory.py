@@ -83,6 +83,7 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
         cmp qword ptr [limit], 0;  je other
     A span of the frame is a constant:
         lea r10, [base+offset+frame];  sub r10, rbp;  cmp r10, frame - size;  ja other
+    Where there is no room for another limit all is asked out of line.
     """
     span = check.high - check.low
     low = offset + check.low
@@ -95,10 +96,15 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
     elif check.region == "stack":
         cx.jump("jmp", other)
     elif check.behind:
-        cx.emit(f"cmp qword ptr {cx.limit(check.region, check.behind, check.stores)}, 0")
-        cx.jump("je", other)
+        limit = cx.limit(check.region, check.behind, check.stores)
+        if limit is None:
+            cx.jump("jmp", other)
+        else:
+            cx.emit(f"cmp qword ptr {limit}, 0")
+            cx.jump("je", other)
+    elif (limit := cx.limit(check.region, span, check.stores)) is None:
+        cx.jump("jmp", other)
     else:
-        limit = cx.limit(check.region, span, check.stores)
 
         def compare() -> None:
             _load_distance(cx, base, low, check.region)

@@ -52,6 +52,7 @@ _BITS = dict.fromkeys(("rsp", "r9", "r12"), 64) | {
 # The block: 8-byte words at these indices, then one word for each limit that the program uses beyond those
 # that have a place here. What most programs use comes first, where a displacement of one byte reaches it.
 LIMITS_IN_BLOCK = 7
+MOST_LIMITS = 128
 BLOCK_WORDS = (
     "argument_start",  # the region that r1 points to
     "packet_start",
@@ -277,9 +278,16 @@ class Context(Emitter):
         """How the instruction's access is checked, None where it needs no check."""
         return self.checks.get(self.insn.pc)
 
-    def limit(self, region: str, span: int, stores: bool) -> str:
-        """Return the operand of the word that says where a span fits into a region."""
-        index = self.limits.setdefault((region, span, stores), len(self.limits))
+    def limit(self, region: str, span: int, stores: bool) -> str | None:
+        """Return the operand of the word that says where a span fits into a region; None: there is no more room.
+
+        How many there are is the program's choice, and all lie on the stack of the thread that calls.
+        """
+        index = self.limits.get((region, span, stores))
+        if index is None:
+            if len(self.limits) == MOST_LIMITS:
+                return None
+            index = self.limits[region, span, stores] = len(self.limits)
         return f"[r12+{limit_place(index):#x}]"
 
     def emit_constant(
