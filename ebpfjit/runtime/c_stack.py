@@ -1,6 +1,6 @@
 """The C stack of the running thread, on which runs inside of other runs lie one below the other.
 
-A helper that runs a program takes more of it than Python counts, whose recursion limit knows nothing of bytes.
+A helper that runs a program takes more of it than Python counts: its recursion limit knows nothing of bytes.
 So a run that is inside of another looks where the stack ends before it starts.
 
     start                floor                           here               top
@@ -14,6 +14,7 @@ import platform
 import sys
 import threading
 from functools import cache
+from typing import Any
 
 from ebpfjit.errors import StackExhausted
 
@@ -33,7 +34,7 @@ class _Known(threading.local):
 
     limit: int | None = None
     start = floor = 0
-    context: ctypes.Array[ctypes.c_char] | None = None
+    context: Any = None  # a ucontext_t
 
 
 _known = _Known()
@@ -83,7 +84,7 @@ def pointer() -> int:
         _known.context = ctypes.create_string_buffer(_CONTEXT_SIZE)
     libc.getcontext(_known.context)
     at = _STACK_POINTER[platform.machine()]
-    return int.from_bytes(_known.context[at : at + 8], "little")
+    return int.from_bytes(_known.context.raw[at : at + 8], "little")
 
 
 def look(here: int | None = None) -> None:

@@ -279,7 +279,7 @@ class Context(Emitter):
         return self.checks.get(self.insn.pc)
 
     def limit(self, region: str, span: int, stores: bool) -> str | None:
-        """Return the operand of the word that says where a span fits into a region; None: there is no more room.
+        """Return the operand of the word that says where a span fits into a region; None: no room is left.
 
         How many there are is the program's choice, and all lie on the stack of the thread that calls.
         """
@@ -506,7 +506,7 @@ def emit_function_entry(cx: Context, pc: int) -> None:
 
 
 def _clear(cx: Context, again: str, size: int) -> None:
-    """Emit: zero the `size` bytes (a multiple of 16, not 0) from r11 up to rbp, 128 at a time; clobbers r11."""
+    """Emit: zero the `size` bytes (a multiple of 16, not 0) from r11 up to rbp; clobbers r11."""
 
     def stores(count: int) -> None:
         cx.emit("movups xmmword ptr [r11], xmm0")
