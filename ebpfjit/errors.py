@@ -202,6 +202,10 @@ class Stopped(ExecutionError):  # noqa: N818 - what happened to the run, not wha
     """The run was ended by `stop()`; at slot `pc` where that is known."""
 
 
+class StackExhausted(ExecutionError, RecursionError):  # noqa: N818 - as its neighbours
+    """A run inside of other runs, for which the thread's C stack has too little left."""
+
+
 class HelperNotFound(ExecutionError):  # noqa: N818 - the name is part of the public API
     """A call at `pc` of helper number `helper`, which is not registered."""
 

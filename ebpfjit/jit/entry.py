@@ -358,10 +358,10 @@ def compile_program(
     `argument_is_packet` it is the packet that r1 points to in every run, and r2 is its size. `moving`
     are the helpers, by number, that may move or shrink memory other than these, `lookups` those that
     return the address of a value of the map in r1, or zero; `calling` those that may call functions of the
-    program through the engine of their world (None: all may; a kfunc always may); `map_helpers` those of
-    1, 2 and 3 that are Linux's, which machine code does by itself on maps that it knows. `features` are CPU features
-    to use, by default those that the processor has. `trace` is the address of a trace's header: such
-    code records every step there (`ebpfjit.difftest.trace`). `cache` is where the image is looked for
+    program through the engine of their world (None: all may; a kfunc always may); `map_helpers` those of 1,
+    2 and 3 that are Linux's, which machine code does by itself on maps that it knows. `features` are CPU
+    features to use, by default those that the processor has. `trace` is the address of a trace's header:
+    such code records every step there (`ebpfjit.difftest.trace`). `cache` is where the image is looked for
     first, and kept; where it is not found there `verify` may refuse the program. With `release_gil`
     Python's other threads run meanwhile. Without `optimize` the program is translated as it stands, which
     takes a third of the time; where code `takes_over`, runs that began in such code may go on in it. With

@@ -52,8 +52,8 @@ LARGEST_MBUFF = 1024
 SPARE_LIMITS = 16
 """How many limits more than its own code's a run has room for, where it may go on in better code."""
 
-LARGEST_FRAME = 64 * 1024
-"""A run that needs more of the thread's stack goes another way."""
+LARGEST_FRAME = 8 * 1024
+"""A run that needs more of the thread's stack goes another way; what a program asks for keeps below."""
 
 PACKET_LOADS = told_by(*(row for row in TABLE if row.kind is Kind.PACKET_LOAD))
 """As in `Program.operations`."""

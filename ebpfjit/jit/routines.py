@@ -23,7 +23,7 @@ from ebpfjit.jit.compiler import Listing
 from ebpfjit.jit.relocation import Image, item_spans, layout, relocate
 from ebpfjit.once import once
 from ebpfjit.program import Program
-from ebpfjit.runtime import faults, memory
+from ebpfjit.runtime import c_stack, faults, memory
 from ebpfjit.runtime.contexts.fields import SK_BUFF, SOCK, XDP_MD, Struct
 from ebpfjit.runtime.contexts.skb import SOCK_AT
 from ebpfjit.runtime.execution import SLICE
@@ -182,6 +182,8 @@ def _address_of(symbol: str) -> int:
         return ctypes.addressof(ours[symbol])
     if symbol == "look":
         return id(look)
+    if symbol == "look_at_stack":
+        return id(c_stack.look)
     api = getattr(ctypes, "pythonapi", None)
     if api is None:
         raise JitUnavailable("machine code needs CPython's C API; the interpreter works without")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
-from ebpfjit.runtime import faults
+from ebpfjit.runtime import c_stack, faults
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.execution import Mark
@@ -342,8 +342,13 @@ def check_marks() -> None:
 
 @contextmanager
 def active(space: AddressSpace, mark: Mark | None = None) -> Iterator[None]:
-    """Make `space` what `read` and `write` of this thread go through: that of a run with this `mark`."""
+    """Make `space` what `read` and `write` of this thread go through: that of a run with this `mark`.
+
+    Raises StackExhausted for a run inside of too many others.
+    """
     outer, outer_space, outer_block = running(), _active.space, _active.block
+    if outer is not None:
+        c_stack.look()
     _active.space, _active.block = space, _innermost_block()
     _active.marks.append(mark)
     try:

@@ -96,7 +96,7 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     fill_headers(cx)
     cx.label(".no_headers")
     cx.emit(f"mov {block_word('packet_size')}, -1")  # nothing is like it: the limits are to be filled
-    link_where_asked(cx)
+    link_where_asked(cx, ".refused")
     cx.emit(f"cmp {_batch('unlocked')}, 0")
     cx.jump("je", ".packet")
     release_lock(cx)
@@ -157,10 +157,15 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.label(".close")
     take_lock(cx)
     unlink_where_asked(cx)
+    cx.label(".closed")
     release_views(cx)
     cx.emit("mov eax, r14d")
     leave(cx)
     cx.emit("ret")
+
+    cx.label(".refused")
+    cx.emit("mov r14d, $imm", imm=RAISED, imm_sizes=(32,))
+    cx.jump("jmp", ".closed")
 
     cx.label(".resize")
     for region in ("packet", "argument"):

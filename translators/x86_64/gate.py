@@ -271,7 +271,7 @@ def _emit_go(cx: Emitter, name: str, layout: Layout, *, lane: bool = False) -> N
     prepare_special(cx)
     if lane:
         fill_headers(cx)
-    link_where_asked(cx)
+    link_where_asked(cx, f".{name}_nothing")
     cx.emit(f"cmp {state_word('unlocked')}, 0")
     cx.jump("je", f".{name}_ready")
     release_lock(cx)

@@ -83,6 +83,7 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
         cmp qword ptr [limit], 0;  je other
     A span of the frame is a constant:
         lea r10, [base+offset+frame];  sub r10, rbp;  cmp r10, frame - size;  ja other
+    Where there is no room for another limit all is asked out of line.
     """
     span = check.high - check.low
     low = offset + check.low
@@ -96,10 +97,14 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
         cx.jump("jmp", other)
     elif check.behind:
         limit = cx.limit(check.region, check.behind, check.stores)
-        cx.emit("cmp qword ptr [r12+$offset], $imm", imm=0, offset=limit)
-        cx.jump("je", other)
+        if limit is None:
+            cx.jump("jmp", other)
+        else:
+            cx.emit("cmp qword ptr [r12+$offset], $imm", imm=0, offset=limit)
+            cx.jump("je", other)
+    elif (limit := cx.limit(check.region, span, check.stores)) is None:
+        cx.jump("jmp", other)
     else:
-        limit = cx.limit(check.region, span, check.stores)
 
         def compare() -> None:
             _load_distance(cx, base, low, check.region)

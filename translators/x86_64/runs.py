@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ebpfjit.translators.emitter import Emitter
-from ebpfjit.translators.x86_64.host import Ints, call, enter_program
+from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, Ints, call, enter_program
 from ebpfjit.translators.x86_64.lanes import Structs, lane_word
 from ebpfjit.translators.x86_64.target import BLOCK, BLOCK_WORDS, HOST_SAVED
 
@@ -246,12 +246,14 @@ def neighbour(register: str, word: str) -> str:
     return f"qword ptr [{register}+{8 * BLOCK_WORDS.index(word):#x}]"
 
 
-def link_where_asked(cx: Emitter) -> None:
-    """Put the run into the list of runs, where the program calls Python."""
+def link_where_asked(cx: Emitter, refused: str) -> None:
+    """Put the run into the list of runs, where the program calls Python; a jump where it is refused."""
     unlinked = cx.new_label("unlinked")
     cx.emit(f"cmp {state_word('linked')}, 0")
     cx.jump("je", unlinked)
     cx.jump("call", "link")
+    cx.emit("test eax, eax")
+    cx.jump("jne", refused)
     cx.label(unlinked)
 
 
@@ -264,13 +266,52 @@ def unlink_where_asked(cx: Emitter) -> None:
     cx.label(unlinked)
 
 
+def _emit_look_at_stack(cx: Emitter) -> None:
+    """Emit a call of look_at_stack(block); where it raises eax is not 0, and equal is set."""
+    cx.emit("mov rdi, r12")
+    call(cx, "PyLong_FromUnsignedLongLong")
+    cx.emit(f"mov qword ptr {FIRST}, rax")
+    cx.emit("test rax, rax")
+    cx.jump("je", ".look_raised")
+    cx.emit("mov rdi, qword ptr [rip+$symbol]", symbol="look_at_stack")
+    cx.emit(f"lea rsi, {FIRST}")
+    cx.emit("movabs rdx, $imm", imm=ARGUMENTS_OFFSET | 1, imm_sizes=(64,))
+    cx.emit("xor ecx, ecx")
+    call(cx, "PyObject_Vectorcall")
+    cx.emit(f"mov rdi, qword ptr {FIRST}")
+    cx.emit(f"mov qword ptr {FIRST}, rax")
+    call(cx, "Py_DecRef")
+    cx.emit(f"mov rdi, qword ptr {FIRST}")
+    call(cx, "Py_DecRef")  # nothing where it raised
+    cx.label(".look_raised")
+    cx.emit("mov eax, 1")
+    cx.emit(f"cmp qword ptr {FIRST}, 0")
+
+
 def emit_link(cx: Emitter) -> None:
-    """Emit `link` and `unlink`: put the block at the head of the list, take it out."""
+    """Emit `link` and `unlink`: put the block at the head of the list, take it out.
+
+    Where the thread is in the middle of another run, `look_at_stack(block)` may refuse one more: then eax is
+    not 0, an error is pending, and the block is not in the list.
+    """
     cx.begin(None)
     cx.label("link")
     cx.emit("sub rsp, 8")
     call(cx, "PyThread_get_thread_ident")
     cx.emit(f"mov {block_word('thread_id')}, rax")
+    cx.emit("mov rcx, qword ptr [rip+$symbol]", symbol="running")
+    cx.emit("mov rcx, qword ptr [rcx]")
+    cx.label(".link_look")
+    cx.emit("test rcx, rcx")
+    cx.jump("je", ".link_go")
+    cx.emit(f"cmp {neighbour('rcx', 'thread_id')}, rax")
+    cx.jump("je", ".link_nested")
+    cx.emit(f"mov rcx, {neighbour('rcx', 'older')}")
+    cx.jump("jmp", ".link_look")
+    cx.label(".link_nested")
+    _emit_look_at_stack(cx)
+    cx.jump("je", ".link_out")
+    cx.label(".link_go")
     cx.emit("mov rax, qword ptr [rip+$symbol]", symbol="running")
     cx.emit("mov rcx, qword ptr [rax]")
     cx.emit(f"mov {block_word('older')}, rcx")
@@ -280,6 +321,8 @@ def emit_link(cx: Emitter) -> None:
     cx.emit(f"mov {neighbour('rcx', 'newer')}, r12")
     cx.label(".link_first")
     cx.emit("mov qword ptr [rax], r12")
+    cx.emit("xor eax, eax")
+    cx.label(".link_out")
     cx.emit("add rsp, 8")
     cx.emit("ret")
     cx.label("unlink")

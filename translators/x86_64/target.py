@@ -52,6 +52,7 @@ _BITS = dict.fromkeys(("rsp", "r9", "r12"), 64) | {
 # The block: 8-byte words at these indices, then one word for each limit that the program uses beyond those
 # that have a place here. What most programs use comes first, where a displacement of one byte reaches it.
 LIMITS_IN_BLOCK = 7
+MOST_LIMITS = 128
 BLOCK_WORDS = (
     "argument_start",  # the region that r1 points to
     "packet_start",
@@ -277,9 +278,17 @@ class Context(Emitter):
         """How the instruction's access is checked, None where it needs no check."""
         return self.checks.get(self.insn.pc)
 
-    def limit(self, region: str, span: int, stores: bool) -> int:
-        """Return the place in the block of the word that says where a span fits into a region."""
-        return limit_place(self.limits.setdefault((region, span, stores), len(self.limits)))
+    def limit(self, region: str, span: int, stores: bool) -> int | None:
+        """Return the place in the block of the word that says where a span fits; None: no room is left.
+
+        How many there are is the program's choice, and all lie on the stack of the thread that calls.
+        """
+        index = self.limits.get((region, span, stores))
+        if index is None:
+            if len(self.limits) == MOST_LIMITS:
+                return None
+            index = self.limits[region, span, stores] = len(self.limits)
+        return limit_place(index)
 
     def emit_constant(
         self, template: str, imm: int | None, imm_sizes: tuple[int, ...] = (8, 32), offset: int | None = None
@@ -497,7 +506,7 @@ def emit_function_entry(cx: Context, pc: int) -> None:
 
 
 def _clear(cx: Context, again: str, size: int) -> None:
-    """Emit: zero the `size` bytes (a multiple of 16, not 0) from r11 up to rbp, 128 at a time; clobbers r11."""
+    """Emit: zero the `size` bytes (a multiple of 16, not 0) from r11 up to rbp; clobbers r11."""
 
     def stores(count: int) -> None:
         cx.emit("movups xmmword ptr [r11], xmm0")
