@@ -35,12 +35,13 @@ from ebpfjit.runtime.contexts import (
     take,
 )
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.execution import Execution, HelperFunction, Mark, NativeHelper, Stops
+from ebpfjit.runtime.execution import Execution, HelperFunction, Mark, NativeHelper, Stops, may_end_rights
 from ebpfjit.runtime.helpers import stock, table
 from ebpfjit.runtime.helpers.presence import missing
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
 from ebpfjit.runtime.memory import Region, Stack, flat_view
+from ebpfjit.runtime.shared import SharedRegions
 from ebpfjit.runtime.world import World, current
 from ebpfjit.sealed import inside, seal
 
@@ -219,13 +220,22 @@ def _may_call(number: int, function: HelperFunction) -> bool:
     return function is not _printing and function is not stock.bpf_time_getns
 
 
+def _may_end_rights(number: int, function: HelperFunction) -> bool:
+    """True for a helper that may take memory away: one of ours that says so, and any other in Python."""
+    if function is table.bound().get(number):
+        return table.helpers()[number].ends_rights
+    return function is not _printing and function is not stock.bpf_time_getns and may_end_rights(function)
+
+
 def promises_of(start: Ready) -> dict[str, Any]:
     """Return what every run of a program has, as `compile_program` and analysis (`Promises`) take it."""
     return {
         "argument_size": start.type.context_size if start.type is not None else 0,
         "argument_writable": False,
         "lookups": frozenset({bytecode.LOOKUP}),
-        "moving": frozenset(number for number, helper in table.helpers().items() if helper.ends_rights),
+        "moving": frozenset(
+            number for number, function in start.helpers.items() if _may_end_rights(number, function)
+        ),
         "calling": frozenset(
             number for number, function in start.helpers.items() if _may_call(number, function)
         ),
@@ -530,7 +540,7 @@ def _typed_function(
         "context",
         ("packet",),
         limit=limit,
-        allowed=regions,
+        allowed=SharedRegions(regions),
         lane=lane,
         begin=begin,
         better=partial(start.optimised, environment) if tiers_up else None,
@@ -661,7 +671,12 @@ def _compiled(
         start.refuse_missing()
         return _typed_function(start, limit, helpers, tiers_up=tiers_up)
     facts = verified or prepare(program)
-    options |= {"helpers": dict(helpers), "argument_is_packet": True, "verify": verifier.check}
+    options |= {
+        "helpers": dict(helpers),
+        "moving": frozenset(number for number, function in helpers.items() if may_end_rights(function)),
+        "argument_is_packet": True,
+        "verify": verifier.check,
+    }
     options["calling"] = frozenset()  # there is no world, whose engine they could ask
     better = (
         partial(compile_program, facts, **{**options, "optimize": True}, takes_over=True)

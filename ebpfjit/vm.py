@@ -22,8 +22,9 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
 from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
-from ebpfjit.runtime.execution import Execution, HelperFunction, Stops
+from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
 from ebpfjit.runtime.memory import Region
+from ebpfjit.runtime.shared import SharedRegions
 from ebpfjit.sealed import Sealed, inside, seal
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class _Machine:
         self._calculator: StackUsageCalculator | None = None
         self._helpers: dict[int, HelperFunction] = {}
         self._kfuncs: dict[int, HelperFunction] = {}
-        self._allowed: list[Region] = []
+        self._allowed = SharedRegions()
         self._verified: Verified | None = None
         self._compiled: Compiled | None = None
         self._compile_wanted = False
@@ -245,6 +246,7 @@ class _Machine:
     def register_allowed_memory(self, memory: Any) -> None:
         """Let programs touch more memory: a buffer, kept alive and in place, or range(start, stop).
 
+        It counts at once, also in runs that are in progress: a helper may allow what it returns.
         A read-only buffer can be read. Whoever gives a range vouches for its addresses.
         Raises ValueError for memory that is empty or outside of the address space.
         """
@@ -257,12 +259,7 @@ class _Machine:
             region = Region.of_buffer("allowed memory", memory)
             if region.size == 0:
                 raise ValueError("allowed memory is empty")
-        self._allowed.append(region)
-        entry = self._entry
-        if entry is not None:
-            gate: Gate = inside(entry).gate
-            with gate.lock:
-                inside(entry).gate.allow(region)
+        self._allowed.add(region)
 
     def set_stack_usage_calculator(self, calculator: StackUsageCalculator) -> None:
         """Set how much stack functions take: calculator(prog: bytes, pc: int) -> int, in bytes.
@@ -316,7 +313,7 @@ class _Machine:
             compiled,
             *self._shape,
             limit=self._limit,
-            allowed=self._allowed,
+            allowed=self._memory(),
             checked=self.checked,
             mbuff=self._mbuff(),
             better=better,
@@ -360,6 +357,7 @@ class _Machine:
             self._loaded(),
             cache=None if self.cache is None else Folder(self.cache),
             helpers=dict(self._helpers),
+            moving=frozenset(number for number, each in self._helpers.items() if may_end_rights(each)),
             kfuncs=dict(self._kfuncs),
             calling=frozenset(),  # there is no world, whose engine they could ask
             checked=self.checked,
@@ -410,7 +408,8 @@ class _Machine:
     def _execution(self, argument: Region | None, regions: list[Region], packet: Region | None) -> Execution:
         return Execution(
             arguments=(argument.start, argument.size) if argument and argument.size else (0, 0),
-            regions=[*regions, *self._allowed],
+            regions=regions,
+            shared=self._memory(),
             packet=packet,
             argument=argument,
             helpers=self._helpers,
@@ -419,6 +418,12 @@ class _Machine:
             checked=self.checked,
             mark=self._stops.mark(),
         )
+
+    def _memory(self) -> SharedRegions:
+        """Return what runs may touch besides their buffers: allowed memory, values of the program's maps."""
+        maps = self._verified.program.maps if self._verified is not None else ()
+        regions = [region for map_ in maps for region in map_.regions]
+        return SharedRegions(regions, self._allowed) if regions else self._allowed
 
     def _interpret(self, execution: Execution) -> int:
         return interpret(self._loaded(), execution)

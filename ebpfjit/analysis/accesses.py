@@ -165,10 +165,11 @@ class Promises:
 
     `argument_size` bytes behind r1 at the start are readable, and writable where
     `argument_writable`; they stay in place for the whole run. Where `argument_is_measured`, r2 at the
-    start is how many bytes are readable behind r1. `moving` are the numbers of the
-    helpers that may move other memory, or take it away. `lookups` are helpers that return the
-    address of a value of the map whose address is in r1, or zero. `calling` are helpers that may call
-    functions of the program. All maps of the program are there, and their values may be touched.
+    start is how many bytes are readable behind r1, and they stay there for the whole run. `moving` are
+    the numbers of the helpers that may move other memory, or take it away (a kfunc always may). `lookups` are
+    helpers that return the address of a value of the map whose address is in r1, or zero. `calling` are
+    helpers that may call functions of the program. All maps of the program are there, and their values may
+    be touched.
     """
 
     argument_size: int = 0

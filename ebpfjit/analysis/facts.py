@@ -175,15 +175,17 @@ class Analysis:
         self.meeting_points = meeting_points(program, self.blocks)
         # r1 and r2 have their symbols of the start for good, and mean the same memory all the time.
         self.is_measured = promises.argument_is_measured and not (
-            self.moves or self.main_loops or self.main_is_called or not self.live_at[0] >> 2 & 1
+            self.main_loops or self.main_is_called or not self.live_at[0] >> 2 & 1
         )
         if not self.frame_is_fixed:
             self._expose()
 
     def _is_moving(self, insn: Instruction) -> bool:
-        """True for a call of a helper that may move memory."""
+        """True for a call of a helper that may move memory, or take it away; any kfunc may."""
         row = insn.row
-        return row is not None and row.kind is Kind.CALL_HELPER and insn.imm in self.promises.moving
+        if row is None or row.kind is not Kind.CALL_HELPER:
+            return row is not None and row.kind is Kind.CALL_KFUNC
+        return W32.wrap(insn.imm) in self.promises.moving
 
     def _may_move(self, insn: Instruction, row: Row) -> bool:
         """True where memory may be moved by what is called: functions are not looked into."""

@@ -39,6 +39,7 @@ from ebpfjit.runtime.execution import (
     callback_arguments,
 )
 from ebpfjit.runtime.memory import MAX_FRAMES, active, address_of
+from ebpfjit.runtime.shared import HEADER_SIZE
 from ebpfjit.runtime.world import engine_of
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
 from ebpfjit.translators.x86_64.target import FAULTS, block_size, limit_place
@@ -187,11 +188,13 @@ class Run:
         """
         self._publish_buffers()
         stack = self.execution.stack.region
-        words = [w for r in self.space.regions if r is not stack for w in (r.start, r.stop, r.writable)]
-        if len(self._table) < 2 + len(words):
-            self._table = (ctypes.c_uint64 * (2 + 2 * len(words)))()
-        start = ctypes.addressof(self._table) + 16
-        self._table[: 2 + len(words)] = [start, start + 8 * len(words), *words]
+        words = [w for r in self.space.own if r is not stack for w in (r.start, r.stop, r.writable)]
+        if len(self._table) < 3 + len(words):
+            self._table = (ctypes.c_uint64 * (3 + 2 * len(words)))()
+        start = ctypes.addressof(self._table) + HEADER_SIZE
+        shared = self.space.shared
+        then = shared.address if shared is not None else 0
+        self._table[: 3 + len(words)] = [start, start + 8 * len(words), then, *words]
         self.set_word("regions", ctypes.addressof(self._table))
 
     def _publish_buffers(self) -> None:

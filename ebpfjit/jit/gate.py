@@ -38,10 +38,11 @@ from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.execution import Execution, Stops
 from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE, AddressSpace, Region, Stack, address_of
+from ebpfjit.runtime.shared import SharedRegions
 from ebpfjit.translators.x86_64.gate import SHAPES
 from ebpfjit.translators.x86_64.lanes import LANE_WORDS
 from ebpfjit.translators.x86_64.runs import KEPT_SIZE, STATE_WORDS
-from ebpfjit.translators.x86_64.target import FAULTS, REGION_SIZE, block_size, limit_place
+from ebpfjit.translators.x86_64.target import FAULTS, block_size, limit_place
 
 SUPPORTED = ((3, 11), (3, 12), (3, 13), (3, 14))
 """The versions of CPython whose objects are laid out as the gate expects."""
@@ -169,50 +170,6 @@ class Lane:
             self._words[_LANE["busy"]] = 0
 
 
-class _Regions:
-    """Regions that runs may touch besides their buffers, as machine code reads them.
-
-    Rows are added and never changed, and where a table starts and stops is told by a pair of words
-    of its own: what a run was given stays as it is, and stays. A table is twice as long as the one
-    before.
-    """
-
-    def __init__(self, regions: Sequence[Region]) -> None:
-        self.regions: list[Region] = []
-        self.kept: list[Any] = []
-        self._grow(max(len(regions), 1))
-        for region in regions:
-            self.add(region)
-
-    def _grow(self, rows: int) -> None:
-        self._table = (ctypes.c_uint64 * (3 * rows))()
-        self.kept.append(self._table)
-        for index, region in enumerate(self.regions):
-            self._put(index, region)
-        self._bound()
-
-    def _put(self, index: int, region: Region) -> None:
-        self._table[3 * index : 3 * index + 3] = [region.start, region.stop, region.writable]
-
-    def _bound(self) -> None:
-        start = ctypes.addressof(self._table)
-        self._bounds = (ctypes.c_uint64 * 2)(start, start + REGION_SIZE * len(self.regions))
-        self.kept.append(self._bounds)
-
-    def add(self, region: Region) -> None:
-        """Add a region; `address` then is another one."""
-        if 3 * len(self.regions) == len(self._table):
-            self._grow(2 * len(self.regions))
-        self._put(len(self.regions), region)
-        self.regions.append(region)
-        self._bound()
-
-    @property
-    def address(self) -> int:
-        """The address of the two words that say where the table starts and stops."""
-        return ctypes.addressof(self._bounds)
-
-
 class Gate:
     """A compiled program, ready for calls of one shape: its state, and its runs that Python knows.
 
@@ -231,7 +188,7 @@ class Gate:
         names: Sequence[str],
         *,
         limit: int | None = None,
-        allowed: Sequence[Region] = (),
+        allowed: SharedRegions | None = None,
         checked: bool = True,
         mbuff: Mbuff | None = None,
         lane: Lane | None = None,
@@ -250,7 +207,7 @@ class Gate:
         self.shape = shape
         self.names = names
         self.checked = checked
-        self.regions = _Regions(allowed)
+        self.regions = SharedRegions() if allowed is None else allowed
         self.state = (ctypes.c_uint64 * len(STATE_WORDS))()
         self._runs: dict[int, _NativeRun] = {}
         self._limits = _limit_table(compiled)
@@ -278,7 +235,7 @@ class Gate:
         """What machine code reads of the gate and of its program, for whoever is to keep it."""
         compiled, lane = self.compiled, self.lane
         return (
-            *(self.state, self._limits, self.regions.kept, tuple(self.regions.regions), self.stops),
+            *(self.state, self._limits, self.regions, self.stops),
             *(compiled.buffer, compiled.helpers, compiled.pins, lane and (lane, lane.memory)),
         )
 
@@ -292,11 +249,6 @@ class Gate:
         self.limit = limit
         first, later = slices_of(limit)
         self.set_words(first=first, later=later)
-
-    def allow(self, region: Region) -> None:
-        """Let runs from now on touch one more region."""
-        self.regions.add(region)
-        self.set_words(regions=self.regions.address)
 
     def spend(self, instructions: int) -> bool:
         """Count what calls have cost, or will; True where that is all that they may cost."""
@@ -317,7 +269,7 @@ class Gate:
             self.shape,
             self.names,
             limit=self.limit,
-            allowed=self.regions.regions,
+            allowed=self.regions,
             checked=self.checked,
             mbuff=self.mbuff,
             lane=self.lane,
@@ -419,7 +371,8 @@ class _NativeRun(Run):
         ]
         return Execution(
             arguments=(0, 0),  # it has started long since
-            regions=[*self._own, *gate.regions.regions],
+            regions=[*self._own],
+            shared=gate.regions,
             packet=self._own[0] if self._own else None,
             argument=self._own[-1] if self._own else None,
             limit=gate.limit,

@@ -13,6 +13,7 @@ from ebpfjit.runtime import faults
 from ebpfjit.runtime.memory import AddressSpace, Region, Stack
 
 if TYPE_CHECKING:
+    from ebpfjit.runtime.shared import SharedRegions
     from ebpfjit.runtime.world import World
 
 HelperFunction = Callable[[int, int, int, int, int], int]
@@ -62,6 +63,11 @@ class NativeHelper:
     def __call__(self, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
         """Call the function from Python."""
         return int(self._function(r1, r2, r3, r4, r5))
+
+
+def may_end_rights(function: HelperFunction) -> bool:
+    """True for a helper of the user's that may take memory away (`runtime.memory.revoke`)."""
+    return not isinstance(function, NativeHelper)
 
 
 def call_helper(function: HelperFunction, arguments: tuple[int, int, int, int, int]) -> int:
@@ -128,7 +134,7 @@ class Execution:
     packet loads read, `headers` what negative offsets of theirs count from. `limit` counts
     instructions, None for no limit; `budget_left` is what was left of it. `instructions` is what
     the interpreter executed. `world` is what helpers see. `mark` tells whether the run is to end, None where
-    nobody can stop it.
+    nobody can stop it. `shared` are regions to which others may add some meanwhile.
     """
 
     arguments: tuple[int, int]
@@ -145,10 +151,11 @@ class Execution:
     world: World | None = None
     headers: Headers | None = None
     mark: Mark | None = None
+    shared: SharedRegions | None = None
 
     @property
     def space(self) -> AddressSpace:
-        """All the memory of this run, the stack last."""
-        space = AddressSpace([*self.regions, self.stack.region], checked=self.checked)
+        """All the memory of this run, what is shared last."""
+        space = AddressSpace([*self.regions, self.stack.region], checked=self.checked, shared=self.shared)
         space.world = self.world
         return space

@@ -22,6 +22,7 @@ from ebpfjit.runtime import c_stack, faults
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.execution import Mark
+    from ebpfjit.runtime.shared import SharedRegions
     from ebpfjit.runtime.world import World
 
 STACK_FRAME_SIZE = 512
@@ -183,10 +184,16 @@ class Stack:
 
 
 class AddressSpace:
-    """All regions of one run; every access of the interpreter and of helpers goes through it."""
+    """All regions of one run; every access of the interpreter and of helpers goes through it.
 
-    def __init__(self, regions: list[Region], *, checked: bool = True) -> None:
-        self.regions = regions
+    `own` are the run's, `shared` those of others besides, of which there may be more at any time.
+    """
+
+    def __init__(
+        self, regions: list[Region], *, checked: bool = True, shared: SharedRegions | None = None
+    ) -> None:
+        self.own = regions
+        self.shared = shared
         self.checked = checked
         # Machine code keeps the stack and the regions in its own block: it is asked before an
         # access (where the stack's live part starts) and told after a region was added.
@@ -196,6 +203,11 @@ class AddressSpace:
         self.spend: Callable[[int], None] | None = None
         self.world: World | None = None
         self._most = len(regions) + MOST_GRANTS
+
+    @property
+    def regions(self) -> list[Region]:
+        """All that the program may touch now."""
+        return self.own if self.shared is None else [*self.own, *self.shared]
 
     def changed(self) -> None:
         """Say that a region moved or changed its size."""
@@ -207,11 +219,11 @@ class AddressSpace:
 
         Raises ExecutionError where it was given too many: each makes every access slower.
         """
-        if len(self.regions) >= self._most:
+        if len(self.own) >= self._most:
             raise ExecutionError(
                 f"grant of {region.name}: the run holds {MOST_GRANTS} already; revoke some before the next"
             )
-        self.regions.append(region)
+        self.own.append(region)
         self.changed()
 
     def revoke(self, region: Region) -> None:
@@ -219,14 +231,17 @@ class AddressSpace:
 
         Whoever granted it keeps its memory alive until the run has ended.
         """
-        self.regions = [other for other in self.regions if other is not region]
+        self.own = [other for other in self.own if other is not region]
         self.changed()
 
     def _region(self, address: int, size: int, store: bool) -> Region | None:
         if self.before_access is not None:
             self.before_access()
         end = address + size
-        for region in self.regions:
+        for region in self.own:
+            if region.start <= address and end <= region.stop and (region.writable or not store):
+                return region
+        for region in self.shared or ():
             if region.start <= address and end <= region.stop and (region.writable or not store):
                 return region
         return None

@@ -86,14 +86,25 @@ def _outcome(run: Callable[[Execution], int], limit: int | None) -> Outcome:
     memory = bytearray(range(64, 128))
     region = Region.of_buffer("mem", memory)
     execution = Execution(
-        (region.start, region.size), [region], region, region, HELPERS, limit=limit, world=World(Environment())
+        (region.start, region.size),
+        [region],
+        region,
+        region,
+        HELPERS,
+        limit=limit,
+        world=World(Environment()),
     )
     left = memory
     try:
         result: Outcome = (run(execution),)
     except ExecutionError as error:
         # The stacks of two runs are at different places.
-        result = type(error).__name__, error.pc, str(error).split(" at 0x")[0], str(error).partition(": outside")[2]
+        result = (
+            type(error).__name__,
+            error.pc,
+            str(error).split(" at 0x")[0],
+            str(error).partition(": outside")[2],
+        )
     return *result, bytes(left), execution.budget_left
 
 
@@ -131,7 +142,10 @@ def _forged(register: int, pc: int, target: int) -> bytes:
 
 
 NAMES = {"taken": _taken, "forged": _forged}
-ACCESSES = {"load": "ldxdw r0, [r5-8]\nstxdw [r3+0], r0", "store": "lddw r0, 0x5a5a5a5a5a5a5a5a\nstxdw [r5-8], r0"}
+ACCESSES = {
+    "load": "ldxdw r0, [r5-8]\nstxdw [r3+0], r0",
+    "store": "lddw r0, 0x5a5a5a5a5a5a5a5a\nstxdw [r5-8], r0",
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -345,7 +359,11 @@ def test_functions_that_share_code_run_on_their_own_frames(name: str) -> None:
     memory = bytes(range(64))
     found = [
         run_forked(lambda e=engine, o=optimize: job(e, optimize=o), 60).value  # type: ignore[misc]
-        for engine, optimize in (("execute_program", True), ("execute_program_jit", True), ("execute_program_jit", False))
+        for engine, optimize in (
+            ("execute_program", True),
+            ("execute_program_jit", True),
+            ("execute_program_jit", False),
+        )
     ]
     assert found[0] is not None
     assert found == found[:1] * 3

@@ -372,23 +372,18 @@ def test_a_gate_does_not_open_for_more_than_it_gives() -> None:
 @pytest.mark.parametrize("gate", ["native", "ctypes"])
 def test_offsets_that_change_behind_compiled_code(gate: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fixed mbuff that becomes smaller: its program is compiled again, and knows."""
-    why_not.cache_clear()
     if gate == "ctypes":
-        monkeypatch.setenv("EBPFJIT_GATE", "ctypes")
-    try:
-        vm = EbpfVmFixedMbuff(assemble("ldxdw r0, [r1+4080]\nexit"), 0, 4080)
-        vm.jit_compile()
-        data = bytearray(8)
-        assert vm.execute_program(data) == vm.execute_program_jit(data) != 0
-        vm.data_end_offset = 8
-        for run in (vm.execute_program, vm.execute_program_jit):
-            with pytest.raises(EbpfError, match="outside mem"):
-                run(data)
-        vm.data_offset = 4080
-        assert vm.execute_program(data) == vm.execute_program_jit(data) != 0
-        with pytest.raises(ValueError, match="overlap"):
-            vm.data_offset = 9
-        assert (vm.data_offset, vm.data_end_offset) == (4080, 8)
-    finally:
-        monkeypatch.undo()
-        why_not.cache_clear()
+        monkeypatch.setitem(why_not._made, (), "turned off for a test")
+    vm = EbpfVmFixedMbuff(assemble("ldxdw r0, [r1+4080]\nexit"), 0, 4080)
+    vm.jit_compile()
+    data = bytearray(8)
+    assert vm.execute_program(data) == vm.execute_program_jit(data) != 0
+    vm.data_end_offset = 8
+    for run in (vm.execute_program, vm.execute_program_jit):
+        with pytest.raises(EbpfError, match="outside mem"):
+            run(data)
+    vm.data_offset = 4080
+    assert vm.execute_program(data) == vm.execute_program_jit(data) != 0
+    with pytest.raises(ValueError, match="overlap"):
+        vm.data_offset = 9
+    assert (vm.data_offset, vm.data_end_offset) == (4080, 8)

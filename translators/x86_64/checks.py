@@ -11,7 +11,7 @@ kind, place, address and the live stack, drops all frames and returns to the hos
 from __future__ import annotations
 
 from ebpfjit.translators.emitter import Emitter
-from ebpfjit.translators.x86_64.target import BLOCK, FAULTS, PINNABLE, REGION_SIZE, emit_pin
+from ebpfjit.translators.x86_64.target import BLOCK, FAULTS, PINNABLE, REGION_SIZE, TABLE, emit_pin
 
 REPORTS = tuple(f"fault_{kind}" for kind in FAULTS[1:])
 
@@ -87,14 +87,15 @@ def _emit_check(
         cx.jump("jmp", out)
         cx.label(other)
     cx.emit(f"mov rcx, qword ptr {BLOCK['regions']}")
-    cx.emit("mov rdx, qword ptr [rcx]")
-    cx.emit("mov rcx, qword ptr [rcx+8]")
     cx.emit("push rcx")
+    cx.label(f".{name}_table")
+    cx.emit(f"mov rdx, qword ptr [rcx+{TABLE['first']:#x}]")
     cx.emit(f"sub rdx, {REGION_SIZE:#x}")
     cx.label(next_region)
     cx.emit(f"add rdx, {REGION_SIZE:#x}")
-    cx.emit("cmp rdx, qword ptr [rsp]")
-    cx.jump("jae", f".{name}_nowhere")
+    cx.emit("mov rcx, qword ptr [rsp]")
+    cx.emit(f"cmp rdx, qword ptr [rcx+{TABLE['behind']:#x}]")
+    cx.jump("jae", f".{name}_end")
     cx.emit("mov rcx, qword ptr [rdx]")
     cx.emit("mov rax, qword ptr [rdx+8]")
     _emit_inside(cx, "[rdx+0x10]" if stores else None, next_region)
@@ -108,7 +109,11 @@ def _emit_check(
     if fault is None:
         cx.emit("clc")
     cx.emit("ret")
-    cx.label(f".{name}_nowhere")
+    cx.label(f".{name}_end")
+    cx.emit(f"mov rcx, qword ptr [rcx+{TABLE['next']:#x}]")
+    cx.emit("mov qword ptr [rsp], rcx")
+    cx.emit("test rcx, rcx")
+    cx.jump("jne", f".{name}_table")
     cx.emit("add rsp, 8")
     cx.emit("pop rdx")
     cx.emit("pop rcx")

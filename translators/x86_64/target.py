@@ -95,7 +95,8 @@ BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)
 BLOCK_SIZE = 8 * len(BLOCK_WORDS)
 PINNABLE = ("packet", "argument")  # regions whose start may be in r11
 CLEARED = 128  # bytes of a frame that are zeroed in one round
-REGION_SIZE = 24  # a row of the table of regions: start, stop, writable
+TABLE = {"first": 0, "behind": 8, "next": 0x10}  # a table of regions: its rows, and the next table or 0
+REGION_SIZE = 24  # a row of it: start, stop, writable
 
 
 def block_size(limits: int) -> int:

@@ -69,6 +69,10 @@ class Ends(Protocol):
         """True where the value was put in, and perhaps where it was not."""
 
 
+_REACHED, _KNOWN = "maps inside", "regions at first"
+"""In `World.kept`: maps inside of others that the run has come to, and the regions that it knew before."""
+
+
 def map_of(world: World, address: int, name: str) -> Map:
     """Return the map at `address`, which must be one that helper `name` takes.
 
@@ -96,8 +100,25 @@ def _inner_map(world: World, address: int) -> Map | None:
         memory.spend(len(inner) // INNER_FOR_ONE)
         for found in inner:
             if found.address == address:
+                _reach(world, found)
                 return found
     return None
+
+
+def _reach(world: World, found: Map) -> None:
+    """Let the run touch the values of a map inside of another, which may have come there since it started."""
+    space = memory.running()
+    if space is None:
+        return
+    reached: dict[int, Map] = world.kept.setdefault(_REACHED, {})
+    if found.address in reached:
+        return
+    reached[found.address] = found  # it may be taken out again meanwhile
+    known: set[int] = world.kept.setdefault(_KNOWN, {id(region) for region in space.own})
+    for region in found.regions:
+        if id(region) not in known:
+            known.add(id(region))
+            space.grant(region)
 
 
 def _writable(found: Map, name: str) -> Map:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import struct
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ebpfjit.errors import MapError, MapRefused
+from ebpfjit.once import ForkLock
 from ebpfjit.program import Program
 from ebpfjit.runtime.contexts.types import TYPES
 from ebpfjit.runtime.environment import Environment
@@ -56,7 +56,7 @@ class Owner:
 
 FRAGS = "xdp.frags"
 
-_owning = threading.RLock()
+_owning = ForkLock()
 
 
 def _named(program: Program) -> str:
