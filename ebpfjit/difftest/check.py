@@ -80,7 +80,7 @@ class Checker:
         """Compare a case without a type."""
         try:
             verified = prepared(case)
-        except (DecodeError, LoadError):
+        except (VerifierError, DecodeError, LoadError):
             self._note({}, None)
             return None
         if self.sampled:

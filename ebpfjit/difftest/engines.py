@@ -65,7 +65,7 @@ def outcome_of(run: Callable[[Execution], int], execution: Execution, place: Are
 
 
 def prepared(case: Case) -> Verified:
-    """Return the case's program, ready for an engine. Raises DecodeError or LoadError."""
+    """Return the case's program, ready for an engine. Raises DecodeError, LoadError or VerifierError."""
     return prepare(Program.from_bytes(case.code))
 
 
