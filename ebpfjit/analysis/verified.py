@@ -98,6 +98,7 @@ def prepare(program: Program, calculator: StackUsageCalculator | None = None) ->
     Raises LoadError for a reference that nothing resolves, or a calculator's answer that is not
     from 0 to 4096 bytes.
     """
+    program = program.own()
     _check_references(program)
     for map_ in program.maps:
         map_.is_frozen = True
