@@ -1,5 +1,6 @@
 # make demo   the example packet through both engines, and the listing
 # make test   everything that must hold before a change goes in
+# make nightly  what takes longer: many fresh processes, long fuzzing runs; MINUTES says how long each
 # make bless  write tests/golden anew; read the difference before you commit it
 # make routines   what programs do to maps, from C to eBPF; needs clang and llvm-objcopy
 #
@@ -10,7 +11,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test bless routines clean
+.PHONY: demo test nightly bless routines clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python examples/load_elf.py
@@ -21,6 +22,15 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n auto
+
+MINUTES ?= 20
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+SEED    ?= $(shell date +%Y%m%d)
+
+# A line for each run that is too long for `make test`.
+nightly: $(VENV)/.installed-dev
+	EBPFJIT_FRESH_PROCESSES=100 $(BIN)/pytest -q tests/attacks/test_fresh_processes.py
+	$(BIN)/ebpfjit fuzz --seconds $$((60 * $(MINUTES))) --seed $(SEED) --workers $(WORKERS)
 
 bless: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/golden --bless

@@ -172,6 +172,7 @@ def interpret(verified: Verified, execution: Execution, watcher: Watcher | None 
             raise
         finally:
             execution.budget_left = state.budget
+            state.space.spend = None  # else it refers to itself, and buffers stay exported
     assert state.result is not None  # the outermost function has left
     return state.result
 

@@ -12,6 +12,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W32, W64
@@ -171,6 +172,16 @@ class SourceLine:
         return f"{self.file}:{self.line}: {self.text}" if self.text else f"{self.file}:{self.line}"
 
 
+def _frozen(value: Any) -> Any:
+    """Return a field that nobody else can change."""
+    return MappingProxyType(dict(value)) if isinstance(value, dict) else value
+
+
+def _thawed(value: Any) -> Any:
+    """Return it as it was."""
+    return dict(value) if isinstance(value, MappingProxyType) else value
+
+
 @dataclass(frozen=True)
 class Program:
     """A program: bytecode, and what is known about it.
@@ -197,7 +208,7 @@ class Program:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
-        self.instructions  # noqa: B018 - decode now, so that a wrong length is said here
+        self.__dict__["_decoded"] = _decode(self.words)  # now, so that a wrong length is said here
 
     @classmethod
     def from_bytes(cls, code: Buffer, *, name: str | None = None, type: str | None = None) -> Program:
@@ -215,7 +226,7 @@ class Program:
     ) -> Program:
         """Make a program from bytes that were a program before: they are decoded when that is needed."""
         program = cls(b"", name, section, type, symbols)
-        for made in ("instructions", "words"):
+        for made in ("_decoded", "words"):
             del program.__dict__[made]
         object.__setattr__(program, "code", code)
         return program
@@ -223,6 +234,25 @@ class Program:
     def to_bytes(self) -> bytes:
         """Return the bytecode."""
         return self.code
+
+    def own(self) -> Program:
+        """Return the program as the engines have it: of the same bytes, and nobody else's.
+
+        What is verified, analysed and compiled, perhaps once more much later, is the same whatever is done to
+        this object and its instructions, which are values for the type checker only.
+        """
+        if self.__dict__.get("_is_own"):
+            return self
+        made: Program | None = self.__dict__.get("_own")
+        if made is None:
+            made = object.__new__(Program)
+            made.__dict__.update({each.name: _frozen(self.__dict__[each.name]) for each in fields(self)})
+            made.__dict__["_is_own"] = True
+            decoded = self.__dict__.pop("_decoded", None)  # nobody has seen them
+            if decoded is not None:
+                made.__dict__["instructions"] = decoded
+            made = self.__dict__.setdefault("_own", made)
+        return made
 
     @lazy
     def instructions(self) -> tuple[Instruction, ...]:
@@ -287,7 +317,7 @@ class Program:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: the fields. What was made from them is made anew."""
-        return {each.name: self.__dict__[each.name] for each in fields(self)}
+        return {each.name: _thawed(self.__dict__[each.name]) for each in fields(self)}
 
     def run(
         self,

@@ -207,8 +207,9 @@ def ready(program: Program) -> Ready:
         type_ = None if program.type is None else program_type(program.type)
         verifier.check(program)
         helpers = {**table.bound(), **_STOCK} if _is_plain(program) else table.bound()
-        maps = {map_.address: map_ for map_ in program.maps}
-        known = Ready(program, type_, prepare(program), helpers, maps)
+        verified = prepare(program)
+        maps = {map_.address: map_ for map_ in verified.program.maps}
+        known = Ready(verified.program, type_, verified, helpers, maps)
         program.__dict__["_ready"] = known
     return known
 

@@ -138,6 +138,7 @@ class _Machine:
         self._kfuncs: dict[int, HelperFunction] = {}
         self._allowed = SharedRegions()
         self._verified: Verified | None = None
+        self._program: Program | None = None
         self._compiled: Compiled | None = None
         self._compile_wanted = False
         self._stops = Stops()
@@ -191,13 +192,15 @@ class _Machine:
     @property
     def program(self) -> Program | None:
         """The loaded program."""
-        return self._verified.program if self._verified is not None else None
+        return self._program
 
     def _load(self, prog: Any) -> None:
         if not isinstance(prog, Program):
             prog = bytes(memoryview(prog))
         self._verify(prog, self._verifier)
-        self._verified = prepare(_as_program(prog), self._calculator)
+        program = _as_program(prog)
+        self._verified = prepare(program, self._calculator)
+        self._program = program
         self._forget_code()
         self._compile_wanted = False
 

@@ -102,6 +102,7 @@ def prepare(program: Program, calculator: StackUsageCalculator | None = None) ->
     """
     if not program.code:
         raise VerifierError(EMPTY, None, "size")
+    program = program.own()
     _check_references(program)
     for map_ in program.maps:
         map_.used_by(program)

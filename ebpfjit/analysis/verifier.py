@@ -119,7 +119,7 @@ def check(prog: Any) -> None:
 
     Raises VerifierError for the first violation, with `pc` and the `rule`'s name.
     """
-    program = prog if isinstance(prog, Program) else _decode(prog)
+    program = (prog if isinstance(prog, Program) else _decode(prog)).own()
     if not program.instructions:
         raise VerifierError(EMPTY, None, "size")
     if len(program.instructions) > MAX_INSTRUCTIONS:

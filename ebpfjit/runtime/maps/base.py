@@ -14,6 +14,13 @@ from ebpfjit.runtime.memory import Region
 _RDONLY_PROG = int(MapFlag.RDONLY_PROG)
 
 
+FIXED = frozenset({
+    "definition", "address", "regions", "storage", "_storage", "value_is_stable", "is_percpu", "cpus", "stride",
+    "cpu_stride", "values_offset", "keys_offset", "states_offset", "size",
+})  # fmt: skip
+"""Attributes of maps that stay as they are made."""
+
+
 class Map(ABC):
     """A map as helpers and the loader see it; keys and values are the bytes that programs see.
 
@@ -29,6 +36,15 @@ class Map(ABC):
     regions: tuple[Region, ...]
     value_is_stable: bool
     is_frozen: bool = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set what may change; what machine code was made with, or points to, may not."""
+        if (name in FIXED and hasattr(self, name)) or (name == "is_frozen" and self.is_frozen and not value):
+            raise AttributeError(f"{name} of map {self.name!r} cannot be changed")
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name} of map {self.name!r} cannot be deleted")
 
     def __bool__(self) -> bool:
         """True, even where the map is empty: it is a thing of its own, as a file is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
+from typing import Any
 
 from ebpfjit.errors import MapRefused
 from ebpfjit.runtime.maps.account import account
@@ -12,6 +13,18 @@ from ebpfjit.runtime.maps.definition import MapDefinition
 from ebpfjit.runtime.memory import Region
 
 ALIGNMENT = 64
+
+
+class _FixedRegion(Region):
+    """A region that stays as it is: programs reach what it says."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name} of a map's memory cannot be changed")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name} of a map's memory cannot be deleted")
 
 
 class Storage:
@@ -50,7 +63,9 @@ class Storage:
         """Return an area as memory that programs may touch."""
         view = self.view[offset : offset + size]
         start = self.address + offset
-        return Region(name, start, start + size, writable, view)
+        region = Region(name, start, start + size, writable, view)
+        region.__class__ = _FixedRegion
+        return region
 
 
 def _map(definition: MapDefinition, size: int) -> mmap.mmap:
