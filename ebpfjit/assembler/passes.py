@@ -23,7 +23,8 @@ from ebpfjit.errors import AssemblyError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import MAX_SLOTS, SLOT_SIZE, Instruction
 
-MAX_TEXT = 1 << 26
+MAX_TEXT, MAX_LINE = 1 << 25, 1 << 20
+"""Characters of a text, and of a line of it."""
 MAX_LINES = MAX_SLOTS
 MAX_LABELS = 1_000_000
 
@@ -81,6 +82,8 @@ class _Source:
         pc = 0
         for number, line in enumerate(self.lines):
             start = 0
+            if len(line) > MAX_LINE:
+                raise error(f"a line of more than {MAX_LINE} characters", number + 1, 1, "")
             while ":" in line and (found := take_label(line, start)) is not None:
                 self._define(found[1], pc, number, found.start(1))
                 start = found.end()

@@ -53,7 +53,7 @@ def diff(
 
     chosen = _names(engines)
     check_engines(chosen)
-    memories = [*_parsed(hex_ or ()), *(path.read_bytes() for path in mem or ())]
+    memories = [*_parsed(hex_ or ()), *(files.read_bytes(str(path)) for path in mem or ())]
     found = _read(file, program)
     rng = random.Random(seed)
     least = LINK_HEADER_SIZE if found.type else 0

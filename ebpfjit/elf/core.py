@@ -26,6 +26,7 @@ from ebpfjit.runtime.faults import CORE_POISON
 
 MAX_ACCESSES = 64
 MAX_INDEX = (1 << 32) - 1
+MAX_PATH_SHOWN = 200
 MAX_SHOWN = 8
 """How many types a message names."""
 
@@ -147,7 +148,9 @@ class Core:
     def _describe(self, relocation: CoreRelocation) -> str:
         kind = relocation.kind
         name = K(kind).name.lower().replace("_", " ") if kind in set(K) else f"kind {kind}"
-        return f"({name} of {self.local.describe(relocation.type)}, {relocation.access})"
+        access = relocation.access
+        access = access if len(access) <= MAX_PATH_SHOWN else f"{access[:MAX_PATH_SHOWN]}..."
+        return f"({name} of {self.local.describe(relocation.type)}, {access})"
 
     # What is asked, and what the answer is
 

@@ -1,0 +1,482 @@
+"""Small files whose numbers multiply: refused, or loaded, within 5 s and a limit of 1 GiB of memory.
+
+Each runs in a child with RLIMIT_AS; MemoryError, or any exception but an EbpfError, is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.elf_files import BtfMaker
+from support.elf_maker import (
+    ALLOC,
+    EXIT,
+    FUNCTION,
+    GLOBAL,
+    NOBITS,
+    WRITE,
+    ElfMaker,
+    btf_ext,
+    btf_section,
+)
+
+from ebpfjit import AssemblyError, EbpfError, LoadError, Program, assembler, load
+from ebpfjit.difftest.children import run_forked
+from ebpfjit.elf import read_btf
+
+MEMORY, MOST_SECONDS = 1 << 30, 5
+MEMBERS = 65535
+
+
+def within_limits(job: Callable[[], Any]) -> str:
+    """Run a job in a child; return what it said: its result's text, or the EbpfError's.
+
+    Fails where it took too long, too much memory, or raised anything else.
+    """
+
+    def limited() -> tuple[str, float]:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        began = time.process_time()
+        try:
+            said = str(job())
+        except EbpfError as error:
+            said = f"{type(error).__name__}: {str(error)[:300]}"
+        except BaseException as error:  # noqa: BLE001 - it is what must not be
+            said = f"BROKEN: {type(error).__name__}: {str(error)[:300]}"
+        return said, time.process_time() - began
+
+    ended = run_forked(limited, 4 * MOST_SECONDS)
+    assert ended.value is not None, ended
+    said, took = ended.value
+    assert not said.startswith("BROKEN"), said
+    assert took < MOST_SECONDS, f"{took:.1f} s: {said}"
+    return str(said)
+
+
+def load_and_look(data: bytes, **options: Any) -> str:
+    """Load an object and look at all that is in it; return what there is."""
+    obj = load(data, **options)
+    for name in obj.globals:
+        obj.globals[name]
+    for map_ in obj.maps.values():
+        repr(map_)
+    if obj.btf is not None:
+        for type_ in obj.btf.types():
+            obj.btf.describe(type_.id)
+    return f"{len(obj.programs)} programs, {len(obj.maps)} maps"
+
+
+# -- BTF ------------------------------------------------------------------------------------------
+
+
+def map_section(types: bytes, strings: bytes, name: str = "m") -> ElfMaker:
+    """Return an object with a map in .maps, and BTF."""
+    elf = ElfMaker()
+    elf.symbol(name, elf.section(".maps", bytes(8), flags=ALLOC | WRITE), 0, 8)
+    elf.section(".BTF", btf_section(types, strings))
+    elf.code("xdp")
+    return elf
+
+
+def suffixes(kind: int, words: int, string: bytes) -> bytes:
+    """Return an object whose type 1 has 65,535 parts, each named by another suffix of one string."""
+    strings = b"\0.maps\0m\0" + string + b"\0"
+    parts = b"".join(
+        struct.pack(f"<{words}I", 9 + index % len(string), *[0] * (words - 1)) for index in range(MEMBERS)
+    )
+    types = struct.pack("<III", 0, kind << 24 | MEMBERS, 8) + parts
+    types += struct.pack("<IIII", 7, 14 << 24, 1, 1)  # 2: variable m
+    types += struct.pack("<III", 1, 15 << 24 | 1, 8) + struct.pack("<III", 2, 0, 8)  # 3: section .maps
+    return bytes(map_section(types, strings))
+
+
+STRINGS = {
+    "ascii": b"a" * 1_000_000,
+    "one wide character": b"a" * 400_000 + "\U0001f600".encode(),
+    "no UTF-8": b"\xff" * 400_000,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "string"),
+    [(4, 3, each) for each in STRINGS] + [(kind, words, "ascii") for kind, words in ((5, 3), (6, 2), (13, 2), (19, 3))],
+)  # fmt: skip
+def test_names_that_share_one_string(kind: int, words: int, string: str) -> None:
+    data = suffixes(kind, words, STRINGS[string])
+    said = within_limits(lambda: load_and_look(data))
+    assert "strings of BTF" in said or (kind not in (4, 5) and "not a struct" in said)
+
+
+def test_names_of_types_that_share_one_string() -> None:
+    string = b"a" * 1_000_000
+    types = b"".join(struct.pack("<III", 1 + index, 7 << 24, 0) for index in range(MEMBERS))
+    elf = ElfMaker()
+    elf.section(".BTF", btf_section(types, b"\0" + string + b"\0"))
+    elf.code("xdp")
+    data = bytes(elf)
+    assert "strings of BTF" in within_limits(lambda: load_and_look(data))
+    assert "strings of BTF" in within_limits(lambda: load_and_look(bytes(small_object()), btf=data) and
+                                             list(read_btf(data).types()))  # fmt: skip
+
+
+def small_object() -> ElfMaker:
+    elf = ElfMaker()
+    elf.code("xdp")
+    return elf
+
+
+def with_lines(record: Callable[[int], bytes], count: int, strings: bytes, headers: int = 1) -> bytes:
+    elf = ElfMaker()
+    elf.section(".BTF", btf_section(b"", strings))
+    body = b"".join(map(record, range(count)))
+    part = struct.pack("<I", 16) + struct.pack("<II", 1, count) + body
+    part += b"".join(struct.pack("<II", 9 + index, 0) for index in range(headers - 1))
+    elf.section(".BTF.ext", btf_ext(lines=part))
+    elf.code("xdp")
+    return bytes(elf)
+
+
+def test_source_lines_that_share_one_string() -> None:
+    long = b"\0xdp\0   \0" + b" " + b"a" * 1_000_000 + b"\0"
+    same = with_lines(lambda index: struct.pack("<IIII", 0, 1, 9, 1 << 10), 60_000, long)
+    texts = with_lines(lambda index: struct.pack("<IIII", 0, 1, 9 + index, 1 << 10), 60_000, long)
+    files = with_lines(lambda index: struct.pack("<IIII", 0, 9 + index, 1, 1 << 10), 60_000, long)
+    sections = with_lines(lambda index: b"", 0, long, headers=60_000)
+    assert "1 programs" in within_limits(lambda: load_and_look(same))
+    for data in (texts, files, sections):
+        assert "strings of BTF" in within_limits(lambda data=data: load_and_look(data))
+
+
+def test_a_definition_with_the_same_member_60000_times_for_many_maps() -> None:
+    strings = b"\0.maps\0type\0"
+    types = struct.pack("<IIIIII", 0, 3 << 24, 0, 0, 0, 2)  # 1: array of 2
+    types += struct.pack("<III", 0, 2 << 24, 1)  # 2: pointer to it
+    types += struct.pack("<III", 0, 4 << 24 | MEMBERS, 8) + struct.pack("<III", 7, 2, 0) * MEMBERS  # 3
+    count = 3000
+    names = [f"m{number}" for number in range(count)]
+    offsets = []
+    for name in names:
+        offsets.append(len(strings))
+        strings += name.encode() + b"\0"
+    types += b"".join(struct.pack("<IIII", offset, 14 << 24, 3, 1) for offset in offsets)
+    types += struct.pack("<III", 1, 15 << 24 | count, 8 * count)
+    types += b"".join(struct.pack("<III", 4 + number, 8 * number, 8) for number in range(count))
+    elf = ElfMaker()
+    section = elf.section(".maps", bytes(8 * count), flags=ALLOC | WRITE)
+    for number, name in enumerate(names):
+        elf.symbol(name, section, 8 * number, 8)
+    elf.section(".BTF", btf_section(types, strings))
+    elf.code("xdp")
+    data = bytes(elf)
+    assert "LoadError" in within_limits(lambda: load_and_look(data)) or count < 64
+
+
+def variable(make: Callable[[BtfMaker], int], size: int) -> bytes:
+    """Return an object with a variable of a type in .bss."""
+    maker = BtfMaker()
+    type_ = make(maker)
+    maker.add(14, "v", type_, 1)
+    elf = ElfMaker()
+    elf.symbol("v", elf.section(".bss", type_=NOBITS, flags=ALLOC | WRITE, size=size), 0, size)
+    elf.section(".BTF", bytes(maker))
+    elf.code("xdp")
+    return bytes(elf)
+
+
+def numbers(maker: BtfMaker) -> int:
+    return maker.array(maker.integer("int", 4), 1 << 24)
+
+
+def structs(maker: BtfMaker) -> int:
+    return maker.array(maker.struct("s", 1, ("c", maker.integer("char", 1), 0)), 1 << 26)
+
+
+def union(maker: BtfMaker) -> int:
+    block = maker.array(maker.integer("char", 1), 1 << 20)
+    return maker.struct("u", 1 << 20, *((f"m{number}", block, 0) for number in range(3000)), kind=5)
+
+
+def nested(maker: BtfMaker) -> int:
+    type_ = maker.array(maker.integer("char", 1), 1 << 26)
+    for number in range(20):
+        type_ = maker.struct(f"s{number}", 1 << 26, ("m", type_, 0))
+    return type_
+
+
+def shared_by_arrays(maker: BtfMaker) -> int:
+    type_ = maker.integer("int", 4)
+    for _ in range(4):
+        type_ = maker.array(type_, 64)
+    return type_
+
+
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        (numbers, 1 << 26),
+        (structs, 1 << 26),
+        (union, 1 << 20),
+        (nested, 1 << 26),
+        (shared_by_arrays, 1 << 26),
+    ],
+)
+def test_values_that_python_has_no_room_for_are_read_as_bytes(
+    make: Callable[[BtfMaker], int], size: int
+) -> None:
+    data = variable(make, size)
+    assert within_limits(lambda: len(load(data).globals["v"])) == str(size)
+
+
+def test_anonymous_members_that_many_structs_share() -> None:
+    maker = BtfMaker()
+    integer = maker.integer("char", 1)
+    inner = maker.struct("", 64, *((f"m{number}", integer, 8 * (number % 64)) for number in range(1000)))
+    outer = [maker.struct(f"s{number}", 64, *[("", inner, 0)] * 60) for number in range(500)]
+    for number, type_ in enumerate(outer):
+        maker.add(14, f"v{number}", type_, 1)
+    elf = ElfMaker()
+    bss = elf.section(".bss", type_=NOBITS, flags=ALLOC | WRITE, size=64 * 500)
+    for number in range(500):
+        elf.symbol(f"v{number}", bss, 64 * number, 64)
+    elf.section(".BTF", bytes(maker))
+    elf.code("xdp")
+    data = bytes(elf)
+    assert "members of types" in within_limits(lambda: load_and_look(data))
+
+
+def core_object(access: bytes, relocations: int, target: bool) -> tuple[bytes, bytes]:
+    maker = BtfMaker()
+    integer = maker.integer("int", 4)
+    structs = [
+        maker.struct(f"s___{number}", 4, *((f"m{index}", integer, 0) for index in range(50)))
+        for number in range(relocations)
+    ]
+    place = maker.string(access.decode())
+    section = maker.string("xdp")
+    records = b"".join(struct.pack("<IIII", 0, type_, place, 12 if target else 0) for type_ in structs)
+    elf = ElfMaker()
+    elf.section(".BTF", bytes(maker))
+    part = struct.pack("<III", 16, section, len(structs)) + records
+    elf.section(".BTF.ext", btf_ext(relocations=part))
+    elf.code("xdp")
+    return bytes(elf), bytes(maker)
+
+
+def test_co_re_compares_types_for_a_limited_time() -> None:
+    data, types = core_object(b"0", 1500, target=True)
+    assert "LoadError" in within_limits(lambda: load_and_look(data, btf=types))
+
+
+def test_long_paths_of_co_re() -> None:
+    data, types = core_object(b"0:" * 400_000 + b"0", 1000, target=False)
+    assert "CO-RE relocation" in within_limits(lambda: load_and_look(data, btf=types))
+
+
+def test_many_types_are_looked_for_in_one_pass_over_the_names() -> None:
+    maker = BtfMaker()
+    for number in range(30_000):
+        maker.struct(f"a_rather_long_name_of_a_type_{number}", 4)
+    btf = read_btf(bytes(maker))
+
+    def job() -> int:
+        found = [btf.named(f"a_rather_long_name_of_a_type_{n}", {4}, flavors=True) for n in range(20_000)]
+        return sum(map(len, found))
+
+    assert within_limits(job) == "20000"
+
+
+# -- symbols, relocations, functions --------------------------------------------------------------
+
+
+def test_symbols_that_share_long_names() -> None:
+    elf = ElfMaker()
+    xdp = elf.code("xdp")
+    name = elf.string(b"\xff" * 4000)
+    for index in range(4000):
+        elf.symbol(name + index, xdp, 0, 16, FUNCTION, 0)
+    data = bytes(elf)
+    assert "the names of" in within_limits(lambda: load_and_look(data))
+
+
+def test_sections_with_long_names() -> None:
+    elf = ElfMaker()
+    for index in range(3000):
+        elf.code(f"{index}" + "x" * 4000)
+    data = bytes(elf)
+    assert within_limits(lambda: load_and_look(data)).startswith("3000 programs")
+
+
+CALL = struct.pack("<BBhi", 0x85, 0x10, 0, -1)
+
+
+def shared_function(programs: int, size: int, aliases: bool) -> bytes:
+    elf = ElfMaker()
+    text = elf.code(".text", bytes.fromhex("b700000000000000") * (size - 1) + EXIT[8:])
+    body = text
+    function = elf.symbol("f", text, 0, 8 * size, FUNCTION)
+    if aliases:
+        for number in range(programs):
+            elf.symbol(f"alias{number}", text, 0, 8 * size, FUNCTION)
+        return bytes(elf)
+    body = elf.code("xdp", (CALL + EXIT[8:]) * programs)
+    for number in range(programs):
+        elf.symbol(f"p{number}", body, 16 * number, 16, FUNCTION)
+    elf.relocations(body, *((16 * number, 10, function) for number in range(programs)))
+    return bytes(elf)
+
+
+@pytest.mark.parametrize(
+    ("programs", "size", "aliases"), [(1000, 4000, False), (100, 40_000, True), (4000, 1000, True)]
+)
+def test_functions_that_programs_share(programs: int, size: int, aliases: bool) -> None:
+    data = shared_function(programs, size, aliases)
+    assert "LoadError" in within_limits(lambda: load_and_look(data))
+
+
+def test_what_honest_objects_share_is_loaded() -> None:
+    data = shared_function(60, 4000, False)
+    assert within_limits(lambda: load_and_look(data)) == "60 programs, 0 maps"
+
+
+def prog_array_values(count: int) -> bytes:
+    """Return a prog_array whose `.values` name many programs, by their sections' starts."""
+    maker = BtfMaker()
+    integer = maker.integer("int", 4)
+    kind, four = (maker.pointer(maker.array(integer, number)) for number in (3, 4))
+    most = maker.pointer(maker.array(integer, count))
+    prototype = maker.add(13, "", integer)
+    values = maker.array(maker.pointer(prototype), 0)
+    members = (("type", kind, 0), ("key_size", four, 64), ("value_size", four, 128),
+               ("max_entries", most, 192), ("values", values, 256))  # fmt: skip
+    definition = maker.struct("", 32, *members)
+    var = maker.add(14, "jumps", definition, 1)
+    maker.add(15, ".maps", 32, var, 0, 32, vlen=1)
+    elf = ElfMaker()
+    xdp = elf.code("xdp", EXIT * count)
+    for number in range(count):
+        elf.symbol(f"p{number}", xdp, 16 * number, 16, FUNCTION)
+    start = elf.symbol(0, xdp, 0, 0, 3, 0)
+    data = bytes(32) + b"".join(struct.pack("<Q", 16 * number) for number in range(count))
+    maps = elf.section(".maps", data, flags=ALLOC | WRITE)
+    elf.symbol("jumps", maps, 0, len(data))
+    elf.relocations(maps, *((32 + 8 * number, 2, start) for number in range(count)))
+    elf.section(".BTF", bytes(maker))
+    return bytes(elf)
+
+
+def test_values_that_are_named_by_their_place() -> None:
+    data = prog_array_values(6000)
+    assert within_limits(lambda: load_and_look(data)) == "6000 programs, 1 maps"
+
+
+# -- maps -----------------------------------------------------------------------------------------
+
+
+def legacy(count: int, *words: int) -> bytes:
+    elf = ElfMaker()
+    record = struct.pack(f"<{len(words)}I", *words)
+    maps = elf.section("maps", record * count, flags=ALLOC | WRITE)
+    for number in range(count):
+        elf.symbol(f"m{number}", maps, len(record) * number, len(record))
+    elf.code("xdp")
+    return bytes(elf)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (2, 4, 8, 1, 0),  # arrays
+        (1, 4, 8, 1 << 20, 0),  # hashes of 2**20
+        (12, 4, 4, 4, 0, 0, 0),  # maps of maps: each looks for its template
+        (12, 4, 4, 4, 0, 5, 0, 5, 0),
+    ],
+)
+def test_many_maps(words: tuple[int, ...]) -> None:
+    data = legacy(20_000, *words)
+    assert "LoadError" in within_limits(lambda: load_and_look(data)).replace("MapRefused", "LoadError")
+
+
+def test_a_thousand_maps_are_no_matter() -> None:
+    data = legacy(1000, 2, 4, 8, 1, 0)
+    assert within_limits(lambda: load_and_look(data)) == "1 programs, 1000 maps"
+
+
+def test_sections_of_variables_take_no_more_than_maps_may() -> None:
+    elf = ElfMaker()
+    for number in range(40):
+        elf.section(f".bss.{number}", type_=NOBITS, flags=ALLOC | WRITE, size=1 << 28)
+    elf.code("xdp")
+    data = bytes(elf)
+    assert "maps may have" in within_limits(lambda: load_and_look(data))
+
+
+# -- files, programs, texts -----------------------------------------------------------------------
+
+
+def test_files_without_an_end_or_too_large(tmp_path: Path) -> None:
+    large = tmp_path / "large.o"
+    large.touch()
+    os.truncate(large, 3 << 30)
+    for path in ("/dev/zero", large):
+        assert "LoadError" in within_limits(lambda path=path: load(path))
+        assert "LoadError" in within_limits(lambda path=path: read_btf(path))
+        with pytest.raises(LoadError, match="bytes"):
+            load(path)
+
+
+def test_a_compressed_section_is_never_unpacked() -> None:
+    elf = ElfMaker()
+    elf.code("xdp")
+    elf.sections[-1].flags |= 0x800
+    with pytest.raises(LoadError, match="compressed"):
+        load(bytes(elf))
+
+
+def test_programs_of_too_many_slots() -> None:
+    assert "DecodeError" in within_limits(lambda: Program.from_bytes(bytes(1 << 28)))
+    assert "DecodeError" in within_limits(lambda: Program.from_bytes(EXIT[8:] * 2_000_001))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n" * 2_000_001,
+        "a:" * (1 << 18),
+        "\n".join(f"label_{number}:" for number in range(1_000_001)),
+        "(" * (1 << 18),
+        "a" * (1 << 18),
+        "mov r0, " + "1" * (1 << 18),
+        "ja " + "b" * (1 << 18) + "\n",
+        "+ " * (1 << 18),
+        ".8byte " + "1," * (1 << 18),
+        " " * (1 << 18) + ":",
+        "/*" * (1 << 18),
+        "x" * ((1 << 20) + 1),
+        "\n" * ((1 << 25) + 1),
+    ],
+    ids=["lines", "labels", "names", "tokens", "word", "digits", "label", "signs", "data", "blanks",
+         "comments", "line", "text"],
+)  # fmt: skip
+def test_texts_of_no_program(text: str) -> None:
+    assert "AssemblyError" in within_limits(lambda: assembler.assemble(text))
+
+
+def test_a_text_has_as_many_slots_as_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ebpfjit.assembler.passes.MAX_SLOTS", 4)
+    assert len(assembler.assemble(".8byte 1, 2\nlddw r1, 5")) == 32
+    with pytest.raises(AssemblyError, match="at most 4 slots"):
+        assembler.assemble(".8byte 1, 2, 3\nlddw r1, 5")
+
+
+def test_what_is_made_by_hand_here_is_sound() -> None:
+    """What is refused above is refused for its size."""
+    elf = ElfMaker()
+    elf.symbol("entry", elf.code("xdp"), 0, 16, FUNCTION, GLOBAL)
+    assert load(bytes(elf)).programs["entry"].run(bytes(64)).return_value == 0
