@@ -107,6 +107,12 @@ SOURCES: Mapping[str, Weighted] = {
 }
 """The generators, by name."""
 
+TYPED = ("packets", "unguarded", "callbacks", "tails", "overlaps", "growth", "helpers")
+"""Those whose programs have a type, or maps."""
+
+HOSTILE = ("wide", "paths", "frames", "callbacks", "tails", "overlaps", "growth", "helpers")
+"""Those that are aimed at one kind of hole each."""
+
 FOR_THE_KERNEL = ("acceptable", "metamorphic", "packets")
 """Those whose programs Linux's verifier mostly accepts."""
 

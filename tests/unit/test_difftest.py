@@ -38,7 +38,7 @@ from ebpfjit.difftest.items import put_together, take_apart, without
 from ebpfjit.difftest.packets import PROGRAMS, map_of
 from ebpfjit.difftest.planted import PLANTED, UnknownBug, plant
 from ebpfjit.difftest.shrink import shrink
-from ebpfjit.difftest.sources import SOURCES, UnknownSource, case_of, check_sources
+from ebpfjit.difftest.sources import SOURCES, TYPED, UnknownSource, case_of, check_sources
 from ebpfjit.difftest.trace import parting, trace_interpreter, trace_jit
 from ebpfjit.difftest.typed import compare_typed, contents, linked
 from ebpfjit.isa.spec import Kind
@@ -254,7 +254,7 @@ def test_engines_that_are_not_there() -> None:
         compare(b"123")
 
 
-@pytest.mark.parametrize("source", [name for name in SOURCES if name not in ("packets", "unguarded")])
+@pytest.mark.parametrize("source", [name for name in SOURCES if name not in TYPED])
 def test_traces_agree_where_engines_do(source: str) -> None:
     """Fusions, pairs, merged checks: what machine code records is what the interpreter does."""
     partings = []
