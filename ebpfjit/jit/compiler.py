@@ -259,7 +259,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     if not recipe.is_sound:
         emit_end_of_program(cx, len(program))
     _slow_copies(cx, verified, shortcuts, phrases)
-    resumes = sorted(verified.tested - shortcuts.skipped) if recipe.takes_over else []
+    resumes = sorted(recipe.entries.tested - shortcuts.skipped) if recipe.takes_over else []
     for pc in resumes:
         emit_resume(cx, pc)
     if settings.trace:

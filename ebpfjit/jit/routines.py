@@ -152,9 +152,8 @@ def routines() -> Routines:
     image, labels = _provided[0] if _provided else _assembled()
     buffer = CodeBuffer(relocate(image, {symbol: _address_of(symbol) for symbol in image.slots}))
     addresses = {name: buffer.address + at for name, at in labels.items()}
-    return Routines(
-        image, labels, buffer, addresses, (running, _random_state, _small_ints, _small_int_table, look)
-    )
+    kept = (running, _random_state, _small_ints, _small_int_table, look, c_stack.look)
+    return Routines(image, labels, buffer, addresses, kept)
 
 
 def _assembled() -> tuple[Image, dict[str, int]]:

@@ -13,10 +13,10 @@ import ctypes
 import platform
 import sys
 import threading
-from functools import cache
 from typing import Any
 
 from ebpfjit.errors import StackExhausted
+from ebpfjit.once import once
 
 RESERVE = 64 * 1024
 """Bytes that stay for what a run calls, and for telling what went wrong; of a small stack a quarter."""
@@ -40,7 +40,7 @@ class _Known(threading.local):
 _known = _Known()
 
 
-@cache
+@once
 def _libc() -> ctypes.CDLL | None:
     """Return the C library, None where it does not tell what is asked here: then nobody looks."""
     if sys.platform != "linux" or platform.machine() not in _STACK_POINTER:

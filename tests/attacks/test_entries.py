@@ -116,7 +116,7 @@ def agree(code: bytes | Program, limit: int | None = 10_000, seconds: float = 60
         return compile_program(verified, helpers=HELPERS, moving=frozenset(), optimize=optimize).run
 
     def job() -> list[Outcome]:
-        runs = lambda e: interpret(verified, e), machine(optimize=True), machine(optimize=False)  # noqa: E731
+        runs = lambda e: interpret(verified, e), machine(optimize=True), machine(optimize=False)
         return [_outcome(run, limit) for run in runs]
 
     ended = run_forked(job, seconds)
@@ -191,7 +191,7 @@ def test_main_as_a_callback_does_not_take_r1_for_the_context(name: str) -> None:
         texts = []
         for engine in ("interpreter", "jit"):
 
-            def job(engine: str = engine) -> str:
+            def job(program: Program = program, engine: str = engine) -> str:
                 try:
                     return str(program.run(bytes(64), engine=engine).return_value)
                 except EbpfError as error:
@@ -267,8 +267,9 @@ def test_callbacks_in_callbacks_are_counted() -> None:
 
 def test_may_goto_counts_for_each_callback() -> None:
     text = (
-        f"mov r6, 3\nl: may_goto out\nlddw r1, f\ncall {CALL}\nadd r7, r0\nsub r6, 1\njne r6, 0, l\nout: mov r0, r7\n"
-        "exit\nf: mov r1, 9\nk: may_goto end\nsub r1, 1\njne r1, 0, k\nmov r0, 5\nexit\nend: mov r0, 1\nexit"
+        f"mov r6, 3\nl: may_goto out\nlddw r1, f\ncall {CALL}\nadd r7, r0\nsub r6, 1\njne r6, 0, l\n"
+        "out: mov r0, r7\nexit\nf: mov r1, 9\nk: may_goto end\nsub r1, 1\njne r1, 0, k\n"
+        "mov r0, 5\nexit\nend: mov r0, 1\nexit"
     )
     assert agree(assemble(text))[0] == 15
 
@@ -326,7 +327,8 @@ CROSSINGS = {
         {0: 64, 5: 48},
     ),
     "falling through": (
-        "call local f\nexit\nf: mov r1, 2\ng: stxdw [r10-40], r1\nldxdw r0, [r10-40]\nexit\nh: call local g\nexit",
+        "call local f\nexit\nf: mov r1, 2\ng: stxdw [r10-40], r1\nldxdw r0, [r10-40]\nexit\n"
+        "h: call local g\nexit",
         {0: 64, 2: 32, 3: 64, 6: 64},
     ),
     "into main": (
@@ -334,7 +336,8 @@ CROSSINGS = {
         {0: 64, 4: 0},
     ),
     "a function that calls main": (
-        "jeq r2, 5, out\nmov r2, 5\nadd r1, 60\ncall local -4\nldxb r0, [r1+0]\nexit\nout: ldxb r0, [r1+7]\nexit",
+        "jeq r2, 5, out\nmov r2, 5\nadd r1, 60\ncall local -4\nldxb r0, [r1+0]\nexit\n"
+        "out: ldxb r0, [r1+7]\nexit",
         {0: 64},
     ),
 }
