@@ -194,6 +194,8 @@ class Btf:
             self._words.byteswap()
         self._types: dict[int, Type] = {0: VOID}
         self._strings: dict[int, str] = {0: ""}
+        self._resolved: dict[int, Type] = {}
+        self._sizes: dict[int, int] = {}
         self._scans = 0
         self.codecs: dict[int, Any] = {}
 
@@ -310,6 +312,12 @@ class Btf:
 
     def resolve(self, id: int) -> Type:
         """Return the type behind typedefs and qualifiers."""
+        found = self._resolved.get(id)
+        if found is None:
+            found = self._resolved[id] = self._resolve(id)
+        return found
+
+    def _resolve(self, id: int) -> Type:
         type_ = self.type(id)
         for _ in range(MAX_DEPTH):
             if type_.kind not in QUALIFIERS:
@@ -319,6 +327,12 @@ class Btf:
 
     def size_of(self, id: int) -> int:
         """Return how many bytes a value of the type takes; raises LoadError where it has no size."""
+        found = self._sizes.get(id)
+        if found is None:
+            found = self._sizes[id] = self._size_of(id)
+        return found
+
+    def _size_of(self, id: int) -> int:
         type_, count = self.resolve(id), 1
         for _ in range(MAX_DEPTH):
             if type_.kind is Kind.ARRAY:

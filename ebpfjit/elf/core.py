@@ -161,6 +161,8 @@ class Core:
         kind = K(relocation.kind)
         if self.target is None and kind not in (K.TYPE_ID_LOCAL, K.TYPE_ID_TARGET):
             return UNCHANGED, UNCHANGED  # the compiler wrote what the object's own types say
+        steps = min(relocation.access.count(":"), MAX_ACCESSES) + 1
+        self.file.budget.spend(2 * STEP * steps, "CO-RE relocations")
         spec = parse_spec(self.local, relocation, kind)
         local = answer_for(kind, spec)
         if kind is K.TYPE_ID_LOCAL:

@@ -205,10 +205,12 @@ class _BtfMaps:
         self._offsets = sorted(self.relocations)
 
     def find(self, symbols: list[Symbol]) -> list[DefinedMap]:
+        sections = [self.btf.type(id) for id in self.btf.named(".maps", {Kind.DATASEC})]
+        self.file.budget.spend(STEP * sum(len(each.variables) for each in sections), "sections of maps")
         variables = {
             variable.name: variable
-            for id in self.btf.named(".maps", {Kind.DATASEC})
-            for variable in (self.btf.type(entry.type) for entry in self.btf.type(id).variables)
+            for section in sections
+            for variable in (self.btf.type(entry.type) for entry in section.variables)
         }
         found: list[DefinedMap] = []
         for symbol in symbols:

@@ -47,6 +47,24 @@ _START = len(MAGIC) + hashlib.sha256().digest_size
 _PACKAGES = ("", "analysis", "isa", "jit", "runtime", "translators", "translators/x86_64")
 
 
+_WORD, _TEXT, _YES = (int,), (str,), (bool,)
+_MAYBE_TEXT, _MAYBE_WORD = (str, type(None)), (int, type(None))
+_HEADER: Any = {
+    "key": {
+        "frames": [[_WORD, _WORD], ...],
+        "symbols": [[_WORD, _TEXT], ...],
+        "type": _MAYBE_TEXT,
+        "checked": _YES,
+        "optimize": _YES,
+    },
+    "program": [_MAYBE_TEXT, _MAYBE_TEXT],
+    "image": [_WORD, _MAYBE_WORD, {...: _WORD}, [[_TEXT, _WORD, _YES], ...]],
+    "routines": [{...: _WORD}, {...: _WORD}],
+    "sizes": [_WORD, _WORD, _WORD, _WORD],
+}
+"""The shape of a header: types of single values, lists (`...`: of as many as there are) and dictionaries."""
+
+
 class Unusable(Exception):  # noqa: N818 - why a file is passed over; it does not leave the library
     """Why a file is not used."""
 
@@ -193,6 +211,8 @@ def _parse(body: memoryview) -> Stored:
     (length,) = _LENGTH.unpack_from(body)
     place = _LENGTH.size + length
     header = json.loads(bytes(body[_LENGTH.size : place]))
+    if not _has_shape(header, _HEADER):
+        raise ValueError("its header has another shape")
     entry, callback, slots, limits = header["image"]
     program_size, code_size, pieces, shared_size = header["sizes"]
     parts = []
@@ -206,9 +226,23 @@ def _parse(body: memoryview) -> Stored:
     labels, shared_slots = header["routines"]
     shared = Image(parts[4], 0, None, shared_slots, (), array("I"), array("i"))
     name, section = header["program"]
-    if not isinstance(header["key"], dict):
-        raise TypeError("its key is none")
     return Stored(header["key"], parts[0], name, section, image, shared, labels)
+
+
+def _has_shape(value: Any, shape: Any) -> bool:
+    """True where a value that was read is as `_HEADER` says; numbers are u32."""
+    if isinstance(shape, tuple):
+        return type(value) in shape and (type(value) is not int or 0 <= value < 1 << 32)
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return False
+        shapes = [shape[0]] * len(value) if shape[-1] is ... else shape
+        return len(value) == len(shapes) and all(map(_has_shape, value, shapes))
+    if not isinstance(value, dict):
+        return False
+    if ... in shape:
+        return all(_has_shape(each, shape[...]) for each in value.values())
+    return all(name in value and _has_shape(value[name], each) for name, each in shape.items())
 
 
 def _refuse_others(status: os.stat_result) -> None:

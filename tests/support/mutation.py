@@ -13,8 +13,8 @@ from dataclasses import dataclass
 HEADER_SIZE = SECTION_SIZE = 64
 WORDS = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
 EXTREMES = (
-    0, 1, 2, 3, 4, 7, 8, 16, 24, 64, 0x7F, 0xFF, 4095, 4096, 0xFFF0, 0xFFFF, 1 << 16, 1 << 20, 1 << 28, 1 << 30,
-    0x7FFFFFFF, 0x80000000, 0xFFFFFFF8, 0xFFFFFFFF, 1 << 32, 1 << 63, (1 << 64) - 8, (1 << 64) - 1,
+    0, 1, 2, 3, 4, 7, 8, 16, 24, 64, 0x7F, 0xFF, 4095, 4096, 0xFFF0, 0xFFFF, 1 << 16, 1 << 20, 1 << 28,
+    1 << 30, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF8, 0xFFFFFFFF, 1 << 32, 1 << 63, (1 << 64) - 8, (1 << 64) - 1,
 )  # fmt: skip
 
 #  (offset, size) of the fields of ELF's tables
@@ -35,7 +35,11 @@ SYMBOL = ((0, 4), (4, 1), (5, 1), (6, 2), (8, 8), (16, 8))
 RELOCATION = ((0, 8), (8, 4), (12, 4))
 INSTRUCTION = ((0, 1), (1, 1), (2, 2), (4, 4))
 BTF_HEADER = ((0, 2), (2, 1), (4, 4), (8, 4), (12, 4), (16, 4), (20, 4))
-EXTRA_WORDS = {1: (1, 0), 3: (3, 0), 4: (0, 3), 5: (0, 3), 6: (0, 2), 13: (0, 2), 14: (1, 0), 15: (0, 3), 17: (1, 0), 19: (0, 3)}  # fmt: skip
+EXTRA_WORDS = {
+    1: (1, 0), 3: (3, 0), 4: (0, 3), 5: (0, 3), 6: (0, 2), 13: (0, 2), 14: (1, 0), 15: (0, 3), 17: (1, 0),
+    19: (0, 3),
+}  # fmt: skip
+"""Words of a BTF type by its kind, after the first three; and of each of its parts."""
 SYMTAB, REL, NOBITS = 2, 9, 8
 EXECUTABLE = 4
 ARRAY = 3
