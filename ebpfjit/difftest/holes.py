@@ -13,12 +13,13 @@ from typing import Any
 from ebpfjit.analysis import entries, predication, states
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.difftest.planting import PlantedBug, function, method
-from ebpfjit.jit import assembler, compiler, entry, map_calls
+from ebpfjit.jit import assembler, compiler, entry, map_calls, promises
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.packet import PacketContext
 from ebpfjit.runtime.execution import CODE_ADDRESS
 from ebpfjit.runtime.helpers import table
 from ebpfjit.runtime.maps.bytecode import UPDATE
+from ebpfjit.runtime.maps.references import ProgArray
 from ebpfjit.runtime.maps.storage import Storage
 from ebpfjit.runtime.world import World
 from ebpfjit.translators.x86_64 import fusions
@@ -51,6 +52,12 @@ def _without_walls() -> None:
     """Let packets leave their memory."""
     method(PacketContext, "move", lambda old: _moved_anywhere)()
     method(PacketContext, "make_room", lambda old: lambda context, before=0, behind=0: True)()
+
+
+def _tails_of_any_type() -> None:
+    """Let programs go on in one of another type, whatever that was promised."""
+    method(ProgArray, "_own", lambda old: lambda array, program, what: None)()
+    exchange(promises.check, lambda recipe, given: None)
 
 
 def _copied_while_read() -> None:
@@ -148,6 +155,12 @@ HOLES: tuple[PlantedBug, ...] = (
         "A packet's ends may leave its memory",
         _without_walls,
         sources=("growth",),
+    ),
+    PlantedBug(
+        "tail-of-any-type",
+        "A tail call goes on in a program that was promised more than there is",
+        _tails_of_any_type,
+        sources=("tails",),
     ),
     PlantedBug(
         "zeros-first",
