@@ -24,7 +24,7 @@ from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
-from ebpfjit.runtime.contexts import prepared, program_type
+from ebpfjit.runtime.contexts import packet_context, prepared, program_type
 from ebpfjit.runtime.helpers import table
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.maps.create import create
@@ -227,11 +227,9 @@ def test_contexts_lie_between_pages_that_nobody_may_touch() -> None:
     def work(behind: bool) -> None:
         guards.install()
         for _ in range(2):  # every other one lies at the end of its pages
-            with prepared(program_type("xdp"), memoryview(bytes(64)), None) as context:
-                memory = context.memory
-                page = guards.PAGE
-                start, end = memory.start & -page, -(-(memory.start + memory.size) // page) * page
-                touch(end if behind else start - 1)
+            memory, page = packet_context(program_type("xdp")).memory, guards.PAGE
+            start, end = memory.start & -page, -(-(memory.start + memory.size) // page) * page
+            touch(end if behind else start - 1)
 
     assert run_forked(lambda: work(True), SECONDS).signal == "SIGSEGV"
     assert run_forked(lambda: work(False), SECONDS).signal == "SIGSEGV"
