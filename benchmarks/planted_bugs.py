@@ -60,8 +60,8 @@ def section(searches: Sequence[Search], seconds: float) -> str:
     )
     words = (
         f"{len(searches)} bugs (`ebpfjit/difftest/planted.py`), each put, in memory, into a child process\n"
-        "of its own; `ebpfjit fuzz` with one job, seed 1 and all its sources of programs, but for those that\n"
-        f"are found by their own: {narrow}. Seconds count\n"
+        "of its own; `ebpfjit fuzz` with one job, seed 1 and all its sources of programs, but for what\n"
+        f"names its own: {narrow}. Seconds count\n"
         "from the start of the run, the child's start (about 0.3 s) included; a program hangs after "
         f"{HANG_SECONDS:g} s of its own.\n`program` is the number of the program that showed it. "
         f"Found: {len(times)} of {len(searches)}, {slowest}; the limit is {seconds:g} s."
