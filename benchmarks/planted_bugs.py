@@ -55,11 +55,13 @@ def search(bug: PlantedBug, seconds: float) -> Search:
 def section(searches: Sequence[Search], seconds: float) -> str:
     times = [one.seconds for one in searches if one.seconds is not None]
     slowest = f"the slowest after {max(times):.1f} s" if times else "none"
-    narrow = ", ".join(one.bug.name for one in searches if one.bug.sources)
+    narrow = ", ".join(
+        f"{one.bug.name} ({', '.join(one.bug.sources)})" for one in searches if one.bug.sources
+    )
     words = (
         f"{len(searches)} bugs (`ebpfjit/difftest/planted.py`), each put, in memory, into a child process\n"
-        "of its own; `ebpfjit fuzz` with one job, seed 1 and all its sources of programs (only\n"
-        f"`pointers` for {narrow}). Seconds count\n"
+        "of its own; `ebpfjit fuzz` with one job, seed 1 and all its sources of programs, but for what\n"
+        f"names its own: {narrow}. Seconds count\n"
         "from the start of the run, the child's start (about 0.3 s) included; a program hangs after "
         f"{HANG_SECONDS:g} s of its own.\n`program` is the number of the program that showed it. "
         f"Found: {len(times)} of {len(searches)}, {slowest}; the limit is {seconds:g} s."

@@ -10,15 +10,17 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+from ebpfjit import runner
 from ebpfjit.analysis import entries, predication, states
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.difftest.planting import PlantedBug, function, method
-from ebpfjit.jit import assembler, compiler, entry, map_calls
+from ebpfjit.jit import assembler, compiler, entry, map_calls, promises
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.packet import PacketContext
 from ebpfjit.runtime.execution import CODE_ADDRESS
 from ebpfjit.runtime.helpers import table
 from ebpfjit.runtime.maps.bytecode import UPDATE
+from ebpfjit.runtime.maps.references import ProgArray
 from ebpfjit.runtime.maps.storage import Storage
 from ebpfjit.runtime.world import World
 from ebpfjit.translators.x86_64 import fusions
@@ -51,6 +53,23 @@ def _without_walls() -> None:
     """Let packets leave their memory."""
     method(PacketContext, "move", lambda old: _moved_anywhere)()
     method(PacketContext, "make_room", lambda old: lambda context, before=0, behind=0: True)()
+
+
+def _of_the_same_type(old: Any) -> Any:
+    """Take a program for one of the type that a run was made for."""
+
+    def execution(run: Any, program: runner.Ready, limit: int | None) -> Any:
+        made = None if isinstance(run.made, memory.Region) else run.made.type
+        return old(run, replace(program, type=made), limit)
+
+    return execution
+
+
+def _tails_of_any_type() -> None:
+    """Let programs go on in one of another type, whatever that was promised."""
+    method(ProgArray, "_own", lambda old: lambda array, program, what: None)()
+    method(runner._Run, "execution", _of_the_same_type)()
+    exchange(promises.check, lambda recipe, given: None)
 
 
 def _copied_while_read() -> None:
@@ -148,6 +167,12 @@ HOLES: tuple[PlantedBug, ...] = (
         "A packet's ends may leave its memory",
         _without_walls,
         sources=("growth",),
+    ),
+    PlantedBug(
+        "tail-of-any-type",
+        "A tail call goes on in a program that was promised more than there is",
+        _tails_of_any_type,
+        sources=("tails",),
     ),
     PlantedBug(
         "zeros-first",

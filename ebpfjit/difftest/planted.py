@@ -241,10 +241,10 @@ def _one_frame_less(old: Any) -> Any:
 def _clear_no_arguments(old: Any) -> Any:
     """Leave r1 to r5 as they are after a call."""
 
-    def call_out(cx: Context, symbol: str, native: bool | None) -> None:
+    def call_out(cx: Context, *arguments: Any, **named: Any) -> None:
         emit = cx.emit
         with replaced(cx, "emit", lambda text, **n: None if text.startswith("xor ") else emit(text, **n)):
-            old(cx, symbol, native)
+            old(cx, *arguments, **named)
 
     return call_out
 

@@ -87,7 +87,7 @@ SECONDS = 10.0
 def linked(case: Case) -> Program:
     """Return the program of a case with a type, on maps made anew, its tail in the array of programs.
 
-    Raises LoadError where the array does not take the tail.
+    Raises LoadError where the array does not take both, VerifierError.
     """
     maps = tuple(create(definition) for definition in MAPS[case.maps])
     main = _linked("main", case.code, case.type, maps)
@@ -95,6 +95,7 @@ def linked(case: Case) -> Program:
         tail = _linked("tail", case.tail, case.tail_type or case.type, maps)
         try:
             maps[PROGRAMS][TAIL] = tail  # type: ignore[index] # programs
+            ready(main)
         except MapError as error:
             raise LoadError(str(error)) from error
     return main

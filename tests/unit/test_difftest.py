@@ -29,7 +29,7 @@ from ebpfjit.difftest import (
 from ebpfjit.difftest import acceptable as acceptable_programs
 from ebpfjit.difftest.arena import MEMORY
 from ebpfjit.difftest.case import MOST_CODE, MOST_MEMORY, from_text, to_text
-from ebpfjit.difftest.check import Checker
+from ebpfjit.difftest.check import PROOF, Checker
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.compare import compare_case
 from ebpfjit.difftest.coverage import BRANCH, EDGE, ENDING, PAIRING, ROW, Coverage, reachable
@@ -245,7 +245,7 @@ def test_results_that_depend_on_addresses_are_no_finding() -> None:
 def test_engines_that_are_not_there() -> None:
     program = assemble("mov r0, 1\nexit")
     with pytest.raises(
-        UnknownEngine, match="no engine 'llvm'; there are interpreter, jit, gate, tiered, kernel"
+        UnknownEngine, match="no engine 'llvm'; there are interpreter, proofs, jit, gate, tiered, kernel"
     ):
         compare(program, engines=("interpreter", "llvm"))
     with pytest.raises(UnknownEngine, match="two engines at least"):
@@ -346,8 +346,8 @@ def prepared_typed(case: Case) -> Program:
 def test_a_case_with_a_type_is_compared_with_its_maps() -> None:
     case = case_of(1, 3, ("packets",))
     assert from_text(to_text(case, case.inputs[0]), case.name) == replace(case, build=case.build)
-    with pytest.raises(CorpusError, match="no programs of type 'tc' are compared"):
-        replace(case, type="tc").check()
+    with pytest.raises(CorpusError, match="no programs of type 'struct_ops' are compared"):
+        replace(case, type="struct_ops").check()
 
 
 @pytest.mark.parametrize(
@@ -504,14 +504,16 @@ def test_every_bug_can_be_planted(bug) -> None:
     def try_it() -> str:
         plant(bug.name)
         problems = [Checker(("interpreter",)).check(case_of(1, n, ("acceptable",))) for n in range(2)]
+        # It judges what analysis claims, and that may be what the bug is about.
+        problems = [problem for problem in problems if problem is None or problem.nature != PROOF]
         verified = [prepared(case_of(1, n, ("valid", "pointers"))) for n in range(8)]
         for each, case in zip(
             verified, (case_of(1, n, ("valid", "pointers")) for n in range(8)), strict=True
         ):
             compiled_case(case, each)
-        return f"planted, the interpreter is as it was: {problems}"
+        return f"planted; what else is wrong: {[problem for problem in problems if problem is not None]}"
 
-    assert run_forked(try_it, 60).value == "planted, the interpreter is as it was: [None, None]"
+    assert run_forked(try_it, 60).value == "planted; what else is wrong: []"
 
 
 def test_problems_of_one_case_are_told() -> None:

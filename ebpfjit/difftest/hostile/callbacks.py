@@ -90,22 +90,27 @@ class _Callbacks(Writer):
                 self.emit("stxdw [r10-64], r5", "ldxdw r5, [r10-64]")
             self.emit("callx r5")
 
-    def use(self, alive: tuple[str, ...]) -> None:
-        """An access that is right if a register is what it may be taken for."""
+    def use(self, alive: tuple[str, ...], *, tame: bool = False) -> None:
+        """An access that is right if a register is what it may be taken for.
+
+        Where it is `tame` it is right at the start of a run.
+        """
         rng = self.rng
         register = rng.choice(alive)
-        match rng.randrange(8):
+        match rng.randrange(6 if tame else 8):
             case 0 | 1 | 2:  # a number from the start of the run, which would be zero
                 self.emit("mov r5, r10", f"add r5, {register}")
                 self.access(f"r5{rng.choice((-8, -8, -16, -64, -FRAME)):+}")
             case 3:
-                self.emit(f"mov r5, {rng.choice(('r1', 'r6'))}", f"add r5, {register}")
-                self.access(f"r5{rng.choice((0, 0, 4, 8)):+}")
+                self.emit(f"mov r5, {'r1' if tame else rng.choice(('r1', 'r6'))}", f"add r5, {register}")
+                self.access(f"r5{rng.choice((0, 0, 4, 8)):+}", stores=not tame)
             case 4 | 5:  # the context, or what somebody put in its place
                 most = CONTEXT_SIZE[self.type]
                 size = rng.choice((4, 4, 8))
                 place = rng.randrange(most // size) * size
-                self.emit(f"ldx{WIDTHS[size]} r0, [{rng.choice(('r1', 'r1', 'r6'))}{place:+}]")
+                self.emit(
+                    f"ldx{WIDTHS[size]} r0, [{'r1' if tame else rng.choice(('r1', 'r1', 'r6'))}{place:+}]"
+                )
             case 6:
                 self.access(f"{register}{rng.choice((0, 0, 4, 8, 60)):+}")
             case _:
@@ -123,9 +128,9 @@ class _Callbacks(Writer):
             what = rng.choice(("jne", "jne", "jeq")) if asked == "r2" else "jne"
             self.emit(f"{what} {asked}, {0 if what == 'jne' else 1}, {called}")
         elif index == 0:
-            self.use(alive)
+            self.use(alive, tame=True)
         if self.chance(0.4):
-            self.use(alive)
+            self.use(alive, tame=index == 0)
         self.emit("mov r6, r1")
         if self.chance(0.15):
             frames.find_frame(self, "r7", "r5")
@@ -140,7 +145,7 @@ class _Callbacks(Writer):
             if self.chance(0.3):
                 self.put("r0")
         if self.chance(0.4):
-            self.use(("r6", "r7", "r8", "r9"))
+            self.use(("r6", "r7", "r8", "r9"), tame=self.chance(0.5))
         self.end()
         self.emit(f"{called}:")
         for _ in range(rng.choice((1, 1, 2))):

@@ -22,10 +22,10 @@ FRAMES = (1, 1, 1, 2, 2, 3, 0)
 """How far below, in frames, what is reached starts."""
 
 
-def find_frame(writer: Writer, register: str = "r3", scratch: str = "r4") -> None:
-    """Find r10, in a few ways; the last one guesses the arena's."""
+def find_frame(writer: Writer, register: str = "r3", scratch: str = "r4", *, typed: bool = True) -> None:
+    """Find r10, in a few ways; in programs without a type also by knowing where the arena has it."""
     rng = writer.rng
-    match rng.randrange(6):
+    match rng.randrange(5 if typed else 6):
         case 0 | 1 | 2:  # bit by bit, in as many instructions wherever the stack is
             find, keep, go_on = writer.label(), writer.label(), writer.label()
             writer.emit(
@@ -55,7 +55,7 @@ def copied(writer: Writer, register: str, words: int) -> None:
 def reach(writer: Writer) -> None:
     """Read or write somewhere in the frames, at an address that was found."""
     rng = writer.rng
-    find_frame(writer)
+    find_frame(writer, typed=False)
     writer.emit(f"add r3, {-FRAME * rng.choice(FRAMES) + rng.choice((0, 0, 0, 8, 256, 504))}")
     match rng.randrange(5):
         case 0:

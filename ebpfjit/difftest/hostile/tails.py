@@ -28,12 +28,13 @@ def _tail_call(writer: Writer, context: str = "r6") -> None:
     )
 
 
-def _context(writer: Writer, type_: str, register: str = "r6") -> None:
-    """Loads of the context's fields, of any that the type has."""
+def _context(writer: Writer, type_: str, given: int, register: str = "r6") -> None:
+    """Loads of any field that the type has; `given` are the bytes of a context without a struct."""
     rng = writer.rng
-    most = SIZES.get(type_, 64)
+    most = SIZES.get(type_, given if writer.chance(0.9) else 64)
     for _ in range(rng.randrange(1, 4)):
-        size = rng.choice((4, 4, 4, 1, 8))
+        size = rng.choice([size for size in (4, 4, 4, 1, 8) if size <= most] or [4])
+        most = max(most, size)
         place = rng.choice((most - size, rng.randrange(most // size) * size))
         writer.emit(f"ldx{WIDTHS[size]} r7, [{register}+{place}]", "add r9, r7")
     if type_ in ("tc", "lwt_xmit") and writer.chance(0.3):
@@ -53,16 +54,16 @@ def _packet(writer: Writer, type_: str) -> None:
     writer.emit(f"{out}:")
 
 
-def _assumed(writer: Writer) -> None:
+def _assumed(writer: Writer, *, at_start: bool = False) -> None:
     """Registers and frames as they are when a program starts."""
     rng = writer.rng
     match rng.randrange(4):
-        case 0:
-            writer.emit("mov r5, r10", f"add r5, {rng.choice(('r3', 'r7', 'r8', 'r9'))}")
+        case 0 if at_start or writer.chance(0.2):
+            writer.emit("mov r5, r10", f"add r5, {rng.choice(('r3', 'r4', 'r8', 'r8'))}")
             writer.access("r5-8", "r7")
         case 1:
             frames.find_frame(writer)
-            writer.emit(f"add r3, {-FRAME * rng.choice((1, 1, 2, -1)) + rng.choice((0, 8, 256))}")
+            writer.emit(f"add r3, {-FRAME * rng.choice((1, 1, 1, 1, 2, -1)) + rng.choice((0, 8, 256))}")
             writer.emit("ldxdw r7, [r3+0]")
         case 2:
             writer.emit(f"stdw [r10-{8 * rng.randrange(1, 65)}], {rng.randrange(100)}")
@@ -71,20 +72,20 @@ def _assumed(writer: Writer) -> None:
     writer.emit("add r9, r7")
 
 
-def _program(rng: random.Random, type_: str, *, calls: float) -> bytes:
+def _program(rng: random.Random, type_: str, given: int, *, calls: float) -> bytes:
     """A program of a type, which tail calls in so many cases, perhaps from a function."""
     writer = Writer(rng)
     function = writer.label()
     inside = writer.chance(0.2)
-    if writer.chance(0.5):
-        _context(writer, type_, "r1")
     if writer.chance(0.3):
-        _assumed(writer)
+        _assumed(writer, at_start=True)
+    if writer.chance(0.5):
+        _context(writer, type_, given, "r1")
     writer.emit("mov r6, r1")
     for _ in range(rng.randrange(0, 3)):
         match rng.randrange(3):
             case 0:
-                _context(writer, type_)
+                _context(writer, type_, given)
             case 1 if type_ in HAVE_PACKETS:
                 _packet(writer, type_)
             case _:
@@ -95,7 +96,7 @@ def _program(rng: random.Random, type_: str, *, calls: float) -> bytes:
         else:
             _tail_call(writer)
     if writer.chance(0.3):
-        _context(writer, type_)
+        _context(writer, type_, given)
     writer.emit("mov r0, r9", "exit")
     if inside:
         writer.emit(f"{function}:", "mov r6, r1")
@@ -107,8 +108,8 @@ def _program(rng: random.Random, type_: str, *, calls: float) -> bytes:
 def case(rng: random.Random) -> Case:
     """A program and what it tail calls: of its type, or of another."""
     type_ = rng.choice(TYPES)
-    other = rng.choice(TYPES) if rng.random() < 0.6 else type_
+    other = rng.choice(TYPES) if rng.random() < 0.25 else type_
     size = rng.randrange(14, 100) if type_ in HAVE_PACKETS else rng.choice(STRUCT_SIZES)
-    main = _program(rng, type_, calls=0.9)
-    tail = _program(rng, other, calls=0.15)
+    main = _program(rng, type_, size, calls=0.95)
+    tail = _program(rng, other, size, calls=0.15)
     return Case(main, (Input(rng.randbytes(size), LIMIT),), type=type_, tail=tail, tail_type=other)

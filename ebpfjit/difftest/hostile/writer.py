@@ -49,10 +49,10 @@ class Writer:
         """A load of any size."""
         self.emit(f"ldx{WIDTHS[self.rng.choice(sizes)]} {to}, [{place}]")
 
-    def access(self, place: str, to: str = "r0") -> None:
-        """A load or a store of any size; `to` is what is loaded, or stored."""
+    def access(self, place: str, to: str = "r0", *, stores: bool = True) -> None:
+        """A load or a store (where it may be one) of any size; `to` is what is loaded, or stored."""
         width = WIDTHS[self.rng.choice((1, 1, 2, 4, 8))]
-        match self.rng.randrange(6):
+        match self.rng.randrange(0 if stores else 2, 6):
             case 0:
                 self.emit(f"st{width} [{place}], {self.rng.randrange(1, 100)}")
             case 1:
