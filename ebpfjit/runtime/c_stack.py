@@ -21,6 +21,8 @@ from ebpfjit.once import once
 RESERVE = 64 * 1024
 """Bytes that stay for what a run calls, and for telling what went wrong; of a small stack a quarter."""
 LEAST_RESERVE = 16 * 1024
+AMPLE = 128 * 1024
+"""Bytes at the top of a stack that any limit leaves; of a small stack a quarter."""
 
 _STACK_POINTER = {"x86_64": 160}
 """Where glibc's ucontext_t has the stack pointer (sys/ucontext.h), in bytes."""
@@ -30,10 +32,14 @@ _NEEDED = ("getcontext", "pthread_getattr_np", "pthread_attr_getstack", "pthread
 
 
 class _Known(threading.local):
-    """What is known of a thread: its stack, for the limit (RLIMIT_STACK) that it was found out for."""
+    """What is known of a thread: its stack, for the limit (RLIMIT_STACK) that it was found out for.
+
+    From `ample` on up nothing need be asked.
+    """
 
     limit: int | None = None
     start = floor = 0
+    ample = 1 << 64
     context: Any = None  # a ucontext_t
 
 
@@ -72,6 +78,7 @@ def _find_out() -> None:
     if _known.limit != limit:  # the main thread's stack may grow that far
         start, size = bounds() or (0, 0)
         _known.start, _known.floor = start, start + min(RESERVE, max(LEAST_RESERVE, size // 4))
+        _known.ample = start + size - min(AMPLE, size // 4) if size else 1 << 64
         _known.limit = limit
 
 
@@ -93,6 +100,8 @@ def look(here: int | None = None) -> None:
     `here` is the address down to which it is in use; without one that is found out. An address on no stack of
     this thread's own (some coroutines bring one) says nothing.
     """
+    if here is not None and here >= _known.ample:
+        return  # so it mostly is, in a tenth of the time
     if _libc() is None:
         return
     _find_out()
