@@ -24,13 +24,13 @@ test: $(VENV)/.installed-dev
 	$(BIN)/pytest -n auto
 
 MINUTES ?= 20
-WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 SEED    ?= $(shell date +%Y%m%d)
 
 # A line for each run that is too long for `make test`.
 nightly: $(VENV)/.installed-dev
 	EBPFJIT_FRESH_PROCESSES=100 $(BIN)/pytest -q tests/attacks/test_fresh_processes.py
-	$(BIN)/ebpfjit fuzz --seconds $$((60 * $(MINUTES))) --seed $(SEED) --workers $(WORKERS)
+	$(BIN)/ebpfjit fuzz --seconds $$((60 * $(MINUTES))) --seed $(SEED) --jobs $(JOBS)
 
 bless: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/golden --bless

@@ -5,8 +5,9 @@ The public names, loaded when first used so that `import ebpfjit` stays cheap (P
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from ebpfjit.once import import_alone
 
 if TYPE_CHECKING:
     from ebpfjit import assembler, disassembler, helpers, insn_builder, kernel, verifier
@@ -136,10 +137,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"ebpfjit.{name}")
+        return import_alone(f"ebpfjit.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'ebpfjit' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    value = getattr(import_alone(_HOME[name]), name)
     globals()[name] = value
     return value
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W64
+from ebpfjit.once import load_package
 from ebpfjit.pickling import checked_functions
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops
 from ebpfjit.runtime.memory import Region
@@ -110,6 +111,7 @@ class JitFunction(Sealed):
         where a fault's r0 would, and the batch goes on; what a helper raises stops it all the same.
         Raises ValueError for places outside of the buffer, before anything is run.
         """
+        load_package("ebpfjit.jit")
         from ebpfjit.jit import batch
 
         if stride is not None and offsets is not None:
@@ -142,6 +144,7 @@ class JitFunction(Sealed):
 
     def listing(self) -> str:
         """Return eBPF, assembly text and bytes side by side, of the code that calls run in the end."""
+        load_package("ebpfjit.jit")
         from ebpfjit.jit.listing import render
 
         compiled = self._best()
@@ -162,6 +165,7 @@ class JitFunction(Sealed):
         Whoever can write to the file can run code as the one who loads it. Raises LoadError for a
         program whose code holds addresses (maps, references) or is hardened, OSError as `open`.
         """
+        load_package("ebpfjit.jit")
         from ebpfjit.jit import cache
 
         compiled = self._best()
@@ -218,6 +222,7 @@ def make_function(
 
     `better` compiles what is to take its place one day; without a gate it does so now.
     """
+    load_package("ebpfjit.jit")
     from ebpfjit.jit.callables import native_type, open_gate
     from ebpfjit.jit.gate import Gate, why_not
     from ebpfjit.jit.tiers import heat_of

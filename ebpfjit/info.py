@@ -6,6 +6,8 @@ import importlib.metadata
 import platform
 from dataclasses import dataclass
 
+from ebpfjit.once import load_package
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
@@ -28,6 +30,7 @@ class RuntimeInfo:
 
 def runtime_info() -> RuntimeInfo:
     """Return what works here and how; never raises."""
+    load_package("ebpfjit.jit")
     from ebpfjit.jit import cpu
 
     jit = _jit()
@@ -45,6 +48,8 @@ def runtime_info() -> RuntimeInfo:
 
 def _jit() -> str:
     from ebpfjit.errors import JitUnavailable
+
+    load_package("ebpfjit.jit")
     from ebpfjit.jit import cpu
     from ebpfjit.jit.routines import routines
 
@@ -57,6 +62,7 @@ def _jit() -> str:
 
 
 def _gate() -> tuple[str, str]:
+    load_package("ebpfjit.jit")
     from ebpfjit.jit.gate import why_not
 
     reason = why_not()

@@ -6,11 +6,13 @@ Machine code holds the addresses of such things: two of them, of which one goes 
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable, Hashable
 from functools import update_wrapper
+from importlib import import_module
+from pkgutil import iter_modules
 from threading import RLock
+from types import ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -102,8 +104,33 @@ class once(Generic[P, T]):  # noqa: N801 - it is used as `functools.cache` is
 _NOTHING: Any = object()
 
 
+def import_alone(name: str) -> ModuleType:
+    """Import a module while no other thread does so through here.
+
+    Two threads that enter a package by different modules wait for each other, and CPython gives one of them
+    half a module (_DeadlockError, or "cannot import name").
+    """
+    has_lock = _making.acquire(PATIENCE)
+    try:
+        return import_module(name)
+    finally:
+        if has_lock:
+            _making.release()
+
+
+@once
+def load_package(name: str) -> ModuleType:
+    """Import a package and all of its modules, in one thread; what imports them later finds them whole."""
+    package = import_module(name)
+    for module in iter_modules(package.__path__):
+        import_module(f"{name}.{module.name}")
+    return package
+
+
 def _keep_for_ever(value: object) -> None:
     """Let an object outlive the interpreter: threads may be in machine code when everything else goes."""
+    import ctypes  # this module is read by `import ebpfjit`, which is to be quick
+
     api = getattr(ctypes, "pythonapi", None)
     if api is not None:
         api.Py_IncRef(ctypes.py_object(value))

@@ -20,7 +20,7 @@ from ebpfjit.errors import ExecutionError, LoadError
 from ebpfjit.function import FunctionContents, JitFunction, make_function
 from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
-from ebpfjit.once import once
+from ebpfjit.once import load_package, once
 from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import (
@@ -127,6 +127,7 @@ class Ready:
 
     def compiled_anew(self, environment: Environment, **options: Any) -> Compiled:
         """Return the program compiled for such an environment; `options` are those of `compile_program`."""
+        load_package("ebpfjit.jit")
         from ebpfjit.jit.stock import native_helper
 
         natives = {number: native_helper(number) for number in self._natives(environment)}
@@ -146,6 +147,7 @@ class Ready:
         """Return the helpers that are machine code in the program's."""
         if not self._stock:
             return self._stock
+        load_package("ebpfjit.jit")
         from ebpfjit.jit.stock import native_numbers
 
         return native_numbers(environment) & self._stock
@@ -248,6 +250,7 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
 
     `native` stand for the helpers of their numbers; `options` are those of `compile_program`.
     """
+    load_package("ebpfjit.jit")
     from ebpfjit.jit.entry import compile_program
 
     return compile_program(
@@ -519,6 +522,7 @@ def _typed_function(
 
     Where it `tiers_up`, it is baseline code at first and is replaced by optimised code one day.
     """
+    load_package("ebpfjit.jit")
     from ebpfjit.jit.callables import native_type, open_gate
     from ebpfjit.jit.gate import Gate, why_not
     from ebpfjit.jit.tiers import heat_of
@@ -568,6 +572,7 @@ def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
 @once
 def _lane_of(name: str) -> Lane:
     """Return the lane that all functions of a program type share: memory below 4 GiB is scarce."""
+    load_package("ebpfjit.jit")
     from ebpfjit.jit.gate import Lane
 
     context = packet_context(program_type(name))
@@ -606,6 +611,7 @@ def compile(
     JitUnavailable where there is no machine code here, or LoadError for a cache folder that others
     may write to.
     """
+    load_package("ebpfjit.jit")
     from ebpfjit.jit.cache import Folder
 
     folder = None if cache is None else Folder(cache)
@@ -630,6 +636,7 @@ def load_function(
     release_gil: bool = False,
 ) -> JitFunction:
     """Return the function that `JitFunction.save` wrote. Raises as `JitFunction.load`."""
+    load_package("ebpfjit.jit")
     from ebpfjit.jit.cache import File
 
     file = File(path)
@@ -652,6 +659,7 @@ def _compiled(
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
     program = program.program if isinstance(program, Verified) else program
+    load_package("ebpfjit.jit")
     from ebpfjit.jit.entry import compile_program
     from ebpfjit.jit.tiers import starts_baseline
 

@@ -20,6 +20,7 @@ from ebpfjit.analysis import verifier as structural
 from ebpfjit.analysis.verified import StackUsageCalculator, Verified, prepare
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
+from ebpfjit.once import load_package
 from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
@@ -288,6 +289,7 @@ class _Machine:
 
     def _compile(self) -> Compiled:
         """Compile the program and open the gate, where there is one; the code may tier up later."""
+        load_package("ebpfjit.jit")
         from ebpfjit.jit.gate import why_not
         from ebpfjit.jit.tiers import starts_baseline
 
@@ -308,6 +310,7 @@ class _Machine:
         It then stands in the machine's own dictionary, in front of the method, which it calls on a
         copy of the machine where a call is unusual.
         """
+        load_package("ebpfjit.jit")
         from ebpfjit.jit.callables import built_in, native_type, open_gate
         from ebpfjit.jit.gate import Gate
         from ebpfjit.jit.tiers import heat_of
@@ -352,6 +355,7 @@ class _Machine:
 
     def _compiler(self) -> Callable[..., Compiled]:
         """Return what compiles the machine as it is now; how well (`optimize`) is left open."""
+        load_package("ebpfjit.jit")
         from ebpfjit.jit.cache import Folder
         from ebpfjit.jit.entry import compile_program
 
@@ -390,12 +394,14 @@ class _Machine:
 
         Raises as `jit_compile`.
         """
+        load_package("ebpfjit.jit")
         from ebpfjit.jit.listing import render
 
         compiled = self._compiled
         if compiled is None:
             compiled = self._compiler()(optimize=self.optimize is not False)
         elif self._entry is not None:
+            load_package("ebpfjit.jit")
             from ebpfjit.jit.callables import tier_up
 
             tier_up(self._entry)
@@ -561,6 +567,7 @@ class EbpfVmFixedMbuff(_Machine):
         return max(self.data_offset, self.data_end_offset) + 8
 
     def _mbuff(self) -> Mbuff:
+        load_package("ebpfjit.jit")
         from ebpfjit.jit.gate import Mbuff
 
         return Mbuff(self._argument_size(), self.data_offset, self.data_end_offset)

@@ -181,8 +181,8 @@ def objects(number: int) -> None:
 
 
 USES: tuple[Callable[[int], None], ...] = (
-    compile_same, compile_other, listing, batch, helpers, hardened, machines, maps, queues, contexts, run, images,
-    objects,
+    compile_same, compile_other, listing, batch, helpers, hardened, machines, maps, queues, contexts, run,
+    images, objects,
 )  # fmt: skip
 SHARED = ""
 

@@ -274,7 +274,7 @@ def test_a_helper_drops_itself_and_its_map():
 @pytest.mark.parametrize("kind", ["ARRAY_OF_MAPS", "HASH_OF_MAPS"])
 @pytest.mark.parametrize("engine", ["jit", "interpreter"])
 def test_an_inner_map_taken_out_while_a_run_holds_its_value(kind: str, engine: str):
-    """Its memory stays for the rest of the run; a fault would do as well, a crash or other bytes would not."""
+    """Its memory stays for the rest of the run; a fault would do as well, other bytes would not."""
     template = MapDefinition("i", MapType.ARRAY, 4, 8, 1)
     outer = make(kind, 4, 4, 2, inner=template)
     outer[0] = create(template)
@@ -412,7 +412,7 @@ def test_buffers_cannot_go_while_a_program_works_on_them(name: str, how: str):
     }
     assert runs.get(how, lambda: function(buffer))() == 6
     assert held or name == "memoryview"  # another one of the same memory holds it
-    del function, vm, runs
+    runs.clear()
     if name == "bytearray":
         buffer.extend(b"a")  # nothing is held for ever
 
@@ -571,7 +571,8 @@ def test_the_parent_forks_while_threads_run_machine_code():
         from ebpfjit import Program, Stopped
         from ebpfjit.assembler import assemble
         endless = assemble("mov r0, 0\\nadd r0, 1\\nja -2\\nexit")
-        functions = [Program.from_bytes(endless).compile(release_gil=unlocked) for unlocked in (True, False, True)]
+        program = Program.from_bytes(endless)
+        functions = [program.compile(release_gil=unlocked) for unlocked in (True, False, True)]
         calls = Program.from_bytes(assemble("call 1\\nja -2\\nexit")).compile(helpers={1: lambda *_: 1})
         def work(function):
             try:
@@ -586,7 +587,8 @@ def test_the_parent_forks_while_threads_run_machine_code():
             if not child:
                 signal.alarm(20)
                 for function in functions: function.stop()
-                fn = Program.from_bytes(assemble("call 1\\nadd r0, 2\\nexit")).compile(helpers={1: lambda *_: 5})
+                new = Program.from_bytes(assemble("call 1\\nadd r0, 2\\nexit"))
+                fn = new.compile(helpers={1: lambda *_: 5})
                 os._exit(0 if fn(b"") == 7 else 1)
             seen.add(os.waitpid(child, 0)[1])
         for function in (*functions, calls): function.stop()
@@ -614,7 +616,8 @@ THREADS = """
         if n % 4 == 0: return lambda f=Program.from_bytes(endless).compile(release_gil=True): f(b"a" * 5000)
         if n % 4 == 1: return lambda f=Program.from_bytes(endless).compile(): f(bytearray(b"a" * 5000))
         if n % 4 == 2: return lambda f=lookups.compile(release_gil=True): f(bytes(60))
-        f = Program.from_bytes(assemble("call 1\\nja -2\\nexit")).compile(helpers={1: lambda *_: 1}, release_gil=n > 4)
+        calls = Program.from_bytes(assemble("call 1\\nja -2\\nexit"))
+        f = calls.compile(helpers={1: lambda *_: 1}, release_gil=n > 4)
         return lambda: f.map([b"a", b"b"])
     threads = [threading.Thread(target=make(n), daemon=True) for n in range(8)]
     for thread in threads: thread.start()
@@ -628,8 +631,8 @@ THREADS = """
     [
         "pass",
         "del table, lookups, make, Program; gc.collect()",
-        "atexit.register(lambda: Program.from_bytes(endless).listing if 0 else gc.collect()); sys.exit(0)",
-        "import ebpfjit.jit.routines as r, ebpfjit.jit.gate as g; vars(r).clear(); vars(g).clear(); gc.collect()",
+        "atexit.register(gc.collect); sys.exit(0)",
+        "from ebpfjit.jit import gate, routines; [vars(m).clear() for m in (gate, routines)]; gc.collect()",
     ],
 )
 def test_the_interpreter_ends_while_daemon_threads_run_machine_code(end: str):

@@ -29,10 +29,10 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 from ebpfjit.bits import U64_MASK
+from ebpfjit.once import once
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
@@ -84,7 +84,7 @@ NO_SECRETS = secrets_of(random.Random(0))
 """For what hashes in constant time whatever the keys are, and is to give the same answers in each run."""
 
 
-@cache
+@once
 def _words(size: int) -> struct.Struct:
     """Return how a key of a size, at most LONGEST_KEY, is read."""
     return struct.Struct(f"<{size // 4}I" + ("", "B", "H", "HB")[size % 4])
