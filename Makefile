@@ -31,6 +31,7 @@ SEED    ?= $(shell date +%Y%m%d)
 nightly: $(VENV)/.installed-dev
 	EBPFJIT_FRESH_PROCESSES=100 $(BIN)/pytest -q tests/attacks/test_fresh_processes.py
 	$(BIN)/ebpfjit fuzz --seconds $$((60 * $(MINUTES))) --seed $(SEED) --jobs $(JOBS)
+	$(BIN)/python -m tests.differential.mutated_objects --seconds $$((60 * $(MINUTES))) --seed $(SEED) --memory 1G
 
 bless: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/golden --bless
