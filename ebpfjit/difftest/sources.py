@@ -96,14 +96,14 @@ SOURCES: Mapping[str, Weighted] = {
     "wild-rows": Weighted(lambda rng, corpus: _raw(rng, raw.wild_rows(rng)), 2),
     "opcodes": Weighted(lambda rng, corpus: _raw(rng, raw.opcodes(rng)), 1),
     "bytes": Weighted(lambda rng, corpus: _raw(rng, raw.any_bytes(rng)), 1),
-    "wide": Weighted(lambda rng, corpus: wide.case(rng), 8),
-    "paths": Weighted(lambda rng, corpus: paths.case(rng), 8),
-    "frames": Weighted(lambda rng, corpus: frames.case(rng), 4),
-    "callbacks": Weighted(lambda rng, corpus: callbacks.case(rng), 4),
-    "tails": Weighted(lambda rng, corpus: tails.case(rng), 2),
-    "overlaps": Weighted(lambda rng, corpus: overlaps.case(rng), 2),
-    "growth": Weighted(lambda rng, corpus: growth.case(rng), 2),
-    "helpers": Weighted(lambda rng, corpus: helpers.case(rng), 3),
+    "wide": Weighted(lambda rng, corpus: wide.case(rng), 5),
+    "paths": Weighted(lambda rng, corpus: paths.case(rng), 5),
+    "frames": Weighted(lambda rng, corpus: frames.case(rng), 3),
+    "callbacks": Weighted(lambda rng, corpus: callbacks.case(rng), 2),
+    "tails": Weighted(lambda rng, corpus: tails.case(rng), 1),
+    "overlaps": Weighted(lambda rng, corpus: overlaps.case(rng), 1),
+    "growth": Weighted(lambda rng, corpus: growth.case(rng), 1),
+    "helpers": Weighted(lambda rng, corpus: helpers.case(rng), 2),
 }
 """The generators, by name."""
 
