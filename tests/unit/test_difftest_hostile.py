@@ -298,3 +298,9 @@ def test_hostile_cases_count_what_they_reach() -> None:
     for case in cases("tails", 8):
         checker.check(case)
     assert sum(coverage.of("ending").values()) == 8
+
+
+def test_what_is_called_is_promised_nothing() -> None:
+    """A call may bring any memory: code that counts on some of it is for runs that Python prepares."""
+    case = Case(bytes.fromhex("7910000000000000 9500000000000000"), (Input(bytes(8)),), promised=8)
+    assert Checker(("interpreter", "jit", "gate", "tiered")).check(case) is None
