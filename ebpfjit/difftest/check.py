@@ -106,7 +106,10 @@ class Checker:
                 return wrong
             differing = differences(outcomes)
             if differing and not typed.depends_on_addresses(case, given):
-                return Problem(DIFFERS, given, _said(outcomes, differing))
+                outcomes = typed.at_the_same_addresses(case, given, outcomes)
+                differing = differences(outcomes)
+                if differing:
+                    return Problem(DIFFERS, given, _said(outcomes, differing))
         return None
 
     def _note_typed(self, seen: typed.Seen) -> None:

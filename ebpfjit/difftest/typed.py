@@ -396,6 +396,29 @@ class TypedComparison:
     parting: Parting | None
 
 
+def _in_children(program: Program, given: Input, build: str) -> dict[str, Callable[[], Outcome | None]]:
+    """Return what runs a program once, by engine: to be forked first, so that all have the same addresses."""
+    _keep_a_context(ready(program), given)
+    return {
+        "interpreter": lambda: run_typed(program, given, _on_interpreter),
+        "jit": lambda: run_typed(program, given, _on_jit(build, Seen())),
+        PROOFS: lambda: _verdict(program, given, Seen()),
+        "kernel": lambda: _on_kernel(program, given),
+        "gate": lambda: _through_the_gate(program, given, build),
+        "tiered": lambda: _through_the_gate(program, given, tiered(build)[1]),
+    }
+
+
+def at_the_same_addresses(case: Case, given: Input, engines: Iterable[str]) -> dict[str, Outcome | None]:
+    """Return the outcomes of a case by engine, where maps, context and packet lie at the same addresses.
+
+    Raises as `compare_typed`.
+    """
+    functions = _in_children(linked(case), given, case.build)
+    outcomes = {name: _outcome(_forked(functions[name])) for name in engines}
+    return {name: None if outcome is None else _shortened(outcome) for name, outcome in outcomes.items()}
+
+
 def compare_typed(
     program: Program, given: Input, engines: Iterable[str], build: str = "native"
 ) -> TypedComparison:
@@ -403,14 +426,7 @@ def compare_typed(
 
     Raises VerifierError, JitUnavailable, and what an engine raises that does not take the program.
     """
-    _keep_a_context(ready(program), given)
-    functions: dict[str, Callable[[], Outcome | None]] = {
-        "interpreter": lambda: run_typed(program, given, _on_interpreter),
-        PROOFS: lambda: _verdict(program, given, Seen()),
-        "kernel": lambda: _on_kernel(program, given),
-        "gate": lambda: _through_the_gate(program, given, build),
-        "tiered": lambda: _through_the_gate(program, given, tiered(build)[1]),
-    }
+    functions = _in_children(program, given, build)
     names = list(engines)
     tracer: Tracer | None = None
     if "jit" in names:
