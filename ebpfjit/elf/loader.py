@@ -88,7 +88,8 @@ def load(
     types. `kconfig` has values for `extern ... __kconfig` variables.
 
     Raises LoadError for anything but a sound object of clang's kind, naming what is wrong and where, and
-    OSError where the file cannot be read.
+    OSError where the file cannot be read. What a file may cost in memory follows from its size
+    (`ebpfjit.elf.budget`), what its maps may from `set_map_memory_limit`.
     """
     from ebpfjit.elf.source import MAX_FILE
 
