@@ -10,7 +10,7 @@ import pytest
 from support.packets import packets
 
 from ebpfjit import Environment, kernel, load
-from ebpfjit.runner import Result
+from ebpfjit.runner import Result, ready
 
 OBJECTS = sorted((Path(__file__).parents[2] / "examples" / "packets").glob("*.o"))
 FIXED = Environment(clock=lambda: 1_000_000_000, random=lambda: 4)
@@ -34,9 +34,11 @@ def contents(obj: Any) -> dict[str, Any]:
     return {name: [(key, str(value)) for key, value in items] for name, items in found.items()}
 
 
-def state(path: Path, name: str, engine: str) -> list[tuple[Any, ...]]:
+def state(path: Path, name: str, engine: str, *, audit: bool = False) -> list[tuple[Any, ...]]:
     """Run all packets, one after the other on the same maps; return what each run left."""
     obj = load(path, environment=FIXED)
+    for program in obj.programs.values():  # those that are tail called too
+        ready(program).options = {"audit": audit}
     states = []
     for packet in packets().values():
         result: Result = obj.programs[name].run(packet, engine=engine)
@@ -47,7 +49,9 @@ def state(path: Path, name: str, engine: str) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize(("path", "name"), list(programs()))
 def test_both_engines_agree(path: Path, name: str) -> None:
-    assert state(path, name, "jit") == state(path, name, "interpreter")
+    oracle = state(path, name, "interpreter")
+    assert state(path, name, "jit") == oracle
+    assert state(path, name, "jit", audit=True) == oracle
 
 
 @pytest.mark.skipif(kernel.unavailable_reason() is not None, reason=str(kernel.unavailable_reason()))
