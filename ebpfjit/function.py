@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W64
-from ebpfjit.once import load_package
+from ebpfjit.once import import_alone, load_package
 from ebpfjit.pickling import checked_functions
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops
 from ebpfjit.runtime.memory import Region
@@ -186,6 +186,7 @@ class JitFunction(Sealed):
         holds machine code. Raises LoadError for a file that is damaged, that others may write to, or
         that was saved by another version, on another kind of processor or with other helpers.
         """
+        import_alone("ebpfjit.runner")
         from ebpfjit import runner
 
         return runner.load_function(path, helpers or {}, limit, release_gil=release_gil)

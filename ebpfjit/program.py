@@ -19,6 +19,7 @@ from ebpfjit.bits import W32, W64
 from ebpfjit.errors import DecodeError
 from ebpfjit.isa.spec import Imm, Kind, Row
 from ebpfjit.isa.table import match
+from ebpfjit.once import import_alone
 from ebpfjit.record import lazy, record
 
 if TYPE_CHECKING:
@@ -334,6 +335,7 @@ class Program:
         gets the data's address in r1 and its length in r2. See `ebpfjit.runner.run`.
         """
         # A door upwards, for the one who holds a Program: the engines stand on this module.
+        import_alone("ebpfjit.runner")
         from ebpfjit import runner
 
         return runner.run(self, data, engine=engine, limit=limit, context=context, environment=environment)
@@ -344,6 +346,7 @@ class Program:
         `options` are those of `ebpfjit.runner.compile`: helpers, limit, checked, harden, cache,
         release_gil, optimize, audit.
         """
+        import_alone("ebpfjit.runner")
         from ebpfjit import runner
 
         return runner.compile(self, **options)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ebpfjit.once import import_alone
+
 THREADS = 8
 FRAME = bytes(range(60))
 
@@ -110,6 +112,7 @@ def typed(text: str, *maps: Any, **options: Any) -> Any:
 
 
 def map_of(kind: str) -> Any:
+    import_alone("ebpfjit.runtime.maps")  # not public; what is goes through there
     from ebpfjit.runtime.maps import MapDefinition, MapFlag, MapType, create
 
     sizes = {"LPM_TRIE": (8, 8), "QUEUE": (0, 8), "STACK": (0, 8), "BLOOM_FILTER": (0, 8)}.get(kind, (4, 8))
