@@ -84,6 +84,7 @@ class ProgArray(ArrayMap):
         super().__init__(definition, environment, shares_values=False)
         self._programs: dict[int, Program] = {}
         self.owner: Owner | None = None
+        self._typed: Program | None = None  # the first of those from the start that has a type
 
     def used_by(self, program: Program) -> None:
         """Own the array, as Linux has it where it loads a program (bpf_prog_map_compatible)."""
@@ -128,14 +129,15 @@ class ProgArray(ArrayMap):
         Raises MapError for an index outside, and for programs of two types.
         """
         kind = Owner.of(program)
-        for held in self._programs.values():
-            own = Owner.of(held)
-            if own != kind and None not in (own.type, kind.type):
-                what = f"storing program {_named(program)} under {index}"
-                raise self._refusal(f"it holds program {_named(held)}, one of {own}", kind, what)
+        held = self._typed if self._typed is not None else program
+        if kind.type is not None and (own := Owner.of(held)) != kind:
+            what = f"storing program {_named(program)} under {index}"
+            raise self._refusal(f"it holds program {_named(held)}, one of {own}", kind, what)
         if index >= self.definition.max_entries:
             self.refuse(-errno.E2BIG, f"storing under {index}")
         self._programs[index] = program
+        if kind.type is not None:
+            self._typed = held
 
     def program_at(self, index: int) -> Program | None:
         """Return the program at an index, None where it is empty or outside."""
