@@ -139,7 +139,7 @@ SAMPLE = {
     "length-wraps": 4000,
     "length-writable": 2600,
     "loop-a-byte-less": 2400,
-    "loop-only-reads": 800,
+    "loop-only-reads": 2400,
     "frame-not-zeroed": 800,
     "rotate-ignores-liveness": 800,
     "charge-less": 400,
@@ -192,7 +192,7 @@ def test_what_cannot_be_run_is_said_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("fuzz", "--engines", "jit,qemu"), "ebpfjit: no engine 'qemu'; there are interpreter, jit, gate"),
+        (("fuzz", "--engines", "jit,qemu"), "ebpfjit: no engine 'qemu'; there are interpreter, proofs, jit, gate"),
         (("fuzz", "--engines", "jit"), "ebpfjit: comparing takes two engines at least"),
         (("fuzz", "--corpus", "{tmp}/none"), "ebpfjit: {tmp}/none: no such folder"),
         (("fuzz", "--corpus", "{tmp}"), "ebpfjit: {tmp}/bad.txt: line 1: 'code 95' is none of: code, memory"),
