@@ -19,6 +19,7 @@ from ebpfjit import AuditFailure, EbpfVmNoData, EbpfVmRaw, LoadError, MemoryFaul
 from ebpfjit.analysis.accesses import Facts, Promises
 from ebpfjit.analysis.facts import Analysis
 from ebpfjit.analysis.values import Origin, constant
+from ebpfjit.difftest import typed
 from ebpfjit.difftest.case import BUILDS, Case, Input
 from ebpfjit.difftest.check import AUDIT, PROOF, Checker
 from ebpfjit.difftest.engines import ENGINES, compiled_case, prepared
@@ -491,3 +492,16 @@ def test_the_audit_build_of_a_case_is_optimised() -> None:
     recipe = compiled_case(replace(case, build="audit-baseline"), prepared(case)).recipe
     assert (recipe.audit, recipe.optimize) == (True, False)
     assert Promises().argument_size == 0
+
+
+def test_a_fault_of_what_was_tail_called_is_not_the_callers() -> None:
+    """The caller has an access with a proof at the pc where the other program faults."""
+    load = "mov r6, r1\nmov r7, 0\n"
+    caller = assembler.assemble(load + "stdw [r10-8], 1\n")
+    caller += struct.pack("<BBhiBBhi", 0x18, 5 << 4 | 2, 0, 2, 0, 0, 0, 0)
+    caller += assembler.assemble("mov r1, r6\nmov r3, 1\ncall 12\nmov r0, 2\nexit")
+    called = assembler.assemble(load + "ldxdw r7, [r7+0]\nmov r0, 0\nexit")
+    case = Case(caller, (Input(bytes(64), 1000),), type="xdp", tail=called)
+    outcome = typed.runner(case, "proofs")(case.inputs[0])
+    assert outcome is not None
+    assert (outcome.kind, outcome.pc) == ("MemoryFault", 2)
