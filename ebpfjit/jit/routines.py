@@ -205,11 +205,11 @@ def look(block: int) -> None:
     thread = get_ident()
     memory.check_marks()
     _check_stopped(block)
-    older = running.value
+    find = _find_run()
+    older = find(0, thread)
     while older:
-        if word(older, "thread_id") == thread:
-            _check_stopped(older)
-        older = word(older, "older")
+        _check_stopped(older)
+        older = find(older, thread)
 
 
 def _check_stopped(block: int) -> None:
@@ -225,10 +225,19 @@ def _word_of(start: int, offset: int) -> int:
 
 def innermost_block() -> int:
     """Return the address of the innermost block of this thread in the list of runs, 0 for none."""
-    block, thread = running.value, get_ident()
-    while block and word(block, "thread_id") != thread:
-        block = word(block, "older")
+    if not running.value:
+        return 0
+    block: int = _find_run()(0, get_ident())
     return block
+
+
+@once
+def _find_run() -> Callable[[int, int], int]:
+    """Return `find_run` of the routines: in one call, as threads that end take their blocks along."""
+    return _FIND(routines().addresses["find_run"])
+
+
+_FIND = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
 
 
 def _seed() -> None:
