@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ebpfjit.errors import LoadError
+from ebpfjit.once import load_package
 from ebpfjit.program import Buffer, Program
 from ebpfjit.runtime.environment import Environment
 
@@ -91,6 +92,7 @@ def load(
     OSError where the file cannot be read. What a file may cost in memory follows from its size
     (`ebpfjit.elf.budget`), what its maps may from `set_map_memory_limit`.
     """
+    load_package("ebpfjit.elf")
     from ebpfjit.elf.source import MAX_FILE
 
     data, name = _read(source, MAX_FILE)
@@ -107,6 +109,7 @@ def load_bytes(
     kconfig: Mapping[str, Any] | None = None,
 ) -> Object:
     """Load an object file that is in memory, as `load` does; `name` is what messages call it."""
+    load_package("ebpfjit.elf")
     from ebpfjit.elf import tail_calls
     from ebpfjit.elf.core import Core
     from ebpfjit.elf.externs import Externs
@@ -147,6 +150,7 @@ def read_btf(source: Btf | Source | None) -> Btf | None:
     `source` is as for `load`; a Btf is returned as it is, so that the types of a kernel need not
     be read for every object. Raises LoadError and OSError.
     """
+    load_package("ebpfjit.elf")
     from ebpfjit.elf.btf import Btf
     from ebpfjit.elf.reader import read_section
     from ebpfjit.elf.source import MAX_TYPES
