@@ -58,28 +58,9 @@ UNSTEADY = frozenset(
 
 POINTER_OFFSETS = (-8, -16, -16, -64, -64, -512, -4, -1, 0)
 SIZES = (
-    0,
-    1,
-    4,
-    4,
-    8,
-    8,
-    8,
-    16,
-    16,
-    24,
-    63,
-    64,
-    64,
-    65,
-    512,
-    513,
-    4096,
-    65536,
-    0x7FFFFFFF,
-    0x80000000,
-    0xFFFFFFFF,
-)
+    0, 1, 4, 4, 8, 8, 8, 16, 16, 24, 63, 64, 64, 65, 512, 513, 4096, 65536,
+    0x7FFFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF8, 0xFFFFFFFF, 0xFFFFFFFF,
+)  # fmt: skip
 
 
 @cache
@@ -152,7 +133,10 @@ class _Helpers(Writer):
 
     def call(self) -> None:
         """A call of a helper; of its answer goes on what is an error, or small."""
-        number = self.rng.choice(numbers(self.type if self.chance(0.97) else ""))
+        tried = numbers(self.type if self.chance(0.97) else "")
+        if self.chance(0.4):  # where a size says how far a pointer goes
+            tried = tuple(one for one in tried if "s" in SHAPES.get(table.helpers()[one].name, ""))
+        number = self.rng.choice(tried)
         helper = table.helpers()[number]
         shape = SHAPES.get(helper.name, "?" * helper.arguments)
         if self.chance(0.15):
