@@ -43,7 +43,7 @@ def test_what_should_not_be_is_found(does: Any, says: str, monkeypatch: pytest.M
     report = run(0.01, seed=1, memory=1 << 30)
     assert [finding.number for finding in report.findings] == [1]
     assert says in report.findings[0].what
-    assert report.objects == 3
+    assert report.objects >= 3  # a batch, or several where they are fast
 
 
 def mutated_objects_are_limited() -> bool:
