@@ -14,6 +14,7 @@ from ebpfjit.analysis.values import (
     ANY,
     ANYTHING,
     CONSTANT,
+    FRAME_VALUE,
     MEASURED,
     REFINEMENTS,
     UNKNOWN,
@@ -29,8 +30,9 @@ from ebpfjit.program import Instruction
 
 T = TypeVar("T")
 REGISTERS = range(REGISTER_COUNT)
-WRITABLE = (1 << FRAME_POINTER) - 1
-"""The mask of r0 to r9."""
+ALL = (1 << REGISTER_COUNT) - 1
+WRITABLE = ALL & ~(1 << FRAME_POINTER)
+"""Masks of all registers, and of r0 to r9."""
 ZERO = constant(0)
 NO_SYMBOLS: frozenset[int] = frozenset()
 NOT_ZERO = ("JNE", "JGT")
@@ -150,7 +152,9 @@ def seen_through(state: State, live: int) -> State:
     block does not grow with the blocks before it.
     """
     registers = state.registers.copy()
-    for register in registers_of(~live & WRITABLE):
+    # r10 is what the frame counts from, read or not, unless the program writes it.
+    may_change = WRITABLE if registers[FRAME_POINTER] is FRAME_VALUE else ALL
+    for register in registers_of(~live & may_change):
         registers[register] = ANYTHING
     spans, values, limits = state.spans, state.values, state.limits
     if spans or values or limits:

@@ -162,7 +162,7 @@ class Arena:
 
     def _grant(self, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
         """Hand out memory, and a pointer that is mostly into it."""
-        grant(self._granted)
+        grant(self._granted[:GRANTED_SIZE])
         return GRANTED + (r1 & 7)
 
     def _raise(self, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
