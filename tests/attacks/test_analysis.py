@@ -22,6 +22,7 @@ from ebpfjit.jit import assembler as stencils
 from ebpfjit.jit.relocation import _encode_jump
 from ebpfjit.program import Program
 from ebpfjit.translators.emitter import Jump, Line, new_line
+from tests.support.limits import limit_memory
 
 MARGIN = 16
 Outcome = tuple[str, bytes]
@@ -282,7 +283,7 @@ def comparing(count: int) -> bytes:
 @pytest.mark.parametrize("shape", [chain, compared, copies, backwards, calling, comparing])
 def test_optimising_takes_memory_and_time_by_the_size_of_a_program(shape: Any) -> None:
     def job(count: int) -> tuple[float, int]:
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        limit_memory()
         code = shape(count)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.process_time()

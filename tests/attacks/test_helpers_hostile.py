@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import random
-import resource
 import time
 import traceback
 import zlib
@@ -43,6 +42,7 @@ from ebpfjit.runtime.memory import STACK_SIZE, Region, Stack
 from ebpfjit.runtime.network import Interface, Network
 from ebpfjit.runtime.sockets import Socket
 from ebpfjit.runtime.world import World
+from tests.support.limits import limit_memory
 
 U64 = (1 << 64) - 1
 LIMIT = 30_000
@@ -311,9 +311,7 @@ class Caller:
 
 def in_child(caller: Caller, calls: list[Arguments]) -> tuple[list[Seen], float]:
     """Return the outcomes of calls, in a process that may not take much memory; the time of the slowest."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        taken = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, taken + ROOM))
+    limit_memory(ROOM)
     seen = []
     for number, arguments in enumerate(calls):
         seen.append(caller.outcome(arguments, number))

@@ -19,6 +19,7 @@ from ebpfjit.difftest.children import run_forked
 from ebpfjit.runtime.maps import Map, MapDefinition, MapType, create
 from ebpfjit.runtime.maps import account as accounts
 from ebpfjit.runtime.maps.account import account
+from tests.support.limits import limit_memory
 
 MIB = 1 << 20
 #                               key, value, entries that take some MiB
@@ -84,7 +85,7 @@ def test_the_largest_of_each_kind_is_refused_or_there(kind: MapType) -> None:
     """No size takes memory that the process does not have, or raises anything but the library's own."""
 
     def job() -> str:
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        limit_memory()
         kept = []
         for entries, value, key in itertools.product(ENTRIES, VALUES, (0, 4, 512)):
             asked = definition(kind, entries)
@@ -96,7 +97,7 @@ def test_the_largest_of_each_kind_is_refused_or_there(kind: MapType) -> None:
                 continue
             except BaseException as error:
                 return f"{asked} of {entries} entries: {type(error).__name__}"
-        return "fine" if account.used <= 1 << 28 else f"{account.used} bytes"
+        return "fine" if account.used <= accounts.default_limit() else f"{account.used} bytes"
 
     assert run_forked(job, 20).value == "fine"
 

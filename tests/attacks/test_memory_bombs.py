@@ -6,7 +6,6 @@ Each runs in a child with RLIMIT_AS; MemoryError, or any exception but an EbpfEr
 from __future__ import annotations
 
 import os
-import resource
 import struct
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from support.elf_maker import (
 from ebpfjit import AssemblyError, EbpfError, LoadError, Program, assembler, load
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.elf import read_btf
+from tests.support.limits import limit_memory
 
 MEMORY, MOST_SECONDS = 1 << 30, 5
 MEMBERS = 65535
@@ -43,7 +43,7 @@ def within_limits(job: Callable[[], Any]) -> str:
     """
 
     def limited() -> tuple[str, float]:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        limit_memory()
         began = time.process_time()
         try:
             said = str(job())

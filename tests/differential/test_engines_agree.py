@@ -1,7 +1,8 @@
 """Interpreter and machine code agree on generated programs: value, fault, memory, stack, budget.
 
-EBPFJIT_PROGRAMS sets how many (8,000 unless told); machine code runs in child processes. What analysis claims is
-held against each run of the interpreter, and some of the programs are audit builds: `make nightly` runs more.
+EBPFJIT_PROGRAMS sets how many (8,000 unless told); machine code runs in child processes. What analysis
+claims is held against each run of the interpreter, and some of the programs are audit builds; `make nightly`
+runs more.
 """
 
 from __future__ import annotations
