@@ -26,11 +26,15 @@ test: $(VENV)/.installed-dev
 MINUTES ?= 20
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 SEED    ?= $(shell date +%Y%m%d)
+HOSTILE := wide,paths,frames,callbacks,tails,overlaps,growth,helpers
 
 # A line for each run that is too long for `make test`.
 nightly: $(VENV)/.installed-dev
 	EBPFJIT_FRESH_PROCESSES=100 $(BIN)/pytest -q tests/attacks/test_fresh_processes.py
 	$(BIN)/ebpfjit fuzz --seconds $$((60 * $(MINUTES))) --seed $(SEED) --jobs $(JOBS)
+	$(BIN)/ebpfjit fuzz --seconds $$((60 * $(MINUTES))) --seed $(SEED) --jobs $(JOBS) \
+	  --engines interpreter,jit,tiered --builds audit --sources $(HOSTILE)
+	EBPFJIT_CRASH_PROGRAMS=200000 $(BIN)/pytest -q tests/differential/test_no_crash.py
 	$(BIN)/python -m tests.differential.mutated_objects --seconds $$((60 * $(MINUTES))) --seed $(SEED) --memory 1G
 
 bless: $(VENV)/.installed-dev
