@@ -1,7 +1,7 @@
 """No bytes take the process down: random valid and invalid programs, compiled and run in children.
 
-EBPFJIT_CRASH_PROGRAMS sets how many (8,000 unless told; `make nightly`: 200,000). Whatever a program is, only an EbpfError
-may come out of verifying, compiling and running it.
+EBPFJIT_CRASH_PROGRAMS sets how many (8,000 unless told; `make nightly`: 200,000). Whatever a program is,
+only an EbpfError may come out of verifying, compiling and running it.
 """
 
 from __future__ import annotations
