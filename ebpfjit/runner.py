@@ -235,7 +235,7 @@ def promises_of(start: Ready) -> dict[str, Any]:
     return {
         "argument_size": start.type.context_size if start.type is not None else 0,
         "argument_writable": False,
-        "lookups": frozenset({bytecode.LOOKUP}),
+        "lookups": table.ours(start.helpers, bytecode.LOOKUP),
         "moving": frozenset(
             number for number, function in start.helpers.items() if _may_end_rights(number, function)
         ),
@@ -256,7 +256,7 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
     return compile_program(
         start.verified,
         helpers={**start.helpers, **(native or {})},
-        map_helpers=frozenset({bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE}),
+        map_helpers=table.ours(start.helpers, bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE),
         verify=verifier.check,
         **{**promises_of(start), **start.options, **options},
     )

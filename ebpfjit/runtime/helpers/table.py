@@ -112,6 +112,12 @@ def bound() -> Mapping[int, HelperFunction]:
     return MappingProxyType({number: _bind(helper) for number, helper in helpers().items()})
 
 
+def ours(helpers: Mapping[int, HelperFunction], *numbers: int) -> frozenset[int]:
+    """Return those of the numbers that do as Linux does: what else stands for one may do anything."""
+    known = bound()
+    return frozenset(number for number in numbers if helpers.get(number) is known[number])
+
+
 def _world(name: str) -> World:
     space = running()
     world = None if space is None else space.world

@@ -1,0 +1,54 @@
+"""A helper of the user's under a number of Linux's: nothing is believed of it that only Linux's does."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from ebpfjit import EbpfError
+from ebpfjit.assembler import assemble
+from ebpfjit.difftest.children import run_forked
+from ebpfjit.program import Program
+from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+
+NOWHERE = 0x1000
+BUILDS: dict[str, dict[str, Any]] = {
+    "baseline": {"optimize": False},
+    "optimised": {"optimize": True},
+    "hardened": {"optimize": True, "harden": True},
+    "unlocked": {"optimize": True, "release_gil": True},
+    "audited": {"optimize": True, "audit": True},
+}
+CALL = "stdw [r10-8], 1\nmov r2, r10\nadd r2, -8\nmov r3, r2\nmov r4, 0\ncall {}\n"
+
+
+def run(helper: int, text: str, kind: MapType, options: dict[str, Any]) -> object:
+    map_ = create(MapDefinition("m", kind, 4, 8, 4))
+    map_[1] = (7).to_bytes(8, "little")
+    load = struct.pack("<BBhiBBhi", 0x18, 5 << 4 | 1, 0, 0, 0, 0, 0, 0)
+    code = load + assemble(CALL.format(helper) + text)
+    program = Program(code, name="t", type="xdp", references={0: map_.address}, maps=(map_,))
+    function = program.compile(helpers={helper: lambda *_: NOWHERE}, **options)
+    try:
+        return function(bytes(64)), map_[1]
+    except EbpfError as error:
+        return str(error).partition(": outside")[0]
+
+
+@pytest.mark.parametrize("kind", [MapType.ARRAY, MapType.HASH])
+@pytest.mark.parametrize("build", BUILDS)
+def test_what_stands_for_a_lookup_may_return_any_address(build: str, kind: MapType) -> None:
+    text = "jeq r0, 0, +1\nldxdw r0, [r0+0]\nexit"
+    ended = run_forked(lambda: run(1, text, kind, BUILDS[build]), 30)
+    assert ended.value == "pc 9: load of 8 bytes at 0x1000", ended
+
+
+@pytest.mark.parametrize("helper", [1, 2, 3])
+@pytest.mark.parametrize("kind", [MapType.ARRAY, MapType.HASH])
+@pytest.mark.parametrize("build", BUILDS)
+def test_what_stands_for_a_map_helper_is_called(build: str, kind: MapType, helper: int) -> None:
+    ended = run_forked(lambda: run(helper, "exit", kind, BUILDS[build]), 30)
+    assert ended.value == (NOWHERE, (7).to_bytes(8, "little")), ended
