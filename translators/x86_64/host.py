@@ -2,7 +2,7 @@
 
     run            a C function: runs the program whose block Python has filled
     slice          the end of a slice: signals are looked for, other threads get a turn, where it is time
-    call_python    a Python helper: arguments boxed, called, its result unboxed
+    call_python    a Python helper: arguments boxed, called, its result unboxed; then as at a slice's end
 
 A program reaches the last two, and those of `checks`, through stubs of its own, so that it names them
 by labels like any other routine. Where the host raises, the exception stays pending and the program
@@ -288,6 +288,9 @@ def _emit_call_python(cx: Emitter, ints: Ints) -> None:
     cx.emit("test rax, rax")
     cx.jump("jne", raised)
     cx.label(done)
+    cx.jump("call", "turn")  # whatever the helper took: slices count instructions, and this was one
+    cx.emit("test eax, eax")
+    cx.jump("jne", raised)
     cx.emit(f"cmp qword ptr [rsp+{_UNLOCKED:#x}], 0")
     cx.jump("je", called)
     release_lock(cx)

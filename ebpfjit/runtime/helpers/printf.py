@@ -20,6 +20,9 @@ from ebpfjit.runtime import memory
 MAX_BUFFER = 512
 """Bytes that strings and other arguments of one call may take (MAX_BPRINTF_BIN_ARGS)."""
 
+FREE_PERCENTS = 16
+"""Percent signs of a format that go with the call; each further one takes as long as an instruction."""
+
 MAX_WIDTH = (1 << 23) - 1
 """The widest field (FIELD_WIDTH_MAX in lib/vsprintf.c)."""
 
@@ -28,10 +31,11 @@ _INTEGER = re.compile(rb"(l{0,2})([diuxX])")
 _IP = re.compile(rb"([iI])([46])")
 # Linux's classes of characters are those of Latin-1 (lib/ctype.c); what is not ASCII may stand anywhere.
 _ASCII_ALLOWED = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\v\f\r")
-_ALLOWED = _ASCII_ALLOWED | frozenset(range(0x80, 0x100))
+_ALLOWED = bytes(_ASCII_ALLOWED | frozenset(range(0x80, 0x100)))
 _ALPHANUMERIC = frozenset(string.ascii_letters.encode() + string.digits.encode()) | (
     frozenset(range(0xC0, 0x100)) - {0xD7, 0xF7}
 )
+_LETTERS = re.compile(b"[" + re.escape(bytes(sorted(_ALPHANUMERIC))) + b"]*")
 _ENDS_WORD = _ASCII_ALLOWED - _ALPHANUMERIC | frozenset(range(0xA0, 0xC0)) | {0xD7, 0xF7}
 
 
@@ -89,6 +93,7 @@ class _Formatter:
         missing = max(field.width - len(text), 0)
         count = min(missing, self.shown)
         self.unseen += missing - count
+        memory.pay(count)
         if b"-" in field.flags:
             return text + b" " * count
         if numeric and b"0" in field.flags:
@@ -172,9 +177,9 @@ class _Formatter:
 
     def skip_letters(self, index: int) -> int:
         """Return where the letters and digits at `index` end: all of them belong to a %p."""
-        while index < len(self.text) and self.text[index] in _ALPHANUMERIC:
-            index += 1
-        return index
+        letters = _LETTERS.match(self.text, index)
+        assert letters is not None  # it matches the empty string
+        return letters.end()
 
     def ip_address(self, kind: bytes) -> bytes:
         """Return an IP address, all of its digits for `i4`, `I6` and `i6`."""
@@ -203,10 +208,11 @@ def render(text: bytes, arguments: Sequence[int], shown: int) -> tuple[bytes, in
     The first `shown` bytes are as they should be; the number is how many bytes there are in all.
 
     Strings and addresses are followed inside the running program's memory; what cannot be read is
-    empty. Raises BadFormat where Linux has an error number.
+    empty. Raises BadFormat where Linux has an error number. The program pays for percent signs and padding.
     """
-    if not _ALLOWED.issuperset(text):
+    if text.translate(None, _ALLOWED):
         raise BadFormat(errno.EINVAL)
+    memory.spend(text.count(b"%") - FREE_PERCENTS)
     formatter, parts, index = _Formatter(text, arguments, shown), [], 0
     while (percent := text.find(b"%", index)) >= 0:
         parts.append(text[index:percent])
