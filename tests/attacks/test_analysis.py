@@ -250,6 +250,12 @@ def chain(count: int) -> bytes:
     return insn(0xBF, 3, 1) + (insn(0x79, 3, 3) + insn(0x45, 3, 0, 0, 1)) * (count // 2) + END
 
 
+def leaving_chain(count: int) -> bytes:
+    """The same where nothing is joined: what a block knows goes on to all that come after it."""
+    steps = (insn(0x79, 3, 3) + insn(0x45, 3, 0, left - 1, 1) for left in range(count // 2 * 2, 0, -2))
+    return insn(0xBF, 3, 1) + b"".join(steps) + insn(0x95) + END
+
+
 def compared(count: int) -> bytes:
     """Numbers compared with the length, each a symbol with a limit."""
     return (insn(0x79, 4, 1) + insn(0x3D, 4, 2) + insn(0xBF, 3, 4)) * (count // 3) + END
@@ -280,7 +286,7 @@ def comparing(count: int) -> bytes:
     return insn(0xB7, 3) + body + insn(0x07, 3, 0, 0, 1) + insn(0x05, 0, 0, -len(body) // 8 - 2) + END
 
 
-@pytest.mark.parametrize("shape", [chain, compared, copies, backwards, calling, comparing])
+@pytest.mark.parametrize("shape", [chain, leaving_chain, compared, copies, backwards, calling, comparing])
 def test_optimising_takes_memory_and_time_by_the_size_of_a_program(shape: Any) -> None:
     def job(count: int) -> tuple[float, int]:
         limit_memory()

@@ -277,6 +277,35 @@ def test_linux_makes_what_we_make_and_refuses_what_we_refuse(kind: MapType) -> N
     assert refused > 500
 
 
+F, EINVAL, ENOTSUPP = MapFlag, errno.EINVAL, rules.ENOTSUPP
+# What Linux 6.18 says: 0, or the number of the error.
+IN_LINUX = (
+    #                                HASH    LRU_HASH  PERCPU_HASH  LRU_PERCPU_HASH  ARRAY   PERCPU_ARRAY
+    (F.NUMA_NODE,                   (0,      0,        EINVAL,      EINVAL,          0,      EINVAL)),
+    (F.NO_COMMON_LRU,               (EINVAL, 0,        EINVAL,      0,               EINVAL, EINVAL)),
+    (F.NO_COMMON_LRU | F.NUMA_NODE, (EINVAL, EINVAL,   EINVAL,      EINVAL,          EINVAL, EINVAL)),
+    (F.NO_PREALLOC,                 (0,      ENOTSUPP, 0,           ENOTSUPP,        EINVAL, EINVAL)),
+    (F.NO_PREALLOC | F.NUMA_NODE,   (0,      ENOTSUPP, EINVAL,      ENOTSUPP,        EINVAL, EINVAL)),
+    (F.RDONLY | F.WRONLY,           (EINVAL, EINVAL,   EINVAL,      EINVAL,          EINVAL, EINVAL)),
+    (F.RDONLY_PROG | F.WRONLY_PROG, (EINVAL, EINVAL,   EINVAL,      EINVAL,          EINVAL, EINVAL)),
+    (F.ZERO_SEED,                   (0,      0,        0,           0,               EINVAL, EINVAL)),
+)  # fmt: skip
+IN_COLUMNS = ("HASH", "LRU_HASH", "PERCPU_HASH", "LRU_PERCPU_HASH", "ARRAY", "PERCPU_ARRAY")
+
+
+@pytest.mark.parametrize(("flags", "said"), IN_LINUX, ids=str)
+def test_flags_are_refused_as_linux_did(flags: MapFlag, said: tuple[int, ...]) -> None:
+    """Where there is no kernel to ask, too."""
+    for name, number in zip(IN_COLUMNS, said, strict=True):
+        definition = MapDefinition("m", MapType[name], 4, 8, 4, int(flags))
+        if not number:
+            create(definition)
+            continue
+        with pytest.raises(MapRefused) as refused:
+            create(definition)
+        assert refused.value.errno == number, name
+
+
 def test_flags_without_a_name_are_refused_everywhere() -> None:
     for kind in rules.SHAPES:
         key, value, entries = USUAL.get(kind.name, (4, 4, 4))

@@ -253,6 +253,19 @@ def test_an_object_with_two_types_in_an_array_is_refused() -> None:
         fill("x.o", [Slot("jumps", 2, "one")], {"jumps": array()}, programs)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_program_of_another_type_from_the_same_object(way: int) -> None:
+    """As clang makes them, put in from Python: the run is refused, or what comes second is."""
+    obj = load("tests/elf/tail_call_two_types.o")
+    jumps, main, other = obj.maps["jumps"], *map(obj.program, ("caller", "target"))
+    jumps[1] = other
+    assert_refused(lambda: called(main)[way](PACKET))
+    obj = load("tests/elf/tail_call_two_types.o")
+    assert called(obj.program("caller"))[way](PACKET) == 9
+    assert_refused(lambda: obj.maps["jumps"].__setitem__(1, obj.program("target")))
+    assert called(obj.program("target"))[way](PACKET) == 1000  # by itself it is as good as any
+
+
 @engines
 @pytest.mark.parametrize("used_by", ["kprobe", "xdp", None, "lsm"])
 @pytest.mark.parametrize("held", ["tc", "kprobe", "xdp"])
