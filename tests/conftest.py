@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support.rights import watch_helpers
+
 # What tests call is the code that stays; how programs get there is for tests/unit/test_tiers.py.
 os.environ.setdefault("EBPFJIT_TIERS", "off")
 
 # The same examples each time: a run of the tests says something of a change, `ebpfjit fuzz` looks further.
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
 settings.load_profile("same")
+
+watch_helpers()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
