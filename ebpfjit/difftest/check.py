@@ -23,6 +23,7 @@ from ebpfjit.difftest.engines import (
     depends_on_addresses,
     depends_on_stack,
     on_proofs,
+    on_tiered,
     prepared,
     runner_of,
     through_the_gate,
@@ -64,7 +65,8 @@ class Checker:
     def check(self, case: Case, *, sampled: bool = True) -> Problem | None:
         """Return what is wrong, None where the engines agree or take no such program.
 
-        Only of a `sampled` program the verifier is tried, and the machine code looked at: both take long.
+        Only of a `sampled` program the verifier is tried, the machine code looked at, and the change of tier
+        made at every place: all take long.
         """
         self.sampled = sampled
         try:
@@ -144,6 +146,8 @@ class Checker:
             elif name == "jit" or (name == "gate" and not case.promised):
                 compiled = compiled or self._compiled(case, verified)
                 runners[name] = runner_of(compiled) if name == "jit" else through_the_gate(compiled)
+            elif name == "tiered":
+                runners[name] = on_tiered(case, verified, every=self.sampled)
             else:
                 runners[name] = ENGINES[name](case, verified)
         return runners
