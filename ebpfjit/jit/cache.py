@@ -16,6 +16,7 @@ root), or that others may write to, are not used.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -28,7 +29,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import LoadError
@@ -185,11 +186,29 @@ def write(path: Path, recipe: Recipe, image: Image) -> None:
         raise
 
 
+_REFUSALS = {
+    errno.ELOOP: "it is a symbolic link; name the file that it leads to",  # "Too many levels"
+    errno.EISDIR: "it is no regular file",
+}
+
+
+def _open_itself(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb", opener=_open_itself)  # closed again where it is a directory
+    except OSError as error:
+        if error.errno in _REFUSALS:
+            raise Unusable(_REFUSALS[error.errno]) from None
+        raise
+
+
 def read(path: Path) -> Stored:
     """Read an image. Raises OSError, or Unusable for a file that is damaged or not to be trusted."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
+    with _open(path) as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise Unusable("it is no regular file")
         _refuse_others(status)

@@ -192,9 +192,26 @@ def test_links_and_devices_are_not_followed(tmp_path: Path) -> None:
     program().compile().save(tmp_path / "real")
     (tmp_path / "link").symlink_to(tmp_path / "real")
     os.mkfifo(tmp_path / "pipe", 0o600)
-    for name in ("link", "pipe", ".", "missing"):
-        with pytest.raises(LoadError):
+    for name, said in (
+        ("link", "symbolic link; name the file"),
+        ("pipe", "no regular file"),
+        (".", "no regular file"),
+        ("missing", "No such file"),
+    ):
+        with pytest.raises(LoadError, match=said):
             JitFunction.load(tmp_path / name)
+
+
+def test_what_is_not_read_is_closed_again(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty").touch(mode=0o600)
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    before = os.listdir("/proc/self/fd")
+    for name in ("folder", "empty", "pipe"):
+        for _ in range(10):
+            with pytest.raises(LoadError):
+                JitFunction.load(tmp_path / name)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_what_cannot_be_saved_says_why(tmp_path: Path) -> None:
