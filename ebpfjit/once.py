@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from functools import update_wrapper
 from importlib import import_module
 from pkgutil import iter_modules
@@ -26,11 +27,11 @@ class ForkLock:
     """A lock that a thread may take again while it has it, and that is free in a child process.
 
     With `waits_at_fork` a fork waits for the lock, so that a child finds whole what it guards. For locks
-    that are there once: they stay known to the system.
+    that are there once: they stay known to the system. `with lock.held:` takes it.
     """
 
     def __init__(self, *, waits_at_fork: bool = False) -> None:
-        self._lock = RLock()
+        self.lock = RLock()
         if not hasattr(os, "register_at_fork"):
             return
         if waits_at_fork:
@@ -42,26 +43,29 @@ class ForkLock:
 
     def acquire(self, timeout: float = -1) -> bool:
         """Take the lock; False where that takes longer than `timeout` seconds (-1: for ever)."""
-        return self._lock.acquire(timeout=timeout)
+        return self.lock.acquire(timeout=timeout)
 
     def release(self) -> None:
         """Give the lock back."""
-        self._lock.release()
+        self.lock.release()
 
     def _renew(self) -> None:
         """In a child process: another thread that held the lock is not there; this one goes on holding it."""
-        if not self._lock._is_owned():  # type: ignore[attr-defined] # as threading.Condition asks
-            self._lock = RLock()
+        if not self.lock._is_owned():  # type: ignore[attr-defined] # as threading.Condition asks
+            self.lock = RLock()
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *raised: object) -> None:
-        self._lock.release()
+    @property
+    def held(self) -> AbstractContextManager[object]:
+        """What `with` takes: of C, so that no signal handler raises between taking it and the block."""
+        return self.lock
 
 
 _making = ForkLock()
-"""One for all: what makes a thing may ask for others, in any order."""
+"""One for all: what makes a thing may ask for others, in any order.
+
+Taken inside of `try` and given back without a call of Python: wherever a signal handler raises, no thread
+keeps it, for which all others would wait.
+"""
 
 
 class once(Generic[P, T]):  # noqa: N801 - it is used as `functools.cache` is
@@ -84,16 +88,18 @@ class once(Generic[P, T]):  # noqa: N801 - it is used as `functools.cache` is
 
     def _first(self, *key: P.args, **none: P.kwargs) -> T:
         assert not none, "arguments are by position"
-        has_lock = _making.acquire(PATIENCE)
         try:
+            _making.lock.acquire(timeout=PATIENCE)
             if key in self._made:
                 return self._made[key]
             made = self._made.setdefault(key, self._make(*key))  # type: ignore[call-arg] # there are no others
             _keep_for_ever(made)
             return made
         finally:
-            if has_lock:
-                _making.release()
+            try:  # noqa: SIM105 - `suppress` is Python: a signal handler may raise there
+                _making.lock.release()
+            except RuntimeError:  # it was not to be had
+                pass
 
     @property
     def is_made(self) -> bool:
@@ -110,12 +116,14 @@ def import_alone(name: str) -> ModuleType:
     Two threads that enter a package by different modules wait for each other, and CPython gives one of them
     half a module (_DeadlockError, or "cannot import name").
     """
-    has_lock = _making.acquire(PATIENCE)
     try:
+        _making.lock.acquire(timeout=PATIENCE)
         return import_module(name)
     finally:
-        if has_lock:
-            _making.release()
+        try:  # noqa: SIM105 - `suppress` is Python: a signal handler may raise there
+            _making.lock.release()
+        except RuntimeError:  # it was not to be had
+            pass
 
 
 @once

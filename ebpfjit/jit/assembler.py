@@ -195,7 +195,7 @@ def _assemble(texts: list[str]) -> list[bytes]:
     text = f"\n.quad {MARKER:#x}\n".join(texts).replace("$symbol", hex(SLOT_SENTINEL))
     text = _DECIMAL.sub(lambda number: hex(int(number[0])), text)
     try:
-        with _assembling:
+        with _assembling.held:
             calls += 1
             code, _ = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64).asm(text, as_bytes=True)
     except keystone.KsError as error:

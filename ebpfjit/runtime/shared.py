@@ -60,7 +60,7 @@ class SharedRegions:
     def add(self, region: Region) -> None:
         """Let all runs touch one more region, from now on; one that they may touch already is no matter."""
         row = region.start, region.stop, region.writable
-        with _adding:
+        with _adding.held:
             if row in self._known:
                 return
             table = self._tables[-1]

@@ -209,7 +209,7 @@ def test_a_child_does_not_wait_for_a_thread_that_is_not_there():
 
 def test_a_lock_held_by_the_thread_that_forks_stays_its_own():
     lock = ForkLock()
-    with lock:
+    with lock.held:
         child = os.fork()
         if not child:
             lock.release()  # raises where it was renewed

@@ -49,8 +49,8 @@ TAKES: dict[str, frozenset[MapType]] = {
 }  # fmt: skip
 """The map types that each helper takes."""
 
-INNER_FOR_ONE = 64
-"""Maps inside of maps that are searched for the price of one instruction."""
+INNER_FOR_ONE, OUTER_IS_WORTH = 64, 16
+"""Maps inside of maps that are searched for the price of one instruction; the next map to look in is 16."""
 
 
 class Ends(Protocol):
@@ -95,9 +95,13 @@ def map_of(world: World, address: int, name: str) -> Map:
 
 def _inner_map(world: World, address: int) -> Map | None:
     """Return the map at `address` where it is inside of one of the program's maps."""
+    searched = 0
     for outer in world.maps.values():
         inner = outer.inner_maps
-        memory.spend(len(inner) // INNER_FOR_ONE)
+        searched += OUTER_IS_WORTH + len(inner)
+        if searched >= INNER_FOR_ONE:
+            memory.spend(searched // INNER_FOR_ONE)
+            searched %= INNER_FOR_ONE
         for found in inner:
             if found.address == address:
                 _reach(world, found)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gc
 import os
-import threading
 import weakref
 from collections import deque
 from typing import Any
+
+from ebpfjit.once import ForkLock
 
 MOST_BY_DEFAULT = 4 << 30
 MAX_MAPS = 1 << 14
@@ -25,12 +26,12 @@ class Account:
         self.limit: int | None = None
         self._used = self._count = 0
         self._released: deque[int] = deque()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()  # a signal handler may make a map while one is made
 
     @property
     def used(self) -> int:
         """Bytes that maps have now."""
-        with self._lock:
+        with self._lock.held:
             self._settle()
             return self._used
 
@@ -43,7 +44,7 @@ class Account:
         return reason
 
     def _take(self, size: int) -> str:
-        with self._lock:
+        with self._lock.held:
             self._settle()
             limit = self.limit if self.limit is not None else default_limit()
             if self._count >= MAX_MAPS:
@@ -67,13 +68,8 @@ class Account:
         """Give back as soon as nobody has `memory` any more."""
         weakref.finalize(memory, self.give_back, size).atexit = False
 
-    def after_fork(self) -> None:
-        """Make the lock anew: a thread that is not in the child may have held it."""
-        self._lock = threading.Lock()
-
 
 account = Account()
-os.register_at_fork(after_in_child=account.after_fork)
 
 
 def default_limit() -> int:

@@ -25,7 +25,7 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
 from ebpfjit.runtime.maps.definition import MapDefinition
 from ebpfjit.runtime.maps.mapping import KeyedMap, PythonMap
-from ebpfjit.runtime.maps.storage import Storage
+from ebpfjit.runtime.maps.storage import Storage, changing
 
 RECORD_HEADER = 8
 MAX_RECORD_SIZE = ((1 << 32) - 1) // 4
@@ -101,14 +101,16 @@ class RingBuffer(_Unkeyed):
         length = -(-(size + RECORD_HEADER) // 8) * 8
         if flags or size > MAX_RECORD_SIZE or length > self.size:
             return 0
-        if self._producer + length - self._consumer > self.size - 1 or len(self._records) >= MAX_RECORDS:
-            return 0
-        record = Record(self._producer % self.size + RECORD_HEADER, size, length)
-        self._producer += length
-        self._records.append(record)
-        address = self.address + record.offset
-        self._reserved[address] = record
-        return address
+        with changing.held:
+            taken = self._producer + length - self._consumer
+            if taken > self.size - 1 or len(self._records) >= MAX_RECORDS:
+                return 0
+            record = Record(self._producer % self.size + RECORD_HEADER, size, length)
+            self._producer += length
+            self._records.append(record)
+            address = self.address + record.offset
+            self._reserved[address] = record
+            return address
 
     def submit(self, address: int, flags: int = 0) -> bytes | None:
         """Hand over a reserved record and return its bytes; None where no record was reserved there."""
@@ -155,18 +157,20 @@ class RingBuffer(_Unkeyed):
     def events(self) -> list[bytes]:
         """Return the records that `consume` would, and leave them in."""
         records = []
-        for record in self._records:
-            if record.state is RecordState.RESERVED:
-                break
-            if record.state is RecordState.SUBMITTED:
-                records.append(self._storage.read(record.offset, record.size))
+        with changing.held:
+            for record in self._records:
+                if record.state is RecordState.RESERVED:
+                    break
+                if record.state is RecordState.SUBMITTED:
+                    records.append(self._storage.read(record.offset, record.size))
         return records
 
     def consume(self) -> list[bytes]:
         """Take out the records as they were reserved, up to one that is not submitted yet."""
-        records = self.events()
-        while self._records and self._records[0].state is not RecordState.RESERVED:
-            self._consumer += self._records.popleft().length
+        with changing.held:
+            records = self.events()
+            while self._records and self._records[0].state is not RecordState.RESERVED:
+                self._consumer += self._records.popleft().length
         return records
 
     def __len__(self) -> int:
@@ -222,22 +226,25 @@ class PerfEventArray(_Unkeyed):
             return -errno.ENOENT
         if index != self._cpu:
             return -errno.EOPNOTSUPP
-        self._size += len(data)
-        self._events.append((index, data))
-        while len(self._events) > MAX_PENDING_EVENTS or self._size > MAX_PENDING_SIZE:
-            self._size -= len(self._events.popleft()[1])
-            self.lost += 1
+        with changing.held:
+            self._size += len(data)
+            self._events.append((index, data))
+            while len(self._events) > MAX_PENDING_EVENTS or self._size > MAX_PENDING_SIZE:
+                self._size -= len(self._events.popleft()[1])
+                self.lost += 1
         return 0
 
     def events(self) -> list[bytes]:
         """Return the events that wait, and leave them in."""
-        return [data for _, data in self._events]
+        with changing.held:
+            return [data for _, data in self._events]
 
     def consume(self) -> list[bytes]:
         """Take out the events that wait, the oldest first."""
-        events = self.events()
-        self._events.clear()
-        self._size = 0
+        with changing.held:
+            events = self.events()
+            self._events.clear()
+            self._size = 0
         return events
 
     def __len__(self) -> int:

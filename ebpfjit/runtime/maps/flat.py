@@ -106,6 +106,10 @@ class FlatMap(KeyedMap):
         """Set a field of the header."""
         struct.pack_into("<Q" if name in HEADER_WORDS else "<I", self.storage.memory, HEADER[name], number)
 
+    def header_counts(self) -> memoryview:
+        """Return the u32 fields of the header, in the order of HEADER_COUNTS."""
+        return self.storage.words(HEADER[HEADER_COUNTS[0]], len(HEADER_COUNTS))
+
     def use_cpu(self, cpu: int) -> None:
         """Make `cpu` the processor whose values programs see.
 

@@ -14,6 +14,9 @@ LRU kinds evict by second chance, the kernel's idea of an approximation: a hand 
 entries, passes over those that were looked up since it last came by, and evicts the first that was
 not. Without lookups that is first in, first out.
 
+What changes the table calls nothing while it is not whole: CPython handles signals, and lets other threads
+run, where something is called or a loop comes round. So whatever a handler raises, the table is in order.
+
 No walk is long, whoever chose the keys: a program pays for one instruction. Each map hashes with secrets
 of its own; chains have at most LONGEST_CHAIN entries all the same, and the hand passes over at most
 MOST_PASSED. BPF_F_ZERO_SEED changes nothing: what it is for, that runs are alike, holds anyway.
@@ -26,7 +29,6 @@ import hashlib
 import operator
 import random
 import struct
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -37,12 +39,13 @@ from ebpfjit.runtime import memory
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
 from ebpfjit.runtime.maps.definition import BPF_EXIST, BPF_NOEXIST, MapDefinition
-from ebpfjit.runtime.maps.flat import FlatMap, value_stride
+from ebpfjit.runtime.maps.flat import HEADER_COUNTS, FlatMap, value_stride
+from ebpfjit.runtime.maps.storage import changing
 
 MULTIPLIER = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 IN_USE, LOOKED_UP = 1, 2
 LINK_SIZE, STATE_SIZE = 4, 1
-
+COUNT, USED, FREE, HAND = map(HEADER_COUNTS.index, ("count", "used", "free", "hand"))
 
 LONGEST_CHAIN = 64
 """A key that would make a chain longer is refused: one in 10**50 maps would have one by chance."""
@@ -120,23 +123,23 @@ def bucket_count(definition: MapDefinition) -> int:
 
 
 class _Change:
-    """While Python changes a table: other threads wait, and machine code leaves a busy map to Python."""
+    """While Python changes a table, and holds `changing`: machine code leaves a busy map to Python.
+
+    Whatever a signal handler raises here leaves the map busy at worst, which is slow but right.
+    """
 
     def __init__(self, table: HashMap) -> None:
         self._table = table
-        self._lock = threading.RLock()
         self._depth = 0
 
     def __enter__(self) -> None:
-        self._lock.acquire()
-        self._depth += 1
         self._table.set_field("busy", 1)
+        self._depth += 1
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if not self._depth:
             self._table.set_field("busy", 0)
-        self._lock.release()
 
 
 class HashMap(FlatMap):
@@ -167,6 +170,7 @@ class HashMap(FlatMap):
         self.storage.write(secrets, struct.pack(f"<{SECRET_WORDS}Q", *self.secrets))
         self._buckets = self.storage.words(heads, buckets)
         self._links = self.storage.words(links, entries)
+        self._counts = self.header_counts()
         self._mask = buckets - 1
         self._change = _Change(self)
         self.is_lru = definition.type in rules.LRU
@@ -215,7 +219,7 @@ class HashMap(FlatMap):
         """Return the entry that an update under `key` writes, a new one if need be, or -errno."""
         if flags > BPF_EXIST:
             return -errno.EINVAL
-        with self._change:
+        with changing.held, self._change:
             entry = self.find(key)
             if entry >= 0:
                 self.touch(entry)
@@ -227,66 +231,56 @@ class HashMap(FlatMap):
         bucket = self._bucket_of(key)
         if self._is_long(bucket):
             return -errno.ENOMEM
-        entry, state = self._take()
-        if entry < 0:
-            return -errno.E2BIG
-        size = self.definition.key_size
-        self.storage.write(self.keys_offset + entry * size, key)
-        self._links[entry] = self._buckets[bucket]
-        self._buckets[bucket] = entry + 1
-        self.storage.memory[self.states_offset + entry] = state
-        self.set_field("count", self.field("count") + 1)
         if self.cpus > 1:
             memory.pay(self.stride * self.cpus)
+        entry = self._take(key, bucket, LOOKED_UP if self.is_lru else 0)
+        if entry < 0 and self.is_lru:
+            self._evict()
+            entry = self._take(key, bucket, 0)
+        if self.cpus > 1 and entry >= 0:
             for cpu in range(self.cpus):
                 self.storage.write(self.offset_of(entry, cpu), bytes(self.stride))
         return entry
 
-    def _take(self) -> tuple[int, int]:
-        """Return an entry that is not in use, -1 where all are, and the state to give it.
+    def _take(self, key: bytes, bucket: int, state: int) -> int:
+        """Put a key into an entry that is not in use, and that into its chain; -E2BIG where all are in use.
 
-        A freed entry may be just before the LRU's hand: it starts as if it had been looked up.
+        `state` is for one that was freed: that may be just before the LRU's hand, and starts as if it had
+        been looked up. Nothing is called from the first change to the last.
         """
-        free = self.field("free")
-        if free:
-            self.set_field("free", self._links[free - 1])
-            return free - 1, IN_USE | (LOOKED_UP if self.is_lru else 0)
-        used = self.field("used")
-        if used < self.definition.max_entries:
-            self.set_field("used", used + 1)
-            return used, IN_USE
-        return (self._evict(), IN_USE) if self.is_lru else (-1, 0)
+        counts, links, size = self._counts, self._links, self.definition.key_size
+        if counts[FREE]:
+            entry = counts[FREE] - 1
+            counts[FREE] = links[entry]
+        elif counts[USED] < self.definition.max_entries:
+            entry = counts[USED]
+            counts[USED] = entry + 1
+            state = 0
+        else:
+            return -errno.E2BIG
+        start = self.keys_offset + entry * size
+        self.storage.memory[start : start + size] = key
+        links[entry] = self._buckets[bucket]
+        self._buckets[bucket] = entry + 1
+        self.storage.memory[self.states_offset + entry] = IN_USE | state
+        counts[COUNT] += 1
+        return entry
 
-    def _evict(self) -> int:
-        """Remove the entry that the hand stops at, and return it. All entries are in use."""
+    def _evict(self) -> None:
+        """Free the entry that the hand stops at. All entries are in use."""
         states, entries = self.storage.memory, self.definition.max_entries
-        hand = self.field("hand")
+        hand = self._counts[HAND]
         for _ in range(MOST_PASSED):
             if not states[self.states_offset + hand] & LOOKED_UP:
                 break
             states[self.states_offset + hand] = IN_USE
             hand = (hand + 1) % entries
-        self.set_field("hand", (hand + 1) % entries)
-        self._unlink(hand)
-        return hand
-
-    def _unlink(self, entry: int) -> None:
-        """Take an entry out of its chain."""
-        bucket = self._bucket_of(self.key_of(entry))
-        following = self._links[entry]
-        link = self._buckets[bucket]
-        if link == entry + 1:
-            self._buckets[bucket] = following
-        else:
-            while self._links[link - 1] != entry + 1:
-                link = self._links[link - 1]
-            self._links[link - 1] = following
-        self.storage.memory[self.states_offset + entry] = 0
-        self.set_field("count", self.field("count") - 1)
+        self._counts[HAND] = (hand + 1) % entries
+        self.free(hand)
 
     def delete(self, key: bytes) -> int:
         """Remove a key; return 0 or -ENOENT. The value's memory stays as it is until it is used again."""
-        with self._change:
+        with changing.held, self._change:
             entry = self.find(key)
             if entry < 0:
                 return -errno.ENOENT
@@ -294,10 +288,25 @@ class HashMap(FlatMap):
         return 0
 
     def free(self, entry: int) -> None:
-        """Take an entry out of its chain and make it the next to be used."""
-        self._unlink(entry)
-        self._links[entry] = self.field("free")
-        self.set_field("free", entry + 1)
+        """Take an entry out of its chain and make it the next to be used; one in no chain stays as it is.
+
+        Nothing is called from the first change to the last.
+        """
+        bucket = self._bucket_of(self.key_of(entry))
+        counts, links, before = self._counts, self._links, 0
+        link = self._buckets[bucket]
+        while link and link != entry + 1:
+            before, link = link, links[link - 1]
+        if not link:
+            return
+        if before:
+            links[before - 1] = links[entry]
+        else:
+            self._buckets[bucket] = links[entry]
+        self.storage.memory[self.states_offset + entry] = 0
+        links[entry] = counts[FREE]
+        counts[FREE] = entry + 1
+        counts[COUNT] -= 1
 
     def _entries(self) -> Iterator[int]:
         """Yield the entries in use: in the order in which keys came, as long as none was deleted.
@@ -330,9 +339,9 @@ class HashMap(FlatMap):
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
         """Put a value in, that of the running CPU; return 0 or a negative error number."""
-        with self._change:
+        with changing.held, self._change:
             return super().update(key, value, flags)
 
     def _put(self, key: bytes, value: Any, flags: int) -> int:
-        with self._change:
+        with changing.held, self._change:
             return super()._put(key, value, flags)

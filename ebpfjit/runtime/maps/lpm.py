@@ -16,6 +16,7 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps.definition import BPF_EXIST, BPF_NOEXIST, MapDefinition
 from ebpfjit.runtime.maps.hash import HashMap
 from ebpfjit.runtime.maps.rules import LPM_PREFIX_SIZE
+from ebpfjit.runtime.maps.storage import changing
 
 
 class LpmTrie(HashMap):
@@ -62,17 +63,23 @@ class LpmTrie(HashMap):
         if flags > BPF_EXIST or length > self.data_bits:
             return -errno.EINVAL
         prefix = self._prefix(data, length)
-        with self._change:
+        with changing.held, self._change:
             entry = super().find(prefix)
             if entry >= 0:
                 return -errno.EEXIST if flags == BPF_NOEXIST else entry
             if flags == BPF_EXIST:
                 return -errno.ENOENT
+            self._lengths[length] += 1  # first: what is counted and not there costs a look, no more
             entry = self.insert(prefix)
             if entry < 0:
-                return -errno.ENOSPC if entry == -errno.E2BIG else entry
-            self._lengths[length] += 1
-            return entry
+                self._forget(length)
+            return -errno.ENOSPC if entry == -errno.E2BIG else entry
+
+    def _forget(self, length: int) -> None:
+        """Count a prefix of some length less."""
+        self._lengths[length] -= 1
+        if self._lengths[length] <= 0:
+            del self._lengths[length]
 
     def delete(self, key: bytes) -> int:
         """Remove exactly this prefix; return 0, -ENOENT or -EINVAL."""
@@ -80,12 +87,10 @@ class LpmTrie(HashMap):
         if length > self.data_bits:
             return -errno.EINVAL
         prefix = self._prefix(data, length)
-        with self._change:
+        with changing.held, self._change:
             entry = super().find(prefix)
             if entry < 0:
                 return -errno.ENOENT
             self.free(entry)
-            self._lengths[length] -= 1
-            if not self._lengths[length]:
-                del self._lengths[length]
+            self._forget(length)
         return 0

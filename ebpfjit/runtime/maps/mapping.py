@@ -6,6 +6,7 @@ import errno
 import operator
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from ebpfjit.errors import MapError
@@ -168,8 +169,9 @@ class KeyedMap(PythonMap):
         """Remove a key and return its value, or `default` where it is not there."""
         value = self.get(key, _MISSING)
         if value is not _MISSING:
-            del self[key]
-            return value
+            with suppress(KeyError):  # it went meanwhile: another had it
+                del self[key]
+                return value
         if default is _MISSING:
             raise KeyError(f"{self.definition}: nothing under {_shown(key)}")
         return default
@@ -177,7 +179,7 @@ class KeyedMap(PythonMap):
     def clear(self) -> None:
         """Remove every key."""
         for key in list(self):
-            del self[key]
+            self.pop(key, None)
 
     @property
     def typed(self) -> TypedView:

@@ -12,7 +12,7 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps.definition import BPF_ANY, BPF_EXIST, BPF_NOEXIST, MapDefinition, MapType
 from ebpfjit.runtime.maps.hash import MULTIPLIER, hash_of
 from ebpfjit.runtime.maps.mapping import RDONLY, WRONLY, PythonMap, to_bytes
-from ebpfjit.runtime.maps.storage import Storage
+from ebpfjit.runtime.maps.storage import Storage, changing
 
 
 class _Pushed(PythonMap):
@@ -75,12 +75,13 @@ class QueueMap(_Pushed):
         """
         if flags & BPF_NOEXIST or flags > BPF_EXIST:
             return -errno.EINVAL
-        if self._count == self.definition.max_entries:
-            if flags != BPF_EXIST:
-                return -errno.E2BIG
-            self._drop_oldest()
-        self._storage.write(self._offset(self._count), value)
-        self._count += 1
+        with changing.held:
+            if self._count == self.definition.max_entries:
+                if flags != BPF_EXIST:
+                    return -errno.E2BIG
+                self._drop_oldest()
+            self._storage.write(self._offset(self._count), value)
+            self._count += 1
         return 0
 
     def _drop_oldest(self) -> None:
@@ -94,17 +95,19 @@ class QueueMap(_Pushed):
 
     def peek_value(self) -> bytes | None:
         """Return the value that comes out next, None where it is empty (-ENOENT for a program)."""
-        if not self._count:
-            return None
-        return self._storage.read(self._offset(self._next), self.definition.value_size)
+        with changing.held:
+            if not self._count:
+                return None
+            return self._storage.read(self._offset(self._next), self.definition.value_size)
 
     def pop_value(self) -> bytes | None:
         """Take out the value that comes out next, None where it is empty (-ENOENT for a program)."""
-        value = self.peek_value()
-        if value is not None and self.definition.type == MapType.STACK:
-            self._count -= 1
-        elif value is not None:
-            self._drop_oldest()
+        with changing.held:
+            value = self.peek_value()
+            if value is not None and self.definition.type == MapType.STACK:
+                self._count -= 1
+            elif value is not None:
+                self._drop_oldest()
         return value
 
     def _taken(self, value: bytes | None) -> bytes:
@@ -134,7 +137,8 @@ class QueueMap(_Pushed):
 
     def clear(self) -> None:
         """Take all values out."""
-        self._oldest = self._count = 0
+        with changing.held:
+            self._oldest = self._count = 0
 
 
 class BloomFilter(_Pushed):

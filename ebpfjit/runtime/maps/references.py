@@ -18,6 +18,7 @@ from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import BPF_ANY, MapDefinition, MapFlag, MapType
 from ebpfjit.runtime.maps.flat import ArrayMap, FlatMap
 from ebpfjit.runtime.maps.hash import HashMap
+from ebpfjit.runtime.maps.storage import changing
 
 POINTER_SIZE = 8
 _POINTER = struct.Struct("<Q")
@@ -93,7 +94,7 @@ class ProgArray(ArrayMap):
     def _own(self, program: Program, what: str) -> None:
         """Make a program's kind the array's owner where it has none. Raises MapError where it has another."""
         kind = Owner.of(program)
-        with _owning:
+        with _owning.held:
             if self.owner is None:
                 self._programs = {index: self._as(kind, held, what) for index, held in self._programs.items()}
                 self.owner = kind
@@ -317,7 +318,7 @@ class HashOfMaps(_OfMaps, HashMap):
     def free(self, entry: int) -> None:
         """Take an entry out, and let go of its map."""
         super().free(entry)
-        del self._inner[entry]
+        self._inner.pop(entry, None)
 
     def _get(self, key: bytes) -> Map:
         return self._inner[self.find(key)]
@@ -328,9 +329,10 @@ class HashOfMaps(_OfMaps, HashMap):
         _check_is_map(self.definition, value)
         if not _fits(self._template, value.definition):
             return -errno.EINVAL
-        entry = self.claim(key, flags)
-        if entry < 0:
-            return entry
-        self._inner[entry] = value
-        self.storage.write(self.offset_of(entry, 0), _POINTER.pack(value.address))
+        with changing.held, self._change:
+            entry = self.claim(key, flags)
+            if entry < 0:
+                return entry
+            self._inner[entry] = value
+            self.storage.write(self.offset_of(entry, 0), _POINTER.pack(value.address))
         return 0

@@ -8,11 +8,15 @@ import mmap
 from typing import Any
 
 from ebpfjit.errors import MapRefused
+from ebpfjit.once import ForkLock
 from ebpfjit.runtime.maps.account import account
 from ebpfjit.runtime.maps.definition import MapDefinition
 from ebpfjit.runtime.memory import Region
 
 ALIGNMENT = 64
+
+changing = ForkLock(waits_at_fork=True)
+"""Held while Python changes what keeps a map in order; one for all maps, as Python's own lock is."""
 
 
 class _FixedRegion(Region):
