@@ -32,8 +32,17 @@ LITTER = 0xA5
 
 def deny(address: int, size: int) -> None:
     """Let nobody touch these pages any more. Raises OSError."""
+    _protect(address, size, 0)
+
+
+def allow(address: int, size: int) -> None:
+    """Let these pages be read and written again. Raises OSError."""
+    _protect(address, size, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def _protect(address: int, size: int, access: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), 0):
+    if libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), access):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 

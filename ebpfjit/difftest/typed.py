@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from ebpfjit.difftest import guards
 from ebpfjit.difftest.case import UNTYPED, Case, Input, options_of, tiered
 from ebpfjit.difftest.children import Ended, run_forked
 from ebpfjit.difftest.engines import CALLED, PROOFS
+from ebpfjit.difftest.low_memory import PLACES, contexts_at
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome, attributes_of
 from ebpfjit.difftest.packets import (
     ARRAY_ENTRIES,
@@ -46,7 +47,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Program
 from ebpfjit.runner import EngineFunction, Ready, environment_of, promises_of, ready, run_on
-from ebpfjit.runtime.contexts import prepared, program_type
+from ebpfjit.runtime.contexts import prepared
 from ebpfjit.runtime.contexts.packet import Outcome as Left
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps.create import create
@@ -315,11 +316,14 @@ _NUMBER = re.compile("0x[0-9a-f]+")
 def depends_on_addresses(case: Case, given: Input) -> bool:
     """True where a run ends otherwise with its packet and maps at other addresses."""
     run = runner(case, "interpreter")
-    first, here = linked(case), run(given)
-    type_ = None if first.type is None else program_type(first.type)
-    elsewhere = nullcontext() if type_ is None else prepared(type_, memoryview(given.memory), None)
-    with elsewhere:  # which the next run does not get
-        return run(given) != here and bool(first.maps)
+    if not linked(case).maps:
+        return False  # only its packet moves, and that can be put at the same place
+    here = run(given)
+    for place in PLACES:
+        with contexts_at(place) as moved:
+            if moved and run(given) != here:
+                return True
+    return False
 
 
 # -- engine by engine, step by step -----------------------------------------------------------------

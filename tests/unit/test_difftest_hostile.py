@@ -6,9 +6,11 @@ import ctypes
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
+from ebpfjit.assembler import assemble
 from ebpfjit.difftest import guards
 from ebpfjit.difftest.arena import MEMORY, arena
 from ebpfjit.difftest.case import GUARDS, Case, CorpusError, Input, from_text, to_text
@@ -19,7 +21,7 @@ from ebpfjit.difftest.engines import prepared as prepared_case
 from ebpfjit.difftest.fuzz import Options, fuzz
 from ebpfjit.difftest.holes import HOLES
 from ebpfjit.difftest.sources import HOSTILE, TYPED, case_of
-from ebpfjit.difftest.typed import MAPS, Seen, runner
+from ebpfjit.difftest.typed import MAPS, Seen, depends_on_addresses, runner
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
@@ -304,3 +306,12 @@ def test_what_is_called_is_promised_nothing() -> None:
     """A call may bring any memory: code that counts on some of it is for runs that Python prepares."""
     case = Case(bytes.fromhex("7910000000000000 9500000000000000"), (Input(bytes(8)),), promised=8)
     assert Checker(("interpreter", "jit", "gate", "tiered")).check(case) is None
+
+
+def test_a_run_that_depends_on_the_highest_byte_of_its_packets_address_is_seen_to() -> None:
+    """The next mapping shares that byte with the last one, most of the time."""
+    text = "ldxb r0, [r1+7]\nlddw r1, map[idx:0]\nexit"
+    case = replace(Case(assemble(text), (Input(bytes(64)),)), type="xdp")
+    assert depends_on_addresses(case, case.inputs[0])
+    case = replace(case, code=assemble(text.replace("+7", "+12")))
+    assert not depends_on_addresses(case, case.inputs[0])

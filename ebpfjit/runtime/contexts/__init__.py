@@ -41,7 +41,7 @@ _CLASSES: dict[ContextKind, type[XdpContext] | type[SkbContext]] = {
 }
 _KEPT = 4
 
-_idle = threading.local()
+idle = threading.local()
 """Contexts of this thread that no run is using, by program type: mapping memory takes longer than a run."""
 
 
@@ -62,8 +62,8 @@ def take(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None)
     size = len(data)
     if size > LARGEST_PACKET:
         raise ExecutionError(f"packets have at most {LARGEST_PACKET} bytes, this one has {size}")
-    idle: list[Any] = _idle.__dict__.setdefault(type_.name, [])
-    kept = idle.pop() if idle and size <= ROOM else None
+    unused: list[Any] = vars(idle).setdefault(type_.name, [])
+    kept = unused.pop() if unused and size <= ROOM else None
     context = kept or packet_context(type_, max(size, ROOM))
     try:
         context.start(data, fields)
@@ -77,9 +77,9 @@ def take(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None)
 def give_back(context: Context) -> None:
     """Let the next run of this thread have the context's memory."""
     if not isinstance(context, StructContext) and context.room == ROOM:
-        idle: list[Any] = _idle.__dict__.setdefault(context.type.name, [])
-        if len(idle) < _KEPT:
-            idle.append(context)
+        unused: list[Any] = vars(idle).setdefault(context.type.name, [])
+        if len(unused) < _KEPT:
+            unused.append(context)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ class LowMemory:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.view = memoryview(_map(size))
+        self.view = memoryview(mapped(size))
         self.start = address_of(self.view)
         if self.start + size > 1 << 32:
             raise ExecutionError(
@@ -31,7 +31,8 @@ class LowMemory:
         return Region(name, self.start + start, self.start + stop, writable, self.view[start:stop])
 
 
-def _map(size: int) -> mmap.mmap:
+def mapped(size: int) -> mmap.mmap:
+    """Return zeroed memory below 4 GiB. Raises ExecutionError."""
     try:
         return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_32BIT)
     except OSError as error:
