@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import EbpfError
+from ebpfjit import EbpfError, EbpfVmNoData
 from ebpfjit.assembler import assemble
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.program import Program
@@ -52,3 +52,24 @@ def test_what_stands_for_a_lookup_may_return_any_address(build: str, kind: MapTy
 def test_what_stands_for_a_map_helper_is_called(build: str, kind: MapType, helper: int) -> None:
     ended = run_forked(lambda: run(helper, "exit", kind, BUILDS[build]), 30)
     assert ended.value == (NOWHERE, (7).to_bytes(8, "little")), ended
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_run_keeps_the_helpers_that_it_began_with(build: str) -> None:
+    """One that is registered meanwhile counts for the next run, on both engines."""
+
+    def machine() -> EbpfVmNoData:
+        made = EbpfVmNoData(assemble("call 7\ncall 8\nexit"), **BUILDS[build])
+
+        def replace_other(*_: int) -> int:
+            made.register_helper(8, lambda *_: 2)
+            return 0
+
+        made.register_helper(7, replace_other)
+        made.register_helper(8, lambda *_: 1)
+        return made
+
+    interpreted, compiled = machine(), machine()
+    assert [interpreted.execute_program() for _ in range(2)] == [1, 2]
+    compiled.jit_compile()
+    assert [compiled.execute_program_jit() for _ in range(2)] == [1, 2]
