@@ -9,7 +9,7 @@ What `Program.run` and `Program.compile` do.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -219,7 +219,8 @@ def ready(program: Program) -> Ready:
 def _may_call(number: int, function: HelperFunction) -> bool:
     """True for a helper that may call functions of the program: one of ours that says so, and any other."""
     if function is table.bound().get(number):
-        return table.helpers()[number].calls_functions
+        helper = table.helpers()[number]
+        return helper.calls_functions or helper.asks_user
     return function is not _printing and function is not stock.bpf_time_getns
 
 
@@ -230,18 +231,20 @@ def _may_end_rights(number: int, function: HelperFunction) -> bool:
     return function is not _printing and function is not stock.bpf_time_getns and may_end_rights(function)
 
 
-def promises_of(start: Ready) -> dict[str, Any]:
-    """Return what every run of a program has, as `compile_program` and analysis (`Promises`) take it."""
+def promises_of(start: Ready, native: Iterable[int] = ()) -> dict[str, Any]:
+    """Return what every run of a program has, as `compile_program` and analysis (`Promises`) take it.
+
+    `native` are the numbers of helpers of ours that are machine code: they ask nobody.
+    """
+    in_python = {number: each for number, each in start.helpers.items() if number not in native}
     return {
         "argument_size": start.type.context_size if start.type is not None else 0,
         "argument_writable": False,
         "lookups": table.ours(start.helpers, bytecode.LOOKUP),
         "moving": frozenset(
-            number for number, function in start.helpers.items() if _may_end_rights(number, function)
+            number for number, function in in_python.items() if _may_end_rights(number, function)
         ),
-        "calling": frozenset(
-            number for number, function in start.helpers.items() if _may_call(number, function)
-        ),
+        "calling": frozenset(number for number, function in in_python.items() if _may_call(number, function)),
     }
 
 
@@ -258,7 +261,7 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
         helpers={**start.helpers, **(native or {})},
         map_helpers=table.ours(start.helpers, bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE),
         verify=verifier.check,
-        **{**promises_of(start), **start.options, **options},
+        **{**promises_of(start, native or ()), **start.options, **options},
     )
 
 
