@@ -309,6 +309,10 @@ class _Run:
         self.world = World(environment, context=None if isinstance(made, Region) else made, mark=mark)
         self.world.run_program = self._tail_call
 
+    def end(self) -> None:
+        """Let go of what the run leaves: it is freed with its result, not when cycles are looked for."""
+        self.world.run_program = None
+
     def execute(self, program: Ready, limit: int | None) -> int:
         """Run a program and return r0. Raises HelperNotFound where it surely calls what is not there."""
         program.refuse_missing()
@@ -397,12 +401,13 @@ def run_on(
     """Run a program as `run` does, on an engine that is a function; it `counts` instructions, or not."""
     first = ready(program)
     made = _make(first, data, context)
+    this = _Run(engine, environment, made)
     try:
-        this = _Run(engine, environment, made)
         value = this.execute(first, limit)
         _take_events(this.world)
         outcome = Outcome(bytes(made.view)) if isinstance(made, Region) else made.outcome()
     finally:
+        this.end()
         _let_go(made)
     return _result(first.type, value, outcome, this.world, this.instructions if counts else None)
 
@@ -509,11 +514,11 @@ class TypedFunction(JitFunction):
         it: TypedContents = inside(self)
         start = it.ready
         made = _make(start, mem, None)
+        this = _Run(_on_machine_code, environment_of(start.program), made, mark=it.stops.mark())
         try:
-            environment = environment_of(start.program)
-            this = _Run(_on_machine_code, environment, made, mark=it.stops.mark())
             value = this.execute(start, it.limit)
         finally:
+            this.end()
             _let_go(made)
         return value if start.type is None else value & U32_MASK
 

@@ -55,7 +55,6 @@ def for_each_map_elem(world: World, map_address: int, function: int, context: in
     call = engine_of(world).call_function
     visited = 0
     with _granted(found.definition.key_size) as (buffer, key_address):
-        world.kept.setdefault("memory", []).append(buffer)
         for key, value in found.entries():
             buffer[:] = key
             visited += 1
