@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from ebpfjit.jit.gate import Lane
 
 U32_MASK = 0xFFFFFFFF
+INHERITED = ("harden", "audit")
+"""Options of a compiled program that hold for those that it tail-calls."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Ready:
 
     `helpers` are the same objects for every run: their addresses are in the machine code. `options`
     are those of compiling. `compiled` is by the helpers that are machine code themselves, which the
-    environment decides. `complete` is true once no helper was found missing.
+    environment decides. `complete` is true once no helper was found missing. `variants` are the same
+    program's, by options that it inherits (`like`).
     """
 
     program: Program
@@ -111,6 +114,17 @@ class Ready:
     options: Mapping[str, Any] = field(default_factory=dict)
     compiled: dict[frozenset[int], Compiled] = field(default_factory=dict)
     complete: bool = False
+    variants: dict[tuple[str, ...], Ready] = field(default_factory=dict)
+
+    def like(self, options: Mapping[str, Any]) -> Ready:
+        """Return what runs of the program share that go on from one compiled with these options."""
+        names = tuple(name for name in INHERITED if options.get(name))
+        if not names:
+            return self
+        if names not in self.variants:
+            made = replace(self, options=dict.fromkeys(names, True), compiled={}, variants={})
+            self.variants.setdefault(names, made)
+        return self.variants[names]
 
     def machine_code(self, environment: Environment) -> Compiled:
         """Return the program compiled for such an environment. Raises JitUnavailable."""
@@ -306,6 +320,7 @@ class _Run:
         self.made = made
         self.stack = stack or (None if isinstance(made, Region) else made.stack)
         self.instructions = 0
+        self.options: Mapping[str, Any] = {}
         self.world = World(environment, context=None if isinstance(made, Region) else made, mark=mark)
         self.world.run_program = self._tail_call
 
@@ -324,7 +339,7 @@ class _Run:
 
     def execution(self, program: Ready, limit: int | None) -> Execution:
         """Return the start of a program's run on what was made."""
-        made = self.made
+        made, self.options = self.made, program.options
         type_ = None if isinstance(made, Region) else made.type
         if program.type is not type_:
             raise ExecutionError(
@@ -354,9 +369,10 @@ class _Run:
         )
 
     def _tail_call(self, program: Program) -> int:
-        """Run another program on the same context, with what is left of the budget."""
+        """Run another program on the same context, with what is left of the budget, hardened as this one."""
         engine = self.world.engine
-        return self.execute(ready(program), engine.budget_left() if engine is not None else None)
+        limit = engine.budget_left() if engine is not None else None
+        return self.execute(ready(program).like(self.options), limit)
 
 
 def run(
@@ -684,7 +700,9 @@ def _compiled(
         "audit": audit,
     }
     if start is not None:
-        start = replace(start, helpers={**start.helpers, **helpers}, options=options, compiled={})
+        start = replace(
+            start, helpers={**start.helpers, **helpers}, options=options, compiled={}, variants={}
+        )
         start.refuse_missing()
         return _typed_function(start, limit, helpers, tiers_up=tiers_up)
     facts = verified or prepare(program)
