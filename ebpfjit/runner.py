@@ -9,7 +9,7 @@ What `Program.run` and `Program.compile` do.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from ebpfjit.jit.gate import Lane
 
 U32_MASK = 0xFFFFFFFF
+INHERITED = ("harden", "audit")
+"""Options of a compiled program that hold for those that it tail-calls."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Ready:
 
     `helpers` are the same objects for every run: their addresses are in the machine code. `options`
     are those of compiling. `compiled` is by the helpers that are machine code themselves, which the
-    environment decides. `complete` is true once no helper was found missing.
+    environment decides. `complete` is true once no helper was found missing. `variants` are the same
+    program's, by options that it inherits (`like`).
     """
 
     program: Program
@@ -111,6 +114,17 @@ class Ready:
     options: Mapping[str, Any] = field(default_factory=dict)
     compiled: dict[frozenset[int], Compiled] = field(default_factory=dict)
     complete: bool = False
+    variants: dict[tuple[str, ...], Ready] = field(default_factory=dict)
+
+    def like(self, options: Mapping[str, Any]) -> Ready:
+        """Return what runs of the program share that go on from one compiled with these options."""
+        names = tuple(name for name in INHERITED if options.get(name))
+        if not names:
+            return self
+        if names not in self.variants:
+            made = replace(self, options=dict.fromkeys(names, True), compiled={}, variants={})
+            self.variants.setdefault(names, made)
+        return self.variants[names]
 
     def machine_code(self, environment: Environment) -> Compiled:
         """Return the program compiled for such an environment. Raises JitUnavailable."""
@@ -219,7 +233,8 @@ def ready(program: Program) -> Ready:
 def _may_call(number: int, function: HelperFunction) -> bool:
     """True for a helper that may call functions of the program: one of ours that says so, and any other."""
     if function is table.bound().get(number):
-        return table.helpers()[number].calls_functions
+        helper = table.helpers()[number]
+        return helper.calls_functions or helper.asks_user
     return function is not _printing and function is not stock.bpf_time_getns
 
 
@@ -230,18 +245,20 @@ def _may_end_rights(number: int, function: HelperFunction) -> bool:
     return function is not _printing and function is not stock.bpf_time_getns and may_end_rights(function)
 
 
-def promises_of(start: Ready) -> dict[str, Any]:
-    """Return what every run of a program has, as `compile_program` and analysis (`Promises`) take it."""
+def promises_of(start: Ready, native: Iterable[int] = ()) -> dict[str, Any]:
+    """Return what every run of a program has, as `compile_program` and analysis (`Promises`) take it.
+
+    `native` are the numbers of helpers of ours that are machine code: they ask nobody.
+    """
+    in_python = {number: each for number, each in start.helpers.items() if number not in native}
     return {
         "argument_size": start.type.context_size if start.type is not None else 0,
         "argument_writable": False,
         "lookups": table.ours(start.helpers, bytecode.LOOKUP),
         "moving": frozenset(
-            number for number, function in start.helpers.items() if _may_end_rights(number, function)
+            number for number, function in in_python.items() if _may_end_rights(number, function)
         ),
-        "calling": frozenset(
-            number for number, function in start.helpers.items() if _may_call(number, function)
-        ),
+        "calling": frozenset(number for number, function in in_python.items() if _may_call(number, function)),
     }
 
 
@@ -258,7 +275,7 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
         helpers={**start.helpers, **(native or {})},
         map_helpers=table.ours(start.helpers, bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE),
         verify=verifier.check,
-        **{**promises_of(start), **start.options, **options},
+        **{**promises_of(start, native or ()), **start.options, **options},
     )
 
 
@@ -303,8 +320,13 @@ class _Run:
         self.made = made
         self.stack = stack or (None if isinstance(made, Region) else made.stack)
         self.instructions = 0
+        self.options: Mapping[str, Any] = {}
         self.world = World(environment, context=None if isinstance(made, Region) else made, mark=mark)
         self.world.run_program = self._tail_call
+
+    def end(self) -> None:
+        """Let go of what the run leaves: it is freed with its result, not when cycles are looked for."""
+        self.world.run_program = None
 
     def execute(self, program: Ready, limit: int | None) -> int:
         """Run a program and return r0. Raises HelperNotFound where it surely calls what is not there."""
@@ -317,7 +339,7 @@ class _Run:
 
     def execution(self, program: Ready, limit: int | None) -> Execution:
         """Return the start of a program's run on what was made."""
-        made = self.made
+        made, self.options = self.made, program.options
         type_ = None if isinstance(made, Region) else made.type
         if program.type is not type_:
             raise ExecutionError(
@@ -347,9 +369,10 @@ class _Run:
         )
 
     def _tail_call(self, program: Program) -> int:
-        """Run another program on the same context, with what is left of the budget."""
+        """Run another program on the same context, with what is left of the budget, hardened as this one."""
         engine = self.world.engine
-        return self.execute(ready(program), engine.budget_left() if engine is not None else None)
+        limit = engine.budget_left() if engine is not None else None
+        return self.execute(ready(program).like(self.options), limit)
 
 
 def run(
@@ -394,12 +417,13 @@ def run_on(
     """Run a program as `run` does, on an engine that is a function; it `counts` instructions, or not."""
     first = ready(program)
     made = _make(first, data, context)
+    this = _Run(engine, environment, made)
     try:
-        this = _Run(engine, environment, made)
         value = this.execute(first, limit)
         _take_events(this.world)
         outcome = Outcome(bytes(made.view)) if isinstance(made, Region) else made.outcome()
     finally:
+        this.end()
         _let_go(made)
     return _result(first.type, value, outcome, this.world, this.instructions if counts else None)
 
@@ -506,11 +530,11 @@ class TypedFunction(JitFunction):
         it: TypedContents = inside(self)
         start = it.ready
         made = _make(start, mem, None)
+        this = _Run(_on_machine_code, environment_of(start.program), made, mark=it.stops.mark())
         try:
-            environment = environment_of(start.program)
-            this = _Run(_on_machine_code, environment, made, mark=it.stops.mark())
             value = this.execute(start, it.limit)
         finally:
+            this.end()
             _let_go(made)
         return value if start.type is None else value & U32_MASK
 
@@ -676,7 +700,9 @@ def _compiled(
         "audit": audit,
     }
     if start is not None:
-        start = replace(start, helpers={**start.helpers, **helpers}, options=options, compiled={})
+        start = replace(
+            start, helpers={**start.helpers, **helpers}, options=options, compiled={}, variants={}
+        )
         start.refuse_missing()
         return _typed_function(start, limit, helpers, tiers_up=tiers_up)
     facts = verified or prepare(program)

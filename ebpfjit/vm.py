@@ -226,26 +226,28 @@ class _Machine:
         """Register a helper under a number (u32): function(r1, r2, r3, r4, r5) -> int, all u64.
 
         A Python callable, or a native address wrapped by NativeHelper. What it raises reaches the
-        caller of the program unchanged. A program that is compiled already is compiled anew before
-        its next run.
+        caller of the program unchanged. It counts for runs that begin later; a program that is compiled
+        already is compiled anew before the next.
         """
-        self._register(self._helpers, "helper", key, function)
+        self._helpers = self._with(self._helpers, "helper", key, function)
+        self._forget_code()
 
     def register_kfunc(self, btf_id: int, function: HelperFunction) -> None:
         """Register what `call` with src_reg 2 and this BTF id (u32) calls; as `register_helper`."""
-        self._register(self._kfuncs, "kfunc", btf_id, function)
+        self._kfuncs = self._with(self._kfuncs, "kfunc", btf_id, function)
+        self._forget_code()
 
-    def _register(
+    def _with(
         self, table: dict[int, HelperFunction], what: str, key: int, function: HelperFunction
-    ) -> None:
+    ) -> dict[int, HelperFunction]:
+        """Return a new table with one more: runs that are in progress keep the one that they began with."""
         if not isinstance(key, int):
             raise TypeError(f"a {what}'s number is an int, not {type(key).__name__}")
         if not 0 <= key < _U32:
             raise ValueError(f"a {what}'s number is from 0 to {_U32 - 1}, not {key}")
         if not callable(function):
             raise TypeError(f"a {what} is callable or a NativeHelper, not {type(function).__name__}")
-        table[key] = function
-        self._forget_code()
+        return {**table, key: function}
 
     def register_allowed_memory(self, memory: Any) -> None:
         """Let programs touch more memory: a buffer, kept alive and in place, or range(start, stop).

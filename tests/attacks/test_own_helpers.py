@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import EbpfError
+from ebpfjit import EbpfError, EbpfVmNoData, MemoryFault
 from ebpfjit.assembler import assemble
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.program import Program
+from ebpfjit.runtime import memory
+from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.maps.create import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+from ebpfjit.runtime.memory import Region
 
 NOWHERE = 0x1000
 BUILDS: dict[str, dict[str, Any]] = {
@@ -52,3 +56,48 @@ def test_what_stands_for_a_lookup_may_return_any_address(build: str, kind: MapTy
 def test_what_stands_for_a_map_helper_is_called(build: str, kind: MapType, helper: int) -> None:
     ended = run_forked(lambda: run(helper, "exit", kind, BUILDS[build]), 30)
     assert ended.value == (NOWHERE, (7).to_bytes(8, "little")), ended
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_a_run_keeps_the_helpers_that_it_began_with(build: str) -> None:
+    """One that is registered meanwhile counts for the next run, on both engines."""
+
+    def machine() -> EbpfVmNoData:
+        made = EbpfVmNoData(assemble("call 7\ncall 8\nexit"), **BUILDS[build])
+
+        def replace_other(*_: int) -> int:
+            made.register_helper(8, lambda *_: 2)
+            return 0
+
+        made.register_helper(7, replace_other)
+        made.register_helper(8, lambda *_: 1)
+        return made
+
+    interpreted, compiled = machine(), machine()
+    assert [interpreted.execute_program() for _ in range(2)] == [1, 2]
+    compiled.jit_compile()
+    assert [compiled.execute_program_jit() for _ in range(2)] == [1, 2]
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("what", ["clock", "random"])
+def test_a_clock_of_the_users_may_do_what_a_helper_may(what: str, build: str) -> None:
+    """Memory that it took away was read once more: ours that ask it were believed to leave all."""
+    granted: list[Region] = []
+
+    def grant(*_: int) -> int:
+        granted.append(memory.grant(bytearray(64)))
+        return granted[-1].start
+
+    def take_away() -> int:
+        memory.revoke(granted.pop())
+        return 0
+
+    environment = Environment(**{what: take_away})
+    number = NUMBERS["bpf_ktime_get_ns" if what == "clock" else "bpf_get_prandom_u32"]
+    text = f"call 1000\nmov r6, r0\nldxb r7, [r6+0]\ncall {number}\nldxb r0, [r6+0]\nexit"
+    function = Program(assemble(text), type="xdp", environment=environment).compile(
+        helpers={1000: grant}, **BUILDS[build]
+    )
+    with pytest.raises(MemoryFault, match="pc 4"):
+        function(bytes(64))

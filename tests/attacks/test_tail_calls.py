@@ -23,6 +23,7 @@ from ebpfjit.assembler import assemble
 from ebpfjit.elf import load
 from ebpfjit.elf.tail_calls import Slot, fill
 from ebpfjit.errors import EbpfError, ExecutionError, LoadError, MapError
+from ebpfjit.jit import entry
 from ebpfjit.jit.entry import compile_program
 from ebpfjit.jit.gate import Gate, Mbuff, why_not
 from ebpfjit.kernel import unavailable_reason
@@ -400,3 +401,28 @@ def test_offsets_that_change_behind_compiled_code(gate: str, monkeypatch: pytest
     with pytest.raises(ValueError, match="overlap"):
         vm.data_offset = 9
     assert (vm.data_offset, vm.data_end_offset) == (4080, 8)
+
+
+@pytest.mark.parametrize("optimize", [None, True, False])
+def test_what_a_hardened_program_calls_is_hardened(optimize: bool | None) -> None:
+    """No number of the program's choosing stands in executable memory: of those it goes on in neither."""
+    number = 0x1122334455667788
+    jumps, further = array(), array()
+    last = Program(assemble(f"lddw r0, {number}\nexit"), name="last", type="xdp")
+    further[0] = last
+    middle = caller("xdp", further)
+    jumps[0] = middle
+    codes = []
+    with pytest.MonkeyPatch.context() as patch:
+        made = entry.CodeBuffer
+
+        def keep(code: bytes, *, guarded: bool) -> Any:
+            codes.append((code, guarded))
+            return made(code, guarded=guarded)
+
+        patch.setattr(entry, "CodeBuffer", keep)
+        function = caller("xdp", jumps).compile(harden=True, optimize=optimize)
+        assert function(PACKET) == number & 0xFFFFFFFF
+    assert len(codes) >= 3
+    assert all(guarded and number.to_bytes(8, "little") not in code for code, guarded in codes)
+    assert last.run(PACKET).return_value == number & 0xFFFFFFFF

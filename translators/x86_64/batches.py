@@ -90,12 +90,7 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"mov {block_word('batch')}, r13")
     cx.emit(f"mov rax, {_batch('stops')}")
     cx.emit(f"mov {block_word('stops')}, rax")
-    cx.emit(f"mov rdx, {state_word('lane')}")
-    cx.emit("test rdx, rdx")
-    cx.jump("je", ".no_headers")
-    fill_headers(cx)
-    cx.label(".no_headers")
-    cx.emit(f"mov {block_word('packet_size')}, -1")  # nothing is like it: the limits are to be filled
+    _forget_packet(cx)
     link_where_asked(cx, ".refused")
     cx.emit(f"cmp {_batch('unlocked')}, 0")
     cx.jump("je", ".packet")
@@ -211,8 +206,8 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit("test eax, eax")
     cx.jump("jne", ".raised")
     _give_lock_back(cx)
-    # The program may have been given another packet's memory: nothing of it stays.
-    cx.emit(f"mov {block_word('packet_size')}, -1")
+    # The program may have moved its packet, or been given more memory: nothing of it stays.
+    _forget_packet(cx)
     cx.emit(f"mov rax, {state_word('regions')}")
     cx.emit(f"mov {block_word('regions')}, rax")
     cx.jump("jmp", ".detached")
@@ -223,6 +218,17 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"mov qword ptr {TAKEN}, 0")
     _give_lock_back(cx)
     cx.jump("jmp", ".returned_object")
+
+
+def _forget_packet(cx: Emitter) -> None:
+    """Emit what makes the next packet be taken for another one; in a lane its headers are at their place."""
+    other = cx.new_label("no_headers")
+    cx.emit(f"mov {block_word('packet_size')}, -1")  # nothing is like it: the limits are to be filled
+    cx.emit(f"mov rdx, {state_word('lane')}")
+    cx.emit("test rdx, rdx")
+    cx.jump("je", other)
+    fill_headers(cx)
+    cx.label(other)
 
 
 def _give_lock_back(cx: Emitter) -> None:

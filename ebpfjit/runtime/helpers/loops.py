@@ -15,8 +15,6 @@ from ebpfjit.runtime.world import World
 MAX_LOOPS = 8 * 1024 * 1024
 """Rounds that bpf_loop does at most (BPF_MAX_LOOPS)."""
 
-_KEYS = "map keys"
-
 
 # What is called may do anything to memory, so nothing that accesses have shown holds afterwards.
 @helper("bpf_loop", ends_rights=True, calls_functions=True)
@@ -35,19 +33,14 @@ def loop(world: World, rounds: int, function: int, context: int, flags: int) -> 
 
 
 @contextmanager
-def _granted(world: World, size: int) -> Iterator[tuple[bytearray, int]]:
-    """Give the program `size` bytes to read for a while; yield them and their address.
-
-    The run keeps them to its end, for the next call: it has as many as there are calls inside of each other.
-    """
-    idle: list[bytearray] = world.kept.setdefault((_KEYS, size), [])
-    buffer = idle.pop() if idle else bytearray(size)
+def _granted(size: int) -> Iterator[tuple[bytearray, int]]:
+    """Give the program `size` bytes to read for a while; yield them and their address."""
+    buffer = bytearray(size)
     region = memory.grant(memoryview(buffer).toreadonly(), "map key")
     try:
         yield buffer, region.start
     finally:
         memory.revoke(region)
-        idle.append(buffer)
 
 
 @helper("bpf_for_each_map_elem", ends_rights=True, calls_functions=True)
@@ -61,7 +54,7 @@ def for_each_map_elem(world: World, map_address: int, function: int, context: in
         return -errno.EINVAL
     call = engine_of(world).call_function
     visited = 0
-    with _granted(world, found.definition.key_size) as (buffer, key_address):
+    with _granted(found.definition.key_size) as (buffer, key_address):
         for key, value in found.entries():
             buffer[:] = key
             visited += 1

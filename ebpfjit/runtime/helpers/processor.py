@@ -7,7 +7,7 @@ from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.world import World
 
 
-@helper("bpf_get_prandom_u32")
+@helper("bpf_get_prandom_u32", asks_user=True)
 def get_prandom_u32(world: World) -> int:
     """Return a random u32."""
     return W32.wrap(world.environment.random())

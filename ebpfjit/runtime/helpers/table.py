@@ -35,7 +35,8 @@ class Helper:
     `function` takes the world and `arguments` (0 to 5) u64; its result is taken modulo 2**64.
     `moves_packet` is true where pointers into the packet are void after a call, `ends_rights` where
     memory that the program could touch before may be gone, `calls_functions` where it may call functions of
-    the program (what does not say so is not let to). `program_types` are those that Linux
+    the program (what does not say so is not let to), `asks_user` where it calls a function of the user's (a
+    clock, randomness), which may do all that a helper of the user's may. `program_types` are those that Linux
     gives it to (empty: all of them), `gpl` says that it asks for a GPL license. `differs` says in a
     few words what Linux does and this one does not.
     """
@@ -47,6 +48,7 @@ class Helper:
     moves_packet: bool = False
     ends_rights: bool = False
     calls_functions: bool = False
+    asks_user: bool = False
     program_types: frozenset[str] = frozenset()
     gpl: bool = False
     differs: str = ""
@@ -60,6 +62,7 @@ def helper(
     moves_packet: bool = False,
     ends_rights: bool = False,
     calls_functions: bool = False,
+    asks_user: bool = False,
     program_types: Iterable[str] = (),
     gpl: bool = False,
     differs: str = "",
@@ -83,8 +86,9 @@ def helper(
                 function,
                 arguments,
                 moves_packet=moves_packet,
-                ends_rights=ends_rights or moves_packet,
+                ends_rights=ends_rights or moves_packet or asks_user,
                 calls_functions=calls_functions,
+                asks_user=asks_user,
                 program_types=frozenset(program_types),
                 gpl=gpl,
                 differs=differs,
