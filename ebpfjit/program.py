@@ -173,6 +173,29 @@ class SourceLine:
         return f"{self.file}:{self.line}: {self.text}" if self.text else f"{self.file}:{self.line}"
 
 
+@record
+class Number:
+    """A number that a kernel function takes or returns: its bytes, how it is read; or an address."""
+
+    size: int = 8
+    is_signed: bool = False
+    is_pointer: bool = False
+
+
+@record
+class Kfunc:
+    """A kernel function that a program calls, as BTF declares it.
+
+    `arguments` are its first five, `result` is None where it returns nothing. `refusal` is what to say where
+    nobody has such a function; "" where that is no matter. Without BTF, `arguments` is None: five u64.
+    """
+
+    name: str
+    arguments: tuple[Number, ...] | None = None
+    result: Number | None = None
+    refusal: str = ""
+
+
 def _frozen(value: Any) -> Any:
     """Return a field that nobody else can change."""
     return MappingProxyType(dict(value)) if isinstance(value, dict) else value
@@ -193,7 +216,8 @@ class Program:
     (u64) of the LDDWs that refer to something outside of the program, both by pc. `maps` are the
     maps (`ebpfjit.runtime.maps`) that LDDW_MAP_IDX and LDDW_MAP_IDX_VALUE count, `lines` the source
     lines, by the pc where their code starts. `environment` is the `Environment` of its runs where
-    they are given none, None for the default.
+    they are given none, None for the default. `kfuncs` are the kernel functions that it calls, by the imm of
+    their calls: the id of each in the BTF of its object (`types`, an `ebpfjit.elf.btf.Btf`, None without).
     Raises DecodeError where `code` is not a whole number of slots.
     """
 
@@ -206,6 +230,8 @@ class Program:
     maps: tuple[Any, ...] = ()
     lines: dict[int, SourceLine] = field(default_factory=dict)
     environment: Any = None
+    kfuncs: dict[int, Kfunc] = field(default_factory=dict)
+    types: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
@@ -328,6 +354,7 @@ class Program:
         limit: int | None = None,
         context: Mapping[str, Any] | None = None,
         environment: Environment | None = None,
+        kfuncs: Mapping[int | str, Any] | None = None,
     ) -> Result:
         """Run the program once on a copy of `data`, on "jit", "interpreter" or "kernel".
 
@@ -338,12 +365,14 @@ class Program:
         import_alone("ebpfjit.runner")
         from ebpfjit import runner
 
-        return runner.run(self, data, engine=engine, limit=limit, context=context, environment=environment)
+        return runner.run(
+            self, data, engine=engine, limit=limit, context=context, environment=environment, kfuncs=kfuncs
+        )
 
     def compile(self, **options: Any) -> JitFunction:
         """Compile the program into a function of one buffer.
 
-        `options` are those of `ebpfjit.runner.compile`: helpers, limit, checked, harden, cache,
+        `options` are those of `ebpfjit.runner.compile`: helpers, kfuncs, limit, checked, harden, cache,
         release_gil, optimize, audit.
         """
         import_alone("ebpfjit.runner")

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
@@ -38,6 +39,8 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Mark, NativeHelper, Stops, may_end_rights
 from ebpfjit.runtime.helpers import stock, table
 from ebpfjit.runtime.helpers.presence import missing
+from ebpfjit.runtime.kfuncs.given import Given, given_functions
+from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
 from ebpfjit.runtime.memory import Region, Stack, flat_view
@@ -101,7 +104,8 @@ class Ready:
     """A program verified, and compiled at its first run in machine code.
 
     `helpers` are the same objects for every run: their addresses are in the machine code. `options`
-    are those of compiling. `compiled` is by the helpers that are machine code themselves, which the
+    are those of compiling. `kfuncs` are the kernel functions that the program calls, by the imm of
+    their calls. `compiled` is by the helpers that are machine code themselves, which the
     environment decides. `complete` is true once no helper was found missing. `variants` are the same
     program's, by options that it inherits (`like`).
     """
@@ -111,6 +115,7 @@ class Ready:
     verified: Verified
     helpers: Mapping[int, HelperFunction]
     maps: dict[int, Any]
+    kfuncs: Mapping[int, HelperFunction] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     compiled: dict[frozenset[int], Compiled] = field(default_factory=dict)
     complete: bool = False
@@ -167,8 +172,14 @@ class Ready:
         return native_numbers(environment) & self._stock
 
     def refuse_missing(self) -> None:
-        """Raise HelperNotFound where the program surely calls a helper that is not there."""
+        """Raise HelperNotFound where the program surely calls a helper that is not there.
+
+        Raises LoadError where it has a kernel function that nobody has: so do Linux's loaders.
+        """
         if not self.complete:
+            for number, called in self.program.kfuncs.items():
+                if called.refusal and number not in self.kfuncs:
+                    raise LoadError(called.refusal)
             for call in missing(self.program, self.helpers).values():
                 raise faults.name_line(faults.helper_not_found(call), self.program)
             self.complete = True
@@ -225,7 +236,7 @@ def ready(program: Program) -> Ready:
         helpers = {**table.bound(), **_STOCK} if _is_plain(program) else table.bound()
         verified = prepare(program)
         maps = {map_.address: map_ for map_ in verified.program.maps}
-        known = Ready(verified.program, type_, verified, helpers, maps)
+        known = Ready(verified.program, type_, verified, helpers, maps, functions_of(verified.program))
         program.__dict__["_ready"] = known
     return known
 
@@ -273,6 +284,7 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
     return compile_program(
         start.verified,
         helpers={**start.helpers, **(native or {})},
+        kfuncs=start.kfuncs,
         map_helpers=table.ours(start.helpers, bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE),
         verify=verifier.check,
         **{**promises_of(start, native or ()), **start.options, **options},
@@ -361,6 +373,7 @@ class _Run:
             packet,
             argument,
             program.helpers,
+            program.kfuncs,
             limit=limit,
             world=self.world,
             stack=stack,
@@ -383,6 +396,7 @@ def run(
     limit: int | None = None,
     context: Mapping[str, Any] | None = None,
     environment: Environment | None = None,
+    kfuncs: Given | None = None,
 ) -> Result:
     """Verify a program and run it once on a copy of `data`.
 
@@ -390,18 +404,23 @@ def run(
     gets its context, as BPF_PROG_TEST_RUN makes it: `data` is an Ethernet frame for packet programs
     and the context's bytes for the others; `context` sets fields of xdp_md or __sk_buff. One
     without a type gets the data's address in r1, its length in r2. `environment` is what helpers
-    see of the world. Raises VerifierError, ExecutionError (also for a packet or a field that the
-    type does not take), MapError (a prog_array of programs of another type), or JitUnavailable and
-    KernelUnavailable where the engine is not to be had.
+    see of the world. `kfuncs` maps names of kernel functions (or BTF ids) to functions that take their
+    place, see `ebpfjit.runtime.kfuncs.given`. Raises VerifierError, ExecutionError (also for a packet or a
+    field that the type does not take), LoadError (a kernel function that nobody has), MapError (a
+    prog_array of programs of another type), or JitUnavailable and KernelUnavailable where the engine is not
+    to be had.
     """
     if context is not None and not isinstance(context, Mapping):
         raise TypeError(f"context is a mapping of field names to numbers, not {type(context).__name__}")
     chosen = environment or environment_of(program)
     if engine == "kernel":
+        if kfuncs:
+            raise ValueError("kfuncs= is for our own engines: the kernel calls its own functions")
         return _run_on_kernel(program, data, context, chosen)
     if engine not in ENGINES:
         raise ValueError(f"no engine {engine!r}; there are: {', '.join([*ENGINES, 'kernel'])}")
-    return run_on(ENGINES[engine], program, data, limit, context, chosen, counts=engine == "interpreter")
+    counts = engine == "interpreter"
+    return run_on(ENGINES[engine], program, data, limit, context, chosen, counts=counts, kfuncs=kfuncs)
 
 
 def run_on(
@@ -413,9 +432,10 @@ def run_on(
     environment: Environment,
     *,
     counts: bool = False,
+    kfuncs: Given | None = None,
 ) -> Result:
     """Run a program as `run` does, on an engine that is a function; it `counts` instructions, or not."""
-    first = ready(program)
+    first = _with_kfuncs(ready(program), kfuncs)
     made = _make(first, data, context)
     this = _Run(engine, environment, made)
     try:
@@ -426,6 +446,19 @@ def run_on(
         this.end()
         _let_go(made)
     return _result(first.type, value, outcome, this.world, this.instructions if counts else None)
+
+
+def _with_kfuncs(start: Ready, given: Given | None) -> Ready:
+    """Return what runs share that have kernel functions of the caller's; the last is remembered."""
+    if not given:
+        return start
+    key = tuple((name, id(function)) for name, function in given.items())
+    known: tuple[Any, Ready, Given] | None = start.program.__dict__.get("_ready_with_kfuncs")
+    if known is None or known[0] != key:
+        functions = {**start.kfuncs, **given_functions(start.program, given)}
+        made = replace(start, kfuncs=functions, compiled={}, variants={}, complete=False)
+        known = start.program.__dict__["_ready_with_kfuncs"] = key, made, dict(given)  # which keeps the ids
+    return known[1]
 
 
 def _take_events(world: World) -> None:
@@ -519,9 +552,18 @@ class TypedFunction(JitFunction):
         limit: int | None,
         given: Mapping[int, HelperFunction],
         stops: Stops | None = None,
+        kfuncs: Given = MappingProxyType({}),
     ) -> None:
+        stops = stops or Stops()
         contents = TypedContents(
-            compiled, start.helpers, limit, stops or Stops(), compiled.recipe.optimize, ready=start, own=given
+            compiled,
+            start.helpers,
+            limit,
+            stops,
+            compiled.recipe.optimize,
+            given_kfuncs=kfuncs,
+            ready=start,
+            own=given,
         )
         seal(self, contents)
 
@@ -540,7 +582,12 @@ class TypedFunction(JitFunction):
 
 
 def _typed_function(
-    start: Ready, limit: int | None, given: Mapping[int, HelperFunction], *, tiers_up: bool
+    start: Ready,
+    limit: int | None,
+    given: Mapping[int, HelperFunction],
+    *,
+    tiers_up: bool,
+    kfuncs: Given = MappingProxyType({}),
 ) -> JitFunction:
     """Return a program as a compiled function, called through the native gate where its context allows.
 
@@ -553,7 +600,7 @@ def _typed_function(
 
     environment = environment_of(start.program)
     compiled = start.machine_code(environment)
-    plain = TypedFunction(start, compiled, limit, given)
+    plain = TypedFunction(start, compiled, limit, given, kfuncs=kfuncs)
     if why_not() or not _fits_a_lane(start, release_gil=compiled.unlocked):
         return plain
     assert start.type is not None  # it fits a lane
@@ -577,8 +624,11 @@ def _typed_function(
         stops=inside(plain).stops,
     )
     if not gate.fits:
-        return TypedFunction(start, start.optimised(environment), limit, given) if tiers_up else plain
-    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given, inside(plain).stops)
+        if not tiers_up:
+            return plain
+        return TypedFunction(start, start.optimised(environment), limit, given, kfuncs=kfuncs)
+    stops = inside(plain).stops
+    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given, stops, kfuncs)
     inside(function).irregular = plain
     open_gate(function, gate, plain.__call__)
     if tiers_up:
@@ -608,6 +658,7 @@ def compile(
     program: Program,
     *,
     helpers: Mapping[int, HelperFunction] | None = None,
+    kfuncs: Given | None = None,
     limit: int | None = None,
     checked: bool = True,
     harden: bool = False,
@@ -619,8 +670,8 @@ def compile(
     """Verify a program and compile it into a function of one buffer.
 
     `helpers` maps numbers to functions; a program with a type or with maps finds Linux's helpers
-    besides. `limit` is the instruction limit of each call (positive;
-    None: no limit). `checked=False` leaves out all memory checks: a wrong program can then crash
+    besides. `kfuncs` maps names of kernel functions (or BTF ids) to functions that take their place.
+    `limit` is the instruction limit of each call (positive; None: no limit). `checked=False` leaves out all memory checks: a wrong program can then crash
     the process. `harden=True` keeps immediates of the program's choosing out of the machine code
     (two more instructions for each) and puts guard pages around it. `cache` is a folder where
     machine code is kept for the next process: nobody else must be able to write there, as it is
@@ -649,6 +700,7 @@ def compile(
         release_gil=release_gil,
         optimize=optimize,
         audit=audit,
+        kfuncs=kfuncs or {},
     )
 
 
@@ -679,6 +731,7 @@ def _compiled(
     release_gil: bool = False,
     optimize: bool | None = None,
     audit: bool = False,
+    kfuncs: Given = MappingProxyType({}),
 ) -> JitFunction:
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
@@ -701,13 +754,20 @@ def _compiled(
     }
     if start is not None:
         start = replace(
-            start, helpers={**start.helpers, **helpers}, options=options, compiled={}, variants={}
+            start,
+            helpers={**start.helpers, **helpers},
+            kfuncs={**start.kfuncs, **given_functions(program, kfuncs)},
+            options=options,
+            compiled={},
+            variants={},
+            complete=False,
         )
         start.refuse_missing()
-        return _typed_function(start, limit, helpers, tiers_up=tiers_up)
+        return _typed_function(start, limit, helpers, tiers_up=tiers_up, kfuncs=kfuncs)
     facts = verified or prepare(program)
     options |= {
         "helpers": dict(helpers),
+        "kfuncs": {**functions_of(program), **given_functions(program, kfuncs)},
         "moving": frozenset(number for number, function in helpers.items() if may_end_rights(function)),
         "argument_is_packet": True,
         "verify": verifier.check,
@@ -718,4 +778,4 @@ def _compiled(
         if tiers_up
         else None
     )
-    return make_function(compile_program(facts, **options), dict(helpers), limit, better)
+    return make_function(compile_program(facts, **options), dict(helpers), limit, better, kfuncs)

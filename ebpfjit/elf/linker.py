@@ -30,9 +30,10 @@ from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
 from ebpfjit.elf.relocation import RelocationError, Target, Use, resolve
 from ebpfjit.errors import DecodeError, LoadError
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reference
-from ebpfjit.program import SLOT_SIZE, Instruction, Program, SourceLine, decode
+from ebpfjit.program import SLOT_SIZE, Instruction, Kfunc, Program, SourceLine, decode
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.faults import WEAK_POISON
+from ebpfjit.runtime.kfuncs.table import kfuncs
 
 TEXT = ".text"
 MAX_PROGRAM_SLOTS = 1_000_000
@@ -46,6 +47,8 @@ SHARED = "functions that programs share"
 
 PSEUDO_CALL = 1
 """src_reg of a local call."""
+PSEUDO_KFUNC_CALL = 2
+"""src_reg of a call of a kernel function; its imm is a BTF id."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,23 +98,26 @@ class MapReference:
 class Fixups:
     """All that changes in a function's instructions when it is placed in a program.
 
-    `missing` are the slots of calls, and of wide loads, of weak symbols that nothing defines.
+    `missing` are the slots of calls, and of wide loads, of weak symbols that nothing defines; `kfuncs` those
+    of kernel functions, with the BTF id of each.
     """
 
     aims: list[Aim] = field(default_factory=list)
     references: list[MapReference] = field(default_factory=list)
     missing: list[tuple[int, Use]] = field(default_factory=list)
+    kfuncs: list[tuple[int, Use, int, Kfunc]] = field(default_factory=list)
 
     @property
     def count(self) -> int:
         """How many there are."""
-        return len(self.aims) + len(self.references) + len(self.missing)
+        return len(self.aims) + len(self.references) + len(self.missing) + len(self.kfuncs)
 
     @property
     def pcs(self) -> set[int]:
         """The slots that are changed."""
         pcs = [pc for pc, _ in self.missing]
         pcs += [aim.pc for aim in self.aims]
+        pcs += [pc for pc, *_ in self.kfuncs]
         return {*pcs, *(reference.pc for reference in self.references)}
 
 
@@ -232,6 +238,7 @@ class Linker:
         _modernise(code)
         numbers = self._numbers_of_maps(order)
         references: dict[int, int] = {}
+        called: dict[int, Kfunc] = {}
         for function, start in placed.items():
             fixups = self._find_fixups(function)
             budget.spend(FIXUP_COST * (1 + fixups.count), SHARED)
@@ -239,6 +246,9 @@ class Linker:
                 _point(code, start + aim.pc, aim.use, placed[aim.target] + aim.target_pc)
             for pc, use in fixups.missing:
                 _leave_out(code, start + pc, use)
+            for pc, use, id, kfunc in fixups.kfuncs:
+                called.setdefault(id, kfunc)
+                _call_kernel(code, start + pc, use, id)
             for reference in fixups.references:
                 pc, place = start + reference.pc, reference.place
                 _refer(code, pc, numbers[place.number], place.offset)
@@ -254,6 +264,8 @@ class Linker:
             maps=tuple(self.maps.order[number] for number in numbers),
             lines=self._lines_of(placed),
             environment=self.environment,
+            kfuncs=called,
+            types=self.maps.btf if called else None,
         )
 
     def _numbers_of_maps(self, functions: list[Function]) -> dict[int, int]:
@@ -333,6 +345,8 @@ class Linker:
             place = self.maps.extern(symbol, target.offset) if use is Use.ADDRESS else None
             if place is not None:
                 fixups.references.append(MapReference(pc, place))
+            elif (kernel := self._kfunc(function, pc, use, symbol)) is not None:
+                fixups.kfuncs.append((pc, use, *kernel))
             elif symbol.is_weak:
                 fixups.missing.append((pc, use))
             else:
@@ -342,6 +356,15 @@ class Linker:
             fixups.aims.append(self._aim(function, pc, use, section, target.offset))
         else:
             fixups.references.append(self._reference(function, pc, target, section))
+
+    def _kfunc(self, function: Function, pc: int, use: Use, symbol: Symbol) -> tuple[int, Kfunc] | None:
+        """Return a kernel function, None for another symbol, or a weak one that is not there."""
+        kernel = self.maps.externs.kfunc(symbol)
+        if kernel is None or (symbol.is_weak and kernel[1].name not in kfuncs()):
+            return None
+        what = f"{use.value} {self.maps.externs.describe(symbol)}"
+        refusal = "" if kernel[1].name in kfuncs() else str(self._place_error(function, pc, what))
+        return kernel[0], replace(kernel[1], refusal=refusal)
 
     def _reference(self, function: Function, pc: int, target: Target, section: Section) -> MapReference:
         try:
@@ -470,6 +493,16 @@ def _leave_out(code: bytearray, pc: int, use: Use) -> None:
         return
     code[pc * SLOT_SIZE + 1] &= 0x0F
     struct.pack_into("<i", code, pc * SLOT_SIZE + 4, 0)
+    struct.pack_into("<i", code, pc * SLOT_SIZE + 12, 0)
+
+
+def _call_kernel(code: bytearray, pc: int, use: Use, id: int) -> None:
+    """Let the call at `pc` be one of a kernel function; a wide load gives a number that is not 0."""
+    if use is Use.CALL:
+        struct.pack_into("<BBhi", code, pc * SLOT_SIZE, 0x85, PSEUDO_KFUNC_CALL << 4, 0, id)
+        return
+    code[pc * SLOT_SIZE + 1] &= 0x0F
+    struct.pack_into("<i", code, pc * SLOT_SIZE + 4, id)
     struct.pack_into("<i", code, pc * SLOT_SIZE + 12, 0)
 
 

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Self
 
 from ebpfjit.errors import ExecutionError, LoadError
+from ebpfjit.kernel.kfuncs import with_kernel_ids
 from ebpfjit.kernel.objects import KernelMap, LoadedProgram
 from ebpfjit.kernel.syscalls import KernelUnavailable
 from ebpfjit.kernel.wrapping import RESULT_SIZE, has_may_goto, has_packet_loads, wrap
@@ -144,8 +145,7 @@ class Kernel:
         Raises KernelVerifierError, KernelUnavailable, LoadError (a type the kernel cannot test),
         ExecutionError (an input the kernel does not run).
         """
-        if not isinstance(program, Program):
-            program = Program.from_bytes(program)
+        program = with_kernel_ids(program if isinstance(program, Program) else Program.from_bytes(program))
         with self._lock:
             if program.type is None:
                 return self._run_raw(program, bytes(data), packet, log_level)

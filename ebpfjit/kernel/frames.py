@@ -17,6 +17,7 @@ from typing import Any
 from ebpfjit.errors import LoadError
 from ebpfjit.kernel.engine import PROGRAM_TYPES
 from ebpfjit.kernel.engine import ProgramType as KernelProgramType
+from ebpfjit.kernel.kfuncs import with_kernel_ids
 from ebpfjit.kernel.maps import KernelMaps, pinned
 from ebpfjit.kernel.objects import LoadedProgram
 from ebpfjit.program import Program
@@ -63,6 +64,7 @@ def run_frame(
     LoadError (a type, or a map, that the kernel's test run does not have), ExecutionError (an input the
     kernel does not run).
     """
+    program = with_kernel_ids(program)
     type_ = program_type(program.type or "")
     kind = PROGRAM_TYPES.get(_KERNEL_NAMES.get(type_.name, type_.name))
     if kind is None:
