@@ -23,7 +23,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
 from ebpfjit.once import load_package, once
 from ebpfjit.program import Program
-from ebpfjit.runtime import faults
+from ebpfjit.runtime import faults, timers
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
@@ -45,6 +45,7 @@ from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
 from ebpfjit.runtime.memory import Region, Stack, flat_view
 from ebpfjit.runtime.shared import SharedRegions
+from ebpfjit.runtime.timers import Callback
 from ebpfjit.runtime.world import World, current
 from ebpfjit.sealed import inside, seal
 
@@ -107,7 +108,8 @@ class Ready:
     are those of compiling. `kfuncs` are the kernel functions that the program calls, by the imm of
     their calls. `compiled` is by the helpers that are machine code themselves, which the
     environment decides. `complete` is true once no helper was found missing. `variants` are the same
-    program's, by options that it inherits (`like`).
+    program's, by options that it inherits (`like`). `lasting` is true where machine code is made once for an
+    environment that somebody else has, and may move on.
     """
 
     program: Program
@@ -120,6 +122,7 @@ class Ready:
     compiled: dict[frozenset[int], Compiled] = field(default_factory=dict)
     complete: bool = False
     variants: dict[tuple[str, ...], Ready] = field(default_factory=dict)
+    lasting: bool = False
 
     def like(self, options: Mapping[str, Any]) -> Ready:
         """Return what runs of the program share that go on from one compiled with these options."""
@@ -169,7 +172,7 @@ class Ready:
         load_package("ebpfjit.jit")
         from ebpfjit.jit.stock import native_numbers
 
-        return native_numbers(environment) & self._stock
+        return native_numbers(environment, lasting=self.lasting) & self._stock
 
     def refuse_missing(self) -> None:
         """Raise HelperNotFound where the program surely calls a helper that is not there.
@@ -332,26 +335,38 @@ class _Run:
         self.made = made
         self.stack = stack or (None if isinstance(made, Region) else made.stack)
         self.instructions = 0
+        self.limit: int | None = None
         self.options: Mapping[str, Any] = {}
         self.world = World(environment, context=None if isinstance(made, Region) else made, mark=mark)
         self.world.run_program = self._tail_call
+        self.world.later = self._later
+        self.current: Ready | None = None
 
     def end(self) -> None:
         """Let go of what the run leaves: it is freed with its result, not when cycles are looked for."""
-        self.world.run_program = None
+        self.world.run_program = self.world.later = None
 
     def execute(self, program: Ready, limit: int | None) -> int:
         """Run a program and return r0. Raises HelperNotFound where it surely calls what is not there."""
         program.refuse_missing()
+        outer = self.current
         execution = self.execution(program, limit)
         try:
             return self.engine(program, execution)
         finally:
+            self.current = outer
             self.instructions += execution.instructions
+
+    def _later(self, function: int) -> Callback:
+        """Return what calls a function of the program that runs now, once it is over."""
+        assert self.current is not None  # a helper asks
+        start, engine, environment = self.current, self.engine, self.world.environment
+        return partial(_call_back, start, engine, environment, self.limit, function)
 
     def execution(self, program: Ready, limit: int | None) -> Execution:
         """Return the start of a program's run on what was made."""
         made, self.options = self.made, program.options
+        self.current, self.limit = program, limit if self.current is None else self.limit
         type_ = None if isinstance(made, Region) else made.type
         if program.type is not type_:
             raise ExecutionError(
@@ -386,6 +401,34 @@ class _Run:
         engine = self.world.engine
         limit = engine.budget_left() if engine is not None else None
         return self.execute(ready(program).like(self.options), limit)
+
+
+def _call_back(
+    start: Ready,
+    engine: EngineFunction,
+    environment: Environment,
+    limit: int | None,
+    function: int,
+    map_address: int,
+    key: bytes,
+    value_address: int,
+) -> None:
+    """Call a function of a program by itself, with a map, a key and a value: what a timer does.
+
+    What it puts into ring buffers stays there; its lines are nobody's.
+    """
+    size = 0 if start.type is None else 64 if start.type.has_packet else start.type.context_size
+    made = _make(start, bytes(size), None)  # machine code was promised one; the function does not see it
+    this = _Run(engine, environment, made)
+    try:
+        execution = this.execution(start, limit)
+        region = Region.of_buffer("map key", bytes(key))
+        execution.regions.append(region)
+        execution.function = function, (map_address, region.start, value_address)
+        engine(start, execution)
+    finally:
+        this.end()
+        _let_go(made)
 
 
 def run(
@@ -436,6 +479,7 @@ def run_on(
 ) -> Result:
     """Run a program as `run` does, on an engine that is a function; it `counts` instructions, or not."""
     first = _with_kfuncs(ready(program), kfuncs)
+    timers.fire_due(first.maps.values(), environment.clock)
     made = _make(first, data, context)
     this = _Run(engine, environment, made)
     try:
@@ -671,7 +715,8 @@ def compile(
 
     `helpers` maps numbers to functions; a program with a type or with maps finds Linux's helpers
     besides. `kfuncs` maps names of kernel functions (or BTF ids) to functions that take their place.
-    `limit` is the instruction limit of each call (positive; None: no limit). `checked=False` leaves out all memory checks: a wrong program can then crash
+    `limit` is the instruction limit of each call (positive; None: no limit). `checked=False` leaves out all
+    memory checks: a wrong program can then crash
     the process. `harden=True` keeps immediates of the program's choosing out of the machine code
     (two more instructions for each) and puts guard pages around it. `cache` is a folder where
     machine code is kept for the next process: nobody else must be able to write there, as it is
@@ -761,6 +806,7 @@ def _compiled(
             compiled={},
             variants={},
             complete=False,
+            lasting=program.environment is not None,
         )
         start.refuse_missing()
         return _typed_function(start, limit, helpers, tiers_up=tiers_up, kfuncs=kfuncs)

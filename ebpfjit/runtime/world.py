@@ -13,6 +13,7 @@ from ebpfjit.runtime.memory import running
 if TYPE_CHECKING:
     from ebpfjit.runtime.execution import Mark
     from ebpfjit.runtime.maps.base import Map
+    from ebpfjit.runtime.timers import Callback
 
 
 class Engine(Protocol):
@@ -46,6 +47,7 @@ class World:
     `run_program` runs another program on the same context, world and budget and returns its r0:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
     ends, under keys of their own: reserved records, a lock that is held. `mark` is that of the run.
+    `later` makes of a function of the program that runs (its address) what calls it when the run is over.
     `left` counts the bytes of `output`, `events` and copies of packets.
     """
 
@@ -60,6 +62,7 @@ class World:
     kept: dict[Any, Any] = field(default_factory=dict)
     left: int = 0
     mark: Mark | None = None
+    later: Callable[[int], Callback] | None = None
 
     def leaves(self, size: int) -> bool:
         """Count `size` bytes among what the run leaves; False where that would be more than MOST_LEFT."""

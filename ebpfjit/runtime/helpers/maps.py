@@ -21,6 +21,7 @@ _TARGETS = frozenset({MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP, MapTy
 _ENDS = frozenset({MapType.QUEUE, MapType.STACK})
 _PERF = frozenset({MapType.PERF_EVENT_ARRAY})
 _RING = frozenset({MapType.RINGBUF})
+_TIMED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.ARRAY})
 
 # What Linux's verifier lets each helper have (kernel/bpf/verifier.c, check_map_func_compatibility).
 TAKES: dict[str, frozenset[MapType]] = {
@@ -46,6 +47,8 @@ TAKES: dict[str, frozenset[MapType]] = {
     "bpf_ringbuf_reserve": _RING,
     "bpf_ringbuf_query": _RING,
     "bpf_ringbuf_reserve_dynptr": _RING,
+    "bpf_timer_init": _TIMED,
+    "bpf_wq_init": _TIMED,
 }  # fmt: skip
 """The map types that each helper takes."""
 

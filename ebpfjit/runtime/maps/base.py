@@ -10,6 +10,7 @@ from ebpfjit.program import Program
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag
 from ebpfjit.runtime.maps.storage import Storage
 from ebpfjit.runtime.memory import Region
+from ebpfjit.runtime.timers import Timers
 
 _RDONLY_PROG = int(MapFlag.RDONLY_PROG)
 
@@ -28,7 +29,8 @@ class Map(ABC):
     program may touch. `regions` is the memory of its values, where programs may follow the pointers
     that lookups give. `value_is_stable` is true where such a pointer stays good for the rest of a
     run, whatever the program does. `is_frozen` is true from when a program that refers to the map
-    was prepared: it may rely on read-only values, which Python must not change any more.
+    was prepared: it may rely on read-only values, which Python must not change any more. `timers` are those
+    in its values, None where there never were any.
     """
 
     definition: MapDefinition
@@ -36,6 +38,7 @@ class Map(ABC):
     regions: tuple[Region, ...]
     value_is_stable: bool
     is_frozen: bool = False
+    timers: Timers | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set what may change; what machine code was made with, or points to, may not."""
