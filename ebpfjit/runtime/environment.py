@@ -102,7 +102,8 @@ class Environment:
     """The world of a run; a test replaces what must not change from run to run.
 
     `clock()` gives nanoseconds (u64), by default those of a `Clock`, which can be moved on; `random()` a
-    u32. `cpu` is the number of the processor that programs run on, `cpus` how many there are: per-CPU maps have a value for each. `task` is the
+    u32. `cpu` is the number of the processor that programs run on,
+    `cpus` how many there are: per-CPU maps have a value for each. `task` is the
     process, None for this one, `stack` the return addresses (u64) of its call stack, innermost
     first. `sockets` are those that lookups find, in this order. The cookies
     name the packet's socket, its network namespace, and the program's attachment (u64).
