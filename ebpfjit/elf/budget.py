@@ -25,8 +25,8 @@ ESCAPED = 32
 """What a byte costs in a text that is not ASCII: 16 bytes where it is no UTF-8, and as much again in time."""
 
 
-class OverBudget(LoadError):
-    """A file that would cost too much: of the refusals of a file's parts, the one that is of the whole file."""
+class OverBudget(LoadError):  # noqa: N818 - as its neighbours in errors.py
+    """A file that would cost too much: no part of it is refused, all of it is."""
 
 
 class Budget:

@@ -134,7 +134,7 @@ class ByOffset(Generic[Said]):
 class CoreResult:
     """What CO-RE makes of an object.
 
-    `code` are the changed instructions of sections, by their index. `absent` is what the target does not have,
+    `code` are the changed instructions of sections, by their index. `absent` is what the target lacks,
     where a call of what is not there stands now; `refusals` are relocations that cannot be made.
     """
 

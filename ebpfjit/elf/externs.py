@@ -49,7 +49,7 @@ class ConfigVariable:
 class Externs:
     """The undefined symbols of an object; `kconfig` has values for those of .kconfig.
 
-    Raises LoadError naming the symbol where a value does not fit. One that is missing is kept with its variable.
+    Raises LoadError naming the symbol where a value does not fit. A missing one is kept with its variable.
     """
 
     def __init__(self, file: ObjectFile, btf: Btf | None, kconfig: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ class GivenMaps:
         return as_loaders_do(replace(definition, max_entries=entries))
 
     def refuse_section(self, name: str) -> None:
-        """Raise MapRefused where a section of variables was given a size: its variables say how large it is."""
+        """Raise MapRefused where a section of variables was given a size: it has one entry."""
         if name in self.maps and not isinstance(self.maps[name], Map):
             message = f"{self.file}: maps={{{name!r}: ...}}: a section of variables has one entry; give a map"
             raise MapRefused(f"{message}, or leave it out (EINVAL)", EINVAL)

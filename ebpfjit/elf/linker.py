@@ -10,7 +10,7 @@ What an instruction refers to outside of functions becomes an index into the pro
 
     lddw r1, 0   R_BPF_64_64 counters   ->   lddw r1, map_by_idx(0)    maps (counters,)
 
-What cannot be referred to is kept with the program (`Program.refusals`), which is not run then; the others are.
+What cannot be referred to is kept with the program (`Program.refusals`), which is not run then.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ PSEUDO_CALL = 1
 class Function:
     """A function, or a piece of a section that no symbol covers (then `is_named` is False).
 
-    `start` and `size` count bytes in `section`. `is_typed` is true where the symbol says that it is a function.
+    `start` and `size` count bytes in `section`. `is_typed` is true where its symbol has a type.
     """
 
     name: str
@@ -103,8 +103,8 @@ class Fixups:
     """All that changes in a function's instructions when it is placed in a program.
 
     `missing` are the slots of calls, and of wide loads, of weak symbols that nothing defines. `absent` says
-    by slot what was not found where a call stands that fails when it is reached; `refusals` are what stands in
-    the way of running the function at all.
+    by slot what was not found where a call stands that fails when it is reached; `refusals` are what stands
+    in the way of running the function at all.
     """
 
     aims: list[Aim] = field(default_factory=list)
@@ -288,7 +288,7 @@ class Linker:
         )
 
     def link_or_keep(self, entry: Function, type_: str | None = None) -> Program:
-        """Return `entry` as a program; one that cannot be linked has no code, and says why when it is used."""
+        """Return `entry` as a program; one that cannot be linked has no code, and keeps the reason."""
         try:
             return self.link(entry, type_)
         except OverBudget:
@@ -357,8 +357,8 @@ class Linker:
     def _check_size(self, entry: Function, slots: int) -> None:
         if slots > MAX_PROGRAM_SLOTS or self._linked_slots + slots > MAX_OBJECT_SLOTS:
             raise OverBudget(
-                f"{self.file.name}: section {entry.section.name!r}: program {entry.name!r} is too large with the functions it calls: a"
-                f" program may have {MAX_PROGRAM_SLOTS} slots, all of a file {MAX_OBJECT_SLOTS}",
+                f"{self.file.name}: section {entry.section.name!r}: program {entry.name!r} is too large with the functions"
+                f" it calls: a program may have {MAX_PROGRAM_SLOTS} slots, all of a file {MAX_OBJECT_SLOTS}",
             )  # fmt: skip
 
     def find_fixups(self, function: Function) -> Fixups:

@@ -95,16 +95,16 @@ def load(
     ("xdp") of programs whose section does not tell, or maps names of programs and sections to
     types. `kconfig` has values for `extern ... __kconfig` variables.
 
-    `maps` has, by the name of a map, how many entries it is to have, or a map to use in its place, such as one of
-    another object. `pins` are maps by name: one whose definition says LIBBPF_PIN_BY_NAME is taken from there, or
-    put there. `only` names the programs to load (or their sections), by default all of them.
+    `maps` has, by the name of a map, how many entries it is to have, or a map to use in its place, such as
+    one of another object. `pins` are maps by name: one whose definition says LIBBPF_PIN_BY_NAME is taken from
+    there, or put there. `only` names the programs to load (or their sections), by default all of them.
 
-    What a part of the object needs and is not there (a map of an unknown type or without a size, a kfunc, a kernel
-    symbol, a value of the configuration) is kept with the programs and maps that need it, and raised when these
-    are run, compiled or used: see `Object.refusals`. With `strict`, all of it is raised at once.
+    What a part of the object needs and is not there (a map of an unknown type or without a size, a kfunc, a
+    kernel symbol, a value of the configuration) is kept with the programs and maps that need it, and raised
+    when these are run, compiled or used: see `Object.refusals`. With `strict`, all of it is raised at once.
 
-    Raises LoadError for anything but a sound object of clang's kind, naming what is wrong and where, MapRefused
-    for a map of `maps` or `pins` that does not fit, and
+    Raises LoadError for anything but a sound object of clang's kind, naming what is wrong and where,
+    MapRefused for a map of `maps` or `pins` that does not fit, and
     OSError where the file cannot be read. What a file may cost in memory follows from its size
     (`ebpfjit.elf.budget`), what its maps may from `set_map_memory_limit`.
     """
@@ -177,7 +177,7 @@ def load_bytes(
 
 
 def _link_all(linker: Linker, types: Types, only: Iterable[str] | None) -> dict[str, Program]:
-    """Return the programs of an object, or those that were asked for; what cannot be linked is kept with each."""
+    """Return the programs of an object, or those that were asked for."""
     wanted = _wanted(linker, only)
     type_of = _type_finder(linker.entries, types)
     programs: dict[str, Program] = {}

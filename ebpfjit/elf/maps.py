@@ -250,8 +250,8 @@ U32_MAX = (1 << 32) - 1
 def as_loaders_do(definition: MapDefinition) -> MapDefinition:
     """Return a definition with the sizes that loaders give it.
 
-    cilium/ebpf: the value of a ring buffer, or of an arena, is for who reads it and not the map's; a perf event
-    array without sizes has those of a file descriptor. libbpf: a ring buffer has a power of two of pages, the
+    cilium/ebpf: the value of a ring buffer, or of an arena, is for who reads it and not the map's; a perf
+    event array without sizes has those of a file descriptor. libbpf: a ring buffer has a power of two of pages, the
     next larger one (adjust_ringbuf_sz).
     """
     if definition.type in WITHOUT_VALUES and definition.value_type is not None:

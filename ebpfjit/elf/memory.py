@@ -201,7 +201,7 @@ class ObjectMaps:
             variables.contents(map_)[offset : offset + len(data)] = data
 
     def refusal_at(self, place: Place) -> LoadError | None:
-        """Return what stands in the way of using a place: its map's refusal, or that of the variable there."""
+        """Return what stands in the way of using a place: what its map lacks, or the variable there."""
         refusal = self.order[place.number].refused
         if refusal is not None or place.offset is None:
             return refusal if isinstance(refusal, LoadError) else None

@@ -249,12 +249,12 @@ class _Reader:
         self._open()
         sections = self._sections()
         symbol_table = self._only_symbol_table(sections)
-        if symbol_table is None and any(section.is_program for section in sections):
-            raise self._error(STRIPPED)
         symbols = self._symbols(symbol_table, sections) if symbol_table else ()
         for section in sections:
             if section.is_program or section.is_data or section.name in BTF_SECTIONS:
                 self._spend(section)
+        if symbol_table is None and any(section.is_program for section in sections):
+            raise self._error(STRIPPED)
         relocations = self._relocations(sections, symbol_table, symbols)
         return ObjectFile(self.name, sections, symbols, relocations, self.budget)
 

@@ -1,6 +1,6 @@
 """What is in program arrays and maps of maps from the start: `.values`, and conventions of section names.
 
-iproute2, Cilium  "7/2"        index 2 of the program array whose definition has id 7; Cilium's ids have names too
+iproute2, Cilium  "7/2"        index 2 of the program array whose definition has id 7
 Cilium            "tail:calls/2", a BTF declaration tag of the function: index 2 of the map "calls"
 kernel samples    "socket/2"   index 2 of the object's program array (kprobe/2 and so on too)
 OVS               "tail-2"     index 2 of the map "tail_calls", or of the only program array
@@ -51,7 +51,7 @@ def is_tail_section(section: str) -> bool:
 
 
 def find_tags(btf: Btf | None) -> Iterator[Slot]:
-    """Yield what declaration tags of functions say, in order of the tags. Raises LoadError for wrong types."""
+    """Yield what declaration tags of functions say, in order of the tags. Raises LoadError for damage."""
     if btf is None or b"tail:" not in btf.strings:
         return
     for id in range(1, len(btf)):

@@ -51,7 +51,7 @@ def make_relocations(
 ) -> tuple[CoreResult, LoadError | None]:
     """Return what CO-RE makes of the instructions, and what stands in the way of running any program.
 
-    That is damage where relocations for a target were asked for: without one the code stands as it was compiled.
+    That is damage where relocations for a target were asked for: without one the code is as compiled.
     """
     if ext is not None:
         return Core(file, ext, target).apply(), None
