@@ -240,8 +240,18 @@ class Program:
     @property
     def refusal(self) -> EbpfError | None:
         """What stands in the way of running it: the first of its own, or its maps', refusals; else None."""
-        found = next(iter(self.refusals), None)
-        return found or next((map_.refused for map_ in self.maps if map_.refused is not None), None)
+        for refusal in self.refusals:
+            return refusal
+        for map_ in self.maps:
+            refused: EbpfError | None = map_.refused
+            if refused is not None:
+                pc = next((pc for pc, address in self.references.items() if address == map_.address), None)
+                line = self.line_at(pc)
+                where = "" if line is None else f" ({line})"
+                error = copy(refused)
+                error.args = (f"{error}: program {self.name!r} uses the map{where}",)
+                return error
+        return None
 
     def refuse(self) -> None:
         """Raise what the loader kept for whoever runs or compiles the program, where there is something."""

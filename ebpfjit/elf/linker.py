@@ -356,10 +356,11 @@ class Linker:
 
     def _check_size(self, entry: Function, slots: int) -> None:
         if slots > MAX_PROGRAM_SLOTS or self._linked_slots + slots > MAX_OBJECT_SLOTS:
+            where = f"{self.file.name}: section {entry.section.name!r}"
             raise OverBudget(
-                f"{self.file.name}: section {entry.section.name!r}: program {entry.name!r} is too large with the functions"
-                f" it calls: a program may have {MAX_PROGRAM_SLOTS} slots, all of a file {MAX_OBJECT_SLOTS}",
-            )  # fmt: skip
+                f"{where}: program {entry.name!r} is too large with the functions it calls: a"
+                f" program may have {MAX_PROGRAM_SLOTS} slots, all of a file {MAX_OBJECT_SLOTS}"
+            )
 
     def find_fixups(self, function: Function) -> Fixups:
         """Return where the calls and references of a function point, found once."""

@@ -251,8 +251,8 @@ def as_loaders_do(definition: MapDefinition) -> MapDefinition:
     """Return a definition with the sizes that loaders give it.
 
     cilium/ebpf: the value of a ring buffer, or of an arena, is for who reads it and not the map's; a perf
-    event array without sizes has those of a file descriptor. libbpf: a ring buffer has a power of two of pages, the
-    next larger one (adjust_ringbuf_sz).
+    event array without sizes has those of a file descriptor. libbpf: a ring buffer has a power of two of
+    pages, the next larger one (adjust_ringbuf_sz).
     """
     if definition.type in WITHOUT_VALUES and definition.value_type is not None:
         definition = replace(definition, value_size=0)

@@ -114,7 +114,7 @@ class ObjectMaps:
             return self._create(definition)
         except MapRefused as error:
             sizes = f"; give one with load(..., maps={{{definition.name!r}: n}})"
-            advice = sizes if not definition.max_entries and error.errno == errno.EINVAL else ""
+            advice = sizes if "max_entries is 0" in str(error) else ""
             raise MapRefused(f"{self._where(definition)}: {error}{advice}", error.errno) from error
 
     def _add(self, map_: Map, definition: MapDefinition) -> None:

@@ -69,7 +69,7 @@ def find_pointers(file: ObjectFile, section: Section, whole: Container[int]) -> 
                 found.sections.add(target.index)
             elif target.is_program:
                 at = symbol.value + (relocation.addend or pointer_in(section, relocation.offset))
-                text = f"points to a function of section {target.name!r}"
+                text = f"points into section {target.name!r}, where no function starts that programs may call"
                 found.functions.append(
                     FunctionPointer(relocation.offset, target, at, names.refuse(relocation.offset, text))
                 )

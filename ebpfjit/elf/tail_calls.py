@@ -133,7 +133,8 @@ def fill(
         try:
             _put(maps[slot.map], slot.index, value)
         except (MapError, LoadError, LookupError, ValueError, TypeError) as error:
-            refusals.setdefault(slot.map, LoadError(f"{where}: {slot.name!r} does not fit: {error}"))
+            reason = str(error).removeprefix(f"{file}: ")
+            refusals.setdefault(slot.map, LoadError(f"{where}: {slot.name!r} does not fit: {reason}"))
     return refusals
 
 

@@ -170,7 +170,9 @@ def test_calls_work_where_the_names_of_static_functions_were_stripped() -> None:
 
 def test_unknown_names_list_the_programs() -> None:
     obj = load(OBJECTS / "subprograms.o")
-    with pytest.raises(LoadError, match="no program 'xdp'; there are: 'squares', 'mixed', 'tripled', 'plus_one'"):
+    with pytest.raises(
+        LoadError, match="no program 'xdp'; there are: 'squares', 'mixed', 'tripled', 'plus_one'"
+    ):
         obj.program("xdp")  # a section, but of two programs
     assert obj.program("tc/ingress").name == "tripled"
 
