@@ -11,12 +11,13 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W32, W64
-from ebpfjit.errors import DecodeError
+from ebpfjit.errors import DecodeError, EbpfError
 from ebpfjit.isa.spec import Imm, Kind, Row
 from ebpfjit.isa.table import match
 from ebpfjit.once import import_alone
@@ -193,7 +194,9 @@ class Program:
     (u64) of the LDDWs that refer to something outside of the program, both by pc. `maps` are the
     maps (`ebpfjit.runtime.maps`) that LDDW_MAP_IDX and LDDW_MAP_IDX_VALUE count, `lines` the source
     lines, by the pc where their code starts. `environment` is the `Environment` of its runs where
-    they are given none, None for the default.
+    they are given none, None for the default. `refusals` are errors of the loader: what the program needs
+    and its object lacks; `refuse` raises them. `absent` says by pc what CO-RE, or the linker, did not
+    find: a call that fails where it is reached stands there.
     Raises DecodeError where `code` is not a whole number of slots.
     """
 
@@ -206,6 +209,8 @@ class Program:
     maps: tuple[Any, ...] = ()
     lines: dict[int, SourceLine] = field(default_factory=dict)
     environment: Any = None
+    refusals: tuple[EbpfError, ...] = field(default=(), compare=False)
+    absent: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
@@ -231,6 +236,28 @@ class Program:
             del program.__dict__[made]
         object.__setattr__(program, "code", code)
         return program
+
+    @property
+    def refusal(self) -> EbpfError | None:
+        """What stands in the way of running it: the first of its own, or its maps', refusals; else None."""
+        for refusal in self.refusals:
+            return refusal
+        for map_ in self.maps:
+            refused: EbpfError | None = map_.refused
+            if refused is not None:
+                pc = next((pc for pc, address in self.references.items() if address == map_.address), None)
+                line = self.line_at(pc)
+                where = "" if line is None else f" ({line})"
+                error = copy(refused)
+                error.args = (f"{error}: program {self.name!r} uses the map{where}",)
+                return error
+        return None
+
+    def refuse(self) -> None:
+        """Raise what the loader kept for whoever runs or compiles the program, where there is something."""
+        found = self.refusal
+        if found is not None:
+            raise copy(found)  # each has a traceback of its own
 
     def to_bytes(self) -> bytes:
         """Return the bytecode."""

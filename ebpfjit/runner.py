@@ -215,10 +215,12 @@ def environment_of(program: Program) -> Environment:
 def ready(program: Program) -> Ready:
     """Return what a program's runs share, made at the first.
 
-    Raises VerifierError, ExecutionError, and MapError for a prog_array of programs of another type.
+    Raises VerifierError, ExecutionError, MapError for a prog_array of programs of another type, and what
+    the loader kept for the program (`Program.refuse`).
     """
     known: Ready | None = program.__dict__.get("_ready")
     if known is None:
+        program.refuse()
         _refuse_unknown_section(program)
         type_ = None if program.type is None else program_type(program.type)
         verifier.check(program)
@@ -476,6 +478,7 @@ def _run_on_kernel(
 ) -> Result:
     from ebpfjit import kernel
 
+    program.refuse()
     if program.type is None:
         if program.maps:
             name = program.name or "<unnamed>"
@@ -687,6 +690,7 @@ def _compiled(
     from ebpfjit.jit.entry import compile_program
     from ebpfjit.jit.tiers import starts_baseline
 
+    program.refuse()
     start = None if _is_plain(program) else ready(program)
     counted = start is None or _fits_a_lane(start, release_gil=release_gil)
     baseline = starts_baseline(optimize, counted=counted and not harden and cache is None)

@@ -148,6 +148,11 @@ class BtfExt:
         first, last = bisect_left(offsets, start), bisect_left(offsets, end)
         return zip(offsets[first:last], lines[first:last], strict=True)
 
+    def check(self) -> None:
+        """Read all that programs are linked with. Raises LoadError where something is wrong with it."""
+        assert self._lines is not None
+        assert self.relocations is not None
+
     def line_at(self, section: str, offset: int) -> SourceLine | None:
         """Return the line of the instruction at `offset` bytes of a section, where it is known."""
         offsets, lines = self._lines.get(section, ([], []))

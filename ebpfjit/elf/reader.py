@@ -61,6 +61,11 @@ SYMBOL_TYPES = {
 BINDINGS = {0: "STB_LOCAL", 1: "STB_GLOBAL", 2: "STB_WEAK"}
 BTF_SECTIONS = (".BTF", ".BTF.ext")
 WANTED = "an EM_BPF ELF64 little-endian relocatable object is needed"
+OTHER_ORDER = "; compile it for this byte order, with clang -target bpfel"
+STRIPPED = (
+    "there is no symbol table: the file was stripped, and what its instructions refer to is lost; build it"
+    " again, or install it unstripped (without strip --strip-all)"
+)
 
 _PARSE_ERRORS = (
     struct.error,
@@ -248,6 +253,8 @@ class _Reader:
         for section in sections:
             if section.is_program or section.is_data or section.name in BTF_SECTIONS:
                 self._spend(section)
+        if symbol_table is None and any(section.is_program for section in sections):
+            raise self._error(STRIPPED)
         relocations = self._relocations(sections, symbol_table, symbols)
         return ObjectFile(self.name, sections, symbols, relocations, self.budget)
 
@@ -276,7 +283,7 @@ class _Reader:
         types = {1: "relocatable", 2: "executable", 3: "shared"}
         if machine not in (EM_BPF, EM_NONE) or (data[4], data[5], kind) != (2, 1, 1):
             found = f"{_machine_name(machine)}, {bits}, {order}, {types.get(kind, f'type {kind}')}"
-            raise self._error(f"{found}: {WANTED}")
+            raise self._error(f"{found}: {WANTED}{OTHER_ORDER if (machine, data[5]) == (EM_BPF, 2) else ''}")
         self.is_old = machine == EM_NONE
         if len(data) < HEADER_SIZE:
             raise self._error(f"truncated ELF header: {len(data)} of {HEADER_SIZE} bytes")

@@ -113,7 +113,9 @@ def helper_not_found(instruction: Instruction) -> HelperNotFound:
     what, how = ("kfunc", "register_kfunc") if kfunc else ("helper", "register_helper")
     name = NAMES.get(number) or POISON.get(number)
     known = "" if kfunc or name is None else f" ({name})"
-    message = f"{_at(instruction.pc)}call of {what} {number}{known}, which is not registered; {how}() adds it"
+    message = f"{_at(instruction.pc)}call of {what} {number}{known}"
+    if kfunc or number not in POISON:
+        message += f", which is not registered; {how}() adds it"
     return HelperNotFound(message, instruction.pc, number)
 
 
@@ -123,8 +125,10 @@ def stopped(pc: int | None) -> Stopped:
 
 
 def name_line(error: ExecutionError, program: Program) -> ExecutionError:
-    """Add the source line to a fault that leaves `program`, the first one it leaves."""
+    """Add the source line to a fault that leaves `program`, the first it leaves, and what was absent."""
     if error.line is None:
+        if isinstance(error, HelperNotFound) and error.pc in program.absent:
+            error.args = (f"{error}: {program.absent[error.pc]}",)
         line = program.line_at(error.pc)
         error.line = "" if line is None else str(line)
         if line is not None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
+from ebpfjit.errors import EbpfError
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag
 from ebpfjit.runtime.maps.storage import Storage
@@ -28,7 +29,8 @@ class Map(ABC):
     program may touch. `regions` is the memory of its values, where programs may follow the pointers
     that lookups give. `value_is_stable` is true where such a pointer stays good for the rest of a
     run, whatever the program does. `is_frozen` is true from when a program that refers to the map
-    was prepared: it may rely on read-only values, which Python must not change any more.
+    was prepared: it may rely on read-only values, which Python must not change any more. `refused` is what an
+    object's definition of it lacks, None where it lacks nothing: no program that refers to the map is run.
     """
 
     definition: MapDefinition
@@ -36,6 +38,7 @@ class Map(ABC):
     regions: tuple[Region, ...]
     value_is_stable: bool
     is_frozen: bool = False
+    refused: EbpfError | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set what may change; what machine code was made with, or points to, may not."""
