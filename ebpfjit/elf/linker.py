@@ -30,7 +30,7 @@ from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
 from ebpfjit.elf.relocation import RelocationError, Target, Use, resolve
 from ebpfjit.errors import DecodeError, LoadError
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reference
-from ebpfjit.program import SLOT_SIZE, Instruction, Program, SourceLine, decode
+from ebpfjit.program import SLOT_SIZE, Instruction, Program, SourceLine, TypeInfo, decode
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.faults import WEAK_POISON
 
@@ -43,6 +43,9 @@ PROGRAM_COST, SLOT_COST, FIXUP_COST, LINE_COST = 4096, 160, 200, 100
 
 SHARED = "functions that programs share"
 """Each program has a copy of its own, which is why there may be a budget to exceed."""
+
+LINE_INFO = struct.Struct("<IIII")
+"""struct bpf_line_info."""
 
 PSEUDO_CALL = 1
 """src_reg of a local call."""
@@ -95,12 +98,14 @@ class MapReference:
 class Fixups:
     """All that changes in a function's instructions when it is placed in a program.
 
-    `missing` are the slots of calls, and of wide loads, of weak symbols that nothing defines.
+    `missing` are the slots of calls, and of wide loads, of weak symbols that nothing defines, `kernel` the
+    symbols of the kernel among all that is not defined, by slot.
     """
 
     aims: list[Aim] = field(default_factory=list)
     references: list[MapReference] = field(default_factory=list)
     missing: list[tuple[int, Use]] = field(default_factory=list)
+    kernel: dict[int, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -119,7 +124,8 @@ class Linker:
     """Makes the programs of one object file; LoadErrors name the file, the section and the place.
 
     `maps` are the object's, `lines` its source lines; `code` has the instructions of sections that
-    CO-RE changed, by the section's index. `environment` is what the programs get.
+    CO-RE changed, by the section's index. `environment` is what the programs get, `license` what the object
+    says of itself, `btf` its types as Linux takes them.
     """
 
     def __init__(
@@ -129,7 +135,12 @@ class Linker:
         lines: BtfExt | None = None,
         code: Mapping[int, bytes] | None = None,
         environment: Environment | None = None,
+        *,
+        license: str | None = None,
+        btf: bytes | None = None,
     ) -> None:
+        self.license = license
+        self.btf = btf
         self.file = file
         self.maps = maps
         self.lines = lines
@@ -232,11 +243,13 @@ class Linker:
         _modernise(code)
         numbers = self._numbers_of_maps(order)
         references: dict[int, int] = {}
+        kernel_symbols: dict[int, str] = {}
         for function, start in placed.items():
             fixups = self._find_fixups(function)
             budget.spend(FIXUP_COST * (1 + fixups.count), SHARED)
             for aim in fixups.aims:
                 _point(code, start + aim.pc, aim.use, placed[aim.target] + aim.target_pc)
+            kernel_symbols |= {start + pc: name for pc, name in fixups.kernel.items()}
             for pc, use in fixups.missing:
                 _leave_out(code, start + pc, use)
             for reference in fixups.references:
@@ -254,7 +267,25 @@ class Linker:
             maps=tuple(self.maps.order[number] for number in numbers),
             lines=self._lines_of(placed),
             environment=self.environment,
+            license=self.license,
+            types=self._types_of(placed),
+            kernel_symbols=kernel_symbols,
         )
+
+    def _types_of(self, placed: Mapping[Function, int]) -> TypeInfo | None:
+        """Return what BTF says of a program's functions, in the form that Linux takes."""
+        if self.btf is None or self.lines is None:
+            return None
+        functions: list[tuple[int, int]] = []
+        lines = bytearray()
+        for function, start in placed.items():
+            name, base = function.section.name, start - function.start // SLOT_SIZE
+            functions.append((start, self.lines.functions.get(name, {}).get(function.start, 0)))
+            before = len(lines)
+            for offset, *words in self.lines.line_records(name, function.start, function.end):
+                lines += LINE_INFO.pack(base + offset // SLOT_SIZE, *words)
+            self.file.budget.spend(2 * (len(lines) - before), SHARED)
+        return TypeInfo(self.btf, tuple(functions), bytes(lines))
 
     def _numbers_of_maps(self, functions: list[Function]) -> dict[int, int]:
         """Return where each map that these functions refer to (by its number) is in Program.maps."""
@@ -331,6 +362,8 @@ class Linker:
             fixups.aims.append(self._aim(function, pc, use, builtin.section, builtin.value))
         elif section is None:
             place = self.maps.extern(symbol, target.offset) if use is Use.ADDRESS else None
+            if self.maps.externs.is_kernel_symbol(symbol):
+                fixups.kernel[pc] = symbol.name
             if place is not None:
                 fixups.references.append(MapReference(pc, place))
             elif symbol.is_weak:

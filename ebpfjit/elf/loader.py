@@ -114,15 +114,19 @@ def load_bytes(
     from ebpfjit.elf.core import Core
     from ebpfjit.elf.externs import Externs
     from ebpfjit.elf.linker import Linker
+    from ebpfjit.elf.linux_btf import for_linux
     from ebpfjit.elf.memory import ObjectMaps
     from ebpfjit.elf.reader import read_object
 
     file = read_object(data, name)
     own, lines = _read_types(file)
     externs = Externs(file, own, kconfig or {})
-    maps = ObjectMaps(file, own, externs, partial(_create, environment=environment or Environment()))
+    linux_btf = for_linux(file, own)
+    create = partial(_create, environment=environment or Environment())
+    maps = ObjectMaps(file, own, externs, create, linux_btf)
     code = Core(file, lines, read_btf(btf)).apply() if lines is not None else {}
-    linker = Linker(file, maps, lines, code, environment)
+    license = _license(file)
+    linker = Linker(file, maps, lines, code, environment, license=license, btf=linux_btf)
     programs: dict[str, Program] = {}
     entries = linker.entries()
     type_of = _type_finder(entries, types)
@@ -138,7 +142,7 @@ def load_bytes(
         MappingProxyType(programs),
         MappingProxyType(maps.by_name),
         maps.globals(),
-        _license(file),
+        license,
         _version(file),
         own,
     )

@@ -7,18 +7,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ebpfjit.elf import globals as variables
 from ebpfjit.elf.btf import Btf
 from ebpfjit.elf.budget import STEP
 from ebpfjit.elf.externs import KCONFIG, Externs
 from ebpfjit.elf.globals import Globals, GlobalVariable
+from ebpfjit.elf.linux_btf import section_types
 from ebpfjit.elf.maps import find_maps, is_legacy
 from ebpfjit.elf.reader import ObjectFile, Section, Symbol
 from ebpfjit.errors import LoadError, MapRefused
 from ebpfjit.runtime.maps.base import Map
-from ebpfjit.runtime.maps.definition import MapDefinition
+from ebpfjit.runtime.maps.definition import MapDefinition, MapTypes
 
 Create = Callable[[MapDefinition], Map]
 
@@ -37,7 +38,16 @@ class Place:
 class ObjectMaps:
     """The maps of one object; `by_name` and `order` hold all of them, in file order."""
 
-    def __init__(self, file: ObjectFile, btf: Btf | None, externs: Externs, create: Create) -> None:
+    def __init__(
+        self,
+        file: ObjectFile,
+        btf: Btf | None,
+        externs: Externs,
+        create: Create,
+        linux_btf: bytes | None = None,
+    ) -> None:
+        self._linux_btf = linux_btf
+        self._section_types = section_types(btf)
         self.file = file
         self.btf = btf
         self.externs = externs
@@ -65,6 +75,7 @@ class ObjectMaps:
 
     def _add(self, create: Create, definition: MapDefinition, section: Section | None) -> None:
         where = f"{self.file.name}: section {definition.section!r}"
+        definition = self._with_types(definition)
         if definition.name in self.by_name:
             raise LoadError(f"{where}: map {definition.name!r}: a second map of that name")
         try:
@@ -73,6 +84,20 @@ class ObjectMaps:
             raise MapRefused(f"{where}: {error}", error.errno) from error
         self.by_name[definition.name] = map_
         self.order.append(map_)
+
+    def _with_types(self, definition: MapDefinition) -> MapDefinition:
+        """Return a definition with the BTF that its ids are of, the templates inside as well."""
+        inner = self._with_types(definition.inner) if definition.inner is not None else None
+        types = definition.types
+        if self._linux_btf is None:
+            types = None
+        elif types is not None:
+            types = MapTypes(self._linux_btf, types.key, types.value)
+        elif (id := self._section_types.get(definition.section, 0)) and definition.name == definition.section:
+            types = MapTypes(self._linux_btf, 0, id)
+        if (types, inner) == (definition.types, definition.inner):
+            return definition
+        return replace(definition, types=types, inner=inner)
 
     def _fill(self) -> None:
         """Write the file's data, and the configuration, into the maps of variables."""
