@@ -11,12 +11,13 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W32, W64
-from ebpfjit.errors import DecodeError
+from ebpfjit.errors import DecodeError, EbpfError
 from ebpfjit.isa.spec import Imm, Kind, Row
 from ebpfjit.isa.table import match
 from ebpfjit.once import import_alone
@@ -211,7 +212,8 @@ class Program:
     they are given none, None for the default. `license` is what the object says ("" where it does not), None
     for a program that comes from none. `types` is what BTF says of it,
     `kernel_symbols` are the kfuncs and variables of a kernel that it refers to, by pc: what the kernel engine
-    puts there is the kernel's.
+    puts there is the kernel's. `unmet` are the errors of those that may not be missing, by pc; all other
+    engines raise the first (`refuse_unmet`).
     Raises DecodeError where `code` is not a whole number of slots.
     """
 
@@ -227,6 +229,7 @@ class Program:
     license: str | None = None
     types: TypeInfo | None = None
     kernel_symbols: dict[int, str] = field(default_factory=dict)
+    unmet: dict[int, EbpfError] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
@@ -252,6 +255,12 @@ class Program:
             del program.__dict__[made]
         object.__setattr__(program, "code", code)
         return program
+
+    def refuse_unmet(self) -> None:
+        """Raise the error of the first kfunc, or variable of a kernel, that the program cannot do without."""
+        error = next(iter(self.unmet.values()), None)
+        if error is not None:
+            raise copy(error)  # each has a traceback of its own
 
     def to_bytes(self) -> bytes:
         """Return the bytecode."""

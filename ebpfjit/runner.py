@@ -241,6 +241,7 @@ def ready(program: Program) -> Ready:
     """
     known: Ready | None = program.__dict__.get("_ready")
     if known is None:
+        program.refuse_unmet()
         _refuse_unknown_section(program)
         type_ = None if program.type is None else program_type(program.type)
         verifier.check(program)
@@ -745,6 +746,7 @@ def _compiled(
     from ebpfjit.jit.entry import compile_program
     from ebpfjit.jit.tiers import starts_baseline
 
+    program.refuse_unmet()
     start = None if _is_plain(program) else ready(program)
     counted = start is None or _fits_a_lane(start, release_gil=release_gil)
     baseline = starts_baseline(optimize, counted=counted and not harden and cache is None)

@@ -198,6 +198,8 @@ class _Machine:
     def _load(self, prog: Any) -> None:
         if not isinstance(prog, Program):
             prog = bytes(memoryview(prog))
+        else:
+            prog.refuse_unmet()
         self._verify(prog, self._verifier)
         program = _as_program(prog)
         self._verified = prepare(program, self._calculator)

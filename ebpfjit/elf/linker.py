@@ -28,7 +28,7 @@ from ebpfjit.elf.budget import STEP
 from ebpfjit.elf.memory import ObjectMaps, Place
 from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
 from ebpfjit.elf.relocation import RelocationError, Target, Use, resolve
-from ebpfjit.errors import DecodeError, LoadError
+from ebpfjit.errors import DecodeError, EbpfError, LoadError
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reference
 from ebpfjit.program import SLOT_SIZE, Instruction, Program, SourceLine, TypeInfo, decode
 from ebpfjit.runtime.environment import Environment
@@ -99,13 +99,15 @@ class Fixups:
     """All that changes in a function's instructions when it is placed in a program.
 
     `missing` are the slots of calls, and of wide loads, of weak symbols that nothing defines, `kernel` the
-    symbols of the kernel among all that is not defined, by slot.
+    symbols of the kernel among all that is not defined, by slot; `unmet` are the errors of those that are not
+    weak: only the kernel engine may have them.
     """
 
     aims: list[Aim] = field(default_factory=list)
     references: list[MapReference] = field(default_factory=list)
     missing: list[tuple[int, Use]] = field(default_factory=list)
     kernel: dict[int, str] = field(default_factory=dict)
+    unmet: dict[int, LoadError] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -244,11 +246,13 @@ class Linker:
         numbers = self._numbers_of_maps(order)
         references: dict[int, int] = {}
         kernel_symbols: dict[int, str] = {}
+        unmet: dict[int, EbpfError] = {}
         for function, start in placed.items():
             fixups = self._find_fixups(function)
             budget.spend(FIXUP_COST * (1 + fixups.count), SHARED)
             for aim in fixups.aims:
                 _point(code, start + aim.pc, aim.use, placed[aim.target] + aim.target_pc)
+            unmet |= {start + pc: error for pc, error in fixups.unmet.items()}
             kernel_symbols |= {start + pc: name for pc, name in fixups.kernel.items()}
             for pc, use in fixups.missing:
                 _leave_out(code, start + pc, use)
@@ -270,6 +274,7 @@ class Linker:
             license=self.license,
             types=self._types_of(placed),
             kernel_symbols=kernel_symbols,
+            unmet=unmet,
         )
 
     def _types_of(self, placed: Mapping[Function, int]) -> TypeInfo | None:
@@ -368,6 +373,10 @@ class Linker:
                 fixups.references.append(MapReference(pc, place))
             elif symbol.is_weak:
                 fixups.missing.append((pc, use))
+            elif pc in fixups.kernel:
+                fixups.missing.append((pc, use))
+                what = f"{use.value} {self.maps.externs.describe(symbol)}"
+                fixups.unmet[pc] = self._place_error(function, pc, what)
             else:
                 what = self.maps.externs.describe(symbol)
                 raise self._place_error(function, pc, f"{use.value} {what}")

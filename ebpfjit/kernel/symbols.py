@@ -11,6 +11,7 @@ As bpf_object__resolve_externs in libbpf.c; of the kernel's modules nothing is a
 from __future__ import annotations
 
 import struct
+from copy import copy
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +26,7 @@ _WORD = struct.Struct("<BBhi")
 
 
 def with_symbols(program: Program, code: bytes) -> bytes:
-    """Return the code with the kernel's ids and addresses. Raises LoadError for damaged places."""
+    """Return the code with the kernel's ids and addresses. Raises LoadError for one that it lacks."""
     if not program.kernel_symbols:
         return code
     made = bytearray(code)
@@ -34,23 +35,30 @@ def with_symbols(program: Program, code: bytes) -> bytes:
         if not 0 <= at < len(made):
             raise LoadError(f"program {program.name!r}: symbol {name!r} at pc {pc}, which is not there")
         if made[at] == _CALL:
-            if id := vmlinux.find(name, Kind.FUNC):
-                _WORD.pack_into(made, at, _CALL, _PSEUDO_KFUNC << 4, 0, id)
-        elif made[at] == _LDDW and at + 2 * SLOT_SIZE <= len(made):
-            _load(made, at, name)
+            found = vmlinux.find(name, Kind.FUNC)
+            if found:
+                _WORD.pack_into(made, at, _CALL, _PSEUDO_KFUNC << 4, 0, found)
+        else:
+            found = _load(made, at, name)
+        if not found and (error := program.unmet.get(pc)) is not None:
+            raise copy(error)
     return bytes(made)
 
 
-def _load(code: bytearray, at: int, name: str) -> None:
-    """Let a wide load give what the kernel has under a name."""
+def _load(code: bytearray, at: int, name: str) -> int:
+    """Let a wide load give what the kernel has under a name; return that, 0 where it has nothing."""
+    if code[at] != _LDDW or at + 2 * SLOT_SIZE > len(code):
+        return 0
     register = code[at + 1] & 0x0F
     if id := vmlinux.find(name, Kind.VAR) or vmlinux.find(name, Kind.FUNC):
         _WORD.pack_into(code, at, _LDDW, _PSEUDO_BTF_ID << 4 | register, 0, id)
         _WORD.pack_into(code, at + SLOT_SIZE, 0, 0, 0, 0)
-    elif address := _addresses().get(name, 0):
+        return id
+    if address := _addresses().get(name, 0):
         _WORD.pack_into(code, at, _LDDW, register, 0, 0)
         struct.pack_into("<I", code, at + 4, address & 0xFFFFFFFF)
         struct.pack_into("<I", code, at + SLOT_SIZE + 4, address >> 32)
+    return address
 
 
 @cache

@@ -303,6 +303,25 @@ def test_kfuncs_are_the_kernels() -> None:
     assert made.programs["sum"].run(FRAME, engine="kernel").return_value == 45
 
 
+@needs_kernel
+def test_a_kfunc_that_no_kernel_has_is_named() -> None:
+    with pytest.raises(LoadError, match=r"kfunc\.c:13: .*kfunc 'bpf_needed'"):
+        ebpfjit.load(ELF / "kfunc.o").programs["caller"].run(FRAME, engine="kernel")
+
+
+@needs_kernel
+@pytest.mark.skipif(not vmlinux.find("bpf_iter_num_new", Kind.FUNC), reason="this kernel has no bpf_iter_num")
+def test_kfuncs_that_must_be_there() -> None:
+    program = ebpfjit.load(ELF / "strong_kfuncs.o").programs["sum"]
+    assert program.run(FRAME, engine="kernel").return_value == 45
+    with pytest.raises(LoadError, match="kfunc 'bpf_iter_num_new'"):
+        program.run(FRAME, engine="interpreter")
+    with pytest.raises(LoadError, match="kfunc 'bpf_iter_num_new'"):
+        program.compile()
+    with pytest.raises(LoadError, match="kfunc 'bpf_iter_num_new'"):
+        ebpfjit.EbpfVmNoData(program)
+
+
 @pytest.mark.parametrize("engine", ["interpreter", "jit"])
 def test_weak_kfuncs_are_missing_elsewhere(engine: str) -> None:
     made = ebpfjit.load(ELF / "weak_kfuncs.o")
