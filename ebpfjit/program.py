@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ebpfjit.function import JitFunction
     from ebpfjit.runner import Result
     from ebpfjit.runtime.environment import Environment
+    from ebpfjit.runtime.execution import HelperFunction
 
 SLOT_SIZE = 8
 MAX_SLOTS = 2_000_000
@@ -174,6 +175,20 @@ class SourceLine:
         return f"{self.file}:{self.line}: {self.text}" if self.text else f"{self.file}:{self.line}"
 
 
+@record
+class TypeInfo:
+    """What BTF says of a program, as Linux is told it when the program is loaded.
+
+    `btf` is little-endian BTF, the same object for all programs of a file. `functions` are (slot, id of the
+    BTF_KIND_FUNC) of each function, in order; the id is 0 where BTF does not know it. `lines` are struct
+    bpf_line_info, one after the other: slot, file and text (offsets of strings), line << 10 | column.
+    """
+
+    btf: bytes
+    functions: tuple[tuple[int, int], ...] = ()
+    lines: bytes = b""
+
+
 def _frozen(value: Any) -> Any:
     """Return a field that nobody else can change."""
     return MappingProxyType(dict(value)) if isinstance(value, dict) else value
@@ -194,9 +209,14 @@ class Program:
     (u64) of the LDDWs that refer to something outside of the program, both by pc. `maps` are the
     maps (`ebpfjit.runtime.maps`) that LDDW_MAP_IDX and LDDW_MAP_IDX_VALUE count, `lines` the source
     lines, by the pc where their code starts. `environment` is the `Environment` of its runs where
-    they are given none, None for the default. `refusals` are errors of the loader: what the program needs
-    and its object lacks; `refuse` raises them. `absent` says by pc what CO-RE, or the linker, did not
-    find: a call that fails where it is reached stands there.
+    they are given none, None for the default. `license` is what the object says ("" where it does not), None
+    for a program that comes from none. `types` is what BTF says of it.
+
+    `refusals` are errors of the loader: what the program needs and its object lacks; `refuse` raises them.
+    `absent` says by pc what CO-RE, or the linker, did not find: a call that fails where it is reached stands
+    there. `kernel_symbols` are the kfuncs and variables of a kernel that it refers to, by pc: what the kernel
+    engine puts there is the kernel's. `unmet` are the errors of those that may not be missing, by pc; all
+    other engines raise the first (`refuse_unmet`).
     Raises DecodeError where `code` is not a whole number of slots.
     """
 
@@ -211,6 +231,10 @@ class Program:
     environment: Any = None
     refusals: tuple[EbpfError, ...] = field(default=(), compare=False)
     absent: dict[int, str] = field(default_factory=dict)
+    license: str | None = None
+    types: TypeInfo | None = None
+    kernel_symbols: dict[int, str] = field(default_factory=dict)
+    unmet: dict[int, EbpfError] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
@@ -258,6 +282,12 @@ class Program:
         found = self.refusal
         if found is not None:
             raise copy(found)  # each has a traceback of its own
+
+    def refuse_unmet(self) -> None:
+        """Raise the error of the first kfunc, or variable of a kernel, that the program cannot do without."""
+        error = next(iter(self.unmet.values()), None)
+        if error is not None:
+            raise copy(error)  # each has a traceback of its own
 
     def to_bytes(self) -> bytes:
         """Return the bytecode."""
@@ -355,17 +385,27 @@ class Program:
         limit: int | None = None,
         context: Mapping[str, Any] | None = None,
         environment: Environment | None = None,
+        helpers: Mapping[int | str, HelperFunction] | None = None,
     ) -> Result:
         """Run the program once on a copy of `data`, on "jit", "interpreter" or "kernel".
 
         A program with a type gets its context, for which `context` may set fields; one without
-        gets the data's address in r1 and its length in r2. See `ebpfjit.runner.run`.
+        gets the data's address in r1 and its length in r2. `helpers` are functions of five u64 that stand for
+        helpers, by number or by name. See `ebpfjit.runner.run`.
         """
         # A door upwards, for the one who holds a Program: the engines stand on this module.
         import_alone("ebpfjit.runner")
         from ebpfjit import runner
 
-        return runner.run(self, data, engine=engine, limit=limit, context=context, environment=environment)
+        return runner.run(
+            self,
+            data,
+            engine=engine,
+            limit=limit,
+            context=context,
+            environment=environment,
+            helpers=helpers,
+        )
 
     def compile(self, **options: Any) -> JitFunction:
         """Compile the program into a function of one buffer.

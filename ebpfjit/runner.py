@@ -9,6 +9,7 @@ What `Program.run` and `Program.compile` do.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified, prepare
-from ebpfjit.errors import ExecutionError, LoadError
+from ebpfjit.errors import ExecutionError, LicenseWarning, LoadError, VerifierError
 from ebpfjit.function import FunctionContents, JitFunction, make_function
 from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
 from ebpfjit.once import load_package, once
-from ebpfjit.program import Program
+from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import (
     Context,
@@ -36,7 +37,8 @@ from ebpfjit.runtime.contexts import (
 )
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Mark, NativeHelper, Stops, may_end_rights
-from ebpfjit.runtime.helpers import stock, table
+from ebpfjit.runtime.helpers import licenses, stock, table
+from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.helpers.presence import missing
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
@@ -102,8 +104,8 @@ class Ready:
 
     `helpers` are the same objects for every run: their addresses are in the machine code. `options`
     are those of compiling. `compiled` is by the helpers that are machine code themselves, which the
-    environment decides. `complete` is true once no helper was found missing. `variants` are the same
-    program's, by options that it inherits (`like`).
+    environment decides. `complete` is true once no helper was found missing, `warned` once its license was
+    complained of. `variants` are the same program's, by options that it inherits (`like`).
     """
 
     program: Program
@@ -115,6 +117,7 @@ class Ready:
     compiled: dict[frozenset[int], Compiled] = field(default_factory=dict)
     complete: bool = False
     variants: dict[tuple[str, ...], Ready] = field(default_factory=dict)
+    warned: bool = False
 
     def like(self, options: Mapping[str, Any]) -> Ready:
         """Return what runs of the program share that go on from one compiled with these options."""
@@ -173,6 +176,25 @@ class Ready:
                 raise faults.name_line(faults.helper_not_found(call), self.program)
             self.complete = True
 
+    @cached_property
+    def _restricted(self) -> Mapping[str, Instruction]:
+        return licenses.restricted_calls(self.program, self.helpers)
+
+    def check_license(self, environment: Environment) -> None:
+        """Refuse, or warn of, calls of helpers that Linux keeps for GPL programs, as the environment says.
+
+        Raises VerifierError.
+        """
+        if environment.gpl_only is False or not self._restricted:
+            return
+        name, call = next(iter(self._restricted.items()))
+        message = licenses.describe(self.program, name, call)
+        if environment.gpl_only:
+            raise VerifierError(f"{message}; Environment(gpl_only=False) lets it run", call.pc, "license")
+        if not self.warned:
+            self.warned = True
+            warnings.warn(message, LicenseWarning, stacklevel=2)
+
     def regions(self, cpu: int) -> list[Region]:
         """Return the memory of the values in the program's maps, and in the maps inside of them.
 
@@ -221,6 +243,7 @@ def ready(program: Program) -> Ready:
     known: Ready | None = program.__dict__.get("_ready")
     if known is None:
         program.refuse()
+        program.refuse_unmet()
         _refuse_unknown_section(program)
         type_ = None if program.type is None else program_type(program.type)
         verifier.check(program)
@@ -230,6 +253,31 @@ def ready(program: Program) -> Ready:
         known = Ready(verified.program, type_, verified, helpers, maps)
         program.__dict__["_ready"] = known
     return known
+
+
+def numbered(helpers: Mapping[int | str, HelperFunction] | None) -> Mapping[int, HelperFunction]:
+    """Return functions that stand for helpers by number, where they may have been named as in Linux.
+
+    Raises ExecutionError for a name that no helper has.
+    """
+    found: dict[int, HelperFunction] = {}
+    for key, function in (helpers or {}).items():
+        if isinstance(key, str) and key not in NUMBERS:
+            raise ExecutionError(f"Linux has no helper {key!r}; give one of your own a number that is free")
+        found[NUMBERS[key] if isinstance(key, str) else key] = function
+    return found
+
+
+def ready_with(program: Program, helpers: Mapping[int, HelperFunction]) -> Ready:
+    """Return what runs of a program with these functions for helpers share: kept for the last ones given."""
+    start = ready(program)
+    if not helpers:
+        return start
+    known: tuple[Mapping[int, HelperFunction], Ready] | None = program.__dict__.get("_ready_with")
+    if known is None or known[0] != helpers:
+        made = replace(start, helpers={**start.helpers, **helpers}, compiled={}, complete=False, variants={})
+        known = program.__dict__["_ready_with"] = (dict(helpers), made)
+    return known[1]
 
 
 def _may_call(number: int, function: HelperFunction) -> bool:
@@ -317,8 +365,10 @@ class _Run:
         made: Context | Region,
         stack: Stack | None = None,
         mark: Mark | None = None,
+        helpers: Mapping[int, HelperFunction] | None = None,
     ) -> None:
         self.engine = engine
+        self.helpers = helpers or {}
         self.made = made
         self.stack = stack or (None if isinstance(made, Region) else made.stack)
         self.instructions = 0
@@ -333,6 +383,7 @@ class _Run:
     def execute(self, program: Ready, limit: int | None) -> int:
         """Run a program and return r0. Raises HelperNotFound where it surely calls what is not there."""
         program.refuse_missing()
+        program.check_license(self.world.environment)
         execution = self.execution(program, limit)
         try:
             return self.engine(program, execution)
@@ -374,7 +425,7 @@ class _Run:
         """Run another program on the same context, with what is left of the budget, hardened as this one."""
         engine = self.world.engine
         limit = engine.budget_left() if engine is not None else None
-        return self.execute(ready(program).like(self.options), limit)
+        return self.execute(ready_with(program, self.helpers).like(self.options), limit)
 
 
 def run(
@@ -385,6 +436,7 @@ def run(
     limit: int | None = None,
     context: Mapping[str, Any] | None = None,
     environment: Environment | None = None,
+    helpers: Mapping[int | str, HelperFunction] | None = None,
 ) -> Result:
     """Verify a program and run it once on a copy of `data`.
 
@@ -392,18 +444,23 @@ def run(
     gets its context, as BPF_PROG_TEST_RUN makes it: `data` is an Ethernet frame for packet programs
     and the context's bytes for the others; `context` sets fields of xdp_md or __sk_buff. One
     without a type gets the data's address in r1, its length in r2. `environment` is what helpers
-    see of the world. Raises VerifierError, ExecutionError (also for a packet or a field that the
-    type does not take), MapError (a prog_array of programs of another type), or JitUnavailable and
-    KernelUnavailable where the engine is not to be had.
+    see of the world; `helpers` are functions of five u64 that stand for helpers, by number or by name,
+    in this program and in those that it jumps to. Raises VerifierError, ExecutionError (also for a packet or
+    a field that the type does not take), MapError (a prog_array of programs of another type), or
+    JitUnavailable and KernelUnavailable where the engine is not to be had.
     """
     if context is not None and not isinstance(context, Mapping):
         raise TypeError(f"context is a mapping of field names to numbers, not {type(context).__name__}")
     chosen = environment or environment_of(program)
+    given = numbered(helpers)
     if engine == "kernel":
+        if given:
+            raise ExecutionError("the kernel has its own helpers; helpers= is for the other engines")
         return _run_on_kernel(program, data, context, chosen)
     if engine not in ENGINES:
         raise ValueError(f"no engine {engine!r}; there are: {', '.join([*ENGINES, 'kernel'])}")
-    return run_on(ENGINES[engine], program, data, limit, context, chosen, counts=engine == "interpreter")
+    counts = engine == "interpreter"
+    return run_on(ENGINES[engine], program, data, limit, context, chosen, counts=counts, helpers=given)
 
 
 def run_on(
@@ -415,11 +472,12 @@ def run_on(
     environment: Environment,
     *,
     counts: bool = False,
+    helpers: Mapping[int, HelperFunction] | None = None,
 ) -> Result:
     """Run a program as `run` does, on an engine that is a function; it `counts` instructions, or not."""
-    first = ready(program)
+    first = ready_with(program, helpers or {})
     made = _make(first, data, context)
-    this = _Run(engine, environment, made)
+    this = _Run(engine, environment, made, helpers=helpers)
     try:
         value = this.execute(first, limit)
         _take_events(this.world)
@@ -485,7 +543,8 @@ def _run_on_kernel(
             raise LoadError(f"program {name} has maps but no type, and Linux loads none such; give it one")
         raw = kernel.run_program(program, bytes(flat_view(data)))
         return Result(raw.return_value, raw.data)
-    after = kernel.run_frame(program, bytes(flat_view(data)), fields, cpu=environment.cpu)
+    license = "GPL" if environment.gpl_only is False else None
+    after = kernel.run_frame(program, bytes(flat_view(data)), fields, license=license, cpu=environment.cpu)
     outcome = Outcome(after.data, after.metadata, after.fields)
     world = World(environment, events=list(after.events))
     return _result(program_type(program.type), after.return_value, outcome, world, None)
@@ -691,6 +750,7 @@ def _compiled(
     from ebpfjit.jit.tiers import starts_baseline
 
     program.refuse()
+    program.refuse_unmet()
     start = None if _is_plain(program) else ready(program)
     counted = start is None or _fits_a_lane(start, release_gil=release_gil)
     baseline = starts_baseline(optimize, counted=counted and not harden and cache is None)
@@ -708,6 +768,7 @@ def _compiled(
             start, helpers={**start.helpers, **helpers}, options=options, compiled={}, variants={}
         )
         start.refuse_missing()
+        start.check_license(environment_of(program))
         return _typed_function(start, limit, helpers, tiers_up=tiers_up)
     facts = verified or prepare(program)
     options |= {

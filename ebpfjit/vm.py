@@ -200,6 +200,7 @@ class _Machine:
             prog = bytes(memoryview(prog))
         else:
             prog.refuse()
+            prog.refuse_unmet()
         self._verify(prog, self._verifier)
         program = _as_program(prog)
         self._verified = prepare(program, self._calculator)

@@ -153,6 +153,10 @@ class Externs:
         size = last.offset + len(last.data)
         return MapDefinition(KCONFIG, MapType.ARRAY, 4, size, 1, is_readonly=True, section=KCONFIG)
 
+    def is_kernel_symbol(self, symbol: Symbol) -> bool:
+        """True for a kfunc or a variable of the kernel (__ksym)."""
+        return self._sections.get(symbol.name, ("",))[0] == KSYMS
+
     def describe(self, symbol: Symbol) -> str:
         """Return what to say of a symbol that nothing defines, after "calls" or "refers to"."""
         if symbol.name in self._refused:

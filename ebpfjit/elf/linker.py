@@ -33,9 +33,9 @@ from ebpfjit.elf.memory import ObjectMaps, Place
 from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
 from ebpfjit.elf.relocation import R_BPF_NONE, RelocationError, Target, Use, resolve
 from ebpfjit.elf.tables import FunctionTables
-from ebpfjit.errors import DecodeError, LoadError
+from ebpfjit.errors import DecodeError, EbpfError, LoadError
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reference
-from ebpfjit.program import SLOT_SIZE, Instruction, Program, SourceLine, decode
+from ebpfjit.program import SLOT_SIZE, Instruction, Program, SourceLine, TypeInfo, decode
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.faults import WEAK_POISON
 
@@ -48,6 +48,9 @@ PROGRAM_COST, SLOT_COST, FIXUP_COST, LINE_COST = 4096, 160, 200, 100
 
 SHARED = "functions that programs share"
 """Each program has a copy of its own, which is why there may be a budget to exceed."""
+
+LINE_INFO = struct.Struct("<IIII")
+"""struct bpf_line_info."""
 
 EXIT = bytes.fromhex("9500000000000000")
 PSEUDO_CALL = 1
@@ -104,7 +107,8 @@ class Fixups:
 
     `missing` are the slots of calls, and of wide loads, of weak symbols that nothing defines. `absent` says
     by slot what was not found where a call stands that fails when it is reached; `refusals` are what stands
-    in the way of running the function at all.
+    in the way of running the function at all. `kernel` are the symbols of the kernel among all that is not
+    defined, by slot; `unmet` are the errors of those that are not weak: only the kernel engine may have them.
     """
 
     aims: list[Aim] = field(default_factory=list)
@@ -112,6 +116,8 @@ class Fixups:
     missing: list[tuple[int, Use]] = field(default_factory=list)
     absent: dict[int, str] = field(default_factory=dict)
     refusals: list[LoadError] = field(default_factory=list)
+    kernel: dict[int, str] = field(default_factory=dict)
+    unmet: dict[int, LoadError] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -131,7 +137,8 @@ class Linker:
     """Makes the programs of one object file; LoadErrors name the file, the section and the place.
 
     `maps` are the object's, `lines` its source lines; `core` is what CO-RE changed. `environment` is what the
-    programs get, `refusal` what stands in the way of running any of them.
+    programs get, `refusal` what stands in the way of running any of them, `license` what the object
+    says of itself, `btf` its types as Linux takes them.
     """
 
     def __init__(
@@ -141,7 +148,12 @@ class Linker:
         lines: BtfExt | None = None,
         core: CoreResult | None = None,
         environment: Environment | None = None,
+        *,
+        license: str | None = None,
+        btf: bytes | None = None,
     ) -> None:
+        self.license = license
+        self.btf = btf
         self.file = file
         self.maps = maps
         self.lines = lines
@@ -260,11 +272,15 @@ class Linker:
         references: dict[int, int] = {}
         refusals = [self.refusal] if self.refusal is not None else []
         absent: dict[int, str] = {}
+        kernel_symbols: dict[int, str] = {}
+        unmet: dict[int, EbpfError] = {}
         for function, start in placed.items():
             fixups = self.find_fixups(function)
             self.file.budget.spend(FIXUP_COST * (1 + fixups.count), SHARED)
             for aim in fixups.aims:
                 _point(code, start + aim.pc, aim.use, placed[aim.target] + aim.target_pc)
+            unmet |= {start + pc: error for pc, error in fixups.unmet.items()}
+            kernel_symbols |= {start + pc: name for pc, name in fixups.kernel.items()}
             for pc, use in fixups.missing:
                 _leave_out(code, start + pc, use)
             for reference in fixups.references:
@@ -285,6 +301,10 @@ class Linker:
             environment=self.environment,
             refusals=(*refusals, *self._refusals_behind(placed, numbers)),
             absent=absent,
+            license=self.license,
+            types=self._types_of(placed),
+            kernel_symbols=kernel_symbols,
+            unmet=unmet,
         )
 
     def link_or_keep(self, entry: Function, type_: str | None = None) -> Program:
@@ -294,7 +314,10 @@ class Linker:
         except OverBudget:
             raise
         except LoadError as error:
-            return Program(EXIT, entry.name, entry.section.name, type_, refusals=(error,))
+            refusals = (error,)
+            return Program(
+                EXIT, entry.name, entry.section.name, type_, refusals=refusals, license=self.license
+            )
 
     def _place(self, entry: Function) -> dict[Function, int]:
         """Return `entry` and the functions that it reaches, in order, with the slot where each one starts."""
@@ -330,6 +353,21 @@ class Linker:
         named = {ref.place.number for function in placed for ref in self.find_fixups(function).references}
         found = (self.maps.refusal_inside(number) for number in numbers if number not in named)
         return [refusal for refusal in found if refusal is not None]
+
+    def _types_of(self, placed: Mapping[Function, int]) -> TypeInfo | None:
+        """Return what BTF says of a program's functions, in the form that Linux takes."""
+        if self.btf is None or self.lines is None:
+            return None
+        functions: list[tuple[int, int]] = []
+        lines = bytearray()
+        for function, start in placed.items():
+            name, base = function.section.name, start - function.start // SLOT_SIZE
+            functions.append((start, self.lines.functions.get(name, {}).get(function.start, 0)))
+            before = len(lines)
+            for offset, *words in self.lines.line_records(name, function.start, function.end):
+                lines += LINE_INFO.pack(base + offset // SLOT_SIZE, *words)
+            self.file.budget.spend(2 * (len(lines) - before), SHARED)
+        return TypeInfo(self.btf, tuple(functions), bytes(lines))
 
     def _numbers_of_maps(self, functions: Iterable[Function]) -> dict[int, int]:
         """Return where each map that these functions refer to (by its number) is in Program.maps."""
@@ -421,6 +459,8 @@ class Linker:
             fixups.aims.append(self._aim(function, pc, use, builtin.section, builtin.value))
         elif section is None:
             place = self.maps.extern(symbol, target.offset) if use is Use.ADDRESS else None
+            if self.maps.externs.is_kernel_symbol(symbol):
+                fixups.kernel[pc] = symbol.name
             if place is not None:
                 fixups.references.append(MapReference(pc, place))
                 self._check_use(self.maps.externs.variables[symbol.name].refusal, function, pc)
@@ -431,6 +471,10 @@ class Linker:
                     fixups.absent[pc] = (
                         f"{symbol}, which is weak and may be missing: ask for its address first"
                     )
+            elif pc in fixups.kernel:
+                fixups.missing.append((pc, use))
+                what = f"{use.value} {self.maps.externs.describe(symbol)}"
+                fixups.unmet[pc] = self._place_error(function, pc, what)
             else:
                 what = self.maps.externs.describe(symbol)
                 raise self._place_error(function, pc, f"{use.value} {what}")

@@ -136,6 +136,7 @@ def load_bytes(
     from ebpfjit.elf.externs import Externs
     from ebpfjit.elf.given import GivenMaps
     from ebpfjit.elf.linker import Linker
+    from ebpfjit.elf.linux_btf import for_linux
     from ebpfjit.elf.memory import ObjectMaps
     from ebpfjit.elf.reader import read_object
     from ebpfjit.elf.refusals import Refusals, refuse_two_definitions
@@ -148,10 +149,12 @@ def load_bytes(
     given = GivenMaps(name, maps if maps is not None else {}, pins if pins is not None else {})
     create = partial(_create, environment=environment or Environment())
     externs = Externs(file, own, kconfig or {})
-    made = ObjectMaps(file, own, externs, create, given)
+    linux_btf = for_linux(file, own)
+    license = _license(file)
+    made = ObjectMaps(file, own, externs, create, given, linux_btf)
     refusals.add_maps(made)
     core, refusal = make_relocations(file, lines, read_btf(btf), refusals)
-    linker = Linker(file, made, lines, core, environment)
+    linker = Linker(file, made, lines, core, environment, license=license, btf=linux_btf)
     linker.refusal = refusal
     linker.tables.fill()
     programs = _link_all(linker, types, only)
@@ -169,7 +172,7 @@ def load_bytes(
         MappingProxyType(programs),
         MappingProxyType(made.by_name),
         variables,
-        _license(file),
+        license,
         _version(file),
         own,
         MappingProxyType(refusals.found),

@@ -23,7 +23,7 @@ from ebpfjit.elf.budget import STEP, OverBudget
 from ebpfjit.elf.codec import codec_of
 from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
 from ebpfjit.errors import LoadError
-from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
+from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType, MapTypes
 
 MAPS_OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 MIN_RECORD = 16
@@ -336,6 +336,7 @@ class _BtfMaps:
             raise self._error(name, f"its type is {self.btf.describe(type_.id)}, not a struct")
         numbers: dict[str, int] = {}
         types: dict[str, Codec] = {}
+        ids: dict[str, int] = {}
         inner: MapDefinition | None = None
         values: tuple[tuple[int, str], ...] = ()
         self.file.budget.spend(STEP * len(type_.members), "the members of map definitions")
@@ -344,6 +345,7 @@ class _BtfMaps:
                 numbers[FIELD_OF_MEMBER[member.name]] = self._number(name, member)
             elif member.name in ("key", "value"):
                 types[member.name] = self._pointed(name, member)
+                ids[member.name] = self.btf.resolve(member.type).target
             elif member.name == "values" and symbol is not None:
                 inner = self._inner(name, member)
                 start = symbol.value + member.bit_offset // 8
@@ -369,6 +371,7 @@ class _BtfMaps:
                 numbers.pop("flags", 0), numbers.pop("pinning", 0),
                 key_type=types.get("key"), value_type=types.get("value"),
                 inner=inner, values=values, section=self.section.name, extra=numbers.pop("extra", 0),
+                types=MapTypes(b"", ids.get("key", 0), ids.get("value", 0)) if ids else None,
             )
         )  # fmt: skip
 

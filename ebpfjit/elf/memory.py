@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ebpfjit.elf import globals as variables
 from ebpfjit.elf.btf import Btf
@@ -16,12 +16,13 @@ from ebpfjit.elf.budget import STEP, OverBudget
 from ebpfjit.elf.externs import KCONFIG, Externs
 from ebpfjit.elf.given import GivenMaps
 from ebpfjit.elf.globals import Globals, GlobalVariable
+from ebpfjit.elf.linux_btf import section_types
 from ebpfjit.elf.maps import DefinedMap, find_maps, is_legacy
 from ebpfjit.elf.pointers import FunctionPointer, RefusedRange, find_pointers
 from ebpfjit.elf.reader import ObjectFile, Section, Symbol
 from ebpfjit.errors import LoadError, MapRefused
 from ebpfjit.runtime.maps.base import Map
-from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+from ebpfjit.runtime.maps.definition import MapDefinition, MapType, MapTypes
 from ebpfjit.runtime.maps.refused import RefusedMap
 
 Create = Callable[[MapDefinition], Map]
@@ -52,7 +53,10 @@ class ObjectMaps:
         externs: Externs,
         create: Create,
         given: GivenMaps | None = None,
+        linux_btf: bytes | None = None,
     ) -> None:
+        self._linux_btf = linux_btf
+        self._section_types = section_types(btf)
         self.file = file
         self.btf = btf
         self.externs = externs
@@ -70,7 +74,7 @@ class ObjectMaps:
         self._pointed: dict[int, set[int]] = {}
         self._ranges: dict[int, list[RefusedRange]] = {}
         self.function_pointers: dict[int, list[FunctionPointer]] = {}
-        definitions = [variables.define(file, section) for section in self.sections]
+        definitions = [self._with_types(variables.define(file, section)) for section in self.sections]
         for defined in self.defined:
             self._starts[defined.section.index, defined.offset] = len(self.order)
             self._add_defined(defined)
@@ -93,7 +97,7 @@ class ObjectMaps:
 
     def _add_defined(self, defined: DefinedMap) -> None:
         """Add a map that the object defines; what it lacks is kept in its place."""
-        definition = defined.definition
+        definition = self._with_types(defined.definition)
         refusal, map_ = defined.refusal, None
         if refusal is None:
             definition, map_ = self.given.find(definition)
@@ -136,6 +140,20 @@ class ObjectMaps:
                 self._ranges[number] = found.refused
             if found.functions:
                 self.function_pointers[number] = found.functions
+
+    def _with_types(self, definition: MapDefinition) -> MapDefinition:
+        """Return a definition with the BTF that its ids are of, the templates inside as well."""
+        inner = self._with_types(definition.inner) if definition.inner is not None else None
+        types = definition.types
+        if self._linux_btf is None:
+            types = None
+        elif types is not None:
+            types = MapTypes(self._linux_btf, types.key, types.value)
+        elif (id := self._section_types.get(definition.section, 0)) and definition.name == definition.section:
+            types = MapTypes(self._linux_btf, 0, id)
+        if (types, inner) == (definition.types, definition.inner):
+            return definition
+        return replace(definition, types=types, inner=inner)
 
     def _fill(self) -> None:
         """Write the file's data, and the configuration, into the maps of variables."""

@@ -58,6 +58,7 @@ SYMBOL_TYPES = {
     5: "STT_COMMON",
     6: "STT_TLS",
 }
+STV_INTERNAL, STV_HIDDEN = 1, 2
 BINDINGS = {0: "STB_LOCAL", 1: "STB_GLOBAL", 2: "STB_WEAK"}
 BTF_SECTIONS = (".BTF", ".BTF.ext")
 WANTED = "an EM_BPF ELF64 little-endian relocatable object is needed"
@@ -122,7 +123,7 @@ class Symbol:
     """A symbol; `value` is its offset in bytes in `section`, None for a symbol defined nowhere here.
 
     `type` ("STT_FUNC") and `binding` ("STB_GLOBAL") are ELF's names, or numbers. `is_common` is true
-    for a variable that no section holds yet (SHN_COMMON).
+    for a variable that no section holds yet (SHN_COMMON), `is_hidden` for what only this file may use.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Symbol:
     value: int
     size: int
     is_common: bool = False
+    is_hidden: bool = False
 
     @property
     def is_global(self) -> bool:
@@ -402,7 +404,7 @@ class _Reader:
         names: Section,
         sections: tuple[Section, ...],
     ) -> Symbol:
-        name_offset, info, _, index, value, size = entry
+        name_offset, info, other, index, value, size = entry
         name = self._string(names.data, names.index, name_offset, f"symbol {number}")
         section: Section | None = None
         if 0 < index < SHN_LORESERVE:
@@ -419,7 +421,8 @@ class _Reader:
                 f" {value + size:#x} of {section.size:#x}"
             )
         type_, binding = SYMBOL_TYPES.get(info & 15, info & 15), BINDINGS.get(info >> 4, info >> 4)
-        return Symbol(name, type_, binding, section, value, size, index == SHN_COMMON)
+        hidden = other & 3 in (STV_INTERNAL, STV_HIDDEN)
+        return Symbol(name, type_, binding, section, value, size, index == SHN_COMMON, hidden)
 
     def _relocations(
         self, sections: tuple[Section, ...], table: Section | None, symbols: tuple[Symbol, ...]

@@ -56,8 +56,10 @@ class Environment:
     process, None for this one, `stack` the return addresses (u64) of its call stack, innermost
     first. `sockets` are those that lookups find, in this order. The cookies
     name the packet's socket, its network namespace, and the program's attachment (u64).
-    `network` is what routes and MTUs are looked up in, `tunnel` the key of the tunnel that packets
-    came by.
+    `gpl_only` says what becomes of helpers that Linux keeps for GPL programs where the object's license is
+    another: True, all engines refuse the program; False, none does; None, the kernel engine does, and the
+    others warn (LicenseWarning). `network` is what routes and MTUs are looked up in, `tunnel` the key of
+    the tunnel that packets came by.
     Raises ValueError where `cpu` is not one of them.
     """
 
@@ -73,6 +75,7 @@ class Environment:
     attach_cookie: int = 0
     network: Network = NOTHING_KNOWN
     tunnel: TunnelKey | None = None
+    gpl_only: bool | None = None
 
     @property
     def current_task(self) -> Task:

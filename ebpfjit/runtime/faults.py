@@ -110,12 +110,15 @@ def helper_not_found(instruction: Instruction) -> HelperNotFound:
     """Return the fault of calling what is not registered."""
     number = instruction.imm & 0xFFFFFFFF
     kfunc = instruction.row is not None and instruction.row.kind is Kind.CALL_KFUNC
-    what, how = ("kfunc", "register_kfunc") if kfunc else ("helper", "register_helper")
+    what = "kfunc" if kfunc else "helper"
+    how = "helpers= of run() and compile(), or register_helper() of a machine, adds it"
+    if kfunc:
+        how = "register_kfunc() adds it"
     name = NAMES.get(number) or POISON.get(number)
     known = "" if kfunc or name is None else f" ({name})"
     message = f"{_at(instruction.pc)}call of {what} {number}{known}"
     if kfunc or number not in POISON:
-        message += f", which is not registered; {how}() adds it"
+        message += f", which is not registered; {how}"
     return HelperNotFound(message, instruction.pc, number)
 
 

@@ -225,3 +225,5 @@ def test_missing_configuration() -> None:
 def test_kernel_functions_are_refused_by_name_and_line() -> None:
     with pytest.raises(LoadError, match=r"section 'xdp': .*'caller', pc .*kfunc\.c:13: .*kfunc 'bpf_needed'"):
         load(OBJECTS / "kfunc.o", strict=True)
+    with pytest.raises(LoadError, match=r"'caller', pc .*kfunc 'bpf_needed'"):
+        load(OBJECTS / "kfunc.o").program("caller").run(bytes(64))

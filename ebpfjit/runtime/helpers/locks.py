@@ -36,6 +36,7 @@ def spin_unlock(world: World, lock: int) -> int:
 
 @helper(
     "bpf_timer_init", "bpf_timer_set_callback", "bpf_timer_start", "bpf_timer_cancel",
+    gpl=True,
     differs="there are no timers: always -EOPNOTSUPP",
 )  # fmt: skip
 def timer(world: World, timer_address: int) -> int:

@@ -54,7 +54,8 @@ def _any_error(source: int) -> int:
     return -errno.EFAULT if source < _USER_END else _kernel_error(source)
 
 
-@helper("bpf_probe_read_user", "bpf_copy_from_user", gpl=True, differs=_DIFFERS)
+@helper("bpf_copy_from_user", differs=_DIFFERS)
+@helper("bpf_probe_read_user", gpl=True, differs=_DIFFERS)
 def probe_read_user(world: World, destination: int, size: int, source: int) -> int:
     """Copy memory; where it cannot be read, -EFAULT and zeros."""
     return _read(destination, W32.wrap(size), source, -errno.EFAULT)

@@ -55,7 +55,7 @@ def get_current_ancestor_cgroup_id(world: World, level: int) -> int:
     return 0 if W32.wrap(level) else world.environment.current_task.cgroup_id
 
 
-@helper("bpf_get_func_ip", differs="0: nothing is attached")
+@helper("bpf_get_func_ip", gpl=True, differs="0: nothing is attached")
 def get_func_ip(world: World, context: int) -> int:
     """Return the address of the traced function."""
     return 0
