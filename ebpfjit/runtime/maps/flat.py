@@ -1,6 +1,6 @@
 """Maps whose values lie side by side in flat memory, and the header that machine code reads.
 
-    header | buckets, links, states, keys (hash kinds) | values of CPU 0 | values of CPU 1 | ...
+    header | buckets, links, states, ages, keys (hash kinds) | values of CPU 0 | values of CPU 1 | ...
     ^ Map.address                                       ^ Map.regions: all values, nothing else
 
 Entry `i` has its value at values + i * value_stride, its key at keys + i * key_size. The header is
@@ -23,11 +23,11 @@ from ebpfjit.runtime.maps.storage import Storage
 
 #              addresses (u64)     u32
 HEADER_WORDS = (
-    "values", "keys", "buckets", "links", "states", "first_values", "cpu_stride", "secrets",
+    "values", "keys", "buckets", "links", "states", "first_values", "cpu_stride", "secrets", "newer", "older",
 )  # fmt: skip
 HEADER_COUNTS = (
     "cpus", "key_size", "value_size", "value_stride", "max_entries", "mask", "count", "used", "free",
-    "hand", "is_lru", "busy",
+    "is_lru", "busy",
 )  # fmt: skip
 HEADER = {name: 8 * index for index, name in enumerate(HEADER_WORDS)} | {
     name: 8 * len(HEADER_WORDS) + 4 * index for index, name in enumerate(HEADER_COUNTS)

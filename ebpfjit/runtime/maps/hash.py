@@ -3,6 +3,8 @@
     buckets  u32 each   entry + 1 of a chain's first, 0 for an empty chain
     links    u32 each   entry + 1 of the next in the chain, or of the next free entry
     states   u8 each    bit 0: in use, bit 1: looked up of late (LRU kinds)
+    newer    u32 each   entry + 1 of the next younger one, 0 for the youngest; first of all the oldest (LRU kinds)
+    older    u32 each   entry + 1 of the next older one, 0 for the oldest; first of all the youngest (LRU kinds)
     keys     key_size bytes each
     values   value_stride bytes each, once for each CPU
 
@@ -10,13 +12,14 @@ A new key takes the free entry that was freed last, else the first that never wa
 memory depends on the operations alone. A deleted value's memory stays where it is, as in the
 kernel's preallocated maps: a pointer to it reads on.
 
-LRU kinds evict by second chance, the kernel's idea of an approximation: a hand goes round the
-entries, passes over those that were looked up since it last came by, and evicts the first that was
-not. Without lookups that is first in, first out.
+LRU kinds evict by second chance, the kernel's idea of an approximation: from the oldest on, those that
+a program looked up become the youngest, as if never looked up, and the first that was not goes. An update
+of a key that is there makes it the youngest, and counts as a lookup, as in the kernel, where it puts a new
+entry in; reading in Python counts as little as bpf(2)'s lookup does. Without lookups that is first in, first
+out. The kernel takes entries from its list some at a time, to have them free; here one goes where one comes.
 
 No walk is long, whoever chose the keys: a program pays for one instruction. Each map hashes with secrets
-of its own; chains have at most LONGEST_CHAIN entries all the same, and the hand passes over at most
-MOST_PASSED. BPF_F_ZERO_SEED changes nothing: what it is for, that runs are alike, holds anyway.
+of its own; chains have at most LONGEST_CHAIN entries all the same, and at most MOST_PASSED are passed over. BPF_F_ZERO_SEED changes nothing: what it is for, that runs are alike, holds anyway.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ ENTRIES_FOR_ONE = 8
 """Unused entries that are passed over for the price of one instruction."""
 
 MOST_PASSED = 128
-"""Entries that the hand passes over at most before it evicts one (as LOCAL_FREE_TARGET in bpf_lru_list.c)."""
+"""Entries that get a second chance at most before one is evicted (as LOCAL_FREE_TARGET in bpf_lru_list.c)."""
 
 LONGEST_KEY = 512
 """Bytes of the longest key that is hashed word by word, and by machine code (MAX_BPF_STACK)."""
@@ -113,10 +116,16 @@ def bucket_count(definition: MapDefinition) -> int:
     Half where the map would else take more than twice the memory of its keys and values.
     """
     count = 1 << (definition.max_entries - 1).bit_length()
-    entry = definition.key_size + value_stride(definition) + LINK_SIZE + STATE_SIZE
+    ages = 2 * age_size(definition)
+    entry = definition.key_size + value_stride(definition) + LINK_SIZE + STATE_SIZE + ages
     size = entry * definition.max_entries + LINK_SIZE * count
     wanted = 2 * (definition.key_size + definition.value_size) * definition.max_entries
     return count if size < wanted or count == 1 else count // 2
+
+
+def age_size(definition: MapDefinition) -> int:
+    """Return the bytes that an entry has in each of the two lists of ages."""
+    return LINK_SIZE if definition.type in rules.LRU else 0
 
 
 class _Change:
@@ -151,28 +160,33 @@ class HashMap(FlatMap):
         shares_values: bool = True,
     ) -> None:
         entries, buckets = definition.max_entries, bucket_count(definition)
+        ages = age_size(definition) * (entries + 1)
         super().__init__(
             definition,
             environment,
             LINK_SIZE * buckets,
             LINK_SIZE * entries,
             STATE_SIZE * entries,
+            ages,
+            ages,
             definition.key_size * entries,
             8 * SECRET_WORDS,
             stride=stride,
             shares_values=shares_values,
         )
-        _, heads, links, self.states_offset, self.keys_offset, secrets, _ = self.storage.offsets
+        _, heads, links, self.states_offset, newer, older, self.keys_offset, secrets, _ = self.storage.offsets
         self.secrets = secrets_of(_secrets)
         self.storage.write(secrets, struct.pack(f"<{SECRET_WORDS}Q", *self.secrets))
         self._buckets = self.storage.words(heads, buckets)
         self._links = self.storage.words(links, entries)
+        self._newer = self.storage.words(newer, ages // LINK_SIZE)
+        self._older = self.storage.words(older, ages // LINK_SIZE)
         self._mask = buckets - 1
         self._change = _Change(self)
         self.is_lru = definition.type in rules.LRU
         for name, offset in (
             ("buckets", heads), ("links", links), ("states", self.states_offset), ("keys", self.keys_offset),
-            ("secrets", secrets),
+            ("newer", newer), ("older", older), ("secrets", secrets),
         ):  # fmt: skip
             self.set_field(name, self.address + offset)
         self.set_field("mask", self._mask)
@@ -218,23 +232,43 @@ class HashMap(FlatMap):
         with self._change:
             entry = self.find(key)
             if entry >= 0:
-                self.touch(entry)
-                return -errno.EEXIST if flags == BPF_NOEXIST else entry
+                return -errno.EEXIST if flags == BPF_NOEXIST else self._renewed(entry)
             return -errno.ENOENT if flags == BPF_EXIST else self.insert(key)
+
+    def _renewed(self, entry: int) -> int:
+        """Return the entry of a key that is updated: the youngest from now on."""
+        if self.is_lru:
+            self._leave(entry + 1)
+            self._join(entry + 1)
+            self.touch(entry)
+        return entry
+
+    def _join(self, link: int) -> None:
+        """Put an entry (its number + 1) behind the youngest."""
+        youngest = self._older[0]
+        self._newer[youngest], self._older[link] = link, youngest
+        self._newer[link], self._older[0] = 0, link
+
+    def _leave(self, link: int) -> None:
+        """Take an entry (its number + 1) out of the order of ages."""
+        newer, older = self._newer[link], self._older[link]
+        self._newer[older], self._older[newer] = newer, older
 
     def insert(self, key: bytes) -> int:
         """Return a new entry for a key that is not there, its per-CPU values zero; -E2BIG or -ENOMEM."""
         bucket = self._bucket_of(key)
         if self._is_long(bucket):
             return -errno.ENOMEM
-        entry, state = self._take()
+        entry = self._take()
         if entry < 0:
             return -errno.E2BIG
         size = self.definition.key_size
         self.storage.write(self.keys_offset + entry * size, key)
         self._links[entry] = self._buckets[bucket]
         self._buckets[bucket] = entry + 1
-        self.storage.memory[self.states_offset + entry] = state
+        self.storage.memory[self.states_offset + entry] = IN_USE
+        if self.is_lru:
+            self._join(entry + 1)
         self.set_field("count", self.field("count") + 1)
         if self.cpus > 1:
             memory.pay(self.stride * self.cpus)
@@ -242,36 +276,34 @@ class HashMap(FlatMap):
                 self.storage.write(self.offset_of(entry, cpu), bytes(self.stride))
         return entry
 
-    def _take(self) -> tuple[int, int]:
-        """Return an entry that is not in use, -1 where all are, and the state to give it.
-
-        A freed entry may be just before the LRU's hand: it starts as if it had been looked up.
-        """
+    def _take(self) -> int:
+        """Return an entry that is not in use, -1 where all are."""
         free = self.field("free")
         if free:
             self.set_field("free", self._links[free - 1])
-            return free - 1, IN_USE | (LOOKED_UP if self.is_lru else 0)
+            return free - 1
         used = self.field("used")
         if used < self.definition.max_entries:
             self.set_field("used", used + 1)
-            return used, IN_USE
-        return (self._evict(), IN_USE) if self.is_lru else (-1, 0)
+            return used
+        return self._evict() if self.is_lru else -1
 
     def _evict(self) -> int:
-        """Remove the entry that the hand stops at, and return it. All entries are in use."""
-        states, entries = self.storage.memory, self.definition.max_entries
-        hand = self.field("hand")
+        """Remove the oldest entry that was not looked up of late, and return it. All entries are in use."""
+        states, first = self.storage.memory, self.states_offset - 1
         for _ in range(MOST_PASSED):
-            if not states[self.states_offset + hand] & LOOKED_UP:
+            oldest = self._newer[0]
+            if not states[first + oldest] & LOOKED_UP:
                 break
-            states[self.states_offset + hand] = IN_USE
-            hand = (hand + 1) % entries
-        self.set_field("hand", (hand + 1) % entries)
-        self._unlink(hand)
-        return hand
+            states[first + oldest] = IN_USE
+            self._leave(oldest)
+            self._join(oldest)
+        entry = self._newer[0] - 1
+        self._unlink(entry)
+        return entry
 
     def _unlink(self, entry: int) -> None:
-        """Take an entry out of its chain."""
+        """Take an entry out of its chain, and out of the order of ages."""
         bucket = self._bucket_of(self.key_of(entry))
         following = self._links[entry]
         link = self._buckets[bucket]
@@ -282,6 +314,8 @@ class HashMap(FlatMap):
                 link = self._links[link - 1]
             self._links[link - 1] = following
         self.storage.memory[self.states_offset + entry] = 0
+        if self.is_lru:
+            self._leave(entry + 1)
         self.set_field("count", self.field("count") - 1)
 
     def delete(self, key: bytes) -> int:
