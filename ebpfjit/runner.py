@@ -22,7 +22,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
 from ebpfjit.once import load_package, once
 from ebpfjit.program import Program
-from ebpfjit.runtime import faults
+from ebpfjit.runtime import faults, held
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
@@ -315,6 +315,12 @@ class _Run:
         finally:
             self.instructions += execution.instructions
 
+    def whole(self, program: Ready, limit: int | None) -> int:
+        """Run a program to the end of all; raises ExecutionError where it still holds something then."""
+        value = self.execute(program, limit)
+        held.check(self.world)
+        return value
+
     def execution(self, program: Ready, limit: int | None) -> Execution:
         """Return the start of a program's run on what was made."""
         made = self.made
@@ -396,7 +402,7 @@ def run_on(
     made = _make(first, data, context)
     try:
         this = _Run(engine, environment, made)
-        value = this.execute(first, limit)
+        value = this.whole(first, limit)
         _take_events(this.world)
         outcome = Outcome(bytes(made.view)) if isinstance(made, Region) else made.outcome()
     finally:
@@ -509,7 +515,7 @@ class TypedFunction(JitFunction):
         try:
             environment = environment_of(start.program)
             this = _Run(_on_machine_code, environment, made, mark=it.stops.mark())
-            value = this.execute(start, it.limit)
+            value = this.whole(start, it.limit)
         finally:
             _let_go(made)
         return value if start.type is None else value & U32_MASK

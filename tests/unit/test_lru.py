@@ -118,7 +118,7 @@ def test_what_python_reads_is_not_looked_up_but_what_it_stores_is_the_youngest()
     lru = made(MapType.LRU_HASH, 3)
     for key in range(3):
         lru[key] = key
-    lru[0], lru[1]  # noqa: B018 - as bpf(2)'s lookup, which marks nothing
+    lru[0], lru[1]
     lru[2] = 7
     lru[3] = lru[4] = 0
     assert sorted(int.from_bytes(key, "little") for key in lru) == [2, 3, 4]

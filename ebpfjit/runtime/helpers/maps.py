@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import Protocol, cast
 
 from ebpfjit.bits import W32
@@ -91,6 +92,12 @@ def map_of(world: World, address: int, name: str) -> Map:
             + ", ".join(sorted(kind.name.lower() for kind in TAKES[name]))
         )
     return found
+
+
+def reachable(world: World) -> Iterator[Map]:
+    """Yield the maps whose values the run may touch: the program's, and those inside that it looked up."""
+    yield from world.maps.values()
+    yield from world.kept.get(_REACHED, {}).values()
 
 
 def _inner_map(world: World, address: int) -> Map | None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Any, Protocol
 
+from ebpfjit.runtime.maps.special import SpecialField
+
 
 class MapType(IntEnum):
     """The kernel's map types (include/uapi/linux/bpf.h, enum bpf_map_type)."""
@@ -90,7 +92,8 @@ class MapDefinition:
     template of the maps inside. `values` are what `.values` of a BTF definition puts in: (index,
     name of a program or map). `is_readonly` is true where programs may not write the values
     (.rodata). `section` is where the definition stands. `extra` is map_extra: how many hash functions
-    a bloom filter uses (0: the kernel's choice).
+    a bloom filter uses (0: the kernel's choice). `special` are the fields of the value that are the kernel's:
+    locks, timers and the like (`runtime.maps.special`).
     """
 
     name: str
@@ -107,6 +110,7 @@ class MapDefinition:
     is_readonly: bool = False
     section: str = ""
     extra: int = 0
+    special: tuple[SpecialField, ...] = ()
 
     @property
     def type_name(self) -> str:

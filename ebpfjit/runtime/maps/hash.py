@@ -3,8 +3,8 @@
     buckets  u32 each   entry + 1 of a chain's first, 0 for an empty chain
     links    u32 each   entry + 1 of the next in the chain, or of the next free entry
     states   u8 each    bit 0: in use, bit 1: looked up of late (LRU kinds)
-    newer    u32 each   entry + 1 of the next younger one, 0 for the youngest; first of all the oldest (LRU kinds)
-    older    u32 each   entry + 1 of the next older one, 0 for the oldest; first of all the youngest (LRU kinds)
+    newer    u32 each   entry + 1 of the next younger one, 0 for the youngest; at 0 the oldest (LRU kinds)
+    older    u32 each   entry + 1 of the next older one, 0 for the oldest; at 0 the youngest (LRU kinds)
     keys     key_size bytes each
     values   value_stride bytes each, once for each CPU
 
@@ -19,7 +19,8 @@ entry in; reading in Python counts as little as bpf(2)'s lookup does. Without lo
 out. The kernel takes entries from its list some at a time, to have them free; here one goes where one comes.
 
 No walk is long, whoever chose the keys: a program pays for one instruction. Each map hashes with secrets
-of its own; chains have at most LONGEST_CHAIN entries all the same, and at most MOST_PASSED are passed over. BPF_F_ZERO_SEED changes nothing: what it is for, that runs are alike, holds anyway.
+of its own; chains have at most LONGEST_CHAIN entries all the same, and at most MOST_PASSED are passed over.
+BPF_F_ZERO_SEED changes nothing: what it is for, that runs are alike, holds anyway.
 """
 
 from __future__ import annotations
@@ -270,6 +271,9 @@ class HashMap(FlatMap):
         if self.is_lru:
             self._join(entry + 1)
         self.set_field("count", self.field("count") + 1)
+        for field in self.definition.special:  # what the entry's last user left
+            for cpu in range(self.cpus):
+                self.storage.write(self.offset_of(entry, cpu) + field.offset, bytes(field.size))
         if self.cpus > 1:
             memory.pay(self.stride * self.cpus)
             for cpu in range(self.cpus):
