@@ -47,7 +47,8 @@ class _Search:
                 continue
             start = member.bit_offset // 8
             for field in self._of(member.type, depth):
-                name = ".".join(part for part in (member.name, field.name) if part)
+                joint = "." if member.name and field.name and not field.name.startswith("[") else ""
+                name = member.name + joint + field.name
                 offset = start + field.offset
                 kind = KINDS[field.kind]
                 if offset % kind.alignment == 0 and offset + kind.size <= type_.size:

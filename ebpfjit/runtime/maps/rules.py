@@ -29,6 +29,9 @@ U32_MAX = (1 << 32) - 1
 ENOTSUPP = 524
 """The kernel's "not supported"; not in C's errno.h (include/linux/errno.h)."""
 
+NAMES = {ENOTSUPP: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}
+"""Error numbers that Python has no name for, or that of another with the same number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -98,7 +101,7 @@ Refusal = tuple[int, str]
 def check(definition: MapDefinition) -> None:
     """Raise MapRefused where the kernel would not create the map, with its error number."""
     for number, reason in _refusals(definition):
-        name = "ENOTSUPP" if number == ENOTSUPP else errno.errorcode[number]
+        name = NAMES.get(number) or errno.errorcode[number]
         raise MapRefused(f"{definition}: {reason} ({name})", number)
 
 
