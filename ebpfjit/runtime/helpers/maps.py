@@ -25,7 +25,7 @@ _RING = frozenset({MapType.RINGBUF})
 
 # What Linux's verifier lets each helper have (kernel/bpf/verifier.c, check_map_func_compatibility).
 TAKES: dict[str, frozenset[MapType]] = {
-    "bpf_map_lookup_elem": _PLAIN | _TARGETS | _SOCKETS | {MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS},
+    "bpf_map_lookup_elem": _PLAIN | _TARGETS - {MapType.CPUMAP} | _SOCKETS | {MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS},
     "bpf_map_update_elem": _PLAIN,
     "bpf_map_delete_elem": _PLAIN,
     "bpf_map_lookup_percpu_elem": frozenset(

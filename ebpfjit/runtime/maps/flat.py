@@ -236,6 +236,16 @@ class ArrayMap(FlatMap):
             return -errno.E2BIG
         return -errno.EEXIST if flags == BPF_NOEXIST else index
 
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
+        """Put a value in, that of the running CPU; return 0 or a negative error number.
+
+        Unlike bpf(2), Linux looks at BPF_F_LOCK last here, and refuses it where there is no lock.
+        """
+        entry = self.claim(key, flags & ~BPF_F_LOCK)
+        if entry >= 0 and self._plain_flags(flags) & BPF_F_LOCK:
+            entry = -errno.EINVAL
+        return entry if entry < 0 else super().update(key, value, flags & ~BPF_F_LOCK)
+
     def delete(self, key: bytes) -> int:
         """Refuse: an array's entries cannot be deleted."""
         return -errno.EINVAL

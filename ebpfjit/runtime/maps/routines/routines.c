@@ -18,7 +18,7 @@ typedef long long s64;
 #define SECTION(name) __attribute__((section("routine." name))) /* so that objcopy can take each by itself */
 
 enum { ENOENT = 2, E2BIG = 7, ENOMEM = 12, EEXIST = 17, EINVAL = 22 };
-enum { BPF_ANY, BPF_NOEXIST, BPF_EXIST };
+enum { BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 4 };
 enum { IN_USE = 1, LOOKED_UP = 2 };
 enum { LONGEST_CHAIN = 64, MOST_PASSED = 128 }; /* so that no walk is long, whoever chose the keys */
 
@@ -249,12 +249,14 @@ SECTION("array_update")
 s64 array_update(struct map *map, const u8 *key, const u8 *value, u64 flags)
 {
     u32 index = *(const u32 *)key;
-    if (flags > BPF_EXIST)
+    if ((flags & ~(u64)BPF_F_LOCK) > BPF_EXIST)
         return -EINVAL;
     if (index >= map->max_entries)
         return -E2BIG;
-    if (flags == BPF_NOEXIST)
+    if (flags & BPF_NOEXIST)
         return -EEXIST;
+    if (flags & BPF_F_LOCK) /* maps with a lock in their values are left to Python */
+        return -EINVAL;
     copy(value_of(map, index + 1), value, map->value_size);
     return 0;
 }
