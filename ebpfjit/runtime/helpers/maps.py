@@ -21,11 +21,12 @@ _PLAIN = _HASHES | _ARRAYS | {MapType.LPM_TRIE}
 _TARGETS = frozenset({MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP, MapType.XSKMAP})
 _ENDS = frozenset({MapType.QUEUE, MapType.STACK})
 _PERF = frozenset({MapType.PERF_EVENT_ARRAY})
+_OF_MAPS = frozenset({MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})
 _RING = frozenset({MapType.RINGBUF})
 
 # What Linux's verifier lets each helper have (kernel/bpf/verifier.c, check_map_func_compatibility).
 TAKES: dict[str, frozenset[MapType]] = {
-    "bpf_map_lookup_elem": _PLAIN | _TARGETS - {MapType.CPUMAP} | _SOCKETS | {MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS},
+    "bpf_map_lookup_elem": _PLAIN | _TARGETS - {MapType.CPUMAP} | _SOCKETS | _OF_MAPS,
     "bpf_map_update_elem": _PLAIN,
     "bpf_map_delete_elem": _PLAIN,
     "bpf_map_lookup_percpu_elem": frozenset(
