@@ -15,7 +15,7 @@ from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.errors import ExecutionError, Stopped
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
-from ebpfjit.program import Instruction
+from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import (
     CODE_ADDRESS,
@@ -91,6 +91,10 @@ class State:
             del self.frames[depth:]
             self.registers, self.pc, self.loops, self.leaving = saved, pc, loops, leaving
             self.execution.stack.start = stack_start
+
+    def place(self) -> tuple[Program, int]:
+        """Return the program, and the slot of the helper call that is going on."""
+        return self.program, self.pc - 1  # a helper call takes one slot
 
     def leave_function(self) -> None:
         """Make the function that called the helper exit once the helper has returned."""

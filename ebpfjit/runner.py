@@ -23,7 +23,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
 from ebpfjit.once import load_package, once
 from ebpfjit.program import Instruction, Program
-from ebpfjit.runtime import faults
+from ebpfjit.runtime import faults, held
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
@@ -390,6 +390,12 @@ class _Run:
         finally:
             self.instructions += execution.instructions
 
+    def whole(self, program: Ready, limit: int | None) -> int:
+        """Run a program to the end of all; raises ExecutionError where it still holds something then."""
+        value = self.execute(program, limit)
+        held.check(self.world)
+        return value
+
     def execution(self, program: Ready, limit: int | None) -> Execution:
         """Return the start of a program's run on what was made."""
         made, self.options = self.made, program.options
@@ -479,7 +485,7 @@ def run_on(
     made = _make(first, data, context)
     this = _Run(engine, environment, made, helpers=helpers)
     try:
-        value = this.execute(first, limit)
+        value = this.whole(first, limit)
         _take_events(this.world)
         outcome = Outcome(bytes(made.view)) if isinstance(made, Region) else made.outcome()
     finally:
@@ -594,7 +600,7 @@ class TypedFunction(JitFunction):
         made = _make(start, mem, None)
         this = _Run(_on_machine_code, environment_of(start.program), made, mark=it.stops.mark())
         try:
-            value = this.execute(start, it.limit)
+            value = this.whole(start, it.limit)
         finally:
             this.end()
             _let_go(made)

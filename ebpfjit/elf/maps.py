@@ -22,8 +22,10 @@ from ebpfjit.elf.btf import Btf, Kind, Member, Type
 from ebpfjit.elf.budget import STEP, OverBudget
 from ebpfjit.elf.codec import codec_of
 from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
+from ebpfjit.elf.special import special_fields
 from ebpfjit.errors import LoadError
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType, MapTypes
+from ebpfjit.runtime.maps.special import SpecialField
 
 MAPS_OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 MIN_RECORD = 16
@@ -212,12 +214,15 @@ class _Records:
 def _legacy_definition(
     symbol: Symbol, words: dict[str, int], section: Section, btf: Btf | None
 ) -> MapDefinition:
+    key: Codec | None = None
+    value: Codec | None = None
+    special: tuple[SpecialField, ...] = ()
     try:
-        key, value = _annotated_types(symbol.name, btf)
+        key, value, special = _annotated_types(symbol.name, btf)
     except OverBudget:
         raise
     except LoadError:  # the record says all that a map needs
-        key, value = None, None
+        pass
     type_ = map_type(words["type"])
     value_size = words["value_size"] or (4 if type_ in MAPS_OF_MAPS else 0)
     return as_loaders_do(
@@ -226,17 +231,22 @@ def _legacy_definition(
             words.get("flags", 0), words.get("pinning", 0), section=section.name,
             key_type=key if key and key.size == words["key_size"] else None,
             value_type=value if value and value.size == words["value_size"] else None,
+            special=special if value and value.size == words["value_size"] else (),
         )
     )  # fmt: skip
 
 
-def _annotated_types(name: str, btf: Btf | None) -> tuple[Codec | None, Codec | None]:
-    """Return key and value of BPF_ANNOTATE_KV_PAIR(name, ...): struct ____btf_map_NAME."""
+def _annotated_types(
+    name: str, btf: Btf | None
+) -> tuple[Codec | None, Codec | None, tuple[SpecialField, ...]]:
+    """Return key, value, the value's special fields of BPF_ANNOTATE_KV_PAIR: struct ____btf_map_NAME."""
     ids = btf.named(f"____btf_map_{name}", {Kind.STRUCT}) if btf else []
     if btf is None or not ids:
-        return None, None
-    types = {member.name: codec_of(btf, member.type) for member in btf.type(ids[0]).members}
-    return types.get("key"), types.get("value")
+        return None, None, ()
+    members = {member.name: member.type for member in btf.type(ids[0]).members}
+    types = {name: codec_of(btf, id) for name, id in members.items()}
+    special = special_fields(btf, members["value"]) if "value" in members else ()
+    return types.get("key"), types.get("value"), special
 
 
 # What loaders make of definitions that Linux would refuse
@@ -337,6 +347,7 @@ class _BtfMaps:
         numbers: dict[str, int] = {}
         types: dict[str, Codec] = {}
         ids: dict[str, int] = {}
+        special: tuple[SpecialField, ...] = ()
         inner: MapDefinition | None = None
         values: tuple[tuple[int, str], ...] = ()
         self.file.budget.spend(STEP * len(type_.members), "the members of map definitions")
@@ -346,6 +357,8 @@ class _BtfMaps:
             elif member.name in ("key", "value"):
                 types[member.name] = self._pointed(name, member)
                 ids[member.name] = self.btf.resolve(member.type).target
+                if member.name == "value":
+                    special = special_fields(self.btf, self.btf.resolve(member.type).target)
             elif member.name == "values" and symbol is not None:
                 inner = self._inner(name, member)
                 start = symbol.value + member.bit_offset // 8
@@ -372,6 +385,7 @@ class _BtfMaps:
                 key_type=types.get("key"), value_type=types.get("value"),
                 inner=inner, values=values, section=self.section.name, extra=numbers.pop("extra", 0),
                 types=MapTypes(b"", ids.get("key", 0), ids.get("value", 0)) if ids else None,
+                special=special,
             )
         )  # fmt: skip
 

@@ -154,6 +154,10 @@ class Run:
             raise compiled.exception(self, kind)
         return result
 
+    def place(self) -> tuple[Program, int]:
+        """Return the program, and the slot of the helper call that is going on."""
+        return self.compiled.verified.program, self.compiled.fault_pc(self)
+
     def leave_function(self) -> None:
         """Make the function that called the helper exit once the helper has returned."""
         self.set_word("leave", 1)

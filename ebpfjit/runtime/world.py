@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +11,9 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.memory import running
 
 if TYPE_CHECKING:
+    from ebpfjit.program import Program
     from ebpfjit.runtime.execution import Mark
+    from ebpfjit.runtime.held import Taken
     from ebpfjit.runtime.maps.base import Map
 
 
@@ -26,6 +28,9 @@ class Engine(Protocol):
 
     def spend(self, instructions: int) -> None:
         """Take instructions off what the run may still execute; raises BudgetExhausted (without pc)."""
+
+    def place(self) -> tuple[Program, int]:
+        """Return the program that calls the helper, and the slot of the call."""
 
     def leave_function(self) -> None:
         """Make the function that called this helper exit, with the helper's result as its r0."""
@@ -46,7 +51,8 @@ class World:
     `run_program` runs another program on the same context, world and budget and returns its r0:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
     ends, under keys of their own: reserved records, a lock that is held. `mark` is that of the run.
-    `left` counts the bytes of `output`, `events` and copies of packets.
+    `held` is what the program has to give back before it ends, from the first that it took on
+    (`runtime.held`). `left` counts the bytes of `output`, `events` and copies of packets.
     """
 
     environment: Environment
@@ -60,6 +66,7 @@ class World:
     kept: dict[Any, Any] = field(default_factory=dict)
     left: int = 0
     mark: Mark | None = None
+    held: dict[Hashable, list[Taken]] = field(default_factory=dict)
 
     def leaves(self, size: int) -> bool:
         """Count `size` bytes among what the run leaves; False where that would be more than MOST_LEFT."""

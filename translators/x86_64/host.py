@@ -252,6 +252,8 @@ def _emit_call_python(cx: Emitter, ints: Ints) -> None:
     done, raised, called = ".python_done", ".python_raised", ".python_called"
     cx.begin(None)
     cx.label("call_python")
+    cx.emit("mov rax, qword ptr [rsp]")
+    cx.emit(f"mov qword ptr {BLOCK['fault_place']}, rax")  # for helpers that remember who called them
     cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
     cx.emit("push rbx")
     cx.emit("push rbp")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ebpfjit.bits import W32, W64
 from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime import held as holdings
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.memory import Region
@@ -43,7 +44,7 @@ def _open(world: World) -> dict[int, _Held]:
     return found
 
 
-def _hold(world: World, socket: Socket) -> _Held:
+def _hold(world: World, socket: Socket, by: str) -> _Held:
     """Count one more lookup of a socket; the first lets the program read it."""
     known: dict[int, _Held] = world.kept.setdefault(_KNOWN, {})
     held = known.get(id(socket))
@@ -53,6 +54,9 @@ def _hold(world: World, socket: Socket) -> _Held:
         memory.grant_region(held.region)
         _open(world)[held.region.start] = held
     held.count += 1
+    holdings.take(
+        world, (_OPEN, held.region.start), f"a {socket.protocol} socket", by=by, back="bpf_sk_release"
+    )
     return held
 
 
@@ -78,7 +82,7 @@ def _look_up(world: World, protocol: str, tuple_at: int, size: int, netns: int, 
     found = look_up(world.environment.sockets, protocol, source, destination)
     if found is None:
         return 0
-    return _hold(world, found).region.start
+    return _hold(world, found, f"bpf_sk_lookup_{protocol}").region.start
 
 
 @helper("bpf_sk_lookup_tcp", "bpf_skc_lookup_tcp", differs="finds sockets of Environment.sockets")
@@ -100,6 +104,7 @@ def sk_release(world: World, address: int) -> int:
     if held is None:
         raise ExecutionError(f"bpf_sk_release of {address:#x}, which is no socket that a lookup gave")
     held.count -= 1
+    holdings.give_back(world, (_OPEN, address))
     if not held.count:
         del _open(world)[address]
         memory.revoke(held.region)

@@ -9,6 +9,7 @@ from typing import Any
 from ebpfjit.errors import EbpfError
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag
+from ebpfjit.runtime.maps.special import SpecialField
 from ebpfjit.runtime.maps.storage import Storage
 from ebpfjit.runtime.memory import Region
 
@@ -97,6 +98,10 @@ class Map(ABC):
     def lookup_percpu(self, key: bytes, cpu: int) -> int:
         """Return the address of one processor's value under `key`, 0 where there is none."""
         return 0
+
+    def special_at(self, address: int) -> SpecialField | None:
+        """Return the special field that starts at an address inside of the values, None where none does."""
+        return None
 
     def entries(self) -> Iterator[tuple[bytes, int]]:
         """Yield each key and the address of its value, as bpf_for_each_map_elem visits them.

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any, Protocol
 
+from ebpfjit.runtime.maps.special import SpecialField
+
 
 class MapType(IntEnum):
     """The kernel's map types (include/uapi/linux/bpf.h, enum bpf_map_type)."""
@@ -99,7 +101,8 @@ class MapDefinition:
     template of the maps inside. `values` are what `.values` of a BTF definition puts in: (index,
     name of a program or map). `is_readonly` is true where programs may not write the values
     (.rodata). `section` is where the definition stands. `extra` is map_extra: how many hash functions
-    a bloom filter uses (0: the kernel's choice). `types` is what Linux is told of keys and values.
+    a bloom filter uses (0: the kernel's choice). `types` is what Linux is told of keys and values. `special`
+    are the fields of the value that are the kernel's: locks, timers and the like (`runtime.maps.special`).
     """
 
     name: str
@@ -117,6 +120,7 @@ class MapDefinition:
     section: str = ""
     extra: int = 0
     types: MapTypes | None = field(default=None, repr=False, compare=False)
+    special: tuple[SpecialField, ...] = ()
 
     @property
     def type_name(self) -> str:
