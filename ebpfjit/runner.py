@@ -72,7 +72,7 @@ class Result:
 
     return_value: int
     data: bytes
-    context: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
+    context: Mapping[str, int | tuple[int, ...] | bytes] = field(default_factory=dict)
     output: tuple[str, ...] = ()
     events: tuple[tuple[str, bytes], ...] = ()
     instructions: int | None = None
@@ -656,7 +656,7 @@ def _typed_function(
 
 def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
     """True for programs on packets, and on maps whose memory stays."""
-    if start.type is None or not start.type.has_packet or release_gil:
+    if start.type is None or not (start.type.has_packet and start.type.has_lane) or release_gil:
         return False
     return all(map_.is_steady for map_ in start.maps.values())
 

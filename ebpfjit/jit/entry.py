@@ -192,7 +192,12 @@ class Run:
         """
         self._publish_buffers()
         stack = self.execution.stack.region
-        words = [w for r in self.space.own if r is not stack for w in (r.start, r.stop, r.writable)]
+        words = [
+            word
+            for region in self.space.own
+            if region is not stack
+            for word in (region.start, region.stop, region.writable, region.rule)
+        ]
         if len(self._table) < 3 + len(words):
             self._table = (ctypes.c_uint64 * (3 + 2 * len(words)))()
         start = ctypes.addressof(self._table) + HEADER_SIZE

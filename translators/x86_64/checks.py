@@ -99,6 +99,11 @@ def _emit_check(
     cx.emit("mov rcx, qword ptr [rdx]")
     cx.emit("mov rax, qword ptr [rdx+8]")
     _emit_inside(cx, "[rdx+0x10]" if stores else None, next_region)
+    ruled, follows = f".{name}_ruled", f".{name}_follows"
+    cx.emit("mov rcx, qword ptr [rdx+0x18]")
+    cx.emit("test rcx, rcx")
+    cx.jump("jne", ruled)
+    cx.label(follows)
     cx.emit("pop rcx")
     cx.label(out)
     cx.emit("pop rdx")
@@ -123,6 +128,24 @@ def _emit_check(
     else:
         cx.emit("stc")
         cx.emit("ret")
+    _emit_follows(cx, ruled, follows, next_region)
+
+
+def _emit_follows(cx: Emitter, ruled: str, follows: str, next_region: str) -> None:
+    """Emit, out of line, a jump to `follows` where an access of r10 bytes at r11 keeps to the rule in rcx.
+
+    rax and rcx are lost.
+    """
+    with cx.out_of_line(ruled):
+        cx.emit("mov eax, ecx")
+        cx.emit("test rax, r10")
+        cx.jump("je", next_region)
+        cx.emit("shr rcx, 0x20")
+        cx.emit("lea rax, [r10-1]")
+        cx.emit("or rcx, rax")
+        cx.emit("test r11, rcx")
+        cx.jump("je", follows)
+        cx.jump("jmp", next_region)
 
 
 def _emit_inside(cx: Emitter, writable: str | None, outside: str) -> None:

@@ -37,7 +37,7 @@ ROOM = 1 << 16
 
 LARGEST_PACKET = 1 << 24
 
-FieldValues = dict[str, int | tuple[int, ...]]
+FieldValues = dict[str, int | tuple[int, ...] | bytes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class XdpContext(PacketContext):
 
     def _settings(self, fields: Mapping[str, Any], size: int) -> tuple[int, int, int]:
         """Return (bytes of metadata, ifindex, queue) from the fields that were given."""
-        self.struct.check_names(fields, SETTABLE)
+        fields = self.struct.settings(fields, SETTABLE)
         for name, value in fields.items():
             self.struct.by_name[name].encode(value)
         metadata = fields.get("data", 0)
