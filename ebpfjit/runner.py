@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
-from ebpfjit.analysis.verified import Verified, prepare
+from ebpfjit.analysis.verified import Verified, in_world, prepare
 from ebpfjit.errors import ExecutionError, LicenseWarning, LoadError, VerifierError
 from ebpfjit.function import FunctionContents, JitFunction, make_function
 from ebpfjit.interpreter import interpret
@@ -48,10 +48,16 @@ from ebpfjit.runtime.world import World, current
 from ebpfjit.sealed import inside, seal
 
 if TYPE_CHECKING:
+    from ebpfjit.elf.objects import Surroundings
     from ebpfjit.jit.entry import Cache, Compiled
     from ebpfjit.jit.gate import Lane
 
 U32_MASK = 0xFFFFFFFF
+
+TASK_HELPERS = {
+    NUMBERS[name] for name in ("bpf_get_current_task", "bpf_get_current_task_btf", "bpf_task_pt_regs")
+}
+"""Helpers that tell where the process is."""
 INHERITED = ("harden", "audit")
 """Options of a compiled program that hold for those that it tail-calls."""
 
@@ -149,6 +155,12 @@ class Ready:
 
         natives = {number: native_helper(number) for number in self._natives(environment)}
         return compile_ready(self, natives, **options)
+
+    @cached_property
+    def needs_task(self) -> bool:
+        """True for a program that asks where the process is."""
+        rows = ((insn.row, insn.imm) for insn in self.program.instructions)
+        return any(row and row.kind is Kind.CALL_HELPER and imm in TASK_HELPERS for row, imm in rows)
 
     @cached_property
     def _stock(self) -> frozenset[int]:
@@ -249,6 +261,8 @@ def ready(program: Program) -> Ready:
         verifier.check(program)
         helpers = {**table.bound(), **_STOCK} if _is_plain(program) else table.bound()
         verified = prepare(program)
+        if not _is_plain(program):
+            verified = in_world(verified)
         maps = {map_.address: map_ for map_ in verified.program.maps}
         known = Ready(verified.program, type_, verified, helpers, maps)
         program.__dict__["_ready"] = known
@@ -375,6 +389,7 @@ class _Run:
         self.options: Mapping[str, Any] = {}
         self.world = World(environment, context=None if isinstance(made, Region) else made, mark=mark)
         self.world.run_program = self._tail_call
+        self.around: list[Surroundings] = []  # all that it had: machine code may be reading the first
 
     def end(self) -> None:
         """Let go of what the run leaves: it is freed with its result, not when cycles are looked for."""
@@ -399,6 +414,7 @@ class _Run:
                 f"program {program.program.name or '<unnamed>'} is one of {_kind(program.type)}, and was "
                 f"to go on where one of {_kind(type_)} was: it would find another context than it expects"
             )
+        self._look_around(program)
         stack, self.stack = self.stack or Stack(), None  # a tail call has a stack of its own
         self.world.maps = {**self.world.maps, **program.maps} if self.world.maps else program.maps
         packet: Region | None
@@ -420,6 +436,22 @@ class _Run:
             headers=made if isinstance(made, SkbContext) else None,
             mark=self.world.mark,
         )
+
+    def _look_around(self, program: Ready) -> None:
+        """Put what the environment says is behind pointers where the run finds it, or more of it."""
+        world, types = self.world, program.program.kernel_types
+        if not program.needs_task and not world.environment.has_memory:
+            return
+        load_package("ebpfjit.elf")
+        from ebpfjit.elf.objects import check_layout, surroundings
+
+        around = self.around[-1] if self.around else None
+        if around is None or (program.needs_task and not around.current_task):
+            known = around.types if around is not None else None
+            around = surroundings(world.environment, known or types, needs_task=program.needs_task)
+            self.around.append(around)
+            world.foreign, world.current_task = around.memory, around.current_task
+        check_layout(world.environment, around.types, types)
 
     def _tail_call(self, program: Program) -> int:
         """Run another program on the same context, with what is left of the budget, hardened as this one."""
@@ -652,6 +684,8 @@ def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
     """True for programs on packets, and on maps whose memory stays."""
     if start.type is None or not start.type.has_packet or release_gil:
         return False
+    if start.verified.kernel_loads:
+        return False  # their memory is the run's, which Python has to prepare
     return all(map_.is_steady for map_ in start.maps.values())
 
 

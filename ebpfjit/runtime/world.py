@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import running
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class World:
     `run_program` runs another program on the same context, world and budget and returns its r0:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
     ends, under keys of their own: reserved records, a lock that is held. `mark` is that of the run.
-    `left` counts the bytes of `output`, `events` and copies of packets.
+    `left` counts the bytes of `output`, `events` and copies of packets. `foreign` is the memory that is
+    not the program's, `current_task` the address of the process in it.
     """
 
     environment: Environment
@@ -60,6 +62,8 @@ class World:
     kept: dict[Any, Any] = field(default_factory=dict)
     left: int = 0
     mark: Mark | None = None
+    foreign: ForeignMemory = NOTHING
+    current_task: int = 0
 
     def leaves(self, size: int) -> bool:
         """Count `size` bytes among what the run leaves; False where that would be more than MOST_LEFT."""
