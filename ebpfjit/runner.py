@@ -40,6 +40,7 @@ from ebpfjit.runtime.execution import Execution, HelperFunction, Mark, NativeHel
 from ebpfjit.runtime.helpers import licenses, stock, table
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.helpers.presence import missing
+from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
 from ebpfjit.runtime.memory import Region, Stack, flat_view
@@ -74,6 +75,7 @@ class Result:
     (ifindex, packet). `output` are the lines of bpf_trace_printk, `events` what went to perf and
     ring buffers: (map name, bytes); the buffers are empty again. `instructions` is how many eBPF
     instructions were executed (interpreter only). `passes` is true where the packet would go on.
+    `retval` is what bpf_set_retval set, or None. `output` ends with the lines of bpf_seq_printf.
     """
 
     return_value: int
@@ -87,6 +89,7 @@ class Result:
     redirect: Redirect | None = None
     clones: tuple[tuple[int, bytes], ...] = ()
     passes: bool = False
+    retval: int | None = None
 
 
 # -- what is made once for a program ------------------------------------------------------------
@@ -415,6 +418,8 @@ class _Run:
                 f"to go on where one of {_kind(type_)} was: it would find another context than it expects"
             )
         self._look_around(program)
+        section = (program.program.section or "").removeprefix("?")
+        self.world.has_result = section.startswith(("fexit", "fmod_ret"))
         stack, self.stack = self.stack or Stack(), None  # a tail call has a stack of its own
         self.world.maps = {**self.world.maps, **program.maps} if self.world.maps else program.maps
         packet: Region | None
@@ -552,7 +557,7 @@ def _result(
         value,
         outcome.data,
         outcome.fields,
-        tuple(world.output),
+        (*world.output, *bytes(world.kept.get(SEQUENCE, b"")).decode("utf-8", "replace").splitlines()),
         tuple(world.events),
         instructions,
         type_.action(value) if type_ is not None else None,
@@ -560,6 +565,7 @@ def _result(
         outcome.redirect,
         outcome.clones,
         type_ is not None and type_.lets_pass(value),
+        world.kept.get(RETVAL),
     )
 
 

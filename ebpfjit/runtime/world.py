@@ -48,7 +48,8 @@ class World:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
     ends, under keys of their own: reserved records, a lock that is held. `mark` is that of the run.
     `left` counts the bytes of `output`, `events` and copies of packets. `foreign` is the memory that is
-    not the program's, `current_task` the address of the process in it.
+    not the program's, `current_task` the address of the process in it. It `has_result` where the context
+    ends with what the traced function returned.
     """
 
     environment: Environment
@@ -63,6 +64,7 @@ class World:
     left: int = 0
     mark: Mark | None = None
     foreign: ForeignMemory = NOTHING
+    has_result: bool = False
     current_task: int = 0
 
     def leaves(self, size: int) -> bool:

@@ -318,3 +318,69 @@ def test_the_running_kernels_types(obj: Object) -> None:
     task = environment.task(pid=7, real_parent=environment.task(pid=5), prio=20)
     for engine in ENGINES:
         assert program.run(words(task), engine=engine, environment=environment).return_value == 520
+
+
+# -- functions, iterators, paths -------------------------------------------------------------------
+
+ARGUMENT = "mov r3, r10\nadd r3, -8\nmov r2, {}\ncall 183\njne r0, 0, +1\nldxdw r0, [r10-8]"
+RESULT = "mov r2, r10\nadd r2, -8\ncall 184\njne r0, 0, +1\nldxdw r0, [r10-8]"
+
+
+@engines
+@pytest.mark.parametrize(
+    ("section", "arguments", "result"), [("fentry/f", 3, -errno.EOPNOTSUPP), ("fexit/f", 2, 9)]
+)
+def test_arguments_and_result_of_a_function(section: str, arguments: int, result: int, engine: str) -> None:
+    def run(text: str) -> int:
+        return signed(replace(typed(text), section=section).run(words(7, 8, 9), engine=engine))
+
+    assert run("call 185") == arguments
+    expected = [7, 8, 9][:arguments] + [-errno.EINVAL] * (4 - arguments)
+    assert [run(ARGUMENT.format(number)) for number in range(4)] == expected
+    assert run(RESULT) == result
+
+
+@engines
+def test_what_a_probed_function_is_to_return(engine: str) -> None:
+    program = typed("mov r2, -5\ncall 58", "kprobe")
+    result = program.run(bytes(168), engine=engine)
+    assert (result.return_value, result.data[80:88]) == (0, struct.pack("<q", -5))
+    assert program.run(bytes(80), engine=engine).data == bytes(80)
+
+
+@engines
+def test_what_a_hook_returns(engine: str) -> None:
+    result = typed("mov r1, -13\ncall 187\ncall 186", "cgroup_sockopt").run(engine=engine)
+    assert (signed(result), result.retval) == (-13, -13)
+    result = typed("call 186", "cgroup_sockopt").run(engine=engine)
+    assert (result.return_value, result.retval) == (0, None)
+
+
+@engines
+def test_an_iterator_writes_lines(engine: str) -> None:
+    text = (
+        "stdw [r10-8], 0x0a6425\nstdw [r10-16], 42\nmov r1, 0\nmov r2, r10\nadd r2, -8\nmov r3, 8\n"
+        "mov r4, r10\nadd r4, -16\nmov r5, {}\ncall 126\nmov r6, r0\n"
+        "stdw [r10-24], 0x0a6968\nmov r1, 0\nmov r2, r10\nadd r2, -24\nmov r3, 3\ncall 127\nmov r0, r6"
+    )
+    result = typed(text.format(8)).run(engine=engine)
+    assert (result.return_value, result.output) == (0, ("42", "hi"))
+    assert [signed(typed(text.format(size)).run(engine=engine)) for size in (7, 0, 104)] == [
+        -errno.EINVAL
+    ] * 3
+
+
+@engines
+def test_paths_are_told_by_their_address(engine: str) -> None:
+    text = "ldxdw r1, [r1]\nmov r2, r10\nadd r2, -16\nmov r3, {}\ncall 147"
+    environment = Environment(memory={KERNEL: bytes(16)})
+    path = environment.path("/etc/hosts")
+    for address, size, result in (
+        (path, 16, 11),
+        (path, 10, -errno.ENAMETOOLONG),
+        (path, 0, 0),
+        (path + 8, 16, -errno.EFAULT),
+        (KERNEL, 16, -errno.ENOENT),
+    ):
+        run = typed(text.format(size)).run(words(address), engine=engine, environment=environment)
+        assert signed(run) == result
