@@ -7,6 +7,7 @@ import struct
 
 from ebpfjit.bits import W32, W64
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.helpers.printf import BadFormat, render
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.world import World
@@ -66,9 +67,9 @@ def get_func_ret(world: World, context: int, value: int) -> int:
 @helper("bpf_override_return", gpl=True, differs="sets ax in the context; nothing is skipped")
 def override_return(world: World, registers: int, value: int) -> int:
     """Make the probed function return a value: it is ax of the pt_regs that the run leaves."""
-    argument = getattr(world.context, "argument", None)
-    if argument is not None and argument.size >= PT_REGS_AX + WORD:
-        world.context.memory[PT_REGS_AX : PT_REGS_AX + WORD] = struct.pack("<Q", value)
+    context = world.context
+    if isinstance(context, StructContext) and context.argument.size >= PT_REGS_AX + WORD:
+        context.memory[PT_REGS_AX : PT_REGS_AX + WORD] = struct.pack("<Q", value)
     return 0
 
 
