@@ -211,7 +211,8 @@ class Program:
     lines, by the pc where their code starts. `environment` is the `Environment` of its runs where
     they are given none, None for the default. `license` is what the object says ("" where it does not), None
     for a program that comes from none. `types` is what BTF says of it,
-    `kernel_types` are the types (`ebpfjit.elf.btf`) of the kernel that it was made for, None where nothing tells.
+    `kernel_types` are the types (`ebpfjit.elf.btf`) of the kernel that it was made for, None where nothing
+    tells.
 
     `refusals` are errors of the loader: what the program needs and its object lacks; `refuse` raises them.
     `absent` says by pc what CO-RE, or the linker, did not find: a call that fails where it is reached stands

@@ -155,7 +155,9 @@ def load_bytes(
     refusals.add_maps(made)
     kernel = read_btf(btf)
     core, refusal = make_relocations(file, lines, kernel, refusals)
-    linker = Linker(file, made, lines, core, environment, license=license, btf=linux_btf, kernel_types=kernel or own)
+    linker = Linker(
+        file, made, lines, core, environment, license=license, btf=linux_btf, kernel_types=kernel or own
+    )
     linker.refusal = refusal
     linker.tables.fill()
     programs = _link_all(linker, types, only)
