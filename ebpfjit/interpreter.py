@@ -25,6 +25,7 @@ from ebpfjit.runtime.execution import (
     call_helper,
     callback_arguments,
 )
+from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import MAX_FRAMES, active, check_marks
 from ebpfjit.runtime.world import engine_of
 
@@ -237,11 +238,20 @@ def _check_alignment(insn: Instruction, row: Row, address: int) -> None:
         raise faults.alignment_fault(insn.pc, address, row.size)
 
 
+def _foreign(state: State) -> ForeignMemory:
+    """Return the memory behind pointers of the kernel's."""
+    world = state.execution.world
+    return world.foreign if world is not None else NOTHING
+
+
 @executes(Kind.LOAD)
 def _load(state: State, insn: Instruction, row: Row) -> None:
     address = W64.wrap(state.registers[insn.src_reg] + insn.offset)
     _check_alignment(insn, row, address)
-    value = state.space.load(insn.pc, address, row.size, faults.access_of(row))
+    if insn.pc in state.verified.kernel_loads and state.space.find(address, row.size, "load") is None:
+        value = _foreign(state).load(address, row.size)
+    else:
+        value = state.space.load(insn.pc, address, row.size, faults.access_of(row))
     state.registers[insn.dst_reg] = W64.wrap(row.width.signed(value)) if row.signed else value
 
 

@@ -210,7 +210,9 @@ class Program:
     maps (`ebpfjit.runtime.maps`) that LDDW_MAP_IDX and LDDW_MAP_IDX_VALUE count, `lines` the source
     lines, by the pc where their code starts. `environment` is the `Environment` of its runs where
     they are given none, None for the default. `license` is what the object says ("" where it does not), None
-    for a program that comes from none. `types` is what BTF says of it.
+    for a program that comes from none. `types` is what BTF says of it,
+    `kernel_types` are the types (`ebpfjit.elf.btf`) of the kernel that it was made for, None where nothing
+    tells.
 
     `refusals` are errors of the loader: what the program needs and its object lacks; `refuse` raises them.
     `absent` says by pc what CO-RE, or the linker, did not find: a call that fails where it is reached stands
@@ -235,6 +237,7 @@ class Program:
     types: TypeInfo | None = None
     kernel_symbols: dict[int, str] = field(default_factory=dict)
     unmet: dict[int, EbpfError] = field(default_factory=dict, compare=False)
+    kernel_types: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))

@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
-from ebpfjit.analysis.verified import Verified, prepare
+from ebpfjit.analysis.verified import Verified, in_world, prepare
 from ebpfjit.errors import ExecutionError, LicenseWarning, LoadError, VerifierError
 from ebpfjit.function import FunctionContents, JitFunction, make_function
 from ebpfjit.interpreter import interpret
@@ -40,6 +40,7 @@ from ebpfjit.runtime.execution import Execution, HelperFunction, Mark, NativeHel
 from ebpfjit.runtime.helpers import licenses, stock, table
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.helpers.presence import missing
+from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
 from ebpfjit.runtime.memory import Region, Stack, flat_view
@@ -48,10 +49,16 @@ from ebpfjit.runtime.world import World, current
 from ebpfjit.sealed import inside, seal
 
 if TYPE_CHECKING:
+    from ebpfjit.elf.objects import Surroundings
     from ebpfjit.jit.entry import Cache, Compiled
     from ebpfjit.jit.gate import Lane
 
 U32_MASK = 0xFFFFFFFF
+
+TASK_HELPERS = {
+    NUMBERS[name] for name in ("bpf_get_current_task", "bpf_get_current_task_btf", "bpf_task_pt_regs")
+}
+"""Helpers that tell where the process is."""
 INHERITED = ("harden", "audit")
 """Options of a compiled program that hold for those that it tail-calls."""
 
@@ -68,6 +75,7 @@ class Result:
     (ifindex, packet). `output` are the lines of bpf_trace_printk, `events` what went to perf and
     ring buffers: (map name, bytes); the buffers are empty again. `instructions` is how many eBPF
     instructions were executed (interpreter only). `passes` is true where the packet would go on.
+    `retval` is what bpf_set_retval set, or None. `output` ends with the lines of bpf_seq_printf.
     """
 
     return_value: int
@@ -81,6 +89,7 @@ class Result:
     redirect: Redirect | None = None
     clones: tuple[tuple[int, bytes], ...] = ()
     passes: bool = False
+    retval: int | None = None
 
 
 # -- what is made once for a program ------------------------------------------------------------
@@ -149,6 +158,12 @@ class Ready:
 
         natives = {number: native_helper(number) for number in self._natives(environment)}
         return compile_ready(self, natives, **options)
+
+    @cached_property
+    def needs_task(self) -> bool:
+        """True for a program that asks where the process is."""
+        rows = ((insn.row, insn.imm) for insn in self.program.instructions)
+        return any(row and row.kind is Kind.CALL_HELPER and imm in TASK_HELPERS for row, imm in rows)
 
     @cached_property
     def _stock(self) -> frozenset[int]:
@@ -249,6 +264,8 @@ def ready(program: Program) -> Ready:
         verifier.check(program)
         helpers = {**table.bound(), **_STOCK} if _is_plain(program) else table.bound()
         verified = prepare(program)
+        if not _is_plain(program):
+            verified = in_world(verified)
         maps = {map_.address: map_ for map_ in verified.program.maps}
         known = Ready(verified.program, type_, verified, helpers, maps)
         program.__dict__["_ready"] = known
@@ -375,6 +392,7 @@ class _Run:
         self.options: Mapping[str, Any] = {}
         self.world = World(environment, context=None if isinstance(made, Region) else made, mark=mark)
         self.world.run_program = self._tail_call
+        self.around: list[Surroundings] = []  # all that it had: machine code may be reading the first
 
     def end(self) -> None:
         """Let go of what the run leaves: it is freed with its result, not when cycles are looked for."""
@@ -405,6 +423,9 @@ class _Run:
                 f"program {program.program.name or '<unnamed>'} is one of {_kind(program.type)}, and was "
                 f"to go on where one of {_kind(type_)} was: it would find another context than it expects"
             )
+        self._look_around(program)
+        section = (program.program.section or "").removeprefix("?")
+        self.world.has_result = section.startswith(("fexit", "fmod_ret"))
         stack, self.stack = self.stack or Stack(), None  # a tail call has a stack of its own
         self.world.maps = {**self.world.maps, **program.maps} if self.world.maps else program.maps
         packet: Region | None
@@ -426,6 +447,22 @@ class _Run:
             headers=made if isinstance(made, SkbContext) else None,
             mark=self.world.mark,
         )
+
+    def _look_around(self, program: Ready) -> None:
+        """Put what the environment says is behind pointers where the run finds it, or more of it."""
+        world, types = self.world, program.program.kernel_types
+        if not program.needs_task and not world.environment.has_memory:
+            return
+        load_package("ebpfjit.elf")
+        from ebpfjit.elf.objects import check_layout, surroundings
+
+        around = self.around[-1] if self.around else None
+        if around is None or (program.needs_task and not around.current_task):
+            known = around.types if around is not None else None
+            around = surroundings(world.environment, known or types, needs_task=program.needs_task)
+            self.around.append(around)
+            world.foreign, world.current_task = around.memory, around.current_task
+        check_layout(world.environment, around.types, types)
 
     def _tail_call(self, program: Program) -> int:
         """Run another program on the same context, with what is left of the budget, hardened as this one."""
@@ -526,7 +563,7 @@ def _result(
         value,
         outcome.data,
         outcome.fields,
-        tuple(world.output),
+        (*world.output, *bytes(world.kept.get(SEQUENCE, b"")).decode("utf-8", "replace").splitlines()),
         tuple(world.events),
         instructions,
         type_.action(value) if type_ is not None else None,
@@ -534,6 +571,7 @@ def _result(
         outcome.redirect,
         outcome.clones,
         type_ is not None and type_.lets_pass(value),
+        world.kept.get(RETVAL),
     )
 
 
@@ -658,6 +696,8 @@ def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
     """True for programs on packets, and on maps whose memory stays."""
     if start.type is None or not (start.type.has_packet and start.type.has_lane) or release_gil:
         return False
+    if start.verified.kernel_loads:
+        return False  # their memory is the run's, which Python has to prepare
     return all(map_.is_steady for map_ in start.maps.values())
 
 

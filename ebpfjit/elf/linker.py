@@ -26,6 +26,7 @@ from itertools import pairwise
 
 from ebpfjit.bits import W64
 from ebpfjit.elf import builtins
+from ebpfjit.elf.btf import Btf
 from ebpfjit.elf.btf_ext import BtfExt
 from ebpfjit.elf.budget import ERROR_COST, STEP, OverBudget
 from ebpfjit.elf.core import CoreResult
@@ -138,7 +139,8 @@ class Linker:
 
     `maps` are the object's, `lines` its source lines; `core` is what CO-RE changed. `environment` is what the
     programs get, `refusal` what stands in the way of running any of them, `license` what the object
-    says of itself, `btf` its types as Linux takes them.
+    says of itself, `btf` its types as Linux takes them, `kernel_types` those of the
+    kernel that the programs are made for.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class Linker:
         *,
         license: str | None = None,
         btf: bytes | None = None,
+        kernel_types: Btf | None = None,
     ) -> None:
         self.license = license
         self.btf = btf
@@ -158,6 +161,7 @@ class Linker:
         self.maps = maps
         self.lines = lines
         self.environment = environment
+        self.kernel_types = kernel_types
         self.sections = [section for section in file.sections if section.is_program]
         self._code = {section.index: bytes(section.data) for section in self.sections}
         self._core = core or CoreResult()
@@ -305,6 +309,7 @@ class Linker:
             types=self._types_of(placed),
             kernel_symbols=kernel_symbols,
             unmet=unmet,
+            kernel_types=self.kernel_types,
         )
 
     def link_or_keep(self, entry: Function, type_: str | None = None) -> Program:

@@ -153,8 +153,11 @@ def load_bytes(
     license = _license(file)
     made = ObjectMaps(file, own, externs, create, given, linux_btf)
     refusals.add_maps(made)
-    core, refusal = make_relocations(file, lines, read_btf(btf), refusals)
-    linker = Linker(file, made, lines, core, environment, license=license, btf=linux_btf)
+    kernel = read_btf(btf)
+    core, refusal = make_relocations(file, lines, kernel, refusals)
+    linker = Linker(
+        file, made, lines, core, environment, license=license, btf=linux_btf, kernel_types=kernel or own
+    )
     linker.refusal = refusal
     linker.tables.fill()
     programs = _link_all(linker, types, only)

@@ -111,6 +111,7 @@ class Run:
             "frames_left": MAX_FRAMES - 1,
             "argument_1": execution.arguments[0],
             "argument_2": execution.arguments[1],
+            "foreign": execution.world.foreign.table_address if execution.world is not None else 0,
         }
         if execution.mark is not None:
             words |= {"stop_cell": execution.mark.stops.address, "stops": execution.mark.count}
@@ -430,12 +431,17 @@ def compile_program(
     return Compiled(recipe, image, buffer, tuple(called.values()), kept, release_gil, pins)
 
 
+KERNEL_LOADS = "it loads through pointers of the kernel, of which analysis knows nothing"
+
+
 def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     """Return a recipe's text and machine code; where it cannot be optimised, those of its baseline code.
 
     That is so where analysis would take too much, or where a number does not fit where it goes, which no
     number of baseline code does. Raises TranslationError where that cannot be made either.
     """
+    if recipe.optimize and recipe.verified.kernel_loads:
+        recipe = recipe.baseline(KERNEL_LOADS)
     try:
         listing = recipe.listing()
         return recipe, listing, assemble(listing)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import running
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class World:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
     ends, under keys of their own: reserved records, a lock that is held. `mark` is that of the run.
     `held` is what the program has to give back before it ends, from the first that it took on
-    (`runtime.held`). `left` counts the bytes of `output`, `events` and copies of packets.
+    (`runtime.held`). `left` counts the bytes of `output`, `events` and copies of packets. `foreign` is the
+    memory that is not the program's, `current_task` the address of the process in it. It `has_result` where
+    the context ends with what the traced function returned.
     """
 
     environment: Environment
@@ -67,6 +70,9 @@ class World:
     left: int = 0
     mark: Mark | None = None
     held: dict[Hashable, list[Taken]] = field(default_factory=dict)
+    foreign: ForeignMemory = NOTHING
+    has_result: bool = False
+    current_task: int = 0
 
     def leaves(self, size: int) -> bool:
         """Count `size` bytes among what the run leaves; False where that would be more than MOST_LEFT."""

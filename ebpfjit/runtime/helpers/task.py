@@ -37,10 +37,15 @@ def get_current_comm(world: World, buffer: int, size: int) -> int:
     return 0
 
 
-@helper("bpf_get_current_task", "bpf_get_current_task_btf", gpl=True, differs="points to nothing readable")
+@helper(
+    "bpf_get_current_task",
+    "bpf_get_current_task_btf",
+    gpl=True,
+    differs="a task_struct by the program's types, or those of Environment.btf; 0 without any",
+)
 def get_current_task(world: World) -> int:
     """Return the address of the task."""
-    return world.environment.current_task.address
+    return world.current_task or world.environment.current_task.address
 
 
 @helper("bpf_get_current_cgroup_id")
