@@ -68,7 +68,7 @@ def get_func_ret(world: World, context: int, value: int) -> int:
 def override_return(world: World, registers: int, value: int) -> int:
     """Make the probed function return a value: it is ax of the pt_regs that the run leaves."""
     context = world.context
-    if isinstance(context, StructContext) and context.argument.size >= PT_REGS_AX + WORD:
+    if isinstance(context, StructContext) and len(context.memory) >= PT_REGS_AX + WORD:
         context.memory[PT_REGS_AX : PT_REGS_AX + WORD] = struct.pack("<Q", value)
     return 0
 
