@@ -111,6 +111,8 @@ class Externs:
         size = self.btf.size_of(type_.target)
         if not 0 < size <= MAX_SIZE:
             raise self._error(name, f"has {size} bytes, 1 to {MAX_SIZE} are possible")
+        if name == KERNEL_VERSION and _kernel_version() >> 8 * size:
+            raise self._error(name, f"has {size} bytes, the version of the kernel takes more")
         return size, codec_of(self.btf, type_.target)
 
     def _value(self, name: str, type_: Type, size: int, codec: Codec) -> bytes | None:

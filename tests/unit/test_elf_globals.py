@@ -222,6 +222,13 @@ def test_missing_configuration() -> None:
         load(OBJECTS / "externs.o", strict=True)
 
 
+def test_a_kernel_version_that_does_not_fit_is_refused_to_who_reads_it() -> None:
+    loaded = load(OBJECTS / "short_version.o")
+    with pytest.raises(LoadError, match=r"LINUX_KERNEL_VERSION.* has 2 bytes"):
+        loaded.program("version").run(bytes(64))
+    assert loaded.program("other").run(bytes(64)).return_value == 7
+
+
 def test_kernel_functions_are_refused_by_name_and_line() -> None:
     with pytest.raises(LoadError, match=r"section 'xdp': .*'caller', pc .*kfunc\.c:13: .*kfunc 'bpf_needed'"):
         load(OBJECTS / "kfunc.o", strict=True)
