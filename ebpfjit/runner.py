@@ -30,6 +30,7 @@ from ebpfjit.runtime.contexts import (
     ProgramType,
     Redirect,
     SkbContext,
+    effective_type,
     give_back,
     packet_context,
     program_type,
@@ -260,7 +261,7 @@ def ready(program: Program) -> Ready:
         program.refuse()
         program.refuse_unmet()
         _refuse_unknown_section(program)
-        type_ = None if program.type is None else program_type(program.type)
+        type_ = None if program.type is None else effective_type(program.type, program.section)
         verifier.check(program)
         helpers = {**table.bound(), **_STOCK} if _is_plain(program) else table.bound()
         verified = prepare(program)

@@ -25,7 +25,7 @@ from ebpfjit.program import Program
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import SkbContext, XdpContext, prepared
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, FieldValues
-from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, program_type
+from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, effective_type
 
 #  what convert_skb_to___skb gives back (net/bpf/test_run.c); gso_size is as it went in
 REPORTED = (
@@ -64,7 +64,7 @@ def run_frame(
     LoadError (a type, or a map, that the kernel's test run does not have), ExecutionError (an input the
     kernel does not run).
     """
-    type_ = program_type(program.type or "")
+    type_ = effective_type(program.type or "", program.section)
     kind = kind_of(program)
     for map_ in program.maps:
         map_.used_by(program)
@@ -128,7 +128,7 @@ def _context(type_: ProgramType, data: bytes, fields: Mapping[str, Any] | None) 
         if isinstance(made, XdpContext):
             given.setdefault("data_end", len(data))
         elif not isinstance(made, SkbContext):
-            return bytes(data)
+            return made.outcome().data
         struct = bytearray(made.struct.size)
         for name, value in given.items():
             each = made.struct.by_name[name]
@@ -177,7 +177,12 @@ def _run_on_written(
 ) -> KernelOutcome:
     context = _context(type_, data, fields)
     output = loaded.run(None, context, room=CONTEXT_ROOM)
-    return KernelOutcome(output.return_value, output.context[: len(context)])
+    after = output.context[: len(context)]
+    shown = type_.layout.shown if type_.layout is not None else ()
+    values: FieldValues = {each.name: each.read(memoryview(after)) for each in shown if each.stop <= len(after)}
+    if type_.name == "sk_lookup":
+        values["cookie"] = int.from_bytes(after[:8], "little")
+    return KernelOutcome(output.return_value, after, fields=values)
 
 
 def _run_on_flow(

@@ -12,16 +12,18 @@ from typing import Any
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.contexts.flow import FlowContext
+from ebpfjit.runtime.contexts.frags import FragsContext
 from ebpfjit.runtime.contexts.named import NamedContext
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, ROOM, Outcome, PacketContext, Redirect
 from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.contexts.skb import SkbContext
-from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, program_type
+from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, effective_type, program_type
 from ebpfjit.runtime.contexts.xdp import XdpContext
 
 __all__ = [
     "Context",
     "FlowContext",
+    "FragsContext",
     "NamedContext",
     "Outcome",
     "PacketContext",
@@ -30,6 +32,7 @@ __all__ = [
     "SkbContext",
     "StructContext",
     "XdpContext",
+    "effective_type",
     "give_back",
     "packet_context",
     "prepared",
@@ -39,7 +42,10 @@ __all__ = [
 
 Context = XdpContext | SkbContext | StructContext
 
-_CLASSES_OF_TYPES: dict[str, type[XdpContext] | type[SkbContext]] = {"flow_dissector": FlowContext}
+_CLASSES_OF_TYPES: dict[str, type[XdpContext] | type[SkbContext]] = {
+    "flow_dissector": FlowContext,
+    "xdp.frags": FragsContext,
+}
 _CLASSES: dict[ContextKind, type[XdpContext] | type[SkbContext]] = {
     ContextKind.XDP: XdpContext,
     ContextKind.SK_BUFF: SkbContext,

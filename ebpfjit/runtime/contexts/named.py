@@ -9,6 +9,7 @@ Pointers of these structs have 64 bits, so that each part is memory of its own.
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +21,7 @@ from ebpfjit.runtime.contexts.plain import StructContext, aligned
 from ebpfjit.runtime.contexts.structs import CGROUP_SOCK
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.memory import Region, flat_view
-from ebpfjit.runtime.sockets import Socket
+from ebpfjit.runtime.sockets import TCP_LISTEN, Socket
 
 TCP_CLOSE, NO_QUEUE = 7, -1
 ETH_P_IP, IPPROTO_UDP = 0x0800, 17
@@ -182,6 +183,29 @@ class NamedContext(StructContext):
             there = CGROUP_SOCK.by_name[name]
             content[there.offset : there.stop] = there.encode(number)
         return bytes(content)
+
+    def _number(self, name: str) -> int:
+        """Return a field that is no array, 0 where the struct was given without it."""
+        field = self.layout.by_name[name]
+        return int.from_bytes(self.memory[field.offset : field.stop], "little")
+
+    def select(self, socket: Socket | None, address: int, replace: bool) -> int:
+        """Choose the socket of a lookup (bpf_sk_lookup_assign); 0 or a negative error number."""
+        if socket is not None:
+            made = socket.to_bytes()
+            family, _, protocol = struct.unpack_from("<III", made, 4)
+            state = TCP_LISTEN if socket.protocol == "tcp" else TCP_CLOSE
+            if socket.effective_state != state:
+                return -errno.ESOCKTNOSUPPORT
+            if protocol != self._number("protocol"):
+                return -errno.EPROTOTYPE
+            if family == AF_INET != self._number("family"):
+                return -errno.EAFNOSUPPORT
+        if self.selected is not None and not replace:
+            return -errno.EEXIST
+        self.selected = socket
+        self._point("sk", address)
+        return 0
 
     def _show_fields(self) -> None:
         """Make the regions of the fields, those that are written last: faults name a field by its first."""

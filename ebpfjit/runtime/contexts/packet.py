@@ -194,6 +194,19 @@ class PacketContext(ABC):
         """Write bytes of the packet; see `bytes_at`."""
         self._range(offset, len(data))[:] = data
 
+    @property
+    def whole(self) -> int:
+        """Bytes of the packet, all of its buffers together."""
+        return self.size
+
+    def load_any(self, offset: int, size: int) -> bytes:
+        """Return bytes of the packet, whichever buffer they are in; the caller has checked the range."""
+        return self.bytes_at(offset, size)
+
+    def store_any(self, offset: int, data: bytes) -> None:
+        """Write bytes of the packet; see `load_any`."""
+        self.store_at(offset, data)
+
     def _range(self, offset: int, size: int) -> memoryview:
         start = self._data + offset
         if size <= 0:

@@ -171,7 +171,7 @@ SOCK_OPS = _struct("bpf_sock_ops", """
     skb_data          start     whole
     skb_data_end      end       whole
     skb_len           u32       whole
-    skb_tcp_flags     u32       narrow
+    skb_tcp_flags     u32       front
     skb_hwtstamp      u64       whole
     reply             = args 0  write
     replylong         = args

@@ -124,6 +124,7 @@ _TYPES = (
     _lwt("lwt_in"),
     _lwt("lwt_out"),
     _lwt("lwt_xmit", writes_packet=True),
+    ProgramType("xdp.frags", ContextKind.XDP, XDP_ACTIONS, frozenset({2}), has_lane=False),
     _lwt("lwt_seg6local"),
     ProgramType("sk_skb", ContextKind.SK_BUFF, writable=("priority", "tc_index"), frames=False,
                 has_lane=False),
@@ -144,10 +145,23 @@ _TYPES = (
     *(_struct(name) for name in _WRITABLE.split()),
 )  # fmt: skip
 
-_OTHER_NAMES = {"xdp.frags": "xdp", "classifier": "tc", "sched_cls": "tc", "action": "sched_act"}
+_OTHER_NAMES = {"classifier": "tc", "sched_cls": "tc", "action": "sched_act"}
 
 TYPES: dict[str, ProgramType] = {type_.name: type_ for type_ in _TYPES}
 TYPES.update({other: TYPES[name] for other, name in _OTHER_NAMES.items()})
+
+
+FRAGS = "xdp.frags"
+
+
+def effective_type(name: str, section: str | None) -> ProgramType:
+    """Return the type of a program: an XDP program's section says whether its packets may be in pieces.
+
+    Raises ExecutionError as `program_type`.
+    """
+    known = program_type(name)
+    in_pieces = known.name == "xdp" and (section or "").removeprefix("?").startswith(FRAGS)
+    return TYPES[FRAGS] if in_pieces else known
 
 
 def program_type(name: str) -> ProgramType:

@@ -55,13 +55,14 @@ def perf_event_output(world: World, context: int, map_address: int, flags: int, 
         flags &= ~(_PACKET_MASK << _PACKET_SHIFT)
     if flags & ~_INDEX_MASK:
         return -errno.EINVAL
-    if wanted and wanted > cast(Packet, world.context).size:
+    packet = cast(Packet, world.context)
+    if wanted and wanted > getattr(packet, "whole", packet.size):
         return -errno.EFAULT
     if not world.leaves(size + wanted):
         return -errno.ENOSPC  # as where a buffer is full
     event = memory.read(data, size)
     if wanted:
-        event += cast(Packet, world.context).bytes_at(0, wanted)
+        event += getattr(packet, "load_any", packet.bytes_at)(0, wanted)
     result = cast(PerfEventArray, found).output(event, flags)
     if not result:
         world.events.append((found.name, event))

@@ -11,6 +11,7 @@ from ebpfjit.bits import W32, W64
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held as holdings
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.contexts.named import NamedContext
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.sockets import SOCK_SIZE, TCP_LISTEN, Address, Socket, look_up
@@ -22,6 +23,8 @@ ASSIGNED = "assigned socket"
 _OPEN, _KNOWN = "sockets", "known sockets"
 _TUPLE_SIZES = {12: 4, 36: 16}  # struct bpf_sock_tuple for IPv4 and IPv6: bytes of an address
 _CURRENT_NETNS = -1
+REPLACE_SELECTED, NO_REUSEPORT = 1 << 0, 1 << 1
+"""BPF_SK_LOOKUP_F_REPLACE, BPF_SK_LOOKUP_F_NO_REUSEPORT."""
 
 
 @dataclass(slots=True)
@@ -145,11 +148,19 @@ def get_listener_sock(world: World, address: int) -> int:
 @helper("bpf_sk_assign", differs="remembers the socket; nothing is delivered to it")
 def sk_assign(world: World, context: int, address: int, flags: int) -> int:
     """Choose the socket that the packet goes to, 0 for none; 0 or a negative error number."""
-    if flags:
+    context_ = world.context
+    lookup = context_ if isinstance(context_, NamedContext) and context_.type.name == "sk_lookup" else None
+    if flags & ~(REPLACE_SELECTED | NO_REUSEPORT) or (flags and lookup is None):
         return -errno.EINVAL
     held = _open(world).get(address)
     if address and held is None:
         raise ExecutionError(f"bpf_sk_assign of {address:#x}, which is no socket that a lookup gave")
+    if lookup is not None:
+        refusal = lookup.select(
+            None if held is None else held.socket, address, bool(flags & REPLACE_SELECTED)
+        )
+        if refusal:
+            return refusal
     world.kept[ASSIGNED] = None if held is None else held.socket
     return 0
 

@@ -49,7 +49,8 @@ class Owner:
         name = program.type
         known = TYPES.get(name) if name is not None else None
         kind = known.name if known is not None else name
-        what = attachment(FRAGS if name == FRAGS else kind, program.section)
+        what = attachment(kind, program.section)
+        kind = "xdp" if kind == FRAGS else kind
         said = what.type if kind is not None and what.is_said else None
         return cls(kind, bool(what.flags & XDP_FRAGS), said)
 
