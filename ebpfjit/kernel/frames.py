@@ -25,6 +25,7 @@ from ebpfjit.program import Program
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import SkbContext, XdpContext, prepared
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, FieldValues
+from ebpfjit.runtime.contexts.structs import FLOW_KEYS
 from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, effective_type
 
 #  what convert_skb_to___skb gives back (net/bpf/test_run.c); gso_size is as it went in
@@ -179,7 +180,9 @@ def _run_on_written(
     output = loaded.run(None, context, room=CONTEXT_ROOM)
     after = output.context[: len(context)]
     shown = type_.layout.shown if type_.layout is not None else ()
-    values: FieldValues = {each.name: each.read(memoryview(after)) for each in shown if each.stop <= len(after)}
+    values: FieldValues = {
+        each.name: each.read(memoryview(after)) for each in shown if each.stop <= len(after)
+    }
     if type_.name == "sk_lookup":
         values["cookie"] = int.from_bytes(after[:8], "little")
     return KernelOutcome(output.return_value, after, fields=values)
@@ -189,10 +192,14 @@ def _run_on_flow(
     loaded: LoadedProgram, program: Program, *, type_: ProgramType, data: bytes, fields: Mapping[str, Any]
 ) -> KernelOutcome:
     """Run a flow dissector on a frame: what it makes of it, struct bpf_flow_keys, is the outcome's data."""
-    flags = int(fields.get("flags", 0))
+    with prepared(type_, memoryview(data), fields):
+        flags = int(fields.get("flags", 0))
     keys = flags.to_bytes(4, "little").rjust(_FLOW_FLAGS_AT + 4, b"\0") if flags else b""
     output = loaded.run(data, keys, room=0)
-    return KernelOutcome(output.return_value, output.data)
+    made = memoryview(output.data)
+    return KernelOutcome(
+        output.return_value, output.data, fields={field.name: field.read(made) for field in FLOW_KEYS.shown}
+    )
 
 
 _FLOW_FLAGS_AT = 48

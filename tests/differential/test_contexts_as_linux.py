@@ -11,7 +11,7 @@ import pytest
 from ebpfjit import EbpfError, ExecutionError, MemoryFault, Program
 from ebpfjit.assembler import assemble
 from ebpfjit.kernel import KernelUnavailable
-from ebpfjit.kernel.syscalls import program_load, program_run
+from ebpfjit.kernel.syscalls import LoadAttributes, program_load, program_run
 from ebpfjit.runtime.contexts.types import program_type
 
 ENGINES = ("jit", "interpreter")
@@ -54,9 +54,7 @@ def linux_takes(code: bytes, number: int, attach_types: tuple[int, ...]) -> bool
 
 
 def _load(code: bytes, number: int, attach_type: int = 0, flags: int = 0) -> int:
-    return program_load(
-        code, number, attach_type=attach_type, flags=flags, license="GPL", log_level=0, first_slot=0
-    )[0]
+    return program_load(code, number, LoadAttributes(attach_type, flags))[0]
 
 
 @pytest.mark.parametrize("name", TYPES)
