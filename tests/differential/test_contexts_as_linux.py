@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import random
 import struct
+from pathlib import Path
 
 import pytest
 
-from ebpfjit import EbpfError, ExecutionError, MemoryFault, Program
+from ebpfjit import EbpfError, ExecutionError, MemoryFault, Program, load
 from ebpfjit.assembler import assemble
 from ebpfjit.kernel import KernelUnavailable
 from ebpfjit.kernel.syscalls import LoadAttributes, program_load, program_run
@@ -201,3 +202,14 @@ def test_fields_by_name(engine: str) -> None:
         run("cgroup_sock_addr", "stw [r1+0], 3\nmov r0, 1", bytes(40))
     with pytest.raises(ExecutionError, match="field 'optval_end' of bpf_sockopt cannot be set"):
         run("cgroup_sockopt", "mov r0, 1", optval_end=4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_objects_on_these_contexts(engine: str) -> None:
+    programs = load(Path(__file__).parent.parent / "elf" / "contexts.o").programs
+    with pytest.raises(MemoryFault, match="user_family is read-only"):
+        programs["family"].run(bytes(40), engine=engine)
+    assert programs["address"].run(bytes(40), engine=engine).context["user_ip4"] == 3
+    assert programs["linear"].run(bytes(9000), engine=engine).return_value == 3520
+    assert programs["whole"].run(bytes(9000), engine=engine).return_value == 9000
+    assert programs["parse"].run(bytes.fromhex("000568656c6c6f21"), engine=engine).return_value == 7
