@@ -118,7 +118,18 @@ def load(
     )  # fmt: skip
 
 
-def load_bytes(
+def load_bytes(data: bytes, name: str, **options: Any) -> Object:
+    """Load an object file that is in memory, as `load` does; `name` is what messages call it."""
+    load_package("ebpfjit.elf")
+    from ebpfjit.elf.budget import OverBudget
+
+    try:
+        return _load_bytes(data, name, **options)
+    except OverBudget as error:
+        raise LoadError(str(error)) from error
+
+
+def _load_bytes(
     data: bytes,
     name: str,
     *,
@@ -131,8 +142,6 @@ def load_bytes(
     only: Iterable[str] | None = None,
     strict: bool = False,
 ) -> Object:
-    """Load an object file that is in memory, as `load` does; `name` is what messages call it."""
-    load_package("ebpfjit.elf")
     from ebpfjit.elf.externs import Externs
     from ebpfjit.elf.given import GivenMaps
     from ebpfjit.elf.linker import Linker

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import re
 import struct
 import threading
 from collections.abc import Callable
@@ -248,10 +249,10 @@ def test_an_object_with_two_types_in_an_array_is_refused() -> None:
     jumps = array()
     programs = {"one": target("tc"), "two": target("xdp")}
     slots = [Slot("jumps", 0, "one"), Slot("jumps", 1, "two")]
-    with pytest.raises(LoadError, match=r"jumps.*index 1.*does not fit.*tc programs"):
-        fill("x.o", slots, {"jumps": jumps}, programs)
-    with pytest.raises(LoadError, match="does not fit"):
-        fill("x.o", [Slot("jumps", 2, "one")], {"jumps": array()}, programs)
+    refusals = fill("x.o", slots, {"jumps": jumps}, programs)
+    assert re.search(r"jumps.*index 1.*does not fit.*tc programs", str(refusals["jumps"]))
+    refusals = fill("x.o", [Slot("jumps", 2, "one")], {"jumps": array()}, programs)
+    assert "does not fit" in str(refusals["jumps"])
 
 
 @pytest.mark.parametrize("way", WAYS)

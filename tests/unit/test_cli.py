@@ -142,6 +142,7 @@ def test_disasm_names_the_programs_of_an_object() -> None:
         "# squares",
         "# mixed",
         "# tripled",
+        "# plus_one",
     ]
     alone = output("disasm", OBJECTS / "subprograms.o", "--program", "tripled")
     assert "#" not in alone
