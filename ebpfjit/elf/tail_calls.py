@@ -22,7 +22,7 @@ from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.references import ProgArray
 
-NUMBER = r"(?:0[xX][0-9a-fA-F]+|\d+)"
+NUMBER = r"(?:0[xX][0-9a-fA-F]{1,8}|\d{1,11})"
 IPROUTE2 = re.compile(rf"({NUMBER})/({NUMBER})", re.ASCII)
 SAMPLES = re.compile(
     rf"(?:socket|kprobe|kretprobe|tracepoint|raw_tracepoint|xdp|perf_event|tc)/({NUMBER})", re.ASCII
