@@ -9,7 +9,6 @@ Names: `section_defs` in libbpf.c. Numbers: enum bpf_attach_type in include/uapi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 SLEEPABLE, XDP_FRAGS = 1 << 4, 1 << 5
 """BPF_F_SLEEPABLE and BPF_F_XDP_HAS_FRAGS."""
@@ -111,7 +110,6 @@ _OTHER_NAMES = {"xdp.frags": "xdp"}
 _ALWAYS_SLEEPABLE = frozenset({"syscall"})
 
 
-@lru_cache(maxsize=1024)
 def attachment(type_: str | None, section: str | None) -> Attachment:
     """Return what a program of a type is loaded for.
 

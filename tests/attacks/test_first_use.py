@@ -34,6 +34,7 @@ TABLES = {
     "jit/gate.py": {"_gates"},  # weak, by the address of a state that its gate keeps
     "translators/registry.py": {"_TRANSLATORS"},  # filled while modules are imported
     "runtime/helpers/table.py": {"_registered"},  # the same
+    "runtime/attach.py": {"_DEFAULTS"},  # the same
     "interpreter.py": {"STEPS"},  # the same
 }
 """The tables that modules fill as they go, each with why two threads do no harm to it."""

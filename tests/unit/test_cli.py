@@ -146,7 +146,7 @@ def test_disasm_names_the_programs_of_an_object() -> None:
     ]
     alone = output("disasm", OBJECTS / "subprograms.o", "--program", "tripled")
     assert "#" not in alone
-    assert text.endswith(alone)
+    assert alone in text
 
 
 def test_verify() -> None:
