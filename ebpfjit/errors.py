@@ -103,6 +103,10 @@ class VerifierError(EbpfError):
         return type(self), (str(self), self.pc, self.rule)
 
 
+class LicenseWarning(UserWarning):
+    """A program runs here that Linux refuses for its license (`Environment.gpl_only`)."""
+
+
 class TranslationError(EbpfError):
     """A program or a listing that cannot become machine code."""
 

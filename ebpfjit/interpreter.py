@@ -15,7 +15,7 @@ from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.errors import ExecutionError, Stopped
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
-from ebpfjit.program import Instruction
+from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import (
     CODE_ADDRESS,
@@ -25,6 +25,7 @@ from ebpfjit.runtime.execution import (
     call_helper,
     callback_arguments,
 )
+from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import MAX_FRAMES, active, check_marks
 from ebpfjit.runtime.world import engine_of
 
@@ -91,6 +92,10 @@ class State:
             del self.frames[depth:]
             self.registers, self.pc, self.loops, self.leaving = saved, pc, loops, leaving
             self.execution.stack.start = stack_start
+
+    def place(self) -> tuple[Program, int]:
+        """Return the program, and the slot of the helper call that is going on."""
+        return self.program, self.pc - 1  # a helper call takes one slot
 
     def leave_function(self) -> None:
         """Make the function that called the helper exit once the helper has returned."""
@@ -235,11 +240,20 @@ def _check_alignment(insn: Instruction, row: Row, address: int) -> None:
         raise faults.alignment_fault(insn.pc, address, row.size)
 
 
+def _foreign(state: State) -> ForeignMemory:
+    """Return the memory behind pointers of the kernel's."""
+    world = state.execution.world
+    return world.foreign if world is not None else NOTHING
+
+
 @executes(Kind.LOAD)
 def _load(state: State, insn: Instruction, row: Row) -> None:
     address = W64.wrap(state.registers[insn.src_reg] + insn.offset)
     _check_alignment(insn, row, address)
-    value = state.space.load(insn.pc, address, row.size, faults.access_of(row))
+    if insn.pc in state.verified.kernel_loads and state.space.find(address, row.size, "load") is None:
+        value = _foreign(state).load(address, row.size)
+    else:
+        value = state.space.load(insn.pc, address, row.size, faults.access_of(row))
     state.registers[insn.dst_reg] = W64.wrap(row.width.signed(value)) if row.signed else value
 
 

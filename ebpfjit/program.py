@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W32, W64
-from ebpfjit.errors import DecodeError
+from ebpfjit.errors import DecodeError, EbpfError
 from ebpfjit.isa.spec import Imm, Kind, Row
 from ebpfjit.isa.table import match
 from ebpfjit.once import import_alone
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ebpfjit.function import JitFunction
     from ebpfjit.runner import Result
     from ebpfjit.runtime.environment import Environment
+    from ebpfjit.runtime.execution import HelperFunction
 
 SLOT_SIZE = 8
 MAX_SLOTS = 2_000_000
@@ -175,25 +177,43 @@ class SourceLine:
 
 @record
 class Number:
-    """A number that a kernel function takes or returns: its bytes, how it is read; or an address."""
+    """A number that a kernel function takes or returns: its bytes, how it is read; or an address.
+
+    `to_struct` is true of the address of a struct or a union.
+    """
 
     size: int = 8
     is_signed: bool = False
     is_pointer: bool = False
+    to_struct: bool = False
 
 
 @record
 class Kfunc:
     """A kernel function that a program calls, as BTF declares it.
 
-    `arguments` are its first five, `result` is None where it returns nothing. `refusal` is what to say where
-    nobody has such a function; "" where that is no matter. Without BTF, `arguments` is None: five u64.
+    `arguments` are its first five, `result` is None where it returns nothing. Without BTF, `arguments` is
+    None: five u64. One that `is_weak` may be missing.
     """
 
     name: str
     arguments: tuple[Number, ...] | None = None
     result: Number | None = None
-    refusal: str = ""
+    is_weak: bool = False
+
+
+@record
+class TypeInfo:
+    """What BTF says of a program, as Linux is told it when the program is loaded.
+
+    `btf` is little-endian BTF, the same object for all programs of a file. `functions` are (slot, id of the
+    BTF_KIND_FUNC) of each function, in order; the id is 0 where BTF does not know it. `lines` are struct
+    bpf_line_info, one after the other: slot, file and text (offsets of strings), line << 10 | column.
+    """
+
+    btf: bytes
+    functions: tuple[tuple[int, int], ...] = ()
+    lines: bytes = b""
 
 
 def _frozen(value: Any) -> Any:
@@ -216,8 +236,16 @@ class Program:
     (u64) of the LDDWs that refer to something outside of the program, both by pc. `maps` are the
     maps (`ebpfjit.runtime.maps`) that LDDW_MAP_IDX and LDDW_MAP_IDX_VALUE count, `lines` the source
     lines, by the pc where their code starts. `environment` is the `Environment` of its runs where
-    they are given none, None for the default. `kfuncs` are the kernel functions that it calls, by the imm of
-    their calls: the id of each in the BTF of its object (`types`, an `ebpfjit.elf.btf.Btf`, None without).
+    they are given none, None for the default. `license` is what the object says ("" where it does not), None
+    for a program that comes from none. `types` is what BTF says of it, `kernel_types` are the types
+    (`ebpfjit.elf.btf`) of the kernel that it was made for, None where nothing tells. `kfuncs` are the kernel
+    functions that it calls, by the imm of their calls: the id of each in the BTF of its object.
+
+    `refusals` are errors of the loader: what the program needs and its object lacks; `refuse` raises them.
+    `absent` says by pc what CO-RE, or the linker, did not find: a call that fails where it is reached stands
+    there. `kernel_symbols` are the kfuncs and variables of a kernel that it refers to, by pc: what the kernel
+    engine puts there is the kernel's. `unmet` are the errors of those that may not be missing, by pc; all
+    other engines raise the first that nobody gives them (`refuse_unmet`).
     Raises DecodeError where `code` is not a whole number of slots.
     """
 
@@ -230,8 +258,14 @@ class Program:
     maps: tuple[Any, ...] = ()
     lines: dict[int, SourceLine] = field(default_factory=dict)
     environment: Any = None
+    refusals: tuple[EbpfError, ...] = field(default=(), compare=False)
+    absent: dict[int, str] = field(default_factory=dict)
+    license: str | None = None
+    types: TypeInfo | None = None
+    kernel_symbols: dict[int, str] = field(default_factory=dict)
+    unmet: dict[int, EbpfError] = field(default_factory=dict, compare=False)
+    kernel_types: Any = field(default=None, compare=False, repr=False)
     kfuncs: dict[int, Kfunc] = field(default_factory=dict)
-    types: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
@@ -257,6 +291,38 @@ class Program:
             del program.__dict__[made]
         object.__setattr__(program, "code", code)
         return program
+
+    @property
+    def refusal(self) -> EbpfError | None:
+        """What stands in the way of running it: the first of its own, or its maps', refusals; else None."""
+        for refusal in self.refusals:
+            return refusal
+        for map_ in self.maps:
+            refused: EbpfError | None = map_.refused
+            if refused is not None:
+                pc = next((pc for pc, address in self.references.items() if address == map_.address), None)
+                line = self.line_at(pc)
+                where = "" if line is None else f" ({line})"
+                error = copy(refused)
+                error.args = (f"{error}: program {self.name!r} uses the map{where}",)
+                return error
+        return None
+
+    def refuse(self) -> None:
+        """Raise what the loader kept for whoever runs or compiles the program, where there is something."""
+        found = self.refusal
+        if found is not None:
+            raise copy(found)  # each has a traceback of its own
+
+    def refuse_unmet(self, given: Container[int] = ()) -> None:
+        """Raise the error of the first kfunc, or variable of a kernel, that the program cannot do without.
+
+        `given` are the kfuncs, by the imm of their calls, that whoever runs the program brings along.
+        """
+        for pc, error in self.unmet.items():
+            call = self.slots[pc]
+            if call is None or call.imm not in self.kfuncs or call.imm not in given:
+                raise copy(error)  # each has a traceback of its own
 
     def to_bytes(self) -> bytes:
         """Return the bytecode."""
@@ -354,19 +420,28 @@ class Program:
         limit: int | None = None,
         context: Mapping[str, Any] | None = None,
         environment: Environment | None = None,
+        helpers: Mapping[int | str, HelperFunction] | None = None,
         kfuncs: Mapping[int | str, Any] | None = None,
     ) -> Result:
         """Run the program once on a copy of `data`, on "jit", "interpreter" or "kernel".
 
         A program with a type gets its context, for which `context` may set fields; one without
-        gets the data's address in r1 and its length in r2. See `ebpfjit.runner.run`.
+        gets the data's address in r1 and its length in r2. `helpers` are functions of five u64 that stand for
+        helpers, by number or by name. See `ebpfjit.runner.run`.
         """
         # A door upwards, for the one who holds a Program: the engines stand on this module.
         import_alone("ebpfjit.runner")
         from ebpfjit import runner
 
         return runner.run(
-            self, data, engine=engine, limit=limit, context=context, environment=environment, kfuncs=kfuncs
+            self,
+            data,
+            engine=engine,
+            limit=limit,
+            context=context,
+            environment=environment,
+            helpers=helpers,
+            kfuncs=kfuncs,
         )
 
     def compile(self, **options: Any) -> JitFunction:

@@ -9,6 +9,7 @@ What `Program.run` and `Program.compile` do.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -16,20 +17,21 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
-from ebpfjit.analysis.verified import Verified, prepare
-from ebpfjit.errors import ExecutionError, LoadError
+from ebpfjit.analysis.verified import Verified, in_world, prepare
+from ebpfjit.errors import ExecutionError, LicenseWarning, LoadError, VerifierError
 from ebpfjit.function import FunctionContents, JitFunction, make_function
 from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
 from ebpfjit.once import load_package, once
-from ebpfjit.program import Program
-from ebpfjit.runtime import faults, timers
+from ebpfjit.program import Instruction, Program
+from ebpfjit.runtime import faults, held, timers
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
     ProgramType,
     Redirect,
     SkbContext,
+    effective_type,
     give_back,
     packet_context,
     program_type,
@@ -37,8 +39,10 @@ from ebpfjit.runtime.contexts import (
 )
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Mark, NativeHelper, Stops, may_end_rights
-from ebpfjit.runtime.helpers import stock, table
+from ebpfjit.runtime.helpers import licenses, stock, table
+from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.helpers.presence import missing
+from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE
 from ebpfjit.runtime.kfuncs.given import Given, given_functions
 from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.maps import bytecode
@@ -50,10 +54,16 @@ from ebpfjit.runtime.world import World, current
 from ebpfjit.sealed import inside, seal
 
 if TYPE_CHECKING:
+    from ebpfjit.elf.objects import Surroundings
     from ebpfjit.jit.entry import Cache, Compiled
     from ebpfjit.jit.gate import Lane
 
 U32_MASK = 0xFFFFFFFF
+
+TASK_HELPERS = {
+    NUMBERS[name] for name in ("bpf_get_current_task", "bpf_get_current_task_btf", "bpf_task_pt_regs")
+}
+"""Helpers that tell where the process is."""
 INHERITED = ("harden", "audit")
 """Options of a compiled program that hold for those that it tail-calls."""
 
@@ -70,11 +80,12 @@ class Result:
     (ifindex, packet). `output` are the lines of bpf_trace_printk, `events` what went to perf and
     ring buffers: (map name, bytes); the buffers are empty again. `instructions` is how many eBPF
     instructions were executed (interpreter only). `passes` is true where the packet would go on.
+    `retval` is what bpf_set_retval set, or None. `output` ends with the lines of bpf_seq_printf.
     """
 
     return_value: int
     data: bytes
-    context: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
+    context: Mapping[str, int | tuple[int, ...] | bytes] = field(default_factory=dict)
     output: tuple[str, ...] = ()
     events: tuple[tuple[str, bytes], ...] = ()
     instructions: int | None = None
@@ -83,6 +94,7 @@ class Result:
     redirect: Redirect | None = None
     clones: tuple[tuple[int, bytes], ...] = ()
     passes: bool = False
+    retval: int | None = None
 
 
 # -- what is made once for a program ------------------------------------------------------------
@@ -100,6 +112,17 @@ def _printing(r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
 _STOCK = {stock.BPF_KTIME_GETNS_IDX: stock.bpf_time_getns, stock.BPF_TRACE_PRINTK_IDX: _printing}
 
 
+@dataclass(frozen=True)
+class Brought:
+    """What whoever runs a program brings along: functions for helpers, by number, and for kfuncs."""
+
+    helpers: Mapping[int, HelperFunction] = field(default_factory=dict)
+    kfuncs: Given = field(default_factory=dict)
+
+
+NOTHING_BROUGHT = Brought()
+
+
 @dataclass
 class Ready:
     """A program verified, and compiled at its first run in machine code.
@@ -107,9 +130,9 @@ class Ready:
     `helpers` are the same objects for every run: their addresses are in the machine code. `options`
     are those of compiling. `kfuncs` are the kernel functions that the program calls, by the imm of
     their calls. `compiled` is by the helpers that are machine code themselves, which the
-    environment decides. `complete` is true once no helper was found missing. `variants` are the same
-    program's, by options that it inherits (`like`). `lasting` is true where machine code is made once for an
-    environment that somebody else has, and may move on.
+    environment decides. `complete` is true once nothing was found missing, `warned` once its license was
+    complained of. `variants` are the same program's, by options that it inherits (`like`). `lasting` is true
+    where machine code is made once for an environment that somebody else has, and may move on.
     """
 
     program: Program
@@ -122,6 +145,7 @@ class Ready:
     compiled: dict[frozenset[int], Compiled] = field(default_factory=dict)
     complete: bool = False
     variants: dict[tuple[str, ...], Ready] = field(default_factory=dict)
+    warned: bool = False
     lasting: bool = False
 
     def like(self, options: Mapping[str, Any]) -> Ready:
@@ -156,6 +180,12 @@ class Ready:
         return compile_ready(self, natives, **options)
 
     @cached_property
+    def needs_task(self) -> bool:
+        """True for a program that asks where the process is."""
+        rows = ((insn.row, insn.imm) for insn in self.program.instructions)
+        return any(row and row.kind is Kind.CALL_HELPER and imm in TASK_HELPERS for row, imm in rows)
+
+    @cached_property
     def _stock(self) -> frozenset[int]:
         """The helpers of ours that the program calls, by number."""
         ours = table.bound()
@@ -177,15 +207,32 @@ class Ready:
     def refuse_missing(self) -> None:
         """Raise HelperNotFound where the program surely calls a helper that is not there.
 
-        Raises LoadError where it has a kernel function that nobody has: so do Linux's loaders.
+        Raises LoadError where it has a kernel function, or variable, that nobody has: so do Linux's loaders.
         """
         if not self.complete:
-            for number, called in self.program.kfuncs.items():
-                if called.refusal and number not in self.kfuncs:
-                    raise LoadError(called.refusal)
+            self.program.refuse_unmet(self.kfuncs)
             for call in missing(self.program, self.helpers).values():
                 raise faults.name_line(faults.helper_not_found(call), self.program)
             self.complete = True
+
+    @cached_property
+    def _restricted(self) -> Mapping[str, Instruction]:
+        return licenses.restricted_calls(self.program, self.helpers)
+
+    def check_license(self, environment: Environment) -> None:
+        """Refuse, or warn of, calls of helpers that Linux keeps for GPL programs, as the environment says.
+
+        Raises VerifierError.
+        """
+        if environment.gpl_only is False or not self._restricted:
+            return
+        name, call = next(iter(self._restricted.items()))
+        message = licenses.describe(self.program, name, call)
+        if environment.gpl_only:
+            raise VerifierError(f"{message}; Environment(gpl_only=False) lets it run", call.pc, "license")
+        if not self.warned:
+            self.warned = True
+            warnings.warn(message, LicenseWarning, stacklevel=2)
 
     def regions(self, cpu: int) -> list[Region]:
         """Return the memory of the values in the program's maps, and in the maps inside of them.
@@ -229,19 +276,56 @@ def environment_of(program: Program) -> Environment:
 def ready(program: Program) -> Ready:
     """Return what a program's runs share, made at the first.
 
-    Raises VerifierError, ExecutionError, and MapError for a prog_array of programs of another type.
+    Raises VerifierError, ExecutionError, MapError for a prog_array of programs of another type, and what
+    the loader kept for the program (`Program.refuse`).
     """
     known: Ready | None = program.__dict__.get("_ready")
     if known is None:
+        program.refuse()
         _refuse_unknown_section(program)
-        type_ = None if program.type is None else program_type(program.type)
+        type_ = None if program.type is None else effective_type(program.type, program.section)
         verifier.check(program)
         helpers = {**table.bound(), **_STOCK} if _is_plain(program) else table.bound()
         verified = prepare(program)
+        if not _is_plain(program):
+            verified = in_world(verified)
         maps = {map_.address: map_ for map_ in verified.program.maps}
         known = Ready(verified.program, type_, verified, helpers, maps, functions_of(verified.program))
         program.__dict__["_ready"] = known
     return known
+
+
+def numbered(helpers: Mapping[int | str, HelperFunction] | None) -> Mapping[int, HelperFunction]:
+    """Return functions that stand for helpers by number, where they may have been named as in Linux.
+
+    Raises ExecutionError for a name that no helper has.
+    """
+    found: dict[int, HelperFunction] = {}
+    for key, function in (helpers or {}).items():
+        if isinstance(key, str) and key not in NUMBERS:
+            raise ExecutionError(f"Linux has no helper {key!r}; give one of your own a number that is free")
+        found[NUMBERS[key] if isinstance(key, str) else key] = function
+    return found
+
+
+def ready_with(program: Program, brought: Brought) -> Ready:
+    """Return what runs of a program share that bring these functions along: kept for the last ones given."""
+    start = ready(program)
+    if not brought.helpers and not brought.kfuncs:
+        return start
+    known: tuple[Brought, Ready] | None = program.__dict__.get("_ready_with")
+    if known is None or known[0] != brought:
+        made = replace(
+            start,
+            helpers={**start.helpers, **brought.helpers},
+            kfuncs={**start.kfuncs, **given_functions(start.program, brought.kfuncs)},
+            compiled={},
+            complete=False,
+            variants={},
+        )
+        kept = Brought(dict(brought.helpers), dict(brought.kfuncs))
+        known = program.__dict__["_ready_with"] = (kept, made)
+    return known[1]
 
 
 def _may_call(number: int, function: HelperFunction) -> bool:
@@ -330,8 +414,10 @@ class _Run:
         made: Context | Region,
         stack: Stack | None = None,
         mark: Mark | None = None,
+        brought: Brought = NOTHING_BROUGHT,
     ) -> None:
         self.engine = engine
+        self.brought = brought
         self.made = made
         self.stack = stack or (None if isinstance(made, Region) else made.stack)
         self.instructions = 0
@@ -341,6 +427,7 @@ class _Run:
         self.world.run_program = self._tail_call
         self.world.later = self._later
         self.current: Ready | None = None
+        self.around: list[Surroundings] = []  # all that it had: machine code may be reading the first
 
     def end(self) -> None:
         """Let go of what the run leaves: it is freed with its result, not when cycles are looked for."""
@@ -349,6 +436,7 @@ class _Run:
     def execute(self, program: Ready, limit: int | None) -> int:
         """Run a program and return r0. Raises HelperNotFound where it surely calls what is not there."""
         program.refuse_missing()
+        program.check_license(self.world.environment)
         outer = self.current
         execution = self.execution(program, limit)
         try:
@@ -363,6 +451,12 @@ class _Run:
         start, engine, environment = self.current, self.engine, self.world.environment
         return partial(_call_back, start, engine, environment, self.limit, function)
 
+    def whole(self, program: Ready, limit: int | None) -> int:
+        """Run a program to the end of all; raises ExecutionError where it still holds something then."""
+        value = self.execute(program, limit)
+        held.check(self.world)
+        return value
+
     def execution(self, program: Ready, limit: int | None) -> Execution:
         """Return the start of a program's run on what was made."""
         made, self.options = self.made, program.options
@@ -373,6 +467,9 @@ class _Run:
                 f"program {program.program.name or '<unnamed>'} is one of {_kind(program.type)}, and was "
                 f"to go on where one of {_kind(type_)} was: it would find another context than it expects"
             )
+        self._look_around(program)
+        section = (program.program.section or "").removeprefix("?")
+        self.world.has_result = section.startswith(("fexit", "fmod_ret"))
         stack, self.stack = self.stack or Stack(), None  # a tail call has a stack of its own
         self.world.maps = {**self.world.maps, **program.maps} if self.world.maps else program.maps
         packet: Region | None
@@ -396,11 +493,27 @@ class _Run:
             mark=self.world.mark,
         )
 
+    def _look_around(self, program: Ready) -> None:
+        """Put what the environment says is behind pointers where the run finds it, or more of it."""
+        world, types = self.world, program.program.kernel_types
+        if not program.needs_task and not world.environment.has_memory:
+            return
+        load_package("ebpfjit.elf")
+        from ebpfjit.elf.objects import check_layout, surroundings
+
+        around = self.around[-1] if self.around else None
+        if around is None or (program.needs_task and not around.current_task):
+            known = around.types if around is not None else None
+            around = surroundings(world.environment, known or types, needs_task=program.needs_task)
+            self.around.append(around)
+            world.foreign, world.current_task = around.memory, around.current_task
+        check_layout(world.environment, around.types, types)
+
     def _tail_call(self, program: Program) -> int:
         """Run another program on the same context, with what is left of the budget, hardened as this one."""
         engine = self.world.engine
         limit = engine.budget_left() if engine is not None else None
-        return self.execute(ready(program).like(self.options), limit)
+        return self.execute(ready_with(program, self.brought).like(self.options), limit)
 
 
 def _call_back(
@@ -426,6 +539,7 @@ def _call_back(
         execution.regions.append(region)
         execution.function = function, (map_address, region.start, value_address)
         engine(start, execution)
+        held.check(this.world, "where the callback ends")
     finally:
         this.end()
         _let_go(made)
@@ -439,6 +553,7 @@ def run(
     limit: int | None = None,
     context: Mapping[str, Any] | None = None,
     environment: Environment | None = None,
+    helpers: Mapping[int | str, HelperFunction] | None = None,
     kfuncs: Given | None = None,
 ) -> Result:
     """Verify a program and run it once on a copy of `data`.
@@ -447,23 +562,28 @@ def run(
     gets its context, as BPF_PROG_TEST_RUN makes it: `data` is an Ethernet frame for packet programs
     and the context's bytes for the others; `context` sets fields of xdp_md or __sk_buff. One
     without a type gets the data's address in r1, its length in r2. `environment` is what helpers
-    see of the world. `kfuncs` maps names of kernel functions (or BTF ids) to functions that take their
-    place, see `ebpfjit.runtime.kfuncs.given`. Raises VerifierError, ExecutionError (also for a packet or a
-    field that the type does not take), LoadError (a kernel function that nobody has), MapError (a
+    see of the world; `helpers` are functions of five u64 that stand for helpers, by number or by name,
+    `kfuncs` those that stand for kernel functions, by name or BTF id (`ebpfjit.runtime.kfuncs.given`): in
+    this program and in those that it jumps to. Raises VerifierError, ExecutionError (also for a packet or
+    a field that the type does not take), LoadError (a kernel function that nobody has), MapError (a
     prog_array of programs of another type), or JitUnavailable and KernelUnavailable where the engine is not
     to be had.
     """
     if context is not None and not isinstance(context, Mapping):
         raise TypeError(f"context is a mapping of field names to numbers, not {type(context).__name__}")
     chosen = environment or environment_of(program)
+    given = numbered(helpers)
     if engine == "kernel":
         if kfuncs:
-            raise ValueError("kfuncs= is for our own engines: the kernel calls its own functions")
+            raise ExecutionError("the kernel has its own kfuncs; kfuncs= is for the other engines")
+        if given:
+            raise ExecutionError("the kernel has its own helpers; helpers= is for the other engines")
         return _run_on_kernel(program, data, context, chosen)
     if engine not in ENGINES:
         raise ValueError(f"no engine {engine!r}; there are: {', '.join([*ENGINES, 'kernel'])}")
     counts = engine == "interpreter"
-    return run_on(ENGINES[engine], program, data, limit, context, chosen, counts=counts, kfuncs=kfuncs)
+    brought = Brought(given, kfuncs or {})
+    return run_on(ENGINES[engine], program, data, limit, context, chosen, counts=counts, brought=brought)
 
 
 def run_on(
@@ -475,34 +595,21 @@ def run_on(
     environment: Environment,
     *,
     counts: bool = False,
-    kfuncs: Given | None = None,
+    brought: Brought = NOTHING_BROUGHT,
 ) -> Result:
     """Run a program as `run` does, on an engine that is a function; it `counts` instructions, or not."""
-    first = _with_kfuncs(ready(program), kfuncs)
+    first = ready_with(program, brought)
     timers.fire_due(first.maps.values(), environment.clock)
     made = _make(first, data, context)
-    this = _Run(engine, environment, made)
+    this = _Run(engine, environment, made, brought=brought)
     try:
-        value = this.execute(first, limit)
+        value = this.whole(first, limit)
         _take_events(this.world)
         outcome = Outcome(bytes(made.view)) if isinstance(made, Region) else made.outcome()
     finally:
         this.end()
         _let_go(made)
     return _result(first.type, value, outcome, this.world, this.instructions if counts else None)
-
-
-def _with_kfuncs(start: Ready, given: Given | None) -> Ready:
-    """Return what runs share that have kernel functions of the caller's; the last is remembered."""
-    if not given:
-        return start
-    key = tuple((name, id(function)) for name, function in given.items())
-    known: tuple[Any, Ready, Given] | None = start.program.__dict__.get("_ready_with_kfuncs")
-    if known is None or known[0] != key:
-        functions = {**start.kfuncs, **given_functions(start.program, given)}
-        made = replace(start, kfuncs=functions, compiled={}, variants={}, complete=False)
-        known = start.program.__dict__["_ready_with_kfuncs"] = key, made, dict(given)  # which keeps the ids
-    return known[1]
 
 
 def _take_events(world: World) -> None:
@@ -537,7 +644,7 @@ def _result(
         value,
         outcome.data,
         outcome.fields,
-        tuple(world.output),
+        (*world.output, *bytes(world.kept.get(SEQUENCE, b"")).decode("utf-8", "replace").splitlines()),
         tuple(world.events),
         instructions,
         type_.action(value) if type_ is not None else None,
@@ -545,6 +652,7 @@ def _result(
         outcome.redirect,
         outcome.clones,
         type_ is not None and type_.lets_pass(value),
+        world.kept.get(RETVAL),
     )
 
 
@@ -553,13 +661,15 @@ def _run_on_kernel(
 ) -> Result:
     from ebpfjit import kernel
 
+    program.refuse()
     if program.type is None:
         if program.maps:
             name = program.name or "<unnamed>"
             raise LoadError(f"program {name} has maps but no type, and Linux loads none such; give it one")
         raw = kernel.run_program(program, bytes(flat_view(data)))
         return Result(raw.return_value, raw.data)
-    after = kernel.run_frame(program, bytes(flat_view(data)), fields, cpu=environment.cpu)
+    license = "GPL" if environment.gpl_only is False else None
+    after = kernel.run_frame(program, bytes(flat_view(data)), fields, license=license, cpu=environment.cpu)
     outcome = Outcome(after.data, after.metadata, after.fields)
     world = World(environment, events=list(after.events))
     return _result(program_type(program.type), after.return_value, outcome, world, None)
@@ -618,7 +728,7 @@ class TypedFunction(JitFunction):
         made = _make(start, mem, None)
         this = _Run(_on_machine_code, environment_of(start.program), made, mark=it.stops.mark())
         try:
-            value = this.execute(start, it.limit)
+            value = this.whole(start, it.limit)
         finally:
             this.end()
             _let_go(made)
@@ -682,8 +792,10 @@ def _typed_function(
 
 def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
     """True for programs on packets, and on maps whose memory stays."""
-    if start.type is None or not start.type.has_packet or release_gil:
+    if start.type is None or not (start.type.has_packet and start.type.has_lane) or release_gil:
         return False
+    if start.verified.kernel_loads:
+        return False  # their memory is the run's, which Python has to prepare
     return all(map_.is_steady for map_ in start.maps.values())
 
 
@@ -785,6 +897,7 @@ def _compiled(
     from ebpfjit.jit.entry import compile_program
     from ebpfjit.jit.tiers import starts_baseline
 
+    program.refuse()
     start = None if _is_plain(program) else ready(program)
     counted = start is None or _fits_a_lane(start, release_gil=release_gil)
     baseline = starts_baseline(optimize, counted=counted and not harden and cache is None)
@@ -809,11 +922,14 @@ def _compiled(
             lasting=program.environment is not None,
         )
         start.refuse_missing()
+        start.check_license(environment_of(program))
         return _typed_function(start, limit, helpers, tiers_up=tiers_up, kfuncs=kfuncs)
+    called = {**functions_of(program), **given_functions(program, kfuncs)}
+    program.refuse_unmet(called)
     facts = verified or prepare(program)
     options |= {
         "helpers": dict(helpers),
-        "kfuncs": {**functions_of(program), **given_functions(program, kfuncs)},
+        "kfuncs": called,
         "moving": frozenset(number for number, function in helpers.items() if may_end_rights(function)),
         "argument_is_packet": True,
         "verify": verifier.check,

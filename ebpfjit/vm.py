@@ -198,6 +198,9 @@ class _Machine:
     def _load(self, prog: Any) -> None:
         if not isinstance(prog, Program):
             prog = bytes(memoryview(prog))
+        else:
+            prog.refuse()
+            prog.refuse_unmet()
         self._verify(prog, self._verifier)
         program = _as_program(prog)
         self._verified = prepare(program, self._calculator)

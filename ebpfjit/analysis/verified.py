@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ebpfjit.analysis.calls import Calls, calls_of
 from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, tested_blocks
 from ebpfjit.analysis.charges import Charges, charges_of, own_charges
 from ebpfjit.analysis.entries import Entries
+from ebpfjit.analysis.kernel_loads import kernel_loads
 from ebpfjit.analysis.liveness import Liveness, liveness_of
 from ebpfjit.analysis.nesting import Nesting, nesting_of
 from ebpfjit.errors import EMPTY, LoadError, VerifierError
@@ -27,11 +28,14 @@ class Verified:
     """A program that may run, with its facts.
 
     `frame_sizes` maps the slot where each function starts to the bytes of its stack frame, a
-    multiple of 16.
+    multiple of 16. `kernel_loads` are the slots of loads that read the kernel's memory, or zero, where
+    they are not in the program's (`ebpfjit.analysis.kernel_loads`): of programs in a world, which has
+    such memory.
     """
 
     program: Program
     frame_sizes: dict[int, int]
+    kernel_loads: frozenset[int] = frozenset()
 
     @lazy
     def blocks(self) -> dict[int, int]:
@@ -108,6 +112,12 @@ def prepare(program: Program, calculator: StackUsageCalculator | None = None) ->
         map_.used_by(program)
         map_.is_frozen = True
     return Verified(program, {pc: _frame_size(program, pc, calculator) for pc in program.functions})
+
+
+def in_world(verified: Verified) -> Verified:
+    """Return a program with what is so because its runs have a world: the loads of kernel memory."""
+    found = kernel_loads(verified.program, verified.blocks)
+    return replace(verified, kernel_loads=found) if found else verified
 
 
 def _frame_size(program: Program, pc: int, calculator: StackUsageCalculator | None) -> int:

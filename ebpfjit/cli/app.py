@@ -245,6 +245,7 @@ def disasm(
 def verify(file: File, program: ProgramName = None, as_json: Json = False) -> None:
     """Check programs against the rules of the structural verifier."""
     from ebpfjit.analysis.verifier import check
+    from ebpfjit.runtime.helpers.licenses import describe, restricted_calls
 
     programs = _programs(file, program)
     for name, chosen in programs.items():
@@ -255,6 +256,8 @@ def verify(file: File, program: ProgramName = None, as_json: Json = False) -> No
         return
     for name, chosen in programs.items():
         print(f"{_shown(name)}: {len(chosen)} slots, valid")
+        for helper, call in restricted_calls(chosen).items():
+            print(f"{_shown(name)}: {describe(chosen, helper, call)}")
 
 
 @app.command()

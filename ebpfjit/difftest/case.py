@@ -57,7 +57,7 @@ TYPES = (
 )  # fmt: skip
 """Types of programs that are compared. The first is none: plain memory. The last: plain memory, and maps."""
 
-MAPS = ("", "hostile")
+MAPS = ("", "hostile", "operations")
 """Which maps programs with a type may have (`typed.MAPS`); the first are those of `packets`."""
 
 GUARDS = ("", "before", "after")

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ebpfjit.difftest import acceptable, metamorphic, packets, pointers, raw, sweeps
+from ebpfjit.difftest import acceptable, metamorphic, operations, packets, pointers, raw, sweeps
 from ebpfjit.difftest.case import BUILDS, GUARDS, Case, CorpusError, Input
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
 from ebpfjit.difftest.hostile import callbacks, frames, growth, helpers, overlaps, paths, tails, wide
@@ -52,6 +52,11 @@ def _packets(rng: random.Random, corpus: Sequence[Case]) -> Case:
     return Case(code, (Input(packets.frame(rng), ENDLESS),), type="xdp", tail=tail)
 
 
+def _operations(rng: random.Random, corpus: Sequence[Case]) -> Case:
+    code, frame = operations.program(rng), packets.frame(rng)
+    return Case(code, (Input(frame, ENDLESS),), type="xdp", maps="operations")
+
+
 def _unguarded(rng: random.Random, corpus: Sequence[Case]) -> Case:
     """The same without half of the bounds checks, on short frames and with all kinds of limits."""
     made = _packets(rng, corpus)
@@ -90,6 +95,7 @@ SOURCES: Mapping[str, Weighted] = {
     "acceptable": Weighted(_acceptable, 22),
     "metamorphic": Weighted(_metamorphic, 6),
     "packets": Weighted(_packets, 3),
+    "operations": Weighted(_operations, 2),
     "unguarded": Weighted(_unguarded, 3),
     "mutated": Weighted(_mutated, 10),
     "rows": Weighted(lambda rng, corpus: _raw(rng, raw.rows(rng)), 6),
@@ -107,13 +113,13 @@ SOURCES: Mapping[str, Weighted] = {
 }
 """The generators, by name."""
 
-TYPED = ("packets", "unguarded", "callbacks", "tails", "overlaps", "growth", "helpers")
+TYPED = ("packets", "operations", "unguarded", "callbacks", "tails", "overlaps", "growth", "helpers")
 """Those whose programs have a type, or maps."""
 
 HOSTILE = ("wide", "paths", "frames", "callbacks", "tails", "overlaps", "growth", "helpers")
 """Those that are aimed at one kind of hole each."""
 
-FOR_THE_KERNEL = ("acceptable", "metamorphic", "packets")
+FOR_THE_KERNEL = ("acceptable", "metamorphic", "packets", "operations")
 """Those whose programs Linux's verifier mostly accepts."""
 
 

@@ -253,6 +253,10 @@ class Btf:
         """Yield every type but void, in order of id."""
         return (self.type(id) for id in range(1, len(self)))
 
+    def offset_of(self, id: int) -> int:
+        """Return where a type starts, in words from the first one."""
+        return self._offsets[id]
+
     def kind(self, id: int) -> int:
         """Return the kind of a type, without parsing it."""
         return self._words[self._offsets[id] + 1] >> 24 & 0x1F if id else 0

@@ -29,6 +29,8 @@ LINE_RECORD = struct.Struct("<IIII")
 RELOCATION_RECORD = struct.Struct("<IIII")
 RECORD_SIZE = 400
 """Bytes that a record takes at most once it is read."""
+RAW_RECORD_SIZE = 250
+"""The same for one whose words are kept as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,13 @@ class BtfExt:
             ranges.append((start, end))
         return ranges
 
-    def _records(self, part: int, layout: struct.Struct) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Yield (section, words) of each record of a part; what a record has behind is skipped."""
+    def _records(
+        self, part: int, layout: struct.Struct, cost: int = RECORD_SIZE
+    ) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield (section, words) of each record of a part; what a record has behind is skipped.
+
+        What is made of one takes `cost` bytes at most.
+        """
         data, (at, end) = self._data, self._ranges[part]
         what = PARTS[part]
         if at == end:
@@ -107,7 +114,7 @@ class BtfExt:
             section = self.btf.string(section_name)
             if at + count * size > end:
                 raise self.error(f"{what} of section {section!r} are truncated")
-            self.btf.budget.spend(RECORD_SIZE * (1 + count), what)
+            self.btf.budget.spend(cost * (1 + count), what)
             for position in range(at, at + count * size, size):
                 yield section, layout.unpack_from(data, position)
             at += count * size
@@ -136,6 +143,27 @@ class BtfExt:
             for section, lines in ordered.items()
         }
 
+    def line_records(self, section: str, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (offset, file, text, position) as they stand in the section, in order of offset.
+
+        `file` and `text` are offsets of strings; `position` is line << 10 | column.
+        """
+        offsets, rows = self._raw_lines.get(section, ([], []))
+        first, last = bisect_left(offsets, start), bisect_left(offsets, end)
+        return ((offset, *row) for offset, row in zip(offsets[first:last], rows[first:last], strict=True))
+
+    @cached_property
+    def _raw_lines(self) -> dict[str, tuple[list[int], list[tuple[int, int, int]]]]:
+        """For each section, offsets in bytes in order, and the words of the record of each."""
+        found: dict[str, dict[int, tuple[int, int, int]]] = {}
+        for section, (offset, file, text, position) in self._records(1, LINE_RECORD, RAW_RECORD_SIZE):
+            found.setdefault(section, {})[offset] = file, text, position
+        ordered = {section: sorted(rows.items()) for section, rows in found.items()}
+        return {
+            section: ([offset for offset, _ in rows], [row for _, row in rows])
+            for section, rows in ordered.items()
+        }
+
     def _line_text(self, offset: int) -> str:
         """Return the text of a line without the blanks around it."""
         text = self.btf.string(offset)
@@ -147,6 +175,11 @@ class BtfExt:
         offsets, lines = self._lines.get(section, ([], []))
         first, last = bisect_left(offsets, start), bisect_left(offsets, end)
         return zip(offsets[first:last], lines[first:last], strict=True)
+
+    def check(self) -> None:
+        """Read all that programs are linked with. Raises LoadError where something is wrong with it."""
+        assert self._lines is not None
+        assert self.relocations is not None
 
     def line_at(self, section: str, offset: int) -> SourceLine | None:
         """Return the line of the instruction at `offset` bytes of a section, where it is known."""

@@ -17,8 +17,16 @@ PER_BYTE = 64
 
 STEP = 64
 """What a step of a walk costs where it is time that multiplies: a load is over in seconds."""
+ENTRY_COST = 100
+"""Bytes of an entry of a dictionary."""
+ERROR_COST = 500
+"""Bytes of an error that is kept, its text not counted."""
 ESCAPED = 32
 """What a byte costs in a text that is not ASCII: 16 bytes where it is no UTF-8, and as much again in time."""
+
+
+class OverBudget(LoadError):  # noqa: N818 - as its neighbours in errors.py
+    """A file that would cost too much: no part of it is refused, all of it is."""
 
 
 class Budget:
@@ -31,10 +39,10 @@ class Budget:
         self.left = self.limit
 
     def spend(self, amount: int, what: str) -> None:
-        """Pay for `amount` bytes, or for steps at `STEP` bytes each. Raises LoadError saying for `what`."""
+        """Pay for `amount` bytes, or for steps at `STEP` bytes each. Raises OverBudget saying for `what`."""
         self.left -= amount
         if self.left < 0:
-            raise LoadError(
+            raise OverBudget(
                 f"{self.name}: {what} take more than the {self.limit} bytes that loading a file of"
                 f" {self.size} bytes may take: its parts refer to each other too often"
             )

@@ -6,19 +6,21 @@
 Semantics are libbpf's (relo_core.c). Names decide; what stands behind `___` in a type's name does not
 count. Without another BTF the object's own is the target, and every type is found as itself: then only
 the ids of types change. What the target lacks becomes a call of a helper that is not there: it fails
-only where it is reached.
+only where it is reached, and `CoreResult.absent` says what was looked for.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Generic, TypeVar
 
 from ebpfjit.elf.btf import ENUMS, MAX_DEPTH, Btf, Kind, Type, essential_name
 from ebpfjit.elf.btf_ext import BtfExt, CoreRelocation
-from ebpfjit.elf.budget import STEP
+from ebpfjit.elf.budget import ERROR_COST, STEP, OverBudget
 from ebpfjit.elf.core_types import MEMBERS_OF_STEP, SIGNED, Comparison, CoreError
 from ebpfjit.elf.reader import ObjectFile, Section
 from ebpfjit.errors import LoadError
@@ -103,9 +105,46 @@ class Answer:
 UNCHANGED = Answer(0)
 """The instruction is right as it is."""
 
+Said = TypeVar("Said")
+
+
+@dataclass(slots=True)
+class ByOffset(Generic[Said]):
+    """What is said of instructions, by the index of their section and their offset in bytes."""
+
+    sections: dict[int, dict[int, Said]] = field(default_factory=dict)
+    _ordered: dict[int, list[int]] = field(default_factory=dict)
+
+    def add(self, section: int, offset: int, said: Said) -> None:
+        """Say something of an instruction of which nothing was said yet."""
+        self.sections.setdefault(section, {}).setdefault(offset, said)
+
+    def between(self, section: int, start: int, end: int) -> Iterator[tuple[int, Said]]:
+        """Yield (offset, what is said) from byte `start` to before `end`; nothing is added any more."""
+        said = self.sections.get(section)
+        if said:
+            if section not in self._ordered:
+                self._ordered[section] = sorted(said)
+            offsets = self._ordered[section]
+            for offset in offsets[bisect_left(offsets, start) : bisect_left(offsets, end)]:
+                yield offset, said[offset]
+
+
+@dataclass(slots=True)
+class CoreResult:
+    """What CO-RE makes of an object.
+
+    `code` are the changed instructions of sections, by their index. `absent` is what the target lacks,
+    where a call of what is not there stands now; `refusals` are relocations that cannot be made.
+    """
+
+    code: dict[int, bytes] = field(default_factory=dict)
+    absent: ByOffset[str] = field(default_factory=ByOffset)
+    refusals: ByOffset[LoadError] = field(default_factory=ByOffset)
+
 
 class Core:
-    """Makes the CO-RE relocations of one object; LoadErrors name section, place and source line."""
+    """Makes the CO-RE relocations of one object; what cannot be made is kept with its instruction."""
 
     def __init__(self, file: ObjectFile, ext: BtfExt, target: Btf | None) -> None:
         self.file = file
@@ -114,11 +153,11 @@ class Core:
         self.target = target
         self._candidates: dict[int, list[int]] = {}
         self._answers: dict[tuple[int, str, int], tuple[Answer, Answer]] = {}
+        self._result = CoreResult()
 
-    def apply(self) -> Mapping[int, bytes]:
-        """Return the changed instructions of each section that has such relocations, by its index."""
+    def apply(self) -> CoreResult:
+        """Return the changed instructions of the sections that have such relocations, and what went wrong."""
         sections = {section.name: section for section in self.file.sections if section.is_program}
-        changed: dict[int, bytes] = {}
         for name, relocations in self.ext.relocations.items():
             section = sections.get(name)
             if section is None:
@@ -126,8 +165,8 @@ class Core:
             code = bytearray(section.data)
             for relocation in relocations:
                 self._relocate(section, code, relocation)
-            changed[section.index] = bytes(code)
-        return changed
+            self._result.code[section.index] = bytes(code)
+        return self._result
 
     def _relocate(self, section: Section, code: bytearray, relocation: CoreRelocation) -> None:
         try:
@@ -135,22 +174,60 @@ class Core:
             if key not in self._answers:
                 self._answers[key] = self._answer(relocation)
             local, target = self._answers[key]
-            if target is not UNCHANGED:
-                self._patch(code, relocation.offset, local, target)
-        except CoreError as error:
-            line = self.ext.line_at(section.name, relocation.offset)
-            where = f" ({line})" if line is not None and line.line else ""
-            raise LoadError(
-                f"{self.file.name}: section {section.name!r}, byte {relocation.offset:#x}{where}: CO-RE"
-                f" relocation {self._describe(relocation)}: {error}"
-            ) from error
+            if target is not UNCHANGED and not self._patch(code, relocation.offset, local, target):
+                self._leave_out(code, section, relocation, target)
+        except OverBudget:
+            raise
+        except (CoreError, LoadError) as error:
+            text = f"CO-RE relocation {self._describe(relocation)}: {error}"
+            self.file.budget.spend(ERROR_COST + len(text), "CO-RE relocations that cannot be made")
+            if not 0 <= relocation.offset < section.size:
+                where = f"section {section.name!r}, byte {relocation.offset:#x}"
+                raise LoadError(f"{self.file.name}: {where}: {text}") from error
+            self._result.refusals.add(section.index, relocation.offset, LoadError(text))
+
+    def _leave_out(
+        self, code: bytearray, section: Section, relocation: CoreRelocation, target: Answer
+    ) -> None:
+        """Put a call of what is not there where an instruction has no meaning, and say what it lacks."""
+        offset = relocation.offset
+        wide = code[offset] == BPF_LDDW
+        text = self._wanted(relocation)
+        text += " is not among" if target.value is None else " has another size, and a sign, in"
+        text += " the target's types; ask for it first (bpf_core_field_exists), or load(..., btf=) with types"
+        text += " that have it"
+        self.file.budget.spend(ERROR_COST + len(text), "what CO-RE does not find")
+        for at in (offset, offset + 8) if wide else (offset,):
+            struct.pack_into("<BBhi", code, at, BPF_CALL, 0, 0, CORE_POISON)
+            self._result.absent.add(section.index, at, text)
+
+    def _wanted(self, relocation: CoreRelocation) -> str:
+        """Return what a relocation looks for, as C has it: "struct task_struct, field mm.pgd"."""
+        spec = parse_spec(self.local, relocation, K(relocation.kind))
+        name = self.local.describe(relocation.type)
+        if relocation.kind in ENUM_KINDS:
+            return f"{name}, value {self.local.resolve(spec.root).enumerators[spec.enumerator][0]}"
+        path = ""
+        for number, step in enumerate(spec.steps):
+            if step.name is not None:
+                path += f".{step.name}" if path else step.name
+            elif number or step.index:
+                path += f"[{step.index}]"
+        path = path if len(path) <= MAX_PATH_SHOWN else f"{path[:MAX_PATH_SHOWN]}..."
+        return f"{name}, field {path}" if path else name
 
     def _describe(self, relocation: CoreRelocation) -> str:
         kind = relocation.kind
         name = K(kind).name.lower().replace("_", " ") if kind in set(K) else f"kind {kind}"
+        try:
+            type_ = self.local.describe(relocation.type)
+        except OverBudget:
+            raise
+        except LoadError:
+            type_ = f"type {relocation.type}"
         access = relocation.access
         access = access if len(access) <= MAX_PATH_SHOWN else f"{access[:MAX_PATH_SHOWN]}..."
-        return f"({name} of {self.local.describe(relocation.type)}, {access})"
+        return f"({name} of {type_}, {access})"
 
     # What is asked, and what the answer is
 
@@ -200,7 +277,8 @@ class Core:
 
     # Instructions
 
-    def _patch(self, code: bytearray, offset: int, local: Answer, target: Answer) -> None:
+    def _patch(self, code: bytearray, offset: int, local: Answer, target: Answer) -> bool:
+        """Give an instruction its value; False where there is none that it could have."""
         if offset % 8 or offset + 8 > len(code):
             raise CoreError("there is no instruction")
         opcode = code[offset]
@@ -208,20 +286,19 @@ class Core:
         if is_wide and offset + 16 > len(code):
             raise CoreError("the instruction is truncated")
         if target.value is None:
-            for at in (offset, offset + 8) if is_wide else (offset,):
-                struct.pack_into("<BBhi", code, at, BPF_CALL, 0, 0, CORE_POISON)
-            return
+            return False
         match opcode & 0x07:
             case 0x04 | 0x07 if not opcode & 0x08:
                 _patch_immediate(code, offset, local, target.value)
             case 0x01 | 0x02 | 0x03:
-                self._patch_access(code, offset, local, target, target.value)
+                return self._patch_access(code, offset, local, target, target.value)
             case 0x00 if is_wide:
                 _patch_wide(code, offset, local, target.value)
             case _:
                 raise CoreError(f"opcode {opcode:#04x} has no place for a value")
+        return True
 
-    def _patch_access(self, code: bytearray, offset: int, local: Answer, target: Answer, value: int) -> None:
+    def _patch_access(self, code: bytearray, offset: int, local: Answer, target: Answer, value: int) -> bool:
         """Change the offset of a load or store, and its size where the field's size differs."""
         _check(local, struct.unpack_from("<h", code, offset + 2)[0])
         if not 0 <= value <= 0x7FFF:
@@ -229,12 +306,12 @@ class Core:
         opcode = code[offset]
         if local.size != target.size:
             if not self._may_resize(local, target):
-                struct.pack_into("<BBhi", code, offset, BPF_CALL, 0, 0, CORE_POISON)
-                return
+                return False
             if SIZE_BITS.get(local.size) != opcode & SIZE_MASK or target.size not in SIZE_BITS:
                 raise CoreError(f"an access of {local.size} bytes cannot become one of {target.size}")
             code[offset] = opcode & ~SIZE_MASK | SIZE_BITS[target.size]
         struct.pack_into("<h", code, offset + 2, value)
+        return True
 
     def _may_resize(self, local: Answer, target: Answer) -> bool:
         """True for pointers and unsigned integers: what a longer or shorter load gives is right."""

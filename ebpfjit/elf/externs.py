@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.elf.btf import Btf, Kind, Type, essential_name
+from ebpfjit.elf.budget import OverBudget
 from ebpfjit.elf.codec import codec_of
 from ebpfjit.elf.reader import ObjectFile, Symbol
 from ebpfjit.errors import LoadError
 from ebpfjit.program import Kfunc, Number
-from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
 
 KCONFIG, KSYMS = ".kconfig", ".ksyms"
 KERNEL_VERSION = "LINUX_KERNEL_VERSION"
@@ -37,18 +38,22 @@ TRISTATE = {"n": 0, "y": 1, "m": 2}
 
 @dataclass(frozen=True, slots=True)
 class ConfigVariable:
-    """A variable of .kconfig, with its bytes; `type` is a BTF id."""
+    """A variable of .kconfig, with its bytes; `type` is a BTF id.
+
+    `refusal` says that nobody gave it a value; the bytes are zeros then.
+    """
 
     name: str
     offset: int
     data: bytes
     type: int
+    refusal: LoadError | None = None
 
 
 class Externs:
     """The undefined symbols of an object; `kconfig` has values for those of .kconfig.
 
-    Raises LoadError naming the symbol where a value is missing or does not fit.
+    Raises LoadError naming the symbol where a value does not fit. A missing one is kept with its variable.
     """
 
     def __init__(self, file: ObjectFile, btf: Btf | None, kconfig: Mapping[str, Any]) -> None:
@@ -56,11 +61,22 @@ class Externs:
         self.btf = btf
         self.kconfig = kconfig
         self.weak = {s.name for s in file.symbols if s.section is None and s.is_weak}
+        self.damage: LoadError | None = None
+        self._refused: dict[str, LoadError] = {}
         self._sections = self._section_of_each()
         self.variables = self._lay_out()
 
     def _section_of_each(self) -> dict[str, tuple[str, Type]]:
-        """Return the section and the BTF type (VAR or FUNC) of each extern."""
+        """Return the section and the BTF type (VAR or FUNC) of each extern; none where BTF is damaged."""
+        try:
+            return self._read_sections()
+        except OverBudget:
+            raise
+        except LoadError as error:
+            self.damage = error
+            return {}
+
+    def _read_sections(self) -> dict[str, tuple[str, Type]]:
         found: dict[str, tuple[str, Type]] = {}
         if self.btf is None:
             return found
@@ -76,33 +92,60 @@ class Externs:
         end = 0
         for name, (section, type_) in self._sections.items():
             if section == KCONFIG and type_.kind is Kind.VAR:
-                data = self._value(name, type_)
-                self.file.budget.spend(len(data), "variables of the configuration")
+                try:
+                    size, codec = self._shape(name, type_)
+                except OverBudget:
+                    raise
+                except LoadError as error:
+                    self._refused[name] = error
+                    continue
+                self.file.budget.spend(size, "variables of the configuration")
+                data = self._value(name, type_, size, codec)
+                refusal = None
+                if data is None:
+                    refusal = self._error(name, "has no value: give it with load(..., kconfig={...})")
                 offset = -(-end // 8) * 8
-                found[name] = ConfigVariable(name, offset, data, type_.target)
-                end = offset + len(data)
+                found[name] = ConfigVariable(name, offset, data or bytes(size), type_.target, refusal)
+                end = offset + size
         return found
 
-    def _value(self, name: str, type_: Type) -> bytes:
+    def _shape(self, name: str, type_: Type) -> tuple[int, Codec]:
+        """Return how many bytes a variable has, and how they are read."""
         assert self.btf is not None  # the variable is there because of it
         size = self.btf.size_of(type_.target)
         if not 0 < size <= MAX_SIZE:
             raise self._error(name, f"has {size} bytes, 1 to {MAX_SIZE} are possible")
+        if name == KERNEL_VERSION and _kernel_version() >> 8 * size:
+            raise self._error(name, f"has {size} bytes, the version of the kernel takes more")
+        return size, codec_of(self.btf, type_.target)
+
+    def _value(self, name: str, type_: Type, size: int, codec: Codec) -> bytes | None:
+        """Return the bytes of a variable's value, None where nobody says what it is."""
+        assert self.btf is not None
         if name not in self.kconfig:
             if name == KERNEL_VERSION:
                 return _kernel_version().to_bytes(size, "little")
             if name in VIRTUAL or name in self.weak:
                 return int(name in VIRTUAL).to_bytes(size, "little")
-            raise self._error(name, "has no value: give it with load(..., kconfig={...})")
+            return None
         value = self.kconfig[name]
         try:
             if isinstance(value, str) and value in TRISTATE and size <= 8:
                 resolved = self.btf.resolve(type_.target)
                 character = resolved.kind is Kind.INT and size == 1 and resolved.encoding != 4
                 return (ord(value) if character else TRISTATE[value]).to_bytes(size, "little")
-            return codec_of(self.btf, type_.target).encode(value)
+            if isinstance(value, str) and self._is_text(type_):
+                return value.encode()[: size - 1].ljust(size, b"\0")  # as libbpf: cut, and always ended
+            return codec.encode(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise self._error(name, f"cannot be {value!r}: {error}") from error
+
+    def _is_text(self, type_: Type) -> bool:
+        """True for an array of characters."""
+        assert self.btf is not None
+        array = self.btf.resolve(type_.target)
+        element = self.btf.resolve(array.target) if array.kind is Kind.ARRAY else array
+        return array.kind is Kind.ARRAY and (element.kind, element.size) == (Kind.INT, 1)
 
     def _error(self, name: str, message: str) -> LoadError:
         return LoadError(f"{self.file.name}: extern {name!r} in section {KCONFIG!r} {message}")
@@ -132,6 +175,7 @@ class Externs:
             essential_name(symbol.name),
             tuple(number for number in arguments if number is not None),
             self._number(prototype.target),
+            symbol.is_weak,
         )
 
     def _number(self, id: int) -> Number | None:
@@ -142,10 +186,18 @@ class Externs:
             return None
         is_number = type_.kind is Kind.INT or type_.is_enum
         size = type_.size if is_number and type_.size in (1, 2, 4) else 8
-        return Number(size, is_number and type_.is_signed, type_.kind is Kind.PTR)
+        is_pointer = type_.kind is Kind.PTR
+        to_struct = is_pointer and self.btf.resolve(type_.target).kind in (Kind.STRUCT, Kind.UNION, Kind.FWD)
+        return Number(size, is_number and type_.is_signed, is_pointer, to_struct)
+
+    def is_kernel_symbol(self, symbol: Symbol) -> bool:
+        """True for a kfunc or a variable of the kernel (__ksym)."""
+        return self._sections.get(symbol.name, ("",))[0] == KSYMS
 
     def describe(self, symbol: Symbol) -> str:
         """Return what to say of a symbol that nothing defines, after "calls" or "refers to"."""
+        if symbol.name in self._refused:
+            return f"{symbol}: {self._refused[symbol.name]}"
         section, type_ = self._sections.get(symbol.name, ("", None))
         if section == KSYMS:
             if type_ is not None and type_.kind is Kind.FUNC:

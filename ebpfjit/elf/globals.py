@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,13 +96,17 @@ def fill(file: ObjectFile, maps: Mapping[int, Map], addresses: Mapping[int, int]
 
 @dataclass(frozen=True, slots=True)
 class GlobalVariable:
-    """A variable: `size` bytes at `offset` of a map's only value. `type` is a BTF id, 0 without."""
+    """A variable: `size` bytes at `offset` of a map's only value. `type` is a BTF id, 0 without.
+
+    `refusal` is there where nobody says what is in it.
+    """
 
     name: str
     map: Map
     offset: int
     size: int
     type: int = 0
+    refusal: LoadError | None = None
 
 
 class Globals(Mapping[str, Any]):
@@ -120,6 +125,8 @@ class Globals(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         variable = self._variable(name)
+        if variable.refusal is not None:
+            raise copy(variable.refusal)
         return self.codec(name).decode(bytes(_memory(variable)))
 
     def __setitem__(self, name: str, value: Any) -> None:

@@ -9,6 +9,8 @@ which they are first met:
 What an instruction refers to outside of functions becomes an index into the program's own maps:
 
     lddw r1, 0   R_BPF_64_64 counters   ->   lddw r1, map_by_idx(0)    maps (counters,)
+
+What cannot be referred to is kept with the program (`Program.refusals`), which is not run then.
 """
 
 from __future__ import annotations
@@ -16,21 +18,25 @@ from __future__ import annotations
 import re
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
 from ebpfjit.bits import W64
 from ebpfjit.elf import builtins
+from ebpfjit.elf.btf import Btf, essential_name
 from ebpfjit.elf.btf_ext import BtfExt
-from ebpfjit.elf.budget import STEP
+from ebpfjit.elf.budget import ERROR_COST, STEP, OverBudget
+from ebpfjit.elf.core import CoreResult
 from ebpfjit.elf.memory import ObjectMaps, Place
 from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
-from ebpfjit.elf.relocation import RelocationError, Target, Use, resolve
-from ebpfjit.errors import DecodeError, LoadError
+from ebpfjit.elf.relocation import R_BPF_NONE, RelocationError, Target, Use, resolve
+from ebpfjit.elf.tables import FunctionTables
+from ebpfjit.errors import DecodeError, EbpfError, LoadError
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reference
-from ebpfjit.program import SLOT_SIZE, Instruction, Kfunc, Program, SourceLine, decode
+from ebpfjit.program import SLOT_SIZE, Instruction, Kfunc, Program, SourceLine, TypeInfo, decode
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.faults import WEAK_POISON
 from ebpfjit.runtime.kfuncs.table import kfuncs
@@ -45,6 +51,10 @@ PROGRAM_COST, SLOT_COST, FIXUP_COST, LINE_COST = 4096, 160, 200, 100
 SHARED = "functions that programs share"
 """Each program has a copy of its own, which is why there may be a budget to exceed."""
 
+LINE_INFO = struct.Struct("<IIII")
+"""struct bpf_line_info."""
+
+EXIT = bytes.fromhex("9500000000000000")
 PSEUDO_CALL = 1
 """src_reg of a local call."""
 PSEUDO_KFUNC_CALL = 2
@@ -55,7 +65,7 @@ PSEUDO_KFUNC_CALL = 2
 class Function:
     """A function, or a piece of a section that no symbol covers (then `is_named` is False).
 
-    `start` and `size` count bytes in `section`.
+    `start` and `size` count bytes in `section`. `is_typed` is true where its symbol has a type.
     """
 
     name: str
@@ -64,6 +74,7 @@ class Function:
     size: int
     is_global: bool
     is_named: bool = True
+    is_typed: bool = True
 
     @property
     def end(self) -> int:
@@ -99,18 +110,27 @@ class Fixups:
     """All that changes in a function's instructions when it is placed in a program.
 
     `missing` are the slots of calls, and of wide loads, of weak symbols that nothing defines; `kfuncs` those
-    of kernel functions, with the BTF id of each.
+    of kernel functions that have a BTF id, with that. `absent` says
+    by slot what was not found where a call stands that fails when it is reached; `refusals` are what stands
+    in the way of running the function at all. `kernel` are the symbols of the kernel among all that is not
+    defined, by slot; `unmet` are the errors of those that are not weak, and that only the kernel engine, or
+    whoever runs the program, may have.
     """
 
     aims: list[Aim] = field(default_factory=list)
     references: list[MapReference] = field(default_factory=list)
     missing: list[tuple[int, Use]] = field(default_factory=list)
     kfuncs: list[tuple[int, Use, int, Kfunc]] = field(default_factory=list)
+    absent: dict[int, str] = field(default_factory=dict)
+    refusals: list[LoadError] = field(default_factory=list)
+    kernel: dict[int, str] = field(default_factory=dict)
+    unmet: dict[int, LoadError] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """How many there are."""
-        return len(self.aims) + len(self.references) + len(self.missing) + len(self.kfuncs)
+        said = len(self.absent) + len(self.refusals)
+        return len(self.aims) + len(self.references) + len(self.missing) + len(self.kfuncs) + said
 
     @property
     def pcs(self) -> set[int]:
@@ -124,8 +144,10 @@ class Fixups:
 class Linker:
     """Makes the programs of one object file; LoadErrors name the file, the section and the place.
 
-    `maps` are the object's, `lines` its source lines; `code` has the instructions of sections that
-    CO-RE changed, by the section's index. `environment` is what the programs get.
+    `maps` are the object's, `lines` its source lines; `core` is what CO-RE changed. `environment` is what the
+    programs get, `refusal` what stands in the way of running any of them, `license` what the object
+    says of itself, `btf` its types as Linux takes them, `kernel_types` those of the
+    kernel that the programs are made for.
     """
 
     def __init__(
@@ -133,16 +155,25 @@ class Linker:
         file: ObjectFile,
         maps: ObjectMaps,
         lines: BtfExt | None = None,
-        code: Mapping[int, bytes] | None = None,
+        core: CoreResult | None = None,
         environment: Environment | None = None,
+        *,
+        license: str | None = None,
+        btf: bytes | None = None,
+        kernel_types: Btf | None = None,
     ) -> None:
+        self.license = license
+        self.btf = btf
         self.file = file
         self.maps = maps
         self.lines = lines
         self.environment = environment
+        self.kernel_types = kernel_types
         self.sections = [section for section in file.sections if section.is_program]
         self._code = {section.index: bytes(section.data) for section in self.sections}
-        self._code |= {builtins.SECTION_INDEX: bytes(builtins.section().data), **(code or {})}
+        self._core = core or CoreResult()
+        self._code |= {builtins.SECTION_INDEX: bytes(builtins.section().data), **self._core.code}
+        self.refusal: LoadError | None = None
         self._fixups: dict[Function, Fixups] = {}
         self._linked_slots = 0
 
@@ -159,6 +190,21 @@ class Linker:
             )
             for section in (builtins.section(), *self.sections)
         }
+
+    @cached_property
+    def tables(self) -> FunctionTables:
+        """The functions that variables point to."""
+        return FunctionTables(self)
+
+    def reaches(self, entry: Function) -> set[Function]:
+        """Return a function and all that it calls, or takes the address of."""
+        found, work = {entry}, [entry]
+        while work:
+            new = {aim.target for aim in self.find_fixups(work.pop()).aims} - found
+            self.file.budget.spend(STEP * (1 + len(new)), SHARED)
+            found |= new
+            work += new
+        return found
 
     @cached_property
     def _relocations(self) -> dict[int, tuple[Relocation, ...]]:
@@ -201,49 +247,52 @@ class Linker:
                 section, f"function {symbol.name!r} has {size} bytes at {symbol.value:#x}:"
                 f" both must be multiples of {SLOT_SIZE}, and the size not 0"
             )  # fmt: skip
-        return Function(symbol.name, section, symbol.value, size, symbol.is_global)
+        is_typed = symbol.type == "STT_FUNC"
+        return Function(symbol.name, section, symbol.value, size, symbol.is_global, is_typed=is_typed)
 
-    def entries(self) -> list[Function]:
-        """Return the functions that are programs, in file order.
+    @cached_property
+    def entries(self) -> tuple[Function, ...]:
+        """The functions that are programs: the global ones in file order, then the static ones.
 
-        Those of `.text` are subprograms where other sections hold programs. Of a section's
-        functions the global ones are meant, or all where none is.
+        Those of `.text` are subprograms where other sections hold programs, and its static ones where it has
+        global ones. What no symbol names is a program where its section has nothing else.
         """
         sections = [section for section in self.sections if section.name != TEXT] or self.sections
-        entries: list[Function] = []
+        first: list[Function] = []
+        static: list[Function] = []
         for section in sections:
             functions = self.functions[section.index]
             named = [function for function in functions if function.is_named]
-            entries += [function for function in named if function.is_global] or named or functions
-        return entries
+            entries = [function for function in named if function.is_global]
+            typed = [function for function in named if function.is_typed and not function.is_global]
+            first += entries
+            if section.name != TEXT:
+                static += typed
+            if not entries and (section.name == TEXT or not typed):
+                static += named or functions
+        return (*first, *static)
 
     def link(self, entry: Function, type_: str | None = None) -> Program:
         """Return `entry` with all it reaches as one program of a type."""
-        placed: dict[Function, int] = {entry: 0}
-        order = [entry]
-        end = entry.slots
-        budget = self.file.budget
-        budget.spend(PROGRAM_COST + SLOT_COST * end, "programs")
-        for function in order:  # grows while we walk it
-            for aim in self._find_fixups(function).aims:
-                if aim.target not in placed:
-                    placed[aim.target] = end
-                    order.append(aim.target)
-                    end += aim.target.slots
-                    self._check_size(entry, end)
-                    budget.spend(SLOT_COST * aim.target.slots, SHARED)
-        self._check_size(entry, end)
-        self._linked_slots += end
-        code = bytearray(b"".join(map(self.code, order)))
+        placed = self._place(entry)
+        code = bytearray()
+        for function, start in placed.items():
+            code += EXIT * (start - len(code) // SLOT_SIZE) + self.code(function)
         _modernise(code)
-        numbers = self._numbers_of_maps(order)
+        numbers = self._numbers_of_maps(placed)
         references: dict[int, int] = {}
+        refusals = [self.refusal] if self.refusal is not None else []
+        absent: dict[int, str] = {}
+        kernel_symbols: dict[int, str] = {}
+        unmet: dict[int, EbpfError] = {}
         called: dict[int, Kfunc] = {}
         for function, start in placed.items():
-            fixups = self._find_fixups(function)
-            budget.spend(FIXUP_COST * (1 + fixups.count), SHARED)
+            fixups = self.find_fixups(function)
+            self.file.budget.spend(FIXUP_COST * (1 + fixups.count), SHARED)
             for aim in fixups.aims:
                 _point(code, start + aim.pc, aim.use, placed[aim.target] + aim.target_pc)
+            unmet |= {start + pc: error for pc, error in fixups.unmet.items()}
+            kernel_symbols |= {start + pc: name for pc, name in fixups.kernel.items()}
             for pc, use in fixups.missing:
                 _leave_out(code, start + pc, use)
             for pc, use, id, kfunc in fixups.kfuncs:
@@ -253,24 +302,93 @@ class Linker:
                 pc, place = start + reference.pc, reference.place
                 _refer(code, pc, numbers[place.number], place.offset)
                 references[pc] = self._address(place)
-        section = entry.section.name
+            absent |= {start + pc: what for pc, what in fixups.absent.items()}
+            refusals += fixups.refusals
         return Program(
             bytes(code),
             entry.name,
-            section,
+            entry.section.name,
             type_,
             symbols={start: function.name for function, start in placed.items()},
             references=references,
             maps=tuple(self.maps.order[number] for number in numbers),
             lines=self._lines_of(placed),
             environment=self.environment,
+            refusals=(*refusals, *self._refusals_behind(placed, numbers)),
+            absent=absent,
+            license=self.license,
+            types=self._types_of(placed),
+            kernel_symbols=kernel_symbols,
+            unmet=unmet,
+            kernel_types=self.kernel_types,
             kfuncs=called,
-            types=self.maps.btf if called else None,
         )
 
-    def _numbers_of_maps(self, functions: list[Function]) -> dict[int, int]:
+    def link_or_keep(self, entry: Function, type_: str | None = None) -> Program:
+        """Return `entry` as a program; one that cannot be linked has no code, and keeps the reason."""
+        try:
+            return self.link(entry, type_)
+        except OverBudget:
+            raise
+        except LoadError as error:
+            refusals = (error,)
+            return Program(
+                EXIT, entry.name, entry.section.name, type_, refusals=refusals, license=self.license
+            )
+
+    def _place(self, entry: Function) -> dict[Function, int]:
+        """Return `entry` and the functions that it reaches, in order, with the slot where each one starts."""
+        placed: dict[Function, int] = {entry: 0}
+        order = [entry]
+        end = entry.slots
+        budget = self.file.budget
+        budget.spend(PROGRAM_COST + SLOT_COST * end, "programs")
+
+        def place(function: Function) -> None:
+            nonlocal end
+            if function not in placed:
+                placed[function] = end
+                order.append(function)
+                end += function.slots
+                self._check_size(entry, end)
+                budget.spend(SLOT_COST * function.slots, SHARED)
+
+        if self.tables.is_used_by(entry):
+            budget.spend(SLOT_COST * (self.tables.start - end), SHARED)
+            end = self.tables.start
+            for function in self.tables.functions:
+                place(function)
+        for function in order:  # grows while we walk it
+            for aim in self.find_fixups(function).aims:
+                place(aim.target)
+        self._check_size(entry, end)
+        self._linked_slots += end
+        return placed
+
+    def _refusals_behind(self, placed: Iterable[Function], numbers: Iterable[int]) -> list[LoadError]:
+        """Return what stands in the way of using what a program's variables point to."""
+        named = {ref.place.number for function in placed for ref in self.find_fixups(function).references}
+        found = (self.maps.refusal_inside(number) for number in numbers if number not in named)
+        return [refusal for refusal in found if refusal is not None]
+
+    def _types_of(self, placed: Mapping[Function, int]) -> TypeInfo | None:
+        """Return what BTF says of a program's functions, in the form that Linux takes."""
+        if self.btf is None or self.lines is None:
+            return None
+        functions: list[tuple[int, int]] = []
+        lines = bytearray()
+        for function, start in placed.items():
+            name, base = function.section.name, start - function.start // SLOT_SIZE
+            functions.append((start, self.lines.functions.get(name, {}).get(function.start, 0)))
+            before = len(lines)
+            for offset, *words in self.lines.line_records(name, function.start, function.end):
+                lines += LINE_INFO.pack(base + offset // SLOT_SIZE, *words)
+            self.file.budget.spend(2 * (len(lines) - before), SHARED)
+        return TypeInfo(self.btf, tuple(functions), bytes(lines))
+
+    def _numbers_of_maps(self, functions: Iterable[Function]) -> dict[int, int]:
         """Return where each map that these functions refer to (by its number) is in Program.maps."""
-        used = {ref.place.number for function in functions for ref in self._find_fixups(function).references}
+        used = {ref.place.number for function in functions for ref in self.find_fixups(function).references}
         return {number: index for index, number in enumerate(self.maps.reachable(used))}
 
     def _address(self, place: Place) -> int:
@@ -293,12 +411,13 @@ class Linker:
 
     def _check_size(self, entry: Function, slots: int) -> None:
         if slots > MAX_PROGRAM_SLOTS or self._linked_slots + slots > MAX_OBJECT_SLOTS:
-            raise self._error(
-                entry.section, f"program {entry.name!r} is too large with the functions it calls: a"
-                f" program may have {MAX_PROGRAM_SLOTS} slots, all of a file {MAX_OBJECT_SLOTS}",
-            )  # fmt: skip
+            where = f"{self.file.name}: section {entry.section.name!r}"
+            raise OverBudget(
+                f"{where}: program {entry.name!r} is too large with the functions it calls: a"
+                f" program may have {MAX_PROGRAM_SLOTS} slots, all of a file {MAX_OBJECT_SLOTS}"
+            )
 
-    def _find_fixups(self, function: Function) -> Fixups:
+    def find_fixups(self, function: Function) -> Fixups:
         """Return where the calls and references of a function point, found once."""
         if function not in self._fixups:
             self.file.budget.spend(STEP * function.slots, "the functions")
@@ -307,7 +426,8 @@ class Linker:
             except DecodeError as error:
                 raise self._error(function.section, f"function {function.name!r}: {error}") from error
             fixups = self._relocated(function, instructions)
-            fixups.aims += self._direct_aims(function, instructions, fixups.pcs)
+            fixups.aims += self._direct_aims(function, instructions, fixups)
+            self._add_core(fixups, function)
             self.file.budget.spend(FIXUP_COST * fixups.count, "what functions refer to")
             self._fixups[function] = fixups
         return self._fixups[function]
@@ -324,16 +444,29 @@ class Linker:
         last_pc = -1
         for relocation in relocations[first:last]:
             pc = (relocation.offset - function.start) // SLOT_SIZE
-            if pc == last_pc:
-                raise self._place_error(function, pc, "two relocations of one instruction")
-            last_pc = pc
             try:
+                if pc == last_pc:
+                    raise self._place_error(function, pc, "two relocations of one instruction")
                 target = resolve(relocation, by_pc.get(pc))
+                if target is not None:
+                    self._fix(fixups, function, pc, target)
             except RelocationError as error:
-                raise self._place_error(function, pc, str(error)) from error
-            if target is not None:
-                self._fix(fixups, function, pc, target)
+                fixups.refusals.append(self._place_error(function, pc, str(error)))
+            except OverBudget:
+                raise
+            except LoadError as error:
+                fixups.refusals.append(error)
+            last_pc = pc
         return fixups
+
+    def _add_core(self, fixups: Fixups, function: Function) -> None:
+        """Add what CO-RE could not do, and did not find, in a function."""
+        index = function.section.index
+        for offset, refusal in self._core.refusals.between(index, function.start, function.end):
+            pc = (offset - function.start) // SLOT_SIZE
+            fixups.refusals.append(self._place_error(function, pc, str(refusal)))
+        for offset, what in self._core.absent.between(index, function.start, function.end):
+            fixups.absent[(offset - function.start) // SLOT_SIZE] = what
 
     def _fix(self, fixups: Fixups, function: Function, pc: int, target: Target) -> None:
         """Add what one relocation asks for."""
@@ -343,28 +476,49 @@ class Linker:
             fixups.aims.append(self._aim(function, pc, use, builtin.section, builtin.value))
         elif section is None:
             place = self.maps.extern(symbol, target.offset) if use is Use.ADDRESS else None
+            if self.maps.externs.is_kernel_symbol(symbol):
+                fixups.kernel[pc] = essential_name(symbol.name)
             if place is not None:
                 fixups.references.append(MapReference(pc, place))
-            elif (kernel := self._kfunc(function, pc, use, symbol)) is not None:
-                fixups.kfuncs.append((pc, use, *kernel))
+                self._check_use(self.maps.externs.variables[symbol.name].refusal, function, pc)
+                self._check_use(self.maps.refusal_at(place), function, pc)
+            elif (kfunc := self._kfunc(symbol)) is not None:
+                fixups.kfuncs.append((pc, use, *kfunc))
+                if not kfunc[1].is_weak and kfunc[1].name not in kfuncs():
+                    what = f"{use.value} {self.maps.externs.describe(symbol)}"
+                    fixups.unmet[pc] = self._place_error(function, pc, what)
             elif symbol.is_weak:
                 fixups.missing.append((pc, use))
+                if use is Use.CALL:
+                    fixups.absent[pc] = (
+                        f"{symbol}, which is weak and may be missing: ask for its address first"
+                    )
+            elif pc in fixups.kernel:
+                fixups.missing.append((pc, use))
+                what = f"{use.value} {self.maps.externs.describe(symbol)}"
+                fixups.unmet[pc] = self._place_error(function, pc, what)
             else:
                 what = self.maps.externs.describe(symbol)
                 raise self._place_error(function, pc, f"{use.value} {what}")
         elif section.is_program:
             fixups.aims.append(self._aim(function, pc, use, section, target.offset))
         else:
-            fixups.references.append(self._reference(function, pc, target, section))
+            reference = self._reference(function, pc, target, section)
+            fixups.references.append(reference)
+            self._check_use(self.maps.refusal_at(reference.place), function, pc)
 
-    def _kfunc(self, function: Function, pc: int, use: Use, symbol: Symbol) -> tuple[int, Kfunc] | None:
-        """Return a kernel function, None for another symbol, or a weak one that is not there."""
-        kernel = self.maps.externs.kfunc(symbol)
-        if kernel is None or (symbol.is_weak and kernel[1].name not in kfuncs()):
-            return None
-        what = f"{use.value} {self.maps.externs.describe(symbol)}"
-        refusal = "" if kernel[1].name in kfuncs() else str(self._place_error(function, pc, what))
-        return kernel[0], replace(kernel[1], refusal=refusal)
+    def _check_use(self, refusal: LoadError | None, function: Function, pc: int) -> None:
+        """Raise what was refused of the object for who uses it, with the place where that is done."""
+        if refusal is not None:
+            reason = str(refusal).removeprefix(f"{self.file.name}: ")
+            error = copy(refusal)
+            error.args = self._place_error(function, pc, f"uses what was refused: {reason}").args
+            raise error
+
+    def _kfunc(self, symbol: Symbol) -> tuple[int, Kfunc] | None:
+        """Return a kernel function and its id, None for another symbol, or a weak one that is not there."""
+        found = self.maps.externs.kfunc(symbol)
+        return None if found is None or (symbol.is_weak and found[1].name not in kfuncs()) else found
 
     def _reference(self, function: Function, pc: int, target: Target, section: Section) -> MapReference:
         try:
@@ -379,10 +533,11 @@ class Linker:
             ) from error
 
     def _direct_aims(
-        self, function: Function, instructions: tuple[Instruction, ...], relocated: set[int]
+        self, function: Function, instructions: tuple[Instruction, ...], fixups: Fixups
     ) -> list[Aim]:
         """What the instructions say themselves: the assembler resolves calls inside a section."""
         aims: list[Aim] = []
+        relocated = fixups.pcs | self._relocated_pcs(function)
         for insn in instructions:
             row, pc = insn.row, insn.pc
             if row is None or pc in relocated:
@@ -390,10 +545,25 @@ class Linker:
             if row.kind is Kind.CALL_LOCAL or row.reference is Reference.CODE:
                 use = Use.CALL if row.kind is Kind.CALL_LOCAL else Use.ADDRESS
                 offset = function.start + (pc + 1 + insn.imm) * SLOT_SIZE
-                aims.append(self._aim(function, pc, use, function.section, offset))
+                try:
+                    aims.append(self._aim(function, pc, use, function.section, offset))
+                except OverBudget:
+                    raise
+                except LoadError as error:
+                    fixups.refusals.append(error)
             elif insn.target is not None and not 0 <= insn.target < function.slots:
-                raise self._place_error(function, pc, f"jumps to pc {insn.target}, outside of the function")
+                what = f"jumps to pc {insn.target}, outside of the function"
+                fixups.refusals.append(self._place_error(function, pc, what))
         return aims
+
+    def _relocated_pcs(self, function: Function) -> set[int]:
+        """Return the slots that relocations are for, those that were refused among them."""
+        relocations = self._relocations.get(function.section.index, ())
+        first = bisect_left(relocations, function.start, key=lambda r: r.offset)
+        last = bisect_left(relocations, function.end, key=lambda r: r.offset)
+        return {
+            (r.offset - function.start) // SLOT_SIZE for r in relocations[first:last] if r.type != R_BPF_NONE
+        }
 
     def _aim(self, function: Function, pc: int, use: Use, section: Section, offset: int) -> Aim:
         """Return the Aim at `offset` bytes of `section`: the function there, and the slot in it."""
@@ -414,6 +584,7 @@ class Linker:
         if self.lines is not None:
             line = self.lines.line_at(function.section.name, function.start + pc * SLOT_SIZE)
         where = f" ({line})" if line is not None and line.line else ""
+        self.file.budget.spend(ERROR_COST + len(message) + len(where), "what programs are refused for")
         return self._error(function.section, f"function {function.name!r}, pc {pc}{where}: {message}")
 
 

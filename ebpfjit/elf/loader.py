@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ebpfjit.errors import LoadError
+from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.once import load_package
 from ebpfjit.program import Buffer, Program
 from ebpfjit.runtime.environment import Environment
 
 if TYPE_CHECKING:
     from ebpfjit.elf.btf import Btf
-    from ebpfjit.elf.btf_ext import BtfExt
-    from ebpfjit.elf.linker import Function
+    from ebpfjit.elf.linker import Function, Linker
     from ebpfjit.elf.reader import ObjectFile
+    from ebpfjit.elf.refusals import Refusals
     from ebpfjit.runtime.maps.base import Map
     from ebpfjit.runtime.maps.definition import MapDefinition
 
@@ -31,11 +31,13 @@ class Object:
     """What an object file holds.
 
     `name` is the file's path, "<bytes>" without one. `programs` maps the name of an entry function
-    to its Program, in file order: by section, then by address. Each program is self-contained: the
-    functions it calls follow it. `maps` are all maps by name, sections of variables (".rodata")
+    to its Program: the global functions in file order (by section, then by address), then the static ones
+    of program sections; one whose name is taken is called "SECTION:NAME". Each program is self-contained:
+    the functions it calls follow it. `maps` are all maps by name, sections of variables (".rodata")
     and ".kconfig" among them; programs of the object share them. `globals` are the variables by
     name. `license` is "" and `version` 0 where the object does not say; `btf` are its types, None
-    without.
+    without. `refusals` are the errors that are kept for parts of the object, by the name of the program, map,
+    extern or section (".BTF"): whoever runs, compiles or uses that part meets the error, nobody else does.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Object:
     license: str = ""
     version: int = 0
     btf: Btf | None = None
+    refusals: Mapping[str, EbpfError] = field(default_factory=dict)
 
     @property
     def sections(self) -> Mapping[str, tuple[Program, ...]]:
@@ -77,6 +80,10 @@ def load(
     environment: Environment | None = None,
     types: Types = "",
     kconfig: Mapping[str, Any] | None = None,
+    maps: Mapping[str, Any] | None = None,
+    pins: MutableMapping[str, Any] | None = None,
+    only: Iterable[str] | None = None,
+    strict: bool = False,
 ) -> Object:
     """Return the programs, maps and variables of an eBPF object file.
 
@@ -88,7 +95,16 @@ def load(
     ("xdp") of programs whose section does not tell, or maps names of programs and sections to
     types. `kconfig` has values for `extern ... __kconfig` variables.
 
-    Raises LoadError for anything but a sound object of clang's kind, naming what is wrong and where, and
+    `maps` has, by the name of a map, how many entries it is to have, or a map to use in its place, such as
+    one of another object. `pins` are maps by name: one whose definition says LIBBPF_PIN_BY_NAME is taken from
+    there, or put there. `only` names the programs to load (or their sections), by default all of them.
+
+    What a part of the object needs and is not there (a map of an unknown type or without a size, a kfunc, a
+    kernel symbol, a value of the configuration) is kept with the programs and maps that need it, and raised
+    when these are run, compiled or used: see `Object.refusals`. With `strict`, all of it is raised at once.
+
+    Raises LoadError for anything but a sound object of clang's kind, naming what is wrong and where,
+    MapRefused for a map of `maps` or `pins` that does not fit, and
     OSError where the file cannot be read. What a file may cost in memory follows from its size
     (`ebpfjit.elf.budget`), what its maps may from `set_map_memory_limit`.
     """
@@ -96,10 +112,24 @@ def load(
     from ebpfjit.elf.source import MAX_FILE
 
     data, name = _read(source, MAX_FILE)
-    return load_bytes(data, name, btf=btf, environment=environment, types=types, kconfig=kconfig)
+    return load_bytes(
+        data, name, btf=btf, environment=environment, types=types, kconfig=kconfig, maps=maps, pins=pins,
+        only=only, strict=strict,
+    )  # fmt: skip
 
 
-def load_bytes(
+def load_bytes(data: bytes, name: str, **options: Any) -> Object:
+    """Load an object file that is in memory, as `load` does; `name` is what messages call it."""
+    load_package("ebpfjit.elf")
+    from ebpfjit.elf.budget import OverBudget
+
+    try:
+        return _load_bytes(data, name, **options)
+    except OverBudget as error:
+        raise LoadError(str(error)) from error
+
+
+def _load_bytes(
     data: bytes,
     name: str,
     *,
@@ -107,41 +137,105 @@ def load_bytes(
     environment: Environment | None = None,
     types: Types = "",
     kconfig: Mapping[str, Any] | None = None,
+    maps: Mapping[str, Any] | None = None,
+    pins: MutableMapping[str, Any] | None = None,
+    only: Iterable[str] | None = None,
+    strict: bool = False,
 ) -> Object:
-    """Load an object file that is in memory, as `load` does; `name` is what messages call it."""
-    load_package("ebpfjit.elf")
-    from ebpfjit.elf import tail_calls
-    from ebpfjit.elf.core import Core
     from ebpfjit.elf.externs import Externs
+    from ebpfjit.elf.given import GivenMaps
     from ebpfjit.elf.linker import Linker
+    from ebpfjit.elf.linux_btf import for_linux
     from ebpfjit.elf.memory import ObjectMaps
     from ebpfjit.elf.reader import read_object
+    from ebpfjit.elf.refusals import Refusals, refuse_two_definitions
+    from ebpfjit.elf.types import make_relocations, read_types
 
     file = read_object(data, name)
-    own, lines = _read_types(file)
+    refuse_two_definitions(file)
+    refusals = Refusals(file)
+    own, lines = read_types(file, refusals)
+    given = GivenMaps(name, maps if maps is not None else {}, pins if pins is not None else {})
+    create = partial(_create, environment=environment or Environment())
     externs = Externs(file, own, kconfig or {})
-    maps = ObjectMaps(file, own, externs, partial(_create, environment=environment or Environment()))
-    code = Core(file, lines, read_btf(btf)).apply() if lines is not None else {}
-    linker = Linker(file, maps, lines, code, environment)
-    programs: dict[str, Program] = {}
-    entries = linker.entries()
-    type_of = _type_finder(entries, types)
-    for entry in entries:
-        if entry.name in programs:
-            raise LoadError(f"{name}: section {entry.section.name!r}: a second program {entry.name!r}")
-        programs[entry.name] = linker.link(entry, type_of(entry))
-    if not programs:
-        raise LoadError(f"{name}: no programs: no section holds instructions")
-    tail_calls.fill(name, tail_calls.find_slots(maps.defined, programs), maps.by_name, programs)
+    linux_btf = for_linux(file, own)
+    license = _license(file)
+    made = ObjectMaps(file, own, externs, create, given, linux_btf)
+    refusals.add_maps(made)
+    kernel = read_btf(btf)
+    core, refusal = make_relocations(file, lines, kernel, refusals)
+    linker = Linker(
+        file, made, lines, core, environment, license=license, btf=linux_btf, kernel_types=kernel or own
+    )
+    linker.refusal = refusal
+    linker.tables.fill()
+    programs = _link_all(linker, types, only)
+    if not linker.entries and not made.order:
+        raise LoadError(f"{name}: no programs and no maps: no section holds instructions, or defines a map")
+    _fill_maps(linker, programs, own, refusals)
+    refusals.add_programs(programs)
+    variables = made.globals()
+    refusals.add_damage(made.damage)
+    if strict:
+        refusals.raise_all()
+    given.pin(made.order)
     return Object(
         name,
         MappingProxyType(programs),
-        MappingProxyType(maps.by_name),
-        maps.globals(),
-        _license(file),
+        MappingProxyType(made.by_name),
+        variables,
+        license,
         _version(file),
         own,
+        MappingProxyType(refusals.found),
     )
+
+
+def _link_all(linker: Linker, types: Types, only: Iterable[str] | None) -> dict[str, Program]:
+    """Return the programs of an object, or those that were asked for."""
+    wanted = _wanted(linker, only)
+    type_of = _type_finder(linker.entries, types)
+    programs: dict[str, Program] = {}
+    for entry in linker.entries:
+        if not wanted or entry.name in wanted or entry.section.name in wanted:
+            name = entry.name if entry.name not in programs else f"{entry.section.name}:{entry.name}"
+            if name in programs:
+                where = f"{linker.file.name}: section {entry.section.name!r}"
+                raise LoadError(f"{where}: a second program {entry.name!r}; rename one of them")
+            programs[name] = linker.link_or_keep(entry, type_of(entry))
+    return programs
+
+
+def _wanted(linker: Linker, only: Iterable[str] | None) -> frozenset[str]:
+    """Return the names that were asked for, none for all. Raises LoadError for one that is not there."""
+    if only is None:
+        return frozenset()
+    wanted = frozenset([only] if isinstance(only, str) else only)
+    known = {name for entry in linker.entries for name in (entry.name, entry.section.name)}
+    for name in sorted(wanted - known):
+        names = ", ".join(repr(entry.name) for entry in linker.entries) or "none"
+        raise LoadError(f"{linker.file.name}: only={name!r}: no such program; there are: {names}")
+    return wanted | {""}  # of an empty list too, nothing is wanted
+
+
+def _fill_maps(linker: Linker, programs: Mapping[str, Program], btf: Btf | None, refusals: Refusals) -> None:
+    """Put programs and maps into the maps that are to hold them; what does not fit is kept with the map."""
+    from ebpfjit.elf import tail_calls
+
+    made = linker.maps
+    left_out = {entry.name for entry in linker.entries} - {program.name for program in programs.values()}
+    none: list[tail_calls.Slot] = []
+    tags = refusals.attempt(".BTF", lambda: list(tail_calls.find_tags(btf)), none)
+    slots = [
+        slot
+        for slot in tail_calls.find_slots(made.defined, programs, tags)
+        if slot.name not in left_out and made.takes(slot.map)
+    ]
+    for name, error in tail_calls.fill(linker.file.name, slots, made.by_name, programs).items():
+        map_ = made.by_name.get(name)
+        if map_ is not None and map_.refused is None:
+            map_.refused = error
+            refusals.add(name, error)
 
 
 def read_btf(source: Btf | Source | None) -> Btf | None:
@@ -169,7 +263,7 @@ def _create(definition: MapDefinition, *, environment: Environment) -> Map:
     return maps.create(definition, environment=environment)
 
 
-def _type_finder(entries: list[Function], types: Types) -> Callable[[Function], str | None]:
+def _type_finder(entries: Iterable[Function], types: Types) -> Callable[[Function], str | None]:
     """Return what tells a program's type: the user, its section, for tail calls the other programs."""
     from ebpfjit.elf.sections import program_type
     from ebpfjit.elf.tail_calls import is_tail_section
@@ -186,24 +280,6 @@ def _type_finder(entries: list[Function], types: Types) -> Callable[[Function], 
         return given.get(entry.name) or given.get(section) or sections[section] or fallback
 
     return find
-
-
-def _read_types(file: ObjectFile) -> tuple[Btf | None, BtfExt | None]:
-    """Return an object's types, and what they say of instructions."""
-    from ebpfjit.elf.btf import Btf
-    from ebpfjit.elf.btf_ext import BtfExt, has_core_relocations
-
-    section, ext = file.section(".BTF"), file.section(".BTF.ext")
-    if section is None:
-        if ext is not None and has_core_relocations(ext.data):
-            raise LoadError(
-                f"{file.name}: section '.BTF.ext' has CO-RE relocations, but no .BTF has their types"
-            )
-        return None, None
-    btf = Btf(section.data, f"{file.name}: section '.BTF'", file.budget)
-    if ext is None:
-        return btf, None
-    return btf, BtfExt(ext.data, btf, f"{file.name}: section '.BTF.ext'")
 
 
 def _license(file: ObjectFile) -> str:

@@ -6,19 +6,24 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ebpfjit.elf import globals as variables
 from ebpfjit.elf.btf import Btf
-from ebpfjit.elf.budget import STEP
+from ebpfjit.elf.budget import STEP, OverBudget
 from ebpfjit.elf.externs import KCONFIG, Externs
+from ebpfjit.elf.given import GivenMaps
 from ebpfjit.elf.globals import Globals, GlobalVariable
-from ebpfjit.elf.maps import find_maps, is_legacy
+from ebpfjit.elf.linux_btf import section_types
+from ebpfjit.elf.maps import DefinedMap, find_maps, is_legacy
+from ebpfjit.elf.pointers import FunctionPointer, RefusedRange, find_pointers
 from ebpfjit.elf.reader import ObjectFile, Section, Symbol
 from ebpfjit.errors import LoadError, MapRefused
 from ebpfjit.runtime.maps.base import Map
-from ebpfjit.runtime.maps.definition import MapDefinition
+from ebpfjit.runtime.maps.definition import MapDefinition, MapType, MapTypes
+from ebpfjit.runtime.maps.refused import RefusedMap
 
 Create = Callable[[MapDefinition], Map]
 
@@ -35,51 +40,128 @@ class Place:
 
 
 class ObjectMaps:
-    """The maps of one object; `by_name` and `order` hold all of them, in file order."""
+    """The maps of one object; `by_name` and `order` hold all of them, in file order.
 
-    def __init__(self, file: ObjectFile, btf: Btf | None, externs: Externs, create: Create) -> None:
+    A map that is not to be had is a RefusedMap; the others are as good as before. `reused` are the names of
+    those that were there before the object was, `damage` is what is wrong with its types.
+    """
+
+    def __init__(
+        self,
+        file: ObjectFile,
+        btf: Btf | None,
+        externs: Externs,
+        create: Create,
+        given: GivenMaps | None = None,
+        linux_btf: bytes | None = None,
+    ) -> None:
+        self._linux_btf = linux_btf
+        self._section_types = section_types(btf)
         self.file = file
         self.btf = btf
         self.externs = externs
+        self.given = given or GivenMaps(file.name)
         self.defined = find_maps(file, btf)
         self.sections = variables.find_sections(file)
         self.order: list[Map] = []
         self.by_name: dict[str, Map] = {}
+        self.reused: set[str] = set()
+        self._create = create
         self._starts: dict[tuple[int, int], int] = {}
         self._whole: dict[int, int] = {}
+        self.damage = externs.damage
         self._kconfig = 0
         self._pointed: dict[int, set[int]] = {}
-        definitions = [variables.define(file, section) for section in self.sections]
+        self._ranges: dict[int, list[RefusedRange]] = {}
+        self.function_pointers: dict[int, list[FunctionPointer]] = {}
+        definitions = [self._with_types(variables.define(file, section)) for section in self.sections]
         for defined in self.defined:
             self._starts[defined.section.index, defined.offset] = len(self.order)
-            self._add(create, defined.definition, defined.section)
+            self._add_defined(defined)
         for section, definition in zip(self.sections, definitions, strict=True):
             self._whole[section.index] = len(self.order)
-            self._add(create, definition, section)
-        for section in self.sections:
-            self._pointed[self._whole[section.index]] = self._numbers_in(section)
+            self.given.refuse_section(definition.name)
+            self._add(self.given.find(definition)[1] or self._made(definition), definition)
         if externs.definition is not None:
             self._kconfig = len(self.order)
-            self._add(create, externs.definition, None)
+            self.given.refuse_section(KCONFIG)
+            self._add(
+                self.given.find(externs.definition)[1] or self._made(externs.definition), externs.definition
+            )
+        self.given.refuse_unknown(self.by_name)
+        self._find_pointers()
         self._fill()
 
-    def _add(self, create: Create, definition: MapDefinition, section: Section | None) -> None:
-        where = f"{self.file.name}: section {definition.section!r}"
-        if definition.name in self.by_name:
-            raise LoadError(f"{where}: map {definition.name!r}: a second map of that name")
+    def _where(self, definition: MapDefinition) -> str:
+        return f"{self.file.name}: section {definition.section!r}"
+
+    def _add_defined(self, defined: DefinedMap) -> None:
+        """Add a map that the object defines; what it lacks is kept in its place."""
+        definition = self._with_types(defined.definition)
+        refusal, map_ = defined.refusal, None
+        if refusal is None:
+            definition, map_ = self.given.find(definition)
+        if map_ is not None:
+            self.reused.add(definition.name)
+        elif refusal is None:
+            try:
+                map_ = self._made(definition)
+            except MapRefused as error:
+                if error.errno == errno.ENOMEM:
+                    raise  # the machine lacks it, not the object
+                refusal = error
+        self._add(map_ or RefusedMap(definition, refusal or LoadError("")), definition)
+
+    def _made(self, definition: MapDefinition) -> Map:
+        """Return a new map. Raises MapRefused naming its section."""
         try:
-            map_ = create(definition)
+            return self._create(definition)
         except MapRefused as error:
-            raise MapRefused(f"{where}: {error}", error.errno) from error
+            sizes = f"; give one with load(..., maps={{{definition.name!r}: n}})"
+            advice = sizes if "max_entries is 0" in str(error) else ""
+            raise MapRefused(f"{self._where(definition)}: {error}{advice}", error.errno) from error
+
+    def _add(self, map_: Map, definition: MapDefinition) -> None:
+        if definition.name in self.by_name:
+            where = self._where(definition)
+            raise LoadError(
+                f"{where}: map {definition.name!r}: a second map of that name; rename one of them"
+            )
         self.by_name[definition.name] = map_
         self.order.append(map_)
+
+    def _find_pointers(self) -> None:
+        """Find out what the data of sections of variables points to."""
+        for section in self.sections:
+            number = self._whole[section.index]
+            found = find_pointers(self.file, section, self._whole)
+            self._pointed[number] = {self._whole[index] for index in found.sections}
+            if found.refused:
+                self._ranges[number] = found.refused
+            if found.functions:
+                self.function_pointers[number] = found.functions
+
+    def _with_types(self, definition: MapDefinition) -> MapDefinition:
+        """Return a definition with the BTF that its ids are of, the templates inside as well."""
+        inner = self._with_types(definition.inner) if definition.inner is not None else None
+        types = definition.types
+        if self._linux_btf is None:
+            types = None
+        elif types is not None:
+            types = MapTypes(self._linux_btf, types.key, types.value)
+        elif (id := self._section_types.get(definition.section, 0)) and definition.name == definition.section:
+            types = MapTypes(self._linux_btf, 0, id)
+        if (types, inner) == (definition.types, definition.inner):
+            return definition
+        return replace(definition, types=types, inner=inner)
 
     def _fill(self) -> None:
         """Write the file's data, and the configuration, into the maps of variables."""
         maps = {index: self.order[number] for index, number in self._whole.items()}
         starts = {index: map_.value_address for index, map_ in maps.items()}
-        variables.fill(self.file, maps, starts)
-        if self.externs.variables:
+        new = {index: map_ for index, map_ in maps.items() if map_.name not in self.given.maps}
+        variables.fill(self.file, new, starts)
+        if self.externs.variables and KCONFIG not in self.given.maps:
             memory = variables.contents(self.by_name[KCONFIG])
             for variable in self.externs.variables.values():
                 memory[variable.offset : variable.offset + len(variable.data)] = variable.data
@@ -87,11 +169,24 @@ class ObjectMaps:
     def globals(self) -> Globals:
         """Return the variables of all sections."""
         maps = {index: self.order[number] for index, number in self._whole.items()}
-        found = variables.find_variables(self.file, self.btf, maps)
+        try:
+            found = variables.find_variables(self.file, self.btf, maps)
+        except OverBudget:
+            raise
+        except LoadError as error:
+            self.damage = error
+            found = variables.find_variables(self.file, None, maps)
         for name, variable in self.externs.variables.items():
             size, kconfig = len(variable.data), self.by_name[KCONFIG]
-            found.setdefault(name, GlobalVariable(name, kconfig, variable.offset, size, variable.type))
+            found.setdefault(
+                name,
+                GlobalVariable(name, kconfig, variable.offset, size, variable.type, variable.refusal),
+            )
         return Globals(found, self.btf)
+
+    def takes(self, name: str) -> bool:
+        """True where the object fills a map; maps of maps that were there before stay as they are."""
+        return name not in self.reused or self.by_name[name].definition.type == MapType.PROG_ARRAY
 
     def place(self, section: Section, offset: int) -> Place:
         """Return what stands at `offset` bytes of a section; raises LookupError saying what is wrong."""
@@ -113,10 +208,28 @@ class ObjectMaps:
             return None
         return Place(self._kconfig, variable.offset + addend)
 
-    def _numbers_in(self, section: Section) -> set[int]:
-        """Return the numbers of the sections of variables that a section's data points into."""
-        targets = (r.symbol.section for r in self.file.relocations.get(section.index, ()))
-        return {self._whole[t.index] for t in targets if t is not None and t.index in self._whole}
+    def refuse_range(self, number: int, refused: RefusedRange) -> None:
+        """Refuse a variable to whoever uses it."""
+        self._ranges.setdefault(number, []).append(refused)
+
+    def write(self, number: int, offset: int, data: bytes) -> None:
+        """Write what the file cannot say into a section of variables; one that was given stays as it is."""
+        map_ = self.order[number]
+        if map_.name not in self.given.maps:
+            variables.contents(map_)[offset : offset + len(data)] = data
+
+    def refusal_at(self, place: Place) -> LoadError | None:
+        """Return what stands in the way of using a place: what its map lacks, or the variable there."""
+        refusal = self.order[place.number].refused
+        if refusal is not None or place.offset is None:
+            return refusal if isinstance(refusal, LoadError) else None
+        ranges = self._ranges.get(place.number, ())
+        return next((each.error for each in ranges if each.start <= place.offset < each.end), None)
+
+    def refusal_inside(self, number: int) -> LoadError | None:
+        """Return what stands in the way of using a section of variables whatever its variable is."""
+        ranges = self._ranges.get(number, ())
+        return next((each.error for each in ranges), None)
 
     def reachable(self, numbers: set[int]) -> list[int]:
         """Return the numbers of these maps, and of those that pointers in their data lead to."""

@@ -58,9 +58,15 @@ SYMBOL_TYPES = {
     5: "STT_COMMON",
     6: "STT_TLS",
 }
+STV_INTERNAL, STV_HIDDEN = 1, 2
 BINDINGS = {0: "STB_LOCAL", 1: "STB_GLOBAL", 2: "STB_WEAK"}
 BTF_SECTIONS = (".BTF", ".BTF.ext")
 WANTED = "an EM_BPF ELF64 little-endian relocatable object is needed"
+OTHER_ORDER = "; compile it for this byte order, with clang -target bpfel"
+STRIPPED = (
+    "there is no symbol table: the file was stripped, and what its instructions refer to is lost; build it"
+    " again, or install it unstripped (without strip --strip-all)"
+)
 
 _PARSE_ERRORS = (
     struct.error,
@@ -117,7 +123,7 @@ class Symbol:
     """A symbol; `value` is its offset in bytes in `section`, None for a symbol defined nowhere here.
 
     `type` ("STT_FUNC") and `binding` ("STB_GLOBAL") are ELF's names, or numbers. `is_common` is true
-    for a variable that no section holds yet (SHN_COMMON).
+    for a variable that no section holds yet (SHN_COMMON), `is_hidden` for what only this file may use.
     """
 
     name: str
@@ -127,6 +133,7 @@ class Symbol:
     value: int
     size: int
     is_common: bool = False
+    is_hidden: bool = False
 
     @property
     def is_global(self) -> bool:
@@ -248,6 +255,8 @@ class _Reader:
         for section in sections:
             if section.is_program or section.is_data or section.name in BTF_SECTIONS:
                 self._spend(section)
+        if symbol_table is None and any(section.is_program for section in sections):
+            raise self._error(STRIPPED)
         relocations = self._relocations(sections, symbol_table, symbols)
         return ObjectFile(self.name, sections, symbols, relocations, self.budget)
 
@@ -276,7 +285,7 @@ class _Reader:
         types = {1: "relocatable", 2: "executable", 3: "shared"}
         if machine not in (EM_BPF, EM_NONE) or (data[4], data[5], kind) != (2, 1, 1):
             found = f"{_machine_name(machine)}, {bits}, {order}, {types.get(kind, f'type {kind}')}"
-            raise self._error(f"{found}: {WANTED}")
+            raise self._error(f"{found}: {WANTED}{OTHER_ORDER if (machine, data[5]) == (EM_BPF, 2) else ''}")
         self.is_old = machine == EM_NONE
         if len(data) < HEADER_SIZE:
             raise self._error(f"truncated ELF header: {len(data)} of {HEADER_SIZE} bytes")
@@ -395,7 +404,7 @@ class _Reader:
         names: Section,
         sections: tuple[Section, ...],
     ) -> Symbol:
-        name_offset, info, _, index, value, size = entry
+        name_offset, info, other, index, value, size = entry
         name = self._string(names.data, names.index, name_offset, f"symbol {number}")
         section: Section | None = None
         if 0 < index < SHN_LORESERVE:
@@ -412,7 +421,8 @@ class _Reader:
                 f" {value + size:#x} of {section.size:#x}"
             )
         type_, binding = SYMBOL_TYPES.get(info & 15, info & 15), BINDINGS.get(info >> 4, info >> 4)
-        return Symbol(name, type_, binding, section, value, size, index == SHN_COMMON)
+        hidden = other & 3 in (STV_INTERNAL, STV_HIDDEN)
+        return Symbol(name, type_, binding, section, value, size, index == SHN_COMMON, hidden)
 
     def _relocations(
         self, sections: tuple[Section, ...], table: Section | None, symbols: tuple[Symbol, ...]

@@ -44,7 +44,10 @@ def audits_of(verified: Verified) -> dict[int, Audit]:
     return {
         insn.pc: Audit(insn.row.size, insn.row.kind is not Kind.LOAD)
         for insn in verified.program.instructions
-        if insn.row is not None and insn.row.kind in MEMORY and insn.pc not in verified.illegal
+        if insn.row is not None
+        and insn.row.kind in MEMORY
+        and insn.pc not in verified.illegal
+        and insn.pc not in verified.kernel_loads  # these are always looked for
     }
 
 

@@ -201,6 +201,7 @@ def _promises(recipe: Recipe) -> Promises:
 def _translate(recipe: Recipe, facts: Facts) -> Listing:
     verified, settings, checked = recipe.verified, recipe.settings, recipe.checked
     program = verified.program
+    assert not (recipe.optimize and verified.kernel_loads)  # what is known of loads holds for others only
     cx = Context(program, verified.frame_sizes, _plan(recipe, facts), settings)
     emit_entry(cx)
     for pc in program.functions:
@@ -215,6 +216,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     apart = {
         *cx.checks,
         *plan.audits,
+        *plan.kernel_loads,
         *shortcuts.slots,
         *verified.illegal,
         *plan.taken,
@@ -267,6 +269,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     emit_shared(cx)
     x86_64.host.emit_host_calls(cx)
     notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
+    notes |= dict.fromkeys(verified.kernel_loads, "the kernel's memory, or zero")
     return Listing(
         verified,
         (*cx.pieces, *cx.cold),
@@ -714,7 +717,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
     checks: dict[int, Check] = {}
     single: dict[int, Check] = {}
     for pc, access in facts.accesses.items() if checked else ():
-        if access.proof and not access.assumes:
+        if (access.proof and not access.assumes) or pc in verified.kernel_loads:
             continue
         single[pc] = _check(access, regions, 0, access.size, stores=access.stores)
         if access.assumes or access.before is not None:
@@ -743,6 +746,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         recipe.entries.is_called_back,
         recipe.audit,
         audits_of(verified) if recipe.audit else {},
+        verified.kernel_loads,
     )
 
 
@@ -753,7 +757,11 @@ def _zeroed(recipe: Recipe, facts: Facts, single: Mapping[int, Check]) -> frozen
     made up; only where there is neither does it depend on what analysis has seen to be named.
     """
     program = recipe.verified.program
-    if single or (recipe.checked and not OUTWARD_CALLS.isdisjoint(program.operations)):
+    if (
+        single
+        or recipe.verified.kernel_loads
+        or (recipe.checked and not OUTWARD_CALLS.isdisjoint(program.operations))
+    ):
         return frozenset(program.functions)
     return facts.zeroed
 

@@ -111,6 +111,7 @@ class Run:
             "frames_left": MAX_FRAMES - 1,
             "argument_1": execution.arguments[0],
             "argument_2": execution.arguments[1],
+            "foreign": execution.world.foreign.table_address if execution.world is not None else 0,
         }
         if execution.mark is not None:
             words |= {"stop_cell": execution.mark.stops.address, "stops": execution.mark.count}
@@ -154,6 +155,10 @@ class Run:
             raise compiled.exception(self, kind)
         return result
 
+    def place(self) -> tuple[Program, int]:
+        """Return the program, and the slot of the helper call that is going on."""
+        return self.compiled.verified.program, self.compiled.fault_pc(self)
+
     def leave_function(self) -> None:
         """Make the function that called the helper exit once the helper has returned."""
         self.set_word("leave", 1)
@@ -188,7 +193,12 @@ class Run:
         """
         self._publish_buffers()
         stack = self.execution.stack.region
-        words = [w for r in self.space.own if r is not stack for w in (r.start, r.stop, r.writable)]
+        words = [
+            word
+            for region in self.space.own
+            if region is not stack
+            for word in (region.start, region.stop, region.writable, region.rule)
+        ]
         if len(self._table) < 3 + len(words):
             self._table = (ctypes.c_uint64 * (3 + 2 * len(words)))()
         start = ctypes.addressof(self._table) + HEADER_SIZE
@@ -424,12 +434,17 @@ def compile_program(
     return Compiled(recipe, image, buffer, tuple(called.values()), kept, release_gil, pins)
 
 
+KERNEL_LOADS = "it loads through pointers of the kernel, of which analysis knows nothing"
+
+
 def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     """Return a recipe's text and machine code; where it cannot be optimised, those of its baseline code.
 
     That is so where analysis would take too much, or where a number does not fit where it goes, which no
     number of baseline code does. Raises TranslationError where that cannot be made either.
     """
+    if recipe.optimize and recipe.verified.kernel_loads:
+        recipe = recipe.baseline(KERNEL_LOADS)
     try:
         listing = recipe.listing()
         return recipe, listing, assemble(listing)

@@ -33,7 +33,7 @@ from ebpfjit.jit.routines import (
 )
 from ebpfjit.jit.stock import LeafHelper
 from ebpfjit.once import once
-from ebpfjit.runtime import faults
+from ebpfjit.runtime import faults, held
 from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.execution import Execution, Stops
@@ -316,7 +316,13 @@ class Gate:
         return self.compiled.buffer.address + offset
 
     def on_finish(self, block: int) -> None:
-        """Forget a run that ended well."""
+        """Forget a run that ended well. Raises ExecutionError where it holds what it had to give back."""
+        run = self._runs[block]
+        self._forget(block)
+        if run.execution.world is not None:
+            held.check(run.execution.world)
+
+    def _forget(self, block: int) -> None:
         self._runs.pop(block).close()
         if self.lane is not None:
             self.lane.context.clear()
@@ -333,7 +339,7 @@ class Gate:
                 faults.locate(error, self.compiled.fault_pc(run))
                 faults.name_line(error, program)
         finally:
-            self.on_finish(block)
+            self._forget(block)
 
 
 _gates: WeakValueDictionary[int, Gate] = WeakValueDictionary()

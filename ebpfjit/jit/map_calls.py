@@ -45,6 +45,8 @@ def _map_call(
     definition = map_.definition
     if definition.type not in ARRAYS | HASHES or (map_.is_readonly and helper != LOOKUP):
         return None
+    if definition.special and helper != LOOKUP:
+        return None  # routines copy whole values
     if definition.type in ARRAYS and map_.stride > LARGEST_STRIDE:
         return None
     copied = map_.stride * map_.cpus if helper == UPDATE else 0

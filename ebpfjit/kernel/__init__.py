@@ -4,23 +4,18 @@
 
 Modules in the order data meets them: `wrapping` (a raw program becomes one the kernel accepts),
 `syscalls` (bpf(2) and its refusals), `objects` (maps and programs that own a file descriptor),
-`engine` (one call that does it all, with its caches), `maps` (a program's maps, filled and read
-back), `frames` (programs with a type as `Program.run` has them).
+`program_types` (numbers and test runs), `engine` (one call that does it all, with its caches), `vmlinux`
+(the kernel's own types), `types` (a program's), `loading` (as libbpf does), `maps` (a program's maps,
+filled and read back), `frames` (programs with a type as `Program.run` has them).
 """
 
 from __future__ import annotations
 
-from ebpfjit.kernel.engine import (
-    PROGRAM_TYPES,
-    Kernel,
-    KernelResult,
-    ProgramType,
-    run_program,
-    unavailable_reason,
-)
-from ebpfjit.kernel.frames import KernelOutcome, run_frame
+from ebpfjit.kernel.engine import Kernel, KernelResult, run_program, unavailable_reason
+from ebpfjit.kernel.frames import KernelOutcome, load_program, run_frame
 from ebpfjit.kernel.objects import KernelMap, LoadedProgram, RunOutput
-from ebpfjit.kernel.syscalls import KernelUnavailable, KernelVerifierError
+from ebpfjit.kernel.program_types import PROGRAM_TYPES, ProgramType, TestRun
+from ebpfjit.kernel.syscalls import KernelUnavailable, KernelVerifierError, LoadAttributes
 from ebpfjit.kernel.wrapping import WrappedProgram, wrap
 
 __all__ = [
@@ -31,10 +26,13 @@ __all__ = [
     "KernelResult",
     "KernelUnavailable",
     "KernelVerifierError",
+    "LoadAttributes",
     "LoadedProgram",
     "ProgramType",
     "RunOutput",
+    "TestRun",
     "WrappedProgram",
+    "load_program",
     "run_frame",
     "run_program",
     "unavailable_reason",

@@ -11,53 +11,22 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Self
 
 from ebpfjit.errors import ExecutionError, LoadError
-from ebpfjit.kernel.kfuncs import with_kernel_ids
 from ebpfjit.kernel.objects import KernelMap, LoadedProgram
-from ebpfjit.kernel.syscalls import KernelUnavailable
+from ebpfjit.kernel.program_types import PROGRAM_TYPES, ProgramType, TestRun
+from ebpfjit.kernel.symbols import with_symbols
+from ebpfjit.kernel.syscalls import KernelUnavailable, LoadAttributes
 from ebpfjit.kernel.wrapping import RESULT_SIZE, has_may_goto, has_packet_loads, wrap
 from ebpfjit.program import Buffer, Program
+from ebpfjit.runtime.attach import attachment
 
 LINK_HEADER_SIZE = 14
 """Bytes of an Ethernet header: the shortest packet that BPF_PROG_TEST_RUN takes."""
 
-
-@dataclass(frozen=True, slots=True)
-class ProgramType:
-    """How the kernel loads and runs programs of one type (include/uapi/linux/bpf.h).
-
-    `packet` says whether it runs on a packet. `network_layer` is true where the kernel's test run
-    takes an Ethernet header off before the program sees the packet.
-    """
-
-    number: int
-    attach_type: int = 0
-    flags: int = 0
-    packet: bool = True
-    network_layer: bool = False
-
-
-_SLEEPABLE, _XDP_FRAGS = 1 << 4, 1 << 5
-
-PROGRAM_TYPES: dict[str, ProgramType] = {
-    "socket_filter": ProgramType(1, network_layer=True),
-    "tc": ProgramType(3),
-    "classifier": ProgramType(3),
-    "action": ProgramType(4),
-    "xdp": ProgramType(6),
-    "xdp.frags": ProgramType(6, flags=_XDP_FRAGS),
-    "cgroup_skb": ProgramType(8, network_layer=True),
-    "lwt_in": ProgramType(10, network_layer=True),
-    "lwt_out": ProgramType(11, network_layer=True),
-    "lwt_xmit": ProgramType(12, network_layer=True),
-    "raw_tracepoint": ProgramType(17, packet=False),
-    "syscall": ProgramType(31, flags=_SLEEPABLE, packet=False),
-}
-"""Program types by the name that `Program.type` has."""
 
 _RAW, _RAW_WITH_PACKET = PROGRAM_TYPES["raw_tracepoint"], PROGRAM_TYPES["socket_filter"]
 
@@ -145,7 +114,9 @@ class Kernel:
         Raises KernelVerifierError, KernelUnavailable, LoadError (a type the kernel cannot test),
         ExecutionError (an input the kernel does not run).
         """
-        program = with_kernel_ids(program if isinstance(program, Program) else Program.from_bytes(program))
+        program = program if isinstance(program, Program) else Program.from_bytes(program)
+        if program.kfuncs:
+            program = replace(program, code=with_symbols(program, program.code), kfuncs={})
         with self._lock:
             if program.type is None:
                 return self._run_raw(program, bytes(data), packet, log_level)
@@ -173,8 +144,12 @@ class Kernel:
     def _run_typed(self, program: Program, data: bytes, context: bytes, log_level: int) -> KernelResult:
         name = program.type or ""
         kind = PROGRAM_TYPES.get(name)
-        if kind is None:
-            known = ", ".join(PROGRAM_TYPES)
+        if kind is None or kind.test_run not in (TestRun.PACKET, TestRun.CONTEXT):
+            known = ", ".join(
+                name
+                for name, each in PROGRAM_TYPES.items()
+                if each.test_run in (TestRun.PACKET, TestRun.CONTEXT)
+            )
             raise LoadError(f"the kernel engine runs no programs of type {name!r}; it knows {known}")
         if kind.packet and not kind.network_layer and len(data) < LINK_HEADER_SIZE:
             raise ExecutionError(
@@ -204,18 +179,19 @@ class Kernel:
 
     def _typed(self, program: Program, kind: ProgramType, log_level: int) -> _Loaded:
         """Return the typed program, loaded."""
-        key = None if _refers_to_objects(program) else (program.code, kind, log_level)
+        key = None if _refers_to_objects(program) else (program.code, kind, program.section, log_level)
         if loaded := self._recall(key):
             return loaded
-        return self._keep(key, self._load(program.code, kind, log_level, 0), None)
+        attach_type = attachment(program.type, program.section).type
+        return self._keep(key, self._load(program.code, kind, log_level, 0, attach_type), None)
 
-    def _load(self, code: bytes, kind: ProgramType, log_level: int, first_slot: int) -> LoadedProgram:
+    def _load(
+        self, code: bytes, kind: ProgramType, log_level: int, first_slot: int, attach_type: int = 0
+    ) -> LoadedProgram:
         return LoadedProgram(
             code,
             kind.number,
-            attach_type=kind.attach_type,
-            flags=kind.flags,
-            license=self.license,
+            LoadAttributes(attach_type, kind.flags, self.license),
             log_level=log_level,
             first_slot=first_slot,
         )

@@ -9,29 +9,30 @@ same ones.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 from ebpfjit.errors import LoadError
-from ebpfjit.kernel.engine import PROGRAM_TYPES
-from ebpfjit.kernel.engine import ProgramType as KernelProgramType
-from ebpfjit.kernel.kfuncs import with_kernel_ids
+from ebpfjit.kernel.loading import kind_of, load_linked
 from ebpfjit.kernel.maps import KernelMaps, pinned
-from ebpfjit.kernel.objects import LoadedProgram
+from ebpfjit.kernel.objects import Link, LoadedProgram
+from ebpfjit.kernel.program_types import PROGRAM_TYPES, TestRun
+from ebpfjit.kernel.syscalls import CONTEXT_ROOM
 from ebpfjit.program import Program
+from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import SkbContext, XdpContext, prepared
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, FieldValues
-from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, program_type
+from ebpfjit.runtime.contexts.structs import FLOW_KEYS
+from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, effective_type
 
 #  what convert_skb_to___skb gives back (net/bpf/test_run.c); gso_size is as it went in
 REPORTED = (
     "mark", "priority", "ingress_ifindex", "ifindex", "cb", "tstamp", "wire_len", "gso_segs",
     "gso_size", "hwtstamp",
 )  # fmt: skip
-
-_KERNEL_NAMES = {"sched_act": "action"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,43 +54,73 @@ def run_frame(
     data: bytes,
     fields: Mapping[str, Any] | None = None,
     *,
-    license: str = "GPL",
+    license: str | None = None,
     cpu: int = 0,
 ) -> KernelOutcome:
     """Run a program with a type once in the kernel, its maps filled before and read back after.
 
-    It runs on processor `cpu`, where there is such a one.
+    It runs on processor `cpu`, where there is such a one. `license` stands for what the object says.
 
     Raises MapError (a prog_array of programs of another type), KernelVerifierError, KernelUnavailable,
     LoadError (a type, or a map, that the kernel's test run does not have), ExecutionError (an input the
     kernel does not run).
     """
-    program = with_kernel_ids(program)
-    type_ = program_type(program.type or "")
-    kind = PROGRAM_TYPES.get(_KERNEL_NAMES.get(type_.name, type_.name))
-    if kind is None:
-        known = ", ".join(PROGRAM_TYPES)
-        raise LoadError(f"Linux has no test run for programs of type {type_.name!r}; it has for {known}")
+    type_ = effective_type(program.type or "", program.section)
+    kind = kind_of(program)
     for map_ in program.maps:
         map_.used_by(program)
-    context = _context(type_, data, fields)
+    if kind.test_run is TestRun.NONE:
+        load_program(program, license=license)
+        raise _no_test_run(program, f"programs of type {type_.name!r}")
+    run = partial(_RUNS[kind.test_run], type_=type_, data=data, fields=fields or {})
     if not program.maps:
         with _lock:
-            return _run(_without_maps(program.code, kind, license), type_, data, context)
-    with KernelMaps(kind, license, cpu) as maps, maps.load(program) as loaded:
+            return run(_without_maps(program, license), program)
+    with KernelMaps(license, cpu) as maps, maps.load(program) as loaded:
         maps.fill()
         with pinned(cpu):
-            outcome = _run(loaded, type_, data, context)
+            outcome = run(loaded, program)
         return replace(outcome, events=tuple(maps.read_back()))
 
 
+def load_program(program: Program, *, license: str | None = None, cpu: int = 0) -> None:
+    """Load a program with its maps, and let go of it: what Linux's verifier says of it.
+
+    Raises KernelVerifierError, KernelUnavailable, LoadError.
+    """
+    with KernelMaps(license, cpu) as maps:
+        maps.load(program)
+
+
+def _no_test_run(program: Program, what: str) -> LoadError:
+    known = ", ".join(name for name, kind in PROGRAM_TYPES.items() if kind.test_run is not TestRun.NONE)
+    return LoadError(
+        f"Linux loads program {program.name!r}, and has no test run for {what}; it has for {known}"
+    )
+
+
 _lock = threading.Lock()
+_kept: OrderedDict[tuple[object, ...], LoadedProgram] = OrderedDict()
+_MOST_KEPT = 32
 
 
-@lru_cache(maxsize=32)
-def _without_maps(code: bytes, kind: KernelProgramType, license: str) -> LoadedProgram:
+def _without_maps(program: Program, license: str | None) -> LoadedProgram:
     """Return a loaded program, the same one as long as it is among the last; it closes when it is dropped."""
-    return LoadedProgram(code, kind.number, attach_type=kind.attach_type, flags=kind.flags, license=license)
+    key = (
+        program.code,
+        program.type,
+        program.section,
+        program.license,
+        program.types,
+        license,
+        *program.kernel_symbols.items(),
+        *program.kfuncs.items(),
+    )
+    loaded = _kept.pop(key, None) or load_linked(program, program.code, license)
+    _kept[key] = loaded
+    if len(_kept) > _MOST_KEPT:
+        _kept.popitem(last=False)
+    return loaded
 
 
 def _context(type_: ProgramType, data: bytes, fields: Mapping[str, Any] | None) -> bytes:
@@ -99,7 +130,7 @@ def _context(type_: ProgramType, data: bytes, fields: Mapping[str, Any] | None) 
         if isinstance(made, XdpContext):
             given.setdefault("data_end", len(data))
         elif not isinstance(made, SkbContext):
-            return bytes(data)
+            return made.outcome().data
         struct = bytearray(made.struct.size)
         for name, value in given.items():
             each = made.struct.by_name[name]
@@ -107,11 +138,12 @@ def _context(type_: ProgramType, data: bytes, fields: Mapping[str, Any] | None) 
     return bytes(struct)
 
 
-def _run(loaded: LoadedProgram, type_: ProgramType, data: bytes, context: bytes) -> KernelOutcome:
-    if type_.context is ContextKind.STRUCT:
-        output = loaded.run(None, context)
-        return KernelOutcome(output.return_value, output.context)
-    output = loaded.run(data, context)
+def _run_on_packet(
+    loaded: LoadedProgram, program: Program, *, type_: ProgramType, data: bytes, fields: Mapping[str, Any]
+) -> KernelOutcome:
+    if type_.context is ContextKind.XDP and attachment(type_.name, program.section).type in _XDP_IN_MAPS:
+        raise _no_test_run(program, "XDP programs of a devmap or cpumap")
+    output = loaded.run(data, _context(type_, data, fields))
     struct = type_.context.value
     assert struct is not None  # it has a packet
     after = memoryview(output.context)
@@ -129,3 +161,99 @@ def _run(loaded: LoadedProgram, type_: ProgramType, data: bytes, context: bytes)
     return KernelOutcome(
         output.return_value, packet, fields={name: values[name] for name in REPORTED if name in values}
     )
+
+
+_XDP_IN_MAPS = (33, 35)
+"""BPF_XDP_DEVMAP and BPF_XDP_CPUMAP."""
+
+
+def _run_on_context(
+    loaded: LoadedProgram, program: Program, *, type_: ProgramType, data: bytes, fields: Mapping[str, Any]
+) -> KernelOutcome:
+    output = loaded.run(None, _context(type_, data, fields))
+    return KernelOutcome(output.return_value, output.context)
+
+
+def _run_on_written(
+    loaded: LoadedProgram, program: Program, *, type_: ProgramType, data: bytes, fields: Mapping[str, Any]
+) -> KernelOutcome:
+    context = _context(type_, data, fields)
+    output = loaded.run(None, context, room=CONTEXT_ROOM)
+    after = output.context[: len(context)]
+    shown = type_.layout.shown if type_.layout is not None else ()
+    values: FieldValues = {
+        each.name: each.read(memoryview(after)) for each in shown if each.stop <= len(after)
+    }
+    if type_.name == "sk_lookup":
+        values["cookie"] = int.from_bytes(after[:8], "little")
+    return KernelOutcome(output.return_value, after, fields=values)
+
+
+def _run_on_flow(
+    loaded: LoadedProgram, program: Program, *, type_: ProgramType, data: bytes, fields: Mapping[str, Any]
+) -> KernelOutcome:
+    """Run a flow dissector on a frame: what it makes of it, struct bpf_flow_keys, is the outcome's data."""
+    with prepared(type_, memoryview(data), fields):
+        flags = int(fields.get("flags", 0))
+    keys = flags.to_bytes(4, "little").rjust(_FLOW_FLAGS_AT + 4, b"\0") if flags else b""
+    output = loaded.run(data, keys, room=0)
+    made = memoryview(output.data)
+    return KernelOutcome(
+        output.return_value, output.data, fields={field.name: field.read(made) for field in FLOW_KEYS.shown}
+    )
+
+
+_FLOW_FLAGS_AT = 48
+"""Where `flags` is in struct bpf_flow_keys."""
+
+_HOOK_STATE_SIZE = 48
+_LOCAL_OUT, _IPV4, _IPV6 = 3, 2, 10
+_VERSIONS = {b"\x08\x00": _IPV4, b"\x86\xdd": _IPV6}
+
+
+def _run_on_netfilter(
+    loaded: LoadedProgram, program: Program, *, type_: ProgramType, data: bytes, fields: Mapping[str, Any]
+) -> KernelOutcome:
+    """Run a netfilter program on a frame of IPv4 or IPv6, or on a packet from its IP header on.
+
+    `fields` may have `hook` (enum nf_inet_hooks, NF_INET_LOCAL_OUT by default: there Linux wants no Ethernet
+    header) and `pf` (NFPROTO_*, by default what the frame says).
+    """
+    family = _VERSIONS.get(data[12:14])
+    hook = int(fields.get("hook", _LOCAL_OUT))
+    pf = int(fields.get("pf", family or (_IPV6 if data[:1] and data[0] >> 4 == 6 else _IPV4)))
+    packet = data[LINK_HEADER_SIZE:] if hook == _LOCAL_OUT and family is not None else data
+    state = bytes((hook & 0xFF, pf & 0xFF)).ljust(_HOOK_STATE_SIZE, b"\0")
+    with_state = state if (hook, pf) != (_LOCAL_OUT, _IPV4) else b""
+    output = loaded.run(packet, with_state, room=0)
+    return KernelOutcome(output.return_value, data)
+
+
+_TESTED = ("bpf_fentry_test", "bpf_modify_return_test")
+"""How the functions start that the kernel calls in a test run of a tracing program."""
+
+
+def _run_on_tracing(
+    loaded: LoadedProgram, program: Program, *, type_: ProgramType, data: bytes, fields: Mapping[str, Any]
+) -> KernelOutcome:
+    """Attach a tracing program to one of the kernel's functions for tests, and let the kernel call those.
+
+    Their arguments are the kernel's: bpf_fentry_test1(1), bpf_fentry_test2(2, 3) and so on. What is returned
+    is the test run's own: 0, or what bpf_modify_return_test made of the program's result.
+    """
+    target = attachment(program.type, program.section).target
+    if not target.startswith(_TESTED):
+        raise _no_test_run(program, f"what is attached to {target!r}: it calls bpf_fentry_test1 to 8 alone")
+    with Link(loaded):
+        output = loaded.run(None, b"")
+    return KernelOutcome(output.return_value, data)
+
+
+_RUNS: Mapping[TestRun, Callable[..., KernelOutcome]] = {
+    TestRun.PACKET: _run_on_packet,
+    TestRun.CONTEXT: _run_on_context,
+    TestRun.WRITTEN: _run_on_written,
+    TestRun.FLOW: _run_on_flow,
+    TestRun.NETFILTER: _run_on_netfilter,
+    TestRun.TRACING: _run_on_tracing,
+}

@@ -19,9 +19,10 @@ from typing import Any, Self
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.kernel import syscalls
-from ebpfjit.kernel.engine import ProgramType
 from ebpfjit.kernel.events import PerfBuffer, ring_records
+from ebpfjit.kernel.loading import load_linked
 from ebpfjit.kernel.objects import KernelMap, LoadedProgram
+from ebpfjit.kernel.types import loaded
 from ebpfjit.program import SLOT_SIZE, Program
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 
@@ -33,6 +34,13 @@ _NUMBERS = (MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP)
 _QUEUES = (MapType.QUEUE, MapType.STACK)
 _OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 
+_WITHOUT_TYPES = (
+    MapType.PERF_EVENT_ARRAY, MapType.CGROUP_ARRAY, MapType.STACK_TRACE, *_OF_MAPS, *_NUMBERS,
+    MapType.XSKMAP, MapType.SOCKMAP, MapType.SOCKHASH, *_QUEUES, MapType.ARENA,
+)  # fmt: skip
+"""Maps whose BTF libbpf keeps to itself (bpf_object__create_map): the kernel has no use for it."""
+_NO_TYPES = (0, 0, 0)
+
 _FD_FORMS = {"LDDW_MAP_IDX": "LDDW_MAP_FD", "LDDW_MAP_IDX_VALUE": "LDDW_MAP_VALUE"}
 
 
@@ -43,6 +51,21 @@ def possible_cpus() -> int:
     return int(last) + 1
 
 
+def _attach_type(program: Program) -> int | None:
+    """Return what the program arrays that a program uses belong to, None where nothing says it."""
+    owners = [map_.owner for map_ in program.maps if map_.definition.type == MapType.PROG_ARRAY]
+    return next((owner.attach_type for owner in owners if owner and owner.attach_type is not None), None)
+
+
+def _types_of(definition: MapDefinition) -> tuple[int, int, int]:
+    """Return the descriptor of a map's types, and the ids of its key and value, where Linux takes them."""
+    types = definition.types
+    if types is None or definition.type in _WITHOUT_TYPES:
+        return _NO_TYPES
+    btf = loaded(types.btf)
+    return _NO_TYPES if btf is None else (btf.fd, types.key, types.value)
+
+
 def _aligned(size: int) -> int:
     return (size + 7) // 8 * 8
 
@@ -50,11 +73,11 @@ def _aligned(size: int) -> int:
 class KernelMaps:
     """The kernel's counterparts of Python maps, and of the programs in them; closes all of them.
 
-    Programs are to run on processor `cpu`: perf events of that one are listened to.
+    `license` is what programs are loaded under, None: what each says. Programs are to run on processor `cpu`:
+    perf events of that one are listened to.
     """
 
-    def __init__(self, kind: ProgramType, license: str = "GPL", cpu: int = 0) -> None:
-        self._kind = kind
+    def __init__(self, license: str | None = None, cpu: int = 0) -> None:
         self._cpu = cpu
         self._perf: dict[int, PerfBuffer] = {}
         self._license = license
@@ -72,19 +95,18 @@ class KernelMaps:
 
     # -- making ---------------------------------------------------------------------------------
 
-    def load(self, program: Program) -> LoadedProgram:
-        """Load a program with its maps, which are made and filled first. Raises KernelVerifierError."""
+    def load(self, program: Program, attach_type: int | None = None) -> LoadedProgram:
+        """Load a program with its maps, which are made and filled first. Raises KernelVerifierError.
+
+        `attach_type` is for one whose section says none.
+        """
         known = self._programs.get(id(program))
         if known is not None:
             return known
+        if attach_type is None:
+            attach_type = _attach_type(program)
         fds = [self._made(map_).fd for map_ in program.maps]
-        loaded = LoadedProgram(
-            with_descriptors(program, fds),
-            self._kind.number,
-            attach_type=self._kind.attach_type,
-            flags=self._kind.flags,
-            license=self._license,
-        )
+        loaded = load_linked(program, with_descriptors(program, fds), self._license, attach_type)
         self._programs[id(program)] = self._owned.enter_context(loaded)
         return loaded
 
@@ -100,7 +122,9 @@ class KernelMaps:
                 done.add(map_.address)
                 for key, program in map_.items():
                     if program is not None:
-                        syscalls.map_update(made.fd, key, self.load(program).fd.to_bytes(4, "little"))
+                        syscalls.map_update(
+                            made.fd, key, self.load(program, map_.owner.attach_type).fd.to_bytes(4, "little")
+                        )
 
     def _made(self, map_: Any) -> KernelMap:
         """Return a map's counterpart, made and filled the first time."""
@@ -121,21 +145,27 @@ class KernelMaps:
             if definition.inner is None:
                 raise LoadError(f"map {definition.name!r}: the kernel wants to know what maps go into it")
             inner = self._create(definition.inner).fd
-        try:
-            made = KernelMap(
-                definition.value_size,
-                max_entries=definition.max_entries,
-                key_size=definition.key_size,
-                map_type=definition.type,
-                flags=definition.flags | (_RDONLY_PROG if definition.is_readonly else 0),
-                inner_map_fd=inner,
-                extra=definition.extra,
-            )
-        except syscalls.KernelUnavailable:
-            raise
-        except EbpfError as error:
-            raise LoadError(f"map {definition.name!r}: {error}") from error
-        return self._owned.enter_context(made)
+        types = _types_of(definition)
+        for given in (types, _NO_TYPES) if types != _NO_TYPES else (_NO_TYPES,):
+            try:
+                made = KernelMap(
+                    definition.value_size,
+                    max_entries=definition.max_entries,
+                    key_size=definition.key_size,
+                    map_type=definition.type,
+                    flags=definition.flags | (_RDONLY_PROG if definition.is_readonly else 0),
+                    inner_map_fd=inner,
+                    extra=definition.extra,
+                    name=definition.name,
+                    types=given,
+                )
+            except syscalls.KernelUnavailable:
+                raise
+            except EbpfError as error:
+                refusal = LoadError(f"map {definition.name!r}: {error}")
+            else:
+                return self._owned.enter_context(made)
+        raise refusal
 
     def _fill_plain(self, map_: Any, made: KernelMap) -> None:
         for key, value in map_.items():

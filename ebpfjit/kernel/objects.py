@@ -12,6 +12,7 @@ from typing import Self
 
 from ebpfjit.errors import EbpfError
 from ebpfjit.kernel import syscalls
+from ebpfjit.kernel.syscalls import LoadAttributes
 
 PACKET_ROOM = 1 << 16
 """Bytes a program may make its packet longer before BPF_PROG_TEST_RUN runs out of room."""
@@ -66,9 +67,21 @@ class KernelMap(_Owner):
         flags: int = 0,
         inner_map_fd: int = 0,
         extra: int = 0,
+        name: str = "",
+        types: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
         super().__init__(
-            syscalls.map_create(map_type, key_size, value_size, max_entries, flags, inner_map_fd, extra)
+            syscalls.map_create(
+                map_type,
+                key_size,
+                value_size,
+                max_entries,
+                flags,
+                inner_map_fd,
+                extra,
+                name=name,
+                types=types,
+            )
         )
         self.value_size = value_size
         self.key_size = key_size
@@ -105,6 +118,23 @@ class RunOutput:
     nanoseconds: int
 
 
+class KernelBtf(_Owner):
+    """Types that the kernel has taken. Raises EbpfError where it does not take them."""
+
+    def __init__(self, data: bytes) -> None:
+        fd = syscalls.btf_load(data)
+        if fd < 0:
+            raise EbpfError(f"the kernel refused BTF of {len(data)} bytes ({syscalls.errno_name(-fd)})")
+        super().__init__(fd)
+
+
+class Link(_Owner):
+    """A tracing program, attached as long as this is open. Raises ExecutionError."""
+
+    def __init__(self, program: LoadedProgram) -> None:
+        super().__init__(syscalls.raw_tracepoint_open(program.fd))
+
+
 class LoadedProgram(_Owner):
     """A program that the kernel's verifier accepted.
 
@@ -118,28 +148,23 @@ class LoadedProgram(_Owner):
         self,
         code: bytes,
         program_type: int,
+        attributes: LoadAttributes | None = None,
         *,
-        attach_type: int = 0,
-        flags: int = 0,
-        license: str = "GPL",
         log_level: int = 0,
         first_slot: int = 0,
     ) -> None:
         fd, self.log = syscalls.program_load(
-            code,
-            program_type,
-            attach_type=attach_type,
-            flags=flags,
-            license=license,
-            log_level=log_level,
-            first_slot=first_slot,
+            code, program_type, attributes, log_level=log_level, first_slot=first_slot
         )
         super().__init__(fd)
 
-    def run(self, data: bytes | None = None, context: bytes = b"", *, repeat: int = 0) -> RunOutput:
+    def run(
+        self, data: bytes | None = None, context: bytes = b"", *, repeat: int = 0, room: int | None = None
+    ) -> RunOutput:
         """Run once, or `repeat` times; `data` is the packet, None for a type that has none.
 
+        `room` is how many bytes of context may come back, None: as many as usual.
         Raises ExecutionError where the kernel does not run it.
         """
-        room = 0 if data is None else len(data) + PACKET_ROOM
-        return RunOutput(*syscalls.program_run(self.fd, data or b"", room, context, repeat))
+        output_size = 0 if data is None else len(data) + PACKET_ROOM
+        return RunOutput(*syscalls.program_run(self.fd, data or b"", output_size, context, repeat, room))

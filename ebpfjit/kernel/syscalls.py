@@ -16,6 +16,7 @@ import re
 import struct
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 from ebpfjit.errors import EbpfError, ExecutionError, VerifierError
@@ -24,13 +25,19 @@ SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_GET_NEXT_KEY, PROG_LOAD = range(6)
 PROG_TEST_RUN, MAP_LOOKUP_AND_DELETE, MAP_FREEZE = 10, 21, 22
+RAW_TRACEPOINT_OPEN, BTF_LOAD = 17, 18
 
 MAP_TYPE_ARRAY = 2
 
 # One struct a command: the fields of union bpf_attr in order, "x" for padding.
-_MAP_CREATE = struct.Struct("=IIIIII40xQ")
+_MAP_CREATE = struct.Struct("=IIIIII4x16s4xIII4xQ")
 _MAP_ELEMENT = struct.Struct("=IxxxxQQQ")
-_PROG_LOAD = struct.Struct("=IIQQIIQII16sII")
+_PROG_LOAD = struct.Struct("=IIQQIIQII16sIIIIQIIQIII")
+_BTF_LOAD = struct.Struct("=QQIII")
+_RAW_TRACEPOINT = struct.Struct("=QI4x")
+
+_FUNCTION_INFO_SIZE, _LINE_INFO_SIZE = 8, 16
+"""Bytes of struct bpf_func_info and of struct bpf_line_info."""
 _TEST_RUN = struct.Struct("=IIIIQQIIIIQQIIIxxxx")
 
 _ENOTSUPP = 524
@@ -42,6 +49,9 @@ _LOAD_ATTEMPTS = 5
 
 CONTEXT_ROOM = 512
 """Bytes for a context to come back in; struct __sk_buff, the largest, has about 200."""
+
+NAME_SIZE = 15
+"""Bytes of the name of a map or of a program, without the zero behind it (BPF_OBJ_NAME_LEN)."""
 
 _LOG_SUMMARY = ("processed ", "verification time", "stack depth", "mark_precise", "insns ")
 _LOG_INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\)")
@@ -126,12 +136,18 @@ def map_create(
     flags: int = 0,
     inner_map_fd: int = 0,
     extra: int = 0,
+    *,
+    name: str = "",
+    types: tuple[int, int, int] = (0, 0, 0),
 ) -> int:
     """Create a map and return its file descriptor; sizes in bytes, `flags` BPF_F_*, `extra` map_extra.
 
+    `types` are the descriptor of BTF and the ids of key and value in it.
     Raises KernelUnavailable where bpf(2) is not permitted, EbpfError where the kernel refuses.
     """
-    attributes = _MAP_CREATE.pack(map_type, key_size, value_size, max_entries, flags, inner_map_fd, extra)
+    attributes = _MAP_CREATE.pack(
+        map_type, key_size, value_size, max_entries, flags, inner_map_fd, object_name(name), *types, extra
+    )
     result, _ = _call(MAP_CREATE, attributes)
     if result in (-errno.EPERM, -errno.ENOSYS):
         raise _not_permitted(-result)
@@ -205,34 +221,77 @@ def map_freeze(fd: int) -> None:
         raise EbpfError(f"freezing a kernel map failed ({errno_name(-result)})")
 
 
+def object_name(name: str) -> bytes:
+    """Return a name as the kernel takes it: 15 letters, digits, dots and underscores at most."""
+    return re.sub(r"[^A-Za-z0-9_.]", "_", name, flags=re.ASCII).encode()[:NAME_SIZE]
+
+
+def btf_load(data: bytes) -> int:
+    """Give types to the kernel; return a file descriptor, or -errno where it refuses them."""
+    types, address = _buffer(data)
+    result, _ = _call(BTF_LOAD, _BTF_LOAD.pack(address, 0, len(data), 0, 0))
+    del types
+    return result
+
+
+def raw_tracepoint_open(fd: int) -> int:
+    """Attach a tracing program to what it was loaded for; return the link. Raises ExecutionError."""
+    result, _ = _call(RAW_TRACEPOINT_OPEN, _RAW_TRACEPOINT.pack(0, fd))
+    if result < 0:
+        raise ExecutionError(f"attaching the program failed ({errno_name(-result)})")
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAttributes:
+    """What BPF_PROG_LOAD is told of a program besides its type and code (union bpf_attr).
+
+    `attach_type` is its expected_attach_type, `attach_id` the id of what it is attached to in the kernel's
+    BTF. `btf` is the descriptor of the program's own BTF, to which `functions` (struct bpf_func_info) and
+    `lines` (struct bpf_line_info) refer.
+    """
+
+    attach_type: int = 0
+    flags: int = 0
+    license: str = "GPL"
+    name: str = "ebpfjit"
+    attach_id: int = 0
+    btf: int = 0
+    functions: bytes = b""
+    lines: bytes = b""
+
+
 def _load_once(
-    code: bytes, program_type: int, attach_type: int, flags: int, license: str, log_level: int, log_size: int
+    code: bytes, program_type: int, given: LoadAttributes, log_level: int, log_size: int
 ) -> tuple[int, str]:
     """Try BPF_PROG_LOAD; return (file descriptor or -errno, the verifier's log)."""
     instructions, instructions_address = _buffer(code)
-    license_text, license_address = _buffer(license.encode() + b"\0")
+    license_text, license_address = _buffer(given.license.encode() + b"\0")
+    functions, functions_address = _buffer(given.functions)
+    lines, lines_address = _buffer(given.lines)
     log = ctypes.create_string_buffer(log_size) if log_level else None
     attributes = _PROG_LOAD.pack(
         program_type, len(code) // 8, instructions_address, license_address,
         log_level, log_size if log_level else 0, ctypes.addressof(log) if log else 0,
-        0, flags, b"ebpfjit", 0, attach_type,
+        0, given.flags, object_name(given.name), 0, given.attach_type,
+        given.btf, _FUNCTION_INFO_SIZE if functions else 0, functions_address,
+        len(given.functions) // _FUNCTION_INFO_SIZE, _LINE_INFO_SIZE if lines else 0, lines_address,
+        len(given.lines) // _LINE_INFO_SIZE, given.attach_id, 0,
     )  # fmt: skip
     result = -errno.EAGAIN
     for _ in range(_LOAD_ATTEMPTS):
         result, _unused = _call(PROG_LOAD, attributes)
         if result != -errno.EAGAIN:
             break
-    del instructions, license_text
+    del instructions, license_text, functions, lines
     return result, log.value.decode("utf-8", "replace") if log else ""
 
 
 def program_load(
     code: bytes,
     program_type: int,
+    attributes: LoadAttributes | None = None,
     *,
-    attach_type: int = 0,
-    flags: int = 0,
-    license: str = "GPL",
     log_level: int = 0,
     first_slot: int = 0,
 ) -> tuple[int, str]:
@@ -243,16 +302,17 @@ def program_load(
     inside `code`, for the pc in the error. Raises KernelVerifierError, or KernelUnavailable where bpf(2) is
     not permitted.
     """
+    given = attributes if attributes is not None else LoadAttributes()
     result, log = -errno.ENOSPC, ""
     for size in _LOG_SIZES:
-        result, log = _load_once(code, program_type, attach_type, flags, license, log_level, size)
+        result, log = _load_once(code, program_type, given, log_level, size)
         if result != -errno.ENOSPC or not log_level:
             break
     if result >= 0:
         return result, log
     refusal = -result
     for size in () if log_level else _LOG_SIZES:
-        result, log = _load_once(code, program_type, attach_type, flags, license, 1, size)
+        result, log = _load_once(code, program_type, given, 1, size)
         if result >= 0:  # the first try met a passing shortage, or a signal each time
             return result, ""
         if result != -errno.ENOSPC:
@@ -281,12 +341,13 @@ def _refusal(number: int, log: str, first_slot: int, slots: int) -> KernelVerifi
 
 
 def program_run(
-    fd: int, data: bytes, output_size: int, context: bytes, repeat: int
+    fd: int, data: bytes, output_size: int, context: bytes, repeat: int, context_room: int | None = None
 ) -> tuple[int, bytes, bytes, int]:
     """Run a loaded program; return (u32 return value, packet after, context after, nanoseconds a run).
 
     `output_size` is the room for the packet, 0 for a program type without one. A context is given
-    back where one went in: with a packet the whole struct, else as long as it was. Raises
+    back where one went in: with a packet the whole struct, else as long as it was; `context_room` bytes of it
+    where that is given. Raises
     ExecutionError where the kernel does not run it.
     """
     packet, packet_address = _buffer(data)
@@ -294,6 +355,8 @@ def program_run(
     context_in, context_in_address = _buffer(context)
     # Types without a packet refuse a second buffer; a syscall program's context is written in place.
     context_out_size = max(len(context), CONTEXT_ROOM) if context and output_size else 0
+    if context_room is not None:
+        context_out_size = context_room
     context_out, context_out_address = _buffer(bytes(context_out_size))
     result, attributes = _call(
         PROG_TEST_RUN,

@@ -6,11 +6,14 @@ import os
 import random as _random
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ebpfjit.runtime import timers
+from ebpfjit.runtime.foreign import stretches_of
 from ebpfjit.runtime.network import NOTHING_KNOWN, Network, TunnelKey
+from ebpfjit.runtime.objects import KernelObjects, KernelPointer
 from ebpfjit.runtime.sockets import Socket
 
 
@@ -22,8 +25,9 @@ def _random_u32() -> int:
 class Task:
     """The process that a program runs in: `tgid` names the process, `pid` its thread.
 
-    `comm` is its name, of which programs see 15 bytes. `address` is what bpf_get_current_task
-    returns (u64): it points to nothing that a program can read.
+    `comm` is its name, of which programs see 15 bytes. `address` is what bpf_get_current_task returns (u64),
+    0 for a struct task_struct that holds pid, tgid and comm, where the program's types have one.
+    That of an environment may be called: see `Environment.task`.
     """
 
     pid: int = 1
@@ -33,6 +37,16 @@ class Task:
     comm: str = ""
     cgroup_id: int = 1
     address: int = 0
+    _objects: KernelObjects | None = field(default=None, repr=False, compare=False, kw_only=True)
+    _is_this: bool = field(default=False, repr=False, compare=False, kw_only=True)
+
+    def __call__(self, **members: Any) -> KernelPointer:
+        """Describe a task of the environment that this is the task of; see `Environment.task`."""
+        if self._objects is None:
+            raise TypeError(
+                "a Task by itself cannot be called; environment.task(pid=7) makes a struct of one"
+            )
+        return self._objects.add("task_struct", _task_members(members))
 
     @classmethod
     def this(cls) -> Task:
@@ -97,6 +111,15 @@ class Clock:
         return "Clock()" if self._now is None else f"Clock({self()})"
 
 
+THIS_PROCESS = Task(_is_this=True)
+"""The process that asks, asked anew each time."""
+
+
+def _task_members(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a task: a thread's process is its own where nothing else is said."""
+    return {"tgid": members["pid"], **members} if "pid" in members else dict(members)
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """The world of a run; a test replaces what must not change from run to run.
@@ -107,16 +130,29 @@ class Environment:
     process, None for this one, `stack` the return addresses (u64) of its call stack, innermost
     first. `sockets` are those that lookups find, in this order. The cookies
     name the packet's socket, its network namespace, and the program's attachment (u64).
-    `network` is what routes and MTUs are looked up in, `tunnel` the key of the tunnel that packets
-    came by.
-    Raises ValueError where `cpu` is not one of them.
+    `gpl_only` says what becomes of helpers that Linux keeps for GPL programs where the object's license is
+    another: True, all engines refuse the program; False, none does; None, the kernel engine does, and the
+    others warn (LicenseWarning). `network` is what routes and MTUs are looked up in, `tunnel` the key of
+    the tunnel that packets came by.
+
+    `memory` is what lies behind pointers that programs have: buffers by address (u64), a process's below
+    0x7ffffffff000, the kernel's from 0xffff800000000000 on. bpf_probe_write_user writes to a process's
+    bytearray; nothing else is written, and no byte of this process is ever read through such an address.
+    `btf` has the types that structs are laid out by (what `load(btf=)` takes: a path, bytes, a Btf);
+    without it, those that the program which runs was made for.
+
+    `task` may be called: `environment.task(pid=7, comm="x")` describes one more task, as
+    `struct("task_struct", ...)` does. The first of them is the process that programs run in, where no
+    other is given.
+    Raises ValueError where `cpu` is not one of the processors, and for memory that is neither a process's nor
+    the kernel's, or twice.
     """
 
     clock: Callable[[], int] = field(default_factory=Clock)
     random: Callable[[], int] = _random_u32
     cpu: int = 0
     cpus: int = 1
-    task: Task | None = None
+    task: Task = THIS_PROCESS
     stack: tuple[int, ...] = ()
     sockets: tuple[Socket, ...] = ()
     socket_cookie: int = 1
@@ -124,6 +160,10 @@ class Environment:
     attach_cookie: int = 0
     network: Network = NOTHING_KNOWN
     tunnel: TunnelKey | None = None
+    gpl_only: bool | None = None
+    memory: Mapping[int, Any] = field(default_factory=dict, hash=False)
+    btf: Any = field(default=None, hash=False)
+    objects: KernelObjects = field(default_factory=KernelObjects, repr=False, compare=False)
 
     def fire_timers(self) -> int:
         """Call what timers and work queues of programs have to call by now; return how many did.
@@ -135,8 +175,43 @@ class Environment:
     @property
     def current_task(self) -> Task:
         """The process that the program runs in."""
-        return self.task if self.task is not None else Task.this()
+        if not self.task._is_this:
+            return self.task
+        first = self.objects.first_task
+        if first is None:
+            return Task.this()
+        pid, comm = first.members.get("pid", 0), first.members.get("comm", "")
+        if not isinstance(comm, str):
+            comm = bytes(comm).partition(b"\0")[0].decode("utf-8", "replace")
+        return Task(pid, first.members.get("tgid", pid), comm=comm, address=int(first.pointer))
+
+    @property
+    def has_memory(self) -> bool:
+        """True where something is behind pointers."""
+        return bool(self.memory or self.objects.all)
+
+    def struct(self, name: str, /, **members: Any) -> KernelPointer:
+        """Describe a struct in the kernel's memory and return its address.
+
+        `members` are values as `Object.globals` takes them: integers, strings, other pointers, a mapping for
+        a struct inside; what is not given is zero. Bytes or a string for a pointer are put somewhere, with a
+        zero byte behind. It is laid out when a program runs, which raises ExecutionError for a struct or a
+        member that the types do not have.
+        """
+        return self.objects.add(name, members)
+
+    def file(self, path: str, /, **members: Any) -> KernelPointer:
+        """Describe a struct file whose f_path bpf_d_path tells as `path`."""
+        return self.objects.add("file", members, path=path)
+
+    def path(self, path: str, /, **members: Any) -> KernelPointer:
+        """Describe a struct path that bpf_d_path tells as `path`."""
+        return self.objects.add("path", members, path=path)
 
     def __post_init__(self) -> None:
         if self.cpus < 1 or not 0 <= self.cpu < self.cpus:
             raise ValueError(f"cpu {self.cpu} is not one of {self.cpus} processors, counted from 0")
+        task = self.task if self.task is not None else THIS_PROCESS
+        object.__setattr__(self, "task", replace(task, _objects=self.objects))
+        if self.memory:
+            stretches_of(self.memory)

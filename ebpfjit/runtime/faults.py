@@ -44,14 +44,44 @@ def memory_fault(
     """Return the fault of an access that no region allows."""
     regions = list(regions)
     message = f"{_at(pc)}{access} of {_bytes(size)} at {address:#x}: "
-    readonly = [region for region in regions if region.contains(address, size)]
-    if readonly:
-        message += f"{readonly[0].name} is read-only"
+    around = [region for region in regions if region.contains(address, size)]
+    if around:
+        message += _refused(access, around)
     elif regions:
-        message += "outside " + ", ".join(f"{r.name} ({_bytes(r.size)})" for r in regions)
+        message += "outside " + ", ".join(_extents(regions))
     else:
         message += "the program has no memory"
     return MemoryFault(message, pc, address, size, access)
+
+
+def _refused(access: str, around: list[Region]) -> str:
+    """Word why not one of the regions around some bytes allows an access."""
+    first = around[0]
+    usable = [region for region in around if region.writable or access == "load"]
+    sizes = [size for size in (1, 2, 4, 8) if any(region.rule & size for region in usable)]
+    if not sizes:
+        return f"{first.name} is read-only"
+    return (
+        f"{first.name} is at {first.start:#x}, and Linux takes a {access} of {' or '.join(map(str, sizes))} "
+        f"bytes of it, at a multiple of their number (invalid bpf_context access)"
+    )
+
+
+def _extents(regions: list[Region]) -> list[str]:
+    """Name regions with their sizes; the fields of a struct, which have rules, as one."""
+    structs: dict[str, int] = {}
+    for region in regions:
+        if region.rule:
+            name = region.name.partition(".")[0]
+            structs[name] = max(structs.get(name, 0), region.stop)
+    words: list[str] = []
+    for region in regions:
+        name = region.name.partition(".")[0]
+        if not region.rule:
+            words.append(f"{region.name} ({_bytes(region.size)})")
+        elif name in structs:
+            words.append(f"the fields of {name} ({_bytes(structs.pop(name) - region.start)})")
+    return words
 
 
 def alignment_fault(pc: int, address: int, size: int) -> AlignmentFault:
@@ -110,10 +140,15 @@ def helper_not_found(instruction: Instruction) -> HelperNotFound:
     """Return the fault of calling what is not registered."""
     number = instruction.imm & 0xFFFFFFFF
     kfunc = instruction.row is not None and instruction.row.kind is Kind.CALL_KFUNC
-    what, how = ("kfunc", "register_kfunc") if kfunc else ("helper", "register_helper")
+    what = "kfunc" if kfunc else "helper"
+    how = "helpers= of run() and compile(), or register_helper() of a machine, adds it"
+    if kfunc:
+        how = "register_kfunc() adds it"
     name = NAMES.get(number) or POISON.get(number)
     known = "" if kfunc or name is None else f" ({name})"
-    message = f"{_at(instruction.pc)}call of {what} {number}{known}, which is not registered; {how}() adds it"
+    message = f"{_at(instruction.pc)}call of {what} {number}{known}"
+    if kfunc or number not in POISON:
+        message += f", which is not registered; {how}"
     return HelperNotFound(message, instruction.pc, number)
 
 
@@ -123,8 +158,10 @@ def stopped(pc: int | None) -> Stopped:
 
 
 def name_line(error: ExecutionError, program: Program) -> ExecutionError:
-    """Add the source line to a fault that leaves `program`, the first one it leaves."""
+    """Add the source line to a fault that leaves `program`, the first it leaves, and what was absent."""
     if error.line is None:
+        if isinstance(error, HelperNotFound) and error.pc in program.absent:
+            error.args = (f"{error}: {program.absent[error.pc]}",)
         line = program.line_at(error.pc)
         error.line = "" if line is None else str(line)
         if line is not None:

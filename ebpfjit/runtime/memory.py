@@ -94,15 +94,28 @@ def address_of(buffer: Any) -> int:
     return address
 
 
+SIZES_MASK, ALIGNMENT_SHIFT = (1 << 32) - 1, 32
+
+
+def follows(rule: int, address: int, size: int) -> bool:
+    """True where an access keeps to a region's `rule`: 0 for any.
+
+    Its low half is the sum of the sizes that accesses may have, its high half the address bits that are to be
+    zero besides those below the access's size (machine code: `check_load`).
+    """
+    return not rule or (bool(size & rule & SIZES_MASK) and not address & (size - 1 | rule >> ALIGNMENT_SHIFT))
+
+
 @dataclass(slots=True)
 class Region:
-    """A stretch of memory, `start` <= address < `stop`; `view` covers its bytes."""
+    """A stretch of memory, `start` <= address < `stop`; `view` covers its bytes. For `rule` see `follows`."""
 
     name: str
     start: int
     stop: int
     writable: bool
     view: memoryview = field(repr=False)
+    rule: int = 0
 
     @property
     def size(self) -> int:
@@ -239,11 +252,13 @@ class AddressSpace:
             self.before_access()
         end = address + size
         for region in self.own:
-            if region.start <= address and end <= region.stop and (region.writable or not store):
-                return region
+            if region.start <= address and end <= region.stop and (region.writable or not store):  # noqa: SIM102
+                if not region.rule or follows(region.rule, address, size):
+                    return region
         for region in self.shared or ():
-            if region.start <= address and end <= region.stop and (region.writable or not store):
-                return region
+            if region.start <= address and end <= region.stop and (region.writable or not store):  # noqa: SIM102
+                if not region.rule or follows(region.rule, address, size):
+                    return region
         return None
 
     def find(self, address: int, size: int, access: str) -> memoryview | None:

@@ -1,6 +1,6 @@
 """Regions that many runs touch: a list for Python, a chain of tables for machine code; both grow meanwhile.
 
-    address -> [ start | stop | next ]   rows: start, stop, writable      8 bytes each
+    address -> [ start | stop | next ]   rows: start, stop, writable, rule
                    |      |      `-----> the next table of the chain, 0 behind the last
                    first row  behind the last row
 
@@ -18,7 +18,7 @@ from typing import Any
 from ebpfjit.once import ForkLock
 from ebpfjit.runtime.memory import Region
 
-ROW_SIZE = 24
+ROW_SIZE = 32
 HEADER_SIZE = 24
 _FIRST, _BEHIND, _NEXT = range(3)
 _FEWEST_ROWS = 4
@@ -35,7 +35,7 @@ class SharedRegions:
     def __init__(self, regions: Iterable[Region] = (), then: SharedRegions | None = None) -> None:
         self._then = then
         self._own: list[Region] = []
-        self._known: set[tuple[int, int, bool]] = set()
+        self._known: set[tuple[int, int, bool, int]] = set()
         self._tables: list[Any] = []
         self._grow(_FEWEST_ROWS)
         for region in regions:
@@ -59,7 +59,7 @@ class SharedRegions:
 
     def add(self, region: Region) -> None:
         """Let all runs touch one more region, from now on; one that they may touch already is no matter."""
-        row = region.start, region.stop, region.writable
+        row = region.start, region.stop, region.writable, region.rule
         with _adding.held:
             if row in self._known:
                 return
@@ -70,7 +70,7 @@ class SharedRegions:
                 table, at = self._tables[-1], HEADER_SIZE // 8
             self._known.add(row)
             self._own.append(region)
-            table[at], table[at + 1], table[at + 2] = row
+            table[at : at + 4] = row
             table[_BEHIND] += ROW_SIZE
 
     def __iter__(self) -> Iterator[Region]:

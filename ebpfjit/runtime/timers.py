@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import ReferenceType, ref
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
@@ -57,8 +57,19 @@ class Timers:
     running: Timer | None = None
 
 
-_with_timers: WeakSet[Map] = WeakSet()
+_with_timers: dict[int, ReferenceType[Map]] = {}
+"""Maps that ever had one, by their id. Threads add one, or go through them all, in one step of C."""
+
 _orders = itertools.count()
+
+
+def _remember(map_: Map) -> None:
+    key = id(map_)
+    _with_timers[key] = ref(map_, lambda _: _with_timers.pop(key, None))
+
+
+def _maps() -> list[Map]:
+    return [map_ for each in list(_with_timers.values()) if (map_ := each()) is not None]
 
 
 def initialise(kind: str, place: int, map_: Map, name: str) -> int:
@@ -71,7 +82,7 @@ def initialise(kind: str, place: int, map_: Map, name: str) -> int:
         raise ExecutionError(f"{name} of {place:#x}, which is in no value of {map_.definition}")
     if map_.timers is None:
         map_.timers = Timers()
-        _with_timers.add(map_)
+        _remember(map_)
     if _find(map_, place) is not None:
         return -errno.EBUSY
     _drop_the_lost(map_)
@@ -85,7 +96,7 @@ def initialise(kind: str, place: int, map_: Map, name: str) -> int:
 def timer_at(kind: str, place: int) -> tuple[Map, Timer] | None:
     """Return the timer at an address, and its map; None where none was initialised there."""
     memory.check(place, HANDLE_SIZE, "store")
-    for map_ in list(_with_timers):  # the place is the program's, so the map is one that it may touch
+    for map_ in _maps():  # the place is the program's, so the map is one that it may touch
         found = _find(map_, place)
         if found is not None and found.kind == kind:
             return map_, found
@@ -117,7 +128,9 @@ def _drop_the_lost(map_: Map) -> None:
     """Forget timers whose values are gone, now and then: there are never twice as many as are there."""
     timers = map_.timers
     if timers is not None and len(timers.by_address) >= 2 * map_.definition.max_entries:
-        timers.by_address = {at: each for at, each in timers.by_address.items() if _is_there(map_, each)}
+        timers.by_address = {
+            at: each for at, each in list(timers.by_address.items()) if _is_there(map_, each)
+        }
 
 
 # -- time passes -----------------------------------------------------------------------------------
@@ -129,7 +142,7 @@ def _due(clock: Callable[[], int], now: int, maps: Iterable[Map]) -> tuple[Map, 
         (timer.deadline, timer.order, map_, timer)
         for map_ in maps
         if map_.timers is not None and map_.timers.running is None
-        for timer in map_.timers.by_address.values()
+        for timer in list(map_.timers.by_address.values())
         if timer.deadline is not None and timer.clock == clock and timer.deadline <= now
     ]
     if not started:
@@ -147,7 +160,7 @@ def fire(
     """
     called = 0
     for _ in range(MOST_FIRED):
-        due = _due(clock, until(), list(_with_timers))
+        due = _due(clock, until(), _maps())
         if due is None:
             return called
         map_, timer, deadline = due

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import running
 
 if TYPE_CHECKING:
+    from ebpfjit.program import Program
     from ebpfjit.runtime.execution import Mark
+    from ebpfjit.runtime.held import Taken
     from ebpfjit.runtime.maps.base import Map
     from ebpfjit.runtime.timers import Callback
 
@@ -27,6 +30,9 @@ class Engine(Protocol):
 
     def spend(self, instructions: int) -> None:
         """Take instructions off what the run may still execute; raises BudgetExhausted (without pc)."""
+
+    def place(self) -> tuple[Program, int]:
+        """Return the program that calls the helper, and the slot of the call."""
 
     def leave_function(self) -> None:
         """Make the function that called this helper exit, with the helper's result as its r0."""
@@ -48,7 +54,10 @@ class World:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
     ends, under keys of their own: reserved records, a lock that is held. `mark` is that of the run.
     `later` makes of a function of the program that runs (its address) what calls it when the run is over.
-    `left` counts the bytes of `output`, `events` and copies of packets.
+    `held` is what the program has to give back before it ends, from the first that it took on
+    (`runtime.held`). `left` counts the bytes of `output`, `events` and copies of packets. `foreign` is the
+    memory that is not the program's, `current_task` the address of the process in it. It `has_result` where
+    the context ends with what the traced function returned.
     """
 
     environment: Environment
@@ -63,6 +72,10 @@ class World:
     left: int = 0
     mark: Mark | None = None
     later: Callable[[int], Callback] | None = None
+    held: dict[Hashable, list[Taken]] = field(default_factory=dict)
+    foreign: ForeignMemory = NOTHING
+    has_result: bool = False
+    current_task: int = 0
 
     def leaves(self, size: int) -> bool:
         """Count `size` bytes among what the run leaves; False where that would be more than MOST_LEFT."""

@@ -165,7 +165,7 @@ def test_a_chain_is_never_long_even_where_all_keys_meet(engine: str, kind: MapTy
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_hand_of_an_lru_passes_over_few_at_a_time(engine: str) -> None:
+def test_an_lru_passes_over_few_at_a_time(engine: str) -> None:
     entries = 4 * hashing.MOST_PASSED
     made: Any = create(MapDefinition("m", MapType.LRU_HASH, 8, 8, entries))
     for number in range(entries):
@@ -173,7 +173,6 @@ def test_the_hand_of_an_lru_passes_over_few_at_a_time(engine: str) -> None:
     for number in range(entries):
         made.lookup(number.to_bytes(8, "little"))
     program_on(UPDATE, made).run(struct.pack("<Q", 1 << 40), engine=engine)
-    assert made.field("hand") == hashing.MOST_PASSED + 1
     assert hashing.MOST_PASSED not in made
     assert 1 << 40 in made
 

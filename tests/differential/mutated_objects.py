@@ -33,6 +33,8 @@ from ebpfjit.disassembler import disassemble  # noqa: E402
 from ebpfjit.elf import read_btf  # noqa: E402
 
 SOURCES = sorted([*(ROOT / "tests" / "elf").glob("*.o"), *(ROOT / "examples").rglob("*.o")])
+OTHER_MACHINES = ("x86_64.o", "big_endian.o")
+FOR_OTHER_TYPES = ("core.o", "missing_field.o")
 BATCH = 20
 MOST_SECONDS = 5
 LIMIT = 2000
@@ -64,7 +66,7 @@ class Objects:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.sources = [path for path in SOURCES if path.name != "x86_64.o"]
+        self.sources = [path for path in SOURCES if path.name not in OTHER_MACHINES]
         self.contents = tuple(path.read_bytes() for path in self.sources)
         self.target = read_btf(ROOT / "tests" / "elf" / "core_target.o")
 
@@ -79,16 +81,29 @@ class Objects:
 
     def use(self, number: int) -> bool:
         """Do with an object all that one does; False where it cannot be loaded. Raises what should not be."""
-        target = self.target if self.source(number).name == "core.o" else None
+        target = self.target if self.source(number).name in FOR_OTHER_TYPES else None
         return use(self.make(number), target)
 
 
 def use(data: bytes, target: Any = None) -> bool:
     """Load an object, look at everything, run each program; False where it cannot be loaded."""
+    pins: dict[str, Any] = {}
     try:
-        obj = load(data, btf=target, environment=FIXED, kconfig=KCONFIG)
+        obj = load(data, btf=target, environment=FIXED, kconfig=KCONFIG, pins=pins)
     except EbpfError:
         return False
+    for each in (*obj.refusals.values(), *pins.values()):
+        repr(each)
+    with suppress(EbpfError):
+        load(
+            data,
+            btf=target,
+            environment=FIXED,
+            maps=pins | dict.fromkeys(obj.maps, 64),
+            only=[*obj.programs][:2],
+        )
+    with suppress(EbpfError):
+        load(data, btf=target, environment=FIXED, maps=dict(obj.maps), strict=True)
     for map_ in obj.maps.values():
         _look_at(map_)
     for name in obj.globals:
@@ -115,10 +130,12 @@ def use(data: bytes, target: Any = None) -> bool:
 
 def _look_at(map_: Any) -> None:
     repr(map_)
-    for view in (map_, getattr(map_, "typed", None)):
-        if hasattr(view, "items"):
-            with suppress(EbpfError):
-                list(itertools.islice(view.items(), 3))
+    for name in ("items", "typed"):
+        with suppress(EbpfError):
+            view = getattr(map_, name, None)
+            items = view if callable(view) else getattr(view, "items", None)
+            if items is not None:
+                list(itertools.islice(items(), 3))
 
 
 def run_batch(objects: Objects, numbers: range, memory: int | None) -> Report:

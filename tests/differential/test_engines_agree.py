@@ -17,7 +17,7 @@ from ebpfjit.difftest.report import report_text
 
 PROGRAMS = int(os.environ.get("EBPFJIT_PROGRAMS", "6000"))
 JOBS = 2
-ENOUGH = 2000
+ENOUGH = 6000
 """So many programs reach every row, ending and way of checking."""
 
 PROOFS = ("frame", "covered", "argument", "one at pc n covers it")

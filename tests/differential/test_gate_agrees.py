@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PROGRAMS = int(os.environ.get("EBPFJIT_PROGRAMS", "6000")) // 4
+PROGRAMS = int(os.environ.get("EBPFJIT_PROGRAMS", "2500")) // 4
 CHILDREN = 2
 EXPECTED_KINDS = ("ok", "MemoryFault", "BudgetExhausted", "IllegalInstruction")
 

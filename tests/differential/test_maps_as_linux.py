@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,58 @@ def _kernel_keys(theirs: RawMap, definition: MapDefinition) -> list[bytes]:
             keys.append(key)
         key = syscalls.map_next_key(theirs.fd, key, definition.key_size)
     return keys
+
+
+# -- LRU kinds
+
+LISTS = {"one list": 0, "a list each": int(MapFlag.NO_COMMON_LRU)}
+ONE_CPU = {next(iter(os.sched_getaffinity(0)))}
+
+
+@pytest.fixture
+def one_processor() -> Iterator[None]:
+    """Stay on one: Linux's LRU maps have lists of their own for each."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, ONE_CPU)
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.usefixtures("one_processor")
+@pytest.mark.parametrize("entries", [10, 64, 512])
+@pytest.mark.parametrize("lists", LISTS)
+@pytest.mark.parametrize("kind", [MapType.LRU_HASH, MapType.LRU_PERCPU_HASH])
+def test_what_an_lru_keeps_is_the_youngest_as_in_linux(kind: MapType, lists: str, entries: int) -> None:
+    ours, theirs = both(MapDefinition("m", kind, 4, 8, entries, LISTS[lists]))
+    rng = random.Random(f"{kind} {lists} {entries}")
+    ages: dict[bytes, None] = {}  # from the oldest on, evicted or not
+    for number in range(STEPS):
+        key = number.to_bytes(4, "little")
+        update(ours, key, bytes(theirs.copied), 0)
+        theirs.element(syscalls.MAP_UPDATE, key, bytes(theirs.copied))
+        ages[key] = None
+        if rng.random() < 0.3:
+            gone = rng.choice(list(ages)[-entries:])
+            del ages[gone]
+            delete(ours, gone)
+            theirs.element(3, gone, b"")
+    kept = [key for key in ages if key in ours]
+    linux = [key for key in ages if theirs.element(syscalls.MAP_LOOKUP, key)[0] == 0]
+    assert kept == list(ages)[-len(kept) :]
+    assert linux == list(ages)[-len(linux) :]  # Linux takes some at a time, so it may keep fewer
+    assert 0 < len(linux) <= len(kept) <= entries
+
+
+@pytest.mark.usefixtures("one_processor")
+def test_what_is_updated_all_the_time_stays_in_an_lru_as_in_linux() -> None:
+    ours, theirs = both(MapDefinition("m", MapType.LRU_HASH, 4, 8, 64))
+    busy = (1 << 31).to_bytes(4, "little")
+    for number in range(STEPS):
+        for key in (number.to_bytes(4, "little"), busy):
+            update(ours, key, bytes(8), 0)
+            theirs.element(syscalls.MAP_UPDATE, key, bytes(8))
+        assert busy in ours
+        assert theirs.element(syscalls.MAP_LOOKUP, busy)[0] == 0
 
 
 # -- queues, stacks, Bloom filters

@@ -1,6 +1,6 @@
 """No bytes take the process down: random valid and invalid programs, compiled and run in children.
 
-EBPFJIT_CRASH_PROGRAMS sets how many (6,000 unless told; `make nightly`: 200,000). Whatever a program is,
+EBPFJIT_CRASH_PROGRAMS sets how many (2,500 unless told; `make nightly`: 200,000). Whatever a program is,
 only an EbpfError may come out of verifying, compiling and running it.
 """
 
@@ -12,7 +12,7 @@ from ebpfjit.difftest.coverage import ENDING
 from ebpfjit.difftest.fuzz import Options, fuzz
 from ebpfjit.difftest.report import report_text
 
-PROGRAMS = int(os.environ.get("EBPFJIT_CRASH_PROGRAMS", os.environ.get("EBPFJIT_PROGRAMS", "6000")))
+PROGRAMS = int(os.environ.get("EBPFJIT_CRASH_PROGRAMS", os.environ.get("EBPFJIT_PROGRAMS", "2500")))
 SOURCES = ("mutated", "rows", "wild-rows", "opcodes", "bytes")
 ENDINGS = (
     "ok",

@@ -67,3 +67,5 @@ SEC("syscall") int bits(void *context)
     bpf_iter_bits_destroy(&bits);
     return total;
 }
+
+char _license[] SEC("license") = "GPL";

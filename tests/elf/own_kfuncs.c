@@ -41,3 +41,5 @@ SEC("xdp") int without(void *context)
 {
     return 1;
 }
+
+char _license[] SEC("license") = "GPL";

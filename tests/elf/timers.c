@@ -12,6 +12,7 @@ struct bpf_wq { u64 opaque[2]; } __attribute__((aligned(8)));
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
+static long (*const bpf_spin_lock)(void *lock) = (void *)93;
 static long (*const bpf_timer_init)(void *timer, void *map, u64 flags) = (void *)169;
 static long (*const bpf_timer_set_callback)(void *timer, void *function) = (void *)170;
 static long (*const bpf_timer_start)(void *timer, u64 nanoseconds, u64 flags) = (void *)171;
@@ -27,6 +28,9 @@ struct { __uint(type, HASH); __uint(max_entries, 8); __type(key, u32); __type(va
 struct { __uint(type, ARRAY); __uint(max_entries, 4); __type(key, u32); __type(value, struct entry); } slots SEC(".maps");
 struct work { struct bpf_wq wq; u32 done; };
 struct { __uint(type, ARRAY); __uint(max_entries, 2); __type(key, u32); __type(value, struct work); } works SEC(".maps");
+struct bpf_spin_lock { u32 value; };
+struct guarded { struct bpf_spin_lock lock; struct bpf_timer timer; };
+struct { __uint(type, ARRAY); __uint(max_entries, 1); __type(key, u32); __type(value, struct guarded); } guards SEC(".maps");
 
 u64 order[16], period = 1000;
 u32 fired, key = 3, cancelled = 77, clock_id = 1, flags;
@@ -104,6 +108,40 @@ SEC("tc") int wrong_map(void *context)
     return entry ? bpf_timer_init(&entry->timer, &flows, 1) : 1000;
 }
 
+SEC("tc") int overwrite(void *context)
+{
+    u32 k = key & 3;
+    struct entry empty = {};
+
+    return bpf_map_update_elem(&slots, &k, &empty, 0);
+}
+
+static int forgetful(void *map, u32 *k, struct guarded *guarded)
+{
+    bpf_spin_lock(&guarded->lock);
+    return 0;
+}
+
+SEC("tc") int start_forgetful(void *context)
+{
+    u32 k = 0;
+    struct guarded *guarded = bpf_map_lookup_elem(&guards, &k);
+
+    if (!guarded)
+        return 1;
+    bpf_timer_init(&guarded->timer, &guards, 1);
+    bpf_timer_set_callback(&guarded->timer, forgetful);
+    return bpf_timer_start(&guarded->timer, 1000, 0);
+}
+
+SEC("tc") int misplaced(void *context)
+{
+    u32 k = 0;
+    struct guarded *guarded = bpf_map_lookup_elem(&guards, &k);
+
+    return guarded ? bpf_timer_init(&guarded->lock, &guards, 1) : 1000;
+}
+
 static int work(void *map, int *k, void *value)
 {
     struct work *this = value;
@@ -127,3 +165,5 @@ SEC("tc") int start_work(void *context)
         failed = bpf_wq_start(&this->wq, 0);
     return failed;
 }
+
+char _license[] SEC("license") = "GPL";

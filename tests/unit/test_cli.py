@@ -142,10 +142,11 @@ def test_disasm_names_the_programs_of_an_object() -> None:
         "# squares",
         "# mixed",
         "# tripled",
+        "# plus_one",
     ]
     alone = output("disasm", OBJECTS / "subprograms.o", "--program", "tripled")
     assert "#" not in alone
-    assert text.endswith(alone)
+    assert alone in text
 
 
 def test_verify() -> None:

@@ -294,7 +294,12 @@ def test_the_interpreter_counts_instructions() -> None:
 
 
 @pytest.mark.parametrize(
-    "type", [name for name, kind in TYPES.items() if kind.context is not ContextKind.STRUCT]
+    "type",
+    [
+        name
+        for name, kind in TYPES.items()
+        if kind.context is not ContextKind.STRUCT and kind.frames and name != "lwt_seg6local"
+    ],
 )
 @pytest.mark.parametrize("engine", [*ENGINES, "kernel"])
 def test_packets_shorter_than_an_ethernet_header_are_refused(type: str, engine: str) -> None:

@@ -59,7 +59,7 @@ def test_what_the_types_say(own: Object, other: Object, name: str, engine: str) 
 
 def test_flavors_of_the_target_count_too(own: Object) -> None:
     with pytest.raises(LoadError, match=r"struct task .*, struct task___flavor"):
-        load(OBJECTS / "core.o", btf=own.btf)
+        load(OBJECTS / "core.o", btf=own.btf, strict=True)
 
 
 def test_ids_of_types(own: Object, other: Object) -> None:
@@ -209,13 +209,13 @@ def test_types_that_are_ambiguous() -> None:
     for name, bit in (("task", 0), ("task___two", 32)):
         target.struct(name, 8, ("pid", number, bit))
     with pytest.raises(LoadError, match=r"core\.c:\d+: .*several types of the target fit, and disagree"):
-        load(OBJECTS / "core.o", btf=bytes(target))
+        load(OBJECTS / "core.o", btf=bytes(target), strict=True)
     target = BtfMaker()
     number = target.integer("unsigned int", 4)
     for name in ("task", "task___two"):
         target.struct(name, 8, ("pid", number, 32))
     with pytest.raises(LoadError, match="type id target of struct task"):  # of the fields both say the same
-        load(OBJECTS / "core.o", btf=bytes(target))
+        load(OBJECTS / "core.o", btf=bytes(target), strict=True)
 
 
 def test_flexible_arrays_and_paths_that_lead_nowhere() -> None:
@@ -265,4 +265,4 @@ def test_damaged_relocations(field: str) -> None:
     column = ["offset", "type", "access", "kind"].index(field)
     struct.pack_into("<I", data, record + 4 * column, {"offset": 0x7FFFFFF8}.get(field, 0x7FFF))
     with pytest.raises(LoadError):
-        load(bytes(data), btf=OBJECTS / "core_target.o")
+        load(bytes(data), btf=OBJECTS / "core_target.o", strict=True)

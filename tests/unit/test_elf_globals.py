@@ -207,7 +207,7 @@ def test_the_version_is_that_of_the_running_kernel_where_nobody_says() -> None:
     [
         ({"CONFIG_HZ": None}, "extern 'CONFIG_HZ' in section '.kconfig' cannot be None"),
         ({"CONFIG_HZ": 1 << 32}, "cannot be 4294967296: .* is not from 0 to"),
-        ({"CONFIG_LOCALVERSION": "much too long"}, "13 bytes do not fit 8"),
+        ({"CONFIG_LOCALVERSION": b"much too long"}, "13 bytes do not fit 8"),
     ],
 )
 def test_wrong_configuration(change: dict[str, Any], message: str) -> None:
@@ -219,9 +219,18 @@ def test_missing_configuration() -> None:
     with pytest.raises(
         LoadError, match=r"extern 'CONFIG_HZ' in section '\.kconfig' has no value: .*kconfig="
     ):
-        load(OBJECTS / "externs.o")
+        load(OBJECTS / "externs.o", strict=True)
+
+
+def test_a_kernel_version_that_does_not_fit_is_refused_to_who_reads_it() -> None:
+    loaded = load(OBJECTS / "short_version.o")
+    with pytest.raises(LoadError, match=r"LINUX_KERNEL_VERSION.* has 2 bytes"):
+        loaded.program("version").run(bytes(64))
+    assert loaded.program("other").run(bytes(64)).return_value == 7
 
 
 def test_kernel_functions_are_refused_by_name_and_line() -> None:
     with pytest.raises(LoadError, match=r"section 'xdp': .*'caller', pc .*kfunc\.c:13: .*kfunc 'bpf_needed'"):
-        load(OBJECTS / "kfunc.o").program("caller").run(bytes(14))
+        load(OBJECTS / "kfunc.o", strict=True)
+    with pytest.raises(LoadError, match=r"'caller', pc .*kfunc 'bpf_needed'"):
+        load(OBJECTS / "kfunc.o").program("caller").run(bytes(64))

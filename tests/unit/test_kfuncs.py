@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import ExecutionError, LoadError, MemoryFault, load
+from ebpfjit import EbpfVmNoData, ExecutionError, LoadError, MemoryFault, load
 from ebpfjit.errors import HelperNotFound
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.kfuncs.table import bound, kfunc, kfuncs
@@ -48,6 +48,12 @@ def test_one_that_nobody_has_is_named_with_its_line_when_it_is_run() -> None:
             obj.program("looked_up").run(PACKET, engine=engine)
     with pytest.raises(LoadError, match="my_lookup"):
         obj.program("looked_up").compile()
+    assert "my_lookup" in str(obj.refusals["looked_up"])
+    assert set(obj.refusals) == {"looked_up", "numbers"}
+    with pytest.raises(LoadError, match="my_lookup"):
+        load(OBJECTS / "own_kfuncs.o", strict=True)
+    with pytest.raises(LoadError, match="my_lookup"):
+        EbpfVmNoData(obj.program("looked_up"))
 
 
 def test_a_weak_one_that_nobody_has_is_null() -> None:
@@ -110,7 +116,7 @@ def test_memory_that_is_read_only_is_not_written() -> None:
 def test_what_cannot_be_called_is_refused() -> None:
     with pytest.raises(TypeError, match="'my_lookup' is a int"):
         load(OBJECTS / "own_kfuncs.o").program("looked_up").run(PACKET, kfuncs={"my_lookup": 5})
-    with pytest.raises(ValueError, match="the kernel calls its own"):
+    with pytest.raises(ExecutionError, match="the kernel has its own kfuncs"):
         load(OBJECTS / "own_kfuncs.o").program("without").run(PACKET, engine="kernel", kfuncs={"x": _never})
 
 

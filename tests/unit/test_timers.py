@@ -111,6 +111,45 @@ def test_the_timer_of_a_deleted_value_is_gone(engine: str) -> None:
 
 
 @ENGINES
+def test_a_timer_that_was_written_over_is_gone(engine: str) -> None:
+    obj, clock = loaded()
+    assert call(obj.program("start_slot"), engine) == 0
+    assert call(obj.program("overwrite"), engine) == 0
+    assert clock.advance(s=1) == 0
+    assert call(obj.program("start_slot"), engine) == 0
+    obj.maps["slots"].typed[3] = obj.maps["slots"].typed[3]
+    assert clock.advance(s=1) == obj.globals["fired"] == 0
+
+
+@ENGINES
+def test_an_entry_of_a_key_that_comes_again_has_no_timer(engine: str) -> None:
+    obj, clock = loaded()
+    assert call(obj.program("start"), engine) == 0
+    held = obj.maps["flows"].typed[3]
+    del obj.maps["flows"].typed[3]
+    obj.maps["flows"].typed[3] = held
+    assert clock.advance(s=1) == obj.globals["fired"] == 0
+
+
+@ENGINES
+def test_what_a_timers_function_takes_it_gives_back(engine: str) -> None:
+    obj, clock = loaded()
+    assert call(obj.program("start_forgetful"), engine) == 0
+    with pytest.raises(
+        ExecutionError,
+        match=r"bpf_spin_lock takes the lock 'lock' .*where the callback ends: .*bpf_spin_unlock.*timers\.c",
+    ):
+        clock.advance(us=1)
+
+
+@ENGINES
+def test_a_timer_is_where_the_values_type_has_one(engine: str) -> None:
+    obj, _ = loaded()
+    with pytest.raises(ExecutionError, match=r"is no bpf_timer of map 'guards'.*'timer' \(bpf_timer\) at 8"):
+        call(obj.program("misplaced"), engine)
+
+
+@ENGINES
 def test_a_clock_of_ones_own(engine: str) -> None:
     now = [0]
     environment = Environment(clock=lambda: now[0])

@@ -4,6 +4,8 @@ check_load, check_store    r10 bytes at r11 lie in some region, or it is a fault
 region that may be pinned in r11
 audit_load, audit_store    the same, but that it is a fault of the analysis where they do not
 is_load                    the same as a question
+find_load                  r11 becomes where r10 bytes are that a pointer of the kernel's gives at r11: there,
+where that is in some region, in a copy of the kernel's memory, or at a word that is zero
 fault_KIND                 reached by a call, so the return address tells which pc it was; records
 kind, place, address and the live stack, drops all frames and returns to the host
 """
@@ -11,7 +13,15 @@ kind, place, address and the live stack, drops all frames and returns to the hos
 from __future__ import annotations
 
 from ebpfjit.translators.emitter import Emitter
-from ebpfjit.translators.x86_64.target import BLOCK, FAULTS, PINNABLE, REGION_SIZE, TABLE, emit_pin
+from ebpfjit.translators.x86_64.target import (
+    BLOCK,
+    FAULTS,
+    FOREIGN_SIZE,
+    PINNABLE,
+    REGION_SIZE,
+    TABLE,
+    emit_pin,
+)
 
 REPORTS = tuple(f"fault_{kind}" for kind in FAULTS[1:])
 
@@ -39,6 +49,7 @@ def emit_checks(cx: Emitter) -> None:
         stores, fault = ROUTINES[name]
         _emit_check(cx, label, stores=stores, fault=fault, pinned=pinned)
     _emit_check(cx, "is_load", stores=False, fault=None)
+    _emit_find(cx)
     for kind in FAULTS[1:]:
         _emit_fault(cx, kind)
 
@@ -99,6 +110,11 @@ def _emit_check(
     cx.emit("mov rcx, qword ptr [rdx]")
     cx.emit("mov rax, qword ptr [rdx+8]")
     _emit_inside(cx, "[rdx+0x10]" if stores else None, next_region)
+    ruled, follows = f".{name}_ruled", f".{name}_follows"
+    cx.emit("mov rcx, qword ptr [rdx+0x18]")
+    cx.emit("test rcx, rcx")
+    cx.jump("jne", ruled)
+    cx.label(follows)
     cx.emit("pop rcx")
     cx.label(out)
     cx.emit("pop rdx")
@@ -123,6 +139,66 @@ def _emit_check(
     else:
         cx.emit("stc")
         cx.emit("ret")
+    _emit_follows(cx, ruled, follows, next_region)
+
+
+def _emit_follows(cx: Emitter, ruled: str, follows: str, next_region: str) -> None:
+    """Emit, out of line, a jump to `follows` where an access of r10 bytes at r11 keeps to the rule in rcx.
+
+    rax and rcx are lost.
+    """
+    with cx.out_of_line(ruled):
+        cx.emit("mov eax, ecx")
+        cx.emit("test rax, r10")
+        cx.jump("je", next_region)
+        cx.emit("shr rcx, 0x20")
+        cx.emit("lea rax, [r10-1]")
+        cx.emit("or rcx, rax")
+        cx.emit("test r11, rcx")
+        cx.jump("je", follows)
+        cx.jump("jmp", next_region)
+
+
+def _emit_find(cx: Emitter) -> None:
+    """Emit `find_load`, after which r10 bytes (8 at most) at r11 may be read, whatever r11 was.
+
+    A row of the table says: what is from start to stop has its bytes elsewhere, all of them. Keeps all
+    registers but r11 and the flags.
+    """
+    cx.begin(None)
+    cx.label("find_load")
+    cx.jump("call", "is_load")
+    cx.jump("jae", ".find_load_here")
+    cx.emit("push rax")
+    cx.emit("push rcx")
+    cx.emit("push rdx")
+    cx.emit(f"mov rdx, qword ptr {BLOCK['foreign']}")
+    cx.emit("test rdx, rdx")
+    cx.jump("je", ".find_load_zero")
+    cx.emit("mov rcx, qword ptr [rdx]")
+    cx.emit(f"sub rcx, {FOREIGN_SIZE:#x}")
+    cx.label(".find_load_next")
+    cx.emit(f"add rcx, {FOREIGN_SIZE:#x}")
+    cx.emit("cmp rcx, qword ptr [rdx+8]")
+    cx.jump("jae", ".find_load_zero")
+    cx.emit("cmp r11, qword ptr [rcx]")
+    cx.jump("jb", ".find_load_next")
+    cx.emit("mov rax, qword ptr [rcx+8]")
+    cx.emit("sub rax, r11")
+    cx.jump("jb", ".find_load_next")
+    cx.emit("cmp rax, r10")
+    cx.jump("jb", ".find_load_next")
+    cx.emit("sub r11, qword ptr [rcx]")
+    cx.emit("add r11, qword ptr [rcx+0x10]")
+    cx.jump("jmp", ".find_load_out")
+    cx.label(".find_load_zero")
+    cx.emit(f"lea r11, {BLOCK['zero']}")
+    cx.label(".find_load_out")
+    cx.emit("pop rdx")
+    cx.emit("pop rcx")
+    cx.emit("pop rax")
+    cx.label(".find_load_here")
+    cx.emit("ret")
 
 
 def _emit_inside(cx: Emitter, writable: str | None, outside: str) -> None:

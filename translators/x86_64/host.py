@@ -20,9 +20,9 @@ from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED, Context
 
 CALLER_SAVED = ("rax", "rdi", "rsi", "rdx", "rcx", "r8")
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8")
-SHARED = ("slice", "call_python", "is_load", *REPORTS, *CHECKS)
+SHARED = ("slice", "call_python", "is_load", "find_load", *REPORTS, *CHECKS)
 """The routines that programs reach through stubs."""
-STUBS = ("slice", "call_python", "is_load", *REPORTS, *ROUTINES)
+STUBS = ("slice", "call_python", "is_load", "find_load", *REPORTS, *ROUTINES)
 """The stubs: which of the checks is meant depends on the program."""
 TURN = 20_000_000
 """Nanoseconds between two looks for signals and for other threads, where slices are shorter."""
@@ -252,6 +252,8 @@ def _emit_call_python(cx: Emitter, ints: Ints) -> None:
     done, raised, called = ".python_done", ".python_raised", ".python_called"
     cx.begin(None)
     cx.label("call_python")
+    cx.emit("mov rax, qword ptr [rsp]")
+    cx.emit(f"mov qword ptr {BLOCK['fault_place']}, rax")  # for helpers that remember who called them
     cx.emit(f"mov qword ptr {BLOCK['budget']}, r9")
     cx.emit("push rbx")
     cx.emit("push rbp")

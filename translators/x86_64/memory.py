@@ -180,6 +180,9 @@ def load(insn: Instruction, cx: Context) -> None:
     """Dst = *(src + offset)."""
     if cx.row.is_ordered:
         check_alignment(cx, cx.src64, insn.offset, cx.row.size)
+    if insn.pc in cx.plan.kernel_loads:
+        _load_of_kernel(cx, insn)
+        return
     memory, offset = memory_operand(cx, cx.src64, insn)
 
     def access() -> None:
@@ -187,6 +190,17 @@ def load(insn: Instruction, cx: Context) -> None:
         cx.emit(LOADS[cx.row.operation].format(**names), offset=offset)
 
     cx.repeat((cx.row.name, insn.dst_reg, memory, offset), access)
+
+
+def _load_of_kernel(cx: Context, insn: Instruction) -> None:
+    """Emit a load that gives what is behind a pointer of the kernel's, or zero; clobbers r10."""
+    cx.used.add("find_load")
+    load_address(cx, cx.src64, insn.offset)
+    cx.emit(f"mov r10d, {cx.row.size}")
+    cx.jump("call", "find_load")
+    names = {"dst32": register(insn.dst_reg, 32), "dst64": cx.dst64, "memory": "[r11]"}
+    cx.emit(LOADS[cx.row.operation].format(**names))
+    pin(cx)
 
 
 @translates("STB", "STH", "STW", "STDW", "STXB", "STXH", "STXW", "STXDW",

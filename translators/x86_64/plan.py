@@ -134,6 +134,7 @@ class Plan:
     Where it `is_called_back` something outside may call functions of the program.
     Where it `is_audited`, `audits` are accesses (by pc) that are checked once more, by themselves, in both
     copies; frames are counted where that seems needless, and filled with POISON where they are not zeroed.
+    `kernel_loads` are loads (by pc) through pointers of the kernel's, whatever else is checked.
     """
 
     checks: Mapping[int, Check]
@@ -153,6 +154,7 @@ class Plan:
     is_called_back: bool = False
     is_audited: bool = False
     audits: Mapping[int, Audit] = field(default_factory=dict)
+    kernel_loads: frozenset[int] = frozenset()
 
     @property
     def counts_frames(self) -> bool:

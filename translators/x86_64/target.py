@@ -89,6 +89,8 @@ BLOCK_WORDS = (
     "fault_stack",  # where the stack's live part started at the fault
     "stop_cell",  # address of the count of how often such runs were stopped, or 0; where there is no state
     "stops",  # what it was when the run began
+    "foreign",  # the table of the kernel's memory (`ebpfjit/runtime/foreign.py`), 0 for none
+    "zero",  # nothing writes it
     "turned",  # when the run last looked for signals (ns), 0 before its first slice has ended
 )
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
@@ -96,7 +98,8 @@ BLOCK_SIZE = 8 * len(BLOCK_WORDS)
 PINNABLE = ("packet", "argument")  # regions whose start may be in r11
 CLEARED = 128  # bytes of a frame that are zeroed in one round
 TABLE = {"first": 0, "behind": 8, "next": 0x10}  # a table of regions: its rows, and the next table or 0
-REGION_SIZE = 24  # a row of it: start, stop, writable
+REGION_SIZE = 32  # a row of it: start, stop, writable, rule (`runtime.memory.follows`; 0: none)
+FOREIGN_SIZE = 24  # a row of the table of the kernel's memory: start, stop, where its bytes are
 
 
 def block_size(limits: int) -> int:
@@ -271,8 +274,8 @@ class Context(Emitter):
         return self.row.uses_src
 
     def is_checked(self, pc: int) -> bool:
-        """True where the access at `pc` is checked or audited."""
-        return pc in self.checks or pc in self.plan.audits
+        """True where the access at `pc` is checked or audited, or is found elsewhere."""
+        return pc in self.checks or pc in self.plan.audits or pc in self.plan.kernel_loads
 
     @property
     def check(self) -> Check | None:

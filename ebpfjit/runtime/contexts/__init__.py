@@ -11,14 +11,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime.contexts.flow import FlowContext
+from ebpfjit.runtime.contexts.frags import FragsContext
+from ebpfjit.runtime.contexts.named import NamedContext
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, ROOM, Outcome, PacketContext, Redirect
 from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.contexts.skb import SkbContext
-from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, program_type
+from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, effective_type, program_type
 from ebpfjit.runtime.contexts.xdp import XdpContext
 
 __all__ = [
     "Context",
+    "FlowContext",
+    "FragsContext",
+    "NamedContext",
     "Outcome",
     "PacketContext",
     "ProgramType",
@@ -26,6 +32,7 @@ __all__ = [
     "SkbContext",
     "StructContext",
     "XdpContext",
+    "effective_type",
     "give_back",
     "packet_context",
     "prepared",
@@ -35,6 +42,10 @@ __all__ = [
 
 Context = XdpContext | SkbContext | StructContext
 
+_CLASSES_OF_TYPES: dict[str, type[XdpContext] | type[SkbContext]] = {
+    "flow_dissector": FlowContext,
+    "xdp.frags": FragsContext,
+}
 _CLASSES: dict[ContextKind, type[XdpContext] | type[SkbContext]] = {
     ContextKind.XDP: XdpContext,
     ContextKind.SK_BUFF: SkbContext,
@@ -47,7 +58,7 @@ idle = threading.local()
 
 def packet_context(type_: ProgramType, room: int = ROOM) -> XdpContext | SkbContext:
     """Return a new context of a type that has packets, for packets of up to `room` bytes."""
-    return _CLASSES[type_.context](type_, room)
+    return _CLASSES_OF_TYPES.get(type_.name, _CLASSES[type_.context])(type_, room)
 
 
 def take(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None) -> Context:
@@ -56,9 +67,7 @@ def take(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None)
     Raises ExecutionError for a packet or a field that the type does not take.
     """
     if type_.context is ContextKind.STRUCT:
-        if fields:
-            raise ExecutionError(f"{type_.name} programs get their context's bytes as data, not by fields")
-        return StructContext(type_, data)
+        return (StructContext if type_.layout is None else NamedContext)(type_, data, fields)
     size = len(data)
     if size > LARGEST_PACKET:
         raise ExecutionError(f"packets have at most {LARGEST_PACKET} bytes, this one has {size}")

@@ -1,26 +1,63 @@
-"""The structs that programs get as context, field by field (include/uapi/linux/bpf.h)."""
+"""The structs that programs get as context, field by field (include/uapi/linux/bpf.h).
+
+`XDP_MD`, `SK_BUFF` and `SOCK` are those of packets; all others are in `ebpfjit/runtime/contexts/structs.py`.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime.memory import ALIGNMENT_SHIFT, follows
 
 _CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """What programs may load, or load and store (`writable`), of a struct's bytes from `start` to `stop`.
+
+    `sizes` is the sum of the sizes that an access may have (1, 2, 4, 8). One lies at a multiple of its size,
+    and of `alignment`.
+    """
+
+    start: int
+    stop: int
+    sizes: int
+    alignment: int = 1
+    writable: bool = False
+
+    @property
+    def rule(self) -> int:
+        """The same as a region has it (`runtime.memory.follows`); the struct starts at a multiple of 8."""
+        return self.sizes | self.alignment - 1 << ALIGNMENT_SHIFT
+
+    def allows(self, offset: int, size: int, *, store: bool) -> bool:
+        """True where an access of `size` bytes at `offset` of the struct is one of these."""
+        inside = self.start <= offset and offset + size <= self.stop
+        return inside and follows(self.rule, offset, size) and (self.writable or not store)
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
-    """One field: `offset` and `size` of an element in bytes, `count` elements (0: no array)."""
+    """One field: `offset` and `size` of an element in bytes, `count` elements (0: no array).
+
+    `accesses` are those that Linux allows (none: not said). A `pointer` says to what it points: "sock" (a
+    bpf_sock), "start" or "end" (of the bytes that come with the struct). `alias` is true
+    for another name of a field.
+    """
 
     name: str
     offset: int
     size: int = 4
     count: int = 0
+    accesses: tuple[Access, ...] = ()
+    pointer: str = ""
+    alias: bool = False
 
     @property
     def stop(self) -> int:
@@ -70,7 +107,7 @@ class Struct:
     def _layout(self) -> tuple[struct.Struct, tuple[tuple[str, int, int], ...]]:
         """All fields as one format, and for each its name, first item and count of items."""
         form, places, items, at = "<", [], 0, 0
-        for field in self.fields:
+        for field in (field for field in self.fields if not field.alias):
             form += f"{field.offset - at}x{field.count or 1}{_CODES[field.size]}"
             places.append((field.name, items, field.count))
             items, at = items + (field.count or 1), field.stop
@@ -82,6 +119,25 @@ class Struct:
         items = layout.unpack(memory)
         return {name: items[at : at + count] if count else items[at] for name, at, count in places}
 
+    @cached_property
+    def shown(self) -> tuple[Field, ...]:
+        """What results name: all that is no address, aliases only where they are a part of a field."""
+        whole = {(field.offset, field.count) for field in self.fields if not field.alias}
+        return tuple(
+            field
+            for field in self.fields
+            if not field.pointer and not (field.alias and (field.offset, field.count) in whole)
+        )
+
+    @cached_property
+    def accesses(self) -> tuple[tuple[str, Access], ...]:
+        """What programs may do to the struct, and to which field."""
+        return tuple((field.name, access) for field in self.fields for access in field.accesses)
+
+    def allows(self, offset: int, size: int, *, store: bool) -> bool:
+        """True where Linux takes an access of `size` bytes at `offset` of the struct."""
+        return any(access.allows(offset, size, store=store) for _, access in self.accesses)
+
     def spans(self, names: Iterable[str]) -> list[tuple[int, int]]:
         """Return the bytes of some fields as (start, stop), neighbours joined, in order."""
         spans: list[tuple[int, int]] = []
@@ -92,14 +148,21 @@ class Struct:
                 spans.append((field.offset, field.stop))
         return spans
 
-    def check_names(self, given: Iterable[str], settable: tuple[str, ...]) -> None:
-        """Raise ExecutionError for the first name that cannot be set."""
-        for name in given:
-            if name in settable:
-                continue
-            what = "cannot be set" if name in self.by_name else "is not there"
-            can = ", ".join(settable) or "none"
-            raise ExecutionError(f"field {name!r} of {self.name} {what}; those that can be set: {can}")
+    def settings(self, given: Mapping[str, Any], settable: tuple[str, ...]) -> dict[str, Any]:
+        """Return the values of fields that can be set; others may be 0, as for BPF_PROG_TEST_RUN.
+
+        Raises ExecutionError for the first that is not.
+        """
+        settings: dict[str, Any] = {}
+        for name, value in given.items():
+            field = self.by_name.get(name)
+            if field is not None and name in settable:
+                settings[name] = value
+            elif field is None or any(field.encode(value)):
+                what = "cannot be set" if field is not None else "is not there"
+                can = ", ".join(settable) or "none"
+                raise ExecutionError(f"field {name!r} of {self.name} {what}; those that can be set: {can}")
+        return settings
 
 
 def _words(names: str, start: int = 0) -> list[Field]:

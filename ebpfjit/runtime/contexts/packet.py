@@ -37,7 +37,7 @@ ROOM = 1 << 16
 
 LARGEST_PACKET = 1 << 24
 
-FieldValues = dict[str, int | tuple[int, ...]]
+FieldValues = dict[str, int | tuple[int, ...] | bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +193,19 @@ class PacketContext(ABC):
     def store_at(self, offset: int, data: bytes) -> None:
         """Write bytes of the packet; see `bytes_at`."""
         self._range(offset, len(data))[:] = data
+
+    @property
+    def whole(self) -> int:
+        """Bytes of the packet, all of its buffers together."""
+        return self.size
+
+    def load_any(self, offset: int, size: int) -> bytes:
+        """Return bytes of the packet, whichever buffer they are in; the caller has checked the range."""
+        return self.bytes_at(offset, size)
+
+    def store_any(self, offset: int, data: bytes) -> None:
+        """Write bytes of the packet; see `load_any`."""
+        self.store_at(offset, data)
 
     def _range(self, offset: int, size: int) -> memoryview:
         start = self._data + offset

@@ -1,31 +1,60 @@
-"""The context of all other programs: a struct whose bytes the caller gives."""
+"""The context of programs whose struct is none of ours: bytes that the caller gives."""
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Mapping
+from typing import Any
+
+from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.contexts.packet import Outcome
 from ebpfjit.runtime.contexts.types import ProgramType
-from ebpfjit.runtime.memory import Region, Stack
+from ebpfjit.runtime.memory import Region, Stack, address_of
 
 
 class StructContext:
-    """Bytes that r1 points to; some types' programs may write them."""
+    """Bytes that r1 points to, at a multiple of 8; some types' programs may write them.
+
+    `argument` is their region, None where the fields have regions of their own.
+    """
 
     redirect = None
+    packet = None
+    argument: Region | None
 
-    def __init__(self, type_: ProgramType, data: bytes | memoryview) -> None:
+    def __init__(
+        self, type_: ProgramType, data: bytes | memoryview, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        if fields:
+            raise ExecutionError(f"{type_.name} programs get their context's bytes as data, not by fields")
+        self._hold(type_, len(data))
+        self.memory[:] = data
+        whole = Region.of_buffer("context", self.memory)
+        whole.writable = type_.struct_writable
+        self.argument = whole
+        self.regions.append(whole)
+
+    def _hold(self, type_: ProgramType, size: int) -> None:
+        """Begin with a struct of `size` zeros."""
         self.type = type_
-        self.memory = bytearray(data)
-        self.argument = Region.of_buffer("context", self.memory)
-        self.argument.writable = type_.struct_writable
-        self.packet = None
         self.stack = Stack()
-        self.regions = [self.argument]
+        self.memory = aligned(size)
+        self.start = address_of(self.memory) if size else 0
+        self.argument = None
+        self.regions: list[Region] = []
 
     @property
     def arguments(self) -> tuple[int, int]:
         """What r1 and r2 start as."""
-        return (self.argument.start if self.argument.size else 0), 0
+        return self.start, 0
 
     def outcome(self) -> Outcome:
         """Return the bytes after the run."""
         return Outcome(bytes(self.memory))
+
+
+def aligned(size: int) -> memoryview:
+    """Return zeroed memory that starts at a multiple of 8."""
+    if not size:
+        return memoryview(bytearray())
+    return memoryview((ctypes.c_uint64 * (-(-size // 8)))()).cast("B")[:size]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.contexts.fields import SK_BUFF, SOCK
-from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, Outcome, PacketContext
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, FieldValues, Outcome, PacketContext
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.network import LOOPBACK, TunnelKey
 
@@ -33,9 +33,12 @@ AF_INET, AF_INET6 = 2, 10
 SOCK_AT = 256
 """Where in the context's memory its bpf_sock is."""
 
-_HIDDEN = {"data", "data_end", "data_meta", "flow_keys", "sk"} | {  # addresses; fields of sk_skb alone
+SOCK_FIELDS = (
     "family", "remote_ip4", "local_ip4", "remote_ip6", "local_ip6", "remote_port", "local_port",
-}  # fmt: skip
+)  # fmt: skip
+"""Fields of sk_skb alone: its socket's."""
+
+_ADDRESSES = ("data", "data_end", "data_meta", "flow_keys", "sk")
 
 _SOCK_FIELDS = tuple(
     (SK_BUFF.by_name[name].offset, SK_BUFF.by_name[name].stop, SOCK.by_name[source].offset)
@@ -99,10 +102,11 @@ class SkbContext(PacketContext):
     def start(self, data: bytes | memoryview, fields: Mapping[str, Any] | None) -> None:
         """Begin a run on a copy of `data`, an Ethernet frame.
 
-        Types of the network layer see it from byte 14 on. Raises ExecutionError.
+        Types of the network layer see it from byte 14 on; without frames `data` is any part of a stream.
+        Raises ExecutionError.
         """
         size = len(data)
-        if size < LINK_HEADER_SIZE:
+        if self.type.frames and size < LINK_HEADER_SIZE:
             raise ExecutionError(
                 f"{self.type.name} programs run on packets of at least {LINK_HEADER_SIZE} bytes (an "
                 f"Ethernet header), this one has {size}"
@@ -110,22 +114,26 @@ class SkbContext(PacketContext):
         start = self.first + self.headroom
         self.view[start : start + size] = data
         self._begin(size)
-        protocol = ethertype(data)
         words = bytearray(self.template[: SK_BUFF.size])
-        struct.pack_into("<I", words, 4, packet_type(bytes(data[:6])))
-        struct.pack_into("<I", words, 16, _swapped(protocol))
+        protocol = ethertype(data) if self.type.frames else 0
+        if self.type.frames:
+            struct.pack_into("<I", words, 4, packet_type(bytes(data[:6])))
+            struct.pack_into("<I", words, 16, _swapped(protocol))
         struct.pack_into("<I", words, 160, self.size)
         if fields:
             self._set_fields(words, fields)
         self.words[:] = words
-        self._fill_sock(protocol)
+        if self.type.frames:
+            self._fill_sock(protocol)
+        else:
+            self._fill_stream_sock()
         self.stack.reset()
         self.place()
 
     def _begin(self, size: int) -> None:
         """Forget the last run; `size` bytes of frame are in place."""
         self.mac_header = self.first + self.headroom
-        self.network_header = self.mac_header + LINK_HEADER_SIZE
+        self.network_header = self.mac_header + (LINK_HEADER_SIZE if self.type.frames else 0)
         hidden = LINK_HEADER_SIZE if self.type.network_layer else 0
         self.link_header = bytes(self.view[self.mac_header : self.mac_header + hidden])
         self.move(self.mac_header + hidden, self.mac_header + size)
@@ -205,8 +213,8 @@ class SkbContext(PacketContext):
         self.set("protocol", _swapped(number))
 
     def _set_fields(self, words: bytearray, fields: Mapping[str, Any]) -> None:
-        self.struct.check_names(fields, SETTABLE)
-        for name, value in fields.items():
+        settable = SETTABLE if self.type.frames else SETTABLE + SOCK_FIELDS
+        for name, value in self.struct.settings(fields, settable).items():
             field = self.struct.by_name[name]
             encoded = field.encode(value)
             if (name == "ifindex" or name == "wire_len") and not any(encoded):
@@ -241,6 +249,12 @@ class SkbContext(PacketContext):
         for start, stop, source in _SOCK_FIELDS:
             self.words[start:stop] = view[source : source + stop - start]
 
+    def _fill_stream_sock(self) -> None:
+        """Make the socket whose stream this is, from what the struct shows of it."""
+        self.sock.view[:] = _NEW_SOCK
+        for start, stop, source in _SOCK_FIELDS:
+            self.sock.view[source : source + stop - start] = self.words[start:stop]
+
     def write_pointers(self) -> None:
         """Write len, and data, data_end and data_meta where the type's programs see them."""
         words, base = self.words, self.memory.start
@@ -252,8 +266,8 @@ class SkbContext(PacketContext):
 
     def outcome(self) -> Outcome:
         """Return the packet, its link header before it, and all fields that are no addresses."""
-        fields = self.struct.read(self.words)
-        for name in _HIDDEN:
+        fields: FieldValues = {**self.struct.read(self.words)}
+        for name in (*_ADDRESSES, *(SOCK_FIELDS if self.type.frames else ())):
             del fields[name]
         data = self.link_header + bytes(self.view[self.data : self.data_end])
         return Outcome(data, b"", fields, self.redirect, tuple(self.clones))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.runtime.contexts.fields import SK_BUFF, XDP_MD
+from ebpfjit.runtime.contexts import structs
+from ebpfjit.runtime.contexts.fields import SK_BUFF, XDP_MD, Struct
 
 
 class ContextKind(Enum):
@@ -15,7 +17,7 @@ class ContextKind(Enum):
 
     XDP = XDP_MD
     SK_BUFF = SK_BUFF
-    STRUCT = None  # one whose bytes the caller gives
+    STRUCT = None  # one whose bytes or fields the caller gives
 
 
 def _numbered(prefix: str, names: str) -> dict[int, str]:
@@ -25,6 +27,8 @@ def _numbered(prefix: str, names: str) -> dict[int, str]:
 XDP_ACTIONS = _numbered("XDP_", "ABORTED DROP PASS TX REDIRECT")
 TC_ACTIONS = _numbered("TC_ACT_", "OK RECLASSIFY SHOT PIPE STOLEN QUEUED REPEAT REDIRECT TRAP")
 TC_ACTIONS[0xFFFFFFFF] = "TC_ACT_UNSPEC"
+FLOW_ACTIONS = {0: "BPF_OK", 2: "BPF_DROP", 129: "BPF_FLOW_DISSECTOR_CONTINUE"}
+SK_ACTIONS = {0: "SK_DROP", 1: "SK_PASS"}
 LWT_ACTIONS = {0: "BPF_OK", 2: "BPF_DROP", 7: "BPF_REDIRECT", 128: "BPF_LWT_REROUTE"}
 
 _CB_AND_MARK = ("mark", "priority", "cb")
@@ -37,7 +41,10 @@ class ProgramType:
     `actions` names return values. `passes` are the return values that let a packet go on.
     `writable` are the context's fields that a program may store to. `network_layer` is true where
     the program sees a packet from its network header on; `reads_packet` and `writes_packet` say
-    whether loads and stores reach the packet.
+    whether loads and stores reach the packet. `layout` are the fields of a context that is no packet's,
+    None where they are the caller's matter; `has_payload` is true where a run's data is what such a context
+    points to. `frames` is true where packets have a link header, `has_lane` where machine code may make the
+    context by itself (`translators/x86_64/lanes.py`).
     """
 
     name: str
@@ -49,6 +56,10 @@ class ProgramType:
     reads_packet: bool = True
     writes_packet: bool = True
     struct_writable: bool = True
+    layout: Struct | None = None
+    has_payload: bool = False
+    frames: bool = True
+    has_lane: bool = True
 
     @property
     def context_size(self) -> int:
@@ -90,12 +101,17 @@ def _struct(name: str, *, writable: bool = True) -> ProgramType:
     return ProgramType(name, ContextKind.STRUCT, struct_writable=writable)
 
 
-_READ_ONLY = "kprobe tracepoint raw_tracepoint perf_event tracing lsm struct_ops"
-_WRITABLE = (
-    "raw_tracepoint_writable cgroup_sock cgroup_sock_addr cgroup_sockopt cgroup_sysctl "
-    "sock_ops sk_skb sk_msg sk_lookup sk_reuseport flow_dissector netfilter lwt_seg6local "
-    "lirc_mode2 ext syscall"
-)
+def _fields(name: str, layout: Struct, **others: Any) -> ProgramType:
+    return ProgramType(name, ContextKind.STRUCT, layout=layout, **others)
+
+
+def _verdict(name: str, layout: Struct, **others: Any) -> ProgramType:
+    return _fields(name, layout, actions=SK_ACTIONS, passes=frozenset({1}), **others)
+
+
+_READ_ONLY = "tracepoint raw_tracepoint tracing lsm struct_ops"
+_WRITABLE = "raw_tracepoint_writable lirc_mode2 ext syscall"
+
 
 _TYPES = (
     ProgramType("xdp", ContextKind.XDP, XDP_ACTIONS, frozenset({2})),
@@ -108,15 +124,44 @@ _TYPES = (
     _lwt("lwt_in"),
     _lwt("lwt_out"),
     _lwt("lwt_xmit", writes_packet=True),
+    ProgramType("xdp.frags", ContextKind.XDP, XDP_ACTIONS, frozenset({2}), has_lane=False),
+    _lwt("lwt_seg6local"),
+    ProgramType("sk_skb", ContextKind.SK_BUFF, writable=("priority", "tc_index"), frames=False,
+                has_lane=False),
+    ProgramType("flow_dissector", ContextKind.SK_BUFF, FLOW_ACTIONS, writes_packet=False, has_lane=False),
+    _verdict("sk_msg", structs.SK_MSG, has_payload=True),
+    _verdict("sk_reuseport", structs.SK_REUSEPORT, has_payload=True, writes_packet=False),
+    _verdict("sk_lookup", structs.SK_LOOKUP),
+    _fields("sock_ops", structs.SOCK_OPS, writes_packet=False),
+    _fields("cgroup_sock", structs.CGROUP_SOCK),
+    _fields("cgroup_sock_addr", structs.SOCK_ADDR),
+    _fields("cgroup_sockopt", structs.SOCKOPT),
+    _fields("cgroup_sysctl", structs.SYSCTL),
+    _fields("cgroup_device", structs.CGROUP_DEVICE),
+    _fields("netfilter", structs.NETFILTER),
+    _fields("kprobe", structs.PT_REGS),
+    _fields("perf_event", structs.PERF_EVENT),
     *(_struct(name, writable=False) for name in _READ_ONLY.split()),
-    _struct("cgroup_device", writable=False),
     *(_struct(name) for name in _WRITABLE.split()),
 )  # fmt: skip
 
-_OTHER_NAMES = {"xdp.frags": "xdp", "classifier": "tc", "sched_cls": "tc", "action": "sched_act"}
+_OTHER_NAMES = {"classifier": "tc", "sched_cls": "tc", "action": "sched_act"}
 
 TYPES: dict[str, ProgramType] = {type_.name: type_ for type_ in _TYPES}
 TYPES.update({other: TYPES[name] for other, name in _OTHER_NAMES.items()})
+
+
+FRAGS = "xdp.frags"
+
+
+def effective_type(name: str, section: str | None) -> ProgramType:
+    """Return the type of a program: an XDP program's section says whether its packets may be in pieces.
+
+    Raises ExecutionError as `program_type`.
+    """
+    known = program_type(name)
+    in_pieces = known.name == "xdp" and (section or "").removeprefix("?").startswith(FRAGS)
+    return TYPES[FRAGS] if in_pieces else known
 
 
 def program_type(name: str) -> ProgramType:

@@ -43,6 +43,10 @@ class XdpContext(PacketContext):
         The field `data` says how many bytes at the front of `data` are metadata; `data_end`, where
         it is given, is the size of both. Raises ExecutionError.
         """
+        self.begin(data, len(data), fields)
+
+    def begin(self, data: bytes | memoryview, linear: int, fields: Mapping[str, Any] | None) -> None:
+        """Begin a run whose first `linear` bytes are in the first buffer. Raises ExecutionError."""
         size = len(data)
         metadata, ifindex, queue = 0, LOOPBACK, 0
         if fields:
@@ -55,9 +59,9 @@ class XdpContext(PacketContext):
         self.clear()
         self.words[12:24] = _POINTERS.pack(ifindex, queue, 0)
         start = self.first + HEADROOM - metadata
-        self.view[start : start + size] = data
+        self.view[start : start + linear] = data[:linear]
         self.stack.reset()
-        self.adopt(size, metadata)
+        self.adopt(linear, metadata)
 
     def clear(self) -> None:
         """Make what no run writes anew as it was: the headroom."""
@@ -78,7 +82,7 @@ class XdpContext(PacketContext):
 
     def _settings(self, fields: Mapping[str, Any], size: int) -> tuple[int, int, int]:
         """Return (bytes of metadata, ifindex, queue) from the fields that were given."""
-        self.struct.check_names(fields, SETTABLE)
+        fields = self.struct.settings(fields, SETTABLE)
         for name, value in fields.items():
             self.struct.by_name[name].encode(value)
         metadata = fields.get("data", 0)

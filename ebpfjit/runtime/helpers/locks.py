@@ -3,22 +3,58 @@
 from __future__ import annotations
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime import held as holdings
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.helpers.maps import reachable
 from ebpfjit.runtime.helpers.table import helper
+from ebpfjit.runtime.maps.base import Map
+from ebpfjit.runtime.maps.special import KINDS, SpecialField
 from ebpfjit.runtime.world import World
 
-LOCK_SIZE = 4
 _HELD = "spin lock"
+
+
+def special_field(world: World, address: int, kind: str, name: str) -> tuple[Map | None, SpecialField | None]:
+    """Return the map in whose values a special field is, and which it is; None where neither is known.
+
+    Maps without BTF do not say where their special fields are, so there it may be anywhere. Raises
+    ExecutionError (helper `name`) where a value's type says that there is none of this kind, MemoryFault
+    where the program may not write there.
+    """
+    memory.check(address, KINDS[kind].size, "store")
+    for found in reachable(world):
+        if not any(region.contains(address, 1) for region in found.regions):
+            continue
+        definition = found.definition
+        field = found.special_at(address)
+        if field is not None and field.kind == kind:
+            return found, field
+        if definition.special or definition.value_type is not None:
+            has = ", ".join(f"{one} at {one.offset}" for one in definition.special) or "none"
+            raise ExecutionError(
+                f"{name}: {address:#x} is no {kind} of {definition}; special fields of its values: {has}"
+            )
+        return found, None
+    return None, None
+
+
+def _lock_at(world: World, lock: int, name: str) -> str:
+    """Return a lock in words."""
+    found, field = special_field(world, lock, "bpf_spin_lock", name)
+    if found is None:
+        return f"the lock at {lock:#x}"
+    return f"the lock {'' if field is None else repr(field.name) + ' '}at {lock:#x} of {found.definition}"
 
 
 @helper("bpf_spin_lock", differs="keeps out nobody: programs in other threads may run meanwhile")
 def spin_lock(world: World, lock: int) -> int:
     """Take a lock. Raises ExecutionError where one is held already, as Linux refuses that."""
-    memory.check(lock, LOCK_SIZE, "store")
+    what = _lock_at(world, lock, "bpf_spin_lock")
     held = world.kept.get(_HELD)
     if held is not None:
-        raise ExecutionError(f"bpf_spin_lock: the lock at {held:#x} is held already; one at a time")
-    world.kept[_HELD] = lock
+        raise ExecutionError(f"bpf_spin_lock: {held[1]} is held already; one at a time")
+    world.kept[_HELD] = lock, what
+    holdings.take(world, _HELD, what, by="bpf_spin_lock", back="bpf_spin_unlock")
     return 0
 
 
@@ -26,9 +62,10 @@ def spin_lock(world: World, lock: int) -> int:
 def spin_unlock(world: World, lock: int) -> int:
     """Release a lock. Raises ExecutionError where it is not the one that is held."""
     held = world.kept.pop(_HELD, None)
-    if held != lock:
-        what = "no lock is held" if held is None else f"the lock that is held is at {held:#x}"
+    if held is None or held[0] != lock:
+        what = "no lock is held" if held is None else f"{held[1]} is the one that is held"
         raise ExecutionError(f"bpf_spin_unlock of {lock:#x}: {what}")
+    holdings.give_back(world, _HELD)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import Protocol, cast
 
 from ebpfjit.bits import W32
@@ -20,12 +21,13 @@ _PLAIN = _HASHES | _ARRAYS | {MapType.LPM_TRIE}
 _TARGETS = frozenset({MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP, MapType.XSKMAP})
 _ENDS = frozenset({MapType.QUEUE, MapType.STACK})
 _PERF = frozenset({MapType.PERF_EVENT_ARRAY})
+_OF_MAPS = frozenset({MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})
 _RING = frozenset({MapType.RINGBUF})
 _TIMED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.ARRAY})
 
 # What Linux's verifier lets each helper have (kernel/bpf/verifier.c, check_map_func_compatibility).
 TAKES: dict[str, frozenset[MapType]] = {
-    "bpf_map_lookup_elem": _PLAIN | _TARGETS | _SOCKETS | {MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS},
+    "bpf_map_lookup_elem": _PLAIN | _TARGETS - {MapType.CPUMAP} | _SOCKETS | _OF_MAPS,
     "bpf_map_update_elem": _PLAIN,
     "bpf_map_delete_elem": _PLAIN,
     "bpf_map_lookup_percpu_elem": frozenset(
@@ -37,6 +39,12 @@ TAKES: dict[str, frozenset[MapType]] = {
     "bpf_for_each_map_elem": _HASHES | _ARRAYS,
     "bpf_tail_call": frozenset({MapType.PROG_ARRAY}),
     "bpf_redirect_map": _TARGETS,
+    "bpf_sock_map_update": frozenset({MapType.SOCKMAP}),
+    "bpf_sk_redirect_map": frozenset({MapType.SOCKMAP}),
+    "bpf_msg_redirect_map": frozenset({MapType.SOCKMAP}),
+    "bpf_sock_hash_update": frozenset({MapType.SOCKHASH}),
+    "bpf_sk_redirect_hash": frozenset({MapType.SOCKHASH}),
+    "bpf_msg_redirect_hash": frozenset({MapType.SOCKHASH}),
     "bpf_perf_event_output": _PERF,
     "bpf_perf_event_read": _PERF,
     "bpf_perf_event_read_value": _PERF,
@@ -94,6 +102,12 @@ def map_of(world: World, address: int, name: str) -> Map:
             + ", ".join(sorted(kind.name.lower() for kind in TAKES[name]))
         )
     return found
+
+
+def reachable(world: World) -> Iterator[Map]:
+    """Yield the maps whose values the run may touch: the program's, and those inside that it looked up."""
+    yield from world.maps.values()
+    yield from world.kept.get(_REACHED, {}).values()
 
 
 def _inner_map(world: World, address: int) -> Map | None:

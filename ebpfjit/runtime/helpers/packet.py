@@ -10,6 +10,7 @@ import errno
 from ebpfjit.bits import W32
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.contexts.frags import FragsContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.contexts.skb import SkbContext
 from ebpfjit.runtime.contexts.xdp import LARGEST_METADATA, XDP_FRAME_SIZE, XdpContext
@@ -111,7 +112,7 @@ def _refusal(xdp: XdpContext, offset: int, size: int) -> int:
     """Return 0 where the bytes are in the packet, else a negative error number."""
     if offset > LARGEST_OFFSET or size > LARGEST_OFFSET:
         return -errno.EFAULT
-    return -errno.EINVAL if offset + size > xdp.size else 0
+    return -errno.EINVAL if offset + size > xdp.whole else 0
 
 
 @helper("bpf_xdp_load_bytes")
@@ -122,7 +123,7 @@ def xdp_load_bytes(world: World, context: int, offset: int, to: int, size: int) 
     memory.check(to, size, "store")
     refusal = _refusal(xdp, offset, size)
     if not refusal:
-        memory.write(to, xdp.bytes_at(offset, size))
+        memory.write(to, xdp.load_any(offset, size))
     return refusal
 
 
@@ -134,14 +135,14 @@ def xdp_store_bytes(world: World, context: int, offset: int, source: int, size: 
     data = memory.read(source, size)
     refusal = _refusal(xdp, offset, size)
     if not refusal:
-        xdp.store_at(offset, data)
+        xdp.store_any(offset, data)
     return refusal
 
 
 @helper("bpf_xdp_get_buff_len")
 def xdp_get_buff_len(world: World, context: int) -> int:
-    """Return the bytes of the packet."""
-    return xdp_of(world, context, "bpf_xdp_get_buff_len").size
+    """Return the bytes of the packet, all of its buffers together."""
+    return xdp_of(world, context, "bpf_xdp_get_buff_len").whole
 
 
 # -- XDP: moving the ends ---------------------------------------------------------------------------
@@ -167,10 +168,22 @@ def xdp_adjust_head(world: World, context: int, distance: int) -> int:
 def xdp_adjust_tail(world: World, context: int, distance: int) -> int:
     """Move the packet's end, new bytes being zero; 0 or -EINVAL."""
     xdp = xdp_of(world, context, "bpf_xdp_adjust_tail")
+    if isinstance(xdp, FragsContext) and xdp.fragments:
+        return _adjust_last_fragment(xdp, W32.signed(distance))
     end = xdp.data_end + W32.signed(distance)
     if end > xdp.hard_end or end < xdp.data + LINK_HEADER_SIZE:
         return -errno.EINVAL
     if not xdp.resize(end - xdp.data):
+        return -errno.EINVAL
+    xdp.moved()
+    return 0
+
+
+def _adjust_last_fragment(xdp: FragsContext, distance: int) -> int:
+    """Make the last fragment longer, or the packet shorter; 0 or -EINVAL."""
+    if not (
+        xdp.grow_last(distance) if distance >= 0 else xdp.shrink(W32.signed(-distance))
+    ):  # as Linux: INT_MIN stays
         return -errno.EINVAL
     xdp.moved()
     return 0

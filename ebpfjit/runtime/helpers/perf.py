@@ -41,7 +41,7 @@ class StackTraces(Protocol):
         """Store a stack and return its id, or a negative error number."""
 
 
-@helper("bpf_perf_event_output", "bpf_skb_output", "bpf_xdp_output")
+@helper("bpf_perf_event_output", "bpf_skb_output", "bpf_xdp_output", gpl=True)
 def perf_event_output(world: World, context: int, map_address: int, flags: int, data: int, size: int) -> int:
     """Send an event: `size` bytes of data, then as many bytes of the packet as the flags say.
 
@@ -55,13 +55,14 @@ def perf_event_output(world: World, context: int, map_address: int, flags: int, 
         flags &= ~(_PACKET_MASK << _PACKET_SHIFT)
     if flags & ~_INDEX_MASK:
         return -errno.EINVAL
-    if wanted and wanted > cast(Packet, world.context).size:
+    packet = cast(Packet, world.context)
+    if wanted and wanted > getattr(packet, "whole", packet.size):
         return -errno.EFAULT
     if not world.leaves(size + wanted):
         return -errno.ENOSPC  # as where a buffer is full
     event = memory.read(data, size)
     if wanted:
-        event += cast(Packet, world.context).bytes_at(0, wanted)
+        event += getattr(packet, "load_any", packet.bytes_at)(0, wanted)
     result = cast(PerfEventArray, found).output(event, flags)
     if not result:
         world.events.append((found.name, event))
@@ -101,12 +102,11 @@ def get_stackid(world: World, context: int, map_address: int, flags: int) -> int
     return cast(StackTraces, found).capture(world.environment.stack, flags)
 
 
-@helper(
-    "bpf_get_stack",
-    "bpf_get_task_stack",
-    gpl=True,
-    differs="the stack is Environment.stack, without build ids",
-)
+_STACK = "the stack is Environment.stack, without build ids"
+
+
+@helper("bpf_get_task_stack", differs=_STACK)
+@helper("bpf_get_stack", gpl=True, differs=_STACK)
 def get_stack(world: World, context: int, buffer: int, size: int, flags: int) -> int:
     """Copy the stack, innermost first, u64 each; return its bytes, or a negative error number."""
     size = W32.wrap(size)

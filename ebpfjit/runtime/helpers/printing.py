@@ -64,6 +64,7 @@ def trace_vprintk(world: World, text: int, size: int, data: int, data_size: int)
 
 @helper(
     "bpf_snprintf",
+    gpl=True,
     differs="%ps is a number, %p is not hashed; IP addresses past the buffer's end are counted",
 )
 def snprintf(world: World, buffer: int, size: int, text: int, data: int, data_size: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.runtime import memory
+from ebpfjit.runtime import held, memory
 from ebpfjit.runtime.helpers.maps import map_of
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.maps.base import Map
@@ -80,6 +80,8 @@ def reserve(world: World, map_address: int, size: int, flags: int, name: str) ->
     address = record.ring.reserve(size, flags) if world.leaves(size) else 0
     if address:
         _reserved(world)[address] = record
+        back = "bpf_ringbuf_submit or bpf_ringbuf_discard" + ("_dynptr" if name.endswith("_dynptr") else "")
+        held.take(world, (_RESERVED, address), f"a record of {record.found.definition}", by=name, back=back)
         _append(world, record)
     return address
 
@@ -89,6 +91,7 @@ def _taken_back(world: World, address: int, name: str) -> _Record:
     if record is None:
         raise ExecutionError(f"{name} of {address:#x}, which is no record that bpf_ringbuf_reserve gave")
     record.done = True
+    held.give_back(world, (_RESERVED, address))
     return record
 
 

@@ -47,7 +47,7 @@ def _context(world: World, address: int, name: str) -> PacketContext:
     )
 
 
-@helper("bpf_fib_lookup", differs="answers from Environment.network")
+@helper("bpf_fib_lookup", gpl=True, differs="answers from Environment.network")
 def fib_lookup(world: World, context: int, parameters: int, size: int, flags: int) -> int:
     """Find a packet's next hop, written into struct bpf_fib_lookup; BPF_FIB_LKUP_RET_* or -errno."""
     packet = _context(world, context, "bpf_fib_lookup")
@@ -134,7 +134,7 @@ class _Lookup:
         return SUCCESS
 
 
-@helper("bpf_check_mtu")
+@helper("bpf_check_mtu", gpl=True)
 def check_mtu(world: World, context: int, ifindex: int, mtu_at: int, difference: int, flags: int) -> int:
     """Tell whether the packet fits an interface's MTU, stored behind r3; BPF_MTU_CHK_RET_* or -errno."""
     packet = _context(world, context, "bpf_check_mtu")

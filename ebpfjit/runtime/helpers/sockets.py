@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from ebpfjit.bits import W32, W64
 from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime import held as holdings
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.contexts.named import NamedContext
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.sockets import SOCK_SIZE, TCP_LISTEN, Address, Socket, look_up
@@ -21,6 +23,8 @@ ASSIGNED = "assigned socket"
 _OPEN, _KNOWN = "sockets", "known sockets"
 _TUPLE_SIZES = {12: 4, 36: 16}  # struct bpf_sock_tuple for IPv4 and IPv6: bytes of an address
 _CURRENT_NETNS = -1
+REPLACE_SELECTED, NO_REUSEPORT = 1 << 0, 1 << 1
+"""BPF_SK_LOOKUP_F_REPLACE, BPF_SK_LOOKUP_F_NO_REUSEPORT."""
 
 
 @dataclass(slots=True)
@@ -43,7 +47,7 @@ def _open(world: World) -> dict[int, _Held]:
     return found
 
 
-def _hold(world: World, socket: Socket) -> _Held:
+def _hold(world: World, socket: Socket, by: str) -> _Held:
     """Count one more lookup of a socket; the first lets the program read it."""
     known: dict[int, _Held] = world.kept.setdefault(_KNOWN, {})
     held = known.get(id(socket))
@@ -53,6 +57,9 @@ def _hold(world: World, socket: Socket) -> _Held:
         memory.grant_region(held.region)
         _open(world)[held.region.start] = held
     held.count += 1
+    holdings.take(
+        world, (_OPEN, held.region.start), f"a {socket.protocol} socket", by=by, back="bpf_sk_release"
+    )
     return held
 
 
@@ -78,7 +85,7 @@ def _look_up(world: World, protocol: str, tuple_at: int, size: int, netns: int, 
     found = look_up(world.environment.sockets, protocol, source, destination)
     if found is None:
         return 0
-    return _hold(world, found).region.start
+    return _hold(world, found, f"bpf_sk_lookup_{protocol}").region.start
 
 
 @helper("bpf_sk_lookup_tcp", "bpf_skc_lookup_tcp", differs="finds sockets of Environment.sockets")
@@ -100,6 +107,7 @@ def sk_release(world: World, address: int) -> int:
     if held is None:
         raise ExecutionError(f"bpf_sk_release of {address:#x}, which is no socket that a lookup gave")
     held.count -= 1
+    holdings.give_back(world, (_OPEN, address))
     if not held.count:
         del _open(world)[address]
         memory.revoke(held.region)
@@ -140,11 +148,19 @@ def get_listener_sock(world: World, address: int) -> int:
 @helper("bpf_sk_assign", differs="remembers the socket; nothing is delivered to it")
 def sk_assign(world: World, context: int, address: int, flags: int) -> int:
     """Choose the socket that the packet goes to, 0 for none; 0 or a negative error number."""
-    if flags:
+    context_ = world.context
+    lookup = context_ if isinstance(context_, NamedContext) and context_.type.name == "sk_lookup" else None
+    if flags & ~(REPLACE_SELECTED | NO_REUSEPORT) or (flags and lookup is None):
         return -errno.EINVAL
     held = _open(world).get(address)
     if address and held is None:
         raise ExecutionError(f"bpf_sk_assign of {address:#x}, which is no socket that a lookup gave")
+    if lookup is not None:
+        refusal = lookup.select(
+            None if held is None else held.socket, address, bool(flags & REPLACE_SELECTED)
+        )
+        if refusal:
+            return refusal
     world.kept[ASSIGNED] = None if held is None else held.socket
     return 0
 

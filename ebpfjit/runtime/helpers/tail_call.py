@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 
 from ebpfjit.bits import W32
 from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime import held
 from ebpfjit.runtime.helpers.maps import map_of
 from ebpfjit.runtime.helpers.table import engine_of, helper
 from ebpfjit.runtime.world import World
@@ -34,6 +35,7 @@ def tail_call(world: World, context: int, map_address: int, index: int) -> int:
     Where that is not to be (an empty slot, an index too large, too many calls) the program goes on.
     """
     found = map_of(world, map_address, "bpf_tail_call")
+    held.check(world, "at a tail call")
     index = W32.wrap(index)
     if index >= found.definition.max_entries:
         return -errno.E2BIG

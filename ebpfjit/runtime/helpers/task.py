@@ -37,10 +37,15 @@ def get_current_comm(world: World, buffer: int, size: int) -> int:
     return 0
 
 
-@helper("bpf_get_current_task", "bpf_get_current_task_btf", gpl=True, differs="points to nothing readable")
+@helper(
+    "bpf_get_current_task",
+    "bpf_get_current_task_btf",
+    gpl=True,
+    differs="a task_struct by the program's types, or those of Environment.btf; 0 without any",
+)
 def get_current_task(world: World) -> int:
     """Return the address of the task."""
-    return world.environment.current_task.address
+    return world.current_task or world.environment.current_task.address
 
 
 @helper("bpf_get_current_cgroup_id")
@@ -55,7 +60,7 @@ def get_current_ancestor_cgroup_id(world: World, level: int) -> int:
     return 0 if W32.wrap(level) else world.environment.current_task.cgroup_id
 
 
-@helper("bpf_get_func_ip", differs="0: nothing is attached")
+@helper("bpf_get_func_ip", gpl=True, differs="0: nothing is attached")
 def get_func_ip(world: World, context: int) -> int:
     """Return the address of the traced function."""
     return 0

@@ -6,6 +6,7 @@ import errno
 
 from ebpfjit.bits import W32
 from ebpfjit.runtime import timers
+from ebpfjit.runtime.helpers.locks import special_field
 from ebpfjit.runtime.helpers.maps import map_of
 from ebpfjit.runtime.helpers.timers import set_callback
 from ebpfjit.runtime.kfuncs.table import kfunc
@@ -20,6 +21,7 @@ def wq_init(world: World, place: int, map_address: int, flags: int) -> int:
     found = map_of(world, map_address, "bpf_wq_init")
     if W32.wrap(flags):
         return -errno.EINVAL
+    special_field(world, place, "bpf_wq", "bpf_wq_init")
     return timers.initialise(WORK, place, found, "bpf_wq_init")
 
 

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
+from ebpfjit.errors import EbpfError
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag
+from ebpfjit.runtime.maps.special import SpecialField
 from ebpfjit.runtime.maps.storage import Storage
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.timers import Timers
@@ -29,8 +31,9 @@ class Map(ABC):
     program may touch. `regions` is the memory of its values, where programs may follow the pointers
     that lookups give. `value_is_stable` is true where such a pointer stays good for the rest of a
     run, whatever the program does. `is_frozen` is true from when a program that refers to the map
-    was prepared: it may rely on read-only values, which Python must not change any more. `timers` are those
-    in its values, None where there never were any.
+    was prepared: it may rely on read-only values, which Python must not change any more. `refused` is what an
+    object's definition of it lacks, None where it lacks nothing: no program that refers to the map is run.
+    `timers` are those in its values, None where there never were any.
     """
 
     definition: MapDefinition
@@ -39,6 +42,7 @@ class Map(ABC):
     value_is_stable: bool
     is_frozen: bool = False
     timers: Timers | None = None
+    refused: EbpfError | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set what may change; what machine code was made with, or points to, may not."""
@@ -97,6 +101,10 @@ class Map(ABC):
     def lookup_percpu(self, key: bytes, cpu: int) -> int:
         """Return the address of one processor's value under `key`, 0 where there is none."""
         return 0
+
+    def special_at(self, address: int) -> SpecialField | None:
+        """Return the special field that starts at an address inside of the values, None where none does."""
+        return None
 
     def entries(self) -> Iterator[tuple[bytes, int]]:
         """Yield each key and the address of its value, as bpf_for_each_map_elem visits them.

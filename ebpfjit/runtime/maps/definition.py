@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any, Protocol
+
+from ebpfjit.runtime.maps.special import SpecialField
 
 
 class MapType(IntEnum):
@@ -82,6 +84,15 @@ class Codec(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class MapTypes:
+    """The BTF of a map's keys and values: `btf` as in `Program.types`, and the ids in it (0: void)."""
+
+    btf: bytes
+    key: int = 0
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MapDefinition:
     """One map as an object file, or a user, defines it. Sizes in bytes.
 
@@ -90,7 +101,8 @@ class MapDefinition:
     template of the maps inside. `values` are what `.values` of a BTF definition puts in: (index,
     name of a program or map). `is_readonly` is true where programs may not write the values
     (.rodata). `section` is where the definition stands. `extra` is map_extra: how many hash functions
-    a bloom filter uses (0: the kernel's choice).
+    a bloom filter uses (0: the kernel's choice). `types` is what Linux is told of keys and values. `special`
+    are the fields of the value that are the kernel's: locks, timers and the like (`runtime.maps.special`).
     """
 
     name: str
@@ -107,6 +119,8 @@ class MapDefinition:
     is_readonly: bool = False
     section: str = ""
     extra: int = 0
+    types: MapTypes | None = field(default=None, repr=False, compare=False)
+    special: tuple[SpecialField, ...] = ()
 
     @property
     def type_name(self) -> str:

@@ -1,6 +1,6 @@
 """Maps whose values lie side by side in flat memory, and the header that machine code reads.
 
-    header | buckets, links, states, keys (hash kinds) | values of CPU 0 | values of CPU 1 | ...
+    header | buckets, links, states, ages, keys (hash kinds) | values of CPU 0 | values of CPU 1 | ...
     ^ Map.address                                       ^ Map.regions: all values, nothing else
 
 Entry `i` has its value at values + i * value_stride, its key at keys + i * key_size. The header is
@@ -16,18 +16,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.maps import rules
-from ebpfjit.runtime.maps.definition import BPF_EXIST, BPF_NOEXIST, MapDefinition
+from ebpfjit.runtime.maps import rules, special
+from ebpfjit.runtime.maps.definition import BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, MapDefinition, MapType
 from ebpfjit.runtime.maps.mapping import KeyedMap
+from ebpfjit.runtime.maps.special import SpecialField
 from ebpfjit.runtime.maps.storage import Storage
 
 #              addresses (u64)     u32
 HEADER_WORDS = (
-    "values", "keys", "buckets", "links", "states", "first_values", "cpu_stride", "secrets",
+    "values", "keys", "buckets", "links", "states", "first_values", "cpu_stride", "secrets", "newer", "older",
 )  # fmt: skip
 HEADER_COUNTS = (
     "cpus", "key_size", "value_size", "value_stride", "max_entries", "mask", "count", "used", "free",
-    "hand", "is_lru", "busy",
+    "is_lru", "busy",
 )  # fmt: skip
 HEADER = {name: 8 * index for index, name in enumerate(HEADER_WORDS)} | {
     name: 8 * len(HEADER_WORDS) + 4 * index for index, name in enumerate(HEADER_COUNTS)
@@ -88,7 +89,28 @@ class FlatMap(KeyedMap):
         self.set_field("value_size", definition.value_size)
         self.set_field("value_stride", self.stride)
         self.set_field("max_entries", definition.max_entries)
+        self._copied, self._freed = special.spans(definition), special.freed(definition)
+        self._takes_lock = any(field.kind == "bpf_spin_lock" for field in definition.special)
         self.use_cpu(environment.cpu)
+
+    def write_value(self, offset: int, value: bytes) -> None:
+        """Copy a value into the memory, all but its special fields."""
+        for start, end in self._copied:
+            self.storage.write(offset + start, value[start:end])
+
+    def free_fields(self, offset: int) -> None:
+        """Let go of what a value's special fields refer to: a timer, or an object, is there by its field."""
+        for field in self._freed:
+            self.storage.write(offset + field.offset, bytes(field.size))
+
+    def _plain_flags(self, flags: int) -> int:
+        """Return an update's flags without BPF_F_LOCK, which maps take that have a lock in their values."""
+        return flags & ~BPF_F_LOCK if self._takes_lock else flags
+
+    def special_at(self, address: int) -> SpecialField | None:
+        """Return the special field that starts at an address inside of the values."""
+        offset = (address - self.address - self.values_offset) % self.stride
+        return next((field for field in self.definition.special if field.offset == offset), None)
 
     @property
     def is_steady(self) -> bool:
@@ -151,11 +173,17 @@ class FlatMap(KeyedMap):
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
         """Put a value in, that of the running CPU; return 0 or a negative error number."""
-        entry = self.claim(key, flags)
+        entry = self.claim(key, self._plain_flags(flags))
         if entry < 0:
             return entry
-        self.storage.write(self.offset_of(entry, self.cpu), value)
+        self._replace(self.offset_of(entry, self.cpu), value, flags)
         return 0
+
+    def _replace(self, offset: int, value: bytes, flags: int) -> None:
+        """Write a value over another, whose fields are freed; BPF_F_LOCK of hash maps writes into it."""
+        self.write_value(offset, value)
+        if not flags & BPF_F_LOCK or self.definition.type is MapType.ARRAY:
+            self.free_fields(offset)
 
     def entries(self) -> Iterator[tuple[bytes, int]]:
         """Yield each key and the address of its value on the running CPU."""
@@ -170,16 +198,22 @@ class FlatMap(KeyedMap):
             raise KeyError
         size = self.definition.value_size
         if not self.is_percpu:
-            return self.storage.read(self.offset_of(entry, 0), size)
-        return [self.storage.read(self.offset_of(entry, cpu), size) for cpu in range(self.cpus)]
+            return self._shown(self.storage.read(self.offset_of(entry, 0), size))
+        return [self._shown(self.storage.read(self.offset_of(entry, cpu), size)) for cpu in range(self.cpus)]
+
+    def _shown(self, value: bytes) -> bytes:
+        """Return a value as user space sees it: zeros in the place of special fields."""
+        for field in self.definition.special:
+            value = value[: field.offset] + bytes(field.size) + value[field.offset + field.size :]
+        return value
 
     def _put(self, key: bytes, value: Any, flags: int) -> int:
         values = self._each_value(value)
-        entry = self.claim(key, flags)
+        entry = self.claim(key, self._plain_flags(flags))
         if entry < 0:
             return entry
         for cpu, data in enumerate(values):
-            self.storage.write(self.offset_of(entry, cpu), data)
+            self._replace(self.offset_of(entry, cpu), data, flags)
         return 0
 
     def _each_value(self, value: Any) -> list[bytes]:
@@ -216,6 +250,16 @@ class ArrayMap(FlatMap):
         if index < 0:
             return -errno.E2BIG
         return -errno.EEXIST if flags == BPF_NOEXIST else index
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
+        """Put a value in, that of the running CPU; return 0 or a negative error number.
+
+        Unlike bpf(2), Linux looks at BPF_F_LOCK last here, and refuses it where there is no lock.
+        """
+        entry = self.claim(key, flags & ~BPF_F_LOCK)
+        if entry >= 0 and self._plain_flags(flags) & BPF_F_LOCK:
+            entry = -errno.EINVAL
+        return entry if entry < 0 else super().update(key, value, flags & ~BPF_F_LOCK)
 
     def delete(self, key: bytes) -> int:
         """Refuse: an array's entries cannot be deleted."""

@@ -3,6 +3,8 @@
     buckets  u32 each   entry + 1 of a chain's first, 0 for an empty chain
     links    u32 each   entry + 1 of the next in the chain, or of the next free entry
     states   u8 each    bit 0: in use, bit 1: looked up of late (LRU kinds)
+    newer    u32 each   entry + 1 of the next younger one, 0 for the youngest; at 0 the oldest (LRU kinds)
+    older    u32 each   entry + 1 of the next older one, 0 for the oldest; at 0 the youngest (LRU kinds)
     keys     key_size bytes each
     values   value_stride bytes each, once for each CPU
 
@@ -10,16 +12,18 @@ A new key takes the free entry that was freed last, else the first that never wa
 memory depends on the operations alone. A deleted value's memory stays where it is, as in the
 kernel's preallocated maps: a pointer to it reads on.
 
-LRU kinds evict by second chance, the kernel's idea of an approximation: a hand goes round the
-entries, passes over those that were looked up since it last came by, and evicts the first that was
-not. Without lookups that is first in, first out.
+LRU kinds evict by second chance, the kernel's idea of an approximation: from the oldest on, those that
+a program looked up become the youngest, as if never looked up, and the first that was not goes. An update
+of a key that is there makes it the youngest, and counts as a lookup, as in the kernel, where it puts a new
+entry in; reading in Python counts as little as bpf(2)'s lookup does. Without lookups that is first in, first
+out. The kernel takes entries from its list some at a time, to have them free; here one goes where one comes.
 
 What changes the table calls nothing while it is not whole: CPython handles signals, and lets other threads
 run, where something is called or a loop comes round. So whatever a handler raises, the table is in order.
 
 No walk is long, whoever chose the keys: a program pays for one instruction. Each map hashes with secrets
-of its own; chains have at most LONGEST_CHAIN entries all the same, and the hand passes over at most
-MOST_PASSED. BPF_F_ZERO_SEED changes nothing: what it is for, that runs are alike, holds anyway.
+of its own; chains have at most LONGEST_CHAIN entries all the same, and at most MOST_PASSED are passed over.
+BPF_F_ZERO_SEED changes nothing: what it is for, that runs are alike, holds anyway.
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ from ebpfjit.runtime.maps.storage import changing
 MULTIPLIER = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 IN_USE, LOOKED_UP = 1, 2
 LINK_SIZE, STATE_SIZE = 4, 1
-COUNT, USED, FREE, HAND = map(HEADER_COUNTS.index, ("count", "used", "free", "hand"))
+COUNT, USED, FREE = map(HEADER_COUNTS.index, ("count", "used", "free"))
 
 LONGEST_CHAIN = 64
 """A key that would make a chain longer is refused: one in 10**50 maps would have one by chance."""
@@ -54,7 +58,7 @@ ENTRIES_FOR_ONE = 8
 """Unused entries that are passed over for the price of one instruction."""
 
 MOST_PASSED = 128
-"""Entries that the hand passes over at most before it evicts one (as LOCAL_FREE_TARGET in bpf_lru_list.c)."""
+"""Entries that get a second chance at most before one is evicted (as LOCAL_FREE_TARGET in bpf_lru_list.c)."""
 
 LONGEST_KEY = 512
 """Bytes of the longest key that is hashed word by word, and by machine code (MAX_BPF_STACK)."""
@@ -116,10 +120,16 @@ def bucket_count(definition: MapDefinition) -> int:
     Half where the map would else take more than twice the memory of its keys and values.
     """
     count = 1 << (definition.max_entries - 1).bit_length()
-    entry = definition.key_size + value_stride(definition) + LINK_SIZE + STATE_SIZE
+    ages = 2 * age_size(definition)
+    entry = definition.key_size + value_stride(definition) + LINK_SIZE + STATE_SIZE + ages
     size = entry * definition.max_entries + LINK_SIZE * count
     wanted = 2 * (definition.key_size + definition.value_size) * definition.max_entries
     return count if size < wanted or count == 1 else count // 2
+
+
+def age_size(definition: MapDefinition) -> int:
+    """Return the bytes that an entry has in each of the two lists of ages."""
+    return LINK_SIZE if definition.type in rules.LRU else 0
 
 
 class _Change:
@@ -154,29 +164,34 @@ class HashMap(FlatMap):
         shares_values: bool = True,
     ) -> None:
         entries, buckets = definition.max_entries, bucket_count(definition)
+        ages = age_size(definition) * (entries + 1)
         super().__init__(
             definition,
             environment,
             LINK_SIZE * buckets,
             LINK_SIZE * entries,
             STATE_SIZE * entries,
+            ages,
+            ages,
             definition.key_size * entries,
             8 * SECRET_WORDS,
             stride=stride,
             shares_values=shares_values,
         )
-        _, heads, links, self.states_offset, self.keys_offset, secrets, _ = self.storage.offsets
+        _, heads, links, self.states_offset, newer, older, self.keys_offset, secrets, _ = self.storage.offsets
         self.secrets = secrets_of(_secrets)
         self.storage.write(secrets, struct.pack(f"<{SECRET_WORDS}Q", *self.secrets))
         self._buckets = self.storage.words(heads, buckets)
         self._links = self.storage.words(links, entries)
         self._counts = self.header_counts()
+        self._newer = self.storage.words(newer, ages // LINK_SIZE)
+        self._older = self.storage.words(older, ages // LINK_SIZE)
         self._mask = buckets - 1
         self._change = _Change(self)
         self.is_lru = definition.type in rules.LRU
         for name, offset in (
             ("buckets", heads), ("links", links), ("states", self.states_offset), ("keys", self.keys_offset),
-            ("secrets", secrets),
+            ("newer", newer), ("older", older), ("secrets", secrets),
         ):  # fmt: skip
             self.set_field(name, self.address + offset)
         self.set_field("mask", self._mask)
@@ -222,9 +237,24 @@ class HashMap(FlatMap):
         with changing.held, self._change:
             entry = self.find(key)
             if entry >= 0:
-                self.touch(entry)
-                return -errno.EEXIST if flags == BPF_NOEXIST else entry
+                return -errno.EEXIST if flags == BPF_NOEXIST else self._renewed(entry)
             return -errno.ENOENT if flags == BPF_EXIST else self.insert(key)
+
+    def _renewed(self, entry: int) -> int:
+        """Return the entry of a key that is updated: the youngest from now on."""
+        if self.is_lru:
+            self._make_youngest(entry + 1)
+            self.touch(entry)
+        return entry
+
+    def _make_youngest(self, link: int) -> None:
+        """Move an entry (its number + 1) behind the youngest. Nothing is called meanwhile."""
+        newer, older = self._newer, self._older
+        after, before = newer[link], older[link]
+        newer[before], older[after] = after, before
+        youngest = older[0]
+        newer[youngest], older[link] = link, youngest
+        newer[link], older[0] = 0, link
 
     def insert(self, key: bytes) -> int:
         """Return a new entry for a key that is not there, its per-CPU values zero; -E2BIG or -ENOMEM."""
@@ -233,50 +263,59 @@ class HashMap(FlatMap):
             return -errno.ENOMEM
         if self.cpus > 1:
             memory.pay(self.stride * self.cpus)
-        entry = self._take(key, bucket, LOOKED_UP if self.is_lru else 0)
+        entry = self._take(key, bucket)
         if entry < 0 and self.is_lru:
             self._evict()
-            entry = self._take(key, bucket, 0)
-        if self.cpus > 1 and entry >= 0:
+            entry = self._take(key, bucket)
+        if entry < 0:
+            return entry
+        for field in self.definition.special:  # what the entry's last user left
+            for cpu in range(self.cpus):
+                self.storage.write(self.offset_of(entry, cpu) + field.offset, bytes(field.size))
+        if self.cpus > 1:
             for cpu in range(self.cpus):
                 self.storage.write(self.offset_of(entry, cpu), bytes(self.stride))
         return entry
 
-    def _take(self, key: bytes, bucket: int, state: int) -> int:
+    def _take(self, key: bytes, bucket: int) -> int:
         """Put a key into an entry that is not in use, and that into its chain; -E2BIG where all are in use.
 
-        `state` is for one that was freed: that may be just before the LRU's hand, and starts as if it had
-        been looked up. Nothing is called from the first change to the last.
+        Of LRU kinds it is the youngest. Nothing is called from the first change to the last.
         """
         counts, links, size = self._counts, self._links, self.definition.key_size
+        newer, older = self._newer, self._older
         if counts[FREE]:
             entry = counts[FREE] - 1
             counts[FREE] = links[entry]
         elif counts[USED] < self.definition.max_entries:
             entry = counts[USED]
             counts[USED] = entry + 1
-            state = 0
         else:
             return -errno.E2BIG
         start = self.keys_offset + entry * size
         self.storage.memory[start : start + size] = key
         links[entry] = self._buckets[bucket]
         self._buckets[bucket] = entry + 1
-        self.storage.memory[self.states_offset + entry] = IN_USE | state
+        self.storage.memory[self.states_offset + entry] = IN_USE
         counts[COUNT] += 1
+        if self.is_lru:
+            youngest = older[0]
+            newer[youngest], older[entry + 1] = entry + 1, youngest
+            newer[entry + 1], older[0] = 0, entry + 1
         return entry
 
     def _evict(self) -> None:
-        """Free the entry that the hand stops at. All entries are in use."""
-        states, entries = self.storage.memory, self.definition.max_entries
-        hand = self._counts[HAND]
+        """Free the oldest entry that was not looked up of late. All entries are in use."""
+        states, first = self.storage.memory, self.states_offset - 1
         for _ in range(MOST_PASSED):
-            if not states[self.states_offset + hand] & LOOKED_UP:
+            oldest = self._newer[0]
+            if not states[first + oldest] & LOOKED_UP:
                 break
-            states[self.states_offset + hand] = IN_USE
-            hand = (hand + 1) % entries
-        self._counts[HAND] = (hand + 1) % entries
-        self.free(hand)
+            states[first + oldest] = IN_USE
+            self._make_youngest(oldest)
+        evicted = self._newer[0] - 1
+        self.free(evicted)
+        self._free_all_fields(evicted)
 
     def delete(self, key: bytes) -> int:
         """Remove a key; return 0 or -ENOENT. The value's memory stays as it is until it is used again."""
@@ -285,7 +324,12 @@ class HashMap(FlatMap):
             if entry < 0:
                 return -errno.ENOENT
             self.free(entry)
+            self._free_all_fields(entry)
         return 0
+
+    def _free_all_fields(self, entry: int) -> None:
+        for cpu in range(self.cpus if self.definition.special else 0):
+            self.free_fields(self.offset_of(entry, cpu))
 
     def free(self, entry: int) -> None:
         """Take an entry out of its chain and make it the next to be used; one in no chain stays as it is.
@@ -294,6 +338,7 @@ class HashMap(FlatMap):
         """
         bucket = self._bucket_of(self.key_of(entry))
         counts, links, before = self._counts, self._links, 0
+        newer, older = self._newer, self._older
         link = self._buckets[bucket]
         while link and link != entry + 1:
             before, link = link, links[link - 1]
@@ -304,6 +349,9 @@ class HashMap(FlatMap):
         else:
             self._buckets[bucket] = links[entry]
         self.storage.memory[self.states_offset + entry] = 0
+        if self.is_lru:
+            younger, elder = newer[link], older[link]
+            newer[elder], older[younger] = younger, elder
         links[entry] = counts[FREE]
         counts[FREE] = entry + 1
         counts[COUNT] -= 1

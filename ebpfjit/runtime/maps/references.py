@@ -11,6 +11,7 @@ from typing import Any
 from ebpfjit.errors import MapError, MapRefused
 from ebpfjit.once import ForkLock
 from ebpfjit.program import Program
+from ebpfjit.runtime.attach import XDP_FRAGS, attachment
 from ebpfjit.runtime.contexts.types import TYPES
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
@@ -34,25 +35,41 @@ class Owner:
     """What all programs of a prog_array have in common (struct bpf_map_owner of Linux).
 
     `type` is the name of their type, None for those without one, which are promised nothing and get plain
-    memory: a type of its own. `has_frags` is true for XDP programs that take packets in pieces.
+    memory: a type of its own. `has_frags` is true for XDP programs that take packets in pieces. `attach_type`
+    is what they are loaded for (enum bpf_attach_type), None where the section of none of them says it.
     """
 
     type: str | None
     has_frags: bool
+    attach_type: int | None = None
 
     @classmethod
     def of(cls, program: Program) -> Owner:
         """Return what a program is to the arrays that it uses, or is put into."""
         name = program.type
         known = TYPES.get(name) if name is not None else None
-        section = (program.section or "").removeprefix("?")
-        frags = known is TYPES["xdp"] and (name == FRAGS or section.startswith(FRAGS))
-        return cls(known.name if known is not None else name, frags)
+        kind = known.name if known is not None else name
+        what = attachment(kind, program.section)
+        kind = "xdp" if kind == FRAGS else kind
+        said = what.type if kind is not None and what.is_said else None
+        return cls(kind, bool(what.flags & XDP_FRAGS), said)
+
+    def fits(self, other: Owner) -> bool:
+        """True for programs that may be in the arrays of this one's."""
+        same = (self.type, self.has_frags) == (other.type, other.has_frags)
+        return same and (
+            None in (self.attach_type, other.attach_type) or self.attach_type == other.attach_type
+        )
+
+    def told_by(self, other: Owner) -> Owner:
+        """Return what is known of both, which fit."""
+        return self if self.attach_type is not None else replace(self, attach_type=other.attach_type)
 
     def __str__(self) -> str:
         if self.type is None:
             return "programs without a type"
-        return f"{FRAGS if self.has_frags else self.type} programs"
+        what = f"{FRAGS if self.has_frags else self.type} programs"
+        return what if not self.attach_type else f"{what} of attach type {self.attach_type}"
 
 
 FRAGS = "xdp.frags"
@@ -99,8 +116,10 @@ class ProgArray(ArrayMap):
                 self._programs = {index: self._as(kind, held, what) for index, held in self._programs.items()}
                 self.owner = kind
                 _use_maps(*self._programs.values())
-            elif self.owner != kind:
+            elif not self.owner.fits(kind):
                 raise self._refusal(f"it belongs to {self.owner}", kind, what)
+            else:
+                self.owner = self.owner.told_by(kind)
 
     def _as(self, kind: Owner, held: Program, what: str) -> Program:
         """Return a program that an object put in as one of `kind`. Raises MapError where that cannot be.
@@ -109,7 +128,7 @@ class ProgArray(ArrayMap):
         context, becomes that of the program that uses it.
         """
         own = Owner.of(held)
-        if own == kind:
+        if own.fits(kind):
             return held
         before, after = (TYPES.get(each.type or "") for each in (own, kind))
         is_other = before is not None and (after is None or before.context is not after.context)
@@ -120,7 +139,8 @@ class ProgArray(ArrayMap):
     def _refusal(self, reason: str, kind: Owner, what: str) -> MapError:
         return MapError(
             f"{self.definition}: {what}: {reason}, and this is one of {kind}; all programs of a "
-            f"prog_array, and all that use it, have one type: load(..., types=) says which (EINVAL)",
+            f"prog_array, and all that use it, have one type and are attached alike: load(..., types=) "
+            f"says the type, the section how (EINVAL)",
             errno.EINVAL,
         )
 
@@ -131,7 +151,7 @@ class ProgArray(ArrayMap):
         """
         kind = Owner.of(program)
         held = self._typed if self._typed is not None else program
-        if kind.type is not None and (own := Owner.of(held)) != kind:
+        if kind.type is not None and not (own := Owner.of(held)).fits(kind):
             what = f"storing program {_named(program)} under {index}"
             raise self._refusal(f"it holds program {_named(held)}, one of {own}", kind, what)
         if index >= self.definition.max_entries:

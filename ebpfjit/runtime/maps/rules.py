@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ebpfjit.errors import MapRefused
+from ebpfjit.runtime.maps import special
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag, MapType
 
 PAGE_SIZE = 4096
@@ -27,6 +28,9 @@ INT_MAX = (1 << 31) - 1
 U32_MAX = (1 << 32) - 1
 ENOTSUPP = 524
 """The kernel's "not supported"; not in C's errno.h (include/linux/errno.h)."""
+
+NAMES = {ENOTSUPP: "ENOTSUPP", errno.EOPNOTSUPP: "EOPNOTSUPP"}
+"""Error numbers that Python has no name for, or that of another with the same number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ Refusal = tuple[int, str]
 def check(definition: MapDefinition) -> None:
     """Raise MapRefused where the kernel would not create the map, with its error number."""
     for number, reason in _refusals(definition):
-        name = "ENOTSUPP" if number == ENOTSUPP else errno.errorcode[number]
+        name = NAMES.get(number) or errno.errorcode[number]
         raise MapRefused(f"{definition}: {reason} ({name})", number)
 
 
@@ -128,6 +132,7 @@ def _refusals(d: MapDefinition) -> Iterator[Refusal]:
     if d.max_entries == 0:
         yield errno.EINVAL, "max_entries is 0; say how many entries the map is to have"
     yield from _details(d, kind)
+    yield from _special(d)
 
 
 def _flags(d: MapDefinition, kind: MapType, allowed: MapFlag) -> Iterator[Refusal]:
@@ -141,6 +146,18 @@ def _flags(d: MapDefinition, kind: MapType, allowed: MapFlag) -> Iterator[Refusa
         yield errno.EINVAL, "what each processor has of its own is on no node; drop BPF_F_NUMA_NODE"
     if kind is MapType.LPM_TRIE and not d.flags & F.NO_PREALLOC:
         yield errno.EINVAL, "an LPM trie is never preallocated; add BPF_F_NO_PREALLOC to map_flags"
+
+
+def _special(d: MapDefinition) -> Iterator[Refusal]:
+    """Yield the fields of the value that a map of this type may not have (map_check_btf)."""
+    if d.special and d.flags & (F.RDONLY_PROG | F.WRONLY_PROG):
+        yield (
+            errno.EACCES,
+            f"{d.special[0]} in its value is written by programs and read; drop the access flags",
+        )
+    for field in special.refused(d):
+        kinds = ", ".join(sorted(special.KINDS[field.kind].map_types))
+        yield errno.EOPNOTSUPP, f"{field} is in its value; a {field.kind} may be in values of {kinds}"
 
 
 def _details(d: MapDefinition, kind: MapType) -> Iterator[Refusal]:

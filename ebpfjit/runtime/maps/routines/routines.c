@@ -18,7 +18,7 @@ typedef long long s64;
 #define SECTION(name) __attribute__((section("routine." name))) /* so that objcopy can take each by itself */
 
 enum { ENOENT = 2, E2BIG = 7, ENOMEM = 12, EEXIST = 17, EINVAL = 22 };
-enum { BPF_ANY, BPF_NOEXIST, BPF_EXIST };
+enum { BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 4 };
 enum { IN_USE = 1, LOOKED_UP = 2 };
 enum { LONGEST_CHAIN = 64, MOST_PASSED = 128 }; /* so that no walk is long, whoever chose the keys */
 
@@ -31,7 +31,9 @@ struct map {         /* HEADER in ../flat.py */
     u8 *first_values; /* of CPU 0 */
     u64 cpu_stride;
     const u64 *secrets; /* one for each word of a key, and one more */
-    u32 cpus, key_size, value_size, value_stride, max_entries, mask, count, used, free, hand, is_lru;
+    u32 *newer;      /* of LRU kinds, by entry + 1: the next younger one; at 0 the oldest of all */
+    u32 *older;      /* the other way round */
+    u32 cpus, key_size, value_size, value_stride, max_entries, mask, count, used, free, is_lru;
     u32 busy; /* Python is in the middle of a change: callers look before they come here */
 };
 
@@ -124,7 +126,25 @@ LOOKUP(hash_lookup_4, 4)
 LOOKUP(hash_lookup_8, 8)
 LOOKUP(hash_lookup_16, 16)
 
-/* Take an entry out of its chain. */
+/* Put an entry behind the youngest. */
+INLINE void join(struct map *map, u32 link)
+{
+    u32 youngest = map->older[0];
+    map->newer[youngest] = link;
+    map->older[link] = youngest;
+    map->newer[link] = 0;
+    map->older[0] = link;
+}
+
+/* Take an entry out of the order of ages. */
+INLINE void leave(struct map *map, u32 link)
+{
+    u32 newer = map->newer[link], older = map->older[link];
+    map->newer[older] = newer;
+    map->older[newer] = older;
+}
+
+/* Take an entry out of its chain, and out of the order of ages. */
 INLINE void unlink(struct map *map, u32 link)
 {
     u32 size = map->key_size;
@@ -134,22 +154,24 @@ INLINE void unlink(struct map *map, u32 link)
         place = &map->links[*place - 1];
     *place = map->links[link - 1];
     map->states[link - 1] = 0;
+    if (map->is_lru)
+        leave(map, link);
     map->count--;
 }
 
-/* Remove the entry that the hand stops at: the first that was not looked up since it came by, or the last
- * of as many as it may pass. */
+/* Remove the oldest entry that was not looked up of late; or the next behind as many as may be passed over,
+ * which become the youngest. */
 INLINE u32 evict(struct map *map)
 {
-    u32 hand = map->hand;
-    for (u32 passed = 0; map->states[hand] & LOOKED_UP && passed < MOST_PASSED; passed++) {
-        map->states[hand] = IN_USE;
-        if (++hand == map->max_entries)
-            hand = 0;
+    u32 oldest = map->newer[0];
+    for (u32 passed = 0; map->states[oldest - 1] & LOOKED_UP && passed < MOST_PASSED; passed++) {
+        map->states[oldest - 1] = IN_USE;
+        leave(map, oldest);
+        join(map, oldest);
+        oldest = map->newer[0];
     }
-    map->hand = hand + 1 == map->max_entries ? 0 : hand + 1;
-    unlink(map, hand + 1);
-    return hand + 1;
+    unlink(map, oldest);
+    return oldest;
 }
 
 SECTION("hash_update")
@@ -157,7 +179,6 @@ s64 hash_update(struct map *map, const u8 *key, const u8 *value, u64 flags)
 {
     u32 size = map->key_size, link, steps = 0;
     u32 *bucket = &map->buckets[(u32)hash_of(map, key, size) & map->mask];
-    u8 state = IN_USE;
 
     if (flags > BPF_EXIST)
         return -EINVAL;
@@ -167,10 +188,13 @@ s64 hash_update(struct map *map, const u8 *key, const u8 *value, u64 flags)
         steps++;
     }
     if (link) {
-        if (map->is_lru)
-            map->states[link - 1] |= LOOKED_UP;
         if (flags == BPF_NOEXIST)
             return -EEXIST;
+        if (map->is_lru) { /* the youngest from now on */
+            leave(map, link);
+            join(map, link);
+            map->states[link - 1] |= LOOKED_UP;
+        }
         copy(value_of(map, link), value, map->value_size);
         return 0;
     }
@@ -181,8 +205,6 @@ s64 hash_update(struct map *map, const u8 *key, const u8 *value, u64 flags)
     if (map->free) {
         link = map->free;
         map->free = map->links[link - 1];
-        if (map->is_lru)
-            state |= LOOKED_UP;
     } else if (map->used < map->max_entries) {
         link = ++map->used;
     } else if (map->is_lru) {
@@ -193,7 +215,9 @@ s64 hash_update(struct map *map, const u8 *key, const u8 *value, u64 flags)
     copy(map->keys + (u64)(link - 1) * size, key, size);
     map->links[link - 1] = *bucket;
     *bucket = link;
-    map->states[link - 1] = state;
+    map->states[link - 1] = IN_USE;
+    if (map->is_lru)
+        join(map, link);
     map->count++;
     /* First, as it may lie in what is cleared: the memory of a value that was deleted. */
     copy(value_of(map, link), value, map->value_size);
@@ -225,12 +249,14 @@ SECTION("array_update")
 s64 array_update(struct map *map, const u8 *key, const u8 *value, u64 flags)
 {
     u32 index = *(const u32 *)key;
-    if (flags > BPF_EXIST)
+    if ((flags & ~(u64)BPF_F_LOCK) > BPF_EXIST)
         return -EINVAL;
     if (index >= map->max_entries)
         return -E2BIG;
-    if (flags == BPF_NOEXIST)
+    if (flags & BPF_NOEXIST)
         return -EEXIST;
+    if (flags & BPF_F_LOCK) /* maps with a lock in their values are left to Python */
+        return -EINVAL;
     copy(value_of(map, index + 1), value, map->value_size);
     return 0;
 }

@@ -1,0 +1,94 @@
+"""The running kernel's own types: what tracing programs are attached to, and kfuncs, by BTF id.
+
+fentry/vfs_read   FUNC vfs_read              iter/task      FUNC bpf_iter_task
+tp_btf/sched_exec TYPEDEF btf_trace_...      lsm/file_open  FUNC bpf_lsm_file_open
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from ebpfjit.elf.btf import Btf, Kind
+from ebpfjit.elf.budget import Budget
+from ebpfjit.errors import EbpfError, LoadError
+from ebpfjit.program import Program
+from ebpfjit.runtime.attach import Attachment
+
+PATH = Path("/sys/kernel/btf/vmlinux")
+
+#  attach type: how the name of what a program is attached to starts, and its kind
+_TARGETS = {
+    23: ("btf_trace_", Kind.TYPEDEF),
+    24: ("", Kind.FUNC),
+    25: ("", Kind.FUNC),
+    26: ("", Kind.FUNC),
+    27: ("bpf_lsm_", Kind.FUNC),
+    28: ("bpf_iter_", Kind.FUNC),
+    43: ("bpf_lsm_", Kind.FUNC),
+}
+
+
+@cache
+def types() -> Btf | None:
+    """Return the kernel's types, None where it does not show them."""
+    try:
+        data = PATH.read_bytes()
+        return Btf(data, str(PATH), Budget(str(PATH), 1 << 30))
+    except (OSError, EbpfError):
+        return None
+
+
+@cache
+def find(name: str, kind: Kind) -> int:
+    """Return the id of the kernel's type of that name and kind, 0 where there is none."""
+    btf = types()
+    ids = btf.named(name, {kind}) if btf is not None else []
+    return ids[0] if ids else 0
+
+
+def attach_id(what: Attachment) -> int:
+    """Return the BTF id of what a program is attached to, 0 for types that are attached otherwise.
+
+    Raises LoadError where the section names nothing, or nothing that this kernel has.
+    """
+    if what.type not in _TARGETS:
+        return 0
+    prefix, kind = _TARGETS[what.type]
+    if not what.target:
+        raise LoadError(
+            "its section names nothing that it could be attached to: write it behind a slash, as "
+            "in 'fentry/do_unlinkat', so that Linux can load it"
+        )
+    found = find(prefix + what.target, kind)
+    if not found:
+        raise LoadError(f"this kernel has no {prefix}{what.target!s} to attach it to (in {PATH})")
+    return found
+
+
+def struct_ops(program: Program, member: str) -> tuple[int, int]:
+    """Return which member of a struct of operations a program is for, and the id of that struct.
+
+    The struct is that of a variable in the object's section .struct_ops. Raises LoadError where there is none
+    with such a member that the kernel has.
+    """
+    for name in _struct_ops_of(program):
+        id = find(name, Kind.STRUCT)
+        btf = types()
+        members = [each.name for each in btf.type(id).members] if id and btf is not None else []
+        if member in members:
+            return members.index(member), id
+    raise LoadError(f"no struct in section .struct_ops that this kernel has has a member {member!r}")
+
+
+def _struct_ops_of(program: Program) -> list[str]:
+    """Return the names of the structs of operations that a program's object has."""
+    if program.types is None:
+        return []
+    btf = Btf(program.types.btf, "the object's BTF")
+    names: list[str] = []
+    for section in (".struct_ops", ".struct_ops.link"):
+        for id in btf.named(section, {Kind.DATASEC}):
+            variables = [btf.type(entry.type) for entry in btf.type(id).variables]
+            names += [btf.resolve(variable.target).name for variable in variables]
+    return names

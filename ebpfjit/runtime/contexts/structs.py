@@ -1,0 +1,268 @@
+"""The structs that other programs than those on packets get as context: one table for each.
+
+    name   type   which loads Linux takes   "write": stores, too         (the *_is_valid_access of Linux)
+
+whole     as wide as the field, no other
+narrow    and parts of it: 1, 2 or 4 bytes, at a multiple of their size
+front     and parts of it that start where it does
+wide      as narrow, and pairs of 4 bytes at a multiple of 8
+
+Linux has most checks in net/core/filter.c, others in kernel/bpf/cgroup.c, kernel/trace/bpf_trace.c and
+net/netfilter/nf_bpf_link.c. What it allows for one attach type only is allowed for the whole program type.
+Types are u8 to u64, an array of them, or a pointer of 8 bytes: to a `sock`, to the `start` and the `end`
+of what comes with the struct; `-` is room between fields. A row `name = other` is another name, of a field or
+(`other 1`) of one of its elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from ebpfjit.runtime.contexts.fields import Access, Field, Struct
+
+_POINTERS = ("sock", "start", "end")
+
+_Rule = tuple[int, int, int]
+"""Of a field's accesses: how many bytes they lie in (0: the field's own), their sizes, their alignment."""
+
+_LOADS: dict[str, Callable[[int], tuple[_Rule, ...]]] = {
+    "whole":    lambda size: ((0, size, 1),),
+    "narrow":   lambda size: ((0, 2 * size - 1, 1),),
+    "front":    lambda size: ((0, 2 * size - 1, size),),
+    "wide":     lambda size: ((0, 1 | 2 | 4 | 8, 1),),
+    "halves":   lambda size: ((0, 2 | 4, 1),),              # eth_protocol: from two bytes on
+    "padded":   lambda size: ((4, 1 | 2 | 4, 1),),          # two bytes that were four
+    "also4":    lambda size: ((0, 1 | 2, 1), (4, 4, 1)),
+}  # fmt: skip
+
+
+def _access(offset: int, size: int, span: int, words: Iterable[str]) -> tuple[Access, ...]:
+    """Return what a row's words allow of a field of `span` bytes, in elements of `size` bytes."""
+    accesses: list[Access] = []
+    for word in words:
+        if word == "write":
+            sizes = size | 8 if "wide" in words else size
+            accesses.append(Access(offset, offset + span, sizes, writable=True))
+        else:
+            accesses += (
+                Access(offset, offset + (room or span), sizes, alignment)
+                for room, sizes, alignment in _LOADS[word](size)
+            )
+    return tuple(accesses)
+
+
+def _alias(name: str, meant: Field, words: list[str]) -> Field:
+    """Return another name of a field, or of one of its elements, with what more programs may do there."""
+    offset, count = meant.offset, meant.count
+    if words and words[0].isdecimal():
+        offset, count = offset + int(words.pop(0)) * meant.size, 0
+    accesses = _access(offset, meant.size, meant.size * (count or 1), words)
+    return Field(name, offset, meant.size, count, accesses, alias=True)
+
+
+def _fields(table: str) -> tuple[Field, ...]:
+    """Return the fields of a table, laid out as C does."""
+    fields: dict[str, Field] = {}
+    at = 0
+    for row in filter(None, map(str.strip, table.splitlines())):
+        name, kind, *words = row.split()
+        if kind == "=":
+            fields[name] = _alias(name, fields[words[0]], words[1:])
+            continue
+        pointer = kind if kind in _POINTERS else ""
+        element, _, count = ("u64" if pointer else kind).rstrip("]").partition("[")
+        size = int(element[1:]) // 8
+        at = -(-at // size) * size
+        span = size * int(count or 1)
+        if name != "-":
+            fields[name] = Field(name, at, size, int(count or 0), _access(at, size, span, words), pointer)
+        at += span
+    return tuple(fields.values())
+
+
+def _struct(name: str, table: str) -> Struct:
+    """Return a struct from its table: its size is that of its fields, a multiple of the widest one's."""
+    fields = _fields(table)
+    widest, last = max(field.size for field in fields), max(field.stop for field in fields)
+    return Struct(name, -(-last // widest) * widest, fields)
+
+
+SOCK_ADDR = _struct("bpf_sock_addr", """
+    user_family       u32       whole
+    user_ip4          u32       narrow  write
+    user_ip6          u32[4]    wide    write
+    user_port         u32       narrow  write
+    family            u32       whole
+    type              u32       whole
+    protocol          u32       whole
+    msg_src_ip4       u32       narrow  write
+    msg_src_ip6       u32[4]    wide    write
+    sk                sock      whole
+""")  # fmt: skip
+
+CGROUP_SOCK = _struct("bpf_sock", """
+    bound_dev_if      u32       whole   write
+    family            u32       front
+    type              u32       front
+    protocol          u32       front
+    mark              u32       whole   write
+    priority          u32       whole   write
+    src_ip4           u32       narrow
+    src_ip6           u32[4]    narrow
+    src_port          u32       front
+    dst_port          u16       also4
+    dst_ip4           u32       narrow
+    dst_ip6           u32[4]    narrow
+    state             u32       front
+    rx_queue_mapping  u32       front
+""")  # fmt: skip
+
+SK_LOOKUP = _struct("bpf_sk_lookup", """
+    sk                sock      whole
+    family            u32       narrow
+    protocol          u32       narrow
+    remote_ip4        u32       narrow
+    remote_ip6        u32[4]    narrow
+    remote_port       u16       padded
+    -                 u16
+    local_ip4         u32       narrow
+    local_ip6         u32[4]    narrow
+    local_port        u32       narrow
+    ingress_ifindex   u32       narrow
+""")  # fmt: skip
+
+SOCK_OPS = _struct("bpf_sock_ops", """
+    op                u32       whole
+    args              u32[4]    whole
+    family            u32       whole
+    remote_ip4        u32       whole
+    local_ip4         u32       whole
+    remote_ip6        u32[4]    whole
+    local_ip6         u32[4]    whole
+    remote_port       u32       whole
+    local_port        u32       whole
+    is_fullsock       u32       whole
+    snd_cwnd          u32       whole
+    srtt_us           u32       whole
+    bpf_sock_ops_cb_flags  u32  whole
+    state             u32       whole
+    rtt_min           u32       whole
+    snd_ssthresh      u32       whole
+    rcv_nxt           u32       whole
+    snd_nxt           u32       whole
+    snd_una           u32       whole
+    mss_cache         u32       whole
+    ecn_flags         u32       whole
+    rate_delivered    u32       whole
+    rate_interval_us  u32       whole
+    packets_out       u32       whole
+    retrans_out       u32       whole
+    total_retrans     u32       whole
+    segs_in           u32       whole
+    data_segs_in      u32       whole
+    segs_out          u32       whole
+    data_segs_out     u32       whole
+    lost_out          u32       whole
+    sacked_out        u32       whole
+    sk_txhash         u32       whole   write
+    bytes_received    u64       whole
+    bytes_acked       u64       whole
+    sk                sock      whole
+    skb_data          start     whole
+    skb_data_end      end       whole
+    skb_len           u32       whole
+    skb_tcp_flags     u32       front
+    skb_hwtstamp      u64       whole
+    reply             = args 0  write
+    replylong         = args
+""")  # fmt: skip
+
+SOCKOPT = _struct("bpf_sockopt", """
+    sk                sock      whole
+    optval            start     whole
+    optval_end        end       whole
+    level             u32       whole   write
+    optname           u32       whole   write
+    optlen            u32       whole   write
+    retval            u32       whole   write
+""")  # fmt: skip
+
+SYSCTL = _struct("bpf_sysctl", """
+    write             u32       narrow
+    file_pos          u32       narrow  write
+""")  # fmt: skip
+
+SK_REUSEPORT = _struct("sk_reuseport_md", """
+    data              start     whole
+    data_end          end       whole
+    len               u32       narrow
+    eth_protocol      u32       halves
+    ip_protocol       u32       narrow
+    bind_inany        u32       narrow
+    hash              u32       whole
+    sk                sock      whole
+    migrating_sk      sock      whole
+""")  # fmt: skip
+
+SK_MSG = _struct("sk_msg_md", """
+    data              start     whole
+    data_end          end       whole
+    family            u32       whole
+    remote_ip4        u32       whole
+    local_ip4         u32       whole
+    remote_ip6        u32[4]    whole
+    local_ip6         u32[4]    whole
+    remote_port       u32       whole
+    local_port        u32       whole
+    size              u32       whole
+    sk                sock      whole
+""")  # fmt: skip
+
+_REGISTERS = "r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip cs flags sp ss"
+_OTHER_NAMES = {  # those of arch/x86/include/uapi/asm/ptrace.h
+    "rbp": "bp", "rbx": "bx", "rax": "ax", "rcx": "cx", "rdx": "dx", "rsi": "si", "rdi": "di",
+    "orig_rax": "orig_ax", "rip": "ip", "eflags": "flags", "rsp": "sp",
+}  # fmt: skip
+
+
+def _registers(loads: str) -> str:
+    rows = [f"{name} u64 {loads}" for name in _REGISTERS.split()]
+    return "\n".join([*rows, *(f"{name} = {meant}" for name, meant in _OTHER_NAMES.items())])
+
+
+PT_REGS = _struct("pt_regs", _registers("narrow"))
+
+PERF_EVENT = _struct("bpf_perf_event_data", _registers("whole") + """
+    sample_period     u64       narrow
+    addr              u64       narrow
+""")  # fmt: skip
+
+CGROUP_DEVICE = _struct("bpf_cgroup_dev_ctx", """
+    access_type       u32       narrow
+    major             u32       whole
+    minor             u32       whole
+""")  # fmt: skip
+
+NETFILTER = _struct("bpf_nf_ctx", """
+    state             u64       whole
+    skb               u64       whole
+""")  # fmt: skip
+
+FLOW_KEYS = _struct("bpf_flow_keys", """
+    nhoff             u16
+    thoff             u16
+    addr_proto        u16
+    is_frag           u8
+    is_first_frag     u8
+    is_encap          u8
+    ip_proto          u8
+    n_proto           u16
+    sport             u16
+    dport             u16
+    ipv6_src          u32[4]
+    ipv6_dst          u32[4]
+    flags             u32
+    flow_label        u32
+    ipv4_src          = ipv6_src 0
+    ipv4_dst          = ipv6_src 1
+""")  # fmt: skip

@@ -1,0 +1,108 @@
+"""Fields of a map's value that are the kernel's: locks, timers, kernel pointers, heads of lists and trees.
+
+The loader finds them in the value's BTF, once a map (`ebpfjit.elf.special`). What copies a value copies none
+of them: locks stay as they are, what refers to something is let go of. Which map types may have them is the
+kernel's rule (map_check_btf).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.maps.definition import MapDefinition
+
+MOST_FIELDS = 11
+"""Special fields of a value (BTF_FIELDS_MAX); the kernel looks at no value that has more."""
+
+_STORAGES = frozenset({"sk_storage", "inode_storage", "task_storage", "cgrp_storage"})
+_LOCKED = _STORAGES | {"hash", "array", "cgroup_storage"}
+_TIMED = frozenset({"hash", "lru_hash", "array"})
+_POINTED = _STORAGES | _TIMED | {"percpu_hash", "lru_percpu_hash", "percpu_array"}
+
+
+@dataclass(frozen=True, slots=True)
+class Special:
+    """One kind: bytes, alignment, map types that may have it, by name; one a value where `alone`.
+
+    What it refers to is let go of (`is_freed`) with a value that is deleted or written over
+    (bpf_obj_free_fields).
+    """
+
+    size: int
+    alignment: int
+    map_types: frozenset[str]
+    alone: bool = False
+    is_freed: bool = True
+
+
+#                     size align map types                  alone
+KINDS = {
+    "bpf_spin_lock":     Special(4,  4, _LOCKED, alone=True, is_freed=False),
+    "bpf_res_spin_lock": Special(8,  4, _LOCKED, alone=True, is_freed=False),
+    "bpf_timer":         Special(16, 8, _TIMED,  alone=True),
+    "bpf_wq":            Special(16, 8, _TIMED,  alone=True),
+    "bpf_task_work":     Special(16, 8, _TIMED,  alone=True),
+    "bpf_list_head":     Special(16, 8, _TIMED),
+    "bpf_rb_root":       Special(16, 8, _TIMED),
+    "bpf_refcount":      Special(4,  4, _POINTED, alone=True, is_freed=False),
+    "kptr":              Special(8,  8, _POINTED),
+    "kptr_untrusted":    Special(8,  8, _POINTED),
+    "percpu_kptr":       Special(8,  8, _POINTED),
+    "uptr":              Special(8,  8, frozenset({"task_storage"})),
+}  # fmt: skip
+"""The structs that are special, and the tags of pointers that are, with the kernel's sizes."""
+
+POINTERS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialField:
+    """A special field of a value: one of KINDS, where it starts (bytes), and its name in C ("inner.lock")."""
+
+    kind: str
+    offset: int
+    name: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the field."""
+        return KINDS[self.kind].size
+
+    def __str__(self) -> str:
+        """The field in an error message."""
+        return f"{self.name!r} ({self.kind})"
+
+
+def is_valid(fields: tuple[SpecialField, ...]) -> bool:
+    """False for what the kernel takes for no special fields at all: too many, or two of what stands alone."""
+    kinds = [field.kind for field in fields]
+    return len(fields) <= MOST_FIELDS and not any(
+        KINDS[kind].alone and kinds.count(kind) > 1 for kind in kinds
+    )
+
+
+def refused(definition: MapDefinition) -> Iterator[SpecialField]:
+    """Yield the fields that a map of this type may not have."""
+    for field in definition.special:
+        if definition.type_name not in KINDS[field.kind].map_types:
+            yield field
+
+
+def freed(definition: MapDefinition) -> tuple[SpecialField, ...]:
+    """Return the fields that become zero where a value is deleted, or written over."""
+    return tuple(field for field in definition.special if KINDS[field.kind].is_freed)
+
+
+def spans(definition: MapDefinition) -> tuple[tuple[int, int], ...]:
+    """Return the stretches of a value that are copied (first byte, end): all but special fields."""
+    at, found = 0, []
+    for field in sorted(definition.special, key=lambda field: field.offset):
+        if field.offset > at:
+            found.append((at, field.offset))
+        at = field.offset + field.size
+    if at < definition.value_size:
+        found.append((at, definition.value_size))
+    return tuple(found)
