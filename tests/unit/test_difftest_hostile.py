@@ -256,9 +256,8 @@ def test_a_case_with_another_guard_is_none() -> None:
 
 def test_memory_that_is_not_there_is_a_finding() -> None:
     report = fuzz(Options(sources=("helpers",), programs=400, planted="zeros-first", stop_at=1, shrink=0))
-    (finding,) = report.findings
-    assert finding.nature == RAISED
-    assert "MemoryError" in finding.text
+    # The batch that holds the first may hold more: whether memory is there is the machine's to say.
+    assert any(found.nature == RAISED and "MemoryError" in found.text for found in report.findings)
 
 
 def test_a_run_that_changes_what_is_not_its_own_is_a_finding() -> None:
