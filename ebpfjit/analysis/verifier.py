@@ -16,6 +16,8 @@ from ebpfjit.isa.table import BY_OPCODE
 from ebpfjit.program import SLOT_SIZE, Instruction, Program
 
 MAX_INSTRUCTIONS = 1_000_000
+ADDR_SPACE_CAST = 0xBF
+"""The opcode of a move of 64 bits; with 1 as offset it is a cast (Linux: BPF_ADDR_SPACE_CAST)."""
 
 Rule = Callable[[Program, Instruction], Iterator[str]]
 
@@ -26,6 +28,9 @@ def _known(program: Program, insn: Instruction) -> Iterator[str]:
     rows = BY_OPCODE.get(insn.opcode)
     if rows is None:
         yield f"opcode {insn.opcode:#04x} is unknown"
+        return
+    if insn.opcode == ADDR_SPACE_CAST and insn.offset == 1:
+        yield "addr_space_cast, a pointer into an arena, is not supported: keep the data in a map of another type"
         return
     choices = sorted(
         {

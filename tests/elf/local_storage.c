@@ -41,7 +41,7 @@ struct inode { u64 i_ino; } __attribute__((preserve_access_index));
 struct file { struct inode *f_inode; } __attribute__((preserve_access_index));
 struct cgroup { int level; } __attribute__((preserve_access_index));
 struct css_set { struct cgroup *dfl_cgrp; } __attribute__((preserve_access_index));
-struct task_struct { int pid; struct css_set *cgroups; } __attribute__((preserve_access_index));
+struct task_struct { int pid; int tgid; struct css_set *cgroups; } __attribute__((preserve_access_index));
 
 static struct bpf_sock *(*const fullsock)(struct bpf_sock *) = (void *)95;
 static void *(*const sk_get)(void *, struct bpf_sock *, void *, u64) = (void *)107;
@@ -154,7 +154,7 @@ SEC("sockops") int hook_counts(u64 *context)
     return sk ? counted(sk_get(&by_socket, sk, 0, CREATE)) : -4;
 }
 
-SEC("raw_tp") int locks(void *context)
+SEC("tc") int locks(void *context)
 {
     struct locked *value = task_get(&under_lock, current(), 0, CREATE);
     int result;

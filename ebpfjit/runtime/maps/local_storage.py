@@ -94,7 +94,9 @@ class LocalStorage(KeyedMap):
         if isinstance(owner, int) and not isinstance(owner, bool) and 0 <= owner <= U64_MASK:
             struct = owner.struct if isinstance(owner, KernelPointer) else wanted
             if struct != wanted and struct in STRUCTS.values():
-                raise TypeError(f"{self.definition}: its values belong to a struct {wanted}, not to {owner!r}")
+                raise TypeError(
+                    f"{self.definition}: its values belong to a struct {wanted}, not to {owner!r}"
+                )
             if owner >= KERNEL_START:
                 return int(owner)
             if kind is MapType.SK_STORAGE:

@@ -116,6 +116,8 @@ def check(definition: MapDefinition) -> None:
 
 def _refusals(d: MapDefinition) -> Iterator[Refusal]:
     """Yield what is wrong, in the order in which the kernel looks."""
+    if d.type == MapType.ARENA:
+        yield errno.EINVAL, "arenas, and pointers into them, are not supported; use a map of another type"
     if d.type not in SHAPES:
         known = ", ".join(kind.name.lower() for kind in SHAPES)
         yield errno.EINVAL, f"there is no such map type here; there are {known}"
