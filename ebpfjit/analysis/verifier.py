@@ -30,7 +30,7 @@ def _known(program: Program, insn: Instruction) -> Iterator[str]:
         yield f"opcode {insn.opcode:#04x} is unknown"
         return
     if insn.opcode == ADDR_SPACE_CAST and insn.offset == 1:
-        yield "addr_space_cast, a pointer into an arena, is not supported: keep the data in a map of another type"
+        yield "addr_space_cast, a pointer into an arena, is not supported: use a map of another type"
         return
     choices = sorted(
         {

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import Environment, ExecutionError, MapError, MapRefused, Program, Task, kernel, load
+from ebpfjit import EbpfError, Environment, ExecutionError, MapError, MapRefused, Program, Task, kernel, load
 from ebpfjit.assembler import assemble
 from ebpfjit.kernel import syscalls
 from ebpfjit.runtime.maps import BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, MapDefinition, MapFlag, MapType, create
@@ -113,7 +113,7 @@ def test_a_socket_of_the_context_has_its_own_value(world: World, engine: str) ->
     for socket, count in ((one, 5), (other, 1), (replace(one), 6), ({}, 1), (None, 0xFFFF_FFFC)):
         given = {"data": b"", "context": {"sk": socket}}
         assert world.run("hook_counts", engine, **given) == count
-    assert list(m) == [one, other, 77]
+    assert sorted(map(repr, m)) == sorted(map(repr, (one, other, 77)))
     assert m.typed[5]["count"] == 1  # by its cookie
 
 
@@ -160,7 +160,7 @@ def _looking_up(m: Any) -> Program:
     return _with_map(code, m, "tc")
 
 
-def _with_map(code: bytes, m: Any, type_: str) -> Program:
+def _with_map(code: bytes, m: Any, type_: str | None) -> Program:
     bare = Program.from_bytes(code, type=type_)
     references = {
         insn.pc: m.address for insn in bare.instructions if insn.row and insn.row.operation == "LDDW_MAP_IDX"
@@ -195,8 +195,7 @@ CALL = "lddw r1, map[idx:0]\nlddw r2, {owner:#x}\nmov r3, 0\nmov r4, {flags}\nca
 
 @pytest.mark.parametrize(
     ("kind", "get", "delete"),
-    zip(KINDS, (107, 145, 156, 210), (108, 146, 157, 211), strict=True),
-    ids=lambda each: getattr(each, "name", ""),
+    list(zip(KINDS, (107, 145, 156, 210), (108, 146, 157, 211), strict=True)),
 )
 def test_owners_that_are_none(kind: MapType, get: int, delete: int) -> None:
     m = create(MapDefinition("m", kind, 4, 8, 0, MapFlag.NO_PREALLOC))
@@ -205,10 +204,10 @@ def test_owners_that_are_none(kind: MapType, get: int, delete: int) -> None:
     seen = []
     for engine in ENGINES:
         for number, owner, flags, result in ((get, 0, 1, 0), (delete, 0, 0, -errno.EINVAL % (1 << 64))):
-            program = _with_map(assemble(CALL.format(owner=owner, flags=flags, number=number)), m, "")
+            program = _with_map(assemble(CALL.format(owner=owner, flags=flags, number=number)), m, None)
             assert program.run(engine=engine).return_value == result
         for owner in (5, 1 << 46, (1 << 64) - 1):
-            program = _with_map(assemble(CALL.format(owner=owner, flags=1, number=get)), m, "")
+            program = _with_map(assemble(CALL.format(owner=owner, flags=1, number=get)), m, None)
             with pytest.raises(ExecutionError, match=f"address {owner:#x} is no struct") as caught:
                 program.run(engine=engine)
             seen.append((engine, str(caught.value), caught.value.pc))
@@ -225,8 +224,8 @@ def test_the_value_is_memory_of_the_program() -> None:
     """Of the first value, in front of all of them, nothing can be read; nor of what is not the map's."""
     m = create(MapDefinition("m", MapType.TASK_STORAGE, 4, 8, 0, MapFlag.NO_PREALLOC))
     code = CALL.format(owner=CURRENT_TASK, flags=1, number=156).replace("exit", "ldxdw r0, [r0{}]\nexit")
-    good = _with_map(assemble(code.format("+0")), m, "")
-    bad = _with_map(assemble(code.format("-8")), m, "")
+    good = _with_map(assemble(code.format("+0")), m, None)
+    bad = _with_map(assemble(code.format("-8")), m, None)
     m[CURRENT_TASK] = 0x1234
     faults = []
     for engine in ENGINES:
@@ -292,7 +291,7 @@ def test_what_linux_refuses(kind: MapType) -> None:
         try:
             os.close(syscalls.map_create(d.type, d.key_size, d.value_size, d.max_entries, int(d.flags),
                                          extra=d.extra, types=(types, 1, 3)))  # fmt: skip
-        except Exception as error:  # noqa: BLE001 - whatever it is, its text is compared
+        except EbpfError as error:
             reason = str(error)
         finally:
             os.close(types)
