@@ -17,6 +17,8 @@ from ebpfjit.assembler import assemble
 from ebpfjit.kernel import syscalls
 from ebpfjit.runtime.maps import BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, MapDefinition, MapFlag, MapType, create
 from ebpfjit.runtime.maps.local_storage import capacity_of
+from ebpfjit.runtime.maps.special import KINDS as SPECIAL_KINDS
+from ebpfjit.runtime.maps.special import SpecialField
 from ebpfjit.runtime.objects import CURRENT_TASK
 from ebpfjit.runtime.sockets import Socket
 
@@ -268,6 +270,23 @@ def test_what_is_refused(kind: MapType) -> None:
         except MapRefused as error:
             refused = error.errno
         assert refused == number, changes
+
+
+EVERYWHERE = {"bpf_spin_lock", "bpf_res_spin_lock", "kptr", "kptr_untrusted", "percpu_kptr", "bpf_refcount"}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_special_fields_of_values(kind: MapType) -> None:
+    """As map_check_btf lets each type have them: no timers, lists or trees; user pointers for tasks."""
+    taken = EVERYWHERE | ({"uptr"} if kind is MapType.TASK_STORAGE else set())
+    assert taken < set(SPECIAL_KINDS)
+    for special in SPECIAL_KINDS:
+        definition = shape(kind, {"value_size": 64, "special": (SpecialField(special, 8, "field"),)})
+        if special in taken:
+            create(definition)
+        else:
+            with pytest.raises(MapRefused, match="EOPNOTSUPP"):
+                create(definition)
 
 
 def types_of(size: int) -> bytes:
