@@ -1,0 +1,122 @@
+"""Objects of a program's own, and lists of them: on both engines, and as Linux has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebpfjit import ExecutionError, MemoryFault, load
+from ebpfjit.bits import W32
+from ebpfjit.elf import Object
+from tests.support.helper_runs import needs_kernel
+from tests.support.kfunc_runs import PACKET, program_of
+
+OBJECT = Path(__file__).parent.parent / "elf" / "objects.o"
+ENGINES = pytest.mark.parametrize("engine", ["interpreter", "jit"])
+
+
+def call(obj: Object, name: str, engine: str) -> int:
+    return W32.signed(obj.program(name).run(PACKET, engine=engine).return_value)
+
+
+def test_heads_are_found_in_btf_with_what_they_contain() -> None:
+    obj = load(OBJECT)
+    heads: dict[str, Any] = {
+        map_.name: [field.contains for field in map_.definition.special if field.contains is not None]
+        for map_ in obj.maps.values()
+    }
+    assert heads["queues"] == [("item", 8)]
+    assert heads[".data.L"] == [("counted", 16)]
+    assert [field.kind for field in obj.maps["slots"].definition.special] == ["kptr"]
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "jit", pytest.param("kernel", marks=needs_kernel)])
+def test_objects_are_made_counted_and_dropped(engine: str) -> None:
+    obj = load(OBJECT)
+    assert call(obj, "roundtrip", engine) == 43
+    assert call(obj, "shared", engine) == -22 * 1000 + 3
+
+
+@ENGINES
+def test_lists_live_from_run_to_run(engine: str) -> None:
+    obj = load(OBJECT)
+    assert call(obj, "ends", engine) == 0
+    for _ in range(2):
+        assert call(obj, "queued", engine) == 0
+        assert call(obj, "ends", engine) == 43
+        assert call(obj, "taken", engine) == 403020104
+        assert call(obj, "taken", engine) == 0
+
+
+@ENGINES
+def test_a_list_may_be_longer_than_what_a_run_can_touch(engine: str) -> None:
+    obj = load(OBJECT)
+    assert call(obj, "flood", engine) == 2000
+    obj.maps["queues"].clear()
+    assert call(obj, "ends", engine) == 0
+
+
+@ENGINES
+def test_what_hangs_in_a_value_goes_with_it(engine: str) -> None:
+    obj = load(OBJECT)
+    assert call(obj, "queued", engine) == 0
+    obj.maps["queues"].clear()
+    assert call(obj, "taken", engine) == 0
+
+
+@ENGINES
+def test_kptrs_own_what_was_exchanged(engine: str) -> None:
+    obj = load(OBJECT)
+    assert [call(obj, "exchanged", engine) for _ in range(3)] == [7, 105, 105]
+    assert call(obj, "overwritten", engine) == 0
+    assert call(obj, "exchanged", engine) == 7
+
+
+REFUSED = {
+    "forgotten": (
+        ExecutionError,
+        r"bpf_obj_new takes an object of struct item, which is still held",
+    ),
+    "after_drop": (MemoryFault, r"load of 8 bytes at .*item->number"),
+    "dropped_twice": (
+        ExecutionError,
+        r"bpf_obj_drop of 0x[0-9a-f]+, which is no object that",
+    ),
+    "after_unlock": (MemoryFault, r"load of 8 bytes at .*item->number"),
+    "without_lock": (ExecutionError, r"bpf_list_pop_front: the lock 'lock' beside 'head' .* must be held"),
+    "wrong_struct": (
+        ExecutionError,
+        r"bpf_list_push_front: 'head' .* holds struct item, not 'node'",
+    ),
+    "new_under_lock": (ExecutionError, r"bpf_obj_new_impl is called while a bpf_spin_lock is held"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@ENGINES
+def test_what_linux_refuses_is_an_error_with_its_line(name: str, engine: str) -> None:
+    kind, text = REFUSED[name]
+    with pytest.raises(kind, match=rf"pc \d+: {text}") as caught:
+        call(load(OBJECT), name, engine)
+    assert "objects.c:" in str(caught.value)
+
+
+@ENGINES
+def test_the_value_that_the_program_writes_is_no_object(engine: str) -> None:
+    """What a kptr's, or a head's, bytes say counts for nothing."""
+    obj = load(OBJECT)
+    memory = obj.maps["slots"].regions[0].view
+    memory[8:16] = (0x4141414141414141).to_bytes(8, "little")
+    with pytest.raises(ExecutionError, match=r"bpf_obj_drop of 0x4141414141414141|load of 8 bytes"):
+        call(obj, "exchanged", engine)
+    obj.maps["queues"].regions[0].view[8:24] = b"A" * 16
+    assert call(obj, "taken", engine) == 0
+
+
+@ENGINES
+def test_objects_without_types_are_refused(engine: str) -> None:
+    program = program_of("mov r1, 1\nmov r2, 0\ncall kfunc {bpf_obj_new_impl}\nexit")
+    with pytest.raises(ExecutionError, match="of type 1, which is no struct in the program's BTF"):
+        program.run(PACKET, engine=engine)
