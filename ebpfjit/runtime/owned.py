@@ -17,6 +17,7 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held, memory
 from ebpfjit.runtime.maps.special import ObjectLayout, SpecialField
 from ebpfjit.runtime.memory import Region
+from ebpfjit.runtime.tree import Tree
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.world import World
@@ -65,6 +66,7 @@ class Holder:
     """What hangs in the special fields of a map's values, or of an object: by the field's address."""
 
     lists: dict[int, deque[tuple[Object, int]]] = field(default_factory=dict)
+    trees: dict[int, Tree] = field(default_factory=dict)
     pointers: dict[int, Object] = field(default_factory=dict)
 
     def free(self, start: int, stop: int) -> None:
@@ -75,6 +77,10 @@ class Holder:
         found: list[Object] = []
         for address in [each for each in list(self.lists) if start <= each < stop]:
             for hanging, node in self.lists.pop(address, ()):
+                hanging.hangs_in.pop(node, None)
+                found.append(hanging)
+        for address in [each for each in list(self.trees) if start <= each < stop]:
+            for hanging, node in self.trees.pop(address, Tree()).items():
                 hanging.hangs_in.pop(node, None)
                 found.append(hanging)
         for address in [each for each in list(self.pointers) if start <= each < stop]:

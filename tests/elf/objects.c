@@ -9,6 +9,8 @@
 struct bpf_spin_lock { u32 value; };
 struct bpf_list_head { u64 opaque[2]; } __attribute__((aligned(8)));
 struct bpf_list_node { u64 opaque[3]; } __attribute__((aligned(8)));
+struct bpf_rb_root { u64 opaque[2]; } __attribute__((aligned(8)));
+struct bpf_rb_node { u64 opaque[4]; } __attribute__((aligned(8)));
 struct bpf_refcount { u32 opaque[1]; } __attribute__((aligned(4)));
 
 #define __contains(name, node) __attribute__((btf_decl_tag("contains:" #name ":" #node)))
@@ -30,6 +32,14 @@ extern struct bpf_list_node *bpf_list_pop_front(struct bpf_list_head *head) __ks
 extern struct bpf_list_node *bpf_list_pop_back(struct bpf_list_head *head) __ksym;
 extern struct bpf_list_node *bpf_list_front(struct bpf_list_head *head) __ksym;
 extern struct bpf_list_node *bpf_list_back(struct bpf_list_head *head) __ksym;
+extern int bpf_rbtree_add_impl(struct bpf_rb_root *root, struct bpf_rb_node *node,
+                               int (*less)(struct bpf_rb_node *one, const struct bpf_rb_node *other), void *meta,
+                               u64 off) __ksym;
+extern struct bpf_rb_node *bpf_rbtree_remove(struct bpf_rb_root *root, struct bpf_rb_node *node) __ksym;
+extern struct bpf_rb_node *bpf_rbtree_first(struct bpf_rb_root *root) __ksym;
+extern struct bpf_rb_node *bpf_rbtree_root(struct bpf_rb_root *root) __ksym;
+extern struct bpf_rb_node *bpf_rbtree_left(struct bpf_rb_root *root, struct bpf_rb_node *node) __ksym;
+extern struct bpf_rb_node *bpf_rbtree_right(struct bpf_rb_root *root, struct bpf_rb_node *node) __ksym;
 
 #define bpf_obj_new(type) ((type *)bpf_obj_new_impl(__builtin_btf_type_id(*(type *)0, 0), 0))
 #define bpf_obj_drop(object) bpf_obj_drop_impl(object, 0)
@@ -200,6 +210,106 @@ SEC("tc") int shared(void *context)
     result += one->number;
     bpf_obj_drop(one);
     return result;
+}
+
+struct leaf { u64 number; struct bpf_rb_node node; };
+private(T) struct bpf_spin_lock tree_lock;
+private(T) struct bpf_rb_root tree __contains(leaf, node);
+u64 numbers[16] = {50, 20, 80, 10, 30, 70, 90, 60, 75, 85, 95, 5, 15, 25, 35, 20};
+u32 removed = 3;
+
+static int less(struct bpf_rb_node *one, const struct bpf_rb_node *other)
+{
+    return container_of(one, struct leaf, node)->number < container_of(other, struct leaf, node)->number;
+}
+
+static NOINLINE int plant(u64 number)
+{
+    struct leaf *leaf = bpf_obj_new(struct leaf);
+
+    if (!leaf)
+        return 1;
+    leaf->number = number;
+    bpf_spin_lock(&tree_lock);
+    bpf_rbtree_add_impl(&tree, &leaf->node, less, 0, 0);
+    bpf_spin_unlock(&tree_lock);
+    return 0;
+}
+
+SEC("tc") int planted(void *context)
+{
+    u32 i;
+
+    for (i = 0; i < 16; i++)
+        plant(numbers[i]);
+    return 0;
+}
+
+/* The number at the top, then those below it at the left and at the right. */
+static NOINLINE u64 shape_of_tree(void)
+{
+    struct bpf_rb_node *node, *below;
+    u64 result = 0;
+
+    bpf_spin_lock(&tree_lock);
+    node = bpf_rbtree_root(&tree);
+    if (node) {
+        result = container_of(node, struct leaf, node)->number;
+        below = bpf_rbtree_left(&tree, node);
+        if (below)
+            result = result * 100 + container_of(below, struct leaf, node)->number;
+        below = bpf_rbtree_right(&tree, node);
+        if (below)
+            result = result * 100 + container_of(below, struct leaf, node)->number;
+    }
+    bpf_spin_unlock(&tree_lock);
+    return result;
+}
+
+static NOINLINE u32 harvest(void)
+{
+    struct bpf_rb_node *node;
+    struct leaf *leaf;
+    u32 i, result = 0;
+
+    for (i = 0; i < (removed & 31); i++) {
+        bpf_spin_lock(&tree_lock);
+        node = bpf_rbtree_first(&tree);
+        if (!node) {
+            bpf_spin_unlock(&tree_lock);
+            break;
+        }
+        node = bpf_rbtree_remove(&tree, node);
+        bpf_spin_unlock(&tree_lock);
+        if (!node)
+            return -1;
+        leaf = container_of(node, struct leaf, node);
+        result = result * 31 + leaf->number;
+        bpf_obj_drop(leaf);
+    }
+    return result;
+}
+
+SEC("tc") int shape(void *context) { return shape_of_tree(); }
+SEC("tc") int harvested(void *context) { return harvest(); }
+
+SEC("tc") int grown(void *context)
+{
+    u32 i;
+
+    for (i = 0; i < 16; i++)
+        plant(numbers[i]);
+    seen[0] = shape_of_tree();
+    seen[1] = harvest();
+    seen[2] = shape_of_tree();
+    plant(numbers[0] + 1);
+    plant(numbers[3] + 1);
+    seen[3] = shape_of_tree();
+    seen[4] = harvest();
+    seen[5] = shape_of_tree();
+    seen[6] = harvest();
+    seen[7] = shape_of_tree();
+    return seen[0] ^ seen[1] << 1 ^ seen[2] << 2 ^ seen[3] << 3 ^ seen[4] << 4 ^ seen[5] << 5 ^ seen[6] << 6 ^ seen[7] << 7;
 }
 
 /* What Linux's verifier refuses. */

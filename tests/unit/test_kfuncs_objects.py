@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,36 @@ def test_kptrs_own_what_was_exchanged(engine: str) -> None:
     assert [call(obj, "exchanged", engine) for _ in range(3)] == [7, 105, 105]
     assert call(obj, "overwritten", engine) == 0
     assert call(obj, "exchanged", engine) == 7
+
+
+@ENGINES
+def test_trees_live_from_run_to_run(engine: str) -> None:
+    obj = load(OBJECT)
+    obj.globals["numbers"] = [50, 20, 80, 10, 30, 70, 90, 60, 75, 85, 95, 5, 15, 25, 35, 20]
+    assert call(obj, "shape", engine) == 0
+    assert call(obj, "planted", engine) == 0
+    assert call(obj, "shape", engine) == 502080
+    obj.globals["removed"] = 31
+    first = call(obj, "harvested", engine)
+    expected = 0
+    for number in sorted(obj.globals["numbers"]):
+        expected = expected * 31 + number
+    assert first == W32.signed(expected & 0xFFFFFFFF)
+    assert call(obj, "shape", engine) == call(obj, "harvested", engine) == 0
+
+
+@needs_kernel
+@pytest.mark.parametrize("seed", range(3))
+def test_trees_have_the_shape_that_linux_gives_them(seed: int) -> None:
+    source = random.Random(seed)
+    results: dict[str, int] = {}
+    numbers = [source.randrange(100) for _ in range(16)] if seed else list(range(16))
+    removed = source.randrange(1, 7)
+    for engine in ("interpreter", "jit", "kernel"):
+        obj = load(OBJECT)
+        obj.globals["numbers"], obj.globals["removed"] = numbers, removed
+        results[engine] = call(obj, "grown", engine)
+    assert len(set(results.values())) == 1
 
 
 REFUSED = {
