@@ -55,6 +55,9 @@ RETURNING = frozenset(
 CALLING_BACK = frozenset({NUMBERS["bpf_find_vma"]})
 """Helpers that give functions of the program such pointers, as r1 and r2."""
 
+CASTS = frozenset({"bpf_rdonly_cast"})
+"""Kfuncs that make a pointer of the kernel's of any number (PTR_UNTRUSTED)."""
+
 WORD = 8
 _ARGUMENTS = 0b111110  # r1 to r5
 _KEPT = 0b1111000000  # r6 to r9
@@ -130,7 +133,7 @@ def _is_source(program: Program, insn: Instruction) -> bool:
         return kind is Kind.CALL_HELPER and insn.imm in RETURNING | CALLING_BACK
     called = program.kfuncs.get(insn.imm)
     if called is None or called.name in kfuncs():
-        return called is None  # those that are here return addresses of the program's own memory
+        return called is None or called.name in CASTS  # others here return the program's own memory
     return called.arguments is None or (called.result is not None and called.result.to_struct)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ebpfjit import ExecutionError
+from ebpfjit import Environment, ExecutionError
 from tests.support.helper_runs import needs_kernel
 from tests.support.kfunc_runs import PACKET, in_kernel, program_of, run, value
 
@@ -134,3 +134,13 @@ def test_stretches_that_are_left_as_linux(pair: str) -> None:
 def test_what_is_not_left_in_order_is_an_error(text: str, message: str) -> None:
     with pytest.raises(ExecutionError, match=message):
         run(text)
+
+
+# -- casts -----------------------------------------------------------------------------------------
+
+
+def test_what_was_cast_is_read_as_the_kernels() -> None:
+    text = "lddw r1, 0xffff888000000000\nmov r2, 1\ncall kfunc {bpf_rdonly_cast}\nldxdw r0, [r0+8]\nexit"
+    environment = Environment(memory={0xFFFF888000000000: bytes(8) + (77).to_bytes(8, "little")})
+    assert value(text, environment=environment) == 77
+    assert value(text.replace("[r0+8]", "[r0+800]"), environment=environment) == 0
