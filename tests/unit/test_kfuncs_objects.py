@@ -15,6 +15,7 @@ from tests.support.helper_runs import needs_kernel
 from tests.support.kfunc_runs import PACKET, program_of
 
 OBJECT = Path(__file__).parent.parent / "elf" / "objects.o"
+COMPILED = ("queued", "taken", "forgotten")
 ENGINES = pytest.mark.parametrize("engine", ["interpreter", "jit"])
 
 
@@ -57,6 +58,17 @@ def test_a_list_may_be_longer_than_what_a_run_can_touch(engine: str) -> None:
     assert call(obj, "flood", engine) == 2000
     obj.maps["queues"].clear()
     assert call(obj, "ends", engine) == 0
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+def test_compiled_functions_have_objects_too(optimize: bool) -> None:
+    obj = load(OBJECT)
+    queued, taken, forgotten = (obj.program(name).compile(optimize=optimize) for name in COMPILED)
+    for _ in range(3):
+        assert queued(PACKET) == 0
+        assert taken(PACKET) == 403020104
+        with pytest.raises(ExecutionError, match="is still held where the program ends"):
+            forgotten(PACKET)
 
 
 @ENGINES
