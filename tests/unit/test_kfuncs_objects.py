@@ -10,7 +10,11 @@ import pytest
 
 from ebpfjit import ExecutionError, MemoryFault, load
 from ebpfjit.bits import W32
-from ebpfjit.elf import Object
+from ebpfjit.elf import Object as LoadedObject
+from ebpfjit.runtime.maps import MapDefinition, MapType, create
+from ebpfjit.runtime.maps.special import ObjectLayout, SpecialField
+from ebpfjit.runtime.memory import Region
+from ebpfjit.runtime.owned import Holder, Object
 from tests.support.helper_runs import needs_kernel
 from tests.support.kfunc_runs import PACKET, program_of
 
@@ -19,7 +23,7 @@ COMPILED = ("queued", "taken", "forgotten")
 ENGINES = pytest.mark.parametrize("engine", ["interpreter", "jit"])
 
 
-def call(obj: Object, name: str, engine: str) -> int:
+def call(obj: LoadedObject, name: str, engine: str) -> int:
     return W32.signed(obj.program(name).run(PACKET, engine=engine).return_value)
 
 
@@ -163,3 +167,14 @@ def test_objects_without_types_are_refused(engine: str) -> None:
     program = program_of("mov r1, 1\nmov r2, 0\ncall kfunc {bpf_obj_new_impl}\nexit")
     with pytest.raises(ExecutionError, match="of type 1, which is no struct in the program's BTF"):
         program.run(PACKET, engine=engine)
+
+
+def test_local_storage_lets_go_of_objects_with_its_values() -> None:
+    """It keeps its values in a table of its own, which is what frees them."""
+    kptr = SpecialField("kptr", 0, "item")
+    made = create(MapDefinition("s", MapType.TASK_STORAGE, 4, 8, 0, 1, special=(kptr,)))
+    made.update(bytes(8), bytes(8))
+    one = Object(ObjectLayout("item", 8, ()), Region.of_buffer("object", bytearray(8)))
+    made.holder = Holder(pointers={made.lookup(bytes(8)): one})
+    assert made.delete(bytes(8)) == 0
+    assert (one.references, made.holder.pointers) == (0, {})

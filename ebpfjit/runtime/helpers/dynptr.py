@@ -42,10 +42,14 @@ class Dynptr:
         address, size, start = _LAYOUT.unpack(memory.read(place, SIZE))
         return cls(address, size & MAX_SIZE, bool(size & _READ_ONLY), bool(size & _PACKET), start)
 
+    def packed(self) -> bytes:
+        """Return its 16 bytes."""
+        flags = (_READ_ONLY if self.readonly else 0) | (_PACKET if self.in_packet else 0)
+        return _LAYOUT.pack(self.address, self.size | flags, self.start)
+
     def store(self, place: int) -> None:
         """Write it into the program's memory."""
-        flags = (_READ_ONLY if self.readonly else 0) | (_PACKET if self.in_packet else 0)
-        memory.write(place, _LAYOUT.pack(self.address, self.size | flags, self.start))
+        memory.write(place, self.packed())
 
     def has(self, offset: int, size: int) -> bool:
         """True where `size` bytes at `offset` lie inside."""
