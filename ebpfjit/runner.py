@@ -160,6 +160,7 @@ class Run:
                 f"to go on where one of {_kind(type_)} was: it would find another context than it expects"
             )
         self._look_around(program)
+        self.world.object_types = program.object_types
         section = (program.program.section or "").removeprefix("?")
         self.world.has_result = section.startswith(("fexit", "fmod_ret"))
         stack, self.stack = self.stack or Stack(), None  # a tail call has a stack of its own
