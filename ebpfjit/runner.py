@@ -368,6 +368,8 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
     load_package("ebpfjit.jit")
     from ebpfjit.jit.entry import compile_program
 
+    if start.type is not None and start.type.layout is not None:
+        options["optimize"] = False  # its fields have rules, so that no access stands for another
     return compile_program(
         start.verified,
         helpers={**start.helpers, **(native or {})},

@@ -20,7 +20,7 @@ from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, FieldValues, Outcome
 from ebpfjit.runtime.contexts.plain import StructContext, aligned
 from ebpfjit.runtime.contexts.structs import CGROUP_SOCK
 from ebpfjit.runtime.contexts.types import ProgramType
-from ebpfjit.runtime.memory import Region, flat_view
+from ebpfjit.runtime.memory import NO_ACCESS, Region, flat_view
 from ebpfjit.runtime.sockets import TCP_LISTEN, Socket
 
 TCP_CLOSE, NO_QUEUE = 7, -1
@@ -209,14 +209,19 @@ class NamedContext(StructContext):
 
     def _show_fields(self) -> None:
         """Make the regions of the fields, those that are written last: faults name a field by its first."""
-        view, start = self.memory, self.start
         for name, access in sorted(self.layout.accesses, key=lambda each: each[1].writable):
-            stop = min(access.stop, len(view))
-            if access.start < stop:
-                at = start + access.start, start + stop
-                part = view[access.start : stop]
-                label = f"{self.layout.name}.{name}"
-                self.regions.append(Region(label, *at, access.writable, part, access.rule))
+            self._show(name, access.start, access.stop, access.rule, writable=access.writable)
+        for field in self.layout.fields:  # for the faults to name
+            if not field.accesses and not field.alias:
+                self._show(field.name, field.offset, field.stop, NO_ACCESS)
+
+    def _show(self, name: str, start: int, stop: int, rule: int, *, writable: bool = False) -> None:
+        """Make a region of some of the struct's bytes, as far as they were given."""
+        stop = min(stop, len(self.memory))
+        if start < stop:
+            part, at = self.memory[start:stop], self.start
+            label = f"{self.layout.name}.{name}"
+            self.regions.append(Region(label, at + start, at + stop, writable, part, rule))
 
     @property
     def size(self) -> int:
