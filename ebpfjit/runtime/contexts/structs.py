@@ -39,7 +39,7 @@ _LOADS: dict[str, Callable[[int], tuple[_Rule, ...]]] = {
 }  # fmt: skip
 
 _HOOKS = {  # enum bpf_attach_type; which section is which says `ebpfjit/runtime/attach.py`
-    "inet4":      frozenset({8, 10, 14, 19, 29, 31}),   # bind, connect, sendmsg, recvmsg, getpeername, getsockname
+    "inet4":      frozenset({8, 10, 14, 19, 29, 31}),   # bind4, connect4, and so on
     "inet6":      frozenset({9, 11, 15, 20, 30, 32}),
     "sendmsg4":   frozenset({14}),
     "sendmsg6":   frozenset({15}),

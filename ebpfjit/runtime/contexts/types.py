@@ -158,7 +158,7 @@ FRAGS = "xdp.frags"
 
 @cache
 def _at_hook(name: str, attach_type: int) -> ProgramType:
-    """Return a type with what its programs of one attach type may do to the context, the same one each time."""
+    """Return a type as its programs of one attach type have it, the same one each time."""
     known = program_type(name)
     layout = None if known.layout is None else known.layout.at_hook(attach_type)
     return known if layout is known.layout else replace(known, layout=layout)
