@@ -135,10 +135,17 @@ class NamedContext(StructContext):
         view = flat_view(content)
         if len(view) > LARGEST_PACKET:
             raise ExecutionError(f"packets have at most {LARGEST_PACKET} bytes, this one has {len(view)}")
-        payload = Region.of_buffer("packet" if data is not None else start, bytearray(view))
+        self.payload = self._make_payload("packet" if data is not None else start, view)
+        self.regions.append(self.payload)
+        self._point_to_payload(start, end, self.payload)
+
+    def _make_payload(self, name: str, data: memoryview) -> Region:
+        """Return a region over a copy of the payload."""
+        payload = Region.of_buffer(name, bytearray(data))
         payload.writable = self.type.writes_packet
-        self.payload = payload
-        self.regions.append(payload)
+        return payload
+
+    def _point_to_payload(self, start: str, end: str, payload: Region) -> None:
         self._point(start, payload.start)
         self._point(end, payload.stop)
 
@@ -236,11 +243,11 @@ class NamedContext(StructContext):
         """Return payload or struct after the run, and all fields that are no addresses."""
         values = self._values()
         if self.type.has_payload:
-            return Outcome(self.bytes_at(0, self.size), b"", values)
+            return Outcome(self.bytes_at(0, self.size), b"", values, self.redirect)
         data = bytearray(self.memory)
         for field in self._hidden:
             data[field.offset : field.stop] = bytes(8)
-        return Outcome(bytes(data), b"", values)
+        return Outcome(bytes(data), b"", values, self.redirect)
 
     def _values(self) -> FieldValues:
         values: FieldValues = {}

@@ -45,6 +45,7 @@ TAKES: dict[str, frozenset[MapType]] = {
     "bpf_sock_hash_update": frozenset({MapType.SOCKHASH}),
     "bpf_sk_redirect_hash": frozenset({MapType.SOCKHASH}),
     "bpf_msg_redirect_hash": frozenset({MapType.SOCKHASH}),
+    "bpf_sk_select_reuseport": _SOCKETS | {MapType.REUSEPORT_SOCKARRAY},
     "bpf_perf_event_output": _PERF,
     "bpf_perf_event_read": _PERF,
     "bpf_perf_event_read_value": _PERF,

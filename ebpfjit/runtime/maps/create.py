@@ -33,6 +33,7 @@ KINDS: dict[MapType, Callable[[MapDefinition, Environment], Map]] = {
     MapType.HASH_OF_MAPS: HashOfMaps,
     MapType.DEVMAP: SlotArray,
     MapType.SOCKMAP: SlotArray,
+    MapType.REUSEPORT_SOCKARRAY: SlotArray,
     MapType.CPUMAP: SlotArray,
     MapType.XSKMAP: SlotArray,
     MapType.SOCKHASH: SlotHash,
