@@ -179,6 +179,19 @@ class Ready:
         natives = {number: native_helper(number) for number in self._natives(environment)}
         return compile_ready(self, natives, **options)
 
+    def check_variables(self, environment: Environment) -> None:
+        """Raise ExecutionError for a variable of the kernel that `load` was told of, and this run is not."""
+        for pc, name in self.program.kernel_symbols.items():
+            if name not in environment.symbols and self.program.has_variable(pc):
+                raise faults.name_line(
+                    ExecutionError(
+                        f"pc {pc}: kernel symbol {name!r}: the environment of the load has it in symbols=, "
+                        f"and that of this run has not",
+                        pc,
+                    ),
+                    self.program,
+                )
+
     @cached_property
     def needs_task(self) -> bool:
         """True for a program that asks where the process is."""
@@ -498,6 +511,7 @@ class _Run:
     def _look_around(self, program: Ready) -> None:
         """Put what the environment says is behind pointers where the run finds it, or more of it."""
         world, types = self.world, program.program.kernel_types
+        program.check_variables(world.environment)
         if not program.needs_task and not world.environment.has_memory:
             return
         load_package("ebpfjit.elf")

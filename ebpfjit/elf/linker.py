@@ -40,6 +40,7 @@ from ebpfjit.program import SLOT_SIZE, Instruction, Kfunc, Program, SourceLine, 
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.faults import WEAK_POISON
 from ebpfjit.runtime.kfuncs.table import kfuncs
+from ebpfjit.runtime.symbols import address_of_symbol
 
 TEXT = ".text"
 MAX_PROGRAM_SLOTS = 1_000_000
@@ -120,6 +121,7 @@ class Fixups:
     aims: list[Aim] = field(default_factory=list)
     references: list[MapReference] = field(default_factory=list)
     missing: list[tuple[int, Use]] = field(default_factory=list)
+    variables: list[tuple[int, int]] = field(default_factory=list)
     kfuncs: list[tuple[int, Use, int, Kfunc]] = field(default_factory=list)
     absent: dict[int, str] = field(default_factory=dict)
     refusals: list[LoadError] = field(default_factory=list)
@@ -129,7 +131,7 @@ class Fixups:
     @property
     def count(self) -> int:
         """How many there are."""
-        said = len(self.absent) + len(self.refusals)
+        said = len(self.absent) + len(self.refusals) + len(self.variables)
         return len(self.aims) + len(self.references) + len(self.missing) + len(self.kfuncs) + said
 
     @property
@@ -168,6 +170,7 @@ class Linker:
         self.maps = maps
         self.lines = lines
         self.environment = environment
+        self._variables = frozenset(environment.symbols) if environment is not None else frozenset()
         self.kernel_types = kernel_types
         self.sections = [section for section in file.sections if section.is_program]
         self._code = {section.index: bytes(section.data) for section in self.sections}
@@ -295,6 +298,8 @@ class Linker:
             kernel_symbols |= {start + pc: name for pc, name in fixups.kernel.items()}
             for pc, use in fixups.missing:
                 _leave_out(code, start + pc, use)
+            for pc, address in fixups.variables:
+                _give(code, start + pc, address)
             for pc, use, id, kfunc in fixups.kfuncs:
                 called.setdefault(id, kfunc)
                 _call_kernel(code, start + pc, use, id)
@@ -487,6 +492,10 @@ class Linker:
                 if not kfunc[1].is_weak and kfunc[1].name not in kfuncs():
                     what = f"{use.value} {self.maps.externs.describe(symbol)}"
                     fixups.unmet[pc] = self._place_error(function, pc, what)
+            elif pc in fixups.kernel and use is Use.ADDRESS and fixups.kernel[pc] in self._variables:
+                fixups.variables.append((pc, address_of_symbol(fixups.kernel[pc])))
+                if not symbol.is_weak:  # the kernel engine asks the kernel
+                    fixups.unmet[pc] = self._missing(function, pc, target)
             elif symbol.is_weak:
                 fixups.missing.append((pc, use))
                 if use is Use.CALL:
@@ -495,8 +504,7 @@ class Linker:
                     )
             elif pc in fixups.kernel:
                 fixups.missing.append((pc, use))
-                what = f"{use.value} {self.maps.externs.describe(symbol)}"
-                fixups.unmet[pc] = self._place_error(function, pc, what)
+                fixups.unmet[pc] = self._missing(function, pc, target)
             else:
                 what = self.maps.externs.describe(symbol)
                 raise self._place_error(function, pc, f"{use.value} {what}")
@@ -506,6 +514,11 @@ class Linker:
             reference = self._reference(function, pc, target, section)
             fixups.references.append(reference)
             self._check_use(self.maps.refusal_at(reference.place), function, pc)
+
+    def _missing(self, function: Function, pc: int, target: Target) -> LoadError:
+        """Return the error of a symbol that is not there."""
+        what = f"{target.use.value} {self.maps.externs.describe(target.symbol)}"
+        return self._place_error(function, pc, what)
 
     def _check_use(self, refusal: LoadError | None, function: Function, pc: int) -> None:
         """Raise what was refused of the object for who uses it, with the place where that is done."""
@@ -665,6 +678,13 @@ def _leave_out(code: bytearray, pc: int, use: Use) -> None:
     code[pc * SLOT_SIZE + 1] &= 0x0F
     struct.pack_into("<i", code, pc * SLOT_SIZE + 4, 0)
     struct.pack_into("<i", code, pc * SLOT_SIZE + 12, 0)
+
+
+def _give(code: bytearray, pc: int, number: int) -> None:
+    """Let the wide load at `pc` give a number (u64)."""
+    code[pc * SLOT_SIZE + 1] &= 0x0F
+    struct.pack_into("<I", code, pc * SLOT_SIZE + 4, number & 0xFFFF_FFFF)
+    struct.pack_into("<I", code, pc * SLOT_SIZE + 12, number >> 32)
 
 
 def _call_kernel(code: bytearray, pc: int, use: Use, id: int) -> None:
