@@ -37,6 +37,8 @@ from ebpfjit.runtime.contexts import (
     program_type,
     take,
 )
+from ebpfjit.runtime.contexts.described import DescribedContext
+from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Mark, NativeHelper, Stops, may_end_rights
 from ebpfjit.runtime.helpers import licenses, stock, table
@@ -639,11 +641,25 @@ def _take_events(world: World) -> None:
 def _make(program: Ready, data: Any, fields: Mapping[str, Any] | None) -> Context | Region:
     """Return what r1 is to point to: the context of the program's type, or a copy of `data`."""
     if program.type is not None:
-        return take(program.type, flat_view(data), fields)
+        view = flat_view(data)
+        layout = _iterator_layout(program.program) if fields and not len(view) else None
+        if layout is not None:
+            return DescribedContext(program.type, layout, fields or {})
+        return take(program.type, view, fields)
     if fields:
         name = program.program.name or "<unnamed>"
         raise ExecutionError(f"program {name} has no type, so no context either; give it one (type='xdp')")
     return Region.of_buffer("mem", bytearray(flat_view(data)))
+
+
+def _iterator_layout(program: Program) -> Struct | None:
+    """Return the struct of an iterator's context, None for other programs. Raises ExecutionError."""
+    if program.type != "tracing":
+        return None
+    load_package("ebpfjit.elf")
+    from ebpfjit.elf.iterators import iterator_layout
+
+    return iterator_layout(program)
 
 
 def _let_go(made: Context | Region) -> None:

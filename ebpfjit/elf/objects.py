@@ -178,6 +178,11 @@ def _members(types: Btf, type_: Type, base: int, depth: int) -> Iterator[tuple[M
             yield from _members(types, inner, base + member.bit_offset, depth - 1)
 
 
+def members_of(types: Btf, type_: Type) -> Iterator[tuple[Member, int]]:
+    """Yield the members of a struct that have names, those of anonymous ones among them; and their bit."""
+    return _members(types, type_, 0, MAX_DEPTH)
+
+
 def _offsets(types: Btf, type_: Type) -> Iterator[tuple[str, int]]:
     """Yield the names of a struct's members, and the bit where each starts."""
     return ((member.name, bit) for member, bit in _members(types, type_, 0, MAX_DEPTH))
