@@ -15,7 +15,7 @@ from ebpfjit.runtime.maps.hash import HashMap
 from ebpfjit.runtime.maps.lpm import LpmTrie
 from ebpfjit.runtime.maps.queues import BloomFilter, QueueMap
 from ebpfjit.runtime.maps.references import ArrayOfMaps, HashOfMaps, ProgArray
-from ebpfjit.runtime.maps.slots import SlotArray, SlotHash
+from ebpfjit.runtime.maps.slots import SlotArray, SlotHash, SocketArray, SocketHash
 
 KINDS: dict[MapType, Callable[[MapDefinition, Environment], Map]] = {
     MapType.HASH: HashMap,
@@ -32,11 +32,11 @@ KINDS: dict[MapType, Callable[[MapDefinition, Environment], Map]] = {
     MapType.ARRAY_OF_MAPS: ArrayOfMaps,
     MapType.HASH_OF_MAPS: HashOfMaps,
     MapType.DEVMAP: SlotArray,
-    MapType.SOCKMAP: SlotArray,
+    MapType.SOCKMAP: SocketArray,
     MapType.REUSEPORT_SOCKARRAY: SlotArray,
     MapType.CPUMAP: SlotArray,
     MapType.XSKMAP: SlotArray,
-    MapType.SOCKHASH: SlotHash,
+    MapType.SOCKHASH: SocketHash,
     MapType.QUEUE: QueueMap,
     MapType.STACK: QueueMap,
     MapType.DEVMAP_HASH: SlotHash,

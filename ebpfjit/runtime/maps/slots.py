@@ -152,3 +152,15 @@ class SlotHash(HashMap):
         if self.definition.type == MapType.DEVMAP_HASH and not int.from_bytes(value[:4], "little"):
             return -errno.EINVAL
         return super().update(key, value, flags)
+
+
+class SocketArray(SlotArray):
+    """sockmap: lookups give a socket, which is the program's until it gives it back."""
+
+    value_is_stable = False
+
+
+class SocketHash(SlotHash):
+    """sockhash: as sockmap."""
+
+    value_is_stable = False
