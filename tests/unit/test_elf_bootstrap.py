@@ -8,7 +8,7 @@ import pytest
 
 from ebpfjit import Environment, load
 from ebpfjit.difftest.children import run_forked
-from ebpfjit.runner import ready
+from ebpfjit.ready import ready
 from ebpfjit.runtime.environment import Task
 from tests.support.elf_files import OBJECTS
 
