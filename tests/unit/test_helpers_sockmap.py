@@ -9,6 +9,7 @@ import pytest
 
 from ebpfjit import EbpfError, Environment, Program, Socket
 from ebpfjit.assembler import assemble
+from ebpfjit.kernel import unavailable_reason
 from ebpfjit.runtime.maps import MapDefinition, MapType, create
 from tests.support.helper_runs import HERE, Table, run
 
@@ -115,3 +116,49 @@ def test_a_socket_that_was_looked_up_is_given_back(engine: str) -> None:
         program = Program(code, type="tc", maps=(sockets,), references={1: sockets.address})
         with pytest.raises(EbpfError, match=message):
             program.run(bytes(64), engine=engine, environment=environment)
+
+
+ASSIGN = """
+    mov r9, r1
+    mov r8, 0
+    stw [r10-4], 2
+    lddw r1, map[idx:0]
+    mov r2, r10
+    add r2, -4
+    call 1
+    jne r0, 0, found
+    mov r0, 0
+    exit
+found:
+    mov r6, r0
+    mov r1, r9
+    mov r2, r6
+    mov r3, 0
+    call 124
+    mov r8, r0
+    mov r1, r6
+    call 86
+    mov r0, 1
+    jeq r8, 0, +1
+    mov r0, 0
+    exit
+"""
+
+
+@pytest.mark.parametrize("type_", [MapType.SOCKMAP, MapType.SOCKHASH])
+@pytest.mark.parametrize("engine", ["interpreter", "jit", "kernel"])
+def test_a_lookup_chooses_a_socket_of_a_map(type_: MapType, engine: str) -> None:
+    sockets = create(MapDefinition("sockets", type_, 4, 8, 4), environment=ENVIRONMENT)
+    program = Program(
+        assemble(ASSIGN), "chooses", "sk_lookup", "sk_lookup", {}, {3: sockets.address}, (sockets,)
+    )
+    environment = replace(ENVIRONMENT, sockets=SOCKETS)
+    fields = {"protocol": 6, "remote_ip4": 1, "local_ip4": 2, "local_port": 80}
+    if engine == "kernel" and (reason := unavailable_reason()) is not None:
+        pytest.skip(str(reason))
+    made = program.run(b"", engine=engine, environment=environment, context=fields)
+    assert (made.action, made.context["cookie"]) == ("SK_DROP", 0)
+    if engine != "kernel":
+        assert sockets.update(b"\2\0\0\0", (6).to_bytes(8, "little")) == 0
+        made = program.run(b"", engine=engine, environment=environment, context=fields)
+        assert (made.action, made.context["cookie"]) == ("SK_PASS", 6)
