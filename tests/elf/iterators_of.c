@@ -65,9 +65,11 @@ SEC("iter/task") int tasks(struct bpf_iter__task *ctx)
 SEC("iter/task_file") int files(struct bpf_iter__task_file *ctx)
 {
     static const char row[] = "%d: fd %u, flags %x\n";
-    if (!ctx->task || !ctx->file)
+    struct task_struct *task = ctx->task;
+    struct file *file = ctx->file;
+    if (!task || !file)
         return 0;
-    u64 arguments[] = { ctx->task->pid, ctx->fd, ctx->file->f_flags };
+    u64 arguments[] = { task->pid, ctx->fd, file->f_flags };
     bpf_seq_printf(ctx->meta->seq, row, sizeof(row), arguments, sizeof(arguments));
     return 0;
 }

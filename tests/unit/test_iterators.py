@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import Environment, ExecutionError, MemoryFault, Object, Program, load
+from ebpfjit import Environment, ExecutionError, LoadError, MemoryFault, Object, Program, load
 from ebpfjit.assembler import assemble
+from ebpfjit.kernel import KernelUnavailable, unavailable_reason, vmlinux
 
 OBJECT = Path(__file__).parents[1] / "elf" / "iterators_of.o"
 engines = pytest.mark.parametrize("engine", ["interpreter", "jit"])
@@ -75,3 +76,22 @@ def test_what_cannot_be_given(obj: Object) -> None:
     fentry = Program(assemble("mov r0, 0\nexit"), "bare", "fentry/f", "tracing")
     with pytest.raises(ExecutionError, match="context's bytes as data"):
         fentry.run(context={"task": 0})
+
+
+def test_linux_takes_them_laid_out_for_it() -> None:
+    """Contexts by the kernel's own types; it has no test run for iterators."""
+    if not vmlinux.PATH.exists() or (reason := unavailable_reason()) is not None:
+        pytest.skip(f"no kernel to ask: {reason if vmlinux.PATH.exists() else vmlinux.PATH}")
+    there = load(OBJECT, btf=vmlinux.PATH)
+    for program in there.programs.values():
+        try:
+            program.run(bytes(64), engine="kernel")
+        except KernelUnavailable as error:
+            pytest.skip(str(error))
+        except LoadError as error:
+            refusal = str(error)
+        assert "Linux loads program" in refusal
+    environment = Environment(btf=vmlinux.PATH)
+    fields = {"task": environment.task(pid=7), "file": environment.struct("file", f_flags=5), "fd": 2}
+    made = there.programs["files"].run(environment=environment, context=fields)
+    assert made.output == ("7: fd 2, flags 5",)
