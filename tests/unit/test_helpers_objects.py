@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import Environment, Program, Result, Socket
+from ebpfjit import Environment, Program, Result, Socket, Task
 from ebpfjit.assembler import assemble
 from ebpfjit.elf.loader import read_btf
 
@@ -140,3 +140,13 @@ def test_formats_reach_foreign_memory(conversion: str, address: int, text: str, 
         f"lddw r1, {value}\nstxdw [r10-8], r1\nmov r1, r10\nadd r1, -8\nmov r2, 8\nlddw r3, {address}\ncall 6"
     )
     assert run(source, engine, environment=environment).output == (f"[{text}]",)
+
+
+@engines
+@pytest.mark.parametrize("number", [128, 129])
+def test_a_socket_is_in_the_cgroup_of_the_process(number: int, engine: str) -> None:
+    environment = Environment(task=Task(cgroup_id=77))
+    for fields, result in (({"sk": {"family": 2}}, 77), ({"sk": None}, 0)):
+        text = f"ldxdw r1, [r1+64]\nmov r2, 0\ncall {number}"
+        made = run(text, engine, type_="cgroup_sock_addr", context=fields, environment=environment)
+        assert made.return_value == result

@@ -95,6 +95,12 @@ def _object_at(world: World, address: int) -> KernelObject | None:
     return next((each for each in list(world.environment.objects.all) if each.pointer == address), None)
 
 
+@helper("bpf_sk_cgroup_id", "bpf_sk_ancestor_cgroup_id", differs="the number of Environment.task's cgroup")
+def sk_cgroup_id(world: World, address: int) -> int:
+    """Return the number of the cgroup that a socket is in, 0 for no socket."""
+    return world.environment.current_task.cgroup_id if address else 0
+
+
 @helper("bpf_sock_from_file", differs="the struct socket that a file of the environment has as private_data")
 def sock_from_file(world: World, file: int) -> int:
     """Return the struct socket of a file, 0 where it is none of a socket."""
