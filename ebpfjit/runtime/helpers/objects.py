@@ -68,7 +68,7 @@ def _register(name: str, structs: frozenset[str], is_one: Callable[[_Sock], bool
     @helper(name, differs=_DIFFERS)
     def skc_to(world: World, address: int) -> int:
         """Return a socket as the struct of its kind, 0 where it is none of that kind."""
-        described = _object_at(world, address)
+        described = world.environment.objects.at(address)
         if described is not None:
             return address if described.pointer.struct in structs else 0
         found = memory.find(address, SOCK_SIZE, "load") if address else None
@@ -90,11 +90,6 @@ def _objects(world: World, struct_name: str) -> Iterator[KernelObject]:
             yield described
 
 
-def _object_at(world: World, address: int) -> KernelObject | None:
-    """Return the described object at an address, None where there is none."""
-    return next((each for each in list(world.environment.objects.all) if each.pointer == address), None)
-
-
 @helper("bpf_sk_cgroup_id", "bpf_sk_ancestor_cgroup_id", differs="the number of Environment.task's cgroup")
 def sk_cgroup_id(world: World, address: int) -> int:
     """Return the number of the cgroup that a socket is in, 0 for no socket."""
@@ -104,7 +99,7 @@ def sk_cgroup_id(world: World, address: int) -> int:
 @helper("bpf_sock_from_file", differs="the struct socket that a file of the environment has as private_data")
 def sock_from_file(world: World, file: int) -> int:
     """Return the struct socket of a file, 0 where it is none of a socket."""
-    described = _object_at(world, file)
+    described = world.environment.objects.at(file)
     found = described.members.get("private_data", 0) if described is not None else 0
     return int(found) if isinstance(found, KernelPointer) and found.struct == "socket" else 0
 
