@@ -126,6 +126,19 @@ class Ready:
         natives = {number: native_helper(number) for number in self._natives(environment)}
         return compile_ready(self, natives, **options)
 
+    def check_variables(self, environment: Environment) -> None:
+        """Raise ExecutionError for a variable of the kernel that `load` was told of, and this run is not."""
+        for pc, name in self.program.kernel_symbols.items():
+            if name not in environment.symbols and self.program.has_variable(pc):
+                raise faults.name_line(
+                    ExecutionError(
+                        f"pc {pc}: kernel symbol {name!r}: the environment of the load has it in symbols=, "
+                        f"and that of this run has not",
+                        pc,
+                    ),
+                    self.program,
+                )
+
     @cached_property
     def needs_task(self) -> bool:
         """True for a program that asks where the process is."""
@@ -332,6 +345,8 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
     load_package("ebpfjit.jit")
     from ebpfjit.jit.entry import compile_program
 
+    if start.type is not None and start.type.layout is not None:
+        options["optimize"] = False  # its fields have rules, so that no access stands for another
     return compile_program(
         start.verified,
         helpers={**start.helpers, **(native or {})},

@@ -9,6 +9,7 @@ come from, as no program that Linux accepts loads through anything else that is 
     what some helpers return                 one as well
     what kfuncs return that BTF says         one as well, but for those that are here: what they return is the
     to be the address of a struct            program's memory, and a fault where it is so no more
+    the address of a variable (__ksym)       one as well
     plus or minus, copied, kept in memory    it stays one
 
 What may be one on some path counts as one. So a number that is loaded from such a context, and that Linux
@@ -121,7 +122,8 @@ def kernel_loads(program: Program, blocks: Mapping[int, int]) -> frozenset[int]:
 
     `blocks` are the program's basic blocks: their slots, and how many instructions each has.
     """
-    if program.type not in CONTEXT_TYPES and not any(_is_source(program, i) for i in program.instructions):
+    sources = program.kernel_symbols or any(_is_source(program, insn) for insn in program.instructions)
+    if program.type not in CONTEXT_TYPES and not sources:
         return frozenset()
     return _Search(program, blocks).run()
 
@@ -230,8 +232,10 @@ class _Search:
                     return state.put(insn.dst_reg)
                 added = state.told(insn.src_reg) if row.uses_src else (False, False)
                 return state.put(insn.dst_reg, _either(state.told(insn.dst_reg), added))
-            case Kind.UNARY | Kind.LOAD_IMM64:
+            case Kind.UNARY:
                 return state.put(insn.dst_reg)
+            case Kind.LOAD_IMM64:
+                return state.put(insn.dst_reg, (insn.pc in self.program.kernel_symbols, False))
             case Kind.LOAD:
                 return state.put(insn.dst_reg, self._loaded(insn, state, row.size))
             case Kind.STORE:
