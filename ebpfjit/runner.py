@@ -125,7 +125,7 @@ class Run:
 
     def end(self) -> None:
         """Let go of what the run leaves: it is freed with its result, not when cycles are looked for."""
-        self.world.run_program = self.world.later = None
+        self.world.end()
 
     def execute(self, program: Ready, limit: int | None) -> int:
         """Run a program and return r0. Raises HelperNotFound where it surely calls what is not there."""

@@ -391,7 +391,7 @@ class _NativeRun(Run):
         self.space.before_access = self.space.after_grant = self.space.spend = None
         world = self.execution.world
         if world is not None:  # what it holds is freed now, not when cycles are looked for
-            world.engine = world.run_program = None
+            world.end()
         nothing = memoryview(b"")
         for region in (*self._own, self.execution.stack.region):
             region.view = nothing

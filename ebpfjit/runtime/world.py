@@ -80,6 +80,10 @@ class World:
     has_result: bool = False
     current_task: int = 0
 
+    def end(self) -> None:
+        """Let go of what runs the programs, which points back: what a run leaves goes with its result."""
+        self.engine = self.run_program = self.later = None
+
     def leaves(self, size: int) -> bool:
         """Count `size` bytes among what the run leaves; False where that would be more than MOST_LEFT."""
         size = max(size, LEAST_LEFT)

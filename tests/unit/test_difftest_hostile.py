@@ -131,7 +131,7 @@ def test_every_helper_is_called() -> None:
     """But for those that tell the time, and tail calls: these have a source of their own."""
     called = {
         insn.imm
-        for case in cases("helpers", 900)
+        for case in cases("helpers", 1500)
         for insn in Program.from_bytes(case.code).instructions
         if insn.row is not None and insn.row.kind is Kind.CALL_HELPER
     }
