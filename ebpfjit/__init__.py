@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ebpfjit.info import runtime_info
     from ebpfjit.program import Instruction, Program
     from ebpfjit.runner import Result
-    from ebpfjit.runtime.environment import Environment, Task
+    from ebpfjit.runtime.environment import Clock, Environment, Task
     from ebpfjit.runtime.execution import NativeHelper
     from ebpfjit.runtime.maps import set_map_memory_limit
     from ebpfjit.runtime.memory import address_of
@@ -76,7 +76,7 @@ _NAMES_OF = {
     "ebpfjit.info": ("runtime_info",),
     "ebpfjit.program": ("Instruction", "Program"),
     "ebpfjit.runner": ("Result",),
-    "ebpfjit.runtime.environment": ("Environment", "Task"),
+    "ebpfjit.runtime.environment": ("Clock", "Environment", "Task"),
     "ebpfjit.runtime.execution": ("NativeHelper",),
     "ebpfjit.runtime.maps": ("set_map_memory_limit",),
     "ebpfjit.runtime.memory": ("address_of",),
@@ -93,6 +93,7 @@ __all__ = [
     "AuditFailure",
     "BudgetExhausted",
     "CallDepthExceeded",
+    "Clock",
     "DecodeError",
     "EbpfError",
     "EbpfVmFixedMbuff",

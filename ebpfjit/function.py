@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W64
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 class FunctionContents:
     """What is inside of a `JitFunction`.
 
-    `optimize` is as it was asked for; `irregular` the function that takes unusual calls.
+    `optimize` is as it was asked for; `irregular` the function that takes unusual calls; `given_kfuncs` the
+    kernel functions that whoever compiled it gave.
     """
 
     compiled: Compiled
@@ -36,6 +38,7 @@ class FunctionContents:
     gate: Gate | None = None
     keep: tuple[Any, ...] = ()
     irregular: JitFunction | None = None
+    given_kfuncs: Mapping[int | str, Callable[..., Any]] = field(default_factory=dict)
 
     @property
     def given(self) -> Mapping[int, HelperFunction]:
@@ -196,6 +199,7 @@ class JitFunction(Sealed):
         recipe = it.compiled.recipe
         given = checked_functions("helper", it.given)
         options = {
+            "kfuncs": checked_functions("kfunc", it.given_kfuncs),
             "limit": it.limit,
             "checked": recipe.checked,
             "harden": recipe.settings.harden,
@@ -218,6 +222,7 @@ def make_function(
     helpers: Mapping[int, HelperFunction],
     limit: int | None = None,
     better: Callable[[], Compiled] | None = None,
+    kfuncs: Mapping[int | str, Callable[..., Any]] = MappingProxyType({}),
 ) -> JitFunction:
     """Return a compiled program as a function, called through the native gate where there is one.
 
@@ -229,15 +234,21 @@ def make_function(
     from ebpfjit.jit.tiers import heat_of
 
     plain = JitFunction(compiled, helpers, limit)
+    inside(plain).given_kfuncs = kfuncs
     if why_not():
         return plain
     heat = heat_of(compiled.verified.program)
     stops = inside(plain).stops
     gate = Gate(compiled, "optional", ("mem",), limit=limit, better=better, heat=heat, stops=stops)
     if not gate.fits:
-        return plain if better is None else JitFunction(better(), helpers, limit)
+        if better is None:
+            return plain
+        plain = JitFunction(better(), helpers, limit)
+        inside(plain).given_kfuncs = kfuncs
+        return plain
     function: JitFunction = native_type(JitFunction)(compiled, helpers, limit, stops)
     inside(function).irregular = plain
+    inside(function).given_kfuncs = kfuncs
     open_gate(function, gate, plain.__call__)
     if better is not None:
         inside(function).optimize = None

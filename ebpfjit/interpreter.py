@@ -170,6 +170,8 @@ def interpret(verified: Verified, execution: Execution, watcher: Watcher | None 
     state.watcher = watcher
     with active(state.space, execution.mark), engine_of(execution.world, state):
         try:
+            if execution.function is not None:
+                return state.call_function(*execution.function)
             state.enter_function(0, caller=0)
             run_until_depth(state, -1)
         except ExecutionError as error:

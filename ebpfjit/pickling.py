@@ -8,13 +8,17 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ebpfjit.runtime.execution import NativeHelper
 
+Name = TypeVar("Name", int, int | str)
 
-def checked_functions(what: str, functions: Mapping[int, Any]) -> dict[int, Any]:
-    """Return `functions` (by number) if they can be pickled, by pickle or by cloudpickle if that is in use.
+
+def checked_functions(what: str, functions: Mapping[Name, Any]) -> dict[Name, Any]:
+    """Return `functions`, by number or name, if they can be pickled.
+
+    That is by pickle, or by cloudpickle if that is in use.
 
     Raises pickle.PicklingError naming the first that cannot.
     """

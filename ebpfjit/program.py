@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -176,6 +176,33 @@ class SourceLine:
 
 
 @record
+class Number:
+    """A number that a kernel function takes or returns: its bytes, how it is read; or an address.
+
+    `to_struct` is true of the address of a struct or a union.
+    """
+
+    size: int = 8
+    is_signed: bool = False
+    is_pointer: bool = False
+    to_struct: bool = False
+
+
+@record
+class Kfunc:
+    """A kernel function that a program calls, as BTF declares it.
+
+    `arguments` are its first five, `result` is None where it returns nothing. Without BTF, `arguments` is
+    None: five u64. One that `is_weak` may be missing.
+    """
+
+    name: str
+    arguments: tuple[Number, ...] | None = None
+    result: Number | None = None
+    is_weak: bool = False
+
+
+@record
 class TypeInfo:
     """What BTF says of a program, as Linux is told it when the program is loaded.
 
@@ -210,15 +237,15 @@ class Program:
     maps (`ebpfjit.runtime.maps`) that LDDW_MAP_IDX and LDDW_MAP_IDX_VALUE count, `lines` the source
     lines, by the pc where their code starts. `environment` is the `Environment` of its runs where
     they are given none, None for the default. `license` is what the object says ("" where it does not), None
-    for a program that comes from none. `types` is what BTF says of it,
-    `kernel_types` are the types (`ebpfjit.elf.btf`) of the kernel that it was made for, None where nothing
-    tells.
+    for a program that comes from none. `types` is what BTF says of it, `kernel_types` are the types
+    (`ebpfjit.elf.btf`) of the kernel that it was made for, None where nothing tells. `kfuncs` are the kernel
+    functions that it calls, by the imm of their calls: the id of each in the BTF of its object.
 
     `refusals` are errors of the loader: what the program needs and its object lacks; `refuse` raises them.
     `absent` says by pc what CO-RE, or the linker, did not find: a call that fails where it is reached stands
     there. `kernel_symbols` are the kfuncs and variables of a kernel that it refers to, by pc: what the kernel
     engine puts there is the kernel's. `unmet` are the errors of those that may not be missing, by pc; all
-    other engines raise the first (`refuse_unmet`).
+    other engines raise the first that nobody gives them (`refuse_unmet`).
     Raises DecodeError where `code` is not a whole number of slots.
     """
 
@@ -238,6 +265,7 @@ class Program:
     kernel_symbols: dict[int, str] = field(default_factory=dict)
     unmet: dict[int, EbpfError] = field(default_factory=dict, compare=False)
     kernel_types: Any = field(default=None, compare=False, repr=False)
+    kfuncs: dict[int, Kfunc] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
@@ -286,11 +314,15 @@ class Program:
         if found is not None:
             raise copy(found)  # each has a traceback of its own
 
-    def refuse_unmet(self) -> None:
-        """Raise the error of the first kfunc, or variable of a kernel, that the program cannot do without."""
-        error = next(iter(self.unmet.values()), None)
-        if error is not None:
-            raise copy(error)  # each has a traceback of its own
+    def refuse_unmet(self, given: Container[int] = ()) -> None:
+        """Raise the error of the first kfunc, or variable of a kernel, that the program cannot do without.
+
+        `given` are the kfuncs, by the imm of their calls, that whoever runs the program brings along.
+        """
+        for pc, error in self.unmet.items():
+            call = self.slots[pc]
+            if call is None or call.imm not in self.kfuncs or call.imm not in given:
+                raise copy(error)  # each has a traceback of its own
 
     def to_bytes(self) -> bytes:
         """Return the bytecode."""
@@ -389,6 +421,7 @@ class Program:
         context: Mapping[str, Any] | None = None,
         environment: Environment | None = None,
         helpers: Mapping[int | str, HelperFunction] | None = None,
+        kfuncs: Mapping[int | str, Any] | None = None,
     ) -> Result:
         """Run the program once on a copy of `data`, on "jit", "interpreter" or "kernel".
 
@@ -408,12 +441,13 @@ class Program:
             context=context,
             environment=environment,
             helpers=helpers,
+            kfuncs=kfuncs,
         )
 
     def compile(self, **options: Any) -> JitFunction:
         """Compile the program into a function of one buffer.
 
-        `options` are those of `ebpfjit.runner.compile`: helpers, limit, checked, harden, cache,
+        `options` are those of `ebpfjit.runner.compile`: helpers, kfuncs, limit, checked, harden, cache,
         release_gil, optimize, audit.
         """
         import_alone("ebpfjit.runner")

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
@@ -23,7 +24,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
 from ebpfjit.once import load_package, once
 from ebpfjit.program import Instruction, Program
-from ebpfjit.runtime import faults, held
+from ebpfjit.runtime import faults, held, timers
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
@@ -42,10 +43,13 @@ from ebpfjit.runtime.helpers import licenses, stock, table
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.helpers.presence import missing
 from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE
+from ebpfjit.runtime.kfuncs.given import Given, given_functions
+from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
 from ebpfjit.runtime.memory import Region, Stack, flat_view
 from ebpfjit.runtime.shared import SharedRegions
+from ebpfjit.runtime.timers import Callback
 from ebpfjit.runtime.world import World, current
 from ebpfjit.sealed import inside, seal
 
@@ -108,14 +112,27 @@ def _printing(r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
 _STOCK = {stock.BPF_KTIME_GETNS_IDX: stock.bpf_time_getns, stock.BPF_TRACE_PRINTK_IDX: _printing}
 
 
+@dataclass(frozen=True)
+class Brought:
+    """What whoever runs a program brings along: functions for helpers, by number, and for kfuncs."""
+
+    helpers: Mapping[int, HelperFunction] = field(default_factory=dict)
+    kfuncs: Given = field(default_factory=dict)
+
+
+NOTHING_BROUGHT = Brought()
+
+
 @dataclass
 class Ready:
     """A program verified, and compiled at its first run in machine code.
 
     `helpers` are the same objects for every run: their addresses are in the machine code. `options`
-    are those of compiling. `compiled` is by the helpers that are machine code themselves, which the
-    environment decides. `complete` is true once no helper was found missing, `warned` once its license was
-    complained of. `variants` are the same program's, by options that it inherits (`like`).
+    are those of compiling. `kfuncs` are the kernel functions that the program calls, by the imm of
+    their calls. `compiled` is by the helpers that are machine code themselves, which the
+    environment decides. `complete` is true once nothing was found missing, `warned` once its license was
+    complained of. `variants` are the same program's, by options that it inherits (`like`). `lasting` is true
+    where machine code is made once for an environment that somebody else has, and may move on.
     """
 
     program: Program
@@ -123,11 +140,13 @@ class Ready:
     verified: Verified
     helpers: Mapping[int, HelperFunction]
     maps: dict[int, Any]
+    kfuncs: Mapping[int, HelperFunction] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     compiled: dict[frozenset[int], Compiled] = field(default_factory=dict)
     complete: bool = False
     variants: dict[tuple[str, ...], Ready] = field(default_factory=dict)
     warned: bool = False
+    lasting: bool = False
 
     def like(self, options: Mapping[str, Any]) -> Ready:
         """Return what runs of the program share that go on from one compiled with these options."""
@@ -183,11 +202,15 @@ class Ready:
         load_package("ebpfjit.jit")
         from ebpfjit.jit.stock import native_numbers
 
-        return native_numbers(environment) & self._stock
+        return native_numbers(environment, lasting=self.lasting) & self._stock
 
     def refuse_missing(self) -> None:
-        """Raise HelperNotFound where the program surely calls a helper that is not there."""
+        """Raise HelperNotFound where the program surely calls a helper that is not there.
+
+        Raises LoadError where it has a kernel function, or variable, that nobody has: so do Linux's loaders.
+        """
         if not self.complete:
+            self.program.refuse_unmet(self.kfuncs)
             for call in missing(self.program, self.helpers).values():
                 raise faults.name_line(faults.helper_not_found(call), self.program)
             self.complete = True
@@ -259,7 +282,6 @@ def ready(program: Program) -> Ready:
     known: Ready | None = program.__dict__.get("_ready")
     if known is None:
         program.refuse()
-        program.refuse_unmet()
         _refuse_unknown_section(program)
         type_ = None if program.type is None else effective_type(program.type, program.section)
         verifier.check(program)
@@ -268,7 +290,7 @@ def ready(program: Program) -> Ready:
         if not _is_plain(program):
             verified = in_world(verified)
         maps = {map_.address: map_ for map_ in verified.program.maps}
-        known = Ready(verified.program, type_, verified, helpers, maps)
+        known = Ready(verified.program, type_, verified, helpers, maps, functions_of(verified.program))
         program.__dict__["_ready"] = known
     return known
 
@@ -286,15 +308,23 @@ def numbered(helpers: Mapping[int | str, HelperFunction] | None) -> Mapping[int,
     return found
 
 
-def ready_with(program: Program, helpers: Mapping[int, HelperFunction]) -> Ready:
-    """Return what runs of a program with these functions for helpers share: kept for the last ones given."""
+def ready_with(program: Program, brought: Brought) -> Ready:
+    """Return what runs of a program share that bring these functions along: kept for the last ones given."""
     start = ready(program)
-    if not helpers:
+    if not brought.helpers and not brought.kfuncs:
         return start
-    known: tuple[Mapping[int, HelperFunction], Ready] | None = program.__dict__.get("_ready_with")
-    if known is None or known[0] != helpers:
-        made = replace(start, helpers={**start.helpers, **helpers}, compiled={}, complete=False, variants={})
-        known = program.__dict__["_ready_with"] = (dict(helpers), made)
+    known: tuple[Brought, Ready] | None = program.__dict__.get("_ready_with")
+    if known is None or known[0] != brought:
+        made = replace(
+            start,
+            helpers={**start.helpers, **brought.helpers},
+            kfuncs={**start.kfuncs, **given_functions(start.program, brought.kfuncs)},
+            compiled={},
+            complete=False,
+            variants={},
+        )
+        kept = Brought(dict(brought.helpers), dict(brought.kfuncs))
+        known = program.__dict__["_ready_with"] = (kept, made)
     return known[1]
 
 
@@ -341,6 +371,7 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
     return compile_program(
         start.verified,
         helpers={**start.helpers, **(native or {})},
+        kfuncs=start.kfuncs,
         map_helpers=table.ours(start.helpers, bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE),
         verify=verifier.check,
         **{**promises_of(start, native or ()), **start.options, **options},
@@ -383,31 +414,42 @@ class _Run:
         made: Context | Region,
         stack: Stack | None = None,
         mark: Mark | None = None,
-        helpers: Mapping[int, HelperFunction] | None = None,
+        brought: Brought = NOTHING_BROUGHT,
     ) -> None:
         self.engine = engine
-        self.helpers = helpers or {}
+        self.brought = brought
         self.made = made
         self.stack = stack or (None if isinstance(made, Region) else made.stack)
         self.instructions = 0
+        self.limit: int | None = None
         self.options: Mapping[str, Any] = {}
         self.world = World(environment, context=None if isinstance(made, Region) else made, mark=mark)
         self.world.run_program = self._tail_call
+        self.world.later = self._later
+        self.current: Ready | None = None
         self.around: list[Surroundings] = []  # all that it had: machine code may be reading the first
 
     def end(self) -> None:
         """Let go of what the run leaves: it is freed with its result, not when cycles are looked for."""
-        self.world.run_program = None
+        self.world.run_program = self.world.later = None
 
     def execute(self, program: Ready, limit: int | None) -> int:
         """Run a program and return r0. Raises HelperNotFound where it surely calls what is not there."""
         program.refuse_missing()
         program.check_license(self.world.environment)
+        outer = self.current
         execution = self.execution(program, limit)
         try:
             return self.engine(program, execution)
         finally:
+            self.current = outer
             self.instructions += execution.instructions
+
+    def _later(self, function: int) -> Callback:
+        """Return what calls a function of the program that runs now, once it is over."""
+        assert self.current is not None  # a helper asks
+        start, engine, environment = self.current, self.engine, self.world.environment
+        return partial(_call_back, start, engine, environment, self.limit, function)
 
     def whole(self, program: Ready, limit: int | None) -> int:
         """Run a program to the end of all; raises ExecutionError where it still holds something then."""
@@ -418,6 +460,7 @@ class _Run:
     def execution(self, program: Ready, limit: int | None) -> Execution:
         """Return the start of a program's run on what was made."""
         made, self.options = self.made, program.options
+        self.current, self.limit = program, limit if self.current is None else self.limit
         type_ = None if isinstance(made, Region) else made.type
         if program.type is not type_:
             raise ExecutionError(
@@ -442,6 +485,7 @@ class _Run:
             packet,
             argument,
             program.helpers,
+            program.kfuncs,
             limit=limit,
             world=self.world,
             stack=stack,
@@ -469,7 +513,36 @@ class _Run:
         """Run another program on the same context, with what is left of the budget, hardened as this one."""
         engine = self.world.engine
         limit = engine.budget_left() if engine is not None else None
-        return self.execute(ready_with(program, self.helpers).like(self.options), limit)
+        return self.execute(ready_with(program, self.brought).like(self.options), limit)
+
+
+def _call_back(
+    start: Ready,
+    engine: EngineFunction,
+    environment: Environment,
+    limit: int | None,
+    function: int,
+    map_address: int,
+    key: bytes,
+    value_address: int,
+) -> None:
+    """Call a function of a program by itself, with a map, a key and a value: what a timer does.
+
+    What it puts into ring buffers stays there; its lines are nobody's.
+    """
+    size = 0 if start.type is None else 64 if start.type.has_packet else start.type.context_size
+    made = _make(start, bytes(size), None)  # machine code was promised one; the function does not see it
+    this = _Run(engine, environment, made)
+    try:
+        execution = this.execution(start, limit)
+        region = Region.of_buffer("map key", bytes(key))
+        execution.regions.append(region)
+        execution.function = function, (map_address, region.start, value_address)
+        engine(start, execution)
+        held.check(this.world, "where the callback ends")
+    finally:
+        this.end()
+        _let_go(made)
 
 
 def run(
@@ -481,6 +554,7 @@ def run(
     context: Mapping[str, Any] | None = None,
     environment: Environment | None = None,
     helpers: Mapping[int | str, HelperFunction] | None = None,
+    kfuncs: Given | None = None,
 ) -> Result:
     """Verify a program and run it once on a copy of `data`.
 
@@ -489,22 +563,27 @@ def run(
     and the context's bytes for the others; `context` sets fields of xdp_md or __sk_buff. One
     without a type gets the data's address in r1, its length in r2. `environment` is what helpers
     see of the world; `helpers` are functions of five u64 that stand for helpers, by number or by name,
-    in this program and in those that it jumps to. Raises VerifierError, ExecutionError (also for a packet or
-    a field that the type does not take), MapError (a prog_array of programs of another type), or
-    JitUnavailable and KernelUnavailable where the engine is not to be had.
+    `kfuncs` those that stand for kernel functions, by name or BTF id (`ebpfjit.runtime.kfuncs.given`): in
+    this program and in those that it jumps to. Raises VerifierError, ExecutionError (also for a packet or
+    a field that the type does not take), LoadError (a kernel function that nobody has), MapError (a
+    prog_array of programs of another type), or JitUnavailable and KernelUnavailable where the engine is not
+    to be had.
     """
     if context is not None and not isinstance(context, Mapping):
         raise TypeError(f"context is a mapping of field names to numbers, not {type(context).__name__}")
     chosen = environment or environment_of(program)
     given = numbered(helpers)
     if engine == "kernel":
+        if kfuncs:
+            raise ExecutionError("the kernel has its own kfuncs; kfuncs= is for the other engines")
         if given:
             raise ExecutionError("the kernel has its own helpers; helpers= is for the other engines")
         return _run_on_kernel(program, data, context, chosen)
     if engine not in ENGINES:
         raise ValueError(f"no engine {engine!r}; there are: {', '.join([*ENGINES, 'kernel'])}")
     counts = engine == "interpreter"
-    return run_on(ENGINES[engine], program, data, limit, context, chosen, counts=counts, helpers=given)
+    brought = Brought(given, kfuncs or {})
+    return run_on(ENGINES[engine], program, data, limit, context, chosen, counts=counts, brought=brought)
 
 
 def run_on(
@@ -516,12 +595,13 @@ def run_on(
     environment: Environment,
     *,
     counts: bool = False,
-    helpers: Mapping[int, HelperFunction] | None = None,
+    brought: Brought = NOTHING_BROUGHT,
 ) -> Result:
     """Run a program as `run` does, on an engine that is a function; it `counts` instructions, or not."""
-    first = ready_with(program, helpers or {})
+    first = ready_with(program, brought)
+    timers.fire_due(first.maps.values(), environment.clock)
     made = _make(first, data, context)
-    this = _Run(engine, environment, made, helpers=helpers)
+    this = _Run(engine, environment, made, brought=brought)
     try:
         value = this.whole(first, limit)
         _take_events(this.world)
@@ -626,9 +706,18 @@ class TypedFunction(JitFunction):
         limit: int | None,
         given: Mapping[int, HelperFunction],
         stops: Stops | None = None,
+        kfuncs: Given = MappingProxyType({}),
     ) -> None:
+        stops = stops or Stops()
         contents = TypedContents(
-            compiled, start.helpers, limit, stops or Stops(), compiled.recipe.optimize, ready=start, own=given
+            compiled,
+            start.helpers,
+            limit,
+            stops,
+            compiled.recipe.optimize,
+            given_kfuncs=kfuncs,
+            ready=start,
+            own=given,
         )
         seal(self, contents)
 
@@ -647,7 +736,12 @@ class TypedFunction(JitFunction):
 
 
 def _typed_function(
-    start: Ready, limit: int | None, given: Mapping[int, HelperFunction], *, tiers_up: bool
+    start: Ready,
+    limit: int | None,
+    given: Mapping[int, HelperFunction],
+    *,
+    tiers_up: bool,
+    kfuncs: Given = MappingProxyType({}),
 ) -> JitFunction:
     """Return a program as a compiled function, called through the native gate where its context allows.
 
@@ -660,7 +754,7 @@ def _typed_function(
 
     environment = environment_of(start.program)
     compiled = start.machine_code(environment)
-    plain = TypedFunction(start, compiled, limit, given)
+    plain = TypedFunction(start, compiled, limit, given, kfuncs=kfuncs)
     if why_not() or not _fits_a_lane(start, release_gil=compiled.unlocked):
         return plain
     assert start.type is not None  # it fits a lane
@@ -684,8 +778,11 @@ def _typed_function(
         stops=inside(plain).stops,
     )
     if not gate.fits:
-        return TypedFunction(start, start.optimised(environment), limit, given) if tiers_up else plain
-    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given, inside(plain).stops)
+        if not tiers_up:
+            return plain
+        return TypedFunction(start, start.optimised(environment), limit, given, kfuncs=kfuncs)
+    stops = inside(plain).stops
+    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given, stops, kfuncs)
     inside(function).irregular = plain
     open_gate(function, gate, plain.__call__)
     if tiers_up:
@@ -717,6 +814,7 @@ def compile(
     program: Program,
     *,
     helpers: Mapping[int, HelperFunction] | None = None,
+    kfuncs: Given | None = None,
     limit: int | None = None,
     checked: bool = True,
     harden: bool = False,
@@ -728,8 +826,9 @@ def compile(
     """Verify a program and compile it into a function of one buffer.
 
     `helpers` maps numbers to functions; a program with a type or with maps finds Linux's helpers
-    besides. `limit` is the instruction limit of each call (positive;
-    None: no limit). `checked=False` leaves out all memory checks: a wrong program can then crash
+    besides. `kfuncs` maps names of kernel functions (or BTF ids) to functions that take their place.
+    `limit` is the instruction limit of each call (positive; None: no limit). `checked=False` leaves out all
+    memory checks: a wrong program can then crash
     the process. `harden=True` keeps immediates of the program's choosing out of the machine code
     (two more instructions for each) and puts guard pages around it. `cache` is a folder where
     machine code is kept for the next process: nobody else must be able to write there, as it is
@@ -758,6 +857,7 @@ def compile(
         release_gil=release_gil,
         optimize=optimize,
         audit=audit,
+        kfuncs=kfuncs or {},
     )
 
 
@@ -788,6 +888,7 @@ def _compiled(
     release_gil: bool = False,
     optimize: bool | None = None,
     audit: bool = False,
+    kfuncs: Given = MappingProxyType({}),
 ) -> JitFunction:
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
@@ -797,7 +898,6 @@ def _compiled(
     from ebpfjit.jit.tiers import starts_baseline
 
     program.refuse()
-    program.refuse_unmet()
     start = None if _is_plain(program) else ready(program)
     counted = start is None or _fits_a_lane(start, release_gil=release_gil)
     baseline = starts_baseline(optimize, counted=counted and not harden and cache is None)
@@ -812,14 +912,24 @@ def _compiled(
     }
     if start is not None:
         start = replace(
-            start, helpers={**start.helpers, **helpers}, options=options, compiled={}, variants={}
+            start,
+            helpers={**start.helpers, **helpers},
+            kfuncs={**start.kfuncs, **given_functions(program, kfuncs)},
+            options=options,
+            compiled={},
+            variants={},
+            complete=False,
+            lasting=program.environment is not None,
         )
         start.refuse_missing()
         start.check_license(environment_of(program))
-        return _typed_function(start, limit, helpers, tiers_up=tiers_up)
+        return _typed_function(start, limit, helpers, tiers_up=tiers_up, kfuncs=kfuncs)
+    called = {**functions_of(program), **given_functions(program, kfuncs)}
+    program.refuse_unmet(called)
     facts = verified or prepare(program)
     options |= {
         "helpers": dict(helpers),
+        "kfuncs": called,
         "moving": frozenset(number for number, function in helpers.items() if may_end_rights(function)),
         "argument_is_packet": True,
         "verify": verifier.check,
@@ -830,4 +940,4 @@ def _compiled(
         if tiers_up
         else None
     )
-    return make_function(compile_program(facts, **options), dict(helpers), limit, better)
+    return make_function(compile_program(facts, **options), dict(helpers), limit, better, kfuncs)

@@ -6,7 +6,9 @@ come from, as no program that Linux accepts loads through anything else that is 
 
     r1 of fentry, tp_btf, iter, lsm, ...     a context: its 8-byte words are the kernel's pointers
     8 bytes loaded through such a pointer    one more
-    what some helpers, and kfuncs, return    one as well
+    what some helpers return                 one as well
+    what kfuncs return that BTF says         one as well, but for objects of the program's own: those are its
+    to be the address of a struct            memory, and what was dropped of it is a fault
     plus or minus, copied, kept in memory    it stays one
 
 What may be one on some path counts as one. So a number that is loaded from such a context, and that Linux
@@ -51,6 +53,21 @@ RETURNING = frozenset(
 
 CALLING_BACK = frozenset({NUMBERS["bpf_find_vma"]})
 """Helpers that give functions of the program such pointers, as r1 and r2."""
+
+OWNED = frozenset(
+    {
+        "bpf_list_pop_front",
+        "bpf_list_pop_back",
+        "bpf_list_front",
+        "bpf_list_back",
+        "bpf_rbtree_remove",
+        "bpf_rbtree_first",
+        "bpf_rbtree_root",
+        "bpf_rbtree_left",
+        "bpf_rbtree_right",
+    }
+)
+"""Kfuncs that return addresses inside of the program's own objects (MEM_ALLOC, NON_OWN_REF)."""
 
 WORD = 8
 _ARGUMENTS = 0b111110  # r1 to r5
@@ -115,16 +132,20 @@ def kernel_loads(program: Program, blocks: Mapping[int, int]) -> frozenset[int]:
 
     `blocks` are the program's basic blocks: their slots, and how many instructions each has.
     """
-    if program.type not in CONTEXT_TYPES and not any(map(_is_source, program.instructions)):
+    if program.type not in CONTEXT_TYPES and not any(_is_source(program, i) for i in program.instructions):
         return frozenset()
     return _Search(program, blocks).run()
 
 
-def _is_source(insn: Instruction) -> bool:
+def _is_source(program: Program, insn: Instruction) -> bool:
     """True for a call that returns, or hands over, a pointer of the kernel's."""
     kind = insn.row.kind if insn.row is not None else None
-    called = kind is Kind.CALL_HELPER and insn.imm in RETURNING | CALLING_BACK
-    return called or kind is Kind.CALL_KFUNC
+    if kind is not Kind.CALL_KFUNC:
+        return kind is Kind.CALL_HELPER and insn.imm in RETURNING | CALLING_BACK
+    called = program.kfuncs.get(insn.imm)
+    if called is None or called.arguments is None:
+        return called is None or called.name not in OWNED  # without BTF it may be anything
+    return called.result is not None and called.result.to_struct and called.name not in OWNED
 
 
 class _Search:
@@ -261,7 +282,7 @@ class _Search:
         result = (False, False)
         if insn.row.kind in (Kind.CALL_LOCAL, Kind.CALL_REGISTER):
             result = self.returned
-        elif _is_source(insn) and not _calls_back(insn):
+        elif _is_source(self.program, insn) and not _calls_back(insn):
             result = (True, False)
         if insn.row.kind is Kind.CALL_HELPER and insn.imm == NUMBERS["bpf_kptr_xchg"]:
             self.stored = _either(self.stored, state.told(2))

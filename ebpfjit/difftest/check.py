@@ -110,6 +110,12 @@ class Checker:
             if differing and not typed.depends_on_addresses(case, given):
                 outcomes = typed.at_the_same_addresses(case, given, outcomes)
                 differing = differences(outcomes)
+                if (
+                    not outcomes.keys().isdisjoint(CALLED)
+                    and differing
+                    and typed.depends_on_stack(case, given)
+                ):
+                    differing = differences(_not_called(outcomes))
                 if differing:
                     return Problem(DIFFERS, given, _said(outcomes, differing))
         return None
@@ -178,8 +184,7 @@ class Checker:
                 outcomes["kernel"] = None
                 differing = differences(outcomes)
             if differing and not outcomes.keys().isdisjoint(CALLED) and depends_on_stack(verified, given):
-                others = {name: outcome for name, outcome in outcomes.items() if name not in CALLED}
-                differing = differences(others)
+                differing = differences(_not_called(outcomes))
             first = next(iter(outcomes.values()))
             if self.coverage is not None and pcs is not None and first is not None:
                 self._note(outcomes, first)
@@ -205,6 +210,11 @@ def _wrong(outcomes: dict[str, Outcome | None], given: Input) -> Problem | None:
         if outcome.outside:
             return Problem(OUTSIDE, given, f"{name}: {outcome.outside}; it ended with {outcome}")
     return None
+
+
+def _not_called(outcomes: dict[str, Outcome | None]) -> dict[str, Outcome | None]:
+    """Return the outcomes of engines that are given a stack; a call has the thread's."""
+    return {name: outcome for name, outcome in outcomes.items() if name not in CALLED}
 
 
 def _first_line(error: Exception) -> str:

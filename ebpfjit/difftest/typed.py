@@ -20,7 +20,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest import guards, operations
 from ebpfjit.difftest.case import UNTYPED, Case, Input, options_of, tiered
 from ebpfjit.difftest.children import Ended, run_forked
-from ebpfjit.difftest.engines import CALLED, PROOFS
+from ebpfjit.difftest.engines import CALLED, PROOFS, other_stacks
 from ebpfjit.difftest.low_memory import PLACES, contexts_at
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome, attributes_of
 from ebpfjit.difftest.packets import (
@@ -52,6 +52,7 @@ from ebpfjit.runtime.contexts.packet import Outcome as Left
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps.create import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+from ebpfjit.runtime.memory import Stack
 from ebpfjit.sealed import inside
 
 if TYPE_CHECKING:
@@ -429,6 +430,23 @@ def at_the_same_addresses(case: Case, given: Input, engines: Iterable[str]) -> d
     functions = _in_children(linked(case), given, case.build)
     outcomes = {name: _outcome(_forked(functions[name])) for name in engines}
     return {name: None if outcome is None else _shortened(outcome) for name, outcome in outcomes.items()}
+
+
+def depends_on_stack(case: Case, given: Input) -> bool:
+    """True where a run ends otherwise with its stack elsewhere, and nothing else: a call has the thread's."""
+    program = linked(case)
+    _keep_a_context(ready(program), given)
+
+    def ending(stack: Stack) -> Outcome | None:
+        def function(ready: Ready, execution: Execution) -> int:
+            stack.reset()
+            return interpret(ready.verified, replace(execution, stack=stack))
+
+        left = _outcome(_forked(lambda: run_typed(program, given, function)))
+        return None if left is None else _shortened(left)
+
+    here, *others = map(ending, other_stacks())
+    return any(other != here for other in others)
 
 
 def compare_typed(

@@ -15,7 +15,7 @@ BASE = 64 << 20
 PER_BYTE = 64
 """What a byte of a file becomes in memory at most, in files that compilers write: some 20 bytes."""
 
-STEP = 64
+STEP = 128
 """What a step of a walk costs where it is time that multiplies: a load is over in seconds."""
 ENTRY_COST = 100
 """Bytes of an entry of a dictionary."""

@@ -2,7 +2,7 @@
 
 extern int LINUX_KERNEL_VERSION __kconfig;     a variable of the map ".kconfig", filled at load
 extern const void x __ksym __weak;             0, as on a kernel that has no x
-extern int f(void) __ksym;                     a kfunc: refused by name, where it is not weak
+extern int f(void) __ksym;                     a kfunc: refused by name when it is run, where nobody has it
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ebpfjit.elf.btf import Btf, Kind, Type
+from ebpfjit.elf.btf import Btf, Kind, Type, essential_name
 from ebpfjit.elf.budget import OverBudget
 from ebpfjit.elf.codec import codec_of
 from ebpfjit.elf.reader import ObjectFile, Symbol
 from ebpfjit.errors import LoadError
+from ebpfjit.program import Kfunc, Number
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
 
 KCONFIG, KSYMS = ".kconfig", ".ksyms"
@@ -27,6 +28,9 @@ VIRTUAL = ("LINUX_HAS_SYSCALL_WRAPPER", "LINUX_HAS_BPF_COOKIE")
 
 MAX_SIZE = 4096
 """Bytes of one variable; a line of a kernel's configuration has no more."""
+
+MAX_ARGUMENTS = 5
+"""What a kernel function takes in registers: r1 to r5."""
 
 TRISTATE = {"n": 0, "y": 1, "m": 2}
 """enum libbpf_tristate."""
@@ -155,6 +159,37 @@ class Externs:
         size = last.offset + len(last.data)
         return MapDefinition(KCONFIG, MapType.ARRAY, 4, size, 1, is_readonly=True, section=KCONFIG)
 
+    def kfunc(self, symbol: Symbol) -> tuple[int, Kfunc] | None:
+        """Return the BTF id of a kernel function and what it is, None for another symbol.
+
+        What stands behind three underscores is the program's own, as libbpf has it.
+        """
+        section, type_ = self._sections.get(symbol.name, ("", None))
+        if self.btf is None or section != KSYMS or type_ is None or type_.kind is not Kind.FUNC:
+            return None
+        prototype = self.btf.resolve(type_.target)
+        if prototype.kind is not Kind.FUNC_PROTO:
+            return None
+        arguments = [self._number(id) for _, id in prototype.parameters[:MAX_ARGUMENTS]]
+        return type_.id, Kfunc(
+            essential_name(symbol.name),
+            tuple(number for number in arguments if number is not None),
+            self._number(prototype.target),
+            symbol.is_weak,
+        )
+
+    def _number(self, id: int) -> Number | None:
+        """Return how a value of a type stands in a register; None for void."""
+        assert self.btf is not None
+        type_ = self.btf.resolve(id)
+        if type_.kind is Kind.VOID:
+            return None
+        is_number = type_.kind is Kind.INT or type_.is_enum
+        size = type_.size if is_number and type_.size in (1, 2, 4) else 8
+        is_pointer = type_.kind is Kind.PTR
+        to_struct = is_pointer and self.btf.resolve(type_.target).kind in (Kind.STRUCT, Kind.UNION, Kind.FWD)
+        return Number(size, is_number and type_.is_signed, is_pointer, to_struct)
+
     def is_kernel_symbol(self, symbol: Symbol) -> bool:
         """True for a kfunc or a variable of the kernel (__ksym)."""
         return self._sections.get(symbol.name, ("",))[0] == KSYMS
@@ -165,8 +200,11 @@ class Externs:
             return f"{symbol}: {self._refused[symbol.name]}"
         section, type_ = self._sections.get(symbol.name, ("", None))
         if section == KSYMS:
-            what = "kfunc" if type_ is not None and type_.kind is Kind.FUNC else "kernel symbol"
-            return f"{what} {symbol.name!r}, which is not there; only a weak one may be missing"
+            if type_ is not None and type_.kind is Kind.FUNC:
+                return (
+                    f"kfunc {symbol.name!r}, which is not there: give it with kfuncs={{{symbol.name!r}: f}}"
+                )
+            return f"kernel symbol {symbol.name!r}, which is not there; only a weak one may be missing"
         common = ", a common symbol; compile with -fno-common" if symbol.is_common else ""
         return f"{symbol}, which is not defined in this file{common}"
 

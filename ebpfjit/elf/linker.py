@@ -26,7 +26,7 @@ from itertools import pairwise
 
 from ebpfjit.bits import W64
 from ebpfjit.elf import builtins
-from ebpfjit.elf.btf import Btf
+from ebpfjit.elf.btf import Btf, essential_name
 from ebpfjit.elf.btf_ext import BtfExt
 from ebpfjit.elf.budget import ERROR_COST, STEP, OverBudget
 from ebpfjit.elf.core import CoreResult
@@ -36,9 +36,10 @@ from ebpfjit.elf.relocation import R_BPF_NONE, RelocationError, Target, Use, res
 from ebpfjit.elf.tables import FunctionTables
 from ebpfjit.errors import DecodeError, EbpfError, LoadError
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reference
-from ebpfjit.program import SLOT_SIZE, Instruction, Program, SourceLine, TypeInfo, decode
+from ebpfjit.program import SLOT_SIZE, Instruction, Kfunc, Program, SourceLine, TypeInfo, decode
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.faults import WEAK_POISON
+from ebpfjit.runtime.kfuncs.table import kfuncs
 
 TEXT = ".text"
 MAX_PROGRAM_SLOTS = 1_000_000
@@ -56,6 +57,8 @@ LINE_INFO = struct.Struct("<IIII")
 EXIT = bytes.fromhex("9500000000000000")
 PSEUDO_CALL = 1
 """src_reg of a local call."""
+PSEUDO_KFUNC_CALL = 2
+"""src_reg of a call of a kernel function; its imm is a BTF id."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,15 +109,18 @@ class MapReference:
 class Fixups:
     """All that changes in a function's instructions when it is placed in a program.
 
-    `missing` are the slots of calls, and of wide loads, of weak symbols that nothing defines. `absent` says
+    `missing` are the slots of calls, and of wide loads, of weak symbols that nothing defines; `kfuncs` those
+    of kernel functions that have a BTF id, with that. `absent` says
     by slot what was not found where a call stands that fails when it is reached; `refusals` are what stands
     in the way of running the function at all. `kernel` are the symbols of the kernel among all that is not
-    defined, by slot; `unmet` are the errors of those that are not weak: only the kernel engine may have them.
+    defined, by slot; `unmet` are the errors of those that are not weak, and that only the kernel engine, or
+    whoever runs the program, may have.
     """
 
     aims: list[Aim] = field(default_factory=list)
     references: list[MapReference] = field(default_factory=list)
     missing: list[tuple[int, Use]] = field(default_factory=list)
+    kfuncs: list[tuple[int, Use, int, Kfunc]] = field(default_factory=list)
     absent: dict[int, str] = field(default_factory=dict)
     refusals: list[LoadError] = field(default_factory=list)
     kernel: dict[int, str] = field(default_factory=dict)
@@ -124,13 +130,14 @@ class Fixups:
     def count(self) -> int:
         """How many there are."""
         said = len(self.absent) + len(self.refusals)
-        return len(self.aims) + len(self.references) + len(self.missing) + said
+        return len(self.aims) + len(self.references) + len(self.missing) + len(self.kfuncs) + said
 
     @property
     def pcs(self) -> set[int]:
         """The slots that are changed."""
         pcs = [pc for pc, _ in self.missing]
         pcs += [aim.pc for aim in self.aims]
+        pcs += [pc for pc, *_ in self.kfuncs]
         return {*pcs, *(reference.pc for reference in self.references)}
 
 
@@ -278,6 +285,7 @@ class Linker:
         absent: dict[int, str] = {}
         kernel_symbols: dict[int, str] = {}
         unmet: dict[int, EbpfError] = {}
+        called: dict[int, Kfunc] = {}
         for function, start in placed.items():
             fixups = self.find_fixups(function)
             self.file.budget.spend(FIXUP_COST * (1 + fixups.count), SHARED)
@@ -287,6 +295,9 @@ class Linker:
             kernel_symbols |= {start + pc: name for pc, name in fixups.kernel.items()}
             for pc, use in fixups.missing:
                 _leave_out(code, start + pc, use)
+            for pc, use, id, kfunc in fixups.kfuncs:
+                called.setdefault(id, kfunc)
+                _call_kernel(code, start + pc, use, id)
             for reference in fixups.references:
                 pc, place = start + reference.pc, reference.place
                 _refer(code, pc, numbers[place.number], place.offset)
@@ -310,6 +321,7 @@ class Linker:
             kernel_symbols=kernel_symbols,
             unmet=unmet,
             kernel_types=self.kernel_types,
+            kfuncs=called,
         )
 
     def link_or_keep(self, entry: Function, type_: str | None = None) -> Program:
@@ -465,11 +477,16 @@ class Linker:
         elif section is None:
             place = self.maps.extern(symbol, target.offset) if use is Use.ADDRESS else None
             if self.maps.externs.is_kernel_symbol(symbol):
-                fixups.kernel[pc] = symbol.name
+                fixups.kernel[pc] = essential_name(symbol.name)
             if place is not None:
                 fixups.references.append(MapReference(pc, place))
                 self._check_use(self.maps.externs.variables[symbol.name].refusal, function, pc)
                 self._check_use(self.maps.refusal_at(place), function, pc)
+            elif (kfunc := self._kfunc(symbol)) is not None:
+                fixups.kfuncs.append((pc, use, *kfunc))
+                if not kfunc[1].is_weak and kfunc[1].name not in kfuncs():
+                    what = f"{use.value} {self.maps.externs.describe(symbol)}"
+                    fixups.unmet[pc] = self._place_error(function, pc, what)
             elif symbol.is_weak:
                 fixups.missing.append((pc, use))
                 if use is Use.CALL:
@@ -497,6 +514,11 @@ class Linker:
             error = copy(refusal)
             error.args = self._place_error(function, pc, f"uses what was refused: {reason}").args
             raise error
+
+    def _kfunc(self, symbol: Symbol) -> tuple[int, Kfunc] | None:
+        """Return a kernel function and its id, None for another symbol, or a weak one that is not there."""
+        found = self.maps.externs.kfunc(symbol)
+        return None if found is None or (symbol.is_weak and found[1].name not in kfuncs()) else found
 
     def _reference(self, function: Function, pc: int, target: Target, section: Section) -> MapReference:
         try:
@@ -642,6 +664,16 @@ def _leave_out(code: bytearray, pc: int, use: Use) -> None:
         return
     code[pc * SLOT_SIZE + 1] &= 0x0F
     struct.pack_into("<i", code, pc * SLOT_SIZE + 4, 0)
+    struct.pack_into("<i", code, pc * SLOT_SIZE + 12, 0)
+
+
+def _call_kernel(code: bytearray, pc: int, use: Use, id: int) -> None:
+    """Let the call at `pc` be one of a kernel function; a wide load gives a number that is not 0."""
+    if use is Use.CALL:
+        struct.pack_into("<BBhi", code, pc * SLOT_SIZE, 0x85, PSEUDO_KFUNC_CALL << 4, 0, id)
+        return
+    code[pc * SLOT_SIZE + 1] &= 0x0F
+    struct.pack_into("<i", code, pc * SLOT_SIZE + 4, id)
     struct.pack_into("<i", code, pc * SLOT_SIZE + 12, 0)
 
 

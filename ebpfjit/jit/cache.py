@@ -122,6 +122,8 @@ def why_not(recipe: Recipe) -> str | None:
         return "the code is traced: it writes to an address of this process"
     if recipe.audit:
         return "the code is an audit build, which is for finding bugs"
+    if recipe.verified.program.kfuncs:
+        return "the program calls kernel functions, which go by names that a file does not keep"
     if recipe.verified.kernel_loads:
         return "the code reads the kernel's memory, which the bytecode alone does not tell"
     if recipe.verified.program.references or recipe.verified.program.maps:

@@ -282,10 +282,13 @@ class Compiled:
         run = Run.start(self, execution)
         try:
             with active(run.space, execution.mark), engine_of(execution.world, run):
+                if execution.function is not None:
+                    return run.call_function(*execution.function)
                 call = _RUN(routines().addresses["run"])
                 result: int = call(run.address, self.entry, self.unlocked)
         except ExecutionError as error:
-            faults.locate(error, self.fault_pc(run))
+            if error.pc is None:
+                faults.locate(error, self.fault_pc(run))
             faults.name_line(error, self.verified.program)
             raise
         finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 from ebpfjit.jit.routines import routines
-from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.environment import Clock, Environment
 from ebpfjit.runtime.execution import NativeHelper
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
 
@@ -24,13 +26,16 @@ class LeafHelper(NativeHelper):
     """A native helper that calls nothing of ours: neither programs nor Python."""
 
 
-def native_numbers(environment: Environment) -> frozenset[int]:
+def native_numbers(environment: Environment, *, lasting: bool = False) -> frozenset[int]:
     """Return the helpers, by number, whose routine does what Python's would in this environment.
 
-    A clock, a source of randomness or a processor of the user's own leaves its helpers out.
+    A clock, a source of randomness or a processor of the user's own leaves its helpers out. Where code is
+    `lasting`, so does a clock that somebody may move on later.
     """
+    clock = environment.clock
     same = {
-        "ktime_get_ns": environment.clock is USUAL.clock,
+        "ktime_get_ns": clock is time.monotonic_ns
+        or (not lasting and isinstance(clock, Clock) and clock.is_usual),
         "get_prandom_u32": environment.random is USUAL.random,
         "get_smp_processor_id": environment.cpu == USUAL.cpu,
     }

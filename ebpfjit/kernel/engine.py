@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Self
 
 from ebpfjit.errors import ExecutionError, LoadError
 from ebpfjit.kernel.objects import KernelMap, LoadedProgram
 from ebpfjit.kernel.program_types import PROGRAM_TYPES, ProgramType, TestRun
+from ebpfjit.kernel.symbols import with_symbols
 from ebpfjit.kernel.syscalls import KernelUnavailable, LoadAttributes
 from ebpfjit.kernel.wrapping import RESULT_SIZE, has_may_goto, has_packet_loads, wrap
 from ebpfjit.program import Buffer, Program
@@ -113,8 +114,9 @@ class Kernel:
         Raises KernelVerifierError, KernelUnavailable, LoadError (a type the kernel cannot test),
         ExecutionError (an input the kernel does not run).
         """
-        if not isinstance(program, Program):
-            program = Program.from_bytes(program)
+        program = program if isinstance(program, Program) else Program.from_bytes(program)
+        if program.kfuncs:
+            program = replace(program, code=with_symbols(program, program.code), kfuncs={})
         with self._lock:
             if program.type is None:
                 return self._run_raw(program, bytes(data), packet, log_level)

@@ -114,6 +114,7 @@ def _without_maps(program: Program, license: str | None) -> LoadedProgram:
         program.types,
         license,
         *program.kernel_symbols.items(),
+        *program.kfuncs.items(),
     )
     loaded = _kept.pop(key, None) or load_linked(program, program.code, license)
     _kept[key] = loaded

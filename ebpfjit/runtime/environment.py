@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ebpfjit.runtime import timers
 from ebpfjit.runtime.foreign import stretches_of
 from ebpfjit.runtime.network import NOTHING_KNOWN, Network, TunnelKey
 from ebpfjit.runtime.objects import KernelObjects, KernelPointer
@@ -61,6 +62,55 @@ def _comm() -> str:
         return "python"
 
 
+class Clock:
+    """The time of an environment in nanoseconds: the system's (CLOCK_MONOTONIC), or one that stands still.
+
+    Clock()        the system's; `advance` lets programs see a later time than it is
+    Clock(5)       5 until it is moved on
+    """
+
+    def __init__(self, now: int | None = None) -> None:
+        self._now = now
+        self._ahead = 0
+
+    def __call__(self) -> int:
+        """Return the time."""
+        return (time.monotonic_ns() if self._now is None else self._now) + self._ahead
+
+    @property
+    def is_usual(self) -> bool:
+        """True where it is the system's, and was never moved on."""
+        return self._now is None and not self._ahead
+
+    def advance(self, *, s: float = 0, ms: float = 0, us: float = 0, ns: int = 0) -> int:
+        """Let so much time pass; timers of programs fire in order, each at its time. Return how many did.
+
+        Raises ValueError for a time that passes backwards, and what a timer's function raises.
+        """
+        passes = ns + round(us * 1_000 + ms * 1_000_000 + s * 1_000_000_000)
+        if passes < 0:
+            raise ValueError(f"time cannot pass by {passes} ns")
+        ahead = self._ahead + passes
+
+        def move(deadline: int) -> None:
+            self._ahead = min(ahead, max(self._ahead, self._ahead + deadline - self()))
+
+        try:
+            return timers.fire(self, lambda: self() + ahead - self._ahead, at=move)
+        finally:
+            self._ahead = ahead
+
+    def __eq__(self, other: object) -> bool:
+        """True for the same clock; those that are just the system's are all the same."""
+        return self is other or (isinstance(other, Clock) and self.is_usual and other.is_usual)
+
+    def __hash__(self) -> int:
+        return hash(Clock)
+
+    def __repr__(self) -> str:
+        return "Clock()" if self._now is None else f"Clock({self()})"
+
+
 THIS_PROCESS = Task(_is_this=True)
 """The process that asks, asked anew each time."""
 
@@ -74,8 +124,9 @@ def _task_members(members: Mapping[str, Any]) -> dict[str, Any]:
 class Environment:
     """The world of a run; a test replaces what must not change from run to run.
 
-    `clock()` gives nanoseconds (u64), `random()` a u32. `cpu` is the number of the processor that
-    programs run on, `cpus` how many there are: per-CPU maps have a value for each. `task` is the
+    `clock()` gives nanoseconds (u64), by default those of a `Clock`, which can be moved on; `random()` a
+    u32. `cpu` is the number of the processor that programs run on,
+    `cpus` how many there are: per-CPU maps have a value for each. `task` is the
     process, None for this one, `stack` the return addresses (u64) of its call stack, innermost
     first. `sockets` are those that lookups find, in this order. The cookies
     name the packet's socket, its network namespace, and the program's attachment (u64).
@@ -97,7 +148,7 @@ class Environment:
     the kernel's, or twice.
     """
 
-    clock: Callable[[], int] = time.monotonic_ns
+    clock: Callable[[], int] = field(default_factory=Clock)
     random: Callable[[], int] = _random_u32
     cpu: int = 0
     cpus: int = 1
@@ -113,6 +164,13 @@ class Environment:
     memory: Mapping[int, Any] = field(default_factory=dict, hash=False)
     btf: Any = field(default=None, hash=False)
     objects: KernelObjects = field(default_factory=KernelObjects, repr=False, compare=False)
+
+    def fire_timers(self) -> int:
+        """Call what timers and work queues of programs have to call by now; return how many did.
+
+        For a clock of one's own; a `Clock` does it in `advance`. Raises what they raise.
+        """
+        return timers.fire(self.clock, self.clock)
 
     @property
     def current_task(self) -> Task:

@@ -134,7 +134,8 @@ class Execution:
     packet loads read, `headers` what negative offsets of theirs count from. `limit` counts
     instructions, None for no limit; `budget_left` is what was left of it. `instructions` is what
     the interpreter executed. `world` is what helpers see. `mark` tells whether the run is to end, None where
-    nobody can stop it. `shared` are regions to which others may add some meanwhile.
+    nobody can stop it. `function` is what is called instead of the program's start, by its address, and its
+    arguments. `shared` are regions to which others may add some meanwhile.
     """
 
     arguments: tuple[int, int]
@@ -152,6 +153,7 @@ class Execution:
     headers: Headers | None = None
     mark: Mark | None = None
     shared: SharedRegions | None = None
+    function: tuple[int, tuple[int, ...]] | None = None
 
     @property
     def space(self) -> AddressSpace:

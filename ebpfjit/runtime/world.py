@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ebpfjit.runtime.execution import Mark
     from ebpfjit.runtime.held import Taken
     from ebpfjit.runtime.maps.base import Map
+    from ebpfjit.runtime.timers import Callback
 
 
 class Engine(Protocol):
@@ -52,6 +53,7 @@ class World:
     `run_program` runs another program on the same context, world and budget and returns its r0:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
     ends, under keys of their own: reserved records, a lock that is held. `mark` is that of the run.
+    `later` makes of a function of the program that runs (its address) what calls it when the run is over.
     `held` is what the program has to give back before it ends, from the first that it took on
     (`runtime.held`). `left` counts the bytes of `output`, `events` and copies of packets. `foreign` is the
     memory that is not the program's, `current_task` the address of the process in it. It `has_result` where
@@ -69,6 +71,7 @@ class World:
     kept: dict[Any, Any] = field(default_factory=dict)
     left: int = 0
     mark: Mark | None = None
+    later: Callable[[int], Callback] | None = None
     held: dict[Hashable, list[Taken]] = field(default_factory=dict)
     foreign: ForeignMemory = NOTHING
     has_result: bool = False

@@ -33,6 +33,8 @@ TABLES = {
     "jit/routines.py": {"_provided"},  # an image, before it is in memory
     "jit/gate.py": {"_gates"},  # weak, by the address of a state that its gate keeps
     "translators/registry.py": {"_TRANSLATORS"},  # filled while modules are imported
+    "runtime/kfuncs/table.py": {"_registered"},  # as the helpers', under one lock
+    "runtime/timers.py": {"_with_timers"},  # each use of it is one step
     "runtime/helpers/table.py": {"_registered"},  # the same
     "runtime/attach.py": {"_DEFAULTS"},  # the same
     "interpreter.py": {"STEPS"},  # the same

@@ -35,6 +35,8 @@ from ebpfjit.runtime.execution import CODE_ADDRESS, Execution, HelperFunction
 from ebpfjit.runtime.helpers import stock
 from ebpfjit.runtime.helpers.maps import TAKES
 from ebpfjit.runtime.helpers.table import bound, helpers
+from ebpfjit.runtime.kfuncs.table import bound as kernel_functions
+from ebpfjit.runtime.kfuncs.table import kfuncs
 from ebpfjit.runtime.maps import MapDefinition, MapFlag, MapType, create
 from ebpfjit.runtime.maps.bytecode import ARRAYS, HASHES
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
@@ -73,7 +75,10 @@ HERE = Environment(
     network=Network(interfaces={1: Interface()}),
 )
 PACKET = bytes(12) + b"\x08\x00" + bytes([0x45]) + bytes(200)
-MOVING = frozenset(number for number, helper in helpers().items() if helper.ends_rights)
+KERNEL = {3000 + number: function for number, (name, function) in enumerate(kernel_functions().items())}
+"""The kernel functions, called as helpers under numbers of our own: what they do is the same."""
+
+MOVING = frozenset(number for number, helper in helpers().items() if helper.ends_rights) | frozenset(KERNEL)
 
 
 def definition(kind: MapType) -> MapDefinition:
@@ -283,7 +288,7 @@ class Caller:
             [*context.regions, *held.regions, *(r for made in held.maps.values() for r in made.regions)],
             packet=context.packet,
             argument=context.argument,
-            helpers=bound() | STOCK | CARELESS,
+            helpers=bound() | STOCK | CARELESS | KERNEL,
             world=world,
             limit=LIMIT,
             stack=stack,
@@ -323,7 +328,7 @@ def in_child(caller: Caller, calls: list[Arguments]) -> tuple[list[Seen], float]
 def attack(helper: str, names: list[str], program: Program, number: int) -> None:
     """Call a helper with everything hostile, on both engines."""
     calls = list(argument_lists(helper, names))
-    functions = bound() | STOCK | CARELESS
+    functions = bound() | STOCK | CARELESS | KERNEL
     maps = frozenset({1, 2, 3}) if program.maps else frozenset[int]()
     verified = prepare(program)
     compiled = compile_program(verified, helpers={number: functions[number]}, moving=MOVING, map_helpers=maps)
@@ -361,6 +366,12 @@ def test_helpers_of_linux(number: int) -> None:
 def test_helpers_of_rbpf(number: int) -> None:
     function = STOCK[number]
     attack(function.__name__, list(inspect.signature(function).parameters), calling(number), number)
+
+
+@pytest.mark.parametrize("number", KERNEL, ids=lambda number: KERNEL[number].__name__)
+def test_kernel_functions(number: int) -> None:
+    entry = kfuncs()[KERNEL[number].__name__]
+    attack(entry.name, list(inspect.signature(entry.function).parameters)[1:], calling(number), number)
 
 
 @pytest.mark.parametrize("kind", sorted(HASHES | ARRAYS), ids=lambda kind: kind.name)

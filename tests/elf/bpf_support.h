@@ -3,6 +3,7 @@
 typedef signed char s8;
 typedef unsigned char u8;
 typedef unsigned short u16;
+typedef signed short s16;
 typedef signed int s32;
 typedef unsigned int u32;
 typedef signed long long s64;

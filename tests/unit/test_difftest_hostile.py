@@ -21,7 +21,7 @@ from ebpfjit.difftest.engines import prepared as prepared_case
 from ebpfjit.difftest.fuzz import Options, fuzz
 from ebpfjit.difftest.holes import HOLES
 from ebpfjit.difftest.sources import HOSTILE, TYPED, case_of
-from ebpfjit.difftest.typed import MAPS, Seen, depends_on_addresses, runner
+from ebpfjit.difftest.typed import MAPS, Seen, depends_on_addresses, depends_on_stack, runner
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
@@ -256,9 +256,8 @@ def test_a_case_with_another_guard_is_none() -> None:
 
 def test_memory_that_is_not_there_is_a_finding() -> None:
     report = fuzz(Options(sources=("helpers",), programs=400, planted="zeros-first", stop_at=1, shrink=0))
-    (finding,) = report.findings
-    assert finding.nature == RAISED
-    assert "MemoryError" in finding.text
+    # The batch that holds the first may hold more: whether memory is there is the machine's to say.
+    assert any(found.nature == RAISED and "MemoryError" in found.text for found in report.findings)
 
 
 def test_a_run_that_changes_what_is_not_its_own_is_a_finding() -> None:
@@ -315,3 +314,12 @@ def test_a_run_that_depends_on_the_highest_byte_of_its_packets_address_is_seen_t
     assert depends_on_addresses(case, case.inputs[0])
     case = replace(case, code=assemble(text.replace("+7", "+12")))
     assert not depends_on_addresses(case, case.inputs[0])
+
+
+def test_a_typed_run_that_depends_on_its_stacks_address_is_seen_to() -> None:
+    """Where maps and packets lie at the same addresses, the stack of a call is the thread's all the same."""
+    text = "mov r0, r10\nlddw r1, map[idx:0]\nexit"
+    case = replace(Case(assemble(text), (Input(bytes(64)),)), type="xdp")
+    assert depends_on_stack(case, case.inputs[0])
+    assert Checker(("interpreter", "jit", "gate", "tiered")).check(case) is None
+    assert not depends_on_stack(replace(case, code=assemble(text.replace("r10", "7"))), case.inputs[0])

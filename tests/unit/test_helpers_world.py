@@ -188,11 +188,6 @@ def test_locks_are_taken_one_at_a_time() -> None:
     assert isinstance(run(start + take + end, bytes(3)).error, MemoryFault)
 
 
-@pytest.mark.parametrize("number", range(169, 173))
-def test_there_are_no_timers(number: int) -> None:
-    assert run(f"call {number}\nexit", bytes(16)).signed == -errno.EOPNOTSUPP
-
-
 def test_kptr_xchg() -> None:
     outcome = run("mov r2, 9\ncall 194\nexit", (7).to_bytes(8, "little"))
     assert (outcome.value, outcome.data[0]) == (7, 9)

@@ -51,7 +51,7 @@ UNSTEADY = frozenset(
     NUMBERS[name]
     for name in (
         "bpf_ktime_get_ns", "bpf_get_prandom_u32", "bpf_jiffies64", "bpf_ktime_get_boot_ns",
-        "bpf_ktime_get_coarse_ns", "bpf_ktime_get_tai_ns", "bpf_tail_call",
+        "bpf_ktime_get_coarse_ns", "bpf_ktime_get_tai_ns", "bpf_tail_call", "bpf_timer_start",
     )
 )  # fmt: skip
 """Those whose answer is another each time, or that have a source of their own."""

@@ -2,7 +2,8 @@
 
 An object says its licence in a section of that name. Linux refuses a call of such a helper in a
 program of any other licence, "" among them (check_helper_call in kernel/bpf/verifier.c; gpl_only of each
-struct bpf_func_proto). Bytecode that comes from no object says nothing, and may call them.
+struct bpf_func_proto), and of any kernel function (add_kfunc_call). Bytecode that comes from no object says
+nothing, and may call them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime.execution import HelperFunction
 from ebpfjit.runtime.helpers.table import bound, helpers
+from ebpfjit.runtime.kfuncs.table import kfuncs
 
 COMPATIBLE = frozenset(
     ("GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL")
@@ -31,7 +33,7 @@ def is_compatible(license: str | None) -> bool:
 def restricted_calls(
     program: Program, called: Mapping[int, HelperFunction] | None = None
 ) -> Mapping[str, Instruction]:
-    """Return the helpers that Linux refuses a program of its licence, and the first call of each.
+    """Return the helpers and kfuncs that Linux refuses a program of its licence, and the first call of each.
 
     `called` are the functions that stand for helpers: one of the user's own is not restricted.
     """
@@ -40,6 +42,10 @@ def restricted_calls(
     ours, known = bound(), helpers()
     found: dict[str, Instruction] = {}
     for insn in program.instructions:
+        if insn.row is not None and insn.row.kind is Kind.CALL_KFUNC:
+            kfunc = program.kfuncs.get(insn.imm)
+            if kfunc is not None and kfunc.name in kfuncs():
+                found.setdefault(kfunc.name, insn)
         if insn.row is None or insn.row.kind is not Kind.CALL_HELPER:
             continue
         number = insn.imm & 0xFFFFFFFF

@@ -1,8 +1,6 @@
-"""Helpers of what lives inside a map's value: spin locks, timers, kernel pointers."""
+"""Helpers of what lives inside a map's value: spin locks, kernel pointers."""
 
 from __future__ import annotations
-
-import errno
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held as holdings
@@ -69,16 +67,6 @@ def spin_unlock(world: World, lock: int) -> int:
         raise ExecutionError(f"bpf_spin_unlock of {lock:#x}: {what}")
     holdings.give_back(world, _HELD)
     return 0
-
-
-@helper(
-    "bpf_timer_init", "bpf_timer_set_callback", "bpf_timer_start", "bpf_timer_cancel",
-    gpl=True,
-    differs="there are no timers: always -EOPNOTSUPP",
-)  # fmt: skip
-def timer(world: World, timer_address: int) -> int:
-    """Refuse."""
-    return -errno.EOPNOTSUPP
 
 
 @helper("bpf_kptr_xchg")

@@ -23,6 +23,7 @@ _ENDS = frozenset({MapType.QUEUE, MapType.STACK})
 _PERF = frozenset({MapType.PERF_EVENT_ARRAY})
 _OF_MAPS = frozenset({MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS})
 _RING = frozenset({MapType.RINGBUF})
+_TIMED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.ARRAY})
 
 # What Linux's verifier lets each helper have (kernel/bpf/verifier.c, check_map_func_compatibility).
 TAKES: dict[str, frozenset[MapType]] = {
@@ -54,6 +55,8 @@ TAKES: dict[str, frozenset[MapType]] = {
     "bpf_ringbuf_reserve": _RING,
     "bpf_ringbuf_query": _RING,
     "bpf_ringbuf_reserve_dynptr": _RING,
+    "bpf_timer_init": _TIMED,
+    "bpf_wq_init": _TIMED,
 }  # fmt: skip
 """The map types that each helper takes."""
 

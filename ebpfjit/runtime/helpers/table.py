@@ -137,8 +137,12 @@ def engine_of(world: World) -> Engine:
 
 
 def _bind(helper: Helper) -> HelperFunction:
-    """Return the helper as a function of five numbers, of which it passes on what is declared."""
-    function, name = helper.function, helper.name
+    """Return a helper as a function of five numbers."""
+    return bind(helper.function, helper.name, helper.arguments)
+
+
+def bind(function: Callable[..., int], name: str, arguments: int) -> HelperFunction:
+    """Return what is given a world as a function of five numbers, of which it passes on what is declared."""
     # One function per count: passing on *arguments would cost each call a tuple.
     by_count: tuple[HelperFunction, ...] = (
         lambda r1, r2, r3, r4, r5: function(_world(name)),
@@ -148,7 +152,7 @@ def _bind(helper: Helper) -> HelperFunction:
         lambda r1, r2, r3, r4, r5: function(_world(name), r1, r2, r3, r4),
         lambda r1, r2, r3, r4, r5: function(_world(name), r1, r2, r3, r4, r5),
     )
-    chosen: Any = by_count[helper.arguments]
+    chosen: Any = by_count[arguments]
     chosen.__name__ = chosen.__qualname__ = name
     chosen.__doc__ = function.__doc__
     bound_function: HelperFunction = chosen

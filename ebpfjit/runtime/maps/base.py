@@ -12,6 +12,7 @@ from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag
 from ebpfjit.runtime.maps.special import SpecialField
 from ebpfjit.runtime.maps.storage import Storage
 from ebpfjit.runtime.memory import Region
+from ebpfjit.runtime.timers import Timers
 
 _RDONLY_PROG = int(MapFlag.RDONLY_PROG)
 
@@ -32,6 +33,7 @@ class Map(ABC):
     run, whatever the program does. `is_frozen` is true from when a program that refers to the map
     was prepared: it may rely on read-only values, which Python must not change any more. `refused` is what an
     object's definition of it lacks, None where it lacks nothing: no program that refers to the map is run.
+    `timers` are those in its values, None where there never were any.
     """
 
     definition: MapDefinition
@@ -39,6 +41,7 @@ class Map(ABC):
     regions: tuple[Region, ...]
     value_is_stable: bool
     is_frozen: bool = False
+    timers: Timers | None = None
     refused: EbpfError | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:

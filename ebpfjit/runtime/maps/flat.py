@@ -17,7 +17,7 @@ from typing import Any
 
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules, special
-from ebpfjit.runtime.maps.definition import BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, MapDefinition
+from ebpfjit.runtime.maps.definition import BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, MapDefinition, MapType
 from ebpfjit.runtime.maps.mapping import KeyedMap
 from ebpfjit.runtime.maps.special import SpecialField
 from ebpfjit.runtime.maps.storage import Storage
@@ -89,14 +89,19 @@ class FlatMap(KeyedMap):
         self.set_field("value_size", definition.value_size)
         self.set_field("value_stride", self.stride)
         self.set_field("max_entries", definition.max_entries)
-        self._copied = special.spans(definition)
+        self._copied, self._freed = special.spans(definition), special.freed(definition)
         self._takes_lock = any(field.kind == "bpf_spin_lock" for field in definition.special)
         self.use_cpu(environment.cpu)
 
     def write_value(self, offset: int, value: bytes) -> None:
-        """Copy a value into the memory; its special fields stay as they are."""
+        """Copy a value into the memory, all but its special fields."""
         for start, end in self._copied:
             self.storage.write(offset + start, value[start:end])
+
+    def free_fields(self, offset: int) -> None:
+        """Let go of what a value's special fields refer to: a timer, or an object, is there by its field."""
+        for field in self._freed:
+            self.storage.write(offset + field.offset, bytes(field.size))
 
     def _plain_flags(self, flags: int) -> int:
         """Return an update's flags without BPF_F_LOCK, which maps take that have a lock in their values."""
@@ -171,8 +176,14 @@ class FlatMap(KeyedMap):
         entry = self.claim(key, self._plain_flags(flags))
         if entry < 0:
             return entry
-        self.write_value(self.offset_of(entry, self.cpu), value)
+        self._replace(self.offset_of(entry, self.cpu), value, flags)
         return 0
+
+    def _replace(self, offset: int, value: bytes, flags: int) -> None:
+        """Write a value over another, whose fields are freed; BPF_F_LOCK of hash maps writes into it."""
+        self.write_value(offset, value)
+        if not flags & BPF_F_LOCK or self.definition.type is MapType.ARRAY:
+            self.free_fields(offset)
 
     def entries(self) -> Iterator[tuple[bytes, int]]:
         """Yield each key and the address of its value on the running CPU."""
@@ -202,7 +213,7 @@ class FlatMap(KeyedMap):
         if entry < 0:
             return entry
         for cpu, data in enumerate(values):
-            self.write_value(self.offset_of(entry, cpu), data)
+            self._replace(self.offset_of(entry, cpu), data, flags)
         return 0
 
     def _each_value(self, value: Any) -> list[bytes]:

@@ -313,7 +313,9 @@ class HashMap(FlatMap):
                 break
             states[first + oldest] = IN_USE
             self._make_youngest(oldest)
-        self.free(self._newer[0] - 1)
+        evicted = self._newer[0] - 1
+        self.free(evicted)
+        self._free_all_fields(evicted)
 
     def delete(self, key: bytes) -> int:
         """Remove a key; return 0 or -ENOENT. The value's memory stays as it is until it is used again."""
@@ -322,7 +324,12 @@ class HashMap(FlatMap):
             if entry < 0:
                 return -errno.ENOENT
             self.free(entry)
+            self._free_all_fields(entry)
         return 0
+
+    def _free_all_fields(self, entry: int) -> None:
+        for cpu in range(self.cpus if self.definition.special else 0):
+            self.free_fields(self.offset_of(entry, cpu))
 
     def free(self, entry: int) -> None:
         """Take an entry out of its chain and make it the next to be used; one in no chain stays as it is.

@@ -1,7 +1,8 @@
 """Fields of a map's value that are the kernel's: locks, timers, kernel pointers, heads of lists and trees.
 
-The loader finds them in the value's BTF, once a map (`ebpfjit.elf.special`). What copies a value leaves
-them as they are, which map types may have them is the kernel's rule (map_check_btf).
+The loader finds them in the value's BTF, once a map (`ebpfjit.elf.special`). What copies a value copies none
+of them: locks stay as they are, what refers to something is let go of. Which map types may have them is the
+kernel's rule (map_check_btf).
 """
 
 from __future__ import annotations
@@ -24,24 +25,29 @@ _POINTED = _STORAGES | _TIMED | {"percpu_hash", "lru_percpu_hash", "percpu_array
 
 @dataclass(frozen=True, slots=True)
 class Special:
-    """One kind: bytes, alignment, map types that may have it, by name; one a value where `alone`."""
+    """One kind: bytes, alignment, map types that may have it, by name; one a value where `alone`.
+
+    What it refers to is let go of (`is_freed`) with a value that is deleted or written over
+    (bpf_obj_free_fields).
+    """
 
     size: int
     alignment: int
     map_types: frozenset[str]
     alone: bool = False
+    is_freed: bool = True
 
 
 #                     size align map types                  alone
 KINDS = {
-    "bpf_spin_lock":     Special(4,  4, _LOCKED, alone=True),
-    "bpf_res_spin_lock": Special(8,  4, _LOCKED, alone=True),
+    "bpf_spin_lock":     Special(4,  4, _LOCKED, alone=True, is_freed=False),
+    "bpf_res_spin_lock": Special(8,  4, _LOCKED, alone=True, is_freed=False),
     "bpf_timer":         Special(16, 8, _TIMED,  alone=True),
     "bpf_wq":            Special(16, 8, _TIMED,  alone=True),
     "bpf_task_work":     Special(16, 8, _TIMED,  alone=True),
     "bpf_list_head":     Special(16, 8, _TIMED),
     "bpf_rb_root":       Special(16, 8, _TIMED),
-    "bpf_refcount":      Special(4,  4, _POINTED, alone=True),
+    "bpf_refcount":      Special(4,  4, _POINTED, alone=True, is_freed=False),
     "kptr":              Special(8,  8, _POINTED),
     "kptr_untrusted":    Special(8,  8, _POINTED),
     "percpu_kptr":       Special(8,  8, _POINTED),
@@ -83,6 +89,11 @@ def refused(definition: MapDefinition) -> Iterator[SpecialField]:
     for field in definition.special:
         if definition.type_name not in KINDS[field.kind].map_types:
             yield field
+
+
+def freed(definition: MapDefinition) -> tuple[SpecialField, ...]:
+    """Return the fields that become zero where a value is deleted, or written over."""
+    return tuple(field for field in definition.special if KINDS[field.kind].is_freed)
 
 
 def spans(definition: MapDefinition) -> tuple[tuple[int, int], ...]:

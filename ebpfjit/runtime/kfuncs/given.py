@@ -1,0 +1,92 @@
+"""Kernel functions that whoever runs a program brings along, called as BTF declares them.
+
+kfuncs={"bpf_xdp_ct_lookup": f}      f(context, tuple_at, 12, opts_at, 12) -> bytearray | None
+
+A number comes as its type says (an int of 32 bits from -2**31 on), a pointer as an address, from which
+`ebpfjit.runtime.memory.read` and `write` go. What is returned becomes r0: an integer as its type has it, None
+as 0, a buffer as the address of memory that the program may touch for the rest of the run.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ebpfjit.bits import U64_MASK, Width
+from ebpfjit.errors import ExecutionError
+from ebpfjit.program import Kfunc, Number, Program
+from ebpfjit.runtime import memory
+from ebpfjit.runtime.execution import HelperFunction, NativeHelper
+from ebpfjit.runtime.memory import Region
+from ebpfjit.runtime.world import current
+
+Given = Mapping[int | str, Callable[..., Any]]
+
+_SHOWN = "memory of kernel functions"
+
+
+def given_functions(program: Program, given: Given) -> dict[int, HelperFunction]:
+    """Return those that a program calls, by the imm of their calls; `given` are by that number, or by name.
+
+    What the program does not call is no matter. Raises TypeError for what cannot be called.
+    """
+    for name, function in given.items():
+        if not callable(function):
+            raise TypeError(f"kfunc {name!r} is a {type(function).__name__}, which cannot be called")
+    found: dict[int, HelperFunction] = {
+        number: _adapted(Kfunc(str(number)), function)
+        for number, function in given.items()
+        if isinstance(number, int)
+    }
+    for number, called in program.kfuncs.items():
+        named = given.get(called.name, given.get(number))
+        if named is not None:
+            found[number] = _adapted(called, named)
+    return found
+
+
+def _adapted(called: Kfunc, function: Callable[..., Any]) -> HelperFunction:
+    """Return a function of five u64 that calls one as BTF declares it; native code is called as it is."""
+    if isinstance(function, NativeHelper):
+        return function
+
+    def call(r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
+        values: list[int] = [r1, r2, r3, r4, r5]
+        if called.arguments is not None:
+            values = [_read(*pair) for pair in zip(values, called.arguments, strict=False)]
+        return _result(called, function(*values))
+
+    call.__name__ = call.__qualname__ = called.name
+    call.__doc__ = function.__doc__
+    return call
+
+
+def _read(value: int, number: Number) -> int:
+    """Return what stands in a register as the number that it is."""
+    width = Width(8 * number.size)
+    return width.signed(value) if number.is_signed else width.wrap(value)
+
+
+def _result(called: Kfunc, value: Any) -> int:
+    """Return r0 (u64)."""
+    if value is None:
+        return 0
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _shown(called, value)
+    number = operator.index(value)
+    return (number if called.result is None else _read(number, called.result)) & U64_MASK
+
+
+def _shown(called: Kfunc, buffer: Any) -> int:
+    """Let the program touch a buffer, once for a run; return its address.
+
+    Raises ExecutionError where the function returns no pointer, or where the run has been given too much.
+    """
+    if called.result is not None and not called.result.is_pointer:
+        raise ExecutionError(f"{called.name} returned a buffer, and BTF says that it returns a number")
+    world = current()
+    shown: dict[int, tuple[Any, Region]] = {} if world is None else world.kept.setdefault(_SHOWN, {})
+    if id(buffer) not in shown:
+        shown[id(buffer)] = buffer, memory.grant(buffer, f"memory of {called.name}")
+    return shown[id(buffer)][1].start

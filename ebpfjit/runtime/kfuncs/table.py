@@ -1,0 +1,111 @@
+"""The registry of kernel functions: one registers under its name in Linux, engines get it by BTF id.
+
+@kfunc("bpf_iter_num_next")
+def iter_num_next(world: World, place: int) -> int: ...
+
+functions_of(program)[id](r1, r2, r3, r4, r5)  ->  iter_num_next(current world, r1)
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeVar
+
+from ebpfjit.once import once
+from ebpfjit.program import Program
+from ebpfjit.runtime.execution import HelperFunction
+from ebpfjit.runtime.helpers.table import bind
+
+Implementation = TypeVar("Implementation", bound=Callable[..., int])
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFunction:
+    """A kernel function that is there.
+
+    `function` takes the world, what is known of the program's types where it `needs_types`, and `arguments`
+    (0 to 5) u64; its result is taken modulo 2**64. `differs` says in a few words what Linux does and this one
+    does not.
+    """
+
+    name: str
+    function: Callable[..., int]
+    arguments: int
+    needs_types: bool = False
+    differs: str = ""
+
+
+_registered: dict[str, KernelFunction] = {}
+
+
+def kfunc(
+    *names: str, needs_types: bool = False, differs: str = ""
+) -> Callable[[Implementation], Implementation]:
+    """Register a function under the names of the kernel functions it is (`bpf_iter_num_new`).
+
+    The function is given the world and the arguments it declares, each a u64; it returns an int,
+    negative error numbers as they are. Raises ValueError for a name that is taken: a mistake of ours.
+    """
+
+    def register(function: Implementation) -> Implementation:
+        arguments = len(inspect.signature(function).parameters) - 1 - needs_types
+        for name in names:
+            if name in _registered:
+                raise ValueError(f"{name} is registered already")
+            _registered[name] = KernelFunction(name, function, arguments, needs_types, differs)
+        return function
+
+    return register
+
+
+@once
+def kfuncs() -> Mapping[str, KernelFunction]:
+    """Return all kernel functions by name. The first call imports their modules: all of this folder."""
+    package = importlib.import_module("ebpfjit.runtime.kfuncs")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return MappingProxyType(dict(sorted(_registered.items())))
+
+
+@once
+def bound() -> Mapping[str, HelperFunction]:
+    """Return a function of five u64 for each that needs no types, by name, the same ones at each call.
+
+    Each finds the world of the run it is called from; outside of a run it raises ExecutionError.
+    """
+    return MappingProxyType(
+        {
+            name: bind(each.function, name, each.arguments)
+            for name, each in kfuncs().items()
+            if not each.needs_types
+        }
+    )
+
+
+def functions_of(program: Program) -> dict[int, HelperFunction]:
+    """Return those that a program calls and that are there, by the imm of their calls."""
+    if not program.kfuncs:
+        return {}
+    found: dict[int, HelperFunction] = {}
+    for number, called in program.kfuncs.items():
+        each = kfuncs().get(called.name)
+        if each is None:
+            continue
+        if each.needs_types:
+            found[number] = bind(_with_types(each, program), each.name, each.arguments)
+        else:
+            found[number] = bound()[each.name]
+    return found
+
+
+def _with_types(each: KernelFunction, program: Program) -> Callable[..., int]:
+    def call(world: object, *arguments: int) -> int:
+        return each.function(world, program.types, *arguments)
+
+    call.__doc__ = each.function.__doc__
+    return call
