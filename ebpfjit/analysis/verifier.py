@@ -19,9 +19,18 @@ MAX_INSTRUCTIONS = 1_000_000
 
 Rule = Callable[[Program, Instruction], Iterator[str]]
 
+NOT_HERE = {
+    (0xBF, 1): "addr_space_cast, which converts a pointer into an arena: there are no arenas here",
+    (0x0D, 0): "gotox, a jump to what a register holds: there is none here; clang -fno-jump-tables does without",
+}
+"""Instructions that Linux has and the table has not, by opcode and offset: what to say of them."""
+
 
 def _known(program: Program, insn: Instruction) -> Iterator[str]:
     if insn.row is not None:
+        return
+    if (insn.opcode, insn.offset) in NOT_HERE:
+        yield NOT_HERE[insn.opcode, insn.offset]
         return
     rows = BY_OPCODE.get(insn.opcode)
     if rows is None:

@@ -335,6 +335,14 @@ def test_what_core_does_not_find_is_named(name: str, wanted: str, engine: str) -
     assert obj.program("guarded").run(bytes(64), engine=engine).return_value == 3
 
 
+@pytest.mark.skipif(kernel.unavailable_reason() is not None, reason=str(kernel.unavailable_reason()))
+def test_what_core_does_not_find_is_named_where_linux_refuses_it() -> None:
+    obj = load(OBJECTS / "missing_field.o", btf=OBJECTS / "core_target.o")
+    wanted = r"pc \d+: struct task, field no_such_field is not among .*\(\./missing_field\.c:\d+: .*\n"
+    with pytest.raises(kernel.KernelVerifierError, match=wanted + "pc .*invalid func unknown#195896080"):
+        kernel.load_program(replace(obj.program("field"), type="raw_tracepoint", section=None))
+
+
 # Whole files
 
 
