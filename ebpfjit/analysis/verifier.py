@@ -21,7 +21,10 @@ Rule = Callable[[Program, Instruction], Iterator[str]]
 
 NOT_HERE = {
     (0xBF, 1): "addr_space_cast, which converts a pointer into an arena: there are no arenas here",
-    (0x0D, 0): "gotox, a jump to what a register holds: there is none here; clang -fno-jump-tables does without",
+    (
+        0x0D,
+        0,
+    ): "gotox, a jump to what a register holds: there is none here; clang -fno-jump-tables does without",
 }
 """Instructions that Linux has and the table has not, by opcode and offset: what to say of them."""
 

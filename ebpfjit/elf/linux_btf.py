@@ -105,7 +105,7 @@ class _Fixer:
         return [(words[i], words[i + 1], words[i + 2]) for i in range(0, len(words), 3)]
 
     def _lay_out(self, at: int, section: Section, entries: list[tuple[int, int, int]]) -> bool:
-        """Write sizes and offsets, in order; False where an entry is no variable, or a number does not fit."""
+        """Write sizes and offsets, in order; False where one does not fit, or an entry is no variable."""
         placed: list[tuple[int, int, int]] = []
         for type_, offset, size in entries:
             if not 0 < type_ < len(self.btf) or self.btf.kind(type_) != Kind.VAR:

@@ -202,7 +202,9 @@ class ObjectMaps:
         number = self._starts.get((section.index, offset))
         if number is None:
             if section.name == JUMP_TABLES:
-                raise LookupError("which is a table of jumps: there is no gotox here; -fno-jump-tables does without")
+                raise LookupError(
+                    "which is a table of jumps: there is no gotox here; -fno-jump-tables does without"
+                )
             known = section.name == ".maps" or is_legacy(section)
             raise LookupError("where no map starts" if known else "which holds neither maps nor variables")
         return Place(number, None)
