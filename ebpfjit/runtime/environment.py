@@ -142,8 +142,8 @@ class Environment:
     without it, those that the program which runs was made for.
 
     `task` may be called: `environment.task(pid=7, comm="x")` describes one more task, as
-    `struct("task_struct", ...)` does. The first of them is the process that programs run in, where no
-    other is given.
+    `struct("task_struct", ...)` does. The first of them that no other task points to (as to its real_parent)
+    is the process that programs run in, where no other is given.
     Raises ValueError where `cpu` is not one of the processors, and for memory that is neither a process's nor
     the kernel's, or twice.
     """
@@ -177,7 +177,7 @@ class Environment:
         """The process that the program runs in."""
         if not self.task._is_this:
             return self.task
-        first = self.objects.first_task
+        first = self.objects.current_task
         if first is None:
             return Task.this()
         pid, comm = first.members.get("pid", 0), first.members.get("comm", "")
