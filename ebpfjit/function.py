@@ -189,10 +189,10 @@ class JitFunction(Sealed):
         holds machine code. Raises LoadError for a file that is damaged, that others may write to, or
         that was saved by another version, on another kind of processor or with other helpers.
         """
-        import_alone("ebpfjit.runner")
-        from ebpfjit import runner
+        import_alone("ebpfjit.compiling")
+        from ebpfjit import compiling
 
-        return runner.load_function(path, helpers or {}, limit, release_gil=release_gil)
+        return compiling.load_function(path, helpers or {}, limit, release_gil=release_gil)
 
     def __reduce__(self) -> tuple[Callable[..., JitFunction], tuple[Any, ...]]:
         it: FunctionContents = inside(self)

@@ -459,13 +459,13 @@ class Program:
     def compile(self, **options: Any) -> JitFunction:
         """Compile the program into a function of one buffer.
 
-        `options` are those of `ebpfjit.runner.compile`: helpers, kfuncs, limit, checked, harden, cache,
+        `options` are those of `ebpfjit.compiling.compile`: helpers, kfuncs, limit, checked, harden, cache,
         release_gil, optimize, audit.
         """
-        import_alone("ebpfjit.runner")
-        from ebpfjit import runner
+        import_alone("ebpfjit.compiling")
+        from ebpfjit import compiling
 
-        return runner.compile(self, **options)
+        return compiling.compile(self, **options)
 
     def __len__(self) -> int:
         """The number of 8-byte slots."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from ebpfjit import runner
+from ebpfjit import ready, runner
 from ebpfjit.analysis import entries, predication, states
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.difftest.planting import PlantedBug, function, method
@@ -58,7 +58,7 @@ def _without_walls() -> None:
 def _of_the_same_type(old: Any) -> Any:
     """Take a program for one of the type that a run was made for."""
 
-    def execution(run: Any, program: runner.Ready, limit: int | None) -> Any:
+    def execution(run: Any, program: ready.Ready, limit: int | None) -> Any:
         made = None if isinstance(run.made, memory.Region) else run.made.type
         return old(run, replace(program, type=made), limit)
 
@@ -68,7 +68,7 @@ def _of_the_same_type(old: Any) -> Any:
 def _tails_of_any_type() -> None:
     """Let programs go on in one of another type, whatever that was promised."""
     method(ProgArray, "_own", lambda old: lambda array, program, what: None)()
-    method(runner._Run, "execution", _of_the_same_type)()
+    method(runner.Run, "execution", _of_the_same_type)()
     exchange(promises.check, lambda recipe, given: None)
 
 

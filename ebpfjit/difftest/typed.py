@@ -46,7 +46,8 @@ from ebpfjit.errors import EbpfError, ExecutionError, LoadError, MapError, Verif
 from ebpfjit.interpreter import interpret
 from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Program
-from ebpfjit.runner import EngineFunction, Ready, environment_of, promises_of, ready, run_on
+from ebpfjit.ready import Ready, environment_of, promises_of, ready
+from ebpfjit.runner import EngineFunction, run_on
 from ebpfjit.runtime.contexts import prepared
 from ebpfjit.runtime.contexts.packet import Outcome as Left
 from ebpfjit.runtime.execution import Execution

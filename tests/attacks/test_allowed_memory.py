@@ -362,12 +362,13 @@ def test_a_map_that_came_into_another_meanwhile(engine: str) -> None:
     else:
         from dataclasses import replace
 
-        from ebpfjit.runner import ENGINES, _Run, environment_of, ready
+        from ebpfjit.ready import environment_of, ready
+        from ebpfjit.runner import ENGINES, Run
 
         start = ready(program)
         start = replace(start, helpers={**start.helpers, 5: put_in, 6: take_out}, complete=True)
         made = Region.of_buffer("mem", bytearray(PACKET))
-        assert _Run(ENGINES["interpreter"], environment_of(program), made).execute(start, None) == 42
+        assert Run(ENGINES["interpreter"], environment_of(program), made).execute(start, None) == 42
 
 
 def test_a_machine_runs_programs_on_maps(gate: str) -> None:

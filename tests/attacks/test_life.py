@@ -296,7 +296,7 @@ def test_an_inner_map_taken_out_while_a_run_holds_its_value(kind: str, engine: s
     if engine == "jit":
         assert program.compile(helpers={200000: helper})(bytes(60)) == 21
     else:
-        from ebpfjit.runner import ready
+        from ebpfjit.ready import ready
 
         ready(program).helpers = {**ready(program).helpers, 200000: helper}
         assert program.run(bytes(60), engine="interpreter").return_value == 21

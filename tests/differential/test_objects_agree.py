@@ -10,7 +10,8 @@ import pytest
 from support.packets import packets
 
 from ebpfjit import Environment, kernel, load
-from ebpfjit.runner import Result, ready
+from ebpfjit.ready import ready
+from ebpfjit.runner import Result
 
 OBJECTS = sorted((Path(__file__).parents[2] / "examples" / "packets").glob("*.o"))
 FIXED = Environment(clock=lambda: 1_000_000_000, random=lambda: 4)

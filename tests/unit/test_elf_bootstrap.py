@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ebpfjit.ready import ready
 
 from ebpfjit import Environment, Object, kernel, load
 from ebpfjit.difftest.children import run_forked
+from ebpfjit.ready import ready
 from ebpfjit.runner import Result
 from ebpfjit.runtime.environment import Task
 from tests.support.elf_files import OBJECTS

@@ -363,6 +363,32 @@ def test_another_byte_order_says_what_to_do() -> None:
         load(OBJECTS / "big_endian.o")
 
 
+def test_types_of_another_byte_order_say_what_to_do() -> None:
+    """Beside sound code, which runs without them; given by the user, they are refused."""
+    data = (OBJECTS / "counter.o").read_bytes()
+    obj = load(data.replace(b"\x9f\xeb\x01\0", b"\xeb\x9f\x01\0"))
+    assert re.search(r"section '\.BTF': .*big-endian.*-target bpfel", str(obj.refusals[".BTF"]))
+    assert obj.program("without_maps").run(FRAME).return_value == 3
+    with pytest.raises(LoadError, match=r"big-endian.*-target bpfel"):
+        load(data, btf=b"\xeb\x9f\1\0" + bytes(40))
+    with pytest.raises(LoadError, match=r"big_endian\.o: not a little-endian ELF64 file; types are"):
+        load(data, btf=OBJECTS / "big_endian.o")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"maps": {"flows": "many"}}, r"maps={'flows': \.\.\.} is a number of entries or a map, not a str"),
+        ({"pins": {"shared": 5}}, r"pins\['shared'\] is a int, and no map"),
+        ({"maps": ["flows"]}, "maps= maps names of maps to maps, not a list"),
+        ({"pins": "/sys/fs/bpf"}, "pins= maps names of maps to maps, not a str"),
+    ],
+)
+def test_what_is_no_map_is_a_type_error(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        load(OBJECTS / "maps_by_loader.o", **given)
+
+
 def test_two_definitions_of_one_symbol_are_named() -> None:
     data = (OBJECTS / "static_programs.o").read_bytes()
     twice = data.replace(b"\0by_tag_too\0", b"\0to_section\0")

@@ -59,7 +59,7 @@ class Map(ABC):
 
     def __reduce__(self) -> NoReturn:
         raise PicklingRefused(
-            f"map {self.name!r} cannot be copied or pickled: programs share its memory, that of this process; "
+            f"map {self.name!r} cannot be copied or pickled: it is memory of this process; "
             "load the object where it is used (in each worker), or carry over what the map holds"
         )
 

@@ -1,0 +1,300 @@
+"""A program compiled into a Python callable: what `Program.compile` does.
+
+Ready -> machine code -> TypedFunction, or JitFunction for plain memory -> the native gate
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ebpfjit.analysis import verifier
+from ebpfjit.analysis.verified import Verified, prepare
+from ebpfjit.function import FunctionContents, JitFunction, make_function
+from ebpfjit.once import load_package, once
+from ebpfjit.program import Program
+from ebpfjit.ready import Ready, environment_of, is_plain, ready
+from ebpfjit.runner import U32_MASK, Run, let_go, make_context, on_machine_code
+from ebpfjit.runtime.contexts import (
+    packet_context,
+    program_type,
+)
+from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
+from ebpfjit.runtime.kfuncs.given import Given, given_functions
+from ebpfjit.runtime.kfuncs.table import functions_of
+from ebpfjit.runtime.memory import Stack
+from ebpfjit.runtime.shared import SharedRegions
+from ebpfjit.sealed import inside, seal
+
+if TYPE_CHECKING:
+    from ebpfjit.jit.entry import Cache, Compiled
+    from ebpfjit.jit.gate import Lane
+
+
+@dataclass(slots=True, kw_only=True)
+class TypedContents(FunctionContents):
+    """What is inside of a `TypedFunction`; `own` are the helpers that were given."""
+
+    ready: Ready
+    own: Mapping[int, HelperFunction]
+
+    @property
+    def given(self) -> Mapping[int, HelperFunction]:
+        """The helpers that whoever compiled it gave."""
+        return self.own
+
+
+class TypedFunction(JitFunction):
+    """A compiled program with a context, or with maps: fn(data) -> r0 (32 bits with a type).
+
+    `data` is copied, as `Program.run` does; what the program makes of its packet is dropped.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        start: Ready,
+        compiled: Compiled,
+        limit: int | None,
+        given: Mapping[int, HelperFunction],
+        stops: Stops | None = None,
+        kfuncs: Given = MappingProxyType({}),
+    ) -> None:
+        stops = stops or Stops()
+        contents = TypedContents(
+            compiled,
+            start.helpers,
+            limit,
+            stops,
+            compiled.recipe.optimize,
+            given_kfuncs=kfuncs,
+            ready=start,
+            own=given,
+        )
+        seal(self, contents)
+
+    def __call__(self, mem: Any = b"") -> int:
+        """Run the program and return r0. Raises as `Program.run`."""
+        it: TypedContents = inside(self)
+        start = it.ready
+        made = make_context(start, mem, None)
+        this = Run(on_machine_code, environment_of(start.program), made, mark=it.stops.mark())
+        try:
+            value = this.whole(start, it.limit)
+        finally:
+            this.end()
+            let_go(made)
+        return value if start.type is None else value & U32_MASK
+
+
+def _typed_function(
+    start: Ready,
+    limit: int | None,
+    given: Mapping[int, HelperFunction],
+    *,
+    tiers_up: bool,
+    kfuncs: Given = MappingProxyType({}),
+) -> JitFunction:
+    """Return a program as a compiled function, called through the native gate where its context allows.
+
+    Where it `tiers_up`, it is baseline code at first and is replaced by optimised code one day.
+    """
+    load_package("ebpfjit.jit")
+    from ebpfjit.jit.callables import native_type, open_gate
+    from ebpfjit.jit.gate import Gate, why_not
+    from ebpfjit.jit.tiers import heat_of
+
+    environment = environment_of(start.program)
+    compiled = start.machine_code(environment)
+    plain = TypedFunction(start, compiled, limit, given, kfuncs=kfuncs)
+    if why_not() or not _fits_a_lane(start, release_gil=compiled.unlocked):
+        return plain
+    assert start.type is not None  # it fits a lane
+    lane = _lane_of(start.type.name)
+
+    def begin(size: int, stack: Stack) -> Execution:
+        lane.context.adopt(size)
+        return Run(on_machine_code, environment, lane.context, stack).execution(start, limit)
+
+    regions = [*lane.other_regions, *(region for map_ in start.maps.values() for region in map_.regions)]
+    gate = Gate(
+        compiled,
+        "context",
+        ("packet",),
+        limit=limit,
+        allowed=SharedRegions(regions),
+        lane=lane,
+        begin=begin,
+        better=partial(start.optimised, environment) if tiers_up else None,
+        heat=heat_of(start.program),
+        stops=inside(plain).stops,
+    )
+    if not gate.fits:
+        if not tiers_up:
+            return plain
+        return TypedFunction(start, start.optimised(environment), limit, given, kfuncs=kfuncs)
+    stops = inside(plain).stops
+    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given, stops, kfuncs)
+    inside(function).irregular = plain
+    open_gate(function, gate, plain.__call__)
+    if tiers_up:
+        inside(function).optimize = None
+    return function
+
+
+def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
+    """True for programs on packets, and on maps whose memory stays."""
+    if start.type is None or not (start.type.has_packet and start.type.has_lane) or release_gil:
+        return False
+    if start.verified.kernel_loads:
+        return False  # their memory is the run's, which Python has to prepare
+    return all(map_.is_steady for map_ in start.maps.values())
+
+
+@once
+def _lane_of(name: str) -> Lane:
+    """Return the lane that all functions of a program type share: memory below 4 GiB is scarce."""
+    load_package("ebpfjit.jit")
+    from ebpfjit.jit.gate import Lane
+
+    context = packet_context(program_type(name))
+    context.clear()
+    return Lane(context)
+
+
+def compile(
+    program: Program,
+    *,
+    helpers: Mapping[int, HelperFunction] | None = None,
+    kfuncs: Given | None = None,
+    limit: int | None = None,
+    checked: bool = True,
+    harden: bool = False,
+    cache: str | os.PathLike[str] | None = None,
+    release_gil: bool = False,
+    optimize: bool | None = None,
+    audit: bool = False,
+) -> JitFunction:
+    """Verify a program and compile it into a function of one buffer.
+
+    `helpers` maps numbers to functions; a program with a type or with maps finds Linux's helpers
+    besides. `kfuncs` maps names of kernel functions (or BTF ids) to functions that take their place.
+    `limit` is the instruction limit of each call (positive; None: no limit). `checked=False` leaves out all
+    memory checks: a wrong program can then crash
+    the process. `harden=True` keeps immediates of the program's choosing out of the machine code
+    (two more instructions for each) and puts guard pages around it. `cache` is a folder where
+    machine code is kept for the next process: nobody else must be able to write there, as it is
+    run. Hardened programs and programs with maps or references are not kept. `release_gil=True` lets
+    Python's other threads run meanwhile: for programs that take a microsecond or more; helpers in
+    Python take the lock back. `optimize=False` translates the program as it stands: it is there in a third
+    of the time, and takes longer to run. `optimize=True` looks for all there is to save. Without either
+    it starts as the first, and goes on as the second once its calls have taken about as long as that
+    takes; one call that runs for long is best told True. `audit=True` is for who works on the compiler:
+    machine code looks again at what analysis found, and ends with an AuditFailure where that does not
+    hold. Raises VerifierError,
+    JitUnavailable where there is no machine code here, or LoadError for a cache folder that others
+    may write to.
+    """
+    load_package("ebpfjit.jit")
+    from ebpfjit.jit.cache import Folder
+
+    folder = None if cache is None else Folder(cache)
+    return _compiled(
+        program,
+        folder,
+        helpers or {},
+        limit,
+        checked=checked,
+        harden=harden,
+        release_gil=release_gil,
+        optimize=optimize,
+        audit=audit,
+        kfuncs=kfuncs or {},
+    )
+
+
+def load_function(
+    path: str | os.PathLike[str],
+    helpers: Mapping[int, HelperFunction],
+    limit: int | None,
+    *,
+    release_gil: bool = False,
+) -> JitFunction:
+    """Return the function that `JitFunction.save` wrote. Raises as `JitFunction.load`."""
+    load_package("ebpfjit.jit")
+    from ebpfjit.jit.cache import File
+
+    file = File(path)
+    options = {name: file.stored.key[name] for name in ("checked", "optimize")}
+    return _compiled(file.stored.verified(), file, helpers, limit, release_gil=release_gil, **options)
+
+
+def _compiled(
+    program: Program | Verified,
+    cache: Cache | None,
+    helpers: Mapping[int, HelperFunction],
+    limit: int | None,
+    *,
+    checked: bool = True,
+    harden: bool = False,
+    release_gil: bool = False,
+    optimize: bool | None = None,
+    audit: bool = False,
+    kfuncs: Given = MappingProxyType({}),
+) -> JitFunction:
+    """Compile a program; one that is verified comes from a file, and was when it was saved."""
+    verified = program if isinstance(program, Verified) else None
+    program = program.program if isinstance(program, Verified) else program
+    load_package("ebpfjit.jit")
+    from ebpfjit.jit.entry import compile_program
+    from ebpfjit.jit.tiers import starts_baseline
+
+    program.refuse()
+    start = None if is_plain(program) else ready(program)
+    counted = start is None or _fits_a_lane(start, release_gil=release_gil)
+    baseline = starts_baseline(optimize, counted=counted and not harden and cache is None)
+    tiers_up = baseline and optimize is None
+    options: dict[str, Any] = {
+        "checked": checked,
+        "harden": harden,
+        "cache": cache,
+        "release_gil": release_gil,
+        "optimize": not baseline,
+        "audit": audit,
+    }
+    if start is not None:
+        start = replace(
+            start,
+            helpers={**start.helpers, **helpers},
+            kfuncs={**start.kfuncs, **given_functions(program, kfuncs)},
+            options=options,
+            compiled={},
+            variants={},
+            complete=False,
+            lasting=program.environment is not None,
+        )
+        start.refuse_missing()
+        start.check_license(environment_of(program))
+        return _typed_function(start, limit, helpers, tiers_up=tiers_up, kfuncs=kfuncs)
+    called = {**functions_of(program), **given_functions(program, kfuncs)}
+    program.refuse_unmet(called)
+    facts = verified or prepare(program)
+    options |= {
+        "helpers": dict(helpers),
+        "kfuncs": called,
+        "moving": frozenset(number for number, function in helpers.items() if may_end_rights(function)),
+        "argument_is_packet": True,
+        "verify": verifier.check,
+    }
+    options["calling"] = frozenset()  # there is no world, whose engine they could ask
+    better = (
+        partial(compile_program, facts, **{**options, "optimize": True}, takes_over=True)
+        if tiers_up
+        else None
+    )
+    return make_function(compile_program(facts, **options), dict(helpers), limit, better, kfuncs)

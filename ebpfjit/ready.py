@@ -1,0 +1,324 @@
+"""What is made once for a program, whoever runs it: verified, its helpers and maps, its machine code.
+
+Program -> ready() -> Ready            kept with the program
+Ready + functions of the user's -> Ready   kept for the last ones given
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ebpfjit.analysis import verifier
+from ebpfjit.analysis.verified import Verified, in_world, prepare
+from ebpfjit.errors import ExecutionError, LicenseWarning, VerifierError
+from ebpfjit.isa.spec import Kind
+from ebpfjit.once import load_package
+from ebpfjit.program import Instruction, Program
+from ebpfjit.runtime import faults
+from ebpfjit.runtime.contexts import (
+    ProgramType,
+    effective_type,
+)
+from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.execution import HelperFunction, NativeHelper, may_end_rights
+from ebpfjit.runtime.helpers import licenses, stock, table
+from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.runtime.helpers.presence import missing
+from ebpfjit.runtime.kfuncs.given import Given, given_functions
+from ebpfjit.runtime.kfuncs.table import functions_of
+from ebpfjit.runtime.maps import bytecode
+from ebpfjit.runtime.memory import Region
+from ebpfjit.runtime.world import current
+
+if TYPE_CHECKING:
+    from ebpfjit.jit.entry import Compiled
+
+
+TASK_HELPERS = {
+    NUMBERS[name] for name in ("bpf_get_current_task", "bpf_get_current_task_btf", "bpf_task_pt_regs")
+}
+"""Helpers that tell where the process is."""
+INHERITED = ("harden", "audit")
+"""Options of a compiled program that hold for those that it tail-calls."""
+
+
+def _printing(r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
+    """Print as rbpf's bpf_trace_printf does, the line kept in the result."""
+    world = current()
+    line = stock.trace_line(r1, r2, r3, r4, r5)
+    if world is not None:
+        world.output.append(line)
+    return len(line) + 1
+
+
+_STOCK = {stock.BPF_KTIME_GETNS_IDX: stock.bpf_time_getns, stock.BPF_TRACE_PRINTK_IDX: _printing}
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What whoever runs a program brings along: functions for helpers, by number, and for kfuncs."""
+
+    helpers: Mapping[int, HelperFunction] = field(default_factory=dict)
+    kfuncs: Given = field(default_factory=dict)
+
+
+NOTHING_BROUGHT = Brought()
+
+
+@dataclass
+class Ready:
+    """A program verified, and compiled at its first run in machine code.
+
+    `helpers` are the same objects for every run: their addresses are in the machine code. `options`
+    are those of compiling. `kfuncs` are the kernel functions that the program calls, by the imm of
+    their calls. `compiled` is by the helpers that are machine code themselves, which the
+    environment decides. `complete` is true once nothing was found missing, `warned` once its license was
+    complained of. `variants` are the same program's, by options that it inherits (`like`). `lasting` is true
+    where machine code is made once for an environment that somebody else has, and may move on.
+    """
+
+    program: Program
+    type: ProgramType | None
+    verified: Verified
+    helpers: Mapping[int, HelperFunction]
+    maps: dict[int, Any]
+    kfuncs: Mapping[int, HelperFunction] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    compiled: dict[frozenset[int], Compiled] = field(default_factory=dict)
+    complete: bool = False
+    variants: dict[tuple[str, ...], Ready] = field(default_factory=dict)
+    warned: bool = False
+    lasting: bool = False
+
+    def like(self, options: Mapping[str, Any]) -> Ready:
+        """Return what runs of the program share that go on from one compiled with these options."""
+        names = tuple(name for name in INHERITED if options.get(name))
+        if not names:
+            return self
+        if names not in self.variants:
+            made = replace(self, options=dict.fromkeys(names, True), compiled={}, variants={})
+            self.variants.setdefault(names, made)
+        return self.variants[names]
+
+    def machine_code(self, environment: Environment) -> Compiled:
+        """Return the program compiled for such an environment. Raises JitUnavailable."""
+        natives = self._natives(environment)
+        if natives not in self.compiled:
+            self.compiled[natives] = self.compiled_anew(environment)
+        return self.compiled[natives]
+
+    def optimised(self, environment: Environment) -> Compiled:
+        """Compile the program once more, optimised; its runs from now on take that code."""
+        compiled = self.compiled_anew(environment, optimize=True, takes_over=True)
+        self.compiled[self._natives(environment)] = compiled
+        return compiled
+
+    def compiled_anew(self, environment: Environment, **options: Any) -> Compiled:
+        """Return the program compiled for such an environment; `options` are those of `compile_program`."""
+        load_package("ebpfjit.jit")
+        from ebpfjit.jit.stock import native_helper
+
+        natives = {number: native_helper(number) for number in self._natives(environment)}
+        return compile_ready(self, natives, **options)
+
+    @cached_property
+    def needs_task(self) -> bool:
+        """True for a program that asks where the process is."""
+        rows = ((insn.row, insn.imm) for insn in self.program.instructions)
+        return any(row and row.kind is Kind.CALL_HELPER and imm in TASK_HELPERS for row, imm in rows)
+
+    @cached_property
+    def _stock(self) -> frozenset[int]:
+        """The helpers of ours that the program calls, by number."""
+        ours = table.bound()
+        rows = ((insn.row, insn.imm) for insn in self.program.instructions)
+        called = (imm for row, imm in rows if row is not None and row.kind is Kind.CALL_HELPER)
+        return frozenset(
+            number for number in called if number in ours and self.helpers.get(number) is ours[number]
+        )
+
+    def _natives(self, environment: Environment) -> frozenset[int]:
+        """Return the helpers that are machine code in the program's."""
+        if not self._stock:
+            return self._stock
+        load_package("ebpfjit.jit")
+        from ebpfjit.jit.stock import native_numbers
+
+        return native_numbers(environment, lasting=self.lasting) & self._stock
+
+    def refuse_missing(self) -> None:
+        """Raise HelperNotFound where the program surely calls a helper that is not there.
+
+        Raises LoadError where it has a kernel function, or variable, that nobody has: so do Linux's loaders.
+        """
+        if not self.complete:
+            self.program.refuse_unmet(self.kfuncs)
+            for call in missing(self.program, self.helpers).values():
+                raise faults.name_line(faults.helper_not_found(call), self.program)
+            self.complete = True
+
+    @cached_property
+    def _restricted(self) -> Mapping[str, Instruction]:
+        return licenses.restricted_calls(self.program, self.helpers)
+
+    def check_license(self, environment: Environment) -> None:
+        """Refuse, or warn of, calls of helpers that Linux keeps for GPL programs, as the environment says.
+
+        Raises VerifierError.
+        """
+        if environment.gpl_only is False or not self._restricted:
+            return
+        name, call = next(iter(self._restricted.items()))
+        message = licenses.describe(self.program, name, call)
+        if environment.gpl_only:
+            raise VerifierError(f"{message}; Environment(gpl_only=False) lets it run", call.pc, "license")
+        if not self.warned:
+            self.warned = True
+            warnings.warn(message, LicenseWarning, stacklevel=2)
+
+    def regions(self, cpu: int) -> list[Region]:
+        """Return the memory of the values in the program's maps, and in the maps inside of them.
+
+        Maps with values for each processor show those of `cpu` from now on. Raises ExecutionError
+        where one has none for it.
+        """
+        regions: list[Region] = []
+        for map_ in self.maps.values():
+            for each in (map_, *map_.inner_maps):
+                try:
+                    each.use_cpu(cpu)
+                except ValueError as error:
+                    raise ExecutionError(
+                        f"{error}; Environment(cpu=, cpus=) of load() and run() differ"
+                    ) from None
+                regions += each.regions
+        return regions
+
+
+def is_plain(program: Program) -> bool:
+    """True for bytecode that gets memory, as in rbpf: nothing says what else it was made for."""
+    return program.type is None and not program.maps
+
+
+def _refuse_unknown_section(program: Program) -> None:
+    """Raise ExecutionError for a program with maps whose section does not tell what it runs on."""
+    if program.type is None and program.maps and program.section not in (None, ".text"):
+        name = program.name
+        raise ExecutionError(
+            f"program {name!r}: section {program.section!r} tells no program type, so nothing says what "
+            f"context it expects; name it: program({name!r}, type='xdp') of the object, or load(..., types=)"
+        )
+
+
+def environment_of(program: Program) -> Environment:
+    """Return what the program's runs see of the world, where they are not told otherwise."""
+    return program.environment or Environment()
+
+
+def ready(program: Program) -> Ready:
+    """Return what a program's runs share, made at the first.
+
+    Raises VerifierError, ExecutionError, MapError for a prog_array of programs of another type, and what
+    the loader kept for the program (`Program.refuse`).
+    """
+    known: Ready | None = program.__dict__.get("_ready")
+    if known is None:
+        program.refuse()
+        _refuse_unknown_section(program)
+        type_ = None if program.type is None else effective_type(program.type, program.section)
+        verifier.check(program)
+        helpers = {**table.bound(), **_STOCK} if is_plain(program) else table.bound()
+        verified = prepare(program)
+        if not is_plain(program):
+            verified = in_world(verified)
+        maps = {map_.address: map_ for map_ in verified.program.maps}
+        known = Ready(verified.program, type_, verified, helpers, maps, functions_of(verified.program))
+        program.__dict__["_ready"] = known
+    return known
+
+
+def numbered(helpers: Mapping[int | str, HelperFunction] | None) -> Mapping[int, HelperFunction]:
+    """Return functions that stand for helpers by number, where they may have been named as in Linux.
+
+    Raises ExecutionError for a name that no helper has.
+    """
+    found: dict[int, HelperFunction] = {}
+    for key, function in (helpers or {}).items():
+        if isinstance(key, str) and key not in NUMBERS:
+            raise ExecutionError(f"Linux has no helper {key!r}; give one of your own a number that is free")
+        found[NUMBERS[key] if isinstance(key, str) else key] = function
+    return found
+
+
+def ready_with(program: Program, brought: Brought) -> Ready:
+    """Return what runs of a program share that bring these functions along: kept for the last ones given."""
+    start = ready(program)
+    if not brought.helpers and not brought.kfuncs:
+        return start
+    known: tuple[Brought, Ready] | None = program.__dict__.get("_ready_with")
+    if known is None or known[0] != brought:
+        made = replace(
+            start,
+            helpers={**start.helpers, **brought.helpers},
+            kfuncs={**start.kfuncs, **given_functions(start.program, brought.kfuncs)},
+            compiled={},
+            complete=False,
+            variants={},
+        )
+        kept = Brought(dict(brought.helpers), dict(brought.kfuncs))
+        known = program.__dict__["_ready_with"] = (kept, made)
+    return known[1]
+
+
+def _may_call(number: int, function: HelperFunction) -> bool:
+    """True for a helper that may call functions of the program: one of ours that says so, and any other."""
+    if function is table.bound().get(number):
+        helper = table.helpers()[number]
+        return helper.calls_functions or helper.asks_user
+    return function is not _printing and function is not stock.bpf_time_getns
+
+
+def _may_end_rights(number: int, function: HelperFunction) -> bool:
+    """True for a helper that may take memory away: one of ours that says so, and any other in Python."""
+    if function is table.bound().get(number):
+        return table.helpers()[number].ends_rights
+    return function is not _printing and function is not stock.bpf_time_getns and may_end_rights(function)
+
+
+def promises_of(start: Ready, native: Iterable[int] = ()) -> dict[str, Any]:
+    """Return what every run of a program has, as `compile_program` and analysis (`Promises`) take it.
+
+    `native` are the numbers of helpers of ours that are machine code: they ask nobody.
+    """
+    in_python = {number: each for number, each in start.helpers.items() if number not in native}
+    return {
+        "argument_size": start.type.context_size if start.type is not None else 0,
+        "argument_writable": False,
+        "lookups": table.ours(start.helpers, bytecode.LOOKUP),
+        "moving": frozenset(
+            number for number, function in in_python.items() if _may_end_rights(number, function)
+        ),
+        "calling": frozenset(number for number, function in in_python.items() if _may_call(number, function)),
+    }
+
+
+def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None, **options: Any) -> Compiled:
+    """Return machine code that does as Linux for the program's type.
+
+    `native` stand for the helpers of their numbers; `options` are those of `compile_program`.
+    """
+    load_package("ebpfjit.jit")
+    from ebpfjit.jit.entry import compile_program
+
+    return compile_program(
+        start.verified,
+        helpers={**start.helpers, **(native or {})},
+        kfuncs=start.kfuncs,
+        map_helpers=table.ours(start.helpers, bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE),
+        verify=verifier.check,
+        **{**promises_of(start, native or ()), **start.options, **options},
+    )
