@@ -435,7 +435,7 @@ class Program:
         helpers: Mapping[int | str, HelperFunction] | None = None,
         kfuncs: Mapping[int | str, Any] | None = None,
     ) -> Result:
-        """Run the program once on a copy of `data`, on "jit", "interpreter" or "kernel"; None: the best there is.
+        """Run the program once on a copy of `data`, on "jit", "interpreter" or "kernel"; by default the best.
 
         A program with a type gets its context, for which `context` may set fields; one without
         gets the data's address in r1 and its length in r2. `helpers` are functions of five u64 that stand for

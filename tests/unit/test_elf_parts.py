@@ -371,7 +371,7 @@ def test_types_of_another_byte_order_say_what_to_do() -> None:
     assert obj.program("without_maps").run(FRAME).return_value == 3
     with pytest.raises(LoadError, match=r"big-endian.*-target bpfel"):
         load(data, btf=b"\xeb\x9f\1\0" + bytes(40))
-    with pytest.raises(LoadError, match=r"big_endian\.o: not a little-endian ELF64 file; types are"):
+    with pytest.raises(LoadError, match=r"big_endian\.o: not a little-endian ELF64 file; types are in"):
         load(data, btf=OBJECTS / "big_endian.o")
 
 

@@ -236,7 +236,7 @@ def test_a_capture_that_was_cut_off_is_counted_as_far_as_it_goes(tmp_path: Path)
     assert report.error is not None
     assert re.fullmatch(r"packet 3, byte \d+: the file ends 20 bytes early", report.error)
     path.write_bytes(pcap_bytes([(0, 0, bytes(60))])[:-20])
-    with pytest.raises(FileError, match="packet 1, byte .*: the file ends 20 bytes early"):
+    with pytest.raises(FileError, match=r"packet 1, byte .*: the file ends 20 bytes early"):
         run_capture(program, str(path), None, program.run, show=False)
 
 
