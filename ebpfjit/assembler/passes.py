@@ -29,10 +29,10 @@ MAX_LINES = MAX_SLOTS
 MAX_LABELS = 1_000_000
 
 DIRECTIVES = frozenset({
-    ".text", ".file", ".globl", ".global", ".weak", ".local", ".hidden", ".p2align", ".type", ".size", ".ident",
-    ".addrsig", ".addrsig_sym",
+    ".text", ".file", ".globl", ".global", ".weak", ".local", ".hidden", ".p2align", ".type", ".size",
+    ".ident", ".addrsig", ".addrsig_sym",
 })  # fmt: skip
-"""What compilers write beside instructions (`clang -S`): it makes no bytes of a program, and is passed over."""
+"""What compilers write beside instructions (`clang -S`): it makes no bytes of a program and is passed over."""
 
 
 @dataclass(slots=True)
