@@ -292,9 +292,15 @@ def _may_end_rights(number: int, function: HelperFunction) -> bool:
 def promises_of(start: Ready, native: Iterable[int] = ()) -> dict[str, Any]:
     """Return what every run of a program has, as `compile_program` and analysis (`Promises`) take it.
 
-    `native` are the numbers of helpers of ours that are machine code: they ask nobody.
+    `native` are the numbers of helpers of ours that are machine code: they ask nobody. Of the helpers only
+    those count that the program calls: there are 200, and this is done for each compilation.
     """
-    in_python = {number: each for number, each in start.helpers.items() if number not in native}
+    called = {
+        insn.imm & 0xFFFFFFFF
+        for insn in start.program.instructions
+        if insn.row is not None and insn.row.kind is Kind.CALL_HELPER
+    }
+    in_python = {number: start.helpers[number] for number in (called & start.helpers.keys()) - set(native)}
     return {
         "argument_size": start.type.context_size if start.type is not None else 0,
         "argument_writable": False,

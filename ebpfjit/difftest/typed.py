@@ -53,7 +53,7 @@ from ebpfjit.runtime.contexts.packet import Outcome as Left
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps.create import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
-from ebpfjit.runtime.memory import Stack
+from ebpfjit.runtime.memory import STACK_SIZE, Stack
 from ebpfjit.sealed import inside
 
 if TYPE_CHECKING:
@@ -323,12 +323,21 @@ def _shortened(outcome: Outcome) -> Outcome:
 _NUMBER = re.compile("0x[0-9a-f]+")
 
 
+BLOCKERS = (1, 8, 24)
+"""How many buffers as large as what a run gets take the places where it would get them again."""
+
+
 def depends_on_addresses(case: Case, given: Input) -> bool:
-    """True where a run ends otherwise with its packet and maps at other addresses."""
+    """True where a run ends otherwise with its packet, context, stack and maps at other addresses."""
     run = runner(case, "interpreter")
     if not linked(case).maps:
         return False  # only its packet moves, and that can be put at the same place
     here = run(given)
+    for count in BLOCKERS:
+        taken = [bytearray(size) for size in (len(given.memory), STACK_SIZE) for _ in range(count)]
+        if run(given) != here:
+            return True
+        del taken
     for place in PLACES:
         with contexts_at(place) as moved:
             if moved and run(given) != here:

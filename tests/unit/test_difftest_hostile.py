@@ -316,6 +316,16 @@ def test_a_run_that_depends_on_the_highest_byte_of_its_packets_address_is_seen_t
     assert not depends_on_addresses(case, case.inputs[0])
 
 
+@pytest.mark.parametrize("type_", ["syscall", "kprobe", "untyped"])
+def test_a_run_that_depends_on_where_its_context_lies_is_seen_to(type_: str) -> None:
+    """Contexts that are bytes lie where there is room, and that is the same place again and again."""
+    text = "mov r0, r1\nlddw r1, map[idx:0]\nexit"
+    case = replace(Case(assemble(text), (Input(bytes(60_000)),)), type=type_)
+    assert depends_on_addresses(case, case.inputs[0])
+    case = replace(case, code=assemble(text.replace("r1\n", "7\n", 1)))
+    assert not depends_on_addresses(case, case.inputs[0])
+
+
 def test_a_typed_run_that_depends_on_its_stacks_address_is_seen_to() -> None:
     """Where maps and packets lie at the same addresses, the stack of a call is the thread's all the same."""
     text = "mov r0, r10\nlddw r1, map[idx:0]\nexit"
