@@ -32,7 +32,7 @@ DIRECTIVES = frozenset({
     ".text", ".file", ".globl", ".global", ".weak", ".local", ".hidden", ".p2align", ".type", ".size",
     ".ident", ".addrsig", ".addrsig_sym",
 })  # fmt: skip
-"""What compilers write beside instructions (`clang -S`): it makes no bytes of a program and is passed over."""
+"""What compilers write beside instructions (`clang -S`): no bytes of a program, so it is passed over."""
 
 
 @dataclass(slots=True)

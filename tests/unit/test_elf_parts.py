@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import struct
 from dataclasses import replace
@@ -280,6 +281,34 @@ def test_an_error_is_raised_anew_each_time(parts: Object) -> None:
         errors.append(caught.value)
     assert errors[0] is not errors[1]
     assert str(errors[0]) == str(errors[1])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_locks_where_linux_has_none_are_refused_by_field_and_line(engine: str) -> None:
+    obj = load(OBJECTS / "locks_refused.o")
+    assert run(obj, "use_plain", engine) == 7
+    assert obj.maps["plain"][0][8:] == struct.pack("<Q", 1)
+    for kind in ("lru_hash", "percpu_hash", "percpu_array", "lru_percpu_hash"):
+        message = (
+            rf"'use_{kind}', pc \d+ \(\./locks_refused\.c:\d+: .*map '{kind}' \({kind}\): 'lock' \(bpf_spin"
+        )
+        with pytest.raises(MapRefused, match=message) as caught:
+            run(obj, f"use_{kind}", engine)
+        assert caught.value.errno == errno.EOPNOTSUPP
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_program_array_of_tc_programs_takes_no_xdp_program(engine: str) -> None:
+    """Whoever comes first owns it: the other is refused, when it is put in or when it jumps."""
+    obj = load(OBJECTS / "locks_refused.o")
+    obj.maps["jumps"][1] = obj.programs["target"]
+    with pytest.raises(MapError, match="'jumps' .*'caller': it belongs to xdp programs.* one of tc programs"):
+        run(obj, "caller", engine)
+    obj = load(OBJECTS / "locks_refused.o")
+    assert run(obj, "caller", engine) == 9
+    with pytest.raises(MapError, match="'jumps' .*belongs to tc programs") as caught:
+        obj.maps["jumps"][1] = obj.programs["target"]
+    assert caught.value.errno == errno.EINVAL
 
 
 # Tables of functions
