@@ -16,6 +16,8 @@ from ebpfjit.isa.table import BY_OPCODE
 from ebpfjit.program import SLOT_SIZE, Instruction, Program
 
 MAX_INSTRUCTIONS = 1_000_000
+ADDR_SPACE_CAST, FROM_ARENA, TO_ARENA = (0xBF, 1), 1, 1 << 16
+"""Opcode and offset of a cast, which is a move of 64 bits else, and its imm (Linux: BPF_ADDR_SPACE_CAST)."""
 
 Rule = Callable[[Program, Instruction], Iterator[str]]
 
@@ -38,6 +40,9 @@ def _known(program: Program, insn: Instruction) -> Iterator[str]:
     rows = BY_OPCODE.get(insn.opcode)
     if rows is None:
         yield f"opcode {insn.opcode:#04x} is unknown"
+        return
+    if (insn.opcode, insn.offset) == ADDR_SPACE_CAST and insn.imm in (FROM_ARENA, TO_ARENA):
+        yield "addr_space_cast, a pointer into an arena, is not supported: use a map of another type"
         return
     choices = sorted(
         {

@@ -76,8 +76,9 @@ def _lay_out(
         layout.add(described)
     task = environment.current_task
     address = task.address
-    if needs_task and not address and layout.find("task_struct") is not None:
-        address = CURRENT_TASK
+    is_ours = needs_task and not address
+    address = CURRENT_TASK if is_ours else address
+    if is_ours and layout.find("task_struct") is not None:
         members = {
             "pid": task.pid,
             "tgid": task.tgid,

@@ -14,13 +14,13 @@ import mmap
 import os
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ebpfjit.kernel.syscalls import KernelUnavailable, errno_name
 
 PAGE = mmap.PAGESIZE
 
-_RING_BUSY, _RING_DISCARD, _RING_HEADER = 1 << 31, 1 << 30, 8
+RING_BUSY, RING_DISCARD, _RING_HEADER = 1 << 31, 1 << 30, 8
 
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 _PERF_TYPE_SOFTWARE, _PERF_COUNT_SW_BPF_OUTPUT, _PERF_SAMPLE_RAW = 1, 10, 1 << 10
@@ -44,12 +44,32 @@ def _walk(memory: mmap.mmap, consumer: int, producer: int, size: int) -> Iterato
     while consumer < producer:
         start = PAGE + consumer % size
         length = int.from_bytes(memory[start : start + 4], "little")
-        if length & _RING_BUSY:
+        if length & RING_BUSY:
             return
-        taken = length & ~_RING_DISCARD
-        if not length & _RING_DISCARD:
+        taken = length & ~RING_DISCARD
+        if not length & RING_DISCARD:
             yield memory[start + _RING_HEADER : start + _RING_HEADER + taken]
         consumer += -(-(taken + _RING_HEADER) // 8) * 8
+
+
+def submit_samples(fd: int, samples: Iterable[tuple[bytes, int]]) -> None:
+    """Put samples into a user ring buffer that nobody has used yet: (bytes, bits of the header).
+
+    The bits say that a sample is still written (RING_BUSY), or dropped (RING_DISCARD).
+    """
+    records = [(struct.pack("=II", len(data) | bits, 0) + data) for data, bits in samples]
+    ring = b"".join(record.ljust(-(-len(record) // 8) * 8, b"\0") for record in records)
+    if not ring:
+        return
+    with mmap.mmap(fd, PAGE + -(-len(ring) // PAGE) * PAGE, mmap.MAP_SHARED, offset=PAGE) as memory:
+        memory[PAGE : PAGE + len(ring)] = ring
+        memory[:8] = len(ring).to_bytes(8, "little")
+
+
+def drained(fd: int) -> int:
+    """Return how many bytes of a user ring buffer programs have drained."""
+    with mmap.mmap(fd, PAGE, mmap.MAP_SHARED, mmap.PROT_READ) as consumer_page:
+        return int.from_bytes(consumer_page[:8], "little")
 
 
 class PerfBuffer:

@@ -19,12 +19,20 @@ from typing import Any, Self
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.kernel import syscalls
-from ebpfjit.kernel.events import PerfBuffer, ring_records
+from ebpfjit.kernel.events import (
+    RING_BUSY,
+    RING_DISCARD,
+    PerfBuffer,
+    drained,
+    ring_records,
+    submit_samples,
+)
 from ebpfjit.kernel.loading import load_linked
 from ebpfjit.kernel.objects import KernelMap, LoadedProgram
 from ebpfjit.kernel.types import loaded
 from ebpfjit.program import SLOT_SIZE, Program
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+from ebpfjit.runtime.maps.events import RecordState
 
 _RDONLY_PROG = 1 << 7
 
@@ -40,6 +48,13 @@ _WITHOUT_TYPES = (
 )  # fmt: skip
 """Maps whose BTF libbpf keeps to itself (bpf_object__create_map): the kernel has no use for it."""
 _NO_TYPES = (0, 0, 0)
+
+_HEADER_BITS = {
+    RecordState.RESERVED: RING_BUSY,
+    RecordState.DISCARDED: RING_DISCARD,
+    RecordState.SUBMITTED: 0,
+}
+"""What a user ring buffer says of a sample, besides its size."""
 
 _FD_FORMS = {"LDDW_MAP_IDX": "LDDW_MAP_FD", "LDDW_MAP_IDX_VALUE": "LDDW_MAP_VALUE"}
 
@@ -192,6 +207,18 @@ class KernelMaps:
         for value in _as_pushed(map_, list(map_)):
             syscalls.map_update(made.fd, b"", bytes(value))
 
+    def _submit(self, map_: Any, made: KernelMap) -> None:
+        submit_samples(made.fd, ((bytes(each.data), _HEADER_BITS[each.state]) for each in map_.samples))
+
+    @staticmethod
+    def _release_drained(map_: Any, made: KernelMap) -> None:
+        left = drained(made.fd)
+        for sample in map_.samples:
+            if left < sample.length:
+                break
+            left -= sample.length
+            map_.release(sample)
+
     def _listen(self, map_: Any, made: KernelMap) -> None:
         buffer = PerfBuffer(self._cpu)
         self._owned.callback(buffer.close)
@@ -211,6 +238,8 @@ class KernelMaps:
                 self._read_queue(map_, made)
             elif kind == MapType.RINGBUF:
                 events += [(map_.name, data) for data in ring_records(made.fd, made.max_entries)]
+            elif kind == MapType.USER_RINGBUF:
+                self._release_drained(map_, made)
             elif map_.address in self._perf:
                 events += [(map_.name, data) for data in self._perf[map_.address].records()]
         return events
@@ -255,6 +284,7 @@ _FILLS: Mapping[MapType, Callable[[KernelMaps, Any, KernelMap], None]] = {
     **dict.fromkeys(_OF_MAPS, KernelMaps._fill_maps),
     **dict.fromkeys(_QUEUES, KernelMaps._fill_queue),
     MapType.PERF_EVENT_ARRAY: KernelMaps._listen,
+    MapType.USER_RINGBUF: KernelMaps._submit,
 }
 
 

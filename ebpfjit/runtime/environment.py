@@ -13,7 +13,7 @@ from typing import Any
 from ebpfjit.runtime import timers
 from ebpfjit.runtime.foreign import stretches_of
 from ebpfjit.runtime.network import NOTHING_KNOWN, Network, TunnelKey
-from ebpfjit.runtime.objects import KernelObjects, KernelPointer
+from ebpfjit.runtime.objects import CURRENT_TASK, KernelObjects, KernelPointer
 from ebpfjit.runtime.sockets import Socket
 
 
@@ -47,6 +47,12 @@ class Task:
                 "a Task by itself cannot be called; environment.task(pid=7) makes a struct of one"
             )
         return self._objects.add("task_struct", _task_members(members))
+
+    @property
+    def pointer(self) -> int:
+        """The address of its struct task_struct, as programs know it."""
+        described = self._objects.first_task if self._is_this and self._objects is not None else None
+        return self.address or (CURRENT_TASK if described is None else int(described.pointer))
 
     @classmethod
     def this(cls) -> Task:

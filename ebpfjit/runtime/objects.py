@@ -85,6 +85,14 @@ class KernelObjects:
         self.all.append(KernelObject(pointer, dict(members), **more))
         return pointer
 
+    def at(self, address: int) -> KernelObject | None:
+        """Return the object that starts at an address, None where none does."""
+        index, offset = divmod(address - FIRST_OBJECT, WINDOW)
+        known = self.all
+        if offset or not 0 <= index < len(known):
+            return None
+        return known[index] if known[index].pointer == address else None
+
     @property
     def current_task(self) -> KernelObject | None:
         """The first task that no other task points to: a parent has to be described before its child."""

@@ -30,6 +30,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.jit.entry import compile_program
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts import give_back, program_type, take
+from ebpfjit.runtime.contexts.skb import SkbContext
 from ebpfjit.runtime.environment import Environment, Task
 from ebpfjit.runtime.execution import CODE_ADDRESS, Execution, HelperFunction
 from ebpfjit.runtime.helpers import stock
@@ -40,8 +41,10 @@ from ebpfjit.runtime.kfuncs.table import kfuncs
 from ebpfjit.runtime.maps import MapDefinition, MapFlag, MapType, create
 from ebpfjit.runtime.maps.bytecode import ARRAYS, HASHES
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
+from ebpfjit.runtime.maps.user_ring import UserRingBuffer
 from ebpfjit.runtime.memory import STACK_SIZE, Region, Stack
 from ebpfjit.runtime.network import Interface, Network
+from ebpfjit.runtime.objects import FIRST_OBJECT
 from ebpfjit.runtime.sockets import Socket
 from ebpfjit.runtime.world import World
 from tests.support.limits import limit_memory
@@ -50,6 +53,7 @@ U64 = (1 << 64) - 1
 LIMIT = 30_000
 ROOM = 256 << 20  # bytes that a child may map more than it has
 BY_LOT = 60
+SAMPLES = 4  # in the user ring buffer
 SECONDS = 60  # for all calls of a helper
 MOST_SECONDS = 1.0  # for one of them
 
@@ -87,12 +91,14 @@ def definition(kind: MapType) -> MapDefinition:
     match kind:
         case MapType.QUEUE | MapType.STACK | MapType.BLOOM_FILTER:
             key = 0
-        case MapType.RINGBUF:
+        case MapType.RINGBUF | MapType.USER_RINGBUF:
             key, value, entries = 0, 0, 4096
         case MapType.LPM_TRIE:
             key, flags = 8, int(MapFlag.NO_PREALLOC)
         case MapType.CPUMAP:
             entries = 2
+        case MapType.SK_STORAGE | MapType.TASK_STORAGE | MapType.INODE_STORAGE | MapType.CGRP_STORAGE:
+            entries, flags = 0, int(MapFlag.NO_PREALLOC)
         case _ if kind.name.endswith(("PROG_ARRAY", "EVENT_ARRAY", "CGROUP_ARRAY", "XSKMAP", "OF_MAPS")):
             value = 4
     inner = MapDefinition("inner", MapType.ARRAY, 4, 8, 2) if kind.name.endswith("OF_MAPS") else None
@@ -137,6 +143,11 @@ def arena() -> Arena:
             maps[kind].push(5)
         else:
             maps[kind][1] = 5
+    for _ in range(SAMPLES):
+        maps[MapType.USER_RINGBUF].submit(bytes(16))
+    for kind in (MapType.TASK_STORAGE, MapType.INODE_STORAGE, MapType.CGRP_STORAGE):
+        maps[kind][FIRST_OBJECT] = 5
+    maps[MapType.SK_STORAGE][HERE.sockets[0]] = 5
     mem, constants, big = bytearray(256), bytes(range(64)), bytearray(1 << 17)
     stack, arguments = bytearray(STACK_SIZE), bytearray(40)
     regions = [
@@ -227,6 +238,8 @@ GOOD: tuple[tuple[tuple[str, ...], Arguments], ...] = (
     (("flags", "offset", "index", "cpu", "netns", "mode", "level", "start", "seed", "old"), (0, 1)),
     (("ifindex", "rounds", "distance", "difference", "room", "protocol", "type", "tag"), (1, 8)),
     (("function",), (FUNCTION,)),
+    (("task", "inode", "cgroup"), (FIRST_OBJECT,)),
+    (("socket",), (("sock", 0),)),
 )
 GOOD_PLACES: Arguments = (("mem", 64), ("mem", 0), ("frame", 0), ("constants", 8))
 
@@ -276,6 +289,7 @@ class Caller:
         held = self.arena
         context = take(self.types[number % 5 == 4], memoryview(PACKET), None)
         starts = held.starts | {"context": context.argument.start, "packet": context.packet.start}
+        starts["sock"] = context.sock.start if isinstance(context, SkbContext) else 0
         numbers = [value if isinstance(value, int) else starts[value[0]] + value[1] for value in arguments]
         words = [(number & U64).to_bytes(8, "little") for number in (*numbers, *[U64] * (5 - len(numbers)))]
         held.mem[:], held.arguments[:] = bytes(range(256)), b"".join(words)
@@ -310,6 +324,8 @@ class Caller:
         for made in held.maps.values():
             if isinstance(made, RingBuffer | PerfEventArray):
                 made.consume()
+            while isinstance(made, UserRingBuffer) and len(made) < SAMPLES:
+                made.submit(bytes(16))
         give_back(context)
         return left
 

@@ -47,7 +47,8 @@ class NamedContext(StructContext):
 
     `payload` are the bytes that come with it: the run's data for types that `has_payload`. For others the
     data are the struct's first bytes; where there are none it is whole. `selected` is the socket that
-    bpf_sk_assign chose. Raises ExecutionError for fields, or values, that it cannot have.
+    bpf_sk_assign chose, `sockets` are those of its fields by address (None: one that the caller gave no
+    Socket for). Raises ExecutionError for fields, or values, that it cannot have.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class NamedContext(StructContext):
         self._hidden: list[Field] = []
         self.payload: Region | None = None
         self.selected: Socket | None = None
+        self.sockets: dict[int, Socket | None] = {}
         if as_bytes:
             self.memory[:] = data
         else:
@@ -158,6 +160,7 @@ class NamedContext(StructContext):
         region = Region.of_buffer(CGROUP_SOCK.name, memory)
         region.writable = False
         self.regions.append(region)
+        self.sockets[region.start] = value if isinstance(value, Socket) else None
         self._point(field.name, region.start)
 
     def _point(self, name: str, address: int) -> None:

@@ -38,9 +38,13 @@ class Dynptr:
         address, size = _LAYOUT.unpack(memory.read(place, SIZE))
         return cls(address, size & MAX_SIZE, bool(size & _READ_ONLY))
 
+    def packed(self) -> bytes:
+        """Return its 16 bytes."""
+        return _LAYOUT.pack(self.address, self.size | (_READ_ONLY if self.readonly else 0))
+
     def store(self, place: int) -> None:
         """Write it into the program's memory."""
-        memory.write(place, _LAYOUT.pack(self.address, self.size | (_READ_ONLY if self.readonly else 0)))
+        memory.write(place, self.packed())
 
     def has(self, offset: int, size: int) -> bool:
         """True where `size` bytes at `offset` lie inside."""

@@ -33,10 +33,10 @@ def loop(world: World, rounds: int, function: int, context: int, flags: int) -> 
 
 
 @contextmanager
-def _granted(size: int) -> Iterator[tuple[bytearray, int]]:
+def granted(size: int, name: str) -> Iterator[tuple[bytearray, int]]:
     """Give the program `size` bytes to read for a while; yield them and their address."""
     buffer = bytearray(size)
-    region = memory.grant(memoryview(buffer).toreadonly(), "map key")
+    region = memory.grant(memoryview(buffer).toreadonly(), name)
     try:
         yield buffer, region.start
     finally:
@@ -54,7 +54,7 @@ def for_each_map_elem(world: World, map_address: int, function: int, context: in
         return -errno.EINVAL
     call = engine_of(world).call_function
     visited = 0
-    with _granted(found.definition.key_size) as (buffer, key_address):
+    with granted(found.definition.key_size, "map key") as (buffer, key_address):
         for key, value in found.entries():
             buffer[:] = key
             visited += 1

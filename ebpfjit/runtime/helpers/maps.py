@@ -57,6 +57,15 @@ TAKES: dict[str, frozenset[MapType]] = {
     "bpf_ringbuf_reserve_dynptr": _RING,
     "bpf_timer_init": _TIMED,
     "bpf_wq_init": _TIMED,
+    "bpf_user_ringbuf_drain": frozenset({MapType.USER_RINGBUF}),
+    "bpf_sk_storage_get": frozenset({MapType.SK_STORAGE}),
+    "bpf_sk_storage_delete": frozenset({MapType.SK_STORAGE}),
+    "bpf_task_storage_get": frozenset({MapType.TASK_STORAGE}),
+    "bpf_task_storage_delete": frozenset({MapType.TASK_STORAGE}),
+    "bpf_inode_storage_get": frozenset({MapType.INODE_STORAGE}),
+    "bpf_inode_storage_delete": frozenset({MapType.INODE_STORAGE}),
+    "bpf_cgrp_storage_get": frozenset({MapType.CGRP_STORAGE}),
+    "bpf_cgrp_storage_delete": frozenset({MapType.CGRP_STORAGE}),
 }  # fmt: skip
 """The map types that each helper takes."""
 

@@ -12,6 +12,7 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held as holdings
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.named import NamedContext
+from ebpfjit.runtime.contexts.skb import SkbContext
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.sockets import SOCK_SIZE, TCP_LISTEN, Address, Socket, look_up
@@ -61,6 +62,23 @@ def _hold(world: World, socket: Socket, by: str) -> _Held:
         world, (_OPEN, held.region.start), f"a {socket.protocol} socket", by=by, back="bpf_sk_release"
     )
     return held
+
+
+def socket_at(world: World, address: int) -> Socket | int | None:
+    """Return the socket that a program knows by an address, None where there is none.
+
+    That of the packet, or of the hook, is its cookie where the context was given no Socket.
+    """
+    for held in _open(world).values():
+        if address == held.region.start or (held.tcp is not None and address == held.tcp.start):
+            return held.socket
+    context = world.context
+    if isinstance(context, NamedContext) and address in context.sockets:
+        given = context.sockets[address]
+        return world.environment.socket_cookie if given is None else given
+    if isinstance(context, SkbContext) and address == context.sock.start:
+        return world.environment.socket_cookie
+    return None
 
 
 def _tuple(address: int, size: int) -> tuple[Address, Address]:
@@ -168,8 +186,8 @@ def sk_assign(world: World, context: int, address: int, flags: int) -> int:
 @helper("bpf_get_socket_cookie")
 def get_socket_cookie(world: World, address: int) -> int:
     """Return the number of a socket, or of the one that the packet belongs to."""
-    held = _open(world).get(address)
-    return world.environment.socket_cookie if held is None else held.socket.cookie
+    found = socket_at(world, address)
+    return found.cookie if isinstance(found, Socket) else world.environment.socket_cookie
 
 
 @helper("bpf_get_netns_cookie")

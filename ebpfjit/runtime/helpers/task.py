@@ -41,7 +41,7 @@ def get_current_comm(world: World, buffer: int, size: int) -> int:
     "bpf_get_current_task",
     "bpf_get_current_task_btf",
     gpl=True,
-    differs="a task_struct by the program's types, or those of Environment.btf; 0 without any",
+    differs="a task_struct by the program's types, or those of Environment.btf; else all zero",
 )
 def get_current_task(world: World) -> int:
     """Return the address of the task."""

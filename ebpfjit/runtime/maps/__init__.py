@@ -4,7 +4,8 @@ definition.py   what a map is made from      rules.py     what the kernel refuse
 base.py         a map as the engines see it  mapping.py   a map as Python sees it
 storage.py      its memory                   account.py   how much all maps may have
 create.py       from a definition to a map
-flat.py  hash.py  lpm.py  slots.py  references.py  queues.py  events.py      the kinds
+flat.py  hash.py  lpm.py  slots.py  references.py  queues.py  events.py  user_ring.py  local_storage.py
+                                                                             the kinds
 """
 
 from ebpfjit.runtime.maps.account import set_map_memory_limit

@@ -12,10 +12,12 @@ from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer, StackTraceMap
 from ebpfjit.runtime.maps.flat import ArrayMap
 from ebpfjit.runtime.maps.hash import HashMap
+from ebpfjit.runtime.maps.local_storage import LocalStorage
 from ebpfjit.runtime.maps.lpm import LpmTrie
 from ebpfjit.runtime.maps.queues import BloomFilter, QueueMap
 from ebpfjit.runtime.maps.references import ArrayOfMaps, HashOfMaps, ProgArray
 from ebpfjit.runtime.maps.slots import SlotArray, SlotHash
+from ebpfjit.runtime.maps.user_ring import UserRingBuffer
 
 KINDS: dict[MapType, Callable[[MapDefinition, Environment], Map]] = {
     MapType.HASH: HashMap,
@@ -41,6 +43,11 @@ KINDS: dict[MapType, Callable[[MapDefinition, Environment], Map]] = {
     MapType.DEVMAP_HASH: SlotHash,
     MapType.RINGBUF: RingBuffer,
     MapType.BLOOM_FILTER: BloomFilter,
+    MapType.USER_RINGBUF: UserRingBuffer,
+    MapType.SK_STORAGE: LocalStorage,
+    MapType.INODE_STORAGE: LocalStorage,
+    MapType.TASK_STORAGE: LocalStorage,
+    MapType.CGRP_STORAGE: LocalStorage,
 }
 
 

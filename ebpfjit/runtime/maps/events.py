@@ -39,7 +39,7 @@ STACKID_FLAGS = (
 REUSE_STACKID, SKIP_FIELD_MASK = 0x400, 0xFF
 
 
-class _Unkeyed(PythonMap):
+class Unkeyed(PythonMap):
     """What has no values under keys: every operation on them is refused as `refusal`."""
 
     value_is_stable = False
@@ -76,7 +76,7 @@ class Record:
     state: RecordState = RecordState.RESERVED
 
 
-class RingBuffer(_Unkeyed):
+class RingBuffer(Unkeyed):
     """ringbuf: programs reserve, write and submit records (or discard them); Python consumes them.
 
     At most MAX_RECORDS wait, which only tiny ones in a large ring could be: each costs Python more than
@@ -177,7 +177,7 @@ class RingBuffer(_Unkeyed):
         return len(self.events())
 
 
-class PerfEventArray(_Unkeyed):
+class PerfEventArray(Unkeyed):
     """perf_event_array: a program's events, by CPU. Somebody listens on every CPU unless `close` said no.
 
     At most 65536 events of 64 MiB together wait; then the oldest is dropped and counted in `lost`.

@@ -26,6 +26,7 @@ LPM_VALUE_SIZE_MAX = KMALLOC_MAX_SIZE - LPM_DATA_SIZE_MAX - 24
 MAX_BUCKETS = 1 << 31
 INT_MAX = (1 << 31) - 1
 U32_MAX = (1 << 32) - 1
+LOCAL_STORAGE_VALUE_MAX = (1 << 16) - 1 - 128  # what is left of 64 KiB by struct bpf_local_storage_elem
 ENOTSUPP = 524
 """The kernel's "not supported"; not in C's errno.h (include/linux/errno.h)."""
 
@@ -59,6 +60,7 @@ F = MapFlag
 ACCESS = F.RDONLY | F.WRONLY | F.RDONLY_PROG | F.WRONLY_PROG
 ARRAY_FLAGS = F.NUMA_NODE | ACCESS
 HASH_FLAGS = F.NO_PREALLOC | F.NUMA_NODE | ACCESS | F.ZERO_SEED
+STORAGE_FLAGS = F.NO_PREALLOC | F.CLONE
 REFERENCE_FLAGS = F.NUMA_NODE | F.RDONLY | F.WRONLY  # fds, which programs do not read
 
 #                            key      value          flags
@@ -86,6 +88,11 @@ SHAPES: dict[MapType, tuple[Sizes, Sizes, MapFlag]] = {
     MapType.DEVMAP_HASH:      (FOUR,    FOUR_OR_EIGHT, REFERENCE_FLAGS),
     MapType.RINGBUF:          (NONE,    NONE,          F.NUMA_NODE),
     MapType.BLOOM_FILTER:     (NONE,    ANY,           F.NUMA_NODE | F.ZERO_SEED | ACCESS),
+    MapType.USER_RINGBUF:     (NONE,    NONE,          F.NUMA_NODE),
+    MapType.SK_STORAGE:       (FOUR,    ANY,           STORAGE_FLAGS),
+    MapType.INODE_STORAGE:    (FOUR,    ANY,           STORAGE_FLAGS),
+    MapType.TASK_STORAGE:     (FOUR,    ANY,           STORAGE_FLAGS),
+    MapType.CGRP_STORAGE:     (FOUR,    ANY,           STORAGE_FLAGS),
 }  # fmt: skip
 
 HASHES = {
@@ -94,6 +101,8 @@ HASHES = {
 LRU = {MapType.LRU_HASH, MapType.LRU_PERCPU_HASH}
 PERCPU = {MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH, MapType.PERCPU_ARRAY}
 QUEUES = {MapType.QUEUE, MapType.STACK}
+RINGS = {MapType.RINGBUF, MapType.USER_RINGBUF}
+STORAGES = {MapType.SK_STORAGE, MapType.INODE_STORAGE, MapType.TASK_STORAGE, MapType.CGRP_STORAGE}
 
 Refusal = tuple[int, str]
 
@@ -107,6 +116,8 @@ def check(definition: MapDefinition) -> None:
 
 def _refusals(d: MapDefinition) -> Iterator[Refusal]:
     """Yield what is wrong, in the order in which the kernel looks."""
+    if d.type == MapType.ARENA:
+        yield errno.EINVAL, "arenas, and pointers into them, are not supported; use a map of another type"
     if d.type not in SHAPES:
         known = ", ".join(kind.name.lower() for kind in SHAPES)
         yield errno.EINVAL, f"there is no such map type here; there are {known}"
@@ -129,7 +140,9 @@ def _refusals(d: MapDefinition) -> Iterator[Refusal]:
         yield errno.EINVAL, f"key_size is {d.key_size}, it must be {keys.text}"
     if not values.allows(d.value_size):
         yield errno.EINVAL, f"value_size is {d.value_size}, it must be {values.text}"
-    if d.max_entries == 0:
+    if kind in STORAGES:
+        yield from _storage(d)
+    elif d.max_entries == 0:
         yield errno.EINVAL, "max_entries is 0; say how many entries the map is to have"
     yield from _details(d, kind)
     yield from _special(d)
@@ -146,6 +159,16 @@ def _flags(d: MapDefinition, kind: MapType, allowed: MapFlag) -> Iterator[Refusa
         yield errno.EINVAL, "what each processor has of its own is on no node; drop BPF_F_NUMA_NODE"
     if kind is MapType.LPM_TRIE and not d.flags & F.NO_PREALLOC:
         yield errno.EINVAL, "an LPM trie is never preallocated; add BPF_F_NO_PREALLOC to map_flags"
+
+
+def _storage(d: MapDefinition) -> Iterator[Refusal]:
+    """Yield what local storage may not have: how many values there are follows from their owners."""
+    if not d.flags & F.NO_PREALLOC:
+        yield errno.EINVAL, "local storage is never preallocated; add BPF_F_NO_PREALLOC to map_flags"
+    if d.max_entries:
+        yield errno.EINVAL, f"max_entries is {d.max_entries}; local storage has 0: a value for each owner"
+    if d.value_size > LOCAL_STORAGE_VALUE_MAX:
+        yield errno.E2BIG, f"value_size is {d.value_size}, more than {LOCAL_STORAGE_VALUE_MAX}"
 
 
 def _special(d: MapDefinition) -> Iterator[Refusal]:
@@ -190,7 +213,7 @@ def _details(d: MapDefinition, kind: MapType) -> Iterator[Refusal]:
         yield errno.E2BIG, f"max_entries is {d.max_entries}, more than {NR_CPUS} processors"
     if kind is MapType.SOCKHASH and d.key_size > MAX_BPF_STACK:
         yield errno.E2BIG, f"key_size is {d.key_size}, more than the {MAX_BPF_STACK} bytes of a stack"
-    if kind is MapType.RINGBUF and (d.max_entries % PAGE_SIZE or d.max_entries & (d.max_entries - 1)):
+    if kind in RINGS and (d.max_entries % PAGE_SIZE or d.max_entries & (d.max_entries - 1)):
         yield (
             errno.EINVAL,
             f"max_entries is {d.max_entries} bytes, it must be a power of two and a multiple of {PAGE_SIZE}",
