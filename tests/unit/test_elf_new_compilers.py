@@ -9,6 +9,7 @@ import pytest
 
 from ebpfjit import kernel, load
 from ebpfjit.errors import EbpfError, LoadError, VerifierError
+from ebpfjit.program import Program
 from tests.support.elf_files import OBJECTS
 
 needs_kernel = pytest.mark.skipif(
@@ -166,6 +167,8 @@ def test_a_table_of_jumps_is_refused_by_name_and_line(engine: str) -> None:
 
 
 def test_instructions_that_only_linux_has_are_named() -> None:
+    with pytest.raises(VerifierError, match=r"pc 0: .*gotox, a jump to what a register holds.*-fno-jump"):
+        Program(bytes.fromhex("0d01000000000000 9500000000000000")).run(FRAME)
     obj = load(OBJECTS / "arena_clang19.o")
     with pytest.raises(VerifierError, match=r"pc \d+: .*addr_space_cast.*arena.*\(\./arena\.c:\d+: "):
         obj.program("counts").run(FRAME)

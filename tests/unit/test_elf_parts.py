@@ -302,7 +302,7 @@ def test_a_program_array_of_tc_programs_takes_no_xdp_program(engine: str) -> Non
     """Whoever comes first owns it: the other is refused, when it is put in or when it jumps."""
     obj = load(OBJECTS / "locks_refused.o")
     obj.maps["jumps"][1] = obj.programs["target"]
-    with pytest.raises(MapError, match=r"'jumps' .*'caller': it belongs to xdp programs.* one of tc programs"):
+    with pytest.raises(MapError, match=r"'jumps' .*'caller': it belongs to xdp programs.* one of tc"):
         run(obj, "caller", engine)
     obj = load(OBJECTS / "locks_refused.o")
     assert run(obj, "caller", engine) == 9
