@@ -51,7 +51,7 @@ class Task:
     @property
     def pointer(self) -> int:
         """The address of its struct task_struct, as programs know it."""
-        described = self._objects.first_task if self._is_this and self._objects is not None else None
+        described = self._objects.current_task if self._is_this and self._objects is not None else None
         return self.address or (CURRENT_TASK if described is None else int(described.pointer))
 
     @classmethod
