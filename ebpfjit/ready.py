@@ -7,7 +7,7 @@ Ready + functions of the user's -> Ready   kept for the last ones given
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from ebpfjit.runtime.world import current
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
+    from ebpfjit.runtime.maps.special import ObjectLayout
 
 
 TASK_HELPERS = {
@@ -125,11 +126,35 @@ class Ready:
         natives = {number: native_helper(number) for number in self._natives(environment)}
         return compile_ready(self, natives, **options)
 
+    def check_variables(self, environment: Environment) -> None:
+        """Raise ExecutionError for a variable of the kernel that `load` was told of, and this run is not."""
+        for pc, name in self.program.kernel_symbols.items():
+            if name not in environment.symbols and self.program.has_variable(pc):
+                raise faults.name_line(
+                    ExecutionError(
+                        f"pc {pc}: kernel symbol {name!r}: the environment of the load has it in symbols=, "
+                        f"and that of this run has not",
+                        pc,
+                    ),
+                    self.program,
+                )
+
     @cached_property
     def needs_task(self) -> bool:
         """True for a program that asks where the process is."""
         rows = ((insn.row, insn.imm) for insn in self.program.instructions)
         return any(row and row.kind is Kind.CALL_HELPER and imm in TASK_HELPERS for row, imm in rows)
+
+    @cached_property
+    def object_types(self) -> Callable[[int], ObjectLayout | None] | None:
+        """The structs of the program's BTF, by id; None where it makes no objects, or has no types."""
+        makes = any(called.name.startswith("bpf_obj_new") for called in self.program.kfuncs.values())
+        if not makes or self.program.types is None:
+            return None
+        load_package("ebpfjit.elf")
+        from ebpfjit.elf.special import ObjectTypes
+
+        return ObjectTypes(self.program.types.btf)
 
     @cached_property
     def _stock(self) -> frozenset[int]:
@@ -320,6 +345,8 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
     load_package("ebpfjit.jit")
     from ebpfjit.jit.entry import compile_program
 
+    if start.type is not None and start.type.layout is not None:
+        options["optimize"] = False  # its fields have rules, so that no access stands for another
     return compile_program(
         start.verified,
         helpers={**start.helpers, **(native or {})},

@@ -27,6 +27,8 @@ from ebpfjit.runtime.contexts import (
     program_type,
     take,
 )
+from ebpfjit.runtime.contexts.described import DescribedContext
+from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Mark
 from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE
@@ -160,6 +162,7 @@ class Run:
                 f"to go on where one of {_kind(type_)} was: it would find another context than it expects"
             )
         self._look_around(program)
+        self.world.object_types = program.object_types
         section = (program.program.section or "").removeprefix("?")
         self.world.has_result = section.startswith(("fexit", "fmod_ret"))
         stack, self.stack = self.stack or Stack(), None  # a tail call has a stack of its own
@@ -188,6 +191,7 @@ class Run:
     def _look_around(self, program: Ready) -> None:
         """Put what the environment says is behind pointers where the run finds it, or more of it."""
         world, types = self.world, program.program.kernel_types
+        program.check_variables(world.environment)
         if not program.needs_task and not world.environment.has_memory:
             return
         load_package("ebpfjit.elf")
@@ -332,11 +336,25 @@ def _take_events(world: World) -> None:
 def make_context(program: Ready, data: Any, fields: Mapping[str, Any] | None) -> Context | Region:
     """Return what r1 is to point to: the context of the program's type, or a copy of `data`."""
     if program.type is not None:
-        return take(program.type, flat_view(data), fields)
+        view = flat_view(data)
+        layout = _iterator_layout(program.program) if fields and not len(view) else None
+        if layout is not None:
+            return DescribedContext(program.type, layout, fields or {})
+        return take(program.type, view, fields)
     if fields:
         name = program.program.name or "<unnamed>"
         raise ExecutionError(f"program {name} has no type, so no context either; give it one (type='xdp')")
     return Region.of_buffer("mem", bytearray(flat_view(data)))
+
+
+def _iterator_layout(program: Program) -> Struct | None:
+    """Return the struct of an iterator's context, None for other programs. Raises ExecutionError."""
+    if program.type != "tracing":
+        return None
+    load_package("ebpfjit.elf")
+    from ebpfjit.elf.iterators import iterator_layout
+
+    return iterator_layout(program)
 
 
 def let_go(made: Context | Region) -> None:

@@ -7,8 +7,9 @@ come from, as no program that Linux accepts loads through anything else that is 
     r1 of fentry, tp_btf, iter, lsm, ...     a context: its 8-byte words are the kernel's pointers
     8 bytes loaded through such a pointer    one more
     what some helpers return                 one as well
-    what kfuncs return that BTF says         one as well, but for objects of the program's own: those are its
-    to be the address of a struct            memory, and what was dropped of it is a fault
+    what kfuncs return that BTF says         one as well, but for those that are here: what they return is the
+    to be the address of a struct            program's memory, and a fault where it is so no more
+    the address of a variable (__ksym)       one as well
     plus or minus, copied, kept in memory    it stays one
 
 What may be one on some path counts as one. So a number that is loaded from such a context, and that Linux
@@ -26,6 +27,7 @@ from ebpfjit.bits import W64
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.runtime.kfuncs.table import kfuncs
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE
 
 CONTEXT_TYPES = frozenset({"tracing", "lsm", "struct_ops", "netfilter", "ext"})
@@ -54,20 +56,8 @@ RETURNING = frozenset(
 CALLING_BACK = frozenset({NUMBERS["bpf_find_vma"]})
 """Helpers that give functions of the program such pointers, as r1 and r2."""
 
-OWNED = frozenset(
-    {
-        "bpf_list_pop_front",
-        "bpf_list_pop_back",
-        "bpf_list_front",
-        "bpf_list_back",
-        "bpf_rbtree_remove",
-        "bpf_rbtree_first",
-        "bpf_rbtree_root",
-        "bpf_rbtree_left",
-        "bpf_rbtree_right",
-    }
-)
-"""Kfuncs that return addresses inside of the program's own objects (MEM_ALLOC, NON_OWN_REF)."""
+CASTS = frozenset({"bpf_rdonly_cast"})
+"""Kfuncs that make a pointer of the kernel's of any number (PTR_UNTRUSTED)."""
 
 WORD = 8
 _ARGUMENTS = 0b111110  # r1 to r5
@@ -132,7 +122,8 @@ def kernel_loads(program: Program, blocks: Mapping[int, int]) -> frozenset[int]:
 
     `blocks` are the program's basic blocks: their slots, and how many instructions each has.
     """
-    if program.type not in CONTEXT_TYPES and not any(_is_source(program, i) for i in program.instructions):
+    sources = program.kernel_symbols or any(_is_source(program, insn) for insn in program.instructions)
+    if program.type not in CONTEXT_TYPES and not sources:
         return frozenset()
     return _Search(program, blocks).run()
 
@@ -143,9 +134,9 @@ def _is_source(program: Program, insn: Instruction) -> bool:
     if kind is not Kind.CALL_KFUNC:
         return kind is Kind.CALL_HELPER and insn.imm in RETURNING | CALLING_BACK
     called = program.kfuncs.get(insn.imm)
-    if called is None or called.arguments is None:
-        return called is None or called.name not in OWNED  # without BTF it may be anything
-    return called.result is not None and called.result.to_struct and called.name not in OWNED
+    if called is None or called.name in kfuncs():
+        return called is None or called.name in CASTS  # others here return the program's own memory
+    return called.arguments is None or (called.result is not None and called.result.to_struct)
 
 
 class _Search:
@@ -241,8 +232,10 @@ class _Search:
                     return state.put(insn.dst_reg)
                 added = state.told(insn.src_reg) if row.uses_src else (False, False)
                 return state.put(insn.dst_reg, _either(state.told(insn.dst_reg), added))
-            case Kind.UNARY | Kind.LOAD_IMM64:
+            case Kind.UNARY:
                 return state.put(insn.dst_reg)
+            case Kind.LOAD_IMM64:
+                return state.put(insn.dst_reg, (insn.pc in self.program.kernel_symbols, False))
             case Kind.LOAD:
                 return state.put(insn.dst_reg, self._loaded(insn, state, row.size))
             case Kind.STORE:

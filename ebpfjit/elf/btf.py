@@ -112,7 +112,8 @@ class Type:
 
     `size` counts bytes. `target` is the id of the type that it refers to: of a pointer, a typedef,
     an array's element, a variable, a function's prototype, what a prototype returns. `count` is
-    the number of an array's elements, `encoding` an integer's BTF_INT_* (1 signed, 2 char, 4 bool),
+    the number of an array's elements, `index` the type of its index (a declaration tag: which member it is
+    of, or NO_MEMBER), `encoding` an integer's BTF_INT_* (1 signed, 2 char, 4 bool),
     `bits` its bits, `linkage` that of a variable or function (2: extern). `is_flagged` is
     kind_flag: a signed enum, a forward declaration of a union.
     """
@@ -148,6 +149,9 @@ class Type:
         """True for a signed integer or enum."""
         return bool(self.encoding & 1) or (self.is_enum and self.is_flagged)
 
+
+NO_MEMBER = 0xFFFFFFFF
+"""The component_idx of a declaration tag that is not of one member."""
 
 VOID = Type(0, Kind.VOID, "void")
 
@@ -299,6 +303,8 @@ class Btf:
             case Kind.DATASEC:
                 variables = tuple(Variable(*row) for row in rows)
                 return Type(id, kind, name, size, variables=variables)
+            case Kind.DECL_TAG:
+                return Type(id, kind, name, target=target, index=rest[0])
             case Kind.PTR:
                 return Type(id, kind, name, POINTER_SIZE, target)
             case _:
@@ -358,6 +364,19 @@ class Btf:
         for id, offset in enumerate(self._offsets[1:], 1):
             found.setdefault(words[offset], []).append(id)
         found.pop(0, None)
+        return found
+
+    @cached_property
+    def contained(self) -> dict[tuple[int, int], tuple[str, str]]:
+        """What "contains:STRUCT:MEMBER" says: by type and number of the member, or variable and NO_MEMBER."""
+        found: dict[tuple[int, int], tuple[str, str]] = {}
+        for id in range(1, len(self)) if b"contains:" in self.strings else ():
+            if self.kind(id) == Kind.DECL_TAG:
+                tag = self.type(id)
+                what, _, rest = tag.name.partition(":")
+                struct, _, member = rest.partition(":")
+                if what == "contains" and member:
+                    found[tag.target, tag.index] = struct, member
         return found
 
     def named(self, name: str, kinds: frozenset[Kind] | set[Kind], *, flavors: bool = False) -> list[int]:

@@ -204,7 +204,10 @@ class Externs:
                 return (
                     f"kfunc {symbol.name!r}, which is not there: give it with kfuncs={{{symbol.name!r}: f}}"
                 )
-            return f"kernel symbol {symbol.name!r}, which is not there; only a weak one may be missing"
+            return (
+                f"kernel symbol {symbol.name!r}, which is not there; only a weak one may be missing: give it "
+                f"with load(..., environment=Environment(symbols={{{essential_name(symbol.name)!r}: ...}}))"
+            )
         common = ", a common symbol; compile with -fno-common" if symbol.is_common else ""
         return f"{symbol}, which is not defined in this file{common}"
 

@@ -13,18 +13,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.elf.btf import Btf, Kind
+from ebpfjit.elf.budget import OverBudget
 from ebpfjit.elf.codec import Integer, Raw, codec_of
 from ebpfjit.elf.maps import MAP_COST, is_legacy
 from ebpfjit.elf.reader import ObjectFile, Section, Symbol
 from ebpfjit.elf.relocation import R_BPF_64_ABS64
+from ebpfjit.elf.special import fields_of_variables
 from ebpfjit.errors import LoadError
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
+from ebpfjit.runtime.maps.special import SpecialField
 
 NAMES = (".rodata", ".data", ".bss")
 MAX_SECTION = 1 << 28
 """Bytes of a section of variables; .bss takes none in the file, so its size proves nothing."""
 INTEGER_SIZES = (1, 2, 4, 8)
+_SPECIAL = (b"bpf_spin_lock", b"bpf_list_head", b"bpf_rb_root")
 
 
 def find_sections(file: ObjectFile) -> list[Section]:
@@ -54,7 +58,7 @@ def _has_usual_name(name: str) -> bool:
     return any(name == usual or name.startswith(f"{usual}.") for usual in NAMES)
 
 
-def define(file: ObjectFile, section: Section) -> MapDefinition:
+def define(file: ObjectFile, section: Section, btf: Btf | None = None) -> MapDefinition:
     """Return the definition of a section's map: an array of one entry."""
     if section.size > MAX_SECTION:
         raise LoadError(
@@ -64,8 +68,23 @@ def define(file: ObjectFile, section: Section) -> MapDefinition:
     file.budget.spend(MAP_COST, "sections of variables")
     return MapDefinition(
         section.name, MapType.ARRAY, 4, section.size, 1,
-        is_readonly=not section.is_writable, section=section.name,
+        is_readonly=not section.is_writable, section=section.name, special=_special(file, section, btf),
     )  # fmt: skip
+
+
+def _special(file: ObjectFile, section: Section, btf: Btf | None) -> tuple[SpecialField, ...]:
+    """Return the locks, and heads of lists and trees, among a section's variables."""
+    if btf is None or not section.is_writable or not any(name in btf.strings for name in _SPECIAL):
+        return ()
+    places = {symbol.name: symbol.value for symbol in file.symbols if symbol.section is section}
+    try:
+        sections = [btf.type(id) for id in btf.named(section.name, {Kind.DATASEC})]
+        variables = [(each.type, btf.type(each.type).name) for type_ in sections for each in type_.variables]
+        return fields_of_variables(btf, ((id, places[name]) for id, name in variables if name in places))
+    except OverBudget:
+        raise
+    except LoadError:
+        return ()  # damaged types are left out
 
 
 def contents(map_: Map) -> memoryview:

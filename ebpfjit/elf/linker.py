@@ -25,7 +25,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from ebpfjit.bits import W64
-from ebpfjit.elf import builtins
+from ebpfjit.elf import builtins, patches
 from ebpfjit.elf.btf import Btf, essential_name
 from ebpfjit.elf.btf_ext import BtfExt
 from ebpfjit.elf.budget import ERROR_COST, STEP, OverBudget
@@ -38,8 +38,8 @@ from ebpfjit.errors import DecodeError, EbpfError, LoadError
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reference
 from ebpfjit.program import SLOT_SIZE, Instruction, Kfunc, Program, SourceLine, TypeInfo, decode
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.faults import WEAK_POISON
 from ebpfjit.runtime.kfuncs.table import kfuncs
+from ebpfjit.runtime.symbols import address_of_symbol
 
 TEXT = ".text"
 MAX_PROGRAM_SLOTS = 1_000_000
@@ -55,10 +55,6 @@ LINE_INFO = struct.Struct("<IIII")
 """struct bpf_line_info."""
 
 EXIT = bytes.fromhex("9500000000000000")
-PSEUDO_CALL = 1
-"""src_reg of a local call."""
-PSEUDO_KFUNC_CALL = 2
-"""src_reg of a call of a kernel function; its imm is a BTF id."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +116,7 @@ class Fixups:
     aims: list[Aim] = field(default_factory=list)
     references: list[MapReference] = field(default_factory=list)
     missing: list[tuple[int, Use]] = field(default_factory=list)
+    variables: list[tuple[int, int]] = field(default_factory=list)
     kfuncs: list[tuple[int, Use, int, Kfunc]] = field(default_factory=list)
     absent: dict[int, str] = field(default_factory=dict)
     refusals: list[LoadError] = field(default_factory=list)
@@ -129,7 +126,7 @@ class Fixups:
     @property
     def count(self) -> int:
         """How many there are."""
-        said = len(self.absent) + len(self.refusals)
+        said = len(self.absent) + len(self.refusals) + len(self.variables)
         return len(self.aims) + len(self.references) + len(self.missing) + len(self.kfuncs) + said
 
     @property
@@ -168,6 +165,7 @@ class Linker:
         self.maps = maps
         self.lines = lines
         self.environment = environment
+        self._variables = frozenset(environment.symbols) if environment is not None else frozenset()
         self.kernel_types = kernel_types
         self.sections = [section for section in file.sections if section.is_program]
         self._code = {section.index: bytes(section.data) for section in self.sections}
@@ -290,17 +288,19 @@ class Linker:
             fixups = self.find_fixups(function)
             self.file.budget.spend(FIXUP_COST * (1 + fixups.count), SHARED)
             for aim in fixups.aims:
-                _point(code, start + aim.pc, aim.use, placed[aim.target] + aim.target_pc)
+                patches.point(code, start + aim.pc, aim.use, placed[aim.target] + aim.target_pc)
             unmet |= {start + pc: error for pc, error in fixups.unmet.items()}
             kernel_symbols |= {start + pc: name for pc, name in fixups.kernel.items()}
             for pc, use in fixups.missing:
-                _leave_out(code, start + pc, use)
+                patches.leave_out(code, start + pc, use)
+            for pc, address in fixups.variables:
+                patches.give(code, start + pc, address)
             for pc, use, id, kfunc in fixups.kfuncs:
                 called.setdefault(id, kfunc)
-                _call_kernel(code, start + pc, use, id)
+                patches.call_kernel(code, start + pc, use, id)
             for reference in fixups.references:
                 pc, place = start + reference.pc, reference.place
-                _refer(code, pc, numbers[place.number], place.offset)
+                patches.refer(code, pc, numbers[place.number], place.offset)
                 references[pc] = self._address(place)
             absent |= {start + pc: what for pc, what in fixups.absent.items()}
             refusals += fixups.refusals
@@ -487,6 +487,10 @@ class Linker:
                 if not kfunc[1].is_weak and kfunc[1].name not in kfuncs():
                     what = f"{use.value} {self.maps.externs.describe(symbol)}"
                     fixups.unmet[pc] = self._place_error(function, pc, what)
+            elif pc in fixups.kernel and use is Use.ADDRESS and fixups.kernel[pc] in self._variables:
+                fixups.variables.append((pc, address_of_symbol(fixups.kernel[pc])))
+                if not symbol.is_weak:  # the kernel engine asks the kernel
+                    fixups.unmet[pc] = self._missing(function, pc, target)
             elif symbol.is_weak:
                 fixups.missing.append((pc, use))
                 if use is Use.CALL:
@@ -495,8 +499,7 @@ class Linker:
                     )
             elif pc in fixups.kernel:
                 fixups.missing.append((pc, use))
-                what = f"{use.value} {self.maps.externs.describe(symbol)}"
-                fixups.unmet[pc] = self._place_error(function, pc, what)
+                fixups.unmet[pc] = self._missing(function, pc, target)
             else:
                 what = self.maps.externs.describe(symbol)
                 raise self._place_error(function, pc, f"{use.value} {what}")
@@ -506,6 +509,11 @@ class Linker:
             reference = self._reference(function, pc, target, section)
             fixups.references.append(reference)
             self._check_use(self.maps.refusal_at(reference.place), function, pc)
+
+    def _missing(self, function: Function, pc: int, target: Target) -> LoadError:
+        """Return the error of a symbol that is not there."""
+        what = f"{target.use.value} {self.maps.externs.describe(target.symbol)}"
+        return self._place_error(function, pc, what)
 
     def _check_use(self, refusal: LoadError | None, function: Function, pc: int) -> None:
         """Raise what was refused of the object for who uses it, with the place where that is done."""
@@ -635,46 +643,6 @@ def _unnamed(section: Section, start: int, end: int) -> Function:
     """Return the function from `start` to `end`, named after its section."""
     name = section.name if end - start == section.size else f"{section.name}+{start:#x}"
     return Function(name, section, start, end - start, is_global=False, is_named=False)
-
-
-def _point(code: bytearray, pc: int, use: Use, target: int) -> None:
-    """Let the call or wide load at `pc` point at slot `target`: imm counts from the next slot."""
-    struct.pack_into("<i", code, pc * SLOT_SIZE + 4, target - pc - 1)
-    if use is Use.ADDRESS:
-        registers = code[pc * SLOT_SIZE + 1] & 0x0F
-        code[pc * SLOT_SIZE + 1] = registers | Reference.CODE.value << 4
-        struct.pack_into("<i", code, pc * SLOT_SIZE + 12, 0)
-    else:
-        code[pc * SLOT_SIZE + 1] = PSEUDO_CALL << 4  # LLVM before 6 left it 0
-
-
-def _refer(code: bytearray, pc: int, index: int, offset: int | None) -> None:
-    """Let the wide load at `pc` refer to a map of the program, or to byte `offset` of its value."""
-    reference = Reference.MAP_BY_INDEX if offset is None else Reference.MAP_VALUE_BY_INDEX
-    registers = code[pc * SLOT_SIZE + 1] & 0x0F
-    code[pc * SLOT_SIZE + 1] = registers | reference.value << 4
-    struct.pack_into("<i", code, pc * SLOT_SIZE + 4, index)
-    struct.pack_into("<I", code, pc * SLOT_SIZE + 12, (offset or 0) & 0xFFFF_FFFF)
-
-
-def _leave_out(code: bytearray, pc: int, use: Use) -> None:
-    """Let a wide load of a weak symbol give 0, and a call of one fail when it is reached."""
-    if use is Use.CALL:
-        struct.pack_into("<BBhi", code, pc * SLOT_SIZE, 0x85, 0, 0, WEAK_POISON)
-        return
-    code[pc * SLOT_SIZE + 1] &= 0x0F
-    struct.pack_into("<i", code, pc * SLOT_SIZE + 4, 0)
-    struct.pack_into("<i", code, pc * SLOT_SIZE + 12, 0)
-
-
-def _call_kernel(code: bytearray, pc: int, use: Use, id: int) -> None:
-    """Let the call at `pc` be one of a kernel function; a wide load gives a number that is not 0."""
-    if use is Use.CALL:
-        struct.pack_into("<BBhi", code, pc * SLOT_SIZE, 0x85, PSEUDO_KFUNC_CALL << 4, 0, id)
-        return
-    code[pc * SLOT_SIZE + 1] &= 0x0F
-    struct.pack_into("<i", code, pc * SLOT_SIZE + 4, id)
-    struct.pack_into("<i", code, pc * SLOT_SIZE + 12, 0)
 
 
 def _modernise(code: bytearray) -> None:

@@ -78,7 +78,7 @@ class ObjectMaps:
         self._pointed: dict[int, set[int]] = {}
         self._ranges: dict[int, list[RefusedRange]] = {}
         self.function_pointers: dict[int, list[FunctionPointer]] = {}
-        definitions = [self._with_types(variables.define(file, section)) for section in self.sections]
+        definitions = [self._with_types(variables.define(file, section, btf)) for section in self.sections]
         for defined in self.defined:
             self._starts[defined.section.index, defined.offset] = len(self.order)
             self._add_defined(defined)

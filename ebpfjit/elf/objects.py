@@ -17,6 +17,7 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import flat_view
 from ebpfjit.runtime.objects import CURRENT_TASK, WINDOW, KernelObject, KernelPointer
+from ebpfjit.runtime.symbols import memory_of
 
 STRUCTS = frozenset({Kind.STRUCT, Kind.UNION})
 ALIGNMENT = 64
@@ -40,19 +41,21 @@ def surroundings(environment: Environment, types: Btf | None, *, needs_task: boo
     types cannot lay out, and LoadError and OSError for `Environment.btf`.
     """
     objects = list(environment.objects.all)
-    if not objects and not environment.memory and not needs_task:
+    if not objects and not environment.memory and not environment.symbols and not needs_task:
         return Surroundings(NOTHING)
     chosen = _types_of(environment) or types
     kept = environment.objects.laid_out
     task = environment.current_task if needs_task else None
-    key = chosen, len(objects), task
-    made: Surroundings | None = kept.get(key)
+    # `dataclasses.replace` gives the objects to environments of other memory and symbols.
+    said = environment.memory, environment.symbols
+    key = chosen, len(objects), task, *map(id, said)
+    made: Surroundings | None = kept.get(key, (None,))[0]
     if made is None:
         made = _lay_out(environment, objects, chosen, needs_task=needs_task)
         if all(isinstance(data, bytes) for data in environment.memory.values()):
             if len(kept) > MOST_KEPT:
                 kept.clear()
-            kept[key] = made
+            kept[key] = made, said  # as long as they are there, nothing else has their ids
     return made
 
 
@@ -87,7 +90,8 @@ def _lay_out(
         }
         layout.add(KernelObject(KernelPointer(address, "task_struct"), members, lenient=True))
     try:
-        memory = ForeignMemory({**environment.memory, **layout.memory}, layout.paths)
+        variables = memory_of(environment.symbols, environment.cpus)
+        memory = ForeignMemory({**environment.memory, **layout.memory, **variables}, layout.paths)
     except ValueError as error:
         raise ExecutionError(f"{error}; objects are at {CURRENT_TASK:#x} and behind") from None
     return Surroundings(memory, types, address)
@@ -173,6 +177,11 @@ def _members(types: Btf, type_: Type, base: int, depth: int) -> Iterator[tuple[M
             yield member, base + member.bit_offset
         elif (inner := types.resolve(member.type)).is_composite:
             yield from _members(types, inner, base + member.bit_offset, depth - 1)
+
+
+def members_of(types: Btf, type_: Type) -> Iterator[tuple[Member, int]]:
+    """Yield the members of a struct that have names, those of anonymous ones among them; and their bit."""
+    return _members(types, type_, 0, MAX_DEPTH)
 
 
 def _offsets(types: Btf, type_: Type) -> Iterator[tuple[str, int]]:

@@ -68,7 +68,8 @@ class Refusals:
     def add_programs(self, programs: Mapping[str, Program]) -> None:
         """Keep what stands in the way of running each program, or of getting to its end."""
         for name, program in programs.items():
-            refusal = program.refusal or next(iter(program.unmet.values()), None)
+            lacking = (each for pc, each in program.unmet.items() if not program.has_variable(pc))
+            refusal = program.refusal or next(lacking, None)
             if refusal is None and program.absent:
                 call = next(iter(missing(program, _THERE).values()), None)
                 refusal = faults.name_line(faults.helper_not_found(call), program) if call else None

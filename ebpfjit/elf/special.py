@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from ebpfjit.elf.btf import Btf, Kind, Type
-from ebpfjit.runtime.maps.special import KINDS, MOST_FIELDS, POINTERS, SpecialField, is_valid
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ebpfjit.elf.btf import NO_MEMBER, Btf, Kind, Type
+from ebpfjit.runtime.maps.special import (
+    HEADS,
+    KINDS,
+    MOST_FIELDS,
+    NODES,
+    POINTERS,
+    ObjectLayout,
+    Special,
+    SpecialField,
+    is_valid,
+)
 
 MOST_NESTED = 4
 """Structs in structs that are looked into (MAX_RESOLVE_DEPTH is more, but no value has so many)."""
@@ -26,11 +39,44 @@ def special_fields(btf: Btf, id: int) -> Found:
     return found if is_valid(found) else ()
 
 
+def fields_of_variables(btf: Btf, variables: Iterable[tuple[int, int]]) -> Found:
+    """Return the special fields of a section's variables: the id of each VAR and where it is."""
+    search, found = _Search(btf), list[SpecialField]()
+    for id, start in variables:
+        variable = btf.type(id)
+        for field in search.contents(variable.target, MOST_NESTED, (id, NO_MEMBER)):
+            joint = "." if field.name and not field.name.startswith("[") else ""
+            name = variable.name + joint + field.name
+            found.append(replace(field, offset=start + field.offset, name=name))
+        if len(found) > MOST_FIELDS:
+            return ()
+    return tuple(sorted(found, key=lambda field: field.offset)) if is_valid(tuple(found)) else ()
+
+
+class ObjectTypes:
+    """The structs of a program's own BTF, as bpf_obj_new makes objects of them; each is looked at once."""
+
+    def __init__(self, data: bytes) -> None:
+        self._btf = Btf(data, "the object's BTF")
+        self._known: dict[int, ObjectLayout | None] = {}
+
+    def __call__(self, id: int) -> ObjectLayout | None:
+        """Return the layout of a type; None where there is no such struct. Raises LoadError for damage."""
+        if id not in self._known and 0 < id < len(self._btf):
+            type_ = self._btf.type(id)
+            is_struct = type_.kind is Kind.STRUCT
+            fields = _Search(self._btf, {**KINDS, **NODES}).struct(type_, MOST_NESTED) if is_struct else ()
+            made = ObjectLayout(type_.name, type_.size, fields if is_valid(fields) else ())
+            self._known[id] = made if is_struct else None
+        return self._known.get(id)
+
+
 class _Search:
     """Looks through the members of structs, each struct's once."""
 
-    def __init__(self, btf: Btf) -> None:
+    def __init__(self, btf: Btf, kinds: dict[str, Special] | None = None) -> None:
         self.btf = btf
+        self.kinds = kinds or KINDS
         self.known: dict[tuple[int, int], Found] = {}
 
     def struct(self, type_: Type, depth: int) -> Found:
@@ -42,20 +88,36 @@ class _Search:
     def _members(self, type_: Type, depth: int) -> Found:
         self.btf.budget.spend(FIELD_COST * len(type_.members), "the members of values")
         found: list[SpecialField] = []
-        for member in type_.members:
+        for number, member in enumerate(type_.members):
             if member.bit_size or member.bit_offset % 8:
                 continue
             start = member.bit_offset // 8
-            for field in self._of(member.type, depth):
+            for field in self.contents(member.type, depth, (type_.id, number)):
                 joint = "." if member.name and field.name and not field.name.startswith("[") else ""
                 name = member.name + joint + field.name
                 offset = start + field.offset
-                kind = KINDS[field.kind]
+                kind = self.kinds[field.kind]
                 if offset % kind.alignment == 0 and offset + kind.size <= type_.size:
-                    found.append(SpecialField(field.kind, offset, name))
+                    found.append(replace(field, offset=offset, name=name))
             if len(found) > MOST_FIELDS:
                 break
         return tuple(sorted(found, key=lambda field: field.offset))
+
+    def contents(self, id: int, depth: int, place: tuple[int, int]) -> Found:
+        """Return the special fields of what a member or a variable is; `place` is how tags call it."""
+        found = self._of(id, depth)
+        if len(found) == 1 and found[0].kind in HEADS and found[0].contains is None:
+            return (replace(found[0], contains=self._contained(found[0].kind, place)),)
+        return found
+
+    def _contained(self, kind: str, place: tuple[int, int]) -> tuple[str, int] | None:
+        """Return which struct hangs in a head, and at which offset; None where no tag says it."""
+        struct, name = self.btf.contained.get(place, ("", ""))
+        for id in self.btf.named(struct, {Kind.STRUCT}) if struct else ():
+            for member in self.btf.type(id).members:
+                if member.name == name and self.btf.resolve(member.type).name == HEADS[kind]:
+                    return struct, member.bit_offset // 8
+        return None
 
     def _of(self, id: int, depth: int) -> Found:
         """Return the special fields of a member's type, an array's elements one after the other."""
@@ -68,8 +130,8 @@ class _Search:
             return (SpecialField(tag.name, 0, ""),) if is_special else ()
         if type_.kind is not Kind.STRUCT:
             return ()
-        if type_.name in KINDS and type_.name not in POINTERS:
-            return (SpecialField(type_.name, 0, ""),) if type_.size == KINDS[type_.name].size else ()
+        if type_.name in self.kinds and type_.name not in POINTERS:
+            return (SpecialField(type_.name, 0, ""),) if type_.size == self.kinds[type_.name].size else ()
         return self.struct(type_, depth - 1) if depth else ()
 
     def _array(self, type_: Type, depth: int) -> Found:
@@ -81,10 +143,10 @@ class _Search:
             return ()
         size = self.btf.size_of(type_.target)
         return tuple(
-            SpecialField(
-                field.kind,
-                index * size + field.offset,
-                f"[{index}]" + (f".{field.name}" if field.name else ""),
+            replace(
+                field,
+                offset=index * size + field.offset,
+                name=f"[{index}]" + (f".{field.name}" if field.name else ""),
             )
             for index in range(min(type_.count, MOST_FIELDS + 1))
             for field in element

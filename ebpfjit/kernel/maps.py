@@ -44,7 +44,7 @@ _OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 
 _WITHOUT_TYPES = (
     MapType.PERF_EVENT_ARRAY, MapType.CGROUP_ARRAY, MapType.STACK_TRACE, *_OF_MAPS, *_NUMBERS,
-    MapType.XSKMAP, MapType.SOCKMAP, MapType.SOCKHASH, *_QUEUES, MapType.ARENA,
+    MapType.XSKMAP, MapType.SOCKMAP, MapType.SOCKHASH, MapType.REUSEPORT_SOCKARRAY, *_QUEUES, MapType.ARENA,
 )  # fmt: skip
 """Maps whose BTF libbpf keeps to itself (bpf_object__create_map): the kernel has no use for it."""
 _NO_TYPES = (0, 0, 0)

@@ -15,6 +15,7 @@ from ebpfjit.runtime.foreign import stretches_of
 from ebpfjit.runtime.network import NOTHING_KNOWN, Network, TunnelKey
 from ebpfjit.runtime.objects import CURRENT_TASK, KernelObjects, KernelPointer
 from ebpfjit.runtime.sockets import Socket
+from ebpfjit.runtime.symbols import memory_of
 
 
 def _random_u32() -> int:
@@ -146,6 +147,9 @@ class Environment:
     bytearray; nothing else is written, and no byte of this process is ever read through such an address.
     `btf` has the types that structs are laid out by (what `load(btf=)` takes: a path, bytes, a Btf);
     without it, those that the program which runs was made for.
+    `symbols` are variables of the kernel (extern ... __ksym) by name: bytes, a number of 8 bytes, or a list
+    of these for the processors (bpf_per_cpu_ptr). `load` has to be told of them, as a weak one that nobody
+    has is 0.
 
     `task` may be called: `environment.task(pid=7, comm="x")` describes one more task, as
     `struct("task_struct", ...)` does. The first of them that no other task points to (as to its real_parent)
@@ -169,6 +173,7 @@ class Environment:
     gpl_only: bool | None = None
     memory: Mapping[int, Any] = field(default_factory=dict, hash=False)
     btf: Any = field(default=None, hash=False)
+    symbols: Mapping[str, Any] = field(default_factory=dict, hash=False)
     objects: KernelObjects = field(default_factory=KernelObjects, repr=False, compare=False)
 
     def fire_timers(self) -> int:
@@ -194,7 +199,7 @@ class Environment:
     @property
     def has_memory(self) -> bool:
         """True where something is behind pointers."""
-        return bool(self.memory or self.objects.all)
+        return bool(self.memory or self.objects.all or self.symbols)
 
     def struct(self, name: str, /, **members: Any) -> KernelPointer:
         """Describe a struct in the kernel's memory and return its address.
@@ -219,5 +224,5 @@ class Environment:
             raise ValueError(f"cpu {self.cpu} is not one of {self.cpus} processors, counted from 0")
         task = self.task if self.task is not None else THIS_PROCESS
         object.__setattr__(self, "task", replace(task, _objects=self.objects))
-        if self.memory:
-            stretches_of(self.memory)
+        if self.memory or self.symbols:
+            stretches_of({**self.memory, **memory_of(self.symbols, self.cpus)})

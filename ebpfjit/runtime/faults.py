@@ -54,11 +54,16 @@ def memory_fault(
     return MemoryFault(message, pc, address, size, access)
 
 
+_SIZES = 1 | 2 | 4 | 8
+
+
 def _refused(access: str, around: list[Region]) -> str:
     """Word why not one of the regions around some bytes allows an access."""
     first = around[0]
     usable = [region for region in around if region.writable or access == "load"]
     sizes = [size for size in (1, 2, 4, 8) if any(region.rule & size for region in usable)]
+    if all(region.rule and not region.rule & _SIZES for region in around):
+        return f"{first.name} is not for programs of this attach type (invalid bpf_context access)"
     if not sizes:
         return f"{first.name} is read-only"
     return (

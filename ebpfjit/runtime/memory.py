@@ -97,6 +97,10 @@ def address_of(buffer: Any) -> int:
 SIZES_MASK, ALIGNMENT_SHIFT = (1 << 32) - 1, 32
 
 
+NO_ACCESS = 1 << ALIGNMENT_SHIFT
+"""The rule of bytes that are only there for faults to name."""
+
+
 def follows(rule: int, address: int, size: int) -> bool:
     """True where an access keeps to a region's `rule`: 0 for any.
 

@@ -21,6 +21,9 @@ FIRST_OBJECT = 0xFFFF_8881_0000_0000
 CURRENT_TASK = FIRST_OBJECT - WINDOW
 """Where objects are (in the kernel's map of physical memory), and the process that runs."""
 
+UNDESCRIBED = CURRENT_TASK - WINDOW
+"""The address of what is there and nobody describes: nothing is there to read, so that loads give zero."""
+
 
 class KernelPointer(int):
     """The address of an object of the kernel, as a program is given it (`struct.pack("<Q", pointer)`)."""

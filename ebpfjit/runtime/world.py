@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ebpfjit.runtime.execution import Mark
     from ebpfjit.runtime.held import Taken
     from ebpfjit.runtime.maps.base import Map
+    from ebpfjit.runtime.maps.special import ObjectLayout
     from ebpfjit.runtime.timers import Callback
 
 
@@ -54,6 +55,7 @@ class World:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
     ends, under keys of their own: reserved records, a lock that is held. `mark` is that of the run.
     `later` makes of a function of the program that runs (its address) what calls it when the run is over.
+    `object_types` are the structs of its BTF by id, of which it makes objects.
     `held` is what the program has to give back before it ends, from the first that it took on
     (`runtime.held`). `left` counts the bytes of `output`, `events` and copies of packets. `foreign` is the
     memory that is not the program's, `current_task` the address of the process in it. It `has_result` where
@@ -72,6 +74,7 @@ class World:
     left: int = 0
     mark: Mark | None = None
     later: Callable[[int], Callback] | None = None
+    object_types: Callable[[int], ObjectLayout | None] | None = None
     held: dict[Hashable, list[Taken]] = field(default_factory=dict)
     foreign: ForeignMemory = NOTHING
     has_result: bool = False

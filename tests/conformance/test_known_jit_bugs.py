@@ -15,6 +15,9 @@ from support.machines import ENGINES, Job, Outcome, run_jobs, run_python
 
 from ebpfjit.assembler import assemble
 
+# What is compiled for all of its tests is compiled once.
+pytestmark = pytest.mark.xdist_group("known bugs")
+
 MIN64, MIN32, MAX64 = 1 << 63, 1 << 31, (1 << 64) - 1
 
 

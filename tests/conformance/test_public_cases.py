@@ -15,6 +15,9 @@ from support.machines import CHECKED, ENGINES, Job, Outcome, run_jobs
 
 from ebpfjit.assembler import assemble
 
+# What is compiled for all of its tests is compiled once.
+pytestmark = pytest.mark.xdist_group("public cases")
+
 FOLDER = Path(__file__).parents[2].parent / "shared" / "conformance"
 PATHS = sorted(FOLDER.glob("*.data"))
 WHY_NOT = f"no public conformance cases beside the checkout ({FOLDER.parent.name}/{FOLDER.name}/*.data)"

@@ -16,6 +16,9 @@ from ebpfjit.errors import EbpfError
 from ebpfjit.isa.table import TABLE
 from ebpfjit.program import Program, decode
 
+# What is compiled for all of its tests is compiled once.
+pytestmark = pytest.mark.xdist_group("vectors")
+
 try:
     from ebpfjit.kernel import run_program, unavailable_reason
 except ImportError as missing:

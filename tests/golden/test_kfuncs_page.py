@@ -29,6 +29,10 @@ program's. A program that
 calls one which nobody has is refused when it is run or compiled, with the name and the line; where it is weak
 (`__weak`), its address is 0. Without BTF (`Program(code, kfuncs={1: Kfunc("name")})`), each gets five u64.
 
+Objects that programs make (`bpf_obj_new`) are in memory of their own. A run can touch those that it owns,
+and those that it put away until it gives the lock back; what it forgets to put away or drop is an error that
+names the place, and what hangs in a map goes with its value.
+
 What a kernel function does is bounded and paid for as what helpers do, and faults in the same words: see
 [helpers.md](helpers.md).
 

@@ -24,6 +24,9 @@ from ebpfjit.jit.relocation import CONDITION_CODES, LONG_FORMS, SHORT_FORMS, ite
 from ebpfjit.jit.routines import Routines, routines
 from ebpfjit.translators.emitter import Jump, Label, Line
 
+# What is compiled for all of its tests is compiled once.
+pytestmark = pytest.mark.xdist_group("stencils")
+
 DECODER = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
 IMMEDIATES = (0, 1, -1, 5, 31, 63, 127, 128, -128, -129, 0x7FFFFFFF, -0x80000000)
 OFFSETS = (0, 1, -1, 127, 128, -128, -129, 255, 32767, -32768)

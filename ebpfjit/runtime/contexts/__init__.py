@@ -13,6 +13,7 @@ from typing import Any
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.contexts.flow import FlowContext
 from ebpfjit.runtime.contexts.frags import FragsContext
+from ebpfjit.runtime.contexts.message import MessageContext
 from ebpfjit.runtime.contexts.named import NamedContext
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, ROOM, Outcome, PacketContext, Redirect
 from ebpfjit.runtime.contexts.plain import StructContext
@@ -50,6 +51,7 @@ _CLASSES: dict[ContextKind, type[XdpContext] | type[SkbContext]] = {
     ContextKind.XDP: XdpContext,
     ContextKind.SK_BUFF: SkbContext,
 }
+_NAMED_CLASSES: dict[str, type[NamedContext]] = {"sk_msg": MessageContext}
 _KEPT = 4
 
 idle = threading.local()
@@ -67,7 +69,8 @@ def take(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None)
     Raises ExecutionError for a packet or a field that the type does not take.
     """
     if type_.context is ContextKind.STRUCT:
-        return (StructContext if type_.layout is None else NamedContext)(type_, data, fields)
+        named = _NAMED_CLASSES.get(type_.name, NamedContext)
+        return (StructContext if type_.layout is None else named)(type_, data, fields)
     size = len(data)
     if size > LARGEST_PACKET:
         raise ExecutionError(f"packets have at most {LARGEST_PACKET} bytes, this one has {size}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +22,7 @@ class Access:
     """What programs may load, or load and store (`writable`), of a struct's bytes from `start` to `stop`.
 
     `sizes` is the sum of the sizes that an access may have (1, 2, 4, 8). One lies at a multiple of its size,
-    and of `alignment`.
+    and of `alignment`. `hooks` are the attach types whose programs may do it (none: all).
     """
 
     start: int
@@ -30,6 +30,7 @@ class Access:
     sizes: int
     alignment: int = 1
     writable: bool = False
+    hooks: frozenset[int] = frozenset()
 
     @property
     def rule(self) -> int:
@@ -63,6 +64,10 @@ class Field:
     def stop(self) -> int:
         """The offset behind the field."""
         return self.offset + self.size * (self.count or 1)
+
+    def accesses_at(self, attach_type: int) -> tuple[Access, ...]:
+        """Return what programs of one attach type may do to the field."""
+        return tuple(each for each in self.accesses if not each.hooks or attach_type in each.hooks)
 
     def read(self, memory: memoryview) -> int | tuple[int, ...]:
         """Return the field's value from the struct's bytes, unsigned."""
@@ -133,6 +138,11 @@ class Struct:
     def accesses(self) -> tuple[tuple[str, Access], ...]:
         """What programs may do to the struct, and to which field."""
         return tuple((field.name, access) for field in self.fields for access in field.accesses)
+
+    def at_hook(self, attach_type: int) -> Struct:
+        """Return the struct with what programs of one attach type may do to it."""
+        kept = tuple(replace(field, accesses=field.accesses_at(attach_type)) for field in self.fields)
+        return self if kept == self.fields else replace(self, fields=kept)
 
     def allows(self, offset: int, size: int, *, store: bool) -> bool:
         """True where Linux takes an access of `size` bytes at `offset` of the struct."""

@@ -20,7 +20,7 @@ from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, FieldValues, Outcome
 from ebpfjit.runtime.contexts.plain import StructContext, aligned
 from ebpfjit.runtime.contexts.structs import CGROUP_SOCK
 from ebpfjit.runtime.contexts.types import ProgramType
-from ebpfjit.runtime.memory import Region, flat_view
+from ebpfjit.runtime.memory import NO_ACCESS, Region, flat_view
 from ebpfjit.runtime.sockets import TCP_LISTEN, Socket
 
 TCP_CLOSE, NO_QUEUE = 7, -1
@@ -137,10 +137,17 @@ class NamedContext(StructContext):
         view = flat_view(content)
         if len(view) > LARGEST_PACKET:
             raise ExecutionError(f"packets have at most {LARGEST_PACKET} bytes, this one has {len(view)}")
-        payload = Region.of_buffer("packet" if data is not None else start, bytearray(view))
+        self.payload = self._make_payload("packet" if data is not None else start, view)
+        self.regions.append(self.payload)
+        self._point_to_payload(start, end, self.payload)
+
+    def _make_payload(self, name: str, data: memoryview) -> Region:
+        """Return a region over a copy of the payload."""
+        payload = Region.of_buffer(name, bytearray(data))
         payload.writable = self.type.writes_packet
-        self.payload = payload
-        self.regions.append(payload)
+        return payload
+
+    def _point_to_payload(self, start: str, end: str, payload: Region) -> None:
         self._point(start, payload.start)
         self._point(end, payload.stop)
 
@@ -212,14 +219,19 @@ class NamedContext(StructContext):
 
     def _show_fields(self) -> None:
         """Make the regions of the fields, those that are written last: faults name a field by its first."""
-        view, start = self.memory, self.start
         for name, access in sorted(self.layout.accesses, key=lambda each: each[1].writable):
-            stop = min(access.stop, len(view))
-            if access.start < stop:
-                at = start + access.start, start + stop
-                part = view[access.start : stop]
-                label = f"{self.layout.name}.{name}"
-                self.regions.append(Region(label, *at, access.writable, part, access.rule))
+            self._show(name, access.start, access.stop, access.rule, writable=access.writable)
+        for field in self.layout.fields:  # for the faults to name
+            if not field.accesses and not field.alias:
+                self._show(field.name, field.offset, field.stop, NO_ACCESS)
+
+    def _show(self, name: str, start: int, stop: int, rule: int, *, writable: bool = False) -> None:
+        """Make a region of some of the struct's bytes, as far as they were given."""
+        stop = min(stop, len(self.memory))
+        if start < stop:
+            part, at = self.memory[start:stop], self.start
+            label = f"{self.layout.name}.{name}"
+            self.regions.append(Region(label, at + start, at + stop, writable, part, rule))
 
     @property
     def size(self) -> int:
@@ -234,11 +246,11 @@ class NamedContext(StructContext):
         """Return payload or struct after the run, and all fields that are no addresses."""
         values = self._values()
         if self.type.has_payload:
-            return Outcome(self.bytes_at(0, self.size), b"", values)
+            return Outcome(self.bytes_at(0, self.size), b"", values, self.redirect)
         data = bytearray(self.memory)
         for field in self._hidden:
             data[field.offset : field.stop] = bytes(8)
-        return Outcome(bytes(data), b"", values)
+        return Outcome(bytes(data), b"", values, self.redirect)
 
     def _values(self) -> FieldValues:
         values: FieldValues = {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.runtime.contexts.packet import Outcome
+from ebpfjit.runtime.contexts.packet import Outcome, Redirect
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.memory import Region, Stack, address_of
 
@@ -18,7 +18,7 @@ class StructContext:
     `argument` is their region, None where the fields have regions of their own.
     """
 
-    redirect = None
+    redirect: Redirect | None = None
     packet = None
     argument: Region | None
 

@@ -7,8 +7,11 @@ narrow    and parts of it: 1, 2 or 4 bytes, at a multiple of their size
 front     and parts of it that start where it does
 wide      as narrow, and pairs of 4 bytes at a multiple of 8
 
+`word@hook` is for programs of some attach types only (`_HOOKS`); a program whose section does not tell its
+attach type may do what any may.
+
 Linux has most checks in net/core/filter.c, others in kernel/bpf/cgroup.c, kernel/trace/bpf_trace.c and
-net/netfilter/nf_bpf_link.c. What it allows for one attach type only is allowed for the whole program type.
+net/netfilter/nf_bpf_link.c.
 Types are u8 to u64, an array of them, or a pointer of 8 bytes: to a `sock`, to the `start` and the `end`
 of what comes with the struct; `-` is room between fields. A row `name = other` is another name, of a field or
 (`other 1`) of one of its elements.
@@ -35,17 +38,32 @@ _LOADS: dict[str, Callable[[int], tuple[_Rule, ...]]] = {
     "also4":    lambda size: ((0, 1 | 2, 1), (4, 4, 1)),
 }  # fmt: skip
 
+_HOOKS = {  # enum bpf_attach_type; which section is which says `ebpfjit/runtime/attach.py`
+    "inet4":      frozenset({8, 10, 14, 19, 29, 31}),   # bind4, connect4, and so on
+    "inet6":      frozenset({9, 11, 15, 20, 30, 32}),
+    "sendmsg4":   frozenset({14}),
+    "sendmsg6":   frozenset({15}),
+    "socket":     frozenset({2, 34}),                   # sock_create, sock_release
+    "bound4":     frozenset({12}),                      # post_bind4
+    "bound6":     frozenset({13}),
+    "bound":      frozenset({12, 13}),
+    "getsockopt": frozenset({21}),
+    "setsockopt": frozenset({22}),
+}  # fmt: skip
+
 
 def _access(offset: int, size: int, span: int, words: Iterable[str]) -> tuple[Access, ...]:
     """Return what a row's words allow of a field of `span` bytes, in elements of `size` bytes."""
     accesses: list[Access] = []
-    for word in words:
+    rules = [word.partition("@") for word in words]
+    for word, _, hook in rules:
+        hooks = _HOOKS[hook] if hook else frozenset()
         if word == "write":
-            sizes = size | 8 if "wide" in words else size
-            accesses.append(Access(offset, offset + span, sizes, writable=True))
+            sizes = size | 8 if any(load == "wide" for load, _, _ in rules) else size
+            accesses.append(Access(offset, offset + span, sizes, writable=True, hooks=hooks))
         else:
             accesses += (
-                Access(offset, offset + (room or span), sizes, alignment)
+                Access(offset, offset + (room or span), sizes, alignment, hooks=hooks)
                 for room, sizes, alignment in _LOADS[word](size)
             )
     return tuple(accesses)
@@ -89,27 +107,27 @@ def _struct(name: str, table: str) -> Struct:
 
 SOCK_ADDR = _struct("bpf_sock_addr", """
     user_family       u32       whole
-    user_ip4          u32       narrow  write
-    user_ip6          u32[4]    wide    write
+    user_ip4          u32       narrow@inet4     write@inet4
+    user_ip6          u32[4]    wide@inet6       write@inet6
     user_port         u32       narrow  write
     family            u32       whole
     type              u32       whole
     protocol          u32       whole
-    msg_src_ip4       u32       narrow  write
-    msg_src_ip6       u32[4]    wide    write
+    msg_src_ip4       u32       narrow@sendmsg4  write@sendmsg4
+    msg_src_ip6       u32[4]    wide@sendmsg6    write@sendmsg6
     sk                sock      whole
 """)  # fmt: skip
 
 CGROUP_SOCK = _struct("bpf_sock", """
-    bound_dev_if      u32       whole   write
+    bound_dev_if      u32       whole@socket     write@socket
     family            u32       front
     type              u32       front
     protocol          u32       front
-    mark              u32       whole   write
-    priority          u32       whole   write
-    src_ip4           u32       narrow
-    src_ip6           u32[4]    narrow
-    src_port          u32       front
+    mark              u32       whole@socket     write@socket
+    priority          u32       whole@socket     write@socket
+    src_ip4           u32       narrow@bound4
+    src_ip6           u32[4]    narrow@bound6
+    src_port          u32       front@bound
     dst_port          u16       also4
     dst_ip4           u32       narrow
     dst_ip6           u32[4]    narrow
@@ -181,10 +199,10 @@ SOCKOPT = _struct("bpf_sockopt", """
     sk                sock      whole
     optval            start     whole
     optval_end        end       whole
-    level             u32       whole   write
-    optname           u32       whole   write
-    optlen            u32       whole   write
-    retval            u32       whole   write
+    level             u32       whole            write@setsockopt
+    optname           u32       whole            write@setsockopt
+    optlen            u32       whole            write
+    retval            u32       whole@getsockopt write@getsockopt
 """)  # fmt: skip
 
 SYSCTL = _struct("bpf_sysctl", """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cache
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import structs
 from ebpfjit.runtime.contexts.fields import SK_BUFF, XDP_MD, Struct
 
@@ -154,14 +156,25 @@ TYPES.update({other: TYPES[name] for other, name in _OTHER_NAMES.items()})
 FRAGS = "xdp.frags"
 
 
+@cache
+def _at_hook(name: str, attach_type: int) -> ProgramType:
+    """Return a type as its programs of one attach type have it, the same one each time."""
+    known = program_type(name)
+    layout = None if known.layout is None else known.layout.at_hook(attach_type)
+    return known if layout is known.layout else replace(known, layout=layout)
+
+
 def effective_type(name: str, section: str | None) -> ProgramType:
-    """Return the type of a program: an XDP program's section says whether its packets may be in pieces.
+    """Return the type of a program: its section says whether an XDP program's packets may be in pieces, and
+    which attach type decides what others may do to their context.
 
     Raises ExecutionError as `program_type`.
     """
     known = program_type(name)
-    in_pieces = known.name == "xdp" and (section or "").removeprefix("?").startswith(FRAGS)
-    return TYPES[FRAGS] if in_pieces else known
+    if known.name == "xdp" and (section or "").removeprefix("?").startswith(FRAGS):
+        return TYPES[FRAGS]
+    attached = attachment(known.name, section)
+    return _at_hook(known.name, attached.type) if attached.is_said else known
 
 
 def program_type(name: str) -> ProgramType:

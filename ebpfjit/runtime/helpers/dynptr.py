@@ -1,6 +1,7 @@
 """Helpers of dynptrs: 16 bytes of the program's memory that stand for a buffer and its size.
 
-    0  address (u64, 0: an invalid one)    8  size (u24), read-only (bit 31)    12  unused
+    0  address (u64, 0: an invalid one)    8  size (u24), of the packet (bit 28), read-only (bit 31)
+   12  of the packet: where it begins there (u32)
 
 A program could write these bytes itself: what they say is held against its memory at each use, so
 that it gains nothing.
@@ -14,33 +15,37 @@ from dataclasses import dataclass
 
 from ebpfjit.bits import W32
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.contexts.packet import PacketContext
 from ebpfjit.runtime.helpers import ringbuf
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.world import World
 
 SIZE = 16
 MAX_SIZE = (1 << 24) - 1
-_READ_ONLY = 1 << 31
-_LAYOUT = struct.Struct("<QIxxxx")
+_PACKET, _READ_ONLY = 1 << 28, 1 << 31
+_LAYOUT = struct.Struct("<QII")
 
 
 @dataclass(frozen=True, slots=True)
 class Dynptr:
-    """A buffer of `size` bytes at `address`."""
+    """A buffer of `size` bytes at `address`; or, in the packet wherever that is, behind `start` bytes."""
 
     address: int
     size: int
     readonly: bool = False
+    in_packet: bool = False
+    start: int = 0
 
     @classmethod
     def at(cls, place: int) -> Dynptr:
         """Return the dynptr in the program's memory."""
-        address, size = _LAYOUT.unpack(memory.read(place, SIZE))
-        return cls(address, size & MAX_SIZE, bool(size & _READ_ONLY))
+        address, size, start = _LAYOUT.unpack(memory.read(place, SIZE))
+        return cls(address, size & MAX_SIZE, bool(size & _READ_ONLY), bool(size & _PACKET), start)
 
     def packed(self) -> bytes:
         """Return its 16 bytes."""
-        return _LAYOUT.pack(self.address, self.size | (_READ_ONLY if self.readonly else 0))
+        flags = (_READ_ONLY if self.readonly else 0) | (_PACKET if self.in_packet else 0)
+        return _LAYOUT.pack(self.address, self.size | flags, self.start)
 
     def store(self, place: int) -> None:
         """Write it into the program's memory."""
@@ -49,6 +54,46 @@ class Dynptr:
     def has(self, offset: int, size: int) -> bool:
         """True where `size` bytes at `offset` lie inside."""
         return size <= self.size and offset <= self.size - size
+
+    def read(self, world: World, offset: int, size: int) -> bytes | None:
+        """Return bytes that lie inside; None where the packet has them no more."""
+        if not self.in_packet:
+            return memory.read(self.address + offset, size)
+        packet = _packet_of(world)
+        if packet is None or self.start + offset + size > packet.whole:
+            return None
+        memory.pay(size)
+        return packet.load_any(self.start + offset, size)
+
+    def write(self, world: World, offset: int, data: bytes) -> bool:
+        """Write bytes that lie inside; False where the packet has them no more, or may not be written."""
+        if not self.in_packet:
+            memory.write(self.address + offset, data)
+            return True
+        packet = _packet_of(world)
+        if packet is None or not may_write(packet) or self.start + offset + len(data) > packet.whole:
+            return False
+        memory.pay(len(data))
+        packet.store_any(self.start + offset, data)
+        return True
+
+    def pointer(self, world: World, offset: int, size: int) -> int:
+        """Return the address of bytes that lie inside, 0 where they are not in one piece."""
+        if not self.in_packet:
+            return self.address + offset
+        packet, first = _packet_of(world), self.start + offset
+        if packet is None or not packet.type.reads_packet or first + size > packet.size:
+            return 0
+        return packet.memory.start + packet.data + first
+
+
+def _packet_of(world: World) -> PacketContext | None:
+    return world.context if isinstance(world.context, PacketContext) else None
+
+
+def may_write(packet: PacketContext) -> bool:
+    """True where programs may write the packet."""
+    return packet.packet is not None and packet.packet.writable
 
 
 INVALID = Dynptr(0, 0)
@@ -73,7 +118,10 @@ def dynptr_read(world: World, destination: int, size: int, place: int, offset: i
         return -errno.EINVAL
     if not source.has(offset, size):
         return -errno.E2BIG
-    memory.write(destination, memory.read(source.address + offset, size))
+    data = source.read(world, offset, size)
+    if data is None:
+        return -errno.EFAULT
+    memory.write(destination, data)
     return 0
 
 
@@ -86,15 +134,14 @@ def dynptr_write(world: World, place: int, offset: int, data: int, size: int, fl
         return -errno.EINVAL
     if not target.has(offset, size):
         return -errno.E2BIG
-    memory.write(target.address + offset, content)
-    return 0
+    return 0 if target.write(world, offset, content) else -errno.EFAULT
 
 
 @helper("bpf_dynptr_data")
 def dynptr_data(world: World, place: int, offset: int, size: int) -> int:
     """Return the address of `size` bytes of a dynptr, 0 where they are not to be had."""
     offset, size, source = W32.wrap(offset), W32.wrap(size), Dynptr.at(place)
-    if not source.address or source.readonly or not source.has(offset, size):
+    if not source.address or source.readonly or source.in_packet or not source.has(offset, size):
         return 0
     return source.address + offset
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held as holdings
-from ebpfjit.runtime import memory
+from ebpfjit.runtime import memory, owned
 from ebpfjit.runtime.helpers.maps import reachable
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.maps.base import Map
-from ebpfjit.runtime.maps.special import KINDS, SpecialField
+from ebpfjit.runtime.maps.special import KINDS, POINTERS, SpecialField
 from ebpfjit.runtime.world import World
 
 _HELD = "spin lock"
@@ -58,7 +58,13 @@ def spin_lock(world: World, lock: int) -> int:
     return 0
 
 
-@helper("bpf_spin_unlock")
+def held_lock(world: World) -> int | None:
+    """Return the address of the lock that the run holds, None where it holds none."""
+    held = world.kept.get(_HELD)
+    return None if held is None else held[0]
+
+
+@helper("bpf_spin_unlock", ends_rights=True)
 def spin_unlock(world: World, lock: int) -> int:
     """Release a lock. Raises ExecutionError where it is not the one that is held."""
     held = world.kept.pop(_HELD, None)
@@ -66,12 +72,41 @@ def spin_unlock(world: World, lock: int) -> int:
         what = "no lock is held" if held is None else f"{held[1]} is the one that is held"
         raise ExecutionError(f"bpf_spin_unlock of {lock:#x}: {what}")
     holdings.give_back(world, _HELD)
+    owned.end_of_lock(world)
     return 0
 
 
-@helper("bpf_kptr_xchg")
+@helper("bpf_kptr_xchg", ends_rights=True)
 def kptr_xchg(world: World, place: int, pointer: int) -> int:
-    """Put a pointer into a map's value; return the one that was there."""
-    old = memory.read(place, 8)
+    """Put a pointer into a map's value, or an object's; return the one that was there.
+
+    An object of the program's goes to whom the place is of; the one that was there is the run's from now on.
+    """
+    old = int.from_bytes(memory.read(place, 8), "little")
+    memory.check(place, 8, "store")
+    holder = _holder_of(world, place)
+    before = holder.pointers.pop(place, None) if holder is not None else None
+    state = owned.state_of(world)
+    given = state.objects[pointer] if holder is not None and state.counts.get(pointer) else None
+    if given is not None and holder is not None:
+        holder.pointers[place] = given
+        owned.lend_for_a_while(world, given)
+        owned.give(world, given)
     memory.write(place, pointer.to_bytes(8, "little"))
-    return int.from_bytes(old, "little")
+    if before is None:
+        return old
+    owned.own(world, before, "bpf_kptr_xchg")
+    return before.address
+
+
+def _holder_of(world: World, place: int) -> owned.Holder | None:
+    """Return what holds the objects of a kptr at an address, None where it is no kptr that is known."""
+    inside = owned.state_of(world).fields.get(place)
+    if inside is not None:
+        return inside[0].holder if inside[1].kind in POINTERS else None
+    for found in reachable(world):
+        field = found.special_at(place) if any(r.contains(place, 8) for r in found.regions) else None
+        if field is not None and field.kind in POINTERS:
+            found.holder = found.holder or owned.Holder()
+            return found.holder
+    return None

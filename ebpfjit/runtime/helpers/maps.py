@@ -9,6 +9,7 @@ from typing import Protocol, cast
 from ebpfjit.bits import W32
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.helpers.sockets import hold_by_cookie
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapType
@@ -45,6 +46,7 @@ TAKES: dict[str, frozenset[MapType]] = {
     "bpf_sock_hash_update": frozenset({MapType.SOCKHASH}),
     "bpf_sk_redirect_hash": frozenset({MapType.SOCKHASH}),
     "bpf_msg_redirect_hash": frozenset({MapType.SOCKHASH}),
+    "bpf_sk_select_reuseport": _SOCKETS | {MapType.REUSEPORT_SOCKARRAY},
     "bpf_perf_event_output": _PERF,
     "bpf_perf_event_read": _PERF,
     "bpf_perf_event_read_value": _PERF,
@@ -159,9 +161,16 @@ def _writable(found: Map, name: str) -> Map:
 
 @helper("bpf_map_lookup_elem")
 def map_lookup_elem(world: World, map_address: int, key: int) -> int:
-    """Return the address of the value under the key, 0 where there is none."""
+    """Return the address of the value under the key, of a map of sockets that of the socket; else 0.
+
+    Such a socket is the program's until bpf_sk_release.
+    """
     found = map_of(world, map_address, "bpf_map_lookup_elem")
-    return found.lookup(memory.read(key, found.definition.key_size))
+    address = found.lookup(memory.read(key, found.definition.key_size))
+    if not address or found.definition.type not in _SOCKETS:
+        return address
+    cookie = int.from_bytes(memory.read(address, found.definition.value_size), "little")
+    return hold_by_cookie(world, cookie, "bpf_map_lookup_elem")
 
 
 @helper("bpf_map_update_elem")

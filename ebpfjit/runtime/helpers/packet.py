@@ -11,6 +11,7 @@ from ebpfjit.bits import W32
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.frags import FragsContext
+from ebpfjit.runtime.contexts.named import NamedContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.contexts.skb import SkbContext
 from ebpfjit.runtime.contexts.xdp import LARGEST_METADATA, XDP_FRAME_SIZE, XdpContext
@@ -59,7 +60,7 @@ def _clear(address: int, size: int) -> int:
 @helper("bpf_skb_load_bytes")
 def skb_load_bytes(world: World, context: int, offset: int, to: int, size: int) -> int:
     """Copy bytes of the packet to memory; -EFAULT, and zeros there, where they are not all in it."""
-    skb = skb_of(world, context, "bpf_skb_load_bytes")
+    skb = _datagram(world, context) or skb_of(world, context, "bpf_skb_load_bytes")
     offset, size = W32.wrap(offset), W32.wrap(size)
     memory.check(to, size, "store")
     if offset > INT_MAX or offset + size > skb.size:
@@ -68,9 +69,20 @@ def skb_load_bytes(world: World, context: int, offset: int, to: int, size: int) 
     return 0
 
 
-@helper("bpf_skb_load_bytes_relative")
+def _datagram(world: World, address: int) -> NamedContext | None:
+    """Return the run's sk_reuseport_md, where it is at `address`: what it has of its packet is the data."""
+    context = world.context
+    if isinstance(context, NamedContext) and context.type.name == "sk_reuseport":
+        return context if context.start == address else None
+    return None
+
+
+@helper("bpf_skb_load_bytes_relative", differs="of sk_reuseport: its data have no headers, always -EFAULT")
 def skb_load_bytes_relative(world: World, context: int, offset: int, to: int, size: int, start: int) -> int:
     """Copy bytes as bpf_skb_load_bytes, counted from the link or the network header."""
+    if _datagram(world, context) is not None:
+        memory.check(to, W32.wrap(size), "store")
+        return _clear(to, W32.wrap(size))
     skb = skb_of(world, context, "bpf_skb_load_bytes_relative")
     offset, size = W32.wrap(offset), W32.wrap(size)
     memory.check(to, size, "store")

@@ -3,6 +3,9 @@
 %[0+- ][width] d i u x X, l and ll before them | c | s ps-like: %pks %pus
 %p %px %pK %ps %pS %pB          an address: 16 hexadecimal digits; names of symbols are not known
 %pi4 %pI4 %pi6 %pI6             the address of an IP address
+
+What is not in the program's memory is looked for in the environment's, by the kernel's rules: strings at
+addresses of processes (%s, %pus) and of the kernel (%s, %pks), IP addresses in the kernel.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 
 from ebpfjit.bits import W32, W64, Width
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.foreign import KERNEL_START, USER_END, ForeignMemory
 
 MAX_BUFFER = 512
 """Bytes that strings and other arguments of one call may take (MAX_BPRINTF_BIN_ARGS)."""
@@ -77,8 +81,11 @@ _CONVERSIONS: dict[bytes, Callable[[_Field, Width, int], bytes]] = {
 class _Formatter:
     """One format with its arguments, taken from left to right."""
 
-    def __init__(self, text: bytes, arguments: Sequence[int], shown: int) -> None:
+    def __init__(
+        self, text: bytes, arguments: Sequence[int], shown: int, foreign: ForeignMemory | None
+    ) -> None:
         self.text = text
+        self.foreign = foreign
         self.shown = shown
         self.unseen = 0
         self.arguments = arguments
@@ -119,12 +126,18 @@ class _Formatter:
         """True where no letter or digit stands at `index`."""
         return index >= len(self.text) or self.text[index] in _ENDS_WORD
 
-    def string(self) -> bytes:
-        """Return the string that the next argument points to, empty where it cannot be read."""
+    def string(self, where: bytes = b"") -> bytes:
+        """Return the string that the next argument points to, empty where it cannot be read.
+
+        `where` is "u" for one of a process, "k" for one of the kernel.
+        """
         address = self.argument()
         if not self.room:
             raise BadFormat(errno.ENOSPC)
-        text = memory.string(address, self.room) or b""
+        text = memory.string(address, self.room)
+        if text is None and self.foreign is not None and _may_be(address, where):
+            text = self.foreign.string(address, self.room)
+        text = text or b""
         text = text[: self.room - 1]  # its zero byte needs room as well
         self.room -= len(text) + 1
         return text
@@ -159,7 +172,7 @@ class _Formatter:
         if suffix in (b"k", b"u") and self.text[index + 1 : index + 2] == b"s":
             if not self.ends_word(index + 2):
                 raise BadFormat(errno.EINVAL)
-            return self.string(), index + 2  # Linux does not pad it
+            return self.string(suffix), index + 2  # Linux does not pad it
         ip = _IP.match(self.text, index)
         if ip is not None:
             return self.ip_address(ip[1] + ip[2]), self.skip_letters(ip.end())
@@ -188,7 +201,10 @@ class _Formatter:
         if self.room < size:
             raise BadFormat(errno.ENOSPC)
         found = memory.find(address, size, "load")
-        raw = bytes(size) if found is None else bytes(found)
+        raw = None if found is None else bytes(found)
+        if raw is None and self.foreign is not None and _may_be(address, b"k"):
+            raw = self.foreign.read(address, size)
+        raw = raw or bytes(size)
         text = _IP_TEXT[kind](raw)[: max(self.room - 1, 0)]
         self.room -= len(text) + 1
         return text
@@ -202,18 +218,26 @@ _IP_TEXT: dict[bytes, Callable[[bytes], bytes]] = {
 }
 
 
-def render(text: bytes, arguments: Sequence[int], shown: int) -> tuple[bytes, int]:
+def _may_be(address: int, where: bytes) -> bool:
+    """True for an address where Linux looks: of a process ("u"), of the kernel ("k"), or of either."""
+    return address < USER_END if where == b"u" else address >= KERNEL_START or not where
+
+
+def render(
+    text: bytes, arguments: Sequence[int], shown: int, foreign: ForeignMemory | None = None
+) -> tuple[bytes, int]:
     """Return the format (without a zero byte) filled in with u64 arguments; some may be left over.
 
     The first `shown` bytes are as they should be; the number is how many bytes there are in all.
 
-    Strings and addresses are followed inside the running program's memory; what cannot be read is
-    empty. Raises BadFormat where Linux has an error number. The program pays for percent signs and padding.
+    Strings and addresses are followed inside the running program's memory and `foreign`; what cannot be
+    read is empty. Raises BadFormat where Linux has an error number. The program pays for percent signs and
+    padding.
     """
     if text.translate(None, _ALLOWED):
         raise BadFormat(errno.EINVAL)
     memory.spend(text.count(b"%") - FREE_PERCENTS)
-    formatter, parts, index = _Formatter(text, arguments, shown), [], 0
+    formatter, parts, index = _Formatter(text, arguments, shown, foreign), [], 0
     while (percent := text.find(b"%", index)) >= 0:
         parts.append(text[index:percent])
         if text[percent + 1 : percent + 2] == b"%":

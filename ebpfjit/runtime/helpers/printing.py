@@ -40,7 +40,7 @@ def _trace(world: World, text: bytes | None, arguments: tuple[int, ...] | None) 
     if text is None or arguments is None:
         return -errno.EINVAL
     try:
-        line, size = render(text, arguments, MAX_LINE)
+        line, size = render(text, arguments, MAX_LINE, world.foreign)
     except BadFormat as bad:
         return -bad.number
     shown = line[: MAX_LINE - 1].removesuffix(b"\n")
@@ -81,7 +81,7 @@ def snprintf(world: World, buffer: int, size: int, text: int, data: int, data_si
             address=text, size=1, access="load",
         )  # fmt: skip
     try:
-        line, needed = render(format_text, arguments, size)
+        line, needed = render(format_text, arguments, size, world.foreign)
     except BadFormat as bad:
         return -bad.number
     if size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ebpfjit.bits import W32
 from ebpfjit.runtime.helpers.table import helper
+from ebpfjit.runtime.symbols import on_processor
 from ebpfjit.runtime.world import World
 
 
@@ -25,13 +26,15 @@ def get_numa_node_id(world: World) -> int:
     return 0
 
 
-@helper("bpf_per_cpu_ptr")
+@helper("bpf_per_cpu_ptr", differs="a variable that Environment.symbols has no list for is the same on all")
 def per_cpu_ptr(world: World, address: int, cpu: int) -> int:
     """Return the address of a variable on a processor, 0 where there is no such processor."""
-    return address if W32.wrap(cpu) < world.environment.cpus else 0
+    cpu = W32.wrap(cpu)
+    known = world.environment
+    return on_processor(known.symbols, address, cpu) if cpu < known.cpus else 0
 
 
-@helper("bpf_this_cpu_ptr")
+@helper("bpf_this_cpu_ptr", differs="a variable that Environment.symbols has no list for is the same on all")
 def this_cpu_ptr(world: World, address: int) -> int:
     """Return the address of a variable on this processor."""
-    return address
+    return on_processor(world.environment.symbols, address, world.environment.cpu)

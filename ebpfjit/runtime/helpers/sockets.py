@@ -21,7 +21,8 @@ from ebpfjit.runtime.world import World
 ASSIGNED = "assigned socket"
 """Where `World.kept` has the Socket that bpf_sk_assign chose."""
 
-_OPEN, _KNOWN = "sockets", "known sockets"
+_OPEN, _KNOWN, _STRANGERS = "sockets", "known sockets", "sockets of unknown cookies"
+TCP_ESTABLISHED = 1
 _TUPLE_SIZES = {12: 4, 36: 16}  # struct bpf_sock_tuple for IPv4 and IPv6: bytes of an address
 _CURRENT_NETNS = -1
 REPLACE_SELECTED, NO_REUSEPORT = 1 << 0, 1 << 1
@@ -62,6 +63,19 @@ def _hold(world: World, socket: Socket, by: str) -> _Held:
         world, (_OPEN, held.region.start), f"a {socket.protocol} socket", by=by, back="bpf_sk_release"
     )
     return held
+
+
+def hold_by_cookie(world: World, cookie: int, by: str) -> int:
+    """Let the program have the socket of a cookie, and return its address.
+
+    Of one that the environment does not have nothing is known: a connected TCP socket of that cookie.
+    """
+    named = (socket for socket in world.environment.sockets if socket.cookie == cookie)
+    strangers: dict[int, Socket] = world.kept.setdefault(_STRANGERS, {})
+    socket = next(named, None) or strangers.get(cookie)
+    if socket is None:
+        socket = strangers[cookie] = Socket("tcp", ("0.0.0.0", 0), state=TCP_ESTABLISHED, cookie=cookie)
+    return _hold(world, socket, by).region.start
 
 
 def socket_at(world: World, address: int) -> Socket | int | None:

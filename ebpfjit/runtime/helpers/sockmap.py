@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
 from ebpfjit.bits import W32
+from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.contexts.named import NamedContext
 from ebpfjit.runtime.contexts.packet import Redirect
 from ebpfjit.runtime.contexts.skb import SkbContext
 from ebpfjit.runtime.helpers.maps import map_of
@@ -14,7 +18,7 @@ from ebpfjit.runtime.world import World
 SK_DROP, SK_PASS = 0, 1
 BPF_F_INGRESS = 1 << 0
 _DIFFERS = "the socket is Environment.socket_cookie"
-_SENDS = "says so in Result.redirect, where the context is a packet"
+_SENDS = "says so in Result.redirect"
 
 
 def _update(world: World, name: str, map_address: int, key: int, flags: int) -> int:
@@ -42,7 +46,7 @@ def _send(world: World, name: str, found: Map, key: bytes, flags: int) -> int:
     """Say where the packet goes and let it pass; drop it where there is no socket, or for other flags."""
     if flags & ~BPF_F_INGRESS or not found.lookup(key):
         return SK_DROP
-    if isinstance(world.context, SkbContext):
+    if isinstance(world.context, SkbContext | NamedContext):
         world.context.redirect = Redirect(name, None, found.name, key, flags)
     return SK_PASS
 
@@ -73,3 +77,22 @@ def msg_redirect_hash(world: World, context: int, map_address: int, key: int, fl
     """Send the message to a socket of a sockhash: SK_PASS, or SK_DROP where there is none."""
     found = map_of(world, map_address, "bpf_msg_redirect_hash")
     return _send(world, "bpf_msg_redirect_hash", found, memory.read(key, found.definition.key_size), flags)
+
+
+@helper(
+    "bpf_sk_select_reuseport", differs="takes any socket for one of the group; says so in Result.redirect"
+)
+def sk_select_reuseport(world: World, context: int, map_address: int, key: int, flags: int) -> int:
+    """Choose the socket that gets the packet from a map of sockets; 0 or a negative error number."""
+    name = "bpf_sk_select_reuseport"
+    found = map_of(world, map_address, name)
+    chosen = world.context
+    if not isinstance(chosen, NamedContext) or chosen.type.name != "sk_reuseport":
+        raise ExecutionError(f"{name} needs a struct sk_reuseport_md as context; the program's type has none")
+    key_bytes = memory.read(key, found.definition.key_size)
+    if flags:
+        return -errno.EINVAL
+    if not found.lookup(key_bytes):
+        return -errno.ENOENT
+    chosen.redirect = Redirect(name, None, found.name, key_bytes)
+    return 0

@@ -113,7 +113,7 @@ def seq_printf(world: World, sequence: int, text: int, size: int, data: int, dat
     if not zero:
         return -errno.EINVAL
     try:
-        line, count = render(form, arguments, SEQUENCE_SIZE)
+        line, count = render(form, arguments, SEQUENCE_SIZE, world.foreign)
     except BadFormat as error:
         return -error.number
     return _append(world, line) if count < SEQUENCE_SIZE else -errno.EOVERFLOW

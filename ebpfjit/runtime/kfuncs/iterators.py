@@ -31,7 +31,7 @@ MOST_MASKS = 64
 """Masks of more than a word that a run has at a time: their copies are not the program's memory."""
 
 
-@kfunc("bpf_iter_num_new")
+@kfunc("bpf_iter_num_new", under_lock=True)
 def iter_num_new(world: World, place: int, start: int, end: int) -> int:
     """Begin with the numbers from `start` up to, but without, `end`; 0 or a negative error number."""
     start, end = W32.signed(start), W32.signed(end)
@@ -40,7 +40,7 @@ def iter_num_new(world: World, place: int, start: int, end: int) -> int:
     return result
 
 
-@kfunc("bpf_iter_num_next")
+@kfunc("bpf_iter_num_next", under_lock=True)
 def iter_num_next(world: World, place: int) -> int:
     """Return the address of the next number (s32), 0 behind the last."""
     last, end = _NUMBERS.unpack(memory.read(place, 8))
@@ -52,7 +52,7 @@ def iter_num_next(world: World, place: int) -> int:
     return place
 
 
-@kfunc("bpf_iter_num_destroy")
+@kfunc("bpf_iter_num_destroy", under_lock=True)
 def iter_num_destroy(world: World, place: int) -> int:
     """End an iteration."""
     memory.clear(place, 8)

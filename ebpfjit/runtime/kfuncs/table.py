@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
+from ebpfjit.errors import ExecutionError
 from ebpfjit.once import once
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import HelperFunction
+from ebpfjit.runtime.helpers.locks import held_lock
 from ebpfjit.runtime.helpers.table import bind
+from ebpfjit.runtime.world import World
 
 Implementation = TypeVar("Implementation", bound=Callable[..., int])
 
@@ -28,15 +31,15 @@ Implementation = TypeVar("Implementation", bound=Callable[..., int])
 class KernelFunction:
     """A kernel function that is there.
 
-    `function` takes the world, what is known of the program's types where it `needs_types`, and `arguments`
-    (0 to 5) u64; its result is taken modulo 2**64. `differs` says in a few words what Linux does and this one
-    does not.
+    `function` takes the world and `arguments` (0 to 5) u64; its result is taken modulo 2**64. It may be
+    called while a spin lock is held where it is `under_lock`. `differs` says in a few words what Linux does
+    and this one does not.
     """
 
     name: str
     function: Callable[..., int]
     arguments: int
-    needs_types: bool = False
+    under_lock: bool = False
     differs: str = ""
 
 
@@ -44,7 +47,7 @@ _registered: dict[str, KernelFunction] = {}
 
 
 def kfunc(
-    *names: str, needs_types: bool = False, differs: str = ""
+    *names: str, under_lock: bool = False, differs: str = ""
 ) -> Callable[[Implementation], Implementation]:
     """Register a function under the names of the kernel functions it is (`bpf_iter_num_new`).
 
@@ -53,11 +56,11 @@ def kfunc(
     """
 
     def register(function: Implementation) -> Implementation:
-        arguments = len(inspect.signature(function).parameters) - 1 - needs_types
+        arguments = len(inspect.signature(function).parameters) - 1
         for name in names:
             if name in _registered:
                 raise ValueError(f"{name} is registered already")
-            _registered[name] = KernelFunction(name, function, arguments, needs_types, differs)
+            _registered[name] = KernelFunction(name, function, arguments, under_lock, differs)
         return function
 
     return register
@@ -74,38 +77,32 @@ def kfuncs() -> Mapping[str, KernelFunction]:
 
 @once
 def bound() -> Mapping[str, HelperFunction]:
-    """Return a function of five u64 for each that needs no types, by name, the same ones at each call.
+    """Return a function of five u64 for each, by name, the same ones at each call.
 
     Each finds the world of the run it is called from; outside of a run it raises ExecutionError.
     """
     return MappingProxyType(
         {
-            name: bind(each.function, name, each.arguments)
+            name: bind(each.function if each.under_lock else _unlocked(each), name, each.arguments)
             for name, each in kfuncs().items()
-            if not each.needs_types
         }
     )
 
 
-def functions_of(program: Program) -> dict[int, HelperFunction]:
-    """Return those that a program calls and that are there, by the imm of their calls."""
-    if not program.kfuncs:
-        return {}
-    found: dict[int, HelperFunction] = {}
-    for number, called in program.kfuncs.items():
-        each = kfuncs().get(called.name)
-        if each is None:
-            continue
-        if each.needs_types:
-            found[number] = bind(_with_types(each, program), each.name, each.arguments)
-        else:
-            found[number] = bound()[each.name]
-    return found
+def _unlocked(each: KernelFunction) -> Callable[..., int]:
+    """Return a kernel function that Linux lets nobody call while a spin lock is held."""
 
-
-def _with_types(each: KernelFunction, program: Program) -> Callable[..., int]:
-    def call(world: object, *arguments: int) -> int:
-        return each.function(world, program.types, *arguments)
+    def call(world: World, *arguments: int) -> int:
+        if held_lock(world) is not None:
+            raise ExecutionError(f"{each.name} is called while a bpf_spin_lock is held: unlock it first")
+        return each.function(world, *arguments)
 
     call.__doc__ = each.function.__doc__
     return call
+
+
+def functions_of(program: Program) -> dict[int, HelperFunction]:
+    """Return those that a program calls and that are there, by the imm of their calls."""
+    return {
+        number: bound()[called.name] for number, called in program.kfuncs.items() if called.name in bound()
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ebpfjit.errors import EbpfError, PicklingRefused
 from ebpfjit.program import Program
@@ -13,6 +13,9 @@ from ebpfjit.runtime.maps.special import SpecialField
 from ebpfjit.runtime.maps.storage import Storage
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.timers import Timers
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.owned import Holder
 
 _RDONLY_PROG = int(MapFlag.RDONLY_PROG)
 
@@ -33,7 +36,8 @@ class Map(ABC):
     run, whatever the program does. `is_frozen` is true from when a program that refers to the map
     was prepared: it may rely on read-only values, which Python must not change any more. `refused` is what an
     object's definition of it lacks, None where it lacks nothing: no program that refers to the map is run.
-    `timers` are those in its values, None where there never were any.
+    `timers` are those in its values, `holder` has the objects that hang in them: None where there never were
+    any.
     """
 
     definition: MapDefinition
@@ -42,6 +46,7 @@ class Map(ABC):
     value_is_stable: bool
     is_frozen: bool = False
     timers: Timers | None = None
+    holder: Holder | None = None
     refused: EbpfError | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -16,7 +16,7 @@ from ebpfjit.runtime.maps.local_storage import LocalStorage
 from ebpfjit.runtime.maps.lpm import LpmTrie
 from ebpfjit.runtime.maps.queues import BloomFilter, QueueMap
 from ebpfjit.runtime.maps.references import ArrayOfMaps, HashOfMaps, ProgArray
-from ebpfjit.runtime.maps.slots import SlotArray, SlotHash
+from ebpfjit.runtime.maps.slots import SlotArray, SlotHash, SocketArray, SocketHash
 from ebpfjit.runtime.maps.user_ring import UserRingBuffer
 
 KINDS: dict[MapType, Callable[[MapDefinition, Environment], Map]] = {
@@ -34,10 +34,11 @@ KINDS: dict[MapType, Callable[[MapDefinition, Environment], Map]] = {
     MapType.ARRAY_OF_MAPS: ArrayOfMaps,
     MapType.HASH_OF_MAPS: HashOfMaps,
     MapType.DEVMAP: SlotArray,
-    MapType.SOCKMAP: SlotArray,
+    MapType.SOCKMAP: SocketArray,
+    MapType.REUSEPORT_SOCKARRAY: SlotArray,
     MapType.CPUMAP: SlotArray,
     MapType.XSKMAP: SlotArray,
-    MapType.SOCKHASH: SlotHash,
+    MapType.SOCKHASH: SocketHash,
     MapType.QUEUE: QueueMap,
     MapType.STACK: QueueMap,
     MapType.DEVMAP_HASH: SlotHash,

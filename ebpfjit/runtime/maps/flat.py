@@ -102,6 +102,8 @@ class FlatMap(KeyedMap):
         """Let go of what a value's special fields refer to: a timer, or an object, is there by its field."""
         for field in self._freed:
             self.storage.write(offset + field.offset, bytes(field.size))
+        if self.holder is not None:
+            self.holder.free(self.address + offset, self.address + offset + self.stride)
 
     def _plain_flags(self, flags: int) -> int:
         """Return an update's flags without BPF_F_LOCK, which maps take that have a lock in their values."""
@@ -269,6 +271,7 @@ class ArrayMap(FlatMap):
         """Make every value zero."""
         for index in range(self.definition.max_entries):
             for cpu in range(self.cpus):
+                self.free_fields(self.offset_of(index, cpu))
                 self.storage.write(self.offset_of(index, cpu), bytes(self.stride))
 
     def _keys(self) -> Iterator[bytes]:

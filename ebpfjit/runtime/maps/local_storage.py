@@ -14,7 +14,7 @@ import errno
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import U64_MASK
 from ebpfjit.runtime.environment import Environment, Task
@@ -26,6 +26,9 @@ from ebpfjit.runtime.maps.mapping import KeyedMap, TypedView
 from ebpfjit.runtime.maps.special import SpecialField
 from ebpfjit.runtime.objects import KernelPointer
 from ebpfjit.runtime.sockets import Socket
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.owned import Holder
 
 STRUCTS = {
     MapType.SK_STORAGE: "sock",
@@ -129,6 +132,15 @@ class LocalStorage(KeyedMap):
         if result == 0:
             self._owners.setdefault(key, owner)
         return -errno.ENOMEM if result == -errno.E2BIG else result
+
+    @property
+    def holder(self) -> Holder | None:
+        """The objects that hang in the values: the table lets go of them with each value."""
+        return self._table.holder
+
+    @holder.setter
+    def holder(self, holder: Holder | None) -> None:
+        self._table.holder = holder
 
     def special_at(self, address: int) -> SpecialField | None:
         """Return the special field that starts at an address inside of the values."""

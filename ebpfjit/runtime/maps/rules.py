@@ -80,6 +80,7 @@ SHAPES: dict[MapType, tuple[Sizes, Sizes, MapFlag]] = {
     MapType.HASH_OF_MAPS:     (ANY,     FOUR,          HASH_FLAGS),
     MapType.DEVMAP:           (FOUR,    FOUR_OR_EIGHT, REFERENCE_FLAGS),
     MapType.SOCKMAP:          (FOUR,    FOUR_OR_EIGHT, REFERENCE_FLAGS),
+    MapType.REUSEPORT_SOCKARRAY: (FOUR, FOUR_OR_EIGHT, ARRAY_FLAGS),
     MapType.CPUMAP:           (FOUR,    FOUR_OR_EIGHT, F.NUMA_NODE),
     MapType.XSKMAP:           (FOUR,    FOUR,          REFERENCE_FLAGS),
     MapType.SOCKHASH:         (ANY,     FOUR_OR_EIGHT, REFERENCE_FLAGS),

@@ -42,12 +42,13 @@ RULES = {
     MapType.CPUMAP:       SlotRules(BPF_EXIST, -errno.EEXIST, 0,             -errno.EINVAL, 0, True),
     MapType.XSKMAP:       SlotRules(BPF_EXIST, 0,             -errno.ENOENT, -errno.EINVAL, 0),
     MapType.SOCKMAP:      SlotRules(BPF_EXIST, 0,             -errno.ENOENT, -errno.EINVAL, -errno.EINVAL),
+    MapType.REUSEPORT_SOCKARRAY: SlotRules(BPF_EXIST, 0, -errno.ENOENT, -errno.E2BIG, -errno.ENOENT),
     MapType.CGROUP_ARRAY: SlotRules(BPF_ANY,   0,             0,             -errno.E2BIG,  -errno.ENOENT),
 }  # fmt: skip
 
 
 class SlotArray(ArrayMap):
-    """devmap, cpumap, xskmap, sockmap, cgroup_array."""
+    """devmap, cpumap, xskmap, sockmap, reuseport_sockarray, cgroup_array."""
 
     reasons = {  # noqa: RUF012 - a table, never changed
         errno.E2BIG: "the index is outside of an array of {entries} entries",
@@ -151,3 +152,15 @@ class SlotHash(HashMap):
         if self.definition.type == MapType.DEVMAP_HASH and not int.from_bytes(value[:4], "little"):
             return -errno.EINVAL
         return super().update(key, value, flags)
+
+
+class SocketArray(SlotArray):
+    """sockmap: lookups give a socket, which is the program's until it gives it back."""
+
+    value_is_stable = False
+
+
+class SocketHash(SlotHash):
+    """sockhash: as sockmap."""
+
+    value_is_stable = False

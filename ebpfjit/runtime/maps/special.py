@@ -55,32 +55,55 @@ KINDS = {
 }  # fmt: skip
 """The structs that are special, and the tags of pointers that are, with the kernel's sizes."""
 
+NODES = {"bpf_list_node": Special(24, 8, frozenset()), "bpf_rb_node": Special(32, 8, frozenset())}
+"""What objects of programs have besides: where they hang in lists and trees. Map values have none."""
+
+HEADS = {"bpf_list_head": "bpf_list_node", "bpf_rb_root": "bpf_rb_node"}
+"""What hangs in each."""
+
 POINTERS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
 
 
 @dataclass(frozen=True, slots=True)
 class SpecialField:
-    """A special field of a value: one of KINDS, where it starts (bytes), and its name in C ("inner.lock")."""
+    """A special field of a value: one of KINDS, where it starts (bytes), and its name in C ("inner.lock").
+
+    `contains` says of the head of a list or tree which struct its objects are, and where in it their node is.
+    """
 
     kind: str
     offset: int
     name: str
+    contains: tuple[str, int] | None = None
 
     @property
     def size(self) -> int:
         """Bytes of the field."""
-        return KINDS[self.kind].size
+        return (KINDS.get(self.kind) or NODES[self.kind]).size
 
     def __str__(self) -> str:
         """The field in an error message."""
         return f"{self.name!r} ({self.kind})"
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectLayout:
+    """A struct of a program's own that bpf_obj_new makes: its name, bytes, and special fields by offset."""
+
+    name: str
+    size: int
+    fields: tuple[SpecialField, ...]
+
+    def field_of(self, kind: str) -> SpecialField | None:
+        """Return the first field of a kind."""
+        return next((field for field in self.fields if field.kind == kind), None)
+
+
 def is_valid(fields: tuple[SpecialField, ...]) -> bool:
     """False for what the kernel takes for no special fields at all: too many, or two of what stands alone."""
     kinds = [field.kind for field in fields]
     return len(fields) <= MOST_FIELDS and not any(
-        KINDS[kind].alone and kinds.count(kind) > 1 for kind in kinds
+        kind in KINDS and KINDS[kind].alone and kinds.count(kind) > 1 for kind in kinds
     )
 
 

@@ -1,0 +1,247 @@
+"""Objects of programs (bpf_obj_new): who owns them, what they hang in, and when they are gone.
+
+    bpf_obj_new -> a run owns it -> list, tree or kptr of a map's value, or of another object -> a run owns it
+
+What the program can touch is a region for each object that its run owns. One that it gave away stays readable
+until the lock is given back (Linux: a non-owning reference), or, where it went into a kptr, for a while. What
+the bytes of nodes, heads and kptrs say counts for nothing: who holds what is known here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime import held, memory
+from ebpfjit.runtime.maps.special import ObjectLayout, SpecialField
+from ebpfjit.runtime.memory import Region
+from ebpfjit.runtime.tree import Tree
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.world import World
+
+LARGEST = 4096
+"""Bytes of an object at most (bpf_mem_alloc has no larger ones)."""
+
+MOST_OWNED = 512
+"""Objects that a run may own at a time; there is no memory for one more."""
+
+MOST_LENT = 256
+"""Objects that stay readable after they went into kptrs, and dropped ones whose memory is not used yet."""
+
+MOST_BYTES, OBJECT_COST = 256 << 20, 1024
+"""What all objects of the process may take together, and what each takes besides its own bytes."""
+
+_STATE = "objects"
+
+
+class _Heap:
+    """How much all objects have; what the garbage collector gives back is counted at the next request."""
+
+    def __init__(self) -> None:
+        self._used = 0
+        self._released: deque[int] = deque()
+
+    def take(self, size: int) -> bool:
+        """Count an object; False where there is no room."""
+        while self._released:
+            self._used -= self._released.popleft()
+        if self._used + size > MOST_BYTES:
+            return False
+        self._used += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Note that an object is gone."""
+        self._released.append(size)
+
+
+_heap = _Heap()
+
+
+@dataclass(slots=True)
+class Holder:
+    """What hangs in the special fields of a map's values, or of an object: by the field's address."""
+
+    lists: dict[int, deque[tuple[Object, int]]] = field(default_factory=dict)
+    trees: dict[int, Tree] = field(default_factory=dict)
+    pointers: dict[int, Object] = field(default_factory=dict)
+
+    def free(self, start: int, stop: int) -> None:
+        """Drop what hangs in the fields between two addresses."""
+        release(self._taken_out(start, stop))
+
+    def _taken_out(self, start: int, stop: int) -> list[Object]:
+        found: list[Object] = []
+        for address in [each for each in list(self.lists) if start <= each < stop]:
+            for hanging, node in self.lists.pop(address, ()):
+                hanging.hangs_in.pop(node, None)
+                found.append(hanging)
+        for address in [each for each in list(self.trees) if start <= each < stop]:
+            for hanging, node in self.trees.pop(address, Tree()).items():
+                hanging.hangs_in.pop(node, None)
+                found.append(hanging)
+        for address in [each for each in list(self.pointers) if start <= each < stop]:
+            found.append(self.pointers.pop(address))
+        return found
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class Object:
+    """One object. `references` are those of runs and of what it hangs in; `hangs_in` heads, by its node."""
+
+    layout: ObjectLayout
+    region: Region
+    references: int = 1
+    hangs_in: dict[int, int] = field(default_factory=dict)
+    holder: Holder = field(default_factory=Holder)
+
+    def __del__(self) -> None:
+        _heap.give_back(self.region.size + OBJECT_COST)
+
+    @property
+    def address(self) -> int:
+        """Where it starts."""
+        return self.region.start
+
+    def __str__(self) -> str:
+        """The object in an error message."""
+        return f"an object of struct {self.layout.name}"
+
+
+def release(objects: list[Object]) -> None:
+    """Give references back; what is nobody's any more is gone, and what hung in it with it."""
+    while objects:
+        one = objects.pop()
+        one.references -= 1
+        if one.references == 0:
+            objects += one.holder._taken_out(one.region.start, one.region.stop)
+
+
+@dataclass(slots=True)
+class Owned:
+    """The objects that one run can touch, by address: how many references it owns; those that are only lent.
+
+    `until_unlock` are lent until the lock is given back, `for_a_while` until there are many. `fields` are the
+    special fields of all of them, by address. `unused` is the memory of dropped ones, oldest first.
+    """
+
+    counts: dict[int, int] = field(default_factory=dict)
+    objects: dict[int, Object] = field(default_factory=dict)
+    fields: dict[int, tuple[Object, SpecialField]] = field(default_factory=dict)
+    until_unlock: dict[int, Object] = field(default_factory=dict)
+    for_a_while: dict[int, Object] = field(default_factory=dict)
+    unused: deque[Region] = field(default_factory=deque)
+
+
+def state_of(world: World) -> Owned:
+    """Return what a run has of objects."""
+    found: Owned = world.kept.setdefault(_STATE, Owned())
+    return found
+
+
+def new(world: World, layout: ObjectLayout) -> int:
+    """Return the address of a new object, which the run owns; 0 where there is no memory."""
+    state, size = state_of(world), layout.size
+    if not 0 < size <= LARGEST or len(state.counts) >= MOST_OWNED or not _heap.take(size + OBJECT_COST):
+        return 0
+    name = f"object of struct {layout.name}"
+    if len(state.unused) > MOST_LENT and state.unused[0].size == size:
+        region = state.unused.popleft()
+        region.view[:] = bytes(size)
+        region.name = name
+    else:
+        region = Region.of_buffer(name, bytearray(size))
+    if len(state.unused) > MOST_LENT:
+        state.unused.popleft()
+    made = Object(layout, region)
+    count = layout.field_of("bpf_refcount")
+    if count is not None:
+        region.view[count.offset : count.offset + 4] = (1).to_bytes(4, "little")
+    own(world, made, "bpf_obj_new")
+    return made.address
+
+
+def own(world: World, one: Object, by: str) -> None:
+    """Let the run own one reference more, which is one that somebody had."""
+    state = state_of(world)
+    if one.address not in state.objects:
+        memory.grant_region(one.region)
+        state.objects[one.address] = one
+        state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
+    state.counts[one.address] = state.counts.get(one.address, 0) + 1
+    held.take(world, (_STATE, one.address), str(one), by=by, back="bpf_obj_drop, or put it somewhere,")
+
+
+def owned_at(world: World, address: int, name: str) -> Object:
+    """Return the object that starts at an address. Raises ExecutionError where the run owns none there."""
+    state = state_of(world)
+    if not state.counts.get(address):
+        what = "only lent" if address in state.objects else "no object that the program owns"
+        raise ExecutionError(f"{name} of {address:#x}, which is {what}: take what bpf_obj_new returned")
+    return state.objects[address]
+
+
+def give(world: World, one: Object) -> None:
+    """Take one reference from the run; whoever asks has it now. It is out of reach with the last."""
+    state = state_of(world)
+    held.give_back(world, (_STATE, one.address))
+    state.counts[one.address] -= 1
+    if not state.counts[one.address]:
+        del state.counts[one.address]
+        if one.address not in state.until_unlock and one.address not in state.for_a_while:
+            hide(world, one)
+
+
+def drop(world: World, one: Object) -> None:
+    """Give one reference of the run back to nobody."""
+    state = state_of(world)
+    for lent in (state.until_unlock, state.for_a_while):
+        lent.pop(one.address, None)
+    give(world, one)
+    if one.references == 1:
+        state.unused.append(one.region)
+    release([one])
+
+
+def hide(world: World, one: Object) -> None:
+    """Take an object out of the program's reach."""
+    state = state_of(world)
+    memory.revoke(one.region)
+    state.objects.pop(one.address, None)
+    for each in one.layout.fields:
+        state.fields.pop(one.address + each.offset, None)
+
+
+def lend_until_unlock(world: World, one: Object) -> None:
+    """Let an object be read until the lock is given back, though it is not the run's."""
+    state = state_of(world)
+    if one.address not in state.objects:
+        memory.grant_region(one.region)
+        state.objects[one.address] = one
+        state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
+    state.until_unlock[one.address] = one
+
+
+def lend_for_a_while(world: World, one: Object) -> None:
+    """Let an object that the run has and gives to a kptr be read on: those before it are hidden one day."""
+    state = state_of(world)
+    state.for_a_while[one.address] = one
+    if len(state.for_a_while) > MOST_LENT:
+        first = next(iter(state.for_a_while))
+        oldest = state.for_a_while.pop(first)
+        if not state.counts.get(first) and first not in state.until_unlock:
+            hide(world, oldest)
+
+
+def end_of_lock(world: World) -> None:
+    """Hide what was lent until the lock is given back."""
+    state: Owned | None = world.kept.get(_STATE)
+    if state is None:
+        return
+    lent, state.until_unlock = state.until_unlock, {}
+    for address, one in lent.items():
+        if not state.counts.get(address) and address not in state.for_a_while:
+            hide(world, one)
