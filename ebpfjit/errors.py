@@ -6,6 +6,7 @@ EbpfError
   LoadError              an object file that cannot be loaded
     MapRefused             a map that the kernel would not create (errno)
   MapError               an operation on a map that the kernel would not do (errno)
+  PicklingRefused        a map, or what has one, that was to be copied or sent to another process
   VerifierError          a program that breaks a rule (pc, rule)
   TranslationError       a program that cannot become machine code
     OptimizationError      a program that cannot be optimised: it stays in baseline code
@@ -83,6 +84,10 @@ class MapError(EbpfError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (str(self), self.errno)
+
+
+class PicklingRefused(EbpfError, TypeError):  # noqa: N818 - as MapRefused
+    """What cannot be copied, or sent to another process, since a map's memory is this process's."""
 
 
 EMPTY = "the program is empty: it needs at least an exit"

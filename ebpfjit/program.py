@@ -12,12 +12,12 @@ import struct
 from bisect import bisect_right
 from collections.abc import Container, Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W32, W64
-from ebpfjit.errors import DecodeError, EbpfError
+from ebpfjit.errors import DecodeError, EbpfError, PicklingRefused
 from ebpfjit.isa.spec import Imm, Kind, Row
 from ebpfjit.isa.table import match
 from ebpfjit.once import import_alone
@@ -416,22 +416,34 @@ class Program:
         index = bisect_right(self._line_starts, pc)
         return self.lines.get(self._line_starts[index - 1]) if index else None
 
+    def __copy__(self) -> Program:
+        return replace(self)
+
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy needs: the fields. What was made from them is made anew."""
+        """What a pickle needs: the fields. What was made from them is made anew.
+
+        Raises PicklingRefused for a program with maps.
+        """
+        if self.maps:
+            names = ", ".join(repr(each.name) for each in self.maps)
+            raise PicklingRefused(
+                f"program {self.name!r} cannot be pickled or copied deeply: its maps ({names}) are memory "
+                "of this process; load its object where it is to run, in each worker"
+            )
         return {each.name: _thawed(self.__dict__[each.name]) for each in fields(self)}
 
     def run(
         self,
         data: Any = b"",
         *,
-        engine: str = "jit",
+        engine: str | None = None,
         limit: int | None = None,
         context: Mapping[str, Any] | None = None,
         environment: Environment | None = None,
         helpers: Mapping[int | str, HelperFunction] | None = None,
         kfuncs: Mapping[int | str, Any] | None = None,
     ) -> Result:
-        """Run the program once on a copy of `data`, on "jit", "interpreter" or "kernel".
+        """Run the program once on a copy of `data`, on "jit", "interpreter" or "kernel"; by default the best.
 
         A program with a type gets its context, for which `context` may set fields; one without
         gets the data's address in r1 and its length in r2. `helpers` are functions of five u64 that stand for

@@ -54,7 +54,7 @@ def _chosen(config: pytest.Config) -> list[str]:
 @pytest.fixture
 def ebpf_engine(request: pytest.FixtureRequest) -> str:
     """Return the name of the engine that this test runs programs on; skip where it is not to be had."""
-    name: str = request.param
+    name: str = getattr(request, "param", None) or _chosen(request.config)[0]  # unittest has one turn
     reason = _unavailable(name)
     if reason is not None:
         pytest.skip(f"engine {name}: {reason}")
@@ -63,24 +63,18 @@ def ebpf_engine(request: pytest.FixtureRequest) -> str:
 
 def _unavailable(name: str) -> str | None:
     """Return why an engine cannot be used here, None where it can."""
-    if name == "kernel":
-        from ebpfjit import kernel
+    from ebpfjit import runtime_info
 
-        return kernel.unavailable_reason()
-    if name == "jit":
-        from ebpfjit import JitUnavailable
-        from ebpfjit.jit import cpu
-
-        try:
-            cpu.target()
-        except JitUnavailable as unavailable:
-            return str(unavailable)
-    return None
+    state = runtime_info().engines[name]
+    return None if state == "available" else state
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ebpf_load(request: pytest.FixtureRequest) -> Callable[..., Object]:
-    """Return a function that loads an object file: `ebpf_load(path)`, relative to the test's file."""
+    """Return a function that loads an object file: `ebpf_load(path)`, relative to the test's file.
+
+    Each call loads anew; a fixture of a module or class may keep what it returns for several tests.
+    """
     from ebpfjit import load
 
     def load_beside(path: str | Path, **options: Any) -> Object:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ebpfjit.errors import ExecutionError, LoadError
+from ebpfjit.errors import ExecutionError, JitUnavailable, LoadError
 from ebpfjit.interpreter import interpret
 from ebpfjit.once import load_package
 from ebpfjit.program import Program
@@ -245,7 +245,7 @@ def run(
     program: Program,
     data: Any = b"",
     *,
-    engine: str = "jit",
+    engine: str | None = None,
     limit: int | None = None,
     context: Mapping[str, Any] | None = None,
     environment: Environment | None = None,
@@ -254,7 +254,8 @@ def run(
 ) -> Result:
     """Verify a program and run it once on a copy of `data`.
 
-    `engine` is "jit", "interpreter" or "kernel"; `limit` counts instructions. A program with a type
+    `engine` is "jit", "interpreter" or "kernel", None for machine code where there is some, else the
+    interpreter; `limit` counts instructions. A program with a type
     gets its context, as BPF_PROG_TEST_RUN makes it: `data` is an Ethernet frame for packet programs
     and the context's bytes for the others; `context` sets fields of xdp_md or __sk_buff. One
     without a type gets the data's address in r1, its length in r2. `environment` is what helpers
@@ -275,11 +276,27 @@ def run(
         if given:
             raise ExecutionError("the kernel has its own helpers; helpers= is for the other engines")
         return _run_on_kernel(program, data, context, chosen)
+    if engine is None:
+        engine = best_engine()
     if engine not in ENGINES:
         raise ValueError(f"no engine {engine!r}; there are: {', '.join([*ENGINES, 'kernel'])}")
     counts = engine == "interpreter"
     brought = Brought(given, kfuncs or {})
     return run_on(ENGINES[engine], program, data, limit, context, chosen, counts=counts, brought=brought)
+
+
+def best_engine() -> str:
+    """Return the name of the fastest engine that this machine, and this process, can have."""
+    load_package("ebpfjit.jit")
+    from ebpfjit.jit import cpu
+    from ebpfjit.jit.routines import routines
+
+    try:
+        cpu.target()
+        routines()
+    except JitUnavailable:
+        return "interpreter"
+    return "jit"
 
 
 def run_on(

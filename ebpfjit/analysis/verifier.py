@@ -21,9 +21,15 @@ ADDR_SPACE_CAST, FROM_ARENA, TO_ARENA = (0xBF, 1), 1, 1 << 16
 
 Rule = Callable[[Program, Instruction], Iterator[str]]
 
+GOTOX = 0x0D
+"""Opcode of a jump to what a register holds (Linux 6.19), which LLVM makes of tables of jumps."""
+
 
 def _known(program: Program, insn: Instruction) -> Iterator[str]:
     if insn.row is not None:
+        return
+    if insn.opcode == GOTOX:
+        yield "gotox, a jump to what a register holds, is not supported: clang -fno-jump-tables does without"
         return
     rows = BY_OPCODE.get(insn.opcode)
     if rows is None:

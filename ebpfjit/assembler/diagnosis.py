@@ -72,6 +72,9 @@ def _first(token: str) -> str:
     known = (word for word in (*_tree(), *DATA_WORDS) if len(word) > 1)
     close = get_close_matches(token.lower(), known, 1) if len(token) <= MAX_WORD else []
     hint = f": did you mean {close[0]!r}?" if close else ""
+    if token.startswith("."):
+        advice = "an object file has sections and data: compile to one (clang -c), and load that"
+        return f"directive {_shown(token)} is not taken{hint or f'; {advice}'}"
     return f"unknown mnemonic {_shown(token)}{hint}"
 
 

@@ -28,6 +28,12 @@ MAX_TEXT, MAX_LINE = 1 << 25, 1 << 20
 MAX_LINES = MAX_SLOTS
 MAX_LABELS = 1_000_000
 
+DIRECTIVES = frozenset({
+    ".text", ".file", ".globl", ".global", ".weak", ".local", ".hidden", ".p2align", ".type", ".size",
+    ".ident", ".addrsig", ".addrsig_sym",
+})  # fmt: skip
+"""What compilers write beside instructions (`clang -S`): no bytes of a program, so it is passed over."""
+
 
 @dataclass(slots=True)
 class _Statement:
@@ -88,7 +94,7 @@ class _Source:
                 self._define(found[1], pc, number, found.start(1))
                 start = found.end()
             tokens = tokenize(line, start)
-            if not tokens:
+            if not tokens or tokens[0] in DIRECTIVES:
                 continue
             statement = _Statement(_find(tokens), tokens, pc, number, start)
             if statement.form is None and tokens[0].lower() not in DATA_WORDS:

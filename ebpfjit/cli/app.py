@@ -1,7 +1,7 @@
 """The commands: run, asm, disasm, verify, listing, diff, fuzz, bench.
 
 Exit status 0: done; 1: the program or the input was refused or faulted, with one line on stderr;
-2: wrong usage; 130: interrupted. Every command imports what it needs when it runs.
+2: wrong usage; 130: interrupted; 141: nobody reads on. Every command imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -381,6 +382,10 @@ def one_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+BROKEN_PIPE = 128 + signal.SIGPIPE
+"""The exit status where whoever read our output has seen enough (`| head`), as shells give other tools."""
+
+
 def main() -> int:
     """Run the command line and return its exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -388,8 +393,9 @@ def main() -> int:
     status = _guard(lambda: app(prog_name="ebpfjit"))
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read us has seen enough
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return status or BROKEN_PIPE
     return status
 
 
@@ -398,6 +404,8 @@ def _guard(command: Callable[[], object]) -> int:
     try:
         command()
     except SystemExit as finished:
+        if isinstance(finished.__context__, BrokenPipeError):  # click makes 1 of it, and says nothing
+            return BROKEN_PIPE
         return finished.code if isinstance(finished.code, int) else 0
     except (EbpfError, OSError) as error:
         print(f"ebpfjit: {one_line(error)}", file=sys.stderr)

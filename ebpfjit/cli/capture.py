@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ebpfjit.cli import pcap
+from ebpfjit.cli.files import FileError
 from ebpfjit.errors import ExecutionError
 from ebpfjit.program import Program
 from ebpfjit.runner import Result
@@ -92,7 +93,8 @@ def run(
 
     A packet that the program faults on, or that is too short for it, is counted as such. With
     `show`, lines that the program prints go to standard output as they come; else the report has
-    them. Raises FileError for a damaged capture, OSError.
+    them. What is damaged behind some packets (a capture that was cut off) is the report's error. Raises
+    FileError for a capture without a packet that can be read, OSError.
     """
     report = Report()
     start = time.perf_counter()
@@ -101,9 +103,14 @@ def run(
         size = os.fstat(source.fileno()).st_size
         step = stack.enter_context(_progress(size))
         writer = pcap.Writer(stack.enter_context(open(write, "wb"))) if write is not None else None
-        for packet in pcap.read(source, file):
-            _one(program, packet, execute, report, writer, sys.stdout if show else None)
-            step(packet.position)
+        try:
+            for packet in pcap.read(source, file):
+                _one(program, packet, execute, report, writer, sys.stdout if show else None)
+                step(packet.position)
+        except FileError as damaged:
+            if not report.total.packets:
+                raise
+            report.error = report.error or str(damaged).removeprefix(f"{file}: ")
         report.written = writer.written if writer is not None else None
     report.seconds = time.perf_counter() - start
     return report

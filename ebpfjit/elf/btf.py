@@ -175,8 +175,9 @@ class Btf:
             HEADER.unpack_from(data)
         )
         if magic != MAGIC:
-            order = " (big-endian?)" if magic == 0x9FEB else ""
-            raise self.error(f"the magic number is {magic:#x}, not {MAGIC:#x}{order}")
+            swapped = magic == MAGIC >> 8 | (MAGIC & 0xFF) << 8
+            order = ": types of big-endian machines; make them for this byte order (clang -target bpfel)"
+            raise self.error(f"the magic number is {magic:#x}, not {MAGIC:#x}{order if swapped else ''}")
         if version != 1:
             raise self.error(f"version {version} is not supported, version 1 is")
         for what, offset, size in (

@@ -30,6 +30,11 @@ class GivenMaps:
     pins: MutableMapping[str, Any] = field(default_factory=dict)
     pinned: list[Map] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        for name, given in (("maps", self.maps), ("pins", self.pins)):
+            if not isinstance(given, Mapping):
+                raise TypeError(f"{name}= maps names of maps to maps, not a {type(given).__name__}")
+
     def find(self, definition: MapDefinition) -> tuple[MapDefinition, Map | None]:
         """Return a definition with the size that was given, and the map to use for it, None for a new one.
 

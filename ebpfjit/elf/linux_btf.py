@@ -23,6 +23,7 @@ STATIC, GLOBAL, EXTERN = 0, 1, 2
 """Linkage of functions and variables (enum btf_func_linkage, BTF_VAR_*)."""
 
 ENUM64_SIZE = 8
+MAX_WORD = 0xFFFFFFFF
 
 
 def for_linux(file: ObjectFile, btf: Btf | None) -> bytes | None:
@@ -104,14 +105,14 @@ class _Fixer:
         return [(words[i], words[i + 1], words[i + 2]) for i in range(0, len(words), 3)]
 
     def _lay_out(self, at: int, section: Section, entries: list[tuple[int, int, int]]) -> bool:
-        """Write sizes and offsets, in order; False where an entry is no variable of the section."""
+        """Write sizes and offsets, in order; False where one does not fit, or an entry is no variable."""
         placed: list[tuple[int, int, int]] = []
         for type_, offset, size in entries:
             if not 0 < type_ < len(self.btf) or self.btf.kind(type_) != Kind.VAR:
                 return False
             name = self._name(self.btf.offset_of(type_))
             placed.append((self.offsets.get((section.index, name), offset), type_, size))
-        if not placed:
+        if not placed or max(section.size, *(offset for offset, _, _ in placed)) > MAX_WORD:
             return False
         self.words[at + 2] = section.size
         for number, (offset, type_, size) in enumerate(sorted(placed)):

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from ebpfjit.errors import EbpfError, LoadError
+from ebpfjit.errors import EbpfError, LoadError, PicklingRefused
 from ebpfjit.once import load_package
 from ebpfjit.program import Buffer, Program
 from ebpfjit.runtime.environment import Environment
@@ -48,6 +48,15 @@ class Object:
     version: int = 0
     btf: Btf | None = None
     refusals: Mapping[str, EbpfError] = field(default_factory=dict)
+
+    def __copy__(self) -> Object:
+        return replace(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise PicklingRefused(
+            f"object {self.name!r} cannot be pickled or copied deeply: its maps and variables are memory of "
+            "this process; load it where it is used, in each worker"
+        )
 
     @property
     def sections(self) -> Mapping[str, tuple[Program, ...]]:

@@ -28,6 +28,10 @@ from ebpfjit.runtime.maps.refused import RefusedMap
 Create = Callable[[MapDefinition], Map]
 
 
+JUMP_TABLES = ".jumptables"
+"""Where LLVM 22 puts the targets of gotox."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """What an instruction refers to: a map, or a byte of its only value.
@@ -197,6 +201,10 @@ class ObjectMaps:
             return Place(number, offset)
         number = self._starts.get((section.index, offset))
         if number is None:
+            if section.name == JUMP_TABLES:
+                raise LookupError(
+                    "which is a table of jumps: there is no gotox here; -fno-jump-tables does without"
+                )
             known = section.name == ".maps" or is_legacy(section)
             raise LookupError("where no map starts" if known else "which holds neither maps nor variables")
         return Place(number, None)

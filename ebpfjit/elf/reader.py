@@ -203,7 +203,9 @@ def read_section(data: bytes, name: str, section: str) -> memoryview:
     with _parsing(name):
         reader = _Reader(data, name)
         if len(data) < HEADER_SIZE or (data[4], data[5]) != (2, 1):
-            raise LoadError(f"{name}: not a little-endian ELF64 file")
+            raise LoadError(
+                f"{name}: not a little-endian ELF64 file; types are in such a one, or in BTF alone"
+            )
         return reader.read_section(section)
 
 

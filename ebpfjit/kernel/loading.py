@@ -12,7 +12,7 @@ from ebpfjit.kernel import vmlinux
 from ebpfjit.kernel.objects import LoadedProgram
 from ebpfjit.kernel.program_types import PROGRAM_TYPES, ProgramType
 from ebpfjit.kernel.symbols import with_symbols
-from ebpfjit.kernel.syscalls import LoadAttributes
+from ebpfjit.kernel.syscalls import KernelVerifierError, LoadAttributes
 from ebpfjit.kernel.types import types_of
 from ebpfjit.program import Program
 from ebpfjit.runtime.attach import attachment
@@ -49,17 +49,26 @@ def load_linked(
             expected, attach_id = what.type, vmlinux.attach_id(what)
     except LoadError as error:
         raise LoadError(f"program {program.name!r}, section {program.section!r}: {error}") from None
-    return LoadedProgram(
-        with_symbols(program, code),
-        kind.number,
-        LoadAttributes(
-            expected,
-            what.flags | kind.flags,
-            "GPL" if said is None else said,
-            program.name or "ebpfjit",
-            attach_id,
-            types.btf.fd if types is not None else 0,
-            types.functions if types is not None else b"",
-            types.lines if types is not None else b"",
-        ),
+    attributes = LoadAttributes(
+        expected,
+        what.flags | kind.flags,
+        "GPL" if said is None else said,
+        program.name or "ebpfjit",
+        attach_id,
+        types.btf.fd if types is not None else 0,
+        types.functions if types is not None else b"",
+        types.lines if types is not None else b"",
     )
+    try:
+        return LoadedProgram(with_symbols(program, code), kind.number, attributes)
+    except KernelVerifierError as error:
+        raise _name_absent(error, program) from None
+
+
+def _name_absent(error: KernelVerifierError, program: Program) -> KernelVerifierError:
+    """Say at the head of a refusal what stands where Linux met it, and was not found (libbpf does so)."""
+    if error.pc in program.absent:
+        line = program.line_at(error.pc)
+        where = f" ({line})" if line is not None else ""
+        error.args = (f"pc {error.pc}: {program.absent[error.pc]}{where}\n{error}",)
+    return error

@@ -52,7 +52,7 @@ class Task:
     @property
     def pointer(self) -> int:
         """The address of its struct task_struct, as programs know it."""
-        described = self._objects.first_task if self._is_this and self._objects is not None else None
+        described = self._objects.current_task if self._is_this and self._objects is not None else None
         return self.address or (CURRENT_TASK if described is None else int(described.pointer))
 
     @classmethod
@@ -152,8 +152,8 @@ class Environment:
     has is 0.
 
     `task` may be called: `environment.task(pid=7, comm="x")` describes one more task, as
-    `struct("task_struct", ...)` does. The first of them is the process that programs run in, where no
-    other is given.
+    `struct("task_struct", ...)` does. The first of them that no other task points to (as to its real_parent)
+    is the process that programs run in, where no other is given.
     Raises ValueError where `cpu` is not one of the processors, and for memory that is neither a process's nor
     the kernel's, or twice.
     """
@@ -188,7 +188,7 @@ class Environment:
         """The process that the program runs in."""
         if not self.task._is_this:
             return self.task
-        first = self.objects.first_task
+        first = self.objects.current_task
         if first is None:
             return Task.this()
         pid, comm = first.members.get("pid", 0), first.members.get("comm", "")

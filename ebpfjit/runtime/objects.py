@@ -10,7 +10,7 @@ the environment, where it has some, else by those that the program was made for.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,19 @@ class KernelObject:
     lenient: bool = False
 
 
+TASK = "task_struct"
+
+
+def _pointers(value: Any) -> Iterator[int]:
+    """Yield what the members of a struct point to."""
+    if isinstance(value, KernelPointer):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (found for each in value.values() for found in _pointers(each))
+    elif isinstance(value, list | tuple):
+        yield from (found for each in value for found in _pointers(each))
+
+
 class KernelObjects:
     """The objects of one environment, in the order in which they were described.
 
@@ -84,10 +97,11 @@ class KernelObjects:
         return known[index] if known[index].pointer == address else None
 
     @property
-    def first_task(self) -> KernelObject | None:
-        """The task that was described first."""
-        tasks = (each for each in list(self.all) if each.pointer.struct == "task_struct")
-        return next(tasks, None)
+    def current_task(self) -> KernelObject | None:
+        """The first task that no other task points to: a parent has to be described before its child."""
+        tasks = [each for each in list(self.all) if each.pointer.struct == TASK]
+        pointed = {pointer for each in tasks for pointer in _pointers(each.members)}
+        return next((each for each in tasks if each.pointer not in pointed), tasks[0] if tasks else None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"all": list(self.all)}

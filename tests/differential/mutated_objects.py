@@ -1,6 +1,7 @@
 """Damaged object files, loaded, looked at, compiled and run: nothing but an EbpfError, and soon.
 
     python -m tests.differential.mutated_objects --seconds 1200 --seed 1 --memory 1G
+    python -m tests.differential.mutated_objects --objects 40000
 
 Each object follows from the seed and its number. Some at a time go through a child with RLIMIT_AS: a crash,
 another exception (MemoryError is one), or more than 5 s of the processor for one object is a finding. What
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import random
 import resource
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,14 +30,19 @@ sys.path[:0] = [str(ROOT / "tests")]
 
 from support.mutation import mutate  # noqa: E402 - the folder of tests is no package
 
-from ebpfjit import EbpfError, Environment, load  # noqa: E402
+from ebpfjit import EbpfError, Environment, LicenseWarning, load  # noqa: E402
 from ebpfjit.difftest.children import run_forked  # noqa: E402
 from ebpfjit.disassembler import disassemble  # noqa: E402
 from ebpfjit.elf import read_btf  # noqa: E402
 
 SOURCES = sorted([*(ROOT / "tests" / "elf").glob("*.o"), *(ROOT / "examples").rglob("*.o")])
 OTHER_MACHINES = ("x86_64.o", "big_endian.o")
-FOR_OTHER_TYPES = ("core.o", "missing_field.o")
+TYPES_OF = {
+    "core.o": "core_target.o", "missing_field.o": "core_target.o",
+    "new_types_clang19.o": "new_types_target.o", "new_types_clang22.o": "new_types_target.o",
+}  # fmt: skip
+"""Objects whose CO-RE relocations are made for the types of another file."""
+
 BATCH = 20
 MOST_SECONDS = 5
 LIMIT = 2000
@@ -68,7 +76,7 @@ class Objects:
         self.seed = seed
         self.sources = [path for path in SOURCES if path.name not in OTHER_MACHINES]
         self.contents = tuple(path.read_bytes() for path in self.sources)
-        self.target = read_btf(ROOT / "tests" / "elf" / "core_target.o")
+        self.types = {name: read_btf(ROOT / "tests" / "elf" / name) for name in {*TYPES_OF.values()}}
 
     def source(self, number: int) -> Path:
         """Return the sound object that one was made from."""
@@ -81,7 +89,7 @@ class Objects:
 
     def use(self, number: int) -> bool:
         """Do with an object all that one does; False where it cannot be loaded. Raises what should not be."""
-        target = self.target if self.source(number).name in FOR_OTHER_TYPES else None
+        target = self.types.get(TYPES_OF.get(self.source(number).name, ""))
         return use(self.make(number), target)
 
 
@@ -142,6 +150,7 @@ def run_batch(objects: Objects, numbers: range, memory: int | None) -> Report:
     """Use some objects in this process; called in a child."""
     if memory is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    warnings.simplefilter("ignore", LicenseWarning)  # damaged licences, by the thousand
     report = Report()
     for number in numbers:
         began = time.process_time()
@@ -159,14 +168,14 @@ def run_batch(objects: Objects, numbers: range, memory: int | None) -> Report:
     return report
 
 
-def run(seconds: float, seed: int, memory: int | None, first: int = 0) -> Report:
-    """Use objects for so many seconds; what a child does not survive is looked for one by one."""
+def run(seconds: float, seed: int, memory: int | None, first: int = 0, most: int = sys.maxsize) -> Report:
+    """Use objects for so many seconds, or `most`; what a child does not survive is looked for one by one."""
     objects, total, end = Objects(seed), Report(), time.monotonic() + seconds
     for warm in range(2):
         objects.use(warm)  # what is imported and made first is there for all children
-    number = first
-    while time.monotonic() < end:
-        numbers = range(number, number + BATCH)
+    number, last = first, first + most
+    while time.monotonic() < end and number < last:
+        numbers = range(number, min(number + BATCH, last))
         _add(total, objects, numbers, memory)
         number += BATCH
     return total
@@ -198,7 +207,8 @@ def _bytes(text: str) -> int:
 def main() -> int:
     """Run as the command says; 1 where there is a finding."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--seconds", type=float, help="20, or as long as so many --objects take")
+    parser.add_argument("--objects", type=int, help="how many at the most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first object")
     parser.add_argument("--memory", type=_bytes, default=1 << 30, help="RLIMIT_AS of each child: 1G")
@@ -208,7 +218,9 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_AS, (given.memory, given.memory))
         print("loaded" if Objects(given.seed).use(given.only) else "refused")
         return 0
-    report = run(given.seconds, given.seed, given.memory, given.first)
+    seconds = given.seconds if given.seconds is not None else math.inf if given.objects is not None else 20
+    most = given.objects if given.objects is not None else sys.maxsize
+    report = run(seconds, given.seed, given.memory, given.first, most)
     for finding in report.findings:
         print(f"object {finding.number}: {finding.what}")
     print(

@@ -245,7 +245,8 @@ def test_carriage_returns_end_lines_quietly():
         (".8byte 1,", 10, "expected an integer, the 64-bit word"),
         (".8byte 1 2", 10, "expected ',' or the end of the line"),
         (".8byte 0x10000000000000000", 8, "does not fit 64 bits"),
-        (".text", 1, "unknown mnemonic '.text'"),
+        (".data", 1, "directive '.data' is not taken; an object file has sections and data"),
+        (".qud 1", 1, "directive '.qud' is not taken: did you mean '.quad'?"),
         ("[r1]", 1, "expected a mnemonic, a register or a label, found '['"),
         ("exit /* no end", 6, "this comment does not end"),
         ("goto r1", 6, "expected an integer, a label or 'pc', found 'r1'"),
@@ -346,6 +347,32 @@ def test_a_long_program_takes_linear_time():
     code = assemble("\n".join(lines))
     assert len(code) == 8 * 60_000
     assert code[-8:] == assemble("ldxw r0, [r1+4]")
+
+
+COMPILED = """
+\t.text
+\t.file\t"sum.c"
+\t.globl\tsum                             # -- Begin function sum
+\t.p2align\t3
+\t.type\tsum,@function
+sum:                                    # @sum
+# %bb.0:
+\tr0 = 0
+\tif r2 == 0 goto LBB0_2
+# %bb.1:
+\tr0 = *(u8 *)(r1 + 0)
+LBB0_2:
+\texit
+.Lfunc_end0:
+\t.size\tsum, .Lfunc_end0-sum
+                                        # -- End function
+\t.addrsig
+"""
+
+
+def test_what_a_compiler_writes_beside_instructions_is_passed_over():
+    """`clang -O2 -target bpf -S`."""
+    assert assemble(COMPILED) == assemble("mov r0, 0\njeq r2, 0, +1\nldxb r0, [r1]\nexit")
 
 
 def test_encodings_come_from_the_table():

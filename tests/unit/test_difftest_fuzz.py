@@ -327,6 +327,49 @@ def test_the_plugin_runs_a_users_tests_on_each_engine() -> None:
     assert "interpreter" in twice.stdout
 
 
+USERS_TESTS = """
+import ctypes, unittest, pytest
+from ebpfjit import Program
+from ebpfjit.assembler import assemble
+
+DENIED = ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) == 0  # PR_SET_MDWE: no memory becomes executable
+
+@pytest.fixture(scope="module")
+def program(ebpf_load):
+    return ebpf_load(OBJECT_FILE).programs["count"]
+
+@pytest.mark.parametrize("size", [60, 64])
+def test_of_a_module(program, size):
+    assert program.run(bytes(size)).action == "XDP_PASS"
+
+def test_denied(ebpf_run):
+    assert ebpf_run(Program(assemble("ldxb r0, [r1]\\nexit")), b"\\5").return_value == 5
+
+class TestUnittest(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def _take(self, ebpf_run):
+        self.run_program = ebpf_run
+
+    def test_load(self):
+        self.assertEqual(self.run_program(Program(assemble("mov r0, 5\\nexit"))).return_value, 5)
+
+def test_kernel_has_it():
+    if not DENIED:
+        pytest.skip("no PR_SET_MDWE")
+"""
+
+
+def test_fixtures_of_modules_and_classes_and_a_process_that_may_not_have_machine_code(tmp_path: Path) -> None:
+    """An engine that is not asked for is one that works; one that is, and does not, skips with the reason."""
+    path = tmp_path / "test_users.py"
+    path.write_text(f"OBJECT_FILE = {str(ROOT / 'tests' / 'elf' / 'counter.o')!r}\n{USERS_TESTS}")
+    child = run_pytest("-rs", "--ebpf-engines=interpreter,jit", str(path))
+    if "no PR_SET_MDWE" in child.stdout:
+        pytest.skip("this kernel has no PR_SET_MDWE")
+    assert "5 passed, 1 skipped" in child.stdout, child.stdout + child.stderr
+    assert "engine jit: this system does not let memory become executable" in child.stdout
+
+
 def test_the_documentation_has_the_example_as_it_is() -> None:
     example = (ROOT / "examples" / "pytest" / "test_drop_discard.py").read_text()
     assert f"```python\n{example}```" in (ROOT / "docs" / "testing.md").read_text()

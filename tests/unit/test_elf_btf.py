@@ -145,7 +145,7 @@ def test_damaged_headers() -> None:
     good = bytes(BtfMaker())
     for data, message in (
         (good[:20], "truncated header: 20 of 24"),
-        (b"\xeb\x9f" + good[2:], "magic number is 0x9feb, not 0xeb9f .big-endian"),
+        (b"\xeb\x9f" + good[2:], "magic number is 0x9feb, not 0xeb9f: types of big-endian"),
         (good[:2] + b"\2" + good[3:], "version 2"),
         (good[:20] + b"\xff" + good[21:], "truncated: strings"),
         (good[:12] + b"\xff" + good[13:], "truncated: types"),

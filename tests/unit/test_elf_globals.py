@@ -153,8 +153,9 @@ def test_each_load_has_its_own_variables() -> None:
     assert second.globals["total"] == -5
 
 
-def test_a_huge_section_is_refused_before_memory_is_taken() -> None:
-    data = bytearray((OBJECTS / "globals_untyped.o").read_bytes())
+@pytest.mark.parametrize("name", ["globals.o", "globals_untyped.o"])
+def test_a_huge_section_is_refused_before_memory_is_taken(name: str) -> None:
+    data = bytearray((OBJECTS / name).read_bytes())
     (table,) = struct.unpack_from("<Q", data, 0x28)
     (count,) = struct.unpack_from("<H", data, 0x3C)
     bss = next(

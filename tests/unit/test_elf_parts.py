@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import struct
 from dataclasses import replace
@@ -282,6 +283,34 @@ def test_an_error_is_raised_anew_each_time(parts: Object) -> None:
     assert str(errors[0]) == str(errors[1])
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_locks_where_linux_has_none_are_refused_by_field_and_line(engine: str) -> None:
+    obj = load(OBJECTS / "locks_refused.o")
+    assert run(obj, "use_plain", engine) == 7
+    assert obj.maps["plain"][0][8:] == struct.pack("<Q", 1)
+    for kind in ("lru_hash", "percpu_hash", "percpu_array", "lru_percpu_hash"):
+        message = (
+            rf"'use_{kind}', pc \d+ \(\./locks_refused\.c:\d+: .*map '{kind}' \({kind}\): 'lock' \(bpf_spin"
+        )
+        with pytest.raises(MapRefused, match=message) as caught:
+            run(obj, f"use_{kind}", engine)
+        assert caught.value.errno == errno.EOPNOTSUPP
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_program_array_of_tc_programs_takes_no_xdp_program(engine: str) -> None:
+    """Whoever comes first owns it: the other is refused, when it is put in or when it jumps."""
+    obj = load(OBJECTS / "locks_refused.o")
+    obj.maps["jumps"][1] = obj.programs["target"]
+    with pytest.raises(MapError, match=r"'jumps' .*'caller': it belongs to xdp programs.* one of tc"):
+        run(obj, "caller", engine)
+    obj = load(OBJECTS / "locks_refused.o")
+    assert run(obj, "caller", engine) == 9
+    with pytest.raises(MapError, match=r"'jumps' .*belongs to tc programs") as caught:
+        obj.maps["jumps"][1] = obj.programs["target"]
+    assert caught.value.errno == errno.EINVAL
+
+
 # Tables of functions
 
 
@@ -335,6 +364,14 @@ def test_what_core_does_not_find_is_named(name: str, wanted: str, engine: str) -
     assert obj.program("guarded").run(bytes(64), engine=engine).return_value == 3
 
 
+@pytest.mark.skipif(kernel.unavailable_reason() is not None, reason=str(kernel.unavailable_reason()))
+def test_what_core_does_not_find_is_named_where_linux_refuses_it() -> None:
+    obj = load(OBJECTS / "missing_field.o", btf=OBJECTS / "core_target.o")
+    wanted = r"pc \d+: struct task, field no_such_field is not among .*\(\./missing_field\.c:\d+: .*\n"
+    with pytest.raises(kernel.KernelVerifierError, match=wanted + "pc .*invalid func unknown#195896080"):
+        kernel.load_program(replace(obj.program("field"), type="raw_tracepoint", section=None))
+
+
 # Whole files
 
 
@@ -353,6 +390,32 @@ def test_a_stripped_object_says_so() -> None:
 def test_another_byte_order_says_what_to_do() -> None:
     with pytest.raises(LoadError, match=r"EM_BPF, ELF64, big-endian.*-target bpfel"):
         load(OBJECTS / "big_endian.o")
+
+
+def test_types_of_another_byte_order_say_what_to_do() -> None:
+    """Beside sound code, which runs without them; given by the user, they are refused."""
+    data = (OBJECTS / "counter.o").read_bytes()
+    obj = load(data.replace(b"\x9f\xeb\x01\0", b"\xeb\x9f\x01\0"))
+    assert re.search(r"section '\.BTF': .*big-endian.*-target bpfel", str(obj.refusals[".BTF"]))
+    assert obj.program("without_maps").run(FRAME).return_value == 3
+    with pytest.raises(LoadError, match=r"big-endian.*-target bpfel"):
+        load(data, btf=b"\xeb\x9f\1\0" + bytes(40))
+    with pytest.raises(LoadError, match=r"big_endian\.o: not a little-endian ELF64 file; types are in"):
+        load(data, btf=OBJECTS / "big_endian.o")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"maps": {"flows": "many"}}, r"maps={'flows': \.\.\.} is a number of entries or a map, not a str"),
+        ({"pins": {"shared": 5}}, r"pins\['shared'\] is a int, and no map"),
+        ({"maps": ["flows"]}, "maps= maps names of maps to maps, not a list"),
+        ({"pins": "/sys/fs/bpf"}, "pins= maps names of maps to maps, not a str"),
+    ],
+)
+def test_what_is_no_map_is_a_type_error(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        load(OBJECTS / "maps_by_loader.o", **given)
 
 
 def test_two_definitions_of_one_symbol_are_named() -> None:

@@ -256,13 +256,14 @@ def test_a_struct_and_what_it_points_to(obj: Object, engine: str) -> None:
 def test_the_process_has_a_struct(obj: Object, engine: str) -> None:
     given = Environment(task=Task(pid=7, tgid=6, comm="x"))
     described = Environment()
-    described.task(pid=7, tgid=6, comm="x", group_leader=described.task(tgid=6))  # the first is the inner one
-    for environment, pid, comm in ((given, 7, b"x"), (described, 0, b""), (Environment(), None, None)):
+    described.task(pid=7, tgid=6, comm="x", group_leader=described.task(tgid=6))
+    described.task(pid=9, comm="y")
+    for environment, pid, comm in ((given, 7, b"x"), (described, 7, b"x"), (Environment(), None, None)):
         task = environment.current_task
         assert (pid, comm) in ((None, None), (task.pid, task.comm.encode()))
         assert obj.programs["probed"].run(engine=engine, environment=environment).return_value == task.pid
         assert obj.globals["text"].partition(b"\0")[0].decode() == task.comm[:15]
-        expected = task.pid + (task.tgid if environment is not described else 0)
+        expected = task.pid + task.tgid
         assert obj.programs["current"].run(engine=engine, environment=environment).return_value == expected
 
 

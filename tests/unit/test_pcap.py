@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -13,8 +14,11 @@ from typing import Any
 import pytest
 from support.packets import packets
 
+from ebpfjit.assembler import assemble
 from ebpfjit.cli import pcap
+from ebpfjit.cli.capture import run as run_capture
 from ebpfjit.cli.files import FileError
+from ebpfjit.program import Program
 
 SECOND = 1_000_000_000
 
@@ -219,6 +223,21 @@ def test_packets_that_cannot_be_run_are_counted(tmp_path: Path, drop_udp: Path) 
     }
     assert "packet 2: tc programs run on packets of at least 14 bytes" in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_a_capture_that_was_cut_off_is_counted_as_far_as_it_goes(tmp_path: Path) -> None:
+    """Two whole packets and a piece of a third: both verdicts, and one line that says so."""
+    path = tmp_path / "cut.pcap"
+    path.write_bytes(pcap_bytes([(0, 0, bytes(60))] * 3)[:-20])
+    program = Program(assemble("mov r0, 2\nexit"), type="xdp")
+    report = run_capture(program, str(path), str(tmp_path / "out.pcap"), program.run, show=False)
+    assert report.verdicts.keys() == {"XDP_PASS"}
+    assert (report.total.packets, report.written) == (2, 2)
+    assert report.error is not None
+    assert re.fullmatch(r"packet 3, byte \d+: the file ends 20 bytes early", report.error)
+    path.write_bytes(pcap_bytes([(0, 0, bytes(60))])[:-20])
+    with pytest.raises(FileError, match=r"packet 1, byte .*: the file ends 20 bytes early"):
+        run_capture(program, str(path), None, program.run, show=False)
 
 
 def test_a_program_that_faults_is_counted(tmp_path: Path, capture: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import multiprocessing
 import pickle
@@ -17,11 +18,14 @@ from ebpfjit import (
     EbpfVmRaw,
     MemoryFault,
     NativeHelper,
+    PicklingRefused,
     Program,
     VerifierError,
+    load,
 )
 from ebpfjit.assembler import assemble
 from ebpfjit.isa.table import BY_NAME
+from tests.support.elf_files import OBJECTS
 
 SIZE = assemble("mov r0, r2\nexit")
 CALL = assemble("mov r1, 21\ncall 5\nexit")
@@ -191,3 +195,27 @@ def test_they_reach_a_process_that_was_started_afresh() -> None:
     assert values == [21, 42, 42]
     assert isinstance(fault, MemoryFault)
     assert (fault.pc, fault.size) == (0, 1)
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        (lambda obj: obj, r"object '.*counter\.o' cannot be pickled"),
+        (lambda obj: obj.program("count"), "program 'count' cannot be pickled .*'seen'.*load its object"),
+        (lambda obj: obj.program("count").compile(), "program 'count' cannot be pickled .*'seen'"),
+        (lambda obj: obj.maps["seen"], "map 'seen' cannot be copied or pickled.*load the object where"),
+        (lambda obj: obj.globals, "map '.data' cannot be copied or pickled"),
+    ],
+)
+def test_maps_stay_behind(what: Any, says: str, copied: Any) -> None:
+    with pytest.raises(PicklingRefused, match=says):
+        copied(what(load(OBJECTS / "counter.o")))
+
+
+def test_shallow_copies_share_the_maps() -> None:
+    obj = load(OBJECTS / "counter.o")
+    again = copy.copy(obj)
+    assert again.maps["seen"] is obj.maps["seen"] is copy.copy(obj.maps["seen"])
+    assert copy.copy(obj.program("count")).run(bytes(64)).return_value == 2
+    assert len(obj.maps["seen"]) == 1

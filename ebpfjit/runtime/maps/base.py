@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ebpfjit.errors import EbpfError
+from ebpfjit.errors import EbpfError, PicklingRefused
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag
 from ebpfjit.runtime.maps.special import SpecialField
@@ -57,6 +57,16 @@ class Map(ABC):
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{name} of map {self.name!r} cannot be deleted")
+
+    def __copy__(self) -> Map:
+        """The map itself: a copy would share its memory, and not know of its changes."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise PicklingRefused(
+            f"map {self.name!r} cannot be copied or pickled: it is memory of this process; "
+            "load the object where it is used (in each worker), or carry over what the map holds"
+        )
 
     def __bool__(self) -> bool:
         """True, even where the map is empty: it is a thing of its own, as a file is."""
