@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import platform
 import re
 import struct
@@ -109,6 +110,10 @@ def _call(command: int, attributes: bytes) -> tuple[int, bytes]:
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     result = _syscall()(command, ctypes.addressof(buffer), len(attributes))
     return (result if result >= 0 else -ctypes.get_errno()), buffer.raw
+
+
+_SOCKET_FILTER = 1
+_RETURNS_ZERO = bytes.fromhex("b700000000000000 9500000000000000")
 
 
 def _not_permitted(number: int) -> KernelUnavailable:
@@ -318,8 +323,23 @@ def program_load(
         if result != -errno.ENOSPC:
             break
     if refusal in (errno.EPERM, errno.ENOSYS) and not log:
-        raise _not_permitted(refusal)
+        raise _type_not_permitted(program_type) if _loads_the_smallest() else _not_permitted(refusal)
     raise _refusal(refusal, log, first_slot, len(code) // 8)
+
+
+def _loads_the_smallest() -> bool:
+    """True where a socket filter that returns zero is loaded: then bpf(2) as such is permitted."""
+    result, _ = _load_once(_RETURNS_ZERO, _SOCKET_FILTER, LoadAttributes(), 0, 0)
+    if result >= 0:
+        os.close(result)
+    return result >= 0
+
+
+def _type_not_permitted(program_type: int) -> KernelUnavailable:
+    return KernelUnavailable(
+        f"this kernel loads programs, but not this one of type {program_type} of enum bpf_prog_type (EPERM): "
+        "how it was built, a lockdown or a sandbox is against what it attaches to"
+    )
 
 
 def _refusal(number: int, log: str, first_slot: int, slots: int) -> KernelVerifierError:
