@@ -18,6 +18,7 @@ RAW_LIMIT = 2000
 ENDLESS = 1_000_000
 """A limit for programs that end by themselves."""
 
+OPERATING = ("xdp", "xdp", "xdp", "tc")
 SIZES = (0, 1, 7, 8, 64, 100)
 
 Source = Callable[[random.Random, Sequence[Case]], Case]
@@ -53,8 +54,9 @@ def _packets(rng: random.Random, corpus: Sequence[Case]) -> Case:
 
 
 def _operations(rng: random.Random, corpus: Sequence[Case]) -> Case:
-    code, frame = operations.program(rng), packets.frame(rng)
-    return Case(code, (Input(frame, ENDLESS),), type="xdp", maps="operations")
+    type_ = rng.choice(OPERATING)
+    code, frame = operations.program(rng, type_), packets.frame(rng)
+    return Case(code, (Input(frame, ENDLESS),), type=type_, maps="operations")
 
 
 def _unguarded(rng: random.Random, corpus: Sequence[Case]) -> Case:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
-from ebpfjit.difftest import guards, operations
+from ebpfjit.difftest import guards, operation_maps
 from ebpfjit.difftest.case import UNTYPED, Case, Input, options_of, tiered
 from ebpfjit.difftest.children import Ended, run_forked
 from ebpfjit.difftest.engines import CALLED, PROOFS, other_stacks
@@ -83,7 +83,7 @@ HOSTILE = (
 MAPS: Mapping[str, tuple[MapDefinition, ...]] = {
     "": DEFINITIONS,
     "hostile": HOSTILE,
-    "operations": operations.DEFINITIONS,
+    "operations": operation_maps.DEFINITIONS,
 }
 """The maps that cases with a type may have, by the name that a case gives."""
 
@@ -96,12 +96,14 @@ def linked(case: Case) -> Program:
 
     Raises LoadError where the array does not take both, VerifierError.
     """
-    maps = tuple(create(definition) for definition in MAPS[case.maps])
-    for map_ in maps:
-        if map_.definition.type in operations.OF_MAPS:
-            for key in operations.HOLDS:
-                map_[key] = create(map_.definition.inner)  # type: ignore[index, arg-type] # they have one
-    main = _linked("main", case.code, case.type, maps)
+    code, definitions = case.code, MAPS[case.maps]
+    if definitions is operation_maps.DEFINITIONS:  # many: only those that it refers to, as the loader does
+        code, definitions = operation_maps.referred(code)
+    maps = tuple(create(definition) for definition in definitions)
+    if case.maps == "operations":
+        for map_ in maps:
+            operation_maps.fill(map_)
+    main = _linked("main", code, case.type, maps)
     if case.tail:
         tail = _linked("tail", case.tail, case.tail_type or case.type, maps)
         try:

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.isa.table import BY_NAME
-from ebpfjit.kernel import syscalls
+from ebpfjit.kernel import of_maps, syscalls
 from ebpfjit.kernel.events import (
     RING_BUSY,
     RING_DISCARD,
@@ -29,6 +29,7 @@ from ebpfjit.kernel.events import (
 )
 from ebpfjit.kernel.loading import load_linked
 from ebpfjit.kernel.objects import KernelMap, LoadedProgram
+from ebpfjit.kernel.of_maps import OfMaps
 from ebpfjit.kernel.types import loaded
 from ebpfjit.program import SLOT_SIZE, Program
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
@@ -37,6 +38,7 @@ from ebpfjit.runtime.maps.events import RecordState
 _RDONLY_PROG = 1 << 7
 
 _PERCPU = (MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH)
+_ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY)
 _KEYED = (MapType.HASH, MapType.ARRAY, MapType.LRU_HASH, MapType.LPM_TRIE, *_PERCPU)
 _NUMBERS = (MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP)
 _QUEUES = (MapType.QUEUE, MapType.STACK)
@@ -98,6 +100,7 @@ class KernelMaps:
         self._license = license
         self._maps: dict[int, tuple[Any, KernelMap]] = {}
         self._programs: dict[int, LoadedProgram] = {}
+        self._borrowed: list[OfMaps] = []
         self._owned = ExitStack()
 
     def __enter__(self) -> Self:
@@ -107,6 +110,8 @@ class KernelMaps:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._owned.close()
+        for kept in self._borrowed:
+            of_maps.give_back(kept)
 
     # -- making ---------------------------------------------------------------------------------
 
@@ -146,7 +151,11 @@ class KernelMaps:
         if map_.address in self._maps:
             return self._maps[map_.address][1]
         definition: MapDefinition = map_.definition
-        made = self._create(definition)
+        if definition.type in _OF_MAPS and not self._maps.keys() & {each.address for each in map_.inner_maps}:
+            shape = of_maps.shape_of(map_)
+            if shape is not None:
+                return self._of_maps(map_, shape)
+        made = self._owned.enter_context(self._create(definition))
         self._maps[map_.address] = map_, made
         if fill := _FILLS.get(MapType(definition.type)):
             fill(self, map_, made)
@@ -159,7 +168,7 @@ class KernelMaps:
         if definition.type in _OF_MAPS:
             if definition.inner is None:
                 raise LoadError(f"map {definition.name!r}: the kernel wants to know what maps go into it")
-            inner = self._create(definition.inner).fd
+            inner = self._owned.enter_context(self._create(definition.inner)).fd
         types = _types_of(definition)
         for given in (types, _NO_TYPES) if types != _NO_TYPES else (_NO_TYPES,):
             try:
@@ -179,7 +188,7 @@ class KernelMaps:
             except EbpfError as error:
                 refusal = LoadError(f"map {definition.name!r}: {error}")
             else:
-                return self._owned.enter_context(made)
+                return made
         raise refusal
 
     def _fill_plain(self, map_: Any, made: KernelMap) -> None:
@@ -202,6 +211,27 @@ class KernelMaps:
         for key, inner in map_.items():
             if inner is not None:
                 syscalls.map_update(made.fd, key, self._made(inner).fd.to_bytes(4, "little"))
+
+    def _of_maps(self, map_: Any, shape: of_maps.Shape) -> KernelMap:
+        """Return a map of maps of this shape, which may be of an earlier run, the maps inside filled anew."""
+        kept = of_maps.take(shape) or self._new_of_maps(map_, shape)
+        self._borrowed.append(kept)
+        self._maps[map_.address] = map_, kept.outer
+        for key, inner in map_.items():
+            made = kept.inside[key]
+            self._maps[inner.address] = inner, made
+            if inner.definition.type not in _ARRAYS:
+                for old in list(_keys(made)):
+                    syscalls.map_delete(made.fd, old)
+            self._fill_plain(inner, made)
+        return kept.outer
+
+    def _new_of_maps(self, map_: Any, shape: of_maps.Shape) -> OfMaps:
+        kept = OfMaps(shape, self._create(map_.definition), {})
+        for key, inner in map_.items():
+            kept.inside[key] = self._create(inner.definition)
+            syscalls.map_update(kept.outer.fd, key, kept.inside[key].fd.to_bytes(4, "little"))
+        return kept
 
     def _fill_queue(self, map_: Any, made: KernelMap) -> None:
         for value in _as_pushed(map_, list(map_)):
@@ -271,12 +301,18 @@ class KernelMaps:
         size = definition.value_size
         if definition.type in _PERCPU:
             size = _aligned(size) * possible_cpus()
-        key = syscalls.map_next_key(made.fd, None, definition.key_size)
-        while key is not None:
+        for key in _keys(made):
             value = syscalls.map_lookup(made.fd, key, size)
             if value is not None:
                 yield key, value
-            key = syscalls.map_next_key(made.fd, key, definition.key_size)
+
+
+def _keys(made: KernelMap) -> Iterator[bytes]:
+    """Yield the keys of a map."""
+    key = syscalls.map_next_key(made.fd, None, made.key_size)
+    while key is not None:
+        yield key
+        key = syscalls.map_next_key(made.fd, key, made.key_size)
 
 
 _FILLS: Mapping[MapType, Callable[[KernelMaps, Any, KernelMap], None]] = {

@@ -27,6 +27,7 @@ from ebpfjit.difftest.check import Checker
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.compare import compare
 from ebpfjit.kernel import syscalls
+from ebpfjit.kernel.types import loaded
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import MapDefinition, MapFlag, MapType, create, rules
 from ebpfjit.vm import EbpfVmRaw
@@ -199,8 +200,10 @@ SIZES = (
 EXTRAS = (0, 1, 2, 5, 14, 15, 16, 17, 255, 1 << 31, 1 << 32, (1 << 32) + 1, 1 << 40, 1 << 63, (1 << 64) - 1)
 USUAL = {
     "RINGBUF": (0, 0, 4096), "QUEUE": (0, 8, 4), "STACK": (0, 8, 4), "BLOOM_FILTER": (0, 8, 4),
-    "LPM_TRIE": (8, 8, 4), "CPUMAP": (4, 8, 1),
+    "LPM_TRIE": (8, 8, 4), "CPUMAP": (4, 8, 1), "USER_RINGBUF": (0, 0, 4096),
+    **dict.fromkeys((kind.name for kind in rules.STORAGES), (4, 8, 0)),
 }  # fmt: skip
+NEVER_PREALLOCATED = {MapType.LPM_TRIE, *rules.STORAGES}
 KINDS = [kind for kind in rules.SHAPES if not kind.name.endswith("OF_MAPS")]
 
 
@@ -210,9 +213,22 @@ def nodes() -> int:
     return len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or 1
 
 
+def types_for(size: int) -> int:
+    """Return the descriptor of types without which local storage is not made: int, char, char[size]."""
+    names = b"\0int\0char\0"
+    types = struct.pack("=4I", 1, 1 << 24, 4, 1 << 24 | 32)
+    types += struct.pack("=4I", 5, 1 << 24, 1, 1 << 24 | 8)
+    types += struct.pack("=6I", 0, 3 << 24, 0, 2, 1, size)
+    made = loaded(
+        struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names)) + types + names
+    )
+    return made.fd if made is not None else 0
+
+
 def in_linux(d: MapDefinition, node: int = 0) -> int:
     """Return 0 where Linux makes the map, else -errno."""
-    words = (d.type, d.key_size, d.value_size, d.max_entries, d.flags, 0, node, b"", 0, 0, 0, 0, 0, d.extra)
+    types = (types_for(d.value_size), 1, 3) if d.type in rules.STORAGES else (0, 0, 0)
+    words = (d.type, d.key_size, d.value_size, d.max_entries, d.flags, 0, node, b"", 0, *types, 0, d.extra)
     result, _ = syscalls._call(syscalls.MAP_CREATE, _CREATE.pack(*words))
     if result >= 0:
         os.close(result)
@@ -225,7 +241,7 @@ def definitions(kind: MapType) -> Iterator[MapDefinition]:
     if not rules.SHAPES[kind][1].allows(value):
         value = 4
     usual = MapDefinition(
-        "m", kind, key, value, entries, int(MapFlag.NO_PREALLOC) * (kind is MapType.LPM_TRIE)
+        "m", kind, key, value, entries, int(MapFlag.NO_PREALLOC) * (kind in NEVER_PREALLOCATED)
     )
     for one, other in itertools.combinations_with_replacement(BITS, 2):
         yield replace(usual, flags=one | other)

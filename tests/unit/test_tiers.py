@@ -112,7 +112,7 @@ def test_programs_are_optimised_at_once_where_nothing_would_count(
 ) -> None:
     assert compiled(SUM, cache=tmp_path).is_optimized
     assert compiled(SUM, harden=True).is_optimized
-    assert Program(assemble("mov r0, 0\nexit"), type="kprobe").compile().is_optimized  # it has no lane
+    assert Program(assemble("mov r0, 0\nexit"), type="sk_skb").compile().is_optimized  # it has no lane
     monkeypatch.setenv("EBPFJIT_TIERS", "off")
     assert compiled(SUM).is_optimized
     monkeypatch.setenv("EBPFJIT_TIERS", "on")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cache
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.once import once
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import structs
 from ebpfjit.runtime.contexts.fields import SK_BUFF, XDP_MD, Struct
@@ -156,7 +156,7 @@ TYPES.update({other: TYPES[name] for other, name in _OTHER_NAMES.items()})
 FRAGS = "xdp.frags"
 
 
-@cache
+@once
 def _at_hook(name: str, attach_type: int) -> ProgramType:
     """Return a type as its programs of one attach type have it, the same one each time."""
     known = program_type(name)

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 from ebpfjit.bits import W32
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.contexts.types import program_type
 from ebpfjit.runtime.helpers.sockets import hold_by_cookie
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.maps.base import Map
@@ -30,7 +31,7 @@ _TIMED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.ARRAY})
 TAKES: dict[str, frozenset[MapType]] = {
     "bpf_map_lookup_elem": _PLAIN | _TARGETS - {MapType.CPUMAP} | _SOCKETS | _OF_MAPS,
     "bpf_map_update_elem": _PLAIN,
-    "bpf_map_delete_elem": _PLAIN,
+    "bpf_map_delete_elem": _PLAIN | _SOCKETS,
     "bpf_map_lookup_percpu_elem": frozenset(
         {MapType.PERCPU_ARRAY, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH}
     ),
@@ -70,6 +71,12 @@ TAKES: dict[str, frozenset[MapType]] = {
     "bpf_cgrp_storage_delete": frozenset({MapType.CGRP_STORAGE}),
 }  # fmt: skip
 """The map types that each helper takes."""
+
+SOCKETS_OUT = frozenset({
+    "socket_filter", "tc", "sched_act", "xdp", "xdp.frags", "sk_reuseport", "flow_dissector", "sk_lookup",
+    "sock_ops",
+})  # fmt: skip
+"""The types of programs that may take a socket out of a map (may_update_sockmap)."""
 
 INNER_FOR_ONE, OUTER_IS_WORTH = 64, 16
 """Maps inside of maps that are searched for the price of one instruction; the next map to look in is 16."""
@@ -159,6 +166,16 @@ def _writable(found: Map, name: str) -> Map:
     return found
 
 
+def _check_takes_sockets(world: World, found: Map) -> None:
+    """Raise ExecutionError where Linux lets no program of this type take a socket out of a map."""
+    type_ = None if world.engine is None else world.engine.place()[0].type
+    if type_ is not None and program_type(type_).name not in SOCKETS_OUT:
+        raise ExecutionError(
+            f"bpf_map_delete_elem: {type_} programs take no socket out of {found.definition}; "
+            f"programs of type {', '.join(sorted(SOCKETS_OUT))} do"
+        )
+
+
 @helper("bpf_map_lookup_elem")
 def map_lookup_elem(world: World, map_address: int, key: int) -> int:
     """Return the address of the value under the key, of a map of sockets that of the socket; else 0.
@@ -187,7 +204,11 @@ def map_update_elem(world: World, map_address: int, key: int, value: int, flags:
 def map_delete_elem(world: World, map_address: int, key: int) -> int:
     """Remove a key; 0 or a negative error number."""
     name = "bpf_map_delete_elem"
-    found = _writable(map_of(world, map_address, name), name)
+    found = map_of(world, map_address, name)
+    if found.definition.type in _SOCKETS:
+        _check_takes_sockets(world, found)
+    else:
+        _writable(found, name)
     return found.delete(memory.read(key, found.definition.key_size))
 
 

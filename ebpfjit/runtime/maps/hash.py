@@ -84,7 +84,8 @@ def fixed_secrets(seed: int) -> Iterator[None]:
 
 def secrets_of(source: random.Random) -> tuple[int, ...]:
     """Return the secrets of one map, u64 each."""
-    return tuple(source.getrandbits(64) for _ in range(SECRET_WORDS))
+    drawn = source.getrandbits(64 * SECRET_WORDS)  # at once: the system is asked for each draw
+    return struct.unpack(f"<{SECRET_WORDS}Q", drawn.to_bytes(8 * SECRET_WORDS, "little"))
 
 
 NO_SECRETS = secrets_of(random.Random(0))

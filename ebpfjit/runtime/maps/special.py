@@ -41,10 +41,10 @@ class Special:
 #                     size align map types                  alone
 KINDS = {
     "bpf_spin_lock":     Special(4,  4, _LOCKED, alone=True, is_freed=False),
-    "bpf_res_spin_lock": Special(8,  4, _LOCKED, alone=True, is_freed=False),
+    "bpf_res_spin_lock": Special(4,  4, _LOCKED, alone=True, is_freed=False),
     "bpf_timer":         Special(16, 8, _TIMED,  alone=True),
     "bpf_wq":            Special(16, 8, _TIMED,  alone=True),
-    "bpf_task_work":     Special(16, 8, _TIMED,  alone=True),
+    "bpf_task_work":     Special(8,  8, _TIMED,  alone=True),
     "bpf_list_head":     Special(16, 8, _TIMED),
     "bpf_rb_root":       Special(16, 8, _TIMED),
     "bpf_refcount":      Special(4,  4, _POINTED, alone=True, is_freed=False),
