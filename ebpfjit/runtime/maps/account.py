@@ -35,6 +35,13 @@ class Account:
             self._settle()
             return self._used
 
+    @property
+    def count(self) -> int:
+        """How many mappings they have now."""
+        with self._lock.held:
+            self._settle()
+            return self._count
+
     def refusal(self, size: int) -> str:
         """Return why there are no `size` bytes for one more map, "" where there are: then they are taken."""
         reason = self._take(size)
