@@ -27,7 +27,7 @@ from ebpfjit.runtime.execution import (
 )
 from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import MAX_FRAMES, active, check_marks
-from ebpfjit.runtime.world import engine_of
+from ebpfjit.runtime.world import Thrown, engine_of
 
 LINK_OFFSET, NETWORK_OFFSET = -0x200000, -0x100000
 """From where on a packet load's offset counts from a header (SKF_LL_OFF, SKF_NET_OFF in linux/filter.h)."""
@@ -61,6 +61,7 @@ class State:
         self.result: int | None = None
         self.watcher: Watcher | None = None
         self.leaving = False
+        self.ended = False
 
     def enter_function(self, pc: int, caller: int) -> None:
         """Start the function at slot `pc` on a zeroed frame of its own, below the live ones."""
@@ -87,10 +88,13 @@ class State:
         try:
             self.enter_function(target, caller)
             run_until_depth(self, depth)
+            if self.ended:
+                raise Thrown(self.registers[0])
             return self.registers[0]
         finally:
             del self.frames[depth:]
             self.registers, self.pc, self.loops, self.leaving = saved, pc, loops, leaving
+            self.ended = False
             self.execution.stack.start = stack_start
 
     def place(self) -> tuple[Program, int]:
@@ -100,6 +104,10 @@ class State:
     def leave_function(self) -> None:
         """Make the function that called the helper exit once the helper has returned."""
         self.leaving = True
+
+    def leave_program(self) -> None:
+        """Make the program, or the function that another helper called, exit once the helper has returned."""
+        self.ended = True
 
     def budget_left(self) -> int | None:
         """Return how many instructions the run may still execute, None for no limit."""
@@ -180,15 +188,17 @@ def interpret(verified: Verified, execution: Execution, watcher: Watcher | None 
         finally:
             execution.budget_left = state.budget
             state.space.spend = None  # else it refers to itself, and buffers stay exported
+    if state.ended:
+        return state.registers[0]
     assert state.result is not None  # the outermost function has left
     return state.result
 
 
 def run_until_depth(state: State, depth: int) -> None:
-    """Run until so many frames are left, -1 for the end of the program."""
+    """Run until so many frames are left, -1 for the end of the program; or until a helper ends it."""
     verified = state.verified
     slots = verified.program.slots
-    while state.result is None and len(state.frames) > depth:
+    while state.result is None and len(state.frames) > depth and not state.ended:
         if state.pc >= len(slots):
             raise faults.illegal_instruction(state.pc, "control fell off the end of the program")
         state.charge()

@@ -240,6 +240,7 @@ class Program:
     for a program that comes from none. `types` is what BTF says of it, `kernel_types` are the types
     (`ebpfjit.elf.btf`) of the kernel that it was made for, None where nothing tells. `kfuncs` are the kernel
     functions that it calls, by the imm of their calls: the id of each in the BTF of its object.
+    `exception_callback` is the slot of the function that bpf_throw calls, None where the object names none.
 
     `refusals` are errors of the loader: what the program needs and its object lacks; `refuse` raises them.
     `absent` says by pc what CO-RE, or the linker, did not find: a call that fails where it is reached stands
@@ -266,6 +267,7 @@ class Program:
     unmet: dict[int, EbpfError] = field(default_factory=dict, compare=False)
     kernel_types: Any = field(default=None, compare=False, repr=False)
     kfuncs: dict[int, Kfunc] = field(default_factory=dict)
+    exception_callback: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))

@@ -158,7 +158,7 @@ def _load_bytes(
     from ebpfjit.elf.memory import ObjectMaps
     from ebpfjit.elf.reader import read_object
     from ebpfjit.elf.refusals import Refusals, refuse_two_definitions
-    from ebpfjit.elf.types import make_relocations, read_types
+    from ebpfjit.elf.types import find_exception_callbacks, make_relocations, read_types
 
     file = read_object(data, name)
     refuse_two_definitions(file)
@@ -177,6 +177,7 @@ def _load_bytes(
         file, made, lines, core, environment, license=license, btf=linux_btf, kernel_types=kernel or own
     )
     linker.refusal = refusal
+    linker.exception_callbacks = refusals.attempt(".BTF", lambda: find_exception_callbacks(own), {})
     linker.tables.fill()
     programs = _link_all(linker, types, only)
     if not linker.entries and not made.order:

@@ -21,7 +21,7 @@ from ebpfjit.once import once
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import HelperFunction
 from ebpfjit.runtime.helpers.locks import held_lock
-from ebpfjit.runtime.helpers.table import bind
+from ebpfjit.runtime.helpers.table import bind, ending
 from ebpfjit.runtime.world import World
 
 Implementation = TypeVar("Implementation", bound=Callable[..., int])
@@ -83,7 +83,7 @@ def bound() -> Mapping[str, HelperFunction]:
     """
     return MappingProxyType(
         {
-            name: bind(each.function if each.under_lock else _unlocked(each), name, each.arguments)
+            name: bind(ending(each.function if each.under_lock else _unlocked(each)), name, each.arguments)
             for name, each in kfuncs().items()
         }
     )
