@@ -106,9 +106,14 @@ class _Search:
     def contents(self, id: int, depth: int, place: tuple[int, int]) -> Found:
         """Return the special fields of what a member or a variable is; `place` is how tags call it."""
         found = self._of(id, depth)
-        if len(found) == 1 and found[0].kind in HEADS and found[0].contains is None:
-            return (replace(found[0], contains=self._contained(found[0].kind, place)),)
-        return found
+        if place not in self.btf.contained:
+            return found
+        return tuple(  # the tag of an array is that of each of its heads
+            replace(field, contains=self._contained(field.kind, place))
+            if field.kind in HEADS and field.contains is None
+            else field
+            for field in found
+        )
 
     def _contained(self, kind: str, place: tuple[int, int]) -> tuple[str, int] | None:
         """Return which struct hangs in a head, and at which offset; None where no tag says it."""

@@ -45,6 +45,13 @@ def test_objects_are_made_counted_and_dropped(engine: str) -> None:
     assert call(obj, "shared", engine) == -22 * 1000 + 3
 
 
+@pytest.mark.parametrize("engine", ["interpreter", "jit", pytest.param("kernel", marks=needs_kernel)])
+def test_each_head_of_an_array_contains_what_its_tag_says(engine: str) -> None:
+    obj = load(OBJECT)
+    assert [field.contains for field in obj.maps[".data.A"].definition.special[1:]] == [("item", 8)] * 2
+    assert [call(obj, "in_an_array", engine) for _ in range(2)] == [70, 70]
+
+
 @ENGINES
 def test_lists_live_from_run_to_run(engine: str) -> None:
     obj = load(OBJECT)
