@@ -8,7 +8,8 @@ come from, as no program that Linux accepts loads through anything else that is 
     8 bytes loaded through such a pointer    one more
     what some helpers return                 one as well
     what kfuncs return that BTF says         one as well, but for those that are here: what they return is the
-    to be the address of a struct            program's memory, and a fault where it is so no more
+    to be the address of a struct            program's memory, and a fault where it is so no more, unless
+                                             their row says that it leads out of it
     the address of a variable (__ksym)       one as well
     plus or minus, copied, kept in memory    it stays one
 
@@ -55,9 +56,6 @@ RETURNING = frozenset(
 
 CALLING_BACK = frozenset({NUMBERS["bpf_find_vma"]})
 """Helpers that give functions of the program such pointers, as r1 and r2."""
-
-CASTS = frozenset({"bpf_rdonly_cast"})
-"""Kfuncs that make a pointer of the kernel's of any number (PTR_UNTRUSTED)."""
 
 WORD = 8
 _ARGUMENTS = 0b111110  # r1 to r5
@@ -135,7 +133,7 @@ def _is_source(program: Program, insn: Instruction) -> bool:
         return kind is Kind.CALL_HELPER and insn.imm in RETURNING | CALLING_BACK
     called = program.kfuncs.get(insn.imm)
     if called is None or called.name in kfuncs():
-        return called is None or called.name in CASTS  # others here return the program's own memory
+        return called is None or kfuncs()[called.name].leads_out  # others return the program's own memory
     return called.arguments is None or (called.result is not None and called.result.to_struct)
 
 

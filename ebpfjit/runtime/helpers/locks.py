@@ -93,6 +93,8 @@ def kptr_xchg(world: World, place: int, pointer: int) -> int:
         owned.lend_for_a_while(world, given)
         owned.give(world, given)
     memory.write(place, pointer.to_bytes(8, "little"))
+    if given is None and pointer:
+        holdings.give_back(world, holdings.reference(pointer))
     if before is None:
         return old
     owned.own(world, before, "bpf_kptr_xchg")
