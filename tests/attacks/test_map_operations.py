@@ -202,6 +202,7 @@ USUAL = {
     "RINGBUF": (0, 0, 4096), "QUEUE": (0, 8, 4), "STACK": (0, 8, 4), "BLOOM_FILTER": (0, 8, 4),
     "LPM_TRIE": (8, 8, 4), "CPUMAP": (4, 8, 1), "USER_RINGBUF": (0, 0, 4096),
     **dict.fromkeys((kind.name for kind in rules.STORAGES), (4, 8, 0)),
+    **dict.fromkeys((kind.name for kind in rules.CGROUP_STORAGES), (16, 8, 0)),
 }  # fmt: skip
 NEVER_PREALLOCATED = {MapType.LPM_TRIE, *rules.STORAGES}
 KINDS = [kind for kind in rules.SHAPES if not kind.name.endswith("OF_MAPS")]
