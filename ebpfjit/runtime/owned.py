@@ -60,6 +60,8 @@ class _Heap:
 
 _heap = _Heap()
 
+BACK = "bpf_obj_drop, or put it somewhere,"
+
 
 @dataclass(slots=True)
 class Holder:
@@ -142,8 +144,11 @@ def state_of(world: World) -> Owned:
     return found
 
 
-def new(world: World, layout: ObjectLayout) -> int:
-    """Return the address of a new object, which the run owns; 0 where there is no memory."""
+def new(world: World, layout: ObjectLayout, *, by: str = "bpf_obj_new", back: str = BACK) -> int:
+    """Return the address of a new object, which the run owns; 0 where there is no memory.
+
+    `by` and `back` are what makes such an object and what gives it back, for error messages.
+    """
     state, size = state_of(world), layout.size
     if not 0 < size <= LARGEST or len(state.counts) >= MOST_OWNED or not _heap.take(size + OBJECT_COST):
         return 0
@@ -160,11 +165,11 @@ def new(world: World, layout: ObjectLayout) -> int:
     count = layout.field_of("bpf_refcount")
     if count is not None:
         region.view[count.offset : count.offset + 4] = (1).to_bytes(4, "little")
-    own(world, made, "bpf_obj_new")
+    own(world, made, by, back)
     return made.address
 
 
-def own(world: World, one: Object, by: str) -> None:
+def own(world: World, one: Object, by: str, back: str = BACK) -> None:
     """Let the run own one reference more, which is one that somebody had."""
     state = state_of(world)
     if one.address not in state.objects:
@@ -172,7 +177,7 @@ def own(world: World, one: Object, by: str) -> None:
         state.objects[one.address] = one
         state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
     state.counts[one.address] = state.counts.get(one.address, 0) + 1
-    held.take(world, (_STATE, one.address), str(one), by=by, back="bpf_obj_drop, or put it somewhere,")
+    held.take(world, (_STATE, one.address), str(one), by=by, back=back)
 
 
 def owned_at(world: World, address: int, name: str) -> Object:

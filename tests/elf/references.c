@@ -23,7 +23,8 @@ extern void *bpf_cast_to_kern_ctx(void *context) __ksym;
 
 static void *(*const bpf_kptr_xchg)(void *place, void *pointer) = (void *)194;
 
-struct slot { struct task_struct __kptr *task; };
+typedef struct task_struct kept_task; /* clang 14 loses a tag of a struct, not of a typedef */
+struct slot { kept_task __kptr *task; };
 struct { __uint(type, ARRAY); __uint(max_entries, 1); __type(key, u32); __type(value, struct slot); } slots SEC(".maps");
 
 SEC("fentry/number_of_task") int number_of_task(u64 *arguments)
