@@ -140,9 +140,6 @@ class _Search:
         return self.struct(type_, depth - 1) if depth else ()
 
     def _array(self, type_: Type, depth: int) -> Found:
-        inner = self.btf.resolve(type_.target)
-        if inner.kind is Kind.ARRAY:  # the kernel looks into one dimension
-            return ()
         element = self._of(type_.target, depth)
         if not element or not type_.count:
             return ()
@@ -151,7 +148,7 @@ class _Search:
             replace(
                 field,
                 offset=index * size + field.offset,
-                name=f"[{index}]" + (f".{field.name}" if field.name else ""),
+                name=f"[{index}]" + ("." if field.name and field.name[0] != "[" else "") + field.name,
             )
             for index in range(min(type_.count, MOST_FIELDS + 1))
             for field in element

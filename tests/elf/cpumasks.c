@@ -138,4 +138,30 @@ SEC("syscall") int forgotten(void *context)
     return bpf_cpumask_create() != 0;
 }
 
+static kept_mask __kptr *one SEC(".data.G");
+static struct slot grid[2][2] SEC(".data.G");
+
+static int exchanged(void *place)
+{
+    struct bpf_cpumask *mask = bpf_cpumask_create();
+    int weight = 0;
+
+    if (!mask)
+        return -1;
+    bpf_cpumask_setall(mask);
+    mask = bpf_kptr_xchg(place, mask);
+    if (mask) {
+        weight = bpf_cpumask_weight((set)mask);
+        bpf_cpumask_release(mask);
+    }
+    return weight;
+}
+
+SEC("syscall") int kept_in_variables(void *context)
+{
+    int sum = exchanged(&one) + exchanged(&grid[1][1].mask);
+
+    return 10 * sum + exchanged(&grid[1][1].mask);
+}
+
 char LICENSE[] SEC("license") = "GPL";

@@ -50,3 +50,10 @@ def test_a_set_is_kept_from_run_to_run(engine: str) -> None:
 def test_a_set_that_is_forgotten_is_an_error(engine: str) -> None:
     with pytest.raises(ExecutionError, match=r"bpf_cpumask_create takes .*still held.*bpf_cpumask_release"):
         run("forgotten", engine)
+
+
+@OURS
+def test_variables_keep_sets_those_of_arrays_too(engine: str) -> None:
+    assert run("kept_in_variables", engine, 2)[0] == [2, 42]
+    names = [field.name for field in load(OBJECT).maps[".data.G"].definition.special]
+    assert sorted(names) == [*(f"grid[{i}][{j}].mask" for i in (0, 1) for j in (0, 1)), "one"]
