@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Source = str | os.PathLike[str] | Buffer | BinaryIO
 Types = str | Mapping[str, str]
+STRUCT_OPS = ".struct_ops"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,7 +181,7 @@ def _load_bytes(
     linker.exception_callbacks = refusals.attempt(".BTF", lambda: find_exception_callbacks(own), {})
     linker.tables.fill()
     programs = _link_all(linker, types, only)
-    if not linker.entries and not made.order:
+    if not linker.entries and not made.order and not _has_struct_ops(file):
         raise LoadError(f"{name}: no programs and no maps: no section holds instructions, or defines a map")
     _fill_maps(linker, programs, own, refusals)
     refusals.add_programs(programs)
@@ -290,6 +291,11 @@ def _type_finder(entries: Iterable[Function], types: Types) -> Callable[[Functio
         return given.get(entry.name) or given.get(section) or sections[section] or fallback
 
     return find
+
+
+def _has_struct_ops(file: ObjectFile) -> bool:
+    """True where a file defines tables of functions for the kernel, which may be all that it has."""
+    return any(section.name.startswith(STRUCT_OPS) for section in file.sections)
 
 
 def _license(file: ObjectFile) -> str:
