@@ -148,7 +148,8 @@ class Ready:
     @cached_property
     def object_types(self) -> Callable[[int], ObjectLayout | None] | None:
         """The structs of the program's BTF, by id; None where it makes no objects, or has no types."""
-        makes = any(called.name.startswith("bpf_obj_new") for called in self.program.kfuncs.values())
+        names = ("bpf_obj_new", "bpf_percpu_obj_new")
+        makes = any(called.name.startswith(names) for called in self.program.kfuncs.values())
         if not makes or self.program.types is None:
             return None
         load_package("ebpfjit.elf")

@@ -10,7 +10,9 @@ the bytes of nodes, heads and kptrs say counts for nothing: who holds what is kn
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ebpfjit.errors import ExecutionError
@@ -20,10 +22,14 @@ from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.tree import Tree
 
 if TYPE_CHECKING:
+    from ebpfjit.runtime.maps.base import Map
     from ebpfjit.runtime.world import World
 
 LARGEST = 4096
 """Bytes of an object at most (bpf_mem_alloc has no larger ones)."""
+
+LARGEST_OF_EACH, ALIGNMENT = 512, 8
+"""Bytes of what each processor has of an object at most (BPF_GLOBAL_PERCPU_MA_MAX_SIZE)."""
 
 MOST_OWNED = 512
 """Objects that a run may own at a time; there is no memory for one more."""
@@ -92,13 +98,17 @@ class Holder:
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Object:
-    """One object. `references` are those of runs and of what it hangs in; `hangs_in` heads, by its node."""
+    """One object. `references` are those of runs and of what it hangs in; `hangs_in` heads, by its node.
+
+    `stride` is the size of what each processor has of it, 0 for an object that all have together.
+    """
 
     layout: ObjectLayout
     region: Region
     references: int = 1
     hangs_in: dict[int, int] = field(default_factory=dict)
     holder: Holder = field(default_factory=Holder)
+    stride: int = 0
 
     def __del__(self) -> None:
         _heap.give_back(self.region.size + OBJECT_COST)
@@ -144,13 +154,18 @@ def state_of(world: World) -> Owned:
     return found
 
 
-def new(world: World, layout: ObjectLayout, *, by: str = "bpf_obj_new", back: str = BACK) -> int:
+def new(
+    world: World, layout: ObjectLayout, *, by: str = "bpf_obj_new", back: str = BACK, for_each: bool = False
+) -> int:
     """Return the address of a new object, which the run owns; 0 where there is no memory.
 
-    `by` and `back` are what makes such an object and what gives it back, for error messages.
+    `by` and `back` are what makes such an object and what gives it back, for error messages. Of an object
+    `for_each` there is one for each processor.
     """
-    state, size = state_of(world), layout.size
-    if not 0 < size <= LARGEST or len(state.counts) >= MOST_OWNED or not _heap.take(size + OBJECT_COST):
+    stride = -(-layout.size // ALIGNMENT) * ALIGNMENT if for_each else 0
+    size = stride * world.environment.cpus if for_each else layout.size
+    state, is_good = state_of(world), 0 < layout.size <= (LARGEST_OF_EACH if for_each else LARGEST)
+    if not is_good or len(state.counts) >= MOST_OWNED or not _heap.take(size + OBJECT_COST):
         return 0
     name = f"object of struct {layout.name}"
     if len(state.unused) > MOST_LENT and state.unused[0].size == size:
@@ -161,7 +176,7 @@ def new(world: World, layout: ObjectLayout, *, by: str = "bpf_obj_new", back: st
         region = Region.of_buffer(name, bytearray(size))
     if len(state.unused) > MOST_LENT:
         state.unused.popleft()
-    made = Object(layout, region)
+    made = Object(layout, region, stride=stride)
     count = layout.field_of("bpf_refcount")
     if count is not None:
         region.view[count.offset : count.offset + 4] = (1).to_bytes(4, "little")
@@ -187,6 +202,22 @@ def owned_at(world: World, address: int, name: str) -> Object:
         what = "only lent" if address in state.objects else "no object that the program owns"
         raise ExecutionError(f"{name} of {address:#x}, which is {what}: take what bpf_obj_new returned")
     return state.objects[address]
+
+
+def of_each(world: World, address: int, maps: Iterable[Map]) -> Object | None:
+    """Return an object that each processor has for itself: the run's, or one in a kptr of these maps.
+
+    The latter is lent to the run until it ends.
+    """
+    state = state_of(world)
+    one = state.objects.get(address)
+    if one is None:
+        hanging = (map_.holder.pointers.values() for map_ in maps if map_.holder is not None)
+        one = next((each for each in chain.from_iterable(hanging) if each.address == address), None)
+        if one is not None and one.stride:
+            memory.grant_region(one.region)
+            state.objects[address] = one
+    return one if one is not None and one.stride else None
 
 
 def give(world: World, one: Object) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ebpfjit.bits import W32
+from ebpfjit.runtime.helpers.maps import reachable
 from ebpfjit.runtime.helpers.table import helper
+from ebpfjit.runtime.owned import of_each
 from ebpfjit.runtime.symbols import on_processor
 from ebpfjit.runtime.world import World
 
@@ -30,11 +32,18 @@ def get_numa_node_id(world: World) -> int:
 def per_cpu_ptr(world: World, address: int, cpu: int) -> int:
     """Return the address of a variable on a processor, 0 where there is no such processor."""
     cpu = W32.wrap(cpu)
-    known = world.environment
-    return on_processor(known.symbols, address, cpu) if cpu < known.cpus else 0
+    return _on_processor(world, address, cpu) if cpu < world.environment.cpus else 0
 
 
 @helper("bpf_this_cpu_ptr", differs="a variable that Environment.symbols has no list for is the same on all")
 def this_cpu_ptr(world: World, address: int) -> int:
     """Return the address of a variable on this processor."""
-    return on_processor(world.environment.symbols, address, world.environment.cpu)
+    return _on_processor(world, address, world.environment.cpu)
+
+
+def _on_processor(world: World, address: int, cpu: int) -> int:
+    """Return where a processor has its part of an object of the program's, or a variable of the kernel's."""
+    one = of_each(world, address, reachable(world))
+    if one is not None:
+        return address + cpu * one.stride if (cpu + 1) * one.stride <= one.region.size else 0
+    return on_processor(world.environment.symbols, address, cpu)

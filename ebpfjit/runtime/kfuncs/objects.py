@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
+from dataclasses import replace
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import memory, owned
@@ -31,6 +32,29 @@ def obj_new(world: World, type_id: int) -> int:
 def obj_drop(world: World, address: int) -> int:
     """Give an object back, and with the last reference all that hangs in it."""
     owned.drop(world, owned.owned_at(world, address, "bpf_obj_drop"))
+    return 0
+
+
+@kfunc(
+    "bpf_percpu_obj_new_impl",
+    "bpf_percpu_obj_new",
+    differs="0 for the 513th object that a run owns at a time",
+)
+def percpu_obj_new(world: World, type_id: int) -> int:
+    """Return a new object of which each processor has one, all zeros; 0 where there is no memory."""
+    layout = world.object_types(type_id) if world.object_types is not None else None
+    if layout is None:
+        raise ExecutionError(f"bpf_percpu_obj_new of type {type_id}, which is no struct in the program's BTF")
+    memory.pay(layout.size * world.environment.cpus)
+    plain = replace(layout, fields=())
+    back = "bpf_percpu_obj_drop, or put it into a kptr,"
+    return owned.new(world, plain, by="bpf_percpu_obj_new", back=back, for_each=True)
+
+
+@kfunc("bpf_percpu_obj_drop_impl", "bpf_percpu_obj_drop")
+def percpu_obj_drop(world: World, address: int) -> int:
+    """Give an object of each processor back."""
+    owned.drop(world, owned.owned_at(world, address, "bpf_percpu_obj_drop"))
     return 0
 
 
