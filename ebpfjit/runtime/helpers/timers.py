@@ -59,7 +59,7 @@ def timer_start(world: World, timer: int, nanoseconds: int, flags: int) -> int:
     if found is None or found[1].callback is None:
         return -errno.EINVAL
     start = 0 if flags & ABSOLUTE else world.environment.clock()
-    timers.start(world, found[1], start + min(W64.wrap(nanoseconds), (1 << 63) - 1))
+    timers.start(world, *found, start + min(W64.wrap(nanoseconds), (1 << 63) - 1))
     return 0
 
 
