@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import Clock, Environment, ExecutionError, load
+from ebpfjit import Clock, Environment, ExecutionError, IllegalInstruction, load
 from ebpfjit.bits import W32
 from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.program import Program
@@ -176,12 +176,9 @@ def test_a_value_goes_in_no_more_time_where_objects_hang_in_many() -> None:
 # -- timers ----------------------------------------------------------------------------------------
 
 
-def _timed(count: int, *, callback: str = "") -> tuple[Program, Map, Clock]:
-    """Return a program that starts a timer in each of so many values, and its map and clock."""
-    timer = SpecialField("bpf_timer", 0, "timer")
-    clock = Clock(0)
-    map_ = create(MapDefinition("timed", MapType.HASH, 4, 24, count, special=(timer,)))
-    text = (
+def _timed_text(map_: Map, count: int, callback: str) -> str:
+    """Return the text of a program that starts a timer in each of so many values; tick() counts its calls."""
+    return (
         "\n".join(f"stdw [r10-{at}], 0" for at in range(8, 40, 8)) + f"\nmov r8, {count}\n"
         + "again:\nsub r8, 1\nstxw [r10-4], r8\n"
         + f"lddw r1, {map_.address:#x}\nmov r2, r10\nadd r2, -4\n"
@@ -192,6 +189,14 @@ def _timed(count: int, *, callback: str = "") -> tuple[Program, Map, Clock]:
         + "jne r8, 0, again\nout:\nmov r0, r7\nexit\n"
         + f"tick:\nmov r6, r3\nldxdw r1, [r6+16]\nadd r1, 1\nstxdw [r6+16], r1\n{callback}mov r0, 0\nexit"
     )  # fmt: skip
+
+
+def _timed(count: int, *, callback: str = "") -> tuple[Program, Map, Clock]:
+    """Return a program that starts a timer in each of so many values, and its map and clock."""
+    timer = SpecialField("bpf_timer", 0, "timer")
+    clock = Clock(0)
+    map_ = create(MapDefinition("timed", MapType.HASH, 4, 24, count, special=(timer,)))
+    text = _timed_text(map_, count, callback)
     return program_of(text, maps=(map_,), environment=Environment(clock=clock)), map_, clock
 
 
@@ -227,3 +232,14 @@ def test_there_are_so_many_timers_and_no_more(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("ebpfjit.runtime.heap.MOST_BYTES", heap._used + 5 * 512)
     assert W32.signed(program.run(PACKET, engine="jit").return_value) == -12
     assert clock.advance(ns=10) == 5
+
+
+@pytest.mark.parametrize("address", [0, 0xEBF0_0000_0000_0001, 1 << 63])
+def test_what_is_no_function_is_refused_where_a_timer_is_told_of_it(address: int) -> None:
+    for engine in ("interpreter", "jit"):
+        program, _, clock = _timed(1)
+        fields = {"maps": program.maps, "environment": program.environment}
+        text = _timed_text(program.maps[0], 1, "").replace("lddw r2, tick", f"lddw r2, {address:#x}")
+        with pytest.raises(IllegalInstruction, match=rf"pc 32: callx to {address:#x}, which is not"):
+            program_of(text, **fields).run(PACKET, engine=engine)
+        assert clock.advance(ns=20) == 0
