@@ -173,6 +173,40 @@ def test_a_value_goes_in_no_more_time_where_objects_hang_in_many() -> None:
     assert all(one.references == 0 and not one.hangs_in for one in left)
 
 
+# -- tail calls ------------------------------------------------------------------------------------
+
+
+def _jumping(text: str, target: Program, **fields: Any) -> Program:
+    """Return a program whose function `jump` makes a tail call."""
+    programs = create(MapDefinition("programs", MapType.PROG_ARRAY, 4, 4, 1))
+    programs[0] = target
+    text += f"\njump:\nlddw r2, {programs.address:#x}\nmov r3, 0\ncall 12\nmov r0, 7\nexit"
+    return program_of(text, maps=(programs,), **fields)
+
+
+def test_a_program_whose_function_made_a_tail_call_goes_on_with_its_own_types() -> None:
+    _, types, leaf = _forest()
+    text = (
+        f"call local jump\nmov r6, r0\nmov r1, {leaf}\nmov r2, 0\ncall kfunc {{bpf_obj_new_impl}}\n"
+        "mov r1, r0\nmov r2, 0\ncall kfunc {bpf_obj_drop_impl}\nmov r0, r6\nexit"
+    )
+    program = _jumping(text, program_of("mov r0, 55\nexit"), types=types)
+    assert value(program) == 55
+    assert program.compile()(PACKET) == 55
+
+
+def test_functions_that_are_given_are_there_behind_a_tail_call() -> None:
+    given: dict[int | str, Callable[..., Any]] = {"mine": lambda *arguments: 33}
+    program = _jumping("call local jump\nexit", program_of("call kfunc {mine}\nexit"))
+    assert value(program, kfuncs=given) == 33
+    assert program.compile(kfuncs=given)(PACKET) == 33
+    target = program_of("call 500\nexit")
+    assert _jumping("call local jump\nexit", target).compile(helpers={500: lambda *_: 5})(PACKET) == 5
+
+
+# -- many at a time --------------------------------------------------------------------------------
+
+
 @ENGINES
 def test_an_object_takes_no_more_time_where_a_run_has_many(engine: str) -> None:
     _, types, leaf = _forest()
@@ -248,6 +282,21 @@ def test_there_are_so_many_timers_and_no_more(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("ebpfjit.runtime.heap.MOST_BYTES", heap._used + 5 * 512)
     assert W32.signed(program.run(PACKET, engine="jit").return_value) == -12
     assert clock.advance(ns=10) == 5
+
+
+@ENGINES
+def test_functions_that_are_given_are_there_when_a_timer_fires(engine: str) -> None:
+    _, map_, clock = _timed(1)
+    programs = create(MapDefinition("programs", MapType.PROG_ARRAY, 4, 4, 1))
+    programs[0] = program_of("call kfunc {mine}\nexit")
+    jump = f"mov r1, r6\nlddw r2, {programs.address:#x}\nmov r3, 0\ncall 12\n"
+    program = program_of(
+        _timed_text(map_, 1, jump), maps=(map_, programs), environment=Environment(clock=clock)
+    )
+    called: list[int] = []
+    program.run(PACKET, engine=engine, kfuncs={"mine": lambda *arguments: called.append(1)})
+    assert clock.advance(ns=10) == 1
+    assert called == [1]
 
 
 @pytest.mark.parametrize("address", [0, 0xEBF0_0000_0000_0001, 1 << 63])
