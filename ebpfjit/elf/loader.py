@@ -104,7 +104,8 @@ def load(
     ("xdp") of programs whose section does not tell, or maps names of programs and sections to
     types. `kconfig` has values for `extern ... __kconfig` variables.
 
-    `maps` has, by the name of a map, how many entries it is to have, or a map to use in its place, such as
+    `maps` has, by the name of a map, how many entries it is to have, a mapping of all that is to be set
+    ("type", "key_size", "value_size", "max_entries", "flags", "extra"), or a map to use in its place, such as
     one of another object. `pins` are maps by name: one whose definition says LIBBPF_PIN_BY_NAME is taken from
     there, or put there. `only` names the programs to load (or their sections), by default all of them.
 

@@ -86,8 +86,9 @@ def run_frame(
 def load_program(program: Program, *, license: str | None = None, cpu: int = 0) -> None:
     """Load a program with its maps, and let go of it: what Linux's verifier says of it.
 
-    Raises KernelVerifierError, KernelUnavailable, LoadError.
+    Raises KernelVerifierError, KernelUnavailable, LoadError, and what the loader kept for the program.
     """
+    program.refuse()
     with KernelMaps(license, cpu) as maps:
         maps.load(program)
 

@@ -407,7 +407,7 @@ def test_types_of_another_byte_order_say_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"maps": {"flows": "many"}}, r"maps={'flows': \.\.\.} is a number of entries or a map, not a str"),
+        ({"maps": {"flows": "many"}}, r"maps={'flows': \.\.\.} is a number of entries, a mapping of sizes or a map, not a str"),
         ({"pins": {"shared": 5}}, r"pins\['shared'\] is a int, and no map"),
         ({"maps": ["flows"]}, "maps= maps names of maps to maps, not a list"),
         ({"pins": "/sys/fs/bpf"}, "pins= maps names of maps to maps, not a str"),
