@@ -358,7 +358,7 @@ class Btf:
         advice = ""
         if type_.kind is Kind.FWD:
             advice = (
-                ": the object only declares it (clang leaves out a struct that nothing but pointers lead to): "
+                ": the object only declares it (clang leaves out what only pointers lead to): "
                 "declare a variable of it"
             )
         raise self.error(f"type {id}, {self.describe(id)}, has no size{advice}")

@@ -77,7 +77,7 @@ def test_a_map_of_another_size_loses_its_types() -> None:
 
 def test_a_struct_that_is_only_declared_says_what_to_do() -> None:
     with pytest.raises(
-        LoadError, match=r"struct flow, has no size: the object only declares it .*a variable of it"
+        LoadError, match=r"struct flow, has no size: the object only declares it .*declare a variable of it"
     ):
         load(TOOLS).program("by_flow").run(bytes(64))
 
