@@ -11,6 +11,8 @@ enum { PERF_EVENT_ARRAY = 4, STACK_TRACE = 7 };
 static long (*const get_stackid)(void *, void *, u64) = (void *)27;
 static long (*const perf_output)(void *, void *, u64, void *, u64) = (void *)25;
 static long (*const skb_output)(void *, void *, u64, void *, u64) = (void *)111;
+static long (*const lock)(void *) = (void *)93;
+static long (*const unlock)(void *) = (void *)94;
 static long (*const xdp_output)(void *, void *, u64, void *, u64) = (void *)121;
 
 /* offcputime, profile: perf_max_stack_depth is an option of the command. */
@@ -89,6 +91,39 @@ SEC("tp_btf/kfree_skb") int dropped(u64 *context)
     u32 len = skb->len;
     return skb_output(skb, &packets, context[1] << 32 | 0xffffffff, &len, sizeof(len));
 }
+
+/* Symbols without a size, and a lock: Linux takes the lock from BTF, which has the symbols too. */
+extern const void somewhere __ksym __weak;
+struct elsewhere;
+extern const struct elsewhere there __ksym __weak;
+
+struct bpf_spin_lock {
+    u32 val;
+};
+struct guarded {
+    struct bpf_spin_lock lock;
+    u32 count;
+};
+struct {
+    __uint(type, ARRAY);
+    __uint(max_entries, 1);
+    __type(key, u32);
+    __type(value, struct guarded);
+} counters SEC(".maps");
+
+SEC("tc") int guard(void *context)
+{
+    u32 key = 0;
+    struct guarded *found = bpf_map_lookup_elem(&counters, &key);
+    if (!found || &somewhere || &there)
+        return -1;
+    lock(&found->lock);
+    found->count += 5;
+    unlock(&found->lock);
+    return found->count;
+}
+
+SEC("tail_of_something") int untyped(void *context) { return 0; }
 
 SEC("xdp") int by_flow(void *context)
 {

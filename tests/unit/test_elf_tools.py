@@ -16,6 +16,16 @@ TOOLS = Path(__file__).parents[1] / "elf" / "tools.o"
 EXTERNS = TOOLS.with_name("externs.o")
 ADDRESS = 0xFFFF_8880_1234_0000
 PACKET = bytes(range(40))
+ENGINES = (
+    "interpreter",
+    "jit",
+    pytest.param(
+        "kernel",
+        marks=pytest.mark.skipif(
+            kernel.unavailable_reason() is not None, reason=str(kernel.unavailable_reason())
+        ),
+    ),
+)
 engines = pytest.mark.parametrize("engine", ["interpreter", "jit"])
 
 
@@ -85,6 +95,19 @@ def test_a_struct_that_is_only_declared_says_what_to_do() -> None:
 def test_the_kernel_is_not_asked_for_what_the_loader_refused() -> None:
     with pytest.raises(LoadError, match="has no size"):
         kernel.load_program(load(TOOLS).program("by_flow"))
+
+
+def test_linux_loads_no_program_without_a_type() -> None:
+    with pytest.raises(
+        LoadError, match=r"'untyped', section 'tail_of_something': .* types={'untyped': 'xdp'}"
+    ):
+        kernel.load_program(load(TOOLS).program("untyped"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_symbols_without_a_size_leave_the_types_of_maps(engine: str) -> None:
+    obj = load(TOOLS)
+    assert [obj.program("guard").run(bytes(64), engine=engine).return_value for _ in range(2)] == [5, 10]
 
 
 @engines
