@@ -38,6 +38,10 @@ class GivenMaps:
         for name, given in (("maps", self.maps), ("pins", self.pins)):
             if not isinstance(given, Mapping):
                 raise TypeError(f"{name}= maps names of maps to maps, not a {type(given).__name__}")
+        if not isinstance(self.pins, MutableMapping):
+            raise TypeError(
+                f"pins= is where new maps are put; a {type(self.pins).__name__} cannot be changed"
+            )
 
     def find(self, definition: MapDefinition) -> tuple[MapDefinition, Map | None]:
         """Return a definition with the sizes that were given, and the map to use for it, None for a new one.

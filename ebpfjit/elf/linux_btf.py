@@ -33,7 +33,8 @@ MAX_WORD = 0xFFFFFFFF
 def for_linux(file: ObjectFile, btf: Btf | None) -> bytes | None:
     """Return an object's BTF with what compilers leave open filled in; None for an object without.
 
-    Types that are wrong stay as they are: Linux refuses such BTF, and programs are loaded without.
+    Types that are wrong stay as they are: Linux refuses such BTF, and programs are loaded without. Raises
+    LoadError for names that are not there.
     """
     section = file.section(".BTF")
     if btf is None or section is None:

@@ -168,7 +168,7 @@ def _load_bytes(
     given = GivenMaps(name, maps if maps is not None else {}, pins if pins is not None else {})
     create = partial(_create, environment=environment or Environment())
     externs = Externs(file, own, kconfig or {})
-    linux_btf = for_linux(file, own)
+    linux_btf = refusals.attempt(".BTF", lambda: for_linux(file, own), None)
     license = _license(file)
     made = ObjectMaps(file, own, externs, create, given, linux_btf)
     refusals.add_maps(made)
