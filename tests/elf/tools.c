@@ -123,6 +123,24 @@ SEC("tc") int guard(void *context)
     return found->count;
 }
 
+/* Operations: the struct says which one a program is, whatever its section is called. */
+struct tcp_congestion_ops {
+    u32 (*undo_cwnd)(u64 *);
+    u32 (*ssthresh)(u64 *);
+    void (*cong_avoid)(u64 *);
+    char name[16];
+};
+
+SEC("struct_ops") u32 halve(u64 *context) { return 2; }
+SEC("struct_ops/any_name") u32 keep(u64 *context) { return 3; }
+SEC("struct_ops/no_member") u32 nobody(u64 *context) { return 4; }
+
+SEC(".struct_ops.link") struct tcp_congestion_ops tools = {
+    .ssthresh = halve,
+    .undo_cwnd = keep,
+    .name = "tools",
+};
+
 SEC("tail_of_something") int untyped(void *context) { return 0; }
 
 SEC("xdp") int by_flow(void *context)

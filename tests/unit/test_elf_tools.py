@@ -16,16 +16,10 @@ TOOLS = Path(__file__).parents[1] / "elf" / "tools.o"
 EXTERNS = TOOLS.with_name("externs.o")
 ADDRESS = 0xFFFF_8880_1234_0000
 PACKET = bytes(range(40))
-ENGINES = (
-    "interpreter",
-    "jit",
-    pytest.param(
-        "kernel",
-        marks=pytest.mark.skipif(
-            kernel.unavailable_reason() is not None, reason=str(kernel.unavailable_reason())
-        ),
-    ),
+needs_kernel = pytest.mark.skipif(
+    kernel.unavailable_reason() is not None, reason=str(kernel.unavailable_reason())
 )
+ENGINES = ("interpreter", "jit", pytest.param("kernel", marks=needs_kernel))
 engines = pytest.mark.parametrize("engine", ["interpreter", "jit"])
 
 
@@ -102,6 +96,22 @@ def test_linux_loads_no_program_without_a_type() -> None:
         LoadError, match=r"'untyped', section 'tail_of_something': .* types={'untyped': 'xdp'}"
     ):
         kernel.load_program(load(TOOLS).program("untyped"))
+
+
+def test_the_struct_says_which_operation_a_program_is() -> None:
+    programs = load(TOOLS).programs
+    assert programs["halve"].operation == ("tcp_congestion_ops", "ssthresh")
+    assert programs["keep"].operation == ("tcp_congestion_ops", "undo_cwnd")
+    assert programs["nobody"].operation is None
+
+
+@needs_kernel
+def test_linux_loads_operations_as_their_struct_says() -> None:
+    programs = load(TOOLS).programs
+    for name in ("halve", "keep"):
+        kernel.load_program(programs[name])
+    with pytest.raises(LoadError, match="'no_member': let a member of one point to the program"):
+        kernel.load_program(programs["nobody"])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
