@@ -157,7 +157,7 @@ def _load_bytes(
     from ebpfjit.elf.linker import Linker
     from ebpfjit.elf.linux_btf import for_linux
     from ebpfjit.elf.memory import ObjectMaps
-    from ebpfjit.elf.operations import find_operations
+    from ebpfjit.elf.operations import Operations, find_operations
     from ebpfjit.elf.reader import read_object
     from ebpfjit.elf.refusals import Refusals, refuse_two_definitions
     from ebpfjit.elf.types import make_relocations, read_types
@@ -181,7 +181,8 @@ def _load_bytes(
     linker.refusal = refusal
     linker.tables.fill()
     programs = _link_all(linker, types, only)
-    operations = refusals.attempt(".BTF", lambda: find_operations(file, own), {})
+    none: Operations = {}
+    operations = refusals.attempt(".BTF", lambda: find_operations(file, own), none)
     for entry in linker.entries:
         program = programs.get(entry.name)
         operation = operations.get((entry.section.index, entry.start))
