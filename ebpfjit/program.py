@@ -246,6 +246,7 @@ class Program:
     there. `kernel_symbols` are the kfuncs and variables of a kernel that it refers to, by pc: what the kernel
     engine puts there is the kernel's. `unmet` are the errors of those that may not be missing, by pc; all
     other engines raise the first that nobody gives them (`refuse_unmet`).
+    `operation` is the struct and the member that a struct_ops program is for, None where nothing tells.
     Raises DecodeError where `code` is not a whole number of slots.
     """
 
@@ -266,6 +267,7 @@ class Program:
     unmet: dict[int, EbpfError] = field(default_factory=dict, compare=False)
     kernel_types: Any = field(default=None, compare=False, repr=False)
     kfuncs: dict[int, Kfunc] = field(default_factory=dict)
+    operation: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))

@@ -72,6 +72,9 @@ def _refused(access: str, around: list[Region]) -> str:
     )
 
 
+EMPTY = ": none was given, as data or by context="
+
+
 def _extents(regions: list[Region]) -> list[str]:
     """Name regions with their sizes; the fields of a struct, which have rules, as one."""
     structs: dict[str, int] = {}
@@ -83,7 +86,8 @@ def _extents(regions: list[Region]) -> list[str]:
     for region in regions:
         name = region.name.partition(".")[0]
         if not region.rule:
-            words.append(f"{region.name} ({_bytes(region.size)})")
+            nothing = not region.size and region.name == "context"
+            words.append(f"{region.name} ({_bytes(region.size)}{EMPTY if nothing else ''})")
         elif name in structs:
             words.append(f"the fields of {name} ({_bytes(structs.pop(name) - region.start)})")
     return words
