@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import c_stack, faults
+from ebpfjit.runtime.rights import Rights
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.execution import Mark
@@ -94,32 +95,19 @@ def address_of(buffer: Any) -> int:
     return address
 
 
-SIZES_MASK, ALIGNMENT_SHIFT = (1 << 32) - 1, 32
-
-
-NO_ACCESS = 1 << ALIGNMENT_SHIFT
-"""The rule of bytes that are only there for faults to name."""
-
-
-def follows(rule: int, address: int, size: int) -> bool:
-    """True where an access keeps to a region's `rule`: 0 for any.
-
-    Its low half is the sum of the sizes that accesses may have, its high half the address bits that are to be
-    zero besides those below the access's size (machine code: `check_load`).
-    """
-    return not rule or (bool(size & rule & SIZES_MASK) and not address & (size - 1 | rule >> ALIGNMENT_SHIFT))
-
-
 @dataclass(slots=True)
 class Region:
-    """A stretch of memory, `start` <= address < `stop`; `view` covers its bytes. For `rule` see `follows`."""
+    """A stretch of memory, `start` <= address < `stop`; `view` covers its bytes.
+
+    With `rights` it is a struct, of which they say what accesses there may be.
+    """
 
     name: str
     start: int
     stop: int
     writable: bool
     view: memoryview = field(repr=False)
-    rule: int = 0
+    rights: Rights | None = None
 
     @property
     def size(self) -> int:
@@ -137,6 +125,11 @@ class Region:
     def of_range(cls, name: str, start: int, stop: int) -> Region:
         """Return a writable region over raw addresses that the caller vouches for."""
         return cls(name, start, stop, True, _memory_at(start, stop - start))
+
+    @property
+    def rights_address(self) -> int:
+        """Where machine code finds the rights, 0 without any."""
+        return 0 if self.rights is None else self.rights.address
 
     def contains(self, address: int, size: int) -> bool:
         """True where all `size` bytes at `address` lie inside."""
@@ -256,12 +249,14 @@ class AddressSpace:
             self.before_access()
         end = address + size
         for region in self.own:
-            if region.start <= address and end <= region.stop and (region.writable or not store):  # noqa: SIM102
-                if not region.rule or follows(region.rule, address, size):
+            if region.start <= address and end <= region.stop and (region.writable or not store):
+                rights = region.rights
+                if rights is None or rights.allows(address - region.start, size, store=store):
                     return region
         for region in self.shared or ():
-            if region.start <= address and end <= region.stop and (region.writable or not store):  # noqa: SIM102
-                if not region.rule or follows(region.rule, address, size):
+            if region.start <= address and end <= region.stop and (region.writable or not store):
+                rights = region.rights
+                if rights is None or rights.allows(address - region.start, size, store=store):
                     return region
         return None
 
@@ -276,7 +271,10 @@ class AddressSpace:
     def rest(self, address: int) -> memoryview | None:
         """Return the bytes from `address` to the end of its region, None where there is none to load."""
         region = self._region(address, 1, store=False)
-        return None if region is None else region.view[address - region.start :]
+        if region is None:
+            return None
+        offset = address - region.start
+        return region.view[offset:] if region.rights is None else region.view[offset : offset + 1]
 
     def _view(self, pc: int | None, address: int, size: int, access: str) -> memoryview:
         found = self.find(address, size, access)

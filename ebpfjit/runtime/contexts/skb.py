@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.runtime.contexts.fields import SK_BUFF, SOCK
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, FieldValues, Outcome, PacketContext
+from ebpfjit.runtime.contexts.structs import CGROUP_SOCK as SOCK
+from ebpfjit.runtime.contexts.structs import SK_BUFF
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.network import LOOPBACK, TunnelKey
 
