@@ -244,25 +244,29 @@ class AddressSpace:
         self.own = [other for other in self.own if other is not region]
         self.changed()
 
-    def _region(self, address: int, size: int, store: bool) -> Region | None:
+    def _region(self, address: int, size: int, store: bool, *, probe: bool = False) -> Region | None:
         if self.before_access is not None:
             self.before_access()
         end = address + size
         for region in self.own:
             if region.start <= address and end <= region.stop and (region.writable or not store):
                 rights = region.rights
-                if rights is None or rights.allows(address - region.start, size, store=store):
+                if rights is None or probe or rights.allows(address - region.start, size, store=store):
                     return region
         for region in self.shared or ():
             if region.start <= address and end <= region.stop and (region.writable or not store):
                 rights = region.rights
-                if rights is None or rights.allows(address - region.start, size, store=store):
+                if rights is None or probe or rights.allows(address - region.start, size, store=store):
                     return region
         return None
 
     def find(self, address: int, size: int, access: str) -> memoryview | None:
-        """Return the `size` bytes at `address`, None where the program may not "load" or "store" them."""
-        region = self._region(address, size, access != "load")
+        """Return the `size` bytes at `address`, None where the program may not "load" or "store" them.
+
+        A "probe" is a load that asks for no rights, as helpers do it that read any memory.
+        """
+        probe = access == "probe"
+        region = self._region(address, size, access != "load" and not probe, probe=probe)
         if region is None:
             return None
         offset = address - region.start
@@ -425,7 +429,7 @@ def revoke(region: Region) -> None:
 
 
 def find(address: int, size: int, access: str) -> memoryview | None:
-    """Return the `size` bytes at `address` where the running program may "load" or "store" them.
+    """Return the `size` bytes at `address` where the running program may "load", "store" or "probe" them.
 
     None where it may not, also in a run that checks nothing, and outside of a run.
     """
