@@ -330,6 +330,7 @@ def promises_of(start: Ready, native: Iterable[int] = ()) -> dict[str, Any]:
         "argument_size": start.type.context_size if start.type is not None else 0,
         "argument_writable": False,
         "argument_rights": start.type.rights if start.type is not None else None,
+        "meets_rights": True,
         "lookups": table.ours(start.helpers, bytecode.LOOKUP),
         "moving": frozenset(
             number for number, function in in_python.items() if _may_end_rights(number, function)

@@ -177,7 +177,8 @@ class Promises:
     start is how many bytes are readable behind r1, and they stay there for the whole run. `moving` are
     the numbers of the helpers that may move other memory, or take it away (a kfunc always may). `lookups` are
     helpers that return the address of a value of the map whose address is in r1, or zero. `calling` are
-    helpers that may call functions of the program. All maps of the program are there, and their values may
+    helpers that may call functions of the program. Where it `meets_rights`, other memory may be structs with
+    rights as well. All maps of the program are there, and their values may
     be touched.
     """
 
@@ -188,6 +189,7 @@ class Promises:
     argument_is_measured: bool = False
     calling: frozenset[int] = frozenset()
     argument_rights: Rights | None = None
+    meets_rights: bool = False
 
 
 class Merger:

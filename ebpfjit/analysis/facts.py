@@ -142,7 +142,7 @@ class Analysis:
         self.argument_size = promises.argument_size
         self.rights = promises.argument_rights
         # What an access of one size shows of a struct with rights says nothing of another.
-        self.exact = 0 if self.rights is None else EXACT
+        self.exact = EXACT if promises.meets_rights or self.rights is not None else 0
         self.map_at = {map_.address: index for index, map_ in enumerate(program.maps)}
         steady = [map_ for map_ in program.maps if map_.value_is_stable and map_.is_steady]
         self.values = [region for map_ in steady for region in map_.regions]

@@ -133,6 +133,7 @@ class Recipe:
     why_baseline: str = ""
     audit: bool = False
     argument_rights: Rights | None = None
+    meets_rights: bool = False
 
     @lazy
     def entries(self) -> Entries:
@@ -198,6 +199,7 @@ def _promises(recipe: Recipe) -> Promises:
         argument_is_measured=recipe.argument_is_packet,
         calling=settings.calling,
         argument_rights=recipe.argument_rights,
+        meets_rights=recipe.meets_rights,
     )
 
 

@@ -358,6 +358,7 @@ def compile_program(
     argument_writable: bool = True,
     argument_is_packet: bool = False,
     argument_rights: Rights | None = None,
+    meets_rights: bool = False,
     moving: frozenset[int] = frozenset(),
     lookups: frozenset[int] = frozenset(),
     map_helpers: frozenset[int] = frozenset(),
@@ -378,7 +379,7 @@ def compile_program(
     process. `harden` blinds constants (two more instructions for each immediate) and puts guard
     pages around the code (two pages of address space). `argument_size` is how many bytes,
     readable and (`argument_writable`) writable, every run will have behind r1, or what `argument_rights`
-    says of each; with
+    says of each; where it `meets_rights` there may be other structs with rights; with
     `argument_is_packet` it is the packet that r1 points to in every run, and r2 is its size. `moving`
     are the helpers, by number, that may move or shrink memory other than these, `lookups` those that
     return the address of a value of the map in r1, or zero; `calling` those that may call functions of the
@@ -420,6 +421,7 @@ def compile_program(
         takes_over,
         audit=audit,
         argument_rights=argument_rights,
+        meets_rights=meets_rights,
     )
     image = cache.find(recipe) if cache is not None else None
     kept = None

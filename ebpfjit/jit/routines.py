@@ -26,7 +26,7 @@ from ebpfjit.program import Program
 from ebpfjit.runtime import c_stack, faults, memory
 from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.contexts.skb import SOCK_AT
-from ebpfjit.runtime.contexts.structs import CGROUP_SOCK, SK_BUFF, XDP_MD
+from ebpfjit.runtime.contexts.structs import SK_BUFF, SOCK, XDP_MD
 from ebpfjit.runtime.execution import SLICE
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators.emitter import Emitter, Label
@@ -72,7 +72,7 @@ def _offsets(struct: Struct) -> dict[str, int]:
     return {field.name: field.offset for field in struct.fields}
 
 
-STRUCTS = Structs(_offsets(XDP_MD), _offsets(SK_BUFF), _offsets(CGROUP_SOCK), SOCK_AT)
+STRUCTS = Structs(_offsets(XDP_MD), _offsets(SK_BUFF), _offsets(SOCK), SOCK_AT)
 
 _EXIT = bytes.fromhex("9500000000000000")
 

@@ -274,11 +274,8 @@ class AddressSpace:
 
     def rest(self, address: int) -> memoryview | None:
         """Return the bytes from `address` to the end of its region, None where there is none to load."""
-        region = self._region(address, 1, store=False)
-        if region is None:
-            return None
-        offset = address - region.start
-        return region.view[offset:] if region.rights is None else region.view[offset : offset + 1]
+        region = self._region(address, 1, store=False, probe=True)
+        return None if region is None else region.view[address - region.start :]
 
     def _view(self, pc: int | None, address: int, size: int, access: str) -> memoryview:
         found = self.find(address, size, access)
@@ -286,7 +283,7 @@ class AddressSpace:
             return found
         if not self.checked:
             return _memory_at(address, size)
-        raise faults.memory_fault(pc, address, size, access, self.regions)
+        raise faults.memory_fault(pc, address, size, "load" if access == "probe" else access, self.regions)
 
     def load(self, pc: int | None, address: int, size: int, access: str = "load") -> int:
         """Return the `size` bytes at `address` as a little-endian unsigned integer.
@@ -503,7 +500,7 @@ def spend(instructions: int) -> None:
 
 
 def check(address: int, size: int, access: str) -> None:
-    """Raise MemoryFault where the running program may not "load" or "store" these bytes.
+    """Raise MemoryFault where the running program may not "load", "store" or "probe" these bytes.
 
     For helpers that must not do half of their work; outside of a run the caller vouches.
     """

@@ -19,6 +19,7 @@ from ebpfjit.kernel import KernelUnavailable
 from ebpfjit.kernel.program_types import PROGRAM_TYPES
 from ebpfjit.kernel.syscalls import LoadAttributes, program_load
 from ebpfjit.runtime.attach import SECTIONS, XDP_FRAGS, attachment
+from ebpfjit.runtime.contexts import structs
 from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.contexts.types import TYPES, effective_type
 
@@ -80,12 +81,16 @@ def sampled(name: str, section: str, *, most: int) -> Iterator[Place]:
 
 def linux_loads(name: str, section: str, place: Place | None) -> bool:
     """True where Linux loads a program with this access (None: with none)."""
+    returns = 0 if name == "flow_dissector" else 1
+    if place is None:
+        return loads(name, section, assemble(f"mov r0, {returns}\nexit"))
+    return loads(name, section, access(place[0], place[1], store=place[2], returns=returns))
+
+
+def loads(name: str, section: str, code: bytes) -> bool:
+    """True where Linux loads a program; raises KernelUnavailable where it loads none."""
     known = PROGRAM_TYPES["action" if name == "sched_act" else name]
     attached = attachment(name, section)
-    returns = 0 if name == "flow_dissector" else 1
-    code = assemble(f"mov r0, {returns}\nexit")
-    if place is not None:
-        code = access(place[0], place[1], store=place[2], returns=returns)
     given = LoadAttributes(attached.type, attached.flags & XDP_FRAGS)
     try:
         os.close(program_load(code, known.number, given)[0])
@@ -282,3 +287,72 @@ def test_functions_get_contexts() -> None:
     call = "call local f\nexit\nf: {line}\nexit"
     assert both(call.format(line="ldxw r0, [r1+8]"), "tc") == 0
     assert isinstance(both(call.format(line="ldxw r0, [r1+152]"), "tc"), tuple)
+
+
+# --- structs behind pointers ---
+
+BEHIND = {
+    # type, section                          the pointer's offset, the struct
+    ("cgroup_sock_addr", "cgroup/connect4"): (64, structs.SOCK),
+    ("sk_lookup", "sk_lookup"):              (0, structs.SOCK),
+    ("flow_dissector", "flow_dissector"):    (144, structs.FLOW_KEYS),
+}  # fmt: skip
+
+
+def through(pointer: int, place: Place, returns: int) -> bytes:
+    offset, size, store = place
+    line = f"stx{SUFFIX[size]} [r2+{offset}], r3" if store else f"ldx{SUFFIX[size]} r0, [r2+{offset}]"
+    return assemble(f"mov r3, 0\nldxdw r2, [r1+{pointer}]\njeq r2, 0, +1\n{line}\nmov r0, {returns}\nexit")
+
+
+def allows(struct: Struct, place: Place) -> bool:
+    """What we say; flow keys have no rights: any access inside is good."""
+    if struct is structs.FLOW_KEYS:
+        return place[0] + place[1] <= struct.size
+    return struct.allows(place[0], place[1], store=place[2])
+
+
+@pytest.mark.parametrize(("name", "section"), BEHIND)
+def test_structs_behind_pointers_are_those_of_linux(name: str, section: str) -> None:
+    pointer, struct = BEHIND[name, section]
+    some = places(struct) if WHOLE else random.Random(name).sample(places(struct), 60)
+    returns = 0 if name == "flow_dissector" else 1
+
+    def ask() -> object:
+        try:
+            return [loads(name, section, through(pointer, place, returns)) for place in some]
+        except KernelUnavailable as error:
+            return str(error)
+
+    said = run_forked(ask, 100).value
+    if not isinstance(said, list):
+        pytest.skip(str(said))
+    assert [allows(struct, place) for place in some] == said
+
+
+@pytest.mark.parametrize(("name", "section"), BEHIND)
+def test_structs_behind_pointers_have_rights(name: str, section: str) -> None:
+    pointer, struct = BEHIND[name, section]
+    sock = {"sk": {}} if name == "sk_lookup" else {}
+    data = bytes(64) if TYPES[name].has_packet else b""
+    for place in random.Random(section).sample(places(struct), 12):
+        program = Program(through(pointer, place, 1), type=name, section=section)
+        for engine in ENGINES:
+            if allows(struct, place):
+                assert program.run(data, engine=engine, context=sock).return_value == 1
+                continue
+            with pytest.raises(MemoryFault) as fault:
+                program.run(data, engine=engine, context=sock)
+            assert fault.value.pc == 3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sockets_of_packets_are_read_as_linux_lets_them(engine: str) -> None:
+    for line, said in (
+        ("ldxdw r0, [r2+0]", "bpf_sock.bound_dev_if .* a load of 4 bytes"),
+        ("ldxh r0, [r2+46]", "bpf_sock.src_port"),
+        ("stxw [r2+4], r0", "bpf_sock.family is read-only"),
+    ):
+        code = assemble(f"mov r0, 0\nldxdw r2, [r1+168]\n{line}\nexit")
+        with pytest.raises(MemoryFault, match=said):
+            Program(code, type="tc").run(bytes(64), engine=engine)

@@ -18,7 +18,7 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.contexts.fields import Field, Struct
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, FieldValues, Outcome
 from ebpfjit.runtime.contexts.plain import StructContext, aligned
-from ebpfjit.runtime.contexts.structs import CGROUP_SOCK
+from ebpfjit.runtime.contexts.structs import SOCK
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.memory import Region, flat_view
 from ebpfjit.runtime.sockets import TCP_LISTEN, Socket
@@ -165,10 +165,10 @@ class NamedContext(StructContext):
         if value is None or (isinstance(value, int) and value == 0):
             self.put(field.name, bytes(8))
             return
-        memory = aligned(CGROUP_SOCK.size)
+        memory = aligned(SOCK.size)
         memory[:] = self._sock_bytes(field, value)
-        region = Region.of_buffer(CGROUP_SOCK.name, memory)
-        region.writable = False
+        region = Region.of_buffer(SOCK.name, memory)
+        region.writable, region.rights = False, SOCK.rights
         self.regions.append(region)
         self.sockets[region.start] = value if isinstance(value, Socket) else None
         self._point(field.name, region.start)
@@ -186,14 +186,14 @@ class NamedContext(StructContext):
             raise ExecutionError(
                 f"field {field.name!r} takes a Socket, a mapping of bpf_sock's fields, or None, not {value!r}"
             )
-        content = bytearray(CGROUP_SOCK.size)
-        struct.pack_into("<Ii", content, CGROUP_SOCK.by_name["state"].offset, TCP_CLOSE, NO_QUEUE)
+        content = bytearray(SOCK.size)
+        struct.pack_into("<Ii", content, SOCK.by_name["state"].offset, TCP_CLOSE, NO_QUEUE)
         for name in ("family", "type", "protocol"):
-            own, there = self.layout.by_name.get(name), CGROUP_SOCK.by_name[name]
+            own, there = self.layout.by_name.get(name), SOCK.by_name[name]
             if own is not None:
                 content[there.offset : there.stop] = bytes(self.memory[own.offset : own.stop]).ljust(4, b"\0")
-        for name, number in CGROUP_SOCK.settings(value, tuple(CGROUP_SOCK.by_name)).items():
-            there = CGROUP_SOCK.by_name[name]
+        for name, number in SOCK.settings(value, tuple(SOCK.by_name)).items():
+            there = SOCK.by_name[name]
             content[there.offset : there.stop] = there.encode(number)
         return bytes(content)
 

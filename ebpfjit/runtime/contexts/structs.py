@@ -53,6 +53,7 @@ _HOOKS: dict[str, frozenset[Hook]] = {  # which section is which attach type say
     "bound":      frozenset({12, 13}),
     "getsockopt": frozenset({21}),
     "setsockopt": frozenset({22}),
+    "pointer":    frozenset({"pointer"}),               # no hook: what is behind a pointer
     "tc":         frozenset({"tc", "sched_act"}),
     "filter":     frozenset({"socket_filter"}),
     "cgroup":     frozenset({"cgroup_skb"}),
@@ -180,20 +181,52 @@ SOCK_ADDR = _struct("bpf_sock_addr", """
 """)  # fmt: skip
 
 CGROUP_SOCK = _struct("bpf_sock", """
-    bound_dev_if      u32       whole@socket     write@socket
+    bound_dev_if      u32       whole@socket,pointer  write@socket
     family            u32       front
     type              u32       front
     protocol          u32       front
-    mark              u32       whole@socket     write@socket
-    priority          u32       whole@socket     write@socket
-    src_ip4           u32       narrow@bound4
-    src_ip6           u32[4]    narrow@bound6
-    src_port          u32       front@bound
+    mark              u32       whole@socket,pointer  write@socket
+    priority          u32       whole@socket,pointer  write@socket
+    src_ip4           u32       narrow@bound4,pointer
+    src_ip6           u32[4]    narrow@bound6,pointer
+    src_port          u32       front@bound,pointer
     dst_port          u16       also4
     dst_ip4           u32       narrow
     dst_ip6           u32[4]    narrow
     state             u32       front
     rx_queue_mapping  u32       front
+""")  # fmt: skip
+
+SOCK = CGROUP_SOCK.at_hook("pointer")
+"""What contexts and helpers point to, whichever the type."""
+
+TCP_SOCK = _struct("bpf_tcp_sock", """
+    snd_cwnd          u32       whole
+    srtt_us           u32       whole
+    rtt_min           u32       whole
+    snd_ssthresh      u32       whole
+    rcv_nxt           u32       whole
+    snd_nxt           u32       whole
+    snd_una           u32       whole
+    mss_cache         u32       whole
+    ecn_flags         u32       whole
+    rate_delivered    u32       whole
+    rate_interval_us  u32       whole
+    packets_out       u32       whole
+    retrans_out       u32       whole
+    total_retrans     u32       whole
+    segs_in           u32       whole
+    data_segs_in      u32       whole
+    segs_out          u32       whole
+    data_segs_out     u32       whole
+    lost_out          u32       whole
+    sacked_out        u32       whole
+    bytes_received    u64       whole
+    bytes_acked       u64       whole
+    dsack_dups        u32       whole
+    delivered         u32       whole
+    delivered_ce      u32       whole
+    icsk_retransmits  u32       whole
 """)  # fmt: skip
 
 SK_LOOKUP = _struct("bpf_sk_lookup", """
