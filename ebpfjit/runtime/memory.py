@@ -129,7 +129,10 @@ class Region:
     @property
     def rights_address(self) -> int:
         """Where machine code finds the rights, 0 without any."""
-        return 0 if self.rights is None else self.rights.address
+        if self.rights is None:
+            return 0
+        assert self.size <= len(self.rights.table)  # machine code does not look
+        return self.rights.address
 
     def contains(self, address: int, size: int) -> bool:
         """True where all `size` bytes at `address` lie inside."""

@@ -158,6 +158,37 @@ def test_where_it_may_be_stored_it_may_be_loaded() -> None:
         assert all(bits >> 4 & ~bits == 0 for bits in table), (name, section)
 
 
+def test_parts_of_fields_are_what_linux_loads() -> None:
+    narrower = {"pkt_type", "protocol", "gso_segs", "gso_size"}  # in Linux than here: docs/differences.md
+    layout = layout_of("tc", "tc")
+    readable = [field for field in layout.fields if field.name not in narrower and field.name != "sk"]
+    addresses = {layout.by_name[name].offset for name in ("data", "data_end", "data_meta")}
+    some = [
+        place
+        for field in readable
+        for place in places(layout)
+        if field.offset <= place[0] < field.stop
+        and place[0] not in addresses
+        and not place[2]
+        and layout.allows(place[0], place[1], store=False)
+    ]
+    context = {
+        "mark": 0x11223344,
+        "cb": [0x01020304 * number for number in range(1, 6)],
+        "tstamp": 0x1020304050607,
+    }
+    for offset, size, _ in some if WHOLE else random.Random(1).sample(some, 25):
+        program = Program(assemble(f"ldx{SUFFIX[size]} r0, [r1+{offset}]\nexit"), type="tc")
+        ours = program.run(bytes(64), context=context).return_value
+        try:
+            assert ours == program.run(bytes(64), engine="kernel", context=context).return_value, (
+                offset,
+                size,
+            )
+        except KernelUnavailable as error:
+            pytest.skip(str(error))
+
+
 # --- packets: what differs by type, said by name ---
 
 REFUSED = {
