@@ -125,7 +125,8 @@ def _typed_function(
         lane.context.adopt(size)
         return Run(on_machine_code, environment, lane.context, stack, brought=brought).execution(start, limit)
 
-    regions = [*lane.other_regions, *(region for map_ in start.maps.values() for region in map_.regions)]
+    rights = start.type.rights
+    regions = [*lane.regions(rights), *(region for map_ in start.maps.values() for region in map_.regions)]
     gate = Gate(
         compiled,
         "context",
@@ -137,6 +138,7 @@ def _typed_function(
         better=partial(start.optimised, environment) if tiers_up else None,
         heat=heat_of(start.program),
         stops=inside(plain).stops,
+        rights=rights,
     )
     if not gate.fits:
         if not tiers_up:
