@@ -69,6 +69,9 @@ TAKES: dict[str, frozenset[MapType]] = {
     "bpf_inode_storage_delete": frozenset({MapType.INODE_STORAGE}),
     "bpf_cgrp_storage_get": frozenset({MapType.CGRP_STORAGE}),
     "bpf_cgrp_storage_delete": frozenset({MapType.CGRP_STORAGE}),
+    "bpf_arena_alloc_pages": frozenset(MapType),
+    "bpf_arena_free_pages": frozenset(MapType),
+    "bpf_arena_reserve_pages": frozenset(MapType),
 }  # fmt: skip
 """The map types that each helper takes."""
 
