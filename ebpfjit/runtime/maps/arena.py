@@ -21,7 +21,7 @@ import errno
 import mmap
 import struct
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ebpfjit.bits import W32
@@ -43,6 +43,7 @@ USER_WINDOW = 1 << 44
 DESCRIPTOR = struct.Struct("<QQQQQ")
 """Low half of user_start, bytes, addresses of the table and of the memory, a word that is zero."""
 
+_INVERTED = bytes((1, 0)) + bytes(254)
 _NORESERVE = 0x4000  # MAP_NORESERVE, which Python's mmap has no name for
 
 
@@ -250,12 +251,31 @@ class Arena(Unkeyed):
 
     def pages(self) -> list[int]:
         """Return the pointers of the pages that are allocated, in ascending order."""
-        table = bytes(self._table)
-        found, page = [], table.find(1)
-        while page >= 0:
-            found.append(self.user_start + page * PAGE_SIZE)
-            page = table.find(1, page + 1)
-        return found
+        absent = bytes(self._table).translate(_INVERTED)
+        return [self.user_start + page * PAGE_SIZE for page in _zeros(absent)]
+
+    def reserved(self) -> list[int]:
+        """Return the pointers of the pages that are reserved, and not allocated, in ascending order."""
+        with changing.held:
+            free = self._free.ranges()
+            table = bytearray(self._table)
+        for start, last in free:
+            table[start : last + 1] = b"\1" * (last + 1 - start)
+        return [self.user_start + page * PAGE_SIZE for page in _zeros(table)]
+
+    def take_over(self, pages: Mapping[int, bytes]) -> None:
+        """Let these pages, by their pointers, be the ones that are allocated, with these bytes.
+
+        Raises MapError where there is no memory for them.
+        """
+        for page in self.pages():
+            if page not in pages:
+                self.free(page, 1)
+        for pointer, data in pages.items():
+            page = self._page_of(pointer)
+            if not self._table[page]:
+                self._touch(page, "pages of a run in the kernel")
+            self._view[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] = data
 
     def __len__(self) -> int:
         """How many pages are allocated."""
@@ -267,6 +287,14 @@ class Arena(Unkeyed):
 
     def __repr__(self) -> str:
         return f"<{self.definition}: {len(self)} of {self.definition.max_entries} pages, at {self.user_start:#x}>"
+
+
+def _zeros(table: bytes | bytearray) -> Iterator[int]:
+    """Yield where zeros are."""
+    found = table.find(0)
+    while found >= 0:
+        yield found
+        found = table.find(0, found + 1)
 
 
 def _reserve(definition: MapDefinition, size: int) -> mmap.mmap:

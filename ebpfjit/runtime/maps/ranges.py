@@ -38,6 +38,10 @@ class FreeRanges:
         index = bisect_right(self._starts, start) - 1
         return index >= 0 and self._last[self._starts[index]] >= start + length - 1
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return the first and the last number of each range, in ascending order."""
+        return [(start, self._last[start]) for start in self._starts]
+
     def take(self, start: int, length: int) -> None:
         """Let these be free no more, whether they were or not."""
         last = start + length - 1
