@@ -49,8 +49,8 @@ class ArenaVariables:
         if self.section.size > self.arena.size:
             pages = -(-self.section.size // PAGE_SIZE)
             return (
-                f"which has {self.section.size} bytes: map {self.arena.name!r} is too small for global variables,"
-                f" make max_entries {pages} or more"
+                f"which has {self.section.size} bytes: map {self.arena.name!r} is too small for global"
+                f" variables, make max_entries {pages} or more"
             )
         return ""
 
@@ -60,14 +60,14 @@ class ArenaVariables:
         return self.section is not None and self.arena is not None and not self.lacks
 
     @property
-    def maps(self) -> Mapping[int, Map]:
+    def maps(self) -> dict[int, Map]:
         """The arena by the section's index, where it holds its variables."""
         if not self.is_usable or self.section is None or self.arena is None:
             return {}
         return {self.section.index: self.arena}
 
     @property
-    def starts(self) -> Mapping[int, int]:
+    def starts(self) -> dict[int, int]:
         """Where pointers to the section's variables count from, by its index."""
         return {index: map_.value_address for index, map_ in self.maps.items()}
 

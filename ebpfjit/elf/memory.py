@@ -108,9 +108,8 @@ class ObjectMaps:
         refusal, map_ = defined.refusal, None
         if definition.type == MapType.ARENA and (first := first_arena(self.order)) is not None:
             other = self.order[first].name
-            refusal = LoadError(
-                f"{self._where(definition)}: map {definition.name!r}: an object has one arena, and {other!r} is one"
-            )
+            where = f"{self._where(definition)}: map {definition.name!r}"
+            refusal = LoadError(f"{where}: an object has one arena, which is {other!r}")
         if refusal is None:
             definition, map_ = self.given.find(definition)
         if map_ is not None:

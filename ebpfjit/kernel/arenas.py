@@ -2,8 +2,8 @@
 
     arena.pages() -> allocated and reserved there by a program of ours -> mapped here, at user_start -> bytes
 
-Pages that a process touches are allocated, unless the map has BPF_F_SEGV_ON_FAULT: so it has it here, and what
-is allocated after the run is what the kernel itself can read there (EFAULT for the rest).
+Pages that a process touches are allocated, unless the map has BPF_F_SEGV_ON_FAULT: so it has it here, and
+what is allocated after the run is what the kernel itself can read there (EFAULT for the rest).
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class KernelArena:
                 _libc().munmap(found, arena.size)
                 number = errno.EEXIST
             raise LoadError(
-                f"{arena.definition}: its {arena.size} bytes cannot be at {arena.user_start:#x} in this process:"
-                f" {os.strerror(number)}; choose another map_extra, a multiple of 4096"
+                f"{arena.definition}: its {arena.size} bytes cannot be at {arena.user_start:#x} in this"
+                f" process: {os.strerror(number)}; choose another map_extra, a multiple of 4096"
             )
 
     def close(self) -> None:
@@ -114,8 +114,7 @@ class KernelArena:
 
     def read_back(self) -> None:
         """Let the Python side have the pages that are allocated now, and no others."""
-        found = dict(self._pages())
-        self.arena.take_over(found)
+        self.arena.take_over(dict(self._pages()))
 
     def _pages(self) -> Iterator[tuple[int, bytes]]:
         """Yield the pages that are allocated, and their bytes: what can be copied out of this process."""
@@ -135,12 +134,8 @@ class KernelArena:
 
 def _runs(pages: list[int]) -> Iterator[tuple[int, int]]:
     """Yield (first, how many) of pages that lie side by side, of pages in ascending order."""
-    start = before = None
-    for page in pages:
-        if start is None or page != before + PAGE_SIZE:
-            if start is not None:
-                yield start, (before - start) // PAGE_SIZE + 1
-            start = page
-        before = page
-    if start is not None:
-        yield start, (before - start) // PAGE_SIZE + 1
+    start = 0
+    for index, page in enumerate(pages):
+        if index + 1 == len(pages) or pages[index + 1] != page + PAGE_SIZE:
+            yield pages[start], index + 1 - start
+            start = index + 1

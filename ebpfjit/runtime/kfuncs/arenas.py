@@ -14,7 +14,7 @@ from ebpfjit.runtime.world import World
 
 
 def _arena(world: World, address: int, name: str, pages: int) -> Arena | None:
-    """Return the arena at an address, None for a map of another type; what is done to its pages is paid for."""
+    """Return the arena at an address, None for a map of another type. Pages cost a little each."""
     found = map_of(world, address, name)
     if not isinstance(found, Arena):
         return None

@@ -286,7 +286,8 @@ class Arena(Unkeyed):
         self.free(self.user_start, self.definition.max_entries)
 
     def __repr__(self) -> str:
-        return f"<{self.definition}: {len(self)} of {self.definition.max_entries} pages, at {self.user_start:#x}>"
+        pages = f"{len(self)} of {self.definition.max_entries} pages"
+        return f"<{self.definition}: {pages}, at {self.user_start:#x}>"
 
 
 def _zeros(table: bytes | bytearray) -> Iterator[int]:
@@ -298,7 +299,7 @@ def _zeros(table: bytes | bytearray) -> Iterator[int]:
 
 
 def _reserve(definition: MapDefinition, size: int) -> mmap.mmap:
-    """Return `size` bytes of zeroed memory that costs nothing before it is touched: nobody pays for it yet."""
+    """Return `size` bytes of zeroed memory, which costs nothing before it is touched, so nobody pays yet."""
     try:
         memory = mmap.mmap(
             -1,
@@ -308,7 +309,7 @@ def _reserve(definition: MapDefinition, size: int) -> mmap.mmap:
         )
     except (OSError, OverflowError, ValueError, MemoryError):
         raise MapRefused(
-            f"{definition}: there is no room for {size} bytes of addresses; make max_entries smaller (ENOMEM)",
+            f"{definition}: there are no {size} bytes of addresses; make max_entries smaller (ENOMEM)",
             errno.ENOMEM,
         ) from None
     memory.madvise(mmap.MADV_NOHUGEPAGE)  # else a page that is touched takes 2 MiB, which nobody counts
