@@ -6,7 +6,7 @@ import errno
 
 from ebpfjit.bits import W32
 from ebpfjit.runtime import memory
-from ebpfjit.runtime.helpers.maps import map_of
+from ebpfjit.runtime.helpers.maps import any_map
 from ebpfjit.runtime.kfuncs.table import kfunc
 from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.memory import WORK_SIZE
@@ -15,7 +15,7 @@ from ebpfjit.runtime.world import World
 
 def _arena(world: World, address: int, name: str, pages: int) -> Arena | None:
     """Return the arena at an address, None for a map of another type. Pages cost a little each."""
-    found = map_of(world, address, name)
+    found = any_map(world, address, name)
     if not isinstance(found, Arena):
         return None
     memory.spend(min(pages, found.definition.max_entries) // WORK_SIZE)
