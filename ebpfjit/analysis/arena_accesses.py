@@ -4,7 +4,7 @@ Such an access takes the low half of its register as a number in the arena; so L
 the types that its verifier finds. Here it is enough where numbers come from:
 
     r1 = addr_space_cast(r2, 0, 1)   a pointer into the arena
-    copies; any arithmetic with it   it stays one, of 32 bits: 64-bit operations become those of 32 bits
+    copies; any arithmetic with it   one too, of 32 bits: 64-bit operations become those of 32 bits
     kept in a word at r10, loaded    it stays one
     a constant, 32 bits of one       a number, through which Linux lets nobody load or store
     anything else                    what may be an address of the program's memory
@@ -40,7 +40,7 @@ class ArenaUse:
     """What a program does with its arena: `map`, of `ebpfjit.runtime.maps.arena`.
 
     `accesses` are the slots of loads, stores and atomics through a pointer into it, with whether it is surely
-    one; `narrow` those of 64-bit arithmetic on one, which is done on 32 bits.
+    one; `narrow` those of 64-bit arithmetic with one, which is done on 32 bits.
     """
 
     map: Any
@@ -176,14 +176,14 @@ class _Search:
         }
 
     def narrow(self) -> frozenset[int]:
-        """Return the 64-bit arithmetic on what surely is a pointer into the arena."""
+        """Return the 64-bit arithmetic with what surely is a pointer into the arena."""
         return frozenset(
             insn.pc
             for insn, state in self._all()
             if insn.row is not None
             and insn.row.kind is Kind.BINARY
             and insn.row.width is W64
-            and state.told(insn.dst_reg) == ARENA
+            and _is_narrow(insn, state)
         )
 
     def _all(self) -> Iterator[tuple[Instruction, _State]]:
@@ -258,17 +258,25 @@ def _is_local(insn: Instruction) -> bool:
     return insn.row is not None and insn.row.kind is Kind.CALL_LOCAL
 
 
-def _sum(insn: Instruction, state: _State) -> tuple[bool, bool]:
-    """Return what arithmetic gives: a pointer into the arena stays one, whatever is done to it."""
+def _is_narrow(insn: Instruction, state: _State) -> bool:
+    """True for arithmetic with what surely is a pointer into the arena: in Linux it is on 32 bits."""
     row = insn.row
     assert row is not None  # it is arithmetic
+    return state.told(insn.dst_reg) == ARENA or (row.uses_src and state.told(insn.src_reg) == ARENA)
+
+
+def _sum(insn: Instruction, state: _State) -> tuple[bool, bool]:
+    """Return what arithmetic gives: with a pointer into the arena it is one, whatever is done."""
+    row = insn.row
+    assert row is not None  # it is arithmetic
+    if _is_narrow(insn, state):
+        return ARENA
     result = state.told(insn.dst_reg)
-    if result == ARENA:
+    if not row.uses_src:
         return result
-    if row.uses_src and row.width is W64 and row.meaning in SUMS:
-        added = state.told(insn.src_reg)
-        return result[0] or added[0], result[1] or added[1]
-    return result
+    added = state.told(insn.src_reg)
+    is_sum = row.width is W64 and row.meaning in SUMS
+    return result[0] or added[0], result[1] or (added[1] and is_sum)
 
 
 def _loaded(insn: Instruction, state: _State, size: int) -> tuple[bool, bool]:

@@ -12,13 +12,16 @@ from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.memory import WORK_SIZE
 from ebpfjit.runtime.world import World
 
+RANGES_FOR_ONE = 256
+"""Ranges of free pages that an instruction pays for: they are kept in order."""
+
 
 def _arena(world: World, address: int, name: str, pages: int) -> Arena | None:
-    """Return the arena at an address, None for a map of another type. Pages cost a little each."""
+    """Return the arena at an address, None for a map of another type. Each page costs a little."""
     found = any_map(world, address, name)
     if not isinstance(found, Arena):
         return None
-    memory.spend(min(pages, found.definition.max_entries) // WORK_SIZE)
+    memory.spend(min(pages, found.definition.max_entries) // WORK_SIZE + found.fragments // RANGES_FOR_ONE)
     return found
 
 

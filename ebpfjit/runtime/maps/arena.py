@@ -48,22 +48,28 @@ _NORESERVE = 0x4000  # MAP_NORESERVE, which Python's mmap has no name for
 
 
 class _Paid:
-    """The pages of one arena that the account has been charged for: what is given back with its memory."""
+    """The pages of one arena that the account of all maps was charged for; given back with its memory."""
 
     __slots__ = ("pages",)
 
     def __init__(self) -> None:
         self.pages = 0
 
-    def change(self, pages: int) -> None:
-        """Note pages that were allocated, and charged, or give back those that are free again."""
+    def charge(self, pages: int) -> bool:
+        """Pay for pages; False where there is no memory for them."""
+        if account.refusal(pages * PAGE_SIZE, mappings=0):
+            return False
         self.pages += pages
-        if pages < 0:
-            account.give_back(-pages * PAGE_SIZE, mappings=0)
+        return True
 
-    def give_back(self) -> None:
-        """Give back all: nobody has the memory any more."""
-        self.change(-self.pages)
+    def give_back(self, pages: int) -> None:
+        """Note pages that are free again, or were not taken."""
+        self.pages -= pages
+        account.give_back(pages * PAGE_SIZE, mappings=0)
+
+    def give_back_all(self) -> None:
+        """Note that nobody has the memory any more."""
+        self.give_back(self.pages)
 
 
 class Arena(Unkeyed):
@@ -99,7 +105,7 @@ class Arena(Unkeyed):
             0, DESCRIPTOR.pack(W32.wrap(self.user_start), self.size, self.address + start, base, 0)
         )
         self._paid = _Paid()
-        weakref.finalize(self._memory, self._paid.give_back).atexit = False
+        weakref.finalize(self._memory, self._paid.give_back_all).atexit = False
 
     @property
     def pins(self) -> tuple[Any, ...]:
@@ -141,7 +147,7 @@ class Arena(Unkeyed):
         most = self.definition.max_entries
         if not 0 < pages <= most or (address and (address % PAGE_SIZE or wanted > most - pages)):
             return 0
-        if account.refusal(pages * PAGE_SIZE, mappings=0):
+        if not self._paid.charge(pages):
             return 0
         with changing.held:
             start: int | None = wanted
@@ -150,17 +156,20 @@ class Arena(Unkeyed):
             elif not self._free.are_free(wanted, pages):
                 start = None
             if start is not None:
-                self._free.take(start, pages)
-                self._allocated(start, pages)
+                self._allocate(start, pages)
         if start is None:
-            account.give_back(pages * PAGE_SIZE, mappings=0)
+            self._paid.give_back(pages)
             return 0
         return self.user_start + start * PAGE_SIZE
 
     def free(self, address: int, pages: int) -> None:
-        """Free the pages that are allocated, and those that are reserved, from a pointer's page on."""
-        page = self._page_of(address & -PAGE_SIZE)
-        pages = min(pages, self.definition.max_entries - page)
+        """Free the pages that are allocated, and those that are reserved, from a pointer's page on.
+
+        Those of them that are not the arena's are no matter.
+        """
+        first = (W32.wrap(address) - W32.wrap(self.user_start)) >> PAGE_SHIFT
+        page = max(first, 0)
+        pages = min(first + pages, self.definition.max_entries) - page
         if pages <= 0:
             return
         with changing.held:
@@ -169,7 +178,7 @@ class Arena(Unkeyed):
             if freed:
                 self._table[page : page + pages] = bytes(pages)
                 self._memory.madvise(mmap.MADV_DONTNEED, page * PAGE_SIZE, pages * PAGE_SIZE)
-        self._paid.change(-freed)
+        self._paid.give_back(freed)
 
     def reserve(self, address: int, pages: int) -> int:
         """Let no page be allocated there but by Python's touch; return 0 or a negative error number."""
@@ -188,11 +197,16 @@ class Arena(Unkeyed):
         """Return the page of a pointer; not all of them are the arena's."""
         return W32.wrap(address - self.user_start) >> PAGE_SHIFT
 
-    def _allocated(self, page: int, pages: int) -> None:
-        """Let pages be there, zeroed: who has a view of them may have written to them before."""
+    def _allocate(self, page: int, pages: int) -> None:
+        """Let pages that were paid for be there, zeroed: who has a view of them may have written to them."""
+        self._free.take(page, pages)
         self._memory.madvise(mmap.MADV_DONTNEED, page * PAGE_SIZE, pages * PAGE_SIZE)
         self._table[page : page + pages] = b"\1" * pages
-        self._paid.change(pages)
+
+    @property
+    def fragments(self) -> int:
+        """How many ranges of free pages there are: what looking for one costs."""
+        return len(self._free)
 
     # -- what Python does -------------------------------------------------------------------------
 
@@ -206,11 +220,8 @@ class Arena(Unkeyed):
         what = f"{size} bytes at {address:#x}"
         if size < 0 or at + size > self.size:
             self.refuse(-errno.ERANGE, what)
-        first, behind = at >> PAGE_SHIFT, -(-(at + size) // PAGE_SIZE)
-        for page in self._missing(first, behind) if size else ():
-            if self.definition.flags & MapFlag.SEGV_ON_FAULT:
-                self.refuse(-errno.EFAULT, what)
-            self._touch(page, what)
+        if size:
+            self._touch(at >> PAGE_SHIFT, (at + size - 1 >> PAGE_SHIFT) + 1, what)
         return self._view[at : at + size]
 
     def fill(self, data: bytes) -> None:
@@ -218,27 +229,23 @@ class Arena(Unkeyed):
 
         Raises MapError where there is no memory for them.
         """
-        for page in self._missing(0, -(-len(data) // PAGE_SIZE)):
-            self._touch(page, f"{len(data)} bytes of variables")
+        self._touch(0, -(-len(data) // PAGE_SIZE), f"{len(data)} bytes of variables", by_process=False)
         self._view[: len(data)] = data
 
-    def _touch(self, page: int, what: str) -> None:
-        """Allocate a page that somebody touches. Raises MapError where there is no memory for it."""
-        if account.refusal(PAGE_SIZE, mappings=0):
-            self.refuse(-errno.ENOMEM, what)
-        with changing.held:
-            is_new = not self._table[page]
-            if is_new:
-                self._free.take(page, 1)
-                self._allocated(page, 1)
-        if not is_new:
-            account.give_back(PAGE_SIZE, mappings=0)
-
-    def _missing(self, first: int, behind: int) -> Iterator[int]:
-        """Yield the pages between two that are not allocated."""
-        while (found := bytes(self._table[first:behind]).find(0)) >= 0:
-            yield first + found
-            first += found + 1
+    def _touch(self, first: int, behind: int, what: str, *, by_process: bool = True) -> None:
+        """Allocate those of some pages that are not. Raises MapError."""
+        while missing := bytes(self._table[first:behind]).count(0):
+            if by_process and self.definition.flags & MapFlag.SEGV_ON_FAULT:
+                self.refuse(-errno.EFAULT, what)
+            if not self._paid.charge(missing):
+                self.refuse(-errno.ENOMEM, what)
+            with changing.held:
+                table = bytes(self._table[first:behind])
+                is_so = table.count(0) == missing  # else others were faster
+                for start, stop in _absent(table) if is_so else ():
+                    self._allocate(first + start, stop - start)
+            if not is_so:
+                self._paid.give_back(missing)
 
     def read(self, address: int, size: int) -> bytes:
         """Return bytes of the arena; see `view`."""
@@ -251,8 +258,7 @@ class Arena(Unkeyed):
 
     def pages(self) -> list[int]:
         """Return the pointers of the pages that are allocated, in ascending order."""
-        absent = bytes(self._table).translate(_INVERTED)
-        return [self.user_start + page * PAGE_SIZE for page in _zeros(absent)]
+        return self._pointers(bytes(self._table).translate(_INVERTED))
 
     def reserved(self) -> list[int]:
         """Return the pointers of the pages that are reserved, and not allocated, in ascending order."""
@@ -261,7 +267,12 @@ class Arena(Unkeyed):
             table = bytearray(self._table)
         for start, last in free:
             table[start : last + 1] = b"\1" * (last + 1 - start)
-        return [self.user_start + page * PAGE_SIZE for page in _zeros(table)]
+        return self._pointers(bytes(table))
+
+    def _pointers(self, table: bytes) -> list[int]:
+        """Return the pointers of the pages for which a table has zeros."""
+        runs = (range(*run) for run in _absent(table))
+        return [self.user_start + page * PAGE_SIZE for run in runs for page in run]
 
     def take_over(self, pages: Mapping[int, bytes]) -> None:
         """Let these pages, by their pointers, be the ones that are allocated, with these bytes.
@@ -273,8 +284,7 @@ class Arena(Unkeyed):
                 self.free(page, 1)
         for pointer, data in pages.items():
             page = self._page_of(pointer)
-            if not self._table[page]:
-                self._touch(page, "pages of a run in the kernel")
+            self._touch(page, page + 1, "pages of a run in the kernel", by_process=False)
             self._view[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] = data
 
     def __len__(self) -> int:
@@ -290,12 +300,14 @@ class Arena(Unkeyed):
         return f"<{self.definition}: {pages}, at {self.user_start:#x}>"
 
 
-def _zeros(table: bytes | bytearray) -> Iterator[int]:
-    """Yield where zeros are."""
-    found = table.find(0)
-    while found >= 0:
-        yield found
-        found = table.find(0, found + 1)
+def _absent(table: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each run of zeros starts, and where it stops."""
+    start = table.find(0)
+    while start >= 0:
+        stop = table.find(1, start)
+        stop = len(table) if stop < 0 else stop
+        yield start, stop
+        start = table.find(0, stop)
 
 
 def _reserve(definition: MapDefinition, size: int) -> mmap.mmap:

@@ -26,6 +26,10 @@ class FreeRanges:
         self._sizes: list[int] = []
         self._insert(0, count - 1)
 
+    def __len__(self) -> int:
+        """How many ranges there are."""
+        return len(self._starts)
+
     def find(self, length: int) -> int | None:
         """Return where a range starts that has room for `length`, the best there is; None for none."""
         index = bisect_left(self._sizes, length)
