@@ -46,6 +46,8 @@ class ArenaVariables:
             return ""  # a map that is refused says why by itself
         if self.arena is None:
             return "whose variables are in an arena, and .maps defines none"
+        if self.section.size > variables.MAX_SECTION:
+            return f"which has {self.section.size} bytes, at most {variables.MAX_SECTION} are supported"
         if self.section.size > self.arena.size:
             pages = -(-self.section.size // PAGE_SIZE)
             return (
@@ -86,10 +88,10 @@ class ArenaVariables:
         """
         if self.section is None or self.arena is None or not self.is_usable or self.arena.name in given:
             return
-        data = variables.data_of(self.file, self.section, addresses)
         try:
-            self.arena.fill(bytes(data))
+            memory = self.arena.first_bytes(self.section.size)
         except MapError as error:
             raise MapRefused(
                 f"{self.file.name}: section {self.section.name!r}: {error}", errno.ENOMEM
             ) from error
+        variables.write_section(self.file, self.section, memory, addresses)

@@ -95,14 +95,6 @@ def contents(map_: Map) -> memoryview:
     return map_.regions[0].view
 
 
-def data_of(file: ObjectFile, section: Section, addresses: Mapping[int, int]) -> bytearray:
-    """Return a section's bytes with the pointers among them resolved; see `fill`."""
-    data = bytearray(section.data).ljust(section.size, b"\0")
-    for offset, address in _pointers(file, section, addresses):
-        struct.pack_into("<Q", data, offset, address)
-    return data
-
-
 def fill(file: ObjectFile, maps: Mapping[int, Map], addresses: Mapping[int, int]) -> None:
     """Write a file's data into the maps of its sections, by the section's index.
 
@@ -110,11 +102,17 @@ def fill(file: ObjectFile, maps: Mapping[int, Map], addresses: Mapping[int, int]
     Those to functions are not: a function's address differs from program to program.
     """
     for index, map_ in maps.items():
-        section, memory = file.sections[index], contents(map_)
-        if len(section.data):
-            memory[: section.size] = section.data
-        for offset, address in _pointers(file, section, addresses):
-            struct.pack_into("<Q", memory, offset, address)
+        write_section(file, file.sections[index], contents(map_), addresses)
+
+
+def write_section(
+    file: ObjectFile, section: Section, memory: memoryview, addresses: Mapping[int, int]
+) -> None:
+    """Write a section's data into its memory, with the pointers among it; see `fill`."""
+    if len(section.data):
+        memory[: section.size] = section.data
+    for offset, address in _pointers(file, section, addresses):
+        struct.pack_into("<Q", memory, offset, address)
 
 
 def _pointers(file: ObjectFile, section: Section, addresses: Mapping[int, int]) -> Iterator[tuple[int, int]]:

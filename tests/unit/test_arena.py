@@ -149,6 +149,20 @@ def test_machine_code_however_it_is_made(how: dict[str, bool]) -> None:
         assert obj.globals["r"][: len(expected)] == expected, name
 
 
+@engines
+def test_casts_by_hand(engine: str) -> None:
+    """Code of a compiler without address spaces: pointers are compared, and kept on the stack, as numbers."""
+    obj = load(OBJECTS / "arena_asm.o")
+
+    def run(name: str) -> tuple[int, int]:
+        return obj.program(name).run(b"", engine=engine).return_value, obj.globals["total"]
+
+    assert [run(name) for name in ("build", "walk", "thin", "walk", "drop_page", "walk")] == [
+        (0, 0), (40, 780), (0, 780), (26, 507), (1, 507), (1, 0),
+    ]  # fmt: skip
+    assert obj.maps["arena"].pages() == [obj.maps["arena"].user_start]  # the variables'
+
+
 # --- pointers ---
 
 

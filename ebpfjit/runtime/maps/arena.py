@@ -224,13 +224,13 @@ class Arena(Unkeyed):
             self._touch(at >> PAGE_SHIFT, (at + size - 1 >> PAGE_SHIFT) + 1, what)
         return self._view[at : at + size]
 
-    def fill(self, data: bytes) -> None:
-        """Put an object's variables at the arena's start, in pages that are allocated for them.
+    def first_bytes(self, size: int) -> memoryview:
+        """Return the arena's start for an object's variables, in pages that are allocated for them.
 
         Raises MapError where there is no memory for them.
         """
-        self._touch(0, -(-len(data) // PAGE_SIZE), f"{len(data)} bytes of variables", by_process=False)
-        self._view[: len(data)] = data
+        self._touch(0, -(-size // PAGE_SIZE), f"{size} bytes of variables", by_process=False)
+        return self._view[:size]
 
     def _touch(self, first: int, behind: int, what: str, *, by_process: bool = True) -> None:
         """Allocate those of some pages that are not. Raises MapError."""
