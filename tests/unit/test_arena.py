@@ -227,6 +227,10 @@ def test_variables_want_an_arena_with_room_for_them() -> None:
     for name, message in (
         ("arena_none_clang19.o", r"whose variables are in an arena, and .maps defines none"),
         ("arena_small_clang19.o", r"4816 bytes: map 'arena' is too small .* make max_entries 2"),
+        (
+            "arena_bad_clang19.o",
+            r"map 'arena' \(arena\): flags 0x1: this type takes no .*NO_PREALLOC.* \(EINVAL\)",
+        ),
     ):
         obj = load(OBJECTS / name)
         with pytest.raises(LoadError, match=message):
