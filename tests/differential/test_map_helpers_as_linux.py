@@ -72,15 +72,19 @@ INNER = MapDefinition("inner", MapType.HASH, 4, 8, 4)
 SIZES = {
     MapType.LPM_TRIE: (8, 8),
     MapType.STACK_TRACE: (4, 8),
-    **dict.fromkeys(rules.RINGS, (0, 0)),
+    **dict.fromkeys((*rules.RINGS, MapType.ARENA), (0, 0)),
     **dict.fromkeys(rules.CGROUP_STORAGES, (16, 8)),
+}
+USUAL_FLAGS = {
+    **dict.fromkeys((MapType.LPM_TRIE, *rules.STORAGES), MapFlag.NO_PREALLOC),
+    MapType.ARENA: MapFlag.MMAPABLE,
 }
 
 
 def definition_of(kind: MapType) -> MapDefinition:
     keys, values, _ = rules.SHAPES[kind]
     key, value = SIZES.get(kind, (4 if keys.allows(4) else 0, 8 if values.allows(8) else 4))
-    flags = MapFlag.NO_PREALLOC if kind in (MapType.LPM_TRIE, *rules.STORAGES) else 0
+    flags = USUAL_FLAGS.get(kind, 0)
     inner = INNER if kind.name.endswith("OF_MAPS") else None
     entries = 4096 if kind in rules.RINGS else 1
     entries = 0 if kind in rules.STORAGES | rules.CGROUP_STORAGES else entries

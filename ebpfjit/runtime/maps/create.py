@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
+from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.cgroup_storage import CgroupStorage
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
@@ -52,6 +53,7 @@ KINDS: dict[MapType, Callable[[MapDefinition, Environment], Map]] = {
     MapType.CGRP_STORAGE: LocalStorage,
     MapType.CGROUP_STORAGE: CgroupStorage,
     MapType.PERCPU_CGROUP_STORAGE: CgroupStorage,
+    MapType.ARENA: Arena,
 }
 
 
