@@ -19,6 +19,7 @@ from ebpfjit.once import load_package, once
 from ebpfjit.program import Program
 from ebpfjit.ready import Ready, environment_of, is_plain, ready
 from ebpfjit.runner import U32_MASK, Run, let_go, make_context, on_machine_code
+from ebpfjit.runtime import timers
 from ebpfjit.runtime.contexts import (
     packet_context,
     program_type,
@@ -82,8 +83,10 @@ class TypedFunction(JitFunction):
         """Run the program and return r0. Raises as `Program.run`."""
         it: TypedContents = inside(self)
         start = it.ready
+        environment = environment_of(start.program)
+        timers.fire_due(start.maps.values(), environment.clock)
         made = make_context(start, mem, None)
-        this = Run(on_machine_code, environment_of(start.program), made, mark=it.stops.mark())
+        this = Run(on_machine_code, environment, made, mark=it.stops.mark())
         try:
             value = this.whole(start, it.limit)
         finally:
@@ -153,6 +156,8 @@ def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
         return False
     if start.verified.kernel_loads:
         return False  # their memory is the run's, which Python has to prepare
+    if start.has_kptrs or start.has_timers:
+        return False  # so is what these point to; and before each call something may be due
     return all(map_.is_steady for map_ in start.maps.values())
 
 

@@ -14,6 +14,9 @@ from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.world import World
 
+LOCK = "spin lock"
+"""The key of the lock that is held; which it is is in `World.lock`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -45,6 +48,13 @@ def give_back(world: World, key: Hashable) -> bool:
     if not places:
         del world.held[key]
     return True
+
+
+def place(world: World, key: Hashable) -> str:
+    """Return where the program took what it holds, the last of it: the call's pc, and its line."""
+    last = world.held[key][-1]
+    line = last.program.line_at(last.pc)
+    return f"pc {last.pc}" if line is None else f"pc {last.pc} ({line})"
 
 
 def check(world: World, where: str = "where the program ends") -> None:

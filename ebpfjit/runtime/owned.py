@@ -10,12 +10,13 @@ the bytes of nodes, heads and kptrs say counts for nothing: who holds what is kn
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held, memory
-from ebpfjit.runtime.maps.special import ObjectLayout, SpecialField
+from ebpfjit.runtime.maps.special import OBJ_DROP, ObjectLayout, SpecialField
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.tree import Tree
 
@@ -31,8 +32,14 @@ MOST_OWNED = 512
 MOST_LENT = 256
 """Objects that stay readable after they went into kptrs, and dropped ones whose memory is not used yet."""
 
+MOST_LENT_FIRST = 128
+"""Objects in the kptrs of maps that a run can read from the start."""
+
 MOST_BYTES, OBJECT_COST = 256 << 20, 1024
 """What all objects of the process may take together, and what each takes besides its own bytes."""
+
+_MAKERS = {OBJ_DROP: "bpf_obj_new", "bpf_cpumask_release": "bpf_cpumask_create"}
+"""Which kernel function makes what another one gives back."""
 
 _STATE = "objects"
 
@@ -142,25 +149,26 @@ def state_of(world: World) -> Owned:
     return found
 
 
-def new(world: World, layout: ObjectLayout) -> int:
+def new(world: World, layout: ObjectLayout, by: str = "bpf_obj_new") -> int:
     """Return the address of a new object, which the run owns; 0 where there is no memory."""
     state, size = state_of(world), layout.size
     if not 0 < size <= LARGEST or len(state.counts) >= MOST_OWNED or not _heap.take(size + OBJECT_COST):
         return 0
     name = f"object of struct {layout.name}"
-    if len(state.unused) > MOST_LENT and state.unused[0].size == size:
+    writable = layout.released_by == OBJ_DROP
+    if len(state.unused) > MOST_LENT and (state.unused[0].size, state.unused[0].writable) == (size, writable):
         region = state.unused.popleft()
         region.view[:] = bytes(size)
         region.name = name
     else:
-        region = Region.of_buffer(name, bytearray(size))
+        region = replace(Region.of_buffer(name, bytearray(size)), writable=writable)
     if len(state.unused) > MOST_LENT:
         state.unused.popleft()
     made = Object(layout, region)
     count = layout.field_of("bpf_refcount")
     if count is not None:
         region.view[count.offset : count.offset + 4] = (1).to_bytes(4, "little")
-    own(world, made, "bpf_obj_new")
+    own(world, made, by)
     return made.address
 
 
@@ -172,16 +180,24 @@ def own(world: World, one: Object, by: str) -> None:
         state.objects[one.address] = one
         state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
     state.counts[one.address] = state.counts.get(one.address, 0) + 1
-    held.take(world, (_STATE, one.address), str(one), by=by, back="bpf_obj_drop, or put it somewhere,")
+    back = f"{one.layout.released_by}, or put it somewhere,"
+    held.take(world, (_STATE, one.address), str(one), by=by, back=back)
 
 
-def owned_at(world: World, address: int, name: str) -> Object:
-    """Return the object that starts at an address. Raises ExecutionError where the run owns none there."""
+def owned_at(world: World, address: int, name: str, released_by: str = OBJ_DROP) -> Object:
+    """Return the object that starts at an address.
+
+    Raises ExecutionError where the run owns none there that is given back by that kernel function.
+    """
     state = state_of(world)
+    made_by = _MAKERS[released_by]
     if not state.counts.get(address):
         what = "only lent" if address in state.objects else "no object that the program owns"
-        raise ExecutionError(f"{name} of {address:#x}, which is {what}: take what bpf_obj_new returned")
-    return state.objects[address]
+        raise ExecutionError(f"{name} of {address:#x}, which is {what}: take what {made_by} returned")
+    one = state.objects[address]
+    if one.layout.released_by != released_by:
+        raise ExecutionError(f"{name} of {address:#x}, which is {one}: that is for what {made_by} returned")
+    return one
 
 
 def give(world: World, one: Object) -> None:
@@ -234,6 +250,20 @@ def lend_for_a_while(world: World, one: Object) -> None:
         oldest = state.for_a_while.pop(first)
         if not state.counts.get(first) and first not in state.until_unlock:
             hide(world, oldest)
+
+
+def lend_from(world: World, holders: Iterable[Holder]) -> list[Region]:
+    """Let a run that begins read what is in the kptrs of its maps; return the memory of these objects.
+
+    Linux: a kptr that is loaded under RCU. What is taken out of one afterwards is the run's, as ever.
+    """
+    state, regions = state_of(world), list[Region]()
+    for holder in holders:
+        for one in list(holder.pointers.values())[: MOST_LENT_FIRST - len(regions)]:
+            regions.append(one.region)
+            state.objects[one.address] = state.for_a_while[one.address] = one
+            state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
+    return regions
 
 
 def end_of_lock(world: World) -> None:

@@ -31,7 +31,9 @@ calls one which nobody has is refused when it is run or compiled, with the name 
 
 Objects that programs make (`bpf_obj_new`) are in memory of their own. A run can touch those that it owns,
 and those that it put away until it gives the lock back; what it forgets to put away or drop is an error that
-names the place, and what hangs in a map goes with its value.
+names the place, and what hangs in a map goes with its value. What the kptrs of a map's values point to can
+be read, the first 128 objects of it, by a run that begins after they were put there. Sets of processors
+(`bpf_cpumask`) have a bit for each of `Environment(cpus=)`.
 
 What a kernel function does is bounded and paid for as what helpers do, and faults in the same words: see
 [helpers.md](helpers.md).

@@ -11,9 +11,6 @@ from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.special import KINDS, POINTERS, SpecialField
 from ebpfjit.runtime.world import World
 
-_HELD = "spin lock"
-"""The key under which `runtime.held` knows the lock; which it is is in `World.lock`."""
-
 
 def special_field(world: World, address: int, kind: str, name: str) -> tuple[Map | None, SpecialField | None]:
     """Return the map in whose values a special field is, and which it is; None where neither is known.
@@ -56,7 +53,7 @@ def spin_lock(world: World, lock: int) -> int:
     if world.lock is not None:
         raise ExecutionError(f"bpf_spin_lock: {world.lock[1]} is held already; one at a time")
     world.lock = lock, what
-    holdings.take(world, _HELD, what, by="bpf_spin_lock", back="bpf_spin_unlock")
+    holdings.take(world, holdings.LOCK, what, by="bpf_spin_lock", back="bpf_spin_unlock")
     return 0
 
 
@@ -67,7 +64,7 @@ def spin_unlock(world: World, lock: int) -> int:
     if held is None or held[0] != lock:
         what = "no lock is held" if held is None else f"{held[1]} is the one that is held"
         raise ExecutionError(f"bpf_spin_unlock of {lock:#x}: {what}")
-    holdings.give_back(world, _HELD)
+    holdings.give_back(world, holdings.LOCK)
     owned.end_of_lock(world)
     return 0
 
