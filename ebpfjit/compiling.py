@@ -25,7 +25,7 @@ from ebpfjit.runtime.contexts import (
     program_type,
 )
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
-from ebpfjit.runtime.kfuncs.given import Given, given_functions
+from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.memory import Stack
 from ebpfjit.runtime.shared import SharedRegions
@@ -261,6 +261,7 @@ def _compiled(
     from ebpfjit.jit.tiers import starts_baseline
 
     program.refuse()
+    program = with_weak(program, kfuncs)
     start = None if is_plain(program) else ready(program)
     counted = start is None or _fits_a_lane(start, release_gil=release_gil)
     baseline = starts_baseline(optimize, counted=counted and not harden and cache is None)

@@ -28,7 +28,7 @@ from ebpfjit.runtime.execution import HelperFunction, NativeHelper, may_end_righ
 from ebpfjit.runtime.helpers import licenses, stock, table
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.helpers.presence import missing
-from ebpfjit.runtime.kfuncs.given import Given, given_functions
+from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.special import POINTERS
@@ -319,11 +319,11 @@ def numbered(helpers: Mapping[int | str, HelperFunction] | None) -> Mapping[int,
 
 def ready_with(program: Program, brought: Brought) -> Ready:
     """Return what runs of a program share that bring these functions along: kept for the last ones given."""
-    start = ready(program)
     if not brought.helpers and not brought.kfuncs:
-        return start
+        return ready(program)
     known: tuple[Brought, Ready] | None = program.__dict__.get("_ready_with")
     if known is None or known[0] != brought:
+        start = ready(with_weak(program, brought.kfuncs))
         made = replace(
             start,
             helpers={**start.helpers, **brought.helpers},
