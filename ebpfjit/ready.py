@@ -47,6 +47,7 @@ TASK_HELPERS = {
 """Helpers that tell where the process is."""
 _TIMED, _STARTING = frozenset({"bpf_timer", "bpf_wq"}), frozenset({NUMBERS["bpf_timer_start"]})
 """Fields of values, and helpers, by which something may become due."""
+_LOCKING = frozenset({"bpf_res_spin_lock", "bpf_res_spin_lock_irqsave"})
 INHERITED = ("harden", "audit")
 """Options of a compiled program that hold for those that it tail-calls."""
 
@@ -177,7 +178,8 @@ class Ready:
     @property
     def takes_locks(self) -> bool:
         """True for a program that takes spin locks: helpers in machine code do not see one that is held."""
-        return NUMBERS["bpf_spin_lock"] in self._stock
+        names = {called.name for called in self.program.kfuncs.values()}
+        return NUMBERS["bpf_spin_lock"] in self._stock or not names.isdisjoint(_LOCKING)
 
     def _natives(self, environment: Environment) -> frozenset[int]:
         """Return the helpers that are machine code in the program's."""

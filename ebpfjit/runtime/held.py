@@ -50,11 +50,11 @@ def give_back(world: World, key: Hashable) -> bool:
     return True
 
 
-def place(world: World, key: Hashable) -> str:
-    """Return where the program took what it holds, the last of it: the call's pc, and its line."""
+def taken(world: World, key: Hashable) -> tuple[str, str]:
+    """Return where the program took the last of what it holds (pc and line), and what gives that back."""
     last = world.held[key][-1]
     line = last.program.line_at(last.pc)
-    return f"pc {last.pc}" if line is None else f"pc {last.pc} ({line})"
+    return f"pc {last.pc}" if line is None else f"pc {last.pc} ({line})", last.back
 
 
 def check(world: World, where: str = "where the program ends") -> None:

@@ -27,8 +27,8 @@ negative where it is), and the result becomes r0 as its type says; `read(address
 `write(address, data)` of `ebpfjit.runtime.memory` go to the program's memory, and fault where it is not the
 program's. A program that
 calls one which nobody has is refused when it is run or compiled, with the name and the line; where it is weak
-(`__weak`), its address is 0 unless it is given. Without BTF (`Program(code, kfuncs={1: Kfunc("name")})`), each
-gets five u64.
+(`__weak`), its address is 0 unless it is given. Without BTF (`Program(code, kfuncs={1: Kfunc("name")})`),
+each gets five u64.
 
 Objects that programs make (`bpf_obj_new`) are in memory of their own. A run can touch those that it owns,
 and those that it put away until it gives the lock back; what it forgets to put away or drop is an error that

@@ -36,9 +36,13 @@ def special_field(world: World, address: int, kind: str, name: str) -> tuple[Map
     return None, None
 
 
-def _lock_at(world: World, lock: int, name: str) -> str:
-    """Return a lock in words."""
-    found, field = special_field(world, lock, "bpf_spin_lock", name)
+RESILIENT = "locks of bpf_res_spin_lock"
+"""Where a world keeps those that are held, as they were taken one after the other; `World.lock` is the last."""
+
+
+def lock_at(world: World, lock: int, kind: str, name: str) -> str:
+    """Return a lock in words. Raises as `special_field`."""
+    found, field = special_field(world, lock, kind, name)
     if found is None:
         return f"the lock at {lock:#x}"
     return f"the lock {'' if field is None else repr(field.name) + ' '}at {lock:#x} of {found.definition}"
@@ -49,7 +53,7 @@ def _lock_at(world: World, lock: int, name: str) -> str:
 )
 def spin_lock(world: World, lock: int) -> int:
     """Take a lock. Raises ExecutionError where one is held already, as Linux refuses that."""
-    what = _lock_at(world, lock, "bpf_spin_lock")
+    what = lock_at(world, lock, "bpf_spin_lock", "bpf_spin_lock")
     if world.lock is not None:
         raise ExecutionError(f"bpf_spin_lock: {world.lock[1]} is held already; one at a time")
     world.lock = lock, what
@@ -61,7 +65,7 @@ def spin_lock(world: World, lock: int) -> int:
 def spin_unlock(world: World, lock: int) -> int:
     """Release a lock. Raises ExecutionError where it is not the one that is held."""
     held, world.lock = world.lock, None
-    if held is None or held[0] != lock:
+    if held is None or held[0] != lock or world.kept.get(RESILIENT):
         what = "no lock is held" if held is None else f"{held[1]} is the one that is held"
         raise ExecutionError(f"bpf_spin_unlock of {lock:#x}: {what}")
     holdings.give_back(world, holdings.LOCK)

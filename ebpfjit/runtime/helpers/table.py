@@ -138,10 +138,8 @@ def _world(name: str) -> World:
 def _unlocked_world(name: str) -> World:
     world = _world(name)
     if world.lock is not None:
-        raise ExecutionError(
-            f"{name} is called while {world.lock[1]} is held, since {held.place(world, held.LOCK)}: "
-            f"bpf_spin_unlock first"
-        )
+        where, back = held.taken(world, held.LOCK)
+        raise ExecutionError(f"{name} is called while {world.lock[1]} is held, since {where}: {back} first")
     return world
 
 

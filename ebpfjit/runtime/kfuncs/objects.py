@@ -7,9 +7,9 @@ from collections import deque
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import memory, owned
-from ebpfjit.runtime.helpers.locks import special_field
+from ebpfjit.runtime.helpers.locks import RESILIENT, special_field
 from ebpfjit.runtime.kfuncs.table import kfunc
-from ebpfjit.runtime.maps.special import HEADS, SpecialField
+from ebpfjit.runtime.maps.special import HEADS, LOCKS, SpecialField
 from ebpfjit.runtime.maps.storage import changing
 from ebpfjit.runtime.owned import Holder, Object
 from ebpfjit.runtime.world import World
@@ -62,13 +62,12 @@ def head_at(world: World, address: int, kind: str, name: str) -> tuple[Holder, S
         if map_.holder is None:
             map_.holder = Holder()
         holder = map_.holder
-    lock = next((field for field in fields if field.kind == "bpf_spin_lock"), None)
+    lock = next((field for field in fields if field.kind in LOCKS), None)
     if lock is None:
         raise ExecutionError(f"{name}: {head} has no bpf_spin_lock beside it, under which it is changed")
-    if world.lock is None or world.lock[0] != address - head.offset + lock.offset:
-        raise ExecutionError(
-            f"{name}: the lock {lock.name!r} beside {head} must be held: bpf_spin_lock first"
-        )
+    place = address - head.offset + lock.offset
+    if (world.lock or (0,))[0] != place and all(at != place for at, _ in world.kept.get(RESILIENT, ())):
+        raise ExecutionError(f"{name}: the lock {lock.name!r} beside {head} must be held: {lock.kind} first")
     return holder, head
 
 

@@ -64,6 +64,8 @@ OBJ_DROP = "bpf_obj_drop"
 HEADS = {"bpf_list_head": "bpf_list_node", "bpf_rb_root": "bpf_rb_node"}
 """What hangs in each."""
 
+LOCKS = frozenset({"bpf_spin_lock", "bpf_res_spin_lock"})
+
 POINTERS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
 
 
