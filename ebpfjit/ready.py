@@ -47,6 +47,7 @@ TASK_HELPERS = {
 """Helpers that tell where the process is."""
 _TIMED, _STARTING = frozenset({"bpf_timer", "bpf_wq"}), frozenset({NUMBERS["bpf_timer_start"]})
 """Fields of values, and helpers, by which something may become due."""
+_MAKING = ("bpf_obj_new", "bpf_percpu_obj_new")
 _LOCKING = frozenset({"bpf_res_spin_lock", "bpf_res_spin_lock_irqsave"})
 INHERITED = ("harden", "audit")
 """Options of a compiled program that hold for those that it tail-calls."""
@@ -157,7 +158,7 @@ class Ready:
     @cached_property
     def object_types(self) -> Callable[[int], ObjectLayout | None] | None:
         """The structs of the program's BTF, by id; None where it makes no objects, or has no types."""
-        makes = any(called.name.startswith("bpf_obj_new") for called in self.program.kfuncs.values())
+        makes = any(called.name.startswith(_MAKING) for called in self.program.kfuncs.values())
         if not makes or self.program.types is None:
             return None
         load_package("ebpfjit.elf")

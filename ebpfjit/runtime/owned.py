@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 LARGEST = 4096
 """Bytes of an object at most (bpf_mem_alloc has no larger ones)."""
 
+LARGEST_OF_ALL = 1 << 16
+"""Bytes of an object for all processors together."""
+
 MOST_OWNED = 512
 """Objects that a run may own at a time; there is no memory for one more."""
 
@@ -38,7 +41,15 @@ MOST_LENT_FIRST = 128
 MOST_BYTES, OBJECT_COST = 256 << 20, 1024
 """What all objects of the process may take together, and what each takes besides its own bytes."""
 
-_MAKERS = {OBJ_DROP: "bpf_obj_new", "bpf_cpumask_release": "bpf_cpumask_create"}
+PERCPU_OBJ_DROP = "bpf_percpu_obj_drop"
+WRITABLE = frozenset({OBJ_DROP, PERCPU_OBJ_DROP})
+"""What is given back by these, a program may write to."""
+
+_MAKERS = {
+    OBJ_DROP: "bpf_obj_new",
+    PERCPU_OBJ_DROP: "bpf_percpu_obj_new",
+    "bpf_cpumask_release": "bpf_cpumask_create",
+}
 """Which kernel function makes what another one gives back."""
 
 _STATE = "objects"
@@ -97,10 +108,15 @@ class Holder:
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Object:
-    """One object. `references` are those of runs and of what it hangs in; `hangs_in` heads, by its node."""
+    """One object. `references` are those of runs and of what it hangs in; `hangs_in` heads, by its node.
+
+    `stride` is not 0 for one that has its struct once for each processor, that many bytes from one to the
+    next: behind as many at its address, which nobody touches.
+    """
 
     layout: ObjectLayout
     region: Region
+    stride: int = 0
     references: int = 1
     hangs_in: dict[int, int] = field(default_factory=dict)
     holder: Holder = field(default_factory=Holder)
@@ -112,6 +128,11 @@ class Object:
     def address(self) -> int:
         """Where it starts."""
         return self.region.start
+
+    def on_processor(self, cpu: int) -> int:
+        """Return where a processor has its struct, of one that has several; 0 where there is no such one."""
+        place = self.address + self.stride * (1 + cpu)
+        return place if place < self.region.stop else 0
 
     def __str__(self) -> str:
         """The object in an error message."""
@@ -132,7 +153,8 @@ class Owned:
     """The objects that one run can touch, by address: how many references it owns; those that are only lent.
 
     `until_unlock` are lent until the lock is given back, `for_a_while` until there are many. `fields` are the
-    special fields of all of them, by address. `unused` is the memory of dropped ones, oldest first.
+    special fields of all of them, by address. `unused` is the memory of dropped ones, oldest first. `reach`
+    is what can be touched of those that have a struct for each processor.
     """
 
     counts: dict[int, int] = field(default_factory=dict)
@@ -141,6 +163,17 @@ class Owned:
     until_unlock: dict[int, Object] = field(default_factory=dict)
     for_a_while: dict[int, Object] = field(default_factory=dict)
     unused: deque[Region] = field(default_factory=deque)
+    reach: dict[int, Region] = field(default_factory=dict)
+
+    def within(self, one: Object) -> Region:
+        """Return what of an object's memory a program can touch, the same region at each call."""
+        if not one.stride:
+            return one.region
+        whole = one.region
+        if one.address not in self.reach:
+            start = whole.start + one.stride
+            self.reach[one.address] = replace(whole, start=start, view=whole.view[one.stride :])
+        return self.reach[one.address]
 
 
 def state_of(world: World) -> Owned:
@@ -149,13 +182,20 @@ def state_of(world: World) -> Owned:
     return found
 
 
-def new(world: World, layout: ObjectLayout, by: str = "bpf_obj_new") -> int:
-    """Return the address of a new object, which the run owns; 0 where there is no memory."""
-    state, size = state_of(world), layout.size
-    if not 0 < size <= LARGEST or len(state.counts) >= MOST_OWNED or not _heap.take(size + OBJECT_COST):
+def new(world: World, layout: ObjectLayout, by: str = "bpf_obj_new", processors: int = 0) -> int:
+    """Return the address of a new object, which the run owns; 0 where there is no memory.
+
+    With `processors` it has its struct once for each.
+    """
+    state = state_of(world)
+    stride = (layout.size + 7) // 8 * 8 if processors else 0
+    size = stride * (1 + processors) or layout.size
+    largest = LARGEST_OF_ALL if processors else LARGEST
+    if not 0 < size <= largest or len(state.counts) >= MOST_OWNED or not _heap.take(size + OBJECT_COST):
         return 0
+    memory.pay(size)
     name = f"object of struct {layout.name}"
-    writable = layout.released_by == OBJ_DROP
+    writable = layout.released_by in WRITABLE
     if len(state.unused) > MOST_LENT and (state.unused[0].size, state.unused[0].writable) == (size, writable):
         region = state.unused.popleft()
         region.view[:] = bytes(size)
@@ -164,7 +204,7 @@ def new(world: World, layout: ObjectLayout, by: str = "bpf_obj_new") -> int:
         region = replace(Region.of_buffer(name, bytearray(size)), writable=writable)
     if len(state.unused) > MOST_LENT:
         state.unused.popleft()
-    made = Object(layout, region)
+    made = Object(layout, region, stride)
     count = layout.field_of("bpf_refcount")
     if count is not None:
         region.view[count.offset : count.offset + 4] = (1).to_bytes(4, "little")
@@ -176,7 +216,7 @@ def own(world: World, one: Object, by: str) -> None:
     """Let the run own one reference more, which is one that somebody had."""
     state = state_of(world)
     if one.address not in state.objects:
-        memory.grant_region(one.region)
+        memory.grant_region(state.within(one))
         state.objects[one.address] = one
         state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
     state.counts[one.address] = state.counts.get(one.address, 0) + 1
@@ -225,8 +265,9 @@ def drop(world: World, one: Object) -> None:
 def hide(world: World, one: Object) -> None:
     """Take an object out of the program's reach."""
     state = state_of(world)
-    memory.revoke(one.region)
+    memory.revoke(state.within(one))
     state.objects.pop(one.address, None)
+    state.reach.pop(one.address, None)
     for each in one.layout.fields:
         state.fields.pop(one.address + each.offset, None)
 
@@ -235,7 +276,7 @@ def lend_until_unlock(world: World, one: Object) -> None:
     """Let an object be read until the lock is given back, though it is not the run's."""
     state = state_of(world)
     if one.address not in state.objects:
-        memory.grant_region(one.region)
+        memory.grant_region(state.within(one))
         state.objects[one.address] = one
         state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
     state.until_unlock[one.address] = one
@@ -260,7 +301,7 @@ def lend_from(world: World, holders: Iterable[Holder]) -> list[Region]:
     state, regions = state_of(world), list[Region]()
     for holder in holders:
         for one in list(holder.pointers.values())[: MOST_LENT_FIRST - len(regions)]:
-            regions.append(one.region)
+            regions.append(state.within(one))
             state.objects[one.address] = state.for_a_while[one.address] = one
             state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
     return regions

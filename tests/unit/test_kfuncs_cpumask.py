@@ -11,7 +11,7 @@ from ebpfjit.bits import W32
 from ebpfjit.elf import Object
 from ebpfjit.kernel import KernelVerifierError
 from tests.support.helper_runs import needs_kernel
-from tests.support.kfunc_runs import PACKET, program_of, run, value
+from tests.support.kfunc_runs import PACKET, kernel_cpus, program_of, run, value
 
 OBJECT = Path(__file__).parent.parent / "elf" / "cpumasks_clang19.o"
 ENGINES = pytest.mark.parametrize("engine", ["interpreter", "jit"])
@@ -25,10 +25,6 @@ ANSWERS = [1, 2, 2,            1, 1, 0,             1, 2, 1, 0,         2,     1
 
 def call(obj: Object, name: str, engine: str) -> int:
     return W32.signed(obj.program(name).run(b"", engine=engine).return_value)
-
-
-def kernel_cpus() -> int:
-    return int(Path("/sys/devices/system/cpu/possible").read_text().rpartition("-")[2]) + 1
 
 
 @ON_ALL

@@ -37,7 +37,7 @@ def special_field(world: World, address: int, kind: str, name: str) -> tuple[Map
 
 
 RESILIENT = "locks of bpf_res_spin_lock"
-"""Where a world keeps those that are held, as they were taken one after the other; `World.lock` is the last."""
+"""Where a world keeps those that are held, as they were taken one after another; `World.lock` is the last."""
 
 
 def lock_at(world: World, lock: int, kind: str, name: str) -> str:

@@ -73,7 +73,6 @@ def _first(world: World, bits: int, start: int = 0) -> int:
 def cpumask_create(world: World) -> int:
     """Return a new, empty set; 0 where there is no memory."""
     size = _words_size(world) + _COUNT_SIZE
-    memory.pay(size)
     layout = ObjectLayout("bpf_cpumask", size, (), released_by=RELEASE)
     return owned.new(world, layout, "bpf_cpumask_create")
 

@@ -95,13 +95,14 @@ class SpecialField:
 class ObjectLayout:
     """A struct of a program's own that bpf_obj_new makes: its name, bytes, and special fields by offset.
 
-    `released_by` is the kernel function that gives a reference back. Objects of bpf_obj_new are the program's
-    to write; what other functions make is changed by these alone.
+    `is_scalar` is true where there is nothing but numbers in it. `released_by` is the kernel function that
+    gives a reference back.
     """
 
     name: str
     size: int
     fields: tuple[SpecialField, ...]
+    is_scalar: bool = False
     released_by: str = OBJ_DROP
 
     def field_of(self, kind: str) -> SpecialField | None:
