@@ -148,6 +148,8 @@ class Ready:
     @cached_property
     def needs_task(self) -> bool:
         """True for a program that asks where the process is."""
+        if any(called.name == "bpf_iter_task_new" for called in self.program.kfuncs.values()):
+            return True
         return self._calls(TASK_HELPERS)
 
     def _calls(self, numbers: Collection[int]) -> bool:
