@@ -223,6 +223,19 @@ def test_an_object_takes_no_more_time_where_a_run_has_many(engine: str) -> None:
     assert time.perf_counter() - begin < 1  # a fifth; where each is told of with all others, twice as much
 
 
+def test_a_lock_takes_no_more_time_where_a_program_has_many_maps() -> None:
+    maps = tuple(
+        create(MapDefinition(f"m{number}", MapType.ARRAY, 4, 8, 1, special=(LOCK,))) for number in range(500)
+    )
+    lock = f"lddw r1, {maps[-1].regions[0].start:#x}\ncall {{}}\n"
+    text = "again:\n" + lock.format(93) + lock.format(94) + "ja again"
+    program = program_of(text, maps=maps)
+    begin = time.perf_counter()
+    with pytest.raises(BudgetExhausted):
+        program.run(PACKET, engine="jit", limit=20000)
+    assert time.perf_counter() - begin < 1  # a fifth; where all maps are looked through, three times as much
+
+
 # -- timers ----------------------------------------------------------------------------------------
 
 
