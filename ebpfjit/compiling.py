@@ -125,7 +125,8 @@ def _typed_function(
         lane.context.adopt(size)
         return Run(on_machine_code, environment, lane.context, stack, brought=brought).execution(start, limit)
 
-    regions = [*lane.other_regions, *(region for map_ in start.maps.values() for region in map_.regions)]
+    rights = start.type.rights
+    regions = [*lane.regions(rights), *(region for map_ in start.maps.values() for region in map_.regions)]
     gate = Gate(
         compiled,
         "context",
@@ -137,6 +138,7 @@ def _typed_function(
         better=partial(start.optimised, environment) if tiers_up else None,
         heat=heat_of(start.program),
         stops=inside(plain).stops,
+        rights=rights,
     )
     if not gate.fits:
         if not tiers_up:
@@ -155,7 +157,7 @@ def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
     """True for programs on packets, and on maps whose memory stays."""
     if start.type is None or not (start.type.has_packet and start.type.has_lane) or release_gil:
         return False
-    if start.verified.kernel_loads:
+    if not start.verified.knows_all:
         return False  # their memory is the run's, which Python has to prepare
     return all(map_.is_steady for map_ in start.maps.values())
 

@@ -31,6 +31,7 @@ from ebpfjit.runtime.helpers.presence import missing
 from ebpfjit.runtime.kfuncs.given import Given, given_functions
 from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.maps import bytecode
+from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.world import current
 
@@ -166,10 +167,15 @@ class Ready:
             number for number in called if number in ours and self.helpers.get(number) is ours[number]
         )
 
+    @property
+    def takes_locks(self) -> bool:
+        """True for a program that takes spin locks: helpers in machine code do not see one that is held."""
+        return NUMBERS["bpf_spin_lock"] in self._stock
+
     def _natives(self, environment: Environment) -> frozenset[int]:
         """Return the helpers that are machine code in the program's."""
-        if not self._stock:
-            return self._stock
+        if not self._stock or self.takes_locks:
+            return frozenset()
         load_package("ebpfjit.jit")
         from ebpfjit.jit.stock import native_numbers
 
@@ -239,6 +245,25 @@ def _refuse_unknown_section(program: Program) -> None:
         )
 
 
+def _check_arena(program: Program) -> None:
+    """Raise VerifierError for casts without an arena, or more arenas than one, as Linux refuses them."""
+    arenas = [map_.name for map_ in program.maps if map_.definition.type == MapType.ARENA]
+    if len(arenas) > 1:
+        names = ", ".join(map(repr, arenas))
+        raise VerifierError(
+            f"the program refers to arenas {names}: Linux takes one per program", None, "arena"
+        )
+    cast = next((i for i in program.instructions if i.row is not None and i.row.kind is Kind.CAST), None)
+    if cast is not None and not arenas:
+        line = program.line_at(cast.pc)
+        raise VerifierError(
+            f"pc {cast.pc}: addr_space_cast insn can only be used in a program that has an associated arena: "
+            f"let it refer to the map{'' if line is None else f' ({line})'}",
+            cast.pc,
+            "arena",
+        )
+
+
 def environment_of(program: Program) -> Environment:
     """Return what the program's runs see of the world, where they are not told otherwise."""
     return program.environment or Environment()
@@ -256,6 +281,7 @@ def ready(program: Program) -> Ready:
         _refuse_unknown_section(program)
         type_ = None if program.type is None else effective_type(program.type, program.section)
         verifier.check(program)
+        _check_arena(program)
         helpers = {**table.bound(), **_STOCK} if is_plain(program) else table.bound()
         verified = prepare(program)
         if not is_plain(program):
@@ -329,6 +355,8 @@ def promises_of(start: Ready, native: Iterable[int] = ()) -> dict[str, Any]:
     return {
         "argument_size": start.type.context_size if start.type is not None else 0,
         "argument_writable": False,
+        "argument_rights": start.type.rights if start.type is not None else None,
+        "meets_rights": True,
         "lookups": table.ours(start.helpers, bytecode.LOOKUP),
         "moving": frozenset(
             number for number, function in in_python.items() if _may_end_rights(number, function)
@@ -345,13 +373,14 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
     load_package("ebpfjit.jit")
     from ebpfjit.jit.entry import compile_program
 
-    if start.type is not None and start.type.layout is not None:
-        options["optimize"] = False  # its fields have rules, so that no access stands for another
+    if start.type is not None and start.type.layout is not None and not start.type.has_packet:
+        options["optimize"] = False  # how much of its struct a run has is not known
+    in_code = () if start.takes_locks else (bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE)
     return compile_program(
         start.verified,
         helpers={**start.helpers, **(native or {})},
         kfuncs=start.kfuncs,
-        map_helpers=table.ours(start.helpers, bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE),
+        map_helpers=table.ours(start.helpers, *in_code),
         verify=verifier.check,
         **{**promises_of(start, native or ()), **start.options, **options},
     )

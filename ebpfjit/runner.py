@@ -164,7 +164,7 @@ class Run:
         made = self.made
         self.limit = limit if self.current is None else self.limit
         type_ = None if isinstance(made, Region) else made.type
-        if program.type is not type_:
+        if (program.type and program.type.name) != (type_ and type_.name):
             raise ExecutionError(
                 f"program {program.program.name or '<unnamed>'} is one of {_kind(program.type)}, and was "
                 f"to go on where one of {_kind(type_)} was: it would find another context than it expects"
@@ -180,6 +180,8 @@ class Run:
             regions, packet, argument = [made], made, made
         else:
             arguments, regions, packet, argument = made.arguments, made.regions, made.packet, made.argument
+            if argument is not None and program.type is not None:
+                argument.rights = program.type.rights  # a program that goes on here may be of another hook
         return Execution(
             arguments,
             [*regions, *program.regions(self.world.environment.cpu)],

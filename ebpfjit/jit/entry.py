@@ -39,6 +39,7 @@ from ebpfjit.runtime.execution import (
     callback_arguments,
 )
 from ebpfjit.runtime.memory import MAX_FRAMES, Region, active, address_of
+from ebpfjit.runtime.rights import Rights
 from ebpfjit.runtime.shared import BEHIND, HEADER_SIZE, ROW_SIZE
 from ebpfjit.runtime.world import engine_of
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
@@ -62,7 +63,7 @@ def slices_of(limit: int | None) -> tuple[int, int]:
 
 def _row(region: Region) -> tuple[int, int, int, int]:
     """Return a region as machine code has it in a table."""
-    return region.start, region.stop, region.writable, region.rule
+    return region.start, region.stop, region.writable, region.rights_address
 
 
 class Cache(Protocol):
@@ -248,10 +249,15 @@ class Run:
         space.before_access = space.after_change = space.after_grant = space.after_revoke = space.spend = None
 
     def _publish_buffers(self) -> None:
-        """Write down where the packet and the argument are, and how far into each an access may start."""
+        """Write down where the packet and the argument are, and how far into each an access may start.
+
+        An argument with rights is a row of the table as well, which is asked.
+        """
         regions = {"argument": self.execution.argument, "packet": self.execution.packet}
-        for name, region in regions.items():
+        for name, region in [*regions.items()]:
             self.set_word(f"{name}_start", region.start if region else 0)
+            if region is not None and region.rights is not None:
+                region = regions[name] = None
             self.set_word(f"{name}_size", region.size if region else 0)
             self.set_word(f"{name}_room", region.size if region and region.writable else 0)
         headers = self.execution.headers
@@ -391,6 +397,8 @@ def compile_program(
     argument_size: int = 0,
     argument_writable: bool = True,
     argument_is_packet: bool = False,
+    argument_rights: Rights | None = None,
+    meets_rights: bool = False,
     moving: frozenset[int] = frozenset(),
     lookups: frozenset[int] = frozenset(),
     map_helpers: frozenset[int] = frozenset(),
@@ -410,7 +418,8 @@ def compile_program(
     reached. Without `checked` memory accesses are not checked: a wrong program can crash the
     process. `harden` blinds constants (two more instructions for each immediate) and puts guard
     pages around the code (two pages of address space). `argument_size` is how many bytes,
-    readable and (`argument_writable`) writable, every run will have behind r1; with
+    readable and (`argument_writable`) writable, every run will have behind r1, or what `argument_rights`
+    says of each; where it `meets_rights` there may be other structs with rights; with
     `argument_is_packet` it is the packet that r1 points to in every run, and r2 is its size. `moving`
     are the helpers, by number, that may move or shrink memory other than these, `lookups` those that
     return the address of a value of the map in r1, or zero; `calling` those that may call functions of the
@@ -451,6 +460,8 @@ def compile_program(
         optimize,
         takes_over,
         audit=audit,
+        argument_rights=argument_rights,
+        meets_rights=meets_rights,
     )
     image = cache.find(recipe) if cache is not None else None
     kept = None
@@ -475,6 +486,7 @@ def compile_program(
 
 
 KERNEL_LOADS = "it loads through pointers of the kernel, of which analysis knows nothing"
+ARENA = "it has pointers into an arena, of which analysis knows nothing"
 
 
 def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
@@ -483,8 +495,8 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     That is so where analysis would take too much, or where a number does not fit where it goes, which no
     number of baseline code does. Raises TranslationError where that cannot be made either.
     """
-    if recipe.optimize and recipe.verified.kernel_loads:
-        recipe = recipe.baseline(KERNEL_LOADS)
+    if recipe.optimize and not recipe.verified.knows_all:
+        recipe = recipe.baseline(KERNEL_LOADS if recipe.verified.kernel_loads else ARENA)
     try:
         listing = recipe.listing()
         return recipe, listing, assemble(listing)

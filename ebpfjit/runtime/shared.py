@@ -1,6 +1,6 @@
 """Regions that many runs touch: a list for Python, a chain of tables for machine code; both grow meanwhile.
 
-    address -> [ start | stop | next ]   rows: start, stop, writable, rule
+    address -> [ start | stop | next ]   rows: start, stop, writable, rights
                    |      |      `-----> the next table of the chain, 0 behind the last
                    first row  behind the last row
 
@@ -59,7 +59,7 @@ class SharedRegions:
 
     def add(self, region: Region) -> None:
         """Let all runs touch one more region, from now on; one that they may touch already is no matter."""
-        row = region.start, region.stop, region.writable, region.rule
+        row = region.start, region.stop, region.writable, region.rights_address
         with _adding.held:
             if row in self._known:
                 return

@@ -124,7 +124,7 @@ def test_views_keep_the_memory_counted() -> None:
 
 def test_the_number_of_maps_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()  # maps of other tests, which would go in between
-    monkeypatch.setattr(accounts, "MAX_MAPS", account._count + 3)
+    monkeypatch.setattr(accounts, "MAX_MAPS", account.count + 3)
     kept = [create(INNER) for _ in range(3)]
     with pytest.raises(MapRefused, match="maps already"):
         create(INNER)

@@ -6,6 +6,7 @@ that move or free something are called while they are watched as if they were no
 
 from __future__ import annotations
 
+import inspect
 import random
 from dataclasses import replace
 from typing import Any
@@ -52,9 +53,7 @@ def test_all_helpers_are_watched() -> None:
     """But for those that are marked, which need not be."""
     for number, helper in table.helpers().items():
         function = table.bound()[number]
-        inner = next(
-            cell.cell_contents for cell in function.__closure__ or () if callable(cell.cell_contents)
-        )
+        inner = inspect.getclosurevars(function).nonlocals["function"]
         assert (inner is helper.function) is helper.ends_rights, helper.name
 
 

@@ -1,6 +1,6 @@
 """Interpreter and machine code agree on generated programs: value, fault, memory, stack, budget.
 
-EBPFJIT_PROGRAMS sets how many (6,000 unless told); machine code runs in child processes. What analysis
+EBPFJIT_PROGRAMS sets how many (3,000 unless told); machine code runs in child processes. What analysis
 claims is held against each run of the interpreter, and some of the programs are audit builds; `make nightly`
 runs more.
 """
@@ -15,9 +15,9 @@ from ebpfjit.difftest.coverage import BRANCH, ENDING, ENDINGS, FACT, ROW
 from ebpfjit.difftest.fuzz import Options, fuzz
 from ebpfjit.difftest.report import report_text
 
-PROGRAMS = int(os.environ.get("EBPFJIT_PROGRAMS", "6000"))
+PROGRAMS = int(os.environ.get("EBPFJIT_PROGRAMS", "3000"))
 JOBS = 2
-ENOUGH = 6000
+ENOUGH = 3000
 """So many programs reach every row, ending and way of checking."""
 
 PROOFS = ("frame", "covered", "argument", "one at pc n covers it")
