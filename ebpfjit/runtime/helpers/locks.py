@@ -5,7 +5,7 @@ from __future__ import annotations
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held as holdings
 from ebpfjit.runtime import memory, owned
-from ebpfjit.runtime.helpers.maps import reachable
+from ebpfjit.runtime.helpers.maps import map_at
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.special import KINDS, POINTERS, SpecialField
@@ -20,20 +20,19 @@ def special_field(world: World, address: int, kind: str, name: str) -> tuple[Map
     where the program may not write there.
     """
     memory.check(address, KINDS[kind].size, "store")
-    for found in reachable(world):
-        if not any(region.contains(address, 1) for region in found.regions):
-            continue
-        definition = found.definition
-        field = found.special_at(address)
-        if field is not None and field.kind == kind:
-            return found, field
-        if definition.special or definition.value_type is not None:
-            has = ", ".join(f"{one} at {one.offset}" for one in definition.special) or "none"
-            raise ExecutionError(
-                f"{name}: {address:#x} is no {kind} of {definition}; special fields of its values: {has}"
-            )
-        return found, None
-    return None, None
+    found = map_at(world, address)
+    if found is None:
+        return None, None
+    definition = found.definition
+    field = found.special_at(address)
+    if field is not None and field.kind == kind:
+        return found, field
+    if definition.special or definition.value_type is not None:
+        has = ", ".join(f"{one} at {one.offset}" for one in definition.special) or "none"
+        raise ExecutionError(
+            f"{name}: {address:#x} is no {kind} of {definition}; special fields of its values: {has}"
+        )
+    return found, None
 
 
 RESILIENT = "locks of bpf_res_spin_lock"
@@ -101,9 +100,9 @@ def _holder_of(world: World, place: int) -> owned.Holder | None:
     inside = owned.state_of(world).fields.get(place)
     if inside is not None:
         return inside[0].holder if inside[1].kind in POINTERS else None
-    for found in reachable(world):
-        field = found.special_at(place) if any(r.contains(place, 8) for r in found.regions) else None
-        if field is not None and field.kind in POINTERS:
-            found.holder = found.holder or owned.Holder()
-            return found.holder
-    return None
+    found = map_at(world, place)
+    field = None if found is None else found.special_at(place)
+    if found is None or field is None or field.kind not in POINTERS:
+        return None
+    found.holder = found.holder or owned.Holder()
+    return found.holder
