@@ -242,13 +242,16 @@ class Program:
     they are given none, None for the default. `license` is what the object says ("" where it does not), None
     for a program that comes from none. `types` is what BTF says of it, `kernel_types` are the types
     (`ebpfjit.elf.btf`) of the kernel that it was made for, None where nothing tells. `kfuncs` are the kernel
-    functions that it calls, by the imm of their calls: the id of each in the BTF of its object.
+    functions that it calls, by the imm of their calls: the id of each in the BTF of its object. `weak_kfuncs`
+    are those that may be missing, and that nobody has: by the pc of each use, with that id; whoever runs the
+    program may give them.
 
     `refusals` are errors of the loader: what the program needs and its object lacks; `refuse` raises them.
     `absent` says by pc what CO-RE, or the linker, did not find: a call that fails where it is reached stands
     there. `kernel_symbols` are the kfuncs and variables of a kernel that it refers to, by pc: what the kernel
     engine puts there is the kernel's. `unmet` are the errors of those that may not be missing, by pc; all
     other engines raise the first that nobody gives them (`refuse_unmet`).
+    `operation` is the struct and the member that a struct_ops program is for, None where nothing tells.
     Raises DecodeError where `code` is not a whole number of slots.
     """
 
@@ -269,6 +272,8 @@ class Program:
     unmet: dict[int, EbpfError] = field(default_factory=dict, compare=False)
     kernel_types: Any = field(default=None, compare=False, repr=False)
     kfuncs: dict[int, Kfunc] = field(default_factory=dict)
+    operation: tuple[str, str] | None = None
+    weak_kfuncs: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))

@@ -33,6 +33,10 @@ JUMP_TABLES = ".jumptables"
 """Where LLVM 22 puts the targets of gotox."""
 
 
+OPEN_SIZES = ("max_entries", "value_size", "key_size")
+"""What an object may leave to whoever loads it, as messages call it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """What an instruction refers to: a map, or a byte of its only value.
@@ -61,7 +65,7 @@ class ObjectMaps:
         linux_btf: bytes | None = None,
     ) -> None:
         self._linux_btf = linux_btf
-        self._section_types = section_types(btf)
+        self._section_types = section_types(btf if linux_btf is not None else None)
         self.file = file
         self.btf = btf
         self.externs = externs
@@ -128,8 +132,9 @@ class ObjectMaps:
         try:
             return self._create(definition)
         except MapRefused as error:
-            sizes = f"; give one with load(..., maps={{{definition.name!r}: n}})"
-            advice = sizes if "max_entries is 0" in str(error) else ""
+            open_size = next((size for size in OPEN_SIZES if f"{size} is 0" in str(error)), None)
+            size = "n" if open_size == "max_entries" else f"{{{open_size!r}: n}}"
+            advice = f"; give one with load(..., maps={{{definition.name!r}: {size}}})" if open_size else ""
             raise MapRefused(f"{self._where(definition)}: {error}{advice}", error.errno) from error
 
     def _add(self, map_: Map, definition: MapDefinition) -> None:

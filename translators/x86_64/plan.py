@@ -148,6 +148,8 @@ class Plan:
     copies; frames are counted where that seems needless, and filled with POISON where they are not zeroed.
     `kernel_loads` are loads (by pc) through pointers of the kernel's, whatever else is checked. `arena` is
     there where the program has pointers into one.
+    `struct_rights` say what accesses there may be where r1 points at the start, by offset: loads of 1, 2, 4
+    or 8 bytes in the low half of each byte, stores in the high one; empty where nothing is said.
     """
 
     checks: Mapping[int, Check]
@@ -168,6 +170,7 @@ class Plan:
     is_audited: bool = False
     audits: Mapping[int, Audit] = field(default_factory=dict)
     kernel_loads: frozenset[int] = frozenset()
+    struct_rights: bytes = b""
     arena: ArenaPlan | None = None
 
     @property
