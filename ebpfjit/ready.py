@@ -166,10 +166,15 @@ class Ready:
             number for number in called if number in ours and self.helpers.get(number) is ours[number]
         )
 
+    @property
+    def takes_locks(self) -> bool:
+        """True for a program that takes spin locks: helpers in machine code do not see one that is held."""
+        return NUMBERS["bpf_spin_lock"] in self._stock
+
     def _natives(self, environment: Environment) -> frozenset[int]:
         """Return the helpers that are machine code in the program's."""
-        if not self._stock:
-            return self._stock
+        if not self._stock or self.takes_locks:
+            return frozenset()
         load_package("ebpfjit.jit")
         from ebpfjit.jit.stock import native_numbers
 
@@ -329,6 +334,8 @@ def promises_of(start: Ready, native: Iterable[int] = ()) -> dict[str, Any]:
     return {
         "argument_size": start.type.context_size if start.type is not None else 0,
         "argument_writable": False,
+        "argument_rights": start.type.rights if start.type is not None else None,
+        "meets_rights": True,
         "lookups": table.ours(start.helpers, bytecode.LOOKUP),
         "moving": frozenset(
             number for number, function in in_python.items() if _may_end_rights(number, function)
@@ -345,13 +352,14 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
     load_package("ebpfjit.jit")
     from ebpfjit.jit.entry import compile_program
 
-    if start.type is not None and start.type.layout is not None:
-        options["optimize"] = False  # its fields have rules, so that no access stands for another
+    if start.type is not None and start.type.layout is not None and not start.type.has_packet:
+        options["optimize"] = False  # how much of its struct a run has is not known
+    in_code = () if start.takes_locks else (bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE)
     return compile_program(
         start.verified,
         helpers={**start.helpers, **(native or {})},
         kfuncs=start.kfuncs,
-        map_helpers=table.ours(start.helpers, bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE),
+        map_helpers=table.ours(start.helpers, *in_code),
         verify=verifier.check,
         **{**promises_of(start, native or ()), **start.options, **options},
     )

@@ -138,6 +138,7 @@ class _Layout:
         if described.lenient:
             members = {name: value for name, value in members.items() if name in offsets}
         self._end = pointer + -(-max(type_.size, 1) // ALIGNMENT) * ALIGNMENT
+        self._check_room(pointer)  # the size is the file's: nothing is made of a damaged one
         try:
             values = self._values(type_, members)
             self.memory[pointer] = codec_of(self.types, type_.id).encode(values)
@@ -145,11 +146,15 @@ class _Layout:
                 self.packets[pointer] = PACKETS[pointer.struct](values)
         except (TypeError, ValueError, LoadError) as error:
             raise ExecutionError(f"struct {pointer.struct} of the environment: {error}") from None
-        if self._end > pointer + WINDOW:
-            raise ExecutionError(f"struct {pointer.struct} of the environment takes more than {WINDOW} bytes")
+        self._check_room(pointer)
         if described.path is not None:
             where = offsets.get("f_path", 0) if pointer.struct == "file" else 0
             self.paths[pointer + where // 8] = described.path
+
+    def _check_room(self, pointer: KernelPointer) -> None:
+        """Raise ExecutionError where what is laid out is more than an object may have."""
+        if self._end > pointer + WINDOW:
+            raise ExecutionError(f"struct {pointer.struct} of the environment takes more than {WINDOW} bytes")
 
     def _values(self, type_: Type, members: Mapping[str, Any]) -> dict[str, Any]:
         """Return the members; bytes and strings for pointers are put behind the struct."""

@@ -98,6 +98,7 @@ def key_of(recipe: Recipe) -> dict[str, Any]:
         "optimize": recipe.optimize,
         "is_sound": recipe.is_sound,
         "argument": [recipe.argument_size, recipe.argument_writable, recipe.argument_is_packet],
+        "rights": [recipe.argument_rights and recipe.argument_rights.table.hex(), recipe.meets_rights],
         "frames": [[pc, size] for pc, size in recipe.verified.frame_sizes.items()],
         "symbols": [[pc, name] for pc, name in program.symbols.items()],
         "type": program.type,

@@ -25,6 +25,7 @@ from ebpfjit.program import Instruction
 from ebpfjit.record import lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.runtime.rights import Rights
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Part, Piece, Snippet, lines_of
 from ebpfjit.translators.x86_64.fusion import Fusion
@@ -131,6 +132,8 @@ class Recipe:
     takes_over: bool = False
     why_baseline: str = ""
     audit: bool = False
+    argument_rights: Rights | None = None
+    meets_rights: bool = False
 
     @lazy
     def entries(self) -> Entries:
@@ -195,6 +198,8 @@ def _promises(recipe: Recipe) -> Promises:
         settings.lookups,
         argument_is_measured=recipe.argument_is_packet,
         calling=settings.calling,
+        argument_rights=recipe.argument_rights,
+        meets_rights=recipe.meets_rights,
     )
 
 
@@ -747,7 +752,14 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         recipe.audit,
         audits_of(verified) if recipe.audit else {},
         verified.kernel_loads,
+        _struct_rights(recipe),
     )
+
+
+def _struct_rights(recipe: Recipe) -> bytes:
+    """Return the rights of the struct that r1 points to, where there are some and all of it is there."""
+    rights = recipe.argument_rights
+    return rights.table if rights is not None and recipe.argument_size >= len(rights.table) else b""
 
 
 def _zeroed(recipe: Recipe, facts: Facts, single: Mapping[int, Check]) -> frozenset[int]:

@@ -53,7 +53,8 @@ class World:
     `runtime.memory.running()`.
     `run_program` runs another program on the same context, world and budget and returns its r0:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
-    ends, under keys of their own: reserved records, a lock that is held. `mark` is that of the run.
+    ends, under keys of their own: reserved records, objects. `lock` is the spin lock that is held: its
+    address, and which it is in words. `mark` is that of the run.
     `later` makes of a function of the program that runs (its address) what calls it when the run is over.
     `object_types` are the structs of its BTF by id, of which it makes objects.
     `held` is what the program has to give back before it ends, from the first that it took on
@@ -71,11 +72,12 @@ class World:
     run_program: Callable[[Any], int] | None = None
     tail_calls: int = 0
     kept: dict[Any, Any] = field(default_factory=dict)
+    lock: tuple[int, str] | None = None
     left: int = 0
     mark: Mark | None = None
     later: Callable[[int], Callback] | None = None
     object_types: Callable[[int], ObjectLayout | None] | None = None
-    held: dict[Hashable, list[Taken]] = field(default_factory=dict)
+    held: dict[Hashable, Taken] = field(default_factory=dict)
     foreign: ForeignMemory = NOTHING
     has_result: bool = False
     current_task: int = 0

@@ -137,7 +137,7 @@ REFUSED = {
         ExecutionError,
         r"bpf_list_push_front: 'head' .* holds struct item, not 'node'",
     ),
-    "new_under_lock": (ExecutionError, r"bpf_obj_new_impl is called while a bpf_spin_lock is held"),
+    "new_under_lock": (ExecutionError, r"bpf_obj_new_impl is called while the lock 'lock'"),
 }
 
 

@@ -11,13 +11,16 @@ import pytest
 
 from ebpfjit import ExecutionError, MapRefused, load
 from ebpfjit.assembler import assemble
+from ebpfjit.kernel import KernelVerifierError
 from ebpfjit.program import Program
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import MapDefinition, MapFlag, MapType, create
 from ebpfjit.runtime.maps.special import KINDS, SpecialField
 from ebpfjit.runtime.sockets import Socket
+from tests.support.helper_runs import needs_kernel
 
-OBJECT = Path(__file__).parent.parent / "elf" / "special_fields.o"
+ELF = Path(__file__).parent.parent / "elf"
+OBJECT = ELF / "special_fields.o"
 FRAME = bytes(64)
 
 
@@ -117,6 +120,41 @@ def test_misuse_is_an_error_with_the_line(name: str, way: Way) -> None:
     assert (error.pc, error.line) == (judge.pc, judge.line)
     if name != "keeps_a_record":
         assert str(error).removeprefix("packet 0: ") == str(judge)
+
+
+UNDER_LOCK = ELF / "under_lock.o"
+CALLED = {
+    "looks_up": "bpf_map_lookup_elem", "updates": "bpf_map_update_elem", "asks_time": "bpf_ktime_get_ns",
+    "asks_number": "bpf_get_prandom_u32", "asks_processor": "bpf_get_smp_processor_id",
+    "reads": "bpf_skb_load_bytes", "loops": "bpf_loop",
+}  # fmt: skip
+
+
+@every_way
+def test_helpers_are_not_called_under_a_lock(way: Way) -> None:
+    loaded = load(UNDER_LOCK)
+    assert way(loaded.programs["unlocked"]) == 7
+    assert loaded.programs.keys() - {"unlocked"} == CALLED.keys()
+    for name, called in CALLED.items():
+        program = loaded.programs[name]
+        with pytest.raises(ExecutionError) as judge:
+            on_interpreter(program)
+        with pytest.raises(ExecutionError) as caught:
+            way(program)
+        assert str(caught.value).removeprefix("packet 0: ") == str(judge.value)
+        assert f"{called} is called while the lock 'lock' at 0x" in str(judge.value)
+        assert "under_lock.c:" in str(judge.value)
+
+
+@needs_kernel
+@pytest.mark.parametrize("name", CALLED)
+def test_linux_lets_nobody_call_them_there(name: str) -> None:
+    program = load(UNDER_LOCK).programs[name]
+    with pytest.raises(ExecutionError) as ours:
+        on_interpreter(program)
+    with pytest.raises(KernelVerifierError, match="not allowed while holding a lock") as theirs:
+        program.run(FRAME, engine="kernel")
+    assert theirs.value.pc == ours.value.pc
 
 
 LOOKED_UP = """

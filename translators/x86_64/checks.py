@@ -110,11 +110,11 @@ def _emit_check(
     cx.emit("mov rcx, qword ptr [rdx]")
     cx.emit("mov rax, qword ptr [rdx+8]")
     _emit_inside(cx, "[rdx+0x10]" if stores else None, next_region)
-    ruled, follows = f".{name}_ruled", f".{name}_follows"
+    struct, allowed = f".{name}_struct", f".{name}_allowed"
     cx.emit("mov rcx, qword ptr [rdx+0x18]")
     cx.emit("test rcx, rcx")
-    cx.jump("jne", ruled)
-    cx.label(follows)
+    cx.jump("jne", struct)
+    cx.label(allowed)
     cx.emit("pop rcx")
     cx.label(out)
     cx.emit("pop rdx")
@@ -139,23 +139,25 @@ def _emit_check(
     else:
         cx.emit("stc")
         cx.emit("ret")
-    _emit_follows(cx, ruled, follows, next_region)
+    _emit_rights(cx, struct, allowed, next_region, stores=stores)
 
 
-def _emit_follows(cx: Emitter, ruled: str, follows: str, next_region: str) -> None:
-    """Emit, out of line, a jump to `follows` where an access of r10 bytes at r11 keeps to the rule in rcx.
+def _emit_rights(cx: Emitter, struct: str, allowed: str, next_region: str, *, stores: bool) -> None:
+    """Emit, out of line, a jump to `allowed` where a struct's rights allow an access of r10 bytes at r11.
 
-    rax and rcx are lost.
+    rcx is where the rights are, rdx the region's row; rax and rcx are lost. Sizes are 1, 2, 4 and 8, and
+    there is a bit for each (`ebpfjit/runtime/rights.py`).
     """
-    with cx.out_of_line(ruled):
-        cx.emit("mov eax, ecx")
+    with cx.out_of_line(struct):
+        cx.emit("mov rax, r11")
+        cx.emit("sub rax, qword ptr [rdx]")
+        cx.emit("movzx eax, byte ptr [rcx+rax]")
+        cx.emit("shr eax, 4" if stores else "and eax, 0xf")
         cx.emit("test rax, r10")
         cx.jump("je", next_region)
-        cx.emit("shr rcx, 0x20")
-        cx.emit("lea rax, [r10-1]")
-        cx.emit("or rcx, rax")
-        cx.emit("test r11, rcx")
-        cx.jump("je", follows)
+        cx.emit("lea rcx, [r10-1]")
+        cx.emit("test rcx, r10")
+        cx.jump("je", allowed)
         cx.jump("jmp", next_region)
 
 

@@ -83,6 +83,8 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
         cmp qword ptr [limit], 0;  je other
     A span of the frame is a constant:
         lea r10, [base+offset+frame];  sub r10, rbp;  cmp r10, frame - size;  ja other
+    An access to a struct with rights is one that these allow, or not, wherever its base is where r1 started:
+        cmp base, [start];  jne other
     Where there is no room for another limit all is asked out of line.
     """
     span = check.high - check.low
@@ -95,6 +97,12 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
         cx.jump("ja", other)
     elif check.region == "stack":
         cx.jump("jmp", other)
+    elif check.region == "argument" and cx.plan.struct_rights:
+        if not check.merged and _may_be_struct(cx, base, low, check):
+            cx.emit(f"cmp {base}, qword ptr {BLOCK['argument_start']}")
+            cx.jump("jne", other)
+        else:
+            cx.jump("jmp", other)
     elif check.behind:
         limit = cx.limit(check.region, check.behind, check.stores)
         if limit is None:
@@ -121,6 +129,14 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
         _check_any_region(cx, other, back, base, offset, check)
 
 
+def _may_be_struct(cx: Context, base: str, offset: int, check: Check) -> bool:
+    """True where an access is one to a struct with rights, and allowed, if its base is where r1 started."""
+    rights = cx.plan.struct_rights
+    if "+" in base or not 0 <= offset < len(rights):
+        return False
+    return bool(rights[offset] >> (4 if check.stores else 0) & (check.high - check.low))
+
+
 def _load_distance(cx: Context, base: str, offset: int, region: str) -> None:
     """Put the distance of base + offset from a region's start into r10."""
     if region != cx.pinned:
@@ -143,6 +159,10 @@ def _check_any_region(cx: Context, label: str, back: str, base: str, offset: int
         cx.emit(f"mov r10d, {size}")
 
     with cx.out_of_line(label):
+        if check.region != "argument" and _may_be_struct(cx, base, offset, check):
+            # A context that was kept in the frame meanwhile.
+            cx.emit(f"cmp {base}, qword ptr {BLOCK['argument_start']}")
+            cx.jump("je", back)
         cx.repeat((base, offset, size), name)
         cx.jump("call", routine)
         cx.jump("jmp", back)

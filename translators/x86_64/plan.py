@@ -135,6 +135,8 @@ class Plan:
     Where it `is_audited`, `audits` are accesses (by pc) that are checked once more, by themselves, in both
     copies; frames are counted where that seems needless, and filled with POISON where they are not zeroed.
     `kernel_loads` are loads (by pc) through pointers of the kernel's, whatever else is checked.
+    `struct_rights` say what accesses there may be where r1 points at the start, by offset: loads of 1, 2, 4
+    or 8 bytes in the low half of each byte, stores in the high one; empty where nothing is said.
     """
 
     checks: Mapping[int, Check]
@@ -155,6 +157,7 @@ class Plan:
     is_audited: bool = False
     audits: Mapping[int, Audit] = field(default_factory=dict)
     kernel_loads: frozenset[int] = frozenset()
+    struct_rights: bytes = b""
 
     @property
     def counts_frames(self) -> bool:

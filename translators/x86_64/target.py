@@ -98,7 +98,7 @@ BLOCK_SIZE = 8 * len(BLOCK_WORDS)
 PINNABLE = ("packet", "argument")  # regions whose start may be in r11
 CLEARED = 128  # bytes of a frame that are zeroed in one round
 TABLE = {"first": 0, "behind": 8, "next": 0x10}  # a table of regions: its rows, and the next table or 0
-REGION_SIZE = 32  # a row of it: start, stop, writable, rule (`runtime.memory.follows`; 0: none)
+REGION_SIZE = 32  # a row of it: start, stop, writable, rights (address; 0: any)
 FOREIGN_SIZE = 24  # a row of the table of the kernel's memory: start, stop, where its bytes are
 
 

@@ -12,6 +12,7 @@ from ebpfjit.runtime.maps.special import KINDS, POINTERS, SpecialField
 from ebpfjit.runtime.world import World
 
 _HELD = "spin lock"
+"""The key under which `runtime.held` knows the lock; which it is is in `World.lock`."""
 
 
 def special_field(world: World, address: int, kind: str, name: str) -> tuple[Map | None, SpecialField | None]:
@@ -46,28 +47,23 @@ def _lock_at(world: World, lock: int, name: str) -> str:
     return f"the lock {'' if field is None else repr(field.name) + ' '}at {lock:#x} of {found.definition}"
 
 
-@helper("bpf_spin_lock", differs="keeps out nobody: programs in other threads may run meanwhile")
+@helper(
+    "bpf_spin_lock", under_lock=True, differs="keeps out nobody: programs in other threads may run meanwhile"
+)
 def spin_lock(world: World, lock: int) -> int:
     """Take a lock. Raises ExecutionError where one is held already, as Linux refuses that."""
     what = _lock_at(world, lock, "bpf_spin_lock")
-    held = world.kept.get(_HELD)
-    if held is not None:
-        raise ExecutionError(f"bpf_spin_lock: {held[1]} is held already; one at a time")
-    world.kept[_HELD] = lock, what
+    if world.lock is not None:
+        raise ExecutionError(f"bpf_spin_lock: {world.lock[1]} is held already; one at a time")
+    world.lock = lock, what
     holdings.take(world, _HELD, what, by="bpf_spin_lock", back="bpf_spin_unlock")
     return 0
 
 
-def held_lock(world: World) -> int | None:
-    """Return the address of the lock that the run holds, None where it holds none."""
-    held = world.kept.get(_HELD)
-    return None if held is None else held[0]
-
-
-@helper("bpf_spin_unlock", ends_rights=True)
+@helper("bpf_spin_unlock", under_lock=True, ends_rights=True)
 def spin_unlock(world: World, lock: int) -> int:
     """Release a lock. Raises ExecutionError where it is not the one that is held."""
-    held = world.kept.pop(_HELD, None)
+    held, world.lock = world.lock, None
     if held is None or held[0] != lock:
         what = "no lock is held" if held is None else f"{held[1]} is the one that is held"
         raise ExecutionError(f"bpf_spin_unlock of {lock:#x}: {what}")

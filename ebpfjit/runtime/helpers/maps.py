@@ -14,6 +14,7 @@ from ebpfjit.runtime.helpers.sockets import hold_by_cookie
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.world import World
 
 _HASHES = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
@@ -153,10 +154,10 @@ def _reach(world: World, found: Map) -> None:
     if found.address in reached:
         return
     reached[found.address] = found  # it may be taken out again meanwhile
-    known: set[int] = world.kept.setdefault(_KNOWN, {id(region) for region in space.own})
+    known: dict[int, Region] = world.kept.setdefault(_KNOWN, {id(region): region for region in space.own})
     for region in found.regions:
         if id(region) not in known:
-            known.add(id(region))
+            known[id(region)] = region
             space.grant(region)
 
 

@@ -36,7 +36,8 @@ class Helper:
     `moves_packet` is true where pointers into the packet are void after a call, `ends_rights` where
     memory that the program could touch before may be gone, `calls_functions` where it may call functions of
     the program (what does not say so is not let to), `asks_user` where it calls a function of the user's (a
-    clock, randomness), which may do all that a helper of the user's may. `program_types` are those that Linux
+    clock, randomness), which may do all that a helper of the user's may, `under_lock` where programs may call
+    it while they hold a spin lock. `program_types` are those that Linux
     gives it to (empty: all of them), `gpl` says that it asks for a GPL license. `differs` says in a
     few words what Linux does and this one does not.
     """
@@ -49,6 +50,7 @@ class Helper:
     ends_rights: bool = False
     calls_functions: bool = False
     asks_user: bool = False
+    under_lock: bool = False
     program_types: frozenset[str] = frozenset()
     gpl: bool = False
     differs: str = ""
@@ -63,6 +65,7 @@ def helper(
     ends_rights: bool = False,
     calls_functions: bool = False,
     asks_user: bool = False,
+    under_lock: bool = False,
     program_types: Iterable[str] = (),
     gpl: bool = False,
     differs: str = "",
@@ -89,6 +92,7 @@ def helper(
                 ends_rights=ends_rights or moves_packet or asks_user,
                 calls_functions=calls_functions,
                 asks_user=asks_user,
+                under_lock=under_lock,
                 program_types=frozenset(program_types),
                 gpl=gpl,
                 differs=differs,
@@ -130,6 +134,13 @@ def _world(name: str) -> World:
     return world
 
 
+def _unlocked_world(name: str) -> World:
+    world = _world(name)
+    if world.lock is not None:
+        raise ExecutionError(f"{name} is called while {world.lock[1]} is held: bpf_spin_unlock first")
+    return world
+
+
 def engine_of(world: World) -> Engine:
     """Return the engine that runs the program."""
     assert world.engine is not None  # both engines set it before they start
@@ -138,19 +149,24 @@ def engine_of(world: World) -> Engine:
 
 def _bind(helper: Helper) -> HelperFunction:
     """Return a helper as a function of five numbers."""
-    return bind(helper.function, helper.name, helper.arguments)
+    return bind(helper.function, helper.name, helper.arguments, under_lock=helper.under_lock)
 
 
-def bind(function: Callable[..., int], name: str, arguments: int) -> HelperFunction:
-    """Return what is given a world as a function of five numbers, of which it passes on what is declared."""
+def bind(function: Callable[..., int], name: str, arguments: int, *, under_lock: bool) -> HelperFunction:
+    """Return what is given a world as a function of five numbers, of which it passes on what is declared.
+
+    It raises ExecutionError where a spin lock is held under which it may not be called (do_check in
+    kernel/bpf/verifier.c).
+    """
+    find = _world if under_lock else _unlocked_world
     # One function per count: passing on *arguments would cost each call a tuple.
     by_count: tuple[HelperFunction, ...] = (
-        lambda r1, r2, r3, r4, r5: function(_world(name)),
-        lambda r1, r2, r3, r4, r5: function(_world(name), r1),
-        lambda r1, r2, r3, r4, r5: function(_world(name), r1, r2),
-        lambda r1, r2, r3, r4, r5: function(_world(name), r1, r2, r3),
-        lambda r1, r2, r3, r4, r5: function(_world(name), r1, r2, r3, r4),
-        lambda r1, r2, r3, r4, r5: function(_world(name), r1, r2, r3, r4, r5),
+        lambda r1, r2, r3, r4, r5: function(find(name)),
+        lambda r1, r2, r3, r4, r5: function(find(name), r1),
+        lambda r1, r2, r3, r4, r5: function(find(name), r1, r2),
+        lambda r1, r2, r3, r4, r5: function(find(name), r1, r2, r3),
+        lambda r1, r2, r3, r4, r5: function(find(name), r1, r2, r3, r4),
+        lambda r1, r2, r3, r4, r5: function(find(name), r1, r2, r3, r4, r5),
     )
     chosen: Any = by_count[arguments]
     chosen.__name__ = chosen.__qualname__ = name

@@ -26,6 +26,7 @@ class ProgramArray(Protocol):
 # The program that is called may do anything to memory, and a caller of this function goes on after.
 @helper(
     "bpf_tail_call",
+    under_lock=True,  # it looks for all that is held
     ends_rights=True,
     differs="a tail call that falls through leaves a negative error number in r0; Linux leaves nothing",
 )

@@ -7,7 +7,7 @@ from collections import deque
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import memory, owned
-from ebpfjit.runtime.helpers.locks import held_lock, special_field
+from ebpfjit.runtime.helpers.locks import special_field
 from ebpfjit.runtime.kfuncs.table import kfunc
 from ebpfjit.runtime.maps.special import HEADS, SpecialField
 from ebpfjit.runtime.maps.storage import changing
@@ -65,7 +65,7 @@ def head_at(world: World, address: int, kind: str, name: str) -> tuple[Holder, S
     lock = next((field for field in fields if field.kind == "bpf_spin_lock"), None)
     if lock is None:
         raise ExecutionError(f"{name}: {head} has no bpf_spin_lock beside it, under which it is changed")
-    if held_lock(world) != address - head.offset + lock.offset:
+    if world.lock is None or world.lock[0] != address - head.offset + lock.offset:
         raise ExecutionError(
             f"{name}: the lock {lock.name!r} beside {head} must be held: bpf_spin_lock first"
         )

@@ -16,13 +16,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
-from ebpfjit.errors import ExecutionError
 from ebpfjit.once import once
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import HelperFunction
-from ebpfjit.runtime.helpers.locks import held_lock
 from ebpfjit.runtime.helpers.table import bind
-from ebpfjit.runtime.world import World
 
 Implementation = TypeVar("Implementation", bound=Callable[..., int])
 
@@ -83,22 +80,10 @@ def bound() -> Mapping[str, HelperFunction]:
     """
     return MappingProxyType(
         {
-            name: bind(each.function if each.under_lock else _unlocked(each), name, each.arguments)
+            name: bind(each.function, name, each.arguments, under_lock=each.under_lock)
             for name, each in kfuncs().items()
         }
     )
-
-
-def _unlocked(each: KernelFunction) -> Callable[..., int]:
-    """Return a kernel function that Linux lets nobody call while a spin lock is held."""
-
-    def call(world: World, *arguments: int) -> int:
-        if held_lock(world) is not None:
-            raise ExecutionError(f"{each.name} is called while a bpf_spin_lock is held: unlock it first")
-        return each.function(world, *arguments)
-
-    call.__doc__ = each.function.__doc__
-    return call
 
 
 def functions_of(program: Program) -> dict[int, HelperFunction]:

@@ -121,6 +121,13 @@ class Map(ABC):
         """Return the special field that starts at an address inside of the values, None where none does."""
         return None
 
+    def entry_at(self, address: int) -> tuple[bytes, int] | None:
+        """Return the key of the value around an address of the values, and where that value starts.
+
+        None where there is none now.
+        """
+        return None
+
     def entries(self) -> Iterator[tuple[bytes, int]]:
         """Yield each key and the address of its value, as bpf_for_each_map_elem visits them.
 
