@@ -301,7 +301,9 @@ class _BtfMaps:
         if self._btf is None:
             message = "its maps are defined by BTF, and there is none: compile with -g"
             if self.file.section(".BTF") is not None:
-                message = "its maps are defined by BTF, which cannot be read (Object.refusals['.BTF'] says why)"
+                message = (
+                    "its maps are defined by BTF, which cannot be read (Object.refusals['.BTF'] says why)"
+                )
             raise _error(self.file, self.section, message)
         return self._btf
 
