@@ -121,6 +121,16 @@ def test_symbols_without_a_size_leave_the_types_of_maps(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_read_only_variables_are_set_before_the_first_run(engine: str) -> None:
+    obj = load(TOOLS)
+    obj.program("constant").run(bytes(64), engine=engine)
+    with pytest.raises(
+        LoadError, match=r"'chosen' is in \.rodata, which programs may only read: set it before"
+    ):
+        obj.globals["chosen"] = 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_constant_beside_its_section_leaves_the_types_of_maps(engine: str) -> None:
     obj = load(TOOLS)
     obj.globals["chosen"] = 2
