@@ -157,7 +157,7 @@ def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
     """True for programs on packets, and on maps whose memory stays."""
     if start.type is None or not (start.type.has_packet and start.type.has_lane) or release_gil:
         return False
-    if start.verified.kernel_loads:
+    if not start.verified.knows_all:
         return False  # their memory is the run's, which Python has to prepare
     return all(map_.is_steady for map_ in start.maps.values())
 

@@ -216,6 +216,9 @@ class TypeInfo:
     lines: bytes = b""
 
 
+_ARENA = 33  # BPF_MAP_TYPE_ARENA
+
+
 def _frozen(value: Any) -> Any:
     """Return a field that nobody else can change."""
     return MappingProxyType(dict(value)) if isinstance(value, dict) else value
@@ -356,6 +359,11 @@ class Program:
                 made.__dict__["instructions"] = decoded
             made = self.__dict__.setdefault("_own", made)
         return made
+
+    @property
+    def arena(self) -> Any:
+        """The arena among the maps, None where there is none."""
+        return next((map_ for map_ in self.maps if map_.definition.type == _ARENA), None)
 
     @lazy
     def instructions(self) -> tuple[Instruction, ...]:

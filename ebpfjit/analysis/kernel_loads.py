@@ -253,7 +253,7 @@ class _Search:
                     return state.put(insn.dst_reg)
                 added = state.told(insn.src_reg) if row.uses_src else (False, False)
                 return state.put(insn.dst_reg, _either(state.told(insn.dst_reg), added))
-            case Kind.UNARY:
+            case Kind.UNARY | Kind.CAST:
                 return state.put(insn.dst_reg)
             case Kind.LOAD_IMM64:
                 return state.put(insn.dst_reg, (insn.pc in self.program.kernel_symbols, False))

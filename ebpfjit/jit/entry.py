@@ -486,6 +486,7 @@ def compile_program(
 
 
 KERNEL_LOADS = "it loads through pointers of the kernel, of which analysis knows nothing"
+ARENA = "it has pointers into an arena, of which analysis knows nothing"
 
 
 def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
@@ -494,8 +495,8 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     That is so where analysis would take too much, or where a number does not fit where it goes, which no
     number of baseline code does. Raises TranslationError where that cannot be made either.
     """
-    if recipe.optimize and recipe.verified.kernel_loads:
-        recipe = recipe.baseline(KERNEL_LOADS)
+    if recipe.optimize and not recipe.verified.knows_all:
+        recipe = recipe.baseline(KERNEL_LOADS if recipe.verified.kernel_loads else ARENA)
     try:
         listing = recipe.listing()
         return recipe, listing, assemble(listing)

@@ -108,17 +108,26 @@ def map_of(world: World, address: int, name: str) -> Map:
 
     Raises ExecutionError where it is none of the program's, or of a type that Linux refuses there.
     """
+    found = any_map(world, address, name)
+    if found.definition.type not in TAKES[name]:
+        raise ExecutionError(
+            f"{name} does not take {found.definition}; it takes "
+            + ", ".join(sorted(kind.name.lower() for kind in TAKES[name]))
+        )
+    return found
+
+
+def any_map(world: World, address: int, name: str) -> Map:
+    """Return the map at `address`, of whichever type, for helper `name`.
+
+    Raises ExecutionError where it is none of the program's.
+    """
     found = world.maps.get(address) or _inner_map(world, address)
     if found is None:
         known = ", ".join(sorted({m.name for m in world.maps.values()})) or "none"
         raise ExecutionError(
             f"{name}: {address:#x} is no map of the program (its maps: {known}); "
             f"the address of a map comes from lddw with a map's relocation"
-        )
-    if found.definition.type not in TAKES[name]:
-        raise ExecutionError(
-            f"{name} does not take {found.definition}; it takes "
-            + ", ".join(sorted(kind.name.lower() for kind in TAKES[name]))
         )
     return found
 

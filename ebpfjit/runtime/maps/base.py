@@ -23,6 +23,7 @@ _RDONLY_PROG = int(MapFlag.RDONLY_PROG)
 FIXED = frozenset({
     "definition", "address", "regions", "storage", "_storage", "value_is_stable", "is_percpu", "cpus",
     "stride", "cpu_stride", "values_offset", "keys_offset", "states_offset", "size",
+    "user_start", "_memory", "_table", "_view", "_pin",
 })  # fmt: skip
 """Attributes of maps that stay as they are made."""
 
