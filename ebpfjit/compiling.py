@@ -17,7 +17,7 @@ from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.function import FunctionContents, JitFunction, make_function
 from ebpfjit.once import load_package, once
 from ebpfjit.program import Program
-from ebpfjit.ready import Ready, environment_of, is_plain, ready
+from ebpfjit.ready import Brought, Ready, environment_of, is_plain, ready
 from ebpfjit.runner import U32_MASK, Run, let_go, make_context, on_machine_code
 from ebpfjit.runtime.contexts import (
     packet_context,
@@ -83,7 +83,10 @@ class TypedFunction(JitFunction):
         it: TypedContents = inside(self)
         start = it.ready
         made = make_context(start, mem, None)
-        this = Run(on_machine_code, environment_of(start.program), made, mark=it.stops.mark())
+        brought = Brought(it.own, it.given_kfuncs)
+        this = Run(
+            on_machine_code, environment_of(start.program), made, mark=it.stops.mark(), brought=brought
+        )
         try:
             value = this.whole(start, it.limit)
         finally:
@@ -116,10 +119,11 @@ def _typed_function(
         return plain
     assert start.type is not None  # it fits a lane
     lane = _lane_of(start.type.name)
+    brought = Brought(given, kfuncs)
 
     def begin(size: int, stack: Stack) -> Execution:
         lane.context.adopt(size)
-        return Run(on_machine_code, environment, lane.context, stack).execution(start, limit)
+        return Run(on_machine_code, environment, lane.context, stack, brought=brought).execution(start, limit)
 
     rights = start.type.rights
     regions = [*lane.regions(rights), *(region for map_ in start.maps.values() for region in map_.regions)]
@@ -153,7 +157,7 @@ def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
     """True for programs on packets, and on maps whose memory stays."""
     if start.type is None or not (start.type.has_packet and start.type.has_lane) or release_gil:
         return False
-    if start.verified.kernel_loads:
+    if not start.verified.knows_all:
         return False  # their memory is the run's, which Python has to prepare
     return all(map_.is_steady for map_ in start.maps.values())
 

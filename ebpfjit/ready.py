@@ -31,6 +31,7 @@ from ebpfjit.runtime.helpers.presence import missing
 from ebpfjit.runtime.kfuncs.given import Given, given_functions
 from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.maps import bytecode
+from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.world import current
 
@@ -244,6 +245,25 @@ def _refuse_unknown_section(program: Program) -> None:
         )
 
 
+def _check_arena(program: Program) -> None:
+    """Raise VerifierError for casts without an arena, or more arenas than one, as Linux refuses them."""
+    arenas = [map_.name for map_ in program.maps if map_.definition.type == MapType.ARENA]
+    if len(arenas) > 1:
+        names = ", ".join(map(repr, arenas))
+        raise VerifierError(
+            f"the program refers to arenas {names}: Linux takes one per program", None, "arena"
+        )
+    cast = next((i for i in program.instructions if i.row is not None and i.row.kind is Kind.CAST), None)
+    if cast is not None and not arenas:
+        line = program.line_at(cast.pc)
+        raise VerifierError(
+            f"pc {cast.pc}: addr_space_cast insn can only be used in a program that has an associated arena: "
+            f"let it refer to the map{'' if line is None else f' ({line})'}",
+            cast.pc,
+            "arena",
+        )
+
+
 def environment_of(program: Program) -> Environment:
     """Return what the program's runs see of the world, where they are not told otherwise."""
     return program.environment or Environment()
@@ -261,6 +281,7 @@ def ready(program: Program) -> Ready:
         _refuse_unknown_section(program)
         type_ = None if program.type is None else effective_type(program.type, program.section)
         verifier.check(program)
+        _check_arena(program)
         helpers = {**table.bound(), **_STOCK} if is_plain(program) else table.bound()
         verified = prepare(program)
         if not is_plain(program):

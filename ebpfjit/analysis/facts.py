@@ -684,7 +684,7 @@ def _transfer_of(row: Row) -> _Transfer | None:
             return Analysis._copy if row.width is W64 else Analysis._narrow_copy
         case Kind.MOVE if row.meaning == "MOV":
             return Analysis._constant
-        case Kind.MOVE | Kind.UNARY:
+        case Kind.MOVE | Kind.UNARY | Kind.CAST:
             return Analysis._rewritten
         case Kind.STORE:
             return Analysis._stored if row.uses_src else None

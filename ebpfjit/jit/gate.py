@@ -392,7 +392,7 @@ class _NativeRun(Run):
 
     def close(self) -> None:
         """Let go of the thread's stack and of the buffers, which are not ours any more, and of the world."""
-        self.space.before_access = self.space.after_grant = self.space.spend = None
+        self.stop_watching()
         world = self.execution.world
         if world is not None:  # what it holds is freed now, not when cycles are looked for
             world.end()

@@ -48,10 +48,19 @@ def memory_fault(
     if around:
         message += _refused(address, size, access, around[0])
     elif regions:
-        message += "outside " + ", ".join(f"{region.name} ({_bytes(region.size)})" for region in regions)
+        message += "outside " + ", ".join(map(_extent, regions))
     else:
         message += "the program has no memory"
     return MemoryFault(message, pc, address, size, access)
+
+
+EMPTY = ": none was given, as data or by context="
+
+
+def _extent(region: Region) -> str:
+    """Name a region with its size."""
+    is_missing = not region.size and region.name == "context"
+    return f"{region.name} ({_bytes(region.size)}{EMPTY if is_missing else ''})"
 
 
 def _refused(address: int, size: int, access: str, around: Region) -> str:

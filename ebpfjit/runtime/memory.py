@@ -209,9 +209,12 @@ class AddressSpace:
         self.shared = shared
         self.checked = checked
         # Machine code keeps the stack and the regions in its own block: it is asked before an
-        # access (where the stack's live part starts) and told after a region was added.
+        # access (where the stack's live part starts) and told after a region was added or taken away, or
+        # any of them changed.
         self.before_access: Callable[[], None] | None = None
-        self.after_grant: Callable[[], None] | None = None
+        self.after_change: Callable[[], None] | None = None
+        self.after_grant: Callable[[Region], None] | None = None
+        self.after_revoke: Callable[[Region], None] | None = None
         # Who runs the program: takes instructions off what the run may still execute.
         self.spend: Callable[[int], None] | None = None
         self.world: World | None = None
@@ -224,8 +227,8 @@ class AddressSpace:
 
     def changed(self) -> None:
         """Say that a region moved or changed its size."""
-        if self.after_grant is not None:
-            self.after_grant()
+        if self.after_change is not None:
+            self.after_change()
 
     def grant(self, region: Region) -> None:
         """Let the running program touch one more region.
@@ -237,7 +240,8 @@ class AddressSpace:
                 f"grant of {region.name}: the run holds {MOST_GRANTS} already; revoke some before the next"
             )
         self.own.append(region)
-        self.changed()
+        if self.after_grant is not None:
+            self.after_grant(region)
 
     def revoke(self, region: Region) -> None:
         """Take a region away again; one that is not there is no matter.
@@ -245,7 +249,8 @@ class AddressSpace:
         Whoever granted it keeps its memory alive until the run has ended.
         """
         self.own = [other for other in self.own if other is not region]
-        self.changed()
+        if self.after_revoke is not None:
+            self.after_revoke(region)
 
     def _region(self, address: int, size: int, store: bool, *, probe: bool = False) -> Region | None:
         if self.before_access is not None:

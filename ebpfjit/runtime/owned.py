@@ -10,12 +10,15 @@ the bytes of nodes, heads and kptrs say counts for nothing: who holds what is kn
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held, memory
+from ebpfjit.runtime.heap import heap
 from ebpfjit.runtime.maps.special import ObjectLayout, SpecialField
+from ebpfjit.runtime.maps.storage import changing
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.tree import Tree
 
@@ -31,34 +34,11 @@ MOST_OWNED = 512
 MOST_LENT = 256
 """Objects that stay readable after they went into kptrs, and dropped ones whose memory is not used yet."""
 
-MOST_BYTES, OBJECT_COST = 256 << 20, 1024
-"""What all objects of the process may take together, and what each takes besides its own bytes."""
+OBJECT_COST = 1024
+"""What an object takes besides its own bytes."""
 
 _STATE = "objects"
-
-
-class _Heap:
-    """How much all objects have; what the garbage collector gives back is counted at the next request."""
-
-    def __init__(self) -> None:
-        self._used = 0
-        self._released: deque[int] = deque()
-
-    def take(self, size: int) -> bool:
-        """Count an object; False where there is no room."""
-        while self._released:
-            self._used -= self._released.popleft()
-        if self._used + size > MOST_BYTES:
-            return False
-        self._used += size
-        return True
-
-    def give_back(self, size: int) -> None:
-        """Note that an object is gone."""
-        self._released.append(size)
-
-
-_heap = _Heap()
+_NO_TREE = Tree()
 
 
 @dataclass(slots=True)
@@ -69,22 +49,20 @@ class Holder:
     trees: dict[int, Tree] = field(default_factory=dict)
     pointers: dict[int, Object] = field(default_factory=dict)
 
-    def free(self, start: int, stop: int) -> None:
-        """Drop what hangs in the fields between two addresses."""
-        release(self._taken_out(start, stop))
+    def free(self, places: Iterable[int]) -> None:
+        """Drop what hangs in the fields at these addresses."""
+        release(self._taken_out(places))
 
-    def _taken_out(self, start: int, stop: int) -> list[Object]:
+    def _taken_out(self, places: Iterable[int]) -> list[Object]:
         found: list[Object] = []
-        for address in [each for each in list(self.lists) if start <= each < stop]:
-            for hanging, node in self.lists.pop(address, ()):
-                hanging.hangs_in.pop(node, None)
-                found.append(hanging)
-        for address in [each for each in list(self.trees) if start <= each < stop]:
-            for hanging, node in self.trees.pop(address, Tree()).items():
-                hanging.hangs_in.pop(node, None)
-                found.append(hanging)
-        for address in [each for each in list(self.pointers) if start <= each < stop]:
-            found.append(self.pointers.pop(address))
+        with changing.held:
+            for place in places:
+                hanging = [*self.lists.pop(place, ()), *self.trees.pop(place, _NO_TREE).items()]
+                for one, node in hanging:
+                    one.hangs_in.pop(node, None)
+                    found.append(one)
+                if place in self.pointers:
+                    found.append(self.pointers.pop(place))
         return found
 
 
@@ -99,7 +77,7 @@ class Object:
     holder: Holder = field(default_factory=Holder)
 
     def __del__(self) -> None:
-        _heap.give_back(self.region.size + OBJECT_COST)
+        heap.give_back(self.region.size + OBJECT_COST)
 
     @property
     def address(self) -> int:
@@ -117,7 +95,7 @@ def release(objects: list[Object]) -> None:
         one = objects.pop()
         one.references -= 1
         if one.references == 0:
-            objects += one.holder._taken_out(one.region.start, one.region.stop)
+            objects += one.holder._taken_out(one.region.start + each.offset for each in one.layout.fields)
 
 
 @dataclass(slots=True)
@@ -145,7 +123,7 @@ def state_of(world: World) -> Owned:
 def new(world: World, layout: ObjectLayout) -> int:
     """Return the address of a new object, which the run owns; 0 where there is no memory."""
     state, size = state_of(world), layout.size
-    if not 0 < size <= LARGEST or len(state.counts) >= MOST_OWNED or not _heap.take(size + OBJECT_COST):
+    if not 0 < size <= LARGEST or len(state.counts) >= MOST_OWNED or not heap.take(size + OBJECT_COST):
         return 0
     name = f"object of struct {layout.name}"
     if len(state.unused) > MOST_LENT and state.unused[0].size == size:

@@ -3,9 +3,11 @@
 check_load, check_store    r10 bytes at r11 lie in some region, or it is a fault; one for each
 region that may be pinned in r11
 audit_load, audit_store    the same, but that it is a fault of the analysis where they do not
-is_load                    the same as a question
+is_load, is_store          the same as a question
 find_load                  r11 becomes where r10 bytes are that a pointer of the kernel's gives at r11: there,
 where that is in some region, in a copy of the kernel's memory, or at a word that is zero
+find_arena_SIZE            r11 becomes where so many bytes are that a program finds at r11 in its arena, whose
+descriptor is at r10; carry is set where they are not all there, and r11 leads to a word that is zero
 fault_KIND                 reached by a call, so the return address tells which pc it was; records
 kind, place, address and the live stack, drops all frames and returns to the host
 """
@@ -24,6 +26,13 @@ from ebpfjit.translators.x86_64.target import (
 )
 
 REPORTS = tuple(f"fault_{kind}" for kind in FAULTS[1:])
+
+
+FIND_ARENA = {size: f"find_arena_{size}" for size in (1, 2, 4, 8)}
+"""The routine for each size of an access to an arena."""
+ARENA = {"start": 0, "size": 8, "table": 0x10, "base": 0x18, "zero": 0x20}
+"""Where the words of an arena's descriptor are (`runtime.maps.arena`)."""
+PAGE_SHIFT = 12
 
 
 def check_routine(name: str, pinned: str | None) -> str:
@@ -49,7 +58,10 @@ def emit_checks(cx: Emitter) -> None:
         stores, fault = ROUTINES[name]
         _emit_check(cx, label, stores=stores, fault=fault, pinned=pinned)
     _emit_check(cx, "is_load", stores=False, fault=None)
+    _emit_check(cx, "is_store", stores=True, fault=None)
     _emit_find(cx)
+    for size, name in FIND_ARENA.items():
+        _emit_find_in_arena(cx, name, size)
     for kind in FAULTS[1:]:
         _emit_fault(cx, kind)
 
@@ -200,6 +212,41 @@ def _emit_find(cx: Emitter) -> None:
     cx.emit("pop rcx")
     cx.emit("pop rax")
     cx.label(".find_load_here")
+    cx.emit("ret")
+
+
+def _emit_find_in_arena(cx: Emitter, name: str, size: int) -> None:
+    """Emit `find_arena_SIZE`: r11 is a number of 32 bits and an offset, of 64 bits in all, whatever it was.
+
+    What is found lies between base and base + size, and all pages that it is in are allocated. Keeps all
+    registers but r11 and the flags.
+    """
+    nothing = f".{name}_nothing"
+    cx.begin(None)
+    cx.label(name)
+    cx.emit("push rax")
+    cx.emit("push rcx")
+    cx.emit(f"sub r11, qword ptr [r10+{ARENA['start']:#x}]")
+    cx.emit(f"mov rax, qword ptr [r10+{ARENA['size']:#x}]")
+    cx.emit(f"sub rax, {size}")
+    cx.emit("cmp r11, rax")
+    cx.jump("ja", nothing)
+    for byte in (0, size - 1) if size > 1 else (0,):
+        cx.emit(f"lea rcx, [r11+{byte}]" if byte else "mov rcx, r11")
+        cx.emit(f"shr rcx, {PAGE_SHIFT}")
+        cx.emit(f"add rcx, qword ptr [r10+{ARENA['table']:#x}]")
+        cx.emit("cmp byte ptr [rcx], 0")
+        cx.jump("je", nothing)
+    cx.emit(f"add r11, qword ptr [r10+{ARENA['base']:#x}]")
+    cx.emit("pop rcx")
+    cx.emit("pop rax")
+    cx.emit("clc")
+    cx.emit("ret")
+    cx.label(nothing)
+    cx.emit(f"lea r11, [r10+{ARENA['zero']:#x}]")
+    cx.emit("pop rcx")
+    cx.emit("pop rax")
+    cx.emit("stc")
     cx.emit("ret")
 
 

@@ -275,7 +275,9 @@ class Context(Emitter):
 
     def is_checked(self, pc: int) -> bool:
         """True where the access at `pc` is checked or audited, or is found elsewhere."""
-        return pc in self.checks or pc in self.plan.audits or pc in self.plan.kernel_loads
+        plan = self.plan
+        in_arena = plan.arena is not None and pc in plan.arena.accesses
+        return pc in self.checks or pc in plan.audits or pc in plan.kernel_loads or in_arena
 
     @property
     def check(self) -> Check | None:

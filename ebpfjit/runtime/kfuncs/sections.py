@@ -14,6 +14,9 @@ from ebpfjit.runtime.world import World
 FLAGS = 0x246
 """RFLAGS with interrupts enabled, as bpf_local_irq_save finds them."""
 
+MOST_SAVED = 64
+"""How often interrupts are kept out at a time: what they were is in a program's frames, 8 bytes each."""
+
 _RCU, _PREEMPTION, _INTERRUPTS = "RCU", "preemption", "interrupts"
 
 
@@ -55,6 +58,8 @@ def local_irq_save(world: World, place: int) -> int:
     places: list[int] = world.kept.setdefault(_INTERRUPTS, [])
     if place in places:
         raise ExecutionError(f"bpf_local_irq_save to {place:#x}, which holds flags already")
+    if len(places) >= MOST_SAVED:
+        raise ExecutionError(f"bpf_local_irq_save, the {MOST_SAVED + 1}th in a row: restore some before")
     memory.write(place, FLAGS.to_bytes(8, "little"))
     held.take(
         world, (_INTERRUPTS, place), "interrupts", by="bpf_local_irq_save", back="bpf_local_irq_restore"
