@@ -16,7 +16,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.once import load_package
 from ebpfjit.program import Program
 from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, numbered, ready_with
-from ebpfjit.runtime import held, timers
+from ebpfjit.runtime import held, owned, timers
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
@@ -182,9 +182,10 @@ class Run:
             arguments, regions, packet, argument = made.arguments, made.regions, made.packet, made.argument
             if argument is not None and program.type is not None:
                 argument.rights = program.type.rights  # a program that goes on here may be of another hook
+        lent = owned.lend_from(self.world, program.holders()) if program.has_kptrs else []
         return Execution(
             arguments,
-            [*regions, *program.regions(self.world.environment.cpu)],
+            [*regions, *program.regions(self.world.environment.cpu), *lent],
             packet,
             argument,
             program.helpers,

@@ -58,8 +58,10 @@ RETURNING = frozenset(
 CALLING_BACK = frozenset({NUMBERS["bpf_find_vma"]})
 """Helpers that give functions of the program such pointers, as r1 and r2."""
 
-CASTS = frozenset({"bpf_rdonly_cast"})
-"""Kfuncs that make a pointer of the kernel's of any number (PTR_UNTRUSTED)."""
+CASTS = frozenset(
+    {"bpf_rdonly_cast", "bpf_cast_to_kern_ctx", "bpf_iter_task_next", "bpf_iter_kmem_cache_next"}
+)
+"""Kfuncs of ours that return a pointer of the kernel's: of any number (PTR_UNTRUSTED), or to an object."""
 
 MOST_STEPS = 1 << 19
 """Instructions that are looked at in all, each as often as something new is known before it: two seconds."""

@@ -14,6 +14,9 @@ from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.world import World
 
+LOCK = "spin lock"
+"""Before its address, the key of a lock that is held; the last one is in `World.lock`."""
+
 
 @dataclass(slots=True)
 class Taken:
@@ -50,6 +53,13 @@ def give_back(world: World, key: Hashable) -> bool:
     if not taken.times:
         del world.held[key]
     return True
+
+
+def taken(world: World, key: Hashable) -> tuple[str, str]:
+    """Return where the program took what it holds (pc and line), and what gives that back."""
+    first = world.held[key]
+    line = first.program.line_at(first.pc)
+    return f"pc {first.pc}" if line is None else f"pc {first.pc} ({line})", first.back
 
 
 def check(world: World, where: str = "where the program ends") -> None:

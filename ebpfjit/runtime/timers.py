@@ -4,7 +4,8 @@
 
 The value holds a handle, as Linux's holds a pointer: a value that was deleted or written over has none, and
 its timer is gone. Nothing is called by itself: callbacks run where time passes, which is in
-`Environment.clock.advance`, in `Environment.fire_timers`, and before a run of a program that has the map.
+`Environment.clock.advance`, in `Environment.fire_timers`, and before a run of a program that has the map, or
+a call of what it was compiled to: one with timers in its maps, or that starts some.
 """
 
 from __future__ import annotations

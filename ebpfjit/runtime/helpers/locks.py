@@ -11,9 +11,6 @@ from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.special import KINDS, POINTERS, SpecialField
 from ebpfjit.runtime.world import World
 
-_HELD = "spin lock"
-"""The key under which `runtime.held` knows the lock; which it is is in `World.lock`."""
-
 
 def special_field(world: World, address: int, kind: str, name: str) -> tuple[Map | None, SpecialField | None]:
     """Return the map in whose values a special field is, and which it is; None where neither is known.
@@ -39,9 +36,13 @@ def special_field(world: World, address: int, kind: str, name: str) -> tuple[Map
     return None, None
 
 
-def _lock_at(world: World, lock: int, name: str) -> str:
-    """Return a lock in words."""
-    found, field = special_field(world, lock, "bpf_spin_lock", name)
+RESILIENT = "locks of bpf_res_spin_lock"
+"""Where a world keeps those that are held, as they were taken one after another; `World.lock` is the last."""
+
+
+def lock_at(world: World, lock: int, kind: str, name: str) -> str:
+    """Return a lock in words. Raises as `special_field`."""
+    found, field = special_field(world, lock, kind, name)
     if found is None:
         return f"the lock at {lock:#x}"
     return f"the lock {'' if field is None else repr(field.name) + ' '}at {lock:#x} of {found.definition}"
@@ -52,11 +53,11 @@ def _lock_at(world: World, lock: int, name: str) -> str:
 )
 def spin_lock(world: World, lock: int) -> int:
     """Take a lock. Raises ExecutionError where one is held already, as Linux refuses that."""
-    what = _lock_at(world, lock, "bpf_spin_lock")
+    what = lock_at(world, lock, "bpf_spin_lock", "bpf_spin_lock")
     if world.lock is not None:
         raise ExecutionError(f"bpf_spin_lock: {world.lock[1]} is held already; one at a time")
     world.lock = lock, what
-    holdings.take(world, _HELD, what, by="bpf_spin_lock", back="bpf_spin_unlock")
+    holdings.take(world, (holdings.LOCK, lock), what, by="bpf_spin_lock", back="bpf_spin_unlock")
     return 0
 
 
@@ -64,10 +65,10 @@ def spin_lock(world: World, lock: int) -> int:
 def spin_unlock(world: World, lock: int) -> int:
     """Release a lock. Raises ExecutionError where it is not the one that is held."""
     held, world.lock = world.lock, None
-    if held is None or held[0] != lock:
+    if held is None or held[0] != lock or world.kept.get(RESILIENT):
         what = "no lock is held" if held is None else f"{held[1]} is the one that is held"
         raise ExecutionError(f"bpf_spin_unlock of {lock:#x}: {what}")
-    holdings.give_back(world, _HELD)
+    holdings.give_back(world, (holdings.LOCK, lock))
     owned.end_of_lock(world)
     return 0
 
