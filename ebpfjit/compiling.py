@@ -17,7 +17,7 @@ from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.function import FunctionContents, JitFunction, make_function
 from ebpfjit.once import load_package, once
 from ebpfjit.program import Program
-from ebpfjit.ready import Ready, environment_of, is_plain, ready
+from ebpfjit.ready import Brought, Ready, environment_of, is_plain, ready
 from ebpfjit.runner import U32_MASK, Run, let_go, make_context, on_machine_code
 from ebpfjit.runtime import timers
 from ebpfjit.runtime.contexts import (
@@ -86,7 +86,8 @@ class TypedFunction(JitFunction):
         environment = environment_of(start.program)
         timers.fire_due(start.maps.values(), environment.clock)
         made = make_context(start, mem, None)
-        this = Run(on_machine_code, environment, made, mark=it.stops.mark())
+        brought = Brought(it.own, it.given_kfuncs)
+        this = Run(on_machine_code, environment, made, mark=it.stops.mark(), brought=brought)
         try:
             value = this.whole(start, it.limit)
         finally:
@@ -119,12 +120,14 @@ def _typed_function(
         return plain
     assert start.type is not None  # it fits a lane
     lane = _lane_of(start.type.name)
+    brought = Brought(given, kfuncs)
 
     def begin(size: int, stack: Stack) -> Execution:
         lane.context.adopt(size)
-        return Run(on_machine_code, environment, lane.context, stack).execution(start, limit)
+        return Run(on_machine_code, environment, lane.context, stack, brought=brought).execution(start, limit)
 
-    regions = [*lane.other_regions, *(region for map_ in start.maps.values() for region in map_.regions)]
+    rights = start.type.rights
+    regions = [*lane.regions(rights), *(region for map_ in start.maps.values() for region in map_.regions)]
     gate = Gate(
         compiled,
         "context",
@@ -136,6 +139,7 @@ def _typed_function(
         better=partial(start.optimised, environment) if tiers_up else None,
         heat=heat_of(start.program),
         stops=inside(plain).stops,
+        rights=rights,
     )
     if not gate.fits:
         if not tiers_up:
@@ -154,7 +158,7 @@ def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
     """True for programs on packets, and on maps whose memory stays."""
     if start.type is None or not (start.type.has_packet and start.type.has_lane) or release_gil:
         return False
-    if start.verified.kernel_loads:
+    if not start.verified.knows_all:
         return False  # their memory is the run's, which Python has to prepare
     if start.has_kptrs or start.has_timers:
         return False  # so is what these point to; and before each call something may be due

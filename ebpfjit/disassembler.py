@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from ebpfjit.bits import W32, W64
+from ebpfjit.bits import W16, W32, W64
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Offset, Reference, Row
 from ebpfjit.isa.table import TABLE
 from ebpfjit.program import SLOT_SIZE, Buffer, Instruction, Program, decode
@@ -133,6 +133,8 @@ def _write_words(insn: Instruction) -> str:
     match row.kind:
         case Kind.BINARY | Kind.MOVE:
             return f"{word} {dst}, {second}"
+        case Kind.CAST:
+            return f"{word} {dst}, {src}, {imm}"
         case Kind.UNARY | Kind.CALL_REGISTER:
             return f"{word} {dst}"
         case Kind.LOAD_IMM64:
@@ -174,6 +176,8 @@ def _write_c(insn: Instruction) -> str:
             return f"{dst} {symbol} {second}"
         case Kind.MOVE:
             return f"{dst} = (s{row.offset}){src}" if row.offset else f"{dst} = {second}"
+        case Kind.CAST:
+            return f"{dst} = {symbol}({src}, {insn.imm >> 16 & W16.mask:#x}, {insn.imm & W16.mask:#x})"
         case Kind.UNARY:
             return f"{dst} = -{dst}" if symbol == "-" else f"{dst} = {symbol} {dst}"
         case Kind.LOAD_IMM64:

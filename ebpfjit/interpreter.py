@@ -9,12 +9,13 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ebpfjit.analysis.arena_accesses import base_of
 from ebpfjit.analysis.cfg import is_inside
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.errors import ExecutionError, Stopped
 from ebpfjit.isa import semantics
-from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
+from ebpfjit.isa.spec import FROM_ARENA, REGISTER_COUNT, Kind, Row
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import (
@@ -221,6 +222,13 @@ def _unary(state: State, insn: Instruction, row: Row) -> None:
     state.registers[insn.dst_reg] = semantics.UNARY[row.meaning](row.width, dst)
 
 
+@executes(Kind.CAST)
+def _cast(state: State, insn: Instruction, row: Row) -> None:
+    number, use = W32.wrap(state.registers[insn.src_reg]), state.verified.arena
+    to_user = use is not None and insn.imm != FROM_ARENA
+    state.registers[insn.dst_reg] = use.map.to_user(number) if use is not None and to_user else number
+
+
 @executes(Kind.LOAD_IMM64)
 def _load_imm64(state: State, insn: Instruction, row: Row) -> None:
     state.registers[insn.dst_reg] = constant(state.verified, insn, row)
@@ -240,6 +248,19 @@ def _check_alignment(insn: Instruction, row: Row, address: int) -> None:
         raise faults.alignment_fault(insn.pc, address, row.size)
 
 
+def _arena_bytes(state: State, insn: Instruction, row: Row) -> tuple[bool, memoryview | None]:
+    """Return whether an access is to the arena, and its bytes there: None where there are none."""
+    use = state.verified.arena
+    is_sure = use.accesses.get(insn.pc) if use is not None else None
+    if use is None or is_sure is None:
+        return False, None
+    number = state.registers[base_of(insn)]
+    access = "load" if row.kind is Kind.LOAD else "store"
+    if not is_sure and state.space.find(W64.wrap(number + insn.offset), row.size, access) is not None:
+        return False, None
+    return True, use.map.reach(number, insn.offset, row.size)
+
+
 def _foreign(state: State) -> ForeignMemory:
     """Return the memory behind pointers of the kernel's."""
     world = state.execution.world
@@ -250,7 +271,10 @@ def _foreign(state: State) -> ForeignMemory:
 def _load(state: State, insn: Instruction, row: Row) -> None:
     address = W64.wrap(state.registers[insn.src_reg] + insn.offset)
     _check_alignment(insn, row, address)
-    if insn.pc in state.verified.kernel_loads and state.space.find(address, row.size, "load") is None:
+    in_arena, view = _arena_bytes(state, insn, row)
+    if in_arena:
+        value = int.from_bytes(view, "little") if view is not None else 0
+    elif insn.pc in state.verified.kernel_loads and state.space.find(address, row.size, "load") is None:
         value = _foreign(state).load(address, row.size)
     else:
         value = state.space.load(insn.pc, address, row.size, faults.access_of(row))
@@ -261,6 +285,11 @@ def _load(state: State, insn: Instruction, row: Row) -> None:
 def _store(state: State, insn: Instruction, row: Row) -> None:
     address = W64.wrap(state.registers[insn.dst_reg] + insn.offset)
     _check_alignment(insn, row, address)
+    in_arena, view = _arena_bytes(state, insn, row)
+    if in_arena:
+        if view is not None:
+            view[:] = (state.operand(row, insn) & (1 << 8 * row.size) - 1).to_bytes(row.size, "little")
+        return
     state.space.store(insn.pc, address, row.size, state.operand(row, insn), faults.access_of(row))
 
 
@@ -269,17 +298,24 @@ def _atomic(state: State, insn: Instruction, row: Row) -> None:
     address = W64.wrap(state.registers[insn.dst_reg] + insn.offset)
     _check_alignment(insn, row, address)
     source = row.width.wrap(state.registers[insn.src_reg])
-    old = state.space.load(insn.pc, address, row.size, "atomic")
+    in_arena, view = _arena_bytes(state, insn, row)
+    if in_arena:
+        if view is None:
+            return  # Linux skips the instruction: registers stay as they are
+        old = int.from_bytes(view, "little")
+    else:
+        old = state.space.load(insn.pc, address, row.size, "atomic")
     new = semantics.ATOMIC[row.meaning](row.width, old, source)
     if row.meaning == "CMPXCHG":
         expected = row.width.wrap(state.registers[0])
         # Written back even where it differs, as the machine does: the write must be allowed.
-        state.space.store(insn.pc, address, row.size, new if old == expected else old, "atomic")
-        state.registers[0] = old
-        return
-    state.space.store(insn.pc, address, row.size, new, "atomic")
+        new = new if old == expected else old
+    if view is not None:
+        view[:] = new.to_bytes(row.size, "little")
+    else:
+        state.space.store(insn.pc, address, row.size, new, "atomic")
     if row.fetch:
-        state.registers[insn.src_reg] = old
+        state.registers[0 if row.meaning == "CMPXCHG" else insn.src_reg] = old
 
 
 @executes(Kind.PACKET_LOAD)

@@ -216,6 +216,9 @@ class TypeInfo:
     lines: bytes = b""
 
 
+_ARENA = 33  # BPF_MAP_TYPE_ARENA
+
+
 def _frozen(value: Any) -> Any:
     """Return a field that nobody else can change."""
     return MappingProxyType(dict(value)) if isinstance(value, dict) else value
@@ -248,6 +251,7 @@ class Program:
     there. `kernel_symbols` are the kfuncs and variables of a kernel that it refers to, by pc: what the kernel
     engine puts there is the kernel's. `unmet` are the errors of those that may not be missing, by pc; all
     other engines raise the first that nobody gives them (`refuse_unmet`).
+    `operation` is the struct and the member that a struct_ops program is for, None where nothing tells.
     Raises DecodeError where `code` is not a whole number of slots.
     """
 
@@ -269,6 +273,7 @@ class Program:
     kernel_types: Any = field(default=None, compare=False, repr=False)
     kfuncs: dict[int, Kfunc] = field(default_factory=dict)
     weak_kfuncs: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
+    operation: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
@@ -357,6 +362,11 @@ class Program:
                 made.__dict__["instructions"] = decoded
             made = self.__dict__.setdefault("_own", made)
         return made
+
+    @property
+    def arena(self) -> Any:
+        """The arena among the maps, None where there is none."""
+        return next((map_ for map_ in self.maps if map_.definition.type == _ARENA), None)
 
     @lazy
     def instructions(self) -> tuple[Instruction, ...]:

@@ -31,6 +31,7 @@ from ebpfjit.runtime.helpers.presence import missing
 from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.maps import bytecode
+from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.special import POINTERS
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.world import current
@@ -282,6 +283,25 @@ def _refuse_unknown_section(program: Program) -> None:
         )
 
 
+def _check_arena(program: Program) -> None:
+    """Raise VerifierError for casts without an arena, or more arenas than one, as Linux refuses them."""
+    arenas = [map_.name for map_ in program.maps if map_.definition.type == MapType.ARENA]
+    if len(arenas) > 1:
+        names = ", ".join(map(repr, arenas))
+        raise VerifierError(
+            f"the program refers to arenas {names}: Linux takes one per program", None, "arena"
+        )
+    cast = next((i for i in program.instructions if i.row is not None and i.row.kind is Kind.CAST), None)
+    if cast is not None and not arenas:
+        line = program.line_at(cast.pc)
+        raise VerifierError(
+            f"pc {cast.pc}: addr_space_cast insn can only be used in a program that has an associated arena: "
+            f"let it refer to the map{'' if line is None else f' ({line})'}",
+            cast.pc,
+            "arena",
+        )
+
+
 def environment_of(program: Program) -> Environment:
     """Return what the program's runs see of the world, where they are not told otherwise."""
     return program.environment or Environment()
@@ -299,6 +319,7 @@ def ready(program: Program) -> Ready:
         _refuse_unknown_section(program)
         type_ = None if program.type is None else effective_type(program.type, program.section)
         verifier.check(program)
+        _check_arena(program)
         helpers = {**table.bound(), **_STOCK} if is_plain(program) else table.bound()
         verified = prepare(program)
         if not is_plain(program):
@@ -372,6 +393,8 @@ def promises_of(start: Ready, native: Iterable[int] = ()) -> dict[str, Any]:
     return {
         "argument_size": start.type.context_size if start.type is not None else 0,
         "argument_writable": False,
+        "argument_rights": start.type.rights if start.type is not None else None,
+        "meets_rights": True,
         "lookups": table.ours(start.helpers, bytecode.LOOKUP),
         "moving": frozenset(
             number for number, function in in_python.items() if _may_end_rights(number, function)
@@ -388,8 +411,8 @@ def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None
     load_package("ebpfjit.jit")
     from ebpfjit.jit.entry import compile_program
 
-    if start.type is not None and start.type.layout is not None:
-        options["optimize"] = False  # its fields have rules, so that no access stands for another
+    if start.type is not None and start.type.layout is not None and not start.type.has_packet:
+        options["optimize"] = False  # how much of its struct a run has is not known
     in_code = () if start.takes_locks else (bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE)
     return compile_program(
         start.verified,

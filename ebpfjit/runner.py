@@ -136,14 +136,22 @@ class Run:
         try:
             return self.engine(program, execution)
         finally:
-            self.current = outer
             self.instructions += execution.instructions
+            if outer is not None:  # a function of its has made the tail call, and it goes on
+                self._goes_on(outer)
+
+    def _goes_on(self, program: Ready) -> None:
+        """Let a program be the one that runs."""
+        self.current, self.options = program, program.options
+        self.world.object_types = program.object_types
+        section = (program.program.section or "").removeprefix("?")
+        self.world.has_result = section.startswith(("fexit", "fmod_ret"))
 
     def _later(self, function: int) -> Callback:
         """Return what calls a function of the program that runs now, once it is over."""
         assert self.current is not None  # a helper asks
-        start, engine, environment = self.current, self.engine, self.world.environment
-        return partial(_call_back, start, engine, environment, self.limit, function)
+        again = partial(Run, self.engine, self.world.environment, brought=self.brought)
+        return partial(_call_back, self.current, again, self.limit, function)
 
     def whole(self, program: Ready, limit: int | None) -> int:
         """Run a program to the end of all; raises ExecutionError where it still holds something then."""
@@ -153,18 +161,16 @@ class Run:
 
     def execution(self, program: Ready, limit: int | None) -> Execution:
         """Return the start of a program's run on what was made."""
-        made, self.options = self.made, program.options
-        self.current, self.limit = program, limit if self.current is None else self.limit
+        made = self.made
+        self.limit = limit if self.current is None else self.limit
         type_ = None if isinstance(made, Region) else made.type
-        if program.type is not type_:
+        if (program.type and program.type.name) != (type_ and type_.name):
             raise ExecutionError(
                 f"program {program.program.name or '<unnamed>'} is one of {_kind(program.type)}, and was "
                 f"to go on where one of {_kind(type_)} was: it would find another context than it expects"
             )
+        self._goes_on(program)
         self._look_around(program)
-        self.world.object_types = program.object_types
-        section = (program.program.section or "").removeprefix("?")
-        self.world.has_result = section.startswith(("fexit", "fmod_ret"))
         stack, self.stack = self.stack or Stack(), None  # a tail call has a stack of its own
         self.world.maps = {**self.world.maps, **program.maps} if self.world.maps else program.maps
         packet: Region | None
@@ -174,6 +180,8 @@ class Run:
             regions, packet, argument = [made], made, made
         else:
             arguments, regions, packet, argument = made.arguments, made.regions, made.packet, made.argument
+            if argument is not None and program.type is not None:
+                argument.rights = program.type.rights  # a program that goes on here may be of another hook
         lent = owned.lend_from(self.world, program.holders()) if program.has_kptrs else []
         return Execution(
             arguments,
@@ -215,8 +223,7 @@ class Run:
 
 def _call_back(
     start: Ready,
-    engine: EngineFunction,
-    environment: Environment,
+    run_of: Callable[[Context | Region], Run],
     limit: int | None,
     function: int,
     map_address: int,
@@ -225,17 +232,17 @@ def _call_back(
 ) -> None:
     """Call a function of a program by itself, with a map, a key and a value: what a timer does.
 
-    What it puts into ring buffers stays there; its lines are nobody's.
+    `run_of` makes a run of a context. What it puts into ring buffers stays there; its lines are nobody's.
     """
     size = 0 if start.type is None else 64 if start.type.has_packet else start.type.context_size
     made = make_context(start, bytes(size), None)  # promised to machine code; the function does not see it
-    this = Run(engine, environment, made)
+    this = run_of(made)
     try:
         execution = this.execution(start, limit)
         region = Region.of_buffer("map key", bytes(key))
         execution.regions.append(region)
         execution.function = function, (map_address, region.start, value_address)
-        engine(start, execution)
+        this.engine(start, execution)
         held.check(this.world, "where the callback ends")
     finally:
         this.end()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from ebpfjit.analysis.values import CONSTANT, Bounds, Origin, Value
 from ebpfjit.program import Instruction
 from ebpfjit.record import record
+from ebpfjit.runtime.rights import Rights
 
 LONGEST_MERGED_SPAN = 4096
 WITHIN = "within"
@@ -16,8 +17,15 @@ READ, ASSUMED, WRITTEN = range(3)
 """What a span is good for: reading; writing, as far as an earlier load was checked as if it stored;
 writing."""
 
+EXACT, RIGHTS = 4, 8
+"""With a level: good for accesses to these very bytes only, as the struct they may be in has rights. Instead
+of a level: the bytes of a struct whose rights say what they are good for."""
+LEVELS = 3
+"""The mask of levels."""
+
 Span = tuple[int, int, int]
-"""First byte, byte behind the last, both from the symbol; READ, ASSUMED or WRITTEN."""
+"""First byte, byte behind the last, both from the symbol; READ, ASSUMED or WRITTEN, with EXACT or without, or
+RIGHTS."""
 
 Spans = frozenset[Span]
 NO_SPANS: Spans = frozenset()
@@ -164,11 +172,13 @@ class Promises:
     """What the caller vouches for.
 
     `argument_size` bytes behind r1 at the start are readable, and writable where
-    `argument_writable`; they stay in place for the whole run. Where `argument_is_measured`, r2 at the
+    `argument_writable`; they stay in place for the whole run. With `argument_rights` they are a struct, and
+    these say of each access whether it may be. Where `argument_is_measured`, r2 at the
     start is how many bytes are readable behind r1, and they stay there for the whole run. `moving` are
     the numbers of the helpers that may move other memory, or take it away (a kfunc always may). `lookups` are
     helpers that return the address of a value of the map whose address is in r1, or zero. `calling` are
-    helpers that may call functions of the program. All maps of the program are there, and their values may
+    helpers that may call functions of the program. Where it `meets_rights`, other memory may be structs with
+    rights as well. All maps of the program are there, and their values may
     be touched.
     """
 
@@ -178,6 +188,8 @@ class Promises:
     lookups: frozenset[int] = frozenset()
     argument_is_measured: bool = False
     calling: frozenset[int] = frozenset()
+    argument_rights: Rights | None = None
+    meets_rights: bool = False
 
 
 class Merger:

@@ -30,8 +30,10 @@ from heapq import heappop, heappush
 from ebpfjit.analysis import lengths
 from ebpfjit.analysis.accesses import (
     ASSUMED,
+    EXACT,
     NO_SPANS,
     READ,
+    RIGHTS,
     WITHIN,
     WRITTEN,
     Access,
@@ -138,6 +140,9 @@ class Analysis:
         self.frame_sizes = verified.frame_sizes
         self.promises = promises
         self.argument_size = promises.argument_size
+        self.rights = promises.argument_rights
+        # What an access of one size shows of a struct with rights says nothing of another.
+        self.exact = EXACT if promises.meets_rights or self.rights is not None else 0
         self.map_at = {map_.address: index for index, map_ in enumerate(program.maps)}
         steady = [map_ for map_ in program.maps if map_.value_is_stable and map_.is_steady]
         self.values = [region for map_ in steady for region in map_.regions]
@@ -201,6 +206,8 @@ class Analysis:
         if not size or self.main_is_called:
             return {}
         level = WRITTEN if self.promises.argument_writable else READ
+        if self.rights is not None:
+            level = RIGHTS
         return {ARGUMENT: frozenset({(0, size, level)})}
 
     def run(self) -> Facts:
@@ -355,7 +362,7 @@ class Analysis:
         if (not proof or proof == WITHIN) and base.symbol > CONSTANT:
             known = state.spans.get(base.symbol, NO_SPANS)
             if len(known) < MOST_SPANS:
-                shown = span if stores else (start, span[1], ASSUMED)
+                shown = start, span[1], (WRITTEN if stores else ASSUMED) | self.exact
                 state.spans[base.symbol] = known | {shown}
 
     def _accesses(self, node: _Node, asked: set[int]) -> dict[int, Access]:
@@ -409,8 +416,9 @@ class Analysis:
             self._note_frame(state, row, function, low, high, exact=exact and inside)
             return "frame" if inside else ""
         spans = state.spans.get(base.symbol, NO_SPANS)
+        asked = span[0], span[1], span[2] | self.exact
         for other in spans:
-            if covers(other, span):
+            if covers(other, asked, self.rights):
                 is_argument = base.symbol == ARGUMENT and span[1] <= self.argument_size
                 return "argument" if is_argument and span[0] >= 0 else "covered"
         if (
@@ -420,8 +428,8 @@ class Analysis:
         ):
             return WITHIN if span[2] else "length"
         if spans and span[2] and base.symbol > CONSTANT:
-            assumed = (span[0], span[1], ASSUMED)
-            if any(covers(other, assumed) for other in spans):
+            assumed = (span[0], span[1], ASSUMED | self.exact)
+            if any(covers(other, assumed, self.rights) for other in spans):
                 return ASSUMING
         if self.values and base.origin is Origin.SCALAR and base.bounds is not None:
             low, high = base.bounds[0] + insn.offset, base.bounds[1] + insn.offset + row.size
@@ -650,7 +658,9 @@ class Analysis:
         # What is the same on both paths stays, but where a function starts, which knows less than that.
         looked_at = live if pc in self.program.functions else differing
         widen = node.visits > MOST_VISITS
-        joined = joined_states(old, incoming, pc, live, looked_at, node.joined, widen=widen)
+        joined = joined_states(
+            old, incoming, pc, live, looked_at, node.joined, widen=widen, rights=self.rights
+        )
         if joined is None:
             return False
         self._account(0, sum(map(len, joined.spans.values())))
@@ -674,7 +684,7 @@ def _transfer_of(row: Row) -> _Transfer | None:
             return Analysis._copy if row.width is W64 else Analysis._narrow_copy
         case Kind.MOVE if row.meaning == "MOV":
             return Analysis._constant
-        case Kind.MOVE | Kind.UNARY:
+        case Kind.MOVE | Kind.UNARY | Kind.CAST:
             return Analysis._rewritten
         case Kind.STORE:
             return Analysis._stored if row.uses_src else None

@@ -12,6 +12,8 @@ come from, as no program that Linux accepts loads through anything else that is 
     the address of a variable (__ksym)       one as well
     plus or minus, copied, kept in memory    it stays one
 
+Where that would take too long to find out (MOST_STEPS), each load counts as one.
+
 What may be one on some path counts as one. So a number that is loaded from such a context, and that Linux
 would let nobody load through, gives zero too.
 """
@@ -60,6 +62,9 @@ CASTS = frozenset(
     {"bpf_rdonly_cast", "bpf_cast_to_kern_ctx", "bpf_iter_task_next", "bpf_iter_kmem_cache_next"}
 )
 """Kfuncs of ours that return a pointer of the kernel's: of any number (PTR_UNTRUSTED), or to an object."""
+
+MOST_STEPS = 1 << 19
+"""Instructions that are looked at in all, each as often as something new is known before it: two seconds."""
 
 WORD = 8
 _ARGUMENTS = 0b111110  # r1 to r5
@@ -127,7 +132,18 @@ def kernel_loads(program: Program, blocks: Mapping[int, int]) -> frozenset[int]:
     sources = program.kernel_symbols or any(_is_source(program, insn) for insn in program.instructions)
     if program.type not in CONTEXT_TYPES and not sources:
         return frozenset()
-    return _Search(program, blocks).run()
+    try:
+        return _Search(program, blocks).run()
+    except _TooLong:
+        return frozenset(insn.pc for insn in program.instructions if _is_load(insn))
+
+
+class _TooLong(Exception):  # noqa: N818 - nobody sees it
+    """The search has looked at MOST_STEPS instructions."""
+
+
+def _is_load(insn: Instruction) -> bool:
+    return insn.row is not None and insn.row.kind is Kind.LOAD
 
 
 def _is_source(program: Program, insn: Instruction) -> bool:
@@ -145,7 +161,8 @@ class _Search:
     """A walk over a program until nothing new is found.
 
     `stored` says whether a pointer of each kind was put into memory at all, `scattered` whether that was
-    otherwise than through r10; `returned` what functions of the program may return.
+    otherwise than through r10; `returned` what functions of the program may return. `steps_left` is how many
+    instructions it may still look at.
     """
 
     def __init__(self, program: Program, blocks: Mapping[int, int]) -> None:
@@ -156,6 +173,7 @@ class _Search:
         self.returned = (False, False)
         self.states: dict[int, _State] = {}
         self.waiting: list[int] = []
+        self.steps_left = MOST_STEPS
 
     def run(self) -> frozenset[int]:
         """Return the slots that were looked for."""
@@ -167,7 +185,7 @@ class _Search:
             insn.pc
             for start in self.states
             for insn, state in self._through(start)
-            if insn.row is not None and insn.row.kind is Kind.LOAD and state.told(insn.src_reg)[0]
+            if _is_load(insn) and state.told(insn.src_reg)[0]
         )
 
     def _walk(self) -> None:
@@ -184,7 +202,10 @@ class _Search:
                     self._reach(target, known)
 
     def _through(self, start: int) -> Iterator[tuple[Instruction, _State]]:
-        """Yield the instructions of a block, and what is known before each."""
+        """Yield the instructions of a block, and what is known before each. Raises _TooLong."""
+        self.steps_left -= self.blocks[start]
+        if self.steps_left < 0:
+            raise _TooLong
         state, pc, slots = self.states[start], start, self.program.slots
         for _ in range(self.blocks[start]):
             insn = slots[pc]
@@ -234,7 +255,7 @@ class _Search:
                     return state.put(insn.dst_reg)
                 added = state.told(insn.src_reg) if row.uses_src else (False, False)
                 return state.put(insn.dst_reg, _either(state.told(insn.dst_reg), added))
-            case Kind.UNARY:
+            case Kind.UNARY | Kind.CAST:
                 return state.put(insn.dst_reg)
             case Kind.LOAD_IMM64:
                 return state.put(insn.dst_reg, (insn.pc in self.program.kernel_symbols, False))

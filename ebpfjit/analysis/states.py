@@ -8,7 +8,7 @@ from functools import cache
 from typing import TypeVar
 
 from ebpfjit.analysis import lengths
-from ebpfjit.analysis.accesses import ASSUMED, NO_SPANS, READ, WRITTEN, Span, Spans
+from ebpfjit.analysis.accesses import ASSUMED, EXACT, LEVELS, NO_SPANS, READ, RIGHTS, WRITTEN, Span, Spans
 from ebpfjit.analysis.loops import Change
 from ebpfjit.analysis.values import (
     ANY,
@@ -27,6 +27,7 @@ from ebpfjit.analysis.values import (
 from ebpfjit.bits import W32, W64
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Row
 from ebpfjit.program import Instruction
+from ebpfjit.runtime.rights import Rights
 
 T = TypeVar("T")
 REGISTERS = range(REGISTER_COUNT)
@@ -61,9 +62,17 @@ class State:
         )
 
 
-def covers(outer: Span, inner: Span) -> bool:
-    """True where what is known of one span says all that is asked of another."""
-    return outer[0] <= inner[0] and inner[1] <= outer[1] and outer[2] >= inner[2]
+def covers(outer: Span, inner: Span, rights: Rights | None = None) -> bool:
+    """True where what is known of one span says all that is asked of another; `rights` are the argument's."""
+    start, stop, level = outer
+    if level < EXACT and inner[2] != RIGHTS:
+        return start <= inner[0] and inner[1] <= stop and level >= inner[2] & LEVELS
+    if level != RIGHTS:
+        return start == inner[0] and stop == inner[1] and level >= inner[2] >= EXACT
+    if not RIGHTS > inner[2] >= EXACT:
+        return outer == inner
+    size, stores = inner[1] - inner[0], inner[2] & LEVELS != READ
+    return rights is not None and rights.allows(inner[0] - start, size, store=stores)
 
 
 def refined_by(state: State, insn: Instruction, *, holds: bool) -> State:
@@ -191,7 +200,7 @@ def blocks_before(
         while work:
             pc = work.pop()
             spans = starts[pc].spans.get(symbol, NO_SPANS)
-            if pc not in found and any(level == ASSUMED for _, _, level in spans):
+            if pc not in found and any(level & LEVELS == ASSUMED for _, _, level in spans):
                 found.add(pc)
                 work.extend(before.get(pc, ()))
         relying |= found
@@ -216,8 +225,9 @@ def joined_states(
     joined: set[int],
     *,
     widen: bool,
+    rights: Rights | None = None,
 ) -> State | None:
-    """Return what holds on both paths, None where that is what held before.
+    """Return what holds on both paths, None where that is what held before; `rights` are the argument's.
 
     Of the `live` registers `looked_at` are those that may differ, `joined` those that have a symbol
     of the block. Of what is not live nothing was known before, and nothing is.
@@ -238,7 +248,7 @@ def joined_states(
         if (symbol, offset, origin, bounds, index) != (a.symbol, a.offset, a.origin, a.bounds, a.index):
             registers[register] = Value(symbol, offset, origin, bounds, index)
             changed = True
-    spans = _joined_spans(old, new, registers, live, joined) if old.spans and new.spans else {}
+    spans = _joined_spans(old, new, registers, live, joined, rights) if old.spans and new.spans else {}
     written = old.written & new.written
     values = {symbol: span for symbol, span in old.values.items() if new.values.get(symbol) == span}
     limits = _joined_limits(old, new, pc, [r for r in live if r in joined], widen=widen)
@@ -248,7 +258,12 @@ def joined_states(
 
 
 def _joined_spans(
-    old: State, new: State, registers: list[Value], live: Iterable[int], joined: set[int]
+    old: State,
+    new: State,
+    registers: list[Value],
+    live: Iterable[int],
+    joined: set[int],
+    rights: Rights | None,
 ) -> dict[int, Spans]:
     """Return, by symbol, the spans that were shown on both paths."""
     spans: dict[int, Spans] = {}
@@ -258,9 +273,9 @@ def _joined_spans(
         if a.symbol not in old.spans or b.symbol not in new.spans:
             continue
         if register in joined:
-            common = common_spans(_relative(old, a), _relative(new, b))
+            common = common_spans(_relative(old, a), _relative(new, b), rights)
         else:
-            common = common_spans(old.spans[a.symbol], new.spans[b.symbol])
+            common = common_spans(old.spans[a.symbol], new.spans[b.symbol], rights)
         if common:
             spans[value.symbol] = common
     return spans
@@ -283,15 +298,18 @@ def _relative(state: State, value: Value) -> Spans:
     known = state.spans.get(value.symbol, NO_SPANS)
     offset = value.offset
     # Which loads are to ask is told by the symbol; under another one they would not be found.
-    return frozenset((a - offset, b - offset, WRITTEN if w == WRITTEN else READ) for a, b, w in known)
+    return frozenset(
+        (a - offset, b - offset, w if w & LEVELS == WRITTEN else w & ~LEVELS) for a, b, w in known
+    )
 
 
-def common_spans(a: Spans, b: Spans) -> Spans:
-    """Return the spans of either that the other covers."""
+def common_spans(a: Spans, b: Spans, rights: Rights | None = None) -> Spans:
+    """Return the spans of either that the other covers; see `covers`."""
     if a == b:
         return a
     if not a or not b:
         return NO_SPANS
     return frozenset(
-        [s for s in a if any(covers(t, s) for t in b)] + [t for t in b if any(covers(s, t) for s in a)]
+        [s for s in a if any(covers(t, s, rights) for t in b)]
+        + [t for t in b if any(covers(s, t, rights) for s in a)]
     )

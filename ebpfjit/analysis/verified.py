@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
+from ebpfjit.analysis.arena_accesses import ArenaUse, arena_use, narrowed
 from ebpfjit.analysis.calls import Calls, calls_of
 from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, tested_blocks
 from ebpfjit.analysis.charges import Charges, charges_of, own_charges
@@ -30,12 +31,23 @@ class Verified:
     `frame_sizes` maps the slot where each function starts to the bytes of its stack frame, a
     multiple of 16. `kernel_loads` are the slots of loads that read the kernel's memory, or zero, where
     they are not in the program's (`ebpfjit.analysis.kernel_loads`): of programs in a world, which has
-    such memory.
+    such memory. `arena` is what it does with its arena, None where it has no pointer into one.
     """
 
     program: Program
     frame_sizes: dict[int, int]
     kernel_loads: frozenset[int] = frozenset()
+    arena: ArenaUse | None = None
+
+    @property
+    def found_elsewhere(self) -> Set[int]:
+        """The slots of accesses whose bytes are looked for, so that no check stands for them."""
+        return self.kernel_loads if self.arena is None else self.kernel_loads | self.arena.accesses.keys()
+
+    @property
+    def knows_all(self) -> bool:
+        """True where every access is to the memory of the program, as optimised code takes for granted."""
+        return not self.kernel_loads and self.arena is None
 
     @lazy
     def blocks(self) -> dict[int, int]:
@@ -115,8 +127,16 @@ def prepare(program: Program, calculator: StackUsageCalculator | None = None) ->
 
 
 def in_world(verified: Verified) -> Verified:
-    """Return a program with what is so because its runs have a world: the loads of kernel memory."""
-    found = kernel_loads(verified.program, verified.blocks)
+    """Return a program with what is so because its runs have a world: memory of the kernel, an arena.
+
+    Arithmetic on pointers into an arena is done on 32 bits from here on.
+    """
+    arena = arena_use(verified.program, verified.blocks)
+    if arena is not None:
+        verified = replace(verified, program=narrowed(verified.program, arena.narrow), arena=arena)
+    found = kernel_loads(verified.program, verified.blocks) - (
+        arena.accesses.keys() if arena else frozenset()
+    )
     return replace(verified, kernel_loads=found) if found else verified
 
 

@@ -11,13 +11,11 @@ from typing import Any
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
 from ebpfjit.errors import EMPTY, DecodeError, VerifierError
-from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg
+from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, REGISTER_COUNT, TO_ARENA, Kind, Reg
 from ebpfjit.isa.table import BY_OPCODE
 from ebpfjit.program import SLOT_SIZE, Instruction, Program
 
 MAX_INSTRUCTIONS = 1_000_000
-ADDR_SPACE_CAST, FROM_ARENA, TO_ARENA = (0xBF, 1), 1, 1 << 16
-"""Opcode and offset of a cast, which is a move of 64 bits else, and its imm (Linux: BPF_ADDR_SPACE_CAST)."""
 
 Rule = Callable[[Program, Instruction], Iterator[str]]
 
@@ -34,9 +32,6 @@ def _known(program: Program, insn: Instruction) -> Iterator[str]:
     rows = BY_OPCODE.get(insn.opcode)
     if rows is None:
         yield f"opcode {insn.opcode:#04x} is unknown"
-        return
-    if (insn.opcode, insn.offset) == ADDR_SPACE_CAST and insn.imm in (FROM_ARENA, TO_ARENA):
-        yield "addr_space_cast, a pointer into an arena, is not supported: use a map of another type"
         return
     choices = sorted(
         {
@@ -106,6 +101,11 @@ def _alignment(program: Program, insn: Instruction) -> Iterator[str]:
         yield f"an atomic of {row.size} bytes at r10{insn.offset:+d} is not aligned"
 
 
+def _casts(program: Program, insn: Instruction) -> Iterator[str]:
+    if insn.row is not None and insn.row.kind is Kind.CAST and insn.imm not in (FROM_ARENA, TO_ARENA):
+        yield f"imm={insn.imm:#x}: addr_space_cast insn can only convert between address space 1 and 0"
+
+
 Rules = tuple[tuple[str, Rule], ...]
 """Rules with the names that refusals give."""
 RULES: Rules = (
@@ -115,6 +115,7 @@ RULES: Rules = (
     ("jump-targets", _targets),
     ("no-fall-off", _falls_off),
     ("aligned-atomics", _alignment),
+    ("casts", _casts),
 )
 AT_THE_END: Rules = (("no-fall-off", _falls_off),)
 """What is left to ask of the last instruction, where its word kept all rules elsewhere."""

@@ -175,6 +175,23 @@ def _read_target32(fields: Fields, token: str) -> None:
     fields.imm = distance
 
 
+def _space(token: str) -> int:
+    value = integer(token)
+    if not 0 <= value <= W16.mask:
+        raise Rejected(
+            f"{value} is no number of an address space (0..65535): 0 is the kernel's, 1 an arena's"
+        )
+    return value
+
+
+def _read_space_to(fields: Fields, token: str) -> None:
+    fields.imm = W32.signed(_space(token) << 16)
+
+
+def _read_space_from(fields: Fields, token: str) -> None:
+    fields.imm |= _space(token)
+
+
 READERS: dict[str, Reader] = {
     "dst": _read_dst,
     "src": _read_src,
@@ -188,6 +205,8 @@ READERS: dict[str, Reader] = {
     "imm64": _read_imm64,
     "displacement": _read_offset,
     "btf_fd": _read_offset,
+    "space_to": _read_space_to,
+    "space_from": _read_space_from,
     "target16": _read_target16,
     "target32": _read_target32,
     "label32": _read_target32,

@@ -36,6 +36,7 @@ from ebpfjit.jit import compiler, entry, gate, relocation, routines
 from ebpfjit.jit.timing import forget
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
+from ebpfjit.runtime.rights import Rights
 from ebpfjit.translators import emitter
 from ebpfjit.translators.x86_64 import alu, call, fusions, gather, host, memory, pairs, plan, target
 from ebpfjit.translators.x86_64.target import Context, register
@@ -113,7 +114,7 @@ def _one_byte_less(old: Any) -> Any:
     return proof
 
 
-def _covers_reads(outer: accesses.Span, inner: accesses.Span) -> bool:
+def _covers_reads(outer: accesses.Span, inner: accesses.Span, rights: Rights | None = None) -> bool:
     """Tell whether a span lies in another, whatever it may be used for."""
     return outer[0] <= inner[0] and inner[1] <= outer[1]
 
@@ -585,7 +586,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "facts-one-path",
         "What one path has shown holds on all",
-        lambda: exchange(states.common_spans, lambda a, b: a),
+        lambda: exchange(states.common_spans, lambda a, b, rights=None: a),
     ),
     PlantedBug(
         "facts-refined-wrong",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 
-from ebpfjit.analysis.accesses import WRITTEN, Access, Promises
+from ebpfjit.analysis.accesses import LEVELS, RIGHTS, WRITTEN, Access, Promises
 from ebpfjit.analysis.baseline import baseline
 from ebpfjit.analysis.facts import LENGTH, Analysis
 from ebpfjit.analysis.states import State
@@ -137,7 +137,11 @@ def _of_state(state: State, analysis: Analysis) -> Iterator[Test]:
     for symbol, spans in state.spans.items():
         for register, value in holders.get(symbol, ())[:1]:
             for low, high, level in spans:
-                yield _shown(register, low - value.offset, high - low, stores=level == WRITTEN)
+                low -= value.offset
+                if level == RIGHTS:
+                    yield _in_argument(register, low, analysis.argument_size)
+                else:
+                    yield _shown(register, low, high - value.offset - low, stores=level & LEVELS == WRITTEN)
 
 
 def _of_value(register: int, value: Value, analysis: Analysis) -> Test | None:

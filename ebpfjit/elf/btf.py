@@ -355,7 +355,13 @@ class Btf:
                 return count * type_.size
             else:
                 break
-        raise self.error(f"type {id}, {self.describe(id)}, has no size")
+        advice = ""
+        if type_.kind is Kind.FWD:
+            advice = (
+                ": the object only declares it (clang leaves out what only pointers lead to): "
+                "declare a variable of it"
+            )
+        raise self.error(f"type {id}, {self.describe(id)}, has no size{advice}")
 
     @cached_property
     def _ids_of_names(self) -> dict[int, list[int]]:

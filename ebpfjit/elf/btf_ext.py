@@ -178,6 +178,7 @@ class BtfExt:
 
     def check(self) -> None:
         """Read all that programs are linked with. Raises LoadError where something is wrong with it."""
+        assert self.functions is not None
         assert self._lines is not None
         assert self.relocations is not None
 

@@ -111,8 +111,11 @@ class Raw:
         return bytes(data)
 
     def encode(self, value: Any) -> bytes:
-        """Return bytes, or a string's UTF-8, with zeros behind."""
-        data = value.encode() if isinstance(value, str) else bytes(memoryview(value))
+        """Return bytes, a string's UTF-8, or numbers of a byte each, with zeros behind."""
+        if isinstance(value, list | tuple):
+            data = b"".join(check_range(each, 8, signed=each < 0).to_bytes(1, "little") for each in value)
+        else:
+            data = value.encode() if isinstance(value, str) else bytes(memoryview(value))
         if len(data) > self.size:
             raise ValueError(f"{len(data)} bytes do not fit {self.size}")
         return data.ljust(self.size, b"\0")

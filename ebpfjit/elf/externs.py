@@ -15,7 +15,7 @@ from typing import Any
 
 from ebpfjit.elf.btf import Btf, Kind, Type, essential_name
 from ebpfjit.elf.budget import OverBudget
-from ebpfjit.elf.codec import codec_of
+from ebpfjit.elf.codec import BOOL, codec_of
 from ebpfjit.elf.reader import ObjectFile, Symbol
 from ebpfjit.errors import LoadError
 from ebpfjit.program import Kfunc, Number
@@ -132,10 +132,15 @@ class Externs:
         try:
             if isinstance(value, str) and value in TRISTATE and size <= 8:
                 resolved = self.btf.resolve(type_.target)
-                character = resolved.kind is Kind.INT and size == 1 and resolved.encoding != 4
+                is_bool = resolved.kind is Kind.INT and bool(resolved.encoding & BOOL)
+                if is_bool and value == "m":  # libbpf: "implies tristate or char type"
+                    raise ValueError("it is a bool, which is 'y' or 'n'")
+                character = resolved.kind is Kind.INT and size == 1 and not is_bool
                 return (ord(value) if character else TRISTATE[value]).to_bytes(size, "little")
             if isinstance(value, str) and self._is_text(type_):
                 return value.encode()[: size - 1].ljust(size, b"\0")  # as libbpf: cut, and always ended
+            if isinstance(value, str):
+                raise TypeError("give a number, or 'y', 'm' or 'n'")
             return codec.encode(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise self._error(name, f"cannot be {value!r}: {error}") from error

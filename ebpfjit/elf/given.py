@@ -1,6 +1,7 @@
 """What the user of `load` says of an object's maps: sizes, maps that are there already, pinned ones.
 
 maps={"flows": 128, "shared": other.maps["shared"]}      bpf_map__set_max_entries, bpf_map__reuse_fd
+maps={"stacks": {"value_size": 1016}}                    bpf_map__set_value_size and the like
 pins=mapping                                             LIBBPF_PIN_BY_NAME: taken from there, or put there
 """
 
@@ -13,10 +14,13 @@ from typing import Any
 from ebpfjit.elf.maps import as_loaders_do
 from ebpfjit.errors import MapRefused
 from ebpfjit.runtime.maps.base import Map
-from ebpfjit.runtime.maps.definition import MapDefinition
+from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 
 EINVAL = 22
 U32_MAX = (1 << 32) - 1
+SETTABLE = ("type", "key_size", "value_size", "max_entries", "flags", "extra")
+"""What loaders set of a map before it is made (bpf_map__set_*), as `MapDefinition` calls it."""
+
 PIN_REPLACE = 1 << 4
 """Cilium's: a new map takes the place of the one that was pinned."""
 
@@ -34,9 +38,13 @@ class GivenMaps:
         for name, given in (("maps", self.maps), ("pins", self.pins)):
             if not isinstance(given, Mapping):
                 raise TypeError(f"{name}= maps names of maps to maps, not a {type(given).__name__}")
+        if not isinstance(self.pins, MutableMapping):
+            raise TypeError(
+                f"pins= is where new maps are put; a {type(self.pins).__name__} cannot be changed"
+            )
 
     def find(self, definition: MapDefinition) -> tuple[MapDefinition, Map | None]:
-        """Return a definition with the size that was given, and the map to use for it, None for a new one.
+        """Return a definition with the sizes that were given, and the map to use for it, None for a new one.
 
         Raises MapRefused for a map of another shape, and for a number of entries that no map can have.
         """
@@ -47,7 +55,7 @@ class GivenMaps:
             _check(definition, given, where, "give a map of that shape, or leave it out")
             return definition, given
         if given is not None:
-            definition = self._resized(definition, given, where)
+            definition = self._changed(definition, given, where)
         if not definition.pinning:
             return definition, None
         found = self.pins.get(name) if not definition.pinning & PIN_REPLACE else None
@@ -58,12 +66,44 @@ class GivenMaps:
             _check(definition, found, f"{self.file}: pins[{name!r}]", advice)
         return definition, found
 
-    def _resized(self, definition: MapDefinition, entries: Any, where: str) -> MapDefinition:
-        if isinstance(entries, bool) or not isinstance(entries, int):
-            raise TypeError(f"{where} is a number of entries or a map, not a {type(entries).__name__}")
-        if not 0 < entries <= U32_MAX:
-            raise MapRefused(f"{where}: {definition} cannot have {entries} entries (EINVAL)", EINVAL)
-        return as_loaders_do(replace(definition, max_entries=entries))
+    def _changed(self, definition: MapDefinition, given: Any, where: str) -> MapDefinition:
+        """Return a definition with the number of entries, or all that a mapping says, as the user has it."""
+        changes = dict(given) if isinstance(given, Mapping) else {"max_entries": given}
+        for what, number in changes.items():
+            if what not in SETTABLE:
+                message = (
+                    f"{where}: {what!r} is not what a loader sets; it sets {', '.join(SETTABLE)} (EINVAL)"
+                )
+                raise MapRefused(message, EINVAL)
+            if what == "type":
+                changes[what] = _type(number, where)
+            elif isinstance(number, bool) or not isinstance(number, int):
+                what = (
+                    "a number of entries, a mapping of sizes or a map"
+                    if given is number
+                    else f"{what!r}: a number"
+                )
+                raise TypeError(f"{where} is {what}, not a {type(number).__name__}")
+            elif what == "max_entries" and not 0 < number <= U32_MAX:
+                raise MapRefused(f"{where}: {definition} cannot have {number} entries (EINVAL)", EINVAL)
+        changed = replace(definition, **changes)
+        if changes.keys() & {
+            "type",
+            "key_size",
+            "value_size",
+        }:  # then its BTF is of another map (libbpf: without)
+            keys, values = (
+                changed.key_size == definition.key_size,
+                changed.value_size == definition.value_size,
+            )
+            changed = replace(
+                changed,
+                key_type=changed.key_type if keys else None,
+                value_type=changed.value_type if values else None,
+                types=None,
+                special=changed.special if values else (),
+            )
+        return as_loaders_do(changed)
 
     def refuse_section(self, name: str) -> None:
         """Raise MapRefused where a section of variables was given a size: it has one entry."""
@@ -85,6 +125,16 @@ class GivenMaps:
             pinning = map_.definition.pinning
             if pinning and map_.refused is None and (pinning & PIN_REPLACE or map_.name not in self.pins):
                 self.pins[map_.name] = map_
+
+
+def _type(given: Any, where: str) -> int:
+    """Return the number of a map type: of a MapType, or of a name such as "ringbuf"."""
+    names = {kind.name.lower(): kind for kind in MapType}
+    if isinstance(given, str) and given in names:
+        return names[given]
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError(f"{where}: 'type' is a MapType or one of {', '.join(names)}, not {given!r}")
+    return given
 
 
 def _check(definition: MapDefinition, given: Map, where: str, advice: str) -> None:

@@ -20,11 +20,14 @@ from ebpfjit.elf.reader import ObjectFile, Section, Symbol
 from ebpfjit.elf.relocation import R_BPF_64_ABS64
 from ebpfjit.elf.special import fields_of_variables
 from ebpfjit.errors import LoadError
+from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
 from ebpfjit.runtime.maps.special import SpecialField
 
 NAMES = (".rodata", ".data", ".bss")
+ARENA_SECTION = ".addr_space.1"
+"""Variables of the object's arena (libbpf: ARENA_SEC), which come first in it."""
 MAX_SECTION = 1 << 28
 """Bytes of a section of variables; .bss takes none in the file, so its size proves nothing."""
 INTEGER_SIZES = (1, 2, 4, 8)
@@ -99,18 +102,32 @@ def fill(file: ObjectFile, maps: Mapping[int, Map], addresses: Mapping[int, int]
     Those to functions are not: a function's address differs from program to program.
     """
     for index, map_ in maps.items():
-        section, memory = file.sections[index], contents(map_)
-        if len(section.data):
-            memory[: section.size] = section.data
-        for relocation in file.relocations.get(index, ()):
-            target, offset = relocation.symbol.section, relocation.offset
-            if relocation.type != R_BPF_64_ABS64 or target is None or offset + 8 > section.size:
-                continue
-            start = addresses.get(target.index)
-            if start is not None:
-                (addend,) = struct.unpack_from("<Q", section.data, offset)
-                address = start + relocation.symbol.value + (relocation.addend or addend)
-                struct.pack_into("<Q", memory, offset, address & 0xFFFF_FFFF_FFFF_FFFF)
+        write_section(file, file.sections[index], contents(map_), addresses)
+
+
+def write_section(
+    file: ObjectFile, section: Section, memory: memoryview, addresses: Mapping[int, int]
+) -> None:
+    """Write a section's data into its memory, with the pointers among it; see `fill`."""
+    if len(section.data):
+        memory[: section.size] = section.data
+    for offset, address in _pointers(file, section, addresses):
+        struct.pack_into("<Q", memory, offset, address)
+
+
+def _pointers(file: ObjectFile, section: Section, addresses: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield the offset of each pointer in a section's data, and the address (u64) that is to be there."""
+    for relocation in file.relocations.get(section.index, ()):
+        target, offset = relocation.symbol.section, relocation.offset
+        if relocation.type != R_BPF_64_ABS64 or target is None or offset + 8 > section.size:
+            continue
+        start = addresses.get(target.index)
+        if start is not None:
+            (addend,) = struct.unpack_from("<Q", section.data, offset)
+            yield (
+                offset,
+                start + relocation.symbol.value + (relocation.addend or addend) & 0xFFFF_FFFF_FFFF_FFFF,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +216,8 @@ class Globals(Mapping[str, Any]):
 
 
 def _memory(variable: GlobalVariable) -> memoryview:
+    if isinstance(variable.map, Arena):
+        return variable.map.view(variable.map.user_start + variable.offset, variable.size)
     return contents(variable.map)[variable.offset : variable.offset + variable.size]
 
 

@@ -4,6 +4,7 @@
     DATASEC .ksyms   and others that are   ->  an enum of the same length: Linux has nothing
                      no section of the file    to hold them against
     FUNC, VAR        linkage extern        ->  global; parameters without a name get one
+    VAR              without a size        ->  an int (extern const void x __ksym)
     FUNC             of hidden visibility  ->  static: verified with its caller
 
 Ids and strings stay, so that .BTF.ext goes with both. Source: bpf_object__sanitize_btf and
@@ -14,10 +15,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
+from functools import cached_property
 
 from ebpfjit.elf.btf import EXTRA_WORDS, HEADER, Btf, Kind
+from ebpfjit.elf.budget import OverBudget
 from ebpfjit.elf.externs import KCONFIG, KSYMS
 from ebpfjit.elf.reader import ObjectFile, Section
+from ebpfjit.errors import LoadError
 
 STATIC, GLOBAL, EXTERN = 0, 1, 2
 """Linkage of functions and variables (enum btf_func_linkage, BTF_VAR_*)."""
@@ -29,7 +33,8 @@ MAX_WORD = 0xFFFFFFFF
 def for_linux(file: ObjectFile, btf: Btf | None) -> bytes | None:
     """Return an object's BTF with what compilers leave open filled in; None for an object without.
 
-    Types that are wrong stay as they are: Linux refuses such BTF, and programs are loaded without.
+    Types that are wrong stay as they are: Linux refuses such BTF, and programs are loaded without. Raises
+    LoadError for names that are not there.
     """
     section = file.section(".BTF")
     if btf is None or section is None:
@@ -69,8 +74,26 @@ class _Fixer:
         return self.btf.string(self.words[at])
 
     def _variable(self, id: int, at: int) -> None:
-        if self.words[at + 3] == EXTERN:
-            self.words[at + 3] = GLOBAL
+        if self.words[at + 3] != EXTERN:
+            return
+        self.words[at + 3] = GLOBAL
+        if self.integer and self._has_no_size(self.words[at + 2]):
+            self.words[at + 2] = self.integer
+
+    @cached_property
+    def integer(self) -> int:
+        """The id of an integer type, 0 where there is none: what libbpf makes of symbols of the kernel."""
+        return next((id for id in range(1, len(self.btf)) if self.btf.kind(id) == Kind.INT), 0)
+
+    def _has_no_size(self, type_: int) -> bool:
+        """True for `extern const void x __ksym`, and for structs that are only declared."""
+        try:
+            self.btf.size_of(type_)
+        except OverBudget:
+            raise
+        except LoadError:
+            return True
+        return False
 
     def _function(self, id: int, at: int) -> None:
         linkage = self.words[at + 1] & 0xFFFF

@@ -104,7 +104,8 @@ def load(
     ("xdp") of programs whose section does not tell, or maps names of programs and sections to
     types. `kconfig` has values for `extern ... __kconfig` variables.
 
-    `maps` has, by the name of a map, how many entries it is to have, or a map to use in its place, such as
+    `maps` has, by the name of a map, how many entries it is to have, a mapping of all that is to be set
+    ("type", "key_size", "value_size", "max_entries", "flags", "extra"), or a map to use in its place, such as
     one of another object. `pins` are maps by name: one whose definition says LIBBPF_PIN_BY_NAME is taken from
     there, or put there. `only` names the programs to load (or their sections), by default all of them.
 
@@ -156,6 +157,7 @@ def _load_bytes(
     from ebpfjit.elf.linker import Linker
     from ebpfjit.elf.linux_btf import for_linux
     from ebpfjit.elf.memory import ObjectMaps
+    from ebpfjit.elf.operations import Operations, find_operations
     from ebpfjit.elf.reader import read_object
     from ebpfjit.elf.refusals import Refusals, refuse_two_definitions
     from ebpfjit.elf.types import make_relocations, read_types
@@ -167,7 +169,7 @@ def _load_bytes(
     given = GivenMaps(name, maps if maps is not None else {}, pins if pins is not None else {})
     create = partial(_create, environment=environment or Environment())
     externs = Externs(file, own, kconfig or {})
-    linux_btf = for_linux(file, own)
+    linux_btf = refusals.attempt(".BTF", lambda: for_linux(file, own), None)
     license = _license(file)
     made = ObjectMaps(file, own, externs, create, given, linux_btf)
     refusals.add_maps(made)
@@ -179,6 +181,13 @@ def _load_bytes(
     linker.refusal = refusal
     linker.tables.fill()
     programs = _link_all(linker, types, only)
+    none: Operations = {}
+    operations = refusals.attempt(".BTF", lambda: find_operations(file, own), none)
+    for entry in linker.entries:
+        program = programs.get(entry.name)
+        operation = operations.get((entry.section.index, entry.start))
+        if program is not None and program.section == entry.section.name and operation is not None:
+            programs[entry.name] = replace(program, operation=operation)
     if not linker.entries and not made.order:
         raise LoadError(f"{name}: no programs and no maps: no section holds instructions, or defines a map")
     _fill_maps(linker, programs, own, refusals)

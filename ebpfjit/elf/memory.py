@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ebpfjit.elf import globals as variables
+from ebpfjit.elf.arenas import ArenaVariables, first_arena
 from ebpfjit.elf.btf import Btf
 from ebpfjit.elf.budget import STEP, OverBudget
 from ebpfjit.elf.externs import KCONFIG, Externs
@@ -30,6 +31,10 @@ Create = Callable[[MapDefinition], Map]
 
 JUMP_TABLES = ".jumptables"
 """Where LLVM 22 puts the targets of gotox."""
+
+
+OPEN_SIZES = ("max_entries", "value_size", "key_size")
+"""What an object may leave to whoever loads it, as messages call it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +65,14 @@ class ObjectMaps:
         linux_btf: bytes | None = None,
     ) -> None:
         self._linux_btf = linux_btf
-        self._section_types = section_types(btf)
+        self._section_types = section_types(btf if linux_btf is not None else None)
         self.file = file
         self.btf = btf
         self.externs = externs
         self.given = given or GivenMaps(file.name)
         self.defined = find_maps(file, btf)
-        self.sections = variables.find_sections(file)
+        sections = variables.find_sections(file)
+        self.sections = [section for section in sections if section.name != variables.ARENA_SECTION]
         self.order: list[Map] = []
         self.by_name: dict[str, Map] = {}
         self.reused: set[str] = set()
@@ -82,6 +88,7 @@ class ObjectMaps:
         for defined in self.defined:
             self._starts[defined.section.index, defined.offset] = len(self.order)
             self._add_defined(defined)
+        self._arena = ArenaVariables(file, sections, self.order)
         for section, definition in zip(self.sections, definitions, strict=True):
             self._whole[section.index] = len(self.order)
             self.given.refuse_section(definition.name)
@@ -103,6 +110,10 @@ class ObjectMaps:
         """Add a map that the object defines; what it lacks is kept in its place."""
         definition = self._with_types(defined.definition)
         refusal, map_ = defined.refusal, None
+        if definition.type == MapType.ARENA and (first := first_arena(self.order)) is not None:
+            other = self.order[first].name
+            where = f"{self._where(definition)}: map {definition.name!r}"
+            refusal = LoadError(f"{where}: an object has one arena, which is {other!r}")
         if refusal is None:
             definition, map_ = self.given.find(definition)
         if map_ is not None:
@@ -121,8 +132,9 @@ class ObjectMaps:
         try:
             return self._create(definition)
         except MapRefused as error:
-            sizes = f"; give one with load(..., maps={{{definition.name!r}: n}})"
-            advice = sizes if "max_entries is 0" in str(error) else ""
+            open_size = next((size for size in OPEN_SIZES if f"{size} is 0" in str(error)), None)
+            size = "n" if open_size == "max_entries" else f"{{{open_size!r}: n}}"
+            advice = f"; give one with load(..., maps={{{definition.name!r}: {size}}})" if open_size else ""
             raise MapRefused(f"{self._where(definition)}: {error}{advice}", error.errno) from error
 
     def _add(self, map_: Map, definition: MapDefinition) -> None:
@@ -162,9 +174,10 @@ class ObjectMaps:
     def _fill(self) -> None:
         """Write the file's data, and the configuration, into the maps of variables."""
         maps = {index: self.order[number] for index, number in self._whole.items()}
-        starts = {index: map_.value_address for index, map_ in maps.items()}
+        starts = {index: map_.value_address for index, map_ in maps.items()} | self._arena.starts
         new = {index: map_ for index, map_ in maps.items() if map_.name not in self.given.maps}
         variables.fill(self.file, new, starts)
+        self._arena.fill(starts, self.given.maps)
         if self.externs.variables and KCONFIG not in self.given.maps:
             memory = variables.contents(self.by_name[KCONFIG])
             for variable in self.externs.variables.values():
@@ -172,7 +185,7 @@ class ObjectMaps:
 
     def globals(self) -> Globals:
         """Return the variables of all sections."""
-        maps = {index: self.order[number] for index, number in self._whole.items()}
+        maps = {index: self.order[number] for index, number in self._whole.items()} | self._arena.maps
         try:
             found = variables.find_variables(self.file, self.btf, maps)
         except OverBudget:
@@ -199,6 +212,8 @@ class ObjectMaps:
             if not 0 <= offset <= section.size:
                 raise LookupError(f"which ends at {section.size:#x}")
             return Place(number, offset)
+        if section.name == variables.ARENA_SECTION:
+            return Place(self._arena.number_for(section, offset), offset)
         number = self._starts.get((section.index, offset))
         if number is None:
             if section.name == JUMP_TABLES:

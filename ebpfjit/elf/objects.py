@@ -5,7 +5,7 @@ Environment (memory, structs, the process) + types  ->  Surroundings (ForeignMem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,12 @@ from ebpfjit.runtime.symbols import memory_of
 
 STRUCTS = frozenset({Kind.STRUCT, Kind.UNION})
 ALIGNMENT = 64
+PACKETS: Mapping[str, Callable[[Mapping[str, Any]], tuple[int, int]]] = {
+    "sk_buff": lambda skb: (skb.get("data", 0), skb.get("len", 0)),
+    "xdp_buff": lambda xdp: (xdp.get("data", 0), xdp.get("data_end", 0) - xdp.get("data", 0)),
+}
+"""Where the packet of a struct is, and its bytes."""
+
 MOST_KEPT = 16
 """How many layouts an environment keeps: one for each set of types that its programs have."""
 
@@ -91,7 +97,9 @@ def _lay_out(
         layout.add(KernelObject(KernelPointer(address, "task_struct"), members, lenient=True))
     try:
         variables = memory_of(environment.symbols, environment.cpus)
-        memory = ForeignMemory({**environment.memory, **layout.memory, **variables}, layout.paths)
+        memory = ForeignMemory(
+            {**environment.memory, **layout.memory, **variables}, layout.paths, layout.packets
+        )
     except ValueError as error:
         raise ExecutionError(f"{error}; objects are at {CURRENT_TASK:#x} and behind") from None
     return Surroundings(memory, types, address)
@@ -104,6 +112,7 @@ class _Layout:
         self.types = types
         self.memory: dict[int, Any] = {}
         self.paths: dict[int, str] = {}
+        self.packets: dict[int, tuple[int, int]] = {}
         self._end = 0
 
     def find(self, name: str) -> Type | None:
@@ -129,16 +138,23 @@ class _Layout:
         if described.lenient:
             members = {name: value for name, value in members.items() if name in offsets}
         self._end = pointer + -(-max(type_.size, 1) // ALIGNMENT) * ALIGNMENT
+        self._check_room(pointer)  # the size is the file's: nothing is made of a damaged one
         try:
             values = self._values(type_, members)
             self.memory[pointer] = codec_of(self.types, type_.id).encode(values)
+            if pointer.struct in PACKETS:
+                self.packets[pointer] = PACKETS[pointer.struct](values)
         except (TypeError, ValueError, LoadError) as error:
             raise ExecutionError(f"struct {pointer.struct} of the environment: {error}") from None
-        if self._end > pointer + WINDOW:
-            raise ExecutionError(f"struct {pointer.struct} of the environment takes more than {WINDOW} bytes")
+        self._check_room(pointer)
         if described.path is not None:
             where = offsets.get("f_path", 0) if pointer.struct == "file" else 0
             self.paths[pointer + where // 8] = described.path
+
+    def _check_room(self, pointer: KernelPointer) -> None:
+        """Raise ExecutionError where what is laid out is more than an object may have."""
+        if self._end > pointer + WINDOW:
+            raise ExecutionError(f"struct {pointer.struct} of the environment takes more than {WINDOW} bytes")
 
     def _values(self, type_: Type, members: Mapping[str, Any]) -> dict[str, Any]:
         """Return the members; bytes and strings for pointers are put behind the struct."""

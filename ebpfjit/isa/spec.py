@@ -25,12 +25,17 @@ FRAME_POINTER = 10
 """r10, which programs only read."""
 
 
+FROM_ARENA, TO_ARENA = 1, 1 << 16
+"""The imm of casts: from address space 1, an arena's, to 0, where programs load and store; and back."""
+
+
 class Kind(Enum):
     """The shape of an instruction: what an engine does with its fields."""
 
     BINARY = "dst = dst op (src or imm)"
     MOVE = "dst = (src or imm)"
     UNARY = "dst = op dst"
+    CAST = "dst = src, as a pointer of another address space"
     LOAD_IMM64 = "dst = imm64, or what the reference resolves to"
     LOAD = "dst = *(src + offset)"
     STORE = "*(dst + offset) = (src or imm)"
@@ -76,6 +81,7 @@ class Imm(Enum):
     MAP = "file descriptor or index of a map"
     VALUE_OFFSET = "bytes from the start of a map's value"
     PACKET = "bytes from the start of the packet"
+    SPACES = "the address spaces of a cast: to << 16 | from"
 
 
 class Reference(Enum):

@@ -89,6 +89,7 @@ WIDE_LOADS = (
 
 CALLER_SAVED = (1, 2, 3, 4, 5)
 LINUX_ATOMICS = "Linux Documentation/bpf/standardization, BPF_LOAD_ACQ and BPF_STORE_REL (6.15)"
+LINUX_CAST = "Linux kernel/bpf/verifier.c, BPF_ADDR_SPACE_CAST (6.9)"
 LINUX_MAY_GOTO = "Linux include/uapi/linux/bpf.h, BPF_JCOND with BPF_MAY_GOTO (6.9)"
 LINUX_KFUNC = "Linux Documentation/bpf/kfuncs.rst; offset indexes the fd_array of BTF objects"
 CLANG_CALLX = "clang's encoding of an indirect call: the register is in dst_reg"
@@ -130,6 +131,12 @@ def _alu() -> Iterator[Row]:
                     dst=Reg.WRITE, src=Reg.READ, offset=from_bits, meaning=f"MOVSX{from_bits}",
                     mnemonic=f"movsx{from_bits}{bits}", **move,
                 )  # fmt: skip
+        if width is W64:
+            yield Row(
+                "ADDR_SPACE_CAST", "ADDR_SPACE_CAST", Kind.CAST, class_ | X | 0xB0,
+                dst=Reg.WRITE, src=Reg.READ, offset=1, imm=Imm.SPACES, width=width,
+                mnemonic="addr_space_cast", symbol="addr_space_cast", group="linux", source=LINUX_CAST,
+            )  # fmt: skip
         yield Row(
             f"NEG{bits}", f"NEG{bits}", Kind.UNARY, class_ | K | 0x80,
             dst=Reg.UPDATE, meaning="NEG", width=width, mnemonic=f"neg{bits}", symbol="-", group=base,

@@ -41,13 +41,14 @@ CALLS = {
 
 def audits_of(verified: Verified) -> dict[int, Audit]:
     """Return what is checked besides, by pc: every access of the program."""
+    elsewhere = verified.found_elsewhere
     return {
         insn.pc: Audit(insn.row.size, insn.row.kind is not Kind.LOAD)
         for insn in verified.program.instructions
         if insn.row is not None
         and insn.row.kind in MEMORY
         and insn.pc not in verified.illegal
-        and insn.pc not in verified.kernel_loads  # these are always looked for
+        and insn.pc not in elsewhere  # these are always looked for
     }
 
 

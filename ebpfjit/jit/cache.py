@@ -98,6 +98,7 @@ def key_of(recipe: Recipe) -> dict[str, Any]:
         "optimize": recipe.optimize,
         "is_sound": recipe.is_sound,
         "argument": [recipe.argument_size, recipe.argument_writable, recipe.argument_is_packet],
+        "rights": [recipe.argument_rights and recipe.argument_rights.table.hex(), recipe.meets_rights],
         "frames": [[pc, size] for pc, size in recipe.verified.frame_sizes.items()],
         "symbols": [[pc, name] for pc, name in program.symbols.items()],
         "type": program.type,
@@ -126,6 +127,8 @@ def why_not(recipe: Recipe) -> str | None:
         return "the program calls kernel functions, which go by names that a file does not keep"
     if recipe.verified.kernel_loads:
         return "the code reads the kernel's memory, which the bytecode alone does not tell"
+    if recipe.verified.arena is not None:
+        return "the code reaches an arena, which is memory of this process"
     if recipe.verified.program.references or recipe.verified.program.maps:
         return "the code holds addresses of this process: the program has maps or references"
     return None

@@ -25,12 +25,13 @@ from ebpfjit.program import Instruction
 from ebpfjit.record import lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.runtime.rights import Rights
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Part, Piece, Snippet, lines_of
 from ebpfjit.translators.x86_64.fusion import Fusion
 from ebpfjit.translators.x86_64.memory import emit_check
 from ebpfjit.translators.x86_64.pairs import Pair
-from ebpfjit.translators.x86_64.plan import Border, Check, Plan, Predicate, Settings, Sweep
+from ebpfjit.translators.x86_64.plan import ArenaPlan, Border, Check, Plan, Predicate, Settings, Sweep
 from ebpfjit.translators.x86_64.predicates import emit_predicate, emit_predicate_apart
 from ebpfjit.translators.x86_64.target import (
     Context,
@@ -131,6 +132,8 @@ class Recipe:
     takes_over: bool = False
     why_baseline: str = ""
     audit: bool = False
+    argument_rights: Rights | None = None
+    meets_rights: bool = False
 
     @lazy
     def entries(self) -> Entries:
@@ -195,13 +198,15 @@ def _promises(recipe: Recipe) -> Promises:
         settings.lookups,
         argument_is_measured=recipe.argument_is_packet,
         calling=settings.calling,
+        argument_rights=recipe.argument_rights,
+        meets_rights=recipe.meets_rights,
     )
 
 
 def _translate(recipe: Recipe, facts: Facts) -> Listing:
     verified, settings, checked = recipe.verified, recipe.settings, recipe.checked
     program = verified.program
-    assert not (recipe.optimize and verified.kernel_loads)  # what is known of loads holds for others only
+    assert verified.knows_all or not recipe.optimize  # what is known of loads holds for others only
     cx = Context(program, verified.frame_sizes, _plan(recipe, facts), settings)
     emit_entry(cx)
     for pc in program.functions:
@@ -217,6 +222,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
         *cx.checks,
         *plan.audits,
         *plan.kernel_loads,
+        *(plan.arena.accesses if plan.arena is not None else ()),
         *shortcuts.slots,
         *verified.illegal,
         *plan.taken,
@@ -270,6 +276,8 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     x86_64.host.emit_host_calls(cx)
     notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
     notes |= dict.fromkeys(verified.kernel_loads, "the kernel's memory, or zero")
+    if verified.arena is not None:
+        notes |= dict.fromkeys(verified.arena.accesses, "the arena, or nothing")
     return Listing(
         verified,
         (*cx.pieces, *cx.cold),
@@ -716,8 +724,9 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
     regions = RAW_REGIONS if recipe.argument_is_packet else REGIONS
     checks: dict[int, Check] = {}
     single: dict[int, Check] = {}
+    elsewhere = verified.found_elsewhere
     for pc, access in facts.accesses.items() if checked else ():
-        if (access.proof and not access.assumes) or pc in verified.kernel_loads:
+        if (access.proof and not access.assumes) or pc in elsewhere:
             continue
         single[pc] = _check(access, regions, 0, access.size, stores=access.stores)
         if access.assumes or access.before is not None:
@@ -747,7 +756,24 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         recipe.audit,
         audits_of(verified) if recipe.audit else {},
         verified.kernel_loads,
+        _struct_rights(recipe),
+        _arena(verified),
     )
+
+
+def _struct_rights(recipe: Recipe) -> bytes:
+    """Return the rights of the struct that r1 points to, where there are some and all of it is there."""
+    rights = recipe.argument_rights
+    return rights.table if rights is not None and recipe.argument_size >= len(rights.table) else b""
+
+
+def _arena(verified: Verified) -> ArenaPlan | None:
+    """Return what a program does with its arena, as translators have it."""
+    use = verified.arena
+    if use is None:
+        return None
+    upper = use.map.user_start >> 32 if use.map.converts else 0
+    return ArenaPlan(use.map.address, upper, use.accesses)
 
 
 def _zeroed(recipe: Recipe, facts: Facts, single: Mapping[int, Check]) -> frozenset[int]:
@@ -759,7 +785,7 @@ def _zeroed(recipe: Recipe, facts: Facts, single: Mapping[int, Check]) -> frozen
     program = recipe.verified.program
     if (
         single
-        or recipe.verified.kernel_loads
+        or not recipe.verified.knows_all
         or (recipe.checked and not OUTWARD_CALLS.isdisjoint(program.operations))
     ):
         return frozenset(program.functions)

@@ -38,8 +38,9 @@ from ebpfjit.runtime.execution import (
     NativeHelper,
     callback_arguments,
 )
-from ebpfjit.runtime.memory import MAX_FRAMES, active, address_of
-from ebpfjit.runtime.shared import HEADER_SIZE
+from ebpfjit.runtime.memory import MAX_FRAMES, Region, active, address_of
+from ebpfjit.runtime.rights import Rights
+from ebpfjit.runtime.shared import BEHIND, HEADER_SIZE, ROW_SIZE
 from ebpfjit.runtime.world import engine_of
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
 from ebpfjit.translators.x86_64.target import FAULTS, block_size, limit_place
@@ -47,6 +48,8 @@ from ebpfjit.translators.x86_64.target import FAULTS, block_size, limit_place
 _RUN = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 """The lock stays held, and an exception that the host has pending is raised after the call."""
 _CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p)
+
+HEADER_WORDS, ROW_WORDS = HEADER_SIZE // 8, ROW_SIZE // 8
 
 ENDLESS = (1 << 64) - 1 - SLICE
 
@@ -56,6 +59,11 @@ def slices_of(limit: int | None) -> tuple[int, int]:
     budget = ENDLESS if limit is None else min(limit, ENDLESS)
     first = min(budget, SLICE)
     return first, budget - first
+
+
+def _row(region: Region) -> tuple[int, int, int, int]:
+    """Return a region as machine code has it in a table."""
+    return region.start, region.stop, region.writable, region.rights_address
 
 
 class Cache(Protocol):
@@ -81,9 +89,13 @@ class Run:
         self.address = address
         self.space = execution.space
         self.space.before_access = self.follow_stack
-        self.space.after_grant = self.publish
+        self.space.after_change = self.publish
+        self.space.after_grant = self.publish_one
+        self.space.after_revoke = self.withdraw
         self.space.spend = self.spend
         self._table = (ctypes.c_uint64 * 0)()
+        self._order: list[int] = []  # the ids of the regions in the table, row by row
+        self._rows: dict[int, int] = {}  # which row is whose, by those ids
 
     @classmethod
     def start(cls, compiled: Compiled, execution: Execution) -> Run:
@@ -189,29 +201,63 @@ class Run:
         """Give machine code the memory as it is now.
 
         The table is written over: nothing reads it while a helper runs. Where it is too small there is one of
-        twice the size, so that granting one region after the other costs the same each time.
+        twice the size.
         """
         self._publish_buffers()
         stack = self.execution.stack.region
-        words = [
-            word
-            for region in self.space.own
-            if region is not stack
-            for word in (region.start, region.stop, region.writable, region.rule)
-        ]
-        if len(self._table) < 3 + len(words):
-            self._table = (ctypes.c_uint64 * (3 + 2 * len(words)))()
+        regions = [region for region in self.space.own if region is not stack]
+        words = [word for region in regions for word in _row(region)]
+        if len(self._table) < HEADER_WORDS + len(words):
+            self._table = (ctypes.c_uint64 * (HEADER_WORDS + 2 * len(words)))()
         start = ctypes.addressof(self._table) + HEADER_SIZE
         shared = self.space.shared
         then = shared.address if shared is not None else 0
-        self._table[: 3 + len(words)] = [start, start + 8 * len(words), then, *words]
+        self._table[: HEADER_WORDS + len(words)] = [start, start + 8 * len(words), then, *words]
+        self._order = [id(region) for region in regions]
+        self._rows = {id_: row for row, id_ in enumerate(self._order)}
+        if len(self._rows) < len(self._order):  # one is there twice: all are written at each change
+            self._order, self._rows = [], {}
         self.set_word("regions", ctypes.addressof(self._table))
 
+    def publish_one(self, region: Region) -> None:
+        """Give machine code one more region: that costs the same however many there are."""
+        end = HEADER_WORDS + ROW_WORDS * len(self._order)
+        if not self._order or id(region) in self._rows or end + ROW_WORDS > len(self._table):
+            self.publish()
+            return
+        self._table[end : end + ROW_WORDS] = [*_row(region)]
+        self._table[BEHIND] += 8 * ROW_WORDS
+        self._rows[id(region)] = len(self._order)
+        self._order.append(id(region))
+
+    def withdraw(self, region: Region) -> None:
+        """Take a region away from machine code: the last one goes to its place."""
+        row = self._rows.pop(id(region), None)
+        if row is None:
+            self.publish()
+            return
+        last = self._order.pop()
+        if row != len(self._order):
+            self._order[row], self._rows[last] = last, row
+            at, end = (HEADER_WORDS + ROW_WORDS * each for each in (row, len(self._order)))
+            self._table[at : at + ROW_WORDS] = [*self._table[end : end + ROW_WORDS]]
+        self._table[BEHIND] -= 8 * ROW_WORDS
+
+    def stop_watching(self) -> None:
+        """Be told no more of what becomes of the memory."""
+        space = self.space
+        space.before_access = space.after_change = space.after_grant = space.after_revoke = space.spend = None
+
     def _publish_buffers(self) -> None:
-        """Write down where the packet and the argument are, and how far into each an access may start."""
+        """Write down where the packet and the argument are, and how far into each an access may start.
+
+        An argument with rights is a row of the table as well, which is asked.
+        """
         regions = {"argument": self.execution.argument, "packet": self.execution.packet}
-        for name, region in regions.items():
+        for name, region in [*regions.items()]:
             self.set_word(f"{name}_start", region.start if region else 0)
+            if region is not None and region.rights is not None:
+                region = regions[name] = None
             self.set_word(f"{name}_size", region.size if region else 0)
             self.set_word(f"{name}_room", region.size if region and region.writable else 0)
         headers = self.execution.headers
@@ -236,7 +282,7 @@ class Run:
         """Leave in the execution what a run leaves behind."""
         self.settle()
         self.follow_stack()
-        self.space.before_access = self.space.after_grant = self.space.spend = None
+        self.stop_watching()
         self.execution.budget_left = self.budget_left()
 
 
@@ -351,6 +397,8 @@ def compile_program(
     argument_size: int = 0,
     argument_writable: bool = True,
     argument_is_packet: bool = False,
+    argument_rights: Rights | None = None,
+    meets_rights: bool = False,
     moving: frozenset[int] = frozenset(),
     lookups: frozenset[int] = frozenset(),
     map_helpers: frozenset[int] = frozenset(),
@@ -370,7 +418,8 @@ def compile_program(
     reached. Without `checked` memory accesses are not checked: a wrong program can crash the
     process. `harden` blinds constants (two more instructions for each immediate) and puts guard
     pages around the code (two pages of address space). `argument_size` is how many bytes,
-    readable and (`argument_writable`) writable, every run will have behind r1; with
+    readable and (`argument_writable`) writable, every run will have behind r1, or what `argument_rights`
+    says of each; where it `meets_rights` there may be other structs with rights; with
     `argument_is_packet` it is the packet that r1 points to in every run, and r2 is its size. `moving`
     are the helpers, by number, that may move or shrink memory other than these, `lookups` those that
     return the address of a value of the map in r1, or zero; `calling` those that may call functions of the
@@ -411,6 +460,8 @@ def compile_program(
         optimize,
         takes_over,
         audit=audit,
+        argument_rights=argument_rights,
+        meets_rights=meets_rights,
     )
     image = cache.find(recipe) if cache is not None else None
     kept = None
@@ -435,6 +486,7 @@ def compile_program(
 
 
 KERNEL_LOADS = "it loads through pointers of the kernel, of which analysis knows nothing"
+ARENA = "it has pointers into an arena, of which analysis knows nothing"
 
 
 def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
@@ -443,8 +495,8 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     That is so where analysis would take too much, or where a number does not fit where it goes, which no
     number of baseline code does. Raises TranslationError where that cannot be made either.
     """
-    if recipe.optimize and recipe.verified.kernel_loads:
-        recipe = recipe.baseline(KERNEL_LOADS)
+    if recipe.optimize and not recipe.verified.knows_all:
+        recipe = recipe.baseline(KERNEL_LOADS if recipe.verified.kernel_loads else ARENA)
     try:
         listing = recipe.listing()
         return recipe, listing, assemble(listing)

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
@@ -38,6 +38,7 @@ from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.execution import Execution, Stops
 from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE, AddressSpace, Region, Stack, address_of
+from ebpfjit.runtime.rights import Rights
 from ebpfjit.runtime.shared import SharedRegions
 from ebpfjit.translators.x86_64.gate import SHAPES
 from ebpfjit.translators.x86_64.lanes import LANE_WORDS
@@ -126,7 +127,6 @@ class Lane:
         words = {
             "fill": routines().addresses[f"fill_{context.struct.name.strip('_')}"],
             "struct": context.argument.start,
-            "struct_size": context.argument.size,
             "template": ctypes.addressof(self._template),
             "template_size": len(self._template),
             "packet": link,
@@ -146,11 +146,11 @@ class Lane:
         """What machine code reads and writes there."""
         return self._words, self._template, self.context.memory
 
-    @property
-    def other_regions(self) -> list[Region]:
-        """What runs may touch of the context besides packet and struct."""
+    def regions(self, rights: Rights | None) -> list[Region]:
+        """Return what runs may touch besides the packet: the struct, with these rights, and the rest."""
+        struct = replace(self.context.argument, rights=rights)
         own = (self.context.packet, self.context.argument)
-        return [region for region in self.context.regions if not any(region is each for each in own)]
+        return [struct, *(each for each in self.context.regions if not any(each is other for other in own))]
 
     @property
     def address(self) -> int:
@@ -176,7 +176,7 @@ class Gate:
     `names` are those of the buffers, the packet first. Where there is a `lane`, `begin(size, stack)`
     gives the execution of a run that is in the middle of a packet of so many bytes there. `better`
     compiles what is to take this program's place once its calls have cost `heat` instructions. `stops` counts
-    how often the calls were stopped. Who changes a
+    how often the calls were stopped. `rights` are those of a lane's struct. Who changes a
     gate that may be replaced meanwhile holds `lock`, which goes over to the new one.
     Raises ExecutionError for code that was promised more than runs of this shape have.
     """
@@ -196,8 +196,10 @@ class Gate:
         better: Callable[[], Compiled] | None = None,
         heat: int = 0,
         stops: Stops | None = None,
+        rights: Rights | None = None,
     ) -> None:
-        check(compiled.recipe, _given(shape, lane, mbuff))
+        check(compiled.recipe, _given(shape, lane, mbuff, rights))
+        self.rights = rights
         self.compiled = compiled
         self.stops = stops or Stops()
         self.better = better
@@ -275,6 +277,7 @@ class Gate:
             lane=self.lane,
             begin=self.begin,
             stops=self.stops,
+            rights=self.rights,
         )
         gate.lock = self.lock
         return gate
@@ -388,7 +391,7 @@ class _NativeRun(Run):
 
     def close(self) -> None:
         """Let go of the thread's stack and of the buffers, which are not ours any more, and of the world."""
-        self.space.before_access = self.space.after_grant = self.space.spend = None
+        self.stop_watching()
         world = self.execution.world
         if world is not None:  # what it holds is freed now, not when cycles are looked for
             world.end()
@@ -413,10 +416,11 @@ def _limit_table(compiled: Compiled) -> ctypes.Array[ctypes.c_uint64]:
     return (ctypes.c_uint64 * len(rows))(*rows)
 
 
-def _given(shape: str, lane: Lane | None, mbuff: Mbuff | None) -> Given:
+def _given(shape: str, lane: Lane | None, mbuff: Mbuff | None, rights: Rights | None) -> Given:
     """Return what every run through a gate of such a shape has behind r1: buffers are of any size."""
     if SHAPES[shape].argument == "context":
-        return Given(lane.context.argument.size if lane is not None else 0, writable=False, measured=False)
+        size = lane.context.argument.size if lane is not None else 0
+        return Given(size, writable=False, measured=False, rights=rights)
     return Given(0 if mbuff is None else mbuff.size, writable=mbuff is not None, measured=True)
 
 

@@ -1,7 +1,7 @@
 """What code was promised of its argument, held against what a run has: the one place that compares them.
 
-    Recipe.argument_size, _writable, _is_packet     what analysis took for granted, so that checks fell
-    Given                                           what a run, or all runs through a gate, have behind r1
+    Recipe.argument_size, _writable, _rights, _is_packet  what analysis took for granted, so that checks fell
+    Given                                                 what a run, or all runs of a gate, have behind r1
 
 Code that was promised nothing takes every run.
 """
@@ -12,15 +12,20 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.jit.compiler import Recipe
 from ebpfjit.record import record
 from ebpfjit.runtime.execution import Execution
+from ebpfjit.runtime.rights import Rights
 
 
 @record
 class Given:
-    """At least `size` bytes at r1, and `writable` or not; `measured` where r2 is how many there are."""
+    """At least `size` bytes at r1, and `writable` or not; `measured` where r2 is how many there are.
+
+    `rights` are those of the struct that is there.
+    """
 
     size: int
     writable: bool
     measured: bool
+    rights: Rights | None = None
 
     @classmethod
     def of(cls, execution: Execution) -> Given:
@@ -30,7 +35,8 @@ class Given:
             return cls(0, writable=False, measured=length == 0)
         is_there = address == region.start
         size = region.size if is_there else 0
-        return cls(size, region.writable, length == region.size and (is_there or not region.size))
+        measured = length == region.size and (is_there or not region.size)
+        return cls(size, region.writable, measured, region.rights)
 
 
 def check(recipe: Recipe, given: Given) -> None:
@@ -40,6 +46,8 @@ def check(recipe: Recipe, given: Given) -> None:
         reason = f"at least {size} bytes at r1, and here there are {given.size}"
     elif size and recipe.argument_writable and not given.writable:
         reason = f"{size} bytes at r1 that it may write, and here they are read-only"
+    elif size and recipe.argument_rights is not given.rights:
+        reason = "other rights to the struct at r1 than there are here"
     elif recipe.argument_is_packet and not given.measured:
         reason = "r2 being the length of the memory at r1, and here it is not"
     else:

@@ -24,8 +24,9 @@ from ebpfjit.jit.relocation import Image, item_spans, layout, relocate
 from ebpfjit.once import once
 from ebpfjit.program import Program
 from ebpfjit.runtime import c_stack, faults, memory
-from ebpfjit.runtime.contexts.fields import SK_BUFF, SOCK, XDP_MD, Struct
+from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.contexts.skb import SOCK_AT
+from ebpfjit.runtime.contexts.structs import SK_BUFF, SOCK, XDP_MD
 from ebpfjit.runtime.execution import SLICE
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators.emitter import Emitter, Label

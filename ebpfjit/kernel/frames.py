@@ -86,8 +86,14 @@ def run_frame(
 def load_program(program: Program, *, license: str | None = None, cpu: int = 0) -> None:
     """Load a program with its maps, and let go of it: what Linux's verifier says of it.
 
-    Raises KernelVerifierError, KernelUnavailable, LoadError.
+    Raises KernelVerifierError, KernelUnavailable, LoadError, and what the loader kept for the program.
     """
+    program.refuse()
+    if program.type is None:
+        raise LoadError(
+            f"program {program.name!r}, section {program.section!r}: the section does not tell its type, "
+            f"and Linux loads none without; give it one: load(..., types={{{program.name!r}: 'xdp'}})"
+        )
     with KernelMaps(license, cpu) as maps:
         maps.load(program)
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.kernel import of_maps, syscalls
+from ebpfjit.kernel.arenas import KernelArena, definition_of
 from ebpfjit.kernel.events import (
     RING_BUSY,
     RING_DISCARD,
@@ -97,6 +98,7 @@ class KernelMaps:
     def __init__(self, license: str | None = None, cpu: int = 0) -> None:
         self._cpu = cpu
         self._perf: dict[int, PerfBuffer] = {}
+        self._arenas: dict[int, KernelArena] = {}
         self._license = license
         self._maps: dict[int, tuple[Any, KernelMap]] = {}
         self._programs: dict[int, LoadedProgram] = {}
@@ -151,6 +153,8 @@ class KernelMaps:
         if map_.address in self._maps:
             return self._maps[map_.address][1]
         definition: MapDefinition = map_.definition
+        if definition.type == MapType.ARENA:
+            definition = definition_of(map_)
         if definition.type in _OF_MAPS and not self._maps.keys() & {each.address for each in map_.inner_maps}:
             shape = of_maps.shape_of(map_)
             if shape is not None:
@@ -240,6 +244,12 @@ class KernelMaps:
     def _submit(self, map_: Any, made: KernelMap) -> None:
         submit_samples(made.fd, ((bytes(each.data), _HEADER_BITS[each.state]) for each in map_.samples))
 
+    def _fill_arena(self, map_: Any, made: KernelMap) -> None:
+        arena = KernelArena(map_, made.fd)
+        self._owned.callback(arena.close)
+        self._arenas[map_.address] = arena
+        arena.fill()
+
     @staticmethod
     def _release_drained(map_: Any, made: KernelMap) -> None:
         left = drained(made.fd)
@@ -270,6 +280,8 @@ class KernelMaps:
                 events += [(map_.name, data) for data in ring_records(made.fd, made.max_entries)]
             elif kind == MapType.USER_RINGBUF:
                 self._release_drained(map_, made)
+            elif map_.address in self._arenas:
+                self._arenas[map_.address].read_back()
             elif map_.address in self._perf:
                 events += [(map_.name, data) for data in self._perf[map_.address].records()]
         return events
@@ -321,6 +333,7 @@ _FILLS: Mapping[MapType, Callable[[KernelMaps, Any, KernelMap], None]] = {
     **dict.fromkeys(_QUEUES, KernelMaps._fill_queue),
     MapType.PERF_EVENT_ARRAY: KernelMaps._listen,
     MapType.USER_RINGBUF: KernelMaps._submit,
+    MapType.ARENA: KernelMaps._fill_arena,
 }
 
 

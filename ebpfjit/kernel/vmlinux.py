@@ -69,16 +69,23 @@ def attach_id(what: Attachment) -> int:
 def struct_ops(program: Program, member: str) -> tuple[int, int]:
     """Return which member of a struct of operations a program is for, and the id of that struct.
 
-    The struct is that of a variable in the object's section .struct_ops. Raises LoadError where there is none
-    with such a member that the kernel has.
+    That is what the object's struct in .struct_ops says; where none points to the program, the member of such
+    a struct that its section names. Raises LoadError where there is none that the kernel has.
     """
-    for name in _struct_ops_of(program):
+    names, member = ([program.operation[0]], program.operation[1]) if program.operation else ([], member)
+    for name in names or _struct_ops_of(program):
         id = find(name, Kind.STRUCT)
         btf = types()
         members = [each.name for each in btf.type(id).members] if id and btf is not None else []
         if member in members:
             return members.index(member), id
-    raise LoadError(f"no struct in section .struct_ops that this kernel has has a member {member!r}")
+    if program.operation is not None:
+        raise LoadError(f"this kernel has no member {member!r} of struct {names[0]} (in {PATH})")
+    said = f"has a member {member!r}" if member else "points to it"
+    raise LoadError(
+        f"no struct in section .struct_ops that this kernel has {said}: "
+        "let a member of one point to the program"
+    )
 
 
 def _struct_ops_of(program: Program) -> list[str]:

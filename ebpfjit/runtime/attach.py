@@ -29,7 +29,7 @@ class Attachment:
 
 
 #  program type          section            attach type, without sleepable and frags variants
-_SECTIONS = (
+SECTIONS = (
     ("xdp",              "xdp",                    37),
     ("xdp",              "xdp/devmap",             33),
     ("xdp",              "xdp/cpumap",             35),
@@ -103,7 +103,7 @@ _SECTIONS = (
 )  # fmt: skip
 
 _DEFAULTS: dict[str, int] = {}
-for _type, _, _number in _SECTIONS:
+for _type, _, _number in SECTIONS:
     _DEFAULTS.setdefault(_type, _number)
 
 _OTHER_NAMES = {"xdp.frags": "xdp"}
@@ -126,7 +126,7 @@ def attachment(type_: str | None, section: str | None) -> Attachment:
     plain = f"{head}/{target}" if target else head
     found = [
         (prefix, number)
-        for kind, prefix, number in _SECTIONS
+        for kind, prefix, number in SECTIONS
         if kind == type_ and (plain == prefix or plain.startswith(f"{prefix}/"))
     ]
     flags = (SLEEPABLE if sleepable else 0) | (XDP_FRAGS if frags else 0)

@@ -193,7 +193,7 @@ class Environment:
             return Task.this()
         pid, comm = first.members.get("pid", 0), first.members.get("comm", "")
         if not isinstance(comm, str):
-            comm = bytes(comm).partition(b"\0")[0].decode("utf-8", "replace")
+            comm = bytes(each & 0xFF for each in comm).partition(b"\0")[0].decode("utf-8", "replace")
         return Task(pid, first.members.get("tgid", pid), comm=comm, address=int(first.pointer))
 
     @property

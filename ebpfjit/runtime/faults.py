@@ -46,47 +46,28 @@ def memory_fault(
     message = f"{_at(pc)}{access} of {_bytes(size)} at {address:#x}: "
     around = [region for region in regions if region.contains(address, size)]
     if around:
-        message += _refused(access, around)
+        message += _refused(address, size, access, around[0])
     elif regions:
-        message += "outside " + ", ".join(_extents(regions))
+        message += "outside " + ", ".join(map(_extent, regions))
     else:
         message += "the program has no memory"
     return MemoryFault(message, pc, address, size, access)
 
 
-_SIZES = 1 | 2 | 4 | 8
+EMPTY = ": none was given, as data or by context="
 
 
-def _refused(access: str, around: list[Region]) -> str:
-    """Word why not one of the regions around some bytes allows an access."""
-    first = around[0]
-    usable = [region for region in around if region.writable or access == "load"]
-    sizes = [size for size in (1, 2, 4, 8) if any(region.rule & size for region in usable)]
-    if all(region.rule and not region.rule & _SIZES for region in around):
-        return f"{first.name} is not for programs of this attach type (invalid bpf_context access)"
-    if not sizes:
-        return f"{first.name} is read-only"
-    return (
-        f"{first.name} is at {first.start:#x}, and Linux takes a {access} of {' or '.join(map(str, sizes))} "
-        f"bytes of it, at a multiple of their number (invalid bpf_context access)"
-    )
+def _extent(region: Region) -> str:
+    """Name a region with its size."""
+    is_missing = not region.size and region.name == "context"
+    return f"{region.name} ({_bytes(region.size)}{EMPTY if is_missing else ''})"
 
 
-def _extents(regions: list[Region]) -> list[str]:
-    """Name regions with their sizes; the fields of a struct, which have rules, as one."""
-    structs: dict[str, int] = {}
-    for region in regions:
-        if region.rule:
-            name = region.name.partition(".")[0]
-            structs[name] = max(structs.get(name, 0), region.stop)
-    words: list[str] = []
-    for region in regions:
-        name = region.name.partition(".")[0]
-        if not region.rule:
-            words.append(f"{region.name} ({_bytes(region.size)})")
-        elif name in structs:
-            words.append(f"the fields of {name} ({_bytes(structs.pop(name) - region.start)})")
-    return words
+def _refused(address: int, size: int, access: str, around: Region) -> str:
+    """Word why the region around some bytes does not allow an access."""
+    if around.rights is None:
+        return f"{around.name} is read-only"
+    return around.rights.refusal(address - around.start, size, access)
 
 
 def alignment_fault(pc: int, address: int, size: int) -> AlignmentFault:

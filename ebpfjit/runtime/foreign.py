@@ -91,17 +91,22 @@ class _Stretches:
 class ForeignMemory:
     """Memory by address. The kernel's is read-only to programs, a process's as its buffers are.
 
-    `paths` are texts that bpf_d_path gives, by the address of a struct path.
+    `paths` are texts that bpf_d_path gives, by the address of a struct path, `packets` where the bytes of a
+    packet are and how many, by the address of its struct sk_buff or xdp_buff.
     Raises as `stretches_of`.
     """
 
     def __init__(
-        self, memory: Mapping[int, Any] | None = None, paths: Mapping[int, str] | None = None
+        self,
+        memory: Mapping[int, Any] | None = None,
+        paths: Mapping[int, str] | None = None,
+        packets: Mapping[int, tuple[int, int]] | None = None,
     ) -> None:
         stretches = stretches_of(memory or {})
         self._process = _Stretches([each for each in stretches if each.start < USER_END])
         self._kernel = _Stretches(_joined([each for each in stretches if each.start >= KERNEL_START]))
         self.paths = dict(paths or {})
+        self.packets = dict(packets or {})
         words = [w for row in self._kernel.all for w in (row.start, row.stop, address_of(row.view))]
         self._table = (ctypes.c_uint64 * (_HEADER_WORDS + len(words)))()
         first = ctypes.addressof(self._table) + 8 * _HEADER_WORDS

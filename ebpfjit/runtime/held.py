@@ -14,15 +14,17 @@ from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.world import World
 
-LOCK = "spin lock"
-"""The key of the lock that is held; which it is is in `World.lock`."""
+
+def key_of_lock(address: int) -> Hashable:
+    """Return the key of a lock that is held; the last one that was taken is `World.lock`."""
+    return "lock", address
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Taken:
-    """Something that is held: in words, by which helper it was taken, which gives it back, and where.
+    """Something that is held: in words, by which helper it was taken first, which gives it back, and where.
 
-    `pc` is the slot of the helper's call in `program`.
+    `pc` is the slot of the helper's call in `program`, `times` how often it was taken and not given back.
     """
 
     what: str
@@ -30,37 +32,41 @@ class Taken:
     back: str
     program: Program
     pc: int
+    times: int = 1
 
 
 def take(world: World, key: Hashable, what: str, *, by: str, back: str) -> None:
     """Note that the program has taken something; what is taken twice under a key is given back twice."""
+    taken = world.held.get(key)
+    if taken is not None:
+        taken.times += 1
+        return
     assert world.engine is not None  # engines call helpers
     program, pc = world.engine.place()
-    world.held.setdefault(key, []).append(Taken(what, by, back, program, pc))
+    world.held[key] = Taken(what, by, back, program, pc)
 
 
 def give_back(world: World, key: Hashable) -> bool:
     """Note that the program gave something back; False where it did not hold it."""
-    places = world.held.get(key)
-    if not places:
+    taken = world.held.get(key)
+    if taken is None:
         return False
-    places.pop()
-    if not places:
+    taken.times -= 1
+    if not taken.times:
         del world.held[key]
     return True
 
 
 def taken(world: World, key: Hashable) -> tuple[str, str]:
-    """Return where the program took the last of what it holds (pc and line), and what gives that back."""
-    last = world.held[key][-1]
-    line = last.program.line_at(last.pc)
-    return f"pc {last.pc}" if line is None else f"pc {last.pc} ({line})", last.back
+    """Return where the program took what it holds (pc and line), and what gives that back."""
+    found = world.held[key]
+    line = found.program.line_at(found.pc)
+    return f"pc {found.pc}" if line is None else f"pc {found.pc} ({line})", found.back
 
 
 def check(world: World, where: str = "where the program ends") -> None:
     """Raise ExecutionError where something is still held; its pc is that of the call that took it first."""
-    for places in world.held.values():
-        first = places[0]
+    for first in world.held.values():
         error = ExecutionError(
             f"pc {first.pc}: {first.by} takes {first.what}, which is still held {where}: "
             f"call {first.back} on every way out",

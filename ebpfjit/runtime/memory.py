@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import c_stack, faults
+from ebpfjit.runtime.rights import Rights
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.execution import Mark
@@ -94,32 +95,19 @@ def address_of(buffer: Any) -> int:
     return address
 
 
-SIZES_MASK, ALIGNMENT_SHIFT = (1 << 32) - 1, 32
-
-
-NO_ACCESS = 1 << ALIGNMENT_SHIFT
-"""The rule of bytes that are only there for faults to name."""
-
-
-def follows(rule: int, address: int, size: int) -> bool:
-    """True where an access keeps to a region's `rule`: 0 for any.
-
-    Its low half is the sum of the sizes that accesses may have, its high half the address bits that are to be
-    zero besides those below the access's size (machine code: `check_load`).
-    """
-    return not rule or (bool(size & rule & SIZES_MASK) and not address & (size - 1 | rule >> ALIGNMENT_SHIFT))
-
-
 @dataclass(slots=True)
 class Region:
-    """A stretch of memory, `start` <= address < `stop`; `view` covers its bytes. For `rule` see `follows`."""
+    """A stretch of memory, `start` <= address < `stop`; `view` covers its bytes.
+
+    With `rights` it is a struct, of which they say what accesses there may be.
+    """
 
     name: str
     start: int
     stop: int
     writable: bool
     view: memoryview = field(repr=False)
-    rule: int = 0
+    rights: Rights | None = None
 
     @property
     def size(self) -> int:
@@ -137,6 +125,14 @@ class Region:
     def of_range(cls, name: str, start: int, stop: int) -> Region:
         """Return a writable region over raw addresses that the caller vouches for."""
         return cls(name, start, stop, True, _memory_at(start, stop - start))
+
+    @property
+    def rights_address(self) -> int:
+        """Where machine code finds the rights, 0 without any."""
+        if self.rights is None:
+            return 0
+        assert self.size <= len(self.rights.table)  # machine code does not look
+        return self.rights.address
 
     def contains(self, address: int, size: int) -> bool:
         """True where all `size` bytes at `address` lie inside."""
@@ -213,9 +209,12 @@ class AddressSpace:
         self.shared = shared
         self.checked = checked
         # Machine code keeps the stack and the regions in its own block: it is asked before an
-        # access (where the stack's live part starts) and told after a region was added.
+        # access (where the stack's live part starts) and told after a region was added or taken away, or
+        # any of them changed.
         self.before_access: Callable[[], None] | None = None
-        self.after_grant: Callable[[], None] | None = None
+        self.after_change: Callable[[], None] | None = None
+        self.after_grant: Callable[[Region], None] | None = None
+        self.after_revoke: Callable[[Region], None] | None = None
         # Who runs the program: takes instructions off what the run may still execute.
         self.spend: Callable[[int], None] | None = None
         self.world: World | None = None
@@ -228,8 +227,8 @@ class AddressSpace:
 
     def changed(self) -> None:
         """Say that a region moved or changed its size."""
-        if self.after_grant is not None:
-            self.after_grant()
+        if self.after_change is not None:
+            self.after_change()
 
     def grant(self, region: Region) -> None:
         """Let the running program touch one more region.
@@ -241,7 +240,8 @@ class AddressSpace:
                 f"grant of {region.name}: the run holds {MOST_GRANTS} already; revoke some before the next"
             )
         self.own.append(region)
-        self.changed()
+        if self.after_grant is not None:
+            self.after_grant(region)
 
     def revoke(self, region: Region) -> None:
         """Take a region away again; one that is not there is no matter.
@@ -249,25 +249,32 @@ class AddressSpace:
         Whoever granted it keeps its memory alive until the run has ended.
         """
         self.own = [other for other in self.own if other is not region]
-        self.changed()
+        if self.after_revoke is not None:
+            self.after_revoke(region)
 
-    def _region(self, address: int, size: int, store: bool) -> Region | None:
+    def _region(self, address: int, size: int, store: bool, *, probe: bool = False) -> Region | None:
         if self.before_access is not None:
             self.before_access()
         end = address + size
         for region in self.own:
-            if region.start <= address and end <= region.stop and (region.writable or not store):  # noqa: SIM102
-                if not region.rule or follows(region.rule, address, size):
+            if region.start <= address and end <= region.stop and (region.writable or not store):
+                rights = region.rights
+                if rights is None or probe or rights.allows(address - region.start, size, store=store):
                     return region
         for region in self.shared or ():
-            if region.start <= address and end <= region.stop and (region.writable or not store):  # noqa: SIM102
-                if not region.rule or follows(region.rule, address, size):
+            if region.start <= address and end <= region.stop and (region.writable or not store):
+                rights = region.rights
+                if rights is None or probe or rights.allows(address - region.start, size, store=store):
                     return region
         return None
 
     def find(self, address: int, size: int, access: str) -> memoryview | None:
-        """Return the `size` bytes at `address`, None where the program may not "load" or "store" them."""
-        region = self._region(address, size, access != "load")
+        """Return the `size` bytes at `address`, None where the program may not "load" or "store" them.
+
+        A "probe" is a load that asks for no rights, as helpers do it that read any memory.
+        """
+        probe = access == "probe"
+        region = self._region(address, size, access != "load" and not probe, probe=probe)
         if region is None:
             return None
         offset = address - region.start
@@ -275,7 +282,7 @@ class AddressSpace:
 
     def rest(self, address: int) -> memoryview | None:
         """Return the bytes from `address` to the end of its region, None where there is none to load."""
-        region = self._region(address, 1, store=False)
+        region = self._region(address, 1, store=False, probe=True)
         return None if region is None else region.view[address - region.start :]
 
     def _view(self, pc: int | None, address: int, size: int, access: str) -> memoryview:
@@ -284,7 +291,7 @@ class AddressSpace:
             return found
         if not self.checked:
             return _memory_at(address, size)
-        raise faults.memory_fault(pc, address, size, access, self.regions)
+        raise faults.memory_fault(pc, address, size, "load" if access == "probe" else access, self.regions)
 
     def load(self, pc: int | None, address: int, size: int, access: str = "load") -> int:
         """Return the `size` bytes at `address` as a little-endian unsigned integer.
@@ -427,7 +434,7 @@ def revoke(region: Region) -> None:
 
 
 def find(address: int, size: int, access: str) -> memoryview | None:
-    """Return the `size` bytes at `address` where the running program may "load" or "store" them.
+    """Return the `size` bytes at `address` where the running program may "load", "store" or "probe" them.
 
     None where it may not, also in a run that checks nothing, and outside of a run.
     """
@@ -501,7 +508,7 @@ def spend(instructions: int) -> None:
 
 
 def check(address: int, size: int, access: str) -> None:
-    """Raise MemoryFault where the running program may not "load" or "store" these bytes.
+    """Raise MemoryFault where the running program may not "load", "store" or "probe" these bytes.
 
     For helpers that must not do half of their work; outside of a run the caller vouches.
     """

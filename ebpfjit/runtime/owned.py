@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held, memory
+from ebpfjit.runtime.heap import heap
 from ebpfjit.runtime.maps.special import OBJ_DROP, ObjectLayout, SpecialField
+from ebpfjit.runtime.maps.storage import changing
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.tree import Tree
 
@@ -38,8 +40,8 @@ MOST_LENT = 256
 MOST_LENT_FIRST = 128
 """Objects in the kptrs of maps that a run can read from the start."""
 
-MOST_BYTES, OBJECT_COST = 256 << 20, 1024
-"""What all objects of the process may take together, and what each takes besides its own bytes."""
+OBJECT_COST = 1024
+"""What an object takes besides its own bytes."""
 
 PERCPU_OBJ_DROP = "bpf_percpu_obj_drop"
 WRITABLE = frozenset({OBJ_DROP, PERCPU_OBJ_DROP})
@@ -53,30 +55,7 @@ _MAKERS = {
 """Which kernel function makes what another one gives back."""
 
 _STATE = "objects"
-
-
-class _Heap:
-    """How much all objects have; what the garbage collector gives back is counted at the next request."""
-
-    def __init__(self) -> None:
-        self._used = 0
-        self._released: deque[int] = deque()
-
-    def take(self, size: int) -> bool:
-        """Count an object; False where there is no room."""
-        while self._released:
-            self._used -= self._released.popleft()
-        if self._used + size > MOST_BYTES:
-            return False
-        self._used += size
-        return True
-
-    def give_back(self, size: int) -> None:
-        """Note that an object is gone."""
-        self._released.append(size)
-
-
-_heap = _Heap()
+_NO_TREE = Tree()
 
 
 @dataclass(slots=True)
@@ -87,22 +66,20 @@ class Holder:
     trees: dict[int, Tree] = field(default_factory=dict)
     pointers: dict[int, Object] = field(default_factory=dict)
 
-    def free(self, start: int, stop: int) -> None:
-        """Drop what hangs in the fields between two addresses."""
-        release(self._taken_out(start, stop))
+    def free(self, places: Iterable[int]) -> None:
+        """Drop what hangs in the fields at these addresses."""
+        release(self._taken_out(places))
 
-    def _taken_out(self, start: int, stop: int) -> list[Object]:
+    def _taken_out(self, places: Iterable[int]) -> list[Object]:
         found: list[Object] = []
-        for address in [each for each in list(self.lists) if start <= each < stop]:
-            for hanging, node in self.lists.pop(address, ()):
-                hanging.hangs_in.pop(node, None)
-                found.append(hanging)
-        for address in [each for each in list(self.trees) if start <= each < stop]:
-            for hanging, node in self.trees.pop(address, Tree()).items():
-                hanging.hangs_in.pop(node, None)
-                found.append(hanging)
-        for address in [each for each in list(self.pointers) if start <= each < stop]:
-            found.append(self.pointers.pop(address))
+        with changing.held:
+            for place in places:
+                hanging = [*self.lists.pop(place, ()), *self.trees.pop(place, _NO_TREE).items()]
+                for one, node in hanging:
+                    one.hangs_in.pop(node, None)
+                    found.append(one)
+                if place in self.pointers:
+                    found.append(self.pointers.pop(place))
         return found
 
 
@@ -122,7 +99,7 @@ class Object:
     holder: Holder = field(default_factory=Holder)
 
     def __del__(self) -> None:
-        _heap.give_back(self.region.size + OBJECT_COST)
+        heap.give_back(self.region.size + OBJECT_COST)
 
     @property
     def address(self) -> int:
@@ -145,7 +122,7 @@ def release(objects: list[Object]) -> None:
         one = objects.pop()
         one.references -= 1
         if one.references == 0:
-            objects += one.holder._taken_out(one.region.start, one.region.stop)
+            objects += one.holder._taken_out(one.region.start + each.offset for each in one.layout.fields)
 
 
 @dataclass(slots=True)
@@ -191,7 +168,7 @@ def new(world: World, layout: ObjectLayout, by: str = "bpf_obj_new", processors:
     stride = (layout.size + 7) // 8 * 8 if processors else 0
     size = stride * (1 + processors) or layout.size
     largest = LARGEST_OF_ALL if processors else LARGEST
-    if not 0 < size <= largest or len(state.counts) >= MOST_OWNED or not _heap.take(size + OBJECT_COST):
+    if not 0 < size <= largest or len(state.counts) >= MOST_OWNED or not heap.take(size + OBJECT_COST):
         return 0
     memory.pay(size)
     name = f"object of struct {layout.name}"

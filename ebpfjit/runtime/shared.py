@@ -1,6 +1,6 @@
 """Regions that many runs touch: a list for Python, a chain of tables for machine code; both grow meanwhile.
 
-    address -> [ start | stop | next ]   rows: start, stop, writable, rule
+    address -> [ start | stop | next ]   rows: start, stop, writable, rights
                    |      |      `-----> the next table of the chain, 0 behind the last
                    first row  behind the last row
 
@@ -20,7 +20,7 @@ from ebpfjit.runtime.memory import Region
 
 ROW_SIZE = 32
 HEADER_SIZE = 24
-_FIRST, _BEHIND, _NEXT = range(3)
+FIRST, BEHIND, NEXT = range(3)
 _FEWEST_ROWS = 4
 
 _adding = ForkLock()
@@ -45,12 +45,12 @@ class SharedRegions:
         """Put one more table, still empty, at the end of the chain."""
         table = (ctypes.c_uint64 * ((HEADER_SIZE + rows * ROW_SIZE) // 8))()
         first = ctypes.addressof(table) + HEADER_SIZE
-        table[_FIRST], table[_BEHIND] = first, first
-        table[_NEXT] = self._then.address if self._then is not None else 0
+        table[FIRST], table[BEHIND] = first, first
+        table[NEXT] = self._then.address if self._then is not None else 0
         last = self._tables[-1] if self._tables else None
         self._tables.append(table)
         if last is not None:
-            last[_NEXT] = ctypes.addressof(table)
+            last[NEXT] = ctypes.addressof(table)
 
     @property
     def address(self) -> int:
@@ -59,19 +59,19 @@ class SharedRegions:
 
     def add(self, region: Region) -> None:
         """Let all runs touch one more region, from now on; one that they may touch already is no matter."""
-        row = region.start, region.stop, region.writable, region.rule
+        row = region.start, region.stop, region.writable, region.rights_address
         with _adding.held:
             if row in self._known:
                 return
             table = self._tables[-1]
-            at = (table[_BEHIND] - ctypes.addressof(table)) // 8
+            at = (table[BEHIND] - ctypes.addressof(table)) // 8
             if at == len(table):
                 self._grow(2 * len(self._own))
                 table, at = self._tables[-1], HEADER_SIZE // 8
             self._known.add(row)
             self._own.append(region)
             table[at : at + 4] = row
-            table[_BEHIND] += ROW_SIZE
+            table[BEHIND] += ROW_SIZE
 
     def __iter__(self) -> Iterator[Region]:
         yield from self._own

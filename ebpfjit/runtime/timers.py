@@ -11,7 +11,9 @@ a call of what it was compiled to: one with timers in its maps, or that starts s
 from __future__ import annotations
 
 import errno
+import heapq
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,25 +21,33 @@ from weakref import ReferenceType, ref
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
+from ebpfjit.once import ForkLock
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.heap import heap
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.maps.base import Map
     from ebpfjit.runtime.world import World
 
 HANDLE_SIZE = 8
+FEWEST = 64
+TIMER_COST = 512
+"""Bytes that a timer takes, with what it calls."""
 MOST_FIRED = 100_000
 """Callbacks that one passing of time may call: a timer that starts itself at once would have no end."""
+
+_queueing = ForkLock(waits_at_fork=True)
+"""Held while starts are put into queues and taken out."""
 
 Callback = Callable[[int, bytes, int], None]
 """callback(map, key, value): a function of a program, run by itself."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Timer:
     """A timer, or the work of a queue: where it is, the handle that is there, what it calls and when.
 
-    `deadline` is None where it is not started; `clock` is what it was started by.
+    `deadline` is None where it is not started; `order` is another number at each start.
     """
 
     address: int
@@ -45,17 +55,66 @@ class Timer:
     kind: str
     callback: Callback | None = None
     deadline: int | None = None
-    clock: Callable[[], int] | None = None
     order: int = 0
+
+    def __del__(self) -> None:
+        heap.give_back(TIMER_COST)
+
+
+Start = tuple[int, int, Timer]
+"""A deadline, the order of the start, the timer: the first of two is the one that fires first."""
+
+
+def _is_on(start: Start) -> bool:
+    """True where the timer was neither stopped nor started anew."""
+    _, order, timer = start
+    return timer.deadline is not None and timer.order == order
+
+
+@dataclass(eq=False, slots=True)
+class Queue:
+    """What was started by one clock in a map, the first that fires at the front (a heap)."""
+
+    clock: Callable[[], int]
+    starts: list[Start] = field(default_factory=list)
+    most: int = FEWEST
+
+    def put(self, start: Start) -> None:
+        """Put a start in; those that are on no more are thrown out now and then."""
+        if len(self.starts) >= self.most:
+            self.starts = [each for each in self.starts if _is_on(each)]
+            heapq.heapify(self.starts)
+            self.most = FEWEST + 2 * len(self.starts)
+        heapq.heappush(self.starts, start)
+
+    def first(self) -> Start | None:
+        """Return the first that is on."""
+        while self.starts and not _is_on(self.starts[0]):
+            heapq.heappop(self.starts)
+        return self.starts[0] if self.starts else None
 
 
 @dataclass(slots=True)
 class Timers:
-    """The timers in the values of one map, by address; how many were ever made; which one is called now."""
+    """The timers in the values of one map, by address; how many were ever made; which one is called now.
+
+    `queues` are those of clocks, by their ids.
+    """
 
     by_address: dict[int, Timer] = field(default_factory=dict)
+    queues: dict[int, Queue] = field(default_factory=dict)
     made: int = 0
+    most: int = FEWEST
     running: Timer | None = None
+
+    def put(self, clock: Callable[[], int], start: Start) -> None:
+        """Let a timer that was started wait for a clock."""
+        with _queueing.held:
+            queue = self.queues.get(id(clock))
+            if queue is None:
+                self.queues = {key: each for key, each in self.queues.items() if each.first() is not None}
+                queue = self.queues[id(clock)] = Queue(clock)
+            queue.put(start)
 
 
 _with_timers: dict[int, ReferenceType[Map]] = {}
@@ -87,6 +146,8 @@ def initialise(kind: str, place: int, map_: Map, name: str) -> int:
     if _find(map_, place) is not None:
         return -errno.EBUSY
     _drop_the_lost(map_)
+    if not heap.take(TIMER_COST):
+        return -errno.ENOMEM
     map_.timers.made += 1
     made = Timer(place, W64.wrap(map_.timers.made), kind)
     map_.timers.by_address[place] = made
@@ -104,10 +165,11 @@ def timer_at(kind: str, place: int) -> tuple[Map, Timer] | None:
     return None
 
 
-def start(world: World, timer: Timer, deadline: int) -> None:
-    """Let a timer call its function once the environment's clock is at `deadline` (ns)."""
-    timer.deadline, timer.clock = deadline, world.environment.clock
-    timer.order = next(_orders)
+def start(world: World, map_: Map, timer: Timer, deadline: int) -> None:
+    """Let a timer of a map call its function once the environment's clock is at `deadline` (ns)."""
+    timer.deadline, timer.order = deadline, next(_orders)
+    if map_.timers is not None:
+        map_.timers.put(world.environment.clock, (deadline, timer.order, timer))
 
 
 def _find(map_: Map, place: int) -> Timer | None:
@@ -126,30 +188,38 @@ def _is_there(map_: Map, timer: Timer) -> bool:
 
 
 def _drop_the_lost(map_: Map) -> None:
-    """Forget timers whose values are gone, now and then: there are never twice as many as are there."""
+    """Forget timers whose values are gone, now and then: there are never many more than are there."""
     timers = map_.timers
-    if timers is not None and len(timers.by_address) >= 2 * map_.definition.max_entries:
+    if timers is not None and len(timers.by_address) >= timers.most:
         timers.by_address = {
             at: each for at, each in list(timers.by_address.items()) if _is_there(map_, each)
         }
+        timers.most = FEWEST + 2 * len(timers.by_address)
 
 
 # -- time passes -----------------------------------------------------------------------------------
 
 
-def _due(clock: Callable[[], int], now: int, maps: Iterable[Map]) -> tuple[Map, Timer, int] | None:
-    """Return the timer that is to fire first, its map and its deadline; None where none is due."""
-    started = [
-        (timer.deadline, timer.order, map_, timer)
-        for map_ in maps
-        if map_.timers is not None and map_.timers.running is None
-        for timer in list(map_.timers.by_address.values())
-        if timer.deadline is not None and timer.clock == clock and timer.deadline <= now
-    ]
-    if not started:
+def _take_due(clock: Callable[[], int], now: int, maps: Iterable[Map]) -> tuple[Map, Queue, Start] | None:
+    """Take out the start that is to fire first, with its map and queue; None where none is due."""
+    found: tuple[Map, Queue, Start] | None = None
+    for map_ in maps:
+        if map_.timers is None or map_.timers.running is not None:
+            continue
+        for queue in list(map_.timers.queues.values()):
+            if queue.clock != clock:
+                continue
+            with _queueing.held:
+                first = queue.first()
+            if first is not None and first[0] <= now and (found is None or first < found[2]):
+                found = map_, queue, first
+    if found is None:
         return None
-    deadline, _, map_, timer = min(started, key=lambda each: each[:2])
-    return map_, timer, deadline
+    with _queueing.held:
+        if found[1].first() is found[2]:
+            heapq.heappop(found[1].starts)
+            return found
+    return _take_due(clock, now, maps)  # another thread was faster
 
 
 def fire(
@@ -161,36 +231,51 @@ def fire(
     """
     called = 0
     for _ in range(MOST_FIRED):
-        due = _due(clock, until(), _maps())
+        due = _take_due(clock, until(), _maps())
         if due is None:
             return called
-        map_, timer, deadline = due
         if at is not None:
-            at(deadline)
-        called += _call(map_, timer)
+            at(due[2][0])
+        called += _call(*due)
     raise ExecutionError(
         f"{MOST_FIRED} callbacks in a row, and the next is due: a timer starts itself at once"
     )
 
 
 def fire_due(maps: Iterable[Map], clock: Callable[[], int]) -> None:
-    """Call what is due in some maps, before a program that has them is run."""
+    """Call what is due in some maps, before a program that has them is run.
+
+    What is started meanwhile waits for the next time: a timer that starts itself at once would have no end.
+    """
     if not _with_timers:
         return
     mine = [map_ for map_ in maps if map_.timers is not None]
-    for _ in range(MOST_FIRED if mine else 0):
-        due = _due(clock, clock(), mine)
-        if due is None:
-            return
-        _call(*due[:2])
+    if not mine:
+        return
+    now = clock()
+    waiting: deque[tuple[Map, Queue, Start]] = deque()
+    while (due := _take_due(clock, now, mine)) is not None:
+        waiting.append(due)
+    try:
+        while waiting:
+            _call(*waiting.popleft())
+    finally:
+        for map_, queue, start_ in waiting:
+            assert map_.timers is not None  # it had some
+            map_.timers.put(queue.clock, start_)
 
 
-def _call(map_: Map, timer: Timer) -> bool:
-    """Call a timer's function; False where its value is gone, and the timer with it."""
-    timer.deadline = None
-    timers = map_.timers
+def _call(map_: Map, queue: Queue, start_: Start) -> bool:
+    """Call a timer's function; False where it is on no more, or its value is gone, and the timer with it."""
+    timer, timers = start_[2], map_.timers
     assert timers is not None  # this one is among them
-    entry = _entry_of(map_, timer) if _is_there(map_, timer) else None
+    if not _is_on(start_):
+        return False
+    if timers.running is not None:
+        timers.put(queue.clock, start_)
+        return False
+    timer.deadline = None
+    entry = map_.entry_at(timer.address) if _is_there(map_, timer) else None
     if entry is None or timer.callback is None:
         timers.by_address.pop(timer.address, None)
         return False
@@ -200,10 +285,3 @@ def _call(map_: Map, timer: Timer) -> bool:
     finally:
         timers.running = None
     return True
-
-
-def _entry_of(map_: Map, timer: Timer) -> tuple[bytes, int] | None:
-    """Return the key of the value that a timer is in, and the value's address."""
-    size = map_.definition.value_size
-    entries = ((key, value) for key, value in map_.entries() if value <= timer.address < value + size)
-    return next(entries, None)

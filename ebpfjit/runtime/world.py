@@ -77,7 +77,7 @@ class World:
     mark: Mark | None = None
     later: Callable[[int], Callback] | None = None
     object_types: Callable[[int], ObjectLayout | None] | None = None
-    held: dict[Hashable, list[Taken]] = field(default_factory=dict)
+    held: dict[Hashable, Taken] = field(default_factory=dict)
     foreign: ForeignMemory = NOTHING
     has_result: bool = False
     current_task: int = 0

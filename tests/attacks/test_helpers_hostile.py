@@ -96,6 +96,8 @@ def definition(kind: MapType) -> MapDefinition:
             key = 0
         case MapType.RINGBUF | MapType.USER_RINGBUF:
             key, value, entries = 0, 0, 4096
+        case MapType.ARENA:
+            key, value, flags = 0, 0, int(MapFlag.MMAPABLE)
         case MapType.LPM_TRIE:
             key, flags = 8, int(MapFlag.NO_PREALLOC)
         case MapType.CPUMAP:
@@ -108,7 +110,7 @@ def definition(kind: MapType) -> MapDefinition:
     return MapDefinition(kind.name, kind, key, value, entries, flags, inner=inner)
 
 
-KINDS = tuple(sorted({kind for kinds in TAKES.values() for kind in kinds}))
+KINDS = tuple(sorted({kind for kinds in TAKES.values() for kind in kinds} | {MapType.ARENA}))
 
 
 @dataclass

@@ -200,10 +200,11 @@ SIZES = (
 EXTRAS = (0, 1, 2, 5, 14, 15, 16, 17, 255, 1 << 31, 1 << 32, (1 << 32) + 1, 1 << 40, 1 << 63, (1 << 64) - 1)
 USUAL = {
     "RINGBUF": (0, 0, 4096), "QUEUE": (0, 8, 4), "STACK": (0, 8, 4), "BLOOM_FILTER": (0, 8, 4),
-    "LPM_TRIE": (8, 8, 4), "CPUMAP": (4, 8, 1), "USER_RINGBUF": (0, 0, 4096),
+    "LPM_TRIE": (8, 8, 4), "CPUMAP": (4, 8, 1), "USER_RINGBUF": (0, 0, 4096), "ARENA": (0, 0, 4),
     **dict.fromkeys((kind.name for kind in rules.STORAGES), (4, 8, 0)),
 }  # fmt: skip
 NEVER_PREALLOCATED = {MapType.LPM_TRIE, *rules.STORAGES}
+USUAL_FLAGS = {**dict.fromkeys(NEVER_PREALLOCATED, MapFlag.NO_PREALLOC), MapType.ARENA: MapFlag.MMAPABLE}
 KINDS = [kind for kind in rules.SHAPES if not kind.name.endswith("OF_MAPS")]
 
 
@@ -240,9 +241,7 @@ def definitions(kind: MapType) -> Iterator[MapDefinition]:
     key, value, entries = USUAL.get(kind.name, (4, 8, 4))
     if not rules.SHAPES[kind][1].allows(value):
         value = 4
-    usual = MapDefinition(
-        "m", kind, key, value, entries, int(MapFlag.NO_PREALLOC) * (kind in NEVER_PREALLOCATED)
-    )
+    usual = MapDefinition("m", kind, key, value, entries, int(USUAL_FLAGS.get(kind, 0)))
     for one, other in itertools.combinations_with_replacement(BITS, 2):
         yield replace(usual, flags=one | other)
         yield replace(usual, flags=one | other | usual.flags)
@@ -258,6 +257,8 @@ def definitions(kind: MapType) -> Iterator[MapDefinition]:
             yield replace(usual, max_entries=count)
     if kind in rules.HASHES or kind in (MapType.DEVMAP_HASH, MapType.STACK_TRACE):
         yield from (replace(usual, max_entries=count) for count in ((1 << 31) + 1, U32 - 1, U32))
+    if kind is MapType.ARENA:
+        yield from (replace(usual, max_entries=count) for count in (1 << 20, (1 << 20) + 1, U32))
     for extra in EXTRAS:
         yield replace(usual, extra=extra)
         yield replace(usual, extra=extra, key_size=0)

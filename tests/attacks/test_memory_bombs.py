@@ -27,7 +27,7 @@ from support.elf_maker import (
     btf_section,
 )
 
-from ebpfjit import AssemblyError, EbpfError, LoadError, Program, assembler, load
+from ebpfjit import AssemblyError, EbpfError, Environment, LoadError, Program, assembler, load
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.elf import read_btf
 from tests.support.limits import limit_memory
@@ -233,6 +233,19 @@ def test_values_that_python_has_no_room_for_are_read_as_bytes(
 ) -> None:
     data = variable(make, size)
     assert within_limits(lambda: len(load(data).globals["v"])) == str(size)
+
+
+def test_a_struct_of_the_environment_whose_size_is_damaged() -> None:
+    maker = BtfMaker()
+    maker.struct("task_struct", 0xFFFF_FFF0, ("pid", maker.integer("int", 4), 0))
+    program = Program(assembler.assemble("mov r0, 0\nexit"), type="kprobe")
+
+    def job() -> str:
+        environment = Environment(btf=bytes(maker))
+        environment.task(pid=7)
+        return str(program.run(environment=environment))
+
+    assert "task_struct of the environment takes more than" in within_limits(job)
 
 
 def test_anonymous_members_that_many_structs_share() -> None:

@@ -7,6 +7,7 @@ that move or free something are called while they are watched as if they were no
 from __future__ import annotations
 
 import inspect
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -175,3 +176,32 @@ def test_a_slice_of_a_packet_that_was_cut_is_not_read(engine: str) -> None:
     read = "mov r1, r10\nadd r1, -24\nmov r2, 8\nmov r3, r10\nadd r3, -16\nmov r4, 32\nmov r5, 0\ncall 201"
     with pytest.raises(MemoryFault):
         Program(assemble(SLICE.format(after=read)), type="tc").run(PACKET, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "jit"])
+def test_memory_is_given_and_taken_in_any_order(engine: str) -> None:
+    buffers = [bytearray([number] * 8) for number in range(1, 24)]
+    program = Program(assemble("call 200\nldxb r0, [r0+0]\nexit"))
+    there: dict[int, Region] = {}
+    source = random.Random(7)
+
+    def change(*_: int) -> int:
+        there.clear()
+        for _step in range(source.randrange(1, 60)):
+            chosen = source.randrange(len(buffers))
+            if chosen in there:
+                memory.revoke(there.pop(chosen))
+            else:
+                there[chosen] = memory.grant(buffers[chosen])
+        return memory.address_of(buffers[source.randrange(len(buffers))])
+
+    ends = set()
+    for _ in range(60):
+        try:
+            number = program.run(helpers={200: change}, engine=engine).return_value - 1
+            is_right = number in there
+        except MemoryFault as fault:
+            number, is_right = -1, fault.address not in {region.start for region in there.values()}
+        assert is_right
+        ends.add(number)
+    assert len(ends) > 10

@@ -19,7 +19,7 @@ import pytest
 
 from ebpfjit import Program
 from ebpfjit.assembler import assemble
-from ebpfjit.errors import BudgetExhausted, ExecutionError
+from ebpfjit.errors import BudgetExhausted, ExecutionError, MemoryFault
 from ebpfjit.runtime import memory as program_memory
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.helpers import stock
@@ -417,3 +417,29 @@ def test_what_a_run_leaves_is_bounded() -> None:
     outcome = counted(text, bytes(size), {"events": Table(MapType.PERF_EVENT_ARRAY, 4, 4, 1)})
     assert outcome.value == 100 - MOST_LEFT // size
     assert sum(len(data) for _, data in outcome.events) == MOST_LEFT
+
+
+def _shifting(filling: int) -> Program:
+    """Return a loop that moves a pointer of the kernel's one word further each time: new at each round."""
+    words = "\n".join(f"ldxdw r1, [r10-{8 * n}]\nstxdw [r10-{8 * n + 8}], r1" for n in range(62, 0, -1))
+    return Program(
+        assemble(
+            f"ldxdw r1, [r1+0]\nstxdw [r10-8], r1\nmov r9, 70\nagain:\n{words}\n"
+            + "mov r3, r4\n" * filling
+            + "sub r9, 1\njne r9, 0, again\nldxdw r0, [r1+8]\nldxdw r1, [r9+8]\nexit"
+        ),
+        type="tracing",
+    )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_loads_of_kernel_memory_are_looked_for_so_long_and_no_longer(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = (0xFFFF_8880_0000_0000).to_bytes(8, "little")
+    with pytest.raises(MemoryFault, match="load of 8 bytes at 0x8:"):
+        _shifting(100).run(context, engine=engine)
+    monkeypatch.setattr("ebpfjit.analysis.kernel_loads.MOST_STEPS", 5000)  # half of what it takes
+    assert (
+        _shifting(100).run(context, engine=engine).return_value == 0
+    )  # each load may be one of the kernel's

@@ -31,6 +31,7 @@ NOT_IN_THE_KERNEL = {
     "CALL": "its helpers are others",
     "CALL_KFUNC": "ids are of one kernel's BTF",
     "CALLX": "Linux has no indirect calls",
+    "ADDR_SPACE_CAST": "it wants a map, an arena",
     "LDDW_MAP_FD": "descriptors are of one process",
     "LDDW_MAP_VALUE": "descriptors are of one process",
     "LDDW_VARIABLE": "ids are of one kernel's BTF",

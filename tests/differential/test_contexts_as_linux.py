@@ -1,4 +1,4 @@
-"""Contexts field by field, and XDP packets in pieces: what Linux's verifier and test runs say of them."""
+"""XDP packets in pieces, and what `context=` sets: what Linux's test runs say of them."""
 
 from __future__ import annotations
 
@@ -9,139 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import EbpfError, ExecutionError, MemoryFault, Program, load
+from ebpfjit import ExecutionError, MemoryFault, Program, load
 from ebpfjit.assembler import assemble
-from ebpfjit.elf.sections import TYPE_OF_SECTION
 from ebpfjit.kernel import KernelUnavailable
 from ebpfjit.kernel.syscalls import LoadAttributes, program_load, program_run
-from ebpfjit.runtime.attach import attachment
-from ebpfjit.runtime.contexts.types import effective_type, program_type
 
 ENGINES = ("jit", "interpreter")
 SUFFIX = {1: "b", 2: "h", 4: "w", 8: "dw"}
 
-#   type               number in Linux, attach types
-TYPES = {
-    "cgroup_sock_addr": (18, ()),
-    "cgroup_sock":      (9, ()),
-    "sk_lookup":        (30, (36,)),
-    "sock_ops":         (13, (3,)),
-    "cgroup_sockopt":   (25, ()),
-    "cgroup_sysctl":    (23, (18,)),
-    "sk_reuseport":     (21, (39, 40)),
-    "sk_msg":           (16, (7,)),
-    "kprobe":           (2, (0,)),
-    "perf_event":       (7, (0,)),
-    "cgroup_device":    (15, (6,)),
-    "netfilter":        (32, (45,)),
-}  # fmt: skip
-
-#   section                type of the program
-HOOKS = {
-    "cgroup/bind4":        "cgroup_sock_addr",
-    "cgroup/connect6":     "cgroup_sock_addr",
-    "cgroup/sendmsg4":     "cgroup_sock_addr",
-    "cgroup/sendmsg6":     "cgroup_sock_addr",
-    "cgroup/recvmsg6":     "cgroup_sock_addr",
-    "cgroup/getpeername4": "cgroup_sock_addr",
-    "cgroup/getsockname6": "cgroup_sock_addr",
-    "cgroup/connect_unix": "cgroup_sock_addr",
-    "cgroup/sock_create":  "cgroup_sock",
-    "cgroup/sock_release": "cgroup_sock",
-    "cgroup/post_bind4":   "cgroup_sock",
-    "cgroup/post_bind6":   "cgroup_sock",
-    "cgroup/getsockopt":   "cgroup_sockopt",
-    "cgroup/setsockopt":   "cgroup_sockopt",
-}  # fmt: skip
-
-
-def access(offset: int, size: int, *, store: bool) -> bytes:
-    line = f"stx{SUFFIX[size]} [r1+{offset}], r2" if store else f"ldx{SUFFIX[size]} r0, [r1+{offset}]"
-    return assemble(f"mov r2, 0\n{line}\nmov r0, 1\nexit")
-
-
-def linux_takes(code: bytes, number: int, attach_types: tuple[int, ...]) -> bool:
-
-    for attach_type in attach_types:
-        try:
-            fd = _load(code, number, attach_type)
-        except KernelUnavailable as error:
-            pytest.skip(str(error))
-        except EbpfError:
-            continue
-        os.close(fd)
-        return True
-    return False
-
 
 def _load(code: bytes, number: int, attach_type: int = 0, flags: int = 0) -> int:
     return program_load(code, number, LoadAttributes(attach_type, flags))[0]
-
-
-def hooks_of_types() -> list[tuple[str, str]]:
-    """Sections with their programs' types: each hook that has rules of its own, else the type itself."""
-    return [*HOOKS.items(), *(("", name) for name in TYPES if TYPES[name][1])]
-
-
-@pytest.mark.parametrize(("section", "name"), hooks_of_types())
-def test_each_access_is_allowed_where_linux_allows_it(section: str, name: str) -> None:
-    layout = effective_type(name, section).layout
-    assert layout is not None
-    number, attach_types = TYPES[name]
-    if section:
-        attach_types = (attachment(name, section).type,)
-    for store in (False, True):
-        for offset in range(layout.size + 8):
-            for size in SUFFIX:
-                code = access(offset, size, store=store)
-                allowed = linux_takes(code, number, attach_types)
-                assert layout.allows(offset, size, store=store) == allowed, (offset, size, store)
-
-
-@pytest.mark.parametrize("name", TYPES)
-@pytest.mark.parametrize("engine", ENGINES)
-def test_engines_do_as_the_table_says(name: str, engine: str) -> None:
-    """Needs no kernel: the table was held against it by the test before."""
-    layout = program_type(name).layout
-    assert layout is not None
-    for store in (False, True):
-        for offset in range(0, layout.size + 1, 1 if layout.size < 20 else 2):
-            for size in SUFFIX:
-                program = Program.from_bytes(access(offset, size, store=store), type=name)
-                if layout.allows(offset, size, store=store):
-                    assert program.run(engine=engine).return_value == 1, (offset, size, store)
-                    continue
-                with pytest.raises(MemoryFault) as fault:
-                    program.run(engine=engine)
-                assert (fault.value.pc, fault.value.size) == (1, size)
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(
-    "section", ["cgroup/connect4", "cgroup/sendmsg6", "cgroup/post_bind4", "cgroup/getsockopt"]
-)
-def test_engines_do_as_the_hook_says(section: str, engine: str) -> None:
-    name = TYPE_OF_SECTION[section]
-    layout = effective_type(name, section).layout
-    assert layout is not None
-    for store in (False, True):
-        for field in layout.fields:
-            program = Program(access(field.offset, field.size, store=store), type=name, section=section)
-            if layout.allows(field.offset, field.size, store=store):
-                assert program.run(engine=engine).return_value == 1
-                continue
-            with pytest.raises(MemoryFault, match=rf"{layout.name}\.{field.name} is (not for|read-only)"):
-                program.run(engine=engine)
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_no_access_to_a_field_stands_for_another(engine: str) -> None:
-    """A load of all four bytes of a field that is read whole says nothing of a load of two of them."""
-    for lines in ("ldxw r2, [r1+0]\nldxh r3, [r1+2]", "ldxw r2, [r1+64]\nldxw r3, [r1+68]"):
-        program = Program.from_bytes(assemble(f"{lines}\nmov r0, 1\nexit"), type="cgroup_sock_addr")
-        with pytest.raises(MemoryFault) as fault:
-            program.compile()(b"") if engine == "jit" else program.run(engine=engine)
-        assert fault.value.pc == (1 if "+2" in lines else 0)
 
 
 # --- packets in pieces ---

@@ -71,14 +71,18 @@ INNER = MapDefinition("inner", MapType.HASH, 4, 8, 4)
 SIZES = {
     MapType.LPM_TRIE: (8, 8),
     MapType.STACK_TRACE: (4, 8),
-    **dict.fromkeys(rules.RINGS, (0, 0)),
+    **dict.fromkeys((*rules.RINGS, MapType.ARENA), (0, 0)),
+}
+USUAL_FLAGS = {
+    **dict.fromkeys((MapType.LPM_TRIE, *rules.STORAGES), MapFlag.NO_PREALLOC),
+    MapType.ARENA: MapFlag.MMAPABLE,
 }
 
 
 def definition_of(kind: MapType) -> MapDefinition:
     keys, values, _ = rules.SHAPES[kind]
     key, value = SIZES.get(kind, (4 if keys.allows(4) else 0, 8 if values.allows(8) else 4))
-    flags = MapFlag.NO_PREALLOC if kind in (MapType.LPM_TRIE, *rules.STORAGES) else 0
+    flags = USUAL_FLAGS.get(kind, 0)
     inner = INNER if kind.name.endswith("OF_MAPS") else None
     entries = 4096 if kind in rules.RINGS else 1
     return MapDefinition("m", kind, key, value, 0 if kind in rules.STORAGES else entries, flags, inner=inner)

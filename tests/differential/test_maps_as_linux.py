@@ -319,7 +319,7 @@ LISTED = sorted(
 """Local storage needs BTF: see tests/unit/test_local_storage.py."""
 USUAL = {
     "RINGBUF": (0, 0), "USER_RINGBUF": (0, 0), "QUEUE": (0, 8), "STACK": (0, 8),
-    "BLOOM_FILTER": (0, 8), "LPM_TRIE": (8, 8),
+    "BLOOM_FILTER": (0, 8), "LPM_TRIE": (8, 8), "ARENA": (0, 0),
 }  # fmt: skip
 NO_MEMORY = (-errno.ENOMEM, -errno.ENOSPC)
 
@@ -335,7 +335,7 @@ def test_the_kernel_refuses_what_we_refuse(name: str) -> None:
         usual_key, usual_value = USUAL.get(name, (4, 8))
         key = rng.choice((usual_key, rng.choice(SIZES)))
         value = rng.choice((usual_value, 4, rng.choice(SIZES)))
-        usual = NO_PREALLOC if kind is MapType.LPM_TRIE else 0
+        usual = {MapType.LPM_TRIE: NO_PREALLOC, MapType.ARENA: MapFlag.MMAPABLE}.get(kind, 0)
         flags = rng.choice((usual, usual, usual, usual, 0, 1 << rng.randrange(13), rng.randrange(1 << 13)))
         if flags & MapFlag.NUMA_NODE and kind in PERCPU:
             continue

@@ -98,6 +98,8 @@ def after(block: Block, state: State) -> State:
     match row.kind:
         case Kind.BINARY:
             registers[block.dst] = arithmetic(row.meaning, bits, a, b)
+        case Kind.CAST:
+            registers[block.dst] = source % 2**32  # there is no arena
         case Kind.MOVE if row.meaning == "MOV":
             registers[block.dst] = b
         case Kind.MOVE:
@@ -214,7 +216,7 @@ def base_for(dst: int, src: int) -> int:
 
 REGISTERS = (0, 1, 3, 4, 5, 6, 7)
 """rax, rdi, rdx, rcx, r8, rbx, r13: all that x86-64 treats specially, and some that it does not."""
-TESTED = (Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.BRANCH, Kind.LOAD, Kind.STORE, Kind.ATOMIC)
+TESTED = (Kind.BINARY, Kind.MOVE, Kind.CAST, Kind.UNARY, Kind.BRANCH, Kind.LOAD, Kind.STORE, Kind.ATOMIC)
 ROWS = [row for row in TABLE if row.kind in TESTED]
 
 

@@ -64,7 +64,7 @@ def test_what_is_outside_of_the_packet_is_not_the_programs(engine: str, offset: 
 @engines
 @pytest.mark.parametrize("offset", range(0, 24, 4))
 def test_xdp_md_is_read_only(engine: str, offset: int) -> None:
-    with pytest.raises(MemoryFault, match="xdp_md is read-only"):
+    with pytest.raises(MemoryFault, match=r"xdp_md\.\w+ is read-only"):
         program("xdp", f"stw [r1+{offset}], 1", "mov r0, 0").run(FRAME, engine=engine)
 
 
@@ -121,7 +121,8 @@ def test_defaults_of_a_socket_buffer() -> None:
     assert field("tc", "ldxw", 16) == 0x0008  # network order
     assert field("tc", "ldxw", 40) == 1  # ifindex
     assert field("tc", "ldxw", 160) == len(FRAME)  # wire_len
-    assert field("socket_filter", "ldxw", 76) == 0  # data is not for socket filters
+    with pytest.raises(MemoryFault, match=r"__sk_buff\.data is not for programs of this type"):
+        field("socket_filter", "ldxw", 76)
 
 
 SETTABLE = {
@@ -162,9 +163,9 @@ def test_wrong_fields_of_a_socket_buffer_are_said(context: dict[str, Any], messa
 
 
 WRITABLE = {
-    "tc": {8, 12, 32, 44, 48, 52, 56, 60, 64, 72, 152, 156},
+    "tc": {8, 12, 32, 44, 48, 52, 56, 60, 64, 72},
     "socket_filter": {48, 52, 56, 60, 64},
-    "cgroup_skb": {8, 32, 48, 52, 56, 60, 64, 152, 156},
+    "cgroup_skb": {8, 32, 48, 52, 56, 60, 64},
     "lwt_xmit": {8, 32, 48, 52, 56, 60, 64},
 }
 
@@ -172,6 +173,7 @@ WRITABLE = {
 @engines
 @pytest.mark.parametrize("type", WRITABLE)
 def test_only_some_fields_are_the_programs_to_write(engine: str, type: str) -> None:
+    """Those of four bytes; `tests/differential/test_contexts_as_linux.py` has all sizes."""
     written = set()
     for offset in range(0, 192, 4):
         try:
@@ -225,7 +227,7 @@ def test_a_packets_socket_can_be_read(engine: str) -> None:
     assert family.run(FRAME, engine=engine).return_value == 2
     source = program("tc", "ldxdw r2, [r1+168]", "ldxw r0, [r2+24]")
     assert source.run(FRAME, engine=engine).return_value == struct.unpack("<I", FRAME[26:30])[0]
-    with pytest.raises(MemoryFault, match="bpf_sock is read-only"):
+    with pytest.raises(MemoryFault, match=r"bpf_sock\.\w+ is read-only"):
         program("tc", "ldxdw r2, [r1+168]", "stw [r2+4], 1", "mov r0, 0").run(FRAME, engine=engine)
 
 

@@ -148,7 +148,12 @@ SAMPLE: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+OF_THE_SAME_FAMILY = {"length-one-more", "length-writable", "loop-only-reads", "facts-and", "check-read-only"}
+"""What another of the sample is very like: left to `make nightly` (EBPFJIT_PLANTED=all)."""
+PLANTED = [name for name in SAMPLE if os.environ.get("EBPFJIT_PLANTED") or name not in OF_THE_SAME_FAMILY]
+
+
+@pytest.mark.parametrize("name", PLANTED)
 def test_planted_bugs_are_found(name: str) -> None:
     programs, sources = SAMPLE[name]
     report = fuzz(

@@ -6,6 +6,7 @@ import errno
 import re
 import struct
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -407,9 +408,13 @@ def test_types_of_another_byte_order_say_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"maps": {"flows": "many"}}, r"maps={'flows': \.\.\.} is a number of entries or a map, not a str"),
+        (
+            {"maps": {"flows": "many"}},
+            r"maps={'flows': \.\.\.} is a number of entries, a mapping of sizes or a map, not a str",
+        ),
         ({"pins": {"shared": 5}}, r"pins\['shared'\] is a int, and no map"),
         ({"maps": ["flows"]}, "maps= maps names of maps to maps, not a list"),
+        ({"pins": MappingProxyType({})}, "pins= is where new maps are put; a mappingproxy cannot be changed"),
         ({"pins": "/sys/fs/bpf"}, "pins= maps names of maps to maps, not a str"),
     ],
 )
@@ -446,14 +451,19 @@ def damage(data: bytes, section: bytes, offset: int) -> bytes:
 
 @pytest.mark.parametrize(
     ("section", "offset"),
-    [(b".BTF", 0), (b".BTF", 8), (b".BTF", 24 + 4), (b".BTF", 20), (b".BTF.ext", 0), (b".BTF.ext", 16)],
+    [
+        *((b".BTF", at) for at in (0, 8, 24 + 4, 20)),
+        *(
+            (b".BTF.ext", at) for at in (0, 16, 32, 36, 40)
+        ),  # the last: of the record, section and number of functions
+    ],
 )
 def test_damaged_types_beside_sound_code(section: bytes, offset: int) -> None:
     """The code runs without them, and the object says so."""
     obj = load(damage((OBJECTS / "counter.o").read_bytes(), section, offset))
     refusal = obj.refusals[section.decode()]
     assert isinstance(refusal, LoadError)
-    assert f"section '{section.decode()}'" in str(refusal)
+    assert "section '.BTF" in str(refusal)  # names of .BTF.ext are strings of .BTF
     for engine in ("interpreter", "jit"):
         assert obj.program("without_maps").run(FRAME, engine=engine).return_value == 3
     assert obj.globals["plain"] == 3
@@ -464,6 +474,18 @@ def test_damaged_types_beside_sound_code(section: bytes, offset: int) -> None:
         assert obj.program("count").run(FRAME).return_value == 2
     with pytest.raises(LoadError):
         load(damage((OBJECTS / "counter.o").read_bytes(), section, offset), strict=True)
+
+
+def test_each_name_of_a_type_may_be_damaged() -> None:
+    data = (OBJECTS / "counter.o").read_bytes()
+    types = load(data).btf
+    assert types is not None
+    said = 0
+    for id in range(1, len(types)):
+        obj = load(damage(data, b".BTF", 24 + 4 * types.offset_of(id)))
+        assert obj.program("without_maps").run(FRAME, engine="interpreter").return_value == 3
+        said += ".BTF" in obj.refusals
+    assert said
 
 
 def test_damaged_types_where_relocations_were_asked_for() -> None:

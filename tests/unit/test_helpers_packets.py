@@ -282,7 +282,7 @@ def test_buffers_of_helpers_are_the_programs(engine: str) -> None:
         run("tc", *load, engine=engine)
     assert fault.value.pc is not None
     read_only = ("mov r1, r6", "mov r2, 0", "mov r3, r6", "mov r4, 8", "call bpf_skb_load_bytes")
-    with pytest.raises(MemoryFault, match="__sk_buff is read-only"):
+    with pytest.raises(MemoryFault, match=r"__sk_buff\.len is read-only"):
         run("tc", *read_only, engine=engine)
     huge = ("mov r1, r6", "mov r2, 0", "mov r3, r10", "add r3, -8", "mov r4, -1", "call bpf_skb_load_bytes")
     with pytest.raises(MemoryFault):

@@ -299,7 +299,7 @@ def test_sockets_are_readonly() -> None:
     )
     data = four("10.0.0.2", 4000, "10.0.0.1", 80).ljust(16, b"\0")
     error = run_on("jit", text, data, environment=SOCKETS).error
-    assert "bpf_sock is read-only" in str(error)
+    assert "bpf_sock.mark is read-only" in str(error)
 
 
 def test_only_sockets_of_lookups_are_released() -> None:

@@ -53,6 +53,7 @@ REGISTER_WIDTHS = {
 }
 
 
+@cache
 def width_of(operand: str) -> int:
     """The width in bits of a register's name, or of `dword ptr [...]`; 64 for an address alone."""
     name = operand.split()[0]
@@ -72,6 +73,7 @@ def canonical_memory(inside: str) -> str:
     return f"[{'+'.join(names)}{sum(numbers):+d}]"
 
 
+@cache
 def canonical(text: str) -> str:
     """Return an instruction in one spelling: numbers in decimal, without a sign, at their width."""
     text = re.sub(r"\s+", " ", text.strip().lower())

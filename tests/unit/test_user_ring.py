@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import MapError, MapRefused, MemoryFault, Object, VerifierError, kernel, load
+from ebpfjit import MapError, MapRefused, MemoryFault, Object, kernel, load
 from ebpfjit.assembler import assemble
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps import MapDefinition, MapFlag, MapType, create
@@ -210,12 +210,3 @@ def test_what_is_refused(key: int, value: int, entries: int, flags: int) -> None
         create(MapDefinition("ring", MapType.USER_RINGBUF, key, value, entries, flags))
     assert caught.value.errno == errno.EINVAL
     assert create(MapDefinition("ring", MapType.USER_RINGBUF, 0, 0, 8192, MapFlag.NUMA_NODE))
-
-
-def test_an_arena_is_refused_by_name() -> None:
-    with pytest.raises(MapRefused, match="arenas, and pointers into them, are not supported"):
-        create(MapDefinition("a", MapType.ARENA, 0, 0, 10, MapFlag.MMAPABLE))
-    for direction in (1, 1 << 16):  # from the arena, and to it
-        cast = struct.pack("<BBhi", 0xBF, 0x11, 1, direction) + assemble("exit")
-        with pytest.raises(VerifierError, match="addr_space_cast, a pointer into an arena, is not supported"):
-            Program.from_bytes(cast).run()

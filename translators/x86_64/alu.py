@@ -5,6 +5,7 @@ A 32-bit operation on x86-64 clears the upper half of its destination, as eBPF w
 
 from __future__ import annotations
 
+from ebpfjit.isa.spec import FROM_ARENA
 from ebpfjit.program import Instruction
 from ebpfjit.translators.registry import Translator
 from ebpfjit.translators.x86_64.target import Context, load_constant, register, translates
@@ -85,6 +86,25 @@ def movsx(insn: Instruction, cx: Context) -> None:
     source = register(insn.src_reg, insn.offset)
     mnemonic = "movsxd" if insn.offset == 32 else "movsx"
     cx.emit(f"{mnemonic} {cx.dst}, {source}")
+
+
+@translates("ADDR_SPACE_CAST")
+def cast(insn: Instruction, cx: Context) -> None:
+    """The low half of src, a number in the arena; for a user, below the upper half of the arena's address.
+
+    mov dst32, src32;  test dst32, dst32;  je done;  movabs r10, upper;  or dst, r10;  done:
+    """
+    dst32 = register(insn.dst_reg, 32)
+    cx.emit(f"mov {dst32}, {register(insn.src_reg, 32)}")
+    arena = cx.plan.arena
+    if insn.imm == FROM_ARENA or arena is None or not arena.upper:
+        return
+    done = cx.new_label("done")
+    cx.emit(f"test {dst32}, {dst32}")
+    cx.jump("je", done)
+    cx.emit("movabs r10, $imm", imm=arena.upper << 32, imm_sizes=(64,))
+    cx.emit(f"or {cx.dst64}, r10")
+    cx.label(done)
 
 
 @translates("NEG64", "NEG32")

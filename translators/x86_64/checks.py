@@ -3,9 +3,11 @@
 check_load, check_store    r10 bytes at r11 lie in some region, or it is a fault; one for each
 region that may be pinned in r11
 audit_load, audit_store    the same, but that it is a fault of the analysis where they do not
-is_load                    the same as a question
+is_load, is_store          the same as a question
 find_load                  r11 becomes where r10 bytes are that a pointer of the kernel's gives at r11: there,
 where that is in some region, in a copy of the kernel's memory, or at a word that is zero
+find_arena_SIZE            r11 becomes where so many bytes are that a program finds at r11 in its arena, whose
+descriptor is at r10; carry is set where they are not all there, and r11 leads to a word that is zero
 fault_KIND                 reached by a call, so the return address tells which pc it was; records
 kind, place, address and the live stack, drops all frames and returns to the host
 """
@@ -24,6 +26,13 @@ from ebpfjit.translators.x86_64.target import (
 )
 
 REPORTS = tuple(f"fault_{kind}" for kind in FAULTS[1:])
+
+
+FIND_ARENA = {size: f"find_arena_{size}" for size in (1, 2, 4, 8)}
+"""The routine for each size of an access to an arena."""
+ARENA = {"start": 0, "size": 8, "table": 0x10, "base": 0x18, "zero": 0x20}
+"""Where the words of an arena's descriptor are (`runtime.maps.arena`)."""
+PAGE_SHIFT = 12
 
 
 def check_routine(name: str, pinned: str | None) -> str:
@@ -49,7 +58,10 @@ def emit_checks(cx: Emitter) -> None:
         stores, fault = ROUTINES[name]
         _emit_check(cx, label, stores=stores, fault=fault, pinned=pinned)
     _emit_check(cx, "is_load", stores=False, fault=None)
+    _emit_check(cx, "is_store", stores=True, fault=None)
     _emit_find(cx)
+    for size, name in FIND_ARENA.items():
+        _emit_find_in_arena(cx, name, size)
     for kind in FAULTS[1:]:
         _emit_fault(cx, kind)
 
@@ -110,11 +122,11 @@ def _emit_check(
     cx.emit("mov rcx, qword ptr [rdx]")
     cx.emit("mov rax, qword ptr [rdx+8]")
     _emit_inside(cx, "[rdx+0x10]" if stores else None, next_region)
-    ruled, follows = f".{name}_ruled", f".{name}_follows"
+    struct, allowed = f".{name}_struct", f".{name}_allowed"
     cx.emit("mov rcx, qword ptr [rdx+0x18]")
     cx.emit("test rcx, rcx")
-    cx.jump("jne", ruled)
-    cx.label(follows)
+    cx.jump("jne", struct)
+    cx.label(allowed)
     cx.emit("pop rcx")
     cx.label(out)
     cx.emit("pop rdx")
@@ -139,23 +151,25 @@ def _emit_check(
     else:
         cx.emit("stc")
         cx.emit("ret")
-    _emit_follows(cx, ruled, follows, next_region)
+    _emit_rights(cx, struct, allowed, next_region, stores=stores)
 
 
-def _emit_follows(cx: Emitter, ruled: str, follows: str, next_region: str) -> None:
-    """Emit, out of line, a jump to `follows` where an access of r10 bytes at r11 keeps to the rule in rcx.
+def _emit_rights(cx: Emitter, struct: str, allowed: str, next_region: str, *, stores: bool) -> None:
+    """Emit, out of line, a jump to `allowed` where a struct's rights allow an access of r10 bytes at r11.
 
-    rax and rcx are lost.
+    rcx is where the rights are, rdx the region's row; rax and rcx are lost. Sizes are 1, 2, 4 and 8, and
+    there is a bit for each (`ebpfjit/runtime/rights.py`).
     """
-    with cx.out_of_line(ruled):
-        cx.emit("mov eax, ecx")
+    with cx.out_of_line(struct):
+        cx.emit("mov rax, r11")
+        cx.emit("sub rax, qword ptr [rdx]")
+        cx.emit("movzx eax, byte ptr [rcx+rax]")
+        cx.emit("shr eax, 4" if stores else "and eax, 0xf")
         cx.emit("test rax, r10")
         cx.jump("je", next_region)
-        cx.emit("shr rcx, 0x20")
-        cx.emit("lea rax, [r10-1]")
-        cx.emit("or rcx, rax")
-        cx.emit("test r11, rcx")
-        cx.jump("je", follows)
+        cx.emit("lea rcx, [r10-1]")
+        cx.emit("test rcx, r10")
+        cx.jump("je", allowed)
         cx.jump("jmp", next_region)
 
 
@@ -198,6 +212,41 @@ def _emit_find(cx: Emitter) -> None:
     cx.emit("pop rcx")
     cx.emit("pop rax")
     cx.label(".find_load_here")
+    cx.emit("ret")
+
+
+def _emit_find_in_arena(cx: Emitter, name: str, size: int) -> None:
+    """Emit `find_arena_SIZE`: r11 is a number of 32 bits and an offset, of 64 bits in all, whatever it was.
+
+    What is found lies between base and base + size, and all pages that it is in are allocated. Keeps all
+    registers but r11 and the flags.
+    """
+    nothing = f".{name}_nothing"
+    cx.begin(None)
+    cx.label(name)
+    cx.emit("push rax")
+    cx.emit("push rcx")
+    cx.emit(f"sub r11, qword ptr [r10+{ARENA['start']:#x}]")
+    cx.emit(f"mov rax, qword ptr [r10+{ARENA['size']:#x}]")
+    cx.emit(f"sub rax, {size}")
+    cx.emit("cmp r11, rax")
+    cx.jump("ja", nothing)
+    for byte in (0, size - 1) if size > 1 else (0,):
+        cx.emit(f"lea rcx, [r11+{byte}]" if byte else "mov rcx, r11")
+        cx.emit(f"shr rcx, {PAGE_SHIFT}")
+        cx.emit(f"add rcx, qword ptr [r10+{ARENA['table']:#x}]")
+        cx.emit("cmp byte ptr [rcx], 0")
+        cx.jump("je", nothing)
+    cx.emit(f"add r11, qword ptr [r10+{ARENA['base']:#x}]")
+    cx.emit("pop rcx")
+    cx.emit("pop rax")
+    cx.emit("clc")
+    cx.emit("ret")
+    cx.label(nothing)
+    cx.emit(f"lea r11, [r10+{ARENA['zero']:#x}]")
+    cx.emit("pop rcx")
+    cx.emit("pop rax")
+    cx.emit("stc")
     cx.emit("ret")
 
 

@@ -15,14 +15,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ebpfjit.translators.emitter import Emitter
-from ebpfjit.translators.x86_64.checks import CHECKS, REPORTS, ROUTINES, check_routine, emit_checks
+from ebpfjit.translators.x86_64.checks import (
+    CHECKS,
+    FIND_ARENA,
+    REPORTS,
+    ROUTINES,
+    check_routine,
+    emit_checks,
+)
 from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED, Context
 
 CALLER_SAVED = ("rax", "rdi", "rsi", "rdx", "rcx", "r8")
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8")
-SHARED = ("slice", "call_python", "is_load", "find_load", *REPORTS, *CHECKS)
+FINDING = ("is_load", "is_store", "find_load", *FIND_ARENA.values())
+SHARED = ("slice", "call_python", *FINDING, *REPORTS, *CHECKS)
 """The routines that programs reach through stubs."""
-STUBS = ("slice", "call_python", "is_load", "find_load", *REPORTS, *ROUTINES)
+STUBS = ("slice", "call_python", *FINDING, *REPORTS, *ROUTINES)
 """The stubs: which of the checks is meant depends on the program."""
 TURN = 20_000_000
 """Nanoseconds between two looks for signals and for other threads, where slices are shorter."""

@@ -16,8 +16,7 @@ from ebpfjit.translators.emitter import Emitter
 LANE_WORDS = (
     "busy",  # not 0 where a run is using it
     "fill",  # address of the routine for the kind of context
-    "struct",  # what r1 points to, and its size
-    "struct_size",
+    "struct",  # what r1 points to: a row of the table of regions, as it has rights
     "template",  # what the struct starts as: `template_size` bytes, a multiple of 16
     "template_size",
     "packet",  # where packets are copied to, and how large they may be

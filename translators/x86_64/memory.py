@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ebpfjit.program import Instruction
+from ebpfjit.translators.x86_64.checks import FIND_ARENA
 from ebpfjit.translators.x86_64.plan import Audit, Check
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
@@ -83,6 +84,8 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
         cmp qword ptr [limit], 0;  je other
     A span of the frame is a constant:
         lea r10, [base+offset+frame];  sub r10, rbp;  cmp r10, frame - size;  ja other
+    An access to a struct with rights is one that these allow, or not, wherever its base is where r1 started:
+        cmp base, [start];  jne other
     Where there is no room for another limit all is asked out of line.
     """
     span = check.high - check.low
@@ -95,6 +98,12 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
         cx.jump("ja", other)
     elif check.region == "stack":
         cx.jump("jmp", other)
+    elif check.region == "argument" and cx.plan.struct_rights:
+        if not check.merged and _may_be_struct(cx, base, low, check):
+            cx.emit(f"cmp {base}, qword ptr {BLOCK['argument_start']}")
+            cx.jump("jne", other)
+        else:
+            cx.jump("jmp", other)
     elif check.behind:
         limit = cx.limit(check.region, check.behind, check.stores)
         if limit is None:
@@ -121,6 +130,14 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
         _check_any_region(cx, other, back, base, offset, check)
 
 
+def _may_be_struct(cx: Context, base: str, offset: int, check: Check) -> bool:
+    """True where an access is one to a struct with rights, and allowed, if its base is where r1 started."""
+    rights = cx.plan.struct_rights
+    if "+" in base or not 0 <= offset < len(rights):
+        return False
+    return bool(rights[offset] >> (4 if check.stores else 0) & (check.high - check.low))
+
+
 def _load_distance(cx: Context, base: str, offset: int, region: str) -> None:
     """Put the distance of base + offset from a region's start into r10."""
     if region != cx.pinned:
@@ -143,6 +160,10 @@ def _check_any_region(cx: Context, label: str, back: str, base: str, offset: int
         cx.emit(f"mov r10d, {size}")
 
     with cx.out_of_line(label):
+        if check.region != "argument" and _may_be_struct(cx, base, offset, check):
+            # A context that was kept in the frame meanwhile.
+            cx.emit(f"cmp {base}, qword ptr {BLOCK['argument_start']}")
+            cx.jump("je", back)
         cx.repeat((base, offset, size), name)
         cx.jump("call", routine)
         cx.jump("jmp", back)
@@ -159,6 +180,41 @@ def check_alignment(cx: Context, base: str, offset: int, size: int) -> None:
     with cx.out_of_line(fault):
         load_address(cx, base, offset)
         cx.raise_fault("alignment")
+
+
+def find_in_arena(cx: Context, number: int, insn: Instruction, *, stores: bool) -> str:
+    """Emit what leaves in r11 where an access through register `number` has its bytes; clobbers r10.
+
+    Returns the label that is jumped to where it has none in the arena: nothing is to be done then. A load may
+    go on: r11 leads to zeros. What may be an address of the program's memory is looked for there first:
+        lea r11, [reg+offset];  mov r10d, size;  call is_load;  jae found
+        mov r11d, reg32;  lea r11, [r11+offset];  movabs r10, descriptor;  call find_arena_SIZE;  jb nothing
+    """
+    arena, size = cx.plan.arena, cx.row.size
+    assert arena is not None  # it has the access
+    found, nothing = cx.new_label("found"), cx.new_label("nothing")
+    if not arena.accesses[insn.pc]:
+        routine = "is_store" if stores else "is_load"
+        cx.used.add(routine)
+        load_address(cx, register(number), insn.offset)
+        cx.emit(f"mov r10d, {size}")
+        cx.jump("call", routine)
+        cx.jump("jae", found)
+    cx.used.add(FIND_ARENA[size])
+    cx.emit(f"mov r11d, {register(number, 32)}")
+    if insn.offset:
+        cx.emit("lea r11, [r11+$offset]", offset=insn.offset)
+    cx.emit("movabs r10, $imm", imm=arena.descriptor, imm_sizes=(64,))
+    cx.jump("call", FIND_ARENA[size])
+    if stores:
+        cx.jump("jb", nothing)
+    cx.label(found)
+    return nothing
+
+
+def is_in_arena(cx: Context) -> bool:
+    """True where the instruction's access is to the program's arena, or may be."""
+    return cx.plan.arena is not None and cx.insn.pc in cx.plan.arena.accesses
 
 
 #             operation  instruction
@@ -183,6 +239,10 @@ def load(insn: Instruction, cx: Context) -> None:
     if insn.pc in cx.plan.kernel_loads:
         _load_of_kernel(cx, insn)
         return
+    if is_in_arena(cx):
+        find_in_arena(cx, insn.src_reg, insn, stores=False)
+        _load_found(cx, insn)
+        return
     memory, offset = memory_operand(cx, cx.src64, insn)
 
     def access() -> None:
@@ -198,6 +258,11 @@ def _load_of_kernel(cx: Context, insn: Instruction) -> None:
     load_address(cx, cx.src64, insn.offset)
     cx.emit(f"mov r10d, {cx.row.size}")
     cx.jump("call", "find_load")
+    _load_found(cx, insn)
+
+
+def _load_found(cx: Context, insn: Instruction) -> None:
+    """Emit a load of what r11 leads to, which anybody may read."""
     names = {"dst32": register(insn.dst_reg, 32), "dst64": cx.dst64, "memory": "[r11]"}
     cx.emit(LOADS[cx.row.operation].format(**names))
     pin(cx)
@@ -211,7 +276,19 @@ def store(insn: Instruction, cx: Context) -> None:
     size = row.size
     if row.is_ordered:
         check_alignment(cx, cx.dst64, insn.offset, size)
-    memory, offset = memory_operand(cx, cx.dst64, insn)
+    if is_in_arena(cx):
+        nothing = find_in_arena(cx, insn.dst_reg, insn, stores=True)
+        _store_at(cx, insn, "[r11]", None)
+        cx.label(nothing)
+        pin(cx)
+        return
+    _store_at(cx, insn, *memory_operand(cx, cx.dst64, insn))
+
+
+def _store_at(cx: Context, insn: Instruction, memory: str, offset: int | None) -> None:
+    """Emit the store to an operand."""
+    row = cx.row
+    size = row.size
     if row.uses_src:
         cx.emit(f"mov {POINTER[size]} {memory}, {register(insn.src_reg, 8 * size)}", offset=offset)
         return

@@ -118,6 +118,18 @@ class Predicate:
 
 
 @record
+class ArenaPlan:
+    """A program's arena: where its descriptor is, and the upper half of a user's pointers (0: none).
+
+    `accesses` are those to it (by pc), with whether they surely are, or perhaps are the program's memory's.
+    """
+
+    descriptor: int
+    upper: int
+    accesses: Mapping[int, bool]
+
+
+@record
 class Plan:
     """What analysis found: how each access is checked, and which frames must be zeroed.
 
@@ -134,7 +146,10 @@ class Plan:
     Where it `is_called_back` something outside may call functions of the program.
     Where it `is_audited`, `audits` are accesses (by pc) that are checked once more, by themselves, in both
     copies; frames are counted where that seems needless, and filled with POISON where they are not zeroed.
-    `kernel_loads` are loads (by pc) through pointers of the kernel's, whatever else is checked.
+    `kernel_loads` are loads (by pc) through pointers of the kernel's, whatever else is checked. `arena` is
+    there where the program has pointers into one.
+    `struct_rights` say what accesses there may be where r1 points at the start, by offset: loads of 1, 2, 4
+    or 8 bytes in the low half of each byte, stores in the high one; empty where nothing is said.
     """
 
     checks: Mapping[int, Check]
@@ -155,6 +170,8 @@ class Plan:
     is_audited: bool = False
     audits: Mapping[int, Audit] = field(default_factory=dict)
     kernel_loads: frozenset[int] = frozenset()
+    struct_rights: bytes = b""
+    arena: ArenaPlan | None = None
 
     @property
     def counts_frames(self) -> bool:

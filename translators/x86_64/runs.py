@@ -134,11 +134,13 @@ def fill_region(cx: Emitter, region: str) -> None:
 
 
 def fill_context(cx: Emitter) -> None:
-    """Fill in where the struct is, after `place`; r14 is then the struct, which r1 points to."""
+    """Fill in where the struct is, after `place`; r14 is then the struct, which r1 points to.
+
+    It has rights, so that what asks for an access to it looks into the table.
+    """
     cx.emit("mov r14, rax")
     cx.emit(f"mov {block_word('argument_start')}, rax")
-    cx.emit(f"mov rax, {lane_word('struct_size')}")
-    cx.emit(f"mov {block_word('argument_size')}, rax")
+    cx.emit(f"mov {block_word('argument_size')}, 0")
     cx.emit(f"mov {block_word('argument_room')}, 0")
 
 

@@ -98,7 +98,7 @@ BLOCK_SIZE = 8 * len(BLOCK_WORDS)
 PINNABLE = ("packet", "argument")  # regions whose start may be in r11
 CLEARED = 128  # bytes of a frame that are zeroed in one round
 TABLE = {"first": 0, "behind": 8, "next": 0x10}  # a table of regions: its rows, and the next table or 0
-REGION_SIZE = 32  # a row of it: start, stop, writable, rule (`runtime.memory.follows`; 0: none)
+REGION_SIZE = 32  # a row of it: start, stop, writable, rights (address; 0: any)
 FOREIGN_SIZE = 24  # a row of the table of the kernel's memory: start, stop, where its bytes are
 
 
@@ -275,7 +275,9 @@ class Context(Emitter):
 
     def is_checked(self, pc: int) -> bool:
         """True where the access at `pc` is checked or audited, or is found elsewhere."""
-        return pc in self.checks or pc in self.plan.audits or pc in self.plan.kernel_loads
+        plan = self.plan
+        in_arena = plan.arena is not None and pc in plan.arena.accesses
+        return pc in self.checks or pc in plan.audits or pc in plan.kernel_loads or in_arena
 
     @property
     def check(self) -> Check | None:

@@ -7,11 +7,14 @@ tail    is what it would be if it had been started: its context, zeros, a frame 
 from __future__ import annotations
 
 import random
+from functools import cache
+from itertools import product
 
 from ebpfjit.difftest.case import UNTYPED, Case, Input
 from ebpfjit.difftest.hostile import frames
 from ebpfjit.difftest.hostile.writer import FRAME, WIDTHS, Writer
 from ebpfjit.difftest.packets import PROGRAMS, TAIL, TAIL_CALL
+from ebpfjit.runtime.contexts.types import TYPES as PROGRAM_TYPES
 
 LIMIT = 600
 TYPES = ("xdp", "tc", "cgroup_skb", "lwt_xmit", "kprobe", "tracepoint", "syscall", UNTYPED)
@@ -32,13 +35,30 @@ def _context(writer: Writer, type_: str, given: int, register: str = "r6") -> No
     """Loads of any field that the type has; `given` are the bytes of a context without a struct."""
     rng = writer.rng
     most = SIZES.get(type_, given if writer.chance(0.9) else 64)
+    loads = [place for place in _places(type_, store=False) if sum(place) <= most]
     for _ in range(rng.randrange(1, 4)):
-        size = rng.choice([size for size in (4, 4, 4, 1, 8) if size <= most] or [4])
-        most = max(most, size)
-        place = rng.choice((most - size, rng.randrange(most // size) * size))
+        if loads and writer.chance(0.97):
+            place, size = rng.choice(loads)
+        else:
+            size = rng.choice([size for size in (4, 4, 4, 1, 8) if size <= most] or [4])
+            most = max(most, size)
+            place = rng.choice((most - size, rng.randrange(most // size) * size))
         writer.emit(f"ldx{WIDTHS[size]} r7, [{register}+{place}]", "add r9, r7")
-    if type_ in ("tc", "lwt_xmit") and writer.chance(0.3):
-        writer.emit(f"stw [{register}+{rng.choice((8, 48, 52, 64))}], {rng.randrange(100)}")  # mark, cb
+    stores = _places(type_, store=True)
+    if stores and writer.chance(0.3):
+        place, size = rng.choice(stores)
+        writer.emit(f"st{WIDTHS[size]} [{register}+{place}], {rng.randrange(100)}")
+
+
+@cache
+def _places(type_: str, *, store: bool) -> tuple[tuple[int, int], ...]:
+    """Return the accesses, as offset and size, that programs of a type may do to their struct."""
+    known = PROGRAM_TYPES.get(type_)
+    rights = None if known is None else known.rights
+    if rights is None:
+        return ()
+    every = product(range(len(rights.table)), WIDTHS)
+    return tuple((offset, size) for offset, size in every if rights.allows(offset, size, store=store))
 
 
 def _packet(writer: Writer, type_: str) -> None:

@@ -1,46 +1,48 @@
-"""The structs that programs get as context, field by field (include/uapi/linux/bpf.h).
+"""What a struct that programs get is made of: fields, and what programs may do to each.
 
-`XDP_MD`, `SK_BUFF` and `SOCK` are those of packets; all others are in `ebpfjit/runtime/contexts/structs.py`.
+The structs are in `ebpfjit/runtime/contexts/structs.py`.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.runtime.memory import ALIGNMENT_SHIFT, follows
+from ebpfjit.runtime.rights import SIZES, Rights, table_of
 
 _CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
+Hook = int | str
+"""For whose programs an access is: an attach type (enum bpf_attach_type), or the name of a program type."""
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What programs may load, or load and store (`writable`), of a struct's bytes from `start` to `stop`.
+    """What programs may load, or store (`stores`), of a struct's bytes from `start` to `stop`.
 
     `sizes` is the sum of the sizes that an access may have (1, 2, 4, 8). One lies at a multiple of its size,
-    and of `alignment`. `hooks` are the attach types whose programs may do it (none: all).
+    and of `alignment`. `hooks` are those whose programs may do it (none: all).
     """
 
     start: int
     stop: int
     sizes: int
     alignment: int = 1
-    writable: bool = False
-    hooks: frozenset[int] = frozenset()
+    stores: bool = False
+    hooks: frozenset[Hook] = frozenset()
 
-    @property
-    def rule(self) -> int:
-        """The same as a region has it (`runtime.memory.follows`); the struct starts at a multiple of 8."""
-        return self.sizes | self.alignment - 1 << ALIGNMENT_SHIFT
-
-    def allows(self, offset: int, size: int, *, store: bool) -> bool:
-        """True where an access of `size` bytes at `offset` of the struct is one of these."""
-        inside = self.start <= offset and offset + size <= self.stop
-        return inside and follows(self.rule, offset, size) and (self.writable or not store)
+    def places(self) -> Iterator[tuple[int, int, bool]]:
+        """Yield each access: its offset, its size, whether it stores."""
+        for size in SIZES:
+            step = max(size, self.alignment)
+            if self.sizes & size:
+                for offset in range(-(-self.start // step) * step, self.stop - size + 1, step):
+                    yield offset, size, self.stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,10 @@ class Field:
         """The offset behind the field."""
         return self.offset + self.size * (self.count or 1)
 
-    def accesses_at(self, attach_type: int) -> tuple[Access, ...]:
-        """Return what programs of one attach type may do to the field."""
-        return tuple(each for each in self.accesses if not each.hooks or attach_type in each.hooks)
+    def accesses_at(self, hook: Hook) -> tuple[Access, ...]:
+        """Return what programs of one hook may do to the field."""
+        kept = (each for each in self.accesses if not each.hooks or hook in each.hooks)
+        return tuple(replace(each, hooks=frozenset()) for each in kept)
 
     def read(self, memory: memoryview) -> int | tuple[int, ...]:
         """Return the field's value from the struct's bytes, unsigned."""
@@ -97,11 +100,15 @@ class Field:
 
 @dataclass(frozen=True)
 class Struct:
-    """A context's struct: its size in bytes and its fields in order."""
+    """A context's struct: its size in bytes and its fields in order.
+
+    `whose` names the programs that `at_hook` tells apart.
+    """
 
     name: str
     size: int
     fields: tuple[Field, ...]
+    whose: str = "this attach type"
 
     @cached_property
     def by_name(self) -> dict[str, Field]:
@@ -135,28 +142,22 @@ class Struct:
         )
 
     @cached_property
-    def accesses(self) -> tuple[tuple[str, Access], ...]:
-        """What programs may do to the struct, and to which field."""
-        return tuple((field.name, access) for field in self.fields for access in field.accesses)
+    def rights(self) -> Rights:
+        """What programs may do, as engines look it up."""
+        accesses = (access for field in self.fields for access in field.accesses)
+        places = (place for access in accesses for place in access.places())
+        fields = sorted((field for field in self.fields if not field.alias), key=lambda field: field.offset)
+        names = tuple((field.name, field.offset, field.stop) for field in fields)
+        return Rights(self.name, table_of(self.size, places), names, self.whose)
 
-    def at_hook(self, attach_type: int) -> Struct:
-        """Return the struct with what programs of one attach type may do to it."""
-        kept = tuple(replace(field, accesses=field.accesses_at(attach_type)) for field in self.fields)
+    def at_hook(self, hook: Hook) -> Struct:
+        """Return the struct with what programs of one hook may do to it."""
+        kept = tuple(replace(field, accesses=field.accesses_at(hook)) for field in self.fields)
         return self if kept == self.fields else replace(self, fields=kept)
 
     def allows(self, offset: int, size: int, *, store: bool) -> bool:
         """True where Linux takes an access of `size` bytes at `offset` of the struct."""
-        return any(access.allows(offset, size, store=store) for _, access in self.accesses)
-
-    def spans(self, names: Iterable[str]) -> list[tuple[int, int]]:
-        """Return the bytes of some fields as (start, stop), neighbours joined, in order."""
-        spans: list[tuple[int, int]] = []
-        for field in sorted((self.by_name[name] for name in names), key=lambda field: field.offset):
-            if spans and spans[-1][1] == field.offset:
-                spans[-1] = spans[-1][0], field.stop
-            else:
-                spans.append((field.offset, field.stop))
-        return spans
+        return self.rights.allows(offset, size, store=store)
 
     def settings(self, given: Mapping[str, Any], settable: tuple[str, ...]) -> dict[str, Any]:
         """Return the values of fields that can be set; others may be 0, as for BPF_PROG_TEST_RUN.
@@ -173,49 +174,3 @@ class Struct:
                 can = ", ".join(settable) or "none"
                 raise ExecutionError(f"field {name!r} of {self.name} {what}; those that can be set: {can}")
         return settings
-
-
-def _words(names: str, start: int = 0) -> list[Field]:
-    """Return consecutive fields of 4 bytes; `name[5]` is an array of five."""
-    fields: list[Field] = []
-    for text in names.split():
-        name, _, count = text.rstrip("]").partition("[")
-        fields.append(Field(name, start, 4, int(count or 0)))
-        start = fields[-1].stop
-    return fields
-
-
-XDP_MD = Struct(
-    "xdp_md",
-    24,
-    tuple(_words("data data_end data_meta ingress_ifindex rx_queue_index egress_ifindex")),
-)
-
-SK_BUFF = Struct(
-    "__sk_buff",
-    192,
-    (
-        *_words(
-            "len pkt_type mark queue_mapping protocol vlan_present vlan_tci vlan_proto priority "
-            "ingress_ifindex ifindex tc_index cb[5] hash tc_classid data data_end napi_id family "
-            "remote_ip4 local_ip4 remote_ip6[4] local_ip6[4] remote_port local_port data_meta"
-        ),
-        Field("flow_keys", 144, 8),
-        Field("tstamp", 152, 8),
-        *_words("wire_len gso_segs", 160),
-        Field("sk", 168, 8),
-        *_words("gso_size", 176),
-        Field("tstamp_type", 180, 1),
-        Field("hwtstamp", 184, 8),
-    ),
-)
-
-SOCK = Struct(
-    "bpf_sock",
-    80,
-    (
-        *_words("bound_dev_if family type protocol mark priority src_ip4 src_ip6[4] src_port"),
-        Field("dst_port", 48, 2),
-        *_words("dst_ip4 dst_ip6[4] state rx_queue_mapping", 52),
-    ),
-)

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.runtime.contexts.fields import SK_BUFF
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, STRUCT_ROOM, Outcome
 from ebpfjit.runtime.contexts.skb import SOCK_AT, SkbContext
-from ebpfjit.runtime.contexts.structs import CGROUP_SOCK, FLOW_KEYS
+from ebpfjit.runtime.contexts.structs import FLOW_KEYS, SK_BUFF, SOCK
 from ebpfjit.runtime.contexts.types import ProgramType
 
-FLOW_KEYS_AT = SOCK_AT + CGROUP_SOCK.size
+FLOW_KEYS_AT = SOCK_AT + SOCK.size
 """Where in the context's memory its bpf_flow_keys are."""
 
 SETTABLE = ("flags",)

@@ -1,6 +1,6 @@
 """The contexts of `ebpfjit/runtime/contexts/structs.py`: structs whose fields the caller names.
 
-    [ struct ]   a region for each field that Linux lets programs load, or store to, with its rule
+    [ struct ]   with rights: what Linux lets programs load, or store
       | sk `--> [ bpf_sock ]    80 bytes, read-only
       `-------> [ payload ]     data to data_end, optval to optval_end, skb_data to skb_data_end
 
@@ -18,9 +18,9 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.contexts.fields import Field, Struct
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, FieldValues, Outcome
 from ebpfjit.runtime.contexts.plain import StructContext, aligned
-from ebpfjit.runtime.contexts.structs import CGROUP_SOCK
+from ebpfjit.runtime.contexts.structs import SOCK
 from ebpfjit.runtime.contexts.types import ProgramType
-from ebpfjit.runtime.memory import NO_ACCESS, Region, flat_view
+from ebpfjit.runtime.memory import Region, flat_view
 from ebpfjit.runtime.sockets import TCP_LISTEN, Socket
 
 TCP_CLOSE, NO_QUEUE = 7, -1
@@ -79,7 +79,10 @@ class NamedContext(StructContext):
         for field in self.layout.fields:
             if field.pointer == "sock":
                 self._attach_sock(field, given)
-        self._show_fields()
+        # What was given may be longer than what there are rights for.
+        self.argument = Region.of_buffer(self.layout.name, self.memory[: self.layout.size])
+        self.argument.rights = type_.rights
+        self.regions.insert(0, self.argument)
 
     def _refuse_unknown(self, type_: ProgramType, given: Mapping[str, Any]) -> None:
         layout = self.layout
@@ -162,10 +165,10 @@ class NamedContext(StructContext):
         if value is None or (isinstance(value, int) and value == 0):
             self.put(field.name, bytes(8))
             return
-        memory = aligned(CGROUP_SOCK.size)
+        memory = aligned(SOCK.size)
         memory[:] = self._sock_bytes(field, value)
-        region = Region.of_buffer(CGROUP_SOCK.name, memory)
-        region.writable = False
+        region = Region.of_buffer(SOCK.name, memory)
+        region.writable, region.rights = False, SOCK.rights
         self.regions.append(region)
         self.sockets[region.start] = value if isinstance(value, Socket) else None
         self._point(field.name, region.start)
@@ -183,14 +186,14 @@ class NamedContext(StructContext):
             raise ExecutionError(
                 f"field {field.name!r} takes a Socket, a mapping of bpf_sock's fields, or None, not {value!r}"
             )
-        content = bytearray(CGROUP_SOCK.size)
-        struct.pack_into("<Ii", content, CGROUP_SOCK.by_name["state"].offset, TCP_CLOSE, NO_QUEUE)
+        content = bytearray(SOCK.size)
+        struct.pack_into("<Ii", content, SOCK.by_name["state"].offset, TCP_CLOSE, NO_QUEUE)
         for name in ("family", "type", "protocol"):
-            own, there = self.layout.by_name.get(name), CGROUP_SOCK.by_name[name]
+            own, there = self.layout.by_name.get(name), SOCK.by_name[name]
             if own is not None:
                 content[there.offset : there.stop] = bytes(self.memory[own.offset : own.stop]).ljust(4, b"\0")
-        for name, number in CGROUP_SOCK.settings(value, tuple(CGROUP_SOCK.by_name)).items():
-            there = CGROUP_SOCK.by_name[name]
+        for name, number in SOCK.settings(value, tuple(SOCK.by_name)).items():
+            there = SOCK.by_name[name]
             content[there.offset : there.stop] = there.encode(number)
         return bytes(content)
 
@@ -216,22 +219,6 @@ class NamedContext(StructContext):
         self.selected = socket
         self._point("sk", address)
         return 0
-
-    def _show_fields(self) -> None:
-        """Make the regions of the fields, those that are written last: faults name a field by its first."""
-        for name, access in sorted(self.layout.accesses, key=lambda each: each[1].writable):
-            self._show(name, access.start, access.stop, access.rule, writable=access.writable)
-        for field in self.layout.fields:  # for the faults to name
-            if not field.accesses and not field.alias:
-                self._show(field.name, field.offset, field.stop, NO_ACCESS)
-
-    def _show(self, name: str, start: int, stop: int, rule: int, *, writable: bool = False) -> None:
-        """Make a region of some of the struct's bytes, as far as they were given."""
-        stop = min(stop, len(self.memory))
-        if start < stop:
-            part, at = self.memory[start:stop], self.start
-            label = f"{self.layout.name}.{name}"
-            self.regions.append(Region(label, at + start, at + stop, writable, part, rule))
 
     @property
     def size(self) -> int:

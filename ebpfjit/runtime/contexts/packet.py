@@ -83,22 +83,15 @@ class PacketContext(ABC):
         self.last = STRUCT_ROOM + self.headroom + room + self.tailroom
         self.memory = LowMemory(self.last)
         self.view = self.memory.view
-        self.argument = self.memory.region(self.struct.name, 0, self.struct.size, writable=False)
+        self.argument = self.memory.region(self.struct.name, 0, self.struct.size, writable=True)
+        self.argument.rights = type_.rights
         self.packet = self.memory.region("packet", self.first, self.first, writable=type_.writes_packet)
         self.words = self.view[: self.struct.size]
         self._data = self._data_end = self._data_meta = self.first
         self.stack = Stack()
         self.redirect: Redirect | None = None
         self.clones: list[tuple[int, bytes]] = []
-        # The struct is read-only; a region of its own lies over each stretch that is writable.
-        self.regions: list[Region] = [
-            self.packet,
-            self.argument,
-            *(
-                self.memory.region(self.struct.name, start, stop, writable=True)
-                for start, stop in self.struct.spans(type_.writable)
-            ),
-        ]
+        self.regions: list[Region] = [self.packet, self.argument]
 
     @property
     def arguments(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from ebpfjit.runtime.memory import Region, Stack, address_of
 class StructContext:
     """Bytes that r1 points to, at a multiple of 8; some types' programs may write them.
 
-    `argument` is their region, None where the fields have regions of their own.
+    `argument` is their region.
     """
 
     redirect: Redirect | None = None

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.runtime.contexts.fields import SK_BUFF, SOCK
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, FieldValues, Outcome, PacketContext
+from ebpfjit.runtime.contexts.structs import SK_BUFF, SOCK
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.network import LOOPBACK, TunnelKey
 
@@ -91,6 +91,7 @@ class SkbContext(PacketContext):
     def __init__(self, type_: ProgramType, room: int = ROOM) -> None:
         super().__init__(type_, room)
         self.sock = self.memory.region(SOCK.name, SOCK_AT, SOCK_AT + SOCK.size, writable=False)
+        self.sock.rights = SOCK.rights
         self.regions.append(self.sock)
         self.link_header = b""
         self.mac_header = self.network_header = self.first

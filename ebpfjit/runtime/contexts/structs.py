@@ -1,14 +1,16 @@
-"""The structs that other programs than those on packets get as context: one table for each.
+"""The structs that programs get as context: one table for each, with what programs may do.
 
-    name   type   which loads Linux takes   "write": stores, too         (the *_is_valid_access of Linux)
+    name   type   which loads Linux takes   which stores                 (the *_is_valid_access of Linux)
 
 whole     as wide as the field, no other
 narrow    and parts of it: 1, 2 or 4 bytes, at a multiple of their size
 front     and parts of it that start where it does
 wide      as narrow, and pairs of 4 bytes at a multiple of 8
+write     stores as wide as the field (and pairs, where loads are wide)
+write-any stores as loads are
 
-`word@hook` is for programs of some attach types only (`_HOOKS`); a program whose section does not tell its
-attach type may do what any may.
+`word@hook` is for some programs only (`_HOOKS`; more than one with commas between): those of attach types, or
+for packets of program types. A program whose section does not tell its attach type may do what any may.
 
 Linux has most checks in net/core/filter.c, others in kernel/bpf/cgroup.c, kernel/trace/bpf_trace.c and
 net/netfilter/nf_bpf_link.c.
@@ -21,7 +23,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ebpfjit.runtime.contexts.fields import Access, Field, Struct
+from ebpfjit.runtime.contexts.fields import Access, Field, Hook, Struct
+from ebpfjit.runtime.rights import SIZES
 
 _POINTERS = ("sock", "start", "end")
 
@@ -38,7 +41,8 @@ _LOADS: dict[str, Callable[[int], tuple[_Rule, ...]]] = {
     "also4":    lambda size: ((0, 1 | 2, 1), (4, 4, 1)),
 }  # fmt: skip
 
-_HOOKS = {  # enum bpf_attach_type; which section is which says `ebpfjit/runtime/attach.py`
+_HOOKS: dict[str, frozenset[Hook]] = {  # which section is which attach type says `ebpfjit/runtime/attach.py`
+    "devmap":     frozenset({33}),
     "inet4":      frozenset({8, 10, 14, 19, 29, 31}),   # bind4, connect4, and so on
     "inet6":      frozenset({9, 11, 15, 20, 30, 32}),
     "sendmsg4":   frozenset({14}),
@@ -49,18 +53,30 @@ _HOOKS = {  # enum bpf_attach_type; which section is which says `ebpfjit/runtime
     "bound":      frozenset({12, 13}),
     "getsockopt": frozenset({21}),
     "setsockopt": frozenset({22}),
+    "pointer":    frozenset({"pointer"}),               # no hook: what is behind a pointer
+    "tc":         frozenset({"tc", "sched_act"}),
+    "filter":     frozenset({"socket_filter"}),
+    "cgroup":     frozenset({"cgroup_skb"}),
+    "lwt":        frozenset({"lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local"}),
+    "stream":     frozenset({"sk_skb"}),
+    "flow":       frozenset({"flow_dissector"}),
 }  # fmt: skip
+_HOOKS["skb"] = frozenset().union(*(_HOOKS[name] for name in ("tc", "filter", "cgroup", "lwt", "stream")))
 
 
 def _access(offset: int, size: int, span: int, words: Iterable[str]) -> tuple[Access, ...]:
     """Return what a row's words allow of a field of `span` bytes, in elements of `size` bytes."""
     accesses: list[Access] = []
     rules = [word.partition("@") for word in words]
-    for word, _, hook in rules:
-        hooks = _HOOKS[hook] if hook else frozenset()
-        if word == "write":
-            sizes = size | 8 if any(load == "wide" for load, _, _ in rules) else size
-            accesses.append(Access(offset, offset + span, sizes, writable=True, hooks=hooks))
+    loads = [rule for word, _, _ in rules if word in _LOADS for rule in _LOADS[word](size)]
+    stores = {
+        "write": size | (8 if any(sizes & 8 for _, sizes, _ in loads) else 0),
+        "write-any": sum({each for _, sizes, _ in loads for each in SIZES if sizes & each}),
+    }
+    for word, _, names in rules:
+        hooks = frozenset().union(*(_HOOKS[name] for name in names.split(",") if name))
+        if word in stores:
+            accesses.append(Access(offset, offset + span, stores[word], stores=True, hooks=hooks))
         else:
             accesses += (
                 Access(offset, offset + (room or span), sizes, alignment, hooks=hooks)
@@ -98,12 +114,58 @@ def _fields(table: str) -> tuple[Field, ...]:
     return tuple(fields.values())
 
 
-def _struct(name: str, table: str) -> Struct:
+def _struct(name: str, table: str, whose: str = "this attach type") -> Struct:
     """Return a struct from its table: its size is that of its fields, a multiple of the widest one's."""
     fields = _fields(table)
     widest, last = max(field.size for field in fields), max(field.stop for field in fields)
-    return Struct(name, -(-last // widest) * widest, fields)
+    return Struct(name, -(-last // widest) * widest, fields, whose)
 
+
+XDP_MD = _struct("xdp_md", """
+    data              u32       whole
+    data_end          u32       whole
+    data_meta         u32       whole
+    ingress_ifindex   u32       whole
+    rx_queue_index    u32       whole
+    egress_ifindex    u32       whole@devmap
+""")  # fmt: skip
+
+SK_BUFF = _struct("__sk_buff", """
+    len               u32       narrow@skb
+    pkt_type          u32       narrow@skb
+    mark              u32       narrow@tc,filter,cgroup,lwt  write@tc,cgroup,lwt
+    queue_mapping     u32       narrow@skb            write@tc
+    protocol          u32       narrow@skb
+    vlan_present      u32       narrow@skb
+    vlan_tci          u32       narrow@skb
+    vlan_proto        u32       narrow@skb
+    priority          u32       narrow@skb            write@tc,cgroup,lwt,stream
+    ingress_ifindex   u32       narrow@skb
+    ifindex           u32       narrow@skb
+    tc_index          u32       narrow@skb            write@tc,stream
+    cb                u32[5]    wide@skb              write-any@tc,filter,cgroup,lwt
+    hash              u32       narrow@skb
+    tc_classid        u32       narrow@tc             write@tc
+    data              u32       whole@tc,cgroup,lwt,stream,flow
+    data_end          u32       whole@tc,cgroup,lwt,stream,flow
+    napi_id           u32       narrow@skb
+    family            u32       narrow@cgroup,stream
+    remote_ip4        u32       whole@cgroup,stream
+    local_ip4         u32       whole@cgroup,stream
+    remote_ip6        u32[4]    whole@cgroup,stream
+    local_ip6         u32[4]    whole@cgroup,stream
+    remote_port       u32       narrow@cgroup,stream
+    local_port        u32       narrow@cgroup,stream
+    data_meta         u32       whole@tc
+    flow_keys         u64       whole@flow
+    tstamp            u64       whole@tc,cgroup       write@tc,cgroup
+    wire_len          u32       narrow@tc
+    gso_segs          u32       narrow@skb
+    sk                u64       whole@skb
+    gso_size          u32       narrow@skb
+    tstamp_type       u8        whole@tc
+    hwtstamp          u64       whole@tc,cgroup
+""", "this type")  # fmt: skip
 
 SOCK_ADDR = _struct("bpf_sock_addr", """
     user_family       u32       whole
@@ -119,20 +181,52 @@ SOCK_ADDR = _struct("bpf_sock_addr", """
 """)  # fmt: skip
 
 CGROUP_SOCK = _struct("bpf_sock", """
-    bound_dev_if      u32       whole@socket     write@socket
+    bound_dev_if      u32       whole@socket,pointer  write@socket
     family            u32       front
     type              u32       front
     protocol          u32       front
-    mark              u32       whole@socket     write@socket
-    priority          u32       whole@socket     write@socket
-    src_ip4           u32       narrow@bound4
-    src_ip6           u32[4]    narrow@bound6
-    src_port          u32       front@bound
+    mark              u32       whole@socket,pointer  write@socket
+    priority          u32       whole@socket,pointer  write@socket
+    src_ip4           u32       narrow@bound4,pointer
+    src_ip6           u32[4]    narrow@bound6,pointer
+    src_port          u32       front@bound,pointer
     dst_port          u16       also4
     dst_ip4           u32       narrow
     dst_ip6           u32[4]    narrow
     state             u32       front
     rx_queue_mapping  u32       front
+""")  # fmt: skip
+
+SOCK = CGROUP_SOCK.at_hook("pointer")
+"""What contexts and helpers point to, whichever the type."""
+
+TCP_SOCK = _struct("bpf_tcp_sock", """
+    snd_cwnd          u32       whole
+    srtt_us           u32       whole
+    rtt_min           u32       whole
+    snd_ssthresh      u32       whole
+    rcv_nxt           u32       whole
+    snd_nxt           u32       whole
+    snd_una           u32       whole
+    mss_cache         u32       whole
+    ecn_flags         u32       whole
+    rate_delivered    u32       whole
+    rate_interval_us  u32       whole
+    packets_out       u32       whole
+    retrans_out       u32       whole
+    total_retrans     u32       whole
+    segs_in           u32       whole
+    data_segs_in      u32       whole
+    segs_out          u32       whole
+    data_segs_out     u32       whole
+    lost_out          u32       whole
+    sacked_out        u32       whole
+    bytes_received    u64       whole
+    bytes_acked       u64       whole
+    dsack_dups        u32       whole
+    delivered         u32       whole
+    delivered_ce      u32       whole
+    icsk_retransmits  u32       whole
 """)  # fmt: skip
 
 SK_LOOKUP = _struct("bpf_sk_lookup", """

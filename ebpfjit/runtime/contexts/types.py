@@ -11,7 +11,9 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.once import once
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import structs
-from ebpfjit.runtime.contexts.fields import SK_BUFF, XDP_MD, Struct
+from ebpfjit.runtime.contexts.fields import Struct
+from ebpfjit.runtime.contexts.structs import SK_BUFF, XDP_MD
+from ebpfjit.runtime.rights import Rights
 
 
 class ContextKind(Enum):
@@ -33,18 +35,16 @@ FLOW_ACTIONS = {0: "BPF_OK", 2: "BPF_DROP", 129: "BPF_FLOW_DISSECTOR_CONTINUE"}
 SK_ACTIONS = {0: "SK_DROP", 1: "SK_PASS"}
 LWT_ACTIONS = {0: "BPF_OK", 2: "BPF_DROP", 7: "BPF_REDIRECT", 128: "BPF_LWT_REROUTE"}
 
-_CB_AND_MARK = ("mark", "priority", "cb")
-
 
 @dataclass(frozen=True, slots=True)
 class ProgramType:
     """How programs of one type are run; names as the kernel's `*_is_valid_access` have them.
 
     `actions` names return values. `passes` are the return values that let a packet go on.
-    `writable` are the context's fields that a program may store to. `network_layer` is true where
+    `layout` is the context's struct with what programs may do to it, None where that is the caller's matter.
+    `network_layer` is true where
     the program sees a packet from its network header on; `reads_packet` and `writes_packet` say
-    whether loads and stores reach the packet. `layout` are the fields of a context that is no packet's,
-    None where they are the caller's matter; `has_payload` is true where a run's data is what such a context
+    whether loads and stores reach the packet. `has_payload` is true where a run's data is what such a context
     points to. `frames` is true where packets have a link header, `has_lane` where machine code may make the
     context by itself (`translators/x86_64/lanes.py`).
     """
@@ -53,12 +53,11 @@ class ProgramType:
     context: ContextKind
     actions: Mapping[int, str] = field(default_factory=dict)
     passes: frozenset[int] = frozenset()
-    writable: tuple[str, ...] = ()
+    layout: Struct | None = None
     network_layer: bool = False
     reads_packet: bool = True
     writes_packet: bool = True
     struct_writable: bool = True
-    layout: Struct | None = None
     has_payload: bool = False
     frames: bool = True
     has_lane: bool = True
@@ -67,6 +66,11 @@ class ProgramType:
     def context_size(self) -> int:
         """Bytes of the context's struct, 0 where the caller's bytes decide."""
         return self.context.value.size if self.context.value is not None else 0
+
+    @property
+    def rights(self) -> Rights | None:
+        """What programs may do to the context's struct, None for anything."""
+        return None if self.layout is None else self.layout.rights
 
     @property
     def has_packet(self) -> bool:
@@ -86,17 +90,21 @@ class ProgramType:
         return value in self.passes
 
 
+def _xdp(name: str, *, has_lane: bool = True) -> ProgramType:
+    return ProgramType(name, ContextKind.XDP, XDP_ACTIONS, frozenset({2}), XDP_MD, has_lane=has_lane)
+
+
+def _skb(name: str, **others: Any) -> ProgramType:
+    return ProgramType(name, ContextKind.SK_BUFF, layout=SK_BUFF.at_hook(name), **others)
+
+
 def _tc(name: str) -> ProgramType:
-    writable = ("mark", "queue_mapping", "priority", "tc_index", "cb", "tc_classid", "tstamp")
-    goes_on = frozenset({0, 1, 3, 0xFFFFFFFF})
-    return ProgramType(name, ContextKind.SK_BUFF, TC_ACTIONS, goes_on, writable)
+    return _skb(name, actions=TC_ACTIONS, passes=frozenset({0, 1, 3, 0xFFFFFFFF}))
 
 
 def _lwt(name: str, *, writes_packet: bool = False) -> ProgramType:
-    return ProgramType(
-        name, ContextKind.SK_BUFF, LWT_ACTIONS, frozenset({0, 128}), _CB_AND_MARK,
-        network_layer=True, writes_packet=writes_packet,
-    )  # fmt: skip
+    passes = frozenset({0, 128})
+    return _skb(name, actions=LWT_ACTIONS, passes=passes, network_layer=True, writes_packet=writes_packet)
 
 
 def _struct(name: str, *, writable: bool = True) -> ProgramType:
@@ -116,21 +124,18 @@ _WRITABLE = "raw_tracepoint_writable lirc_mode2 ext syscall"
 
 
 _TYPES = (
-    ProgramType("xdp", ContextKind.XDP, XDP_ACTIONS, frozenset({2})),
+    _xdp("xdp"),
     _tc("tc"),
     _tc("sched_act"),
-    ProgramType("socket_filter", ContextKind.SK_BUFF, writable=("cb",), network_layer=True,
-                reads_packet=False, writes_packet=False),
-    ProgramType("cgroup_skb", ContextKind.SK_BUFF, writable=("mark", "priority", "cb", "tstamp"),
-                network_layer=True, writes_packet=False),
+    _skb("socket_filter", network_layer=True, reads_packet=False, writes_packet=False),
+    _skb("cgroup_skb", network_layer=True, writes_packet=False),
     _lwt("lwt_in"),
     _lwt("lwt_out"),
     _lwt("lwt_xmit", writes_packet=True),
-    ProgramType("xdp.frags", ContextKind.XDP, XDP_ACTIONS, frozenset({2}), has_lane=False),
+    _xdp("xdp.frags", has_lane=False),
     _lwt("lwt_seg6local"),
-    ProgramType("sk_skb", ContextKind.SK_BUFF, writable=("priority", "tc_index"), frames=False,
-                has_lane=False),
-    ProgramType("flow_dissector", ContextKind.SK_BUFF, FLOW_ACTIONS, writes_packet=False, has_lane=False),
+    _skb("sk_skb", frames=False, has_lane=False),
+    _skb("flow_dissector", actions=FLOW_ACTIONS, writes_packet=False, has_lane=False),
     _verdict("sk_msg", structs.SK_MSG, has_payload=True),
     _verdict("sk_reuseport", structs.SK_REUSEPORT, has_payload=True, writes_packet=False),
     _verdict("sk_lookup", structs.SK_LOOKUP),
@@ -171,9 +176,9 @@ def effective_type(name: str, section: str | None) -> ProgramType:
     Raises ExecutionError as `program_type`.
     """
     known = program_type(name)
-    if known.name == "xdp" and (section or "").removeprefix("?").startswith(FRAGS):
-        return TYPES[FRAGS]
     attached = attachment(known.name, section)
+    if known.name == "xdp" and (section or "").removeprefix("?").startswith(FRAGS):
+        known = TYPES[FRAGS]
     return _at_hook(known.name, attached.type) if attached.is_said else known
 
 

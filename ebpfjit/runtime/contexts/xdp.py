@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.runtime.contexts.fields import XDP_MD
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, STRUCT_ROOM, Outcome, PacketContext
+from ebpfjit.runtime.contexts.structs import XDP_MD
 
 HEADROOM = 256
 """XDP_PACKET_HEADROOM (include/uapi/linux/bpf.h)."""

@@ -13,7 +13,7 @@ import errno
 import struct
 from dataclasses import dataclass
 
-from ebpfjit.bits import W32
+from ebpfjit.bits import W32, W64
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.packet import PacketContext
 from ebpfjit.runtime.helpers import ringbuf
@@ -45,7 +45,7 @@ class Dynptr:
     def packed(self) -> bytes:
         """Return its 16 bytes."""
         flags = (_READ_ONLY if self.readonly else 0) | (_PACKET if self.in_packet else 0)
-        return _LAYOUT.pack(self.address, self.size | flags, self.start)
+        return _LAYOUT.pack(W64.wrap(self.address), self.size | flags, self.start)
 
     def store(self, place: int) -> None:
         """Write it into the program's memory."""
@@ -65,16 +65,27 @@ class Dynptr:
         memory.pay(size)
         return packet.load_any(self.start + offset, size)
 
-    def write(self, world: World, offset: int, data: bytes) -> bool:
-        """Write bytes that lie inside; False where the packet has them no more, or may not be written."""
+    def may_store(self, world: World, offset: int, size: int) -> bool:
+        """True where bytes that lie inside may be written, in a packet: where it still has them.
+
+        Raises MemoryFault where they are not the program's.
+        """
         if not self.in_packet:
-            memory.write(self.address + offset, data)
+            memory.check(self.address + offset, size, "store")
             return True
         packet = _packet_of(world)
-        if packet is None or not may_write(packet) or self.start + offset + len(data) > packet.whole:
+        return packet is not None and may_write(packet) and self.start + offset + size <= packet.whole
+
+    def write(self, world: World, offset: int, data: bytes) -> bool:
+        """Write bytes that lie inside; False, or a fault, as `may_store` says."""
+        if not self.may_store(world, offset, len(data)):
             return False
-        memory.pay(len(data))
-        packet.store_any(self.start + offset, data)
+        packet = _packet_of(world)
+        if packet is None or not self.in_packet:
+            memory.write(self.address + offset, data)
+        else:
+            memory.pay(len(data))
+            packet.store_any(self.start + offset, data)
         return True
 
     def pointer(self, world: World, offset: int, size: int) -> int:

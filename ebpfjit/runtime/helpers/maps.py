@@ -14,6 +14,7 @@ from ebpfjit.runtime.helpers.sockets import hold_by_cookie
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.world import World
 
 _HASHES = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
@@ -107,17 +108,26 @@ def map_of(world: World, address: int, name: str) -> Map:
 
     Raises ExecutionError where it is none of the program's, or of a type that Linux refuses there.
     """
+    found = any_map(world, address, name)
+    if found.definition.type not in TAKES[name]:
+        raise ExecutionError(
+            f"{name} does not take {found.definition}; it takes "
+            + ", ".join(sorted(kind.name.lower() for kind in TAKES[name]))
+        )
+    return found
+
+
+def any_map(world: World, address: int, name: str) -> Map:
+    """Return the map at `address`, of whichever type, for helper `name`.
+
+    Raises ExecutionError where it is none of the program's.
+    """
     found = world.maps.get(address) or _inner_map(world, address)
     if found is None:
         known = ", ".join(sorted({m.name for m in world.maps.values()})) or "none"
         raise ExecutionError(
             f"{name}: {address:#x} is no map of the program (its maps: {known}); "
             f"the address of a map comes from lddw with a map's relocation"
-        )
-    if found.definition.type not in TAKES[name]:
-        raise ExecutionError(
-            f"{name} does not take {found.definition}; it takes "
-            + ", ".join(sorted(kind.name.lower() for kind in TAKES[name]))
         )
     return found
 
@@ -153,10 +163,10 @@ def _reach(world: World, found: Map) -> None:
     if found.address in reached:
         return
     reached[found.address] = found  # it may be taken out again meanwhile
-    known: set[int] = world.kept.setdefault(_KNOWN, {id(region) for region in space.own})
+    known: dict[int, Region] = world.kept.setdefault(_KNOWN, {id(region): region for region in space.own})
     for region in found.regions:
         if id(region) not in known:
-            known.add(id(region))
+            known[id(region)] = region
             space.grant(region)
 
 

@@ -71,7 +71,7 @@ def _register(name: str, structs: frozenset[str], is_one: Callable[[_Sock], bool
         described = world.environment.objects.at(address)
         if described is not None:
             return address if described.pointer.struct in structs else 0
-        found = memory.find(address, SOCK_SIZE, "load") if address else None
+        found = memory.find(address, SOCK_SIZE, "probe") if address else None
         if found is None:
             return 0
         family, kind, protocol = struct.unpack_from("<III", found, 4)

@@ -50,23 +50,33 @@ def perf_event_output(world: World, context: int, map_address: int, flags: int, 
     found = map_of(world, map_address, "bpf_perf_event_output")
     memory.check(data, size, "load")
     wanted = 0
-    if hasattr(world.context, "bytes_at"):
+    if hasattr(world.context, "bytes_at") or context in world.foreign.packets:
         wanted = flags >> _PACKET_SHIFT & _PACKET_MASK
         flags &= ~(_PACKET_MASK << _PACKET_SHIFT)
     if flags & ~_INDEX_MASK:
         return -errno.EINVAL
-    packet = cast(Packet, world.context)
-    if wanted and wanted > getattr(packet, "whole", packet.size):
-        return -errno.EFAULT
     if not world.leaves(size + wanted):
         return -errno.ENOSPC  # as where a buffer is full
-    event = memory.read(data, size)
-    if wanted:
-        event += getattr(packet, "load_any", packet.bytes_at)(0, wanted)
+    head = _head_of_packet(world, context, wanted) if wanted else b""
+    if head is None:
+        return -errno.EFAULT
+    event = memory.read(data, size) + head
     result = cast(PerfEventArray, found).output(event, flags)
     if not result:
         world.events.append((found.name, event))
     return result
+
+
+def _head_of_packet(world: World, context: int, size: int) -> bytes | None:
+    """Return the first bytes of the context's packet, or of a struct's in the kernel; None for too many."""
+    if context in world.foreign.packets:
+        start, length = world.foreign.packets[context]
+        return world.foreign.read(start, size) if size <= length else None
+    packet = cast(Packet, world.context)
+    if size > getattr(packet, "whole", packet.size):
+        return None
+    head: bytes = getattr(packet, "load_any", packet.bytes_at)(0, size)
+    return head
 
 
 def _read_counter(world: World, map_address: int, flags: int, name: str) -> int:

@@ -200,7 +200,7 @@ class _Formatter:
         address = self.argument()
         if self.room < size:
             raise BadFormat(errno.ENOSPC)
-        found = memory.find(address, size, "load")
+        found = memory.find(address, size, "probe")
         raw = None if found is None else bytes(found)
         if raw is None and self.foreign is not None and _may_be(address, b"k"):
             raw = self.foreign.read(address, size)

@@ -43,7 +43,7 @@ def _read(world: World, destination: int, size: int, source: int, refuses: Error
     memory.check(destination, size, "store")
     if not size:
         return 0
-    own = memory.find(source, size, "load")
+    own = memory.find(source, size, "probe")
     found = None if own is None else bytes(own)
     if found is None and not refuses(source):
         memory.pay(size)

@@ -11,8 +11,10 @@ from ebpfjit.bits import W32, W64
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held as holdings
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.contexts.named import NamedContext
 from ebpfjit.runtime.contexts.skb import SkbContext
+from ebpfjit.runtime.contexts.structs import SOCK, TCP_SOCK
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.sockets import SOCK_SIZE, TCP_LISTEN, Address, Socket, look_up
@@ -49,12 +51,19 @@ def _open(world: World) -> dict[int, _Held]:
     return found
 
 
+def _shown(struct: Struct, content: bytes) -> Region:
+    """Return what a program sees of a socket."""
+    region = Region.of_buffer(struct.name, content)
+    region.rights = struct.rights
+    return region
+
+
 def _hold(world: World, socket: Socket, by: str) -> _Held:
     """Count one more lookup of a socket; the first lets the program read it."""
     known: dict[int, _Held] = world.kept.setdefault(_KNOWN, {})
     held = known.get(id(socket))
     if held is None:
-        held = known[id(socket)] = _Held(socket, Region.of_buffer("bpf_sock", socket.to_bytes()))
+        held = known[id(socket)] = _Held(socket, _shown(SOCK, socket.to_bytes()))
     if not held.count:
         memory.grant_region(held.region)
         _open(world)[held.region.start] = held
@@ -152,7 +161,7 @@ def sk_release(world: World, address: int) -> int:
 @helper("bpf_sk_fullsock")
 def sk_fullsock(world: World, address: int) -> int:
     """Return the socket itself: all are full ones."""
-    memory.check(address, SOCK_SIZE if address else 0, "load")
+    memory.check(address, SOCK_SIZE if address else 0, "probe")
     return address
 
 
@@ -163,7 +172,7 @@ def tcp_sock(world: World, address: int) -> int:
     if held is None or held.socket.protocol != "tcp":
         return 0
     if held.tcp is None:
-        held.tcp = Region.of_buffer("bpf_tcp_sock", held.socket.tcp_to_bytes())
+        held.tcp = _shown(TCP_SOCK, held.socket.tcp_to_bytes())
     if not held.shows_tcp:
         memory.grant_region(held.tcp)
         held.shows_tcp = True

@@ -6,10 +6,11 @@ import errno
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
-from ebpfjit.runtime import timers
+from ebpfjit.runtime import faults, timers
+from ebpfjit.runtime.execution import CODE_ADDRESS
 from ebpfjit.runtime.helpers.locks import special_field
 from ebpfjit.runtime.helpers.maps import map_of
-from ebpfjit.runtime.helpers.table import helper
+from ebpfjit.runtime.helpers.table import engine_of, helper
 from ebpfjit.runtime.world import World
 
 TIMER = "timer"
@@ -40,12 +41,15 @@ def timer_set_callback(world: World, timer: int, function: int) -> int:
 
 
 def set_callback(world: World, kind: str, place: int, function: int) -> int:
-    """Say what the timer or work at an address calls."""
+    """Say what the timer or work at an address calls. Raises IllegalInstruction where that is no function."""
     found = timers.timer_at(kind, place)
     if found is None:
         return -errno.EINVAL
     if world.later is None:
         raise ExecutionError("this run has nobody who could call a function of the program later")
+    program, pc = engine_of(world).place()
+    if function - CODE_ADDRESS not in program.functions:
+        raise faults.bad_function(pc, function)
     found[1].callback = world.later(function)
     return 0
 
@@ -59,7 +63,7 @@ def timer_start(world: World, timer: int, nanoseconds: int, flags: int) -> int:
     if found is None or found[1].callback is None:
         return -errno.EINVAL
     start = 0 if flags & ABSOLUTE else world.environment.clock()
-    timers.start(world, found[1], start + min(W64.wrap(nanoseconds), (1 << 63) - 1))
+    timers.start(world, *found, start + min(W64.wrap(nanoseconds), (1 << 63) - 1))
     return 0
 
 

@@ -26,7 +26,7 @@ _STRUCT_PATH = 16
 def _slots(world: World) -> int:
     """Return how many words the context has: the arguments, behind them a result where there is one."""
     argument = getattr(world.context, "argument", None)
-    return argument.size // WORD if argument is not None else 0
+    return argument.size // WORD if argument is not None and argument.rights is None else 0
 
 
 def _has_result(world: World) -> bool:

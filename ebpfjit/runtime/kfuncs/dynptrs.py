@@ -135,4 +135,7 @@ def dynptr_memset(world: World, place: int, offset: int, size: int, value: int) 
         return -errno.EINVAL
     if not this.has(offset, size):
         return -errno.E2BIG
-    return 0 if this.write(world, offset, bytes([value & 0xFF]) * size) else -errno.EFAULT
+    if not this.may_store(world, offset, size):  # asked before the bytes are made
+        return -errno.EFAULT
+    this.write(world, offset, bytes([value & 0xFF]) * size)
+    return 0

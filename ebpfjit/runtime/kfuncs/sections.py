@@ -14,6 +14,9 @@ from ebpfjit.runtime.world import World
 FLAGS = 0x246
 """RFLAGS with interrupts enabled, as bpf_local_irq_save finds them."""
 
+MOST_SAVED = 64
+"""How often interrupts are kept out at a time: what they were is in a program's frames, 8 bytes each."""
+
 _RCU, _PREEMPTION, _INTERRUPTS = "RCU", "preemption", "interrupts"
 
 
@@ -53,6 +56,8 @@ def check_flags(world: World, place: int, name: str) -> None:
     """Raise where flags cannot be kept at an address: ExecutionError, or MemoryFault."""
     if any(place == other for other, _ in world.kept.get(_INTERRUPTS, ())):
         raise ExecutionError(f"{name} to {place:#x}, which holds flags already")
+    if len(world.kept.get(_INTERRUPTS, ())) >= MOST_SAVED:
+        raise ExecutionError(f"{name}, the {MOST_SAVED + 1}th in a row: restore some before")
     memory.check(place, 8, "store")
 
 

@@ -52,16 +52,18 @@ def rbtree_add(world: World, root: int, address: int, less: int) -> int:
     holder, head = head_at(world, root, ROOT, "bpf_rbtree_add")
     one, node = node_at(world, address, head, "bpf_rbtree_add")
     owned.owned_at(world, one.address, "bpf_rbtree_add")
-    tree = _tree_at(holder, root)
     if node.offset in one.hangs_in:
         put(world, one, node, "bpf_rbtree_add")
         return -errno.EINVAL
     for _ in range(MOST_TRIES):
+        tree = _tree_at(holder, root)
         version = tree.version
         above, at_left = _place_for(world, tree, less, address)
+        head_at(world, root, ROOT, "bpf_rbtree_add")  # what compares may have done anything
         with changing.held:
-            if version == tree.version and node.offset not in one.hangs_in:
-                owned.owned_at(world, one.address, "bpf_rbtree_add")  # what compares may have done anything
+            is_same = holder.trees.get(root) is tree and version == tree.version
+            if is_same and node.offset not in one.hangs_in:
+                owned.owned_at(world, one.address, "bpf_rbtree_add")
                 tree.insert((one, node.offset), above, at_left=at_left)
                 one.hangs_in[node.offset] = root
                 owned.lend_until_unlock(world, one)
@@ -76,9 +78,10 @@ def rbtree_remove(world: World, root: int, address: int) -> int:
     holder, head = head_at(world, root, ROOT, "bpf_rbtree_remove")
     one, node = node_at(world, address, head, "bpf_rbtree_remove")
     with changing.held:
-        if one.hangs_in.get(node.offset) != root:
+        tree = _tree_at(holder, root)
+        if (one, node.offset) not in tree.nodes:
             return 0
-        _tree_at(holder, root).remove((one, node.offset))
+        tree.remove((one, node.offset))
         del one.hangs_in[node.offset]
     owned.own(world, one, "bpf_rbtree_remove")
     return address

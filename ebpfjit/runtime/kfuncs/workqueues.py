@@ -44,5 +44,5 @@ def wq_start(world: World, place: int, flags: int) -> int:
     found = timers.timer_at(WORK, place)
     if found is None or found[1].callback is None:
         return -errno.EINVAL
-    timers.start(world, found[1], world.environment.clock())
+    timers.start(world, *found, world.environment.clock())
     return 0

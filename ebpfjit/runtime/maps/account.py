@@ -25,7 +25,7 @@ class Account:
     def __init__(self) -> None:
         self.limit: int | None = None
         self._used = self._count = 0
-        self._released: deque[int] = deque()
+        self._released: deque[tuple[int, int]] = deque()
         self._lock = ForkLock()  # a signal handler may make a map while one is made
 
     @property
@@ -42,34 +42,38 @@ class Account:
             self._settle()
             return self._count
 
-    def refusal(self, size: int) -> str:
-        """Return why there are no `size` bytes for one more map, "" where there are: then they are taken."""
-        reason = self._take(size)
+    def refusal(self, size: int, mappings: int = 1) -> str:
+        """Return why there are no `size` bytes for one more map, "" where there are: then they are taken.
+
+        A map that grows in the mapping that it has takes 0 `mappings`.
+        """
+        reason = self._take(size, mappings)
         if reason:
             gc.collect()  # maps that nobody has any more, but for each other
-            reason = self._take(size)
+            reason = self._take(size, mappings)
         return reason
 
-    def _take(self, size: int) -> str:
+    def _take(self, size: int, mappings: int) -> str:
         with self._lock.held:
             self._settle()
             limit = self.limit if self.limit is not None else default_limit()
-            if self._count >= MAX_MAPS:
+            if mappings and self._count >= MAX_MAPS:
                 return f"there are {self._count} maps already, which is the most"
             if self._used + size > limit:
                 return f"maps may have {limit} bytes together, and have {self._used}"
             self._used += size
-            self._count += 1
+            self._count += mappings
             return ""
 
     def _settle(self) -> None:
         while self._released:
-            self._used -= self._released.popleft()
-            self._count -= 1
+            size, mappings = self._released.popleft()
+            self._used -= size
+            self._count -= mappings
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, size: int, mappings: int = 1) -> None:
         """Note that a map's memory is gone. Takes no lock: it is called by the garbage collector."""
-        self._released.append(size)
+        self._released.append((size, mappings))
 
     def give_back_with(self, memory: Any, size: int) -> None:
         """Give back as soon as nobody has `memory` any more."""

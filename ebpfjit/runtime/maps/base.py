@@ -23,6 +23,7 @@ _RDONLY_PROG = int(MapFlag.RDONLY_PROG)
 FIXED = frozenset({
     "definition", "address", "regions", "storage", "_storage", "value_is_stable", "is_percpu", "cpus",
     "stride", "cpu_stride", "values_offset", "keys_offset", "states_offset", "size",
+    "user_start", "_memory", "_table", "_view", "_pin",
 })  # fmt: skip
 """Attributes of maps that stay as they are made."""
 
@@ -119,6 +120,13 @@ class Map(ABC):
 
     def special_at(self, address: int) -> SpecialField | None:
         """Return the special field that starts at an address inside of the values, None where none does."""
+        return None
+
+    def entry_at(self, address: int) -> tuple[bytes, int] | None:
+        """Return the key of the value around an address of the values, and where that value starts.
+
+        None where there is none now.
+        """
         return None
 
     def entries(self) -> Iterator[tuple[bytes, int]]:

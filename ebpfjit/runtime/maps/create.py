@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
+from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer, StackTraceMap
@@ -49,6 +50,7 @@ KINDS: dict[MapType, Callable[[MapDefinition, Environment], Map]] = {
     MapType.INODE_STORAGE: LocalStorage,
     MapType.TASK_STORAGE: LocalStorage,
     MapType.CGRP_STORAGE: LocalStorage,
+    MapType.ARENA: Arena,
 }
 
 

@@ -63,6 +63,8 @@ class MapFlag(IntFlag):
     MMAPABLE = 1 << 10
     PRESERVE_ELEMS = 1 << 11
     INNER_MAP = 1 << 12
+    SEGV_ON_FAULT = 1 << 17
+    NO_USER_CONV = 1 << 18
 
 
 BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 0, 1, 2, 4
@@ -101,8 +103,9 @@ class MapDefinition:
     template of the maps inside. `values` are what `.values` of a BTF definition puts in: (index,
     name of a program or map). `is_readonly` is true where programs may not write the values
     (.rodata). `section` is where the definition stands. `extra` is map_extra: how many hash functions
-    a bloom filter uses (0: the kernel's choice). `types` is what Linux is told of keys and values. `special`
-    are the fields of the value that are the kernel's: locks, timers and the like (`runtime.maps.special`).
+    a bloom filter uses (0: the kernel's choice), or where an arena is for a user. `types` is what Linux is
+    told of keys and values. `special` are the fields of the value that are the kernel's: locks, timers and
+    the like (`runtime.maps.special`).
     """
 
     name: str

@@ -103,7 +103,7 @@ class FlatMap(KeyedMap):
         for field in self._freed:
             self.storage.write(offset + field.offset, bytes(field.size))
         if self.holder is not None:
-            self.holder.free(self.address + offset, self.address + offset + self.stride)
+            self.holder.free(self.address + offset + field.offset for field in self._freed)
 
     def _plain_flags(self, flags: int) -> int:
         """Return an update's flags without BPF_F_LOCK, which maps take that have a lock in their values."""
@@ -160,6 +160,16 @@ class FlatMap(KeyedMap):
     def offset_of(self, entry: int, cpu: int) -> int:
         """Return where in the memory a value is."""
         return self.values_offset + cpu * self.cpu_stride + entry * self.stride
+
+    def key_at(self, entry: int) -> bytes | None:
+        """Return the key of an entry, None where it has none now."""
+        return None
+
+    def entry_at(self, address: int) -> tuple[bytes, int] | None:
+        """Return the key of the value around an address of the values, and where that value starts."""
+        at = (address - self.address - self.values_offset) // self.stride
+        key = self.key_at(at % self.definition.max_entries)
+        return None if key is None else (key, self.address + self.offset_of(at, 0))
 
     def lookup(self, key: bytes) -> int:
         """Return the address of the value under `key`, that of the running CPU, 0 where there is none."""
@@ -244,6 +254,10 @@ class ArrayMap(FlatMap):
         index = int.from_bytes(key, "little")
         return index if index < self.definition.max_entries else -1
 
+    def key_at(self, entry: int) -> bytes:
+        """Return the index as a key."""
+        return entry.to_bytes(4, "little")
+
     def claim(self, key: bytes, flags: int) -> int:
         """Return the index that `key` is, or -errno."""
         if flags > BPF_EXIST:
@@ -275,7 +289,7 @@ class ArrayMap(FlatMap):
                 self.storage.write(self.offset_of(index, cpu), bytes(self.stride))
 
     def _keys(self) -> Iterator[bytes]:
-        return (index.to_bytes(4, "little") for index in range(self.definition.max_entries))
+        return map(self.key_at, range(self.definition.max_entries))
 
     def __len__(self) -> int:
         return self.definition.max_entries

@@ -203,6 +203,10 @@ class HashMap(FlatMap):
         size = self.definition.key_size
         return self.storage.read(self.keys_offset + entry * size, size)
 
+    def key_at(self, entry: int) -> bytes | None:
+        """Return the key of an entry, None where it is not in use."""
+        return self.key_of(entry) if self.storage.memory[self.states_offset + entry] else None
+
     def find(self, key: bytes) -> int:
         """Return the entry of a key, -1 where it is not there."""
         held, size, keys = self.storage.memory, self.definition.key_size, self.keys_offset

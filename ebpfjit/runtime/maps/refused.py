@@ -26,6 +26,11 @@ class RefusedMap(Map):
         assert self.refused is not None  # it is there from the start
         raise copy(self.refused)
 
+    @property
+    def value_address(self) -> int:
+        """No program that has it is run."""
+        return 0
+
     def lookup(self, key: bytes) -> int:
         """Raise the refusal."""
         self._refuse()

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ebpfjit.bits import U64_MASK
 from ebpfjit.errors import MapRefused
 from ebpfjit.runtime.maps import special
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag, MapType
@@ -94,6 +95,7 @@ SHAPES: dict[MapType, tuple[Sizes, Sizes, MapFlag]] = {
     MapType.INODE_STORAGE:    (FOUR,    ANY,           STORAGE_FLAGS),
     MapType.TASK_STORAGE:     (FOUR,    ANY,           STORAGE_FLAGS),
     MapType.CGRP_STORAGE:     (FOUR,    ANY,           STORAGE_FLAGS),
+    MapType.ARENA:            (NONE,    NONE,          F.MMAPABLE | F.SEGV_ON_FAULT | F.NO_USER_CONV),
 }  # fmt: skip
 
 HASHES = {
@@ -117,8 +119,6 @@ def check(definition: MapDefinition) -> None:
 
 def _refusals(d: MapDefinition) -> Iterator[Refusal]:
     """Yield what is wrong, in the order in which the kernel looks."""
-    if d.type == MapType.ARENA:
-        yield errno.EINVAL, "arenas, and pointers into them, are not supported; use a map of another type"
     if d.type not in SHAPES:
         known = ", ".join(kind.name.lower() for kind in SHAPES)
         yield errno.EINVAL, f"there is no such map type here; there are {known}"
@@ -132,8 +132,8 @@ def _refusals(d: MapDefinition) -> Iterator[Refusal]:
         yield errno.EINVAL, f"max_entries is {d.max_entries}, which is no u32"
     if d.flags & (F.RDONLY | F.WRONLY) == F.RDONLY | F.WRONLY:
         yield errno.EINVAL, f"flags {d.flags:#x}: BPF_F_RDONLY and BPF_F_WRONLY exclude each other"
-    if d.extra and kind is not MapType.BLOOM_FILTER:
-        yield errno.EINVAL, f"map_extra is {d.extra}, which only bloom filters have"
+    if d.extra and kind not in (MapType.BLOOM_FILTER, MapType.ARENA):
+        yield errno.EINVAL, f"map_extra is {d.extra}, which only bloom filters and arenas have"
     if kind is MapType.BLOOM_FILTER and d.value_size > KMALLOC_MAX_SIZE:
         yield errno.E2BIG, f"value_size is {d.value_size}, more than {KMALLOC_MAX_SIZE}"
     yield from _flags(d, kind, flags)
@@ -145,7 +145,10 @@ def _refusals(d: MapDefinition) -> Iterator[Refusal]:
         yield from _storage(d)
     elif d.max_entries == 0:
         yield errno.EINVAL, "max_entries is 0; say how many entries the map is to have"
-    yield from _details(d, kind)
+    if kind is MapType.ARENA:
+        yield from _arena(d)
+    else:
+        yield from _details(d, kind)
     yield from _special(d)
 
 
@@ -170,6 +173,22 @@ def _storage(d: MapDefinition) -> Iterator[Refusal]:
         yield errno.EINVAL, f"max_entries is {d.max_entries}; local storage has 0: a value for each owner"
     if d.value_size > LOCAL_STORAGE_VALUE_MAX:
         yield errno.E2BIG, f"value_size is {d.value_size}, more than {LOCAL_STORAGE_VALUE_MAX}"
+
+
+def _arena(d: MapDefinition) -> Iterator[Refusal]:
+    """Yield what an arena may not have: it is mapped into processes, whole, and its pointers have 32 bits."""
+    if not d.flags & F.MMAPABLE:
+        yield errno.EINVAL, "an arena is memory of processes too; add BPF_F_MMAPABLE to map_flags"
+    if not 0 <= d.extra <= U64_MASK or d.extra % PAGE_SIZE:
+        yield errno.EINVAL, f"map_extra is {d.extra:#x}; an arena's address is a multiple of {PAGE_SIZE}"
+    size = d.max_entries * PAGE_SIZE
+    if size > 1 << 32:
+        yield errno.E2BIG, f"max_entries is {d.max_entries} pages, more than 4 GiB"
+    if d.extra >> 32 != (d.extra + size - 1) >> 32:
+        yield (
+            errno.ERANGE,
+            f"{size} bytes at map_extra {d.extra:#x}; an arena may not cross a multiple of 4 GiB",
+        )
 
 
 def _special(d: MapDefinition) -> Iterator[Refusal]:
