@@ -106,6 +106,12 @@ class Object:
         """Where it starts."""
         return self.region.start
 
+    def count(self, more: int) -> int:
+        """Count references, which threads do one after the other; return how many there are now."""
+        with changing.held:
+            self.references += more
+            return self.references
+
     def on_processor(self, cpu: int) -> int:
         """Return where a processor has its struct, of one that has several; 0 where there is no such one."""
         place = self.address + self.stride * (1 + cpu)
@@ -120,8 +126,7 @@ def release(objects: list[Object]) -> None:
     """Give references back; what is nobody's any more is gone, and what hung in it with it."""
     while objects:
         one = objects.pop()
-        one.references -= 1
-        if one.references == 0:
+        if one.count(-1) == 0:
             objects += one.holder._taken_out(one.region.start + each.offset for each in one.layout.fields)
 
 

@@ -9,6 +9,7 @@ from ebpfjit.runtime.helpers.maps import map_at
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.special import KINDS, POINTERS, SpecialField
+from ebpfjit.runtime.maps.storage import changing
 from ebpfjit.runtime.world import World
 
 
@@ -56,7 +57,7 @@ def spin_lock(world: World, lock: int) -> int:
     if world.lock is not None:
         raise ExecutionError(f"bpf_spin_lock: {world.lock[1]} is held already; one at a time")
     world.lock = lock, what
-    holdings.take(world, (holdings.LOCK, lock), what, by="bpf_spin_lock", back="bpf_spin_unlock")
+    holdings.take(world, holdings.key_of_lock(lock), what, by="bpf_spin_lock", back="bpf_spin_unlock")
     return 0
 
 
@@ -67,7 +68,7 @@ def spin_unlock(world: World, lock: int) -> int:
     if held is None or held[0] != lock or world.kept.get(RESILIENT):
         what = "no lock is held" if held is None else f"{held[1]} is the one that is held"
         raise ExecutionError(f"bpf_spin_unlock of {lock:#x}: {what}")
-    holdings.give_back(world, (holdings.LOCK, lock))
+    holdings.give_back(world, holdings.key_of_lock(lock))
     owned.end_of_lock(world)
     return 0
 
@@ -78,17 +79,19 @@ def kptr_xchg(world: World, place: int, pointer: int) -> int:
 
     An object of the program's goes to whom the place is of; the one that was there is the run's from now on.
     """
-    old = int.from_bytes(memory.read(place, 8), "little")
     memory.check(place, 8, "store")
-    holder = _holder_of(world, place)
-    before = holder.pointers.pop(place, None) if holder is not None else None
     state = owned.state_of(world)
-    given = state.objects[pointer] if holder is not None and state.counts.get(pointer) else None
-    if given is not None and holder is not None:
-        holder.pointers[place] = given
+    with changing.held:  # of two threads that exchange one, each gets another
+        old = int.from_bytes(memory.read(place, 8), "little")
+        holder = _holder_of(world, place)
+        before = holder.pointers.pop(place, None) if holder is not None else None
+        given = state.objects[pointer] if holder is not None and state.counts.get(pointer) else None
+        if given is not None and holder is not None:
+            holder.pointers[place] = given
+        memory.write(place, pointer.to_bytes(8, "little"))
+    if given is not None:
         owned.lend_for_a_while(world, given)
         owned.give(world, given)
-    memory.write(place, pointer.to_bytes(8, "little"))
     if before is None:
         return old
     owned.own(world, before, "bpf_kptr_xchg")

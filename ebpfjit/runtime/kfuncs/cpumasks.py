@@ -81,7 +81,7 @@ def cpumask_create(world: World) -> int:
 def cpumask_acquire(world: World, mask: int) -> int:
     """Return one reference more to a set that the program owns."""
     one = owned.owned_at(world, mask, "bpf_cpumask_acquire", RELEASE)
-    one.references += 1
+    one.count(1)
     owned.own(world, one, "bpf_cpumask_acquire")
     return mask
 

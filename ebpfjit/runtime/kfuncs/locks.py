@@ -16,6 +16,8 @@ from ebpfjit.runtime.kfuncs.table import kfunc
 from ebpfjit.runtime.world import World
 
 LOCK = "bpf_res_spin_lock"
+MOST_LOCKS = 64
+"""Locks that a run holds at a time."""
 _NOBODY = "keeps out nobody: programs in other threads may run meanwhile"
 _SAVE, _RESTORE = "bpf_res_spin_lock_irqsave", "bpf_res_spin_unlock_irqrestore"
 
@@ -27,9 +29,11 @@ def _take(world: World, lock: int, by: str, back: str) -> int:
         return -errno.EDEADLK
     if world.lock is not None and not locks:
         raise ExecutionError(f"{by}: {world.lock[1]} is held already: bpf_spin_unlock first")
+    if len(locks) >= MOST_LOCKS:
+        raise ExecutionError(f"{by}, the {MOST_LOCKS + 1}th in a row: release some before")
     world.lock = lock, what
     locks.append(world.lock)
-    held.take(world, (held.LOCK, lock), what, by=by, back=back)
+    held.take(world, held.key_of_lock(lock), what, by=by, back=back)
     return 0
 
 
@@ -38,16 +42,16 @@ def _check_last(world: World, lock: int, name: str) -> None:
     if not locks or locks[-1][0] != lock:
         what = f"{locks[-1][1]} is the one that was taken last" if locks else "no lock is held"
         raise ExecutionError(f"{name} of {lock:#x}: {what}")
-    back = world.held[held.LOCK, lock].back
+    _, back = held.taken(world, held.key_of_lock(lock))
     if back != name:
         raise ExecutionError(f"{name} of {lock:#x}: it is for {back} to release")
 
 
 def _release(world: World) -> None:
     locks: list[tuple[int, str]] = world.kept[RESILIENT]
-    released, _ = locks.pop()
+    lock, _ = locks.pop()
     world.lock = locks[-1] if locks else None
-    held.give_back(world, (held.LOCK, released))
+    held.give_back(world, held.key_of_lock(lock))
     owned.end_of_lock(world)
 
 

@@ -74,7 +74,7 @@ def refcount_acquire(world: World, address: int) -> int:
     one = owned.state_of(world).objects.get(address)
     if one is None or one.layout.field_of("bpf_refcount") is None:
         raise ExecutionError(f"bpf_refcount_acquire of {address:#x}, which is no object with a bpf_refcount")
-    one.references += 1
+    one.count(1)
     owned.own(world, one, "bpf_refcount_acquire")
     return address
 
