@@ -19,12 +19,13 @@ from ebpfjit.once import load_package, once
 from ebpfjit.program import Program
 from ebpfjit.ready import Brought, Ready, environment_of, is_plain, ready
 from ebpfjit.runner import U32_MASK, Run, let_go, make_context, on_machine_code
+from ebpfjit.runtime import timers
 from ebpfjit.runtime.contexts import (
     packet_context,
     program_type,
 )
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
-from ebpfjit.runtime.kfuncs.given import Given, given_functions
+from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.memory import Stack
 from ebpfjit.runtime.shared import SharedRegions
@@ -82,11 +83,11 @@ class TypedFunction(JitFunction):
         """Run the program and return r0. Raises as `Program.run`."""
         it: TypedContents = inside(self)
         start = it.ready
+        environment = environment_of(start.program)
+        timers.fire_due(start.maps.values(), environment.clock)
         made = make_context(start, mem, None)
         brought = Brought(it.own, it.given_kfuncs)
-        this = Run(
-            on_machine_code, environment_of(start.program), made, mark=it.stops.mark(), brought=brought
-        )
+        this = Run(on_machine_code, environment, made, mark=it.stops.mark(), brought=brought)
         try:
             value = this.whole(start, it.limit)
         finally:
@@ -159,6 +160,8 @@ def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
         return False
     if not start.verified.knows_all:
         return False  # their memory is the run's, which Python has to prepare
+    if start.has_kptrs or start.has_timers:
+        return False  # so is what these point to; and before each call something may be due
     return all(map_.is_steady for map_ in start.maps.values())
 
 
@@ -262,6 +265,7 @@ def _compiled(
     from ebpfjit.jit.tiers import starts_baseline
 
     program.refuse()
+    program = with_weak(program, kfuncs)
     start = None if is_plain(program) else ready(program)
     counted = start is None or _fits_a_lane(start, release_gil=release_gil)
     baseline = starts_baseline(optimize, counted=counted and not harden and cache is None)

@@ -242,7 +242,9 @@ class Program:
     they are given none, None for the default. `license` is what the object says ("" where it does not), None
     for a program that comes from none. `types` is what BTF says of it, `kernel_types` are the types
     (`ebpfjit.elf.btf`) of the kernel that it was made for, None where nothing tells. `kfuncs` are the kernel
-    functions that it calls, by the imm of their calls: the id of each in the BTF of its object.
+    functions that it calls, by the imm of their calls: the id of each in the BTF of its object. `weak_kfuncs`
+    are those that may be missing, and that nobody has: by the pc of each use, with that id; whoever runs the
+    program may give them.
     `exception_callback` is the slot of the function that bpf_throw calls, None where the object names none.
 
     `refusals` are errors of the loader: what the program needs and its object lacks; `refuse` raises them.
@@ -272,6 +274,7 @@ class Program:
     kernel_types: Any = field(default=None, compare=False, repr=False)
     kfuncs: dict[int, Kfunc] = field(default_factory=dict)
     exception_callback: int | None = None
+    weak_kfuncs: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
     operation: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:

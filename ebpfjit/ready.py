@@ -7,7 +7,7 @@ Ready + functions of the user's -> Ready   kept for the last ones given
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -28,22 +28,28 @@ from ebpfjit.runtime.execution import HelperFunction, NativeHelper, may_end_righ
 from ebpfjit.runtime.helpers import licenses, stock, table
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.helpers.presence import missing
-from ebpfjit.runtime.kfuncs.given import Given, given_functions
+from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.runtime.maps.special import POINTERS
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.world import current
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
     from ebpfjit.runtime.maps.special import ObjectLayout
+    from ebpfjit.runtime.owned import Holder
 
 
 TASK_HELPERS = {
     NUMBERS[name] for name in ("bpf_get_current_task", "bpf_get_current_task_btf", "bpf_task_pt_regs")
 }
 """Helpers that tell where the process is."""
+_TIMED, _STARTING = frozenset({"bpf_timer", "bpf_wq"}), frozenset({NUMBERS["bpf_timer_start"]})
+"""Fields of values, and helpers, by which something may become due."""
+_MAKING = ("bpf_obj_new", "bpf_percpu_obj_new")
+_LOCKING = frozenset({"bpf_res_spin_lock", "bpf_res_spin_lock_irqsave"})
 INHERITED = ("harden", "audit")
 """Options of a compiled program that hold for those that it tail-calls."""
 
@@ -143,14 +149,19 @@ class Ready:
     @cached_property
     def needs_task(self) -> bool:
         """True for a program that asks where the process is."""
+        if any(called.name == "bpf_iter_task_new" for called in self.program.kfuncs.values()):
+            return True
+        return self._calls(TASK_HELPERS)
+
+    def _calls(self, numbers: Collection[int]) -> bool:
+        """True for a program that calls one of these helpers."""
         rows = ((insn.row, insn.imm) for insn in self.program.instructions)
-        return any(row and row.kind is Kind.CALL_HELPER and imm in TASK_HELPERS for row, imm in rows)
+        return any(row and row.kind is Kind.CALL_HELPER and imm in numbers for row, imm in rows)
 
     @cached_property
     def object_types(self) -> Callable[[int], ObjectLayout | None] | None:
         """The structs of the program's BTF, by id; None where it makes no objects, or has no types."""
-        names = ("bpf_obj_new", "bpf_percpu_obj_new")
-        makes = any(called.name.startswith(names) for called in self.program.kfuncs.values())
+        makes = any(called.name.startswith(_MAKING) for called in self.program.kfuncs.values())
         if not makes or self.program.types is None:
             return None
         load_package("ebpfjit.elf")
@@ -171,7 +182,8 @@ class Ready:
     @property
     def takes_locks(self) -> bool:
         """True for a program that takes spin locks: helpers in machine code do not see one that is held."""
-        return NUMBERS["bpf_spin_lock"] in self._stock
+        names = {called.name for called in self.program.kfuncs.values()}
+        return NUMBERS["bpf_spin_lock"] in self._stock or not names.isdisjoint(_LOCKING)
 
     def _natives(self, environment: Environment) -> frozenset[int]:
         """Return the helpers that are machine code in the program's."""
@@ -181,6 +193,32 @@ class Ready:
         from ebpfjit.jit.stock import native_numbers
 
         return native_numbers(environment, lasting=self.lasting) & self._stock
+
+    @cached_property
+    def has_kptrs(self) -> bool:
+        """True for a program with maps whose values point to objects, which it may read."""
+        return not POINTERS.isdisjoint(self._special_kinds)
+
+    @cached_property
+    def has_timers(self) -> bool:
+        """True for a program before whose runs something may be due: it has timers or work queues."""
+        if not _TIMED.isdisjoint(self._special_kinds) or self._calls(_STARTING):
+            return True
+        return any(called.name == "bpf_wq_start" for called in self.program.kfuncs.values())
+
+    @cached_property
+    def _special_kinds(self) -> frozenset[str]:
+        """The kinds of special fields that values of its maps, and of maps inside of them, have."""
+        outer = [map_.definition for map_ in self.maps.values()]
+        inner = [definition.inner for definition in outer if definition.inner is not None]
+        return frozenset(field.kind for definition in outer + inner for field in definition.special)
+
+    def holders(self) -> list[Holder]:
+        """Return what holds the objects of these maps."""
+        return [map_.holder for map_ in self._all_maps() if map_.holder is not None]
+
+    def _all_maps(self) -> Iterator[Any]:
+        return (each for map_ in self.maps.values() for each in (map_, *map_.inner_maps))
 
     def refuse_missing(self) -> None:
         """Raise HelperNotFound where the program surely calls a helper that is not there.
@@ -219,15 +257,14 @@ class Ready:
         where one has none for it.
         """
         regions: list[Region] = []
-        for map_ in self.maps.values():
-            for each in (map_, *map_.inner_maps):
-                try:
-                    each.use_cpu(cpu)
-                except ValueError as error:
-                    raise ExecutionError(
-                        f"{error}; Environment(cpu=, cpus=) of load() and run() differ"
-                    ) from None
-                regions += each.regions
+        for map_ in self._all_maps():
+            try:
+                map_.use_cpu(cpu)
+            except ValueError as error:
+                raise ExecutionError(
+                    f"{error}; Environment(cpu=, cpus=) of load() and run() differ"
+                ) from None
+            regions += map_.regions
         return regions
 
 
@@ -308,11 +345,11 @@ def numbered(helpers: Mapping[int | str, HelperFunction] | None) -> Mapping[int,
 
 def ready_with(program: Program, brought: Brought) -> Ready:
     """Return what runs of a program share that bring these functions along: kept for the last ones given."""
-    start = ready(program)
     if not brought.helpers and not brought.kfuncs:
-        return start
+        return ready(program)
     known: tuple[Brought, Ready] | None = program.__dict__.get("_ready_with")
     if known is None or known[0] != brought:
+        start = ready(with_weak(program, brought.kfuncs))
         made = replace(
             start,
             helpers={**start.helpers, **brought.helpers},

@@ -16,7 +16,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.once import load_package
 from ebpfjit.program import Program
 from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, numbered, ready_with
-from ebpfjit.runtime import held, timers
+from ebpfjit.runtime import held, owned, timers
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
@@ -31,7 +31,7 @@ from ebpfjit.runtime.contexts.described import DescribedContext
 from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Mark
-from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE
+from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE, SIGNALS
 from ebpfjit.runtime.kfuncs.given import Given
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
 from ebpfjit.runtime.memory import Region, Stack, flat_view
@@ -57,6 +57,7 @@ class Result:
     ring buffers: (map name, bytes); the buffers are empty again. `instructions` is how many eBPF
     instructions were executed (interpreter only). `passes` is true where the packet would go on.
     `retval` is what bpf_set_retval set, or None. `output` ends with the lines of bpf_seq_printf.
+    `signals` are those that bpf_send_signal sent, by number.
     """
 
     return_value: int
@@ -71,6 +72,7 @@ class Result:
     clones: tuple[tuple[int, bytes], ...] = ()
     passes: bool = False
     retval: int | None = None
+    signals: tuple[int, ...] = ()
 
 
 EngineFunction = Callable[[Ready, Execution], int]
@@ -182,9 +184,10 @@ class Run:
             arguments, regions, packet, argument = made.arguments, made.regions, made.packet, made.argument
             if argument is not None and program.type is not None:
                 argument.rights = program.type.rights  # a program that goes on here may be of another hook
+        lent = owned.lend_from(self.world, program.holders()) if program.has_kptrs else []
         return Execution(
             arguments,
-            [*regions, *program.regions(self.world.environment.cpu)],
+            [*regions, *program.regions(self.world.environment.cpu), *lent],
             packet,
             argument,
             program.helpers,
@@ -388,6 +391,7 @@ def _result(
         outcome.clones,
         type_ is not None and type_.lets_pass(value),
         world.kept.get(RETVAL),
+        tuple(world.kept.get(SIGNALS, ())),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from ebpfjit.analysis.values import CONSTANT, Bounds, Origin, Value
 from ebpfjit.program import Instruction
@@ -22,6 +23,14 @@ EXACT, RIGHTS = 4, 8
 of a level: the bytes of a struct whose rights say what they are good for."""
 LEVELS = 3
 """The mask of levels."""
+
+
+class Allowing(Protocol):
+    """What says of a struct which accesses there may be: `Rights`."""
+
+    def allows(self, offset: int, size: int, *, store: bool) -> bool:
+        """True where programs may load, or store, `size` bytes at an offset."""
+
 
 Span = tuple[int, int, int]
 """First byte, byte behind the last, both from the symbol; READ, ASSUMED or WRITTEN, with EXACT or without, or

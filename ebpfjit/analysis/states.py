@@ -8,7 +8,18 @@ from functools import cache
 from typing import TypeVar
 
 from ebpfjit.analysis import lengths
-from ebpfjit.analysis.accesses import ASSUMED, EXACT, LEVELS, NO_SPANS, READ, RIGHTS, WRITTEN, Span, Spans
+from ebpfjit.analysis.accesses import (
+    ASSUMED,
+    EXACT,
+    LEVELS,
+    NO_SPANS,
+    READ,
+    RIGHTS,
+    WRITTEN,
+    Allowing,
+    Span,
+    Spans,
+)
 from ebpfjit.analysis.loops import Change
 from ebpfjit.analysis.values import (
     ANY,
@@ -27,7 +38,6 @@ from ebpfjit.analysis.values import (
 from ebpfjit.bits import W32, W64
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Row
 from ebpfjit.program import Instruction
-from ebpfjit.runtime.rights import Rights
 
 T = TypeVar("T")
 REGISTERS = range(REGISTER_COUNT)
@@ -62,7 +72,7 @@ class State:
         )
 
 
-def covers(outer: Span, inner: Span, rights: Rights | None = None) -> bool:
+def covers(outer: Span, inner: Span, rights: Allowing | None = None) -> bool:
     """True where what is known of one span says all that is asked of another; `rights` are the argument's."""
     start, stop, level = outer
     if level < EXACT and inner[2] != RIGHTS:
@@ -225,7 +235,7 @@ def joined_states(
     joined: set[int],
     *,
     widen: bool,
-    rights: Rights | None = None,
+    rights: Allowing | None = None,
 ) -> State | None:
     """Return what holds on both paths, None where that is what held before; `rights` are the argument's.
 
@@ -263,7 +273,7 @@ def _joined_spans(
     registers: list[Value],
     live: Iterable[int],
     joined: set[int],
-    rights: Rights | None,
+    rights: Allowing | None,
 ) -> dict[int, Spans]:
     """Return, by symbol, the spans that were shown on both paths."""
     spans: dict[int, Spans] = {}
@@ -303,7 +313,7 @@ def _relative(state: State, value: Value) -> Spans:
     )
 
 
-def common_spans(a: Spans, b: Spans, rights: Rights | None = None) -> Spans:
+def common_spans(a: Spans, b: Spans, rights: Allowing | None = None) -> Spans:
     """Return the spans of either that the other covers; see `covers`."""
     if a == b:
         return a

@@ -33,7 +33,12 @@ CATEGORIES = {
 DISTANCES = (-129, -128, -127, 126, 127, 128, 129)
 DISPLACEMENTS = (-129, -128, -127, 126, 127, 128, -32768, 32767)
 MOST_SLOTS = 4
-UNRESOLVED = tuple(row.name for row in TABLE if row.reference is not None and row.operation != "LDDW_CODE")
+UNRESOLVED = tuple(
+    row.name
+    for row in TABLE
+    if row.kind is Kind.CAST or (row.reference is not None and row.operation != "LDDW_CODE")
+)
+"""What no generated program has; nor casts, which want an arena."""
 
 NO_ANSWER = "no answer of {}"
 """The ending of a program that an engine refuses, or whose end it cannot tell."""
@@ -51,7 +56,7 @@ def has_pairing(row: Row) -> bool:
 
 def _pairings() -> Iterator[str]:
     for row in TABLE:
-        if has_pairing(row):
+        if has_pairing(row) and row.name not in UNRESOLVED:
             writable = row.dst is Reg.READ
             for dst in range(REGISTER_COUNT if writable else 10):
                 for src in range(10 if row.src is Reg.UPDATE else REGISTER_COUNT):

@@ -12,7 +12,7 @@ import struct
 
 from ebpfjit.bits import U64_MASK, W32
 from ebpfjit.difftest.arena import GRANT, HAND_BACK, MISSING, RAISE, SUM
-from ebpfjit.isa.spec import FROM_ARENA, TO_ARENA, Imm, Kind, Offset, Reg, Row
+from ebpfjit.isa.spec import Imm, Kind, Offset, Reg, Row
 from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.program import Instruction
 
@@ -32,7 +32,7 @@ HELPERS = (SUM, SUM, GRANT, GRANT, GRANT, RAISE, HAND_BACK, MISSING)
 
 _WORD = struct.Struct("<BBhi")
 UNRESOLVED = [row for row in TABLE if row.reference is not None and row.operation != "LDDW_CODE"]
-ROWS = [row for row in TABLE if row not in UNRESOLVED]
+ROWS = [row for row in TABLE if row not in UNRESOLVED and row.kind is not Kind.CAST]
 EXIT = Instruction(0, BY_NAME["EXIT"].opcode, 0, 0, 0, 0).encode()
 SIGNED_DIVISIONS = [row for row in TABLE if row.meaning in ("SDIV", "SMOD")]
 BRANCHES_X = [row for row in TABLE if row.kind is Kind.BRANCH and row.uses_src]
@@ -152,8 +152,6 @@ class Generator:
                 return self._jump(pc, size)
             case Imm.HELPER | Imm.BTF_ID:
                 return self.rng.choice(HELPERS)
-            case Imm.SPACES:
-                return self.rng.choice((FROM_ARENA, TO_ARENA))
             case Imm.PACKET:
                 return self.rng.choice((0, 1, 60, 61, 63, 64, -1, 0x7FFFFFFF))
             case _ if self.rng.random() < 0.7:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 
 from ebpfjit.difftest.generate import EDGES, EXIT, ROWS, copy
-from ebpfjit.isa.spec import FROM_ARENA, TO_ARENA, Imm, Offset, Reg, Row
+from ebpfjit.isa.spec import Imm, Offset, Reg, Row
 from ebpfjit.isa.table import BY_OPCODE, TABLE
 from ebpfjit.program import SLOT_SIZE
 
@@ -40,8 +40,6 @@ def field(rng: random.Random, role: object, bits: int, size: int) -> int:
             return fixed
         case Offset.TARGET | Imm.TARGET:
             return rng.randrange(-size - 2, size + 2)
-        case Imm.SPACES:
-            return rng.choice((FROM_ARENA, TO_ARENA))
         case Imm.HELPER | Imm.BTF_ID:
             return rng.choice((5, 6, 7, 99, -1))
         case Reg():

@@ -110,7 +110,7 @@ class Fixups:
     by slot what was not found where a call stands that fails when it is reached; `refusals` are what stands
     in the way of running the function at all. `kernel` are the symbols of the kernel among all that is not
     defined, by slot; `unmet` are the errors of those that are not weak, and that only the kernel engine, or
-    whoever runs the program, may have.
+    whoever runs the program, may have; `weak` the kernel functions among what is missing, with their BTF ids.
     """
 
     aims: list[Aim] = field(default_factory=list)
@@ -122,6 +122,7 @@ class Fixups:
     refusals: list[LoadError] = field(default_factory=list)
     kernel: dict[int, str] = field(default_factory=dict)
     unmet: dict[int, LoadError] = field(default_factory=dict)
+    weak: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -286,12 +287,14 @@ class Linker:
         kernel_symbols: dict[int, str] = {}
         unmet: dict[int, EbpfError] = {}
         called: dict[int, Kfunc] = {}
+        weak: dict[int, tuple[int, Kfunc]] = {}
         for function, start in placed.items():
             fixups = self.find_fixups(function)
             self.file.budget.spend(FIXUP_COST * (1 + fixups.count), SHARED)
             for aim in fixups.aims:
                 patches.point(code, start + aim.pc, aim.use, placed[aim.target] + aim.target_pc)
             unmet |= {start + pc: error for pc, error in fixups.unmet.items()}
+            weak |= {start + pc: kfunc for pc, kfunc in fixups.weak.items()}
             kernel_symbols |= {start + pc: name for pc, name in fixups.kernel.items()}
             for pc, use in fixups.missing:
                 patches.leave_out(code, start + pc, use)
@@ -325,6 +328,7 @@ class Linker:
             kernel_types=self.kernel_types,
             kfuncs=called,
             exception_callback=None if exception_callback is None else placed[exception_callback],
+            weak_kfuncs=weak,
         )
 
     def link_or_keep(self, entry: Function, type_: str | None = None) -> Program:
@@ -513,6 +517,8 @@ class Linker:
                     fixups.unmet[pc] = self._missing(function, pc, target)
             elif symbol.is_weak:
                 fixups.missing.append((pc, use))
+                if (known := self.maps.externs.kfunc(symbol)) is not None:
+                    fixups.weak[pc] = known
                 if use is Use.CALL:
                     fixups.absent[pc] = (
                         f"{symbol}, which is weak and may be missing: ask for its address first"

@@ -3,6 +3,8 @@
     DATASEC .data    size 0, offsets 0     ->  the section's size, where its variables are
     DATASEC .ksyms   and others that are   ->  an enum of the same length: Linux has nothing
                      no section of the file    to hold them against
+    DATASEC .rodata  with variables that   ->  the same: constants that ELF has in .rodata.cst16
+                     are in another
     FUNC, VAR        linkage extern        ->  global; parameters without a name get one
     VAR              without a size        ->  an int (extern const void x __ksym)
     FUNC             of hidden visibility  ->  static: verified with its caller
@@ -16,6 +18,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import pairwise
 
 from ebpfjit.elf.btf import EXTRA_WORDS, HEADER, Btf, Kind
 from ebpfjit.elf.budget import OverBudget
@@ -135,6 +138,10 @@ class _Fixer:
                 return False
             name = self._name(self.btf.offset_of(type_))
             placed.append((self.offsets.get((section.index, name), offset), type_, size))
+        ends = sorted((offset, offset + size) for offset, _, size in placed)
+        overlap = any(end > start for (_, end), (start, _) in pairwise(ends))
+        if overlap or (ends and ends[-1][1] > section.size):
+            return False
         if not placed or max(section.size, *(offset for offset, _, _ in placed)) > MAX_WORD:
             return False
         self.words[at + 2] = section.size
@@ -153,10 +160,15 @@ class _Fixer:
             self.words[place : place + 3] = array("I", (name, number, 0))
 
 
-def section_types(btf: Btf | None) -> Mapping[str, int]:
-    """Return the ids of the DATASECs by the name of their section, externs left out."""
-    if btf is None:
+def section_types(btf: Btf | None, linux_btf: bytes | None) -> Mapping[str, int]:
+    """Return the ids of the DATASECs by the name of their section, without those that Linux is not told.
+
+    `linux_btf` is what `for_linux` made of the types.
+    """
+    if btf is None or linux_btf is None:
         return {}
-    ids = (id for id in range(1, len(btf)) if btf.kind(id) == Kind.DATASEC)
+    header_size, start, size = HEADER.unpack_from(linux_btf)[3:6]
+    words = array("I", linux_btf[header_size + start : header_size + start + size])
+    ids = (id for id in range(1, len(btf)) if words[btf.offset_of(id) + 1] >> 24 & 0x1F == Kind.DATASEC)
     found = {btf.type(id).name: id for id in ids}
     return {name: id for name, id in found.items() if name not in (KCONFIG, KSYMS)}

@@ -299,7 +299,11 @@ class _BtfMaps:
     def btf(self) -> Btf:
         """The object's types; LoadError where there are none."""
         if self._btf is None:
-            message = "its maps are defined by BTF, and there is none that can be read: compile with -g"
+            message = "its maps are defined by BTF, and there is none: compile with -g"
+            if self.file.section(".BTF") is not None:
+                message = (
+                    "its maps are defined by BTF, which cannot be read (Object.refusals['.BTF'] says why)"
+                )
             raise _error(self.file, self.section, message)
         return self._btf
 

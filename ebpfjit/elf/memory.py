@@ -65,7 +65,7 @@ class ObjectMaps:
         linux_btf: bytes | None = None,
     ) -> None:
         self._linux_btf = linux_btf
-        self._section_types = section_types(btf if linux_btf is not None else None)
+        self._section_types = section_types(btf, linux_btf)
         self.file = file
         self.btf = btf
         self.externs = externs

@@ -66,9 +66,27 @@ class ObjectTypes:
             type_ = self._btf.type(id)
             is_struct = type_.kind is Kind.STRUCT
             fields = _Search(self._btf, {**KINDS, **NODES}).struct(type_, MOST_NESTED) if is_struct else ()
-            made = ObjectLayout(type_.name, type_.size, fields if is_valid(fields) else ())
+            is_scalar = is_struct and not fields and self._is_scalar(type_, MOST_NESTED)
+            made = ObjectLayout(type_.name, type_.size, fields if is_valid(fields) else (), is_scalar)
             self._known[id] = made if is_struct else None
         return self._known.get(id)
+
+    def _is_scalar(self, type_: Type, depth: int) -> bool:
+        """True for a struct of numbers, arrays of numbers and such structs (__btf_type_is_scalar_struct)."""
+        if depth == 0:
+            return False
+        self._btf.budget.spend(FIELD_COST * len(type_.members), "the members of objects")
+        for member in type_.members:
+            inner = self._btf.resolve(member.type)
+            if inner.is_composite:
+                if not self._is_scalar(inner, depth - 1):
+                    return False
+                continue
+            if inner.kind is Kind.ARRAY and inner.count:
+                inner = self._btf.resolve(inner.target)
+            if inner.kind is not Kind.INT and not inner.is_enum:
+                return False
+        return True
 
 
 class _Search:

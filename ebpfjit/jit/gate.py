@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
@@ -148,8 +148,9 @@ class Lane:
 
     def regions(self, rights: Rights | None) -> list[Region]:
         """Return what runs may touch besides the packet: the struct, with these rights, and the rest."""
-        struct = replace(self.context.argument, rights=rights)
-        own = (self.context.packet, self.context.argument)
+        given = self.context.argument
+        struct = Region(given.name, given.start, given.stop, given.writable, given.view, rights)
+        own = (self.context.packet, given)
         return [struct, *(each for each in self.context.regions if not any(each is other for other in own))]
 
     @property

@@ -31,6 +31,7 @@ from ebpfjit.runtime.maps.rules import PAGE_SIZE
 _FIXED_NOREPLACE = 0x100000  # MAP_FIXED_NOREPLACE
 _FAILED = ctypes.c_void_p(-1).value
 _SYSCALL = PROGRAM_TYPES["syscall"]
+_FAILS = {"bpf_arena_alloc_pages": "if r0 == 0 goto +2", "bpf_arena_reserve_pages": "if w0 != 0 goto +2"}
 _WANTED = struct.Struct("<QQ")
 """What a program that asks for pages gets as its context: where, and how many."""
 
@@ -67,7 +68,10 @@ def _asking(name: str, fd: int) -> LoadedProgram:
         r4 = -1
         r5 = 0
         call kfunc {id}
+        {_FAILS[name]}
         r0 = 0
+        exit
+        r0 = 1
         exit
     """)
     return LoadedProgram(code, _SYSCALL.number, LoadAttributes(flags=_SYSCALL.flags))
@@ -108,7 +112,10 @@ class KernelArena:
                 continue
             with _asking(name, self.fd) as program:
                 for start, pages in ranges:
-                    program.run(context=_WANTED.pack(start, pages))
+                    if program.run(context=_WANTED.pack(start, pages)).return_value:
+                        raise LoadError(
+                            f"{self.arena.definition}: the kernel has no {pages} pages at {start:#x}"
+                        )
         for page in self.arena.pages():
             ctypes.memmove(page, self.arena.read(page, PAGE_SIZE), PAGE_SIZE)
 

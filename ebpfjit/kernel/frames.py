@@ -69,6 +69,7 @@ def run_frame(
     kind = kind_of(program)
     for map_ in program.maps:
         map_.used_by(program)
+        map_.is_frozen = True  # as on the other engines, and where libbpf loads it
     if kind.test_run is TestRun.NONE:
         load_program(program, license=license)
         raise _no_test_run(program, f"programs of type {type_.name!r}")

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 
+from ebpfjit.once import ForkLock
+
+_counting = ForkLock()
+"""Held while bytes are counted. What is given back does not wait for it, wherever garbage is collected."""
+
 MOST_BYTES = 256 << 20
 
 
@@ -16,12 +21,13 @@ class Heap:
 
     def take(self, size: int) -> bool:
         """Count so many bytes; False where there is no room for them."""
-        while self._released:
-            self._used -= self._released.popleft()
-        if self._used + size > MOST_BYTES:
-            return False
-        self._used += size
-        return True
+        with _counting.held:
+            while self._released:
+                self._used -= self._released.popleft()
+            if self._used + size > MOST_BYTES:
+                return False
+            self._used += size
+            return True
 
     def give_back(self, size: int) -> None:
         """Note that so many bytes are free again."""

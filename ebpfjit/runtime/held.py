@@ -15,6 +15,11 @@ from ebpfjit.runtime import faults
 from ebpfjit.runtime.world import World
 
 
+def key_of_lock(address: int) -> Hashable:
+    """Return the key of a lock that is held; the last one that was taken is `World.lock`."""
+    return "lock", address
+
+
 @dataclass(slots=True)
 class Taken:
     """Something that is held: in words, by which helper it was taken first, which gives it back, and where.
@@ -55,6 +60,13 @@ def give_back(world: World, key: Hashable) -> bool:
     if not taken.times:
         del world.held[key]
     return True
+
+
+def taken(world: World, key: Hashable) -> tuple[str, str]:
+    """Return where the program took what it holds (pc and line), and what gives that back."""
+    found = world.held[key]
+    line = found.program.line_at(found.pc)
+    return f"pc {found.pc}" if line is None else f"pc {found.pc} ({line})", found.back
 
 
 def check(world: World, where: str = "where the program ends") -> None:

@@ -57,6 +57,11 @@ class KernelObject:
     path: str | None = None
     lenient: bool = False
 
+    def number(self, member: str, default: int = 0) -> int:
+        """Return a member that is a number."""
+        value = self.members.get(member, default)
+        return value if isinstance(value, int) else default
+
 
 TASK = "task_struct"
 
@@ -95,6 +100,10 @@ class KernelObjects:
         if offset or not 0 <= index < len(known):
             return None
         return known[index] if known[index].pointer == address else None
+
+    def of_struct(self, name: str) -> Iterator[KernelObject]:
+        """Yield the objects of one struct."""
+        return (each for each in list(self.all) if each.pointer.struct == name)
 
     @property
     def current_task(self) -> KernelObject | None:

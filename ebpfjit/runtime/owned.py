@@ -11,27 +11,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held, memory
 from ebpfjit.runtime.heap import heap
-from ebpfjit.runtime.maps.special import ObjectLayout, SpecialField
+from ebpfjit.runtime.maps.special import OBJ_DROP, ObjectLayout, SpecialField
 from ebpfjit.runtime.maps.storage import changing
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.tree import Tree
 
 if TYPE_CHECKING:
-    from ebpfjit.runtime.maps.base import Map
     from ebpfjit.runtime.world import World
 
 LARGEST = 4096
 """Bytes of an object at most (bpf_mem_alloc has no larger ones)."""
 
-LARGEST_OF_EACH, ALIGNMENT = 512, 8
-"""Bytes of what each processor has of an object at most (BPF_GLOBAL_PERCPU_MA_MAX_SIZE)."""
+LARGEST_OF_ALL = 1 << 16
+"""Bytes of an object for all processors together."""
 
 MOST_OWNED = 512
 """Objects that a run may own at a time; there is no memory for one more."""
@@ -39,13 +37,25 @@ MOST_OWNED = 512
 MOST_LENT = 256
 """Objects that stay readable after they went into kptrs, and dropped ones whose memory is not used yet."""
 
+MOST_LENT_FIRST = 128
+"""Objects in the kptrs of maps that a run can read from the start."""
+
 OBJECT_COST = 1024
 """What an object takes besides its own bytes."""
 
+PERCPU_OBJ_DROP = "bpf_percpu_obj_drop"
+WRITABLE = frozenset({OBJ_DROP, PERCPU_OBJ_DROP})
+"""What is given back by these, a program may write to."""
+
+_MAKERS = {
+    OBJ_DROP: "bpf_obj_new",
+    PERCPU_OBJ_DROP: "bpf_percpu_obj_new",
+    "bpf_cpumask_release": "bpf_cpumask_create",
+}
+"""Which kernel function makes what another one gives back."""
+
 _STATE = "objects"
 _NO_TREE = Tree()
-
-BACK = "bpf_obj_drop, or put it somewhere,"
 
 
 @dataclass(slots=True)
@@ -77,15 +87,16 @@ class Holder:
 class Object:
     """One object. `references` are those of runs and of what it hangs in; `hangs_in` heads, by its node.
 
-    `stride` is the size of what each processor has of it, 0 for an object that all have together.
+    `stride` is not 0 for one that has its struct once for each processor, that many bytes from one to the
+    next: behind as many at its address, which nobody touches.
     """
 
     layout: ObjectLayout
     region: Region
+    stride: int = 0
     references: int = 1
     hangs_in: dict[int, int] = field(default_factory=dict)
     holder: Holder = field(default_factory=Holder)
-    stride: int = 0
 
     def __del__(self) -> None:
         heap.give_back(self.region.size + OBJECT_COST)
@@ -94,6 +105,17 @@ class Object:
     def address(self) -> int:
         """Where it starts."""
         return self.region.start
+
+    def count(self, more: int) -> int:
+        """Count references, which threads do one after the other; return how many there are now."""
+        with changing.held:
+            self.references += more
+            return self.references
+
+    def on_processor(self, cpu: int) -> int:
+        """Return where a processor has its struct, of one that has several; 0 where there is no such one."""
+        place = self.address + self.stride * (1 + cpu)
+        return place if place < self.region.stop else 0
 
     def __str__(self) -> str:
         """The object in an error message."""
@@ -104,8 +126,7 @@ def release(objects: list[Object]) -> None:
     """Give references back; what is nobody's any more is gone, and what hung in it with it."""
     while objects:
         one = objects.pop()
-        one.references -= 1
-        if one.references == 0:
+        if one.count(-1) == 0:
             objects += one.holder._taken_out(one.region.start + each.offset for each in one.layout.fields)
 
 
@@ -114,7 +135,8 @@ class Owned:
     """The objects that one run can touch, by address: how many references it owns; those that are only lent.
 
     `until_unlock` are lent until the lock is given back, `for_a_while` until there are many. `fields` are the
-    special fields of all of them, by address. `unused` is the memory of dropped ones, oldest first.
+    special fields of all of them, by address. `unused` is the memory of dropped ones, oldest first. `reach`
+    is what can be touched of those that have a struct for each processor.
     """
 
     counts: dict[int, int] = field(default_factory=dict)
@@ -123,6 +145,17 @@ class Owned:
     until_unlock: dict[int, Object] = field(default_factory=dict)
     for_a_while: dict[int, Object] = field(default_factory=dict)
     unused: deque[Region] = field(default_factory=deque)
+    reach: dict[int, Region] = field(default_factory=dict)
+
+    def within(self, one: Object) -> Region:
+        """Return what of an object's memory a program can touch, the same region at each call."""
+        if not one.stride:
+            return one.region
+        whole = one.region
+        if one.address not in self.reach:
+            start = whole.start + one.stride
+            self.reach[one.address] = replace(whole, start=start, view=whole.view[one.stride :])
+        return self.reach[one.address]
 
 
 def state_of(world: World) -> Owned:
@@ -131,70 +164,62 @@ def state_of(world: World) -> Owned:
     return found
 
 
-def new(
-    world: World, layout: ObjectLayout, *, by: str = "bpf_obj_new", back: str = BACK, for_each: bool = False
-) -> int:
+def new(world: World, layout: ObjectLayout, by: str = "bpf_obj_new", processors: int = 0) -> int:
     """Return the address of a new object, which the run owns; 0 where there is no memory.
 
-    `by` and `back` are what makes such an object and what gives it back, for error messages. Of an object
-    `for_each` there is one for each processor.
+    With `processors` it has its struct once for each.
     """
-    stride = -(-layout.size // ALIGNMENT) * ALIGNMENT if for_each else 0
-    size = stride * world.environment.cpus if for_each else layout.size
-    state, is_good = state_of(world), 0 < layout.size <= (LARGEST_OF_EACH if for_each else LARGEST)
-    if not is_good or len(state.counts) >= MOST_OWNED or not heap.take(size + OBJECT_COST):
+    state = state_of(world)
+    stride = (layout.size + 7) // 8 * 8 if processors else 0
+    size = stride * (1 + processors) or layout.size
+    largest = LARGEST_OF_ALL if processors else LARGEST
+    if not 0 < size <= largest or len(state.counts) >= MOST_OWNED or not heap.take(size + OBJECT_COST):
         return 0
+    memory.pay(size)
     name = f"object of struct {layout.name}"
-    if len(state.unused) > MOST_LENT and state.unused[0].size == size:
+    writable = layout.released_by in WRITABLE
+    if len(state.unused) > MOST_LENT and (state.unused[0].size, state.unused[0].writable) == (size, writable):
         region = state.unused.popleft()
         region.view[:] = bytes(size)
         region.name = name
     else:
-        region = Region.of_buffer(name, bytearray(size))
+        region = replace(Region.of_buffer(name, bytearray(size)), writable=writable)
     if len(state.unused) > MOST_LENT:
         state.unused.popleft()
-    made = Object(layout, region, stride=stride)
+    made = Object(layout, region, stride)
     count = layout.field_of("bpf_refcount")
     if count is not None:
         region.view[count.offset : count.offset + 4] = (1).to_bytes(4, "little")
-    own(world, made, by, back)
+    own(world, made, by)
     return made.address
 
 
-def own(world: World, one: Object, by: str, back: str = BACK) -> None:
+def own(world: World, one: Object, by: str) -> None:
     """Let the run own one reference more, which is one that somebody had."""
     state = state_of(world)
     if one.address not in state.objects:
-        memory.grant_region(one.region)
+        memory.grant_region(state.within(one))
         state.objects[one.address] = one
         state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
     state.counts[one.address] = state.counts.get(one.address, 0) + 1
+    back = f"{one.layout.released_by}, or put it somewhere,"
     held.take(world, (_STATE, one.address), str(one), by=by, back=back)
 
 
-def owned_at(world: World, address: int, name: str) -> Object:
-    """Return the object that starts at an address. Raises ExecutionError where the run owns none there."""
-    state = state_of(world)
-    if not state.counts.get(address):
-        what = "only lent" if address in state.objects else "no object that the program owns"
-        raise ExecutionError(f"{name} of {address:#x}, which is {what}: take what bpf_obj_new returned")
-    return state.objects[address]
+def owned_at(world: World, address: int, name: str, released_by: str = OBJ_DROP) -> Object:
+    """Return the object that starts at an address.
 
-
-def of_each(world: World, address: int, maps: Iterable[Map]) -> Object | None:
-    """Return an object that each processor has for itself: the run's, or one in a kptr of these maps.
-
-    The latter is lent to the run until it ends.
+    Raises ExecutionError where the run owns none there that is given back by that kernel function.
     """
     state = state_of(world)
-    one = state.objects.get(address)
-    if one is None:
-        hanging = (list(map_.holder.pointers.values()) for map_ in maps if map_.holder is not None)
-        one = next((each for each in chain.from_iterable(hanging) if each.address == address), None)
-        if one is not None and one.stride:
-            memory.grant_region(one.region)
-            state.objects[address] = one
-    return one if one is not None and one.stride else None
+    made_by = _MAKERS[released_by]
+    if not state.counts.get(address):
+        what = "only lent" if address in state.objects else "no object that the program owns"
+        raise ExecutionError(f"{name} of {address:#x}, which is {what}: take what {made_by} returned")
+    one = state.objects[address]
+    if one.layout.released_by != released_by:
+        raise ExecutionError(f"{name} of {address:#x}, which is {one}: that is for what {made_by} returned")
+    return one
 
 
 def give(world: World, one: Object) -> None:
@@ -222,8 +247,9 @@ def drop(world: World, one: Object) -> None:
 def hide(world: World, one: Object) -> None:
     """Take an object out of the program's reach."""
     state = state_of(world)
-    memory.revoke(one.region)
+    memory.revoke(state.within(one))
     state.objects.pop(one.address, None)
+    state.reach.pop(one.address, None)
     for each in one.layout.fields:
         state.fields.pop(one.address + each.offset, None)
 
@@ -232,7 +258,7 @@ def lend_until_unlock(world: World, one: Object) -> None:
     """Let an object be read until the lock is given back, though it is not the run's."""
     state = state_of(world)
     if one.address not in state.objects:
-        memory.grant_region(one.region)
+        memory.grant_region(state.within(one))
         state.objects[one.address] = one
         state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
     state.until_unlock[one.address] = one
@@ -247,6 +273,20 @@ def lend_for_a_while(world: World, one: Object) -> None:
         oldest = state.for_a_while.pop(first)
         if not state.counts.get(first) and first not in state.until_unlock:
             hide(world, oldest)
+
+
+def lend_from(world: World, holders: Iterable[Holder]) -> list[Region]:
+    """Let a run that begins read what is in the kptrs of its maps; return the memory of these objects.
+
+    Linux: a kptr that is loaded under RCU. What is taken out of one afterwards is the run's, as ever.
+    """
+    state, regions = state_of(world), list[Region]()
+    for holder in holders:
+        for one in list(holder.pointers.values())[: MOST_LENT_FIRST - len(regions)]:
+            regions.append(state.within(one))
+            state.objects[one.address] = state.for_a_while[one.address] = one
+            state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
+    return regions
 
 
 def end_of_lock(world: World) -> None:

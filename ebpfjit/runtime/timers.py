@@ -4,7 +4,8 @@
 
 The value holds a handle, as Linux's holds a pointer: a value that was deleted or written over has none, and
 its timer is gone. Nothing is called by itself: callbacks run where time passes, which is in
-`Environment.clock.advance`, in `Environment.fire_timers`, and before a run of a program that has the map.
+`Environment.clock.advance`, in `Environment.fire_timers`, and before a run of a program that has the map, or
+a call of what it was compiled to: one with timers in its maps, or that starts some.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from ebpfjit.runtime.world import World
 
 HANDLE_SIZE = 8
-FEWEST = 64
+FEWEST, MAPS_FOR_ONE = 64, 16
+"""Places that queues have at least; maps with timers that are looked through for one instruction."""
 TIMER_COST = 512
 """Bytes that a timer takes, with what it calls."""
 MOST_FIRED = 100_000
@@ -157,7 +159,9 @@ def initialise(kind: str, place: int, map_: Map, name: str) -> int:
 def timer_at(kind: str, place: int) -> tuple[Map, Timer] | None:
     """Return the timer at an address, and its map; None where none was initialised there."""
     memory.check(place, HANDLE_SIZE, "store")
-    for map_ in _maps():  # the place is the program's, so the map is one that it may touch
+    maps = _maps()  # the place is the program's, so the map is one that it may touch
+    memory.spend(len(maps) // MAPS_FOR_ONE)
+    for map_ in maps:
         found = _find(map_, place)
         if found is not None and found.kind == kind:
             return map_, found

@@ -18,10 +18,12 @@ from ebpfjit.bits import W32
 from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.program import Program
 from ebpfjit.runtime.heap import heap
+from ebpfjit.runtime.helpers.maps import reachable
 from ebpfjit.runtime.maps import Map, MapDefinition, MapType, create
 from ebpfjit.runtime.maps.special import ObjectLayout, SpecialField
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.owned import Holder, Object
+from ebpfjit.runtime.world import World
 from tests.support.kfunc_runs import PACKET, program_of, run, value
 
 OBJECTS = Path(__file__).parent.parent / "elf" / "objects.o"
@@ -225,6 +227,23 @@ def test_an_object_takes_no_more_time_where_a_run_has_many(engine: str) -> None:
     with pytest.raises(BudgetExhausted):
         program.run(PACKET, engine=engine, limit=16000)
     assert time.perf_counter() - begin < 1  # a fifth; where each is told of with all others, twice as much
+
+
+def test_the_maps_of_a_program_are_gone_through_once_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = tuple(
+        create(MapDefinition(f"m{number}", MapType.ARRAY, 4, 8, 1, special=(LOCK,))) for number in range(50)
+    )
+    gone_through: list[int] = []
+
+    def counting(world: World) -> Iterator[Map]:
+        gone_through.append(1)
+        return reachable(world)
+
+    monkeypatch.setattr("ebpfjit.runtime.helpers.maps.reachable", counting)
+    lock = f"lddw r1, {maps[-1].regions[0].start:#x}\ncall {{}}\n"
+    with pytest.raises(BudgetExhausted):
+        run(program_of("again:\n" + lock.format(93) + lock.format(94) + "ja again", maps=maps), limit=1000)
+    assert len(gone_through) == 2  # by each engine
 
 
 # -- timers ----------------------------------------------------------------------------------------

@@ -17,7 +17,9 @@ OBJECT = Path(__file__).parent.parent / "elf" / "objects.o"
 NAMES = sorted(kfuncs())
 NUMBERS = (0, 1, 7, 8, 64, 4096, 0xFFFF, 0x7FFFFFFF, 0x80000000, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
 CALLS = 12
-GRAPH = [name for name in NAMES if name.startswith(("bpf_obj", "bpf_list", "bpf_rb", "bpf_ref"))]
+GRAPH = [
+    name for name in NAMES if name.startswith(("bpf_obj", "bpf_list", "bpf_rb", "bpf_ref", "bpf_cpumask"))
+]
 
 
 def _program(source: random.Random, obj: Object) -> Program:

@@ -11,7 +11,7 @@ from ebpfjit.runtime.maps import MapFlag
 from tests.support.arena_programs import PAGE, STARTS, arena, program, text_of
 from tests.support.helper_runs import needs_kernel
 
-COUNT = 16
+COUNT = 10
 USER_STARTS = STARTS[:3]  # where a process may have memory
 
 

@@ -25,6 +25,7 @@ NOT_FROM_PACKETS = {
     MapType.REUSEPORT_SOCKARRAY,
     MapType.USER_RINGBUF,
     *rules.STORAGES,
+    MapType.ARENA,
     *rules.CGROUP_STORAGES,
 }
 """What programs on packets have no helper for, or need sockets, tasks or a user's records for."""

@@ -141,6 +141,12 @@ SEC(".struct_ops.link") struct tcp_congestion_ops tools = {
     .name = "tools",
 };
 
+/* A constant of 16 bytes: ELF has it in .rodata.cst16, BTF among the variables of .rodata. */
+static const u32 table[4] = { 10, 20, 30, 40 };
+const volatile u32 chosen = 1;
+
+SEC("xdp") int constant(void *context) { return table[chosen & 3]; }
+
 SEC("tail_of_something") int untyped(void *context) { return 0; }
 
 SEC("xdp") int by_flow(void *context)

@@ -27,11 +27,14 @@ negative where it is), and the result becomes r0 as its type says; `read(address
 `write(address, data)` of `ebpfjit.runtime.memory` go to the program's memory, and fault where it is not the
 program's. A program that
 calls one which nobody has is refused when it is run or compiled, with the name and the line; where it is weak
-(`__weak`), its address is 0. Without BTF (`Program(code, kfuncs={1: Kfunc("name")})`), each gets five u64.
+(`__weak`), its address is 0 unless it is given. Without BTF (`Program(code, kfuncs={1: Kfunc("name")})`),
+each gets five u64.
 
 Objects that programs make (`bpf_obj_new`) are in memory of their own. A run can touch those that it owns,
 and those that it put away until it gives the lock back; what it forgets to put away or drop is an error that
-names the place, and what hangs in a map goes with its value.
+names the place, and what hangs in a map goes with its value. What the kptrs of a map's values point to can
+be read, the first 128 objects of it, by a run that begins after they were put there. Sets of processors
+(`bpf_cpumask`) have a bit for each of `Environment(cpus=)`.
 
 What a kernel function does is bounded and paid for as what helpers do, and faults in the same words: see
 [helpers.md](helpers.md).

@@ -6,6 +6,7 @@ Texts name kernel functions in braces: call kfunc {bpf_iter_num_new}.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from ebpfjit.assembler import assemble
@@ -55,3 +56,8 @@ def in_kernel(program: Program | str, data: bytes = PACKET) -> int:
     """Return what the kernel makes of it."""
     program = program_of(program) if isinstance(program, str) else program
     return W32.signed(program.run(data, engine="kernel").return_value)
+
+
+def kernel_cpus() -> int:
+    """Return how many processors the kernel may have."""
+    return int(Path("/sys/devices/system/cpu/possible").read_text().strip().rpartition("-")[2]) + 1

@@ -120,6 +120,24 @@ def test_symbols_without_a_size_leave_the_types_of_maps(engine: str) -> None:
     assert [obj.program("guard").run(bytes(64), engine=engine).return_value for _ in range(2)] == [5, 10]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_read_only_variables_are_set_before_the_first_run(engine: str) -> None:
+    obj = load(TOOLS)
+    obj.program("constant").run(bytes(64), engine=engine)
+    with pytest.raises(
+        LoadError, match=r"'chosen' is in \.rodata, which programs may only read: set it before"
+    ):
+        obj.globals["chosen"] = 2
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_constant_beside_its_section_leaves_the_types_of_maps(engine: str) -> None:
+    obj = load(TOOLS)
+    obj.globals["chosen"] = 2
+    assert obj.program("constant").run(bytes(64), engine=engine).return_value == 30
+    assert obj.program("guard").run(bytes(64), engine=engine).return_value == 5
+
+
 @engines
 def test_a_program_that_got_no_context_says_so(engine: str) -> None:
     with pytest.raises(

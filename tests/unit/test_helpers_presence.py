@@ -22,11 +22,11 @@ def names(text: str) -> list[tuple[str, int]]:
         ("call 5\nexit", []),
         ("call 166\nexit", [("bpf_sys_bpf", 0)]),
         ("call 9999\nexit", [("helper 9999", 0)]),
-        ("call 5\ncall 109\ncall 166\ncall 109\nexit", [("bpf_send_signal", 1)]),
+        ("call 5\ncall 149\ncall 166\ncall 149\nexit", [("bpf_snprintf_btf", 1)]),
         # Each way comes by one, but not by the same.
         (
-            "jeq r1, 0, other\ncall 109\nexit\nother:\ncall 166\nexit",
-            [("bpf_send_signal", 1), ("bpf_sys_bpf", 3)],
+            "jeq r1, 0, other\ncall 149\nexit\nother:\ncall 166\nexit",
+            [("bpf_snprintf_btf", 1), ("bpf_sys_bpf", 3)],
         ),
         # One way leads around it.
         ("jeq r1, 0, out\ncall 166\nout:\nexit", []),

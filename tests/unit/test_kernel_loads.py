@@ -331,3 +331,17 @@ def test_weak_kfuncs_are_ours_elsewhere_or_missing(engine: str) -> None:
     made = ebpfjit.load(ELF / "weak_kfuncs.o")
     assert made.programs["sum"].run(FRAME, engine=engine).return_value == 45
     assert made.programs["has_runqueues"].run(FRAME, engine=engine).return_value == 0
+
+
+def test_a_weak_kfunc_that_nobody_has_can_be_given() -> None:
+    given = {"no_kernel_has_this": lambda number: 40 + number}
+    made = ebpfjit.load(ELF / "weak_kfuncs.o").programs["sum"]
+    for engine in ("interpreter", "jit"):
+        assert made.run(FRAME, engine=engine).return_value == 45
+        assert made.run(FRAME, engine=engine, kfuncs=given).return_value == 41
+        assert made.run(FRAME, engine=engine, kfuncs={"other": len}).return_value == 45
+    for optimize in (False, True):
+        assert made.compile(optimize=optimize, kfuncs=given)(FRAME) == 41
+        assert made.compile(optimize=optimize)(FRAME) == 45
+    id = next(id for id, kfunc in made.weak_kfuncs.values() if kfunc.name == "no_kernel_has_this")
+    assert made.run(FRAME, kfuncs={id: lambda number: 30}).return_value == 30

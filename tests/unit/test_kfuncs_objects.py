@@ -53,6 +53,19 @@ def test_each_head_of_an_array_contains_what_its_tag_says(engine: str) -> None:
 
 
 @ENGINES
+def test_kptrs_among_variables_those_of_arrays_too(engine: str) -> None:
+    obj = load(OBJECT.with_name("kptr_variables.o"))
+    names = sorted(field.name for field in obj.maps[".data.G"].definition.special)
+    assert names == [*(f"grid[{i}][{j}].item" for i in (0, 1) for j in (0, 1)), "one"]
+    assert [call(obj, "kept", engine) for _ in range(2)] == [4, 354]
+
+
+@needs_kernel
+def test_kptrs_among_variables_are_those_of_linux() -> None:
+    assert call(load(OBJECT.with_name("kptr_variables.o")), "kept", "kernel") == 4
+
+
+@ENGINES
 def test_lists_live_from_run_to_run(engine: str) -> None:
     obj = load(OBJECT)
     assert call(obj, "ends", engine) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -143,7 +144,8 @@ def test_helpers_are_not_called_under_a_lock(way: Way) -> None:
             way(program)
         assert str(caught.value).removeprefix("packet 0: ") == str(judge.value)
         assert f"{called} is called while the lock 'lock' at 0x" in str(judge.value)
-        assert "under_lock.c:" in str(judge.value)
+        assert re.search(r"is held, since pc \d+ \(.*under_lock.c:.*\): bpf_spin_unlock", str(judge.value))
+        assert str(judge.value).count("under_lock.c:") == 2
 
 
 @needs_kernel

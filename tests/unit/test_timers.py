@@ -194,6 +194,33 @@ def test_compiled_functions_start_timers_and_see_a_clock_that_is_moved_on() -> N
     assert 5000 * 10**9 < started <= clock()
 
 
+@pytest.mark.parametrize("optimize", [None, False, True])
+def test_a_call_of_a_compiled_function_comes_behind_what_is_due(optimize: bool | None) -> None:
+    now = [0]
+    obj = load(OBJECT, environment=Environment(clock=lambda: now[0]))
+    obj.globals["period"] = 0
+    start, stop, work = (
+        obj.program(name).compile(optimize=optimize) for name in ("start_slot", "stop", "start_work")
+    )
+    obj.globals["key"] = 1
+    assert start(PACKET) == 0
+    now[0] = 999
+    assert (stop.map([PACKET, PACKET])[1], obj.globals["fired"]) == (0, 0)  # stopped, so it never fires
+    obj.globals["key"] = 2
+    assert start(PACKET) == 0
+    now[0] = 3000
+    assert (stop(PACKET), obj.globals["fired"]) == (0, 1)
+    obj.globals["key"] = 3
+    assert list(start.map([PACKET])) == [0]
+    now[0] = 6000
+    assert list(stop.map([PACKET])) == [0]
+    assert obj.globals["fired"] == 2
+    assert work(PACKET) == 0
+    assert obj.maps["works"].typed[1]["done"] == 0
+    assert W32.signed(work(PACKET)) == -errno.EBUSY
+    assert obj.maps["works"].typed[1]["done"] == 2
+
+
 def test_a_clock_that_was_moved_on_after_compiling() -> None:
     environment = Environment(clock=(clock := Clock()))
     seconds = Program(assemble("call 5\nrsh r0, 20\nexit"), type="xdp", environment=environment)

@@ -100,7 +100,7 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
         cx.jump("jmp", other)
     elif check.region == "argument" and cx.plan.struct_rights:
         if not check.merged and _may_be_struct(cx, base, low, check):
-            cx.emit(f"cmp {base}, qword ptr {BLOCK['argument_start']}")
+            _compare_with_start(cx, base)
             cx.jump("jne", other)
         else:
             cx.jump("jmp", other)
@@ -138,6 +138,11 @@ def _may_be_struct(cx: Context, base: str, offset: int, check: Check) -> bool:
     return bool(rights[offset] >> (4 if check.stores else 0) & (check.high - check.low))
 
 
+def _compare_with_start(cx: Context, base: str) -> None:
+    """Compare a base with where r1 started."""
+    cx.repeat((base, "argument_start"), lambda: cx.emit(f"cmp {base}, qword ptr {BLOCK['argument_start']}"))
+
+
 def _load_distance(cx: Context, base: str, offset: int, region: str) -> None:
     """Put the distance of base + offset from a region's start into r10."""
     if region != cx.pinned:
@@ -162,7 +167,7 @@ def _check_any_region(cx: Context, label: str, back: str, base: str, offset: int
     with cx.out_of_line(label):
         if check.region != "argument" and _may_be_struct(cx, base, offset, check):
             # A context that was kept in the frame meanwhile.
-            cx.emit(f"cmp {base}, qword ptr {BLOCK['argument_start']}")
+            _compare_with_start(cx, base)
             cx.jump("je", back)
         cx.repeat((base, offset, size), name)
         cx.jump("call", routine)

@@ -35,6 +35,9 @@ def _context(writer: Writer, type_: str, given: int, register: str = "r6") -> No
     """Loads of any field that the type has; `given` are the bytes of a context without a struct."""
     rng = writer.rng
     most = SIZES.get(type_, given if writer.chance(0.9) else 64)
+    if writer.chance(0.3):  # a context that comes back from the frame
+        writer.emit(f"stxdw [r10-8], {register}", "ldxdw r8, [r10-8]", "stdw [r10-8], 0")
+        register = "r8"
     loads = [place for place in _places(type_, store=False) if sum(place) <= most]
     for _ in range(rng.randrange(1, 4)):
         if loads and writer.chance(0.97):

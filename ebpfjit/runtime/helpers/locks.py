@@ -5,14 +5,12 @@ from __future__ import annotations
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held as holdings
 from ebpfjit.runtime import memory, owned
-from ebpfjit.runtime.helpers.maps import reachable
+from ebpfjit.runtime.helpers.maps import map_at
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.special import KINDS, POINTERS, SpecialField
+from ebpfjit.runtime.maps.storage import changing
 from ebpfjit.runtime.world import World
-
-_HELD = "spin lock"
-"""The key under which `runtime.held` knows the lock; which it is is in `World.lock`."""
 
 
 def special_field(world: World, address: int, kind: str, name: str) -> tuple[Map | None, SpecialField | None]:
@@ -23,25 +21,28 @@ def special_field(world: World, address: int, kind: str, name: str) -> tuple[Map
     where the program may not write there.
     """
     memory.check(address, KINDS[kind].size, "store")
-    for found in reachable(world):
-        if not any(region.contains(address, 1) for region in found.regions):
-            continue
-        definition = found.definition
-        field = found.special_at(address)
-        if field is not None and field.kind == kind:
-            return found, field
-        if definition.special or definition.value_type is not None:
-            has = ", ".join(f"{one} at {one.offset}" for one in definition.special) or "none"
-            raise ExecutionError(
-                f"{name}: {address:#x} is no {kind} of {definition}; special fields of its values: {has}"
-            )
-        return found, None
-    return None, None
+    found = map_at(world, address)
+    if found is None:
+        return None, None
+    definition = found.definition
+    field = found.special_at(address)
+    if field is not None and field.kind == kind:
+        return found, field
+    if definition.special or definition.value_type is not None:
+        has = ", ".join(f"{one} at {one.offset}" for one in definition.special) or "none"
+        raise ExecutionError(
+            f"{name}: {address:#x} is no {kind} of {definition}; special fields of its values: {has}"
+        )
+    return found, None
 
 
-def _lock_at(world: World, lock: int, name: str) -> str:
-    """Return a lock in words."""
-    found, field = special_field(world, lock, "bpf_spin_lock", name)
+RESILIENT = "locks of bpf_res_spin_lock"
+"""Where a world keeps those that are held, as they were taken one after another; `World.lock` is the last."""
+
+
+def lock_at(world: World, lock: int, kind: str, name: str) -> str:
+    """Return a lock in words. Raises as `special_field`."""
+    found, field = special_field(world, lock, kind, name)
     if found is None:
         return f"the lock at {lock:#x}"
     return f"the lock {'' if field is None else repr(field.name) + ' '}at {lock:#x} of {found.definition}"
@@ -52,11 +53,11 @@ def _lock_at(world: World, lock: int, name: str) -> str:
 )
 def spin_lock(world: World, lock: int) -> int:
     """Take a lock. Raises ExecutionError where one is held already, as Linux refuses that."""
-    what = _lock_at(world, lock, "bpf_spin_lock")
+    what = lock_at(world, lock, "bpf_spin_lock", "bpf_spin_lock")
     if world.lock is not None:
         raise ExecutionError(f"bpf_spin_lock: {world.lock[1]} is held already; one at a time")
     world.lock = lock, what
-    holdings.take(world, _HELD, what, by="bpf_spin_lock", back="bpf_spin_unlock")
+    holdings.take(world, holdings.key_of_lock(lock), what, by="bpf_spin_lock", back="bpf_spin_unlock")
     return 0
 
 
@@ -64,10 +65,10 @@ def spin_lock(world: World, lock: int) -> int:
 def spin_unlock(world: World, lock: int) -> int:
     """Release a lock. Raises ExecutionError where it is not the one that is held."""
     held, world.lock = world.lock, None
-    if held is None or held[0] != lock:
+    if held is None or held[0] != lock or world.kept.get(RESILIENT):
         what = "no lock is held" if held is None else f"{held[1]} is the one that is held"
         raise ExecutionError(f"bpf_spin_unlock of {lock:#x}: {what}")
-    holdings.give_back(world, _HELD)
+    holdings.give_back(world, holdings.key_of_lock(lock))
     owned.end_of_lock(world)
     return 0
 
@@ -78,19 +79,21 @@ def kptr_xchg(world: World, place: int, pointer: int) -> int:
 
     An object of the program's goes to whom the place is of; the one that was there is the run's from now on.
     """
-    old = int.from_bytes(memory.read(place, 8), "little")
     memory.check(place, 8, "store")
-    holder = _holder_of(world, place)
-    before = holder.pointers.pop(place, None) if holder is not None else None
     state = owned.state_of(world)
-    given = state.objects[pointer] if holder is not None and state.counts.get(pointer) else None
-    if given is not None and holder is not None:
-        holder.pointers[place] = given
-        owned.lend_for_a_while(world, given)
-        owned.give(world, given)
-    memory.write(place, pointer.to_bytes(8, "little"))
+    with changing.held:  # of two threads that exchange one, each gets another
+        old = int.from_bytes(memory.read(place, 8), "little")
+        holder = _holder_of(world, place)
+        before = holder.pointers.pop(place, None) if holder is not None else None
+        given = state.objects[pointer] if holder is not None and state.counts.get(pointer) else None
+        if given is not None and holder is not None:
+            holder.pointers[place] = given
+        memory.write(place, pointer.to_bytes(8, "little"))
     if given is None and pointer:
         holdings.give_back(world, holdings.reference(pointer))
+    if given is not None:
+        owned.lend_for_a_while(world, given)
+        owned.give(world, given)
     if before is None:
         return old
     owned.own(world, before, "bpf_kptr_xchg")
@@ -102,9 +105,9 @@ def _holder_of(world: World, place: int) -> owned.Holder | None:
     inside = owned.state_of(world).fields.get(place)
     if inside is not None:
         return inside[0].holder if inside[1].kind in POINTERS else None
-    for found in reachable(world):
-        field = found.special_at(place) if any(r.contains(place, 8) for r in found.regions) else None
-        if field is not None and field.kind in POINTERS:
-            found.holder = found.holder or owned.Holder()
-            return found.holder
-    return None
+    found = map_at(world, place)
+    field = None if found is None else found.special_at(place)
+    if found is None or field is None or field.kind not in POINTERS:
+        return None
+    found.holder = found.holder or owned.Holder()
+    return found.holder

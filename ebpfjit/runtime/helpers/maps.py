@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol, cast
 
 from ebpfjit.bits import W32
@@ -100,8 +103,18 @@ class Ends(Protocol):
         """True where the value was put in, and perhaps where it was not."""
 
 
-_REACHED, _KNOWN = "maps inside", "regions at first"
+_REACHED, _KNOWN, _PLACES = "maps inside", "regions at first", "places of maps"
 """In `World.kept`: maps inside of others that the run has come to, and the regions that it knew before."""
+
+
+@dataclass(slots=True)
+class _Places:
+    """Where the values of all maps are that a run may touch: start, stop, map, in order."""
+
+    maps: Mapping[int, Map]
+    reached: int
+    places: list[tuple[int, int, Map]]
+    starts: list[int]
 
 
 def map_of(world: World, address: int, name: str) -> Map:
@@ -137,6 +150,24 @@ def reachable(world: World) -> Iterator[Map]:
     """Yield the maps whose values the run may touch: the program's, and those inside that it looked up."""
     yield from world.maps.values()
     yield from world.kept.get(_REACHED, {}).values()
+
+
+def map_at(world: World, address: int) -> Map | None:
+    """Return the map in whose values an address is, among those that `reachable` yields; None elsewhere.
+
+    It is found as fast whether there are few maps or many.
+    """
+    reached = world.kept.get(_REACHED, {})
+    known: _Places | None = world.kept.get(_PLACES)
+    if known is None or known.maps is not world.maps or known.reached != len(reached):
+        found = [(region.start, region.stop, map_) for map_ in reachable(world) for region in map_.regions]
+        found.sort(key=itemgetter(0))
+        known = world.kept[_PLACES] = _Places(world.maps, len(reached), found, [each[0] for each in found])
+    index = bisect_right(known.starts, address) - 1
+    if index < 0:
+        return None
+    _, stop, map_ = known.places[index]
+    return map_ if address < stop else None
 
 
 def _inner_map(world: World, address: int) -> Map | None:

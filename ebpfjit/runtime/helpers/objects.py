@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.helpers.table import engine_of, helper
-from ebpfjit.runtime.objects import UNDESCRIBED, KernelObject, KernelPointer
+from ebpfjit.runtime.objects import UNDESCRIBED, KernelPointer
 from ebpfjit.runtime.sockets import SOCK_SIZE
 from ebpfjit.runtime.world import World
 
@@ -83,13 +83,6 @@ for _name, (_structs, _is_one) in _KINDS.items():
     _register(_name, _structs, _is_one)
 
 
-def _objects(world: World, struct_name: str) -> Iterator[KernelObject]:
-    """Yield the described objects of one struct."""
-    for described in list(world.environment.objects.all):
-        if described.pointer.struct == struct_name:
-            yield described
-
-
 @helper("bpf_sk_cgroup_id", "bpf_sk_ancestor_cgroup_id", differs="the number of Environment.task's cgroup")
 def sk_cgroup_id(world: World, address: int) -> int:
     """Return the number of the cgroup that a socket is in, 0 for no socket."""
@@ -107,13 +100,8 @@ def sock_from_file(world: World, file: int) -> int:
 @helper("bpf_task_pt_regs", gpl=True, differs="the first struct pt_regs of the environment, else zeros")
 def task_pt_regs(world: World, task: int) -> int:
     """Return the address of the registers that a task had in user mode."""
-    first = next(_objects(world, "pt_regs"), None)
+    first = next(world.environment.objects.of_struct("pt_regs"), None)
     return UNDESCRIBED if first is None else int(first.pointer)
-
-
-def _number(described: KernelObject, member: str) -> int:
-    value = described.members.get(member, 0)
-    return value if isinstance(value, int) else 0
 
 
 @helper(
@@ -128,8 +116,8 @@ def find_vma(world: World, task: int, address: int, function: int, context: int,
         return -errno.EINVAL
     if not task:
         return -errno.ENOENT
-    for area in _objects(world, "vm_area_struct"):
-        if _number(area, "vm_start") <= address < _number(area, "vm_end"):
+    for area in world.environment.objects.of_struct("vm_area_struct"):
+        if area.number("vm_start") <= address < area.number("vm_end"):
             engine_of(world).call_function(function, (task, int(area.pointer), context))
             return 0
     return -errno.ENOENT

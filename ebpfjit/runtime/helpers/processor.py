@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ebpfjit.bits import W32
-from ebpfjit.runtime.helpers.maps import reachable
+from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.helpers.table import helper
-from ebpfjit.runtime.owned import of_each
+from ebpfjit.runtime.owned import Object, state_of
 from ebpfjit.runtime.symbols import on_processor
 from ebpfjit.runtime.world import World
 
@@ -32,18 +32,32 @@ def get_numa_node_id(world: World) -> int:
 def per_cpu_ptr(world: World, address: int, cpu: int) -> int:
     """Return the address of a variable on a processor, 0 where there is no such processor."""
     cpu = W32.wrap(cpu)
-    return _on_processor(world, address, cpu) if cpu < world.environment.cpus else 0
+    known = world.environment
+    if cpu < known.cpus and (one := _own(world, address, "bpf_per_cpu_ptr")) is not None:
+        return one.on_processor(cpu)
+    return on_processor(known.symbols, address, cpu) if cpu < known.cpus else 0
 
 
 @helper("bpf_this_cpu_ptr", differs="a variable that Environment.symbols has no list for is the same on all")
 def this_cpu_ptr(world: World, address: int) -> int:
     """Return the address of a variable on this processor."""
-    return _on_processor(world, address, world.environment.cpu)
-
-
-def _on_processor(world: World, address: int, cpu: int) -> int:
-    """Return where a processor has its part of an object of the program's, or a variable of the kernel's."""
-    one = of_each(world, address, reachable(world))
+    one = _own(world, address, "bpf_this_cpu_ptr")
     if one is not None:
-        return address + cpu * one.stride if (cpu + 1) * one.stride <= one.region.size else 0
-    return on_processor(world.environment.symbols, address, cpu)
+        return one.on_processor(world.environment.cpu)
+    return on_processor(world.environment.symbols, address, world.environment.cpu)
+
+
+def _own(world: World, address: int, name: str) -> Object | None:
+    """Return the program's object at an address that has a struct for each processor; else None.
+
+    Raises ExecutionError where it is in no kptr, as Linux's verifier refuses that.
+    """
+    state = state_of(world)
+    one = state.objects.get(address)
+    if one is None or not one.stride:
+        return None
+    if state.counts.get(address):
+        raise ExecutionError(
+            f"{name} of {address:#x}, which is {one} that the program owns: put it into a kptr and load that"
+        )
+    return one

@@ -1,4 +1,4 @@
-"""Helpers: options of sockets, flags of sock_ops programs, addresses to bind to.
+"""Helpers: options of sockets, addresses to bind to.
 
 What Linux takes and gives back is in one table; the values are those of `Environment.socket_options`, of all
 sockets alike. Source: sol_socket_sockopt and its kin in net/core/filter.c, and what these call.
@@ -14,6 +14,7 @@ from typing import Any
 
 from ebpfjit.bits import W32
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.helpers.sockets import ALL_CALLBACKS
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.sockets import SOCK_SIZE
 from ebpfjit.runtime.world import World
@@ -25,8 +26,6 @@ ENOTSUPP = 524
 INT_SIZE = 4
 CONGESTION, SAVED_SYN, BIND_TO_DEVICE = (SOL_TCP, 13), (SOL_TCP, 28), (SOL_SOCKET, 25)
 CALLBACK_FLAGS = (SOL_TCP, 1008)
-ALL_CALLBACK_FLAGS = 0x7F
-"""BPF_SOCK_OPS_ALL_CB_FLAGS."""
 CONGESTION_SIZE = 16
 """TCP_CA_NAME_MAX."""
 SENDING_LEAST, RECEIVING_LEAST = 4608, 2304
@@ -101,7 +100,7 @@ OPTIONS = {
     (SOL_TCP, 1002): Option("TCP_BPF_SNDCWND_CLAMP", _within(1, INT_MAX), reads=False),
     (SOL_TCP, 1003): Option("TCP_BPF_DELACK_MAX", _within(1, DELAYED_ACK_MOST), reads=False),
     (SOL_TCP, 1004): Option("TCP_BPF_RTO_MIN", _within(1, DELAYED_ACK_MOST), reads=False),
-    CALLBACK_FLAGS: Option("TCP_BPF_SOCK_OPS_CB_FLAGS", _within(0, ALL_CALLBACK_FLAGS)),
+    CALLBACK_FLAGS: Option("TCP_BPF_SOCK_OPS_CB_FLAGS", _within(0, ALL_CALLBACKS)),
     (SOL_IP, 1): Option("IP_TOS", lambda value: value & 0xFC),
     (SOL_IPV6, 67): Option("IPV6_TCLASS", lambda value: max(value, 0) & 0xFC if -1 <= value <= 255 else None),
     (SOL_IPV6, 70): Option("IPV6_AUTOFLOWLABEL", _flag),
@@ -222,18 +221,6 @@ def _show_flags(world: World, flags: int) -> None:
     field = layout.by_name.get("bpf_sock_ops_cb_flags") if layout is not None else None
     if field is not None and field.stop <= len(world.context.memory):
         world.context.put("bpf_sock_ops_cb_flags", flags.to_bytes(INT_SIZE, "little"))
-
-
-@helper("bpf_sock_ops_cb_flags_set")
-def sock_ops_cb_flags_set(world: World, context: int, flags: int) -> int:
-    """Say for what the program is called from now on; the flags that are not known, or -EINVAL."""
-    flags = W32.wrap(flags)
-    if not _kind_of(world, context).is_full:
-        return -errno.EINVAL
-    known = flags & ALL_CALLBACK_FLAGS
-    world.environment.socket_options[CALLBACK_FLAGS] = known
-    _show_flags(world, known)
-    return flags & ~ALL_CALLBACK_FLAGS
 
 
 @helper("bpf_bind", differs="says whether Linux would take the address; nothing is bound")

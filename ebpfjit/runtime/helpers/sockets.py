@@ -27,6 +27,7 @@ _OPEN, _KNOWN, _STRANGERS = "sockets", "known sockets", "sockets of unknown cook
 TCP_ESTABLISHED = 1
 _TUPLE_SIZES = {12: 4, 36: 16}  # struct bpf_sock_tuple for IPv4 and IPv6: bytes of an address
 _CURRENT_NETNS = -1
+ALL_CALLBACKS = 0x7F  # BPF_SOCK_OPS_ALL_CB_FLAGS
 REPLACE_SELECTED, NO_REUSEPORT = 1 << 0, 1 << 1
 """BPF_SK_LOOKUP_F_REPLACE, BPF_SK_LOOKUP_F_NO_REUSEPORT."""
 
@@ -217,3 +218,13 @@ def get_socket_cookie(world: World, address: int) -> int:
 def get_netns_cookie(world: World, context: int) -> int:
     """Return the number of the network namespace."""
     return world.environment.netns_cookie
+
+
+@helper("bpf_sock_ops_cb_flags_set", differs="sets the field of the context; the socket is a full one")
+def sock_ops_cb_flags_set(world: World, context: int, flags: int) -> int:
+    """Say which callbacks of the socket's life come from now on; return the flags that there are none of."""
+    made = world.context
+    if not isinstance(made, NamedContext) or "bpf_sock_ops_cb_flags" not in made.layout.by_name:
+        raise ExecutionError("bpf_sock_ops_cb_flags_set is for sock_ops programs (sections 'sockops')")
+    made.put("bpf_sock_ops_cb_flags", (flags & ALL_CALLBACKS).to_bytes(4, "little"))
+    return W32.signed(flags & ~ALL_CALLBACKS)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.once import once
+from ebpfjit.runtime import held
 from ebpfjit.runtime.execution import HelperFunction
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
 from ebpfjit.runtime.memory import running
@@ -137,7 +138,8 @@ def _world(name: str) -> World:
 def _unlocked_world(name: str) -> World:
     world = _world(name)
     if world.lock is not None:
-        raise ExecutionError(f"{name} is called while {world.lock[1]} is held: bpf_spin_unlock first")
+        where, back = held.taken(world, held.key_of_lock(world.lock[0]))
+        raise ExecutionError(f"{name} is called while {world.lock[1]} is held, since {where}: {back} first")
     return world
 
 

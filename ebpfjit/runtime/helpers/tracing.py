@@ -13,12 +13,14 @@ from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.world import World
 
 WORD = 8
-RETVAL, SEQUENCE = "retval", "seq"
-"""Under which keys of `World.kept` the result of the hook and the text of the iterator are."""
+RETVAL, SEQUENCE, SIGNALS = "retval", "seq", "signals"
+"""Under which keys of `World.kept` the result of the hook, the text of the iterator and the signals are."""
 SEQUENCE_SIZE = 32768
 """Bytes of an iterator's buffer (PAGE_SIZE << 3, kernel/bpf/bpf_iter.c)."""
 MOST_ARGUMENTS = 12
 """MAX_BPRINTF_VARARGS."""
+LAST_SIGNAL = 64
+"""_NSIG."""
 PT_REGS_AX = 80
 _STRUCT_PATH = 16
 
@@ -85,6 +87,18 @@ def get_retval(world: World) -> int:
     """Return what the hook is to return: 0, or what was set in this run."""
     value: int = world.kept.get(RETVAL, 0)
     return value
+
+
+@helper("bpf_send_signal", "bpf_send_signal_thread", differs="is told in Result.signals; nobody gets it")
+def send_signal(world: World, number: int) -> int:
+    """Send a signal to the process that the program runs in; 0 or a negative error number."""
+    number = W32.wrap(number)
+    if number > LAST_SIGNAL:
+        return -errno.EINVAL
+    if not world.leaves(0):
+        return -errno.EBUSY
+    world.kept.setdefault(SIGNALS, []).append(number)
+    return 0
 
 
 def _append(world: World, text: bytes) -> int:

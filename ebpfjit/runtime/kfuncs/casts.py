@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from ebpfjit.runtime.helpers.table import engine_of
+from collections.abc import Mapping
+
+from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime.contexts.types import ContextKind
 from ebpfjit.runtime.kfuncs.table import kfunc
 from ebpfjit.runtime.objects import UNDESCRIBED
 from ebpfjit.runtime.world import World
 
-CONTEXTS = {
-    "cgroup_device": "bpf_cgroup_dev_ctx",
+_KERNEL_STRUCTS: Mapping[str, str] = {
     "cgroup_sock": "sock",
     "cgroup_sock_addr": "bpf_sock_addr_kern",
     "cgroup_sockopt": "bpf_sockopt_kern",
     "cgroup_sysctl": "bpf_sysctl_kern",
+    "flow_dissector": "bpf_flow_dissector",
     "perf_event": "bpf_perf_event_data_kern",
-    "kprobe": "pt_regs",
     "sk_lookup": "bpf_sk_lookup_kern",
     "sk_msg": "sk_msg",
     "sk_reuseport": "sk_reuseport_kern",
     "sock_ops": "bpf_sock_ops_kern",
-    "xdp": "xdp_buff",
-    "xdp.frags": "xdp_buff",
 }
-"""The kernel's struct behind the context, by program type (include/linux/bpf_types.h); others: sk_buff."""
+"""What the kernel has where programs of a type see a context (include/linux/bpf_types.h)."""
 
 
 @kfunc("bpf_rdonly_cast", leads_out=True)
@@ -34,12 +34,17 @@ def rdonly_cast(world: World, pointer: int, type_id: int) -> int:
 @kfunc(
     "bpf_cast_to_kern_ctx",
     leads_out=True,
-    differs="the first struct of that kind that the environment describes, else one of zeros",
+    differs="the first such struct of the environment (`environment.struct(...)`), else zeros",
 )
-def cast_to_kern_ctx(world: World, context: int) -> int:
-    """Return the address of the kernel's struct behind the context: a struct sk_buff, xdp_buff and so on."""
-    program, _ = engine_of(world).place()
-    wanted = CONTEXTS.get(program.type or "", "sk_buff")
-    described = (each for each in list(world.environment.objects.all) if each.pointer.struct == wanted)
-    first = next(described, None)
-    return UNDESCRIBED if first is None else int(first.pointer)
+def cast_to_kern_ctx(world: World, pointer: int) -> int:
+    """Return the address of the struct that the kernel has where the program sees its context (`sk_buff`)."""
+    context = world.context
+    if context is None or pointer != context.arguments[0]:
+        raise ExecutionError(f"bpf_cast_to_kern_ctx of {pointer:#x}, which is not the program's context")
+    kind, name = context.type.context, context.type.name
+    usual = {ContextKind.XDP: "xdp_buff", ContextKind.SK_BUFF: "sk_buff"}.get(kind)
+    struct = _KERNEL_STRUCTS.get(name, usual)
+    if struct is None:
+        return pointer  # the kernel sees the same
+    found = next(world.environment.objects.of_struct(struct), None)
+    return UNDESCRIBED if found is None else int(found.pointer)

@@ -1,217 +1,271 @@
-"""Kernel functions: sets of processors, which programs make, count references to, and keep in kptrs.
+"""Kernel functions: sets of processors (struct bpf_cpumask), objects that a run owns, or puts into a kptr.
 
-    struct bpf_cpumask    [ a bit for each of MOST_CPUS processors ][ references, which nobody counts here ]
-
-A set that is only read may be any struct cpumask, the kernel's too (`task->cpus_ptr`). How many processors
-there are says the environment.
+A set has a bit for each processor of the environment, in words of 64; what is behind the last processor
+counts for nothing. A program reads the words of one that was made here, and changes them by these functions
+alone; it may also have one in memory of its own, as in Linux (kernel/bpf/cpumask.c). What is only
+asked may also be a set of the kernel's (`task->cpus_ptr`), as the environment has it.
 """
 
 from __future__ import annotations
 
-from ebpfjit.bits import W32
+import errno
+
+from ebpfjit.bits import W32, W64
 from ebpfjit.runtime import memory, owned
+from ebpfjit.runtime.foreign import KERNEL_START
 from ebpfjit.runtime.kfuncs.table import kfunc
 from ebpfjit.runtime.maps.special import ObjectLayout
 from ebpfjit.runtime.world import World
 
-MOST_CPUS = 8192
-"""NR_CPUS of Linux's usual configurations on x86-64."""
-SIZE = MOST_CPUS // 8
-LAYOUT = ObjectLayout("bpf_cpumask", SIZE + 8, ())
-_BACK = "bpf_cpumask_release, or put it into a kptr,"
+RELEASE = "bpf_cpumask_release"
+_COUNT_SIZE = 8
+"""Bytes behind the words: how many references there are (u32), and nothing."""
+_LAST = "cpumask: last one that was distributed"
+
+
+def _words_size(world: World) -> int:
+    """Return the bytes of a set's words (bitmap_size)."""
+    return (world.environment.cpus + 63) // 64 * 8
 
 
 def _all(world: World) -> int:
-    """Return the set of all processors."""
-    return (1 << min(world.environment.cpus, MOST_CPUS)) - 1
+    return (1 << world.environment.cpus) - 1
 
 
-def _read(world: World, mask: int) -> int:
-    """Return the set at an address, of those processors that there are; nothing is there: the empty set."""
-    size = -(-min(world.environment.cpus, MOST_CPUS) // 64) * 8
-    found = memory.find(mask, size, "load")
-    data = bytes(found) if found is not None else world.foreign.read(mask, size)
-    return int.from_bytes(data or b"", "little") & _all(world)
+def _owned(world: World, address: int) -> memoryview | None:
+    """Return the words of a set that functions here made, None where there is none at an address."""
+    memory.pay(_words_size(world))
+    one = owned.state_of(world).objects.get(address)
+    if one is None or one.layout.released_by != RELEASE:
+        return None
+    return one.region.view[: one.region.size - _COUNT_SIZE]
 
 
-def _write(mask: int, value: int) -> None:
-    memory.write(mask, value.to_bytes(SIZE, "little"))
+def _read(world: World, address: int) -> int:
+    """Return the processors in a set that are there. Raises MemoryFault where there is none to read."""
+    words: bytes | memoryview | None = _owned(world, address)
+    if words is None and address >= KERNEL_START:
+        words = world.foreign.read(address, _words_size(world))
+    if words is None:  # Linux takes memory of the program for the struct, which has numbers only
+        words = memory.read(address, _words_size(world))
+    return int.from_bytes(words, "little") & _all(world)
 
 
-def _bit(world: World, cpu: int) -> int:
-    """Return the set of one processor, the empty one for a processor that is not there."""
-    cpu = W32.wrap(cpu)
-    return 1 << cpu if cpu < min(world.environment.cpus, MOST_CPUS) else 0
+def _write(world: World, address: int, bits: int) -> None:
+    """Change a set. Raises MemoryFault where there is none that the program may change."""
+    words = _owned(world, address)
+    if words is None:
+        memory.write(address, bits.to_bytes(_words_size(world), "little"))
+    else:  # it may be from a run with fewer processors
+        words[:] = (bits & (1 << 8 * len(words)) - 1).to_bytes(len(words), "little")
 
 
-def _first(world: World, value: int) -> int:
-    """Return the number of the first processor of a set, as many as there are for the empty set."""
-    return (value & -value).bit_length() - 1 if value else world.environment.cpus
+def _first(world: World, bits: int, start: int = 0) -> int:
+    """Return the first processor of a set from `start` on, the number of processors where there is none."""
+    left = bits >> start << start
+    return (left & -left).bit_length() - 1 if left else world.environment.cpus
 
 
-@kfunc("bpf_cpumask_create")
-def create(world: World) -> int:
+# -- references ------------------------------------------------------------------------------------
+
+
+@kfunc("bpf_cpumask_create", differs="0 for the 513th object that a run owns at a time")
+def cpumask_create(world: World) -> int:
     """Return a new, empty set; 0 where there is no memory."""
-    memory.pay(LAYOUT.size)
-    return owned.new(world, LAYOUT, by="bpf_cpumask_create", back=_BACK)
+    size = _words_size(world) + _COUNT_SIZE
+    layout = ObjectLayout("bpf_cpumask", size, (), released_by=RELEASE)
+    return owned.new(world, layout, "bpf_cpumask_create")
 
 
 @kfunc("bpf_cpumask_acquire")
-def acquire(world: World, mask: int) -> int:
-    """Take one more reference to a set; return it."""
-    one = owned.owned_at(world, mask, "bpf_cpumask_acquire")
-    one.references += 1
-    owned.own(world, one, "bpf_cpumask_acquire", _BACK)
+def cpumask_acquire(world: World, mask: int) -> int:
+    """Return one reference more to a set that the program owns."""
+    one = owned.owned_at(world, mask, "bpf_cpumask_acquire", RELEASE)
+    one.count(1)
+    owned.own(world, one, "bpf_cpumask_acquire")
     return mask
 
 
-@kfunc("bpf_cpumask_release")
-def release(world: World, mask: int) -> int:
+@kfunc(RELEASE)
+def cpumask_release(world: World, mask: int) -> int:
     """Give a reference to a set back."""
-    owned.drop(world, owned.owned_at(world, mask, "bpf_cpumask_release"))
+    owned.drop(world, owned.owned_at(world, mask, RELEASE, RELEASE))
     return 0
 
 
-@kfunc("bpf_cpumask_first")
-def first(world: World, mask: int) -> int:
-    """Return the first processor of a set; for the empty one, as many as there are."""
-    return _first(world, _read(world, mask))
+# -- one processor ---------------------------------------------------------------------------------
 
 
-@kfunc("bpf_cpumask_first_zero")
-def first_zero(world: World, mask: int) -> int:
-    """Return the first processor that is not in a set; as many as there are where all are."""
-    return _first(world, ~_read(world, mask) & _all(world))
-
-
-@kfunc("bpf_cpumask_first_and")
-def first_and(world: World, one: int, other: int) -> int:
-    """Return the first processor of both sets; as many as there are for none."""
-    return _first(world, _read(world, one) & _read(world, other))
-
-
-@kfunc("bpf_cpumask_any_distribute", differs="always the first")
-def any_distribute(world: World, mask: int) -> int:
-    """Return a processor of a set; for the empty one, as many as there are."""
-    return _first(world, _read(world, mask))
-
-
-@kfunc("bpf_cpumask_any_and_distribute", differs="always the first")
-def any_and_distribute(world: World, one: int, other: int) -> int:
-    """Return a processor of both sets; as many as there are for none."""
-    return _first(world, _read(world, one) & _read(world, other))
+def _bit(world: World, cpu: int) -> int:
+    """Return a processor's bit, 0 where there is no such processor."""
+    cpu = W32.wrap(cpu)
+    return 1 << cpu if cpu < world.environment.cpus else 0
 
 
 @kfunc("bpf_cpumask_set_cpu")
-def set_cpu(world: World, cpu: int, mask: int) -> int:
-    """Put a processor into a set."""
-    _write(mask, _read(world, mask) | _bit(world, cpu))
+def cpumask_set_cpu(world: World, cpu: int, mask: int) -> int:
+    """Put a processor into a set; none that is not there."""
+    _write(world, mask, _read(world, mask) | _bit(world, cpu))
     return 0
 
 
 @kfunc("bpf_cpumask_clear_cpu")
-def clear_cpu(world: World, cpu: int, mask: int) -> int:
+def cpumask_clear_cpu(world: World, cpu: int, mask: int) -> int:
     """Take a processor out of a set."""
-    _write(mask, _read(world, mask) & ~_bit(world, cpu))
+    _write(world, mask, _read(world, mask) & ~_bit(world, cpu))
     return 0
 
 
 @kfunc("bpf_cpumask_test_cpu")
-def test_cpu(world: World, cpu: int, mask: int) -> int:
+def cpumask_test_cpu(world: World, cpu: int, mask: int) -> int:
     """Return 1 for a processor that is in a set."""
     return int(bool(_read(world, mask) & _bit(world, cpu)))
 
 
 @kfunc("bpf_cpumask_test_and_set_cpu")
-def test_and_set_cpu(world: World, cpu: int, mask: int) -> int:
-    """Put a processor into a set; return 1 where it was in it."""
-    before = _read(world, mask)
-    _write(mask, before | _bit(world, cpu))
-    return int(bool(before & _bit(world, cpu)))
+def cpumask_test_and_set_cpu(world: World, cpu: int, mask: int) -> int:
+    """Put a processor into a set; 1 where it was in it."""
+    before, bit = _read(world, mask), _bit(world, cpu)
+    _write(world, mask, before | bit)
+    return int(bool(before & bit))
 
 
 @kfunc("bpf_cpumask_test_and_clear_cpu")
-def test_and_clear_cpu(world: World, cpu: int, mask: int) -> int:
-    """Take a processor out of a set; return 1 where it was in it."""
-    before = _read(world, mask)
-    _write(mask, before & ~_bit(world, cpu))
-    return int(bool(before & _bit(world, cpu)))
+def cpumask_test_and_clear_cpu(world: World, cpu: int, mask: int) -> int:
+    """Take a processor out of a set; 1 where it was in it."""
+    before, bit = _read(world, mask), _bit(world, cpu)
+    _write(world, mask, before & ~bit)
+    return int(bool(before & bit))
+
+
+@kfunc("bpf_cpumask_first")
+def cpumask_first(world: World, mask: int) -> int:
+    """Return the first processor in a set, the number of processors where it is empty."""
+    return _first(world, _read(world, mask))
+
+
+@kfunc("bpf_cpumask_first_zero")
+def cpumask_first_zero(world: World, mask: int) -> int:
+    """Return the first processor that is not in a set, the number of processors where all are."""
+    return _first(world, _all(world) & ~_read(world, mask))
+
+
+@kfunc("bpf_cpumask_first_and")
+def cpumask_first_and(world: World, one: int, other: int) -> int:
+    """Return the first processor that is in two sets, the number of processors where none is."""
+    return _first(world, _read(world, one) & _read(world, other))
+
+
+def _distributed(world: World, bits: int) -> int:
+    """Return the next processor of a set behind that of the call before, going round."""
+    found = _first(world, bits, world.kept.get(_LAST, 0) + 1)
+    if found == world.environment.cpus:
+        found = _first(world, bits)
+    if found < world.environment.cpus:
+        world.kept[_LAST] = found
+    return found
+
+
+@kfunc("bpf_cpumask_any_distribute", differs="goes round within a run; Linux goes on for all programs")
+def cpumask_any_distribute(world: World, mask: int) -> int:
+    """Return a processor in a set, another one at each call; the number of processors where it is empty."""
+    return _distributed(world, _read(world, mask))
+
+
+@kfunc("bpf_cpumask_any_and_distribute", differs="goes round within a run; Linux goes on for all programs")
+def cpumask_any_and_distribute(world: World, one: int, other: int) -> int:
+    """Return a processor that is in two sets, another one at each call; how many there are if none is."""
+    return _distributed(world, _read(world, one) & _read(world, other))
+
+
+# -- whole sets ------------------------------------------------------------------------------------
 
 
 @kfunc("bpf_cpumask_setall")
-def setall(world: World, mask: int) -> int:
+def cpumask_setall(world: World, mask: int) -> int:
     """Put all processors into a set."""
-    _write(mask, _all(world))
+    _write(world, mask, _all(world))
     return 0
 
 
 @kfunc("bpf_cpumask_clear")
-def clear(world: World, mask: int) -> int:
+def cpumask_clear(world: World, mask: int) -> int:
     """Empty a set."""
-    _write(mask, 0)
+    _write(world, mask, 0)
     return 0
 
 
 @kfunc("bpf_cpumask_and")
-def and_(world: World, to: int, one: int, other: int) -> int:
-    """Write what is in both sets; return 1 where that is any."""
-    both = _read(world, one) & _read(world, other)
-    _write(to, both)
-    return int(bool(both))
+def cpumask_and(world: World, to: int, one: int, other: int) -> int:
+    """Let a set have what two others both have; 1 where that is anything."""
+    bits = _read(world, one) & _read(world, other)
+    _write(world, to, bits)
+    return int(bool(bits))
 
 
 @kfunc("bpf_cpumask_or")
-def or_(world: World, to: int, one: int, other: int) -> int:
-    """Write what is in any of two sets."""
-    _write(to, _read(world, one) | _read(world, other))
+def cpumask_or(world: World, to: int, one: int, other: int) -> int:
+    """Let a set have what one of two others has."""
+    _write(world, to, _read(world, one) | _read(world, other))
     return 0
 
 
 @kfunc("bpf_cpumask_xor")
-def xor(world: World, to: int, one: int, other: int) -> int:
-    """Write what is in one of two sets."""
-    _write(to, _read(world, one) ^ _read(world, other))
+def cpumask_xor(world: World, to: int, one: int, other: int) -> int:
+    """Let a set have what exactly one of two others has."""
+    _write(world, to, _read(world, one) ^ _read(world, other))
+    return 0
+
+
+@kfunc("bpf_cpumask_copy")
+def cpumask_copy(world: World, to: int, mask: int) -> int:
+    """Let a set have what another one has."""
+    _write(world, to, _read(world, mask))
     return 0
 
 
 @kfunc("bpf_cpumask_equal")
-def equal(world: World, one: int, other: int) -> int:
-    """Return 1 for sets of the same processors."""
+def cpumask_equal(world: World, one: int, other: int) -> int:
+    """Return 1 for two sets that have the same."""
     return int(_read(world, one) == _read(world, other))
 
 
 @kfunc("bpf_cpumask_intersects")
-def intersects(world: World, one: int, other: int) -> int:
-    """Return 1 for sets that have a processor in common."""
+def cpumask_intersects(world: World, one: int, other: int) -> int:
+    """Return 1 for two sets that both have some processor."""
     return int(bool(_read(world, one) & _read(world, other)))
 
 
 @kfunc("bpf_cpumask_subset")
-def subset(world: World, one: int, other: int) -> int:
-    """Return 1 where all that is in the one is in the other."""
+def cpumask_subset(world: World, one: int, other: int) -> int:
+    """Return 1 where another set has all that one has."""
     return int(not _read(world, one) & ~_read(world, other))
 
 
 @kfunc("bpf_cpumask_empty")
-def empty(world: World, mask: int) -> int:
-    """Return 1 for the empty set."""
+def cpumask_empty(world: World, mask: int) -> int:
+    """Return 1 for a set that has no processor."""
     return int(not _read(world, mask))
 
 
 @kfunc("bpf_cpumask_full")
-def full(world: World, mask: int) -> int:
-    """Return 1 for the set of all processors."""
+def cpumask_full(world: World, mask: int) -> int:
+    """Return 1 for a set that has all processors."""
     return int(_read(world, mask) == _all(world))
 
 
-@kfunc("bpf_cpumask_copy")
-def copy(world: World, to: int, source: int) -> int:
-    """Write what is in another set."""
-    _write(to, _read(world, source))
-    return 0
-
-
 @kfunc("bpf_cpumask_weight")
-def weight(world: World, mask: int) -> int:
-    """Return how many processors are in a set."""
+def cpumask_weight(world: World, mask: int) -> int:
+    """Return how many processors a set has."""
     return _read(world, mask).bit_count()
+
+
+@kfunc("bpf_cpumask_populate")
+def cpumask_populate(world: World, to: int, words: int, size: int) -> int:
+    """Let a set have the bits of some memory; 0, or -EACCES where there are too few."""
+    size, needed = W64.wrap(size), _words_size(world)
+    memory.check(words, size, "load")
+    if size < needed:
+        return -errno.EACCES
+    _write(world, to, int.from_bytes(memory.read(words, needed), "little") & _all(world))
+    return 0

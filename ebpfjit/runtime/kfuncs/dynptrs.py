@@ -28,6 +28,14 @@ def dynptr_from_skb(world: World, context: int, flags: int, place: int) -> int:
     return _of_packet(skb_of(world, context, "bpf_dynptr_from_skb"), flags, place)
 
 
+@kfunc("bpf_dynptr_from_skb_meta", differs="a packet has no metadata, as in a test run of Linux")
+def dynptr_from_skb_meta(world: World, context: int, flags: int, place: int) -> int:
+    """Make a dynptr of what is in front of the packet, which is nothing; 0 or a negative error number."""
+    packet = skb_of(world, context, "bpf_dynptr_from_skb_meta")
+    (INVALID if flags else Dynptr(1, 0, readonly=not may_write(packet), in_packet=True)).store(place)
+    return -errno.EINVAL if flags else 0
+
+
 @kfunc("bpf_dynptr_from_xdp")
 def dynptr_from_xdp(world: World, context: int, flags: int, place: int) -> int:
     """Make a dynptr of the packet, all of its buffers; 0 or a negative error number."""

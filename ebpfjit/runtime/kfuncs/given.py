@@ -10,11 +10,14 @@ as 0, a buffer as the address of memory that the program may touch for the rest 
 from __future__ import annotations
 
 import operator
+import struct
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ebpfjit.bits import U64_MASK, Width
 from ebpfjit.errors import ExecutionError
+from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Kfunc, Number, Program
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.execution import HelperFunction, NativeHelper
@@ -23,6 +26,8 @@ from ebpfjit.runtime.world import current
 
 Given = Mapping[int | str, Callable[..., Any]]
 
+_PSEUDO_KFUNC_CALL = 2
+_WORD = struct.Struct("<BBhi")
 _SHOWN = "memory of kernel functions"
 
 
@@ -44,6 +49,33 @@ def given_functions(program: Program, given: Given) -> dict[int, HelperFunction]
         if named is not None:
             found[number] = _adapted(called, named)
     return found
+
+
+def with_weak(program: Program, given: Given) -> Program:
+    """Return the program where it calls the weak kernel functions that are given, and finds them to be there.
+
+    Without them, the address of one is 0, and its call a fault (`elf.patches.leave_out`).
+    """
+    named = {
+        pc: kfunc for pc, kfunc in program.weak_kfuncs.items() if kfunc[1].name in given or kfunc[0] in given
+    }
+    if not named:
+        return program
+    code = bytearray(program.code)
+    for pc, (id, _) in named.items():
+        use = program.slots[pc] if pc < len(program.slots) else None
+        if use is None or use.row is None:
+            continue  # somebody made a program of other bytes
+        if use.row.kind is Kind.LOAD_IMM64:
+            _WORD.pack_into(code, 8 * pc, use.opcode, use.dst_reg, 0, id)
+        elif use.row.kind is Kind.CALL_HELPER:
+            _WORD.pack_into(code, 8 * pc, use.opcode, _PSEUDO_KFUNC_CALL << 4, 0, id)
+    return replace(
+        program,
+        code=bytes(code),
+        kfuncs={**program.kfuncs, **dict(named.values())},
+        absent={pc: what for pc, what in program.absent.items() if pc not in named},
+    )
 
 
 def _adapted(called: Kfunc, function: Callable[..., Any]) -> HelperFunction:

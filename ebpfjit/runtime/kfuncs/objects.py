@@ -7,13 +7,16 @@ from collections import deque
 from dataclasses import replace
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.runtime import memory, owned
-from ebpfjit.runtime.helpers.locks import special_field
+from ebpfjit.runtime import owned
+from ebpfjit.runtime.helpers.locks import RESILIENT, special_field
 from ebpfjit.runtime.kfuncs.table import kfunc
-from ebpfjit.runtime.maps.special import HEADS, SpecialField
+from ebpfjit.runtime.maps.special import HEADS, LOCKS, ObjectLayout, SpecialField
 from ebpfjit.runtime.maps.storage import changing
 from ebpfjit.runtime.owned import Holder, Object
 from ebpfjit.runtime.world import World
+
+LARGEST_PERCPU = 512
+"""Bytes of a struct that each processor has at most (BPF_GLOBAL_PERCPU_MA_MAX_SIZE)."""
 
 Hanging = deque[tuple[Object, int]]
 
@@ -21,11 +24,14 @@ Hanging = deque[tuple[Object, int]]
 @kfunc("bpf_obj_new_impl", "bpf_obj_new", differs="0 for the 513th object that a run owns at a time")
 def obj_new(world: World, type_id: int) -> int:
     """Return a new object of a struct of the program's BTF, all zeros; 0 where there is no memory."""
+    return owned.new(world, _layout_of(world, type_id, "bpf_obj_new"))
+
+
+def _layout_of(world: World, type_id: int, name: str) -> ObjectLayout:
     layout = world.object_types(type_id) if world.object_types is not None else None
     if layout is None:
-        raise ExecutionError(f"bpf_obj_new of type {type_id}, which is no struct in the program's BTF")
-    memory.pay(layout.size)
-    return owned.new(world, layout)
+        raise ExecutionError(f"{name} of type {type_id}, which is no struct in the program's BTF")
+    return layout
 
 
 @kfunc("bpf_obj_drop_impl", "bpf_obj_drop")
@@ -38,23 +44,27 @@ def obj_drop(world: World, address: int) -> int:
 @kfunc(
     "bpf_percpu_obj_new_impl",
     "bpf_percpu_obj_new",
-    differs="0 for the 513th object that a run owns at a time",
+    differs="0 for the 513th object that a run owns at a time, and for more than 64 KiB for all processors",
 )
 def percpu_obj_new(world: World, type_id: int) -> int:
-    """Return a new object of which each processor has one, all zeros; 0 where there is no memory."""
-    layout = world.object_types(type_id) if world.object_types is not None else None
-    if layout is None:
-        raise ExecutionError(f"bpf_percpu_obj_new of type {type_id}, which is no struct in the program's BTF")
-    memory.pay(layout.size * world.environment.cpus)
-    plain = replace(layout, fields=())
-    back = "bpf_percpu_obj_drop, or put it into a kptr,"
-    return owned.new(world, plain, by="bpf_percpu_obj_new", back=back, for_each=True)
+    """Return a new object with a struct for each processor, to ask bpf_per_cpu_ptr for; 0 without memory."""
+    layout = _layout_of(world, type_id, "bpf_percpu_obj_new")
+    if not layout.is_scalar:
+        raise ExecutionError(f"bpf_percpu_obj_new of struct {layout.name}, which has more than numbers in it")
+    if layout.size > LARGEST_PERCPU:
+        raise ExecutionError(
+            f"bpf_percpu_obj_new of struct {layout.name}: its {layout.size} bytes are more than "
+            f"{LARGEST_PERCPU}"
+        )
+    layout = replace(layout, released_by=owned.PERCPU_OBJ_DROP)
+    return owned.new(world, layout, "bpf_percpu_obj_new", world.environment.cpus)
 
 
 @kfunc("bpf_percpu_obj_drop_impl", "bpf_percpu_obj_drop")
 def percpu_obj_drop(world: World, address: int) -> int:
-    """Give an object of each processor back."""
-    owned.drop(world, owned.owned_at(world, address, "bpf_percpu_obj_drop"))
+    """Give an object of bpf_percpu_obj_new back."""
+    name = owned.PERCPU_OBJ_DROP
+    owned.drop(world, owned.owned_at(world, address, name, name))
     return 0
 
 
@@ -64,7 +74,7 @@ def refcount_acquire(world: World, address: int) -> int:
     one = owned.state_of(world).objects.get(address)
     if one is None or one.layout.field_of("bpf_refcount") is None:
         raise ExecutionError(f"bpf_refcount_acquire of {address:#x}, which is no object with a bpf_refcount")
-    one.references += 1
+    one.count(1)
     owned.own(world, one, "bpf_refcount_acquire")
     return address
 
@@ -86,13 +96,12 @@ def head_at(world: World, address: int, kind: str, name: str) -> tuple[Holder, S
         if map_.holder is None:
             map_.holder = Holder()
         holder = map_.holder
-    lock = next((field for field in fields if field.kind == "bpf_spin_lock"), None)
+    lock = next((field for field in fields if field.kind in LOCKS), None)
     if lock is None:
         raise ExecutionError(f"{name}: {head} has no bpf_spin_lock beside it, under which it is changed")
-    if world.lock is None or world.lock[0] != address - head.offset + lock.offset:
-        raise ExecutionError(
-            f"{name}: the lock {lock.name!r} beside {head} must be held: bpf_spin_lock first"
-        )
+    place = address - head.offset + lock.offset
+    if (world.lock or (0,))[0] != place and all(at != place for at, _ in world.kept.get(RESILIENT, ())):
+        raise ExecutionError(f"{name}: the lock {lock.name!r} beside {head} must be held: {lock.kind} first")
     return holder, head
 
 

@@ -52,29 +52,50 @@ def preempt_enable(world: World) -> int:
     return _leave(world, _PREEMPTION, "bpf_preempt_enable", "bpf_preempt_disable")
 
 
+def check_flags(world: World, place: int, name: str) -> None:
+    """Raise where flags cannot be kept at an address: ExecutionError, or MemoryFault."""
+    places: list[tuple[int, str]] = world.kept.get(_INTERRUPTS, [])
+    if any(place == other for other, _ in places):
+        raise ExecutionError(f"{name} to {place:#x}, which holds flags already")
+    if len(places) >= MOST_SAVED:
+        raise ExecutionError(f"{name}, the {MOST_SAVED + 1}th in a row: restore some before")
+    memory.check(place, 8, "store")
+
+
+def save_flags(world: World, place: int, by: str, back: str) -> None:
+    """Enter a stretch without interrupts. Raises as `check_flags`."""
+    check_flags(world, place, by)
+    memory.write(place, FLAGS.to_bytes(8, "little"))
+    held.take(world, (_INTERRUPTS, place), "interrupts", by=by, back=back)
+    world.kept.setdefault(_INTERRUPTS, []).append((place, back))
+
+
+def check_restore(world: World, place: int, name: str) -> None:
+    """Raise where a stretch is not the one that was entered last, to be left by this kernel function."""
+    places: list[tuple[int, str]] = world.kept.get(_INTERRUPTS, [])
+    if not places or places[-1][0] != place:
+        raise ExecutionError(f"{name} of {place:#x}: the last save was elsewhere")
+    if places[-1][1] != name:
+        raise ExecutionError(f"{name} of {place:#x}: it is for {places[-1][1]} to restore")
+    memory.check(place, 8, "load")
+
+
+def restore_flags(world: World, place: int, name: str) -> None:
+    """Leave the stretch that was entered last. Raises as `check_restore`."""
+    check_restore(world, place, name)
+    world.kept[_INTERRUPTS].pop()
+    held.give_back(world, (_INTERRUPTS, place))
+
+
 @kfunc("bpf_local_irq_save")
 def local_irq_save(world: World, place: int) -> int:
     """Enter a stretch without interrupts; what was so before is kept at an address (u64)."""
-    places: list[int] = world.kept.setdefault(_INTERRUPTS, [])
-    if place in places:
-        raise ExecutionError(f"bpf_local_irq_save to {place:#x}, which holds flags already")
-    if len(places) >= MOST_SAVED:
-        raise ExecutionError(f"bpf_local_irq_save, the {MOST_SAVED + 1}th in a row: restore some before")
-    memory.write(place, FLAGS.to_bytes(8, "little"))
-    held.take(
-        world, (_INTERRUPTS, place), "interrupts", by="bpf_local_irq_save", back="bpf_local_irq_restore"
-    )
-    places.append(place)
+    save_flags(world, place, "bpf_local_irq_save", "bpf_local_irq_restore")
     return 0
 
 
 @kfunc("bpf_local_irq_restore")
 def local_irq_restore(world: World, place: int) -> int:
     """Leave the stretch that was entered last."""
-    places: list[int] = world.kept.get(_INTERRUPTS, [])
-    if not places or places[-1] != place:
-        raise ExecutionError(f"bpf_local_irq_restore of {place:#x}: the last save was elsewhere")
-    memory.check(place, 8, "load")
-    places.pop()
-    held.give_back(world, (_INTERRUPTS, place))
+    restore_flags(world, place, "bpf_local_irq_restore")
     return 0

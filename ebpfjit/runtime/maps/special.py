@@ -58,8 +58,13 @@ KINDS = {
 NODES = {"bpf_list_node": Special(24, 8, frozenset()), "bpf_rb_node": Special(32, 8, frozenset())}
 """What objects of programs have besides: where they hang in lists and trees. Map values have none."""
 
+OBJ_DROP = "bpf_obj_drop"
+"""What gives back an object of bpf_obj_new."""
+
 HEADS = {"bpf_list_head": "bpf_list_node", "bpf_rb_root": "bpf_rb_node"}
 """What hangs in each."""
+
+LOCKS = frozenset({"bpf_spin_lock", "bpf_res_spin_lock"})
 
 POINTERS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
 
@@ -88,11 +93,17 @@ class SpecialField:
 
 @dataclass(frozen=True, slots=True)
 class ObjectLayout:
-    """A struct of a program's own that bpf_obj_new makes: its name, bytes, and special fields by offset."""
+    """A struct of a program's own that bpf_obj_new makes: its name, bytes, and special fields by offset.
+
+    `is_scalar` is true where there is nothing but numbers in it. `released_by` is the kernel function that
+    gives a reference back.
+    """
 
     name: str
     size: int
     fields: tuple[SpecialField, ...]
+    is_scalar: bool = False
+    released_by: str = OBJ_DROP
 
     def field_of(self, kind: str) -> SpecialField | None:
         """Return the first field of a kind."""
