@@ -272,8 +272,8 @@ class Program:
     unmet: dict[int, EbpfError] = field(default_factory=dict, compare=False)
     kernel_types: Any = field(default=None, compare=False, repr=False)
     kfuncs: dict[int, Kfunc] = field(default_factory=dict)
-    weak_kfuncs: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
     operation: tuple[str, str] | None = None
+    weak_kfuncs: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))

@@ -14,10 +14,8 @@ from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.world import World
 
-
-def key_of_lock(address: int) -> Hashable:
-    """Return the key of a lock that is held; the last one that was taken is `World.lock`."""
-    return "lock", address
+LOCK = "spin lock"
+"""Before its address, the key of a lock that is held; the last one is in `World.lock`."""
 
 
 @dataclass(slots=True)
@@ -59,9 +57,9 @@ def give_back(world: World, key: Hashable) -> bool:
 
 def taken(world: World, key: Hashable) -> tuple[str, str]:
     """Return where the program took what it holds (pc and line), and what gives that back."""
-    found = world.held[key]
-    line = found.program.line_at(found.pc)
-    return f"pc {found.pc}" if line is None else f"pc {found.pc} ({line})", found.back
+    first = world.held[key]
+    line = first.program.line_at(first.pc)
+    return f"pc {first.pc}" if line is None else f"pc {first.pc} ({line})", first.back
 
 
 def check(world: World, where: str = "where the program ends") -> None:

@@ -58,7 +58,7 @@ def spin_lock(world: World, lock: int) -> int:
     if world.lock is not None:
         raise ExecutionError(f"bpf_spin_lock: {world.lock[1]} is held already; one at a time")
     world.lock = lock, what
-    holdings.take(world, holdings.key_of_lock(lock), what, by="bpf_spin_lock", back="bpf_spin_unlock")
+    holdings.take(world, (holdings.LOCK, lock), what, by="bpf_spin_lock", back="bpf_spin_unlock")
     return 0
 
 
@@ -69,7 +69,7 @@ def spin_unlock(world: World, lock: int) -> int:
     if held is None or held[0] != lock or world.kept.get(RESILIENT):
         what = "no lock is held" if held is None else f"{held[1]} is the one that is held"
         raise ExecutionError(f"bpf_spin_unlock of {lock:#x}: {what}")
-    holdings.give_back(world, holdings.key_of_lock(lock))
+    holdings.give_back(world, (holdings.LOCK, lock))
     owned.end_of_lock(world)
     return 0
 

@@ -138,7 +138,7 @@ def _world(name: str) -> World:
 def _unlocked_world(name: str) -> World:
     world = _world(name)
     if world.lock is not None:
-        where, back = held.taken(world, held.key_of_lock(world.lock[0]))
+        where, back = held.taken(world, (held.LOCK, world.lock[0]))
         raise ExecutionError(f"{name} is called while {world.lock[1]} is held, since {where}: {back} first")
     return world
 

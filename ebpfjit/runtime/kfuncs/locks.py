@@ -33,7 +33,7 @@ def _take(world: World, lock: int, by: str, back: str) -> int:
         raise ExecutionError(f"{by}, the {MOST_LOCKS + 1}th in a row: release some before")
     world.lock = lock, what
     locks.append(world.lock)
-    held.take(world, held.key_of_lock(lock), what, by=by, back=back)
+    held.take(world, (held.LOCK, lock), what, by=by, back=back)
     return 0
 
 
@@ -42,16 +42,16 @@ def _check_last(world: World, lock: int, name: str) -> None:
     if not locks or locks[-1][0] != lock:
         what = f"{locks[-1][1]} is the one that was taken last" if locks else "no lock is held"
         raise ExecutionError(f"{name} of {lock:#x}: {what}")
-    _, back = held.taken(world, held.key_of_lock(lock))
+    back = world.held[held.LOCK, lock].back
     if back != name:
         raise ExecutionError(f"{name} of {lock:#x}: it is for {back} to release")
 
 
 def _release(world: World) -> None:
     locks: list[tuple[int, str]] = world.kept[RESILIENT]
-    lock, _ = locks.pop()
+    released, _ = locks.pop()
     world.lock = locks[-1] if locks else None
-    held.give_back(world, held.key_of_lock(lock))
+    held.give_back(world, (held.LOCK, released))
     owned.end_of_lock(world)
 
 

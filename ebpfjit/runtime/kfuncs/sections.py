@@ -54,9 +54,10 @@ def preempt_enable(world: World) -> int:
 
 def check_flags(world: World, place: int, name: str) -> None:
     """Raise where flags cannot be kept at an address: ExecutionError, or MemoryFault."""
-    if any(place == other for other, _ in world.kept.get(_INTERRUPTS, ())):
+    places: list[tuple[int, str]] = world.kept.get(_INTERRUPTS, [])
+    if any(place == other for other, _ in places):
         raise ExecutionError(f"{name} to {place:#x}, which holds flags already")
-    if len(world.kept.get(_INTERRUPTS, ())) >= MOST_SAVED:
+    if len(places) >= MOST_SAVED:
         raise ExecutionError(f"{name}, the {MOST_SAVED + 1}th in a row: restore some before")
     memory.check(place, 8, "store")
 
