@@ -332,13 +332,13 @@ class Program:
         for pc, error in self.unmet.items():
             if self.has_variable(pc):
                 continue
-            call = self.slots[pc]
+            call = self.slots[pc] if pc < len(self.slots) else None  # `dataclasses.replace` gave other code
             if call is None or call.imm not in self.kfuncs or call.imm not in given:
                 raise copy(error)  # each has a traceback of its own
 
     def has_variable(self, pc: int) -> bool:
         """True where the wide load at `pc` was given the address of a variable of the kernel."""
-        load = self.slots[pc] if pc in self.kernel_symbols else None
+        load = self.slots[pc] if pc in self.kernel_symbols and pc < len(self.slots) else None
         is_wide = load is not None and load.row is not None and load.row.kind is Kind.LOAD_IMM64
         return is_wide and load is not None and load.imm64 >> 63 == 1  # else 0, or the id of a kfunc
 
