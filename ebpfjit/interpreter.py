@@ -258,16 +258,20 @@ def _check_alignment(insn: Instruction, row: Row, address: int) -> None:
         raise faults.alignment_fault(insn.pc, address, row.size)
 
 
+_ELSEWHERE: tuple[bool, memoryview | None] = (False, None)
+"""Said of each access of a program without an arena, which is nearly every program."""
+
+
 def _arena_bytes(state: State, insn: Instruction, row: Row) -> tuple[bool, memoryview | None]:
     """Return whether an access is to the arena, and its bytes there: None where there are none."""
     use = state.verified.arena
     is_sure = use.accesses.get(insn.pc) if use is not None else None
     if use is None or is_sure is None:
-        return False, None
+        return _ELSEWHERE
     number = state.registers[base_of(insn)]
     access = "load" if row.kind is Kind.LOAD else "store"
     if not is_sure and state.space.find(W64.wrap(number + insn.offset), row.size, access) is not None:
-        return False, None
+        return _ELSEWHERE
     return True, use.map.reach(number, insn.offset, row.size)
 
 
@@ -281,7 +285,7 @@ def _foreign(state: State) -> ForeignMemory:
 def _load(state: State, insn: Instruction, row: Row) -> None:
     address = W64.wrap(state.registers[insn.src_reg] + insn.offset)
     _check_alignment(insn, row, address)
-    in_arena, view = _arena_bytes(state, insn, row)
+    in_arena, view = _ELSEWHERE if state.verified.arena is None else _arena_bytes(state, insn, row)
     if in_arena:
         value = int.from_bytes(view, "little") if view is not None else 0
     elif insn.pc in state.verified.kernel_loads and state.space.find(address, row.size, "load") is None:
@@ -295,7 +299,7 @@ def _load(state: State, insn: Instruction, row: Row) -> None:
 def _store(state: State, insn: Instruction, row: Row) -> None:
     address = W64.wrap(state.registers[insn.dst_reg] + insn.offset)
     _check_alignment(insn, row, address)
-    in_arena, view = _arena_bytes(state, insn, row)
+    in_arena, view = _ELSEWHERE if state.verified.arena is None else _arena_bytes(state, insn, row)
     if in_arena:
         if view is not None:
             view[:] = (state.operand(row, insn) & (1 << 8 * row.size) - 1).to_bytes(row.size, "little")
@@ -308,7 +312,7 @@ def _atomic(state: State, insn: Instruction, row: Row) -> None:
     address = W64.wrap(state.registers[insn.dst_reg] + insn.offset)
     _check_alignment(insn, row, address)
     source = row.width.wrap(state.registers[insn.src_reg])
-    in_arena, view = _arena_bytes(state, insn, row)
+    in_arena, view = _ELSEWHERE if state.verified.arena is None else _arena_bytes(state, insn, row)
     if in_arena:
         if view is None:
             return  # Linux skips the instruction: registers stay as they are
