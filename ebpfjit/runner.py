@@ -34,7 +34,7 @@ from ebpfjit.runtime.execution import Execution, HelperFunction, Mark
 from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE, SIGNALS
 from ebpfjit.runtime.kfuncs.given import Given
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
-from ebpfjit.runtime.memory import Region, Stack, flat_view
+from ebpfjit.runtime.memory import Region, Stack, flat_view, running
 from ebpfjit.runtime.timers import Callback
 from ebpfjit.runtime.world import World
 
@@ -141,10 +141,16 @@ class Run:
             self.instructions += execution.instructions
             if outer is not None:  # a function of its has made the tail call, and it goes on
                 self._goes_on(outer)
+                space = running()
+                assert space is not None  # that of the program that goes on
+                space.changed()  # its machine code was told while the rights were those of the other one
 
     def _goes_on(self, program: Ready) -> None:
-        """Let a program be the one that runs."""
+        """Let a program be the one that runs: it has its own rights to the context, perhaps of another hook."""
         self.current, self.options = program, program.options
+        argument = None if isinstance(self.made, Region) else self.made.argument
+        if argument is not None and program.type is not None:
+            argument.rights = program.type.rights
         self.world.object_types = program.object_types
         section = (program.program.section or "").removeprefix("?")
         self.world.has_result = section.startswith(("fexit", "fmod_ret"))
@@ -182,8 +188,6 @@ class Run:
             regions, packet, argument = [made], made, made
         else:
             arguments, regions, packet, argument = made.arguments, made.regions, made.packet, made.argument
-            if argument is not None and program.type is not None:
-                argument.rights = program.type.rights  # a program that goes on here may be of another hook
         lent = owned.lend_from(self.world, program.holders()) if program.has_kptrs else []
         return Execution(
             arguments,

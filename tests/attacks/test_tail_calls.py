@@ -431,6 +431,40 @@ def test_what_a_hardened_program_calls_is_hardened(optimize: bool | None) -> Non
     assert last.run(PACKET).return_value == number & 0xFFFFFFFF
 
 
+@pytest.mark.parametrize("way", ["interpreter", "jit", "compiled", "optimised"])
+@pytest.mark.parametrize(
+    ("type_", "section", "field"), [("xdp", "xdp", 20), ("cgroup_sock_addr", "cgroup/connect6", 4)]
+)
+def test_a_program_keeps_its_rights_behind_the_tail_call_of_a_function(
+    way: str, type_: str, section: str, field: int
+) -> None:
+    """Its section tells no hook, so it may load what programs of any may; what it calls may not."""
+    jumps = array()
+    jumps[0] = Program(assemble("mov r0, 1\nexit"), type=type_, section=section)
+    text = f"""
+        mov r6, r1
+        call function
+        ldxw r0, [r6+{field}]
+        ldxw r0, [r6+{field}]
+        add r0, 5
+        exit
+    function:
+        lddw r2, map[idx:0]
+        mov r3, 0
+        call 12
+        exit
+    """
+    code = assemble(text)
+    at = next(insn.pc for insn in Program(code).instructions if insn.opcode == 0x18)
+    program = Program(code, type=type_, maps=(jumps,), references={at: jumps.address})
+    data = bytes(72)
+    if way in ("interpreter", "jit"):
+        assert program.run(data, engine=way).return_value == 5
+    else:
+        function = program.compile(optimize=way == "optimised", audit=way == "optimised")
+        assert [function(data), function(data)] == [5, 5]
+
+
 def test_numbers_of_a_section_that_are_too_long_are_no_convention() -> None:
     """Of thousands of digits Python makes no int."""
     jumps: Any = SimpleNamespace(definition=MapDefinition("jumps", MapType.PROG_ARRAY, 4, 4, 1), id=0)
