@@ -146,7 +146,7 @@ class Run:
                 space.changed()  # its machine code was told while the rights were those of the other one
 
     def _goes_on(self, program: Ready) -> None:
-        """Let a program be the one that runs: it has its own rights to the context, perhaps of another hook."""
+        """Let a program be the one that runs: its hook decides what it may do to the context."""
         self.current, self.options = program, program.options
         argument = None if isinstance(self.made, Region) else self.made.argument
         if argument is not None and program.type is not None:
