@@ -133,11 +133,13 @@ class Run:
         """Run a program and return r0. Raises HelperNotFound where it surely calls what is not there."""
         program.refuse_missing()
         program.check_license(self.world.environment)
-        outer = self.current
+        outer, shown = self.current, self.world.shown
+        self.world.shown = {}  # what the one before was shown is not in this one's memory
         execution = self.execution(program, limit)
         try:
             return self.engine(program, execution)
         finally:
+            self.world.shown = shown
             self.instructions += execution.instructions
             if outer is not None:  # a function of its has made the tail call, and it goes on
                 self._goes_on(outer)
