@@ -53,9 +53,9 @@ class World:
     `runtime.memory.running()`.
     `run_program` runs another program on the same context, world and budget and returns its r0:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
-    ends, under keys of their own: reserved records, sockets; `shown` what they remember of the memory that the
-    program can touch which runs now, and not one behind a tail call: objects, maps in maps. `lock` is the spin lock that is held: its
-    address, and which it is in words. `mark` is that of the run.
+    ends, under keys of their own: reserved records, sockets. `shown` is what they remember of the memory of
+    the program that runs now, and not of one behind a tail call: objects, maps in maps. `lock` is the spin
+    lock that is held: its address, and which it is in words. `mark` is that of the run.
     `later` makes of a function of the program that runs (its address) what calls it when the run is over.
     `object_types` are the structs of its BTF by id, of which it makes objects.
     `held` is what the program has to give back before it ends, from the first that it took on
