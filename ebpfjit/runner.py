@@ -137,15 +137,19 @@ class Run:
         self.world.shown = {}  # what the one before was shown is not in this one's memory
         execution = self.execution(program, limit)
         try:
-            return self.engine(program, execution)
+            value = self.engine(program, execution)
         finally:
             self.world.shown = shown
             self.instructions += execution.instructions
-            if outer is not None:  # a function of its has made the tail call, and it goes on
-                self._goes_on(outer)
-                space = running()
-                assert space is not None  # that of the program that goes on
-                space.changed()  # its machine code was told while the rights were those of the other one
+        if outer is not None:  # a function of its has made the tail call, and it goes on
+            self._goes_on(outer)
+            space, around = running(), self.world.engine
+            assert space is not None  # both are those of the program that goes on
+            assert around is not None
+            space.changed()  # its machine code was told while the rights were those of the other one
+            if limit is not None and execution.budget_left is not None:
+                around.spend(max(limit, 0) - max(execution.budget_left, 0))
+        return value
 
     def _goes_on(self, program: Ready) -> None:
         """Let a program be the one that runs: its hook decides what it may do to the context."""

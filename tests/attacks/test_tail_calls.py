@@ -25,7 +25,7 @@ from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.elf import load
 from ebpfjit.elf.tail_calls import Slot, fill, find_slots, is_tail_section
-from ebpfjit.errors import EbpfError, ExecutionError, LoadError, MapError
+from ebpfjit.errors import BudgetExhausted, EbpfError, ExecutionError, LoadError, MapError
 from ebpfjit.jit import entry
 from ebpfjit.jit.entry import compile_program
 from ebpfjit.jit.gate import Gate, Mbuff, why_not
@@ -463,6 +463,34 @@ def test_a_program_keeps_its_rights_behind_the_tail_call_of_a_function(
     else:
         function = program.compile(optimize=way == "optimised", audit=way == "optimised")
         assert [function(data), function(data)] == [5, 5]
+
+
+@engines
+def test_what_functions_tail_call_is_paid_from_the_one_limit(engine: str) -> None:
+    """A program whose functions tail call, again and again: all of them had the whole limit, each."""
+    jumps = array()
+    jumps[0] = Program(
+        assemble("mov r1, 400\nagain: sub r1, 1\njne r1, 0, again\nmov r0, 1\nexit"), type="tc"
+    )
+    text = f"""
+        mov r6, r1
+        mov r9, 30
+    again:
+        mov r1, r6
+        call function
+        sub r9, 1
+        jne r9, 0, again
+        exit
+    function:
+        lddw r2, {jumps.address:#x}
+        mov r3, 0
+        call 12
+        exit
+    """
+    program = Program(assemble(text), type="tc", maps=(jumps,))
+    assert program.run(PACKET, engine=engine, limit=25_000).return_value == 1
+    with pytest.raises(BudgetExhausted):
+        program.run(PACKET, engine=engine, limit=10_000)
 
 
 def test_numbers_of_a_section_that_are_too_long_are_no_convention() -> None:
