@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ebpfjit.errors import ExecutionError, JitUnavailable, LoadError
+from ebpfjit.errors import BudgetExhausted, ExecutionError, JitUnavailable, LoadError
 from ebpfjit.interpreter import interpret
 from ebpfjit.once import load_package
 from ebpfjit.program import Program
 from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, numbered, ready_with
-from ebpfjit.runtime import held, owned, timers
+from ebpfjit.runtime import faults, held, owned, timers
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
@@ -118,6 +118,7 @@ class Run:
         self.stack = stack or (None if isinstance(made, Region) else made.stack)
         self.instructions = 0
         self.limit: int | None = None
+        self.origin = object()  # stands for the run that began, also in those that its timers start
         self.options: Mapping[str, Any] = {}
         self.world = World(environment, context=None if isinstance(made, Region) else made, mark=mark)
         self.world.run_program = self._tail_call
@@ -165,7 +166,7 @@ class Run:
         """Return what calls a function of the program that runs now, once it is over."""
         assert self.current is not None  # a helper asks
         again = partial(Run, self.engine, self.world.environment, brought=self.brought)
-        return partial(_call_back, self.current, again, self.limit, function)
+        return partial(_call_back, self.current, again, self.limit, self.origin, function)
 
     def whole(self, program: Ready, limit: int | None) -> int:
         """Run a program to the end of all; raises ExecutionError where it still holds something then."""
@@ -237,24 +238,40 @@ def _call_back(
     start: Ready,
     run_of: Callable[[Context | Region], Run],
     limit: int | None,
+    origin: object,
     function: int,
     map_address: int,
     key: bytes,
     value_address: int,
+    spent: timers.Spent,
 ) -> None:
     """Call a function of a program by itself, with a map, a key and a value: what a timer does.
 
     `run_of` makes a run of a context. What it puts into ring buffers stays there; its lines are nobody's.
+    All that go back to one run, `origin`, may take as many instructions together as that might, each time
+    that time passes.
     """
+    left = None if limit is None else limit - spent.get(origin, 0)
+    if left is not None and left <= 0:
+        raise faults.budget_exhausted(None, limit)
     size = 0 if start.type is None else 64 if start.type.has_packet else start.type.context_size
     made = make_context(start, bytes(size), None)  # promised to machine code; the function does not see it
     this = run_of(made)
     try:
-        execution = this.execution(start, limit)
+        execution = this.execution(start, left)
+        this.limit, this.origin = limit, origin
         region = Region.of_buffer("map key", bytes(key))
         execution.regions.append(region)
         execution.function = function, (map_address, region.start, value_address)
-        this.engine(start, execution)
+        try:
+            this.engine(start, execution)
+        except BudgetExhausted as error:
+            if left != limit:
+                error.args = (f"{error}; what timers call for one run shares its limit of {limit}",)
+            raise
+        finally:
+            if left is not None and limit is not None:
+                spent[origin] = limit - min(left, max(execution.budget_left or 0, 0))
         held.check(this.world, "where the callback ends")
     finally:
         this.end()

@@ -366,3 +366,56 @@ def test_what_one_program_is_shown_is_shown_to_the_next_as_well(what: str, way: 
         assert program.compile(kfuncs=kfuncs)(PACKET) == 1
     else:
         assert program.run(PACKET, engine=way, kfuncs=kfuncs).return_value == 1
+
+
+# -- timers ------------------------------------------------------------------------------------------
+
+
+@ENGINES
+def test_what_the_timers_of_one_run_call_shares_its_limit(engine: str) -> None:
+    """A run started as many as it could pay for, and each had the whole limit again: its square."""
+    timer = SpecialField("bpf_timer", 0, "timer")
+    count, limit = 20, 1000
+    ticks = create(MapDefinition("ticks", MapType.ARRAY, 4, 16, count, special=(timer,)))
+    program = program_of(
+        f"""
+    more:
+        lddw r1, {ticks.address:#x}
+        mov r2, r10
+        add r2, -4
+        stxw [r2], r6
+        call 1
+        jeq r0, 0, out
+        mov r7, r0
+        mov r1, r7
+        lddw r2, {ticks.address:#x}
+        mov r3, 1
+        call 169
+        mov r1, r7
+        lddw r2, subprog[called]
+        call 170
+        mov r1, r7
+        mov r2, 0
+        mov r3, 0
+        call 171
+        add r6, 1
+        ja more
+    out:
+        mov r0, r6
+        exit
+    called:
+        mov r1, 300
+    again:
+        sub r1, 1
+        jne r1, 0, again
+        mov r0, 0
+        exit
+        """,
+        maps=(ticks,),
+    )
+    how: dict[str, Any] = {"engine": engine, "environment": Environment(clock=Clock(0))}
+    assert program.run(PACKET, limit=limit, **how).return_value == count
+    with pytest.raises(BudgetExhausted, match=rf"shares its limit of {limit}"):
+        program.run(PACKET, limit=limit, **how)
+    with pytest.raises(BudgetExhausted, match=rf"shares its limit of {limit}"):
+        how["environment"].clock.advance(s=1)
