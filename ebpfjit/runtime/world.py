@@ -74,8 +74,9 @@ class World:
     `runtime.memory.running()`.
     `run_program` runs another program on the same context, world and budget and returns its r0:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
-    ends, under keys of their own: reserved records, objects. `lock` is the spin lock that is held: its
-    address, and which it is in words. `mark` is that of the run.
+    ends, under keys of their own: reserved records, sockets. `shown` is what they remember of the memory of
+    the program that runs now, and not of one behind a tail call: objects, maps in maps. `lock` is the spin
+    lock that is held: its address, and which it is in words. `mark` is that of the run.
     `later` makes of a function of the program that runs (its address) what calls it when the run is over.
     `object_types` are the structs of its BTF by id, of which it makes objects.
     `held` is what the program has to give back before it ends, from the first that it took on
@@ -93,6 +94,7 @@ class World:
     run_program: Callable[[Any], int] | None = None
     tail_calls: int = 0
     kept: dict[Any, Any] = field(default_factory=dict)
+    shown: dict[Any, Any] = field(default_factory=dict)
     lock: tuple[int, str] | None = None
     left: int = 0
     mark: Mark | None = None
