@@ -265,6 +265,13 @@ def test_diff_compares_one_program_on_many_inputs() -> None:
     assert (done.returncode, done.stdout) == (0, "1 input, interpreter, jit: no difference\n")
 
 
+@pytest.mark.parametrize("inputs", [(), ("--random", "3")])
+def test_diff_gives_a_struct_its_size(inputs: tuple[str, ...]) -> None:
+    """Fourteen bytes, as of the smallest frame, would be a fault on each engine, at an address of its own."""
+    done = ebpfjit("diff", "tests/elf/contexts.o", "--program", "address", *inputs)
+    assert done.stdout.endswith("interpreter, jit: no difference\n"), done.stdout
+
+
 def test_ctrl_c_ends_a_run_with_its_report_and_leaves_no_child() -> None:
     run = subprocess.Popen(
         [sys.executable, "-m", "ebpfjit", "fuzz", "--seconds", "120", "--jobs", "2"],
