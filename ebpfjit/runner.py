@@ -278,6 +278,8 @@ def run(
     """
     if context is not None and not isinstance(context, Mapping):
         raise TypeError(f"context is a mapping of field names to numbers, not {type(context).__name__}")
+    if environment is not None and not isinstance(environment, Environment):
+        raise TypeError(f"environment is an Environment, not of type {type(environment).__name__}")
     chosen = environment or environment_of(program)
     given = numbered(helpers)
     if engine == "kernel":
