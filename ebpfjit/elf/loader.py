@@ -123,7 +123,8 @@ def load(
 
     What a part of the object needs and is not there (a map of an unknown type or without a size, a kfunc, a
     kernel symbol, a value of the configuration) is kept with the programs and maps that need it, and raised
-    when these are run, compiled or used: see `Object.refusals`. With `strict`, all of it is raised at once.
+    when these are run, compiled or used: see `Object.refusals`. With `strict`, all of it is raised at once;
+    a program whose type neither its section nor `types` tells is refused too (it else runs on plain memory).
 
     Raises LoadError for anything but a sound object of clang's kind, naming what is wrong and where,
     MapRefused for a map of `maps` or `pins` that does not fit, and
@@ -207,6 +208,7 @@ def _load_bytes(
     variables = made.globals()
     refusals.add_damage(made.damage)
     if strict:
+        refusals.add_untyped(programs)
         refusals.raise_all()
     given.pin(made.order)
     return Object(

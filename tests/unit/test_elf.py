@@ -189,6 +189,18 @@ def test_unknown_names_list_the_programs() -> None:
         load(OBJECTS / "maps_only.o").program("xd")
 
 
+def test_strict_wants_the_type_of_each_program() -> None:
+    """As libbpf: a mistake in SEC() else makes a program on plain memory."""
+    path = OBJECTS.parents[1] / "examples" / "block_port.o"
+    assert load(path).programs["block_port"].type is None
+    with pytest.raises(
+        LoadError, match=r"section '.classifier': function 'block_port': .* no program type, .*types="
+    ):
+        load(path, strict=True)
+    assert load(path, strict=True, types={"block_port": "tc"}).refusals == {}
+    assert load(OBJECTS / "text_only.o", strict=True).refusals == {}
+
+
 def test_what_is_printed_of_an_object_is_short() -> None:
     obj = load(OBJECTS / "subprograms.o")
     assert repr(obj).endswith("squares (xdp), mixed (xdp), tripled (tc), plus_one (xdp)>"), repr(obj)
