@@ -382,6 +382,24 @@ def test_fixtures_of_modules_and_classes_and_a_process_that_may_not_have_machine
     assert "engine jit: this system does not let memory become executable" in child.stdout
 
 
+def test_what_fails_is_shown_at_the_line_of_the_test(tmp_path: Path) -> None:
+    """Not in twenty frames of ours, the last of them about machine code."""
+    path = tmp_path / "test_users.py"
+    path.write_text(
+        "from ebpfjit import Program\n"
+        "def test_fault(ebpf_run): ebpf_run(Program(b'\\x71\\x10' + bytes(6) + b'\\x95' + bytes(7)))\n"
+        "def test_object(ebpf_load): ebpf_load('test_users.py')\n"
+        "def test_path(ebpf_load): ebpf_load('no.o')\n"
+    )
+    child = run_pytest("--ebpf-engines=interpreter,jit", str(path))
+    assert "4 failed" in child.stdout, child.stdout + child.stderr
+    assert "pc 0: load of 1 byte at 0x0" in child.stdout
+    assert "not an ELF file" in child.stdout
+    assert re.findall(r"^(\S+\.py):\d+: \w+$", child.stdout.replace(f"{tmp_path}/", ""), re.MULTILINE)
+    assert "ebpfjit/runner.py" not in child.stdout
+    assert "ebpfjit/pytest_plugin.py" not in child.stdout
+
+
 def test_the_documentation_has_the_example_as_it_is() -> None:
     example = (ROOT / "examples" / "pytest" / "test_drop_discard.py").read_text()
     assert f"```python\n{example}```" in (ROOT / "docs" / "testing.md").read_text()
