@@ -20,6 +20,7 @@ from ebpfjit.bits import W32, W64
 from ebpfjit.errors import DecodeError, EbpfError, PicklingRefused
 from ebpfjit.isa.spec import Imm, Kind, Row
 from ebpfjit.isa.table import match
+from ebpfjit.named import few
 from ebpfjit.once import import_alone
 from ebpfjit.record import lazy, record
 
@@ -280,6 +281,11 @@ class Program:
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
         self.__dict__["_decoded"] = _decode(self.words)  # now, so that a wrong length is said here
+
+    def __repr__(self) -> str:
+        name = "" if self.name is None else f" {self.name!r}"
+        maps = f", maps {few(map_.definition.name for map_ in self.maps)}" if self.maps else ""
+        return f"<program{name} ({self.type or 'no type'}): {len(self.code) // SLOT_SIZE} slots{maps}>"
 
     @classmethod
     def from_bytes(cls, code: Buffer, *, name: str | None = None, type: str | None = None) -> Program:

@@ -20,6 +20,7 @@ from ebpfjit.elf.reader import ObjectFile, Section, Symbol
 from ebpfjit.elf.relocation import R_BPF_64_ABS64
 from ebpfjit.elf.special import fields_of_variables
 from ebpfjit.errors import LoadError
+from ebpfjit.named import absent
 from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
@@ -211,8 +212,7 @@ class Globals(Mapping[str, Any]):
         try:
             return self._variables[name]
         except KeyError:
-            names = ", ".join(self._variables) or "none"
-            raise KeyError(f"no global variable {name!r}; there are: {names}") from None
+            raise KeyError(absent(name, "global variable", self._variables)) from None
 
 
 def _memory(variable: GlobalVariable) -> memoryview:

@@ -157,7 +157,8 @@ class Environment:
     `task` may be called: `environment.task(pid=7, comm="x")` describes one more task, as
     `struct("task_struct", ...)` does. The first of them that no other task points to (as to its real_parent)
     is the process that programs run in, where no other is given.
-    Raises ValueError where `cpu` is not one of the processors, and for memory that is neither a process's nor
+    Raises TypeError for a `clock`, `random` or `task` that is none, ValueError where `cpu` is not one of the
+    processors, and for memory that is neither a process's nor
     the kernel's, or twice.
     """
 
@@ -226,7 +227,13 @@ class Environment:
     def __post_init__(self) -> None:
         if self.cpus < 1 or not 0 <= self.cpu < self.cpus:
             raise ValueError(f"cpu {self.cpu} is not one of {self.cpus} processors, counted from 0")
+        for name, function in (("clock", self.clock), ("random", self.random)):
+            if not callable(function):
+                also = f", or Clock({function}) for one that stands still" if name == "clock" else ""
+                raise TypeError(f"{name} is a function that gives a number, not {function!r}{also}")
         task = self.task if self.task is not None else THIS_PROCESS
+        if not isinstance(task, Task):
+            raise TypeError(f"task is a Task(pid=..., comm=...), not of type {type(task).__name__}")
         object.__setattr__(self, "task", replace(task, _objects=self.objects))
         if self.memory or self.symbols:
             stretches_of({**self.memory, **memory_of(self.symbols, self.cpus)})

@@ -114,7 +114,7 @@ def test_memory_that_is_read_only_is_not_written() -> None:
 
 
 def test_what_cannot_be_called_is_refused() -> None:
-    with pytest.raises(TypeError, match="'my_lookup' is a int"):
+    with pytest.raises(TypeError, match="'my_lookup' cannot be called: it is of type int"):
         load(OBJECTS / "own_kfuncs.o").program("looked_up").run(PACKET, kfuncs={"my_lookup": 5})
     with pytest.raises(ExecutionError, match="the kernel has its own kfuncs"):
         load(OBJECTS / "own_kfuncs.o").program("without").run(PACKET, engine="kernel", kfuncs={"x": _never})
