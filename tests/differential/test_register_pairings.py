@@ -40,12 +40,12 @@ IMMEDIATES = (0, 1, -1, 7, 31, 32, 64, 127, 128, -128, -129, MAX32, -MIN32)
 
 
 def operand_pairs() -> list[tuple[int, int]]:
-    """Each dst operand with three src operands, in turn; every src operand comes up."""
+    """Each dst operand with two src operands, in turn; every src operand comes up."""
     size = len(OPERANDS_SRC)
     return [
         (a, OPERANDS_SRC[(5 * row + 3 * column) % size])
         for row, a in enumerate(OPERANDS_DST)
-        for column in range(3)
+        for column in range(2)
     ]
 
 
