@@ -20,6 +20,7 @@ from ebpfjit.bits import W32, W64
 from ebpfjit.errors import DecodeError, EbpfError, PicklingRefused
 from ebpfjit.isa.spec import Imm, Kind, Row
 from ebpfjit.isa.table import match
+from ebpfjit.named import few
 from ebpfjit.once import import_alone
 from ebpfjit.record import lazy, record
 
@@ -245,6 +246,7 @@ class Program:
     functions that it calls, by the imm of their calls: the id of each in the BTF of its object. `weak_kfuncs`
     are those that may be missing, and that nobody has: by the pc of each use, with that id; whoever runs the
     program may give them.
+    `exception_callback` is the slot of the function that bpf_throw calls, None where the object names none.
 
     `refusals` are errors of the loader: what the program needs and its object lacks; `refuse` raises them.
     `absent` says by pc what CO-RE, or the linker, did not find: a call that fails where it is reached stands
@@ -272,12 +274,18 @@ class Program:
     unmet: dict[int, EbpfError] = field(default_factory=dict, compare=False)
     kernel_types: Any = field(default=None, compare=False, repr=False)
     kfuncs: dict[int, Kfunc] = field(default_factory=dict)
+    exception_callback: int | None = None
     weak_kfuncs: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
     operation: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
         self.__dict__["_decoded"] = _decode(self.words)  # now, so that a wrong length is said here
+
+    def __repr__(self) -> str:
+        name = "" if self.name is None else f" {self.name!r}"
+        maps = f", maps {few(map_.definition.name for map_ in self.maps)}" if self.maps else ""
+        return f"<program{name} ({self.type or 'no type'}): {len(self.code) // SLOT_SIZE} slots{maps}>"
 
     @classmethod
     def from_bytes(cls, code: Buffer, *, name: str | None = None, type: str | None = None) -> Program:

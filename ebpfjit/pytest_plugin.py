@@ -73,21 +73,34 @@ def _unavailable(name: str) -> str | None:
 def ebpf_load(request: pytest.FixtureRequest) -> Callable[..., Object]:
     """Return a function that loads an object file: `ebpf_load(path)`, relative to the test's file.
 
-    Each call loads anew; a fixture of a module or class may keep what it returns for several tests.
+    What else it is given goes to `load`: `btf=`, `maps=`, `environment=`. Each call loads anew; a fixture of
+    a module or class may keep what it returns for several tests.
     """
-    from ebpfjit import load
+    from ebpfjit import EbpfError, load
 
     def load_beside(path: str | Path, **options: Any) -> Object:
-        return load(request.path.parent / path, **options)
+        __tracebackhide__ = True
+        try:
+            return load(request.path.parent / path, **options)
+        except (EbpfError, OSError) as error:
+            raise error.with_traceback(None) from None  # what a test shows ends at its own line
 
     return load_beside
 
 
 @pytest.fixture
 def ebpf_run(ebpf_engine: str) -> Callable[..., Result]:
-    """Return a function that runs a program: `ebpf_run(program, data, context=..., limit=...)`."""
+    """Return a function that runs a program: `ebpf_run(program, data, context=..., limit=...)`.
+
+    What else it is given goes to `Program.run`: `environment=`, `helpers=`, `kfuncs=`.
+    """
+    from ebpfjit import EbpfError
 
     def run(program: Program, data: Any = b"", **options: Any) -> Result:
-        return program.run(data, engine=ebpf_engine, **options)
+        __tracebackhide__ = True
+        try:
+            return program.run(data, engine=ebpf_engine, **options)
+        except EbpfError as error:
+            raise error.with_traceback(None) from None  # what a test shows ends at its own line
 
     return run

@@ -292,9 +292,9 @@ def run(
     """Verify a program and run it once on a copy of `data`.
 
     `engine` is "jit", "interpreter" or "kernel", None for machine code where there is some, else the
-    interpreter; `limit` counts instructions. A program with a type
-    gets its context, as BPF_PROG_TEST_RUN makes it: `data` is an Ethernet frame for packet programs
-    and the context's bytes for the others; `context` sets fields of xdp_md or __sk_buff. One
+    interpreter; `limit` counts instructions (not in the kernel, which has a limit of its own). A program with
+    a type gets its context, as BPF_PROG_TEST_RUN makes it: `data` is an Ethernet frame for packet programs
+    and the context's bytes for the others; `context` sets fields of the context's struct by name. One
     without a type gets the data's address in r1, its length in r2. `environment` is what helpers
     see of the world; `helpers` are functions of five u64 that stand for helpers, by number or by name,
     `kfuncs` those that stand for kernel functions, by name or BTF id (`ebpfjit.runtime.kfuncs.given`): in
@@ -305,6 +305,8 @@ def run(
     """
     if context is not None and not isinstance(context, Mapping):
         raise TypeError(f"context is a mapping of field names to numbers, not {type(context).__name__}")
+    if environment is not None and not isinstance(environment, Environment):
+        raise TypeError(f"environment is an Environment, not of type {type(environment).__name__}")
     chosen = environment or environment_of(program)
     given = numbered(helpers)
     if engine == "kernel":

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from enum import StrEnum
@@ -244,7 +245,10 @@ def disasm(
 
 @app.command()
 def verify(file: File, program: ProgramName = None, as_json: Json = False) -> None:
-    """Check programs against the rules of the structural verifier."""
+    """Check programs against the rules of the structural verifier.
+
+    What a valid program needs and its object lacks is told too, as what Linux refuses for its license.
+    """
     from ebpfjit.analysis.verifier import check
     from ebpfjit.runtime.helpers.licenses import describe, restricted_calls
 
@@ -257,6 +261,9 @@ def verify(file: File, program: ProgramName = None, as_json: Json = False) -> No
         return
     for name, chosen in programs.items():
         print(f"{_shown(name)}: {len(chosen)} slots, valid")
+        missing = [chosen.refusal, *chosen.unmet.values()]
+        for refusal in [first for first in missing if first is not None][:1]:
+            print(f"{_shown(name)}: cannot run as it is: {refusal}")
         for helper, call in restricted_calls(chosen).items():
             print(f"{_shown(name)}: {describe(chosen, helper, call)}")
 
@@ -362,7 +369,8 @@ def _naming(what: str) -> Iterator[None]:
     try:
         yield
     except EbpfError as error:
-        raise files.FileError(f"{what}: {error}") from error
+        text = str(error)
+        raise files.FileError(text if text.startswith(f"{what}: ") else f"{what}: {text}") from error
 
 
 def _shown(name: str) -> str:
@@ -390,13 +398,20 @@ def main() -> int:
     """Run the command line and return its exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    status = _guard(lambda: app(prog_name="ebpfjit"))
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        status = _guard(lambda: app(prog_name="ebpfjit"))
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return status or BROKEN_PIPE
     return status
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as an error is printed, without the place in our code that it comes from."""
+    print(f"ebpfjit: warning: {message}", file=sys.stderr)
 
 
 def _guard(command: Callable[[], object]) -> int:

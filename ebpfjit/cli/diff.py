@@ -28,7 +28,7 @@ def diff(
         str | None, typer.Option(metavar="NAME", help="Which program of an object file.")
     ] = None,
     engines: Annotated[
-        str, typer.Option(metavar="NAMES", help="Engines: interpreter, jit, gate, tiered, kernel.")
+        str, typer.Option(metavar="NAMES", help="Engines: interpreter, proofs, jit, gate, tiered, kernel.")
     ] = "interpreter,jit",
     hex_: Annotated[
         list[str] | None, typer.Option("--hex", metavar="HEX", help="Memory, in hex; may be repeated.")
@@ -43,24 +43,25 @@ def diff(
     """Run a program on several engines and say where they differ.
 
     Each memory is what r1 points to; for a program with a type it is a packet, or the context's bytes.
-    Without any, the program runs without memory. Where engines differ the answers are printed, and
-    the first pc where they part, with its machine code; the exit status is 1 then.
+    Without any, the program runs without memory, on an empty frame or on a context of zeros. Time, process
+    and random numbers are the same on all engines but the kernel. Where engines differ the answers are
+    printed, and the first pc where they part, with its machine code; the exit status is 1 then.
     """
     from ebpfjit.difftest.case import Case, Input
     from ebpfjit.difftest.engines import check_engines
     from ebpfjit.program import Program
-    from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 
     chosen = _names(engines)
     check_engines(chosen)
     memories = [*_parsed(hex_ or ()), *(files.read_bytes(str(path)) for path in mem or ())]
     found = _read(file, program)
     rng = random.Random(seed)
-    least = LINK_HEADER_SIZE if found.type else 0
-    memories += [rng.randbytes(rng.randrange(least, LARGEST_RANDOM + 1)) for _ in range(count)]
+    least, most = _sizes(found.type)
+    memories += [rng.randbytes(rng.randint(least, most)) for _ in range(count)]
     given = tuple(Input(memory, limit) for memory in memories)
     if isinstance(found, Program):
-        given = given or (Input(bytes(least), limit),)
+        empty = bytes(least) if least < most else b""  # a struct of the right size is made of nothing
+        given = given or (Input(empty, limit),)
         if found.type is not None or found.maps:
             raise typer.Exit(_compare_program(found, given, chosen))
         found = Case(found.code, given, name=file)
@@ -83,6 +84,19 @@ def _read(file: str, program: str | None) -> Case | Program:
             f"{file} holds several programs, choose one with --program: {', '.join(programs)}"
         )
     return next(iter(programs.values()))
+
+
+def _sizes(type_: str | None) -> tuple[int, int]:
+    """Return how many bytes a random memory has at least and at most: those of the context's struct."""
+    from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
+    from ebpfjit.runtime.contexts.types import program_type
+
+    if not type_:
+        return 0, LARGEST_RANDOM
+    kind = program_type(type_)
+    if kind.has_packet:
+        return LINK_HEADER_SIZE, LARGEST_RANDOM
+    return (kind.layout.size, kind.layout.size) if kind.layout is not None else (0, LARGEST_RANDOM)
 
 
 def _parsed(texts: list[str] | tuple[()]) -> list[bytes]:

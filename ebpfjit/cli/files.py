@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 
 from ebpfjit.errors import AssemblyError, EbpfError, LoadError
+from ebpfjit.named import absent
 from ebpfjit.program import Program
 
 STDIN = "-"
@@ -84,7 +85,12 @@ def read_programs(file: str) -> Mapping[str, Program]:
         case FileKind.OBJECT:
             from ebpfjit.elf.loader import load_bytes
 
-            return load_bytes(data, file).programs
+            programs = load_bytes(data, file).programs
+            if not programs:
+                raise LoadError(
+                    f"{file}: there are no programs in it, only maps: no section holds instructions"
+                )
+            return programs
         case FileKind.ASSEMBLY:
             data = assemble_text(file, data)
         case FileKind.BYTECODE:
@@ -101,5 +107,4 @@ def find_program(file: str, programs: Mapping[str, Program], name: str) -> Progr
     try:
         return programs[name]
     except KeyError:
-        names = ", ".join(repr(known) for known in programs)
-        raise LoadError(f"{file}: no program {name!r}; there are: {names}") from None
+        raise LoadError(f"{file}: {absent(name, 'program', programs)}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome
 from ebpfjit.difftest.trace import Parting, parting, trace_interpreter, trace_jit
 from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Buffer, Program
+from ebpfjit.runtime.environment import Clock, Environment
 
 DEFAULT_ENGINES = ("interpreter", "jit")
 
@@ -76,7 +78,9 @@ def compare(
 
     A program without a type and maps runs as it is: no verifier refuses it. Machine code runs in
     this process: one that goes wrong can take it down. Other programs run as `Program.run` has them,
-    in forked processes, so that each engine starts from the maps as they are, and nothing changes them.
+    in forked processes, so that each engine starts from the maps as they are, and nothing changes them. Time
+    stands still there, and process and random numbers are the same, unless the program has an environment;
+    the kernel has its own.
     Raises UnknownEngine, JitUnavailable, VerifierError, and what loading a program raises.
     """
     check_engines(engines)
@@ -100,7 +104,20 @@ def compare_program(
     """Compare a program with a type or maps; `compare` says the rest."""
     given = tuple(one if isinstance(one, Input) else Input(bytes(one)) for one in inputs)
     case = Case(program.code, given, build, name=program.name or "", type=program.type or "")
-    return Report(case, tuple(_typed(program, one, engines, build) for one in given))
+    steady = _in_a_steady_world(program)
+    return Report(case, tuple(_typed(steady, one, engines, build) for one in given))
+
+
+def _in_a_steady_world(program: Program) -> Program:
+    """Return the program with time, process and random numbers that are the same in each engine's child."""
+    if program.environment is not None:
+        return program
+    usual = Environment()
+    numbers = random.Random(1)  # of which each child draws the same
+    world = Environment(
+        clock=Clock(usual.clock()), task=usual.current_task, random=lambda: numbers.getrandbits(32)
+    )
+    return replace(program, environment=world)
 
 
 def _typed(program: Program, given: Input, engines: Sequence[str], build: str) -> Comparison:

@@ -20,6 +20,7 @@ from ebpfjit.elf.reader import ObjectFile, Section, Symbol
 from ebpfjit.elf.relocation import R_BPF_64_ABS64
 from ebpfjit.elf.special import fields_of_variables
 from ebpfjit.errors import LoadError
+from ebpfjit.named import absent
 from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
@@ -31,7 +32,7 @@ ARENA_SECTION = ".addr_space.1"
 MAX_SECTION = 1 << 28
 """Bytes of a section of variables; .bss takes none in the file, so its size proves nothing."""
 INTEGER_SIZES = (1, 2, 4, 8)
-_SPECIAL = (b"bpf_spin_lock", b"bpf_list_head", b"bpf_rb_root")
+_SPECIAL = (b"bpf_spin_lock", b"bpf_list_head", b"bpf_rb_root", b"kptr")
 
 
 def find_sections(file: ObjectFile) -> list[Section]:
@@ -76,7 +77,7 @@ def define(file: ObjectFile, section: Section, btf: Btf | None = None) -> MapDef
 
 
 def _special(file: ObjectFile, section: Section, btf: Btf | None) -> tuple[SpecialField, ...]:
-    """Return the locks, and heads of lists and trees, among a section's variables."""
+    """Return the locks, kptrs, and heads of lists and trees, among a section's variables."""
     if btf is None or not section.is_writable or not any(name in btf.strings for name in _SPECIAL):
         return ()
     places = {symbol.name: symbol.value for symbol in file.symbols if symbol.section is section}
@@ -211,8 +212,7 @@ class Globals(Mapping[str, Any]):
         try:
             return self._variables[name]
         except KeyError:
-            names = ", ".join(self._variables) or "none"
-            raise KeyError(f"no global variable {name!r}; there are: {names}") from None
+            raise KeyError(absent(name, "global variable", self._variables)) from None
 
 
 def _memory(variable: GlobalVariable) -> memoryview:

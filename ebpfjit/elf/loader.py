@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from ebpfjit.errors import EbpfError, LoadError, PicklingRefused
+from ebpfjit.named import Named, absent, few
 from ebpfjit.once import load_package
 from ebpfjit.program import Buffer, Program
 from ebpfjit.runtime.environment import Environment
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Source = str | os.PathLike[str] | Buffer | BinaryIO
 Types = str | Mapping[str, str]
+STRUCT_OPS = ".struct_ops"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +54,12 @@ class Object:
     def __copy__(self) -> Object:
         return replace(self)
 
+    def __repr__(self) -> str:
+        programs = [f"{name} ({program.type or 'no type'})" for name, program in self.programs.items()]
+        parts = {"programs": programs, "maps": self.maps, "variables": self.globals, "refused": self.refusals}
+        shown = [f"{what} {few(names)}" for what, names in parts.items() if names]
+        return f"<object {self.name!r}: {'; '.join(shown)}>"
+
     def __reduce__(self) -> NoReturn:
         raise PicklingRefused(
             f"object {self.name!r} cannot be pickled or copied deeply: its maps and variables are memory of "
@@ -75,9 +83,13 @@ class Object:
         program = self.programs.get(name)
         if program is None:
             alone = self.sections.get(name, ())
-            if len(alone) != 1:
-                names = ", ".join(repr(known) for known in self.programs)
-                raise LoadError(f"{self.name}: no program {name!r}; there are: {names}")
+            if len(alone) > 1:
+                names = ", ".join(repr(one.name) for one in alone)
+                raise LoadError(
+                    f"{self.name}: section {name!r} has several programs, name one of them: {names}"
+                )
+            if not alone:
+                raise LoadError(f"{self.name}: {absent(name, 'program', self.programs)}")
             program = alone[0]
         return program if type is None else replace(program, type=type)
 
@@ -107,11 +119,13 @@ def load(
     `maps` has, by the name of a map, how many entries it is to have, a mapping of all that is to be set
     ("type", "key_size", "value_size", "max_entries", "flags", "extra"), or a map to use in its place, such as
     one of another object. `pins` are maps by name: one whose definition says LIBBPF_PIN_BY_NAME is taken from
-    there, or put there. `only` names the programs to load (or their sections), by default all of them.
+    there, or put there. `only` names the programs to load (or their sections), by default all of them; the
+    place of one that is left out stays empty in a prog_array.
 
     What a part of the object needs and is not there (a map of an unknown type or without a size, a kfunc, a
     kernel symbol, a value of the configuration) is kept with the programs and maps that need it, and raised
-    when these are run, compiled or used: see `Object.refusals`. With `strict`, all of it is raised at once.
+    when these are run, compiled or used: see `Object.refusals`. With `strict`, all of it is raised at once;
+    a program whose type neither its section nor `types` tells is refused too (it else runs on plain memory).
 
     Raises LoadError for anything but a sound object of clang's kind, naming what is wrong and where,
     MapRefused for a map of `maps` or `pins` that does not fit, and
@@ -160,7 +174,7 @@ def _load_bytes(
     from ebpfjit.elf.operations import Operations, find_operations
     from ebpfjit.elf.reader import read_object
     from ebpfjit.elf.refusals import Refusals, refuse_two_definitions
-    from ebpfjit.elf.types import make_relocations, read_types
+    from ebpfjit.elf.types import find_exception_callbacks, make_relocations, read_types
 
     file = read_object(data, name)
     refuse_two_definitions(file)
@@ -179,6 +193,7 @@ def _load_bytes(
         file, made, lines, core, environment, license=license, btf=linux_btf, kernel_types=kernel or own
     )
     linker.refusal = refusal
+    linker.exception_callbacks = refusals.attempt(".BTF", lambda: find_exception_callbacks(own), {})
     linker.tables.fill()
     programs = _link_all(linker, types, only)
     none: Operations = {}
@@ -188,19 +203,20 @@ def _load_bytes(
         operation = operations.get((entry.section.index, entry.start))
         if program is not None and program.section == entry.section.name and operation is not None:
             programs[entry.name] = replace(program, operation=operation)
-    if not linker.entries and not made.order:
+    if not linker.entries and not made.order and not _has_struct_ops(file):
         raise LoadError(f"{name}: no programs and no maps: no section holds instructions, or defines a map")
     _fill_maps(linker, programs, own, refusals)
     refusals.add_programs(programs)
     variables = made.globals()
     refusals.add_damage(made.damage)
     if strict:
+        refusals.add_untyped(programs)
         refusals.raise_all()
     given.pin(made.order)
     return Object(
         name,
-        MappingProxyType(programs),
-        MappingProxyType(made.by_name),
+        MappingProxyType(Named("program", programs)),
+        MappingProxyType(Named("map", made.by_name)),
         variables,
         license,
         _version(file),
@@ -300,6 +316,11 @@ def _type_finder(entries: Iterable[Function], types: Types) -> Callable[[Functio
     return find
 
 
+def _has_struct_ops(file: ObjectFile) -> bool:
+    """True where a file defines tables of functions for the kernel, which may be all that it has."""
+    return any(section.name.startswith(STRUCT_OPS) for section in file.sections)
+
+
 def _license(file: ObjectFile) -> str:
     from ebpfjit.elf.reader import MAX_NAME
 
@@ -323,6 +344,10 @@ def _read(source: Source, limit: int) -> tuple[bytes, str]:
         if memoryview(source).nbytes > limit:
             raise LoadError(f"<bytes>: {memoryview(source).nbytes} bytes, at most {limit} are read")
         return bytes(source), "<bytes>"
+    if not hasattr(source, "read"):
+        raise TypeError(
+            f"a file is given by its path, as bytes, or open for reading, not as {type(source).__name__}"
+        )
     name = getattr(source, "name", None)
     name = name if isinstance(name, str) else "<file>"
     return read_stream(source, name, limit), name

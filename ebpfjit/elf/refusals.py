@@ -76,6 +76,19 @@ class Refusals:
             if refusal is not None:
                 self.found[name] = refusal
 
+    def add_untyped(self, programs: Mapping[str, Program]) -> None:
+        """Keep that nothing tells the type of a program; functions of .text belong to other programs."""
+        for name, program in programs.items():
+            if program.type is None and program.section != ".text":
+                where = f"{self.file.name}: section {program.section!r}: function {program.name!r}"
+                given = f"load(..., types={{{name!r}: 'xdp'}})"
+                self.add(
+                    name,
+                    LoadError(
+                        f'{where}: its section tells no program type, as SEC("xdp") does; {given} says it'
+                    ),
+                )
+
     def add_damage(self, damage: LoadError | None) -> None:
         """Keep what was found wrong with the types."""
         self.add(".BTF", damage)

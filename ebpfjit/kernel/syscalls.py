@@ -54,7 +54,15 @@ CONTEXT_ROOM = 512
 NAME_SIZE = 15
 """Bytes of the name of a map or of a program, without the zero behind it (BPF_OBJ_NAME_LEN)."""
 
-_LOG_SUMMARY = ("processed ", "verification time", "stack depth", "mark_precise", "insns ")
+_LOG_SUMMARY = (
+    "processed ",
+    "verification time",
+    "stack depth",
+    "mark_precise",
+    "insns ",
+    "cur state:",
+    "old state:",
+)
 _LOG_INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\)")
 _LOG_MENTION = re.compile(r"\binsn (\d+)")
 

@@ -151,10 +151,14 @@ class Environment:
     of these for the processors (bpf_per_cpu_ptr). `load` has to be told of them, as a weak one that nobody
     has is 0.
 
+    `socket_options` are the options of sockets by (level, number), as bpf_setsockopt leaves them and
+    bpf_getsockopt finds them; those that are not there are as in a new socket.
+
     `task` may be called: `environment.task(pid=7, comm="x")` describes one more task, as
     `struct("task_struct", ...)` does. The first of them that no other task points to (as to its real_parent)
     is the process that programs run in, where no other is given.
-    Raises ValueError where `cpu` is not one of the processors, and for memory that is neither a process's nor
+    Raises TypeError for a `clock`, `random` or `task` that is none, ValueError where `cpu` is not one of the
+    processors, and for memory that is neither a process's nor
     the kernel's, or twice.
     """
 
@@ -174,6 +178,7 @@ class Environment:
     memory: Mapping[int, Any] = field(default_factory=dict, hash=False)
     btf: Any = field(default=None, hash=False)
     symbols: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    socket_options: dict[tuple[int, int], int | bytes | str] = field(default_factory=dict, hash=False)
     objects: KernelObjects = field(default_factory=KernelObjects, repr=False, compare=False)
 
     def fire_timers(self) -> int:
@@ -222,7 +227,13 @@ class Environment:
     def __post_init__(self) -> None:
         if self.cpus < 1 or not 0 <= self.cpu < self.cpus:
             raise ValueError(f"cpu {self.cpu} is not one of {self.cpus} processors, counted from 0")
+        for name, function in (("clock", self.clock), ("random", self.random)):
+            if not callable(function):
+                also = f", or Clock({function}) for one that stands still" if name == "clock" else ""
+                raise TypeError(f"{name} is a function that gives a number, not {function!r}{also}")
         task = self.task if self.task is not None else THIS_PROCESS
+        if not isinstance(task, Task):
+            raise TypeError(f"task is a Task(pid=..., comm=...), not of type {type(task).__name__}")
         object.__setattr__(self, "task", replace(task, _objects=self.objects))
         if self.memory or self.symbols:
             stretches_of({**self.memory, **memory_of(self.symbols, self.cpus)})

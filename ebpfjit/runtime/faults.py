@@ -99,7 +99,12 @@ def bad_target(instruction: Instruction, slots: int) -> IllegalInstruction:
 
 def bad_function(pc: int | None, address: int) -> IllegalInstruction:
     """Return the fault of an indirect call to what is no function of the program."""
-    return illegal_instruction(pc, f"callx to {address:#x}, which is not the address of a function")
+    reason = f"callx to {address:#x}, which is not the address of a function"
+    if address in NAMES:  # what the variable that bpf_helpers.h declares for a helper holds
+        reason += (
+            f" but the number of {NAMES[address]}: clang makes a call of the helper with -O2, not with -O0"
+        )
+    return illegal_instruction(pc, reason)
 
 
 def budget_exhausted(pc: int | None, limit: int | None) -> BudgetExhausted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -218,6 +219,31 @@ def test_missing_files() -> None:
     assert "Is a directory" in refused("disasm", ROOT)
     assert "no/such.bin: No such file" in refused("run", BLOCK_PORT, "--mem", "no/such.bin")
     assert "no/dir/out" in refused("asm", "-", "-o", "no/dir/out", stdin="exit")
+
+
+def test_verify_says_what_a_valid_program_lacks() -> None:
+    lines = output("verify", OBJECTS / "parts.o").splitlines()
+    index = lines.index("uses_kfunc: 3 slots, valid")
+    assert re.match(
+        "uses_kfunc: cannot run as it is: .* calls kfunc 'a_kfunc', which is not there", lines[index + 1]
+    )
+    assert lines[lines.index("also_fine: 2 slots, valid") + 1].startswith("uses_map: ")
+
+
+def test_a_file_is_named_once() -> None:
+    message = refused("run", OBJECTS / "parts.o", "--program", "uses_map")
+    assert message.count("parts.o") == 1, message
+
+
+def test_a_warning_is_one_line_without_our_code() -> None:
+    result = ebpfjit("run", OBJECTS / "license_missing.o", "--program", "reads", "--hex", "00" * 14)
+    assert result.stderr.decode().startswith("ebpfjit: warning: pc "), result.stderr
+    assert result.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("command", ["run", "disasm", "verify", "listing", "diff"])
+def test_an_object_of_maps_alone_has_nothing_to_run(command: str) -> None:
+    assert "maps_only.o: there are no programs in it" in refused(command, OBJECTS / "maps_only.o")
 
 
 def test_unknown_program() -> None:

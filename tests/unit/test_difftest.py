@@ -173,6 +173,14 @@ def test_programs_with_maps_are_compared_with_what_they_leave() -> None:
     assert "event for " in str(report)
 
 
+@pytest.mark.parametrize("number", [5, 7, 14], ids=["time", "random", "process"])
+def test_engines_see_one_world(number: int) -> None:
+    """Each runs in a process of its own, a little later than the other."""
+    twice = f"call {number}\nmov r6, r0\ncall {number}\nlsh r0, 7\nxor r0, r6\nexit"
+    report = compare(Program.from_bytes(assemble(twice), type="xdp"), [FRAME], ("interpreter", "jit", "gate"))
+    assert report.agree, str(report)
+
+
 def test_where_programs_with_a_type_part() -> None:
     """Step by step, at the same addresses; the pc, and its machine code."""
 

@@ -265,6 +265,13 @@ def test_diff_compares_one_program_on_many_inputs() -> None:
     assert (done.returncode, done.stdout) == (0, "1 input, interpreter, jit: no difference\n")
 
 
+@pytest.mark.parametrize("inputs", [(), ("--random", "3")])
+def test_diff_gives_a_struct_its_size(inputs: tuple[str, ...]) -> None:
+    """Fourteen bytes, as of the smallest frame, would be a fault on each engine, at an address of its own."""
+    done = ebpfjit("diff", "tests/elf/contexts.o", "--program", "address", *inputs)
+    assert done.stdout.endswith("interpreter, jit: no difference\n"), done.stdout
+
+
 def test_ctrl_c_ends_a_run_with_its_report_and_leaves_no_child() -> None:
     run = subprocess.Popen(
         [sys.executable, "-m", "ebpfjit", "fuzz", "--seconds", "120", "--jobs", "2"],
@@ -373,6 +380,24 @@ def test_fixtures_of_modules_and_classes_and_a_process_that_may_not_have_machine
         pytest.skip("this kernel has no PR_SET_MDWE")
     assert "5 passed, 1 skipped" in child.stdout, child.stdout + child.stderr
     assert "engine jit: this system does not let memory become executable" in child.stdout
+
+
+def test_what_fails_is_shown_at_the_line_of_the_test(tmp_path: Path) -> None:
+    """Not in twenty frames of ours, the last of them about machine code."""
+    path = tmp_path / "test_users.py"
+    path.write_text(
+        "from ebpfjit import Program\n"
+        "def test_fault(ebpf_run): ebpf_run(Program(b'\\x71\\x10' + bytes(6) + b'\\x95' + bytes(7)))\n"
+        "def test_object(ebpf_load): ebpf_load('test_users.py')\n"
+        "def test_path(ebpf_load): ebpf_load('no.o')\n"
+    )
+    child = run_pytest("--ebpf-engines=interpreter,jit", str(path))
+    assert "4 failed" in child.stdout, child.stdout + child.stderr
+    assert "pc 0: load of 1 byte at 0x0" in child.stdout
+    assert "not an ELF file" in child.stdout
+    assert re.findall(r"^(\S+\.py):\d+: \w+$", child.stdout.replace(f"{tmp_path}/", ""), re.MULTILINE)
+    assert "ebpfjit/runner.py" not in child.stdout
+    assert "ebpfjit/pytest_plugin.py" not in child.stdout
 
 
 def test_the_documentation_has_the_example_as_it_is() -> None:

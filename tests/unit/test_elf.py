@@ -17,7 +17,7 @@ from ebpfjit.assembler import assemble
 from ebpfjit.elf import Object, builtins, load
 from ebpfjit.elf.relocation import RELOCATION_TYPES
 from ebpfjit.elf.sections import TYPE_OF_SECTION, program_type
-from ebpfjit.errors import LoadError
+from ebpfjit.errors import IllegalInstruction, LoadError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
 
@@ -171,10 +171,48 @@ def test_calls_work_where_the_names_of_static_functions_were_stripped() -> None:
 def test_unknown_names_list_the_programs() -> None:
     obj = load(OBJECTS / "subprograms.o")
     with pytest.raises(
-        LoadError, match="no program 'xdp'; there are: 'squares', 'mixed', 'tripled', 'plus_one'"
+        LoadError, match="no program 'xd'; there are: 'squares', 'mixed', 'tripled', 'plus_one'"
     ):
-        obj.program("xdp")  # a section, but of two programs
+        obj.program("xd")
+    with pytest.raises(
+        LoadError, match="section 'xdp' has several programs, name one of them: 'squares', 'mixed'"
+    ):
+        obj.program("xdp")
     assert obj.program("tc/ingress").name == "tripled"
+    with pytest.raises(
+        KeyError, match="no program 'xd'; there are: 'squares', 'mixed', 'tripled', 'plus_one'"
+    ):
+        obj.programs["xd"]
+    with pytest.raises(KeyError, match="no map 'xd'; there is none at all"):
+        obj.maps["xd"]
+    with pytest.raises(LoadError, match="no program 'xd'; there is none at all"):
+        load(OBJECTS / "maps_only.o").program("xd")
+
+
+def test_strict_wants_the_type_of_each_program() -> None:
+    """As libbpf: a mistake in SEC() else makes a program on plain memory."""
+    path = OBJECTS.parents[1] / "examples" / "block_port.o"
+    assert load(path).programs["block_port"].type is None
+    with pytest.raises(
+        LoadError, match=r"section '.classifier': function 'block_port': .* no program type, .*types="
+    ):
+        load(path, strict=True)
+    assert load(path, strict=True, types={"block_port": "tc"}).refusals == {}
+    assert load(OBJECTS / "text_only.o", strict=True).refusals == {}
+
+
+def test_what_is_printed_of_an_object_is_short() -> None:
+    obj = load(OBJECTS / "subprograms.o")
+    assert repr(obj).endswith("squares (xdp), mixed (xdp), tripled (tc), plus_one (xdp)>"), repr(obj)
+    assert repr(obj.programs["squares"]) == "<program 'squares' (xdp): 14 slots>"
+    assert repr(Program(b"\x95" + bytes(7))) == "<program (no type): 1 slots>"
+    many = Object("many.o", {f"p{number}": obj.programs["squares"] for number in range(1000)})
+    assert repr(many).endswith("p6 (xdp), p7 (xdp) and 992 more>")
+
+
+def test_what_is_no_file_at_all_is_said_in_words() -> None:
+    with pytest.raises(TypeError, match="by its path, as bytes, or open for reading, not as NoneType"):
+        load(None)  # type: ignore[arg-type] # the mistake
 
 
 @pytest.mark.parametrize(
@@ -552,6 +590,15 @@ def test_time_is_bounded_by_the_size_of_the_file() -> None:
     began = time.process_time()
     refuse(header + names.ljust(8, b"\0") + first + entry * (count - 1), "overlaps")
     assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "jit"])
+def test_the_number_of_a_helper_in_a_register_is_what_clang_O0_makes(engine: str) -> None:  # noqa: N802
+    program = Program(assemble("mov r2, 1\ncallx r2\nexit"), type="xdp")
+    with pytest.raises(
+        IllegalInstruction, match=r"callx to 0x1, .* the number of bpf_map_lookup_elem: .* -O2"
+    ):
+        program.run(bytes(14), engine=engine)
 
 
 @pytest.mark.parametrize(("data", "value"), [(b"\x01\x05", 10), (b"\x00\x05", 15)])

@@ -65,6 +65,19 @@ def test_a_name_is_registered_once_and_must_exist() -> None:
         helper("bpf_no_such_helper")(lambda world: 0)
 
 
+def test_what_is_no_world_is_refused_when_it_is_made() -> None:
+    with pytest.raises(
+        TypeError, match=r"clock is a function .*, not 5, or Clock\(5\) for one that stands still"
+    ):
+        Environment(clock=5)  # type: ignore[arg-type] # the mistake
+    with pytest.raises(TypeError, match=r"random is a function that gives a number, not 4$"):
+        Environment(random=4)  # type: ignore[arg-type] # the mistake
+    with pytest.raises(TypeError, match=r"task is a Task\(pid=..., comm=...\), not of type dict"):
+        Environment(task={"pid": 1})  # type: ignore[arg-type] # the mistake
+    with pytest.raises(TypeError, match="environment is an Environment, not of type dict"):
+        Program(b"\x95" + bytes(7)).run(environment={"clock": 5})  # type: ignore[arg-type] # the mistake
+
+
 def test_outside_of_a_run_a_helper_says_what_it_needs() -> None:
     with pytest.raises(ExecutionError, match="bpf_ktime_get_ns needs a world"):
         bound()[5](0, 0, 0, 0, 0)

@@ -233,6 +233,7 @@ def test_may_goto_ends_an_endless_loop_late() -> None:
         (insn("JA", offset=1) + EXIT + EXIT, 1, "unreachable insn"),
         (insn("MOV64_K", 0), None, "last insn is not an exit or jmp"),
         (b"\x8d" + bytes(7) + EXIT, None, "unknown opcode 8d"),
+        (insn("CALL", imm=5) + insn("JEQ_K", 0, offset=-1) + EXIT, 1, "infinite loop"),
     ],
 )
 def test_a_refusal_names_the_slot_and_carries_the_log(code: bytes, pc: int | None, text: str) -> None:

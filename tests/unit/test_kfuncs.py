@@ -114,7 +114,7 @@ def test_memory_that_is_read_only_is_not_written() -> None:
 
 
 def test_what_cannot_be_called_is_refused() -> None:
-    with pytest.raises(TypeError, match="'my_lookup' is a int"):
+    with pytest.raises(TypeError, match="'my_lookup' cannot be called: it is of type int"):
         load(OBJECTS / "own_kfuncs.o").program("looked_up").run(PACKET, kfuncs={"my_lookup": 5})
     with pytest.raises(ExecutionError, match="the kernel has its own kfuncs"):
         load(OBJECTS / "own_kfuncs.o").program("without").run(PACKET, engine="kernel", kfuncs={"x": _never})
@@ -259,3 +259,18 @@ def test_iterators_of_an_object() -> None:
 def test_a_place_that_is_not_the_programs_is_a_fault() -> None:
     with pytest.raises(MemoryFault, match=r"pc 3: store of 8 bytes at 0x1000"):
         run("mov r1, 4096\nmov r2, 0\nmov r3, 1\ncall kfunc {bpf_iter_num_new}\nexit")
+
+
+# -- what a network card knows ----------------------------------------------------------------------
+
+METADATA = ("rx_timestamp", "rx_hash", "rx_vlan_tag")
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_no_card_here_knows_more_of_a_packet(name: str) -> None:
+    text = "mov r2, r10\nadd r2, -8\nmov r3, r10\nadd r3, -16\ncall kfunc {bpf_xdp_metadata_NAME}\nexit"
+    text = text.replace("NAME", name)
+    assert value(program_of(text, type="xdp")) == -errno.EOPNOTSUPP
+    wrong = text.replace("mov r2, r10", "mov r2, 8")
+    with pytest.raises(MemoryFault, match="store of"):
+        value(program_of(wrong, type="xdp"))

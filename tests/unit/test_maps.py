@@ -125,7 +125,12 @@ def test_values_of_the_wrong_kind_are_refused(value: object, exception: type[Exc
     m = make("hash")
     with pytest.raises(exception, match="value"):
         m[1] = value
-    assert len(m) == 0
+    typed = make("hash", value_type=U32Pair())
+    with pytest.raises(
+        exception, match=f"{typed.definition}".replace("(", ".").replace(")", ".") + ":.* value"
+    ):
+        typed[1] = value
+    assert len(m) == len(typed) == 0
     with pytest.raises(ValueError, match="key has 4 bytes, this one has 3"):
         m[b"abc"]
     with pytest.raises(ValueError, match="key"):

@@ -73,6 +73,7 @@ TAKES: dict[str, frozenset[MapType]] = {
     "bpf_inode_storage_delete": frozenset({MapType.INODE_STORAGE}),
     "bpf_cgrp_storage_get": frozenset({MapType.CGRP_STORAGE}),
     "bpf_cgrp_storage_delete": frozenset({MapType.CGRP_STORAGE}),
+    "bpf_get_local_storage": frozenset({MapType.CGROUP_STORAGE, MapType.PERCPU_CGROUP_STORAGE}),
 }  # fmt: skip
 """The map types that each helper takes."""
 

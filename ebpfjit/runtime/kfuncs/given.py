@@ -38,7 +38,7 @@ def given_functions(program: Program, given: Given) -> dict[int, HelperFunction]
     """
     for name, function in given.items():
         if not callable(function):
-            raise TypeError(f"kfunc {name!r} is a {type(function).__name__}, which cannot be called")
+            raise TypeError(f"kfunc {name!r} cannot be called: it is of type {type(function).__name__}")
     found: dict[int, HelperFunction] = {
         number: _adapted(Kfunc(str(number)), function)
         for number, function in given.items()

@@ -43,7 +43,11 @@ class Unkeyed(PythonMap):
     """What has no values under keys: every operation on them is refused as `refusal`."""
 
     value_is_stable = False
+    unit = "entries"
     refusal = -rules.ENOTSUPP
+
+    def __repr__(self) -> str:
+        return f"<{self.definition}: {self.definition.max_entries} {self.unit}>"
 
     def lookup(self, key: bytes) -> int:
         """Return 0: there is nothing to look up."""
@@ -83,6 +87,7 @@ class RingBuffer(Unkeyed):
     its bytes.
     """
 
+    unit = "bytes"
     #                query flag
     AVAILABLE, RING_SIZE, CONSUMER, PRODUCER = range(4)
 

@@ -32,7 +32,12 @@ def to_bytes(definition: MapDefinition, what: str, value: Any, size: int, codec:
             raise ValueError(f"{definition}: {what} {number} does not fit in {size} bytes")
         data = (number & (1 << 8 * size) - 1).to_bytes(size, "little")
     elif codec is not None:
-        data = codec.encode(value)
+        try:
+            data = codec.encode(value)
+        except TypeError as error:
+            raise TypeError(f"{definition}: {what}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{definition}: {what}: {error}") from None
     else:
         ints = ", or an int" if size in INT_SIZES else ""
         raise TypeError(f"{definition}: a {what} is {size} bytes{ints}, not {type(value).__name__}")
