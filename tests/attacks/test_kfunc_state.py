@@ -351,7 +351,7 @@ def test_what_is_no_function_is_refused_where_a_timer_is_told_of_it(address: int
         assert clock.advance(ns=20) == 0
 
 
-# -- what a program is shown --------------------------------------------------------------------------------------
+# -- what a program is shown -----------------------------------------------------------------------
 
 LOOK_UP = "mov r2, r10\nadd r2, -4\nstw [r10-4], 0\ncall 1\njeq r0, 0, out\nmov r6, r0\n"
 READ = "mov r7, r0\njeq r7, 0, out\nldxdw r8, [r7]\n"
