@@ -27,7 +27,7 @@ from ebpfjit.runtime.contexts import (
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
 from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
-from ebpfjit.runtime.memory import Stack
+from ebpfjit.runtime.memory import Stack, stopped_by
 from ebpfjit.runtime.shared import SharedRegions
 from ebpfjit.sealed import inside, seal
 
@@ -84,10 +84,12 @@ class TypedFunction(JitFunction):
         it: TypedContents = inside(self)
         start = it.ready
         environment = environment_of(start.program)
-        timers.fire_due(start.maps.values(), environment.clock)
+        mark = it.stops.mark()
+        with stopped_by(mark):
+            timers.fire_due(start.maps.values(), environment.clock)
         made = make_context(start, mem, None)
         brought = Brought(it.own, it.given_kfuncs)
-        this = Run(on_machine_code, environment, made, mark=it.stops.mark(), brought=brought)
+        this = Run(on_machine_code, environment, made, mark=mark, brought=brought)
         try:
             value = this.whole(start, it.limit)
         finally:

@@ -382,6 +382,16 @@ def check_marks() -> None:
 
 
 @contextmanager
+def stopped_by(mark: Mark) -> Iterator[None]:
+    """Let what this thread runs be stopped by a mark that is that of no run of its own."""
+    _active.marks.append(mark)
+    try:
+        yield
+    finally:
+        _active.marks.pop()
+
+
+@contextmanager
 def active(space: AddressSpace, mark: Mark | None = None) -> Iterator[None]:
     """Make `space` what `read` and `write` of this thread go through: that of a run with this `mark`.
 

@@ -197,13 +197,29 @@ def new(world: World, layout: ObjectLayout, by: str = "bpf_obj_new", processors:
 def own(world: World, one: Object, by: str) -> None:
     """Let the run own one reference more, which is one that somebody had."""
     state = state_of(world)
-    if one.address not in state.objects:
-        memory.grant_region(state.within(one))
-        state.objects[one.address] = one
-        state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
+    _show(world, one)
     state.counts[one.address] = state.counts.get(one.address, 0) + 1
     back = f"{one.layout.released_by}, or put it somewhere,"
     held.take(world, (_STATE, one.address), str(one), by=by, back=back)
+
+
+def _show(world: World, one: Object) -> None:
+    """Let the program touch an object.
+
+    What was lent at its address is gone where it is another one: a run that had it dropped it, and used its
+    memory again.
+    """
+    state = state_of(world)
+    known = state.objects.get(one.address)
+    if known is one:
+        return
+    if known is not None:
+        state.until_unlock.pop(one.address, None)
+        state.for_a_while.pop(one.address, None)
+        hide(world, known)
+    memory.grant_region(state.within(one))
+    state.objects[one.address] = one
+    state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
 
 
 def owned_at(world: World, address: int, name: str, released_by: str = OBJ_DROP) -> Object:
@@ -256,12 +272,8 @@ def hide(world: World, one: Object) -> None:
 
 def lend_until_unlock(world: World, one: Object) -> None:
     """Let an object be read until the lock is given back, though it is not the run's."""
-    state = state_of(world)
-    if one.address not in state.objects:
-        memory.grant_region(state.within(one))
-        state.objects[one.address] = one
-        state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}
-    state.until_unlock[one.address] = one
+    _show(world, one)
+    state_of(world).until_unlock[one.address] = one
 
 
 def lend_for_a_while(world: World, one: Object) -> None:

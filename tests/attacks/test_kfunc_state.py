@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -17,13 +18,14 @@ from ebpfjit import BudgetExhausted, Clock, Environment, ExecutionError, Illegal
 from ebpfjit.bits import W32
 from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.program import Program
+from ebpfjit.runtime import memory, owned
 from ebpfjit.runtime.heap import heap
 from ebpfjit.runtime.helpers.maps import reachable
 from ebpfjit.runtime.maps import Map, MapDefinition, MapType, create
 from ebpfjit.runtime.maps.special import ObjectLayout, SpecialField
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.owned import Holder, Object
-from ebpfjit.runtime.world import World
+from ebpfjit.runtime.world import Engine, World
 from tests.support.kfunc_runs import PACKET, program_of, run, value
 
 OBJECTS = Path(__file__).parent.parent / "elf" / "objects.o"
@@ -246,6 +248,22 @@ def test_the_maps_of_a_program_are_gone_through_once_in_a_run(monkeypatch: pytes
     assert len(gone_through) == 2  # by each engine
 
 
+def test_an_object_in_the_memory_of_one_that_is_gone_is_the_one_that_counts() -> None:
+    """It was lent to one run while another dropped it, and made the next one in its memory."""
+    world = World(Environment(), engine=cast(Engine, SimpleNamespace(place=lambda: (Program(b""), 0))))
+    layout = ObjectLayout("item", 16, ())
+    gone = Object(layout, Region.of_buffer("item", bytearray(16)))
+    owned.lend_from(world, [Holder(pointers={8: gone})])
+    owned.release([gone])
+    new = Object(layout, gone.region)
+    with memory.active(memory.AddressSpace([gone.region])):
+        owned.own(world, new, "bpf_kptr_xchg")
+        assert owned.owned_at(world, new.address, "bpf_obj_drop") is new
+        owned.drop(world, new)
+        assert memory.find(new.address, 8, "load") is None
+    assert (gone.references, new.references) == (0, 0)
+
+
 # -- timers ----------------------------------------------------------------------------------------
 
 
@@ -333,7 +351,7 @@ def test_what_is_no_function_is_refused_where_a_timer_is_told_of_it(address: int
         assert clock.advance(ns=20) == 0
 
 
-# -- tail calls --------------------------------------------------------------------------------------
+# -- what a program is shown -----------------------------------------------------------------------
 
 LOOK_UP = "mov r2, r10\nadd r2, -4\nstw [r10-4], 0\ncall 1\njeq r0, 0, out\nmov r6, r0\n"
 READ = "mov r7, r0\njeq r7, 0, out\nldxdw r8, [r7]\n"
@@ -366,9 +384,6 @@ def test_what_one_program_is_shown_is_shown_to_the_next_as_well(what: str, way: 
         assert program.compile(kfuncs=kfuncs)(PACKET) == 1
     else:
         assert program.run(PACKET, engine=way, kfuncs=kfuncs).return_value == 1
-
-
-# -- timers ------------------------------------------------------------------------------------------
 
 
 @ENGINES

@@ -12,9 +12,11 @@ import time
 
 import pytest
 
-from ebpfjit import BudgetExhausted, EbpfVmRaw, ExecutionError, Program, Stopped
+from ebpfjit import BudgetExhausted, Clock, EbpfVmRaw, Environment, ExecutionError, Program, Stopped
 from ebpfjit.assembler import assemble
 from ebpfjit.runtime.execution import SLICE
+from ebpfjit.runtime.maps import MapDefinition, MapType, create
+from ebpfjit.runtime.maps.special import SpecialField
 from tests.attacks.children import fresh_process
 from tests.attacks.endless import FIRST_IS_ENDLESS, FORMS
 
@@ -54,6 +56,45 @@ def test_stopped_says_where_and_is_an_execution_error():
         with pytest.raises(Stopped, match="pc 2: the run was stopped") as raised:
             run(b"")
         assert (raised.value.pc, isinstance(raised.value, ExecutionError)) == (2, True)
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+def test_what_timers_call_before_a_call_is_stopped_with_it(optimize: bool) -> None:
+    timer = SpecialField("bpf_timer", 0, "timer")
+    ticks = create(MapDefinition("ticks", MapType.ARRAY, 4, 16, 1, special=(timer,)))
+    text = f"""
+        lddw r1, {ticks.address:#x}
+        mov r2, r10
+        add r2, -4
+        stw [r2], 0
+        call 1
+        jeq r0, 0, out
+        mov r6, r0
+        mov r1, r6
+        lddw r2, {ticks.address:#x}
+        mov r3, 1
+        call 169
+        mov r1, r6
+        lddw r2, subprog[called]
+        call 170
+        mov r1, r6
+        mov r2, 0
+        mov r3, 0
+        call 171
+    out:
+        mov r0, 5
+        exit
+    called:
+        call 1000
+    endless:
+        ja endless
+    """
+    program = Program(assemble(text), type="tc", maps=(ticks,), environment=Environment(clock=Clock(0)))
+    function = program.compile(helpers={1000: lambda *_: function.stop() or 0}, optimize=optimize)
+    assert function(bytes(64)) == 5
+    with pytest.raises(Stopped):
+        function(bytes(64))
+    assert function(bytes(64)) == 5
 
 
 def test_a_batch_does_not_go_on_behind_a_stop():
