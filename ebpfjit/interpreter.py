@@ -28,7 +28,7 @@ from ebpfjit.runtime.execution import (
 )
 from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import MAX_FRAMES, active, check_marks
-from ebpfjit.runtime.world import engine_of
+from ebpfjit.runtime.world import Thrown, engine_of
 
 LINK_OFFSET, NETWORK_OFFSET = -0x200000, -0x100000
 """From where on a packet load's offset counts from a header (SKF_LL_OFF, SKF_NET_OFF in linux/filter.h)."""
@@ -62,6 +62,7 @@ class State:
         self.result: int | None = None
         self.watcher: Watcher | None = None
         self.leaving = False
+        self.ended = False
 
     def enter_function(self, pc: int, caller: int) -> None:
         """Start the function at slot `pc` on a zeroed frame of its own, below the live ones."""
@@ -88,10 +89,13 @@ class State:
         try:
             self.enter_function(target, caller)
             run_until_depth(self, depth)
+            if self.ended:
+                raise Thrown(self.registers[0])
             return self.registers[0]
         finally:
             del self.frames[depth:]
             self.registers, self.pc, self.loops, self.leaving = saved, pc, loops, leaving
+            self.ended = False
             self.execution.stack.start = stack_start
 
     def place(self) -> tuple[Program, int]:
@@ -101,6 +105,10 @@ class State:
     def leave_function(self) -> None:
         """Make the function that called the helper exit once the helper has returned."""
         self.leaving = True
+
+    def leave_program(self) -> None:
+        """Make the program, or the function that another helper called, exit once the helper has returned."""
+        self.ended = True
 
     def budget_left(self) -> int | None:
         """Return how many instructions the run may still execute, None for no limit."""
@@ -181,15 +189,17 @@ def interpret(verified: Verified, execution: Execution, watcher: Watcher | None 
         finally:
             execution.budget_left = state.budget
             state.space.spend = None  # else it refers to itself, and buffers stay exported
+    if state.ended:
+        return state.registers[0]
     assert state.result is not None  # the outermost function has left
     return state.result
 
 
 def run_until_depth(state: State, depth: int) -> None:
-    """Run until so many frames are left, -1 for the end of the program."""
+    """Run until so many frames are left, -1 for the end of the program; or until a helper ends it."""
     verified = state.verified
     slots = verified.program.slots
-    while state.result is None and len(state.frames) > depth:
+    while state.result is None and len(state.frames) > depth and not state.ended:
         if state.pc >= len(slots):
             raise faults.illegal_instruction(state.pc, "control fell off the end of the program")
         state.charge()
@@ -248,16 +258,20 @@ def _check_alignment(insn: Instruction, row: Row, address: int) -> None:
         raise faults.alignment_fault(insn.pc, address, row.size)
 
 
+_ELSEWHERE: tuple[bool, memoryview | None] = (False, None)
+"""Said of each access of a program without an arena, which is nearly every program."""
+
+
 def _arena_bytes(state: State, insn: Instruction, row: Row) -> tuple[bool, memoryview | None]:
     """Return whether an access is to the arena, and its bytes there: None where there are none."""
     use = state.verified.arena
     is_sure = use.accesses.get(insn.pc) if use is not None else None
     if use is None or is_sure is None:
-        return False, None
+        return _ELSEWHERE
     number = state.registers[base_of(insn)]
     access = "load" if row.kind is Kind.LOAD else "store"
     if not is_sure and state.space.find(W64.wrap(number + insn.offset), row.size, access) is not None:
-        return False, None
+        return _ELSEWHERE
     return True, use.map.reach(number, insn.offset, row.size)
 
 
@@ -271,7 +285,7 @@ def _foreign(state: State) -> ForeignMemory:
 def _load(state: State, insn: Instruction, row: Row) -> None:
     address = W64.wrap(state.registers[insn.src_reg] + insn.offset)
     _check_alignment(insn, row, address)
-    in_arena, view = _arena_bytes(state, insn, row)
+    in_arena, view = _ELSEWHERE if state.verified.arena is None else _arena_bytes(state, insn, row)
     if in_arena:
         value = int.from_bytes(view, "little") if view is not None else 0
     elif insn.pc in state.verified.kernel_loads and state.space.find(address, row.size, "load") is None:
@@ -285,7 +299,7 @@ def _load(state: State, insn: Instruction, row: Row) -> None:
 def _store(state: State, insn: Instruction, row: Row) -> None:
     address = W64.wrap(state.registers[insn.dst_reg] + insn.offset)
     _check_alignment(insn, row, address)
-    in_arena, view = _arena_bytes(state, insn, row)
+    in_arena, view = _ELSEWHERE if state.verified.arena is None else _arena_bytes(state, insn, row)
     if in_arena:
         if view is not None:
             view[:] = (state.operand(row, insn) & (1 << 8 * row.size) - 1).to_bytes(row.size, "little")
@@ -298,7 +312,7 @@ def _atomic(state: State, insn: Instruction, row: Row) -> None:
     address = W64.wrap(state.registers[insn.dst_reg] + insn.offset)
     _check_alignment(insn, row, address)
     source = row.width.wrap(state.registers[insn.src_reg])
-    in_arena, view = _arena_bytes(state, insn, row)
+    in_arena, view = _ELSEWHERE if state.verified.arena is None else _arena_bytes(state, insn, row)
     if in_arena:
         if view is None:
             return  # Linux skips the instruction: registers stay as they are

@@ -246,6 +246,7 @@ class Program:
     functions that it calls, by the imm of their calls: the id of each in the BTF of its object. `weak_kfuncs`
     are those that may be missing, and that nobody has: by the pc of each use, with that id; whoever runs the
     program may give them.
+    `exception_callback` is the slot of the function that bpf_throw calls, None where the object names none.
 
     `refusals` are errors of the loader: what the program needs and its object lacks; `refuse` raises them.
     `absent` says by pc what CO-RE, or the linker, did not find: a call that fails where it is reached stands
@@ -273,6 +274,7 @@ class Program:
     unmet: dict[int, EbpfError] = field(default_factory=dict, compare=False)
     kernel_types: Any = field(default=None, compare=False, repr=False)
     kfuncs: dict[int, Kfunc] = field(default_factory=dict)
+    exception_callback: int | None = None
     weak_kfuncs: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
     operation: tuple[str, str] | None = None
 
@@ -336,13 +338,13 @@ class Program:
         for pc, error in self.unmet.items():
             if self.has_variable(pc):
                 continue
-            call = self.slots[pc]
+            call = self.slots[pc] if pc < len(self.slots) else None  # `dataclasses.replace` gave other code
             if call is None or call.imm not in self.kfuncs or call.imm not in given:
                 raise copy(error)  # each has a traceback of its own
 
     def has_variable(self, pc: int) -> bool:
         """True where the wide load at `pc` was given the address of a variable of the kernel."""
-        load = self.slots[pc] if pc in self.kernel_symbols else None
+        load = self.slots[pc] if pc in self.kernel_symbols and pc < len(self.slots) else None
         is_wide = load is not None and load.row is not None and load.row.kind is Kind.LOAD_IMM64
         return is_wide and load is not None and load.imm64 >> 63 == 1  # else 0, or the id of a kfunc
 

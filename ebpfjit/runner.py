@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ebpfjit.errors import ExecutionError, JitUnavailable, LoadError
+from ebpfjit.errors import BudgetExhausted, ExecutionError, JitUnavailable, LoadError
 from ebpfjit.interpreter import interpret
 from ebpfjit.once import load_package
 from ebpfjit.program import Program
 from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, numbered, ready_with, refuse_limit
-from ebpfjit.runtime import held, owned, timers
+from ebpfjit.runtime import faults, held, owned, timers
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
@@ -34,7 +34,7 @@ from ebpfjit.runtime.execution import Execution, HelperFunction, Mark
 from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE, SIGNALS
 from ebpfjit.runtime.kfuncs.given import Given
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
-from ebpfjit.runtime.memory import Region, Stack, flat_view
+from ebpfjit.runtime.memory import Region, Stack, flat_view, running
 from ebpfjit.runtime.timers import Callback
 from ebpfjit.runtime.world import World
 
@@ -118,6 +118,7 @@ class Run:
         self.stack = stack or (None if isinstance(made, Region) else made.stack)
         self.instructions = 0
         self.limit: int | None = None
+        self.origin = object()  # stands for the run that began, also in those that its timers start
         self.options: Mapping[str, Any] = {}
         self.world = World(environment, context=None if isinstance(made, Region) else made, mark=mark)
         self.world.run_program = self._tail_call
@@ -133,18 +134,30 @@ class Run:
         """Run a program and return r0. Raises HelperNotFound where it surely calls what is not there."""
         program.refuse_missing()
         program.check_license(self.world.environment)
-        outer = self.current
+        outer, shown = self.current, self.world.shown
+        self.world.shown = {}  # what the one before was shown is not in this one's memory
         execution = self.execution(program, limit)
         try:
-            return self.engine(program, execution)
+            value = self.engine(program, execution)
         finally:
+            self.world.shown = shown
             self.instructions += execution.instructions
-            if outer is not None:  # a function of its has made the tail call, and it goes on
-                self._goes_on(outer)
+        if outer is not None:  # a function of its has made the tail call, and it goes on
+            self._goes_on(outer)
+            space, around = running(), self.world.engine
+            assert space is not None  # both are those of the program that goes on
+            assert around is not None
+            space.changed()  # its machine code was told while the rights were those of the other one
+            if limit is not None and execution.budget_left is not None:
+                around.spend(max(limit, 0) - max(execution.budget_left, 0))
+        return value
 
     def _goes_on(self, program: Ready) -> None:
-        """Let a program be the one that runs."""
+        """Let a program be the one that runs: its hook decides what it may do to the context."""
         self.current, self.options = program, program.options
+        argument = None if isinstance(self.made, Region) else self.made.argument
+        if argument is not None and program.type is not None:
+            argument.rights = program.type.rights
         self.world.object_types = program.object_types
         section = (program.program.section or "").removeprefix("?")
         self.world.has_result = section.startswith(("fexit", "fmod_ret"))
@@ -153,7 +166,7 @@ class Run:
         """Return what calls a function of the program that runs now, once it is over."""
         assert self.current is not None  # a helper asks
         again = partial(Run, self.engine, self.world.environment, brought=self.brought)
-        return partial(_call_back, self.current, again, self.limit, function)
+        return partial(_call_back, self.current, again, self.limit, self.origin, function)
 
     def whole(self, program: Ready, limit: int | None) -> int:
         """Run a program to the end of all; raises ExecutionError where it still holds something then."""
@@ -182,8 +195,6 @@ class Run:
             regions, packet, argument = [made], made, made
         else:
             arguments, regions, packet, argument = made.arguments, made.regions, made.packet, made.argument
-            if argument is not None and program.type is not None:
-                argument.rights = program.type.rights  # a program that goes on here may be of another hook
         lent = owned.lend_from(self.world, program.holders()) if program.has_kptrs else []
         return Execution(
             arguments,
@@ -227,24 +238,40 @@ def _call_back(
     start: Ready,
     run_of: Callable[[Context | Region], Run],
     limit: int | None,
+    origin: object,
     function: int,
     map_address: int,
     key: bytes,
     value_address: int,
+    spent: timers.Spent,
 ) -> None:
     """Call a function of a program by itself, with a map, a key and a value: what a timer does.
 
     `run_of` makes a run of a context. What it puts into ring buffers stays there; its lines are nobody's.
+    All that go back to one run, `origin`, may take as many instructions together as that might, each time
+    that time passes.
     """
+    left = None if limit is None else limit - spent.get(origin, 0)
+    if left is not None and left <= 0:
+        raise faults.budget_exhausted(None, limit)
     size = 0 if start.type is None else 64 if start.type.has_packet else start.type.context_size
     made = make_context(start, bytes(size), None)  # promised to machine code; the function does not see it
     this = run_of(made)
     try:
-        execution = this.execution(start, limit)
+        execution = this.execution(start, left)
+        this.limit, this.origin = limit, origin
         region = Region.of_buffer("map key", bytes(key))
         execution.regions.append(region)
         execution.function = function, (map_address, region.start, value_address)
-        this.engine(start, execution)
+        try:
+            this.engine(start, execution)
+        except BudgetExhausted as error:
+            if left != limit:
+                error.args = (f"{error}; what timers call for one run shares its limit of {limit}",)
+            raise
+        finally:
+            if left is not None and limit is not None:
+                spent[origin] = limit - min(left, max(execution.budget_left or 0, 0))
         held.check(this.world, "where the callback ends")
     finally:
         this.end()

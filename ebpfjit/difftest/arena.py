@@ -28,7 +28,7 @@ from ebpfjit.runtime.execution import Execution, HelperFunction
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE, Region, Stack, grant
 
 MARGIN = 1 << 16
-BASE = 0x1000_0000_0000
+BASE = 0x1100_0000_0000  # arenas of eBPF are at 1 << 44 and up, where the kernel engine maps them
 MEMORY, GRANTED, STACK = BASE + MARGIN, BASE + 5 * MARGIN, BASE + 7 * MARGIN
 SIZE = 9 * MARGIN
 GUARDED = BASE + 12 * MARGIN

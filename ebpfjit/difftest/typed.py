@@ -48,7 +48,7 @@ from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Program
 from ebpfjit.ready import Ready, environment_of, promises_of, ready
 from ebpfjit.runner import EngineFunction, run_on
-from ebpfjit.runtime.contexts import prepared
+from ebpfjit.runtime.contexts import prepared, program_type
 from ebpfjit.runtime.contexts.packet import Outcome as Left
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps.create import create
@@ -195,6 +195,12 @@ def _on_jit(build: str, seen: Seen) -> EngineFunction:
     return function
 
 
+def data_of(type_: str | None, given: Input) -> bytes:
+    """Return what a run of a program type gets of an input: of a struct as much as it has."""
+    layout = None if type_ is None else program_type(type_).layout
+    return given.memory if layout is None else given.memory[: layout.size]
+
+
 def run_typed(program: Program, given: Input, function: EngineFunction) -> Outcome:
     """Run a program once on an engine that is a function. Raises VerifierError."""
     watched = _Watched(function)
@@ -203,7 +209,9 @@ def run_typed(program: Program, given: Input, function: EngineFunction) -> Outco
     attributes: tuple[tuple[str, Any], ...] = ()
     try:
         environment = environment_of(program)
-        value = run_on(watched, program, given.memory, given.limit, None, environment).return_value
+        value = run_on(
+            watched, program, data_of(program.type, given), given.limit, None, environment
+        ).return_value
     except ExecutionError as error:
         kind, message = type(error).__name__, str(error)
         attributes = attributes_of(error)
@@ -243,7 +251,7 @@ def _left(execution: Execution) -> Left:
 def _on_kernel(program: Program, given: Input) -> Outcome | None:
     """Run in the kernel; None where it refuses the program or the packet."""
     try:
-        result = program.run(given.memory, engine="kernel")
+        result = program.run(data_of(program.type, given), engine="kernel")
     except (VerifierError, ExecutionError):
         return None
     return Outcome(
@@ -265,7 +273,7 @@ def _through_the_gate(program: Program, given: Input, build: str) -> Outcome:
     if optimize is None and inside(function).gate is not None:
         inside(function).gate.shorten(1 + len(given.memory) % 50)
     try:
-        value = function(given.memory)
+        value = function(data_of(program.type, given))
     except ExecutionError as error:
         left = attributes_of(error)
         return Outcome(type(error).__name__, None, str(error), left, maps=contents(program))
@@ -496,7 +504,10 @@ def compare_typed(
 def _keep_a_context(start: Ready, given: Input) -> None:
     """Have a context that no run uses: the children all take this one, at its address."""
     if start.type is not None:
-        with suppress(ExecutionError), prepared(start.type, memoryview(given.memory), None):
+        with (
+            suppress(ExecutionError),
+            prepared(start.type, memoryview(data_of(start.type.name, given)), None),
+        ):
             pass
 
 

@@ -32,7 +32,7 @@ ARENA_SECTION = ".addr_space.1"
 MAX_SECTION = 1 << 28
 """Bytes of a section of variables; .bss takes none in the file, so its size proves nothing."""
 INTEGER_SIZES = (1, 2, 4, 8)
-_SPECIAL = (b"bpf_spin_lock", b"bpf_list_head", b"bpf_rb_root")
+_SPECIAL = (b"bpf_spin_lock", b"bpf_list_head", b"bpf_rb_root", b"kptr")
 
 
 def find_sections(file: ObjectFile) -> list[Section]:
@@ -77,7 +77,7 @@ def define(file: ObjectFile, section: Section, btf: Btf | None = None) -> MapDef
 
 
 def _special(file: ObjectFile, section: Section, btf: Btf | None) -> tuple[SpecialField, ...]:
-    """Return the locks, and heads of lists and trees, among a section's variables."""
+    """Return the locks, kptrs, and heads of lists and trees, among a section's variables."""
     if btf is None or not section.is_writable or not any(name in btf.strings for name in _SPECIAL):
         return ()
     places = {symbol.name: symbol.value for symbol in file.symbols if symbol.section is section}

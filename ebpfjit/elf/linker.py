@@ -173,6 +173,7 @@ class Linker:
         self._core = core or CoreResult()
         self._code |= {builtins.SECTION_INDEX: bytes(builtins.section().data), **self._core.code}
         self.refusal: LoadError | None = None
+        self.exception_callbacks: Mapping[str, str] = {}
         self._fixups: dict[Function, Fixups] = {}
         self._linked_slots = 0
 
@@ -273,7 +274,8 @@ class Linker:
 
     def link(self, entry: Function, type_: str | None = None) -> Program:
         """Return `entry` with all it reaches as one program of a type."""
-        placed = self._place(entry)
+        exception_callback = self._exception_callback(entry)
+        placed = self._place(entry, exception_callback)
         code = bytearray()
         for function, start in placed.items():
             code += EXIT * (start - len(code) // SLOT_SIZE) + self.code(function)
@@ -325,6 +327,7 @@ class Linker:
             unmet=unmet,
             kernel_types=self.kernel_types,
             kfuncs=called,
+            exception_callback=None if exception_callback is None else placed[exception_callback],
             weak_kfuncs=weak,
         )
 
@@ -340,8 +343,23 @@ class Linker:
                 EXIT, entry.name, entry.section.name, type_, refusals=refusals, license=self.license
             )
 
-    def _place(self, entry: Function) -> dict[Function, int]:
-        """Return `entry` and the functions that it reaches, in order, with the slot where each one starts."""
+    def _exception_callback(self, entry: Function) -> Function | None:
+        """Return the global function that a program's declaration tag names, None without one."""
+        name = self.exception_callbacks.get(entry.name)
+        if name is None:
+            return None
+        for section in self.sections:
+            for function in self.functions[section.index]:
+                if function.name == name and function.is_global:
+                    return function
+        what = f"its exception callback is {name!r}, and there is no global function of that name"
+        raise self._error(entry.section, f"function {entry.name!r}: {what}")
+
+    def _place(self, entry: Function, also: Function | None = None) -> dict[Function, int]:
+        """Return `entry` and the functions that it reaches, in order, with the slot where each one starts.
+
+        `also` is a function that it needs, though nothing in it says so.
+        """
         placed: dict[Function, int] = {entry: 0}
         order = [entry]
         end = entry.slots
@@ -362,6 +380,8 @@ class Linker:
             end = self.tables.start
             for function in self.tables.functions:
                 place(function)
+        if also is not None:
+            place(also)
         for function in order:  # grows while we walk it
             for aim in self.find_fixups(function).aims:
                 place(aim.target)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Source = str | os.PathLike[str] | Buffer | BinaryIO
 Types = str | Mapping[str, str]
+STRUCT_OPS = ".struct_ops"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,7 +179,7 @@ def _load_bytes(
     from ebpfjit.elf.operations import Operations, find_operations
     from ebpfjit.elf.reader import read_object
     from ebpfjit.elf.refusals import Refusals, refuse_two_definitions
-    from ebpfjit.elf.types import make_relocations, read_types
+    from ebpfjit.elf.types import find_exception_callbacks, make_relocations, read_types
 
     file = read_object(data, name)
     refuse_two_definitions(file)
@@ -197,6 +198,7 @@ def _load_bytes(
         file, made, lines, core, environment, license=license, btf=linux_btf, kernel_types=kernel or own
     )
     linker.refusal = refusal
+    linker.exception_callbacks = refusals.attempt(".BTF", lambda: find_exception_callbacks(own), {})
     linker.tables.fill()
     programs = _link_all(linker, types, only)
     none: Operations = {}
@@ -206,7 +208,7 @@ def _load_bytes(
         operation = operations.get((entry.section.index, entry.start))
         if program is not None and program.section == entry.section.name and operation is not None:
             programs[entry.name] = replace(program, operation=operation)
-    if not linker.entries and not made.order:
+    if not linker.entries and not made.order and not _has_struct_ops(file):
         raise LoadError(f"{name}: no programs and no maps: no section holds instructions, or defines a map")
     _fill_maps(linker, programs, own, refusals)
     refusals.add_programs(programs)
@@ -317,6 +319,11 @@ def _type_finder(entries: Iterable[Function], types: Types) -> Callable[[Functio
         return given.get(entry.name) or given.get(section) or sections[section] or fallback
 
     return find
+
+
+def _has_struct_ops(file: ObjectFile) -> bool:
+    """True where a file defines tables of functions for the kernel, which may be all that it has."""
+    return any(section.name.startswith(STRUCT_OPS) for section in file.sections)
 
 
 def _license(file: ObjectFile) -> str:

@@ -124,9 +124,14 @@ class _Search:
     def contents(self, id: int, depth: int, place: tuple[int, int]) -> Found:
         """Return the special fields of what a member or a variable is; `place` is how tags call it."""
         found = self._of(id, depth)
-        if len(found) == 1 and found[0].kind in HEADS and found[0].contains is None:
-            return (replace(found[0], contains=self._contained(found[0].kind, place)),)
-        return found
+        if place not in self.btf.contained:
+            return found
+        return tuple(  # the tag of an array is that of each of its heads
+            replace(field, contains=self._contained(field.kind, place))
+            if field.kind in HEADS and field.contains is None
+            else field
+            for field in found
+        )
 
     def _contained(self, kind: str, place: tuple[int, int]) -> tuple[str, int] | None:
         """Return which struct hangs in a head, and at which offset; None where no tag says it."""
@@ -153,9 +158,6 @@ class _Search:
         return self.struct(type_, depth - 1) if depth else ()
 
     def _array(self, type_: Type, depth: int) -> Found:
-        inner = self.btf.resolve(type_.target)
-        if inner.kind is Kind.ARRAY:  # the kernel looks into one dimension
-            return ()
         element = self._of(type_.target, depth)
         if not element or not type_.count:
             return ()
@@ -164,7 +166,7 @@ class _Search:
             replace(
                 field,
                 offset=index * size + field.offset,
-                name=f"[{index}]" + (f".{field.name}" if field.name else ""),
+                name=f"[{index}]" + ("." if field.name and field.name[0] != "[" else "") + field.name,
             )
             for index in range(min(type_.count, MOST_FIELDS + 1))
             for field in element

@@ -6,7 +6,7 @@ refused where they are needed.
 
 from __future__ import annotations
 
-from ebpfjit.elf.btf import Btf
+from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.elf.btf_ext import BtfExt, has_core_relocations
 from ebpfjit.elf.core import Core, CoreResult
 from ebpfjit.elf.reader import ObjectFile
@@ -14,6 +14,8 @@ from ebpfjit.elf.refusals import Refusals
 from ebpfjit.errors import LoadError
 
 TYPES, OF_CODE = ".BTF", ".BTF.ext"
+EXCEPTION_CALLBACK = "exception_callback:"
+"""How a declaration tag of a program begins that names what bpf_throw calls."""
 
 
 def read_types(file: ObjectFile, refusals: Refusals) -> tuple[Btf | None, BtfExt | None]:
@@ -62,3 +64,14 @@ def make_relocations(
     reason = str(damage).removeprefix(f"{file.name}: ")
     message = f"{file.name}: the relocations for the types of load(..., btf=) cannot be read: {reason}"
     return CoreResult(), LoadError(f"{message}; without btf= the code runs as it was compiled")
+
+
+def find_exception_callbacks(btf: Btf | None) -> dict[str, str]:
+    """Return the function that bpf_throw calls, by program. Raises LoadError for damage."""
+    found: dict[str, str] = {}
+    if btf is None or EXCEPTION_CALLBACK.encode() not in btf.strings:
+        return found
+    for id in range(1, len(btf)):
+        if btf.kind(id) == Kind.DECL_TAG and (tag := btf.type(id)).name.startswith(EXCEPTION_CALLBACK):
+            found.setdefault(btf.type(tag.target).name, tag.name.removeprefix(EXCEPTION_CALLBACK))
+    return found

@@ -41,9 +41,15 @@ from ebpfjit.runtime.execution import (
 from ebpfjit.runtime.memory import MAX_FRAMES, Region, active, address_of
 from ebpfjit.runtime.rights import Rights
 from ebpfjit.runtime.shared import BEHIND, HEADER_SIZE, ROW_SIZE
-from ebpfjit.runtime.world import engine_of
+from ebpfjit.runtime.world import Thrown, engine_of
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
-from ebpfjit.translators.x86_64.target import FAULTS, block_size, limit_place
+from ebpfjit.translators.x86_64.target import (
+    FAULTS,
+    LEAVE_FUNCTION,
+    LEAVE_PROGRAM,
+    block_size,
+    limit_place,
+)
 
 _RUN = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 """The lock stays held, and an exception that the host has pending is raised after the call."""
@@ -94,6 +100,7 @@ class Run:
         self.space.after_revoke = self.withdraw
         self.space.spend = self.spend
         self._table = (ctypes.c_uint64 * 0)()
+        self._ended = False
         self._order: list[int] = []  # the ids of the regions in the table, row by row
         self._rows: dict[int, int] = {}  # which row is whose, by those ids
 
@@ -163,8 +170,11 @@ class Run:
             kind = FAULTS[self.word("fault_kind")]
             self.set_word("fault_kind", 0)
             self.set_word("leave", leave)
+            ended, self._ended = self._ended, False
         if kind != "none":
             raise compiled.exception(self, kind)
+        if ended:
+            raise Thrown(result)
         return result
 
     def place(self) -> tuple[Program, int]:
@@ -173,7 +183,12 @@ class Run:
 
     def leave_function(self) -> None:
         """Make the function that called the helper exit once the helper has returned."""
-        self.set_word("leave", 1)
+        self.set_word("leave", LEAVE_FUNCTION)
+
+    def leave_program(self) -> None:
+        """Make the program, or the function that another helper called, exit once the helper has returned."""
+        self._ended = True
+        self.set_word("leave", LEAVE_PROGRAM)
 
     def budget_left(self) -> int | None:
         """Return how many instructions the run may still execute, None for no limit."""

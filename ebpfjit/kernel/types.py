@@ -74,8 +74,13 @@ def loaded(data: bytes) -> KernelBtf | None:
 
 
 def _function_starts(program: Program) -> list[int]:
-    """Return the slots at which Linux will see functions: 0 and what is called, or has its address taken."""
+    """Return the slots at which Linux will see functions: 0, what is called or has its address taken.
+
+    It finds the function that bpf_throw calls by the program's types.
+    """
     starts = {0}
+    if program.exception_callback is not None:
+        starts.add(program.exception_callback)
     for insn in program.instructions:
         if insn.row is not None and insn.row.operation in ("CALL_LOCAL", "LDDW_CODE"):
             starts.add(insn.pc + 1 + insn.imm)

@@ -151,6 +151,9 @@ class Environment:
     of these for the processors (bpf_per_cpu_ptr). `load` has to be told of them, as a weak one that nobody
     has is 0.
 
+    `socket_options` are the options of sockets by (level, number), as bpf_setsockopt leaves them and
+    bpf_getsockopt finds them; those that are not there are as in a new socket.
+
     `task` may be called: `environment.task(pid=7, comm="x")` describes one more task, as
     `struct("task_struct", ...)` does. The first of them that no other task points to (as to its real_parent)
     is the process that programs run in, where no other is given.
@@ -175,6 +178,7 @@ class Environment:
     memory: Mapping[int, Any] = field(default_factory=dict, hash=False)
     btf: Any = field(default=None, hash=False)
     symbols: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    socket_options: dict[tuple[int, int], int | bytes | str] = field(default_factory=dict, hash=False)
     objects: KernelObjects = field(default_factory=KernelObjects, repr=False, compare=False)
 
     def fire_timers(self) -> int:

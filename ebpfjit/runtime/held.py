@@ -46,6 +46,11 @@ def take(world: World, key: Hashable, what: str, *, by: str, back: str) -> None:
     world.held[key] = Taken(what, by, back, program, pc)
 
 
+def reference(pointer: int) -> Hashable:
+    """Return the key of a reference to an object of the kernel's."""
+    return "reference", pointer
+
+
 def give_back(world: World, key: Hashable) -> bool:
     """Note that the program gave something back; False where it did not hold it."""
     taken = world.held.get(key)

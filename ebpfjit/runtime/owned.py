@@ -160,7 +160,7 @@ class Owned:
 
 def state_of(world: World) -> Owned:
     """Return what a run has of objects."""
-    found: Owned = world.kept.setdefault(_STATE, Owned())
+    found: Owned = world.shown.setdefault(_STATE, Owned())
     return found
 
 
@@ -291,7 +291,7 @@ def lend_from(world: World, holders: Iterable[Holder]) -> list[Region]:
 
 def end_of_lock(world: World) -> None:
     """Hide what was lent until the lock is given back."""
-    state: Owned | None = world.kept.get(_STATE)
+    state: Owned | None = world.shown.get(_STATE)
     if state is None:
         return
     lent, state.until_unlock = state.until_unlock, {}

@@ -6,6 +6,8 @@ The value holds a handle, as Linux's holds a pointer: a value that was deleted o
 its timer is gone. Nothing is called by itself: callbacks run where time passes, which is in
 `Environment.clock.advance`, in `Environment.fire_timers`, and before a run of a program that has the map, or
 a call of what it was compiled to: one with timers in its maps, or that starts some.
+What timers call has the limit of the run that set them: together, each time that time passes, or a run could
+start as many as it can pay for, and each would have the whole of it.
 """
 
 from __future__ import annotations
@@ -40,8 +42,12 @@ MOST_FIRED = 100_000
 _queueing = ForkLock(waits_at_fork=True)
 """Held while starts are put into queues and taken out."""
 
-Callback = Callable[[int, bytes, int], None]
-"""callback(map, key, value): a function of a program, run by itself."""
+Spent = dict[object, int]
+"""Instructions that callbacks took while time passed once, by the run that all of them go back to."""
+
+Callback = Callable[[int, bytes, int, Spent], None]
+"""callback(map, key, value, spent): a function of a program, run by itself, within what is left of the limit
+of the run that it goes back to."""
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -232,14 +238,14 @@ def fire(
 
     Raises what a callback raises, and ExecutionError where there is no end.
     """
-    called = 0
+    called, spent = 0, Spent()
     for _ in range(MOST_FIRED):
         due = _take_due(clock, until(), _maps())
         if due is None:
             return called
         if at is not None:
             at(due[2][0])
-        called += _call(*due)
+        called += _call(*due, spent)
     raise ExecutionError(
         f"{MOST_FIRED} callbacks in a row, and the next is due: a timer starts itself at once"
     )
@@ -257,18 +263,19 @@ def fire_due(maps: Iterable[Map], clock: Callable[[], int]) -> None:
         return
     now = clock()
     waiting: deque[tuple[Map, Queue, Start]] = deque()
+    spent = Spent()
     while (due := _take_due(clock, now, mine)) is not None:
         waiting.append(due)
     try:
         while waiting:
-            _call(*waiting.popleft())
+            _call(*waiting.popleft(), spent)
     finally:
         for map_, queue, start_ in waiting:
             assert map_.timers is not None  # it had some
             map_.timers.put(queue.clock, start_)
 
 
-def _call(map_: Map, queue: Queue, start_: Start) -> bool:
+def _call(map_: Map, queue: Queue, start_: Start, spent: Spent) -> bool:
     """Call a timer's function; False where it is on no more, or its value is gone, and the timer with it."""
     timer, timers = start_[2], map_.timers
     assert timers is not None  # this one is among them
@@ -284,7 +291,7 @@ def _call(map_: Map, queue: Queue, start_: Start) -> bool:
         return False
     timers.running = timer
     try:
-        timer.callback(map_.address, *entry)
+        timer.callback(map_.address, *entry, spent)
     finally:
         timers.running = None
     return True

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import running
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
     from ebpfjit.runtime.maps.base import Map
     from ebpfjit.runtime.maps.special import ObjectLayout
     from ebpfjit.runtime.timers import Callback
+
+
+class Thrown(ExecutionError):  # noqa: N818 - who called the helper takes it for an end, not for an error
+    """A function that a helper called has ended its program, with `value` as r0; the helper lets it pass.
+
+    It is an error only of a function that is called by itself, as a timer's: there is no program to end.
+    """
+
+    def __init__(self, value: int) -> None:
+        super().__init__("bpf_throw in a function that is called by itself: it has no program to end")
+        self.value = value
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.value,), vars(self)
 
 
 class Engine(Protocol):
@@ -38,6 +53,12 @@ class Engine(Protocol):
     def leave_function(self) -> None:
         """Make the function that called this helper exit, with the helper's result as its r0."""
 
+    def leave_program(self) -> None:
+        """Make the program exit, from whatever function it is in, with this helper's result as its r0.
+
+        Where a helper is in between, which called a function of the program, that call raises `Thrown`.
+        """
+
 
 MOST_LEFT, LEAST_LEFT = 1 << 26, 256
 """Bytes that a run leaves at most in lines, events and copies of packets; each counts for at least 256."""
@@ -53,8 +74,9 @@ class World:
     `runtime.memory.running()`.
     `run_program` runs another program on the same context, world and budget and returns its r0:
     what a tail call does; `tail_calls` counts them. `kept` is what helpers remember until the run
-    ends, under keys of their own: reserved records, objects. `lock` is the spin lock that is held: its
-    address, and which it is in words. `mark` is that of the run.
+    ends, under keys of their own: reserved records, sockets. `shown` is what they remember of the memory of
+    the program that runs now, and not of one behind a tail call: objects, maps in maps. `lock` is the spin
+    lock that is held: its address, and which it is in words. `mark` is that of the run.
     `later` makes of a function of the program that runs (its address) what calls it when the run is over.
     `object_types` are the structs of its BTF by id, of which it makes objects.
     `held` is what the program has to give back before it ends, from the first that it took on
@@ -72,6 +94,7 @@ class World:
     run_program: Callable[[Any], int] | None = None
     tail_calls: int = 0
     kept: dict[Any, Any] = field(default_factory=dict)
+    shown: dict[Any, Any] = field(default_factory=dict)
     lock: tuple[int, str] | None = None
     left: int = 0
     mark: Mark | None = None

@@ -104,6 +104,8 @@ def definition(kind: MapType) -> MapDefinition:
             entries = 2
         case MapType.SK_STORAGE | MapType.TASK_STORAGE | MapType.INODE_STORAGE | MapType.CGRP_STORAGE:
             entries, flags = 0, int(MapFlag.NO_PREALLOC)
+        case MapType.CGROUP_STORAGE | MapType.PERCPU_CGROUP_STORAGE:
+            key, entries = 16, 0
         case _ if kind.name.endswith(("PROG_ARRAY", "EVENT_ARRAY", "CGROUP_ARRAY", "XSKMAP", "OF_MAPS")):
             value = 4
     inner = MapDefinition("inner", MapType.ARRAY, 4, 8, 2) if kind.name.endswith("OF_MAPS") else None

@@ -331,3 +331,91 @@ def test_what_is_no_function_is_refused_where_a_timer_is_told_of_it(address: int
         with pytest.raises(IllegalInstruction, match=rf"pc 32: callx to {address:#x}, which is not"):
             program_of(text, **fields).run(PACKET, engine=engine)
         assert clock.advance(ns=20) == 0
+
+
+# -- tail calls --------------------------------------------------------------------------------------
+
+LOOK_UP = "mov r2, r10\nadd r2, -4\nstw [r10-4], 0\ncall 1\njeq r0, 0, out\nmov r6, r0\n"
+READ = "mov r7, r0\njeq r7, 0, out\nldxdw r8, [r7]\n"
+MAKE = (
+    "call kfunc {bpf_cpumask_create}\nmov r7, r0\nmov r1, 0\nmov r2, r7\ncall kfunc {bpf_cpumask_set_cpu}\n"
+    "mov r1, r6\nmov r2, r7\ncall 194\n"
+)
+TAKE = f"mov r1, r6\nmov r2, 0\ncall 194\n{READ}mov r1, r7\ncall kfunc {{bpf_cpumask_release}}\nmov r0, r8\n"
+SHOWN: dict[str, tuple[str, str]] = {  # what the program that is called does, and who calls it afterwards
+    "objects": (MAKE, TAKE),
+    "memory of functions": (f"call kfunc {{given}}\n{READ}", f"call kfunc {{given}}\n{READ}mov r0, r8\n"),
+}
+
+
+@pytest.mark.parametrize("way", ["interpreter", "jit", "compiled"])
+@pytest.mark.parametrize("what", SHOWN)
+def test_what_one_program_is_shown_is_shown_to_the_next_as_well(what: str, way: str) -> None:
+    """A function tail calls, and its program goes on: in its memory is not what the other one was shown."""
+    kptr = SpecialField("kptr", 0, "bpf_cpumask")
+    slots = create(MapDefinition("slots", MapType.ARRAY, 4, 8, 1, special=(kptr,)))
+    jumps = create(MapDefinition("jumps", MapType.PROG_ARRAY, 4, 4, 1))
+    first, then = SHOWN[what]
+    start = f"lddw r1, {slots.address:#x}\n{LOOK_UP}"
+    jump = f"function:\nlddw r2, {jumps.address:#x}\nmov r3, 0\ncall 12\nexit"
+    jumps[0] = program_of(f"{start}{first}out:\nexit", maps=(slots,))
+    program = program_of(f"call function\n{start}{then}out:\nexit\n{jump}", maps=(slots, jumps))
+    memory = bytearray(b"\1" + bytes(7))
+    kfuncs = {"given": lambda *_: memory}
+    if way == "compiled":
+        assert program.compile(kfuncs=kfuncs)(PACKET) == 1
+    else:
+        assert program.run(PACKET, engine=way, kfuncs=kfuncs).return_value == 1
+
+
+# -- timers ------------------------------------------------------------------------------------------
+
+
+@ENGINES
+def test_what_the_timers_of_one_run_call_shares_its_limit(engine: str) -> None:
+    """A run started as many as it could pay for, and each had the whole limit again: its square."""
+    timer = SpecialField("bpf_timer", 0, "timer")
+    count, limit = 20, 1000
+    ticks = create(MapDefinition("ticks", MapType.ARRAY, 4, 16, count, special=(timer,)))
+    program = program_of(
+        f"""
+    more:
+        lddw r1, {ticks.address:#x}
+        mov r2, r10
+        add r2, -4
+        stxw [r2], r6
+        call 1
+        jeq r0, 0, out
+        mov r7, r0
+        mov r1, r7
+        lddw r2, {ticks.address:#x}
+        mov r3, 1
+        call 169
+        mov r1, r7
+        lddw r2, subprog[called]
+        call 170
+        mov r1, r7
+        mov r2, 0
+        mov r3, 0
+        call 171
+        add r6, 1
+        ja more
+    out:
+        mov r0, r6
+        exit
+    called:
+        mov r1, 300
+    again:
+        sub r1, 1
+        jne r1, 0, again
+        mov r0, 0
+        exit
+        """,
+        maps=(ticks,),
+    )
+    how: dict[str, Any] = {"engine": engine, "environment": Environment(clock=Clock(0))}
+    assert program.run(PACKET, limit=limit, **how).return_value == count
+    with pytest.raises(BudgetExhausted, match=rf"shares its limit of {limit}"):
+        program.run(PACKET, limit=limit, **how)
+    with pytest.raises(BudgetExhausted, match=rf"shares its limit of {limit}"):
+        how["environment"].clock.advance(s=1)

@@ -202,6 +202,7 @@ USUAL = {
     "RINGBUF": (0, 0, 4096), "QUEUE": (0, 8, 4), "STACK": (0, 8, 4), "BLOOM_FILTER": (0, 8, 4),
     "LPM_TRIE": (8, 8, 4), "CPUMAP": (4, 8, 1), "USER_RINGBUF": (0, 0, 4096), "ARENA": (0, 0, 4),
     **dict.fromkeys((kind.name for kind in rules.STORAGES), (4, 8, 0)),
+    **dict.fromkeys((kind.name for kind in rules.CGROUP_STORAGES), (16, 8, 0)),
 }  # fmt: skip
 NEVER_PREALLOCATED = {MapType.LPM_TRIE, *rules.STORAGES}
 USUAL_FLAGS = {**dict.fromkeys(NEVER_PREALLOCATED, MapFlag.NO_PREALLOC), MapType.ARENA: MapFlag.MMAPABLE}

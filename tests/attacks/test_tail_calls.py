@@ -25,7 +25,7 @@ from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.elf import load
 from ebpfjit.elf.tail_calls import Slot, fill, find_slots, is_tail_section
-from ebpfjit.errors import EbpfError, ExecutionError, LoadError, MapError
+from ebpfjit.errors import BudgetExhausted, EbpfError, ExecutionError, LoadError, MapError
 from ebpfjit.jit import entry
 from ebpfjit.jit.entry import compile_program
 from ebpfjit.jit.gate import Gate, Mbuff, why_not
@@ -429,6 +429,68 @@ def test_what_a_hardened_program_calls_is_hardened(optimize: bool | None) -> Non
     assert len(codes) >= 3
     assert all(guarded and number.to_bytes(8, "little") not in code for code, guarded in codes)
     assert last.run(PACKET).return_value == number & 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("way", ["interpreter", "jit", "compiled", "optimised"])
+@pytest.mark.parametrize(
+    ("type_", "section", "field"), [("xdp", "xdp", 20), ("cgroup_sock_addr", "cgroup/connect6", 4)]
+)
+def test_a_program_keeps_its_rights_behind_the_tail_call_of_a_function(
+    way: str, type_: str, section: str, field: int
+) -> None:
+    """Its section tells no hook, so it may load what programs of any may; what it calls may not."""
+    jumps = array()
+    jumps[0] = Program(assemble("mov r0, 1\nexit"), type=type_, section=section)
+    text = f"""
+        mov r6, r1
+        call function
+        ldxw r0, [r6+{field}]
+        ldxw r0, [r6+{field}]
+        add r0, 5
+        exit
+    function:
+        lddw r2, map[idx:0]
+        mov r3, 0
+        call 12
+        exit
+    """
+    code = assemble(text)
+    at = next(insn.pc for insn in Program(code).instructions if insn.opcode == 0x18)
+    program = Program(code, type=type_, maps=(jumps,), references={at: jumps.address})
+    data = bytes(72)
+    if way in ("interpreter", "jit"):
+        assert program.run(data, engine=way).return_value == 5
+    else:
+        function = program.compile(optimize=way == "optimised", audit=way == "optimised")
+        assert [function(data), function(data)] == [5, 5]
+
+
+@engines
+def test_what_functions_tail_call_is_paid_from_the_one_limit(engine: str) -> None:
+    """A program whose functions tail call, again and again: all of them had the whole limit, each."""
+    jumps = array()
+    jumps[0] = Program(
+        assemble("mov r1, 400\nagain: sub r1, 1\njne r1, 0, again\nmov r0, 1\nexit"), type="tc"
+    )
+    text = f"""
+        mov r6, r1
+        mov r9, 30
+    again:
+        mov r1, r6
+        call function
+        sub r9, 1
+        jne r9, 0, again
+        exit
+    function:
+        lddw r2, {jumps.address:#x}
+        mov r3, 0
+        call 12
+        exit
+    """
+    program = Program(assemble(text), type="tc", maps=(jumps,))
+    assert program.run(PACKET, engine=engine, limit=25_000).return_value == 1
+    with pytest.raises(BudgetExhausted):
+        program.run(PACKET, engine=engine, limit=10_000)
 
 
 def test_numbers_of_a_section_that_are_too_long_are_no_convention() -> None:

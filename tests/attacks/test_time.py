@@ -29,6 +29,9 @@ from ebpfjit.runtime.memory import FREE_SIZE, MOST_GRANTS, WORK_SIZE
 from ebpfjit.runtime.sockets import Socket
 from ebpfjit.runtime.world import MOST_LEFT
 from ebpfjit.vm import EbpfVmRaw
+from tests.support.arena_programs import STARTS
+from tests.support.arena_programs import arena as arena_of_pages
+from tests.support.arena_programs import program as on_arena
 from tests.support.helper_runs import HERE, Outcome, Table, run, run_on
 
 ENGINES = ("interpreter", "jit")
@@ -439,7 +442,24 @@ def test_loads_of_kernel_memory_are_looked_for_so_long_and_no_longer(
     context = (0xFFFF_8880_0000_0000).to_bytes(8, "little")
     with pytest.raises(MemoryFault, match="load of 8 bytes at 0x8:"):
         _shifting(100).run(context, engine=engine)
-    monkeypatch.setattr("ebpfjit.analysis.kernel_loads.MOST_STEPS", 5000)  # half of what it takes
+    monkeypatch.setattr("ebpfjit.analysis.origins.MOST_STEPS", 5000)  # half of what it takes
     assert (
         _shifting(100).run(context, engine=engine).return_value == 0
     )  # each load may be one of the kernel's
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pointers_into_an_arena_are_looked_for_so_long_and_no_longer(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "\n".join(
+        f"r1 = *(u64 *)(r10 - {8 * n})\n*(u64 *)(r10 - {8 * n + 8}) = r1" for n in range(62, 0, -1)
+    )
+    text = f"r2 = addr_space_cast(r2, 0, 1)\n*(u64 *)(r10 - 8) = r2\nr8 = 70\nagain:\n{words}\n"
+    text += "r8 -= 1\nif r8 != 0 goto again\nr0 = *(u64 *)(r1 + 0)\nexit"
+    for most in (1 << 19, 5000):  # more than it takes, and less
+        monkeypatch.setattr("ebpfjit.analysis.origins.MOST_STEPS", most)
+        there = arena_of_pages(STARTS[0])
+        there.write(STARTS[0], (7).to_bytes(8, "little"))
+        program = on_arena(f"r2 = {STARTS[0]:#x} ll\n{text}", there)
+        assert program.run(b"", engine=engine).return_value == 7

@@ -49,6 +49,7 @@ CALLS = {
     "bpf_perf_event_read_value":  ("kprobe",  MAP + "mov r2, 0\nmov r3, r10\nadd r3, -24\nmov r4, 24\n"),
     "bpf_skb_under_cgroup":       ("tc",      ON_CONTEXT + "mov r3, 0\n"),
     "bpf_current_task_under_cgroup": ("kprobe", MAP + "mov r2, 0\n"),
+    "bpf_get_local_storage":      ("cgroup_skb", MAP + "mov r2, 0\n"),
     "bpf_get_stackid":            ("kprobe",  ON_CONTEXT + "mov r3, 0\n"),
     "bpf_ringbuf_output":         ("xdp",     MAP + ELEMENT + "mov r3, 8\nmov r4, 0\n"),
     "bpf_ringbuf_reserve":        ("xdp",     MAP + "mov r2, 8\nmov r3, 0\n"),
@@ -72,6 +73,7 @@ SIZES = {
     MapType.LPM_TRIE: (8, 8),
     MapType.STACK_TRACE: (4, 8),
     **dict.fromkeys((*rules.RINGS, MapType.ARENA), (0, 0)),
+    **dict.fromkeys(rules.CGROUP_STORAGES, (16, 8)),
 }
 USUAL_FLAGS = {
     **dict.fromkeys((MapType.LPM_TRIE, *rules.STORAGES), MapFlag.NO_PREALLOC),
@@ -85,7 +87,8 @@ def definition_of(kind: MapType) -> MapDefinition:
     flags = USUAL_FLAGS.get(kind, 0)
     inner = INNER if kind.name.endswith("OF_MAPS") else None
     entries = 4096 if kind in rules.RINGS else 1
-    return MapDefinition("m", kind, key, value, 0 if kind in rules.STORAGES else entries, flags, inner=inner)
+    entries = 0 if kind in rules.STORAGES | rules.CGROUP_STORAGES else entries
+    return MapDefinition("m", kind, key, value, entries, flags, inner=inner)
 
 
 def program(name: str, kind: MapType) -> Program:

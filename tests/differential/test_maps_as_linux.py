@@ -319,7 +319,8 @@ LISTED = sorted(
 """Local storage needs BTF: see tests/unit/test_local_storage.py."""
 USUAL = {
     "RINGBUF": (0, 0), "USER_RINGBUF": (0, 0), "QUEUE": (0, 8), "STACK": (0, 8),
-    "BLOOM_FILTER": (0, 8), "LPM_TRIE": (8, 8), "ARENA": (0, 0),
+    "BLOOM_FILTER": (0, 8), "LPM_TRIE": (8, 8), "CGROUP_STORAGE": (8, 8), "PERCPU_CGROUP_STORAGE": (16, 8),
+    "ARENA": (0, 0),
 }  # fmt: skip
 NO_MEMORY = (-errno.ENOMEM, -errno.ENOSPC)
 

@@ -20,7 +20,14 @@ PROGRAMS = 40  # make nightly runs the fuzzer on as many as there is time for
 _REASON = kernel.unavailable_reason()
 
 
-NOT_FROM_PACKETS = {MapType.STACK_TRACE, MapType.REUSEPORT_SOCKARRAY, MapType.USER_RINGBUF, *rules.STORAGES}
+NOT_FROM_PACKETS = {
+    MapType.STACK_TRACE,
+    MapType.REUSEPORT_SOCKARRAY,
+    MapType.USER_RINGBUF,
+    *rules.STORAGES,
+    MapType.ARENA,
+    *rules.CGROUP_STORAGES,
+}
 """What programs on packets have no helper for, or need sockets, tasks or a user's records for."""
 
 

@@ -56,6 +56,9 @@ struct { __uint(type, ARRAY); __uint(max_entries, 2); __type(key, u32); __type(v
 private(L) struct bpf_spin_lock lock;
 private(L) struct bpf_list_head list __contains(counted, node);
 
+private(A) struct bpf_spin_lock array_lock;
+private(A) struct bpf_list_head lists[2] __contains(item, node);
+
 u64 seen[8];
 
 SEC("tc") int roundtrip(void *context)
@@ -386,6 +389,36 @@ SEC("tc") int new_under_lock(void *context)
     bpf_obj_drop(bpf_obj_new(struct item));
     bpf_spin_unlock(&queue->lock);
     return 0;
+}
+
+static int first_of(struct bpf_list_head *head)
+{
+    struct bpf_list_node *node;
+    struct item *item;
+    int number = 0;
+
+    bpf_spin_lock(&array_lock);
+    node = bpf_list_pop_front(head);
+    bpf_spin_unlock(&array_lock);
+    if (node) {
+        item = container_of(node, struct item, node);
+        number = item->number;
+        bpf_obj_drop(item);
+    }
+    return number;
+}
+
+SEC("tc") int in_an_array(void *context)
+{
+    struct item *item = bpf_obj_new(struct item);
+
+    if (!item)
+        return -1;
+    item->number = 7;
+    bpf_spin_lock(&array_lock);
+    bpf_list_push_front_impl(&lists[1], &item->node, 0, 0);
+    bpf_spin_unlock(&array_lock);
+    return 100 * first_of(&lists[0]) + 10 * first_of(&lists[1]) + first_of(&lists[1]);
 }
 
 char _license[] SEC("license") = "GPL";

@@ -11,9 +11,9 @@ from ebpfjit.runtime.maps import MapDefinition, MapFlag, MapType, create
 
 PAGE, PAGES = 4096, 6
 STARTS = (
-    (1 << 44) + 0x7FFF_D000,
-    (1 << 44),  # where a pointer of 0 is one
-    (1 << 44) + (1 << 32) - PAGES * PAGE,  # up to the end of the 32 bits
+    (1 << 45) + 0x7FFF_D000,
+    (1 << 45),  # where a pointer of 0 is one
+    (1 << 45) + (1 << 32) - PAGES * PAGE,  # up to the end of the 32 bits
     (1 << 64) - (1 << 32) + 0x1000,
 )
 KFUNCS = {

@@ -383,6 +383,11 @@ def test_an_object_of_maps_only() -> None:
     assert len(obj.maps["shared"]) == 1
 
 
+def test_an_object_of_a_table_for_the_kernel_only() -> None:
+    obj = load(OBJECTS / "struct_ops_only.o")
+    assert (dict(obj.programs), dict(obj.refusals)) == ({}, {})
+
+
 def test_a_stripped_object_says_so() -> None:
     with pytest.raises(LoadError, match=r"there is no symbol table: the file was stripped.*build it again"):
         load(OBJECTS / "stripped.o")

@@ -83,3 +83,14 @@ def test_what_cannot_be_a_variable(symbols: dict[str, object], message: str) -> 
     with pytest.raises(ValueError, match=message):
         Environment(cpus=2, symbols=symbols)
     assert address_of_symbol("x") == address_of_symbol("x") != address_of_symbol("y")
+
+
+@engines
+@pytest.mark.parametrize("name", ["active", "numbers", "missing", "banner"])
+def test_a_program_of_other_code_raises_nothing_else(name: str, engine: str) -> None:
+    program = replace(loaded().programs[name], code=bytes.fromhex("b700000003000000 9500000000000000"))
+    if name == "missing":
+        assert program.run(engine=engine).return_value == 3
+        return
+    with pytest.raises(LoadError, match=r"ksyms\.c:"):  # what the code before it lacked
+        replace(program, environment=None).run(engine=engine)

@@ -115,3 +115,19 @@ def test_a_lock_that_cannot_be_had_takes_nothing() -> None:
     again = "mov r1, r6\ncall kfunc {bpf_res_spin_lock}\n"
     end = "mov r7, r0\nmov r1, r6\ncall kfunc {bpf_res_spin_unlock}\nmov r0, r7\nexit"
     assert W32.signed(run(LOCKS + 3 * again + end).return_value) == -35
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "jit"])
+def test_so_many_are_held_and_no_more(engine: str) -> None:
+    text = """
+        mov r6, r10
+        add r6, -512
+    again:
+        mov r1, r6
+        call kfunc {bpf_res_spin_lock}
+        add r6, 4
+        jlt r6, r10, again
+        exit
+    """
+    with pytest.raises(ExecutionError, match="pc 3: bpf_res_spin_lock, the 65th in a row"):
+        program_of(text).run(FRAME, engine=engine)

@@ -45,6 +45,26 @@ def test_objects_are_made_counted_and_dropped(engine: str) -> None:
     assert call(obj, "shared", engine) == -22 * 1000 + 3
 
 
+@pytest.mark.parametrize("engine", ["interpreter", "jit", pytest.param("kernel", marks=needs_kernel)])
+def test_each_head_of_an_array_contains_what_its_tag_says(engine: str) -> None:
+    obj = load(OBJECT)
+    assert [field.contains for field in obj.maps[".data.A"].definition.special[1:]] == [("item", 8)] * 2
+    assert [call(obj, "in_an_array", engine) for _ in range(2)] == [70, 70]
+
+
+@ENGINES
+def test_kptrs_among_variables_those_of_arrays_too(engine: str) -> None:
+    obj = load(OBJECT.with_name("kptr_variables.o"))
+    names = sorted(field.name for field in obj.maps[".data.G"].definition.special)
+    assert names == [*(f"grid[{i}][{j}].item" for i in (0, 1) for j in (0, 1)), "one"]
+    assert [call(obj, "kept", engine) for _ in range(2)] == [4, 354]
+
+
+@needs_kernel
+def test_kptrs_among_variables_are_those_of_linux() -> None:
+    assert call(load(OBJECT.with_name("kptr_variables.o")), "kept", "kernel") == 4
+
+
 @ENGINES
 def test_lists_live_from_run_to_run(engine: str) -> None:
     obj = load(OBJECT)

@@ -9,6 +9,7 @@ from ebpfjit.program import Instruction
 from ebpfjit.translators.x86_64.maps import emit_map_call
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
+    LEAVE_FUNCTION,
     Context,
     enter_label,
     pc_label,
@@ -73,12 +74,20 @@ def _forget_arguments(cx: Context) -> None:
 
 
 def _leave_where_asked(cx: Context) -> None:
-    """Exit from the running function where the helper asked for it: a tail call was done."""
+    """Exit from the running function, or from all of them, where the helper asked for it.
+
+    rsp is then where it was when the host, or a helper that calls functions of the program, came in.
+    """
     leaving = f".leaving_{cx.insn.pc}"
+    function = f".leaving_function_{cx.insn.pc}"
     cx.emit(f"cmp qword ptr {BLOCK['leave']}, 0")
     cx.jump("jne", leaving)
     with cx.out_of_line(leaving):
-        cx.emit(f"mov qword ptr {BLOCK['leave']}, 0")
+        cx.emit(f"cmp qword ptr {BLOCK['leave']}, {LEAVE_FUNCTION}")
+        cx.emit(f"mov qword ptr {BLOCK['leave']}, 0")  # moves leave the flags alone
+        cx.jump("je", function)
+        cx.emit(f"mov rsp, qword ptr {BLOCK['host_stack']}")
+        cx.label(function)
         cx.emit("ret")
 
 

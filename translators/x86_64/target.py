@@ -73,7 +73,7 @@ BLOCK_WORDS = (
     "regions",  # points to where the table of all other regions starts and stops, two words
     "fault_place",  # an address inside the code of the faulting pc, or of a helper's call
     "fault_address",
-    "leave",  # not 0: the function whose helper call this is exits with the helper's result
+    "leave",  # what exits with the result of the helper that is called: LEAVE_..., or 0
     "argument_1",  # r1 and r2 at the start, where the host says
     "argument_2",
     "link_header",  # address of the packet's link header, 0 for none; packet loads count from it
@@ -95,6 +95,7 @@ BLOCK_WORDS = (
 )
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
 BLOCK_SIZE = 8 * len(BLOCK_WORDS)
+LEAVE_FUNCTION, LEAVE_PROGRAM = 1, 2
 PINNABLE = ("packet", "argument")  # regions whose start may be in r11
 CLEARED = 128  # bytes of a frame that are zeroed in one round
 TABLE = {"first": 0, "behind": 8, "next": 0x10}  # a table of regions: its rows, and the next table or 0

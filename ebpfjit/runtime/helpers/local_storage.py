@@ -8,10 +8,12 @@ from typing import Any, cast
 from ebpfjit.bits import U64_MASK
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.foreign import KERNEL_START
 from ebpfjit.runtime.helpers.maps import map_of
 from ebpfjit.runtime.helpers.sockets import socket_at
-from ebpfjit.runtime.helpers.table import helper
+from ebpfjit.runtime.helpers.table import engine_of, helper
+from ebpfjit.runtime.maps.cgroup_storage import CgroupStorage
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.local_storage import STRUCTS, LocalStorage
 from ebpfjit.runtime.sockets import Socket
@@ -118,3 +120,15 @@ def cgrp_storage_get(world: World, map_address: int, cgroup: int, value: int, fl
 def cgrp_storage_delete(world: World, map_address: int, cgroup: int) -> int:
     """Remove a cgroup's value; 0, -EINVAL for no cgroup, -ENOENT where there is no value."""
     return _delete(world, "bpf_cgrp_storage_delete", map_address, cgroup)
+
+
+@helper(
+    "bpf_get_local_storage",
+    differs="values last from run to run; a test run of Linux's has new ones, of zeros",
+)
+def get_local_storage(world: World, map_address: int, flags: int) -> int:
+    """Return the address of the value of the task's cgroup and the program's attach type."""
+    found = cast(CgroupStorage, map_of(world, map_address, "bpf_get_local_storage"))
+    program, _ = engine_of(world).place()
+    attached = attachment(program.type, program.section).type
+    return found.storage_of(world.environment.current_task.cgroup_id, attached)

@@ -89,6 +89,8 @@ def kptr_xchg(world: World, place: int, pointer: int) -> int:
         if given is not None and holder is not None:
             holder.pointers[place] = given
         memory.write(place, pointer.to_bytes(8, "little"))
+    if given is None and pointer:
+        holdings.give_back(world, holdings.reference(pointer))
     if given is not None:
         owned.lend_for_a_while(world, given)
         owned.give(world, given)

@@ -73,6 +73,7 @@ TAKES: dict[str, frozenset[MapType]] = {
     "bpf_inode_storage_delete": frozenset({MapType.INODE_STORAGE}),
     "bpf_cgrp_storage_get": frozenset({MapType.CGRP_STORAGE}),
     "bpf_cgrp_storage_delete": frozenset({MapType.CGRP_STORAGE}),
+    "bpf_get_local_storage": frozenset({MapType.CGROUP_STORAGE, MapType.PERCPU_CGROUP_STORAGE}),
 }  # fmt: skip
 """The map types that each helper takes."""
 
@@ -103,7 +104,7 @@ class Ends(Protocol):
 
 
 _REACHED, _KNOWN, _PLACES = "maps inside", "regions at first", "places of maps"
-"""In `World.kept`: maps inside of others that the run has come to, and the regions that it knew before."""
+"""In `World.shown`: maps inside of others that the run has come to, and the regions that it knew before."""
 
 
 @dataclass(slots=True)
@@ -148,7 +149,7 @@ def any_map(world: World, address: int, name: str) -> Map:
 def reachable(world: World) -> Iterator[Map]:
     """Yield the maps whose values the run may touch: the program's, and those inside that it looked up."""
     yield from world.maps.values()
-    yield from world.kept.get(_REACHED, {}).values()
+    yield from world.shown.get(_REACHED, {}).values()
 
 
 def map_at(world: World, address: int) -> Map | None:
@@ -156,12 +157,12 @@ def map_at(world: World, address: int) -> Map | None:
 
     It is found as fast whether there are few maps or many.
     """
-    reached = world.kept.get(_REACHED, {})
-    known: _Places | None = world.kept.get(_PLACES)
+    reached = world.shown.get(_REACHED, {})
+    known: _Places | None = world.shown.get(_PLACES)
     if known is None or known.maps is not world.maps or known.reached != len(reached):
         found = [(region.start, region.stop, map_) for map_ in reachable(world) for region in map_.regions]
         found.sort(key=itemgetter(0))
-        known = world.kept[_PLACES] = _Places(world.maps, len(reached), found, [each[0] for each in found])
+        known = world.shown[_PLACES] = _Places(world.maps, len(reached), found, [each[0] for each in found])
     index = bisect_right(known.starts, address) - 1
     if index < 0:
         return None
@@ -190,11 +191,11 @@ def _reach(world: World, found: Map) -> None:
     space = memory.running()
     if space is None:
         return
-    reached: dict[int, Map] = world.kept.setdefault(_REACHED, {})
+    reached: dict[int, Map] = world.shown.setdefault(_REACHED, {})
     if found.address in reached:
         return
     reached[found.address] = found  # it may be taken out again meanwhile
-    known: dict[int, Region] = world.kept.setdefault(_KNOWN, {id(region): region for region in space.own})
+    known: dict[int, Region] = world.shown.setdefault(_KNOWN, {id(region): region for region in space.own})
     for region in found.regions:
         if id(region) not in known:
             known[id(region)] = region

@@ -22,7 +22,7 @@ from ebpfjit.runtime import held
 from ebpfjit.runtime.execution import HelperFunction
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
 from ebpfjit.runtime.memory import running
-from ebpfjit.runtime.world import Engine, World
+from ebpfjit.runtime.world import Engine, Thrown, World
 
 MAX_ARGUMENTS = 5
 
@@ -151,7 +151,22 @@ def engine_of(world: World) -> Engine:
 
 def _bind(helper: Helper) -> HelperFunction:
     """Return a helper as a function of five numbers."""
-    return bind(helper.function, helper.name, helper.arguments, under_lock=helper.under_lock)
+    function = ending(helper.function) if helper.calls_functions else helper.function
+    return bind(function, helper.name, helper.arguments, under_lock=helper.under_lock)
+
+
+def ending(function: Callable[..., int]) -> Callable[..., int]:
+    """Return what calls functions of the program, which may end the program: then who called it exits."""
+
+    def call(world: World, *arguments: int) -> int:
+        try:
+            return function(world, *arguments)
+        except Thrown as thrown:
+            engine_of(world).leave_program()
+            return thrown.value
+
+    call.__doc__ = function.__doc__
+    return call
 
 
 def bind(function: Callable[..., int], name: str, arguments: int, *, under_lock: bool) -> HelperFunction:

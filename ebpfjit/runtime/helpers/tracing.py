@@ -138,6 +138,11 @@ def seq_printf(world: World, sequence: int, text: int, size: int, data: int, dat
 )
 def d_path(world: World, path: int, buffer: int, size: int) -> int:
     """Write the name of a struct path; return its bytes with the zero byte, or a negative error number."""
+    return write_path(world, path, buffer, size)
+
+
+def write_path(world: World, path: int, buffer: int, size: int) -> int:
+    """Write the name of a struct path; return its bytes with the zero byte, or a negative error number."""
     size = W32.wrap(size)
     memory.check(buffer, size, "store")
     if not size:

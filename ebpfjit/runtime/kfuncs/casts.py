@@ -25,7 +25,7 @@ _KERNEL_STRUCTS: Mapping[str, str] = {
 """What the kernel has where programs of a type see a context (include/linux/bpf_types.h)."""
 
 
-@kfunc("bpf_rdonly_cast")
+@kfunc("bpf_rdonly_cast", leads_out=True)
 def rdonly_cast(world: World, pointer: int, type_id: int) -> int:
     """Return the same address, as one of the kernel's: what is not there reads as zero."""
     return pointer
@@ -33,6 +33,7 @@ def rdonly_cast(world: World, pointer: int, type_id: int) -> int:
 
 @kfunc(
     "bpf_cast_to_kern_ctx",
+    leads_out=True,
     differs="the first such struct of the environment (`environment.struct(...)`), else zeros",
 )
 def cast_to_kern_ctx(world: World, pointer: int) -> int:

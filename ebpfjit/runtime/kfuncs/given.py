@@ -120,7 +120,7 @@ def _shown(called: Kfunc, buffer: Any) -> int:
     if called.result is not None and not called.result.is_pointer:
         raise ExecutionError(f"{called.name} returned a buffer, and BTF says that it returns a number")
     world = current()
-    shown: dict[int, tuple[Any, Region]] = {} if world is None else world.kept.setdefault(_SHOWN, {})
+    shown: dict[int, tuple[Any, Region]] = {} if world is None else world.shown.setdefault(_SHOWN, {})
     if id(buffer) not in shown:
         shown[id(buffer)] = buffer, memory.grant(buffer, f"memory of {called.name}")
     return shown[id(buffer)][1].start

@@ -57,7 +57,11 @@ def iter_task_new(world: World, place: int, task: int, flags: int) -> int:
     return 0
 
 
-@kfunc("bpf_iter_task_next", differs="the tasks of the environment and the one that runs, no other")
+@kfunc(
+    "bpf_iter_task_next",
+    leads_out=True,
+    differs="the tasks of the environment and the one that runs, no other",
+)
 def iter_task_next(world: World, place: int) -> int:
     """Return the address of the next task, 0 behind the last."""
     index, flags, _, tgid = _TASKS.unpack(memory.read(place, _TASKS.size))
@@ -87,7 +91,7 @@ def iter_kmem_cache_new(world: World, place: int) -> int:
     return 0
 
 
-@kfunc("bpf_iter_kmem_cache_next", differs="the structs kmem_cache of the environment")
+@kfunc("bpf_iter_kmem_cache_next", leads_out=True, differs="the structs kmem_cache of the environment")
 def iter_kmem_cache_next(world: World, place: int) -> int:
     """Return the address of the next slab cache, 0 behind the last."""
     (index,) = _CACHES.unpack(memory.read(place, _CACHES.size))

@@ -19,7 +19,7 @@ from typing import TypeVar
 from ebpfjit.once import once
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import HelperFunction
-from ebpfjit.runtime.helpers.table import bind
+from ebpfjit.runtime.helpers.table import bind, ending
 
 Implementation = TypeVar("Implementation", bound=Callable[..., int])
 
@@ -29,14 +29,16 @@ class KernelFunction:
     """A kernel function that is there.
 
     `function` takes the world and `arguments` (0 to 5) u64; its result is taken modulo 2**64. It may be
-    called while a spin lock is held where it is `under_lock`. `differs` says in a few words what Linux does
-    and this one does not.
+    called while a spin lock is held where it is `under_lock`. Where it `leads_out`, what it returns points to
+    memory that is the kernel's, not the program's. `differs` says in a few words what Linux does and this one
+    does not.
     """
 
     name: str
     function: Callable[..., int]
     arguments: int
     under_lock: bool = False
+    leads_out: bool = False
     differs: str = ""
 
 
@@ -44,7 +46,7 @@ _registered: dict[str, KernelFunction] = {}
 
 
 def kfunc(
-    *names: str, under_lock: bool = False, differs: str = ""
+    *names: str, under_lock: bool = False, leads_out: bool = False, differs: str = ""
 ) -> Callable[[Implementation], Implementation]:
     """Register a function under the names of the kernel functions it is (`bpf_iter_num_new`).
 
@@ -57,7 +59,7 @@ def kfunc(
         for name in names:
             if name in _registered:
                 raise ValueError(f"{name} is registered already")
-            _registered[name] = KernelFunction(name, function, arguments, under_lock, differs)
+            _registered[name] = KernelFunction(name, function, arguments, under_lock, leads_out, differs)
         return function
 
     return register
@@ -80,7 +82,7 @@ def bound() -> Mapping[str, HelperFunction]:
     """
     return MappingProxyType(
         {
-            name: bind(each.function, name, each.arguments, under_lock=each.under_lock)
+            name: bind(ending(each.function), name, each.arguments, under_lock=each.under_lock)
             for name, each in kfuncs().items()
         }
     )

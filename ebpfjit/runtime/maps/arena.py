@@ -37,7 +37,7 @@ from ebpfjit.runtime.memory import flat_view
 
 PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
 WINDOW = 1 << 32
-USER_WINDOW = 1 << 44
+USER_WINDOW = 1 << 45
 """Where arenas are that nobody gave an address: each at the end of the 4 GiB from there on."""
 
 DESCRIPTOR = struct.Struct("<QQQQQ")

@@ -9,6 +9,7 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
 from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.maps.base import Map
+from ebpfjit.runtime.maps.cgroup_storage import CgroupStorage
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer, StackTraceMap
 from ebpfjit.runtime.maps.flat import ArrayMap
@@ -50,6 +51,8 @@ KINDS: dict[MapType, Callable[[MapDefinition, Environment], Map]] = {
     MapType.INODE_STORAGE: LocalStorage,
     MapType.TASK_STORAGE: LocalStorage,
     MapType.CGRP_STORAGE: LocalStorage,
+    MapType.CGROUP_STORAGE: CgroupStorage,
+    MapType.PERCPU_CGROUP_STORAGE: CgroupStorage,
     MapType.ARENA: Arena,
 }
 

@@ -47,6 +47,9 @@ NONE = Sizes("0", lambda size: size == 0)
 ANY = Sizes("1 or more", lambda size: size > 0)
 FOUR = Sizes("4", lambda size: size == 4)
 FOUR_OR_EIGHT = Sizes("4 or 8", lambda size: size in (4, 8))
+CGROUP_KEY = Sizes(
+    "8 (a cgroup's number) or 16 (struct bpf_cgroup_storage_key)", lambda size: size in (8, 16)
+)
 STACK_VALUE = Sizes(
     f"a multiple of 8, at most {8 * MAX_STACK_DEPTH} ({BUILD_ID_SIZE * MAX_STACK_DEPTH} with build ids)",
     lambda size: size >= 8 and size % 8 == 0,
@@ -95,6 +98,8 @@ SHAPES: dict[MapType, tuple[Sizes, Sizes, MapFlag]] = {
     MapType.INODE_STORAGE:    (FOUR,    ANY,           STORAGE_FLAGS),
     MapType.TASK_STORAGE:     (FOUR,    ANY,           STORAGE_FLAGS),
     MapType.CGRP_STORAGE:     (FOUR,    ANY,           STORAGE_FLAGS),
+    MapType.CGROUP_STORAGE:   (CGROUP_KEY, ANY,        F.NUMA_NODE | ACCESS),
+    MapType.PERCPU_CGROUP_STORAGE: (CGROUP_KEY, ANY,   F.NUMA_NODE | ACCESS),
     MapType.ARENA:            (NONE,    NONE,          F.MMAPABLE | F.SEGV_ON_FAULT | F.NO_USER_CONV),
 }  # fmt: skip
 
@@ -106,6 +111,8 @@ PERCPU = {MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH, MapType.PERCPU_ARRAY}
 QUEUES = {MapType.QUEUE, MapType.STACK}
 RINGS = {MapType.RINGBUF, MapType.USER_RINGBUF}
 STORAGES = {MapType.SK_STORAGE, MapType.INODE_STORAGE, MapType.TASK_STORAGE, MapType.CGRP_STORAGE}
+CGROUP_STORAGES = {MapType.CGROUP_STORAGE, MapType.PERCPU_CGROUP_STORAGE}
+"""Storage of cgroups that has keys, and none of the flags of the others."""
 
 Refusal = tuple[int, str]
 
@@ -136,14 +143,18 @@ def _refusals(d: MapDefinition) -> Iterator[Refusal]:
         yield errno.EINVAL, f"map_extra is {d.extra}, which only bloom filters and arenas have"
     if kind is MapType.BLOOM_FILTER and d.value_size > KMALLOC_MAX_SIZE:
         yield errno.E2BIG, f"value_size is {d.value_size}, more than {KMALLOC_MAX_SIZE}"
-    yield from _flags(d, kind, flags)
+    if kind not in CGROUP_STORAGES:
+        yield from _flags(d, kind, flags)
     if not keys.allows(d.key_size):
         yield errno.EINVAL, f"key_size is {d.key_size}, it must be {keys.text}"
     if not values.allows(d.value_size):
         yield errno.EINVAL, f"value_size is {d.value_size}, it must be {values.text}"
+    if kind in CGROUP_STORAGES:
+        yield from _cgroup_storage(d, kind)
+        yield from _flags(d, kind, flags)
     if kind in STORAGES:
         yield from _storage(d)
-    elif d.max_entries == 0:
+    elif d.max_entries == 0 and kind not in CGROUP_STORAGES:
         yield errno.EINVAL, "max_entries is 0; say how many entries the map is to have"
     if kind is MapType.ARENA:
         yield from _arena(d)
@@ -163,6 +174,15 @@ def _flags(d: MapDefinition, kind: MapType, allowed: MapFlag) -> Iterator[Refusa
         yield errno.EINVAL, "what each processor has of its own is on no node; drop BPF_F_NUMA_NODE"
     if kind is MapType.LPM_TRIE and not d.flags & F.NO_PREALLOC:
         yield errno.EINVAL, "an LPM trie is never preallocated; add BPF_F_NO_PREALLOC to map_flags"
+
+
+def _cgroup_storage(d: MapDefinition, kind: MapType) -> Iterator[Refusal]:
+    """Yield what storage of cgroups may not have."""
+    most = LOCAL_STORAGE_VALUE_MAX if kind is MapType.CGROUP_STORAGE else PCPU_MIN_UNIT_SIZE
+    if d.value_size > most:
+        yield errno.E2BIG, f"value_size is {d.value_size}, more than {most}"
+    if d.max_entries:
+        yield errno.EINVAL, f"max_entries is {d.max_entries}; storage of cgroups has 0: a value for each"
 
 
 def _storage(d: MapDefinition) -> Iterator[Refusal]:
