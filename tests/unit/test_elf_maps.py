@@ -74,10 +74,18 @@ def test_keys_and_values_have_their_types() -> None:
 
 
 def test_definitions_need_btf() -> None:
-    file = read_object((OBJECTS / "btf_maps.o").read_bytes(), "x.o")
-    for map_ in find_maps(file, None):
-        assert str(map_.refusal).startswith("x.o: section '.maps': its maps are defined by BTF, and there is")
-        assert str(map_.refusal).endswith("compile with -g")
+    data = (OBJECTS / "btf_maps.o").read_bytes()
+    without = data.replace(b"\0.BTF\0", b"\0.BTX\0").replace(b"\0.rel.BTF\0", b"\0.rel.BTX\0")
+    for damaged, why, end in (
+        (data, "which cannot be read", "says why)"),
+        (without, "and there is", "compile with -g"),
+    ):
+        maps = find_maps(read_object(damaged, "x.o"), None)
+        assert maps
+        for map_ in maps:
+            said = str(map_.refusal)
+            assert said.startswith(f"x.o: section '.maps': its maps are defined by BTF, {why}")
+            assert said.endswith(end)
 
 
 def patch_name(name: str, old: str, new: str) -> bytes:

@@ -658,7 +658,7 @@ def test_jumps_calls_and_exit() -> None:
 
 #  rows that Linux refuses whatever their fields are, or that need an object to refer to
 NOT_ALONE = {
-    "CALLX", "CALL_KFUNC", "LDABSDW", "LDINDDW",
+    "ADDR_SPACE_CAST", "CALLX", "CALL_KFUNC", "LDABSDW", "LDINDDW",
     "LDDW_MAP_FD", "LDDW_MAP_VALUE", "LDDW_VARIABLE", "LDDW_CODE", "LDDW_MAP_IDX", "LDDW_MAP_IDX_VALUE",
 }  # fmt: skip
 NOT_CHECKED = {("EXIT", "offset")}
