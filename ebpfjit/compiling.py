@@ -17,7 +17,7 @@ from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.function import FunctionContents, JitFunction, make_function
 from ebpfjit.once import load_package, once
 from ebpfjit.program import Program
-from ebpfjit.ready import Brought, Ready, environment_of, is_plain, ready
+from ebpfjit.ready import Brought, Ready, environment_of, is_plain, numbered, ready, refuse_limit
 from ebpfjit.runner import U32_MASK, Run, let_go, make_context, on_machine_code
 from ebpfjit.runtime import timers
 from ebpfjit.runtime.contexts import (
@@ -181,7 +181,7 @@ def _lane_of(name: str) -> Lane:
 def compile(
     program: Program,
     *,
-    helpers: Mapping[int, HelperFunction] | None = None,
+    helpers: Mapping[int | str, HelperFunction] | None = None,
     kfuncs: Given | None = None,
     limit: int | None = None,
     checked: bool = True,
@@ -193,25 +193,24 @@ def compile(
 ) -> JitFunction:
     """Verify a program and compile it into a function of one buffer.
 
-    `helpers` maps numbers to functions; a program with a type or with maps finds Linux's helpers
-    besides. `kfuncs` maps names of kernel functions (or BTF ids) to functions that take their place.
-    `limit` is the instruction limit of each call (positive; None: no limit). `checked=False` leaves out all
-    memory checks: a wrong program can then crash
-    the process. `harden=True` keeps immediates of the program's choosing out of the machine code
-    (two more instructions for each) and puts guard pages around it. `cache` is a folder where
-    machine code is kept for the next process: nobody else must be able to write there, as it is
-    run. Hardened programs and programs with maps or references are not kept. `release_gil=True` lets
-    Python's other threads run meanwhile: for programs that take a microsecond or more; helpers in
-    Python take the lock back, and so do lookups, updates and deletions in maps, which cost some 20 us each
-    then instead of some 10 ns. `optimize=False` translates the program as it stands: it is there in a third
-    of the time, and takes longer to run. `optimize=True` looks for all there is to save. Without either
-    it starts as the first, and goes on as the second once its calls have taken about as long as that
-    takes; one call that runs for long is best told True. `audit=True` is for who works on the compiler:
-    machine code looks again at what analysis found, and ends with an AuditFailure where that does not
-    hold. Raises VerifierError,
-    JitUnavailable where there is no machine code here, or LoadError for a cache folder that others
-    may write to.
+    `helpers` maps numbers, or Linux's names, to functions; a program with a type or with maps finds
+    Linux's helpers besides. `kfuncs` maps names of kernel functions (or BTF ids) to functions that take
+    their place. `limit` is the instruction limit of each call (None: no limit). `checked=False` leaves
+    out all memory checks: a wrong program can then crash the process. `harden=True` keeps immediates of
+    the program's choosing out of the machine code (two more instructions for each) and puts guard pages
+    around it. `cache` is a folder where machine code is kept for the next process: nobody else must be
+    able to write there, as it is run. Hardened programs and programs with maps or references are not
+    kept. `release_gil=True` lets Python's other threads run meanwhile: for programs that take a
+    microsecond or more; helpers in Python take the lock back, and so do lookups, updates and deletions
+    in maps, which cost some 20 us each then instead of some 10 ns. `optimize=False` translates the
+    program as it stands: it is there in a third of the time, and takes longer to run. `optimize=True`
+    looks for all there is to save. Without either it starts as the first, and goes on as the second
+    once its calls have taken about as long as that takes; one call that runs for long is best told
+    True. `audit=True` is for who works on the compiler: machine code looks again at what analysis
+    found, and ends with an AuditFailure where that does not hold. Raises VerifierError, JitUnavailable
+    where there is no machine code here, or LoadError for a cache folder that others may write to.
     """
+    refuse_limit(limit)
     load_package("ebpfjit.jit")
     from ebpfjit.jit.cache import Folder
 
@@ -219,7 +218,7 @@ def compile(
     return _compiled(
         program,
         folder,
-        helpers or {},
+        numbered(helpers),
         limit,
         checked=checked,
         harden=harden,

@@ -15,7 +15,7 @@ from ebpfjit.errors import BudgetExhausted, ExecutionError, JitUnavailable, Load
 from ebpfjit.interpreter import interpret
 from ebpfjit.once import load_package
 from ebpfjit.program import Program
-from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, numbered, ready_with
+from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, numbered, ready_with, refuse_limit
 from ebpfjit.runtime import faults, held, owned, timers
 from ebpfjit.runtime.contexts import (
     Context,
@@ -307,6 +307,7 @@ def run(
         raise TypeError(f"context is a mapping of field names to numbers, not {type(context).__name__}")
     if environment is not None and not isinstance(environment, Environment):
         raise TypeError(f"environment is an Environment, not of type {type(environment).__name__}")
+    refuse_limit(limit)
     chosen = environment or environment_of(program)
     given = numbered(helpers)
     if engine == "kernel":

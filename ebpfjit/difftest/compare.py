@@ -84,6 +84,8 @@ def compare(
     Raises UnknownEngine, JitUnavailable, VerifierError, and what loading a program raises.
     """
     check_engines(engines)
+    if isinstance(inputs, bytes | bytearray | memoryview):
+        raise TypeError("inputs are several memories, [memory] where there is one, not the bytes of one")
     if isinstance(program, Program) and (program.type is not None or program.maps):
         return compare_program(program, inputs, engines, build=build)
     code = program.code if isinstance(program, Program) else bytes(program)

@@ -132,6 +132,11 @@ def load(
     OSError where the file cannot be read. What a file may cost in memory follows from its size
     (`ebpfjit.elf.budget`), what its maps may from `set_map_memory_limit`.
     """
+    if kconfig is not None and not isinstance(kconfig, Mapping):
+        how = "{'CONFIG_HZ': 250}"
+        raise TypeError(f"kconfig maps names to values, as {how}, and is not a {type(kconfig).__name__}")
+    if environment is not None and not isinstance(environment, Environment):
+        raise TypeError(f"environment is an Environment, not of type {type(environment).__name__}")
     load_package("ebpfjit.elf")
     from ebpfjit.elf.source import MAX_FILE
 

@@ -260,6 +260,8 @@ def test_engines_that_are_not_there() -> None:
         compare(program, engines=("jit", "jit"))
     with pytest.raises(EbpfError, match="multiple of 8"):
         compare(b"123")
+    with pytest.raises(TypeError, match="inputs are several memories"):
+        compare(program, FRAME)
 
 
 @pytest.mark.parametrize("source", [name for name in SOURCES if name not in TYPED])

@@ -210,6 +210,14 @@ def test_what_is_printed_of_an_object_is_short() -> None:
     assert repr(many).endswith("p6 (xdp), p7 (xdp) and 992 more>")
 
 
+def test_options_of_another_kind_are_said_in_words() -> None:
+    path = OBJECTS / "subprograms.o"
+    with pytest.raises(TypeError, match=r"kconfig maps names to values, as .*, and is not a str"):
+        load(path, kconfig="/boot/config")  # type: ignore[arg-type] # each name is in a text, or not
+    with pytest.raises(TypeError, match="environment is an Environment, not of type dict"):
+        load(path, environment={"cpus": 2})  # type: ignore[arg-type] # the mistake
+
+
 def test_what_is_no_file_at_all_is_said_in_words() -> None:
     with pytest.raises(TypeError, match="by its path, as bytes, or open for reading, not as NoneType"):
         load(None)  # type: ignore[arg-type] # the mistake

@@ -267,3 +267,34 @@ def test_small_helpers_are_machine_code_unless_replaced() -> None:
     clock = program("xdp", (), "call 5", "rsh r0, 20")
     assert "call_python" not in str(clock.compile().listing())
     assert clock.compile(helpers={5: lambda *_: 77 << 20})(FRAME) == 77
+
+
+def _clock_of(program: Program, way: str, helpers: Any) -> int:
+    if way == "compile":
+        return program.compile(helpers=helpers)(FRAME)
+    return program.run(FRAME, engine=way, helpers=helpers).return_value
+
+
+@pytest.mark.parametrize("way", [*ENGINES, "compile"])
+@pytest.mark.parametrize("type", ["xdp", None])
+def test_helpers_are_given_by_name_too(way: str, type: str | None) -> None:
+    """Also to compiling, which took a name for no helper that the program calls, and said nothing."""
+    code = Program.from_bytes(assemble("call 5\nexit"), type=type)
+    assert _clock_of(code, way, {"bpf_ktime_get_ns": lambda *_: 7}) == 7
+    assert _clock_of(code, way, {5: lambda *_: 8}) == 8
+    with pytest.raises(ExecutionError, match="Linux has no helper 'ktime'"):
+        _clock_of(code, way, {"ktime": lambda *_: 7})
+    with pytest.raises(TypeError, match="helper 5 cannot be called: it is of type int"):
+        _clock_of(code, way, {5: 7})
+    with pytest.raises(TypeError, match="helpers maps numbers or names to functions, not a list"):
+        _clock_of(code, way, [5])
+
+
+@pytest.mark.parametrize("limit", ["5", -1, 1.5])
+def test_what_is_no_limit_is_refused(limit: Any) -> None:
+    code = Program.from_bytes(assemble("mov r0, 1\nexit"))
+    for engine in ENGINES:
+        with pytest.raises(ValueError, match="limit is a number of instructions, or None for no limit, not"):
+            code.run(engine=engine, limit=limit)
+    with pytest.raises(ValueError, match="limit is a number of instructions, or None for no limit, not"):
+        code.compile(limit=limit)

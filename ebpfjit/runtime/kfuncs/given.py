@@ -36,6 +36,8 @@ def given_functions(program: Program, given: Given) -> dict[int, HelperFunction]
 
     What the program does not call is no matter. Raises TypeError for what cannot be called.
     """
+    if not isinstance(given, Mapping):
+        raise TypeError(f"kfuncs maps names to functions, not a {type(given).__name__}")
     for name, function in given.items():
         if not callable(function):
             raise TypeError(f"kfunc {name!r} cannot be called: it is of type {type(function).__name__}")
