@@ -197,8 +197,10 @@ def _on_jit(build: str, seen: Seen) -> EngineFunction:
 
 def data_of(type_: str | None, given: Input) -> bytes:
     """Return what a run of a program type gets of an input: of a struct as much as it has."""
-    layout = None if type_ is None else program_type(type_).layout
-    return given.memory if layout is None else given.memory[: layout.size]
+    known = None if type_ is None else program_type(type_)
+    if known is None or known.has_packet or known.has_payload or known.layout is None:
+        return given.memory
+    return given.memory[: known.layout.size]
 
 
 def run_typed(program: Program, given: Input, function: EngineFunction) -> Outcome:
@@ -333,18 +335,20 @@ def _shortened(outcome: Outcome) -> Outcome:
 _NUMBER = re.compile("0x[0-9a-f]+")
 
 
-BLOCKERS = (1, 8, 24)
+BLOCKERS = (1, 8, 24, 200)
 """How many buffers as large as what a run gets take the places where it would get them again."""
 
 
 def depends_on_addresses(case: Case, given: Input) -> bool:
     """True where a run ends otherwise with its packet, context, stack and maps at other addresses."""
     run = runner(case, "interpreter")
-    if not linked(case).maps:
+    program = linked(case)
+    if not program.maps:
         return False  # only its packet moves, and that can be put at the same place
     here = run(given)
+    sizes = (len(data_of(program.type, given)), STACK_SIZE)
     for count in BLOCKERS:
-        taken = [bytearray(size) for size in (len(given.memory), STACK_SIZE) for _ in range(count)]
+        taken = [bytearray(size) for size in sizes for _ in range(count)]
         if run(given) != here:
             return True
         del taken
