@@ -154,7 +154,7 @@ def test_all_benchmarks_have_sections() -> None:
 
 
 def test_compiling_is_measured_by_stage() -> None:
-    report = run(choose(["compile"]), TINY)
+    report = run(choose(["compile"]), replace(TINY, processes=1))
     found = report.as_json()["benchmarks"]["compile"]
     assert [one["mode"] for one in found["stages"]] == 2 * ["cold", "other", "warm"]
     assert [one["build"] for one in found["stages"]] == 3 * ["baseline"] + 3 * ["optimised"]
