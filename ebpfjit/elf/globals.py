@@ -16,6 +16,7 @@ from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.elf.budget import OverBudget
 from ebpfjit.elf.codec import Integer, Raw, codec_of
 from ebpfjit.elf.maps import MAP_COST, is_legacy
+from ebpfjit.elf.pointers import pointer_in
 from ebpfjit.elf.reader import ObjectFile, Section, Symbol
 from ebpfjit.elf.relocation import R_BPF_64_ABS64
 from ebpfjit.elf.special import fields_of_variables
@@ -124,7 +125,7 @@ def _pointers(file: ObjectFile, section: Section, addresses: Mapping[int, int]) 
             continue
         start = addresses.get(target.index)
         if start is not None:
-            (addend,) = struct.unpack_from("<Q", section.data, offset)
+            addend = pointer_in(section, offset)
             yield (
                 offset,
                 start + relocation.symbol.value + (relocation.addend or addend) & 0xFFFF_FFFF_FFFF_FFFF,

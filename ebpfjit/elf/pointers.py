@@ -83,7 +83,7 @@ def find_pointers(file: ObjectFile, section: Section, whole: Container[int]) -> 
 
 
 def pointer_in(section: Section, offset: int) -> int:
-    """Return the addend of a pointer: what the file has there."""
+    """Return the addend of a pointer: what the file has there, 0 in a section without data (.bss)."""
     return int.from_bytes(section.data[offset : offset + POINTER_SIZE], "little")
 
 

@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import pytest
+from support.elf_maker import ALLOC, FUNCTION, NOBITS, WRITE, ElfMaker
 
 from ebpfjit.elf import Object, load
 from ebpfjit.elf import globals as variables
@@ -235,3 +236,17 @@ def test_kernel_functions_are_refused_by_name_and_line() -> None:
         load(OBJECTS / "kfunc.o", strict=True)
     with pytest.raises(LoadError, match=r"'caller', pc .*kfunc 'bpf_needed'"):
         load(OBJECTS / "kfunc.o").program("caller").run(bytes(64))
+
+
+def test_a_pointer_in_a_section_without_data_is_that_of_its_target() -> None:
+    """No compiler writes one: there is nothing in the file to add to."""
+    maker = ElfMaker()
+    code = maker.code("xdp", bytes.fromhex("1800000000000000 0000000000000000 9500000000000000"))
+    zeros = maker.section(".bss", type_=NOBITS, flags=ALLOC | WRITE, size=32)
+    text = maker.section(".rodata", b"constant", flags=ALLOC)
+    maker.relocations(zeros, (24, 2, maker.symbol("text", text, size=8)))
+    maker.relocations(code, (0, 1, maker.symbol("zeros", zeros, size=32)))
+    maker.symbol("main", code, size=24, type_=FUNCTION)
+    obj = load(bytes(maker))
+    values, constants = obj.maps.values()
+    assert int.from_bytes(bytes(values[0])[24:], "little") == constants.regions[0].start
