@@ -204,7 +204,7 @@ def _promises(recipe: Recipe) -> Promises:
 
 
 def _translate(recipe: Recipe, facts: Facts) -> Listing:
-    verified, settings, checked = recipe.verified, recipe.settings, recipe.checked
+    verified, settings = recipe.verified, recipe.settings
     program = verified.program
     assert verified.knows_all or not recipe.optimize  # what is known of loads holds for others only
     cx = Context(program, verified.frame_sizes, _plan(recipe, facts), settings)
@@ -218,17 +218,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     blocks, words = verified.blocks, program.words
     repeated = {} if settings.trace else phrases.known
     plan = cx.plan
-    apart = {
-        *cx.checks,
-        *plan.audits,
-        *plan.kernel_loads,
-        *(plan.arena.accesses if plan.arena is not None else ()),
-        *shortcuts.slots,
-        *verified.illegal,
-        *plan.taken,
-        *plan.through,
-        *plan.predicates,
-    }
+    apart = _apart(cx, verified, shortcuts)
     labels = {pc: pc_label(pc) for pc in blocks}
     nothing = set() if settings.trace else shortcuts.nothing(cx) - blocks.keys()
     for instruction in program.instructions:
@@ -274,20 +264,42 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
         emit_trace_routine(cx)
     emit_shared(cx)
     x86_64.host.emit_host_calls(cx)
-    notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
-    notes |= dict.fromkeys(verified.kernel_loads, "the kernel's memory, or zero")
-    if verified.arena is not None:
-        notes |= dict.fromkeys(verified.arena.accesses, "the arena, or nothing")
     return Listing(
         verified,
         (*cx.pieces, *cx.cold),
         tuple(cx.limits),
-        notes,
+        _notes(recipe, facts),
         settings.harden,
         frozenset(cx.traced),
         tuple(resumes),
         recipe.why_baseline,
     )
+
+
+def _apart(cx: Context, verified: Verified, shortcuts: Shortcuts) -> set[int]:
+    """Return the slots at which something else stands than the instruction alone would have there."""
+    plan = cx.plan
+    return {
+        *cx.checks,
+        *plan.audits,
+        *plan.kernel_loads,
+        *(plan.arena.accesses if plan.arena is not None else ()),
+        *shortcuts.slots,
+        *verified.illegal,
+        *plan.taken,
+        *plan.through,
+        *plan.predicates,
+    }
+
+
+def _notes(recipe: Recipe, facts: Facts) -> dict[int, str]:
+    """Return what the listing says of accesses: how each is checked."""
+    verified, checked = recipe.verified, recipe.checked
+    notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
+    notes |= dict.fromkeys(verified.kernel_loads, "the kernel's memory, or zero")
+    if verified.arena is not None:
+        notes |= dict.fromkeys(verified.arena.accesses, "the arena, or nothing")
+    return notes
 
 
 def _block_start(cx: Context, verified: Verified, pc: int, label: str) -> None:
