@@ -41,7 +41,8 @@ def test_heads_are_found_in_btf_with_what_they_contain() -> None:
 @pytest.mark.parametrize("engine", ["interpreter", "jit", pytest.param("kernel", marks=needs_kernel)])
 def test_objects_are_made_counted_and_dropped(engine: str) -> None:
     obj = load(OBJECT)
-    assert call(obj, "roundtrip", engine) == 43
+    # Linux zeroes special fields only: what else is in the memory is what was there before.
+    assert call(obj, "roundtrip", engine) in ({42, 43} if engine == "kernel" else {43})
     assert call(obj, "shared", engine) == -22 * 1000 + 3
 
 

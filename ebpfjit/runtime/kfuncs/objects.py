@@ -21,7 +21,11 @@ LARGEST_PERCPU = 512
 Hanging = deque[tuple[Object, int]]
 
 
-@kfunc("bpf_obj_new_impl", "bpf_obj_new", differs="0 for the 513th object that a run owns at a time")
+@kfunc(
+    "bpf_obj_new_impl",
+    "bpf_obj_new",
+    differs="0 for the 513th object that a run owns at a time; Linux zeroes special fields only",
+)
 def obj_new(world: World, type_id: int) -> int:
     """Return a new object of a struct of the program's BTF, all zeros; 0 where there is no memory."""
     return owned.new(world, _layout_of(world, type_id, "bpf_obj_new"))
