@@ -15,6 +15,7 @@ from ebpfjit.runtime.contexts.flow import FlowContext
 from ebpfjit.runtime.contexts.frags import FragsContext
 from ebpfjit.runtime.contexts.message import MessageContext
 from ebpfjit.runtime.contexts.named import NamedContext
+from ebpfjit.runtime.contexts.netfilter import NetfilterContext
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, ROOM, Outcome, PacketContext, Redirect
 from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.contexts.skb import SkbContext
@@ -51,7 +52,7 @@ _CLASSES: dict[ContextKind, type[XdpContext] | type[SkbContext]] = {
     ContextKind.XDP: XdpContext,
     ContextKind.SK_BUFF: SkbContext,
 }
-_NAMED_CLASSES: dict[str, type[NamedContext]] = {"sk_msg": MessageContext}
+_NAMED_CLASSES: dict[str, type[NamedContext]] = {"sk_msg": MessageContext, "netfilter": NetfilterContext}
 _KEPT = 4
 
 idle = threading.local()

@@ -38,12 +38,6 @@ _LENGTHS = {
 }  # fmt: skip
 """Which field says how long the payload is, where the caller does not."""
 
-_ADVICE = {
-    "netfilter": ": a packet as data is for the kernel engine; describe it, context={'skb': "
-    "environment.struct('sk_buff', len=60), 'state': environment.struct('nf_hook_state', hook=3, pf=2)}",
-}
-"""What to do instead, by program type."""
-
 _OFTEN_NULL = {("bpf_sk_lookup", "sk"), ("bpf_sock_ops", "sk"), ("sk_reuseport_md", "migrating_sk")}
 """Sockets that are NULL where the caller gives none; the others are always there."""
 
@@ -68,7 +62,7 @@ class NamedContext(StructContext):
         if as_bytes and any(data[self.layout.size :]):  # Linux: bpf_check_uarg_tail_zero
             raise ExecutionError(
                 f"{type_.name} programs get a {self.layout.name}, {self.layout.size} bytes; {len(data)} were "
-                f"given, with more than zeros behind (E2BIG){_ADVICE.get(type_.name, '')}"
+                f"given, with more than zeros behind (E2BIG)"
             )
         self._hold(type_, len(data) if as_bytes else self.layout.size)
         self._hidden: list[Field] = []
