@@ -19,6 +19,7 @@ from ebpfjit.runtime.contexts.netfilter import NetfilterContext
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, ROOM, Outcome, PacketContext, Redirect
 from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.contexts.skb import SkbContext
+from ebpfjit.runtime.contexts.sysctl import SysctlContext
 from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, effective_type, program_type
 from ebpfjit.runtime.contexts.xdp import XdpContext
 
@@ -52,7 +53,11 @@ _CLASSES: dict[ContextKind, type[XdpContext] | type[SkbContext]] = {
     ContextKind.XDP: XdpContext,
     ContextKind.SK_BUFF: SkbContext,
 }
-_NAMED_CLASSES: dict[str, type[NamedContext]] = {"sk_msg": MessageContext, "netfilter": NetfilterContext}
+_NAMED_CLASSES: dict[str, type[NamedContext]] = {
+    "cgroup_sysctl": SysctlContext,
+    "netfilter": NetfilterContext,
+    "sk_msg": MessageContext,
+}
 _KEPT = 4
 
 idle = threading.local()
