@@ -85,11 +85,16 @@ KERNEL = {
 }
 """The kernel functions, called as helpers under numbers of our own: what they do is the same."""
 
+HEADER = bytes(12) + b"\x60" + bytes(7) + bytes((2, 4, 5, 180))
+"""A TCP header with one option."""
 CONTEXTS: dict[str, tuple[str, dict[str, Any]]] = {
     "bpf_sysctl_": (
         "cgroup_sysctl",
         {"write": 1, "name": "net/ipv4/ip_default_ttl", "current_value": b"64\n", "new_value": b"62"},
     ),
+    "bpf_load_hdr_opt": ("sock_ops", {"op": 13, "skb_data": HEADER}),
+    "bpf_store_hdr_opt": ("sock_ops", {"op": 15, "skb_data": HEADER}),
+    "bpf_reserve_hdr_opt": ("sock_ops", {"op": 14}),
 }
 """Contexts that are no packets, by how the names of their helpers start: the type, and what it is told."""
 

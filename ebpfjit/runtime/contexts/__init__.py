@@ -19,6 +19,7 @@ from ebpfjit.runtime.contexts.netfilter import NetfilterContext
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, ROOM, Outcome, PacketContext, Redirect
 from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.contexts.skb import SkbContext
+from ebpfjit.runtime.contexts.sock_ops import SockOpsContext
 from ebpfjit.runtime.contexts.sysctl import SysctlContext
 from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, effective_type, program_type
 from ebpfjit.runtime.contexts.xdp import XdpContext
@@ -57,6 +58,7 @@ _NAMED_CLASSES: dict[str, type[NamedContext]] = {
     "cgroup_sysctl": SysctlContext,
     "netfilter": NetfilterContext,
     "sk_msg": MessageContext,
+    "sock_ops": SockOpsContext,
 }
 _KEPT = 4
 

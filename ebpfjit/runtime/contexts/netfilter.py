@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.runtime.contexts.ip import FAMILIES, NFPROTO_IPV4, NFPROTO_IPV6, family_of_frame
 from ebpfjit.runtime.contexts.named import NamedContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, Outcome
-from ebpfjit.runtime.contexts.skb import ETH_P_IP, ETH_P_IPV6, packet_type
+from ebpfjit.runtime.contexts.skb import packet_type
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.objects import FIRST_OF_RUN, WINDOW, KernelObject, KernelPointer
@@ -23,7 +24,6 @@ from ebpfjit.runtime.objects import FIRST_OF_RUN, WINDOW, KernelObject, KernelPo
 LOCAL_OUT = 3
 """NF_INET_LOCAL_OUT: the hook of a test run that names none, and the one without a link header."""
 
-NFPROTO_IPV4, NFPROTO_IPV6 = 2, 10
 LARGEST = LINK_HEADER_SIZE + 0xFFFF
 """Bytes of a frame: as much as IP has. A test run of Linux's has 3712, which fit a page."""
 
@@ -31,15 +31,6 @@ SETTABLE = ("hook", "pf", "in", "out")
 _MEMBERS = (*SETTABLE, "sk", "net", "okfn")
 _LARGEST_BYTE = 255
 
-
-@dataclass(frozen=True, slots=True)
-class _Family:
-    ethertype: int
-    version: int
-    header: int
-
-
-_FAMILIES = {NFPROTO_IPV4: _Family(ETH_P_IP, 4, 20), NFPROTO_IPV6: _Family(ETH_P_IPV6, 6, 40)}
 
 _HEADROOM, _SHARED_INFO, _SK_BUFF = 64, 320, 256
 """NET_SKB_PAD; struct skb_shared_info and struct sk_buff in whole cache lines."""
@@ -51,25 +42,6 @@ STATE, SKB, DEVICE, HEAD = (
     KernelPointer(FIRST_OF_RUN + index * WINDOW, name)
     for index, name in enumerate(("nf_hook_state", "sk_buff", "net_device", "bytes"))
 )
-
-
-def _is_whole(data: bytes, family: _Family) -> bool:
-    """True where the bytes are an IP packet as long as its header says, or one of IPv4 without options."""
-    if data[0] == 0x45:  # where it is an address, it is that of a group, which is hardly ever one
-        return family.version == 4
-    if len(data) < family.header or data[0] >> 4 != family.version:
-        return False
-    says = data[2:4] if family.version == 4 else data[4:6]
-    return int.from_bytes(says, "big") + (0 if family.version == 4 else family.header) == len(data)
-
-
-def _family_of_frame(data: bytes) -> int:
-    """Return NFPROTO_* of a frame of IP, 0 for what begins with the IP header, or is neither."""
-    for number, family in _FAMILIES.items():
-        is_said = int.from_bytes(data[12:14], "big") == family.ethertype
-        if is_said and data[LINK_HEADER_SIZE] >> 4 == family.version:
-            return 0 if any(_is_whole(data, each) for each in _FAMILIES.values()) else number
-    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +67,20 @@ class Hooked:
         """
         data, said = bytes(given), dict(fields or {})
         _refuse_unknown(said)
-        shortest = _FAMILIES[NFPROTO_IPV4].header
+        shortest = FAMILIES[NFPROTO_IPV4].header
         if not shortest <= len(data) <= LARGEST:
             raise ExecutionError(
                 f"netfilter programs run on packets of {shortest} bytes (an IP header) to {LARGEST}, "
                 f"this one has {len(data)} (EINVAL)"
             )
-        frame = _family_of_frame(data)
+        frame = family_of_frame(data)
         looks_like = NFPROTO_IPV6 if data[0] >> 4 == 6 else NFPROTO_IPV4
         hook, pf = said.get("hook", LOCAL_OUT), said.get("pf", frame or looks_like)
         if not isinstance(hook, int) or not 0 <= hook <= _LARGEST_BYTE:
             raise ExecutionError(
                 f"context field hook is a number of 8 bits (enum nf_inet_hooks), not {hook!r}"
             )
-        if pf not in _FAMILIES:
+        if pf not in FAMILIES:
             raise ExecutionError(
                 f"context field pf is 2 (NFPROTO_IPV4) or 10 (NFPROTO_IPV6), not {pf!r} (EINVAL)"
             )
@@ -136,7 +108,7 @@ class Hooked:
         # Linux looks at the hook that it has by default: `out` is there and `in` is not, whatever is said.
         out = DEVICE if self.device_out is None else self.device_out
         state = {"hook": self.hook, "pf": self.pf, "in": self.device_in or 0, "out": out}
-        ethertype = _FAMILIES[self.pf].ethertype.to_bytes(2, "big")
+        ethertype = FAMILIES[self.pf].ethertype.to_bytes(2, "big")
         skb: dict[str, Any] = {
             "len": tail - start,
             "head": HEAD,
@@ -179,7 +151,7 @@ def _as_frame(data: bytes, frame: int, pf: int) -> bytes:
     """Return a frame of that family. Raises ExecutionError where Linux has an error number."""
     if not frame and len(data) >= LINK_HEADER_SIZE:
         version = data[0] >> 4
-        named = [each for each in _FAMILIES.values() if each.version == version]
+        named = [each for each in FAMILIES.values() if each.version == version]
         if named:
             ethertype = named[0].ethertype.to_bytes(2, "big")
             data, frame = bytes(12) + ethertype + data, NFPROTO_IPV4 if version == 4 else NFPROTO_IPV6
@@ -187,7 +159,7 @@ def _as_frame(data: bytes, frame: int, pf: int) -> bytes:
         raise ExecutionError("at hooks but NF_INET_LOCAL_OUT (3) packets are frames of IPv4 or IPv6 (EPROTO)")
     if frame != pf:
         raise ExecutionError(f"context field pf is {pf}, and the frame is one of {frame} (EINVAL)")
-    least = LINK_HEADER_SIZE + _FAMILIES[frame].header
+    least = LINK_HEADER_SIZE + FAMILIES[frame].header
     if len(data) < least:
         raise ExecutionError(
             f"a frame of that family has at least {least} bytes, this one has {len(data)} (EINVAL)"
