@@ -306,7 +306,7 @@ class Caller:
 
     def __init__(self, helper: str, run: Run) -> None:
         self.arena = arena()
-        kinds = ("xdp", "tc") if "xdp" in helper else ("tc", "xdp")
+        kinds = ("xdp", "tc") if "xdp" in helper else ("lwt_in", "tc") if "lwt" in helper else ("tc", "xdp")
         self.types = [program_type(name) for name in kinds]
         self.named = named_context(helper)
         self.run = run
@@ -382,7 +382,7 @@ def attack(helper: str, names: list[str], program: Program, number: int, one_in:
         "machine code": compiled.run,
     }
     named_context(helper)
-    for kind in ("tc", "xdp"):  # both children take these, at their addresses
+    for kind in ("tc", "xdp", "lwt_in"):  # both children take these, at their addresses
         give_back(take(program_type(kind), memoryview(PACKET), None))
     seen: dict[str, list[Seen]] = {}
     for engine, run in engines.items():
