@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,8 @@ LENGTH, WRITE = 14, 15
 IP_HEADER = b"\x45" + bytes(19)
 
 
-def bring_up_loopback() -> None:
-    with socket.socket() as any_socket:
-        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sH14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
-
-
 def calls_of_a_connection(group: Path, loaded: ebpfjit.Object) -> list[dict[str, Any]]:
     """Return what the program recorded of a connection within the cgroup."""
-    bring_up_loopback()
     with cgroups.attached(group, loaded.programs["options"]), socket.socket() as listener:
         listener.setsockopt(socket.IPPROTO_TCP, TCP_SAVE_SYN, 1)
         listener.bind(("127.0.0.1", 0))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import itertools
 import os
+import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +39,12 @@ def why_not() -> str | None:
     return unavailable_reason()
 
 
+def bring_up_loopback() -> None:
+    """Let packets go to oneself, in a new network."""
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sH14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+
+
 def in_a_cgroup(work: Callable[[Path], Any]) -> Any:
     """Return what a function returns in a child process, in a new cgroup and a network of its own."""
     where = mounted()
@@ -48,6 +56,7 @@ def in_a_cgroup(work: Callable[[Path], Any]) -> Any:
         libc = ctypes.CDLL(None, use_errno=True)
         assert libc.unshare(_CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
         (group / "cgroup.procs").write_text(str(os.getpid()))
+        bring_up_loopback()
         return work(group)
 
     try:
