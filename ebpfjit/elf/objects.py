@@ -149,7 +149,7 @@ class _Layout:
                 return
             raise ExecutionError(_no_struct(pointer.struct, self.types))
         offsets = dict(_offsets(self.types, type_))
-        members = described.members
+        members = _with_itself(pointer, described.members) if "self" in offsets else described.members
         if described.lenient:
             members = {name: value for name, value in members.items() if name in offsets}
         self._end = pointer + -(-max(type_.size, 1) // ALIGNMENT) * ALIGNMENT
@@ -191,6 +191,14 @@ class _Layout:
         self.memory[address] = data + b"\0"
         self._end += -(-(len(data) + 1) // ALIGNMENT) * ALIGNMENT
         return address
+
+
+def _with_itself(pointer: KernelPointer, members: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the members of a cgroup, whose own css says that it is the cgroup's."""
+    inside = members.get("self", {})
+    if pointer.struct != "cgroup" or not isinstance(inside, Mapping):
+        return members
+    return {**members, "self": {"cgroup": int(pointer), **inside}}
 
 
 def _no_struct(name: str, types: Btf | None) -> str:
