@@ -132,25 +132,25 @@ def _raw_check(world: World, number: int, ip: int, tcp: int) -> int:
     return 0 if _Flow.of(version, header, segment).is_known(_count(world)) else -errno.EACCES
 
 
-@helper("bpf_tcp_raw_gen_syncookie_ipv4", asks_user=True, differs=_ANY_KEY)
+@helper("bpf_tcp_raw_gen_syncookie_ipv4", asks_user=True, gpl=True, differs=_ANY_KEY)
 def tcp_raw_gen_syncookie_ipv4(world: World, ip: int, tcp: int, tcp_size: int) -> int:
     """Return cookie | size of segments << 32 for a SYN, -EINVAL for what is no TCP header."""
     return _raw_gen(world, 4, ip, tcp, tcp_size)
 
 
-@helper("bpf_tcp_raw_gen_syncookie_ipv6", asks_user=True, differs=_ANY_KEY)
+@helper("bpf_tcp_raw_gen_syncookie_ipv6", asks_user=True, gpl=True, differs=_ANY_KEY)
 def tcp_raw_gen_syncookie_ipv6(world: World, ip: int, tcp: int, tcp_size: int) -> int:
     """Return cookie | size of segments << 32 for a SYN, -EINVAL for what is no TCP header."""
     return _raw_gen(world, 6, ip, tcp, tcp_size)
 
 
-@helper("bpf_tcp_raw_check_syncookie_ipv4", asks_user=True, differs=_ANY_KEY)
+@helper("bpf_tcp_raw_check_syncookie_ipv4", asks_user=True, gpl=True, differs=_ANY_KEY)
 def tcp_raw_check_syncookie_ipv4(world: World, ip: int, tcp: int) -> int:
     """Return 0 where an ACK has a cookie of the last two minutes, else -EACCES."""
     return _raw_check(world, 4, ip, tcp)
 
 
-@helper("bpf_tcp_raw_check_syncookie_ipv6", asks_user=True, differs=_ANY_KEY)
+@helper("bpf_tcp_raw_check_syncookie_ipv6", asks_user=True, gpl=True, differs=_ANY_KEY)
 def tcp_raw_check_syncookie_ipv6(world: World, ip: int, tcp: int) -> int:
     """Return 0 where an ACK has a cookie of the last two minutes, else -EACCES."""
     return _raw_check(world, 6, ip, tcp)
@@ -188,7 +188,7 @@ def _headers(ip: int, ip_size: int, tcp: int, tcp_size: int) -> tuple[bytes, byt
     return memory.read(ip, min(W32.wrap(ip_size), 60)), memory.read(tcp, min(W32.wrap(tcp_size), 61))
 
 
-@helper("bpf_tcp_gen_syncookie", asks_user=True, differs=_OF_SOCKETS)
+@helper("bpf_tcp_gen_syncookie", asks_user=True, gpl=True, differs=_OF_SOCKETS)
 def tcp_gen_syncookie(world: World, socket: int, ip: int, ip_size: int, tcp: int, tcp_size: int) -> int:
     """Return cookie | size of segments << 32 for a SYN to a socket that listens, or -errno."""
     header, segment = _headers(ip, ip_size, tcp, tcp_size)
@@ -203,7 +203,7 @@ def tcp_gen_syncookie(world: World, socket: int, ip: int, ip_size: int, tcp: int
     return _Flow.of(version, header, segment).cookie(_mss(segment) or version.usual, _count(world))
 
 
-@helper("bpf_tcp_check_syncookie", asks_user=True, differs=_OF_SOCKETS)
+@helper("bpf_tcp_check_syncookie", asks_user=True, gpl=True, differs=_OF_SOCKETS)
 def tcp_check_syncookie(world: World, socket: int, ip: int, ip_size: int, tcp: int, tcp_size: int) -> int:
     """Return 0 where an ACK to a socket that listens has a cookie of the last two minutes, or -errno."""
     header, segment = _headers(ip, ip_size, tcp, tcp_size)
