@@ -79,6 +79,11 @@ HERE = Environment(
     network=Network(interfaces={1: Interface()}),
 )
 PACKET = bytes(12) + b"\x08\x00" + bytes([0x45]) + bytes(200)
+SEGMENTS = (  # IPv6 with a segment routing header that has one segment, and room for what is no segment
+    bytes(12) + b"\x86\xdd\x60\0\0\0\0\xb0\x2b\x40" + bytes(32) + bytes((59, 12, 4)) + bytes(173)
+)
+LIGHTWEIGHT = {"bpf_lwt_push": ("lwt_in", "tc"), "bpf_lwt_seg6": ("lwt_seg6local", "lwt_in")}
+"""Types of programs for helpers, by how their names start."""
 KERNEL = {
     3000 + number: kernel_functions()[name]
     for number, name in enumerate({each.function: each.name for each in kfuncs().values()}.values())
@@ -306,16 +311,17 @@ class Caller:
 
     def __init__(self, helper: str, run: Run) -> None:
         self.arena = arena()
-        kinds = ("xdp", "tc") if "xdp" in helper else ("lwt_in", "tc") if "lwt" in helper else ("tc", "xdp")
+        kinds = ("xdp", "tc") if "xdp" in helper else LIGHTWEIGHT.get(helper[:12], ("tc", "xdp"))
         self.types = [program_type(name) for name in kinds]
         self.named = named_context(helper)
+        self.packet = SEGMENTS if "seg6" in helper else PACKET
         self.run = run
         self.slowest = 0.0
 
     def outcome(self, arguments: Arguments, number: int) -> Seen:
         """Call once; return all that there is to see afterwards."""
         held = self.arena
-        usual = take(self.types[number % 5 == 4], memoryview(PACKET), None)
+        usual = take(self.types[number % 5 == 4], memoryview(self.packet), None)
         context = usual if self.named is None or number % 5 == 4 else self.named
         starts = held.starts | {"context": context.argument.start, "packet": usual.packet.start}
         starts["sock"] = context.sock.start if isinstance(context, SkbContext) else 0
@@ -382,7 +388,7 @@ def attack(helper: str, names: list[str], program: Program, number: int, one_in:
         "machine code": compiled.run,
     }
     named_context(helper)
-    for kind in ("tc", "xdp", "lwt_in"):  # both children take these, at their addresses
+    for kind in ("tc", "xdp", "lwt_in", "lwt_seg6local"):  # both children take these, at their addresses
         give_back(take(program_type(kind), memoryview(PACKET), None))
     seen: dict[str, list[Seen]] = {}
     for engine, run in engines.items():
