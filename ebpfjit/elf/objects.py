@@ -16,7 +16,7 @@ from ebpfjit.errors import ExecutionError, LoadError
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import flat_view
-from ebpfjit.runtime.objects import CURRENT_TASK, WINDOW, KernelObject, KernelPointer
+from ebpfjit.runtime.objects import CURRENT_TASK, FIRST_OF_RUN, WINDOW, KernelObject, KernelPointer
 from ebpfjit.runtime.symbols import memory_of
 
 STRUCTS = frozenset({Kind.STRUCT, Kind.UNION})
@@ -114,7 +114,7 @@ def _lay_out(
             {**environment.memory, **layout.memory, **variables}, layout.paths, layout.packets
         )
     except ValueError as error:
-        raise ExecutionError(f"{error}; objects are at {CURRENT_TASK:#x} and behind") from None
+        raise ExecutionError(f"{error}; objects are at {FIRST_OF_RUN:#x} and behind") from None
     return Surroundings(memory, types, address)
 
 
