@@ -193,6 +193,8 @@ def cases() -> Iterator[tuple[str, Program]]:
         steps = [[*push, pop][step] for step in sequence]
         yield f"vlan {sequence}", program("tc", *steps)
     yield "set_hash_invalid", program("tc", call("set_hash_invalid"))
+    for index, size in ((0, 28), (1, 64), (0, 8)):
+        yield f"get_xfrm_state {index} {size}", program("tc", loaded("skb_get_xfrm_state", index, size, 0))
     yield "set_hash", program("tc", call("set_hash", 77), call("get_hash_recalc"))
     for type, tstamp in product(range(4), (0, 99)):
         yield f"set_tstamp {type} {tstamp}", program("tc", call("skb_set_tstamp", tstamp, type))
