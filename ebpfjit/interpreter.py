@@ -88,7 +88,7 @@ class State:
         self.leaving = False
         try:
             self.enter_function(target, caller)
-            run_until_depth(self, depth)
+            self.run_until(depth)
             if self.ended:
                 raise Thrown(self.registers[0])
             return self.registers[0]
@@ -142,6 +142,35 @@ class State:
             raise faults.budget_exhausted(self.pc, self.execution.limit)
         self.budget -= size
 
+    def run_until(self, depth: int) -> None:
+        """Run until so many frames are left, -1 for the end of the program; or until a helper ends it."""
+        while self.is_inside(depth):
+            self.step()
+
+    def is_inside(self, depth: int) -> bool:
+        """True while there are more frames than that, and nothing has ended the program."""
+        return self.result is None and len(self.frames) > depth and not self.ended
+
+    def step(self) -> None:
+        """Execute the instruction at `pc`, and pay for its basic block where it is the first."""
+        slots = self.program.slots
+        if self.pc >= len(slots):
+            raise faults.illegal_instruction(self.pc, "control fell off the end of the program")
+        self.charge()
+        if self.watcher is not None:
+            self.watcher(self.pc, self.registers)
+        instruction = slots[self.pc]
+        assert instruction is not None  # jumps into the second half of an lddw were refused
+        if instruction.pc in self.verified.illegal or instruction.row is None:
+            raise faults.illegal_instruction(instruction.pc, self.verified.illegal[instruction.pc])
+        self.execute(instruction, instruction.row)
+
+    def execute(self, instruction: Instruction, row: Row) -> None:
+        """Execute an instruction, wherever the machine is."""
+        self.pc = instruction.next_pc
+        self.execution.instructions += 1
+        STEPS[row.kind](self, instruction, row)
+
     def operand(self, row: Row, insn: Instruction) -> int:
         """The second operand at the row's width: src, or imm sign-extended."""
         value = self.registers[insn.src_reg] if row.uses_src else insn.imm
@@ -168,21 +197,26 @@ def executes(kind: Kind) -> Callable[[Step], Step]:
     return register
 
 
-def interpret(verified: Verified, execution: Execution, watcher: Watcher | None = None) -> int:
-    """Run a program and return r0, unsigned.
+def interpret(
+    verified: Verified,
+    execution: Execution,
+    watcher: Watcher | None = None,
+    machine: Callable[[Execution], State] | None = None,
+) -> int:
+    """Run a program and return r0, unsigned; on a `machine` that is made for it, where there is one.
 
     `watcher` is told of each instruction when its basic block is paid for, before it is executed.
     Raises MemoryFault, AlignmentFault, IllegalInstruction, BudgetExhausted, CallDepthExceeded,
     HelperNotFound, or whatever a helper raised. `execution.instructions` counts what was executed.
     """
-    state = State(verified, execution)
+    state = State(verified, execution) if machine is None else machine(execution)
     state.watcher = watcher
     with active(state.space, execution.mark), engine_of(execution.world, state):
         try:
             if execution.function is not None:
                 return state.call_function(*execution.function)
             state.enter_function(0, caller=0)
-            run_until_depth(state, -1)
+            state.run_until(-1)
         except ExecutionError as error:
             faults.name_line(error, verified.program)
             raise
@@ -193,25 +227,6 @@ def interpret(verified: Verified, execution: Execution, watcher: Watcher | None 
         return state.registers[0]
     assert state.result is not None  # the outermost function has left
     return state.result
-
-
-def run_until_depth(state: State, depth: int) -> None:
-    """Run until so many frames are left, -1 for the end of the program; or until a helper ends it."""
-    verified = state.verified
-    slots = verified.program.slots
-    while state.result is None and len(state.frames) > depth and not state.ended:
-        if state.pc >= len(slots):
-            raise faults.illegal_instruction(state.pc, "control fell off the end of the program")
-        state.charge()
-        if state.watcher is not None:
-            state.watcher(state.pc, state.registers)
-        instruction = slots[state.pc]
-        assert instruction is not None  # jumps into the second half of an lddw were refused
-        if instruction.pc in verified.illegal or instruction.row is None:
-            raise faults.illegal_instruction(instruction.pc, verified.illegal[instruction.pc])
-        state.pc = instruction.next_pc
-        state.execution.instructions += 1
-        STEPS[instruction.row.kind](state, instruction, instruction.row)
 
 
 @executes(Kind.BINARY)

@@ -9,7 +9,7 @@ import mmap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -19,6 +19,7 @@ from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.difftest.arena import Arena, HelperError, arena, map_at
 from ebpfjit.difftest.case import Case, Input, options_of, tiered
 from ebpfjit.difftest.generate import plain
+from ebpfjit.difftest.optimized import CodeState, stages
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, Outcome, attributes_of
 from ebpfjit.difftest.proofs import Claims, Judge
 from ebpfjit.errors import EbpfError, ExecutionError, JitUnavailable, VerifierError
@@ -93,6 +94,21 @@ def on_proofs(case: Case, verified: Verified, pcs: list[int] | None = None) -> R
         execution = place.start(given)
         judge = Judge(claims, execution, pcs)
         return judge.verdict(outcome_of(judge.run, execution, place))
+
+    return run
+
+
+def on_optimized(case: Case, verified: Verified) -> Runner:
+    """What the optimizer makes of it, run by the interpreter; entered at functions, or at tested blocks too."""
+    place = arena()
+    codes = [stage for entries in ((), verified.tested) for stage in stages(verified, entries)]
+
+    def run(given: Input) -> Outcome:
+        code = codes[crc32(given.memory) % len(codes)]
+        machine = partial(CodeState, code)
+        return outcome_of(
+            lambda execution: interpret(verified, execution, machine=machine), place.start(given), place
+        )
 
     return run
 
@@ -267,6 +283,7 @@ PROOFS = "proofs"
 ENGINES: Mapping[str, Callable[[Case, Verified], Runner]] = {
     "interpreter": on_interpreter,
     PROOFS: on_proofs,
+    "optimized": on_optimized,
     "jit": on_jit,
     "gate": on_gate,
     "tiered": on_tiered,

@@ -49,6 +49,11 @@ class Kind(Enum):
     CALL_KFUNC = "r0 = the function with BTF id imm (r1..r5)"
     CALL_REGISTER = "call the function whose address is in dst"
     EXIT = "return r0"
+    # Of rows without an encoding, which only optimised code has.
+    BOUND = "these bytes of a region may be read, or written: or leave"
+    ALIGNED = "the address is a multiple: or leave"
+    PAY = "take so many instructions from the budget; or leave where there are none left"
+    LEAVE = "go on in baseline code"
 
     __hash__ = object.__hash__  # that of Enum is written in Python, and takes ten times as long
 
@@ -188,6 +193,6 @@ class Row:
 
 def row_named(name: str) -> Row:
     """Return the row of the table that has this name: what a pickled row becomes."""
-    from ebpfjit.isa.table import BY_NAME  # the table stands on this module
+    from ebpfjit.isa.table import BY_NAME, UNENCODED  # the table stands on this module
 
-    return BY_NAME[name]
+    return BY_NAME.get(name) or next(row for row in UNENCODED if row.name == name)

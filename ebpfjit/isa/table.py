@@ -278,6 +278,14 @@ def _atomics() -> Iterator[Row]:
 
 
 TABLE: tuple[Row, ...] = (*_alu(), *_jumps(), *_loads_and_stores(), *_atomics())
+
+NO_OPCODE = -1
+UNENCODED: tuple[Row, ...] = tuple(
+    Row(kind.name, kind.name, kind, NO_OPCODE, mnemonic=kind.name.lower(), symbol=kind.name.lower())
+    for kind in (Kind.BOUND, Kind.ALIGNED, Kind.PAY, Kind.LEAVE)
+)
+"""What no program says, and optimised code does; `ebpfjit.optimizer.code` says what their fields are."""
+
 BY_NAME: dict[str, Row] = {row.name: row for row in TABLE}
 BY_OPCODE: dict[int, tuple[Row, ...]] = {
     opcode: tuple(row for row in TABLE if row.opcode == opcode)

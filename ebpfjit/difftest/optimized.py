@@ -1,0 +1,285 @@
+"""Code in the interpreter: what the optimizer makes of a program, run value by value.
+
+    interpret(stage(code)) == interpret(program), at every stage
+
+The interpreter goes on where Code leaves. An access that no BOUND stood for is a wrong proof: WrongCode,
+which is no fault of the program's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+
+from ebpfjit.analysis.verified import Verified
+from ebpfjit.bits import W64
+from ebpfjit.errors import CallDepthExceeded, ExecutionError, MemoryFault, Stopped
+from ebpfjit.interpreter import State, check_depth
+from ebpfjit.isa import semantics
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind
+from ebpfjit.optimizer.build import build
+from ebpfjit.optimizer.check import check
+from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Entry, Exit, Op
+from ebpfjit.runtime.execution import CODE_ADDRESS, Execution
+from ebpfjit.runtime.memory import check_marks
+
+
+def stages(verified: Verified, entries: Collection[int]) -> list[Code]:
+    """Return what the optimizer makes of a program, stage by stage, each checked."""
+    code = build(verified, entries)
+    check(code)
+    return [code]
+
+
+POISON = 0xDEAD_0000_DEAD_0000
+"""What a register has that nothing reads any more."""
+
+
+class WrongCode(ExecutionError):  # noqa: N818 - as AuditFailure is
+    """The optimizer's code did what the program does not do."""
+
+
+class CodeState(State):
+    """The interpreter, which runs Code where it comes to one of its entries."""
+
+    def __init__(self, code: Code, execution: Execution) -> None:
+        super().__init__(code.verified, execution)
+        self.code = code
+        self.values: dict[int, int] = {}
+
+    def run_until(self, depth: int) -> None:
+        """Run as the interpreter does, and in Code from each entry on that control comes to."""
+        just_left = False
+        while self.is_inside(depth):
+            entry = None if just_left else self.code.entries.get(self.pc)
+            if entry is None:
+                self.step()
+                just_left = False
+            else:
+                just_left = self.run_code(entry)
+
+    def run_code(self, entry: Entry) -> bool:
+        """Run from an entry on; True where it went on at an exit, False where the function has ended."""
+        outer, self.values = self.values, {}
+        try:
+            block: Block | None = self.code.blocks[entry.block]
+            values = [self.registers[register] for register in entry.registers]
+            while block is not None:
+                self.values.update(zip(block.args, values, strict=True))
+                for op in block.ops:
+                    done = _OPS[op.row.kind](self, op)
+                    if done is not None:
+                        return done
+                number = self.end(block)
+                if number is None:
+                    return block.end.row.kind is Kind.LEAVE
+                way = block.ways[number]
+                block, values = self.code.blocks[way.block], [self.values[value] for value in way.args]
+        finally:
+            self.values = outer
+        raise AssertionError  # blocks end in a way, or return
+
+    def end(self, block: Block) -> int | None:
+        """Execute the end of a block; return which way it goes, None where it goes elsewhere."""
+        end = block.end
+        row = end.row
+        match row.kind:
+            case Kind.JUMP:
+                return 0
+            case Kind.BRANCH:
+                a, *others = (row.width.wrap(self.values[value]) for value in end.args)
+                b = others[0] if others else row.width.wrap(end.imm)
+                return 0 if semantics.CONDITION[row.meaning](row.width, a, b) else 1
+            case Kind.MAY_GOTO if self.loops:
+                self.loops -= 1
+                return 1
+            case Kind.MAY_GOTO:
+                return 0
+            case Kind.LEAVE:
+                self.leave(end.exit)
+                return None
+        self.registers[: len(end.args)] = [self.values[value] for value in end.args]
+        self.as_instruction(end)
+        return None
+
+    def leave(self, leaves: Exit | None) -> bool:
+        """Be where an exit says, as the interpreter is."""
+        assert leaves is not None  # what leaves has an exit
+        self.pc = leaves.pc
+        self.registers[:] = self.registers_at(leaves)
+        if self.budget is not None:
+            self.budget += leaves.refund
+        return True
+
+    def registers_at(self, leaves: Exit | None) -> list[int]:
+        """Return what the registers are at an exit."""
+        assert leaves is not None  # what leaves has an exit
+        return [POISON if value is None else self.values[value] for value in leaves.registers]
+
+    def as_instruction(self, op: Op) -> None:
+        """Have the interpreter execute the instruction that an operation was made from."""
+        instruction = self.program.slots[op.pc]
+        assert instruction is not None  # operations are made from instructions
+        self.execute(instruction, op.row)
+
+    def address(self, op: Op) -> int:
+        """Return the address that an operation is about."""
+        return W64.wrap(self.values[op.args[0]] + op.offset)
+
+
+Done = bool | None
+"""None: the next operation follows. True: the code was left at an exit. False: the function has ended."""
+
+
+def _source(state: CodeState, op: Op, place: int) -> int:
+    """Return an argument, or the immediate where the operation has none there, at the row's width."""
+    value = state.values[op.args[place]] if len(op.args) > place else op.imm
+    return op.row.width.wrap(value)
+
+
+def _pay(state: CodeState, op: Op) -> Done:
+    if op.exit is not None:
+        try:
+            check_marks()
+        except Stopped:
+            return state.leave(op.exit)
+    if state.budget is None:
+        return None
+    if op.exit is not None and state.budget < op.imm:
+        return state.leave(op.exit)
+    state.budget -= op.imm
+    return None
+
+
+def _bound(state: CodeState, op: Op) -> Done:
+    found = state.space.find(state.address(op), op.imm, "store" if op.stores else "load")
+    return None if found is not None or not state.execution.checked else state.leave(op.exit)
+
+
+def _aligned(state: CodeState, op: Op) -> Done:
+    return state.leave(op.exit) if state.address(op) % op.imm else None
+
+
+def _binary(state: CodeState, op: Op) -> Done:
+    row, a = op.row, op.row.width.wrap(state.values[op.args[0]])
+    state.values[op.results[0]] = semantics.BINARY[row.meaning](row.width, a, _source(state, op, 1))
+    return None
+
+
+def _move(state: CodeState, op: Op) -> Done:
+    state.values[op.results[0]] = semantics.MOVE[op.row.meaning](op.row.width, _source(state, op, 0))
+    return None
+
+
+def _unary(state: CodeState, op: Op) -> Done:
+    value = op.row.width.wrap(state.values[op.args[0]])
+    state.values[op.results[0]] = semantics.UNARY[op.row.meaning](op.row.width, value)
+    return None
+
+
+def _constant(state: CodeState, op: Op) -> Done:
+    state.values[op.results[0]] = op.imm
+    return None
+
+
+@contextmanager
+def _bound_before(op: Op) -> Iterator[None]:
+    """Turn a fault of an access into WrongCode: a bound before it has seen that its bytes are there."""
+    try:
+        yield
+    except MemoryFault as error:
+        raise WrongCode(f"{op.row.name} at pc {op.pc} without a bound that holds: {error}") from None
+
+
+def _load(state: CodeState, op: Op) -> Done:
+    with _bound_before(op):
+        value = state.space.load(op.pc, state.address(op), op.row.size)
+    width = op.row.width
+    state.values[op.results[0]] = W64.wrap(width.signed(value)) if op.row.signed else value
+    return None
+
+
+def _store(state: CodeState, op: Op) -> Done:
+    with _bound_before(op):
+        state.space.store(op.pc, state.address(op), op.row.size, _source(state, op, 1))
+    return None
+
+
+def _atomic(state: CodeState, op: Op) -> Done:
+    row, address = op.row, state.address(op)
+    with _bound_before(op):
+        old = state.space.load(op.pc, address, row.size, "atomic")
+        new = semantics.ATOMIC[row.meaning](row.width, old, row.width.wrap(state.values[op.args[1]]))
+        if row.meaning == "CMPXCHG" and old != row.width.wrap(state.values[op.args[2]]):
+            new = old
+        state.space.store(op.pc, address, row.size, new, "atomic")
+    if row.fetch:
+        state.values[op.results[0]] = old
+    return None
+
+
+def _packet_load(state: CodeState, op: Op) -> Done:
+    depth = len(state.frames)
+    state.registers[:] = state.registers_at(op.exit)
+    state.as_instruction(op)
+    if not state.is_inside(depth - 1):
+        return False  # no such bytes: the function has ended, as baseline code would have it
+    state.values[op.results[0]] = state.registers[0]
+    return None
+
+
+def _call_out(state: CodeState, op: Op) -> Done:
+    depth = len(state.frames)
+    state.registers[:] = [POISON] * REGISTER_COUNT
+    state.registers[1:CALL_RESULTS] = [state.values[value] for value in op.args]
+    state.as_instruction(op)
+    if not state.is_inside(depth - 1):
+        return False
+    state.values[op.results[0]] = state.registers[0]
+    return None
+
+
+def _call(state: CodeState, op: Op) -> Done:
+    insn, depth = state.program.slots[op.pc], len(state.frames)
+    assert insn is not None  # operations are made from instructions
+    try:
+        check_depth(state, op.pc)
+    except CallDepthExceeded:
+        return state.leave(op.exit)
+    args = [state.values[value] for value in op.args]
+    state.registers[:] = [POISON] * REGISTER_COUNT
+    if op.row.kind is Kind.CALL_LOCAL:
+        registers = [each for each in state.code.entries[op.imm].registers if each != FRAME_POINTER]
+    else:
+        target, args = args[0], args[1:]
+        registers = list(range(FRAME_POINTER))
+        if target - CODE_ADDRESS not in state.program.functions:
+            return state.leave(op.exit)
+    for register, value in zip(registers, args, strict=True):
+        state.registers[register] = value
+    state.as_instruction(op)
+    state.run_until(depth)
+    if not state.is_inside(depth - 1):
+        return False
+    for result, value in zip(op.results, state.registers, strict=False):
+        state.values[result] = value
+    return None
+
+
+_OPS: dict[Kind, Callable[[CodeState, Op], Done]] = {
+    Kind.PAY: _pay,
+    Kind.BOUND: _bound,
+    Kind.ALIGNED: _aligned,
+    Kind.BINARY: _binary,
+    Kind.MOVE: _move,
+    Kind.UNARY: _unary,
+    Kind.LOAD_IMM64: _constant,
+    Kind.LOAD: _load,
+    Kind.STORE: _store,
+    Kind.ATOMIC: _atomic,
+    Kind.PACKET_LOAD: _packet_load,
+    Kind.CALL_HELPER: _call_out,
+    Kind.CALL_KFUNC: _call_out,
+    Kind.CALL_LOCAL: _call,
+    Kind.CALL_REGISTER: _call,
+}

@@ -1,0 +1,400 @@
+"""Verified -> Code: each definition of a register is a value, each block gets what it reads.
+
+    before (pc 3 is a loop)                    after
+    3: r4 = *(u8 *)(r1 + 0)                    b1 pc 3 (v3, v4):
+       r3 += r4                                  pay 4 else leave 3 (r1 = v3, r2 = v1, r3 = v4, r10 = v2)
+       r1 += 1                                   bound load v3 + 0..1 else leave 3 (...) refund 4
+       if r1 != r2 goto 3                        v5 = *(u8 *)(v3 + 0)
+                                                 v6 = v4 + v5
+                                                 v7 = v3 + 1
+                                                 if v7 != v1 goto b1(v7, v6) else b2(v6)
+
+Every check, payment and store is in the program's order, with the exit it needs. Arguments of blocks that are
+the same on every way in are gone. What falls off the end, jumps nowhere or is no instruction leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from itertools import count
+
+from ebpfjit.analysis.cfg import illegal_reason, is_inside
+from ebpfjit.analysis.liveness import live_before
+from ebpfjit.analysis.verified import Verified
+from ebpfjit.errors import OptimizationError
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Row
+from ebpfjit.isa.table import BY_NAME
+from ebpfjit.optimizer.code import (
+    ALIGNED,
+    BOUND,
+    CALL_RESULTS,
+    LEAVE,
+    PAY,
+    Block,
+    Code,
+    Entry,
+    Exit,
+    Op,
+    Way,
+)
+from ebpfjit.program import Instruction
+from ebpfjit.runtime.execution import CODE_ADDRESS
+
+MOVE_IMM, JUMP = BY_NAME["MOV64_K"], BY_NAME["JA"]
+ARGUMENTS = range(1, 6)
+"""Registers that hold a helper's arguments, and zero behind it."""
+
+
+def build(verified: Verified, entries: Collection[int] = ()) -> Code:
+    """Return a program as Code that is entered at its functions, and at these blocks besides.
+
+    Raises OptimizationError for programs of which analysis does not know what their accesses are to.
+    """
+    if not verified.knows_all:
+        raise OptimizationError("it has accesses of which analysis knows nothing")
+    return _Builder(verified, entries).code()
+
+
+class _Builder:
+    """Blocks while they are made: by pc, then numbered in the order of their pcs."""
+
+    def __init__(self, verified: Verified, entries: Collection[int]) -> None:
+        self.verified = verified
+        self.program = verified.program
+        self.live = live_before(verified.liveness)
+        self.entered = sorted({0, *self.program.functions, *entries})
+        self.starts = self._reachable()
+        self.numbers = {pc: number for number, pc in enumerate(self.starts)}
+        self.stubs: list[Block] = []
+        self.counter = count()
+
+    def _reachable(self) -> list[int]:
+        """Return the blocks that control may come to, in order."""
+        ways, found = self.verified.liveness.ways, set[int]()
+        waiting = list(self.entered)
+        while waiting:
+            pc = waiting.pop()
+            if pc not in found:
+                found.add(pc)
+                waiting += ways[pc]
+        return sorted(found)
+
+    def live_registers(self, pc: int) -> list[int]:
+        """Return the registers that may be read from the start of a block on."""
+        mask = self.verified.liveness.at[pc]
+        return [register for register in range(REGISTER_COUNT) if mask >> register & 1]
+
+    def code(self) -> Code:
+        """Return the whole."""
+        blocks = [_Translation(self, pc).block() for pc in self.starts]
+        entries = {pc: Entry(self.numbers[pc], tuple(self.live_registers(pc))) for pc in self.entered}
+        blocks = _without_superfluous([*blocks, *self.stubs], {entry.block for entry in entries.values()})
+        return Code(self.verified, tuple(blocks), entries)
+
+
+class _Translation:
+    """One block: which value each register has, and the operations so far."""
+
+    def __init__(self, builder: _Builder, pc: int) -> None:
+        self.builder, self.pc = builder, pc
+        self.verified, self.program = builder.verified, builder.program
+        self.size = self.verified.blocks[pc]
+        self.ops: list[Op] = []
+        live = builder.live_registers(pc)
+        self.args = tuple(next(builder.counter) for _ in live)
+        self.registers: list[int | None] = [None] * REGISTER_COUNT
+        for register, value in zip(live, self.args, strict=True):
+            self.registers[register] = value
+
+    def block(self) -> Block:
+        """Translate the block's instructions."""
+        self.pay()
+        at = self.pc
+        for _ in range(self.size):
+            insn = self.program.slots[at]
+            assert insn is not None  # a block is made of instructions
+            row = insn.row
+            if row is None or illegal_reason(insn) is not None:
+                return self.closed(self.leave(insn.pc))
+            end = _ENDINGS.get(row.kind)
+            if end is not None:
+                return end(self, insn, row)
+            _STEPS[row.kind](self, insn, row)
+            at = insn.next_pc
+        return self.closed(self.op(JUMP, pc=self.pc), self.way(at))
+
+    def closed(self, end: Op, *ways: Way) -> Block:
+        """Return the block with its end."""
+        return Block(self.pc, self.args, tuple(self.ops), end, ways)
+
+    # -- the parts of operations --
+
+    def value(self, register: int) -> int:
+        """Return the value that a register has."""
+        value = self.registers[register]
+        assert value is not None  # liveness has seen that it is read
+        return value
+
+    def op(
+        self, row: Row, *args: int, imm: int = 0, offset: int = 0, pc: int, exit_at: int | None = None,
+        stores: bool = False, results: int = 0,
+    ) -> Op:  # fmt: skip
+        """Return an operation with so many new values."""
+        made = tuple(next(self.builder.counter) for _ in range(results))
+        leaves = None if exit_at is None else self.exit(exit_at)
+        return Op(row, args, imm, offset, pc, made, leaves, stores)
+
+    def add(self, op: Op) -> Op:
+        """Add an operation to the block."""
+        self.ops.append(op)
+        return op
+
+    def exit(self, pc: int, *, paid: bool = True) -> Exit:
+        """Return the exit to an instruction of this block, or to what is behind the program.
+
+        Where baseline code pays for the block again, what is paid for it goes back.
+        """
+        live = self.builder.live[pc] if pc < len(self.program) else 0
+        registers = tuple(
+            value if live >> register & 1 else None for register, value in enumerate(self.registers)
+        )
+        return Exit(pc, registers, self.size if paid and pc == self.pc else 0)
+
+    def leave(self, pc: int) -> Op:
+        """Return the end of a block that goes on in baseline code."""
+        return self.op(LEAVE, pc=pc, exit_at=pc)
+
+    def way(self, pc: int, instead: int | None = None) -> Way:
+        """Return the way to a block; where there is none, to one that leaves at `pc`, or at `instead`."""
+        if is_inside(self.program, pc):
+            registers = self.builder.live_registers(pc)
+            return Way(self.builder.numbers[pc], tuple(self.value(register) for register in registers))
+        leaves = self.leave(pc if instead is None else instead)
+        self.builder.stubs.append(Block(leaves.pc, (), (), leaves))
+        return Way(len(self.builder.starts) + len(self.builder.stubs) - 1, ())
+
+    def pay(self) -> None:
+        """Pay for the block; where the budget is looked at, it is paid for in baseline code if it is short."""
+        leaves = self.exit(self.pc, paid=False) if self.pc in self.verified.tested else None
+        self.add(Op(PAY, (), self.size, 0, self.pc, (), leaves))
+
+    # -- instructions --
+
+    def binary(self, insn: Instruction, row: Row) -> None:
+        """Dst = dst op src: of values."""
+        args = [self.value(insn.dst_reg)]
+        if row.uses_src:
+            args.append(self.value(insn.src_reg))
+        self.define(insn.dst_reg, self.op(row, *args, imm=insn.imm, pc=insn.pc, results=1))
+
+    def define(self, register: int, op: Op) -> None:
+        """Add an operation, whose value a register has from now on."""
+        (self.registers[register],) = self.add(op).results
+
+    def move(self, insn: Instruction, row: Row) -> None:
+        """A copy of 64 bits is the same value."""
+        if row.name == "MOV64_X":
+            self.registers[insn.dst_reg] = self.value(insn.src_reg)
+            return
+        args = (self.value(insn.src_reg),) if row.uses_src else ()
+        self.define(insn.dst_reg, self.op(row, *args, imm=insn.imm, pc=insn.pc, results=1))
+
+    def unary(self, insn: Instruction, row: Row) -> None:
+        """Dst = op dst."""
+        self.define(insn.dst_reg, self.op(row, self.value(insn.dst_reg), pc=insn.pc, results=1))
+
+    def constant(self, insn: Instruction, row: Row) -> None:
+        """The number that a wide load stands for in this program."""
+        if row.operation == "LDDW_CODE":
+            number = CODE_ADDRESS + insn.pc + 1 + insn.imm
+        else:
+            number = insn.imm64 if row.reference is None else self.program.references[insn.pc]
+        self.define(insn.dst_reg, self.op(BY_NAME["LDDW"], imm=number, pc=insn.pc, results=1))
+
+    def checks(self, insn: Instruction, row: Row, base: int, *, stores: bool) -> int:
+        """Add what an access asks before it happens; return the value of its base."""
+        address, pc, offset = self.value(base), insn.pc, insn.offset
+        if row.is_ordered:
+            self.add(self.op(ALIGNED, address, imm=row.size, offset=offset, pc=pc, exit_at=pc))
+        self.add(self.op(BOUND, address, imm=row.size, offset=offset, pc=pc, exit_at=pc, stores=stores))
+        return address
+
+    def load(self, insn: Instruction, row: Row) -> None:
+        """A bound, and the load."""
+        base = self.checks(insn, row, insn.src_reg, stores=False)
+        self.define(insn.dst_reg, self.op(row, base, offset=insn.offset, pc=insn.pc, results=1))
+
+    def store(self, insn: Instruction, row: Row) -> None:
+        """A bound, and the store."""
+        args = [self.checks(insn, row, insn.dst_reg, stores=True)]
+        if row.uses_src:
+            args.append(self.value(insn.src_reg))
+        self.add(self.op(row, *args, imm=insn.imm, offset=insn.offset, pc=insn.pc))
+
+    def atomic(self, insn: Instruction, row: Row) -> None:
+        """Bounds for loading and storing, and the operation; what is fetched is a value."""
+        base = self.checks(insn, row, insn.dst_reg, stores=True)
+        args = [base, self.value(insn.src_reg)]
+        compares = row.meaning == "CMPXCHG"
+        if compares:
+            args.append(self.value(0))
+        op = self.op(row, *args, offset=insn.offset, pc=insn.pc, results=int(row.fetch))
+        if row.fetch:
+            self.define(0 if compares else insn.src_reg, op)
+        else:
+            self.add(op)
+
+    def packet_load(self, insn: Instruction, row: Row) -> None:
+        """A load from the packet: where there are no such bytes baseline code ends the function."""
+        args = (self.value(insn.src_reg),) if row.uses_src else ()
+        self.define(0, self.op(row, *args, imm=insn.imm, pc=insn.pc, exit_at=insn.pc, results=1))
+
+    def call_out(self, insn: Instruction, row: Row) -> None:
+        """A call of a helper, which may end the function; r1 to r5 are zero afterwards."""
+        args = [self.value(register) for register in ARGUMENTS]
+        result = self.add(self.op(row, *args, imm=insn.imm, offset=insn.offset, pc=insn.pc, results=1))
+        zero = self.add(self.op(MOVE_IMM, pc=insn.pc, results=1)).results[0]
+        self.registers[:6] = [*result.results, *[zero] * len(ARGUMENTS)]
+
+    # -- ends --
+
+    def call(self, insn: Instruction, row: Row) -> Block:
+        """A call of a function of the program, which leaves r0 to r5; too deep, it faults in baseline code."""
+        target = insn.target
+        if row.kind is Kind.CALL_LOCAL:
+            assert target is not None  # a local call has one
+            if not is_inside(self.program, target):
+                return self.closed(self.leave(insn.pc))
+            read = [register for register in self.builder.live_registers(target) if register < FRAME_POINTER]
+            args, imm = [self.value(register) for register in read], target
+        else:
+            args, imm = [self.value(insn.dst_reg), *map(self.value, range(FRAME_POINTER))], 0
+        op = self.op(row, *args, imm=imm, pc=insn.pc, exit_at=insn.pc, results=CALL_RESULTS)
+        self.registers[:CALL_RESULTS] = self.add(op).results
+        return self.closed(self.op(JUMP, pc=insn.pc), self.way(insn.next_pc))
+
+    def jump(self, insn: Instruction, row: Row) -> Block:
+        """The one way out."""
+        assert insn.target is not None  # a jump has one
+        if not is_inside(self.program, insn.target):
+            return self.closed(self.leave(insn.pc))
+        return self.closed(self.op(JUMP, pc=insn.pc), self.way(insn.target))
+
+    def branch(self, insn: Instruction, row: Row) -> Block:
+        """Two ways out: taken, and on."""
+        assert insn.target is not None  # a jump has one
+        args = []
+        if row.kind is Kind.BRANCH:
+            args = [self.value(insn.dst_reg), *([self.value(insn.src_reg)] if row.uses_src else [])]
+        end = self.op(row, *args, imm=insn.imm, pc=insn.pc)
+        return self.closed(end, self.way(insn.target, instead=insn.pc), self.way(insn.next_pc))
+
+    def leave_function(self, insn: Instruction, row: Row) -> Block:
+        """The end of the function: r0, and for callers of the program r1 to r5."""
+        mask = self.builder.live[insn.pc]
+        args = [self.value(register) for register in range(CALL_RESULTS) if mask >> register & 1]
+        return self.closed(self.op(row, *args, pc=insn.pc))
+
+
+_STEPS: dict[Kind, Callable[[_Translation, Instruction, Row], None]] = {
+    Kind.BINARY: _Translation.binary,
+    Kind.MOVE: _Translation.move,
+    Kind.UNARY: _Translation.unary,
+    Kind.LOAD_IMM64: _Translation.constant,
+    Kind.LOAD: _Translation.load,
+    Kind.STORE: _Translation.store,
+    Kind.ATOMIC: _Translation.atomic,
+    Kind.PACKET_LOAD: _Translation.packet_load,
+    Kind.CALL_HELPER: _Translation.call_out,
+    Kind.CALL_KFUNC: _Translation.call_out,
+}
+_ENDINGS: dict[Kind, Callable[[_Translation, Instruction, Row], Block]] = {
+    Kind.JUMP: _Translation.jump,
+    Kind.BRANCH: _Translation.branch,
+    Kind.MAY_GOTO: _Translation.branch,
+    Kind.CALL_LOCAL: _Translation.call,
+    Kind.CALL_REGISTER: _Translation.call,
+    Kind.EXIT: _Translation.leave_function,
+}
+
+
+# -- arguments that are the same on every way in --------------------------------------------------------
+
+
+def _without_superfluous(blocks: list[Block], entered: set[int]) -> list[Block]:
+    """Return the blocks without arguments that only ever are one value, which stands for them.
+
+    Arguments of blocks that are `entered` from outside stay: there they may be any value.
+    """
+    incoming = _incoming(blocks)
+    passed: dict[int, list[int]] = {}
+    for argument, values in incoming.items():
+        for value in values:
+            passed.setdefault(value, []).append(argument)
+    stays = {argument for number in entered for argument in blocks[number].args}
+    same: dict[int, int] = {}
+    waiting = [argument for argument in incoming if argument not in stays]
+    while waiting:
+        argument = waiting.pop()
+        if argument in same:
+            continue
+        values = {_found(same, value) for value in incoming[argument]} - {argument}
+        if len(values) != 1:
+            continue
+        (value,) = values
+        same[argument] = value
+        after = passed.pop(argument, [])
+        passed.setdefault(value, []).extend(after)
+        waiting += [each for each in after if each not in stays]
+    return [_renamed(block, blocks, same) for block in blocks]
+
+
+def _incoming(blocks: list[Block]) -> dict[int, list[int]]:
+    """Return what each argument of a block is on the ways to it."""
+    incoming: dict[int, list[int]] = {argument: [] for block in blocks for argument in block.args}
+    for block in blocks:
+        for way in block.ways:
+            for argument, value in zip(blocks[way.block].args, way.args, strict=True):
+                incoming[argument].append(value)
+    return incoming
+
+
+def _found(same: dict[int, int], value: int) -> int:
+    """Return what stands for a value; what is found is remembered along the way."""
+    root = value
+    while root in same:
+        root = same[root]
+    while value != root:
+        same[value], value = root, same[value]
+    return root
+
+
+def _renamed(block: Block, blocks: list[Block], same: dict[int, int]) -> Block:
+    """Return a block with each value that stands for others in their place."""
+
+    def renamed(values: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(_found(same, value) for value in values)
+
+    def op(one: Op) -> Op:
+        leaves = one.exit
+        if leaves is not None:
+            registers = tuple(None if value is None else _found(same, value) for value in leaves.registers)
+            leaves = replace(leaves, registers=registers)
+        return replace(one, args=renamed(one.args), exit=leaves)
+
+    ways = tuple(
+        Way(
+            way.block,
+            renamed(
+                tuple(
+                    value
+                    for argument, value in zip(blocks[way.block].args, way.args, strict=True)
+                    if argument not in same
+                )
+            ),
+        )
+        for way in block.ways
+    )
+    args = tuple(argument for argument in block.args if argument not in same)
+    return Block(block.pc, args, tuple(map(op, block.ops)), op(block.end), ways)

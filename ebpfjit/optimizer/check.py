@@ -1,0 +1,105 @@
+"""What holds of Code at every stage; asked after each pass, in tests and by the fuzzer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg
+from ebpfjit.optimizer.code import CALL_RESULTS, ENDS, MAY_LEAVE, Block, Code, Op, used_by
+
+WAYS = {Kind.JUMP: 1, Kind.BRANCH: 2, Kind.MAY_GOTO: 2, Kind.EXIT: 0, Kind.LEAVE: 0}
+
+
+def check(code: Code) -> None:
+    """Raise AssertionError with all that is wrong, a line each."""
+    wrong = [*_shapes(code), *_definitions(code)]
+    assert not wrong, "\n".join(wrong)
+
+
+def _shapes(code: Code) -> Iterator[str]:
+    """Yield what is wrong with single operations, ways and entries."""
+    for number, block in enumerate(code.blocks):
+        for op in block.all_ops:
+            yield from (f"b{number} pc {op.pc}: {op.row.name}: {text}" for text in _of_op(op))
+        if any(op.row.kind in ENDS for op in block.ops) or block.end.row.kind not in ENDS:
+            yield f"b{number}: it does not end where it ends"
+        elif len(block.ways) != WAYS[block.end.row.kind]:
+            yield f"b{number}: {block.end.row.name} has {len(block.ways)} ways out"
+        for way in block.ways:
+            if not 0 <= way.block < len(code.blocks):
+                yield f"b{number}: there is no b{way.block}"
+            elif len(way.args) != len(code.blocks[way.block].args):
+                yield f"b{number}: b{way.block} does not take {len(way.args)} arguments"
+    for pc, entry in code.entries.items():
+        if len(entry.registers) != len(code.blocks[entry.block].args):
+            yield f"entry at pc {pc}: b{entry.block} does not take {len(entry.registers)} registers"
+
+
+def _of_op(op: Op) -> Iterator[str]:
+    kind = op.row.kind
+    if kind is not Kind.PAY and (op.exit is not None) is not (kind in MAY_LEAVE):
+        yield "an exit too many or too few"
+    if op.exit is not None and len(op.exit.registers) != REGISTER_COUNT:
+        yield "an exit without all registers"
+    if len(op.results) != results_of(op):
+        yield f"{len(op.results)} results"
+
+
+def results_of(op: Op) -> int:
+    """Return how many values an operation defines."""
+    row = op.row
+    match row.kind:
+        case Kind.CALL_LOCAL | Kind.CALL_REGISTER:
+            return CALL_RESULTS
+        case Kind.CALL_HELPER | Kind.CALL_KFUNC | Kind.PACKET_LOAD:
+            return 1
+        case Kind.ATOMIC:
+            return int(row.fetch)
+        case _:
+            return int(row.dst in (Reg.WRITE, Reg.UPDATE))
+
+
+def _definitions(code: Code) -> Iterator[str]:
+    """Yield values that are defined twice, and those that are read where they need not be defined."""
+    values = list(code.values())
+    if len(values) != len(set(values)):
+        yield "a value is defined twice"
+    known = _defined_before(code)
+    for number, block in enumerate(code.blocks):
+        if known[number] is None:
+            continue  # nothing comes there
+        here = {*(known[number] or ()), *block.args}
+        for op in block.all_ops:
+            missing = [f"v{value}" for value in used_by(op) if value not in here]
+            if missing:
+                yield f"b{number} pc {op.pc}: {op.row.name}: {', '.join(missing)} is not defined before it"
+            here.update(op.results)
+        for way in block.ways:
+            if not here.issuperset(way.args):
+                yield f"b{number}: on the way to b{way.block} something is not defined"
+
+
+def _defined_before(code: Code) -> list[frozenset[int] | None]:
+    """Return for each block the values that are defined on every way to it, None where there is none."""
+    made = [_made(block) for block in code.blocks]
+    known: list[frozenset[int] | None] = [None] * len(code.blocks)
+    waiting = []
+    for entry in code.entries.values():
+        known[entry.block] = frozenset()
+        waiting.append(entry.block)
+    while waiting:
+        number = waiting.pop()
+        before = known[number]
+        assert before is not None  # something came there
+        after = before | made[number]
+        for way in code.blocks[number].ways:
+            now = known[way.block]
+            then = after if now is None else now & after
+            if then != now:
+                known[way.block] = then
+                waiting.append(way.block)
+    return known
+
+
+def _made(block: Block) -> frozenset[int]:
+    return frozenset((*block.args, *(value for op in block.ops for value in op.results)))

@@ -1,0 +1,142 @@
+"""Code: a program as values in blocks, each value defined once (SSA, with arguments of blocks).
+
+    Block 3, of pc 12, with the arguments v7 and v9:
+
+    b3 pc 12 (v7, v9):
+      pay 4 else leave 12 (r1 = v7, r6 = v9)
+      bound load v7 + 0..4 else leave 12 (r1 = v7, r6 = v9)
+      v10 = *(u32 *)(v7 + 0)
+      v11 = v9 + v10
+      if v11 > 5 goto b4(v7) else b3(v7, v11)
+
+An operation is a row of the instruction table; those that only Code has (`isa.table.UNENCODED`) are:
+
+    row      args          imm             offset        exit
+    BOUND    base          size            from base on  where they are not all in one region that may be
+                                                         loaded from ("load") or stored to
+    ALIGNED  base          the multiple    from base on  where it is none
+    PAY                    instructions                  where so many are not left; None: nobody looks
+    LEAVE                                                always
+
+Code never faults. What may fault, end its slice or cannot be translated leaves at an `Exit`: the run goes on
+in baseline code, which does it again from that instruction on, with the fault, its pc and its account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import field
+
+from ebpfjit.analysis.verified import Verified
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
+from ebpfjit.isa.table import UNENCODED
+from ebpfjit.record import record
+
+BOUND, ALIGNED, PAY, LEAVE = UNENCODED
+
+ENDS = frozenset({Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.EXIT, Kind.LEAVE})
+"""Kinds that a block ends with."""
+
+MAY_LEAVE = frozenset(
+    {Kind.BOUND, Kind.ALIGNED, Kind.PACKET_LOAD, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.LEAVE}
+)
+"""Kinds that have an exit; PAY has one where somebody looks."""
+
+CALL_RESULTS = 6
+"""Values that a function of the program leaves in r0 to r5."""
+
+
+@record
+class Exit:
+    """Where a run goes on in baseline code: at the instruction `pc`, as if it came there.
+
+    `registers` has for each of r0 to r10 the value that it is to have, None where it is not read any more.
+    `refund` instructions go back to the budget: what is paid again there, or was paid for what comes later.
+    """
+
+    pc: int
+    registers: tuple[int | None, ...]
+    refund: int = 0
+
+
+@record
+class Op:
+    """An operation, made from the instruction at `pc`.
+
+    `args` are values, in the order of the row's dst and src, then what it reads besides. `results` are the
+    values that it defines: none, one, or the CALL_RESULTS of a call. `imm` is the row's, or the whole of a
+    constant of 64 bits. `stores` is for BOUND: whether the bytes are written.
+    """
+
+    row: Row
+    args: tuple[int, ...]
+    imm: int
+    offset: int
+    pc: int
+    results: tuple[int, ...] = ()
+    exit: Exit | None = None
+    stores: bool = False
+
+
+@record
+class Way:
+    """A way out of a block: to which, by number, and the values of its arguments."""
+
+    block: int
+    args: tuple[int, ...]
+
+
+@record
+class Block:
+    """A basic block: `end` is of a kind in ENDS; of a branch the first of `ways` is the one that is taken.
+
+    `pc` is where its first instruction is, or would be.
+    """
+
+    pc: int
+    args: tuple[int, ...]
+    ops: tuple[Op, ...]
+    end: Op
+    ways: tuple[Way, ...] = ()
+
+    @property
+    def all_ops(self) -> tuple[Op, ...]:
+        """The operations, the end as the last."""
+        return (*self.ops, self.end)
+
+
+@record
+class Entry:
+    """A way in from outside: the registers, by number, that a block's arguments are."""
+
+    block: int
+    registers: tuple[int, ...]
+
+
+@record
+class Code:
+    """A program as blocks, in the order of their layout; frozen.
+
+    `entries` are the ways in by pc: those of functions, and where runs come from baseline code.
+    """
+
+    verified: Verified
+    blocks: tuple[Block, ...]
+    entries: dict[int, Entry] = field(default_factory=dict)
+
+    def values(self) -> Iterator[int]:
+        """Yield each value that is defined, in the order of its definition's place."""
+        for block in self.blocks:
+            yield from block.args
+            for op in block.ops:
+                yield from op.results
+
+
+def used_by(op: Op) -> Iterator[int]:
+    """Yield the values that an operation reads, those of its exit too."""
+    yield from op.args
+    if op.exit is not None:
+        yield from (value for value in op.exit.registers if value is not None)
+
+
+NO_REGISTERS: tuple[None, ...] = (None,) * REGISTER_COUNT
