@@ -38,6 +38,7 @@ from ebpfjit.runtime.world import current
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
+    from ebpfjit.runtime.contexts.described import Layout
     from ebpfjit.runtime.maps.special import ObjectLayout
     from ebpfjit.runtime.owned import Holder
 
@@ -168,6 +169,17 @@ class Ready:
         from ebpfjit.elf.special import ObjectTypes
 
         return ObjectTypes(self.program.types.btf)
+
+    @cached_property
+    def context_layout(self) -> Layout | None:
+        """The struct that the program's own types lay out for its context; None where it has none such.
+
+        Raises ExecutionError where they do not say what it looks like.
+        """
+        load_package("ebpfjit.elf")
+        from ebpfjit.elf.contexts import context_layout
+
+        return context_layout(self.program)
 
     @cached_property
     def _stock(self) -> frozenset[int]:

@@ -28,7 +28,6 @@ from ebpfjit.runtime.contexts import (
     take,
 )
 from ebpfjit.runtime.contexts.described import DescribedContext
-from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Mark
 from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE, SIGNALS
@@ -377,24 +376,14 @@ def make_context(program: Ready, data: Any, fields: Mapping[str, Any] | None) ->
     """Return what r1 is to point to: the context of the program's type, or a copy of `data`."""
     if program.type is not None:
         view = flat_view(data)
-        layout = _iterator_layout(program.program) if fields and not len(view) else None
+        layout = program.context_layout if fields else None
         if layout is not None:
-            return DescribedContext(program.type, layout, fields or {})
+            return DescribedContext(program.type, layout, view, fields or {})
         return take(program.type, view, fields)
     if fields:
         name = program.program.name or "<unnamed>"
         raise ExecutionError(f"program {name} has no type, so no context either; give it one (type='xdp')")
     return Region.of_buffer("mem", bytearray(flat_view(data)))
-
-
-def _iterator_layout(program: Program) -> Struct | None:
-    """Return the struct of an iterator's context, None for other programs. Raises ExecutionError."""
-    if program.type != "tracing":
-        return None
-    load_package("ebpfjit.elf")
-    from ebpfjit.elf.iterators import iterator_layout
-
-    return iterator_layout(program)
 
 
 def let_go(made: Context | Region) -> None:

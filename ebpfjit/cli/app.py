@@ -370,7 +370,12 @@ def _shown(name: str) -> str:
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2))
+    print(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: object) -> str:
+    """Return what JSON has no type for: bytes, as hex."""
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def one_line(error: Exception) -> str:

@@ -91,7 +91,7 @@ def _sizes(type_: str | None) -> tuple[int, int]:
     kind = program_type(type_)
     if kind.has_packet:
         return LINK_HEADER_SIZE, LARGEST_RANDOM
-    return (kind.layout.size, kind.layout.size) if kind.layout is not None else (0, LARGEST_RANDOM)
+    return (0, LARGEST_RANDOM) if kind.data_size is None else (kind.data_size, kind.data_size)
 
 
 def _parsed(texts: list[str] | tuple[()]) -> list[bytes]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from ebpfjit.elf.contexts import context_layout
 from ebpfjit.errors import LoadError
 from ebpfjit.kernel.loading import kind_of, load_linked
 from ebpfjit.kernel.maps import KernelMaps, pinned
@@ -24,6 +25,7 @@ from ebpfjit.kernel.syscalls import CONTEXT_ROOM
 from ebpfjit.program import Program
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import SkbContext, XdpContext, prepared
+from ebpfjit.runtime.contexts.described import DescribedContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, FieldValues
 from ebpfjit.runtime.contexts.structs import FLOW_KEYS
 from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, effective_type
@@ -177,8 +179,13 @@ _XDP_IN_MAPS = (33, 35)
 def _run_on_context(
     loaded: LoadedProgram, program: Program, *, type_: ProgramType, data: bytes, fields: Mapping[str, Any]
 ) -> KernelOutcome:
-    output = loaded.run(None, _context(type_, data, fields))
-    return KernelOutcome(output.return_value, output.context)
+    layout = context_layout(program) if fields else None
+    if layout is None:
+        output = loaded.run(None, _context(type_, data, fields))
+        return KernelOutcome(output.return_value, output.context)
+    made = DescribedContext(type_, layout, data, fields)
+    output = loaded.run(None, bytes(made.memory))
+    return KernelOutcome(output.return_value, output.context, fields=made.values(output.context))
 
 
 def _run_on_written(
