@@ -157,7 +157,7 @@ class Run:
         argument = None if isinstance(self.made, Region) else self.made.argument
         if argument is not None and program.type is not None:
             argument.rights = program.type.rights
-        self.world.object_types = program.object_types
+        self.world.object_types, self.world.map_structs = program.object_types, program.map_structs
         section = (program.program.section or "").removeprefix("?")
         self.world.has_result = section.startswith(("fexit", "fmod_ret"))
 
@@ -259,6 +259,7 @@ def _call_back(
     try:
         execution = this.execution(start, left)
         this.limit, this.origin = limit, origin
+        map_address = start.seen_address(map_address)
         region = Region.of_buffer("map key", bytes(key))
         execution.regions.append(region)
         execution.function = function, (map_address, region.start, value_address)
