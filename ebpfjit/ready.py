@@ -39,6 +39,7 @@ from ebpfjit.runtime.world import current
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
+    from ebpfjit.runtime.contexts.arguments import Prototype
     from ebpfjit.runtime.contexts.described import Layout
     from ebpfjit.runtime.maps.special import ObjectLayout
     from ebpfjit.runtime.owned import Holder
@@ -174,8 +175,8 @@ class Ready:
         return ObjectTypes(self.program.types.btf)
 
     @cached_property
-    def context_layout(self) -> Layout | None:
-        """The struct that the program's own types lay out for its context; None where it has none such.
+    def context_layout(self) -> Layout | Prototype | None:
+        """What the program's own types say that its context is; None where its type alone does.
 
         Raises ExecutionError where they do not say what it looks like.
         """

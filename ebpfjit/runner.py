@@ -27,7 +27,6 @@ from ebpfjit.runtime.contexts import (
     program_type,
     take,
 )
-from ebpfjit.runtime.contexts.described import DescribedContext
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Mark
 from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE, SIGNALS
@@ -379,7 +378,7 @@ def make_context(program: Ready, data: Any, fields: Mapping[str, Any] | None) ->
         view = flat_view(data)
         layout = program.context_layout if fields else None
         if layout is not None:
-            return DescribedContext(program.type, layout, view, fields or {})
+            return layout.context(program.type, view, fields or {})
         return take(program.type, view, fields)
     if fields:
         name = program.program.name or "<unnamed>"

@@ -4,23 +4,27 @@ SEC("iter/task")              struct bpf_iter__task of the kernel that the progr
 SEC("tp/sched/sched_switch")  the struct that its function takes: trace_event_raw_sched_switch, of that kernel
 SEC("raw_tp/sys_enter")       the same; where it takes none, struct bpf_raw_tracepoint_args
 SEC("syscall")                the struct that its function takes, as the program's own
+SEC("struct_ops/ssthresh")    the arguments of the member that it is for: tcp_congestion_ops.ssthresh
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ebpfjit.elf.btf import Btf, Kind, Type, essential_name
+from ebpfjit.elf.btf import VOID, Btf, Kind, Type, essential_name
 from ebpfjit.elf.codec import Array, Converted, Raw, Struct, codec_of
 from ebpfjit.elf.objects import STRUCTS, members_of
+from ebpfjit.elf.operations import member_of, structs_of
 from ebpfjit.errors import ExecutionError, LoadError
 from ebpfjit.program import Program
 from ebpfjit.runtime.attach import attachment
+from ebpfjit.runtime.contexts.arguments import Argument, Prototype
 from ebpfjit.runtime.contexts.described import Layout, Tail
 from ebpfjit.runtime.maps.definition import Codec
 
 PREFIX = "bpf_iter__"
 BPF_TRACE_ITER = 28
+NUMBERS = frozenset({Kind.INT, Kind.ENUM, Kind.ENUM64})
 LARGEST = (1 << 16) - 1
 """Bytes of a context: what bpf_prog_test_run_syscall takes."""
 
@@ -39,14 +43,18 @@ def _words(count: int) -> Codec:
 RAW_ARGUMENTS = Layout("bpf_raw_tracepoint_args", 0, {}, tail=Tail("args", 0, _words), most=RAW_SIZE)
 
 
-def context_layout(program: Program) -> Layout | None:
-    """Return the struct that a program is given; None where its type tells, or where it gets words.
+def context_layout(program: Program) -> Layout | Prototype | None:
+    """Return the struct, or the arguments, that a program is given.
+
+    None where its type tells, or where it gets words that have no names.
 
     Raises ExecutionError where no types say what it looks like.
     """
     try:
         if program.type in BY_FUNCTION:
             return _layout_of_function(program)
+        if program.type == "struct_ops":
+            return _prototype(program)
         attached = attachment(program.type, program.section)
         if program.type == "tracing" and attached.type == BPF_TRACE_ITER and attached.is_said:
             return _layout_of_iterator(program, PREFIX + attached.target.partition("/")[0])
@@ -64,6 +72,37 @@ def _layout_of_iterator(program: Program, name: str) -> Layout:
             f"the types of a kernel, or the struct's bytes as data"
         )
     return _layout(types, types.type(ids[0]), has_memory=True)
+
+
+def _prototype(program: Program) -> Prototype:
+    """Return what an operation is called with, as the kernel that it is for declares it; else as it does."""
+    own = Btf(program.types.btf, f"program {program.name!r}: BTF") if program.types is not None else None
+    structs, member = structs_of(program), member_of(program)
+    for types in (program.kernel_types, own) if own is not None else (program.kernel_types,):
+        for name in structs if types is not None else ():
+            for id in types.named(name, STRUCTS):
+                members = {each.name: each.type for each in types.type(id).members}
+                pointer = types.resolve(members[member]) if member in members else VOID
+                prototype = types.resolve(pointer.target) if pointer.kind is Kind.PTR else VOID
+                if prototype.kind is Kind.FUNC_PROTO:
+                    arguments = tuple(_argument(types, id) for _, id in prototype.parameters)
+                    return Prototype(f"{name}.{member}", arguments)
+    raise ExecutionError(
+        f"program {program.name!r}: its types do not say which operation it is, so its arguments have "
+        "no types: give their words as data, or let a member of a struct in .struct_ops point to it"
+    )
+
+
+def _argument(types: Btf, id: int) -> Argument:
+    """Return an argument; what a struct is that is only declared, or larger than a context, is not known."""
+    what, type_ = types.describe(id), types.resolve(id)
+    if type_.kind is not Kind.PTR:
+        size = types.size_of(id)
+        is_number = type_.kind in NUMBERS and size in (1, 2, 4, 8)
+        return Argument(what, Converted(size if is_number else 8), is_signed=is_number and type_.is_signed)
+    target = types.resolve(type_.target)
+    known = target.kind in STRUCTS and 0 < target.size <= LARGEST
+    return Argument(what, codec_of(types, target.id, Converted) if known else None, is_pointer=True)
 
 
 def _layout_of_function(program: Program) -> Layout:

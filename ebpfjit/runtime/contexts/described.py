@@ -63,6 +63,12 @@ class Layout:
         """What can be given."""
         return [*self.members, *([self.tail.name] if self.tail is not None else ())]
 
+    def context(
+        self, type_: ProgramType, data: bytes | memoryview, fields: Mapping[str, Any]
+    ) -> DescribedContext:
+        """Return a context of this struct. Raises ExecutionError for fields that it cannot have."""
+        return DescribedContext(type_, self, data, fields)
+
 
 class DescribedContext(StructContext):
     """A struct of fields by their names, over the bytes that were given of it, or zeros.
@@ -136,21 +142,24 @@ class DescribedContext(StructContext):
         return region.start
 
     def outcome(self) -> Outcome:
-        """Return the struct after the run, without addresses of ours, and its fields that are none."""
-        data = bytearray(self.memory)
+        """Return the struct after the run, and its fields that are no addresses."""
+        return self.after(bytes(self.memory))
+
+    def after(self, left: bytes) -> Outcome:
+        """Return what is left of a run that left these bytes: no addresses of ours.
+
+        What a pointer points to is a field where the caller gave that.
+        """
+        data = bytearray(left)
         for name in self._payloads:
             self.layout.members[name].put(data, 0)
-        return Outcome(bytes(data), b"", self.values(bytes(data)))
-
-    def values(self, data: bytes) -> FieldValues:
-        """Return the fields of a struct's bytes, what a pointer points to where the caller gave that."""
         values = FieldValues()
         for name, place in self.layout.members.items():
             if name in self._payloads:
                 values[name] = bytes(self._payloads[name].view)
             elif name not in self.layout.pointers:
-                values[name] = place.get(data)
+                values[name] = place.get(bytes(data))
         tail = self.layout.tail
         if tail is not None and self._tail is not None:
-            values[tail.name] = self._tail.decode(data[tail.offset : tail.offset + self._tail.size])
-        return values
+            values[tail.name] = self._tail.decode(bytes(data[tail.offset : tail.offset + self._tail.size]))
+        return Outcome(bytes(data), b"", values)
