@@ -141,6 +141,40 @@ SEC("tc") int sum(void *context)
     return 0;
 }
 
+struct bpf_timer { u64 opaque[2]; } __attribute__((aligned(8)));
+static long (*const timer_init)(void *timer, void *map, u64 flags) = (void *)169;
+static long (*const timer_set_callback)(void *timer, void *function) = (void *)170;
+static long (*const timer_start)(void *timer, u64 nanoseconds, u64 flags) = (void *)171;
+
+struct timed { struct bpf_timer timer; u64 entries; };
+
+struct {
+    __uint(type, ARRAY);
+    __uint(max_entries, 7);
+    __type(key, u32);
+    __type(value, struct timed);
+} timers SEC(".maps");
+
+static int fires(struct bpf_map *map, u32 *key, struct timed *timed)
+{
+    u32 first = 0;
+    struct timed *same = bpf_map_lookup_elem(map, &first);
+    timed->entries = same == timed ? map->max_entries : 1;
+    return 0;
+}
+
+SEC("tc") int starts(void *context)
+{
+    u32 key = 0;
+    struct timed *timed = bpf_map_lookup_elem(&timers, &key);
+    if (!timed)
+        return __LINE__;
+    CHECK(!timer_init(&timed->timer, &timers, 1));
+    CHECK(!timer_set_callback(&timed->timer, fires));
+    CHECK(!timer_start(&timed->timer, 1000, 0));
+    return 0;
+}
+
 SEC("tc") int writes(void *context)
 {
     ((volatile struct bpf_map *)&numbers)->max_entries = 9;

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import EbpfError, ExecutionError, MemoryFault, Object, Program, load
+from ebpfjit import Clock, EbpfError, Environment, ExecutionError, MemoryFault, Object, Program, load
 from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.kernel import unavailable_reason, vmlinux
 
@@ -59,6 +59,16 @@ def test_they_are_read_only(obj: Object, engine: str) -> None:
         obj.programs["writes"].run(FRAME, engine=engine)
     with pytest.raises(MemoryFault, match="load of 4 bytes"):
         obj.programs["behind"].run(FRAME, engine=engine)
+
+
+@engines
+def test_what_a_timer_calls_has_them(engine: str) -> None:
+    """It is given the map as the program has it, which helpers take as well."""
+    clock = Clock(0)
+    there = load(OBJECT, environment=Environment(clock=clock))
+    assert there.programs["starts"].run(FRAME, engine=engine).return_value == 0
+    assert clock.advance(ns=1000) == 1
+    assert there.maps["timers"].typed[0]["entries"] == 7
 
 
 @engines
