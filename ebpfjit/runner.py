@@ -50,8 +50,8 @@ class Result:
     `action` is its name where the type has names ("XDP_DROP", "TC_ACT_OK"), else None. `data` is the
     packet after the run (data to data_end; its Ethernet header before it where the program did not
     see that), `metadata` what stands before an XDP packet. `context` holds the fields after the
-    run. `redirect` says where the packet was sent, `clones` what bpf_clone_redirect sent:
-    (ifindex, packet). `output` are the lines of bpf_trace_printk, `events` what went to perf and
+    run: numbers, tuples of them, bytes; of a program's own struct what its BTF types read as. `redirect` says
+    where the packet was sent, `clones` what bpf_clone_redirect sent: (ifindex, packet). `output` are the lines of bpf_trace_printk, `events` what went to perf and
     ring buffers: (map name, bytes); the buffers are empty again. `instructions` is how many eBPF
     instructions were executed (interpreter only). `passes` is true where the packet would go on.
     `retval` is what bpf_set_retval set, or None. `output` ends with the lines of bpf_seq_printf.
@@ -60,7 +60,7 @@ class Result:
 
     return_value: int
     data: bytes
-    context: Mapping[str, int | tuple[int, ...] | bytes] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
     output: tuple[str, ...] = ()
     events: tuple[tuple[str, bytes], ...] = ()
     instructions: int | None = None
