@@ -20,6 +20,7 @@ from ebpfjit.runtime import faults, held, owned, timers
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
+    PacketContext,
     ProgramType,
     Redirect,
     SkbContext,
@@ -51,9 +52,10 @@ class Result:
     packet after the run (data to data_end; its Ethernet header before it where the program did not
     see that), `metadata` what stands before an XDP packet. `context` holds the fields after the
     run: numbers, tuples of them, bytes; of a program's own struct what its BTF types read as. `redirect` says
-    where the packet was sent, `clones` what bpf_clone_redirect sent: (ifindex, packet). `output` are the lines of bpf_trace_printk, `events` what went to perf and
-    ring buffers: (map name, bytes); the buffers are empty again. `instructions` is how many eBPF
-    instructions were executed (interpreter only). `passes` is true where the packet would go on.
+    where the packet was sent, `clones` what bpf_clone_redirect sent: (ifindex, packet). `output` are the
+    lines of bpf_trace_printk, `events` what went to perf and ring buffers: (map name, bytes); the buffers
+    are empty again. `instructions` is how many eBPF instructions were executed (interpreter only). `passes`
+    is true where the packet would go on.
     `retval` is what bpf_set_retval set, or None. `output` ends with the lines of bpf_seq_printf.
     `signals` are those that bpf_send_signal sent, by number.
     """
@@ -211,8 +213,9 @@ class Run:
     def _look_around(self, program: Ready) -> None:
         """Put what the environment says is behind pointers where the run finds it, or more of it."""
         world, types = self.world, program.program.kernel_types
+        of_run = () if isinstance(self.made, Region | PacketContext) else self.made.objects
         program.check_variables(world.environment)
-        if not program.needs_task and not world.environment.has_memory:
+        if not program.needs_task and not world.environment.has_memory and not of_run:
             return
         load_package("ebpfjit.elf")
         from ebpfjit.elf.objects import check_layout, surroundings
@@ -220,10 +223,16 @@ class Run:
         around = self.around[-1] if self.around else None
         if around is None or (program.needs_task and not around.current_task):
             known = around.types if around is not None else None
-            around = surroundings(world.environment, known or types, needs_task=program.needs_task)
+            around = surroundings(
+                world.environment,
+                known or types,
+                needs_task=program.needs_task,
+                of_run=of_run,
+                looks=bool(program.verified.kernel_loads),
+            )
             self.around.append(around)
             world.foreign, world.current_task = around.memory, around.current_task
-        check_layout(world.environment, around.types, types)
+        check_layout(world.environment, around.types, types, of_run)
 
     def _tail_call(self, program: Program) -> int:
         """Run another program on the same context, with what is left of the budget, hardened as this one."""
