@@ -27,7 +27,10 @@ def diff(
     ],
     program: ProgramName = None,
     engines: Annotated[
-        str, typer.Option(metavar="NAMES", help="Engines: interpreter, proofs, jit, gate, tiered, kernel.")
+        str,
+        typer.Option(
+            metavar="NAMES", help="Engines: interpreter, proofs, optimized, jit, gate, tiered, kernel."
+        ),
     ] = "interpreter,jit",
     hex_: Annotated[
         list[str] | None, typer.Option("--hex", metavar="HEX", help="Memory, in hex; may be repeated.")

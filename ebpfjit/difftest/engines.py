@@ -99,7 +99,7 @@ def on_proofs(case: Case, verified: Verified, pcs: list[int] | None = None) -> R
 
 
 def on_optimized(case: Case, verified: Verified) -> Runner:
-    """What the optimizer makes of it, run by the interpreter; entered at functions, or at tested blocks too."""
+    """What the optimizer makes of it, run by the interpreter; entered at functions, or tested blocks too."""
     place = arena()
     codes = [stage for entries in ((), verified.tested) for stage in stages(verified, entries)]
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.accesses import Promises
@@ -22,6 +23,7 @@ from ebpfjit.difftest.case import UNTYPED, Case, Input, options_of, tiered
 from ebpfjit.difftest.children import Ended, run_forked
 from ebpfjit.difftest.engines import CALLED, PROOFS, other_stacks
 from ebpfjit.difftest.low_memory import PLACES, contexts_at
+from ebpfjit.difftest.optimized import CodeState, stages
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome, attributes_of
 from ebpfjit.difftest.packets import (
     ARRAY_ENTRIES,
@@ -155,6 +157,15 @@ class Seen:
 def _on_interpreter(ready: Ready, execution: Execution) -> int:
     """The interpreter."""
     return interpret(ready.verified, execution)
+
+
+def _on_optimized(ready: Ready, execution: Execution) -> int:
+    """The interpreter, running what the optimizer makes of the program, where it takes it."""
+    verified = ready.verified
+    if not verified.knows_all:
+        return interpret(verified, execution)
+    code = stages(verified, verified.tested)[-1]
+    return interpret(verified, execution, machine=partial(CodeState, code))
 
 
 def _judged(seen: Seen) -> EngineFunction:
@@ -316,8 +327,8 @@ def runner(case: Case, engine: str, seen: Seen | None = None) -> Callable[[Input
         return lambda given: _shortened(_through_the_gate(linked(case), given, build))
     if engine == PROOFS:
         return lambda given: _shortened(_verdict(linked(case), given, seen))
-    function = _on_interpreter if engine == "interpreter" else _on_jit(case.build, seen)
-
+    interpreted = {"interpreter": _on_interpreter, "optimized": _on_optimized}
+    function = interpreted.get(engine) or _on_jit(case.build, seen)
     return lambda given: _shortened(run_typed(linked(case), given, function))
 
 
@@ -435,6 +446,7 @@ def _in_children(program: Program, given: Input, build: str) -> dict[str, Callab
     _keep_a_context(ready(program), given)
     return {
         "interpreter": lambda: run_typed(program, given, _on_interpreter),
+        "optimized": lambda: run_typed(program, given, _on_optimized),
         "jit": lambda: run_typed(program, given, _on_jit(build, Seen())),
         PROOFS: lambda: _verdict(program, given, Seen()),
         "kernel": lambda: _on_kernel(program, given),

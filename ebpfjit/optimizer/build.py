@@ -23,7 +23,7 @@ from ebpfjit.analysis.cfg import illegal_reason, is_inside
 from ebpfjit.analysis.liveness import live_before
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import OptimizationError
-from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Row
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Imm, Kind, Row
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.optimizer.code import (
     ALIGNED,
@@ -41,7 +41,7 @@ from ebpfjit.optimizer.code import (
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS
 
-MOVE_IMM, JUMP = BY_NAME["MOV64_K"], BY_NAME["JA"]
+MOVE_IMM, LOW_HALF, JUMP = BY_NAME["MOV64_K"], BY_NAME["MOV32_X"], BY_NAME["JA"]
 ARGUMENTS = range(1, 6)
 """Registers that hold a helper's arguments, and zero behind it."""
 
@@ -175,7 +175,7 @@ class _Translation:
         return Way(len(self.builder.starts) + len(self.builder.stubs) - 1, ())
 
     def pay(self) -> None:
-        """Pay for the block; where the budget is looked at, it is paid for in baseline code if it is short."""
+        """Pay for the block; where the budget is looked at and is short, it is baseline code that pays."""
         leaves = self.exit(self.pc, paid=False) if self.pc in self.verified.tested else None
         self.add(Op(PAY, (), self.size, 0, self.pc, (), leaves))
 
@@ -186,7 +186,7 @@ class _Translation:
         args = [self.value(insn.dst_reg)]
         if row.uses_src:
             args.append(self.value(insn.src_reg))
-        self.define(insn.dst_reg, self.op(row, *args, imm=insn.imm, pc=insn.pc, results=1))
+        self.define(insn.dst_reg, self.op(row, *args, imm=_operand(insn, row), pc=insn.pc, results=1))
 
     def define(self, register: int, op: Op) -> None:
         """Add an operation, whose value a register has from now on."""
@@ -198,11 +198,15 @@ class _Translation:
             self.registers[insn.dst_reg] = self.value(insn.src_reg)
             return
         args = (self.value(insn.src_reg),) if row.uses_src else ()
-        self.define(insn.dst_reg, self.op(row, *args, imm=insn.imm, pc=insn.pc, results=1))
+        self.define(insn.dst_reg, self.op(row, *args, imm=_operand(insn, row), pc=insn.pc, results=1))
 
     def unary(self, insn: Instruction, row: Row) -> None:
         """Dst = op dst."""
         self.define(insn.dst_reg, self.op(row, self.value(insn.dst_reg), pc=insn.pc, results=1))
+
+    def cast(self, insn: Instruction, row: Row) -> None:
+        """Without an arena, which programs that come here do not have, the low half is what a cast leaves."""
+        self.define(insn.dst_reg, self.op(LOW_HALF, self.value(insn.src_reg), pc=insn.pc, results=1))
 
     def constant(self, insn: Instruction, row: Row) -> None:
         """The number that a wide load stands for in this program."""
@@ -230,7 +234,7 @@ class _Translation:
         args = [self.checks(insn, row, insn.dst_reg, stores=True)]
         if row.uses_src:
             args.append(self.value(insn.src_reg))
-        self.add(self.op(row, *args, imm=insn.imm, offset=insn.offset, pc=insn.pc))
+        self.add(self.op(row, *args, imm=_operand(insn, row), offset=insn.offset, pc=insn.pc))
 
     def atomic(self, insn: Instruction, row: Row) -> None:
         """Bounds for loading and storing, and the operation; what is fetched is a value."""
@@ -260,7 +264,7 @@ class _Translation:
     # -- ends --
 
     def call(self, insn: Instruction, row: Row) -> Block:
-        """A call of a function of the program, which leaves r0 to r5; too deep, it faults in baseline code."""
+        """A call of a function of the program, which leaves r0 to r5; too deep, baseline code faults."""
         target = insn.target
         if row.kind is Kind.CALL_LOCAL:
             assert target is not None  # a local call has one
@@ -287,7 +291,7 @@ class _Translation:
         args = []
         if row.kind is Kind.BRANCH:
             args = [self.value(insn.dst_reg), *([self.value(insn.src_reg)] if row.uses_src else [])]
-        end = self.op(row, *args, imm=insn.imm, pc=insn.pc)
+        end = self.op(row, *args, imm=_operand(insn, row), pc=insn.pc)
         return self.closed(end, self.way(insn.target, instead=insn.pc), self.way(insn.next_pc))
 
     def leave_function(self, insn: Instruction, row: Row) -> Block:
@@ -297,10 +301,16 @@ class _Translation:
         return self.closed(self.op(row, *args, pc=insn.pc))
 
 
+def _operand(insn: Instruction, row: Row) -> int:
+    """Return the immediate where it is an operand, and not what tells operations apart."""
+    return insn.imm if row.imm is Imm.OPERAND else 0
+
+
 _STEPS: dict[Kind, Callable[[_Translation, Instruction, Row], None]] = {
     Kind.BINARY: _Translation.binary,
     Kind.MOVE: _Translation.move,
     Kind.UNARY: _Translation.unary,
+    Kind.CAST: _Translation.cast,
     Kind.LOAD_IMM64: _Translation.constant,
     Kind.LOAD: _Translation.load,
     Kind.STORE: _Translation.store,

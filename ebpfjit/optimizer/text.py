@@ -198,12 +198,16 @@ def _read_way(text: str) -> Way:
     return Way(int(found[1]), _numbers(found[2]))
 
 
+_BASE = rf"(?P<args>v\d+) \+ (?P<offset>{_NUMBER})"
+
+_CALLED = rf"(?P<imm>{_NUMBER})(?::(?P<offset>{_NUMBER}))?"
+
 _SPECIAL = (
     (PAY, re.compile(rf"pay (?P<imm>\d+){_TAIL}")),
-    (BOUND, re.compile(rf"bound (?P<access>load|store) (?P<args>v\d+) \+ (?P<offset>{_NUMBER})\.\.(?P<end>{_NUMBER}){_TAIL}")),
-    (ALIGNED, re.compile(rf"aligned (?P<args>v\d+) \+ (?P<offset>{_NUMBER}), (?P<imm>\d+){_TAIL}")),
+    (BOUND, re.compile(rf"bound (?P<access>load|store) {_BASE}\.\.(?P<end>{_NUMBER}){_TAIL}")),
+    (ALIGNED, re.compile(rf"aligned {_BASE}, (?P<imm>\d+){_TAIL}")),
     *(
-        (BY_NAME[name], re.compile(rf"(?P<results>.*) = {word} (?P<imm>{_NUMBER})(?::(?P<offset>{_NUMBER}))?\((?P<args>.*?)\){_TAIL}"))
+        (BY_NAME[name], re.compile(rf"(?P<results>.*) = {word} {_CALLED}\((?P<args>.*?)\){_TAIL}"))
         for word, name in _CALLS.items()
     ),
 )  # fmt: skip
