@@ -158,6 +158,8 @@ def _write_words(insn: Instruction) -> str:
             return f"{word} {imm}" + (f", {_hex_signed(insn.offset)}" if insn.offset else "")
         case Kind.EXIT:
             return word
+        case Kind.BOUND | Kind.ALIGNED | Kind.PAY | Kind.LEAVE:
+            raise AssertionError(f"{row.name} is in no program")
         case _:
             assert_never(row.kind)
 
@@ -199,6 +201,8 @@ def _write_c(insn: Instruction) -> str:
             return f"{symbol} {dst}"
         case Kind.EXIT:
             return symbol
+        case Kind.BOUND | Kind.ALIGNED | Kind.PAY | Kind.LEAVE:
+            raise AssertionError(f"{row.name} is in no program")
         case _:
             assert_never(row.kind)
 

@@ -349,10 +349,10 @@ def _without_superfluous(blocks: list[Block], entered: set[int]) -> list[Block]:
         argument = waiting.pop()
         if argument in same:
             continue
-        values = {_found(same, value) for value in incoming[argument]} - {argument}
-        if len(values) != 1:
+        different = {_found(same, value) for value in incoming[argument]} - {argument}
+        if len(different) != 1:
             continue
-        (value,) = values
+        (value,) = different
         same[argument] = value
         after = passed.pop(argument, [])
         passed.setdefault(value, []).extend(after)
