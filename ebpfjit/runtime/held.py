@@ -1,4 +1,4 @@
-"""What a run has taken and must give back before it ends: spin locks, ring buffer records, sockets.
+"""What a run has taken and must give back before it ends: locks, ring buffer records, sockets, iterators.
 
 Linux's verifier refuses a program with a way out that forgets one; here the run ends with an error that
 names the place where it was taken. A helper calls `take` and `give_back`; `check` is called at the end.
@@ -6,7 +6,8 @@ names the place where it was taken. A helper calls `take` and `give_back`; `chec
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import re
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from ebpfjit.errors import ExecutionError
@@ -78,3 +79,44 @@ def check(world: World, where: str = "where the program ends") -> None:
             first.pc,
         )
         raise faults.name_line(error, first.program)
+
+
+ITERATOR = re.compile(r"(bpf_iter_\w+)_(new|destroy)")
+MOST_ITERATORS = 512
+"""Iterators that a run has at a time: more of the smallest are not in 8 frames of 512 bytes."""
+
+_ITERATORS = "iterators"
+
+
+def of_iterators(name: str, function: Callable[..., int]) -> Callable[..., int]:
+    """Return a kernel function as it is, or what begins or ends an iterator as one that says so here.
+
+    An iterator is to be ended where it could not begin as well: it is what lies at its address that counts.
+    """
+    found = ITERATOR.fullmatch(name)
+    if found is None:
+        return function
+    kind, step = found.groups()
+    back = f"{kind}_destroy"
+
+    def begin(world: World, place: int, *rest: int) -> int:
+        places: set[int] = world.kept.setdefault(_ITERATORS, set())
+        if place in places:
+            where, ends = taken(world, (_ITERATORS, place))
+            raise ExecutionError(
+                f"{name} of {place:#x}, where an iterator is, since {where}: call {ends} first"
+            )
+        if len(places) >= MOST_ITERATORS:
+            raise ExecutionError(f"{name}: the {MOST_ITERATORS + 1}th iterator at a time: end some before")
+        result = function(world, place, *rest)
+        places.add(place)
+        take(world, (_ITERATORS, place), "an iterator", by=name, back=back)
+        return result
+
+    def end(world: World, place: int) -> int:
+        result = function(world, place)
+        if give_back(world, (_ITERATORS, place)):
+            world.kept[_ITERATORS].discard(place)
+        return result
+
+    return begin if step == "new" else end
