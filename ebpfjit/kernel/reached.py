@@ -2,8 +2,8 @@
 
 0: program | exit ... | 8: in a table | 11: in a table, and called      ->      0: program | 4: called
 
-libbpf does not look at pointers to functions in data, so that a program that lies beside such a table, and does
-not go through it, is loaded without the functions of the table.
+libbpf does not look at pointers to functions in data, so that a program that uses variables beside such a
+table, and does not go through it, is loaded without the functions of the table.
 """
 
 from __future__ import annotations

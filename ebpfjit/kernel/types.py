@@ -75,7 +75,7 @@ def loaded(data: bytes) -> KernelBtf | None:
 
 
 def refused(program: Program) -> str:
-    """Return in words that the kernel does not take a program's types; "" where it takes them, or none are."""
+    """Return in words that the kernel refuses a program's types; "" where it takes them, or none are."""
     found = None if program.types is None else _load(program.types.btf)
     if not isinstance(found, EbpfError):
         return ""
