@@ -84,6 +84,16 @@ def test_sk_lookup(linux: ebpfjit.Object, engine: str, port: int) -> None:
         assert (result.return_value, result.data) == (port == 80, given)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_lookup_leaves_can_be_given_to_one(linux: ebpfjit.Object, engine: str) -> None:
+    program = linux.programs["choose"]
+    left = program.run(engine=engine, context={"protocol": 6, "local_port": 80}).context
+    assert left["cookie"] == 0
+    assert program.run(engine=engine, context=left).return_value == 1
+    with pytest.raises(ExecutionError, match="context field cookie is 0 before the lookup"):
+        program.run(engine=engine, context={**left, "cookie": 5})
+
+
 @needs_kernel
 def test_a_flow_dissector_gives_its_keys(linux: ebpfjit.Object) -> None:
     result = linux.programs["dissect"].run(FRAME, engine="kernel")
