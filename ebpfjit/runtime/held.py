@@ -7,7 +7,7 @@ names the place where it was taken. A helper calls `take` and `give_back`; `chec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from ebpfjit.errors import ExecutionError
@@ -50,6 +50,43 @@ def take(world: World, key: Hashable, what: str, *, by: str, back: str) -> None:
 def reference(pointer: int) -> Hashable:
     """Return the key of a reference to an object of the kernel's."""
     return "reference", pointer
+
+
+RELEASED_BY = {"task_struct": "bpf_task_release", "cgroup": "bpf_cgroup_release"}
+"""The kernel functions that give back references to objects of the environment that a kptr may own."""
+
+_PASSED_ON = "references that functions of the user's saw"
+
+
+def take_out(world: World, pointer: int, by: str) -> None:
+    """Note that a pointer came out of a kptr: one to an object of RELEASED_BY is to be given back."""
+    described = world.environment.objects.at(pointer)
+    if described is not None and described.pointer.struct in RELEASED_BY:
+        struct = described.pointer.struct
+        back = f"{RELEASED_BY[struct]}, or put it somewhere,"
+        take(world, reference(pointer), f"a reference to a {struct}", by=by, back=back)
+
+
+def pass_on(world: World, pointers: Iterable[int], result: int) -> None:
+    """Note what a function of the user's was given, and returned.
+
+    It may release the one and acquire the other: to these the program has a reference or not, as it likes.
+    """
+    for pointer in pointers if world.held else ():
+        if world.held.pop(reference(pointer), None) is not None:
+            world.kept.setdefault(_PASSED_ON, set()).add(pointer)
+    if world.environment.objects.at(result) is not None:
+        world.kept.setdefault(_PASSED_ON, set()).add(result)
+
+
+def release(world: World, pointer: int, name: str) -> None:
+    """Give a reference back. Raises ExecutionError where the program has none to an object that is there."""
+    if give_back(world, reference(pointer)) or pointer in world.kept.get(_PASSED_ON, ()):
+        return
+    if pointer and (pointer == world.current_task or world.environment.objects.at(pointer) is not None):
+        raise ExecutionError(
+            f"{name} of {pointer:#x}, to which the program has no reference: one for each that it took"
+        )
 
 
 def give_back(world: World, key: Hashable) -> bool:

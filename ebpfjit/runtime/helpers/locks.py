@@ -109,6 +109,7 @@ def kptr_xchg(world: World, place: int, pointer: int) -> int:
         owned.lend_for_a_while(world, given)
         owned.give(world, given)
     if before is None:
+        holdings.take_out(world, old, "bpf_kptr_xchg")
         return old
     owned.own(world, before, "bpf_kptr_xchg")
     return before.address

@@ -29,8 +29,8 @@ def _taken(world: World, pointer: int, kind: str, by: str, back: str) -> int:
     return pointer
 
 
-def _given_back(world: World, pointer: int) -> int:
-    held.give_back(world, held.reference(pointer))  # one that came out of a kptr was not noted
+def _given_back(world: World, pointer: int, name: str) -> int:
+    held.release(world, pointer, name)
     return 0
 
 
@@ -50,7 +50,7 @@ def task_acquire(world: World, task: int) -> int:
 @kfunc("bpf_task_release")
 def task_release(world: World, task: int) -> int:
     """Give a reference to a task back."""
-    return _given_back(world, task)
+    return _given_back(world, task, "bpf_task_release")
 
 
 @kfunc("bpf_task_from_pid", "bpf_task_from_vpid", leads_out=True, differs="a task of the environment")
@@ -75,7 +75,7 @@ def cgroup_acquire(world: World, cgroup: int) -> int:
 @kfunc("bpf_cgroup_release")
 def cgroup_release(world: World, cgroup: int) -> int:
     """Give a reference to a cgroup back."""
-    return _given_back(world, cgroup)
+    return _given_back(world, cgroup, "bpf_cgroup_release")
 
 
 @kfunc("bpf_cgroup_from_id", leads_out=True, differs=_CGROUP_ID)
@@ -134,7 +134,7 @@ def get_task_exe_file(world: World, task: int) -> int:
 @kfunc("bpf_put_file")
 def put_file(world: World, file: int) -> int:
     """Give a reference to a file back."""
-    return _given_back(world, file)
+    return _given_back(world, file, "bpf_put_file")
 
 
 @kfunc("bpf_path_d_path")
@@ -159,4 +159,4 @@ def lookup_system_key(world: World, id: int) -> int:
 @kfunc("bpf_key_put")
 def key_put(world: World, key: int) -> int:
     """Give a reference to a key back."""
-    return _given_back(world, key)
+    return _given_back(world, key, "bpf_key_put")
