@@ -39,7 +39,7 @@ class Object:
     and ".kconfig" among them; programs of the object share them. `globals` are the variables by
     name. `license` is "" and `version` 0 where the object does not say; `btf` are its types, None
     without. `refusals` are the errors that are kept for parts of the object, by the name of the program, map,
-    extern or section (".BTF"): whoever runs, compiles or uses that part meets the error, nobody else does.
+    variable or section (".BTF"): whoever runs, compiles or uses that part meets the error, nobody else does.
     """
 
     name: str
@@ -217,6 +217,7 @@ def _load_bytes(
     if strict:
         refusals.add_untyped(programs)
         refusals.raise_all()
+    refusals.add_variables(made)
     given.pin(made.order)
     return Object(
         name,

@@ -343,6 +343,17 @@ def test_a_table_with_what_is_no_function_is_refused_by_name() -> None:
         obj.program("of_a_program").run(FRAME)
 
 
+def test_a_pointer_that_no_program_names_is_refused_by_its_variables_name() -> None:
+    obj = load(OBJECTS / "data_pointers.o")
+    assert set(obj.refusals) == {"first"}
+    refusal = (
+        "variable 'first', byte 0x0, points to symbol 'numbers' in section '.maps', which programs cannot"
+    )
+    assert refusal in str(obj.refusals["first"])
+    assert obj.program("limit").run(FRAME).return_value == 5
+    load(OBJECTS / "data_pointers.o", strict=True)  # libbpf looks at no pointers in data
+
+
 # CO-RE
 
 
