@@ -17,9 +17,12 @@ struct { __uint(type, ARRAY); __uint(max_entries, 1); __type(key, u32); __type(v
 struct { __uint(type, PROG_ARRAY); __uint(max_entries, 1); __uint(key_size, 4); __uint(value_size, 4); }
     programs SEC(".maps");
 
+struct { __uint(type, RINGBUF); __uint(max_entries, 4096); } ring SEC(".maps");
+
 static long (*const bpf_spin_lock)(void *) = (void *)93;
 static long (*const bpf_spin_unlock)(void *) = (void *)94;
 static void *(*const bpf_kptr_xchg)(void *, void *) = (void *)194;
+static long (*const bpf_ringbuf_reserve_dynptr)(void *, u32, u64, void *) = (void *)198;
 extern int bpf_iter_num_new(struct bpf_iter_num *, int, int) __ksym;
 extern int *bpf_iter_num_next(struct bpf_iter_num *) __ksym;
 extern void bpf_iter_num_destroy(struct bpf_iter_num *) __ksym;
@@ -102,4 +105,10 @@ SEC("tc") int jumps_away(void *context)
     bpf_tail_call(context, &programs, 0);
     bpf_iter_num_destroy(&it);
     return 0;
+}
+
+SEC("tc") int leaves_a_dynptr(void *context)
+{
+    struct { u64 opaque[2]; } __attribute__((aligned(8))) dynptr;
+    return bpf_ringbuf_reserve_dynptr(&ring, 8, 0, &dynptr);
 }

@@ -136,6 +136,7 @@ MISPLACED = {
     "leaves_what_failed": ("bpf_iter_num_new takes an iterator", "where the program ends", "(&it, 3, 0)"),
     "begins_twice": ("where an iterator is, since pc", "call bpf_iter_num_destroy first"),
     "jumps_away": ("takes an iterator", "still held at a tail call", "(&it, 0, 3)"),
+    "leaves_a_dynptr": ("call bpf_ringbuf_submit_dynptr or bpf_ringbuf_discard_dynptr", "(&ring, 8, 0"),
 }
 
 
