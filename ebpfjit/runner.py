@@ -20,6 +20,7 @@ from ebpfjit.runtime import faults, held, owned, timers
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
+    PacketContext,
     ProgramType,
     Redirect,
     SkbContext,
@@ -213,8 +214,9 @@ class Run:
     def _look_around(self, program: Ready) -> None:
         """Put what the environment says is behind pointers where the run finds it, or more of it."""
         world, types = self.world, program.program.kernel_types
+        of_run = () if isinstance(self.made, Region | PacketContext) else self.made.objects
         program.check_variables(world.environment)
-        if not program.needs_task and not world.environment.has_memory:
+        if not program.needs_task and not world.environment.has_memory and not of_run:
             return
         load_package("ebpfjit.elf")
         from ebpfjit.elf.objects import check_layout, surroundings
@@ -222,10 +224,16 @@ class Run:
         around = self.around[-1] if self.around else None
         if around is None or (program.needs_task and not around.current_task):
             known = around.types if around is not None else None
-            around = surroundings(world.environment, known or types, needs_task=program.needs_task)
+            around = surroundings(
+                world.environment,
+                known or types,
+                needs_task=program.needs_task,
+                of_run=of_run,
+                looks=bool(program.verified.kernel_loads),
+            )
             self.around.append(around)
             world.foreign, world.current_task = around.memory, around.current_task
-        check_layout(world.environment, around.types, types)
+        check_layout(world.environment, around.types, types, of_run)
 
     def _tail_call(self, program: Program) -> int:
         """Run another program on the same context, with what is left of the budget, hardened as this one."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ebpfjit.errors import LoadError
+from ebpfjit.errors import ExecutionError, LoadError
 from ebpfjit.kernel.loading import kind_of, load_linked
 from ebpfjit.kernel.maps import KernelMaps, pinned
 from ebpfjit.kernel.objects import Link, LoadedProgram
@@ -24,6 +24,7 @@ from ebpfjit.kernel.syscalls import CONTEXT_ROOM
 from ebpfjit.program import Program
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import SkbContext, XdpContext, prepared
+from ebpfjit.runtime.contexts.netfilter import Hooked
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, FieldValues
 from ebpfjit.runtime.contexts.structs import FLOW_KEYS
 from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, effective_type
@@ -214,8 +215,6 @@ _FLOW_FLAGS_AT = 48
 """Where `flags` is in struct bpf_flow_keys."""
 
 _HOOK_STATE_SIZE = 48
-_LOCAL_OUT, _IPV4, _IPV6 = 3, 2, 10
-_VERSIONS = {b"\x08\x00": _IPV4, b"\x86\xdd": _IPV6}
 
 
 def _run_on_netfilter(
@@ -226,13 +225,11 @@ def _run_on_netfilter(
     `fields` may have `hook` (enum nf_inet_hooks, NF_INET_LOCAL_OUT by default: there Linux wants no Ethernet
     header) and `pf` (NFPROTO_*, by default what the frame says).
     """
-    family = _VERSIONS.get(data[12:14])
-    hook = int(fields.get("hook", _LOCAL_OUT))
-    pf = int(fields.get("pf", family or (_IPV6 if data[:1] and data[0] >> 4 == 6 else _IPV4)))
-    packet = data[LINK_HEADER_SIZE:] if hook == _LOCAL_OUT and family is not None else data
-    state = bytes((hook & 0xFF, pf & 0xFF)).ljust(_HOOK_STATE_SIZE, b"\0")
-    with_state = state if (hook, pf) != (_LOCAL_OUT, _IPV4) else b""
-    output = loaded.run(packet, with_state, room=0)
+    hooked = Hooked.of(data, fields)
+    if hooked.device_in or hooked.device_out:
+        raise ExecutionError("a test run of Linux's chooses in and out itself: leave them to it")
+    state = bytes((hooked.hook, hooked.pf)).ljust(_HOOK_STATE_SIZE, b"\0")
+    output = loaded.run(hooked.data, state, room=0)
     return KernelOutcome(output.return_value, data)
 
 
