@@ -39,7 +39,8 @@ class Object:
     variables (".rodata") and ".kconfig" among them; programs of the object share them. `globals` are the
     variables by name. `license` is "" and `version` 0 where the object does not say; `btf` are its types,
     None without. `refusals` are the errors that are kept for parts of the object, by the name of the
-    program, map, variable or section (".BTF"): whoever runs, compiles or uses that part meets the error, nobody else does.
+    program, map, variable or section (".BTF"): whoever runs, compiles or uses that part meets the error,
+    nobody else does.
     """
 
     name: str
