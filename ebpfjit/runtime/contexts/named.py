@@ -65,7 +65,7 @@ class NamedContext(StructContext):
                 "context field cookie is 0 before the lookup: it is that of the socket found"
             )
         self._refuse_unknown(type_, given)
-        as_bytes = len(data) > 0 and not type_.has_payload
+        as_bytes = len(data) > 0 and type_.data_size is not None
         if as_bytes and any(data[self.layout.size :]):  # Linux: bpf_check_uarg_tail_zero
             raise ExecutionError(
                 f"{type_.name} programs get a {self.layout.name}, {self.layout.size} bytes; {len(data)} were "

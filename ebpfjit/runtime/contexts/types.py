@@ -69,6 +69,12 @@ class ProgramType:
         return self.context.value.size if self.context.value is not None else 0
 
     @property
+    def data_size(self) -> int | None:
+        """Bytes of the struct that a run's data are; None where they are a packet, or bytes of any kind."""
+        is_struct = self.layout is not None and not self.has_packet and not self.has_payload
+        return self.layout.size if self.layout is not None and is_struct else None
+
+    @property
     def rights(self) -> Rights | None:
         """What programs may do to the context's struct, None for anything."""
         return None if self.layout is None else self.layout.rights
