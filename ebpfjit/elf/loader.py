@@ -34,12 +34,13 @@ class Object:
 
     `name` is the file's path, "<bytes>" without one. `programs` maps the name of an entry function
     to its Program: the global functions in file order (by section, then by address), then the static ones
-    of program sections; one whose name is taken is called "SECTION:NAME". Each program is self-contained:
-    the functions it calls follow it. `maps` are all maps by name, sections of variables (".rodata")
-    and ".kconfig" among them; programs of the object share them. `globals` are the variables by
-    name. `license` is "" and `version` 0 where the object does not say; `btf` are its types, None
-    without. `refusals` are the errors that are kept for parts of the object, by the name of the program, map,
-    extern or section (".BTF"): whoever runs, compiles or uses that part meets the error, nobody else does.
+    of program sections; one whose name is taken is called "SECTION:NAME", or "SECTION+0xOFFSET:NAME". Each
+    program is self-contained: the functions it calls follow it. `maps` are all maps by name, sections of
+    variables (".rodata") and ".kconfig" among them; programs of the object share them. `globals` are the
+    variables by name. `license` is "" and `version` 0 where the object does not say; `btf` are its types,
+    None without. `refusals` are the errors that are kept for parts of the object, by the name of the
+    program, map, variable or section (".BTF"): whoever runs, compiles or uses that part meets the error,
+    nobody else does.
     """
 
     name: str
@@ -200,7 +201,7 @@ def _load_bytes(
     linker.refusal = refusal
     linker.exception_callbacks = refusals.attempt(".BTF", lambda: find_exception_callbacks(own), {})
     linker.tables.fill()
-    programs = _link_all(linker, types, only)
+    programs, places = _link_all(linker, types, only)
     none: Operations = {}
     operations = refusals.attempt(".BTF", lambda: find_operations(file, own), none)
     for entry in linker.entries:
@@ -210,13 +211,14 @@ def _load_bytes(
             programs[entry.name] = replace(program, operation=operation)
     if not linker.entries and not made.order and not _has_struct_ops(file):
         raise LoadError(f"{name}: no programs and no maps: no section holds instructions, or defines a map")
-    _fill_maps(linker, programs, own, refusals)
+    _fill_maps(linker, programs, places, own, refusals)
     refusals.add_programs(programs)
     variables = made.globals()
     refusals.add_damage(made.damage)
     if strict:
         refusals.add_untyped(programs)
         refusals.raise_all()
+    refusals.add_variables(made)
     given.pin(made.order)
     return Object(
         name,
@@ -230,19 +232,27 @@ def _load_bytes(
     )
 
 
-def _link_all(linker: Linker, types: Types, only: Iterable[str] | None) -> dict[str, Program]:
-    """Return the programs of an object, or those that were asked for."""
+def _link_all(
+    linker: Linker, types: Types, only: Iterable[str] | None
+) -> tuple[dict[str, Program], dict[str, str]]:
+    """Return the programs of an object, or those that were asked for, and their names by `name_of_place`."""
+    from ebpfjit.elf.reader import name_of_place
+
     wanted = _wanted(linker, only)
     type_of = _type_finder(linker.entries, types)
     programs: dict[str, Program] = {}
+    names: dict[str, str] = {}
     for entry in linker.entries:
         if not wanted or entry.name in wanted or entry.section.name in wanted:
-            name = entry.name if entry.name not in programs else f"{entry.section.name}:{entry.name}"
-            if name in programs:
+            place = name_of_place(entry.section, entry.start, entry.name)
+            candidates = (entry.name, f"{entry.section.name}:{entry.name}", place)
+            name = next((each for each in candidates if each not in programs), None)
+            if name is None:
                 where = f"{linker.file.name}: section {entry.section.name!r}"
                 raise LoadError(f"{where}: a second program {entry.name!r}; rename one of them")
             programs[name] = linker.link_or_keep(entry, type_of(entry))
-    return programs
+            names[place] = name
+    return programs, names
 
 
 def _wanted(linker: Linker, only: Iterable[str] | None) -> frozenset[str]:
@@ -257,12 +267,20 @@ def _wanted(linker: Linker, only: Iterable[str] | None) -> frozenset[str]:
     return wanted | {""}  # of an empty list too, nothing is wanted
 
 
-def _fill_maps(linker: Linker, programs: Mapping[str, Program], btf: Btf | None, refusals: Refusals) -> None:
+def _fill_maps(
+    linker: Linker,
+    programs: Mapping[str, Program],
+    places: Mapping[str, str],
+    btf: Btf | None,
+    refusals: Refusals,
+) -> None:
     """Put programs and maps into the maps that are to hold them; what does not fit is kept with the map."""
     from ebpfjit.elf import tail_calls
+    from ebpfjit.elf.reader import name_of_place
 
     made = linker.maps
     left_out = {entry.name for entry in linker.entries} - {program.name for program in programs.values()}
+    left_out |= {name_of_place(e.section, e.start, e.name) for e in linker.entries} - places.keys()
     none: list[tail_calls.Slot] = []
     tags = refusals.attempt(".BTF", lambda: list(tail_calls.find_tags(btf)), none)
     slots = [
@@ -270,7 +288,10 @@ def _fill_maps(linker: Linker, programs: Mapping[str, Program], btf: Btf | None,
         for slot in tail_calls.find_slots(made.defined, programs, tags)
         if slot.name not in left_out and made.takes(slot.map)
     ]
-    for name, error in tail_calls.fill(linker.file.name, slots, made.by_name, programs).items():
+    by_place = {place: programs[name] for place, name in places.items()}
+    for name, error in tail_calls.fill(
+        linker.file.name, slots, made.by_name, {**by_place, **programs}
+    ).items():
         map_ = made.by_name.get(name)
         if map_ is not None and map_.refused is None:
             map_.refused = error

@@ -21,7 +21,7 @@ from itertools import pairwise
 from ebpfjit.elf.btf import Btf, Kind, Member, Type
 from ebpfjit.elf.budget import STEP, OverBudget
 from ebpfjit.elf.codec import codec_of
-from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
+from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol, name_of_place
 from ebpfjit.elf.special import special_fields
 from ebpfjit.errors import LoadError
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType, MapTypes
@@ -431,15 +431,29 @@ class _BtfMaps:
         return tuple(((offset - start) // 8, self._name_at(self.relocations[offset])) for offset in offsets)
 
     def _name_at(self, relocation: Relocation) -> str:
-        """Return the name of what a relocation of data points to, which may be a section's start."""
+        """Return the name of what a relocation of data points to, which may be a section's start.
+
+        Of static functions that have one name it is that of their place (`name_of_place`).
+        """
         symbol = relocation.symbol
         if symbol.type != "STT_SECTION":
-            return symbol.name
+            section, name = symbol.section, symbol.name
+            ours = section is not None and name in self._ambiguous
+            return name_of_place(section, symbol.value, name) if section is not None and ours else name
         place = int.from_bytes(self.section.data[relocation.offset : relocation.offset + 8], "little")
         found = self._named.get((symbol.section.index, place)) if symbol.section is not None else None
-        if found is None:
+        if found is None or symbol.section is None:
             raise _error(self.file, self.section, f"nothing has a name at {place:#x} of {symbol}")
-        return found
+        return name_of_place(symbol.section, place, found) if found in self._ambiguous else found
+
+    @cached_property
+    def _ambiguous(self) -> frozenset[str]:
+        """The names that several functions have."""
+        places: dict[str, set[tuple[int, int]]] = {}
+        for symbol in self.file.symbols:
+            if symbol.is_function and symbol.section is not None:
+                places.setdefault(symbol.name, set()).add((symbol.section.index, symbol.value))
+        return frozenset(name for name, several in places.items() if len(several) > 1)
 
     @cached_property
     def _named(self) -> dict[tuple[int, int], str]:

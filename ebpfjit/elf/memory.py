@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ebpfjit.elf import globals as variables
@@ -83,6 +83,7 @@ class ObjectMaps:
         self._kconfig = 0
         self._pointed: dict[int, set[int]] = {}
         self._ranges: dict[int, list[RefusedRange]] = {}
+        self._told: set[str] = set()
         self.function_pointers: dict[int, list[FunctionPointer]] = {}
         definitions = [self._with_types(variables.define(file, section, btf)) for section in self.sections]
         for defined in self.defined:
@@ -235,6 +236,11 @@ class ObjectMaps:
         """Refuse a variable to whoever uses it."""
         self._ranges.setdefault(number, []).append(refused)
 
+    @property
+    def refused_ranges(self) -> Iterator[RefusedRange]:
+        """The variables that do not point to what they were meant to, and that no program was refused for."""
+        return (each for ranges in self._ranges.values() for each in ranges if each.name not in self._told)
+
     def write(self, number: int, offset: int, data: bytes) -> None:
         """Write what the file cannot say into a section of variables; one that was given stays as it is."""
         map_ = self.order[number]
@@ -247,12 +253,18 @@ class ObjectMaps:
         if refusal is not None or place.offset is None:
             return refusal if isinstance(refusal, LoadError) else None
         ranges = self._ranges.get(place.number, ())
-        return next((each.error for each in ranges if each.start <= place.offset < each.end), None)
+        return self._tell(next((each for each in ranges if each.start <= place.offset < each.end), None))
 
     def refusal_inside(self, number: int) -> LoadError | None:
         """Return what stands in the way of using a section of variables whatever its variable is."""
-        ranges = self._ranges.get(number, ())
-        return next((each.error for each in ranges), None)
+        return self._tell(next(iter(self._ranges.get(number, ())), None))
+
+    def _tell(self, refused: RefusedRange | None) -> LoadError | None:
+        """Return the error of a variable that somebody uses."""
+        if refused is None:
+            return None
+        self._told.add(refused.name)
+        return refused.error
 
     def reachable(self, numbers: set[int]) -> list[int]:
         """Return the numbers of these maps, and of those that pointers in their data lead to."""

@@ -23,8 +23,12 @@ MOST_REFUSED = 64
 
 @dataclass(frozen=True, slots=True)
 class RefusedRange:
-    """Bytes of a section of variables that cannot be what they were meant to be, and why."""
+    """Bytes of a section of variables that cannot be what they were meant to be, and why.
 
+    `name` is the variable's, or the section's where all of it is meant.
+    """
+
+    name: str
     start: int
     end: int
     error: LoadError
@@ -78,7 +82,7 @@ def find_pointers(file: ObjectFile, section: Section, whole: Container[int]) -> 
         if reason is not None and len(found.refused) <= MOST_REFUSED:
             found.refused.append(names.refuse(relocation.offset, reason))
     if len(found.refused) > MOST_REFUSED:
-        found.refused = [RefusedRange(0, section.size + 1, found.refused[0].error)]
+        found.refused = [RefusedRange(section.name, 0, section.size + 1, found.refused[0].error)]
     return found
 
 
@@ -123,11 +127,12 @@ class _Variables:
         symbol = self.symbols[index] if index >= 0 else None
         where = f"{self.file.name}: section {self.section.name!r}"
         if symbol is None or (symbol.size and offset >= symbol.value + symbol.size):
-            return self._range(0, self.section.size + 1, f"{where}: the data at {offset:#x} {reason}")
+            message = f"{where}: the data at {offset:#x} {reason}"
+            return self._range(self.section.name, 0, self.section.size + 1, message)
         end = symbol.value + symbol.size if symbol.size else self.section.size
         message = f"{where}: variable {symbol.name!r}, byte {offset - symbol.value:#x}, {reason}"
-        return self._range(symbol.value, end, message)
+        return self._range(symbol.name, symbol.value, end, message)
 
-    def _range(self, start: int, end: int, message: str) -> RefusedRange:
+    def _range(self, name: str, start: int, end: int, message: str) -> RefusedRange:
         self.file.budget.spend(ERROR_COST + len(message), "pointers among the variables")
-        return RefusedRange(start, end, LoadError(message))
+        return RefusedRange(name, start, end, LoadError(message))

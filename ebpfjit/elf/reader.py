@@ -156,6 +156,11 @@ class Symbol:
         return f"symbol {self.name!r}"
 
 
+def name_of_place(section: Section, offset: int, name: str) -> str:
+    """Return what something in a section is called where its name is not its own: "tc+0x28:NAME"."""
+    return f"{section.name}+{offset:#x}:{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Relocation:
     """One relocation: `offset` counts bytes in the section it changes; `type` is R_BPF_*'s number.

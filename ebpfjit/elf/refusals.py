@@ -59,11 +59,19 @@ class Refusals:
             return otherwise
 
     def add_maps(self, maps: ObjectMaps) -> None:
-        """Keep what the maps, the variables of the configuration and what data points to lack."""
+        """Keep what the maps and the variables of the configuration lack."""
         for map_ in maps.order:
             self.add(map_.name, map_.refused)
         for variable in maps.externs.variables.values():
             self.add(variable.name, variable.refusal)
+
+    def add_variables(self, maps: ObjectMaps) -> None:
+        """Keep which variables do not point to what they were meant to, where no program is refused for it.
+
+        Code may get there through other pointers. libbpf looks at no pointers in data.
+        """
+        for each in maps.refused_ranges:
+            self.add(each.name, each.error)
 
     def add_programs(self, programs: Mapping[str, Program]) -> None:
         """Keep what stands in the way of running each program, or of getting to its end."""

@@ -76,8 +76,8 @@ def find_slots(
     names = [map_.definition.name for map_ in arrays]
     of_id = _of_ids(arrays)
     by_convention = next((name for name in OVS_MAPS if name in names), names[-1] if names else None)
-    for program in programs.values():
-        slot = _by_section(program, of_id, by_convention)
+    for name, program in programs.items():
+        slot = _by_section(name, program, of_id, by_convention)
         if slot is not None and slot.map not in taken:
             yield slot
 
@@ -96,12 +96,14 @@ def _of_ids(arrays: list[DefinedMap]) -> dict[int, str]:
     return found
 
 
-def _by_section(program: Program, of_id: Mapping[int, str], by_convention: str | None) -> Slot | None:
-    """Return the slot that a program's section names, None where it names none.
+def _by_section(
+    name: str, program: Program, of_id: Mapping[int, str], by_convention: str | None
+) -> Slot | None:
+    """Return the slot that a program's section names, None where it names none; `name` is the program's.
 
     `of_id` are the names of the program arrays by iproute2's id, `by_convention` is that of all others.
     """
-    section, name = program.section or "", program.name or ""
+    section = program.section or ""
     if found := IPROUTE2.fullmatch(section):
         map_ = of_id.get(_number(found[1]), of_id.get(ALONE))
         return Slot(map_, _number(found[2]), name) if map_ is not None else None

@@ -5,8 +5,9 @@
 Modules in the order data meets them: `wrapping` (a raw program becomes one the kernel accepts),
 `syscalls` (bpf(2) and its refusals), `objects` (maps and programs that own a file descriptor),
 `program_types` (numbers and test runs), `engine` (one call that does it all, with its caches), `vmlinux`
-(the kernel's own types), `types` (a program's), `loading` (as libbpf does), `maps` (a program's maps,
-filled and read back), `frames` (programs with a type as `Program.run` has them).
+(the kernel's own types), `types` (a program's), `reached` (its functions without those that nobody calls),
+`loading` (as libbpf does), `maps` (a program's maps, filled and read back), `frames` (programs with a type as
+`Program.run` has them).
 """
 
 from __future__ import annotations

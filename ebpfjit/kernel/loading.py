@@ -11,9 +11,10 @@ from ebpfjit.errors import LoadError
 from ebpfjit.kernel import vmlinux
 from ebpfjit.kernel.objects import LoadedProgram
 from ebpfjit.kernel.program_types import PROGRAM_TYPES, ProgramType
+from ebpfjit.kernel.reached import only_reached
 from ebpfjit.kernel.symbols import with_symbols
 from ebpfjit.kernel.syscalls import KernelVerifierError, LoadAttributes
-from ebpfjit.kernel.types import types_of
+from ebpfjit.kernel.types import refused, types_of
 from ebpfjit.program import Program
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts.types import program_type
@@ -36,6 +37,7 @@ def load_linked(
     `license` stands for what the object says; a program of no object is "GPL". Raises KernelVerifierError,
     KernelUnavailable, and LoadError where what it is to be attached to is not there.
     """
+    program, code = only_reached(program, code)
     kind = kind_of(program)
     what = attachment(program.type, program.section)
     if attach_type is not None and not what.is_said:
@@ -62,13 +64,22 @@ def load_linked(
     try:
         return LoadedProgram(with_symbols(program, code), kind.number, attributes)
     except KernelVerifierError as error:
-        raise _name_absent(error, program) from None
+        raise _name_reason(error, program) from None
 
 
-def _name_absent(error: KernelVerifierError, program: Program) -> KernelVerifierError:
-    """Say at the head of a refusal what stands where Linux met it, and was not found (libbpf does so)."""
+def _name_reason(error: KernelVerifierError, program: Program) -> KernelVerifierError:
+    """Say at the head of a refusal what Linux does not.
+
+    That is what stands where Linux met it, and was not found (libbpf says so), and that it took no types.
+    """
+    reason, what = "", refused(program)
     if error.pc in program.absent:
         line = program.line_at(error.pc)
         where = f" ({line})" if line is not None else ""
-        error.args = (f"pc {error.pc}: {program.absent[error.pc]}{where}\n{error}",)
+        reason = f"pc {error.pc}: {program.absent[error.pc]}{where}\n"
+    if what:
+        first, _, rest = str(error).partition("\n")
+        error.args = (f"{reason}{first}; {what}\n{rest}".rstrip("\n"),)
+    elif reason:
+        error.args = (f"{reason}{error}",)
     return error

@@ -53,24 +53,33 @@ def types_of(program: Program) -> LoadedTypes | None:
             return None
         known |= {pc: first + number for number, pc in enumerate(unknown)}
     btf = _load(data)
-    if btf is None:
+    if isinstance(btf, EbpfError):
         return None
     functions = b"".join(_FUNCTION_INFO.pack(pc, known[pc]) for pc in starts)
     return LoadedTypes(btf, functions, info.lines if _lines_are_whole(info.lines, starts) else b"")
 
 
 @lru_cache(maxsize=32)
-def _load(data: bytes) -> KernelBtf | None:
-    """Return types in the kernel, None where it refuses them; the same ones as long as they are kept."""
+def _load(data: bytes) -> KernelBtf | EbpfError:
+    """Return types in the kernel, or why it refuses them; the same ones as long as they are kept."""
     try:
         return KernelBtf(data)
-    except EbpfError:
-        return None
+    except EbpfError as error:
+        return error
 
 
 def loaded(data: bytes) -> KernelBtf | None:
     """Return the types of a map in the kernel, None where it refuses them."""
-    return _load(data)
+    found = _load(data)
+    return None if isinstance(found, EbpfError) else found
+
+
+def refused(program: Program) -> str:
+    """Return in words that the kernel refuses a program's types; "" where it takes them, or none are."""
+    found = None if program.types is None else _load(program.types.btf)
+    if not isinstance(found, EbpfError):
+        return ""
+    return f"{found}, so that the program and its maps are without types there"
 
 
 def _function_starts(program: Program) -> list[int]:

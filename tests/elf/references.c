@@ -1,6 +1,7 @@
 /* References to tasks and cgroups, and the kernel's own context: structs as Linux has them, in part.
  *
  *     clang -O2 -g -fdebug-compilation-dir=. -target bpf -mcpu=v3 -c references.c -o references.o
+ *     llvm-strip --strip-debug references.o
  */
 #include "bpf_support.h"
 
@@ -109,3 +110,28 @@ SEC("tc") int length(struct __sk_buff *context)
 }
 
 char LICENSE[] SEC("license") = "GPL";
+
+SEC("fentry/taken_and_kept") int taken_and_kept(u64 *arguments)
+{
+    u32 key = 0;
+    struct slot *slot = bpf_map_lookup_elem(&slots, &key);
+
+    return slot && bpf_kptr_xchg(&slot->task, 0);
+}
+
+SEC("fentry/released_twice") int released_twice(u64 *arguments)
+{
+    struct task_struct *task = bpf_task_acquire((void *)arguments[0]);
+
+    if (!task)
+        return 1;
+    bpf_task_release(task);
+    bpf_task_release(task);
+    return 0;
+}
+
+SEC("fentry/not_taken") int not_taken(u64 *arguments)
+{
+    bpf_task_release((void *)arguments[0]);
+    return 0;
+}

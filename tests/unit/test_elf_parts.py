@@ -180,6 +180,19 @@ def test_only_some_programs() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_static_programs_of_one_name_are_told_apart_by_their_place(engine: str) -> None:
+    obj = load(OBJECTS / "same_names.o")
+    third = next(name for name in obj.programs if "+0x" in name)
+    assert list(obj.programs) == ["main_a", "main_b", "main_c", "tail_a", "tc:tail_a", third]
+    assert not obj.refusals
+    for name, value in {"main_a": 11, "main_b": 22, "main_c": 33, "tc:tail_a": 22, third: 33}.items():
+        assert run(obj, name, engine) == value
+    alone = load(OBJECTS / "same_names.o", only=["main_b"])
+    assert not alone.refusals
+    assert run(alone, "main_b", engine) == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", ["static_programs.o", "static_programs_cilium.o"])
 def test_static_programs_are_programs(name: str, engine: str) -> None:
     obj = load(OBJECTS / name)
@@ -341,6 +354,17 @@ def test_a_table_with_what_is_no_function_is_refused_by_name() -> None:
     obj = load(OBJECTS / "function_table.o")
     with pytest.raises(LoadError, match=r"variable 'wrong', .* 'socket', where no function starts that"):
         obj.program("of_a_program").run(FRAME)
+
+
+def test_a_pointer_that_no_program_names_is_refused_by_its_variables_name() -> None:
+    obj = load(OBJECTS / "data_pointers.o")
+    assert set(obj.refusals) == {"first"}
+    refusal = (
+        "variable 'first', byte 0x0, points to symbol 'numbers' in section '.maps', which programs cannot"
+    )
+    assert refusal in str(obj.refusals["first"])
+    assert obj.program("limit").run(FRAME).return_value == 5
+    load(OBJECTS / "data_pointers.o", strict=True)  # libbpf looks at no pointers in data
 
 
 # CO-RE

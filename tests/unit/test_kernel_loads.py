@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ebpfjit
+from ebpfjit.assembler import assemble
 from ebpfjit.elf.btf import Kind
 from ebpfjit.errors import ExecutionError, LicenseWarning, LoadError, MapError, VerifierError
 from ebpfjit.kernel import (
@@ -81,6 +82,16 @@ def test_sk_lookup(linux: ebpfjit.Object, engine: str, port: int) -> None:
     for given in (context, context[:68]):
         result = linux.programs["choose"].run(given, engine=engine)
         assert (result.return_value, result.data) == (port == 80, given)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_lookup_leaves_can_be_given_to_one(linux: ebpfjit.Object, engine: str) -> None:
+    program = linux.programs["choose"]
+    left = program.run(engine=engine, context={"protocol": 6, "local_port": 80}).context
+    assert left["cookie"] == 0
+    assert program.run(engine=engine, context=left).return_value == 1
+    with pytest.raises(ExecutionError, match="context field cookie is 0 before the lookup"):
+        program.run(engine=engine, context={**left, "cookie": 5})
 
 
 @needs_kernel
@@ -297,6 +308,41 @@ def test_each_program_type_says_what_it_runs_on() -> None:
 
 
 # -- kfuncs ---------------------------------------------------------------------------------------------
+
+
+# -- functions that only data point to, types that Linux does not take ------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_programs_beside_a_table_of_functions(engine: str) -> None:
+    loaded = ebpfjit.load(ELF / "beside_table.o")
+    assert loaded.programs["reads"].run(FRAME, engine=engine).return_value == 7
+    assert loaded.programs["calls_one_of_it"].run(FRAME, engine=engine).return_value == 96873
+
+
+@needs_kernel
+def test_linux_has_no_calls_through_a_table() -> None:
+    with pytest.raises(KernelVerifierError, match="unknown opcode 8d"):
+        ebpfjit.load(ELF / "beside_table.o").programs["goes_through_it"].run(FRAME, engine="kernel")
+
+
+@needs_kernel
+def test_code_that_goes_on_into_another_function_stays() -> None:
+    code = assemble("mov r0, 1\nja +1\nmov r0, 2\nmov r0, 3\nexit")
+    with pytest.raises(KernelVerifierError, match="unreachable insn 2"):
+        Program(code, type="xdp", symbols={2: "behind"}).run(FRAME, engine="kernel")
+
+
+@needs_kernel
+def test_types_that_linux_does_not_take_are_said(linux: ebpfjit.Object) -> None:
+    program = linux.programs["caller"]
+    assert program.types is not None
+    damaged = replace(program, types=replace(program.types, btf=program.types.btf[:-1]))
+    with pytest.raises(KernelVerifierError) as caught:
+        damaged.run(FRAME, engine="kernel")
+    first = str(caught.value).partition("\n")[0]
+    assert "EINVAL, refused by the Linux verifier); the kernel refused BTF of " in first
+    assert first.endswith("(EINVAL), so that the program and its maps are without types there")
 
 
 @needs_kernel

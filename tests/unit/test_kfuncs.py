@@ -233,7 +233,10 @@ def test_bits_as_linux(mask: tuple[list[int], int]) -> None:
 
 
 def test_a_mask_that_is_not_there() -> None:
-    text = "mov r1, r10\nadd r1, -16\nmov r2, 4096\nmov r3, {words}\ncall kfunc {{bpf_iter_bits_new}}\nexit"
+    text = (
+        "mov r1, r10\nadd r1, -16\nmov r2, 4096\nmov r3, {words}\ncall kfunc {{bpf_iter_bits_new}}\n"
+        "mov r6, r0\nmov r1, r10\nadd r1, -16\ncall kfunc {{bpf_iter_bits_destroy}}\nmov r0, r6\nexit"
+    )
     assert value(text.format(words=2)) == value(text.format(words=1)) == -errno.EFAULT
     assert value(text.format(words=1).replace("4096", "0")) == -errno.EINVAL
 

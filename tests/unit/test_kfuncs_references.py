@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,47 @@ def test_a_reference_that_is_forgotten_is_an_error_with_its_line(engine: str) ->
     task = environment.task(pid=9)
     with pytest.raises(ExecutionError, match=r"bpf_task_acquire takes .*bpf_task_release.*references\.c:\d+"):
         run("forgotten", engine, environment, task)
+
+
+@ENGINES
+def test_a_reference_that_comes_out_of_a_map_is_to_be_given_back(engine: str) -> None:
+    environment = Environment()
+    task = environment.task(pid=9)
+    obj = load(OBJECT)
+    assert run("kept", engine, environment, task, obj=obj) == 0
+    with pytest.raises(
+        ExecutionError, match=r"bpf_kptr_xchg takes a reference to a task_struct.*references\.c:\d+"
+    ):
+        run("taken_and_kept", engine, environment, obj=obj)
+    assert run("taken_and_kept", engine, environment, obj=obj) == 0
+
+
+@ENGINES
+@pytest.mark.parametrize("name", ["released_twice", "not_taken"])
+def test_what_is_not_the_programs_is_not_given_back(name: str, engine: str) -> None:
+    environment = Environment()
+    with pytest.raises(ExecutionError, match=r"bpf_task_release of 0x\w+, to which the program has no ref"):
+        run(name, engine, environment, environment.task(pid=9))
+    assert run("not_taken", engine, environment, 0) == 0
+
+
+@ENGINES
+def test_functions_of_the_users_take_and_release_as_they_like(engine: str) -> None:
+    environment = Environment()
+    task = environment.task(pid=9)
+    obj = load(OBJECT)
+    released: list[int] = []
+
+    def with_own(name: str, argument: int, **kfuncs: Any) -> int:
+        context = struct.pack("<6Q", argument, *[0] * 5)
+        how = {"engine": engine, "environment": environment, "kfuncs": kfuncs}
+        return obj.program(name).run(context, **how).return_value
+
+    assert with_own("number_of_task", 9, bpf_task_from_pid=lambda pid: task) == 9
+    assert with_own("number_of_task", 9, bpf_task_release=released.append) == 9
+    assert run("kept", engine, environment, task, obj=obj) == 0
+    assert with_own("taken_out", 0, bpf_task_release=released.append) == 9
+    assert released == [task, task]
 
 
 @ENGINES

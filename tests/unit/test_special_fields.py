@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import ExecutionError, MapRefused, load
+from ebpfjit import ExecutionError, MapRefused, Object, load
 from ebpfjit.assembler import assemble
 from ebpfjit.kernel import KernelVerifierError
 from ebpfjit.program import Program
@@ -19,6 +19,7 @@ from ebpfjit.runtime.maps import MapDefinition, MapFlag, MapType, create
 from ebpfjit.runtime.maps.special import KINDS, SpecialField
 from ebpfjit.runtime.sockets import Socket
 from tests.support.helper_runs import needs_kernel
+from tests.support.kfunc_runs import program_of, run
 
 ELF = Path(__file__).parent.parent / "elf"
 OBJECT = ELF / "special_fields.o"
@@ -121,6 +122,59 @@ def test_misuse_is_an_error_with_the_line(name: str, way: Way) -> None:
     assert (error.pc, error.line) == (judge.pc, judge.line)
     if name != "keeps_a_record":
         assert str(error).removeprefix("packet 0: ") == str(judge)
+
+
+MISPLACED_OBJECT = ELF / "misplaced.o"
+MISPLACED = {
+    "exchanges_a_number": ("is no referenced kptr of map 'numbers'", "values: none", "bpf_kptr_xchg(value"),
+    "exchanges_beside_a_lock": ("is no referenced kptr of map 'accounts'", "'lock' (bpf_spin_lock) at 0", ""),
+    "exchanges_a_variable": ("is no referenced kptr of map '.bss'", "&variable"),
+    "exchanges_the_frame": ("is no referenced kptr of a map's value, or of an object", "&place"),
+    "locks_the_frame": ("is no bpf_spin_lock of a map's value", "bpf_spin_lock(&lock)"),
+    "leaves_numbers": ("takes an iterator", "call bpf_iter_num_destroy on every way out", "(&it, 0, 3)"),
+    "leaves_bits": ("bpf_iter_bits_new takes an iterator", "call bpf_iter_bits_destroy", "&mask"),
+    "leaves_what_failed": ("bpf_iter_num_new takes an iterator", "where the program ends", "(&it, 3, 0)"),
+    "begins_twice": ("where an iterator is, since pc", "call bpf_iter_num_destroy first"),
+    "jumps_away": ("takes an iterator", "still held at a tail call", "(&it, 0, 3)"),
+    "leaves_a_dynptr": ("call bpf_ringbuf_submit_dynptr or bpf_ringbuf_discard_dynptr", "(&ring, 8, 0"),
+}
+
+
+@pytest.fixture(scope="module")
+def misplaced() -> Object:
+    return load(MISPLACED_OBJECT)
+
+
+@pytest.mark.parametrize("way", [on_interpreter, on_machine_code, through_the_gate])
+@pytest.mark.parametrize("name", MISPLACED)
+def test_what_is_no_special_field_and_what_is_left_open(misplaced: Object, name: str, way: Way) -> None:
+    with pytest.raises(ExecutionError) as caught:
+        way(misplaced.programs[name])
+    for part in MISPLACED[name]:
+        assert part in str(caught.value)
+    assert caught.value.line is not None
+
+
+@needs_kernel
+@pytest.mark.parametrize("name", MISPLACED)
+def test_linux_lets_nobody_misplace_them(misplaced: Object, name: str) -> None:
+    with pytest.raises(KernelVerifierError, match=r"kptr|type=fp|reference leak|uninitialized iter"):
+        misplaced.programs[name].run(FRAME, engine="kernel")
+
+
+def test_a_run_has_so_many_iterators_at_a_time() -> None:
+    begin = (
+        "mov r1, r6\nmov r2, 0\nmov r3, 9\ncall kfunc {bpf_iter_num_new}\n"
+        "add r6, 1\nsub r7, 1\njne r7, 0, -7\n"
+    )
+    end = (
+        "sub r6, 1\nmov r1, r6\ncall kfunc {bpf_iter_num_destroy}\nadd r7, 1\njne r7, r8, -5\nmov r0, 0\nexit"
+    )
+    text = "ldxw r6, [r1+0]\nmov r7, {most}\nmov r8, r7\n"
+    program = program_of(text.replace("{most}", "512") + begin + end, "xdp")
+    assert run(program, bytes(1024)).return_value == 0
+    with pytest.raises(ExecutionError, match="bpf_iter_num_new: the 513th iterator at a time"):
+        run(program_of(text.replace("{most}", "513") + begin + end, "xdp"), bytes(1024))
 
 
 UNDER_LOCK = ELF / "under_lock.o"

@@ -60,6 +60,10 @@ class NamedContext(StructContext):
         assert type_.layout is not None  # `take` has looked
         self.layout: Struct = type_.layout
         given = dict(fields or {})
+        if type_.name == "sk_lookup" and given.pop("cookie", 0):  # in a union with `sk`; outcomes have it
+            raise ExecutionError(
+                "context field cookie is 0 before the lookup: it is that of the socket found"
+            )
         self._refuse_unknown(type_, given)
         as_bytes = len(data) > 0 and type_.data_size is not None
         if as_bytes and any(data[self.layout.size :]):  # Linux: bpf_check_uarg_tail_zero

@@ -6,9 +6,9 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held as holdings
 from ebpfjit.runtime import memory, owned
 from ebpfjit.runtime.helpers.maps import map_at
-from ebpfjit.runtime.helpers.table import helper
+from ebpfjit.runtime.helpers.table import engine_of, helper
 from ebpfjit.runtime.maps.base import Map
-from ebpfjit.runtime.maps.special import KINDS, POINTERS, SpecialField
+from ebpfjit.runtime.maps.special import KINDS, POINTERS, REFERENCED, SpecialField
 from ebpfjit.runtime.maps.storage import changing
 from ebpfjit.runtime.world import World
 
@@ -16,22 +16,35 @@ from ebpfjit.runtime.world import World
 def special_field(world: World, address: int, kind: str, name: str) -> tuple[Map | None, SpecialField | None]:
     """Return the map in whose values a special field is, and which it is; None where neither is known.
 
-    Maps without BTF do not say where their special fields are, so there it may be anywhere. Raises
-    ExecutionError (helper `name`) where a value's type says that there is none of this kind, MemoryFault
-    where the program may not write there.
+    Maps without BTF do not say where their special fields are, so there it may be anywhere, and so it may in
+    memory of a program that has no types. Raises ExecutionError (helper `name`) where types say that
+    there is none of this kind, MemoryFault where the program may not write there.
     """
-    memory.check(address, KINDS[kind].size, "store")
+    return _special_field(world, address, frozenset({kind}), kind, name)
+
+
+def _special_field(
+    world: World, address: int, kinds: frozenset[str], words: str, name: str
+) -> tuple[Map | None, SpecialField | None]:
+    """As `special_field`, for a field of any of some kinds, which `words` are for; those of objects too."""
+    memory.check(address, max(KINDS[kind].size for kind in kinds), "store")
+    inside = owned.state_of(world).fields.get(address)
+    if inside is not None and inside[1].kind in kinds:
+        return None, inside[1]
     found = map_at(world, address)
     if found is None:
+        if inside is not None or engine_of(world).place()[0].types is not None:
+            raise ExecutionError(f"{name}: {address:#x} is no {words} of a map's value, or of an object")
         return None, None
     definition = found.definition
     field = found.special_at(address)
-    if field is not None and field.kind == kind:
+    if field is not None and field.kind in kinds:
         return found, field
-    if definition.special or definition.value_type is not None:
+    known = definition.types is not None and definition.types.value != 0
+    if known or definition.special or definition.value_type is not None:
         has = ", ".join(f"{one} at {one.offset}" for one in definition.special) or "none"
         raise ExecutionError(
-            f"{name}: {address:#x} is no {kind} of {definition}; special fields of its values: {has}"
+            f"{name}: {address:#x} is no {words} of {definition}; special fields of its values: {has}"
         )
     return found, None
 
@@ -78,8 +91,9 @@ def kptr_xchg(world: World, place: int, pointer: int) -> int:
     """Put a pointer into a map's value, or an object's; return the one that was there.
 
     An object of the program's goes to whom the place is of; the one that was there is the run's from now on.
+    Raises ExecutionError where types say that there is no kptr that owns what it points to.
     """
-    memory.check(place, 8, "store")
+    _special_field(world, place, REFERENCED, "referenced kptr", "bpf_kptr_xchg")
     state = owned.state_of(world)
     with changing.held:  # of two threads that exchange one, each gets another
         old = int.from_bytes(memory.read(place, 8), "little")
@@ -95,6 +109,7 @@ def kptr_xchg(world: World, place: int, pointer: int) -> int:
         owned.lend_for_a_while(world, given)
         owned.give(world, given)
     if before is None:
+        holdings.take_out(world, old, "bpf_kptr_xchg")
         return old
     owned.own(world, before, "bpf_kptr_xchg")
     return before.address

@@ -80,7 +80,8 @@ def reserve(world: World, map_address: int, size: int, flags: int, name: str) ->
     address = record.ring.reserve(size, flags) if world.leaves(size) else 0
     if address:
         _reserved(world)[address] = record
-        back = "bpf_ringbuf_submit or bpf_ringbuf_discard" + ("_dynptr" if name.endswith("_dynptr") else "")
+        kind = "_dynptr" if name.endswith("_dynptr") else ""
+        back = f"bpf_ringbuf_submit{kind} or bpf_ringbuf_discard{kind}"
         held.take(world, (_RESERVED, address), f"a record of {record.found.definition}", by=name, back=back)
         _append(world, record)
     return address

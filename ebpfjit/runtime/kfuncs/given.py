@@ -19,7 +19,7 @@ from ebpfjit.bits import U64_MASK, Width
 from ebpfjit.errors import ExecutionError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Kfunc, Number, Program
-from ebpfjit.runtime import memory
+from ebpfjit.runtime import held, memory
 from ebpfjit.runtime.execution import HelperFunction, NativeHelper
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.world import current
@@ -89,7 +89,11 @@ def _adapted(called: Kfunc, function: Callable[..., Any]) -> HelperFunction:
         values: list[int] = [r1, r2, r3, r4, r5]
         if called.arguments is not None:
             values = [_read(*pair) for pair in zip(values, called.arguments, strict=False)]
-        return _result(called, function(*values))
+        result = _result(called, function(*values))
+        world = current()
+        if world is not None:
+            held.pass_on(world, values, result)
+        return result
 
     call.__name__ = call.__qualname__ = called.name
     call.__doc__ = function.__doc__

@@ -47,7 +47,7 @@ def _acquiring(kind: str, name: str) -> Callable[[World, int], int]:
 
 def _giving_back(kind: str) -> Callable[[World, int], int]:
     def give_back(world: World, pointer: int) -> int:
-        held.give_back(world, held.reference(pointer))  # one that came out of a kptr was not noted
+        held.release(world, pointer, GIVEN_BACK[kind])
         return 0
 
     give_back.__doc__ = f"Give a reference to a {kind} back."

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from ebpfjit.once import once
 from ebpfjit.program import Program
+from ebpfjit.runtime import held
 from ebpfjit.runtime.execution import HelperFunction
 from ebpfjit.runtime.helpers.table import bind, ending
 
@@ -82,7 +83,12 @@ def bound() -> Mapping[str, HelperFunction]:
     """
     return MappingProxyType(
         {
-            name: bind(ending(each.function), name, each.arguments, under_lock=each.under_lock)
+            name: bind(
+                ending(held.of_iterators(name, each.function)),
+                name,
+                each.arguments,
+                under_lock=each.under_lock,
+            )
             for name, each in kfuncs().items()
         }
     )

@@ -68,6 +68,9 @@ LOCKS = frozenset({"bpf_spin_lock", "bpf_res_spin_lock"})
 
 POINTERS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
 
+REFERENCED = frozenset({"kptr", "percpu_kptr"})
+"""Those of POINTERS that own what they point to: bpf_kptr_xchg is for these."""
+
 
 @dataclass(frozen=True, slots=True)
 class SpecialField:
