@@ -162,7 +162,7 @@ class Btf:
     `data` is little-endian BTF. Raises LoadError where its ranges or kinds are wrong; a wrong type
     is a LoadError when it is looked at. `budget` pays for what is made of the types, each time
     only once: that of the file they are from, else one by the size of the data. `codecs` are
-    those of `ebpfjit.elf.codec`, by the type's id.
+    those of `ebpfjit.elf.codec`, by the type's id, `members` what `ebpfjit.elf.objects` has found in structs.
     """
 
     def __init__(self, data: bytes | memoryview, name: str = "BTF", budget: Budget | None = None) -> None:
@@ -203,6 +203,7 @@ class Btf:
         self._sizes: dict[int, int] = {}
         self._scans = 0
         self.codecs: dict[int, Any] = {}
+        self.members: dict[int, tuple[tuple[Member, int], ...]] = {}
 
     def error(self, message: str) -> LoadError:
         """Return a LoadError about this BTF."""

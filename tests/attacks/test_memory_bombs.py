@@ -30,6 +30,9 @@ from support.elf_maker import (
 from ebpfjit import AssemblyError, EbpfError, Environment, LoadError, Program, assembler, load
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.elf import read_btf
+from ebpfjit.elf.btf import Btf
+from ebpfjit.program import TypeInfo
+from tests.support.kfunc_runs import PACKET, program_of
 from tests.support.limits import limit_memory
 
 MEMORY, MOST_SECONDS = 1 << 30, 5
@@ -263,6 +266,67 @@ def test_anonymous_members_that_many_structs_share() -> None:
     elf.code("xdp")
     data = bytes(elf)
     assert "members of types" in within_limits(lambda: load_and_look(data))
+
+
+def arrays_of_lists(maker: BtfMaker) -> int:
+    type_ = maker.struct("bpf_list_head", 16, ("opaque", maker.array(maker.integer("long", 8), 2), 0))
+    for _ in range(12):
+        type_ = maker.array(type_, 1000)
+    return maker.struct("value", 16, ("m", type_, 0))
+
+
+def an_array_of_itself(maker: BtfMaker) -> int:
+    maker.struct("bpf_list_head", 16)
+    return maker.struct("value", 16, ("m", maker.array(maker.count + 1, 3), 0))
+
+
+def many_arrays_of_locks(maker: BtfMaker) -> int:
+    type_ = maker.array(maker.struct("bpf_spin_lock", 4, ("val", maker.integer("int", 4), 0)), 11)
+    inner = maker.struct("inner", 16, ("m" * 100_000, type_, 0))
+    return maker.struct("value", 16, *[("", maker.array(inner, 1), 8)] * MEMBERS)
+
+
+def structs_of_structs(maker: BtfMaker) -> int:
+    type_ = maker.struct("bpf_spin_lock", 4, ("m", maker.integer("int", 4), 0))
+    for number in range(4):
+        type_ = maker.struct(f"s{number}", 16, *[("m", type_, 64)] * 2000)
+    return type_
+
+
+@pytest.mark.parametrize("make", [arrays_of_lists, an_array_of_itself, many_arrays_of_locks])
+def test_special_fields_of_variables_that_nest(make: Callable[[BtfMaker], int]) -> None:
+    maker = BtfMaker()
+    maker.add(15, ".bss", 16, maker.add(14, "v", make(maker), 1), 0, 16, vlen=1)
+    elf = ElfMaker()
+    elf.symbol("v", elf.section(".bss", type_=NOBITS, flags=ALLOC | WRITE, size=16), 0, 16)
+    elf.section(".BTF", bytes(maker))
+    elf.code("xdp")
+    data = bytes(elf)
+    within_limits(lambda: load(data))
+
+
+@pytest.mark.parametrize("make", [an_array_of_itself, structs_of_structs])
+def test_objects_of_structs_that_nest(make: Callable[[BtfMaker], int]) -> None:
+    maker = BtfMaker()
+    made = f"mov r1, {make(maker)}\nmov r2, 0\ncall kfunc {{bpf_obj_new}}\nexit"
+    program = program_of(made, types=TypeInfo(bytes(maker)))
+    within_limits(lambda: program.run(PACKET, engine="interpreter"))
+
+
+def test_anonymous_structs_in_structs_of_the_environment() -> None:
+    maker = BtfMaker()
+    type_ = maker.struct("", 64, ("pid", maker.integer("int", 4), 0))
+    for _ in range(30):
+        type_ = maker.struct("", 64, ("", type_, 0), ("", type_, 0))
+    for name in ("task_struct", "bpf_iter__task"):
+        maker.struct(name, 64, ("", type_, 0))
+    types = Btf(bytes(maker), "the object's BTF")
+    asks = Program(assembler.assemble("call 158\nexit"), type="tracing", kernel_types=types, license="GPL")
+    iterates = Program(assembler.assemble("exit"), type="tracing", kernel_types=types, section="iter/task")
+    assert "refer to each other too often" in within_limits(lambda: asks.run(engine="interpreter"))
+    assert "refer to each other too often" in within_limits(
+        lambda: iterates.run(context={"pid": 1}, engine="interpreter")
+    )
 
 
 def core_object(access: bytes, relocations: int, target: bool) -> tuple[bytes, bytes]:
