@@ -147,7 +147,9 @@ class _Search:
         """Return which struct hangs in a head, and at which offset; None where no tag says it."""
         struct, name = self.btf.contained.get(place, ("", ""))
         for id in self.btf.named(struct, {Kind.STRUCT}) if struct else ():
-            for member in self.btf.type(id).members:
+            members = self.btf.type(id).members
+            self.btf.budget.spend(FIELD_COST * len(members), "what hangs in lists and trees")
+            for member in members:
                 if member.name == name and self.btf.resolve(member.type).name == HEADS[kind]:
                     return struct, member.bit_offset // 8
         return None

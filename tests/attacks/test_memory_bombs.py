@@ -286,6 +286,18 @@ def many_arrays_of_locks(maker: BtfMaker) -> int:
     return maker.struct("value", 16, *[("", maker.array(inner, 1), 8)] * MEMBERS)
 
 
+def heads_of_nothing(maker: BtfMaker) -> int:
+    count = 16_000
+    head, number = maker.struct("bpf_list_head", 16), maker.integer("int", 4)
+    maker.struct("big", 16, *[("m", number, 0)] * count)
+    type_ = maker.struct("value", 16, *[("m", head, 8)] * count)
+    tag = maker.string("contains:big:none")
+    for index in range(count):
+        maker.types += struct.pack("<IIII", tag, 17 << 24, type_, index)
+    maker.count += count
+    return type_
+
+
 def structs_of_structs(maker: BtfMaker) -> int:
     type_ = maker.struct("bpf_spin_lock", 4, ("m", maker.integer("int", 4), 0))
     for number in range(4):
@@ -293,7 +305,9 @@ def structs_of_structs(maker: BtfMaker) -> int:
     return type_
 
 
-@pytest.mark.parametrize("make", [arrays_of_lists, an_array_of_itself, many_arrays_of_locks])
+@pytest.mark.parametrize(
+    "make", [arrays_of_lists, an_array_of_itself, many_arrays_of_locks, heads_of_nothing]
+)
 def test_special_fields_of_variables_that_nest(make: Callable[[BtfMaker], int]) -> None:
     maker = BtfMaker()
     maker.add(15, ".bss", 16, maker.add(14, "v", make(maker), 1), 0, 16, vlen=1)
