@@ -37,6 +37,7 @@ from tests.support.limits import limit_memory
 
 MEMORY, MOST_SECONDS = 1 << 30, 5
 MEMBERS = 65535
+LDDW = bytes([0x18, 1]) + bytes(14)
 
 
 def within_limits(job: Callable[[], Any]) -> str:
@@ -436,6 +437,67 @@ def test_functions_that_programs_share(programs: int, size: int, aliases: bool) 
 def test_what_honest_objects_share_is_loaded() -> None:
     data = shared_function(60, 4000, False)
     assert within_limits(lambda: load_and_look(data)) == "60 programs, 0 maps"
+
+
+def refused_pointers(count: int) -> bytes:
+    """Return an object with pointers that nobody can follow, and as many uses of another variable."""
+    elf = ElfMaker()
+    data = elf.section(".data", bytes(8 * count + 8), flags=ALLOC | WRITE)
+    text, code = elf.code(".text"), elf.code("xdp", LDDW * count + EXIT)
+    elf.symbol("f", text, 0, 16, FUNCTION)
+    elf.symbol("prog", code, 0, 16 * count + 16, FUNCTION)
+    middle, used = elf.symbol(0, text, 8, 0, 3, 0), elf.symbol("used", data, 8 * count, 8)
+    name = elf.string(b"v")
+    for number in range(count):
+        elf.symbol(name, data, 8 * number, 8, binding=0)
+    elf.relocations(data, *((8 * number, 2, middle) for number in range(count)))
+    elf.relocations(code, *((16 * number, 1, used) for number in range(count)))
+    return bytes(elf)
+
+
+def users_of_tables(programs: int, uses: int) -> bytes:
+    """Return an object whose programs call one function, which has many uses of a variable."""
+    elf = ElfMaker()
+    data, end = elf.section(".data", bytes(8), flags=ALLOC | WRITE), 16 * uses + 16
+    text = elf.code(".text", LDDW * uses + EXIT + EXIT)
+    code = elf.code("xdp", (struct.pack("<BBhi", 0x85, 0x10, 0, -1) + EXIT) * programs)
+    shared = elf.symbol("shared", text, 0, end, FUNCTION)
+    pointed, used = elf.symbol("pointed", text, end, 16, FUNCTION), elf.symbol("used", data, 0, 8)
+    for number in range(programs):
+        elf.symbol(f"p{number}", code, 24 * number, 24, FUNCTION)
+    elf.relocations(text, *((16 * number, 1, used) for number in range(uses)))
+    elf.relocations(data, (0, 2, pointed))
+    elf.relocations(code, *((24 * number, 10, shared) for number in range(programs)))
+    return bytes(elf)
+
+
+def exception_callbacks(programs: int) -> bytes:
+    """Return an object each of whose programs names the last of its functions."""
+    maker, elf = BtfMaker(), ElfMaker()
+    prototype, tag = maker.add(13, "", maker.integer("int", 4)), maker.string("exception_callback:last")
+    code, last = elf.code("xdp", EXIT * programs), elf.code("z")
+    for number in range(programs):
+        elf.symbol(f"p{number}", code, 16 * number, 16, FUNCTION)
+        maker.add(17, "", maker.add(12, f"p{number}", prototype, vlen=1), 0xFFFF_FFFF)
+        maker.types[-16:-12] = struct.pack("<I", tag)
+    elf.symbol("last", last, 0, 16, FUNCTION)
+    elf.section(".BTF", bytes(maker))
+    return bytes(elf)
+
+
+@pytest.mark.parametrize(
+    ("make", "sizes", "said"),
+    [
+        (refused_pointers, (14_000,), "variables that are refused"),
+        (users_of_tables, (4000, 40_000), "functions that programs share"),
+        (exception_callbacks, (12_000,), ""),
+    ],
+)
+def test_what_each_program_or_use_looks_through(
+    make: Callable[..., bytes], sizes: tuple[int, ...], said: str
+) -> None:
+    data = make(*sizes)
+    assert said in within_limits(lambda: load(data))
 
 
 def prog_array_values(count: int) -> bytes:
