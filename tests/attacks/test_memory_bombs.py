@@ -373,6 +373,54 @@ def test_long_paths_of_co_re() -> None:
     within_limits(lambda: load_and_look(data, btf=types))
 
 
+def test_relocations_of_co_re_that_share_a_long_path() -> None:
+    maker, elf = BtfMaker(), ElfMaker()
+    record = struct.pack(
+        "<IIII", 0, maker.struct("s", 4, ("m", maker.integer("int", 4), 0)), maker.string("0:" * 400_000), 0
+    )
+    part = struct.pack("<III", 16, maker.string("xdp"), 6000) + record * 6000
+    elf.section(".BTF", bytes(maker))
+    elf.section(".BTF.ext", btf_ext(relocations=part))
+    elf.code("xdp")
+    data, types = bytes(elf), bytes(maker)
+    assert "1 programs" in within_limits(lambda: load_and_look(data, btf=types))
+
+
+LONG = "a" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    "tag", [f"tail:{LONG}/x", f"tail:{LONG}/1", f"contains:{LONG}:m", f"exception_callback:{LONG}"],
+    ids=["tail", "tail with an index", "contains", "exception_callback"],
+)  # fmt: skip
+def test_declaration_tags_that_share_a_long_name(tag: str) -> None:
+    maker, elf = BtfMaker(), ElfMaker()
+    prototype, name = maker.add(13, "", maker.integer("int", 4)), maker.string(tag)
+    head = maker.struct("value", 16, ("m", maker.struct("bpf_list_head", 16), 0))
+    maker.add(15, ".bss", 16, maker.add(14, "v", head, 1), 0, 16, vlen=1)
+    for number in range(4000):
+        maker.add(17, "", maker.add(12, f"f{number}", prototype, vlen=1), 0xFFFF_FFFF)
+        maker.types[-16:-12] = struct.pack("<I", name)
+    elf.symbol("v", elf.section(".bss", type_=NOBITS, flags=ALLOC | WRITE, size=16), 0, 16)
+    elf.section(".BTF", bytes(maker))
+    elf.code("xdp")
+    data = bytes(elf)
+    assert "xdp" in within_limits(lambda: load(data))
+
+
+def test_special_fields_are_looked_for_among_symbols_for_a_limited_time() -> None:
+    maker, elf = BtfMaker(), ElfMaker()
+    maker.struct("bpf_spin_lock", 4)
+    code, name = elf.code("xdp"), elf.string(b"v")
+    for number in range(200):
+        elf.section(f".data.{number}", bytes(8), flags=ALLOC | WRITE)
+    for _ in range(60_000):
+        elf.symbol(name, code, binding=0)
+    elf.section(".BTF", bytes(maker))
+    data = bytes(elf)
+    assert "refer to each other too often" in within_limits(lambda: load(data))
+
+
 def test_many_types_are_looked_for_in_one_pass_over_the_names() -> None:
     maker = BtfMaker()
     for number in range(30_000):
