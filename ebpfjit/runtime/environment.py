@@ -131,7 +131,7 @@ def _task_members(members: Mapping[str, Any]) -> dict[str, Any]:
 _KINDS: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(("cpu", "cpus", "socket_cookie", "netns_cookie", "attach_cookie"), (int, "a number")),
     **dict.fromkeys(("stack", "sockets"), ((tuple, list), "a tuple")),
-    **dict.fromkeys(("memory", "symbols", "socket_options"), (Mapping, "a mapping")),
+    **dict.fromkeys(("memory", "symbols", "socket_options"), ((dict, Mapping), "a mapping")),
     "network": (Network, "a Network"),
     "tunnel": ((TunnelKey, NoneType), "a TunnelKey or None"),
 }
@@ -140,6 +140,8 @@ _KINDS: dict[str, tuple[Any, str]] = {
 
 def _refuse_other(name: str, value: Any, kinds: Any, what: str) -> None:
     """Raise TypeError for a value of none of these types; what counts as an int will do for one."""
+    if type(value) is kinds:
+        return  # most are, and each run without an environment makes one
     if not isinstance(value, kinds) and not (kinds is int and hasattr(value, "__index__")):
         raise TypeError(f"{name} is {what}, not of type {type(value).__name__}")
 
