@@ -14,7 +14,7 @@ from typing import Any
 
 from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.elf.budget import STEP, OverBudget
-from ebpfjit.elf.codec import Integer, Raw, codec_of
+from ebpfjit.elf.codec import Integer, Raw, codec_of, told
 from ebpfjit.elf.maps import MAP_COST, is_legacy
 from ebpfjit.elf.pointers import pointer_in
 from ebpfjit.elf.reader import ObjectFile, Section, Symbol
@@ -184,7 +184,7 @@ class Globals(Mapping[str, Any]):
             raw = isinstance(value, (bytes, bytearray, memoryview)) and len(value) == variable.size
             data = bytes(value) if raw else codec.encode(value)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: {error}") from error
+            raise told(error, name) from error
         _memory(variable)[:] = data
 
     def __iter__(self) -> Iterator[str]:

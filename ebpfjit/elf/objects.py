@@ -92,7 +92,7 @@ def _lay_out(
         members = {
             "pid": task.pid,
             "tgid": task.tgid,
-            "comm": task.comm.encode()[:15],
+            "comm": task.name,
             "group_leader": address,
         }
         layout.add(KernelObject(KernelPointer(address, "task_struct"), members, lenient=True))

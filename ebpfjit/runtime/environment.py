@@ -23,13 +23,21 @@ def _random_u32() -> int:
     return _random.getrandbits(32)
 
 
+def _refuse_other(name: str, value: Any, kinds: Any, what: str) -> None:
+    """Raise TypeError for a value of none of these types; what counts as an int will do for one."""
+    if type(value) is kinds:
+        return  # most are, and each run without an environment makes one
+    if not isinstance(value, kinds) and not (kinds is int and hasattr(value, "__index__")):
+        raise TypeError(f"{name} is {what}, not of type {type(value).__name__}")
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """The process that a program runs in: `tgid` names the process, `pid` its thread.
 
     `comm` is its name, of which programs see 15 bytes. `address` is what bpf_get_current_task returns (u64),
     0 for a struct task_struct that holds pid, tgid and comm, where the program's types have one.
-    That of an environment may be called: see `Environment.task`.
+    That of an environment may be called: see `Environment.task`. Raises TypeError for anything else.
     """
 
     pid: int = 1
@@ -41,6 +49,16 @@ class Task:
     address: int = 0
     _objects: KernelObjects | None = field(default=None, repr=False, compare=False, kw_only=True)
     _is_this: bool = field(default=False, repr=False, compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("pid", "tgid", "uid", "gid", "cgroup_id", "address"):
+            _refuse_other(name, getattr(self, name), int, "a number")
+        _refuse_other("comm", self.comm, str, "a string")
+
+    @property
+    def name(self) -> bytes:
+        """What programs see of `comm`."""
+        return self.comm.encode("utf-8", "replace")[:15]
 
     def __call__(self, **members: Any) -> KernelPointer:
         """Describe a task of the environment that this is the task of; see `Environment.task`."""
@@ -136,14 +154,6 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "tunnel": ((TunnelKey, NoneType), "a TunnelKey or None"),
 }
 """What fields of an environment are: a wrong one is said here, not where a program asks for it."""
-
-
-def _refuse_other(name: str, value: Any, kinds: Any, what: str) -> None:
-    """Raise TypeError for a value of none of these types; what counts as an int will do for one."""
-    if type(value) is kinds:
-        return  # most are, and each run without an environment makes one
-    if not isinstance(value, kinds) and not (kinds is int and hasattr(value, "__index__")):
-        raise TypeError(f"{name} is {what}, not of type {type(value).__name__}")
 
 
 @dataclass(frozen=True, slots=True)
