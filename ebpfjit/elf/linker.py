@@ -26,7 +26,7 @@ from itertools import pairwise
 
 from ebpfjit.bits import W64
 from ebpfjit.elf import builtins, patches
-from ebpfjit.elf.btf import Btf, essential_name
+from ebpfjit.elf.btf import Btf
 from ebpfjit.elf.btf_ext import BtfExt
 from ebpfjit.elf.budget import ERROR_COST, SHARED, STEP, OverBudget
 from ebpfjit.elf.core import CoreResult
@@ -511,7 +511,7 @@ class Linker:
         elif section is None:
             place = self.maps.extern(symbol, target.offset) if use is Use.ADDRESS else None
             if self.maps.externs.is_kernel_symbol(symbol):
-                fixups.kernel[pc] = essential_name(symbol.name)
+                fixups.kernel[pc] = self.maps.externs.name_of(symbol)
             if place is not None:
                 fixups.references.append(MapReference(pc, place))
                 self._check_use(self.maps.externs.variables[symbol.name].refusal, function, pc)
@@ -530,9 +530,7 @@ class Linker:
                 if (known := self.maps.externs.kfunc(symbol)) is not None:
                     fixups.weak[pc] = known
                 if use is Use.CALL:
-                    fixups.absent[pc] = (
-                        f"{symbol}, which is weak and may be missing: ask for its address first"
-                    )
+                    fixups.absent[pc] = self.maps.externs.may_be_missing(symbol)
             elif pc in fixups.kernel:
                 fixups.missing.append((pc, use))
                 fixups.unmet[pc] = self._missing(function, pc, target)

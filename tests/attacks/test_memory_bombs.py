@@ -548,6 +548,22 @@ def test_what_each_program_or_use_looks_through(
     assert said in within_limits(lambda: load(data))
 
 
+def test_calls_of_one_kernel_function_share_what_is_said_of_it() -> None:
+    maker, elf, count, name = BtfMaker(), ElfMaker(), 50, "a" * 4000 + "___x"
+    function = maker.add(12, name, maker.add(13, "", maker.integer("int", 4)), vlen=2)
+    maker.add(15, ".ksyms", 0, function, 0, 0, vlen=1)
+    code = elf.code("xdp", CALL * count + EXIT)
+    symbol = elf.symbol(name, 0, type_=0, binding=WEAK)
+    elf.symbol("p", code, 0, 8 * count + 16, FUNCTION)
+    elf.relocations(code, *((8 * number, 10, symbol) for number in range(count)))
+    elf.section(".BTF", bytes(maker))
+    data = bytes(elf)
+    program = load(data).program("p")
+    kept = program.absent.values(), program.kernel_symbols.values(), program.weak_kfuncs.values()
+    assert [len(each) for each in kept] == [count] * 3
+    assert [len({id(one) for one in each}) for each in kept] == [1] * 3
+
+
 def prog_array_values(count: int) -> bytes:
     """Return a prog_array whose `.values` name many programs, by their sections' starts."""
     maker = BtfMaker()
