@@ -162,7 +162,7 @@ def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
         return False
     if not start.verified.knows_all:
         return False  # their memory is the run's, which Python has to prepare
-    if start.has_kptrs or start.has_timers:
+    if start.has_kptrs or start.has_timers or start.map_structs is not None:
         return False  # so is what these point to; and before each call something may be due
     return all(map_.is_steady for map_ in start.maps.values())
 

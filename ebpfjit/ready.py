@@ -33,11 +33,14 @@ from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.special import POINTERS
+from ebpfjit.runtime.maps.structs import MapStructs, is_read
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.world import current
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
+    from ebpfjit.runtime.contexts.arguments import Prototype
+    from ebpfjit.runtime.contexts.described import Layout
     from ebpfjit.runtime.maps.special import ObjectLayout
     from ebpfjit.runtime.owned import Holder
 
@@ -86,7 +89,8 @@ class Ready:
     their calls. `compiled` is by the helpers that are machine code themselves, which the
     environment decides. `complete` is true once nothing was found missing, `warned` once its license was
     complained of. `variants` are the same program's, by options that it inherits (`like`). `lasting` is true
-    where machine code is made once for an environment that somebody else has, and may move on.
+    where machine code is made once for an environment that somebody else has, and may move on. `map_structs`
+    are what a program sees of its maps that reads struct bpf_map.
     """
 
     program: Program
@@ -101,6 +105,7 @@ class Ready:
     variants: dict[tuple[str, ...], Ready] = field(default_factory=dict)
     warned: bool = False
     lasting: bool = False
+    map_structs: MapStructs | None = None
 
     def like(self, options: Mapping[str, Any]) -> Ready:
         """Return what runs of the program share that go on from one compiled with these options."""
@@ -170,6 +175,17 @@ class Ready:
         return ObjectTypes(self.program.types.btf)
 
     @cached_property
+    def context_layout(self) -> Layout | Prototype | None:
+        """What the program's own types say that its context is; None where its type alone does.
+
+        Raises ExecutionError where they do not say what it looks like.
+        """
+        load_package("ebpfjit.elf")
+        from ebpfjit.elf.contexts import context_layout
+
+        return context_layout(self.program)
+
+    @cached_property
     def _stock(self) -> frozenset[int]:
         """The helpers of ours that the program calls, by number."""
         ours = table.bound()
@@ -220,6 +236,12 @@ class Ready:
     def _all_maps(self) -> Iterator[Any]:
         return (each for map_ in self.maps.values() for each in (map_, *map_.inner_maps))
 
+    def seen_address(self, address: int) -> int:
+        """Return what the program has as the address of a map, which is at `address`."""
+        structs = self.map_structs
+        found = [m for m in self._all_maps() if m.address == address] if structs is not None else ()
+        return next((structs.address_of(m) for m in found if structs is not None), address)
+
     def refuse_missing(self) -> None:
         """Raise HelperNotFound where the program surely calls a helper that is not there.
 
@@ -265,6 +287,8 @@ class Ready:
                     f"{error}; Environment(cpu=, cpus=) of load() and run() differ"
                 ) from None
             regions += map_.regions
+            if self.map_structs is not None:
+                regions.append(self.map_structs.region_of(map_))
         return regions
 
 
@@ -302,6 +326,19 @@ def _check_arena(program: Program) -> None:
         )
 
 
+def _map_structs(program: Program) -> tuple[MapStructs | None, dict[int, int]]:
+    """Return what a program sees of its maps, and at which address in place of each map's own."""
+    if not program.maps or program.types is None or not is_read(program.types.btf):
+        return None, {}
+    load_package("ebpfjit.elf")
+    from ebpfjit.elf.map_structs import map_structs
+
+    structs = map_structs(program)
+    return structs, {} if structs is None else {
+        map_.address: structs.address_of(map_) for map_ in program.maps
+    }
+
+
 def environment_of(program: Program) -> Environment:
     """Return what the program's runs see of the world, where they are not told otherwise."""
     return program.environment or Environment()
@@ -313,7 +350,8 @@ def ready(program: Program) -> Ready:
     Raises VerifierError, ExecutionError, MapError for a prog_array of programs of another type, and what
     the loader kept for the program (`Program.refuse`).
     """
-    known: Ready | None = program.__dict__.get("_ready")
+    kept = program.__dict__
+    known: Ready | None = kept.get("_ready")
     if known is None:
         program.refuse()
         _refuse_unknown_section(program)
@@ -321,12 +359,24 @@ def ready(program: Program) -> Ready:
         verifier.check(program)
         _check_arena(program)
         helpers = {**table.bound(), **_STOCK} if is_plain(program) else table.bound()
+        structs, seen = _map_structs(program)
+        if seen:
+            references = {pc: seen.get(value, value) for pc, value in program.references.items()}
+            program = replace(program, references=references)
         verified = prepare(program)
         if not is_plain(program):
             verified = in_world(verified)
-        maps = {map_.address: map_ for map_ in verified.program.maps}
-        known = Ready(verified.program, type_, verified, helpers, maps, functions_of(verified.program))
-        program.__dict__["_ready"] = known
+        maps = {seen.get(map_.address, map_.address): map_ for map_ in program.maps}
+        known = Ready(
+            verified.program,
+            type_,
+            verified,
+            helpers,
+            maps,
+            functions_of(verified.program),
+            map_structs=structs,
+        )
+        kept["_ready"] = known
     return known
 
 

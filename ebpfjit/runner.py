@@ -20,6 +20,7 @@ from ebpfjit.runtime import faults, held, owned, timers
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
+    PacketContext,
     ProgramType,
     Redirect,
     SkbContext,
@@ -27,8 +28,6 @@ from ebpfjit.runtime.contexts import (
     program_type,
     take,
 )
-from ebpfjit.runtime.contexts.described import DescribedContext
-from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Mark
 from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE, SIGNALS
@@ -52,17 +51,18 @@ class Result:
     `action` is its name where the type has names ("XDP_DROP", "TC_ACT_OK"), else None. `data` is the
     packet after the run (data to data_end; its Ethernet header before it where the program did not
     see that), `metadata` what stands before an XDP packet. `context` holds the fields after the
-    run. `redirect` says where the packet was sent, `clones` what bpf_clone_redirect sent:
-    (ifindex, packet). `output` are the lines of bpf_trace_printk, `events` what went to perf and
-    ring buffers: (map name, bytes); the buffers are empty again. `instructions` is how many eBPF
-    instructions were executed (interpreter only). `passes` is true where the packet would go on.
+    run: numbers, tuples of them, bytes; of a program's own struct what its BTF types read as. `redirect` says
+    where the packet was sent, `clones` what bpf_clone_redirect sent: (ifindex, packet). `output` are the
+    lines of bpf_trace_printk, `events` what went to perf and ring buffers: (map name, bytes); the buffers
+    are empty again. `instructions` is how many eBPF instructions were executed (interpreter only). `passes`
+    is true where the packet would go on.
     `retval` is what bpf_set_retval set, or None. `output` ends with the lines of bpf_seq_printf.
     `signals` are those that bpf_send_signal sent, by number.
     """
 
     return_value: int
     data: bytes
-    context: Mapping[str, int | tuple[int, ...] | bytes] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
     output: tuple[str, ...] = ()
     events: tuple[tuple[str, bytes], ...] = ()
     instructions: int | None = None
@@ -158,7 +158,7 @@ class Run:
         argument = None if isinstance(self.made, Region) else self.made.argument
         if argument is not None and program.type is not None:
             argument.rights = program.type.rights
-        self.world.object_types = program.object_types
+        self.world.object_types, self.world.map_structs = program.object_types, program.map_structs
         section = (program.program.section or "").removeprefix("?")
         self.world.has_result = section.startswith(("fexit", "fmod_ret"))
 
@@ -213,8 +213,9 @@ class Run:
     def _look_around(self, program: Ready) -> None:
         """Put what the environment says is behind pointers where the run finds it, or more of it."""
         world, types = self.world, program.program.kernel_types
+        of_run = () if isinstance(self.made, Region | PacketContext) else self.made.objects
         program.check_variables(world.environment)
-        if not program.needs_task and not world.environment.has_memory:
+        if not program.needs_task and not world.environment.has_memory and not of_run:
             return
         load_package("ebpfjit.elf")
         from ebpfjit.elf.objects import check_layout, surroundings
@@ -222,10 +223,16 @@ class Run:
         around = self.around[-1] if self.around else None
         if around is None or (program.needs_task and not around.current_task):
             known = around.types if around is not None else None
-            around = surroundings(world.environment, known or types, needs_task=program.needs_task)
+            around = surroundings(
+                world.environment,
+                known or types,
+                needs_task=program.needs_task,
+                of_run=of_run,
+                looks=bool(program.verified.kernel_loads),
+            )
             self.around.append(around)
             world.foreign, world.current_task = around.memory, around.current_task
-        check_layout(world.environment, around.types, types)
+        check_layout(world.environment, around.types, types, of_run)
 
     def _tail_call(self, program: Program) -> int:
         """Run another program on the same context, with what is left of the budget, hardened as this one."""
@@ -260,6 +267,7 @@ def _call_back(
     try:
         execution = this.execution(start, left)
         this.limit, this.origin = limit, origin
+        map_address = start.seen_address(map_address)
         region = Region.of_buffer("map key", bytes(key))
         execution.regions.append(region)
         execution.function = function, (map_address, region.start, value_address)
@@ -377,24 +385,14 @@ def make_context(program: Ready, data: Any, fields: Mapping[str, Any] | None) ->
     """Return what r1 is to point to: the context of the program's type, or a copy of `data`."""
     if program.type is not None:
         view = flat_view(data)
-        layout = _iterator_layout(program.program) if fields and not len(view) else None
+        layout = program.context_layout if fields else None
         if layout is not None:
-            return DescribedContext(program.type, layout, fields or {})
+            return layout.context(program.type, view, fields or {})
         return take(program.type, view, fields)
     if fields:
         name = program.program.name or "<unnamed>"
         raise ExecutionError(f"program {name} has no type, so no context either; give it one (type='xdp')")
     return Region.of_buffer("mem", bytearray(flat_view(data)))
-
-
-def _iterator_layout(program: Program) -> Struct | None:
-    """Return the struct of an iterator's context, None for other programs. Raises ExecutionError."""
-    if program.type != "tracing":
-        return None
-    load_package("ebpfjit.elf")
-    from ebpfjit.elf.iterators import iterator_layout
-
-    return iterator_layout(program)
 
 
 def let_go(made: Context | Region) -> None:

@@ -30,8 +30,7 @@ def baseline(verified: Verified) -> Facts:
     program = verified.program
     functions = program.functions
     named = [insn for insn in program.instructions if FRAME_POINTER in (insn.dst_reg, insn.src_reg)]
-    is_fixed = not any(_writes_frame_pointer(insn) for insn in named)
-    size = min(verified.frame_sizes.values(), default=0) if is_fixed else 0
+    size = min(verified.frame_sizes.values(), default=0)
     accesses: dict[int, Access] = {}
     origins = START.copy()
     if len(_known_shapes) > MOST_KNOWN_SHAPES:
@@ -122,13 +121,3 @@ def _shape_of(word: int, insn: Instruction) -> _Shape:
 def _moves(row: Row) -> bool:
     """True for what leaves a pointer a pointer."""
     return row.kind is Kind.BINARY and row.width is W64 and row.meaning in SUMS
-
-
-def _writes_frame_pointer(insn: Instruction) -> bool:
-    """True where a custom verifier let a program write r10: then the frame is anywhere."""
-    row = insn.row
-    if row is None:
-        return False
-    return (insn.dst_reg == FRAME_POINTER and row.dst in (Reg.WRITE, Reg.UPDATE)) or (
-        insn.src_reg == FRAME_POINTER and row.src is Reg.UPDATE
-    )

@@ -5,22 +5,24 @@ from __future__ import annotations
 from bisect import bisect_right
 from itertools import pairwise
 
-from ebpfjit.isa.spec import REGISTER_COUNT, Imm, Kind, Reg
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Imm, Kind, Reg
 from ebpfjit.program import Instruction, Program
 
 ENDS_BLOCK = frozenset(
     {Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.EXIT}
 )
+DECIDES = frozenset({Kind.BRANCH, Kind.MAY_GOTO, Kind.CALL_REGISTER, Kind.EXIT})
+"""Behind these nothing is certain to be reached."""
 NEVER_FALLS_THROUGH = frozenset({Kind.JUMP, Kind.EXIT})
 
 
 def illegal_reason(instruction: Instruction) -> str | None:
     """Return why no engine can run this instruction, None where it can.
 
-    An encoding that no row matches, or a register that does not exist.
+    An encoding that no row matches, a register that does not exist, or a write to r10.
     """
     row = instruction.row
-    if row is not None and instruction.dst_reg < REGISTER_COUNT and instruction.src_reg < REGISTER_COUNT:
+    if row is not None and instruction.dst_reg < FRAME_POINTER and instruction.src_reg < FRAME_POINTER:
         return None
     if row is None:
         return (
@@ -30,7 +32,24 @@ def illegal_reason(instruction: Instruction) -> str | None:
     for role, number in ((row.dst, instruction.dst_reg), (row.src, instruction.src_reg)):
         if isinstance(role, Reg) and number >= REGISTER_COUNT:
             return f"register r{number} does not exist (r0 to r10 do)"
+        if isinstance(role, Reg) and number == FRAME_POINTER and role is not Reg.READ:
+            return f"{row.mnemonic}: r10 is read-only"
     return None
+
+
+def always_reached(program: Program) -> frozenset[int]:
+    """Return the slots that every run comes to: from the start, into functions, up to the first branch."""
+    found: set[int] = set()
+    pc = 0
+    while pc not in found and is_inside(program, pc):
+        found.add(pc)
+        insn = program.slots[pc]
+        row = insn.row if insn is not None else None
+        if insn is None or row is None or row.kind in DECIDES:
+            break
+        target = insn.target if row.kind in (Kind.JUMP, Kind.CALL_LOCAL) else insn.next_pc
+        pc = -1 if target is None else target
+    return frozenset(found)
 
 
 def is_inside(program: Program, pc: int) -> bool:

@@ -86,7 +86,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.errors import OptimizationError
 from ebpfjit.isa import semantics
-from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg, Row
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Row
 from ebpfjit.program import Instruction
 
 LEAVING = ENDS_BLOCK | {Kind.CALL_HELPER}
@@ -162,13 +162,6 @@ class Analysis:
         self.zeroed: set[int] = set()
         self.effort = self.kept = 0
         rows = [(insn, insn.row) for insn in program.instructions if insn.row is not None]
-        # Where r10 may be written (a custom verifier let it through), the frame is anywhere.
-        self.frame_is_fixed = not any(
-            (insn.dst_reg == FRAME_POINTER and row.dst in (Reg.WRITE, Reg.UPDATE))
-            or (insn.src_reg == FRAME_POINTER and row.src is Reg.UPDATE)
-            for insn, row in rows
-            if insn.dst_reg == FRAME_POINTER or insn.src_reg == FRAME_POINTER
-        )
         leaving = [(insn, row) for insn, row in rows if row.kind in LEAVING]
         self.entries = verified.entries_with(promises.calling)
         main = self.entries.ways.get(0, frozenset())
@@ -182,8 +175,6 @@ class Analysis:
         self.is_measured = promises.argument_is_measured and not (
             self.main_loops or self.main_is_called or not self.live_at[0] >> 2 & 1
         )
-        if not self.frame_is_fixed:
-            self._expose()
 
     def _is_moving(self, insn: Instruction) -> bool:
         """True for a call of a helper that may move memory, or take it away; any kfunc may."""
@@ -295,7 +286,7 @@ class Analysis:
 
     def _start_of_function(self, pc: int) -> State:
         registers = [Value(join_symbol(pc, register), 0) for register in range(10)]
-        registers.append(FRAME_VALUE if self.frame_is_fixed else Value(join_symbol(pc, 10), 0, Origin.STACK))
+        registers.append(FRAME_VALUE)
         state = State(registers)
         if pc == 0 and not self.main_is_called:
             registers[1] = Value(ARGUMENT, 0, Origin.ARGUMENT, (0, 0))
@@ -370,7 +361,7 @@ class Analysis:
         found: dict[int, Access] = {}
         if not node.seen:
             return found
-        size = self.frame_sizes[node.function] if self.frame_is_fixed else 0
+        size = self.frame_sizes[node.function]
         merger = Merger(found)
         for seen in node.seen:
             if seen is None:
@@ -402,7 +393,7 @@ class Analysis:
     def _proof(
         self, state: State, base: Value, insn: Instruction, row: Row, function: int, span: Span
     ) -> str:
-        if base.origin is Origin.STACK and self.frame_is_fixed:
+        if base.origin is Origin.STACK:
             bounds = base.bounds
             size = self.frame_sizes[function]
             if bounds is None:
@@ -626,7 +617,7 @@ class Analysis:
         found = {}
         for register in (2, 3):
             value = state.registers[register]
-            if value.origin is Origin.STACK and value.bounds is not None and self.frame_is_fixed:
+            if value.origin is Origin.STACK and value.bounds is not None:
                 found[register] = value.bounds
         return found
 

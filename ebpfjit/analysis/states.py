@@ -25,7 +25,6 @@ from ebpfjit.analysis.values import (
     ANY,
     ANYTHING,
     CONSTANT,
-    FRAME_VALUE,
     MEASURED,
     REFINEMENTS,
     UNKNOWN,
@@ -171,9 +170,7 @@ def seen_through(state: State, live: int) -> State:
     block does not grow with the blocks before it.
     """
     registers = state.registers.copy()
-    # r10 is what the frame counts from, read or not, unless the program writes it.
-    may_change = WRITABLE if registers[FRAME_POINTER] is FRAME_VALUE else ALL
-    for register in registers_of(~live & may_change):
+    for register in registers_of(~live & WRITABLE):  # r10 is what the frame counts from, read or not
         registers[register] = ANYTHING
     spans, values, limits = state.spans, state.values, state.limits
     if spans or values or limits:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
+from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, always_reached, illegal_reason, is_inside
 from ebpfjit.errors import EMPTY, DecodeError, VerifierError
 from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, REGISTER_COUNT, TO_ARENA, Kind, Reg
 from ebpfjit.isa.table import BY_OPCODE
@@ -58,8 +58,6 @@ def _registers(program: Program, insn: Instruction) -> Iterator[str]:
             continue
         if number >= REGISTER_COUNT:
             yield f"{field} is {number}, registers are r0 to r10"
-        elif number == FRAME_POINTER and role is not Reg.READ:
-            yield "r10 is read-only"
 
 
 def _reserved(program: Program, insn: Instruction) -> Iterator[str]:
@@ -125,9 +123,10 @@ def check(prog: Any) -> None:
     """Check a program (bytes-like, or a Program) against every rule.
 
     A size that is a multiple of 8, from 1 to 1,000,000 instructions; known opcodes; registers in
-    range; r10 never written; reserved fields zero; jumps and local calls to instructions of the
-    program, not into the second half of an LDDW; no way to fall off the end; atomics on the stack
-    aligned. Division by an immediate zero is fine: its result is defined.
+    range; r10 not written where every run comes; reserved fields zero; jumps and local calls to instructions
+    of the program, not into the second half of an LDDW; no way to fall off the end; atomics on the stack
+    aligned. Division by an immediate zero is fine: its result is defined. A write to r10 behind a branch may
+    be in what Linux's verifier finds dead: whoever comes to it gets an IllegalInstruction.
 
     Raises VerifierError for the first violation, with `pc` and the `rule`'s name.
     """
@@ -140,11 +139,15 @@ def check(prog: Any) -> None:
         )
     words, slots = program.words, program.slots
     end = len(slots)
+    writing: list[Instruction] = []
     for instruction in program.instructions:
         target = instruction.target
         lands = target is None or (0 <= target < end and slots[target] is not None)
         if not lands or words[instruction.pc] not in _sound_words:
             _check_instruction(program, instruction)
+            writing += [instruction] if illegal_reason(instruction) is not None else []
+    if writing:
+        _check_frame_pointer(program, writing)
     last = program.instructions[-1]
     _check_instruction(program, last, AT_THE_END if words[last.pc] in _sound_words else RULES)
 
@@ -158,17 +161,27 @@ def _check_instruction(program: Program, instruction: Instruction, rules: Rules 
     """Check one instruction against rules; remember its word where that says all."""
     for name, rule in rules:
         for message in rule(program, instruction):
-            line = program.line_at(instruction.pc)
-            where = f" ({line})" if line is not None else ""
-            raise VerifierError(
-                f"pc {instruction.pc}: {describe(instruction)}: {message} [{name}]{where}",
-                instruction.pc,
-                name,
-            )
-    if instruction.next_imm is None:  # the other half of an LDDW has rules of its own
-        if len(_sound_words) > MOST_SOUND_WORDS:
-            _sound_words.clear()
-        _sound_words.add(program.words[instruction.pc])
+            raise _refusal(program, instruction, name, message)
+    if instruction.next_imm is not None or illegal_reason(instruction) is not None:
+        return  # the other half of an LDDW has rules of its own, and a write to r10 depends on where it is
+    if len(_sound_words) > MOST_SOUND_WORDS:
+        _sound_words.clear()
+    _sound_words.add(program.words[instruction.pc])
+
+
+def _check_frame_pointer(program: Program, writing: list[Instruction]) -> None:
+    """Refuse a write to r10 that no run can get around; any other ends the run that comes to it."""
+    reached = always_reached(program)
+    for instruction in writing:
+        if instruction.pc in reached:
+            raise _refusal(program, instruction, "registers", "r10 is read-only")
+
+
+def _refusal(program: Program, instruction: Instruction, name: str, message: str) -> VerifierError:
+    line = program.line_at(instruction.pc)
+    where = f" ({line})" if line is not None else ""
+    text = f"pc {instruction.pc}: {describe(instruction)}: {message} [{name}]{where}"
+    return VerifierError(text, instruction.pc, name)
 
 
 def describe(instruction: Instruction) -> str:

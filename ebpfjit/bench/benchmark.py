@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ebpfjit.bench.holdout import HELD_OUT
 from ebpfjit.bench.inputs import KERNELS
 from ebpfjit.bench.measure import BenchError, Rounds
 
@@ -31,6 +32,9 @@ class Plan:
         "quick_sort",
         "xtea",
         "gcd",
+        "regex",
+        "bloom",
+        "small_vm",
     )
     packets: int = 100_000
     entries: int = 1 << 10
@@ -39,7 +43,7 @@ class Plan:
     processes: int = 1
 
     def __post_init__(self) -> None:
-        known = [kernel.name for kernel in KERNELS]
+        known = [kernel.name for kernel in (*KERNELS, *HELD_OUT)]
         for name in self.kernels:
             if name not in known:
                 raise BenchError(f"no kernel {name!r}; there are: {', '.join(known)}")
@@ -48,7 +52,7 @@ class Plan:
 SHORT = Plan()
 FULL = Plan(
     rounds=21,
-    kernels=tuple(kernel.name for kernel in KERNELS),
+    kernels=tuple(kernel.name for kernel in (*KERNELS, *HELD_OUT)),
     packets=1_000_000,
     entries=1 << 20,
     sizes=(100, 1_000, 10_000, 100_000),

@@ -9,7 +9,7 @@ from ebpfjit.bench.benchmark import Benchmark
 
 BENCHMARKS = {
     one.name: one
-    for one in (*calls.BENCHMARKS, maps.BENCHMARK, compiling.BENCHMARK, tiers.BENCHMARK, contest.BENCHMARK)
+    for one in (*calls.BENCHMARKS, maps.BENCHMARK, compiling.BENCHMARK, tiers.BENCHMARK, *contest.BENCHMARKS)
 }
 
 

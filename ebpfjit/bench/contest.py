@@ -1,38 +1,53 @@
 """Checked, unchecked and baseline machine code against gcc -O2 and clang -O2, over the C kernels in kernels/.
 
-baseline is code that was compiled without optimising, checked.
+baseline is code that was compiled without optimising, checked; llvm is what LLVM makes of the same
+bytecode, unchecked, where llvmlite is installed.
 
 Each kernel is one C function of memory and its length, compiled to eBPF (kernels/*.o) and natively,
 where there is a compiler. First all engines must agree on results and memory. Then they take turns in
-one process, on the same memory, filled anew before each call:
+one process, on the same memory, filled anew before each call, with their code at each of LEADS:
 
-    round 1: gcc clang unchecked checked   round 2: clang unchecked checked gcc   round 3: ...
+    round 1: gcc+0 gcc+16 gcc+32 clang+0 ... checked+32   round 2: gcc+16 gcc+32 clang+0 ... gcc+0   ...
 
-The time of a round is the best of a few calls; what is reported is the median of the rounds.
-Nothing is subtracted: the time of a call from Python is in it, measured and printed besides.
+The time of a round is the best of a few calls. A kernel's time is the median of the rounds, of that the
+median over the places of the code, less what an empty function costs that is called in the same way.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import mmap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ebpfjit.bench import native
+from ebpfjit.bench import llvm, native
 from ebpfjit.bench.benchmark import Bars, Benchmark, Plan, Section, Step
+from ebpfjit.bench.holdout import HELD_OUT
 from ebpfjit.bench.inputs import KERNELS, SOURCES, Kernel
 from ebpfjit.bench.measure import BenchError, Rounds, geomean, in_turn, median, timed
 from ebpfjit.elf.loader import load
+from ebpfjit.jit.code_buffer import CodeBuffer
+from ebpfjit.jit.entry import Compiled, host_addresses
+from ebpfjit.jit.relocation import layout, relocate
 from ebpfjit.program import Program
 from ebpfjit.vm import EbpfVmRaw
 
-CALLS = 3  # per engine and round; the best counts
-EMPTY = bytes.fromhex("b700000000000000 9500000000000000")  # mov64 r0, 0; exit
-ENGINES = (*native.COMPILERS, "unchecked", "checked", "baseline")
+CALLS = 3  # per engine, place and round; the best counts
+LEADS = (0, 16, 32)
+"""Bytes in front of the code: where loops lie moves some of them by 40 %."""
+
+EMPTY = Program.from_bytes(bytes.fromhex("b700000000000000 9500000000000000"))  # r0 = 0; exit
+EMPTY_C = "unsigned long kernel(unsigned char *mem, unsigned long len) { return 0; }"
+OURS: Mapping[str, Mapping[str, Any]] = {
+    "unchecked": {"checked": False, "optimize": True},
+    "checked": {"optimize": True},
+    "baseline": {"optimize": False},
+}
+"""How each of our engines is made."""
+
+ENGINES = (*native.COMPILERS, "llvm", *OURS)
 
 #     column                 of           over
 RATIOS = {
@@ -40,25 +55,29 @@ RATIOS = {
     "checked/gcc": ("checked", "gcc"),
     "unchecked/clang": ("unchecked", "clang"),
     "checked/clang": ("checked", "clang"),
+    "llvm/clang": ("llvm", "clang"),
     "checked/unchecked": ("checked", "unchecked"),
     "baseline/checked": ("baseline", "checked"),
 }
 
-Call = Callable[[], int]
-
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What a kernel took: nanoseconds of each round, by engine."""
+    """What a kernel took: nanoseconds by engine, by place of the code, of each round.
+
+    `empty` is what an empty function took that is called in the same way, by engine, of each round.
+    """
 
     kernel: str
     kind: str
     bytes: int
-    rounds: Mapping[str, Sequence[float]]
+    rounds: Mapping[str, Sequence[Sequence[float]]]
+    empty: Mapping[str, Sequence[float]]
 
     def median(self, engine: str) -> float:
-        """Return the median of an engine's rounds, in nanoseconds; NaN where it did not run."""
-        return median(self.rounds.get(engine))
+        """Return an engine's time, net, in nanoseconds; NaN where it did not run."""
+        places = [median(rounds) for rounds in self.rounds.get(engine, ())]
+        return median(places) - median(self.empty.get(engine))
 
     def ratio(self, column: str) -> float:
         """Return a column of RATIOS; NaN where one of its engines did not run."""
@@ -81,49 +100,76 @@ class Workspace:
         ctypes.memmove(self.address, self.content, self.size)
 
 
-def compile_native(kernel: Kernel, compiler: str) -> Callable[[int, int], int]:
-    """Return a kernel compiled by "gcc" or "clang": a function of address and length."""
-    source = (SOURCES / f"{kernel.name}.c").read_text()
-    function = native.load(source, options=[f"-I{SOURCES}"], compiler=compiler).kernel
+Run = Callable[[Workspace], int]
+"""Runs a kernel on a workspace, and returns its result."""
+
+
+class _Placed(EbpfVmRaw):
+    """A machine whose optimised and baseline code has bytes in front of it."""
+
+    lead = 0
+
+    def _compiler(self) -> Callable[..., Compiled]:
+        compile_as = super()._compiler()
+        return lambda **options: _with_lead(compile_as(**options), self.lead)
+
+
+def _with_lead(compiled: Compiled, lead: int) -> Compiled:
+    image = layout(compiled.listing, lead)
+    return replace(compiled, image=image, buffer=CodeBuffer(relocate(image, host_addresses())))
+
+
+def compile_ours(program: Program, engine: str, lead: int) -> Run:
+    """Return a program as one of OURS, its code behind so many bytes."""
+    machine = _Placed(program, **OURS[engine])
+    machine.lead = lead
+    machine.jit_compile()
+    return lambda space: machine.execute_program_jit(space.buffer)
+
+
+def compile_native(source: str, compiler: str, lead: int) -> Run:
+    """Return what "gcc" or "clang" makes of C text, behind so many bytes."""
+    placed = f'__asm__(".text\\n.p2align 6\\n.skip {lead}");\n{source}'
+    function = native.load(placed, options=[f"-I{SOURCES}"], compiler=compiler).kernel
     function.argtypes = (ctypes.c_void_p, ctypes.c_ulong)
     function.restype = ctypes.c_ulong
-    return function
+    return lambda space: function(space.address, space.size)
+
+
+def _compilers(kernel: Kernel) -> dict[str, tuple[Callable[[int], Run], Run]]:
+    """Return for each engine what compiles the kernel behind so many bytes, and an empty function."""
+    program, source = load(kernel.object).program("kernel"), kernel.source.read_text()
+    found: dict[str, tuple[Callable[[int], Run], Run]] = {}
+    for name in native.compilers():
+        found[name] = functools.partial(compile_native, source, name), compile_native(EMPTY_C, name, 0)
+    if llvm.is_here():
+        found["llvm"] = functools.partial(llvm.compile_program, program), llvm.compile_program(EMPTY, 0)
+    for name in OURS:
+        found[name] = functools.partial(compile_ours, program, name), compile_ours(EMPTY, name, 0)
+    return found
 
 
 class Contest:
-    """A kernel on all engines: "gcc" and "clang" where they are installed, ours as ENGINES says."""
+    """A kernel on all engines: "gcc", "clang" and "llvm" where they are installed, and OURS."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, leads: Sequence[int] = LEADS) -> None:
         self.kernel = kernel
-        program = load(SOURCES / f"{kernel.name}.o").program("kernel")
-        self._native = {name: compile_native(kernel, name) for name in native.compilers()}
-        self._interpreter = EbpfVmRaw(program)
-        self._machines = {
-            "unchecked": EbpfVmRaw(program, checked=False, optimize=True),
-            "checked": EbpfVmRaw(program, optimize=True),
-            "baseline": EbpfVmRaw(program, optimize=False),
-        }
-        for machine in self._machines.values():
-            machine.jit_compile()
-
-    def calls(self, space: Workspace) -> dict[str, Call]:
-        """Return what runs the kernel on a workspace, by engine."""
-        calls: dict[str, Call] = {}
-        for name, function in self._native.items():
-            calls[name] = lambda function=function: function(space.address, space.size)  # type: ignore[misc]
-        for name, machine in self._machines.items():
-            calls[name] = lambda machine=machine: machine.execute_program_jit(space.buffer)  # type: ignore[misc]
-        return calls
+        self._interpreter = EbpfVmRaw(load(kernel.object).program("kernel"))
+        self.placed: dict[str, list[Run]] = {}
+        self.empty: dict[str, Run] = {}
+        for name, (compile_behind, empty) in _compilers(kernel).items():
+            self.placed[name] = [compile_behind(lead) for lead in leads]
+            self.empty[name] = empty
 
     def check(self, space: Workspace, *, interpret: bool) -> None:
         """Raise BenchError unless all engines leave the same result and memory."""
-        calls = self.calls(space)
+        runs = {name: run for name, placed in self.placed.items() for run in placed[:1]}
         if interpret:
-            calls = {"interpreter": lambda: self._interpreter.execute_program(space.buffer), **calls}
+            runs = {"interpreter": lambda space: self._interpreter.execute_program(space.buffer), **runs}
         outcomes: dict[str, tuple[int, bytes]] = {}
-        for name, call in calls.items():
+        for name, run in runs.items():
             space.restore()
-            outcomes[name] = (call(), space.buffer[:])
+            outcomes[name] = (run(space), space.buffer[:])
         (first, expected), *others = outcomes.items()
         for name, outcome in others:
             if outcome != expected:
@@ -138,11 +184,21 @@ class Contest:
         self.check(Workspace(self.kernel.memory(self.kernel.small)), interpret=True)
         space = Workspace(self.kernel.memory(self.kernel.size))
         self.check(space, interpret=False)
-        ways = {
-            name: timed(call, prepare=space.restore, best_of=CALLS)
-            for name, call in self.calls(space).items()
+        runs: dict[tuple[str, int | None], Run] = {
+            (name, place): run for name, placed in self.placed.items() for place, run in enumerate(placed)
+        } | {(name, None): run for name, run in self.empty.items()}
+        times = in_turn(
+            {
+                key: timed(functools.partial(run, space), prepare=space.restore, best_of=CALLS)
+                for key, run in runs.items()
+            },
+            rounds,
+        )
+        by_engine = {
+            name: [times[name, place] for place in range(len(placed))] for name, placed in self.placed.items()
         }
-        return [Timing(self.kernel.name, self.kernel.kind, space.size, in_turn(ways, rounds))]
+        empty = {name: times[name, None] for name in self.empty}
+        return [Timing(self.kernel.name, self.kernel.kind, space.size, by_engine, empty)]
 
 
 def time_kernel(kernel: Kernel, rounds: Rounds) -> list[Timing]:
@@ -150,27 +206,14 @@ def time_kernel(kernel: Kernel, rounds: Rounds) -> list[Timing]:
     return Contest(kernel).run(rounds)
 
 
-def time_call(rounds: Rounds) -> list[float]:
-    """Return what a call of machine code from Python takes by itself, in nanoseconds."""
-    space = Workspace(bytes(4096))
-    machine = EbpfVmRaw(Program.from_bytes(EMPTY))
-    machine.jit_compile()
-    times = in_turn(
-        {"empty": timed(lambda: machine.execute_program_jit(space.buffer), best_of=CALLS)}, rounds
-    )
-    return [median(times["empty"])]
-
-
-def section(found: Sequence[Timing | float]) -> Section:
-    """Return the section of the kernels that were timed, and of the call from Python."""
-    timings = [one for one in found if isinstance(one, Timing)]
-    calls = [one for one in found if isinstance(one, float)]
+def section(name: str, title: str, timings: Sequence[Timing]) -> Section:
+    """Return the section of the kernels that were timed."""
     engines = [name for name in ENGINES if any(name in timing.rounds for timing in timings)]
     ratios = [name for name, pair in RATIOS.items() if set(pair) <= set(engines)]
     closing = summary(timings, ratios)
     return Section(
-        name="kernels",
-        title="Machine code of C kernels: median times and their ratios",
+        name=name,
+        title=title,
         headings=("kernel", "kind", *(f"{engine}, µs" for engine in engines), *ratios),
         align="ll" + "r" * (len(engines) + len(ratios)),
         rows=(
@@ -180,11 +223,13 @@ def section(found: Sequence[Timing | float]) -> Section:
         closing=len(closing),
         bars=_bars(timings, ratios),
         data={
-            "call_ns": calls[0] if calls else math.nan,
+            "call_ns": {
+                engine: median([median(timing.empty[engine]) for timing in timings]) for engine in engines
+            },
             "kernels": [_as_json(timing, ratios) for timing in timings],
             "summary": {title: dict(zip(ratios, values, strict=True)) for title, values in closing.items()},
         },
-        remarks=(*(_call_remark(calls[0], timings) for _ in calls[:1] if timings), *native.left_out()),
+        remarks=(*_call_remark(timings, engines), *native.left_out(), *llvm.left_out()),
     )
 
 
@@ -205,12 +250,10 @@ def _ratio(value: float) -> str:
     return f"{value:.2f}"
 
 
-def _call_remark(call: float, timings: Sequence[Timing]) -> str:
-    shortest = min(timing.median(engine) for timing in timings for engine in ("unchecked", "checked"))
-    return (
-        f"Nothing is subtracted: a call from Python takes {call / 1000:.1f} µs, "
-        f"at most {100 * call / shortest:.2f}% of a run of machine code."
-    )
+def _call_remark(timings: Sequence[Timing], engines: Sequence[str]) -> list[str]:
+    calls = {engine: median([median(timing.empty[engine]) for timing in timings]) for engine in engines}
+    listed = ", ".join(f"{name} {time / 1000:.2f}" for name, time in calls.items())
+    return [f"Net of an empty function, called in the same way (µs): {listed}."] if timings else []
 
 
 def _bars(timings: Sequence[Timing], ratios: Sequence[str]) -> Bars:
@@ -230,11 +273,27 @@ def _as_json(timing: Timing, ratios: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def steps(plan: Plan) -> list[Step]:
-    """Return a step for each kernel of the plan, and one for the call from Python."""
-    chosen = [kernel for kernel in KERNELS if kernel.name in plan.kernels]
-    timed = [Step(kernel.name, functools.partial(time_kernel, kernel)) for kernel in chosen]
-    return [Step("a call", time_call), *timed]
+def steps(kernels: Sequence[Kernel], plan: Plan) -> list[Step]:
+    """Return a step for each of these kernels that is in the plan."""
+    chosen = [kernel for kernel in kernels if kernel.name in plan.kernels]
+    return [Step(kernel.name, functools.partial(time_kernel, kernel)) for kernel in chosen]
 
 
-BENCHMARK = Benchmark("kernels", "C kernels, beside gcc -O2 and clang -O2", steps, section)
+def _benchmark(name: str, what: str, title: str, kernels: Sequence[Kernel]) -> Benchmark:
+    return Benchmark(name, what, functools.partial(steps, kernels), functools.partial(section, name, title))
+
+
+BENCHMARKS = (
+    _benchmark(
+        "kernels",
+        "C kernels, beside gcc -O2 and clang -O2",
+        "Machine code of C kernels: net times and their ratios",
+        KERNELS,
+    ),
+    _benchmark(
+        "holdout",
+        "C kernels that nobody tuned for, in the same way",
+        "Machine code of C kernels that nobody tuned for: net times and their ratios",
+        HELD_OUT,
+    ),
+)

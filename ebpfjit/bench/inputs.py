@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent / "kernels"
-"""C text and eBPF objects, by the kernels' names."""
+"""C text and eBPF objects, by the kernels' names; those of ebpfjit.bench.holdout are in a folder there."""
 
 Fill = Callable[[random.Random, int], bytes]
 
@@ -28,7 +28,8 @@ class Kernel:
     """A kernel and its inputs.
 
     `kind` is what it stands for. `fill(random, size)` returns its memory. `size` makes a run of
-    some milliseconds in machine code; `small` is what the interpreter is asked to do.
+    some milliseconds in machine code; `small` is what the interpreter is asked to do. `folder` has its
+    C text and its object.
     """
 
     name: str
@@ -36,6 +37,17 @@ class Kernel:
     fill: Fill
     size: int
     small: int
+    folder: Path = SOURCES
+
+    @property
+    def source(self) -> Path:
+        """The C text."""
+        return self.folder / f"{self.name}.c"
+
+    @property
+    def object(self) -> Path:
+        """What it was compiled to."""
+        return self.folder / f"{self.name}.o"
 
     def memory(self, size: int) -> bytes:
         """Return the kernel's memory at a size: always the same bytes."""
@@ -46,7 +58,8 @@ def _u16(values: Iterable[int]) -> bytes:
     return array("H", values).tobytes()
 
 
-def _u32(values: Iterable[int]) -> bytes:
+def u32(values: Iterable[int]) -> bytes:
+    """Return numbers of 32 bits as they lie in memory."""
     return array("I", values).tobytes()
 
 
@@ -61,7 +74,7 @@ def _crc_table(source: random.Random, size: int) -> bytes:
         for _ in range(8):
             crc = crc >> 1 ^ (0xEDB88320 if crc & 1 else 0)
         table.append(crc)
-    return _u32(table) + source.randbytes(size)
+    return u32(table) + source.randbytes(size)
 
 
 def _frame(source: random.Random) -> bytes:
@@ -88,12 +101,13 @@ def _numbers(source: random.Random, size: int) -> bytes:
     return ",".join(map(str, signed)).encode()
 
 
-def _word(source: random.Random) -> str:
+def word(source: random.Random) -> str:
+    """Return a word of one to eight letters."""
     return "".join(source.choice("etaoinshrdlu") for _ in range(source.randrange(1, 9)))
 
 
 def _utf8(source: random.Random, size: int) -> bytes:
-    text = bytearray(" ".join(_word(source) + source.choice(_MARKUP) for _ in range(size)).encode())
+    text = bytearray(" ".join(word(source) + source.choice(_MARKUP) for _ in range(size)).encode())
     for _ in range(size // 64):
         text[source.randrange(len(text))] = source.randrange(256)
     return bytes(text)
@@ -107,10 +121,10 @@ def _json(source: random.Random, size: int) -> bytes:
         if kind == 1:
             return source.choice((True, False, None))
         if kind < 4:
-            return _word(source) + source.choice(("", ' "q" ', "\\", "\n"))
+            return word(source) + source.choice(("", ' "q" ', "\\", "\n"))
         if kind == 4:
             return [value(depth + 1) for _ in range(source.randrange(5))]
-        return {_word(source): value(depth + 1) for _ in range(source.randrange(5))}
+        return {word(source): value(depth + 1) for _ in range(source.randrange(5))}
 
     return json.dumps([value(0) for _ in range(size)]).encode()
 
@@ -141,7 +155,7 @@ def _values(source: random.Random, size: int) -> bytes:
 
 def _haystack(source: random.Random, size: int) -> bytes:
     pattern = b"sortie"
-    text = b" ".join(_word(source).encode() if source.random() < 0.99 else pattern for _ in range(size))
+    text = b" ".join(word(source).encode() if source.random() < 0.99 else pattern for _ in range(size))
     return bytes([len(pattern)]) + pattern.ljust(63, b"\0") + text
 
 
@@ -163,12 +177,12 @@ def _two_words(source: random.Random, size: int) -> bytes:
 def _things(source: random.Random, size: int) -> bytes:
     capacity = 32 * size
     items = (source.randrange(1, 100) for _ in range(2 * size))
-    return _u32((size, capacity)) + _u32(items) + bytes(4 * capacity + 4)
+    return u32((size, capacity)) + u32(items) + bytes(4 * capacity + 4)
 
 
 def _graph(source: random.Random, size: int) -> bytes:
     distances = (source.randrange(1, 1 << 20) for _ in range(size * size))
-    return struct.pack("<Q", size) + _u32(distances)
+    return struct.pack("<Q", size) + u32(distances)
 
 
 def _matrices(source: random.Random, size: int) -> bytes:
@@ -181,12 +195,12 @@ def _zeros(source: random.Random, size: int) -> bytes:
 
 def _sorted(source: random.Random, size: int) -> bytes:
     values = sorted(source.getrandbits(32) for _ in range(size))
-    return _u32(values) + _u32(source.getrandbits(32) for _ in range(size))
+    return u32(values) + u32(source.getrandbits(32) for _ in range(size))
 
 
 def _table(source: random.Random, size: int) -> bytes:
     words = (source.randrange(1, size) * 2654435761 % 2**32 or 1 for _ in range(size))
-    return _u32(words) + bytes(8 * size)
+    return u32(words) + bytes(8 * size)
 
 
 def _counted(source: random.Random, size: int) -> bytes:
@@ -199,7 +213,7 @@ def _list(source: random.Random, size: int) -> bytes:
     following = [0] * size
     for at, then in zip([0, *order], [*order, 0], strict=True):
         following[at] = then
-    return _u32(word for node in following for word in (node, source.getrandbits(32)))
+    return u32(word for node in following for word in (node, source.getrandbits(32)))
 
 
 def _length(value: int) -> bytes:
@@ -233,14 +247,14 @@ def pack(data: bytes) -> bytes:
 
 
 def _lz4(source: random.Random, size: int) -> bytes:
-    words = [_word(source) for _ in range(200)]
+    words = [word(source) for _ in range(200)]
     text = " ".join(source.choice(words) for _ in range(size)).encode()
     packed = pack(text)
     return struct.pack("<II", len(packed), 8 + len(packed)) + packed + bytes(len(text))
 
 
 def _lines(source: random.Random, size: int) -> bytes:
-    return b"\n".join(_word(source).encode() * source.randrange(1, 12) for _ in range(size))
+    return b"\n".join(word(source).encode() * source.randrange(1, 12) for _ in range(size))
 
 
 #          name              kind             memory        size   small

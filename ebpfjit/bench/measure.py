@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from ebpfjit.errors import EbpfError
 
@@ -24,6 +24,9 @@ WARM_UP = 0.5  # seconds
 
 Way = Callable[[], float]
 """Does something once and returns what it took, in nanoseconds."""
+
+
+_Key = TypeVar("_Key")
 
 
 class BenchError(EbpfError):
@@ -47,9 +50,9 @@ class Rounds:
             number += 1
 
 
-def in_turn(ways: Mapping[str, Way], rounds: Rounds) -> dict[str, list[float]]:
+def in_turn(ways: Mapping[_Key, Way], rounds: Rounds) -> dict[_Key, list[float]]:
     """Return what each way took, round by round; each round starts with another one."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[_Key, list[float]] = {name: [] for name in ways}
     order = list(ways)
     for _ in rounds:
         for name in order:

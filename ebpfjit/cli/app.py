@@ -24,6 +24,7 @@ from ebpfjit.cli import files
 from ebpfjit.cli.bench import bench
 from ebpfjit.cli.diff import diff
 from ebpfjit.cli.fuzz import fuzz
+from ebpfjit.cli.options import Btf, File, Json, Kconfig, Maps, ProgramName, loading, one_program, programs
 from ebpfjit.errors import EbpfError
 from ebpfjit.program import Program
 
@@ -56,15 +57,6 @@ class Dialect(StrEnum):
     LINUX = "linux"
 
 
-File = Annotated[
-    str, typer.Argument(metavar="FILE", help="Object file, bytecode (.bin), assembly text (.s), or -.")
-]
-ProgramName = Annotated[
-    str | None, typer.Option("--program", metavar="NAME", help="Which program of an object file.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
 @app.command()
 def run(
     file: File,
@@ -92,6 +84,9 @@ def run(
         typer.Option(metavar="DATA,END", help="Where a metadata buffer holds the packet's addresses."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many instructions.")] = None,
+    btf: Btf = None,
+    kconfig: Kconfig = None,
+    maps: Maps = None,
     as_json: Json = False,
 ) -> None:
     """Run a program and print r0; on a capture, count its verdicts.
@@ -110,7 +105,7 @@ def run(
     data = _packet(mem, hex_)
     if engine is Engine.KERNEL and (offsets is not None or limit is not None):
         raise typer.BadParameter("the kernel takes neither --mbuff-offsets nor --limit")
-    chosen = _one_program(file, program)
+    chosen = one_program(file, program, loading(btf, kconfig, maps))
     if type_ is not None:
         # Without a section too, it is bytecode that gets plain memory.
         chosen = replace(chosen, type=None, section=None) if type_ == "none" else replace(chosen, type=type_)
@@ -228,12 +223,16 @@ def disasm(
     file: File,
     program: ProgramName = None,
     dialect: Annotated[Dialect, typer.Option(help="How to write instructions.")] = Dialect.RBPF,
+    btf: Btf = None,
+    kconfig: Kconfig = None,
+    maps: Maps = None,
     as_json: Json = False,
 ) -> None:
     """Print a program as assembly text; of an object file all programs, or one."""
     from ebpfjit.disassembler import disassemble
 
-    texts = {name: disassemble(chosen, dialect.value) for name, chosen in _programs(file, program).items()}
+    found = programs(file, program, loading(btf, kconfig, maps))
+    texts = {name: disassemble(chosen, dialect.value) for name, chosen in found.items()}
     if as_json:
         _print_json({name: text.splitlines() for name, text in texts.items()})
         return
@@ -244,7 +243,14 @@ def disasm(
 
 
 @app.command()
-def verify(file: File, program: ProgramName = None, as_json: Json = False) -> None:
+def verify(
+    file: File,
+    program: ProgramName = None,
+    btf: Btf = None,
+    kconfig: Kconfig = None,
+    maps: Maps = None,
+    as_json: Json = False,
+) -> None:
     """Check programs against the rules of the structural verifier.
 
     What a valid program needs and its object lacks is told too, as what Linux refuses for its license.
@@ -252,14 +258,14 @@ def verify(file: File, program: ProgramName = None, as_json: Json = False) -> No
     from ebpfjit.analysis.verifier import check
     from ebpfjit.runtime.helpers.licenses import describe, restricted_calls
 
-    programs = _programs(file, program)
-    for name, chosen in programs.items():
+    found = programs(file, program, loading(btf, kconfig, maps))
+    for name, chosen in found.items():
         with _naming(f"{file}: {_shown(name)}"):
             check(chosen)
     if as_json:
-        _print_json({name: {"slots": len(chosen), "type": chosen.type} for name, chosen in programs.items()})
+        _print_json({name: {"slots": len(chosen), "type": chosen.type} for name, chosen in found.items()})
         return
-    for name, chosen in programs.items():
+    for name, chosen in found.items():
         print(f"{_shown(name)}: {len(chosen)} slots, valid")
         missing = [chosen.refusal, *chosen.unmet.values()]
         for refusal in [first for first in missing if first is not None][:1]:
@@ -275,9 +281,12 @@ def listing(
     optimize: Annotated[bool, typer.Option(help="Look for checks and instructions to save.")] = True,
     checks: Annotated[bool, typer.Option(help="With memory checks, or without.")] = True,
     harden: Annotated[bool, typer.Option("--harden", help="Blind the program's constants.")] = False,
+    btf: Btf = None,
+    kconfig: Kconfig = None,
+    maps: Maps = None,
 ) -> None:
     """Print a program's eBPF, the assembly text made from it and its bytes side by side."""
-    chosen = _one_program(file, program)
+    chosen = one_program(file, program, loading(btf, kconfig, maps))
     with _naming(file):
         machine = _machine(chosen, None, None)
         machine.optimize, machine.checked, machine.harden = optimize, checks, harden
@@ -314,24 +323,6 @@ def _packet(mem: str | None, text: str | None) -> bytearray:
         return bytearray.fromhex(digits)
     except ValueError:
         raise typer.BadParameter(f"--hex takes pairs of hexadecimal digits, not {text!r}") from None
-
-
-def _programs(file: str, name: str | None) -> dict[str, Program]:
-    """Return the programs of a file, or the one that was asked for."""
-    programs = files.read_programs(file)
-    if name is None:
-        return dict(programs)
-    return {name: files.find_program(file, programs, name)}
-
-
-def _one_program(file: str, name: str | None) -> Program:
-    """Return the program that was asked for, or the only one there is."""
-    programs = _programs(file, name)
-    if len(programs) > 1:
-        raise typer.BadParameter(
-            f"{file} holds several programs, choose one with --program: {', '.join(programs)}"
-        )
-    return next(iter(programs.values()))
 
 
 def _machine(
@@ -379,7 +370,12 @@ def _shown(name: str) -> str:
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2))
+    print(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: object) -> str:
+    """Return what JSON has no type for: bytes, as hex."""
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def one_line(error: Exception) -> str:

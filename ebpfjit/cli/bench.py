@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from ebpfjit.bench.benchmark import Benchmark, Plan
     from ebpfjit.bench.report import Progress, Report
 
+OF_KERNELS = frozenset({"kernels", "holdout"})
+"""The benchmarks that run kernels, all of them where they are named."""
+
 
 def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="NAME",
-            help="calls, helpers, batch, threads, maps, compile, tiers, kernels; all unless named.",
+            help="calls, helpers, batch, threads, maps, compile, tiers, kernels, holdout; all unless named.",
         ),
     ] = None,
     rounds: Annotated[
@@ -33,7 +36,7 @@ def bench(
     kernels: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B", help="C kernels to run; a few unless told, all where `kernels` is named."
+            metavar="A,B", help="C kernels to run; a few unless told, all where the benchmark is named."
         ),
     ] = None,
     full: Annotated[
@@ -55,7 +58,7 @@ def bench(
     chosen = _benchmarks(names or [])
     if rounds is not None and seconds is not None:
         raise typer.BadParameter("--rounds and --seconds exclude each other")
-    plan = _plan(full, rounds, seconds, kernels, every_kernel="kernels" in (names or []))
+    plan = _plan(full, rounds, seconds, kernels, every_kernel=not OF_KERNELS.isdisjoint(names or []))
     if plot is not None:
         plots.check(plot)
     with _progress() as progress:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ebpfjit.cli import files
 from ebpfjit.cli.fuzz import _names
+from ebpfjit.cli.options import Btf, Kconfig, Maps, ProgramName, loading, one_program
 
 if TYPE_CHECKING:
     from ebpfjit.difftest.case import Case, Input
@@ -24,9 +25,7 @@ def diff(
         str,
         typer.Argument(metavar="FILE", help="Object file, bytecode, assembly text, or a corpus file (.txt)."),
     ],
-    program: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which program of an object file.")
-    ] = None,
+    program: ProgramName = None,
     engines: Annotated[
         str, typer.Option(metavar="NAMES", help="Engines: interpreter, proofs, jit, gate, tiered, kernel.")
     ] = "interpreter,jit",
@@ -39,6 +38,9 @@ def diff(
     count: Annotated[int, typer.Option("--random", min=0, help="So many random memories too.")] = 0,
     seed: Annotated[int, typer.Option(help="What the random memories are drawn from.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many instructions.")] = 1_000_000,
+    btf: Btf = None,
+    kconfig: Kconfig = None,
+    maps: Maps = None,
 ) -> None:
     """Run a program on several engines and say where they differ.
 
@@ -54,7 +56,7 @@ def diff(
     chosen = _names(engines)
     check_engines(chosen)
     memories = [*_parsed(hex_ or ()), *(files.read_bytes(str(path)) for path in mem or ())]
-    found = _read(file, program)
+    found = _read(file, program, loading(btf, kconfig, maps))
     rng = random.Random(seed)
     least, most = _sizes(found.type)
     memories += [rng.randbytes(rng.randint(least, most)) for _ in range(count)]
@@ -70,20 +72,13 @@ def diff(
     raise typer.Exit(_compare(case, chosen))
 
 
-def _read(file: str, program: str | None) -> Case | Program:
+def _read(file: str, program: str | None, told: dict[str, Any]) -> Case | Program:
     """Return a corpus file's case, or the program that is meant."""
-    if Path(file).suffix == ".txt":
+    if Path(file).suffix == ".txt" and not told:
         from ebpfjit.difftest.case import read_case
 
         return read_case(Path(file))
-    programs = files.read_programs(file)
-    if program is not None:
-        return files.find_program(file, programs, program)
-    if len(programs) > 1:
-        raise typer.BadParameter(
-            f"{file} holds several programs, choose one with --program: {', '.join(programs)}"
-        )
-    return next(iter(programs.values()))
+    return one_program(file, program, told)
 
 
 def _sizes(type_: str | None) -> tuple[int, int]:
@@ -96,7 +91,7 @@ def _sizes(type_: str | None) -> tuple[int, int]:
     kind = program_type(type_)
     if kind.has_packet:
         return LINK_HEADER_SIZE, LARGEST_RANDOM
-    return (kind.layout.size, kind.layout.size) if kind.layout is not None else (0, LARGEST_RANDOM)
+    return (0, LARGEST_RANDOM) if kind.data_size is None else (kind.data_size, kind.data_size)
 
 
 def _parsed(texts: list[str] | tuple[()]) -> list[bytes]:

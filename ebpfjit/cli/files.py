@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from ebpfjit.errors import AssemblyError, EbpfError, LoadError
 from ebpfjit.named import absent
@@ -75,17 +76,21 @@ def assemble_text(file: str, data: bytes) -> bytes:
         raise FileError(f"{file}: line {error.line}, column {error.column}: {error.reason}") from error
 
 
-def read_programs(file: str) -> Mapping[str, Program]:
+def read_programs(file: str, told: Mapping[str, Any]) -> Mapping[str, Program]:
     """Return the programs of a file by name; that of a file without names is the file's stem.
 
-    Raises an EbpfError naming the file where it cannot be read as what it is, and OSError.
+    `told` are arguments of `load`, which is for object files. Raises an EbpfError naming the file where it
+    cannot be read as what it is, and OSError.
     """
     data = read_bytes(file)
-    match kind_of(file, data):
+    kind = kind_of(file, data)
+    if told and kind is not FileKind.OBJECT:
+        raise FileError(f"{file}: {kind.value}; --{next(iter(told))} is for object files")
+    match kind:
         case FileKind.OBJECT:
             from ebpfjit.elf.loader import load_bytes
 
-            programs = load_bytes(data, file).programs
+            programs = load_bytes(data, file, **told).programs
             if not programs:
                 raise LoadError(
                     f"{file}: there are no programs in it, only maps: no section holds instructions"

@@ -152,7 +152,7 @@ def _of_value(register: int, value: Value, analysis: Analysis) -> Test | None:
     match value.origin:
         case Origin.SCALAR:
             return None if bounds == ANY else _between(register, bounds)
-        case Origin.STACK if analysis.frame_is_fixed:
+        case Origin.STACK:
             return _from_frame(register, bounds)
         case Origin.ARGUMENT:
             return _from_argument(register, bounds)

@@ -1,7 +1,7 @@
 """Programs that nobody would write: any bytes, any fields, rows of the table with any free field.
 
 rows          each slot a row whose free fields are random: registers may be r10, or none;
-              r10 may be written; jumps may go anywhere near
+              r10 may be one that would be written; jumps may go anywhere near
 wild rows     each slot a row, every field that the row leaves open of all its bits
 opcodes       opcodes of the table, everything else random
 bytes         random bytes, of any length

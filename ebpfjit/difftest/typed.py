@@ -197,10 +197,7 @@ def _on_jit(build: str, seen: Seen) -> EngineFunction:
 
 def data_of(type_: str | None, given: Input) -> bytes:
     """Return what a run of a program type gets of an input: of a struct as much as it has."""
-    known = None if type_ is None else program_type(type_)
-    if known is None or known.has_packet or known.has_payload or known.layout is None:
-        return given.memory
-    return given.memory[: known.layout.size]
+    return given.memory[: None if type_ is None else program_type(type_).data_size]
 
 
 def run_typed(program: Program, given: Input, function: EngineFunction) -> Outcome:

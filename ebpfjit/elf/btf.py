@@ -162,7 +162,8 @@ class Btf:
     `data` is little-endian BTF. Raises LoadError where its ranges or kinds are wrong; a wrong type
     is a LoadError when it is looked at. `budget` pays for what is made of the types, each time
     only once: that of the file they are from, else one by the size of the data. `codecs` are
-    those of `ebpfjit.elf.codec`, by the type's id, `members` what `ebpfjit.elf.objects` has found in structs.
+    those of `ebpfjit.elf.codec`, by the class of their integers and the type's id, `members` what
+    `ebpfjit.elf.objects` has found in structs, by the id.
     """
 
     def __init__(self, data: bytes | memoryview, name: str = "BTF", budget: Budget | None = None) -> None:
@@ -202,7 +203,7 @@ class Btf:
         self._resolved: dict[int, Type] = {}
         self._sizes: dict[int, int] = {}
         self._scans = 0
-        self.codecs: dict[int, Any] = {}
+        self.codecs: dict[type, dict[int, Any]] = {}
         self.members: dict[int, tuple[tuple[Member, int], ...]] = {}
 
     def error(self, message: str) -> LoadError:

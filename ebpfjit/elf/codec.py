@@ -65,6 +65,18 @@ class Integer:
 
 
 @dataclass(frozen=True, slots=True)
+class Converted(Integer):
+    """An integer that takes numbers of either sign, as C converts them."""
+
+    def encode(self, value: Any) -> bytes:
+        """Return the bytes of an integer of so many bits."""
+        number, bits = operator.index(value), 8 * self.size
+        if not -(1 << bits - 1) <= number < 1 << bits:
+            raise ValueError(f"takes numbers of {bits} bits, not {number}")
+        return (number & (1 << bits) - 1).to_bytes(self.size, "little")
+
+
+@dataclass(frozen=True, slots=True)
 class Boolean:
     """A bool: any other byte than 0 is True."""
 
@@ -236,12 +248,13 @@ def told(error: TypeError | ValueError, name: str) -> TypeError | ValueError:
     return kind(f"{name}: {error}")
 
 
-def codec_of(btf: Btf, id: int) -> Codec:
+def codec_of(btf: Btf, id: int, integer: type[Integer] = Integer) -> Codec:
     """Return the codec of a type (of a variable's, where `id` is a VAR), made once.
 
-    Raises LoadError for types without a size, or that contain themselves.
+    `integer` is the class of integers in it. Raises LoadError for types without a size, or that contain
+    themselves.
     """
-    return _Codecs(btf).of(id, MAX_DEPTH).codec
+    return _Codecs(btf, integer).of(id, MAX_DEPTH).codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,9 +273,10 @@ def _weigh(codec: Codec, weight: int) -> _Weighed:
 class _Codecs:
     """Makes codecs of one BTF, each type's once."""
 
-    def __init__(self, btf: Btf) -> None:
+    def __init__(self, btf: Btf, integer: type[Integer]) -> None:
         self.btf = btf
-        self.known: dict[int, _Weighed] = btf.codecs
+        self.integer = integer
+        self.known: dict[int, _Weighed] = btf.codecs.setdefault(integer, {})
         self.budget = MAX_FIELDS
 
     def of(self, id: int, depth: int) -> _Weighed:
@@ -282,7 +296,7 @@ class _Codecs:
             case Kind.INT if type_.encoding & BOOL:
                 return _weigh(Boolean(size), size)
             case Kind.INT | Kind.ENUM | Kind.ENUM64 | Kind.PTR if 0 < size <= MAX_INTEGER:
-                return _Weighed(Integer(size, type_.is_signed), NUMBER_WEIGHT)
+                return _Weighed(self.integer(size, type_.is_signed), NUMBER_WEIGHT)
             case Kind.FLOAT if size in FLOAT_FORMATS:
                 return _Weighed(Float(size), NUMBER_WEIGHT)
             case Kind.ARRAY:

@@ -76,7 +76,7 @@ class GivenMaps:
                 )
                 raise MapRefused(message, EINVAL)
             if what == "type":
-                changes[what] = _type(number, where)
+                changes[what] = map_type(number, where)
             elif isinstance(number, bool) or not isinstance(number, int):
                 what = (
                     "a number of entries, a mapping of sizes or a map"
@@ -127,8 +127,11 @@ class GivenMaps:
                 self.pins[map_.name] = map_
 
 
-def _type(given: Any, where: str) -> int:
-    """Return the number of a map type: of a MapType, or of a name such as "ringbuf"."""
+def map_type(given: Any, where: str) -> int:
+    """Return the number of a map type: of a MapType, or of a name such as "ringbuf".
+
+    Raises TypeError listing the names, `where` in front.
+    """
     names = {kind.name.lower(): kind for kind in MapType}
     if isinstance(given, str) and given in names:
         return names[given]

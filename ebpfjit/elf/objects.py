@@ -5,7 +5,7 @@ Environment (memory, structs, the process) + types  ->  Surroundings (ForeignMem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from ebpfjit.errors import ExecutionError, LoadError
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import flat_view
-from ebpfjit.runtime.objects import CURRENT_TASK, WINDOW, KernelObject, KernelPointer
+from ebpfjit.runtime.objects import CURRENT_TASK, FIRST_OF_RUN, WINDOW, KernelObject, KernelPointer
 from ebpfjit.runtime.symbols import memory_of
 
 STRUCTS = frozenset({Kind.STRUCT, Kind.UNION})
@@ -41,13 +41,26 @@ class Surroundings:
     current_task: int = 0
 
 
-def surroundings(environment: Environment, types: Btf | None, *, needs_task: bool) -> Surroundings:
+def surroundings(
+    environment: Environment,
+    types: Btf | None,
+    *,
+    needs_task: bool,
+    of_run: Sequence[KernelObject] = (),
+    looks: bool = False,
+) -> Surroundings:
     """Return what is around a run of a program made for these types (None: it does not say).
 
-    The process is laid out where the program `needs_task`. Raises ExecutionError for an object that the
-    types cannot lay out, and LoadError and OSError for `Environment.btf`.
+    The process is laid out where the program `needs_task`. `of_run` are objects that the run comes with:
+    without types they are nothing but zeros, which is an error where the program `looks` at them. Raises
+    ExecutionError for an object that the types cannot lay out, LoadError and OSError for `Environment.btf`.
     """
     objects = list(environment.objects.all)
+    if of_run:
+        chosen = _types_of(environment) or types
+        if looks and chosen is None:
+            raise ExecutionError(_no_struct(of_run[0].pointer.struct, None))
+        return _lay_out(environment, [*objects, *of_run], chosen, needs_task=needs_task)
     if not objects and not environment.memory and not environment.symbols and not needs_task:
         return Surroundings(NOTHING)
     chosen = _types_of(environment) or types
@@ -88,7 +101,7 @@ def _lay_out(
     address = task.address
     is_ours = needs_task and not address
     address = CURRENT_TASK if is_ours else address
-    if is_ours and layout.find("task_struct") is not None:
+    if is_ours:
         members = {
             "pid": task.pid,
             "tgid": task.tgid,
@@ -102,7 +115,7 @@ def _lay_out(
             {**environment.memory, **layout.memory, **variables}, layout.paths, layout.packets
         )
     except ValueError as error:
-        raise ExecutionError(f"{error}; objects are at {CURRENT_TASK:#x} and behind") from None
+        raise ExecutionError(f"{error}; objects are at {FIRST_OF_RUN:#x} and behind") from None
     return Surroundings(memory, types, address)
 
 
@@ -129,13 +142,15 @@ class _Layout:
             return
         type_ = self.find(pointer.struct)
         if type_ is None or self.types is None:
+            if described.lenient:  # nobody asks for it by name
+                return
             if described.path is not None and pointer.struct == "path":  # its text is all there is to know
                 self.memory[pointer] = bytes(16)
                 self.paths[pointer] = described.path
                 return
             raise ExecutionError(_no_struct(pointer.struct, self.types))
         offsets = dict(_offsets(self.types, type_))
-        members = described.members
+        members = _with_itself(pointer, described.members) if "self" in offsets else described.members
         if described.lenient:
             members = {name: value for name, value in members.items() if name in offsets}
         self._end = pointer + -(-max(type_.size, 1) // ALIGNMENT) * ALIGNMENT
@@ -179,6 +194,14 @@ class _Layout:
         return address
 
 
+def _with_itself(pointer: KernelPointer, members: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the members of a cgroup, whose own css says that it is the cgroup's."""
+    inside = members.get("self", {})
+    if pointer.struct != "cgroup" or not isinstance(inside, Mapping):
+        return members
+    return {**members, "self": {"cgroup": int(pointer), **inside}}
+
+
 def _no_struct(name: str, types: Btf | None) -> str:
     where = "neither the program nor the environment has types" if types is None else f"{types.name} has none"
     return (
@@ -214,14 +237,16 @@ def _offsets(types: Btf, type_: Type) -> Iterator[tuple[str, int]]:
     return ((member.name, bit) for member, bit in members_of(types, type_))
 
 
-def check_layout(environment: Environment, used: Btf | None, types: Btf | None) -> None:
+def check_layout(
+    environment: Environment, used: Btf | None, types: Btf | None, of_run: Iterable[KernelObject] = ()
+) -> None:
     """Raise ExecutionError where objects were laid out otherwise than a program's types say.
 
     `used` are the types that they were laid out by, `types` those that the program was made for (CO-RE).
     """
     if used is None or types is None or used is types:
         return
-    for name in dict.fromkeys(each.pointer.struct for each in list(environment.objects.all)):
+    for name in dict.fromkeys(each.pointer.struct for each in (*environment.objects.all, *of_run)):
         kept = environment.objects.laid_out
         key = "differs", used, types, name
         if key not in kept:

@@ -12,6 +12,8 @@ from ebpfjit.elf.budget import STEP
 from ebpfjit.elf.pointers import pointer_in
 from ebpfjit.elf.reader import ObjectFile, Section
 from ebpfjit.elf.relocation import R_BPF_64_ABS64
+from ebpfjit.program import Program
+from ebpfjit.runtime.attach import attachment
 
 SECTIONS = frozenset({".struct_ops", ".struct_ops.link", "?.struct_ops", "?.struct_ops.link"})
 
@@ -33,6 +35,30 @@ def find_operations(file: ObjectFile, btf: Btf | None) -> Operations:
                 at = relocation.symbol.value + (relocation.addend or pointer_in(section, relocation.offset))
                 found.setdefault((target.index, at), member)
     return found
+
+
+def structs_of(program: Program) -> list[str]:
+    """Return the names of the structs that a program may be an operation of: that which points to it.
+
+    Where none does, those that its object has. Raises LoadError for types that are damaged.
+    """
+    if program.operation is not None:
+        return [program.operation[0]]
+    if program.types is None:
+        return []
+    btf = Btf(program.types.btf, "the object's BTF")
+    names: list[str] = []
+    for section in (".struct_ops", ".struct_ops.link"):
+        for id in btf.named(section, {Kind.DATASEC}):
+            variables = [btf.type(entry.type) for entry in btf.type(id).variables]
+            names += [essential_name(btf.resolve(variable.target).name) for variable in variables]
+    return names
+
+
+def member_of(program: Program) -> str:
+    """Return the member of a struct that a program is for: which points to it, or which its section names."""
+    said = program.operation
+    return said[1] if said is not None else attachment(program.type, program.section).target
 
 
 def _members(file: ObjectFile, section: Section, btf: Btf) -> dict[int, tuple[str, str]]:

@@ -80,9 +80,10 @@ class Image:
         return None if owner == NO_PC else owner
 
 
-def layout(listing: Listing) -> Image:
+def layout(listing: Listing, lead: int = 0) -> Image:
     """Place every part, size every jump, and return the image; the parts have their bytes.
 
+    In front lie `lead` bytes that nothing runs: code elsewhere, for those who measure what that is worth.
     Raises TranslationError for a jump to a label that is nowhere, OptimizationError for one that is too far.
     """
     parts = listing.parts
@@ -99,7 +100,7 @@ def layout(listing: Listing) -> Image:
         sizes[index] = alignment - 1
     targets = [_target(jump, labels) for _, jump in jumps]
     _grow(jumps, sizes, targets)
-    offsets = _align(aligned, sizes)
+    offsets = _align(aligned, sizes, lead)
     pool = -(-offsets[-1] // SLOT_SIZE) * SLOT_SIZE
     slotted = _of_kind(SlotLine, kinds, parts)
     symbols = dict.fromkeys(line.symbol for _, line in slotted if line.symbol is not None)
@@ -111,7 +112,7 @@ def layout(listing: Listing) -> Image:
     for index, line in slotted:
         assert line.symbol is not None  # that is why it is here
         chunks[index] = _point(line, slots[line.symbol] - offsets[index + 1])
-    code = b"".join(chunks).ljust(pool, b"\xcc") + bytes(SLOT_SIZE * len(slots))
+    code = (b"\xcc" * lead + b"".join(chunks)).ljust(pool, b"\xcc") + bytes(SLOT_SIZE * len(slots))
     starts = accumulate([len(piece.parts) for piece in listing.pieces], initial=0)
     places = array("I", [offsets[index] for index in starts][:-1])
     owners = array("i", [NO_PC if piece.pc is None else piece.pc for piece in listing.pieces])
@@ -177,15 +178,15 @@ def _grow(jumps: list[tuple[int, Jump]], sizes: list[int], targets: list[int]) -
         short = kept
 
 
-def _align(aligned: list[tuple[int, int]], sizes: list[int]) -> list[int]:
+def _align(aligned: list[tuple[int, int]], sizes: list[int], lead: int) -> list[int]:
     """Return where each item starts, and the end; aligned labels take just what they need."""
-    offsets = list(accumulate(sizes, initial=0))
+    offsets = list(accumulate(sizes, initial=lead))
     saved = 0
     for index, alignment in aligned:
         size = -(offsets[index] - saved) % alignment
         saved += sizes[index] - size
         sizes[index] = size
-    return list(accumulate(sizes, initial=0)) if aligned else offsets
+    return list(accumulate(sizes, initial=lead)) if aligned else offsets
 
 
 def _padding(size: int) -> bytes:

@@ -15,7 +15,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from ebpfjit.errors import LoadError
+from ebpfjit.elf.btf import Kind
+from ebpfjit.elf.contexts import context_layout
+from ebpfjit.elf.operations import member_of
+from ebpfjit.errors import ExecutionError, LoadError
+from ebpfjit.kernel import vmlinux
 from ebpfjit.kernel.loading import kind_of, load_linked
 from ebpfjit.kernel.maps import KernelMaps, pinned
 from ebpfjit.kernel.objects import Link, LoadedProgram
@@ -24,6 +28,8 @@ from ebpfjit.kernel.syscalls import CONTEXT_ROOM
 from ebpfjit.program import Program
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import SkbContext, XdpContext, prepared
+from ebpfjit.runtime.contexts.arguments import Prototype
+from ebpfjit.runtime.contexts.netfilter import Hooked
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, FieldValues
 from ebpfjit.runtime.contexts.structs import FLOW_KEYS
 from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, effective_type
@@ -177,8 +183,41 @@ _XDP_IN_MAPS = (33, 35)
 def _run_on_context(
     loaded: LoadedProgram, program: Program, *, type_: ProgramType, data: bytes, fields: Mapping[str, Any]
 ) -> KernelOutcome:
-    output = loaded.run(None, _context(type_, data, fields))
-    return KernelOutcome(output.return_value, output.context)
+    layout = context_layout(program) if fields else None
+    if layout is None:
+        output = loaded.run(None, _context(type_, data, fields))
+        return KernelOutcome(output.return_value, output.context)
+    made = layout.context(type_, data, fields)
+    output = loaded.run(None, bytes(made.memory))
+    left = made.after(output.context)
+    return KernelOutcome(output.return_value, left.data, fields=left.fields)
+
+
+_DUMMY, _STATE = "bpf_dummy_ops", "bpf_dummy_ops_state"
+"""The struct whose operations Linux has a test run for, and that of the first argument of each."""
+
+
+def _run_on_operation(
+    loaded: LoadedProgram, program: Program, *, type_: ProgramType, data: bytes, fields: Mapping[str, Any]
+) -> KernelOutcome:
+    """Run an operation of bpf_dummy_ops: what its first argument points to is copied, and copied back."""
+    if vmlinux.struct_ops(program)[1] != vmlinux.find(_DUMMY, Kind.STRUCT):
+        raise _no_test_run(program, f"operations but those of struct {_DUMMY}")
+    layout = context_layout(program) if fields else None
+    made = layout.context(type_, data, fields) if isinstance(layout, Prototype) else None
+    words = data if made is None else bytes(made.memory)
+    state = made.pointed.get(0) if made is not None else None
+    size = vmlinux.size_of(_STATE)
+    if (state is None and any(words[:8])) or (state is not None and state.size < size):
+        raise ExecutionError(
+            f"{_DUMMY}.{member_of(program)}: Linux writes {size} bytes where its first argument points to: "
+            f"give these as context={{'args': [bytes({size}), ...]}}, or None"
+        )
+    output = loaded.run(None, words)
+    if made is None:
+        return KernelOutcome(output.return_value, output.context)
+    left = made.after(output.context)
+    return KernelOutcome(output.return_value, left.data, fields=left.fields)
 
 
 def _run_on_written(
@@ -214,8 +253,6 @@ _FLOW_FLAGS_AT = 48
 """Where `flags` is in struct bpf_flow_keys."""
 
 _HOOK_STATE_SIZE = 48
-_LOCAL_OUT, _IPV4, _IPV6 = 3, 2, 10
-_VERSIONS = {b"\x08\x00": _IPV4, b"\x86\xdd": _IPV6}
 
 
 def _run_on_netfilter(
@@ -226,13 +263,11 @@ def _run_on_netfilter(
     `fields` may have `hook` (enum nf_inet_hooks, NF_INET_LOCAL_OUT by default: there Linux wants no Ethernet
     header) and `pf` (NFPROTO_*, by default what the frame says).
     """
-    family = _VERSIONS.get(data[12:14])
-    hook = int(fields.get("hook", _LOCAL_OUT))
-    pf = int(fields.get("pf", family or (_IPV6 if data[:1] and data[0] >> 4 == 6 else _IPV4)))
-    packet = data[LINK_HEADER_SIZE:] if hook == _LOCAL_OUT and family is not None else data
-    state = bytes((hook & 0xFF, pf & 0xFF)).ljust(_HOOK_STATE_SIZE, b"\0")
-    with_state = state if (hook, pf) != (_LOCAL_OUT, _IPV4) else b""
-    output = loaded.run(packet, with_state, room=0)
+    hooked = Hooked.of(data, fields)
+    if hooked.device_in or hooked.device_out:
+        raise ExecutionError("a test run of Linux's chooses in and out itself: leave them to it")
+    state = bytes((hooked.hook, hooked.pf)).ljust(_HOOK_STATE_SIZE, b"\0")
+    output = loaded.run(hooked.data, state, room=0)
     return KernelOutcome(output.return_value, data)
 
 
@@ -259,6 +294,7 @@ def _run_on_tracing(
 _RUNS: Mapping[TestRun, Callable[..., KernelOutcome]] = {
     TestRun.PACKET: _run_on_packet,
     TestRun.CONTEXT: _run_on_context,
+    TestRun.OPERATION: _run_on_operation,
     TestRun.WRITTEN: _run_on_written,
     TestRun.FLOW: _run_on_flow,
     TestRun.NETFILTER: _run_on_netfilter,

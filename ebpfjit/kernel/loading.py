@@ -44,7 +44,7 @@ def load_linked(
     types = types_of(program)
     try:
         if kind is PROGRAM_TYPES["struct_ops"]:
-            expected, attach_id = vmlinux.struct_ops(program, what.target)
+            expected, attach_id = vmlinux.struct_ops(program)
         else:
             expected, attach_id = what.type, vmlinux.attach_id(what)
     except LoadError as error:

@@ -22,6 +22,7 @@ class TestRun(Enum):
     WRITTEN = "the bytes of its context, which come back"
     FLOW = "a packet; struct bpf_flow_keys comes back"
     NETFILTER = "a packet, and the hook that it is at"
+    OPERATION = "arguments, of an operation of struct bpf_dummy_ops"
     TRACING = "the kernel's own functions for that, which it is attached to"
     NONE = "nothing: there is no test run"
 
@@ -74,7 +75,7 @@ PROGRAM_TYPES: dict[str, ProgramType] = {
     "raw_tracepoint_writable": ProgramType(24),
     "cgroup_sockopt":          ProgramType(25),
     "tracing":                 ProgramType(26, TestRun.TRACING),
-    "struct_ops":              ProgramType(27, TestRun.CONTEXT),
+    "struct_ops":              ProgramType(27, TestRun.OPERATION),
     "ext":                     ProgramType(28),
     "lsm":                     ProgramType(29),
     "sk_lookup":               ProgramType(30, TestRun.WRITTEN),

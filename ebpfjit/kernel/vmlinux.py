@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.elf.budget import Budget
+from ebpfjit.elf.operations import member_of, structs_of
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.program import Program
 from ebpfjit.runtime.attach import Attachment
@@ -47,6 +48,12 @@ def find(name: str, kind: Kind) -> int:
     return ids[0] if ids else 0
 
 
+def size_of(name: str) -> int:
+    """Return how many bytes a struct of the kernel has, 0 where it has none of that name."""
+    id, btf = find(name, Kind.STRUCT), types()
+    return btf.size_of(id) if btf is not None and id else 0
+
+
 def attach_id(what: Attachment) -> int:
     """Return the BTF id of what a program is attached to, 0 for types that are attached otherwise.
 
@@ -66,14 +73,14 @@ def attach_id(what: Attachment) -> int:
     return found
 
 
-def struct_ops(program: Program, member: str) -> tuple[int, int]:
+def struct_ops(program: Program) -> tuple[int, int]:
     """Return which member of a struct of operations a program is for, and the id of that struct.
 
     That is what the object's struct in .struct_ops says; where none points to the program, the member of such
     a struct that its section names. Raises LoadError where there is none that the kernel has.
     """
-    names, member = ([program.operation[0]], program.operation[1]) if program.operation else ([], member)
-    for name in names or _struct_ops_of(program):
+    names, member = structs_of(program), member_of(program)
+    for name in names:
         id = find(name, Kind.STRUCT)
         btf = types()
         members = [each.name for each in btf.type(id).members] if id and btf is not None else []
@@ -86,16 +93,3 @@ def struct_ops(program: Program, member: str) -> tuple[int, int]:
         f"no struct in section .struct_ops that this kernel has {said}: "
         "let a member of one point to the program"
     )
-
-
-def _struct_ops_of(program: Program) -> list[str]:
-    """Return the names of the structs of operations that a program's object has."""
-    if program.types is None:
-        return []
-    btf = Btf(program.types.btf, "the object's BTF")
-    names: list[str] = []
-    for section in (".struct_ops", ".struct_ops.link"):
-        for id in btf.named(section, {Kind.DATASEC}):
-            variables = [btf.type(entry.type) for entry in btf.type(id).variables]
-            names += [btf.resolve(variable.target).name for variable in variables]
-    return names

@@ -24,6 +24,9 @@ CURRENT_TASK = FIRST_OBJECT - WINDOW
 UNDESCRIBED = CURRENT_TASK - WINDOW
 """The address of what is there and nobody describes: nothing is there to read, so that loads give zero."""
 
+FIRST_OF_RUN = UNDESCRIBED - 16 * WINDOW
+"""Where the objects are that one run comes with."""
+
 
 class KernelPointer(int):
     """The address of an object of the kernel, as a program is given it (`struct.pack("<Q", pointer)`)."""

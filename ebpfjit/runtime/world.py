@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ebpfjit.runtime.held import Taken
     from ebpfjit.runtime.maps.base import Map
     from ebpfjit.runtime.maps.special import ObjectLayout
+    from ebpfjit.runtime.maps.structs import MapStructs
     from ebpfjit.runtime.timers import Callback
 
 
@@ -78,7 +79,8 @@ class World:
     the program that runs now, and not of one behind a tail call: objects, maps in maps. `lock` is the spin
     lock that is held: its address, and which it is in words. `mark` is that of the run.
     `later` makes of a function of the program that runs (its address) what calls it when the run is over.
-    `object_types` are the structs of its BTF by id, of which it makes objects.
+    `object_types` are the structs of its BTF by id, of which it makes objects, `map_structs` what it sees of
+    its maps, None for nothing.
     `held` is what the program has to give back before it ends, from the first that it took on
     (`runtime.held`). `left` counts the bytes of `output`, `events` and copies of packets. `foreign` is the
     memory that is not the program's, `current_task` the address of the process in it. It `has_result` where
@@ -100,6 +102,7 @@ class World:
     mark: Mark | None = None
     later: Callable[[int], Callback] | None = None
     object_types: Callable[[int], ObjectLayout | None] | None = None
+    map_structs: MapStructs | None = None
     held: dict[Hashable, Taken] = field(default_factory=dict)
     foreign: ForeignMemory = NOTHING
     has_result: bool = False

@@ -79,11 +79,29 @@ HERE = Environment(
     network=Network(interfaces={1: Interface()}),
 )
 PACKET = bytes(12) + b"\x08\x00" + bytes([0x45]) + bytes(200)
+SEGMENTS = (  # IPv6 with a segment routing header that has one segment, and room for what is no segment
+    bytes(12) + b"\x86\xdd\x60\0\0\0\0\xb0\x2b\x40" + bytes(32) + bytes((59, 12, 4)) + bytes(173)
+)
+LIGHTWEIGHT = {"bpf_lwt_push": ("lwt_in", "tc"), "bpf_lwt_seg6": ("lwt_seg6local", "lwt_in")}
+"""Types of programs for helpers, by how their names start."""
 KERNEL = {
     3000 + number: kernel_functions()[name]
     for number, name in enumerate({each.function: each.name for each in kfuncs().values()}.values())
 }
 """The kernel functions, called as helpers under numbers of our own: what they do is the same."""
+
+HEADER = bytes(12) + b"\x60" + bytes(7) + bytes((2, 4, 5, 180))
+"""A TCP header with one option."""
+CONTEXTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bpf_sysctl_": (
+        "cgroup_sysctl",
+        {"write": 1, "name": "net/ipv4/ip_default_ttl", "current_value": b"64\n", "new_value": b"62"},
+    ),
+    "bpf_load_hdr_opt": ("sock_ops", {"op": 13, "skb_data": HEADER}),
+    "bpf_store_hdr_opt": ("sock_ops", {"op": 15, "skb_data": HEADER}),
+    "bpf_reserve_hdr_opt": ("sock_ops", {"op": 14}),
+}
+"""Contexts that are no packets, by how the names of their helpers start: the type, and what it is told."""
 
 MOVING = frozenset(number for number, helper in helpers().items() if helper.ends_rights) | frozenset(KERNEL)
 
@@ -251,6 +269,13 @@ GOOD: tuple[tuple[tuple[str, ...], Arguments], ...] = (
 GOOD_PLACES: Arguments = (("mem", 64), ("mem", 0), ("frame", 0), ("constants", 8))
 
 
+@cache
+def named_context(helper: str) -> Any:
+    """Return the context that a helper is for, where that is no packet's: one for all runs."""
+    found = [given for start, given in CONTEXTS.items() if helper.startswith(start)]
+    return take(program_type(found[0][0]), memoryview(b""), found[0][1]) if found else None
+
+
 def good(name: str, helper: str) -> Arguments:
     """Return what an argument of a helper may well be."""
     if name.endswith("map_address"):
@@ -286,16 +311,19 @@ class Caller:
 
     def __init__(self, helper: str, run: Run) -> None:
         self.arena = arena()
-        kinds = ("xdp", "tc") if "xdp" in helper else ("tc", "xdp")
+        kinds = ("xdp", "tc") if "xdp" in helper else LIGHTWEIGHT.get(helper[:12], ("tc", "xdp"))
         self.types = [program_type(name) for name in kinds]
+        self.named = named_context(helper)
+        self.packet = SEGMENTS if "seg6" in helper else PACKET
         self.run = run
         self.slowest = 0.0
 
     def outcome(self, arguments: Arguments, number: int) -> Seen:
         """Call once; return all that there is to see afterwards."""
         held = self.arena
-        context = take(self.types[number % 5 == 4], memoryview(PACKET), None)
-        starts = held.starts | {"context": context.argument.start, "packet": context.packet.start}
+        usual = take(self.types[number % 5 == 4], memoryview(self.packet), None)
+        context = usual if self.named is None or number % 5 == 4 else self.named
+        starts = held.starts | {"context": context.argument.start, "packet": usual.packet.start}
         starts["sock"] = context.sock.start if isinstance(context, SkbContext) else 0
         numbers = [value if isinstance(value, int) else starts[value[0]] + value[1] for value in arguments]
         words = [(number & U64).to_bytes(8, "little") for number in (*numbers, *[U64] * (5 - len(numbers)))]
@@ -333,7 +361,7 @@ class Caller:
                 made.consume()
             while isinstance(made, UserRingBuffer) and len(made) < SAMPLES:
                 made.submit(bytes(16))
-        give_back(context)
+        give_back(usual)
         return left
 
 
@@ -359,7 +387,8 @@ def attack(helper: str, names: list[str], program: Program, number: int, one_in:
         "interpreter": lambda execution: interpret(verified, execution),
         "machine code": compiled.run,
     }
-    for kind in ("tc", "xdp"):  # both children take these, at their addresses
+    named_context(helper)
+    for kind in ("tc", "xdp", "lwt_in", "lwt_seg6local"):  # both children take these, at their addresses
         give_back(take(program_type(kind), memoryview(PACKET), None))
     seen: dict[str, list[Seen]] = {}
     for engine, run in engines.items():

@@ -13,6 +13,7 @@ from support.packets import packets
 
 from ebpfjit import Program, kernel
 from ebpfjit.assembler import assemble
+from ebpfjit.bits import W32
 from ebpfjit.runner import Result
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.helpers.names import NUMBERS
@@ -192,6 +193,8 @@ def cases() -> Iterator[tuple[str, Program]]:
         steps = [[*push, pop][step] for step in sequence]
         yield f"vlan {sequence}", program("tc", *steps)
     yield "set_hash_invalid", program("tc", call("set_hash_invalid"))
+    for index, size in ((0, 28), (1, 64), (0, 8)):
+        yield f"get_xfrm_state {index} {size}", program("tc", loaded("skb_get_xfrm_state", index, size, 0))
     yield "set_hash", program("tc", call("set_hash", 77), call("get_hash_recalc"))
     for type, tstamp in product(range(4), (0, 99)):
         yield f"set_tstamp {type} {tstamp}", program("tc", call("skb_set_tstamp", tstamp, type))
@@ -236,6 +239,34 @@ def cases() -> Iterator[tuple[str, Program]]:
         yield f"check_mtu {type} {ifindex} {given} {difference} {flags}", program(type, text)
 
 
+OUTER = (
+    "45 00 00 3c 00 01 00 00 40 2f 00 00 0a 00 00 01 0a 00 00 02 00 00 08 00",   # IPv4 and GRE
+    "45 00 00 3c 00 01 00 00 40 2f 12 34 0a 00 00 01 0a 00 00 02",               # with a checksum
+    "46 00 ff ff ff ff ff ff ff ff 00 00 ff ff 00 01 0a 00 00 02 01 01 01 00",   # and options
+    "43 00 00 3c 00 01 00 00 40 2f 00 00 0a 00 00 01 0a 00 00 02",
+    "44 00 00 3c 00 01 00 00 40 2f 00 00 0a 00 00 01 0a 00 00 02",
+    "47 00 00 3c 00 01 00 00 40 2f 00 00 0a 00 00 01 0a 00 00 02",               # longer than it is
+    "60 00 00 00 00 00 2f 40" + 32 * " 01",
+    "60 00 00 00 00 00 2f 40" + 31 * " 01",
+    "50" + 59 * " 00",
+)  # fmt: skip
+"""Headers to put in front of packets."""
+
+
+def encapsulations() -> Iterator[tuple[str, Program]]:
+    """Yield (name, program) for bpf_lwt_push_encap (lwt_xmit's looks at a route, and a test run has none)."""
+    for number, text in enumerate(OUTER):
+        header = bytes.fromhex(text)
+        for size in {len(header), 19, 20, 40} if number in (0, 6) else {len(header)}:
+            words = [int.from_bytes(header[at : at + 4], "little") for at in range(0, len(header), 4)]
+            stores = "\n".join(f"stw [r10-{64 - 4 * i}], {W32.signed(word)}" for i, word in enumerate(words))
+            for kind in (2, 3) if number == 0 else (2,):
+                call_it = f"mov r1, r6\nmov r2, {kind}\nmov r3, r10\nadd r3, -64\nmov r4, {size}\ncall 73"
+                there = f"{FILL}\n{stores}\n{call_it}"
+                yield f"lwt_push_encap {number} {size} {kind}", program("lwt_in", there)
+                yield f"lwt_push_encap {number} {size} {kind}, twice", program("lwt_in", there, there)
+
+
 LINK, NETWORK = -0x200000, -0x100000
 INDICES = (
     0, 1, 12, 20, 39, 40, 60, 0x7FFFFFFF, -1, -4, -14, -0x1000, -0x1000 + 4, NETWORK, NETWORK + 9,
@@ -255,7 +286,7 @@ def packet_loads() -> Iterator[tuple[str, Program]]:
 def families() -> dict[str, dict[str, Program]]:
     """Return the cases, by the words at the start of their names."""
     found: dict[str, dict[str, Program]] = {}
-    for name, case in (*cases(), *packet_loads()):
+    for name, case in (*cases(), *encapsulations(), *packet_loads()):
         words = re.match(r"(?:[a-z_]\w*,? ?)+", name)
         assert words is not None
         found.setdefault(words[0].strip(), {})[name] = case

@@ -15,15 +15,19 @@ from typing import Any
 
 import pytest
 
-from ebpfjit.bench import calls, contest, maps, measure, native, tiers
+from ebpfjit.assembler import assemble
+from ebpfjit.bench import calls, contest, llvm, maps, measure, native, tiers
 from ebpfjit.bench.benchmark import SHORT, Bars, Benchmark, Plan, Section, Step
 from ebpfjit.bench.catalog import BENCHMARKS, choose
 from ebpfjit.bench.compiling import program
-from ebpfjit.bench.inputs import KERNELS, SOURCES
+from ebpfjit.bench.holdout import HELD_OUT
+from ebpfjit.bench.inputs import KERNELS, SOURCES, Kernel
 from ebpfjit.bench.measure import BenchError, Rounds, geomean, in_turn, median, timed
 from ebpfjit.bench.report import draw, run
+from ebpfjit.elf.loader import load
 from ebpfjit.jit.timing import STAGES
-from ebpfjit.program import decode
+from ebpfjit.program import Program, decode
+from ebpfjit.vm import EbpfVmRaw
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = replace(SHORT, rounds=1, kernels=("gcd",), packets=100, entries=1024, sizes=(100,))
@@ -84,17 +88,84 @@ def test_medians_and_means() -> None:
 
 
 def test_every_kernel_has_its_source_and_object() -> None:
-    names = {kernel.name for kernel in KERNELS}
-    assert {path.stem for path in SOURCES.glob("*.c")} == names
-    assert {path.stem for path in SOURCES.glob("*.o")} == names
+    for kernels, folder in ((KERNELS, SOURCES), (HELD_OUT, SOURCES / "holdout")):
+        names = {kernel.name for kernel in kernels}
+        assert {path.stem for path in folder.glob("*.c")} == names
+        assert {path.stem for path in folder.glob("*.o")} == names
+
+
+@pytest.mark.parametrize("kernel", HELD_OUT, ids=lambda kernel: kernel.name)
+def test_engines_agree_on_the_kernels_that_nobody_tuned_for(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "compilers", dict)
+    space = contest.Workspace(kernel.memory(kernel.small))
+    contest.Contest(kernel, leads=(0,)).check(space, interpret=True)
+    assert space.buffer[:] != kernel.memory(kernel.small) or kernel.name in (
+        "tokenizer",
+        "regex",
+        "levenshtein",
+    )
+
+
+@pytest.mark.parametrize("engine", contest.OURS)
+@pytest.mark.parametrize("lead", contest.LEADS)
+def test_code_does_the_same_elsewhere(engine: str, lead: int) -> None:
+    """With calls, faults' places and loops: where the code lies is nothing to what it does."""
+    (kernel,) = (kernel for kernel in KERNELS if kernel.name == "shell_sort")
+    space = contest.Workspace(kernel.memory(kernel.small))
+    space.restore()
+    placed = contest.compile_ours(load(kernel.object).program("kernel"), engine, lead)
+    result, memory = placed(space), space.buffer[:]
+    space.restore()
+    assert EbpfVmRaw(load(kernel.object).program("kernel")).execute_program(space.buffer) == result
+    assert memory == space.buffer[:]
+
+
+def test_llvm_makes_of_the_same_bytecode_what_does_the_same() -> None:
+    pytest.importorskip("llvmlite", reason="the peer of a benchmark, of the extra `bench`")
+    source = """
+        r0 = r1
+        r3 = *(u32 *)(r1 + 4)
+        r3 s>>= 3
+        w3 s%= -7
+        r0 = 5
+        r0 /= r2
+        w0 += w3
+        r1 = r0
+        call f
+        r0 = be32 r0
+        exit
+        f: r2 = -3
+        *(u64 *)(r10 - 8) = r1
+        r0 = *(s16 *)(r10 - 8)
+        if w0 s< w2 goto +1
+        r0 *= r2
+        exit
+    """
+    code = assemble(source)
+    space = contest.Workspace(bytes(range(1, 65)) * 64)
+    space.restore()
+    expected = EbpfVmRaw(code).execute_program(space.buffer)
+    assert llvm.compile_program(Program.from_bytes(code), 16)(space) == expected
+    with pytest.raises(BenchError, match="kernels have none"):
+        llvm.compile_program(Program.from_bytes(assemble("call 1\nexit")), 0)
+
+
+def test_times_are_net_and_the_median_over_places() -> None:
+    rounds = {"gcc": [[10.0, 12.0, 11.0], [20.0, 20.0, 20.0], [13.0, 13.0, 13.0]], "checked": [[25.0]] * 3}
+    timing = contest.Timing("one", "", 8, rounds, {"gcc": [3.0], "checked": [5.0]})
+    assert timing.median("gcc") == 10
+    assert timing.ratio("checked/gcc") == 2
+    assert timing.ratio("checked/clang") != timing.ratio("checked/clang")  # NaN
 
 
 def test_engines_that_disagree_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "compilers", dict)
     (kernel,) = (kernel for kernel in KERNELS if kernel.name == "gcd")
     found = contest.Contest(kernel)
-    found._machines["checked"].set_program(bytes.fromhex("b700000007000000 9500000000000000"))
-    found._machines["checked"].jit_compile()
+    seven = Program.from_bytes(bytes.fromhex("b700000007000000 9500000000000000"))
+    found.placed["checked"] = [contest.compile_ours(seven, "checked", 0)]
     with pytest.raises(BenchError, match=r"gcd on .* unchecked returns 0x.*, checked 0x7; the memory is"):
         found.check(contest.Workspace(kernel.memory(kernel.small)), interpret=False)
 

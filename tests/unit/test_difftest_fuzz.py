@@ -73,7 +73,7 @@ def test_findings_are_the_same_too() -> None:
 # -- findings -----------------------------------------------------------------------------------
 
 
-def test_a_finding_is_shrunk_and_told() -> None:
+def test_a_finding_is_shrunk_and_told_and_becomes_a_corpus_file(tmp_path: Path) -> None:
     report = shrunk("sub-swapped")
     (finding, *_) = report.findings
     assert finding.nature == DIFFERS
@@ -86,14 +86,14 @@ def test_a_finding_is_shrunk_and_told() -> None:
     assert "sub64" in finding.details  # the program
     assert "sub r10, " in finding.details  # and the machine code of that pc
 
-
-def test_a_finding_becomes_a_corpus_file(tmp_path: Path) -> None:
-    report = shrunk("or-xors")
-    first = report.findings[0]
-    (path,) = save([first], tmp_path / "new")
+    (path,) = save([finding], tmp_path / "new")
     assert path.name.startswith("differs_")
     case = read_case(path)
-    assert (case.code, case.inputs, case.build) == (first.case.code, first.case.inputs, first.case.build)
+    assert (case.code, case.inputs, case.build) == (
+        finding.case.code,
+        finding.case.inputs,
+        finding.case.build,
+    )
     assert "# Found as " in path.read_text()
     assert "#   interpreter: " in path.read_text()
 

@@ -302,3 +302,34 @@ def test_what_a_helper_cut_off_is_not_the_programs_any_more(engine: str) -> None
 def test_a_helper_that_is_not_there(engine: str) -> None:
     with pytest.raises(HelperNotFound, match="bpf_skb_get_xfrm_state"):
         run("tc", "mov r1, r6", "call bpf_skb_get_xfrm_state", "mov r0, 0", engine=engine)
+
+
+# --- a header in front of the packet ---
+
+
+def push(kind: int, size: int = 20, first: int = 0x45) -> tuple[str, ...]:
+    words = (first, 0, 0x2F40, 0x0100000A, 0x0200000A)
+    stores = [f"stw [r10-{20 - 4 * at}], {word}" for at, word in enumerate(words)]
+    place = ("mov r1, r6", f"mov r2, {kind}", "mov r3, r10", "add r3, -20", f"mov r4, {size}")
+    return (*stores, *place, "call bpf_lwt_push_encap")
+
+
+@engines
+def test_an_ip_header_is_pushed(engine: str) -> None:
+    for type in ("lwt_in", "lwt_xmit"):
+        result = run(type, *push(2), engine=engine)
+        assert (result.return_value, result.context["len"], result.data[34:]) == (0, 60, FRAME[14:])
+        assert result.data[14:34].hex() == "4500000000000000402f66cd0a0000010a000002"
+        assert run(type, *push(0), engine=engine).return_value == -22 & 0xFFFFFFFF
+    with pytest.raises(ExecutionError, match="is for lwt_in and lwt_xmit programs, this one is tc"):
+        run("tc", *push(2), engine=engine)
+    with pytest.raises(MemoryFault, match="of 24 bytes"):
+        run("lwt_in", *push(2, 24), engine=engine)
+
+
+@engines
+def test_a_header_in_front_of_segments(engine: str) -> None:
+    text = "\n".join(["mov r6, r1", *push(2), "exit"]).replace("call bpf_lwt_push_encap", "call 73")
+    program = Program.from_bytes(assemble(text), type="lwt_xmit")
+    result = program.run(FRAME, engine=engine, context={"gso_size": 8, "gso_segs": 2})
+    assert (result.return_value, result.context["len"]) == (-524 & 0xFFFFFFFF, 60)

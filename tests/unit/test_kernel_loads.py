@@ -258,6 +258,8 @@ def test_restricted_helpers_are_those_of_linux() -> None:
             "sock_ops",
             "raw_tracepoint",
             "cgroup_sockopt",
+            "cgroup_sysctl",
+            "lwt_in",
         ):
             attributes = LoadAttributes(attachment(name, None).type, PROGRAM_TYPES[name].flags, license="")
             try:

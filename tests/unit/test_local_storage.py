@@ -16,9 +16,9 @@ from ebpfjit import EbpfError, Environment, ExecutionError, MapError, MapRefused
 from ebpfjit.assembler import assemble
 from ebpfjit.kernel import syscalls
 from ebpfjit.runtime.maps import BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, MapDefinition, MapFlag, MapType, create
-from ebpfjit.runtime.maps.local_storage import capacity_of
 from ebpfjit.runtime.maps.special import KINDS as SPECIAL_KINDS
 from ebpfjit.runtime.maps.special import SpecialField
+from ebpfjit.runtime.maps.tabled import capacity_of
 from ebpfjit.runtime.objects import CURRENT_TASK
 from ebpfjit.runtime.sockets import Socket
 

@@ -1076,19 +1076,6 @@ def _left_in_a_frame(look: Look) -> tuple[str, Any]:
 
 
 @in_child
-def test_frames_are_zeroed_where_r10_is_written() -> None:
-    """A careless verifier lets r10 be written: nothing is known of frames then, wherever that is."""
-    main = "call local f\ncall local g\nexit\n"
-    for text in ("ldxdw r0, [r10-8]", "mov r2, r10\nldxdw r0, [r2-8]"):
-        code = assemble(f"{main}f: {DIRTY}exit\ng: {text}\nexit")
-        left = Both(code + word("MOV64_X", 10, 1) + EXIT).run(region(bytearray(16)))
-        assert (left.kind, left.details) == ("ok", 0)
-    moved = assemble(f"{main}f: {DIRTY}exit\ng: mov r0, r0") + word("ADD64_K", 10, 0, 0, -8)
-    moved += word("LDXDW", 0, 10) + word("ADD64_K", 10, 0, 0, 512) + word("LDXDW", 1, 10) + EXIT
-    assert Both(moved).run(region(bytearray(16))).details == 0
-
-
-@in_child
 def test_a_callee_may_touch_its_callers_frame_and_no_more() -> None:
     """r10+0 is its caller's; r10-513 is nobody's; main's callers' are not there."""
     inside = ((0, 8), (504, 8), (-512, 8), (-4, 8))

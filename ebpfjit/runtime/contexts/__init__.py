@@ -15,9 +15,12 @@ from ebpfjit.runtime.contexts.flow import FlowContext
 from ebpfjit.runtime.contexts.frags import FragsContext
 from ebpfjit.runtime.contexts.message import MessageContext
 from ebpfjit.runtime.contexts.named import NamedContext
+from ebpfjit.runtime.contexts.netfilter import NetfilterContext
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, ROOM, Outcome, PacketContext, Redirect
 from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.contexts.skb import SkbContext
+from ebpfjit.runtime.contexts.sock_ops import SockOpsContext
+from ebpfjit.runtime.contexts.sysctl import SysctlContext
 from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, effective_type, program_type
 from ebpfjit.runtime.contexts.xdp import XdpContext
 
@@ -51,7 +54,12 @@ _CLASSES: dict[ContextKind, type[XdpContext] | type[SkbContext]] = {
     ContextKind.XDP: XdpContext,
     ContextKind.SK_BUFF: SkbContext,
 }
-_NAMED_CLASSES: dict[str, type[NamedContext]] = {"sk_msg": MessageContext}
+_NAMED_CLASSES: dict[str, type[NamedContext]] = {
+    "cgroup_sysctl": SysctlContext,
+    "netfilter": NetfilterContext,
+    "sk_msg": MessageContext,
+    "sock_ops": SockOpsContext,
+}
 _KEPT = 4
 
 idle = threading.local()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.contexts.fields import Field, Struct
@@ -38,12 +38,6 @@ _LENGTHS = {
 }  # fmt: skip
 """Which field says how long the payload is, where the caller does not."""
 
-_ADVICE = {
-    "netfilter": ": a packet as data is for the kernel engine; describe it, context={'skb': "
-    "environment.struct('sk_buff', len=60), 'state': environment.struct('nf_hook_state', hook=3, pf=2)}",
-}
-"""What to do instead, by program type."""
-
 _OFTEN_NULL = {("bpf_sk_lookup", "sk"), ("bpf_sock_ops", "sk"), ("sk_reuseport_md", "migrating_sk")}
 """Sockets that are NULL where the caller gives none; the others are always there."""
 
@@ -54,8 +48,11 @@ class NamedContext(StructContext):
     `payload` are the bytes that come with it: the run's data for types that `has_payload`. For others the
     data are the struct's first bytes; where there are none it is whole. `selected` is the socket that
     bpf_sk_assign chose, `sockets` are those of its fields by address (None: one that the caller gave no
-    Socket for). Raises ExecutionError for fields, or values, that it cannot have.
+    Socket for). `beside` names what can be said beside its fields. Raises ExecutionError for fields, or
+    values, that it cannot have.
     """
+
+    beside: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, type_: ProgramType, data: bytes | memoryview, fields: Mapping[str, Any] | None = None
@@ -64,11 +61,11 @@ class NamedContext(StructContext):
         self.layout: Struct = type_.layout
         given = dict(fields or {})
         self._refuse_unknown(type_, given)
-        as_bytes = len(data) > 0 and not type_.has_payload
+        as_bytes = len(data) > 0 and type_.data_size is not None
         if as_bytes and any(data[self.layout.size :]):  # Linux: bpf_check_uarg_tail_zero
             raise ExecutionError(
                 f"{type_.name} programs get a {self.layout.name}, {self.layout.size} bytes; {len(data)} were "
-                f"given, with more than zeros behind (E2BIG){_ADVICE.get(type_.name, '')}"
+                f"given, with more than zeros behind (E2BIG)"
             )
         self._hold(type_, len(data) if as_bytes else self.layout.size)
         self._hidden: list[Field] = []
@@ -99,9 +96,10 @@ class NamedContext(StructContext):
         layout = self.layout
         for name in given:
             if name not in layout.by_name:
+                known = ", ".join((*layout.by_name, *self.beside))
                 raise ExecutionError(
                     f"{type_.name} programs get their context's bytes as data, or fields of {layout.name} by "
-                    f"their names: {', '.join(layout.by_name)}; field {name!r} of {layout.name} is not there"
+                    f"their names: {known}; field {name!r} of {layout.name} is not there"
                 )
 
     def put(self, name: str, data: bytes) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.contexts.fields import Struct
@@ -37,7 +37,7 @@ ROOM = 1 << 16
 
 LARGEST_PACKET = 1 << 24
 
-FieldValues = dict[str, int | tuple[int, ...] | bytes]
+FieldValues = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

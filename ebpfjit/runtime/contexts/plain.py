@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime.contexts.packet import Outcome, Redirect
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.memory import Region, Stack, address_of
+from ebpfjit.runtime.objects import KernelObject
 
 
 class StructContext:
     """Bytes that r1 points to, at a multiple of 8; some types' programs may write them.
 
-    `argument` is their region.
+    `argument` is their region, `objects` are structs of the kernel's that come with them.
     """
 
     redirect: Redirect | None = None
+    objects: Sequence[KernelObject] = ()
     packet = None
     argument: Region | None
 

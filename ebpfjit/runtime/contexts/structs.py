@@ -200,9 +200,7 @@ CGROUP_SOCK = _struct("bpf_sock", """
 SOCK = CGROUP_SOCK.at_hook("pointer")
 """What contexts and helpers point to, whichever the type."""
 
-TCP_SOCK = _struct("bpf_tcp_sock", """
-    snd_cwnd          u32       whole
-    srtt_us           u32       whole
+_TCP = """
     rtt_min           u32       whole
     snd_ssthresh      u32       whole
     rcv_nxt           u32       whole
@@ -221,6 +219,13 @@ TCP_SOCK = _struct("bpf_tcp_sock", """
     data_segs_out     u32       whole
     lost_out          u32       whole
     sacked_out        u32       whole
+"""
+"""What bpf_tcp_sock and bpf_sock_ops both have of a struct tcp_sock, in this order."""
+
+TCP_SOCK = _struct("bpf_tcp_sock", f"""
+    snd_cwnd          u32       whole
+    srtt_us           u32       whole
+    {_TCP}
     bytes_received    u64       whole
     bytes_acked       u64       whole
     dsack_dups        u32       whole
@@ -243,7 +248,7 @@ SK_LOOKUP = _struct("bpf_sk_lookup", """
     ingress_ifindex   u32       narrow
 """)  # fmt: skip
 
-SOCK_OPS = _struct("bpf_sock_ops", """
+SOCK_OPS = _struct("bpf_sock_ops", f"""
     op                u32       whole
     args              u32[4]    whole
     family            u32       whole
@@ -258,24 +263,7 @@ SOCK_OPS = _struct("bpf_sock_ops", """
     srtt_us           u32       whole
     bpf_sock_ops_cb_flags  u32  whole
     state             u32       whole
-    rtt_min           u32       whole
-    snd_ssthresh      u32       whole
-    rcv_nxt           u32       whole
-    snd_nxt           u32       whole
-    snd_una           u32       whole
-    mss_cache         u32       whole
-    ecn_flags         u32       whole
-    rate_delivered    u32       whole
-    rate_interval_us  u32       whole
-    packets_out       u32       whole
-    retrans_out       u32       whole
-    total_retrans     u32       whole
-    segs_in           u32       whole
-    data_segs_in      u32       whole
-    segs_out          u32       whole
-    data_segs_out     u32       whole
-    lost_out          u32       whole
-    sacked_out        u32       whole
+    {_TCP}
     sk_txhash         u32       whole   write
     bytes_received    u64       whole
     bytes_acked       u64       whole

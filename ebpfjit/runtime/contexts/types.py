@@ -33,6 +33,7 @@ TC_ACTIONS = _numbered("TC_ACT_", "OK RECLASSIFY SHOT PIPE STOLEN QUEUED REPEAT 
 TC_ACTIONS[0xFFFFFFFF] = "TC_ACT_UNSPEC"
 FLOW_ACTIONS = {0: "BPF_OK", 2: "BPF_DROP", 129: "BPF_FLOW_DISSECTOR_CONTINUE"}
 SK_ACTIONS = {0: "SK_DROP", 1: "SK_PASS"}
+HOOK_ACTIONS = {0: "NF_DROP", 1: "NF_ACCEPT"}
 LWT_ACTIONS = {0: "BPF_OK", 2: "BPF_DROP", 7: "BPF_REDIRECT", 128: "BPF_LWT_REROUTE"}
 
 
@@ -66,6 +67,12 @@ class ProgramType:
     def context_size(self) -> int:
         """Bytes of the context's struct, 0 where the caller's bytes decide."""
         return self.context.value.size if self.context.value is not None else 0
+
+    @property
+    def data_size(self) -> int | None:
+        """Bytes of the struct that a run's data are; None where they are a packet, or bytes of any kind."""
+        is_struct = self.layout is not None and not self.has_packet and not self.has_payload
+        return self.layout.size if self.layout is not None and is_struct else None
 
     @property
     def rights(self) -> Rights | None:
@@ -145,7 +152,7 @@ _TYPES = (
     _fields("cgroup_sockopt", structs.SOCKOPT),
     _fields("cgroup_sysctl", structs.SYSCTL),
     _fields("cgroup_device", structs.CGROUP_DEVICE),
-    _fields("netfilter", structs.NETFILTER),
+    _fields("netfilter", structs.NETFILTER, actions=HOOK_ACTIONS, passes=frozenset({1})),
     _fields("kprobe", structs.PT_REGS),
     _fields("perf_event", structs.PERF_EVENT),
     *(_struct(name, writable=False) for name in _READ_ONLY.split()),

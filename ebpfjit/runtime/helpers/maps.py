@@ -180,7 +180,7 @@ def _inner_map(world: World, address: int) -> Map | None:
             memory.spend(searched // INNER_FOR_ONE)
             searched %= INNER_FOR_ONE
         for found in inner:
-            if found.address == address:
+            if address in (found.address, address_of(world, found)):
                 _reach(world, found)
                 return found
     return None
@@ -196,10 +196,32 @@ def _reach(world: World, found: Map) -> None:
         return
     reached[found.address] = found  # it may be taken out again meanwhile
     known: dict[int, Region] = world.shown.setdefault(_KNOWN, {id(region): region for region in space.own})
-    for region in found.regions:
+    structs = () if world.map_structs is None else (world.map_structs.region_of(found),)
+    for region in (*found.regions, *structs):
         if id(region) not in known:
             known[id(region)] = region
             space.grant(region)
+
+
+def address_of(world: World, found: Map) -> int:
+    """Return what the program that runs has as the address of a map."""
+    return found.address if world.map_structs is None else world.map_structs.address_of(found)
+
+
+def _looked_up(world: World, outer: Map, address: int) -> int:
+    """Return the address of a map inside of another as the program has it, which may read its struct now."""
+    for found in outer.inner_maps if world.map_structs is not None and address else ():
+        if found.address == address:
+            _reach(world, found)
+            return address_of(world, found)
+    return address
+
+
+def _changed(world: World, found: Map, result: int) -> int:
+    """Let the program see how many entries a map has now; return what the operation did."""
+    if world.map_structs is not None:
+        world.map_structs.refresh(found)
+    return result
 
 
 def _writable(found: Map, name: str) -> Map:
@@ -226,6 +248,8 @@ def map_lookup_elem(world: World, map_address: int, key: int) -> int:
     """
     found = map_of(world, map_address, "bpf_map_lookup_elem")
     address = found.lookup(memory.read(key, found.definition.key_size))
+    if found.definition.type in _OF_MAPS:
+        return _looked_up(world, found, address)
     if not address or found.definition.type not in _SOCKETS:
         return address
     cookie = int.from_bytes(memory.read(address, found.definition.value_size), "little")
@@ -239,7 +263,8 @@ def map_update_elem(world: World, map_address: int, key: int, value: int, flags:
     found = _writable(map_of(world, map_address, name), name)
     definition = found.definition
     key_bytes = memory.read(key, definition.key_size)
-    return found.update(key_bytes, memory.read(value, definition.value_size), flags)
+    result = found.update(key_bytes, memory.read(value, definition.value_size), flags)
+    return _changed(world, found, result)
 
 
 @helper("bpf_map_delete_elem")
@@ -251,7 +276,7 @@ def map_delete_elem(world: World, map_address: int, key: int) -> int:
         _check_takes_sockets(world, found)
     else:
         _writable(found, name)
-    return found.delete(memory.read(key, found.definition.key_size))
+    return _changed(world, found, found.delete(memory.read(key, found.definition.key_size)))
 
 
 @helper("bpf_map_lookup_percpu_elem")

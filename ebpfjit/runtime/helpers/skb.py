@@ -131,6 +131,14 @@ def current_task_under_cgroup(world: World, map_address: int, index: int) -> int
     return _under_cgroup(world, map_address, index, "bpf_current_task_under_cgroup")
 
 
+@helper("bpf_skb_get_xfrm_state", differs="no packet here came by IPsec: always -EINVAL, and zeros")
+def skb_get_xfrm_state(world: World, context: int, index: int, buffer: int, size: int, flags: int) -> int:
+    """Write what is known of one of the packet's IPsec transformations; 0 or -EINVAL."""
+    skb_of(world, context, "bpf_skb_get_xfrm_state")
+    memory.clear(buffer, W32.wrap(size))
+    return -errno.EINVAL
+
+
 @helper("bpf_skb_ecn_set_ce", moves_packet=True)
 def skb_ecn_set_ce(world: World, context: int) -> int:
     """Mark congestion in the IP header of a packet that allows it; 1 where it is marked now."""

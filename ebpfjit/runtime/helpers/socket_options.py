@@ -14,6 +14,7 @@ from typing import Any
 
 from ebpfjit.bits import W32
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.contexts.sock_ops import SockOpsContext
 from ebpfjit.runtime.helpers.sockets import ALL_CALLBACKS
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.sockets import SOCK_SIZE
@@ -26,6 +27,8 @@ ENOTSUPP = 524
 INT_SIZE = 4
 CONGESTION, SAVED_SYN, BIND_TO_DEVICE = (SOL_TCP, 13), (SOL_TCP, 28), (SOL_SOCKET, 25)
 CALLBACK_FLAGS = (SOL_TCP, 1008)
+SYN_FROM = {(SOL_TCP, 1005): 2, (SOL_TCP, 1006): 1, (SOL_TCP, 1007): 0}
+"""TCP_BPF_SYN, TCP_BPF_SYN_IP and TCP_BPF_SYN_MAC: the first of the headers link, IP, TCP."""
 CONGESTION_SIZE = 16
 """TCP_CA_NAME_MAX."""
 SENDING_LEAST, RECEIVING_LEAST = 4608, 2304
@@ -150,6 +153,20 @@ def _text(data: bytes) -> bytes:
     return data.partition(b"\0")[0]
 
 
+def _is_unlocked(world: World, address: int) -> bool:
+    """True for a sock_ops program's context where the program may not use the socket."""
+    context = world.context
+    return isinstance(context, SockOpsContext) and address == context.start and not context.is_locked
+
+
+def _copy_syn(context: SockOpsContext, value: int, size: int, first: int) -> int:
+    """Write the headers of the SYN from one on, and zeros; their bytes, or a negative error number."""
+    headers = context.syn or (b"", b"", b"")
+    found = b"".join(headers[first:]) if headers[first] else b""
+    memory.write(value, found[:size].ljust(size, b"\0"))
+    return (len(found) if len(found) <= size else -errno.ENOSPC) if found else -errno.ENOENT
+
+
 @helper("bpf_setsockopt", differs=_OPTIONS)
 def setsockopt(world: World, socket: int, level: int, name: int, value: int, size: int) -> int:
     """Set an option of a socket; 0 or a negative error number."""
@@ -158,6 +175,8 @@ def setsockopt(world: World, socket: int, level: int, name: int, value: int, siz
     key = W32.wrap(level), W32.wrap(name)
     kind = _kind_of(world, socket)
     options = world.environment.socket_options
+    if _is_unlocked(world, socket):
+        return -errno.EOPNOTSUPP
     if not kind.is_full or not kind.has(key[0]):
         return -errno.EINVAL
     if key == BIND_TO_DEVICE:
@@ -186,6 +205,10 @@ def getsockopt(world: World, socket: int, level: int, name: int, value: int, siz
     size = W32.wrap(size)
     memory.check(value, size, "store")
     key = W32.wrap(level), W32.wrap(name)
+    if _is_unlocked(world, socket):
+        return -errno.EOPNOTSUPP
+    if key in SYN_FROM and isinstance(world.context, SockOpsContext) and socket == world.context.start:
+        return _copy_syn(world.context, value, size, SYN_FROM[key])
     kind = _kind_of(world, socket)
     found = _value(world, key, size) if kind.is_full and kind.has(key[0]) else None
     memory.write(value, (found or b"").ljust(size, b"\0"))

@@ -14,6 +14,7 @@ from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.contexts.named import NamedContext
 from ebpfjit.runtime.contexts.skb import SkbContext
+from ebpfjit.runtime.contexts.sock_ops import SockOpsContext
 from ebpfjit.runtime.contexts.structs import SOCK, TCP_SOCK
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.memory import Region
@@ -226,5 +227,7 @@ def sock_ops_cb_flags_set(world: World, context: int, flags: int) -> int:
     made = world.context
     if not isinstance(made, NamedContext) or "bpf_sock_ops_cb_flags" not in made.layout.by_name:
         raise ExecutionError("bpf_sock_ops_cb_flags_set is for sock_ops programs (sections 'sockops')")
+    if isinstance(made, SockOpsContext) and not made.is_locked:
+        return -errno.EOPNOTSUPP
     made.put("bpf_sock_ops_cb_flags", (flags & ALL_CALLBACKS).to_bytes(4, "little"))
     return W32.signed(flags & ~ALL_CALLBACKS)

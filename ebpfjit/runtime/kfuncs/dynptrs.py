@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ebpfjit.bits import W32
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.contexts.netfilter import NetfilterContext
 from ebpfjit.runtime.contexts.packet import PacketContext
 from ebpfjit.runtime.helpers.dynptr import INVALID, MAX_SIZE, Dynptr, may_write
 from ebpfjit.runtime.helpers.packet import skb_of, xdp_of
@@ -25,6 +26,12 @@ def _of_packet(packet: PacketContext, flags: int, place: int) -> int:
 @kfunc("bpf_dynptr_from_skb")
 def dynptr_from_skb(world: World, context: int, flags: int, place: int) -> int:
     """Make a dynptr of the packet; 0 or a negative error number."""
+    hooked = world.context
+    if isinstance(hooked, NetfilterContext):
+        packet = hooked.packet_at(context)
+        made = INVALID if flags else Dynptr(packet.start, packet.size, readonly=True)
+        made.store(place)
+        return -errno.EINVAL if flags else 0
     return _of_packet(skb_of(world, context, "bpf_dynptr_from_skb"), flags, place)
 
 

@@ -6,7 +6,7 @@ A reference that is neither given back nor put into a kptr is an error where the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ebpfjit.bits import W32
 from ebpfjit.runtime import held
@@ -22,16 +22,42 @@ _ANCESTORS = "a cgroup's ancestors are the `ancestors` that the environment desc
 _CGROUP_ID = "a cgroup's number is the `id` of the struct kernfs_node that is its `kn`"
 
 
-def _taken(world: World, pointer: int, kind: str, by: str, back: str) -> int:
+ACQUIRED = {"task": "bpf_task_acquire", "cgroup": "bpf_cgroup_acquire"}
+"""What takes one more reference to what the program has a pointer to."""
+GIVEN_BACK = {
+    "task": "bpf_task_release", "cgroup": "bpf_cgroup_release", "file": "bpf_put_file", "key": "bpf_key_put",
+}  # fmt: skip
+"""What gives a reference of each kind back."""
+
+
+def _taken(world: World, pointer: int, kind: str, by: str) -> int:
     """Return a pointer, to which the program has one more reference; 0 for none."""
     if pointer:
-        held.take(world, held.reference(pointer), f"a reference to a {kind}", by=by, back=back)
+        held.take(world, held.reference(pointer), f"a reference to a {kind}", by=by, back=GIVEN_BACK[kind])
     return pointer
 
 
-def _given_back(world: World, pointer: int) -> int:
-    held.give_back(world, held.reference(pointer))  # one that came out of a kptr was not noted
-    return 0
+def _acquiring(kind: str, name: str) -> Callable[[World, int], int]:
+    def acquire(world: World, pointer: int) -> int:
+        return _taken(world, pointer, kind, name)
+
+    acquire.__doc__ = f"Take a reference to a {kind}; return it."
+    return acquire
+
+
+def _giving_back(kind: str) -> Callable[[World, int], int]:
+    def give_back(world: World, pointer: int) -> int:
+        held.give_back(world, held.reference(pointer))  # one that came out of a kptr was not noted
+        return 0
+
+    give_back.__doc__ = f"Give a reference to a {kind} back."
+    return give_back
+
+
+for _kind, _name in ACQUIRED.items():
+    kfunc(_name, leads_out=True)(_acquiring(_kind, _name))
+for _kind, _name in GIVEN_BACK.items():
+    kfunc(_name)(_giving_back(_kind))
 
 
 def _objects(world: World, struct: str) -> Iterator[KernelObject]:
@@ -41,18 +67,6 @@ def _objects(world: World, struct: str) -> Iterator[KernelObject]:
 # -- tasks ------------------------------------------------------------------------------------------
 
 
-@kfunc("bpf_task_acquire", leads_out=True)
-def task_acquire(world: World, task: int) -> int:
-    """Take a reference to a task; return it."""
-    return _taken(world, task, "task", "bpf_task_acquire", "bpf_task_release")
-
-
-@kfunc("bpf_task_release")
-def task_release(world: World, task: int) -> int:
-    """Give a reference to a task back."""
-    return _given_back(world, task)
-
-
 @kfunc("bpf_task_from_pid", "bpf_task_from_vpid", leads_out=True, differs="a task of the environment")
 def task_from_pid(world: World, pid: int) -> int:
     """Return the task of a number, and take a reference to it; 0 where there is none."""
@@ -60,22 +74,10 @@ def task_from_pid(world: World, pid: int) -> int:
     known = (int(each.pointer) for each in _objects(world, TASK) if each.members.get("pid") == wanted)
     current = world.environment.current_task
     found = next(known, current.pointer if current.pid == wanted else 0)
-    return _taken(world, found, "task", "bpf_task_from_pid", "bpf_task_release")
+    return _taken(world, found, "task", "bpf_task_from_pid")
 
 
 # -- cgroups ----------------------------------------------------------------------------------------
-
-
-@kfunc("bpf_cgroup_acquire", leads_out=True)
-def cgroup_acquire(world: World, cgroup: int) -> int:
-    """Take a reference to a cgroup; return it."""
-    return _taken(world, cgroup, "cgroup", "bpf_cgroup_acquire", "bpf_cgroup_release")
-
-
-@kfunc("bpf_cgroup_release")
-def cgroup_release(world: World, cgroup: int) -> int:
-    """Give a reference to a cgroup back."""
-    return _given_back(world, cgroup)
 
 
 @kfunc("bpf_cgroup_from_id", leads_out=True, differs=_CGROUP_ID)
@@ -85,7 +87,7 @@ def cgroup_from_id(world: World, number: int) -> int:
         node = each.members.get("kn")
         described = world.environment.objects.at(int(node)) if isinstance(node, KernelPointer) else None
         if described is not None and described.members.get("id") == number:
-            return _taken(world, int(each.pointer), "cgroup", "bpf_cgroup_from_id", "bpf_cgroup_release")
+            return _taken(world, int(each.pointer), "cgroup", "bpf_cgroup_from_id")
     return 0
 
 
@@ -101,7 +103,7 @@ def cgroup_ancestor(world: World, cgroup: int, level: int) -> int:
         found = cgroup
     elif isinstance(ancestors, list | tuple) and 0 <= level < min(len(ancestors), members.get("level", 0)):
         found = int(ancestors[level])
-    return _taken(world, found, "cgroup", "bpf_cgroup_ancestor", "bpf_cgroup_release")
+    return _taken(world, found, "cgroup", "bpf_cgroup_ancestor")
 
 
 @kfunc(
@@ -128,13 +130,7 @@ def get_task_exe_file(world: World, task: int) -> int:
     """Return the file that a task was started from, and take a reference to it."""
     first = next(_objects(world, "file"), None)
     found = UNDESCRIBED if first is None else int(first.pointer)
-    return _taken(world, found, "file", "bpf_get_task_exe_file", "bpf_put_file")
-
-
-@kfunc("bpf_put_file")
-def put_file(world: World, file: int) -> int:
-    """Give a reference to a file back."""
-    return _given_back(world, file)
+    return _taken(world, found, "file", "bpf_get_task_exe_file")
 
 
 @kfunc("bpf_path_d_path")
@@ -153,10 +149,4 @@ def lookup_user_key(world: World, serial: int, flags: int) -> int:
 def lookup_system_key(world: World, id: int) -> int:
     """Return a keyring of the system's, and take a reference to it; 0 where there is none of that id."""
     found = _KEY if id < SYSTEM_KEYRINGS else 0
-    return _taken(world, found, "key", "bpf_lookup_system_key", "bpf_key_put")
-
-
-@kfunc("bpf_key_put")
-def key_put(world: World, key: int) -> int:
-    """Give a reference to a key back."""
-    return _given_back(world, key)
+    return _taken(world, found, "key", "bpf_lookup_system_key")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakKeyDictionary
 
 from ebpfjit.errors import EbpfError, PicklingRefused
 from ebpfjit.program import Program
@@ -38,7 +39,8 @@ class Map(ABC):
     was prepared: it may rely on read-only values, which Python must not change any more. `refused` is what an
     object's definition of it lacks, None where it lacks nothing: no program that refers to the map is run.
     `timers` are those in its values, `holder` has the objects that hang in them: None where there never were
-    any.
+    any. `structs` are what programs see of it as struct bpf_map, and `id` its number, both made where one
+    looks (`runtime.maps.structs`).
     """
 
     definition: MapDefinition
@@ -49,6 +51,8 @@ class Map(ABC):
     timers: Timers | None = None
     holder: Holder | None = None
     refused: EbpfError | None = None
+    structs: WeakKeyDictionary[Any, Any] | None = None
+    id: int | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set what may change; what machine code was made with, or points to, may not."""

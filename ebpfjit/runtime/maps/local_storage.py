@@ -14,21 +14,16 @@ import errno
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ebpfjit.bits import U64_MASK
 from ebpfjit.runtime.environment import Environment, Task
 from ebpfjit.runtime.foreign import KERNEL_START
 from ebpfjit.runtime.maps.definition import BPF_NOEXIST, MapDefinition, MapType
-from ebpfjit.runtime.maps.flat import value_stride
-from ebpfjit.runtime.maps.hash import HashMap
-from ebpfjit.runtime.maps.mapping import KeyedMap, TypedView
-from ebpfjit.runtime.maps.special import SpecialField
+from ebpfjit.runtime.maps.mapping import TypedView
+from ebpfjit.runtime.maps.tabled import TabledMap, capacity_of
 from ebpfjit.runtime.objects import KernelPointer
 from ebpfjit.runtime.sockets import Socket
-
-if TYPE_CHECKING:
-    from ebpfjit.runtime.owned import Holder
 
 STRUCTS = {
     MapType.SK_STORAGE: "sock",
@@ -38,14 +33,7 @@ STRUCTS = {
 }
 """What the values of each type belong to, by the name of the struct."""
 
-MOST_OWNERS, FEWEST_OWNERS = 1 << 12, 1 << 6
-MEMORY_WANTED = 1 << 22
 _SOCKET_MASK = (1 << 63) - 1
-
-
-def capacity_of(definition: MapDefinition) -> int:
-    """Return how many owners have room in a map: 4096 where values are small, 64 of the largest."""
-    return max(FEWEST_OWNERS, min(MOST_OWNERS, MEMORY_WANTED // value_stride(definition)))
 
 
 def socket_number(socket: Socket | int) -> int:
@@ -62,14 +50,13 @@ def socket_number(socket: Socket | int) -> int:
     return int.from_bytes(digest, "little") & _SOCKET_MASK
 
 
-class LocalStorage(KeyedMap):
+class LocalStorage(TabledMap):
     """sk_storage, task_storage, inode_storage, cgrp_storage.
 
     Python's keys are what the values belong to: a `Socket`, or the cookie of one (an int); a `Task`; the
     address of a struct that the environment describes (`environment.struct("inode", ...)`).
     """
 
-    value_is_stable = True
     reasons = {  # noqa: RUF012 - a table, never changed
         errno.ENOMEM: "there is no room for one more owner; delete some",
         errno.EEXIST: "there is a value already, and the flag BPF_NOEXIST asks for a new one",
@@ -77,12 +64,8 @@ class LocalStorage(KeyedMap):
     }
 
     def __init__(self, definition: MapDefinition, environment: Environment) -> None:
-        self.definition = definition
         hidden = replace(definition, key_size=8, key_type=None, max_entries=capacity_of(definition))
-        self._table = HashMap(hidden, environment)
-        self._storage = self._table.storage
-        self.address = self._table.address
-        self.regions = self._table.regions
+        super().__init__(definition, hidden, environment)
         self._owners: dict[bytes, Any] = {}
 
     # -- what programs do -------------------------------------------------------------------------
@@ -133,27 +116,6 @@ class LocalStorage(KeyedMap):
             self._owners.setdefault(key, owner)
         return -errno.ENOMEM if result == -errno.E2BIG else result
 
-    @property
-    def holder(self) -> Holder | None:
-        """The objects that hang in the values: the table lets go of them with each value."""
-        return self._table.holder
-
-    @holder.setter
-    def holder(self, holder: Holder | None) -> None:
-        self._table.holder = holder
-
-    def special_at(self, address: int) -> SpecialField | None:
-        """Return the special field that starts at an address inside of the values."""
-        return self._table.special_at(address)
-
-    def entries(self) -> Iterator[tuple[bytes, int]]:
-        """Yield nothing: programs cannot go through local storage."""
-        return iter(())
-
-    def lookup(self, key: bytes) -> int:
-        """Return the address of the value under a number (8 bytes), 0 where there is none."""
-        return self._table.lookup(key)
-
     def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
         """Put a value in under a number (8 bytes); return 0 or a negative error number."""
         return self._store(key, int.from_bytes(key, "little"), value, flags)
@@ -171,19 +133,10 @@ class LocalStorage(KeyedMap):
         """Return an owner as the number that it has here, in 8 bytes."""
         return self.number_of(key).to_bytes(8, "little")
 
-    def _keys(self) -> Iterator[bytes]:
-        return self._table._keys()
-
     def __iter__(self) -> Iterator[Any]:
         """Yield the owners, as they were given where the values were made."""
         for key in self._keys():
             yield self._owners.get(key, int.from_bytes(key, "little"))
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def _get(self, key: bytes) -> Any:
-        return self._table._get(key)
 
     def put(self, key: Any, value: Any, flags: int = 0) -> None:
         """Store the value of an owner with the flags of an update: BPF_ANY, BPF_NOEXIST or BPF_EXIST.
@@ -200,9 +153,6 @@ class LocalStorage(KeyedMap):
     def typed(self) -> TypedView:
         """The same map with values decoded by their type; owners are what they are."""
         return _TypedStorage(self)
-
-    def __repr__(self) -> str:
-        return f"<{self.definition}: {len(self)} values of {self.definition.value_size} bytes>"
 
 
 class _TypedStorage(TypedView):

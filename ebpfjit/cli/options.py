@@ -1,0 +1,130 @@
+"""What commands that take a FILE share: its arguments, and the programs that they mean.
+
+--btf FILE                           load(btf=...)
+--kconfig FILE, --kconfig KEY=VALUE  load(kconfig=...)
+--maps flows=128                     load(maps={"flows": 128})
+--maps stacks.value_size=1016        load(maps={"stacks": {"value_size": 1016}})
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from ebpfjit.cli import files
+from ebpfjit.program import Program
+
+File = Annotated[
+    str, typer.Argument(metavar="FILE", help="Object file, bytecode (.bin), assembly text (.s), or -.")
+]
+ProgramName = Annotated[
+    str | None, typer.Option("--program", metavar="NAME", help="Which program of an object file.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Btf = Annotated[
+    str | None,
+    typer.Option("--btf", metavar="FILE", help="Types of the kernel that an object is for: BTF, or ELF."),
+]
+Kconfig = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE|KEY=VALUE",
+        help="That kernel's configuration, or one value of it; may be repeated, the last one counts.",
+    ),
+]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=SIZE",
+        help="How many entries a map has; NAME.value_size=SIZE and the like: its sizes. May be repeated.",
+    ),
+]
+
+NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
+
+def loading(btf: str | None, kconfig: list[str] | None, maps: list[str] | None) -> dict[str, Any]:
+    """Return what the options say to `load`, by the names of its arguments; what is not told is left out.
+
+    Raises typer.BadParameter for an option of another form, LoadError and OSError for a file that is
+    not what it should be.
+    """
+    from ebpfjit.elf.loader import read_btf
+
+    told: dict[str, Any] = {}
+    if btf is not None:
+        told["btf"] = read_btf(btf)
+    if kconfig:
+        told["kconfig"] = _configuration(kconfig)
+    if maps:
+        told["maps"] = _maps(maps)
+    return told
+
+
+def _configuration(texts: Iterable[str]) -> dict[str, int | str]:
+    """Return the values of the configuration: of files, and single ones."""
+    from ebpfjit.elf.kconfig import parse_config, parse_value
+
+    values: dict[str, int | str] = {}
+    for text in texts:
+        key, is_pair, value = text.partition("=")
+        if not is_pair or not NAME.fullmatch(key):
+            values |= parse_config(files.read_bytes(text), text)
+            continue
+        try:
+            values[key] = parse_value(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"--kconfig {key}: {error}") from None
+    return values
+
+
+def _maps(texts: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Return what is set of maps, by name; a size alone is the number of entries."""
+    from ebpfjit.elf.given import SETTABLE
+
+    given: dict[str, dict[str, int]] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        map_, _, what = name.rpartition(".")
+        if not map_ or what not in SETTABLE:  # a map's own name may have dots
+            map_, what = name, "max_entries"
+        if not map_:
+            raise typer.BadParameter(f"--maps takes NAME=SIZE, flows=128, not {text!r}")
+        given.setdefault(map_, {})[what] = _number(value, what, text)
+    return given
+
+
+def _number(value: str, what: str, text: str) -> int:
+    """Return what an option says of a map: a number, or the name of a type."""
+    from ebpfjit.elf.given import map_type
+
+    try:
+        return int(value, 0)
+    except ValueError:
+        if what != "type":
+            raise typer.BadParameter(f"--maps {text}: {value!r} is not a number") from None
+    try:
+        return map_type(value, f"--maps {text}")
+    except TypeError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def programs(file: str, name: str | None, told: dict[str, Any]) -> dict[str, Program]:
+    """Return the programs of a file, or the one that was asked for; `told` is what `loading` returned."""
+    found = files.read_programs(file, told)
+    if name is None:
+        return dict(found)
+    return {name: files.find_program(file, found, name)}
+
+
+def one_program(file: str, name: str | None, told: dict[str, Any]) -> Program:
+    """Return the program that was asked for, or the only one there is."""
+    found = programs(file, name, told)
+    if len(found) > 1:
+        raise typer.BadParameter(
+            f"{file} holds several programs, choose one with --program: {', '.join(found)}"
+        )
+    return next(iter(found.values()))

@@ -1,0 +1,117 @@
+"""struct bpf_map as a program's types lay it out: the bytes that it reads through the address of a map.
+
+struct bpf_map { enum bpf_map_type map_type; __u32 key_size; ... }         any map
+struct bpf_htab { struct bpf_map map; __u32 n_buckets; __u32 elem_size; }  hash kinds, where the types have it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from ebpfjit.elf.btf import Btf, Kind, Type, essential_name
+from ebpfjit.elf.codec import Converted, Field, Struct, codec_of
+from ebpfjit.errors import LoadError
+from ebpfjit.program import Program
+from ebpfjit.runtime.maps.base import Map
+from ebpfjit.runtime.maps.bytecode import ARRAYS, HASHES
+from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.runtime.maps.rules import PERCPU
+from ebpfjit.runtime.maps.structs import LaidOut, MapStructs, id_of
+
+STRUCT, MAP = frozenset({Kind.STRUCT}), "bpf_map"
+NUMA_NO_NODE = -1
+LARGEST = 1 << 14
+"""Bytes of the struct of a map: Linux's has less than a thousand."""
+HEADER_SIZE = 48
+"""Bytes of a struct htab_elem before its key."""
+
+_ARRAY_STRUCT = ARRAYS | {
+    MapType.PROG_ARRAY,
+    MapType.PERF_EVENT_ARRAY,
+    MapType.CGROUP_ARRAY,
+    MapType.ARRAY_OF_MAPS,
+}
+_HASH_STRUCT = HASHES | {MapType.HASH_OF_MAPS}
+
+
+def map_structs(program: Program) -> MapStructs | None:
+    """Return what a program sees of its maps; None where its types do not have struct bpf_map.
+
+    They are those of the kernel that it is for: CO-RE has made it for that one's.
+    """
+    types: Btf | None = program.kernel_types
+    try:
+        if types is None or program.types is None or not _reads_it(Btf(program.types.btf)):
+            return None
+        layouts = {name: found for name in (MAP, "bpf_array", "bpf_htab") if (found := _layout(types, name))}
+    except LoadError:
+        return None  # damaged types say nothing
+    return MapStructs(partial(_lay_out, layouts)) if MAP in layouts else None
+
+
+def _reads_it(own: Btf) -> bool:
+    """True where a program's own types have the members of the struct: those that it reads."""
+    return any(own.type(id).members for id in own.named(MAP, STRUCT, flavors=True))
+
+
+def _layout(types: Btf, name: str) -> Struct | None:
+    """Return how a struct reads, None where the types have none that a map's may be."""
+    for id in types.named(name, STRUCT):
+        type_ = types.type(id)
+        if type_.members and type_.size <= LARGEST and (name == MAP or _starts_with_map(types, type_)):
+            codec = codec_of(types, id, Converted)
+            return codec if isinstance(codec, Struct) else None
+    return None
+
+
+def _starts_with_map(types: Btf, type_: Type) -> bool:
+    first = type_.members[0]
+    return first.bit_offset == 0 and essential_name(types.resolve(first.type).name) == MAP
+
+
+def _lay_out(layouts: Mapping[str, Struct], map_: Map) -> LaidOut:
+    """Return the bytes of a map's struct."""
+    kind = map_.definition.type
+    name = "bpf_array" if kind in _ARRAY_STRUCT else "bpf_htab" if kind in _HASH_STRUCT else MAP
+    layout = layouts.get(name, layouts[MAP])
+    if layout is layouts[MAP]:
+        return LaidOut(layout.encode(_those(layout, _common(map_))))
+    members = _of_kind(map_)
+    first = next(iter(layout.fields))
+    data = layout.encode({first: _those(layouts[MAP], _common(map_)), **_those(layout, members)})
+    count = layout.fields.get("count")
+    return LaidOut(data, count.offset if isinstance(count, Field) else None)
+
+
+def _those(layout: Struct, members: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if name in layout.fields}
+
+
+def _common(map_: Map) -> dict[str, Any]:
+    definition = map_.definition
+    return {
+        "map_type": definition.type,
+        "key_size": definition.key_size,
+        "value_size": definition.value_size,
+        "max_entries": definition.max_entries,
+        "map_flags": definition.flags,
+        "map_extra": definition.extra,
+        "id": id_of(map_),
+        "name": definition.name.encode("utf-8", "replace")[:15],
+        "numa_node": NUMA_NO_NODE,
+    }
+
+
+def _of_kind(map_: Map) -> dict[str, Any]:
+    """Return what struct bpf_array, or bpf_htab, has besides."""
+    definition = map_.definition
+    values = -(-definition.value_size // 8) * 8
+    if definition.type in _ARRAY_STRUCT:
+        return {"elem_size": values, "index_mask": (1 << (definition.max_entries - 1).bit_length()) - 1}
+    keys = -(-definition.key_size // 8) * 8
+    return {
+        "n_buckets": 1 << (definition.max_entries - 1).bit_length(),
+        "elem_size": HEADER_SIZE + keys + (8 if definition.type in PERCPU else values),
+    }
