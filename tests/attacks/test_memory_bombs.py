@@ -339,9 +339,8 @@ def test_anonymous_structs_in_structs_of_the_environment() -> None:
     asks = Program(assembler.assemble("call 158\nexit"), type="tracing", kernel_types=types, license="GPL")
     iterates = Program(assembler.assemble("exit"), type="tracing", kernel_types=types, section="iter/task")
     assert "refer to each other too often" in within_limits(lambda: asks.run(engine="interpreter"))
-    assert "refer to each other too often" in within_limits(
-        lambda: iterates.run(context={"pid": 1}, engine="interpreter")
-    )
+    said = within_limits(lambda: iterates.run(context={"pid": 1}, engine="interpreter"))
+    assert "too many members" in said or "refer to each other too often" in said
 
 
 def core_object(access: bytes, relocations: int, target: bool) -> tuple[bytes, bytes]:
