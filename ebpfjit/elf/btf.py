@@ -14,10 +14,10 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from ebpfjit.elf.budget import Budget, text_size
@@ -162,7 +162,8 @@ class Btf:
     `data` is little-endian BTF. Raises LoadError where its ranges or kinds are wrong; a wrong type
     is a LoadError when it is looked at. `budget` pays for what is made of the types, each time
     only once: that of the file they are from, else one by the size of the data. `codecs` are
-    those of `ebpfjit.elf.codec`, by the class of their integers and the type's id.
+    those of `ebpfjit.elf.codec`, by the class of their integers and the type's id, `members` what
+    `ebpfjit.elf.objects` has found in structs, by the id.
     """
 
     def __init__(self, data: bytes | memoryview, name: str = "BTF", budget: Budget | None = None) -> None:
@@ -203,6 +204,7 @@ class Btf:
         self._sizes: dict[int, int] = {}
         self._scans = 0
         self.codecs: dict[type, dict[int, Any]] = {}
+        self.members: dict[int, tuple[tuple[Member, int], ...]] = {}
 
     def error(self, message: str) -> LoadError:
         """Return a LoadError about this BTF."""
@@ -375,15 +377,28 @@ class Btf:
     @cached_property
     def contained(self) -> dict[tuple[int, int], tuple[str, str]]:
         """What "contains:STRUCT:MEMBER" says: by type and number of the member, or variable and NO_MEMBER."""
+        parts: Callable[[str], tuple[str, str, str]] = cache(lambda rest: rest.partition(":"))
         found: dict[tuple[int, int], tuple[str, str]] = {}
-        for id in range(1, len(self)) if b"contains:" in self.strings else ():
-            if self.kind(id) == Kind.DECL_TAG:
-                tag = self.type(id)
-                what, _, rest = tag.name.partition(":")
-                struct, _, member = rest.partition(":")
-                if what == "contains" and member:
-                    found[tag.target, tag.index] = struct, member
+        for tag, rest in self.tags("contains:"):
+            struct, _, member = parts(rest)
+            if member:
+                found[tag.target, tag.index] = struct, member
         return found
+
+    def tags(self, prefix: str) -> Iterator[tuple[Type, str]]:
+        """Yield the declaration tags whose names begin so, with the rest: the same string for the same name.
+
+        Thousands may share a name, and this may have a megabyte: who takes it apart does so once (`cache`).
+        """
+        rests: dict[str, str] = {}
+        for id in range(1, len(self)) if prefix.encode() in self.strings else ():
+            if self.kind(id) != Kind.DECL_TAG:
+                continue
+            tag = self.type(id)
+            if tag.name not in rests and tag.name.startswith(prefix):
+                rests[tag.name] = tag.name.removeprefix(prefix)
+            if tag.name in rests:
+                yield tag, rests[tag.name]
 
     def named(self, name: str, kinds: frozenset[Kind] | set[Kind], *, flavors: bool = False) -> list[int]:
         """Return the ids of the types of that name and one of those kinds, in order.

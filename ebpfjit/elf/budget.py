@@ -23,6 +23,8 @@ ERROR_COST = 500
 """Bytes of an error that is kept, its text not counted."""
 ESCAPED = 32
 """What a byte costs in a text that is not ASCII: 16 bytes where it is no UTF-8, and as much again in time."""
+SHARED = "functions that programs share"
+"""What most often costs too much, in words: each program has a copy of its own."""
 
 
 class OverBudget(LoadError):  # noqa: N818 - as its neighbours in errors.py

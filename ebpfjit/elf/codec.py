@@ -238,8 +238,14 @@ class Struct:
             try:
                 field.put(data, member)
             except (TypeError, ValueError) as error:
-                raise type(error)(f"{name}: {error}") from error
+                raise told(error, name) from error
         return bytes(data)
+
+
+def told(error: TypeError | ValueError, name: str) -> TypeError | ValueError:
+    """Return an error that names a member or variable: one of a kind that takes any text."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"{name}: {error}")
 
 
 def codec_of(btf: Btf, id: int, integer: type[Integer] = Integer) -> Codec:

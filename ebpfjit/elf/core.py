@@ -27,6 +27,8 @@ from ebpfjit.errors import LoadError
 from ebpfjit.runtime.faults import CORE_POISON
 
 MAX_ACCESSES = 64
+MAX_PATH = 4096
+"""Characters of a path, many more than so many steps have: thousands of relocations may share a long one."""
 MAX_INDEX = (1 << 32) - 1
 MAX_PATH_SHOWN = 200
 MAX_SHOWN = 8
@@ -238,7 +240,7 @@ class Core:
         kind = K(relocation.kind)
         if self.target is None and kind not in (K.TYPE_ID_LOCAL, K.TYPE_ID_TARGET):
             return UNCHANGED, UNCHANGED  # the compiler wrote what the object's own types say
-        steps = min(relocation.access.count(":"), MAX_ACCESSES) + 1
+        steps = min(relocation.access.count(":", 0, MAX_PATH), MAX_ACCESSES) + 1
         self.file.budget.spend(2 * STEP * steps, "CO-RE relocations")
         spec = parse_spec(self.local, relocation, kind)
         local = answer_for(kind, spec)
@@ -352,6 +354,9 @@ def _signed(value: int, bits: int) -> int:
 
 def parse_spec(btf: Btf, relocation: CoreRelocation, kind: RelocationKind) -> Spec:
     """Return what a relocation names in the object's own types."""
+    if len(relocation.access) > MAX_PATH:
+        length = len(relocation.access)
+        raise CoreError(f"the path has {length} characters, 1 to {MAX_ACCESSES} steps are possible")
     count = relocation.access.count(":") + 1
     if count > MAX_ACCESSES:
         raise CoreError(f"the path has {count} steps, 1 to {MAX_ACCESSES} are possible")

@@ -63,6 +63,9 @@ class Externs:
         self.weak = {s.name for s in file.symbols if s.section is None and s.is_weak}
         self.damage: LoadError | None = None
         self._refused: dict[str, LoadError] = {}
+        self._kfuncs: dict[tuple[str, bool], tuple[int, Kfunc] | None] = {}
+        self._names: dict[str, str] = {}
+        self._may_be_missing: dict[str, str] = {}
         self._sections = self._section_of_each()
         self.variables = self._lay_out()
 
@@ -167,8 +170,24 @@ class Externs:
     def kfunc(self, symbol: Symbol) -> tuple[int, Kfunc] | None:
         """Return the BTF id of a kernel function and what it is, None for another symbol.
 
-        What stands behind three underscores is the program's own, as libbpf has it.
+        What stands behind three underscores is the program's own, as libbpf has it. It is the same at each
+        call: thousands may use one, whose name has thousands of characters.
         """
+        key = symbol.name, symbol.is_weak
+        if key not in self._kfuncs:
+            self._kfuncs[key] = self._make_kfunc(symbol)
+        return self._kfuncs[key]
+
+    def name_of(self, symbol: Symbol) -> str:
+        """Return what the kernel calls a symbol, the same string at each call."""
+        return self._names.setdefault(symbol.name, essential_name(symbol.name))
+
+    def may_be_missing(self, symbol: Symbol) -> str:
+        """Return what to say where a weak symbol that is not there is called, always the same string."""
+        text = f"{symbol}, which is weak and may be missing: ask for its address first"
+        return self._may_be_missing.setdefault(symbol.name, text)
+
+    def _make_kfunc(self, symbol: Symbol) -> tuple[int, Kfunc] | None:
         section, type_ = self._sections.get(symbol.name, ("", None))
         if self.btf is None or section != KSYMS or type_ is None or type_.kind is not Kind.FUNC:
             return None
@@ -177,7 +196,7 @@ class Externs:
             return None
         arguments = [self._number(id) for _, id in prototype.parameters[:MAX_ARGUMENTS]]
         return type_.id, Kfunc(
-            essential_name(symbol.name),
+            self.name_of(symbol),
             tuple(number for number in arguments if number is not None),
             self._number(prototype.target),
             symbol.is_weak,

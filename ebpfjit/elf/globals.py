@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.elf.btf import Btf, Kind
-from ebpfjit.elf.budget import OverBudget
-from ebpfjit.elf.codec import Integer, Raw, codec_of
+from ebpfjit.elf.budget import STEP, OverBudget
+from ebpfjit.elf.codec import Integer, Raw, codec_of, told
 from ebpfjit.elf.maps import MAP_COST, is_legacy
 from ebpfjit.elf.pointers import pointer_in
 from ebpfjit.elf.reader import ObjectFile, Section, Symbol
@@ -81,6 +81,7 @@ def _special(file: ObjectFile, section: Section, btf: Btf | None) -> tuple[Speci
     """Return the locks, kptrs, and heads of lists and trees, among a section's variables."""
     if btf is None or not section.is_writable or not any(name in btf.strings for name in _SPECIAL):
         return ()
+    file.budget.spend(STEP * len(file.symbols) // 8, "special fields of variables")
     places = {symbol.name: symbol.value for symbol in file.symbols if symbol.section is section}
     try:
         sections = [btf.type(id) for id in btf.named(section.name, {Kind.DATASEC})]
@@ -183,7 +184,7 @@ class Globals(Mapping[str, Any]):
             raw = isinstance(value, (bytes, bytearray, memoryview)) and len(value) == variable.size
             data = bytes(value) if raw else codec.encode(value)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: {error}") from error
+            raise told(error, name) from error
         _memory(variable)[:] = data
 
     def __iter__(self) -> Iterator[str]:

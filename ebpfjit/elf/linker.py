@@ -26,9 +26,9 @@ from itertools import pairwise
 
 from ebpfjit.bits import W64
 from ebpfjit.elf import builtins, patches
-from ebpfjit.elf.btf import Btf, essential_name
+from ebpfjit.elf.btf import Btf
 from ebpfjit.elf.btf_ext import BtfExt
-from ebpfjit.elf.budget import ERROR_COST, STEP, OverBudget
+from ebpfjit.elf.budget import ERROR_COST, SHARED, STEP, OverBudget
 from ebpfjit.elf.core import CoreResult
 from ebpfjit.elf.memory import ObjectMaps, Place
 from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
@@ -47,9 +47,6 @@ MAX_OBJECT_SLOTS = 4_000_000
 """Shared functions are copied into each program; the budget of the file lets most have far less."""
 PROGRAM_COST, SLOT_COST, FIXUP_COST, LINE_COST = 4096, 160, 200, 100
 """Bytes of a program, of each of its slots, of what refers to something in it, and of its source lines."""
-
-SHARED = "functions that programs share"
-"""Each program has a copy of its own, which is why there may be a budget to exceed."""
 
 LINE_INFO = struct.Struct("<IIII")
 """struct bpf_line_info."""
@@ -175,6 +172,7 @@ class Linker:
         self.refusal: LoadError | None = None
         self.exception_callbacks: Mapping[str, str] = {}
         self._fixups: dict[Function, Fixups] = {}
+        self._numbers: dict[Function, frozenset[int]] = {}
         self._linked_slots = 0
 
     @cached_property
@@ -348,12 +346,17 @@ class Linker:
         name = self.exception_callbacks.get(entry.name)
         if name is None:
             return None
-        for section in self.sections:
-            for function in self.functions[section.index]:
-                if function.name == name and function.is_global:
-                    return function
+        found = self._global_functions.get(name)
+        if found is not None:
+            return found
         what = f"its exception callback is {name!r}, and there is no global function of that name"
         raise self._error(entry.section, f"function {entry.name!r}: {what}")
+
+    @cached_property
+    def _global_functions(self) -> dict[str, Function]:
+        """The global functions by name, of several the first."""
+        functions = (each for section in self.sections for each in self.functions[section.index])
+        return {each.name: each for each in reversed([each for each in functions if each.is_global])}
 
     def _place(self, entry: Function, also: Function | None = None) -> dict[Function, int]:
         """Return `entry` and the functions that it reaches, in order, with the slot where each one starts.
@@ -391,7 +394,7 @@ class Linker:
 
     def _refusals_behind(self, placed: Iterable[Function], numbers: Iterable[int]) -> list[LoadError]:
         """Return what stands in the way of using what a program's variables point to."""
-        named = {ref.place.number for function in placed for ref in self.find_fixups(function).references}
+        named = frozenset[int]().union(*map(self.numbers_of, placed))
         found = (self.maps.refusal_inside(number) for number in numbers if number not in named)
         return [refusal for refusal in found if refusal is not None]
 
@@ -412,7 +415,7 @@ class Linker:
 
     def _numbers_of_maps(self, functions: Iterable[Function]) -> dict[int, int]:
         """Return where each map that these functions refer to (by its number) is in Program.maps."""
-        used = {ref.place.number for function in functions for ref in self.find_fixups(function).references}
+        used = set[int]().union(*map(self.numbers_of, functions))
         return {number: index for index, number in enumerate(self.maps.reachable(used))}
 
     def _address(self, place: Place) -> int:
@@ -455,6 +458,13 @@ class Linker:
             self.file.budget.spend(FIXUP_COST * fixups.count, "what functions refer to")
             self._fixups[function] = fixups
         return self._fixups[function]
+
+    def numbers_of(self, function: Function) -> frozenset[int]:
+        """Return the numbers of the maps that a function refers to, found once."""
+        if function not in self._numbers:
+            references = self.find_fixups(function).references
+            self._numbers[function] = frozenset(reference.place.number for reference in references)
+        return self._numbers[function]
 
     def _relocated(self, function: Function, instructions: tuple[Instruction, ...]) -> Fixups:
         """What relocations say: maps, variables, calls of other sections and of global functions."""
@@ -501,7 +511,7 @@ class Linker:
         elif section is None:
             place = self.maps.extern(symbol, target.offset) if use is Use.ADDRESS else None
             if self.maps.externs.is_kernel_symbol(symbol):
-                fixups.kernel[pc] = essential_name(symbol.name)
+                fixups.kernel[pc] = self.maps.externs.name_of(symbol)
             if place is not None:
                 fixups.references.append(MapReference(pc, place))
                 self._check_use(self.maps.externs.variables[symbol.name].refusal, function, pc)
@@ -520,9 +530,7 @@ class Linker:
                 if (known := self.maps.externs.kfunc(symbol)) is not None:
                     fixups.weak[pc] = known
                 if use is Use.CALL:
-                    fixups.absent[pc] = (
-                        f"{symbol}, which is weak and may be missing: ask for its address first"
-                    )
+                    fixups.absent[pc] = self.maps.externs.may_be_missing(symbol)
             elif pc in fixups.kernel:
                 fixups.missing.append((pc, use))
                 fixups.unmet[pc] = self._missing(function, pc, target)

@@ -136,6 +136,9 @@ def load(
     if kconfig is not None and not isinstance(kconfig, Mapping):
         how = "{'CONFIG_HZ': 250}"
         raise TypeError(f"kconfig maps names to values, as {how}, and is not a {type(kconfig).__name__}")
+    each = types.values() if isinstance(types, Mapping) else [types]
+    if not all(isinstance(type_, str) for type_ in each):
+        raise TypeError(f"types is a program type, or maps names to types: strings, and is not {types!r}")
     if environment is not None and not isinstance(environment, Environment):
         raise TypeError(f"environment is an Environment, not of type {type(environment).__name__}")
     load_package("ebpfjit.elf")
@@ -259,7 +262,11 @@ def _wanted(linker: Linker, only: Iterable[str] | None) -> frozenset[str]:
     """Return the names that were asked for, none for all. Raises LoadError for one that is not there."""
     if only is None:
         return frozenset()
-    wanted = frozenset([only] if isinstance(only, str) else only)
+    names_of = [only] if isinstance(only, str) else list(only)
+    for each in names_of:
+        if not isinstance(each, str):
+            raise TypeError(f"only= has names of programs or sections, not {each!r}")
+    wanted = frozenset(names_of)
     known = {name for entry in linker.entries for name in (entry.name, entry.section.name)}
     for name in sorted(wanted - known):
         names = ", ".join(repr(entry.name) for entry in linker.entries) or "none"

@@ -82,7 +82,7 @@ class ObjectMaps:
         self.damage = externs.damage
         self._kconfig = 0
         self._pointed: dict[int, set[int]] = {}
-        self._ranges: dict[int, list[RefusedRange]] = {}
+        self._ranges: dict[int, dict[tuple[int, int], RefusedRange]] = {}
         self._told: set[str] = set()
         self.function_pointers: dict[int, list[FunctionPointer]] = {}
         definitions = [self._with_types(variables.define(file, section, btf)) for section in self.sections]
@@ -153,8 +153,8 @@ class ObjectMaps:
             number = self._whole[section.index]
             found = find_pointers(self.file, section, self._whole)
             self._pointed[number] = {self._whole[index] for index in found.sections}
-            if found.refused:
-                self._ranges[number] = found.refused
+            for refused in found.refused:
+                self.refuse_range(number, refused)
             if found.functions:
                 self.function_pointers[number] = found.functions
 
@@ -233,13 +233,18 @@ class ObjectMaps:
         return Place(self._kconfig, variable.offset + addend)
 
     def refuse_range(self, number: int, refused: RefusedRange) -> None:
-        """Refuse a variable to whoever uses it."""
-        self._ranges.setdefault(number, []).append(refused)
+        """Refuse a variable to whoever uses it; what it is refused for first is said."""
+        self._ranges.setdefault(number, {}).setdefault((refused.start, refused.end), refused)
 
     @property
     def refused_ranges(self) -> Iterator[RefusedRange]:
         """The variables that do not point to what they were meant to, and that no program was refused for."""
-        return (each for ranges in self._ranges.values() for each in ranges if each.name not in self._told)
+        return (
+            each
+            for ranges in self._ranges.values()
+            for each in ranges.values()
+            if each.name not in self._told
+        )
 
     def write(self, number: int, offset: int, data: bytes) -> None:
         """Write what the file cannot say into a section of variables; one that was given stays as it is."""
@@ -252,12 +257,16 @@ class ObjectMaps:
         refusal = self.order[place.number].refused
         if refusal is not None or place.offset is None:
             return refusal if isinstance(refusal, LoadError) else None
-        ranges = self._ranges.get(place.number, ())
-        return self._tell(next((each for each in ranges if each.start <= place.offset < each.end), None))
+        ranges = self._ranges.get(place.number)
+        if ranges is None:
+            return None
+        self.file.budget.spend(STEP * (len(ranges) // 16), "the variables that are refused")
+        offset = place.offset
+        return self._tell(next((each for each in ranges.values() if each.start <= offset < each.end), None))
 
     def refusal_inside(self, number: int) -> LoadError | None:
         """Return what stands in the way of using a section of variables whatever its variable is."""
-        return self._tell(next(iter(self._ranges.get(number, ())), None))
+        return self._tell(next(iter(self._ranges.get(number, {}).values()), None))
 
     def _tell(self, refused: RefusedRange | None) -> LoadError | None:
         """Return the error of a variable that somebody uses."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.elf.btf import MAX_DEPTH, Btf, Kind, Member, Type
+from ebpfjit.elf.budget import STEP
 from ebpfjit.elf.codec import codec_of
 from ebpfjit.elf.loader import read_btf
 from ebpfjit.errors import ExecutionError, LoadError
@@ -104,7 +105,7 @@ def _lay_out(
         members = {
             "pid": task.pid,
             "tgid": task.tgid,
-            "comm": task.comm.encode()[:15],
+            "comm": task.name,
             "group_leader": address,
         }
         layout.add(KernelObject(KernelPointer(address, "task_struct"), members, lenient=True))
@@ -174,7 +175,7 @@ class _Layout:
     def _values(self, type_: Type, members: Mapping[str, Any]) -> dict[str, Any]:
         """Return the members; bytes and strings for pointers are put behind the struct."""
         assert self.types is not None  # whoever asks has a type
-        found = {member.name: member for member, _ in _members(self.types, type_, 0, MAX_DEPTH)}
+        found = {member.name: member for member, _ in members_of(self.types, type_)}
         values: dict[str, Any] = {}
         for name, value in members.items():
             member = self.types.resolve(found[name].type) if name in found else None
@@ -209,23 +210,31 @@ def _no_struct(name: str, types: Btf | None) -> str:
     )
 
 
-def _members(types: Btf, type_: Type, base: int, depth: int) -> Iterator[tuple[Member, int]]:
-    """Yield the members of a struct that have names, those of anonymous ones among them; and their bit."""
+def members_of(types: Btf, type_: Type) -> tuple[tuple[Member, int], ...]:
+    """Return the members of a struct that have names, those of anonymous ones among them; and their bit.
+
+    They are found once. Raises LoadError for structs in structs that go on for too long.
+    """
+    known = types.members.get(type_.id)
+    if known is None:
+        found: list[tuple[Member, int]] = []
+        _add_members(types, type_, 0, MAX_DEPTH, found)
+        known = types.members[type_.id] = tuple(found)
+    return known
+
+
+def _add_members(types: Btf, type_: Type, base: int, depth: int, found: list[tuple[Member, int]]) -> None:
+    types.budget.spend(STEP * (1 + len(type_.members)), "the members of structs")
     for member in type_.members if depth else ():
         if member.name:
-            yield member, base + member.bit_offset
+            found.append((member, base + member.bit_offset))
         elif (inner := types.resolve(member.type)).is_composite:
-            yield from _members(types, inner, base + member.bit_offset, depth - 1)
-
-
-def members_of(types: Btf, type_: Type) -> Iterator[tuple[Member, int]]:
-    """Yield the members of a struct that have names, those of anonymous ones among them; and their bit."""
-    return _members(types, type_, 0, MAX_DEPTH)
+            _add_members(types, inner, base + member.bit_offset, depth - 1, found)
 
 
 def _offsets(types: Btf, type_: Type) -> Iterator[tuple[str, int]]:
     """Yield the names of a struct's members, and the bit where each starts."""
-    return ((member.name, bit) for member, bit in _members(types, type_, 0, MAX_DEPTH))
+    return ((member.name, bit) for member, bit in members_of(types, type_))
 
 
 def check_layout(

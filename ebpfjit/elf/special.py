@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ebpfjit.elf.btf import NO_MEMBER, Btf, Kind, Type
+from ebpfjit.elf.btf import MAX_DEPTH, NO_MEMBER, Btf, Kind, Type
+from ebpfjit.elf.budget import STEP
 from ebpfjit.runtime.maps.special import (
     HEADS,
     KINDS,
@@ -44,10 +45,8 @@ def fields_of_variables(btf: Btf, variables: Iterable[tuple[int, int]]) -> Found
     search, found = _Search(btf), list[SpecialField]()
     for id, start in variables:
         variable = btf.type(id)
-        for field in search.contents(variable.target, MOST_NESTED, (id, NO_MEMBER)):
-            joint = "." if field.name and not field.name.startswith("[") else ""
-            name = variable.name + joint + field.name
-            found.append(replace(field, offset=start + field.offset, name=name))
+        fields = search.contents(variable.target, MOST_NESTED, (id, NO_MEMBER))
+        found += [search.inside(variable.name, start, field) for field in fields]
         if len(found) > MOST_FIELDS:
             return ()
     return tuple(sorted(found, key=lambda field: field.offset)) if is_valid(tuple(found)) else ()
@@ -59,6 +58,7 @@ class ObjectTypes:
     def __init__(self, data: bytes) -> None:
         self._btf = Btf(data, "the object's BTF")
         self._known: dict[int, ObjectLayout | None] = {}
+        self._scalars: dict[tuple[int, int], bool] = {}
 
     def __call__(self, id: int) -> ObjectLayout | None:
         """Return the layout of a type; None where there is no such struct. Raises LoadError for damage."""
@@ -73,8 +73,12 @@ class ObjectTypes:
 
     def _is_scalar(self, type_: Type, depth: int) -> bool:
         """True for a struct of numbers, arrays of numbers and such structs (__btf_type_is_scalar_struct)."""
-        if depth == 0:
-            return False
+        known = self._scalars.get((type_.id, depth))
+        if known is None:
+            known = self._scalars[type_.id, depth] = depth > 0 and self._has_numbers_only(type_, depth)
+        return known
+
+    def _has_numbers_only(self, type_: Type, depth: int) -> bool:
         self._btf.budget.spend(FIELD_COST * len(type_.members), "the members of objects")
         for member in type_.members:
             inner = self._btf.resolve(member.type)
@@ -111,19 +115,25 @@ class _Search:
                 continue
             start = member.bit_offset // 8
             for field in self.contents(member.type, depth, (type_.id, number)):
-                joint = "." if member.name and field.name and not field.name.startswith("[") else ""
-                name = member.name + joint + field.name
                 offset = start + field.offset
                 kind = self.kinds[field.kind]
                 if offset % kind.alignment == 0 and offset + kind.size <= type_.size:
-                    found.append(replace(field, offset=offset, name=name))
+                    found.append(self.inside(member.name, start, field))
             if len(found) > MOST_FIELDS:
                 break
         return tuple(sorted(found, key=lambda field: field.offset))
 
+    def inside(self, name: str, start: int, field: SpecialField) -> SpecialField:
+        """Return a field of what is called `name` ("[3]": an element) and starts at byte `start`."""
+        joint = "." if name and field.name and not field.name.startswith("[") else ""
+        name += joint + field.name
+        self.btf.budget.spend(STEP + len(name), "the special fields of values")
+        return replace(field, offset=start + field.offset, name=name)
+
     def contents(self, id: int, depth: int, place: tuple[int, int]) -> Found:
         """Return the special fields of what a member or a variable is; `place` is how tags call it."""
         found = self._of(id, depth)
+        self.btf.budget.spend(STEP * len(found), "the special fields of values")
         if place not in self.btf.contained:
             return found
         return tuple(  # the tag of an array is that of each of its heads
@@ -137,16 +147,21 @@ class _Search:
         """Return which struct hangs in a head, and at which offset; None where no tag says it."""
         struct, name = self.btf.contained.get(place, ("", ""))
         for id in self.btf.named(struct, {Kind.STRUCT}) if struct else ():
-            for member in self.btf.type(id).members:
+            members = self.btf.type(id).members
+            self.btf.budget.spend(FIELD_COST * len(members), "what hangs in lists and trees")
+            for member in members:
                 if member.name == name and self.btf.resolve(member.type).name == HEADS[kind]:
                     return struct, member.bit_offset // 8
         return None
 
-    def _of(self, id: int, depth: int) -> Found:
-        """Return the special fields of a member's type, an array's elements one after the other."""
+    def _of(self, id: int, depth: int, arrays: int = MAX_DEPTH) -> Found:
+        """Return the special fields of a member's type, an array's elements one after the other.
+
+        `arrays` is how many of them may be in each other.
+        """
         type_ = self.btf.resolve(id)
         if type_.kind is Kind.ARRAY:
-            return self._array(type_, depth)
+            return self._array(type_, depth, arrays - 1) if arrays else ()
         if type_.kind is Kind.PTR:
             tag = self.btf.type(type_.target)
             is_special = tag.kind is Kind.TYPE_TAG and tag.name in POINTERS
@@ -157,17 +172,15 @@ class _Search:
             return (SpecialField(type_.name, 0, ""),) if type_.size == self.kinds[type_.name].size else ()
         return self.struct(type_, depth - 1) if depth else ()
 
-    def _array(self, type_: Type, depth: int) -> Found:
-        element = self._of(type_.target, depth)
+    def _array(self, type_: Type, depth: int, arrays: int) -> Found:
+        """Return those of an array: where there are more than MOST_FIELDS, some of them."""
+        self.btf.budget.spend(STEP, "the special fields of values")
+        element = self._of(type_.target, depth, arrays)
         if not element or not type_.count:
             return ()
         size = self.btf.size_of(type_.target)
         return tuple(
-            replace(
-                field,
-                offset=index * size + field.offset,
-                name=f"[{index}]" + ("." if field.name and field.name[0] != "[" else "") + field.name,
-            )
-            for index in range(min(type_.count, MOST_FIELDS + 1))
+            self.inside(f"[{index}]", index * size, field)
+            for index in range(min(type_.count, MOST_FIELDS // len(element) + 1))
             for field in element
         )

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ebpfjit.elf.budget import SHARED, STEP
 from ebpfjit.elf.pointers import POINTER_SIZE, FunctionPointer
 from ebpfjit.runtime.execution import CODE_ADDRESS
 
@@ -60,8 +61,9 @@ class FunctionTables:
         known = self._users.get(entry)
         if known is None:
             linker = self._linker
-            fixups = (linker.find_fixups(function) for function in linker.reaches(entry))
-            numbers = {reference.place.number for each in fixups for reference in each.references}
+            each = [linker.numbers_of(function) for function in linker.reaches(entry)]
+            linker.file.budget.spend(STEP * sum(1 + len(numbers) // 8 for numbers in each), SHARED)
+            numbers = set[int]().union(*each)
             with_tables = {number for number, _, _ in self._aims}
             known = self._users[entry] = bool(with_tables & {*linker.maps.reachable(numbers)})
         return known

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ebpfjit.elf.btf import Btf, Kind
@@ -33,7 +34,7 @@ CILIUM_MAPS = {1: "cilium_call_policy", 2: "cilium_calls", 3: "cilium_calls_cust
 """What Cilium's CILIUM_MAP_* are called, or start with, where definitions have no id."""
 ALONE = -1
 """Stands for every id where the object has one program array, whose definition has none."""
-TAG = re.compile(r"tail:([^/]+)/(\d{1,10})", re.ASCII)
+INDEX = re.compile(r"\d{1,10}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,19 @@ def is_tail_section(section: str) -> bool:
 
 def find_tags(btf: Btf | None) -> Iterator[Slot]:
     """Yield what declaration tags of functions say, in order of the tags. Raises LoadError for damage."""
-    if btf is None or b"tail:" not in btf.strings:
+    if btf is None:
         return
-    for id in range(1, len(btf)):
-        if btf.kind(id) == Kind.DECL_TAG and (found := TAG.fullmatch(btf.type(id).name)):
-            function = btf.type(btf.type(id).target)
-            if function.kind is Kind.FUNC:
-                yield Slot(found[1], int(found[2]), function.name)
+    place_of = cache(_place_of)
+    for tag, text in btf.tags("tail:"):
+        place = place_of(text)
+        if place is not None and (function := btf.type(tag.target)).kind is Kind.FUNC:
+            yield Slot(*place, function.name)
+
+
+def _place_of(text: str) -> tuple[str, int] | None:
+    """Return the map and the index that a tag names, None for one that names neither."""
+    map_, _, index = text.rpartition("/")
+    return (map_, int(index)) if map_ and "/" not in map_ and INDEX.fullmatch(index) else None
 
 
 def find_slots(

@@ -6,7 +6,7 @@ refused where they are needed.
 
 from __future__ import annotations
 
-from ebpfjit.elf.btf import Btf, Kind
+from ebpfjit.elf.btf import Btf
 from ebpfjit.elf.btf_ext import BtfExt, has_core_relocations
 from ebpfjit.elf.core import Core, CoreResult
 from ebpfjit.elf.reader import ObjectFile
@@ -69,9 +69,8 @@ def make_relocations(
 def find_exception_callbacks(btf: Btf | None) -> dict[str, str]:
     """Return the function that bpf_throw calls, by program. Raises LoadError for damage."""
     found: dict[str, str] = {}
-    if btf is None or EXCEPTION_CALLBACK.encode() not in btf.strings:
+    if btf is None:
         return found
-    for id in range(1, len(btf)):
-        if btf.kind(id) == Kind.DECL_TAG and (tag := btf.type(id)).name.startswith(EXCEPTION_CALLBACK):
-            found.setdefault(btf.type(tag.target).name, tag.name.removeprefix(EXCEPTION_CALLBACK))
+    for tag, callback in btf.tags(EXCEPTION_CALLBACK):
+        found.setdefault(btf.type(tag.target).name, callback)
     return found

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Any
 
 from ebpfjit.runtime import timers
@@ -22,13 +23,21 @@ def _random_u32() -> int:
     return _random.getrandbits(32)
 
 
+def _refuse_other(name: str, value: Any, kinds: Any, what: str) -> None:
+    """Raise TypeError for a value of none of these types; what counts as an int will do for one."""
+    if type(value) is kinds:
+        return  # most are, and each run without an environment makes one
+    if not isinstance(value, kinds) and not (kinds is int and hasattr(value, "__index__")):
+        raise TypeError(f"{name} is {what}, not of type {type(value).__name__}")
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """The process that a program runs in: `tgid` names the process, `pid` its thread.
 
     `comm` is its name, of which programs see 15 bytes. `address` is what bpf_get_current_task returns (u64),
     0 for a struct task_struct that holds pid, tgid and comm, where the program's types have one.
-    That of an environment may be called: see `Environment.task`.
+    That of an environment may be called: see `Environment.task`. Raises TypeError for anything else.
     """
 
     pid: int = 1
@@ -40,6 +49,16 @@ class Task:
     address: int = 0
     _objects: KernelObjects | None = field(default=None, repr=False, compare=False, kw_only=True)
     _is_this: bool = field(default=False, repr=False, compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("pid", "tgid", "uid", "gid", "cgroup_id", "address"):
+            _refuse_other(name, getattr(self, name), int, "a number")
+        _refuse_other("comm", self.comm, str, "a string")
+
+    @property
+    def name(self) -> bytes:
+        """What programs see of `comm`."""
+        return self.comm.encode("utf-8", "replace")[:15]
 
     def __call__(self, **members: Any) -> KernelPointer:
         """Describe a task of the environment that this is the task of; see `Environment.task`."""
@@ -127,6 +146,16 @@ def _task_members(members: Mapping[str, Any]) -> dict[str, Any]:
     return {"tgid": members["pid"], **members} if "pid" in members else dict(members)
 
 
+_KINDS: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("cpu", "cpus", "socket_cookie", "netns_cookie", "attach_cookie"), (int, "a number")),
+    **dict.fromkeys(("stack", "sockets"), ((tuple, list), "a tuple")),
+    **dict.fromkeys(("memory", "symbols", "socket_options"), ((dict, Mapping), "a mapping")),
+    "network": (Network, "a Network"),
+    "tunnel": ((TunnelKey, NoneType), "a TunnelKey or None"),
+}
+"""What fields of an environment are: a wrong one is said here, not where a program asks for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """The world of a run; a test replaces what must not change from run to run.
@@ -157,9 +186,8 @@ class Environment:
     `task` may be called: `environment.task(pid=7, comm="x")` describes one more task, as
     `struct("task_struct", ...)` does. The first of them that no other task points to (as to its real_parent)
     is the process that programs run in, where no other is given.
-    Raises TypeError for a `clock`, `random` or `task` that is none, ValueError where `cpu` is not one of the
-    processors, and for memory that is neither a process's nor
-    the kernel's, or twice.
+    Raises TypeError for a field that is something else, as a `clock` that is no function, ValueError where
+    `cpu` is not one of the processors, and for memory that is neither a process's nor the kernel's, or twice.
     """
 
     clock: Callable[[], int] = field(default_factory=Clock)
@@ -225,6 +253,12 @@ class Environment:
         return self.objects.add("path", members, path=path)
 
     def __post_init__(self) -> None:
+        for name, (kinds, what) in _KINDS.items():
+            _refuse_other(name, getattr(self, name), kinds, what)
+        for socket in self.sockets:
+            _refuse_other("each of sockets", socket, Socket, "a Socket")
+        for address in self.stack:
+            _refuse_other("each of stack", address, int, "a number")
         if self.cpus < 1 or not 0 <= self.cpu < self.cpus:
             raise ValueError(f"cpu {self.cpu} is not one of {self.cpus} processors, counted from 0")
         for name, function in (("clock", self.clock), ("random", self.random)):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ebpfjit.errors import ExecutionError
@@ -294,7 +295,9 @@ def lend_from(world: World, holders: Iterable[Holder]) -> list[Region]:
     """
     state, regions = state_of(world), list[Region]()
     for holder in holders:
-        for one in list(holder.pointers.values())[: MOST_LENT_FIRST - len(regions)]:
+        with changing.held:  # there may be as many as there is memory for: most are not looked at
+            first = list(islice(holder.pointers.values(), MOST_LENT_FIRST - len(regions)))
+        for one in first:
             regions.append(state.within(one))
             state.objects[one.address] = state.for_a_while[one.address] = one
             state.fields |= {one.address + each.offset: (one, each) for each in one.layout.fields}

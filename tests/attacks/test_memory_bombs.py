@@ -30,10 +30,14 @@ from support.elf_maker import (
 from ebpfjit import AssemblyError, EbpfError, Environment, LoadError, Program, assembler, load
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.elf import read_btf
+from ebpfjit.elf.btf import Btf
+from ebpfjit.program import TypeInfo
+from tests.support.kfunc_runs import PACKET, program_of
 from tests.support.limits import limit_memory
 
 MEMORY, MOST_SECONDS = 1 << 30, 5
 MEMBERS = 65535
+LDDW = bytes([0x18, 1]) + bytes(14)
 
 
 def within_limits(job: Callable[[], Any]) -> str:
@@ -265,6 +269,80 @@ def test_anonymous_members_that_many_structs_share() -> None:
     assert "members of types" in within_limits(lambda: load_and_look(data))
 
 
+def arrays_of_lists(maker: BtfMaker) -> int:
+    type_ = maker.struct("bpf_list_head", 16, ("opaque", maker.array(maker.integer("long", 8), 2), 0))
+    for _ in range(12):
+        type_ = maker.array(type_, 1000)
+    return maker.struct("value", 16, ("m", type_, 0))
+
+
+def an_array_of_itself(maker: BtfMaker) -> int:
+    maker.struct("bpf_list_head", 16)
+    return maker.struct("value", 16, ("m", maker.array(maker.count + 1, 3), 0))
+
+
+def many_arrays_of_locks(maker: BtfMaker) -> int:
+    type_ = maker.array(maker.struct("bpf_spin_lock", 4, ("val", maker.integer("int", 4), 0)), 11)
+    inner = maker.struct("inner", 16, ("m" * 100_000, type_, 0))
+    return maker.struct("value", 16, *[("", maker.array(inner, 1), 8)] * MEMBERS)
+
+
+def heads_of_nothing(maker: BtfMaker) -> int:
+    count = 16_000
+    head, number = maker.struct("bpf_list_head", 16), maker.integer("int", 4)
+    maker.struct("big", 16, *[("m", number, 0)] * count)
+    type_ = maker.struct("value", 16, *[("m", head, 8)] * count)
+    tag = maker.string("contains:big:none")
+    for index in range(count):
+        maker.types += struct.pack("<IIII", tag, 17 << 24, type_, index)
+    maker.count += count
+    return type_
+
+
+def structs_of_structs(maker: BtfMaker) -> int:
+    type_ = maker.struct("bpf_spin_lock", 4, ("m", maker.integer("int", 4), 0))
+    for number in range(4):
+        type_ = maker.struct(f"s{number}", 16, *[("m", type_, 64)] * 2000)
+    return type_
+
+
+@pytest.mark.parametrize(
+    "make", [arrays_of_lists, an_array_of_itself, many_arrays_of_locks, heads_of_nothing]
+)
+def test_special_fields_of_variables_that_nest(make: Callable[[BtfMaker], int]) -> None:
+    maker = BtfMaker()
+    maker.add(15, ".bss", 16, maker.add(14, "v", make(maker), 1), 0, 16, vlen=1)
+    elf = ElfMaker()
+    elf.symbol("v", elf.section(".bss", type_=NOBITS, flags=ALLOC | WRITE, size=16), 0, 16)
+    elf.section(".BTF", bytes(maker))
+    elf.code("xdp")
+    data = bytes(elf)
+    within_limits(lambda: load(data))
+
+
+@pytest.mark.parametrize("make", [an_array_of_itself, structs_of_structs])
+def test_objects_of_structs_that_nest(make: Callable[[BtfMaker], int]) -> None:
+    maker = BtfMaker()
+    made = f"mov r1, {make(maker)}\nmov r2, 0\ncall kfunc {{bpf_obj_new}}\nexit"
+    program = program_of(made, types=TypeInfo(bytes(maker)))
+    within_limits(lambda: program.run(PACKET, engine="interpreter"))
+
+
+def test_anonymous_structs_in_structs_of_the_environment() -> None:
+    maker = BtfMaker()
+    type_ = maker.struct("", 64, ("pid", maker.integer("int", 4), 0))
+    for _ in range(30):
+        type_ = maker.struct("", 64, ("", type_, 0), ("", type_, 0))
+    for name in ("task_struct", "bpf_iter__task"):
+        maker.struct(name, 64, ("", type_, 0))
+    types = Btf(bytes(maker), "the object's BTF")
+    asks = Program(assembler.assemble("call 158\nexit"), type="tracing", kernel_types=types, license="GPL")
+    iterates = Program(assembler.assemble("exit"), type="tracing", kernel_types=types, section="iter/task")
+    assert "refer to each other too often" in within_limits(lambda: asks.run(engine="interpreter"))
+    said = within_limits(lambda: iterates.run(context={"pid": 1}, engine="interpreter"))
+    assert "too many members" in said or "refer to each other too often" in said
+
+
 def core_object(access: bytes, relocations: int, target: bool) -> tuple[bytes, bytes]:
     maker = BtfMaker()
     integer = maker.integer("int", 4)
@@ -292,6 +370,54 @@ def test_long_paths_of_co_re() -> None:
     data, types = core_object(b"0:" * 400_000 + b"0", 1000, target=False)
     assert "CO-RE relocation" in within_limits(lambda: load_and_look(data, btf=types, strict=True))
     within_limits(lambda: load_and_look(data, btf=types))
+
+
+def test_relocations_of_co_re_that_share_a_long_path() -> None:
+    maker, elf = BtfMaker(), ElfMaker()
+    record = struct.pack(
+        "<IIII", 0, maker.struct("s", 4, ("m", maker.integer("int", 4), 0)), maker.string("0:" * 400_000), 0
+    )
+    part = struct.pack("<III", 16, maker.string("xdp"), 6000) + record * 6000
+    elf.section(".BTF", bytes(maker))
+    elf.section(".BTF.ext", btf_ext(relocations=part))
+    elf.code("xdp")
+    data, types = bytes(elf), bytes(maker)
+    assert "1 programs" in within_limits(lambda: load_and_look(data, btf=types))
+
+
+LONG = "a" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    "tag", [f"tail:{LONG}/x", f"tail:{LONG}/1", f"contains:{LONG}:m", f"exception_callback:{LONG}"],
+    ids=["tail", "tail with an index", "contains", "exception_callback"],
+)  # fmt: skip
+def test_declaration_tags_that_share_a_long_name(tag: str) -> None:
+    maker, elf = BtfMaker(), ElfMaker()
+    prototype, name = maker.add(13, "", maker.integer("int", 4)), maker.string(tag)
+    head = maker.struct("value", 16, ("m", maker.struct("bpf_list_head", 16), 0))
+    maker.add(15, ".bss", 16, maker.add(14, "v", head, 1), 0, 16, vlen=1)
+    for number in range(4000):
+        maker.add(17, "", maker.add(12, f"f{number}", prototype, vlen=1), 0xFFFF_FFFF)
+        maker.types[-16:-12] = struct.pack("<I", name)
+    elf.symbol("v", elf.section(".bss", type_=NOBITS, flags=ALLOC | WRITE, size=16), 0, 16)
+    elf.section(".BTF", bytes(maker))
+    elf.code("xdp")
+    data = bytes(elf)
+    assert "xdp" in within_limits(lambda: load(data))
+
+
+def test_special_fields_are_looked_for_among_symbols_for_a_limited_time() -> None:
+    maker, elf = BtfMaker(), ElfMaker()
+    maker.struct("bpf_spin_lock", 4)
+    code, name = elf.code("xdp"), elf.string(b"v")
+    for number in range(200):
+        elf.section(f".data.{number}", bytes(8), flags=ALLOC | WRITE)
+    for _ in range(60_000):
+        elf.symbol(name, code, binding=0)
+    elf.section(".BTF", bytes(maker))
+    data = bytes(elf)
+    assert "refer to each other too often" in within_limits(lambda: load(data))
 
 
 def test_many_types_are_looked_for_in_one_pass_over_the_names() -> None:
@@ -358,6 +484,83 @@ def test_functions_that_programs_share(programs: int, size: int, aliases: bool) 
 def test_what_honest_objects_share_is_loaded() -> None:
     data = shared_function(60, 4000, False)
     assert within_limits(lambda: load_and_look(data)) == "60 programs, 0 maps"
+
+
+def refused_pointers(count: int) -> bytes:
+    """Return an object with pointers that nobody can follow, and as many uses of another variable."""
+    elf = ElfMaker()
+    data = elf.section(".data", bytes(8 * count + 8), flags=ALLOC | WRITE)
+    text, code = elf.code(".text"), elf.code("xdp", LDDW * count + EXIT)
+    elf.symbol("f", text, 0, 16, FUNCTION)
+    elf.symbol("prog", code, 0, 16 * count + 16, FUNCTION)
+    middle, used = elf.symbol(0, text, 8, 0, 3, 0), elf.symbol("used", data, 8 * count, 8)
+    name = elf.string(b"v")
+    for number in range(count):
+        elf.symbol(name, data, 8 * number, 8, binding=0)
+    elf.relocations(data, *((8 * number, 2, middle) for number in range(count)))
+    elf.relocations(code, *((16 * number, 1, used) for number in range(count)))
+    return bytes(elf)
+
+
+def users_of_tables(programs: int, uses: int) -> bytes:
+    """Return an object whose programs call one function, which has many uses of a variable."""
+    elf = ElfMaker()
+    data, end = elf.section(".data", bytes(8), flags=ALLOC | WRITE), 16 * uses + 16
+    text = elf.code(".text", LDDW * uses + EXIT + EXIT)
+    code = elf.code("xdp", (struct.pack("<BBhi", 0x85, 0x10, 0, -1) + EXIT) * programs)
+    shared = elf.symbol("shared", text, 0, end, FUNCTION)
+    pointed, used = elf.symbol("pointed", text, end, 16, FUNCTION), elf.symbol("used", data, 0, 8)
+    for number in range(programs):
+        elf.symbol(f"p{number}", code, 24 * number, 24, FUNCTION)
+    elf.relocations(text, *((16 * number, 1, used) for number in range(uses)))
+    elf.relocations(data, (0, 2, pointed))
+    elf.relocations(code, *((24 * number, 10, shared) for number in range(programs)))
+    return bytes(elf)
+
+
+def exception_callbacks(programs: int) -> bytes:
+    """Return an object each of whose programs names the last of its functions."""
+    maker, elf = BtfMaker(), ElfMaker()
+    prototype, tag = maker.add(13, "", maker.integer("int", 4)), maker.string("exception_callback:last")
+    code, last = elf.code("xdp", EXIT * programs), elf.code("z")
+    for number in range(programs):
+        elf.symbol(f"p{number}", code, 16 * number, 16, FUNCTION)
+        maker.add(17, "", maker.add(12, f"p{number}", prototype, vlen=1), 0xFFFF_FFFF)
+        maker.types[-16:-12] = struct.pack("<I", tag)
+    elf.symbol("last", last, 0, 16, FUNCTION)
+    elf.section(".BTF", bytes(maker))
+    return bytes(elf)
+
+
+@pytest.mark.parametrize(
+    ("make", "sizes", "said"),
+    [
+        (refused_pointers, (14_000,), "variables that are refused"),
+        (users_of_tables, (4000, 40_000), "functions that programs share"),
+        (exception_callbacks, (12_000,), ""),
+    ],
+)
+def test_what_each_program_or_use_looks_through(
+    make: Callable[..., bytes], sizes: tuple[int, ...], said: str
+) -> None:
+    data = make(*sizes)
+    assert said in within_limits(lambda: load(data))
+
+
+def test_calls_of_one_kernel_function_share_what_is_said_of_it() -> None:
+    maker, elf, count, name = BtfMaker(), ElfMaker(), 50, "a" * 4000 + "___x"
+    function = maker.add(12, name, maker.add(13, "", maker.integer("int", 4)), vlen=2)
+    maker.add(15, ".ksyms", 0, function, 0, 0, vlen=1)
+    code = elf.code("xdp", CALL * count + EXIT)
+    symbol = elf.symbol(name, 0, type_=0, binding=WEAK)
+    elf.symbol("p", code, 0, 8 * count + 16, FUNCTION)
+    elf.relocations(code, *((8 * number, 10, symbol) for number in range(count)))
+    elf.section(".BTF", bytes(maker))
+    data = bytes(elf)
+    program = load(data).program("p")
+    kept = program.absent.values(), program.kernel_symbols.values(), program.weak_kfuncs.values()
+    assert [len(each) for each in kept] == [count] * 3
+    assert [len({id(one) for one in each}) for each in kept] == [1] * 3
 
 
 def prog_array_values(count: int) -> bytes:

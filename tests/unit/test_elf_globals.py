@@ -250,3 +250,10 @@ def test_a_pointer_in_a_section_without_data_is_that_of_its_target() -> None:
     obj = load(bytes(maker))
     values, constants = obj.maps.values()
     assert int.from_bytes(bytes(values[0])[24:], "little") == constants.regions[0].start
+
+
+@pytest.mark.parametrize(("name", "value"), [("label", "\ud800"), ("limits", {"mac": "\ud800"})])
+def test_text_that_has_no_bytes_is_a_wrong_value(name: str, value: Any) -> None:
+    obj = load(OBJECTS / "globals.o")
+    with pytest.raises(ValueError, match=f"^{name}: .*surrogates not allowed"):
+        obj.globals[name] = value

@@ -168,6 +168,19 @@ def test_what_the_user_gives_is_checked(given: dict[str, Any], message: str) -> 
         load(OBJECTS / "maps_by_loader.o", **given)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"types": 5}, "types is a program type, or maps names to types: strings, and is not 5"),
+        ({"types": {"add": {}}}, "types is a program type, or maps names to types: strings, and is not"),
+        ({"only": [["add"]]}, r"only= has names of programs or sections, not \['add'\]"),
+    ],
+)
+def test_what_names_no_type_and_no_program_is_said_at_once(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        load(OBJECTS / "maps_by_loader.o", **given)
+
+
 def test_only_some_programs() -> None:
     obj = load(OBJECTS / "maps_by_loader.o", only=["report", "add"])
     assert list(obj.programs) == ["report", "add"]

@@ -16,7 +16,7 @@ from ebpfjit.errors import BudgetExhausted, ExecutionError, HelperNotFound, Memo
 from ebpfjit.kernel.engine import PROGRAM_TYPES
 from ebpfjit.kernel.objects import LoadedProgram
 from ebpfjit.program import Program
-from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.environment import Environment, Task
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
 from ebpfjit.runtime.helpers.sockets import ASSIGNED
 from ebpfjit.runtime.helpers.table import bound, helper, helpers
@@ -74,6 +74,20 @@ def test_what_is_no_world_is_refused_when_it_is_made() -> None:
         Environment(random=4)  # type: ignore[arg-type] # the mistake
     with pytest.raises(TypeError, match=r"task is a Task\(pid=..., comm=...\), not of type dict"):
         Environment(task={"pid": 1})  # type: ignore[arg-type] # the mistake
+    wrong: dict[str, Any] = {
+        "cpus": "4", "socket_cookie": 1.5, "stack": 7, "sockets": "tcp", "memory": [1], "symbols": len,
+        "network": (), "tunnel": 3, "socket_options": None,
+    }  # fmt: skip
+    for name, value in wrong.items():
+        with pytest.raises(TypeError, match=f"^{name} is a.*, not of type {type(value).__name__}$"):
+            Environment(**{name: value})
+    for name in ("pid", "cgroup_id", "comm"):
+        with pytest.raises(TypeError, match=f"^{name} is a .*, not of type bytes"):
+            Task(**{name: b"x"})  # type: ignore[arg-type] # the mistake
+    with pytest.raises(TypeError, match="each of sockets is a Socket, not of type dict"):
+        Environment(sockets=({},))  # type: ignore[arg-type] # the mistake
+    with pytest.raises(TypeError, match="each of stack is a number, not of type str"):
+        Environment(stack=("0x10",))  # type: ignore[arg-type] # the mistake
     with pytest.raises(TypeError, match="environment is an Environment, not of type dict"):
         Program(b"\x95" + bytes(7)).run(environment={"clock": 5})  # type: ignore[arg-type] # the mistake
 

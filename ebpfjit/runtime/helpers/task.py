@@ -31,7 +31,7 @@ def get_current_uid_gid(world: World) -> int:
 def get_current_comm(world: World, buffer: int, size: int) -> int:
     """Copy the name of the process, padded with zeros and ending with one; return 0."""
     size = W32.wrap(size)
-    name = world.environment.current_task.comm.encode()[:15]
+    name = world.environment.current_task.name
     memory.clear(buffer, size)
     memory.write(buffer, name[: max(size - 1, 0)])
     return 0
