@@ -140,6 +140,7 @@ def test_values_that_do_not_fit_their_variables(ebpfjit: Command) -> None:
         (gzip.compress(bytes(1 << 25)), "more than 16777216 bytes, which is too much for a configuration"),
         (b"", "not the configuration of a kernel"),
     ],
+    ids=["no value", "no kind", "cut short", "damaged", "too large", "empty"],  # gzip puts the time in
 )
 def test_a_damaged_configuration(ebpfjit: Command, tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "config"
