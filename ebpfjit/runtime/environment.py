@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from types import NoneType
 from typing import Any
 
 from ebpfjit.runtime import timers
 from ebpfjit.runtime.foreign import stretches_of
+from ebpfjit.runtime.given import MAPPING, NUMBER, TEXT, TUPLE, Kind, check, check_each
 from ebpfjit.runtime.network import NOTHING_KNOWN, Network, TunnelKey
 from ebpfjit.runtime.objects import CURRENT_TASK, KernelObjects, KernelPointer
 from ebpfjit.runtime.sockets import Socket
@@ -23,12 +23,10 @@ def _random_u32() -> int:
     return _random.getrandbits(32)
 
 
-def _refuse_other(name: str, value: Any, kinds: Any, what: str) -> None:
-    """Raise TypeError for a value of none of these types; what counts as an int will do for one."""
-    if type(value) is kinds:
-        return  # most are, and each run without an environment makes one
-    if not isinstance(value, kinds) and not (kinds is int and hasattr(value, "__index__")):
-        raise TypeError(f"{name} is {what}, not of type {type(value).__name__}")
+_TASK_KINDS = {
+    **dict.fromkeys(("pid", "tgid", "uid", "gid", "cgroup_id", "address"), NUMBER),
+    "comm": TEXT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +49,7 @@ class Task:
     _is_this: bool = field(default=False, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("pid", "tgid", "uid", "gid", "cgroup_id", "address"):
-            _refuse_other(name, getattr(self, name), int, "a number")
-        _refuse_other("comm", self.comm, str, "a string")
+        check(self, _TASK_KINDS)
 
     @property
     def name(self) -> bytes:
@@ -146,14 +142,16 @@ def _task_members(members: Mapping[str, Any]) -> dict[str, Any]:
     return {"tgid": members["pid"], **members} if "pid" in members else dict(members)
 
 
-_KINDS: dict[str, tuple[Any, str]] = {
-    **dict.fromkeys(("cpu", "cpus", "socket_cookie", "netns_cookie", "attach_cookie"), (int, "a number")),
-    **dict.fromkeys(("stack", "sockets"), ((tuple, list), "a tuple")),
-    **dict.fromkeys(("memory", "symbols", "socket_options"), ((dict, Mapping), "a mapping")),
-    "network": (Network, "a Network"),
-    "tunnel": ((TunnelKey, NoneType), "a TunnelKey or None"),
+_KINDS = {
+    **dict.fromkeys(("cpu", "cpus", "socket_cookie", "netns_cookie", "attach_cookie"), NUMBER),
+    **dict.fromkeys(("stack", "sockets"), TUPLE),
+    **dict.fromkeys(("memory", "symbols", "socket_options"), MAPPING),
+    "network": Kind(Network, "a Network"),
+    "tunnel": Kind(TunnelKey, "a TunnelKey").or_none(),
 }
 """What fields of an environment are: a wrong one is said here, not where a program asks for it."""
+_SOCKET = Kind(Socket, "a Socket")
+_OPTION = Kind((int, bytes, str), "a number, bytes or a string")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,12 +251,15 @@ class Environment:
         return self.objects.add("path", members, path=path)
 
     def __post_init__(self) -> None:
-        for name, (kinds, what) in _KINDS.items():
-            _refuse_other(name, getattr(self, name), kinds, what)
-        for socket in self.sockets:
-            _refuse_other("each of sockets", socket, Socket, "a Socket")
-        for address in self.stack:
-            _refuse_other("each of stack", address, int, "a number")
+        check(self, _KINDS)
+        check_each("sockets", self.sockets, _SOCKET)
+        check_each("stack", self.stack, NUMBER)
+        check_each("the addresses of memory", self.memory, NUMBER)
+        check_each("the names of symbols", self.symbols, TEXT)
+        check_each("the keys of socket_options", self.socket_options, TUPLE)
+        for key, value in self.socket_options.items():
+            check_each("the key of socket_options, level and number,", key, NUMBER)
+            _OPTION.check(f"socket_options: {key}", value)
         if self.cpus < 1 or not 0 <= self.cpu < self.cpus:
             raise ValueError(f"cpu {self.cpu} is not one of {self.cpus} processors, counted from 0")
         for name, function in (("clock", self.clock), ("random", self.random)):

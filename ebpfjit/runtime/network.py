@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ebpfjit.runtime.given import MAPPING, NUMBER, TEXT, TUPLE, U8, U16, U32, Kind, check, check_each
+
 LOOPBACK = 1
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -35,7 +37,7 @@ class Interface:
     """A network interface: its MTU in bytes (without the link header) and its link address.
 
     `forwards` is true where packets that came in by it may be routed. Raises ValueError for a link
-    address that is none.
+    address that is none and an MTU that is no u32, TypeError for what is something else.
     """
 
     mtu: int = 1500
@@ -43,7 +45,11 @@ class Interface:
     forwards: bool = True
 
     def __post_init__(self) -> None:
+        check(self, _INTERFACE_KINDS)
         mac_bytes(self.mac)
+
+
+_INTERFACE_KINDS = {"mtu": U32, "mac": TEXT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class TunnelKey:
 
     `remote` is the far end, `local` this one; `tos`, `ttl` and the IPv6 flow `label` are those of
     the outer IP header, `flags` the TUNNEL_* of the kernel (u16). Raises ValueError for addresses
-    that are none, or of both kinds.
+    that are none, or of both kinds, and numbers that have no room; TypeError for what is something else.
     """
 
     id: int = 0
@@ -64,8 +70,17 @@ class TunnelKey:
     flags: int = 0
 
     def __post_init__(self) -> None:
+        check(self, _TUNNEL_KINDS)
         if ipaddress.ip_address(self.remote).version != ipaddress.ip_address(self.local).version:
             raise ValueError(f"a tunnel from {self.local} to {self.remote}: one is IPv4, the other IPv6")
+
+
+_TUNNEL_KINDS = {
+    **dict.fromkeys(("id", "label"), U32),
+    **dict.fromkeys(("remote", "local"), TEXT),
+    **dict.fromkeys(("tos", "ttl"), U8),
+    "flags": U16,
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,8 @@ class Route:
     They go to `gateway` where there is one, else straight to their destination; `source` is the
     preferred source address, `mtu` that of the path (None: the interface's). `kind` is one of
     KINDS; all but "unicast" forward nothing. `table` is what BPF_FIB_LOOKUP_TBID asks for.
-    Raises ValueError for an address that is none.
+    Raises ValueError for an address that is none and a number that is no u32, TypeError for what is
+    something else.
     """
 
     network: str
@@ -88,6 +104,7 @@ class Route:
     table: int = 254
 
     def __post_init__(self) -> None:
+        check(self, _ROUTE_KINDS)
         if self.kind not in KINDS:
             raise ValueError(f"no kind of route {self.kind!r}; there are: {', '.join(KINDS)}")
         self.prefix  # noqa: B018 - so that a wrong one is said here
@@ -101,12 +118,20 @@ class Route:
         return ipaddress.ip_network(self.network, strict=False)
 
 
+_ROUTE_KINDS = {
+    **dict.fromkeys(("network", "kind"), TEXT),
+    **dict.fromkeys(("gateway", "source"), TEXT.or_none()),
+    **dict.fromkeys(("ifindex", "metric", "table"), U32),
+    "mtu": U32.or_none(),
+}
+
+
 @dataclass(frozen=True)
 class Network:
     """Interfaces by number, routes, and the link addresses of neighbours by IP address.
 
     Without `interfaces` every number is one, with an MTU of 1500 bytes (the loopback's, number 1:
-    65536). Raises ValueError for an address that is none.
+    65536). Raises ValueError for an address that is none, TypeError for what is something else.
     """
 
     routes: tuple[Route, ...] = ()
@@ -114,7 +139,12 @@ class Network:
     interfaces: Mapping[int, Interface] | None = None
 
     def __post_init__(self) -> None:
+        check(self, _NETWORK_KINDS)
         object.__setattr__(self, "routes", tuple(self.routes))
+        check_each("routes", self.routes, _ROUTE)
+        check_each("neighbours", [text for pair in self.neighbours.items() for text in pair], TEXT)
+        check_each("the numbers of interfaces", self.interfaces or (), NUMBER)
+        check_each("interfaces", (self.interfaces or {}).values(), _INTERFACE)
         self._link_addresses  # noqa: B018 - so that a wrong one is said here
 
     @cached_property
@@ -144,6 +174,10 @@ class Network:
             and (ifindex in (None, route.ifindex) or route.kind != "unicast")
         )
         return max(matching, key=_preference, default=None)
+
+
+_NETWORK_KINDS = {"routes": TUPLE, "neighbours": MAPPING, "interfaces": MAPPING.or_none()}
+_ROUTE, _INTERFACE = Kind(Route, "a Route"), Kind(Interface, "an Interface")
 
 
 def _preference(route: Route) -> tuple[int, int]:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ebpfjit.runtime.given import TEXT
+
 WINDOW = 1 << 20
 """Bytes of addresses that each object has for itself; a larger struct is refused."""
 
@@ -91,7 +93,9 @@ class KernelObjects:
         self.laid_out: dict[Any, Any] = {}
 
     def add(self, struct: str, members: Mapping[str, Any], **more: Any) -> KernelPointer:
-        """Describe an object; return its address, which stays the same."""
+        """Describe an object; return its address, which stays the same. Raises TypeError for no text."""
+        TEXT.check("the name of a struct", struct)
+        TEXT.or_none().check("path", more.get("path"))
         pointer = KernelPointer(FIRST_OBJECT + next(self._numbers) * WINDOW, struct)
         self.all.append(KernelObject(pointer, dict(members), **more))
         return pointer

@@ -12,6 +12,9 @@ import ipaddress
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import index
+
+from ebpfjit.runtime.given import MAPPING, NUMBER, S32, TEXT, TUPLE, U32, U64, check
 
 SOCK_SIZE = 80
 _SOCK = struct.Struct("<6I4s16sIHxx4s16sIi")
@@ -28,6 +31,8 @@ TCP_FIELDS = (
 )  # fmt: skip
 """The fields of struct bpf_tcp_sock, in order."""
 
+_WIDE = ("bytes_received", "bytes_acked")
+
 Address = tuple[str, int]
 """An IP address and a port, ("10.0.0.1", 80)."""
 
@@ -38,7 +43,8 @@ class Socket:
 
     `state` is a TCP_*; where None, a connected socket is established and any other listens.
     `cookie` names it, `tcp` gives fields of struct bpf_tcp_sock that are not 0. Raises ValueError
-    for a protocol, address, port or field that does not exist.
+    for a protocol, address, port or field that does not exist or a number that has no room, TypeError for
+    what is something else.
     """
 
     protocol: str
@@ -53,15 +59,28 @@ class Socket:
     tcp: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check(self, _KINDS)
         if self.protocol not in _PROTOCOLS:
             raise ValueError(f"a socket's protocol is one of {', '.join(_PROTOCOLS)}, not {self.protocol!r}")
         if unknown := set(self.tcp) - set(TCP_FIELDS):
             raise ValueError(f"struct bpf_tcp_sock has no field {', '.join(sorted(unknown))}")
+        for name, value in self.tcp.items():
+            (U64 if name in _WIDE else U32).check(f"tcp: {name}", value)
         versions = set()
-        for address, port in filter(None, (self.local, self.remote)):
+        for side in ("local", "remote"):
+            given = getattr(self, side)
+            if given is None:
+                continue
+            if len(given) != 2:
+                raise ValueError(f"a socket's address is an IP address and a port, not {given!r}")
+            address, port = given
+            TEXT.check("the IP address of a socket", address)
+            NUMBER.check(f"the port of {address}", port)
+            port = index(port)
             versions.add(ipaddress.ip_address(address).version)
             if not 0 <= port <= 0xFFFF:
                 raise ValueError(f"port {port} of {address} is not from 0 to 65535")
+            object.__setattr__(self, side, (address, port))
         if len(versions) > 1:
             raise ValueError(f"{self.local[0]} and {self.remote} are of two IP versions")
 
@@ -90,6 +109,18 @@ class Socket:
         if self.remote is not None:
             return _TCP_ESTABLISHED
         return TCP_LISTEN if self.protocol == "tcp" else _TCP_CLOSE
+
+
+_KINDS = {
+    "protocol": TEXT,
+    "local": TUPLE,
+    "remote": TUPLE.or_none(),
+    **dict.fromkeys(("interface", "mark", "priority"), U32),
+    "rx_queue": S32,
+    "state": U32.or_none(),
+    "cookie": U64,
+    "tcp": MAPPING,
+}
 
 
 def _four_and_sixteen(packed: bytes) -> tuple[bytes, bytes]:
