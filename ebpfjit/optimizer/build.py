@@ -15,16 +15,17 @@ the same on every way in are gone. What falls off the end, jumps nowhere or is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import replace
-from itertools import count
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import count, islice
 
-from ebpfjit.analysis.cfg import illegal_reason, is_inside
+from ebpfjit.analysis.cfg import is_inside
 from ebpfjit.analysis.liveness import live_before
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import OptimizationError
-from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Imm, Kind, Row
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Imm, Kind, Reg, Row
 from ebpfjit.isa.table import BY_NAME
+from ebpfjit.optimizer.arguments import Place, origins
 from ebpfjit.optimizer.code import (
     ALIGNED,
     BOUND,
@@ -57,55 +58,120 @@ def build(verified: Verified, entries: Collection[int] = ()) -> Code:
 
 
 class _Builder:
-    """Blocks while they are made: by pc, then numbered in the order of their pcs."""
+    """Blocks while they are made, numbered by pc, each made after one at least of those before it."""
 
     def __init__(self, verified: Verified, entries: Collection[int]) -> None:
         self.verified = verified
         self.program = verified.program
         self.live = live_before(verified.liveness)
         self.entered = sorted({0, *self.program.functions, *entries})
-        self.starts = self._reachable()
+        ways = self._ways()
+        order = _reverse_postorder(self.entered, ways)
+        self.starts = sorted(order)
         self.numbers = {pc: number for number, pc in enumerate(self.starts)}
+        self.order = [self.numbers[pc] for pc in order]
+        self.read = [_REGISTERS[verified.liveness.at[pc]] for pc in self.starts]
+        self.origins = origins(
+            [[self.numbers[way] for way in ways[pc]] for pc in self.starts],
+            self.read,
+            [self._written(pc) for pc in self.starts],
+            [self.numbers[pc] for pc in self.entered],
+        )
+        self.arguments = [
+            tuple(x for x in registers if self.origins[at := number * REGISTER_COUNT + x] == at)
+            for number, registers in enumerate(self.read)
+        ]
+        self.values: dict[Place, int] = {}
+        self.left: list[list[int | None]] = [[]] * len(self.starts)
         self.stubs: list[Block] = []
         self.counter = count()
 
-    def _reachable(self) -> list[int]:
-        """Return the blocks that control may come to, in order."""
-        ways, found = self.verified.liveness.ways, set[int]()
-        waiting = list(self.entered)
-        while waiting:
-            pc = waiting.pop()
-            if pc not in found:
-                found.add(pc)
-                waiting += ways[pc]
-        return sorted(found)
+    def _ways(self) -> dict[int, list[int]]:
+        """Return what follows each block: nothing where it has an instruction that nothing runs."""
+        starts = sorted(self.verified.blocks)
+        ended = {starts[bisect_right(starts, pc) - 1] for pc in self.verified.illegal}
+        return {pc: [] if pc in ended else ways for pc, ways in self.verified.liveness.ways.items()}
 
-    def live_registers(self, pc: int) -> list[int]:
-        """Return the registers that may be read from the start of a block on."""
-        mask = self.verified.liveness.at[pc]
-        return [register for register in range(REGISTER_COUNT) if mask >> register & 1]
+    def _written(self, pc: int) -> int:
+        """Return the registers that a block's instructions write, as a mask."""
+        written, slots = 0, self.program.slots
+        for _ in range(self.verified.blocks[pc]):
+            insn = slots[pc]
+            assert insn is not None  # a block is made of instructions
+            row = insn.row
+            if row is None or pc in self.verified.illegal:
+                break
+            for register in row.implicit_writes:
+                written |= 1 << register
+            if row.dst is Reg.WRITE or row.dst is Reg.UPDATE:
+                written |= 1 << insn.dst_reg
+            if row.src is Reg.UPDATE:
+                written |= 1 << insn.src_reg
+            pc = insn.next_pc
+        return written
+
+    def registers_of(self, number: int) -> tuple[tuple[int, ...], list[int | None]]:
+        """Return new values for a block's arguments, and what all registers are at its start."""
+        registers: list[int | None] = [None] * REGISTER_COUNT
+        args = []
+        for register in self.read[number]:
+            place = number * REGISTER_COUNT + register
+            origin = self.origins[place]
+            if origin == place:
+                self.values[place] = next(self.counter)
+                args.append(self.values[place])
+            if origin >= 0:
+                registers[register] = self.values[origin]
+            else:
+                block, written = divmod(~origin, REGISTER_COUNT)
+                registers[register] = self.left[block][written]
+        return tuple(args), registers
 
     def code(self) -> Code:
         """Return the whole."""
-        blocks = [_Translation(self, pc).block() for pc in self.starts]
-        entries = {pc: Entry(self.numbers[pc], tuple(self.live_registers(pc))) for pc in self.entered}
-        blocks = _without_superfluous([*blocks, *self.stubs], {entry.block for entry in entries.values()})
-        return Code(self.verified, tuple(blocks), entries)
+        blocks: dict[int, Block] = {}
+        for number in self.order:
+            translation = _Translation(self, number)
+            blocks[number] = translation.block()
+            self.left[number] = translation.registers
+        entries = {pc: Entry(self.numbers[pc], self.read[self.numbers[pc]]) for pc in self.entered}
+        in_order = (blocks[number] for number in range(len(blocks)))
+        return Code(self.verified, (*in_order, *self.stubs), entries)
+
+
+_REGISTERS = [
+    tuple(register for register in range(REGISTER_COUNT) if mask >> register & 1)
+    for mask in range(1 << REGISTER_COUNT)
+]
+"""The registers of each mask."""
+
+
+def _reverse_postorder(entered: Collection[int], ways: Mapping[int, Sequence[int]]) -> list[int]:
+    """Return the blocks that control may come to: each behind one at least of those that lead to it."""
+    found: set[int] = set()
+    order: list[int] = []
+    for start in entered:
+        waiting = [(start, False)]
+        while waiting:
+            pc, is_done = waiting.pop()
+            if is_done:
+                order.append(pc)
+            elif pc not in found:
+                found.add(pc)
+                waiting.append((pc, True))
+                waiting += [(way, False) for way in ways[pc]]
+    return order[::-1]
 
 
 class _Translation:
     """One block: which value each register has, and the operations so far."""
 
-    def __init__(self, builder: _Builder, pc: int) -> None:
-        self.builder, self.pc = builder, pc
+    def __init__(self, builder: _Builder, number: int) -> None:
+        self.builder, self.pc = builder, builder.starts[number]
         self.verified, self.program = builder.verified, builder.program
-        self.size = self.verified.blocks[pc]
+        self.size = self.verified.blocks[self.pc]
         self.ops: list[Op] = []
-        live = builder.live_registers(pc)
-        self.args = tuple(next(builder.counter) for _ in live)
-        self.registers: list[int | None] = [None] * REGISTER_COUNT
-        for register, value in zip(live, self.args, strict=True):
-            self.registers[register] = value
+        self.args, self.registers = builder.registers_of(number)
 
     def block(self) -> Block:
         """Translate the block's instructions."""
@@ -115,7 +181,7 @@ class _Translation:
             insn = self.program.slots[at]
             assert insn is not None  # a block is made of instructions
             row = insn.row
-            if row is None or illegal_reason(insn) is not None:
+            if row is None or at in self.verified.illegal:
                 return self.closed(self.leave(insn.pc))
             end = _ENDINGS.get(row.kind)
             if end is not None:
@@ -141,7 +207,7 @@ class _Translation:
         stores: bool = False, results: int = 0,
     ) -> Op:  # fmt: skip
         """Return an operation with so many new values."""
-        made = tuple(next(self.builder.counter) for _ in range(results))
+        made = tuple(islice(self.builder.counter, results))
         leaves = None if exit_at is None else self.exit(exit_at)
         return Op(row, args, imm, offset, pc, made, leaves, stores)
 
@@ -155,11 +221,10 @@ class _Translation:
 
         Where baseline code pays for the block again, what is paid for it goes back.
         """
-        live = self.builder.live[pc] if pc < len(self.program) else 0
-        registers = tuple(
-            value if live >> register & 1 else None for register, value in enumerate(self.registers)
-        )
-        return Exit(pc, registers, self.size if paid and pc == self.pc else 0)
+        registers: list[int | None] = [None] * REGISTER_COUNT
+        for register in _REGISTERS[self.builder.live[pc]] if pc < len(self.program) else ():
+            registers[register] = self.registers[register]
+        return Exit(pc, tuple(registers), self.size if paid and pc == self.pc else 0)
 
     def leave(self, pc: int) -> Op:
         """Return the end of a block that goes on in baseline code."""
@@ -168,8 +233,8 @@ class _Translation:
     def way(self, pc: int, instead: int | None = None) -> Way:
         """Return the way to a block; where there is none, to one that leaves at `pc`, or at `instead`."""
         if is_inside(self.program, pc):
-            registers = self.builder.live_registers(pc)
-            return Way(self.builder.numbers[pc], tuple(self.value(register) for register in registers))
+            number = self.builder.numbers[pc]
+            return Way(number, tuple(map(self.value, self.builder.arguments[number])))
         leaves = self.leave(pc if instead is None else instead)
         self.builder.stubs.append(Block(leaves.pc, (), (), leaves))
         return Way(len(self.builder.starts) + len(self.builder.stubs) - 1, ())
@@ -270,8 +335,8 @@ class _Translation:
             assert target is not None  # a local call has one
             if not is_inside(self.program, target):
                 return self.closed(self.leave(insn.pc))
-            read = [register for register in self.builder.live_registers(target) if register < FRAME_POINTER]
-            args, imm = [self.value(register) for register in read], target
+            read = self.builder.read[self.builder.numbers[target]]
+            args, imm = [self.value(register) for register in read if register < FRAME_POINTER], target
         else:
             args, imm = [self.value(insn.dst_reg), *map(self.value, range(FRAME_POINTER))], 0
         op = self.op(row, *args, imm=imm, pc=insn.pc, exit_at=insn.pc, results=CALL_RESULTS)
@@ -327,84 +392,3 @@ _ENDINGS: dict[Kind, Callable[[_Translation, Instruction, Row], Block]] = {
     Kind.CALL_REGISTER: _Translation.call,
     Kind.EXIT: _Translation.leave_function,
 }
-
-
-# -- arguments that are the same on every way in --------------------------------------------------------
-
-
-def _without_superfluous(blocks: list[Block], entered: set[int]) -> list[Block]:
-    """Return the blocks without arguments that only ever are one value, which stands for them.
-
-    Arguments of blocks that are `entered` from outside stay: there they may be any value.
-    """
-    incoming = _incoming(blocks)
-    passed: dict[int, list[int]] = {}
-    for argument, values in incoming.items():
-        for value in values:
-            passed.setdefault(value, []).append(argument)
-    stays = {argument for number in entered for argument in blocks[number].args}
-    same: dict[int, int] = {}
-    waiting = [argument for argument in incoming if argument not in stays]
-    while waiting:
-        argument = waiting.pop()
-        if argument in same:
-            continue
-        different = {_found(same, value) for value in incoming[argument]} - {argument}
-        if len(different) != 1:
-            continue
-        (value,) = different
-        same[argument] = value
-        after = passed.pop(argument, [])
-        passed.setdefault(value, []).extend(after)
-        waiting += [each for each in after if each not in stays]
-    return [_renamed(block, blocks, same) for block in blocks]
-
-
-def _incoming(blocks: list[Block]) -> dict[int, list[int]]:
-    """Return what each argument of a block is on the ways to it."""
-    incoming: dict[int, list[int]] = {argument: [] for block in blocks for argument in block.args}
-    for block in blocks:
-        for way in block.ways:
-            for argument, value in zip(blocks[way.block].args, way.args, strict=True):
-                incoming[argument].append(value)
-    return incoming
-
-
-def _found(same: dict[int, int], value: int) -> int:
-    """Return what stands for a value; what is found is remembered along the way."""
-    root = value
-    while root in same:
-        root = same[root]
-    while value != root:
-        same[value], value = root, same[value]
-    return root
-
-
-def _renamed(block: Block, blocks: list[Block], same: dict[int, int]) -> Block:
-    """Return a block with each value that stands for others in their place."""
-
-    def renamed(values: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(_found(same, value) for value in values)
-
-    def op(one: Op) -> Op:
-        leaves = one.exit
-        if leaves is not None:
-            registers = tuple(None if value is None else _found(same, value) for value in leaves.registers)
-            leaves = replace(leaves, registers=registers)
-        return replace(one, args=renamed(one.args), exit=leaves)
-
-    ways = tuple(
-        Way(
-            way.block,
-            renamed(
-                tuple(
-                    value
-                    for argument, value in zip(blocks[way.block].args, way.args, strict=True)
-                    if argument not in same
-                )
-            ),
-        )
-        for way in block.ways
-    )
-    args = tuple(argument for argument in block.args if argument not in same)
-    return Block(block.pc, args, tuple(map(op, block.ops)), op(block.end), ways)

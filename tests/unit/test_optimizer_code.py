@@ -49,16 +49,16 @@ b0 pc 0 (v0, v1):
   v2 = 0
   v3 = v1 + v0 ; 1
   if v0 == v3 goto b2(v2) else b1(v0, v2) ; 2
-b1 pc 3 (v4, v6):
-  pay 4 else leave 3 (r1 = v4, r2 = v3, r3 = v6)
-  bound load v4 + 0..1 else leave 3 (r1 = v4, r2 = v3, r3 = v6) refund 4
-  v7 = *(u8 *)(v4 + 0)
-  v8 = v6 + v7 ; 4
-  v9 = v4 + 1 ; 5
-  if v9 != v3 goto b1(v9, v8) else b2(v8) ; 6
-b2 pc 7 (v10):
-  pay 2 else leave 7 (r3 = v10)
-  exit v10 ; 8
+b1 pc 3 (v4, v5):
+  pay 4 else leave 3 (r1 = v4, r2 = v3, r3 = v5)
+  bound load v4 + 0..1 else leave 3 (r1 = v4, r2 = v3, r3 = v5) refund 4
+  v6 = *(u8 *)(v4 + 0)
+  v7 = v5 + v6 ; 4
+  v8 = v4 + 1 ; 5
+  if v8 != v3 goto b1(v8, v7) else b2(v7) ; 6
+b2 pc 7 (v9):
+  pay 2 else leave 7 (r3 = v9)
+  exit v9 ; 8
 """
 
 
@@ -161,13 +161,13 @@ def changed(old: str, new: str) -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (changed("v7 = *(u8", "v6 = *(u8"), "defined twice"),
-        (changed("v8 = v6 + v7", "v8 = v6 + v10"), "v10 is not defined before it"),
-        (changed("b1(v9, v8)", "b1(v9)"), "b1 does not take 1 arguments"),
+        (changed("v6 = *(u8", "v5 = *(u8"), "defined twice"),
+        (changed("v7 = v5 + v6", "v7 = v5 + v9"), "v9 is not defined before it"),
+        (changed("b1(v8, v7)", "b1(v8)"), "b1 does not take 1 arguments"),
         (changed("goto b2(v2)", "goto b7(v2)"), "there is no b7"),
-        (changed(" else leave 3 (r1 = v4, r2 = v3, r3 = v6) refund 4", ""), "an exit too many or too few"),
+        (changed(" else leave 3 (r1 = v4, r2 = v3, r3 = v5) refund 4", ""), "an exit too many or too few"),
         (changed("(r1, r2)", "(r1)"), "b0 does not take 1 registers"),
-        (changed("r3 = v10)", "r3 = v7)"), "v7 is not defined before it"),
+        (changed("r3 = v9)", "r3 = v6)"), "v6 is not defined before it"),
     ],
 )
 def test_what_does_not_hold_is_said(text: str, said: str) -> None:
@@ -199,6 +199,15 @@ def on_code(code: Code, memory: bytearray) -> int:
 
 def test_a_wrong_operation_is_seen() -> None:
     program = verified(LOOP)
-    wrong = from_text(changed("v8 = v6 + v7", "v8 = v6 - v7"), program)
+    wrong = from_text(changed("v7 = v5 + v6", "v7 = v5 - v6"), program)
     check(wrong)
     assert [on_code(code, bytearray(b"\1\2\3")) for code in (build(program), wrong)] == [6, 2**64 - 6]
+
+
+def test_behind_an_instruction_that_nothing_runs_there_is_nothing() -> None:
+    """A write to r10 does not end a basic block, and no run comes to what follows."""
+    program = verified("r3 = 0\nif r0 == 0 goto +3\nr10 = 0\nr3 = 1\nif r1 == 0 goto +1\nr4 = r3\nexit")
+    code = build(program, program.tested)
+    check(code)
+    assert "leave 2 (" in to_text(code)
+    assert on_code(code, bytearray(8)) == 0
