@@ -253,7 +253,8 @@ def test_results_that_depend_on_addresses_are_no_finding() -> None:
 def test_engines_that_are_not_there() -> None:
     program = assemble("mov r0, 1\nexit")
     with pytest.raises(
-        UnknownEngine, match="no engine 'llvm'; there are interpreter, proofs, jit, gate, tiered, kernel"
+        UnknownEngine,
+        match="no engine 'llvm'; there are interpreter, proofs, optimized, jit, gate, tiered, kernel",
     ):
         compare(program, engines=("interpreter", "llvm"))
     with pytest.raises(UnknownEngine, match="two engines at least"):
