@@ -136,12 +136,17 @@ def compile_native(source: str, compiler: str, lead: int) -> Run:
     return lambda space: function(space.address, space.size)
 
 
+@functools.cache
+def _empty_native(compiler: str) -> Run:
+    return compile_native(EMPTY_C, compiler, 0)
+
+
 def _compilers(kernel: Kernel) -> dict[str, tuple[Callable[[int], Run], Run]]:
     """Return for each engine what compiles the kernel behind so many bytes, and an empty function."""
     program, source = load(kernel.object).program("kernel"), kernel.source.read_text()
     found: dict[str, tuple[Callable[[int], Run], Run]] = {}
     for name in native.compilers():
-        found[name] = functools.partial(compile_native, source, name), compile_native(EMPTY_C, name, 0)
+        found[name] = functools.partial(compile_native, source, name), _empty_native(name)
     if llvm.is_here():
         found["llvm"] = functools.partial(llvm.compile_program, program), llvm.compile_program(EMPTY, 0)
     for name in OURS:

@@ -328,7 +328,7 @@ def test_packet_programs_reach_packets_maps_and_tail_calls() -> None:
     coverage = Coverage()
     checker = Checker(("interpreter", "jit"), coverage)
     changed = tails = events = 0
-    for number in range(60):
+    for number in range(30):
         case = case_of(1, number, ("packets",))
         verifier.check(prepared_typed(case))
         assert checker.check(case) is None
@@ -344,10 +344,10 @@ def test_packet_programs_reach_packets_maps_and_tail_calls() -> None:
         ]
         tails += left[0].outcomes != left[1].outcomes
         assert len(maps["array"]) == 4
-    assert changed > 10
-    assert events > 5
-    assert tails > 3
-    assert coverage.counts[ENDING, "ok"] == 60
+    assert changed > 5
+    assert events > 2
+    assert tails > 1
+    assert coverage.counts[ENDING, "ok"] == 30
 
 
 def prepared_typed(case: Case) -> Program:
