@@ -18,7 +18,7 @@ from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.bytecode import ARRAYS, HASHES
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.rules import PERCPU
-from ebpfjit.runtime.maps.structs import LaidOut, MapStructs, id_of
+from ebpfjit.runtime.maps.structs import COUNT_SIZE, LaidOut, MapStructs, id_of
 
 STRUCT, MAP = frozenset({Kind.STRUCT}), "bpf_map"
 NUMA_NO_NODE = -1
@@ -78,15 +78,28 @@ def _lay_out(layouts: Mapping[str, Struct], map_: Map) -> LaidOut:
     layout = layouts.get(name, layouts[MAP])
     if layout is layouts[MAP]:
         return LaidOut(layout.encode(_those(layout, _common(map_))))
-    members = _of_kind(map_)
     first = next(iter(layout.fields))
-    data = layout.encode({first: _those(layouts[MAP], _common(map_)), **_those(layout, members)})
+    members = {first: _those(layouts[MAP], _common(map_)), **_of_kind(map_)}
     count = layout.fields.get("count")
-    return LaidOut(data, count.offset if isinstance(count, Field) else None)
+    count_at = count.offset if isinstance(count, Field) else None
+    if count_at is not None and count_at + COUNT_SIZE > layout.size:
+        count_at = None
+    return LaidOut(layout.encode(_those(layout, members)), count_at)
 
 
 def _those(layout: Struct, members: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in members.items() if name in layout.fields}
+    """Return the members that a struct has; what damaged types make something else of stays zero."""
+    return {name: value for name, value in members.items() if _takes(layout, name, value)}
+
+
+def _takes(layout: Struct, name: str, value: Any) -> bool:
+    if name not in layout.fields:
+        return False
+    try:
+        layout.encode({name: value})
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _common(map_: Map) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 
 from ebpfjit import Clock, EbpfError, Environment, ExecutionError, MemoryFault, Object, Program, load
 from ebpfjit.elf.btf import Btf, Kind
+from ebpfjit.elf.map_structs import map_structs
 from ebpfjit.kernel import unavailable_reason, vmlinux
 
 OBJECT = Path(__file__).parents[1] / "elf" / "map_fields.o"
@@ -120,6 +121,24 @@ def test_a_struct_of_gigabytes_is_none(obj: Object) -> None:
     types[start + 8 : start + 12] = (1 << 31).to_bytes(4, "little")
     with pytest.raises(MemoryFault, match="load of 4 bytes"):
         replace(program, kernel_types=Btf(bytes(types))).run(FRAME)
+
+
+@pytest.mark.parametrize("member", ["id", "max_entries", "map_type"])
+def test_members_that_damaged_types_make_structs_of_are_zero(obj: Object, member: str) -> None:
+    program = obj.programs["array"]
+    assert program.types is not None
+    types = bytearray(program.types.btf)
+    found = Btf(bytes(types))
+    (id_,) = found.named("bpf_map", {Kind.STRUCT})
+    (other,) = found.named("found", {Kind.STRUCT})
+    record = int.from_bytes(types[4:8], "little") + 4 * found.offset_of(id_)
+    index = [each.name for each in found.type(id_).members].index(member)
+    at = record + 12 + 12 * index + 4
+    types[at : at + 4] = other.to_bytes(4, "little")
+    known = map_structs(replace(program, kernel_types=Btf(bytes(types))))
+    assert known is not None
+    region = known.region_of(program.maps[0])
+    assert bytes(region.view[4 * index : 4 * index + 4]) == bytes(4)
 
 
 @engines
