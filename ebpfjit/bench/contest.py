@@ -228,9 +228,7 @@ def section(name: str, title: str, timings: Sequence[Timing]) -> Section:
         closing=len(closing),
         bars=_bars(timings, ratios),
         data={
-            "call_ns": {
-                engine: median([median(timing.empty[engine]) for timing in timings]) for engine in engines
-            },
+            "call_ns": _call_times(timings, engines),
             "kernels": [_as_json(timing, ratios) for timing in timings],
             "summary": {title: dict(zip(ratios, values, strict=True)) for title, values in closing.items()},
         },
@@ -255,8 +253,13 @@ def _ratio(value: float) -> str:
     return f"{value:.2f}"
 
 
+def _call_times(timings: Sequence[Timing], engines: Sequence[str]) -> dict[str, float]:
+    """Return what an empty function takes, by engine, in nanoseconds."""
+    return {engine: median([median(timing.empty[engine]) for timing in timings]) for engine in engines}
+
+
 def _call_remark(timings: Sequence[Timing], engines: Sequence[str]) -> list[str]:
-    calls = {engine: median([median(timing.empty[engine]) for timing in timings]) for engine in engines}
+    calls = _call_times(timings, engines)
     listed = ", ".join(f"{name} {time / 1000:.2f}" for name, time in calls.items())
     return [f"Net of an empty function, called in the same way (µs): {listed}."] if timings else []
 

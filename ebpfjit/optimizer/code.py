@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from dataclasses import field
 
 from ebpfjit.analysis.verified import Verified
-from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
+from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import UNENCODED
 from ebpfjit.record import record
 
@@ -137,6 +137,3 @@ def used_by(op: Op) -> Iterator[int]:
     yield from op.args
     if op.exit is not None:
         yield from (value for value in op.exit.registers if value is not None)
-
-
-NO_REGISTERS: tuple[None, ...] = (None,) * REGISTER_COUNT
