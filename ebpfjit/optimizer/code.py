@@ -117,12 +117,14 @@ class Entry:
 class Code:
     """A program as blocks, in the order of their layout; frozen.
 
-    `entries` are the ways in by pc: those of functions, and where runs come from baseline code.
+    `entries` are the ways in by pc: those of functions, and where runs come from baseline code. `homes` has
+    for each value, by number, the register that it was of: no more than a hint where to put it.
     """
 
     verified: Verified
     blocks: tuple[Block, ...]
     entries: dict[int, Entry] = field(default_factory=dict)
+    homes: list[int] = field(default_factory=list, compare=False)
 
     def values(self) -> Iterator[int]:
         """Yield each value that is defined, in the order of its definition's place."""
