@@ -65,7 +65,8 @@ class Op:
 
     `args` are values, in the order of the row's dst and src, then what it reads besides. `results` are the
     values that it defines: none, one, or the CALL_RESULTS of a call. `imm` is the row's, or the whole of a
-    constant of 64 bits. `stores` is for BOUND: whether the bytes are written.
+    constant of 64 bits. `stores` is for BOUND: whether the bytes are written; as `region`, where they are
+    likely to be ("stack", "argument", "packet"; "": nothing is known).
     """
 
     row: Row
@@ -76,6 +77,7 @@ class Op:
     results: tuple[int, ...] = ()
     exit: Exit | None = None
     stores: bool = False
+    region: str = ""
 
 
 @record
