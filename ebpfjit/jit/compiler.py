@@ -290,7 +290,7 @@ REGISTERS = Registers(12, scratch=12, kept=0b111_1100_0000, extra=1 << 11)
 
 
 def _optimised(recipe: Recipe) -> Listing:
-    """Return the text of a program's optimised code, and behind it of its baseline code, where that leaves to."""
+    """Return the text of a program's optimised code, and behind it of the baseline code that it leaves to."""
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
     registers = replace(REGISTERS, count=11, extra=0) if recipe.audit else REGISTERS

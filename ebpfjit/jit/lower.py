@@ -1,11 +1,11 @@
 """Placed Code -> assembly text, by the registry of translators.
 
-    b_3:                        a block; moves and operations in order
-      ...
-      jcc b_5                   or where the moves of that way are, out of line
-    cold:
-      other:  a bound's search  -> exit
-      exit:   moves to the homes of r0 to r10; what is refunded; -> leave_PC in baseline code
+b_3:                        a block; moves and operations in order
+  ...
+  jcc b_5                   or where the moves of that way are, out of line
+cold:
+  other:  a bound's search  -> exit
+  exit:   moves to the homes of r0 to r10; what is refunded; -> leave_PC in baseline code
 """
 
 from __future__ import annotations
@@ -197,4 +197,3 @@ class _Lowering:
                 self.move(move)
             self.cx.jump("jmp", block_label(way.block))
         return label
-

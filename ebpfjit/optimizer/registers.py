@@ -7,11 +7,11 @@
       v7 = v3 + 1                   r1 += 1
       if v7 != v1 goto b1(v7, v6)   if r1 != r2 goto b1
 
-Blocks are taken so that of those that lead to one, one at least comes first: where values are at its end is
-where they are at the start of the next, and the other ways there move them. A value goes where it is wanted
-next; else to the register that it was of; else to any that is free. No two values that are still read are ever
-in one register: a step looks only at what is free before it. There is no spilling: eleven registers are enough
-for what came from eleven, and passes see to it that they do not ask for more than there are.
+Blocks are taken so that of those that lead to one, one at least comes first: where values are at its end
+is where they are at the start of the next, and the other ways there move them. A value goes where it is
+wanted next; else to the register that it was of; else to any that is free. No two values that are still read
+are ever in one register: a step looks only at what is free before it. There is no spilling: eleven registers
+are enough for what came from eleven, and passes do not ask for more than there are.
 """
 
 from __future__ import annotations
@@ -120,9 +120,7 @@ class _Placer:
         self.crossing = self._crossing()
         self.maps: list[dict[int, int] | None] = [None] * len(code.blocks)
         for entry in code.entries.values():
-            self.maps[entry.block] = dict(
-                zip(code.blocks[entry.block].args, entry.registers, strict=True)
-            )
+            self.maps[entry.block] = dict(zip(code.blocks[entry.block].args, entry.registers, strict=True))
         self.where: dict[int, int] = {}
         self.free = 0
         self.last: dict[int, int] = {}
@@ -283,7 +281,7 @@ class _Placer:
         return Placed(op, tuple(results), args, leaves)
 
     def in_place(self, index: int, op: Op, place: int) -> Placed:
-        """Place what changes the register of one of its arguments, for which there is a copy if it is read on."""
+        """Place what changes the register of one of its arguments: of a copy, where that is still read."""
         values = list(op.args)
         if (
             len(values) > 1
@@ -398,7 +396,7 @@ class _Placer:
 
 
 Fixed = tuple[dict[int, int], Sequence[int], int]
-"""Which arguments (by place) are in which registers, those of the results, a mask of what is written besides."""
+"""Which arguments (by place) are in which registers; those of results; a mask of what is written besides."""
 
 
 def _helper(placer: _Placer, op: Op) -> Fixed:

@@ -117,7 +117,7 @@ def call_register(insn: Instruction, cx: Context) -> None:
 
 
 def _saved(cx: Context, changed: Collection[int]) -> list[str]:
-    """Return the registers that are saved around a call: what is read behind it, or what the callee changes."""
+    """Return the registers saved around a call: what is read behind it, or what the callee changes."""
     numbers = sorted(changed) if cx.live is None else cx.live
     return [register(number) for number in numbers if number != FRAME_POINTER]
 
