@@ -19,15 +19,20 @@ from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind
 from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.check import check
+from ebpfjit.optimizer.check_placed import check_placed
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Entry, Exit, Op
+from ebpfjit.optimizer.registers import place
 from ebpfjit.runtime.execution import CODE_ADDRESS, Execution
 from ebpfjit.runtime.memory import check_marks
+from ebpfjit.translators.x86_64.target import AUDITED_VALUES, VALUES
 
 
 def stages(verified: Verified, entries: Collection[int]) -> list[Code]:
     """Return what the optimizer makes of a program, stage by stage, each checked."""
     code = build(verified, entries)
     check(code)
+    for registers in (VALUES, AUDITED_VALUES):
+        check_placed(place(code, registers), registers)
     return [code]
 
 

@@ -24,7 +24,7 @@ from ebpfjit.jit.audit import audits_of
 from ebpfjit.jit.lower import lower
 from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.optimizer.build import build
-from ebpfjit.optimizer.placed import Registers
+from ebpfjit.optimizer.code import Code
 from ebpfjit.optimizer.registers import place
 from ebpfjit.program import Instruction
 from ebpfjit.record import lazy
@@ -39,6 +39,8 @@ from ebpfjit.translators.x86_64.pairs import Pair
 from ebpfjit.translators.x86_64.plan import ArenaPlan, Border, Check, Plan, Predicate, Settings, Sweep
 from ebpfjit.translators.x86_64.predicates import emit_predicate, emit_predicate_apart
 from ebpfjit.translators.x86_64.target import (
+    AUDITED_VALUES,
+    VALUES,
     Context,
     Limit,
     emit_charge,
@@ -141,7 +143,7 @@ class Recipe:
     audit: bool = False
     argument_rights: Rights | None = None
     meets_rights: bool = False
-    values: bool = os.environ.get("EBPFJIT_MIDDLE") == "values"
+    values: bool = field(default_factory=lambda: os.environ.get("EBPFJIT_MIDDLE") == "values")
 
     @lazy
     def entries(self) -> Entries:
@@ -286,14 +288,11 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     )
 
 
-REGISTERS = Registers(12, scratch=12, kept=0b111_1100_0000, extra=1 << 11)
-
-
 def _optimised(recipe: Recipe) -> Listing:
     """Return the text of a program's optimised code, and behind it of the baseline code that it leaves to."""
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
-    registers = replace(REGISTERS, count=11, extra=0) if recipe.audit else REGISTERS
+    registers = AUDITED_VALUES if recipe.audit else VALUES
     placed = place(build(verified), registers)
     below = replace(recipe, optimize=False)
     plan = _plan(below, below.facts())
@@ -303,8 +302,10 @@ def _optimised(recipe: Recipe) -> Listing:
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
+    maps = known_maps(placed.code)
     cx.plan = replace(
         plan,
+        map_calls=map_calls(verified, maps, {}, settings, checked=recipe.checked, audit=recipe.audit),
         checks={},
         single={},
         bounded=verified.calls.bounded,
@@ -329,6 +330,17 @@ def _optimised(recipe: Recipe) -> Listing:
         resumes=tuple(resumes),
         why_baseline=recipe.why_baseline,
     )
+
+
+def known_maps(code: Code) -> dict[int, int]:
+    """Return for the calls (by pc) that are given a map which is a constant its index in `Program.maps`."""
+    places = {map_.address: index for index, map_ in enumerate(code.verified.program.maps)}
+    if not places:
+        return {}
+    ops = [op for block in code.blocks for op in block.ops]
+    constants = {op.results[0]: op.imm for op in ops if op.row.kind is Kind.LOAD_IMM64}
+    calls = [(op.pc, constants.get(op.args[0])) for op in ops if op.row.kind is Kind.CALL_HELPER]
+    return {pc: places[number] for pc, number in calls if number in places}
 
 
 def _below(cx: Context, verified: Verified, left: Collection[int], phrases: Phrases) -> None:
@@ -830,7 +842,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         calls.writes,
         calls.bounded,
         frozenset() if settings.trace else calls.frameless,  # a trace shows r10
-        map_calls(verified, facts, settings, checked=checked, audit=recipe.audit),
+        map_calls(verified, facts.maps, facts.in_frame, settings, checked=checked, audit=recipe.audit),
         _predicates(verified, facts, regions) if checked else {},
         charges.own,
         facts.relying if checked else frozenset(),
