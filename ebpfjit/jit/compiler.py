@@ -296,9 +296,13 @@ def _optimised(recipe: Recipe) -> Listing:
     placed = place(build(verified), registers)
     below = replace(recipe, optimize=False)
     plan = _plan(below, below.facts())
+    frameless = frozenset() if settings.trace else verified.calls.frameless
+    frame = 0 if frameless else min(verified.frame_sizes.values())  # whichever function is run
+    checks = {pc: replace(check, frame_size=frame) for pc, check in plan.checks.items()}
+    plan = replace(plan, checks=checks, single=checks)
     cx = Context(program, verified.frame_sizes, plan, settings)
     cx.pinned = None  # r11 has values
-    cx.functions = function_label
+    cx.functions, cx.frame_top = function_label, ""
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
@@ -309,7 +313,7 @@ def _optimised(recipe: Recipe) -> Listing:
         checks={},
         single={},
         bounded=verified.calls.bounded,
-        frameless=frozenset() if settings.trace else verified.calls.frameless,
+        frameless=frameless,
     )
     cx.checks = cx.plan.checks
     left = lower(cx, placed, registers, checked=recipe.checked)
@@ -388,7 +392,7 @@ def _block_start(cx: Context, verified: Verified, pc: int, label: str) -> None:
     """Emit the label of a basic block, and its payment."""
     cx.label(label, LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
     if pc in verified.tested:
-        emit_charge(cx, verified.blocks[pc])
+        emit_charge(cx, verified.costs[pc])
     else:
         pay(cx, cx.plan.own.get(pc, 0))
 
@@ -797,7 +801,7 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases:
             if pc in doubtful:
                 cx.label(slow_block_label(pc))
                 if pc in verified.tested:
-                    emit_charge(cx, blocks[pc])
+                    emit_charge(cx, verified.costs[pc])
             if pc != start or pc in doubtful:
                 _trace(cx, pc, shortcuts)  # who comes from the fast code was recorded there
             if pc in leaders:

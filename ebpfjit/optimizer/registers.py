@@ -341,7 +341,8 @@ class _Placer:
             self.free &= ~(1 << register)
         for value in staying:
             old = where[value]
-            if not written >> old & 1 and expected.get(old, value) == value:
+            lost = written if last[value] > index else clobbers  # results are written when all is read
+            if not lost >> old & 1 and expected.get(old, value) == value:
                 continue
             others = [each for each in expected if expected[each] == value and not written >> each & 1]
             new = others[0] if others else self.choose(value)

@@ -246,6 +246,7 @@ class Context(Emitter):
         self.frame_size = 0
         self.live: tuple[int, ...] | None = None
         self.functions = pc_label
+        self.frame_top = "rbp"  # empty where it may hold another value
         self.turned_to: int | None = None
         self.turned_due = 0
         self.address: Address | None = None
