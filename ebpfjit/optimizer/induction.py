@@ -215,9 +215,15 @@ class Induction:
         return None if handed is None else handed - {arg}
 
     def is_invariant(self, header: int, arg: int, first: Incoming) -> bool:
-        """True for an argument that is the same in all rounds; `first` is what is known before the first."""
+        """True for an argument that is the same in all rounds; `first` is what is known before the first.
+
+        Of loops with other ways in nothing is said: what holds on this one need not hold there.
+        """
         facts, is_known = self.facts, self.walk.is_known
-        handed = self._handed(arg, self._back(header, arg))
+        back = self._back(header, arg)
+        if not all(self.dominators.dominates(header, number) for number, _ in back):
+            return False
+        handed = self._handed(arg, back)
         return handed is not None and all(
             is_known[value] and (facts.root[value], facts.delta[value]) == (first[3], first[4])
             for value in handed
