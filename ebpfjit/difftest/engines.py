@@ -19,6 +19,7 @@ from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.difftest.arena import Arena, HelperError, arena, map_at
 from ebpfjit.difftest.case import Case, Input, options_of, tiered
 from ebpfjit.difftest.generate import plain
+from ebpfjit.difftest.known import KnownFacts
 from ebpfjit.difftest.optimized import CodeState, stages
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, Outcome, attributes_of
 from ebpfjit.difftest.proofs import Claims, Judge
@@ -101,11 +102,13 @@ def on_proofs(case: Case, verified: Verified, pcs: list[int] | None = None) -> R
 def on_optimized(case: Case, verified: Verified) -> Runner:
     """What the optimizer makes of it, run by the interpreter; entered at functions, or tested blocks too."""
     place = arena()
-    codes = [stage for entries in ((), verified.tested) for stage in stages(verified, entries)]
+    # As in `compiled_case`.
+    promises = Promises(case.promised, argument_is_measured=True, calling=frozenset(place.helpers))
+    codes = [stage for entries in ((), verified.tested) for stage in stages(verified, entries, promises)]
 
     def run(given: Input) -> Outcome:
-        code = codes[crc32(given.memory) % len(codes)]
-        machine = partial(CodeState, code)
+        code, facts = codes[crc32(given.memory) % len(codes)]
+        machine = partial(CodeState, code, judge=KnownFacts(facts))
         return outcome_of(
             lambda execution: interpret(verified, execution, machine=machine), place.start(given), place
         )

@@ -8,32 +8,37 @@ which is no fault of the program's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
 from ebpfjit.errors import CallDepthExceeded, ExecutionError, MemoryFault, Stopped
 from ebpfjit.interpreter import State, check_depth
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind
-from ebpfjit.optimizer.build import build
+from ebpfjit.optimizer import passes
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.check_placed import check_placed
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Entry, Exit, Op
+from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.registers import place
 from ebpfjit.runtime.execution import CODE_ADDRESS, Execution
 from ebpfjit.runtime.memory import check_marks
 from ebpfjit.translators.x86_64.target import AUDITED_VALUES, VALUES
 
 
-def stages(verified: Verified, entries: Collection[int]) -> list[Code]:
-    """Return what the optimizer makes of a program, stage by stage, each checked."""
-    code = build(verified, entries)
-    check(code)
-    for registers in (VALUES, AUDITED_VALUES):
-        check_placed(place(code, registers), registers)
-    return [code]
+def stages(verified: Verified, entries: Collection[int], promises: Promises) -> list[tuple[Code, Facts]]:
+    """Return what the optimizer makes of a program, stage by stage, each checked, and what it knows."""
+    found = []
+    for code, facts in passes.stages(verified, promises, entries):
+        check(code)
+        for registers in (VALUES, AUDITED_VALUES):
+            check_placed(place(code, registers), registers)
+        found.append((code, facts))
+    return found
 
 
 POISON = 0xDEAD_0000_DEAD_0000
@@ -44,12 +49,22 @@ class WrongCode(ExecutionError):  # noqa: N818 - as AuditFailure is
     """The optimizer's code did what the program does not do."""
 
 
+class Judge(Protocol):
+    """What looks at a run of Code. Raises WrongCode."""
+
+    def values(self, state: CodeState, values: Iterable[int]) -> None:
+        """See that these values are there now."""
+
+    def operation(self, state: CodeState, op: Op) -> None:
+        """See an operation before it is done."""
+
+
 class CodeState(State):
     """The interpreter, which runs Code where it comes to one of its entries."""
 
-    def __init__(self, code: Code, execution: Execution) -> None:
+    def __init__(self, code: Code, execution: Execution, judge: Judge | None = None) -> None:
         super().__init__(code.verified, execution)
-        self.code = code
+        self.code, self.judge = code, judge
         self.values: dict[int, int] = {}
 
     def run_until(self, depth: int) -> None:
@@ -71,10 +86,16 @@ class CodeState(State):
             values = [self.registers[register] for register in entry.registers]
             while block is not None:
                 self.values.update(zip(block.args, values, strict=True))
+                if self.judge is not None:
+                    self.judge.values(self, block.args)
                 for op in block.ops:
+                    if self.judge is not None:
+                        self.judge.operation(self, op)
                     done = _OPS[op.row.kind](self, op)
                     if done is not None:
                         return done
+                    if self.judge is not None:
+                        self.judge.values(self, op.results)
                 number = self.end(block)
                 if number is None:
                     return block.end.row.kind is Kind.LEAVE
@@ -127,6 +148,13 @@ class CodeState(State):
         assert instruction is not None  # operations are made from instructions
         self.execute(instruction, op.row)
 
+    def is_in_argument(self, offset: int, size: int, *, stores: bool) -> bool:
+        """True where bytes lie in the memory that r1 points to at the start, which may be stored to."""
+        region, (start, _) = self.execution.argument, self.execution.arguments
+        if region is None or not (region.writable or not stores):
+            return False
+        return size == 0 or region.contains(start + offset, size)
+
     def address(self, op: Op) -> int:
         """Return the address that an operation is about."""
         return W64.wrap(self.values[op.args[0]] + op.offset)
@@ -157,8 +185,12 @@ def _pay(state: CodeState, op: Op) -> Done:
 
 
 def _bound(state: CodeState, op: Op) -> Done:
+    if not state.execution.checked:
+        return None
+    if not op.args:
+        return None if state.is_in_argument(op.offset, op.imm, stores=op.stores) else state.leave(op.exit)
     found = state.space.find(state.address(op), op.imm, "store" if op.stores else "load")
-    return None if found is not None or not state.execution.checked else state.leave(op.exit)
+    return None if found is not None else state.leave(op.exit)
 
 
 def _aligned(state: CodeState, op: Op) -> Done:

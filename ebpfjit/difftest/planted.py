@@ -16,6 +16,7 @@ from typing import Any
 from ebpfjit.analysis import accesses, facts, lengths, liveness, states, values
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.difftest.holes import HOLES
+from ebpfjit.difftest.planted_middle import MIDDLE
 from ebpfjit.difftest.planting import (
     Plant,
     PlantedBug,
@@ -736,6 +737,7 @@ PLANTED: tuple[PlantedBug, ...] = (
         method(entry.Run, "publish", lambda old: lambda run: old(run) if not len(run._table) else None),
     ),
     *HOLES,
+    *MIDDLE,
 )
 
 

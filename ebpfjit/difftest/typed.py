@@ -22,6 +22,7 @@ from ebpfjit.difftest import guards, operation_maps
 from ebpfjit.difftest.case import UNTYPED, Case, Input, options_of, tiered
 from ebpfjit.difftest.children import Ended, run_forked
 from ebpfjit.difftest.engines import CALLED, PROOFS, other_stacks
+from ebpfjit.difftest.known import KnownFacts
 from ebpfjit.difftest.low_memory import PLACES, contexts_at
 from ebpfjit.difftest.optimized import CodeState, stages
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome, attributes_of
@@ -164,8 +165,8 @@ def _on_optimized(ready: Ready, execution: Execution) -> int:
     verified = ready.verified
     if not verified.knows_all:
         return interpret(verified, execution)
-    code = stages(verified, verified.tested)[-1]
-    return interpret(verified, execution, machine=partial(CodeState, code))
+    code, facts = stages(verified, verified.tested, Promises(**promises_of(ready)))[-1]
+    return interpret(verified, execution, machine=partial(CodeState, code, judge=KnownFacts(facts)))
 
 
 def _judged(seen: Seen) -> EngineFunction:

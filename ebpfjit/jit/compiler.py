@@ -23,8 +23,8 @@ from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.audit import audits_of
 from ebpfjit.jit.lower import lower
 from ebpfjit.jit.map_calls import map_calls
-from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.passes import optimised
 from ebpfjit.optimizer.registers import place
 from ebpfjit.program import Instruction
 from ebpfjit.record import lazy
@@ -293,7 +293,8 @@ def _optimised(recipe: Recipe) -> Listing:
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
     registers = AUDITED_VALUES if recipe.audit else VALUES
-    placed = place(build(verified), registers)
+    code, _ = optimised(verified, _promises(recipe))
+    placed = place(code, registers)
     below = replace(recipe, optimize=False)
     plan = _plan(below, below.facts())
     frameless = frozenset() if settings.trace else verified.calls.frameless

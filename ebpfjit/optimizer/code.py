@@ -14,6 +14,9 @@ An operation is a row of the instruction table; those that only Code has (`isa.t
     row      args          imm             offset        exit
     BOUND    base          size            from base on  where they are not all in one region that may be
                                                          loaded from ("load") or stored to
+    BOUND                  size            from the      where they are not all in the memory that r1 points
+                                           argument on   to at the start, or that may not be stored to
+                                                         (size 0: only that)
     ALIGNED  base          the multiple    from base on  where it is none
     PAY                    instructions                  where so many are not left; None: nobody looks
     LEAVE                                                always
@@ -65,8 +68,8 @@ class Op:
 
     `args` are values, in the order of the row's dst and src, then what it reads besides. `results` are the
     values that it defines: none, one, or the CALL_RESULTS of a call. `imm` is the row's, or the whole of a
-    constant of 64 bits. `stores` is for BOUND: whether the bytes are written; as `region`, where they are
-    likely to be ("stack", "argument", "packet"; "": nothing is known).
+    constant of 64 bits. `stores` is for BOUND: whether the bytes are written; `region` is where they most
+    likely are: "stack", "argument", "packet", or "" where that is not known.
     """
 
     row: Row
@@ -78,6 +81,25 @@ class Op:
     exit: Exit | None = None
     stores: bool = False
     region: str = ""
+
+
+@record
+class Proof:
+    """Why a BOUND or ALIGNED is gone, so that it can be looked at again where the access is.
+
+    It stood for `size` bytes at `value` + `offset` (0 bytes: for the address being aligned). By the `rule`
+    they are `low` to `high` in what the rule is about, counted from its start (a frame: from its end; what
+    "covered" them: from the root of the value). `by` is the pc of the check that stands for them now.
+    """
+
+    rule: str
+    value: int
+    offset: int
+    size: int
+    stores: bool
+    low: int
+    high: int
+    by: int | None = None
 
 
 @record
@@ -120,13 +142,15 @@ class Code:
     """A program as blocks, in the order of their layout; frozen.
 
     `entries` are the ways in by pc: those of functions, and where runs come from baseline code. `homes` has
-    for each value, by number, the register that it was of: no more than a hint where to put it.
+    for each value, by number, the register that it was of: no more than a hint where to put it. `proofs` say
+    by pc why checks that the instruction there had are gone.
     """
 
     verified: Verified
     blocks: tuple[Block, ...]
     entries: dict[int, Entry] = field(default_factory=dict)
     homes: list[int] = field(default_factory=list, compare=False)
+    proofs: dict[int, tuple[Proof, ...]] = field(default_factory=dict, compare=False)
 
     def values(self) -> Iterator[int]:
         """Yield each value that is defined, in the order of its definition's place."""

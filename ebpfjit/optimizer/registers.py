@@ -294,8 +294,7 @@ class _Placer:
             values.reverse()
         changed, (result,) = values[place], op.results
         args = [self.where[value] for value in values]
-        others = {value for at, value in enumerate(values) if at != place}
-        if self.last[changed] == index and (changed not in others or op.row.kind is Kind.BINARY):
+        if self.last[changed] == index:  # the address of an atomic operation is read before that is written
             self.release(index, values)
             self.define(result, args[place])
             return Placed(op, (args[place],), tuple(args))

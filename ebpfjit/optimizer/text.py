@@ -116,7 +116,8 @@ def _op(op: Op) -> str:
             return f"pay {op.imm}{leaves}"
         case Kind.BOUND:
             access = "store" if op.stores else "load"
-            return f"bound {access} v{op.args[0]} + {op.offset}..{op.offset + op.imm}{leaves}"
+            base = " ".join([*([op.region] if op.region else ()), *(f"v{value}" for value in op.args)])
+            return f"bound {access} {base} + {op.offset}..{op.offset + op.imm}{leaves}"
         case Kind.ALIGNED:
             return f"aligned v{op.args[0]} + {op.offset}, {op.imm}{leaves}"
         case Kind.CALL_HELPER | Kind.CALL_KFUNC | Kind.CALL_LOCAL | Kind.CALL_REGISTER:
@@ -200,11 +201,14 @@ def _read_way(text: str) -> Way:
 
 _BASE = rf"(?P<args>v\d+) \+ (?P<offset>{_NUMBER})"
 
+_REGION = r"(?:(?P<region>stack|argument|packet) ?)?"
+_SPAN = rf"(?P<args>v\d+)? ?\+ (?P<offset>{_NUMBER})"
+
 _CALLED = rf"(?P<imm>{_NUMBER})(?::(?P<offset>{_NUMBER}))?"
 
 _SPECIAL = (
     (PAY, re.compile(rf"pay (?P<imm>\d+){_TAIL}")),
-    (BOUND, re.compile(rf"bound (?P<access>load|store) {_BASE}\.\.(?P<end>{_NUMBER}){_TAIL}")),
+    (BOUND, re.compile(rf"bound (?P<access>load|store) {_REGION}{_SPAN}\.\.(?P<end>{_NUMBER}){_TAIL}")),
     (ALIGNED, re.compile(rf"aligned {_BASE}, (?P<imm>\d+){_TAIL}")),
     *(
         (BY_NAME[name], re.compile(rf"(?P<results>.*) = {word} {_CALLED}\((?P<args>.*?)\){_TAIL}"))
@@ -222,7 +226,8 @@ def _read_op(text: str, pc: int) -> Op:
             imm = int(said["end"]) - offset if "end" in said else int(said["imm"])
             results, args = _numbers(said.get("results") or ""), _numbers(said.get("args") or "")
             stores = said.get("access") == "store"
-            return Op(row, args, imm, offset, pc, results, _read_exit(said["leave"]), stores)
+            region = said.get("region") or ""
+            return Op(row, args, imm, offset, pc, results, _read_exit(said["leave"]), stores, region)
     for row, pattern in _patterns():
         if row.kind is not Kind.BRANCH and (found := pattern.fullmatch(text)):
             said = found.groupdict()

@@ -17,6 +17,9 @@ def bound(insn: Operation, cx: Context) -> None:
     lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae other
     In the frame, whose size is known:  ...;  sub r10, [stack_start];  cmp r10, frame - size;  ja other
     """
+    if not insn.args:
+        _argument(insn, cx)
+        return
     base, size, region = register(insn.args[0]), insn.imm, insn.region
     other, back = cx.new_label("other"), cx.new_label("inside")
     limit = cx.limit(region, size, insn.stores) if region in ("argument", "packet") else None
@@ -37,6 +40,23 @@ def bound(insn: Operation, cx: Context) -> None:
         _search(cx, base, insn)
         cx.jump("jb", cx.exit)
         cx.jump("jmp", back)
+
+
+def _argument(insn: Operation, cx: Context) -> None:
+    """So many bytes lie behind the start of the argument, and may be written: in the whole run or not at all.
+
+    cmp qword ptr [limit], 0;  je exit
+    """
+    behind = insn.offset + insn.imm
+    limit = cx.limit("argument", behind, insn.stores)
+    if limit is not None:
+        cx.emit("cmp qword ptr [r12+$offset], $imm", imm=0, offset=limit)
+        cx.jump("je", cx.exit)
+        return
+    word = "argument_room" if insn.stores else "argument_size"
+    cx.emit("mov r10, $imm", imm=behind, imm_sizes=(32,))
+    cx.emit(f"cmp qword ptr {BLOCK[word]}, r10")
+    cx.jump("jb", cx.exit)
 
 
 def _search(cx: Context, base: str, insn: Operation) -> None:
