@@ -11,7 +11,8 @@ class Registers:
 
     `scratch` is one that moves may use in between. `kept` (a mask) are those that helpers keep; `extra` are
     those that are no register's home, which some operations need for themselves. `spare` is one that is never
-    a home, for the address of a call.
+    a home, for the address of a call. Those that are `reserved` (a mask) get no values but where a function or
+    a call has them.
     """
 
     count: int
@@ -19,3 +20,4 @@ class Registers:
     kept: int
     extra: int
     spare: int
+    reserved: int = 0

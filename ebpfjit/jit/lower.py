@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.optimizer.code import Exit, Way
-from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode
+from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.optimizer.registers import sequential
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Snippet, lines_of
@@ -22,6 +22,7 @@ from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.x86_64.target import (
     Context,
     block_label,
+    drop,
     function_label,
     leave_label,
     pay,
@@ -64,6 +65,7 @@ class _Lowering:
         if len(self.known) > MOST_KNOWN:
             self.known.clear()
         self.frames = self._frames()
+        cx.spilled = (placed.words + 1) // 2 * 16
 
     def _frames(self) -> list[int]:
         """Return for each block the size of its function's frame, of the smallest where it is of several."""
@@ -92,13 +94,15 @@ class _Lowering:
             cx.begin(source.pc)
             for pc in starts.get(number, ()):
                 cx.label(function_label(pc))
+                if cx.spilled:
+                    cx.emit("sub rsp, $imm", imm=cx.spilled)
             is_loop = source.pc in self.verified.loop_headers and source.pc not in aligned
             aligned.add(source.pc)
             cx.label(block_label(number), LOOP_ALIGNMENT if is_loop else 1)
             cx.frame_size = self.frames[number]
             self.steps(block.steps, source.pc)
             self.end(block, source.ways, after)
-        cx.way, cx.is_turned, cx.exit, cx.live = None, False, "", None
+        cx.way, cx.is_turned, cx.exit, cx.live, cx.spilled = None, False, "", None, 0
         return self.left
 
     def steps(self, steps: Iterable[Move | Placed], at: int) -> None:
@@ -116,7 +120,13 @@ class _Lowering:
 
     def move(self, move: Move) -> None:
         """Emit a move."""
-        self.cx.emit(f"mov {register(move.dst)}, {register(move.src)}")
+        dst, src = move.dst, move.src
+        if dst >= SPILLED:
+            self.cx.emit(f"mov qword ptr [rsp+$offset], {register(src)}", offset=8 * (dst - SPILLED))
+        elif src >= SPILLED:
+            self.cx.emit(f"mov {register(dst)}, qword ptr [rsp+$offset]", offset=8 * (src - SPILLED))
+        else:
+            self.cx.emit(f"mov {register(dst)}, {register(src)}")
 
     def operation(self, step: Placed) -> None:
         """Emit one operation, as it was emitted before where nothing but lines came of it."""
@@ -156,6 +166,7 @@ class _Lowering:
             moves = {home: place for home, place in enumerate(places) if place is not None}
             for move in sequential(moves, self.registers.scratch):
                 self.move(move)
+            drop(cx)
             pay(cx, -leaves.refund)
             pin(cx)
             is_start = leaves.pc in self.verified.blocks or leaves.pc >= len(self.verified.program)
@@ -182,6 +193,8 @@ class _Lowering:
         elif kind is Kind.JUMP:
             self.on(ways[0], block.moves[0], after)
         else:
+            if kind is Kind.EXIT:
+                drop(cx)
             self.translate(end)
 
     def on(self, way: Way, moves: Iterable[Move], after: int) -> None:
