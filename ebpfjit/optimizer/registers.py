@@ -134,7 +134,9 @@ class _Placer:
 
     Of the block at hand: `where` its values are now, the mask of registers that are `free`, and the `last`
     operation that reads each; `wanted` are registers in which a value is expected further on. `busy` are the
-    registers of the operation at hand (a mask). `spilled` are the words of values that have one.
+    registers of the operation at hand (a mask). `spilled` are the words of values that have one, `count` so
+    many in all; those that are `local`, of values of a single block, are used again in each. `words` are those
+    that are free, each since an operation of the block, `defined` the operations that define its values.
     """
 
     def __init__(self, code: Code, registers: Registers) -> None:
@@ -148,6 +150,10 @@ class _Placer:
         for entry in code.entries.values():
             self.maps[entry.block] = dict(zip(code.blocks[entry.block].args, entry.registers, strict=True))
         self.spilled: dict[int, int] = {}
+        self.count = 0
+        self.local: list[int] = []
+        self.words: list[tuple[int, int]] = []
+        self.defined: dict[int, int] = {}
         self.where: dict[int, int] = {}
         self.free = self.busy = self.index = 0
         self.ops: tuple[Op, ...] = ()
@@ -164,7 +170,7 @@ class _Placer:
         if self.spilled:
             blocks = [block and self.with_stores(number, block) for number, block in enumerate(blocks)]
         arrivals = tuple(arrival or {} for arrival in self.maps)
-        return PlacedCode(self.code, tuple(blocks), arrivals, len(self.spilled))
+        return PlacedCode(self.code, tuple(blocks), arrivals, self.count)
 
     def with_stores(self, number: int, block: PlacedBlock) -> PlacedBlock:
         """Return a block that stores the values with a word where they are defined."""
@@ -213,6 +219,7 @@ class _Placer:
         self.where = {value: register for value, register in before.items() if value in last}
         self.last, self.steps, self.ops, self.uses, self.index, self.busy = last, [], ops, None, -1, 0
         self.free = self.unused(self.where.values())
+        self.defined, self.words = {}, [(word, -1) for word in self.local]
         self.wanted = self._wanted(block)
         if number in self.entered:
             self._out_of_the_way()
@@ -258,10 +265,21 @@ class _Placer:
     def word(self, value: int) -> int:
         """Return the word of a value on the stack. Raises OptimizationError where there are too many."""
         place = self.spilled.get(value)
-        if place is None:
-            if len(self.spilled) == MOST_WORDS:
-                raise OptimizationError("there are too few registers for its values")
-            place = self.spilled[value] = SPILLED + len(self.spilled)
+        if place is not None:
+            return place
+        defined = self.defined.get(value, -1)
+        is_local = defined >= 0 and self.last[value] < len(self.ops)  # it lives in this block only
+        for at, (word, since) in enumerate(self.words) if is_local else ():
+            if since <= defined:
+                del self.words[at]
+                self.spilled[value] = word
+                return word
+        if self.count == MOST_WORDS:
+            raise OptimizationError("there are too few registers for its values")
+        place = self.spilled[value] = SPILLED + self.count
+        self.count += 1
+        if is_local:
+            self.local.append(place)
         return place
 
     def spill(self, value: int) -> None:
@@ -272,7 +290,7 @@ class _Placer:
     def take(self, value: int, avoid: int = 0) -> int:
         """Return a register for a value, that of another one where none is free."""
         if not self.free & self.usable & ~avoid:
-            self.spill(self.victim(avoid | self.busy))
+            self.spill(self.victim(avoid | self.busy | ~self.usable))
         return self.choose(value, avoid)
 
     def victim(self, avoid: int) -> int:
@@ -329,12 +347,15 @@ class _Placer:
                 place = self.where.pop(value)
                 if place < SPILLED:
                     self.free |= 1 << place
+                if value in self.spilled and value in self.defined:
+                    self.words.append((self.spilled[value], index))
 
     def define(self, value: int, register: int) -> None:
         """Put a new value into a register, for as long as it is read."""
         if value in self.last:
             self.where[value] = register
             self.free &= ~(1 << register)
+            self.defined[value] = self.index
 
     # -- operations --
 
