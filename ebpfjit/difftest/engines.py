@@ -25,6 +25,7 @@ from ebpfjit.difftest.outcome import AUDIT_FAILURE, Outcome, attributes_of
 from ebpfjit.difftest.proofs import Claims, Judge
 from ebpfjit.errors import EbpfError, ExecutionError, JitUnavailable, VerifierError
 from ebpfjit.interpreter import Watcher, interpret
+from ebpfjit.optimizer.slots import has_slots
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.memory import STACK_SIZE, Stack
@@ -65,6 +66,11 @@ def outcome_of(run: Callable[[Execution], int], execution: Execution, place: Are
     granted, frame, left = place.granted(), place.frame(), execution.budget_left
     told = (ending.kind, ending.value, ending.message, ending.attributes)
     return Outcome(*told, memory, around, granted, frame, left, outside=place.outside())
+
+
+def _without_slots(outcome: Outcome, verified: Verified) -> Outcome:
+    """Return what is left but for the frame, where some of that is in registers only."""
+    return replace(outcome, stack=None) if has_slots(verified) else outcome
 
 
 def prepared(case: Case) -> Verified:
@@ -109,9 +115,10 @@ def on_optimized(case: Case, verified: Verified) -> Runner:
     def run(given: Input) -> Outcome:
         code, facts = codes[crc32(given.memory) % len(codes)]
         machine = partial(CodeState, code, judge=KnownFacts(facts))
-        return outcome_of(
+        outcome = outcome_of(
             lambda execution: interpret(verified, execution, machine=machine), place.start(given), place
         )
+        return _without_slots(outcome, verified)
 
     return run
 
@@ -154,7 +161,12 @@ def on_jit(case: Case, verified: Verified) -> Runner:
 def runner_of(compiled: Compiled) -> Runner:
     """Return what runs machine code that is already there."""
     place = arena()
-    return lambda given: outcome_of(compiled.run, place.start(given), place)
+
+    def run(given: Input) -> Outcome:
+        outcome = outcome_of(compiled.run, place.start(given), place)
+        return _without_slots(outcome, compiled.verified) if compiled.recipe.values else outcome
+
+    return run
 
 
 def for_calls(case: Case) -> Case:

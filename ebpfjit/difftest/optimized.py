@@ -66,6 +66,7 @@ class CodeState(State):
         super().__init__(code.verified, execution)
         self.code, self.judge = code, judge
         self.values: dict[int, int] = {}
+        self.frame = 0
 
     def run_until(self, depth: int) -> None:
         """Run as the interpreter does, and in Code from each entry on that control comes to."""
@@ -80,7 +81,8 @@ class CodeState(State):
 
     def run_code(self, entry: Entry) -> bool:
         """Run from an entry on; True where it went on at an exit, False where the function has ended."""
-        outer, self.values = self.values, {}
+        outer, self.values = (self.values, self.frame), {}
+        self.frame = self.registers[FRAME_POINTER]
         try:
             block: Block | None = self.code.blocks[entry.block]
             values = [self.registers[register] for register in entry.registers]
@@ -102,7 +104,7 @@ class CodeState(State):
                 way = block.ways[number]
                 block, values = self.code.blocks[way.block], [self.values[value] for value in way.args]
         finally:
-            self.values = outer
+            self.values, self.frame = outer
         raise AssertionError  # blocks end in a way, or return
 
     def end(self, block: Block) -> int | None:
@@ -133,6 +135,11 @@ class CodeState(State):
         assert leaves is not None  # what leaves has an exit
         self.pc = leaves.pc
         self.registers[:] = self.registers_at(leaves)
+        values = leaves.registers[REGISTER_COUNT:]
+        for (offset, size), value in zip(leaves.slots, values, strict=True):
+            if value is not None:
+                number = self.values[value] & (1 << 8 * size) - 1
+                self.space.store(leaves.pc, W64.wrap(self.frame + offset), size, number)
         if self.budget is not None:
             self.budget += leaves.refund
         return True
@@ -140,7 +147,9 @@ class CodeState(State):
     def registers_at(self, leaves: Exit | None) -> list[int]:
         """Return what the registers are at an exit."""
         assert leaves is not None  # what leaves has an exit
-        return [POISON if value is None else self.values[value] for value in leaves.registers]
+        return [
+            POISON if value is None else self.values[value] for value in leaves.registers[:REGISTER_COUNT]
+        ]
 
     def as_instruction(self, op: Op) -> None:
         """Have the interpreter execute the instruction that an operation was made from."""

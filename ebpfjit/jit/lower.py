@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.optimizer.code import Exit, Way
 from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.optimizer.registers import sequential
@@ -20,6 +20,8 @@ from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Snippet, lines_of
 from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.x86_64.target import (
+    BLOCK,
+    POINTER,
     Context,
     block_label,
     drop,
@@ -163,7 +165,9 @@ class _Lowering:
         label = self.exits[key] = cx.new_label("exit")
         self.left.add(leaves.pc)
         with cx.out_of_line(label):
-            moves = {home: place for home, place in enumerate(places) if place is not None}
+            self.store_slots(leaves, places[REGISTER_COUNT:])
+            homes = places[:REGISTER_COUNT]
+            moves = {home: place for home, place in enumerate(homes) if place is not None}
             for move in sequential(moves, self.registers.scratch):
                 self.move(move)
             drop(cx)
@@ -172,6 +176,24 @@ class _Lowering:
             is_start = leaves.pc in self.verified.blocks or leaves.pc >= len(self.verified.program)
             cx.jump("jmp", (pc_label if is_start else leave_label)(leaves.pc))
         return label
+
+    def store_slots(self, leaves: Exit, places: Iterable[int | None]) -> None:
+        """Emit the stores of what is in slots of the frame: r10 holds where that starts."""
+        cx = self.cx
+        if leaves.slots:
+            cx.emit(f"mov r10, qword ptr {BLOCK['stack_start']}")
+        for (offset, size), place in zip(leaves.slots, places, strict=True):
+            if place is None:
+                continue
+            number = place
+            if place >= SPILLED:
+                number = 0
+                cx.emit("push rax")
+                cx.emit("mov rax, qword ptr [rsp+$offset]", offset=8 * (place - SPILLED + 1))
+            memory = f"{POINTER[size]} [r10+$offset]"
+            cx.emit(f"mov {memory}, {register(number, 8 * size)}", offset=cx.frame_size + offset)
+            if place >= SPILLED:
+                cx.emit("pop rax")
 
     def end(self, block: PlacedBlock, ways: tuple[Way, ...], after: int) -> None:
         """Emit the end of a block, before the block that follows in memory."""

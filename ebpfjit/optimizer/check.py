@@ -39,7 +39,7 @@ def _of_op(op: Op) -> Iterator[str]:
     kind = op.row.kind
     if kind is not Kind.PAY and (op.exit is not None) is not (kind in MAY_LEAVE):
         yield "an exit too many or too few"
-    if op.exit is not None and len(op.exit.registers) != REGISTER_COUNT:
+    if op.exit is not None and len(op.exit.registers) != REGISTER_COUNT + len(op.exit.slots):
         yield "an exit without all registers"
     if len(op.results) != results_of(op):
         yield f"{len(op.results)} results"

@@ -50,7 +50,7 @@ def _missing(op: Op, step: Placed, held: Held) -> Iterator[str]:
     if op.exit is not None and step.exit is not None:
         for home, (wanted, place) in enumerate(zip(op.exit.registers, step.exit, strict=True)):
             if wanted is not None and (place is None or held.get(place) != wanted):
-                yield f"v{wanted}, r{home} of the exit, is not in {place}"
+                yield f"v{wanted}, {home} of the exit, is not in {place}"
 
 
 def _after(step: Move | Placed, held: Held, registers: Registers) -> None:

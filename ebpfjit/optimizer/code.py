@@ -53,13 +53,15 @@ CALL_RESULTS = 6
 class Exit:
     """Where a run goes on in baseline code: at the instruction `pc`, as if it came there.
 
-    `registers` has for each of r0 to r10 the value that it is to have, None where it is not read any more.
+    `registers` has for each of r0 to r10 the value that it is to have, None where it is not read any more; then
+    those of slots of the frame: `slots` says where they are, in bytes from r10, and of how many.
     `refund` instructions go back to the budget: what is paid again there, or was paid for what comes later.
     """
 
     pc: int
     registers: tuple[int | None, ...]
     refund: int = 0
+    slots: tuple[tuple[int, int], ...] = ()
 
 
 @record

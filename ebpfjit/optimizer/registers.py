@@ -135,8 +135,8 @@ class _Placer:
     Of the block at hand: `where` its values are now, the mask of registers that are `free`, and the `last`
     operation that reads each; `wanted` are registers in which a value is expected further on. `busy` are the
     registers of the operation at hand (a mask). `spilled` are the words of values that have one, `count` so
-    many in all; those that are `local`, of values of a single block, are used again in each. `words` are those
-    that are free, each since an operation of the block, `defined` the operations that define its values.
+    many in all; those that are `local`, of values of a single block, are used again in each. `words` are
+    free, each since an operation of the block, and `defined` are the operations that define its values.
     """
 
     def __init__(self, code: Code, registers: Registers) -> None:

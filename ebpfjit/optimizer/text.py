@@ -105,7 +105,10 @@ def _values(values: tuple[int, ...]) -> str:
 
 
 def _exit(leaves: Exit) -> str:
-    named = (f"r{number} = v{value}" for number, value in enumerate(leaves.registers) if value is not None)
+    places = [f"r{number}" for number in range(REGISTER_COUNT)]
+    places += [f"u{8 * size}[{offset}]" for offset, size in leaves.slots]
+    pairs = zip(places, leaves.registers, strict=True)
+    named = (f"{place} = v{value}" for place, value in pairs if value is not None)
     return f"leave {leaves.pc} ({', '.join(named)}){f' refund {leaves.refund}' if leaves.refund else ''}"
 
 
@@ -189,7 +192,11 @@ def _read_exit(text: str | None) -> Exit | None:
     registers: list[int | None] = [None] * REGISTER_COUNT
     for register, value in re.findall(r"r(\d+) = v(\d+)", found[2]):
         registers[int(register)] = int(value)
-    return Exit(int(found[1]), tuple(registers), int(found[3] or 0))
+    slots = []
+    for bits, offset, value in re.findall(r"u(\d+)\[(-?\d+)\] = v(\d+)", found[2]):
+        slots.append((int(offset), int(bits) // 8))
+        registers.append(int(value))
+    return Exit(int(found[1]), tuple(registers), int(found[3] or 0), tuple(slots))
 
 
 def _read_way(text: str) -> Way:
