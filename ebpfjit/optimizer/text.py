@@ -219,7 +219,7 @@ def _patterns() -> tuple[tuple[Row, re.Pattern[str]], ...]:
         shape = re.sub(r"\\\$([rabcdi])", r"(?P<\1>\\d+)", shape)
         shape = shape.replace(re.escape("{imm}"), f"(?P<imm>{_NUMBER})")
         shape = shape.replace(re.escape("{scale}"), r"(?P<scale>[1248])")
-        shape = shape.replace(re.escape("{amount}"), r"(?P<amount>\d+)")
+        shape = shape.replace(re.escape("{amount}"), f"(?P<amount>{_NUMBER})")
         shape = shape.replace(re.escape("{offset}"), r" (?P<offset>[+-] \d+)")
         found.append((row, re.compile(shape + ("" if row.kind in _BRANCHES else _TAIL))))
     return tuple(found)
