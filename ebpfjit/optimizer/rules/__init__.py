@@ -8,7 +8,8 @@ from ebpfjit.optimizer.code import Code
 from ebpfjit.optimizer.dead import remove_dead
 from ebpfjit.optimizer.rules.addresses import displace, index
 from ebpfjit.optimizer.rules.arithmetic import simplify
+from ebpfjit.optimizer.rules.bytes import gather
 from ebpfjit.optimizer.rules.selects import select
 
-PASSES: tuple[Callable[[Code], Code], ...] = (simplify, remove_dead, select, displace, index, remove_dead)
+PASSES: tuple[Callable[[Code], Code], ...] = (simplify, remove_dead, select, displace, gather, index, remove_dead)
 """In their order."""
