@@ -10,9 +10,9 @@
     b1 pc 3 (v4, v5):                       b1 pc 3 (v4):
       exit v4                                 exit v4
 
-Contract: what has an effect stays (stores, bounds, payments, calls), with all that it reads and that its exit
-names. A load goes where nobody reads what it loads; its bound stays, as that may leave. The arguments of
-blocks that are entered from outside stay. Linear: each value is looked at once.
+Contract: what has an effect stays (stores, bounds, payments, calls), with all that it reads and that its
+exit names. A load goes where nobody reads what it loads; its bound stays, as that may leave. The arguments
+of blocks that are entered from outside stay. Linear: each value is looked at once.
 """
 
 from __future__ import annotations

@@ -9,7 +9,17 @@ from ebpfjit.optimizer.dead import remove_dead
 from ebpfjit.optimizer.rules.addresses import displace, index
 from ebpfjit.optimizer.rules.arithmetic import simplify
 from ebpfjit.optimizer.rules.bytes import gather
+from ebpfjit.optimizer.rules.operands import use_memory
 from ebpfjit.optimizer.rules.selects import select
 
-PASSES: tuple[Callable[[Code], Code], ...] = (simplify, remove_dead, select, displace, gather, index, remove_dead)
+PASSES: tuple[Callable[[Code], Code], ...] = (
+    simplify,
+    remove_dead,
+    select,
+    displace,
+    gather,
+    index,
+    use_memory,
+    remove_dead,
+)
 """In their order."""

@@ -14,11 +14,11 @@
     v6 = v0 + v1                      v6 = v0 + v1                     (for dead.py)
     v7 = v6 + 9                       v7 = v0 + v1 * 1 + 9
 
-Contract: each address is the number that it was, modulo 2**64. An address is looked through only where nothing
-else reads it, so that it is gone in the end and no more values live; where it is below the frame pointer, which
-always lives; as an index for accesses in its own block, and a few at most. `displace` comes before what looks
-for bytes side by side, and before checks are looked at. `index` comes behind all that: from there on accesses
-and bounds have a `scale`. Linear: each operation is looked at once.
+Contract: each address is the number that it was, modulo 2**64. An address is looked through only where
+nothing else reads it, so that it is gone in the end and no more values live; where it is below the frame
+pointer, which always lives; as an index for accesses in its own block, and a few at most. `displace` comes
+before what looks for bytes side by side, and before checks are looked at. `index` comes behind all that:
+from there on accesses and bounds have a `scale`. Linear: each operation is looked at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ INDEXED: dict[Row, Row] = {
     BY_NAME[name.removeprefix("INDEXED_")]: row
     for name, row in UNENCODED.items()
     if name.startswith("INDEXED_")
-}
+} | {row: row for name, row in UNENCODED.items() if name.startswith("SWAPPED_")}
 """Accesses by theirs with an index."""
 MOST_OFFSET = 1 << 30
 """What is added to a base, at most; a displacement holds twice as much."""
@@ -79,7 +79,9 @@ def displace(code: Code) -> Code:
                 if abs(op.offset + more) < MOST_OFFSET:
                     ops = [*block.ops] if ops is None else ops
                     ops[index] = _at(op, (root, *op.args[1:]), op.offset + more)
-        blocks[number] = block if ops is None else Block(block.pc, block.args, tuple(ops), block.end, block.ways)
+        blocks[number] = (
+            block if ops is None else Block(block.pc, block.args, tuple(ops), block.end, block.ways)
+        )
     return without(code, blocks, code.homes)
 
 
@@ -98,8 +100,8 @@ def _uses_as_base(code: Code, kinds: frozenset[Kind]) -> list[int]:
     return found
 
 
-INDEXABLE = frozenset({Kind.LOAD, Kind.STORE, Kind.BOUND})
-"""Kinds of which some rows may have an index."""
+INDEXABLE = frozenset({Kind.LOAD, Kind.STORE, Kind.BOUND, Kind.INDEXED_LOAD, Kind.INDEXED_STORE})
+"""Kinds of which some rows may have an index, or do."""
 
 
 def index(code: Code) -> Code:
@@ -194,11 +196,15 @@ class _Indexing:
         """An access whose base is a sum that nothing but a few accesses read."""
         base, row = op.args[0], op.row
         maker = self.makers[base]
-        if maker is None or base not in self.here or not self.uses[base] == self.as_base[base] <= MOST_ACCESSES:
+        if (
+            maker is None
+            or base not in self.here
+            or not self.uses[base] == self.as_base[base] <= MOST_ACCESSES
+        ):
             return op
         indexed = row if row.kind is Kind.BOUND else INDEXED.get(row)
         offset = op.offset + maker.offset
-        if indexed is None or abs(offset) >= MOST_OFFSET:
+        if indexed is None or op.scale or abs(offset) >= MOST_OFFSET:
             return op
         if maker.row is ADD_64:
             return _at(op, (*maker.args, *op.args[1:]), offset, indexed, 1)

@@ -15,10 +15,10 @@
 
 That is how compilers load what may lie at any address; the other way round it is a number in network order.
 
-Contract: what is loaded at once was loaded in the same block, with nothing in between that writes memory, calls or
-orders accesses, and stands behind the last of the loads, so behind the bounds of each. Bounds stay. All that the
-number was made of is read by nothing else, but by exits, so that no byte is read twice. Linear: a number has eight
-bytes at most, and what it is made of is remembered with it.
+Contract: what is loaded at once was loaded in the same block, with nothing in between that writes memory,
+calls or orders accesses, and stands behind the last of the loads, so behind the bounds of each. Bounds
+stay. All that the number was made of is read by nothing else, but by exits, so that no byte is read twice.
+Linear: a number has eight bytes at most, and what it is made of is remembered with it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ JOINS = {BY_NAME[f"{meaning}{bits}_X"]: bits // 8 for meaning in ("OR", "ADD", "
 COPIES = {BY_NAME["MOV32_X"]: 4}
 ROWS: frozenset[Row] = frozenset((*LOADS, *SHIFTS, *JOINS, *COPIES, *SWAPS))
 
-HARMLESS = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT, Kind.PAY,
-                      Kind.PAY_IF, Kind.BOUND, Kind.ALIGNED, Kind.BINARY_LOAD, Kind.INDEXED_LOAD})  # fmt: skip
+HARMLESS = frozenset(
+    {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT, Kind.PAY, Kind.PAY_IF}
+    | {Kind.BOUND, Kind.ALIGNED, Kind.BINARY_LOAD, Kind.INDEXED_LOAD}
+)
 """Kinds that leave memory as it is, and may stand between loads; ordered loads may not."""
 
 

@@ -11,10 +11,10 @@
       exit v2
 
 Contract: the same values come to the block where both ways join, and the same is paid on either way. An arm
-is a block that only the branch leads to; it holds nothing but its payment, at which nobody looks, and one cheap
-operation at most, which is done in either case then. Only one value differs where the ways join, or two that
-need no operation: a branch that is foretold right costs less than more of them. Linear: each branch is looked
-at once.
+is a block that only the branch leads to; it holds nothing but its payment, at which nobody looks, and one
+cheap operation at most, which is done in either case then. Only one value differs where the ways join, or
+two that need no operation: a branch that is foretold right costs less than more of them. Linear: each
+branch is looked at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,17 @@ from ebpfjit.optimizer.flow import homes_of, predecessors, without
 JUMP = BY_NAME["JA"]
 CHEAP = frozenset(
     BY_NAME[name]
-    for name in ("MOV64_K", "MOV32_K", "LDDW", "MOV32_X", "ADD64_K", "ADD32_K", "ADD64_X", "ADD32_X", "AND64_K")
+    for name in (
+        "MOV64_K",
+        "MOV32_K",
+        "LDDW",
+        "MOV32_X",
+        "ADD64_K",
+        "ADD32_K",
+        "ADD64_X",
+        "ADD32_X",
+        "AND64_K",
+    )
 )
 """Rows of what may be done in vain."""
 MOST_PAID = 2
@@ -92,7 +102,7 @@ def _arm(way: Way, blocks: list[Block | None], before: list[list[int]]) -> _Arm 
         return None
     if block.end.row is not JUMP or block.ways[0].block == way.block:
         return None
-    paid, ops = 0, []
+    paid, ops = 0, list[Op]()
     for op in block.ops:
         if op.row is PAY and op.exit is None:
             paid += op.imm
@@ -104,7 +114,7 @@ def _arm(way: Way, blocks: list[Block | None], before: list[list[int]]) -> _Arm 
 
 
 def _chosen(block: Block, taken: _Arm, through: _Arm, args: tuple[int, ...], homes: list[int]) -> Block:
-    """Return a block with choices instead of its branch; `args` are those of the block where its ways join."""
+    """Return a block with choices instead of its branch; `args` are those of the block of both ways."""
     end = block.end
     ops = [*block.ops, *taken.ops, *through.ops]
     given = []
