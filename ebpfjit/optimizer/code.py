@@ -82,8 +82,9 @@ class Op:
 
     `args` are values, in the order of the row's dst and src, then what it reads besides. `results` are the
     values that it defines: none, one, or the CALL_RESULTS of a call. `imm` is the row's, or the whole of a
-    constant of 64 bits. `stores` is for BOUND: whether the bytes are written. Where `scale` is not 0 (but 1,
-    2, 4 or 8) the second of `args` is an index, which is added to the first so many times.
+    constant of 64 bits. `stores` is for BOUND: whether the bytes are written; as `region`, where they are
+    likely to be ("stack", "argument", "packet"; "": nothing is known). Where `scale` is not 0 (but 1, 2, 4 or
+    8) the second of `args` is an index, which is added to the first so many times.
     """
 
     row: Row
@@ -94,6 +95,7 @@ class Op:
     results: tuple[int, ...] = ()
     exit: Exit | None = None
     stores: bool = False
+    region: str = ""
     scale: int = 0
 
 

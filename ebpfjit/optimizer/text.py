@@ -273,7 +273,7 @@ def _read_op(text: str, pc: int) -> Op:
             results, args = _numbers(said.get("results") or ""), _numbers(said.get("args") or "")
             stores = said.get("access") == "store"
             scale = int(said.get("scale") or 0)
-            return Op(row, args, imm, offset, pc, results, _read_exit(said["leave"]), stores, scale)
+            return Op(row, args, imm, offset, pc, results, _read_exit(said["leave"]), stores, "", scale)
     for row, pattern in _patterns():
         if row.kind not in _BRANCHES and (found := pattern.fullmatch(text)):
             said = found.groupdict()
@@ -286,7 +286,7 @@ def _made(row: Row, said: dict[str, str | None], pc: int, leaves: Exit | None = 
     offset = int((said.get("offset") or said.get("amount") or "0").replace(" ", ""))
     results = () if said.get("r") is None else (int(said["r"] or 0),)
     imm, scale = (int(said.get(name) or 0) for name in ("imm", "scale"))
-    op = Op(row, args, imm, offset, pc, results, leaves, False, scale)
+    op = Op(row, args, imm, offset, pc, results, leaves, False, "", scale)
     assert len(op.results) == results_of(op), row
     return op
 

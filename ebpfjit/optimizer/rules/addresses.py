@@ -87,7 +87,8 @@ def displace(code: Code) -> Code:
 
 def _at(op: Op, args: tuple[int, ...], offset: int, row: Row | None = None, scale: int = 0) -> Op:
     """Return an access at another address; `scale` is for what had no index."""
-    return Op(row or op.row, args, op.imm, offset, op.pc, op.results, op.exit, op.stores, scale or op.scale)
+    row, scale = row or op.row, scale or op.scale
+    return Op(row, args, op.imm, offset, op.pc, op.results, op.exit, op.stores, op.region, scale)
 
 
 def _uses_as_base(code: Code, kinds: frozenset[Kind]) -> list[int]:
@@ -214,4 +215,4 @@ class _Indexing:
 
 
 def _sum(op: Op, bits: int, args: tuple[int, int] | tuple[int, ...], scale: int, offset: int) -> Op:
-    return Op(SUMS[bits], args, 0, offset, op.pc, op.results, None, False, scale)
+    return Op(SUMS[bits], args, 0, offset, op.pc, op.results, None, False, "", scale)

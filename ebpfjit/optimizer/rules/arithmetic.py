@@ -499,7 +499,8 @@ class _Pass:
 
 def changed(op: Op, row: Row, args: tuple[int, ...], imm: int, leaves: Exit | None = None) -> Op:
     """Return an operation with another row, arguments and immediate."""
-    return Op(row, args, imm, op.offset, op.pc, op.results, leaves or op.exit, op.stores, op.scale)
+    leaves = leaves or op.exit
+    return Op(row, args, imm, op.offset, op.pc, op.results, leaves, op.stores, op.region, op.scale)
 
 
 _STEPS: dict[Kind, Callable[[_Pass, Op], Op | None]] = {

@@ -132,7 +132,7 @@ class _Operands:
         with_memory = UNENCODED[f"{row.meaning}_LDX{LETTERS[load.row.size]}"]
         self.gone.add(found.place)
         args = (*load.args, a)
-        return Op(with_memory, args, 0, load.offset, op.pc, op.results, None, False, load.scale)
+        return Op(with_memory, args, 0, load.offset, op.pc, op.results, None, False, "", load.scale)
 
     def update(self, store: Op) -> Op:
         """A store of what was loaded from there and changed."""
@@ -157,7 +157,7 @@ class _Operands:
         self.gone |= {found.place, place}
         row = UNENCODED[f"{meaning}_ST{LETTERS[size]}_{'X' if others else 'K'}"]
         args = (*load.args, *others)
-        return Op(row, args, change.imm, store.offset, store.pc, (), None, False, store.scale)
+        return Op(row, args, change.imm, store.offset, store.pc, (), None, False, "", store.scale)
 
     def branch(self, end: Op) -> Op:
         """A comparison of what was loaded."""
@@ -183,5 +183,5 @@ class _Operands:
         with_memory = UNENCODED[f"{meaning}_LDX{LETTERS[size]}_{'X' if others else 'K'}"]
         self.gone.add(found.place)
         return Op(
-            with_memory, (*load.args, *others), end.imm, load.offset, end.pc, (), None, False, load.scale
+            with_memory, (*load.args, *others), end.imm, load.offset, end.pc, (), None, False, "", load.scale
         )
