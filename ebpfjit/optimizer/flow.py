@@ -15,18 +15,31 @@ def homes_of(code: Code) -> list[int]:
     return [*code.homes] or [0] * value_count(code)
 
 
-def uses_of(code: Code) -> list[int]:
-    """Return how often each value is read by operations and ways; what exits name does not count."""
-    uses = [0] * value_count(code)
+def reads_of(code: Code) -> tuple[list[int], set[int]]:
+    """Return how often each value is read by operations and ways, and those that exits name."""
+    reads = [0] * value_count(code)
+    named: set[int | None] = set()
     for block in code.blocks:
         for op in block.ops:
             for value in op.args:
-                uses[value] += 1
+                reads[value] += 1
+            if op.exit is not None:
+                named.update(op.exit.registers)
+        if block.end.exit is not None:
+            named.update(block.end.exit.registers)
         for value in block.end.args:
-            uses[value] += 1
+            reads[value] += 1
         for way in block.ways:
             for value in way.args:
-                uses[value] += 1
+                reads[value] += 1
+    return reads, {value for value in named if value is not None}
+
+
+def uses_of(code: Code) -> list[int]:
+    """Return how often each value is read; all exits together count once."""
+    uses, named = reads_of(code)
+    for value in named:
+        uses[value] += 1
     return uses
 
 

@@ -195,8 +195,9 @@ def lines_of(code: Code, number: int = 0) -> list[str]:
     [
         ("v3 = v0 + 16; v4 = *(u32 *)(v3 - 4); exit v4", "v4 = *(u32 *)(v0 + 12); exit v4"),
         ("v3 = v0 + 16; *(u32 *)(v3 + 4) = v3; exit v0",) * 2,  # it is read besides
-        ("v3 = v0 + 16; bound store v3 + 0..4 else leave 0 (r1 = v3); *(u32 *)(v3 + 0) = 5; exit v0",
-         "v3 = v0 + 16; bound store v0 + 16..20 else leave 0 (r1 = v3); *(u32 *)(v0 + 16) = 5; exit v0"),
+        ("v3 = v0 + 16; bound store v3 + 0..4 else leave 0 (r1 = v0); *(u32 *)(v3 + 0) = 5; exit v0",
+         "bound store v0 + 16..20 else leave 0 (r1 = v0); *(u32 *)(v0 + 16) = 5; exit v0"),
+        ("v3 = v0 + 16; bound store v3 + 0..4 else leave 0 (r1 = v3); *(u32 *)(v3 + 0) = 5; exit v0",) * 2,
         ("v3 = v0 + 1073741824; v4 = *(u8 *)(v3 + 4); exit v4",) * 2,
         ("v3 = v0 + 1073741823; v4 = *(u8 *)(v3 + 4); exit v4",) * 2,
         ("w3 = w0 + 16; v4 = *(u8 *)(v3 + 4); exit v4",) * 2,  # it wraps at 32 bits

@@ -27,7 +27,7 @@ from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Exit, Op, Way
-from ebpfjit.optimizer.flow import homes_of, predecessors, reverse_postorder, uses_of, without
+from ebpfjit.optimizer.flow import homes_of, predecessors, reads_of, reverse_postorder, without
 from ebpfjit.optimizer.rules import algebra
 from ebpfjit.optimizer.rules.bits import low_arguments
 
@@ -95,9 +95,12 @@ class _Pass:
         self.bits = [64] * count
         """How many low bits at most are not zero."""
         self.makers: list[Op | None] = [None] * count
-        self.uses = uses_of(code)
-        self.left = self.uses.copy()
-        """How often a value is read still, by what comes later."""
+        self.left, named = reads_of(code)
+        """How often a value is read still, by operations and ways that come later."""
+        self.uses = self.left.copy()
+        """How often it is read at all, for which all exits count once."""
+        for value in named:
+            self.uses[value] += 1
         self.made: dict[tuple[object, ...], int] = {}
         """What was made before: values by row, arguments and numbers."""
 

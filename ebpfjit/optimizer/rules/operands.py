@@ -59,20 +59,15 @@ class _Load(NamedTuple):
 def use_memory(code: Code) -> Code:
     """Return the code with operands in memory."""
     uses = uses_of(code)
-    named: set[int | None] = set()
-    for block in code.blocks:
-        for op in block.all_ops:
-            if op.exit is not None:
-                named.update(op.exit.registers)
-    blocks = tuple([_Operands(block, uses, named).block() for block in code.blocks])
+    blocks = tuple([_Operands(block, uses).block() for block in code.blocks])
     return Code(code.verified, blocks, code.entries, code.homes)
 
 
 class _Operands:
     """One block: its loads that may be operands."""
 
-    def __init__(self, old: Block, uses: list[int], named: set[int | None]) -> None:
-        self.old, self.uses, self.named = old, uses, named
+    def __init__(self, old: Block, uses: list[int]) -> None:
+        self.old, self.uses = old, uses
         self.epoch = 0
         self.loads: dict[int, _Load] = {}
         self.made: dict[int, tuple[Op, int]] = {}
@@ -90,13 +85,13 @@ class _Operands:
             if kind is Kind.BINARY:
                 if op.row.uses_src and self.loads:
                     ops[place] = op = self.binary(op)
-                if self.is_read_once(op.results[0]):
+                if self.uses[op.results[0]] == 1:
                     self.made[op.results[0]] = op, place
             elif op.row in LOADS:
                 result = op.results[0]
                 if not op.row.signed:
                     self.small[result] = op.row.size
-                if self.is_read_once(result):
+                if self.uses[result] == 1:
                     self.loads[result] = _Load(op, place, self.epoch)
             elif op.row in STORES:
                 ops[place] = self.update(op)
@@ -108,10 +103,6 @@ class _Operands:
             return old
         left = tuple([op for place, op in enumerate(ops) if place not in self.gone])
         return Block(old.pc, old.args, left, end, old.ways)
-
-    def is_read_once(self, value: int) -> bool:
-        """Return whether one operation reads a value, and no exit names it."""
-        return self.uses[value] == 1 and value not in self.named
 
     def load(self, value: int) -> _Load | None:
         """Return the load that may be done here, instead of where it is."""
