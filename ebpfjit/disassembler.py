@@ -159,7 +159,7 @@ def _write_words(insn: Instruction) -> str:
         case Kind.EXIT:
             return word
         case (
-            Kind.BOUND | Kind.ALIGNED | Kind.PAY | Kind.LEAVE | Kind.PAY_IF | Kind.SELECT | Kind.SUM
+            Kind.BOUND | Kind.ALIGNED | Kind.PAY | Kind.LEAVE | Kind.SELECT | Kind.SUM
             | Kind.INDEXED_LOAD | Kind.INDEXED_STORE | Kind.BINARY_LOAD | Kind.UPDATE | Kind.BRANCH_LOAD
         ):  # fmt: skip
             raise AssertionError(f"{row.name} is in no program")
@@ -205,7 +205,7 @@ def _write_c(insn: Instruction) -> str:
         case Kind.EXIT:
             return symbol
         case (
-            Kind.BOUND | Kind.ALIGNED | Kind.PAY | Kind.LEAVE | Kind.PAY_IF | Kind.SELECT | Kind.SUM
+            Kind.BOUND | Kind.ALIGNED | Kind.PAY | Kind.LEAVE | Kind.SELECT | Kind.SUM
             | Kind.INDEXED_LOAD | Kind.INDEXED_STORE | Kind.BINARY_LOAD | Kind.UPDATE | Kind.BRANCH_LOAD
         ):  # fmt: skip
             raise AssertionError(f"{row.name} is in no program")

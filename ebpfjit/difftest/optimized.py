@@ -9,20 +9,23 @@ which is no fault of the program's.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
-from ebpfjit.errors import CallDepthExceeded, ExecutionError, MemoryFault, Stopped
+from ebpfjit.errors import CallDepthExceeded, ExecutionError, MemoryFault, OptimizationError, Stopped
 from ebpfjit.interpreter import State, check_depth
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind
 from ebpfjit.optimizer import rules
 from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.check import check
+from ebpfjit.optimizer.check_placed import check_placed
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Entry, Exit, Op
+from ebpfjit.optimizer.registers import place
 from ebpfjit.runtime.execution import CODE_ADDRESS, Execution
 from ebpfjit.runtime.memory import check_marks
+from ebpfjit.translators.x86_64.target import VALUES
 
 
 def stages(verified: Verified, entries: Collection[int]) -> list[Code]:
@@ -32,6 +35,8 @@ def stages(verified: Verified, entries: Collection[int]) -> list[Code]:
         codes.append(rewrite(codes[-1]))
     for code in codes:
         check(code)
+        with suppress(OptimizationError):  # too many values, which may be where all eleven registers have one
+            check_placed(place(code, VALUES), VALUES)
     return codes
 
 
@@ -264,22 +269,11 @@ def _sum(state: CodeState, op: Op) -> Done:
     return None
 
 
-def _holds(state: CodeState, op: Op) -> bool:
-    """Return whether the comparison of a select or a payment holds."""
-    row, width = op.row, op.row.width
-    y = state.values[op.args[1]] if row.uses_src else op.imm
-    return semantics.CONDITION[row.meaning](width, width.wrap(state.values[op.args[0]]), width.wrap(y))
-
-
 def _select(state: CodeState, op: Op) -> Done:
-    chosen, other = op.args[-2:]
-    state.values[op.results[0]] = state.values[chosen if _holds(state, op) else other]
-    return None
-
-
-def _pay_if(state: CodeState, op: Op) -> Done:
-    if state.budget is not None and _holds(state, op):
-        state.budget -= op.offset
+    row, width, (x, *rest) = op.row, op.row.width, (state.values[value] for value in op.args)
+    y = rest[0] if row.uses_src else op.imm
+    holds = semantics.CONDITION[row.meaning](width, width.wrap(x), width.wrap(y))
+    state.values[op.results[0]] = rest[-2 if holds else -1]
     return None
 
 
@@ -361,7 +355,6 @@ _OPS: dict[Kind, Callable[[CodeState, Op], Done]] = {
     Kind.LOAD: _load,
     Kind.SUM: _sum,
     Kind.SELECT: _select,
-    Kind.PAY_IF: _pay_if,
     Kind.INDEXED_LOAD: _indexed_load,
     Kind.INDEXED_STORE: _indexed_store,
     Kind.BINARY_LOAD: _binary_load,

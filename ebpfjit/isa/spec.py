@@ -54,7 +54,6 @@ class Kind(Enum):
     ALIGNED = "the address is a multiple: or leave"
     PAY = "take so many instructions from the budget; or leave where there are none left"
     LEAVE = "go on in baseline code"
-    PAY_IF = "take so many instructions from the budget if dst op (src or imm)"
     SELECT = "dst = one value if x op (y or imm), else another"
     SUM = "dst = base + index * scale + offset"
     INDEXED_LOAD = "dst = *(base + index * scale + offset), its bytes swapped or not"

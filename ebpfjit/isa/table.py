@@ -281,6 +281,7 @@ def _atomics() -> Iterator[Row]:
 TABLE: tuple[Row, ...] = (*_alu(), *_jumps(), *_loads_and_stores(), *_atomics())
 
 NO_OPCODE = -1
+OPERANDS: tuple[tuple[str, dict[str, Any]], ...] = (("K", {"imm": Imm.OPERAND}), ("X", {"src": Reg.READ}))
 
 
 def _only_in_code() -> Iterator[Row]:
@@ -296,22 +297,16 @@ def _only_in_code() -> Iterator[Row]:
             f"SUM{bits}", f"SUM{bits}", Kind.SUM, NO_OPCODE, dst=Reg.WRITE, src=Reg.READ,
             meaning="SUM", width=width, mnemonic=f"sum{bits}", symbol="+",
         )  # fmt: skip
-    yield from _conditional("SELECT", Kind.SELECT, dst=Reg.WRITE)
-    yield from _conditional("PAY_IF", Kind.PAY_IF)
+    for width, ending in ((W64, ""), (W32, "32")):
+        for meaning, _, symbol in CONDITIONS:
+            operation = f"SELECT_{meaning}{ending}"
+            for form, read in OPERANDS:
+                yield Row(
+                    f"{operation}_{form}", operation, Kind.SELECT, NO_OPCODE, dst=Reg.WRITE,
+                    meaning=meaning, width=width, mnemonic=operation.lower(), symbol=symbol, **read,
+                )  # fmt: skip
     for suffix, _, size in SIZES:
         yield from _addressed(suffix.upper(), size)
-
-
-def _conditional(word: str, kind: Kind, **fields: Any) -> Iterator[Row]:
-    """What depends on a comparison, as branches do: of both widths, with a value or a number."""
-    for width, suffix in ((W64, ""), (W32, "32")):
-        for meaning, _, symbol in CONDITIONS:
-            operation = f"{word}_{meaning}{suffix}"
-            for form, read in (("K", {"imm": Imm.OPERAND}), ("X", {"src": Reg.READ})):
-                yield Row(
-                    f"{operation}_{form}", operation, kind, NO_OPCODE, meaning=meaning, width=width,
-                    mnemonic=operation.lower(), symbol=symbol, **read, **fields,
-                )  # fmt: skip
 
 
 MEMORY_OPERANDS = ("ADD", "SUB", "MUL", "OR", "AND", "XOR")
@@ -327,7 +322,7 @@ def _addressed(letter: str, size: int) -> Iterator[Row]:
         return Row(name, name, kind, NO_OPCODE, mnemonic=name.lower(), **{"symbol": "=", **memory, **fields})
 
     def forms(name: str, kind: Kind, **fields: Any) -> Iterator[Row]:
-        for form, read in (("K", {"imm": Imm.OPERAND}), ("X", {"src": Reg.READ})):
+        for form, read in OPERANDS:
             yield replace(row(name, kind, **fields, **read), name=f"{name}_{form}")
 
     load, store = {"dst": Reg.WRITE, "src": Reg.READ}, {"dst": Reg.READ, "src": Reg.READ}

@@ -24,7 +24,7 @@ from ebpfjit.jit.audit import audits_of
 from ebpfjit.jit.lower import lower
 from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.optimizer.build import build
-from ebpfjit.optimizer.placed import Registers
+from ebpfjit.optimizer.code import Code
 from ebpfjit.optimizer.registers import place
 from ebpfjit.program import Instruction
 from ebpfjit.record import lazy
@@ -39,6 +39,8 @@ from ebpfjit.translators.x86_64.pairs import Pair
 from ebpfjit.translators.x86_64.plan import ArenaPlan, Border, Check, Plan, Predicate, Settings, Sweep
 from ebpfjit.translators.x86_64.predicates import emit_predicate, emit_predicate_apart
 from ebpfjit.translators.x86_64.target import (
+    AUDITED_VALUES,
+    VALUES,
     Context,
     Limit,
     emit_charge,
@@ -141,7 +143,7 @@ class Recipe:
     audit: bool = False
     argument_rights: Rights | None = None
     meets_rights: bool = False
-    values: bool = os.environ.get("EBPFJIT_MIDDLE") == "values"
+    values: bool = field(default_factory=lambda: os.environ.get("EBPFJIT_MIDDLE") == "values")
 
     @lazy
     def entries(self) -> Entries:
@@ -286,29 +288,32 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     )
 
 
-REGISTERS = Registers(12, scratch=12, kept=0b111_1100_0000, extra=1 << 11)
-
-
 def _optimised(recipe: Recipe) -> Listing:
     """Return the text of a program's optimised code, and behind it of the baseline code that it leaves to."""
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
-    registers = replace(REGISTERS, count=11, extra=0) if recipe.audit else REGISTERS
+    registers = AUDITED_VALUES if recipe.audit else VALUES
     placed = place(build(verified), registers)
     below = replace(recipe, optimize=False)
     plan = _plan(below, below.facts())
+    frameless = frozenset() if settings.trace else verified.calls.frameless
+    frame = 0 if frameless else min(verified.frame_sizes.values())  # whichever function is run
+    checks = {pc: replace(check, frame_size=frame) for pc, check in plan.checks.items()}
+    plan = replace(plan, checks=checks, single=checks)
     cx = Context(program, verified.frame_sizes, plan, settings)
     cx.pinned = None  # r11 has values
-    cx.functions = function_label
+    cx.functions, cx.frame_top = function_label, ""
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
+    maps = known_maps(placed.code)
     cx.plan = replace(
         plan,
+        map_calls=map_calls(verified, maps, {}, settings, checked=recipe.checked, audit=recipe.audit),
         checks={},
         single={},
         bounded=verified.calls.bounded,
-        frameless=frozenset() if settings.trace else verified.calls.frameless,
+        frameless=frameless,
     )
     cx.checks = cx.plan.checks
     left = lower(cx, placed, registers, checked=recipe.checked)
@@ -329,6 +334,17 @@ def _optimised(recipe: Recipe) -> Listing:
         resumes=tuple(resumes),
         why_baseline=recipe.why_baseline,
     )
+
+
+def known_maps(code: Code) -> dict[int, int]:
+    """Return for the calls (by pc) that are given a map which is a constant its index in `Program.maps`."""
+    places = {map_.address: index for index, map_ in enumerate(code.verified.program.maps)}
+    if not places:
+        return {}
+    ops = [op for block in code.blocks for op in block.ops]
+    constants = {op.results[0]: op.imm for op in ops if op.row.kind is Kind.LOAD_IMM64}
+    calls = [(op.pc, constants.get(op.args[0])) for op in ops if op.row.kind is Kind.CALL_HELPER]
+    return {pc: places[number] for pc, number in calls if number in places}
 
 
 def _below(cx: Context, verified: Verified, left: Collection[int], phrases: Phrases) -> None:
@@ -376,7 +392,7 @@ def _block_start(cx: Context, verified: Verified, pc: int, label: str) -> None:
     """Emit the label of a basic block, and its payment."""
     cx.label(label, LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
     if pc in verified.tested:
-        emit_charge(cx, verified.blocks[pc])
+        emit_charge(cx, verified.costs[pc])
     else:
         pay(cx, cx.plan.own.get(pc, 0))
 
@@ -785,7 +801,7 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases:
             if pc in doubtful:
                 cx.label(slow_block_label(pc))
                 if pc in verified.tested:
-                    emit_charge(cx, blocks[pc])
+                    emit_charge(cx, verified.costs[pc])
             if pc != start or pc in doubtful:
                 _trace(cx, pc, shortcuts)  # who comes from the fast code was recorded there
             if pc in leaders:
@@ -830,7 +846,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         calls.writes,
         calls.bounded,
         frozenset() if settings.trace else calls.frameless,  # a trace shows r10
-        map_calls(verified, facts, settings, checked=checked, audit=recipe.audit),
+        map_calls(verified, facts.maps, facts.in_frame, settings, checked=checked, audit=recipe.audit),
         _predicates(verified, facts, regions) if checked else {},
         charges.own,
         facts.relying if checked else frozenset(),

@@ -14,10 +14,11 @@ from collections.abc import Iterable
 
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.optimizer.code import Exit, Way
-from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode, Registers
+from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.optimizer.registers import sequential
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Snippet, lines_of
+from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.x86_64.target import (
     Context,
     block_label,
@@ -38,6 +39,7 @@ PLACELESS = frozenset(
 
 Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
 MOST_KNOWN = 1 << 15
+NO_FRAME = 1 << 32
 _known: dict[frozenset[str], dict[Key, Snippet]] = {}
 
 
@@ -67,15 +69,15 @@ class _Lowering:
         self.frames = self._frames()
 
     def _frames(self) -> list[int]:
-        """Return for each block the size of its function's frame."""
-        sizes = [0] * len(self.code.blocks)
+        """Return for each block the size of its function's frame, of the smallest where it is of several."""
+        sizes = [NO_FRAME] * len(self.code.blocks)
         for pc in self.verified.program.functions:
-            waiting, found = [self.code.entries[pc].block], set()
+            size = 0 if pc in self.cx.plan.frameless else self.verified.frame_sizes[pc]
+            waiting = [self.code.entries[pc].block]
             while waiting:
                 number = waiting.pop()
-                if number not in found:
-                    found.add(number)
-                    sizes[number] = self.verified.frame_sizes[pc]
+                if sizes[number] > size:
+                    sizes[number] = size
                     waiting += [way.block for way in self.code.blocks[number].ways]
         return sizes
 

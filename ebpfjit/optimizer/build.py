@@ -173,7 +173,7 @@ class _Translation:
     def __init__(self, builder: _Builder, number: int) -> None:
         self.builder, self.pc = builder, builder.starts[number]
         self.verified, self.program = builder.verified, builder.program
-        self.size = self.verified.blocks[self.pc]
+        self.size, self.cost = self.verified.blocks[self.pc], self.verified.costs[self.pc]
         self.ops: list[Op] = []
         self.args, self.registers = builder.registers_of(number)
 
@@ -228,7 +228,7 @@ class _Translation:
         registers: list[int | None] = [None] * REGISTER_COUNT
         for register in _REGISTERS[self.builder.live[pc]] if pc < len(self.program) else ():
             registers[register] = self.registers[register]
-        return Exit(pc, tuple(registers), self.size if paid and pc == self.pc else 0)
+        return Exit(pc, tuple(registers), self.cost if paid and pc == self.pc else 0)
 
     def leave(self, pc: int) -> Op:
         """Return the end of a block that goes on in baseline code."""
@@ -246,7 +246,8 @@ class _Translation:
     def pay(self) -> None:
         """Pay for the block; where the budget is looked at and is short, it is baseline code that pays."""
         leaves = self.exit(self.pc, paid=False) if self.pc in self.verified.tested else None
-        self.add(Op(PAY, (), self.size, 0, self.pc, (), leaves))
+        if self.cost or leaves is not None:
+            self.add(Op(PAY, (), self.cost, 0, self.pc, (), leaves))
 
     # -- instructions --
 

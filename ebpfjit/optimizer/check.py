@@ -10,7 +10,6 @@ from ebpfjit.optimizer.code import CALL_RESULTS, ENDS, MAY_LEAVE, Block, Code, O
 WAYS = {Kind.JUMP: 1, Kind.BRANCH: 2, Kind.BRANCH_LOAD: 2, Kind.MAY_GOTO: 2, Kind.EXIT: 0, Kind.LEAVE: 0}
 ARGUMENTS = {
     Kind.PAY: 0,
-    Kind.PAY_IF: 1,
     Kind.BOUND: 1,
     Kind.ALIGNED: 1,
     Kind.LEAVE: 0,
@@ -29,8 +28,7 @@ ARGUMENTS = {
 }
 """What operations of a kind read, besides the src of a row that has one for its operand, and an index."""
 SOURCES = frozenset(
-    {Kind.PAY_IF, Kind.BINARY, Kind.SELECT, Kind.STORE, Kind.INDEXED_STORE, Kind.UPDATE, Kind.BRANCH}
-    | {Kind.BRANCH_LOAD}
+    {Kind.BINARY, Kind.SELECT, Kind.STORE, Kind.INDEXED_STORE, Kind.UPDATE, Kind.BRANCH} | {Kind.BRANCH_LOAD}
 )
 """Kinds whose src, where they have one, is an operand."""
 SCALED = frozenset(

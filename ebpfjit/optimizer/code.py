@@ -25,7 +25,6 @@ and of what the machine does at once (rules/ makes these):
     SUM64            base, index                      added             base + index * scale + offset
     SELECT_JLT_K     x, chosen, other       y                           chosen if x < y else other
     SELECT_JLT_X     x, y, chosen, other                                the same
-    PAY_IF_JLT_K     x                      y         instructions      none: they are taken if x < y
     INDEXED_LDXW     base, index                      displacement      what is there
     INDEXED_STXW     base, index, value               displacement
     SWAPPED_LDXW     base[, index]                    displacement      what is there, the first byte highest

@@ -5,7 +5,7 @@ Registers go by number: 0 to 10 are the homes of r0 to r10, what the machine has
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ebpfjit.isa.spec import Kind, Reg, Row
 from ebpfjit.isa.table import NO_OPCODE
@@ -13,20 +13,6 @@ from ebpfjit.optimizer.code import Code, Op
 from ebpfjit.record import record
 
 MASK64 = (1 << 64) - 1
-
-
-@record
-class Registers:
-    """What a machine has: so many registers for values, and one that moves may use in between.
-
-    `kept` (a mask) are those that helpers keep; `extra` are those that are no register's home, which some
-    operations need for themselves.
-    """
-
-    count: int
-    scratch: int
-    kept: int
-    extra: int
 
 
 @record
@@ -120,7 +106,11 @@ class PlacedBlock:
 
 @record
 class PlacedCode:
-    """Code with registers; None for a block that control does not come to."""
+    """Code with registers; None for a block that control does not come to.
+
+    `arrivals` say of each block in which register each of its values is at its start.
+    """
 
     code: Code
     blocks: tuple[PlacedBlock | None, ...]
+    arrivals: tuple[Mapping[int, int], ...]

@@ -22,7 +22,8 @@ from itertools import chain
 from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Op, Way
-from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode, Registers
+from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode
+from ebpfjit.translators.machine import Registers
 
 HELPER_CALLS = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC})
 LOOPS = frozenset({"AND", "OR", "XOR"})
@@ -132,7 +133,7 @@ class _Placer:
         blocks: list[PlacedBlock | None] = [None] * len(self.code.blocks)
         for number in _order(self.code):
             blocks[number] = self.block(number)
-        return PlacedCode(self.code, tuple(blocks))
+        return PlacedCode(self.code, tuple(blocks), tuple(arrival or {} for arrival in self.maps))
 
     def _crossing(self) -> set[int]:
         """Return the values that are read after a helper that is called meanwhile."""
@@ -340,7 +341,8 @@ class _Placer:
             self.free &= ~(1 << register)
         for value in staying:
             old = where[value]
-            if not written >> old & 1 and expected.get(old, value) == value:
+            lost = written if last[value] > index else clobbers  # results are written when all is read
+            if not lost >> old & 1 and expected.get(old, value) == value:
                 continue
             others = [each for each in expected if expected[each] == value and not written >> each & 1]
             new = others[0] if others else self.choose(value)
@@ -412,8 +414,9 @@ def _local(placer: _Placer, op: Op) -> Fixed:
 
 
 def _by_address(placer: _Placer, op: Op) -> Fixed:
-    """As a call of a function that reads all registers; its address may be anywhere else."""
-    return {at: at - 1 for at in range(1, len(op.args))}, range(CALL_RESULTS), 0
+    """As a call of a function that reads all registers; its address is where none of them is."""
+    reads = {at: at - 1 for at in range(1, len(op.args))}
+    return {0: placer.registers.spare, **reads}, range(CALL_RESULTS), placer.registers.extra
 
 
 def _packet(placer: _Placer, op: Op) -> Fixed:

@@ -75,8 +75,6 @@ def _of_code(row: Row) -> str:
         case Kind.SELECT:
             chosen, other = ("v$c", "v$d") if row.uses_src else ("v$b", "v$c")
             return f"v$r = {chosen} if $a {row.symbol} {source} else {other}"
-        case Kind.PAY_IF:
-            return f"pay {{amount}} if $a {row.symbol} {source}"
         case Kind.INDEXED_LOAD:
             return f"$r = {swapped}*{_INDEXED}"
         case Kind.INDEXED_STORE:
@@ -176,7 +174,7 @@ def _filled(op: Op) -> str:
     text = re.sub(r"\$([rabcdi])", lambda found: str(numbers[found[1]]), text)
     sign = "-" if op.offset < 0 else "+"
     text = text.replace("{imm}", str(op.imm)).replace("{offset}", f" {sign} {abs(op.offset)}")
-    return text.replace("{amount}", str(op.offset)).replace("{scale}", str(op.scale))
+    return text.replace("{scale}", str(op.scale))
 
 
 def _way(way: Way) -> str:
@@ -219,7 +217,6 @@ def _patterns() -> tuple[tuple[Row, re.Pattern[str]], ...]:
         shape = re.sub(r"\\\$([rabcdi])", r"(?P<\1>\\d+)", shape)
         shape = shape.replace(re.escape("{imm}"), f"(?P<imm>{_NUMBER})")
         shape = shape.replace(re.escape("{scale}"), r"(?P<scale>[1248])")
-        shape = shape.replace(re.escape("{amount}"), f"(?P<amount>{_NUMBER})")
         shape = shape.replace(re.escape("{offset}"), r" (?P<offset>[+-] \d+)")
         found.append((row, re.compile(shape + ("" if row.kind in _BRANCHES else _TAIL))))
     return tuple(found)
@@ -283,7 +280,7 @@ def _read_op(text: str, pc: int) -> Op:
 
 def _made(row: Row, said: dict[str, str | None], pc: int, leaves: Exit | None = None) -> Op:
     args = tuple(int(value) for name in "aibcd" if (value := said.get(name)) is not None)
-    offset = int((said.get("offset") or said.get("amount") or "0").replace(" ", ""))
+    offset = int((said.get("offset") or "0").replace(" ", ""))
     results = () if said.get("r") is None else (int(said["r"] or 0),)
     imm, scale = (int(said.get(name) or 0) for name in ("imm", "scale"))
     op = Op(row, args, imm, offset, pc, results, leaves, False, "", scale)

@@ -93,7 +93,7 @@ def operation(rng: random.Random, row: Row, start: int) -> Operation:
     pool = rng.sample(range(COUNT), rng.choice((2, 3, 4)))
     args = tuple(rng.choice(pool) for _ in range(count))
     results = (rng.choice(pool),) if row.dst in (Reg.WRITE, Reg.UPDATE) else ()
-    offset = rng.choice(OFFSETS) if kind in SCALED else rng.randrange(1, 5)
+    offset = rng.choice(OFFSETS) if kind in SCALED else 0
     made = Operation(row, args, results, rng.choice(IMMEDIATES), offset, scale)
     made.registers = [
         rng.choice(NUMBERS) if rng.random() < 0.5 else rng.getrandbits(64) for _ in range(COUNT)
@@ -109,14 +109,14 @@ def operation(rng: random.Random, row: Row, start: int) -> Operation:
     return made
 
 
-def expected(it: Operation, memory: bytearray, start: int) -> tuple[list[int], int, bool]:
-    """What registers, account and the branch are afterwards; memory is changed in place."""
+def expected(it: Operation, memory: bytearray, start: int) -> tuple[list[int], bool]:
+    """What registers and the branch are afterwards; memory is changed in place."""
     row, registers = it.row, it.registers.copy()
     width, values = row.width, [it.registers[arg] for arg in it.args]
     base, index = values[0], values[1] if it.scale else 0
     rest = values[2 if it.scale else 1 :]
     address = semantics.sum_(W64, base, index, it.scale, it.offset) - start
-    size, budget, taken, made = row.size, 0, False, 0
+    size, taken, made = row.size, False, 0
     operand = width.wrap(rest[-1] if rest and row.uses_src else it.imm)
     loaded = int.from_bytes(memory[address : address + size], "little") if row.kind in ADDRESSED else 0
     match row.kind:
@@ -124,11 +124,10 @@ def expected(it: Operation, memory: bytearray, start: int) -> tuple[list[int], i
             made = semantics.BINARY[row.meaning](width, width.wrap(base), width.wrap(it.imm))
         case Kind.SUM:
             made = width.wrap(base + index * it.scale + it.offset)
-        case Kind.SELECT | Kind.PAY_IF:
+        case Kind.SELECT:
             y = width.wrap(values[1] if row.uses_src else it.imm)
             holds = semantics.CONDITION[row.meaning](width, width.wrap(base), y)
-            made = values[-2 if holds else -1] if row.kind is Kind.SELECT else 0
-            budget = it.offset if holds and row.kind is Kind.PAY_IF else 0
+            made = values[-2 if holds else -1]
         case Kind.INDEXED_LOAD:
             made = semantics.UNARY[row.meaning](width, loaded) if row.meaning else loaded
             made = W64.wrap(width.signed(loaded)) if row.signed else made
@@ -144,7 +143,7 @@ def expected(it: Operation, memory: bytearray, start: int) -> tuple[list[int], i
             taken = semantics.CONDITION[row.meaning](width, loaded, operand)
     if it.results:
         registers[it.results[0]] = made
-    return registers, budget, taken
+    return registers, taken
 
 
 def machine_code(it: Operation, features: frozenset[str]) -> list[Line]:
@@ -183,10 +182,10 @@ def complaints(features: frozenset[str]) -> Iterator[str]:
     for it, place in zip(todo, places, strict=True):
         before = bytearray(rng.randbytes(SIZE))
         memory[:] = before
-        registers, budget, taken = expected(it, before, start)
+        registers, taken = expected(it, before, start)
         state = (ctypes.c_uint64 * (COUNT + 2))(*it.registers, 100, 0)
         ctypes.CFUNCTYPE(None, ctypes.c_void_p)(buffer.address + place)(ctypes.addressof(state))
-        wanted = [*registers, 100 - budget, int(taken)]
+        wanted = [*registers, 100, int(taken)]
         if list(state) != wanted or bytes(memory) != before:
             yield f"{it}: {[*map(hex, state)]}, not {[*map(hex, wanted)]}; memory {bytes(memory) == before}"
 

@@ -9,7 +9,6 @@ from ebpfjit.bits import WIDTH_OF_SIZE
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import UNENCODED
 from ebpfjit.translators.operation import Operation
-from ebpfjit.translators.registry import Translator
 from ebpfjit.translators.x86_64.alu import REGULAR
 from ebpfjit.translators.x86_64.jump import CONDITIONS
 from ebpfjit.translators.x86_64.memory import LOADS
@@ -200,17 +199,3 @@ def branch_load(insn: Operation, cx: Context) -> None:
     values = _values(insn)
     right = values[0] if values else None
     cx.goto(_compare(insn, cx, f"{POINTER[size]} {memory}", right, 8 * size, offset), 0)
-
-
-def _pay_if() -> Translator:
-    def translate(insn: Operation, cx: Context) -> None:
-        bits, (left, *right) = insn.row.width.bits, insn.args
-        jump = _compare(insn, cx, register(left, bits), right[0] if right else None, bits, None)
-        cx.emit("lea r10, [r9+$offset]", offset=-insn.offset)
-        cx.emit(f"cmov{jump.removeprefix('j')} r9, r10")
-
-    translate.__doc__ = "cmp;  lea r10, [r9-n];  cmovcc r9, r10."
-    return translate
-
-
-translates(*_operations(Kind.PAY_IF))(_pay_if())

@@ -48,7 +48,7 @@ COPIES = {BY_NAME["MOV32_X"]: 4}
 ROWS: frozenset[Row] = frozenset((*LOADS, *SHIFTS, *JOINS, *COPIES, *SWAPS))
 
 HARMLESS = frozenset(
-    {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT, Kind.PAY, Kind.PAY_IF}
+    {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT, Kind.PAY}
     | {Kind.BOUND, Kind.ALIGNED, Kind.BINARY_LOAD, Kind.INDEXED_LOAD}
 )
 """Kinds that leave memory as it is, and may stand between loads; ordered loads may not."""

@@ -41,7 +41,7 @@ STORES: frozenset[Row] = frozenset(
     for word, table in (("", BY_NAME), ("INDEXED_", UNENCODED))
     for letter in LETTERS.values()
 )
-HARMLESS = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT, Kind.PAY_IF,
+HARMLESS = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT,
                       Kind.BINARY_LOAD, Kind.INDEXED_LOAD})  # fmt: skip
 """Kinds that may stand in between, besides loads that are not ordered, and payments at which nobody looks."""
 UNSIGNED = {"JSGT": "JGT", "JSGE": "JGE", "JSLT": "JLT", "JSLE": "JLE"}

@@ -4,17 +4,15 @@
     b0 pc 0 (v0, v1):                   b0 pc 0 (v0, v1):
       ...                                 ...
       if v0 > v1 goto b2(v0) else b1()    v3 = v0 if v0 > v1 else v1
-    b1 pc 3 ():                           pay 1 if v0 <= v1
-      pay 1                               goto b1(v3)
+    b1 pc 3 ():                           goto b1(v3)
       goto b2(v1)                       b1 pc 4 (v2):
     b2 pc 4 (v2):                         exit v2
       exit v2
 
-Contract: the same values come to the block where both ways join, and the same is paid on either way. An arm
-is a block that only the branch leads to; it holds nothing but its payment, at which nobody looks, and one
-cheap operation at most, which is done in either case then. Only one value differs where the ways join, or
-two that need no operation: a branch that is foretold right costs less than more of them. Linear: each
-branch is looked at once.
+Contract: the same values come to the block where both ways join. An arm is a block that only the branch
+leads to; nothing is paid in it (`analysis.costs`), and it holds no more than a cheap operation or two,
+which are done in either case then. One value differs where the ways join, or two that need no operation: a
+branch that is foretold right costs less than more of them. Linear: each branch is looked at once.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from typing import NamedTuple
 
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME, UNENCODED
-from ebpfjit.optimizer.code import PAY, Block, Code, Op, Way
+from ebpfjit.optimizer.code import Block, Code, Op, Way
 from ebpfjit.optimizer.flow import homes_of, predecessors, without
 
 JUMP = BY_NAME["JA"]
@@ -42,19 +40,14 @@ CHEAP = frozenset(
     )
 )
 """Rows of what may be done in vain."""
-MOST_PAID = 2
-"""Instructions of an arm: a move, and a jump to where the other way leads."""
-
-INVERSE = {"JEQ": "JNE", "JNE": "JEQ", "JGT": "JLE", "JLE": "JGT", "JGE": "JLT", "JLT": "JGE", "JSGT": "JSLE",
-           "JSLE": "JSGT", "JSGE": "JSLT", "JSLT": "JSGE"}  # fmt: skip
-"""Comparisons that hold where others do not; JSET has none."""
+MOST_DONE = 1
+"""Operations of an arm."""
 
 
 class _Arm(NamedTuple):
     """One way from a branch to where both join."""
 
     ops: tuple[Op, ...]
-    paid: int
     way: Way
     block: int | None
     """The block in between, where there is one."""
@@ -86,7 +79,7 @@ def select(code: Code) -> Code:
 def _arms(block: Block, blocks: list[Block | None], before: list[list[int]]) -> tuple[_Arm, _Arm] | None:
     """Return both ways from a branch where they join at once; None where they do not."""
     taken, through = (_arm(way, blocks, before) for way in block.ways)
-    direct_taken, direct_through = (_Arm((), 0, way, None) for way in block.ways)
+    direct_taken, direct_through = (_Arm((), way, None) for way in block.ways)
     for one, other in ((taken, through), (taken, direct_through), (direct_taken, through)):
         if one is not None and other is not None and one.way.block == other.way.block:
             differ = sum(a != b for a, b in zip(one.way.args, other.way.args, strict=True))
@@ -102,15 +95,9 @@ def _arm(way: Way, blocks: list[Block | None], before: list[list[int]]) -> _Arm 
         return None
     if block.end.row is not JUMP or block.ways[0].block == way.block:
         return None
-    paid, ops = 0, list[Op]()
-    for op in block.ops:
-        if op.row is PAY and op.exit is None:
-            paid += op.imm
-        elif op.row in CHEAP and not ops:
-            ops.append(op)
-        else:
-            return None
-    return _Arm(tuple(ops), paid, block.ways[0], way.block) if paid <= MOST_PAID else None
+    if len(block.ops) > MOST_DONE or not all(op.row in CHEAP for op in block.ops):
+        return None
+    return _Arm(block.ops, block.ways[0], way.block)
 
 
 def _chosen(block: Block, taken: _Arm, through: _Arm, args: tuple[int, ...], homes: list[int]) -> Block:
@@ -129,15 +116,5 @@ def _chosen(block: Block, taken: _Arm, through: _Arm, args: tuple[int, ...], hom
         row = UNENCODED[f"SELECT_{end.row.meaning}{suffix}_{form}"]
         ops.append(Op(row, (*end.args, one, other), end.imm, 0, end.pc, (result,)))
         given.append(result)
-    less = min(taken.paid, through.paid)
-    more, meaning = taken.paid - through.paid, end.row.meaning
-    if more < 0 and meaning in INVERSE:
-        less, more, meaning = taken.paid, -more, INVERSE[meaning]
-    elif more < 0:
-        less = through.paid
-    if less:
-        ops.append(Op(PAY, (), less, 0, end.pc))
-    if more:
-        ops.append(Op(UNENCODED[f"PAY_IF_{meaning}{suffix}_{form}"], end.args, end.imm, more, end.pc))
     join = Way(taken.way.block, tuple(given))
     return Block(block.pc, block.args, tuple(ops), Op(JUMP, (), 0, 0, end.pc), (join,))
