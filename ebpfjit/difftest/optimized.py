@@ -35,6 +35,7 @@ def stages(verified: Verified, entries: Collection[int]) -> list[Code]:
         codes.append(rewrite(codes[-1]))
     for code in codes:
         check(code)
+    for code in (codes[0], codes[-1]):
         with suppress(OptimizationError):  # too many values, which may be where all eleven registers have one
             check_placed(place(code, VALUES), VALUES)
     return codes

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ebpfjit.optimizer.code import Code
 from ebpfjit.optimizer.dead import remove_dead
+from ebpfjit.optimizer.flow import uses_of
 from ebpfjit.optimizer.rules.addresses import displace, index
 from ebpfjit.optimizer.rules.arithmetic import simplify
 from ebpfjit.optimizer.rules.bytes import gather
@@ -22,4 +23,15 @@ PASSES: tuple[Callable[[Code], Code], ...] = (
     use_memory,
     remove_dead,
 )
-"""In their order."""
+"""All, in their order. The first three come before checks are looked at, the others behind that."""
+
+
+def simpler(code: Code) -> Code:
+    """Return the code with simpler arithmetic, and choices: what analysis should see."""
+    return select(remove_dead(simplify(code)))
+
+
+def machine_like(code: Code) -> Code:
+    """Return the code with accesses and operands as machines have them: when all else is found out."""
+    uses = uses_of(code)
+    return remove_dead(use_memory(index(gather(displace(code, uses), uses), uses)))

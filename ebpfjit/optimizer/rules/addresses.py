@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from ebpfjit.isa.spec import FRAME_POINTER, Kind, Row
 from ebpfjit.isa.table import BY_NAME, UNENCODED
-from ebpfjit.optimizer.code import Block, Code, Op
+from ebpfjit.optimizer.code import BOUND, Block, Code, Op
 from ebpfjit.optimizer.flow import homes_of, reverse_postorder, uses_of, without
 
 ACCESSES = frozenset({Kind.LOAD, Kind.STORE, Kind.ATOMIC, Kind.BOUND, Kind.ALIGNED, Kind.INDEXED_LOAD}) | {
@@ -57,9 +57,9 @@ FACTORS = {3: 2, 5: 4, 9: 8}
 """What a number is multiplied with where so many times itself are added to it."""
 
 
-def displace(code: Code) -> Code:
+def displace(code: Code, uses: list[int] | None = None) -> Code:
     """Return the code with constants that are added to a base in the displacements of its accesses."""
-    uses, homes = uses_of(code), homes_of(code)
+    uses, homes = uses_of(code) if uses is None else uses, homes_of(code)
     as_base = _uses_as_base(code, ACCESSES)
     added: dict[int, tuple[int, int]] = {}
     """What a value is: another, and so many bytes."""
@@ -105,17 +105,21 @@ INDEXABLE = frozenset({Kind.LOAD, Kind.STORE, Kind.BOUND, Kind.INDEXED_LOAD, Kin
 """Kinds of which some rows may have an index, or do."""
 
 
-def index(code: Code) -> Code:
-    """Return the code with sums of three, and with indexes in accesses."""
-    return _Indexing(code).run()
+def index(code: Code, uses: list[int] | None = None) -> Code:
+    """Return the code with sums of three, and with indexes in accesses; `uses` may be older."""
+    return _Indexing(code, uses_of(code) if uses is None else uses).run()
+
+
+LOOKED_AT = frozenset((*ADD_VALUE, *ADD_NUMBER, *SHIFTS, *MULTIPLY, *INDEXED, BOUND))
+"""Rows that sums are made of, or that may have an index."""
 
 
 class _Indexing:
     """The operations that made each value, of which sums are made."""
 
-    def __init__(self, code: Code) -> None:
+    def __init__(self, code: Code, uses: list[int]) -> None:
         self.code = code
-        self.uses = uses_of(code)
+        self.uses = uses
         self.as_base = _uses_as_base(code, INDEXABLE)
         self.makers: list[Op | None] = [None] * len(self.uses)
         self.here: set[int] = set()
@@ -126,8 +130,11 @@ class _Indexing:
         blocks: list[Block | None] = [None] * len(self.code.blocks)
         for number in reverse_postorder(self.code):
             block = self.code.blocks[number]
+            if LOOKED_AT.isdisjoint([op.row for op in block.ops]):
+                blocks[number] = block
+                continue
             self.here.clear()
-            ops = tuple([self.rewritten(op) for op in block.ops])
+            ops = tuple([self.rewritten(op) if op.row in LOOKED_AT else op for op in block.ops])
             blocks[number] = Block(block.pc, block.args, ops, block.end, block.ways)
         return without(self.code, blocks, self.code.homes)
 

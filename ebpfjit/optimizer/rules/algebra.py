@@ -165,20 +165,14 @@ BITS_OF_TWO: dict[str, Callable[[int, int], int]] = {
 }
 
 
-def of_few_bits(w: Width, meaning: str, n: int, k: int) -> Simpler | None:
-    """Return what an operation with a constant comes to where only the low n bits of x may be not 0."""
-    match meaning:
-        case "AND" if not ~k & ((1 << n) - 1):
-            return ITSELF
-        case "RSH" if k % w.bits >= n:
-            return NOTHING
-        case "DIV" if k >> n:
-            return NOTHING
-        case "MOD" if k >> n:
-            return ITSELF
-        case "ARSH" if n < w.bits:
-            return ("RSH", k % w.bits)
-    return None
+#   meaning  with a constant k, where only the low n bits of x may be not 0
+OF_FEW_BITS: dict[str, Callable[[Width, int, int], Simpler | None]] = {
+    "AND": lambda w, n, k: None if ~k & ((1 << n) - 1) else ITSELF,
+    "RSH": lambda w, n, k: NOTHING if k % w.bits >= n else None,
+    "DIV": lambda w, n, k: NOTHING if k >> n else None,
+    "MOD": lambda w, n, k: ITSELF if k >> n else None,
+    "ARSH": lambda w, n, k: ("RSH", k % w.bits) if n < w.bits else None,
+}
 
 
 def of_few_bits_shifted(w: Width, n: int, j: int, k: int) -> Simpler | None:

@@ -27,7 +27,7 @@ from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Exit, Op, Way
-from ebpfjit.optimizer.flow import homes_of, predecessors, reads_of, reverse_postorder, without
+from ebpfjit.optimizer.flow import homes_of, predecessors, reverse_postorder, without
 from ebpfjit.optimizer.rules import algebra
 from ebpfjit.optimizer.rules.bits import low_arguments
 
@@ -58,6 +58,9 @@ UNARY_BITS = {
     for row in TABLE
     if row.kind is Kind.UNARY
 }
+JOINS = frozenset({"OR", "XOR", "ADD"})
+"""What puts two shifts together to a rotation."""
+SHIFTS = frozenset(BY_NAME[f"{shift}{bits}_K"] for shift in ("LSH", "RSH") for bits in (32, 64))
 MOST_REWRITES = 6
 
 
@@ -82,6 +85,40 @@ LOW_ROWS = frozenset(
 """Rows of which each result is below 2**32."""
 
 
+def _survey(code: Code, count: int) -> tuple[list[int], list[int], set[int]]:
+    """Return how often each value is read by operations and ways; with all exits as one reader more; and
+    which arguments of blocks have no upper half.
+    """
+    reads = [0] * count
+    named: set[int | None] = set()
+    asked = set[int]()
+    for block in code.blocks:
+        for op in block.ops:
+            for value in op.args:
+                reads[value] += 1
+            if op.exit is not None:
+                named.update(op.exit.registers)
+            if op.row in ASKING:
+                asked.update(op.args)
+        end = block.end
+        for value in end.args:
+            reads[value] += 1
+        if end.exit is not None:
+            named.update(end.exit.registers)
+        for way in block.ways:
+            for value in way.args:
+                reads[value] += 1
+    uses = reads.copy()
+    for each in named:
+        if each is not None:
+            uses[each] += 1
+    return reads, uses, low_arguments(code, asked, LOW_ROWS)
+
+
+ASKING = frozenset(BY_NAME[name] for name in ("MOV32_X", "LSH64_K"))
+"""Rows of which something is simpler where what they read has no upper half."""
+
+
 class _Pass:
     """What is known of each value by number, while blocks are gone through."""
 
@@ -95,20 +132,15 @@ class _Pass:
         self.bits = [64] * count
         """How many low bits at most are not zero."""
         self.makers: list[Op | None] = [None] * count
-        self.left, named = reads_of(code)
-        """How often a value is read still, by operations and ways that come later."""
-        self.uses = self.left.copy()
-        """How often it is read at all, for which all exits count once."""
-        for value in named:
-            self.uses[value] += 1
+        self.left, self.uses, low = _survey(code, count)
+        for value in low:
+            self.bits[value] = 32
         self.made: dict[tuple[object, ...], int] = {}
         """What was made before: values by row, arguments and numbers."""
 
     def run(self) -> Code:
         """Go through all blocks."""
         code = self.code
-        for value in low_arguments(code, LOW_ROWS):
-            self.bits[value] = 32
         before = predecessors(code)
         tables: dict[int, dict[tuple[object, ...], int]] = {}
         done: list[Block | None] = [None] * len(code.blocks)
@@ -122,22 +154,22 @@ class _Pass:
 
     def block(self, block: Block) -> Block:
         """Return a block rewritten."""
-        same, left, step = self.same, self.left, _STEPS
+        same, left, steps, makers = self.same, self.left, _STEPS, self.makers
         ops: list[Op] = []
         for op in block.ops:
             for value in op.args:
                 left[value] -= 1
-            if same:
+            if same and (op.exit is not None or not same.keys().isdisjoint(op.args)):
                 op = self.renamed(op)
-            rewrite = step.get(op.row.kind)
+            rewrite = steps.get(op.row.kind)
             if rewrite is None:
                 ops.append(op)
                 continue
             new = rewrite(self, op)
             if new is not None:
                 ops.append(new)
-                for value in new.results:
-                    self.makers[value] = new
+                if new.results:
+                    makers[new.results[0]] = new
         end, ways = self.renamed(block.end), block.ways
         for value in end.args:
             left[value] -= 1
@@ -346,7 +378,7 @@ class _Pass:
             return self.simpler(op, a, algebra.OF_ITSELF[row.meaning])
         if row.meaning == "SUB" and constants[a] == 0:
             return self.unary(changed(op, BY_NAME[f"NEG{width.bits}"], (b,), 0))
-        if row.meaning in ("OR", "XOR", "ADD"):
+        if row.meaning in JOINS and self.is_shift(a) and self.is_shift(b):
             rotated = self.rotated(op, a, b)
             if rotated is not None:
                 return rotated
@@ -356,6 +388,11 @@ class _Pass:
         """Of an operand only the low half is read; from where it was taken."""
         args = self.before_masking(a, 32), self.before_masking(b, 32)
         return op if args == op.args else changed(op, op.row, args, op.imm)
+
+    def is_shift(self, value: int) -> bool:
+        """Return whether a shift by a constant made a value."""
+        maker = self.makers[value]
+        return maker is not None and maker.row in SHIFTS
 
     def rotated(self, op: Op, a: int, b: int) -> Op | None:
         """Return the rotation that two shifts of one value are, joined; None where they are not."""
@@ -386,7 +423,7 @@ class _Pass:
     def shifted(self, value: int, meaning: str, bits: int) -> tuple[int, int] | None:
         """Return of what a value is the shift, of so many bits, and by how much."""
         maker = self.makers[value]
-        if maker is None or maker.row.meaning != meaning or maker.row.uses_src:
+        if maker is None or maker.row.meaning != meaning:
             return None
         inner, by = maker.args[0], maker.imm % maker.row.width.bits
         if maker.row.width.bits == bits:
@@ -406,7 +443,8 @@ class _Pass:
         rule = algebra.WITH_CONSTANT.get(row.meaning)
         found = None if rule is None else rule(width, k)
         if found is None and self.bits[a] <= width.bits:
-            found = algebra.of_few_bits(width, row.meaning, self.bits[a], k)
+            of_few = algebra.OF_FEW_BITS.get(row.meaning)
+            found = None if of_few is None else of_few(width, self.bits[a], k)
         if found is not None:
             return self.simpler(op, a, found)
         maker = self.makers[a]

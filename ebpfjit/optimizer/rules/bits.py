@@ -12,16 +12,16 @@ _BY_NUMBER = frozenset(BY_NAME[name] for name in ("MOV64_K", "LDDW", "AND64_K"))
 """Rows of which what they make has no upper half where their number has none."""
 
 
-def low_arguments(code: Code, low_rows: Collection[Row]) -> set[int]:
-    """Return the arguments that are below 2**32, as what the rows in `low_rows` make is.
+def low_arguments(code: Code, asked: Collection[int], low_rows: Collection[Row]) -> set[int]:
+    """Return the arguments below 2**32, as what the rows in `low_rows` make is; none where none is `asked` for.
 
     All are taken to be, but those from outside; then those are not that others come in for, or what is
     made otherwise. Linear: an argument is looked at again once for each that it comes in for.
     """
     entered = {entry.block for entry in code.entries.values()}
     low = {value for n, block in enumerate(code.blocks) if n not in entered for value in block.args}
-    if not low:
-        return low
+    if low.isdisjoint(asked):
+        return set()
     small = _small(code, low_rows)
     passed: dict[int, list[int]] = {}
     wrong: list[int] = []

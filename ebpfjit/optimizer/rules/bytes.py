@@ -66,18 +66,15 @@ class _Number(NamedTuple):
     """Where from the base each of its bytes is, by its place: 0 for the lowest."""
 
 
-def gather(code: Code) -> Code:
-    """Return the code with numbers loaded at once."""
-    uses = uses_of(code)
-    blocks = tuple(
-        [
-            _Gathering(block, uses).block()
-            if sum(op.row in ROWS for op in block.ops) > 1 or any(op.row in STORES for op in block.ops)
-            else block
-            for block in code.blocks
-        ]
-    )
-    return Code(code.verified, blocks, code.entries, code.homes)
+def gather(code: Code, uses: list[int] | None = None) -> Code:
+    """Return the code with numbers loaded at once; `uses` may be older, as no more is read than before."""
+    uses = uses_of(code) if uses is None else uses
+    blocks = []
+    for block in code.blocks:
+        rows = [op.row for op in block.ops]
+        may_be = sum(map(LOADS.__contains__, rows)) > 1 or not SWAPS.keys().isdisjoint(rows)
+        blocks.append(_Gathering(block, uses).block() if may_be else block)
+    return Code(code.verified, tuple(blocks), code.entries, code.homes)
 
 
 class _Gathering:

@@ -59,7 +59,14 @@ class _Load(NamedTuple):
 def use_memory(code: Code) -> Code:
     """Return the code with operands in memory."""
     uses = uses_of(code)
-    blocks = tuple([_Operands(block, uses).block() for block in code.blocks])
+    blocks = tuple(
+        [
+            _Operands(block, uses).block()
+            if any(op.row in LOADS and uses[op.results[0]] == 1 for op in block.ops)
+            else block
+            for block in code.blocks
+        ]
+    )
     return Code(code.verified, blocks, code.entries, code.homes)
 
 
