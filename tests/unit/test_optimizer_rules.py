@@ -89,6 +89,11 @@ def simplified(*lines: str) -> list[str]:
         ("w3 = w0 << 7; w4 = w0 >> 25; v5 = v3 | v4; exit v5", "w5 = w0 rotate 7; exit v5"),
         ("v3 = v0 << 7; v4 = v0 >> 25; w5 = w3 | w4; exit v5",) * 2,  # of more than the low half
         ("w3 = w0; v4 = v3 << 7; v5 = v3 >> 25; w6 = w4 | w5; exit v6", "w6 = w0 rotate 7; exit v6"),
+        # choices
+        ("v3 = 5; v4 = v1 if v3 > v0 else v2; exit v4", "v4 = v1 if v0 < 5 else v2; exit v4"),
+        ("v3 = v0 & 8; v4 = v1 if v3 == 0 else v2; exit v4", "v4 = v2 if v0 & 8 else v1; exit v4"),
+        ("v3 = 9; v4 = v1 if v3 s> 8 else v2; exit v4", "exit v1"),
+        ("v3 = v2; v4 = v2 if v0 s> 8 else v3; exit v4", "exit v2"),
         # what was made before
         ("v3 = v0 + v1; v4 = v3 * v2; v5 = v0 + v1; v6 = v4 ^ v5; v7 = v6 * v3; exit v7",
          "v3 = v0 + v1; v4 = v3 * v2; v6 = v4 ^ v3; v7 = v6 * v3; exit v7"),
@@ -297,12 +302,12 @@ b3 pc 4 (v2, v3):
     ("parts", "after"),
     [
         # one arm, and both
-        ({"through": "3(v0, v1)"}, "v5 = v0 if v0 > v1 else v1; goto b1(v0, v5)"),
-        ({"taken": "3(v0, v0)"}, "v5 = v0 if v0 > v1 else v1; goto b1(v0, v5)"),
-        ({}, "v5 = v0 if v0 > v1 else v1; goto b1(v0, v5)"),
-        ({"condition": "w0 & 5"}, "v5 = v0 if w0 & 5 else v1; goto b1(v0, v5)"),
+        ({"through": "3(v0, v1)"}, "v5 = v0 if v0 > v1 else v1; v2 = v0; v3 = v5"),
+        ({"taken": "3(v0, v0)"}, "v5 = v0 if v0 > v1 else v1; v2 = v0; v3 = v5"),
+        ({}, "v5 = v0 if v0 > v1 else v1; v2 = v0; v3 = v5"),
+        ({"condition": "w0 & 5"}, "v5 = v0 if w0 & 5 else v1; v2 = v0; v3 = v5"),
         # something is done in an arm
-        ({"one": "  v6 = 7\n", "given": 6}, "v6 = 7; v7 = v6 if v0 > v1 else v1; goto b1(v0, v7)"),
+        ({"one": "  v6 = 7\n", "given": 6}, "v6 = 7; v7 = v6 if v0 > v1 else v1; v2 = v0; v3 = v7"),
         ({"one": "  v6 = v0 / v1\n", "given": 6}, None),
         ({"one": "  v6 = *(u8 *)(v0 + 0)\n", "given": 6}, None),
         ({"one": indented("pay 1")}, None),
@@ -312,7 +317,8 @@ def test_choices(parts: dict[str, str], after: str | None) -> None:
     usual = {"condition": "v0 > v1", "taken": "1()", "through": "2()", "one": "", "two": "", "given": 0}
     code = from_text(CHOICE.format(**(usual | parts)), program())
     chosen = select(remove_dead(code))
-    wanted = lines_of(remove_dead(code)) if after is None else ["pay 2", *after.split("; ")]
+    joined = ["pay 5 ; 4", "v4 = v2 + v3", "exit v4"]
+    wanted = lines_of(remove_dead(code)) if after is None else ["pay 2", *after.split("; "), *joined]
     assert lines_of(remove_dead(chosen)) == wanted
 
 

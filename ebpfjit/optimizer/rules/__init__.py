@@ -14,9 +14,9 @@ from ebpfjit.optimizer.rules.operands import use_memory
 from ebpfjit.optimizer.rules.selects import select
 
 PASSES: tuple[Callable[[Code], Code], ...] = (
+    select,
     simplify,
     remove_dead,
-    select,
     displace,
     gather,
     index,
@@ -28,7 +28,7 @@ PASSES: tuple[Callable[[Code], Code], ...] = (
 
 def simpler(code: Code) -> Code:
     """Return the code with simpler arithmetic, and choices: what analysis should see."""
-    return select(remove_dead(simplify(code)))
+    return remove_dead(simplify(select(code)))
 
 
 def machine_like(code: Code) -> Code:

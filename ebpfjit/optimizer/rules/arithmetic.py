@@ -21,6 +21,7 @@ behind what it reads, and rewritten a few times at most. `algebra` has the rules
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ebpfjit.bits import W32, W64
 from ebpfjit.isa import semantics
@@ -117,6 +118,19 @@ def _survey(code: Code, count: int) -> tuple[list[int], list[int], set[int]]:
 
 ASKING = frozenset(BY_NAME[name] for name in ("MOV32_X", "LSH64_K"))
 """Rows of which something is simpler where what they read has no upper half."""
+
+
+class _Comparison(NamedTuple):
+    """What a branch or a choice depends on: the name of a branch's row, and its operands."""
+
+    name: str
+    args: tuple[int, ...]
+    imm: int
+    is_inverse: bool = False
+    """Whether it holds where the one before does not."""
+
+
+ANDS = frozenset(BY_NAME[f"AND{bits}_{form}"] for bits in (32, 64) for form in "KX")
 
 
 class _Pass:
@@ -328,12 +342,6 @@ class _Pass:
         self.bits[op.results[0]] = UNARY_BITS[row]
         return self.numbered(op)
 
-    def select(self, op: Op) -> Op:
-        """One of two values."""
-        chosen, other = op.args[-2:]
-        self.bits[op.results[0]] = max(self.bits[chosen], self.bits[other])
-        return op
-
     def binary(self, op: Op) -> Op | None:
         """Arithmetic, rewritten until nothing applies."""
         for _ in range(MOST_REWRITES):
@@ -498,39 +506,54 @@ class _Pass:
         return changed(op, BINARY[meaning, width.bits], (a,), signed) if fits(signed) else op
 
     def branch(self, end: Op, ways: tuple[Way, ...]) -> tuple[Op, tuple[Way, ...]]:
-        """A comparison: with a constant, of constants, of low halves, of bits with zero."""
-        row, width = end.row, end.row.width
-        a = end.args[0]
+        """A branch, of which one way may be gone."""
+        found = self.comparison(end.row, end.args, end.imm)
+        if found is None:
+            return end, ways
+        if isinstance(found, bool):
+            return changed(end, JUMP, (), 0), (ways[0 if found else 1],)
+        row = BY_NAME[found.name]
+        return changed(end, row, found.args, found.imm), ways[::-1] if found.is_inverse else ways
+
+    def select(self, op: Op) -> Op | None:
+        """One of two values."""
+        row, (chosen, other) = op.row, op.args[-2:]
+        found = self.comparison(row, op.args[:-2], op.imm)
+        if chosen == other or isinstance(found, bool):
+            self.alias(op, chosen if found else other)
+            return None
+        self.bits[op.results[0]] = max(self.bits[chosen], self.bits[other])
+        if found is None:
+            return op
+        values = (other, chosen) if found.is_inverse else (chosen, other)
+        return changed(op, UNENCODED[f"SELECT_{found.name}"], (*found.args, *values), found.imm)
+
+    def comparison(self, row: Row, args: tuple[int, ...], imm: int) -> _Comparison | bool | None:
+        """Return a simpler comparison: with a constant, of low halves, of bits with zero; whether it holds
+        where that is known; None where it is as simple as can be.
+        """
+        width, meaning, a, is_simpler = row.width, row.meaning, args[0], False
         if row.uses_src:
-            b = end.args[1]
+            b = args[1]
             if self.constants[b] is None and self.constants[a] is not None:
-                row = BY_NAME[row.name.replace(row.meaning, EXCHANGED[row.meaning])]
-                a, b = b, a
+                a, b, meaning = b, a, EXCHANGED[meaning]
             number = self.constants[b]
             if number is None or not fits(width.signed(number)):
-                return end, ways
-            end = changed(end, WITH_NUMBER[row], (a,), width.signed(number))
-        number, k = self.constants[a], width.wrap(end.imm)
+                return None
+            imm, is_simpler = width.signed(number), True
+        number, k = self.constants[a], width.wrap(imm)
         if number is not None:
-            holds = semantics.CONDITION[end.row.meaning](width, width.wrap(number), k)
-            return changed(end, JUMP, (), 0), (ways[0 if holds else 1],)
+            return semantics.CONDITION[meaning](width, width.wrap(number), k)
+        suffix = "32" if width is W32 else ""
         maker = self.makers[a]
-        if maker is None or not all(self.is_free(a, value) for value in maker.args):
-            return end, ways
-        tested = maker.row.kind is Kind.BINARY and maker.row.meaning == "AND" and not k
-        if tested and end.row.meaning in ("JEQ", "JNE"):
-            suffix = "" if width is W64 and maker.row.width is W64 else "32"
-            set_ = BY_NAME[f"JSET{suffix}_{'X' if maker.row.uses_src else 'K'}"]
-            ways = ways[::-1] if end.row.meaning == "JEQ" else ways
-            return changed(end, set_, maker.args, maker.imm), ways
-        if maker.row is LOW_HALF and self.can_be_narrow(end.row, end.imm):
-            name = end.row.name if width is W32 else f"{end.row.meaning}32_K"
-            return changed(end, BY_NAME[name], maker.args, end.imm), ways
-        return end, ways
-
-    def can_be_narrow(self, row: Row, imm: int) -> bool:
-        """Return whether a comparison of what has no upper half with a number is one of 32 bits."""
-        return row.width is W32 or (imm >= 0 and row.meaning[:2] != "JS")
+        if maker is not None and all(self.is_free(a, value) for value in maker.args):
+            if maker.row in ANDS and not k and meaning in ("JEQ", "JNE"):
+                suffix = "" if width is W64 and maker.row.width is W64 else "32"
+                name = f"JSET{suffix}_{'X' if maker.row.uses_src else 'K'}"
+                return _Comparison(name, maker.args, maker.imm, meaning == "JEQ")
+            if maker.row is LOW_HALF and (width is W32 or (imm >= 0 and meaning[:2] != "JS")):
+                return _Comparison(f"{meaning}32_K", maker.args, imm)
+        return _Comparison(f"{meaning}{suffix}_K", (a,), imm) if is_simpler else None
 
     def call(self, op: Op) -> Op:
         """What was made before a call is made anew behind it, rather than kept."""

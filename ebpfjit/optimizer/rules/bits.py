@@ -13,7 +13,7 @@ _BY_NUMBER = frozenset(BY_NAME[name] for name in ("MOV64_K", "LDDW", "AND64_K"))
 
 
 def low_arguments(code: Code, asked: Collection[int], low_rows: Collection[Row]) -> set[int]:
-    """Return the arguments below 2**32, as what the rows in `low_rows` make is; none where none is `asked` for.
+    """Return the arguments below 2**32, as what `low_rows` make is; none where none is `asked` for.
 
     All are taken to be, but those from outside; then those are not that others come in for, or what is
     made otherwise. Linear: an argument is looked at again once for each that it comes in for.

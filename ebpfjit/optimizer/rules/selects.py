@@ -2,11 +2,12 @@
 
     before                              after
     b0 pc 0 (v0, v1):                   b0 pc 0 (v0, v1):
-      ...                                 ...
+      pay 4                               pay 4
       if v0 > v1 goto b2(v0) else b1()    v3 = v0 if v0 > v1 else v1
-    b1 pc 3 ():                           goto b1(v3)
-      goto b2(v1)                       b1 pc 4 (v2):
+    b1 pc 3 ():                           v2 = v3                   (for arithmetic.py)
+      goto b2(v1)                         pay 2
     b2 pc 4 (v2):                         exit v2
+      pay 2
       exit v2
 
 Contract: the same values come to the block where both ways join. An arm is a block that only the branch
@@ -24,7 +25,8 @@ from ebpfjit.isa.table import BY_NAME, UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Op, Way
 from ebpfjit.optimizer.flow import homes_of, predecessors, without
 
-JUMP = BY_NAME["JA"]
+JUMP, COPY = BY_NAME["JA"], BY_NAME["MOV64_X"]
+CALLS = frozenset({Kind.CALL_LOCAL, Kind.CALL_REGISTER})
 CHEAP = frozenset(
     BY_NAME[name]
     for name in (
@@ -37,6 +39,7 @@ CHEAP = frozenset(
         "ADD64_X",
         "ADD32_X",
         "AND64_K",
+        "MOV64_X",
     )
 )
 """Rows of what may be done in vain."""
@@ -55,25 +58,81 @@ class _Arm(NamedTuple):
 
 def select(code: Code) -> Code:
     """Return the code with choices instead of branches around next to nothing."""
-    blocks: list[Block | None] = [*code.blocks]
-    before = predecessors(code)
-    homes = homes_of(code)
-    is_changed = False
-    # Later ones first: what was a branch may be part of an arm then.
-    for number in range(len(blocks) - 1, -1, -1):
-        block = blocks[number]
-        if block is None or block.end.row.kind is not Kind.BRANCH:
-            continue
-        arms = _arms(block, blocks, before)
-        if arms is None:
-            continue
-        blocks[number] = _chosen(block, *arms, code.blocks[arms[0].way.block].args, homes)
-        is_changed = True
-        for arm in arms:
-            if arm.block is not None:
-                blocks[arm.block] = None
-        before[arms[0].way.block].append(number)
-    return without(code, blocks, homes) if is_changed else code
+    return _Selecting(code).run()
+
+
+class _Selecting:
+    """Blocks while they grow; those that are part of others are None."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self.blocks: list[Block | None] = [*code.blocks]
+        self.before = predecessors(code)
+        self.homes = homes_of(code)
+
+    def run(self) -> Code:
+        """Go through all blocks, later ones first: what was a branch may be part of an arm then."""
+        is_changed = False
+        for number in range(len(self.blocks) - 1, -1, -1):
+            block = self.blocks[number]
+            if block is None:
+                continue
+            if block.end.row.kind is Kind.BRANCH:
+                arms = _arms(block, self.blocks, self.before)
+                if arms is None:
+                    continue
+                self.choose(number, block, *arms)
+                is_changed = True
+            is_changed = self.go_on(number) or is_changed
+        return without(self.code, self.blocks, self.homes) if is_changed else self.code
+
+    def choose(self, number: int, block: Block, taken: _Arm, through: _Arm) -> None:
+        """Give a block choices instead of its branch."""
+        end, join = block.end, taken.way.block
+        ops = [*block.ops, *taken.ops, *through.ops]
+        given = []
+        row = UNENCODED[f"SELECT_{end.row.name}"]
+        for arg, one, other in zip(
+            self.code.blocks[join].args, taken.way.args, through.way.args, strict=True
+        ):
+            if one != other:
+                one, other, chosen = self.new(arg), other, one
+                ops.append(Op(row, (*end.args, chosen, other), end.imm, 0, end.pc, (one,)))
+            given.append(one)
+        jump = Op(JUMP, (), 0, 0, end.pc)
+        self.blocks[number] = Block(block.pc, block.args, tuple(ops), jump, (Way(join, tuple(given)),))
+        gone = [arm.block for arm in (taken, through) if arm.block is not None]
+        for arm in gone:
+            self.blocks[arm] = None
+        leading = [each for each in self.before[join] if each not in gone and each != number]
+        self.before[join] = [*leading, number]
+
+    def new(self, like: int) -> int:
+        """Return a new value, for the register of another."""
+        self.homes.append(self.homes[like])
+        return len(self.homes) - 1
+
+    def go_on(self, number: int) -> bool:
+        """Make what follows a block part of it, where nothing else leads there; return whether it is."""
+        block = self.blocks[number]
+        assert block is not None  # it was looked at
+        if block.end.row is not JUMP or (block.ops and block.ops[-1].row.kind in CALLS):
+            return False
+        way = block.ways[0]
+        following = self.blocks[way.block]
+        if following is None or way.block == number or self.before[way.block] != [number]:
+            return False
+        copies = [
+            Op(COPY, (given,), 0, 0, block.end.pc, (arg,))
+            for arg, given in zip(following.args, way.args, strict=True)
+        ]
+        ops = (*block.ops, *copies, *following.ops)
+        self.blocks[number] = Block(block.pc, block.args, ops, following.end, following.ways)
+        self.blocks[way.block] = None
+        for after in following.ways:
+            leading = self.before[after.block]
+            self.before[after.block] = [number if each == way.block else each for each in leading]
+        return True
 
 
 def _arms(block: Block, blocks: list[Block | None], before: list[list[int]]) -> tuple[_Arm, _Arm] | None:
@@ -98,23 +157,3 @@ def _arm(way: Way, blocks: list[Block | None], before: list[list[int]]) -> _Arm 
     if len(block.ops) > MOST_DONE or not all(op.row in CHEAP for op in block.ops):
         return None
     return _Arm(block.ops, block.ways[0], way.block)
-
-
-def _chosen(block: Block, taken: _Arm, through: _Arm, args: tuple[int, ...], homes: list[int]) -> Block:
-    """Return a block with choices instead of its branch; `args` are those of the block of both ways."""
-    end = block.end
-    ops = [*block.ops, *taken.ops, *through.ops]
-    given = []
-    form = "X" if end.row.uses_src else "K"
-    suffix = "32" if end.row.width.bits == 32 else ""
-    for arg, one, other in zip(args, taken.way.args, through.way.args, strict=True):
-        if one == other:
-            given.append(one)
-            continue
-        result = len(homes)
-        homes.append(homes[arg])
-        row = UNENCODED[f"SELECT_{end.row.meaning}{suffix}_{form}"]
-        ops.append(Op(row, (*end.args, one, other), end.imm, 0, end.pc, (result,)))
-        given.append(result)
-    join = Way(taken.way.block, tuple(given))
-    return Block(block.pc, block.args, tuple(ops), Op(JUMP, (), 0, 0, end.pc), (join,))
