@@ -166,7 +166,8 @@ def _on_optimized(ready: Ready, execution: Execution) -> int:
     if not verified.knows_all:
         return interpret(verified, execution)
     code, facts = stages(verified, verified.tested, Promises(**promises_of(ready)))[-1]
-    return interpret(verified, execution, machine=partial(CodeState, code, judge=KnownFacts(facts)))
+    judge = None if facts is None else KnownFacts(facts)
+    return interpret(verified, execution, machine=partial(CodeState, code, judge=judge))
 
 
 def _judged(seen: Seen) -> EngineFunction:

@@ -293,7 +293,7 @@ def _optimised(recipe: Recipe) -> Listing:
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
     registers = AUDITED_VALUES if recipe.audit else VALUES
-    code, _ = optimised(verified, _promises(recipe))
+    code = optimised(verified, _promises(recipe))
     placed = place(code, registers)
     below = replace(recipe, optimize=False)
     plan = _plan(below, below.facts())

@@ -34,10 +34,13 @@ from ebpfjit.translators.x86_64.target import (
 )
 
 LOOP_ALIGNMENT = 32
-PLACELESS = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.LOAD_IMM64})
+PLACELESS = frozenset(
+    {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT}
+    | {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE}
+)
 """What is translated the same wherever it stands."""
 
-Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int]
+Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
 MOST_KNOWN = 1 << 15
 NO_FRAME = 1 << 32
 _known: dict[frozenset[str], dict[Key, Snippet]] = {}
@@ -199,11 +202,11 @@ class _Lowering:
         """Emit the end of a block, before the block that follows in memory."""
         cx, end = self.cx, block.end
         kind = end.row.kind
-        if kind is Kind.BRANCH or kind is Kind.MAY_GOTO:
+        if kind is Kind.BRANCH or kind is Kind.BRANCH_LOAD or kind is Kind.MAY_GOTO:
             taken, other = ways
             moves, through = block.moves
             turned = (
-                kind is Kind.BRANCH and taken.block == after and not moves
+                kind is not Kind.MAY_GOTO and taken.block == after and not moves
             )  # what is next is where it jumps: so where the condition fails it jumps to the other
             if turned:
                 taken, other, moves, through = other, taken, through, moves

@@ -21,6 +21,22 @@ An operation is a row of the instruction table; those that only Code has (`isa.t
     PAY                    instructions                  where so many are not left; None: nobody looks
     LEAVE                                                always
 
+and of what the machine does at once (rules/ makes these):
+
+    row              args                   imm       offset            results
+    ROTATE64         value                  left by                     1
+    SUM64            base, index                      added             base + index * scale + offset
+    SELECT_JLT_K     x, chosen, other       y                           chosen if x < y else other
+    SELECT_JLT_X     x, y, chosen, other                                the same
+    INDEXED_LDXW     base, index                      displacement      what is there
+    INDEXED_STXW     base, index, value               displacement
+    SWAPPED_LDXW     base[, index]                    displacement      what is there, the first byte highest
+    ADD_LDXW         base[, index], value             displacement      value + what is there
+    ADD_STW_X        base[, index], value             displacement      none: it is added to what is there
+    JLT_LDXW_X       base[, index], value             displacement      ends a block, as a branch
+
+An index is there where `scale` is not 0: it is added so many times.
+
 Code never faults. What may fault, end its slice or cannot be translated leaves at an `Exit`: the run goes on
 in baseline code, which does it again from that instruction on, with the fault, its pc and its account.
 """
@@ -35,9 +51,9 @@ from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import UNENCODED
 from ebpfjit.record import record
 
-BOUND, ALIGNED, PAY, LEAVE = UNENCODED
+BOUND, ALIGNED, PAY, LEAVE = (UNENCODED[name] for name in ("BOUND", "ALIGNED", "PAY", "LEAVE"))
 
-ENDS = frozenset({Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.EXIT, Kind.LEAVE})
+ENDS = frozenset({Kind.JUMP, Kind.BRANCH, Kind.BRANCH_LOAD, Kind.MAY_GOTO, Kind.EXIT, Kind.LEAVE})
 """Kinds that a block ends with."""
 
 MAY_LEAVE = frozenset(
@@ -71,7 +87,8 @@ class Op:
     `args` are values, in the order of the row's dst and src, then what it reads besides. `results` are the
     values that it defines: none, one, or the CALL_RESULTS of a call. `imm` is the row's, or the whole of a
     constant of 64 bits. `stores` is for BOUND: whether the bytes are written; `region` is where they most
-    likely are: "stack", "argument", "packet", or "" where that is not known.
+    likely are: "stack", "argument", "packet", or "" where that is not known. Where `scale` is not 0 (but 1,
+    2, 4 or 8) the second of `args` is an index, which is added to the first so many times.
     """
 
     row: Row
@@ -83,6 +100,7 @@ class Op:
     exit: Exit | None = None
     stores: bool = False
     region: str = ""
+    scale: int = 0
 
 
 @record

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
+from ebpfjit.optimizer import rules
 from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.code import Code
 from ebpfjit.optimizer.facts import Facts
@@ -14,18 +15,26 @@ from ebpfjit.optimizer.guards import guarded
 
 def stages(
     verified: Verified, promises: Promises, entries: Collection[int] = ()
-) -> Iterator[tuple[Code, Facts]]:
-    """Yield a program as Code, built and after each pass, with what is known of its values."""
+) -> Iterator[tuple[str, Code, Facts | None]]:
+    """Yield a program as Code, built and after each pass, by name, with what is known of its values then."""
     code = build(verified, entries)
-    guards, facts = guarded(code, promises)
-    yield code, facts
-    yield guards, facts
+    yield "build", code, None
+    for change in rules.BEFORE_GUARDS:
+        code = change(code)
+        yield change.__name__, code, None
+    seen = code
+    code, facts = guarded(code, promises)
+    yield "facts", seen, facts
+    yield "guards", code, facts
+    for change in rules.BEHIND_GUARDS:
+        code = change(code)
+        yield change.__name__, code, None
 
 
-def optimised(verified: Verified, promises: Promises, entries: Collection[int] = ()) -> tuple[Code, Facts]:
-    """Return a program as Code behind all passes, with what is known of its values.
+def optimised(verified: Verified, promises: Promises, entries: Collection[int] = ()) -> Code:
+    """Return a program as Code behind all passes.
 
     Raises OptimizationError where analysis does not know what its accesses are to.
     """
-    *_, last = stages(verified, promises, entries)
-    return last
+    code, _ = guarded(rules.simpler(build(verified, entries)), promises)
+    return rules.machine_like(code)

@@ -73,6 +73,11 @@ class Placed:
         return self.op.stores
 
     @property
+    def scale(self) -> int:
+        """How often an index is added to the base, 0 where there is none."""
+        return self.op.scale
+
+    @property
     def region(self) -> str:
         """Where the bytes of a bound are likely to be, "" where nothing is known."""
         return self.op.region
@@ -83,9 +88,9 @@ class Placed:
         return self.op.imm
 
     @property
-    def key(self) -> tuple[Row, tuple[int, ...], tuple[int, ...], int, int]:
+    def key(self) -> tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]:
         """What its text depends on, where it jumps nowhere."""
-        return self.row, self.results, self.args, self.imm, self.offset
+        return self.row, self.results, self.args, self.imm, self.offset, self.op.scale
 
 
 _SOURCE_FIRST = frozenset({Kind.MOVE, Kind.LOAD, Kind.PACKET_LOAD})

@@ -458,6 +458,11 @@ class Walk:
             facts.low[value], facts.high[value] = low, high
             self._same(value, op.args[0])
 
+    def _select(self, op: Op) -> None:
+        """One value or the other."""
+        chosen, other = op.args[-2:]
+        self.define(op.results[0], both(self._on(chosen), self._on(other)))
+
     def _unary(self, op: Op) -> None:
         row, facts, value = op.row, self.facts, op.results[0]
         w = row.width
@@ -509,6 +514,7 @@ _STEPS: dict[Kind, Callable[[Walk, Op], None]] = {
     Kind.ATOMIC: Walk._plain,
     Kind.PACKET_LOAD: Walk._plain,
     Kind.CALL_HELPER: Walk._call_out,
+    Kind.SELECT: Walk._select,
 }
 
 

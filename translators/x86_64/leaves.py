@@ -8,6 +8,7 @@ from __future__ import annotations
 from ebpfjit.translators.operation import Operation
 from ebpfjit.translators.x86_64.memory import load_address
 from ebpfjit.translators.x86_64.target import BLOCK, Context, pay, register, translates
+from ebpfjit.translators.x86_64.values import address_text
 
 
 @translates("BOUND")
@@ -20,7 +21,7 @@ def bound(insn: Operation, cx: Context) -> None:
     if not insn.args:
         _argument(insn, cx)
         return
-    base, size, region = register(insn.args[0]), insn.imm, insn.region
+    base, size, region = address_text(insn), insn.imm, insn.region
     other, back = cx.new_label("other"), cx.new_label("inside")
     limit = cx.limit(region, size, insn.stores) if region in ("argument", "packet") else None
     if limit is not None:
