@@ -24,6 +24,7 @@ from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Entry, Exit, Op
 from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.guards import guarded
+from ebpfjit.optimizer.hoisting import hoisted
 from ebpfjit.runtime.execution import CODE_ADDRESS, Execution
 from ebpfjit.runtime.memory import check_marks
 
@@ -32,7 +33,7 @@ def stages(verified: Verified, entries: Collection[int], promises: Promises) -> 
     """Return what the optimizer makes of a program, stage by stage, each checked, and what it knows."""
     built = build(verified, entries)
     less, facts = guarded(built, promises)
-    found = [(built, facts), (less, facts)]
+    found = [(built, facts), (less, facts), (hoisted(less, facts), facts)]
     for code, _ in found:
         check(code)
     return found
@@ -186,7 +187,10 @@ def _bound(state: CodeState, op: Op) -> Done:
         return None
     if not op.args:
         return None if state.is_in_argument(op.offset, op.imm, stores=op.stores) else state.leave(op.exit)
-    found = state.space.find(state.address(op), op.imm, "store" if op.stores else "load")
+    size = op.imm + state.values[op.args[-1]] - state.values[op.args[0]]
+    if size < op.imm:
+        return state.leave(op.exit)
+    found = state.space.find(state.address(op), size, "store" if op.stores else "load")
     return None if found is not None else state.leave(op.exit)
 
 

@@ -14,6 +14,8 @@ An operation is a row of the instruction table; those that only Code has (`isa.t
     row      args          imm             offset        exit
     BOUND    base          size            from base on  where they are not all in one region that may be
                                                          loaded from ("load") or stored to
+    BOUND    first, last   size            from base on  where not all from first on to the last `size` bytes
+                                                         are in one region, or last is before first
     BOUND                  size            from the      where they are not all in the memory that r1 points
                                            argument on   to at the start, or that may not be stored to
                                                          (size 0: only that)
@@ -143,7 +145,9 @@ class Code:
 
     `entries` are the ways in by pc: those of functions, and where runs come from baseline code. `homes` has
     for each value, by number, the register that it was of: no more than a hint where to put it. `proofs` say
-    by pc why checks that the instruction there had are gone.
+    by pc why checks that the instruction there had are gone. `starts` has for each block, as it was built,
+    the value of each register where it starts, None of those that nothing reads; it is empty behind passes
+    that change that.
     """
 
     verified: Verified
@@ -151,6 +155,7 @@ class Code:
     entries: dict[int, Entry] = field(default_factory=dict)
     homes: list[int] = field(default_factory=list, compare=False)
     proofs: dict[int, tuple[Proof, ...]] = field(default_factory=dict, compare=False)
+    starts: list[tuple[int | None, ...]] = field(default_factory=list, compare=False)
 
     def values(self) -> Iterator[int]:
         """Yield each value that is defined, in the order of its definition's place."""
