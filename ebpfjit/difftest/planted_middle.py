@@ -53,8 +53,8 @@ def _asks_only_loads(old: Any) -> Any:
 
 
 def _longer(old: Any) -> Any:
-    """Take checks for a byte longer than they are."""
-    return lambda guard, root, check: old(guard, root, replace(check, high=check.high + 1))
+    """Take checks for longer than they are."""
+    return lambda guard, root, check: old(guard, root, replace(check, high=check.high + 8))
 
 
 def _promised_more(old: Any) -> Any:
@@ -115,15 +115,15 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "room-too-large",
             "Of the argument there is taken to be a byte more behind a number",
             method(ranges.Walk, "_limit", _more_room),
-            (),
+            ("paths",),
         ),
         (
             "frames-larger",
             "Frames are taken to be 8 bytes larger",
             method(guards._Guards, "_proof", _larger_frames),
-            (),
+            ("pointers",),
         ),
-        ("checks-longer", "Checks stand for a byte more", method(guards._Guards, "_remember", _longer), ()),
+        ("checks-longer", "Checks stand for 8 bytes more", method(guards._Guards, "_remember", _longer), ()),
         (
             "checks-everywhere",
             "Checks stand for others wherever they are",
@@ -140,7 +140,7 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "argument-longer",
             "A byte more is taken to be promised of the argument",
             method(guards._Guards, "_is_promised", _promised_more),
-            (),
+            ("pointers",),
         ),
         (
             "loops-cannot-wrap",
