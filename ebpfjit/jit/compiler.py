@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
@@ -20,7 +21,11 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.audit import audits_of
+from ebpfjit.jit.lower import lower
 from ebpfjit.jit.map_calls import map_calls
+from ebpfjit.optimizer.build import build
+from ebpfjit.optimizer.placed import Registers
+from ebpfjit.optimizer.registers import place
 from ebpfjit.program import Instruction
 from ebpfjit.record import lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
@@ -42,6 +47,8 @@ from ebpfjit.translators.x86_64.target import (
     emit_function_entry,
     emit_resume,
     emit_shared,
+    function_label,
+    leave_label,
     pay,
     pc_label,
     slow_block_label,
@@ -134,6 +141,7 @@ class Recipe:
     audit: bool = False
     argument_rights: Rights | None = None
     meets_rights: bool = False
+    values: bool = os.environ.get("EBPFJIT_MIDDLE") == "values"
 
     @lazy
     def entries(self) -> Entries:
@@ -143,7 +151,7 @@ class Recipe:
     @property
     def charges(self) -> Charges:
         """What is paid where."""
-        return self.verified.charges if self.optimize else self.verified.own_charges
+        return self.verified.charges if self.optimize and not self.values else self.verified.own_charges
 
     def facts(self) -> Facts:
         """Return what is known of the program's accesses. Raises OptimizationError where that takes too much.
@@ -160,6 +168,8 @@ class Recipe:
 
     def listing(self, facts: Facts | None = None) -> Listing:
         """Return the program's assembly text, from its facts. Raises as `translate`."""
+        if self.optimize and self.values:
+            return _optimised(self)
         return _translate(self, self.facts() if facts is None else facts)
 
 
@@ -274,6 +284,66 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
         tuple(resumes),
         recipe.why_baseline,
     )
+
+
+REGISTERS = Registers(12, scratch=12, kept=0b111_1100_0000, extra=1 << 11)
+
+
+def _optimised(recipe: Recipe) -> Listing:
+    """Return the text of a program's optimised code, and behind it of the baseline code that it leaves to."""
+    verified, settings = recipe.verified, recipe.settings
+    program = verified.program
+    registers = replace(REGISTERS, count=11, extra=0) if recipe.audit else REGISTERS
+    placed = place(build(verified), registers)
+    below = replace(recipe, optimize=False)
+    plan = _plan(below, below.facts())
+    cx = Context(program, verified.frame_sizes, plan, settings)
+    cx.pinned = None  # r11 has values
+    cx.functions = function_label
+    emit_entry(cx)
+    for pc in program.functions:
+        emit_function_entry(cx, pc)
+    cx.plan = replace(
+        plan,
+        checks={},
+        single={},
+        bounded=verified.calls.bounded,
+        frameless=frozenset() if settings.trace else verified.calls.frameless,
+    )
+    cx.checks = cx.plan.checks
+    left = lower(cx, placed, registers, checked=recipe.checked)
+    cx.plan, cx.checks = plan, plan.checks
+    _below(cx, verified, left, Phrases(settings))
+    emit_end_of_program(cx, len(program))
+    resumes = sorted(recipe.entries.tested) if recipe.takes_over else []
+    for pc in resumes:
+        emit_resume(cx, pc)
+    emit_shared(cx)
+    x86_64.host.emit_host_calls(cx)
+    return Listing(
+        verified,
+        (*cx.pieces, *cx.cold),
+        tuple(cx.limits),
+        {},
+        settings.harden,
+        resumes=tuple(resumes),
+        why_baseline=recipe.why_baseline,
+    )
+
+
+def _below(cx: Context, verified: Verified, left: Collection[int], phrases: Phrases) -> None:
+    """Emit baseline code, that can be entered at the slots that optimised code leaves to."""
+    apart = _apart(cx, verified, NO_SHORTCUTS)
+    for instruction in verified.program.instructions:
+        pc = instruction.pc
+        cx.begin(pc)
+        cx.start(instruction)
+        if pc in verified.blocks:
+            _block_start(cx, verified, pc, pc_label(pc))
+        elif pc in left:
+            cx.label(leave_label(pc))
+        if pc in apart or not phrases.repeat(cx, instruction):
+            _instruction(cx, verified, instruction, NO_SHORTCUTS, phrases)
 
 
 def _apart(cx: Context, verified: Verified, shortcuts: Shortcuts) -> set[int]:
