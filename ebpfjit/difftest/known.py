@@ -28,7 +28,7 @@ class KnownFacts:
     def values(self, state: CodeState, values: Iterable[int]) -> None:
         """Look at values that were defined just now. Raises WrongCode."""
         for value in values:
-            if said := self._wrong(state, value):
+            if value < self.facts.count and (said := self._wrong(state, value)):
                 raise WrongCode(f"v{value} is {state.values[value]:#x}, {said}")
 
     def _wrong(self, state: CodeState, value: int) -> str:

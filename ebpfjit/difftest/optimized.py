@@ -226,7 +226,12 @@ def _bound(state: CodeState, op: Op) -> Done:
         return None
     if not op.args:
         return None if state.is_in_argument(op.offset, op.imm, stores=op.stores) else state.leave(op.exit)
-    found = state.space.find(state.address(op), op.imm, "store" if op.stores else "load")
+    size = op.imm
+    if not op.scale:
+        size += state.values[op.args[-1]] - state.values[op.args[0]]
+    if size < op.imm:
+        return state.leave(op.exit)
+    found = state.space.find(state.address(op), size, "store" if op.stores else "load")
     return None if found is not None else state.leave(op.exit)
 
 

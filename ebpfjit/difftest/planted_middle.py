@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ebpfjit.difftest.planting import Plant, PlantedBug, function, mapped, method
-from ebpfjit.optimizer import dominators, facts, guards, induction, intervals, ranges
+from ebpfjit.optimizer import dominators, facts, guards, hoisting, induction, intervals, ranges
 
 
 def _interval(meaning: str, change: Callable[[int, int], tuple[int, int]]) -> Plant:
@@ -53,12 +53,21 @@ def _asks_only_loads(old: Any) -> Any:
 
 
 def _longer(old: Any) -> Any:
-    """Take checks for a byte longer than they are."""
-    return lambda guard, root, check: old(guard, root, replace(check, high=check.high + 1))
+    """Take checks for longer than they are."""
+    return lambda guard, root, check: old(guard, root, replace(check, high=check.high + 8))
 
 
 def _promised_more(old: Any) -> Any:
     return lambda guard, low, high, op: old(guard, low, high - 1, op)
+
+
+def _swept(change: Callable[[Any], Any]) -> Plant:
+    """Change what is asked before loops of all that is touched there."""
+    return method(
+        hoisting._Loop,
+        "_ask",
+        lambda old: lambda loop, trip, swept: old(loop, trip, list(map(change, swept))),
+    )
 
 
 ENGINES = ("interpreter", "optimized")
@@ -106,15 +115,15 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "room-too-large",
             "Of the argument there is taken to be a byte more behind a number",
             method(ranges.Walk, "_limit", _more_room),
-            (),
+            ("paths",),
         ),
         (
             "frames-larger",
             "Frames are taken to be 8 bytes larger",
             method(guards._Guards, "_proof", _larger_frames),
-            (),
+            ("pointers",),
         ),
-        ("checks-longer", "Checks stand for a byte more", method(guards._Guards, "_remember", _longer), ()),
+        ("checks-longer", "Checks stand for 8 bytes more", method(guards._Guards, "_remember", _longer), ()),
         (
             "checks-everywhere",
             "Checks stand for others wherever they are",
@@ -131,7 +140,31 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "argument-longer",
             "A byte more is taken to be promised of the argument",
             method(guards._Guards, "_is_promised", _promised_more),
-            (),
+            ("pointers",),
+        ),
+        (
+            "loops-cannot-wrap",
+            "A counter is taken never to wrap behind its bound",
+            method(hoisting._Loop, "_has_room", lambda old: lambda *_: True),
+            ("sweeps",),
+        ),
+        (
+            "loops-ask-less",
+            "Before a loop is asked for the first byte of each access",
+            _swept(lambda one: replace(one, high=one.low + 1)),
+            ("sweeps",),
+        ),
+        (
+            "loops-ask-loads",
+            "Before a loop that stores it is asked what may be loaded",
+            _swept(lambda one: replace(one, stores=False)),
+            ("sweeps",),
+        ),
+        (
+            "loops-round-less",
+            "Before a loop it is asked for a round less",
+            _swept(lambda one: replace(one, is_early=False)),
+            ("sweeps",),
         ),
     )
 )

@@ -144,8 +144,10 @@ class _Builder:
     def code(self) -> Code:
         """Return the whole."""
         blocks: dict[int, Block] = {}
+        starts: list[tuple[int | None, ...]] = [()] * len(self.starts)
         for number in self.order:
             translation = _Translation(self, number)
+            starts[number] = tuple(translation.registers)
             blocks[number] = translation.block()
             self.left[number] = translation.registers
         read = {pc: self.read[self.numbers[pc]] for pc in self.entered}
@@ -154,7 +156,7 @@ class _Builder:
             for pc, registers in read.items()
         }
         in_order = (blocks[number] for number in range(len(blocks)))
-        return Code(self.verified, (*in_order, *self.stubs), entries, self.homes)
+        return Code(self.verified, (*in_order, *self.stubs), entries, self.homes, starts=starts)
 
 
 _REGISTERS = [

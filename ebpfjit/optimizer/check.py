@@ -10,7 +10,6 @@ from ebpfjit.optimizer.code import CALL_RESULTS, ENDS, MAY_LEAVE, Block, Code, O
 WAYS = {Kind.JUMP: 1, Kind.BRANCH: 2, Kind.BRANCH_LOAD: 2, Kind.MAY_GOTO: 2, Kind.EXIT: 0, Kind.LEAVE: 0}
 ARGUMENTS = {
     Kind.PAY: 0,
-    Kind.BOUND: 1,
     Kind.ALIGNED: 1,
     Kind.LEAVE: 0,
     Kind.BINARY: 1,
@@ -76,6 +75,8 @@ def _of_op(op: Op) -> Iterator[str]:
         wanted += (kind in SOURCES and op.row.uses_src) + (op.scale != 0)
         if len(op.args) != wanted:
             yield f"{len(op.args)} arguments, not {wanted}"
+    if kind is Kind.BOUND and len(op.args) not in ((2,) if op.scale else (0, 1, 2)):
+        yield f"{len(op.args)} arguments"
     must = kind is Kind.SUM or op.row.name.startswith("INDEXED")
     if op.scale not in ((1, 2, 4, 8) if must else (0, 1, 2, 4, 8) if kind in SCALED else (0,)):
         yield f"a scale of {op.scale}"

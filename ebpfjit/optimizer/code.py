@@ -14,6 +14,8 @@ An operation is a row of the instruction table; those that only Code has (`isa.t
     row      args          imm             offset        exit
     BOUND    base          size            from base on  where they are not all in one region that may be
                                                          loaded from ("load") or stored to
+    BOUND    first, last   size            from base on  where not all from first on to the last `size` bytes
+                                                         are in one region, or last is before first
     BOUND                  size            from the      where they are not all in the memory that r1 points
                                            argument on   to at the start, or that may not be stored to
                                                          (size 0: only that)
@@ -69,8 +71,8 @@ CALL_RESULTS = 6
 class Exit:
     """Where a run goes on in baseline code: at the instruction `pc`, as if it came there.
 
-    `registers` has for each of r0 to r10 the value that it is to have, None where it is not read any more; then
-    those of slots of the frame: `slots` says where they are, in bytes from r10, and of how many.
+    `registers` has for each of r0 to r10 the value that it is to have, None where it is not read any more,
+    then those of slots of the frame: `slots` says where they are, in bytes from r10, and of how many.
     `refund` instructions go back to the budget: what is paid again there, or was paid for what comes later.
     """
 
@@ -163,7 +165,9 @@ class Code:
 
     `entries` are the ways in by pc: those of functions, and where runs come from baseline code. `homes` has
     for each value, by number, the register that it was of: no more than a hint where to put it. `proofs` say
-    by pc why checks that the instruction there had are gone.
+    by pc why checks that the instruction there had are gone. `starts` has for each block, as it was built,
+    the value of each register where it starts, None of those that nothing reads; it is empty behind passes
+    that change that.
     """
 
     verified: Verified
@@ -171,6 +175,7 @@ class Code:
     entries: dict[int, Entry] = field(default_factory=dict)
     homes: list[int] = field(default_factory=list, compare=False)
     proofs: dict[int, tuple[Proof, ...]] = field(default_factory=dict, compare=False)
+    starts: list[tuple[int | None, ...]] = field(default_factory=list, compare=False)
 
     def values(self) -> Iterator[int]:
         """Yield each value that is defined, in the order of its definition's place."""

@@ -20,7 +20,9 @@ A check is gone where one of these holds for all that its bytes may be:
     covered      a check of the same block, or of one that dominates it, stands for them, and nothing between
                  takes memory away
 
-Checks of one block that count from one root become one: the first, over the whole span. It may fail where
+Bytes at a distance from r1 that is known, or known to be one of few, such as those of a table, are asked for
+by that distance (`bound load argument + 0..64`), which is the same each time. Checks of one block that count
+from one root become one: the first, over the whole span. It may fail where
 single ones would not, and then leaves as it always may. Each check that is gone leaves a `Proof`. Structs
 with rights say of each size and offset what may be there: in programs that may meet some, only the same bytes
 cover others.
@@ -48,8 +50,11 @@ LONGEST_SPAN = 4096
 MOST_SPANS = 12
 """Checks that are remembered of one root."""
 
-WRITABLE = -1
-"""As a root: the argument's memory, of which it was asked whether it may be stored to."""
+FARTHEST_END = 1 << 30
+"""Of offsets in the argument, which become immediates."""
+
+WRITABLE, TABLE = -1, -2
+"""As roots: the argument's memory, of which it was asked whether it may be stored to; its start."""
 
 
 @record
@@ -174,12 +179,18 @@ class _Guards:
             if root == self.facts.constant:
                 root, delta = base, 0
             low = delta + op.offset
-            candidate = Candidate(index, op, root, low, low + op.imm)
-            check = self._covering(root, low, low + op.imm, stores=op.stores)
+            high = low + op.imm
+            place = None if self.is_exact else self.facts.place(base)
+            if place is not None and place[0] == self.facts.argument:
+                near, far = place[1] + op.offset, place[2] + op.offset + op.imm
+                if near >= 0 and far - near <= LONGEST_SPAN and far <= FARTHEST_END:
+                    root, low, high = TABLE, near, far
+            candidate = Candidate(index, op, root, low, high)
+            check = self._covering(root, low, high, stores=op.stores)
             if check is None:
                 self.candidates.append(candidate)
                 return
-            proof = _proof_of("covered", op, low, low + op.imm, check.pc)
+            proof = _proof_of("covered", op, low, high, check.pc)
         elif proof.rule == "length" and op.stores:
             self._asks_argument(index, op, proof)
             return
@@ -234,10 +245,12 @@ class _Guards:
                 left.append(other)
         op = first.op
         region = self.facts.region(op.args[0])
-        offset = op.offset + low - first.low
-        changed = replace(
-            op, offset=offset, imm=high - low, stores=stores, region="" if region == "map value" else region
-        )
+        args, offset = op.args, op.offset + low - first.low
+        if root == TABLE:
+            args, offset = (), low
+        if region == "map value":
+            region = ""
+        changed = replace(op, args=args, offset=offset, imm=high - low, stores=stores, region=region)
         if changed != op:
             self.gone[self.number][first.index] = changed
         for other in others:

@@ -11,6 +11,7 @@ from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.code import Code
 from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.guards import guarded
+from ebpfjit.optimizer.hoisting import hoisted
 
 
 def stages(
@@ -26,6 +27,8 @@ def stages(
     code, facts = guarded(code, promises)
     yield "facts", seen, facts
     yield "guards", code, facts
+    code = hoisted(code, facts)
+    yield "hoisting", code, facts
     for change in rules.BEHIND_GUARDS:
         code = change(code)
         yield change.__name__, code, None
@@ -36,5 +39,5 @@ def optimised(verified: Verified, promises: Promises, entries: Collection[int] =
 
     Raises OptimizationError where analysis does not know what its accesses are to.
     """
-    code, _ = guarded(rules.simpler(build(verified, entries)), promises)
-    return rules.machine_like(code)
+    code, facts = guarded(rules.simpler(build(verified, entries)), promises)
+    return rules.machine_like(hoisted(code, facts))

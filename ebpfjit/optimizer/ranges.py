@@ -145,10 +145,9 @@ class Walk:
     def _block(self, number: int) -> None:
         """Find out what is known in a block, and on the ways out of it."""
         block = self.code.blocks[number]
-        ways_in = self.dominators.preds[number]
-        if len(ways_in) == 1 and number not in self.entered and self.dominators.idom[number] >= 0:
-            before, way = ways_in[0]
-            self._on_way(self.code.blocks[before], way)
+        only = self._only_way_in(number)
+        if only is not None:
+            self._on_way(self.code.blocks[only[0]], only[1])
         if block.args:
             self._arguments(number, block)
         visitor, is_known = self.visitor, self.is_known
@@ -171,6 +170,19 @@ class Walk:
                 self._on_way(block, index)
                 self._join(out.block, [self._on(value) for value in out.args])
                 self._take_back(mark)
+
+    def _only_way_in(self, number: int) -> tuple[int, int] | None:
+        """Return the one way to a block: (block, which of its ways), but for those of rounds of its loop.
+
+        What is known by it of values from outside stays in all rounds.
+        """
+        dominators = self.dominators
+        ways_in = dominators.preds[number]
+        if number in self.entered or dominators.idom[number] < 0:
+            return None
+        if len(ways_in) > 1:
+            ways_in = [each for each in ways_in if not dominators.dominates(number, each[0])]
+        return ways_in[0] if len(ways_in) == 1 else None
 
     # -- arguments ----------------------------------------------------------------------------------------
 

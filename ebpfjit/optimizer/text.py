@@ -159,8 +159,9 @@ def _op(op: Op) -> str:
             return f"pay {op.imm}{leaves}"
         case Kind.BOUND:
             access = "store" if op.stores else "load"
-            base = " ".join([*([op.region] if op.region else ()), *(f"v{value}" for value in op.args[:1])])
+            values = " .. ".join(f"v{value}" for value in op.args[: 1 if op.scale else 2])
             index = f" + v{op.args[1]} * {op.scale}" if op.scale else ""
+            base = f"{op.region} {values}".strip()
             return f"bound {access} {base}{index} + {op.offset}..{op.offset + op.imm}{leaves}"
         case Kind.ALIGNED:
             return f"aligned v{op.args[0]} + {op.offset}, {op.imm}{leaves}"
@@ -256,7 +257,7 @@ def _read_way(text: str) -> Way:
 _BASE = rf"(?P<args>v\d+) \+ (?P<offset>{_NUMBER})"
 
 _REGION = r"(?:(?P<region>stack|argument|packet) ?)?"
-_SPAN = rf"(?P<args>v\d+(?: \+ v\d+ \* (?P<scale>[1248]))?)? ?\+ (?P<offset>{_NUMBER})"
+_SPAN = rf"(?P<args>v\d+(?: \.\. v\d+)?(?: \+ v\d+ \* (?P<scale>[1248]))?)? ?\+ (?P<offset>{_NUMBER})"
 
 _CALLED = rf"(?P<imm>{_NUMBER})(?::(?P<offset>{_NUMBER}))?"
 
