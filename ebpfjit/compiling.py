@@ -12,10 +12,11 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ebpfjit.analysis import verifier
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.function import FunctionContents, JitFunction, make_function
 from ebpfjit.once import load_package, once
+from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.ready import Brought, Ready, environment_of, is_plain, numbered, ready, refuse_limit
 from ebpfjit.runner import U32_MASK, Run, let_go, make_context, on_machine_code
@@ -32,7 +33,7 @@ from ebpfjit.runtime.shared import SharedRegions
 from ebpfjit.sealed import inside, seal
 
 if TYPE_CHECKING:
-    from ebpfjit.jit.entry import Cache, Compiled
+    from ebpfjit.jit.entry import Compiled
     from ebpfjit.jit.gate import Lane
 
 
@@ -72,7 +73,7 @@ class TypedFunction(JitFunction):
             start.helpers,
             limit,
             stops,
-            compiled.recipe.optimize,
+            compiled.recipe.options.optimize,
             given_kfuncs=kfuncs,
             ready=start,
             own=given,
@@ -102,13 +103,12 @@ def _typed_function(
     start: Ready,
     limit: int | None,
     given: Mapping[int, HelperFunction],
-    *,
-    tiers_up: bool,
-    kfuncs: Given = MappingProxyType({}),
+    better: Options | None,
+    kfuncs: Given,
 ) -> JitFunction:
     """Return a program as a compiled function, called through the native gate where its context allows.
 
-    Where it `tiers_up`, it is baseline code at first and is replaced by optimised code one day.
+    One day it is compiled anew with what is `better`, if anything is.
     """
     load_package("ebpfjit.jit")
     from ebpfjit.jit.callables import native_type, open_gate
@@ -138,20 +138,20 @@ def _typed_function(
         allowed=SharedRegions(regions),
         lane=lane,
         begin=begin,
-        better=partial(start.optimised, environment) if tiers_up else None,
+        better=None if better is None else partial(start.improved, environment, better),
         heat=heat_of(start.program),
         stops=inside(plain).stops,
         rights=rights,
     )
     if not gate.fits:
-        if not tiers_up:
+        if better is None:
             return plain
-        return TypedFunction(start, start.optimised(environment), limit, given, kfuncs=kfuncs)
+        return TypedFunction(start, start.improved(environment, better), limit, given, kfuncs=kfuncs)
     stops = inside(plain).stops
     function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given, stops, kfuncs)
     inside(function).irregular = plain
     open_gate(function, gate, plain.__call__)
-    if tiers_up:
+    if better is not None:
         inside(function).optimize = None
     return function
 
@@ -214,19 +214,10 @@ def compile(
     load_package("ebpfjit.jit")
     from ebpfjit.jit.cache import Folder
 
-    folder = None if cache is None else Folder(cache)
-    return _compiled(
-        program,
-        folder,
-        numbered(helpers),
-        limit,
-        checked=checked,
-        harden=harden,
-        release_gil=release_gil,
-        optimize=optimize,
-        audit=audit,
-        kfuncs=kfuncs or {},
-    )
+    options = Options(checked, harden, release_gil, optimize, audit)
+    if cache is not None:
+        options = replace(options, cache=Folder(cache))
+    return _compiled(program, options, numbered(helpers), kfuncs or {}, limit)
 
 
 def load_function(
@@ -241,50 +232,35 @@ def load_function(
     from ebpfjit.jit.cache import File
 
     file = File(path)
-    options = {name: file.stored.key[name] for name in ("checked", "optimize")}
-    return _compiled(file.stored.verified(), file, helpers, limit, release_gil=release_gil, **options)
+    options = Options(release_gil=release_gil, cache=file, **file.stored.options)
+    return _compiled(file.stored.verified(), options, helpers, {}, limit)
 
 
 def _compiled(
     program: Program | Verified,
-    cache: Cache | None,
+    options: Options,
     helpers: Mapping[int, HelperFunction],
+    kfuncs: Given,
     limit: int | None,
-    *,
-    checked: bool = True,
-    harden: bool = False,
-    release_gil: bool = False,
-    optimize: bool | None = None,
-    audit: bool = False,
-    kfuncs: Given = MappingProxyType({}),
 ) -> JitFunction:
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
     program = program.program if isinstance(program, Verified) else program
     load_package("ebpfjit.jit")
     from ebpfjit.jit.entry import compile_program
-    from ebpfjit.jit.tiers import starts_baseline
+    from ebpfjit.jit.tiers import tiers_of
 
     program.refuse()
     program = with_weak(program, kfuncs)
     start = None if is_plain(program) else ready(program)
-    counted = start is None or _fits_a_lane(start, release_gil=release_gil)
-    baseline = starts_baseline(optimize, counted=counted and not harden and cache is None)
-    tiers_up = baseline and optimize is None
-    options: dict[str, Any] = {
-        "checked": checked,
-        "harden": harden,
-        "cache": cache,
-        "release_gil": release_gil,
-        "optimize": not baseline,
-        "audit": audit,
-    }
+    counted = start is None or _fits_a_lane(start, release_gil=options.release_gil)
     if start is not None:
+        first, better = tiers_of(options, counted=counted)
         start = replace(
             start,
             helpers={**start.helpers, **helpers},
             kfuncs={**start.kfuncs, **given_functions(program, kfuncs)},
-            options=options,
+            options=first,
             compiled={},
             variants={},
             complete=False,
@@ -292,21 +268,16 @@ def _compiled(
         )
         start.refuse_missing()
         start.check_license(environment_of(program))
-        return _typed_function(start, limit, helpers, tiers_up=tiers_up, kfuncs=kfuncs)
+        return _typed_function(start, limit, helpers, better, kfuncs)
     called = {**functions_of(program), **given_functions(program, kfuncs)}
     program.refuse_unmet(called)
-    facts = verified or prepare(program)
-    options |= {
-        "helpers": dict(helpers),
-        "kfuncs": called,
-        "moving": frozenset(number for number, function in helpers.items() if may_end_rights(function)),
-        "argument_is_packet": True,
-        "verify": verifier.check,
-    }
-    options["calling"] = frozenset()  # there is no world, whose engine they could ask
-    better = (
-        partial(compile_program, facts, **{**options, "optimize": True}, takes_over=True)
-        if tiers_up
-        else None
+    promises = Promises(
+        moving=frozenset(number for number, function in helpers.items() if may_end_rights(function)),
+        argument_is_measured=True,
+        calling=frozenset(),  # there is no world, whose engine they could ask
     )
-    return make_function(compile_program(facts, **options), dict(helpers), limit, better, kfuncs)
+    options = replace(options, promises=promises, is_sound=True)
+    first, better = tiers_of(options, counted=counted)
+    compile_as = partial(compile_program, verified or prepare(program), helpers=dict(helpers), kfuncs=called)
+    improve = None if better is None else partial(compile_as, better)
+    return make_function(compile_as(first), dict(helpers), limit, improve, kfuncs)

@@ -68,7 +68,10 @@ class JitFunction(Sealed):
         limit: int | None,
         stops: Stops | None = None,
     ) -> None:
-        seal(self, FunctionContents(compiled, helpers, limit, stops or Stops(), compiled.recipe.optimize))
+        seal(
+            self,
+            FunctionContents(compiled, helpers, limit, stops or Stops(), compiled.recipe.options.optimize),
+        )
 
     def __call__(self, mem: Any = b"") -> int:
         """Run the program and return r0, unsigned. Raises ExecutionError for a wrong program."""
@@ -143,7 +146,7 @@ class JitFunction(Sealed):
     def is_optimized(self) -> bool:
         """True where calls from now on run optimised code; it may become true, and stays so."""
         it: FunctionContents = inside(self)
-        return it.compiled.recipe.optimize
+        return bool(it.compiled.recipe.options.optimize)
 
     def listing(self) -> str:
         """Return eBPF, assembly text and bytes side by side, of the code that calls run in the end."""
@@ -201,11 +204,8 @@ class JitFunction(Sealed):
         options = {
             "kfuncs": checked_functions("kfunc", it.given_kfuncs),
             "limit": it.limit,
-            "checked": recipe.checked,
-            "harden": recipe.settings.harden,
-            "release_gil": it.compiled.unlocked,
+            **recipe.options.chosen,
             "optimize": it.optimize,
-            "audit": recipe.audit,
         }
         return _compile_again, (recipe.verified.program, given, options)
 

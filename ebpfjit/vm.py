@@ -12,15 +12,17 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier as structural
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import StackUsageCalculator, Verified, prepare
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
 from ebpfjit.once import load_package
+from ebpfjit.options import CHOSEN, Options
 from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
@@ -77,6 +79,19 @@ class _Entry(Sealed):
         return result
 
 
+class _Chosen:
+    """An option of a machine; where it is changed, programs that are compiled from then on have it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, machine: _Machine | None, owner: type) -> Any:
+        return self if machine is None else getattr(machine._options, self._name)
+
+    def __set__(self, machine: _Machine, value: Any) -> None:
+        machine._options = replace(machine._options, **{self._name: value})
+
+
 class _Machine:
     """What the four machines share.
 
@@ -108,6 +123,8 @@ class _Machine:
     behind, so a machine with any does not pickle.
     """
 
+    checked, harden, release_gil, optimize, audit = (_Chosen() for _ in CHOSEN)
+
     _shape: tuple[str, tuple[str, ...]]
     """What the native gate takes, and the names of the buffers."""
 
@@ -123,16 +140,16 @@ class _Machine:
         optimize: bool | None = None,
         audit: bool = False,
     ) -> None:
-        if audit and not checked:
-            raise ValueError("audit=True is about checks that fall: with checked=False there are none")
+        options = Options(checked, harden, release_gil, optimize, audit)
+        self._begin(prog, options, instruction_limit, cache)
+
+    def _begin(
+        self, prog: Any, options: Options, limit: int | None, cache: str | os.PathLike[str] | None
+    ) -> None:
+        self._options = options
         self._entry: _Entry | None = None
-        self.instruction_limit = instruction_limit
-        self.checked = checked
-        self.harden = harden
+        self.instruction_limit = limit
         self.cache = cache
-        self.release_gil = release_gil
-        self.optimize = optimize
-        self.audit = audit
         self._verifier: VerifierFunction | None = None
         self._calculator: StackUsageCalculator | None = None
         self._helpers: dict[int, HelperFunction] = {}
@@ -148,8 +165,7 @@ class _Machine:
 
     def _settings(self) -> dict[str, Any]:
         """The keyword arguments that make such a machine."""
-        names = ("instruction_limit", "checked", "harden", "cache", "release_gil", "optimize", "audit")
-        return {name: getattr(self, name) for name in names}
+        return {"instruction_limit": self._limit, "cache": self.cache, **self._options.chosen}
 
     def __getstate__(self) -> dict[str, Any]:
         if self._allowed:
@@ -296,17 +312,16 @@ class _Machine:
         """Compile the program and open the gate, where there is one; the code may tier up later."""
         load_package("ebpfjit.jit")
         from ebpfjit.jit.gate import why_not
-        from ebpfjit.jit.tiers import starts_baseline
+        from ebpfjit.jit.tiers import tiers_of
 
         # A subclass may have a method of its own, which stays in front.
         has_gate = not why_not() and getattr(type(self), "execute_program_jit", None) in _EXECUTE
-        baseline = starts_baseline(self.optimize, counted=has_gate and not self.harden and self.cache is None)
-        tiers_up = baseline and self.optimize is None
+        first, better = tiers_of(self._all_options(), counted=has_gate)
         compile_as = self._compiler()
-        compiled = self._compiled = compile_as(optimize=not baseline)
-        better = partial(compile_as, optimize=True, takes_over=True) if tiers_up else None
-        if has_gate and not self._open_gate(compiled, better) and better is not None:
-            compiled = self._compiled = better()
+        compiled = self._compiled = compile_as(first)
+        improve = None if better is None else partial(compile_as, better)
+        if has_gate and not self._open_gate(compiled, improve) and improve is not None:
+            compiled = self._compiled = improve()
         return compiled
 
     def _open_gate(self, compiled: Compiled, better: Callable[[], Compiled] | None) -> bool:
@@ -325,7 +340,7 @@ class _Machine:
             *self._shape,
             limit=self._limit,
             allowed=self._memory(),
-            checked=self.checked,
+            checked=self._options.checked,
             mbuff=self._mbuff(),
             better=better,
             heat=heat_of(compiled.verified.program),
@@ -358,27 +373,27 @@ class _Machine:
         self._entry = None
         self.__dict__.pop("execute_program_jit", None)
 
-    def _compiler(self) -> Callable[..., Compiled]:
-        """Return what compiles the machine as it is now; how well (`optimize`) is left open."""
+    def _all_options(self) -> Options:
+        """Return what was chosen, with what all runs have."""
         load_package("ebpfjit.jit")
         from ebpfjit.jit.cache import Folder
+
+        promises = Promises(
+            self._argument_size(),
+            moving=frozenset(number for number, each in self._helpers.items() if may_end_rights(each)),
+            argument_is_measured=self._ARGUMENT_IS_PACKET,
+            calling=frozenset(),  # there is no world, whose engine they could ask
+        )
+        cache = None if self.cache is None else Folder(self.cache)
+        return replace(self._options, promises=promises, cache=cache)
+
+    def _compiler(self) -> Callable[[Options], Compiled]:
+        """Return what compiles the machine as it is now."""
+        load_package("ebpfjit.jit")
         from ebpfjit.jit.entry import compile_program
 
-        return partial(
-            compile_program,
-            self._loaded(),
-            cache=None if self.cache is None else Folder(self.cache),
-            helpers=dict(self._helpers),
-            moving=frozenset(number for number, each in self._helpers.items() if may_end_rights(each)),
-            kfuncs=dict(self._kfuncs),
-            calling=frozenset(),  # there is no world, whose engine they could ask
-            checked=self.checked,
-            harden=self.harden,
-            argument_size=self._argument_size(),
-            release_gil=self.release_gil,
-            argument_is_packet=self._ARGUMENT_IS_PACKET,
-            audit=self.audit,
-        )
+        helpers, kfuncs = dict(self._helpers), dict(self._kfuncs)
+        return partial(compile_program, self._loaded(), helpers=helpers, kfuncs=kfuncs)
 
     _ARGUMENT_IS_PACKET = False
 
@@ -404,7 +419,8 @@ class _Machine:
 
         compiled = self._compiled
         if compiled is None:
-            compiled = self._compiler()(optimize=self.optimize is not False)
+            options = self._all_options()
+            compiled = self._compiler()(replace(options, optimize=options.optimize is not False))
         elif self._entry is not None:
             load_package("ebpfjit.jit")
             from ebpfjit.jit.callables import tier_up
@@ -429,7 +445,7 @@ class _Machine:
             helpers=self._helpers,
             kfuncs=self._kfuncs,
             limit=self._limit,
-            checked=self.checked,
+            checked=self._options.checked,
             mark=self._stops.mark(),
         )
 
@@ -516,16 +532,8 @@ class EbpfVmFixedMbuff(_Machine):
         audit: bool = False,
     ) -> None:
         self._offsets = _offsets(data_offset, data_end_offset)
-        super().__init__(
-            prog,
-            instruction_limit=instruction_limit,
-            checked=checked,
-            harden=harden,
-            cache=cache,
-            release_gil=release_gil,
-            optimize=optimize,
-            audit=audit,
-        )
+        options = Options(checked, harden, release_gil, optimize, audit)
+        self._begin(prog, options, instruction_limit, cache)
 
     def _settings(self) -> dict[str, Any]:
         offsets: dict[str, Any] = {"data_offset": self.data_offset, "data_end_offset": self.data_end_offset}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from ebpfjit.memo import Memo
 from ebpfjit.record import record
 
 
@@ -131,10 +132,9 @@ def smallest(value: int, sizes: tuple[int, ...]) -> int:
     return sizes[-1]
 
 
-_lines: dict[tuple[str, int | None, tuple[int, ...], int | None, str | None], Line] = {}
-snippets: dict[object, Snippet] = {}
+_lines: Memo[tuple[str, int | None, tuple[int, ...], int | None, str | None], Line] = Memo()
+_snippets: Memo[object, Snippet] = Memo()
 """What was emitted by `Emitter.repeat`."""
-MOST_LINES = 1 << 15
 
 
 def line_of(
@@ -144,8 +144,7 @@ def line_of(
     key = (template, imm, imm_sizes, offset, symbol)
     line = _lines.get(key)
     if line is None:
-        if len(_lines) > MOST_LINES:
-            _lines.clear()
+        _lines.trim()
         line = _lines[key] = new_line(*key)
     return line
 
@@ -188,7 +187,7 @@ class Emitter:
     def __init__(self, *, repeats: bool = True) -> None:
         self._line = line_of if repeats else new_line
         self._lines = _lines if repeats else {}
-        self._snippets = snippets if repeats else {}
+        self._snippets = _snippets if repeats else {}
         self.pieces: list[Piece] = []
         self.cold: list[Piece] = []
         self._here: list[Part] = []
@@ -246,9 +245,8 @@ class Emitter:
             assert lines is not None  # it keeps to what it may
             snippet = Snippet(lines)
             if self._line is line_of:
-                if len(self._snippets) > MOST_LINES:
-                    self._snippets.clear()
-                self._snippets[key] = snippet
+                _snippets.trim()
+                _snippets[key] = snippet
             self._here = outer
         self._here.append(snippet)
 

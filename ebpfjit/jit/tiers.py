@@ -11,8 +11,10 @@ waits for it, and what is called all the time has lost no more than it would hav
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from ebpfjit.jit.gate import why_not
+from ebpfjit.options import Options
 from ebpfjit.program import Program
 
 WORTH = 150_000
@@ -21,15 +23,22 @@ FIXED = 10
 """How many instructions what a program costs besides is as much as."""
 
 
-def starts_baseline(optimize: bool | None, *, counted: bool) -> bool:
-    """Return whether a program is compiled to baseline code, to begin with.
+def tiers_of(options: Options, *, counted: bool) -> tuple[Options, Options | None]:
+    """Return what a program is compiled with to begin with, and with what one day, where it is to change.
 
-    `optimize` says so, or leaves it open (None): then where its calls are `counted`, through the native gate.
-    The environment variable EBPFJIT_TIERS=off has such programs optimised at once.
+    It changes where `options` leave open whether it is optimised (None), its calls are `counted`, through the
+    native gate, and what is made is for this process only. The environment variable EBPFJIT_TIERS=off has
+    such programs optimised at once.
     """
-    if optimize is not None:
-        return not optimize
-    return counted and not why_not() and os.environ.get("EBPFJIT_TIERS") != "off"
+    if options.optimize is not None:
+        return options, None
+    if not counted or options.harden or options.cache is not None or why_not() or _turned_off():
+        return replace(options, optimize=True), None
+    return replace(options, optimize=False), replace(options, optimize=True, takes_over=True)
+
+
+def _turned_off() -> bool:
+    return os.environ.get("EBPFJIT_TIERS") == "off"
 
 
 def heat_of(program: Program) -> int:
