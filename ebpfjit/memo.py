@@ -19,10 +19,11 @@ class Memo(dict[K, V]):
     def __init__(self) -> None:
         _all.append(self)  # type: ignore[arg-type] # all that is done with it there is to empty it
 
-    def trim(self) -> None:
-        """Empty the table where it has grown too large; who is reading it goes on with an empty one."""
+    def trim(self) -> Memo[K, V]:
+        """Empty the table where it has grown too large, and return it."""
         if len(self) > MOST:
             self.clear()
+        return self
 
 
 def forget() -> None:

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ebpfjit.isa.spec import Row
-from ebpfjit.isa.table import OPERATIONS
+from ebpfjit.isa.table import OPERATIONS, UNENCODED
 
 Translator = Callable[[Any, Any], None]
 """translator(insn, cx): writes the text of one instruction; `cx` is the machine's emitter."""
+
+KNOWN = (*OPERATIONS, *(row.operation for row in UNENCODED))
+"""The operations of the table, and those that only optimised code has."""
 
 _TRANSLATORS: dict[str, dict[str, Translator]] = {}
 
@@ -19,7 +22,7 @@ def for_target(target: str) -> Callable[..., Callable[[Translator], Translator]]
     table = _TRANSLATORS.setdefault(target, {})
 
     def translates(*operations: str) -> Callable[[Translator], Translator]:
-        unknown = [name for name in operations if name not in OPERATIONS]
+        unknown = [name for name in operations if name not in KNOWN]
         assert not unknown, f"no such operation in the table: {unknown}"
 
         def register(translator: Translator) -> Translator:
@@ -39,5 +42,5 @@ def translator_of(target: str, row: Row) -> Translator:
 
 
 def missing(target: str) -> list[str]:
-    """Return the operations of the table that a machine has no translator for; to be empty."""
-    return [operation for operation in OPERATIONS if operation not in _TRANSLATORS.get(target, {})]
+    """Return the operations that a machine has no translator for; to be empty."""
+    return [operation for operation in KNOWN if operation not in _TRANSLATORS.get(target, {})]

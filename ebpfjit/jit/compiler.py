@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
@@ -22,9 +23,13 @@ from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit import cpu
 from ebpfjit.jit.audit import audits_of
+from ebpfjit.jit.lower import lower
 from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.jit.stages import done
 from ebpfjit.memo import Memo
+from ebpfjit.optimizer.build import build
+from ebpfjit.optimizer.placed import Registers
+from ebpfjit.optimizer.registers import place
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Instruction
 from ebpfjit.record import lazy
@@ -46,6 +51,8 @@ from ebpfjit.translators.x86_64.target import (
     emit_function_entry,
     emit_resume,
     emit_shared,
+    function_label,
+    leave_label,
     pay,
     pc_label,
     slow_block_label,
@@ -97,6 +104,7 @@ class Recipe:
     helpers: Mapping[int, bool] = field(default_factory=dict)
     kfuncs: Mapping[int, bool] = field(default_factory=dict)
     why_baseline: str = ""
+    values: bool = os.environ.get("EBPFJIT_MIDDLE") == "values"
 
     @lazy
     def promises(self) -> Promises:
@@ -131,7 +139,8 @@ class Recipe:
     @property
     def charges(self) -> Charges:
         """What is paid where."""
-        return self.verified.charges if self.options.optimize else self.verified.own_charges
+        optimized = self.options.optimize and not self.values
+        return self.verified.charges if optimized else self.verified.own_charges
 
     def facts(self) -> Facts:
         """Return what is known of the program's accesses. Raises OptimizationError where that takes too much.
@@ -148,14 +157,17 @@ class Recipe:
         options = replace(self.options, optimize=False, takes_over=False)
         return replace(self, options=options, why_baseline=reason)
 
-    def listing(self, facts: Facts | None = None) -> Listing:
-        """Return the program's assembly text, from its facts.
+    def listing(self) -> Listing:
+        """Return the program's assembly text.
 
         Raises TranslationError where an operation has no translator, and as `facts`.
         """
-        facts = self.facts() if facts is None else facts
-        done("analyse")
-        listing = _translate(self, facts)
+        if self.options.optimize and self.values:
+            listing = _optimised(self)
+        else:
+            facts = self.facts()
+            done("analyse")
+            listing = _translate(self, facts)
         done("translate")
         return listing
 
@@ -231,6 +243,66 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
         tuple(resumes),
         recipe.why_baseline,
     )
+
+
+REGISTERS = Registers(12, scratch=12, kept=0b111_1100_0000, extra=1 << 11)
+
+
+def _optimised(recipe: Recipe) -> Listing:
+    """Return the text of a program's optimised code, and behind it of the baseline code that it leaves to."""
+    verified, settings = recipe.verified, recipe.settings
+    program = verified.program
+    registers = replace(REGISTERS, count=11, extra=0) if recipe.options.audit else REGISTERS
+    placed = place(build(verified), registers)
+    below = recipe.baseline("")
+    plan = _plan(below, below.facts())
+    cx = Context(program, verified.frame_sizes, plan, settings)
+    cx.pinned = None  # r11 has values
+    cx.functions = function_label
+    emit_entry(cx)
+    for pc in program.functions:
+        emit_function_entry(cx, pc)
+    cx.plan = replace(
+        plan,
+        checks={},
+        single={},
+        bounded=verified.calls.bounded,
+        frameless=frozenset() if settings.trace else verified.calls.frameless,
+    )
+    cx.checks = cx.plan.checks
+    left = lower(cx, placed, registers, checked=recipe.options.checked)
+    cx.plan, cx.checks = plan, plan.checks
+    _below(cx, verified, left, Phrases(settings))
+    emit_end_of_program(cx, len(program))
+    resumes = sorted(recipe.entries.tested) if recipe.options.takes_over else []
+    for pc in resumes:
+        emit_resume(cx, pc)
+    emit_shared(cx)
+    x86_64.host.emit_host_calls(cx)
+    return Listing(
+        verified,
+        (*cx.pieces, *cx.cold),
+        tuple(cx.limits),
+        {},
+        settings.harden,
+        resumes=tuple(resumes),
+        why_baseline=recipe.why_baseline,
+    )
+
+
+def _below(cx: Context, verified: Verified, left: Collection[int], phrases: Phrases) -> None:
+    """Emit baseline code, that can be entered at the slots that optimised code leaves to."""
+    apart = _apart(cx, verified, NO_SHORTCUTS)
+    for instruction in verified.program.instructions:
+        pc = instruction.pc
+        cx.begin(pc)
+        cx.start(instruction)
+        if pc in verified.blocks:
+            _block_start(cx, verified, pc, pc_label(pc))
+        elif pc in left:
+            cx.label(leave_label(pc))
+        if pc in apart or not phrases.repeat(cx, instruction):
+            _instruction(cx, verified, instruction, NO_SHORTCUTS, phrases)
 
 
 def _apart(cx: Context, verified: Verified, shortcuts: Shortcuts) -> set[int]:
@@ -335,13 +407,9 @@ class Phrases:
 
     def __init__(self, settings: Settings) -> None:
         self._learns = not settings.harden
-        self.known: dict[int, Phrase] = {}
-        self.fused: dict[Fusion, Snippet] = {}
-        if self._learns:
-            known, fused = _known_phrases[settings.features], _known_fused[settings.features]
-            for memo in (known, fused, _known_fusions):
-                memo.trim()
-            self.known, self.fused = known, fused
+        self.known: dict[int, Phrase] = _known_phrases[settings.features].trim() if self._learns else {}
+        self.fused: dict[Fusion, Snippet] = _known_fused[settings.features].trim() if self._learns else {}
+        _known_fusions.trim()
 
     def fuse(self, cx: Context, fusion: Fusion) -> None:
         """Emit a fusion: what it wrote before, where that was lines only and it needs no check here."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import count, islice
 
 from ebpfjit.analysis.cfg import is_inside
 from ebpfjit.analysis.liveness import live_before
@@ -42,7 +41,7 @@ from ebpfjit.optimizer.code import (
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS
 
-MOVE_IMM, LOW_HALF, JUMP = BY_NAME["MOV64_K"], BY_NAME["MOV32_X"], BY_NAME["JA"]
+MOVE_IMM, LOW_HALF, WIDE, JUMP = (BY_NAME[name] for name in ("MOV64_K", "MOV32_X", "LDDW", "JA"))
 ARGUMENTS = range(1, 6)
 """Registers that hold a helper's arguments, and zero behind it."""
 
@@ -84,7 +83,7 @@ class _Builder:
         self.values: dict[Place, int] = {}
         self.left: list[list[int | None]] = [[]] * len(self.starts)
         self.stubs: list[Block] = []
-        self.counter = count()
+        self.homes: list[int] = []
 
     def _ways(self) -> dict[int, list[int]]:
         """Return what follows each block: nothing where it has an instruction that nothing runs."""
@@ -110,6 +109,11 @@ class _Builder:
             pc = insn.next_pc
         return written
 
+    def new(self, register: int) -> int:
+        """Return a new value, that of a register."""
+        self.homes.append(register)
+        return len(self.homes) - 1
+
     def registers_of(self, number: int) -> tuple[tuple[int, ...], list[int | None]]:
         """Return new values for a block's arguments, and what all registers are at its start."""
         registers: list[int | None] = [None] * REGISTER_COUNT
@@ -118,7 +122,7 @@ class _Builder:
             place = number * REGISTER_COUNT + register
             origin = self.origins[place]
             if origin == place:
-                self.values[place] = next(self.counter)
+                self.values[place] = self.new(register)
                 args.append(self.values[place])
             if origin >= 0:
                 registers[register] = self.values[origin]
@@ -136,7 +140,7 @@ class _Builder:
             self.left[number] = translation.registers
         entries = {pc: Entry(self.numbers[pc], self.read[self.numbers[pc]]) for pc in self.entered}
         in_order = (blocks[number] for number in range(len(blocks)))
-        return Code(self.verified, (*in_order, *self.stubs), entries)
+        return Code(self.verified, (*in_order, *self.stubs), entries, self.homes)
 
 
 _REGISTERS = [
@@ -204,10 +208,10 @@ class _Translation:
 
     def op(
         self, row: Row, *args: int, imm: int = 0, offset: int = 0, pc: int, exit_at: int | None = None,
-        stores: bool = False, results: int = 0,
+        stores: bool = False, homes: Sequence[int] = (),
     ) -> Op:  # fmt: skip
-        """Return an operation with so many new values."""
-        made = tuple(islice(self.builder.counter, results))
+        """Return an operation with new values, of these registers."""
+        made = tuple(map(self.builder.new, homes))
         leaves = None if exit_at is None else self.exit(exit_at)
         return Op(row, args, imm, offset, pc, made, leaves, stores)
 
@@ -251,10 +255,14 @@ class _Translation:
         args = [self.value(insn.dst_reg)]
         if row.uses_src:
             args.append(self.value(insn.src_reg))
-        self.define(insn.dst_reg, self.op(row, *args, imm=_operand(insn, row), pc=insn.pc, results=1))
+        self.define(insn.dst_reg, row, *args, imm=_operand(insn, row), pc=insn.pc)
 
-    def define(self, register: int, op: Op) -> None:
+    def define(
+        self, register: int, row: Row, *args: int, imm: int = 0, offset: int = 0, pc: int,
+        exit_at: int | None = None,
+    ) -> None:  # fmt: skip
         """Add an operation, whose value a register has from now on."""
+        op = self.op(row, *args, imm=imm, offset=offset, pc=pc, exit_at=exit_at, homes=(register,))
         (self.registers[register],) = self.add(op).results
 
     def move(self, insn: Instruction, row: Row) -> None:
@@ -263,15 +271,15 @@ class _Translation:
             self.registers[insn.dst_reg] = self.value(insn.src_reg)
             return
         args = (self.value(insn.src_reg),) if row.uses_src else ()
-        self.define(insn.dst_reg, self.op(row, *args, imm=_operand(insn, row), pc=insn.pc, results=1))
+        self.define(insn.dst_reg, row, *args, imm=_operand(insn, row), pc=insn.pc)
 
     def unary(self, insn: Instruction, row: Row) -> None:
         """Dst = op dst."""
-        self.define(insn.dst_reg, self.op(row, self.value(insn.dst_reg), pc=insn.pc, results=1))
+        self.define(insn.dst_reg, row, self.value(insn.dst_reg), pc=insn.pc)
 
     def cast(self, insn: Instruction, row: Row) -> None:
         """Without an arena, which programs that come here do not have, the low half is what a cast leaves."""
-        self.define(insn.dst_reg, self.op(LOW_HALF, self.value(insn.src_reg), pc=insn.pc, results=1))
+        self.define(insn.dst_reg, LOW_HALF, self.value(insn.src_reg), pc=insn.pc)
 
     def constant(self, insn: Instruction, row: Row) -> None:
         """The number that a wide load stands for in this program."""
@@ -279,7 +287,7 @@ class _Translation:
             number = CODE_ADDRESS + insn.pc + 1 + insn.imm
         else:
             number = insn.imm64 if row.reference is None else self.program.references[insn.pc]
-        self.define(insn.dst_reg, self.op(BY_NAME["LDDW"], imm=number, pc=insn.pc, results=1))
+        self.define(insn.dst_reg, WIDE, imm=number, pc=insn.pc)
 
     def checks(self, insn: Instruction, row: Row, base: int, *, stores: bool) -> int:
         """Add what an access asks before it happens; return the value of its base."""
@@ -292,7 +300,7 @@ class _Translation:
     def load(self, insn: Instruction, row: Row) -> None:
         """A bound, and the load."""
         base = self.checks(insn, row, insn.src_reg, stores=False)
-        self.define(insn.dst_reg, self.op(row, base, offset=insn.offset, pc=insn.pc, results=1))
+        self.define(insn.dst_reg, row, base, offset=insn.offset, pc=insn.pc)
 
     def store(self, insn: Instruction, row: Row) -> None:
         """A bound, and the store."""
@@ -308,23 +316,22 @@ class _Translation:
         compares = row.meaning == "CMPXCHG"
         if compares:
             args.append(self.value(0))
-        op = self.op(row, *args, offset=insn.offset, pc=insn.pc, results=int(row.fetch))
         if row.fetch:
-            self.define(0 if compares else insn.src_reg, op)
+            self.define(0 if compares else insn.src_reg, row, *args, offset=insn.offset, pc=insn.pc)
         else:
-            self.add(op)
+            self.add(self.op(row, *args, offset=insn.offset, pc=insn.pc))
 
     def packet_load(self, insn: Instruction, row: Row) -> None:
         """A load from the packet: where there are no such bytes baseline code ends the function."""
         args = (self.value(insn.src_reg),) if row.uses_src else ()
-        self.define(0, self.op(row, *args, imm=insn.imm, pc=insn.pc, exit_at=insn.pc, results=1))
+        self.define(0, row, *args, imm=insn.imm, pc=insn.pc, exit_at=insn.pc)
 
     def call_out(self, insn: Instruction, row: Row) -> None:
         """A call of a helper, which may end the function; r1 to r5 are zero afterwards."""
         args = [self.value(register) for register in ARGUMENTS]
-        result = self.add(self.op(row, *args, imm=insn.imm, offset=insn.offset, pc=insn.pc, results=1))
-        zero = self.add(self.op(MOVE_IMM, pc=insn.pc, results=1)).results[0]
-        self.registers[:6] = [*result.results, *[zero] * len(ARGUMENTS)]
+        self.define(0, row, *args, imm=insn.imm, offset=insn.offset, pc=insn.pc)
+        self.define(1, MOVE_IMM, pc=insn.pc)
+        self.registers[1:6] = [self.registers[1]] * len(ARGUMENTS)
 
     # -- ends --
 
@@ -339,7 +346,7 @@ class _Translation:
             args, imm = [self.value(register) for register in read if register < FRAME_POINTER], target
         else:
             args, imm = [self.value(insn.dst_reg), *map(self.value, range(FRAME_POINTER))], 0
-        op = self.op(row, *args, imm=imm, pc=insn.pc, exit_at=insn.pc, results=CALL_RESULTS)
+        op = self.op(row, *args, imm=imm, pc=insn.pc, exit_at=insn.pc, homes=range(CALL_RESULTS))
         self.registers[:CALL_RESULTS] = self.add(op).results
         return self.closed(self.op(JUMP, pc=insn.pc), self.way(insn.next_pc))
 

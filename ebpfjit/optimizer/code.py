@@ -65,7 +65,8 @@ class Op:
 
     `args` are values, in the order of the row's dst and src, then what it reads besides. `results` are the
     values that it defines: none, one, or the CALL_RESULTS of a call. `imm` is the row's, or the whole of a
-    constant of 64 bits. `stores` is for BOUND: whether the bytes are written.
+    constant of 64 bits. `stores` is for BOUND: whether the bytes are written; as `region`, where they are
+    likely to be ("stack", "argument", "packet"; "": nothing is known).
     """
 
     row: Row
@@ -76,6 +77,7 @@ class Op:
     results: tuple[int, ...] = ()
     exit: Exit | None = None
     stores: bool = False
+    region: str = ""
 
 
 @record
@@ -117,12 +119,14 @@ class Entry:
 class Code:
     """A program as blocks, in the order of their layout; frozen.
 
-    `entries` are the ways in by pc: those of functions, and where runs come from baseline code.
+    `entries` are the ways in by pc: those of functions, and where runs come from baseline code. `homes` has
+    for each value, by number, the register that it was of: no more than a hint where to put it.
     """
 
     verified: Verified
     blocks: tuple[Block, ...]
     entries: dict[int, Entry] = field(default_factory=dict)
+    homes: list[int] = field(default_factory=list, compare=False)
 
     def values(self) -> Iterator[int]:
         """Yield each value that is defined, in the order of its definition's place."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from ebpfjit.isa.spec import FRAME_POINTER
 from ebpfjit.program import Instruction
@@ -12,7 +12,6 @@ from ebpfjit.translators.x86_64.target import (
     LEAVE_FUNCTION,
     Context,
     enter_label,
-    pc_label,
     pin,
     register,
     translates,
@@ -66,7 +65,12 @@ def _call_out(cx: Context, symbol: str, native: bool | None, *, leaves: bool) ->
 
 
 def _forget_arguments(cx: Context) -> None:
-    """Make r1 to r5 zero: what the host left there is not the program's to see."""
+    """Make r1 to r5 zero: what the host left there is not the program's to see.
+
+    Code says of each value where it comes from, and reads nothing else.
+    """
+    if cx.live is not None:
+        return
     for argument in range(1, 6):
         name = register(argument, 32)
         cx.emit(f"xor {name}, {name}")
@@ -78,8 +82,7 @@ def _leave_where_asked(cx: Context) -> None:
 
     rsp is then where it was when the host, or a helper that calls functions of the program, came in.
     """
-    leaving = f".leaving_{cx.insn.pc}"
-    function = f".leaving_function_{cx.insn.pc}"
+    leaving, function = cx.new_label("leaving"), cx.new_label("leaving_function")
     cx.emit(f"cmp qword ptr {BLOCK['leave']}, 0")
     cx.jump("jne", leaving)
     with cx.out_of_line(leaving):
@@ -98,9 +101,9 @@ def call_local(insn: Instruction, cx: Context) -> None:
     if target is None or target not in cx.program.functions:
         cx.raise_fault("target")
         return
-    saved = [register(number) for number in sorted(cx.plan.writes.get(target, SAVED))]
+    saved = _saved(cx, cx.plan.writes.get(target, SAVED))
     if target in cx.plan.frameless:
-        _around(cx, saved, lambda: cx.jump("call", pc_label(target)))
+        _around(cx, saved, lambda: cx.jump("call", cx.functions(target)))
         return
     _in_frame(cx, saved, enter_label(target))
 
@@ -110,7 +113,13 @@ def call_register(insn: Instruction, cx: Context) -> None:
     """As a local call, to the function whose address is in dst: a routine finds it."""
     cx.used.add("call_by_address")
     cx.emit(f"mov r11, {cx.dst64}")
-    _in_frame(cx, [register(number) for number in SAVED], "call_by_address")
+    _in_frame(cx, _saved(cx, SAVED), "call_by_address")
+
+
+def _saved(cx: Context, changed: Collection[int]) -> list[str]:
+    """Return the registers saved around a call: what is read behind it, or what the callee changes."""
+    numbers = sorted(changed) if cx.live is None else cx.live
+    return [register(number) for number in numbers if number != FRAME_POINTER]
 
 
 def _in_frame(cx: Context, saved: list[str], label: str) -> None:

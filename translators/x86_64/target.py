@@ -141,9 +141,28 @@ INVERSE = {
 POINTER = {1: "byte ptr", 2: "word ptr", 4: "dword ptr", 8: "qword ptr"}
 
 
+VALUE_REGISTERS = (*REGISTERS, SCRATCH[1], SCRATCH[0])
+"""What placed code names by number: the homes of r0 to r10, r11, and what moves may use in between, r10."""
+
+
 def register(number: int, bits: int = 64) -> str:
-    """Return the machine register that holds an eBPF register, at a width of 64, 32, 16 or 8."""
-    return REGISTERS[number][_COLUMN[bits]]
+    """Return the machine register of a number, at a width of 64, 32, 16 or 8: below 11 an eBPF register's."""
+    return VALUE_REGISTERS[number][_COLUMN[bits]]
+
+
+def block_label(number: int) -> str:
+    """Return the label of a block of Code."""
+    return f"b_{number}"
+
+
+def leave_label(pc: int) -> str:
+    """Return the label in baseline code where side exits to the instruction at slot `pc` go on."""
+    return f"leave_{pc}"
+
+
+def function_label(pc: int) -> str:
+    """Return the label of the optimised code of the function at slot `pc`."""
+    return f"function_{pc}"
 
 
 def pc_label(pc: int) -> str:
@@ -213,6 +232,14 @@ class Context(Emitter):
         self.settings = settings
         self.used: set[str] = set()
         self.pinned = None if settings.harden else _most_checked(plan.checks)
+        # While optimised code is translated: where a jump goes and whether that is where its condition fails,
+        # the side exit, the frame's size, the registers that are read behind a call.
+        self.way: str | None = None
+        self.is_turned = False
+        self.exit = ""
+        self.frame_size = 0
+        self.live: tuple[int, ...] | None = None
+        self.functions = pc_label
         self.turned_to: int | None = None
         self.turned_due = 0
         self.address: Address | None = None
@@ -343,6 +370,9 @@ class Context(Emitter):
         Within a pair that `turned_to` announces, the jump goes there where the condition fails. What
         is due on that way is paid out of line.
         """
+        if self.way is not None:
+            self.jump(INVERSE[mnemonic] if self.is_turned else mnemonic, self.way)
+            return
         due = self.plan.taken.get(self.insn.pc, 0)
         if self.turned_to is not None:
             mnemonic, target, due = INVERSE[mnemonic], self.turned_to, self.turned_due
@@ -509,7 +539,7 @@ def emit_function_entry(cx: Context, pc: int) -> None:
     elif size and cx.plan.is_audited:
         _emit_poison(cx, pc)
     pin(cx)
-    cx.jump("jmp", pc_label(pc))
+    cx.jump("jmp", cx.functions(pc))
 
 
 def _clear(cx: Context, again: str, size: int) -> None:

@@ -1,0 +1,198 @@
+"""Placed Code -> assembly text, by the registry of translators.
+
+b_3:                        a block; moves and operations in order
+  ...
+  jcc b_5                   or where the moves of that way are, out of line
+cold:
+  other:  a bound's search  -> exit
+  exit:   moves to the homes of r0 to r10; what is refunded; -> leave_PC in baseline code
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.memo import Memo
+from ebpfjit.optimizer.code import Exit, Way
+from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode, Registers
+from ebpfjit.optimizer.registers import sequential
+from ebpfjit.translators import registry, x86_64
+from ebpfjit.translators.emitter import Snippet, lines_of
+from ebpfjit.translators.x86_64.target import (
+    Context,
+    block_label,
+    function_label,
+    leave_label,
+    pay,
+    pc_label,
+    pin,
+    register,
+)
+
+LOOP_ALIGNMENT = 32
+PLACELESS = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.LOAD_IMM64})
+"""What is translated the same wherever it stands."""
+
+Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int]
+_known: defaultdict[frozenset[str], Memo[Key, Snippet]] = defaultdict(Memo)
+
+
+def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: bool) -> set[int]:
+    """Emit the text of code; return the slots that it leaves to.
+
+    What it does not say of baseline code, where each exit goes on, is `leave_label` of a slot inside of a
+    block, `pc_label` of one where a block starts.
+    """
+    return _Lowering(cx, placed, registers, checked=checked).lower()
+
+
+class _Lowering:
+    """The text of one program's code."""
+
+    def __init__(self, cx: Context, placed: PlacedCode, registers: Registers, *, checked: bool) -> None:
+        self.cx, self.placed, self.registers, self.checked = cx, placed, registers, checked
+        self.code = placed.code
+        self.verified = self.code.verified
+        self.exits: dict[tuple[int, int, tuple[int | None, ...]], str] = {}
+        self.left: set[int] = set()
+        settings = cx.settings
+        self.learns = not settings.harden
+        self.known: dict[Key, Snippet] = _known[settings.features].trim() if self.learns else {}
+        self.frames = self._frames()
+
+    def _frames(self) -> list[int]:
+        """Return for each block the size of its function's frame."""
+        sizes = [0] * len(self.code.blocks)
+        for pc in self.verified.program.functions:
+            waiting, found = [self.code.entries[pc].block], set()
+            while waiting:
+                number = waiting.pop()
+                if number not in found:
+                    found.add(number)
+                    sizes[number] = self.verified.frame_sizes[pc]
+                    waiting += [way.block for way in self.code.blocks[number].ways]
+        return sizes
+
+    def lower(self) -> set[int]:
+        """Emit all blocks, in the order of their layout."""
+        cx = self.cx
+        starts: dict[int, list[int]] = {}
+        for pc, entry in self.code.entries.items():
+            starts.setdefault(entry.block, []).append(pc)
+        aligned: set[int] = set()
+        numbers = [number for number, block in enumerate(self.placed.blocks) if block is not None]
+        for number, after in zip(numbers, [*numbers[1:], -1], strict=True):
+            block, source = self.placed.blocks[number], self.code.blocks[number]
+            assert block is not None  # it is one of those that are there
+            cx.begin(source.pc)
+            for pc in starts.get(number, ()):
+                cx.label(function_label(pc))
+            is_loop = source.pc in self.verified.loop_headers and source.pc not in aligned
+            aligned.add(source.pc)
+            cx.label(block_label(number), LOOP_ALIGNMENT if is_loop else 1)
+            cx.frame_size = self.frames[number]
+            self.steps(block.steps, source.pc)
+            self.end(block, source.ways, after)
+        cx.way, cx.is_turned, cx.exit, cx.live = None, False, "", None
+        return self.left
+
+    def steps(self, steps: Iterable[Move | Placed], at: int) -> None:
+        """Emit the steps of a block that starts at the slot `at`."""
+        cx = self.cx
+        for step in steps:
+            if type(step) is Move:
+                self.move(step)
+                continue
+            assert isinstance(step, Placed)  # there is nothing else
+            if step.pc != at:
+                at = step.pc
+                cx.begin(at)
+            self.operation(step)
+
+    def move(self, move: Move) -> None:
+        """Emit a move."""
+        self.cx.emit(f"mov {register(move.dst)}, {register(move.src)}")
+
+    def operation(self, step: Placed) -> None:
+        """Emit one operation, as it was emitted before where nothing but lines came of it."""
+        cx, kind = self.cx, step.row.kind
+        if kind is Kind.BOUND and not self.checked:
+            return
+        if kind in PLACELESS:
+            snippet = self.known.get(step.key)
+            if snippet is not None:
+                cx.insert(snippet)
+                return
+        before = len(cx.written()), len(cx.cold), len(cx.used), len(cx.limits)
+        self.translate(step)
+        if kind in PLACELESS and self.learns and before[1:] == (len(cx.cold), len(cx.used), len(cx.limits)):
+            lines = lines_of(cx.written()[before[0] :])
+            if lines is not None:
+                self.known[step.key] = Snippet(lines)
+
+    def translate(self, step: Placed) -> None:
+        """Have the translator of an operation emit it."""
+        cx = self.cx
+        cx.insn = step  # type: ignore[assignment]  # it has what translators ask of instructions
+        cx.exit = "" if step.op.exit is None or step.exit is None else self.exit(step.op.exit, step.exit)
+        cx.live = step.kept
+        registry.translator_of(x86_64.target.NAME, step.row)(step, cx)
+
+    def exit(self, leaves: Exit, places: tuple[int | None, ...]) -> str:
+        """Return the label of a side exit: values in their homes, the account as baseline code expects it."""
+        key = leaves.pc, leaves.refund, places
+        label = self.exits.get(key)
+        if label is not None:
+            return label
+        cx = self.cx
+        label = self.exits[key] = cx.new_label("exit")
+        self.left.add(leaves.pc)
+        with cx.out_of_line(label):
+            moves = {home: place for home, place in enumerate(places) if place is not None}
+            for move in sequential(moves, self.registers.scratch):
+                self.move(move)
+            pay(cx, -leaves.refund)
+            pin(cx)
+            is_start = leaves.pc in self.verified.blocks or leaves.pc >= len(self.verified.program)
+            cx.jump("jmp", (pc_label if is_start else leave_label)(leaves.pc))
+        return label
+
+    def end(self, block: PlacedBlock, ways: tuple[Way, ...], after: int) -> None:
+        """Emit the end of a block, before the block that follows in memory."""
+        cx, end = self.cx, block.end
+        kind = end.row.kind
+        if kind is Kind.BRANCH or kind is Kind.MAY_GOTO:
+            taken, other = ways
+            moves, through = block.moves
+            turned = (
+                kind is Kind.BRANCH and taken.block == after and not moves
+            )  # what is next is where it jumps: so where the condition fails it jumps to the other
+            if turned:
+                taken, other, moves, through = other, taken, through, moves
+            cx.is_turned = turned
+            cx.way = self.edge(taken, moves) if moves else block_label(taken.block)
+            self.translate(end)
+            cx.way, cx.is_turned = None, False
+            self.on(other, through, after)
+        elif kind is Kind.JUMP:
+            self.on(ways[0], block.moves[0], after)
+        else:
+            self.translate(end)
+
+    def on(self, way: Way, moves: Iterable[Move], after: int) -> None:
+        """Go on at a block."""
+        for move in moves:
+            self.move(move)
+        if way.block != after:
+            self.cx.jump("jmp", block_label(way.block))
+
+    def edge(self, way: Way, moves: Iterable[Move]) -> str:
+        """Return the label of the moves on the way to a block, out of line."""
+        label = self.cx.new_label("edge")
+        with self.cx.out_of_line(label):
+            for move in moves:
+                self.move(move)
+            self.cx.jump("jmp", block_label(way.block))
+        return label

@@ -1,0 +1,121 @@
+"""Placed Code: each operation with the registers of its values, and the moves between them.
+
+Registers go by number: 0 to 10 are the homes of r0 to r10, what the machine has besides follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ebpfjit.isa.spec import Kind, Reg, Row
+from ebpfjit.isa.table import NO_OPCODE
+from ebpfjit.optimizer.code import Code, Op
+from ebpfjit.record import record
+
+MASK64 = (1 << 64) - 1
+
+
+@record
+class Registers:
+    """What a machine has: so many registers for values, and one that moves may use in between.
+
+    `kept` (a mask) are those that helpers keep; `extra` are those that are no register's home, which some
+    operations need for themselves.
+    """
+
+    count: int
+    scratch: int
+    kept: int
+    extra: int
+
+
+@record
+class Move:
+    """A copy of the whole register `src` to `dst`."""
+
+    dst: int
+    src: int
+
+
+class Placed:
+    """An operation as translators get it: `results` and `args` are registers.
+
+    `dst_reg` and `src_reg` are what an instruction of its row has there. `exit` has for each of r0 to r10 the
+    register that it is in where the operation leaves, None where it is not read any more. `kept` are the
+    registers that have values which are read after a call of a function of the program. `imm` and `offset`
+    (bytes) are an operation's numbers, or what the row has there.
+    """
+
+    __slots__ = ("args", "dst_reg", "exit", "imm", "kept", "offset", "op", "results", "row", "src_reg")
+
+    def __init__(
+        self,
+        op: Op,
+        results: tuple[int, ...],
+        args: tuple[int, ...],
+        exit_: tuple[int | None, ...] | None = None,
+        kept: tuple[int, ...] = (),
+    ) -> None:
+        self.op, self.results, self.args, self.exit, self.kept = op, results, args, exit_, kept
+        self.row = row = op.row
+        self.imm, self.offset = op.imm, op.offset
+        if row.opcode != NO_OPCODE:  # what tells operations apart is no operand
+            self.imm = row.imm if type(row.imm) is int and row.imm else op.imm
+            self.offset = row.offset if type(row.offset) is int and row.offset else op.offset
+        writes = row.dst is Reg.WRITE or row.dst is Reg.UPDATE
+        self.dst_reg = results[0] if writes else args[0] if args else 0
+        if row.kind in _SOURCE_FIRST:
+            self.src_reg = args[0] if args else 0
+        else:
+            self.src_reg = args[1] if len(args) > 1 else 0
+
+    @property
+    def imm64(self) -> int:
+        """The immediate as u64."""
+        return self.imm & MASK64
+
+    @property
+    def pc(self) -> int:
+        """The slot of the instruction that it was made from."""
+        return self.op.pc
+
+    @property
+    def stores(self) -> bool:
+        """Whether a bound is for writing."""
+        return self.op.stores
+
+    @property
+    def region(self) -> str:
+        """Where the bytes of a bound are likely to be, "" where nothing is known."""
+        return self.op.region
+
+    @property
+    def target(self) -> int:
+        """The function that is called."""
+        return self.op.imm
+
+    @property
+    def key(self) -> tuple[Row, tuple[int, ...], tuple[int, ...], int, int]:
+        """What its text depends on, where it jumps nowhere."""
+        return self.row, self.results, self.args, self.imm, self.offset
+
+
+_SOURCE_FIRST = frozenset({Kind.MOVE, Kind.LOAD, Kind.PACKET_LOAD})
+"""Kinds of which the first argument is what src names."""
+
+
+@record
+class PlacedBlock:
+    """A block: what it does in order, and the moves on each way out of it."""
+
+    steps: Sequence[Move | Placed]
+    end: Placed
+    moves: tuple[tuple[Move, ...], ...]
+
+
+@record
+class PlacedCode:
+    """Code with registers; None for a block that control does not come to."""
+
+    code: Code
+    blocks: tuple[PlacedBlock | None, ...]
