@@ -1,6 +1,6 @@
 """A program compiled into a Python callable: what `Program.compile` does.
 
-Ready -> machine code -> TypedFunction, or JitFunction for plain memory -> the native gate
+Ready -> machine code -> TypedPlain, or Plain for plain memory -> JitFunction, the native gate in front
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
-from ebpfjit.function import FunctionContents, JitFunction, make_function
+from ebpfjit.function import JitFunction, Plain, gated, make_function
 from ebpfjit.once import load_package, once
 from ebpfjit.options import Options
 from ebpfjit.program import Program
@@ -25,74 +24,37 @@ from ebpfjit.runtime.contexts import (
     packet_context,
     program_type,
 )
-from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
+from ebpfjit.runtime.execution import Execution, HelperFunction, may_end_rights
 from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.memory import Stack, stopped_by
 from ebpfjit.runtime.shared import SharedRegions
-from ebpfjit.sealed import inside, seal
 
 if TYPE_CHECKING:
-    from ebpfjit.jit.entry import Compiled
     from ebpfjit.jit.gate import Lane
 
 
 @dataclass(slots=True, kw_only=True)
-class TypedContents(FunctionContents):
-    """What is inside of a `TypedFunction`; `own` are the helpers that were given."""
-
-    ready: Ready
-    own: Mapping[int, HelperFunction]
-
-    @property
-    def given(self) -> Mapping[int, HelperFunction]:
-        """The helpers that whoever compiled it gave."""
-        return self.own
-
-
-class TypedFunction(JitFunction):
-    """A compiled program with a context, or with maps: fn(data) -> r0 (32 bits with a type).
+class TypedPlain(Plain):
+    """A compiled program with a context, or with maps: (data) -> r0 (32 bits with a type).
 
     `data` is copied, as `Program.run` does; what the program makes of its packet is dropped.
     """
 
-    __slots__ = ()
+    ready: Ready
 
-    def __init__(
-        self,
-        start: Ready,
-        compiled: Compiled,
-        limit: int | None,
-        given: Mapping[int, HelperFunction],
-        stops: Stops | None = None,
-        kfuncs: Given = MappingProxyType({}),
-    ) -> None:
-        stops = stops or Stops()
-        contents = TypedContents(
-            compiled,
-            start.helpers,
-            limit,
-            stops,
-            compiled.recipe.options.optimize,
-            given_kfuncs=kfuncs,
-            ready=start,
-            own=given,
-        )
-        seal(self, contents)
-
-    def __call__(self, mem: Any = b"") -> int:
+    def __call__(self, mem: Any) -> int:
         """Run the program and return r0. Raises as `Program.run`."""
-        it: TypedContents = inside(self)
-        start = it.ready
+        start = self.ready
         environment = environment_of(start.program)
-        mark = it.stops.mark()
+        mark = self.stops.mark()
         with stopped_by(mark):
             timers.fire_due(start.maps.values(), environment.clock)
         made = make_context(start, mem, None)
-        brought = Brought(it.own, it.given_kfuncs)
+        brought = Brought(self.helpers, self.kfuncs)
         this = Run(on_machine_code, environment, made, mark=mark, brought=brought)
         try:
-            value = this.whole(start, it.limit)
+            value = this.whole(start, self.limit)
         finally:
             this.end()
             let_go(made)
@@ -111,15 +73,13 @@ def _typed_function(
     One day it is compiled anew with what is `better`, if anything is.
     """
     load_package("ebpfjit.jit")
-    from ebpfjit.jit.callables import native_type, open_gate
-    from ebpfjit.jit.gate import Gate, why_not
-    from ebpfjit.jit.tiers import heat_of
+    from ebpfjit.jit.gate import why_not
 
     environment = environment_of(start.program)
     compiled = start.machine_code(environment)
-    plain = TypedFunction(start, compiled, limit, given, kfuncs=kfuncs)
+    plain = TypedPlain(compiled, given, limit, kfuncs, ready=start)
     if why_not() or not _fits_a_lane(start, release_gil=compiled.unlocked):
-        return plain
+        return JitFunction(plain)
     assert start.type is not None  # it fits a lane
     lane = _lane_of(start.type.name)
     brought = Brought(given, kfuncs)
@@ -130,30 +90,11 @@ def _typed_function(
 
     rights = start.type.rights
     regions = [*lane.regions(rights), *(region for map_ in start.maps.values() for region in map_.regions)]
-    gate = Gate(
-        compiled,
-        "context",
-        ("packet",),
-        limit=limit,
-        allowed=SharedRegions(regions),
-        lane=lane,
-        begin=begin,
-        better=None if better is None else partial(start.improved, environment, better),
-        heat=heat_of(start.program),
-        stops=inside(plain).stops,
-        rights=rights,
+    improve = None if better is None else partial(start.improved, environment, better)
+    allowed = SharedRegions(regions)
+    return gated(
+        plain, "context", ("packet",), improve, allowed=allowed, lane=lane, begin=begin, rights=rights
     )
-    if not gate.fits:
-        if better is None:
-            return plain
-        return TypedFunction(start, start.improved(environment, better), limit, given, kfuncs=kfuncs)
-    stops = inside(plain).stops
-    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given, stops, kfuncs)
-    inside(function).irregular = plain
-    open_gate(function, gate, plain.__call__)
-    if better is not None:
-        inside(function).optimize = None
-    return function
 
 
 def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:

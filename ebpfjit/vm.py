@@ -28,11 +28,11 @@ from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.shared import SharedRegions
-from ebpfjit.sealed import Sealed, inside, seal
+from ebpfjit.sealed import Entry, Sealed, inside, seal
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
-    from ebpfjit.jit.gate import Gate, Mbuff
+    from ebpfjit.jit.gate import Mbuff
 
 VerifierFunction = Callable[[bytes], None]
 
@@ -45,37 +45,33 @@ def _as_program(prog: Any) -> Program:
 
 
 @dataclass(slots=True)
-class _EntryContents:
-    """What is inside of an `_Entry`; `machine` is a copy of the machine, which takes unusual calls."""
+class _Plain:
+    """A copy of a machine, which takes the calls that the gate does not understand."""
 
     machine: Any
-    gate: Gate | None = None
-    keep: tuple[Any, ...] = ()
 
-    def set_limit(self, limit: int | None) -> None:
-        """Give each run from now on so many instructions."""
-        assert self.gate is not None  # it is opened at once
-        with self.gate.lock:
-            self.machine.instruction_limit = limit
-            assert self.gate is not None
-            self.gate.set_limit(limit)
+    @property
+    def compiled(self) -> Compiled:
+        """The code that it runs."""
+        compiled: Compiled = self.machine._compiled
+        return compiled
 
-    def adopt(self, compiled: Compiled) -> None:
-        """Take over better code, for unusual calls as well."""
+    @compiled.setter
+    def compiled(self, compiled: Compiled) -> None:
         self.machine._compiled = compiled
 
 
-class _Entry(Sealed):
+class _Function(Sealed):
     """A compiled machine's `execute_program_jit`, where it is called through the native gate."""
 
     __slots__ = ()
 
     def __init__(self, machine: Any) -> None:
-        seal(self, _EntryContents(machine))
+        seal(self, Entry(_Plain(machine)))
 
     def __call__(self, *arguments: Any, **keywords: Any) -> int:
         """Run the machine code."""
-        result: int = inside(self).machine.execute_program_jit(*arguments, **keywords)
+        result: int = inside(self).plain.machine.execute_program_jit(*arguments, **keywords)
         return result
 
 
@@ -147,7 +143,7 @@ class _Machine:
         self, prog: Any, options: Options, limit: int | None, cache: str | os.PathLike[str] | None
     ) -> None:
         self._options = options
-        self._entry: _Entry | None = None
+        self._entry: _Function | None = None
         self.instruction_limit = limit
         self.cache = cache
         self._verifier: VerifierFunction | None = None
@@ -204,7 +200,11 @@ class _Machine:
         self._limit = limit
         entry = self._entry
         if entry is not None:
-            inside(entry).set_limit(limit)
+            it: Entry = inside(entry)
+            assert it.gate is not None  # it is opened at once
+            with it.gate.lock:
+                it.plain.machine.instruction_limit = limit
+                it.gate.set_limit(limit)
 
     @property
     def program(self) -> Program | None:
@@ -348,8 +348,9 @@ class _Machine:
         )
         if not gate.fits:
             return False
-        entry = native_type(_Entry)(self._as_compiled(compiled))
-        open_gate(entry, gate, inside(entry).machine.execute_program_jit)
+        machine = self._as_compiled(compiled)
+        entry = native_type(_Function)(machine)
+        open_gate(entry, gate, machine.execute_program_jit)
         self._entry = entry
         method = type(self).execute_program_jit  # type: ignore[attr-defined] # who has a gate has it
         self.__dict__["execute_program_jit"] = built_in(entry, method.__name__, method.__doc__)
@@ -426,8 +427,7 @@ class _Machine:
             from ebpfjit.jit.callables import tier_up
 
             tier_up(self._entry)
-            compiled = inside(self._entry).machine._compiled
-            assert compiled is not None  # it is what the entry calls
+            compiled = inside(self._entry).plain.compiled
         return render(compiled.listing, compiled.image)
 
     def _loaded(self) -> Verified:
