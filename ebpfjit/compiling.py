@@ -65,13 +65,9 @@ def _typed_function(
     start: Ready,
     limit: int | None,
     given: Mapping[int, HelperFunction],
-    better: Options | None,
     kfuncs: Given,
 ) -> JitFunction:
-    """Return a program as a compiled function, called through the native gate where its context allows.
-
-    One day it is compiled anew with what is `better`, if anything is.
-    """
+    """Return a program as a compiled function, called through the native gate where its context allows."""
     load_package("ebpfjit.jit")
     from ebpfjit.jit.gate import why_not
 
@@ -90,7 +86,7 @@ def _typed_function(
 
     rights = start.type.rights
     regions = [*lane.regions(rights), *(region for map_ in start.maps.values() for region in map_.regions)]
-    improve = None if better is None else partial(start.improved, environment, better)
+    improve = partial(start.improved, environment) if start.options.optimize is None else None
     allowed = SharedRegions(regions)
     return gated(
         plain, "context", ("packet",), improve, allowed=allowed, lane=lane, begin=begin, rights=rights
@@ -189,19 +185,18 @@ def _compiled(
     program = program.program if isinstance(program, Verified) else program
     load_package("ebpfjit.jit")
     from ebpfjit.jit.entry import compile_program
-    from ebpfjit.jit.tiers import tiers_of
+    from ebpfjit.jit.tiers import decided
 
     program.refuse()
     program = with_weak(program, kfuncs)
     start = None if is_plain(program) else ready(program)
     counted = start is None or _fits_a_lane(start, release_gil=options.release_gil)
     if start is not None:
-        first, better = tiers_of(options, counted=counted)
         start = replace(
             start,
             helpers={**start.helpers, **helpers},
             kfuncs={**start.kfuncs, **given_functions(program, kfuncs)},
-            options=first,
+            options=decided(options, counted=counted),
             compiled={},
             variants={},
             complete=False,
@@ -209,7 +204,7 @@ def _compiled(
         )
         start.refuse_missing()
         start.check_license(environment_of(program))
-        return _typed_function(start, limit, helpers, better, kfuncs)
+        return _typed_function(start, limit, helpers, kfuncs)
     called = {**functions_of(program), **given_functions(program, kfuncs)}
     program.refuse_unmet(called)
     promises = Promises(
@@ -217,8 +212,7 @@ def _compiled(
         argument_is_measured=True,
         calling=frozenset(),  # there is no world, whose engine they could ask
     )
-    options = replace(options, promises=promises, is_sound=True)
-    first, better = tiers_of(options, counted=counted)
+    options = decided(replace(options, promises=promises, is_sound=True), counted=counted)
     compile_as = partial(compile_program, verified or prepare(program), helpers=dict(helpers), kfuncs=called)
-    improve = None if better is None else partial(compile_as, better)
-    return make_function(compile_as(first), dict(helpers), limit, improve, kfuncs)
+    improve = (lambda: compile_as(options.better)) if options.optimize is None else None
+    return make_function(compile_as(options), dict(helpers), limit, improve, kfuncs)

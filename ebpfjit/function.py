@@ -247,8 +247,6 @@ def gated(
         return function
     native: JitFunction = native_type(JitFunction)(plain)
     open_gate(native, gate, function.__call__)
-    if better is not None:
-        plain.optimize = None
     return native
 
 

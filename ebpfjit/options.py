@@ -7,6 +7,7 @@ compile_program -> Recipe    read by analysis, translators, the cache's key, the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ebpfjit.analysis.accesses import Promises
@@ -72,6 +73,11 @@ class Options:
     def __post_init__(self) -> None:
         if self.audit and not self.checked:
             raise ValueError("audit=True is about checks that fall: with checked=False there are none")
+
+    @property
+    def better(self) -> Options:
+        """What a program is compiled with that has become hot."""
+        return replace(self, optimize=True, takes_over=True)
 
     @property
     def chosen(self) -> dict[str, Any]:

@@ -126,9 +126,9 @@ class Ready:
             self.compiled[natives] = self.compiled_anew(environment, self.options)
         return self.compiled[natives]
 
-    def improved(self, environment: Environment, options: Options) -> Compiled:
-        """Compile the program once more, with other options; its runs from now on take that code."""
-        compiled = self.compiled_anew(environment, options)
+    def improved(self, environment: Environment) -> Compiled:
+        """Compile the program once more, optimised; its runs from now on take that code."""
+        compiled = self.compiled_anew(environment, self.options.better)
         self.compiled[self._natives(environment)] = compiled
         return compiled
 

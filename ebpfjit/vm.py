@@ -312,14 +312,14 @@ class _Machine:
         """Compile the program and open the gate, where there is one; the code may tier up later."""
         load_package("ebpfjit.jit")
         from ebpfjit.jit.gate import why_not
-        from ebpfjit.jit.tiers import tiers_of
+        from ebpfjit.jit.tiers import decided
 
         # A subclass may have a method of its own, which stays in front.
         has_gate = not why_not() and getattr(type(self), "execute_program_jit", None) in _EXECUTE
-        first, better = tiers_of(self._all_options(), counted=has_gate)
+        options = decided(self._all_options(), counted=has_gate)
         compile_as = self._compiler()
-        compiled = self._compiled = compile_as(first)
-        improve = None if better is None else partial(compile_as, better)
+        compiled = self._compiled = compile_as(options)
+        improve = (lambda: compile_as(options.better)) if options.optimize is None else None
         if has_gate and not self._open_gate(compiled, improve) and improve is not None:
             compiled = self._compiled = improve()
         return compiled

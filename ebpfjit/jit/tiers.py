@@ -23,18 +23,14 @@ FIXED = 10
 """How many instructions what a program costs besides is as much as."""
 
 
-def tiers_of(options: Options, *, counted: bool) -> tuple[Options, Options | None]:
-    """Return what a program is compiled with to begin with, and with what one day, where it is to change.
+def decided(options: Options, *, counted: bool) -> Options:
+    """Return options of which None, for `optimize`, says that the program is to change tiers.
 
-    It changes where `options` leave open whether it is optimised (None), its calls are `counted`, through the
-    native gate, and what is made is for this process only. The environment variable EBPFJIT_TIERS=off has
-    such programs optimised at once.
+    It does where that is left open, its calls are `counted`, through the native gate, and what is made is for
+    this process only. The environment variable EBPFJIT_TIERS=off has such programs optimised at once.
     """
-    if options.optimize is not None:
-        return options, None
-    if not counted or options.harden or options.cache is not None or why_not() or _turned_off():
-        return replace(options, optimize=True), None
-    return replace(options, optimize=False), replace(options, optimize=True, takes_over=True)
+    changes = counted and not options.harden and options.cache is None and not why_not() and not _turned_off()
+    return options if changes or options.optimize is not None else replace(options, optimize=True)
 
 
 def _turned_off() -> bool:
