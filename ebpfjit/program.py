@@ -122,7 +122,7 @@ def words_of(code: Buffer) -> tuple[int, ...]:
 
 def _decode(words: tuple[int, ...]) -> tuple[Instruction, ...]:
     """Decode words; most of a program's have been seen before, and are looked up."""
-    _known_words.trim()
+    _known_words.trim(len(words))
     known = _known_words.get
     instructions: list[Instruction] = []
     second_half = False

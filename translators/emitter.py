@@ -144,7 +144,6 @@ def line_of(
     key = (template, imm, imm_sizes, offset, symbol)
     line = _lines.get(key)
     if line is None:
-        _lines.trim()
         line = _lines[key] = new_line(*key)
     return line
 
@@ -181,13 +180,13 @@ class Emitter:
     """Collects the lines of a program, piece by piece: what runs in order, and what is out of line.
 
     With `repeats` lines that say the same are one object; not where numbers are made up anew each
-    time, which would only fill the table of lines.
+    time, which would only fill the table of lines. The program has `size` instructions.
     """
 
-    def __init__(self, *, repeats: bool = True) -> None:
+    def __init__(self, size: int = 0, *, repeats: bool = True) -> None:
         self._line = line_of if repeats else new_line
-        self._lines = _lines if repeats else {}
-        self._snippets = _snippets if repeats else {}
+        self._lines = _lines.trim(size) if repeats else {}
+        self._snippets = _snippets.trim(size) if repeats else {}
         self.pieces: list[Piece] = []
         self.cold: list[Piece] = []
         self._here: list[Part] = []
@@ -245,7 +244,6 @@ class Emitter:
             assert lines is not None  # it keeps to what it may
             snippet = Snippet(lines)
             if self._line is line_of:
-                _snippets.trim()
                 _snippets[key] = snippet
             self._here = outer
         self._here.append(snippet)

@@ -34,8 +34,8 @@ def baseline(verified: Verified) -> Facts:
     size = min(verified.frame_sizes.values(), default=0)
     accesses: dict[int, Access] = {}
     origins = START.copy()
-    _known_shapes.trim()
-    known, words = _known_shapes.get, program.words
+    words = program.words
+    known = _known_shapes.trim(len(words)).get
     for insn in program.instructions:
         pc = insn.pc
         if pc in functions:

@@ -129,7 +129,7 @@ _known_effects: dict[int, Memo[int, Effect]] = {RESULT: Memo(), RESULT_AND_ARGUM
 def _effects(program: Program, at_exit: int) -> list[Effect]:
     """Return the effect of each instruction; it follows from the instruction's first word."""
     known, words = _known_effects[at_exit], program.words
-    known.trim()
+    known.trim(len(words))
     effects: list[Effect] = []
     for insn in program.instructions:
         word = words[insn.pc]

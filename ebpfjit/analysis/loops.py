@@ -92,7 +92,7 @@ class _Writers:
             changed = self.seen[block] = {}
             known, start, stop = self.known, self.first[block], self.first[block + 1]
             instructions, effects, words = known.program.instructions, known.effects, known.program.words
-            _known_changes.trim()
+            _known_changes.trim(len(instructions))
             for insn, (_, written) in zip(instructions[start:stop], effects[start:stop], strict=True):
                 if written:
                     word = words[insn.pc]

@@ -141,6 +141,7 @@ def check(prog: Any) -> None:
     words, slots = program.words, program.slots
     end = len(slots)
     writing: list[Instruction] = []
+    _sound_words.trim(end)
     for instruction in program.instructions:
         target = instruction.target
         lands = target is None or (0 <= target < end and slots[target] is not None)
@@ -164,7 +165,6 @@ def _check_instruction(program: Program, instruction: Instruction, rules: Rules 
             raise _refusal(program, instruction, name, message)
     if instruction.next_imm is not None or illegal_reason(instruction) is not None:
         return  # the other half of an LDDW has rules of its own, and a write to r10 depends on where it is
-    _sound_words.trim()
     _sound_words[program.words[instruction.pc]] = True
 
 

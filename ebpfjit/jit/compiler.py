@@ -183,7 +183,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     shortcuts = NO_SHORTCUTS
     if recipe.options.optimize:
         shortcuts = _shortcuts(verified, cx.checks, harden=settings.harden, trace=bool(settings.trace))
-    phrases = Phrases(settings)
+    phrases = Phrases(settings, len(program))
     blocks, words = verified.blocks, program.words
     repeated = {} if settings.trace else phrases.known
     plan = cx.plan
@@ -272,7 +272,7 @@ def _optimised(recipe: Recipe) -> Listing:
     cx.checks = cx.plan.checks
     left = lower(cx, placed, registers, checked=recipe.options.checked)
     cx.plan, cx.checks = plan, plan.checks
-    _below(cx, verified, left, Phrases(settings))
+    _below(cx, verified, left, Phrases(settings, len(program)))
     emit_end_of_program(cx, len(program))
     resumes = sorted(recipe.entries.tested) if recipe.options.takes_over else []
     for pc in resumes:
@@ -368,7 +368,7 @@ def translate_routine(verified: Verified) -> Listing:
     routine = x86_64.routine.Routine(program)
     routine.enter(cx)
     shortcuts = _shortcuts(verified, {}, harden=False, trace=False)
-    phrases = Phrases(settings)
+    phrases = Phrases(settings, len(program))
     for instruction in program.instructions:
         pc = instruction.pc
         cx.begin(pc)
@@ -405,11 +405,11 @@ class Phrases:
     them, and only for instructions that nothing sets apart: no check, no fusion.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, size: int) -> None:
         self._learns = not settings.harden
-        self.known: dict[int, Phrase] = _known_phrases[settings.features].trim() if self._learns else {}
-        self.fused: dict[Fusion, Snippet] = _known_fused[settings.features].trim() if self._learns else {}
-        _known_fusions.trim()
+        self.known: dict[int, Phrase] = _known_phrases[settings.features].trim(size) if self._learns else {}
+        self.fused: dict[Fusion, Snippet] = _known_fused[settings.features].trim(size) if self._learns else {}
+        _known_fusions.trim(size)
 
     def fuse(self, cx: Context, fusion: Fusion) -> None:
         """Emit a fusion: what it wrote before, where that was lines only and it needs no check here."""

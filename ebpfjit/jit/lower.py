@@ -59,7 +59,8 @@ class _Lowering:
         self.left: set[int] = set()
         settings = cx.settings
         self.learns = not settings.harden
-        self.known: dict[Key, Snippet] = _known[settings.features].trim() if self.learns else {}
+        size = len(cx.program)
+        self.known: dict[Key, Snippet] = _known[settings.features].trim(size) if self.learns else {}
         self.frames = self._frames()
 
     def _frames(self) -> list[int]:

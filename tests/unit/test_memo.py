@@ -11,10 +11,12 @@ from ebpfjit.memo import Memo, forget
 def test_a_table_that_is_too_large_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memo, "MOST", 3)
     table: Memo[int, str] = Memo()
-    for number in range(4):
-        assert len(table.trim()) == number
+    for number in range(8):
+        assert len(table.trim(1)) == number
         table[number] = str(number)
-    assert table.trim() is table
+    assert table.trim(2) is table
+    assert table, "a program of two instructions may be what left it"
+    assert table.trim(1) is table
     assert not table
 
 
