@@ -206,8 +206,8 @@ class Stored:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What its user chose, by name, as far as it is not for whoever loads it to choose."""
-        return {name: self.key[name] for name in CHOSEN if name in self.key}
+        """What its user chose, by name, as far as the code is another."""
+        return {name: self.key[name] for name in CHOSEN if f"Options.{name}" not in APART}
 
     def verified(self) -> Verified:
         """Return the program, which was verified before it was compiled, as it was then."""

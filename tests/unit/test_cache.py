@@ -31,6 +31,7 @@ from ebpfjit.assembler import assemble
 from ebpfjit.jit import assembler, cache, compiler, cpu
 from ebpfjit.options import Options
 from ebpfjit.runtime.rights import Rights
+from ebpfjit.sealed import inside
 
 SUM = "mov r0, 5\nadd r0, r2\nmov r3, 9\nlsh r3, r2\nadd r0, r3\nexit"
 TWICE = "mov r1, 21\ncall 5\nexit"
@@ -174,6 +175,19 @@ def test_a_file_that_is_wrong_though_its_checksum_is_right(
     path.write_bytes(_with_checksum(change(path.read_bytes()[40:])))
     with pytest.raises(LoadError):
         JitFunction.load(path)
+
+
+def test_a_file_does_not_choose_for_who_loads_it(tmp_path: Path) -> None:
+    path = tmp_path / "more"
+    program().compile().save(path)
+    body = path.read_bytes()[40:]
+    stop = 4 + int.from_bytes(body[:4], "little")
+    header = json.loads(body[4:stop])
+    header["key"] |= {"release_gil": True, "harden": "yes", "audit": True, "cache": 1}
+    text = json.dumps(header).encode()
+    path.write_bytes(_with_checksum(len(text).to_bytes(4, "little") + text + body[stop:]))
+    options = inside(JitFunction.load(path)).plain.compiled.recipe.options
+    assert options.chosen == Options().chosen
 
 
 def test_a_file_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
