@@ -100,7 +100,7 @@ def build() -> str:
 
 APART: Mapping[str, str] = {
     "Recipe.why_baseline": "the code is what `optimize` says; this is why",
-    "Options.release_gil": "the same code runs with Python's lock and without",
+    "Options.release_gil": "the same code runs with the lock and without, but for maps: `why_not`",
     "Options.takes_over": "that only adds ways in, for runs of this process",
     "Options.cache": "where the image is, not what",
     "Options.harden": "such images are not kept: `why_not`",
