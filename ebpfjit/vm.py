@@ -224,6 +224,10 @@ class _Machine:
         self._forget_code()
         self._compile_wanted = False
 
+    def set_program(self, prog: Any) -> None:
+        """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
+        self._load(prog)
+
     def _verify(self, prog: Program | bytes, verifier: VerifierFunction | None) -> None:
         if verifier is None:
             structural.check(prog)
@@ -477,10 +481,6 @@ class EbpfVmMbuff(_Machine):
 
     _shape = ("mbuff", ("mem", "mbuff"))
 
-    def set_program(self, prog: Any) -> None:
-        """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
-        self._load(prog)
-
     def _arguments(self, mem: Any, mbuff: Any) -> Execution:
         packet, metadata = Region.of_buffer("mem", mem), Region.of_buffer("mbuff", mbuff)
         return self._execution(metadata, [packet, metadata], packet)
@@ -539,7 +539,9 @@ class EbpfVmFixedMbuff(_Machine):
         offsets: dict[str, Any] = {"data_offset": self.data_offset, "data_end_offset": self.data_end_offset}
         return {**super()._settings(), **offsets}
 
-    def set_program(self, prog: Any, data_offset: int, data_end_offset: int) -> None:
+    def set_program(  # type: ignore[override] # the offsets are the program's, too
+        self, prog: Any, data_offset: int, data_end_offset: int
+    ) -> None:
         """Load a program and the offsets that it expects. Raises VerifierError where it is refused."""
         offsets = _offsets(data_offset, data_end_offset)
         self._load(prog)
@@ -604,10 +606,6 @@ class EbpfVmRaw(_Machine):
     _shape = ("mem", ("mem",))
     _ARGUMENT_IS_PACKET = True
 
-    def set_program(self, prog: Any) -> None:
-        """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
-        self._load(prog)
-
     def _arguments(self, mem: Any) -> Execution:
         packet = Region.of_buffer("mem", mem)
         return self._execution(packet, [packet], packet)
@@ -629,10 +627,6 @@ class EbpfVmNoData(_Machine):
     """
 
     _shape = ("none", ())
-
-    def set_program(self, prog: Any) -> None:
-        """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
-        self._load(prog)
 
     def execute_program(self) -> int:
         """Interpret the program and return r0, unsigned."""
