@@ -93,9 +93,7 @@ def on_interpreter(case: Case, verified: Verified, watcher: Watcher | None = Non
 def on_proofs(case: Case, verified: Verified, pcs: list[int] | None = None) -> Runner:
     """The oracle, which looks at what analysis tells machine code of this program; it notes its steps."""
     place = arena()
-    calling = frozenset(place.helpers)
-    # As in `compiled_case`.
-    claims = Claims(verified, Promises(case.promised, argument_is_measured=True, calling=calling))
+    claims = Claims(verified, promises_of(case))
 
     def run(given: Input) -> Outcome:
         execution = place.start(given)
@@ -142,15 +140,13 @@ def compiled_case(case: Case, verified: Verified, build: str = "", trace: int = 
     from ebpfjit.jit.entry import compile_program
 
     place = arena()
-    return compile_program(
-        verified,
-        helpers=place.helpers,
-        kfuncs=place.helpers,
-        argument_size=case.promised,
-        argument_is_packet=True,
-        trace=trace,
-        **options_of(build or case.build),
-    )
+    options = replace(options_of(build or case.build, trace), promises=promises_of(case))
+    return compile_program(verified, options, place.helpers, place.helpers)
+
+
+def promises_of(case: Case) -> Promises:
+    """Return what every input of a case has."""
+    return Promises(case.promised, argument_is_measured=True, calling=frozenset(arena().helpers))
 
 
 def on_jit(case: Case, verified: Verified) -> Runner:

@@ -34,7 +34,7 @@ from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.jit import compiler, entry, gate, relocation, routines
-from ebpfjit.jit.timing import forget
+from ebpfjit.memo import forget
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.runtime.rights import Rights

@@ -10,9 +10,11 @@ cold:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
+from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import Exit, Way
 from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.optimizer.registers import sequential
@@ -41,9 +43,8 @@ PLACELESS = frozenset(
 """What is translated the same wherever it stands."""
 
 Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
-MOST_KNOWN = 1 << 15
 NO_FRAME = 1 << 32
-_known: dict[frozenset[str], dict[Key, Snippet]] = {}
+_known: defaultdict[frozenset[str], Memo[Key, Snippet]] = defaultdict(Memo)
 
 
 def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: bool) -> set[int]:
@@ -65,10 +66,9 @@ class _Lowering:
         self.exits: dict[tuple[int, int, tuple[int | None, ...]], str] = {}
         self.left: set[int] = set()
         settings = cx.settings
-        self.known = {} if settings.harden else _known.setdefault(settings.features, {})
         self.learns = not settings.harden
-        if len(self.known) > MOST_KNOWN:
-            self.known.clear()
+        size = len(cx.program)
+        self.known: dict[Key, Snippet] = _known[settings.features].trim(size) if self.learns else {}
         self.frames = self._frames()
         cx.spilled = (placed.words + 1) // 2 * 16
 

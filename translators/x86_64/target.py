@@ -230,7 +230,7 @@ class Context(Emitter):
     def __init__(
         self, program: Program, frame_sizes: Mapping[int, int], plan: Plan, settings: Settings
     ) -> None:
-        super().__init__(repeats=not settings.harden)
+        super().__init__(len(program), repeats=not settings.harden)
         self.program = program
         self.frame_sizes = frame_sizes
         self.plan = plan
