@@ -390,4 +390,5 @@ def test_each_stage_does_what_the_program_does(seed: int) -> None:
     for given in case.inputs:
         wanted = outcome(given)
         for number, code in enumerate(stage for stage, _ in stages(verified, (), Promises())):
-            assert outcome(given, partial(CodeState, code)) == wanted, f"stage {number}"
+            differing = {*outcome(given, partial(CodeState, code)).differing(wanted)} - {"stack"}
+            assert not differing, f"stage {number}"  # slots of the frame are values
