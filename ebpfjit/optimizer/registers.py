@@ -25,11 +25,16 @@ from itertools import chain
 from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Op, Way
+from ebpfjit.optimizer.flow import reverse_postorder
+from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse
 from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.translators.machine import Registers
 
 HELPER_CALLS = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC})
-MOST_WORDS = 64
+MOST_TRIES = 3
+"""Times that code is placed, each time with more on the stack in loops that do not read it."""
+
+MOST_WORDS = 96
 """Words of the machine's stack for the values of one program."""
 
 LOOPS = frozenset({"AND", "OR", "XOR"})
@@ -39,7 +44,17 @@ COMMUTATIVE = frozenset({"ADD", "MUL", "AND", "OR", "XOR"})
 
 def place(code: Code, registers: Registers) -> PlacedCode:
     """Return code with registers. Raises OptimizationError where there are too few."""
-    return _Placer(code, registers).placed()
+    order, live = reverse_postorder(code), live_in(code)
+    next_use = NextUse(code, order, live)
+    away: dict[int, set[int]] = {}
+    for _ in range(MOST_TRIES - 1):
+        placer = _Placer(code, registers, order, live, next_use, away)
+        placed = placer.placed()
+        if not placer.reloaded:
+            return placed
+        for header, values in placer.reloaded.items():
+            away.setdefault(header, set()).update(values)
+    return _Placer(code, registers, order, live, next_use, away).placed()
 
 
 def live_in(code: Code) -> list[set[int]]:
@@ -76,23 +91,6 @@ def reads(op: Op) -> list[int]:
     if leaves is None:
         return list(op.args)
     return [*op.args, *(value for value in leaves.registers if value is not None)]
-
-
-def _order(code: Code) -> list[int]:
-    """Return the blocks that control comes to, each behind one at least of those that lead to it."""
-    found: set[int] = set()
-    order: list[int] = []
-    for entry in code.entries.values():
-        waiting = [(entry.block, False)]
-        while waiting:
-            number, is_done = waiting.pop()
-            if is_done:
-                order.append(number)
-            elif number not in found:
-                found.add(number)
-                waiting.append((number, True))
-                waiting += [(way.block, False) for way in code.blocks[number].ways]
-    return order[::-1]
 
 
 def sequential(moves: Mapping[int, int], scratch: int) -> list[Move]:
@@ -139,11 +137,20 @@ class _Placer:
     free, each since an operation of the block, and `defined` are the operations that define its values.
     """
 
-    def __init__(self, code: Code, registers: Registers) -> None:
-        self.code, self.registers = code, registers
+    def __init__(
+        self,
+        code: Code,
+        registers: Registers,
+        order: Sequence[int],
+        live: list[set[int]],
+        next_use: NextUse,
+        away: Mapping[int, set[int]],
+    ) -> None:
+        self.code, self.registers, self.order, self.next_use = code, registers, order, next_use
         self.all = (1 << registers.count) - 1
         self.usable = self.all & ~registers.reserved
-        self.live = live_in(code)
+        self.live, self.away = live, away
+        self.reloaded: dict[int, set[int]] = {}
         self.crossing = self._crossing()
         self.maps: list[dict[int, int] | None] = [None] * len(code.blocks)
         self.entered = {entry.block for entry in code.entries.values()}
@@ -161,11 +168,13 @@ class _Placer:
         self.last: dict[int, int] = {}
         self.wanted: dict[int, int] = {}
         self.steps: list[Move | Placed] = []
+        self.number = -1
+        self.behind: dict[int, int] | None = None
 
     def placed(self) -> PlacedCode:
         """Place all blocks."""
         blocks: list[PlacedBlock | None] = [None] * len(self.code.blocks)
-        for number in _order(self.code):
+        for number in self.order:
             blocks[number] = self.block(number)
         if self.spilled:
             blocks = [block and self.with_stores(number, block) for number, block in enumerate(blocks)]
@@ -218,6 +227,7 @@ class _Placer:
         assert before is not None  # something leads here
         self.where = {value: register for value, register in before.items() if value in last}
         self.last, self.steps, self.ops, self.uses, self.index, self.busy = last, [], ops, None, -1, 0
+        self.number, self.behind = number, None
         self.free = self.unused(self.where.values())
         self.defined, self.words = {}, [(word, -1) for word in self.local]
         self.wanted = self._wanted(block)
@@ -294,19 +304,23 @@ class _Placer:
         return self.choose(value, avoid)
 
     def victim(self, avoid: int) -> int:
-        """Return the value whose register is given away: of those on the stack already, else of all, the one
-        that is read last.
+        """Return the value whose register is given away: the one that is read again last, and of those one
+        that is on the stack already.
         """
         if self.uses is None:
             self.uses = {}
             for index, op in enumerate(self.ops):
                 for value in op.args:
                     self.uses.setdefault(value, []).append(index)
-        found, best = -1, (False, -1)
+            self.behind = self.next_use.behind(self.number)
+        behind, size = self.behind, len(self.ops)
+        assert behind is not None  # it was found out with the uses
+        found, best = -1, (-1, False)
         for value, place in self.where.items():
             if place < SPILLED and not avoid >> place & 1:
                 later = [index for index in self.uses.get(value, ()) if index > self.index]
-                key = (value in self.spilled, later[0] if later else len(self.ops))
+                soon = later[0] if later else behind.get(value, NEVER) + size
+                key = (soon, value in self.spilled)
                 if key > best:
                     found, best = value, key
         if found < 0:
@@ -396,14 +410,11 @@ class _Placer:
     def in_place(self, index: int, op: Op, place: int) -> Placed:
         """Place what changes the register of one of its arguments: of a copy, where that is still read."""
         values = list(op.args)
-        if (
-            len(values) > 1
-            and op.row.meaning in COMMUTATIVE
-            and op.row.kind is Kind.BINARY
-            and self.last[values[0]] != index
-            and self.last[values[1]] == index
-        ):
-            values.reverse()
+        if len(values) > 1 and op.row.meaning in COMMUTATIVE and op.row.kind is Kind.BINARY:
+            first, second = (self.last[value] == index for value in values)
+            wanted = self.wanted.get(op.results[0], -1)
+            if second and (not first or self.where[values[1]] == wanted):
+                values.reverse()
         changed, (result,) = values[place], op.results
         args = [self.load(value) for value in values]
         if self.last[changed] == index:  # the address of an atomic operation is read before that is written
@@ -477,33 +488,58 @@ class _Placer:
     def moves_to(self, way: Way) -> list[Move]:
         """Return the moves on a way; what comes first to a block says where its values are there."""
         args = self.code.blocks[way.block].args
-        there = self.maps[way.block]
+        there, where = self.maps[way.block], self.where
         if there is None:
             there = self.maps[way.block] = self._arrival(way, args)
-        where = self.where
+        elif way.block in self.next_use.headers:
+            soon = self.next_use.at[way.block]
+            lost = {x for x in self.live[way.block] if where[x] >= SPILLED > there[x] and soon[x] >= FAR}
+            if lost:  # it comes back each round, and is not read there
+                self.reloaded.setdefault(way.block, set()).update(lost)
         moves = {there[value]: where[value] for value in self.live[way.block] if there[value] < SPILLED}
         for argument, value in zip(args, way.args, strict=True):
             moves[there[argument]] = where[value]
         return sequential(moves, self.registers.scratch)
 
     def _arrival(self, way: Way, args: Sequence[int]) -> dict[int, int]:
-        """Return where a block has its values: those it reads stay, arguments are where it costs least."""
-        there = {value: self.where[value] for value in self.live[way.block]}
+        """Return where a block has its values: those it reads stay, arguments are where it costs least.
+
+        Where there are more than registers, those that are read last are on the stack, and of a loop that had
+        not enough registers what it does not read.
+        """
+        soon, live = self.next_use.at[way.block], self.live[way.block]
+        passed = dict(zip(args, way.args, strict=True))
+        away = set(self.away.get(way.block, ()))
+        usable = self.usable.bit_count()
+        inside = [value for value in (*live, *args) if value not in away]
+        if len(inside) > usable:
+            inside.sort(key=lambda value: soon.get(value, NEVER))
+            away.update(inside[usable:])
+        there: dict[int, int] = {value: self.word(value) for value in away}
+        is_loop = way.block in self.next_use.headers
+        later = []
+        for value in live:
+            if value not in away:
+                if self.where[value] < SPILLED or not is_loop or soon[value] >= FAR:
+                    there[value] = self.where[value]
+                else:
+                    later.append(value)
         self.free = self.unused(there.values())
-        homes, last = self.code.homes, []
-        for argument, value in zip(args, way.args, strict=True):
-            register = homes[argument] if argument < len(homes) else -1
-            if self.where[value] == register and self.free >> register & 1:
-                there[argument] = register
-                self.free &= ~(1 << register)
-            else:
-                last.append((argument, value))
-        for argument, value in last:
-            register = self.where[value]
-            crosses = argument in self.crossing and not self.registers.kept >> register & 1
-            if value in there or not self.free >> register & 1 or crosses:
-                register = self.choose(argument) if self.free & self.usable else self.word(argument)
-            there[argument] = register
+        homes = self.code.homes
+        for argument in args:
+            if argument not in away:
+                register = homes[argument] if argument < len(homes) else -1
+                if self.where[passed[argument]] == register and self.free >> register & 1:
+                    there[argument] = register
+                    self.free &= ~(1 << register)
+                else:
+                    later.append(argument)
+        for value in later:
+            register = self.where[passed.get(value, value)]
+            crosses = value in self.crossing and not self.registers.kept >> register & 1
+            if passed.get(value) in there or not self.free >> register & 1 or crosses:
+                register = self.choose(value) if self.free & self.usable else self.word(value)
+            there[value] = register
             self.free &= ~(1 << register)
         return there
 
