@@ -11,18 +11,20 @@ cold:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
+from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.memo import Memo
-from ebpfjit.optimizer.code import Exit, Way
+from ebpfjit.optimizer.code import BOUND, Exit, Way
 from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.optimizer.registers import sequential
 from ebpfjit.translators import registry, x86_64
-from ebpfjit.translators.emitter import Snippet, lines_of
+from ebpfjit.translators.emitter import Jump, Snippet, lines_of
 from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
+    INVERSE,
     POINTER,
     Context,
     block_label,
@@ -36,15 +38,18 @@ from ebpfjit.translators.x86_64.target import (
 )
 
 LOOP_ALIGNMENT = 32
-PLACELESS = frozenset(
+PLACELESS_KINDS = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT}
     | {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE}
 )
+PLACELESS = frozenset(row for row in (*TABLE, *UNENCODED.values()) if row.kind in PLACELESS_KINDS)
 """What is translated the same wherever it stands."""
 
 Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
 NO_FRAME = 1 << 32
 _known: defaultdict[frozenset[str], Memo[Key, Snippet]] = defaultdict(Memo)
+_branches: defaultdict[frozenset[str], Memo[Key, tuple[Snippet, str]]] = defaultdict(Memo)
+"""Of conditional jumps what comes before them, and their mnemonic."""
 
 
 def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: bool) -> set[int]:
@@ -68,7 +73,10 @@ class _Lowering:
         settings = cx.settings
         self.learns = not settings.harden
         size = len(cx.program)
+        self.branches: dict[Key, tuple[Snippet, str]] = {}
         self.known: dict[Key, Snippet] = _known[settings.features].trim(size) if self.learns else {}
+        if self.learns:
+            self.branches = _branches[settings.features].trim(size)
         self.frames = self._frames()
         cx.spilled = (placed.words + 1) // 2 * 16
 
@@ -112,16 +120,25 @@ class _Lowering:
 
     def steps(self, steps: Iterable[Move | Placed], at: int) -> None:
         """Emit the steps of a block that starts at the slot `at`."""
-        cx = self.cx
+        cx, known = self.cx, self.known
         for step in steps:
             if type(step) is Move:
                 self.move(step)
                 continue
             assert isinstance(step, Placed)  # there is nothing else
-            if step.pc != at:
-                at = step.pc
+            op, row = step.op, step.row
+            if op.pc != at:
+                at = op.pc
                 cx.begin(at)
-            self.operation(step)
+            if row in PLACELESS:  # most operations: what was written before
+                key = row, step.results, step.args, op.imm, op.offset, op.scale
+                snippet = known.get(key)
+                if snippet is not None:
+                    cx.insert(snippet)
+                else:
+                    self.anew(step, key)
+            elif row is not BOUND or self.checked:
+                self.translate(step)
 
     def move(self, move: Move) -> None:
         """Emit a move."""
@@ -133,22 +150,15 @@ class _Lowering:
         else:
             self.cx.emit(f"mov {register(dst)}, {register(src)}")
 
-    def operation(self, step: Placed) -> None:
-        """Emit one operation, as it was emitted before where nothing but lines came of it."""
-        cx, kind = self.cx, step.row.kind
-        if kind is Kind.BOUND and not self.checked:
-            return
-        if kind in PLACELESS:
-            snippet = self.known.get(step.key)
-            if snippet is not None:
-                cx.insert(snippet)
-                return
+    def anew(self, step: Placed, key: Key) -> None:
+        """Emit an operation, and remember what was written where that is nothing but lines."""
+        cx = self.cx
         before = len(cx.written()), len(cx.cold), len(cx.used), len(cx.limits)
         self.translate(step)
-        if kind in PLACELESS and self.learns and before[1:] == (len(cx.cold), len(cx.used), len(cx.limits)):
+        if self.learns and before[1:] == (len(cx.cold), len(cx.used), len(cx.limits)):
             lines = lines_of(cx.written()[before[0] :])
             if lines is not None:
-                self.known[step.key] = Snippet(lines)
+                self.known[key] = Snippet(lines)
 
     def translate(self, step: Placed) -> None:
         """Have the translator of an operation emit it."""
@@ -168,23 +178,30 @@ class _Lowering:
         label = self.exits[key] = cx.new_label("exit")
         self.left.add(leaves.pc)
         with cx.out_of_line(label):
-            self.store_slots(leaves, places[REGISTER_COUNT:])
-            homes = places[:REGISTER_COUNT]
-            moves = {home: place for home, place in enumerate(homes) if place is not None}
-            for move in sequential(moves, self.registers.scratch):
-                self.move(move)
-            drop(cx)
-            pay(cx, -leaves.refund)
-            pin(cx)
-            is_start = leaves.pc in self.verified.blocks or leaves.pc >= len(self.verified.program)
-            cx.jump("jmp", (pc_label if is_start else leave_label)(leaves.pc))
+            homes = places
+            if leaves.slots:
+                self.store_slots(leaves, places[REGISTER_COUNT:])
+                homes = places[:REGISTER_COUNT]
+            cx.repeat((Exit, homes, leaves.refund, cx.spilled), lambda: self.go_home(homes, leaves.refund))
+            pc = leaves.pc
+            is_start = pc in self.verified.blocks or pc >= len(self.verified.program)
+            cx.jump("jmp", (pc_label if is_start else leave_label)(pc))
         return label
+
+    def go_home(self, places: Sequence[int | None], refund: int) -> None:
+        """Emit the moves of values to their homes, and give back what is to be."""
+        cx = self.cx
+        moves = {home: place for home, place in enumerate(places) if place is not None}
+        for move in sequential(moves, self.registers.scratch):
+            self.move(move)
+        drop(cx)
+        pay(cx, -refund)
+        pin(cx)
 
     def store_slots(self, leaves: Exit, places: Iterable[int | None]) -> None:
         """Emit the stores of what is in slots of the frame: r10 holds where that starts."""
         cx = self.cx
-        if leaves.slots:
-            cx.emit(f"mov r10, qword ptr {BLOCK['stack_start']}")
+        cx.emit(f"mov r10, qword ptr {BLOCK['stack_start']}")
         for (offset, size), place in zip(leaves.slots, places, strict=True):
             if place is None:
                 continue
@@ -212,7 +229,7 @@ class _Lowering:
                 taken, other, moves, through = other, taken, through, moves
             cx.is_turned = turned
             cx.way = self.edge(taken, moves) if moves else block_label(taken.block)
-            self.translate(end)
+            self.branch(end, cx.way)
             cx.way, cx.is_turned = None, False
             self.on(other, through, after)
         elif kind is Kind.JUMP:
@@ -221,6 +238,27 @@ class _Lowering:
             if kind is Kind.EXIT:
                 drop(cx)
             self.translate(end)
+
+    def branch(self, end: Placed, label: str) -> None:
+        """Emit a conditional jump to a label: lines that were written before, and the jump behind them."""
+        cx, op = self.cx, end.op
+        key = end.row, end.results, end.args, op.imm, op.offset, op.scale
+        known = self.branches.get(key)
+        if known is not None:
+            snippet, mnemonic = known
+            if snippet.lines:
+                cx.insert(snippet)
+            cx.jump(INVERSE[mnemonic] if cx.is_turned else mnemonic, label)
+            return
+        before, cold = len(cx.written()), len(cx.cold)
+        self.translate(end)
+        *parts, jump = cx.written()[before:]
+        if not self.learns or len(cx.cold) != cold or not isinstance(jump, Jump) or jump.label != label:
+            return
+        lines = lines_of(parts)
+        if lines is not None and end.row.kind is not Kind.MAY_GOTO:
+            mnemonic = INVERSE[jump.mnemonic] if cx.is_turned else jump.mnemonic
+            self.branches[key] = Snippet(lines), mnemonic
 
     def on(self, way: Way, moves: Iterable[Move], after: int) -> None:
         """Go on at a block."""
