@@ -22,6 +22,7 @@ and of what the machine does at once (rules/ makes these):
 
     row              args                   imm       offset            results
     ROTATE64         value                  left by                     1
+    MULHI64          two                                                the high half of their product
     SUM64            base, index                      added             base + index * scale + offset
     SELECT_JLT_K     x, chosen, other       y                           chosen if x < y else other
     SELECT_JLT_X     x, y, chosen, other                                the same
