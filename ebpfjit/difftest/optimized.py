@@ -8,37 +8,43 @@ which is no fault of the program's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Protocol
 
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
 from ebpfjit.errors import CallDepthExceeded, ExecutionError, MemoryFault, OptimizationError, Stopped
 from ebpfjit.interpreter import State, check_depth
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind
-from ebpfjit.optimizer import rules
-from ebpfjit.optimizer.build import build
+from ebpfjit.optimizer import passes
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.check_placed import check_placed
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Entry, Exit, Op
+from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.registers import place
 from ebpfjit.runtime.execution import CODE_ADDRESS, Execution
 from ebpfjit.runtime.memory import check_marks
-from ebpfjit.translators.x86_64.target import VALUES
+from ebpfjit.translators.x86_64.target import AUDITED_VALUES, VALUES
 
 
-def stages(verified: Verified, entries: Collection[int]) -> list[Code]:
-    """Return what the optimizer makes of a program, stage by stage, each checked."""
-    codes = [build(verified, entries)]
-    for rewrite in rules.PASSES:
-        codes.append(rewrite(codes[-1]))
-    for code in codes:
-        check(code)
-    for code in (codes[0], codes[-1]):
-        with suppress(OptimizationError):  # too many values, which may be where all eleven registers have one
-            check_placed(place(code, VALUES), VALUES)
-    return codes
+def stages(
+    verified: Verified, entries: Collection[int], promises: Promises
+) -> list[tuple[Code, Facts | None]]:
+    """Return what the optimizer makes of a program, stage by stage, each checked, and what it knows then."""
+    found = []
+    for name, code, facts in passes.stages(verified, promises, entries):
+        try:
+            check(code)
+            for registers in (VALUES, AUDITED_VALUES):
+                with suppress(OptimizationError):  # its calls need more registers than there are
+                    check_placed(place(code, registers), registers)
+        except AssertionError as error:
+            raise WrongCode(f"behind {name}: {error}") from None
+        found.append((code, facts))
+    return found
 
 
 POISON = 0xDEAD_0000_DEAD_0000
@@ -49,13 +55,24 @@ class WrongCode(ExecutionError):  # noqa: N818 - as AuditFailure is
     """The optimizer's code did what the program does not do."""
 
 
+class Judge(Protocol):
+    """What looks at a run of Code. Raises WrongCode."""
+
+    def values(self, state: CodeState, values: Iterable[int]) -> None:
+        """See that these values are there now."""
+
+    def operation(self, state: CodeState, op: Op) -> None:
+        """See an operation before it is done."""
+
+
 class CodeState(State):
     """The interpreter, which runs Code where it comes to one of its entries."""
 
-    def __init__(self, code: Code, execution: Execution) -> None:
+    def __init__(self, code: Code, execution: Execution, judge: Judge | None = None) -> None:
         super().__init__(code.verified, execution)
-        self.code = code
+        self.code, self.judge = code, judge
         self.values: dict[int, int] = {}
+        self.frame = 0
 
     def run_until(self, depth: int) -> None:
         """Run as the interpreter does, and in Code from each entry on that control comes to."""
@@ -70,23 +87,30 @@ class CodeState(State):
 
     def run_code(self, entry: Entry) -> bool:
         """Run from an entry on; True where it went on at an exit, False where the function has ended."""
-        outer, self.values = self.values, {}
+        outer, self.values = (self.values, self.frame), {}
+        self.frame = self.registers[FRAME_POINTER]
         try:
             block: Block | None = self.code.blocks[entry.block]
             values = [self.registers[register] for register in entry.registers]
             while block is not None:
                 self.values.update(zip(block.args, values, strict=True))
+                if self.judge is not None:
+                    self.judge.values(self, block.args)
                 for op in block.ops:
+                    if self.judge is not None:
+                        self.judge.operation(self, op)
                     done = _OPS[op.row.kind](self, op)
                     if done is not None:
                         return done
+                    if self.judge is not None:
+                        self.judge.values(self, op.results)
                 number = self.end(block)
                 if number is None:
                     return block.end.row.kind is Kind.LEAVE
                 way = block.ways[number]
                 block, values = self.code.blocks[way.block], [self.values[value] for value in way.args]
         finally:
-            self.values = outer
+            self.values, self.frame = outer
         raise AssertionError  # blocks end in a way, or return
 
     def end(self, block: Block) -> int | None:
@@ -121,6 +145,11 @@ class CodeState(State):
         assert leaves is not None  # what leaves has an exit
         self.pc = leaves.pc
         self.registers[:] = self.registers_at(leaves)
+        values = leaves.registers[REGISTER_COUNT:]
+        for (offset, size), value in zip(leaves.slots, values, strict=True):
+            if value is not None:
+                number = self.values[value] & (1 << 8 * size) - 1
+                self.space.store(leaves.pc, W64.wrap(self.frame + offset), size, number)
         if self.budget is not None:
             self.budget += leaves.refund
         return True
@@ -128,13 +157,22 @@ class CodeState(State):
     def registers_at(self, leaves: Exit | None) -> list[int]:
         """Return what the registers are at an exit."""
         assert leaves is not None  # what leaves has an exit
-        return [POISON if value is None else self.values[value] for value in leaves.registers]
+        return [
+            POISON if value is None else self.values[value] for value in leaves.registers[:REGISTER_COUNT]
+        ]
 
     def as_instruction(self, op: Op) -> None:
         """Have the interpreter execute the instruction that an operation was made from."""
         instruction = self.program.slots[op.pc]
         assert instruction is not None  # operations are made from instructions
         self.execute(instruction, op.row)
+
+    def is_in_argument(self, offset: int, size: int, *, stores: bool) -> bool:
+        """True where bytes lie in the memory that r1 points to at the start, which may be stored to."""
+        region, (start, _) = self.execution.argument, self.execution.arguments
+        if region is None or not (region.writable or not stores):
+            return False
+        return size == 0 or region.contains(start + offset, size)
 
     def address(self, op: Op) -> int:
         """Return the address that an operation is about."""
@@ -184,8 +222,17 @@ def _pay(state: CodeState, op: Op) -> Done:
 
 
 def _bound(state: CodeState, op: Op) -> Done:
-    found = state.space.find(state.address(op), op.imm, "store" if op.stores else "load")
-    return None if found is not None or not state.execution.checked else state.leave(op.exit)
+    if not state.execution.checked:
+        return None
+    if not op.args:
+        return None if state.is_in_argument(op.offset, op.imm, stores=op.stores) else state.leave(op.exit)
+    size = op.imm
+    if not op.scale:
+        size += state.values[op.args[-1]] - state.values[op.args[0]]
+    if size < op.imm:
+        return state.leave(op.exit)
+    found = state.space.find(state.address(op), size, "store" if op.stores else "load")
+    return None if found is not None else state.leave(op.exit)
 
 
 def _aligned(state: CodeState, op: Op) -> Done:

@@ -16,6 +16,7 @@ from typing import Any
 from ebpfjit.analysis import accesses, facts, lengths, liveness, states, values
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.difftest.holes import HOLES
+from ebpfjit.difftest.planted_middle import MIDDLE
 from ebpfjit.difftest.planting import (
     Plant,
     PlantedBug,
@@ -33,7 +34,7 @@ from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.jit import compiler, entry, gate, relocation, routines
-from ebpfjit.jit.timing import forget
+from ebpfjit.memo import forget
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.runtime.rights import Rights
@@ -736,6 +737,7 @@ PLANTED: tuple[PlantedBug, ...] = (
         method(entry.Run, "publish", lambda old: lambda run: old(run) if not len(run._table) else None),
     ),
     *HOLES,
+    *MIDDLE,
 )
 
 

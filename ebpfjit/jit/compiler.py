@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
@@ -20,17 +21,20 @@ from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
+from ebpfjit.jit import cpu
 from ebpfjit.jit.audit import audits_of
 from ebpfjit.jit.lower import lower
 from ebpfjit.jit.map_calls import map_calls
-from ebpfjit.optimizer.build import build
+from ebpfjit.jit.stages import done
+from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.passes import optimised
 from ebpfjit.optimizer.registers import place
+from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Instruction
 from ebpfjit.record import lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.runtime.helpers.names import NUMBERS
-from ebpfjit.runtime.rights import Rights
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Part, Piece, Snippet, lines_of
 from ebpfjit.translators.x86_64.fusion import Fusion
@@ -62,7 +66,7 @@ LOOP_ALIGNMENT = 32
 TAIL_CALL = NUMBERS["bpf_tail_call"]
 REGIONS = {Origin.STACK: "stack", Origin.ARGUMENT: "argument", Origin.PACKET: "packet"}
 RAW_REGIONS = {**REGIONS, Origin.PACKET: "argument"}
-"""Where the argument is the packet."""
+"""Where the argument is the packet: it is measured."""
 
 
 @dataclass(frozen=True)
@@ -89,144 +93,99 @@ class Listing:
         return [part for piece in self.pieces for part in piece.parts]
 
 
-def settings_for(
-    *,
-    features: frozenset[str] = frozenset(),
-    harden: bool = False,
-    helpers: Mapping[int, bool] | None = None,
-    kfuncs: Mapping[int, bool] | None = None,
-    moving: frozenset[int] = frozenset(),
-    lookups: frozenset[int] = frozenset(),
-    trace: int = 0,
-    map_helpers: frozenset[int] = frozenset(),
-    calling: frozenset[int] = frozenset(),
-) -> Settings:
-    """Return translator settings with the runtime's constants filled in."""
-    return Settings(
-        features,
-        harden,
-        helpers or {},
-        kfuncs or {},
-        moving,
-        lookups,
-        MAX_LOOPS,
-        CODE_ADDRESS,
-        TAIL_CALL,
-        trace,
-        map_helpers,
-        calling,
-    )
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """All that a listing is made from, by `translate`.
+    """All that a listing is made from.
 
-    `is_sound` where the structural verifier accepted the program, or is asked before it is translated:
-    then control does not fall off the end.
-    Without `optimize` it is translated as it stands, an instruction at a time. Where it `takes_over`, runs
-    that began in such code can go on in this one. `why_baseline` says why it is not optimised though that
-    was asked for. With `audit`, what analysis found is looked at when it is relied on
-    (`ebpfjit/jit/audit.py`).
+    `helpers` and `kfuncs` are the numbers that are registered; True for native code, False for what the host
+    must call. `why_baseline` says why the program is not optimised though that was asked for.
     """
 
     verified: Verified
-    settings: Settings
-    checked: bool = True
-    argument_size: int = 0
-    argument_writable: bool = True
-    is_sound: bool = False
-    argument_is_packet: bool = False
-    optimize: bool = True
-    takes_over: bool = False
+    options: Options = DEFAULTS
+    helpers: Mapping[int, bool] = field(default_factory=dict)
+    kfuncs: Mapping[int, bool] = field(default_factory=dict)
     why_baseline: str = ""
-    audit: bool = False
-    argument_rights: Rights | None = None
-    meets_rights: bool = False
     values: bool = field(default_factory=lambda: os.environ.get("EBPFJIT_MIDDLE") == "values")
+
+    @lazy
+    def promises(self) -> Promises:
+        """What every run will have: where nothing says which helpers may call the program, all may."""
+        promises = self.options.promises
+        if promises.calling is not None:
+            return promises
+        return replace(promises, calling=frozenset(self.helpers))
+
+    @lazy
+    def settings(self) -> Settings:
+        """What translators read, the runtime's constants filled in."""
+        options, calling = self.options, self.promises.calling
+        assert calling is not None  # it was filled in
+        return Settings(
+            cpu.features() if options.features is None else options.features,
+            options.harden,
+            self.helpers,
+            self.kfuncs,
+            calling,
+            MAX_LOOPS,
+            CODE_ADDRESS,
+            TAIL_CALL,
+            options.trace,
+        )
 
     @lazy
     def entries(self) -> Entries:
         """The ways into the program, as its helpers are."""
-        return self.verified.entries_with(self.settings.calling)
+        return self.verified.entries_with(self.promises.calling)
 
     @property
     def charges(self) -> Charges:
         """What is paid where."""
-        return self.verified.charges if self.optimize and not self.values else self.verified.own_charges
+        optimized = self.options.optimize and not self.values
+        return self.verified.charges if optimized else self.verified.own_charges
 
     def facts(self) -> Facts:
         """Return what is known of the program's accesses. Raises OptimizationError where that takes too much.
 
         Nothing is checked before loops in hardened code, as that would carry numbers of the program.
         """
-        if not self.optimize:
+        options = self.options
+        if not options.optimize:
             return baseline(self.verified)
-        return analyse(self.verified, _promises(self), hoists=self.checked and not self.settings.harden)
+        return analyse(self.verified, self.promises, hoists=options.checked and not options.harden)
 
     def baseline(self, reason: str) -> Recipe:
         """Return the recipe of the same program's baseline code, which is taken for a reason."""
-        return replace(self, optimize=False, takes_over=False, why_baseline=reason)
+        options = replace(self.options, optimize=False, takes_over=False)
+        return replace(self, options=options, why_baseline=reason)
 
-    def listing(self, facts: Facts | None = None) -> Listing:
-        """Return the program's assembly text, from its facts. Raises as `translate`."""
-        if self.optimize and self.values:
-            return _optimised(self)
-        return _translate(self, self.facts() if facts is None else facts)
+    def listing(self) -> Listing:
+        """Return the program's assembly text.
 
-
-def translate(
-    verified: Verified,
-    settings: Settings,
-    *,
-    checked: bool = True,
-    argument_size: int = 0,
-    argument_writable: bool = True,
-    argument_is_packet: bool = False,
-) -> Listing:
-    """Return the program's assembly text.
-
-    Without `checked` no access is checked. `argument_size` is how many bytes the caller promises
-    behind r1, readable and, where `argument_writable`, writable; with `argument_is_packet` that what
-    r1 points to is the packet, and r2 its size. Raises TranslationError where an operation has no
-    translator.
-    """
-    return Recipe(
-        verified,
-        settings,
-        checked,
-        argument_size,
-        argument_writable,
-        argument_is_packet=argument_is_packet,
-    ).listing()
-
-
-def _promises(recipe: Recipe) -> Promises:
-    settings = recipe.settings
-    return Promises(
-        recipe.argument_size,
-        recipe.argument_writable,
-        settings.moving,
-        settings.lookups,
-        argument_is_measured=recipe.argument_is_packet,
-        calling=settings.calling,
-        argument_rights=recipe.argument_rights,
-        meets_rights=recipe.meets_rights,
-    )
+        Raises TranslationError where an operation has no translator, and as `facts`.
+        """
+        if self.options.optimize and self.values:
+            listing = _optimised(self)
+        else:
+            facts = self.facts()
+            done("analyse")
+            listing = _translate(self, facts)
+        done("translate")
+        return listing
 
 
 def _translate(recipe: Recipe, facts: Facts) -> Listing:
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
-    assert verified.knows_all or not recipe.optimize  # what is known of loads holds for others only
+    assert verified.knows_all or not recipe.options.optimize  # what is known of loads holds for others only
     cx = Context(program, verified.frame_sizes, _plan(recipe, facts), settings)
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
     shortcuts = NO_SHORTCUTS
-    if recipe.optimize:
+    if recipe.options.optimize:
         shortcuts = _shortcuts(verified, cx.checks, harden=settings.harden, trace=bool(settings.trace))
-    phrases = Phrases(settings)
+    phrases = Phrases(settings, len(program))
     blocks, words = verified.blocks, program.words
     repeated = {} if settings.trace else phrases.known
     plan = cx.plan
@@ -266,10 +225,10 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
             _block_start(cx, verified, pc, labels[pc])
         _trace(cx, pc, shortcuts)
         _instruction(cx, verified, instruction, shortcuts, phrases)
-    if not recipe.is_sound:
+    if not recipe.options.is_sound:
         emit_end_of_program(cx, len(program))
     _slow_copies(cx, verified, shortcuts, phrases)
-    resumes = sorted(recipe.entries.tested - shortcuts.skipped) if recipe.takes_over else []
+    resumes = sorted(recipe.entries.tested - shortcuts.skipped) if recipe.options.takes_over else []
     for pc in resumes:
         emit_resume(cx, pc)
     if settings.trace:
@@ -292,9 +251,10 @@ def _optimised(recipe: Recipe) -> Listing:
     """Return the text of a program's optimised code, and behind it of the baseline code that it leaves to."""
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
-    registers = AUDITED_VALUES if recipe.audit else VALUES
-    placed = place(build(verified), registers)
-    below = replace(recipe, optimize=False)
+    registers = AUDITED_VALUES if recipe.options.audit else VALUES
+    code = optimised(verified, recipe.promises)
+    placed = place(code, registers)
+    below = recipe.baseline("")
     plan = _plan(below, below.facts())
     frameless = frozenset() if settings.trace else verified.calls.frameless
     frame = 0 if frameless else min(verified.frame_sizes.values())  # whichever function is run
@@ -309,18 +269,18 @@ def _optimised(recipe: Recipe) -> Listing:
     maps = known_maps(placed.code)
     cx.plan = replace(
         plan,
-        map_calls=map_calls(verified, maps, {}, settings, checked=recipe.checked, audit=recipe.audit),
+        map_calls=map_calls(verified, maps, {}, recipe.options),
         checks={},
         single={},
         bounded=verified.calls.bounded,
         frameless=frameless,
     )
     cx.checks = cx.plan.checks
-    left = lower(cx, placed, registers, checked=recipe.checked)
+    left = lower(cx, placed, registers, checked=recipe.options.checked)
     cx.plan, cx.checks = plan, plan.checks
-    _below(cx, verified, left, Phrases(settings))
+    _below(cx, verified, left, Phrases(settings, len(program)))
     emit_end_of_program(cx, len(program))
-    resumes = sorted(recipe.entries.tested) if recipe.takes_over else []
+    resumes = sorted(recipe.entries.tested) if recipe.options.takes_over else []
     for pc in resumes:
         emit_resume(cx, pc)
     emit_shared(cx)
@@ -380,7 +340,7 @@ def _apart(cx: Context, verified: Verified, shortcuts: Shortcuts) -> set[int]:
 
 def _notes(recipe: Recipe, facts: Facts) -> dict[int, str]:
     """Return what the listing says of accesses: how each is checked."""
-    verified, checked = recipe.verified, recipe.checked
+    verified, checked = recipe.verified, recipe.options.checked
     notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
     notes |= dict.fromkeys(verified.kernel_loads, "the kernel's memory, or zero")
     if verified.arena is not None:
@@ -412,7 +372,7 @@ def _before_loop(cx: Context, header: int, shortcuts: Shortcuts) -> None:
         emit_predicate(cx, header, predicate)
 
 
-def translate_routine(verified: Verified, settings: Settings) -> Listing:
+def translate_routine(verified: Verified) -> Listing:
     """Return the text of a bare function: r1 to r5 are what it is called with, r0 what it returns.
 
     There is no block, no check and no budget; below r10 lies as much stack as the program names. The
@@ -420,11 +380,12 @@ def translate_routine(verified: Verified, settings: Settings) -> Listing:
     """
     program = verified.program
     plan = Plan({}, {}, frozenset(), frozenset(), {}, {}, {}, {}, True, frozenset())
+    settings = Recipe(verified).settings
     cx = Context(program, verified.frame_sizes, plan, settings)
     routine = x86_64.routine.Routine(program)
     routine.enter(cx)
     shortcuts = _shortcuts(verified, {}, harden=False, trace=False)
-    phrases = Phrases(settings)
+    phrases = Phrases(settings, len(program))
     for instruction in program.instructions:
         pc = instruction.pc
         cx.begin(pc)
@@ -449,10 +410,9 @@ PLACELESS = frozenset(
 Phrase = tuple[Snippet, str]
 """Lines, and the jump to the instruction's target that comes behind them ("": none)."""
 
-_known_phrases: dict[frozenset[str], dict[int, Phrase]] = {}
-_known_fused: dict[frozenset[str], dict[Fusion, Snippet]] = {}
-_known_fusions: dict[tuple[tuple[int, ...], tuple[int, ...]], Fusion | None] = {}
-MOST_PHRASES = 1 << 15
+_known_phrases: defaultdict[frozenset[str], Memo[int, Phrase]] = defaultdict(Memo)
+_known_fused: defaultdict[frozenset[str], Memo[Fusion, Snippet]] = defaultdict(Memo)
+_known_fusions: Memo[tuple[tuple[int, ...], tuple[int, ...]], Fusion | None] = Memo()
 
 
 class Phrases:
@@ -462,15 +422,11 @@ class Phrases:
     them, and only for instructions that nothing sets apart: no check, no fusion.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.known = {} if settings.harden else _known_phrases.setdefault(settings.features, {})
-        self.fused = {} if settings.harden else _known_fused.setdefault(settings.features, {})
+    def __init__(self, settings: Settings, size: int) -> None:
         self._learns = not settings.harden
-        if len(self.known) > MOST_PHRASES:
-            self.known.clear()
-        if len(self.fused) > MOST_PHRASES or len(_known_fusions) > MOST_PHRASES:
-            self.fused.clear()
-            _known_fusions.clear()
+        self.known: dict[int, Phrase] = _known_phrases[settings.features].trim(size) if self._learns else {}
+        self.fused: dict[Fusion, Snippet] = _known_fused[settings.features].trim(size) if self._learns else {}
+        _known_fusions.trim(size)
 
     def fuse(self, cx: Context, fusion: Fusion) -> None:
         """Emit a fusion: what it wrote before, where that was lines only and it needs no check here."""
@@ -818,8 +774,9 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases:
 
 
 def _plan(recipe: Recipe, facts: Facts) -> Plan:
-    verified, settings, checked = recipe.verified, recipe.settings, recipe.checked
-    regions = RAW_REGIONS if recipe.argument_is_packet else REGIONS
+    verified, options = recipe.verified, recipe.options
+    checked = options.checked
+    regions = RAW_REGIONS if options.promises.argument_is_measured else REGIONS
     checks: dict[int, Check] = {}
     single: dict[int, Check] = {}
     elsewhere = verified.found_elsewhere
@@ -834,7 +791,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
             checks[pc] = _check(access, regions, low, high, stores=stores, merged=True)
         elif access.leader is None:
             checks[pc] = single[pc]
-    charges, calls = recipe.charges, verified.calls if recipe.optimize else UNKNOWN
+    charges, calls = recipe.charges, verified.calls if options.optimize else UNKNOWN
     return Plan(
         checks,
         single,
@@ -845,14 +802,14 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         charges.taken,
         calls.writes,
         calls.bounded,
-        frozenset() if settings.trace else calls.frameless,  # a trace shows r10
-        map_calls(verified, facts.maps, facts.in_frame, settings, checked=checked, audit=recipe.audit),
+        frozenset() if options.trace else calls.frameless,  # a trace shows r10
+        map_calls(verified, facts.maps, facts.in_frame, options),
         _predicates(verified, facts, regions) if checked else {},
         charges.own,
         facts.relying if checked else frozenset(),
         recipe.entries.is_called_back,
-        recipe.audit,
-        audits_of(verified) if recipe.audit else {},
+        options.audit,
+        audits_of(verified) if options.audit else {},
         verified.kernel_loads,
         _struct_rights(recipe),
         _arena(verified),
@@ -861,8 +818,9 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
 
 def _struct_rights(recipe: Recipe) -> bytes:
     """Return the rights of the struct that r1 points to, where there are some and all of it is there."""
-    rights = recipe.argument_rights
-    return rights.table if rights is not None and recipe.argument_size >= len(rights.table) else b""
+    promises = recipe.options.promises
+    rights = promises.argument_rights
+    return rights.table if rights is not None and promises.argument_size >= len(rights.table) else b""
 
 
 def _arena(verified: Verified) -> ArenaPlan | None:
@@ -884,7 +842,7 @@ def _zeroed(recipe: Recipe, facts: Facts, single: Mapping[int, Check]) -> frozen
     if (
         single
         or not recipe.verified.knows_all
-        or (recipe.checked and not OUTWARD_CALLS.isdisjoint(program.operations))
+        or (recipe.options.checked and not OUTWARD_CALLS.isdisjoint(program.operations))
     ):
         return frozenset(program.functions)
     return facts.zeroed

@@ -10,18 +10,23 @@ cold:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
-from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
+from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import Exit, Way
-from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode
+from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.optimizer.registers import sequential
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Snippet, lines_of
 from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.x86_64.target import (
+    BLOCK,
+    POINTER,
     Context,
     block_label,
+    drop,
     function_label,
     leave_label,
     pay,
@@ -38,9 +43,8 @@ PLACELESS = frozenset(
 """What is translated the same wherever it stands."""
 
 Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
-MOST_KNOWN = 1 << 15
 NO_FRAME = 1 << 32
-_known: dict[frozenset[str], dict[Key, Snippet]] = {}
+_known: defaultdict[frozenset[str], Memo[Key, Snippet]] = defaultdict(Memo)
 
 
 def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: bool) -> set[int]:
@@ -62,11 +66,11 @@ class _Lowering:
         self.exits: dict[tuple[int, int, tuple[int | None, ...]], str] = {}
         self.left: set[int] = set()
         settings = cx.settings
-        self.known = {} if settings.harden else _known.setdefault(settings.features, {})
         self.learns = not settings.harden
-        if len(self.known) > MOST_KNOWN:
-            self.known.clear()
+        size = len(cx.program)
+        self.known: dict[Key, Snippet] = _known[settings.features].trim(size) if self.learns else {}
         self.frames = self._frames()
+        cx.spilled = (placed.words + 1) // 2 * 16
 
     def _frames(self) -> list[int]:
         """Return for each block the size of its function's frame, of the smallest where it is of several."""
@@ -95,13 +99,15 @@ class _Lowering:
             cx.begin(source.pc)
             for pc in starts.get(number, ()):
                 cx.label(function_label(pc))
+                if cx.spilled:
+                    cx.emit("sub rsp, $imm", imm=cx.spilled)
             is_loop = source.pc in self.verified.loop_headers and source.pc not in aligned
             aligned.add(source.pc)
             cx.label(block_label(number), LOOP_ALIGNMENT if is_loop else 1)
             cx.frame_size = self.frames[number]
             self.steps(block.steps, source.pc)
             self.end(block, source.ways, after)
-        cx.way, cx.is_turned, cx.exit, cx.live = None, False, "", None
+        cx.way, cx.is_turned, cx.exit, cx.live, cx.spilled = None, False, "", None, 0
         return self.left
 
     def steps(self, steps: Iterable[Move | Placed], at: int) -> None:
@@ -119,7 +125,13 @@ class _Lowering:
 
     def move(self, move: Move) -> None:
         """Emit a move."""
-        self.cx.emit(f"mov {register(move.dst)}, {register(move.src)}")
+        dst, src = move.dst, move.src
+        if dst >= SPILLED:
+            self.cx.emit(f"mov qword ptr [rsp+$offset], {register(src)}", offset=8 * (dst - SPILLED))
+        elif src >= SPILLED:
+            self.cx.emit(f"mov {register(dst)}, qword ptr [rsp+$offset]", offset=8 * (src - SPILLED))
+        else:
+            self.cx.emit(f"mov {register(dst)}, {register(src)}")
 
     def operation(self, step: Placed) -> None:
         """Emit one operation, as it was emitted before where nothing but lines came of it."""
@@ -156,14 +168,35 @@ class _Lowering:
         label = self.exits[key] = cx.new_label("exit")
         self.left.add(leaves.pc)
         with cx.out_of_line(label):
-            moves = {home: place for home, place in enumerate(places) if place is not None}
+            self.store_slots(leaves, places[REGISTER_COUNT:])
+            homes = places[:REGISTER_COUNT]
+            moves = {home: place for home, place in enumerate(homes) if place is not None}
             for move in sequential(moves, self.registers.scratch):
                 self.move(move)
+            drop(cx)
             pay(cx, -leaves.refund)
             pin(cx)
             is_start = leaves.pc in self.verified.blocks or leaves.pc >= len(self.verified.program)
             cx.jump("jmp", (pc_label if is_start else leave_label)(leaves.pc))
         return label
+
+    def store_slots(self, leaves: Exit, places: Iterable[int | None]) -> None:
+        """Emit the stores of what is in slots of the frame: r10 holds where that starts."""
+        cx = self.cx
+        if leaves.slots:
+            cx.emit(f"mov r10, qword ptr {BLOCK['stack_start']}")
+        for (offset, size), place in zip(leaves.slots, places, strict=True):
+            if place is None:
+                continue
+            number = place
+            if place >= SPILLED:
+                number = 0
+                cx.emit("push rax")
+                cx.emit("mov rax, qword ptr [rsp+$offset]", offset=8 * (place - SPILLED + 1))
+            memory = f"{POINTER[size]} [r10+$offset]"
+            cx.emit(f"mov {memory}, {register(number, 8 * size)}", offset=cx.frame_size + offset)
+            if place >= SPILLED:
+                cx.emit("pop rax")
 
     def end(self, block: PlacedBlock, ways: tuple[Way, ...], after: int) -> None:
         """Emit the end of a block, before the block that follows in memory."""
@@ -185,6 +218,8 @@ class _Lowering:
         elif kind is Kind.JUMP:
             self.on(ways[0], block.moves[0], after)
         else:
+            if kind is Kind.EXIT:
+                drop(cx)
             self.translate(end)
 
     def on(self, way: Way, moves: Iterable[Move], after: int) -> None:

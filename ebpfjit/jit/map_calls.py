@@ -7,12 +7,13 @@ from typing import Any
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.jit.audit import audited
+from ebpfjit.options import Options
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.flat import HEADER
 from ebpfjit.runtime.maps.hash import LONGEST_KEY
 from ebpfjit.runtime.memory import FREE_SIZE
-from ebpfjit.translators.x86_64.plan import MapCall, MapOperation, Settings
+from ebpfjit.translators.x86_64.plan import MapCall, MapOperation
 
 OPERATIONS = {LOOKUP: MapOperation.LOOKUP, UPDATE: MapOperation.UPDATE, DELETE: MapOperation.DELETE}
 LARGEST_STRIDE = 1 << 30
@@ -20,31 +21,26 @@ InFrame = Mapping[int, Mapping[int, tuple[int, int]]]
 
 
 def map_calls(
-    verified: Verified,
-    maps: Mapping[int, int],
-    in_frame: InFrame,
-    settings: Settings,
-    *,
-    checked: bool,
-    audit: bool = False,
+    verified: Verified, maps: Mapping[int, int], in_frame: InFrame, options: Options
 ) -> dict[int, MapCall]:
-    """Return the calls (by pc) that need no Python helper; in an `audit` build, what is audited of them.
+    """Return the calls (by pc) that need no Python helper; in an audit build, what is audited of them.
 
     `maps` has for calls (by pc) the map that they are surely given, by index; `in_frame` of calls how far
     from r10 an argument lies (least and most), by its register.
-    None in hardened code, which has no numbers that an object chose, and none where steps are traced.
+    None in hardened code, which has no numbers that an object chose, none where steps are traced, and none
+    without Python's lock, on which a table's order rests.
     """
-    if settings.harden or settings.trace:
+    if options.harden or options.trace or options.release_gil:
         return {}
     found: dict[int, MapCall] = {}
     for pc, index in maps.items():
         insn = verified.program.slots[pc]
         assert insn is not None  # calls are instructions
-        if insn.imm in settings.map_helpers:
+        if insn.imm in options.map_helpers:
             map_ = verified.program.maps[index]
-            call = _map_call(verified, in_frame.get(pc, {}), insn.imm, map_, checked=checked)
+            call = _map_call(verified, in_frame.get(pc, {}), insn.imm, map_, checked=options.checked)
             if call is not None:
-                found[pc] = audited(call, map_) if audit else call
+                found[pc] = audited(call, map_) if options.audit else call
     return found
 
 

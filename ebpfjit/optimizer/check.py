@@ -10,7 +10,6 @@ from ebpfjit.optimizer.code import CALL_RESULTS, ENDS, MAY_LEAVE, Block, Code, O
 WAYS = {Kind.JUMP: 1, Kind.BRANCH: 2, Kind.BRANCH_LOAD: 2, Kind.MAY_GOTO: 2, Kind.EXIT: 0, Kind.LEAVE: 0}
 ARGUMENTS = {
     Kind.PAY: 0,
-    Kind.BOUND: 1,
     Kind.ALIGNED: 1,
     Kind.LEAVE: 0,
     Kind.BINARY: 1,
@@ -67,7 +66,7 @@ def _of_op(op: Op) -> Iterator[str]:
     kind = op.row.kind
     if kind is not Kind.PAY and (op.exit is not None) is not (kind in MAY_LEAVE):
         yield "an exit too many or too few"
-    if op.exit is not None and len(op.exit.registers) != REGISTER_COUNT:
+    if op.exit is not None and len(op.exit.registers) != REGISTER_COUNT + len(op.exit.slots):
         yield "an exit without all registers"
     if len(op.results) != results_of(op):
         yield f"{len(op.results)} results"
@@ -76,6 +75,8 @@ def _of_op(op: Op) -> Iterator[str]:
         wanted += (kind in SOURCES and op.row.uses_src) + (op.scale != 0)
         if len(op.args) != wanted:
             yield f"{len(op.args)} arguments, not {wanted}"
+    if kind is Kind.BOUND and len(op.args) not in ((2,) if op.scale else (0, 1, 2)):
+        yield f"{len(op.args)} arguments"
     must = kind is Kind.SUM or op.row.name.startswith("INDEXED")
     if op.scale not in ((1, 2, 4, 8) if must else (0, 1, 2, 4, 8) if kind in SCALED else (0,)):
         yield f"a scale of {op.scale}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer.code import Op
-from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode
+from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.optimizer.registers import HELPER_CALLS
 from ebpfjit.translators.machine import Registers
 
@@ -50,7 +50,7 @@ def _missing(op: Op, step: Placed, held: Held) -> Iterator[str]:
     if op.exit is not None and step.exit is not None:
         for home, (wanted, place) in enumerate(zip(op.exit.registers, step.exit, strict=True)):
             if wanted is not None and (place is None or held.get(place) != wanted):
-                yield f"v{wanted}, r{home} of the exit, is not in {place}"
+                yield f"v{wanted}, {home} of the exit, is not in {place}"
 
 
 def _after(step: Move | Placed, held: Held, registers: Registers) -> None:
@@ -70,7 +70,7 @@ def _after(step: Move | Placed, held: Held, registers: Registers) -> None:
         kept = ~registers.extra
     else:
         kept = -1
-    for register in [each for each in held if not kept >> each & 1]:
+    for register in [each for each in held if each < SPILLED and not kept >> each & 1]:
         del held[register]
     for value, register in zip(step.op.results, step.results, strict=True):
         if register not in step.kept:  # which is restored: nothing reads that result

@@ -14,6 +14,11 @@ An operation is a row of the instruction table; those that only Code has (`isa.t
     row      args          imm             offset        exit
     BOUND    base          size            from base on  where they are not all in one region that may be
                                                          loaded from ("load") or stored to
+    BOUND    first, last   size            from base on  where not all from first on to the last `size` bytes
+                                                         are in one region, or last is before first
+    BOUND                  size            from the      where they are not all in the memory that r1 points
+                                           argument on   to at the start, or that may not be stored to
+                                                         (size 0: only that)
     ALIGNED  base          the multiple    from base on  where it is none
     PAY                    instructions                  where so many are not left; None: nobody looks
     LEAVE                                                always
@@ -67,13 +72,15 @@ CALL_RESULTS = 6
 class Exit:
     """Where a run goes on in baseline code: at the instruction `pc`, as if it came there.
 
-    `registers` has for each of r0 to r10 the value that it is to have, None where it is not read any more.
+    `registers` has for each of r0 to r10 the value that it is to have, None where it is not read any more,
+    then those of slots of the frame: `slots` says where they are, in bytes from r10, and of how many.
     `refund` instructions go back to the budget: what is paid again there, or was paid for what comes later.
     """
 
     pc: int
     registers: tuple[int | None, ...]
     refund: int = 0
+    slots: tuple[tuple[int, int], ...] = ()
 
 
 @record
@@ -82,9 +89,9 @@ class Op:
 
     `args` are values, in the order of the row's dst and src, then what it reads besides. `results` are the
     values that it defines: none, one, or the CALL_RESULTS of a call. `imm` is the row's, or the whole of a
-    constant of 64 bits. `stores` is for BOUND: whether the bytes are written; as `region`, where they are
-    likely to be ("stack", "argument", "packet"; "": nothing is known). Where `scale` is not 0 (but 1, 2, 4 or
-    8) the second of `args` is an index, which is added to the first so many times.
+    constant of 64 bits. `stores` is for BOUND: whether the bytes are written; `region` is where they most
+    likely are: "stack", "argument", "packet", or "" where that is not known. Where `scale` is not 0 (but 1,
+    2, 4 or 8) the second of `args` is an index, which is added to the first so many times.
     """
 
     row: Row
@@ -97,6 +104,25 @@ class Op:
     stores: bool = False
     region: str = ""
     scale: int = 0
+
+
+@record
+class Proof:
+    """Why a BOUND or ALIGNED is gone, so that it can be looked at again where the access is.
+
+    It stood for `size` bytes at `value` + `offset` (0 bytes: for the address being aligned). By the `rule`
+    they are `low` to `high` in what the rule is about, counted from its start (a frame: from its end; what
+    "covered" them: from the root of the value). `by` is the pc of the check that stands for them now.
+    """
+
+    rule: str
+    value: int
+    offset: int
+    size: int
+    stores: bool
+    low: int
+    high: int
+    by: int | None = None
 
 
 @record
@@ -139,13 +165,18 @@ class Code:
     """A program as blocks, in the order of their layout; frozen.
 
     `entries` are the ways in by pc: those of functions, and where runs come from baseline code. `homes` has
-    for each value, by number, the register that it was of: no more than a hint where to put it.
+    for each value, by number, the register that it was of: no more than a hint where to put it. `proofs` say
+    by pc why checks that the instruction there had are gone. `starts` has for each block, as it was built,
+    the value of each register where it starts, None of those that nothing reads; it is empty behind passes
+    that change that.
     """
 
     verified: Verified
     blocks: tuple[Block, ...]
     entries: dict[int, Entry] = field(default_factory=dict)
     homes: list[int] = field(default_factory=list, compare=False)
+    proofs: dict[int, tuple[Proof, ...]] = field(default_factory=dict, compare=False)
+    starts: list[tuple[int | None, ...]] = field(default_factory=list, compare=False)
 
     def values(self) -> Iterator[int]:
         """Yield each value that is defined, in the order of its definition's place."""

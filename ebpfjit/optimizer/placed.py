@@ -1,6 +1,7 @@
 """Placed Code: each operation with the registers of its values, and the moves between them.
 
-Registers go by number: 0 to 10 are the homes of r0 to r10, what the machine has besides follows.
+Registers go by number: 0 to 10 are the homes of r0 to r10, what the machine has besides follows. From SPILLED
+on numbers are words of the machine's stack, which only moves and exits name.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from ebpfjit.isa.table import NO_OPCODE
 from ebpfjit.optimizer.code import Code, Op
 from ebpfjit.record import record
 
+SPILLED = 32
 MASK64 = (1 << 64) - 1
 
 
 @record
 class Move:
-    """A copy of the whole register `src` to `dst`."""
+    """A copy of the whole register `src` to `dst`; one of them may be a word of the stack."""
 
     dst: int
     src: int
@@ -108,9 +110,11 @@ class PlacedBlock:
 class PlacedCode:
     """Code with registers; None for a block that control does not come to.
 
-    `arrivals` say of each block in which register each of its values is at its start.
+    `arrivals` say of each block in which register each of its values is at its start. It needs so many
+    `words` of the stack.
     """
 
     code: Code
     blocks: tuple[PlacedBlock | None, ...]
     arrivals: tuple[Mapping[int, int], ...]
+    words: int = 0

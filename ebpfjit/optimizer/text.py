@@ -145,7 +145,10 @@ def _values(values: tuple[int, ...]) -> str:
 
 
 def _exit(leaves: Exit) -> str:
-    named = (f"r{number} = v{value}" for number, value in enumerate(leaves.registers) if value is not None)
+    places = [f"r{number}" for number in range(REGISTER_COUNT)]
+    places += [f"u{8 * size}[{offset}]" for offset, size in leaves.slots]
+    pairs = zip(places, leaves.registers, strict=True)
+    named = (f"{place} = v{value}" for place, value in pairs if value is not None)
     return f"leave {leaves.pc} ({', '.join(named)}){f' refund {leaves.refund}' if leaves.refund else ''}"
 
 
@@ -156,8 +159,10 @@ def _op(op: Op) -> str:
             return f"pay {op.imm}{leaves}"
         case Kind.BOUND:
             access = "store" if op.stores else "load"
+            values = " .. ".join(f"v{value}" for value in op.args[: 1 if op.scale else 2])
             index = f" + v{op.args[1]} * {op.scale}" if op.scale else ""
-            return f"bound {access} v{op.args[0]}{index} + {op.offset}..{op.offset + op.imm}{leaves}"
+            base = f"{op.region} {values}".strip()
+            return f"bound {access} {base}{index} + {op.offset}..{op.offset + op.imm}{leaves}"
         case Kind.ALIGNED:
             return f"aligned v{op.args[0]} + {op.offset}, {op.imm}{leaves}"
         case Kind.CALL_HELPER | Kind.CALL_KFUNC | Kind.CALL_LOCAL | Kind.CALL_REGISTER:
@@ -235,7 +240,11 @@ def _read_exit(text: str | None) -> Exit | None:
     registers: list[int | None] = [None] * REGISTER_COUNT
     for register, value in re.findall(r"r(\d+) = v(\d+)", found[2]):
         registers[int(register)] = int(value)
-    return Exit(int(found[1]), tuple(registers), int(found[3] or 0))
+    slots = []
+    for bits, offset, value in re.findall(r"u(\d+)\[(-?\d+)\] = v(\d+)", found[2]):
+        slots.append((int(offset), int(bits) // 8))
+        registers.append(int(value))
+    return Exit(int(found[1]), tuple(registers), int(found[3] or 0), tuple(slots))
 
 
 def _read_way(text: str) -> Way:
@@ -245,13 +254,16 @@ def _read_way(text: str) -> Way:
     return Way(int(found[1]), _numbers(found[2]))
 
 
-_BASE = rf"(?P<args>v\d+(?: \+ v\d+ \* (?P<scale>[1248]))?) \+ (?P<offset>{_NUMBER})"
+_BASE = rf"(?P<args>v\d+) \+ (?P<offset>{_NUMBER})"
+
+_REGION = r"(?:(?P<region>stack|argument|packet) ?)?"
+_SPAN = rf"(?P<args>v\d+(?: \.\. v\d+)?(?: \+ v\d+ \* (?P<scale>[1248]))?)? ?\+ (?P<offset>{_NUMBER})"
 
 _CALLED = rf"(?P<imm>{_NUMBER})(?::(?P<offset>{_NUMBER}))?"
 
 _SPECIAL = (
     (PAY, re.compile(rf"pay (?P<imm>\d+){_TAIL}")),
-    (BOUND, re.compile(rf"bound (?P<access>load|store) {_BASE}\.\.(?P<end>{_NUMBER}){_TAIL}")),
+    (BOUND, re.compile(rf"bound (?P<access>load|store) {_REGION}{_SPAN}\.\.(?P<end>{_NUMBER}){_TAIL}")),
     (ALIGNED, re.compile(rf"aligned {_BASE}, (?P<imm>\d+){_TAIL}")),
     *(
         (BY_NAME[name], re.compile(rf"(?P<results>.*) = {word} {_CALLED}\((?P<args>.*?)\){_TAIL}"))
@@ -269,8 +281,9 @@ def _read_op(text: str, pc: int) -> Op:
             imm = int(said["end"]) - offset if "end" in said else int(said["imm"])
             results, args = _numbers(said.get("results") or ""), _numbers(said.get("args") or "")
             stores = said.get("access") == "store"
-            scale = int(said.get("scale") or 0)
-            return Op(row, args, imm, offset, pc, results, _read_exit(said["leave"]), stores, "", scale)
+            region, scale = said.get("region") or "", int(said.get("scale") or 0)
+            leaves = _read_exit(said["leave"])
+            return Op(row, args, imm, offset, pc, results, leaves, stores, region, scale)
     for row, pattern in _patterns():
         if row.kind not in _BRANCHES and (found := pattern.fullmatch(text)):
             said = found.groupdict()

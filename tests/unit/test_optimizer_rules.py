@@ -8,6 +8,7 @@ from functools import cache, partial
 
 import pytest
 
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.difftest.arena import arena
@@ -394,5 +395,6 @@ def test_each_stage_does_what_the_program_does(seed: int) -> None:
 
     for given in case.inputs:
         wanted = outcome(given)
-        for number, code in enumerate(stages(verified, ())):
-            assert outcome(given, partial(CodeState, code)) == wanted, f"stage {number}"
+        for number, code in enumerate(stage for stage, _ in stages(verified, (), Promises())):
+            differing = {*outcome(given, partial(CodeState, code)).differing(wanted)} - {"stack"}
+            assert not differing, f"stage {number}"  # slots of the frame are values

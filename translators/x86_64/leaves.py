@@ -18,6 +18,12 @@ def bound(insn: Operation, cx: Context) -> None:
     lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae other
     In the frame, whose size is known:  ...;  sub r10, [stack_start];  cmp r10, frame - size;  ja other
     """
+    if not insn.args:
+        _argument(insn, cx)
+        return
+    if len(insn.args) == 2 and not insn.scale:
+        _span(insn, cx)
+        return
     base, size, region = address_text(insn), insn.imm, insn.region
     other, back = cx.new_label("other"), cx.new_label("inside")
     limit = cx.limit(region, size, insn.stores) if region in ("argument", "packet") else None
@@ -36,6 +42,57 @@ def bound(insn: Operation, cx: Context) -> None:
     cx.label(back)
     with cx.out_of_line(other):
         _search(cx, base, insn)
+        cx.jump("jb", cx.exit)
+        cx.jump("jmp", back)
+
+
+def _argument(insn: Operation, cx: Context) -> None:
+    """So many bytes lie behind the start of the argument, and may be written: in the whole run or not at all.
+
+    cmp qword ptr [limit], 0;  je exit
+    """
+    behind = insn.offset + insn.imm
+    limit = cx.limit("argument", behind, insn.stores)
+    if limit is not None:
+        cx.emit("cmp qword ptr [r12+$offset], $imm", imm=0, offset=limit)
+        cx.jump("je", cx.exit)
+        return
+    word = "argument_room" if insn.stores else "argument_size"
+    cx.emit("mov r10, $imm", imm=behind, imm_sizes=(32,))
+    cx.emit(f"cmp qword ptr {BLOCK[word]}, r10")
+    cx.jump("jb", cx.exit)
+
+
+def _span(insn: Operation, cx: Context) -> None:
+    """All from the first address on to behind the last one, which is not below it.
+
+    cmp last, first;  jb exit;  then for both:  lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit]
+    Out of line:  mov r10, last;  sub r10, first;  add r10, size;  lea r11, [first+offset];  call is_load
+    """
+    first, last = map(register, insn.args)
+    other, back = cx.new_label("other"), cx.new_label("inside")
+    cx.emit(f"cmp {last}, {first}")
+    cx.jump("jb", cx.exit)
+    region = insn.region
+    limit = cx.limit(region, insn.imm, insn.stores) if region in ("argument", "packet") else None
+    for base in (first, last) if limit is not None else ():
+        load_address(cx, base, insn.offset, "r10")
+        cx.emit(f"sub r10, qword ptr {BLOCK[region + '_start']}")
+        cx.emit("cmp r10, qword ptr [r12+$offset]", offset=limit)
+        cx.jump("jae", other)
+    if limit is None:
+        cx.jump("jmp", other)
+    cx.label(back)
+    with cx.out_of_line(other):
+        routine = "is_store" if insn.stores else "is_load"
+        cx.used.add(routine)
+        cx.emit(f"mov r10, {last}")
+        cx.emit(f"sub r10, {first}")
+        cx.emit("add r10, $imm", imm=insn.imm)
+        cx.emit("push r11")
+        load_address(cx, first, insn.offset)
+        cx.jump("call", routine)
+        cx.emit("pop r11")
         cx.jump("jb", cx.exit)
         cx.jump("jmp", back)
 

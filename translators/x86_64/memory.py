@@ -10,6 +10,7 @@ from ebpfjit.translators.x86_64.target import (
     POINTER,
     Context,
     address_operand,
+    drop,
     load_constant,
     pin,
     register,
@@ -368,4 +369,5 @@ def _load_from_header(cx: Context, size: int, inside: str) -> None:
     cx.label(nothing)
     pin(cx)
     cx.emit("xor eax, eax")
+    drop(cx)
     cx.emit("ret")

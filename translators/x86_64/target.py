@@ -230,7 +230,7 @@ class Context(Emitter):
     def __init__(
         self, program: Program, frame_sizes: Mapping[int, int], plan: Plan, settings: Settings
     ) -> None:
-        super().__init__(repeats=not settings.harden)
+        super().__init__(len(program), repeats=not settings.harden)
         self.program = program
         self.frame_sizes = frame_sizes
         self.plan = plan
@@ -245,6 +245,7 @@ class Context(Emitter):
         self.exit = ""
         self.frame_size = 0
         self.live: tuple[int, ...] | None = None
+        self.spilled = 0  # bytes of values on the machine's stack
         self.functions = pc_label
         self.frame_top = "rbp"  # empty where it may hold another value
         self.turned_to: int | None = None
@@ -639,6 +640,12 @@ def _emit_call_by_address(cx: Context) -> None:
         search(starts[middle:])
 
     search(sorted(cx.program.functions))
+
+
+def drop(cx: Context) -> None:
+    """Give back the machine's stack that values are on: a function ends, or goes on in baseline code."""
+    if cx.spilled:
+        cx.emit("add rsp, $imm", imm=cx.spilled)
 
 
 def pay(cx: Context, instructions: int) -> None:

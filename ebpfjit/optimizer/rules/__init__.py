@@ -13,17 +13,10 @@ from ebpfjit.optimizer.rules.bytes import gather
 from ebpfjit.optimizer.rules.operands import use_memory
 from ebpfjit.optimizer.rules.selects import select
 
-PASSES: tuple[Callable[[Code], Code], ...] = (
-    select,
-    simplify,
-    remove_dead,
-    displace,
-    gather,
-    index,
-    use_memory,
-    remove_dead,
-)
-"""All, in their order. The first three come before checks are looked at, the others behind that."""
+Change = Callable[[Code], Code]
+BEFORE_GUARDS: tuple[Change, ...] = (select, simplify, remove_dead)
+BEHIND_GUARDS: tuple[Change, ...] = (displace, gather, index, use_memory, remove_dead)
+"""All, in their order: before checks are looked at, and when all is known of them."""
 
 
 def simpler(code: Code) -> Code:

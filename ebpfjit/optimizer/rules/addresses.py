@@ -74,7 +74,7 @@ def displace(code: Code, uses: list[int] | None = None) -> Code:
                     root, more = added.get(base, (base, 0))
                     if abs(op.imm + more) < MOST_OFFSET:
                         added[result] = root, op.imm + more
-            elif added and op.args and op.args[0] in added and op.row.kind in ACCESSES:
+            elif added and op.row.kind in ACCESSES and has_base(op) and op.args[0] in added:
                 root, more = added[op.args[0]]
                 if abs(op.offset + more) < MOST_OFFSET:
                     ops = [*block.ops] if ops is None else ops
@@ -91,12 +91,17 @@ def _at(op: Op, args: tuple[int, ...], offset: int, row: Row | None = None, scal
     return Op(row, args, op.imm, offset, op.pc, op.results, op.exit, op.stores, op.region, scale)
 
 
+def has_base(op: Op) -> bool:
+    """True for an access at a base, and perhaps an index; a bound may be of more, or of the argument."""
+    return op.row is not BOUND or len(op.args) == (2 if op.scale else 1)
+
+
 def _uses_as_base(code: Code, kinds: frozenset[Kind]) -> list[int]:
     """Return how often each value is the base of an access of these kinds."""
     found = [0] * len(homes_of(code))
     for block in code.blocks:
         for op in block.ops:
-            if op.row.kind in kinds:
+            if op.row.kind in kinds and has_base(op):
                 found[op.args[0]] += 1
     return found
 
@@ -153,7 +158,7 @@ class _Indexing:
             value = op.args[0]
             op = _sum(op, MULTIPLY[row], (value, value), FACTORS[op.imm], 0)
         elif row.kind in INDEXABLE:
-            return self.accessed(op)
+            return self.accessed(op) if has_base(op) else op
         else:
             return op
         makers[op.results[0]] = op

@@ -217,7 +217,7 @@ class _Pass:
             return op
         if leaves is not None:
             registers = tuple([None if v is None else same.get(v, v) for v in leaves.registers])
-            leaves = Exit(leaves.pc, registers, leaves.refund)
+            leaves = Exit(leaves.pc, registers, leaves.refund, leaves.slots)
         return changed(op, op.row, self.through(op.args), op.imm, leaves)
 
     # -- what becomes of an operation --

@@ -1,0 +1,170 @@
+"""Bugs to plant in the optimizer's passes: facts that claim too much, checks that fall for no reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ebpfjit.difftest.planting import Plant, PlantedBug, function, mapped, method
+from ebpfjit.optimizer import dominators, facts, guards, hoisting, induction, intervals, ranges
+
+
+def _interval(meaning: str, change: Callable[[int, int], tuple[int, int]]) -> Plant:
+    """Change what a rule gives."""
+    rule = intervals.BINARY[meaning]
+    return mapped(intervals.BINARY, meaning, lambda w, a, b: change(*rule(w, a, b)))
+
+
+def _one_less(low: int, high: int) -> tuple[int, int]:
+    return low, max(low, high - 1)
+
+
+def _related(relations: dict[str, str]) -> Plant:
+    """Take some relations for others."""
+    return function(
+        intervals.related, lambda old: lambda relation, a, b: old(relations.get(relation, relation), a, b)
+    )
+
+
+def _larger_frames(old: Any) -> Any:
+    def proof(guard: Any, op: Any) -> Any:
+        sizes = guard.code.verified.frame_sizes
+        guard.frame_sizes = {pc: size + 8 for pc, size in sizes.items()}
+        return old(guard, op)
+
+    return proof
+
+
+def _lower_most(old: Any) -> Any:
+    def rising(stepping: Any) -> Any:
+        found = old(stepping)
+        return None if found is None else (found[0], max(found[0], found[1] - 1), *found[2:])
+
+    return rising
+
+
+def _more_room(old: Any) -> Any:
+    return lambda walk, lower, upper, least: old(walk, lower, upper, least + 1)
+
+
+def _asks_only_loads(old: Any) -> Any:
+    return lambda guard, root, low, high, *, stores: old(guard, root, low, high, stores=False)
+
+
+def _longer(old: Any) -> Any:
+    """Take checks for longer than they are."""
+    return lambda guard, root, check: old(guard, root, replace(check, high=check.high + 8))
+
+
+def _promised_more(old: Any) -> Any:
+    return lambda guard, low, high, op: old(guard, low, high - 1, op)
+
+
+def _swept(change: Callable[[Any], Any]) -> Plant:
+    """Change what is asked before loops of all that is touched there."""
+    return method(
+        hoisting._Loop,
+        "_ask",
+        lambda old: lambda loop, trip, swept: old(loop, trip, list(map(change, swept))),
+    )
+
+
+ENGINES = ("interpreter", "optimized")
+
+MIDDLE: tuple[PlantedBug, ...] = tuple(
+    PlantedBug(name, what, plant, ENGINES, sources)
+    for name, what, plant, sources in (
+        ("sum-too-low", "A sum is one less at most than it may be", _interval("ADD", _one_less), ()),
+        ("mask-too-low", "What is masked is less than the mask", _interval("AND", _one_less), ()),
+        ("shift-too-low", "What is shifted right is one less at most", _interval("RSH", _one_less), ()),
+        ("product-too-low", "A product is one less at most", _interval("MUL", _one_less), ()),
+        ("less-or-equal", "What is at most a number is below it", _related({"<=": "<"}), ()),
+        ("greater-or-equal", "What is at least a number is above it", _related({">=": ">"}), ()),
+        (
+            "loops-always-tested",
+            "Each test in a loop is taken for one that all rounds pass",
+            method(induction.Induction, "_staying", lambda old: lambda *_: 0),
+            (),
+        ),
+        (
+            "loops-keep-arguments",
+            "What loops change is taken to stay",
+            method(induction.Induction, "is_invariant", lambda old: lambda *_: True),
+            (),
+        ),
+        (
+            "loop-round-less",
+            "A counter ends a step early",
+            method(induction.Stepping, "_rising", _lower_most),
+            (),
+        ),
+        (
+            "loop-meets-bound",
+            "A counter that steps over its bound is taken to meet it",
+            method(induction.Stepping, "_comes_to", lambda old: lambda *_: True),
+            (),
+        ),
+        (
+            "ways-are-one",
+            "Of the ways into a block the first counts",
+            function(facts.both, lambda old: lambda a, b: a),
+            (),
+        ),
+        (
+            "room-too-large",
+            "Of the argument there is taken to be a byte more behind a number",
+            method(ranges.Walk, "_limit", _more_room),
+            ("paths",),
+        ),
+        (
+            "frames-larger",
+            "Frames are taken to be 8 bytes larger",
+            method(guards._Guards, "_proof", _larger_frames),
+            ("pointers",),
+        ),
+        ("checks-longer", "Checks stand for 8 bytes more", method(guards._Guards, "_remember", _longer), ()),
+        (
+            "checks-everywhere",
+            "Checks stand for others wherever they are",
+            method(dominators.Dominators, "dominates", lambda old: lambda *_: True),
+            (),
+        ),
+        (
+            "loads-cover-stores",
+            "What may be loaded may be stored to",
+            method(guards._Guards, "_covering", _asks_only_loads),
+            (),
+        ),
+        (
+            "argument-longer",
+            "A byte more is taken to be promised of the argument",
+            method(guards._Guards, "_is_promised", _promised_more),
+            ("pointers",),
+        ),
+        (
+            "loops-cannot-wrap",
+            "A counter is taken never to wrap behind its bound",
+            method(hoisting._Loop, "_has_room", lambda old: lambda *_: True),
+            ("sweeps",),
+        ),
+        (
+            "loops-ask-less",
+            "Before a loop is asked for the first byte of each access",
+            _swept(lambda one: replace(one, high=one.low + 1)),
+            ("sweeps",),
+        ),
+        (
+            "loops-ask-loads",
+            "Before a loop that stores it is asked what may be loaded",
+            _swept(lambda one: replace(one, stores=False)),
+            ("sweeps",),
+        ),
+        (
+            "loops-round-less",
+            "Before a loop it is asked for a round less",
+            _swept(lambda one: replace(one, is_early=False)),
+            ("sweeps",),
+        ),
+    )
+)

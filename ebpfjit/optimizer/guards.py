@@ -1,0 +1,385 @@
+"""Checks that need not be made, or not so often: which BOUND and ALIGNED are left.
+
+    before                                              after
+    bound load v1 + 0..4 else leave 3 (...)             bound store v1 + 0..8 else leave 3 (...)
+    v2 = *(u32 *)(v1 + 0)                               v2 = *(u32 *)(v1 + 0)
+    bound store v1 + 4..8 else leave 4 (...)            *(u32 *)(v1 + 4) = v2
+    *(u32 *)(v1 + 4) = v2                               v5 = *(u64 *)(v4 - 8)             v4: stack - 16..-8
+    bound load v4 - 8..0 else leave 5 (...)
+    v5 = *(u64 *)(v4 - 8)
+
+A check is gone where one of these holds for all that its bytes may be:
+
+    frame        they lie in the frame of the running function
+    argument     they lie in what is promised to be behind r1
+    length       they lie in the argument, by what is known of numbers in relation to its length (loads)
+    writable     the same, where a check before asked whether the argument may be stored to
+    map value    they lie in a map's values: at an address that is known, or behind what a lookup gave and is
+                 not zero
+    aligned      the address is such a multiple
+    covered      a check of the same block, or of one that dominates it, stands for them, and nothing between
+                 takes memory away
+
+Bytes at a distance from r1 that is known, or known to be one of few, such as those of a table, are asked for
+by that distance (`bound load argument + 0..64`), which is the same each time. Checks of one block that count
+from one root become one: the first, over the whole span. It may fail where
+single ones would not, and then leaves as it always may. Each check that is gone leaves a `Proof`. Structs
+with rights say of each size and offset what may be there: in programs that may meet some, only the same bytes
+cover others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ebpfjit.analysis.accesses import Promises
+from ebpfjit.bits import U64_MASK, W32, W64
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind
+from ebpfjit.optimizer.arguments import origins
+from ebpfjit.optimizer.code import BOUND, Block, Code, Op, Proof
+from ebpfjit.optimizer.dominators import Dominators
+from ebpfjit.optimizer.facts import UNKNOWN, Facts
+from ebpfjit.optimizer.intervals import as_signed, zeros_of
+from ebpfjit.optimizer.ranges import Trail, Walk
+from ebpfjit.record import record
+
+LONGEST_SPAN = 4096
+"""Bytes that one check stands for: a page, as what lies behind might be the end of memory."""
+
+MOST_SPANS = 12
+"""Checks that are remembered of one root."""
+
+FARTHEST_END = 1 << 30
+"""Of offsets in the argument, which become immediates."""
+
+WRITABLE, TABLE = -1, -2
+"""As roots: the argument's memory, of which it was asked whether it may be stored to; its start."""
+
+
+@record
+class Check:
+    """A check that is made: bytes from `low` to `high` behind a root, by the block and pc where it stands.
+
+    `epoch` is told by what last took memory away before it.
+    """
+
+    low: int
+    high: int
+    stores: bool
+    epoch: int
+    block: int
+    pc: int
+
+
+@record
+class Candidate:
+    """A check of a block that nothing has shown to be superfluous: its place there, and its bytes."""
+
+    index: int
+    op: Op
+    root: int
+    low: int
+    high: int
+
+
+def guarded(code: Code, promises: Promises) -> tuple[Code, Facts]:
+    """Return code with the checks that are needed, and what is known of its values."""
+    guards = _Guards(code, promises)
+    walk = Walk(code, promises, guards)
+    guards.walk, guards.facts = walk, walk.facts
+    walk.run()
+    return guards.result(), walk.facts
+
+
+class _Guards:
+    """Looks at the checks of code while what is known at their place is there."""
+
+    walk: Walk
+    facts: Facts
+
+    def __init__(self, code: Code, promises: Promises) -> None:
+        self.code, self.promises = code, promises
+        verified = code.verified
+        self.frame_sizes = verified.frame_sizes
+        self.entries = verified.entries_with(promises.calling)
+        self.is_exact = promises.meets_rights or promises.argument_rights is not None
+        self.dominators = Dominators(code)
+        steady = [map_ for map_ in verified.program.maps if map_.value_is_stable and map_.is_steady]
+        self.values = [region for map_ in steady for region in map_.regions]
+        self.made: dict[int, tuple[Check, ...]] = {}
+        self.gone: list[dict[int, Op | None]] = [{} for _ in code.blocks]
+        """By block: what stands instead of operations, by index; None for nothing."""
+        self.proofs: dict[int, tuple[Proof, ...]] = {}
+        self.epochs = self._epochs()
+        self.undo: list[list[tuple[int, tuple[Check, ...]]]] = []
+        self.fresh = 0
+
+    # -- what takes memory away ---------------------------------------------------------------------------
+
+    def _takes_away(self, op: Op) -> bool:
+        """True for a call of what may move memory, or take it away; any kfunc may."""
+        kind = op.row.kind
+        return kind is Kind.CALL_KFUNC or (
+            kind is Kind.CALL_HELPER and op.imm & W32.mask in self.promises.moving
+        )
+
+    def _ends_epoch(self, op: Op) -> bool:
+        """True where memory may be taken away by what is called: functions are not looked into."""
+        if op.row.kind in (Kind.CALL_LOCAL, Kind.CALL_REGISTER) or self._takes_away(op):
+            return True
+        insn = self.code.verified.program.slots[op.pc]
+        return insn is not None and self.entries.calls_back(insn)
+
+    def _epochs(self) -> Mapping[int, int] | None:
+        """Return what last took memory away before each block; None where nothing ever does."""
+        blocks = self.code.blocks
+        calls = [[op for op in block.ops if op.row.kind in _CALLS] for block in blocks]
+        if not any(self._takes_away(op) for ops in calls for op in ops):
+            return None
+        ends = [int(any(map(self._ends_epoch, ops))) for ops in calls]
+        ways = [[way.block for way in block.ways] for block in blocks]
+        entered = {entry.block for entry in self.code.entries.values()}
+        found = origins(ways, [[0]] * len(blocks), ends, entered)
+        return {number: found[number * REGISTER_COUNT] for number in range(len(blocks))}
+
+    # -- a block ------------------------------------------------------------------------------------------
+
+    def start(self, number: int) -> None:
+        """See the start of a block."""
+        self.number = number
+        self.candidates: list[Candidate] = []
+        self.epoch = 0 if self.epochs is None else self.epochs[number]
+        self.ended = False
+
+    def op(self, index: int, op: Op) -> None:
+        """Look at a check, or at a call."""
+        kind = op.row.kind
+        if kind is Kind.BOUND:
+            if op.args:
+                self._bound(index, op)
+        elif kind is Kind.ALIGNED:
+            self._aligned(index, op)
+        elif self.epochs is not None and self._ends_epoch(op):
+            self._settle()
+            self.fresh -= 1
+            self.epoch, self.ended = self.fresh, True
+
+    def end(self, trail: Trail) -> None:
+        """Put the checks that are left together; they are remembered for what the block dominates."""
+        if self.ended:
+            self.epoch = ~(self.number * REGISTER_COUNT)  # by this name blocks behind know it
+        self._settle()
+
+    def _bound(self, index: int, op: Op) -> None:
+        base = op.args[0]
+        root, delta = self.facts.root[base], self.facts.delta[base]
+        proof = self._proof(op)
+        if proof is None:
+            if root == self.facts.constant:
+                root, delta = base, 0
+            low = delta + op.offset
+            high = low + op.imm
+            place = None if self.is_exact else self.facts.place(base)
+            if place is not None and place[0] == self.facts.argument:
+                near, far = place[1] + op.offset, place[2] + op.offset + op.imm
+                if near >= 0 and far - near <= LONGEST_SPAN and far <= FARTHEST_END:
+                    root, low, high = TABLE, near, far
+            candidate = Candidate(index, op, root, low, high)
+            check = self._covering(root, low, high, stores=op.stores)
+            if check is None:
+                self.candidates.append(candidate)
+                return
+            proof = _proof_of("covered", op, low, high, check.pc)
+        elif proof.rule == "length" and op.stores:
+            self._asks_argument(index, op, proof)
+            return
+        self._drop(index, proof, op.pc)
+
+    def _drop(self, index: int, proof: Proof, pc: int) -> None:
+        self.gone[self.number][index] = None
+        self.proofs[pc] = (*self.proofs.get(pc, ()), proof)
+
+    def _asks_argument(self, index: int, op: Op, proof: Proof) -> None:
+        """Of a store into the argument's memory only is asked whether that may be; once."""
+        check = self._covering(WRITABLE, 0, 0, stores=True)
+        if check is None:
+            asks = replace(op, args=(), offset=0, imm=0, region="argument")
+            self.gone[self.number][index] = asks
+            self._remember(WRITABLE, Check(0, 0, True, 0, self.number, op.pc))
+            check = self.made[WRITABLE][-1]
+        else:
+            self.gone[self.number][index] = None
+        proof = replace(proof, rule="writable", by=check.pc)
+        self.proofs[op.pc] = (*self.proofs.get(op.pc, ()), proof)
+
+    def _aligned(self, index: int, op: Op) -> None:
+        facts, base = self.facts, op.args[0]
+        if min(facts.zeros[base], zeros_of(op.offset)) >= op.imm.bit_length() - 1:
+            self._drop(index, _proof_of("aligned", op, 0, 0), op.pc)
+
+    def _settle(self) -> None:
+        """Put the checks so far together that count from one root; remember them."""
+        groups: dict[int, list[Candidate]] = {}
+        for candidate in self.candidates:
+            groups.setdefault(candidate.root, []).append(candidate)
+        self.candidates = []
+        for root, group in groups.items():
+            while group:
+                group = self._settled(root, group)
+
+    def _settled(self, root: int, group: list[Candidate]) -> list[Candidate]:
+        """Let the first of some checks stand for those it can stand for; return the others."""
+        first = group[0]
+        low, high, stores = first.low, first.high, first.op.stores
+        others, left = [], []
+        for other in group[1:]:
+            fits = max(high, other.high) - min(low, other.low) <= LONGEST_SPAN
+            if self.is_exact:
+                fits = (other.low, other.high, other.op.stores) == (low, high, stores)
+            if fits:
+                low, high = min(low, other.low), max(high, other.high)
+                stores = stores or other.op.stores
+                others.append(other)
+            else:
+                left.append(other)
+        op = first.op
+        region = self.facts.region(op.args[0])
+        args, offset = op.args, op.offset + low - first.low
+        if root == TABLE:
+            args, offset = (), low
+        if region == "map value":
+            region = ""
+        changed = replace(op, args=args, offset=offset, imm=high - low, stores=stores, region=region)
+        if changed != op:
+            self.gone[self.number][first.index] = changed
+        for other in others:
+            self._drop(other.index, _proof_of("covered", other.op, other.low, other.high, op.pc), other.op.pc)
+        self._remember(root, Check(low, high, stores, self.epoch, self.number, op.pc))
+        return left
+
+    def _remember(self, root: int, check: Check) -> None:
+        made = self.made.get(root, ())
+        self.made[root] = (*made[-MOST_SPANS + 1 :], check)
+
+    def _covering(self, root: int, low: int, high: int, *, stores: bool) -> Check | None:
+        """Return the check that stands for these bytes already."""
+        for check in reversed(self.made.get(root, ())):
+            if self.is_exact:
+                covers = (check.low, check.high, check.stores) == (low, high, stores)
+            else:
+                covers = check.low <= low and high <= check.high and (check.stores or not stores)
+            if not covers or not self.dominators.dominates(check.block, self.number):
+                continue
+            if root == WRITABLE or check.epoch == self.epoch:  # the argument stays as it is for the whole run
+                return check
+        return None
+
+    # -- proofs -------------------------------------------------------------------------------------------
+
+    def _proof(self, op: Op) -> Proof | None:
+        """Return why a check need not be made whatever was checked before."""
+        facts, base = self.facts, op.args[0]
+        place = facts.place(base)
+        if place is not None:
+            region, low, high = place[0], place[1] + op.offset, place[2] + op.offset + op.imm
+            if region >= facts.frame:
+                size = self.frame_sizes[facts.functions[region - facts.frame]]
+                return _proof_of("frame", op, low, high) if -size <= low and high <= 0 else None
+            if region == facts.argument and self._is_promised(low, high, op):
+                return _proof_of("argument", op, low, high)
+        root = facts.root[base]
+        if self.walk.is_measured and self.promises.argument_rights is None:
+            within = self._within(op)
+            if within is not None:
+                return _proof_of("length", op, *within)
+        lookup = self._in_lookup(op, root)
+        if lookup is not None:
+            return _proof_of("map value", op, *lookup)
+        if self.values and facts.base[base] == UNKNOWN:
+            low, high = self._address(base)
+            low, high = low + op.offset, high + op.offset + op.imm
+            for each in self.values:
+                if each.start <= low and high <= each.stop and (each.writable or not op.stores):
+                    return _proof_of("map value", op, low - each.start, high - each.start)
+        return None
+
+    def _is_promised(self, low: int, high: int, op: Op) -> bool:
+        promises = self.promises
+        if low < 0 or high > promises.argument_size or self.walk.main_is_called:
+            return False
+        rights = promises.argument_rights
+        if rights is not None:
+            return high - low == op.imm and rights.allows(low, op.imm, store=op.stores)
+        return promises.argument_writable or not op.stores
+
+    def _within(self, op: Op) -> tuple[int, int] | None:
+        """Return where bytes are in the argument's memory, None where they need not be there."""
+        facts, base = self.facts, op.args[0]
+        place = facts.place(base)
+        size = facts.low[facts.length]
+        if place is not None and place[0] == facts.argument:
+            low, high = place[1] + op.offset, place[2] + op.offset + op.imm
+            if low >= 0 and high <= size:
+                return low, high
+        root, delta = facts.root[base], facts.delta[base]
+        room, parts = facts.room_behind(base), facts.parts[root]
+        if room is None or room < op.offset + op.imm:
+            return None
+        if parts is not None and parts[0] == facts.argument:
+            low = facts.low[parts[1]] + parts[2] + delta + op.offset
+        elif place is not None:
+            low = place[1] + op.offset
+        else:
+            return None
+        return (low, facts.high[facts.length]) if low >= 0 else None
+
+    def _in_lookup(self, op: Op, root: int) -> tuple[int, int] | None:
+        """Return where bytes are in the value that a lookup gave, None where they need not be there."""
+        facts = self.facts
+        low = high = facts.delta[op.args[0]]
+        parts = facts.parts[root]
+        if parts is not None and parts[0] in facts.lookups:
+            root = parts[0]
+            least, most = as_signed(W64, (facts.low[parts[1]], facts.high[parts[1]]))
+            low, high = low + parts[2] + least, high + parts[2] + most
+        if root not in facts.lookups or not facts.low[root]:
+            return None
+        size, is_writable = facts.lookups[root]
+        low, high = low + op.offset, high + op.offset + op.imm
+        return (low, high) if low >= 0 and high <= size and (is_writable or not op.stores) else None
+
+    def _address(self, value: int) -> tuple[int, int]:
+        """Return between which addresses a value lies."""
+        facts = self.facts
+        low, high = facts.range(value)
+        parts = facts.parts[facts.root[value]]
+        if parts is not None and parts[0] == facts.constant:
+            by = parts[2] + facts.delta[value]
+            a, b = facts.low[parts[1]] + by, facts.high[parts[1]] + by
+            if a >= 0 and b <= U64_MASK:
+                return max(a, low), min(b, high)
+        return low, high
+
+    # -- the whole ----------------------------------------------------------------------------------------
+
+    def result(self) -> Code:
+        """Return the code with what is left."""
+        blocks = tuple(map(_with, self.code.blocks, self.gone))
+        return replace(self.code, blocks=blocks, proofs={**self.code.proofs, **self.proofs})
+
+
+_CALLS = (Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER)
+
+
+def _with(block: Block, changes: dict[int, Op | None]) -> Block:
+    """Return a block with other operations at some places, or none."""
+    if not changes:
+        return block
+    ops = (changes.get(index, op) for index, op in enumerate(block.ops))
+    return replace(block, ops=tuple(op for op in ops if op is not None))
+
+
+def _proof_of(rule: str, op: Op, low: int, high: int, by: int | None = None) -> Proof:
+    size = op.imm if op.row is BOUND else 0
+    return Proof(rule, op.args[0], op.offset, size, op.stores, low, high, by)

@@ -1,0 +1,549 @@
+"""Checks before loops: those that are the same in all rounds, and those of addresses that step, at once.
+
+    before                                          after
+                                                    b9 (v8, v9):                  where the loop is entered
+                                                      v10 = v2 + -1
+                                                      v11 = v10 - v9              how far the counter gets
+                                                      v12 = v8 + v11
+                                                      bound load v8 .. v12 + 0..1 else leave 5 (r1 = v8, ...)
+                                                      if v11 > 2147483647 goto b10() else b1(v8, v9)
+    b1 pc 5 (v3, v4):                               b1 pc 5 (v3, v4):
+      bound load v3 + 0..1 else leave 5 (...)
+      v5 = *(u8 *)(v3 + 0)                            v5 = *(u8 *)(v3 + 0)
+      v6 = v3 + 1                                     v6 = v3 + 1
+      v7 = v4 + 1                                     v7 = v4 + 1
+      if v7 < v2 goto b1(v6, v7) else b2()            if v7 < v2 goto b1(v6, v7) else b2()
+
+Innermost loops with one header are looked at, which call nothing. What comes in from outside, from baseline
+code too, comes by a new block in front. Where a check does not hold there, the run leaves to the header in
+baseline code, as nothing of the loop has been done.
+
+How far a counter gets follows from one test that all rounds pass, with both sides as they are in front of
+the loop: it rises by c from x, and each round that goes on has x <= n (or is not where it stops). So it gets
+as far as n - x + c, rounded down to a multiple of c, and in parts behind the test as far as one step less.
+That this is at most LARGEST is asked for too, and that a step past n does not wrap. A loop may end earlier
+than the test would have it: then more was asked for than was needed, and it may have left for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ebpfjit.bits import W64
+from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.table import BY_NAME
+from ebpfjit.optimizer.code import ALIGNED, BOUND, LEAVE, Block, Code, Entry, Exit, Op, Proof, Way
+from ebpfjit.optimizer.dominators import Dominators
+from ebpfjit.optimizer.facts import Facts
+from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED
+from ebpfjit.record import record
+
+LARGEST = (1 << 31) - 1
+"""How far a counter may get: more would take a second, and no check is needed for what takes so long."""
+
+LARGEST_FACTOR, LARGEST_OFFSET = 1 << 12, 1 << 30
+LONGEST_SPAN = 4096
+MOST_TERMS, MOST_DEPTH, MOST_CHECKS = 3, 4, 6
+"""Of what is asked before one loop: terms of a sum, operations that it is made of, checks."""
+
+JUMP, FARTHER, NEARER = BY_NAME["JA"], BY_NAME["JGT_K"], BY_NAME["JLT_K"]
+ADD, SUB, MUL, AND = (BY_NAME[f"{name}64_X"] for name in ("ADD", "SUB", "MUL", "AND"))
+ADD_IMM, MUL_IMM, AND_IMM = (BY_NAME[f"{name}64_K"] for name in ("ADD", "MUL", "AND"))
+MOVE_IMM = BY_NAME["MOV64_K"]
+
+CALLS = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.PACKET_LOAD})
+
+UPWARDS, DOWNWARDS = ("<", "<=", "!="), (">", ">=", "!=")
+
+
+@record
+class Linear:
+    """A sum of values in front of a loop, times numbers, plus a number; each round it is `step` more."""
+
+    terms: tuple[tuple[int, int], ...]
+    number: int
+    step: int
+
+
+@record
+class Trip:
+    """How far a counter gets: a test on the way to the block `target` compares it with a bound.
+
+    By `step` it gets further each round (below zero: downwards), while it is not past `bound`; where it
+    `stops_at` the bound, while it is not there. What it is `compared` with must be `needed` away from where
+    numbers wrap.
+    """
+
+    counter: Linear
+    bound: Linear
+    step: int
+    stops_at: bool
+    target: int
+    compared: Linear
+    needed: int
+
+
+@record
+class Leaving:
+    """A comparison of a value with a number that is not to hold in front of a loop."""
+
+    row: Row
+    value: int
+    number: int
+
+
+@record
+class Swept:
+    """The bytes that checks stand for in all rounds: those from `low` to `high` behind a sum, in the first.
+
+    For each step of the counter they are `factor` steps further. `is_early` where the checks are made before
+    the test of a round, which is then once more than it is passed. `checks` are these, by block and index.
+    """
+
+    terms: tuple[tuple[int, int], ...]
+    factor: int
+    low: int
+    high: int
+    stores: bool
+    region: str
+    is_early: bool
+    checks: tuple[tuple[int, int], ...]
+
+
+def hoisted(code: Code, facts: Facts) -> Code:
+    """Return code with checks before loops instead of in them."""
+    if not any(op.row is BOUND for block in code.blocks for op in block.ops):
+        return code
+    dominators = Dominators(code)
+    loops = _innermost(code, dominators)
+    if not loops:
+        return code
+    return _Hoisting(code, facts, dominators).done(loops)
+
+
+def _innermost(code: Code, dominators: Dominators) -> dict[int, set[int]]:
+    """Return the blocks of loops with no loop inside, one header and no calls, by header."""
+    latches: dict[int, list[int]] = {}
+    refused = set[int]()
+    for number in dominators.order:
+        for way in dominators.ways[number]:
+            if dominators.is_back(number, way):
+                latches.setdefault(way, []).append(number)
+                if not dominators.dominates(way, number):
+                    refused.add(way)
+    found: dict[int, set[int]] = {}
+    for header, ends in latches.items():
+        blocks, work = {header}, list(ends)
+        while work and header not in refused:
+            block = work.pop()
+            if block in blocks:
+                continue
+            if block in latches:
+                refused.add(header)
+            blocks.add(block)
+            work += [before for before, _ in dominators.preds[block]]
+        if header not in refused:
+            found[header] = blocks
+    return found
+
+
+class _Hoisting:
+    """The loops of one code, and what is put in front of them."""
+
+    def __init__(self, code: Code, facts: Facts, dominators: Dominators) -> None:
+        self.code, self.facts, self.dominators = code, facts, dominators
+        self.blocks = list(code.blocks)
+        self.homes = list(code.homes)
+        self.next_value = max(code.values(), default=-1) + 1
+        self.entries = dict(code.entries)
+        self.proofs = dict(code.proofs)
+        self.defined: dict[int, tuple[int, Op | None]] = {}
+        for number, block in enumerate(code.blocks):
+            self.defined.update((arg, (number, None)) for arg in block.args)
+            self.defined.update((result, (number, op)) for op in block.ops for result in op.results)
+
+    def done(self, loops: dict[int, set[int]]) -> Code:
+        """Return the code with checks in front of these loops."""
+        for header, blocks in loops.items():
+            loop = _Loop(self, header, blocks)
+            if loop.checks and loop.registers:
+                loop.hoist()
+        return replace(
+            self.code,
+            blocks=tuple(self.blocks),
+            homes=self.homes,
+            entries=self.entries,
+            proofs=self.proofs,
+            starts=[],
+        )
+
+    def new(self, home: int) -> int:
+        """Return a new value."""
+        self.next_value += 1
+        if self.homes:
+            self.homes.append(home)
+        return self.next_value - 1
+
+    def home(self, value: int) -> int:
+        """Return the register that a value was of."""
+        return self.homes[value] if self.homes else 0
+
+
+class _Loop:
+    """One loop."""
+
+    def __init__(self, around: _Hoisting, header: int, blocks: set[int]) -> None:
+        self.around, self.facts, self.dominators = around, around.facts, around.dominators
+        self.header, self.blocks = header, blocks
+        code = around.code
+        self.block = code.blocks[header]
+        self.checks: list[tuple[int, int, Op]] = []
+        calls = False
+        for number in blocks:
+            for index, op in enumerate(code.blocks[number].ops):
+                if op.row is BOUND:
+                    self.checks.append((number, index, op))
+                calls = calls or op.row.kind in CALLS
+        if calls:
+            self.checks.clear()
+        self.checks.sort(key=lambda each: each[:2])
+        self.registers = code.starts[header] if header < len(code.starts) else ()
+        self.latches = [(before, way) for before, way in around.dominators.preds[header] if before in blocks]
+        self.ops: list[Op] = []
+        self.moved: dict[int, int] = {}
+        """What arguments of the header are in front of it."""
+
+    def hoist(self) -> None:
+        """Put a block in front of the loop, with what can be checked there."""
+        around, block = self.around, self.block
+        self.moved = {arg: around.new(around.home(arg)) for arg in block.args}
+        self.holders = {self.facts.root[arg]: arg for arg in block.args if self._step(arg) == 0}
+        self.steps = {arg: step for arg in block.args if (step := self._step(arg))}
+        registers = (None if value is None else self.moved.get(value, value) for value in self.registers)
+        self.leaves = Exit(self.block.pc, tuple(registers))
+        gone = self._same_each_round()
+        trips = [] if len(gone) == len(self.checks) else self._trips()
+        leaving: list[Leaving] = []
+        for trip in trips:
+            swept = self._swept(trip, gone)
+            if swept:
+                leaving = self._ask(trip, swept)
+                gone |= {each for one in swept for each in one.checks}
+                break
+        if gone:
+            self._put(gone, leaving)
+
+    # -- what is the same in each round --------------------------------------------------------------------
+
+    def _step(self, arg: int) -> int | None:
+        """Return what each round adds to an argument of the header, None where that is not always one."""
+        index, facts = self.block.args.index(arg), self.facts
+        steps = set[int | None]()
+        for before, way in self.latches:
+            value = self.around.code.blocks[before].ways[way].args[index]
+            steps.add(facts.delta[value] if facts.root[value] == arg else 0 if value == arg else None)
+        return steps.pop() if len(steps) == 1 else None
+
+    def _in_front(self, value: int) -> int | None:
+        """Return a value as it is in front of the loop, None where it is not the same in all rounds."""
+        if value in self.moved:
+            return self.moved[value] if value not in self.steps and self._step(value) == 0 else None
+        where = self.around.defined.get(value)
+        if where is None or where[0] in self.blocks:
+            return None
+        return value if self.dominators.dominates(where[0], self.header) else None
+
+    def _is_in_each_round(self, block: int) -> bool:
+        """True for a block that each round comes by: what is checked there may be checked before."""
+        return all(self.dominators.dominates(block, before) for before, _ in self.latches)
+
+    def _same_each_round(self) -> set[tuple[int, int]]:
+        """Put checks in front that are the same in all rounds; return them by block and index."""
+        gone = set[tuple[int, int]]()
+        facts = self.facts
+        for number, index, op in self.checks:
+            args, offset = op.args, op.offset
+            if len(args) > 1 or len(self.ops) >= MOST_CHECKS:
+                continue
+            if args:
+                root = facts.root[args[0]]
+                value, offset = self._in_front(args[0]), op.offset
+                if value is None and root in self.holders:
+                    holder = self.holders[root]
+                    offset += facts.delta[args[0]] - facts.delta[holder]
+                    value = self.moved[holder]
+                elif value is None and root < facts.count:
+                    value, offset = self._in_front(root), op.offset + facts.delta[args[0]]
+                if value is None or abs(offset) > LARGEST_OFFSET or not self._is_in_each_round(number):
+                    continue
+                args = (value,)
+            self._add_check(replace(op, args=args, offset=offset, pc=self.block.pc, exit=self.leaves))
+            gone.add((number, index))
+        return gone
+
+    def _add_check(self, op: Op) -> None:
+        """Put a check in front, or make one there wider."""
+        for index, other in enumerate(self.ops):
+            if other.args == op.args and other.row is BOUND and bool(other.imm) == bool(op.imm):
+                low, high = min(other.offset, op.offset), max(other.offset + other.imm, op.offset + op.imm)
+                if high - low <= LONGEST_SPAN:
+                    self.ops[index] = replace(
+                        other, offset=low, imm=high - low, stores=other.stores or op.stores
+                    )
+                    return
+        self.ops.append(op)
+
+    # -- what steps ----------------------------------------------------------------------------------------
+
+    def _linear(self, value: int, depth: int = MOST_DEPTH) -> Linear | None:
+        """Return a value of a round by values in front of the loop."""
+        facts = self.facts
+        root, number = facts.root[value], facts.delta[value]
+        if root == facts.constant:
+            return Linear((), W64.signed(number), 0)
+        if root in self.steps:
+            return Linear(((self.moved[root], 1),), number, self.steps[root])
+        holder = self.holders.get(root)
+        if holder is not None:
+            return Linear(((self.moved[holder], 1),), number - facts.delta[holder], 0)
+        if root >= facts.count:
+            value_in_front = self._in_front(value)
+            return None if value_in_front is None else Linear(((value_in_front, 1),), 0, 0)
+        same = self._in_front(root)
+        if same is not None:
+            return Linear(((same, 1),), number, 0)
+        op = self.around.defined[root][1]
+        if op is None or op.row.kind is not Kind.BINARY or op.row.width is not W64 or not depth:
+            return None
+        return _moved(self._made(op, depth - 1), number)
+
+    def _made(self, op: Op, depth: int) -> Linear | None:
+        """Return what an operation of 64 bits makes, by values in front of the loop."""
+        a = self._linear(op.args[0], depth)
+        b = self._linear(op.args[1], depth) if op.row.uses_src else Linear((), op.imm, 0)
+        if a is None or b is None:
+            return None
+        match op.row.meaning:
+            case "ADD":
+                return _sum(a, b, 1)
+            case "SUB":
+                return _sum(a, b, -1)
+            case "LSH" if not b.terms and not b.step:
+                return _times(a, 1 << b.number % W64.bits)
+            case "MUL" if not b.terms and not b.step:
+                return _times(a, b.number)
+        return None
+
+    def _trips(self) -> list[Trip]:
+        """Return how far counters get, by the tests that all rounds pass."""
+        found = []
+        for number in sorted(self.blocks):
+            trip = self._trip(number)
+            if trip is not None:
+                found.append(trip)
+        return found
+
+    def _trip(self, number: int) -> Trip | None:
+        """Return how far a counter gets by the test at the end of a block."""
+        block, dominators = self.around.code.blocks[number], self.dominators
+        row = block.end.row
+        if row.kind is not Kind.BRANCH or row.meaning not in RELATIONS:
+            return None
+        staying = [way for way in (0, 1) if block.ways[way].block in self.blocks]
+        if len(staying) != 1:
+            return None
+        target = block.ways[staying[0]].block
+        if target == self.header:
+            is_taken = all(before == number for before, _ in self.latches)
+        else:
+            is_only = len(dominators.preds[target]) == 1
+            is_taken = is_only and all(dominators.dominates(target, before) for before, _ in self.latches)
+        if not is_taken:
+            return None
+        return self._counted(block, target, RELATIONS[row.meaning][staying[0]])
+
+    def _counted(self, block: Block, target: int, relation: str) -> Trip | None:
+        """Return how far a counter gets while it has a relation to something that stays as it is."""
+        end, facts = block.end, self.facts
+        row, w = end.row, end.row.width
+        ranges = [facts.range(value) for value in end.args]
+        if not row.uses_src:
+            ranges.append((w.wrap(end.imm),) * 2)
+        # Numbers that are the same at both widths, signed or not, in all rounds.
+        half = 1 << w.bits - 1
+        are_small = all(high < half for _, high in ranges)
+        if (w is not W64 or row.meaning in SIGNED) and not are_small:
+            return None
+        a = self._linear(end.args[0])
+        b = self._linear(end.args[1]) if row.uses_src else Linear((), ranges[1][0], 0)
+        if a is None or b is None:
+            return None
+        if not a.step:
+            a, b, relation, ranges = b, a, MIRRORED[relation], ranges[::-1]
+        if not a.step or b.step or relation not in (UPWARDS if a.step > 0 else DOWNWARDS):
+            return None
+        unit = abs(a.step)
+        if unit & unit - 1 or unit > LARGEST_FACTOR:
+            return None  # what is not a power of two is not rounded down
+        strict = 1 if relation in ("<", ">") else 0
+        needed = (
+            0 if relation == "!=" or self._has_room(ranges[1], unit - strict, a.step > 0) else unit - strict
+        )
+        bound = _moved(b, -strict if a.step > 0 else strict)
+        if bound is None:
+            return None
+        return Trip(a, bound, a.step, relation == "!=", target, b, needed)
+
+    def _has_room(self, bound: tuple[int, int], needed: int, rises: bool) -> bool:
+        """True where a counter that is not past the bound does not wrap when it steps past it."""
+        return bound[1] + needed <= W64.mask if rises else bound[0] >= needed
+
+    def _swept(self, trip: Trip, gone: set[tuple[int, int]]) -> list[Swept]:
+        """Return what checks in the loop stand for in all rounds of a trip, those together that can be."""
+        found: dict[tuple[object, ...], Swept] = {}
+        unit = abs(trip.step)
+        for number, index, op in self.checks:
+            if (number, index) in gone or len(op.args) != 1:
+                continue
+            at = self._linear(op.args[0])
+            if at is None or not at.terms or len(at.terms) > MOST_TERMS or at.step % unit:
+                continue
+            factor = at.step // trip.step
+            if not factor or abs(factor) > LARGEST_FACTOR or abs(at.number) > LARGEST_OFFSET:
+                continue
+            is_early = not self.dominators.dominates(trip.target, number) or trip.target == self.header
+            low = at.number + op.offset
+            one = Swept(
+                at.terms, factor, low, low + op.imm, op.stores, op.region, is_early, ((number, index),)
+            )
+            key = (at.terms, factor, is_early)
+            other = found.get(key)
+            together = one if other is None else _together(other, one)
+            if together is not None and (other is not None or len(found) + len(self.ops) < MOST_CHECKS):
+                found[key] = together
+        return list(found.values())
+
+    # -- in front ------------------------------------------------------------------------------------------
+
+    def _emit(self, row: Row, args: tuple[int, ...], imm: int = 0) -> int:
+        """Add an operation in front; return its value."""
+        value = self.around.new(0)
+        self.ops.append(Op(row, args, imm, 0, self.block.pc, (value,)))
+        return value
+
+    def _plus(self, value: int, number: int) -> int:
+        return self._emit(ADD_IMM, (value,), number) if number else value
+
+    def _value(self, linear: Linear) -> int:
+        """Return the value of a sum as it is before the first round."""
+        total: int | None = None
+        for value, factor in linear.terms:
+            term = value if factor in (1, -1) else self._emit(MUL_IMM, (value,), abs(factor))
+            if total is None:
+                total = term if factor > 0 else self._emit(SUB, (self._emit(MOVE_IMM, ()), term))
+            else:
+                total = self._emit(ADD if factor > 0 else SUB, (total, term))
+        if total is None:
+            return self._emit(MOVE_IMM, (), linear.number)
+        return self._plus(total, linear.number)
+
+    def _ask(self, trip: Trip, swept: Iterable[Swept]) -> list[Leaving]:
+        """Add what is asked for a trip; return what must not be."""
+        rises, unit = trip.step > 0, abs(trip.step)
+        start, bound = self._value(trip.counter), self._value(trip.bound)
+        far = self._emit(SUB, (bound, start) if rises else (start, bound))
+        if not trip.stops_at:
+            far = self._plus(far, unit)  # so far in the round whose test is the first that fails
+        leaving = [Leaving(FARTHER, far, LARGEST)]
+        if trip.needed:
+            row, number = (FARTHER, -1 - trip.needed) if rises else (NEARER, trip.needed)
+            leaving.append(Leaving(row, self._value(trip.compared), number))
+        if unit > 1 and trip.stops_at:
+            self.ops.append(Op(ALIGNED, (far,), unit, 0, self.block.pc, (), self.leaves))
+        elif unit > 1:
+            far = self._emit(AND_IMM, (far,), -unit)
+        for one in swept:
+            first = self._value(Linear(one.terms, 0, 0))
+            factor = one.factor if rises else -one.factor
+            way = far if one.is_early else self._plus(far, -unit)
+            by = way if abs(factor) == 1 else self._emit(MUL_IMM, (way,), abs(factor))
+            last = self._emit(ADD if factor > 0 else SUB, (first, by))
+            args = (first, last) if factor > 0 else (last, first)
+            size = one.high - one.low
+            op = Op(BOUND, args, size, one.low, self.block.pc, (), self.leaves, one.stores, one.region)
+            self.ops.append(op)
+        return leaving
+
+    def _put(self, gone: set[tuple[int, int]], leaving: list[Leaving]) -> None:
+        """Put the block in front of the loop, and take the checks out of it."""
+        around, header = self.around, self.header
+        front, pc = len(around.blocks), self.block.pc
+        args = tuple(self.moved[arg] for arg in self.block.args)
+        inside = Way(header, args)
+        if not leaving:
+            end = Op(JUMP, (), 0, 0, pc)
+            around.blocks.append(Block(pc, args, tuple(self.ops), end, (inside,)))
+        for index, one in enumerate(leaving):
+            first, is_last = index == 0, index == len(leaving) - 1
+            end = Op(one.row, (one.value,), one.number, 0, pc)
+            others = inside if is_last else Way(front + index + 1, ())
+            ways = (Way(front + len(leaving), ()), others)
+            around.blocks.append(
+                Block(pc, args if first else (), tuple(self.ops) if first else (), end, ways)
+            )
+        if leaving:
+            around.blocks.append(Block(pc, (), (), Op(LEAVE, (), 0, 0, pc, (), self.leaves)))
+        for before in {number for number, _ in self.dominators.preds[header]} - self.blocks:
+            block = around.blocks[before]
+            turned = (replace(each, block=front) if each.block == header else each for each in block.ways)
+            around.blocks[before] = replace(block, ways=tuple(turned))
+        for pc, entry in around.entries.items():
+            if entry.block == header:
+                around.entries[pc] = Entry(front, entry.registers)
+        for number in {number for number, _ in gone}:
+            block = around.blocks[number]
+            for index, op in enumerate(block.ops):
+                if (number, index) in gone:
+                    self._prove(op)
+            ops = tuple(op for index, op in enumerate(block.ops) if (number, index) not in gone)
+            around.blocks[number] = replace(block, ops=ops)
+
+    def _prove(self, op: Op) -> None:
+        if op.args:
+            proof = Proof(
+                "loop", op.args[0], op.offset, op.imm, op.stores, op.offset, op.offset + op.imm, self.block.pc
+            )
+            self.around.proofs[op.pc] = (*self.around.proofs.get(op.pc, ()), proof)
+
+
+def _moved(linear: Linear | None, number: int) -> Linear | None:
+    """Return a sum plus a number, None where that gets too large."""
+    if linear is None or abs(linear.number + number) > LARGEST_OFFSET:
+        return None
+    return Linear(linear.terms, linear.number + number, linear.step)
+
+
+def _sum(a: Linear, b: Linear, sign: int) -> Linear | None:
+    terms = dict(a.terms)
+    for value, factor in b.terms:
+        terms[value] = terms.get(value, 0) + sign * factor
+    left = tuple((value, factor) for value, factor in sorted(terms.items()) if factor)
+    return _moved(Linear(left, a.number, a.step + sign * b.step), sign * b.number)
+
+
+def _times(a: Linear, by: int) -> Linear | None:
+    if not 0 < by <= LARGEST_FACTOR or any(abs(factor * by) > LARGEST_FACTOR for _, factor in a.terms):
+        return None
+    terms = tuple((value, factor * by) for value, factor in a.terms)
+    return _moved(Linear(terms, 0, a.step * by), a.number * by)
+
+
+def _together(a: Swept, b: Swept) -> Swept | None:
+    """Return what two checks stand for that go through memory side by side."""
+    low, high = min(a.low, b.low), max(a.high, b.high)
+    if high - low > LONGEST_SPAN:
+        return None
+    region = a.region if a.region == b.region else ""
+    stores, checks = a.stores or b.stores, a.checks + b.checks
+    return Swept(a.terms, a.factor, low, high, stores, region, a.is_early, checks)

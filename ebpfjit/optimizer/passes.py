@@ -1,0 +1,43 @@
+"""The passes over Code, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from ebpfjit.analysis.accesses import Promises
+from ebpfjit.analysis.verified import Verified
+from ebpfjit.optimizer import rules
+from ebpfjit.optimizer.build import build
+from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.facts import Facts
+from ebpfjit.optimizer.guards import guarded
+from ebpfjit.optimizer.hoisting import hoisted
+
+
+def stages(
+    verified: Verified, promises: Promises, entries: Collection[int] = ()
+) -> Iterator[tuple[str, Code, Facts | None]]:
+    """Yield a program as Code, built and after each pass, by name, with what is known of its values then."""
+    code = build(verified, entries)
+    yield "build", code, None
+    for change in rules.BEFORE_GUARDS:
+        code = change(code)
+        yield change.__name__, code, None
+    seen = code
+    code, facts = guarded(code, promises)
+    yield "facts", seen, facts
+    yield "guards", code, facts
+    code = hoisted(code, facts)
+    yield "hoisting", code, facts
+    for change in rules.BEHIND_GUARDS:
+        code = change(code)
+        yield change.__name__, code, None
+
+
+def optimised(verified: Verified, promises: Promises, entries: Collection[int] = ()) -> Code:
+    """Return a program as Code behind all passes.
+
+    Raises OptimizationError where analysis does not know what its accesses are to.
+    """
+    code, facts = guarded(rules.simpler(build(verified, entries)), promises)
+    return rules.machine_like(hoisted(code, facts))

@@ -1,0 +1,326 @@
+"""Which checks are left of a program, and why the others are gone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from ebpfjit.analysis.accesses import Promises
+from ebpfjit.analysis.verified import Verified, prepare
+from ebpfjit.assembler import assemble
+from ebpfjit.optimizer.build import build
+from ebpfjit.optimizer.check import check
+from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.guards import guarded
+from ebpfjit.optimizer.hoisting import hoisted
+from ebpfjit.optimizer.text import from_text, to_text
+from ebpfjit.program import Program
+from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+from ebpfjit.runtime.rights import Rights, table_of
+
+MEASURED = Promises(argument_is_measured=True)
+
+
+def verified(source: str) -> Verified:
+    return prepare(Program.from_bytes(assemble(source)))
+
+
+def less(source: str, promises: Promises = MEASURED, *, changing: bool = False) -> Code:
+    """Return code with the checks that are left; runs may come in from other code where it is `changing`."""
+    program = verified(source)
+    code = guarded(build(program, program.tested if changing else ()), promises)[0]
+    check(code)
+    return code
+
+
+def before_loops(source: str, *, changing: bool = False) -> Code:
+    program = verified(source)
+    code = hoisted(*guarded(build(program, program.tested if changing else ()), MEASURED))
+    check(code)
+    assert from_text(to_text(code), program) == code
+    return code
+
+
+def left(code: Code) -> list[str]:
+    """Return the checks as text, without where they leave to."""
+    return re.findall(r"^  ((?:bound|aligned) .*) else ", to_text(code), re.MULTILINE)
+
+
+def rules(code: Code) -> dict[int, list[str]]:
+    return {pc: [proof.rule for proof in proofs] for pc, proofs in sorted(code.proofs.items())}
+
+
+ONE_BASE = """
+    r2 = *(u64 *)(r1 + 0)
+    r3 = *(u32 *)(r2 + 4)
+    r2 += 8
+    *(u16 *)(r2 + 0) = r3
+    r4 = *(u8 *)(r2 - 8)
+    r0 = 0
+    exit
+"""
+
+
+def test_checks_of_one_base_become_one() -> None:
+    """The first stands for all, over the whole span, and is a store's where one of them is."""
+    code = less(ONE_BASE, Promises())
+    assert left(code) == ["bound load argument + 0..8", "bound store packet v1 + 0..10"]
+    assert rules(code) == {3: ["covered"], 4: ["covered"]}
+    (proof,) = code.proofs[3]
+    assert (proof.low, proof.high, proof.stores, proof.by) == (8, 10, True, 1)
+
+
+def test_where_structs_have_rights_only_the_same_bytes_cover_others() -> None:
+    source = """
+        r2 = *(u64 *)(r1 + 0)
+        r3 = *(u32 *)(r2 + 4)
+        r3 = *(u16 *)(r2 + 4)
+        r3 = *(u32 *)(r2 + 4)
+        *(u32 *)(r2 + 4) = r3
+        r0 = 0
+        exit
+    """
+    code = less(source, Promises(meets_rights=True))
+    assert left(code)[1:] == [
+        f"bound {access} packet v1 + 4..{end}" for access, end in (("load", 8), ("load", 6), ("store", 8))
+    ]
+    assert rules(code) == {3: ["covered"]}
+
+
+FRAME = """
+    r3 = *(u64 *)(r1 + 0)
+    r3 &= 31
+    r2 = r10
+    r2 += -40
+    r2 += r3
+    *(u64 *)(r2 + 0) = 1
+    *(u64 *)(r2 + 2) = 1
+    r0 = *(u64 *)(r10 - 512)
+    r0 = *(u64 *)(r10 - 513)
+    exit
+"""
+
+
+def test_in_the_frame() -> None:
+    """Offsets from -40 to -2 fit in 8 bytes up to the end, from -38 they do not; the frame has 512 bytes."""
+    code = less(FRAME, Promises())
+    assert left(code)[1:] == ["bound store stack v5 + 2..10", "bound load stack v1 + -513..-505"]
+    assert rules(code) == {5: ["frame"], 7: ["frame"]}
+    (proof,) = code.proofs[5]
+    assert (proof.low, proof.high) == (-40, -1)
+
+
+def test_what_is_promised_of_the_argument() -> None:
+    source = "r2 = *(u32 *)(r1 + 4)\n*(u8 *)(r1 + 7) = r2\nr0 = *(u8 *)(r1 + 8)\nexit"
+    assert rules(less(source, Promises(8))) == {0: ["argument"], 1: ["argument"]}
+    assert rules(less(source, Promises(8, argument_writable=False))) == {0: ["argument"], 2: ["covered"]}
+    rights = Rights("struct", table_of(16, [(4, 4, False), (8, 1, False)]), ())
+    assert rules(less(source, Promises(16, argument_rights=rights))) == {0: ["argument"], 2: ["argument"]}
+
+
+def test_no_promise_holds_where_the_start_is_called() -> None:
+    """Whoever calls it gives it what it likes."""
+    source = "start: r0 = *(u8 *)(r1 + 0)\nr1 = 0\nif r0 == 0 goto +1\ncall start\nexit"
+    assert rules(less(source, Promises(8))) == {}
+
+
+MEASURED_LOOP = """
+    r0 = 0
+    r3 = 0
+    if r2 == 0 goto out
+    loop: r4 = r1
+    r4 += r3
+    r5 = *(u8 *)(r4 + 0)
+    r0 += r5
+    r3 += 1
+    if r3 < r2 goto loop
+    out: exit
+"""
+
+
+@pytest.mark.parametrize("changing", [False, True])
+@pytest.mark.parametrize("test", ["r3 < r2", "r3 != r2", "r2 > r3", "r3 s< r2"])
+def test_below_the_length(test: str, changing: bool) -> None:
+    source = MEASURED_LOOP.replace("r3 < r2", test)
+    assert rules(less(source, changing=changing)) == {5: ["length"]}
+    assert left(less(source, changing=changing)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("r3 < r2", "r3 <= r2"),
+        ("r3 += 1", "r3 += 2"),
+        ("r4 + 0", "r4 + 1"),
+        ("*(u8 *)", "*(u16 *)"),
+        ("if r2 == 0 goto out", "r6 = 0"),
+        ("if r3 < r2", "if w3 < w2"),
+        ("r3 = 0", "r3 = *(u8 *)(r1 + 0)"),
+    ],
+)
+def test_not_below_the_length(old: str, new: str) -> None:
+    """Most of these read behind the end, the others may, for all that is known."""
+    source = MEASURED_LOOP.replace(old, new, 1).replace("r3 != r2", new)
+    source = source.replace("r3 < r2", "r3 != r2") if new == "r3 += 2" else source
+    assert left(less(source))[-1].startswith("bound load argument v")
+
+
+def test_pointers_up_to_the_end() -> None:
+    source = """
+        r0 = 0
+        r2 += r1
+        if r1 == r2 goto out
+        loop: r3 = *(u8 *)(r1 + 0)
+        r0 += r3
+        r1 += 1
+        if r1 != r2 goto loop
+        out: exit
+    """
+    assert rules(less(source)) == {3: ["length"]}
+    assert left(less(source.replace("r1 += 1", "r1 += 2"))) == ["bound load argument v5 + 0..1"]
+
+
+def test_stores_below_the_length_ask_once_whether_they_may() -> None:
+    source = MEASURED_LOOP.replace("r5 = *(u8 *)(r4 + 0)", "*(u8 *)(r4 + 0) = 1\n*(u8 *)(r4 + 0) = 2")
+    code = less(source)
+    assert left(code) == ["bound store argument + 0..0"]
+    assert rules(code) == {5: ["writable"], 6: ["writable"]}
+
+
+def test_tables_in_the_argument() -> None:
+    """Whatever the index is, it is asked for the whole table, which is the same each time."""
+    source = """
+        r3 = *(u8 *)(r1 + 0)
+        r3 <<= 1
+        r4 = r1
+        r4 += r3
+        r5 = *(u16 *)(r4 + 8)
+        r5 &= 15
+        r6 = r1
+        r6 += r5
+        r0 = *(u8 *)(r6 + 100)
+        exit
+    """
+    code = less(source)
+    assert left(code) == ["bound load argument + 0..520"]
+    assert rules(code) == {4: ["covered"], 8: ["covered"]}
+
+
+def test_values_of_maps() -> None:
+    made = create(MapDefinition("m", MapType.ARRAY, 4, 16, 2))
+    lookup = """
+        *(u32 *)(r10 - 4) = 0
+        r2 = r10
+        r2 += -4
+        r1 = map ll
+        call 1
+        if r0 == 0 goto out
+        r3 = *(u64 *)(r0 + 8)
+        r3 = *(u64 *)(r0 + 9)
+        out: r3 = *(u8 *)(r0 + 0)
+        r0 = 0
+        exit
+    """.replace("map ll", f"{made.address} ll")
+    program = replace(Program.from_bytes(assemble(lookup)), maps=(made,))
+    code = guarded(build(prepare(program)), Promises(lookups=frozenset({1})))[0]
+    assert rules(code) == {0: ["frame"], 7: ["map value"]}
+    assert left(code) == ["bound load v6 + 9..17", "bound load v6 + 0..1"]
+
+
+def test_memory_that_moves() -> None:
+    """What was checked before such a call is not checked behind it; nor where one way leads through it."""
+    source = """
+        r6 = *(u64 *)(r1 + 0)
+        r0 = *(u8 *)(r6 + 0)
+        if r0 == 0 goto same
+        call 44
+        r0 = *(u8 *)(r6 + 0)
+        same: r0 = *(u8 *)(r6 + 0)
+        exit
+    """
+    assert rules(less(source, Promises())) == {4: ["covered"], 5: ["covered"]}
+    assert rules(less(source, Promises(moving=frozenset({44})))) == {}
+
+
+def test_what_holds_on_one_way_only_covers_nothing() -> None:
+    source = """
+        if r2 == 0 goto other
+        r0 = *(u8 *)(r1 + 0)
+        other: r0 = *(u8 *)(r1 + 0)
+        exit
+    """
+    assert rules(less(source, Promises())) == {}
+
+
+def test_a_loop_that_is_entered_in_the_middle_keeps_no_condition_of_one_way() -> None:
+    """r7 is 0 on the one way to pc 2, and any number on the way round."""
+    source = """
+        r7 = *(u64 *)(r1 + 0)
+        if r7 != 0 goto middle
+        head: r3 = r10
+        r3 += r7
+        *(u8 *)(r3 - 1) = 0
+        middle: r2 += 1
+        if r2 < 10 goto head
+        r0 = 0
+        exit
+    """
+    assert "bound store stack v" in "".join(left(less(source)))
+
+
+SWEPT = """
+    r3 = *(u64 *)(r1 + 0)
+    r4 = *(u32 *)(r1 + 8)
+    r0 = 0
+    loop: r5 = *(u16 *)(r3 + 0)
+    r0 += r5
+    r3 += 4
+    r4 += -1
+    if r4 != 0 goto loop
+    exit
+"""
+
+
+@pytest.mark.parametrize("changing", [False, True])
+def test_a_pointer_that_steps_is_checked_before_its_loop(changing: bool) -> None:
+    code = before_loops(SWEPT, changing=changing)
+    before, after = left(code)
+    assert before == "bound load argument + 0..12"
+    assert re.fullmatch(r"bound load packet v\d+ \.\. v\d+ \+ 0\.\.2", after)
+    assert rules(code)[3] == ["loop"]
+    assert ("entry 3: b3" in to_text(code)) is changing  # who comes in is checked as well
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("if r4 != 0", "if r0 != 0"),  # no counter
+        ("r4 += -1", "r4 += -3"),  # it may step over its bound
+        ("r3 += 4", "r3 += r5"),  # no step
+        ("if r4 != 0", "call 5\nif r4 != 0"),  # a call
+    ],
+)
+def test_what_is_not_checked_before_a_loop(old: str, new: str) -> None:
+    assert "loop" not in str(rules(before_loops(SWEPT.replace(old, new))))
+
+
+def test_a_counter_that_may_wrap_is_looked_at() -> None:
+    """Up by 4 below r4: where r4 is within 3 of 2**64, adding 4 leads to small numbers again."""
+    source = """
+        r3 = *(u64 *)(r1 + 0)
+        r4 = *(u64 *)(r1 + 8)
+        r6 = 0
+        loop: r5 = *(u16 *)(r3 + 0)
+        r3 += 4
+        r6 += 4
+        if r6 < r4 goto loop
+        r0 = 0
+        exit
+    """
+    text = to_text(before_loops(source))
+    assert re.search(r"if v\d+ > -4 goto", text)
+    assert re.search(r"if v\d+ > 2147483647 goto", text)
+    assert "> -4" not in to_text(before_loops(source.replace("*(u64 *)(r1 + 8)", "*(u32 *)(r1 + 8)")))
