@@ -7,6 +7,7 @@ compile_program -> Recipe    read by analysis, translators, the cache's key, the
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +36,9 @@ CHOSEN = ("checked", "harden", "release_gil", "optimize", "audit")
 """The options that users choose; the library says the others."""
 
 
+VALUES = os.environ.get("EBPFJIT_MIDDLE") == "values"
+
+
 @record
 class Options:
     """What a program is compiled with.
@@ -52,7 +56,8 @@ class Options:
     that began in other code of the program may go on in it. `features` are CPU features to use, by Linux's
     names ("bmi2", "movbe"), None for those that the processor has. `trace` is the address of a trace's
     header: such code records every step there (`ebpfjit/difftest/trace.py`). `cache` is where the image is
-    looked for first, and kept.
+    looked for first, and kept. With `values` optimised code is made by `ebpfjit/optimizer`, not by what is
+    found out by pc: as EBPFJIT_MIDDLE=values has it for all.
 
     Raises ValueError for an audit of checks that are not there.
     """
@@ -68,11 +73,14 @@ class Options:
     takes_over: bool = False
     features: frozenset[str] | None = None
     trace: int = 0
+    values: bool = False
     cache: Cache | None = None
 
     def __post_init__(self) -> None:
         if self.audit and not self.checked:
             raise ValueError("audit=True is about checks that fall: with checked=False there are none")
+        if VALUES:
+            self.values = True  # type: ignore[misc]  # frozen for others
 
     @property
     def better(self) -> Options:

@@ -160,7 +160,7 @@ def runner_of(compiled: Compiled) -> Runner:
 
     def run(given: Input) -> Outcome:
         outcome = outcome_of(compiled.run, place.start(given), place)
-        return _without_slots(outcome, compiled.verified) if compiled.recipe.values else outcome
+        return _without_slots(outcome, compiled.verified) if compiled.recipe.by_values else outcome
 
     return run
 

@@ -215,7 +215,7 @@ def _pay(state: CodeState, op: Op) -> Done:
             return state.leave(op.exit)
     if state.budget is None:
         return None
-    if op.exit is not None and state.budget < op.imm:
+    if op.exit is not None and state.budget < (op.offset or op.imm):
         return state.leave(op.exit)
     state.budget -= op.imm
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -106,7 +105,6 @@ class Recipe:
     helpers: Mapping[int, bool] = field(default_factory=dict)
     kfuncs: Mapping[int, bool] = field(default_factory=dict)
     why_baseline: str = ""
-    values: bool = field(default_factory=lambda: os.environ.get("EBPFJIT_MIDDLE") == "values")
 
     @lazy
     def promises(self) -> Promises:
@@ -133,6 +131,12 @@ class Recipe:
             options.trace,
         )
 
+    @property
+    def by_values(self) -> bool:
+        """True for code that the optimizer makes; a trace wants every instruction in its place."""
+        options = self.options
+        return bool(options.optimize and options.values and not options.trace)
+
     @lazy
     def entries(self) -> Entries:
         """The ways into the program, as its helpers are."""
@@ -141,7 +145,7 @@ class Recipe:
     @property
     def charges(self) -> Charges:
         """What is paid where."""
-        optimized = self.options.optimize and not self.values
+        optimized = self.options.optimize and not self.by_values
         return self.verified.charges if optimized else self.verified.own_charges
 
     def facts(self) -> Facts:
@@ -164,7 +168,7 @@ class Recipe:
 
         Raises TranslationError where an operation has no translator, and as `facts`.
         """
-        if self.options.optimize and self.values:
+        if self.by_values:
             listing = _optimised(self)
         else:
             facts = self.facts()

@@ -20,7 +20,8 @@ An operation is a row of the instruction table; those that only Code has (`isa.t
                                            argument on   to at the start, or that may not be stored to
                                                          (size 0: only that)
     ALIGNED  base          the multiple    from base on  where it is none
-    PAY                    instructions                  where so many are not left; None: nobody looks
+    PAY                    instructions  of these those  where so many of its own (0: all) are not left;
+                                         of its own      None: nobody looks. Below zero they are given back
     LEAVE                                                always
 
 and of what the machine does at once (rules/ makes these):

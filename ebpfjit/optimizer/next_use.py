@@ -1,8 +1,8 @@
 """How soon values are read again: what spilling goes by.
 
-That is Belady's rule, over blocks as Braun and Hack have it ("Register Spilling and Live-Range Splitting
-for SSA-Form Programs", 2009). Operations are counted on the way to the next one that reads a value. A way out of a
-loop counts as FAR, and what only an exit reads as NEVER: it is needed, but never soon.
+That is Belady's rule, over blocks as Braun and Hack have it ("Register Spilling and Live-Range Splitting for
+SSA-Form Programs", 2009). Operations are counted on the way to the next one that reads a value. A way out of
+a loop counts as FAR, and what only an exit reads as NEVER: it is needed, but never soon.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ from ebpfjit.optimizer.code import Code
 from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.guards import guarded
 from ebpfjit.optimizer.hoisting import hoisted
+from ebpfjit.optimizer.order import thread_jumps
+from ebpfjit.optimizer.payments import pay_ahead
 
 
 def stages(
@@ -29,7 +31,7 @@ def stages(
     yield "guards", code, facts
     code = hoisted(code, facts)
     yield "hoisting", code, facts
-    for change in rules.BEHIND_GUARDS:
+    for change in (*rules.BEHIND_GUARDS, pay_ahead, thread_jumps):
         code = change(code)
         yield change.__name__, code, None
 
@@ -40,4 +42,4 @@ def optimised(verified: Verified, promises: Promises, entries: Collection[int] =
     Raises OptimizationError where analysis does not know what its accesses are to.
     """
     code, facts = guarded(rules.simpler(build(verified, entries)), promises)
-    return rules.machine_like(hoisted(code, facts))
+    return thread_jumps(pay_ahead(rules.machine_like(hoisted(code, facts))))

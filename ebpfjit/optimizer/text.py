@@ -156,7 +156,7 @@ def _op(op: Op) -> str:
     row, leaves = op.row, f" else {_exit(op.exit)}" if op.exit is not None else ""
     match row.kind:
         case Kind.PAY:
-            return f"pay {op.imm}{leaves}"
+            return f"pay {op.imm}{f' own {op.offset}' if op.offset else ''}{leaves}"
         case Kind.BOUND:
             access = "store" if op.stores else "load"
             values = " .. ".join(f"v{value}" for value in op.args[: 1 if op.scale else 2])
@@ -262,7 +262,7 @@ _SPAN = rf"(?P<args>v\d+(?: \.\. v\d+)?(?: \+ v\d+ \* (?P<scale>[1248]))?)? ?\+ 
 _CALLED = rf"(?P<imm>{_NUMBER})(?::(?P<offset>{_NUMBER}))?"
 
 _SPECIAL = (
-    (PAY, re.compile(rf"pay (?P<imm>\d+){_TAIL}")),
+    (PAY, re.compile(rf"pay (?P<imm>-?\d+)(?: own (?P<offset>\d+))?{_TAIL}")),
     (BOUND, re.compile(rf"bound (?P<access>load|store) {_REGION}{_SPAN}\.\.(?P<end>{_NUMBER}){_TAIL}")),
     (ALIGNED, re.compile(rf"aligned {_BASE}, (?P<imm>\d+){_TAIL}")),
     *(

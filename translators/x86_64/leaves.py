@@ -121,7 +121,9 @@ def aligned(insn: Operation, cx: Context) -> None:
 def payment(insn: Operation, cx: Context) -> None:
     """Take instructions off the budget; where there are too few, the slice has ended.
 
-    sub r9, n;  jl broke      broke:  add r9, n;  push r11, twice;  call slice;  pop r11, twice;  jmp again
+    sub r9, n;  jl broke      broke:  add r9, n;  push r11 (twice);  call slice;  pop r11 (twice);  jmp again
+    Where part of it is for later, only its own must be there:
+                              broke:  add r9, n;  cmp r9, own;  jl poor;  sub r9, n;  jmp paid
     """
     if not cx.exit:
         pay(cx, insn.imm)
@@ -131,8 +133,17 @@ def payment(insn: Operation, cx: Context) -> None:
     cx.label(again)
     pay(cx, insn.imm)
     cx.jump("jl", broke)
+    paid, poor = cx.new_label("paid"), cx.new_label("poor")
+    if insn.offset:
+        cx.label(paid)
     with cx.out_of_line(broke):
         cx.emit("add r9, $imm", imm=insn.imm)
+        if insn.offset:
+            cx.emit("cmp r9, $imm", imm=insn.offset)
+            cx.jump("jl", poor)
+            pay(cx, insn.imm)
+            cx.jump("jmp", paid)
+            cx.label(poor)
         cx.emit("push r11")
         cx.emit("push r11")
         cx.jump("call", "slice")
