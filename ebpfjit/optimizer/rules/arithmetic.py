@@ -29,12 +29,10 @@ from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Exit, Op, Way
 from ebpfjit.optimizer.flow import homes_of, predecessors, reverse_postorder, without
-from ebpfjit.optimizer.rules import algebra, divisions
+from ebpfjit.optimizer.rules import algebra
 from ebpfjit.optimizer.rules.bits import low_arguments
 
 CONSTANT, WIDE, LOW_HALF, JUMP = (BY_NAME[name] for name in ("MOV64_K", "LDDW", "MOV32_X", "JA"))
-RIGHT, MULTIPLY, SUBTRACT = (BY_NAME[name] for name in ("RSH64_K", "MUL64_K", "SUB64_X"))
-HIGH = UNENCODED["MULHI64"]
 WITH_NUMBER: dict[Row, Row] = {
     row: BY_NAME[row.name[:-1] + "K"]
     for row in TABLE
@@ -151,8 +149,6 @@ class _Pass:
         self.left, self.uses, low = _survey(code, count)
         for value in low:
             self.bits[value] = 32
-        self.new: list[Op] = []
-        """Operations that stand in front of the one at hand."""
         self.made: dict[tuple[object, ...], int] = {}
         """What was made before: values by row, arguments and numbers."""
 
@@ -168,7 +164,8 @@ class _Pass:
             self.made = {} if table is None else table
             done[number] = self.block(code.blocks[number])
             tables[number] = self.made
-        return without(code, done, self.homes)
+        starts = [None if start is None else self.renamed_exit(start) for start in code.starts]
+        return without(code, done, self.homes, starts)
 
     def block(self, block: Block) -> Block:
         """Return a block rewritten."""
@@ -184,9 +181,6 @@ class _Pass:
                 ops.append(op)
                 continue
             new = rewrite(self, op)
-            if self.new:
-                ops += self.new
-                self.new.clear()
             if new is not None:
                 ops.append(new)
                 if new.results:
@@ -216,9 +210,16 @@ class _Pass:
         if same.keys().isdisjoint(op.args) and (leaves is None or same.keys().isdisjoint(leaves.registers)):
             return op
         if leaves is not None:
-            registers = tuple([None if v is None else same.get(v, v) for v in leaves.registers])
-            leaves = Exit(leaves.pc, registers, leaves.refund, leaves.slots)
+            leaves = self.renamed_exit(leaves)
         return changed(op, op.row, self.through(op.args), op.imm, leaves)
+
+    def renamed_exit(self, leaves: Exit) -> Exit:
+        """Return an exit with the values that are to be read instead of those it names."""
+        same = self.same
+        if same.keys().isdisjoint(leaves.registers):
+            return leaves
+        registers = tuple([None if value is None else same.get(value, value) for value in leaves.registers])
+        return Exit(leaves.pc, registers, leaves.refund, leaves.slots)
 
     # -- what becomes of an operation --
 
@@ -371,8 +372,7 @@ class _Pass:
             of_one = algebra.BITS.get(row.meaning)
             if of_one is not None:
                 most = of_one(row.width, min(bits[value], width), row.width.wrap(op.imm))
-        result = op.results[0]
-        bits[result] = min(most, width, bits[result])
+        bits[op.results[0]] = most if most < width else width
         return self.numbered(op)
 
     def of_two(self, op: Op) -> Op | None:
@@ -463,45 +463,10 @@ class _Pass:
             found = None if of_few is None else of_few(width, self.bits[a], k)
         if found is not None:
             return self.simpler(op, a, found)
-        if row.meaning in ("DIV", "MOD"):
-            return self.divided(op, a, k)
         maker = self.makers[a]
         if maker is None or maker.row.kind is not Kind.BINARY or maker.row.uses_src:
             return self.of_low_half(op, a) if width is W32 else op
         return self.behind(op, a, maker, k)
-
-    def divided(self, op: Op, a: int, d: int) -> Op:
-        """A division by a constant: a multiplication by its reciprocal; what remains is what that leaves."""
-        n, is_divided = min(self.bits[a], op.row.width.bits), op.row.meaning == "DIV"
-        found = divisions.reciprocal(W64, n, d)
-        if found is None or not (is_divided or fits(d)):
-            return op
-        if n < self.bits[a]:
-            a = self.add(op, LOW_HALF, (a,))
-        self.bits[op.results[0]] = n
-        shifted = self.add(op, RIGHT, (a,), found.before) if found.before else a
-        factor = W64.signed(found.factor)
-        number = self.add(op, CONSTANT, (), factor) if fits(factor) else self.add(op, WIDE, (), found.factor)
-        if is_divided and not found.behind:
-            return changed(op, HIGH, (shifted, number), 0)
-        high = self.add(op, HIGH, (shifted, number))
-        if is_divided:
-            return changed(op, RIGHT, (high,), found.behind)
-        quotient = self.add(op, RIGHT, (high,), found.behind) if found.behind else high
-        return changed(op, SUBTRACT, (a, self.add(op, MULTIPLY, (quotient,), d)), 0)
-
-    def add(self, op: Op, row: Row, args: tuple[int, ...], imm: int = 0) -> int:
-        """Put an operation in front of another; return the new value that it makes."""
-        value = len(self.homes)
-        self.homes.append(self.homes[op.results[0]])
-        self.constants.append(None)
-        self.bits.append(64)
-        self.uses.append(1)
-        self.left.append(0)
-        made = Op(row, args, imm, 0, op.pc, (value,))
-        self.makers.append(made)
-        self.new.append(made)
-        return value
 
     def of_low_half(self, op: Op, a: int) -> Op:
         """As `of_low_halves`, of one operand."""
