@@ -44,6 +44,13 @@ PLACELESS = frozenset(
 
 Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
 NO_FRAME = 1 << 32
+SUMS = {"ADD64_X": 1, "ADD32_X": 1, "ADD64_K": 1, "ADD32_K": 1, "SUB64_K": -1, "SUB32_K": -1}
+"""What lea does of a copy: the sign of what is added."""
+FLAGS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("ADD", "SUB"), frozenset({"JEQ", "JNE"})),
+    **dict.fromkeys(("AND", "OR", "XOR"), frozenset({"JEQ", "JNE", "JSLT", "JSGE", "JSGT", "JSLE"})),
+}
+"""The comparisons with 0 that need none behind an operation, which has set the flags."""
 _known: defaultdict[frozenset[str], Memo[Key, Snippet]] = defaultdict(Memo)
 
 
@@ -54,6 +61,15 @@ def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: boo
     block, `pc_label` of one where a block starts.
     """
     return _Lowering(cx, placed, registers, checked=checked).lower()
+
+
+def _leaves_flags(step: Move | Placed, end: Placed) -> bool:
+    """True where the flags say how what was made last compares with 0."""
+    row = end.row
+    if not isinstance(step, Placed) or row.kind is not Kind.BRANCH or row.uses_src or end.imm:
+        return False
+    jumps = FLAGS.get(step.row.meaning, frozenset()) if step.row.kind is Kind.BINARY else frozenset()
+    return row.meaning in jumps and step.row.width is row.width and step.results[0] == end.args[0]
 
 
 class _Lowering:
@@ -112,16 +128,40 @@ class _Lowering:
 
     def steps(self, steps: Iterable[Move | Placed], at: int) -> None:
         """Emit the steps of a block that starts at the slot `at`."""
-        cx = self.cx
+        cx, copied = self.cx, None
         for step in steps:
+            if copied is not None:
+                move, copied = copied, None
+                if isinstance(step, Placed) and self.sum(move, step):
+                    continue
+                self.move(move)
             if type(step) is Move:
-                self.move(step)
+                copied = step
                 continue
             assert isinstance(step, Placed)  # there is nothing else
             if step.pc != at:
                 at = step.pc
                 cx.begin(at)
             self.operation(step)
+        if copied is not None:
+            self.move(copied)
+
+    def sum(self, move: Move, step: Placed) -> bool:
+        """Emit a copy to which something is added at once as a sum, if it is one."""
+        sign = SUMS.get(step.row.name)
+        if sign is None or step.args[0] != move.dst or move.src >= SPILLED:
+            return False
+        dst, src = register(move.dst, step.row.width.bits), register(move.src)
+        if step.row.uses_src:
+            if step.args[1] == move.dst:
+                return False
+            self.cx.emit(f"lea {dst}, [{src}+{register(step.args[1])}]")
+            return True
+        number = sign * step.imm
+        if not self.learns or not -(1 << 31) <= number < 1 << 31:
+            return False
+        self.cx.emit(f"lea {dst}, [{src}+$offset]", offset=number)
+        return True
 
     def move(self, move: Move) -> None:
         """Emit a move."""
@@ -212,8 +252,9 @@ class _Lowering:
                 taken, other, moves, through = other, taken, through, moves
             cx.is_turned = turned
             cx.way = self.edge(taken, moves) if moves else block_label(taken.block)
+            cx.has_flags = bool(block.steps) and _leaves_flags(block.steps[-1], end)
             self.translate(end)
-            cx.way, cx.is_turned = None, False
+            cx.way, cx.is_turned, cx.has_flags = None, False, False
             self.on(other, through, after)
         elif kind is Kind.JUMP:
             self.on(ways[0], block.moves[0], after)
