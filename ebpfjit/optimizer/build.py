@@ -144,10 +144,10 @@ class _Builder:
     def code(self) -> Code:
         """Return the whole."""
         blocks: dict[int, Block] = {}
-        starts: list[tuple[int | None, ...]] = [()] * len(self.starts)
+        starts: list[Exit | None] = [None] * len(self.starts)
         for number in self.order:
             translation = _Translation(self, number)
-            starts[number] = tuple(translation.registers)
+            starts[number] = translation.exit(translation.pc, paid=False)
             blocks[number] = translation.block()
             self.left[number] = translation.registers
         read = {pc: self.read[self.numbers[pc]] for pc in self.entered}

@@ -10,12 +10,13 @@ from ebpfjit.optimizer.flow import uses_of
 from ebpfjit.optimizer.rules.addresses import displace, index
 from ebpfjit.optimizer.rules.arithmetic import simplify
 from ebpfjit.optimizer.rules.bytes import gather
+from ebpfjit.optimizer.rules.divisions import divide
 from ebpfjit.optimizer.rules.operands import use_memory
 from ebpfjit.optimizer.rules.selects import select
 
 Change = Callable[[Code], Code]
 BEFORE_GUARDS: tuple[Change, ...] = (select, simplify, remove_dead)
-BEHIND_GUARDS: tuple[Change, ...] = (displace, gather, index, use_memory, remove_dead)
+BEHIND_GUARDS: tuple[Change, ...] = (divide, displace, gather, index, use_memory, remove_dead)
 """All, in their order: before checks are looked at, and when all is known of them."""
 
 
@@ -26,5 +27,6 @@ def simpler(code: Code) -> Code:
 
 def machine_like(code: Code) -> Code:
     """Return the code with accesses and operands as machines have them: when all else is found out."""
+    code = divide(code)
     uses = uses_of(code)
     return remove_dead(use_memory(index(gather(displace(code, uses), uses), uses)))
