@@ -64,7 +64,7 @@ def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: boo
     return _Lowering(cx, placed, registers, checked=checked).lower()
 
 
-def _leaves_flags(step: Move | Placed, end: Placed) -> bool:
+def _leaves_flags(step: Move | Placed | None, end: Placed) -> bool:
     """True where the flags say how what was made last compares with 0."""
     row = end.row
     if not isinstance(step, Placed) or row.kind is not Kind.BRANCH or row.uses_src or end.imm:
@@ -88,6 +88,7 @@ class _Lowering:
         self.known: dict[Key, Snippet] = _known[settings.features].trim(size) if self.learns else {}
         self.frames = self._frames()
         self.start = self.argument_start()
+        self.last: Move | Placed | None = None  # what was emitted last in this block, as it stands
         cx.spilled = (placed.words + 1) // 2 * 16
 
     def _frames(self) -> list[int]:
@@ -131,12 +132,15 @@ class _Lowering:
     def steps(self, steps: Iterable[Move | Placed], at: int) -> None:
         """Emit the steps of a block that starts at the slot `at`."""
         cx, copied = self.cx, None
+        self.last = None
         for step in steps:
             if copied is not None:
                 move, copied = copied, None
                 if isinstance(step, Placed) and self.sum(move, step):
+                    self.last = None  # which leaves the flags alone
                     continue
                 self.move(move)
+            self.last = step
             if type(step) is Move:
                 copied = step
                 continue
@@ -277,7 +281,7 @@ class _Lowering:
                 taken, other, moves, through = other, taken, through, moves
             cx.is_turned = turned
             cx.way = self.edge(taken, moves) if moves else block_label(taken.block)
-            cx.has_flags = bool(block.steps) and _leaves_flags(block.steps[-1], end)
+            cx.has_flags = _leaves_flags(self.last, end)
             self.translate(end)
             cx.way, cx.is_turned, cx.has_flags = None, False, False
             self.on(other, through, after)
