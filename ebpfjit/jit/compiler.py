@@ -256,7 +256,7 @@ def _optimised(recipe: Recipe) -> Listing:
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
     registers = AUDITED_VALUES if recipe.options.audit else VALUES
-    code = optimised(verified, recipe.promises)
+    code = optimised(verified, recipe.promises, checked=recipe.options.checked)
     placed = place(code, registers)
     below = recipe.baseline("")
     plan = _plan(below, below.facts())

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from ebpfjit.analysis.entries import CALLED
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import Exit, Way
@@ -86,6 +87,7 @@ class _Lowering:
         size = len(cx.program)
         self.known: dict[Key, Snippet] = _known[settings.features].trim(size) if self.learns else {}
         self.frames = self._frames()
+        self.start = self.argument_start()
         cx.spilled = (placed.words + 1) // 2 * 16
 
     def _frames(self) -> list[int]:
@@ -196,7 +198,30 @@ class _Lowering:
         cx.insn = step  # type: ignore[assignment]  # it has what translators ask of instructions
         cx.exit = "" if step.op.exit is None or step.exit is None else self.exit(step.op.exit, step.exit)
         cx.live = step.kept
+        cx.distance = self.distance(step) if step.row.kind is Kind.BOUND else None
         registry.translator_of(x86_64.target.NAME, step.row)(step, cx)
+
+    def distance(self, step: Placed) -> tuple[int, int] | None:
+        """Return a register, and how often it counts: how far the base of a bound is from where the argument
+        starts; None where nothing holds that.
+        """
+        if self.start is None or not step.op.scale:
+            return None
+        base, index = step.op.args
+        if base == self.start:
+            return step.args[1], step.op.scale
+        return (step.args[0], 1) if index == self.start and step.op.scale == 1 else None
+
+    def argument_start(self) -> int | None:
+        """Return the value that is where the argument starts, in function 0: what it is called with in r1."""
+        entry = self.code.entries[0]
+        args = self.code.blocks[entry.block].args
+        ways = self.verified.entries_with(self.cx.settings.calling).ways.get(0, frozenset())
+        if not ways.isdisjoint(CALLED) or 1 not in entry.registers:
+            return None
+        if any(way.block == entry.block for block in self.code.blocks for way in block.ways):
+            return None
+        return args[entry.registers.index(1)]
 
     def exit(self, leaves: Exit, places: tuple[int | None, ...]) -> str:
         """Return the label of a side exit: values in their homes, the account as baseline code expects it."""

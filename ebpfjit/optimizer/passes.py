@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.optimizer import rules
 from ebpfjit.optimizer.build import build
-from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.code import BOUND, Code
 from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.guards import guarded
 from ebpfjit.optimizer.hoisting import hoisted
@@ -36,10 +37,23 @@ def stages(
         yield change.__name__, code, None
 
 
-def optimised(verified: Verified, promises: Promises, entries: Collection[int] = ()) -> Code:
-    """Return a program as Code behind all passes.
+def optimised(
+    verified: Verified, promises: Promises, entries: Collection[int] = (), *, checked: bool = True
+) -> Code:
+    """Return a program as Code behind all passes; without bounds where it is not `checked`.
 
     Raises OptimizationError where analysis does not know what its accesses are to.
     """
-    code, facts = guarded(rules.simpler(build(verified, entries)), promises)
+    built = build(verified, entries)
+    if not checked:
+        return thread_jumps(pay_ahead(rules.machine_like(rules.simpler(_unchecked(built)))))
+    code, facts = guarded(rules.simpler(built), promises)
     return thread_jumps(pay_ahead(rules.machine_like(hoisted(code, facts))))
+
+
+def _unchecked(code: Code) -> Code:
+    """Return the code without bounds."""
+    blocks = [
+        replace(block, ops=tuple(op for op in block.ops if op.row is not BOUND)) for block in code.blocks
+    ]
+    return replace(code, blocks=tuple(blocks))

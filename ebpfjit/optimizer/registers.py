@@ -520,7 +520,9 @@ class _Placer:
         later = []
         for value in live:
             if value not in away:
-                if self.where[value] < SPILLED or not is_loop or soon[value] >= FAR:
+                if soon[value] >= FAR and value in self.spilled:
+                    there[value] = self.spilled[value]  # nobody loads it until then
+                elif self.where[value] < SPILLED or not is_loop:
                     there[value] = self.where[value]
                 else:
                     later.append(value)
