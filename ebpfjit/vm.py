@@ -94,7 +94,8 @@ class _Machine:
     `instruction_limit` is the budget of a run in instructions (None: no limit), charged for each
     basic block as it is entered. It is looked at where a function starts or ends, where a loop
     comes round and before a helper is called; a block there that the rest does not pay for raises
-    BudgetExhausted. So a run that takes more than its limit never ends as if it had not.
+    BudgetExhausted. So a run that takes more than its limit never ends as if it had not. A branch that
+    only chooses between short pieces of arithmetic costs as much as the longer one, whichever way it goes.
     `checked=False` leaves out all memory checks in machine code, as rbpf's and uBPF's JIT do: a
     wrong program can then read, write and crash the whole process. Trust the program, or leave it.
 

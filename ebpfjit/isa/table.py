@@ -297,6 +297,10 @@ def _only_in_code() -> Iterator[Row]:
             f"SUM{bits}", f"SUM{bits}", Kind.SUM, NO_OPCODE, dst=Reg.WRITE, src=Reg.READ,
             meaning="SUM", width=width, mnemonic=f"sum{bits}", symbol="+",
         )  # fmt: skip
+    yield Row(
+        "MULHI64", "MULHI64", Kind.BINARY, NO_OPCODE, dst=Reg.UPDATE, src=Reg.READ,
+        meaning="MULHI", mnemonic="mulhi64", symbol="mulhi",
+    )  # fmt: skip
     for width, ending in ((W64, ""), (W32, "32")):
         for meaning, _, symbol in CONDITIONS:
             operation = f"SELECT_{meaning}{ending}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from ebpfjit.analysis.entries import CALLED
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.memo import Memo
@@ -46,9 +47,17 @@ PLACELESS = frozenset(row for row in (*TABLE, *UNENCODED.values()) if row.kind i
 """What is translated the same wherever it stands."""
 
 Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
+Branch = tuple[Row, tuple[int, ...], int, int, int, bool]
 NO_FRAME = 1 << 32
+SUMS = {"ADD64_X": 1, "ADD32_X": 1, "ADD64_K": 1, "ADD32_K": 1, "SUB64_K": -1, "SUB32_K": -1}
+"""What lea does of a copy: the sign of what is added."""
+FLAGS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("ADD", "SUB"), frozenset({"JEQ", "JNE"})),
+    **dict.fromkeys(("AND", "OR", "XOR"), frozenset({"JEQ", "JNE", "JSLT", "JSGE", "JSGT", "JSLE"})),
+}
+"""The comparisons with 0 that need none behind an operation, which has set the flags."""
 _known: defaultdict[frozenset[str], Memo[Key, Snippet]] = defaultdict(Memo)
-_branches: defaultdict[frozenset[str], Memo[Key, tuple[Snippet, str]]] = defaultdict(Memo)
+_branches: defaultdict[frozenset[str], Memo[Branch, tuple[Snippet, str]]] = defaultdict(Memo)
 """Of conditional jumps what comes before them, and their mnemonic."""
 
 
@@ -59,6 +68,15 @@ def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: boo
     block, `pc_label` of one where a block starts.
     """
     return _Lowering(cx, placed, registers, checked=checked).lower()
+
+
+def _leaves_flags(step: Move | Placed | None, end: Placed) -> bool:
+    """True where the flags say how what was made last compares with 0."""
+    row = end.row
+    if not isinstance(step, Placed) or row.kind is not Kind.BRANCH or row.uses_src or end.imm:
+        return False
+    jumps = FLAGS.get(step.row.meaning, frozenset()) if step.row.kind is Kind.BINARY else frozenset()
+    return row.meaning in jumps and step.row.width is row.width and step.results[0] == end.args[0]
 
 
 class _Lowering:
@@ -73,11 +91,13 @@ class _Lowering:
         settings = cx.settings
         self.learns = not settings.harden
         size = len(cx.program)
-        self.branches: dict[Key, tuple[Snippet, str]] = {}
         self.known: dict[Key, Snippet] = _known[settings.features].trim(size) if self.learns else {}
-        if self.learns:
-            self.branches = _branches[settings.features].trim(size)
+        self.branches: dict[Branch, tuple[Snippet, str]] = (
+            _branches[settings.features].trim(size) if self.learns else {}
+        )
         self.frames = self._frames()
+        self.start = self.argument_start()
+        self.last: Move | Placed | None = None  # what was emitted last in this block, as it stands
         cx.spilled = (placed.words + 1) // 2 * 16
 
     def _frames(self) -> list[int]:
@@ -118,14 +138,23 @@ class _Lowering:
         cx.way, cx.is_turned, cx.exit, cx.live, cx.spilled = None, False, "", None, 0
         return self.left
 
-    def steps(self, steps: Iterable[Move | Placed], at: int) -> None:
+    def steps(self, steps: Sequence[Move | Placed], at: int) -> None:
         """Emit the steps of a block that starts at the slot `at`."""
-        cx, known = self.cx, self.known
+        cx, known, copied, is_sum = self.cx, self.known, None, False
         for step in steps:
             if type(step) is Move:
-                self.move(step)
+                if copied is not None:
+                    self.move(copied)
+                copied = step
                 continue
             assert isinstance(step, Placed)  # there is nothing else
+            if copied is not None:
+                move, copied = copied, None
+                is_sum = self.sum(move, step)
+                if is_sum:
+                    continue
+                self.move(move)
+            is_sum = False
             op, row = step.op, step.row
             if op.pc != at:
                 at = op.pc
@@ -139,6 +168,26 @@ class _Lowering:
                     self.anew(step, key)
             elif row is not BOUND or self.checked:
                 self.translate(step)
+        if copied is not None:
+            self.move(copied)
+        self.last = None if is_sum and copied is None or not steps else steps[-1]  # lea leaves the flags alone
+
+    def sum(self, move: Move, step: Placed) -> bool:
+        """Emit a copy to which something is added at once as a sum, if it is one."""
+        sign = SUMS.get(step.row.name)
+        if sign is None or step.args[0] != move.dst or move.src >= SPILLED:
+            return False
+        dst, src = register(move.dst, step.row.width.bits), register(move.src)
+        if step.row.uses_src:
+            if step.args[1] == move.dst:
+                return False
+            self.cx.emit(f"lea {dst}, [{src}+{register(step.args[1])}]")
+            return True
+        number = sign * step.imm
+        if not self.learns or not -(1 << 31) <= number < 1 << 31:
+            return False
+        self.cx.emit(f"lea {dst}, [{src}+$offset]", offset=number)
+        return True
 
     def move(self, move: Move) -> None:
         """Emit a move."""
@@ -166,7 +215,30 @@ class _Lowering:
         cx.insn = step  # type: ignore[assignment]  # it has what translators ask of instructions
         cx.exit = "" if step.op.exit is None or step.exit is None else self.exit(step.op.exit, step.exit)
         cx.live = step.kept
+        cx.distance = self.distance(step) if step.row.kind is Kind.BOUND else None
         registry.translator_of(x86_64.target.NAME, step.row)(step, cx)
+
+    def distance(self, step: Placed) -> tuple[int, int] | None:
+        """Return a register, and how often it counts: how far the base of a bound is from where the argument
+        starts; None where nothing holds that.
+        """
+        if self.start is None or not step.op.scale:
+            return None
+        base, index = step.op.args
+        if base == self.start:
+            return step.args[1], step.op.scale
+        return (step.args[0], 1) if index == self.start and step.op.scale == 1 else None
+
+    def argument_start(self) -> int | None:
+        """Return the value that is where the argument starts, in function 0: what it is called with in r1."""
+        entry = self.code.entries[0]
+        args = self.code.blocks[entry.block].args
+        ways = self.verified.entries_with(self.cx.settings.calling).ways.get(0, frozenset())
+        if not ways.isdisjoint(CALLED) or 1 not in entry.registers:
+            return None
+        if any(way.block == entry.block for block in self.code.blocks for way in block.ways):
+            return None
+        return args[entry.registers.index(1)]
 
     def exit(self, leaves: Exit, places: tuple[int | None, ...]) -> str:
         """Return the label of a side exit: values in their homes, the account as baseline code expects it."""
@@ -229,8 +301,9 @@ class _Lowering:
                 taken, other, moves, through = other, taken, through, moves
             cx.is_turned = turned
             cx.way = self.edge(taken, moves) if moves else block_label(taken.block)
+            cx.has_flags = _leaves_flags(self.last, end)
             self.branch(end, cx.way)
-            cx.way, cx.is_turned = None, False
+            cx.way, cx.is_turned, cx.has_flags = None, False, False
             self.on(other, through, after)
         elif kind is Kind.JUMP:
             self.on(ways[0], block.moves[0], after)
@@ -242,7 +315,7 @@ class _Lowering:
     def branch(self, end: Placed, label: str) -> None:
         """Emit a conditional jump to a label: lines that were written before, and the jump behind them."""
         cx, op = self.cx, end.op
-        key = end.row, end.results, end.args, op.imm, op.offset, op.scale
+        key = end.row, end.args, op.imm, op.offset, op.scale, cx.has_flags
         known = self.branches.get(key)
         if known is not None:
             snippet, mnemonic = known

@@ -171,11 +171,10 @@ class _Builder:
     def code(self) -> Code:
         """Return the whole."""
         blocks: list[Block | None] = [None] * len(self.starts)
-        starts: list[tuple[int | None, ...]] = [()] * len(self.starts)
+        starts: list[Exit | None] = [None] * len(self.starts)
         for number in self.order:
             translation = _Translation(self, number)
-            registers = translation.registers
-            starts[number] = tuple(registers[:-1])
+            starts[number], registers = translation.start, translation.registers
             blocks[number] = translation.block()
             self.left[number] = registers
         read = {pc: self.read[self.numbers[pc]] for pc in self.entered}
@@ -259,6 +258,7 @@ class _Translation:
         self.args, self.registers = builder.registers_of(number)
         self.homes, self.slots = builder.homes, builder.slots
         self.bytes = self.slots.bytes.get(self.slots.functions.get(self.pc, -1), ())
+        self.start = self.exit(self.pc, paid=False)
         if self.pc in builder.is_entered:  # frames are zero at the start
             for register in builder.read[number]:
                 if register >= REGISTER_COUNT:
@@ -316,7 +316,7 @@ class _Translation:
 
     def pay(self) -> None:
         """Pay for the block; where the budget is looked at and is short, it is baseline code that pays."""
-        leaves = self.exit(self.pc, paid=False) if self.pc in self.verified.tested else None
+        leaves = self.start if self.pc in self.verified.tested else None
         if self.cost or leaves is not None:
             self.ops.append(Op(PAY, (), self.cost, 0, self.pc, (), leaves))
 

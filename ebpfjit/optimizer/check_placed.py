@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer.code import Op
 from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
-from ebpfjit.optimizer.registers import HELPER_CALLS
+from ebpfjit.optimizer.registers import HELPER_CALLS, LOCAL_CALLS
 from ebpfjit.translators.machine import Registers
 
 Held = dict[int, int]
@@ -64,7 +64,7 @@ def _after(step: Move | Placed, held: Held, registers: Registers) -> None:
     kind = step.row.kind
     if kind in HELPER_CALLS:
         kept = registers.kept
-    elif kind is Kind.CALL_LOCAL or kind is Kind.CALL_REGISTER:
+    elif kind in LOCAL_CALLS:
         kept = sum(1 << register for register in step.kept)
     elif kind is Kind.PACKET_LOAD:
         kept = ~registers.extra
@@ -73,7 +73,7 @@ def _after(step: Move | Placed, held: Held, registers: Registers) -> None:
     for register in [each for each in held if each < SPILLED and not kept >> each & 1]:
         del held[register]
     for value, register in zip(step.op.results, step.results, strict=True):
-        if register not in step.kept:  # which is restored: nothing reads that result
+        if kind not in LOCAL_CALLS or register not in step.kept:  # else it is restored: that is not read
             held[register] = value
 
 

@@ -28,6 +28,7 @@ and of what the machine does at once (rules/ makes these):
 
     row              args                   imm       offset            results
     ROTATE64         value                  left by                     1
+    MULHI64          two                                                the high half of their product
     SUM64            base, index                      added             base + index * scale + offset
     SELECT_JLT_K     x, chosen, other       y                           chosen if x < y else other
     SELECT_JLT_X     x, y, chosen, other                                the same
@@ -166,9 +167,8 @@ class Code:
 
     `entries` are the ways in by pc: those of functions, and where runs come from baseline code. `homes` has
     for each value, by number, the register that it was of: no more than a hint where to put it. `proofs` say
-    by pc why checks that the instruction there had are gone. `starts` has for each block, as it was built,
-    the value of each register where it starts, None of those that nothing reads; it is empty behind passes
-    that change that.
+    by pc why checks that the instruction there had are gone. `starts` has for each block that was
+    built the exit to its start, where values come from in front of it; None where some of them are gone.
     """
 
     verified: Verified
@@ -176,7 +176,7 @@ class Code:
     entries: dict[int, Entry] = field(default_factory=dict)
     homes: list[int] = field(default_factory=list, compare=False)
     proofs: dict[int, tuple[Proof, ...]] = field(default_factory=dict, compare=False)
-    starts: list[tuple[int | None, ...]] = field(default_factory=list, compare=False)
+    starts: list[Exit | None] = field(default_factory=list, compare=False)
 
     def values(self) -> Iterator[int]:
         """Yield each value that is defined, in the order of its definition's place."""

@@ -46,7 +46,13 @@ def remove_dead(code: Code) -> Code:
     blocks: list[Block | None] = [None] * len(code.blocks)
     for number in order:
         blocks[number] = _without_dead(code.blocks[number], needed, taken, taken[number])
-    return without(code, blocks, code.homes)
+    starts = [
+        start
+        if start is not None and all(value is None or needed[value] for value in start.registers)
+        else None
+        for start in code.starts
+    ]
+    return without(code, blocks, code.homes, starts)
 
 
 def _needed(code: Code, order: list[int]) -> bytearray:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from ebpfjit.optimizer.code import Block, Code, Entry, Way
+from collections.abc import Iterable
+
+from ebpfjit.optimizer.code import Block, Code, Entry, Exit, Way
+
+Starts = list[Exit | None]
+"""As `Code.starts`."""
 
 
 def value_count(code: Code) -> int:
@@ -73,19 +78,32 @@ def predecessors(code: Code) -> list[list[int]]:
     return found
 
 
-def without(code: Code, blocks: list[Block | None], homes: list[int]) -> Code:
+def with_blocks(
+    code: Code, blocks: Iterable[Block], homes: list[int] | None = None, starts: Starts | None = None
+) -> Code:
+    """Return code with other blocks, as many as before; `starts` where what they name is not the same."""
+    homes = code.homes if homes is None else homes
+    starts = code.starts if starts is None else starts
+    return Code(code.verified, tuple(blocks), code.entries, homes, code.proofs, starts)
+
+
+def without(code: Code, blocks: list[Block | None], homes: list[int], starts: Starts | None = None) -> Code:
     """Return code of those blocks that are left, numbered anew; nothing leads to the others."""
+    starts = code.starts if starts is None else starts
     if None not in blocks:
-        return Code(code.verified, tuple(block for block in blocks if block is not None), code.entries, homes)
+        return with_blocks(code, [block for block in blocks if block is not None], homes, starts)
     numbers = [-1] * len(blocks)
     kept: list[Block] = []
+    left: Starts = []
     for number, block in enumerate(blocks):
         if block is not None:
             numbers[number] = len(kept)
             kept.append(block)
+            if number < len(starts):
+                left.append(starts[number])
     renumbered = tuple(
         Block(b.pc, b.args, b.ops, b.end, tuple(Way(numbers[way.block], way.args) for way in b.ways))
         for b in kept
     )
     entries = {pc: Entry(numbers[entry.block], entry.registers) for pc, entry in code.entries.items()}
-    return Code(code.verified, renumbered, entries, homes)
+    return Code(code.verified, renumbered, entries, homes, code.proofs, left)

@@ -106,6 +106,7 @@ BINARY: dict[str, Rule] = {
     "XOR": _xor,
     "ARSH": _arsh,
     "ROTATE": _any,
+    "MULHI": lambda w, a, b: (a[0] * b[0] >> w.bits, a[1] * b[1] >> w.bits),
 }
 """The interval of dst op src, by meaning."""
 

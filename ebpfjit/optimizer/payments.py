@@ -11,7 +11,7 @@
 
 A payment where the budget is looked at asks for its own part only: as the interpreter does, which pays block
 by block. What was paid ahead goes back where code leaves. The account is exact where something outside may
-look at it, at calls and at the ends of functions, and at the starts of loops, where each round begins anew.
+look at it: at calls, and at the ends of functions.
 """
 
 from __future__ import annotations
@@ -37,20 +37,28 @@ def pay_ahead(code: Code) -> Code:
     """Return the code with fewer payments."""
     order = reverse_postorder(code)
     depths, headers = loop_depths(code, order)
-    exact = headers | {entry.block for entry in code.entries.values()}
+    entered = {entry.block for entry in code.entries.values()}
     ahead = [0] * len(code.blocks)  # what is paid for a block when it starts
     advance = [0] * len(code.blocks)  # what is paid at its end for later ones
     blocks = [*code.blocks]
-    for number in reversed(order):
-        block = code.blocks[number]
-        if block.ways and block.end.row.kind not in SETTLES:
-            likely = max(block.ways, key=lambda way: (depths[way.block], -ahead[way.block]))
-            advance[number] = ahead[likely.block]
-        ops, pending = _collected(block, advance[number])
-        if pending and number in exact:
-            ops, pending = [Op(PAY, (), pending, 0, block.pc), *ops], 0
-        ahead[number] = pending
-        blocks[number] = Block(block.pc, block.args, tuple(ops), block.end, block.ways)
+    promised: dict[int, int] | None = None  # what ways back pay for the starts of loops: found out first
+    while True:
+        for number in reversed(order):
+            block = code.blocks[number]
+            if block.ways and block.end.row.kind not in SETTLES:
+                likely = max(block.ways, key=lambda way: (depths[way.block], -ahead[way.block]))
+                advance[number] = ahead[likely.block]
+            ops, pending = _collected(block, advance[number])
+            paid = 0 if number in entered else pending
+            if promised is not None and number in headers:
+                paid = promised[number]
+            if pending != paid:
+                ops = [Op(PAY, (), pending - paid, 0, block.pc), *ops]
+            ahead[number] = paid
+            blocks[number] = Block(block.pc, block.args, tuple(ops), block.end, block.ways)
+        if promised is not None or not headers:
+            break
+        promised = {number: ahead[number] for number in headers}
     return _with_differences(code, blocks, order, ahead, advance)
 
 

@@ -33,6 +33,8 @@ from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedC
 from ebpfjit.translators.machine import Registers
 
 HELPER_CALLS = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC})
+LOCAL_CALLS = frozenset({Kind.CALL_LOCAL, Kind.CALL_REGISTER})
+"""What gives all registers back but those of results that are read; others write theirs at any rate."""
 MOST_TRIES = 3
 """Times that code is placed, each time with more on the stack in loops that do not read it."""
 
@@ -511,9 +513,9 @@ class _Placer:
         for at, value in enumerate(op.args):
             if at not in wants:
                 self.load(value)
-        written = clobbers
+        written, is_restored = clobbers, op.row.kind in LOCAL_CALLS
         for value, register in zip(op.results, gives, strict=True):
-            written |= (value not in self.unread) << register
+            written |= (value not in self.unread or not is_restored) << register
         expected = {register: op.args[at] for at, register in wants.items()}
         moves = {register: where[value] for register, value in expected.items()}
         loose = {value for at, value in enumerate(op.args) if at not in wants}
@@ -583,7 +585,9 @@ class _Placer:
         later = []
         for value in live:
             if value not in away:
-                if self.where[value] < SPILLED or not is_loop or soon[value] >= FAR:
+                if soon[value] >= FAR and value in self.spilled:
+                    there[value] = self.spilled[value]  # nobody loads it until then
+                elif self.where[value] < SPILLED or not is_loop:
                     there[value] = self.where[value]
                 else:
                     later.append(value)

@@ -5,9 +5,9 @@
     r3 = *(u64 *)(r10 - 8)          r3 has that value
 
 A slot is bytes of a function's frame that are always loaded and stored together, at r10 and a number. There
-are none in a program that does anything else with r10 anywhere: what has the address of a frame reaches the
-frames of its callers and callees too. They start as zero, as frames do; where code leaves, its exit says what
-is in them.
+are none in a program that does anything else with r10 anywhere, an access outside of the frame included: what
+has the address of a frame reaches the frames of its callers and callees too. They start as zero, as frames
+do; where code leaves, its exit says what is in them.
 """
 
 from __future__ import annotations
@@ -61,12 +61,14 @@ def slots_of(verified: Verified, ways: Mapping[int, Sequence[int]]) -> Slots:
             insn = program.slots[pc]
             assert insn is not None  # a block is made of instructions
             if _base(insn) == FRAME_POINTER and insn.row is not None:
+                if not -verified.frame_sizes[function] <= insn.offset <= -insn.row.size:
+                    return NO_SLOTS  # above the frame is that of who called it
                 accesses.setdefault(function, {})[pc] = insn.offset, insn.row.size
             pc = insn.next_pc
     of: dict[int, int] = {}
     bytes_: dict[int, list[Bytes]] = {}
     for function, found in accesses.items():
-        places = _apart(set(found.values()), verified.frame_sizes[function])[:MOST_SLOTS]
+        places = _apart(set(found.values()))[:MOST_SLOTS]
         numbers = {place: REGISTER_COUNT + index for index, place in enumerate(places)}
         of.update({pc: numbers[place] for pc, place in found.items() if place in numbers})
         bytes_[function] = places
@@ -126,7 +128,7 @@ def _functions(verified: Verified, ways: Mapping[int, Sequence[int]]) -> dict[in
     return found
 
 
-def _apart(places: Collection[Bytes], frame_size: int) -> list[Bytes]:
+def _apart(places: Collection[Bytes]) -> list[Bytes]:
     """Return those places in a frame that no other one overlaps."""
     found: list[Bytes] = []
     stop, alone = -(1 << 32), True
@@ -138,10 +140,7 @@ def _apart(places: Collection[Bytes], frame_size: int) -> list[Bytes]:
             stop = max(stop, offset + size)
             continue
         stop, alone = offset + size, True
-        if -frame_size <= offset and stop <= 0:
-            found.append((offset, size))
-        else:
-            alone = False
+        found.append((offset, size))
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ebpfjit.bits import Width
 from ebpfjit.isa import semantics
-from ebpfjit.optimizer.rules import algebra
+from ebpfjit.optimizer.rules import algebra, divisions
 
 WIDTHS = [Width(bits) for bits in (4, 5, 6)]
 
@@ -100,3 +100,31 @@ def test_shifted_up_and_down(w: Width) -> None:
 def test_operands_may_be_exchanged(w: Width, meaning: str) -> None:
     operation = semantics.BINARY[meaning]
     assert all(operation(w, x, y) == operation(w, y, x) for x in range(w.mask + 1) for y in range(x))
+
+
+@pytest.mark.parametrize("w", WIDTHS, ids=repr)
+def test_divisions_by_constants(w: Width) -> None:
+    found = 0
+    for n in range(1, w.bits + 1):
+        for d in range(3, w.mask + 1):
+            it = divisions.reciprocal(w, n, d) if d & (d - 1) else None
+            if it is not None:
+                found += 1
+                assert it.factor <= w.mask
+                numbers = range(1 << n)
+                assert [semantics.mulhi(w, x >> it.before, it.factor) >> it.behind for x in numbers] == [
+                    x // d for x in numbers
+                ], (n, d)
+    assert found > w.mask * w.bits // 2
+
+
+@pytest.mark.parametrize("d", [3, 7, 10, 12, 1000, 65521, 1000000007, 0xFFFFFFFF, 10**12])
+def test_divisions_at_64_bits(d: int) -> None:
+    for n in (16, 32, 48, 64):
+        it = divisions.reciprocal(Width(64), n, d)
+        top = (1 << n) - 1
+        for x in (0, 1, d - 1, d, d + 1, top, top - 1, top // d * d, top // d * d - 1, top // 2):
+            if it is not None and 0 <= x <= top:
+                assert (x >> it.before) * it.factor >> 64 >> it.behind == x // d
+    assert divisions.reciprocal(Width(64), 32, 7) is not None
+    assert divisions.reciprocal(Width(64), 64, 7) is None  # it would take 65 bits

@@ -24,6 +24,7 @@ from ebpfjit.optimizer.dead import remove_dead
 from ebpfjit.optimizer.rules.addresses import displace, index
 from ebpfjit.optimizer.rules.arithmetic import simplify
 from ebpfjit.optimizer.rules.bytes import gather
+from ebpfjit.optimizer.rules.divisions import divide
 from ebpfjit.optimizer.rules.operands import use_memory
 from ebpfjit.optimizer.rules.selects import select
 from ebpfjit.optimizer.text import from_text, to_text
@@ -239,6 +240,23 @@ def test_displacements(before: str, after: str) -> None:
 )  # fmt: skip
 def test_indexes(before: str, after: str) -> None:
     assert lines_of(remove_dead(index(block(*before.split("; "))))) == after.split("; ")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("v3 = v0 / 10; exit v3", "v4 = 14757395258967641293 ll; v5 = v0 mulhi v4; v3 = v5 >> 3; exit v3"),
+        ("w3 = w0 / 7; exit v3", "w4 = w0; v5 = 2635249153387078803 ll; v3 = v4 mulhi v5; exit v3"),
+        ("v3 = *(u32 *)(v0 + 0); v4 = v3 / 7; exit v4",
+         "v3 = *(u32 *)(v0 + 0); v5 = 2635249153387078803 ll; v4 = v3 mulhi v5; exit v4"),
+        ("v3 = v0 / 7; exit v3",) * 2,  # its reciprocal takes 65 bits
+        ("w3 = w0 % 1000; exit v3",
+         "w4 = w0; v5 = 18446744073709552 ll; v6 = v4 mulhi v5; v7 = v6 * 1000; v3 = v4 - v7; exit v3"),
+        ("w3 = w0 % -1; exit v3",) * 2,
+    ],
+)  # fmt: skip
+def test_divisions_by_constants(before: str, after: str) -> None:
+    assert lines_of(divide(block(*before.split("; ")))) == after.split("; ")
 
 
 BYTES = "v3 = *(u8 *)(v0 + 2); v4 = *(u8 *)(v0 + 3); v5 = {} << 8; v6 = v5 | {}; exit v6"

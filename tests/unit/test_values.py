@@ -121,7 +121,8 @@ def expected(it: Operation, memory: bytearray, start: int) -> tuple[list[int], b
     loaded = int.from_bytes(memory[address : address + size], "little") if row.kind in ADDRESSED else 0
     match row.kind:
         case Kind.BINARY:
-            made = semantics.BINARY[row.meaning](width, width.wrap(base), width.wrap(it.imm))
+            second = values[1] if row.uses_src else it.imm
+            made = semantics.BINARY[row.meaning](width, width.wrap(base), width.wrap(second))
         case Kind.SUM:
             made = width.wrap(base + index * it.scale + it.offset)
         case Kind.SELECT:

@@ -16,6 +16,7 @@ def bound(insn: Operation, cx: Context) -> None:
     """These bytes are the program's; the likely region inline, anything else out of line.
 
     lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae other
+    Where its distance from the argument's start is at hand:  lea r10, [index*scale+offset];  cmp r10, [limit]
     In the frame, whose size is known:  ...;  sub r10, [stack_start];  cmp r10, frame - size;  ja other
     """
     if not insn.args:
@@ -27,7 +28,16 @@ def bound(insn: Operation, cx: Context) -> None:
     base, size, region = address_text(insn), insn.imm, insn.region
     other, back = cx.new_label("other"), cx.new_label("inside")
     limit = cx.limit(region, size, insn.stores) if region in ("argument", "packet") else None
-    if limit is not None:
+    if limit is not None and region == "argument" and cx.distance is not None:
+        number, scale = cx.distance
+        distance = register(number)
+        if scale > 1 or insn.offset:
+            text = f"{distance}*{scale}" if scale > 1 else distance
+            cx.emit(f"lea r10, [{text}+$offset]", offset=insn.offset)
+            distance = "r10"
+        cx.emit(f"cmp {distance}, qword ptr [r12+$offset]", offset=limit)
+        cx.jump("jae", other)
+    elif limit is not None:
         load_address(cx, base, insn.offset, "r10")
         cx.emit(f"sub r10, qword ptr {BLOCK[region + '_start']}")
         cx.emit("cmp r10, qword ptr [r12+$offset]", offset=limit)

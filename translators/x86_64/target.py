@@ -245,6 +245,7 @@ class Context(Emitter):
         self.exit = ""
         self.frame_size = 0
         self.live: tuple[int, ...] | None = None
+        self.distance: tuple[int, int] | None = None  # of a bound: a register, and how often it counts
         self.spilled = 0  # bytes of values on the machine's stack
         self.functions = pc_label
         self.frame_top = "rbp"  # empty where it may hold another value

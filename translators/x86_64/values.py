@@ -66,6 +66,36 @@ def rotate(insn: Operation, cx: Context) -> None:
         cx.emit(f"rol {dst}, $imm", imm=by, imm_sizes=(8,))
 
 
+@translates("MULHI64")
+def mulhi(insn: Operation, cx: Context) -> None:
+    """The high half of a product, of which one factor must be in rdx: mulx dst, dst, src leaves no other.
+
+    mov r10, rdx;  mov rdx, a;  mulx dst, dst, b;  mov rdx, r10
+    push rax;  push rdx;  mov r10, b;  mov rax, a;  mul r10;  mov r10, rdx;  pop rdx;  pop rax;  mov dst, r10
+    """
+    (a, b), dst = map(register, insn.args), register(insn.results[0])
+    if "bmi2" in cx.settings.features:
+        if "rdx" in (a, b):
+            cx.emit(f"mulx {dst}, {dst}, {b if a == 'rdx' else a}")
+            return
+        cx.emit("mov r10, rdx")
+        cx.emit(f"mov rdx, {a}")
+        cx.emit(f"mulx {dst}, {dst}, {b}")
+        if dst != "rdx":
+            cx.emit("mov rdx, r10")
+        return
+    kept = [name for name in ("rax", "rdx") if name != dst]
+    for name in kept:
+        cx.emit(f"push {name}")
+    cx.emit(f"mov r10, {b}")
+    cx.emit(f"mov rax, {a}")
+    cx.emit("mul r10")
+    cx.emit("mov r10, rdx")
+    for name in reversed(kept):
+        cx.emit(f"pop {name}")
+    cx.emit(f"mov {dst}, r10")
+
+
 @translates("SUM64", "SUM32")
 def sum_(insn: Operation, cx: Context) -> None:
     """Lea dst, [base + index * scale + offset]."""

@@ -164,7 +164,8 @@ class _Pass:
             self.made = {} if table is None else table
             done[number] = self.block(code.blocks[number])
             tables[number] = self.made
-        return without(code, done, self.homes)
+        starts = [None if start is None else self.renamed_exit(start) for start in code.starts]
+        return without(code, done, self.homes, starts)
 
     def block(self, block: Block) -> Block:
         """Return a block rewritten."""
@@ -209,9 +210,16 @@ class _Pass:
         if same.keys().isdisjoint(op.args) and (leaves is None or same.keys().isdisjoint(leaves.registers)):
             return op
         if leaves is not None:
-            registers = tuple([None if v is None else same.get(v, v) for v in leaves.registers])
-            leaves = Exit(leaves.pc, registers, leaves.refund, leaves.slots)
+            leaves = self.renamed_exit(leaves)
         return changed(op, op.row, self.through(op.args), op.imm, leaves)
+
+    def renamed_exit(self, leaves: Exit) -> Exit:
+        """Return an exit with the values that are to be read instead of those it names."""
+        same = self.same
+        if same.keys().isdisjoint(leaves.registers):
+            return leaves
+        registers = tuple([None if value is None else same.get(value, value) for value in leaves.registers])
+        return Exit(leaves.pc, registers, leaves.refund, leaves.slots)
 
     # -- what becomes of an operation --
 

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Op
-from ebpfjit.optimizer.flow import uses_of
+from ebpfjit.optimizer.flow import uses_of, with_blocks
 
 LOADS = {BY_NAME["LDXB"]: 1, BY_NAME["LDXH"]: 2, BY_NAME["LDXW"]: 4, BY_NAME["LDXDW"]: 8}
 OF_SIZE = {size: row for row, size in LOADS.items()}
@@ -74,7 +74,7 @@ def gather(code: Code, uses: list[int] | None = None) -> Code:
         rows = [op.row for op in block.ops]
         may_be = sum(map(LOADS.__contains__, rows)) > 1 or not SWAPS.keys().isdisjoint(rows)
         blocks.append(_Gathering(block, uses).block() if may_be else block)
-    return Code(code.verified, tuple(blocks), code.entries, code.homes)
+    return with_blocks(code, blocks)
 
 
 class _Gathering:

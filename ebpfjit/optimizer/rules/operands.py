@@ -24,7 +24,7 @@ from typing import NamedTuple
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, MEMORY_OPERANDS, UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Op
-from ebpfjit.optimizer.flow import uses_of
+from ebpfjit.optimizer.flow import uses_of, with_blocks
 from ebpfjit.optimizer.rules.algebra import COMMUTATIVE
 from ebpfjit.optimizer.rules.arithmetic import EXCHANGED
 
@@ -67,7 +67,7 @@ def use_memory(code: Code) -> Code:
             for block in code.blocks
         ]
     )
-    return Code(code.verified, blocks, code.entries, code.homes)
+    return with_blocks(code, blocks)
 
 
 class _Operands:
