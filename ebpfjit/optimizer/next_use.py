@@ -7,7 +7,7 @@ a loop counts as FAR, and what only an exit reads as NEVER: it is needed, but ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ebpfjit.optimizer.code import Code
 from ebpfjit.record import lazy
@@ -20,12 +20,12 @@ MOST_WORK = 64
 """Blocks that are looked at for loops, for each block there is: beyond that loops count as none."""
 
 
-def loop_depths(code: Code, order: Sequence[int]) -> tuple[list[int], set[int]]:
+def loop_depths(code: Code, order: Sequence[int]) -> tuple[dict[int, int], set[int]]:
     """Return in how many loops each block lies, and the blocks that loops start with.
 
     `order` has the blocks in reverse postorder.
     """
-    depths = [0] * len(code.blocks)
+    depths = dict.fromkeys(order, 0)
     place = {number: index for index, number in enumerate(order)}
     before: dict[int, list[int]] = {}
     back: dict[int, list[int]] = {}
@@ -50,9 +50,7 @@ def loop_depths(code: Code, order: Sequence[int]) -> tuple[list[int], set[int]]:
 
 def loop_headers(code: Code, order: Sequence[int]) -> set[int]:
     """Return the blocks that loops start with; `order` has the blocks in reverse postorder."""
-    place = [0] * len(code.blocks)
-    for index, number in enumerate(order):
-        place[number] = index
+    place = {number: index for index, number in enumerate(order)}
     return {
         way.block
         for index, number in enumerate(order)
@@ -62,7 +60,7 @@ def loop_headers(code: Code, order: Sequence[int]) -> set[int]:
 
 
 class NextUse:
-    """The distances, at the start of each block, of values that are live there; `headers` start loops.
+    """The distances, at the start of each block in `order`, of values that are live there; `headers` start loops.
 
     They are worked out when somebody asks: where there are registers for all, nobody does.
     """
@@ -72,16 +70,16 @@ class NextUse:
         self.headers = loop_headers(code, order)
 
     @lazy
-    def depths(self) -> list[int]:
+    def depths(self) -> dict[int, int]:
         """In how many loops each block lies."""
         return loop_depths(self.code, self.order)[0]
 
     @lazy
-    def at(self) -> list[dict[int, int]]:
+    def at(self) -> dict[int, dict[int, int]]:
         """The distances at the start of each block."""
         blocks = self.code.blocks
-        at: list[dict[int, int]] = [{} for _ in blocks]
-        first = [self._first(number) for number in range(len(blocks))]
+        at: dict[int, dict[int, int]] = {number: {} for number in self.order}
+        first = {number: self._first(number) for number in self.order}
         for _ in range(MOST_WALKS):
             for number in reversed(self.order):
                 here = self._behind(number, at)
@@ -104,7 +102,7 @@ class NextUse:
         """Return the distances at the end of a block."""
         return self._behind(number, self.at)
 
-    def _behind(self, number: int, at: Sequence[dict[int, int]]) -> dict[int, int]:
+    def _behind(self, number: int, at: Mapping[int, dict[int, int]]) -> dict[int, int]:
         found: dict[int, int] = {}
         for way in self.code.blocks[number].ways:
             far = FAR if self.depths[way.block] < self.depths[number] else 0

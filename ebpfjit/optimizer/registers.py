@@ -53,17 +53,32 @@ HELPER_ROWS = frozenset(row for row in TABLE if row.kind in HELPER_CALLS)
 
 def place(code: Code, registers: Registers) -> PlacedCode:
     """Return code with registers. Raises OptimizationError where there are too few."""
-    order, live = reverse_postorder(code), live_in(code)
-    next_use = NextUse(code, order, live)
-    away: dict[int, set[int]] = {}
-    for _ in range(MOST_TRIES - 1):
-        placer = _Placer(code, registers, order, live, next_use, away)
-        placed = placer.placed()
-        if not placer.reloaded:
-            return placed
-        for header, values in placer.reloaded.items():
-            away.setdefault(header, set()).update(values)
-    return _Placer(code, registers, order, live, next_use, away).placed()
+    placer = _Placer(code, registers, live_in(code))
+    for part in parts_of(code, reverse_postorder(code)):
+        placer.part(part)
+    return placer.placed()
+
+
+def parts_of(code: Code, order: Sequence[int]) -> list[Sequence[int]]:
+    """Return `order` in parts between which no way leads: functions, mostly."""
+    place = [0] * len(code.blocks)
+    for index, number in enumerate(order):
+        place[number] = index
+    last = [0] * len(order)
+    """By place, the last one that is connected with it, or with one before it, by a way."""
+    for index, number in enumerate(order):
+        for way in code.blocks[number].ways:
+            there = place[way.block]
+            first, end = (index, there) if index < there else (there, index)
+            last[first] = max(last[first], end)
+    parts: list[Sequence[int]] = []
+    start = stop = 0
+    for index, reached in enumerate(last):
+        stop = max(stop, reached)
+        if stop <= index:
+            parts.append(order[start : index + 1])
+            start = stop = index + 1
+    return parts
 
 
 def live_in(code: Code) -> list[list[int]]:
@@ -155,27 +170,23 @@ class _Placer:
     the operations that define its values, once somebody asked for them.
     """
 
-    def __init__(
-        self,
-        code: Code,
-        registers: Registers,
-        order: Sequence[int],
-        live: Sequence[Sequence[int]],
-        next_use: NextUse,
-        away: Mapping[int, set[int]],
-    ) -> None:
-        self.code, self.registers, self.order, self.next_use = code, registers, order, next_use
+    def __init__(self, code: Code, registers: Registers, live: Sequence[Sequence[int]]) -> None:
+        self.code, self.registers = code, registers
+        self.next_use = NextUse(code, (), live)
         self.all = (1 << registers.count) - 1
         self.usable = self.all & ~registers.reserved
         self.usable_count = self.usable.bit_count()
         self.homes = code.homes or [-1] * value_count(code)
-        self.live, self.away = live, away
+        self.live = live
+        self.away: dict[int, set[int]] = {}
         self.reloaded: dict[int, set[int]] = {}
+        self.blocks: list[PlacedBlock | None] = [None] * len(code.blocks)
         self.crossing = self._crossing()
         self.maps: list[dict[int, int] | None] = [None] * len(code.blocks)
-        self.entered = {entry.block for entry in code.entries.values()}
-        for entry in code.entries.values():
-            self.maps[entry.block] = dict(zip(code.blocks[entry.block].args, entry.registers, strict=True))
+        self.entered = {
+            entry.block: dict(zip(code.blocks[entry.block].args, entry.registers, strict=True))
+            for entry in code.entries.values()
+        }
         self.spilled: dict[int, int] = {}
         self.count = 0
         self.local: list[int] = []
@@ -194,15 +205,31 @@ class _Placer:
         self.number = -1
         self.behind: dict[int, int] | None = None
 
-    def placed(self) -> PlacedCode:
-        """Place all blocks."""
-        blocks: list[PlacedBlock | None] = [None] * len(self.code.blocks)
-        for number in self.order:
-            blocks[number] = self.block(number)
+    def part(self, order: Sequence[int]) -> None:
+        """Place a part of the blocks, once more where loops had to load what they do not read."""
+        self.next_use, self.away = NextUse(self.code, order, self.live), {}
+        count, local, blocks = self.count, len(self.local), self.blocks
+        for _ in range(MOST_TRIES):
+            self.spilled, self.reloaded, self.count = {}, {}, count
+            del self.local[local:]
+            for number in order:
+                self.maps[number] = self.entered.get(number)
+            for number in order:
+                blocks[number] = self.block(number)
+            if not self.reloaded:
+                break
+            for header, values in self.reloaded.items():
+                self.away.setdefault(header, set()).update(values)
         if self.spilled:
-            blocks = [block and self.with_stores(number, block) for number, block in enumerate(blocks)]
+            for number in order:
+                block = blocks[number]
+                assert block is not None  # it was placed
+                blocks[number] = self.with_stores(number, block)
+
+    def placed(self) -> PlacedCode:
+        """Return all blocks."""
         arrivals = tuple(arrival or {} for arrival in self.maps)
-        return PlacedCode(self.code, tuple(blocks), arrivals, self.count)
+        return PlacedCode(self.code, tuple(self.blocks), arrivals, self.count)
 
     def with_stores(self, number: int, block: PlacedBlock) -> PlacedBlock:
         """Return a block that stores the values with a word where they are defined."""
