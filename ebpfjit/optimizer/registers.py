@@ -87,13 +87,10 @@ def live_in(code: Code) -> list[list[int]]:
     defined = [-1] * value_count(code)
     live: list[set[Any]] = []
     for number, block in enumerate(code.blocks):
-        read: set[int | None] = set(block.end.args)
-        here = [*block.args]
-        for op in block.all_ops:
-            read.update(op.args)
-            if op.exit is not None:
-                read.update(op.exit.registers)
-            here += op.results
+        ops = block.all_ops
+        read: set[int | None] = set().union(*[op.args for op in ops])
+        read.update(*[op.exit.registers for op in ops if op.exit is not None])
+        here = [*block.args, *chain.from_iterable([op.results for op in ops])]
         for way in block.ways:
             before[way.block].append(number)
             read.update(way.args)
@@ -285,7 +282,7 @@ class _Placer:
             self._out_of_the_way()
         steps = self.steps
         for index, op in enumerate(ops):
-            self.index, self.busy = index, 0
+            self.index, self.busy, self.held = index, 0, ()
             steps.append(_PLACING.get(op.row.kind, _Placer.free_form)(self, index, op))
         end = steps.pop()
         assert isinstance(end, Placed)  # it is no move
@@ -443,12 +440,13 @@ class _Placer:
 
     def release(self, index: int) -> None:
         """Free the registers of those values that nothing reads after the operation `index`."""
-        where = self.where
+        where, spilled = self.where, self.spilled
         for value in self.dying[index]:
-            if value in where:
-                self.free |= BITS[where.pop(value)]
-                if value in self.spilled and value in self.definitions():
-                    self.words.append((self.spilled[value], index))
+            place = where.pop(value, -1)
+            if place >= 0:
+                self.free |= BITS[place]
+                if spilled and value in spilled and value in self.definitions():
+                    self.words.append((spilled[value], index))
 
     def define(self, value: int, register: int) -> None:
         """Put a new value into a register, for as long as it is read."""
@@ -458,17 +456,11 @@ class _Placer:
 
     # -- operations --
 
-    def places(self, op: Op) -> tuple[int | None, ...] | None:
-        """Return where the registers of an exit are."""
-        return None if op.exit is None else tuple(map(self.where.get, op.exit.registers))
-
     def args(self, values: Sequence[int]) -> tuple[int, ...]:
         """Return the registers of an operation's arguments, loaded where they are on the stack."""
-        where = self.where
         if self.spilled:
-            self.held = ()
             return tuple([self.load(value) for value in values])
-        self.held = args = tuple([where[value] for value in values])
+        self.held = args = tuple(map(self.where.__getitem__, values))
         return args
 
     def free_form(self, index: int, op: Op) -> Placed:
@@ -479,18 +471,12 @@ class _Placer:
             self.release(index)
         if not op.results:
             return Placed(op, (), args, leaves)
-        results = []
-        for value in op.results:
-            register = self.take(value)
-            results.append(register)
-            self.define(value, register)
-        return Placed(op, tuple(results), args, leaves)
+        (value,) = op.results  # what has several is placed otherwise
+        register = self.take(value)
+        self.define(value, register)
+        return Placed(op, (register,), args, leaves)
 
-    def first_in_place(self, index: int, op: Op) -> Placed:
-        """Place what changes the register of its first argument."""
-        return self.in_place(index, op, 0)
-
-    def in_place(self, index: int, op: Op, place: int) -> Placed:
+    def in_place(self, index: int, op: Op, place: int = 0) -> Placed:
         """Place what changes the register of one of its arguments: of a copy, where that is still read."""
         values, (result,), dying = op.args, op.results, self.dying[index]
         if op.row in COMMUTATIVE:
@@ -500,13 +486,15 @@ class _Placer:
             ):
                 values = second, first
         args = self.args(values)
+        register = args[place]
         if values[place] in dying:  # the address of an atomic operation is read before that is written
             self.release(index)
-            self.define(result, args[place])
-            return Placed(op, (args[place],), args)
+            self.define(result, register)
+            return Placed(op, (register,), args)
         copy = self.take(result)
-        self.steps.append(Move(copy, args[place]))
-        self.release(index)
+        self.steps.append(Move(copy, register))
+        if dying:
+            self.release(index)
         self.define(result, copy)
         return Placed(op, (copy,), (*args[:place], copy, *args[place + 1 :]))
 
@@ -536,7 +524,7 @@ class _Placer:
 
         What is in a register that it writes meanwhile, or needs for another value, moves away.
         """
-        where, dying, self.held = self.where, self.dying[index], ()
+        where, dying = self.where, self.dying[index]
         for at, value in enumerate(op.args):
             if at not in wants:
                 self.load(value)
@@ -687,8 +675,8 @@ _FIXED: dict[Kind, Callable[[_Placer, Op], Fixed]] = {
 }
 _PLACING: dict[Kind, Callable[[_Placer, int, Op], Placed]] = {
     **dict.fromkeys(_FIXED, _Placer.bound),
-    Kind.BINARY: _Placer.first_in_place,
-    Kind.UNARY: _Placer.first_in_place,
+    Kind.BINARY: _Placer.in_place,
+    Kind.UNARY: _Placer.in_place,
     Kind.ATOMIC: _Placer.atomic,
 }
 """What places operations of a kind; the others are of free form."""
