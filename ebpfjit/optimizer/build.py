@@ -47,20 +47,22 @@ ARGUMENTS = range(1, 6)
 """Registers that hold a helper's arguments, and zero behind it."""
 
 
-def build(verified: Verified, entries: Collection[int] = ()) -> Code:
+def build(verified: Verified, entries: Collection[int] = (), *, slots: bool = True) -> Code:
     """Return a program as Code that is entered at its functions, and at these blocks besides.
+
+    With `slots` those of frames are values.
 
     Raises OptimizationError for programs of which analysis does not know what their accesses are to.
     """
     if not verified.knows_all:
         raise OptimizationError("it has accesses of which analysis knows nothing")
-    return _Builder(verified, entries).code()
+    return _Builder(verified, entries, slots=slots).code()
 
 
 class _Builder:
     """Blocks while they are made, numbered by pc, each made after one at least of those before it."""
 
-    def __init__(self, verified: Verified, entries: Collection[int]) -> None:
+    def __init__(self, verified: Verified, entries: Collection[int], *, slots: bool) -> None:
         self.verified = verified
         self.program = verified.program
         self.live = live_before(verified.liveness)
@@ -68,17 +70,18 @@ class _Builder:
         self.is_entered = frozenset(self.entered)
         ways = self._ways()
         order = _reverse_postorder(self.entered, ways)
-        self.slots = NO_SLOTS if entries else slots_of(verified, {pc: ways[pc] for pc in order})
+        has_slots = slots and not entries
+        self.slots = slots_of(verified, {pc: ways[pc] for pc in order}) if has_slots else NO_SLOTS
         self.width = REGISTER_COUNT + max(map(len, self.slots.bytes.values()), default=0)
         self.starts = sorted(order)
         self.numbers = {pc: number for number, pc in enumerate(self.starts)}
         self.order = [self.numbers[pc] for pc in order]
-        live, slots = verified.liveness.at, self.slots
-        self.read = [(*_REGISTERS[live[pc]], *_bits(slots.live.get(pc, 0))) for pc in self.starts]
+        live, found = verified.liveness.at, self.slots
+        self.read = [(*_REGISTERS[live[pc]], *_bits(found.live.get(pc, 0))) for pc in self.starts]
         self.origins = origins(
             [[self.numbers[way] for way in ways[pc]] for pc in self.starts],
             self.read,
-            [self._written(pc) | slots.written.get(pc, 0) for pc in self.starts],
+            [self._written(pc) | found.written.get(pc, 0) for pc in self.starts],
             [self.numbers[pc] for pc in self.entered],
             self.width,
         )
