@@ -9,6 +9,7 @@ from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer import intervals
 from ebpfjit.optimizer.code import Op
+from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.intervals import Interval
 
 FARTHEST = 1 << 40
@@ -38,6 +39,8 @@ class Facts:
     `far`; a frame counts from its end. `parts` are two roots and a number whose sum a root is. `limit` is a
     number k with root + k <= LENGTH, of pointers into the argument: distance + k <= LENGTH.
 
+    `dominators` are those of the code, entered wherever it may be.
+
     `functions` are those of the program, by slot, in the order of their frames.
     """
 
@@ -54,6 +57,7 @@ class Facts:
         self.limit = [NOWHERE] * size
         self.parts: list[tuple[int, int, int] | None] = [None] * size
         self.lookups: dict[int, tuple[int, bool]] = {}
+        self.dominators: Dominators | None = None
         self.high[self.constant] = 0
         for region in (self.argument, *range(self.frame, size)):
             self.base[region], self.near[region], self.far[region] = region, 0, 0

@@ -88,6 +88,8 @@ def guarded(code: Code, promises: Promises) -> tuple[Code, Facts]:
     guards = _Guards(code, promises)
     walk = Walk(code, promises, guards)
     guards.walk, guards.facts = walk, walk.facts
+    guards.dominators = Dominators(code) if walk.is_entered_elsewhere else walk.dominators
+    walk.facts.dominators = guards.dominators
     walk.run()
     return guards.result(), walk.facts
 
@@ -97,6 +99,7 @@ class _Guards:
 
     walk: Walk
     facts: Facts
+    dominators: Dominators
 
     def __init__(self, code: Code, promises: Promises) -> None:
         self.code, self.promises = code, promises
@@ -104,7 +107,6 @@ class _Guards:
         self.frame_sizes = verified.frame_sizes
         self.entries = verified.entries_with(promises.calling)
         self.is_exact = promises.meets_rights or promises.argument_rights is not None
-        self.dominators = Dominators(code)
         steady = [map_ for map_ in verified.program.maps if map_.value_is_stable and map_.is_steady]
         self.values = [region for map_ in steady for region in map_.regions]
         self.made: dict[int, tuple[Check, ...]] = {}
@@ -225,8 +227,11 @@ class _Guards:
             groups.setdefault(candidate.root, []).append(candidate)
         self.candidates = []
         for root, group in groups.items():
-            while group:
-                group = self._settled(root, group)
+            for _ in range(MOST_SPANS):
+                if group:
+                    group = self._settled(root, group)
+            for candidate in group:
+                self._settled(root, [candidate])
 
     def _settled(self, root: int, group: list[Candidate]) -> list[Candidate]:
         """Let the first of some checks stand for those it can stand for; return the others."""
@@ -250,9 +255,9 @@ class _Guards:
             args, offset = (), low
         if region == "map value":
             region = ""
-        changed = replace(op, args=args, offset=offset, imm=high - low, stores=stores, region=region)
-        if changed != op:
-            self.gone[self.number][first.index] = changed
+        self.gone[self.number][first.index] = Op(
+            BOUND, args, high - low, offset, op.pc, (), op.exit, stores, region
+        )
         for other in others:
             self._drop(other.index, _proof_of("covered", other.op, other.low, other.high, op.pc), other.op.pc)
         self._remember(root, Check(low, high, stores, self.epoch, self.number, op.pc))
@@ -376,8 +381,10 @@ def _with(block: Block, changes: dict[int, Op | None]) -> Block:
     """Return a block with other operations at some places, or none."""
     if not changes:
         return block
-    ops = (changes.get(index, op) for index, op in enumerate(block.ops))
-    return replace(block, ops=tuple(op for op in ops if op is not None))
+    ops = list[Op | None](block.ops)
+    for index, op in changes.items():
+        ops[index] = op
+    return Block(block.pc, block.args, tuple([op for op in ops if op is not None]), block.end, block.ways)
 
 
 def _proof_of(rule: str, op: Op, low: int, high: int, by: int | None = None) -> Proof:

@@ -47,6 +47,9 @@ LONGEST_SPAN = 4096
 MOST_TERMS, MOST_DEPTH, MOST_CHECKS = 3, 4, 6
 """Of what is asked before one loop: terms of a sum, operations that it is made of, checks."""
 
+MOST_WALKED = 8
+"""How often all blocks may be walked to find loops: of deep nests nothing is moved."""
+
 JUMP, FARTHER, NEARER = BY_NAME["JA"], BY_NAME["JGT_K"], BY_NAME["JLT_K"]
 ADD, SUB, MUL, AND = (BY_NAME[f"{name}64_X"] for name in ("ADD", "SUB", "MUL", "AND"))
 ADD_IMM, MUL_IMM, AND_IMM = (BY_NAME[f"{name}64_K"] for name in ("ADD", "MUL", "AND"))
@@ -115,7 +118,8 @@ def hoisted(code: Code, facts: Facts) -> Code:
     """Return code with checks before loops instead of in them."""
     if not any(op.row is BOUND for block in code.blocks for op in block.ops):
         return code
-    dominators = Dominators(code)
+    dominators = facts.dominators
+    assert dominators is not None  # the facts are of code whose checks were looked at
     loops = _innermost(code, dominators)
     if not loops:
         return code
@@ -126,6 +130,7 @@ def _innermost(code: Code, dominators: Dominators) -> dict[int, set[int]]:
     """Return the blocks of loops with no loop inside, one header and no calls, by header."""
     latches: dict[int, list[int]] = {}
     refused = set[int]()
+    budget = MOST_WALKED * len(code.blocks)
     for number in dominators.order:
         for way in dominators.ways[number]:
             if dominators.is_back(number, way):
@@ -136,6 +141,9 @@ def _innermost(code: Code, dominators: Dominators) -> dict[int, set[int]]:
     for header, ends in latches.items():
         blocks, work = {header}, list(ends)
         while work and header not in refused:
+            budget -= 1
+            if budget < 0:
+                return {}
             block = work.pop()
             if block in blocks:
                 continue

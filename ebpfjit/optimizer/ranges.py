@@ -23,14 +23,15 @@ Numbers besides those of values stand for what values are counted from: CONSTANT
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from ebpfjit.analysis.accesses import Promises
-from ebpfjit.analysis.entries import CALLED
+from ebpfjit.analysis.entries import Entries
 from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
+from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.optimizer import intervals
 from ebpfjit.optimizer.code import Block, Code, Entry, Op
 from ebpfjit.optimizer.dominators import Dominators
@@ -66,6 +67,21 @@ class Visitor(Protocol):
         """See the end of the block; what is on the trail is taken back behind all that it dominates."""
 
 
+class _Nobody:
+    """Who looks at nothing."""
+
+    def start(self, number: int) -> None:
+        """See nothing."""
+
+    def op(self, index: int, op: Op) -> None:
+        """See nothing."""
+
+    def end(self, trail: Trail) -> None:
+        """See nothing."""
+
+
+NO_WAYS: list[int] = []
+
 SEEN = frozenset(
     {Kind.BOUND, Kind.ALIGNED, Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER}
 )
@@ -76,16 +92,16 @@ class Walk:
     """A walk over code that finds out what is known, and shows it to a visitor."""
 
     def __init__(self, code: Code, promises: Promises, visitor: Visitor | None = None) -> None:
-        self.code, self.promises, self.visitor = code, promises, visitor
+        self.code, self.promises, self.visitor = code, promises, visitor or _Nobody()
         verified = code.verified
         program = verified.program
-        starts = [entry.block for pc, entry in code.entries.items() if pc in program.functions]
+        starts = {entry.block for pc, entry in code.entries.items() if pc in program.functions}
+        self.is_entered_elsewhere = len(starts) < len(code.entries)
         self.dominators = Dominators(code, starts)
         self.map_at = {map_.address: map_ for map_ in program.maps}
         count = max(code.values(), default=-1) + 1
         self.facts = Facts(count, program.functions)
-        main = verified.entries_with(promises.calling).ways.get(0, frozenset())
-        self.main_is_called = not main.isdisjoint(CALLED)
+        self.main_is_called = _is_called(verified.entries_with(promises.calling))
         self.is_measured = promises.argument_is_measured and not self.main_is_called
         if self.is_measured:
             self.facts.limit[self.facts.length] = 0
@@ -93,9 +109,13 @@ class Walk:
         self.defined: list[Op | None] = [None] * count
         self.at = [-1] * count
         """By value, the block whose argument it is."""
-        self.incoming: list[list[int]] = [[] for _ in range(count)]
+        self.incoming: list[list[int]] = [NO_WAYS] * count
         """By argument, what it is on each way."""
+        self.where = [-1] * count
+        """By value, the block where it is defined."""
         self.is_known = bytearray(count)
+        """By argument, whether it is known already; of other values that is told by `is_walked`."""
+        self.is_walked = bytearray(len(code.blocks))
         self.joined: list[list[Incoming] | None] = [None] * len(code.blocks)
         self.trail: Trail = []
         self._index()
@@ -104,13 +124,17 @@ class Walk:
     def _index(self) -> None:
         """Find out where values are defined, and what comes into arguments."""
         blocks, at, incoming, defined = self.code.blocks, self.at, self.incoming, self.defined
+        where = self.where
         for number in self.dominators.order:
             block = blocks[number]
             for arg in block.args:
-                at[arg] = number
+                at[arg] = where[arg] = number
+                incoming[arg] = []
             for op in block.ops:
                 for result in op.results:
-                    defined[result] = op
+                    defined[result], where[result] = op, number
+        for number in self.dominators.order:
+            block = blocks[number]
             for out in block.ways:
                 for arg, value in zip(blocks[out.block].args, out.args, strict=True):
                     incoming[arg].append(value)
@@ -150,26 +174,27 @@ class Walk:
             self._on_way(self.code.blocks[only[0]], only[1])
         if block.args:
             self._arguments(number, block)
-        visitor, is_known = self.visitor, self.is_known
-        if visitor is not None:
-            visitor.start(number)
+        visitor = self.visitor
+        visitor.start(number)
         for index, op in enumerate(block.ops):
-            kind = op.row.kind
-            if visitor is not None and kind in SEEN:
+            step, is_seen = _HOW[op.row]
+            if is_seen:
                 visitor.op(index, op)
-            step = _STEPS.get(kind)
             if step is not None:
                 step(self, op)
-            for result in op.results:
-                is_known[result] = 1
-        if visitor is not None:
-            visitor.end(self.trail)
+        visitor.end(self.trail)
+        self.is_walked[number] = 1
+        place = self.dominators.place
         for index, out in enumerate(block.ways):
-            if out.args and not self.dominators.is_back(number, out.block):
+            if out.args and place[out.block] > place[number]:
                 mark = len(self.trail)
                 self._on_way(block, index)
                 self._join(out.block, [self._on(value) for value in out.args])
                 self._take_back(mark)
+
+    def knows(self, value: int) -> bool:
+        """True where what is known of a value is there: not of those of rounds that are still to come."""
+        return bool(self.is_known[value]) if self.at[value] >= 0 else bool(self.is_walked[self.where[value]])
 
     def _only_way_in(self, number: int) -> tuple[int, int] | None:
         """Return the one way to a block: (block, which of its ways), but for those of rounds of its loop.
@@ -189,10 +214,19 @@ class Walk:
     def _on(self, value: int) -> Incoming:
         """Return what is known of a value here."""
         facts, (low, high) = self.facts, self.facts.range(value)
-        base, near, far = facts.place(value) or (facts.base[value], NOWHERE, NOWHERE)
-        room = facts.room_behind(value) if base == facts.argument else facts.room(value)
-        limit = NOWHERE if room is None else room
-        return low, high, facts.zeros[value], facts.root[value], facts.delta[value], base, near, far, limit
+        root, delta, zeros, base = (
+            facts.root[value],
+            facts.delta[value],
+            facts.zeros[value],
+            facts.base[value],
+        )
+        near = far = limit = NOWHERE
+        if base != UNKNOWN:
+            base, near, far = facts.place(value) or (base, NOWHERE, NOWHERE)
+        if self.is_measured:
+            room = facts.room_behind(value) if base == facts.argument else facts.room(value)
+            limit = NOWHERE if room is None else room
+        return low, high, zeros, root, delta, base, near, far, limit
 
     def _join(self, number: int, new: list[Incoming]) -> None:
         """Put what is known on a way to what is known on the ways before."""
@@ -209,20 +243,25 @@ class Walk:
         if known is None:
             pass  # runs come from outside only
         elif any(place[before] >= place[number] for before, _ in self.dominators.preds[number]):
-            later = []
-            for arg, first in zip(block.args, known, strict=True):
-                if self.induction.is_invariant(number, arg, first):
-                    self.define(arg, first)
-                    self.is_known[arg] = 1
-                else:
-                    later.append((arg, first))
-            for arg, first in later:
-                self.define(arg, self.induction.argument(number, arg, first))
+            self._around(number, block.args, known)
         else:
             for arg, first in zip(block.args, known, strict=True):
                 self.define(arg, first)
         for arg in block.args:
             self.is_known[arg] = 1
+
+    def _around(self, number: int, args: Iterable[int], known: list[Incoming]) -> None:
+        """Find out what the arguments of a block are that rounds come back to; those first that stay."""
+        later = []
+        for arg, first in zip(args, known, strict=True):
+            back = self.induction.back(number, arg)
+            if self.induction.is_invariant(number, arg, first, back):
+                self.define(arg, first)
+                self.is_known[arg] = 1
+            else:
+                later.append((arg, first, back))
+        for arg, first, back in later:
+            self.define(arg, self.induction.argument(number, arg, first, back))
 
     def define(self, value: int, known: Incoming) -> None:
         """Write down what is known of a value; one that may be several roots is its own."""
@@ -265,16 +304,22 @@ class Walk:
         if block.ways[0] == block.ways[1]:
             return
         facts, w, signed = self.facts, row.width, row.meaning in SIGNED
-        relation = RELATIONS[row.meaning][way]
-        a, b = end.args[0], end.args[1] if row.uses_src else UNKNOWN
-        ranges = [facts.range(a), facts.range(b) if row.uses_src else (w.wrap(end.imm),) * 2]
-        fits = [high <= w.mask for _, high in ranges]
-        x, y = (each if fit else (0, w.mask) for each, fit in zip(ranges, fits, strict=True))
-        if fits[0]:
-            self._narrow(a, x, compared(w, relation, x, y, signed=signed))
-        if fits[1] and row.uses_src:
-            self._narrow(b, y, compared(w, MIRRORED[relation], y, x, signed=signed))
-        if self.is_measured and w is W64 and not signed and row.uses_src:
+        relation, mask = RELATIONS[row.meaning][way], row.width.mask
+        a = end.args[0]
+        x = facts.range(a)
+        if not row.uses_src:
+            number = end.imm & mask
+            if x[1] <= mask:
+                self._narrow(a, x, compared(w, relation, x, (number, number), signed=signed))
+            return
+        b = end.args[1]
+        y = facts.range(b)
+        is_whole_a, is_whole_b, whole = x[1] <= mask, y[1] <= mask, (0, mask)
+        if is_whole_a:
+            self._narrow(a, x, compared(w, relation, x, y if is_whole_b else whole, signed=signed))
+        if is_whole_b:
+            self._narrow(b, y, compared(w, MIRRORED[relation], y, x if is_whole_a else whole, signed=signed))
+        if self.is_measured and w is W64 and not signed:
             self._measure(relation, a, b)
 
     def _narrow(self, value: int, before: Interval, found: Interval | None) -> None:
@@ -507,6 +552,17 @@ class Walk:
                 self.facts.lookups[op.results[0]] = map_.definition.value_size, not map_.is_readonly
 
 
+def _is_called(entries: Entries) -> bool:
+    """True where the program's start is called, by whomever: then it starts as any other function does."""
+    return bool(entries.by_address) or (
+        entries.has_local_calls
+        and any(
+            target == 0 and insn.row is not None and insn.row.kind is Kind.CALL_LOCAL
+            for insn, target in entries.program.jumps
+        )
+    )
+
+
 def _keeps(high: int, mask: int) -> bool:
     """True where a mask leaves all numbers up to `high` as they are."""
     return (1 << high.bit_length()) - 1 & ~mask == 0
@@ -522,6 +578,10 @@ _STEPS: dict[Kind, Callable[[Walk, Op], None]] = {
     Kind.PACKET_LOAD: Walk._plain,
     Kind.CALL_HELPER: Walk._call_out,
 }
+
+
+_HOW = {row: (_STEPS.get(row.kind), row.kind in SEEN) for row in (*TABLE, *UNENCODED)}
+"""By row: what an operation makes known, and whether a visitor sees it."""
 
 
 def facts_of(code: Code, promises: Promises | None = None) -> Facts:
