@@ -15,6 +15,7 @@ from typing import Protocol
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
+from ebpfjit.difftest.guards import LITTER
 from ebpfjit.errors import CallDepthExceeded, ExecutionError, MemoryFault, Stopped
 from ebpfjit.interpreter import State, check_depth
 from ebpfjit.isa import semantics
@@ -23,19 +24,40 @@ from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Entry, Exit, Op
 from ebpfjit.optimizer.facts import Facts
+from ebpfjit.optimizer.frames import looked_at
 from ebpfjit.optimizer.guards import guarded
 from ebpfjit.optimizer.hoisting import hoisted
+from ebpfjit.record import record
 from ebpfjit.runtime.execution import CODE_ADDRESS, Execution
 from ebpfjit.runtime.memory import check_marks
 
 
-def stages(verified: Verified, entries: Collection[int], promises: Promises) -> list[tuple[Code, Facts]]:
-    """Return what the optimizer makes of a program, stage by stage, each checked, and what it knows."""
+@record
+class Stage:
+    """What the optimizer makes of a program at a stage: the code, and what it knows.
+
+    Frames of functions that are `littered` need not hold zeros.
+    """
+
+    code: Code
+    facts: Facts
+    littered: frozenset[int] = frozenset()
+
+    def machine(self, execution: Execution, judge: Judge) -> CodeState:
+        """Return the interpreter that runs it, with somebody who looks at what it knows."""
+        return CodeState(self.code, execution, judge, self.littered)
+
+
+def stages(verified: Verified, entries: Collection[int], promises: Promises) -> list[Stage]:
+    """Return what the optimizer makes of a program, stage by stage, each checked."""
     built = build(verified, entries)
     less, facts = guarded(built, promises)
-    found = [(built, facts), (less, facts), (hoisted(less, facts), facts)]
-    for code, _ in found:
-        check(code)
+    everybody = frozenset(verified.program.functions)
+    found = [Stage(built, facts)]
+    for code in (less, hoisted(less, facts)):
+        found.append(Stage(code, facts, everybody - looked_at(code, facts, checked=True)))
+    for stage in found:
+        check(stage.code)
     return found
 
 
@@ -60,10 +82,19 @@ class Judge(Protocol):
 class CodeState(State):
     """The interpreter, which runs Code where it comes to one of its entries."""
 
-    def __init__(self, code: Code, execution: Execution, judge: Judge | None = None) -> None:
+    def __init__(
+        self, code: Code, execution: Execution, judge: Judge | None = None, littered: Collection[int] = ()
+    ) -> None:
         super().__init__(code.verified, execution)
-        self.code, self.judge = code, judge
+        self.code, self.judge, self.littered = code, judge, littered
         self.values: dict[int, int] = {}
+
+    def enter_function(self, pc: int, caller: int) -> None:
+        """Start a function; a frame that is not to be zeroed holds something else."""
+        super().enter_function(pc, caller)
+        if pc in self.littered:
+            size = self.verified.frame_sizes[pc]
+            self.execution.stack.region.view[:size] = bytes([LITTER]) * size
 
     def run_until(self, depth: int) -> None:
         """Run as the interpreter does, and in Code from each entry on that control comes to."""

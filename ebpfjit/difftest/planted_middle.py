@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ebpfjit.difftest.planting import Plant, PlantedBug, function, mapped, method
-from ebpfjit.optimizer import dominators, facts, guards, hoisting, induction, intervals, ranges
+from ebpfjit.optimizer import dominators, facts, frames, guards, hoisting, induction, intervals, ranges
 
 
 def _interval(meaning: str, change: Callable[[int, int], tuple[int, int]]) -> Plant:
@@ -165,6 +165,12 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "Before a loop it is asked for a round less",
             _swept(lambda one: replace(one, is_early=False)),
             ("sweeps",),
+        ),
+        (
+            "no-frame-zeroed",
+            "No frame is zeroed where pointers into it are followed",
+            method(frames._Looking, "found", lambda old: lambda *_: frozenset()),
+            (),
         ),
     )
 )
