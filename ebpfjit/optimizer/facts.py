@@ -165,8 +165,8 @@ def static_range(op: Op) -> Interval:
         case Kind.UNARY if row.meaning != "NEG":
             return 0, (1 << int(row.meaning.lstrip("BELSWAP"))) - 1
         case Kind.BINARY if not row.uses_src:
-            w = row.width
-            return intervals.BINARY[row.meaning](w, (0, w.mask), (w.wrap(op.imm),) * 2)
+            mask = row.width.mask
+            return intervals.BINARY[row.meaning](row.width, (0, mask), (op.imm & mask, op.imm & mask))
         case Kind.MOVE if not row.uses_src:
             return (semantics.MOVE[row.meaning](row.width, row.width.wrap(op.imm)),) * 2
         case Kind.BINARY | Kind.MOVE | Kind.UNARY:

@@ -22,7 +22,8 @@ A check is gone where one of these holds for all that its bytes may be:
 
 Bytes at a distance from r1 that is known, or known to be one of few, such as those of a table, are asked for
 by that distance (`bound load argument + 0..64`), which is the same each time. Checks of one block that count
-from one root become one: the first, over the whole span. It may fail where
+from one root become one: the first, over the whole span. Where a store follows a load of the same bytes, the load is
+asked for both. It may fail where
 single ones would not, and then leaves as it always may. Each check that is gone leaves a `Proof`. Structs
 with rights say of each size and offset what may be there: in programs that may meet some, only the same bytes
 cover others.
@@ -34,6 +35,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ebpfjit.analysis.accesses import Promises
+from ebpfjit.analysis.entries import OUTWARD_CALLS
 from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind
 from ebpfjit.optimizer.arguments import origins
@@ -59,7 +61,7 @@ WRITABLE, TABLE = -1, -2
 
 @record
 class Check:
-    """A check that is made: bytes from `low` to `high` behind a root, by the block and pc where it stands.
+    """A check that is made: bytes from `low` to `high` behind a root, by block, index and pc where it stands.
 
     `epoch` is told by what last took memory away before it.
     """
@@ -69,6 +71,7 @@ class Check:
     stores: bool
     epoch: int
     block: int
+    index: int
     pc: int
 
 
@@ -110,12 +113,13 @@ class _Guards:
         steady = [map_ for map_ in verified.program.maps if map_.value_is_stable and map_.is_steady]
         self.values = [region for map_ in steady for region in map_.regions]
         self.made: dict[int, tuple[Check, ...]] = {}
-        self.gone: list[dict[int, Op | None]] = [{} for _ in code.blocks]
+        self.gone: list[dict[int, Op | None] | None] = [None] * len(code.blocks)
         """By block: what stands instead of operations, by index; None for nothing."""
         self.proofs: dict[int, tuple[Proof, ...]] = {}
         self.epochs = self._epochs()
         self.undo: list[list[tuple[int, tuple[Check, ...]]]] = []
-        self.fresh = 0
+        self.fresh = ~(len(code.blocks) * REGISTER_COUNT)
+        """A name for what takes memory away in the middle of a block; those of ends of blocks are above."""
 
     # -- what takes memory away ---------------------------------------------------------------------------
 
@@ -136,6 +140,8 @@ class _Guards:
     def _epochs(self) -> Mapping[int, int] | None:
         """Return what last took memory away before each block; None where nothing ever does."""
         blocks = self.code.blocks
+        if OUTWARD_CALLS.isdisjoint(self.code.verified.program.operations):
+            return None
         calls = [[op for op in block.ops if op.row.kind in _CALLS] for block in blocks]
         if not any(self._takes_away(op) for ops in calls for op in ops):
             return None
@@ -151,6 +157,7 @@ class _Guards:
         """See the start of a block."""
         self.number = number
         self.candidates: list[Candidate] = []
+        self.here: dict[int, Op | None] = {}
         self.epoch = 0 if self.epochs is None else self.epochs[number]
         self.ended = False
 
@@ -171,7 +178,10 @@ class _Guards:
         """Put the checks that are left together; they are remembered for what the block dominates."""
         if self.ended:
             self.epoch = ~(self.number * REGISTER_COUNT)  # by this name blocks behind know it
-        self._settle()
+        if self.candidates:
+            self._settle()
+        if self.here:
+            self.gone[self.number] = self.here
 
     def _bound(self, index: int, op: Op) -> None:
         base = op.args[0]
@@ -189,6 +199,8 @@ class _Guards:
                     root, low, high = TABLE, near, far
             candidate = Candidate(index, op, root, low, high)
             check = self._covering(root, low, high, stores=op.stores)
+            if check is None and op.stores and not self.is_exact:
+                check = self._asked_for_stores(root, low, high)
             if check is None:
                 self.candidates.append(candidate)
                 return
@@ -199,7 +211,7 @@ class _Guards:
         self._drop(index, proof, op.pc)
 
     def _drop(self, index: int, proof: Proof, pc: int) -> None:
-        self.gone[self.number][index] = None
+        self.here[index] = None
         self.proofs[pc] = (*self.proofs.get(pc, ()), proof)
 
     def _asks_argument(self, index: int, op: Op, proof: Proof) -> None:
@@ -207,11 +219,11 @@ class _Guards:
         check = self._covering(WRITABLE, 0, 0, stores=True)
         if check is None:
             asks = replace(op, args=(), offset=0, imm=0, region="argument")
-            self.gone[self.number][index] = asks
-            self._remember(WRITABLE, Check(0, 0, True, 0, self.number, op.pc))
+            self.here[index] = asks
+            self._remember(WRITABLE, Check(0, 0, True, 0, self.number, index, op.pc))
             check = self.made[WRITABLE][-1]
         else:
-            self.gone[self.number][index] = None
+            self.here[index] = None
         proof = replace(proof, rule="writable", by=check.pc)
         self.proofs[op.pc] = (*self.proofs.get(op.pc, ()), proof)
 
@@ -255,12 +267,10 @@ class _Guards:
             args, offset = (), low
         if region == "map value":
             region = ""
-        self.gone[self.number][first.index] = Op(
-            BOUND, args, high - low, offset, op.pc, (), op.exit, stores, region
-        )
+        self.here[first.index] = Op(BOUND, args, high - low, offset, op.pc, (), op.exit, stores, region)
         for other in others:
             self._drop(other.index, _proof_of("covered", other.op, other.low, other.high, op.pc), other.op.pc)
-        self._remember(root, Check(low, high, stores, self.epoch, self.number, op.pc))
+        self._remember(root, Check(low, high, stores, self.epoch, self.number, first.index, op.pc))
         return left
 
     def _remember(self, root: int, check: Check) -> None:
@@ -279,6 +289,20 @@ class _Guards:
             if root == WRITABLE or check.epoch == self.epoch:  # the argument stays as it is for the whole run
                 return check
         return None
+
+    def _asked_for_stores(self, root: int, low: int, high: int) -> Check | None:
+        """Return the check that stands for these bytes being loaded, and have it ask for stores as well."""
+        check = self._covering(root, low, high, stores=False)
+        if check is None:
+            return None
+        changes = self.here if check.block == self.number else self.gone[check.block]
+        assert changes is not None  # the check was written there
+        op = changes[check.index]
+        assert op is not None
+        changes[check.index] = replace(op, stores=True)
+        asks = replace(check, stores=True)
+        self.made[root] = tuple(asks if each is check else each for each in self.made[root])
+        return asks
 
     # -- proofs -------------------------------------------------------------------------------------------
 
@@ -377,14 +401,14 @@ class _Guards:
 _CALLS = (Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER)
 
 
-def _with(block: Block, changes: dict[int, Op | None]) -> Block:
+def _with(block: Block, changes: dict[int, Op | None] | None) -> Block:
     """Return a block with other operations at some places, or none."""
     if not changes:
         return block
     ops = list[Op | None](block.ops)
     for index, op in changes.items():
         ops[index] = op
-    return Block(block.pc, block.args, tuple([op for op in ops if op is not None]), block.end, block.ways)
+    return Block(block.pc, block.args, tuple(filter(None, ops)), block.end, block.ways)
 
 
 def _proof_of(rule: str, op: Op, low: int, high: int, by: int | None = None) -> Proof:

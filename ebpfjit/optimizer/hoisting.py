@@ -163,7 +163,7 @@ class _Hoisting:
         self.code, self.facts, self.dominators = code, facts, dominators
         self.blocks = list(code.blocks)
         self.homes = list(code.homes)
-        self.next_value = max(code.values(), default=-1) + 1
+        self.next_value = len(code.homes) or max(code.values(), default=-1) + 1
         self.entries = dict(code.entries)
         self.proofs = dict(code.proofs)
         self.defined: dict[int, tuple[int, Op | None]] = {}

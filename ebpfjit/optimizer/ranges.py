@@ -82,6 +82,9 @@ class _Nobody:
 
 NO_WAYS: list[int] = []
 
+MAKES_ZEROS = frozenset({"AND", "MUL", "LSH"})
+"""What makes multiples of numbers that are none."""
+
 SEEN = frozenset(
     {Kind.BOUND, Kind.ALIGNED, Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER}
 )
@@ -99,7 +102,7 @@ class Walk:
         self.is_entered_elsewhere = len(starts) < len(code.entries)
         self.dominators = Dominators(code, starts)
         self.map_at = {map_.address: map_ for map_ in program.maps}
-        count = max(code.values(), default=-1) + 1
+        count = len(code.homes) or max(code.values(), default=-1) + 1
         self.facts = Facts(count, program.functions)
         self.main_is_called = _is_called(verified.entries_with(promises.calling))
         self.is_measured = promises.argument_is_measured and not self.main_is_called
@@ -434,29 +437,35 @@ class Walk:
     def _binary(self, op: Op) -> None:
         row, facts = op.row, self.facts
         w, meaning, value, a = row.width, row.meaning, op.results[0], op.args[0]
-        x = whole = facts.range(a)
-        if x[1] > w.mask:
-            x = 0, w.mask
+        mask = w.mask
+        x = whole = facts.range(a) if facts.root[a] != a else (facts.low[a], facts.high[a])
+        if x[1] > mask:
+            x = 0, mask
         if row.uses_src:
             y = facts.range(op.args[1])
-            if y[1] > w.mask:
-                y = 0, w.mask
+            if y[1] > mask:
+                y = 0, mask
         else:
-            y = (w.wrap(op.imm),) * 2
+            number = op.imm & mask
+            y = number, number
+        is_number = y[0] == y[1]
+        if is_number and x[0] == x[1]:
+            self._constant(value, semantics.BINARY[meaning](w, x[0], y[0]))
+            return
         low, high = intervals.BINARY[meaning](w, x, y)
-        if x[0] == x[1] and y[0] == y[1]:
-            low = high = semantics.BINARY[meaning](w, x[0], y[0])
         if low == high:
             self._constant(value, low)
             return
         facts.low[value], facts.high[value] = low, high
-        zeros = zeros_of(y[0]) if y[0] == y[1] else facts.zeros[op.args[1]]
-        amount = y[0] % w.bits if y[0] == y[1] else None
-        facts.zeros[value] = min(low_zeros(meaning, facts.zeros[a], zeros, amount), 64)
-        if meaning in ("ADD", "SUB"):
+        if meaning == "ADD" or meaning == "SUB":
             self._sum(op, whole, y)
-        elif meaning == "AND" and y[0] == y[1] and whole == x and _keeps(x[1], y[0]):
+        elif meaning == "AND" and is_number and whole == x and _keeps(x[1], y[0]):
             self._same(value, a)
+        zeros = facts.zeros[a]
+        if zeros or meaning in MAKES_ZEROS:
+            others = zeros_of(y[0]) if is_number else facts.zeros[op.args[1]]
+            amount = y[0] % w.bits if is_number else None
+            facts.zeros[value] = min(low_zeros(meaning, zeros, others, amount), 64)
 
     def _sum(self, op: Op, x: Interval, y: Interval) -> None:
         """Follow an addition or a subtraction, of 64 bits or of what is the same there."""

@@ -245,6 +245,36 @@ def test_memory_that_moves() -> None:
     assert rules(less(source, Promises(moving=frozenset({44})))) == {}
 
 
+def test_between_two_calls_that_move_memory() -> None:
+    """What is checked there is gone behind the second, in the blocks behind as well."""
+    source = """
+        r6 = *(u64 *)(r1 + 0)
+        call 44
+        r0 = *(u8 *)(r6 + 0)
+        call 44
+        if r0 == 0 goto +1
+        r0 = 1
+        r0 = *(u8 *)(r6 + 0)
+        exit
+    """
+    assert rules(less(source, Promises(moving=frozenset({44})))) == {}
+    assert rules(less(source, Promises())) == {6: ["covered"]}
+
+
+def test_a_load_is_asked_for_the_store_that_follows() -> None:
+    source = """
+        r3 = *(u64 *)(r1 + 0)
+        r0 = *(u32 *)(r3 + 8)
+        if r0 == 0 goto out
+        *(u16 *)(r3 + 10) = r0
+        out: exit
+    """
+    code = less(source, Promises())
+    assert left(code)[1:] == ["bound store packet v1 + 8..12"]
+    assert rules(code) == {3: ["covered"]}
+    assert rules(less(source, Promises(meets_rights=True))) == {}
+
+
 def test_what_holds_on_one_way_only_covers_nothing() -> None:
     source = """
         if r2 == 0 goto other
