@@ -24,8 +24,8 @@ Bytes at a distance from r1 that is known, or known to be one of few, such as th
 by that distance (`bound load argument + 0..64`), which is the same each time. Checks of one block that count
 from one root become one: the first, over the whole span. Where a store follows a load of the same bytes, the
 load is asked for both. Such a check may fail where single ones would not, and then leaves as it always may.
-Each check that is gone leaves a `Proof`. Structs with rights say of each size and offset what may be there: in
-programs that may meet some, only the same bytes cover others.
+Each check that is gone leaves a `Proof`. Structs with rights say of each size and offset what may be there:
+in programs that may meet some, only the same bytes cover others.
 """
 
 from __future__ import annotations
