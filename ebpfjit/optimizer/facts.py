@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from ebpfjit.bits import U64_MASK, W64
 from ebpfjit.isa import semantics
-from ebpfjit.isa.spec import Kind
+from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.table import TABLE
 from ebpfjit.optimizer import intervals
 from ebpfjit.optimizer.code import Op
 from ebpfjit.optimizer.dominators import Dominators
@@ -155,21 +156,29 @@ def both(a: Incoming, b: Incoming) -> Incoming:
 def static_range(op: Op) -> Interval:
     """Return between which numbers what an operation makes lies, whatever its operands are."""
     row = op.row
+    if row.kind is Kind.LOAD_IMM64:
+        return op.imm, op.imm
+    if row.uses_src or row.kind not in (Kind.BINARY, Kind.MOVE):
+        return 0, MOST[row]
+    mask = row.width.mask
+    if row.kind is Kind.MOVE:
+        return (semantics.MOVE[row.meaning](row.width, op.imm & mask),) * 2
+    return intervals.BINARY[row.meaning](row.width, (0, mask), (op.imm & mask, op.imm & mask))
+
+
+def _most(row: Row) -> int:
+    """Return the largest number that an operation of a row makes."""
     match row.kind:
         case Kind.LOAD | Kind.PACKET_LOAD:
-            return 0, U64_MASK if row.signed else (1 << 8 * row.size) - 1
+            return U64_MASK if row.signed else (1 << 8 * row.size) - 1
         case Kind.ATOMIC:
-            return 0, (1 << 8 * row.size) - 1
-        case Kind.LOAD_IMM64:
-            return op.imm, op.imm
+            return (1 << 8 * row.size) - 1
         case Kind.UNARY if row.meaning != "NEG":
-            return 0, (1 << int(row.meaning.lstrip("BELSWAP"))) - 1
-        case Kind.BINARY if not row.uses_src:
-            mask = row.width.mask
-            return intervals.BINARY[row.meaning](row.width, (0, mask), (op.imm & mask, op.imm & mask))
-        case Kind.MOVE if not row.uses_src:
-            return (semantics.MOVE[row.meaning](row.width, row.width.wrap(op.imm)),) * 2
+            return (1 << int(row.meaning.lstrip("BELSWAP"))) - 1
         case Kind.BINARY | Kind.MOVE | Kind.UNARY:
-            return 0, row.width.mask
+            return row.width.mask
         case _:
-            return 0, U64_MASK
+            return U64_MASK
+
+
+MOST: dict[Row, int] = {row: _most(row) for row in TABLE}

@@ -38,6 +38,7 @@ from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.facts import (
     FARTHEST,
     LARGEST_DELTA,
+    MOST,
     MOST_LENGTH,
     NOTHING,
     NOWHERE,
@@ -45,7 +46,6 @@ from ebpfjit.optimizer.facts import (
     Facts,
     Incoming,
     both,
-    static_range,
 )
 from ebpfjit.optimizer.induction import Induction
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED, Interval, compared, low_zeros, zeros_of
@@ -531,7 +531,7 @@ class Walk:
         if low == high:
             self._constant(value, semantics.UNARY[row.meaning](w, w.wrap(low)))
             return
-        facts.high[value] = static_range(op)[1]
+        facts.high[value] = MOST[row]
         if row.meaning.startswith("LE") and high <= facts.high[value]:
             facts.low[value], facts.high[value] = low, high
             self._same(value, op.args[0])
@@ -540,15 +540,16 @@ class Walk:
         self._constant(op.results[0], op.imm)
 
     def _load(self, op: Op) -> None:
-        facts, value = self.facts, op.results[0]
-        facts.high[value] = static_range(op)[1]
-        is_pointer = op.row.size == 8 or (op.row.size == 4 and self.promises.argument_rights is not None)
-        if is_pointer and facts.base[op.args[0]] == facts.argument:
-            facts.base[value] = facts.packet
+        facts, size = self.facts, op.row.size
+        facts.high[op.results[0]] = MOST[op.row]
+        if size < 4 or facts.base[op.args[0]] != facts.argument:
+            return
+        if size == 8 or self.promises.argument_rights is not None:
+            facts.base[op.results[0]] = facts.packet
 
     def _plain(self, op: Op) -> None:
         for value in op.results:
-            self.facts.high[value] = static_range(op)[1]
+            self.facts.high[value] = MOST[op.row]
 
     def _call_out(self, op: Op) -> None:
         """What a lookup returns is zero, or a value of the map."""

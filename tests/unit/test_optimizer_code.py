@@ -205,7 +205,7 @@ def test_a_wrong_operation_is_seen() -> None:
 
 
 def test_a_loop_that_is_entered_at_its_end_gets_a_copy_of_that() -> None:
-    """Runs come in at pc 1, where the loop comes round; its header is pc 3, and nothing else leads into it."""
+    """Runs come in at pc 1, where the loop comes round; its header is pc 3, and nothing else leads there."""
     source = """
         goto head
         latch: r3 += 1
