@@ -457,7 +457,9 @@ class Stepping:
         No region lies so high that an address near its end wraps (MOST_LENGTH).
         """
         facts, offset = self.facts, self.offset
-        if not self.walk.is_measured or facts.base[facts.root[bound]] != facts.argument:
+        if not self.walk.is_measured or self.base != facts.argument:
+            return None
+        if facts.base[facts.root[bound]] != facts.argument:
             return None
         room = self.walk.room_ahead(bound)
         if room is None or abs(room) > MOST_ROOM or self.near < 0 or self.near + offset < 0:

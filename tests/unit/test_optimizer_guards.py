@@ -275,6 +275,20 @@ def test_a_load_is_asked_for_the_store_that_follows() -> None:
     assert rules(less(source, Promises(meets_rights=True))) == {}
 
 
+def test_a_pointer_into_the_frame_that_is_below_the_argument_is_not_in_it() -> None:
+    source = """
+        r7 = r1
+        r7 += r2
+        r8 = r10
+        r8 += -8
+        loop: r0 = *(u8 *)(r8 + 0)
+        r8 += 1
+        if r8 < r7 goto loop
+        exit
+    """
+    assert rules(less(source)) == {}
+
+
 def test_what_holds_on_one_way_only_covers_nothing() -> None:
     source = """
         if r2 == 0 goto other
