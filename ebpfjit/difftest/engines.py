@@ -107,8 +107,9 @@ def on_optimized(case: Case, verified: Verified) -> Runner:
     codes = [stage for entries in ((), verified.tested) for stage in stages(verified, entries, promises)]
 
     def run(given: Input) -> Outcome:
-        stage = codes[crc32(given.memory) % len(codes)]
-        machine = partial(stage.machine, judge=KnownFacts(stage.facts))
+        number = crc32(given.memory)
+        stage = codes[number % len(codes)]
+        machine = partial(stage.machine, judge=KnownFacts(stage.facts), late=(number >> 8) % 4)
         return outcome_of(
             lambda execution: interpret(verified, execution, machine=machine), place.start(given), place
         )

@@ -74,8 +74,8 @@ class KnownFacts:
         """Look at the proofs that an access relies on. Raises WrongCode."""
         if op.row.kind not in ACCESSES or not state.execution.checked:
             return
+        address = state.address(op)
         for proof in state.code.proofs.get(op.pc, ()):
-            address = W64.wrap(state.values[proof.value] + proof.offset)
             if said := self._unproven(state, proof, address):
                 raise WrongCode(f"{op.row.name} at pc {op.pc}: {said}, although its check is gone: {proof}")
 

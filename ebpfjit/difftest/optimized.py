@@ -43,9 +43,14 @@ class Stage:
     facts: Facts
     littered: frozenset[int] = frozenset()
 
-    def machine(self, execution: Execution, judge: Judge) -> CodeState:
-        """Return the interpreter that runs it, with somebody who looks at what it knows."""
-        return CodeState(self.code, execution, judge, self.littered)
+    def machine(self, execution: Execution, judge: Judge, late: int = 0) -> CodeState:
+        """Return the interpreter that runs it, with somebody who looks at what it knows.
+
+        It goes on in Code where it has come to so many entries; its first frame is zeroed then.
+        """
+        state = CodeState(self.code, execution, judge, () if late else self.littered)
+        state.passed_by = late
+        return state
 
 
 def stages(verified: Verified, entries: Collection[int], promises: Promises) -> list[Stage]:
@@ -87,6 +92,8 @@ class CodeState(State):
     ) -> None:
         super().__init__(code.verified, execution)
         self.code, self.judge, self.littered = code, judge, littered
+        self.passed_by = 0
+        """So many entries the run comes to before it goes on in Code."""
         self.values: dict[int, int] = {}
 
     def enter_function(self, pc: int, caller: int) -> None:
@@ -101,6 +108,9 @@ class CodeState(State):
         just_left = False
         while self.is_inside(depth):
             entry = None if just_left else self.code.entries.get(self.pc)
+            if entry is not None and self.passed_by:
+                self.passed_by -= 1
+                entry = None
             if entry is None:
                 self.step()
                 just_left = False
