@@ -7,7 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from ebpfjit.difftest.planting import Plant, PlantedBug, function, mapped, method
-from ebpfjit.optimizer import dominators, facts, frames, guards, hoisting, induction, intervals, ranges
+from ebpfjit.optimizer import (
+    dominators,
+    facts,
+    frames,
+    guards,
+    hoisting,
+    induction,
+    intervals,
+    ranges,
+    scaled,
+)
 
 
 def _interval(meaning: str, change: Callable[[int, int], tuple[int, int]]) -> Plant:
@@ -141,6 +151,20 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "A byte more is taken to be promised of the argument",
             method(guards._Guards, "_is_promised", _promised_more),
             ("pointers",),
+        ),
+        (
+            "multiples-too-large",
+            "Of the argument there is taken to be a word more behind a multiple",
+            method(
+                scaled.Scaled,
+                "_set",
+                lambda old: (
+                    lambda known, root, factor, room, *, here: old(
+                        known, root, factor, room + factor, here=here
+                    )
+                ),
+            ),
+            ("rounds",),
         ),
         (
             "loops-cannot-wrap",

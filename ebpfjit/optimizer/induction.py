@@ -24,6 +24,7 @@ from ebpfjit.record import record
 
 if TYPE_CHECKING:
     from ebpfjit.optimizer.ranges import Walk
+    from ebpfjit.optimizer.scaled import Room
 
 MOST_HANDED = 16
 """Arguments that a value is followed through."""
@@ -249,6 +250,31 @@ class Induction:
                 found = found if known is None else _together(found, known)
         return found
 
+    def rooms(
+        self, header: int, arg: int, first: Incoming, room: Room, back: list[tuple[int, int]]
+    ) -> list[Room | None]:
+        """Return what is known of multiples of an argument in all rounds; `room` is so before the first."""
+        scaled = self.walk.scaled
+        found: list[Room | None] = []
+        steps = self.steps(arg, [value for _, value in back])
+        latches = [number for number, _ in back]
+        for test in self.tests.get(arg, ()) if steps is not None else ():
+            way = self._staying(header, latches, test)
+            if steps is None or way is None or steps.least < 0 < steps.most:
+                continue
+            stepping = Stepping(self.walk, first, steps, test, test.relations[way])
+            if stepping.known() is not None:
+                found.append(scaled.stepping(room, stepping))
+        every: Room | None = room
+        for latch, value in back:
+            here: Room | None = None
+            for test in self.tests.get(value, ()):
+                way = None if test.offset or test.is_signed else self._staying(header, [latch], test)
+                if way is not None and (test.bound is None or self.walk.knows(test.bound)):
+                    here = here or scaled.tested(test, test.relations[way])
+            every = scaled.either(every, here)
+        return [*found, every]
+
     def _at_most(self, first: Incoming, handed: set[int] | None) -> tuple[int, int] | None:
         """Return between which numbers an argument lies that starts as `first` and then is one of these."""
         if handed is None:
@@ -264,7 +290,7 @@ class Induction:
     def _as_tested(self, header: int, first: Incoming, back: list[tuple[int, int]]) -> Incoming:
         """Return what follows for an argument from tests of the very values that it has in later rounds."""
         low, high, limit = first[0], first[1], first[8]
-        if first[5] != UNKNOWN:
+        if first[5] == self.facts.argument:
             limit = NOWHERE
         for latch, value in back:
             op, room = self.walk.defined[value], NOWHERE

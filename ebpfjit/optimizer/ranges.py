@@ -24,7 +24,7 @@ Numbers besides those of values stand for what values are counted from: CONSTANT
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.entries import Entries
@@ -49,9 +49,10 @@ from ebpfjit.optimizer.facts import (
 )
 from ebpfjit.optimizer.induction import Induction
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED, Interval, compared, low_zeros, zeros_of
+from ebpfjit.optimizer.scaled import SCALING, Scaled
 
-Trail = list[tuple[list[int], int, int]]
-"""What was changed for a part of the walk: list, index, what was there."""
+Trail = list[tuple[Any, int, Any]]
+"""What was changed for a part of the walk: list or dictionary, index, what was there."""
 
 
 class Visitor(Protocol):
@@ -121,6 +122,7 @@ class Walk:
         self.is_walked = bytearray(len(code.blocks))
         self.joined: list[list[Incoming] | None] = [None] * len(code.blocks)
         self.trail: Trail = []
+        self.scaled = Scaled(self)
         self._index()
         self.induction = Induction(self)
 
@@ -193,6 +195,8 @@ class Walk:
                 mark = len(self.trail)
                 self._on_way(block, index)
                 self._join(out.block, [self._on(value) for value in out.args])
+                if self.scaled.known:
+                    self.scaled.join(out.block, out.args)
                 self._take_back(mark)
 
     def knows(self, value: int) -> bool:
@@ -250,21 +254,26 @@ class Walk:
         else:
             for arg, first in zip(block.args, known, strict=True):
                 self.define(arg, first)
+            if self.scaled.joined:
+                self.scaled.define(number, block.args)
         for arg in block.args:
             self.is_known[arg] = 1
 
     def _around(self, number: int, args: Iterable[int], known: list[Incoming]) -> None:
         """Find out what the arguments of a block are that rounds come back to; those first that stay."""
         later = []
-        for arg, first in zip(args, known, strict=True):
+        rooms = self.scaled.joined.pop(number, None) or [None] * len(known)
+        for arg, first, room in zip(args, known, rooms, strict=True):
             back = self.induction.back(number, arg)
             if self.induction.is_invariant(number, arg, first, back):
                 self.define(arg, first)
                 self.is_known[arg] = 1
             else:
-                later.append((arg, first, back))
-        for arg, first, back in later:
+                later.append((arg, first, room, back))
+        for arg, first, room, back in later:
             self.define(arg, self.induction.argument(number, arg, first, back))
+            if room is not None:
+                self.scaled.argument(arg, first, self.induction.rooms(number, arg, first, room, back))
 
     def define(self, value: int, known: Incoming) -> None:
         """Write down what is known of a value; one that may be several roots is its own."""
@@ -345,8 +354,18 @@ class Walk:
         self._change(facts.low, root, low)
         self._change(facts.high, root, high)
         limit = facts.limit[root]
-        if limit != NOWHERE and facts.base[root] != facts.argument and low + limit > facts.low[facts.length]:
-            self._change(facts.low, facts.length, min(low + limit, facts.high[facts.length]))
+        if limit != NOWHERE and facts.base[root] != facts.argument:
+            self.lengthen(low + limit)
+        if self.scaled.known:
+            scaled = self.scaled.known.get(root)
+            if scaled is not None:
+                self.lengthen(scaled.factor * low + scaled.room)
+
+    def lengthen(self, least: int) -> None:
+        """Learn how long the argument is at least."""
+        length = self.facts.length
+        if least > self.facts.low[length]:
+            self._change(self.facts.low, length, min(least, self.facts.high[length]))
 
     def _measure(self, relation: str, a: int, b: int) -> None:
         """Learn of a relation between two values how far one is from the end of the argument, at least."""
@@ -371,14 +390,16 @@ class Walk:
         root, delta = facts.root[lower], facts.delta[lower]
         if root == facts.constant:
             return
+        if self.scaled.known:
+            self.scaled.learn(lower, upper, least)
         if facts.base[facts.root[upper]] == facts.argument:
             room = self.room_ahead(upper)
             if room is None or not self.is_ahead(lower):
                 return
             parts = facts.parts[root]
-            if parts is not None and parts[0] == facts.argument and facts.base[parts[1]] == UNKNOWN:
+            if parts is not None and parts[0] == facts.argument != facts.base[parts[1]]:
                 root, delta = parts[1], delta + parts[2]
-        elif facts.base[facts.root[upper]] == UNKNOWN and facts.base[root] == UNKNOWN:
+        elif facts.base[root] != facts.argument:
             room = facts.room(upper)
             if room is None or facts.low[root] + delta < 0 or facts.high[root] + delta > U64_MASK:
                 return
@@ -389,9 +410,8 @@ class Walk:
             return
         if root < facts.count and (facts.limit[root] == NOWHERE or facts.limit[root] < limit):
             self._change(facts.limit, root, limit)
-        low = limit if facts.base[root] == facts.argument else facts.low[root] + limit
-        if low > facts.low[facts.length]:
-            self._change(facts.low, facts.length, min(low, facts.high[facts.length]))
+            self.scaled.limited(root, limit)
+        self.lengthen(limit if facts.base[root] == facts.argument else facts.low[root] + limit)
 
     def room_ahead(self, pointer: int) -> int | None:
         """Return a k with distance + k <= LENGTH, for a pointer that is behind the argument's start."""
@@ -461,6 +481,8 @@ class Walk:
             self._sum(op, whole, y)
         elif meaning == "AND" and is_number and whole == x and _keeps(x[1], y[0]):
             self._same(value, a)
+        elif is_number and whole == x and self.is_measured and meaning in SCALING:
+            self.scaled.operation(meaning, value, a, x, y[0], w.bits)
         zeros = facts.zeros[a]
         if zeros or meaning in MAKES_ZEROS:
             others = zeros_of(y[0]) if is_number else facts.zeros[op.args[1]]

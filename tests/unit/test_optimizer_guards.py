@@ -168,6 +168,42 @@ def test_not_below_the_length(old: str, new: str) -> None:
     assert left(less(source))[-1].startswith("bound load argument v")
 
 
+WORDS = """
+    r0 = 0
+    r6 = r2
+    r6 >>= 2
+    r3 = *(u32 *)(r1 + 0)
+    if r3 >= r6 goto out
+    r3 <<= 2
+    r4 = r1
+    r4 += r3
+    r0 = *(u32 *)(r4 + 0)
+    out: exit
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fits"),
+    [
+        ("r0 = 0", "r0 = 1", True),
+        ("r6 >>= 2", "r6 /= 4", True),
+        ("r6 >>= 2", "r6 >>= 3", True),
+        ("r6 >>= 2", "r6 >>= 1", False),
+        ("r3 >= r6", "r3 > r6", False),
+        ("r0 = *(u32 *)(r4 + 0)", "r0 = *(u32 *)(r4 + 1)", False),
+        ("r0 = *(u32 *)(r4 + 0)", "r0 = *(u64 *)(r4 + 0)", False),
+        ("r3 <<= 2", "r3 *= 4", True),
+        ("r3 <<= 2", "r3 *= 5", False),
+        ("if r3", "r3 += 1\n if r3", True),
+        ("r3 <<= 2", "r3 += 1\n r3 <<= 2", False),
+        ("r3 <<= 2", "r3 <<= 2\n r3 -= 4", False),
+        ("r3 = *(u32 *)", "r3 = *(u64 *)", True),
+    ],
+)
+def test_below_a_count_of_words(old: str, new: str, fits: bool) -> None:
+    assert ("length" in str(rules(less(WORDS.replace(old, new, 1))))) is fits
+
+
 def test_pointers_up_to_the_end() -> None:
     source = """
         r0 = 0

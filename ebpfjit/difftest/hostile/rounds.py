@@ -30,19 +30,22 @@ class _Rounds(Writer):
     def number(self, register: str) -> None:
         """Give a register a number to start from or to stop at."""
         rng = self.rng
-        match rng.randrange(10):
+        match rng.randrange(11):
             case 0 | 1:
                 self.emit(f"mov {register}, r2")
             case 2:
                 self.emit(f"mov {register}, r2", f"add {register}, {rng.choice((-8, -4, -2, -1, 1, 2, 8))}")
-            case 3:
-                self.emit(
-                    f"mov {register}, r2",
-                    f"{rng.choice(('rsh', 'rsh', 'div'))} {register}, {rng.choice((1, 2, 3))}",
+            case 3 | 4:
+                self.shift = rng.choice((1, 2, 3))
+                part = (
+                    f"rsh {register}, {self.shift}"
+                    if self.chance(0.7)
+                    else f"div {register}, {1 << self.shift}"
                 )
-            case 4:
-                self.constant(register, border(rng))
+                self.emit(f"mov {register}, r2", part)
             case 5:
+                self.constant(register, border(rng))
+            case 6:
                 self.load(register, f"r1+{rng.randrange(3)}")
                 if self.chance(0.7):
                     self.emit(f"and {register}, {rng.choice((7, 15, 63))}")
@@ -75,6 +78,8 @@ class _Rounds(Writer):
         narrow = "32" if self.chance(0.2) else ""
         self.emit(f"mov{narrow} r5, {COUNTER}")
         match rng.randrange(6):
+            case 0 | 3 if self.shift:
+                self.emit(f"lsh{narrow} r5, {self.shift}")
             case 0:
                 self.emit(f"lsh{narrow} r5, {rng.choice((1, 2, 3))}")
             case 1:
@@ -161,7 +166,7 @@ class _Rounds(Writer):
         """Return a program of one loop, or two."""
         rng = self.rng
         self.in_memory, self.is_narrow, self.by = self.chance(0.7), self.chance(0.2), rng.choice(STEPS)
-        self.is_end = False
+        self.is_end, self.shift = False, 0
         self.start()
         again = self.label()
         around = self.chance(0.2)
