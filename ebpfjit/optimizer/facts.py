@@ -40,7 +40,8 @@ class Facts:
     `far`; a frame counts from its end. `parts` are two roots and a number whose sum a root is. `limit` is a
     number k with root + k <= LENGTH, of pointers into the argument: distance + k <= LENGTH.
 
-    `dominators` are those of the code, entered wherever it may be.
+    `dominators` are those of the code, entered wherever it may be. Where it `meets_rights`, what may be
+    loaded or stored as one size may not be as another.
 
     `functions` are those of the program, by slot, in the order of their frames.
     """
@@ -59,6 +60,7 @@ class Facts:
         self.parts: list[tuple[int, int, int] | None] = [None] * size
         self.lookups: dict[int, tuple[int, bool]] = {}
         self.dominators: Dominators | None = None
+        self.meets_rights = False
         self.high[self.constant] = 0
         for region in (self.argument, *range(self.frame, size)):
             self.base[region], self.near[region], self.far[region] = region, 0, 0

@@ -91,7 +91,7 @@ def guarded(code: Code, promises: Promises) -> tuple[Code, Facts]:
     walk = Walk(code, promises, guards)
     guards.walk, guards.facts = walk, walk.facts
     guards.dominators = Dominators(code) if walk.is_entered_elsewhere else walk.dominators
-    walk.facts.dominators = guards.dominators
+    walk.facts.dominators, walk.facts.meets_rights = guards.dominators, guards.is_exact
     walk.run()
     return guards.result(), walk.facts
 

@@ -14,9 +14,9 @@
       v7 = v4 + 1                                     v7 = v4 + 1
       if v7 < v2 goto b1(v6, v7) else b2()            if v7 < v2 goto b1(v6, v7) else b2()
 
-Innermost loops with one header are looked at, which call nothing. What comes in from outside, from baseline
-code too, comes by a new block in front. Where a check does not hold there, the run leaves to the header in
-baseline code, as nothing of the loop has been done.
+Innermost loops with one header are looked at, which call nothing, in programs that meet no structs with
+rights. What comes in from outside, from baseline code too, comes by a new block in front. Where a check does
+not hold there, the run leaves to the header in baseline code, as nothing of the loop has been done.
 
 How far a counter gets follows from one test that all rounds pass, with both sides as they are in front of
 the loop: it rises by c from x, and each round that goes on has x <= n (or is not where it stops). So it gets
@@ -116,7 +116,7 @@ class Swept:
 
 def hoisted(code: Code, facts: Facts) -> Code:
     """Return code with checks before loops instead of in them."""
-    if not any(op.row is BOUND for block in code.blocks for op in block.ops):
+    if facts.meets_rights or not any(op.row is BOUND for block in code.blocks for op in block.ops):
         return code
     dominators = facts.dominators
     assert dominators is not None  # the facts are of code whose checks were looked at
