@@ -100,8 +100,9 @@ class Leaving:
 class Swept:
     """The bytes that checks stand for in all rounds: those from `low` to `high` behind a sum, in the first.
 
-    For each step of the counter they are `factor` steps further. `is_early` where the checks are made before
-    the test of a round, which is then once more than it is passed. `checks` are these, by block and index.
+    For each step of the counter they are `factor` steps further; where they step by the value `stride`, it is
+    that in each round, and the factor is 1. `is_early` where the checks are made before the test of a round,
+    which is then once more than it is passed. `checks` are these, by block and index.
     """
 
     terms: tuple[tuple[int, int], ...]
@@ -112,6 +113,7 @@ class Swept:
     region: str
     is_early: bool
     checks: tuple[tuple[int, int], ...]
+    stride: int | None = None
 
 
 def hoisted(code: Code, facts: Facts) -> Code:
@@ -414,7 +416,9 @@ class _Loop:
         for number, index, op in self.checks:
             if (number, index) in gone or len(op.args) != 1:
                 continue
-            at = self._linear(op.args[0])
+            at, stride = self._linear(op.args[0]), None
+            if at is None and unit == 1:
+                at, stride = self._striding(op.args[0], trip.step)
             if at is None or not at.terms or len(at.terms) > MOST_TERMS or at.step % unit:
                 continue
             factor = at.step // trip.step
@@ -422,15 +426,39 @@ class _Loop:
                 continue
             is_early = not self.dominators.dominates(trip.target, number) or trip.target == self.header
             low = at.number + op.offset
-            one = Swept(
-                at.terms, factor, low, low + op.imm, op.stores, op.region, is_early, ((number, index),)
-            )
-            key = (at.terms, factor, is_early)
+            checks, high = ((number, index),), low + op.imm
+            one = Swept(at.terms, factor, low, high, op.stores, op.region, is_early, checks, stride)
+            key = (at.terms, factor, is_early, stride)
             other = found.get(key)
             together = one if other is None else _together(other, one)
             if together is not None and (other is not None or len(found) + len(self.ops) < MOST_CHECKS):
                 found[key] = together
         return list(found.values())
+
+    def _striding(self, value: int, step: int) -> tuple[Linear | None, int | None]:
+        """Return a value that each round adds another to, which stays as it is and is at most LARGEST.
+
+        As a sum that steps as the counter does, and what it really steps by.
+        """
+        facts = self.facts
+        root = facts.root[value]
+        if root not in self.moved or len(self.latches) != 1:
+            return None, None
+        before, way = self.latches[0]
+        back = self.around.code.blocks[before].ways[way].args[self.block.args.index(root)]
+        parts = facts.parts[facts.root[back]]
+        if parts is None or root not in parts[:2] or parts[2] + facts.delta[back]:
+            return None, None
+        other = parts[1] if parts[0] == root else parts[0]
+        if other == root or other >= facts.count or facts.high[other] > LARGEST:
+            return None, None
+        holder = self.holders.get(other)
+        if holder is not None and facts.delta[holder]:
+            return None, None
+        stride = self.moved[holder] if holder is not None else self._in_front(other)
+        if stride is None:
+            return None, None
+        return Linear(((self.moved[root], 1),), facts.delta[value], step), stride
 
     # -- in front ------------------------------------------------------------------------------------------
 
@@ -475,7 +503,10 @@ class _Loop:
             first = self._value(Linear(one.terms, 0, 0))
             factor = one.factor if rises else -one.factor
             way = far if one.is_early else self._plus(far, -unit)
-            by = way if abs(factor) == 1 else self._emit(MUL_IMM, (way,), abs(factor))
+            if one.stride is not None:
+                factor, by = 1, self._emit(MUL, (way, one.stride))
+            else:
+                by = way if abs(factor) == 1 else self._emit(MUL_IMM, (way,), abs(factor))
             last = self._emit(ADD if factor > 0 else SUB, (first, by))
             args = (first, last) if factor > 0 else (last, first)
             size = one.high - one.low
@@ -554,4 +585,4 @@ def _together(a: Swept, b: Swept) -> Swept | None:
         return None
     region = a.region if a.region == b.region else ""
     stores, checks = a.stores or b.stores, a.checks + b.checks
-    return Swept(a.terms, a.factor, low, high, stores, region, a.is_early, checks)
+    return Swept(a.terms, a.factor, low, high, stores, region, a.is_early, checks, a.stride)

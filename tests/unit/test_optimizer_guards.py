@@ -387,6 +387,26 @@ def test_what_is_not_checked_before_a_loop(old: str, new: str) -> None:
     assert "loop" not in str(rules(before_loops(SWEPT.replace(old, new))))
 
 
+def test_a_pointer_that_steps_by_what_stays_as_it_is() -> None:
+    """A column of a matrix: by as much as rows are long, where that has 31 bits."""
+    source = """
+        r3 = *(u64 *)(r1 + 0)
+        r4 = *(u32 *)(r1 + 8)
+        r6 = *(u16 *)(r1 + 12)
+        r0 = 0
+        loop: r5 = *(u32 *)(r3 + 0)
+        r0 += r5
+        r3 += r6
+        r4 += -1
+        if r4 != 0 goto loop
+        exit
+    """
+    for changing in (False, True):
+        assert rules(before_loops(source, changing=changing))[4] == ["loop"]
+    assert "loop" not in str(rules(before_loops(source.replace("u16", "u32"))))
+    assert "loop" not in str(rules(before_loops(source.replace("r3 += r6", "r3 += r6\nr6 += 1"))))
+
+
 def test_a_counter_that_may_wrap_is_looked_at() -> None:
     """Up by 4 below r4: where r4 is within 3 of 2**64, adding 4 leads to small numbers again."""
     source = """

@@ -103,7 +103,9 @@ class _Rounds(Writer):
         if skips and self.chance(0.5):
             self.emit(f"{skip}:")
             skips = False
-        if self.chance(0.85):
+        if self.chance(0.12):
+            self.emit(f"add {POINTER}, {self.stride}")
+        elif self.chance(0.85):
             self.emit(f"add {POINTER}, {self.by * rng.choice((1, 1, 1, 2, 4, 8, -1))}")
         if skips:
             self.emit(f"{skip}:")
@@ -166,7 +168,7 @@ class _Rounds(Writer):
         """Return a program of one loop, or two."""
         rng = self.rng
         self.in_memory, self.is_narrow, self.by = self.chance(0.7), self.chance(0.2), rng.choice(STEPS)
-        self.is_end, self.shift = False, 0
+        self.is_end, self.shift, self.stride = False, 0, rng.choice((BOUND, "r2", "r2", "r0"))
         self.start()
         again = self.label()
         around = self.chance(0.2)
