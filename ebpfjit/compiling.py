@@ -1,6 +1,6 @@
 """A program compiled into a Python callable: what `Program.compile` does.
 
-Ready -> machine code -> TypedFunction, or JitFunction for plain memory -> the native gate
+Ready -> machine code -> TypedPlain, or Plain for plain memory -> JitFunction, the native gate in front
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ebpfjit.analysis import verifier
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
-from ebpfjit.function import FunctionContents, JitFunction, make_function
+from ebpfjit.function import JitFunction, Plain, gated, make_function
 from ebpfjit.once import load_package, once
+from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.ready import Brought, Ready, environment_of, is_plain, numbered, ready, refuse_limit
 from ebpfjit.runner import U32_MASK, Run, let_go, make_context, on_machine_code
@@ -24,74 +24,37 @@ from ebpfjit.runtime.contexts import (
     packet_context,
     program_type,
 )
-from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
+from ebpfjit.runtime.execution import Execution, HelperFunction, may_end_rights
 from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.memory import Stack, stopped_by
 from ebpfjit.runtime.shared import SharedRegions
-from ebpfjit.sealed import inside, seal
 
 if TYPE_CHECKING:
-    from ebpfjit.jit.entry import Cache, Compiled
     from ebpfjit.jit.gate import Lane
 
 
 @dataclass(slots=True, kw_only=True)
-class TypedContents(FunctionContents):
-    """What is inside of a `TypedFunction`; `own` are the helpers that were given."""
-
-    ready: Ready
-    own: Mapping[int, HelperFunction]
-
-    @property
-    def given(self) -> Mapping[int, HelperFunction]:
-        """The helpers that whoever compiled it gave."""
-        return self.own
-
-
-class TypedFunction(JitFunction):
-    """A compiled program with a context, or with maps: fn(data) -> r0 (32 bits with a type).
+class TypedPlain(Plain):
+    """A compiled program with a context, or with maps: (data) -> r0 (32 bits with a type).
 
     `data` is copied, as `Program.run` does; what the program makes of its packet is dropped.
     """
 
-    __slots__ = ()
+    ready: Ready
 
-    def __init__(
-        self,
-        start: Ready,
-        compiled: Compiled,
-        limit: int | None,
-        given: Mapping[int, HelperFunction],
-        stops: Stops | None = None,
-        kfuncs: Given = MappingProxyType({}),
-    ) -> None:
-        stops = stops or Stops()
-        contents = TypedContents(
-            compiled,
-            start.helpers,
-            limit,
-            stops,
-            compiled.recipe.optimize,
-            given_kfuncs=kfuncs,
-            ready=start,
-            own=given,
-        )
-        seal(self, contents)
-
-    def __call__(self, mem: Any = b"") -> int:
+    def __call__(self, mem: Any) -> int:
         """Run the program and return r0. Raises as `Program.run`."""
-        it: TypedContents = inside(self)
-        start = it.ready
+        start = self.ready
         environment = environment_of(start.program)
-        mark = it.stops.mark()
+        mark = self.stops.mark()
         with stopped_by(mark):
             timers.fire_due(start.maps.values(), environment.clock)
         made = make_context(start, mem, None)
-        brought = Brought(it.own, it.given_kfuncs)
+        brought = Brought(self.helpers, self.kfuncs)
         this = Run(on_machine_code, environment, made, mark=mark, brought=brought)
         try:
-            value = this.whole(start, it.limit)
+            value = this.whole(start, self.limit)
         finally:
             this.end()
             let_go(made)
@@ -102,24 +65,17 @@ def _typed_function(
     start: Ready,
     limit: int | None,
     given: Mapping[int, HelperFunction],
-    *,
-    tiers_up: bool,
-    kfuncs: Given = MappingProxyType({}),
+    kfuncs: Given,
 ) -> JitFunction:
-    """Return a program as a compiled function, called through the native gate where its context allows.
-
-    Where it `tiers_up`, it is baseline code at first and is replaced by optimised code one day.
-    """
+    """Return a program as a compiled function, called through the native gate where its context allows."""
     load_package("ebpfjit.jit")
-    from ebpfjit.jit.callables import native_type, open_gate
-    from ebpfjit.jit.gate import Gate, why_not
-    from ebpfjit.jit.tiers import heat_of
+    from ebpfjit.jit.gate import why_not
 
     environment = environment_of(start.program)
     compiled = start.machine_code(environment)
-    plain = TypedFunction(start, compiled, limit, given, kfuncs=kfuncs)
+    plain = TypedPlain(compiled, given, limit, kfuncs, ready=start)
     if why_not() or not _fits_a_lane(start, release_gil=compiled.unlocked):
-        return plain
+        return JitFunction(plain)
     assert start.type is not None  # it fits a lane
     lane = _lane_of(start.type.name)
     brought = Brought(given, kfuncs)
@@ -130,30 +86,11 @@ def _typed_function(
 
     rights = start.type.rights
     regions = [*lane.regions(rights), *(region for map_ in start.maps.values() for region in map_.regions)]
-    gate = Gate(
-        compiled,
-        "context",
-        ("packet",),
-        limit=limit,
-        allowed=SharedRegions(regions),
-        lane=lane,
-        begin=begin,
-        better=partial(start.optimised, environment) if tiers_up else None,
-        heat=heat_of(start.program),
-        stops=inside(plain).stops,
-        rights=rights,
+    improve = partial(start.improved, environment) if start.options.optimize is None else None
+    allowed = SharedRegions(regions)
+    return gated(
+        plain, "context", ("packet",), improve, allowed=allowed, lane=lane, begin=begin, rights=rights
     )
-    if not gate.fits:
-        if not tiers_up:
-            return plain
-        return TypedFunction(start, start.optimised(environment), limit, given, kfuncs=kfuncs)
-    stops = inside(plain).stops
-    function: JitFunction = native_type(TypedFunction)(start, compiled, limit, given, stops, kfuncs)
-    inside(function).irregular = plain
-    open_gate(function, gate, plain.__call__)
-    if tiers_up:
-        inside(function).optimize = None
-    return function
 
 
 def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
@@ -214,19 +151,10 @@ def compile(
     load_package("ebpfjit.jit")
     from ebpfjit.jit.cache import Folder
 
-    folder = None if cache is None else Folder(cache)
-    return _compiled(
-        program,
-        folder,
-        numbered(helpers),
-        limit,
-        checked=checked,
-        harden=harden,
-        release_gil=release_gil,
-        optimize=optimize,
-        audit=audit,
-        kfuncs=kfuncs or {},
-    )
+    options = Options(checked, harden, release_gil, optimize, audit)
+    if cache is not None:
+        options = replace(options, cache=Folder(cache))
+    return _compiled(program, options, numbered(helpers), kfuncs or {}, limit)
 
 
 def load_function(
@@ -241,50 +169,34 @@ def load_function(
     from ebpfjit.jit.cache import File
 
     file = File(path)
-    options = {name: file.stored.key[name] for name in ("checked", "optimize")}
-    return _compiled(file.stored.verified(), file, helpers, limit, release_gil=release_gil, **options)
+    options = Options(release_gil=release_gil, cache=file, **file.stored.options)
+    return _compiled(file.stored.verified(), options, helpers, {}, limit)
 
 
 def _compiled(
     program: Program | Verified,
-    cache: Cache | None,
+    options: Options,
     helpers: Mapping[int, HelperFunction],
+    kfuncs: Given,
     limit: int | None,
-    *,
-    checked: bool = True,
-    harden: bool = False,
-    release_gil: bool = False,
-    optimize: bool | None = None,
-    audit: bool = False,
-    kfuncs: Given = MappingProxyType({}),
 ) -> JitFunction:
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
     program = program.program if isinstance(program, Verified) else program
     load_package("ebpfjit.jit")
     from ebpfjit.jit.entry import compile_program
-    from ebpfjit.jit.tiers import starts_baseline
+    from ebpfjit.jit.tiers import decided
 
     program.refuse()
     program = with_weak(program, kfuncs)
     start = None if is_plain(program) else ready(program)
-    counted = start is None or _fits_a_lane(start, release_gil=release_gil)
-    baseline = starts_baseline(optimize, counted=counted and not harden and cache is None)
-    tiers_up = baseline and optimize is None
-    options: dict[str, Any] = {
-        "checked": checked,
-        "harden": harden,
-        "cache": cache,
-        "release_gil": release_gil,
-        "optimize": not baseline,
-        "audit": audit,
-    }
+    counted = start is None or _fits_a_lane(start, release_gil=options.release_gil)
     if start is not None:
         start = replace(
             start,
             helpers={**start.helpers, **helpers},
             kfuncs={**start.kfuncs, **given_functions(program, kfuncs)},
-            options=options,
+            options=decided(options, counted=counted),
             compiled={},
             variants={},
             complete=False,
@@ -292,21 +204,15 @@ def _compiled(
         )
         start.refuse_missing()
         start.check_license(environment_of(program))
-        return _typed_function(start, limit, helpers, tiers_up=tiers_up, kfuncs=kfuncs)
+        return _typed_function(start, limit, helpers, kfuncs)
     called = {**functions_of(program), **given_functions(program, kfuncs)}
     program.refuse_unmet(called)
-    facts = verified or prepare(program)
-    options |= {
-        "helpers": dict(helpers),
-        "kfuncs": called,
-        "moving": frozenset(number for number, function in helpers.items() if may_end_rights(function)),
-        "argument_is_packet": True,
-        "verify": verifier.check,
-    }
-    options["calling"] = frozenset()  # there is no world, whose engine they could ask
-    better = (
-        partial(compile_program, facts, **{**options, "optimize": True}, takes_over=True)
-        if tiers_up
-        else None
+    promises = Promises(
+        moving=frozenset(number for number, function in helpers.items() if may_end_rights(function)),
+        argument_is_measured=True,
+        calling=frozenset(),  # there is no world, whose engine they could ask
     )
-    return make_function(compile_program(facts, **options), dict(helpers), limit, better, kfuncs)
+    options = decided(replace(options, promises=promises, is_sound=True), counted=counted)
+    compile_as = partial(compile_program, verified or prepare(program), helpers=dict(helpers), kfuncs=called)
+    improve = (lambda: compile_as(options.better)) if options.optimize is None else None
+    return make_function(compile_as(options), dict(helpers), limit, improve, kfuncs)

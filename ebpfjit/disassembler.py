@@ -158,7 +158,10 @@ def _write_words(insn: Instruction) -> str:
             return f"{word} {imm}" + (f", {_hex_signed(insn.offset)}" if insn.offset else "")
         case Kind.EXIT:
             return word
-        case Kind.BOUND | Kind.ALIGNED | Kind.PAY | Kind.LEAVE:
+        case (
+            Kind.BOUND | Kind.ALIGNED | Kind.PAY | Kind.LEAVE | Kind.SELECT | Kind.SUM
+            | Kind.INDEXED_LOAD | Kind.INDEXED_STORE | Kind.BINARY_LOAD | Kind.UPDATE | Kind.BRANCH_LOAD
+        ):  # fmt: skip
             raise AssertionError(f"{row.name} is in no program")
         case _:
             assert_never(row.kind)
@@ -201,7 +204,10 @@ def _write_c(insn: Instruction) -> str:
             return f"{symbol} {dst}"
         case Kind.EXIT:
             return symbol
-        case Kind.BOUND | Kind.ALIGNED | Kind.PAY | Kind.LEAVE:
+        case (
+            Kind.BOUND | Kind.ALIGNED | Kind.PAY | Kind.LEAVE | Kind.SELECT | Kind.SUM
+            | Kind.INDEXED_LOAD | Kind.INDEXED_STORE | Kind.BINARY_LOAD | Kind.UPDATE | Kind.BRANCH_LOAD
+        ):  # fmt: skip
             raise AssertionError(f"{row.name} is in no program")
         case _:
             assert_never(row.kind)

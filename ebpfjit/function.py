@@ -14,42 +14,35 @@ from ebpfjit.once import import_alone, load_package
 from ebpfjit.pickling import checked_functions
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops
 from ebpfjit.runtime.memory import Region
-from ebpfjit.sealed import Sealed, inside, seal
+from ebpfjit.sealed import Entry, Sealed, inside, seal
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
-    from ebpfjit.jit.gate import Gate
     from ebpfjit.program import Program
 
 
 @dataclass(slots=True)
-class FunctionContents:
-    """What is inside of a `JitFunction`.
+class Plain:
+    """A compiled program, called in Python: (mem) -> r0.
 
-    `optimize` is as it was asked for; `irregular` the function that takes unusual calls; `given_kfuncs` the
-    kernel functions that whoever compiled it gave.
+    `helpers` and `kfuncs` are what whoever compiled it gave, `optimize` is as it was asked for.
     """
 
     compiled: Compiled
     helpers: Mapping[int, HelperFunction]
-    limit: int | None
-    stops: Stops
-    optimize: bool | None
-    gate: Gate | None = None
-    keep: tuple[Any, ...] = ()
-    irregular: JitFunction | None = None
-    given_kfuncs: Mapping[int | str, Callable[..., Any]] = field(default_factory=dict)
+    limit: int | None = None
+    kfuncs: Mapping[int | str, Callable[..., Any]] = field(default_factory=dict)
+    stops: Stops = field(default_factory=Stops)
+    optimize: bool | None = field(init=False)
 
-    @property
-    def given(self) -> Mapping[int, HelperFunction]:
-        """The helpers that whoever compiled it gave."""
-        return self.helpers
+    def __post_init__(self) -> None:
+        self.optimize = self.compiled.recipe.options.optimize
 
-    def adopt(self, compiled: Compiled) -> None:
-        """Take over better code, for calls that the gate does not understand as well."""
-        self.compiled = compiled
-        if self.irregular is not None:
-            inside(self.irregular).compiled = compiled
+    def __call__(self, mem: Any) -> int:
+        """Run the program on memory, and return r0."""
+        execution = raw_execution(mem, self.helpers, self.limit)
+        execution.mark = self.stops.mark()
+        return self.compiled.run(execution)
 
 
 class JitFunction(Sealed):
@@ -61,27 +54,22 @@ class JitFunction(Sealed):
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        compiled: Compiled,
-        helpers: Mapping[int, HelperFunction],
-        limit: int | None,
-        stops: Stops | None = None,
-    ) -> None:
-        seal(self, FunctionContents(compiled, helpers, limit, stops or Stops(), compiled.recipe.optimize))
+    def __init__(self, plain: Plain) -> None:
+        seal(self, Entry(plain))
 
     def __call__(self, mem: Any = b"") -> int:
-        """Run the program and return r0, unsigned. Raises ExecutionError for a wrong program."""
-        it: FunctionContents = inside(self)
-        execution = raw_execution(mem, it.helpers, it.limit)
-        execution.mark = it.stops.mark()
-        return it.compiled.run(execution)
+        """Run the program and return r0, unsigned. Raises ExecutionError for a wrong program.
+
+        A program with a type runs on a copy of `mem`, as `Program.run` does; its r0 has 32 bits.
+        """
+        plain: Plain = inside(self).plain
+        return plain(mem)
 
     @property
     def optimize(self) -> bool | None:
         """As it was asked for; None: baseline code at first, optimised once its calls have cost enough."""
-        it: FunctionContents = inside(self)
-        return it.optimize
+        plain: Plain = inside(self).plain
+        return plain.optimize
 
     @property
     def call(self) -> Callable[..., int]:
@@ -124,7 +112,7 @@ class JitFunction(Sealed):
         if on_fault is not None and not isinstance(on_fault, int):
             raise TypeError(f"on_fault is a number, not {type(on_fault).__name__}")
         fill = None if on_fault is None else W64.wrap(on_fault)
-        runner = batch.Batch(self, fill, inside(self).stops.mark())
+        runner = batch.Batch(self, fill, inside(self).plain.stops.mark())
         if stride is not None:
             return runner.run(batch.records(buffers, stride))
         if offsets is not None:
@@ -137,13 +125,13 @@ class JitFunction(Sealed):
         They do so within a fraction of a second, unless they are inside of a helper that does not return.
         Calls that begin later run as ever. May be called from any thread, and from a helper.
         """
-        inside(self).stops.stop()
+        inside(self).plain.stops.stop()
 
     @property
     def is_optimized(self) -> bool:
         """True where calls from now on run optimised code; it may become true, and stays so."""
-        it: FunctionContents = inside(self)
-        return it.compiled.recipe.optimize
+        plain: Plain = inside(self).plain
+        return bool(plain.compiled.recipe.options.optimize)
 
     def listing(self) -> str:
         """Return eBPF, assembly text and bytes side by side, of the code that calls run in the end."""
@@ -155,12 +143,13 @@ class JitFunction(Sealed):
 
     def _best(self) -> Compiled:
         """Return the code that calls run from now on: the best there will be."""
-        it: FunctionContents = inside(self)
+        it: Entry = inside(self)
         if it.gate is not None:
             from ebpfjit.jit.callables import tier_up
 
             tier_up(self)
-        return it.compiled
+        compiled: Compiled = it.plain.compiled
+        return compiled
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the program with its machine code to a file, for `JitFunction.load`.
@@ -195,18 +184,12 @@ class JitFunction(Sealed):
         return compiling.load_function(path, helpers or {}, limit, release_gil=release_gil)
 
     def __reduce__(self) -> tuple[Callable[..., JitFunction], tuple[Any, ...]]:
-        it: FunctionContents = inside(self)
-        recipe = it.compiled.recipe
-        given = checked_functions("helper", it.given)
-        options = {
-            "kfuncs": checked_functions("kfunc", it.given_kfuncs),
-            "limit": it.limit,
-            "checked": recipe.checked,
-            "harden": recipe.settings.harden,
-            "release_gil": it.compiled.unlocked,
-            "optimize": it.optimize,
-            "audit": recipe.audit,
-        }
+        plain: Plain = inside(self).plain
+        recipe = plain.compiled.recipe
+        given = checked_functions("helper", plain.helpers)
+        kfuncs = checked_functions("kfunc", plain.kfuncs)
+        chosen = {**recipe.options.chosen, "optimize": plain.optimize}
+        options = {"kfuncs": kfuncs, "limit": plain.limit, **chosen}
         return _compile_again, (recipe.verified.program, given, options)
 
 
@@ -224,35 +207,47 @@ def make_function(
     better: Callable[[], Compiled] | None = None,
     kfuncs: Mapping[int | str, Callable[..., Any]] = MappingProxyType({}),
 ) -> JitFunction:
-    """Return a compiled program as a function, called through the native gate where there is one.
+    """Return a compiled program as a function of memory; see `gated`."""
+    return gated(Plain(compiled, helpers, limit, kfuncs), "optional", ("mem",), better)
 
-    `better` compiles what is to take its place one day; without a gate it does so now.
+
+def gated(
+    plain: Plain,
+    shape: str,
+    names: tuple[str, ...],
+    better: Callable[[], Compiled] | None,
+    **special: Any,
+) -> JitFunction:
+    """Return a function that is called through the native gate, where there is one, and as `plain` where not.
+
+    `better` compiles what is to take the code's place one day; without a gate it does so now. `special` is
+    what a `Gate` takes besides.
     """
     load_package("ebpfjit.jit")
     from ebpfjit.jit.callables import native_type, open_gate
     from ebpfjit.jit.gate import Gate, why_not
     from ebpfjit.jit.tiers import heat_of
 
-    plain = JitFunction(compiled, helpers, limit)
-    inside(plain).given_kfuncs = kfuncs
+    function, compiled = JitFunction(plain), plain.compiled
     if why_not():
-        return plain
-    heat = heat_of(compiled.verified.program)
-    stops = inside(plain).stops
-    gate = Gate(compiled, "optional", ("mem",), limit=limit, better=better, heat=heat, stops=stops)
+        return function
+    gate = Gate(
+        compiled,
+        shape,
+        names,
+        limit=plain.limit,
+        better=better,
+        heat=heat_of(compiled.verified.program),
+        stops=plain.stops,
+        **special,
+    )
     if not gate.fits:
-        if better is None:
-            return plain
-        plain = JitFunction(better(), helpers, limit)
-        inside(plain).given_kfuncs = kfuncs
-        return plain
-    function: JitFunction = native_type(JitFunction)(compiled, helpers, limit, stops)
-    inside(function).irregular = plain
-    inside(function).given_kfuncs = kfuncs
-    open_gate(function, gate, plain.__call__)
-    if better is not None:
-        inside(function).optimize = None
-    return function
+        if better is not None:
+            plain.compiled, plain.optimize = better(), True
+        return function
+    native: JitFunction = native_type(JitFunction)(plain)
+    open_gate(native, gate, function.__call__)
+    return native
 
 
 def raw_execution(mem: Any, table: Mapping[int, HelperFunction], limit: int | None = None) -> Execution:

@@ -128,8 +128,8 @@ class State:
         The budget is looked at in some blocks only (`Verified.tested`); in between it may go
         below zero.
         """
-        size = self.verified.blocks.get(self.pc)
-        if size is None:
+        cost = self.verified.costs.get(self.pc)
+        if cost is None:
             return
         if self.pc in self.verified.tested:
             try:
@@ -138,9 +138,9 @@ class State:
                 raise faults.locate(error, self.pc) from None
         if self.budget is None:
             return
-        if self.budget < size and self.pc in self.verified.tested:
+        if self.budget < cost and self.pc in self.verified.tested:
             raise faults.budget_exhausted(self.pc, self.execution.limit)
-        self.budget -= size
+        self.budget -= cost
 
     def run_until(self, depth: int) -> None:
         """Run until so many frames are left, -1 for the end of the program; or until a helper ends it."""

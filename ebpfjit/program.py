@@ -20,6 +20,7 @@ from ebpfjit.bits import W32, W64
 from ebpfjit.errors import DecodeError, EbpfError, PicklingRefused
 from ebpfjit.isa.spec import Imm, Kind, Row
 from ebpfjit.isa.table import match
+from ebpfjit.memo import Memo
 from ebpfjit.named import few
 from ebpfjit.once import import_alone
 from ebpfjit.record import lazy, record
@@ -95,8 +96,7 @@ class Instruction:
 _Fields = tuple[int, int, int, int, int, int | None, Row | None]
 """The fields of an `Instruction` that follow from one word: opcode to row."""
 
-_known_words: dict[int, _Fields] = {}
-MOST_KNOWN_WORDS = 1 << 15
+_known_words: Memo[int, _Fields] = Memo()
 
 
 def decode(code: Buffer) -> tuple[Instruction, ...]:
@@ -122,8 +122,7 @@ def words_of(code: Buffer) -> tuple[int, ...]:
 
 def _decode(words: tuple[int, ...]) -> tuple[Instruction, ...]:
     """Decode words; most of a program's have been seen before, and are looked up."""
-    if len(_known_words) > MOST_KNOWN_WORDS:
-        _known_words.clear()
+    _known_words.trim(len(words))
     known = _known_words.get
     instructions: list[Instruction] = []
     second_half = False

@@ -10,13 +10,16 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, in_world, prepare
 from ebpfjit.errors import ExecutionError, LicenseWarning, VerifierError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.once import load_package
+from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import (
@@ -53,8 +56,6 @@ _TIMED, _STARTING = frozenset({"bpf_timer", "bpf_wq"}), frozenset({NUMBERS["bpf_
 """Fields of values, and helpers, by which something may become due."""
 _MAKING = ("bpf_obj_new", "bpf_percpu_obj_new")
 _LOCKING = frozenset({"bpf_res_spin_lock", "bpf_res_spin_lock_irqsave"})
-INHERITED = ("harden", "audit")
-"""Options of a compiled program that hold for those that it tail-calls."""
 
 
 def _printing(r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
@@ -99,44 +100,45 @@ class Ready:
     helpers: Mapping[int, HelperFunction]
     maps: dict[int, Any]
     kfuncs: Mapping[int, HelperFunction] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = DEFAULTS
     compiled: dict[frozenset[int], Compiled] = field(default_factory=dict)
     complete: bool = False
-    variants: dict[tuple[str, ...], Ready] = field(default_factory=dict)
+    variants: dict[tuple[bool, bool], Ready] = field(default_factory=dict)
     warned: bool = False
     lasting: bool = False
     map_structs: MapStructs | None = None
 
-    def like(self, options: Mapping[str, Any]) -> Ready:
+    def like(self, options: Options) -> Ready:
         """Return what runs of the program share that go on from one compiled with these options."""
-        names = tuple(name for name in INHERITED if options.get(name))
-        if not names:
+        inherited = options.harden, options.audit
+        if not any(inherited):
             return self
-        if names not in self.variants:
-            made = replace(self, options=dict.fromkeys(names, True), compiled={}, variants={})
-            self.variants.setdefault(names, made)
-        return self.variants[names]
+        if inherited not in self.variants:
+            options = Options(harden=options.harden, audit=options.audit)
+            made = replace(self, options=options, compiled={}, variants={})
+            self.variants.setdefault(inherited, made)
+        return self.variants[inherited]
 
     def machine_code(self, environment: Environment) -> Compiled:
         """Return the program compiled for such an environment. Raises JitUnavailable."""
         natives = self._natives(environment)
         if natives not in self.compiled:
-            self.compiled[natives] = self.compiled_anew(environment)
+            self.compiled[natives] = self.compiled_anew(environment, self.options)
         return self.compiled[natives]
 
-    def optimised(self, environment: Environment) -> Compiled:
+    def improved(self, environment: Environment) -> Compiled:
         """Compile the program once more, optimised; its runs from now on take that code."""
-        compiled = self.compiled_anew(environment, optimize=True, takes_over=True)
+        compiled = self.compiled_anew(environment, self.options.better)
         self.compiled[self._natives(environment)] = compiled
         return compiled
 
-    def compiled_anew(self, environment: Environment, **options: Any) -> Compiled:
-        """Return the program compiled for such an environment; `options` are those of `compile_program`."""
+    def compiled_anew(self, environment: Environment, options: Options) -> Compiled:
+        """Return the program compiled for such an environment."""
         load_package("ebpfjit.jit")
         from ebpfjit.jit.stock import native_helper
 
         natives = {number: native_helper(number) for number in self._natives(environment)}
-        return compile_ready(self, natives, **options)
+        return compile_ready(self, options, natives)
 
     def check_variables(self, environment: Environment) -> None:
         """Raise ExecutionError for a variable of the kernel that `load` was told of, and this run is not."""
@@ -438,8 +440,8 @@ def _may_end_rights(number: int, function: HelperFunction) -> bool:
     return function is not _printing and function is not stock.bpf_time_getns and may_end_rights(function)
 
 
-def promises_of(start: Ready, native: Iterable[int] = ()) -> dict[str, Any]:
-    """Return what every run of a program has, as `compile_program` and analysis (`Promises`) take it.
+def promises_of(start: Ready, native: Iterable[int] = ()) -> Promises:
+    """Return what every run of a program has.
 
     `native` are the numbers of helpers of ours that are machine code: they ask nobody. Of the helpers only
     those count that the program calls: there are 200, and this is done for each compilation.
@@ -450,35 +452,37 @@ def promises_of(start: Ready, native: Iterable[int] = ()) -> dict[str, Any]:
         if insn.row is not None and insn.row.kind is Kind.CALL_HELPER
     }
     in_python = {number: start.helpers[number] for number in (called & start.helpers.keys()) - set(native)}
-    return {
-        "argument_size": start.type.context_size if start.type is not None else 0,
-        "argument_writable": False,
-        "argument_rights": start.type.rights if start.type is not None else None,
-        "meets_rights": True,
-        "lookups": table.ours(start.helpers, bytecode.LOOKUP),
-        "moving": frozenset(
+    return Promises(
+        argument_size=start.type.context_size if start.type is not None else 0,
+        argument_writable=False,
+        argument_rights=start.type.rights if start.type is not None else None,
+        meets_rights=True,
+        lookups=table.ours(start.helpers, bytecode.LOOKUP),
+        moving=frozenset(
             number for number, function in in_python.items() if _may_end_rights(number, function)
         ),
-        "calling": frozenset(number for number, function in in_python.items() if _may_call(number, function)),
-    }
+        calling=frozenset(number for number, function in in_python.items() if _may_call(number, function)),
+    )
 
 
-def compile_ready(start: Ready, native: Mapping[int, NativeHelper] | None = None, **options: Any) -> Compiled:
+def compile_ready(
+    start: Ready, options: Options, native: Mapping[int, NativeHelper] = MappingProxyType({})
+) -> Compiled:
     """Return machine code that does as Linux for the program's type.
 
-    `native` stand for the helpers of their numbers; `options` are those of `compile_program`.
+    `native` stand for the helpers of their numbers.
     """
     load_package("ebpfjit.jit")
     from ebpfjit.jit.entry import compile_program
 
-    if start.type is not None and start.type.layout is not None and not start.type.has_packet:
-        options["optimize"] = False  # how much of its struct a run has is not known
+    type_ = start.type
+    is_known = type_ is None or type_.layout is None or type_.has_packet  # how much of its struct a run has
     in_code = () if start.takes_locks else (bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE)
-    return compile_program(
-        start.verified,
-        helpers={**start.helpers, **(native or {})},
-        kfuncs=start.kfuncs,
+    options = replace(
+        options,
+        optimize=options.optimize and is_known,
+        promises=promises_of(start, native),
         map_helpers=table.ours(start.helpers, *in_code),
-        verify=verifier.check,
-        **{**promises_of(start, native or ()), **start.options, **options},
+        is_sound=True,
     )
+    return compile_program(start.verified, options, {**start.helpers, **native}, start.kfuncs)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.errors import BudgetExhausted, ExecutionError, JitUnavailable, LoadError
 from ebpfjit.interpreter import interpret
 from ebpfjit.once import load_package
+from ebpfjit.options import DEFAULTS
 from ebpfjit.program import Program
 from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, numbered, ready_with, refuse_limit
 from ebpfjit.runtime import faults, held, owned, timers
@@ -119,7 +120,7 @@ class Run:
         self.instructions = 0
         self.limit: int | None = None
         self.origin = object()  # stands for the run that began, also in those that its timers start
-        self.options: Mapping[str, Any] = {}
+        self.options = DEFAULTS
         self.world = World(environment, context=None if isinstance(made, Region) else made, mark=mark)
         self.world.run_program = self._tail_call
         self.world.later = self._later

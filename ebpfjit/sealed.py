@@ -7,7 +7,25 @@ once more; only who imports this module gets there.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ebpfjit.jit.gate import Gate
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is inside of an object that is called: through its `gate`, or as `plain` does it.
+
+    `plain` takes the calls that the gate does not understand, and all where there is none; its `compiled` is
+    the code that it runs. `keep` is what machine code points to for the object, beside its gate; it only
+    grows.
+    """
+
+    plain: Any
+    gate: Gate | None = None
+    keep: tuple[Any, ...] = ()
 
 
 class Sealed:

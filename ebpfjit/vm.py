@@ -12,25 +12,27 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier as structural
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import StackUsageCalculator, Verified, prepare
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
 from ebpfjit.once import load_package
+from ebpfjit.options import CHOSEN, Options
 from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.shared import SharedRegions
-from ebpfjit.sealed import Sealed, inside, seal
+from ebpfjit.sealed import Entry, Sealed, inside, seal
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
-    from ebpfjit.jit.gate import Gate, Mbuff
+    from ebpfjit.jit.gate import Mbuff
 
 VerifierFunction = Callable[[bytes], None]
 
@@ -43,38 +45,47 @@ def _as_program(prog: Any) -> Program:
 
 
 @dataclass(slots=True)
-class _EntryContents:
-    """What is inside of an `_Entry`; `machine` is a copy of the machine, which takes unusual calls."""
+class _Plain:
+    """A copy of a machine, which takes the calls that the gate does not understand."""
 
     machine: Any
-    gate: Gate | None = None
-    keep: tuple[Any, ...] = ()
 
-    def set_limit(self, limit: int | None) -> None:
-        """Give each run from now on so many instructions."""
-        assert self.gate is not None  # it is opened at once
-        with self.gate.lock:
-            self.machine.instruction_limit = limit
-            assert self.gate is not None
-            self.gate.set_limit(limit)
+    @property
+    def compiled(self) -> Compiled:
+        """The code that it runs."""
+        compiled: Compiled = self.machine._compiled
+        return compiled
 
-    def adopt(self, compiled: Compiled) -> None:
-        """Take over better code, for unusual calls as well."""
+    @compiled.setter
+    def compiled(self, compiled: Compiled) -> None:
         self.machine._compiled = compiled
 
 
-class _Entry(Sealed):
+class _Function(Sealed):
     """A compiled machine's `execute_program_jit`, where it is called through the native gate."""
 
     __slots__ = ()
 
     def __init__(self, machine: Any) -> None:
-        seal(self, _EntryContents(machine))
+        seal(self, Entry(_Plain(machine)))
 
     def __call__(self, *arguments: Any, **keywords: Any) -> int:
         """Run the machine code."""
-        result: int = inside(self).machine.execute_program_jit(*arguments, **keywords)
+        result: int = inside(self).plain.machine.execute_program_jit(*arguments, **keywords)
         return result
+
+
+class _Chosen:
+    """An option of a machine; where it is changed, programs that are compiled from then on have it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, machine: _Machine | None, owner: type) -> Any:
+        return self if machine is None else getattr(machine._options, self._name)
+
+    def __set__(self, machine: _Machine, value: Any) -> None:
+        machine._options = replace(machine._options, **{self._name: value})
 
 
 class _Machine:
@@ -83,7 +94,8 @@ class _Machine:
     `instruction_limit` is the budget of a run in instructions (None: no limit), charged for each
     basic block as it is entered. It is looked at where a function starts or ends, where a loop
     comes round and before a helper is called; a block there that the rest does not pay for raises
-    BudgetExhausted. So a run that takes more than its limit never ends as if it had not.
+    BudgetExhausted. So a run that takes more than its limit never ends as if it had not. A branch that
+    only chooses between short pieces of arithmetic costs as much as the longer one, whichever way it goes.
     `checked=False` leaves out all memory checks in machine code, as rbpf's and uBPF's JIT do: a
     wrong program can then read, write and crash the whole process. Trust the program, or leave it.
 
@@ -108,6 +120,8 @@ class _Machine:
     behind, so a machine with any does not pickle.
     """
 
+    checked, harden, release_gil, optimize, audit = (_Chosen() for _ in CHOSEN)
+
     _shape: tuple[str, tuple[str, ...]]
     """What the native gate takes, and the names of the buffers."""
 
@@ -123,16 +137,16 @@ class _Machine:
         optimize: bool | None = None,
         audit: bool = False,
     ) -> None:
-        if audit and not checked:
-            raise ValueError("audit=True is about checks that fall: with checked=False there are none")
-        self._entry: _Entry | None = None
-        self.instruction_limit = instruction_limit
-        self.checked = checked
-        self.harden = harden
+        options = Options(checked, harden, release_gil, optimize, audit)
+        self._begin(prog, options, instruction_limit, cache)
+
+    def _begin(
+        self, prog: Any, options: Options, limit: int | None, cache: str | os.PathLike[str] | None
+    ) -> None:
+        self._options = options
+        self._entry: _Function | None = None
+        self.instruction_limit = limit
         self.cache = cache
-        self.release_gil = release_gil
-        self.optimize = optimize
-        self.audit = audit
         self._verifier: VerifierFunction | None = None
         self._calculator: StackUsageCalculator | None = None
         self._helpers: dict[int, HelperFunction] = {}
@@ -148,8 +162,7 @@ class _Machine:
 
     def _settings(self) -> dict[str, Any]:
         """The keyword arguments that make such a machine."""
-        names = ("instruction_limit", "checked", "harden", "cache", "release_gil", "optimize", "audit")
-        return {name: getattr(self, name) for name in names}
+        return {"instruction_limit": self._limit, "cache": self.cache, **self._options.chosen}
 
     def __getstate__(self) -> dict[str, Any]:
         if self._allowed:
@@ -188,7 +201,11 @@ class _Machine:
         self._limit = limit
         entry = self._entry
         if entry is not None:
-            inside(entry).set_limit(limit)
+            it: Entry = inside(entry)
+            assert it.gate is not None  # it is opened at once
+            with it.gate.lock:
+                it.plain.machine.instruction_limit = limit
+                it.gate.set_limit(limit)
 
     @property
     def program(self) -> Program | None:
@@ -207,6 +224,10 @@ class _Machine:
         self._program = program
         self._forget_code()
         self._compile_wanted = False
+
+    def set_program(self, prog: Any) -> None:
+        """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
+        self._load(prog)
 
     def _verify(self, prog: Program | bytes, verifier: VerifierFunction | None) -> None:
         if verifier is None:
@@ -296,17 +317,16 @@ class _Machine:
         """Compile the program and open the gate, where there is one; the code may tier up later."""
         load_package("ebpfjit.jit")
         from ebpfjit.jit.gate import why_not
-        from ebpfjit.jit.tiers import starts_baseline
+        from ebpfjit.jit.tiers import decided
 
         # A subclass may have a method of its own, which stays in front.
         has_gate = not why_not() and getattr(type(self), "execute_program_jit", None) in _EXECUTE
-        baseline = starts_baseline(self.optimize, counted=has_gate and not self.harden and self.cache is None)
-        tiers_up = baseline and self.optimize is None
+        options = decided(self._all_options(), counted=has_gate)
         compile_as = self._compiler()
-        compiled = self._compiled = compile_as(optimize=not baseline)
-        better = partial(compile_as, optimize=True, takes_over=True) if tiers_up else None
-        if has_gate and not self._open_gate(compiled, better) and better is not None:
-            compiled = self._compiled = better()
+        compiled = self._compiled = compile_as(options)
+        improve = (lambda: compile_as(options.better)) if options.optimize is None else None
+        if has_gate and not self._open_gate(compiled, improve) and improve is not None:
+            compiled = self._compiled = improve()
         return compiled
 
     def _open_gate(self, compiled: Compiled, better: Callable[[], Compiled] | None) -> bool:
@@ -325,7 +345,7 @@ class _Machine:
             *self._shape,
             limit=self._limit,
             allowed=self._memory(),
-            checked=self.checked,
+            checked=self._options.checked,
             mbuff=self._mbuff(),
             better=better,
             heat=heat_of(compiled.verified.program),
@@ -333,8 +353,9 @@ class _Machine:
         )
         if not gate.fits:
             return False
-        entry = native_type(_Entry)(self._as_compiled(compiled))
-        open_gate(entry, gate, inside(entry).machine.execute_program_jit)
+        machine = self._as_compiled(compiled)
+        entry = native_type(_Function)(machine)
+        open_gate(entry, gate, machine.execute_program_jit)
         self._entry = entry
         method = type(self).execute_program_jit  # type: ignore[attr-defined] # who has a gate has it
         self.__dict__["execute_program_jit"] = built_in(entry, method.__name__, method.__doc__)
@@ -358,27 +379,27 @@ class _Machine:
         self._entry = None
         self.__dict__.pop("execute_program_jit", None)
 
-    def _compiler(self) -> Callable[..., Compiled]:
-        """Return what compiles the machine as it is now; how well (`optimize`) is left open."""
+    def _all_options(self) -> Options:
+        """Return what was chosen, with what all runs have."""
         load_package("ebpfjit.jit")
         from ebpfjit.jit.cache import Folder
+
+        promises = Promises(
+            self._argument_size(),
+            moving=frozenset(number for number, each in self._helpers.items() if may_end_rights(each)),
+            argument_is_measured=self._ARGUMENT_IS_PACKET,
+            calling=frozenset(),  # there is no world, whose engine they could ask
+        )
+        cache = None if self.cache is None else Folder(self.cache)
+        return replace(self._options, promises=promises, cache=cache)
+
+    def _compiler(self) -> Callable[[Options], Compiled]:
+        """Return what compiles the machine as it is now."""
+        load_package("ebpfjit.jit")
         from ebpfjit.jit.entry import compile_program
 
-        return partial(
-            compile_program,
-            self._loaded(),
-            cache=None if self.cache is None else Folder(self.cache),
-            helpers=dict(self._helpers),
-            moving=frozenset(number for number, each in self._helpers.items() if may_end_rights(each)),
-            kfuncs=dict(self._kfuncs),
-            calling=frozenset(),  # there is no world, whose engine they could ask
-            checked=self.checked,
-            harden=self.harden,
-            argument_size=self._argument_size(),
-            release_gil=self.release_gil,
-            argument_is_packet=self._ARGUMENT_IS_PACKET,
-            audit=self.audit,
-        )
+        helpers, kfuncs = dict(self._helpers), dict(self._kfuncs)
+        return partial(compile_program, self._loaded(), helpers=helpers, kfuncs=kfuncs)
 
     _ARGUMENT_IS_PACKET = False
 
@@ -404,14 +425,14 @@ class _Machine:
 
         compiled = self._compiled
         if compiled is None:
-            compiled = self._compiler()(optimize=self.optimize is not False)
+            options = self._all_options()
+            compiled = self._compiler()(replace(options, optimize=options.optimize is not False))
         elif self._entry is not None:
             load_package("ebpfjit.jit")
             from ebpfjit.jit.callables import tier_up
 
             tier_up(self._entry)
-            compiled = inside(self._entry).machine._compiled
-            assert compiled is not None  # it is what the entry calls
+            compiled = inside(self._entry).plain.compiled
         return render(compiled.listing, compiled.image)
 
     def _loaded(self) -> Verified:
@@ -429,7 +450,7 @@ class _Machine:
             helpers=self._helpers,
             kfuncs=self._kfuncs,
             limit=self._limit,
-            checked=self.checked,
+            checked=self._options.checked,
             mark=self._stops.mark(),
         )
 
@@ -460,10 +481,6 @@ class EbpfVmMbuff(_Machine):
     """
 
     _shape = ("mbuff", ("mem", "mbuff"))
-
-    def set_program(self, prog: Any) -> None:
-        """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
-        self._load(prog)
 
     def _arguments(self, mem: Any, mbuff: Any) -> Execution:
         packet, metadata = Region.of_buffer("mem", mem), Region.of_buffer("mbuff", mbuff)
@@ -516,22 +533,16 @@ class EbpfVmFixedMbuff(_Machine):
         audit: bool = False,
     ) -> None:
         self._offsets = _offsets(data_offset, data_end_offset)
-        super().__init__(
-            prog,
-            instruction_limit=instruction_limit,
-            checked=checked,
-            harden=harden,
-            cache=cache,
-            release_gil=release_gil,
-            optimize=optimize,
-            audit=audit,
-        )
+        options = Options(checked, harden, release_gil, optimize, audit)
+        self._begin(prog, options, instruction_limit, cache)
 
     def _settings(self) -> dict[str, Any]:
         offsets: dict[str, Any] = {"data_offset": self.data_offset, "data_end_offset": self.data_end_offset}
         return {**super()._settings(), **offsets}
 
-    def set_program(self, prog: Any, data_offset: int, data_end_offset: int) -> None:
+    def set_program(  # type: ignore[override] # the offsets are the program's, too
+        self, prog: Any, data_offset: int, data_end_offset: int
+    ) -> None:
         """Load a program and the offsets that it expects. Raises VerifierError where it is refused."""
         offsets = _offsets(data_offset, data_end_offset)
         self._load(prog)
@@ -596,10 +607,6 @@ class EbpfVmRaw(_Machine):
     _shape = ("mem", ("mem",))
     _ARGUMENT_IS_PACKET = True
 
-    def set_program(self, prog: Any) -> None:
-        """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
-        self._load(prog)
-
     def _arguments(self, mem: Any) -> Execution:
         packet = Region.of_buffer("mem", mem)
         return self._execution(packet, [packet], packet)
@@ -621,10 +628,6 @@ class EbpfVmNoData(_Machine):
     """
 
     _shape = ("none", ())
-
-    def set_program(self, prog: Any) -> None:
-        """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
-        self._load(prog)
 
     def execute_program(self) -> int:
         """Interpret the program and return r0, unsigned."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from ebpfjit.memo import Memo
 from ebpfjit.record import record
 
 
@@ -131,10 +132,9 @@ def smallest(value: int, sizes: tuple[int, ...]) -> int:
     return sizes[-1]
 
 
-_lines: dict[tuple[str, int | None, tuple[int, ...], int | None, str | None], Line] = {}
-snippets: dict[object, Snippet] = {}
+_lines: Memo[tuple[str, int | None, tuple[int, ...], int | None, str | None], Line] = Memo()
+_snippets: Memo[object, Snippet] = Memo()
 """What was emitted by `Emitter.repeat`."""
-MOST_LINES = 1 << 15
 
 
 def line_of(
@@ -144,8 +144,6 @@ def line_of(
     key = (template, imm, imm_sizes, offset, symbol)
     line = _lines.get(key)
     if line is None:
-        if len(_lines) > MOST_LINES:
-            _lines.clear()
         line = _lines[key] = new_line(*key)
     return line
 
@@ -182,13 +180,13 @@ class Emitter:
     """Collects the lines of a program, piece by piece: what runs in order, and what is out of line.
 
     With `repeats` lines that say the same are one object; not where numbers are made up anew each
-    time, which would only fill the table of lines.
+    time, which would only fill the table of lines. The program has `size` instructions.
     """
 
-    def __init__(self, *, repeats: bool = True) -> None:
+    def __init__(self, size: int = 0, *, repeats: bool = True) -> None:
         self._line = line_of if repeats else new_line
-        self._lines = _lines if repeats else {}
-        self._snippets = snippets if repeats else {}
+        self._lines = _lines.trim(size) if repeats else {}
+        self._snippets = _snippets.trim(size) if repeats else {}
         self.pieces: list[Piece] = []
         self.cold: list[Piece] = []
         self._here: list[Part] = []
@@ -246,9 +244,7 @@ class Emitter:
             assert lines is not None  # it keeps to what it may
             snippet = Snippet(lines)
             if self._line is line_of:
-                if len(self._snippets) > MOST_LINES:
-                    self._snippets.clear()
-                self._snippets[key] = snippet
+                _snippets[key] = snippet
             self._here = outer
         self._here.append(snippet)
 

@@ -11,7 +11,7 @@ from ebpfjit.isa.table import OPERATIONS, UNENCODED
 Translator = Callable[[Any, Any], None]
 """translator(insn, cx): writes the text of one instruction; `cx` is the machine's emitter."""
 
-KNOWN = (*OPERATIONS, *(row.operation for row in UNENCODED))
+KNOWN = (*OPERATIONS, *dict.fromkeys(row.operation for row in UNENCODED.values()))
 """The operations of the table, and those that only optimised code has."""
 
 _TRANSLATORS: dict[str, dict[str, Translator]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 from ebpfjit.analysis.values import CONSTANT, Bounds, Origin, Value
@@ -176,7 +176,7 @@ class Facts:
         return self.maps.get(pc)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Promises:
     """What the caller vouches for.
 
@@ -186,8 +186,8 @@ class Promises:
     start is how many bytes are readable behind r1, and they stay there for the whole run. `moving` are
     the numbers of the helpers that may move other memory, or take it away (a kfunc always may). `lookups` are
     helpers that return the address of a value of the map whose address is in r1, or zero. `calling` are
-    helpers that may call functions of the program. Where it `meets_rights`, other memory may be structs with
-    rights as well. All maps of the program are there, and their values may
+    helpers that may call functions of the program (None: all; a kfunc always may). Where it `meets_rights`,
+    other memory may be structs with rights as well. All maps of the program are there, and their values may
     be touched.
     """
 
@@ -196,7 +196,7 @@ class Promises:
     moving: frozenset[int] = frozenset()
     lookups: frozenset[int] = frozenset()
     argument_is_measured: bool = False
-    calling: frozenset[int] = frozenset()
+    calling: frozenset[int] | None = None
     argument_rights: Rights | None = None
     meets_rights: bool = False
 

@@ -14,6 +14,7 @@ from ebpfjit.analysis.values import SUMS, Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import FRAME_POINTER, Kind, Reg, Row
+from ebpfjit.memo import Memo
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import record
 
@@ -33,9 +34,8 @@ def baseline(verified: Verified) -> Facts:
     size = min(verified.frame_sizes.values(), default=0)
     accesses: dict[int, Access] = {}
     origins = START.copy()
-    if len(_known_shapes) > MOST_KNOWN_SHAPES:
-        _known_shapes.clear()
-    known, words = _known_shapes.get, program.words
+    words = program.words
+    known = _known_shapes.trim(len(words)).get
     for insn in program.instructions:
         pc = insn.pc
         if pc in functions:
@@ -100,8 +100,7 @@ class _Shape:
     copied: int | None
 
 
-_known_shapes: dict[int, _Shape] = {}
-MOST_KNOWN_SHAPES = 1 << 15
+_known_shapes: Memo[int, _Shape] = Memo()
 
 
 def _shape_of(word: int, insn: Instruction) -> _Shape:

@@ -57,17 +57,21 @@ class Charges:
     own: dict[int, int] = field(default_factory=dict)
 
 
-def own_charges(blocks: dict[int, int], tested: frozenset[int]) -> Charges:
+def own_charges(costs: dict[int, int], tested: frozenset[int]) -> Charges:
     """Return the charges by which each block pays for itself: nothing to find out."""
-    paid = {pc: blocks[pc] for pc in tested}
-    own = {pc: count for pc, count in blocks.items() if pc not in tested}
-    return Charges(paid, {}, {}, dict.fromkeys(blocks, 0), own)
+    paid = {pc: costs[pc] for pc in tested}
+    own = {pc: count for pc, count in costs.items() if pc not in tested}
+    return Charges(paid, {}, {}, dict.fromkeys(costs, 0), own)
 
 
 def charges_of(
-    program: Program, blocks: dict[int, int], tested: frozenset[int], depths: Mapping[int, int]
+    program: Program,
+    blocks: dict[int, int],
+    costs: Mapping[int, int],
+    tested: frozenset[int],
+    depths: Mapping[int, int],
 ) -> Charges:
-    """Return what is paid where. `blocks`, `tested` and the loops' `depths` are those of `Verified`."""
+    """Return what is paid where. All but the program are those of `Verified`, `depths` those of its loops."""
     ends = _ends(program, blocks)
     ways_of = {
         start: [pc for pc in reversed(_following(last)) if pc is not None and pc in blocks]
@@ -85,9 +89,9 @@ def charges_of(
             if way is not None and (due := before.get(way, 0) - advance):
                 edges[last.pc] = due
         if start in tested:
-            charges.paid[start] = blocks[start] + advance
+            charges.paid[start] = costs[start] + advance
         else:
-            before[start] = blocks[start] + advance
+            before[start] = costs[start] + advance
     return charges
 
 

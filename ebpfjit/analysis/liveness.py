@@ -8,6 +8,7 @@ from functools import cache
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason, is_inside
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg, Row
+from ebpfjit.memo import Memo
 from ebpfjit.program import Instruction, Program
 
 ALL = (1 << REGISTER_COUNT) - 1
@@ -122,15 +123,13 @@ def _ways(program: Program, insn: Instruction) -> list[int]:
     return [pc for pc in following if is_inside(program, pc)]
 
 
-_known_effects: dict[int, dict[int, Effect]] = {RESULT: {}, RESULT_AND_ARGUMENTS: {}}
-MOST_KNOWN_EFFECTS = 1 << 15
+_known_effects: dict[int, Memo[int, Effect]] = {RESULT: Memo(), RESULT_AND_ARGUMENTS: Memo()}
 
 
 def _effects(program: Program, at_exit: int) -> list[Effect]:
     """Return the effect of each instruction; it follows from the instruction's first word."""
     known, words = _known_effects[at_exit], program.words
-    if len(known) > MOST_KNOWN_EFFECTS:
-        known.clear()
+    known.trim(len(words))
     effects: list[Effect] = []
     for insn in program.instructions:
         word = words[insn.pc]

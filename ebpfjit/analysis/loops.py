@@ -25,6 +25,7 @@ from ebpfjit.analysis.values import (
 )
 from ebpfjit.bits import U64_MASK, W64
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind
+from ebpfjit.memo import Memo
 from ebpfjit.program import Instruction
 
 MOST_BLOCKS = 64
@@ -91,8 +92,7 @@ class _Writers:
             changed = self.seen[block] = {}
             known, start, stop = self.known, self.first[block], self.first[block + 1]
             instructions, effects, words = known.program.instructions, known.effects, known.program.words
-            if len(_known_changes) > MOST_KNOWN_CHANGES:
-                _known_changes.clear()
+            _known_changes.trim(len(instructions))
             for insn, (_, written) in zip(instructions[start:stop], effects[start:stop], strict=True):
                 if written:
                     word = words[insn.pc]
@@ -103,8 +103,7 @@ class _Writers:
         return changed
 
 
-_known_changes: dict[int, dict[int, Change]] = {}
-MOST_KNOWN_CHANGES = 1 << 15
+_known_changes: Memo[int, dict[int, Change]] = Memo()
 
 
 def _changes_of(insn: Instruction, written: int) -> dict[int, Change]:

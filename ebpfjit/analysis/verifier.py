@@ -13,6 +13,7 @@ from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, always_reached, illegal_re
 from ebpfjit.errors import EMPTY, DecodeError, VerifierError
 from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, REGISTER_COUNT, TO_ARENA, Kind, Reg
 from ebpfjit.isa.table import BY_OPCODE
+from ebpfjit.memo import Memo
 from ebpfjit.program import SLOT_SIZE, Instruction, Program
 
 MAX_INSTRUCTIONS = 1_000_000
@@ -140,6 +141,7 @@ def check(prog: Any) -> None:
     words, slots = program.words, program.slots
     end = len(slots)
     writing: list[Instruction] = []
+    _sound_words.trim(end)
     for instruction in program.instructions:
         target = instruction.target
         lands = target is None or (0 <= target < end and slots[target] is not None)
@@ -152,9 +154,8 @@ def check(prog: Any) -> None:
     _check_instruction(program, last, AT_THE_END if words[last.pc] in _sound_words else RULES)
 
 
-_sound_words: set[int] = set()
+_sound_words: Memo[int, bool] = Memo()
 """Words that have kept every rule once, and do so anywhere, but for their target and at the end."""
-MOST_SOUND_WORDS = 1 << 15
 
 
 def _check_instruction(program: Program, instruction: Instruction, rules: Rules = RULES) -> None:
@@ -164,9 +165,7 @@ def _check_instruction(program: Program, instruction: Instruction, rules: Rules 
             raise _refusal(program, instruction, name, message)
     if instruction.next_imm is not None or illegal_reason(instruction) is not None:
         return  # the other half of an LDDW has rules of its own, and a write to r10 depends on where it is
-    if len(_sound_words) > MOST_SOUND_WORDS:
-        _sound_words.clear()
-    _sound_words.add(program.words[instruction.pc])
+    _sound_words[program.words[instruction.pc]] = True
 
 
 def _check_frame_pointer(program: Program, writing: list[Instruction]) -> None:

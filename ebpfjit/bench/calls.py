@@ -176,7 +176,7 @@ def compiled(text: str, **options: Any) -> JitFunction:
 
 def prepared(function: JitFunction, mem: Any) -> Run:
     """Return a run of a program that is ready to start, with a block of its own."""
-    return Run.start(inside(function).compiled, raw_execution(mem, {}))
+    return Run.start(inside(function).plain.compiled, raw_execution(mem, {}))
 
 
 def compare_calls(kind: type[bytes] | type[bytearray], rounds: Rounds) -> list[Comparison]:
@@ -272,7 +272,12 @@ class Packets:
         library = native.load(LOOP, options=[f"-D{name.upper()}={WORD[name] // 8}" for name in names])
         run = prepared(self.function, self.buffer[:SIZE])
         base = ctypes.cast(ctypes.c_char_p(self.buffer), ctypes.c_void_p).value or 0
-        addresses = (routines().addresses["run"], run.address, inside(self.function).compiled.entry, base)
+        addresses = (
+            routines().addresses["run"],
+            run.address,
+            inside(self.function).plain.compiled.entry,
+            base,
+        )
         words = [ctypes.c_uint64(word) for word in addresses]
         offsets, lengths = self.offsets, array("q", [SIZE]) * self.count
 

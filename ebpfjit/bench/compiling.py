@@ -39,7 +39,9 @@ from ebpfjit.bench.measure import BenchError, Rounds, in_turn, median, stop_wher
 from ebpfjit.elf.loader import load
 from ebpfjit.function import JitFunction
 from ebpfjit.isa.spec import Imm, Kind
-from ebpfjit.jit.timing import STAGES, forget, time_stages
+from ebpfjit.jit.stages import STAGES
+from ebpfjit.jit.timing import time_stages
+from ebpfjit.memo import forget
 from ebpfjit.program import Program, decode, encode
 
 MODES = ("cold", "other", "warm")

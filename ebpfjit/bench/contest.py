@@ -31,6 +31,7 @@ from ebpfjit.elf.loader import load
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.entry import Compiled, host_addresses
 from ebpfjit.jit.relocation import layout, relocate
+from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.vm import EbpfVmRaw
 
@@ -109,9 +110,9 @@ class _Placed(EbpfVmRaw):
 
     lead = 0
 
-    def _compiler(self) -> Callable[..., Compiled]:
+    def _compiler(self) -> Callable[[Options], Compiled]:
         compile_as = super()._compiler()
-        return lambda **options: _with_lead(compile_as(**options), self.lead)
+        return lambda options: _with_lead(compile_as(options), self.lead)
 
 
 def _with_lead(compiled: Compiled, lead: int) -> Compiled:

@@ -21,28 +21,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ebpfjit.elf.source import read_path
 from ebpfjit.errors import EbpfError, LoadError
+from ebpfjit.options import Options
 
-BUILDS = ("native", "plain", "hardened", "baseline", "audit", "audit-baseline")
+BUILDS = ("native", "plain", "hardened", "baseline", "values", "audit", "audit-baseline", "audit-values")
 """Ways to make machine code: as this CPU can, without what newer CPUs add, with blinded constants, as the
-program stands; audit builds of the first and the last."""
+program stands, by way of values and exits; audit builds of some."""
 
 AUDIT = "audit"
 
 
-def options_of(build: str) -> dict[str, Any]:
-    """Return what a build is to `compile_program`; besides BUILDS there is what `tiered` gives."""
+def options_of(build: str, trace: int = 0) -> Options:
+    """Return what a build is compiled with; besides BUILDS there is what `tiered` gives.
+
+    `trace` is where the trace of traced code is.
+    """
     way = build.removeprefix(AUDIT).removeprefix("-")
-    return {
-        "harden": way == "hardened",
-        "features": frozenset() if way == "plain" else None,
-        "optimize": way != "baseline",
-        "takes_over": way == "tiered",
-        "audit": build.startswith(AUDIT),
-    }
+    return Options(
+        harden=way == "hardened",
+        features=frozenset() if way == "plain" else None,
+        optimize=way != "baseline",
+        takes_over=way == "tiered",
+        audit=build.startswith(AUDIT),
+        values=way == "values",
+        trace=trace,
+    )
 
 
 def tiered(build: str) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from ebpfjit.difftest.outcome import AUDIT_FAILURE, Outcome, attributes_of
 from ebpfjit.difftest.proofs import Claims, Judge
 from ebpfjit.errors import EbpfError, ExecutionError, JitUnavailable, VerifierError
 from ebpfjit.interpreter import Watcher, interpret
+from ebpfjit.optimizer.slots import has_slots
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.memory import STACK_SIZE, Stack
@@ -67,6 +68,11 @@ def outcome_of(run: Callable[[Execution], int], execution: Execution, place: Are
     return Outcome(*told, memory, around, granted, frame, left, outside=place.outside())
 
 
+def _without_slots(outcome: Outcome, verified: Verified) -> Outcome:
+    """Return what is left but for the frame, where some of that is in registers only."""
+    return replace(outcome, stack=None) if has_slots(verified) else outcome
+
+
 def prepared(case: Case) -> Verified:
     """Return the case's program, ready for an engine. Raises DecodeError, LoadError or VerifierError."""
     return prepare(Program.from_bytes(case.code))
@@ -87,9 +93,7 @@ def on_interpreter(case: Case, verified: Verified, watcher: Watcher | None = Non
 def on_proofs(case: Case, verified: Verified, pcs: list[int] | None = None) -> Runner:
     """The oracle, which looks at what analysis tells machine code of this program; it notes its steps."""
     place = arena()
-    calling = frozenset(place.helpers)
-    # As in `compiled_case`.
-    claims = Claims(verified, Promises(case.promised, argument_is_measured=True, calling=calling))
+    claims = Claims(verified, promises_of(case))
 
     def run(given: Input) -> Outcome:
         execution = place.start(given)
@@ -109,10 +113,12 @@ def on_optimized(case: Case, verified: Verified) -> Runner:
     def run(given: Input) -> Outcome:
         number = crc32(given.memory)
         stage = codes[number % len(codes)]
-        machine = partial(stage.machine, judge=KnownFacts(stage.facts), late=(number >> 8) % 4)
-        return outcome_of(
+        judge = None if stage.facts is None else KnownFacts(stage.facts)
+        machine = partial(stage.machine, judge=judge, late=(number >> 8) % 4)
+        outcome = outcome_of(
             lambda execution: interpret(verified, execution, machine=machine), place.start(given), place
         )
+        return _without_slots(outcome, verified)
 
     return run
 
@@ -136,15 +142,13 @@ def compiled_case(case: Case, verified: Verified, build: str = "", trace: int = 
     from ebpfjit.jit.entry import compile_program
 
     place = arena()
-    return compile_program(
-        verified,
-        helpers=place.helpers,
-        kfuncs=place.helpers,
-        argument_size=case.promised,
-        argument_is_packet=True,
-        trace=trace,
-        **options_of(build or case.build),
-    )
+    options = replace(options_of(build or case.build, trace), promises=promises_of(case))
+    return compile_program(verified, options, place.helpers, place.helpers)
+
+
+def promises_of(case: Case) -> Promises:
+    """Return what every input of a case has."""
+    return Promises(case.promised, argument_is_measured=True, calling=frozenset(arena().helpers))
 
 
 def on_jit(case: Case, verified: Verified) -> Runner:
@@ -155,7 +159,12 @@ def on_jit(case: Case, verified: Verified) -> Runner:
 def runner_of(compiled: Compiled) -> Runner:
     """Return what runs machine code that is already there."""
     place = arena()
-    return lambda given: outcome_of(compiled.run, place.start(given), place)
+
+    def run(given: Input) -> Outcome:
+        outcome = outcome_of(compiled.run, place.start(given), place)
+        return _without_slots(outcome, compiled.verified) if compiled.recipe.by_values else outcome
+
+    return run
 
 
 def for_calls(case: Case) -> Case:

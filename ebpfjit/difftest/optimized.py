@@ -9,41 +9,42 @@ which is no fault of the program's.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
 from ebpfjit.difftest.guards import LITTER
-from ebpfjit.errors import CallDepthExceeded, ExecutionError, MemoryFault, Stopped
+from ebpfjit.errors import CallDepthExceeded, ExecutionError, MemoryFault, OptimizationError, Stopped
 from ebpfjit.interpreter import State, check_depth
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind
-from ebpfjit.optimizer.build import build
+from ebpfjit.optimizer import passes
 from ebpfjit.optimizer.check import check
+from ebpfjit.optimizer.check_placed import check_placed
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Entry, Exit, Op
 from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.frames import looked_at
-from ebpfjit.optimizer.guards import guarded
-from ebpfjit.optimizer.hoisting import hoisted
+from ebpfjit.optimizer.registers import place
 from ebpfjit.record import record
 from ebpfjit.runtime.execution import CODE_ADDRESS, Execution
 from ebpfjit.runtime.memory import check_marks
+from ebpfjit.translators.x86_64.target import AUDITED_VALUES, VALUES
 
 
 @record
 class Stage:
-    """What the optimizer makes of a program at a stage: the code, and what it knows.
+    """What the optimizer makes of a program at a stage: the code, and what it knows then.
 
     Frames of functions that are `littered` need not hold zeros.
     """
 
     code: Code
-    facts: Facts
+    facts: Facts | None
     littered: frozenset[int] = frozenset()
 
-    def machine(self, execution: Execution, judge: Judge, late: int = 0) -> CodeState:
+    def machine(self, execution: Execution, judge: Judge | None, late: int = 0) -> CodeState:
         """Return the interpreter that runs it, with somebody who looks at what it knows.
 
         It goes on in Code where it has come to so many entries; its first frame is zeroed then.
@@ -55,14 +56,22 @@ class Stage:
 
 def stages(verified: Verified, entries: Collection[int], promises: Promises) -> list[Stage]:
     """Return what the optimizer makes of a program, stage by stage, each checked."""
-    built = build(verified, entries)
-    less, facts = guarded(built, promises)
-    everybody = frozenset(verified.program.functions)
-    found = [Stage(built, facts)]
-    for code in (less, hoisted(less, facts)):
-        found.append(Stage(code, facts, everybody - looked_at(code, facts, checked=True)))
-    for stage in found:
-        check(stage.code)
+    found = []
+    for name, code, facts in passes.stages(verified, promises, entries):
+        try:
+            check(code)
+        except AssertionError as error:
+            raise WrongCode(f"behind {name}: {error}") from None
+        littered = frozenset[int]()
+        if name == "guards" and facts is not None:
+            littered = frozenset(verified.program.functions) - looked_at(code, facts, checked=True)
+        found.append(Stage(code, facts, littered))
+    for code, registers in ((found[0].code, AUDITED_VALUES), (found[-1].code, VALUES)):
+        try:
+            with suppress(OptimizationError):  # its calls need more registers than there are
+                check_placed(place(code, registers), registers)
+        except AssertionError as error:
+            raise WrongCode(f"placed: {error}") from None
     return found
 
 
@@ -95,6 +104,7 @@ class CodeState(State):
         self.passed_by = 0
         """So many entries the run comes to before it goes on in Code."""
         self.values: dict[int, int] = {}
+        self.frame = 0
 
     def enter_function(self, pc: int, caller: int) -> None:
         """Start a function; a frame that is not to be zeroed holds something else."""
@@ -119,7 +129,8 @@ class CodeState(State):
 
     def run_code(self, entry: Entry) -> bool:
         """Run from an entry on; True where it went on at an exit, False where the function has ended."""
-        outer, self.values = self.values, {}
+        outer, self.values = (self.values, self.frame), {}
+        self.frame = self.registers[FRAME_POINTER]
         try:
             block: Block | None = self.code.blocks[entry.block]
             values = [self.registers[register] for register in entry.registers]
@@ -141,7 +152,7 @@ class CodeState(State):
                 way = block.ways[number]
                 block, values = self.code.blocks[way.block], [self.values[value] for value in way.args]
         finally:
-            self.values = outer
+            self.values, self.frame = outer
         raise AssertionError  # blocks end in a way, or return
 
     def end(self, block: Block) -> int | None:
@@ -155,6 +166,10 @@ class CodeState(State):
                 a, *others = (row.width.wrap(self.values[value]) for value in end.args)
                 b = others[0] if others else row.width.wrap(end.imm)
                 return 0 if semantics.CONDITION[row.meaning](row.width, a, b) else 1
+            case Kind.BRANCH_LOAD:
+                value = self.bytes_at(end, row.size)
+                other = row.width.wrap(self.second(end))
+                return 0 if semantics.CONDITION[row.meaning](row.width, value, other) else 1
             case Kind.MAY_GOTO if self.loops:
                 self.loops -= 1
                 return 1
@@ -172,6 +187,11 @@ class CodeState(State):
         assert leaves is not None  # what leaves has an exit
         self.pc = leaves.pc
         self.registers[:] = self.registers_at(leaves)
+        values = leaves.registers[REGISTER_COUNT:]
+        for (offset, size), value in zip(leaves.slots, values, strict=True):
+            if value is not None:
+                number = self.values[value] & (1 << 8 * size) - 1
+                self.space.store(leaves.pc, W64.wrap(self.frame + offset), size, number)
         if self.budget is not None:
             self.budget += leaves.refund
         return True
@@ -179,7 +199,9 @@ class CodeState(State):
     def registers_at(self, leaves: Exit | None) -> list[int]:
         """Return what the registers are at an exit."""
         assert leaves is not None  # what leaves has an exit
-        return [POISON if value is None else self.values[value] for value in leaves.registers]
+        return [
+            POISON if value is None else self.values[value] for value in leaves.registers[:REGISTER_COUNT]
+        ]
 
     def as_instruction(self, op: Op) -> None:
         """Have the interpreter execute the instruction that an operation was made from."""
@@ -196,7 +218,25 @@ class CodeState(State):
 
     def address(self, op: Op) -> int:
         """Return the address that an operation is about."""
-        return W64.wrap(self.values[op.args[0]] + op.offset)
+        index = self.values[op.args[1]] * op.scale if op.scale else 0
+        return W64.wrap(self.values[op.args[0]] + index + op.offset)
+
+    def second(self, op: Op) -> int:
+        """Return what an operation at an address has besides: its last value, or the immediate."""
+        return self.values[op.args[-1]] if op.row.uses_src else op.imm
+
+    def bytes_at(self, op: Op, size: int, *, behind: int = 0) -> int:
+        """Return the bytes that an operation loads, so many of them from its address on.
+
+        Those that were gathered need not be of one region, nor what one access of their size may load.
+        """
+        address = W64.wrap(self.address(op) + behind)
+        if size > 1 and self.space.find(address, size, "load") is None:
+            half = size // 2
+            low, high = (self.bytes_at(op, half, behind=behind + each) for each in (0, half))
+            return low | high << 8 * half
+        with _bound_before(op):
+            return self.space.load(op.pc, address, size)
 
 
 Done = bool | None
@@ -217,7 +257,7 @@ def _pay(state: CodeState, op: Op) -> Done:
             return state.leave(op.exit)
     if state.budget is None:
         return None
-    if op.exit is not None and state.budget < op.imm:
+    if op.exit is not None and state.budget < (op.offset or op.imm):
         return state.leave(op.exit)
     state.budget -= op.imm
     return None
@@ -228,7 +268,9 @@ def _bound(state: CodeState, op: Op) -> Done:
         return None
     if not op.args:
         return None if state.is_in_argument(op.offset, op.imm, stores=op.stores) else state.leave(op.exit)
-    size = op.imm + state.values[op.args[-1]] - state.values[op.args[0]]
+    size = op.imm
+    if not op.scale:
+        size += state.values[op.args[-1]] - state.values[op.args[0]]
     if size < op.imm:
         return state.leave(op.exit)
     found = state.space.find(state.address(op), size, "store" if op.stores else "load")
@@ -271,10 +313,57 @@ def _bound_before(op: Op) -> Iterator[None]:
 
 
 def _load(state: CodeState, op: Op) -> Done:
-    with _bound_before(op):
-        value = state.space.load(op.pc, state.address(op), op.row.size)
+    value = state.bytes_at(op, op.row.size)
     width = op.row.width
     state.values[op.results[0]] = W64.wrap(width.signed(value)) if op.row.signed else value
+    return None
+
+
+def _indexed_load(state: CodeState, op: Op) -> Done:
+    value = state.bytes_at(op, op.row.size)
+    if op.row.meaning:
+        value = semantics.UNARY[op.row.meaning](op.row.width, value)
+    elif op.row.signed:
+        value = W64.wrap(op.row.width.signed(value))
+    state.values[op.results[0]] = value
+    return None
+
+
+def _indexed_store(state: CodeState, op: Op) -> Done:
+    value = op.row.width.wrap(state.second(op))
+    if op.row.meaning:
+        value = semantics.UNARY[op.row.meaning](op.row.width, value)
+    with _bound_before(op):
+        state.space.store(op.pc, state.address(op), op.row.size, value)
+    return None
+
+
+def _binary_load(state: CodeState, op: Op) -> Done:
+    row, value = op.row, op.row.width.wrap(state.values[op.args[-1]])
+    memory = state.bytes_at(op, row.size)
+    state.values[op.results[0]] = semantics.BINARY[row.meaning](row.width, value, memory)
+    return None
+
+
+def _update(state: CodeState, op: Op) -> Done:
+    row, memory = op.row, state.bytes_at(op, op.row.size)
+    new = semantics.BINARY[row.meaning](row.width, memory, row.width.wrap(state.second(op)))
+    with _bound_before(op):
+        state.space.store(op.pc, state.address(op), row.size, new)
+    return None
+
+
+def _sum(state: CodeState, op: Op) -> Done:
+    base, index = (state.values[value] for value in op.args)
+    state.values[op.results[0]] = semantics.sum_(op.row.width, base, index, op.scale, op.offset)
+    return None
+
+
+def _select(state: CodeState, op: Op) -> Done:
+    row, width, (x, *rest) = op.row, op.row.width, (state.values[value] for value in op.args)
+    y = rest[0] if row.uses_src else op.imm
+    holds = semantics.CONDITION[row.meaning](width, width.wrap(x), width.wrap(y))
+    state.values[op.results[0]] = rest[-2 if holds else -1]
     return None
 
 
@@ -354,6 +443,12 @@ _OPS: dict[Kind, Callable[[CodeState, Op], Done]] = {
     Kind.UNARY: _unary,
     Kind.LOAD_IMM64: _constant,
     Kind.LOAD: _load,
+    Kind.SUM: _sum,
+    Kind.SELECT: _select,
+    Kind.INDEXED_LOAD: _indexed_load,
+    Kind.INDEXED_STORE: _indexed_store,
+    Kind.BINARY_LOAD: _binary_load,
+    Kind.UPDATE: _update,
     Kind.STORE: _store,
     Kind.ATOMIC: _atomic,
     Kind.PACKET_LOAD: _packet_load,

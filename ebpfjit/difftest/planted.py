@@ -17,6 +17,7 @@ from ebpfjit.analysis import accesses, facts, lengths, liveness, states, values
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.difftest.holes import HOLES
 from ebpfjit.difftest.planted_middle import MIDDLE
+from ebpfjit.difftest.planted_rules import RULES
 from ebpfjit.difftest.planting import (
     Plant,
     PlantedBug,
@@ -34,7 +35,7 @@ from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.jit import compiler, entry, gate, relocation, routines
-from ebpfjit.jit.timing import forget
+from ebpfjit.memo import forget
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.runtime.rights import Rights
@@ -738,6 +739,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     ),
     *HOLES,
     *MIDDLE,
+    *RULES,
 )
 
 

@@ -9,7 +9,18 @@ from dataclasses import dataclass, replace
 from ebpfjit.difftest import acceptable, metamorphic, operations, packets, pointers, raw, sweeps
 from ebpfjit.difftest.case import BUILDS, GUARDS, Case, CorpusError, Input
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
-from ebpfjit.difftest.hostile import callbacks, frames, growth, helpers, overlaps, paths, rounds, tails, wide
+from ebpfjit.difftest.hostile import (
+    callbacks,
+    frames,
+    growth,
+    helpers,
+    idioms,
+    overlaps,
+    paths,
+    rounds,
+    tails,
+    wide,
+)
 from ebpfjit.difftest.mutate import mutated
 from ebpfjit.errors import EbpfError
 
@@ -113,13 +124,25 @@ SOURCES: Mapping[str, Weighted] = {
     "overlaps": Weighted(lambda rng, corpus: overlaps.case(rng), 1),
     "growth": Weighted(lambda rng, corpus: growth.case(rng), 1),
     "helpers": Weighted(lambda rng, corpus: helpers.case(rng), 2),
+    "idioms": Weighted(lambda rng, corpus: idioms.case(rng), 6),
 }
 """The generators, by name."""
 
 TYPED = ("packets", "operations", "unguarded", "callbacks", "tails", "overlaps", "growth", "helpers")
 """Those whose programs have a type, or maps."""
 
-HOSTILE = ("wide", "paths", "rounds", "frames", "callbacks", "tails", "overlaps", "growth", "helpers")
+HOSTILE = (
+    "wide",
+    "paths",
+    "rounds",
+    "frames",
+    "callbacks",
+    "tails",
+    "overlaps",
+    "growth",
+    "helpers",
+    "idioms",
+)
 """Those that are aimed at one kind of hole each."""
 
 FOR_THE_KERNEL = ("acceptable", "metamorphic", "packets", "operations")
@@ -137,7 +160,8 @@ def check_sources(names: Sequence[str]) -> None:
             raise UnknownSource(f"no source of programs {name!r}; there are {', '.join(SOURCES)}")
 
 
-USUAL_BUILDS = {"native": 6, "plain": 3, "hardened": 2, "baseline": 2, "audit": 2}
+USUAL_BUILDS = {"native": 6, "plain": 3, "hardened": 2, "baseline": 2, "values": 3, "audit": 2}
+USUAL_BUILDS["audit-values"] = 1
 """How often a program is compiled in which way, where nobody says."""
 
 

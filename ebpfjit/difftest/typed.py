@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest import guards, operation_maps
 from ebpfjit.difftest.case import UNTYPED, Case, Input, options_of, tiered
@@ -48,6 +47,7 @@ from ebpfjit.difftest.trace import (
 from ebpfjit.errors import EbpfError, ExecutionError, LoadError, MapError, VerifierError
 from ebpfjit.interpreter import interpret
 from ebpfjit.jit.listing import render_pc
+from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.ready import Ready, environment_of, promises_of, ready
 from ebpfjit.runner import EngineFunction, run_on
@@ -165,9 +165,9 @@ def _on_optimized(ready: Ready, execution: Execution) -> int:
     verified = ready.verified
     if not verified.knows_all:
         return interpret(verified, execution)
-    stage = stages(verified, verified.tested, Promises(**promises_of(ready)))[-1]
-    machine = partial(stage.machine, judge=KnownFacts(stage.facts))
-    return interpret(verified, execution, machine=machine)
+    stage = stages(verified, verified.tested, promises_of(ready))[-1]
+    judge = None if stage.facts is None else KnownFacts(stage.facts)
+    return interpret(verified, execution, machine=partial(stage.machine, judge=judge))
 
 
 def _judged(seen: Seen) -> EngineFunction:
@@ -176,7 +176,7 @@ def _judged(seen: Seen) -> EngineFunction:
     def function(ready: Ready, execution: Execution) -> int:
         pcs: list[int] = []
         seen.steps.append((ready.verified, pcs))
-        judge = Judge(Claims(ready.verified, Promises(**promises_of(ready))), execution, pcs)
+        judge = Judge(Claims(ready.verified, promises_of(ready)), execution, pcs)
         seen.judges.append(judge)
         return judge.run(execution)
 
@@ -194,7 +194,7 @@ def _verdict(program: Program, given: Input, seen: Seen) -> Outcome:
 
 def machine_code(start: Ready, build: str, trace: int = 0) -> Compiled:
     """Return machine code of a program with a type, as a build says."""
-    return start.compiled_anew(environment_of(start.program), trace=trace, **options_of(build))
+    return start.compiled_anew(environment_of(start.program), options_of(build, trace))
 
 
 def _on_jit(build: str, seen: Seen) -> EngineFunction:
@@ -277,11 +277,11 @@ def _through_the_gate(program: Program, given: Input, build: str) -> Outcome:
     Of a build that takes over it starts in baseline code, and goes on in other code as soon as it can.
     """
     options = options_of(build)
-    optimize, audit = None if options["takes_over"] else options["optimize"], options["audit"]
-    for called in programs_of(program).values() if audit else ():
+    optimize = None if options.takes_over else options.optimize
+    for called in programs_of(program).values() if options.audit else ():
         with suppress(EbpfError):  # it may be one that no engine takes
-            ready(called).options = {"audit": audit}
-    function = program.compile(harden=options["harden"], optimize=optimize, audit=audit, limit=given.limit)
+            ready(called).options = Options(audit=True)
+    function = program.compile(**{**options.chosen, "optimize": optimize}, limit=given.limit)
     if optimize is None and inside(function).gate is not None:
         inside(function).gate.shorten(1 + len(given.memory) % 50)
     try:

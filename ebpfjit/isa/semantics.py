@@ -127,6 +127,24 @@ def arsh(w: Width, dst: int, src: int) -> int:
     return w.wrap(w.signed(dst) >> (src % w.bits))
 
 
+@alu("ROTATE")
+def rotate(w: Width, dst: int, src: int) -> int:
+    """Rotate left by src modulo the width; only optimised code does."""
+    by = src % w.bits
+    return w.wrap(dst << by) | dst >> (w.bits - by)
+
+
+@alu("MULHI")
+def mulhi(w: Width, dst: int, src: int) -> int:
+    """High half of the product, unsigned; only optimised code does."""
+    return dst * src >> w.bits
+
+
+def sum_(w: Width, base: int, index: int, scale: int, offset: int) -> int:
+    """An address, wrapped: base + index * scale + offset."""
+    return w.wrap(base + index * scale + offset)
+
+
 def mov(w: Width, src: int) -> int:
     """Copy."""
     return w.wrap(src)

@@ -54,6 +54,13 @@ class Kind(Enum):
     ALIGNED = "the address is a multiple: or leave"
     PAY = "take so many instructions from the budget; or leave where there are none left"
     LEAVE = "go on in baseline code"
+    SELECT = "dst = one value if x op (y or imm), else another"
+    SUM = "dst = base + index * scale + offset"
+    INDEXED_LOAD = "dst = *(base + index * scale + offset), its bytes swapped or not"
+    INDEXED_STORE = "*(base + index * scale + offset) = (src or imm), its bytes swapped or not"
+    BINARY_LOAD = "dst = dst op *(base + index * scale + offset)"
+    UPDATE = "*(base + index * scale + offset) op= (src or imm)"
+    BRANCH_LOAD = "if *(base + index * scale + offset) op (src or imm) goto target"
 
     __hash__ = object.__hash__  # that of Enum is written in Python, and takes ten times as long
 
@@ -195,4 +202,4 @@ def row_named(name: str) -> Row:
     """Return the row of the table that has this name: what a pickled row becomes."""
     from ebpfjit.isa.table import BY_NAME, UNENCODED  # the table stands on this module
 
-    return BY_NAME.get(name) or next(row for row in UNENCODED if row.name == name)
+    return BY_NAME.get(name) or UNENCODED[name]

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ebpfjit.errors import JitUnavailable, OptimizationError, TranslationError
+from ebpfjit.memo import Memo
 from ebpfjit.once import ForkLock
 from ebpfjit.record import record
 from ebpfjit.translators.emitter import Line, Part, Snippet
@@ -75,7 +76,7 @@ class Stencil:
 Key = tuple[str, int, int]
 """A template and the sizes (bits) of its immediate and displacement; 0 where it has none."""
 
-_stencils: dict[Key, Stencil] = {}
+_stencils: Memo[Key, Stencil] = Memo()
 _assembling = ForkLock(waits_at_fork=True)
 """Keystone has state of its own (LLVM's tables of targets) that two threads would fill at once."""
 calls = 0

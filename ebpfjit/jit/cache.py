@@ -25,9 +25,9 @@ import struct
 import sys
 import tempfile
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,7 +37,9 @@ from ebpfjit.jit.compiler import Recipe
 from ebpfjit.jit.relocation import Image
 from ebpfjit.jit.routines import layout_of_host, provide, routines
 from ebpfjit.once import once
+from ebpfjit.options import CHOSEN
 from ebpfjit.program import Program
+from ebpfjit.runtime.rights import Rights
 
 MAGIC = b"eBPFjit\x01"
 SUFFIX = ".ebpfjit"
@@ -45,14 +47,12 @@ MAX_SIZE = 1 << 28
 """Bytes of the largest image that is read."""
 _LENGTH = struct.Struct("<I")
 _START = len(MAGIC) + hashlib.sha256().digest_size
-_PACKAGES = ("", "analysis", "isa", "jit", "runtime", "translators", "translators/x86_64")
-
 
 _WORD, _TEXT, _YES = (int,), (str,), (bool,)
 _MAYBE_TEXT, _MAYBE_WORD = (str, type(None)), (int, type(None))
 _HEADER: Any = {
     "key": {
-        "frames": [[_WORD, _WORD], ...],
+        "frame_sizes": [[_WORD, _WORD], ...],
         "symbols": [[_WORD, _TEXT], ...],
         "type": _MAYBE_TEXT,
         "checked": _YES,
@@ -70,58 +70,113 @@ class Unusable(Exception):  # noqa: N818 - why a file is passed over; it does no
     """Why a file is not used."""
 
 
+UPPER = frozenset({"assembler", "bench", "cli", "difftest", "elf", "kernel"})
+"""The packages that no byte of machine code depends on: they bring programs, or look at what is there."""
+
+
+def sources() -> list[Path]:
+    """Return the files that machine code depends on: all of the library but the declared packages."""
+    root, found = Path(__file__).resolve().parent.parent, []
+    for folder, below, files in os.walk(root, followlinks=True):
+        skipped = {"__pycache__"} if folder != str(root) else {"__pycache__", *UPPER}
+        below[:] = sorted(set(below) - skipped)
+        found += [Path(folder, name) for name in sorted(files)]
+    return found
+
+
 @once
 def build() -> str:
     """Return what tells this library, as it stands on disk, from any other.
 
-    The version alone does not: machine code changes while one works on the translators.
+    The version alone does not: machine code changes while one works on the translators. Nor do the dates of
+    files, which installers set as they like.
     """
-    root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for package in _PACKAGES:
-        for path in sorted((root / package).glob("*.py")):
-            status = path.stat()
-            digest.update(f"{package}/{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    for path in sources():
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
+APART: Mapping[str, str] = {
+    "Recipe.why_baseline": "the code is what `optimize` says; this is why",
+    "Options.release_gil": "the same code runs with the lock and without, but for maps: `why_not`",
+    "Options.takes_over": "that only adds ways in, for runs of this process",
+    "Options.cache": "where the image is, not what",
+    "Options.harden": "such images are not kept: `why_not`",
+    "Options.trace": "such images are not kept: `why_not`",
+    "Options.audit": "such images are not kept: `why_not`",
+    "Verified.kernel_loads": "such images are not kept: `why_not`",
+    "Verified.arena": "such images are not kept: `why_not`",
+    "Program.references": "such images are not kept: `why_not`",
+    "Program.maps": "such images are not kept: `why_not`",
+    "Program.kfuncs": "such images are not kept: `why_not`",
+    "Program.weak_kfuncs": "each is a kfunc of the program where somebody has it, and a number where not",
+    "Program.exception_callback": "only a kernel function calls it",
+    "Program.code": "it is in the file as it is, and compared",
+    "Program.name": "it is in the file, for messages",
+    "Program.section": "it is in the file, for messages",
+    "Program.lines": "for messages",
+    "Program.absent": "for messages",
+    "Program.refusals": "programs with any are not compiled",
+    "Program.unmet": "programs with any are not compiled, or somebody has what is missing",
+    "Program.environment": "runs have it, and the helpers, of which the key says which are machine code",
+    "Program.license": "it says which helpers may be called, before anything is compiled",
+    "Program.types": "only what has maps or kernel functions is asked for them",
+    "Program.kernel_symbols": "for the kernel, which makes code of its own",
+    "Program.kernel_types": "for contexts and objects of runs",
+    "Program.operation": "it says what context runs have: of that the promises tell",
+}
+"""Fields of a recipe, and of what is inside of it, that are not in the key, and why."""
+
+
 def key_of(recipe: Recipe) -> dict[str, Any]:
-    """Return all that the machine code of a program depends on, but for the bytecode itself."""
-    program, settings = recipe.verified.program, recipe.settings
+    """Return all that the machine code of a program depends on, but for the bytecode itself, as JSON has it.
+
+    That is the library, the process, and each field of the recipe that is not declared to be apart.
+    """
     return {
         "build": build(),
         "python": sys.version,
         "host": layout_of_host(),
         "machine": os.uname().machine,
-        "features": sorted(settings.features),
-        "checked": recipe.checked,
-        "optimize": recipe.optimize,
-        "is_sound": recipe.is_sound,
-        "argument": [recipe.argument_size, recipe.argument_writable, recipe.argument_is_packet],
-        "rights": [recipe.argument_rights and recipe.argument_rights.table.hex(), recipe.meets_rights],
-        "frames": [[pc, size] for pc, size in recipe.verified.frame_sizes.items()],
-        "symbols": [[pc, name] for pc, name in program.symbols.items()],
-        "type": program.type,
-        "helpers": _sorted(settings.helpers),
-        "kfuncs": _sorted(settings.kfuncs),
-        "moving": sorted(settings.moving),
-        "lookups": sorted(settings.lookups),
-        "calling": sorted(settings.calling),
-        "constants": [settings.max_loops, settings.code_address, settings.tail_call],
+        **dict(_fields_of(recipe)),
+        "features": sorted(recipe.settings.features),  # those of this processor, where none are named
     }
 
 
-def _sorted(numbers: Mapping[int, bool]) -> list[list[int | bool]]:
-    return [[number, native] for number, native in sorted(numbers.items())]
+def _fields_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """Return the fields of a record and of records in it, by name, which no two of them share."""
+    for each in fields(value):
+        if f"{type(value).__name__}.{each.name}" not in APART:
+            part = getattr(value, each.name)
+            if is_dataclass(part) and not isinstance(part, Rights):
+                yield from _fields_of(part)
+            else:
+                yield each.name, _as_json(part)
+
+
+def _as_json(value: Any) -> Any:
+    """Return a field as JSON gives it back."""
+    match value:
+        case Rights():
+            return value.table.hex()
+        case Mapping():
+            return [[key, each] for key, each in sorted(value.items())]
+        case frozenset():
+            return sorted(value)
+    assert value is None or isinstance(value, bool | int | str), f"how is {value!r} a part of a key?"
+    return value
 
 
 def why_not(recipe: Recipe) -> str | None:
     """Return why the image of a recipe cannot be kept, None where it can."""
-    if recipe.settings.harden:
+    options = recipe.options
+    if options.harden:
         return "hardened code holds random numbers, which are not to be used twice"
-    if recipe.settings.trace:
+    if options.trace:
         return "the code is traced: it writes to an address of this process"
-    if recipe.audit:
+    if options.audit:
         return "the code is an audit build, which is for finding bugs"
     if recipe.verified.program.kfuncs:
         return "the program calls kernel functions, which go by names that a file does not keep"
@@ -149,11 +204,16 @@ class Stored:
     routines: Image
     labels: dict[str, int]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What its user chose, by name, as far as the code is another."""
+        return {name: self.key[name] for name in CHOSEN if f"Options.{name}" not in APART}
+
     def verified(self) -> Verified:
         """Return the program, which was verified before it was compiled, as it was then."""
         symbols = dict(self.key["symbols"])
         program = Program.trusted(self.code, self.name, self.section, self.key["type"], symbols)
-        return Verified(program, dict(self.key["frames"]))
+        return Verified(program, dict(self.key["frame_sizes"]))
 
     def image_for(self, recipe: Recipe) -> Image:
         """Return the image if it is what the recipe makes. Raises Unusable, naming what differs."""

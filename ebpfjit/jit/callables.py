@@ -13,18 +13,15 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import ref
 
 from ebpfjit.errors import EbpfError
 from ebpfjit.jit.gate import Gate, attach
 from ebpfjit.jit.routines import STATE_OFFSET, routines, watch
 from ebpfjit.once import once
-from ebpfjit.sealed import Sealed, inside
+from ebpfjit.sealed import Entry, Sealed, inside
 from ebpfjit.translators.x86_64.gate import SHAPES
-
-if TYPE_CHECKING:
-    from ebpfjit.jit.entry import Compiled
 
 _VECTORCALL_OFFSET = STATE_OFFSET - 8
 
@@ -95,19 +92,8 @@ def native_type(base: type[_T]) -> type[_T]:
 _specs: list[Any] = []
 
 
-class Contents(Protocol):
-    """What is inside of an object that is called through a gate."""
-
-    gate: Gate | None
-    keep: tuple[Any, ...]
-    """What machine code points to for this object, beside its gate; it only grows."""
-
-    def adopt(self, compiled: Compiled) -> None:
-        """Take over better code, for calls that the gate does not understand as well."""
-
-
 def open_gate(entry: Sealed, gate: Gate, irregular: Callable[..., int]) -> None:
-    """Connect an object of a native type, which has `Contents`, with a gate.
+    """Connect an object of a native type, in which is an `Entry`, with a gate.
 
     `irregular` is called with the arguments of a call that the gate does not understand.
     """
@@ -121,7 +107,7 @@ def open_gate(entry: Sealed, gate: Gate, irregular: Callable[..., int]) -> None:
         functions["on_hot"] = _OnHot(ref(entry))
         functions["on_slice"] = _OnSlice(ref(entry))
     gate.set_words(**{name: id(function) for name, function in functions.items()})
-    contents: Contents = inside(entry)
+    contents: Entry = inside(entry)
     # Runs may be behind the gate that was there before: nothing is let go of.
     contents.keep = (*functions.values(), gate, gate.memory, contents.keep)
     contents.gate = gate
@@ -161,7 +147,7 @@ def tier_up(entry: Sealed) -> None:
 
     It is tried once. Where it cannot be made, for want of memory say, all goes on as it is.
     """
-    contents: Contents = inside(entry)
+    contents: Entry = inside(entry)
     old = contents.gate
     assert old is not None  # it is called through one
     with old.lock:
@@ -177,7 +163,7 @@ def tier_up(entry: Sealed) -> None:
         new = old.like(compiled)
         if not new.fits:
             return
-        contents.adopt(compiled)
+        contents.plain.compiled = compiled  # calls that the gate does not understand go there as well
         open_gate(entry, new, contents.keep[0])
 
 

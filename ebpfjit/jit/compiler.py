@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
@@ -20,17 +20,20 @@ from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
-from ebpfjit.jit.audit import audits_of
+from ebpfjit.jit import cpu
+from ebpfjit.jit.audit import MEMORY, audits_of
 from ebpfjit.jit.lower import lower
 from ebpfjit.jit.map_calls import map_calls
-from ebpfjit.optimizer.build import build
-from ebpfjit.optimizer.placed import Registers
+from ebpfjit.jit.stages import done
+from ebpfjit.memo import Memo
+from ebpfjit.optimizer.code import BOUND, Code
+from ebpfjit.optimizer.passes import optimised
 from ebpfjit.optimizer.registers import place
+from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Instruction
 from ebpfjit.record import lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.runtime.helpers.names import NUMBERS
-from ebpfjit.runtime.rights import Rights
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Part, Piece, Snippet, lines_of
 from ebpfjit.translators.x86_64.fusion import Fusion
@@ -39,6 +42,8 @@ from ebpfjit.translators.x86_64.pairs import Pair
 from ebpfjit.translators.x86_64.plan import ArenaPlan, Border, Check, Plan, Predicate, Settings, Sweep
 from ebpfjit.translators.x86_64.predicates import emit_predicate, emit_predicate_apart
 from ebpfjit.translators.x86_64.target import (
+    AUDITED_VALUES,
+    VALUES,
     Context,
     Limit,
     emit_charge,
@@ -60,7 +65,7 @@ LOOP_ALIGNMENT = 32
 TAIL_CALL = NUMBERS["bpf_tail_call"]
 REGIONS = {Origin.STACK: "stack", Origin.ARGUMENT: "argument", Origin.PACKET: "packet"}
 RAW_REGIONS = {**REGIONS, Origin.PACKET: "argument"}
-"""Where the argument is the packet."""
+"""Where the argument is the packet: it is measured."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ class Listing:
 
     `limits` are the words that the host puts behind the block, in order. `notes` say of each
     access (by pc) why it is checked or not. `traced` are the pcs that traced code records, `resumes` those
-    where a run of baseline code can go on. `why_baseline` is that of the recipe.
+    where a run of baseline code can go on. `why_baseline` is that of the recipe. From the piece
+    `baseline_from` on it is baseline code, for side exits.
     """
 
     verified: Verified
@@ -80,6 +86,7 @@ class Listing:
     traced: frozenset[int] = frozenset()
     resumes: tuple[int, ...] = ()
     why_baseline: str = ""
+    baseline_from: int | None = None
 
     @lazy
     def parts(self) -> list[Part]:
@@ -87,144 +94,104 @@ class Listing:
         return [part for piece in self.pieces for part in piece.parts]
 
 
-def settings_for(
-    *,
-    features: frozenset[str] = frozenset(),
-    harden: bool = False,
-    helpers: Mapping[int, bool] | None = None,
-    kfuncs: Mapping[int, bool] | None = None,
-    moving: frozenset[int] = frozenset(),
-    lookups: frozenset[int] = frozenset(),
-    trace: int = 0,
-    map_helpers: frozenset[int] = frozenset(),
-    calling: frozenset[int] = frozenset(),
-) -> Settings:
-    """Return translator settings with the runtime's constants filled in."""
-    return Settings(
-        features,
-        harden,
-        helpers or {},
-        kfuncs or {},
-        moving,
-        lookups,
-        MAX_LOOPS,
-        CODE_ADDRESS,
-        TAIL_CALL,
-        trace,
-        map_helpers,
-        calling,
-    )
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """All that a listing is made from, by `translate`.
+    """All that a listing is made from.
 
-    `is_sound` where the structural verifier accepted the program, or is asked before it is translated:
-    then control does not fall off the end.
-    Without `optimize` it is translated as it stands, an instruction at a time. Where it `takes_over`, runs
-    that began in such code can go on in this one. `why_baseline` says why it is not optimised though that
-    was asked for. With `audit`, what analysis found is looked at when it is relied on
-    (`ebpfjit/jit/audit.py`).
+    `helpers` and `kfuncs` are the numbers that are registered; True for native code, False for what the host
+    must call. `why_baseline` says why the program is not optimised though that was asked for.
     """
 
     verified: Verified
-    settings: Settings
-    checked: bool = True
-    argument_size: int = 0
-    argument_writable: bool = True
-    is_sound: bool = False
-    argument_is_packet: bool = False
-    optimize: bool = True
-    takes_over: bool = False
+    options: Options = DEFAULTS
+    helpers: Mapping[int, bool] = field(default_factory=dict)
+    kfuncs: Mapping[int, bool] = field(default_factory=dict)
     why_baseline: str = ""
-    audit: bool = False
-    argument_rights: Rights | None = None
-    meets_rights: bool = False
-    values: bool = os.environ.get("EBPFJIT_MIDDLE") == "values"
+
+    @lazy
+    def promises(self) -> Promises:
+        """What every run will have: where nothing says which helpers may call the program, all may."""
+        promises = self.options.promises
+        if promises.calling is not None:
+            return promises
+        return replace(promises, calling=frozenset(self.helpers))
+
+    @lazy
+    def settings(self) -> Settings:
+        """What translators read, the runtime's constants filled in."""
+        options, calling = self.options, self.promises.calling
+        assert calling is not None  # it was filled in
+        return Settings(
+            cpu.features() if options.features is None else options.features,
+            options.harden,
+            self.helpers,
+            self.kfuncs,
+            calling,
+            MAX_LOOPS,
+            CODE_ADDRESS,
+            TAIL_CALL,
+            options.trace,
+        )
+
+    @property
+    def by_values(self) -> bool:
+        """True for code that the optimizer makes; a trace wants every instruction in its place."""
+        options = self.options
+        return bool(options.optimize and options.values and not options.trace)
 
     @lazy
     def entries(self) -> Entries:
         """The ways into the program, as its helpers are."""
-        return self.verified.entries_with(self.settings.calling)
+        return self.verified.entries_with(self.promises.calling)
 
     @property
     def charges(self) -> Charges:
         """What is paid where."""
-        return self.verified.charges if self.optimize and not self.values else self.verified.own_charges
+        optimized = self.options.optimize and not self.by_values
+        return self.verified.charges if optimized else self.verified.own_charges
 
     def facts(self) -> Facts:
         """Return what is known of the program's accesses. Raises OptimizationError where that takes too much.
 
         Nothing is checked before loops in hardened code, as that would carry numbers of the program.
         """
-        if not self.optimize:
+        options = self.options
+        if not options.optimize:
             return baseline(self.verified)
-        return analyse(self.verified, _promises(self), hoists=self.checked and not self.settings.harden)
+        return analyse(self.verified, self.promises, hoists=options.checked and not options.harden)
 
     def baseline(self, reason: str) -> Recipe:
         """Return the recipe of the same program's baseline code, which is taken for a reason."""
-        return replace(self, optimize=False, takes_over=False, why_baseline=reason)
+        options = replace(self.options, optimize=False, takes_over=False)
+        return replace(self, options=options, why_baseline=reason)
 
-    def listing(self, facts: Facts | None = None) -> Listing:
-        """Return the program's assembly text, from its facts. Raises as `translate`."""
-        if self.optimize and self.values:
-            return _optimised(self)
-        return _translate(self, self.facts() if facts is None else facts)
+    def listing(self) -> Listing:
+        """Return the program's assembly text.
 
-
-def translate(
-    verified: Verified,
-    settings: Settings,
-    *,
-    checked: bool = True,
-    argument_size: int = 0,
-    argument_writable: bool = True,
-    argument_is_packet: bool = False,
-) -> Listing:
-    """Return the program's assembly text.
-
-    Without `checked` no access is checked. `argument_size` is how many bytes the caller promises
-    behind r1, readable and, where `argument_writable`, writable; with `argument_is_packet` that what
-    r1 points to is the packet, and r2 its size. Raises TranslationError where an operation has no
-    translator.
-    """
-    return Recipe(
-        verified,
-        settings,
-        checked,
-        argument_size,
-        argument_writable,
-        argument_is_packet=argument_is_packet,
-    ).listing()
-
-
-def _promises(recipe: Recipe) -> Promises:
-    settings = recipe.settings
-    return Promises(
-        recipe.argument_size,
-        recipe.argument_writable,
-        settings.moving,
-        settings.lookups,
-        argument_is_measured=recipe.argument_is_packet,
-        calling=settings.calling,
-        argument_rights=recipe.argument_rights,
-        meets_rights=recipe.meets_rights,
-    )
+        Raises TranslationError where an operation has no translator, and as `facts`.
+        """
+        if self.by_values:
+            listing = _optimised(self)
+        else:
+            facts = self.facts()
+            done("analyse")
+            listing = _translate(self, facts)
+        done("translate")
+        return listing
 
 
 def _translate(recipe: Recipe, facts: Facts) -> Listing:
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
-    assert verified.knows_all or not recipe.optimize  # what is known of loads holds for others only
+    assert verified.knows_all or not recipe.options.optimize  # what is known of loads holds for others only
     cx = Context(program, verified.frame_sizes, _plan(recipe, facts), settings)
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
     shortcuts = NO_SHORTCUTS
-    if recipe.optimize:
+    if recipe.options.optimize:
         shortcuts = _shortcuts(verified, cx.checks, harden=settings.harden, trace=bool(settings.trace))
-    phrases = Phrases(settings)
+    phrases = Phrases(settings, len(program))
     blocks, words = verified.blocks, program.words
     repeated = {} if settings.trace else phrases.known
     plan = cx.plan
@@ -264,10 +231,10 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
             _block_start(cx, verified, pc, labels[pc])
         _trace(cx, pc, shortcuts)
         _instruction(cx, verified, instruction, shortcuts, phrases)
-    if not recipe.is_sound:
+    if not recipe.options.is_sound:
         emit_end_of_program(cx, len(program))
     _slow_copies(cx, verified, shortcuts, phrases)
-    resumes = sorted(recipe.entries.tested - shortcuts.skipped) if recipe.takes_over else []
+    resumes = sorted(recipe.entries.tested - shortcuts.skipped) if recipe.options.takes_over else []
     for pc in resumes:
         emit_resume(cx, pc)
     if settings.trace:
@@ -286,36 +253,41 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     )
 
 
-REGISTERS = Registers(12, scratch=12, kept=0b111_1100_0000, extra=1 << 11)
-
-
 def _optimised(recipe: Recipe) -> Listing:
     """Return the text of a program's optimised code, and behind it of the baseline code that it leaves to."""
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
-    registers = replace(REGISTERS, count=11, extra=0) if recipe.audit else REGISTERS
-    placed = place(build(verified), registers)
-    below = replace(recipe, optimize=False)
+    registers = AUDITED_VALUES if recipe.options.audit else VALUES
+    code = optimised(verified, recipe.promises, checked=recipe.options.checked)
+    placed = place(code, registers)
+    below = recipe.baseline("")
     plan = _plan(below, below.facts())
+    frameless = frozenset() if settings.trace else verified.calls.frameless
+    frame = 0 if frameless else min(verified.frame_sizes.values())  # whichever function is run
+    checks = {pc: replace(check, frame_size=frame) for pc, check in plan.checks.items()}
+    plan = replace(plan, checks=checks, single=checks)
     cx = Context(program, verified.frame_sizes, plan, settings)
     cx.pinned = None  # r11 has values
-    cx.functions = function_label
+    cx.functions, cx.frame_top = function_label, ""
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
+    maps = known_maps(placed.code)
     cx.plan = replace(
         plan,
+        map_calls=map_calls(verified, maps, {}, recipe.options),
         checks={},
         single={},
         bounded=verified.calls.bounded,
-        frameless=frozenset() if settings.trace else verified.calls.frameless,
+        frameless=frameless,
     )
     cx.checks = cx.plan.checks
-    left = lower(cx, placed, registers, checked=recipe.checked)
+    left = lower(cx, placed, registers, checked=recipe.options.checked)
     cx.plan, cx.checks = plan, plan.checks
-    _below(cx, verified, left, Phrases(settings))
+    baseline_from = len(cx.pieces)
+    _below(cx, verified, left, Phrases(settings, len(program)))
     emit_end_of_program(cx, len(program))
-    resumes = sorted(recipe.entries.tested) if recipe.takes_over else []
+    resumes = sorted(recipe.entries.tested) if recipe.options.takes_over else []
     for pc in resumes:
         emit_resume(cx, pc)
     emit_shared(cx)
@@ -324,11 +296,50 @@ def _optimised(recipe: Recipe) -> Listing:
         verified,
         (*cx.pieces, *cx.cold),
         tuple(cx.limits),
-        {},
+        _notes_of(code, checked=recipe.options.checked),
         settings.harden,
         resumes=tuple(resumes),
         why_baseline=recipe.why_baseline,
+        baseline_from=baseline_from,
     )
+
+
+def _notes_of(code: Code, *, checked: bool) -> dict[int, str]:
+    """Return what the listing says of accesses: why each is checked or not."""
+    accesses = [insn for insn in code.verified.program.instructions if insn.row and insn.row.kind in MEMORY]
+    if not checked:
+        return {insn.pc: "not checked" for insn in accesses}
+    notes = {insn.pc: "no access: what is in the frame there is a value" for insn in accesses}
+    for pc, proofs in code.proofs.items():
+        rule, by = proofs[-1].rule, proofs[-1].by
+        notes[pc] = RULES.get(rule, f"no check: {rule}").format(by=by)
+    for block in code.blocks:
+        for op in block.ops:
+            if op.row is BOUND and op.args and op.pc in notes:
+                first = f", {op.region} first" if op.region else ""
+                notes[op.pc] = f"checked{first}: {op.imm} bytes"
+            elif op.row is BOUND and op.pc in notes:
+                notes[op.pc] = f"checked: {op.offset + op.imm} bytes of the argument"
+    return notes
+
+
+RULES = {
+    "loop": "no check: made before the loop at pc {by}",
+    "covered": "no check: one at pc {by} covers it",
+    "writable": "checked: may it be written",
+}
+"""What a listing says of rules that proofs are by, where that is not the rule's name."""
+
+
+def known_maps(code: Code) -> dict[int, int]:
+    """Return for the calls (by pc) that are given a map which is a constant its index in `Program.maps`."""
+    places = {map_.address: index for index, map_ in enumerate(code.verified.program.maps)}
+    if not places:
+        return {}
+    ops = [op for block in code.blocks for op in block.ops]
+    constants = {op.results[0]: op.imm for op in ops if op.row.kind is Kind.LOAD_IMM64}
+    calls = [(op.pc, constants.get(op.args[0])) for op in ops if op.row.kind is Kind.CALL_HELPER]
+    return {pc: places[number] for pc, number in calls if number in places}
 
 
 def _below(cx: Context, verified: Verified, left: Collection[int], phrases: Phrases) -> None:
@@ -364,7 +375,7 @@ def _apart(cx: Context, verified: Verified, shortcuts: Shortcuts) -> set[int]:
 
 def _notes(recipe: Recipe, facts: Facts) -> dict[int, str]:
     """Return what the listing says of accesses: how each is checked."""
-    verified, checked = recipe.verified, recipe.checked
+    verified, checked = recipe.verified, recipe.options.checked
     notes = {pc: access.reason if checked else "not checked" for pc, access in facts.accesses.items()}
     notes |= dict.fromkeys(verified.kernel_loads, "the kernel's memory, or zero")
     if verified.arena is not None:
@@ -376,7 +387,7 @@ def _block_start(cx: Context, verified: Verified, pc: int, label: str) -> None:
     """Emit the label of a basic block, and its payment."""
     cx.label(label, LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
     if pc in verified.tested:
-        emit_charge(cx, verified.blocks[pc])
+        emit_charge(cx, verified.costs[pc])
     else:
         pay(cx, cx.plan.own.get(pc, 0))
 
@@ -396,7 +407,7 @@ def _before_loop(cx: Context, header: int, shortcuts: Shortcuts) -> None:
         emit_predicate(cx, header, predicate)
 
 
-def translate_routine(verified: Verified, settings: Settings) -> Listing:
+def translate_routine(verified: Verified) -> Listing:
     """Return the text of a bare function: r1 to r5 are what it is called with, r0 what it returns.
 
     There is no block, no check and no budget; below r10 lies as much stack as the program names. The
@@ -404,11 +415,12 @@ def translate_routine(verified: Verified, settings: Settings) -> Listing:
     """
     program = verified.program
     plan = Plan({}, {}, frozenset(), frozenset(), {}, {}, {}, {}, True, frozenset())
+    settings = Recipe(verified).settings
     cx = Context(program, verified.frame_sizes, plan, settings)
     routine = x86_64.routine.Routine(program)
     routine.enter(cx)
     shortcuts = _shortcuts(verified, {}, harden=False, trace=False)
-    phrases = Phrases(settings)
+    phrases = Phrases(settings, len(program))
     for instruction in program.instructions:
         pc = instruction.pc
         cx.begin(pc)
@@ -433,10 +445,9 @@ PLACELESS = frozenset(
 Phrase = tuple[Snippet, str]
 """Lines, and the jump to the instruction's target that comes behind them ("": none)."""
 
-_known_phrases: dict[frozenset[str], dict[int, Phrase]] = {}
-_known_fused: dict[frozenset[str], dict[Fusion, Snippet]] = {}
-_known_fusions: dict[tuple[tuple[int, ...], tuple[int, ...]], Fusion | None] = {}
-MOST_PHRASES = 1 << 15
+_known_phrases: defaultdict[frozenset[str], Memo[int, Phrase]] = defaultdict(Memo)
+_known_fused: defaultdict[frozenset[str], Memo[Fusion, Snippet]] = defaultdict(Memo)
+_known_fusions: Memo[tuple[tuple[int, ...], tuple[int, ...]], Fusion | None] = Memo()
 
 
 class Phrases:
@@ -446,15 +457,11 @@ class Phrases:
     them, and only for instructions that nothing sets apart: no check, no fusion.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.known = {} if settings.harden else _known_phrases.setdefault(settings.features, {})
-        self.fused = {} if settings.harden else _known_fused.setdefault(settings.features, {})
+    def __init__(self, settings: Settings, size: int) -> None:
         self._learns = not settings.harden
-        if len(self.known) > MOST_PHRASES:
-            self.known.clear()
-        if len(self.fused) > MOST_PHRASES or len(_known_fusions) > MOST_PHRASES:
-            self.fused.clear()
-            _known_fusions.clear()
+        self.known: dict[int, Phrase] = _known_phrases[settings.features].trim(size) if self._learns else {}
+        self.fused: dict[Fusion, Snippet] = _known_fused[settings.features].trim(size) if self._learns else {}
+        _known_fusions.trim(size)
 
     def fuse(self, cx: Context, fusion: Fusion) -> None:
         """Emit a fusion: what it wrote before, where that was lines only and it needs no check here."""
@@ -785,7 +792,7 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases:
             if pc in doubtful:
                 cx.label(slow_block_label(pc))
                 if pc in verified.tested:
-                    emit_charge(cx, blocks[pc])
+                    emit_charge(cx, verified.costs[pc])
             if pc != start or pc in doubtful:
                 _trace(cx, pc, shortcuts)  # who comes from the fast code was recorded there
             if pc in leaders:
@@ -802,8 +809,9 @@ def _slow_copies(cx: Context, verified: Verified, shortcuts: Shortcuts, phrases:
 
 
 def _plan(recipe: Recipe, facts: Facts) -> Plan:
-    verified, settings, checked = recipe.verified, recipe.settings, recipe.checked
-    regions = RAW_REGIONS if recipe.argument_is_packet else REGIONS
+    verified, options = recipe.verified, recipe.options
+    checked = options.checked
+    regions = RAW_REGIONS if options.promises.argument_is_measured else REGIONS
     checks: dict[int, Check] = {}
     single: dict[int, Check] = {}
     elsewhere = verified.found_elsewhere
@@ -818,7 +826,7 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
             checks[pc] = _check(access, regions, low, high, stores=stores, merged=True)
         elif access.leader is None:
             checks[pc] = single[pc]
-    charges, calls = recipe.charges, verified.calls if recipe.optimize else UNKNOWN
+    charges, calls = recipe.charges, verified.calls if options.optimize else UNKNOWN
     return Plan(
         checks,
         single,
@@ -829,14 +837,14 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
         charges.taken,
         calls.writes,
         calls.bounded,
-        frozenset() if settings.trace else calls.frameless,  # a trace shows r10
-        map_calls(verified, facts, settings, checked=checked, audit=recipe.audit),
+        frozenset() if options.trace else calls.frameless,  # a trace shows r10
+        map_calls(verified, facts.maps, facts.in_frame, options),
         _predicates(verified, facts, regions) if checked else {},
         charges.own,
         facts.relying if checked else frozenset(),
         recipe.entries.is_called_back,
-        recipe.audit,
-        audits_of(verified) if recipe.audit else {},
+        options.audit,
+        audits_of(verified) if options.audit else {},
         verified.kernel_loads,
         _struct_rights(recipe),
         _arena(verified),
@@ -845,8 +853,9 @@ def _plan(recipe: Recipe, facts: Facts) -> Plan:
 
 def _struct_rights(recipe: Recipe) -> bytes:
     """Return the rights of the struct that r1 points to, where there are some and all of it is there."""
-    rights = recipe.argument_rights
-    return rights.table if rights is not None and recipe.argument_size >= len(rights.table) else b""
+    promises = recipe.options.promises
+    rights = promises.argument_rights
+    return rights.table if rights is not None and promises.argument_size >= len(rights.table) else b""
 
 
 def _arena(verified: Verified) -> ArenaPlan | None:
@@ -868,7 +877,7 @@ def _zeroed(recipe: Recipe, facts: Facts, single: Mapping[int, Check]) -> frozen
     if (
         single
         or not recipe.verified.knows_all
-        or (recipe.checked and not OUTWARD_CALLS.isdisjoint(program.operations))
+        or (recipe.options.checked and not OUTWARD_CALLS.isdisjoint(program.operations))
     ):
         return frozenset(program.functions)
     return facts.zeroed

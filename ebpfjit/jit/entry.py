@@ -6,13 +6,15 @@ import ctypes
 import gc
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import get_ident
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 
+from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError, OptimizationError, TranslationError
@@ -20,13 +22,15 @@ from ebpfjit.jit import audit as audits
 from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
-from ebpfjit.jit.compiler import Listing, Recipe, settings_for
+from ebpfjit.jit.compiler import Listing, Recipe
 from ebpfjit.jit.map_routines import map_routine_addresses
 from ebpfjit.jit.promises import Given, check
 from ebpfjit.jit.relocation import Image, layout, relocate
 from ebpfjit.jit.routines import WORD, are_ready, routines
 from ebpfjit.jit.routines import listing as shared_listing
+from ebpfjit.jit.stages import done
 from ebpfjit.once import once
+from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Program
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import (
@@ -39,7 +43,6 @@ from ebpfjit.runtime.execution import (
     callback_arguments,
 )
 from ebpfjit.runtime.memory import MAX_FRAMES, Region, active, address_of
-from ebpfjit.runtime.rights import Rights
 from ebpfjit.runtime.shared import BEHIND, HEADER_SIZE, ROW_SIZE
 from ebpfjit.runtime.world import Thrown, engine_of
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
@@ -59,6 +62,8 @@ HEADER_WORDS, ROW_WORDS = HEADER_SIZE // 8, ROW_SIZE // 8
 
 ENDLESS = (1 << 64) - 1 - SLICE
 
+NO_FUNCTIONS: Mapping[int, HelperFunction] = MappingProxyType({})
+
 
 def slices_of(limit: int | None) -> tuple[int, int]:
     """Return how many instructions the first slice of a run has, and how many there are behind it."""
@@ -70,16 +75,6 @@ def slices_of(limit: int | None) -> tuple[int, int]:
 def _row(region: Region) -> tuple[int, int, int, int]:
     """Return a region as machine code has it in a table."""
     return region.start, region.stop, region.writable, region.rights_address
-
-
-class Cache(Protocol):
-    """Where images are kept."""
-
-    def find(self, recipe: Recipe) -> Image | None:
-        """Return the image that a recipe makes, None where it is not here."""
-
-    def keep(self, recipe: Recipe, image: Image) -> None:
-        """Keep an image, or do not."""
 
 
 class Run:
@@ -310,9 +305,8 @@ class Compiled:
     """A program as machine code, ready to be called by any number of threads at once.
 
     `helpers` are the objects whose addresses are in the code, `assembled` is the listing that the
-    image was made from, None where the image was found somewhere, or the program is large. Where
-    `unlocked`, runs go on without Python's lock. `pins` keep the memory of the maps whose addresses are
-    in the code.
+    image was made from, None where the image was found somewhere, or the program is large. `pins` keep the
+    memory of the maps whose addresses are in the code.
     """
 
     recipe: Recipe
@@ -320,13 +314,17 @@ class Compiled:
     buffer: CodeBuffer
     helpers: tuple[HelperFunction, ...] = field(repr=False)
     assembled: Listing | None = field(repr=False)
-    unlocked: bool = False
     pins: tuple[Any, ...] = field(default=(), repr=False)
 
     @property
     def entry(self) -> int:
         """The address at which `run` and the gate enter the program."""
         return self.buffer.address + self.image.entry
+
+    @property
+    def unlocked(self) -> bool:
+        """True where runs go on without Python's lock."""
+        return self.recipe.options.release_gil
 
     @property
     def verified(self) -> Verified:
@@ -404,89 +402,30 @@ class Compiled:
 
 def compile_program(
     verified: Verified,
-    *,
-    helpers: Mapping[int, HelperFunction] | None = None,
-    kfuncs: Mapping[int, HelperFunction] | None = None,
-    checked: bool = True,
-    harden: bool = False,
-    argument_size: int = 0,
-    argument_writable: bool = True,
-    argument_is_packet: bool = False,
-    argument_rights: Rights | None = None,
-    meets_rights: bool = False,
-    moving: frozenset[int] = frozenset(),
-    lookups: frozenset[int] = frozenset(),
-    map_helpers: frozenset[int] = frozenset(),
-    calling: frozenset[int] | None = None,
-    features: frozenset[str] | None = None,
-    trace: int = 0,
-    cache: Cache | None = None,
-    verify: Callable[[Program], None] | None = None,
-    release_gil: bool = False,
-    optimize: bool = True,
-    takes_over: bool = False,
-    audit: bool = False,
+    options: Options = DEFAULTS,
+    helpers: Mapping[int, HelperFunction] = NO_FUNCTIONS,
+    kfuncs: Mapping[int, HelperFunction] = NO_FUNCTIONS,
 ) -> Compiled:
     """Compile a program for this machine.
 
-    `helpers` and `kfuncs` are bound now: a call of any other number is HelperNotFound when it is
-    reached. Without `checked` memory accesses are not checked: a wrong program can crash the
-    process. `harden` blinds constants (two more instructions for each immediate) and puts guard
-    pages around the code (two pages of address space). `argument_size` is how many bytes,
-    readable and (`argument_writable`) writable, every run will have behind r1, or what `argument_rights`
-    says of each; where it `meets_rights` there may be other structs with rights; with
-    `argument_is_packet` it is the packet that r1 points to in every run, and r2 is its size. `moving`
-    are the helpers, by number, that may move or shrink memory other than these, `lookups` those that
-    return the address of a value of the map in r1, or zero; `calling` those that may call functions of the
-    program through the engine of their world (None: all may; a kfunc always may); `map_helpers` those of 1,
-    2 and 3 that are Linux's, which machine code does by itself on maps that it knows. `features` are CPU
-    features to use, by default those that the processor has. `trace` is the address of a trace's header:
-    such code records every step there (`ebpfjit.difftest.trace`). `cache` is where the image is looked for
-    first, and kept; where it is not found there `verify` may refuse the program. With `release_gil`
-    Python's other threads run meanwhile. Without `optimize` the program is translated as it stands, which
-    takes a third of the time; where code `takes_over`, runs that began in such code may go on in it. With
-    `audit` what analysis found is looked at when it is relied on, and AuditFailure raised where it does not
-    hold. Raises JitUnavailable where machine code cannot be made or run here.
+    `helpers` and `kfuncs` are bound now: a call of any other number is HelperNotFound when it is reached.
+    Without `options.checked` a wrong program can crash the process. Raises JitUnavailable where machine code
+    cannot be made or run here, and VerifierError for a program that is to be sound and is not (one whose
+    image is found in the cache was).
     """
     cpu.target()
-    if audit and not checked:
-        raise ValueError("audit=True is about checks that fall: with checked=False there are none")
-    helpers, kfuncs = dict(helpers or {}), dict(kfuncs or {})
-    settings = settings_for(
-        features=cpu.features() if features is None else features,
-        harden=harden,
-        helpers=_natives(helpers),
-        kfuncs=_natives(kfuncs),
-        moving=moving,
-        lookups=lookups,
-        trace=trace,
-        # A table's order rests on Python's lock.
-        map_helpers=frozenset() if release_gil else map_helpers,
-        calling=frozenset(helpers) if calling is None else calling,
-    )
-    recipe = Recipe(
-        verified,
-        settings,
-        checked,
-        argument_size,
-        argument_writable,
-        verify is not None,
-        argument_is_packet,
-        optimize,
-        takes_over,
-        audit=audit,
-        argument_rights=argument_rights,
-        meets_rights=meets_rights,
-    )
+    recipe = Recipe(verified, options, _natives(helpers), _natives(kfuncs))
+    cache = options.cache
     image = cache.find(recipe) if cache is not None else None
     kept = None
     if image is None:
         with collector_paused():
-            if verify is not None:
-                verify(verified.program)
+            if options.is_sound:
+                verifier.check(verified.program)
+            done("verify")
             recipe, listing, image = translated(recipe)
             # Blinding is by chance, so that text cannot be written anew.
-            kept = listing if harden or len(verified.program) <= MOST_KEPT else None
+            kept = listing if options.harden or len(verified.program) <= MOST_KEPT else None
             del listing
         if cache is not None:
             cache.keep(recipe, image)
@@ -495,9 +434,10 @@ def compile_program(
     called = {symbol: symbols[symbol] for symbol in image.slots if symbol in symbols}
     addresses = {symbol: _address_of(function) for symbol, function in called.items()}
     code = relocate(image, addresses | host_addresses() | map_routine_addresses(image.slots))
-    buffer = CodeBuffer(code, guarded=harden)
+    buffer = CodeBuffer(code, guarded=options.harden)
+    done("map")
     pins = tuple(map_.pins for map_ in verified.program.maps)
-    return Compiled(recipe, image, buffer, tuple(called.values()), kept, release_gil, pins)
+    return Compiled(recipe, image, buffer, tuple(called.values()), kept, pins)
 
 
 KERNEL_LOADS = "it loads through pointers of the kernel, of which analysis knows nothing"
@@ -510,7 +450,7 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     That is so where analysis would take too much, or where a number does not fit where it goes, which no
     number of baseline code does. Raises TranslationError where that cannot be made either.
     """
-    if recipe.optimize and not recipe.verified.knows_all:
+    if recipe.options.optimize and not recipe.verified.knows_all:
         recipe = recipe.baseline(KERNEL_LOADS if recipe.verified.kernel_loads else ARENA)
     try:
         listing = recipe.listing()
@@ -518,7 +458,7 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     except (OptimizationError, MemoryError) as error:
         size = len(recipe.verified.program)
         reason = str(error) or f"there is not enough memory to compile {size} instructions"
-        if not recipe.optimize:
+        if not recipe.options.optimize:
             raise TranslationError(reason) from None
     return translated(recipe.baseline(reason))
 
@@ -575,7 +515,10 @@ def _address_of(function: HelperFunction) -> int:
 def assemble(listing: Listing) -> Image:
     """Return the machine code of a listing. Calls keystone at most once."""
     assemble_lines(listing)
-    return layout(listing)
+    done("assemble")
+    image = layout(listing)
+    done("layout")
+    return image
 
 
 def assemble_lines(listing: Listing) -> None:

@@ -10,17 +10,24 @@ cold:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
-from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.analysis.entries import CALLED
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
+from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import Exit, Way
-from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode, Registers
+from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.optimizer.registers import sequential
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Snippet, lines_of
+from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.x86_64.target import (
+    BLOCK,
+    POINTER,
     Context,
     block_label,
+    drop,
     function_label,
     leave_label,
     pay,
@@ -30,12 +37,22 @@ from ebpfjit.translators.x86_64.target import (
 )
 
 LOOP_ALIGNMENT = 32
-PLACELESS = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.LOAD_IMM64})
+PLACELESS = frozenset(
+    {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT}
+    | {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE}
+)
 """What is translated the same wherever it stands."""
 
-Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int]
-MOST_KNOWN = 1 << 15
-_known: dict[frozenset[str], dict[Key, Snippet]] = {}
+Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
+NO_FRAME = 1 << 32
+SUMS = {"ADD64_X": 1, "ADD32_X": 1, "ADD64_K": 1, "ADD32_K": 1, "SUB64_K": -1, "SUB32_K": -1}
+"""What lea does of a copy: the sign of what is added."""
+FLAGS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("ADD", "SUB"), frozenset({"JEQ", "JNE"})),
+    **dict.fromkeys(("AND", "OR", "XOR"), frozenset({"JEQ", "JNE", "JSLT", "JSGE", "JSGT", "JSLE"})),
+}
+"""The comparisons with 0 that need none behind an operation, which has set the flags."""
+_known: defaultdict[frozenset[str], Memo[Key, Snippet]] = defaultdict(Memo)
 
 
 def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: bool) -> set[int]:
@@ -45,6 +62,15 @@ def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: boo
     block, `pc_label` of one where a block starts.
     """
     return _Lowering(cx, placed, registers, checked=checked).lower()
+
+
+def _leaves_flags(step: Move | Placed | None, end: Placed) -> bool:
+    """True where the flags say how what was made last compares with 0."""
+    row = end.row
+    if not isinstance(step, Placed) or row.kind is not Kind.BRANCH or row.uses_src or end.imm:
+        return False
+    jumps = FLAGS.get(step.row.meaning, frozenset()) if step.row.kind is Kind.BINARY else frozenset()
+    return row.meaning in jumps and step.row.width is row.width and step.results[0] == end.args[0]
 
 
 class _Lowering:
@@ -57,22 +83,24 @@ class _Lowering:
         self.exits: dict[tuple[int, int, tuple[int | None, ...]], str] = {}
         self.left: set[int] = set()
         settings = cx.settings
-        self.known = {} if settings.harden else _known.setdefault(settings.features, {})
         self.learns = not settings.harden
-        if len(self.known) > MOST_KNOWN:
-            self.known.clear()
+        size = len(cx.program)
+        self.known: dict[Key, Snippet] = _known[settings.features].trim(size) if self.learns else {}
         self.frames = self._frames()
+        self.start = self.argument_start()
+        self.last: Move | Placed | None = None  # what was emitted last in this block, as it stands
+        cx.spilled = (placed.words + 1) // 2 * 16
 
     def _frames(self) -> list[int]:
-        """Return for each block the size of its function's frame."""
-        sizes = [0] * len(self.code.blocks)
+        """Return for each block the size of its function's frame, of the smallest where it is of several."""
+        sizes = [NO_FRAME] * len(self.code.blocks)
         for pc in self.verified.program.functions:
-            waiting, found = [self.code.entries[pc].block], set()
+            size = 0 if pc in self.cx.plan.frameless else self.verified.frame_sizes[pc]
+            waiting = [self.code.entries[pc].block]
             while waiting:
                 number = waiting.pop()
-                if number not in found:
-                    found.add(number)
-                    sizes[number] = self.verified.frame_sizes[pc]
+                if sizes[number] > size:
+                    sizes[number] = size
                     waiting += [way.block for way in self.code.blocks[number].ways]
         return sizes
 
@@ -90,31 +118,66 @@ class _Lowering:
             cx.begin(source.pc)
             for pc in starts.get(number, ()):
                 cx.label(function_label(pc))
+                if cx.spilled:
+                    cx.emit("sub rsp, $imm", imm=cx.spilled)
             is_loop = source.pc in self.verified.loop_headers and source.pc not in aligned
             aligned.add(source.pc)
             cx.label(block_label(number), LOOP_ALIGNMENT if is_loop else 1)
             cx.frame_size = self.frames[number]
             self.steps(block.steps, source.pc)
             self.end(block, source.ways, after)
-        cx.way, cx.is_turned, cx.exit, cx.live = None, False, "", None
+        cx.way, cx.is_turned, cx.exit, cx.live, cx.spilled = None, False, "", None, 0
         return self.left
 
     def steps(self, steps: Iterable[Move | Placed], at: int) -> None:
         """Emit the steps of a block that starts at the slot `at`."""
-        cx = self.cx
+        cx, copied = self.cx, None
+        self.last = None
         for step in steps:
+            if copied is not None:
+                move, copied = copied, None
+                if isinstance(step, Placed) and self.sum(move, step):
+                    self.last = None  # which leaves the flags alone
+                    continue
+                self.move(move)
+            self.last = step
             if type(step) is Move:
-                self.move(step)
+                copied = step
                 continue
             assert isinstance(step, Placed)  # there is nothing else
             if step.pc != at:
                 at = step.pc
                 cx.begin(at)
             self.operation(step)
+        if copied is not None:
+            self.move(copied)
+
+    def sum(self, move: Move, step: Placed) -> bool:
+        """Emit a copy to which something is added at once as a sum, if it is one."""
+        sign = SUMS.get(step.row.name)
+        if sign is None or step.args[0] != move.dst or move.src >= SPILLED:
+            return False
+        dst, src = register(move.dst, step.row.width.bits), register(move.src)
+        if step.row.uses_src:
+            if step.args[1] == move.dst:
+                return False
+            self.cx.emit(f"lea {dst}, [{src}+{register(step.args[1])}]")
+            return True
+        number = sign * step.imm
+        if not self.learns or not -(1 << 31) <= number < 1 << 31:
+            return False
+        self.cx.emit(f"lea {dst}, [{src}+$offset]", offset=number)
+        return True
 
     def move(self, move: Move) -> None:
         """Emit a move."""
-        self.cx.emit(f"mov {register(move.dst)}, {register(move.src)}")
+        dst, src = move.dst, move.src
+        if dst >= SPILLED:
+            self.cx.emit(f"mov qword ptr [rsp+$offset], {register(src)}", offset=8 * (dst - SPILLED))
+        elif src >= SPILLED:
+            self.cx.emit(f"mov {register(dst)}, qword ptr [rsp+$offset]", offset=8 * (src - SPILLED))
+        else:
+            self.cx.emit(f"mov {register(dst)}, {register(src)}")
 
     def operation(self, step: Placed) -> None:
         """Emit one operation, as it was emitted before where nothing but lines came of it."""
@@ -139,7 +202,30 @@ class _Lowering:
         cx.insn = step  # type: ignore[assignment]  # it has what translators ask of instructions
         cx.exit = "" if step.op.exit is None or step.exit is None else self.exit(step.op.exit, step.exit)
         cx.live = step.kept
+        cx.distance = self.distance(step) if step.row.kind is Kind.BOUND else None
         registry.translator_of(x86_64.target.NAME, step.row)(step, cx)
+
+    def distance(self, step: Placed) -> tuple[int, int] | None:
+        """Return a register, and how often it counts: how far the base of a bound is from where the argument
+        starts; None where nothing holds that.
+        """
+        if self.start is None or not step.op.scale:
+            return None
+        base, index = step.op.args
+        if base == self.start:
+            return step.args[1], step.op.scale
+        return (step.args[0], 1) if index == self.start and step.op.scale == 1 else None
+
+    def argument_start(self) -> int | None:
+        """Return the value that is where the argument starts, in function 0: what it is called with in r1."""
+        entry = self.code.entries[0]
+        args = self.code.blocks[entry.block].args
+        ways = self.verified.entries_with(self.cx.settings.calling).ways.get(0, frozenset())
+        if not ways.isdisjoint(CALLED) or 1 not in entry.registers:
+            return None
+        if any(way.block == entry.block for block in self.code.blocks for way in block.ways):
+            return None
+        return args[entry.registers.index(1)]
 
     def exit(self, leaves: Exit, places: tuple[int | None, ...]) -> str:
         """Return the label of a side exit: values in their homes, the account as baseline code expects it."""
@@ -151,35 +237,59 @@ class _Lowering:
         label = self.exits[key] = cx.new_label("exit")
         self.left.add(leaves.pc)
         with cx.out_of_line(label):
-            moves = {home: place for home, place in enumerate(places) if place is not None}
+            self.store_slots(leaves, places[REGISTER_COUNT:])
+            homes = places[:REGISTER_COUNT]
+            moves = {home: place for home, place in enumerate(homes) if place is not None}
             for move in sequential(moves, self.registers.scratch):
                 self.move(move)
+            drop(cx)
             pay(cx, -leaves.refund)
             pin(cx)
             is_start = leaves.pc in self.verified.blocks or leaves.pc >= len(self.verified.program)
             cx.jump("jmp", (pc_label if is_start else leave_label)(leaves.pc))
         return label
 
+    def store_slots(self, leaves: Exit, places: Iterable[int | None]) -> None:
+        """Emit the stores of what is in slots of the frame: r10 holds where that starts."""
+        cx = self.cx
+        if leaves.slots:
+            cx.emit(f"mov r10, qword ptr {BLOCK['stack_start']}")
+        for (offset, size), place in zip(leaves.slots, places, strict=True):
+            if place is None:
+                continue
+            number = place
+            if place >= SPILLED:
+                number = 0
+                cx.emit("push rax")
+                cx.emit("mov rax, qword ptr [rsp+$offset]", offset=8 * (place - SPILLED + 1))
+            memory = f"{POINTER[size]} [r10+$offset]"
+            cx.emit(f"mov {memory}, {register(number, 8 * size)}", offset=cx.frame_size + offset)
+            if place >= SPILLED:
+                cx.emit("pop rax")
+
     def end(self, block: PlacedBlock, ways: tuple[Way, ...], after: int) -> None:
         """Emit the end of a block, before the block that follows in memory."""
         cx, end = self.cx, block.end
         kind = end.row.kind
-        if kind is Kind.BRANCH or kind is Kind.MAY_GOTO:
+        if kind is Kind.BRANCH or kind is Kind.BRANCH_LOAD or kind is Kind.MAY_GOTO:
             taken, other = ways
             moves, through = block.moves
             turned = (
-                kind is Kind.BRANCH and taken.block == after and not moves
+                kind is not Kind.MAY_GOTO and taken.block == after and not moves
             )  # what is next is where it jumps: so where the condition fails it jumps to the other
             if turned:
                 taken, other, moves, through = other, taken, through, moves
             cx.is_turned = turned
             cx.way = self.edge(taken, moves) if moves else block_label(taken.block)
+            cx.has_flags = _leaves_flags(self.last, end)
             self.translate(end)
-            cx.way, cx.is_turned = None, False
+            cx.way, cx.is_turned, cx.has_flags = None, False, False
             self.on(other, through, after)
         elif kind is Kind.JUMP:
             self.on(ways[0], block.moves[0], after)
         else:
+            if kind is Kind.EXIT:
+                drop(cx)
             self.translate(end)
 
     def on(self, way: Way, moves: Iterable[Move], after: int) -> None:

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ebpfjit.analysis.accesses import Facts
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.jit.audit import audited
+from ebpfjit.options import Options
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.flat import HEADER
 from ebpfjit.runtime.maps.hash import LONGEST_KEY
 from ebpfjit.runtime.memory import FREE_SIZE
-from ebpfjit.translators.x86_64.plan import MapCall, MapOperation, Settings
+from ebpfjit.translators.x86_64.plan import MapCall, MapOperation
 
 OPERATIONS = {LOOKUP: MapOperation.LOOKUP, UPDATE: MapOperation.UPDATE, DELETE: MapOperation.DELETE}
 LARGEST_STRIDE = 1 << 30
+InFrame = Mapping[int, Mapping[int, tuple[int, int]]]
 
 
 def map_calls(
-    verified: Verified, facts: Facts, settings: Settings, *, checked: bool, audit: bool = False
+    verified: Verified, maps: Mapping[int, int], in_frame: InFrame, options: Options
 ) -> dict[int, MapCall]:
-    """Return the calls (by pc) that need no Python helper; in an `audit` build, what is audited of them.
+    """Return the calls (by pc) that need no Python helper; in an audit build, what is audited of them.
 
-    None in hardened code, which has no numbers that an object chose, and none where steps are traced.
+    `maps` has for calls (by pc) the map that they are surely given, by index; `in_frame` of calls how far
+    from r10 an argument lies (least and most), by its register.
+    None in hardened code, which has no numbers that an object chose, none where steps are traced, and none
+    without Python's lock, on which a table's order rests.
     """
-    if settings.harden or settings.trace:
+    if options.harden or options.trace or options.release_gil:
         return {}
     found: dict[int, MapCall] = {}
-    for pc, index in facts.maps.items():
+    for pc, index in maps.items():
         insn = verified.program.slots[pc]
         assert insn is not None  # calls are instructions
-        if insn.imm in settings.map_helpers:
-            call = _map_call(verified, facts, pc, insn.imm, verified.program.maps[index], checked=checked)
+        if insn.imm in options.map_helpers:
+            map_ = verified.program.maps[index]
+            call = _map_call(verified, in_frame.get(pc, {}), insn.imm, map_, checked=options.checked)
             if call is not None:
-                found[pc] = audited(call, verified.program.maps[index]) if audit else call
+                found[pc] = audited(call, map_) if options.audit else call
     return found
 
 
 def _map_call(
-    verified: Verified, facts: Facts, pc: int, helper: int, map_: Any, *, checked: bool
+    verified: Verified, in_frame: Mapping[int, tuple[int, int]], helper: int, map_: Any, *, checked: bool
 ) -> MapCall | None:
     """Return one call, None where it takes the Python helper."""
     definition = map_.definition
@@ -53,7 +59,6 @@ def _map_call(
     if definition.key_size > LONGEST_KEY or copied > FREE_SIZE:
         return None  # which costs more than the call, and that is for the helper to say
     frame_size = min(verified.frame_sizes.values())
-    in_frame = facts.in_frame.get(pc, {})
 
     def to_check(register: int, size: int) -> int:
         low, high = in_frame.get(register, (-frame_size - 1, 0))

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ebpfjit.analysis.verified import Verified, prepare
+from ebpfjit.analysis.verified import prepare
 from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
-from ebpfjit.jit.compiler import settings_for, translate_routine
+from ebpfjit.jit.compiler import translate_routine
 from ebpfjit.jit.relocation import layout, relocate
 from ebpfjit.once import once
 from ebpfjit.program import Program
@@ -38,8 +38,7 @@ def compile_routine(program: Program) -> NativeRoutine:
     program must be right. Raises JitUnavailable where machine code cannot be made or run here.
     """
     cpu.target()
-    verified: Verified = prepare(program)
-    listing = translate_routine(verified, settings_for(features=cpu.features()))
+    listing = translate_routine(prepare(program))
     assemble_parts(listing.parts)
     image = layout(listing)
     buffer = CodeBuffer(relocate(image, {}))

@@ -1,7 +1,7 @@
 """What code was promised of its argument, held against what a run has: the one place that compares them.
 
-    Recipe.argument_size, _writable, _rights, _is_packet  what analysis took for granted, so that checks fell
-    Given                                                 what a run, or all runs of a gate, have behind r1
+    Promises    what analysis took for granted, so that checks fell
+    Given       what a run, or all runs of a gate, have behind r1
 
 Code that was promised nothing takes every run.
 """
@@ -41,14 +41,15 @@ class Given:
 
 def check(recipe: Recipe, given: Given) -> None:
     """Raise ExecutionError where code was promised more than there is."""
-    size = recipe.argument_size
+    promises = recipe.options.promises
+    size = promises.argument_size
     if given.size < size:
         reason = f"at least {size} bytes at r1, and here there are {given.size}"
-    elif size and recipe.argument_writable and not given.writable:
+    elif size and promises.argument_writable and not given.writable:
         reason = f"{size} bytes at r1 that it may write, and here they are read-only"
-    elif size and recipe.argument_rights is not given.rights:
+    elif size and promises.argument_rights is not given.rights:
         reason = "other rights to the struct at r1 than there are here"
-    elif recipe.argument_is_packet and not given.measured:
+    elif promises.argument_is_measured and not given.measured:
         reason = "r2 being the length of the memory at r1, and here it is not"
     else:
         return

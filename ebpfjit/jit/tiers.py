@@ -11,8 +11,10 @@ waits for it, and what is called all the time has lost no more than it would hav
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from ebpfjit.jit.gate import why_not
+from ebpfjit.options import Options
 from ebpfjit.program import Program
 
 WORTH = 150_000
@@ -21,15 +23,18 @@ FIXED = 10
 """How many instructions what a program costs besides is as much as."""
 
 
-def starts_baseline(optimize: bool | None, *, counted: bool) -> bool:
-    """Return whether a program is compiled to baseline code, to begin with.
+def decided(options: Options, *, counted: bool) -> Options:
+    """Return options of which None, for `optimize`, says that the program is to change tiers.
 
-    `optimize` says so, or leaves it open (None): then where its calls are `counted`, through the native gate.
-    The environment variable EBPFJIT_TIERS=off has such programs optimised at once.
+    It does where that is left open, its calls are `counted`, through the native gate, and what is made is for
+    this process only. The environment variable EBPFJIT_TIERS=off has such programs optimised at once.
     """
-    if optimize is not None:
-        return not optimize
-    return counted and not why_not() and os.environ.get("EBPFJIT_TIERS") != "off"
+    changes = counted and not options.harden and options.cache is None and not why_not() and not _turned_off()
+    return options if changes or options.optimize is not None else replace(options, optimize=True)
+
+
+def _turned_off() -> bool:
+    return os.environ.get("EBPFJIT_TIERS") == "off"
 
 
 def heat_of(program: Program) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from ebpfjit.isa.spec import REGISTER_COUNT
 
 Place = int
-"""block * REGISTER_COUNT + register: that argument of the block; ~place: the register when it is left."""
+"""block * width + register: that argument of the block; ~place: the register when it is left."""
 
 
 def origins(
@@ -25,26 +25,25 @@ def origins(
     live: Sequence[Sequence[int]],
     writes: Sequence[int],
     entered: Collection[int],
+    width: int = REGISTER_COUNT,
 ) -> Mapping[Place, Place]:
     """Return for each register that a block reads, by its place there, where it comes from: that place
     itself where it is an argument of the block.
 
     Blocks go by number: `ways` are the blocks behind each, `live` the registers that may be read from its
     start on, `writes` those that it writes, as masks. Blocks that are `entered` from outside have all of them
-    for arguments.
+    for arguments. There are `width` registers, slots of frames among them.
     """
     incoming: dict[Place, list[Place]] = {
-        block * REGISTER_COUNT + register: []
-        for block, registers in enumerate(live)
-        for register in registers
+        block * width + register: [] for block, registers in enumerate(live) for register in registers
     }
     for block, following in enumerate(ways):
         written = writes[block]
         for way in following:
             for register in live[way]:
-                here = block * REGISTER_COUNT + register
-                incoming[way * REGISTER_COUNT + register].append(~here if written >> register & 1 else here)
-    stays = {block * REGISTER_COUNT + register for block in entered for register in live[block]}
+                here = block * width + register
+                incoming[way * width + register].append(~here if written >> register & 1 else here)
+    stays = {block * width + register for block in entered for register in live[block]}
     passed: dict[Place, list[Place]] = {}
     for place, sources in incoming.items():
         for source in sources:

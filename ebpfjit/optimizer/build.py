@@ -40,6 +40,7 @@ from ebpfjit.optimizer.code import (
     Op,
     Way,
 )
+from ebpfjit.optimizer.slots import NO_SLOTS, slots_of
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS
 
@@ -66,23 +67,28 @@ class _Builder:
         self.program = verified.program
         self.live = live_before(verified.liveness)
         self.entered = sorted({0, *self.program.functions, *entries})
+        self.is_entered = frozenset(self.entered)
         ways = self._ways()
         copies = [pc for pc in self.entered if self._ends_round(pc, ways[pc])]
         heads = [pc for pc in self.entered if pc not in copies]
         order = _reverse_postorder([*heads, *(way for pc in copies for way in ways[pc])], ways)
+        self.slots = NO_SLOTS if entries else slots_of(verified, {pc: ways[pc] for pc in order})
+        self.width = REGISTER_COUNT + max(map(len, self.slots.bytes.values()), default=0)
         self.starts = [*sorted(order), *copies]
         self.numbers = {pc: number for number, pc in enumerate(self.starts[: len(order)])}
         self.entries = self.numbers | {pc: len(order) + index for index, pc in enumerate(copies)}
         self.order = [*range(len(order), len(self.starts)), *(self.numbers[pc] for pc in order)]
-        self.read = [_REGISTERS[verified.liveness.at[pc]] for pc in self.starts]
+        live, slots = verified.liveness.at, self.slots
+        self.read = [(*_REGISTERS[live[pc]], *_bits(slots.live.get(pc, 0))) for pc in self.starts]
         self.origins = origins(
             [[self.numbers[way] for way in ways[pc]] for pc in self.starts],
             self.read,
-            [self._written(pc) for pc in self.starts],
+            [self._written(pc) | slots.written.get(pc, 0) for pc in self.starts],
             [self.entries[pc] for pc in self.entered],
+            self.width,
         )
         self.arguments = [
-            tuple(x for x in registers if self.origins[at := number * REGISTER_COUNT + x] == at)
+            tuple(x for x in registers if self.origins[at := number * self.width + x] == at)
             for number, registers in enumerate(self.read)
         ]
         self.values: dict[Place, int] = {}
@@ -131,32 +137,40 @@ class _Builder:
         return len(self.homes) - 1
 
     def registers_of(self, number: int) -> tuple[tuple[int, ...], list[int | None]]:
-        """Return new values for a block's arguments, and what all registers are at its start."""
-        registers: list[int | None] = [None] * REGISTER_COUNT
+        """Return new values for a block's arguments, and what all registers are at its start.
+
+        Slots that a function starts with are no arguments of it.
+        """
+        registers: list[int | None] = [None] * self.width
         args = []
         for register in self.read[number]:
-            place = number * REGISTER_COUNT + register
+            place = number * self.width + register
             origin = self.origins[place]
             if origin == place:
                 self.values[place] = self.new(register)
-                args.append(self.values[place])
+                if register < REGISTER_COUNT or self.starts[number] not in self.is_entered:
+                    args.append(self.values[place])
             if origin >= 0:
                 registers[register] = self.values[origin]
             else:
-                block, written = divmod(~origin, REGISTER_COUNT)
+                block, written = divmod(~origin, self.width)
                 registers[register] = self.left[block][written]
         return tuple(args), registers
 
     def code(self) -> Code:
         """Return the whole."""
         blocks: dict[int, Block] = {}
-        starts: list[tuple[int | None, ...]] = [()] * len(self.starts)
+        starts: list[Exit | None] = [None] * len(self.starts)
         for number in self.order:
             translation = _Translation(self, number)
-            starts[number] = tuple(translation.registers)
+            starts[number] = translation.exit(translation.pc, paid=False)
             blocks[number] = translation.block()
             self.left[number] = translation.registers
-        entries = {pc: Entry(self.entries[pc], self.read[self.entries[pc]]) for pc in self.entered}
+        read = {pc: self.read[self.entries[pc]] for pc in self.entered}
+        entries = {
+            pc: Entry(self.entries[pc], tuple(x for x in registers if x < REGISTER_COUNT))
+            for pc, registers in read.items()
+        }
         in_order = (blocks[number] for number in range(len(blocks)))
         return Code(self.verified, (*in_order, *self.stubs), entries, self.homes, starts=starts)
 
@@ -191,9 +205,14 @@ class _Translation:
     def __init__(self, builder: _Builder, number: int) -> None:
         self.builder, self.pc = builder, builder.starts[number]
         self.verified, self.program = builder.verified, builder.program
-        self.size = self.verified.blocks[self.pc]
+        self.size, self.cost = self.verified.blocks[self.pc], self.verified.costs[self.pc]
         self.ops: list[Op] = []
         self.args, self.registers = builder.registers_of(number)
+        self.bytes = builder.slots.bytes.get(builder.slots.functions.get(self.pc, -1), ())
+        if self.pc in builder.is_entered:  # frames are zero at the start
+            for register in builder.read[number]:
+                if register >= REGISTER_COUNT:
+                    self.ops.append(Op(MOVE_IMM, (), 0, 0, self.pc, (self.value(register),)))
 
     def block(self) -> Block:
         """Translate the block's instructions."""
@@ -246,7 +265,11 @@ class _Translation:
         registers: list[int | None] = [None] * REGISTER_COUNT
         for register in _REGISTERS[self.builder.live[pc]] if pc < len(self.program) else ():
             registers[register] = self.registers[register]
-        return Exit(pc, tuple(registers), self.size if paid and pc == self.pc else 0)
+        mask = self.builder.slots.live.get(pc, 0)
+        slots = _bits(mask) if mask else ()
+        registers += [self.registers[slot] for slot in slots]
+        places = tuple([self.bytes[slot - REGISTER_COUNT] for slot in slots])
+        return Exit(pc, tuple(registers), self.cost if paid and pc == self.pc else 0, places)
 
     def leave(self, pc: int) -> Op:
         """Return the end of a block that goes on in baseline code."""
@@ -264,7 +287,8 @@ class _Translation:
     def pay(self) -> None:
         """Pay for the block; where the budget is looked at and is short, it is baseline code that pays."""
         leaves = self.exit(self.pc, paid=False) if self.pc in self.verified.tested else None
-        self.add(Op(PAY, (), self.size, 0, self.pc, (), leaves))
+        if self.cost or leaves is not None:
+            self.add(Op(PAY, (), self.cost, 0, self.pc, (), leaves))
 
     # -- instructions --
 
@@ -316,12 +340,28 @@ class _Translation:
         return address
 
     def load(self, insn: Instruction, row: Row) -> None:
-        """A bound, and the load."""
+        """A bound, and the load; what is in a slot is a value, as much of it as the slot has."""
+        slot = self.builder.slots.of.get(insn.pc)
+        if slot is not None:
+            value, whole = self.value(slot), _LOADED[row.size, row.signed]
+            if whole is None:
+                self.registers[insn.dst_reg] = value
+            else:
+                part, imm = whole
+                self.define(insn.dst_reg, part, value, imm=imm, pc=insn.pc)
+            return
         base = self.checks(insn, row, insn.src_reg, stores=False)
         self.define(insn.dst_reg, row, base, offset=insn.offset, pc=insn.pc)
 
     def store(self, insn: Instruction, row: Row) -> None:
         """A bound, and the store."""
+        slot = self.builder.slots.of.get(insn.pc)
+        if slot is not None:
+            if row.uses_src:
+                self.registers[slot] = self.value(insn.src_reg)
+            else:
+                self.define(slot, MOVE_IMM, imm=_operand(insn, row), pc=insn.pc)
+            return
         args = [self.checks(insn, row, insn.dst_reg, stores=True)]
         if row.uses_src:
             args.append(self.value(insn.src_reg))
@@ -389,6 +429,21 @@ class _Translation:
         mask = self.builder.live[insn.pc]
         args = [self.value(register) for register in range(CALL_RESULTS) if mask >> register & 1]
         return self.closed(self.op(row, *args, pc=insn.pc))
+
+
+def _bits(mask: int) -> tuple[int, ...]:
+    """Return the numbers of the bits that are set."""
+    return tuple([number for number in range(mask.bit_length()) if mask >> number & 1])
+
+
+_LOADED: dict[tuple[int, bool], tuple[Row, int] | None] = {
+    (8, False): None,
+    (4, False): (LOW_HALF, 0),
+    (2, False): (BY_NAME["AND64_K"], 0xFFFF),
+    (1, False): (BY_NAME["AND64_K"], 0xFF),
+    **{(bits // 8, True): (BY_NAME[f"MOVSX64_{bits}"], 0) for bits in (8, 16, 32)},
+}
+"""What a load of a size, signed or not, makes of what was stored; None: that is it."""
 
 
 def _operand(insn: Instruction, row: Row) -> int:

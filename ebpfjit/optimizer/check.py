@@ -7,7 +7,34 @@ from collections.abc import Iterator
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg
 from ebpfjit.optimizer.code import CALL_RESULTS, ENDS, MAY_LEAVE, Block, Code, Op, used_by
 
-WAYS = {Kind.JUMP: 1, Kind.BRANCH: 2, Kind.MAY_GOTO: 2, Kind.EXIT: 0, Kind.LEAVE: 0}
+WAYS = {Kind.JUMP: 1, Kind.BRANCH: 2, Kind.BRANCH_LOAD: 2, Kind.MAY_GOTO: 2, Kind.EXIT: 0, Kind.LEAVE: 0}
+ARGUMENTS = {
+    Kind.PAY: 0,
+    Kind.ALIGNED: 1,
+    Kind.LEAVE: 0,
+    Kind.BINARY: 1,
+    Kind.UNARY: 1,
+    Kind.SUM: 1,
+    Kind.SELECT: 3,
+    Kind.LOAD: 1,
+    Kind.STORE: 1,
+    Kind.INDEXED_LOAD: 1,
+    Kind.INDEXED_STORE: 1,
+    Kind.BINARY_LOAD: 2,
+    Kind.UPDATE: 1,
+    Kind.BRANCH: 1,
+    Kind.BRANCH_LOAD: 1,
+}
+"""What operations of a kind read, besides the src of a row that has one for its operand, and an index."""
+SOURCES = frozenset(
+    {Kind.BINARY, Kind.SELECT, Kind.STORE, Kind.INDEXED_STORE, Kind.UPDATE, Kind.BRANCH} | {Kind.BRANCH_LOAD}
+)
+"""Kinds whose src, where they have one, is an operand."""
+SCALED = frozenset(
+    {Kind.BOUND, Kind.SUM, Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE}
+    | {Kind.BRANCH_LOAD}
+)
+"""Kinds that may have an index."""
 
 
 def check(code: Code) -> None:
@@ -39,10 +66,20 @@ def _of_op(op: Op) -> Iterator[str]:
     kind = op.row.kind
     if kind is not Kind.PAY and (op.exit is not None) is not (kind in MAY_LEAVE):
         yield "an exit too many or too few"
-    if op.exit is not None and len(op.exit.registers) != REGISTER_COUNT:
+    if op.exit is not None and len(op.exit.registers) != REGISTER_COUNT + len(op.exit.slots):
         yield "an exit without all registers"
     if len(op.results) != results_of(op):
         yield f"{len(op.results)} results"
+    wanted = ARGUMENTS.get(kind)
+    if wanted is not None:
+        wanted += (kind in SOURCES and op.row.uses_src) + (op.scale != 0)
+        if len(op.args) != wanted:
+            yield f"{len(op.args)} arguments, not {wanted}"
+    if kind is Kind.BOUND and len(op.args) not in ((2,) if op.scale else (0, 1, 2)):
+        yield f"{len(op.args)} arguments"
+    must = kind is Kind.SUM or op.row.name.startswith("INDEXED")
+    if op.scale not in ((1, 2, 4, 8) if must else (0, 1, 2, 4, 8) if kind in SCALED else (0,)):
+        yield f"a scale of {op.scale}"
 
 
 def results_of(op: Op) -> int:

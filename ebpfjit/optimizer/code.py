@@ -20,8 +20,26 @@ An operation is a row of the instruction table; those that only Code has (`isa.t
                                            argument on   to at the start, or that may not be stored to
                                                          (size 0: only that)
     ALIGNED  base          the multiple    from base on  where it is none
-    PAY                    instructions                  where so many are not left; None: nobody looks
+    PAY                    instructions  of these those  where so many of its own (0: all) are not left;
+                                         of its own      None: nobody looks. Below zero they are given back
     LEAVE                                                always
+
+and of what the machine does at once (rules/ makes these):
+
+    row              args                   imm       offset            results
+    ROTATE64         value                  left by                     1
+    MULHI64          two                                                the high half of their product
+    SUM64            base, index                      added             base + index * scale + offset
+    SELECT_JLT_K     x, chosen, other       y                           chosen if x < y else other
+    SELECT_JLT_X     x, y, chosen, other                                the same
+    INDEXED_LDXW     base, index                      displacement      what is there
+    INDEXED_STXW     base, index, value               displacement
+    SWAPPED_LDXW     base[, index]                    displacement      what is there, the first byte highest
+    ADD_LDXW         base[, index], value             displacement      value + what is there
+    ADD_STW_X        base[, index], value             displacement      none: it is added to what is there
+    JLT_LDXW_X       base[, index], value             displacement      ends a block, as a branch
+
+An index is there where `scale` is not 0: it is added so many times.
 
 Code never faults. What may fault, end its slice or cannot be translated leaves at an `Exit`: the run goes on
 in baseline code, which does it again from that instruction on, with the fault, its pc and its account.
@@ -37,9 +55,9 @@ from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import UNENCODED
 from ebpfjit.record import record
 
-BOUND, ALIGNED, PAY, LEAVE = UNENCODED
+BOUND, ALIGNED, PAY, LEAVE = (UNENCODED[name] for name in ("BOUND", "ALIGNED", "PAY", "LEAVE"))
 
-ENDS = frozenset({Kind.JUMP, Kind.BRANCH, Kind.MAY_GOTO, Kind.EXIT, Kind.LEAVE})
+ENDS = frozenset({Kind.JUMP, Kind.BRANCH, Kind.BRANCH_LOAD, Kind.MAY_GOTO, Kind.EXIT, Kind.LEAVE})
 """Kinds that a block ends with."""
 
 MAY_LEAVE = frozenset(
@@ -55,13 +73,15 @@ CALL_RESULTS = 6
 class Exit:
     """Where a run goes on in baseline code: at the instruction `pc`, as if it came there.
 
-    `registers` has for each of r0 to r10 the value that it is to have, None where it is not read any more.
+    `registers` has for each of r0 to r10 the value that it is to have, None where it is not read any more,
+    then those of slots of the frame: `slots` says where they are, in bytes from r10, and of how many.
     `refund` instructions go back to the budget: what is paid again there, or was paid for what comes later.
     """
 
     pc: int
     registers: tuple[int | None, ...]
     refund: int = 0
+    slots: tuple[tuple[int, int], ...] = ()
 
 
 @record
@@ -71,7 +91,8 @@ class Op:
     `args` are values, in the order of the row's dst and src, then what it reads besides. `results` are the
     values that it defines: none, one, or the CALL_RESULTS of a call. `imm` is the row's, or the whole of a
     constant of 64 bits. `stores` is for BOUND: whether the bytes are written; `region` is where they most
-    likely are: "stack", "argument", "packet", or "" where that is not known.
+    likely are: "stack", "argument", "packet", or "" where that is not known. Where `scale` is not 0 (but 1,
+    2, 4 or 8) the second of `args` is an index, which is added to the first so many times.
     """
 
     row: Row
@@ -83,6 +104,7 @@ class Op:
     exit: Exit | None = None
     stores: bool = False
     region: str = ""
+    scale: int = 0
 
 
 @record
@@ -145,9 +167,8 @@ class Code:
 
     `entries` are the ways in by pc: those of functions, and where runs come from baseline code. `homes` has
     for each value, by number, the register that it was of: no more than a hint where to put it. `proofs` say
-    by pc why checks that the instruction there had are gone. `starts` has for each block, as it was built,
-    the value of each register where it starts, None of those that nothing reads; it is empty behind passes
-    that change that.
+    by pc why checks that the instruction there had are gone. `starts` has for each block that was
+    built the exit to its start, where values come from in front of it; None where some of them are gone.
     """
 
     verified: Verified
@@ -155,7 +176,7 @@ class Code:
     entries: dict[int, Entry] = field(default_factory=dict)
     homes: list[int] = field(default_factory=list, compare=False)
     proofs: dict[int, tuple[Proof, ...]] = field(default_factory=dict, compare=False)
-    starts: list[tuple[int | None, ...]] = field(default_factory=list, compare=False)
+    starts: list[Exit | None] = field(default_factory=list, compare=False)
 
     def values(self) -> Iterator[int]:
         """Yield each value that is defined, in the order of its definition's place."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ebpfjit.bits import U64_MASK, W64
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.isa.table import TABLE
+from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.optimizer import intervals
 from ebpfjit.optimizer.code import Op
 from ebpfjit.optimizer.dominators import Dominators
@@ -183,4 +183,4 @@ def _most(row: Row) -> int:
             return U64_MASK
 
 
-MOST: dict[Row, int] = {row: _most(row) for row in TABLE}
+MOST: dict[Row, int] = {row: _most(row) for row in (*TABLE, *UNENCODED.values())}

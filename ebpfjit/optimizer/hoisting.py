@@ -177,7 +177,7 @@ class _Hoisting:
         """Return the code with checks in front of these loops."""
         for header, blocks in loops.items():
             loop = _Loop(self, header, blocks)
-            if loop.checks and loop.registers:
+            if loop.checks and loop.start is not None:
                 loop.hoist()
         return replace(
             self.code,
@@ -218,7 +218,7 @@ class _Loop:
         if calls:
             self.checks.clear()
         self.checks.sort(key=lambda each: each[:2])
-        self.registers = code.starts[header] if header < len(code.starts) else ()
+        self.start = code.starts[header] if header < len(code.starts) else None
         self.latches = [(before, way) for before, way in around.dominators.preds[header] if before in blocks]
         self.ops: list[Op] = []
         self.moved: dict[int, int] = {}
@@ -230,8 +230,10 @@ class _Loop:
         self.moved = {arg: around.new(around.home(arg)) for arg in block.args}
         self.holders = {self.facts.root[arg]: arg for arg in block.args if self._step(arg) == 0}
         self.steps = {arg: step for arg in block.args if (step := self._step(arg))}
-        registers = (None if value is None else self.moved.get(value, value) for value in self.registers)
-        self.leaves = Exit(self.block.pc, tuple(registers))
+        start = self.start
+        assert start is not None  # it was looked at
+        registers = (None if value is None else self.moved.get(value, value) for value in start.registers)
+        self.leaves = Exit(start.pc, tuple(registers), 0, start.slots)
         gone = self._same_each_round()
         trips = [] if len(gone) == len(self.checks) else self._trips()
         leaving: list[Leaving] = []

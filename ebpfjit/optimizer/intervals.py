@@ -58,6 +58,10 @@ def _lsh(w: Width, a: Interval, b: Interval) -> Interval:
     return a[0] << by, a[1] << by
 
 
+def _any(w: Width, a: Interval, b: Interval) -> Interval:
+    return 0, w.mask
+
+
 def _rsh(w: Width, a: Interval, b: Interval) -> Interval:
     if b[0] != b[1]:
         return 0, a[1]
@@ -101,6 +105,8 @@ BINARY: dict[str, Rule] = {
     "SMOD": _smod,
     "XOR": _xor,
     "ARSH": _arsh,
+    "ROTATE": _any,
+    "MULHI": lambda w, a, b: (a[0] * b[0] >> w.bits, a[1] * b[1] >> w.bits),
 }
 """The interval of dst op src, by meaning."""
 

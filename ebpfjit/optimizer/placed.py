@@ -1,37 +1,25 @@
 """Placed Code: each operation with the registers of its values, and the moves between them.
 
-Registers go by number: 0 to 10 are the homes of r0 to r10, what the machine has besides follows.
+Registers go by number: 0 to 10 are the homes of r0 to r10, what the machine has besides follows. From SPILLED
+on numbers are words of the machine's stack, which only moves and exits name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ebpfjit.isa.spec import Kind, Reg, Row
 from ebpfjit.isa.table import NO_OPCODE
 from ebpfjit.optimizer.code import Code, Op
 from ebpfjit.record import record
 
+SPILLED = 32
 MASK64 = (1 << 64) - 1
 
 
 @record
-class Registers:
-    """What a machine has: so many registers for values, and one that moves may use in between.
-
-    `kept` (a mask) are those that helpers keep; `extra` are those that are no register's home, which some
-    operations need for themselves.
-    """
-
-    count: int
-    scratch: int
-    kept: int
-    extra: int
-
-
-@record
 class Move:
-    """A copy of the whole register `src` to `dst`."""
+    """A copy of the whole register `src` to `dst`; one of them may be a word of the stack."""
 
     dst: int
     src: int
@@ -85,6 +73,11 @@ class Placed:
         return self.op.stores
 
     @property
+    def scale(self) -> int:
+        """How often an index is added to the base, 0 where there is none."""
+        return self.op.scale
+
+    @property
     def region(self) -> str:
         """Where the bytes of a bound are likely to be, "" where nothing is known."""
         return self.op.region
@@ -95,9 +88,9 @@ class Placed:
         return self.op.imm
 
     @property
-    def key(self) -> tuple[Row, tuple[int, ...], tuple[int, ...], int, int]:
+    def key(self) -> tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]:
         """What its text depends on, where it jumps nowhere."""
-        return self.row, self.results, self.args, self.imm, self.offset
+        return self.row, self.results, self.args, self.imm, self.offset, self.op.scale
 
 
 _SOURCE_FIRST = frozenset({Kind.MOVE, Kind.LOAD, Kind.PACKET_LOAD})
@@ -115,7 +108,13 @@ class PlacedBlock:
 
 @record
 class PlacedCode:
-    """Code with registers; None for a block that control does not come to."""
+    """Code with registers; None for a block that control does not come to.
+
+    `arrivals` say of each block in which register each of its values is at its start. It needs so many
+    `words` of the stack.
+    """
 
     code: Code
     blocks: tuple[PlacedBlock | None, ...]
+    arrivals: tuple[Mapping[int, int], ...]
+    words: int = 0

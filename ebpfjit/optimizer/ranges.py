@@ -310,10 +310,13 @@ class Walk:
     def _on_way(self, block: Block, way: int) -> None:
         """Learn what a way out of a block says; what is learnt is put on the trail."""
         end = block.end
+        if end.row.kind is Kind.BRANCH and len(block.ways) == 2 and block.ways[0] != block.ways[1]:
+            self._learn(end, way)
+
+    def _learn(self, end: Op, way: int) -> None:
+        """Learn what a comparison says where it holds (way 0), or does not; it is put on the trail."""
         row = end.row
-        if row.kind is not Kind.BRANCH or row.meaning not in RELATIONS or len(block.ways) != 2:
-            return
-        if block.ways[0] == block.ways[1]:
+        if row.meaning not in RELATIONS:
             return
         facts, w, signed = self.facts, row.width, row.meaning in SIGNED
         relation, mask = RELATIONS[row.meaning][way], row.width.mask
@@ -546,6 +549,16 @@ class Walk:
             facts.low[value], facts.high[value] = low, high
             self._same(value, op.args[0])
 
+    def _select(self, op: Op) -> None:
+        """One value, by what is known of it where the comparison holds, or the other where it does not."""
+        found = []
+        for way, value in enumerate(op.args[-2:]):
+            mark = len(self.trail)
+            self._learn(op, way)
+            found.append(self._on(value))
+            self._take_back(mark)
+        self.define(op.results[0], both(*found))
+
     def _unary(self, op: Op) -> None:
         row, facts, value = op.row, self.facts, op.results[0]
         w = row.width
@@ -609,10 +622,11 @@ _STEPS: dict[Kind, Callable[[Walk, Op], None]] = {
     Kind.ATOMIC: Walk._plain,
     Kind.PACKET_LOAD: Walk._plain,
     Kind.CALL_HELPER: Walk._call_out,
+    Kind.SELECT: Walk._select,
 }
 
 
-_HOW = {row: (_STEPS.get(row.kind), row.kind in SEEN) for row in (*TABLE, *UNENCODED)}
+_HOW = {row: (_STEPS.get(row.kind), row.kind in SEEN) for row in (*TABLE, *UNENCODED.values())}
 """By row: what an operation makes known, and whether a visitor sees it."""
 
 

@@ -10,8 +10,11 @@
 Blocks are taken so that of those that lead to one, one at least comes first: where values are at its end
 is where they are at the start of the next, and the other ways there move them. A value goes where it is
 wanted next; else to the register that it was of; else to any that is free. No two values that are still read
-are ever in one register: a step looks only at what is free before it. There is no spilling: eleven registers
-are enough for what came from eleven, and passes do not ask for more than there are.
+are ever in one register: a step looks only at what is free before it.
+
+Where there are too few registers the value that is read last gives up its own (Belady). It is stored where it
+is defined, once, to a word of the machine's stack, and loaded from there where it is read again: as a value
+never changes, what was stored stays right.
 """
 
 from __future__ import annotations
@@ -22,9 +25,20 @@ from itertools import chain
 from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Op, Way
-from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode, Registers
+from ebpfjit.optimizer.flow import reverse_postorder
+from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse
+from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
+from ebpfjit.translators.machine import Registers
 
 HELPER_CALLS = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC})
+LOCAL_CALLS = frozenset({Kind.CALL_LOCAL, Kind.CALL_REGISTER})
+"""What gives all registers back but those of results that are read; others write theirs at any rate."""
+MOST_TRIES = 3
+"""Times that code is placed, each time with more on the stack in loops that do not read it."""
+
+MOST_WORDS = 96
+"""Words of the machine's stack for the values of one program."""
+
 LOOPS = frozenset({"AND", "OR", "XOR"})
 """Fetching operations that no machine instruction does: a loop with a register more."""
 COMMUTATIVE = frozenset({"ADD", "MUL", "AND", "OR", "XOR"})
@@ -32,7 +46,17 @@ COMMUTATIVE = frozenset({"ADD", "MUL", "AND", "OR", "XOR"})
 
 def place(code: Code, registers: Registers) -> PlacedCode:
     """Return code with registers. Raises OptimizationError where there are too few."""
-    return _Placer(code, registers).placed()
+    order, live = reverse_postorder(code), live_in(code)
+    next_use = NextUse(code, order, live)
+    away: dict[int, set[int]] = {}
+    for _ in range(MOST_TRIES - 1):
+        placer = _Placer(code, registers, order, live, next_use, away)
+        placed = placer.placed()
+        if not placer.reloaded:
+            return placed
+        for header, values in placer.reloaded.items():
+            away.setdefault(header, set()).update(values)
+    return _Placer(code, registers, order, live, next_use, away).placed()
 
 
 def live_in(code: Code) -> list[set[int]]:
@@ -63,46 +87,45 @@ def live_in(code: Code) -> list[set[int]]:
     return live
 
 
-def _order(code: Code) -> list[int]:
-    """Return the blocks that control comes to, each behind one at least of those that lead to it."""
-    found: set[int] = set()
-    order: list[int] = []
-    for entry in code.entries.values():
-        waiting = [(entry.block, False)]
-        while waiting:
-            number, is_done = waiting.pop()
-            if is_done:
-                order.append(number)
-            elif number not in found:
-                found.add(number)
-                waiting.append((number, True))
-                waiting += [(way.block, False) for way in code.blocks[number].ways]
-    return order[::-1]
+def reads(op: Op) -> list[int]:
+    """Return all values that an operation reads, those of its exit too."""
+    leaves = op.exit
+    if leaves is None:
+        return list(op.args)
+    return [*op.args, *(value for value in leaves.registers if value is not None)]
 
 
 def sequential(moves: Mapping[int, int], scratch: int) -> list[Move]:
-    """Return copies (destination: source) that are made at once as moves, one after the other."""
+    """Return copies (destination: source) that are made at once as moves, one after the other.
+
+    Raises OptimizationError where there is nowhere to put something in between.
+    """
     pending = {dst: src for dst, src in moves.items() if dst != src}
-    if not pending:
-        return []
+    done: list[Move] = []
     readers: dict[int, int] = {}
     for src in pending.values():
         readers[src] = readers.get(src, 0) + 1
     ready = [dst for dst in pending if dst not in readers]
-    done = []
     while pending:
         if not ready:  # all that is left goes round: one of them waits in between
-            dst = next(iter(pending))
+            dst = next((each for each in pending if each < SPILLED), scratch)
+            if scratch in pending.values() or dst == scratch:
+                raise OptimizationError("values on the stack change places")
             done.append(Move(scratch, dst))
             pending = {other: scratch if src == dst else src for other, src in pending.items()}
             readers[scratch], readers[dst] = readers[dst], 0
             ready.append(dst)
         dst = ready.pop()
         src = pending.pop(dst)
-        done.append(Move(dst, src))
         readers[src] -= 1
         if not readers[src] and src in pending:
             ready.append(src)
+        if dst >= SPILLED and src >= SPILLED:
+            if scratch in pending.values():
+                raise OptimizationError("values on the stack change places")
+            done.append(Move(scratch, src))
+            src = scratch
+        done.append(Move(dst, src))
     return done
 
 
@@ -110,29 +133,71 @@ class _Placer:
     """Where values are while block after block is placed.
 
     Of the block at hand: `where` its values are now, the mask of registers that are `free`, and the `last`
-    operation that reads each; `wanted` are registers in which a value is expected further on.
+    operation that reads each; `wanted` are registers in which a value is expected further on. `busy` are the
+    registers of the operation at hand (a mask). `spilled` are the words of values that have one, `count` so
+    many in all; those that are `local`, of values of a single block, are used again in each. `words` are
+    free, each since an operation of the block, and `defined` are the operations that define its values.
     """
 
-    def __init__(self, code: Code, registers: Registers) -> None:
-        self.code, self.registers = code, registers
+    def __init__(
+        self,
+        code: Code,
+        registers: Registers,
+        order: Sequence[int],
+        live: list[set[int]],
+        next_use: NextUse,
+        away: Mapping[int, set[int]],
+    ) -> None:
+        self.code, self.registers, self.order, self.next_use = code, registers, order, next_use
         self.all = (1 << registers.count) - 1
-        self.live = live_in(code)
+        self.usable = self.all & ~registers.reserved
+        self.live, self.away = live, away
+        self.reloaded: dict[int, set[int]] = {}
         self.crossing = self._crossing()
         self.maps: list[dict[int, int] | None] = [None] * len(code.blocks)
+        self.entered = {entry.block for entry in code.entries.values()}
         for entry in code.entries.values():
             self.maps[entry.block] = dict(zip(code.blocks[entry.block].args, entry.registers, strict=True))
+        self.spilled: dict[int, int] = {}
+        self.count = 0
+        self.local: list[int] = []
+        self.words: list[tuple[int, int]] = []
+        self.defined: dict[int, int] = {}
         self.where: dict[int, int] = {}
-        self.free = 0
+        self.free = self.busy = self.index = 0
+        self.ops: tuple[Op, ...] = ()
+        self.uses: dict[int, list[int]] | None = None
         self.last: dict[int, int] = {}
         self.wanted: dict[int, int] = {}
         self.steps: list[Move | Placed] = []
+        self.number = -1
+        self.behind: dict[int, int] | None = None
 
     def placed(self) -> PlacedCode:
         """Place all blocks."""
         blocks: list[PlacedBlock | None] = [None] * len(self.code.blocks)
-        for number in _order(self.code):
+        for number in self.order:
             blocks[number] = self.block(number)
-        return PlacedCode(self.code, tuple(blocks))
+        if self.spilled:
+            blocks = [block and self.with_stores(number, block) for number, block in enumerate(blocks)]
+        arrivals = tuple(arrival or {} for arrival in self.maps)
+        return PlacedCode(self.code, tuple(blocks), arrivals, self.count)
+
+    def with_stores(self, number: int, block: PlacedBlock) -> PlacedBlock:
+        """Return a block that stores the values with a word where they are defined."""
+        spilled, before = self.spilled, self.maps[number]
+        assert before is not None  # it was placed
+        steps: list[Move | Placed] = []
+        for value in self.code.blocks[number].args:
+            if value in spilled and before[value] < SPILLED:
+                steps.append(Move(spilled[value], before[value]))
+        for step in block.steps:
+            steps.append(step)
+            if isinstance(step, Placed):
+                for value, register in zip(step.op.results, step.results, strict=True):
+                    if value in spilled:
+                        steps.append(Move(spilled[value], register))
+        return PlacedBlock(steps, block.end, block.moves)
 
     def _crossing(self) -> set[int]:
         """Return the values that are read after a helper that is called meanwhile."""
@@ -145,9 +210,7 @@ class _Placer:
                 live.difference_update(op.results)
                 if op.row.kind in HELPER_CALLS:
                     found |= live
-                live.update(op.args)
-                if op.exit is not None:
-                    live.update(value for value in op.exit.registers if value is not None)
+                live.update(reads(op))
         return found
 
     def live_out(self, block: Block) -> set[int]:
@@ -159,30 +222,22 @@ class _Placer:
         block, ops = self.code.blocks[number], self.code.blocks[number].all_ops
         last: dict[int, int] = {}
         for index, op in enumerate(ops):
-            for value in op.args:
+            for value in reads(op):
                 last[value] = index
-            if op.exit is not None:
-                for each in op.exit.registers:
-                    if each is not None:
-                        last[each] = index
         last.update(dict.fromkeys(self.live_out(block), len(ops)))
         before = self.maps[number]
         assert before is not None  # something leads here
         self.where = {value: register for value, register in before.items() if value in last}
-        self.free, self.last, self.steps = self.all, last, []
-        for register in self.where.values():
-            self.free &= ~(1 << register)
+        self.last, self.steps, self.ops, self.uses, self.index, self.busy = last, [], ops, None, -1, 0
+        self.number, self.behind = number, None
+        self.free = self.unused(self.where.values())
+        self.defined, self.words = {}, [(word, -1) for word in self.local]
         self.wanted = self._wanted(block)
         if number in self.entered:
             self._out_of_the_way()
         placed = [self.step(index, op) for index, op in enumerate(ops)]
         moves = tuple(tuple(self.moves_to(way)) for way in block.ways)
         return PlacedBlock(self.steps[:-1], placed[-1], moves)
-
-    @property
-    def entered(self) -> set[int]:
-        """The blocks that are entered from outside."""
-        return {entry.block for entry in self.code.entries.values()}
 
     def _wanted(self, block: Block) -> dict[int, int]:
         """Return where values of a block are expected on ways to blocks that were placed before."""
@@ -191,15 +246,16 @@ class _Placer:
             there = self.maps[way.block]
             if there is not None:
                 for value, argument in zip(way.args, self.code.blocks[way.block].args, strict=True):
-                    wanted[value] = there[argument]
+                    if there[argument] < SPILLED:
+                        wanted[value] = there[argument]
         return wanted
 
     def _out_of_the_way(self) -> None:
         """Put arguments of a function that stay through calls of helpers where these keep them."""
         for value in sorted(self.crossing & self.where.keys()):
             register = self.where[value]
-            free = self.free & self.registers.kept
-            if not self.registers.kept >> register & 1 and free:
+            free = self.free & self.usable & self.registers.kept
+            if register < SPILLED and not self.registers.kept >> register & 1 and free:
                 self.move(value, self.choose(value))
 
     def move(self, value: int, register: int) -> None:
@@ -211,9 +267,82 @@ class _Placer:
 
     # -- choosing --
 
+    def unused(self, places: Iterable[int]) -> int:
+        """Return the mask of all registers but these."""
+        free = self.all
+        for place in places:
+            free &= ~(1 << place)
+        return free
+
+    def word(self, value: int) -> int:
+        """Return the word of a value on the stack. Raises OptimizationError where there are too many."""
+        place = self.spilled.get(value)
+        if place is not None:
+            return place
+        defined = self.defined.get(value, -1)
+        is_local = defined >= 0 and self.last[value] < len(self.ops)  # it lives in this block only
+        for at, (word, since) in enumerate(self.words) if is_local else ():
+            if since <= defined:
+                del self.words[at]
+                self.spilled[value] = word
+                return word
+        if self.count == MOST_WORDS:
+            raise OptimizationError("there are too few registers for its values")
+        place = self.spilled[value] = SPILLED + self.count
+        self.count += 1
+        if is_local:
+            self.local.append(place)
+        return place
+
+    def spill(self, value: int) -> None:
+        """Have a value on the stack only."""
+        self.free |= 1 << self.where[value]
+        self.where[value] = self.word(value)
+
+    def take(self, value: int, avoid: int = 0) -> int:
+        """Return a register for a value, that of another one where none is free."""
+        if not self.free & self.usable & ~avoid:
+            self.spill(self.victim(avoid | self.busy | ~self.usable))
+        return self.choose(value, avoid)
+
+    def victim(self, avoid: int) -> int:
+        """Return the value whose register is given away: the one that is read again last, and of those one
+        that is on the stack already.
+        """
+        if self.uses is None:
+            self.uses = {}
+            for index, op in enumerate(self.ops):
+                for value in op.args:
+                    self.uses.setdefault(value, []).append(index)
+            self.behind = self.next_use.behind(self.number)
+        behind, size = self.behind, len(self.ops)
+        assert behind is not None  # it was found out with the uses
+        found, best = -1, (-1, False)
+        for value, place in self.where.items():
+            if place < SPILLED and not avoid >> place & 1:
+                later = [index for index in self.uses.get(value, ()) if index > self.index]
+                soon = later[0] if later else behind.get(value, NEVER) + size
+                key = (soon, value in self.spilled)
+                if key > best:
+                    found, best = value, key
+        if found < 0:
+            raise OptimizationError("there are too few registers for its values")
+        return found
+
+    def load(self, value: int) -> int:
+        """Return the register of a value, into which it is loaded where it is on the stack."""
+        place = self.where[value]
+        if place >= SPILLED:
+            register = self.take(value)
+            self.steps.append(Move(register, place))
+            self.where[value] = place = register
+            self.free &= ~(1 << register)
+        self.busy |= 1 << place
+        return place
+
     def choose(self, value: int, avoid: int = 0) -> int:
         """Return a free register for a value. Raises OptimizationError where there is none."""
-        free = self.free & ~avoid
+        free = self.free & self.usable & ~avoid
         crossing = value in self.crossing and free & self.registers.kept
         good = free & self.registers.kept if crossing else free
         wanted = self.wanted.get(value)
@@ -231,19 +360,25 @@ class _Placer:
         """Free the registers of those values that nothing reads after the operation `index`."""
         for value in values:
             if self.last[value] == index and value in self.where:
-                self.free |= 1 << self.where.pop(value)
+                place = self.where.pop(value)
+                if place < SPILLED:
+                    self.free |= 1 << place
+                if value in self.spilled and value in self.defined:
+                    self.words.append((self.spilled[value], index))
 
     def define(self, value: int, register: int) -> None:
         """Put a new value into a register, for as long as it is read."""
         if value in self.last:
             self.where[value] = register
             self.free &= ~(1 << register)
+            self.defined[value] = self.index
 
     # -- operations --
 
     def step(self, index: int, op: Op) -> Placed:
         """Place an operation."""
         kind = op.row.kind
+        self.index, self.busy = index, 0
         if kind in _FIXED:
             placed = self.fixed(index, op, *_FIXED[kind](self, op))
         elif kind is Kind.BINARY or kind is Kind.UNARY:
@@ -262,20 +397,14 @@ class _Placer:
         where = self.where
         return tuple([None if value is None else where[value] for value in op.exit.registers])
 
-    def read(self, op: Op) -> list[int]:
-        """Return all values that an operation reads."""
-        if op.exit is None:
-            return list(op.args)
-        return [*op.args, *(value for value in op.exit.registers if value is not None)]
-
     def free_form(self, index: int, op: Op) -> Placed:
         """Place what may have its result in any register: one of its arguments' too, if that ends here."""
-        args = tuple([self.where[value] for value in op.args])
+        args = tuple([self.load(value) for value in op.args])
         leaves = self.places(op)
-        self.release(index, self.read(op))
+        self.release(index, reads(op))
         results = []
         for value in op.results:
-            register = self.choose(value)
+            register = self.take(value)
             results.append(register)
             self.define(value, register)
         return Placed(op, tuple(results), args, leaves)
@@ -283,22 +412,18 @@ class _Placer:
     def in_place(self, index: int, op: Op, place: int) -> Placed:
         """Place what changes the register of one of its arguments: of a copy, where that is still read."""
         values = list(op.args)
-        if (
-            len(values) > 1
-            and op.row.meaning in COMMUTATIVE
-            and op.row.kind is Kind.BINARY
-            and self.last[values[0]] != index
-            and self.last[values[1]] == index
-        ):
-            values.reverse()
+        if len(values) > 1 and op.row.meaning in COMMUTATIVE and op.row.kind is Kind.BINARY:
+            first, second = (self.last[value] == index for value in values)
+            wanted = self.wanted.get(op.results[0], -1)
+            if second and (not first or self.where[values[1]] == wanted):
+                values.reverse()
         changed, (result,) = values[place], op.results
-        args = [self.where[value] for value in values]
-        others = {value for at, value in enumerate(values) if at != place}
-        if self.last[changed] == index and (changed not in others or op.row.kind is Kind.BINARY):
+        args = [self.load(value) for value in values]
+        if self.last[changed] == index:  # the address of an atomic operation is read before that is written
             self.release(index, values)
             self.define(result, args[place])
             return Placed(op, (args[place],), tuple(args))
-        copy = self.choose(result)
+        copy = self.take(result)
         self.steps.append(Move(copy, args[place]))
         args[place] = copy
         self.release(index, values)
@@ -313,7 +438,7 @@ class _Placer:
             return self.free_form(index, op)
         if op.row.meaning in LOOPS:
             for value in [each for each, at in self.where.items() if self.registers.extra >> at & 1]:
-                self.move(value, self.choose(value, avoid=self.registers.extra))
+                self.spill(value)
             extra, self.free = self.free & self.registers.extra, self.free & ~self.registers.extra
             placed = self.in_place(index, op, 1)
             self.free |= extra
@@ -327,32 +452,35 @@ class _Placer:
 
         What is in a register that it writes meanwhile, or needs for another value, moves away.
         """
-        where, args, last = self.where, [self.where[value] for value in op.args], self.last
-        written = clobbers
+        where, last = self.where, self.last
+        for at, value in enumerate(op.args):
+            if at not in wants:
+                self.load(value)
+        written, is_restored = clobbers, op.row.kind in LOCAL_CALLS
         for value, register in zip(op.results, gives, strict=True):
-            written |= (value in last) << register
+            written |= (value in last or not is_restored) << register
         expected = {register: op.args[at] for at, register in wants.items()}
         moves = {register: where[value] for register, value in expected.items()}
         loose = {value for at, value in enumerate(op.args) if at not in wants}
         staying = [value for value in where if last[value] > index or value in loose]
-        self.free = self.all & ~written
-        for register in chain(expected, (where[value] for value in staying)):
-            self.free &= ~(1 << register)
+        self.free = self.unused(chain(expected, (where[value] for value in staying))) & ~written
         for value in staying:
             old = where[value]
-            if not written >> old & 1 and expected.get(old, value) == value:
+            lost = written if last[value] > index else clobbers  # results are written when all is read
+            if not lost >> old & 1 and expected.get(old, value) == value:
                 continue
-            others = [each for each in expected if expected[each] == value and not written >> each & 1]
+            others = [each for each in expected if expected[each] == value and not lost >> each & 1]
+            if not others and not self.free & self.usable and value not in loose:
+                where[value] = self.word(value)
+                continue
             new = others[0] if others else self.choose(value)
             self.free &= ~(1 << new)
             where[value], moves[new] = new, old
         self.steps += sequential(moves, self.registers.scratch)
         args = [wants[at] if at in wants else where[value] for at, value in enumerate(op.args)]
         self.where = {value: register for value, register in where.items() if last[value] > index}
-        kept = tuple(sorted(self.where.values()))
-        self.free = self.all
-        for register in kept:
-            self.free &= ~(1 << register)
+        kept = tuple(sorted(place for place in self.where.values() if place < SPILLED))
+        self.free = self.unused(kept)
         for value, register in zip(op.results, gives, strict=True):
             self.define(value, register)
         return Placed(op, tuple(gives), tuple(args), None, kept)
@@ -362,35 +490,60 @@ class _Placer:
     def moves_to(self, way: Way) -> list[Move]:
         """Return the moves on a way; what comes first to a block says where its values are there."""
         args = self.code.blocks[way.block].args
-        there = self.maps[way.block]
+        there, where = self.maps[way.block], self.where
         if there is None:
             there = self.maps[way.block] = self._arrival(way, args)
-        where = self.where
-        moves = {there[value]: where[value] for value in self.live[way.block]}
+        elif way.block in self.next_use.headers:
+            soon = self.next_use.at[way.block]
+            lost = {x for x in self.live[way.block] if where[x] >= SPILLED > there[x] and soon[x] >= FAR}
+            if lost:  # it comes back each round, and is not read there
+                self.reloaded.setdefault(way.block, set()).update(lost)
+        moves = {there[value]: where[value] for value in self.live[way.block] if there[value] < SPILLED}
         for argument, value in zip(args, way.args, strict=True):
             moves[there[argument]] = where[value]
         return sequential(moves, self.registers.scratch)
 
     def _arrival(self, way: Way, args: Sequence[int]) -> dict[int, int]:
-        """Return where a block has its values: those it reads stay, arguments are where it costs least."""
-        there = {value: self.where[value] for value in self.live[way.block]}
-        self.free = self.all
-        for register in there.values():
-            self.free &= ~(1 << register)
-        homes, last = self.code.homes, []
-        for argument, value in zip(args, way.args, strict=True):
-            register = homes[argument] if argument < len(homes) else -1
-            if self.where[value] == register and self.free >> register & 1:
-                there[argument] = register
-                self.free &= ~(1 << register)
-            else:
-                last.append((argument, value))
-        for argument, value in last:
-            register = self.where[value]
-            crosses = argument in self.crossing and not self.registers.kept >> register & 1
-            if value in there or not self.free >> register & 1 or crosses:
-                register = self.choose(argument)
-            there[argument] = register
+        """Return where a block has its values: those it reads stay, arguments are where it costs least.
+
+        Where there are more than registers, those that are read last are on the stack, and of a loop that had
+        not enough registers what it does not read.
+        """
+        soon, live = self.next_use.at[way.block], self.live[way.block]
+        passed = dict(zip(args, way.args, strict=True))
+        away = set(self.away.get(way.block, ()))
+        usable = self.usable.bit_count()
+        inside = [value for value in (*live, *args) if value not in away]
+        if len(inside) > usable:
+            inside.sort(key=lambda value: soon.get(value, NEVER))
+            away.update(inside[usable:])
+        there: dict[int, int] = {value: self.word(value) for value in away}
+        is_loop = way.block in self.next_use.headers
+        later = []
+        for value in live:
+            if value not in away:
+                if soon[value] >= FAR and value in self.spilled:
+                    there[value] = self.spilled[value]  # nobody loads it until then
+                elif self.where[value] < SPILLED or not is_loop:
+                    there[value] = self.where[value]
+                else:
+                    later.append(value)
+        self.free = self.unused(there.values())
+        homes = self.code.homes
+        for argument in args:
+            if argument not in away:
+                register = homes[argument] if argument < len(homes) else -1
+                if self.where[passed[argument]] == register and self.free >> register & 1:
+                    there[argument] = register
+                    self.free &= ~(1 << register)
+                else:
+                    later.append(argument)
+        for value in later:
+            register = self.where[passed.get(value, value)]
+            crosses = value in self.crossing and not self.registers.kept >> register & 1
+            if passed.get(value) in there or not self.free >> register & 1 or crosses:
+                register = self.choose(value) if self.free & self.usable else self.word(value)
+            there[value] = register
             self.free &= ~(1 << register)
         return there
 
@@ -412,8 +565,9 @@ def _local(placer: _Placer, op: Op) -> Fixed:
 
 
 def _by_address(placer: _Placer, op: Op) -> Fixed:
-    """As a call of a function that reads all registers; its address may be anywhere else."""
-    return {at: at - 1 for at in range(1, len(op.args))}, range(CALL_RESULTS), 0
+    """As a call of a function that reads all registers; its address is where none of them is."""
+    reads = {at: at - 1 for at in range(1, len(op.args))}
+    return {0: placer.registers.spare, **reads}, range(CALL_RESULTS), placer.registers.extra
 
 
 def _packet(placer: _Placer, op: Op) -> Fixed:

@@ -20,18 +20,20 @@ from functools import cache
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
-from ebpfjit.isa.table import BY_NAME, TABLE
+from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.optimizer.check import results_of
 from ebpfjit.optimizer.code import ALIGNED, BOUND, LEAVE, PAY, Block, Code, Entry, Exit, Op, Way
 
 _PLACE = "$a{offset}"
 _POINTER = f"($type *)({_PLACE})"
+_INDEXED = "($type *)(v$a{index}{offset})"
 
 
 def template(row: Row) -> str:
     """Return how an operation of a row is written.
 
-    `$r` is the result, `$a` and `$b` the first arguments, `$c` the third; `{imm}` and `{offset}` numbers.
+    `$r` is the result, `$a` and `$b` the first arguments, `$c` and `$d` those behind; `$i`, inside of
+    `{index}`, is an index, which is not counted. `{imm}` and `{offset}` are numbers.
     """
     word = row.meaning.lower()
     source = "$b" if row.uses_src else "{imm}"
@@ -59,7 +61,30 @@ def template(row: Row) -> str:
         case Kind.PACKET_LOAD:
             return "$r = *($type *)skb[$a + {imm}]" if row.uses_src else "$r = *($type *)skb[{imm}]"
         case Kind.BRANCH:
-            return f"if $a {row.symbol} {'$b' if row.uses_src else '{imm}'}"
+            return f"if $a {row.symbol} {source}"
+        case _:
+            return _of_code(row)
+
+
+def _of_code(row: Row) -> str:
+    """Return how an operation is written that only Code has."""
+    source, swapped = "$b" if row.uses_src else "{imm}", f"{row.symbol} " if row.symbol != "=" else ""
+    match row.kind:
+        case Kind.SUM:
+            return "$r = $a{index}{offset}"
+        case Kind.SELECT:
+            chosen, other = ("v$c", "v$d") if row.uses_src else ("v$b", "v$c")
+            return f"v$r = {chosen} if $a {row.symbol} {source} else {other}"
+        case Kind.INDEXED_LOAD:
+            return f"$r = {swapped}*{_INDEXED}"
+        case Kind.INDEXED_STORE:
+            return f"*{_INDEXED} = {swapped}{source}"
+        case Kind.BINARY_LOAD:
+            return f"$r = $b {row.symbol.removesuffix('=')} *{_INDEXED}"
+        case Kind.UPDATE:
+            return f"*{_INDEXED} {row.symbol} {source}"
+        case Kind.BRANCH_LOAD:
+            return f"if *{_INDEXED} {row.symbol} {source}"
         case _:
             raise AssertionError(row)
 
@@ -69,15 +94,30 @@ _CALLS = {"call": "CALL", "kfunc": "CALL_KFUNC", "function": "CALL_LOCAL", "call
 """How calls are written: the word in front of their number and arguments."""
 
 
+_OF_WHOLE_VALUES = frozenset(
+    {Kind.LOAD, Kind.STORE, Kind.PACKET_LOAD, Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.UPDATE}
+    | {Kind.BRANCH_LOAD}
+)
+"""Kinds whose width is that of memory."""
+_WITH_ADDRESS = frozenset(
+    {Kind.BOUND, Kind.SUM, Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE}
+    | {Kind.BRANCH_LOAD}
+)
+"""Kinds that may have an index."""
+
+
+def _index(row: Row) -> str:
+    return f" + {'w' if row.name == 'SUM32' else 'v'}$i * {{scale}}"
+
+
 @cache
 def _shape(row: Row) -> str:
     """Return a row's template with its type, and the letter of its values."""
-    memory = row.kind in (Kind.LOAD, Kind.STORE, Kind.PACKET_LOAD)
-    letter = "v" if row.width.bits == 64 or memory else "w"
+    letter = "v" if row.width.bits == 64 or row.kind in _OF_WHOLE_VALUES else "w"
     shape = template(row).replace("$type", f"{'s' if row.signed else 'u'}{8 * row.size}")
     # The base of an address is a whole value.
     shape = re.sub(r"\$a(?=\{offset\})", "v$a", shape)
-    return re.sub(r"(?<!v)\$(?=[rabc])", f"{letter}$", shape)
+    return re.sub(r"(?<!v)\$(?=[rabcd])", f"{letter}$", shape)
 
 
 # -- writing --------------------------------------------------------------------------------------------
@@ -105,7 +145,10 @@ def _values(values: tuple[int, ...]) -> str:
 
 
 def _exit(leaves: Exit) -> str:
-    named = (f"r{number} = v{value}" for number, value in enumerate(leaves.registers) if value is not None)
+    places = [f"r{number}" for number in range(REGISTER_COUNT)]
+    places += [f"u{8 * size}[{offset}]" for offset, size in leaves.slots]
+    pairs = zip(places, leaves.registers, strict=True)
+    named = (f"{place} = v{value}" for place, value in pairs if value is not None)
     return f"leave {leaves.pc} ({', '.join(named)}){f' refund {leaves.refund}' if leaves.refund else ''}"
 
 
@@ -113,12 +156,13 @@ def _op(op: Op) -> str:
     row, leaves = op.row, f" else {_exit(op.exit)}" if op.exit is not None else ""
     match row.kind:
         case Kind.PAY:
-            return f"pay {op.imm}{leaves}"
+            return f"pay {op.imm}{f' own {op.offset}' if op.offset else ''}{leaves}"
         case Kind.BOUND:
             access = "store" if op.stores else "load"
-            values = " .. ".join(f"v{value}" for value in op.args)
+            values = " .. ".join(f"v{value}" for value in op.args[: 1 if op.scale else 2])
+            index = f" + v{op.args[1]} * {op.scale}" if op.scale else ""
             base = f"{op.region} {values}".strip()
-            return f"bound {access} {base} + {op.offset}..{op.offset + op.imm}{leaves}"
+            return f"bound {access} {base}{index} + {op.offset}..{op.offset + op.imm}{leaves}"
         case Kind.ALIGNED:
             return f"aligned v{op.args[0]} + {op.offset}, {op.imm}{leaves}"
         case Kind.CALL_HELPER | Kind.CALL_KFUNC | Kind.CALL_LOCAL | Kind.CALL_REGISTER:
@@ -129,11 +173,13 @@ def _op(op: Op) -> str:
 
 
 def _filled(op: Op) -> str:
-    text = _shape(op.row)
-    numbers = dict(zip("abc", op.args, strict=False), r=op.results[0] if op.results else "")
-    text = re.sub(r"\$([rabc])", lambda found: str(numbers[found[1]]), text)
+    text = _shape(op.row).replace("{index}", _index(op.row) if op.scale else "")
+    names = "aibcd" if op.scale else "abcd"
+    numbers = dict(zip(names, op.args, strict=False), r=op.results[0] if op.results else "")
+    text = re.sub(r"\$([rabcdi])", lambda found: str(numbers[found[1]]), text)
     sign = "-" if op.offset < 0 else "+"
-    return text.replace("{imm}", str(op.imm)).replace("{offset}", f" {sign} {abs(op.offset)}")
+    text = text.replace("{imm}", str(op.imm)).replace("{offset}", f" {sign} {abs(op.offset)}")
+    return text.replace("{scale}", str(op.scale))
 
 
 def _way(way: Way) -> str:
@@ -158,6 +204,7 @@ def _end(block: Block) -> str:
 # -- reading --------------------------------------------------------------------------------------------
 
 _NUMBER = r"-?\d+"
+_BRANCHES = (Kind.BRANCH, Kind.BRANCH_LOAD)
 _TAIL = r"(?: else (?P<leave>leave .*))?"
 
 
@@ -165,15 +212,18 @@ _TAIL = r"(?: else (?P<leave>leave .*))?"
 def _patterns() -> tuple[tuple[Row, re.Pattern[str]], ...]:
     """Return each row with what its lines look like."""
     found = []
-    for row in TABLE:
+    for row in (*TABLE, *UNENCODED.values()):
         try:
             shape = re.escape(_shape(row))
         except AssertionError:
             continue  # calls and ends have words of their own
-        shape = re.sub(r"\\\$([rabc])", r"(?P<\1>\\d+)", shape)
+        may = "" if row.kind is Kind.SUM or row.name.startswith("INDEXED") else "?"
+        shape = shape.replace(re.escape("{index}"), f"(?:{re.escape(_index(row))}){may}")
+        shape = re.sub(r"\\\$([rabcdi])", r"(?P<\1>\\d+)", shape)
         shape = shape.replace(re.escape("{imm}"), f"(?P<imm>{_NUMBER})")
+        shape = shape.replace(re.escape("{scale}"), r"(?P<scale>[1248])")
         shape = shape.replace(re.escape("{offset}"), r" (?P<offset>[+-] \d+)")
-        found.append((row, re.compile(shape + (_TAIL if row.kind is not Kind.BRANCH else ""))))
+        found.append((row, re.compile(shape + ("" if row.kind in _BRANCHES else _TAIL))))
     return tuple(found)
 
 
@@ -190,7 +240,11 @@ def _read_exit(text: str | None) -> Exit | None:
     registers: list[int | None] = [None] * REGISTER_COUNT
     for register, value in re.findall(r"r(\d+) = v(\d+)", found[2]):
         registers[int(register)] = int(value)
-    return Exit(int(found[1]), tuple(registers), int(found[3] or 0))
+    slots = []
+    for bits, offset, value in re.findall(r"u(\d+)\[(-?\d+)\] = v(\d+)", found[2]):
+        slots.append((int(offset), int(bits) // 8))
+        registers.append(int(value))
+    return Exit(int(found[1]), tuple(registers), int(found[3] or 0), tuple(slots))
 
 
 def _read_way(text: str) -> Way:
@@ -203,12 +257,12 @@ def _read_way(text: str) -> Way:
 _BASE = rf"(?P<args>v\d+) \+ (?P<offset>{_NUMBER})"
 
 _REGION = r"(?:(?P<region>stack|argument|packet) ?)?"
-_SPAN = rf"(?P<args>v\d+(?: \.\. v\d+)?)? ?\+ (?P<offset>{_NUMBER})"
+_SPAN = rf"(?P<args>v\d+(?: \.\. v\d+)?(?: \+ v\d+ \* (?P<scale>[1248]))?)? ?\+ (?P<offset>{_NUMBER})"
 
 _CALLED = rf"(?P<imm>{_NUMBER})(?::(?P<offset>{_NUMBER}))?"
 
 _SPECIAL = (
-    (PAY, re.compile(rf"pay (?P<imm>\d+){_TAIL}")),
+    (PAY, re.compile(rf"pay (?P<imm>-?\d+)(?: own (?P<offset>\d+))?{_TAIL}")),
     (BOUND, re.compile(rf"bound (?P<access>load|store) {_REGION}{_SPAN}\.\.(?P<end>{_NUMBER}){_TAIL}")),
     (ALIGNED, re.compile(rf"aligned {_BASE}, (?P<imm>\d+){_TAIL}")),
     *(
@@ -227,20 +281,22 @@ def _read_op(text: str, pc: int) -> Op:
             imm = int(said["end"]) - offset if "end" in said else int(said["imm"])
             results, args = _numbers(said.get("results") or ""), _numbers(said.get("args") or "")
             stores = said.get("access") == "store"
-            region = said.get("region") or ""
-            return Op(row, args, imm, offset, pc, results, _read_exit(said["leave"]), stores, region)
+            region, scale = said.get("region") or "", int(said.get("scale") or 0)
+            leaves = _read_exit(said["leave"])
+            return Op(row, args, imm, offset, pc, results, leaves, stores, region, scale)
     for row, pattern in _patterns():
-        if row.kind is not Kind.BRANCH and (found := pattern.fullmatch(text)):
+        if row.kind not in _BRANCHES and (found := pattern.fullmatch(text)):
             said = found.groupdict()
             return _made(row, said, pc, _read_exit(said["leave"]))
     raise ValueError(f"no operation: {text!r}")
 
 
 def _made(row: Row, said: dict[str, str | None], pc: int, leaves: Exit | None = None) -> Op:
-    args = tuple(int(value) for name in "abc" if (value := said.get(name)) is not None)
+    args = tuple(int(value) for name in "aibcd" if (value := said.get(name)) is not None)
     offset = int((said.get("offset") or "0").replace(" ", ""))
     results = () if said.get("r") is None else (int(said["r"] or 0),)
-    op = Op(row, args, int(said.get("imm") or 0), offset, pc, results, leaves)
+    imm, scale = (int(said.get(name) or 0) for name in ("imm", "scale"))
+    op = Op(row, args, imm, offset, pc, results, leaves, False, "", scale)
     assert len(op.results) == results_of(op), row
     return op
 
@@ -259,7 +315,7 @@ def _read_end(text: str, pc: int) -> tuple[Op, tuple[Way, ...]]:
     if head == "may_":
         return Op(BY_NAME["MAY_GOTO"], (), 0, 0, pc), ways
     for row, pattern in _patterns():
-        if row.kind is Kind.BRANCH and (found := pattern.fullmatch(head.rstrip())):
+        if row.kind in _BRANCHES and (found := pattern.fullmatch(head.rstrip())):
             return _made(row, found.groupdict(), pc), ways
     raise ValueError(f"no end of a block: {text!r}")
 

@@ -20,6 +20,7 @@ from ebpfjit.difftest.children import run_forked
 from ebpfjit.errors import EbpfError, ExecutionError
 from ebpfjit.interpreter import interpret
 from ebpfjit.jit.entry import compile_program
+from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import CODE_ADDRESS, Execution, HelperFunction
@@ -113,7 +114,7 @@ def agree(code: bytes | Program, limit: int | None = 10_000, seconds: float = 60
     verified = prepare(code if isinstance(code, Program) else Program.from_bytes(code))
 
     def machine(*, optimize: bool) -> Callable[[Execution], int]:
-        return compile_program(verified, helpers=HELPERS, moving=frozenset(), optimize=optimize).run
+        return compile_program(verified, Options(optimize=optimize), HELPERS).run
 
     def job() -> list[Outcome]:
         runs = lambda e: interpret(verified, e), machine(optimize=True), machine(optimize=False)

@@ -25,9 +25,6 @@ ELSEWHERE_UNMINDED = ("kernel", "difftest", "bench", "cli")
 """These hold file descriptors and numbers; machine code points to nothing of theirs."""
 
 TABLES = {
-    "translators/emitter.py": {"_lines", "snippets"},  # text and bytes: equal values are as good
-    "jit/assembler.py": {"_stencils"},  # the same
-    "jit/compiler.py": {"_known_phrases", "_known_fused", "_known_fusions"},  # the same
     "jit/callables.py": {"_specs"},  # only grows
     "jit/entry.py": {"_pausing"},  # numbers of threads
     "jit/routines.py": {"_provided"},  # an image, before it is in memory
@@ -39,7 +36,9 @@ TABLES = {
     "runtime/attach.py": {"_DEFAULTS"},  # the same
     "interpreter.py": {"STEPS"},  # the same
 }
-"""The tables that modules fill as they go, each with why two threads do no harm to it."""
+"""The tables that modules fill as they go, each with why two threads do no harm to it.
+
+A `Memo` needs none: what it holds follows from the key, and equal values are as good."""
 
 
 def _sources():

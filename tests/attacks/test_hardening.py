@@ -7,6 +7,7 @@ import pytest
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.jit.entry import compile_program
+from ebpfjit.options import Options
 from ebpfjit.program import Program
 
 CHOSEN = 0x5EC2E7A1
@@ -43,7 +44,7 @@ def _near(code: bytes) -> list[str]:
 def _code(name: str, *, optimize: bool, harden: bool) -> bytes:
     verified = prepare(Program.from_bytes(assemble(PROGRAMS[name])))
     helpers = {CHOSEN: lambda *_: 0}
-    return compile_program(verified, helpers=helpers, optimize=optimize, harden=harden).image.code
+    return compile_program(verified, Options(optimize=optimize, harden=harden), helpers).image.code
 
 
 @pytest.mark.parametrize("optimize", [True, False])

@@ -22,12 +22,14 @@ from typing import Any
 import pytest
 
 from ebpfjit import EbpfError, Program
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
 from ebpfjit.jit.entry import compile_program
+from ebpfjit.options import Options
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts import give_back, program_type, take
 from ebpfjit.runtime.contexts.skb import SkbContext
@@ -382,7 +384,8 @@ def attack(helper: str, names: list[str], program: Program, number: int, one_in:
     functions = bound() | STOCK | CARELESS | KERNEL
     maps = frozenset({1, 2, 3}) if program.maps else frozenset[int]()
     verified = prepare(program)
-    compiled = compile_program(verified, helpers={number: functions[number]}, moving=MOVING, map_helpers=maps)
+    options = Options(promises=Promises(moving=MOVING), map_helpers=maps)
+    compiled = compile_program(verified, options, {number: functions[number]})
     engines: dict[str, Run] = {
         "interpreter": lambda execution: interpret(verified, execution),
         "machine code": compiled.run,

@@ -111,10 +111,8 @@ def test_no_attribute_leads_to_what_machine_code_points_to(
 def test_a_function_is_made_once():
     for function in (compiled(FIRST_BYTE), typed("mov r0, 2\nexit")):
         it = inside(function)
-        first = it.compiled if not hasattr(it, "ready") else it.ready
-        rest = ({}, None) if first is it.compiled else (it.compiled, None, {})
         with pytest.raises(TypeError, match="is made already"):
-            function.__init__(first, *rest)  # type: ignore[misc] # the attack
+            function.__init__(it.plain)  # type: ignore[misc] # the attack
         with pytest.raises(TypeError):
             Sealed.__init__(function, 1)
         assert inside(function) is it

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from ebpfjit import EbpfVmFixedMbuff, EbpfVmMbuff, EbpfVmNoData, EbpfVmRaw
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.elf import load
@@ -30,6 +31,7 @@ from ebpfjit.jit import entry
 from ebpfjit.jit.entry import compile_program
 from ebpfjit.jit.gate import Gate, Mbuff, why_not
 from ebpfjit.kernel import unavailable_reason
+from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps.create import create
@@ -316,7 +318,7 @@ def test_a_type_that_the_user_gives_holds_for_what_is_called(engine: str) -> Non
 
 
 def compiled(text: str, **promises: Any) -> Any:
-    return compile_program(prepare(Program(assemble(text))), **promises)
+    return compile_program(prepare(Program(assemble(text))), Options(promises=Promises(**promises)))
 
 
 def execution(memory: Any, *, r1: int | None = None, r2: int | None = None) -> Execution:
@@ -358,7 +360,7 @@ def test_a_read_only_argument_is_refused_where_it_was_to_be_written() -> None:
 
 @pytest.mark.parametrize("length", [8, 15, 17, 1 << 20, (1 << 64) - 1])
 def test_a_length_that_is_not_r2_is_refused(length: int) -> None:
-    code = compiled(MEASURES, argument_is_packet=True)
+    code = compiled(MEASURES, argument_is_measured=True)
     assert code.run(execution(bytearray(16))) == 0
     assert code.run(execution(bytearray(0))) == 0
     with pytest.raises(ExecutionError, match="r2 being the length"):
@@ -369,7 +371,7 @@ def test_a_length_that_is_not_r2_is_refused(length: int) -> None:
 
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
 def test_a_gate_does_not_open_for_more_than_it_gives() -> None:
-    large, packet = compiled(LOADS, argument_size=64), compiled(MEASURES, argument_is_packet=True)
+    large, packet = compiled(LOADS, argument_size=64), compiled(MEASURES, argument_is_measured=True)
     for shape, names in (
         ("none", ()),
         ("mem", ("mem",)),

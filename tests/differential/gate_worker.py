@@ -25,6 +25,7 @@ from ebpfjit.errors import EbpfError, ExecutionError
 from ebpfjit.function import make_function
 from ebpfjit.interpreter import interpret
 from ebpfjit.jit.entry import compile_program
+from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.runtime.memory import Region, Stack
 
@@ -57,7 +58,8 @@ def _differences(case: Case, given: Input, stacks: Sequence[Stack], release_gil:
     wanted = interpreted(None)
     if any(interpreted(stack) != wanted for stack in stacks):
         return "tells where the stack is", ""
-    compiled = compile_program(verified, helpers=place.helpers, kfuncs=place.helpers, release_gil=release_gil)
+    options = Options(release_gil=release_gil)
+    compiled = compile_program(verified, options, place.helpers, place.helpers)
     # A call of either kind finds the same helpers, as machine code has them.
     function = make_function(compiled, place.helpers, given.limit)
     mem = place.start(given).regions[0].view

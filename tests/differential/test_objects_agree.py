@@ -10,6 +10,7 @@ import pytest
 from support.packets import packets
 
 from ebpfjit import Environment, kernel, load
+from ebpfjit.options import Options
 from ebpfjit.ready import ready
 from ebpfjit.runner import Result
 
@@ -39,7 +40,7 @@ def state(path: Path, name: str, engine: str, *, audit: bool = False) -> list[tu
     """Run all packets, one after the other on the same maps; return what each run left."""
     obj = load(path, environment=FIXED)
     for program in obj.programs.values():  # those that are tail called too
-        ready(program).options = {"audit": audit}
+        ready(program).options = Options(audit=audit)
     states = []
     for packet in packets().values():
         result: Result = obj.programs[name].run(packet, engine=engine)

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.disassembler import disassemble_instruction
 from ebpfjit.isa.spec import Kind, Offset, Reg, Row
 from ebpfjit.isa.table import BY_NAME, TABLE
-from ebpfjit.jit.compiler import settings_for, translate
+from ebpfjit.jit.compiler import Recipe
+from ebpfjit.options import Options
 from ebpfjit.program import Instruction, Program
 
 HERE = Path(__file__).parent / "listings"
@@ -45,8 +47,8 @@ def _text(row: Row, variant: str) -> str:
         insn = _example(row, dst, src)
         # In the middle of a block, so that no budget is charged here.
         program = Program(MOVE + insn.encode() + EXIT * 9, references={1: 0x1122334455667788})
-        settings = settings_for(features=features, helpers={7: False}, kfuncs={7: True})
-        listing = translate(prepare(program), settings, checked=checked)
+        options = Options(checked, features=features, promises=Promises(calling=frozenset()))
+        listing = Recipe(prepare(program), options, {7: False}, {7: True}).listing()
         lines.append(f"{row.name}: {disassemble_instruction(program.instructions[1], 'linux')}")
         for piece in listing.pieces:
             if piece.pc == 1:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ebpfjit import kernel
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.bits import W64
@@ -23,6 +24,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.entry import compile_program
 from ebpfjit.kernel import KernelMap, syscalls, unavailable_reason
+from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.runtime.environment import Environment, Task
 from ebpfjit.runtime.execution import Execution
@@ -125,8 +127,11 @@ def program_with(text: str, maps: Mapping[str, Map]) -> Program:
 MOVING = frozenset(number for number, helper in helpers().items() if helper.ends_rights)
 
 
+OPTIONS = Options(promises=Promises(moving=MOVING))
+
+
 def _machine_code(program: Program, execution: Execution) -> int:
-    compiled = compile_program(prepare(program), helpers=execution.helpers, moving=MOVING)
+    compiled = compile_program(prepare(program), OPTIONS, execution.helpers)
     return compiled.run(execution)
 
 

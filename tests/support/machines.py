@@ -24,13 +24,14 @@ from typing import Any
 import ebpfjit.interpreter
 import ebpfjit.jit.compiler
 from ebpfjit.analysis import verifier
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.errors import EbpfError
 from ebpfjit.interpreter import interpret
 from ebpfjit.isa.table import BY_NAME
-from ebpfjit.jit import cpu
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.entry import Compiled, compile_program
+from ebpfjit.options import Options
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime.execution import MAX_LOOPS, Execution, HelperFunction, NativeHelper
 from ebpfjit.runtime.memory import Region, Stack
@@ -40,32 +41,21 @@ ALIGNED_HELPER = TESTS / "conformance" / "aligned_helper.hex"
 U64 = (1 << 64) - 1
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A way to compile: `promised` tells the compiler how long memory is, so fewer checks remain."""
-
-    checked: bool = True
-    features: frozenset[str] = cpu.features()
-    harden: bool = False
-    promised: bool = False
-    optimize: bool = True
-    audit: bool = False
-
-
-MACHINE_CODE: dict[str, Variant] = {
-    "checked": Variant(),
-    "checked-plain": Variant(features=frozenset()),
-    "hardened": Variant(harden=True),
-    "baseline": Variant(optimize=False),
-    "promised": Variant(promised=True),
-    "audit": Variant(audit=True),
-    "audit-promised": Variant(audit=True, promised=True),
-    "audit-baseline": Variant(audit=True, optimize=False),
-    "unchecked": Variant(checked=False),
-    "unchecked-plain": Variant(checked=False, features=frozenset()),
-    "unchecked-baseline": Variant(checked=False, optimize=False),
+MACHINE_CODE: dict[str, Options] = {
+    "checked": Options(),
+    "checked-plain": Options(features=frozenset()),
+    "hardened": Options(harden=True),
+    "baseline": Options(optimize=False),
+    "promised": Options(),
+    "audit": Options(audit=True),
+    "audit-promised": Options(audit=True),
+    "audit-baseline": Options(audit=True, optimize=False),
+    "unchecked": Options(checked=False),
+    "unchecked-plain": Options(checked=False, features=frozenset()),
+    "unchecked-baseline": Options(checked=False, optimize=False),
 }
-"""Machine code in its variants; "plain" is without what newer CPUs add (BMI2)."""
+"""Machine code in its variants; "plain" is without what newer CPUs add (BMI2), "promised" code is told how
+long memory is, so that fewer checks remain."""
 
 ENGINES = ("interpreter", *MACHINE_CODE)
 CHECKED = tuple(name for name in ENGINES if not name.startswith("unchecked"))
@@ -211,7 +201,7 @@ class _Runner:
         verified: Verified = prepare(program, None if sizes is None else lambda prog, pc: sizes[pc])
         if engine == "interpreter":
             return lambda execution: interpret(verified, execution)
-        return _compile(verified, MACHINE_CODE[engine], 0 if self.job.read_only else self.region.size).run
+        return _compile(verified, engine, 0 if self.job.read_only else self.region.size).run
 
     def _one(self, run: Callable[[Execution], int], data: bytes | None) -> Outcome:
         self.memory[:] = data or b""
@@ -304,19 +294,10 @@ def _unfinished(
 
 def machine_code(code: bytes, engine: str = "checked", references: dict[int, int] | None = None) -> Compiled:
     """Compile a program as `engine` does, to look at its listing and its bytes, not to run it."""
-    return _compile(prepare(Program(code, references=references or {})), MACHINE_CODE[engine], 64)
+    return _compile(prepare(Program(code, references=references or {})), engine, 64)
 
 
-def _compile(verified: Verified, variant: Variant, size: int) -> Compiled:
+def _compile(verified: Verified, engine: str, size: int) -> Compiled:
     """Compile a program that will have `size` bytes behind r1."""
-    return compile_program(
-        verified,
-        helpers=helpers(),
-        kfuncs=KFUNCS,
-        checked=variant.checked,
-        harden=variant.harden,
-        argument_size=size if variant.promised else 0,
-        features=variant.features,
-        optimize=variant.optimize,
-        audit=variant.audit,
-    )
+    promises = Promises(size if "promised" in engine else 0)
+    return compile_program(verified, replace(MACHINE_CODE[engine], promises=promises), helpers(), KFUNCS)

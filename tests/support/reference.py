@@ -62,6 +62,8 @@ ARITHMETIC: dict[str, Operation] = {
     "LSH": lambda bits, a, b: pattern(bits, a * 2 ** _count(bits, b)),
     "RSH": lambda bits, a, b: math.floor(Fraction(a, 2 ** _count(bits, b))),
     "ARSH": lambda bits, a, b: pattern(bits, math.floor(Fraction(number(bits, a), 2 ** _count(bits, b)))),
+    "MULHI": lambda bits, a, b: math.floor(Fraction(a * b, 2**bits)),
+    "ROTATE": lambda bits, a, b: pattern(bits, a * 2 ** _count(bits, b)) + a // 2 ** (bits - _count(bits, b)),
 }
 """RFC 9669, 4.1: dst and src give the new dst."""
 

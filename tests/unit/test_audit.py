@@ -28,7 +28,7 @@ from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF
 from ebpfjit.difftest.sources import SOURCES, case_of
 from ebpfjit.jit import compiler
 from ebpfjit.jit.compiler import Recipe
-from ebpfjit.jit.timing import forget
+from ebpfjit.memo import forget
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.create import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
@@ -46,7 +46,9 @@ def _nothing_remembered() -> Iterator[None]:
 def plant(monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
     """Have machine code, and the judge, be told of changed facts."""
     facts, run = Recipe.facts, Analysis.run
-    monkeypatch.setattr(Recipe, "facts", lambda self: change(facts(self)) if self.optimize else facts(self))
+    monkeypatch.setattr(
+        Recipe, "facts", lambda self: change(facts(self)) if self.options.optimize else facts(self)
+    )
     monkeypatch.setattr(Analysis, "run", lambda self: change(run(self)))
     monkeypatch.setattr(compiler, "analyse", lambda v, p, **named: facts_of(v, p, run, **named))
 
@@ -488,9 +490,9 @@ def ebpfjit_compare(text: str, engines: list[str]) -> Any:
 def test_the_audit_build_of_a_case_is_optimised() -> None:
     case = Case(assembler.assemble(LOOP), (Input(bytes(40), 1000),), "audit")
     recipe = compiled_case(case, prepared(case)).recipe
-    assert (recipe.audit, recipe.optimize) == (True, True)
+    assert (recipe.options.audit, recipe.options.optimize) == (True, True)
     recipe = compiled_case(replace(case, build="audit-baseline"), prepared(case)).recipe
-    assert (recipe.audit, recipe.optimize) == (True, False)
+    assert (recipe.options.audit, recipe.options.optimize) == (True, False)
     assert Promises().argument_size == 0
 
 

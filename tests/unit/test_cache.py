@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -21,9 +25,13 @@ from ebpfjit import (
     Program,
     VerifierError,
 )
-from ebpfjit.analysis.accesses import Facts
+from ebpfjit.analysis.accesses import Facts, Promises
+from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.jit import assembler, cache, compiler, cpu
+from ebpfjit.options import Options
+from ebpfjit.runtime.rights import Rights
+from ebpfjit.sealed import inside
 
 SUM = "mov r0, 5\nadd r0, r2\nmov r3, 9\nlsh r3, r2\nadd r0, r3\nexit"
 TWICE = "mov r1, 21\ncall 5\nexit"
@@ -169,6 +177,19 @@ def test_a_file_that_is_wrong_though_its_checksum_is_right(
         JitFunction.load(path)
 
 
+def test_a_file_does_not_choose_for_who_loads_it(tmp_path: Path) -> None:
+    path = tmp_path / "more"
+    program().compile().save(path)
+    body = path.read_bytes()[40:]
+    stop = 4 + int.from_bytes(body[:4], "little")
+    header = json.loads(body[4:stop])
+    header["key"] |= {"release_gil": True, "harden": "yes", "audit": True, "cache": 1}
+    text = json.dumps(header).encode()
+    path.write_bytes(_with_checksum(len(text).to_bytes(4, "little") + text + body[stop:]))
+    options = inside(JitFunction.load(path)).plain.compiled.recipe.options
+    assert options.chosen == Options().chosen
+
+
 def test_a_file_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "open"
     program().compile().save(path)
@@ -272,6 +293,77 @@ def test_what_differs_is_compiled_for_itself(tmp_path: Path, translations: list[
         DIFFERENT[what](tmp_path)
     assert len(translations) == 2
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def _fields(value: Any) -> Iterator[tuple[Any, str]]:
+    """Yield the fields of a recipe and of the records in it: whose, and its name."""
+    for each in fields(value):
+        part = getattr(value, each.name)
+        if is_dataclass(part) and not isinstance(part, Rights):
+            yield from _fields(part)
+        else:
+            yield value, each.name
+
+
+OTHER: dict[type, Any] = {
+    bool: lambda value: not value,
+    int: lambda value: value + 1,
+    str: lambda value: value + "x",
+    dict: lambda value: {**value, 7: 8},
+    MappingProxyType: lambda value: {**value, 7: 8},
+    frozenset: lambda value: value | {7},
+    Rights: lambda value: Rights("other", b"\xff" * 8, ()),
+    type(None): lambda value: frozenset({7}),
+}
+"""Another value than a field has, by its type."""
+
+
+def test_every_field_that_code_depends_on_is_in_the_key() -> None:
+    promises = Promises(argument_rights=Rights("struct", bytes(8), ()))
+    options = Options(promises=promises, features=frozenset())
+    recipe = compiler.Recipe(prepare(Program(assemble(SUM), type="xdp")), options)
+    key, found, apart = cache.key_of(recipe), [], set()
+    for record, name in _fields(recipe):
+        if (full := f"{type(record).__name__}.{name}") in cache.APART:
+            apart.add(full)
+            continue
+        value = getattr(record, name)
+        object.__setattr__(record, name, OTHER[type(value)](value))
+        vars(recipe).pop("settings")  # which was made of what was there
+        assert cache.key_of(recipe) != key, full
+        object.__setattr__(record, name, value)
+        found.append(name)
+    assert apart == cache.APART.keys()
+    assert len(found) == len({*found}), "of two fields of one name only one is in the key"
+    assert json.loads(json.dumps(key)) == key
+
+
+def test_the_stamp_is_of_all_that_code_is_made_by() -> None:
+    """Of every module that is read to compile programs of several types; of routines that are no Python."""
+    code = (
+        "import sys; from ebpfjit import Program\n"
+        "for type_ in (None, 'xdp', 'tc', 'kprobe'):\n"
+        "    Program(bytes.fromhex('b700000002000000 9500000000000000'), type=type_).compile(optimize=True)\n"
+        "print(*{m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'ebpfjit'}, sep='\\n')"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    stamped = {*map(str, cache.sources())}
+    assert {*child.stdout.split()} <= stamped
+    ends = ("contexts/skb.py", "maps/hash.py", "helpers/names.py", "hash_lookup.bin", "x86_64/checks.py")
+    assert all(any(name.endswith(end) for name in stamped) for end in ends)
+
+
+def test_the_stamp_is_of_what_files_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installers set the dates of files as they like: all the same, for one."""
+    made = cache.build.__wrapped__  # type: ignore[attr-defined] # a process makes it once
+    file = tmp_path / "module.py"
+    monkeypatch.setattr(cache, "sources", lambda: [file])
+    stamps = []
+    for content, date in ((b"one", 5), (b"two", 5), (b"one", 6)):
+        file.write_bytes(content)
+        os.utime(file, (date, date))
+        stamps.append(made())
+    assert stamps[0] == stamps[2] != stamps[1]
 
 
 FOREIGN: dict[str, tuple[object, str, object]] = {

@@ -19,7 +19,7 @@ def verified_of(text: str) -> Verified:
 
 def complaints(verified: Verified) -> list[str]:
     """Follow every edge: what was paid in advance is what the next block takes as paid."""
-    charges, blocks, found = verified.charges, verified.blocks, []
+    charges, blocks, found = verified.charges, verified.costs, []
     paid_before = {
         pc: 0 if pc in verified.tested else size + charges.advance[pc] for pc, size in blocks.items()
     }
@@ -49,7 +49,22 @@ def test_every_way_pays_what_it_runs() -> None:
         assert complaints(prepare(program)) == [], seed
 
 
-LOOP = "l: jeq r1, 5, m\nadd r1, 1\nja n\nm: add r1, 2\nn: add r1, 3\njne r1, 9, l\nexit"
+LOOP = "l: jeq r1, 5, m\nldxb r1, [r2]\nja n\nm: add r1, 2\nn: add r1, 3\njne r1, 9, l\nexit"
+
+
+@pytest.mark.parametrize(
+    ("text", "costs"),
+    [
+        ("jeq r1, 5, m\nadd r1, 1\nm: exit", {0: 2, 1: 0, 2: 1}),  # skipped or not
+        ("jeq r1, 5, m\nldxb r1, [r2]\nm: exit", {0: 1, 1: 1, 2: 1}),  # no arithmetic
+        ("jeq r1, 5, m\nadd r1, 1\nadd r1, 1\nja n\nm: add r1, 2\nn: exit", {0: 4, 1: 0, 4: 0, 5: 1}),
+        ("jeq r1, 5, m\nadd r1, 1\nja n\nm: ldxb r1, [r2]\nn: exit", {0: 1, 1: 2, 3: 1, 4: 1}),
+        ("jeq r1, 5, m\nl: add r1, 1\nm: jeq r1, 9, l\nexit", {0: 1, 1: 1, 2: 1, 3: 1}),  # a loop
+        ("jeq r1, 5, m\n" + "add r1, 1\n" * 9 + "m: exit", {0: 1, 1: 9, 10: 1}),  # too long
+    ],
+)
+def test_arms_cost_what_the_longer_one_does_whichever_is_taken(text: str, costs: dict[int, int]) -> None:
+    assert verified_of(text).costs == costs
 
 
 def test_a_loop_pays_once_on_its_likely_way() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from ebpfjit.assembler import assemble
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
 from ebpfjit.jit.entry import compile_program
+from ebpfjit.options import Options
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
@@ -54,14 +55,21 @@ class Case:
     def code(self) -> bytes:
         return assemble(self.text)
 
+    @property
+    def promises(self) -> Promises:
+        """What its runs have; no helper calls a function of the program."""
+        measured, none = self.measured, frozenset[int]()
+        return Promises(
+            self.promised, self.writable, self.moving, argument_is_measured=measured, calling=none
+        )
+
 
 def facts_of(case: Case) -> Facts:
     verified = prepare(
         Program.from_bytes(case.code),
         lambda _, pc: case.frame_sizes.get(pc, 512) if case.frame_sizes else 512,
     )
-    promises = Promises(case.promised, case.writable, case.moving, argument_is_measured=case.measured)
-    return analyse(verified, promises)
+    return analyse(verified, case.promises)
 
 
 def accesses_of(text: str, promised: int = 0) -> dict[int, Access]:
@@ -727,10 +735,7 @@ def run_all() -> None:
         both = Both(
             case.code,
             helpers={1: lambda *_: 7},
-            argument_size=case.promised,
-            argument_writable=case.writable,
-            moving=case.moving,
-            argument_is_packet=case.measured,
+            promises=replace(case.promises, calling=None),
             frame_size=(lambda _, pc, case=case: case.frame_sizes.get(pc, 512)) if case.frame_sizes else None,
         )
         for size in (*range(case.promised, 48), 64, 300):
@@ -959,7 +964,7 @@ class MapCase:
 
     def facts(self, map_: Values) -> Facts:
         verified = prepare(self.program(map_))
-        promises = Promises(moving=self.moving, lookups=self.lookups)
+        promises = Promises(moving=self.moving, lookups=self.lookups, calling=frozenset())
         return analyse(verified, promises)
 
 
@@ -1065,7 +1070,8 @@ def run_map_cases() -> None:
             helpers = {1: lambda *_: map_.lookup(b""), 2: lambda *_: 7}  # noqa: B023 - called here and now
             if case.lookups == frozenset({2}):
                 helpers = {1: lambda *_: 8, 2: helpers[1]}
-            compiled = compile_program(verified, helpers=helpers, moving=case.moving, lookups=case.lookups)
+            promises = Promises(moving=case.moving, lookups=case.lookups)
+            compiled = compile_program(verified, Options(promises=promises), helpers)
             results = []
             for engine in (lambda execution: interpret(verified, execution), compiled.run):  # noqa: B023
                 map_.memory[:] = bytes(len(map_.memory))

@@ -33,6 +33,7 @@ from ebpfjit import (
     address_of,
 )
 from ebpfjit.assembler import assemble
+from ebpfjit.function import Plain
 from ebpfjit.jit import gate, routines
 from ebpfjit.jit.stock import native_helper, native_numbers
 from ebpfjit.runtime import memory
@@ -420,7 +421,9 @@ def test_a_function_is_freed_with_its_last_reference() -> None:
         machine = EbpfVmRaw(assemble(FIRST_BYTE))
         machine.jit_compile()
         assert machine._compiled is not None
-        held = [weakref.ref(compiled.buffer) for compiled in (inside(function).compiled, machine._compiled)]
+        held = [
+            weakref.ref(compiled.buffer) for compiled in (inside(function).plain.compiled, machine._compiled)
+        ]
         assert all(reference() is not None for reference in held)
         del function, machine
         assert [reference() for reference in held] == [None, None]
@@ -493,7 +496,7 @@ def test_runs_inside_of_runs_each_have_their_own_memory() -> None:
     interpreter = EbpfVmRaw(program)
     interpreter.register_helper(1, helper)
     mems = [bytearray([65 + depth, depth]) for depth in range(len(order))]
-    slow = JitFunction(inside(function).compiled, {1: helper}, None)
+    slow = JitFunction(Plain(inside(function).plain.compiled, {1: helper}))
     ways: dict[str, Callable[[Any], int]] = {
         "gate": function,
         "interpreter": interpreter.execute_program,

@@ -10,14 +10,17 @@ import re
 import pytest
 
 from ebpfjit import Program, TranslationError
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.bits import U64_MASK
-from ebpfjit.jit import assembler, compiler
+from ebpfjit.jit import assembler
 from ebpfjit.jit.code_buffer import CodeBuffer
+from ebpfjit.jit.compiler import Listing, Recipe
 from ebpfjit.jit.entry import assemble as assemble_listing
 from ebpfjit.jit.entry import compile_program
 from ebpfjit.jit.relocation import item_spans, relocate
+from ebpfjit.options import Options
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.translators import registry
 from tests.support.mappings import rights_at
@@ -27,9 +30,10 @@ def _execution() -> Execution:
     return Execution((0, 0), [])
 
 
-def _listing(text: str, *helpers: int) -> compiler.Listing:
-    settings = compiler.settings_for(helpers=dict.fromkeys(helpers, False))
-    return compiler.translate(prepare(Program.from_bytes(assemble(text))), settings)
+def _listing(text: str, *helpers: int) -> Listing:
+    verified = prepare(Program.from_bytes(assemble(text)))
+    options = Options(promises=Promises(calling=frozenset()))
+    return Recipe(verified, options, dict.fromkeys(helpers, False)).listing()
 
 
 def test_every_operation_has_a_translator() -> None:
@@ -147,6 +151,6 @@ def test_size_is_limited_by_memory_only() -> None:
 def test_bmi2_is_used_only_where_the_machine_has_it() -> None:
     verified = prepare(Program.from_bytes(assemble("mov r0, 1\nmov r1, 40\nlsh r0, r1\nexit")))
     for features, word in ((frozenset({"bmi2"}), "shlx"), (frozenset[str](), "shl rax, cl")):
-        settings = compiler.settings_for(features=features)
-        texts = [item.text for piece in compiler.translate(verified, settings).pieces for item in piece.items]
+        listing = Recipe(verified, Options(features=features)).listing()
+        texts = [item.text for piece in listing.pieces for item in piece.items]
         assert any(word in text for text in texts)

@@ -13,8 +13,11 @@ from ebpfjit.assembler import assemble
 from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.dead import remove_dead
 from ebpfjit.optimizer.guards import guarded
 from ebpfjit.optimizer.hoisting import hoisted
+from ebpfjit.optimizer.rules.arithmetic import simplify
+from ebpfjit.optimizer.rules.selects import select
 from ebpfjit.optimizer.text import from_text, to_text
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.create import create
@@ -47,6 +50,11 @@ def before_loops(source: str, *, changing: bool = False) -> Code:
 def left(code: Code) -> list[str]:
     """Return the checks as text, without where they leave to."""
     return re.findall(r"^  ((?:bound|aligned) .*) else ", to_text(code), re.MULTILINE)
+
+
+def simpler(code: Code) -> Code:
+    """What guards see."""
+    return remove_dead(simplify(select(code)))
 
 
 def rules(code: Code) -> dict[int, list[str]]:
@@ -424,3 +432,28 @@ def test_a_counter_that_may_wrap_is_looked_at() -> None:
     assert re.search(r"if v\d+ > -4 goto", text)
     assert re.search(r"if v\d+ > 2147483647 goto", text)
     assert "> -4" not in to_text(before_loops(source.replace("*(u64 *)(r1 + 8)", "*(u32 *)(r1 + 8)")))
+
+
+CLAMPED = """
+    r3 = *(u64 *)(r1 + 0)
+    if r3 <= 8 goto small
+    r3 = 8
+    small: r4 = r10
+    r4 += r3
+    *(u8 *)(r4 - 16) = 5
+    r5 = *(u64 *)(r1 + 8)
+    if r5 < r3 goto below
+    r5 = r3
+    below: r4 = r10
+    r4 += r5
+    *(u8 *)(r4 - 16) = 6
+    exit
+"""
+
+
+def test_a_choice_knows_what_it_depends_on() -> None:
+    """As a branch does, of each of its values."""
+    code = simpler(build(verified(CLAMPED)))
+    assert to_text(code).count(" if v") == 2
+    code = guarded(code, MEASURED)[0]
+    assert [bound for bound in left(code) if "store" in bound] == []

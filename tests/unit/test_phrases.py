@@ -13,7 +13,8 @@ from ebpfjit.difftest.sources import SOURCES, case_of
 from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.jit import assembler
 from ebpfjit.jit.entry import Compiled, compile_program
-from ebpfjit.jit.timing import forget
+from ebpfjit.memo import forget
+from ebpfjit.options import Options
 from ebpfjit.program import Instruction
 from ebpfjit.translators.x86_64 import fusions
 from ebpfjit.translators.x86_64.fusion import Matcher
@@ -38,7 +39,7 @@ def _generated(first: int, last: int) -> list[Verified]:
 
 
 def _compile(verified: Verified, *, checked: bool, features: frozenset[str]) -> Compiled:
-    return compile_program(verified, helpers=HELPERS, kfuncs=HELPERS, checked=checked, features=features)
+    return compile_program(verified, Options(checked, features=features), HELPERS, HELPERS)
 
 
 @pytest.mark.parametrize("features", FEATURES, ids=["plain", "bmi2"])
@@ -72,7 +73,7 @@ def test_keystone_is_called_once_for_a_large_program() -> None:
     before = assembler.calls
     compile_program(verified)
     assert assembler.calls == before + 1
-    compile_program(verified, checked=False)
+    compile_program(verified, Options(checked=False))
     assert assembler.calls <= before + 2
     compile_program(verified)
     assert assembler.calls <= before + 2

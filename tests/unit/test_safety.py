@@ -49,6 +49,7 @@ from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.jit import code_buffer
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.entry import compile_program
+from ebpfjit.options import Options
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import SLICE, Execution
 from ebpfjit.runtime.memory import Region, Stack, grant
@@ -136,7 +137,7 @@ class Both:
         size_of = (lambda *_: frame_size) if isinstance(frame_size, int) else frame_size
         self.verified: Verified = prepare(program, size_of)
         self.helpers = helpers or {}
-        self.compiled = compile_program(self.verified, helpers=self.helpers, **options)
+        self.compiled = compile_program(self.verified, Options(**options), self.helpers)
         self.stack = Stack()
         self.watched: list[memoryview] = []  # what else to compare and put back
 
@@ -812,7 +813,7 @@ def test_hardened_jumps_over_a_move_do_the_same() -> None:
 
 def test_keys_are_drawn_anew() -> None:
     verified = prepare(Program.from_bytes(assemble("mov r0, 0x12345678\nadd r0, 0x12345678\nexit")))
-    images = {compile_program(verified, harden=True).image.code for _ in range(5)}
+    images = {compile_program(verified, Options(harden=True)).image.code for _ in range(5)}
     assert len(images) == 5
 
 
@@ -833,9 +834,8 @@ def test_no_text_depends_on_the_radix_that_keystone_happens_to_have() -> None:
     for seed in range(200):
         verified = prepare(Program.from_bytes(case_of(seed, 0, ("valid",)).code))
         for harden in (False, True):
-            compiled = compile_program(
-                verified, helpers=arena().helpers, harden=harden, features=frozenset() if seed % 2 else None
-            )
+            options = Options(harden=harden, features=frozenset() if seed % 2 else None)
+            compiled = compile_program(verified, options, arena().helpers)
             for piece in compiled.listing.pieces:
                 templates = [getattr(item, "template", "") for item in piece.items]
                 found.update(template for template in templates if DECIMAL.search(template))
@@ -856,7 +856,7 @@ def test_without_checks_there_are_none_and_the_docstrings_say_so() -> None:
     verified = prepare(Program.from_bytes(bytes.fromhex(accesses) + EXIT))
 
     def text(*, checked: bool) -> str:
-        listing = compile_program(verified, checked=checked).listing
+        listing = compile_program(verified, Options(checked)).listing
         return "\n".join(item.text for piece in listing.pieces for item in piece.items)
 
     assert "check_load" in text(checked=True)

@@ -8,7 +8,9 @@ import pytest
 
 from ebpfjit import VerifierError
 from ebpfjit.assembler import assemble
-from ebpfjit.jit.timing import STAGES, forget, time_stages
+from ebpfjit.jit.stages import STAGES
+from ebpfjit.jit.timing import time_stages
+from ebpfjit.memo import forget
 
 CODE = assemble("mov r0, 0x7e57ab1e\nldxb r3, [r10-0x5e]\nadd r0, r3\nexit")
 

@@ -15,6 +15,7 @@ from ebpfjit.translators.x86_64 import (
     pairs,
     routine,
     target,
+    values,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "pairs",
     "routine",
     "target",
+    "values",
 ]

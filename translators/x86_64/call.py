@@ -11,6 +11,7 @@ from ebpfjit.translators.x86_64.target import (
     BLOCK,
     LEAVE_FUNCTION,
     Context,
+    drop,
     enter_label,
     pin,
     register,
@@ -90,7 +91,9 @@ def _leave_where_asked(cx: Context) -> None:
         cx.emit(f"mov qword ptr {BLOCK['leave']}, 0")  # moves leave the flags alone
         cx.jump("je", function)
         cx.emit(f"mov rsp, qword ptr {BLOCK['host_stack']}")
+        cx.emit("ret")
         cx.label(function)
+        drop(cx)
         cx.emit("ret")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ebpfjit.translators.operation import Operation
 from ebpfjit.translators.x86_64.memory import load_address
 from ebpfjit.translators.x86_64.target import BLOCK, Context, pay, register, translates
+from ebpfjit.translators.x86_64.values import address_text
 
 
 @translates("BOUND")
@@ -15,12 +16,28 @@ def bound(insn: Operation, cx: Context) -> None:
     """These bytes are the program's; the likely region inline, anything else out of line.
 
     lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae other
+    Where its distance from the argument's start is at hand:  lea r10, [index*scale+offset];  cmp r10, [limit]
     In the frame, whose size is known:  ...;  sub r10, [stack_start];  cmp r10, frame - size;  ja other
     """
-    base, size, region = register(insn.args[0]), insn.imm, insn.region
+    if not insn.args:
+        _argument(insn, cx)
+        return
+    if len(insn.args) == 2 and not insn.scale:
+        _span(insn, cx)
+        return
+    base, size, region = address_text(insn), insn.imm, insn.region
     other, back = cx.new_label("other"), cx.new_label("inside")
     limit = cx.limit(region, size, insn.stores) if region in ("argument", "packet") else None
-    if limit is not None:
+    if limit is not None and region == "argument" and cx.distance is not None:
+        number, scale = cx.distance
+        distance = register(number)
+        if scale > 1 or insn.offset:
+            text = f"{distance}*{scale}" if scale > 1 else distance
+            cx.emit(f"lea r10, [{text}+$offset]", offset=insn.offset)
+            distance = "r10"
+        cx.emit(f"cmp {distance}, qword ptr [r12+$offset]", offset=limit)
+        cx.jump("jae", other)
+    elif limit is not None:
         load_address(cx, base, insn.offset, "r10")
         cx.emit(f"sub r10, qword ptr {BLOCK[region + '_start']}")
         cx.emit("cmp r10, qword ptr [r12+$offset]", offset=limit)
@@ -35,6 +52,57 @@ def bound(insn: Operation, cx: Context) -> None:
     cx.label(back)
     with cx.out_of_line(other):
         _search(cx, base, insn)
+        cx.jump("jb", cx.exit)
+        cx.jump("jmp", back)
+
+
+def _argument(insn: Operation, cx: Context) -> None:
+    """So many bytes lie behind the start of the argument, and may be written: in the whole run or not at all.
+
+    cmp qword ptr [limit], 0;  je exit
+    """
+    behind = insn.offset + insn.imm
+    limit = cx.limit("argument", behind, insn.stores)
+    if limit is not None:
+        cx.emit("cmp qword ptr [r12+$offset], $imm", imm=0, offset=limit)
+        cx.jump("je", cx.exit)
+        return
+    word = "argument_room" if insn.stores else "argument_size"
+    cx.emit("mov r10, $imm", imm=behind, imm_sizes=(32,))
+    cx.emit(f"cmp qword ptr {BLOCK[word]}, r10")
+    cx.jump("jb", cx.exit)
+
+
+def _span(insn: Operation, cx: Context) -> None:
+    """All from the first address on to behind the last one, which is not below it.
+
+    cmp last, first;  jb exit;  then for both:  lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit]
+    Out of line:  mov r10, last;  sub r10, first;  add r10, size;  lea r11, [first+offset];  call is_load
+    """
+    first, last = map(register, insn.args)
+    other, back = cx.new_label("other"), cx.new_label("inside")
+    cx.emit(f"cmp {last}, {first}")
+    cx.jump("jb", cx.exit)
+    region = insn.region
+    limit = cx.limit(region, insn.imm, insn.stores) if region in ("argument", "packet") else None
+    for base in (first, last) if limit is not None else ():
+        load_address(cx, base, insn.offset, "r10")
+        cx.emit(f"sub r10, qword ptr {BLOCK[region + '_start']}")
+        cx.emit("cmp r10, qword ptr [r12+$offset]", offset=limit)
+        cx.jump("jae", other)
+    if limit is None:
+        cx.jump("jmp", other)
+    cx.label(back)
+    with cx.out_of_line(other):
+        routine = "is_store" if insn.stores else "is_load"
+        cx.used.add(routine)
+        cx.emit(f"mov r10, {last}")
+        cx.emit(f"sub r10, {first}")
+        cx.emit("add r10, $imm", imm=insn.imm)
+        cx.emit("push r11")
+        load_address(cx, first, insn.offset)
+        cx.jump("call", routine)
+        cx.emit("pop r11")
         cx.jump("jb", cx.exit)
         cx.jump("jmp", back)
 
@@ -63,7 +131,9 @@ def aligned(insn: Operation, cx: Context) -> None:
 def payment(insn: Operation, cx: Context) -> None:
     """Take instructions off the budget; where there are too few, the slice has ended.
 
-    sub r9, n;  jl broke      broke:  add r9, n;  push r11, twice;  call slice;  pop r11, twice;  jmp again
+    sub r9, n;  jl broke      broke:  add r9, n;  push r11 (twice);  call slice;  pop r11 (twice);  jmp again
+    Where part of it is for later, only its own must be there:
+                              broke:  add r9, n;  cmp r9, own;  jl poor;  sub r9, n;  jmp paid
     """
     if not cx.exit:
         pay(cx, insn.imm)
@@ -73,8 +143,17 @@ def payment(insn: Operation, cx: Context) -> None:
     cx.label(again)
     pay(cx, insn.imm)
     cx.jump("jl", broke)
+    paid, poor = cx.new_label("paid"), cx.new_label("poor")
+    if insn.offset:
+        cx.label(paid)
     with cx.out_of_line(broke):
         cx.emit("add r9, $imm", imm=insn.imm)
+        if insn.offset:
+            cx.emit("cmp r9, $imm", imm=insn.offset)
+            cx.jump("jl", poor)
+            pay(cx, insn.imm)
+            cx.jump("jmp", paid)
+            cx.label(poor)
         cx.emit("push r11")
         cx.emit("push r11")
         cx.jump("call", "slice")

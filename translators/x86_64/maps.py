@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from ebpfjit.translators.x86_64.memory import emit_audit
 from ebpfjit.translators.x86_64.plan import Audit, MapCall, MapOperation
-from ebpfjit.translators.x86_64.target import Context, load_constant, register
+from ebpfjit.translators.x86_64.target import BLOCK, Context, load_constant, register
 
 EINVAL = 22
 INSIDE = "is_load"
@@ -73,8 +73,8 @@ def _emit_argument_check(cx: Context, pointer: str, size: int, frame_size: int, 
         _emit_search(cx, pointer, size, other)
         return
     inside, search = cx.new_label("inside"), cx.new_label("search")
-    cx.emit(f"lea r10, [{pointer}+$offset]", offset=frame_size)
-    cx.emit("sub r10, rbp")
+    cx.emit(f"mov r10, {pointer}")
+    cx.emit(f"sub r10, qword ptr {BLOCK['stack_start']}")
     cx.emit("cmp r10, $imm", imm=frame_size - size)
     cx.jump("ja", search)
     cx.label(inside)

@@ -10,6 +10,7 @@ from ebpfjit.translators.x86_64.target import (
     POINTER,
     Context,
     address_operand,
+    drop,
     load_constant,
     pin,
     register,
@@ -92,8 +93,12 @@ def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: C
     low = offset + check.low
     other = cx.new_label("other")
     if check.region == "stack" and check.frame_size >= span:
-        cx.emit(f"lea r10, [{base}+$offset]", offset=low + check.frame_size)
-        cx.emit("sub r10, rbp")
+        if cx.frame_top:
+            cx.emit(f"lea r10, [{base}+$offset]", offset=low + check.frame_size)
+            cx.emit(f"sub r10, {cx.frame_top}")
+        else:
+            load_address(cx, base, low, "r10")
+            cx.emit(f"sub r10, qword ptr {BLOCK['stack_start']}")
         cx.emit("cmp r10, $imm", imm=check.frame_size - span)
         cx.jump("ja", other)
     elif check.region == "stack":
@@ -364,4 +369,5 @@ def _load_from_header(cx: Context, size: int, inside: str) -> None:
     cx.label(nothing)
     pin(cx)
     cx.emit("xor eax, eax")
+    drop(cx)
     cx.emit("ret")

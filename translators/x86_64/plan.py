@@ -190,24 +190,18 @@ class Settings:
 
     `features` are CPU features by the kernel's names ("bmi2", "movbe"). With `harden` no immediate
     of the program's choosing appears in the code. `helpers` and `kfuncs` are the numbers that are
-    registered; True for native code, False for what the host must call. `moving` are those helpers
-    after which memory may be elsewhere, or gone; `calling` those that may call functions of the program;
-    `lookups` those that look a map's value up, and
-    `map_helpers` those that are Linux's lookup, update and delete.
-    `max_loops`, `code_address` and `tail_call`, the helper after which a function may end, are the
-    runtime's constants. `trace` is the address of a trace's header (`trace.py`), 0 for code that
-    records nothing.
+    registered; True for native code, False for what the host must call. `calling` are those helpers that may
+    call functions of the program. `max_loops`, `code_address` and `tail_call`, the helper after which a
+    function may end, are the runtime's constants. `trace` is the address of a trace's header (`trace.py`), 0
+    for code that records nothing.
     """
 
     features: frozenset[str]
     harden: bool
     helpers: Mapping[int, bool]
     kfuncs: Mapping[int, bool]
-    moving: frozenset[int]
-    lookups: frozenset[int]
+    calling: frozenset[int]
     max_loops: int
     code_address: int
     tail_call: int
     trace: int = 0
-    map_helpers: frozenset[int] = frozenset()
-    calling: frozenset[int] = frozenset()

@@ -23,6 +23,7 @@ from ebpfjit.isa.table import BY_NAME, told_by
 from ebpfjit.program import Instruction, Program
 from ebpfjit.translators import registry
 from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.x86_64.plan import Check, Plan, Settings
 
 NAME = "x86_64"
@@ -145,6 +146,11 @@ VALUE_REGISTERS = (*REGISTERS, SCRATCH[1], SCRATCH[0])
 """What placed code names by number: the homes of r0 to r10, r11, and what moves may use in between, r10."""
 
 
+VALUES = Registers(12, scratch=12, kept=0b111_1100_0000, extra=1 << 11, spare=11)
+AUDITED_VALUES = Registers(11, scratch=12, kept=0b111_1100_0000, extra=0, spare=11)
+"""The registers for values; audits need r11."""
+
+
 def register(number: int, bits: int = 64) -> str:
     """Return the machine register of a number, at a width of 64, 32, 16 or 8: below 11 an eBPF register's."""
     return VALUE_REGISTERS[number][_COLUMN[bits]]
@@ -224,7 +230,7 @@ class Context(Emitter):
     def __init__(
         self, program: Program, frame_sizes: Mapping[int, int], plan: Plan, settings: Settings
     ) -> None:
-        super().__init__(repeats=not settings.harden)
+        super().__init__(len(program), repeats=not settings.harden)
         self.program = program
         self.frame_sizes = frame_sizes
         self.plan = plan
@@ -239,7 +245,10 @@ class Context(Emitter):
         self.exit = ""
         self.frame_size = 0
         self.live: tuple[int, ...] | None = None
+        self.distance: tuple[int, int] | None = None  # of a bound: a register, and how often it counts
+        self.spilled = 0  # bytes of values on the machine's stack
         self.functions = pc_label
+        self.frame_top = "rbp"  # empty where it may hold another value
         self.turned_to: int | None = None
         self.turned_due = 0
         self.address: Address | None = None
@@ -632,6 +641,12 @@ def _emit_call_by_address(cx: Context) -> None:
         search(starts[middle:])
 
     search(sorted(cx.program.functions))
+
+
+def drop(cx: Context) -> None:
+    """Give back the machine's stack that values are on: a function ends, or goes on in baseline code."""
+    if cx.spilled:
+        cx.emit("add rsp, $imm", imm=cx.spilled)
 
 
 def pay(cx: Context, instructions: int) -> None:

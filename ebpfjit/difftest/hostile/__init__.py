@@ -7,6 +7,7 @@ callbacks.py  any function, main too, called back by a helper, by address, at a 
 tails.py      tail calls between programs of one type and of several
 helpers.py    every helper with sizes and pointers that it must refuse
 overlaps.py   keys and values taken from inside of maps; entries deleted while they are held
+idioms.py     what compilers write for one thing that the machine does, and nearly
 growth.py     packets that grow and shrink by turns
 writer.py     what they are written with
 """

@@ -1,0 +1,109 @@
+"""What passes ask of Code again and again: orders of blocks, who leads to whom, how often values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ebpfjit.optimizer.code import Block, Code, Entry, Exit, Way
+
+Starts = list[Exit | None]
+"""As `Code.starts`."""
+
+
+def value_count(code: Code) -> int:
+    """Return a number that is above that of every value."""
+    return len(code.homes) or max(code.values(), default=-1) + 1
+
+
+def homes_of(code: Code) -> list[int]:
+    """Return the homes of all values, to be added to; code that was text has none, and 0 stands for them."""
+    return [*code.homes] or [0] * value_count(code)
+
+
+def reads_of(code: Code) -> tuple[list[int], set[int]]:
+    """Return how often each value is read by operations and ways, and those that exits name."""
+    reads = [0] * value_count(code)
+    named: set[int | None] = set()
+    for block in code.blocks:
+        for op in block.ops:
+            for value in op.args:
+                reads[value] += 1
+            if op.exit is not None:
+                named.update(op.exit.registers)
+        if block.end.exit is not None:
+            named.update(block.end.exit.registers)
+        for value in block.end.args:
+            reads[value] += 1
+        for way in block.ways:
+            for value in way.args:
+                reads[value] += 1
+    return reads, {value for value in named if value is not None}
+
+
+def uses_of(code: Code) -> list[int]:
+    """Return how often each value is read; all exits together count once."""
+    uses, named = reads_of(code)
+    for value in named:
+        uses[value] += 1
+    return uses
+
+
+def reverse_postorder(code: Code) -> list[int]:
+    """Return the blocks that control may come to, each behind those that dominate it."""
+    blocks = code.blocks
+    found = bytearray(len(blocks))
+    order: list[int] = []
+    for entry in code.entries.values():
+        waiting = [entry.block]
+        while waiting:
+            number = waiting.pop()
+            if number < 0:
+                order.append(~number)
+            elif not found[number]:
+                found[number] = 1
+                waiting.append(~number)
+                waiting += [way.block for way in blocks[number].ways if not found[way.block]]
+    order.reverse()
+    return order
+
+
+def predecessors(code: Code) -> list[list[int]]:
+    """Return for each block those that lead to it, once for each way; -1 for those that are entered."""
+    found: list[list[int]] = [[] for _ in code.blocks]
+    for number, block in enumerate(code.blocks):
+        for way in block.ways:
+            found[way.block].append(number)
+    for entry in code.entries.values():
+        found[entry.block].append(-1)
+    return found
+
+
+def with_blocks(
+    code: Code, blocks: Iterable[Block], homes: list[int] | None = None, starts: Starts | None = None
+) -> Code:
+    """Return code with other blocks, as many as before; `starts` where what they name is not the same."""
+    homes = code.homes if homes is None else homes
+    starts = code.starts if starts is None else starts
+    return Code(code.verified, tuple(blocks), code.entries, homes, code.proofs, starts)
+
+
+def without(code: Code, blocks: list[Block | None], homes: list[int], starts: Starts | None = None) -> Code:
+    """Return code of those blocks that are left, numbered anew; nothing leads to the others."""
+    starts = code.starts if starts is None else starts
+    if None not in blocks:
+        return with_blocks(code, [block for block in blocks if block is not None], homes, starts)
+    numbers = [-1] * len(blocks)
+    kept: list[Block] = []
+    left: Starts = []
+    for number, block in enumerate(blocks):
+        if block is not None:
+            numbers[number] = len(kept)
+            kept.append(block)
+            if number < len(starts):
+                left.append(starts[number])
+    renumbered = tuple(
+        Block(b.pc, b.args, b.ops, b.end, tuple(Way(numbers[way.block], way.args) for way in b.ways))
+        for b in kept
+    )
+    entries = {pc: Entry(numbers[entry.block], entry.registers) for pc, entry in code.entries.items()}
+    return Code(code.verified, renumbered, entries, homes, code.proofs, left)

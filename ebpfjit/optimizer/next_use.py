@@ -1,0 +1,89 @@
+"""How soon values are read again: what spilling goes by.
+
+That is Belady's rule, over blocks as Braun and Hack have it ("Register Spilling and Live-Range Splitting for
+SSA-Form Programs", 2009). Operations are counted on the way to the next one that reads a value. A way out of
+a loop counts as FAR, and what only an exit reads as NEVER: it is needed, but never soon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ebpfjit.optimizer.code import Code
+
+FAR = 1 << 16
+NEVER = 1 << 40
+MOST_WALKS = 2
+"""Walks over all blocks: what is read in the next round of a loop is known behind the second."""
+MOST_WORK = 64
+"""Blocks that are looked at for loops, for each block there is: beyond that loops count as none."""
+
+
+def loop_depths(code: Code, order: Sequence[int]) -> tuple[list[int], set[int]]:
+    """Return in how many loops each block lies, and the blocks that loops start with.
+
+    `order` has the blocks in reverse postorder.
+    """
+    depths = [0] * len(code.blocks)
+    place = {number: index for index, number in enumerate(order)}
+    before: dict[int, list[int]] = {}
+    back: dict[int, list[int]] = {}
+    for number in order:
+        for way in code.blocks[number].ways:
+            before.setdefault(way.block, []).append(number)
+            if place[way.block] <= place[number]:
+                back.setdefault(way.block, []).append(number)
+    work = MOST_WORK * len(order)
+    for header, sources in back.items():
+        inside, waiting = {header}, [*sources]
+        while waiting and work > 0:
+            number = waiting.pop()
+            if number not in inside and place[number] > place[header]:
+                inside.add(number)
+                work -= 1
+                waiting += before.get(number, ())
+        for number in inside:
+            depths[number] += 1
+    return depths, set(back)
+
+
+class NextUse:
+    """The distances, at the start of each block, of values that are live there; `headers` start loops."""
+
+    def __init__(self, code: Code, order: Sequence[int], live: Sequence[set[int]]) -> None:
+        self.code, self.live = code, live
+        self.depths, self.headers = loop_depths(code, order)
+        self.at: list[dict[int, int]] = [{} for _ in code.blocks]
+        first = [self._first(number) for number in range(len(code.blocks))]
+        for _ in range(MOST_WALKS):
+            for number in reversed(order):
+                here = self.behind(number)
+                size = len(code.blocks[number].ops) + 1
+                known = {value: here.get(value, NEVER) + size for value in live[number]}
+                known.update(first[number])
+                self.at[number] = known
+
+    def _first(self, number: int) -> dict[int, int]:
+        """Return where values are first read in a block, by the place of the operation there."""
+        found: dict[int, int] = {}
+        block = self.code.blocks[number]
+        for index, op in enumerate(block.all_ops):
+            for value in op.args:
+                found.setdefault(value, index)
+        return found
+
+    def behind(self, number: int) -> dict[int, int]:
+        """Return the distances at the end of a block."""
+        found: dict[int, int] = {}
+        for way in self.code.blocks[number].ways:
+            far = FAR if self.depths[way.block] < self.depths[number] else 0
+            there = self.at[way.block]
+            for value in self.live[way.block]:
+                distance = there.get(value, NEVER) + far
+                if distance < found.get(value, NEVER):
+                    found[value] = distance
+            for value, argument in zip(way.args, self.code.blocks[way.block].args, strict=True):
+                distance = there.get(argument, NEVER) + far
+                if distance < found.get(value, NEVER):
+                    found[value] = distance
+        return found

@@ -1,0 +1,230 @@
+"""Code -> Code whose accesses say where from their base they are: by a displacement, by an index.
+
+    before                            after `displace`
+    v2 = v1 + 16                      v2 = v1 + 16                     (for dead.py)
+    bound load v2 + 4..8 else ...     bound load v1 + 20..24 else ...
+    v3 = *(u32 *)(v2 + 4)             v3 = *(u32 *)(v1 + 20)
+
+    before                            after `index`
+    v2 = v1 << 3                      v2 = v1 << 3                     (for dead.py, as v3)
+    v3 = v0 + v2                      v3 = v0 + v1 * 8 + 0
+    bound load v3 + 8..16 else ...    bound load v0 + v1 * 8 + 8..16 else ...
+    v4 = *(u64 *)(v3 + 8)             v4 = *(u64 *)(v0 + v1 * 8 + 8)
+    v5 = v0 * 5                       v5 = v0 + v0 * 4 + 0
+    v6 = v0 + v1                      v6 = v0 + v1                     (for dead.py)
+    v7 = v6 + 9                       v7 = v0 + v1 * 1 + 9
+
+Contract: each address is the number that it was, modulo 2**64. An address is looked through only where
+nothing else reads it, so that it is gone in the end and no more values live; where it is below the frame
+pointer, which always lives; as an index for accesses in its own block, and a few at most. `displace` comes
+before what looks for bytes side by side, and before checks are looked at. `index` comes behind all that:
+from there on accesses and bounds have a `scale`. Linear: each operation is looked at once.
+"""
+
+from __future__ import annotations
+
+from ebpfjit.isa.spec import FRAME_POINTER, Kind, Row
+from ebpfjit.isa.table import BY_NAME, UNENCODED
+from ebpfjit.optimizer.code import BOUND, Block, Code, Op
+from ebpfjit.optimizer.flow import homes_of, reverse_postorder, uses_of, without
+
+ACCESSES = frozenset({Kind.LOAD, Kind.STORE, Kind.ATOMIC, Kind.BOUND, Kind.ALIGNED, Kind.INDEXED_LOAD}) | {
+    Kind.INDEXED_STORE,
+    Kind.BINARY_LOAD,
+    Kind.UPDATE,
+}
+"""Kinds whose first argument is the base of an address."""
+INDEXED: dict[Row, Row] = {
+    BY_NAME[name.removeprefix("INDEXED_")]: row
+    for name, row in UNENCODED.items()
+    if name.startswith("INDEXED_")
+} | {row: row for name, row in UNENCODED.items() if name.startswith("SWAPPED_")}
+"""Accesses by theirs with an index."""
+MOST_OFFSET = 1 << 30
+"""What is added to a base, at most; a displacement holds twice as much."""
+MOST_ACCESSES = 4
+"""How many operations may have one index instead of a sum that is made once."""
+
+ADD_NUMBER = {BY_NAME["ADD64_K"]: 64, BY_NAME["ADD32_K"]: 32}
+ADD_VALUE = {BY_NAME["ADD64_X"]: 64, BY_NAME["ADD32_X"]: 32}
+SHIFTS = {BY_NAME["LSH64_K"]: 64, BY_NAME["LSH32_K"]: 32}
+MULTIPLY = {BY_NAME["MUL64_K"]: 64, BY_NAME["MUL32_K"]: 32}
+SUMS = {64: UNENCODED["SUM64"], 32: UNENCODED["SUM32"]}
+WIDTHS = {row: bits for bits, row in SUMS.items()}
+ADD_64, ADD_64_NUMBER, SUM_64 = BY_NAME["ADD64_X"], BY_NAME["ADD64_K"], SUMS[64]
+MOST_SHIFT = 3
+FACTORS = {3: 2, 5: 4, 9: 8}
+"""What a number is multiplied with where so many times itself are added to it."""
+
+
+def displace(code: Code, uses: list[int] | None = None) -> Code:
+    """Return the code with constants that are added to a base in the displacements of its accesses."""
+    uses, homes = uses_of(code) if uses is None else uses, homes_of(code)
+    as_base = _uses_as_base(code, ACCESSES)
+    added: dict[int, tuple[int, int]] = {}
+    """What a value is: another, and so many bytes."""
+    blocks: list[Block | None] = [None] * len(code.blocks)
+    for number in reverse_postorder(code):
+        block = code.blocks[number]
+        ops: list[Op] | None = None
+        for index, op in enumerate(block.ops):
+            if op.row is ADD_64_NUMBER:
+                base, (result,) = op.args[0], op.results
+                if uses[result] == as_base[result] or homes[base] == FRAME_POINTER:
+                    root, more = added.get(base, (base, 0))
+                    if abs(op.imm + more) < MOST_OFFSET:
+                        added[result] = root, op.imm + more
+            elif added and op.row.kind in ACCESSES and has_base(op) and op.args[0] in added:
+                root, more = added[op.args[0]]
+                if abs(op.offset + more) < MOST_OFFSET:
+                    ops = [*block.ops] if ops is None else ops
+                    ops[index] = _at(op, (root, *op.args[1:]), op.offset + more)
+        blocks[number] = (
+            block if ops is None else Block(block.pc, block.args, tuple(ops), block.end, block.ways)
+        )
+    return without(code, blocks, code.homes)
+
+
+def _at(op: Op, args: tuple[int, ...], offset: int, row: Row | None = None, scale: int = 0) -> Op:
+    """Return an access at another address; `scale` is for what had no index."""
+    row, scale = row or op.row, scale or op.scale
+    return Op(row, args, op.imm, offset, op.pc, op.results, op.exit, op.stores, op.region, scale)
+
+
+def has_base(op: Op) -> bool:
+    """True for an access at a base, and perhaps an index; a bound may be of more, or of the argument."""
+    return op.row is not BOUND or len(op.args) == (2 if op.scale else 1)
+
+
+def _uses_as_base(code: Code, kinds: frozenset[Kind]) -> list[int]:
+    """Return how often each value is the base of an access of these kinds."""
+    found = [0] * len(homes_of(code))
+    for block in code.blocks:
+        for op in block.ops:
+            if op.row.kind in kinds and has_base(op):
+                found[op.args[0]] += 1
+    return found
+
+
+INDEXABLE = frozenset({Kind.LOAD, Kind.STORE, Kind.BOUND, Kind.INDEXED_LOAD, Kind.INDEXED_STORE})
+"""Kinds of which some rows may have an index, or do."""
+
+
+def index(code: Code, uses: list[int] | None = None) -> Code:
+    """Return the code with sums of three, and with indexes in accesses; `uses` may be older."""
+    return _Indexing(code, uses_of(code) if uses is None else uses).run()
+
+
+LOOKED_AT = frozenset((*ADD_VALUE, *ADD_NUMBER, *SHIFTS, *MULTIPLY, *INDEXED, BOUND))
+"""Rows that sums are made of, or that may have an index."""
+
+
+class _Indexing:
+    """The operations that made each value, of which sums are made."""
+
+    def __init__(self, code: Code, uses: list[int]) -> None:
+        self.code = code
+        self.uses = uses
+        self.as_base = _uses_as_base(code, INDEXABLE)
+        self.makers: list[Op | None] = [None] * len(self.uses)
+        self.here: set[int] = set()
+        """The sums that were made in the block."""
+
+    def run(self) -> Code:
+        """Go through all blocks."""
+        blocks: list[Block | None] = [None] * len(self.code.blocks)
+        for number in reverse_postorder(self.code):
+            block = self.code.blocks[number]
+            if LOOKED_AT.isdisjoint([op.row for op in block.ops]):
+                blocks[number] = block
+                continue
+            self.here.clear()
+            ops = tuple([self.rewritten(op) if op.row in LOOKED_AT else op for op in block.ops])
+            blocks[number] = Block(block.pc, block.args, ops, block.end, block.ways)
+        return without(self.code, blocks, self.code.homes)
+
+    def rewritten(self, op: Op) -> Op:
+        """Return an operation as a sum, or with an index, where it is one or may have one."""
+        row, makers = op.row, self.makers
+        if row in ADD_VALUE:
+            op = self.of_values(op, ADD_VALUE[row])
+            self.here.add(op.results[0])
+        elif row in ADD_NUMBER:
+            op = self.of_number(op, ADD_NUMBER[row])
+            self.here.add(op.results[0])
+        elif row in SHIFTS:
+            pass
+        elif row in MULTIPLY and op.imm in FACTORS:
+            value = op.args[0]
+            op = _sum(op, MULTIPLY[row], (value, value), FACTORS[op.imm], 0)
+        elif row.kind in INDEXABLE:
+            return self.accessed(op) if has_base(op) else op
+        else:
+            return op
+        makers[op.results[0]] = op
+        return op
+
+    def made(self, value: int, rows: dict[Row, int], bits: int) -> Op | None:
+        """Return what made a value that is read once, where it is of these rows and so many bits."""
+        maker = self.makers[value]
+        return maker if maker is not None and rows.get(maker.row) == bits and self.uses[value] == 1 else None
+
+    def of_values(self, op: Op, bits: int) -> Op:
+        """The sum of two values, of which one may be shifted, and one have a constant added."""
+        base, other = op.args
+        scale, offset = 1, 0
+        if self.shift(other, bits):
+            pass
+        elif self.shift(base, bits):
+            base, other = other, base
+        maker = self.shift(other, bits)
+        if maker is not None:
+            other, scale = maker.args[0], 1 << maker.imm
+        elif (maker := self.made(other, ADD_NUMBER, bits)) is not None:
+            other, offset = maker.args[0], maker.imm
+        if not offset and (maker := self.made(base, ADD_NUMBER, bits)) is not None:
+            base, offset = maker.args[0], maker.imm
+        if (scale == 1 and not offset) or abs(offset) >= MOST_OFFSET:
+            return op
+        return _sum(op, bits, (base, other), scale, offset)
+
+    def shift(self, value: int, bits: int) -> Op | None:
+        """Return the shift to the left by 1, 2 or 3 that made a value, which is read once."""
+        maker = self.made(value, SHIFTS, bits)
+        return maker if maker is not None and 0 < maker.imm <= MOST_SHIFT else None
+
+    def of_number(self, op: Op, bits: int) -> Op:
+        """A constant that is added to a sum."""
+        maker = self.made(op.args[0], ADD_VALUE, bits)
+        scale = 1
+        if maker is None:
+            maker = self.made(op.args[0], WIDTHS, bits)
+            if maker is None:
+                return op
+            scale = maker.scale
+        offset = maker.offset + op.imm
+        return op if abs(offset) >= MOST_OFFSET else _sum(op, bits, maker.args, scale, offset)
+
+    def accessed(self, op: Op) -> Op:
+        """An access whose base is a sum that nothing but a few accesses read."""
+        base, row = op.args[0], op.row
+        maker = self.makers[base]
+        if (
+            maker is None
+            or base not in self.here
+            or not self.uses[base] == self.as_base[base] <= MOST_ACCESSES
+        ):
+            return op
+        indexed = row if row.kind is Kind.BOUND else INDEXED.get(row)
+        offset = op.offset + maker.offset
+        if indexed is None or op.scale or abs(offset) >= MOST_OFFSET:
+            return op
+        if maker.row is ADD_64:
+            return _at(op, (*maker.args, *op.args[1:]), offset, indexed, 1)
+        if maker.row is SUM_64:
+            return _at(op, (*maker.args, *op.args[1:]), offset, indexed, maker.scale)
+        return op
+
+
+def _sum(op: Op, bits: int, args: tuple[int, int] | tuple[int, ...], scale: int, offset: int) -> Op:
+    return Op(SUMS[bits], args, 0, offset, op.pc, op.results, None, False, "", scale)

@@ -1,0 +1,185 @@
+"""Code -> Code in which what is loaded for one operation is that operation's operand in memory.
+
+    before                                    after
+    v2 = *(u64 *)(v0 + 8)
+    v3 = v1 + v2                              v3 = v1 + *(u64 *)(v0 + 8)
+
+    v4 = *(u32 *)(v0 + 16)
+    w5 = w4 | w1
+    *(u32 *)(v0 + 16) = v5                    *(u32 *)(v0 + 16) |= v1
+
+    v6 = *(u8 *)(v0 + 24)
+    if v6 == 45 goto b1() else b2()           if *(u8 *)(v0 + 24) == 45 goto b1() else b2()
+
+Contract: what is loaded is read once, by an operation of the same block, and named by no exit; between the
+two nothing writes memory, calls, orders accesses or leaves, so the same bytes are loaded a little later. Of
+what is changed in memory no more and no fewer bytes are written. Comes last: passes behind this one find no
+load there. Linear: each operation is looked at once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.table import BY_NAME, MEMORY_OPERANDS, UNENCODED
+from ebpfjit.optimizer.code import Block, Code, Op
+from ebpfjit.optimizer.flow import uses_of, with_blocks
+from ebpfjit.optimizer.rules.algebra import COMMUTATIVE
+from ebpfjit.optimizer.rules.arithmetic import EXCHANGED
+
+LETTERS = {1: "B", 2: "H", 4: "W", 8: "DW"}
+LOADS: frozenset[Row] = frozenset(
+    table[f"{word}LDX{sign}{letter}"]
+    for word, table in (("", BY_NAME), ("INDEXED_", UNENCODED))
+    for letter in LETTERS.values()
+    for sign in ("", "S")
+    if sign + letter != "SDW"
+)
+STORES: frozenset[Row] = frozenset(
+    table[f"{word}STX{letter}"]
+    for word, table in (("", BY_NAME), ("INDEXED_", UNENCODED))
+    for letter in LETTERS.values()
+)
+HARMLESS = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT,
+                      Kind.BINARY_LOAD, Kind.INDEXED_LOAD})  # fmt: skip
+"""Kinds that may stand in between, besides loads that are not ordered, and payments at which nobody looks."""
+UNSIGNED = {"JSGT": "JGT", "JSGE": "JGE", "JSLT": "JLT", "JSLE": "JLE"}
+"""Comparisons of numbers without a sign."""
+
+
+class _Load(NamedTuple):
+    """A load that is read once: what it is, where, and how often memory was written in the block before."""
+
+    op: Op
+    place: int
+    epoch: int
+
+
+def use_memory(code: Code) -> Code:
+    """Return the code with operands in memory."""
+    uses = uses_of(code)
+    blocks = tuple(
+        [
+            _Operands(block, uses).block()
+            if any(op.row in LOADS and uses[op.results[0]] == 1 for op in block.ops)
+            else block
+            for block in code.blocks
+        ]
+    )
+    return with_blocks(code, blocks)
+
+
+class _Operands:
+    """One block: its loads that may be operands."""
+
+    def __init__(self, old: Block, uses: list[int]) -> None:
+        self.old, self.uses = old, uses
+        self.epoch = 0
+        self.loads: dict[int, _Load] = {}
+        self.made: dict[int, tuple[Op, int]] = {}
+        """What operations made that are read once, and where they are."""
+        self.small: dict[int, int] = {}
+        """How many bytes values have that were loaded."""
+        self.gone: set[int] = set()
+
+    def block(self) -> Block:
+        """Return the block with operands in memory."""
+        old = self.old
+        ops = list(old.ops)
+        for place, op in enumerate(old.ops):
+            kind = op.row.kind
+            if kind is Kind.BINARY:
+                if op.row.uses_src and self.loads:
+                    ops[place] = op = self.binary(op)
+                if self.uses[op.results[0]] == 1:
+                    self.made[op.results[0]] = op, place
+            elif op.row in LOADS:
+                result = op.results[0]
+                if not op.row.signed:
+                    self.small[result] = op.row.size
+                if self.uses[result] == 1:
+                    self.loads[result] = _Load(op, place, self.epoch)
+            elif op.row in STORES:
+                ops[place] = self.update(op)
+                self.epoch += 1
+            elif kind not in HARMLESS and (kind is not Kind.PAY or op.exit is not None):
+                self.epoch += 1
+        end = self.branch(old.end) if old.end.row.kind is Kind.BRANCH and self.loads else old.end
+        if end is old.end and not self.gone:
+            return old
+        left = tuple([op for place, op in enumerate(ops) if place not in self.gone])
+        return Block(old.pc, old.args, left, end, old.ways)
+
+    def load(self, value: int) -> _Load | None:
+        """Return the load that may be done here, instead of where it is."""
+        found = self.loads.get(value)
+        return found if found is not None and found.epoch == self.epoch else None
+
+    def binary(self, op: Op) -> Op:
+        """An operation whose second operand was loaded, or whose first may be the second."""
+        row, (a, b) = op.row, op.args
+        if row.meaning not in MEMORY_OPERANDS:
+            return op
+        found = self.load(b)
+        if found is None and row.meaning in COMMUTATIVE:
+            a, found = b, self.load(a)
+        if found is None or found.op.row.signed or found.op.row.size != row.width.bytes:
+            return op
+        load = found.op
+        with_memory = UNENCODED[f"{row.meaning}_LDX{LETTERS[load.row.size]}"]
+        self.gone.add(found.place)
+        args = (*load.args, a)
+        return Op(with_memory, args, 0, load.offset, op.pc, op.results, None, False, "", load.scale)
+
+    def update(self, store: Op) -> Op:
+        """A store of what was loaded from there and changed."""
+        made = self.made.get(store.args[-1])
+        if made is None:
+            return store
+        (change, place), size = made, store.row.size
+        meaning = change.row.meaning
+        if change.row.kind is not Kind.BINARY or meaning == "MUL" or meaning not in MEMORY_OPERANDS:
+            return store
+        if size > change.row.width.bytes:
+            return store
+        a, *others = change.args
+        found = self.load(a)
+        if found is None and others and meaning in COMMUTATIVE:
+            others, found = [a], self.load(others[0])
+        if found is None or found.op.row.size != size:
+            return store
+        load = found.op
+        if (load.args, load.offset, load.scale) != (store.args[:-1], store.offset, store.scale):
+            return store
+        self.gone |= {found.place, place}
+        row = UNENCODED[f"{meaning}_ST{LETTERS[size]}_{'X' if others else 'K'}"]
+        args = (*load.args, *others)
+        return Op(row, args, change.imm, store.offset, store.pc, (), None, False, "", store.scale)
+
+    def branch(self, end: Op) -> Op:
+        """A comparison of what was loaded."""
+        row, a = end.row, end.args[0]
+        meaning, found = row.meaning, self.load(end.args[0])
+        others = end.args[1:]
+        if found is None and others:
+            meaning, others, found = EXCHANGED[meaning], (a,), self.load(others[0])
+        if found is None or (others and others[0] == found.op.results[0]):
+            return end
+        load = found.op
+        size = load.row.size
+        if load.row.signed or size > row.width.bytes:
+            return end
+        if size < row.width.bytes:
+            # No sign is seen at the larger width; the other number must be one of the smaller.
+            meaning = UNSIGNED.get(meaning, meaning)
+            if others:
+                if self.small.get(others[0], 8) > size:
+                    return end
+            elif not 0 <= end.imm < 1 << 8 * size:
+                return end
+        with_memory = UNENCODED[f"{meaning}_LDX{LETTERS[size]}_{'X' if others else 'K'}"]
+        self.gone.add(found.place)
+        return Op(
+            with_memory, (*load.args, *others), end.imm, load.offset, end.pc, (), None, False, "", load.scale
+        )

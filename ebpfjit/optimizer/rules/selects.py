@@ -1,0 +1,159 @@
+"""Code -> Code in which a branch around next to nothing is a choice between values.
+
+    before                              after
+    b0 pc 0 (v0, v1):                   b0 pc 0 (v0, v1):
+      pay 4                               pay 4
+      if v0 > v1 goto b2(v0) else b1()    v3 = v0 if v0 > v1 else v1
+    b1 pc 3 ():                           v2 = v3                   (for arithmetic.py)
+      goto b2(v1)                         pay 2
+    b2 pc 4 (v2):                         exit v2
+      pay 2
+      exit v2
+
+Contract: the same values come to the block where both ways join. An arm is a block that only the branch
+leads to; nothing is paid in it (`analysis.costs`), and it holds no more than a cheap operation or two,
+which are done in either case then. One value differs where the ways join, or two that need no operation: a
+branch that is foretold right costs less than more of them. Linear: each branch is looked at once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ebpfjit.isa.spec import Kind
+from ebpfjit.isa.table import BY_NAME, UNENCODED
+from ebpfjit.optimizer.code import Block, Code, Op, Way
+from ebpfjit.optimizer.flow import homes_of, predecessors, without
+
+JUMP, COPY = BY_NAME["JA"], BY_NAME["MOV64_X"]
+CALLS = frozenset({Kind.CALL_LOCAL, Kind.CALL_REGISTER})
+CHEAP = frozenset(
+    BY_NAME[name]
+    for name in (
+        "MOV64_K",
+        "MOV32_K",
+        "LDDW",
+        "MOV32_X",
+        "ADD64_K",
+        "ADD32_K",
+        "ADD64_X",
+        "ADD32_X",
+        "AND64_K",
+        "MOV64_X",
+    )
+)
+"""Rows of what may be done in vain."""
+MOST_DONE = 1
+"""Operations of an arm."""
+
+
+class _Arm(NamedTuple):
+    """One way from a branch to where both join."""
+
+    ops: tuple[Op, ...]
+    way: Way
+    block: int | None
+    """The block in between, where there is one."""
+
+
+def select(code: Code) -> Code:
+    """Return the code with choices instead of branches around next to nothing."""
+    return _Selecting(code).run()
+
+
+class _Selecting:
+    """Blocks while they grow; those that are part of others are None."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self.blocks: list[Block | None] = [*code.blocks]
+        self.before = predecessors(code)
+        self.homes = homes_of(code)
+
+    def run(self) -> Code:
+        """Go through all blocks, later ones first: what was a branch may be part of an arm then."""
+        is_changed = False
+        for number in range(len(self.blocks) - 1, -1, -1):
+            block = self.blocks[number]
+            if block is None:
+                continue
+            if block.end.row.kind is Kind.BRANCH:
+                arms = _arms(block, self.blocks, self.before)
+                if arms is None:
+                    continue
+                self.choose(number, block, *arms)
+                is_changed = True
+            is_changed = self.go_on(number) or is_changed
+        return without(self.code, self.blocks, self.homes) if is_changed else self.code
+
+    def choose(self, number: int, block: Block, taken: _Arm, through: _Arm) -> None:
+        """Give a block choices instead of its branch."""
+        end, join = block.end, taken.way.block
+        ops = [*block.ops, *taken.ops, *through.ops]
+        given = []
+        row = UNENCODED[f"SELECT_{end.row.name}"]
+        for arg, one, other in zip(
+            self.code.blocks[join].args, taken.way.args, through.way.args, strict=True
+        ):
+            if one != other:
+                one, other, chosen = self.new(arg), other, one
+                ops.append(Op(row, (*end.args, chosen, other), end.imm, 0, end.pc, (one,)))
+            given.append(one)
+        jump = Op(JUMP, (), 0, 0, end.pc)
+        self.blocks[number] = Block(block.pc, block.args, tuple(ops), jump, (Way(join, tuple(given)),))
+        gone = [arm.block for arm in (taken, through) if arm.block is not None]
+        for arm in gone:
+            self.blocks[arm] = None
+        leading = [each for each in self.before[join] if each not in gone and each != number]
+        self.before[join] = [*leading, number]
+
+    def new(self, like: int) -> int:
+        """Return a new value, for the register of another."""
+        self.homes.append(self.homes[like])
+        return len(self.homes) - 1
+
+    def go_on(self, number: int) -> bool:
+        """Make what follows a block part of it, where nothing else leads there; return whether it is."""
+        block = self.blocks[number]
+        assert block is not None  # it was looked at
+        if block.end.row is not JUMP or (block.ops and block.ops[-1].row.kind in CALLS):
+            return False
+        way = block.ways[0]
+        following = self.blocks[way.block]
+        if following is None or way.block == number or self.before[way.block] != [number]:
+            return False
+        copies = [
+            Op(COPY, (given,), 0, 0, block.end.pc, (arg,))
+            for arg, given in zip(following.args, way.args, strict=True)
+        ]
+        ops = (*block.ops, *copies, *following.ops)
+        self.blocks[number] = Block(block.pc, block.args, ops, following.end, following.ways)
+        self.blocks[way.block] = None
+        for after in following.ways:
+            leading = self.before[after.block]
+            self.before[after.block] = [number if each == way.block else each for each in leading]
+        return True
+
+
+def _arms(block: Block, blocks: list[Block | None], before: list[list[int]]) -> tuple[_Arm, _Arm] | None:
+    """Return both ways from a branch where they join at once; None where they do not."""
+    taken, through = (_arm(way, blocks, before) for way in block.ways)
+    direct_taken, direct_through = (_Arm((), way, None) for way in block.ways)
+    for one, other in ((taken, through), (taken, direct_through), (direct_taken, through)):
+        if one is not None and other is not None and one.way.block == other.way.block:
+            differ = sum(a != b for a, b in zip(one.way.args, other.way.args, strict=True))
+            done = len(one.ops) + len(other.ops)
+            return (one, other) if differ <= (1 if done else 2) and differ + done <= 3 else None
+    return None
+
+
+def _arm(way: Way, blocks: list[Block | None], before: list[list[int]]) -> _Arm | None:
+    """Return a way through a block that is next to empty; None through any other."""
+    block = blocks[way.block]
+    if block is None or len(before[way.block]) != 1 or before[way.block][0] < 0 or block.args:
+        return None
+    if block.end.row is not JUMP or block.ways[0].block == way.block:
+        return None
+    if len(block.ops) > MOST_DONE or not all(op.row in CHEAP for op in block.ops):
+        return None
+    return _Arm(block.ops, block.ways[0], way.block)
