@@ -10,7 +10,9 @@
                                                  if v7 != v1 goto b1(v7, v6) else b2(v6)
 
 Every check, payment and store is in the program's order, with the exit it needs. Arguments of blocks that are
-the same on every way in are gone. What falls off the end, jumps nowhere or is no instruction leaves.
+the same on every way in are gone. A block that is entered from outside and ends the round of a loop is there
+twice, so that the loop is entered at its header only. What falls off the end, jumps nowhere or is no
+instruction leaves.
 """
 
 from __future__ import annotations
@@ -69,20 +71,23 @@ class _Builder:
         self.entered = sorted({0, *self.program.functions, *entries})
         self.is_entered = frozenset(self.entered)
         ways = self._ways()
-        order = _reverse_postorder(self.entered, ways)
+        copies = [pc for pc in self.entered if self._ends_round(pc, ways[pc])]
+        heads = [pc for pc in self.entered if pc not in copies]
+        order = _reverse_postorder([*heads, *(way for pc in copies for way in ways[pc])], ways)
         has_slots = slots and not entries
         self.slots = slots_of(verified, {pc: ways[pc] for pc in order}) if has_slots else NO_SLOTS
         self.width = REGISTER_COUNT + max(map(len, self.slots.bytes.values()), default=0)
-        self.starts = sorted(order)
-        self.numbers = {pc: number for number, pc in enumerate(self.starts)}
-        self.order = [self.numbers[pc] for pc in order]
+        self.starts = [*sorted(order), *copies]
+        self.numbers = {pc: number for number, pc in enumerate(self.starts[: len(order)])}
+        self.entries = self.numbers | {pc: len(order) + index for index, pc in enumerate(copies)}
+        self.order = [*range(len(order), len(self.starts)), *(self.numbers[pc] for pc in order)]
         live, found = verified.liveness.at, self.slots
         self.read = [(*_REGISTERS[live[pc]], *_bits(found.live.get(pc, 0))) for pc in self.starts]
         self.origins = origins(
             [[self.numbers[way] for way in ways[pc]] for pc in self.starts],
             self.read,
             [self._written(pc) | found.written.get(pc, 0) for pc in self.starts],
-            [self.numbers[pc] for pc in self.entered],
+            [self.entries[pc] for pc in self.entered],
             self.width,
         )
         self.arguments = [
@@ -99,6 +104,17 @@ class _Builder:
         starts = sorted(self.verified.blocks)
         ended = {starts[bisect_right(starts, pc) - 1] for pc in self.verified.illegal}
         return {pc: [] if pc in ended else ways for pc, ways in self.verified.liveness.ways.items()}
+
+    def _ends_round(self, pc: int, ways: Sequence[int]) -> bool:
+        """True for a block from which a loop comes round, and which else leads out of it.
+
+        Who enters there gets a copy: so the loop is entered at its header only.
+        """
+        nesting = self.verified.nesting
+        header = nesting.header.get(pc)
+        if header is None or header not in ways or pc in nesting.headers or pc in self.program.functions:
+            return False
+        return all(way == header or not nesting.is_in(way, header) for way in ways)
 
     def _written(self, pc: int) -> int:
         """Return the registers that a block's instructions write, as a mask."""
@@ -153,9 +169,9 @@ class _Builder:
             starts[number] = translation.exit(translation.pc, paid=False)
             blocks[number] = translation.block()
             self.left[number] = translation.registers
-        read = {pc: self.read[self.numbers[pc]] for pc in self.entered}
+        read = {pc: self.read[self.entries[pc]] for pc in self.entered}
         entries = {
-            pc: Entry(self.numbers[pc], tuple(x for x in registers if x < REGISTER_COUNT))
+            pc: Entry(self.entries[pc], tuple(x for x in registers if x < REGISTER_COUNT))
             for pc, registers in read.items()
         }
         in_order = (blocks[number] for number in range(len(blocks)))
