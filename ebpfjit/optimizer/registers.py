@@ -96,10 +96,7 @@ def reads(op: Op) -> list[int]:
 
 
 def sequential(moves: Mapping[int, int], scratch: int) -> list[Move]:
-    """Return copies (destination: source) that are made at once as moves, one after the other.
-
-    Raises OptimizationError where there is nowhere to put something in between.
-    """
+    """Return copies (destination: source) that are made at once as moves, one after the other."""
     pending = {dst: src for dst, src in moves.items() if dst != src}
     done: list[Move] = []
     readers: dict[int, int] = {}
@@ -109,8 +106,8 @@ def sequential(moves: Mapping[int, int], scratch: int) -> list[Move]:
     while pending:
         if not ready:  # all that is left goes round: one of them waits in between
             dst = next((each for each in pending if each < SPILLED), scratch)
-            if scratch in pending.values() or dst == scratch:
-                raise OptimizationError("values on the stack change places")
+            if dst == scratch:
+                dst = next(iter(pending))  # there are words only
             done.append(Move(scratch, dst))
             pending = {other: scratch if src == dst else src for other, src in pending.items()}
             readers[scratch], readers[dst] = readers[dst], 0
@@ -120,9 +117,7 @@ def sequential(moves: Mapping[int, int], scratch: int) -> list[Move]:
         readers[src] -= 1
         if not readers[src] and src in pending:
             ready.append(src)
-        if dst >= SPILLED and src >= SPILLED:
-            if scratch in pending.values():
-                raise OptimizationError("values on the stack change places")
+        if dst >= SPILLED and src >= SPILLED and scratch not in pending.values():
             done.append(Move(scratch, src))
             src = scratch
         done.append(Move(dst, src))
