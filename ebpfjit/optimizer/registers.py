@@ -457,7 +457,9 @@ class _Placer:
         expected = {register: op.args[at] for at, register in wants.items()}
         moves = {register: where[value] for register, value in expected.items()}
         loose = {value for at, value in enumerate(op.args) if at not in wants}
-        staying = [value for value in where if last[value] > index or value in loose]
+        leaves = op.row.kind is Kind.PACKET_LOAD  # calls that are too deep are faults where they are
+        named = loose.union(reads(op)) if leaves else loose
+        staying = [value for value in where if last[value] > index or value in named]
         self.free = self.unused(chain(expected, (where[value] for value in staying))) & ~written
         for value in staying:
             old = where[value]
@@ -473,12 +475,13 @@ class _Placer:
             where[value], moves[new] = new, old
         self.steps += sequential(moves, self.registers.scratch)
         args = [wants[at] if at in wants else where[value] for at, value in enumerate(op.args)]
+        places = self.places(op) if leaves else None
         self.where = {value: register for value, register in where.items() if last[value] > index}
         kept = tuple(sorted(place for place in self.where.values() if place < SPILLED))
         self.free = self.unused(kept)
         for value, register in zip(op.results, gives, strict=True):
             self.define(value, register)
-        return Placed(op, tuple(gives), tuple(args), None, kept)
+        return Placed(op, tuple(gives), tuple(args), places, kept)
 
     # -- ways --
 

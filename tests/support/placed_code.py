@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from unittest.mock import patch
 
 from ebpfjit.analysis.verified import Verified, prepare
@@ -59,19 +60,33 @@ def with_kind(steps: list[Step], kind: Kind) -> list[Placed]:
     return [step for step in steps if isinstance(step, Placed) and step.row.kind is kind]
 
 
-def on_both(code: Code, given: Input | None = None, build: str = "values") -> tuple[Outcome, Outcome]:
-    """Return how Code ends in the interpreter, and as machine code; `given` is MEMORY unless said."""
-    given = given or Input(MEMORY)
+def on_both(
+    code: Code, given: Sequence[Input] = (Input(MEMORY),), build: str = "values"
+) -> Iterator[tuple[Outcome, Outcome]]:
+    """Yield how Code ends on each input, in the interpreter, and as machine code."""
     verified, place_ = code.verified, arena()
     placed_of(code, AUDITED_VALUES if build.startswith("audit") else VALUES)
-    case = Case(b"", (given,), build=build)
+    case = Case(b"", tuple(given), build=build)
     with patch.object(compiler, "optimised", lambda *_, **__: code):
         run = runner_of(compiled_case(case, verified))
-        got = run(given)
-    assert got is not None  # machine code always answers
-    expected = outcome_of(
-        lambda execution: interpret(verified, execution, machine=lambda each: CodeState(code, each)),
-        place_.start(given),
-        place_,
-    )
-    return expected, got
+        first = run(given[0])  # it is made when it runs for the first time
+    for number, each in enumerate(given):
+        got = run(each) if number else first
+        assert got is not None  # machine code always answers
+        expected = outcome_of(
+            lambda execution: interpret(verified, execution, machine=lambda state: CodeState(code, state)),
+            place_.start(each),
+            place_,
+        )
+        yield expected, got
+
+
+def agree(code: Code, given: Sequence[Input] = (Input(MEMORY),), build: str = "values") -> None:
+    """Assert that Code in the interpreter, and as machine code, end as the program does."""
+    verified, place_ = code.verified, arena()
+    for each, outcomes in zip(given, on_both(code, given, build), strict=True):
+        said = outcome_of(lambda execution: interpret(verified, execution), place_.start(each), place_)
+        expected = said.kind, said.value, said.memory, said.attributes, said.budget_left
+        for got in outcomes:
+            left = got.budget_left if got.kind == "ok" else said.budget_left
+            assert (got.kind, got.value, got.memory, got.attributes, left) == expected, each

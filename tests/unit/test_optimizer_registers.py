@@ -99,7 +99,7 @@ def sum_of(values: list[int], into: int) -> str:
 
 def agrees(code: Code, build: str = "values") -> None:
     """Assert that machine code does what the interpreter does with it, and that it ends well."""
-    expected, got = on_both(code, build=build)
+    expected, got = next(on_both(code, build=build))
     assert (expected.kind, got.kind) == ("ok", "ok"), (expected.message, got.message)
     assert (got.value, got.memory) == (expected.value, expected.memory)
 
@@ -210,7 +210,7 @@ def test_a_load_from_the_packet_writes_r0_though_nothing_reads_it() -> None:
     text = "entry 0: b0 (r0, r1)\nb0 pc 0 (v0, v1):\n"
     text += "  v2 = *(u8 *)skb[12] else leave 0 (r0 = v0, r1 = v1)\n  exit v0 ; 1"
     code = code_of(text, "r0 = *(u8 *)skb[12]\nexit")
-    expected, got = on_both(code)
+    expected, got = next(on_both(code))
     assert (expected.value, got.value) == (0, 0)  # r0 as it was at the start
 
 
@@ -240,7 +240,7 @@ def test_a_function_without_a_frame_keeps_r10_of_its_caller() -> None:
     text += "  exit v8\nb1 pc 5 (v20):\n" + "\n".join(lines) + "\n" + sum_of(values, 40)
     code = code_of(text, source)
     assert code.verified.calls.frameless == {5}
-    expected, got = on_both(code)
+    expected, got = next(on_both(code))
     assert got.value == expected.value
 
 
@@ -317,5 +317,5 @@ def test_words_on_ways_between_blocks() -> None:
 def test_input_of_the_argument_is_what_was_given() -> None:
     """The support of this file runs what it is given."""
     code = code_of("entry 0: b0 (r1)\nb0 pc 0 (v0):\n  v1 = *(u8 *)(v0 + 0)\n  exit v1")
-    expected, got = on_both(code, Input(b"\x2a"))
+    expected, got = next(on_both(code, [Input(b"\x2a")]))
     assert (expected.value, got.value) == (42, 42)
