@@ -17,6 +17,7 @@ from ebpfjit.analysis import accesses, facts, lengths, liveness, states, values
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.difftest.holes import HOLES
 from ebpfjit.difftest.planted_middle import MIDDLE
+from ebpfjit.difftest.planted_rules import RULES
 from ebpfjit.difftest.planting import (
     Plant,
     PlantedBug,
@@ -738,6 +739,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     ),
     *HOLES,
     *MIDDLE,
+    *RULES,
 )
 
 

@@ -21,12 +21,12 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit import cpu
-from ebpfjit.jit.audit import audits_of
+from ebpfjit.jit.audit import MEMORY, audits_of
 from ebpfjit.jit.lower import lower, writes_frame_pointer
 from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.jit.stages import done
 from ebpfjit.memo import Memo
-from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.code import BOUND, Code
 from ebpfjit.optimizer.passes import optimised
 from ebpfjit.optimizer.registers import place
 from ebpfjit.options import DEFAULTS, Options
@@ -74,7 +74,8 @@ class Listing:
 
     `limits` are the words that the host puts behind the block, in order. `notes` say of each
     access (by pc) why it is checked or not. `traced` are the pcs that traced code records, `resumes` those
-    where a run of baseline code can go on. `why_baseline` is that of the recipe.
+    where a run of baseline code can go on. `why_baseline` is that of the recipe. From the piece
+    `baseline_from` on it is baseline code, for side exits.
     """
 
     verified: Verified
@@ -85,6 +86,7 @@ class Listing:
     traced: frozenset[int] = frozenset()
     resumes: tuple[int, ...] = ()
     why_baseline: str = ""
+    baseline_from: int | None = None
 
     @lazy
     def parts(self) -> list[Part]:
@@ -284,6 +286,7 @@ def _optimised(recipe: Recipe) -> Listing:
     cx.checks = cx.plan.checks
     left = lower(cx, placed, registers, checked=recipe.options.checked)
     cx.plan, cx.checks = plan, plan.checks
+    baseline_from = len(cx.pieces)
     _below(cx, verified, left, Phrases(settings, len(program)))
     emit_end_of_program(cx, len(program))
     resumes = sorted(recipe.entries.tested) if recipe.options.takes_over else []
@@ -295,11 +298,39 @@ def _optimised(recipe: Recipe) -> Listing:
         verified,
         (*cx.pieces, *cx.cold),
         tuple(cx.limits),
-        {},
+        _notes_of(code, checked=recipe.options.checked),
         settings.harden,
         resumes=tuple(resumes),
         why_baseline=recipe.why_baseline,
+        baseline_from=baseline_from,
     )
+
+
+def _notes_of(code: Code, *, checked: bool) -> dict[int, str]:
+    """Return what the listing says of accesses: why each is checked or not."""
+    accesses = [insn for insn in code.verified.program.instructions if insn.row and insn.row.kind in MEMORY]
+    if not checked:
+        return {insn.pc: "not checked" for insn in accesses}
+    notes = {insn.pc: "no access: what is in the frame there is a value" for insn in accesses}
+    for pc, proofs in code.proofs.items():
+        rule, by = proofs[-1].rule, proofs[-1].by
+        notes[pc] = RULES.get(rule, f"no check: {rule}").format(by=by)
+    for block in code.blocks:
+        for op in block.ops:
+            if op.row is BOUND and op.args and op.pc in notes:
+                first = f", {op.region} first" if op.region else ""
+                notes[op.pc] = f"checked{first}: {op.imm} bytes"
+            elif op.row is BOUND and op.pc in notes:
+                notes[op.pc] = f"checked: {op.offset + op.imm} bytes of the argument"
+    return notes
+
+
+RULES = {
+    "loop": "no check: made before the loop at pc {by}",
+    "covered": "no check: one at pc {by} covers it",
+    "writable": "checked: may it be written",
+}
+"""What a listing says of rules that proofs are by, where that is not the rule's name."""
 
 
 def known_maps(code: Code) -> dict[int, int]:

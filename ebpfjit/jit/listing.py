@@ -4,6 +4,8 @@
 ; source line
 pc   eBPF bytes                  eBPF
      offset  machine code            assembly text
+; baseline code, where side exits go on
+...
 """
 
 from __future__ import annotations
@@ -35,13 +37,17 @@ def _lines(listing: Listing, image: Image, dialect: str, only: int | None) -> li
     program = listing.verified.program
     names = {pc: name for pc, name in program.functions.items() if len(program.functions) > 1}
     lines: list[str] = []
-    index = 0
+    index, notes = 0, listing.notes
     seen: set[int] = set()
-    for piece in listing.pieces:
+    for number, piece in enumerate(listing.pieces):
+        if number == listing.baseline_from and only is None:
+            lines.append("\n; baseline code, where side exits go on")
+            seen.clear()
+            notes = {}  # of what the optimizer found
         if only is not None and piece.pc != only:
             index += len(piece.items)
             continue
-        lines.append(_heading(listing, piece.pc, dialect, names, seen))
+        lines.append(_heading(listing, piece.pc, dialect, names, seen, notes))
         for item in piece.items:
             if isinstance(item, Label):
                 lines.append(f"{'':5}{item.text}")
@@ -52,7 +58,14 @@ def _lines(listing: Listing, image: Image, dialect: str, only: int | None) -> li
     return lines
 
 
-def _heading(listing: Listing, pc: int | None, dialect: str, names: dict[int, str], seen: set[int]) -> str:
+def _heading(
+    listing: Listing,
+    pc: int | None,
+    dialect: str,
+    names: dict[int, str],
+    seen: set[int],
+    notes: dict[int, str],
+) -> str:
     program = listing.verified.program
     instruction = program.slots[pc] if pc is not None and pc < len(program) else None
     if pc is None or instruction is None:
@@ -61,7 +74,7 @@ def _heading(listing: Listing, pc: int | None, dialect: str, names: dict[int, st
         return f"{pc:4}: (out of line)"
     seen.add(pc)
     text = disassemble_instruction(instruction, dialect)
-    note = f"   ; {listing.notes[pc]}" if pc in listing.notes else ""
+    note = f"   ; {notes[pc]}" if pc in notes else ""
     title = f"\n{names[pc]}:\n" if pc in names else ""
     if pc in program.lines:
         title += f"; {program.lines[pc]}\n"

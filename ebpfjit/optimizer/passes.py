@@ -1,59 +1,128 @@
-"""The passes over Code, in their order."""
+"""The passes over Code: one table, in their order."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
-from ebpfjit.optimizer import rules
 from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.code import BOUND, Code
+from ebpfjit.optimizer.dead import remove_dead
 from ebpfjit.optimizer.facts import Facts
+from ebpfjit.optimizer.flow import uses_of
 from ebpfjit.optimizer.guards import guarded
 from ebpfjit.optimizer.hoisting import hoisted
 from ebpfjit.optimizer.order import thread_jumps
 from ebpfjit.optimizer.payments import pay_ahead
+from ebpfjit.optimizer.rules.addresses import displace, index
+from ebpfjit.optimizer.rules.arithmetic import simplify
+from ebpfjit.optimizer.rules.bytes import gather
+from ebpfjit.optimizer.rules.divisions import divide
+from ebpfjit.optimizer.rules.operands import use_memory
+from ebpfjit.optimizer.rules.selects import select
+
+
+@dataclass(slots=True)
+class Known:
+    """What passes hand on: what every run has, what is known of values, how often these were read.
+
+    Facts are those of the code that guards saw, and hold for the values of later code that were there.
+    """
+
+    promises: Promises
+    facts: Facts | None = None
+    uses: list[int] | None = None
+
+
+Pass = Callable[[Code, Known], Code]
+
+
+def _bounds(code: Code, known: Known) -> Code:
+    """Bounds that fall."""
+    code, known.facts = guarded(code, known.promises)
+    return code
+
+
+def _before_loops(code: Code, known: Known) -> Code:
+    """Bounds before loops, by what is known of values."""
+    return code if known.facts is None else hoisted(code, known.facts)
+
+
+def _displace(code: Code, known: Known) -> Code:
+    """Displacements; the next ones count with what was read here."""
+    known.uses = uses_of(code)
+    return displace(code, known.uses)
+
+
+PASSES: dict[str, Pass] = {
+    "select": lambda code, _: select(code),
+    "simplify": lambda code, _: simplify(code),
+    "dead": lambda code, _: remove_dead(code),
+    "guards": _bounds,
+    "hoisting": _before_loops,
+    "divide": lambda code, _: divide(code),
+    "displace": _displace,
+    "gather": lambda code, known: gather(code, known.uses),
+    "index": lambda code, known: index(code, known.uses),
+    "operands": lambda code, _: use_memory(code),
+    "dead again": lambda code, _: remove_dead(code),
+    "payments": lambda code, _: pay_ahead(code),
+    "jumps": lambda code, _: thread_jumps(code),
+}
+"""All, by name, in their order."""
+
+UNCHECKED = PASSES.keys() - {"guards", "hoisting"}
+"""Those of code that has no bounds."""
 
 
 def stages(
-    verified: Verified, promises: Promises, entries: Collection[int] = ()
+    verified: Verified,
+    promises: Promises,
+    entries: Collection[int] = (),
+    chosen: Collection[str] = PASSES.keys(),
 ) -> Iterator[tuple[str, Code, Facts | None]]:
-    """Yield a program as Code, built and after each pass, by name, with what is known of its values then."""
+    """Yield a program as Code, built and after each of the `chosen` passes, by name.
+
+    With it comes what is known of its values, where that was found out for this code. Raises
+    OptimizationError where analysis does not know what its accesses are to.
+    """
+    known = Known(promises)
     code = build(verified, entries)
     yield "build", code, None
-    for change in rules.BEFORE_GUARDS:
-        code = change(code)
-        yield change.__name__, code, None
-    seen = code
-    code, facts = guarded(code, promises)
-    yield "facts", seen, facts
-    yield "guards", code, facts
-    code = hoisted(code, facts)
-    yield "hoisting", code, facts
-    for change in (*rules.BEHIND_GUARDS, pay_ahead, thread_jumps):
-        code = change(code)
-        yield change.__name__, code, None
+    for name, change in PASSES.items():
+        if name in chosen:
+            before, code = code, change(code, known)
+            if name == "guards":
+                yield "facts", before, known.facts
+            yield name, code, known.facts if name in ("guards", "hoisting") else None
 
 
 def optimised(
-    verified: Verified, promises: Promises, entries: Collection[int] = (), *, checked: bool = True
+    verified: Verified,
+    promises: Promises,
+    entries: Collection[int] = (),
+    *,
+    checked: bool = True,
+    chosen: Collection[str] = PASSES.keys(),
 ) -> Code:
-    """Return a program as Code behind all passes; without bounds where it is not `checked`.
+    """Return a program as Code behind the `chosen` passes; without bounds where it is not `checked`.
 
-    Raises OptimizationError where analysis does not know what its accesses are to.
+    Raises OptimizationError as `stages`.
     """
-    built = build(verified, entries)
+    known = Known(promises)
+    code = build(verified, entries)
     if not checked:
-        return thread_jumps(pay_ahead(rules.machine_like(rules.simpler(_unchecked(built)))))
-    code, facts = guarded(rules.simpler(built), promises)
-    return thread_jumps(pay_ahead(rules.machine_like(hoisted(code, facts))))
+        code, chosen = _unchecked(code), UNCHECKED.intersection(chosen)
+    for name, change in PASSES.items():
+        if name in chosen:
+            code = change(code, known)
+    return code
 
 
 def _unchecked(code: Code) -> Code:
     """Return the code without bounds."""
-    blocks = [
-        replace(block, ops=tuple(op for op in block.ops if op.row is not BOUND)) for block in code.blocks
-    ]
+    kept = [tuple([op for op in block.ops if op.row is not BOUND]) for block in code.blocks]
+    blocks = [replace(block, ops=ops) for block, ops in zip(code.blocks, kept, strict=True)]
     return replace(code, blocks=tuple(blocks))

@@ -5,9 +5,9 @@
     r3 = *(u64 *)(r10 - 8)          r3 has that value
 
 A slot is bytes of a function's frame that are always loaded and stored together, at r10 and a number. There
-are none in a program that does anything else with r10 anywhere, and be it an access outside of the frame:
-what has the address of a frame reaches the frames of its callers and callees too. They start as zero, as
-frames do; where code leaves, its exit says what is in them.
+are none in a program that does anything else with r10 anywhere, an access outside of the frame included: what
+has the address of a frame reaches the frames of its callers and callees too. They start as zero, as frames
+do; where code leaves, its exit says what is in them.
 """
 
 from __future__ import annotations

@@ -13,9 +13,11 @@ from ebpfjit.assembler import assemble
 from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.dead import remove_dead
 from ebpfjit.optimizer.guards import guarded
 from ebpfjit.optimizer.hoisting import hoisted
-from ebpfjit.optimizer.rules import simpler
+from ebpfjit.optimizer.rules.arithmetic import simplify
+from ebpfjit.optimizer.rules.selects import select
 from ebpfjit.optimizer.text import from_text, to_text
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.create import create
@@ -48,6 +50,11 @@ def before_loops(source: str, *, changing: bool = False) -> Code:
 def left(code: Code) -> list[str]:
     """Return the checks as text, without where they leave to."""
     return re.findall(r"^  ((?:bound|aligned) .*) else ", to_text(code), re.MULTILINE)
+
+
+def simpler(code: Code) -> Code:
+    """What guards see."""
+    return remove_dead(simplify(select(code)))
 
 
 def rules(code: Code) -> dict[int, list[str]]:

@@ -99,6 +99,22 @@ class _Idioms(Writer):
                 case _:
                     self.emit(f"{self.rng.choice(OPERATIONS)}{wide} {dst}, {self.number()}")
 
+    def masked(self) -> None:
+        """A number of few bits, and what is cut off behind an operation with it."""
+        value, mask = self.value(), self.rng.choice((1, 15, 255, 255, 0xFFFF))
+        self.emit(f"and {value}, {mask}")
+        operand = self.value() if self.chance(0.2) else str(self.rng.choice((1, mask, mask // 2, 3)))
+        if self.chance(0.7):
+            self.emit(f"{self.rng.choice(('add', 'add', 'mul', 'or', 'lsh', 'xor'))} {value}, {operand}")
+        match self.rng.randrange(3):
+            case 0:
+                self.emit(f"and {value}, {self.rng.choice((mask, 255, 0xFFFF))}")
+            case 1:
+                self.emit(f"rsh {value}, {mask.bit_length()}")
+            case _:
+                self.emit(f"stx{self.rng.choice(('b', 'h', 'w', 'dw'))} [{self.place()}], {value}")
+                self.emit(f"mov {value}, {self.number()}")
+
     def rotation(self) -> None:
         """Two shifts of one value, joined."""
         wide, bits = self.rng.choice((("", 64), ("32", 32)))
@@ -137,9 +153,9 @@ class _Idioms(Writer):
             if shift:
                 self.emit(f"lsh{wide} {to}, {shift}")
             if mistake == 2 and index == 1:
-                self.emit(f"stxb [{self.place()}], {self.value()}")
+                self.emit(f"stxb [r6+{start + self.rng.randrange(size)}], {self.value()}")
             if mistake == 3 and index == 1:
-                self.emit(f"stxb [r10-1], {to}")
+                self.emit(f"st{self.rng.choice('bh')} [r6+{start + self.rng.randrange(size - 1)}], 7")
             if index:
                 self.emit(f"{self.rng.choice(('or', 'or', 'add', 'xor'))}{wide} {result}, {byte}")
         if self.chance(0.3):
@@ -188,8 +204,11 @@ class _Idioms(Writer):
         over, out = self.label(), self.label()
         wide = self.rng.choice(("", "32"))
         operand = self.rng.choice((other, src, dst, str(self.number())))
-        has_else = self.chance(0.3)
-        self.emit(f"{self.rng.choice(JUMPS)}{wide} {self.value()}, {operand}, {over}")
+        has_else, compared = self.chance(0.3), self.value()
+        if self.chance(0.15):
+            self.emit(f"mov {compared}, {self.rng.choice((0, 255, 0x7FFFFFFF, self.number()))}")
+            operand = self.value()
+        self.emit(f"{self.rng.choice(JUMPS)}{wide} {compared}, {operand}, {over}")
         for _ in range(self.rng.choice((1, 1, 1, 2))):
             moved = self.rng.choice((src, src, other, str(self.number())))
             self.emit(
@@ -234,13 +253,8 @@ class _Idioms(Writer):
     def body(self) -> None:
         """Some of the parts."""
         parts = (
-            self.arithmetic,
-            self.rotation,
-            self.gathered,
-            self.swapped,
-            self.address,
-            self.select,
-            self.operand,
+            *(self.arithmetic, self.masked, self.rotation, self.gathered, self.swapped),
+            *(self.address, self.select, self.operand),
         )
         for _ in range(self.rng.randrange(2, 8)):
             (self.called if self.chance(0.03) else self.rng.choice(parts))()

@@ -1,0 +1,97 @@
+"""Bugs to plant in rewrites over values: what is not quite the idiom is taken for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ebpfjit.difftest.planting import Plant, PlantedBug, function, mapped, method
+from ebpfjit.isa.spec import Kind
+from ebpfjit.optimizer.rules import addresses, algebra, arithmetic, bytes, divisions, operands, selects
+
+ENGINES = ("interpreter", "optimized")
+SOURCES = ("idioms",)
+
+
+def _harmless_stores() -> None:
+    bytes.HARMLESS |= {Kind.STORE}
+
+
+def _swapped_shift(old: Any) -> Any:
+    """Take any two shifts for a rotation by that of the left one."""
+
+    def shifted(rewriting: Any, value: int, meaning: str, bits: int) -> tuple[int, int] | None:
+        found = old(rewriting, value, meaning, bits)
+        if meaning == "LSH":
+            rewriting.left_by = 0 if found is None else found[1]
+        return found if found is None or meaning == "LSH" else (found[0], bits - rewriting.left_by)
+
+    return shifted
+
+
+def _further(old: Any) -> Any:
+    def reciprocal(*given: Any) -> divisions.Reciprocal | None:
+        found = old(*given)
+        return None if found is None else found._replace(behind=found.behind + 1)
+
+    return reciprocal
+
+
+_EXCHANGED: Plant = mapped(arithmetic.EXCHANGED, "JGT", "JGT")
+
+RULES: tuple[PlantedBug, ...] = tuple(
+    PlantedBug(name, what, plant, ENGINES, SOURCES)
+    for name, what, plant in (
+        (
+            "rotations-of-any",
+            "Any two shifts of a value that are joined are a rotation",
+            method(arithmetic._Pass, "shifted", _swapped_shift),
+        ),
+        (
+            "sums-of-few-bits",
+            "A sum has no more bits than its operands",
+            mapped(algebra.BITS, "ADD", lambda w, n, k: max(n, k.bit_length())),
+        ),
+        ("comparisons-turned", "A comparison with the operands exchanged is the same", _EXCHANGED),
+        (
+            "bytes-in-one-order",
+            "Bytes that are put together are taken to lie the lowest first",
+            function(bytes._step, lambda old: lambda offsets: abs(old(offsets))),
+        ),
+        ("bytes-across-stores", "Bytes are gathered past stores", _harmless_stores),
+        (
+            "displacement-lost",
+            "What is added to a base is lost",
+            function(
+                addresses._at,
+                lambda old: lambda op, args, offset, row=None, scale=0: old(op, args, op.offset, row, scale),
+            ),
+        ),
+        (
+            "sums-of-two",
+            "Of a sum of three the number is lost",
+            function(
+                addresses._sum,
+                lambda old: lambda op, bits, args, scale, offset: old(op, bits, args, scale, 0),
+            ),
+        ),
+        (
+            "choices-turned",
+            "Of a choice the other value is taken",
+            method(
+                selects._Selecting,
+                "choose",
+                lambda old: lambda blocks, number, block, one, other: old(blocks, number, block, other, one),
+            ),
+        ),
+        (
+            "operands-across-stores",
+            "What is loaded for one operation is loaded where that stands, behind stores too",
+            method(operands._Operands, "load", lambda old: lambda block, value: block.loads.get(value)),
+        ),
+        (
+            "quotients-halved",
+            "A number is divided by a constant, and by two",
+            function(divisions.reciprocal, _further),
+        ),
+    )
+)
