@@ -22,7 +22,7 @@ from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit import cpu
 from ebpfjit.jit.audit import MEMORY, audits_of
-from ebpfjit.jit.lower import lower
+from ebpfjit.jit.lower import lower, writes_frame_pointer
 from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.jit.stages import done
 from ebpfjit.memo import Memo
@@ -264,7 +264,9 @@ def _optimised(recipe: Recipe) -> Listing:
     placed = place(code, registers)
     below = recipe.baseline("")
     plan = _plan(below, below.facts())
-    frameless = frozenset() if settings.trace else verified.calls.frameless
+    frameless = verified.calls.frameless
+    if settings.trace or (frameless and writes_frame_pointer(placed)):
+        frameless = frozenset()
     frame = 0 if frameless else min(verified.frame_sizes.values())  # whichever function is run
     checks = {pc: replace(check, frame_size=frame) for pc, check in plan.checks.items()}
     plan = replace(plan, checks=checks, single=checks)
