@@ -69,7 +69,8 @@ def writes_frame_pointer(placed: PlacedCode) -> bool:
     """True where a value that is not r10 may lie in its register: then a callee does not hand r10 back."""
     for block in placed.blocks:
         for step in block.steps if block is not None else ():
-            if step.dst == FRAME_POINTER if type(step) is Move else FRAME_POINTER in step.results:
+            written = (step.dst,) if isinstance(step, Move) else step.results
+            if FRAME_POINTER in written:
                 return True
         moves = chain.from_iterable(block.moves) if block is not None else ()
         if any(move.dst == FRAME_POINTER for move in moves):
