@@ -22,12 +22,12 @@ from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit import cpu
 from ebpfjit.jit.audit import MEMORY, audits_of
-from ebpfjit.jit.lower import lower
+from ebpfjit.jit.lower import lower, writes_frame_pointer
 from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.jit.stages import done
 from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import BOUND, Code
-from ebpfjit.optimizer.passes import optimised
+from ebpfjit.optimizer.passes import ALL_PASSES, optimised
 from ebpfjit.optimizer.registers import place
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Instruction
@@ -258,11 +258,15 @@ def _optimised(recipe: Recipe) -> Listing:
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
     registers = AUDITED_VALUES if recipe.options.audit else VALUES
-    code = optimised(verified, recipe.promises, checked=recipe.options.checked)
+    options = recipe.options
+    chosen = ALL_PASSES if options.passes is None else options.passes
+    code = optimised(verified, recipe.promises, checked=options.checked, chosen=chosen)
     placed = place(code, registers)
     below = recipe.baseline("")
     plan = _plan(below, below.facts())
-    frameless = frozenset() if settings.trace else verified.calls.frameless
+    frameless = verified.calls.frameless
+    if settings.trace or (frameless and writes_frame_pointer(placed)):
+        frameless = frozenset()
     frame = 0 if frameless else min(verified.frame_sizes.values())  # whichever function is run
     checks = {pc: replace(check, frame_size=frame) for pc, check in plan.checks.items()}
     plan = replace(plan, checks=checks, single=checks)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from ebpfjit.analysis.entries import CALLED
-from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Row
 from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import BOUND, Exit, Way
@@ -68,6 +69,19 @@ def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: boo
     block, `pc_label` of one where a block starts.
     """
     return _Lowering(cx, placed, registers, checked=checked).lower()
+
+
+def writes_frame_pointer(placed: PlacedCode) -> bool:
+    """True where a value that is not r10 may lie in its register: then a callee does not hand r10 back."""
+    for block in placed.blocks:
+        for step in block.steps if block is not None else ():
+            written = (step.dst,) if isinstance(step, Move) else step.results
+            if FRAME_POINTER in written:
+                return True
+        moves = chain.from_iterable(block.moves) if block is not None else ()
+        if any(move.dst == FRAME_POINTER for move in moves):
+            return True
+    return False
 
 
 def _leaves_flags(step: Move | Placed | None, end: Placed) -> bool:
@@ -192,7 +206,10 @@ class _Lowering:
     def move(self, move: Move) -> None:
         """Emit a move."""
         dst, src = move.dst, move.src
-        if dst >= SPILLED:
+        if dst >= SPILLED and src >= SPILLED:  # seldom: pop finds its place when rsp is as it was
+            self.cx.emit("push qword ptr [rsp+$offset]", offset=8 * (src - SPILLED))
+            self.cx.emit("pop qword ptr [rsp+$offset]", offset=8 * (dst - SPILLED))
+        elif dst >= SPILLED:
             self.cx.emit(f"mov qword ptr [rsp+$offset], {register(src)}", offset=8 * (dst - SPILLED))
         elif src >= SPILLED:
             self.cx.emit(f"mov {register(dst)}, qword ptr [rsp+$offset]", offset=8 * (src - SPILLED))

@@ -19,7 +19,7 @@ MASK64 = (1 << 64) - 1
 
 @record
 class Move:
-    """A copy of the whole register `src` to `dst`; one of them may be a word of the stack."""
+    """A copy of the whole register `src` to `dst`; each of them may be a word of the stack."""
 
     dst: int
     src: int

@@ -118,10 +118,7 @@ def reads(op: Op) -> list[int]:
 
 
 def sequential(moves: Mapping[int, int], scratch: int) -> list[Move]:
-    """Return copies (destination: source) that are made at once as moves, one after the other.
-
-    Raises OptimizationError where there is nowhere to put something in between.
-    """
+    """Return copies (destination: source) that are made at once as moves, one after the other."""
     pending = {dst: src for dst, src in moves.items() if dst != src}
     done: list[Move] = []
     readers: dict[int, int] = {}
@@ -131,8 +128,8 @@ def sequential(moves: Mapping[int, int], scratch: int) -> list[Move]:
     while pending:
         if not ready:  # all that is left goes round: one of them waits in between
             dst = next((each for each in pending if each < SPILLED), scratch)
-            if scratch in pending.values() or dst == scratch:
-                raise OptimizationError("values on the stack change places")
+            if dst == scratch:
+                dst = next(iter(pending))  # there are words only
             done.append(Move(scratch, dst))
             pending = {other: scratch if src == dst else src for other, src in pending.items()}
             readers[scratch], readers[dst] = readers[dst], 0
@@ -142,9 +139,7 @@ def sequential(moves: Mapping[int, int], scratch: int) -> list[Move]:
         readers[src] -= 1
         if not readers[src] and src in pending:
             ready.append(src)
-        if dst >= SPILLED and src >= SPILLED:
-            if scratch in pending.values():
-                raise OptimizationError("values on the stack change places")
+        if dst >= SPILLED and src >= SPILLED and scratch not in pending.values():
             done.append(Move(scratch, src))
             src = scratch
         done.append(Move(dst, src))
@@ -534,7 +529,9 @@ class _Placer:
         expected = {register: op.args[at] for at, register in wants.items()}
         moves = {register: where[value] for register, value in expected.items()}
         loose = {value for at, value in enumerate(op.args) if at not in wants}
-        staying = [value for value in where if value not in dying or value in loose]
+        leaves = op.row.kind is Kind.PACKET_LOAD  # calls that are too deep are faults where they are
+        named = loose.union(reads(op)) if leaves else loose
+        staying = [value for value in where if value not in dying or value in named]
         self.free = self.unused(chain(expected, (where[value] for value in staying))) & ~written
         for value in staying:
             old = where[value]
@@ -550,12 +547,13 @@ class _Placer:
             where[value], moves[new] = new, old
         self.steps += sequential(moves, self.registers.scratch)
         args = [wants[at] if at in wants else where[value] for at, value in enumerate(op.args)]
+        places = tuple(map(where.get, op.exit.registers)) if leaves and op.exit is not None else None
         self.where = {value: register for value, register in where.items() if value not in dying}
         kept = tuple(sorted(place for place in self.where.values() if place < SPILLED))
         self.free = self.unused(kept)
         for value, register in zip(op.results, gives, strict=True):
             self.define(value, register)
-        return Placed(op, tuple(gives), tuple(args), None, kept)
+        return Placed(op, tuple(gives), tuple(args), places, kept)
 
     # -- ways --
 

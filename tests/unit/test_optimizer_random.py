@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import pytest
 from support.code_maker import SIZE, CodeMaker
 
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.difftest.optimized import CodeState
 from ebpfjit.interpreter import interpret
-from ebpfjit.optimizer import rules
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.passes import PASSES, Known
 from ebpfjit.optimizer.text import from_text, to_text
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution
@@ -22,7 +23,7 @@ from ebpfjit.runtime.memory import Region
 
 PROGRAM = prepare(Program.from_bytes(assemble("r0 = 0\nexit")))
 EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 1 << 31, 0xFFFFFFFF, 1 << 63, 2**64 - 1)
-PASSES = (*rules.BEFORE_GUARDS, *rules.BEHIND_GUARDS)
+NAMES = [name for name in PASSES if name not in ("guards", "hoisting", "payments", "jumps")]
 SEEDS = 8
 """Pieces of Code in a test."""
 
@@ -42,11 +43,12 @@ def run(code: Code, memory: bytes) -> tuple[int, bytes]:
 
 def rewritten(code: Code) -> Iterator[tuple[str, Code]]:
     """Yield what each pass makes of code, and what they make of it one after the other."""
-    for rewrite in dict.fromkeys(PASSES):
-        yield rewrite.__name__, rewrite(code)
-    for rewrite in PASSES:
-        code = rewrite(code)
-        yield f"all up to {rewrite.__name__}", code
+    for name in NAMES:
+        yield name, PASSES[name](code, Known(Promises()))
+    known = Known(Promises())
+    for name in NAMES:
+        code = PASSES[name](code, known)
+        yield f"all up to {name}", code
 
 
 @pytest.mark.parametrize("part", range(5))
@@ -68,7 +70,7 @@ def test_most_of_it_is_rewritten() -> None:
     made: set[str] = set()
     for seed in range(60):
         code = from_text(CodeMaker(random.Random(f"rewritten {seed}")).text(), PROGRAM)
-        code = rules.machine_like(rules.simpler(code))
+        *_, (_, code) = rewritten(code)
         made |= {op.row.kind.name for block in code.blocks for op in block.all_ops}
         made |= {op.row.name for block in code.blocks for op in block.ops}
     assert {"SELECT", "SUM", "INDEXED_LOAD", "INDEXED_STORE", "BINARY_LOAD", "UPDATE", "BRANCH_LOAD"} <= made

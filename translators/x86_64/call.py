@@ -70,12 +70,15 @@ def _forget_arguments(cx: Context) -> None:
 
     Code says of each value where it comes from, and reads nothing else.
     """
-    if cx.live is not None:
-        return
+    if cx.live is None:
+        _clear_arguments(cx)
+        pin(cx)
+
+
+def _clear_arguments(cx: Context) -> None:
     for argument in range(1, 6):
         name = register(argument, 32)
         cx.emit(f"xor {name}, {name}")
-    pin(cx)
 
 
 def _leave_where_asked(cx: Context) -> None:
@@ -93,6 +96,8 @@ def _leave_where_asked(cx: Context) -> None:
         cx.emit(f"mov rsp, qword ptr {BLOCK['host_stack']}")
         cx.emit("ret")
         cx.label(function)
+        if cx.live is not None:
+            _clear_arguments(cx)  # the caller may read them
         drop(cx)
         cx.emit("ret")
 

@@ -10,7 +10,6 @@ from ebpfjit.translators.x86_64.target import (
     POINTER,
     Context,
     address_operand,
-    drop,
     load_constant,
     pin,
     register,
@@ -367,7 +366,9 @@ def _load_from_header(cx: Context, size: int, inside: str) -> None:
     cx.emit(f"cmp r10, {size}")
     cx.jump("jae", inside)
     cx.label(nothing)
+    if cx.exit:
+        cx.jump("jmp", cx.exit)  # r1 to r5 are where the caller reads them in baseline code only
+        return
     pin(cx)
     cx.emit("xor eax, eax")
-    drop(cx)
     cx.emit("ret")
