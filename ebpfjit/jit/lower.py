@@ -184,7 +184,9 @@ class _Lowering:
                 self.translate(step)
         if copied is not None:
             self.move(copied)
-        self.last = None if is_sum and copied is None or not steps else steps[-1]  # lea leaves the flags alone
+        self.last = (
+            None if (is_sum and copied is None) or not steps else steps[-1]
+        )  # lea leaves the flags alone
 
     def sum(self, move: Move, step: Placed) -> bool:
         """Emit a copy to which something is added at once as a sum, if it is one."""

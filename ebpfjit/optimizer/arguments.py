@@ -28,7 +28,7 @@ def origins(
     width: int,
 ) -> tuple[list[list[Place]], dict[Place, Place]]:
     """Return where each register comes from that a block reads: for each block a list by register, and what
-    places in these lists are the same as, where they are not what they say. An argument of a block is its own.
+    places in these lists are the same as, where they are not what they say. An argument is its own place.
 
     Blocks go by number: `ways` are the blocks behind each, `live` the registers that may be read from its
     start on, `writes` those that it writes, as masks. Blocks that are `entered` from outside have all of them

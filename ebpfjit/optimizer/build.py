@@ -224,9 +224,7 @@ _PICK = _Pick(REGISTER_COUNT)
 """That of all programs without slots."""
 
 
-def _only_ways_in(
-    ways: Sequence[Sequence[int]], order: Sequence[int], entered: Collection[int]
-) -> list[int]:
+def _only_ways_in(ways: Sequence[Sequence[int]], order: Sequence[int], entered: Collection[int]) -> list[int]:
     """Return for each block the one that leads to it, -1 where there are several ways, or it is entered."""
     found = [-2] * len(ways)
     for block in order:
@@ -322,9 +320,10 @@ class _Translation:
 
     def way(self, pc: int, instead: int | None = None) -> Way:
         """Return the way to a block; where there is none, to one that leaves at `pc`, or at `instead`."""
-        if is_inside(self.program, pc):
-            number, registers = self.builder.numbers[pc], self.registers
-            return Way(number, tuple([registers[x] for x in self.builder.arguments[number]]))
+        number = self.builder.numbers.get(pc)  # there is none outside of the program
+        if number is not None:
+            registers, arguments = self.registers, self.builder.arguments[number]
+            return Way(number, tuple([registers[x] for x in arguments]) if arguments else ())
         leaves = self.leave(pc if instead is None else instead)
         self.builder.stubs.append(Block(leaves.pc, (), (), leaves))
         return Way(len(self.builder.starts) + len(self.builder.stubs) - 1, ())
@@ -416,7 +415,7 @@ class _Translation:
     def atomic(self, insn: Instruction, row: Row) -> None:
         """Bounds for loading and storing, and the operation; what is fetched is a value."""
         base = self.checks(insn, row, insn.dst_reg, stores=True)
-        args = base, self.registers[insn.src_reg]
+        args: tuple[int, ...] = (base, self.registers[insn.src_reg])
         compares = row.meaning == "CMPXCHG"
         if compares:
             args += (self.registers[0],)
@@ -457,10 +456,11 @@ class _Translation:
 
     def jump(self, insn: Instruction, row: Row) -> Block:
         """The one way out."""
-        assert insn.target is not None  # a jump has one
-        if not is_inside(self.program, insn.target):
+        target = insn.target
+        assert target is not None  # a jump has one
+        if target not in self.builder.numbers:
             return self.closed(self.leave(insn.pc))
-        return self.closed(Op(JUMP, (), 0, 0, insn.pc), self.way(insn.target))
+        return self.closed(Op(JUMP, (), 0, 0, insn.pc), self.way(target))
 
     def branch(self, insn: Instruction, row: Row) -> Block:
         """Two ways out: taken, and on."""

@@ -187,7 +187,7 @@ class Code:
 
 
 def with_exit(op: Op, leaves: Exit) -> Op:
-    """Return an operation with another exit. (`dataclasses.replace` takes six times as long.)"""
+    """Return an operation with another exit; `dataclasses.replace` takes six times as long."""
     return Op(
         op.row, op.args, op.imm, op.offset, op.pc, op.results, leaves, op.stores, op.region, op.scale
     )  # fmt: skip

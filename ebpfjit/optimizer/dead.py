@@ -74,7 +74,7 @@ def _needed(code: Code, order: list[int]) -> set[int]:
     waiting = [*needed]
     while waiting:
         value = waiting.pop()
-        for read in makers.get(value) or incoming.get(value, ()):
+        for read in makers.get(value) or incoming.get(value) or ():
             if read not in needed:
                 needed.add(read)
                 waiting.append(read)

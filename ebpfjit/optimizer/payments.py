@@ -72,10 +72,8 @@ def pay_ahead(code: Code) -> Code:
 def _due(paying: Sequence[Op], pending: int) -> int:
     """Return what is to be paid before a block, of its payments and of what comes later."""
     for op in reversed(paying):
-        if op.row is not PAY:
-            pending = 0
-        else:
-            pending = 0 if op.exit is not None else pending + op.imm
+        is_settled = op.row is not PAY or op.exit is not None
+        pending = 0 if is_settled else pending + op.imm
     return pending
 
 
@@ -112,7 +110,7 @@ def _with_differences(
     before = predecessors(code)
     for number in order:
         paid = advance[number]
-        if all([ahead[way.block] == paid for way in blocks[number].ways]):
+        if all(ahead[way.block] == paid for way in blocks[number].ways):
             continue
         ways = [*blocks[number].ways]
         for index, way in enumerate(ways):

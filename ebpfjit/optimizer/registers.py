@@ -27,7 +27,7 @@ from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.isa.table import TABLE
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Op, Way
-from ebpfjit.optimizer.flow import reverse_postorder, value_count
+from ebpfjit.optimizer.flow import predecessors, reverse_postorder, value_count
 from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse
 from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.translators.machine import Registers
@@ -53,8 +53,9 @@ HELPER_ROWS = frozenset(row for row in TABLE if row.kind in HELPER_CALLS)
 
 def place(code: Code, registers: Registers) -> PlacedCode:
     """Return code with registers. Raises OptimizationError where there are too few."""
-    placer = _Placer(code, registers, live_in(code))
-    for part in parts_of(code, reverse_postorder(code)):
+    order = reverse_postorder(code)
+    placer = _Placer(code, registers, live_in(code, order))
+    for part in parts_of(code, order):
         placer.part(part)
     return placer.placed()
 
@@ -81,31 +82,39 @@ def parts_of(code: Code, order: Sequence[int]) -> list[Sequence[int]]:
     return parts
 
 
-def live_in(code: Code) -> list[list[int]]:
-    """Return for each block the values that are defined elsewhere and read from its start on, in order."""
-    before: list[list[int]] = [[] for _ in code.blocks]
+def live_in(code: Code, order: Sequence[int]) -> list[list[int]]:
+    """Return for each block the values that are defined elsewhere and read from its start on, in order.
+
+    `order` has the blocks in reverse postorder: from its end on all is known at once but for what comes round
+    in loops, which is found out value by value, so that each is looked at once in each block.
+    """
+    blocks = code.blocks
     defined = [-1] * value_count(code)
-    live: list[set[Any]] = []
-    for number, block in enumerate(code.blocks):
+    live: list[set[Any]] = [set()] * len(blocks)
+    is_done = bytearray(len(blocks))
+    back: list[tuple[int, int]] = []
+    for number in reversed(order):
+        block = blocks[number]
         ops = block.all_ops
-        read: set[int | None] = set().union(*[op.args for op in ops])
+        read = live[number] = set().union(*[op.args for op in ops])
         read.update(*[op.exit.registers for op in ops if op.exit is not None])
-        here = [*block.args, *chain.from_iterable([op.results for op in ops])]
         for way in block.ways:
-            before[way.block].append(number)
-            read.update(way.args)
+            read.update(live[way.block], way.args)
+            if not is_done[way.block]:
+                back.append((number, way.block))
         read.discard(None)
+        here = [*block.args, *chain.from_iterable([op.results for op in ops])]
         read.difference_update(here)
         for value in here:
             defined[value] = number
-        live.append(read)
-    waiting = [(number, value) for number, values in enumerate(live) for value in values]
+        is_done[number] = 1
+    waiting = [(number, value) for number, header in back for value in live[header]]
+    before = predecessors(code) if waiting else []
     while waiting:
         number, value = waiting.pop()
-        for other in before[number]:
-            if value not in live[other] and defined[value] != other:
-                live[other].add(value)
-                waiting.append((other, value))
+        if number >= 0 and value not in live[number] and defined[value] != number:
+            live[number].add(value)
+            waiting += [(other, value) for other in before[number]]
     return [sorted(values) for values in live]
 
 
@@ -184,7 +193,7 @@ class _Placer:
         self.local: list[int] = []
         self.words: list[tuple[int, int]] = []
         self.defined: dict[int, int] | None = None
-        self.where: dict[int, int] = {}
+        self.where: dict[Any, int] = {}
         self.free = self.busy = self.index = 0
         self.held: Sequence[int] = ()
         self.ops: tuple[Op, ...] = ()
@@ -476,9 +485,7 @@ class _Placer:
         values, (result,), dying = op.args, op.results, self.dying[index]
         if op.row in COMMUTATIVE:
             first, second = values
-            if second in dying and (
-                first not in dying or self.where[second] == self.wanted.get(result, -1)
-            ):
+            if second in dying and (first not in dying or self.where[second] == self.wanted.get(result, -1)):
                 values = second, first
         args = self.args(values)
         register = args[place]
