@@ -43,6 +43,10 @@ PLACELESS = frozenset(
     | {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE}
 )
 """What is translated the same wherever it stands."""
+ADDRESSED = frozenset(
+    {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE, Kind.BRANCH_LOAD}
+)
+"""Accesses that the machine does together with something else; others are audited by their translators."""
 
 Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
 NO_FRAME = 1 << 32
@@ -97,7 +101,7 @@ class _Lowering:
         self.exits: dict[tuple[int, int, tuple[int | None, ...]], str] = {}
         self.left: set[int] = set()
         settings = cx.settings
-        self.learns = not settings.harden
+        self.learns = not settings.harden and not cx.plan.is_audited
         size = len(cx.program)
         self.known: dict[Key, Snippet] = _known[settings.features].trim(size) if self.learns else {}
         self.frames = self._frames()
@@ -207,6 +211,8 @@ class _Lowering:
                 cx.insert(snippet)
                 return
         before = len(cx.written()), len(cx.cold), len(cx.used), len(cx.limits)
+        if kind in ADDRESSED and cx.plan.is_audited:
+            x86_64.values.emit_audits(cx, step)
         self.translate(step)
         if kind in PLACELESS and self.learns and before[1:] == (len(cx.cold), len(cx.used), len(cx.limits)):
             lines = lines_of(cx.written()[before[0] :])
