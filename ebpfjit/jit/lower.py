@@ -46,6 +46,10 @@ PLACELESS_KINDS = frozenset(
 )
 PLACELESS = frozenset(row for row in (*TABLE, *UNENCODED.values()) if row.kind in PLACELESS_KINDS)
 """What is translated the same wherever it stands."""
+ADDRESSED = frozenset(
+    {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE, Kind.BRANCH_LOAD}
+)
+"""Accesses that the machine does together with something else; others are audited by their translators."""
 
 Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
 Branch = tuple[Row, tuple[int, ...], int, int, int, bool]
@@ -103,7 +107,7 @@ class _Lowering:
         self.exits: dict[tuple[int, int, tuple[int | None, ...]], str] = {}
         self.left: set[int] = set()
         settings = cx.settings
-        self.learns = not settings.harden
+        self.learns = not settings.harden and not cx.plan.is_audited
         size = len(cx.program)
         self.known: dict[Key, Snippet] = _known[settings.features].trim(size) if self.learns else {}
         self.branches: dict[Branch, tuple[Snippet, str]] = (
@@ -222,6 +226,8 @@ class _Lowering:
         """Emit an operation, and remember what was written where that is nothing but lines."""
         cx = self.cx
         before = len(cx.written()), len(cx.cold), len(cx.used), len(cx.limits)
+        if kind in ADDRESSED and cx.plan.is_audited:
+            x86_64.values.emit_audits(cx, step)
         self.translate(step)
         if self.learns and before[1:] == (len(cx.cold), len(cx.used), len(cx.limits)):
             lines = lines_of(cx.written()[before[0] :])
