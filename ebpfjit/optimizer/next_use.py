@@ -62,7 +62,8 @@ def loop_headers(code: Code, order: Sequence[int]) -> set[int]:
 class NextUse:
     """The distances, at the start of each block in `order`, of values that are live there.
 
-    `headers` are the blocks that loops start with. Distances are worked out when somebody asks: where there are registers for all, nobody does.
+    `headers` are the blocks that loops start with. Distances are worked out when somebody asks: where there
+    are registers for all, nobody does.
     """
 
     def __init__(self, code: Code, order: Sequence[int], live: Sequence[Sequence[int]]) -> None:
