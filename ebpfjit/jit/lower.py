@@ -188,9 +188,8 @@ class _Lowering:
                 self.translate(step)
         if copied is not None:
             self.move(copied)
-        self.last = (
-            None if (is_sum and copied is None) or not steps else steps[-1]
-        )  # lea leaves the flags alone
+        ends_in_sum = is_sum and copied is None  # lea leaves the flags alone
+        self.last = steps[-1] if steps and not ends_in_sum else None
 
     def sum(self, move: Move, step: Placed) -> bool:
         """Emit a copy to which something is added at once as a sum, if it is one."""
@@ -226,7 +225,7 @@ class _Lowering:
         """Emit an operation, and remember what was written where that is nothing but lines."""
         cx = self.cx
         before = len(cx.written()), len(cx.cold), len(cx.used), len(cx.limits)
-        if kind in ADDRESSED and cx.plan.is_audited:
+        if step.row.kind in ADDRESSED and cx.plan.is_audited:
             x86_64.values.emit_audits(cx, step)
         self.translate(step)
         if self.learns and before[1:] == (len(cx.cold), len(cx.used), len(cx.limits)):
