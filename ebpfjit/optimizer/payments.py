@@ -90,8 +90,8 @@ def _collected(block: Block, pending: int) -> tuple[list[Op], int]:
                 continue
             pending += op.imm
             if op.exit is not None:
-                own = op.imm
-                found.append(Op(PAY, (), pending, own, op.pc, (), op.exit) if pending != own else op)
+                own = op.offset or op.imm
+                found.append(Op(PAY, (), pending, own, op.pc, (), op.exit) if pending != op.imm else op)
                 pending = 0
             continue
         leaves = op.exit
