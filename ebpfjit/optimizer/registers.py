@@ -509,9 +509,10 @@ class _Placer:
         """
         soon, live = self.next_use.at[way.block], self.live[way.block]
         passed = dict(zip(args, way.args, strict=True))
-        away = set(self.away.get(way.block, ()))
+        reserved = [value for value in live if self.registers.reserved >> self.where[value] & 1]
+        away = set(self.away.get(way.block, ())).difference(reserved)
         usable = self.usable.bit_count()
-        inside = [value for value in (*live, *args) if value not in away]
+        inside = [value for value in (*live, *args) if value not in away and value not in reserved]
         if len(inside) > usable:
             inside.sort(key=lambda value: soon.get(value, NEVER))
             away.update(inside[usable:])
@@ -519,7 +520,9 @@ class _Placer:
         is_loop = way.block in self.next_use.headers
         later = []
         for value in live:
-            if value not in away:
+            if value in reserved:
+                there[value] = self.where[value]
+            elif value not in away:
                 if soon[value] >= FAR and value in self.spilled:
                     there[value] = self.spilled[value]  # nobody loads it until then
                 elif self.where[value] < SPILLED or not is_loop:
