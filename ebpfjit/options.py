@@ -57,7 +57,8 @@ class Options:
     names ("bmi2", "movbe"), None for those that the processor has. `trace` is the address of a trace's
     header: such code records every step there (`ebpfjit/difftest/trace.py`). `cache` is where the image is
     looked for first, and kept. With `values` optimised code is made by `ebpfjit/optimizer`, not by what is
-    found out by pc: as EBPFJIT_MIDDLE=values has it for all.
+    found out by pc: as EBPFJIT_MIDDLE=values has it for all; by these `passes` of it, None for all, of which
+    "slots" are one.
 
     Raises ValueError for an audit of checks that are not there.
     """
@@ -74,6 +75,7 @@ class Options:
     features: frozenset[str] | None = None
     trace: int = 0
     values: bool = False
+    passes: frozenset[str] | None = None
     cache: Cache | None = None
 
     def __post_init__(self) -> None:

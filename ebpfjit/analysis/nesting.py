@@ -28,6 +28,17 @@ class Nesting:
     depths: dict[int, int]
     order: list[int]
 
+    def is_in(self, block: int, header: int) -> bool:
+        """True for a block of the loop of a header, for the header, and for what is too deep in others."""
+        for _ in range(DEEPEST):
+            if block == header:
+                return True
+            around = self.header.get(block)
+            if around is None:
+                return False
+            block = around
+        return True
+
     def innermost(self) -> dict[int, set[int]]:
         """Return the loops with no loop inside: their blocks, by header."""
         outer = {self.header[header] for header in self.headers if header in self.header}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ebpfjit.bench import calls, compiling, contest, maps, tiers
+from ebpfjit.bench import calls, compiling, contest, maps, passes, tiers
 from ebpfjit.bench.benchmark import Benchmark
 
-BENCHMARKS = {
-    one.name: one
-    for one in (*calls.BENCHMARKS, maps.BENCHMARK, compiling.BENCHMARK, tiers.BENCHMARK, *contest.BENCHMARKS)
-}
+_ALL = (
+    *calls.BENCHMARKS,
+    *(maps.BENCHMARK, compiling.BENCHMARK, tiers.BENCHMARK),
+    *contest.BENCHMARKS,
+    passes.BENCHMARK,
+)
+BENCHMARKS = {one.name: one for one in _ALL}
 
 
 def choose(names: Sequence[str]) -> tuple[Benchmark, ...]:

@@ -105,7 +105,7 @@ Run = Callable[[Workspace], int]
 """Runs a kernel on a workspace, and returns its result."""
 
 
-class _Placed(EbpfVmRaw):
+class Placed(EbpfVmRaw):
     """A machine whose optimised and baseline code has bytes in front of it."""
 
     lead = 0
@@ -122,7 +122,7 @@ def _with_lead(compiled: Compiled, lead: int) -> Compiled:
 
 def compile_ours(program: Program, engine: str, lead: int) -> Run:
     """Return a program as one of OURS, its code behind so many bytes."""
-    machine = _Placed(program, **OURS[engine])
+    machine = Placed(program, **OURS[engine])
     machine.lead = lead
     machine.jit_compile()
     return lambda space: machine.execute_program_jit(space.buffer)
@@ -138,7 +138,8 @@ def compile_native(source: str, compiler: str, lead: int) -> Run:
 
 
 @functools.cache
-def _empty_native(compiler: str) -> Run:
+def empty_native(compiler: str) -> Run:
+    """Return an empty function as a compiler makes it."""
     return compile_native(EMPTY_C, compiler, 0)
 
 
@@ -147,7 +148,7 @@ def _compilers(kernel: Kernel) -> dict[str, tuple[Callable[[int], Run], Run]]:
     program, source = load(kernel.object).program("kernel"), kernel.source.read_text()
     found: dict[str, tuple[Callable[[int], Run], Run]] = {}
     for name in native.compilers():
-        found[name] = functools.partial(compile_native, source, name), _empty_native(name)
+        found[name] = functools.partial(compile_native, source, name), empty_native(name)
     if llvm.is_here():
         found["llvm"] = functools.partial(llvm.compile_program, program), llvm.compile_program(EMPTY, 0)
     for name in OURS:

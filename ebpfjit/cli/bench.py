@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ebpfjit.bench.benchmark import Benchmark, Plan
     from ebpfjit.bench.report import Progress, Report
 
-OF_KERNELS = frozenset({"kernels", "holdout"})
+OF_KERNELS = frozenset({"kernels", "holdout", "passes"})
 """The benchmarks that run kernels, all of them where they are named."""
 
 
@@ -24,7 +24,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="NAME",
-            help="calls, helpers, batch, threads, maps, compile, tiers, kernels, holdout; all unless named.",
+            help="calls, helpers, batch, threads, maps, compile, tiers, kernels, holdout, passes; "
+            "all unless named.",
         ),
     ] = None,
     rounds: Annotated[

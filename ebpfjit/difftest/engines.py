@@ -20,7 +20,7 @@ from ebpfjit.difftest.arena import Arena, HelperError, arena, map_at
 from ebpfjit.difftest.case import Case, Input, options_of, tiered
 from ebpfjit.difftest.generate import plain
 from ebpfjit.difftest.known import KnownFacts
-from ebpfjit.difftest.optimized import CodeState, stages
+from ebpfjit.difftest.optimized import stages
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, Outcome, attributes_of
 from ebpfjit.difftest.proofs import Claims, Judge
 from ebpfjit.errors import EbpfError, ExecutionError, JitUnavailable, VerifierError
@@ -111,8 +111,10 @@ def on_optimized(case: Case, verified: Verified) -> Runner:
     codes = [stage for entries in ((), verified.tested) for stage in stages(verified, entries, promises)]
 
     def run(given: Input) -> Outcome:
-        code, facts = codes[crc32(given.memory) % len(codes)]
-        machine = partial(CodeState, code, judge=None if facts is None else KnownFacts(facts))
+        number = crc32(given.memory)
+        stage = codes[number % len(codes)]
+        judge = None if stage.facts is None else KnownFacts(stage.facts)
+        machine = partial(stage.machine, judge=judge, late=(number >> 8) % 4)
         outcome = outcome_of(
             lambda execution: interpret(verified, execution, machine=machine), place.start(given), place
         )

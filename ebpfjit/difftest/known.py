@@ -74,31 +74,31 @@ class KnownFacts:
         """Look at the proofs that an access relies on. Raises WrongCode."""
         if op.row.kind not in ACCESSES or not state.execution.checked:
             return
+        address = state.address(op)
         for proof in state.code.proofs.get(op.pc, ()):
-            address = W64.wrap(state.values[proof.value] + proof.offset)
-            if said := self._unproven(state, proof, address):
+            if said := self._unproven(state, proof, address, op.row.size):
                 raise WrongCode(f"{op.row.name} at pc {op.pc}: {said}, although its check is gone: {proof}")
 
-    def _unproven(self, state: CodeState, proof: Proof, address: int) -> str:
+    def _unproven(self, state: CodeState, proof: Proof, address: int, size: int) -> str:
         """Return in what way an access is not as a proof says."""
-        what = f"{proof.size} bytes at {address:#x}"
+        what = f"{size} bytes at {address:#x}"
         match proof.rule:
             case "aligned":
                 return ""  # the operation itself looks
             case "frame":
                 stack = state.execution.stack
-                frames = (address - stack.start - size for size in set(state.verified.frame_sizes.values()))
-                if all(not proof.low <= at <= at + proof.size <= proof.high for at in frames):
+                frames = (address - stack.start - each for each in set(state.verified.frame_sizes.values()))
+                if all(not proof.low <= at <= at + size <= proof.high for at in frames):
                     return f"{what} are not in the frame"
             case "argument" | "length" | "writable":
                 start = state.execution.arguments[0]
                 at = W64.signed(address - start)
-                if not state.is_in_argument(at, proof.size, stores=proof.stores):
+                if not state.is_in_argument(at, size, stores=proof.stores):
                     return f"{what} are not in the argument"
-                if proof.rule == "argument" and not proof.low <= at <= at + proof.size <= proof.high:
+                if proof.rule == "argument" and not proof.low <= at <= at + size <= proof.high:
                     return f"{what} are elsewhere in the argument"
             case _:
                 access = "store" if proof.stores else "load"
-                if address > U64_MASK or state.space.find(address, proof.size, access) is None:
+                if address > U64_MASK or state.space.find(address, size, access) is None:
                     return f"{what} are not the program's"
         return ""

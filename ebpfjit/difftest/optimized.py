@@ -15,6 +15,7 @@ from typing import Protocol
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
+from ebpfjit.difftest.guards import LITTER
 from ebpfjit.errors import CallDepthExceeded, ExecutionError, MemoryFault, OptimizationError, Stopped
 from ebpfjit.interpreter import State, check_depth
 from ebpfjit.isa import semantics
@@ -24,24 +25,48 @@ from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.check_placed import check_placed
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Entry, Exit, Op
 from ebpfjit.optimizer.facts import Facts
+from ebpfjit.optimizer.frames import looked_at
 from ebpfjit.optimizer.registers import place
+from ebpfjit.record import record
 from ebpfjit.runtime.execution import CODE_ADDRESS, Execution
 from ebpfjit.runtime.memory import check_marks
 from ebpfjit.translators.x86_64.target import AUDITED_VALUES, VALUES
 
 
-def stages(
-    verified: Verified, entries: Collection[int], promises: Promises
-) -> list[tuple[Code, Facts | None]]:
-    """Return what the optimizer makes of a program, stage by stage, each checked, and what it knows then."""
+@record
+class Stage:
+    """What the optimizer makes of a program at a stage: the code, and what it knows then.
+
+    Frames of functions that are `littered` need not hold zeros.
+    """
+
+    code: Code
+    facts: Facts | None
+    littered: frozenset[int] = frozenset()
+
+    def machine(self, execution: Execution, judge: Judge | None, late: int = 0) -> CodeState:
+        """Return the interpreter that runs it, with somebody who looks at what it knows.
+
+        It goes on in Code where it has come to so many entries; its first frame is zeroed then.
+        """
+        state = CodeState(self.code, execution, judge, () if late else self.littered)
+        state.passed_by = late
+        return state
+
+
+def stages(verified: Verified, entries: Collection[int], promises: Promises) -> list[Stage]:
+    """Return what the optimizer makes of a program, stage by stage, each checked."""
     found = []
     for name, code, facts in passes.stages(verified, promises, entries):
         try:
             check(code)
         except AssertionError as error:
             raise WrongCode(f"behind {name}: {error}") from None
-        found.append((code, facts))
-    for code, registers in ((found[0][0], AUDITED_VALUES), (found[-1][0], VALUES)):
+        littered = frozenset[int]()
+        if name == "guards" and facts is not None:
+            littered = frozenset(verified.program.functions) - looked_at(code, facts, checked=True)
+        found.append(Stage(code, facts, littered))
+    for code, registers in ((found[0].code, AUDITED_VALUES), (found[-1].code, VALUES)):
         try:
             with suppress(OptimizationError):  # its calls need more registers than there are
                 check_placed(place(code, registers), registers)
@@ -71,17 +96,31 @@ class Judge(Protocol):
 class CodeState(State):
     """The interpreter, which runs Code where it comes to one of its entries."""
 
-    def __init__(self, code: Code, execution: Execution, judge: Judge | None = None) -> None:
+    def __init__(
+        self, code: Code, execution: Execution, judge: Judge | None = None, littered: Collection[int] = ()
+    ) -> None:
         super().__init__(code.verified, execution)
-        self.code, self.judge = code, judge
+        self.code, self.judge, self.littered = code, judge, littered
+        self.passed_by = 0
+        """So many entries the run comes to before it goes on in Code."""
         self.values: dict[int, int] = {}
         self.frame = 0
+
+    def enter_function(self, pc: int, caller: int) -> None:
+        """Start a function; a frame that is not to be zeroed holds something else."""
+        super().enter_function(pc, caller)
+        if pc in self.littered:
+            size = self.verified.frame_sizes[pc]
+            self.execution.stack.region.view[:size] = bytes([LITTER]) * size
 
     def run_until(self, depth: int) -> None:
         """Run as the interpreter does, and in Code from each entry on that control comes to."""
         just_left = False
         while self.is_inside(depth):
             entry = None if just_left else self.code.entries.get(self.pc)
+            if entry is not None and self.passed_by:
+                self.passed_by -= 1
+                entry = None
             if entry is None:
                 self.step()
                 just_left = False

@@ -7,7 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from ebpfjit.difftest.planting import Plant, PlantedBug, function, mapped, method
-from ebpfjit.optimizer import dominators, facts, guards, hoisting, induction, intervals, ranges
+from ebpfjit.optimizer import (
+    dominators,
+    facts,
+    frames,
+    guards,
+    hoisting,
+    induction,
+    intervals,
+    ranges,
+    scaled,
+)
 
 
 def _interval(meaning: str, change: Callable[[int, int], tuple[int, int]]) -> Plant:
@@ -143,6 +153,20 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             ("pointers",),
         ),
         (
+            "multiples-too-large",
+            "Of the argument there is taken to be a word more behind a multiple",
+            method(
+                scaled.Scaled,
+                "_set",
+                lambda old: (
+                    lambda known, root, factor, room, *, here: old(
+                        known, root, factor, room + factor, here=here
+                    )
+                ),
+            ),
+            ("rounds",),
+        ),
+        (
             "loops-cannot-wrap",
             "A counter is taken never to wrap behind its bound",
             method(hoisting._Loop, "_has_room", lambda old: lambda *_: True),
@@ -165,6 +189,12 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "Before a loop it is asked for a round less",
             _swept(lambda one: replace(one, is_early=False)),
             ("sweeps",),
+        ),
+        (
+            "no-frame-zeroed",
+            "No frame is zeroed where pointers into it are followed",
+            method(frames._Looking, "found", lambda old: lambda *_: frozenset()),
+            (),
         ),
     )
 )

@@ -9,7 +9,18 @@ from dataclasses import dataclass, replace
 from ebpfjit.difftest import acceptable, metamorphic, operations, packets, pointers, raw, sweeps
 from ebpfjit.difftest.case import BUILDS, GUARDS, Case, CorpusError, Input
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
-from ebpfjit.difftest.hostile import callbacks, frames, growth, helpers, idioms, overlaps, paths, tails, wide
+from ebpfjit.difftest.hostile import (
+    callbacks,
+    frames,
+    growth,
+    helpers,
+    idioms,
+    overlaps,
+    paths,
+    rounds,
+    tails,
+    wide,
+)
 from ebpfjit.difftest.mutate import mutated
 from ebpfjit.errors import EbpfError
 
@@ -106,6 +117,7 @@ SOURCES: Mapping[str, Weighted] = {
     "bytes": Weighted(lambda rng, corpus: _raw(rng, raw.any_bytes(rng)), 1),
     "wide": Weighted(lambda rng, corpus: wide.case(rng), 5),
     "paths": Weighted(lambda rng, corpus: paths.case(rng), 5),
+    "rounds": Weighted(lambda rng, corpus: rounds.case(rng), 6),
     "frames": Weighted(lambda rng, corpus: frames.case(rng), 3),
     "callbacks": Weighted(lambda rng, corpus: callbacks.case(rng), 2),
     "tails": Weighted(lambda rng, corpus: tails.case(rng), 1),
@@ -119,7 +131,18 @@ SOURCES: Mapping[str, Weighted] = {
 TYPED = ("packets", "operations", "unguarded", "callbacks", "tails", "overlaps", "growth", "helpers")
 """Those whose programs have a type, or maps."""
 
-HOSTILE = ("wide", "paths", "frames", "callbacks", "tails", "overlaps", "growth", "helpers", "idioms")
+HOSTILE = (
+    "wide",
+    "paths",
+    "rounds",
+    "frames",
+    "callbacks",
+    "tails",
+    "overlaps",
+    "growth",
+    "helpers",
+    "idioms",
+)
 """Those that are aimed at one kind of hole each."""
 
 FOR_THE_KERNEL = ("acceptable", "metamorphic", "packets", "operations")

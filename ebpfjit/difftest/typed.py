@@ -23,7 +23,7 @@ from ebpfjit.difftest.children import Ended, run_forked
 from ebpfjit.difftest.engines import CALLED, PROOFS, other_stacks
 from ebpfjit.difftest.known import KnownFacts
 from ebpfjit.difftest.low_memory import PLACES, contexts_at
-from ebpfjit.difftest.optimized import CodeState, stages
+from ebpfjit.difftest.optimized import stages
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome, attributes_of
 from ebpfjit.difftest.packets import (
     ARRAY_ENTRIES,
@@ -165,9 +165,9 @@ def _on_optimized(ready: Ready, execution: Execution) -> int:
     verified = ready.verified
     if not verified.knows_all:
         return interpret(verified, execution)
-    code, facts = stages(verified, verified.tested, promises_of(ready))[-1]
-    judge = None if facts is None else KnownFacts(facts)
-    return interpret(verified, execution, machine=partial(CodeState, code, judge=judge))
+    stage = stages(verified, verified.tested, promises_of(ready))[-1]
+    judge = None if stage.facts is None else KnownFacts(stage.facts)
+    return interpret(verified, execution, machine=partial(stage.machine, judge=judge))
 
 
 def _judged(seen: Seen) -> EngineFunction:

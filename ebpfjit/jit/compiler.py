@@ -27,7 +27,7 @@ from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.jit.stages import done
 from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import BOUND, Code
-from ebpfjit.optimizer.passes import optimised
+from ebpfjit.optimizer.passes import ALL_PASSES, optimised
 from ebpfjit.optimizer.registers import place
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Instruction
@@ -258,7 +258,9 @@ def _optimised(recipe: Recipe) -> Listing:
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
     registers = AUDITED_VALUES if recipe.options.audit else VALUES
-    code = optimised(verified, recipe.promises, checked=recipe.options.checked)
+    options = recipe.options
+    chosen = ALL_PASSES if options.passes is None else options.passes
+    code = optimised(verified, recipe.promises, checked=options.checked, chosen=chosen)
     placed = place(code, registers)
     below = recipe.baseline("")
     plan = _plan(below, below.facts())

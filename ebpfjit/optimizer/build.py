@@ -10,7 +10,9 @@
                                                  if v7 != v1 goto b1(v7, v6) else b2(v6)
 
 Every check, payment and store is in the program's order, with the exit it needs. Arguments of blocks that are
-the same on every way in are gone. What falls off the end, jumps nowhere or is no instruction leaves.
+the same on every way in are gone. A block that is entered from outside and ends the round of a loop is there
+twice, so that the loop is entered at its header only. What falls off the end, jumps nowhere or is no
+instruction leaves.
 """
 
 from __future__ import annotations
@@ -47,39 +49,45 @@ ARGUMENTS = range(1, 6)
 """Registers that hold a helper's arguments, and zero behind it."""
 
 
-def build(verified: Verified, entries: Collection[int] = ()) -> Code:
+def build(verified: Verified, entries: Collection[int] = (), *, slots: bool = True) -> Code:
     """Return a program as Code that is entered at its functions, and at these blocks besides.
+
+    With `slots` those of frames are values.
 
     Raises OptimizationError for programs of which analysis does not know what their accesses are to.
     """
     if not verified.knows_all:
         raise OptimizationError("it has accesses of which analysis knows nothing")
-    return _Builder(verified, entries).code()
+    return _Builder(verified, entries, slots=slots).code()
 
 
 class _Builder:
     """Blocks while they are made, numbered by pc, each made after one at least of those before it."""
 
-    def __init__(self, verified: Verified, entries: Collection[int]) -> None:
+    def __init__(self, verified: Verified, entries: Collection[int], *, slots: bool) -> None:
         self.verified = verified
         self.program = verified.program
         self.live = live_before(verified.liveness)
         self.entered = sorted({0, *self.program.functions, *entries})
         self.is_entered = frozenset(self.entered)
         ways = self._ways()
-        order = _reverse_postorder(self.entered, ways)
-        self.slots = NO_SLOTS if entries else slots_of(verified, {pc: ways[pc] for pc in order})
+        copies = [pc for pc in self.entered if self._ends_round(pc, ways[pc])]
+        heads = [pc for pc in self.entered if pc not in copies]
+        order = _reverse_postorder([*heads, *(way for pc in copies for way in ways[pc])], ways)
+        has_slots = slots and not entries
+        self.slots = slots_of(verified, {pc: ways[pc] for pc in order}) if has_slots else NO_SLOTS
         self.width = REGISTER_COUNT + max(map(len, self.slots.bytes.values()), default=0)
-        self.starts = sorted(order)
-        self.numbers = {pc: number for number, pc in enumerate(self.starts)}
-        self.order = [self.numbers[pc] for pc in order]
-        live, slots = verified.liveness.at, self.slots
-        self.read = [(*_REGISTERS[live[pc]], *_bits(slots.live.get(pc, 0))) for pc in self.starts]
+        self.starts = [*sorted(order), *copies]
+        self.numbers = {pc: number for number, pc in enumerate(self.starts[: len(order)])}
+        self.entries = self.numbers | {pc: len(order) + index for index, pc in enumerate(copies)}
+        self.order = [*range(len(order), len(self.starts)), *(self.numbers[pc] for pc in order)]
+        live, found = verified.liveness.at, self.slots
+        self.read = [(*_REGISTERS[live[pc]], *_bits(found.live.get(pc, 0))) for pc in self.starts]
         self.origins = origins(
             [[self.numbers[way] for way in ways[pc]] for pc in self.starts],
             self.read,
-            [self._written(pc) | slots.written.get(pc, 0) for pc in self.starts],
-            [self.numbers[pc] for pc in self.entered],
+            [self._written(pc) | found.written.get(pc, 0) for pc in self.starts],
+            [self.entries[pc] for pc in self.entered],
             self.width,
         )
         self.arguments = [
@@ -96,6 +104,17 @@ class _Builder:
         starts = sorted(self.verified.blocks)
         ended = {starts[bisect_right(starts, pc) - 1] for pc in self.verified.illegal}
         return {pc: [] if pc in ended else ways for pc, ways in self.verified.liveness.ways.items()}
+
+    def _ends_round(self, pc: int, ways: Sequence[int]) -> bool:
+        """True for a block from which a loop comes round, and which else leads out of it.
+
+        Who enters there gets a copy: so the loop is entered at its header only.
+        """
+        nesting = self.verified.nesting
+        header = nesting.header.get(pc)
+        if header is None or header not in ways or pc in nesting.headers or pc in self.program.functions:
+            return False
+        return all(way == header or not nesting.is_in(way, header) for way in ways)
 
     def _written(self, pc: int) -> int:
         """Return the registers that a block's instructions write, as a mask."""
@@ -150,9 +169,9 @@ class _Builder:
             starts[number] = translation.exit(translation.pc, paid=False)
             blocks[number] = translation.block()
             self.left[number] = translation.registers
-        read = {pc: self.read[self.numbers[pc]] for pc in self.entered}
+        read = {pc: self.read[self.entries[pc]] for pc in self.entered}
         entries = {
-            pc: Entry(self.numbers[pc], tuple(x for x in registers if x < REGISTER_COUNT))
+            pc: Entry(self.entries[pc], tuple(x for x in registers if x < REGISTER_COUNT))
             for pc, registers in read.items()
         }
         in_order = (blocks[number] for number in range(len(blocks)))

@@ -64,9 +64,8 @@ class Dominators:
         return self.place[to] <= self.place[block]
 
     def _find(self, count: int) -> None:
-        back = [
-            (number, way) for number in self.order for way in self.ways[number] if self.is_back(number, way)
-        ]
+        place, ways = self.place, self.ways
+        back = [(number, way) for number in self.order for way in ways[number] if place[way] <= place[number]]
         outside = self.entered
         for walk in range(MOST_WALKS):
             self._walk(count, outside)
@@ -80,15 +79,20 @@ class Dominators:
         idom, place = self.idom, self.place
         depth, skip = [0] * (count + 1), [OUTSIDE] * (count + 1)  # the last is OUTSIDE
         self.depth, self.skip = depth, skip
+        preds = self.preds
         for number in self.order:
-            dominator = OUTSIDE
-            if number not in outside:
-                here = place[number]
-                before = [block for block, _ in self.preds[number] if place[block] < here]
-                dominator = before[0]
-                for block in before[1:]:
-                    if block != dominator:
-                        dominator = self._meet(dominator, block)
+            before = preds[number]
+            if number in outside:
+                dominator = OUTSIDE
+            elif len(before) == 1:
+                dominator = before[0][0]
+            else:
+                here, dominator = place[number], OUTSIDE
+                for block, _ in before:
+                    if place[block] < here and block != dominator:
+                        dominator = block if dominator < 0 else self._meet(dominator, block)
+                        if dominator < 0:
+                            break
             idom[number] = dominator
             depth[number] = depth[dominator] + 1
             further = skip[dominator]

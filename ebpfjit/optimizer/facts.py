@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 from ebpfjit.bits import U64_MASK, W64
 from ebpfjit.isa import semantics
-from ebpfjit.isa.spec import Kind
+from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.optimizer import intervals
 from ebpfjit.optimizer.code import Op
+from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.intervals import Interval
 
 FARTHEST = 1 << 40
@@ -38,6 +40,9 @@ class Facts:
     `far`; a frame counts from its end. `parts` are two roots and a number whose sum a root is. `limit` is a
     number k with root + k <= LENGTH, of pointers into the argument: distance + k <= LENGTH.
 
+    `dominators` are those of the code, entered wherever it may be. Where it `meets_rights`, what may be
+    loaded or stored as one size may not be as another.
+
     `functions` are those of the program, by slot, in the order of their frames.
     """
 
@@ -54,6 +59,8 @@ class Facts:
         self.limit = [NOWHERE] * size
         self.parts: list[tuple[int, int, int] | None] = [None] * size
         self.lookups: dict[int, tuple[int, bool]] = {}
+        self.dominators: Dominators | None = None
+        self.meets_rights = False
         self.high[self.constant] = 0
         for region in (self.argument, *range(self.frame, size)):
             self.base[region], self.near[region], self.far[region] = region, 0, 0
@@ -151,21 +158,29 @@ def both(a: Incoming, b: Incoming) -> Incoming:
 def static_range(op: Op) -> Interval:
     """Return between which numbers what an operation makes lies, whatever its operands are."""
     row = op.row
+    if row.kind is Kind.LOAD_IMM64:
+        return op.imm, op.imm
+    if row.uses_src or row.kind not in (Kind.BINARY, Kind.MOVE):
+        return 0, MOST[row]
+    mask = row.width.mask
+    if row.kind is Kind.MOVE:
+        return (semantics.MOVE[row.meaning](row.width, op.imm & mask),) * 2
+    return intervals.BINARY[row.meaning](row.width, (0, mask), (op.imm & mask, op.imm & mask))
+
+
+def _most(row: Row) -> int:
+    """Return the largest number that an operation of a row makes."""
     match row.kind:
         case Kind.LOAD | Kind.PACKET_LOAD:
-            return 0, U64_MASK if row.signed else (1 << 8 * row.size) - 1
+            return U64_MASK if row.signed else (1 << 8 * row.size) - 1
         case Kind.ATOMIC:
-            return 0, (1 << 8 * row.size) - 1
-        case Kind.LOAD_IMM64:
-            return op.imm, op.imm
+            return (1 << 8 * row.size) - 1
         case Kind.UNARY if row.meaning != "NEG":
-            return 0, (1 << int(row.meaning.lstrip("BELSWAP"))) - 1
-        case Kind.BINARY if not row.uses_src:
-            w = row.width
-            return intervals.BINARY[row.meaning](w, (0, w.mask), (w.wrap(op.imm),) * 2)
-        case Kind.MOVE if not row.uses_src:
-            return (semantics.MOVE[row.meaning](row.width, row.width.wrap(op.imm)),) * 2
+            return (1 << int(row.meaning.lstrip("BELSWAP"))) - 1
         case Kind.BINARY | Kind.MOVE | Kind.UNARY:
-            return 0, row.width.mask
+            return row.width.mask
         case _:
-            return 0, U64_MASK
+            return U64_MASK
+
+
+MOST: dict[Row, int] = {row: _most(row) for row in (*TABLE, *UNENCODED.values())}

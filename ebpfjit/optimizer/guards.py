@@ -22,10 +22,10 @@ A check is gone where one of these holds for all that its bytes may be:
 
 Bytes at a distance from r1 that is known, or known to be one of few, such as those of a table, are asked for
 by that distance (`bound load argument + 0..64`), which is the same each time. Checks of one block that count
-from one root become one: the first, over the whole span. It may fail where
-single ones would not, and then leaves as it always may. Each check that is gone leaves a `Proof`. Structs
-with rights say of each size and offset what may be there: in programs that may meet some, only the same bytes
-cover others.
+from one root become one: the first, over the whole span. Where a store follows a load of the same bytes, the
+load is asked for both. Such a check may fail where single ones would not, and then leaves as it always may.
+Each check that is gone leaves a `Proof`. Structs with rights say of each size and offset what may be there:
+in programs that may meet some, only the same bytes cover others.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ebpfjit.analysis.accesses import Promises
+from ebpfjit.analysis.entries import OUTWARD_CALLS
 from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind
 from ebpfjit.optimizer.arguments import origins
@@ -59,7 +60,7 @@ WRITABLE, TABLE = -1, -2
 
 @record
 class Check:
-    """A check that is made: bytes from `low` to `high` behind a root, by the block and pc where it stands.
+    """A check that is made: bytes from `low` to `high` behind a root, by block, index and pc where it stands.
 
     `epoch` is told by what last took memory away before it.
     """
@@ -69,6 +70,7 @@ class Check:
     stores: bool
     epoch: int
     block: int
+    index: int
     pc: int
 
 
@@ -88,6 +90,8 @@ def guarded(code: Code, promises: Promises) -> tuple[Code, Facts]:
     guards = _Guards(code, promises)
     walk = Walk(code, promises, guards)
     guards.walk, guards.facts = walk, walk.facts
+    guards.dominators = Dominators(code) if walk.is_entered_elsewhere else walk.dominators
+    walk.facts.dominators, walk.facts.meets_rights = guards.dominators, guards.is_exact
     walk.run()
     return guards.result(), walk.facts
 
@@ -97,6 +101,7 @@ class _Guards:
 
     walk: Walk
     facts: Facts
+    dominators: Dominators
 
     def __init__(self, code: Code, promises: Promises) -> None:
         self.code, self.promises = code, promises
@@ -104,16 +109,16 @@ class _Guards:
         self.frame_sizes = verified.frame_sizes
         self.entries = verified.entries_with(promises.calling)
         self.is_exact = promises.meets_rights or promises.argument_rights is not None
-        self.dominators = Dominators(code)
         steady = [map_ for map_ in verified.program.maps if map_.value_is_stable and map_.is_steady]
         self.values = [region for map_ in steady for region in map_.regions]
         self.made: dict[int, tuple[Check, ...]] = {}
-        self.gone: list[dict[int, Op | None]] = [{} for _ in code.blocks]
+        self.gone: list[dict[int, Op | None] | None] = [None] * len(code.blocks)
         """By block: what stands instead of operations, by index; None for nothing."""
         self.proofs: dict[int, tuple[Proof, ...]] = {}
         self.epochs = self._epochs()
         self.undo: list[list[tuple[int, tuple[Check, ...]]]] = []
-        self.fresh = 0
+        self.fresh = ~(len(code.blocks) * REGISTER_COUNT)
+        """A name for what takes memory away in the middle of a block; those of ends of blocks are above."""
 
     # -- what takes memory away ---------------------------------------------------------------------------
 
@@ -134,6 +139,8 @@ class _Guards:
     def _epochs(self) -> Mapping[int, int] | None:
         """Return what last took memory away before each block; None where nothing ever does."""
         blocks = self.code.blocks
+        if OUTWARD_CALLS.isdisjoint(self.code.verified.program.operations):
+            return None
         calls = [[op for op in block.ops if op.row.kind in _CALLS] for block in blocks]
         if not any(self._takes_away(op) for ops in calls for op in ops):
             return None
@@ -149,6 +156,7 @@ class _Guards:
         """See the start of a block."""
         self.number = number
         self.candidates: list[Candidate] = []
+        self.here: dict[int, Op | None] = {}
         self.epoch = 0 if self.epochs is None else self.epochs[number]
         self.ended = False
 
@@ -169,7 +177,10 @@ class _Guards:
         """Put the checks that are left together; they are remembered for what the block dominates."""
         if self.ended:
             self.epoch = ~(self.number * REGISTER_COUNT)  # by this name blocks behind know it
-        self._settle()
+        if self.candidates:
+            self._settle()
+        if self.here:
+            self.gone[self.number] = self.here
 
     def _bound(self, index: int, op: Op) -> None:
         base = op.args[0]
@@ -187,6 +198,8 @@ class _Guards:
                     root, low, high = TABLE, near, far
             candidate = Candidate(index, op, root, low, high)
             check = self._covering(root, low, high, stores=op.stores)
+            if check is None and op.stores and not self.is_exact:
+                check = self._asked_for_stores(root, low, high)
             if check is None:
                 self.candidates.append(candidate)
                 return
@@ -197,7 +210,7 @@ class _Guards:
         self._drop(index, proof, op.pc)
 
     def _drop(self, index: int, proof: Proof, pc: int) -> None:
-        self.gone[self.number][index] = None
+        self.here[index] = None
         self.proofs[pc] = (*self.proofs.get(pc, ()), proof)
 
     def _asks_argument(self, index: int, op: Op, proof: Proof) -> None:
@@ -205,11 +218,11 @@ class _Guards:
         check = self._covering(WRITABLE, 0, 0, stores=True)
         if check is None:
             asks = replace(op, args=(), offset=0, imm=0, region="argument")
-            self.gone[self.number][index] = asks
-            self._remember(WRITABLE, Check(0, 0, True, 0, self.number, op.pc))
+            self.here[index] = asks
+            self._remember(WRITABLE, Check(0, 0, True, 0, self.number, index, op.pc))
             check = self.made[WRITABLE][-1]
         else:
-            self.gone[self.number][index] = None
+            self.here[index] = None
         proof = replace(proof, rule="writable", by=check.pc)
         self.proofs[op.pc] = (*self.proofs.get(op.pc, ()), proof)
 
@@ -225,8 +238,11 @@ class _Guards:
             groups.setdefault(candidate.root, []).append(candidate)
         self.candidates = []
         for root, group in groups.items():
-            while group:
-                group = self._settled(root, group)
+            for _ in range(MOST_SPANS):
+                if group:
+                    group = self._settled(root, group)
+            for candidate in group:
+                self._settled(root, [candidate])
 
     def _settled(self, root: int, group: list[Candidate]) -> list[Candidate]:
         """Let the first of some checks stand for those it can stand for; return the others."""
@@ -250,12 +266,10 @@ class _Guards:
             args, offset = (), low
         if region == "map value":
             region = ""
-        changed = replace(op, args=args, offset=offset, imm=high - low, stores=stores, region=region)
-        if changed != op:
-            self.gone[self.number][first.index] = changed
+        self.here[first.index] = Op(BOUND, args, high - low, offset, op.pc, (), op.exit, stores, region)
         for other in others:
             self._drop(other.index, _proof_of("covered", other.op, other.low, other.high, op.pc), other.op.pc)
-        self._remember(root, Check(low, high, stores, self.epoch, self.number, op.pc))
+        self._remember(root, Check(low, high, stores, self.epoch, self.number, first.index, op.pc))
         return left
 
     def _remember(self, root: int, check: Check) -> None:
@@ -274,6 +288,20 @@ class _Guards:
             if root == WRITABLE or check.epoch == self.epoch:  # the argument stays as it is for the whole run
                 return check
         return None
+
+    def _asked_for_stores(self, root: int, low: int, high: int) -> Check | None:
+        """Return the check that stands for these bytes being loaded, and have it ask for stores as well."""
+        check = self._covering(root, low, high, stores=False)
+        if check is None:
+            return None
+        changes = self.here if check.block == self.number else self.gone[check.block]
+        assert changes is not None  # the check was written there
+        op = changes[check.index]
+        assert op is not None
+        changes[check.index] = replace(op, stores=True)
+        asks = replace(check, stores=True)
+        self.made[root] = tuple(asks if each is check else each for each in self.made[root])
+        return asks
 
     # -- proofs -------------------------------------------------------------------------------------------
 
@@ -372,12 +400,14 @@ class _Guards:
 _CALLS = (Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER)
 
 
-def _with(block: Block, changes: dict[int, Op | None]) -> Block:
+def _with(block: Block, changes: dict[int, Op | None] | None) -> Block:
     """Return a block with other operations at some places, or none."""
     if not changes:
         return block
-    ops = (changes.get(index, op) for index, op in enumerate(block.ops))
-    return replace(block, ops=tuple(op for op in ops if op is not None))
+    ops = list[Op | None](block.ops)
+    for index, op in changes.items():
+        ops[index] = op
+    return Block(block.pc, block.args, tuple(filter(None, ops)), block.end, block.ways)
 
 
 def _proof_of(rule: str, op: Op, low: int, high: int, by: int | None = None) -> Proof:

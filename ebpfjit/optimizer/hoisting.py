@@ -14,9 +14,9 @@
       v7 = v4 + 1                                     v7 = v4 + 1
       if v7 < v2 goto b1(v6, v7) else b2()            if v7 < v2 goto b1(v6, v7) else b2()
 
-Innermost loops with one header are looked at, which call nothing. What comes in from outside, from baseline
-code too, comes by a new block in front. Where a check does not hold there, the run leaves to the header in
-baseline code, as nothing of the loop has been done.
+Innermost loops with one header are looked at, which call nothing, in programs that meet no structs with
+rights. What comes in from outside, from baseline code too, comes by a new block in front. Where a check does
+not hold there, the run leaves to the header in baseline code, as nothing of the loop has been done.
 
 How far a counter gets follows from one test that all rounds pass, with both sides as they are in front of
 the loop: it rises by c from x, and each round that goes on has x <= n (or is not where it stops). So it gets
@@ -46,6 +46,9 @@ LARGEST_FACTOR, LARGEST_OFFSET = 1 << 12, 1 << 30
 LONGEST_SPAN = 4096
 MOST_TERMS, MOST_DEPTH, MOST_CHECKS = 3, 4, 6
 """Of what is asked before one loop: terms of a sum, operations that it is made of, checks."""
+
+MOST_WALKED = 8
+"""How often all blocks may be walked to find loops: of deep nests nothing is moved."""
 
 JUMP, FARTHER, NEARER = BY_NAME["JA"], BY_NAME["JGT_K"], BY_NAME["JLT_K"]
 ADD, SUB, MUL, AND = (BY_NAME[f"{name}64_X"] for name in ("ADD", "SUB", "MUL", "AND"))
@@ -97,8 +100,9 @@ class Leaving:
 class Swept:
     """The bytes that checks stand for in all rounds: those from `low` to `high` behind a sum, in the first.
 
-    For each step of the counter they are `factor` steps further. `is_early` where the checks are made before
-    the test of a round, which is then once more than it is passed. `checks` are these, by block and index.
+    For each step of the counter they are `factor` steps further; where they step by the value `stride`, it is
+    that in each round, and the factor is 1. `is_early` where the checks are made before the test of a round,
+    which is then once more than it is passed. `checks` are these, by block and index.
     """
 
     terms: tuple[tuple[int, int], ...]
@@ -109,13 +113,15 @@ class Swept:
     region: str
     is_early: bool
     checks: tuple[tuple[int, int], ...]
+    stride: int | None = None
 
 
 def hoisted(code: Code, facts: Facts) -> Code:
     """Return code with checks before loops instead of in them."""
-    if not any(op.row is BOUND for block in code.blocks for op in block.ops):
+    if facts.meets_rights or not any(op.row is BOUND for block in code.blocks for op in block.ops):
         return code
-    dominators = Dominators(code)
+    dominators = facts.dominators
+    assert dominators is not None  # the facts are of code whose checks were looked at
     loops = _innermost(code, dominators)
     if not loops:
         return code
@@ -126,6 +132,7 @@ def _innermost(code: Code, dominators: Dominators) -> dict[int, set[int]]:
     """Return the blocks of loops with no loop inside, one header and no calls, by header."""
     latches: dict[int, list[int]] = {}
     refused = set[int]()
+    budget = MOST_WALKED * len(code.blocks)
     for number in dominators.order:
         for way in dominators.ways[number]:
             if dominators.is_back(number, way):
@@ -136,6 +143,9 @@ def _innermost(code: Code, dominators: Dominators) -> dict[int, set[int]]:
     for header, ends in latches.items():
         blocks, work = {header}, list(ends)
         while work and header not in refused:
+            budget -= 1
+            if budget < 0:
+                return {}
             block = work.pop()
             if block in blocks:
                 continue
@@ -155,7 +165,7 @@ class _Hoisting:
         self.code, self.facts, self.dominators = code, facts, dominators
         self.blocks = list(code.blocks)
         self.homes = list(code.homes)
-        self.next_value = max(code.values(), default=-1) + 1
+        self.next_value = len(code.homes) or max(code.values(), default=-1) + 1
         self.entries = dict(code.entries)
         self.proofs = dict(code.proofs)
         self.defined: dict[int, tuple[int, Op | None]] = {}
@@ -408,7 +418,9 @@ class _Loop:
         for number, index, op in self.checks:
             if (number, index) in gone or len(op.args) != 1:
                 continue
-            at = self._linear(op.args[0])
+            at, stride = self._linear(op.args[0]), None
+            if at is None and unit == 1:
+                at, stride = self._striding(op.args[0], trip.step)
             if at is None or not at.terms or len(at.terms) > MOST_TERMS or at.step % unit:
                 continue
             factor = at.step // trip.step
@@ -416,15 +428,39 @@ class _Loop:
                 continue
             is_early = not self.dominators.dominates(trip.target, number) or trip.target == self.header
             low = at.number + op.offset
-            one = Swept(
-                at.terms, factor, low, low + op.imm, op.stores, op.region, is_early, ((number, index),)
-            )
-            key = (at.terms, factor, is_early)
+            checks, high = ((number, index),), low + op.imm
+            one = Swept(at.terms, factor, low, high, op.stores, op.region, is_early, checks, stride)
+            key = (at.terms, factor, is_early, stride)
             other = found.get(key)
             together = one if other is None else _together(other, one)
             if together is not None and (other is not None or len(found) + len(self.ops) < MOST_CHECKS):
                 found[key] = together
         return list(found.values())
+
+    def _striding(self, value: int, step: int) -> tuple[Linear | None, int | None]:
+        """Return a value that each round adds another to, which stays as it is and is at most LARGEST.
+
+        As a sum that steps as the counter does, and what it really steps by.
+        """
+        facts = self.facts
+        root = facts.root[value]
+        if root not in self.moved or len(self.latches) != 1:
+            return None, None
+        before, way = self.latches[0]
+        back = self.around.code.blocks[before].ways[way].args[self.block.args.index(root)]
+        parts = facts.parts[facts.root[back]]
+        if parts is None or root not in parts[:2] or parts[2] + facts.delta[back]:
+            return None, None
+        other = parts[1] if parts[0] == root else parts[0]
+        if other == root or other >= facts.count or facts.high[other] > LARGEST:
+            return None, None
+        holder = self.holders.get(other)
+        if holder is not None and facts.delta[holder]:
+            return None, None
+        stride = self.moved[holder] if holder is not None else self._in_front(other)
+        if stride is None:
+            return None, None
+        return Linear(((self.moved[root], 1),), facts.delta[value], step), stride
 
     # -- in front ------------------------------------------------------------------------------------------
 
@@ -469,7 +505,10 @@ class _Loop:
             first = self._value(Linear(one.terms, 0, 0))
             factor = one.factor if rises else -one.factor
             way = far if one.is_early else self._plus(far, -unit)
-            by = way if abs(factor) == 1 else self._emit(MUL_IMM, (way,), abs(factor))
+            if one.stride is not None:
+                factor, by = 1, self._emit(MUL, (way, one.stride))
+            else:
+                by = way if abs(factor) == 1 else self._emit(MUL_IMM, (way,), abs(factor))
             last = self._emit(ADD if factor > 0 else SUB, (first, by))
             args = (first, last) if factor > 0 else (last, first)
             size = one.high - one.low
@@ -548,4 +587,4 @@ def _together(a: Swept, b: Swept) -> Swept | None:
         return None
     region = a.region if a.region == b.region else ""
     stores, checks = a.stores or b.stores, a.checks + b.checks
-    return Swept(a.terms, a.factor, low, high, stores, region, a.is_early, checks)
+    return Swept(a.terms, a.factor, low, high, stores, region, a.is_early, checks, a.stride)

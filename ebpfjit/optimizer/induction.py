@@ -24,6 +24,7 @@ from ebpfjit.record import record
 
 if TYPE_CHECKING:
     from ebpfjit.optimizer.ranges import Walk
+    from ebpfjit.optimizer.scaled import Room
 
 MOST_HANDED = 16
 """Arguments that a value is followed through."""
@@ -196,7 +197,7 @@ class Induction:
 
     # -- arguments ----------------------------------------------------------------------------------------
 
-    def _back(self, header: int, arg: int) -> list[tuple[int, int]]:
+    def back(self, header: int, arg: int) -> list[tuple[int, int]]:
         """Return the blocks that come round to a header, with what the argument is then if not the same."""
         walk, place = self.walk, self.dominators.place
         blocks = walk.code.blocks
@@ -214,24 +215,25 @@ class Induction:
         self.walk.is_known[arg] = 0
         return None if handed is None else handed - {arg}
 
-    def is_invariant(self, header: int, arg: int, first: Incoming) -> bool:
+    def is_invariant(self, header: int, arg: int, first: Incoming, back: list[tuple[int, int]]) -> bool:
         """True for an argument that is the same in all rounds; `first` is what is known before the first.
 
         Of loops with other ways in nothing is said: what holds on this one need not hold there.
         """
-        facts, is_known = self.facts, self.walk.is_known
-        back = self._back(header, arg)
+        facts, knows = self.facts, self.walk.knows
+        at = self.walk.at
+        if any(at[value] < 0 and not knows(value) for _, value in back):
+            return False
         if not all(self.dominators.dominates(header, number) for number, _ in back):
             return False
         handed = self._handed(arg, back)
         return handed is not None and all(
-            is_known[value] and (facts.root[value], facts.delta[value]) == (first[3], first[4])
+            knows(value) and (facts.root[value], facts.delta[value]) == (first[3], first[4])
             for value in handed
         )
 
-    def argument(self, header: int, arg: int, first: Incoming) -> Incoming:
+    def argument(self, header: int, arg: int, first: Incoming, back: list[tuple[int, int]]) -> Incoming:
         """Return what is known of an argument in all rounds; `first` is so before the first."""
-        back = self._back(header, arg)
         handed = self._handed(arg, back)
         steps = self.steps(arg, [value for _, value in back])
         zeros = 0 if steps is None else min(first[2], steps.zeros)
@@ -248,6 +250,31 @@ class Induction:
                 found = found if known is None else _together(found, known)
         return found
 
+    def rooms(
+        self, header: int, arg: int, first: Incoming, room: Room, back: list[tuple[int, int]]
+    ) -> list[Room | None]:
+        """Return what is known of multiples of an argument in all rounds; `room` is so before the first."""
+        scaled = self.walk.scaled
+        found: list[Room | None] = []
+        steps = self.steps(arg, [value for _, value in back])
+        latches = [number for number, _ in back]
+        for test in self.tests.get(arg, ()) if steps is not None else ():
+            way = self._staying(header, latches, test)
+            if steps is None or way is None or steps.least < 0 < steps.most:
+                continue
+            stepping = Stepping(self.walk, first, steps, test, test.relations[way])
+            if stepping.known() is not None:
+                found.append(scaled.stepping(room, stepping))
+        every: Room | None = room
+        for latch, value in back:
+            here: Room | None = None
+            for test in self.tests.get(value, ()):
+                way = None if test.offset or test.is_signed else self._staying(header, [latch], test)
+                if way is not None and (test.bound is None or self.walk.knows(test.bound)):
+                    here = here or scaled.tested(test, test.relations[way])
+            every = scaled.either(every, here)
+        return [*found, every]
+
     def _at_most(self, first: Incoming, handed: set[int] | None) -> tuple[int, int] | None:
         """Return between which numbers an argument lies that starts as `first` and then is one of these."""
         if handed is None:
@@ -255,7 +282,7 @@ class Induction:
         low, high = first[0], first[1]
         for value in handed:
             op = self.walk.defined[value]
-            known = self.walk.is_known[value]
+            known = self.walk.knows(value)
             a, b = self.facts.range(value) if known else static_range(op) if op else (0, U64_MASK)
             low, high = min(low, a), max(high, b)
         return low, high
@@ -263,7 +290,7 @@ class Induction:
     def _as_tested(self, header: int, first: Incoming, back: list[tuple[int, int]]) -> Incoming:
         """Return what follows for an argument from tests of the very values that it has in later rounds."""
         low, high, limit = first[0], first[1], first[8]
-        if first[5] != UNKNOWN:
+        if first[5] == self.facts.argument:
             limit = NOWHERE
         for latch, value in back:
             op, room = self.walk.defined[value], NOWHERE
@@ -271,7 +298,7 @@ class Induction:
             for test in self.tests.get(value, ()):
                 way = None if test.offset or test.is_signed else self._staying(header, [latch], test)
                 if way is not None:
-                    is_known = test.bound is None or bool(self.walk.is_known[test.bound])
+                    is_known = test.bound is None or self.walk.knows(test.bound)
                     a, b, room = self._tested(test, test.relations[way], a, b, room, is_known=is_known)
             low, high = min(low, a), max(high, b)
             limit = NOWHERE if NOWHERE in (limit, room) else min(limit, room)
@@ -345,7 +372,7 @@ class Stepping:
     def known(self) -> Incoming | None:
         """Return what is known of the argument, None where the test does not tell."""
         bound = self.test.bound
-        if bound is not None and not self.walk.is_known[bound]:
+        if bound is not None and not self.walk.knows(bound):
             return None  # it may be another one in each round
         if self.base == self.facts.argument or self.base >= self.facts.frame:
             if bound is None or self.near == NOWHERE or self.near != self.far:
@@ -456,7 +483,9 @@ class Stepping:
         No region lies so high that an address near its end wraps (MOST_LENGTH).
         """
         facts, offset = self.facts, self.offset
-        if not self.walk.is_measured or facts.base[facts.root[bound]] != facts.argument:
+        if not self.walk.is_measured or self.base != facts.argument:
+            return None
+        if facts.base[facts.root[bound]] != facts.argument:
             return None
         room = self.walk.room_ahead(bound)
         if room is None or abs(room) > MOST_ROOM or self.near < 0 or self.near + offset < 0:

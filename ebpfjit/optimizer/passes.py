@@ -73,6 +73,10 @@ PASSES: dict[str, Pass] = {
 }
 """All, by name, in their order."""
 
+SLOTS = "slots"
+ALL_PASSES = frozenset({SLOTS, *PASSES})
+"""With what is found out while Code is built."""
+
 UNCHECKED = PASSES.keys() - {"guards", "hoisting"}
 """Those of code that has no bounds."""
 
@@ -81,7 +85,7 @@ def stages(
     verified: Verified,
     promises: Promises,
     entries: Collection[int] = (),
-    chosen: Collection[str] = PASSES.keys(),
+    chosen: Collection[str] = ALL_PASSES,
 ) -> Iterator[tuple[str, Code, Facts | None]]:
     """Yield a program as Code, built and after each of the `chosen` passes, by name.
 
@@ -89,7 +93,7 @@ def stages(
     OptimizationError where analysis does not know what its accesses are to.
     """
     known = Known(promises)
-    code = build(verified, entries)
+    code = build(verified, entries, slots=SLOTS in chosen)
     yield "build", code, None
     for name, change in PASSES.items():
         if name in chosen:
@@ -105,14 +109,14 @@ def optimised(
     entries: Collection[int] = (),
     *,
     checked: bool = True,
-    chosen: Collection[str] = PASSES.keys(),
+    chosen: Collection[str] = ALL_PASSES,
 ) -> Code:
     """Return a program as Code behind the `chosen` passes; without bounds where it is not `checked`.
 
     Raises OptimizationError as `stages`.
     """
     known = Known(promises)
-    code = build(verified, entries)
+    code = build(verified, entries, slots=SLOTS in chosen)
     if not checked:
         code, chosen = _unchecked(code), UNCHECKED.intersection(chosen)
     for name, change in PASSES.items():

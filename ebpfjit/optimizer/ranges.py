@@ -23,20 +23,22 @@ Numbers besides those of values stand for what values are counted from: CONSTANT
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from ebpfjit.analysis.accesses import Promises
-from ebpfjit.analysis.entries import CALLED
+from ebpfjit.analysis.entries import Entries
 from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
+from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.optimizer import intervals
 from ebpfjit.optimizer.code import Block, Code, Entry, Op
 from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.facts import (
     FARTHEST,
     LARGEST_DELTA,
+    MOST,
     MOST_LENGTH,
     NOTHING,
     NOWHERE,
@@ -44,13 +46,13 @@ from ebpfjit.optimizer.facts import (
     Facts,
     Incoming,
     both,
-    static_range,
 )
 from ebpfjit.optimizer.induction import Induction
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED, Interval, compared, low_zeros, zeros_of
+from ebpfjit.optimizer.scaled import SCALING, Scaled
 
-Trail = list[tuple[list[int], int, int]]
-"""What was changed for a part of the walk: list, index, what was there."""
+Trail = list[tuple[Any, int, Any]]
+"""What was changed for a part of the walk: list or dictionary, index, what was there."""
 
 
 class Visitor(Protocol):
@@ -66,6 +68,24 @@ class Visitor(Protocol):
         """See the end of the block; what is on the trail is taken back behind all that it dominates."""
 
 
+class _Nobody:
+    """Who looks at nothing."""
+
+    def start(self, number: int) -> None:
+        """See nothing."""
+
+    def op(self, index: int, op: Op) -> None:
+        """See nothing."""
+
+    def end(self, trail: Trail) -> None:
+        """See nothing."""
+
+
+NO_WAYS: list[int] = []
+
+MAKES_ZEROS = frozenset({"AND", "MUL", "LSH"})
+"""What makes multiples of numbers that are none."""
+
 SEEN = frozenset(
     {Kind.BOUND, Kind.ALIGNED, Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER}
 )
@@ -76,16 +96,16 @@ class Walk:
     """A walk over code that finds out what is known, and shows it to a visitor."""
 
     def __init__(self, code: Code, promises: Promises, visitor: Visitor | None = None) -> None:
-        self.code, self.promises, self.visitor = code, promises, visitor
+        self.code, self.promises, self.visitor = code, promises, visitor or _Nobody()
         verified = code.verified
         program = verified.program
-        starts = [entry.block for pc, entry in code.entries.items() if pc in program.functions]
+        starts = {entry.block for pc, entry in code.entries.items() if pc in program.functions}
+        self.is_entered_elsewhere = len(starts) < len(code.entries)
         self.dominators = Dominators(code, starts)
         self.map_at = {map_.address: map_ for map_ in program.maps}
-        count = max(code.values(), default=-1) + 1
+        count = len(code.homes) or max(code.values(), default=-1) + 1
         self.facts = Facts(count, program.functions)
-        main = verified.entries_with(promises.calling).ways.get(0, frozenset())
-        self.main_is_called = not main.isdisjoint(CALLED)
+        self.main_is_called = _is_called(verified.entries_with(promises.calling))
         self.is_measured = promises.argument_is_measured and not self.main_is_called
         if self.is_measured:
             self.facts.limit[self.facts.length] = 0
@@ -93,24 +113,33 @@ class Walk:
         self.defined: list[Op | None] = [None] * count
         self.at = [-1] * count
         """By value, the block whose argument it is."""
-        self.incoming: list[list[int]] = [[] for _ in range(count)]
+        self.incoming: list[list[int]] = [NO_WAYS] * count
         """By argument, what it is on each way."""
+        self.where = [-1] * count
+        """By value, the block where it is defined."""
         self.is_known = bytearray(count)
+        """By argument, whether it is known already; of other values that is told by `is_walked`."""
+        self.is_walked = bytearray(len(code.blocks))
         self.joined: list[list[Incoming] | None] = [None] * len(code.blocks)
         self.trail: Trail = []
+        self.scaled = Scaled(self)
         self._index()
         self.induction = Induction(self)
 
     def _index(self) -> None:
         """Find out where values are defined, and what comes into arguments."""
         blocks, at, incoming, defined = self.code.blocks, self.at, self.incoming, self.defined
+        where = self.where
         for number in self.dominators.order:
             block = blocks[number]
             for arg in block.args:
-                at[arg] = number
+                at[arg] = where[arg] = number
+                incoming[arg] = []
             for op in block.ops:
                 for result in op.results:
-                    defined[result] = op
+                    defined[result], where[result] = op, number
+        for number in self.dominators.order:
+            block = blocks[number]
             for out in block.ways:
                 for arg, value in zip(blocks[out.block].args, out.args, strict=True):
                     incoming[arg].append(value)
@@ -150,26 +179,29 @@ class Walk:
             self._on_way(self.code.blocks[only[0]], only[1])
         if block.args:
             self._arguments(number, block)
-        visitor, is_known = self.visitor, self.is_known
-        if visitor is not None:
-            visitor.start(number)
+        visitor = self.visitor
+        visitor.start(number)
         for index, op in enumerate(block.ops):
-            kind = op.row.kind
-            if visitor is not None and kind in SEEN:
+            step, is_seen = _HOW[op.row]
+            if is_seen:
                 visitor.op(index, op)
-            step = _STEPS.get(kind)
             if step is not None:
                 step(self, op)
-            for result in op.results:
-                is_known[result] = 1
-        if visitor is not None:
-            visitor.end(self.trail)
+        visitor.end(self.trail)
+        self.is_walked[number] = 1
+        place = self.dominators.place
         for index, out in enumerate(block.ways):
-            if out.args and not self.dominators.is_back(number, out.block):
+            if out.args and place[out.block] > place[number]:
                 mark = len(self.trail)
                 self._on_way(block, index)
                 self._join(out.block, [self._on(value) for value in out.args])
+                if self.scaled.known:
+                    self.scaled.join(out.block, out.args)
                 self._take_back(mark)
+
+    def knows(self, value: int) -> bool:
+        """True where what is known of a value is there: not of those of rounds that are still to come."""
+        return bool(self.is_known[value]) if self.at[value] >= 0 else bool(self.is_walked[self.where[value]])
 
     def _only_way_in(self, number: int) -> tuple[int, int] | None:
         """Return the one way to a block: (block, which of its ways), but for those of rounds of its loop.
@@ -189,10 +221,19 @@ class Walk:
     def _on(self, value: int) -> Incoming:
         """Return what is known of a value here."""
         facts, (low, high) = self.facts, self.facts.range(value)
-        base, near, far = facts.place(value) or (facts.base[value], NOWHERE, NOWHERE)
-        room = facts.room_behind(value) if base == facts.argument else facts.room(value)
-        limit = NOWHERE if room is None else room
-        return low, high, facts.zeros[value], facts.root[value], facts.delta[value], base, near, far, limit
+        root, delta, zeros, base = (
+            facts.root[value],
+            facts.delta[value],
+            facts.zeros[value],
+            facts.base[value],
+        )
+        near = far = limit = NOWHERE
+        if base != UNKNOWN:
+            base, near, far = facts.place(value) or (base, NOWHERE, NOWHERE)
+        if self.is_measured:
+            room = facts.room_behind(value) if base == facts.argument else facts.room(value)
+            limit = NOWHERE if room is None else room
+        return low, high, zeros, root, delta, base, near, far, limit
 
     def _join(self, number: int, new: list[Incoming]) -> None:
         """Put what is known on a way to what is known on the ways before."""
@@ -209,20 +250,30 @@ class Walk:
         if known is None:
             pass  # runs come from outside only
         elif any(place[before] >= place[number] for before, _ in self.dominators.preds[number]):
-            later = []
-            for arg, first in zip(block.args, known, strict=True):
-                if self.induction.is_invariant(number, arg, first):
-                    self.define(arg, first)
-                    self.is_known[arg] = 1
-                else:
-                    later.append((arg, first))
-            for arg, first in later:
-                self.define(arg, self.induction.argument(number, arg, first))
+            self._around(number, block.args, known)
         else:
             for arg, first in zip(block.args, known, strict=True):
                 self.define(arg, first)
+            if self.scaled.joined:
+                self.scaled.define(number, block.args)
         for arg in block.args:
             self.is_known[arg] = 1
+
+    def _around(self, number: int, args: Iterable[int], known: list[Incoming]) -> None:
+        """Find out what the arguments of a block are that rounds come back to; those first that stay."""
+        later = []
+        rooms = self.scaled.joined.pop(number, None) or [None] * len(known)
+        for arg, first, room in zip(args, known, rooms, strict=True):
+            back = self.induction.back(number, arg)
+            if self.induction.is_invariant(number, arg, first, back):
+                self.define(arg, first)
+                self.is_known[arg] = 1
+            else:
+                later.append((arg, first, room, back))
+        for arg, first, room, back in later:
+            self.define(arg, self.induction.argument(number, arg, first, back))
+            if room is not None:
+                self.scaled.argument(arg, first, self.induction.rooms(number, arg, first, room, back))
 
     def define(self, value: int, known: Incoming) -> None:
         """Write down what is known of a value; one that may be several roots is its own."""
@@ -268,16 +319,22 @@ class Walk:
         if row.meaning not in RELATIONS:
             return
         facts, w, signed = self.facts, row.width, row.meaning in SIGNED
-        relation = RELATIONS[row.meaning][way]
-        a, b = end.args[0], end.args[1] if row.uses_src else UNKNOWN
-        ranges = [facts.range(a), facts.range(b) if row.uses_src else (w.wrap(end.imm),) * 2]
-        fits = [high <= w.mask for _, high in ranges]
-        x, y = (each if fit else (0, w.mask) for each, fit in zip(ranges, fits, strict=True))
-        if fits[0]:
-            self._narrow(a, x, compared(w, relation, x, y, signed=signed))
-        if fits[1] and row.uses_src:
-            self._narrow(b, y, compared(w, MIRRORED[relation], y, x, signed=signed))
-        if self.is_measured and w is W64 and not signed and row.uses_src:
+        relation, mask = RELATIONS[row.meaning][way], row.width.mask
+        a = end.args[0]
+        x = facts.range(a)
+        if not row.uses_src:
+            number = end.imm & mask
+            if x[1] <= mask:
+                self._narrow(a, x, compared(w, relation, x, (number, number), signed=signed))
+            return
+        b = end.args[1]
+        y = facts.range(b)
+        is_whole_a, is_whole_b, whole = x[1] <= mask, y[1] <= mask, (0, mask)
+        if is_whole_a:
+            self._narrow(a, x, compared(w, relation, x, y if is_whole_b else whole, signed=signed))
+        if is_whole_b:
+            self._narrow(b, y, compared(w, MIRRORED[relation], y, x if is_whole_a else whole, signed=signed))
+        if self.is_measured and w is W64 and not signed:
             self._measure(relation, a, b)
 
     def _narrow(self, value: int, before: Interval, found: Interval | None) -> None:
@@ -300,8 +357,18 @@ class Walk:
         self._change(facts.low, root, low)
         self._change(facts.high, root, high)
         limit = facts.limit[root]
-        if limit != NOWHERE and facts.base[root] != facts.argument and low + limit > facts.low[facts.length]:
-            self._change(facts.low, facts.length, min(low + limit, facts.high[facts.length]))
+        if limit != NOWHERE and facts.base[root] != facts.argument:
+            self.lengthen(low + limit)
+        if self.scaled.known:
+            scaled = self.scaled.known.get(root)
+            if scaled is not None:
+                self.lengthen(scaled.factor * low + scaled.room)
+
+    def lengthen(self, least: int) -> None:
+        """Learn how long the argument is at least."""
+        length = self.facts.length
+        if least > self.facts.low[length]:
+            self._change(self.facts.low, length, min(least, self.facts.high[length]))
 
     def _measure(self, relation: str, a: int, b: int) -> None:
         """Learn of a relation between two values how far one is from the end of the argument, at least."""
@@ -326,14 +393,16 @@ class Walk:
         root, delta = facts.root[lower], facts.delta[lower]
         if root == facts.constant:
             return
+        if self.scaled.known:
+            self.scaled.learn(lower, upper, least)
         if facts.base[facts.root[upper]] == facts.argument:
             room = self.room_ahead(upper)
             if room is None or not self.is_ahead(lower):
                 return
             parts = facts.parts[root]
-            if parts is not None and parts[0] == facts.argument and facts.base[parts[1]] == UNKNOWN:
+            if parts is not None and parts[0] == facts.argument != facts.base[parts[1]]:
                 root, delta = parts[1], delta + parts[2]
-        elif facts.base[facts.root[upper]] == UNKNOWN and facts.base[root] == UNKNOWN:
+        elif facts.base[root] != facts.argument:
             room = facts.room(upper)
             if room is None or facts.low[root] + delta < 0 or facts.high[root] + delta > U64_MASK:
                 return
@@ -344,9 +413,8 @@ class Walk:
             return
         if root < facts.count and (facts.limit[root] == NOWHERE or facts.limit[root] < limit):
             self._change(facts.limit, root, limit)
-        low = limit if facts.base[root] == facts.argument else facts.low[root] + limit
-        if low > facts.low[facts.length]:
-            self._change(facts.low, facts.length, min(low, facts.high[facts.length]))
+            self.scaled.limited(root, limit)
+        self.lengthen(limit if facts.base[root] == facts.argument else facts.low[root] + limit)
 
     def room_ahead(self, pointer: int) -> int | None:
         """Return a k with distance + k <= LENGTH, for a pointer that is behind the argument's start."""
@@ -392,29 +460,37 @@ class Walk:
     def _binary(self, op: Op) -> None:
         row, facts = op.row, self.facts
         w, meaning, value, a = row.width, row.meaning, op.results[0], op.args[0]
-        x = whole = facts.range(a)
-        if x[1] > w.mask:
-            x = 0, w.mask
+        mask = w.mask
+        x = whole = facts.range(a) if facts.root[a] != a else (facts.low[a], facts.high[a])
+        if x[1] > mask:
+            x = 0, mask
         if row.uses_src:
             y = facts.range(op.args[1])
-            if y[1] > w.mask:
-                y = 0, w.mask
+            if y[1] > mask:
+                y = 0, mask
         else:
-            y = (w.wrap(op.imm),) * 2
+            number = op.imm & mask
+            y = number, number
+        is_number = y[0] == y[1]
+        if is_number and x[0] == x[1]:
+            self._constant(value, semantics.BINARY[meaning](w, x[0], y[0]))
+            return
         low, high = intervals.BINARY[meaning](w, x, y)
-        if x[0] == x[1] and y[0] == y[1]:
-            low = high = semantics.BINARY[meaning](w, x[0], y[0])
         if low == high:
             self._constant(value, low)
             return
         facts.low[value], facts.high[value] = low, high
-        zeros = zeros_of(y[0]) if y[0] == y[1] else facts.zeros[op.args[1]]
-        amount = y[0] % w.bits if y[0] == y[1] else None
-        facts.zeros[value] = min(low_zeros(meaning, facts.zeros[a], zeros, amount), 64)
-        if meaning in ("ADD", "SUB"):
+        if meaning == "ADD" or meaning == "SUB":
             self._sum(op, whole, y)
-        elif meaning == "AND" and y[0] == y[1] and whole == x and _keeps(x[1], y[0]):
+        elif meaning == "AND" and is_number and whole == x and _keeps(x[1], y[0]):
             self._same(value, a)
+        elif is_number and whole == x and self.is_measured and meaning in SCALING:
+            self.scaled.operation(meaning, value, a, x, y[0], w.bits)
+        zeros = facts.zeros[a]
+        if zeros or meaning in MAKES_ZEROS:
+            others = zeros_of(y[0]) if is_number else facts.zeros[op.args[1]]
+            amount = y[0] % w.bits if is_number else None
+            facts.zeros[value] = min(low_zeros(meaning, zeros, others, amount), 64)
 
     def _sum(self, op: Op, x: Interval, y: Interval) -> None:
         """Follow an addition or a subtraction, of 64 bits or of what is the same there."""
@@ -490,7 +566,7 @@ class Walk:
         if low == high:
             self._constant(value, semantics.UNARY[row.meaning](w, w.wrap(low)))
             return
-        facts.high[value] = static_range(op)[1]
+        facts.high[value] = MOST[row]
         if row.meaning.startswith("LE") and high <= facts.high[value]:
             facts.low[value], facts.high[value] = low, high
             self._same(value, op.args[0])
@@ -499,15 +575,16 @@ class Walk:
         self._constant(op.results[0], op.imm)
 
     def _load(self, op: Op) -> None:
-        facts, value = self.facts, op.results[0]
-        facts.high[value] = static_range(op)[1]
-        is_pointer = op.row.size == 8 or (op.row.size == 4 and self.promises.argument_rights is not None)
-        if is_pointer and facts.base[op.args[0]] == facts.argument:
-            facts.base[value] = facts.packet
+        facts, size = self.facts, op.row.size
+        facts.high[op.results[0]] = MOST[op.row]
+        if size < 4 or facts.base[op.args[0]] != facts.argument:
+            return
+        if size == 8 or self.promises.argument_rights is not None:
+            facts.base[op.results[0]] = facts.packet
 
     def _plain(self, op: Op) -> None:
         for value in op.results:
-            self.facts.high[value] = static_range(op)[1]
+            self.facts.high[value] = MOST[op.row]
 
     def _call_out(self, op: Op) -> None:
         """What a lookup returns is zero, or a value of the map."""
@@ -518,6 +595,17 @@ class Walk:
             self.facts.base[op.results[0]] = self.facts.map_value
             if map_.value_is_stable:
                 self.facts.lookups[op.results[0]] = map_.definition.value_size, not map_.is_readonly
+
+
+def _is_called(entries: Entries) -> bool:
+    """True where the program's start is called, by whomever: then it starts as any other function does."""
+    return bool(entries.by_address) or (
+        entries.has_local_calls
+        and any(
+            target == 0 and insn.row is not None and insn.row.kind is Kind.CALL_LOCAL
+            for insn, target in entries.program.jumps
+        )
+    )
 
 
 def _keeps(high: int, mask: int) -> bool:
@@ -536,6 +624,10 @@ _STEPS: dict[Kind, Callable[[Walk, Op], None]] = {
     Kind.CALL_HELPER: Walk._call_out,
     Kind.SELECT: Walk._select,
 }
+
+
+_HOW = {row: (_STEPS.get(row.kind), row.kind in SEEN) for row in (*TABLE, *UNENCODED.values())}
+"""By row: what an operation makes known, and whether a visitor sees it."""
 
 
 def facts_of(code: Code, promises: Promises | None = None) -> Facts:

@@ -204,6 +204,25 @@ def test_a_wrong_operation_is_seen() -> None:
     assert [on_code(code, bytearray(b"\1\2\3")) for code in (build(program), wrong)] == [6, 2**64 - 6]
 
 
+def test_a_loop_that_is_entered_at_its_end_gets_a_copy_of_that() -> None:
+    """Runs come in at pc 1, where the loop comes round; its header is pc 3, and nothing else leads there."""
+    source = """
+        goto head
+        latch: r3 += 1
+        if r3 == r2 goto out
+        head: r0 += r3
+        if r0 != 7 goto latch
+        out: exit
+    """
+    program = verified(source)
+    code = build(program, {1})
+    check(code)
+    entry, plain = code.entries[1].block, build(program)
+    assert code.blocks[entry].pc == 1
+    assert len(code.blocks) == len(plain.blocks) + 1
+    assert not any(way.block == entry for block in code.blocks for way in block.ways)
+
+
 def test_behind_an_instruction_that_nothing_runs_there_is_nothing() -> None:
     """A write to r10 does not end a basic block, and no run comes to what follows."""
     program = verified("r3 = 0\nif r0 == 0 goto +3\nr10 = 0\nr3 = 1\nif r1 == 0 goto +1\nr4 = r3\nexit")

@@ -176,6 +176,42 @@ def test_not_below_the_length(old: str, new: str) -> None:
     assert left(less(source))[-1].startswith("bound load argument v")
 
 
+WORDS = """
+    r0 = 0
+    r6 = r2
+    r6 >>= 2
+    r3 = *(u32 *)(r1 + 0)
+    if r3 >= r6 goto out
+    r3 <<= 2
+    r4 = r1
+    r4 += r3
+    r0 = *(u32 *)(r4 + 0)
+    out: exit
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fits"),
+    [
+        ("r0 = 0", "r0 = 1", True),
+        ("r6 >>= 2", "r6 /= 4", True),
+        ("r6 >>= 2", "r6 >>= 3", True),
+        ("r6 >>= 2", "r6 >>= 1", False),
+        ("r3 >= r6", "r3 > r6", False),
+        ("r0 = *(u32 *)(r4 + 0)", "r0 = *(u32 *)(r4 + 1)", False),
+        ("r0 = *(u32 *)(r4 + 0)", "r0 = *(u64 *)(r4 + 0)", False),
+        ("r3 <<= 2", "r3 *= 4", True),
+        ("r3 <<= 2", "r3 *= 5", False),
+        ("if r3", "r3 += 1\n if r3", True),
+        ("r3 <<= 2", "r3 += 1\n r3 <<= 2", False),
+        ("r3 <<= 2", "r3 <<= 2\n r3 -= 4", False),
+        ("r3 = *(u32 *)", "r3 = *(u64 *)", True),
+    ],
+)
+def test_below_a_count_of_words(old: str, new: str, fits: bool) -> None:
+    assert ("length" in str(rules(less(WORDS.replace(old, new, 1))))) is fits
+
+
 def test_pointers_up_to_the_end() -> None:
     source = """
         r0 = 0
@@ -253,6 +289,50 @@ def test_memory_that_moves() -> None:
     assert rules(less(source, Promises(moving=frozenset({44})))) == {}
 
 
+def test_between_two_calls_that_move_memory() -> None:
+    """What is checked there is gone behind the second, in the blocks behind as well."""
+    source = """
+        r6 = *(u64 *)(r1 + 0)
+        call 44
+        r0 = *(u8 *)(r6 + 0)
+        call 44
+        if r0 == 0 goto +1
+        r0 = 1
+        r0 = *(u8 *)(r6 + 0)
+        exit
+    """
+    assert rules(less(source, Promises(moving=frozenset({44})))) == {}
+    assert rules(less(source, Promises())) == {6: ["covered"]}
+
+
+def test_a_load_is_asked_for_the_store_that_follows() -> None:
+    source = """
+        r3 = *(u64 *)(r1 + 0)
+        r0 = *(u32 *)(r3 + 8)
+        if r0 == 0 goto out
+        *(u16 *)(r3 + 10) = r0
+        out: exit
+    """
+    code = less(source, Promises())
+    assert left(code)[1:] == ["bound store packet v1 + 8..12"]
+    assert rules(code) == {3: ["covered"]}
+    assert rules(less(source, Promises(meets_rights=True))) == {}
+
+
+def test_a_pointer_into_the_frame_that_is_below_the_argument_is_not_in_it() -> None:
+    source = """
+        r7 = r1
+        r7 += r2
+        r8 = r10
+        r8 += -8
+        loop: r0 = *(u8 *)(r8 + 0)
+        r8 += 1
+        if r8 < r7 goto loop
+        exit
+    """
+    assert rules(less(source)) == {}
+
+
 def test_what_holds_on_one_way_only_covers_nothing() -> None:
     source = """
         if r2 == 0 goto other
@@ -313,6 +393,26 @@ def test_a_pointer_that_steps_is_checked_before_its_loop(changing: bool) -> None
 )
 def test_what_is_not_checked_before_a_loop(old: str, new: str) -> None:
     assert "loop" not in str(rules(before_loops(SWEPT.replace(old, new))))
+
+
+def test_a_pointer_that_steps_by_what_stays_as_it_is() -> None:
+    """A column of a matrix: by as much as rows are long, where that has 31 bits."""
+    source = """
+        r3 = *(u64 *)(r1 + 0)
+        r4 = *(u32 *)(r1 + 8)
+        r6 = *(u16 *)(r1 + 12)
+        r0 = 0
+        loop: r5 = *(u32 *)(r3 + 0)
+        r0 += r5
+        r3 += r6
+        r4 += -1
+        if r4 != 0 goto loop
+        exit
+    """
+    for changing in (False, True):
+        assert rules(before_loops(source, changing=changing))[4] == ["loop"]
+    assert "loop" not in str(rules(before_loops(source.replace("u16", "u32"))))
+    assert "loop" not in str(rules(before_loops(source.replace("r3 += r6", "r3 += r6\nr6 += 1"))))
 
 
 def test_a_counter_that_may_wrap_is_looked_at() -> None:

@@ -407,6 +407,6 @@ def test_each_stage_does_what_the_program_does(seed: int) -> None:
 
     for given in case.inputs:
         wanted = outcome(given)
-        for number, code in enumerate(stage for stage, _ in stages(verified, (), Promises())):
+        for number, code in enumerate(stage.code for stage in stages(verified, (), Promises())):
             differing = {*outcome(given, partial(CodeState, code)).differing(wanted)} - {"stack"}
             assert not differing, f"stage {number}"  # slots of the frame are values
