@@ -342,8 +342,12 @@ def known_maps(code: Code) -> dict[int, int]:
         return {}
     ops = [op for block in code.blocks for op in block.ops]
     constants = {op.results[0]: op.imm for op in ops if op.row.kind is Kind.LOAD_IMM64}
-    calls = [(op.pc, constants.get(op.args[0])) for op in ops if op.row.kind is Kind.CALL_HELPER]
-    return {pc: places[number] for pc, number in calls if number in places}
+    given: dict[int, set[int | None]] = {}
+    for op in ops:
+        if op.row.kind is Kind.CALL_HELPER:
+            given.setdefault(op.pc, set()).add(constants.get(op.args[0]))
+    found = {pc: numbers.pop() for pc, numbers in given.items() if len(numbers) == 1}
+    return {pc: places[number] for pc, number in found.items() if number in places}
 
 
 def _below(cx: Context, verified: Verified, left: Collection[int], phrases: Phrases) -> None:

@@ -43,6 +43,10 @@ PLACELESS = frozenset(
     | {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE}
 )
 """What is translated the same wherever it stands."""
+ADDRESSED = frozenset(
+    {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE, Kind.BRANCH_LOAD}
+)
+"""Accesses that the machine does together with something else; others are audited by their translators."""
 
 Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
 NO_FRAME = 1 << 32
@@ -69,7 +73,8 @@ def writes_frame_pointer(placed: PlacedCode) -> bool:
     """True where a value that is not r10 may lie in its register: then a callee does not hand r10 back."""
     for block in placed.blocks:
         for step in block.steps if block is not None else ():
-            if step.dst == FRAME_POINTER if type(step) is Move else FRAME_POINTER in step.results:
+            written = (step.dst,) if isinstance(step, Move) else step.results
+            if FRAME_POINTER in written:
                 return True
         moves = chain.from_iterable(block.moves) if block is not None else ()
         if any(move.dst == FRAME_POINTER for move in moves):
@@ -96,7 +101,7 @@ class _Lowering:
         self.exits: dict[tuple[int, int, tuple[int | None, ...]], str] = {}
         self.left: set[int] = set()
         settings = cx.settings
-        self.learns = not settings.harden
+        self.learns = not settings.harden and not cx.plan.is_audited
         size = len(cx.program)
         self.known: dict[Key, Snippet] = _known[settings.features].trim(size) if self.learns else {}
         self.frames = self._frames()
@@ -206,6 +211,8 @@ class _Lowering:
                 cx.insert(snippet)
                 return
         before = len(cx.written()), len(cx.cold), len(cx.used), len(cx.limits)
+        if kind in ADDRESSED and cx.plan.is_audited:
+            x86_64.values.emit_audits(cx, step)
         self.translate(step)
         if kind in PLACELESS and self.learns and before[1:] == (len(cx.cold), len(cx.used), len(cx.limits)):
             lines = lines_of(cx.written()[before[0] :])

@@ -11,7 +11,8 @@ from ebpfjit.isa.table import UNENCODED
 from ebpfjit.translators.operation import Operation
 from ebpfjit.translators.x86_64.alu import REGULAR
 from ebpfjit.translators.x86_64.jump import CONDITIONS
-from ebpfjit.translators.x86_64.memory import LOADS
+from ebpfjit.translators.x86_64.memory import LOADS, emit_audit, load_address
+from ebpfjit.translators.x86_64.plan import Audit
 from ebpfjit.translators.x86_64.target import (
     INVERSE,
     POINTER,
@@ -44,6 +45,30 @@ def address_text(insn: Operation) -> str:
 def _memory(insn: Operation) -> tuple[str, int | None]:
     """Return an access's operand and the number for its `$offset`."""
     return address_operand(address_text(insn), insn.offset)
+
+
+def emit_audits(cx: Context, insn: Operation) -> None:
+    """Emit the fault "audit" where an access is to bytes that are not the program's; r10 and r11 are lost.
+
+    Loads may be of what was gathered from several regions: then each byte must be there.
+    """
+    base, size, stores = address_text(insn), insn.row.size, insn.row.kind in STORES
+    if stores or size == 1:
+        emit_audit(cx, base, insn.offset, Audit(size, stores))
+        return
+    done = cx.new_label("audited")
+    cx.used.add("is_load")
+    load_address(cx, base, insn.offset)
+    cx.emit(f"mov r10d, {size}")
+    cx.jump("call", "is_load")
+    cx.jump("jae", done)
+    for byte in range(size):
+        emit_audit(cx, base, insn.offset + byte, Audit(1, stores=False))
+    cx.label(done)
+
+
+STORES = frozenset({Kind.INDEXED_STORE, Kind.UPDATE})
+"""Kinds that write what they address."""
 
 
 def _values(insn: Operation) -> tuple[int, ...]:
