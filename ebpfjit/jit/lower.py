@@ -23,6 +23,7 @@ from ebpfjit.optimizer.registers import sequential
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Snippet, lines_of
 from ebpfjit.translators.machine import Registers
+from ebpfjit.translators.x86_64.leaves import SLICE_ENDS
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
     POINTER,
@@ -52,10 +53,9 @@ Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
 NO_FRAME = 1 << 32
 SUMS = {"ADD64_X": 1, "ADD32_X": 1, "ADD64_K": 1, "ADD32_K": 1, "SUB64_K": -1, "SUB32_K": -1}
 """What lea does of a copy: the sign of what is added."""
-FLAGS: dict[str, frozenset[str]] = {
-    **dict.fromkeys(("ADD", "SUB"), frozenset({"JEQ", "JNE"})),
-    **dict.fromkeys(("AND", "OR", "XOR"), frozenset({"JEQ", "JNE", "JSLT", "JSGE", "JSGT", "JSLE"})),
-}
+FLAGS = dict.fromkeys(("ADD", "SUB"), frozenset({"JEQ", "JNE"})) | dict.fromkeys(
+    ("AND", "OR", "XOR"), frozenset({"JEQ", "JNE", "JSLT", "JSGE", "JSGT", "JSLE"})
+)
 """The comparisons with 0 that need none behind an operation, which has set the flags."""
 _known: defaultdict[frozenset[str], Memo[Key, Snippet]] = defaultdict(Memo)
 
@@ -223,7 +223,11 @@ class _Lowering:
         """Have the translator of an operation emit it."""
         cx = self.cx
         cx.insn = step  # type: ignore[assignment]  # it has what translators ask of instructions
-        cx.exit = "" if step.op.exit is None or step.exit is None else self.exit(step.op.exit, step.exit)
+        leaves = step.op.exit
+        if step.row.kind is Kind.PAY and not step.stores:
+            cx.exit = SLICE_ENDS if leaves is not None else ""
+        else:
+            cx.exit = "" if leaves is None or step.exit is None else self.exit(leaves, step.exit)
         cx.live = step.kept
         cx.distance = self.distance(step) if step.row.kind is Kind.BOUND else None
         registry.translator_of(x86_64.target.NAME, step.row)(step, cx)

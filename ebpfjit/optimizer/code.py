@@ -21,7 +21,8 @@ An operation is a row of the instruction table; those that only Code has (`isa.t
                                                          (size 0: only that)
     ALIGNED  base          the multiple    from base on  where it is none
     PAY                    instructions  of these those  where so many of its own (0: all) are not left;
-                                         of its own      None: nobody looks. Below zero they are given back
+                                         of its own      None: nobody looks. Below zero they are given back.
+                                                         Where it `stores` it leaves, else the slice ends
     LEAVE                                                always
 
 and of what the machine does at once (rules/ makes these):

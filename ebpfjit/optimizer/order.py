@@ -1,14 +1,18 @@
-"""Blocks that do nothing are left out: who jumps there jumps to where they go on.
+"""Jump threading and block placement.
 
-b1: if v1 > 5 goto b2() else b3()        b1: if v1 > 5 goto b2() else b4(v1)
-b3: goto b4(v1)
+    b1: if v1 > 5 goto b2() else b3()        b1: if v1 > 5 goto b2() else b4(v1)      past b3
+    b3: goto b4(v1)
+
+Blocks are laid out along the way that is likely: the one that stays in the innermost loop, else the one that
+the program falls through to. So loops are contiguous; what leaves comes last.
 """
 
 from __future__ import annotations
 
 from ebpfjit.isa.spec import Kind
-from ebpfjit.optimizer.code import Block, Code, Way
-from ebpfjit.optimizer.flow import uses_of
+from ebpfjit.optimizer.code import Block, Code, Entry, Way
+from ebpfjit.optimizer.flow import reverse_postorder, uses_of
+from ebpfjit.optimizer.next_use import loop_depths
 
 
 def thread_jumps(code: Code) -> Code:
@@ -69,3 +73,31 @@ def _beyond(number: int, blocks: tuple[Block, ...], empty: set[int], beyond: dic
         if way.block in beyond:
             beyond[each] = _through(way, blocks, beyond[way.block])
     return beyond[number]
+
+
+def lay_out(code: Code) -> Code:
+    """Return the code with its blocks in the order in which they are likely to be run."""
+    blocks = code.blocks
+    depths, _ = loop_depths(code, reverse_postorder(code))
+    placed: dict[int, int] = {}
+    waiting = sorted({entry.block for entry in code.entries.values()}, reverse=True)
+    cold: list[int] = []
+    while waiting or cold:
+        number = waiting.pop() if waiting else cold.pop()
+        while number not in placed:
+            placed[number] = len(placed)
+            ways = [way.block for way in reversed(blocks[number].ways) if way.block not in placed]
+            if not ways:
+                break
+            likely = max(ways, key=lambda each: (blocks[each].end.row.kind is not Kind.LEAVE, depths[each]))
+            for way in ways:
+                if way != likely:
+                    (cold if blocks[way].end.row.kind is Kind.LEAVE else waiting).append(way)
+            number = likely
+    order = [blocks[number] for number in placed]
+    found = [
+        Block(b.pc, b.args, b.ops, b.end, tuple([Way(placed[way.block], way.args) for way in b.ways]))
+        for b in order
+    ]
+    entries = {pc: Entry(placed[entry.block], entry.registers) for pc, entry in code.entries.items()}
+    return Code(code.verified, tuple(found), entries, code.homes, code.proofs)

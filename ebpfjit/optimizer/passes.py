@@ -14,7 +14,7 @@ from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.flow import uses_of
 from ebpfjit.optimizer.guards import guarded
 from ebpfjit.optimizer.hoisting import hoisted
-from ebpfjit.optimizer.order import thread_jumps
+from ebpfjit.optimizer.order import lay_out, thread_jumps
 from ebpfjit.optimizer.payments import pay_ahead
 from ebpfjit.optimizer.rules.addresses import displace, index
 from ebpfjit.optimizer.rules.arithmetic import simplify
@@ -22,6 +22,7 @@ from ebpfjit.optimizer.rules.bytes import gather
 from ebpfjit.optimizer.rules.divisions import divide
 from ebpfjit.optimizer.rules.operands import use_memory
 from ebpfjit.optimizer.rules.selects import select
+from ebpfjit.optimizer.unrolling import unroll
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ PASSES: dict[str, Pass] = {
     "dead": lambda code, _: remove_dead(code),
     "guards": _bounds,
     "hoisting": _before_loops,
+    "unroll": lambda code, _: unroll(code),
     "divide": lambda code, _: divide(code),
     "displace": _displace,
     "gather": lambda code, known: gather(code, known.uses),
@@ -70,6 +72,7 @@ PASSES: dict[str, Pass] = {
     "dead again": lambda code, _: remove_dead(code),
     "payments": lambda code, _: pay_ahead(code),
     "jumps": lambda code, _: thread_jumps(code),
+    "layout": lambda code, _: lay_out(code),
 }
 """All, by name, in their order."""
 

@@ -69,7 +69,9 @@ def _collected(block: Block, pending: int) -> tuple[list[Op], int]:
         if op.row is PAY:
             pending += op.imm
             if op.exit is not None:
-                found.append(replace(op, imm=pending, offset=op.imm) if pending != op.imm else op)
+                found.append(
+                    replace(op, imm=pending, offset=op.offset or op.imm) if pending != op.imm else op
+                )
                 pending = 0
             continue
         if op.row.kind in SETTLES:

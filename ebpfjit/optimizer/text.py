@@ -156,7 +156,8 @@ def _op(op: Op) -> str:
     row, leaves = op.row, f" else {_exit(op.exit)}" if op.exit is not None else ""
     match row.kind:
         case Kind.PAY:
-            return f"pay {op.imm}{f' own {op.offset}' if op.offset else ''}{leaves}"
+            own = f" own {op.offset}" if op.offset else ""
+            return f"pay {op.imm}{own}{' or' if op.stores else ''}{leaves}"
         case Kind.BOUND:
             access = "store" if op.stores else "load"
             values = " .. ".join(f"v{value}" for value in op.args[: 1 if op.scale else 2])
@@ -262,7 +263,7 @@ _SPAN = rf"(?P<args>v\d+(?: \.\. v\d+)?(?: \+ v\d+ \* (?P<scale>[1248]))?)? ?\+ 
 _CALLED = rf"(?P<imm>{_NUMBER})(?::(?P<offset>{_NUMBER}))?"
 
 _SPECIAL = (
-    (PAY, re.compile(rf"pay (?P<imm>-?\d+)(?: own (?P<offset>\d+))?{_TAIL}")),
+    (PAY, re.compile(rf"pay (?P<imm>-?\d+)(?: own (?P<offset>\d+))?(?P<or> or)?{_TAIL}")),
     (BOUND, re.compile(rf"bound (?P<access>load|store) {_REGION}{_SPAN}\.\.(?P<end>{_NUMBER}){_TAIL}")),
     (ALIGNED, re.compile(rf"aligned {_BASE}, (?P<imm>\d+){_TAIL}")),
     *(
@@ -280,7 +281,7 @@ def _read_op(text: str, pc: int) -> Op:
             offset = int(said.get("offset") or 0)
             imm = int(said["end"]) - offset if "end" in said else int(said["imm"])
             results, args = _numbers(said.get("results") or ""), _numbers(said.get("args") or "")
-            stores = said.get("access") == "store"
+            stores = said.get("access") == "store" or said.get("or") is not None
             region, scale = said.get("region") or "", int(said.get("scale") or 0)
             leaves = _read_exit(said["leave"])
             return Op(row, args, imm, offset, pc, results, leaves, stores, region, scale)

@@ -10,6 +10,9 @@ from ebpfjit.translators.x86_64.memory import load_address
 from ebpfjit.translators.x86_64.target import BLOCK, Context, pay, register, translates
 from ebpfjit.translators.x86_64.values import address_text
 
+SLICE_ENDS = "slice ends"
+"""In the place of a side exit: there is none, what ends slices raises what is to be raised."""
+
 
 @translates("BOUND")
 def bound(insn: Operation, cx: Context) -> None:
@@ -132,28 +135,33 @@ def payment(insn: Operation, cx: Context) -> None:
     """Take instructions off the budget; where there are too few, the slice has ended.
 
     sub r9, n;  jl broke      broke:  add r9, n;  push r11 (twice);  call slice;  pop r11 (twice);  jmp again
-    Where part of it is for later, only its own must be there:
+    Where part of it is for later, or it asks for more, its own must be there:
                               broke:  add r9, n;  cmp r9, own;  jl poor;  sub r9, n;  jmp paid
+    Where it leaves, baseline code goes on with what is left of the last slice.
     """
     if not cx.exit:
         pay(cx, insn.imm)
         return
-    again, broke = cx.new_label("again"), cx.new_label("broke")
+    again, broke, paid = (cx.new_label(name) for name in ("again", "broke", "paid"))
     cx.used.add("slice")
     cx.label(again)
-    pay(cx, insn.imm)
+    least = max(insn.imm, insn.offset)
+    pay(cx, least)
     cx.jump("jl", broke)
-    paid, poor = cx.new_label("paid"), cx.new_label("poor")
-    if insn.offset:
-        cx.label(paid)
+    pay(cx, insn.imm - least)
+    cx.label(paid)
     with cx.out_of_line(broke):
-        cx.emit("add r9, $imm", imm=insn.imm)
-        if insn.offset:
+        cx.emit("add r9, $imm", imm=least)
+        if insn.offset and insn.offset < insn.imm:
+            poor = cx.new_label("poor")
             cx.emit("cmp r9, $imm", imm=insn.offset)
             cx.jump("jl", poor)
             pay(cx, insn.imm)
             cx.jump("jmp", paid)
             cx.label(poor)
+        if cx.exit != SLICE_ENDS:
+            cx.emit(f"cmp qword ptr {BLOCK['later']}, 0")
+            cx.jump("je", cx.exit)
         cx.emit("push r11")
         cx.emit("push r11")
         cx.jump("call", "slice")

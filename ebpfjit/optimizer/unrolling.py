@@ -1,0 +1,203 @@
+"""Small innermost loops do several rounds before they come round.
+
+    before                                   after
+    b1 (v3, v4):                             b1 (v3, v4):
+      pay 4 else leave 3 (...)                 pay 4 own 8 or else leave 3 (...)
+      v5 = *(u8 *)(v3 + 0)                     v5 = *(u8 *)(v3 + 0)
+      v6 = v4 + v5                             v6 = v4 + v5
+      v7 = v3 + 1                              v7 = v3 + 1
+      if v7 != v2 goto b1(v7, v6)              if v7 != v2 goto b3(v7, v6) else b2(v6)
+      else b2(v6)                            b3 (v8, v9):                      the second round
+                                               pay 4
+                                               ...
+                                               if v12 != v2 goto b1(v12, v11) else b2(v11)
+
+The budget is looked at in the first of the rounds only, which asks for what all of them may cost: where that
+is not left the run goes on in baseline code, which looks in each. Loops have one header, call nothing and
+have few operations; what is made in them and read outside leaves as an argument of the block that comes next,
+so that each round may have its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from ebpfjit.isa.spec import Kind
+from ebpfjit.optimizer.code import PAY, Block, Code, Exit, Op, Way
+from ebpfjit.optimizer.flow import homes_of, predecessors, reverse_postorder
+from ebpfjit.optimizer.next_use import loop_depths
+from ebpfjit.optimizer.payments import SETTLES
+
+MOST_OPERATIONS = 24
+"""Operations of a loop that is unrolled, its payments left out."""
+ROUNDS = ((8, 4), (MOST_OPERATIONS, 2))
+"""Of so many operations at most: so many rounds."""
+MOST_BLOCKS = 4
+
+
+def unroll(code: Code) -> Code:
+    """Return the code with small loops unrolled."""
+    order = reverse_postorder(code)
+    depths, headers = loop_depths(code, order)
+    before = predecessors(code)
+    unrolling = _Unrolling(code)
+    for header in sorted(headers):
+        body = _body(code, header, depths, before)
+        if body is not None:
+            unrolling.loop(header, body, before)
+    return unrolling.done()
+
+
+def _body(
+    code: Code, header: int, depths: Sequence[int], before: Sequence[Sequence[int]]
+) -> list[int] | None:
+    """Return the blocks of a loop, the header first; None where it is not to be unrolled."""
+    body, waiting, operations = [header], [way.block for way in code.blocks[header].ways], 0
+    while waiting:  # what is in a loop as deep, or deeper, and leads back
+        number = waiting.pop()
+        if number in body or depths[number] < depths[header]:
+            continue
+        if depths[number] > depths[header] or len(body) == MOST_BLOCKS:
+            return None
+        body.append(number)
+        waiting += [way.block for way in code.blocks[number].ways]
+    for number in body:
+        block = code.blocks[number]
+        operations += sum(op.row is not PAY for op in block.ops) + (block.end.row.kind is not Kind.JUMP)
+        if operations > MOST_OPERATIONS or any(op.row.kind in SETTLES for op in block.all_ops):
+            return None
+        if block.end.row.kind in (Kind.LEAVE, Kind.MAY_GOTO):
+            return None
+        if number != header and any(each not in body for each in before[number]):
+            return None  # it is entered elsewhere too
+    if -1 in before[header] or not any(each in body for each in before[header]):
+        return None
+    return body
+
+
+class _Unrolling:
+    """The blocks so far."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self.blocks = [*code.blocks]
+        self.homes = homes_of(code)
+        self.readers: list[set[int]] = [set() for _ in self.homes]
+        for number, block in enumerate(self.blocks):
+            for value in _read(block):
+                self.readers[value].add(number)
+
+    def done(self) -> Code:
+        """Return the code."""
+        if len(self.blocks) == len(self.code.blocks):
+            return self.code
+        return replace(self.code, blocks=tuple(self.blocks), homes=self.homes)
+
+    def new(self, like: int) -> int:
+        """Return a new value, of the register that another one was of."""
+        self.homes.append(self.homes[like])
+        self.readers.append(set())
+        return len(self.homes) - 1
+
+    def loop(self, header: int, body: list[int], before: Sequence[Sequence[int]]) -> None:
+        """Unroll a loop, if what it leaves can be told apart by round."""
+        inside = set(body)
+        made = {value for number in body for value in _defined(self.blocks[number])}
+        if not self._leave_by_arguments(inside, made, before):
+            return
+        size = sum(op.row is not PAY for number in body for op in self.blocks[number].ops)
+        rounds = next(count for most, count in ROUNDS if size <= most)
+        asks = rounds * sum(op.imm for number in body for op in self.blocks[number].ops if op.row is PAY)
+        originals = {number: self.blocks[number] for number in body}
+        numbers = [{header: header, **dict(zip(body, body, strict=True))}]
+        for _ in range(rounds - 1):
+            numbers.append({number: len(self.blocks) + index for index, number in enumerate(body)})
+            self.blocks += [originals[number] for number in body]
+        for round_, places in enumerate(numbers):
+            values = {value: self.new(value) for value in sorted(made)} if round_ else {}
+            following = numbers[(round_ + 1) % rounds][header]
+            for number in body:
+                turned = {**places, header: following}
+                copy = _copy(originals[number], values, turned, inside, asks=0 if round_ else asks)
+                self.blocks[places[number]] = copy
+                for value in _read(copy):
+                    self.readers[value].add(places[number])
+
+    def _leave_by_arguments(self, inside: set[int], made: set[int], before: Sequence[Sequence[int]]) -> bool:
+        """Have blocks behind a loop take what was made in it as arguments; False where that cannot be."""
+        outside = {way.block for number in inside for way in self.blocks[number].ways} - inside
+        readers, wanted = self.readers, dict[int, int]()
+        escaping = [value for value in sorted(made) if not readers[value] <= inside]
+        if escaping:
+            if len(outside) != 1 or any(each not in inside for each in before[next(iter(outside))]):
+                return False
+            wanted = {value: self.new(value) for value in escaping}
+        if not wanted:
+            return True
+        (target,) = outside
+        everywhere = {number for value in wanted for number in readers[value]} - inside
+        for value, other in wanted.items():
+            readers[other], readers[value] = readers[value] - inside, readers[value] & inside
+        for number in everywhere:
+            self.blocks[number] = _copy(self.blocks[number], wanted, {}, set(), asks=None, defines=False)
+        block = self.blocks[target]
+        self.blocks[target] = replace(block, args=(*block.args, *wanted.values()))
+        for number in inside:
+            block = self.blocks[number]
+            ways = tuple(
+                Way(way.block, (*way.args, *wanted)) if way.block == target else way for way in block.ways
+            )
+            self.blocks[number] = replace(block, ways=ways)
+        return True
+
+
+def _defined(block: Block) -> Iterable[int]:
+    yield from block.args
+    for op in block.ops:
+        yield from op.results
+
+
+def _read(block: Block) -> Iterable[int]:
+    for op in block.all_ops:
+        yield from op.args
+        if op.exit is not None:
+            yield from (value for value in op.exit.registers if value is not None)
+    for way in block.ways:
+        yield from way.args
+
+
+def _copy(
+    block: Block,
+    values: dict[int, int],
+    turned: dict[int, int],
+    inside: set[int],
+    *,
+    asks: int | None,
+    defines: bool = True,
+) -> Block:
+    """Return a block with other values, and ways to other blocks.
+
+    Where the budget is looked at it `asks` for so much; 0: nobody looks, None: as before.
+    """
+
+    def of(value: int) -> int:
+        return values.get(value, value)
+
+    def op_of(op: Op) -> Op:
+        leaves = op.exit
+        if leaves is not None and op.row is PAY and asks is not None:
+            op = replace(op, offset=asks, stores=asks > 0)
+            leaves = leaves if asks else None
+        if leaves is not None:
+            registers = tuple([None if value is None else of(value) for value in leaves.registers])
+            leaves = Exit(leaves.pc, registers, leaves.refund, leaves.slots)
+        results = tuple(map(of, op.results)) if defines else op.results
+        return replace(op, args=tuple(map(of, op.args)), results=results, exit=leaves)
+
+    ways = tuple(
+        Way(turned[way.block] if way.block in inside else way.block, tuple(map(of, way.args)))
+        for way in block.ways
+    )
+    args = tuple(map(of, block.args)) if defines else block.args
+    return Block(block.pc, args, tuple(map(op_of, block.ops)), op_of(block.end), ways)
