@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 from support.placed_code import MEMORY, agree, code_of, verified
@@ -16,7 +16,7 @@ from ebpfjit.difftest.pointers import Writer
 from ebpfjit.errors import EbpfError, OptimizationError
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.code import PAY, Block, Code, Op
-from ebpfjit.optimizer.passes import stages
+from ebpfjit.optimizer.passes import PASSES, stages
 from ebpfjit.optimizer.payments import JUMP, SETTLES, pay_ahead
 from ebpfjit.optimizer.text import to_text
 
@@ -74,8 +74,9 @@ def of_op(op: Op, other: Op, more: int) -> Iterator[str]:
     if other.row is not op.row or other.results != op.results or other.args != op.args:
         yield f"pc {op.pc}: {op.row.name} became {other.row.name}"
     if op.row is PAY:
-        if more or (other.offset or other.imm) != op.imm:
-            yield f"pc {op.pc}: asks for {other.offset or other.imm}, not {op.imm}, and has paid {more} ahead"
+        asked, wanted = (each.offset or each.imm for each in (other, op))
+        if more or asked != wanted:
+            yield f"pc {op.pc}: asks for {asked}, not {wanted}, and has paid {more} ahead"
     elif op.row.kind in SETTLES and more:
         yield f"pc {op.pc}: {more} is paid ahead at {op.row.name}"
     if op.exit is not None and other.exit is not None and op.row is not PAY:
@@ -84,10 +85,13 @@ def of_op(op: Op, other: Op, more: int) -> Iterator[str]:
             yield f"pc {op.pc}: gives back {back}, not {more}"
 
 
-def before_payments(ready: Verified) -> Code:
+ROUND_BY_ROUND = PASSES.keys() - {"unroll"}
+
+
+def before_payments(ready: Verified, chosen: Collection[str] = PASSES.keys()) -> Code:
     """Return a program's code as the pass gets it."""
     code = None
-    for name, each, _ in stages(ready, Promises(argument_is_measured=True)):
+    for name, each, _ in stages(ready, Promises(argument_is_measured=True), chosen=chosen):
         if name == "payments":
             break
         code = each
@@ -140,7 +144,7 @@ BRANCHES = """
 
 
 def test_a_payment_stands_for_the_likely_way_and_the_other_one_pays_the_rest() -> None:
-    before = before_payments(verified(BRANCHES))
+    before = before_payments(verified(BRANCHES), ROUND_BY_ROUND)
     after = pay_ahead(before)
     assert list(complaints(before, after)) == []
     looked = [op for block in after.blocks for op in block.ops if op.row is PAY and op.exit is not None]
@@ -149,9 +153,10 @@ def test_a_payment_stands_for_the_likely_way_and_the_other_one_pays_the_rest() -
     assert count[1] < count[0]
 
 
-def test_the_budget_is_exact_to_the_instruction() -> None:
+@pytest.mark.parametrize("chosen", [PASSES.keys(), ROUND_BY_ROUND], ids=["unrolled", "round by round"])
+def test_the_budget_is_exact_to_the_instruction(chosen: Collection[str]) -> None:
     """With every limit until it ends, and where it faults on the way: in a round, and behind it."""
-    after = pay_ahead(before_payments(verified(BRANCHES)))
+    after = pay_ahead(before_payments(verified(BRANCHES), chosen))
     limits = [*range(1, 90), None]
     agree(after, [Input(MEMORY, limit) for limit in limits])
     agree(after, [Input(MEMORY[::-1], limit) for limit in limits])
