@@ -19,6 +19,7 @@ never changes, what was stored stays right.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
@@ -315,8 +316,9 @@ class _Placer:
         found, best = -1, (-1, False)
         for value, place in self.where.items():
             if place < SPILLED and not avoid >> place & 1:
-                later = [index for index in self.uses.get(value, ()) if index > self.index]
-                soon = later[0] if later else behind.get(value, NEVER) + size
+                uses = self.uses.get(value, ())
+                later = bisect_right(uses, self.index)
+                soon = uses[later] if later < len(uses) else behind.get(value, NEVER) + size
                 key = (soon, value in self.spilled)
                 if key > best:
                     found, best = value, key
