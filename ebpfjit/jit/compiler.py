@@ -19,7 +19,7 @@ from ebpfjit.analysis.liveness import live_after
 from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
-from ebpfjit.isa.spec import Kind
+from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.jit import cpu
 from ebpfjit.jit.audit import MEMORY, audits_of
 from ebpfjit.jit.lower import lower, writes_frame_pointer
@@ -261,11 +261,13 @@ def _optimised(recipe: Recipe) -> Listing:
     options = recipe.options
     chosen = ALL_PASSES if options.passes is None else options.passes
     code = optimised(verified, recipe.promises, checked=options.checked, chosen=chosen)
+    frameless = frozenset() if options.trace else verified.calls.frameless
+    if frameless:  # they are called without r10 being saved
+        registers = replace(registers, reserved=1 << FRAME_POINTER)
     placed = place(code, registers)
     below = recipe.baseline("")
     plan = _plan(below, below.facts())
-    frameless = verified.calls.frameless
-    if settings.trace or (frameless and writes_frame_pointer(placed)):
+    if frameless and writes_frame_pointer(placed):
         frameless = frozenset()
     frame = 0 if frameless else min(verified.frame_sizes.values())  # whichever function is run
     checks = {pc: replace(check, frame_size=frame) for pc, check in plan.checks.items()}

@@ -33,8 +33,12 @@ def thread_jumps(code: Code) -> Code:
     if not empty:
         return code
     found = []
+    beyond: dict[int, Way] = {}
     for block in blocks:
-        ways = tuple(_beyond(way, blocks, empty) if way.block in empty else way for way in block.ways)
+        ways = tuple(
+            _through(way, blocks, _beyond(way.block, blocks, empty, beyond)) if way.block in empty else way
+            for way in block.ways
+        )
         found.append(block if ways == block.ways else Block(block.pc, block.args, block.ops, block.end, ways))
     return Code(code.verified, tuple(found), code.entries, code.homes, code.proofs)
 
@@ -50,16 +54,25 @@ def _uses(code: Code) -> list[int]:
     return uses
 
 
-def _beyond(way: Way, blocks: tuple[Block, ...], empty: set[int]) -> Way:
-    """Return where a way goes on behind blocks that do nothing."""
-    seen = set()
-    while way.block in empty and way.block not in seen:
-        seen.add(way.block)
-        block = blocks[way.block]
-        values = dict(zip(block.args, way.args, strict=True))
-        onward = block.ways[0]
-        way = Way(onward.block, tuple([values.get(value, value) for value in onward.args]))
-    return way
+def _through(way: Way, blocks: tuple[Block, ...], onward: Way) -> Way:
+    """Return a way to a block and from there `onward` as one."""
+    values = dict(zip(blocks[way.block].args, way.args, strict=True))
+    return Way(onward.block, tuple([values.get(value, value) for value in onward.args]))
+
+
+def _beyond(number: int, blocks: tuple[Block, ...], empty: set[int], beyond: dict[int, Way]) -> Way:
+    """Return where a block that does nothing leads, past others; `beyond` has what is known of that."""
+    chain: list[int] = []
+    at = number
+    while at in empty and at not in beyond:
+        beyond[at] = blocks[at].ways[0]  # which stays for the one that a circle of them is closed at
+        chain.append(at)
+        at = blocks[at].ways[0].block
+    for each in reversed(chain):
+        way = blocks[each].ways[0]
+        if way.block in beyond:
+            beyond[each] = _through(way, blocks, beyond[way.block])
+    return beyond[number]
 
 
 def lay_out(code: Code) -> Code:

@@ -19,6 +19,7 @@ never changes, what was stored stays right.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -405,8 +406,9 @@ class _Placer:
         found, best = -1, (-1, False)
         for value, place in self.where.items():
             if place < SPILLED and not avoid >> place & 1:
-                later = [index for index in self.uses.get(value, ()) if index > self.index]
-                soon = later[0] if later else behind.get(value, NEVER) + size
+                uses = self.uses.get(value, ())
+                later = bisect_right(uses, self.index)
+                soon = uses[later] if later < len(uses) else behind.get(value, NEVER) + size
                 key = (soon, value in self.spilled)
                 if key > best:
                     found, best = value, key
@@ -597,14 +599,18 @@ class _Placer:
             there = {value: where[value] for value in live}
             return self._with_arguments(way, args, there, []) if args else there
         soon, is_loop = self.next_use.at[way.block], way.block in self.next_use.headers
-        inside = [value for value in (*live, *args) if value not in away]
+        reserved = [value for value in live if self.registers.reserved >> self.where[value] & 1]
+        away.difference_update(reserved)
+        inside = [value for value in (*live, *args) if value not in away and value not in reserved]
         if len(inside) > self.usable_count:
             inside.sort(key=lambda value: soon.get(value, NEVER))
             away.update(inside[self.usable_count :])
         there = {value: self.word(value) for value in sorted(away)}
         later = []
         for value in live:
-            if value not in away:
+            if value in reserved:
+                there[value] = self.where[value]
+            elif value not in away:
                 if soon[value] >= FAR and value in self.spilled:
                     there[value] = self.spilled[value]  # nobody loads it until then
                 elif self.where[value] < SPILLED or not is_loop:

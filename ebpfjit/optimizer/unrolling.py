@@ -185,15 +185,17 @@ def _copy(
         return values.get(value, value)
 
     def op_of(op: Op) -> Op:
-        leaves = op.exit
-        if leaves is not None and op.row is PAY and asks is not None:
-            op = replace(op, offset=asks, stores=asks > 0)
-            leaves = leaves if asks else None
+        leaves, offset, stores = op.exit, op.offset, op.stores
         if leaves is not None:
-            registers = tuple([None if value is None else of(value) for value in leaves.registers])
-            leaves = Exit(leaves.pc, registers, leaves.refund, leaves.slots)
+            if op.row is PAY and asks is not None:
+                offset, stores = asks, asks > 0
+                leaves = leaves if asks else None
+            if leaves is not None:
+                registers = tuple([None if value is None else of(value) for value in leaves.registers])
+                leaves = Exit(leaves.pc, registers, leaves.refund, leaves.slots)
         results = tuple(map(of, op.results)) if defines else op.results
-        return replace(op, args=tuple(map(of, op.args)), results=results, exit=leaves)
+        args = tuple(map(of, op.args))
+        return Op(op.row, args, op.imm, offset, op.pc, results, leaves, stores, op.region, op.scale)
 
     ways = tuple(
         Way(turned[way.block] if way.block in inside else way.block, tuple(map(of, way.args)))

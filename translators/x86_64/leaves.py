@@ -64,7 +64,7 @@ def _argument(insn: Operation, cx: Context) -> None:
 
     cmp qword ptr [limit], 0;  je exit
     """
-    behind = insn.offset + insn.imm
+    behind = max(insn.offset + insn.imm, 1)  # where only writing is asked about: of one byte
     limit = cx.limit("argument", behind, insn.stores)
     if limit is not None:
         cx.emit("cmp qword ptr [r12+$offset], $imm", imm=0, offset=limit)
