@@ -59,10 +59,17 @@ def live_after(known: Liveness) -> list[int]:
 
 def live_before(known: Liveness) -> list[int]:
     """Return for each slot the registers (bit n: rn) that may be read from its instruction on."""
-    live = live_after(known)
-    for insn, (reads, writes) in zip(known.program.instructions, known.effects, strict=True):
-        live[insn.pc] = (live[insn.pc] & ~writes) | reads
-    return live
+    before = [0] * len(known.program)
+    instructions, effects = known.program.instructions, known.effects
+    index = len(effects)
+    for start, count in reversed(known.blocks.items()):
+        live, stop = _union(known.at, known.ways[start]), index
+        index -= count
+        for insn, (reads, writes) in zip(
+            reversed(instructions[index:stop]), reversed(effects[index:stop]), strict=True
+        ):
+            before[insn.pc] = live = (live & ~writes) | reads
+    return before
 
 
 def _read_at_exit(program: Program) -> int:

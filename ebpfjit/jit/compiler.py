@@ -355,16 +355,29 @@ def known_maps(code: Code) -> dict[int, int]:
 def _below(cx: Context, verified: Verified, left: Collection[int], phrases: Phrases) -> None:
     """Emit baseline code, that can be entered at the slots that optimised code leaves to."""
     apart = _apart(cx, verified, NO_SHORTCUTS)
+    words, blocks = verified.program.words, verified.blocks
+    labels = {pc: pc_label(pc) for pc in blocks}
+    entered = {**labels, **{pc: leave_label(pc) for pc in left if pc not in blocks}}
     for instruction in verified.program.instructions:
         pc = instruction.pc
+        phrase = phrases.known.get(words[pc]) if pc not in apart else None
+        if phrase is not None and not phrase[1] and pc not in entered:
+            cx.place(pc, phrase[0])  # most instructions: what was written before, and nothing else
+            continue
         cx.begin(pc)
-        cx.start(instruction)
-        if pc in verified.blocks:
-            _block_start(cx, verified, pc, pc_label(pc))
-        elif pc in left:
-            cx.label(leave_label(pc))
-        if pc in apart or not phrases.repeat(cx, instruction):
+        if pc in labels:
+            cx.start(instruction)
+            _block_start(cx, verified, pc, labels[pc])
+        elif pc in entered:
+            cx.label(entered[pc])
+        target = instruction.target if phrase is not None and phrase[1] else None
+        if phrase is None or (target is not None and target not in labels):
+            cx.start(instruction)
             _instruction(cx, verified, instruction, NO_SHORTCUTS, phrases)
+            continue
+        cx.insert(phrase[0])
+        if target is not None:
+            cx.jump(phrase[1], labels[target])
 
 
 def _apart(cx: Context, verified: Verified, shortcuts: Shortcuts) -> set[int]:

@@ -11,21 +11,23 @@ cold:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from ebpfjit.analysis.entries import CALLED
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Row
+from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.memo import Memo
-from ebpfjit.optimizer.code import Exit, Way
+from ebpfjit.optimizer.code import BOUND, Exit, Way
 from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.optimizer.registers import sequential
 from ebpfjit.translators import registry, x86_64
-from ebpfjit.translators.emitter import Snippet, lines_of
+from ebpfjit.translators.emitter import Jump, Snippet, lines_of
 from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.x86_64.leaves import SLICE_ENDS
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
+    INVERSE,
     POINTER,
     Context,
     block_label,
@@ -39,10 +41,11 @@ from ebpfjit.translators.x86_64.target import (
 )
 
 LOOP_ALIGNMENT = 32
-PLACELESS = frozenset(
+PLACELESS_KINDS = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT}
     | {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE}
 )
+PLACELESS = frozenset(row for row in (*TABLE, *UNENCODED.values()) if row.kind in PLACELESS_KINDS)
 """What is translated the same wherever it stands."""
 ADDRESSED = frozenset(
     {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE, Kind.BRANCH_LOAD}
@@ -50,6 +53,7 @@ ADDRESSED = frozenset(
 """Accesses that the machine does together with something else; others are audited by their translators."""
 
 Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
+Branch = tuple[Row, tuple[int, ...], int, int, int, bool]
 NO_FRAME = 1 << 32
 SUMS = {"ADD64_X": 1, "ADD32_X": 1, "ADD64_K": 1, "ADD32_K": 1, "SUB64_K": -1, "SUB32_K": -1}
 """What lea does of a copy: the sign of what is added."""
@@ -58,6 +62,8 @@ FLAGS = dict.fromkeys(("ADD", "SUB"), frozenset({"JEQ", "JNE"})) | dict.fromkeys
 )
 """The comparisons with 0 that need none behind an operation, which has set the flags."""
 _known: defaultdict[frozenset[str], Memo[Key, Snippet]] = defaultdict(Memo)
+_branches: defaultdict[frozenset[str], Memo[Branch, tuple[Snippet, str]]] = defaultdict(Memo)
+"""Of conditional jumps what comes before them, and their mnemonic."""
 
 
 def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: bool) -> set[int]:
@@ -104,6 +110,9 @@ class _Lowering:
         self.learns = not settings.harden and not cx.plan.is_audited
         size = len(cx.program)
         self.known: dict[Key, Snippet] = _known[settings.features].trim(size) if self.learns else {}
+        self.branches: dict[Branch, tuple[Snippet, str]] = (
+            _branches[settings.features].trim(size) if self.learns else {}
+        )
         self.frames = self._frames()
         self.start = self.argument_start()
         self.last: Move | Placed | None = None  # what was emitted last in this block, as it stands
@@ -147,28 +156,40 @@ class _Lowering:
         cx.way, cx.is_turned, cx.exit, cx.live, cx.spilled = None, False, "", None, 0
         return self.left
 
-    def steps(self, steps: Iterable[Move | Placed], at: int) -> None:
+    def steps(self, steps: Sequence[Move | Placed], at: int) -> None:
         """Emit the steps of a block that starts at the slot `at`."""
-        cx, copied = self.cx, None
-        self.last = None
+        cx, known, copied, is_sum = self.cx, self.known, None, False
         for step in steps:
-            if copied is not None:
-                move, copied = copied, None
-                if isinstance(step, Placed) and self.sum(move, step):
-                    self.last = None  # which leaves the flags alone
-                    continue
-                self.move(move)
-            self.last = step
             if type(step) is Move:
+                if copied is not None:
+                    self.move(copied)
                 copied = step
                 continue
             assert isinstance(step, Placed)  # there is nothing else
-            if step.pc != at:
-                at = step.pc
+            if copied is not None:
+                move, copied = copied, None
+                is_sum = self.sum(move, step)
+                if is_sum:
+                    continue
+                self.move(move)
+            is_sum = False
+            op, row = step.op, step.row
+            if op.pc != at:
+                at = op.pc
                 cx.begin(at)
-            self.operation(step)
+            if row in PLACELESS:  # most operations: what was written before
+                key = row, step.results, step.args, op.imm, op.offset, op.scale
+                snippet = known.get(key)
+                if snippet is not None:
+                    cx.insert(snippet)
+                else:
+                    self.anew(step, key)
+            elif row is not BOUND or self.checked:
+                self.translate(step)
         if copied is not None:
             self.move(copied)
+        ends_in_sum = is_sum and copied is None  # lea leaves the flags alone
+        self.last = steps[-1] if steps and not ends_in_sum else None
 
     def sum(self, move: Move, step: Placed) -> bool:
         """Emit a copy to which something is added at once as a sum, if it is one."""
@@ -200,24 +221,17 @@ class _Lowering:
         else:
             self.cx.emit(f"mov {register(dst)}, {register(src)}")
 
-    def operation(self, step: Placed) -> None:
-        """Emit one operation, as it was emitted before where nothing but lines came of it."""
-        cx, kind = self.cx, step.row.kind
-        if kind is Kind.BOUND and not self.checked:
-            return
-        if kind in PLACELESS:
-            snippet = self.known.get(step.key)
-            if snippet is not None:
-                cx.insert(snippet)
-                return
+    def anew(self, step: Placed, key: Key) -> None:
+        """Emit an operation, and remember what was written where that is nothing but lines."""
+        cx = self.cx
         before = len(cx.written()), len(cx.cold), len(cx.used), len(cx.limits)
-        if kind in ADDRESSED and cx.plan.is_audited:
+        if step.row.kind in ADDRESSED and cx.plan.is_audited:
             x86_64.values.emit_audits(cx, step)
         self.translate(step)
-        if kind in PLACELESS and self.learns and before[1:] == (len(cx.cold), len(cx.used), len(cx.limits)):
+        if self.learns and before[1:] == (len(cx.cold), len(cx.used), len(cx.limits)):
             lines = lines_of(cx.written()[before[0] :])
             if lines is not None:
-                self.known[step.key] = Snippet(lines)
+                self.known[key] = Snippet(lines)
 
     def translate(self, step: Placed) -> None:
         """Have the translator of an operation emit it."""
@@ -264,23 +278,30 @@ class _Lowering:
         label = self.exits[key] = cx.new_label("exit")
         self.left.add(leaves.pc)
         with cx.out_of_line(label):
-            self.store_slots(leaves, places[REGISTER_COUNT:])
-            homes = places[:REGISTER_COUNT]
-            moves = {home: place for home, place in enumerate(homes) if place is not None}
-            for move in sequential(moves, self.registers.scratch):
-                self.move(move)
-            drop(cx)
-            pay(cx, -leaves.refund)
-            pin(cx)
-            is_start = leaves.pc in self.verified.blocks or leaves.pc >= len(self.verified.program)
-            cx.jump("jmp", (pc_label if is_start else leave_label)(leaves.pc))
+            homes = places
+            if leaves.slots:
+                self.store_slots(leaves, places[REGISTER_COUNT:])
+                homes = places[:REGISTER_COUNT]
+            cx.repeat((Exit, homes, leaves.refund, cx.spilled), lambda: self.go_home(homes, leaves.refund))
+            pc = leaves.pc
+            is_start = pc in self.verified.blocks or pc >= len(self.verified.program)
+            cx.jump("jmp", (pc_label if is_start else leave_label)(pc))
         return label
+
+    def go_home(self, places: Sequence[int | None], refund: int) -> None:
+        """Emit the moves of values to their homes, and give back what is to be."""
+        cx = self.cx
+        moves = {home: place for home, place in enumerate(places) if place is not None}
+        for move in sequential(moves, self.registers.scratch):
+            self.move(move)
+        drop(cx)
+        pay(cx, -refund)
+        pin(cx)
 
     def store_slots(self, leaves: Exit, places: Iterable[int | None]) -> None:
         """Emit the stores of what is in slots of the frame: r10 holds where that starts."""
         cx = self.cx
-        if leaves.slots:
-            cx.emit(f"mov r10, qword ptr {BLOCK['stack_start']}")
+        cx.emit(f"mov r10, qword ptr {BLOCK['stack_start']}")
         for (offset, size), place in zip(leaves.slots, places, strict=True):
             if place is None:
                 continue
@@ -309,7 +330,7 @@ class _Lowering:
             cx.is_turned = turned
             cx.way = self.edge(taken, moves) if moves else block_label(taken.block)
             cx.has_flags = _leaves_flags(self.last, end)
-            self.translate(end)
+            self.branch(end, cx.way)
             cx.way, cx.is_turned, cx.has_flags = None, False, False
             self.on(other, through, after)
         elif kind is Kind.JUMP:
@@ -318,6 +339,27 @@ class _Lowering:
             if kind is Kind.EXIT:
                 drop(cx)
             self.translate(end)
+
+    def branch(self, end: Placed, label: str) -> None:
+        """Emit a conditional jump to a label: lines that were written before, and the jump behind them."""
+        cx, op = self.cx, end.op
+        key = end.row, end.args, op.imm, op.offset, op.scale, cx.has_flags
+        known = self.branches.get(key)
+        if known is not None:
+            snippet, mnemonic = known
+            if snippet.lines:
+                cx.insert(snippet)
+            cx.jump(INVERSE[mnemonic] if cx.is_turned else mnemonic, label)
+            return
+        before, cold = len(cx.written()), len(cx.cold)
+        self.translate(end)
+        *parts, jump = cx.written()[before:]
+        if not self.learns or len(cx.cold) != cold or not isinstance(jump, Jump) or jump.label != label:
+            return
+        lines = lines_of(parts)
+        if lines is not None and end.row.kind is not Kind.MAY_GOTO:
+            mnemonic = INVERSE[jump.mnemonic] if cx.is_turned else jump.mnemonic
+            self.branches[key] = Snippet(lines), mnemonic
 
     def on(self, way: Way, moves: Iterable[Move], after: int) -> None:
         """Go on at a block."""

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import field
 from itertools import accumulate
-from typing import Any, TypeVar
 
 from ebpfjit.errors import OptimizationError, TranslationError
 from ebpfjit.jit.assembler import Hole, slot_hole
 from ebpfjit.jit.compiler import Listing
 from ebpfjit.record import record
-from ebpfjit.translators.emitter import Jump, Label, Line, Part, SlotLine, Snippet
+from ebpfjit.translators.emitter import Jump, Label, Line, SlotLine, Snippet
 from ebpfjit.translators.x86_64.target import Limit, resume_label
 
 #  x86-64 condition codes (Intel SDM, volume 2, appendix B): jcc rel8 is 70+cc, rel32 is 0f 80+cc
@@ -45,7 +44,8 @@ NOPS = tuple(
         "0f1f840000000000", "660f1f840000000000",
     )
 )  # fmt: skip
-_T = TypeVar("_T")
+PLACED = frozenset({Line, Snippet})
+REACH = 1 << 31
 FULL_ROUNDS = 16
 NO_PC = -1
 SLOT_SIZE = 8
@@ -87,10 +87,11 @@ def layout(listing: Listing, lead: int = 0) -> Image:
     Raises TranslationError for a jump to a label that is nowhere, OptimizationError for one that is too far.
     """
     parts = listing.parts
-    kinds = list(map(type, parts))
     chunks = [part.code for part in parts]
-    jumps = _of_kind(Jump, kinds, parts)
-    names = _of_kind(Label, kinds, parts)
+    # Most parts are lines and snippets, which have their bytes.
+    others = [(index, part) for index, part in enumerate(parts) if type(part) not in PLACED]
+    jumps = [(index, part) for index, part in others if type(part) is Jump]
+    names = [(index, part) for index, part in others if type(part) is Label]
     labels = {label.name: index for index, label in names}
     aligned = [(index, label.alignment) for index, label in names if label.alignment > 1]
     sizes = list(map(len, chunks))
@@ -102,11 +103,15 @@ def layout(listing: Listing, lead: int = 0) -> Image:
     _grow(jumps, sizes, targets)
     offsets = _align(aligned, sizes, lead)
     pool = -(-offsets[-1] // SLOT_SIZE) * SLOT_SIZE
-    slotted = _of_kind(SlotLine, kinds, parts)
+    slotted = [(index, part) for index, part in others if type(part) is SlotLine]
     symbols = dict.fromkeys(line.symbol for _, line in slotted if line.symbol is not None)
     slots = {symbol: pool + SLOT_SIZE * index for index, symbol in enumerate(symbols)}
     for (index, jump), target in zip(jumps, targets, strict=True):
-        chunks[index] = _encode_jump(jump, sizes[index], offsets[target] - offsets[index + 1])
+        distance = offsets[target] - offsets[index + 1]
+        if sizes[index] == SHORT_SIZE and -128 <= distance <= 127:
+            chunks[index] = SHORT_FORMS[jump.mnemonic] + BYTES[distance & 0xFF]
+        else:
+            chunks[index] = _long_jump(jump, sizes[index], distance)
     for index, _ in aligned:
         chunks[index] = _padding(sizes[index])
     for index, line in slotted:
@@ -120,12 +125,6 @@ def layout(listing: Listing, lead: int = 0) -> Image:
     assert entry is not None  # every listing starts with it
     resumes = {pc: offsets[labels[resume_label(pc)]] for pc in listing.resumes}
     return Image(code, entry, callback, slots, listing.limits, places, owners, tuple(offsets), resumes)
-
-
-def _of_kind(kind: type[_T], kinds: Sequence[type], parts: Sequence[Part]) -> list[tuple[int, _T]]:
-    """Return the parts of a kind, with their indexes."""
-    found: list[tuple[int, Any]] = [(index, parts[index]) for index, each in enumerate(kinds) if each is kind]
-    return found
 
 
 def item_spans(listing: Listing, image: Image) -> list[int]:
@@ -195,13 +194,9 @@ def _padding(size: int) -> bytes:
     return NOPS[longest] * (size // longest) + NOPS[size % longest] if size else b""
 
 
-def _encode_jump(jump: Jump, size: int, distance: int) -> bytes:
-    is_short = size == SHORT_SIZE
-    reach = 1 << (7 if is_short else 31)
-    if not -reach <= distance < reach:
+def _long_jump(jump: Jump, size: int, distance: int) -> bytes:
+    if size == SHORT_SIZE or not -REACH <= distance < REACH:
         raise OptimizationError(f"{jump.text}: {distance:#x} bytes are out of reach")
-    if is_short:
-        return SHORT_FORMS[jump.mnemonic] + BYTES[distance & 0xFF]
     return LONG_FORMS[jump.mnemonic] + distance.to_bytes(4, "little", signed=True)
 
 

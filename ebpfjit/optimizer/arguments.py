@@ -7,14 +7,13 @@ r"""Which registers come into a block as one of several values, and so are argum
     B            reads r1, r2
 
 It is found out for registers, before there is a value: a register that is not written in a block leaves it as
-it came. Arguments that only ever are one value have that for their origin, loops included.
+it came. Arguments that only ever are one value have that for their origin, loops included. Most blocks have
+one way in: what comes there is what left the block before, the same list of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-
-from ebpfjit.isa.spec import REGISTER_COUNT
+from collections.abc import Collection, Sequence
 
 Place = int
 """block * width + register: that argument of the block; ~place: the register when it is left."""
@@ -25,53 +24,90 @@ def origins(
     live: Sequence[Sequence[int]],
     writes: Sequence[int],
     entered: Collection[int],
-    width: int = REGISTER_COUNT,
-) -> Mapping[Place, Place]:
-    """Return for each register that a block reads, by its place there, where it comes from: that place
-    itself where it is an argument of the block.
+    order: Sequence[int],
+    width: int,
+) -> tuple[list[list[Place]], dict[Place, Place]]:
+    """Return where each register comes from that a block reads: for each block a list by register, and what
+    places in these lists are the same as, where they are not what they say. An argument is its own place.
 
     Blocks go by number: `ways` are the blocks behind each, `live` the registers that may be read from its
     start on, `writes` those that it writes, as masks. Blocks that are `entered` from outside have all of them
-    for arguments. There are `width` registers, slots of frames among them.
+    for arguments. There are `width` registers, slots of frames among them. `order` is a reverse postorder of
+    the blocks that control comes to; the others have an empty list.
     """
-    incoming: dict[Place, list[Place]] = {
-        block * width + register: [] for block, registers in enumerate(live) for register in registers
-    }
-    for block, following in enumerate(ways):
+    before: list[list[int]] = [[] for _ in ways]
+    for block in order:
+        for way in ways[block]:
+            before[way].append(block)
+    came: list[list[Place]] = [[]] * len(ways)
+    left: list[list[Place]] = [[]] * len(ways)
+    joined: list[Place] = []  # what may be an argument
+    fixed = frozenset(entered)
+    for block in order:
+        sources, start = before[block], block * width
+        if block in fixed:
+            here = list(range(start, start + width))
+        elif len(sources) == 1:
+            here = left[sources[0]]
+        else:
+            here = list(range(start, start + width))
+            known = [left[source] for source in sources]
+            is_known = all(known)  # else some of it comes round in a loop
+            for register in live[block]:
+                roots = {each[register] for each in known} if is_known else ()
+                if len(roots) == 1:
+                    (here[register],) = roots
+                else:
+                    joined.append(start + register)
+        came[block] = here
         written = writes[block]
-        for way in following:
-            for register in live[way]:
-                here = block * width + register
-                incoming[way * width + register].append(~here if written >> register & 1 else here)
-    stays = {block * width + register for block in entered for register in live[block]}
-    passed: dict[Place, list[Place]] = {}
-    for place, sources in incoming.items():
-        for source in sources:
-            passed.setdefault(source, []).append(place)
+        if written:
+            here = here.copy()
+            while written:
+                lowest = written & -written
+                register = lowest.bit_length() - 1
+                here[register] = ~(start + register)
+                written ^= lowest
+        left[block] = here
+    return came, _superfluous(joined, before, left, width)
+
+
+def _superfluous(
+    joined: Sequence[Place],
+    before: Sequence[Sequence[int]],
+    left: Sequence[Sequence[Place]],
+    width: int,
+) -> dict[Place, Place]:
+    """Return which of the arguments only ever are one value besides themselves.
+
+    Of one that is several, two are noted: it is looked at again where one of them turns out to be another's.
+    """
     same: dict[Place, Place] = {}
-    waiting = [place for place in incoming if place not in stays]
-    waiting.reverse()  # those of the first blocks are found first: later ones look through them
+    readers: dict[Place, dict[Place, None]] = {}
+    waiting = [*reversed(joined)]  # those of the first blocks are found first: later ones look through them
     while waiting:
-        place = waiting.pop()
+        place = only = waiting.pop()
         if place in same:
             continue
-        only = place
-        for source in incoming[place]:
-            root = _found(same, source) if source in same else source
+        block, register = divmod(place, width)
+        for source in before[block]:
+            root = left[source][register]
+            if root in same:
+                root = found(same, root)
             if root != place and root != only:
                 if only != place:
+                    readers.setdefault(only, {})[place] = None
+                    readers.setdefault(root, {})[place] = None
                     break
                 only = root
         else:
             if only != place:
                 same[place] = only
-                after = passed.pop(place, ())
-                passed.setdefault(only, []).extend(after)
-                waiting += [each for each in after if each not in same and each not in stays]
-    return {place: _found(same, place) for place in incoming}
+                waiting += readers.pop(place, ())
+    return same
 
 
-def _found(same: dict[Place, Place], place: Place) -> Place:
+def found(same: dict[Place, Place], place: Place) -> Place:
     """Return what a place is the same as; what is found is remembered along the way."""
     root = place
     while root in same:

@@ -19,14 +19,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
 
 from ebpfjit.analysis.cfg import is_inside
 from ebpfjit.analysis.liveness import live_before
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import OptimizationError
-from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Imm, Kind, Reg, Row
-from ebpfjit.isa.table import BY_NAME
-from ebpfjit.optimizer.arguments import Place, origins
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Imm, Kind, Row
+from ebpfjit.isa.table import BY_NAME, TABLE, told_by
+from ebpfjit.optimizer.arguments import Place, found, origins
 from ebpfjit.optimizer.code import (
     ALIGNED,
     BOUND,
@@ -44,9 +46,14 @@ from ebpfjit.optimizer.slots import NO_SLOTS, slots_of
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS
 
-MOVE_IMM, LOW_HALF, WIDE, JUMP = (BY_NAME[name] for name in ("MOV64_K", "MOV32_X", "LDDW", "JA"))
+COPY, MOVE_IMM, LOW_HALF, WIDE, JUMP = (
+    BY_NAME[name] for name in ("MOV64_X", "MOV64_K", "MOV32_X", "LDDW", "JA")
+)
 ARGUMENTS = range(1, 6)
 """Registers that hold a helper's arguments, and zero behind it."""
+PACKET_LOADS = told_by(*(row for row in TABLE if row.kind is Kind.PACKET_LOAD))
+"""As in `Program.operations`."""
+ORDERED = frozenset(row for row in TABLE if row.is_ordered)
 
 
 def build(verified: Verified, entries: Collection[int] = (), *, slots: bool = True) -> Code:
@@ -75,29 +82,40 @@ class _Builder:
         heads = [pc for pc in self.entered if pc not in copies]
         order = _reverse_postorder([*heads, *(way for pc in copies for way in ways[pc])], ways)
         has_slots = slots and not entries
-        self.slots = slots_of(verified, {pc: ways[pc] for pc in order}) if has_slots else NO_SLOTS
-        self.width = REGISTER_COUNT + max(map(len, self.slots.bytes.values()), default=0)
+        self.slots = found = slots_of(verified, {pc: ways[pc] for pc in order}) if has_slots else NO_SLOTS
+        self.width = width = REGISTER_COUNT + max(map(len, found.bytes.values()), default=0)
         self.starts = [*sorted(order), *copies]
         self.numbers = {pc: number for number, pc in enumerate(self.starts[: len(order)])}
         self.entries = self.numbers | {pc: len(order) + index for index, pc in enumerate(copies)}
         self.order = [*range(len(order), len(self.starts)), *(self.numbers[pc] for pc in order)]
-        live, found = verified.liveness.at, self.slots
-        self.read = [(*_REGISTERS[live[pc]], *_bits(found.live.get(pc, 0))) for pc in self.starts]
-        self.origins = origins(
-            [[self.numbers[way] for way in ways[pc]] for pc in self.starts],
-            self.read,
-            [self._written(pc) | found.written.get(pc, 0) for pc in self.starts],
-            [self.entries[pc] for pc in self.entered],
-            self.width,
+        live, written = verified.liveness.at, self._written()
+        if found.of:
+            self.masks = [live[pc] | found.live.get(pc, 0) for pc in self.starts]
+            written = {pc: mask | found.written.get(pc, 0) for pc, mask in written.items()}
+        else:
+            self.masks = [live[pc] for pc in self.starts]
+        self.read = [_REGISTERS[mask] if mask < ALL_REGISTERS else _bits(mask) for mask in self.masks]
+        self.ways = [[self.numbers[way] for way in ways[pc]] for pc in self.starts]
+        are_entered = [self.entries[pc] for pc in self.entered]
+        self.came, self.same = origins(
+            self.ways, self.read, [written[pc] for pc in self.starts], are_entered, self.order, width
         )
+        self.before = _only_ways_in(self.ways, self.order, are_entered)
         self.arguments = [
-            tuple(x for x in registers if self.origins[at := number * self.width + x] == at)
+            self._arguments(number, registers) if self.before[number] < 0 else ()
             for number, registers in enumerate(self.read)
         ]
         self.values: dict[Place, int] = {}
-        self.left: list[list[int | None]] = [[]] * len(self.starts)
+        self.left: list[Registers] = [[]] * len(self.starts)
         self.stubs: list[Block] = []
         self.homes: list[int] = []
+        self.pick_exit = _Pick(REGISTER_COUNT) if found.of else _PICK
+        self.pick_start = _Pick(width) if found.of else _PICK
+
+    def _arguments(self, number: int, registers: Sequence[int]) -> tuple[int, ...]:
+        """Return the registers that are arguments of a block."""
+        came, same, start = self.came[number], self.same, number * self.width
+        return tuple([x for x in registers if came[x] == start + x and start + x not in same])
 
     def _ways(self) -> dict[int, list[int]]:
         """Return what follows each block: nothing where it has an instruction that nothing runs."""
@@ -116,45 +134,50 @@ class _Builder:
             return False
         return all(way == header or not nesting.is_in(way, header) for way in ways)
 
-    def _written(self, pc: int) -> int:
-        """Return the registers that a block's instructions write, as a mask."""
-        written, slots = 0, self.program.slots
-        for _ in range(self.verified.blocks[pc]):
-            insn = slots[pc]
-            assert insn is not None  # a block is made of instructions
-            row = insn.row
-            if row is None or pc in self.verified.illegal:
-                break
-            for register in row.implicit_writes:
-                written |= 1 << register
-            if row.dst is Reg.WRITE or row.dst is Reg.UPDATE:
-                written |= 1 << insn.dst_reg
-            if row.src is Reg.UPDATE:
-                written |= 1 << insn.src_reg
-            pc = insn.next_pc
-        return written
+    def _written(self) -> dict[int, int]:
+        """Return the registers that each block's instructions write, by its pc, as masks."""
+        effects, instructions = self.verified.liveness.effects, self.program.instructions
+        has_packet_loads = not PACKET_LOADS.isdisjoint(self.program.operations)
+        found: dict[int, int] = {}
+        stop = 0
+        for start, count in self.verified.blocks.items():
+            first, stop, written = stop, stop + count, 0
+            for _, writes in effects[first:stop]:
+                written |= writes
+            # What liveness takes for no writing: calls of functions, which end blocks, and packet loads.
+            for insn in instructions[first if has_packet_loads else stop - 1 : stop]:
+                for register in insn.row.implicit_writes if insn.row is not None else ():
+                    written |= 1 << register
+            found[start] = written
+        return found
 
     def new(self, register: int) -> int:
         """Return a new value, that of a register."""
         self.homes.append(register)
         return len(self.homes) - 1
 
-    def registers_of(self, number: int) -> tuple[tuple[int, ...], list[int | None]]:
+    def registers_of(self, number: int) -> tuple[tuple[int, ...], Registers]:
         """Return new values for a block's arguments, and what all registers are at its start.
 
         Slots that a function starts with are no arguments of it.
         """
-        registers: list[int | None] = [None] * self.width
+        before = self.before[number]
+        if before >= 0:
+            return (), [*self.pick_start[self.masks[number]](self.left[before]), None]
+        registers: Registers = [None] * (self.width + 1)
         args = []
+        came, same, values = self.came[number], self.same, self.values
+        start, is_entered = number * self.width, self.starts[number] in self.is_entered
         for register in self.read[number]:
-            place = number * self.width + register
-            origin = self.origins[place]
-            if origin == place:
-                self.values[place] = self.new(register)
-                if register < REGISTER_COUNT or self.starts[number] not in self.is_entered:
-                    args.append(self.values[place])
+            origin = came[register]
+            if origin in same:
+                origin = found(same, origin)
+            if origin == start + register:
+                values[origin] = self.new(register)
+                if register < REGISTER_COUNT or not is_entered:
+                    args.append(values[origin])
             if origin >= 0:
-                registers[register] = self.values[origin]
+                registers[register] = values[origin]
             else:
                 block, written = divmod(~origin, self.width)
                 registers[register] = self.left[block][written]
@@ -162,22 +185,57 @@ class _Builder:
 
     def code(self) -> Code:
         """Return the whole."""
-        blocks: dict[int, Block] = {}
+        blocks: list[Block | None] = [None] * len(self.starts)
         starts: list[Exit | None] = [None] * len(self.starts)
         for number in self.order:
             translation = _Translation(self, number)
-            starts[number] = translation.exit(translation.pc, paid=False)
+            starts[number], registers = translation.start, translation.registers
             blocks[number] = translation.block()
-            self.left[number] = translation.registers
+            self.left[number] = registers
         read = {pc: self.read[self.entries[pc]] for pc in self.entered}
         entries = {
             pc: Entry(self.entries[pc], tuple(x for x in registers if x < REGISTER_COUNT))
             for pc, registers in read.items()
         }
-        in_order = (blocks[number] for number in range(len(blocks)))
-        return Code(self.verified, (*in_order, *self.stubs), entries, self.homes, starts=starts)
+        made = [block for block in blocks if block is not None]
+        return Code(self.verified, (*made, *self.stubs), entries, self.homes, starts=starts)
 
 
+Registers = list[Any]
+"""A value (int) for each register and slot, None where nothing reads it; behind them None."""
+
+
+class _Pick(dict[int, Callable[[Registers], tuple[int | None, ...]]]):
+    """By a mask, what takes those of the first `width` registers that are in it, None instead of the others;
+    of slots beyond these only those that are in it. It takes the None that is behind all registers.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def __missing__(self, mask: int) -> Callable[[Registers], tuple[int | None, ...]]:
+        places = [number if mask >> number & 1 else -1 for number in range(self.width)]
+        slots = [self.width + number for number in _bits(mask >> self.width)]
+        found = self[mask] = itemgetter(*places, *slots)
+        return found
+
+
+_PICK = _Pick(REGISTER_COUNT)
+"""That of all programs without slots."""
+
+
+def _only_ways_in(ways: Sequence[Sequence[int]], order: Sequence[int], entered: Collection[int]) -> list[int]:
+    """Return for each block the one that leads to it, -1 where there are several ways, or it is entered."""
+    found = [-2] * len(ways)
+    for block in order:
+        for way in ways[block]:
+            found[way] = block if found[way] == -2 else -1
+    for block in entered:
+        found[block] = -1
+    return found
+
+
+ALL_REGISTERS = 1 << REGISTER_COUNT
 _REGISTERS = [
     tuple(register for register in range(REGISTER_COUNT) if mask >> register & 1)
     for mask in range(1 << REGISTER_COUNT)
@@ -211,28 +269,30 @@ class _Translation:
         self.size, self.cost = self.verified.blocks[self.pc], self.verified.costs[self.pc]
         self.ops: list[Op] = []
         self.args, self.registers = builder.registers_of(number)
-        self.bytes = builder.slots.bytes.get(builder.slots.functions.get(self.pc, -1), ())
+        self.homes, self.slots = builder.homes, builder.slots
+        self.bytes = self.slots.bytes.get(self.slots.functions.get(self.pc, -1), ())
+        self.start = self.exit(self.pc, paid=False)
         if self.pc in builder.is_entered:  # frames are zero at the start
             for register in builder.read[number]:
                 if register >= REGISTER_COUNT:
-                    self.ops.append(Op(MOVE_IMM, (), 0, 0, self.pc, (self.value(register),)))
+                    self.ops.append(Op(MOVE_IMM, (), 0, 0, self.pc, (self.registers[register],)))
 
     def block(self) -> Block:
         """Translate the block's instructions."""
         self.pay()
-        at = self.pc
+        at, slots, illegal = self.pc, self.program.slots, self.verified.illegal
         for _ in range(self.size):
-            insn = self.program.slots[at]
+            insn = slots[at]
             assert insn is not None  # a block is made of instructions
             row = insn.row
-            if row is None or at in self.verified.illegal:
-                return self.closed(self.leave(insn.pc))
-            end = _ENDINGS.get(row.kind)
-            if end is not None:
-                return end(self, insn, row)
-            _STEPS[row.kind](self, insn, row)
-            at = insn.next_pc
-        return self.closed(self.op(JUMP, pc=self.pc), self.way(at))
+            if row is None or at in illegal:
+                return self.closed(self.leave(at))
+            step = _STEPS.get(row.kind)
+            if step is None:
+                return _ENDINGS[row.kind](self, insn, row)
+            step(self, insn, row)
+            at += 1 if insn.next_imm is None else 2
+        return self.closed(Op(JUMP, (), 0, 0, self.pc), self.way(at))
 
     def closed(self, end: Op, *ways: Way) -> Block:
         """Return the block with its end."""
@@ -240,91 +300,73 @@ class _Translation:
 
     # -- the parts of operations --
 
-    def value(self, register: int) -> int:
-        """Return the value that a register has."""
-        value = self.registers[register]
-        assert value is not None  # liveness has seen that it is read
-        return value
-
-    def op(
-        self, row: Row, *args: int, imm: int = 0, offset: int = 0, pc: int, exit_at: int | None = None,
-        stores: bool = False, homes: Sequence[int] = (),
-    ) -> Op:  # fmt: skip
-        """Return an operation with new values, of these registers."""
-        made = tuple(map(self.builder.new, homes))
-        leaves = None if exit_at is None else self.exit(exit_at)
-        return Op(row, args, imm, offset, pc, made, leaves, stores)
-
-    def add(self, op: Op) -> Op:
-        """Add an operation to the block."""
-        self.ops.append(op)
-        return op
-
     def exit(self, pc: int, *, paid: bool = True) -> Exit:
         """Return the exit to an instruction of this block, or to what is behind the program.
 
         Where baseline code pays for the block again, what is paid for it goes back.
         """
-        registers: list[int | None] = [None] * REGISTER_COUNT
-        for register in _REGISTERS[self.builder.live[pc]] if pc < len(self.program) else ():
-            registers[register] = self.registers[register]
-        mask = self.builder.slots.live.get(pc, 0)
-        slots = _bits(mask) if mask else ()
-        registers += [self.registers[slot] for slot in slots]
-        places = tuple([self.bytes[slot - REGISTER_COUNT] for slot in slots])
-        return Exit(pc, tuple(registers), self.cost if paid and pc == self.pc else 0, places)
+        builder = self.builder
+        mask = builder.live[pc] if pc < len(self.program) else 0
+        refund = self.cost if paid and pc == self.pc else 0
+        if not self.bytes:
+            return Exit(pc, builder.pick_exit[mask](self.registers), refund)
+        slots = self.slots.live.get(pc, 0)
+        places = tuple([self.bytes[slot - REGISTER_COUNT] for slot in _bits(slots)])
+        return Exit(pc, builder.pick_exit[mask | slots](self.registers), refund, places)
 
     def leave(self, pc: int) -> Op:
         """Return the end of a block that goes on in baseline code."""
-        return self.op(LEAVE, pc=pc, exit_at=pc)
+        return Op(LEAVE, (), 0, 0, pc, (), self.exit(pc))
 
     def way(self, pc: int, instead: int | None = None) -> Way:
         """Return the way to a block; where there is none, to one that leaves at `pc`, or at `instead`."""
-        if is_inside(self.program, pc):
-            number = self.builder.numbers[pc]
-            return Way(number, tuple(map(self.value, self.builder.arguments[number])))
+        number = self.builder.numbers.get(pc)  # there is none outside of the program
+        if number is not None:
+            registers, arguments = self.registers, self.builder.arguments[number]
+            return Way(number, tuple([registers[x] for x in arguments]) if arguments else ())
         leaves = self.leave(pc if instead is None else instead)
         self.builder.stubs.append(Block(leaves.pc, (), (), leaves))
         return Way(len(self.builder.starts) + len(self.builder.stubs) - 1, ())
 
     def pay(self) -> None:
         """Pay for the block; where the budget is looked at and is short, it is baseline code that pays."""
-        leaves = self.exit(self.pc, paid=False) if self.pc in self.verified.tested else None
+        leaves = self.start if self.pc in self.verified.tested else None
         if self.cost or leaves is not None:
-            self.add(Op(PAY, (), self.cost, 0, self.pc, (), leaves))
+            self.ops.append(Op(PAY, (), self.cost, 0, self.pc, (), leaves))
+
+    def define(
+        self, register: int, row: Row, args: tuple[int, ...], imm: int, offset: int, pc: int,
+        leaves: Exit | None = None,
+    ) -> None:  # fmt: skip
+        """Add an operation, whose value a register has from now on."""
+        homes = self.homes
+        value = self.registers[register] = len(homes)
+        homes.append(register)
+        self.ops.append(Op(row, args, imm, offset, pc, (value,), leaves))
 
     # -- instructions --
 
     def binary(self, insn: Instruction, row: Row) -> None:
         """Dst = dst op src: of values."""
-        args = [self.value(insn.dst_reg)]
-        if row.uses_src:
-            args.append(self.value(insn.src_reg))
-        self.define(insn.dst_reg, row, *args, imm=_operand(insn, row), pc=insn.pc)
-
-    def define(
-        self, register: int, row: Row, *args: int, imm: int = 0, offset: int = 0, pc: int,
-        exit_at: int | None = None,
-    ) -> None:  # fmt: skip
-        """Add an operation, whose value a register has from now on."""
-        op = self.op(row, *args, imm=imm, offset=offset, pc=pc, exit_at=exit_at, homes=(register,))
-        (self.registers[register],) = self.add(op).results
+        registers, dst = self.registers, insn.dst_reg
+        args = (registers[dst], registers[insn.src_reg]) if row.uses_src else (registers[dst],)
+        self.define(dst, row, args, _operand(insn, row), 0, insn.pc)
 
     def move(self, insn: Instruction, row: Row) -> None:
         """A copy of 64 bits is the same value."""
-        if row.name == "MOV64_X":
-            self.registers[insn.dst_reg] = self.value(insn.src_reg)
+        if row is COPY:
+            self.registers[insn.dst_reg] = self.registers[insn.src_reg]
             return
-        args = (self.value(insn.src_reg),) if row.uses_src else ()
-        self.define(insn.dst_reg, row, *args, imm=_operand(insn, row), pc=insn.pc)
+        args = (self.registers[insn.src_reg],) if row.uses_src else ()
+        self.define(insn.dst_reg, row, args, _operand(insn, row), 0, insn.pc)
 
     def unary(self, insn: Instruction, row: Row) -> None:
         """Dst = op dst."""
-        self.define(insn.dst_reg, row, self.value(insn.dst_reg), pc=insn.pc)
+        self.define(insn.dst_reg, row, (self.registers[insn.dst_reg],), 0, 0, insn.pc)
 
     def cast(self, insn: Instruction, row: Row) -> None:
         """Without an arena, which programs that come here do not have, the low half is what a cast leaves."""
-        self.define(insn.dst_reg, LOW_HALF, self.value(insn.src_reg), pc=insn.pc)
+        self.define(insn.dst_reg, LOW_HALF, (self.registers[insn.src_reg],), 0, 0, insn.pc)
 
     def constant(self, insn: Instruction, row: Row) -> None:
         """The number that a wide load stands for in this program."""
@@ -332,106 +374,111 @@ class _Translation:
             number = CODE_ADDRESS + insn.pc + 1 + insn.imm
         else:
             number = insn.imm64 if row.reference is None else self.program.references[insn.pc]
-        self.define(insn.dst_reg, WIDE, imm=number, pc=insn.pc)
+        self.define(insn.dst_reg, WIDE, (), number, 0, insn.pc)
 
     def checks(self, insn: Instruction, row: Row, base: int, *, stores: bool) -> int:
         """Add what an access asks before it happens; return the value of its base."""
-        address, pc, offset = self.value(base), insn.pc, insn.offset
-        if row.is_ordered:
-            self.add(self.op(ALIGNED, address, imm=row.size, offset=offset, pc=pc, exit_at=pc))
-        self.add(self.op(BOUND, address, imm=row.size, offset=offset, pc=pc, exit_at=pc, stores=stores))
+        address: int = self.registers[base]
+        pc, leaves = insn.pc, self.exit(insn.pc)
+        if row in ORDERED:
+            self.ops.append(Op(ALIGNED, (address,), row.size, insn.offset, pc, (), leaves))
+        self.ops.append(Op(BOUND, (address,), row.size, insn.offset, pc, (), leaves, stores))
         return address
 
     def load(self, insn: Instruction, row: Row) -> None:
         """A bound, and the load; what is in a slot is a value, as much of it as the slot has."""
-        slot = self.builder.slots.of.get(insn.pc)
+        slot = self.slots.of.get(insn.pc)
         if slot is not None:
-            value, whole = self.value(slot), _LOADED[row.size, row.signed]
+            value, whole = self.registers[slot], _LOADED[row.size, row.signed]
             if whole is None:
                 self.registers[insn.dst_reg] = value
             else:
                 part, imm = whole
-                self.define(insn.dst_reg, part, value, imm=imm, pc=insn.pc)
+                self.define(insn.dst_reg, part, (value,), imm, 0, insn.pc)
             return
         base = self.checks(insn, row, insn.src_reg, stores=False)
-        self.define(insn.dst_reg, row, base, offset=insn.offset, pc=insn.pc)
+        self.define(insn.dst_reg, row, (base,), 0, insn.offset, insn.pc)
 
     def store(self, insn: Instruction, row: Row) -> None:
         """A bound, and the store."""
-        slot = self.builder.slots.of.get(insn.pc)
+        slot, registers = self.slots.of.get(insn.pc), self.registers
         if slot is not None:
             if row.uses_src:
-                self.registers[slot] = self.value(insn.src_reg)
+                registers[slot] = registers[insn.src_reg]
             else:
-                self.define(slot, MOVE_IMM, imm=_operand(insn, row), pc=insn.pc)
+                self.define(slot, MOVE_IMM, (), _operand(insn, row), 0, insn.pc)
             return
-        args = [self.checks(insn, row, insn.dst_reg, stores=True)]
-        if row.uses_src:
-            args.append(self.value(insn.src_reg))
-        self.add(self.op(row, *args, imm=_operand(insn, row), offset=insn.offset, pc=insn.pc))
+        base = self.checks(insn, row, insn.dst_reg, stores=True)
+        args = (base, registers[insn.src_reg]) if row.uses_src else (base,)
+        self.ops.append(Op(row, args, _operand(insn, row), insn.offset, insn.pc))
 
     def atomic(self, insn: Instruction, row: Row) -> None:
         """Bounds for loading and storing, and the operation; what is fetched is a value."""
         base = self.checks(insn, row, insn.dst_reg, stores=True)
-        args = [base, self.value(insn.src_reg)]
+        args: tuple[int, ...] = (base, self.registers[insn.src_reg])
         compares = row.meaning == "CMPXCHG"
         if compares:
-            args.append(self.value(0))
+            args += (self.registers[0],)
         if row.fetch:
-            self.define(0 if compares else insn.src_reg, row, *args, offset=insn.offset, pc=insn.pc)
+            self.define(0 if compares else insn.src_reg, row, args, 0, insn.offset, insn.pc)
         else:
-            self.add(self.op(row, *args, offset=insn.offset, pc=insn.pc))
+            self.ops.append(Op(row, args, 0, insn.offset, insn.pc))
 
     def packet_load(self, insn: Instruction, row: Row) -> None:
         """A load from the packet: where there are no such bytes baseline code ends the function."""
-        args = (self.value(insn.src_reg),) if row.uses_src else ()
-        self.define(0, row, *args, imm=insn.imm, pc=insn.pc, exit_at=insn.pc)
+        args = (self.registers[insn.src_reg],) if row.uses_src else ()
+        self.define(0, row, args, insn.imm, 0, insn.pc, self.exit(insn.pc))
 
     def call_out(self, insn: Instruction, row: Row) -> None:
         """A call of a helper, which may end the function; r1 to r5 are zero afterwards."""
-        args = [self.value(register) for register in ARGUMENTS]
-        self.define(0, row, *args, imm=insn.imm, offset=insn.offset, pc=insn.pc)
-        self.define(1, MOVE_IMM, pc=insn.pc)
-        self.registers[1:6] = [self.registers[1]] * len(ARGUMENTS)
+        registers = self.registers
+        self.define(0, row, tuple(registers[1:6]), insn.imm, insn.offset, insn.pc)
+        self.define(1, MOVE_IMM, (), 0, 0, insn.pc)
+        registers[1:6] = [registers[1]] * len(ARGUMENTS)
 
     # -- ends --
 
     def call(self, insn: Instruction, row: Row) -> Block:
         """A call of a function of the program, which leaves r0 to r5; too deep, baseline code faults."""
-        target = insn.target
+        target, registers, pc = insn.target, self.registers, insn.pc
         if row.kind is Kind.CALL_LOCAL:
             assert target is not None  # a local call has one
             if not is_inside(self.program, target):
-                return self.closed(self.leave(insn.pc))
+                return self.closed(self.leave(pc))
             read = self.builder.read[self.builder.numbers[target]]
-            args, imm = [self.value(register) for register in read if register < FRAME_POINTER], target
+            args, imm = [registers[x] for x in read if x < FRAME_POINTER], target
         else:
-            args, imm = [self.value(insn.dst_reg), *map(self.value, range(FRAME_POINTER))], 0
-        op = self.op(row, *args, imm=imm, pc=insn.pc, exit_at=insn.pc, homes=range(CALL_RESULTS))
-        self.registers[:CALL_RESULTS] = self.add(op).results
-        return self.closed(self.op(JUMP, pc=insn.pc), self.way(insn.next_pc))
+            args, imm = [registers[insn.dst_reg], *registers[:FRAME_POINTER]], 0
+        leaves, results = self.exit(pc), tuple(map(self.builder.new, range(CALL_RESULTS)))
+        self.ops.append(Op(row, tuple(args), imm, 0, pc, results, leaves))
+        registers[:CALL_RESULTS] = results
+        return self.closed(Op(JUMP, (), 0, 0, pc), self.way(insn.next_pc))
 
     def jump(self, insn: Instruction, row: Row) -> Block:
         """The one way out."""
-        assert insn.target is not None  # a jump has one
-        if not is_inside(self.program, insn.target):
+        target = insn.target
+        assert target is not None  # a jump has one
+        if target not in self.builder.numbers:
             return self.closed(self.leave(insn.pc))
-        return self.closed(self.op(JUMP, pc=insn.pc), self.way(insn.target))
+        return self.closed(Op(JUMP, (), 0, 0, insn.pc), self.way(target))
 
     def branch(self, insn: Instruction, row: Row) -> Block:
         """Two ways out: taken, and on."""
         assert insn.target is not None  # a jump has one
-        args = []
+        registers, pc = self.registers, insn.pc
+        args: tuple[int, ...] = ()
         if row.kind is Kind.BRANCH:
-            args = [self.value(insn.dst_reg), *([self.value(insn.src_reg)] if row.uses_src else [])]
-        end = self.op(row, *args, imm=_operand(insn, row), pc=insn.pc)
-        return self.closed(end, self.way(insn.target, instead=insn.pc), self.way(insn.next_pc))
+            args = (registers[insn.dst_reg],)
+            if row.uses_src:
+                args += (registers[insn.src_reg],)
+        end = Op(row, args, _operand(insn, row), 0, pc)
+        return self.closed(end, self.way(insn.target, instead=pc), self.way(pc + 1))
 
     def leave_function(self, insn: Instruction, row: Row) -> Block:
         """The end of the function: r0, and for callers of the program r1 to r5."""
         mask = self.builder.live[insn.pc]
-        args = [self.value(register) for register in range(CALL_RESULTS) if mask >> register & 1]
-        return self.closed(self.op(row, *args, pc=insn.pc))
+        args = [self.registers[register] for register in range(CALL_RESULTS) if mask >> register & 1]
+        return self.closed(Op(row, tuple(args), 0, 0, insn.pc))
 
 
 def _bits(mask: int) -> tuple[int, ...]:

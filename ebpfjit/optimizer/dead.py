@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import TABLE, UNENCODED
-from ebpfjit.optimizer.code import Block, Code, Op, Way
-from ebpfjit.optimizer.flow import reverse_postorder, value_count, without
+from ebpfjit.optimizer.code import Block, Code, Way
+from ebpfjit.optimizer.flow import reverse_postorder, without
 
 _KINDS = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.LOAD, Kind.SUM, Kind.SELECT}
@@ -37,74 +37,65 @@ def remove_dead(code: Code) -> Code:
     order = reverse_postorder(code)
     needed = _needed(code, order)
     entered = {entry.block for entry in code.entries.values()}
-    taken: list[list[int] | None] = [None] * len(code.blocks)
+    taken: dict[int, list[int]] = {}
     """Which arguments of a block stay, where not all do."""
     for number in order:
         args = code.blocks[number].args
-        if number not in entered and not all(map(needed.__getitem__, args)):
-            taken[number] = [place for place, value in enumerate(args) if needed[value]]
+        if args and number not in entered and not needed.issuperset(args):
+            taken[number] = [place for place, value in enumerate(args) if value in needed]
     blocks: list[Block | None] = [None] * len(code.blocks)
     for number in order:
-        blocks[number] = _without_dead(code.blocks[number], needed, taken, taken[number])
+        blocks[number] = _without_dead(number, code.blocks[number], needed, taken)
+    named = needed | {None}
     starts = [
-        start
-        if start is not None and all(value is None or needed[value] for value in start.registers)
-        else None
-        for start in code.starts
+        start if start is not None and named.issuperset(start.registers) else None for start in code.starts
     ]
     return without(code, blocks, code.homes, starts)
 
 
-def _needed(code: Code, order: list[int]) -> bytearray:
-    """Return for each value 1 where something that stays reads it."""
-    count = value_count(code)
-    makers: list[Op | None] = [None] * count
-    incoming: dict[int, list[int]] = {value: [] for block in code.blocks for value in block.args}
-    needed = bytearray(count)
-    waiting: list[int | None] = []
+def _needed(code: Code, order: list[int]) -> set[int]:
+    """Return the values that something reads that stays."""
+    makers: dict[int, tuple[int, ...]] = {}  # what those of operations are made of that may go
+    incoming: dict[int, list[int]] = {}
+    roots: set[int | None] = set()
     for number in order:
         block = code.blocks[number]
-        for op in block.ops:
-            if op.row in REMOVABLE:
-                makers[op.results[0]] = op
-            else:
-                waiting += op.args
-                if op.exit is not None:
-                    waiting += op.exit.registers
-        end = block.end
-        waiting += end.args
-        if end.exit is not None:
-            waiting += end.exit.registers
+        makers.update({op.results[0]: op.args for op in block.ops if op.row in REMOVABLE})
+        staying = [op for op in block.all_ops if op.row not in REMOVABLE]
+        roots.update(*[op.args for op in staying])
+        roots.update(*[op.exit.registers for op in staying if op.exit is not None])
         for way in block.ways:
-            for value, given in zip(code.blocks[way.block].args, way.args, strict=True):
-                incoming[value].append(given)
+            if way.args:
+                for value, given in zip(code.blocks[way.block].args, way.args, strict=True):
+                    incoming.setdefault(value, []).append(given)
     for entry in code.entries.values():
-        waiting += code.blocks[entry.block].args
+        roots.update(code.blocks[entry.block].args)
+    needed = {value for value in roots if value is not None}
+    waiting = [*needed]
     while waiting:
-        needs = waiting.pop()
-        if needs is None or needed[needs]:
-            continue
-        needed[needs] = 1
-        maker = makers[needs]
-        if maker is not None:
-            waiting += maker.args
-        elif needs in incoming:
-            waiting += incoming[needs]
+        value = waiting.pop()
+        for read in makers.get(value) or incoming.get(value) or ():
+            if read not in needed:
+                needed.add(read)
+                waiting.append(read)
     return needed
 
 
-def _without_dead(
-    block: Block, needed: bytearray, taken: list[list[int] | None], kept: list[int] | None
-) -> Block:
+def _without_dead(number: int, block: Block, needed: set[int], taken: dict[int, list[int]]) -> Block:
     """Return a block with the operations that are needed, and the arguments that are taken."""
-    ops = tuple([op for op in block.ops if op.row not in REMOVABLE or needed[op.results[0]]])
-    ways = tuple(
-        [
-            way
-            if (places := taken[way.block]) is None
-            else Way(way.block, tuple([way.args[i] for i in places]))
-            for way in block.ways
-        ]
-    )
-    args = block.args if kept is None else tuple([block.args[place] for place in kept])
+    ops = tuple([op for op in block.ops if op.row not in REMOVABLE or op.results[0] in needed])
+    args, ways = block.args, block.ways
+    if taken:
+        kept = taken.get(number)
+        args = args if kept is None else tuple([args[place] for place in kept])
+        ways = tuple(
+            [
+                way
+                if (places := taken.get(way.block)) is None
+                else Way(way.block, tuple([way.args[i] for i in places]))
+                for way in ways
+            ]
+        )
+    elif len(ops) == len(block.ops):
+        return block
     return Block(block.pc, args, ops, block.end, ways)

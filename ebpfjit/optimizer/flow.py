@@ -90,8 +90,9 @@ def with_blocks(
 def without(code: Code, blocks: list[Block | None], homes: list[int], starts: Starts | None = None) -> Code:
     """Return code of those blocks that are left, numbered anew; nothing leads to the others."""
     starts = code.starts if starts is None else starts
-    if None not in blocks:
-        return with_blocks(code, [block for block in blocks if block is not None], homes, starts)
+    whole = [block for block in blocks if block is not None]
+    if len(whole) == len(blocks):
+        return with_blocks(code, whole, homes, starts)
     numbers = [-1] * len(blocks)
     kept: list[Block] = []
     left: Starts = []

@@ -36,11 +36,12 @@ from dataclasses import replace
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.entries import OUTWARD_CALLS
 from ebpfjit.bits import U64_MASK, W32, W64
-from ebpfjit.isa.spec import REGISTER_COUNT, Kind
-from ebpfjit.optimizer.arguments import origins
+from ebpfjit.isa.spec import Kind
+from ebpfjit.optimizer.arguments import found, origins
 from ebpfjit.optimizer.code import BOUND, Block, Code, Op, Proof
 from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.facts import UNKNOWN, Facts
+from ebpfjit.optimizer.flow import reverse_postorder
 from ebpfjit.optimizer.intervals import as_signed, zeros_of
 from ebpfjit.optimizer.ranges import Trail, Walk
 from ebpfjit.record import record
@@ -117,7 +118,7 @@ class _Guards:
         self.proofs: dict[int, tuple[Proof, ...]] = {}
         self.epochs = self._epochs()
         self.undo: list[list[tuple[int, tuple[Check, ...]]]] = []
-        self.fresh = ~(len(code.blocks) * REGISTER_COUNT)
+        self.fresh = ~len(code.blocks)
         """A name for what takes memory away in the middle of a block; those of ends of blocks are above."""
 
     # -- what takes memory away ---------------------------------------------------------------------------
@@ -147,8 +148,10 @@ class _Guards:
         ends = [int(any(map(self._ends_epoch, ops))) for ops in calls]
         ways = [[way.block for way in block.ways] for block in blocks]
         entered = {entry.block for entry in self.code.entries.values()}
-        found = origins(ways, [[0]] * len(blocks), ends, entered)
-        return {number: found[number * REGISTER_COUNT] for number in range(len(blocks))}
+        order = reverse_postorder(self.code)
+        came, same = origins(ways, [[0]] * len(blocks), ends, entered, order, 1)
+        places = [here[0] if here else 0 for here in came]
+        return {number: found(same, place) for number, place in enumerate(places)}
 
     # -- a block ------------------------------------------------------------------------------------------
 
@@ -176,7 +179,7 @@ class _Guards:
     def end(self, trail: Trail) -> None:
         """Put the checks that are left together; they are remembered for what the block dominates."""
         if self.ended:
-            self.epoch = ~(self.number * REGISTER_COUNT)  # by this name blocks behind know it
+            self.epoch = ~self.number  # by this name blocks behind know it
         if self.candidates:
             self._settle()
         if self.here:

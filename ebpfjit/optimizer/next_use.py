@@ -7,9 +7,10 @@ a loop counts as FAR, and what only an exit reads as NEVER: it is needed, but ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ebpfjit.optimizer.code import Code
+from ebpfjit.record import lazy
 
 FAR = 1 << 16
 NEVER = 1 << 40
@@ -19,12 +20,12 @@ MOST_WORK = 64
 """Blocks that are looked at for loops, for each block there is: beyond that loops count as none."""
 
 
-def loop_depths(code: Code, order: Sequence[int]) -> tuple[list[int], set[int]]:
+def loop_depths(code: Code, order: Sequence[int]) -> tuple[dict[int, int], set[int]]:
     """Return in how many loops each block lies, and the blocks that loops start with.
 
     `order` has the blocks in reverse postorder.
     """
-    depths = [0] * len(code.blocks)
+    depths = dict.fromkeys(order, 0)
     place = {number: index for index, number in enumerate(order)}
     before: dict[int, list[int]] = {}
     back: dict[int, list[int]] = {}
@@ -47,21 +48,47 @@ def loop_depths(code: Code, order: Sequence[int]) -> tuple[list[int], set[int]]:
     return depths, set(back)
 
 
-class NextUse:
-    """The distances, at the start of each block, of values that are live there; `headers` start loops."""
+def loop_headers(code: Code, order: Sequence[int]) -> set[int]:
+    """Return the blocks that loops start with; `order` has the blocks in reverse postorder."""
+    place = {number: index for index, number in enumerate(order)}
+    return {
+        way.block
+        for index, number in enumerate(order)
+        for way in code.blocks[number].ways
+        if place[way.block] <= index
+    }
 
-    def __init__(self, code: Code, order: Sequence[int], live: Sequence[set[int]]) -> None:
-        self.code, self.live = code, live
-        self.depths, self.headers = loop_depths(code, order)
-        self.at: list[dict[int, int]] = [{} for _ in code.blocks]
-        first = [self._first(number) for number in range(len(code.blocks))]
+
+class NextUse:
+    """The distances, at the start of each block in `order`, of values that are live there.
+
+    `headers` are the blocks that loops start with. Distances are worked out when somebody asks: where there
+    are registers for all, nobody does.
+    """
+
+    def __init__(self, code: Code, order: Sequence[int], live: Sequence[Sequence[int]]) -> None:
+        self.code, self.live, self.order = code, live, order
+        self.headers = loop_headers(code, order)
+
+    @lazy
+    def depths(self) -> dict[int, int]:
+        """In how many loops each block lies."""
+        return loop_depths(self.code, self.order)[0]
+
+    @lazy
+    def at(self) -> dict[int, dict[int, int]]:
+        """The distances at the start of each block."""
+        blocks = self.code.blocks
+        at: dict[int, dict[int, int]] = {number: {} for number in self.order}
+        first = {number: self._first(number) for number in self.order}
         for _ in range(MOST_WALKS):
-            for number in reversed(order):
-                here = self.behind(number)
-                size = len(code.blocks[number].ops) + 1
-                known = {value: here.get(value, NEVER) + size for value in live[number]}
+            for number in reversed(self.order):
+                here = self._behind(number, at)
+                size = len(blocks[number].ops) + 1
+                known = {value: here.get(value, NEVER) + size for value in self.live[number]}
                 known.update(first[number])
-                self.at[number] = known
+                at[number] = known
+        return at
 
     def _first(self, number: int) -> dict[int, int]:
         """Return where values are first read in a block, by the place of the operation there."""
@@ -74,10 +101,13 @@ class NextUse:
 
     def behind(self, number: int) -> dict[int, int]:
         """Return the distances at the end of a block."""
+        return self._behind(number, self.at)
+
+    def _behind(self, number: int, at: Mapping[int, dict[int, int]]) -> dict[int, int]:
         found: dict[int, int] = {}
         for way in self.code.blocks[number].ways:
             far = FAR if self.depths[way.block] < self.depths[number] else 0
-            there = self.at[way.block]
+            there = at[way.block]
             for value in self.live[way.block]:
                 distance = there.get(value, NEVER) + far
                 if distance < found.get(value, NEVER):

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ebpfjit.isa.spec import Kind
-from ebpfjit.isa.table import BY_NAME
-from ebpfjit.optimizer.code import PAY, Block, Code, Op, Way
+from ebpfjit.isa.table import BY_NAME, TABLE
+from ebpfjit.optimizer.code import PAY, Block, Code, Exit, Op, Way, with_exit
 from ebpfjit.optimizer.flow import predecessors, reverse_postorder
 from ebpfjit.optimizer.next_use import loop_depths
 
@@ -30,6 +30,7 @@ SETTLES = frozenset(
 )
 """What wants the account to be exact."""
 
+PAYING = frozenset(row for row in TABLE if row.kind in SETTLES) | {PAY}
 JUMP = BY_NAME["JA"]
 
 
@@ -41,45 +42,63 @@ def pay_ahead(code: Code) -> Code:
     ahead = [0] * len(code.blocks)  # what is paid for a block when it starts
     advance = [0] * len(code.blocks)  # what is paid at its end for later ones
     blocks = [*code.blocks]
+    paying = [[op for op in block.ops if op.row in PAYING] for block in blocks]
     promised: dict[int, int] | None = None  # what ways back pay for the starts of loops: found out first
     while True:
         for number in reversed(order):
             block = code.blocks[number]
             if block.ways and block.end.row.kind not in SETTLES:
-                likely = max(block.ways, key=lambda way: (depths[way.block], -ahead[way.block]))
+                likely = block.ways[0]
+                if len(block.ways) > 1:
+                    likely = max(block.ways, key=lambda way: (depths[way.block], -ahead[way.block]))
                 advance[number] = ahead[likely.block]
-            ops, pending = _collected(block, advance[number])
-            paid = 0 if number in entered else pending
+            pending = _due(paying[number], advance[number])
+            ahead[number] = 0 if number in entered else pending
             if promised is not None and number in headers:
-                paid = promised[number]
-            if pending != paid:
-                ops = [Op(PAY, (), pending - paid, 0, block.pc), *ops]
-            ahead[number] = paid
-            blocks[number] = Block(block.pc, block.args, tuple(ops), block.end, block.ways)
+                ahead[number] = promised[number]
         if promised is not None or not headers:
             break
         promised = {number: ahead[number] for number in headers}
+    for number in order:
+        block = code.blocks[number]
+        if paying[number] or advance[number] or ahead[number]:
+            ops, pending = _collected(block, advance[number])
+            if pending != ahead[number]:
+                ops = [Op(PAY, (), pending - ahead[number], 0, block.pc), *ops]
+            blocks[number] = Block(block.pc, block.args, tuple(ops), block.end, block.ways)
     return _with_differences(code, blocks, order, ahead, advance)
+
+
+def _due(paying: Sequence[Op], pending: int) -> int:
+    """Return what is to be paid before a block, of its payments and of what comes later."""
+    for op in reversed(paying):
+        is_settled = op.row is not PAY or op.exit is not None
+        pending = 0 if is_settled else pending + op.imm
+    return pending
 
 
 def _collected(block: Block, pending: int) -> tuple[list[Op], int]:
     """Return a block's operations with what is paid as soon as can be, and what is to be paid before it."""
     found: list[Op] = []
     for op in reversed(block.ops):
-        if op.row is PAY:
+        if op.row in PAYING:
+            if op.row is not PAY:
+                if pending:
+                    found.append(Op(PAY, (), pending, 0, op.pc))
+                found.append(op)
+                pending = 0
+                continue
             pending += op.imm
             if op.exit is not None:
-                found.append(
-                    replace(op, imm=pending, offset=op.offset or op.imm) if pending != op.imm else op
-                )
+                own = op.offset or op.imm
+                same = pending == op.imm
+                found.append(op if same else Op(PAY, (), pending, own, op.pc, (), op.exit, op.stores))
                 pending = 0
             continue
-        if op.row.kind in SETTLES:
-            if pending:
-                found.append(Op(PAY, (), pending, 0, op.pc))
-                pending = 0
-        elif op.exit is not None and pending:
-            op = replace(op, exit=replace(op.exit, refund=op.exit.refund + pending))
+        leaves = op.exit
+        if leaves is not None and pending:
+            leaves = Exit(leaves.pc, leaves.registers, leaves.refund + pending, leaves.slots)
+            op = with_exit(op, leaves)
         found.append(op)
     found.reverse()
     return found, pending
@@ -91,9 +110,12 @@ def _with_differences(
     """Return the code with what is due on the ways between blocks."""
     before = predecessors(code)
     for number in order:
+        paid = advance[number]
+        if all(ahead[way.block] == paid for way in blocks[number].ways):
+            continue
         ways = [*blocks[number].ways]
         for index, way in enumerate(ways):
-            due = ahead[way.block] - advance[number]
+            due = ahead[way.block] - paid
             if not due:
                 continue
             there = blocks[way.block]

@@ -28,13 +28,12 @@ class Move:
 class Placed:
     """An operation as translators get it: `results` and `args` are registers.
 
-    `dst_reg` and `src_reg` are what an instruction of its row has there. `exit` has for each of r0 to r10 the
-    register that it is in where the operation leaves, None where it is not read any more. `kept` are the
-    registers that have values which are read after a call of a function of the program. `imm` and `offset`
-    (bytes) are an operation's numbers, or what the row has there.
+    `exit` has for each of r0 to r10 the register that it is in where the operation leaves, None where it is
+    not read any more. `kept` are the registers that have values which are read after a call of a function of
+    the program. What else it has is worked out when somebody asks: for most the text is known by their key.
     """
 
-    __slots__ = ("args", "dst_reg", "exit", "imm", "kept", "offset", "op", "results", "row", "src_reg")
+    __slots__ = ("args", "exit", "kept", "op", "results", "row")
 
     def __init__(
         self,
@@ -45,17 +44,36 @@ class Placed:
         kept: tuple[int, ...] = (),
     ) -> None:
         self.op, self.results, self.args, self.exit, self.kept = op, results, args, exit_, kept
-        self.row = row = op.row
-        self.imm, self.offset = op.imm, op.offset
-        if row.opcode != NO_OPCODE:  # what tells operations apart is no operand
-            self.imm = row.imm if type(row.imm) is int and row.imm else op.imm
-            self.offset = row.offset if type(row.offset) is int and row.offset else op.offset
-        writes = row.dst is Reg.WRITE or row.dst is Reg.UPDATE
-        self.dst_reg = results[0] if writes else args[0] if args else 0
-        if row.kind in _SOURCE_FIRST:
-            self.src_reg = args[0] if args else 0
-        else:
-            self.src_reg = args[1] if len(args) > 1 else 0
+        self.row = op.row
+
+    @property
+    def dst_reg(self) -> int:
+        """What an instruction of its row has there."""
+        dst = self.row.dst
+        if dst is Reg.WRITE or dst is Reg.UPDATE:
+            return self.results[0]
+        return self.args[0] if self.args else 0
+
+    @property
+    def src_reg(self) -> int:
+        """What an instruction of its row has there."""
+        args = self.args
+        if self.row.kind in _SOURCE_FIRST:
+            return args[0] if args else 0
+        return args[1] if len(args) > 1 else 0
+
+    @property
+    def imm(self) -> int:
+        """The operation's number, or what tells its row apart: that is no operand."""
+        row = self.row
+        return row.imm if type(row.imm) is int and row.imm and row.opcode != NO_OPCODE else self.op.imm
+
+    @property
+    def offset(self) -> int:
+        """The operation's displacement in bytes, or what tells its row apart."""
+        row = self.row
+        is_fixed = type(row.offset) is int and row.offset and row.opcode != NO_OPCODE
+        return row.offset if is_fixed else self.op.offset  # type: ignore[return-value]  # it is an int there
 
     @property
     def imm64(self) -> int:
@@ -90,7 +108,8 @@ class Placed:
     @property
     def key(self) -> tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]:
         """What its text depends on, where it jumps nowhere."""
-        return self.row, self.results, self.args, self.imm, self.offset, self.op.scale
+        op = self.op
+        return self.row, self.results, self.args, op.imm, op.offset, op.scale
 
 
 _SOURCE_FIRST = frozenset({Kind.MOVE, Kind.LOAD, Kind.PACKET_LOAD})

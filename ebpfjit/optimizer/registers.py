@@ -22,11 +22,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
+from ebpfjit.isa.table import TABLE
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Op, Way
-from ebpfjit.optimizer.flow import reverse_postorder
+from ebpfjit.optimizer.flow import predecessors, reverse_postorder, value_count
 from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse
 from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.translators.machine import Registers
@@ -42,50 +44,79 @@ MOST_WORDS = 96
 
 LOOPS = frozenset({"AND", "OR", "XOR"})
 """Fetching operations that no machine instruction does: a loop with a register more."""
-COMMUTATIVE = frozenset({"ADD", "MUL", "AND", "OR", "XOR"})
+COMMUTATIVE = frozenset(
+    row
+    for row in TABLE
+    if row.kind is Kind.BINARY and row.uses_src and row.meaning in ("ADD", "MUL", "AND", "OR", "XOR")
+)
+HELPER_ROWS = frozenset(row for row in TABLE if row.kind in HELPER_CALLS)
 
 
 def place(code: Code, registers: Registers) -> PlacedCode:
     """Return code with registers. Raises OptimizationError where there are too few."""
-    order, live = reverse_postorder(code), live_in(code)
-    next_use = NextUse(code, order, live)
-    away: dict[int, set[int]] = {}
-    for _ in range(MOST_TRIES - 1):
-        placer = _Placer(code, registers, order, live, next_use, away)
-        placed = placer.placed()
-        if not placer.reloaded:
-            return placed
-        for header, values in placer.reloaded.items():
-            away.setdefault(header, set()).update(values)
-    return _Placer(code, registers, order, live, next_use, away).placed()
+    order = reverse_postorder(code)
+    placer = _Placer(code, registers, live_in(code, order))
+    for part in parts_of(code, order):
+        placer.part(part)
+    return placer.placed()
 
 
-def live_in(code: Code) -> list[set[int]]:
-    """Return for each block the values that are defined elsewhere and read from its start on."""
-    before: list[list[int]] = [[] for _ in code.blocks]
-    defined: dict[int, int] = {}
-    live: list[set[int]] = []
-    for number, block in enumerate(code.blocks):
-        here = set(block.args)
-        read: set[int] = set()
-        for op in block.all_ops:
-            read.update(value for value in op.args if value not in here)
-            if op.exit is not None:
-                read.update(x for x in op.exit.registers if x is not None and x not in here)
-            here.update(op.results)
+def parts_of(code: Code, order: Sequence[int]) -> list[Sequence[int]]:
+    """Return `order` in parts between which no way leads: functions, mostly."""
+    place = [0] * len(code.blocks)
+    for index, number in enumerate(order):
+        place[number] = index
+    last = [0] * len(order)
+    """By place, the last one that is connected with it, or with one before it, by a way."""
+    for index, number in enumerate(order):
+        for way in code.blocks[number].ways:
+            there = place[way.block]
+            first, end = (index, there) if index < there else (there, index)
+            last[first] = max(last[first], end)
+    parts: list[Sequence[int]] = []
+    start = stop = 0
+    for index, reached in enumerate(last):
+        stop = max(stop, reached)
+        if stop <= index:
+            parts.append(order[start : index + 1])
+            start = stop = index + 1
+    return parts
+
+
+def live_in(code: Code, order: Sequence[int]) -> list[list[int]]:
+    """Return for each block the values that are defined elsewhere and read from its start on, in order.
+
+    `order` has the blocks in reverse postorder: from its end on all is known at once but for what comes round
+    in loops, which is found out value by value, so that each is looked at once in each block.
+    """
+    blocks = code.blocks
+    defined = [-1] * value_count(code)
+    live: list[set[Any]] = [set()] * len(blocks)
+    is_done = bytearray(len(blocks))
+    back: list[tuple[int, int]] = []
+    for number in reversed(order):
+        block = blocks[number]
+        ops = block.all_ops
+        read = live[number] = set().union(*[op.args for op in ops])
+        read.update(*[op.exit.registers for op in ops if op.exit is not None])
         for way in block.ways:
-            before[way.block].append(number)
-            read.update(value for value in way.args if value not in here)
-        defined.update(dict.fromkeys(here, number))
-        live.append(read)
-    waiting = [(number, value) for number, values in enumerate(live) for value in values]
+            read.update(live[way.block], way.args)
+            if not is_done[way.block]:
+                back.append((number, way.block))
+        read.discard(None)
+        here = [*block.args, *chain.from_iterable([op.results for op in ops])]
+        read.difference_update(here)
+        for value in here:
+            defined[value] = number
+        is_done[number] = 1
+    waiting = [(number, value) for number, header in back for value in live[header]]
+    before = predecessors(code) if waiting else []
     while waiting:
         number, value = waiting.pop()
-        for other in before[number]:
-            if value not in live[other] and defined[value] != other:
-                live[other].add(value)
-                waiting.append((other, value))
-    return live
+        if number >= 0 and value not in live[number] and defined[value] != number:
+            live[number].add(value)
+            waiting += [(other, value) for other in before[number]]
+    return [sorted(values) for values in live]
 
 
 def reads(op: Op) -> list[int]:
@@ -125,59 +156,82 @@ def sequential(moves: Mapping[int, int], scratch: int) -> list[Move]:
     return done
 
 
+BITS = [*(1 << number for number in range(SPILLED)), *([0] * MOST_WORDS)]
+"""By place: the register as a mask, none for words of the stack."""
+
+
 class _Placer:
     """Where values are while block after block is placed.
 
-    Of the block at hand: `where` its values are now, the mask of registers that are `free`, and the `last`
-    operation that reads each; `wanted` are registers in which a value is expected further on. `busy` are the
-    registers of the operation at hand (a mask). `spilled` are the words of values that have one, `count` so
-    many in all; those that are `local`, of values of a single block, are used again in each. `words` are
-    free, each since an operation of the block, and `defined` are the operations that define its values.
+    Of the block at hand: `where` its values are now, the mask of registers that are `free`, which values each
+    operation is the last to read (`dying`), those that are read behind the block (`out`), and results that
+    are `unread`; `wanted` are registers in which a value is expected further on. Of the operation at hand:
+    the registers of its arguments (`held`), and those that it needs besides (`busy`, a mask). `spilled` are
+    the words of values that have one, `count` so many in all; those that are `local`, of values of a single
+    block, are used again in each. `words` are free, each since an operation of the block, and `defined` are
+    the operations that define its values, once somebody asked for them.
     """
 
-    def __init__(
-        self,
-        code: Code,
-        registers: Registers,
-        order: Sequence[int],
-        live: list[set[int]],
-        next_use: NextUse,
-        away: Mapping[int, set[int]],
-    ) -> None:
-        self.code, self.registers, self.order, self.next_use = code, registers, order, next_use
+    def __init__(self, code: Code, registers: Registers, live: Sequence[Sequence[int]]) -> None:
+        self.code, self.registers = code, registers
+        self.next_use = NextUse(code, (), live)
         self.all = (1 << registers.count) - 1
         self.usable = self.all & ~registers.reserved
-        self.live, self.away = live, away
+        self.usable_count = self.usable.bit_count()
+        self.homes = code.homes or [-1] * value_count(code)
+        self.live = live
+        self.away: dict[int, set[int]] = {}
         self.reloaded: dict[int, set[int]] = {}
+        self.blocks: list[PlacedBlock | None] = [None] * len(code.blocks)
         self.crossing = self._crossing()
         self.maps: list[dict[int, int] | None] = [None] * len(code.blocks)
-        self.entered = {entry.block for entry in code.entries.values()}
-        for entry in code.entries.values():
-            self.maps[entry.block] = dict(zip(code.blocks[entry.block].args, entry.registers, strict=True))
+        self.entered = {
+            entry.block: dict(zip(code.blocks[entry.block].args, entry.registers, strict=True))
+            for entry in code.entries.values()
+        }
         self.spilled: dict[int, int] = {}
         self.count = 0
         self.local: list[int] = []
         self.words: list[tuple[int, int]] = []
-        self.defined: dict[int, int] = {}
-        self.where: dict[int, int] = {}
+        self.defined: dict[int, int] | None = None
+        self.where: dict[Any, int] = {}
         self.free = self.busy = self.index = 0
+        self.held: Sequence[int] = ()
         self.ops: tuple[Op, ...] = ()
         self.uses: dict[int, list[int]] | None = None
-        self.last: dict[int, int] = {}
+        self.dying: list[list[int]] = []
+        self.out: set[int] = set()
+        self.unread: set[int] = set()
         self.wanted: dict[int, int] = {}
         self.steps: list[Move | Placed] = []
         self.number = -1
         self.behind: dict[int, int] | None = None
 
-    def placed(self) -> PlacedCode:
-        """Place all blocks."""
-        blocks: list[PlacedBlock | None] = [None] * len(self.code.blocks)
-        for number in self.order:
-            blocks[number] = self.block(number)
+    def part(self, order: Sequence[int]) -> None:
+        """Place a part of the blocks, once more where loops had to load what they do not read."""
+        self.next_use, self.away = NextUse(self.code, order, self.live), {}
+        count, local, blocks = self.count, len(self.local), self.blocks
+        for _ in range(MOST_TRIES):
+            self.spilled, self.reloaded, self.count = {}, {}, count
+            del self.local[local:]
+            for number in order:
+                self.maps[number] = self.entered.get(number)
+            for number in order:
+                blocks[number] = self.block(number)
+            if not self.reloaded:
+                break
+            for header, values in self.reloaded.items():
+                self.away.setdefault(header, set()).update(values)
         if self.spilled:
-            blocks = [block and self.with_stores(number, block) for number, block in enumerate(blocks)]
+            for number in order:
+                block = blocks[number]
+                assert block is not None  # it was placed
+                blocks[number] = self.with_stores(number, block)
+
+    def placed(self) -> PlacedCode:
+        """Return all blocks."""
         arrivals = tuple(arrival or {} for arrival in self.maps)
-        return PlacedCode(self.code, tuple(blocks), arrivals, self.count)
+        return PlacedCode(self.code, tuple(self.blocks), arrivals, self.count)
 
     def with_stores(self, number: int, block: PlacedBlock) -> PlacedBlock:
         """Return a block that stores the values with a word where they are defined."""
@@ -199,7 +253,7 @@ class _Placer:
         """Return the values that are read after a helper that is called meanwhile."""
         found: set[int] = set()
         for block in self.code.blocks:
-            if all(op.row.kind not in HELPER_CALLS for op in block.ops):
+            if HELPER_ROWS.isdisjoint([op.row for op in block.ops]):
                 continue
             live = self.live_out(block)
             for op in reversed(block.all_ops):
@@ -211,29 +265,56 @@ class _Placer:
 
     def live_out(self, block: Block) -> set[int]:
         """Return the values that are read behind a block, or on a way out of it."""
-        return set(chain.from_iterable(chain(self.live[way.block], way.args) for way in block.ways))
+        found: set[int] = set()
+        for way in block.ways:
+            found.update(self.live[way.block], way.args)
+        return found
 
     def block(self, number: int) -> PlacedBlock:
         """Place a block, and the ways out of it."""
-        block, ops = self.code.blocks[number], self.code.blocks[number].all_ops
-        last: dict[int, int] = {}
-        for index, op in enumerate(ops):
-            for value in reads(op):
-                last[value] = index
-        last.update(dict.fromkeys(self.live_out(block), len(ops)))
+        block = self.code.blocks[number]
+        self.ops = ops = block.all_ops
         before = self.maps[number]
         assert before is not None  # something leads here
-        self.where = {value: register for value, register in before.items() if value in last}
-        self.last, self.steps, self.ops, self.uses, self.index, self.busy = last, [], ops, None, -1, 0
+        read = self._reads(block)
+        self.where = {value: register for value, register in before.items() if value in read}
+        self.steps, self.uses, self.index, self.busy, self.held = [], None, -1, 0, ()
         self.number, self.behind = number, None
-        self.free = self.unused(self.where.values())
-        self.defined, self.words = {}, [(word, -1) for word in self.local]
+        self.free = self.all & ~sum(map(BITS.__getitem__, self.where.values()))
+        self.defined, self.words = None, [(word, -1) for word in self.local]
         self.wanted = self._wanted(block)
         if number in self.entered:
             self._out_of_the_way()
-        placed = [self.step(index, op) for index, op in enumerate(ops)]
-        moves = tuple(tuple(self.moves_to(way)) for way in block.ways)
-        return PlacedBlock(self.steps[:-1], placed[-1], moves)
+        steps = self.steps
+        for index, op in enumerate(ops):
+            self.index, self.busy, self.held = index, 0, ()
+            steps.append(_PLACING.get(op.row.kind, _Placer.free_form)(self, index, op))
+        end = steps.pop()
+        assert isinstance(end, Placed)  # it is no move
+        return PlacedBlock(steps, end, tuple([self.moves_to(way) for way in block.ways]))
+
+    def _reads(self, block: Block) -> set[Any]:
+        """Find out where values are read last; return all that are read in a block, or behind it."""
+        out = self.live_out(block)
+        self.out = out
+        seen: set[Any] = {None, *out}
+        self.dying = dying = []
+        self.unread = set()
+        for op in reversed(self.ops):
+            last: list[int] = []
+            for value in op.args:
+                if value not in seen:
+                    seen.add(value)
+                    last.append(value)
+            if op.exit is not None and not seen.issuperset(op.exit.registers):
+                last += [x for x in dict.fromkeys(op.exit.registers) if x is not None and x not in seen]
+                seen.update(last)
+            dying.append(last)
+            if op.results and not seen.issuperset(op.results):
+                self.unread.update(op.results)
+                self.unread.difference_update(seen)
+        dying.reverse()
+        return seen
 
     def _wanted(self, block: Block) -> dict[int, int]:
         """Return where values of a block are expected on ways to blocks that were placed before."""
@@ -248,7 +329,7 @@ class _Placer:
 
     def _out_of_the_way(self) -> None:
         """Put arguments of a function that stay through calls of helpers where these keep them."""
-        for value in sorted(self.crossing & self.where.keys()):
+        for value in sorted(self.crossing & self.where.keys()) if self.crossing else ():
             register = self.where[value]
             free = self.free & self.usable & self.registers.kept
             if register < SPILLED and not self.registers.kept >> register & 1 and free:
@@ -275,8 +356,8 @@ class _Placer:
         place = self.spilled.get(value)
         if place is not None:
             return place
-        defined = self.defined.get(value, -1)
-        is_local = defined >= 0 and self.last[value] < len(self.ops)  # it lives in this block only
+        defined = self.definitions().get(value, -1)
+        is_local = defined >= 0 and value not in self.out  # it lives in this block only
         for at, (word, since) in enumerate(self.words) if is_local else ():
             if since <= defined:
                 del self.words[at]
@@ -290,6 +371,12 @@ class _Placer:
             self.local.append(place)
         return place
 
+    def definitions(self) -> dict[int, int]:
+        """Return where the block's values are defined, by the place of the operation."""
+        if self.defined is None:
+            self.defined = {value: index for index, op in enumerate(self.ops) for value in op.results}
+        return self.defined
+
     def spill(self, value: int) -> None:
         """Have a value on the stack only."""
         self.free |= 1 << self.where[value]
@@ -298,7 +385,10 @@ class _Placer:
     def take(self, value: int, avoid: int = 0) -> int:
         """Return a register for a value, that of another one where none is free."""
         if not self.free & self.usable & ~avoid:
-            self.spill(self.victim(avoid | self.busy | ~self.usable))
+            busy = self.busy
+            for register in self.held:
+                busy |= 1 << register
+            self.spill(self.victim(avoid | busy | ~self.usable))
         return self.choose(value, avoid)
 
     def victim(self, avoid: int) -> int:
@@ -339,93 +429,78 @@ class _Placer:
 
     def choose(self, value: int, avoid: int = 0) -> int:
         """Return a free register for a value. Raises OptimizationError where there is none."""
-        free = self.free & self.usable & ~avoid
-        crossing = value in self.crossing and free & self.registers.kept
-        good = free & self.registers.kept if crossing else free
-        wanted = self.wanted.get(value)
-        if wanted is not None and good >> wanted & 1:
-            return wanted
-        homes = self.code.homes
-        if value < len(homes) and good >> homes[value] & 1:
-            return homes[value]
+        good = self.free & self.usable & ~avoid
+        if value in self.crossing:
+            good = good & self.registers.kept or good
+        if self.wanted:
+            wanted = self.wanted.get(value, -1)
+            if wanted >= 0 and good >> wanted & 1:
+                return wanted
+        home = self.homes[value]
+        if home >= 0 and good >> home & 1:
+            return home
         good = good & self.registers.extra or good & ~self.registers.kept or good
         if not good:
             raise OptimizationError("there are too few registers for its values")
         return (good & -good).bit_length() - 1
 
-    def release(self, index: int, values: Iterable[int]) -> None:
+    def release(self, index: int) -> None:
         """Free the registers of those values that nothing reads after the operation `index`."""
-        for value in values:
-            if self.last[value] == index and value in self.where:
-                place = self.where.pop(value)
-                if place < SPILLED:
-                    self.free |= 1 << place
-                if value in self.spilled and value in self.defined:
-                    self.words.append((self.spilled[value], index))
+        where, spilled = self.where, self.spilled
+        for value in self.dying[index]:
+            place = where.pop(value, -1)
+            if place >= 0:
+                self.free |= BITS[place]
+                if spilled and value in spilled and value in self.definitions():
+                    self.words.append((spilled[value], index))
 
     def define(self, value: int, register: int) -> None:
         """Put a new value into a register, for as long as it is read."""
-        if value in self.last:
+        if value not in self.unread:
             self.where[value] = register
             self.free &= ~(1 << register)
-            self.defined[value] = self.index
 
     # -- operations --
 
-    def step(self, index: int, op: Op) -> Placed:
-        """Place an operation."""
-        kind = op.row.kind
-        self.index, self.busy = index, 0
-        if kind in _FIXED:
-            placed = self.fixed(index, op, *_FIXED[kind](self, op))
-        elif kind is Kind.BINARY or kind is Kind.UNARY:
-            placed = self.in_place(index, op, 0)
-        elif kind is Kind.ATOMIC:
-            placed = self.atomic(index, op)
-        else:
-            placed = self.free_form(index, op)
-        self.steps.append(placed)
-        return placed
-
-    def places(self, op: Op) -> tuple[int | None, ...] | None:
-        """Return where the registers of an exit are."""
-        if op.exit is None:
-            return None
-        where = self.where
-        return tuple([None if value is None else where[value] for value in op.exit.registers])
+    def args(self, values: Sequence[int]) -> tuple[int, ...]:
+        """Return the registers of an operation's arguments, loaded where they are on the stack."""
+        if self.spilled:
+            return tuple([self.load(value) for value in values])
+        self.held = args = tuple(map(self.where.__getitem__, values))
+        return args
 
     def free_form(self, index: int, op: Op) -> Placed:
         """Place what may have its result in any register: one of its arguments' too, if that ends here."""
-        args = tuple([self.load(value) for value in op.args])
-        leaves = self.places(op)
-        self.release(index, reads(op))
-        results = []
-        for value in op.results:
-            register = self.take(value)
-            results.append(register)
-            self.define(value, register)
-        return Placed(op, tuple(results), args, leaves)
+        args = self.args(op.args)
+        leaves = None if op.exit is None else tuple(map(self.where.get, op.exit.registers))
+        if self.dying[index]:
+            self.release(index)
+        if not op.results:
+            return Placed(op, (), args, leaves)
+        (value,) = op.results  # what has several is placed otherwise
+        register = self.take(value)
+        self.define(value, register)
+        return Placed(op, (register,), args, leaves)
 
-    def in_place(self, index: int, op: Op, place: int) -> Placed:
+    def in_place(self, index: int, op: Op, place: int = 0) -> Placed:
         """Place what changes the register of one of its arguments: of a copy, where that is still read."""
-        values = list(op.args)
-        if len(values) > 1 and op.row.meaning in COMMUTATIVE and op.row.kind is Kind.BINARY:
-            first, second = (self.last[value] == index for value in values)
-            wanted = self.wanted.get(op.results[0], -1)
-            if second and (not first or self.where[values[1]] == wanted):
-                values.reverse()
-        changed, (result,) = values[place], op.results
-        args = [self.load(value) for value in values]
-        if self.last[changed] == index:  # the address of an atomic operation is read before that is written
-            self.release(index, values)
-            self.define(result, args[place])
-            return Placed(op, (args[place],), tuple(args))
+        values, (result,), dying = op.args, op.results, self.dying[index]
+        if op.row in COMMUTATIVE:
+            first, second = values
+            if second in dying and (first not in dying or self.where[second] == self.wanted.get(result, -1)):
+                values = second, first
+        args = self.args(values)
+        register = args[place]
+        if values[place] in dying:  # the address of an atomic operation is read before that is written
+            self.release(index)
+            self.define(result, register)
+            return Placed(op, (register,), args)
         copy = self.take(result)
-        self.steps.append(Move(copy, args[place]))
-        args[place] = copy
-        self.release(index, values)
+        self.steps.append(Move(copy, register))
+        if dying:
+            self.release(index)
         self.define(result, copy)
-        return Placed(op, (copy,), tuple(args))
+        return Placed(op, (copy,), (*args[:place], copy, *args[place + 1 :]))
 
     def atomic(self, index: int, op: Op) -> Placed:
         """Place an atomic operation: what is fetched is where the operand was, of a comparison in r0."""
@@ -442,6 +517,10 @@ class _Placer:
             return placed
         return self.in_place(index, op, 1)
 
+    def bound(self, index: int, op: Op) -> Placed:
+        """Place what has its values in certain registers."""
+        return self.fixed(index, op, *_FIXED[op.row.kind](self, op))
+
     def fixed(
         self, index: int, op: Op, wants: Mapping[int, int], gives: Sequence[int], clobbers: int = 0
     ) -> Placed:
@@ -449,23 +528,23 @@ class _Placer:
 
         What is in a register that it writes meanwhile, or needs for another value, moves away.
         """
-        where, last = self.where, self.last
+        where, dying = self.where, self.dying[index]
         for at, value in enumerate(op.args):
             if at not in wants:
                 self.load(value)
         written, is_restored = clobbers, op.row.kind in LOCAL_CALLS
         for value, register in zip(op.results, gives, strict=True):
-            written |= (value in last or not is_restored) << register
+            written |= (value not in self.unread or not is_restored) << register
         expected = {register: op.args[at] for at, register in wants.items()}
         moves = {register: where[value] for register, value in expected.items()}
         loose = {value for at, value in enumerate(op.args) if at not in wants}
         leaves = op.row.kind is Kind.PACKET_LOAD  # calls that are too deep are faults where they are
         named = loose.union(reads(op)) if leaves else loose
-        staying = [value for value in where if last[value] > index or value in named]
+        staying = [value for value in where if value not in dying or value in named]
         self.free = self.unused(chain(expected, (where[value] for value in staying))) & ~written
         for value in staying:
             old = where[value]
-            lost = written if last[value] > index else clobbers  # results are written when all is read
+            lost = clobbers if value in dying else written  # results are written when all is read
             if not lost >> old & 1 and expected.get(old, value) == value:
                 continue
             others = [each for each in expected if expected[each] == value and not lost >> each & 1]
@@ -477,8 +556,8 @@ class _Placer:
             where[value], moves[new] = new, old
         self.steps += sequential(moves, self.registers.scratch)
         args = [wants[at] if at in wants else where[value] for at, value in enumerate(op.args)]
-        places = self.places(op) if leaves else None
-        self.where = {value: register for value, register in where.items() if last[value] > index}
+        places = tuple(map(where.get, op.exit.registers)) if leaves and op.exit is not None else None
+        self.where = {value: register for value, register in where.items() if value not in dying}
         kept = tuple(sorted(place for place in self.where.values() if place < SPILLED))
         self.free = self.unused(kept)
         for value, register in zip(op.results, gives, strict=True):
@@ -487,21 +566,26 @@ class _Placer:
 
     # -- ways --
 
-    def moves_to(self, way: Way) -> list[Move]:
+    def moves_to(self, way: Way) -> tuple[Move, ...]:
         """Return the moves on a way; what comes first to a block says where its values are there."""
-        args = self.code.blocks[way.block].args
+        args, live = self.code.blocks[way.block].args, self.live[way.block]
         there, where = self.maps[way.block], self.where
         if there is None:
             there = self.maps[way.block] = self._arrival(way, args)
-        elif way.block in self.next_use.headers:
+        elif self.spilled and way.block in self.next_use.headers:
             soon = self.next_use.at[way.block]
-            lost = {x for x in self.live[way.block] if where[x] >= SPILLED > there[x] and soon[x] >= FAR}
+            lost = {x for x in live if where[x] >= SPILLED > there[x] and soon[x] >= FAR}
             if lost:  # it comes back each round, and is not read there
                 self.reloaded.setdefault(way.block, set()).update(lost)
-        moves = {there[value]: where[value] for value in self.live[way.block] if there[value] < SPILLED}
+        moves = {}
+        for value in live:
+            place = there[value]
+            if place != where[value] and place < SPILLED:
+                moves[place] = where[value]
         for argument, value in zip(args, way.args, strict=True):
-            moves[there[argument]] = where[value]
-        return sequential(moves, self.registers.scratch)
+            if there[argument] != where[value]:
+                moves[there[argument]] = where[value]
+        return tuple(sequential(moves, self.registers.scratch)) if moves else ()
 
     def _arrival(self, way: Way, args: Sequence[int]) -> dict[int, int]:
         """Return where a block has its values: those it reads stay, arguments are where it costs least.
@@ -509,17 +593,19 @@ class _Placer:
         Where there are more than registers, those that are read last are on the stack, and of a loop that had
         not enough registers what it does not read.
         """
-        soon, live = self.next_use.at[way.block], self.live[way.block]
-        passed = dict(zip(args, way.args, strict=True))
+        live, away = self.live[way.block], set(self.away.get(way.block, ()))
+        if not self.spilled and not away and len(live) + len(args) <= self.usable_count:
+            where = self.where
+            there = {value: where[value] for value in live}
+            return self._with_arguments(way, args, there, []) if args else there
         reserved = [value for value in live if self.registers.reserved >> self.where[value] & 1]
-        away = set(self.away.get(way.block, ())).difference(reserved)
-        usable = self.usable.bit_count()
+        away.difference_update(reserved)
+        soon, is_loop = self.next_use.at[way.block], way.block in self.next_use.headers
         inside = [value for value in (*live, *args) if value not in away and value not in reserved]
-        if len(inside) > usable:
+        if len(inside) > self.usable_count:
             inside.sort(key=lambda value: soon.get(value, NEVER))
-            away.update(inside[usable:])
-        there: dict[int, int] = {value: self.word(value) for value in away}
-        is_loop = way.block in self.next_use.headers
+            away.update(inside[self.usable_count :])
+        there = {value: self.word(value) for value in sorted(away)}
         later = []
         for value in live:
             if value in reserved:
@@ -531,18 +617,25 @@ class _Placer:
                     there[value] = self.where[value]
                 else:
                     later.append(value)
+        return self._with_arguments(way, args, there, later)
+
+    def _with_arguments(
+        self, way: Way, args: Sequence[int], there: dict[int, int], later: list[int]
+    ) -> dict[int, int]:
+        """Return `there`, where values are, with the arguments of the block, and what is left for `later`."""
+        passed = dict(zip(args, way.args, strict=True))
         self.free = self.unused(there.values())
-        homes = self.code.homes
+        homes, where = self.homes, self.where
         for argument in args:
-            if argument not in away:
-                register = homes[argument] if argument < len(homes) else -1
-                if self.where[passed[argument]] == register and self.free >> register & 1:
+            if argument not in there:
+                register = homes[argument]
+                if where[passed[argument]] == register and self.free >> register & 1:
                     there[argument] = register
                     self.free &= ~(1 << register)
                 else:
                     later.append(argument)
         for value in later:
-            register = self.where[passed.get(value, value)]
+            register = where[passed.get(value, value)]
             crosses = value in self.crossing and not self.registers.kept >> register & 1
             if passed.get(value) in there or not self.free >> register & 1 or crosses:
                 register = self.choose(value) if self.free & self.usable else self.word(value)
@@ -591,3 +684,10 @@ _FIXED: dict[Kind, Callable[[_Placer, Op], Fixed]] = {
     Kind.PACKET_LOAD: _packet,
     Kind.EXIT: _leave,
 }
+_PLACING: dict[Kind, Callable[[_Placer, int, Op], Placed]] = {
+    **dict.fromkeys(_FIXED, _Placer.bound),
+    Kind.BINARY: _Placer.in_place,
+    Kind.UNARY: _Placer.in_place,
+    Kind.ATOMIC: _Placer.atomic,
+}
+"""What places operations of a kind; the others are of free form."""

@@ -162,12 +162,16 @@ def payment(insn: Operation, cx: Context) -> None:
         if cx.exit != SLICE_ENDS:
             cx.emit(f"cmp qword ptr {BLOCK['later']}, 0")
             cx.jump("je", cx.exit)
-        cx.emit("push r11")
-        cx.emit("push r11")
+        cx.repeat("keep r11", lambda: _twice(cx, "push r11"))
         cx.jump("call", "slice")
-        cx.emit("pop r11")
-        cx.emit("pop r11")
+        cx.repeat("r11 again", lambda: _twice(cx, "pop r11"))
         cx.jump("jmp", again)
+
+
+def _twice(cx: Context, line: str) -> None:
+    """Emit a line two times: the machine's stack stays at a multiple of 16."""
+    cx.emit(line)
+    cx.emit(line)
 
 
 @translates("LEAVE")
