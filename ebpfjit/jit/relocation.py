@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from itertools import accumulate
 
@@ -71,7 +71,7 @@ class Image:
     limits: tuple[Limit, ...]
     pc_starts: array[int]
     pc_owners: array[int]
-    spans: tuple[int, ...] = field(default=(), compare=False)
+    spans: Sequence[int] = field(default=(), compare=False)
     resumes: Mapping[int, int] = field(default_factory=dict)
 
     def pc_at(self, offset: int) -> int | None:
@@ -124,7 +124,7 @@ def layout(listing: Listing, lead: int = 0) -> Image:
     entry, callback = (_place(name, labels, offsets) for name in ("entry", "callback"))
     assert entry is not None  # every listing starts with it
     resumes = {pc: offsets[labels[resume_label(pc)]] for pc in listing.resumes}
-    return Image(code, entry, callback, slots, listing.limits, places, owners, tuple(offsets), resumes)
+    return Image(code, entry, callback, slots, listing.limits, places, owners, array("I", offsets), resumes)
 
 
 def item_spans(listing: Listing, image: Image) -> list[int]:

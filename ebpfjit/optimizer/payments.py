@@ -91,8 +91,8 @@ def _collected(block: Block, pending: int) -> tuple[list[Op], int]:
             pending += op.imm
             if op.exit is not None:
                 own = op.offset or op.imm
-                changed = Op(PAY, (), pending, own, op.pc, (), op.exit, op.stores)
-                found.append(changed if pending != op.imm else op)
+                same = pending == op.imm
+                found.append(op if same else Op(PAY, (), pending, own, op.pc, (), op.exit, op.stores))
                 pending = 0
             continue
         leaves = op.exit

@@ -598,9 +598,9 @@ class _Placer:
             where = self.where
             there = {value: where[value] for value in live}
             return self._with_arguments(way, args, there, []) if args else there
-        soon, is_loop = self.next_use.at[way.block], way.block in self.next_use.headers
         reserved = [value for value in live if self.registers.reserved >> self.where[value] & 1]
         away.difference_update(reserved)
+        soon, is_loop = self.next_use.at[way.block], way.block in self.next_use.headers
         inside = [value for value in (*live, *args) if value not in away and value not in reserved]
         if len(inside) > self.usable_count:
             inside.sort(key=lambda value: soon.get(value, NEVER))

@@ -20,7 +20,7 @@ so that each round may have its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ebpfjit.isa.spec import Kind
@@ -50,15 +50,15 @@ def unroll(code: Code) -> Code:
 
 
 def _body(
-    code: Code, header: int, depths: Sequence[int], before: Sequence[Sequence[int]]
+    code: Code, header: int, depths: Mapping[int, int], before: Sequence[Sequence[int]]
 ) -> list[int] | None:
     """Return the blocks of a loop, the header first; None where it is not to be unrolled."""
     body, waiting, operations = [header], [way.block for way in code.blocks[header].ways], 0
     while waiting:  # what is in a loop as deep, or deeper, and leads back
         number = waiting.pop()
-        if number in body or depths[number] < depths[header]:
+        if number in body or depths.get(number, 0) < depths[header]:
             continue
-        if depths[number] > depths[header] or len(body) == MOST_BLOCKS:
+        if depths.get(number, 0) > depths[header] or len(body) == MOST_BLOCKS:
             return None
         body.append(number)
         waiting += [way.block for way in code.blocks[number].ways]

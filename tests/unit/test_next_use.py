@@ -14,12 +14,13 @@ SOURCE = "exit\n" * 20
 
 
 def next_use(code: Code) -> NextUse:
-    return NextUse(code, reverse_postorder(code), live_in(code))
+    return NextUse(code, reverse_postorder(code), live_in(code, reverse_postorder(code)))
 
 
 def depths(text: str) -> tuple[list[int], set[int]]:
     code = code_of(text, SOURCE)
-    return loop_depths(code, reverse_postorder(code))
+    found, headers = loop_depths(code, reverse_postorder(code))
+    return [found.get(number, 0) for number in range(len(code.blocks))], headers
 
 
 NESTED = """\

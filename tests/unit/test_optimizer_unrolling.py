@@ -1,0 +1,93 @@
+"""Loops that do several rounds before they come round: which, and what becomes of values and payments."""
+
+from __future__ import annotations
+
+import pytest
+from support.placed_code import code_of
+
+from ebpfjit.optimizer.check import check
+from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.text import to_text
+from ebpfjit.optimizer.unrolling import unroll
+
+SOURCE = "exit\n" * 20
+
+LOOP = """\
+entry 0: b0 (r1, r2)
+b0 pc 0 (v0, v1):
+  goto b1(v0)
+b1 pc 1 (v2):
+  pay 2 else leave 1 (r1 = v2, r2 = v1)
+  v3 = v2 + 1 ; 1
+  if v3 != v1 goto b1(v3) else b2() ; 2
+b2 pc 3 ():
+  exit v3
+"""
+
+
+def unrolled(text: str) -> Code:
+    code = unroll(code_of(text, SOURCE))
+    check(code)
+    return code
+
+
+def test_a_small_loop_does_four_rounds() -> None:
+    code = unrolled(LOOP)
+    rounds = [block for block in code.blocks if block.pc == 1]
+    assert len(rounds) == 4
+    first, *later = rounds
+    assert first.ops[0].exit is not None
+    assert (first.ops[0].imm, first.ops[0].offset, first.ops[0].stores) == (2, 8, True)  # it asks for all
+    assert all(block.ops[0].exit is None and block.ops[0].imm == 2 for block in later)
+
+
+def test_each_round_leaves_with_its_own_value() -> None:
+    code = unrolled(LOOP)
+    (behind,) = (block for block in code.blocks if block.pc == 3)
+    (argument,) = behind.args
+    assert behind.end.args == (argument,)
+    number = code.blocks.index(behind)
+    left = [way.args[0] for block in code.blocks for way in block.ways if way.block == number]
+    assert len(set(left)) == 4
+    made = {op.results[0] for block in code.blocks for op in block.ops if op.results}
+    assert set(left) <= made
+
+
+MANY = "".join(f"  v{number} = v2 * {number}\n" for number in range(9, 34))
+ENTERED = """\
+entry 0: b0 (r1, r2)
+entry 1: b1 (r1, r2)
+b0 pc 0 (v0, v1):
+  goto b1(v0, v1)
+b1 pc 1 (v2, v4):
+  pay 2 else leave 1 (r1 = v2, r2 = v4)
+  v3 = v2 + 1
+  if v3 != v4 goto b1(v3, v4) else b2() ; 2
+b2 pc 3 ():
+  exit v3
+"""
+
+
+@pytest.mark.parametrize(
+    ("why", "text"),
+    [
+        ("it calls", LOOP.replace("v3 = v2 + 1", "v3 = call 5(v2, v2, v2, v2, v2)")),
+        ("it is entered from outside", ENTERED),
+        ("it has many operations", LOOP.replace("  v3 =", MANY + "  v3 =")),
+        (
+            "two blocks behind it read what it made",
+            LOOP.replace("goto b1(v3) else b2() ; 2", "goto b3() else b2() ; 2").replace(
+                "b2 pc 3", "b3 pc 4 ():\n  if v3 > 7 goto b1(v3) else b4()\nb4 pc 5 ():\n  exit v3\nb2 pc 3"
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_loops_that_stay_as_they_are(why: str, text: str) -> None:
+    code = code_of(_in_order(text), SOURCE)
+    assert to_text(unroll(code)) == to_text(code), why
+
+
+def _in_order(text: str) -> str:
+    """Return the text with its blocks in the order of their numbers, as it is read."""
+    head, *blocks = text.split("\nb")
+    return "\nb".join([head, *sorted(blocks, key=lambda block: int(block.split()[0]))])
