@@ -20,17 +20,11 @@ MOST_WORK = 64
 """Blocks that are looked at for loops, for each block there is: beyond that loops count as none."""
 
 
-def loop_depths(code: Code, order: Sequence[int]) -> tuple[list[int], set[int]]:
+def loop_depths(code: Code, order: Sequence[int]) -> tuple[dict[int, int], set[int]]:
     """Return in how many loops each block lies, and the blocks that loops start with.
 
     `order` has the blocks in reverse postorder.
     """
-    found, headers = _depths(code, order)
-    return [found.get(number, 0) for number in range(len(code.blocks))], headers
-
-
-def _depths(code: Code, order: Sequence[int]) -> tuple[dict[int, int], set[int]]:
-    """Return the depths of the blocks in `order` only."""
     depths = dict.fromkeys(order, 0)
     place = {number: index for index, number in enumerate(order)}
     before: dict[int, list[int]] = {}
@@ -79,7 +73,7 @@ class NextUse:
     @lazy
     def depths(self) -> dict[int, int]:
         """In how many loops each block lies."""
-        return _depths(self.code, self.order)[0]
+        return loop_depths(self.code, self.order)[0]
 
     @lazy
     def at(self) -> dict[int, dict[int, int]]:
