@@ -330,6 +330,8 @@ class _Lowering:
             cx.is_turned = turned
             cx.way = self.edge(taken, moves) if moves else block_label(taken.block)
             cx.has_flags = _leaves_flags(self.last, end)
+            if kind is Kind.BRANCH_LOAD and cx.plan.is_audited:
+                x86_64.values.emit_audits(cx, end)
             self.branch(end, cx.way)
             cx.way, cx.is_turned, cx.has_flags = None, False, False
             self.on(other, through, after)
