@@ -275,6 +275,7 @@ def _optimised(recipe: Recipe) -> Listing:
     cx = Context(program, verified.frame_sizes, plan, settings)
     cx.pinned = None  # r11 has values
     cx.functions, cx.frame_top = function_label, ""
+    cx.likely = "argument" if recipe.promises.argument_is_measured else "packet"
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)

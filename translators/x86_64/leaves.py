@@ -28,7 +28,7 @@ def bound(insn: Operation, cx: Context) -> None:
     if len(insn.args) == 2 and not insn.scale:
         _span(insn, cx)
         return
-    base, size, region = address_text(insn), insn.imm, insn.region
+    base, size, region = address_text(insn), insn.imm, insn.region or cx.likely
     other, back = cx.new_label("other"), cx.new_label("inside")
     limit = cx.limit(region, size, insn.stores) if region in ("argument", "packet") else None
     if limit is not None and region == "argument" and cx.distance is not None:
@@ -86,7 +86,7 @@ def _span(insn: Operation, cx: Context) -> None:
     other, back = cx.new_label("other"), cx.new_label("inside")
     cx.emit(f"cmp {last}, {first}")
     cx.jump("jb", cx.exit)
-    region = insn.region
+    region = insn.region or cx.likely
     limit = cx.limit(region, insn.imm, insn.stores) if region in ("argument", "packet") else None
     for base in (first, last) if limit is not None else ():
         load_address(cx, base, insn.offset, "r10")

@@ -244,6 +244,7 @@ class Context(Emitter):
         self.is_turned = False
         self.exit = ""
         self.frame_size = 0
+        self.likely = "argument"  # where bytes are of which nothing is known
         self.live: tuple[int, ...] | None = None
         self.distance: tuple[int, int] | None = None  # of a bound: a register, and how often it counts
         self.spilled = 0  # bytes of values on the machine's stack
