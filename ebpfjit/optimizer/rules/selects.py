@@ -40,10 +40,18 @@ CHEAP = frozenset(
         "ADD32_X",
         "AND64_K",
         "MOV64_X",
+        "SUB64_X",
+        "SUB64_K",
+        "MUL64_K",
+        "LSH64_K",
+        "RSH64_K",
+        "XOR64_K",
+        "XOR64_X",
+        "OR64_X",
     )
 )
 """Rows of what may be done in vain."""
-MOST_DONE = 1
+MOST_DONE = 2
 """Operations of an arm."""
 
 
