@@ -23,7 +23,7 @@ from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.jit import cpu
 from ebpfjit.jit.audit import MEMORY, audits_of
 from ebpfjit.jit.lower import lower, writes_frame_pointer
-from ebpfjit.jit.map_calls import map_calls
+from ebpfjit.jit.map_calls import known_maps, map_calls
 from ebpfjit.jit.stages import done
 from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import BOUND, Code
@@ -257,11 +257,11 @@ def _optimised(recipe: Recipe) -> Listing:
     """Return the text of a program's optimised code, and behind it of the baseline code that it leaves to."""
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
-    registers = AUDITED_VALUES if recipe.options.audit else VALUES
     options = recipe.options
+    registers = AUDITED_VALUES if options.audit else VALUES
     chosen = ALL_PASSES if options.passes is None else options.passes
     code = optimised(verified, recipe.promises, checked=options.checked, chosen=chosen)
-    frameless = frozenset() if options.trace else verified.calls.frameless
+    frameless = verified.calls.frameless
     if frameless:  # they are called without r10 being saved
         registers = replace(registers, reserved=1 << FRAME_POINTER)
     placed = place(code, registers)
@@ -279,22 +279,21 @@ def _optimised(recipe: Recipe) -> Listing:
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
-    maps = known_maps(placed.code)
     cx.plan = replace(
         plan,
-        map_calls=map_calls(verified, maps, {}, recipe.options),
+        map_calls=map_calls(verified, known_maps(code), {}, options),
         checks={},
         single={},
         bounded=verified.calls.bounded,
         frameless=frameless,
     )
     cx.checks = cx.plan.checks
-    left = lower(cx, placed, registers, checked=recipe.options.checked)
+    left = lower(cx, placed, registers, checked=options.checked)
     cx.plan, cx.checks = plan, plan.checks
     baseline_from = len(cx.pieces)
     _below(cx, verified, left, Phrases(settings, len(program)))
     emit_end_of_program(cx, len(program))
-    resumes = sorted(recipe.entries.tested) if recipe.options.takes_over else []
+    resumes = sorted(recipe.entries.tested) if options.takes_over else []
     for pc in resumes:
         emit_resume(cx, pc)
     emit_shared(cx)
@@ -303,7 +302,7 @@ def _optimised(recipe: Recipe) -> Listing:
         verified,
         (*cx.pieces, *cx.cold),
         tuple(cx.limits),
-        _notes_of(code, checked=recipe.options.checked),
+        _notes_of(code, checked=options.checked),
         settings.harden,
         resumes=tuple(resumes),
         why_baseline=recipe.why_baseline,
@@ -336,21 +335,6 @@ RULES = {
     "writable": "checked: may it be written",
 }
 """What a listing says of rules that proofs are by, where that is not the rule's name."""
-
-
-def known_maps(code: Code) -> dict[int, int]:
-    """Return for the calls (by pc) that are given a map which is a constant its index in `Program.maps`."""
-    places = {map_.address: index for index, map_ in enumerate(code.verified.program.maps)}
-    if not places:
-        return {}
-    ops = [op for block in code.blocks for op in block.ops]
-    constants = {op.results[0]: op.imm for op in ops if op.row.kind is Kind.LOAD_IMM64}
-    given: dict[int, set[int | None]] = {}
-    for op in ops:
-        if op.row.kind is Kind.CALL_HELPER:
-            given.setdefault(op.pc, set()).add(constants.get(op.args[0]))
-    found = {pc: numbers.pop() for pc, numbers in given.items() if len(numbers) == 1}
-    return {pc: places[number] for pc, number in found.items() if number in places}
 
 
 def _below(cx: Context, verified: Verified, left: Collection[int], phrases: Phrases) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebpfjit.analysis.verified import Verified
+from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.audit import audited
+from ebpfjit.optimizer.code import Code
 from ebpfjit.options import Options
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType
@@ -42,6 +44,21 @@ def map_calls(
             if call is not None:
                 found[pc] = audited(call, map_) if options.audit else call
     return found
+
+
+def known_maps(code: Code) -> dict[int, int]:
+    """Return for the calls (by pc) that are given a map which is a constant its index in `Program.maps`."""
+    places = {map_.address: index for index, map_ in enumerate(code.verified.program.maps)}
+    if not places:
+        return {}
+    ops = [op for block in code.blocks for op in block.ops]
+    constants = {op.results[0]: op.imm for op in ops if op.row.kind is Kind.LOAD_IMM64}
+    given: dict[int, set[int | None]] = {}
+    for op in ops:
+        if op.row.kind is Kind.CALL_HELPER:
+            given.setdefault(op.pc, set()).add(constants.get(op.args[0]))
+    found = {pc: numbers.pop() for pc, numbers in given.items() if len(numbers) == 1}
+    return {pc: places[number] for pc, number in found.items() if number in places}
 
 
 def _map_call(

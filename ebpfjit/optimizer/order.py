@@ -24,7 +24,7 @@ def thread_jumps(code: Code) -> Code:
         if not block.ops and block.end.row.kind is Kind.JUMP and block.ways[0].block != number
     }
     if any(blocks[number].args for number in empty):
-        uses = _uses(code)
+        uses = uses_of(code)
         empty = {
             number
             for number in empty
@@ -41,17 +41,6 @@ def thread_jumps(code: Code) -> Code:
         )
         found.append(block if ways == block.ways else Block(block.pc, block.args, block.ops, block.end, ways))
     return Code(code.verified, tuple(found), code.entries, code.homes, code.proofs)
-
-
-def _uses(code: Code) -> list[int]:
-    """Return how often each value is read, by exits too."""
-    uses = uses_of(code)
-    for block in code.blocks:
-        for op in block.all_ops:
-            for value in op.exit.registers if op.exit is not None else ():
-                if value is not None:
-                    uses[value] += 1
-    return uses
 
 
 def _through(way: Way, blocks: tuple[Block, ...], onward: Way) -> Way:

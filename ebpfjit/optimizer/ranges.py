@@ -628,8 +628,3 @@ _STEPS: dict[Kind, Callable[[Walk, Op], None]] = {
 
 _HOW = {row: (_STEPS.get(row.kind), row.kind in SEEN) for row in (*TABLE, *UNENCODED.values())}
 """By row: what an operation makes known, and whether a visitor sees it."""
-
-
-def facts_of(code: Code, promises: Promises | None = None) -> Facts:
-    """Return what is known of the values of code, in runs that these promises are made for."""
-    return Walk(code, promises or Promises()).run()

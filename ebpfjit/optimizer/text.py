@@ -99,11 +99,6 @@ _OF_WHOLE_VALUES = frozenset(
     | {Kind.BRANCH_LOAD}
 )
 """Kinds whose width is that of memory."""
-_WITH_ADDRESS = frozenset(
-    {Kind.BOUND, Kind.SUM, Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE}
-    | {Kind.BRANCH_LOAD}
-)
-"""Kinds that may have an index."""
 
 
 def _index(row: Row) -> str:

@@ -28,7 +28,7 @@ from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Exit, Op, Way
-from ebpfjit.optimizer.flow import homes_of, predecessors, reverse_postorder, without
+from ebpfjit.optimizer.flow import homes_of, predecessors, reads_of, reverse_postorder, without
 from ebpfjit.optimizer.rules import algebra
 from ebpfjit.optimizer.rules.bits import low_arguments
 
@@ -86,36 +86,6 @@ LOW_ROWS = frozenset(
 """Rows of which each result is below 2**32."""
 
 
-def _survey(code: Code, count: int) -> tuple[list[int], list[int], set[int]]:
-    """Return how often each value is read by operations and ways; with all exits as one reader more; and
-    which arguments of blocks have no upper half.
-    """
-    reads = [0] * count
-    named: set[int | None] = set()
-    asked = set[int]()
-    for block in code.blocks:
-        for op in block.ops:
-            for value in op.args:
-                reads[value] += 1
-            if op.exit is not None:
-                named.update(op.exit.registers)
-            if op.row in ASKING:
-                asked.update(op.args)
-        end = block.end
-        for value in end.args:
-            reads[value] += 1
-        if end.exit is not None:
-            named.update(end.exit.registers)
-        for way in block.ways:
-            for value in way.args:
-                reads[value] += 1
-    uses = reads.copy()
-    for each in named:
-        if each is not None:
-            uses[each] += 1
-    return reads, uses, low_arguments(code, asked, LOW_ROWS)
-
-
 ASKING = frozenset(BY_NAME[name] for name in ("MOV32_X", "LSH64_K"))
 """Rows of which something is simpler where what they read has no upper half."""
 
@@ -146,8 +116,12 @@ class _Pass:
         self.bits = [64] * count
         """How many low bits at most are not zero."""
         self.makers: list[Op | None] = [None] * count
-        self.left, self.uses, low = _survey(code, count)
-        for value in low:
+        self.left, named = reads_of(code)
+        self.uses = self.left.copy()
+        for value in named:
+            self.uses[value] += 1
+        ops = (op for block in code.blocks for op in block.ops if op.row in ASKING)
+        for value in low_arguments(code, {value for op in ops for value in op.args}, LOW_ROWS):
             self.bits[value] = 32
         self.made: dict[tuple[object, ...], int] = {}
         """What was made before: values by row, arguments and numbers."""
