@@ -31,14 +31,18 @@ class Liveness:
     effects: list[Effect]
 
 
-def liveness_of(program: Program, blocks: dict[int, int]) -> Liveness:
-    """Return what is live at the start of each of the `blocks` (those of `Verified`).
+def ways_of(program: Program, blocks: dict[int, int]) -> dict[int, list[int]]:
+    """Return where each of the `blocks` (those of `Verified`) hands over to."""
+    return {start: _ways(program, last) for start, last in _last_instructions(program, blocks)}
+
+
+def liveness_of(program: Program, blocks: dict[int, int], ways: dict[int, list[int]]) -> Liveness:
+    """Return what is live at the start of each of the `blocks` (those of `Verified`), by the `ways` between.
 
     What a local call reads is not looked into: all of them. An exit hands r0 on, and to a caller in
     the program r1 to r5 as well.
     """
     effects = _effects(program, _read_at_exit(program))
-    ways = {start: _ways(program, last) for start, last in _last_instructions(program, blocks)}
     return Liveness(program, blocks, _live_at_starts(blocks, effects, ways), ways, effects)
 
 

@@ -12,7 +12,7 @@ from ebpfjit.analysis.charges import Charges, charges_of, own_charges
 from ebpfjit.analysis.costs import costs_of
 from ebpfjit.analysis.entries import Entries
 from ebpfjit.analysis.kernel_loads import kernel_loads
-from ebpfjit.analysis.liveness import Liveness, liveness_of
+from ebpfjit.analysis.liveness import Liveness, liveness_of, ways_of
 from ebpfjit.analysis.nesting import Nesting, nesting_of
 from ebpfjit.errors import EMPTY, LoadError, VerifierError
 from ebpfjit.program import Program
@@ -70,9 +70,14 @@ class Verified:
         return Entries(self.program, self.blocks, self.tested, calling)
 
     @lazy
+    def ways(self) -> dict[int, list[int]]:
+        """The basic blocks that may follow each, by their pcs."""
+        return ways_of(self.program, self.blocks)
+
+    @lazy
     def liveness(self) -> Liveness:
         """Which registers may still be read where each basic block starts."""
-        return liveness_of(self.program, self.blocks)
+        return liveness_of(self.program, self.blocks, self.ways)
 
     @lazy
     def calls(self) -> Calls:
@@ -82,7 +87,7 @@ class Verified:
     @lazy
     def costs(self) -> dict[int, int]:
         """What each basic block, by its pc, costs of an instruction limit."""
-        return costs_of(self.program, self.blocks, self.liveness.ways, self.tested, self.illegal)
+        return costs_of(self.program, self.blocks, self.ways, self.tested, self.illegal)
 
     @lazy
     def charges(self) -> Charges:
