@@ -7,7 +7,6 @@ compile_program -> Recipe    read by analysis, translators, the cache's key, the
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,7 +35,7 @@ CHOSEN = ("checked", "harden", "release_gil", "optimize", "audit")
 """The options that users choose; the library says the others."""
 
 
-VALUES = os.environ.get("EBPFJIT_MIDDLE") == "values"
+VALUES = True
 
 
 @record
