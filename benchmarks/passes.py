@@ -12,10 +12,9 @@ from results import measure, parser
 from ebpfjit.bench.passes import BENCHMARK
 
 WORDS = """
-All kernels of `ebpfjit/bench/kernels`, compiled by way of values (`Options.values`, not yet what users get):
-with all passes, and with all but one. Medians of {rounds} rounds in which all ways take turns, over two
-places of the code, less what an empty function takes. A row says how much longer checked code takes without
-a pass; the first two what all of them make of it, and what the notes by pc make, over clang -O2.
+All kernels of `ebpfjit/bench/kernels`, compiled with all passes, and with all but one. Medians of {rounds}
+rounds in which all ways take turns, over two places of the code, less what an empty function takes. A row
+says how much longer checked code takes without a pass; the first what all of them make of it, over clang -O2.
 """
 
 

@@ -14,7 +14,7 @@ from ebpfjit.analysis.accesses import Promises
 from ebpfjit.record import record
 
 if TYPE_CHECKING:
-    from ebpfjit.jit.compiler import Recipe
+    from ebpfjit.jit.recipe import Recipe
     from ebpfjit.jit.relocation import Image
 
 
@@ -35,9 +35,6 @@ CHOSEN = ("checked", "harden", "release_gil", "optimize", "audit")
 """The options that users choose; the library says the others."""
 
 
-VALUES = True
-
-
 @record
 class Options:
     """What a program is compiled with.
@@ -55,9 +52,8 @@ class Options:
     that began in other code of the program may go on in it. `features` are CPU features to use, by Linux's
     names ("bmi2", "movbe"), None for those that the processor has. `trace` is the address of a trace's
     header: such code records every step there (`ebpfjit/difftest/trace.py`). `cache` is where the image is
-    looked for first, and kept. With `values` optimised code is made by `ebpfjit/optimizer`, not by what is
-    found out by pc: as EBPFJIT_MIDDLE=values has it for all; by these `passes` of it, None for all, of which
-    "slots" are one.
+    looked for first, and kept. Optimised code is made by these `passes` of the optimizer, None for all, of
+    which "slots" are one.
 
     Raises ValueError for an audit of checks that are not there.
     """
@@ -73,15 +69,12 @@ class Options:
     takes_over: bool = False
     features: frozenset[str] | None = None
     trace: int = 0
-    values: bool = False
     passes: frozenset[str] | None = None
     cache: Cache | None = None
 
     def __post_init__(self) -> None:
         if self.audit and not self.checked:
             raise ValueError("audit=True is about checks that fall: with checked=False there are none")
-        if VALUES:
-            self.values = True  # type: ignore[misc]  # frozen for others
 
     @property
     def better(self) -> Options:

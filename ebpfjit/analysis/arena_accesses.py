@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ebpfjit.analysis.accesses import SUMS
 from ebpfjit.analysis.origins import ARGUMENTS, KEPT, NEITHER, WORD, Origin, Origins, TooLong, Walk, either
-from ebpfjit.analysis.values import SUMS
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, Kind
 from ebpfjit.program import SLOT_SIZE, Instruction, Program

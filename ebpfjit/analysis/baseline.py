@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from ebpfjit.analysis.accesses import Access, Facts
+from ebpfjit.analysis.accesses import SUMS, Access, Accesses, Origin
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH
-from ebpfjit.analysis.values import SUMS, Origin
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import FRAME_POINTER, Kind, Reg, Row
@@ -26,7 +25,7 @@ START[1], START[FRAME_POINTER] = Origin.ARGUMENT, Origin.STACK
 """What registers are taken to point to where a function starts; what no engine runs may name 16."""
 
 
-def baseline(verified: Verified) -> Facts:
+def baseline(verified: Verified) -> Accesses:
     """Return what is known of a program's accesses at first sight; frames that are named are zeroed."""
     program = verified.program
     functions = program.functions
@@ -44,10 +43,10 @@ def baseline(verified: Verified) -> Facts:
         if shape.size:
             inside = shape.base == FRAME_POINTER and -size <= insn.offset <= -shape.size
             proof, origin = "frame" if inside else "", origins[shape.base]
-            accesses[pc] = Access(pc, shape.size, shape.stores, proof, origin, size, None)
+            accesses[pc] = Access(pc, shape.size, shape.stores, proof, origin, size)
         if shape.written is not None:
             origins[shape.written] = Origin.PACKET if shape.copied is None else origins[shape.copied]
-    return Facts(accesses, _zeroed(program, named), {}, {})
+    return Accesses(accesses, _zeroed(program, named))
 
 
 def _zeroed(program: Program, named: list[Instruction]) -> frozenset[int]:

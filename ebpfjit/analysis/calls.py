@@ -1,8 +1,7 @@
-"""What a local call has to do: which registers the callee changes, whether the depth can be too much.
+"""What a local call has to do: whether the depth can be too much, which functions need a frame.
 
-A call saves those of r6 to r9 that the callee, or what it calls, may write. Where a program calls
-nothing but functions that are known, none of them itself again, and the deepest chain fits the stack,
-no call need count. A function that does nothing but arithmetic then needs no frame either.
+Where a program calls nothing but functions that are known, none of them itself again, and the deepest chain
+fits the stack, no call need count. A function that does nothing but arithmetic then needs no frame either.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE
 
-SAVED = (6, 7, 8, 9)
 ARITHMETIC = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.JUMP, Kind.BRANCH, Kind.EXIT}
 )
@@ -27,24 +25,21 @@ MOST_LOOKS = 4  # a block may belong to several functions; so many times all are
 class Calls:
     """What is known of the functions of a program, each named by the slot where it starts.
 
-    `writes` are the registers of r6 to r9 that a call of the function may change, and that the caller
-    saves; a function that is not there may change all. Where `bounded`, no chain of calls is too
-    deep, nor its frames too large. `frameless` functions are called without a frame.
+    Where `bounded`, no chain of calls is too deep, nor its frames too large. `frameless` functions are called
+    without a frame.
     """
 
-    writes: dict[int, frozenset[int]]
     bounded: bool
     frameless: frozenset[int]
 
 
-UNKNOWN = Calls({}, bounded=False, frameless=frozenset())
+UNKNOWN = Calls(bounded=False, frameless=frozenset())
 
 
 @dataclass(slots=True)
 class _Summary:
-    """What a basic block, or a function, does: the registers that it writes, and functions it calls."""
+    """What a basic block, or a function, does: the functions it calls, whether it needs a frame."""
 
-    writes: int = 0
     callees: frozenset[int] = frozenset()
     is_frameless: bool = True
 
@@ -59,22 +54,18 @@ def calls_of(
     order = None if functions is None else _callees_first({pc: f.callees for pc, f in functions.items()})
     if functions is None or order is None:
         return UNKNOWN
-    writes: dict[int, int] = {}
     depth: dict[int, int] = {}
     stack: dict[int, int] = {}
     for pc in order:
-        writes[pc] = functions[pc].writes
         depth[pc] = 1
         stack[pc] = 0
         for callee in functions[pc].callees:
-            writes[pc] |= writes[callee]
             depth[pc] = max(depth[pc], 1 + depth[callee])
             stack[pc] = max(stack[pc], stack[callee])
         stack[pc] += frame_sizes[pc]
     bounded = depth[0] <= MAX_FRAMES and stack[0] <= STACK_SIZE and not entries.by_address
     frameless = frozenset(pc for pc, function in functions.items() if function.is_frameless)
-    saved = {pc: frozenset(n for n in SAVED if mask >> n & 1) for pc, mask in writes.items()}
-    return Calls(saved, bounded, frameless if bounded else frozenset())
+    return Calls(bounded, frameless if bounded else frozenset())
 
 
 def _functions(known: Liveness, illegal: Collection[int]) -> dict[int, _Summary] | None:
@@ -90,7 +81,6 @@ def _functions(known: Liveness, illegal: Collection[int]) -> dict[int, _Summary]
         while work:
             pc = work.pop()
             block = blocks[pc]
-            function.writes |= block.writes
             callees |= block.callees
             function.is_frameless &= block.is_frameless
             for way in known.ways[pc]:
@@ -110,15 +100,14 @@ def _blocks(known: Liveness, illegal: Collection[int]) -> dict[int, _Summary]:
     index, instructions, effects = 0, known.program.instructions, known.effects
     for start, count in known.blocks.items():
         stop = index + count
-        writes = touched = 0
+        touched = 0
         arithmetic = True
         for insn, (reads, written) in zip(instructions[index:stop], effects[index:stop], strict=True):
-            writes |= written
-            touched |= reads
+            touched |= reads | written
             if insn.row is None or insn.row.kind not in ARITHMETIC or insn.pc in illegal:
                 arithmetic = False
-        is_frameless = arithmetic and not (touched | writes) >> FRAME_POINTER & 1
-        blocks[start] = _Summary(writes, _callees(known.program, insn), is_frameless)
+        is_frameless = arithmetic and not touched >> FRAME_POINTER & 1
+        blocks[start] = _Summary(_callees(known.program, insn), is_frameless)
         index = stop
     return blocks
 

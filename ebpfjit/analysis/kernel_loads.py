@@ -23,8 +23,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ebpfjit.analysis.accesses import SUMS
 from ebpfjit.analysis.origins import ARGUMENTS, KEPT, NEITHER, WORD, Origin, Origins, TooLong, Walk, either
-from ebpfjit.analysis.values import SUMS
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.program import Instruction, Program

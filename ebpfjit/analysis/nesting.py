@@ -1,4 +1,4 @@
-"""How deep in loops each basic block lies, by one walk in depth first order.
+"""Which loops there are, and what lies in them, by one walk in depth first order.
 
 After Wei, Mao, Zou and Chen, "A New Algorithm for Identifying Loops in Decompilation" (SAS 2007): a block
 that is met again while the walk is still below it is a loop's header, however the code is laid out.
@@ -18,15 +18,11 @@ class Nesting:
     """The loops of a program.
 
     `headers` are the blocks that loops are entered at, `header` is that of the innermost loop around a
-    block, which for a header is the next loop outwards; `depths` are in how many loops each block lies.
-    `order` are the blocks in such an order that, but for ways back in loops, each comes behind all that
-    lead to it. What cannot be reached is in none of them.
+    block, which for a header is the next loop outwards. What cannot be reached is in none of them.
     """
 
     headers: frozenset[int]
     header: dict[int, int]
-    depths: dict[int, int]
-    order: list[int]
 
     def is_in(self, block: int, header: int) -> bool:
         """True for a block of the loop of a header, for the header, and for what is too deep in others."""
@@ -39,28 +35,6 @@ class Nesting:
             block = around
         return True
 
-    def innermost(self) -> dict[int, set[int]]:
-        """Return the loops with no loop inside: their blocks, by header."""
-        outer = {self.header[header] for header in self.headers if header in self.header}
-        loops = {header: {header} for header in self.headers - outer}
-        for block, header in self.header.items():
-            if header in loops:
-                loops[header].add(block)
-        return loops
-
-    def extents(self) -> dict[int, tuple[int, int]]:
-        """Return the first and the last block of each loop in the order of the program, by header."""
-        found = {header: (header, header) for header in self.headers}
-        for block, header in self.header.items():
-            first, last = found[header]
-            found[header] = min(first, block), max(last, block)
-        for header in sorted(self.headers, key=lambda one: -self.depths[one]):
-            around = self.header.get(header)
-            if around is not None:
-                (a, b), (c, d) = found[header], found[around]
-                found[around] = min(a, c), max(b, d)
-        return found
-
 
 def nesting_of(starts: Iterable[int], ways: Mapping[int, Sequence[int]]) -> Nesting:
     """Return the loops of a graph of blocks; `ways` are where each one goes on.
@@ -71,32 +45,17 @@ def nesting_of(starts: Iterable[int], ways: Mapping[int, Sequence[int]]) -> Nest
     for start in starts:
         if start not in walk.position:
             walk.from_start(start)
-    depths: dict[int, int] = {}
-    for block in walk.position:
-        chain: list[int] = []
-        at: int | None = block
-        while at is not None and at not in depths and len(chain) < DEEPEST:
-            chain.append(at)
-            at = walk.header.get(at)
-        depth = depths.get(at, 0) if at is not None else 0
-        for one in reversed(chain):
-            depth += one in walk.headers
-            depths[one] = depth
-    return Nesting(frozenset(walk.headers), walk.header, depths, walk.left[::-1])
+    return Nesting(frozenset(walk.headers), walk.header)
 
 
 class _Walk:
-    """`position` is a block's place on the way from the start, 0 behind it; `header` that of its loop.
-
-    `left` are the blocks in the order in which all that they lead to was seen.
-    """
+    """`position` is a block's place on the way from the start, 0 behind it; `header` that of its loop."""
 
     def __init__(self, ways: Mapping[int, Sequence[int]]) -> None:
         self.ways = ways
         self.position: dict[int, int] = {}
         self.header: dict[int, int] = {}
         self.headers: set[int] = set()
-        self.left: list[int] = []
 
     def from_start(self, start: int) -> None:
         """Walk all blocks that can be reached."""
@@ -112,7 +71,6 @@ class _Walk:
                 self._meet(block, way)
             else:
                 path.pop()
-                self.left.append(block)
                 self.position[block] = 0
                 if path and block in self.header:
                     self._put(path[-1][0], self.header[block])

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from ebpfjit.analysis.arena_accesses import ArenaUse, arena_use, narrowed
 from ebpfjit.analysis.calls import Calls, calls_of
 from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, tested_blocks
-from ebpfjit.analysis.charges import Charges, charges_of, own_charges
 from ebpfjit.analysis.costs import costs_of
 from ebpfjit.analysis.entries import Entries
 from ebpfjit.analysis.kernel_loads import kernel_loads
@@ -88,16 +87,6 @@ class Verified:
     def costs(self) -> dict[int, int]:
         """What each basic block, by its pc, costs of an instruction limit."""
         return costs_of(self.program, self.blocks, self.ways, self.tested, self.illegal)
-
-    @lazy
-    def charges(self) -> Charges:
-        """What machine code pays where."""
-        return charges_of(self.program, self.blocks, self.costs, self.tested, self.nesting.depths)
-
-    @lazy
-    def own_charges(self) -> Charges:
-        """What machine code pays where each block pays for itself."""
-        return own_charges(self.costs, self.tested)
 
     @lazy
     def nesting(self) -> Nesting:

@@ -1,7 +1,7 @@
 """What each pass of the optimizer is worth: kernels compiled with all passes, and with all but one.
 
-Checked code, by way of values. A kernel's time is net of an empty function, the median over two places of its
-code, as in `contest`; beside it stands what the notes by pc make, and clang -O2.
+Checked code. A kernel's time is net of an empty function, the median over two places of its code, as in
+`contest`; beside it stands clang -O2.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ebpfjit.optimizer.passes import PASSES
 from ebpfjit.program import Program
 
 LEADS = (0, 32)
-ALL, BY_PC, CLANG = "all", "by pc", "clang"
+ALL, CLANG = "all", "clang"
 SLOTS = "slots"
 LEFT_OUT = (SLOTS, *(name for name in PASSES if name != "dead again"))
 """What is left out, one at a time; `slots` are no pass, but found while Code is built."""
@@ -29,7 +29,7 @@ LEFT_OUT = (SLOTS, *(name for name in PASSES if name != "dead again"))
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What a kernel took, net, in nanoseconds: by the pass that was left out, ALL, BY_PC and CLANG."""
+    """What a kernel took, net, in nanoseconds: by the pass that was left out, ALL and CLANG."""
 
     kernel: str
     is_held_out: bool
@@ -41,12 +41,11 @@ class Timing:
 
 
 def compile_without(program: Program, name: str, lead: int) -> Run:
-    """Return a program as machine code without a pass, behind so many bytes; or as ALL or BY_PC have it."""
+    """Return a program as machine code without a pass, behind so many bytes; or as ALL has it."""
     machine = Placed(program, optimize=True)
     machine.lead = lead
-    if name != BY_PC:
-        left = {SLOTS, *PASSES} - {name, *(["dead again"] if name == "dead" else [])}
-        machine._options = replace(machine._options, values=True, passes=frozenset(left))
+    left = {SLOTS, *PASSES} - {name, *(["dead again"] if name == "dead" else [])}
+    machine._options = replace(machine._options, passes=frozenset(left))
     machine.jit_compile()
     return lambda space: machine.execute_program_jit(space.buffer)
 
@@ -56,10 +55,10 @@ def time_kernel(kernel: Kernel, rounds: Rounds) -> list[Timing]:
     program, source = load(kernel.object).program("kernel"), kernel.source.read_text()
     makers: dict[str, Callable[[Program, int], Run]] = {
         name: functools.partial(lambda name, program, lead: compile_without(program, name, lead), name)
-        for name in (ALL, BY_PC, *LEFT_OUT)
+        for name in (ALL, *LEFT_OUT)
     }
     placed = {(name, lead): make(program, lead) for name, make in makers.items() for lead in LEADS}
-    empty = {name: make(EMPTY, 0) for name, make in makers.items() if name in (ALL, BY_PC)}
+    empty = {ALL: makers[ALL](EMPTY, 0)}
     if CLANG in native.compilers():
         placed |= {(CLANG, lead): compile_native(source, CLANG, lead) for lead in LEADS}
         empty[CLANG] = empty_native(CLANG)
@@ -91,17 +90,17 @@ def time_kernel(kernel: Kernel, rounds: Rounds) -> list[Timing]:
 
 def _section(timings: Sequence[Timing]) -> Section:
     rows, data = [], {}
-    for name in (ALL, BY_PC, *LEFT_OUT):
+    for name in (ALL, *LEFT_OUT):
         cells = []
         for held_out in (False, True):
             chosen = [timing for timing in timings if timing.is_held_out is held_out]
-            over = ALL if name not in (ALL, BY_PC) else CLANG
+            over = ALL if name != ALL else CLANG
             ratios = [(timing.ratio(name, over), timing.kernel) for timing in chosen if over in timing.times]
             worst, kernel = max(ratios, default=(float("nan"), ""))
             mean = geomean([ratio for ratio, _ in ratios]) if ratios else float("nan")
             cells += [f"{mean:.2f}", f"{worst:.2f} {kernel}"]
             data[f"{name}, {'held out' if held_out else 'own'}"] = {each: ratio for ratio, each in ratios}
-        title = {ALL: "all passes / clang", BY_PC: "notes by pc / clang"}.get(name, f"without {name} / all")
+        title = "all passes / clang" if name == ALL else f"without {name} / all"
         rows.append((title, *cells))
     return Section(
         name="passes",

@@ -26,9 +26,9 @@ from ebpfjit.elf.source import read_path
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.options import Options
 
-BUILDS = ("native", "plain", "hardened", "baseline", "values", "audit", "audit-baseline", "audit-values")
+BUILDS = ("native", "plain", "hardened", "baseline", "audit", "audit-baseline")
 """Ways to make machine code: as this CPU can, without what newer CPUs add, with blinded constants, as the
-program stands, by way of values and exits; audit builds of some."""
+program stands; audit builds of some."""
 
 AUDIT = "audit"
 
@@ -45,7 +45,6 @@ def options_of(build: str, trace: int = 0) -> Options:
         optimize=way != "baseline",
         takes_over=way == "tiered",
         audit=build.startswith(AUDIT),
-        values=way == "values",
         trace=trace,
     )
 

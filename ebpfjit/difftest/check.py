@@ -17,30 +17,28 @@ from ebpfjit.difftest.coverage import Coverage
 from ebpfjit.difftest.engines import (
     CALLED,
     ENGINES,
-    PROOFS,
     Runner,
     compiled_case,
     depends_on_addresses,
     depends_on_stack,
-    on_proofs,
+    on_interpreter,
     on_tiered,
     prepared,
     runner_of,
     through_the_gate,
 )
-from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome
+from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome
 from ebpfjit.errors import DecodeError, EbpfError, LoadError, VerifierError
+from ebpfjit.interpreter import Watcher
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
 
 DIFFERS, TWIN, RAISED, CRASH, HANG = "differs", "differs from its twin", "raised", "crash", "hang"
-AUDIT, PROOF = "audit failure", "wrong proof"
-NATURES = {AUDIT_FAILURE: AUDIT, WRONG_PROOF: PROOF}
+AUDIT, WRONG = "audit failure", "wrong code"
+NATURES = {AUDIT_FAILURE: AUDIT, WRONG_CODE: WRONG}
 """By the kind of an outcome that is wrong by itself."""
 
-JUDGED = ("interpreter", PROOFS)
-"""Those that run the interpreter and hold what analysis claims against it."""
 OUTSIDE = "outside of its memory"
 
 
@@ -92,9 +90,7 @@ class Checker:
     def _typed(self, case: Case) -> Problem | None:
         """Compare a case with a type."""
         seen = typed.Seen()
-        runners = {
-            name: typed.runner(case, PROOFS if name in JUDGED else name, seen) for name in self.engines
-        }
+        runners = {name: typed.runner(case, name, seen) for name in self.engines}
         for given in case.inputs:
             try:
                 outcomes = {name: runner(given) for name, runner in runners.items()}
@@ -147,8 +143,8 @@ class Checker:
         runners: dict[str, Runner] = {}
         compiled: Compiled | None = None
         for name in self.engines:
-            if name in JUDGED:
-                runners[name] = on_proofs(case, verified, pcs)
+            if name == "interpreter":
+                runners[name] = on_interpreter(case, verified, _noting(pcs))
             elif name == "jit" or (name == "gate" and not case.promised):
                 compiled = compiled or self._compiled(case, verified)
                 runners[name] = runner_of(compiled) if name == "jit" else through_the_gate(compiled)
@@ -201,7 +197,7 @@ class Checker:
 
 
 def _wrong(outcomes: dict[str, Outcome | None], given: Input) -> Problem | None:
-    """Return what is wrong whatever the others say: what analysis found, or memory that is not the run's."""
+    """Return what is wrong whatever the others say: what was proven, or memory that is not the run's."""
     for name, outcome in outcomes.items():
         if outcome is None:
             continue
@@ -210,6 +206,11 @@ def _wrong(outcomes: dict[str, Outcome | None], given: Input) -> Problem | None:
         if outcome.outside:
             return Problem(OUTSIDE, given, f"{name}: {outcome.outside}; it ended with {outcome}")
     return None
+
+
+def _noting(pcs: list[int] | None) -> Watcher | None:
+    """Return what notes the steps of a run, None where nobody wants them."""
+    return None if pcs is None else lambda pc, registers: pcs.append(pc)
 
 
 def _not_called(outcomes: dict[str, Outcome | None]) -> dict[str, Outcome | None]:

@@ -10,7 +10,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest import typed
 from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.engines import ENGINES, Runner, check_engines, compiled_case, prepared
-from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome
+from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome
 from ebpfjit.difftest.trace import Parting, parting, trace_interpreter, trace_jit
 from ebpfjit.jit.listing import render_pc
 from ebpfjit.program import Buffer, Program
@@ -176,7 +176,7 @@ def differences(outcomes: dict[str, Outcome | None]) -> tuple[str, ...]:
     """Return the fields in which some outcome differs from the first, or from what can be right."""
     first = next(iter(outcomes.values()))
     found: dict[str, None] = {}
-    if any(other is not None and other.kind in (AUDIT_FAILURE, WRONG_PROOF) for other in outcomes.values()):
+    if any(other is not None and other.kind in (AUDIT_FAILURE, WRONG_CODE) for other in outcomes.values()):
         found["kind"] = None
     for name, other in outcomes.items():
         if first is None or other is None:
@@ -193,8 +193,8 @@ def _traced(case: Case, verified: Verified, comparison: Comparison) -> Compariso
     if not {"interpreter", "jit"} <= comparison.outcomes.keys():
         return comparison
     _, steps = trace_interpreter(case, verified, comparison.given)
-    _, machine_steps, recorded = trace_jit(case, verified, comparison.given)
-    found = parting(verified, steps, machine_steps, recorded) if not comparison.agree else None
+    _, machine_steps = trace_jit(case, verified, comparison.given)
+    found = parting(verified, steps, machine_steps) if not comparison.agree else None
     outcomes = dict(comparison.outcomes)
     for name, trace in (("interpreter", steps), ("jit", machine_steps)):
         outcome = outcomes[name]

@@ -22,7 +22,6 @@ from ebpfjit.difftest.generate import plain
 from ebpfjit.difftest.known import KnownFacts
 from ebpfjit.difftest.optimized import stages
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, Outcome, attributes_of
-from ebpfjit.difftest.proofs import Claims, Judge
 from ebpfjit.errors import EbpfError, ExecutionError, JitUnavailable, VerifierError
 from ebpfjit.interpreter import Watcher, interpret
 from ebpfjit.optimizer.slots import has_slots
@@ -90,19 +89,6 @@ def on_interpreter(case: Case, verified: Verified, watcher: Watcher | None = Non
     return run
 
 
-def on_proofs(case: Case, verified: Verified, pcs: list[int] | None = None) -> Runner:
-    """The oracle, which looks at what analysis tells machine code of this program; it notes its steps."""
-    place = arena()
-    claims = Claims(verified, promises_of(case))
-
-    def run(given: Input) -> Outcome:
-        execution = place.start(given)
-        judge = Judge(claims, execution, pcs)
-        return judge.verdict(outcome_of(judge.run, execution, place))
-
-    return run
-
-
 def on_optimized(case: Case, verified: Verified) -> Runner:
     """What the optimizer makes of it, run by the interpreter; entered at functions, or tested blocks too."""
     place = arena()
@@ -162,7 +148,7 @@ def runner_of(compiled: Compiled) -> Runner:
 
     def run(given: Input) -> Outcome:
         outcome = outcome_of(compiled.run, place.start(given), place)
-        return _without_slots(outcome, compiled.verified) if compiled.recipe.by_values else outcome
+        return _without_slots(outcome, compiled.verified) if compiled.recipe.is_optimized else outcome
 
     return run
 
@@ -290,12 +276,8 @@ def on_kernel(case: Case, verified: Verified) -> Runner:
     return run
 
 
-PROOFS = "proofs"
-"""The interpreter as a judge of analysis; in fuzzing runs the interpreter always is that too."""
-
 ENGINES: Mapping[str, Callable[[Case, Verified], Runner]] = {
     "interpreter": on_interpreter,
-    PROOFS: on_proofs,
     "optimized": on_optimized,
     "jit": on_jit,
     "gate": on_gate,
@@ -309,14 +291,11 @@ CALLED = ("gate", "tiered")
 
 
 def check_engines(names: Sequence[str]) -> None:
-    """Raise UnknownEngine where one is not available here, or fewer than two are asked for.
-
-    PROOFS compares with what analysis claims, so it may be the only one.
-    """
+    """Raise UnknownEngine where one is not available here, or fewer than two are asked for."""
     for name in names:
         if name not in ENGINES:
             raise UnknownEngine(f"no engine {name!r}; there are {', '.join(ENGINES)}")
-    if len(set(names)) < 2 and PROOFS not in names:
+    if len(set(names)) < 2:
         raise UnknownEngine("comparing takes two engines at least")
     tiny = Case(bytes.fromhex("b700000000000000 9500000000000000"), (Input(),))
     for name in names:

@@ -11,10 +11,11 @@ from importlib import import_module
 from typing import Any
 
 from ebpfjit import ready, runner
-from ebpfjit.analysis import entries, predication, states
+from ebpfjit.analysis import entries
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.difftest.planting import PlantedBug, function, method
-from ebpfjit.jit import assembler, compiler, entry, map_calls, promises
+from ebpfjit.jit import assembler, baseline, entry, map_calls, promises
+from ebpfjit.optimizer.rules import addresses
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.packet import PacketContext
 from ebpfjit.runtime.execution import CODE_ADDRESS
@@ -23,24 +24,16 @@ from ebpfjit.runtime.maps.bytecode import UPDATE
 from ebpfjit.runtime.maps.references import ProgArray
 from ebpfjit.runtime.maps.storage import Storage
 from ebpfjit.runtime.world import World
-from ebpfjit.translators.x86_64 import fusions
-
-ANY_SIZE = 1 << 62
 
 
 def _cut_numbers() -> None:
-    """Cut numbers to the field that they go into, and let analysis make any."""
+    """Cut numbers to the field that they go into, and let the optimizer make any displacement."""
 
     def cut(hole: assembler.Hole, number: int) -> bytes:
         return (number & ((1 << 8 * hole.size) - 1)).to_bytes(hole.size, "little")
 
     method(assembler.Hole, "filled", lambda old: cut)()
-    predication.LARGEST_NUMBER = fusions.LARGEST_SUM = ANY_SIZE
-
-
-def _kept(state: states.State, live: int) -> states.State:
-    """Keep what is known of all registers where a block starts."""
-    return state.copy()
+    addresses.MOST_OFFSET = 1 << 62
 
 
 def _moved_anywhere(context: Any, data: int, data_end: int, data_meta: int | None = None) -> None:
@@ -121,12 +114,6 @@ def _stack_of(old: Any) -> Any:
 
 HOLES: tuple[PlantedBug, ...] = (
     PlantedBug(
-        "dead-registers-kept",
-        "What is known of dead registers goes on where paths meet",
-        lambda: exchange(states.seen_through, _kept),
-        sources=("paths",),
-    ),
-    PlantedBug(
         "numbers-cut",
         "A displacement is cut to 32 bits",
         _cut_numbers,
@@ -153,7 +140,7 @@ HOLES: tuple[PlantedBug, ...] = (
     PlantedBug(
         "unnamed-frame-stale",
         "A frame that no instruction names is not zeroed",
-        function(compiler._zeroed, lambda old: lambda recipe, facts, single: facts.zeroed),
+        function(baseline._zeroed, lambda old: lambda recipe, accesses, checks: accesses.zeroed),
         sources=("frames",),
     ),
     PlantedBug(

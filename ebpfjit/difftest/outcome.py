@@ -10,9 +10,9 @@ from ebpfjit.difftest.guards import LITTER
 from ebpfjit.errors import AuditFailure, ExecutionError
 from ebpfjit.translators.x86_64.target import POISON
 
-WRONG_PROOF = "WrongProof"
+WRONG_CODE = "WrongCode"
 AUDIT_FAILURE = AuditFailure.__name__
-"""Kinds of an outcome that is wrong whatever another engine says: what analysis found does not hold."""
+"""Kinds of an outcome that is wrong whatever another engine says: what was proven does not hold."""
 
 _UNWRITTEN = (LITTER, POISON)
 

@@ -8,12 +8,11 @@ that JITs were found to have, or that an edit of ours could make.
 from __future__ import annotations
 
 import ctypes
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ebpfjit.analysis import accesses, facts, lengths, liveness, states, values
+from ebpfjit.analysis import liveness
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.difftest.holes import HOLES
 from ebpfjit.difftest.planted_middle import MIDDLE
@@ -30,17 +29,19 @@ from ebpfjit.difftest.planting import (
     replaced,
     text,
     translators_table,
+    wrapped,
 )
 from ebpfjit.errors import EbpfError
-from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
-from ebpfjit.jit import compiler, entry, gate, relocation, routines
+from ebpfjit.jit import baseline, entry, gate, relocation, routines
 from ebpfjit.memo import forget
+from ebpfjit.optimizer.code import Op
+from ebpfjit.optimizer.placed import Placed
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
-from ebpfjit.runtime.rights import Rights
-from ebpfjit.translators import emitter
-from ebpfjit.translators.x86_64 import alu, call, fusions, gather, host, memory, pairs, plan, target
+from ebpfjit.translators import emitter, plan
+from ebpfjit.translators.registry import Translator
+from ebpfjit.translators.x86_64 import alu, call, host, memory, target
 from ebpfjit.translators.x86_64.target import Context, register
 
 
@@ -103,104 +104,54 @@ def _byte(insn: Instruction) -> Instruction:
     return replace(insn, imm=(insn.imm & 0xFF) - (insn.imm & 0x80) * 2)
 
 
-# -- analysis that claims too much --------------------------------------------------------------
+# -- checks that ask for too little -----------------------------------------------------------------
 
 
-def _one_byte_less(old: Any) -> Any:
-    """Prove a span that ends a byte early."""
-
-    def proof(*arguments: Any) -> str:
-        *others, span = arguments
-        return old(*others, (span[0], span[1] - 1, span[2]))  # type: ignore[no-any-return]
-
-    return proof
+def _checks_with(change: Callable[[plan.Check], plan.Check]) -> Plant:
+    """Change every check of baseline code."""
+    return function(baseline._check, lambda old: lambda *arguments: change(old(*arguments)))
 
 
-def _covers_reads(outer: accesses.Span, inner: accesses.Span, rights: Rights | None = None) -> bool:
-    """Tell whether a span lies in another, whatever it may be used for."""
-    return outer[0] <= inner[0] and inner[1] <= outer[1]
+def _bounds_with(change: Callable[[Op], Op]) -> Plant:
+    """Change every bound of optimised code."""
+
+    def wrap(original: Translator) -> Translator:
+        def translate(insn: Any, cx: Context) -> None:
+            changed = Placed(change(insn.op), insn.results, insn.args, insn.exit, insn.kept)
+            original(changed, cx)
+
+        return translate
+
+    return wrapped(("BOUND",), wrap)
 
 
-def _moved_the_other_way(old: Any) -> Any:
-    """Take every change of a pointer for an addition."""
-    return lambda dst, src, meaning: old(dst, src, "ADD" if dst.symbol != values.CONSTANT else meaning)
+def _without_stack(old: Callable[..., plan.Plan]) -> Callable[..., plan.Plan]:
+    """Plan no checks of what is likely in the frame."""
+
+    def plan_of(*arguments: Any) -> plan.Plan:
+        made = old(*arguments)
+        kept = {pc: check for pc, check in made.checks.items() if check.region != "stack"}
+        return replace(made, checks=kept)
+
+    return plan_of
 
 
-def _without_swap(old: Any) -> Any:
-    """Refine bounds by the opposite of what holds."""
-    return lambda state, insn, *, holds: old(state, insn, holds=not holds)
+def _all(*plants: Plant) -> Plant:
+    """Plant several."""
 
+    def plant() -> None:
+        for each in plants:
+            each()
 
-def _promised_more(old: Any) -> Any:
-    """Count on a byte more behind r1."""
-
-    def analyse(verified: Any, promises: Any = None, **named: Any) -> accesses.Facts:
-        if promises is not None and promises.argument_size:
-            promises = replace(promises, argument_size=promises.argument_size + 1)
-        return old(verified, promises, **named)  # type: ignore[no-any-return]
-
-    return analyse
-
-
-def _shorter(check: plan.Check) -> plan.Check:
-    """A check that ends a byte early."""
-    return replace(check, high=check.high - 1) if check.high - check.low > 1 else check
-
-
-def _plan_as(change: Callable[[plan.Plan], plan.Plan]) -> Plant:
-    """Change what translators are told."""
-    return function(compiler._plan, lambda old: lambda *arguments, **named: change(old(*arguments, **named)))
-
-
-def _plan_with(change: Callable[[plan.Check], plan.Check]) -> Plant:
-    """Change every check of the plan."""
-    return _plan_as(
-        lambda made: replace(
-            made,
-            checks={pc: change(check) for pc, check in made.checks.items()},
-            single={pc: change(check) for pc, check in made.single.items()},
-        )
-    )
-
-
-def _plan_without(condition: Callable[[plan.Check], bool]) -> Plant:
-    """Leave out the checks for which a condition holds."""
-    return _plan_as(
-        lambda made: replace(
-            made,
-            checks={pc: check for pc, check in made.checks.items() if not condition(check)},
-            single={pc: check for pc, check in made.single.items() if not condition(check)},
-        )
-    )
-
-
-def _loops_with(change: Callable[[plan.Predicate], plan.Predicate]) -> Plant:
-    """Change what is asked before every loop."""
-    return _plan_as(
-        lambda made: replace(
-            made, predicates={pc: change(predicate) for pc, predicate in made.predicates.items()}
-        )
-    )
-
-
-def _swept(change: Callable[[plan.Sweep], plan.Sweep]) -> Plant:
-    """Change all sweeps."""
-    return _loops_with(
-        lambda predicate: replace(predicate, sweeps=tuple(change(sweep) for sweep in predicate.sweeps))
-    )
-
-
-def _nothing_zeroed(old: Any) -> Any:
-    """Find that no frame needs zeros."""
-    return lambda *arguments, **named: replace(old(*arguments, **named), zeroed=frozenset())
+    return plant
 
 
 # -- entry, budget, faults ----------------------------------------------------------------------
 
 
-def _charge_less(made: plan.Plan) -> plan.Plan:
-    """Charge an instruction less for every block."""
-    return replace(made, paid={pc: max(paid - 1, 0) for pc, paid in made.paid.items()})
+def _charge_less(old: Any) -> Any:
+    """Charge an instruction less for every block at which the budget is looked at."""
+    return lambda cx, instructions: old(cx, max(instructions - 1, 0))
 
 
 def _charge_unsigned(old: Any) -> Any:
@@ -296,43 +247,6 @@ def _lost_upper(old: Any) -> Any:
     return lambda cx, number, value: old(cx, number, value & ~(1 << 63))
 
 
-def _pairs_with_same(key: str) -> Plant:
-    """Let a condition be its own inverse."""
-    return mapped(target.INVERSE, key, key)
-
-
-def _extend_the_sign() -> None:
-    """Let the fusion that extends 32 bits extend the sign instead of zeros."""
-
-    def around(old: Any) -> Any:
-        def fuse(window: Any, live: Any) -> Any:
-            fusion = old(window, live)
-            if fusion is None:
-                return None
-
-            def emit(cx: Context) -> None:
-                plain = cx.emit
-
-                def changed(text: str, **numbers: Any) -> None:
-                    found = re.fullmatch(r"mov (r\d+d|e\w+), ([re]\w+)", text)
-                    if found:
-                        wide = next(
-                            names[0] for names in (*target.REGISTERS, *target.SCRATCH) if names[1] == found[1]
-                        )
-                        plain(f"movsxd {wide}, {found[2]}", **numbers)
-                    else:
-                        plain(text, **numbers)
-
-                with replaced(cx, "emit", changed):
-                    fusion.emit(cx)
-
-            return replace(fusion, emit=emit)
-
-        return fuse
-
-    fusions.fuse = around(fusions.fuse)
-
-
 def _forever(insn: Instruction, cx: Context) -> None:
     """Never return."""
     while True:
@@ -347,24 +261,6 @@ def _endless() -> None:
 
 
 DIVISIONS = "DIV64 DIV32 MOD64 MOD32 SDIV64 SDIV32 SMOD64 SMOD32"
-
-
-def _resumed_at(wrongly: Callable[[Context, int], bool]) -> Plant:
-    """Let runs that change over go on in the fast code itself, at some basic blocks."""
-
-    def wrap(original: Callable[[Context, int], None]) -> Callable[[Context, int], None]:
-        def resume(cx: Context, pc: int) -> None:
-            if not wrongly(cx, pc):
-                original(cx, pc)
-                return
-            cx.begin(pc)
-            cx.label(target.resume_label(pc))
-            target.pin(cx)
-            cx.jump("jmp", target.pc_label(pc))
-
-        return resume
-
-    return function(target.emit_resume, wrap)
 
 
 def _without_limits(original: Callable[[gate.Gate, int], int]) -> Callable[[gate.Gate, int], int]:
@@ -505,11 +401,8 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug("jslt-unsigned", "JSLT compares unsigned", jumps("JSLT", "jl", "jb")),
     PlantedBug("jsle32-unsigned", "JSLE32 compares unsigned", jumps("JSLE32", "jle", "jbe")),
     PlantedBug("jset-inverted", "JSET jumps where no bit is set", jumps("JSET", "jne", "je")),
-    PlantedBug("pair-not-inverted", "A jump over a move moves on the wrong side", _pairs_with_same("jg")),
     PlantedBug(
-        "pair-not-counted",
-        "A move that a jump skips costs the same either way",
-        function(pairs.select, lambda old: _rename_in(old, " r9, r10", " r9, r9")),
+        "turned-not-inverted", "A jump that is turned keeps its condition", mapped(target.INVERSE, "jg", "jg")
     ),
     PlantedBug("may-goto-jumps", "may_goto always jumps", only("MAY_GOTO", lambda i: True, _always)),
     PlantedBug("ja32-ignored", "gotol does not jump", only("JA32", lambda i: True, _nothing)),
@@ -551,134 +444,46 @@ PLANTED: tuple[PlantedBug, ...] = (
         text("LDABSW LDINDW", "^cmp r10, 4$", "cmp r10, 3"),
     ),
     # checks
-    PlantedBug("check-off-by-one", "Checked spans are one byte short", _plan_with(_shorter)),
+    PlantedBug(
+        "check-off-by-one",
+        "Checked spans are one byte short",
+        _all(
+            _checks_with(lambda check: replace(check, size=max(check.size - 1, 1))),
+            _bounds_with(lambda op: replace(op, imm=max(op.imm - 1, 1))),
+        ),
+    ),
     PlantedBug(
         "check-read-only",
         "Stores may go to read-only memory",
-        _plan_with(lambda check: replace(check, stores=False)),
+        _all(
+            _checks_with(lambda check: replace(check, stores=False)),
+            _bounds_with(lambda op: replace(op, stores=False)),
+        ),
     ),
     PlantedBug(
         "check-skips-stack",
         "Accesses near the stack are not checked",
-        _plan_without(lambda check: check.region == "stack"),
-    ),
-    PlantedBug(
-        "check-merged-alone",
-        "A merged check that fails is a fault at once",
-        _plan_with(lambda check: replace(check, merged=False)),
+        function(baseline.plan_of, _without_stack),
     ),
     PlantedBug(
         "fault-address", "A fault's address lacks the offset", function(memory.load_address, _without_offset)
     ),
     PlantedBug("fault-pc", "A fault may be said of a later pc", method(relocation.Image, "pc_at", _late_pc)),
-    # facts that claim too much
-    PlantedBug(
-        "facts-cover-more",
-        "What an access shows covers a byte more",
-        method(facts.Analysis, "_proof", _one_byte_less),
-    ),
-    PlantedBug(
-        "facts-cover-writes", "A read covers later writes", lambda: exchange(states.covers, _covers_reads)
-    ),
-    PlantedBug(
-        "facts-moved-up",
-        "Subtracting moves a pointer up",
-        lambda: exchange(values.moved, _moved_the_other_way(values.moved)),
-    ),
-    PlantedBug(
-        "facts-one-path",
-        "What one path has shown holds on all",
-        lambda: exchange(states.common_spans, lambda a, b, rights=None: a),
-    ),
-    PlantedBug(
-        "facts-refined-wrong",
-        "Comparisons bound values on the wrong side",
-        lambda: exchange(states.refined_by, _without_swap(states.refined_by)),
-    ),
-    PlantedBug(
-        "facts-and",
-        "AND bounds a value by half its mask",
-        mapped(values.BOUNDS, "AND", lambda w, a, b: (0, min(a[1], b[1]) // 2)),
-    ),
-    PlantedBug(
-        "gather-ignores-readers",
-        "Bytes are gathered although something else reads their parts",
-        function(
-            gather._followed, lambda old: lambda *given: (old(*given)[0], [set[int]() for _ in given[0]])
-        ),
-    ),
-    PlantedBug(
-        "gather-over-stores",
-        "Bytes are gathered although something stores in between",
-        lambda: setattr(gather, "HARMLESS", gather.HARMLESS | {Kind.STORE}),
-    ),
-    PlantedBug(
-        "length-one-more",
-        "A comparison with the length shows one byte more",
-        function(lengths.is_within, lambda old: lambda *given: old(*given[:-1], given[-1] - 1)),
-    ),
-    PlantedBug(
-        "length-wraps",
-        "A number that may have wrapped is taken for one below the length",
-        function(lengths._is_small, lambda old: lambda *given: True),
-    ),
-    PlantedBug(
-        "length-writable",
-        "Memory whose length is known is taken for writable",
-        _plan_without(lambda check: check.stores and check.behind == 1),
-    ),
-    PlantedBug(
-        "facts-promise", "One byte more is promised than there is", function(facts.analyse, _promised_more)
-    ),
-    PlantedBug(
-        "loop-a-byte-less",
-        "The bytes asked for before a loop are one less",
-        _swept(lambda sweep: replace(sweep, size=sweep.size - 1)),
-    ),
-    PlantedBug(
-        "loop-from-behind",
-        "The bytes asked for before a loop start one later",
-        _swept(lambda sweep: replace(sweep, offset=sweep.offset + 1, size=max(sweep.size - 1, 0))),
-    ),
-    PlantedBug(
-        "loop-only-reads",
-        "Before a loop that stores it is asked what may be read",
-        _swept(lambda sweep: replace(sweep, stores=False)),
-    ),
-    PlantedBug(
-        "loop-upwards",
-        "Pointers are taken to rise in all loops",
-        _swept(lambda sweep: replace(sweep, factor=abs(sweep.factor))),
-    ),
-    PlantedBug(
-        "loop-a-round-less",
-        "A loop is taken to end a round early",
-        _loops_with(lambda predicate: replace(predicate, plus=predicate.plus - predicate.unit)),
-    ),
-    PlantedBug(
-        "loop-cannot-wrap",
-        "A loop's counter is taken never to wrap",
-        _loops_with(lambda predicate: replace(predicate, border=None)),
-    ),
-    PlantedBug(
-        "loop-fits-always",
-        "A counter that steps over its end is taken to meet it",
-        _loops_with(lambda predicate: replace(predicate, exact=False)),
-    ),
     PlantedBug(
         "frame-not-zeroed",
         "No frame is zeroed",
-        lambda: exchange(facts.analyse, _nothing_zeroed(facts.analyse)),
+        function(baseline._zeroed, lambda old: lambda *arguments: frozenset()),
     ),
-    # fusions and liveness
+    # liveness
     PlantedBug(
-        "rotate-ignores-liveness",
-        "Nothing is read after a fusion",
-        lambda: exchange(liveness.live_after, _dead_results(liveness.live_after)),
+        "exit-ignores-liveness",
+        "Nothing is read where code leaves",
+        lambda: exchange(liveness.live_before, _dead_results(liveness.live_before)),
     ),
-    PlantedBug("extend-signed", "Shifting up and down extends the sign", _extend_the_sign),
     # budget, calls
-    PlantedBug("charge-less", "Basic blocks cost an instruction less", _plan_as(_charge_less)),
+    PlantedBug(
+        "charge-less", "Basic blocks cost an instruction less", function(target.emit_charge, _charge_less)
+    ),
     PlantedBug(
         "charge-unsigned",
         "A budget below zero counts as a large one",
@@ -704,19 +509,6 @@ PLANTED: tuple[PlantedBug, ...] = (
         lambda: exchange(host.ARGUMENTS, ("rdi", "rsi", "rcx", "rdx", "r8")),
     ),
     # from baseline code to optimised code
-    PlantedBug(
-        "change-asks-nothing",
-        "A run that changes over enters loops behind their question",
-        _resumed_at(lambda cx, pc: pc in cx.plan.predicates),
-        ("interpreter", "tiered"),
-    ),
-    PlantedBug(
-        "change-relies",
-        "A run that changes over goes on where others have checked",
-        _resumed_at(lambda cx, pc: pc in cx.plan.relying),
-        ("interpreter", "tiered"),
-        ("pointers",),
-    ),
     PlantedBug(
         "change-old-limits",
         "A run that changes over keeps the limits of its old code",

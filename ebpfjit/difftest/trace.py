@@ -1,10 +1,7 @@
 """Step by step: the registers before each instruction, and the first pc where two engines part.
 
-The interpreter tells of every step. Machine code records one at each pc that has code of its own:
-a few instructions that were fused into one have a state before the first only, and of a conditional
-jump translated together with the one instruction it skips the second has none. Such steps are left
-out of the interpreter's trace before the two are held against each other. Merged checks stay as
-they are: what goes on in the copy that checks one by one is recorded there.
+The interpreter tells of every step. Machine code records one before each instruction: of baseline code, where
+each has a place of its own.
 """
 
 from __future__ import annotations
@@ -135,13 +132,12 @@ def parting_of_parts(
     programs: Mapping[str, Verified],
     one: Sequence[Part],
     other: Sequence[Part],
-    recorded: Mapping[str, frozenset[int]],
 ) -> Parting | None:
     """Return where two runs of one or more programs part; programs are known by name."""
     for a, b in zip(one, other, strict=False):
         if a.name != b.name:
             return Parting(None, (_first(a), _first(b)), (), a.name)
-        found = parting(programs[a.name], a.steps, b.steps, recorded[a.name])
+        found = parting(programs[a.name], a.steps, b.steps)
         if found is not None:
             return replace(found, program=a.name)
     longer = one[len(other) :] or other[len(one) :]
@@ -157,38 +153,34 @@ def _first(part: Part) -> Step | None:
 
 def trace_jit(
     case: Case, verified: Verified, given: Input, trace: Trace | None = None
-) -> tuple[Outcome, list[Step], frozenset[int]]:
-    """Run instrumented machine code: the outcome, its first MOST_STEPS steps, the pcs it records."""
+) -> tuple[Outcome, list[Step]]:
+    """Run instrumented machine code: the outcome, its first MOST_STEPS steps."""
     trace = trace or Trace()
     place = arena()
     compiled = compiled_case(case, verified, trace=trace.address)
     outcome = outcome_of(compiled.run, place.start(given), place)
-    return outcome, trace.steps(), compiled.listing.traced
+    return outcome, trace.steps()
 
 
-def parting(
-    verified: Verified, one: Sequence[Step], other: Sequence[Step], recorded: frozenset[int]
-) -> Parting | None:
-    """Return where two traces part, None where they do not; `recorded` are the pcs that both have.
+def parting(verified: Verified, one: Sequence[Step], other: Sequence[Step]) -> Parting | None:
+    """Return where two traces part, None where they do not.
 
     A register that nothing reads any more may differ. Traces that are full say nothing of what
     comes after.
     """
-    first = [step for step in one if step.pc in recorded]
-    second = [step for step in other if step.pc in recorded]
     live = live_before(verified.liveness)
     last: int | None = None
-    for a, b in zip(first, second, strict=False):
+    for a, b in zip(one, other, strict=False):
         if a.pc != b.pc:
             return Parting(last, (a, b), _differing(a, b, -1))
         wrong = _differing(a, b, live[a.pc] if a.pc < len(live) else -1)
         if wrong:
             return Parting(last, (a, b), wrong)
         last = a.pc
-    if len(first) == len(second) or MOST_STEPS in (len(one), len(other)):
+    if len(one) == len(other) or MOST_STEPS in (len(one), len(other)):
         return None
-    longer, index = (first, 0) if len(first) > len(second) else (second, 1)
-    step = longer[min(len(first), len(second))]
+    longer, index = (one, 0) if len(one) > len(other) else (other, 1)
+    step = longer[min(len(one), len(other))]
     return Parting(last, (step, None) if index == 0 else (None, step), ())
 
 

@@ -20,11 +20,11 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest import guards, operation_maps
 from ebpfjit.difftest.case import UNTYPED, Case, Input, options_of, tiered
 from ebpfjit.difftest.children import Ended, run_forked
-from ebpfjit.difftest.engines import CALLED, PROOFS, other_stacks
+from ebpfjit.difftest.engines import CALLED, other_stacks
 from ebpfjit.difftest.known import KnownFacts
 from ebpfjit.difftest.low_memory import PLACES, contexts_at
 from ebpfjit.difftest.optimized import stages
-from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_PROOF, Outcome, attributes_of
+from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome, attributes_of
 from ebpfjit.difftest.packets import (
     ARRAY_ENTRIES,
     HASH_ENTRIES,
@@ -34,7 +34,6 @@ from ebpfjit.difftest.packets import (
     TAIL,
     VALUE_SIZE,
 )
-from ebpfjit.difftest.proofs import Claims, Judge
 from ebpfjit.difftest.trace import (
     MOST_STEPS,
     Part,
@@ -145,14 +144,10 @@ class _Watched:
 
 @dataclass(slots=True)
 class Seen:
-    """What the runs of a case went through, for coverage: programs with their pcs, and machine code.
-
-    `judges` are those of the programs of one run.
-    """
+    """What the runs of a case went through, for coverage: programs with their pcs, and machine code."""
 
     steps: list[tuple[Verified, list[int]]] = field(default_factory=list)
     compiled: list[Compiled] = field(default_factory=list)
-    judges: list[Judge] = field(default_factory=list)
 
 
 def _on_interpreter(ready: Ready, execution: Execution) -> int:
@@ -170,26 +165,15 @@ def _on_optimized(ready: Ready, execution: Execution) -> int:
     return interpret(verified, execution, machine=partial(stage.machine, judge=judge))
 
 
-def _judged(seen: Seen) -> EngineFunction:
-    """The interpreter, every step noted, and held against what analysis claims."""
+def _watched(seen: Seen) -> EngineFunction:
+    """The interpreter, every step noted."""
 
     def function(ready: Ready, execution: Execution) -> int:
         pcs: list[int] = []
         seen.steps.append((ready.verified, pcs))
-        judge = Judge(Claims(ready.verified, promises_of(ready)), execution, pcs)
-        seen.judges.append(judge)
-        return judge.run(execution)
+        return interpret(ready.verified, execution, lambda pc, registers: pcs.append(pc))
 
     return function
-
-
-def _verdict(program: Program, given: Input, seen: Seen) -> Outcome:
-    """Run on the interpreter; return the outcome, or what it shows to be wrong."""
-    seen.judges.clear()
-    outcome = run_typed(program, given, _judged(seen))
-    for judge in seen.judges:
-        outcome = judge.verdict(outcome)
-    return outcome
 
 
 def machine_code(start: Ready, build: str, trace: int = 0) -> Compiled:
@@ -327,16 +311,14 @@ def runner(case: Case, engine: str, seen: Seen | None = None) -> Callable[[Input
     if engine in CALLED:
         build = case.build if engine == "gate" else tiered(case.build)[1]
         return lambda given: _shortened(_through_the_gate(linked(case), given, build))
-    if engine == PROOFS:
-        return lambda given: _shortened(_verdict(linked(case), given, seen))
-    interpreted = {"interpreter": _on_interpreter, "optimized": _on_optimized}
+    interpreted = {"interpreter": _watched(seen), "optimized": _on_optimized}
     function = interpreted.get(engine) or _on_jit(case.build, seen)
     return lambda given: _shortened(run_typed(linked(case), given, function))
 
 
 def _shortened(outcome: Outcome) -> Outcome:
     """Return an outcome without addresses; where it is wrong by itself, nothing is to equal it."""
-    if outcome.kind in (AUDIT_FAILURE, WRONG_PROOF):
+    if outcome.kind in (AUDIT_FAILURE, WRONG_CODE):
         return outcome
     kept = tuple(one for one in outcome.attributes if one[0] in ("pc", "access", "size"))
     return replace(outcome, message=_NUMBER.sub("an address", outcome.message), attributes=kept)
@@ -431,8 +413,7 @@ class Tracer:
     def parting(self, one: Sequence[Part], other: Sequence[Part]) -> Parting | None:
         """Return where two runs part."""
         verified = {name: each.verified for name, each in self.ready.items()}
-        recorded = {name: compiled.listing.traced for name, compiled in self._compiled.items()}
-        return parting_of_parts(verified, one, other, recorded)
+        return parting_of_parts(verified, one, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,7 +431,6 @@ def _in_children(program: Program, given: Input, build: str) -> dict[str, Callab
         "interpreter": lambda: run_typed(program, given, _on_interpreter),
         "optimized": lambda: run_typed(program, given, _on_optimized),
         "jit": lambda: run_typed(program, given, _on_jit(build, Seen())),
-        PROOFS: lambda: _verdict(program, given, Seen()),
         "kernel": lambda: _on_kernel(program, given),
         "gate": lambda: _through_the_gate(program, given, build),
         "tiered": lambda: _through_the_gate(program, given, tiered(build)[1]),

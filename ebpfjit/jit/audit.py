@@ -19,17 +19,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ebpfjit.analysis.entries import OUTWARD
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import AuditFailure
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
 from ebpfjit.runtime import faults
-from ebpfjit.translators.x86_64.plan import Audit, MapCall, MapOperation
+from ebpfjit.translators.plan import Audit, MapCall, MapOperation
 
 MEMORY = frozenset({Kind.LOAD, Kind.STORE, Kind.ATOMIC})
 
-UNREACHED = "analysis did not come here"
-"""The reason of an access that was not found at all."""
+GATHERED = "bytes are loaded together"
+"""The reason of a load that stands for several."""
 
 CALLS = {
     "audit": "key and value are the program's",
@@ -67,6 +68,8 @@ def failure(program: Program, notes: Mapping[int, str], kind: str, pc: int, addr
     row = insn.row if insn is not None else None
     assert row is not None  # it was translated
     if row.kind in MEMORY:
-        reason = notes.get(pc, UNREACHED).removeprefix("no check: ")
+        reason = notes[pc].removeprefix("no check: ")
         return faults.audit_failure(pc, address, row.size, faults.access_of(row), reason)
+    if kind == "audit" and row.kind not in OUTWARD:
+        return faults.audit_failure(pc, address, 1, "load", GATHERED)
     return faults.audit_failure(pc, address if kind != "audit_depth" else 0, 0, "call", CALLS[kind])

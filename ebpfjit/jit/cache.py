@@ -33,7 +33,7 @@ from typing import Any, BinaryIO
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import LoadError
-from ebpfjit.jit.compiler import Recipe
+from ebpfjit.jit.recipe import Recipe
 from ebpfjit.jit.relocation import Image
 from ebpfjit.jit.routines import layout_of_host, provide, routines
 from ebpfjit.once import once

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,9 +21,10 @@ from ebpfjit.jit import audit as audits
 from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
-from ebpfjit.jit.compiler import Listing, Recipe
+from ebpfjit.jit.compiler import listing_of
 from ebpfjit.jit.map_routines import map_routine_addresses
 from ebpfjit.jit.promises import Given, check
+from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.relocation import Image, layout, relocate
 from ebpfjit.jit.routines import WORD, are_ready, routines
 from ebpfjit.jit.routines import listing as shared_listing
@@ -161,7 +161,6 @@ class Run:
             faults.locate(error, compiled.fault_pc(self))
             raise
         finally:
-            self.settle()
             kind = FAULTS[self.word("fault_kind")]
             self.set_word("fault_kind", 0)
             self.set_word("leave", leave)
@@ -278,19 +277,8 @@ class Run:
             room = region.size - span + 1 if region and (region.writable or not stores) else 0
             self.words[limit_place(index) >> 3] = max(room, 0)
 
-    def settle(self) -> None:
-        """Give back what a run that faulted has paid for basic blocks that it did not reach."""
-        if FAULTS[self.word("fault_kind")] in ("none", "budget"):
-            return
-        verified, pc = self.compiled.verified, self.compiled.fault_pc(self)
-        if pc < len(verified.program):  # behind the end nothing was paid in advance
-            starts = list(verified.blocks)
-            advance = self.compiled.recipe.charges.advance[starts[bisect_right(starts, pc) - 1]]
-            self.set_word("budget", W64.wrap(self.word("budget") + advance))
-
     def finish(self) -> None:
         """Leave in the execution what a run leaves behind."""
-        self.settle()
         self.follow_stack()
         self.stop_watching()
         self.execution.budget_left = self.budget_left()
@@ -334,7 +322,7 @@ class Compiled:
     @cached_property
     def listing(self) -> Listing:
         """The assembly text; written anew where it was not kept."""
-        return self.assembled if self.assembled is not None else self.recipe.listing()
+        return self.assembled if self.assembled is not None else listing_of(self.recipe)
 
     def run(self, execution: Execution) -> int:
         """Run the program and return r0, unsigned; raises what the interpreter raises."""
@@ -453,7 +441,7 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     if recipe.options.optimize and not recipe.verified.knows_all:
         recipe = recipe.baseline(KERNEL_LOADS if recipe.verified.kernel_loads else ARENA)
     try:
-        listing = recipe.listing()
+        listing = listing_of(recipe)
         return recipe, listing, assemble(listing)
     except (OptimizationError, MemoryError) as error:
         size = len(recipe.verified.program)

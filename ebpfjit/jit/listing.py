@@ -11,8 +11,8 @@ pc   eBPF bytes                  eBPF
 from __future__ import annotations
 
 from ebpfjit.disassembler import disassemble_instruction
-from ebpfjit.jit.compiler import Listing
 from ebpfjit.jit.entry import assemble
+from ebpfjit.jit.recipe import Listing
 from ebpfjit.jit.relocation import Image, item_spans
 from ebpfjit.translators.emitter import Label
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import chain
 
 from ebpfjit.analysis.entries import CALLED
-from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Row
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import BOUND, Exit, Way
@@ -50,7 +49,9 @@ PLACELESS = frozenset(row for row in (*TABLE, *UNENCODED.values()) if row.kind i
 ADDRESSED = frozenset(
     {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE, Kind.BRANCH_LOAD}
 )
-"""Accesses that the machine does together with something else; others are audited by their translators."""
+"""Accesses that the machine does together with something else."""
+PLAIN = frozenset({Kind.LOAD, Kind.STORE})
+"""Accesses that are audited by their translators, where they are an instruction's own."""
 
 Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
 Branch = tuple[Row, tuple[int, ...], int, int, int, bool]
@@ -75,17 +76,19 @@ def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: boo
     return _Lowering(cx, placed, registers, checked=checked).lower()
 
 
-def writes_frame_pointer(placed: PlacedCode) -> bool:
-    """True where a value that is not r10 may lie in its register: then a callee does not hand r10 back."""
+def written_registers(placed: PlacedCode) -> set[int]:
+    """Return the registers, and words of the stack, that placed code puts values in.
+
+    Where r10's is one, a function does not hand r10 back.
+    """
+    written: set[int] = set()
     for block in placed.blocks:
-        for step in block.steps if block is not None else ():
-            written = (step.dst,) if isinstance(step, Move) else step.results
-            if FRAME_POINTER in written:
-                return True
-        moves = chain.from_iterable(block.moves) if block is not None else ()
-        if any(move.dst == FRAME_POINTER for move in moves):
-            return True
-    return False
+        if block is None:
+            continue
+        for step in block.steps:
+            written.update((step.dst,) if isinstance(step, Move) else step.results)
+        written.update(move.dst for moves in block.moves for move in moves)
+    return written
 
 
 def _leaves_flags(step: Move | Placed | None, end: Placed) -> bool:
@@ -225,8 +228,6 @@ class _Lowering:
         """Emit an operation, and remember what was written where that is nothing but lines."""
         cx = self.cx
         before = len(cx.written()), len(cx.cold), len(cx.used), len(cx.limits)
-        if step.row.kind in ADDRESSED and cx.plan.is_audited:
-            x86_64.values.emit_audits(cx, step)
         self.translate(step)
         if self.learns and before[1:] == (len(cx.cold), len(cx.used), len(cx.limits)):
             lines = lines_of(cx.written()[before[0] :])
@@ -237,6 +238,8 @@ class _Lowering:
         """Have the translator of an operation emit it."""
         cx = self.cx
         cx.insn = step  # type: ignore[assignment]  # it has what translators ask of instructions
+        if cx.plan.is_audited:
+            self.audit(step)
         leaves = step.op.exit
         if step.row.kind is Kind.PAY and not step.stores:
             cx.exit = SLICE_ENDS if leaves is not None else ""
@@ -245,6 +248,13 @@ class _Lowering:
         cx.live = step.kept
         cx.distance = self.distance(step) if step.row.kind is Kind.BOUND else None
         registry.translator_of(x86_64.target.NAME, step.row)(step, cx)
+
+    def audit(self, step: Placed) -> None:
+        """Look at an access that is not the instruction's own: it has an index, or is of several loads."""
+        kind, audit = step.row.kind, self.cx.plan.audits.get(step.pc)
+        is_other = kind in PLAIN and (audit is None or audit.size != step.row.size)
+        if is_other or kind in ADDRESSED:
+            x86_64.values.emit_audits(self.cx, step)
 
     def distance(self, step: Placed) -> tuple[int, int] | None:
         """Return a register, and how often it counts: how far the base of a bound is from where the argument
@@ -330,8 +340,6 @@ class _Lowering:
             cx.is_turned = turned
             cx.way = self.edge(taken, moves) if moves else block_label(taken.block)
             cx.has_flags = _leaves_flags(self.last, end)
-            if kind is Kind.BRANCH_LOAD and cx.plan.is_audited:
-                x86_64.values.emit_audits(cx, end)
             self.branch(end, cx.way)
             cx.way, cx.is_turned, cx.has_flags = None, False, False
             self.on(other, through, after)

@@ -15,20 +15,16 @@ from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.flat import HEADER
 from ebpfjit.runtime.maps.hash import LONGEST_KEY
 from ebpfjit.runtime.memory import FREE_SIZE
-from ebpfjit.translators.x86_64.plan import MapCall, MapOperation
+from ebpfjit.translators.plan import MapCall, MapOperation
 
 OPERATIONS = {LOOKUP: MapOperation.LOOKUP, UPDATE: MapOperation.UPDATE, DELETE: MapOperation.DELETE}
 LARGEST_STRIDE = 1 << 30
-InFrame = Mapping[int, Mapping[int, tuple[int, int]]]
 
 
-def map_calls(
-    verified: Verified, maps: Mapping[int, int], in_frame: InFrame, options: Options
-) -> dict[int, MapCall]:
+def map_calls(verified: Verified, maps: Mapping[int, int], options: Options) -> dict[int, MapCall]:
     """Return the calls (by pc) that need no Python helper; in an audit build, what is audited of them.
 
-    `maps` has for calls (by pc) the map that they are surely given, by index; `in_frame` of calls how far
-    from r10 an argument lies (least and most), by its register.
+    `maps` has for calls (by pc) the map that they are surely given, by index.
     None in hardened code, which has no numbers that an object chose, none where steps are traced, and none
     without Python's lock, on which a table's order rests.
     """
@@ -40,7 +36,7 @@ def map_calls(
         assert insn is not None  # calls are instructions
         if insn.imm in options.map_helpers:
             map_ = verified.program.maps[index]
-            call = _map_call(verified, in_frame.get(pc, {}), insn.imm, map_, checked=options.checked)
+            call = _map_call(verified, insn.imm, map_, checked=options.checked)
             if call is not None:
                 found[pc] = audited(call, map_) if options.audit else call
     return found
@@ -61,9 +57,7 @@ def known_maps(code: Code) -> dict[int, int]:
     return {pc: places[number] for pc, number in found.items() if number in places}
 
 
-def _map_call(
-    verified: Verified, in_frame: Mapping[int, tuple[int, int]], helper: int, map_: Any, *, checked: bool
-) -> MapCall | None:
+def _map_call(verified: Verified, helper: int, map_: Any, *, checked: bool) -> MapCall | None:
     """Return one call, None where it takes the Python helper."""
     definition = map_.definition
     if definition.type not in ARRAYS | HASHES or (map_.is_readonly and helper != LOOKUP):
@@ -75,21 +69,15 @@ def _map_call(
     copied = map_.stride * map_.cpus if helper == UPDATE else 0
     if definition.key_size > LONGEST_KEY or copied > FREE_SIZE:
         return None  # which costs more than the call, and that is for the helper to say
-    frame_size = min(verified.frame_sizes.values())
-
-    def to_check(register: int, size: int) -> int:
-        low, high = in_frame.get(register, (-frame_size - 1, 0))
-        return size if checked and not (-frame_size <= low and high + size <= 0) else 0
-
     return MapCall(
         OPERATIONS[helper],
-        to_check(2, definition.key_size),
-        to_check(3, definition.value_size) if helper == UPDATE else 0,
+        definition.key_size if checked else 0,
+        definition.value_size if checked and helper == UPDATE else 0,
         routine_of(definition, helper),
         map_.regions[0].start if definition.type == MapType.ARRAY else 0,
         definition.max_entries,
         map_.stride,
         # Without a frame of its own a function leaves r10 where its caller's was, or nowhere.
-        0 if verified.calls.frameless else frame_size,
+        0 if verified.calls.frameless else min(verified.frame_sizes.values()),
         HEADER["busy"] if definition.type in HASHES else 0,
     )

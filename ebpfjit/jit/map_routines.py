@@ -9,18 +9,27 @@ Each is compiled when the first program needs it, and stays for good.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ebpfjit.analysis.verified import prepare
+from ebpfjit.analysis.verified import Verified, prepare
+from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
-from ebpfjit.jit.compiler import translate_routine
+from ebpfjit.jit.lower import lower, written_registers
+from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.relocation import layout, relocate
 from ebpfjit.once import once
+from ebpfjit.optimizer.code import PAY, Code
+from ebpfjit.optimizer.passes import optimised
+from ebpfjit.optimizer.registers import place
+from ebpfjit.options import NOTHING_PROMISED
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps import bytecode
+from ebpfjit.translators.plan import Plan
 from ebpfjit.translators.x86_64.maps import symbol_of
+from ebpfjit.translators.x86_64.routine import Routine
+from ebpfjit.translators.x86_64.target import VALUES, Context, function_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,47 @@ def compile_routine(program: Program) -> NativeRoutine:
     image = layout(listing)
     buffer = CodeBuffer(relocate(image, {}))
     return NativeRoutine(buffer.address + image.entry, buffer)
+
+
+def translate_routine(verified: Verified) -> Listing:
+    """Return the text of a bare function: r1 to r5 are what it is called with, r0 what it returns.
+
+    There is no block, no check and no budget; below r10 lies as much stack as the program names. The
+    program is one function that calls nothing.
+    """
+    program = verified.program
+    code = _without_payments(optimised(verified, NOTHING_PROMISED, checked=False))
+    placed = place(code, VALUES)
+    cx = Context(program, verified.frame_sizes, Plan({}, frozenset()), Recipe(verified).settings)
+    cx.pinned = None  # r11 has values
+    routine = Routine(written_registers(placed), _depth(code))
+    routine.enter(cx)
+    cx.jump("jmp", function_label(0))
+    cx.before_exit = routine.leave
+    left = lower(cx, placed, VALUES, checked=False)
+    assert not left  # there is no baseline code
+    assert not cx.used  # it needs nothing of what programs share
+    return Listing(verified, (*cx.pieces, *cx.cold), (), {})
+
+
+def _without_payments(code: Code) -> Code:
+    """Return code that counts nothing."""
+    kept = [tuple([op for op in block.ops if op.row is not PAY]) for block in code.blocks]
+    blocks = [replace(block, ops=ops) for block, ops in zip(code.blocks, kept, strict=True)]
+    return replace(code, blocks=tuple(blocks))
+
+
+def _depth(code: Code) -> int:
+    """Return how many bytes below r10 a program names, 0 where code does without."""
+    if FRAME_POINTER not in code.entries[0].registers:
+        return 0
+    depth = 0
+    for insn in code.verified.program.instructions:
+        assert insn.row is not None  # the verifier saw the program
+        base = insn.src_reg if insn.row.kind is Kind.LOAD else insn.dst_reg
+        if base == FRAME_POINTER:
+            depth = max(depth, -insn.offset)
+    return depth
 
 
 @once

@@ -9,7 +9,7 @@ Code that was promised nothing takes every run.
 from __future__ import annotations
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.jit.compiler import Recipe
+from ebpfjit.jit.recipe import Recipe
 from ebpfjit.record import record
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.rights import Rights

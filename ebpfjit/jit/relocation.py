@@ -16,7 +16,7 @@ from itertools import accumulate
 
 from ebpfjit.errors import OptimizationError, TranslationError
 from ebpfjit.jit.assembler import Hole, slot_hole
-from ebpfjit.jit.compiler import Listing
+from ebpfjit.jit.recipe import Listing
 from ebpfjit.record import record
 from ebpfjit.translators.emitter import Jump, Label, Line, SlotLine, Snippet
 from ebpfjit.translators.x86_64.target import Limit, resume_label

@@ -19,7 +19,7 @@ from ebpfjit.analysis.verified import prepare
 from ebpfjit.errors import JitUnavailable
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
-from ebpfjit.jit.compiler import Listing
+from ebpfjit.jit.recipe import Listing
 from ebpfjit.jit.relocation import Image, item_spans, layout, relocate
 from ebpfjit.once import once
 from ebpfjit.program import Program

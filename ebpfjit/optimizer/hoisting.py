@@ -40,6 +40,8 @@ from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED
 from ebpfjit.record import record
 
 LARGEST = (1 << 31) - 1
+NO_VALUE = -1
+"""What a bound of the argument's bytes is about."""
 """How far a counter may get: more would take a second, and no check is needed for what takes so long."""
 
 LARGEST_FACTOR, LARGEST_OFFSET = 1 << 12, 1 << 30
@@ -551,11 +553,10 @@ class _Loop:
             around.blocks[number] = replace(block, ops=ops)
 
     def _prove(self, op: Op) -> None:
-        if op.args:
-            proof = Proof(
-                "loop", op.args[0], op.offset, op.imm, op.stores, op.offset, op.offset + op.imm, self.block.pc
-            )
-            self.around.proofs[op.pc] = (*self.around.proofs.get(op.pc, ()), proof)
+        value = op.args[0] if op.args else NO_VALUE
+        low, high = op.offset, op.offset + op.imm
+        proof = Proof("loop", value, low, op.imm, op.stores, low, high, self.block.pc)
+        self.around.proofs[op.pc] = (*self.around.proofs.get(op.pc, ()), proof)
 
 
 def _moved(linear: Linear | None, number: int) -> Linear | None:

@@ -11,14 +11,10 @@ from typing import Any
 import pytest
 
 from ebpfjit import EbpfError, EbpfVmRaw, assembler
-from ebpfjit.analysis import facts as analysis
-from ebpfjit.analysis.accesses import Promises
-from ebpfjit.analysis.states import State, refined_by
-from ebpfjit.analysis.values import UNKNOWN, Value
-from ebpfjit.analysis.verified import prepare
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.errors import OptimizationError
 from ebpfjit.jit import assembler as stencils
+from ebpfjit.jit import compiler
 from ebpfjit.jit.relocation import _long_jump
 from ebpfjit.program import Program
 from ebpfjit.translators.emitter import Jump, Line, new_line
@@ -106,14 +102,6 @@ def test_a_loop_does_not_believe_its_first_round() -> None:
     """
     packet = struct.pack("<qq", 0, -4).ljust(32, b"\0")
     assert both_agree(text, packet) == "MemoryFault at pc 8"
-
-
-def test_a_comparison_of_something_unknown_tells_nothing_of_another_such() -> None:
-    registers = [Value(UNKNOWN, 0) for _ in range(11)]
-    branch = Program(assembler.assemble("jlt r3, 100, +0\nexit")).instructions[0]
-    refined = refined_by(State(registers), branch, holds=True).registers
-    assert refined[3].bounds == (0, 99)
-    assert all(refined[r].bounds == registers[r].bounds for r in range(11) if r != 3)
 
 
 WIDE_STEP = """
@@ -215,20 +203,28 @@ def _encoded(line: Line) -> bytes:
     return line.code
 
 
-def test_what_cannot_be_optimised_stays_in_baseline_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysis, "MOST_WALKS", 0)
-    monkeypatch.setattr(analysis, "MOST_WALKED", 1)
+@pytest.fixture
+def _too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the optimizer find every program too much."""
+
+    def refuse(*given: Any, **named: Any) -> None:
+        raise OptimizationError("there is too much of it")
+
+    monkeypatch.setattr(compiler, "optimised", refuse)
+
+
+@pytest.mark.usefixtures("_too_much")
+def test_what_cannot_be_optimised_stays_in_baseline_code() -> None:
     text = "mov r0, 7\njeq r1, 0, +1\nmov r0, 9\nexit"
     vm = EbpfVmRaw(assembler.assemble(text), optimize=True)
     vm.jit_compile()
     assert vm.execute_program_jit(bytearray(8)) == 9
-    assert vm.listing().startswith("; baseline code: analysis would take too much: ")
+    assert vm.listing().startswith("; baseline code: there is too much of it\n")
 
 
+@pytest.mark.usefixtures("_too_much")
 def test_a_hot_program_that_cannot_be_optimised_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EBPFJIT_TIERS", "on")
-    monkeypatch.setattr(analysis, "MOST_WALKS", 0)
-    monkeypatch.setattr(analysis, "MOST_WALKED", 1)
     text = "mov r0, 0\nL:\nadd r0, 1\njlt r0, 10000000, L\nexit"
     function = Program(assembler.assemble(text)).compile()
     assert [function(b"") for _ in range(3)] == [10_000_000] * 3
@@ -302,13 +298,3 @@ def test_optimising_takes_memory_and_time_by_the_size_of_a_program(shape: Any) -
     small, large = (run_forked(partial(job, count), 60).value for count in (4_000, 16_000))
     assert large[1] < 6 * small[1] + (32 << 10)  # KiB; 16 times as much where it is quadratic
     assert large[0] < 8 * small[0] + 1
-
-
-def test_analysis_gives_up_before_it_walks_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysis, "MOST_KEPT", 3)
-    lines = ["mov r3, r1"]
-    for offset in range(8):
-        lines += [f"ldxb r4, [r3+{offset}]", "jeq r4, 1, +1", "add r0, 1"]
-    verified = prepare(Program(assembler.assemble("\n".join([*lines, "exit"]))))
-    with pytest.raises(OptimizationError, match="spans kept"):
-        analysis.analyse(verified, Promises())

@@ -113,12 +113,12 @@ def agree(code: bytes | Program, limit: int | None = 10_000, seconds: float = 60
     """Return what all ways to run a program come to: (r0, memory, budget), or the fault and those."""
     verified = prepare(code if isinstance(code, Program) else Program.from_bytes(code))
 
-    def machine(*, optimize: bool, values: bool = False) -> Callable[[Execution], int]:
-        return compile_program(verified, Options(optimize=optimize, values=values), HELPERS).run
+    def machine(*, optimize: bool) -> Callable[[Execution], int]:
+        return compile_program(verified, Options(optimize=optimize), HELPERS).run
 
     def job() -> list[Outcome]:
         runs = [lambda e: interpret(verified, e), machine(optimize=True), machine(optimize=False)]
-        return [_outcome(run, limit) for run in (*runs, machine(optimize=True, values=True))]
+        return [_outcome(run, limit) for run in runs]
 
     ended = run_forked(job, seconds)
     assert ended.value is not None, ended

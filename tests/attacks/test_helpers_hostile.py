@@ -212,7 +212,8 @@ CARELESS: dict[int, HelperFunction] = {
 CALL = """
     lddw r6, {arguments:#x}
     lddw r0, called_back
-    stxdw [r10-512], r0
+    mov r9, r10  # so what is in the frame lies there, for helpers to find
+    stxdw [r9-512], r0
     {target}
     ldxdw r2, [r6+8]
     ldxdw r3, [r6+16]
@@ -224,7 +225,7 @@ called_back:
     mov r0, 0
     exit
 """
-FUNCTION = CODE_ADDRESS + 13
+FUNCTION = CODE_ADDRESS + 14
 
 
 def calling(number: int, map_: Any = None) -> Program:

@@ -1,4 +1,4 @@
-"""What the translators write, as text: one listing for each kind of row and CPU.
+"""What the translators write for baseline code, as text: one listing for each kind of row and CPU.
 
 A change of a translator shows here as a diff; refresh with `make bless` after reading it.
 """
@@ -15,7 +15,8 @@ from ebpfjit.analysis.verified import prepare
 from ebpfjit.disassembler import disassemble_instruction
 from ebpfjit.isa.spec import Kind, Offset, Reg, Row
 from ebpfjit.isa.table import BY_NAME, TABLE
-from ebpfjit.jit.compiler import Recipe
+from ebpfjit.jit.compiler import listing_of
+from ebpfjit.jit.recipe import Recipe
 from ebpfjit.options import Options
 from ebpfjit.program import Instruction, Program
 
@@ -47,8 +48,8 @@ def _text(row: Row, variant: str) -> str:
         insn = _example(row, dst, src)
         # In the middle of a block, so that no budget is charged here.
         program = Program(MOVE + insn.encode() + EXIT * 9, references={1: 0x1122334455667788})
-        options = Options(checked, features=features, promises=Promises(calling=frozenset()))
-        listing = Recipe(prepare(program), options, {7: False}, {7: True}).listing()
+        options = Options(checked, optimize=False, features=features, promises=Promises(calling=frozenset()))
+        listing = listing_of(Recipe(prepare(program), options, {7: False}, {7: True}))
         lines.append(f"{row.name}: {disassemble_instruction(program.instructions[1], 'linux')}")
         for piece in listing.pieces:
             if piece.pc == 1:

@@ -61,7 +61,7 @@ def with_kind(steps: list[Step], kind: Kind) -> list[Placed]:
 
 
 def on_both(
-    code: Code, given: Sequence[Input] = (Input(MEMORY),), build: str = "values"
+    code: Code, given: Sequence[Input] = (Input(MEMORY),), build: str = "native"
 ) -> Iterator[tuple[Outcome, Outcome]]:
     """Yield how Code ends on each input, in the interpreter, and as machine code."""
     verified, place_ = code.verified, arena()
@@ -81,7 +81,7 @@ def on_both(
         yield expected, got
 
 
-def agree(code: Code, given: Sequence[Input] = (Input(MEMORY),), build: str = "values") -> None:
+def agree(code: Code, given: Sequence[Input] = (Input(MEMORY),), build: str = "native") -> None:
     """Assert that Code in the interpreter, and as machine code, end as the program does."""
     verified, place_ = code.verified, arena()
     for each, outcomes in zip(given, on_both(code, given, build), strict=True):

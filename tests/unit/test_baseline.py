@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ebpfjit import BudgetExhausted, EbpfVmFixedMbuff, EbpfVmMbuff, EbpfVmRaw, MemoryFault, Program, load
+from ebpfjit.analysis.accesses import Origin
 from ebpfjit.analysis.baseline import baseline
-from ebpfjit.analysis.values import Origin
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.bench.inputs import KERNELS, SOURCES
@@ -14,7 +14,7 @@ from ebpfjit.jit.timing import time_stages
 
 
 def facts_of(text: str) -> dict[int, tuple[str, Origin]]:
-    found = baseline(prepare(Program.from_bytes(assemble(text)))).accesses
+    found = baseline(prepare(Program.from_bytes(assemble(text)))).by_pc
     return {pc: (access.proof, access.origin) for pc, access in found.items()}
 
 

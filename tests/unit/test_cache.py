@@ -25,10 +25,11 @@ from ebpfjit import (
     Program,
     VerifierError,
 )
-from ebpfjit.analysis.accesses import Facts, Promises
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
-from ebpfjit.jit import assembler, cache, compiler, cpu
+from ebpfjit.jit import assembler, cache, cpu, entry
+from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.options import Options
 from ebpfjit.runtime.rights import Rights
 from ebpfjit.sealed import inside
@@ -53,13 +54,13 @@ def tripled(r1: int, *others: int) -> int:
 def translations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many instructions each program had that was translated."""
     seen: list[int] = []
-    facts = compiler.Recipe.facts
+    listing_of = entry.listing_of
 
-    def counted(recipe: compiler.Recipe) -> Facts:
+    def counted(recipe: Recipe) -> Listing:
         seen.append(len(recipe.verified.program))
-        return facts(recipe)
+        return listing_of(recipe)
 
-    monkeypatch.setattr(compiler.Recipe, "facts", counted)
+    monkeypatch.setattr(entry, "listing_of", counted)
     return seen
 
 
@@ -321,7 +322,7 @@ OTHER: dict[type, Any] = {
 def test_every_field_that_code_depends_on_is_in_the_key() -> None:
     promises = Promises(argument_rights=Rights("struct", bytes(8), ()))
     options = Options(promises=promises, features=frozenset())
-    recipe = compiler.Recipe(prepare(Program(assemble(SUM), type="xdp")), options)
+    recipe = Recipe(prepare(Program(assemble(SUM), type="xdp")), options)
     key, found, apart = cache.key_of(recipe), [], set()
     for record, name in _fields(recipe):
         if (full := f"{type(record).__name__}.{name}") in cache.APART:

@@ -125,7 +125,7 @@ SELECTS = """
 """
 
 
-@pytest.mark.parametrize("build", ["baseline", "native", "values", "audit-values"])
+@pytest.mark.parametrize("build", ["baseline", "native", "audit"])
 def test_every_engine_counts_so_to_the_instruction(build: str) -> None:
     inputs = tuple(
         Input(MEMORY[start:] + MEMORY[:start], limit) for start in (0, 29) for limit in range(1, 75)

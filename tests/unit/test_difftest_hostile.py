@@ -20,7 +20,7 @@ from ebpfjit.difftest.coverage import Coverage
 from ebpfjit.difftest.engines import prepared as prepared_case
 from ebpfjit.difftest.fuzz import Options, fuzz
 from ebpfjit.difftest.holes import HOLES
-from ebpfjit.difftest.sources import HOSTILE, TYPED, USUAL_BUILDS, case_of
+from ebpfjit.difftest.sources import HOSTILE, TYPED, case_of
 from ebpfjit.difftest.typed import MAPS, Seen, depends_on_addresses, depends_on_stack, runner
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.interpreter import interpret
@@ -44,7 +44,7 @@ def steps_of(case: Case) -> list[list[int]]:
     if case.type:
         seen = Seen()
         for given in case.inputs:
-            runner(case, "proofs", seen)(given)
+            runner(case, "interpreter", seen)(given)
         return [pcs for _, pcs in seen.steps]
     verified = prepared_case(case)
     found = []
@@ -280,16 +280,11 @@ def test_a_run_that_changes_what_is_not_its_own_is_a_finding() -> None:
     assert text.startswith("interpreter: what lies around the memory was changed")
 
 
-BY_PC = tuple(name for name, often in USUAL_BUILDS.items() for _ in range(often) if "values" not in name)
-"""Builds of what the holes were in."""
-
-
 @pytest.mark.parametrize("bug", HOLES, ids=lambda bug: bug.name)
 def test_holes_are_found_again(bug) -> None:
     options = Options(
         bug.engines,
         sources=bug.sources,
-        builds=BY_PC,
         programs=240,
         planted=bug.name,
         stop_at=1,

@@ -16,9 +16,10 @@ from ebpfjit.assembler import assemble
 from ebpfjit.bits import U64_MASK
 from ebpfjit.jit import assembler
 from ebpfjit.jit.code_buffer import CodeBuffer
-from ebpfjit.jit.compiler import Listing, Recipe
+from ebpfjit.jit.compiler import listing_of
 from ebpfjit.jit.entry import assemble as assemble_listing
 from ebpfjit.jit.entry import compile_program
+from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.relocation import item_spans, relocate
 from ebpfjit.options import Options
 from ebpfjit.runtime.execution import Execution
@@ -33,7 +34,7 @@ def _execution() -> Execution:
 def _listing(text: str, *helpers: int) -> Listing:
     verified = prepare(Program.from_bytes(assemble(text)))
     options = Options(promises=Promises(calling=frozenset()))
-    return Recipe(verified, options, dict.fromkeys(helpers, False)).listing()
+    return listing_of(Recipe(verified, options, dict.fromkeys(helpers, False)))
 
 
 def test_every_operation_has_a_translator() -> None:
@@ -151,6 +152,6 @@ def test_size_is_limited_by_memory_only() -> None:
 def test_bmi2_is_used_only_where_the_machine_has_it() -> None:
     verified = prepare(Program.from_bytes(assemble("mov r0, 1\nmov r1, 40\nlsh r0, r1\nexit")))
     for features, word in ((frozenset({"bmi2"}), "shlx"), (frozenset[str](), "shl rax, cl")):
-        listing = Recipe(verified, Options(features=features)).listing()
+        listing = listing_of(Recipe(verified, Options(features=features)))
         texts = [item.text for piece in listing.pieces for item in piece.items]
         assert any(word in text for text in texts)

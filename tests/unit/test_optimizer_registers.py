@@ -97,7 +97,7 @@ def sum_of(values: list[int], into: int) -> str:
     return "\n".join([*lines, f"  exit v{last}"])
 
 
-def agrees(code: Code, build: str = "values") -> None:
+def agrees(code: Code, build: str = "native") -> None:
     """Assert that machine code does what the interpreter does with it, and that it ends well."""
     expected, got = next(on_both(code, build=build))
     assert (expected.kind, got.kind) == ("ok", "ok"), (expected.message, got.message)
@@ -121,7 +121,7 @@ def test_of_what_commutes_the_one_that_ends_is_changed() -> None:
     agrees(code)
 
 
-@pytest.mark.parametrize("build", ["values", "audit-values"])
+@pytest.mark.parametrize("build", ["native", "audit"])
 @pytest.mark.parametrize("alive", range(14))
 def test_values_stay_while_a_helper_is_called(alive: int, build: str) -> None:
     """Of so many that are read behind the call five stay in registers that it keeps, others on the stack."""
@@ -175,13 +175,13 @@ def test_a_function_by_address_reads_all_registers() -> None:
     (call,) = with_kind(steps_of(placed_of(code), 0), Kind.CALL_REGISTER)
     assert call.args == (VALUES.spare, *range(10))
     agrees(code)
-    agrees(code, "audit-values")
+    agrees(code, "audit")
 
 
 ATOMICS = ("atomic_fetch_add", "atomic_fetch_or", "atomic_fetch_and", "atomic_fetch_xor", "xchg")
 
 
-@pytest.mark.parametrize("build", ["values", "audit-values"])
+@pytest.mark.parametrize("build", ["native", "audit"])
 @pytest.mark.parametrize("alive", [0, 5, 13])
 def test_atomic_operations_that_fetch(alive: int, build: str) -> None:
     """With the address as the operand too, and results that are read or not."""

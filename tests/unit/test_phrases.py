@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,10 @@ import pytest
 from ebpfjit import EbpfError, Program, load
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.difftest.sources import SOURCES, case_of
-from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.jit import assembler
 from ebpfjit.jit.entry import Compiled, compile_program
 from ebpfjit.memo import forget
 from ebpfjit.options import Options
-from ebpfjit.program import Instruction
-from ebpfjit.translators.x86_64 import fusions
-from ebpfjit.translators.x86_64.fusion import Matcher
 
 KERNELS = sorted((Path(__file__).parents[2] / "ebpfjit" / "bench" / "kernels").glob("*.o"))
 FEATURES = (frozenset[str](), frozenset({"bmi2", "movbe"}))
@@ -77,37 +72,3 @@ def test_keystone_is_called_once_for_a_large_program() -> None:
     assert assembler.calls <= before + 2
     compile_program(verified)
     assert assembler.calls <= before + 2
-
-
-def test_fusions_begin_only_as_their_table_says() -> None:
-    """What is found with any second instruction is found with one of the table."""
-    thirds = [
-        (name, dst, src)
-        for name in ("ADD64_X", "OR64_X", "LDXW", "STXW", "RSH64_K")
-        for dst, src in ((1, 2), (2, 1))
-    ]
-    found = set()
-    firsts = dict.fromkeys(first for first, _ in fusions.BEGINNINGS)
-    matchers = {first: _matchers_of(first) for first in firsts}
-    for first, second in itertools.product(firsts, TABLE):
-        for dst, src, imm, third in itertools.product((1, 2), (1, 2, 3), (2, 32, 62), thirds):
-            window = [_instruction(first, 1, 2, 2), _instruction(second.name, dst, src, imm)]
-            window.append(_instruction(*third, 30))
-            for matcher in matchers[first]:
-                if matcher(window, [0, 0, 0]) is not None:
-                    found.add((matcher, first, second.name))
-    table = {(matcher, *both) for both, matchers in fusions.BEGINNINGS.items() for matcher in matchers}
-    assert len(found) > 20
-    assert found <= table
-
-
-def _matchers_of(first: str) -> list[Matcher]:
-    """Return the matchers that may begin with an instruction, whatever the second is."""
-    return list(
-        dict.fromkeys(m for (one, _), found in fusions.BEGINNINGS.items() if one == first for m in found)
-    )
-
-
-def _instruction(name: str, dst: int, src: int, imm: int) -> Instruction:
-    row = BY_NAME[name]
-    return Instruction(0, row.opcode, dst, src, 0, imm, None, row)

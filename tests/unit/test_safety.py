@@ -40,7 +40,6 @@ from ebpfjit import (
     Program,
     address_of,
 )
-from ebpfjit.analysis.facts import analyse
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.interpreter import interpret
@@ -48,7 +47,9 @@ from ebpfjit.isa.spec import Imm, Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.jit import code_buffer
 from ebpfjit.jit.code_buffer import CodeBuffer
+from ebpfjit.jit.compiler import listing_of
 from ebpfjit.jit.entry import compile_program
+from ebpfjit.jit.recipe import Recipe
 from ebpfjit.options import Options
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import SLICE, Execution
@@ -866,14 +867,14 @@ def test_without_checks_there_are_none_and_the_docstrings_say_so() -> None:
 
 def test_a_listing_says_of_each_access_why_it_is_checked_or_not() -> None:
     text = assemble(
-        "ldxdw r2, [r1]\nldxdw r3, [r1]\nstb [r10-1], 5\nldxb r0, [r2+3]\nldxb r4, [r2+1]\nldxh r0, [r2]\n"
-        "lock add [r3], r4\nldxb r0, [r10-513]\nexit"
+        "ldxdw r2, [r1]\nldxdw r3, [r1]\nstb [r10-1], 5\nldxb r6, [r2+3]\nldxb r4, [r2+1]\nldxh r5, [r2]\n"
+        "lock add [r3], r4\nldxb r0, [r10-513]\nadd r0, r5\nadd r0, r6\nexit"
     )
     expected = {
-        0: "checked, argument first",
-        1: "no check: covered",
+        0: "checked: 8 bytes of the argument",
+        1: "no check: one at pc 0 covers it",
         2: "no check: frame",
-        3: "checked, packet first: 4 bytes at once",
+        3: "checked, packet first: 4 bytes",
         4: "no check: one at pc 3 covers it",
         5: "no check: one at pc 3 covers it",
         6: "checked, ",
@@ -1506,8 +1507,8 @@ def test_frames_of_any_size_are_exact() -> None:
 
 def _merged(both: Both) -> int:
     """How many accesses rely on the check of another."""
-    facts = analyse(both.verified)
-    return sum(access.leader is not None for access in facts.accesses.values())
+    notes = listing_of(Recipe(both.verified)).notes
+    return sum(note.startswith("no check: one at pc") for note in notes.values())
 
 
 @in_child

@@ -33,7 +33,7 @@ def _operand(insn: Instruction, cx: Context) -> Iterator[tuple[str, int | None]]
         cx.label(nothing)
         pin(cx)
         return
-    emit_check(cx, cx.dst64, insn.offset, insn)
+    emit_check(cx, cx.dst64, insn)
     yield f"{POINTER[size]} [{cx.dst64}+$offset]", insn.offset
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from ebpfjit.isa.spec import FRAME_POINTER
 from ebpfjit.program import Instruction
@@ -109,7 +109,7 @@ def call_local(insn: Instruction, cx: Context) -> None:
     if target is None or target not in cx.program.functions:
         cx.raise_fault("target")
         return
-    saved = _saved(cx, cx.plan.writes.get(target, SAVED))
+    saved = _saved(cx)
     if target in cx.plan.frameless:
         _around(cx, saved, lambda: cx.jump("call", cx.functions(target)))
         return
@@ -121,12 +121,12 @@ def call_register(insn: Instruction, cx: Context) -> None:
     """As a local call, to the function whose address is in dst: a routine finds it."""
     cx.used.add("call_by_address")
     cx.emit(f"mov r11, {cx.dst64}")
-    _in_frame(cx, _saved(cx, SAVED), "call_by_address")
+    _in_frame(cx, _saved(cx), "call_by_address")
 
 
-def _saved(cx: Context, changed: Collection[int]) -> list[str]:
-    """Return the registers saved around a call: what is read behind it, or what the callee changes."""
-    numbers = sorted(changed) if cx.live is None else cx.live
+def _saved(cx: Context) -> list[str]:
+    """Return the registers saved around a call: what is read behind it, as far as that is known."""
+    numbers = SAVED if cx.live is None else cx.live
     return [register(number) for number in numbers if number != FRAME_POINTER]
 
 

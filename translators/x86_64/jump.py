@@ -64,4 +64,6 @@ def may_goto(insn: Instruction, cx: Context) -> None:
 @translates("EXIT")
 def exit_(insn: Instruction, cx: Context) -> None:
     """ret: to the local call, or to the host."""
+    if cx.before_exit is not None:
+        cx.before_exit(cx)
     cx.emit("ret")

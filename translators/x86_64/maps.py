@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ebpfjit.translators.plan import Audit, MapCall, MapOperation
 from ebpfjit.translators.x86_64.memory import emit_audit
-from ebpfjit.translators.x86_64.plan import Audit, MapCall, MapOperation
 from ebpfjit.translators.x86_64.target import BLOCK, Context, load_constant, register
 
 EINVAL = 22

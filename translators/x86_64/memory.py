@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ebpfjit.program import Instruction
+from ebpfjit.translators.plan import Audit, Check
 from ebpfjit.translators.x86_64.checks import FIND_ARENA
-from ebpfjit.translators.x86_64.plan import Audit, Check
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
     POINTER,
@@ -13,7 +13,6 @@ from ebpfjit.translators.x86_64.target import (
     load_constant,
     pin,
     register,
-    slow_label,
     translates,
 )
 
@@ -40,11 +39,8 @@ def lddw_reference(insn: Instruction, cx: Context) -> None:
 
 def memory_operand(cx: Context, base: str, insn: Instruction) -> tuple[str, int | None]:
     """Check the access where it needs it; return the operand's text and its `$offset`."""
-    offset = insn.offset
-    if cx.address is not None:
-        base, offset = cx.address.text, cx.address.offset + offset
-    emit_check(cx, base, offset, insn)
-    return address_operand(base, offset)
+    emit_check(cx, base, insn)
+    return address_operand(base, insn.offset)
 
 
 def load_address(cx: Context, base: str, offset: int, into: str = "r11") -> None:
@@ -55,13 +51,13 @@ def load_address(cx: Context, base: str, offset: int, into: str = "r11") -> None
         cx.emit(f"lea {into}, [{base}]" if "+" in base else f"mov {into}, {base}")
 
 
-def emit_check(cx: Context, base: str, offset: int, insn: Instruction) -> None:
-    """Emit the check of an access at base + offset, if analysis left one, and its audit; clobbers r10."""
+def emit_check(cx: Context, base: str, insn: Instruction) -> None:
+    """Emit the check of an access, if it needs one, and its audit; clobbers r10."""
     if cx.check is not None:
-        _emit_check(cx, base, offset, insn, cx.check)
+        _emit_check(cx, base, insn.offset, cx.check)
     audit = cx.plan.audits.get(insn.pc)
     if audit is not None:
-        emit_audit(cx, base, offset, audit)
+        emit_audit(cx, base, insn.offset, audit)
 
 
 def emit_audit(cx: Context, base: str, offset: int, audit: Audit) -> None:
@@ -73,73 +69,56 @@ def emit_audit(cx: Context, base: str, offset: int, audit: Audit) -> None:
     cx.jump("call", routine)
 
 
-def _emit_check(cx: Context, base: str, offset: int, insn: Instruction, check: Check) -> None:
+def _emit_check(cx: Context, base: str, offset: int, check: Check) -> None:
     """Emit the check of an access at base + offset; clobbers r10.
 
     The likely region inline, anything else out of line:
         lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae other
     or, where minus the region's start is pinned in r11:
         lea r10, [base+r11+offset];  cmp r10, [limit];  jae other
-    A span at a known distance behind the argument's start fits or not, in the whole run:
-        cmp qword ptr [limit], 0;  je other
-    A span of the frame is a constant:
+    Bytes of the frame:
         lea r10, [base+offset+frame];  sub r10, rbp;  cmp r10, frame - size;  ja other
     An access to a struct with rights is one that these allow, or not, wherever its base is where r1 started:
         cmp base, [start];  jne other
     Where there is no room for another limit all is asked out of line.
     """
-    span = check.high - check.low
-    low = offset + check.low
     other = cx.new_label("other")
-    if check.region == "stack" and check.frame_size >= span:
+    if check.region == "stack" and check.frame_size >= check.size:
         if cx.frame_top:
-            cx.emit(f"lea r10, [{base}+$offset]", offset=low + check.frame_size)
+            cx.emit(f"lea r10, [{base}+$offset]", offset=offset + check.frame_size)
             cx.emit(f"sub r10, {cx.frame_top}")
         else:
-            load_address(cx, base, low, "r10")
+            load_address(cx, base, offset, "r10")
             cx.emit(f"sub r10, qword ptr {BLOCK['stack_start']}")
-        cx.emit("cmp r10, $imm", imm=check.frame_size - span)
+        cx.emit("cmp r10, $imm", imm=check.frame_size - check.size)
         cx.jump("ja", other)
     elif check.region == "stack":
         cx.jump("jmp", other)
     elif check.region == "argument" and cx.plan.struct_rights:
-        if not check.merged and _may_be_struct(cx, base, low, check):
+        if _may_be_struct(cx, offset, check):
             _compare_with_start(cx, base)
             cx.jump("jne", other)
         else:
             cx.jump("jmp", other)
-    elif check.behind:
-        limit = cx.limit(check.region, check.behind, check.stores)
-        if limit is None:
-            cx.jump("jmp", other)
-        else:
-            cx.emit("cmp qword ptr [r12+$offset], $imm", imm=0, offset=limit)
-            cx.jump("je", other)
-    elif (limit := cx.limit(check.region, span, check.stores)) is None:
+    elif (limit := cx.limit(check.region, check.size, check.stores)) is None:
         cx.jump("jmp", other)
     else:
 
         def compare() -> None:
-            _load_distance(cx, base, low, check.region)
+            _load_distance(cx, base, offset, check.region)
             cx.emit("cmp r10, qword ptr [r12+$offset]", offset=limit)
 
-        cx.repeat((base, low, check.region, cx.pinned, limit), compare)
+        cx.repeat((base, offset, check.region, cx.pinned, limit), compare)
         cx.jump("jae", other)
-    if check.merged:
-        with cx.out_of_line(other):
-            cx.jump("jmp", slow_label(insn.pc))
-    else:
-        back = cx.new_label("inside")
-        cx.label(back)
-        _check_any_region(cx, other, back, base, offset, check)
+    back = cx.new_label("inside")
+    cx.label(back)
+    _check_any_region(cx, other, back, base, offset, check)
 
 
-def _may_be_struct(cx: Context, base: str, offset: int, check: Check) -> bool:
+def _may_be_struct(cx: Context, offset: int, check: Check) -> bool:
     """True where an access is one to a struct with rights, and allowed, if its base is where r1 started."""
     rights = cx.plan.struct_rights
-    if "+" in base or not 0 <= offset < len(rights):
-        return False
-    return bool(rights[offset] >> (4 if check.stores else 0) & (check.high - check.low))
+    return 0 <= offset < len(rights) and bool(rights[offset] >> (4 if check.stores else 0) & check.size)
 
 
 def _compare_with_start(cx: Context, base: str) -> None:
@@ -152,9 +131,6 @@ def _load_distance(cx: Context, base: str, offset: int, region: str) -> None:
     if region != cx.pinned:
         load_address(cx, base, offset, "r10")
         cx.emit(f"sub r10, qword ptr {BLOCK[region + '_start']}")
-    elif "+" in base:
-        load_address(cx, base, offset, "r10")
-        cx.emit("add r10, r11")
     else:
         load_address(cx, f"{base}+r11", offset, "r10")
 
@@ -162,18 +138,17 @@ def _load_distance(cx: Context, base: str, offset: int, region: str) -> None:
 def _check_any_region(cx: Context, label: str, back: str, base: str, offset: int, check: Check) -> None:
     routine = "check_store" if check.stores else "check_load"
     cx.used.add(routine)
-    size = check.high - check.low
 
     def name() -> None:
         load_address(cx, base, offset)
-        cx.emit(f"mov r10d, {size}")
+        cx.emit(f"mov r10d, {check.size}")
 
     with cx.out_of_line(label):
-        if check.region != "argument" and _may_be_struct(cx, base, offset, check):
+        if check.region != "argument" and _may_be_struct(cx, offset, check):
             # A context that was kept in the frame meanwhile.
             _compare_with_start(cx, base)
             cx.jump("je", back)
-        cx.repeat((base, offset, size), name)
+        cx.repeat((base, offset, check.size), name)
         cx.jump("call", routine)
         cx.jump("jmp", back)
 

@@ -14,8 +14,7 @@ scratch too: what uses it puts it right again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from ebpfjit.bits import Width
 from ebpfjit.isa.spec import Row
@@ -24,7 +23,7 @@ from ebpfjit.program import Instruction, Program
 from ebpfjit.translators import registry
 from ebpfjit.translators.emitter import Emitter
 from ebpfjit.translators.machine import Registers
-from ebpfjit.translators.x86_64.plan import Check, Plan, Settings
+from ebpfjit.translators.plan import Check, Plan, Settings
 
 NAME = "x86_64"
 translates = registry.for_target(NAME)
@@ -176,21 +175,6 @@ def pc_label(pc: int) -> str:
     return f"pc_{pc}"
 
 
-def slow_label(pc: int) -> str:
-    """Return the label of the instruction at slot `pc` in the copy that checks one by one."""
-    return f"slow_{pc}"
-
-
-def slow_block_label(pc: int) -> str:
-    """Return the label where slow code enters the basic block at slot `pc`."""
-    return f"slow_block_{pc}"
-
-
-def predicate_label(pc: int) -> str:
-    """Return the label of what is asked before the loop that is entered at slot `pc`."""
-    return f"before_{pc}"
-
-
 def resume_label(pc: int) -> str:
     """Return the label where a run goes on that comes from other code, at slot `pc`."""
     return f"resume_{pc}"
@@ -199,14 +183,6 @@ def resume_label(pc: int) -> str:
 def enter_label(pc: int) -> str:
     """Return the label where the function at slot `pc` is entered."""
     return f"enter_{pc}"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """An access's base that is in no register: the sum of the registers in `text`, and `offset`."""
-
-    text: str
-    offset: int
 
 
 Limit = tuple[str, int, bool]
@@ -234,7 +210,6 @@ class Context(Emitter):
         self.program = program
         self.frame_sizes = frame_sizes
         self.plan = plan
-        self.checks = plan.checks
         self.settings = settings
         self.used: set[str] = set()
         self.pinned = None if settings.harden else _most_checked(plan.checks)
@@ -249,13 +224,9 @@ class Context(Emitter):
         self.distance: tuple[int, int] | None = None  # of a bound: a register, and how often it counts
         self.spilled = 0  # bytes of values on the machine's stack
         self.functions = pc_label
+        self.before_exit: Callable[[Context], None] | None = None
         self.frame_top = "rbp"  # empty where it may hold another value
-        self.turned_to: int | None = None
-        self.turned_due = 0
-        self.address: Address | None = None
-        self.is_slow = False
         self.has_flags = False  # of the comparison with 0 that is to be translated
-        self.traced: set[int] = set()
         self.limits: dict[Limit, int] = {}
         self.has_may_goto = not MAY_GOTO.isdisjoint(program.operations)
         self.insn = program.instructions[0]
@@ -311,16 +282,10 @@ class Context(Emitter):
         """True where the second operand is a register."""
         return self.row.uses_src
 
-    def is_checked(self, pc: int) -> bool:
-        """True where the access at `pc` is checked or audited, or is found elsewhere."""
-        plan = self.plan
-        in_arena = plan.arena is not None and pc in plan.arena.accesses
-        return pc in self.checks or pc in plan.audits or pc in plan.kernel_loads or in_arena
-
     @property
     def check(self) -> Check | None:
         """How the instruction's access is checked, None where it needs no check."""
-        return self.checks.get(self.insn.pc)
+        return self.plan.checks.get(self.insn.pc)
 
     def limit(self, region: str, span: int, stores: bool) -> int | None:
         """Return the place in the block of the word that says where a span fits; None: no room is left.
@@ -366,35 +331,12 @@ class Context(Emitter):
         self.used.add(f"fault_{kind}")
         self.jump("call", f"fault_{kind}")
 
-    def label_of(self, pc: int) -> str:
-        """Return the label of a basic block for who comes from the current code, fast or slow."""
-        if self.is_slow and pc in self.plan.doubtful:
-            return slow_block_label(pc)
-        if pc in self.plan.predicates and self.insn.pc not in self.plan.predicates[pc].slots:
-            return predicate_label(pc)
-        return pc_label(pc)
-
     def goto(self, mnemonic: str, target: int) -> None:
-        """Emit a jump to the instruction at slot `target`, or to a fault where there is none.
-
-        Within a pair that `turned_to` announces, the jump goes there where the condition fails. What
-        is due on that way is paid out of line.
-        """
+        """Emit a jump to the instruction at slot `target`, or to a fault where there is none."""
         if self.way is not None:
             self.jump(INVERSE[mnemonic] if self.is_turned else mnemonic, self.way)
-            return
-        due = self.plan.taken.get(self.insn.pc, 0)
-        if self.turned_to is not None:
-            mnemonic, target, due = INVERSE[mnemonic], self.turned_to, self.turned_due
-        if 0 <= target < len(self.program.slots) and self.program.slots[target] is not None:
-            if due:
-                label = self.new_label("edge")
-                with self.out_of_line(label):
-                    pay(self, due)
-                    self.jump("jmp", self.label_of(target))
-                self.jump(mnemonic, label)
-            else:
-                self.jump(mnemonic, self.label_of(target))
+        elif 0 <= target < len(self.program.slots) and self.program.slots[target] is not None:
+            self.jump(mnemonic, pc_label(target))
         else:
             self.jump(mnemonic, self.fault("target"))
 
@@ -410,7 +352,7 @@ def _most_checked(checks: Mapping[int, Check]) -> str | None:
     """Return the region whose start is worth a register: that of most checks which compare with it."""
     counts = dict.fromkeys(PINNABLE, 0)
     for check in checks.values():
-        if check.region in counts and not check.behind:
+        if check.region in counts:
             counts[check.region] += 1
     region = max(counts, key=counts.__getitem__)
     return region if counts[region] else None
@@ -590,15 +532,11 @@ def _emit_poison(cx: Context, pc: int) -> None:
 
 
 def emit_resume(cx: Context, pc: int) -> None:
-    """Emit `resume_N`: go on at the basic block at `pc`, as it is entered by who has checked nothing here."""
-    label = pc_label(pc)
-    if pc in cx.plan.doubtful:
-        asks = pc in cx.plan.predicates and pc not in cx.plan.relying
-        label = predicate_label(pc) if asks else slow_block_label(pc)
+    """Emit `resume_N`: go on at the basic block at `pc`."""
     cx.begin(pc)
     cx.label(resume_label(pc))
     pin(cx)
-    cx.jump("jmp", label)
+    cx.jump("jmp", pc_label(pc))
 
 
 def emit_end_of_program(cx: Context, end: int) -> None:
@@ -651,7 +589,7 @@ def drop(cx: Context) -> None:
 
 
 def pay(cx: Context, instructions: int) -> None:
-    """Emit the payment for basic blocks to come, or give back (negative) what was paid for others."""
+    """Emit the payment for basic blocks, or give back (negative) what was paid for others."""
     if instructions:
         cx.emit("sub r9, $imm", imm=instructions)
 
@@ -660,28 +598,14 @@ def emit_charge(cx: Context, instructions: int) -> None:
     """Emit the payment at the start of a tested basic block of `instructions`, at the current pc.
 
     sub r9, n;  jl broke        broke:  add r9, n;  call slice;  jmp (here, again)
-    Where it pays for later ones as well, only its own must be there:
-                                broke:  add r9, n;  cmp r9, own;  jl poor;  sub r9, n;  jmp paid
-                                poor:   call slice;  jmp (here, again)
     """
     pc = cx.insn.pc
     cx.used.add("slice")
-    paid = cx.plan.paid[pc]
-    slow = ".slow" if cx.is_slow else ""
-    broke = f"{slow}.broke_{pc}"
-    pay(cx, paid)
+    broke = f".broke_{pc}"
+    pay(cx, instructions)
     cx.jump("jl", broke)
-    if paid != instructions:
-        back, poor = f"{slow}.paid_{pc}", f"{slow}.poor_{pc}"
-        cx.label(back)
     with cx.out_of_line(broke):
-        cx.emit("add r9, $imm", imm=paid)
-        if paid != instructions:
-            cx.emit("cmp r9, $imm", imm=instructions)
-            cx.jump("jl", poor)
-            pay(cx, paid)
-            cx.jump("jmp", back)
-            cx.label(poor)
+        cx.emit("add r9, $imm", imm=instructions)
         cx.jump("call", "slice")
         pin(cx)
-        cx.jump("jmp", cx.label_of(pc))
+        cx.jump("jmp", pc_label(pc))

@@ -17,7 +17,6 @@ RECORD_SIZE = 8 * RECORD_WORDS
 
 def emit_trace_point(cx: Context, pc: int) -> None:
     """Emit the call that records the state before the instruction at `pc`; it changes nothing."""
-    cx.traced.add(pc)
     cx.emit("push r11")
     cx.emit("mov r11d, $imm", imm=pc, imm_sizes=(32,))
     cx.jump("call", "trace_point")

@@ -9,10 +9,10 @@ from ebpfjit.bits import WIDTH_OF_SIZE
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import UNENCODED
 from ebpfjit.translators.operation import Operation
+from ebpfjit.translators.plan import Audit
 from ebpfjit.translators.x86_64.alu import REGULAR
 from ebpfjit.translators.x86_64.jump import CONDITIONS
 from ebpfjit.translators.x86_64.memory import LOADS, emit_audit, load_address
-from ebpfjit.translators.x86_64.plan import Audit
 from ebpfjit.translators.x86_64.target import (
     INVERSE,
     POINTER,

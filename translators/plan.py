@@ -1,4 +1,4 @@
-"""What analysis and the runtime tell the translators: how accesses are checked, what is paid where."""
+"""What analysis and the runtime tell the translators: how accesses are checked, what calls need no Python."""
 
 from __future__ import annotations
 
@@ -11,22 +11,16 @@ from ebpfjit.record import record
 
 @record
 class Check:
-    """How an access is checked: the bytes from `low` to `high`, counted from its own address.
+    """How an access of `size` bytes is checked.
 
     `region` is what is tried first: "argument", "packet" or "stack" (the running function's frame,
-    `frame_size` bytes). `behind` is, where analysis knows, how many bytes behind the start of the
-    argument the span ends at most (it does not start before it), 0 where not. Where `merged`, the
-    check stands for others too, and where it fails the program goes on in the copy that checks one
-    by one.
+    `frame_size` bytes).
     """
 
     region: str
-    low: int
-    high: int
+    size: int
     stores: bool
     frame_size: int
-    behind: int
-    merged: bool = False
 
 
 @record
@@ -71,52 +65,6 @@ class MapCall:
     address: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """Bytes that must be the program's before a loop is entered.
-
-    The sum of `terms` (registers of the program, and what each is multiplied by: 1, 2, 4 or 8) plus `offset`
-    is where `size` of them start; for each byte that the loop's counter gets further there are `factor` more,
-    before them where it is negative. They are all in `region` ("argument" or "packet").
-    """
-
-    terms: tuple[tuple[int, int], ...]
-    offset: int
-    size: int
-    factor: int
-    stores: bool
-    region: str
-
-
-@dataclass(frozen=True, slots=True)
-class Border:
-    """`register` (of the program) + `offset` is to be at most, or at least, `number` (u64)."""
-
-    register: int
-    offset: int
-    is_most: bool
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Predicate:
-    """What is asked where a loop is entered; where it does not hold, the loop checks one by one.
-
-    `minuend` - `subtrahend` + `plus` (registers of the program, None for zero) is how far the counter
-    gets, rounded down to a multiple of `unit`, a power of two; where it is `exact` it must be one. `border`
-    must hold as well. `slots` are those of the loop's instructions: who comes from there does not ask again.
-    """
-
-    slots: frozenset[int]
-    minuend: int | None
-    subtrahend: int | None
-    plus: int
-    unit: int
-    exact: bool
-    border: Border | None
-    sweeps: tuple[Sweep, ...]
-
-
 @record
 class ArenaPlan:
     """A program's arena: where its descriptor is, and the upper half of a user's pointers (0: none).
@@ -131,21 +79,13 @@ class ArenaPlan:
 
 @record
 class Plan:
-    """What analysis found: how each access is checked, and which frames must be zeroed.
+    """What is known of a program: how each access is checked, and which frames must be zeroed.
 
-    `checks` holds the accesses (by pc) that are checked, `single` how they are in a copy that
-    checks one by one. `zeroed` are functions, by pc. `doubtful` are basic
-    blocks that rely on merged checks of earlier ones. `paid` are the instructions that each tested
-    basic block (by pc) pays for at its start, `through` and `taken` those that are paid behind the
-    last instruction of a block (by its pc), on the way to the next one or where it jumps. `writes` are
-    the registers of r6 to r9 that a call of a function (by pc) changes, all where it is not there.
-    Where `bounded` no call is too deep; `frameless` functions need no frame. `map_calls` are the calls
-    of map helpers (by pc) that need no Python. `own` are the instructions that basic blocks pay for which are
-    not tested, where each pays for itself. `predicates` are what is asked before loops, by the pc where
-    they are entered. `relying` are those of the doubtful blocks that rely on more than such a question.
-    Where it `is_called_back` something outside may call functions of the program.
-    Where it `is_audited`, `audits` are accesses (by pc) that are checked once more, by themselves, in both
-    copies; frames are counted where that seems needless, and filled with POISON where they are not zeroed.
+    `checks` holds the accesses (by pc) that are checked. `zeroed` are functions, by pc. Where `bounded` no
+    call is too deep; `frameless` functions need no frame. `map_calls` are the calls of map helpers (by pc)
+    that need no Python. Where it `is_called_back` something outside may call functions of the program.
+    Where it `is_audited`, `audits` are accesses (by pc) that are checked once more; frames are counted where
+    that seems needless, and filled with POISON where they are not zeroed.
     `kernel_loads` are loads (by pc) through pointers of the kernel's, whatever else is checked. `arena` is
     there where the program has pointers into one.
     `struct_rights` say what accesses there may be where r1 points at the start, by offset: loads of 1, 2, 4
@@ -153,19 +93,10 @@ class Plan:
     """
 
     checks: Mapping[int, Check]
-    single: Mapping[int, Check]
     zeroed: frozenset[int]
-    doubtful: frozenset[int]
-    paid: Mapping[int, int]
-    through: Mapping[int, int]
-    taken: Mapping[int, int]
-    writes: Mapping[int, frozenset[int]]
-    bounded: bool
-    frameless: frozenset[int]
+    bounded: bool = False
+    frameless: frozenset[int] = frozenset()
     map_calls: Mapping[int, MapCall] = field(default_factory=dict)
-    predicates: Mapping[int, Predicate] = field(default_factory=dict)
-    own: Mapping[int, int] = field(default_factory=dict)
-    relying: frozenset[int] = frozenset()
     is_called_back: bool = False
     is_audited: bool = False
     audits: Mapping[int, Audit] = field(default_factory=dict)

@@ -1,0 +1,99 @@
+"""What a program's text is made from, and that text: `Recipe`, `Listing`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ebpfjit.analysis.accesses import Promises
+from ebpfjit.analysis.entries import Entries
+from ebpfjit.analysis.verified import Verified
+from ebpfjit.jit import cpu
+from ebpfjit.options import DEFAULTS, Options
+from ebpfjit.record import lazy
+from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
+from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.translators.emitter import Part, Piece
+from ebpfjit.translators.plan import Settings
+from ebpfjit.translators.x86_64.target import Limit
+
+TAIL_CALL = NUMBERS["bpf_tail_call"]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A program as assembly text: pieces in the order of their addresses, the cold ones last.
+
+    `limits` are the words that the host puts behind the block, in order. `notes` say of each access (by pc)
+    why it is checked or not. `resumes` are the pcs where a run of baseline code can go on. `why_baseline` is
+    that of the recipe. From the piece `baseline_from` on it is baseline code, for side exits.
+    """
+
+    verified: Verified
+    pieces: tuple[Piece, ...]
+    limits: tuple[Limit, ...]
+    notes: dict[int, str]
+    harden: bool = False
+    resumes: tuple[int, ...] = ()
+    why_baseline: str = ""
+    baseline_from: int | None = None
+
+    @lazy
+    def parts(self) -> list[Part]:
+        """What the pieces consist of, one after the other."""
+        return [part for piece in self.pieces for part in piece.parts]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a listing is made from.
+
+    `helpers` and `kfuncs` are the numbers that are registered; True for native code, False for what the host
+    must call. `why_baseline` says why the program is not optimised though that was asked for.
+    """
+
+    verified: Verified
+    options: Options = DEFAULTS
+    helpers: Mapping[int, bool] = field(default_factory=dict)
+    kfuncs: Mapping[int, bool] = field(default_factory=dict)
+    why_baseline: str = ""
+
+    @lazy
+    def promises(self) -> Promises:
+        """What every run will have: where nothing says which helpers may call the program, all may."""
+        promises = self.options.promises
+        if promises.calling is not None:
+            return promises
+        return replace(promises, calling=frozenset(self.helpers))
+
+    @lazy
+    def settings(self) -> Settings:
+        """What translators read, the runtime's constants filled in."""
+        options, calling = self.options, self.promises.calling
+        assert calling is not None  # it was filled in
+        return Settings(
+            cpu.features() if options.features is None else options.features,
+            options.harden,
+            self.helpers,
+            self.kfuncs,
+            calling,
+            MAX_LOOPS,
+            CODE_ADDRESS,
+            TAIL_CALL,
+            options.trace,
+        )
+
+    @property
+    def is_optimized(self) -> bool:
+        """True for code that the optimizer makes; a trace wants every instruction in its place."""
+        return bool(self.options.optimize and not self.options.trace)
+
+    @lazy
+    def entries(self) -> Entries:
+        """The ways into the program, as its helpers are."""
+        return self.verified.entries_with(self.promises.calling)
+
+    def baseline(self, reason: str) -> Recipe:
+        """Return the recipe of the same program's baseline code, which is taken for a reason."""
+        options = replace(self.options, optimize=False, takes_over=False)
+        return replace(self, options=options, why_baseline=reason)
