@@ -63,7 +63,7 @@ def baseline_listing(recipe: Recipe) -> Listing:
         verified,
         (*cx.pieces, *cx.cold),
         tuple(cx.limits),
-        _notes(recipe, accesses),
+        notes_of(recipe, accesses),
         settings.harden,
         resumes,
         recipe.why_baseline,
@@ -202,7 +202,7 @@ def _zeroed(recipe: Recipe, accesses: Accesses, checks: Mapping[int, Check]) -> 
     return accesses.zeroed
 
 
-def _notes(recipe: Recipe, accesses: Accesses) -> dict[int, str]:
+def notes_of(recipe: Recipe, accesses: Accesses) -> dict[int, str]:
     """Return what the listing says of accesses: how each is checked."""
     verified, checked = recipe.verified, recipe.options.checked
     notes = {pc: access.reason if checked else "not checked" for pc, access in accesses.by_pc.items()}

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ebpfjit.analysis.baseline import baseline
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.jit.audit import MEMORY
-from ebpfjit.jit.baseline import baseline_listing, emit_baseline, emit_rest, plan_of, resumes_of
+from ebpfjit.jit.baseline import baseline_listing, emit_baseline, emit_rest, notes_of, plan_of, resumes_of
 from ebpfjit.jit.lower import lower, written_registers
 from ebpfjit.jit.map_calls import known_maps, map_calls
 from ebpfjit.jit.recipe import Listing, Recipe
@@ -56,7 +56,8 @@ def _optimised(recipe: Recipe) -> Listing:
         registers = replace(registers, reserved=1 << FRAME_POINTER)
     done("analyse")
     placed = place(code, registers)
-    plan = plan_of(recipe.baseline(""), baseline(verified))
+    below, accesses = recipe.baseline(""), baseline(verified)
+    plan = plan_of(below, accesses)
     if frameless and FRAME_POINTER in written_registers(placed):
         frameless = frozenset()
     frame = 0 if frameless else min(verified.frame_sizes.values())  # whichever function is run
@@ -91,6 +92,7 @@ def _optimised(recipe: Recipe) -> Listing:
         resumes=resumes,
         why_baseline=recipe.why_baseline,
         baseline_from=baseline_from,
+        notes_below=notes_of(below, accesses),
     )
 
 

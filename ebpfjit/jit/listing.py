@@ -43,7 +43,7 @@ def _lines(listing: Listing, image: Image, dialect: str, only: int | None) -> li
         if number == listing.baseline_from and only is None:
             lines.append("\n; baseline code, where side exits go on")
             seen.clear()
-            notes = {}  # of what the optimizer found
+            notes = listing.notes_below
         if only is not None and piece.pc != only:
             index += len(piece.items)
             continue

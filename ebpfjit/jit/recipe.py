@@ -26,7 +26,8 @@ class Listing:
 
     `limits` are the words that the host puts behind the block, in order. `notes` say of each access (by pc)
     why it is checked or not. `resumes` are the pcs where a run of baseline code can go on. `why_baseline` is
-    that of the recipe. From the piece `baseline_from` on it is baseline code, for side exits.
+    that of the recipe. From the piece `baseline_from` on it is baseline code, for side exits; of that
+    `notes_below` say how its accesses are checked.
     """
 
     verified: Verified
@@ -37,6 +38,7 @@ class Listing:
     resumes: tuple[int, ...] = ()
     why_baseline: str = ""
     baseline_from: int | None = None
+    notes_below: dict[int, str] = field(default_factory=dict)
 
     @lazy
     def parts(self) -> list[Part]:

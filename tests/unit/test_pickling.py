@@ -79,7 +79,7 @@ def test_functions_keep_their_settings() -> None:
     assert "not checked" in _again(Program(assemble("ldxb r0, [r1]\nexit")).compile(checked=False)).listing()
     hard = _again(Program(assemble("mov r0, 0x1234567\nexit")).compile(harden=True))
     assert hard() == 0x1234567
-    assert "0x1234567" not in hard.listing().partition("mov64 r0, 0x1234567")[2]
+    assert "0x1234567" not in hard.listing().replace("mov64 r0, 0x1234567", "")
 
 
 def test_functions_of_programs_with_a_type() -> None:
