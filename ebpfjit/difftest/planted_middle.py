@@ -195,7 +195,7 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "resumes-with-half",
             "Who comes in from other code loads half of the slots' words",
             mapped(build.LOADS, 8, build.LOADS[4]),
-            (),
+            ("spills",),
         ),
         (
             "no-frame-zeroed",

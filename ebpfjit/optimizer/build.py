@@ -51,6 +51,7 @@ from ebpfjit.runtime.execution import CODE_ADDRESS
 COPY, MOVE_IMM, LOW_HALF, WIDE, JUMP = (
     BY_NAME[name] for name in ("MOV64_X", "MOV64_K", "MOV32_X", "LDDW", "JA")
 )
+U64_SIZE = 8
 LOADS = {size: BY_NAME[name] for size, name in ((1, "LDXB"), (2, "LDXH"), (4, "LDXW"), (8, "LDXDW"))}
 """What loads a slot, by its size."""
 ARGUMENTS = range(1, 6)
@@ -204,7 +205,10 @@ class _Builder:
         return Code(self.verified, (*made, *self.stubs), entries, self.homes, starts=starts)
 
     def _way_in(self, pc: int, number: int) -> Entry:
-        """Return the entry of runs of other code that are at a block: slots are in the frame there."""
+        """Return the entry of runs of other code that are at a block: slots are in the frame there.
+
+        What loads them is no access of an instruction: it has the pc behind the program.
+        """
         read = self.read[number]
         slots = [register for register in read if register >= REGISTER_COUNT]
         registers = tuple(register for register in read if register < REGISTER_COUNT)
@@ -216,7 +220,8 @@ class _Builder:
         for slot in slots:
             offset, size = places[slot - REGISTER_COUNT]
             values[slot] = self.new(slot)
-            ops.append(Op(LOADS[size], (values[FRAME_POINTER],), 0, offset, pc, (values[slot],)))
+            frame, end = values[FRAME_POINTER], len(self.program)
+            ops.append(Op(LOADS[size], (frame,), 0, offset, end, (values[slot],)))
         way = Way(number, tuple([values[register] for register in read]))
         self.stubs.append(Block(pc, args, tuple(ops), Op(JUMP, (), 0, 0, pc), (way,)))
         return Entry(len(self.starts) + len(self.stubs) - 1, registers)
@@ -407,27 +412,29 @@ class _Translation:
         return address
 
     def load(self, insn: Instruction, row: Row) -> None:
-        """A bound, and the load; what is in a slot is a value, as much of it as the slot has."""
+        """A bound, and the load; what is in a slot is a value."""
         slot = self.slots.of.get(insn.pc)
         if slot is not None:
-            value, whole = self.registers[slot], _LOADED[row.size, row.signed]
-            if whole is None:
-                self.registers[insn.dst_reg] = value
-            else:
-                part, imm = whole
-                self.define(insn.dst_reg, part, (value,), imm, 0, insn.pc)
+            self.registers[insn.dst_reg] = self.registers[slot]
+            if row.signed:
+                extends = BY_NAME[f"MOVSX64_{8 * row.size}"]
+                self.define(insn.dst_reg, extends, (self.registers[slot],), 0, 0, insn.pc)
             return
         base = self.checks(insn, row, insn.src_reg, stores=False)
         self.define(insn.dst_reg, row, (base,), 0, insn.offset, insn.pc)
 
     def store(self, insn: Instruction, row: Row) -> None:
-        """A bound, and the store."""
+        """A bound, and the store; a slot has what a load of it would give, whichever code stored it."""
         slot, registers = self.slots.of.get(insn.pc), self.registers
         if slot is not None:
-            if row.uses_src:
+            if not row.uses_src:
+                mask = (1 << 8 * row.size) - 1
+                self.define(slot, WIDE, (), _operand(insn, row) & mask, 0, insn.pc)
+            elif row.size == U64_SIZE:
                 registers[slot] = registers[insn.src_reg]
             else:
-                self.define(slot, MOVE_IMM, (), _operand(insn, row), 0, insn.pc)
+                part, imm = _STORED[row.size]
+                self.define(slot, part, (registers[insn.src_reg],), imm, 0, insn.pc)
             return
         base = self.checks(insn, row, insn.dst_reg, stores=True)
         args = (base, registers[insn.src_reg]) if row.uses_src else (base,)
@@ -507,14 +514,8 @@ def _bits(mask: int) -> tuple[int, ...]:
     return tuple([number for number in range(mask.bit_length()) if mask >> number & 1])
 
 
-_LOADED: dict[tuple[int, bool], tuple[Row, int] | None] = {
-    (8, False): None,
-    (4, False): (LOW_HALF, 0),
-    (2, False): (BY_NAME["AND64_K"], 0xFFFF),
-    (1, False): (BY_NAME["AND64_K"], 0xFF),
-    **{(bits // 8, True): (BY_NAME[f"MOVSX64_{bits}"], 0) for bits in (8, 16, 32)},
-}
-"""What a load of a size, signed or not, makes of what was stored; None: that is it."""
+_STORED = {4: (LOW_HALF, 0), 2: (BY_NAME["AND64_K"], 0xFFFF), 1: (BY_NAME["AND64_K"], 0xFF)}
+"""What a store of so many bytes keeps of a value."""
 
 
 def _operand(insn: Instruction, row: Row) -> int:
