@@ -52,13 +52,17 @@ def baseline_listing(recipe: Recipe) -> Listing:
     accesses = baseline(verified)
     done("analyse")
     cx = Context(program, verified.frame_sizes, plan_of(recipe, accesses), settings)
+    cx.keep_limits(recipe.options.limits)
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
     emit_baseline(cx, verified)
     if not recipe.options.is_sound:
         emit_end_of_program(cx, len(program))
-    emit_rest(cx, resumes := resumes_of(recipe))
+    resumes = tuple(sorted(recipe.options.resumes & recipe.entries.tested))
+    for pc in resumes:
+        emit_resume(cx, pc)
+    emit_rest(cx)
     return Listing(
         verified,
         (*cx.pieces, *cx.cold),
@@ -66,19 +70,13 @@ def baseline_listing(recipe: Recipe) -> Listing:
         notes_of(recipe, accesses),
         settings.harden,
         resumes,
+        tuple(cx.returns),
         recipe.why_baseline,
     )
 
 
-def resumes_of(recipe: Recipe) -> tuple[int, ...]:
-    """Return the slots where runs of other code may go on."""
-    return tuple(sorted(recipe.entries.tested)) if recipe.options.takes_over else ()
-
-
-def emit_rest(cx: Context, resumes: Collection[int]) -> None:
-    """Emit what stands behind a program: where runs come in, and the routines of its own that it uses."""
-    for pc in resumes:
-        emit_resume(cx, pc)
+def emit_rest(cx: Context) -> None:
+    """Emit what stands behind a program: the routines of its own that it uses."""
     if cx.settings.trace:
         emit_trace_routine(cx)
     emit_shared(cx)

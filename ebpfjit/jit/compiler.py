@@ -12,7 +12,7 @@ from dataclasses import replace
 from ebpfjit.analysis.baseline import baseline
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.jit.audit import MEMORY
-from ebpfjit.jit.baseline import baseline_listing, emit_baseline, emit_rest, notes_of, plan_of, resumes_of
+from ebpfjit.jit.baseline import baseline_listing, emit_baseline, emit_rest, notes_of, plan_of
 from ebpfjit.jit.lower import lower, written_registers
 from ebpfjit.jit.map_calls import known_maps, map_calls
 from ebpfjit.jit.recipe import Listing, Recipe
@@ -28,6 +28,7 @@ from ebpfjit.translators.x86_64.target import (
     emit_end_of_program,
     emit_entry,
     emit_function_entry,
+    emit_resume,
     function_label,
 )
 
@@ -50,7 +51,8 @@ def _optimised(recipe: Recipe) -> Listing:
     options = recipe.options
     registers = AUDITED_VALUES if options.audit else VALUES
     chosen = ALL_PASSES if options.passes is None else options.passes
-    code = optimised(verified, recipe.promises, checked=options.checked, chosen=chosen)
+    resumes = options.resumes & recipe.entries.tested
+    code = optimised(verified, recipe.promises, resumes, checked=options.checked, chosen=chosen)
     frameless = verified.calls.frameless
     if frameless:  # they are called without r10 being saved
         registers = replace(registers, reserved=1 << FRAME_POINTER)
@@ -64,6 +66,7 @@ def _optimised(recipe: Recipe) -> Listing:
     checks = {pc: replace(check, frame_size=frame) for pc, check in plan.checks.items()}
     plan = replace(plan, checks=checks)
     cx = Context(program, verified.frame_sizes, plan, settings)
+    cx.keep_limits(options.limits)
     cx.pinned = None  # r11 has values
     cx.functions, cx.frame_top = function_label, ""
     cx.likely = "argument" if recipe.promises.argument_is_measured else "packet"
@@ -82,14 +85,17 @@ def _optimised(recipe: Recipe) -> Listing:
     baseline_from = len(cx.pieces)
     emit_baseline(cx, verified, left)
     emit_end_of_program(cx, len(program))
-    emit_rest(cx, resumes := resumes_of(recipe))
+    for pc in sorted(resumes & program.functions.keys()):
+        emit_resume(cx, pc, function_label(pc))
+    emit_rest(cx)
     return Listing(
         verified,
         (*cx.pieces, *cx.cold),
         tuple(cx.limits),
         _notes_of(code, checked=options.checked),
         settings.harden,
-        resumes=resumes,
+        resumes=tuple(sorted(resumes)),
+        returns=tuple(cx.returns),
         why_baseline=recipe.why_baseline,
         baseline_from=baseline_from,
         notes_below=notes_of(below, accesses),

@@ -25,9 +25,9 @@ class Listing:
     """A program as assembly text: pieces in the order of their addresses, the cold ones last.
 
     `limits` are the words that the host puts behind the block, in order. `notes` say of each access (by pc)
-    why it is checked or not. `resumes` are the pcs where a run of baseline code can go on. `why_baseline` is
-    that of the recipe. From the piece `baseline_from` on it is baseline code, for side exits; of that
-    `notes_below` say how its accesses are checked.
+    why it is checked or not. `resumes` are the pcs where a run of baseline code can go on; at those of
+    `returns` it calls functions. `why_baseline` is that of the recipe. From the piece `baseline_from` on it
+    is baseline code, for side exits; of that `notes_below` say how its accesses are checked.
     """
 
     verified: Verified
@@ -36,6 +36,7 @@ class Listing:
     notes: dict[int, str]
     harden: bool = False
     resumes: tuple[int, ...] = ()
+    returns: tuple[int, ...] = ()
     why_baseline: str = ""
     baseline_from: int | None = None
     notes_below: dict[int, str] = field(default_factory=dict)
@@ -97,5 +98,5 @@ class Recipe:
 
     def baseline(self, reason: str) -> Recipe:
         """Return the recipe of the same program's baseline code, which is taken for a reason."""
-        options = replace(self.options, optimize=False, takes_over=False)
+        options = replace(self.options, optimize=False, resumes=frozenset())
         return replace(self, options=options, why_baseline=reason)

@@ -14,7 +14,7 @@ scratch too: what uses it puts it right again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ebpfjit.bits import Width
 from ebpfjit.isa.spec import Row
@@ -73,6 +73,7 @@ BLOCK_WORDS = (
     "regions",  # points to where the table of all other regions starts and stops, two words
     "fault_place",  # an address inside the code of the faulting pc, or of a helper's call
     "fault_address",
+    "return_place",  # where on the stack the address is that the end of a slice returns to
     "leave",  # what exits with the result of the helper that is called: LEAVE_..., or 0
     "argument_1",  # r1 and r2 at the start, where the host says
     "argument_2",
@@ -180,6 +181,11 @@ def resume_label(pc: int) -> str:
     return f"resume_{pc}"
 
 
+def return_label(pc: int) -> str:
+    """Return the label of where the function returns to that is called at `pc`, in baseline code."""
+    return f"return_{pc}"
+
+
 def enter_label(pc: int) -> str:
     """Return the label where the function at slot `pc` is entered."""
     return f"enter_{pc}"
@@ -228,6 +234,7 @@ class Context(Emitter):
         self.frame_top = "rbp"  # empty where it may hold another value
         self.has_flags = False  # of the comparison with 0 that is to be translated
         self.limits: dict[Limit, int] = {}
+        self.returns: list[int] = []
         self.has_may_goto = not MAY_GOTO.isdisjoint(program.operations)
         self.insn = program.instructions[0]
 
@@ -286,6 +293,10 @@ class Context(Emitter):
     def check(self) -> Check | None:
         """How the instruction's access is checked, None where it needs no check."""
         return self.plan.checks.get(self.insn.pc)
+
+    def keep_limits(self, limits: Iterable[Limit]) -> None:
+        """Have these limits first, in their order."""
+        self.limits |= {limit: index for index, limit in enumerate(limits)}
 
     def limit(self, region: str, span: int, stores: bool) -> int | None:
         """Return the place in the block of the word that says where a span fits; None: no room is left.
@@ -531,12 +542,12 @@ def _emit_poison(cx: Context, pc: int) -> None:
     cx.jump("jb", poison)
 
 
-def emit_resume(cx: Context, pc: int) -> None:
-    """Emit `resume_N`: go on at the basic block at `pc`."""
+def emit_resume(cx: Context, pc: int, label: str = "") -> None:
+    """Emit `resume_N`: go on at the basic block at `pc`, or at a label of it where there is another."""
     cx.begin(pc)
     cx.label(resume_label(pc))
     pin(cx)
-    cx.jump("jmp", pc_label(pc))
+    cx.jump("jmp", label or pc_label(pc))
 
 
 def emit_end_of_program(cx: Context, end: int) -> None:
