@@ -14,7 +14,8 @@ import pytest
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
-from ebpfjit.jit.compiler import Recipe
+from ebpfjit.jit.compiler import listing_of
+from ebpfjit.jit.recipe import Recipe
 from ebpfjit.optimizer.code import BOUND, PAY, Code
 from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.passes import ALL_PASSES, PASSES, SLOTS, optimised
@@ -220,7 +221,7 @@ def inner_loop(code: Code) -> set[int]:
 def text_of(source: str, passes: frozenset[str]) -> tuple[str, list[str]]:
     """Return what a program's loop has in a line, and its code."""
     verified = prepare(Program.from_bytes(assemble(source)))
-    options = Options(values=True, passes=passes, promises=PROMISES, features=frozenset())
+    options = Options(passes=passes, promises=PROMISES, features=frozenset())
     code = optimised(verified, PROMISES, chosen=passes)
     loop = inner_loop(code)
     names = {f"b_{number}" for number in loop}
@@ -239,7 +240,7 @@ def text_of(source: str, passes: frozenset[str]) -> tuple[str, list[str]]:
 
 def items_of(recipe: Recipe) -> list[Item]:
     """Return the lines, jumps and labels of optimised code, but for what is out of line."""
-    listing = recipe.listing()
+    listing = listing_of(recipe)
     return [item for piece in listing.pieces[: listing.baseline_from] for item in piece.items]
 
 
