@@ -131,23 +131,15 @@ SAMPLE: dict[str, tuple[int, tuple[str, ...]]] = {
     "jslt-unsigned": (800, ()),
     "check-off-by-one": (800, ()),
     "check-read-only": (1600, ()),
-    "facts-moved-up": (2000, ()),
-    "facts-and": (2000, ()),
-    "gather-ignores-readers": (400, ("valid",)),
-    "length-one-more": (600, ("pointers",)),
-    "length-wraps": (800, ("pointers",)),
-    "length-writable": (600, ("pointers",)),
-    "loop-a-byte-less": (600, ("sweeps",)),
-    "loop-only-reads": (600, ("sweeps",)),
     "frame-not-zeroed": (800, ()),
-    "rotate-ignores-liveness": (800, ()),
+    "exit-ignores-liveness": (800, ()),
     "charge-less": (400, ()),
     "fault-pc": (400, ()),
     "imm8-border": (1600, ()),
 }
 
 
-OF_THE_SAME_FAMILY = {"length-one-more", "length-writable", "loop-only-reads", "facts-and", "check-read-only"}
+OF_THE_SAME_FAMILY = {"check-read-only"}
 """What another of the sample is very like: left to `make nightly` (EBPFJIT_PLANTED=all)."""
 PLANTED = [name for name in SAMPLE if os.environ.get("EBPFJIT_PLANTED") or name not in OF_THE_SAME_FAMILY]
 
