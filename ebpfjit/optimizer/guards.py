@@ -41,7 +41,6 @@ from ebpfjit.optimizer.arguments import found, origins
 from ebpfjit.optimizer.code import BOUND, Block, Code, Op, Proof
 from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.facts import UNKNOWN, Facts
-from ebpfjit.optimizer.flow import reverse_postorder
 from ebpfjit.optimizer.intervals import as_signed, zeros_of
 from ebpfjit.optimizer.ranges import Trail, Walk
 from ebpfjit.record import record
@@ -91,7 +90,7 @@ def guarded(code: Code, promises: Promises) -> tuple[Code, Facts]:
     guards = _Guards(code, promises)
     walk = Walk(code, promises, guards)
     guards.walk, guards.facts = walk, walk.facts
-    guards.dominators = Dominators(code) if walk.is_entered_elsewhere else walk.dominators
+    guards.dominators = Dominators(code.shape) if walk.is_entered_elsewhere else walk.dominators
     walk.facts.dominators, walk.facts.meets_rights = guards.dominators, guards.is_exact
     walk.run()
     return guards.result(), walk.facts
@@ -148,7 +147,7 @@ class _Guards:
         ends = [int(any(map(self._ends_epoch, ops))) for ops in calls]
         ways = [[way.block for way in block.ways] for block in blocks]
         entered = {entry.block for entry in self.code.entries.values()}
-        order = reverse_postorder(self.code)
+        order = self.code.shape.order
         came, same = origins(ways, [[0]] * len(blocks), ends, entered, order, 1)
         places = [here[0] if here else 0 for here in came]
         return {number: found(same, place) for number, place in enumerate(places)}

@@ -101,7 +101,7 @@ class Walk:
         program = verified.program
         starts = {entry.block for pc, entry in code.entries.items() if pc in program.functions}
         self.is_entered_elsewhere = len(starts) < len(code.entries)
-        self.dominators = Dominators(code, starts)
+        self.dominators = Dominators(code.shape, starts)
         self.map_at = {map_.address: map_ for map_ in program.maps}
         count = len(code.homes) or max(code.values(), default=-1) + 1
         self.facts = Facts(count, program.functions)

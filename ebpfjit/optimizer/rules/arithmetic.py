@@ -28,7 +28,7 @@ from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Exit, Op, Way
-from ebpfjit.optimizer.flow import homes_of, predecessors, reads_of, reverse_postorder, without
+from ebpfjit.optimizer.flow import homes_of, reads_of, without
 from ebpfjit.optimizer.rules import algebra
 from ebpfjit.optimizer.rules.bits import low_arguments
 
@@ -123,23 +123,25 @@ class _Pass:
         ops = (op for block in code.blocks for op in block.ops if op.row in ASKING)
         for value in low_arguments(code, {value for op in ops for value in op.args}, LOW_ROWS):
             self.bits[value] = 32
+        self.ways_stay = True
+        """Whether each block still leads to the same ones."""
         self.made: dict[tuple[object, ...], int] = {}
         """What was made before: values by row, arguments and numbers."""
 
     def run(self) -> Code:
         """Go through all blocks."""
         code = self.code
-        before = predecessors(code)
+        before = code.shape.before
         tables: dict[int, dict[tuple[object, ...], int]] = {}
         done: list[Block | None] = [None] * len(code.blocks)
-        for number in reverse_postorder(code):
+        for number in code.shape.order:
             ways_in = before[number]
             table = tables.pop(ways_in[0], None) if len(ways_in) == 1 else None
             self.made = {} if table is None else table
             done[number] = self.block(code.blocks[number])
             tables[number] = self.made
         starts = [None if start is None else self.renamed_exit(start) for start in code.starts]
-        return without(code, done, self.homes, starts)
+        return without(code, done, self.homes, starts, ways_stay=self.ways_stay)
 
     def block(self, block: Block) -> Block:
         """Return a block rewritten."""
@@ -168,7 +170,9 @@ class _Pass:
         if same:
             ways = tuple([Way(way.block, self.through(way.args)) for way in ways])
         if end.row.kind is Kind.BRANCH:
-            end, ways = self.branch(end, ways)
+            end, ways_left = self.branch(end, ways)
+            if ways_left is not ways:
+                ways, self.ways_stay = ways_left, False
         return Block(block.pc, block.args, tuple(ops), end, ways)
 
     def through(self, values: tuple[int, ...]) -> tuple[int, ...]:

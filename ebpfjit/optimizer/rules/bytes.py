@@ -72,7 +72,8 @@ def gather(code: Code, uses: list[int] | None = None) -> Code:
     blocks = []
     for block in code.blocks:
         rows = [op.row for op in block.ops]
-        may_be = sum(map(LOADS.__contains__, rows)) > 1 or not SWAPS.keys().isdisjoint(rows)
+        may_be = not (JOINS.keys().isdisjoint(rows) or SHIFTS.keys().isdisjoint(rows))
+        may_be = may_be or not SWAPS.keys().isdisjoint(rows)
         blocks.append(_Gathering(block, uses).block() if may_be else block)
     return with_blocks(code, blocks)
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME, UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Op, Way
-from ebpfjit.optimizer.flow import homes_of, predecessors, without
+from ebpfjit.optimizer.flow import homes_of, without
 
 JUMP, COPY = BY_NAME["JA"], BY_NAME["MOV64_X"]
 CALLS = frozenset({Kind.CALL_LOCAL, Kind.CALL_REGISTER})
@@ -75,7 +75,7 @@ class _Selecting:
     def __init__(self, code: Code) -> None:
         self.code = code
         self.blocks: list[Block | None] = [*code.blocks]
-        self.before = predecessors(code)
+        self.before = code.shape.before.copy()
         self.homes = homes_of(code)
 
     def run(self) -> Code:
@@ -92,7 +92,7 @@ class _Selecting:
                 self.choose(number, block, *arms)
                 is_changed = True
             is_changed = self.go_on(number) or is_changed
-        return without(self.code, self.blocks, self.homes) if is_changed else self.code
+        return without(self.code, self.blocks, self.homes, ways_stay=False) if is_changed else self.code
 
     def choose(self, number: int, block: Block, taken: _Arm, through: _Arm) -> None:
         """Give a block choices instead of its branch."""
@@ -145,8 +145,10 @@ class _Selecting:
 
 def _arms(block: Block, blocks: list[Block | None], before: list[list[int]]) -> tuple[_Arm, _Arm] | None:
     """Return both ways from a branch where they join at once; None where they do not."""
-    taken, through = (_arm(way, blocks, before) for way in block.ways)
-    direct_taken, direct_through = (_Arm((), way, None) for way in block.ways)
+    taken, through = [_arm(way, blocks, before) for way in block.ways]
+    if taken is None and through is None:
+        return None
+    direct_taken, direct_through = [_Arm((), way, None) for way in block.ways]
     for one, other in ((taken, through), (taken, direct_through), (direct_taken, through)):
         if one is not None and other is not None and one.way.block == other.way.block:
             differ = sum(a != b for a, b in zip(one.way.args, other.way.args, strict=True))
