@@ -158,10 +158,11 @@ def both(a: Incoming, b: Incoming) -> Incoming:
 def static_range(op: Op) -> Interval:
     """Return between which numbers what an operation makes lies, whatever its operands are."""
     row = op.row
+    whole = _WHOLE.get(row)
+    if whole is not None:
+        return whole
     if row.kind is Kind.LOAD_IMM64:
         return op.imm, op.imm
-    if row.uses_src or row.kind not in (Kind.BINARY, Kind.MOVE):
-        return 0, MOST[row]
     mask = row.width.mask
     if row.kind is Kind.MOVE:
         return (semantics.MOVE[row.meaning](row.width, op.imm & mask),) * 2
@@ -184,3 +185,10 @@ def _most(row: Row) -> int:
 
 
 MOST: dict[Row, int] = {row: _most(row) for row in (*TABLE, *UNENCODED.values())}
+_WHOLE: dict[Row, Interval] = {
+    row: (0, most)
+    for row, most in MOST.items()
+    if row.kind is not Kind.LOAD_IMM64
+    and (row.uses_src or row.kind not in (Kind.BINARY, Kind.MOVE) or row.meaning in ("ADD", "SUB"))
+}
+"""The numbers that rows make of which the operand says nothing."""

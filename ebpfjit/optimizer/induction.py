@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ebpfjit.bits import U64_MASK, W32, W64
-from ebpfjit.isa.spec import Kind
+from ebpfjit.bits import U64_MASK, W32, W64, Width
+from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.table import TABLE
 from ebpfjit.optimizer.facts import NOWHERE, UNKNOWN, Incoming, static_range
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED, related, zeros_of
 from ebpfjit.record import record
@@ -39,13 +40,17 @@ MOST_TESTS = 8
 """Tests of an argument that are looked at."""
 
 
-@record
-class Chain:
-    """A value as another one plus a number, added on 64 `bits` or on 32; 0 where nothing is added."""
+Chain = tuple[int, int, int]
+"""A value as another one plus a number, added on 64 bits or on 32; 0 where nothing is added."""
 
-    value: int
-    number: int
-    bits: int
+ADDITIONS = frozenset(row for row in TABLE if row.kind is Kind.BINARY and row.meaning in ("ADD", "SUB"))
+_Said = tuple[str, str]
+#      row: what it says of the first, of the second, its width, whether as signed
+COMPARISONS: dict[Row, tuple[_Said, _Said, Width, bool]] = {
+    row: (said, (MIRRORED[said[0]], MIRRORED[said[1]]), row.width, row.meaning in SIGNED)
+    for row in TABLE
+    if row.kind is Kind.BRANCH and (said := RELATIONS.get(row.meaning))
+}
 
 
 @record
@@ -92,19 +97,19 @@ class Induction:
         walk = self.walk
         for number in self.dominators.order:
             end = walk.code.blocks[number].end
-            row = end.row
-            if row.kind is not Kind.BRANCH or row.meaning not in RELATIONS:
+            compares = COMPARISONS.get(end.row)
+            if compares is None:
                 continue
-            w, relations = row.width, RELATIONS[row.meaning]
+            *relations, w, signed = compares
+            imm = w.wrap(end.imm)
             for index, value in enumerate(end.args):
-                chain = self.chain(value)
-                other = end.args[1 - index] if row.uses_src else None
-                said = relations if not index else (MIRRORED[relations[0]], MIRRORED[relations[1]])
-                signed, imm = row.meaning in SIGNED, w.wrap(end.imm)
-                if walk.at[chain.value] in targets:
-                    bits = min(chain.bits or W64.bits, w.bits)
-                    self._note(chain.value, Test(number, chain.number, bits, signed, other, imm, said))
-                if chain.number or walk.at[value] not in targets:
+                source, by, bits = self.chain(value)
+                other = end.args[1 - index] if end.row.uses_src else None
+                said = relations[index]
+                if walk.at[source] in targets:
+                    bits = min(bits or W64.bits, w.bits)
+                    self._note(source, Test(number, by, bits, signed, other, imm, said))
+                if by or walk.at[value] not in targets:
                     self._note(value, Test(number, 0, w.bits, signed, other, imm, said))
 
     def _note(self, value: int, test: Test) -> None:
@@ -123,10 +128,10 @@ class Induction:
 
     def chain(self, value: int) -> Chain:
         """Return what a value is made of by adding constants."""
-        total, bits = 0, 0
+        total, bits, defined = 0, 0, self.walk.defined
         for _ in range(MOST_ADDED):
-            op = self.walk.defined[value]
-            if op is None or op.row.kind is not Kind.BINARY or op.row.meaning not in ("ADD", "SUB"):
+            op = defined[value]
+            if op is None or op.row not in ADDITIONS:
                 break
             row, source = op.row, op.args[0]
             number: int | None = op.imm
@@ -137,10 +142,10 @@ class Induction:
             if number is None or bits not in (0, row.width.bits):
                 break
             bits = row.width.bits
-            by = row.width.signed(row.width.wrap(number))
+            by = row.width.signed(number)
             total += by if row.meaning == "ADD" else -by
             value = source
-        return Chain(value, total, bits)
+        return value, total, bits
 
     def steps(self, arg: int, values: list[int]) -> Steps | None:
         """Return what is added to an argument where these values are it in the next round."""
@@ -154,10 +159,9 @@ class Induction:
         return found
 
     def _steps(self, arg: int, value: int, seen: dict[int, Steps | None]) -> Steps | None:
-        chain = self.chain(value)
-        inner, by = chain.value, chain.number
+        inner, by, bits = self.chain(value)
         if inner == arg:
-            return Steps(by, by, chain.bits, zeros_of(abs(by)))
+            return Steps(by, by, bits, zeros_of(abs(by)))
         at = self.walk.at[inner]
         if at < 0 or at in self.walk.entered or self.walk.is_known[inner]:
             return None
@@ -174,10 +178,10 @@ class Induction:
                         return None
             seen[inner] = found
         steps = seen[inner]
-        if steps is None or not _fit(chain.bits, steps.bits):
+        if steps is None or not _fit(bits, steps.bits):
             return None
-        bits, zeros = chain.bits or steps.bits, min(steps.zeros, zeros_of(abs(by)))
-        return Steps(steps.least + by, steps.most + by, bits, zeros)
+        zeros = min(steps.zeros, zeros_of(abs(by)))
+        return Steps(steps.least + by, steps.most + by, bits or steps.bits, zeros)
 
     def sources(self, values: list[int]) -> set[int] | None:
         """Return what values are that are handed round through arguments; None where it is too much."""
@@ -197,19 +201,23 @@ class Induction:
 
     # -- arguments ----------------------------------------------------------------------------------------
 
-    def back(self, header: int, arg: int) -> list[tuple[int, int]]:
-        """Return the blocks that come round to a header, with what the argument is then if not the same."""
-        walk, place = self.walk, self.dominators.place
-        blocks = walk.code.blocks
-        index = blocks[header].args.index(arg)
+    def coming_round(self, header: int) -> list[tuple[int, tuple[int, ...]]]:
+        """Return the blocks that come round to a header, with what its arguments are then."""
+        blocks, place = self.walk.code.blocks, self.dominators.place
         return [
-            (number, value)
+            (number, blocks[number].ways[way].args)
             for number, way in self.dominators.preds[header]
-            if place[number] >= place[header] and (value := blocks[number].ways[way].args[index]) != arg
+            if place[number] >= place[header]
         ]
 
     def _handed(self, arg: int, back: list[tuple[int, int]]) -> set[int] | None:
         """Return what the argument may be in a later round besides what it was; None where it is too much."""
+        at = self.walk.at
+        for _, value in back:
+            if at[value] >= 0:
+                break
+        else:
+            return {value for _, value in back}
         self.walk.is_known[arg] = 1  # what it hands round through arguments of blocks inside is itself
         handed = self.sources([value for _, value in back])
         self.walk.is_known[arg] = 0
@@ -222,10 +230,9 @@ class Induction:
         """
         facts, knows = self.facts, self.walk.knows
         at = self.walk.at
-        if any(at[value] < 0 and not knows(value) for _, value in back):
-            return False
-        if not all(self.dominators.dominates(header, number) for number, _ in back):
-            return False
+        for number, value in back:
+            if (at[value] < 0 and not knows(value)) or not self.dominators.dominates(header, number):
+                return False
         handed = self._handed(arg, back)
         return handed is not None and all(
             knows(value) and (facts.root[value], facts.delta[value]) == (first[3], first[4])
@@ -282,9 +289,14 @@ class Induction:
         low, high = first[0], first[1]
         for value in handed:
             op = self.walk.defined[value]
-            known = self.walk.knows(value)
-            a, b = self.facts.range(value) if known else static_range(op) if op else (0, U64_MASK)
-            low, high = min(low, a), max(high, b)
+            if self.walk.knows(value):
+                a, b = self.facts.range(value)
+            else:
+                a, b = static_range(op) if op is not None else (0, U64_MASK)
+            if a < low:
+                low = a
+            if b > high:
+                high = b
         return low, high
 
     def _as_tested(self, header: int, first: Incoming, back: list[tuple[int, int]]) -> Incoming:

@@ -262,14 +262,15 @@ class Walk:
     def _around(self, number: int, args: Iterable[int], known: list[Incoming]) -> None:
         """Find out what the arguments of a block are that rounds come back to; those first that stay."""
         later = []
-        rooms = self.scaled.joined.pop(number, None) or [None] * len(known)
-        for arg, first, room in zip(args, known, rooms, strict=True):
-            back = self.induction.back(number, arg)
-            if self.induction.is_invariant(number, arg, first, back):
+        induction, rooms = self.induction, self.scaled.joined.pop(number, None)
+        comes_round = induction.coming_round(number)
+        for index, (arg, first) in enumerate(zip(args, known, strict=True)):
+            back = [(latch, values[index]) for latch, values in comes_round if values[index] != arg]
+            if not back or induction.is_invariant(number, arg, first, back):
                 self.define(arg, first)
                 self.is_known[arg] = 1
             else:
-                later.append((arg, first, room, back))
+                later.append((arg, first, None if rooms is None else rooms[index], back))
         for arg, first, room, back in later:
             self.define(arg, self.induction.argument(number, arg, first, back))
             if room is not None:
