@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ebpfjit.optimizer.shape import Shape, reverse_postorder
+from ebpfjit.optimizer.shape import Shape
 
 OUTSIDE = -1
 """What dominates blocks that are entered."""
@@ -38,10 +38,9 @@ class Dominators:
         self.ways = shape.ways
         self.entered = set(shape.entered if entered is None else entered)
         starts = sorted(self.entered)
-        self.order = shape.order if starts == shape.entered else reverse_postorder(self.ways, starts)
-        self.place = [-1] * count
-        for place, number in enumerate(self.order):
-            self.place[number] = place
+        if starts != shape.entered:
+            shape = Shape(shape.ways, starts)
+        self.order, self.place = shape.order, shape.place
         self.preds: list[list[tuple[int, int]]] = [[] for _ in range(count)]
         for number in self.order:
             for index, way in enumerate(self.ways[number]):

@@ -40,6 +40,7 @@ class Facts:
     `far`; a frame counts from its end. `parts` are two roots and a number whose sum a root is. `limit` is a
     number k with root + k <= LENGTH, of pointers into the argument: distance + k <= LENGTH.
 
+    `defined` are the operations that made values, `where` the blocks (-1: none that control comes to).
     `dominators` are those of the code, entered wherever it may be. Where it `meets_rights`, what may be
     loaded or stored as one size may not be as another.
 
@@ -58,6 +59,8 @@ class Facts:
         self.base, self.near, self.far = [UNKNOWN] * size, [NOWHERE] * size, [NOWHERE] * size
         self.limit = [NOWHERE] * size
         self.parts: list[tuple[int, int, int] | None] = [None] * size
+        self.defined: list[Op | None] = [None] * count
+        self.where = [-1] * count
         self.lookups: dict[int, tuple[int, bool]] = {}
         self.dominators: Dominators | None = None
         self.meets_rights = False
@@ -72,7 +75,10 @@ class Facts:
             delta = self.delta[value]
             a, b = self.low[root] + delta, self.high[root] + delta
             if a >= 0 and b <= U64_MASK:
-                a, b = max(a, low), min(b, high)
+                if a < low:
+                    a = low
+                if b > high:
+                    b = high
                 if a <= b:
                     return a, b
         return low, high

@@ -39,9 +39,35 @@ class Shape:
         return found
 
     @lazy
+    def place(self) -> list[int]:
+        """By block its place in the order, -1 where control does not come to it; so is what is behind all."""
+        place = [-1] * (len(self.ways) + 1)
+        for index, number in enumerate(self.order):
+            place[number] = index
+        return place
+
+    @lazy
     def loops(self) -> tuple[list[int], set[int]]:
         """In how many loops each block lies, and the blocks that loops start with."""
-        return loops_of(self.ways, self.order)
+        ways, place, before = self.ways, self.place, self.before
+        depths = [0] * len(ways)
+        back: dict[int, list[int]] = {}
+        for index, number in enumerate(self.order):
+            for way in ways[number]:
+                if place[way] <= index:
+                    back.setdefault(way, []).append(number)
+        work = MOST_WORK * len(self.order)
+        for header, sources in back.items():
+            inside, waiting, first = {header}, [*sources], place[header]
+            while waiting and work > 0:
+                number = waiting.pop()
+                if place[number] > first and number not in inside:
+                    inside.add(number)
+                    work -= 1
+                    waiting += before[number]
+            for number in inside:
+                depths[number] += 1
+        return depths, set(back)
 
     @property
     def depths(self) -> list[int]:
@@ -72,38 +98,3 @@ def reverse_postorder(ways: Sequence[Sequence[int]], entered: Sequence[int]) -> 
                         waiting.append(way)
     order.reverse()
     return order
-
-
-def loops_of(ways: Sequence[Sequence[int]], order: Sequence[int]) -> tuple[list[int], set[int]]:
-    """Return in how many loops each block lies, and the blocks that loops start with.
-
-    `order` has the blocks in reverse postorder; others are in none.
-    """
-    depths = [0] * len(ways)
-    place = [-1] * len(ways)
-    for index, number in enumerate(order):
-        place[number] = index
-    back: dict[int, list[int]] = {}
-    for number in order:
-        here = place[number]
-        for way in ways[number]:
-            if place[way] <= here:
-                back.setdefault(way, []).append(number)
-    if not back:
-        return depths, set()
-    before: list[list[int]] = [[] for _ in ways]
-    for number in order:
-        for way in ways[number]:
-            before[way].append(number)
-    work = MOST_WORK * len(order)
-    for header, sources in back.items():
-        inside, waiting, first = {header}, [*sources], place[header]
-        while waiting and work > 0:
-            number = waiting.pop()
-            if number not in inside and place[number] > first:
-                inside.add(number)
-                work -= 1
-                waiting += before[number]
-        for number in inside:
-            depths[number] += 1
-    return depths, set(back)

@@ -112,6 +112,8 @@ class _Pass:
         count = len(self.homes)
         self.same: dict[int, int] = {}
         """What is to be read instead of values that are gone."""
+        self.stays = self.same.keys().isdisjoint
+        """True for values none of which is gone."""
         self.constants: list[int | None] = [None] * count
         self.bits = [64] * count
         """How many low bits at most are not zero."""
@@ -145,14 +147,15 @@ class _Pass:
 
     def block(self, block: Block) -> Block:
         """Return a block rewritten."""
-        same, left, steps, makers = self.same, self.left, _STEPS, self.makers
+        left, stays, makers = self.left, self.stays, self.makers
         ops: list[Op] = []
         for op in block.ops:
-            for value in op.args:
+            args = op.args
+            for value in args:
                 left[value] -= 1
-            if same and (op.exit is not None or not same.keys().isdisjoint(op.args)):
+            if not stays(args) or (op.exit is not None and not stays(op.exit.registers)):
                 op = self.renamed(op)
-            rewrite = steps.get(op.row.kind)
+            rewrite = _STEPS.get(op.row)
             if rewrite is None:
                 ops.append(op)
                 continue
@@ -167,7 +170,7 @@ class _Pass:
         for way in ways:
             for value in way.args:
                 left[value] -= 1
-        if same:
+        if not all(stays(way.args) for way in ways):
             ways = tuple([Way(way.block, self.through(way.args)) for way in ways])
         if end.row.kind is Kind.BRANCH:
             end, ways_left = self.branch(end, ways)
@@ -178,14 +181,12 @@ class _Pass:
     def through(self, values: tuple[int, ...]) -> tuple[int, ...]:
         """Return what is to be read instead of some values."""
         same = self.same
-        if same.keys().isdisjoint(values):
-            return values
         return tuple([same.get(value, value) for value in values])
 
     def renamed(self, op: Op) -> Op:
         """Return an operation with what is to be read instead of what it reads."""
-        same, leaves = self.same, op.exit
-        if same.keys().isdisjoint(op.args) and (leaves is None or same.keys().isdisjoint(leaves.registers)):
+        leaves = op.exit
+        if self.stays(op.args) and (leaves is None or self.stays(leaves.registers)):
             return op
         if leaves is not None:
             leaves = self.renamed_exit(leaves)
@@ -193,9 +194,9 @@ class _Pass:
 
     def renamed_exit(self, leaves: Exit) -> Exit:
         """Return an exit with the values that are to be read instead of those it names."""
-        same = self.same
-        if same.keys().isdisjoint(leaves.registers):
+        if self.stays(leaves.registers):
             return leaves
+        same = self.same
         registers = tuple([None if value is None else same.get(value, value) for value in leaves.registers])
         return Exit(leaves.pc, registers, leaves.refund, leaves.slots)
 
@@ -332,24 +333,25 @@ class _Pass:
         """Arithmetic, rewritten until nothing applies."""
         for _ in range(MOST_REWRITES):
             new = self.of_two(op) if op.row.uses_src else self.of_one(op)
-            if new is op or new is None or new.row.kind is not Kind.BINARY:
-                return new if new is not op else self.finished(op)
+            if new is op:
+                break
+            if new is None or new.row.kind is not Kind.BINARY:
+                return new
             op = new
         return self.finished(op)
 
     def finished(self, op: Op) -> Op | None:
         """Note how many bits the result of an operation has at most; it may have been made before."""
-        row, bits, value = op.row, self.bits, op.args[0]
-        width = row.width.bits
-        most = width
+        row, bits = op.row, self.bits
+        width = most = row.width.bits
         if row.uses_src:
             of_two = algebra.BITS_OF_TWO.get(row.meaning)
             if of_two is not None:
-                most = of_two(min(bits[value], width), min(bits[op.args[1]], width))
+                most = of_two(min(bits[op.args[0]], width), min(bits[op.args[1]], width))
         else:
             of_one = algebra.BITS.get(row.meaning)
             if of_one is not None:
-                most = of_one(row.width, min(bits[value], width), row.width.wrap(op.imm))
+                most = of_one(row.width, min(bits[op.args[0]], width), row.width.wrap(op.imm))
         bits[op.results[0]] = most if most < width else width
         return self.numbered(op)
 
@@ -553,7 +555,7 @@ def changed(op: Op, row: Row, args: tuple[int, ...], imm: int, leaves: Exit | No
     return Op(row, args, imm, op.offset, op.pc, op.results, leaves, op.stores, op.region, op.scale)
 
 
-_STEPS: dict[Kind, Callable[[_Pass, Op], Op | None]] = {
+_OF_KIND: dict[Kind, Callable[[_Pass, Op], Op | None]] = {
     Kind.BINARY: _Pass.binary,
     Kind.MOVE: _Pass.move,
     Kind.UNARY: _Pass.unary,
@@ -569,3 +571,4 @@ _STEPS: dict[Kind, Callable[[_Pass, Op], Op | None]] = {
     Kind.CALL_LOCAL: _Pass.call,
     Kind.CALL_REGISTER: _Pass.call,
 }
+_STEPS = {row: _OF_KIND[row.kind] for row in (*TABLE, *UNENCODED.values()) if row.kind in _OF_KIND}
