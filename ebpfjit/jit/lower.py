@@ -138,11 +138,14 @@ class _Lowering:
         for pc, entry in self.code.entries.items():
             starts.setdefault(entry.block, []).append(pc)
         aligned: set[int] = set()
+        before = self.code.shape.before
         numbers = [number for number, block in enumerate(self.placed.blocks) if block is not None]
         for number, after in zip(numbers, [*numbers[1:], -1], strict=True):
             block, source = self.placed.blocks[number], self.code.blocks[number]
             assert block is not None  # it is one of those that are there
             cx.begin(source.pc)
+            if cx.spilled and number in starts and any(each >= 0 for each in before[number]):
+                cx.jump("jmp", block_label(number))  # what comes from the block above has its words already
             for pc in starts.get(number, ()):
                 cx.label(function_label(pc))
                 if cx.spilled:
