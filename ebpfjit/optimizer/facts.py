@@ -25,6 +25,9 @@ MOST_LENGTH = 1 << 62
 Incoming = tuple[int, int, int, int, int, int, int, int, int]
 """What is known of a value on a way: low, high, zeros, root, delta, base, near, far, limit."""
 
+Placed = tuple[int, int, int]
+"""A region, the frame of a function or the argument, and between which distances from it a value is."""
+
 UNKNOWN = -1
 """As a base: none. As near, far or limit it is NOWHERE."""
 
@@ -94,7 +97,7 @@ class Facts:
             return "stack"
         return {self.argument: "argument", self.packet: "packet", self.map_value: "map value"}.get(base, "")
 
-    def place(self, value: int) -> tuple[int, int, int] | None:
+    def place(self, value: int) -> Placed | None:
         """Return a region, the frame of a function or the argument, and how far from it a value is."""
         root, delta = self.root[value], self.delta[value]
         base, near, far = self.base[value], self.near[value], self.far[value]

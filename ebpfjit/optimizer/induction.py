@@ -85,13 +85,16 @@ class Induction:
     def __init__(self, walk: Walk) -> None:
         self.walk, self.facts, self.dominators = walk, walk.facts, walk.dominators
         self.tests: dict[int, list[Test]] = {}
-        place = self.dominators.place
-        targets = {
-            way for number in self.dominators.order for way in self.dominators.ways[number]
-            if place[way] <= place[number]
-        }  # fmt: skip
-        if targets:
-            self._find_tests(targets)
+        place, ways = self.dominators.place, self.dominators.ways
+        self.targets = {
+            way
+            for here, number in enumerate(self.dominators.order)
+            for way in ways[number]
+            if place[way] <= here
+        }
+        """The blocks that ways lead back to."""
+        if self.targets:
+            self._find_tests(self.targets)
 
     def _find_tests(self, targets: set[int]) -> None:
         walk = self.walk
@@ -150,6 +153,8 @@ class Induction:
     def steps(self, arg: int, values: list[int]) -> Steps | None:
         """Return what is added to an argument where these values are it in the next round."""
         seen: dict[int, Steps | None] = {}
+        if len(values) == 1:
+            return self._steps(arg, values[0], seen)
         found: Steps | None = None
         for value in values:
             one = self._steps(arg, value, seen)
@@ -170,7 +175,7 @@ class Induction:
                 return None
             seen[inner] = None  # so it is for what leads back to itself by way of others
             found: Steps | None = None
-            for before in self.walk.incoming[inner]:
+            for before in self.walk.incoming(inner):
                 if before != inner:
                     one = self._steps(arg, before, seen)
                     found = one if one is None or found is None else _either(found, one)
@@ -194,7 +199,7 @@ class Induction:
                 continue
             if walk.at[value] in walk.entered or len(seen) > MOST_HANDED:
                 return None
-            fresh = [each for each in walk.incoming[value] if each not in seen]
+            fresh = [each for each in walk.incoming(value) if each not in seen]
             seen.update(fresh)
             work += fresh
         return found
@@ -241,17 +246,19 @@ class Induction:
 
     def argument(self, header: int, arg: int, first: Incoming, back: list[tuple[int, int]]) -> Incoming:
         """Return what is known of an argument in all rounds; `first` is so before the first."""
-        handed = self._handed(arg, back)
+        handed, tests = self._handed(arg, back), self.tests
         steps = self.steps(arg, [value for _, value in back])
         zeros = 0 if steps is None else min(first[2], steps.zeros)
         whole = W32 if steps is not None and steps.bits == W32.bits else W64
         low, high = self._at_most(first, handed) or (0, max(whole.mask, first[1]))
         found: Incoming = (low, high, zeros, UNKNOWN, 0, first[5], NOWHERE, NOWHERE, NOWHERE)
-        found = _together(found, self._as_tested(header, first, back))
-        if steps is None or steps.least < 0 < steps.most:
+        if handed is None or any(value in tests for _, value in back):
+            found = _together(found, self._as_tested(header, first, back))
+        if steps is None or arg not in tests or steps.least < 0 < steps.most:
             return found
-        for test in self.tests.get(arg, ()):
-            way = self._staying(header, [number for number, _ in back], test)
+        latches = [number for number, _ in back]
+        for test in tests[arg]:
+            way = self._staying(header, latches, test)
             if way is not None:
                 known = Stepping(self.walk, first, steps, test, test.relations[way]).known()
                 found = found if known is None else _together(found, known)

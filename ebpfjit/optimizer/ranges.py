@@ -85,8 +85,6 @@ class _Nobody:
         """See nothing."""
 
 
-NO_WAYS: list[int] = []
-
 MAKES_ZEROS = frozenset({"AND", "MUL", "LSH"})
 """What makes multiples of numbers that are none."""
 
@@ -117,8 +115,8 @@ class Walk:
         self.defined, self.where = self.facts.defined, self.facts.where
         self.at = [-1] * count
         """By value, the block whose argument it is."""
-        self.incoming: list[list[int]] = [NO_WAYS] * count
-        """By argument, what it is on each way."""
+        self.place_in: list[int] = [0] * count
+        """By argument, which of its block's it is."""
         self.is_known = bytearray(count)
         """By argument, whether it is known already; of other values that is told by `is_walked`."""
         self.is_walked = bytearray(len(code.blocks))
@@ -130,25 +128,25 @@ class Walk:
 
     def _index(self) -> None:
         """Find out where values are defined, and what comes into arguments."""
-        blocks, at, incoming, defined = self.code.blocks, self.at, self.incoming, self.defined
-        where = self.where
+        blocks, at, where, defined = self.code.blocks, self.at, self.where, self.defined
         for number in self.dominators.order:
             block = blocks[number]
-            for arg in block.args:
+            for index, arg in enumerate(block.args):
                 at[arg] = where[arg] = number
-                incoming[arg] = []
+                self.place_in[arg] = index
             for op in block.ops:
                 for result in op.results:
-                    defined[result], where[result] = op, number
-        for number in self.dominators.order:
-            block = blocks[number]
-            for out in block.ways:
-                for arg, value in zip(blocks[out.block].args, out.args, strict=True):
-                    incoming[arg].append(value)
+                    defined[result] = op
+                    where[result] = number
         self.entered: dict[int, list[tuple[int, Entry]]] = {}
         for pc, entry in self.code.entries.items():
             if pc in self.code.verified.program.functions:
                 self.entered.setdefault(entry.block, []).append((pc, entry))
+
+    def incoming(self, arg: int) -> list[int]:
+        """Return what an argument is on each way to its block."""
+        blocks, number, index = self.code.blocks, self.at[arg], self.place_in[arg]
+        return [blocks[before].ways[way].args[index] for before, way in self.dominators.preds[number]]
 
     def run(self) -> Facts:
         """Walk."""
@@ -242,14 +240,14 @@ class Walk:
 
     def _arguments(self, number: int, block: Block) -> None:
         """Find out what the arguments of a block are."""
-        for pc, entry in self.entered.get(number, ()):
-            self._join(number, [self._at_start(pc, register) for register in entry.registers])
+        if number in self.entered:
+            for pc, entry in self.entered[number]:
+                self._join(number, [self._at_start(pc, register) for register in entry.registers])
         known = self.joined[number]
         self.joined[number] = None
-        place = self.dominators.place
         if known is None:
             pass  # runs come from outside only
-        elif any(place[before] >= place[number] for before, _ in self.dominators.preds[number]):
+        elif number in self.induction.targets:
             self._around(number, block.args, known)
         else:
             for arg, first in zip(block.args, known, strict=True):

@@ -112,8 +112,8 @@ class _Pass:
         count = len(self.homes)
         self.same: dict[int, int] = {}
         """What is to be read instead of values that are gone."""
-        self.stays = self.same.keys().isdisjoint
-        """True for values none of which is gone."""
+        self.gone: set[int | None] = set()
+        """These values."""
         self.constants: list[int | None] = [None] * count
         self.bits = [64] * count
         """How many low bits at most are not zero."""
@@ -147,13 +147,15 @@ class _Pass:
 
     def block(self, block: Block) -> Block:
         """Return a block rewritten."""
-        left, stays, makers = self.left, self.stays, self.makers
+        left, gone, makers = self.left, self.gone, self.makers
         ops: list[Op] = []
         for op in block.ops:
-            args = op.args
-            for value in args:
+            is_there = True
+            for value in op.args:
                 left[value] -= 1
-            if not stays(args) or (op.exit is not None and not stays(op.exit.registers)):
+                if value in gone:
+                    is_there = False
+            if not is_there or (op.exit is not None and not gone.isdisjoint(op.exit.registers)):
                 op = self.renamed(op)
             rewrite = _STEPS.get(op.row)
             if rewrite is None:
@@ -164,14 +166,18 @@ class _Pass:
                 ops.append(new)
                 if new.results:
                     makers[new.results[0]] = new
-        end, ways = self.renamed(block.end), block.ways
+        end = self.renamed(block.end)
         for value in end.args:
             left[value] -= 1
-        for way in ways:
+        for way in block.ways:
             for value in way.args:
                 left[value] -= 1
-        if not all(stays(way.args) for way in ways):
-            ways = tuple([Way(way.block, self.through(way.args)) for way in ways])
+        ways = tuple(
+            [
+                way if gone.isdisjoint(way.args) else Way(way.block, self.through(way.args))
+                for way in block.ways
+            ]
+        )
         if end.row.kind is Kind.BRANCH:
             end, ways_left = self.branch(end, ways)
             if ways_left is not ways:
@@ -185,8 +191,8 @@ class _Pass:
 
     def renamed(self, op: Op) -> Op:
         """Return an operation with what is to be read instead of what it reads."""
-        leaves = op.exit
-        if self.stays(op.args) and (leaves is None or self.stays(leaves.registers)):
+        leaves, gone = op.exit, self.gone
+        if gone.isdisjoint(op.args) and (leaves is None or gone.isdisjoint(leaves.registers)):
             return op
         if leaves is not None:
             leaves = self.renamed_exit(leaves)
@@ -194,7 +200,7 @@ class _Pass:
 
     def renamed_exit(self, leaves: Exit) -> Exit:
         """Return an exit with the values that are to be read instead of those it names."""
-        if self.stays(leaves.registers):
+        if self.gone.isdisjoint(leaves.registers):
             return leaves
         same = self.same
         registers = tuple([None if value is None else same.get(value, value) for value in leaves.registers])
@@ -205,6 +211,7 @@ class _Pass:
     def alias(self, op: Op, value: int) -> None:
         """Have another value read instead of an operation's result."""
         self.same[op.results[0]] = value
+        self.gone.add(op.results[0])
         self.left[value] += self.left[op.results[0]]
         self.uses[value] += self.uses[op.results[0]]
 
@@ -342,16 +349,20 @@ class _Pass:
 
     def finished(self, op: Op) -> Op | None:
         """Note how many bits the result of an operation has at most; it may have been made before."""
-        row, bits = op.row, self.bits
+        row, bits, args = op.row, self.bits, op.args
         width = most = row.width.bits
+        first = bits[args[0]]
+        if first > width:
+            first = width
         if row.uses_src:
             of_two = algebra.BITS_OF_TWO.get(row.meaning)
             if of_two is not None:
-                most = of_two(min(bits[op.args[0]], width), min(bits[op.args[1]], width))
+                second = bits[args[1]]
+                most = of_two(first, second if second < width else width)
         else:
             of_one = algebra.BITS.get(row.meaning)
             if of_one is not None:
-                most = of_one(row.width, min(bits[op.args[0]], width), row.width.wrap(op.imm))
+                most = of_one(row.width, first, op.imm & row.width.mask)
         bits[op.results[0]] = most if most < width else width
         return self.numbered(op)
 
@@ -432,7 +443,7 @@ class _Pass:
     def of_one(self, op: Op) -> Op | None:
         """An operation with a constant: on another constant, behind another one, or nothing at all."""
         row, a, width = op.row, op.args[0], op.row.width
-        k = width.wrap(op.imm)
+        k = op.imm & width.mask
         number = self.constants[a]
         if number is not None:
             return self.number(op, semantics.BINARY[row.meaning](width, width.wrap(number), k))
