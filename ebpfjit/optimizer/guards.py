@@ -75,8 +75,8 @@ class Check:
 
 
 Candidate = tuple[int, Op, int, int]
-"""A check of a block that nothing has shown to be superfluous: its place there, itself, and where its bytes start
-and end, from its root on.
+"""A check of a block that nothing has shown to be superfluous: its place there, itself, and where its bytes
+start and end, from its root on.
 """
 
 

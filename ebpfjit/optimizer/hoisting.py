@@ -293,7 +293,8 @@ class _Loop:
                 if value is None or abs(offset) > LARGEST_OFFSET or not self._is_in_each_round(number):
                     continue
                 args = (value,)
-            self._add_check(replace(op, args=args, offset=offset, pc=self.block.pc, exit=self.leaves))
+            pc, leaves = self.block.pc, self.leaves
+            self._add_check(Op(BOUND, args, op.imm, offset, pc, (), leaves, op.stores, op.region))
             gone.add((number, index))
         return gone
 
@@ -540,18 +541,20 @@ class _Loop:
             around.blocks.append(Block(pc, (), (), Op(LEAVE, (), 0, 0, pc, (), self.leaves)))
         for before in {number for number, _ in self.dominators.preds[header]} - self.blocks:
             block = around.blocks[before]
-            turned = (replace(each, block=front) if each.block == header else each for each in block.ways)
-            around.blocks[before] = replace(block, ways=tuple(turned))
+            turned = [Way(front, each.args) if each.block == header else each for each in block.ways]
+            around.blocks[before] = Block(block.pc, block.args, block.ops, block.end, tuple(turned))
         for pc, entry in around.entries.items():
             if entry.block == header:
                 around.entries[pc] = Entry(front, entry.registers)
         for number in {number for number, _ in gone}:
             block = around.blocks[number]
+            ops: list[Op] = []
             for index, op in enumerate(block.ops):
-                if (number, index) in gone:
+                if op.row is BOUND and (number, index) in gone:
                     self._prove(op)
-            ops = tuple(op for index, op in enumerate(block.ops) if (number, index) not in gone)
-            around.blocks[number] = replace(block, ops=ops)
+                else:
+                    ops.append(op)
+            around.blocks[number] = Block(block.pc, block.args, tuple(ops), block.end, block.ways)
 
     def _prove(self, op: Op) -> None:
         if op.args:

@@ -9,7 +9,7 @@ the program falls through to. So loops are contiguous; what leaves comes last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from itertools import chain
 
 from ebpfjit.isa.spec import Kind
@@ -24,7 +24,7 @@ def thread_jumps(code: Code) -> Code:
         for number, block in enumerate(blocks)
         if not block.ops and block.end.row.kind is Kind.JUMP and block.ways[0].block != number
     }
-    empty -= _read_elsewhere(blocks, empty)
+    empty -= _read_elsewhere(code, empty)
     if not empty:
         return code
     found = []
@@ -42,9 +42,19 @@ def thread_jumps(code: Code) -> Code:
     return Code(code.verified, tuple(found), code.entries, code.homes, code.proofs)
 
 
-def _read_elsewhere(blocks: Sequence[Block], empty: Set[int]) -> set[int]:
-    """Return those of some blocks of which an argument is read by others: it is to be passed on to them."""
-    owners = {arg: number for number in empty for arg in blocks[number].args}
+def _read_elsewhere(code: Code, empty: Set[int]) -> set[int]:
+    """Return those of some blocks of which an argument is read by others: it is to be passed on to them.
+
+    Only blocks that dominate what they lead to can be: nothing else comes there, but in rounds of a loop.
+    """
+    blocks, shape = code.blocks, code.shape
+    place, owners = shape.place, dict[int, int]()
+    for number in empty:
+        if blocks[number].args:
+            (way,) = shape.ways[number]
+            others = [each for each in shape.before[way] if each != number]
+            if all(each >= 0 and not 0 <= place[each] < place[way] for each in others):
+                owners.update(dict.fromkeys(blocks[number].args, number))
     if not owners:
         return set()
     asked, found = frozenset(owners), set()

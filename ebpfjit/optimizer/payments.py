@@ -55,7 +55,7 @@ def pay_ahead(code: Code) -> Code:
             ahead[number] = 0 if number in entered else pending
             if promised is not None and number in headers:
                 ahead[number] = promised[number]
-        if promised is not None or not headers:
+        if promised is not None or not any(ahead[number] for number in headers):
             break
         promised = {number: ahead[number] for number in headers}
     for number in order:
@@ -117,7 +117,10 @@ def _with_differences(
     before = code.shape.before
     for number in order:
         paid = advance[number]
-        if {paid}.issuperset([ahead[way] for way in code.shape.ways[number]]):
+        for following in code.shape.ways[number]:
+            if ahead[following] != paid:
+                break
+        else:
             continue
         ways = [*blocks[number].ways]
         for index, way in enumerate(ways):

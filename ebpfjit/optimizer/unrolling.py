@@ -187,11 +187,11 @@ def _copy(
             if op.row is PAY and asks is not None:
                 offset, stores = asks, asks > 0
                 leaves = leaves if asks else None
-            if leaves is not None:
+            if leaves is not None and values:
                 registers = tuple([None if value is None else of(value, value) for value in leaves.registers])
                 leaves = Exit(leaves.pc, registers, leaves.refund, leaves.slots)
-        results = tuple([of(value, value) for value in op.results]) if defines else op.results
-        args = tuple([of(value, value) for value in op.args])
+        args = tuple([of(value, value) for value in op.args]) if op.args else ()
+        results = tuple([of(value, value) for value in op.results]) if defines and op.results else op.results
         return Op(op.row, args, op.imm, offset, op.pc, results, leaves, stores, op.region, op.scale)
 
     ways = [
