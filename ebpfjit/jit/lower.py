@@ -38,6 +38,7 @@ from ebpfjit.translators.x86_64.target import (
     pc_label,
     pin,
     register,
+    resume_label,
 )
 
 LOOP_ALIGNMENT = 32
@@ -134,6 +135,7 @@ class _Lowering:
     def lower(self) -> set[int]:
         """Emit all blocks, in the order of their layout."""
         cx = self.cx
+        functions = cx.program.functions
         starts: dict[int, list[int]] = {}
         for pc, entry in self.code.entries.items():
             starts.setdefault(entry.block, []).append(pc)
@@ -147,7 +149,7 @@ class _Lowering:
             if cx.spilled and number in starts and any(each >= 0 for each in before[number]):
                 cx.jump("jmp", block_label(number))  # what comes from the block above has its words already
             for pc in starts.get(number, ()):
-                cx.label(function_label(pc))
+                cx.label((function_label if pc in functions else resume_label)(pc))
                 if cx.spilled:
                     cx.emit("sub rsp, $imm", imm=cx.spilled)
             is_loop = source.pc in self.verified.loop_headers and source.pc not in aligned
