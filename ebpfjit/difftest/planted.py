@@ -20,6 +20,7 @@ from ebpfjit.difftest.planted_rules import RULES
 from ebpfjit.difftest.planting import (
     Plant,
     PlantedBug,
+    altered,
     function,
     jumps,
     mapped,
@@ -99,9 +100,9 @@ def _always(insn: Instruction, cx: Context) -> None:
     cx.goto("jmp", insn.target)
 
 
-def _byte(insn: Instruction) -> Instruction:
+def _byte(insn: Instruction) -> Any:
     """Take the constant for a signed byte."""
-    return replace(insn, imm=(insn.imm & 0xFF) - (insn.imm & 0x80) * 2)
+    return altered(insn, imm=(insn.imm & 0xFF) - (insn.imm & 0x80) * 2)
 
 
 # -- checks that ask for too little -----------------------------------------------------------------
@@ -360,7 +361,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "shift-mask",
         "LSH64 by a constant takes it modulo 32",
-        numbers("LSH64", lambda i: replace(i, imm=i.imm % 32) if _is_k(i) else i),
+        numbers("LSH64", lambda i: altered(i, imm=i.imm % 32) if _is_k(i) else i),
     ),
     PlantedBug(
         "shift-clobbers-r4",
@@ -410,12 +411,12 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "offset-lost",
         "LDXH ignores an offset of -1",
-        numbers("LDXH", lambda i: replace(i, offset=0) if i.offset == -1 else i),
+        numbers("LDXH", lambda i: altered(i, offset=0) if i.offset == -1 else i),
     ),
     PlantedBug(
         "store-neighbour",
         "STXB stores r5 as r4",
-        numbers("STXB", lambda i: replace(i, src_reg=4) if i.src_reg == 5 else i),
+        numbers("STXB", lambda i: altered(i, src_reg=4) if i.src_reg == 5 else i),
     ),
     PlantedBug(
         "alignment-unchecked",
@@ -435,7 +436,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "atomic-and-wide",
         "ATOMIC_AND32 ands 64 bits",
-        numbers("ATOMIC_AND32", lambda i: replace(i, row=BY_NAME["ATOMIC_AND64"])),
+        numbers("ATOMIC_AND32", lambda i: altered(i, row=BY_NAME["ATOMIC_AND64"])),
     ),
     PlantedBug("packet-unswapped", "LDABSH does not swap", text("LDABSH LDINDH", "^rol ax, 8$", "")),
     PlantedBug(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ebpfjit.difftest.exchange import exchange
@@ -119,6 +119,21 @@ def numbers(operations: str, change: Callable[[Instruction], Instruction]) -> Pl
         return translate
 
     return wrapped(operations.split(), wrap)
+
+
+class _Altered:
+    """An operation of Code with other fields, for translators."""
+
+    def __init__(self, insn: Any, fields: dict[str, Any]) -> None:
+        self._insn, self._fields = insn, fields
+
+    def __getattr__(self, name: str) -> Any:
+        return self._fields[name] if name in self._fields else getattr(self._insn, name)
+
+
+def altered(insn: Any, **fields: Any) -> Any:
+    """Return an instruction, or an operation of Code, with other fields."""
+    return replace(insn, **fields) if isinstance(insn, Instruction) else _Altered(insn, fields)
 
 
 def method(owner: type, name: str, around: Callable[[Any], Any]) -> Plant:

@@ -37,8 +37,13 @@ def ebpfjit(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
 
 
 def shrunk(name: str, programs: int = 400) -> FuzzReport:
-    """Plant a bug, and shrink the first finding, which is of a program that can become small."""
-    return fuzz(Options(sources=("valid",), programs=programs, planted=name, stop_at=1, shrink=1))
+    """Plant a bug, and shrink the first finding, which is of a program that can become small.
+
+    It is in baseline code, where each instruction has its translator.
+    """
+    builds = ("baseline",)
+    options = Options(sources=("valid",), programs=programs, planted=name, stop_at=1, shrink=1, builds=builds)
+    return fuzz(options)
 
 
 # -- the same seed, the same report -----------------------------------------------------------------
