@@ -159,6 +159,8 @@ def paths(claim: Claim) -> Iterator[tuple[list[Truth], Truth | bool]]:
             claimed = claim.statement()
         except _ImpossibleError:
             claimed = None
+        except ZeroDivisionError:  # on a path that is not possible, if nobody has seen that yet
+            claimed = False
         finally:
             CHOOSER.reset(tokens[0])
             _RUN.reset(tokens[1])
@@ -200,7 +202,7 @@ def _on_path(
         wanted = _formula(theory, claimed)
         if wanted is None:
             continue
-        solver = z3.SolverFor("QF_BV") if kind is Vectors else z3.Solver()
+        solver = z3.SolverFor("QF_ABV") if kind is Vectors else z3.Solver()
         solver.set("timeout", int(1000 * seconds))
         solver.add(*known, z3.Not(wanted), *theory.facts())
         answer = solver.check()

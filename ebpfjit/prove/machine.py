@@ -74,17 +74,23 @@ class Path:
     rsp: Term
 
 
-def lift(
-    code: bytes, start: int, ends: Mapping[int, str], examples: Mapping[str, int] | None = None
-) -> list[Path]:
-    """Return the paths through code from an offset to the `ends`, offsets with their names.
+@dataclass(frozen=True)
+class Example:
+    """What Triton takes registers for, and the bytes that code finds: where, how many, by which name."""
 
-    `examples` are what Triton takes some registers for: where bytes are loaded and stored follows from them.
-    """
+    registers: Mapping[str, int] = field(default_factory=dict)
+    memory: tuple[int, int, str] | None = None
+
+
+NO_MEMORY = Example()
+
+
+def lift(code: bytes, start: int, ends: Mapping[int, str], example: Example = NO_MEMORY) -> list[Path]:
+    """Return the paths through code from an offset to the `ends`, offsets with their names."""
     found: list[Path] = []
     waiting: list[list[bool]] = [[]]
     while waiting:
-        run = _Run(code, waiting.pop(), examples or {})
+        run = _Run(code, waiting.pop(), example)
         found.append(run.to_end(start, ends))
         waiting += run.others
     return found
@@ -96,7 +102,7 @@ class _Run:
 
     code: bytes
     answers: list[bool]
-    examples: Mapping[str, int]
+    example: Example
     others: list[list[bool]] = field(default_factory=list)
     """The answers of paths that part from this one behind those that were given."""
     conditions: list[Term] = field(default_factory=list)
@@ -109,9 +115,12 @@ class _Run:
         self.known: dict[int, Term] = {}
         for name in (*REGISTERS, *FLAGS):
             register = getattr(self.registers, name)
-            context.setConcreteRegisterValue(register, self.examples.get(name, EXAMPLE))
+            context.setConcreteRegisterValue(register, self.example.registers.get(name, EXAMPLE))
             context.symbolizeRegister(register, name)
         context.setConcreteRegisterValue(self.registers.rsp, STACK)
+        if self.example.memory is not None:
+            address, size, alias = self.example.memory
+            context.symbolizeMemory(triton.MemoryAccess(address, size), alias)
 
     def to_end(self, start: int, ends: Mapping[int, str]) -> Path:
         """Go from an offset to one of the ends."""

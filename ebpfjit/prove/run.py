@@ -14,7 +14,9 @@ from ebpfjit.prove.claims import Claim, Result, Verdict, decide
 ROOMS = {
     "ranges": ("range_rules", "range_rules"),
     "algebra": ("algebra_rules", "algebra_rules"),
+    "passes": ("code_rules", "code_rules"),
     "translators": ("stencils", "translators"),
+    "values": ("value_stencils", "value_translators"),
 }
 """Where the claims of each room are made: module and function."""
 CHUNK = 8

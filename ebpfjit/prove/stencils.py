@@ -13,7 +13,6 @@ from functools import cache
 import z3
 
 from ebpfjit.analysis.verified import Verified, prepare
-from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import TABLE
 from ebpfjit.jit.assembler import assemble_parts
@@ -22,9 +21,10 @@ from ebpfjit.jit.relocation import item_spans, layout
 from ebpfjit.options import Options
 from ebpfjit.program import Instruction, Program
 from ebpfjit.prove.claims import Claim
-from ebpfjit.prove.machine import REGISTERS, STACK, Path, lift
+from ebpfjit.prove.machine import NO_MEMORY, REGISTERS, STACK, Example, Path, lift
+from ebpfjit.prove.meanings import result_of
 from ebpfjit.prove.range_rules import bool_of
-from ebpfjit.prove.symbolic import W32, W64, Integer, SymbolicWidth, Truth, formula, variable, vector
+from ebpfjit.prove.symbolic import Integer, Truth, formula, variable, vector
 from ebpfjit.translators import registry
 from ebpfjit.translators.emitter import Label
 from ebpfjit.translators.x86_64.plan import Plan
@@ -41,12 +41,12 @@ TARGETS = (0, 3, 4, 1, 9)
 NUMBERS = (0, 1, -1, 2, 3, 5, 7, 9, 10, 16, 31, 32, 33, 63, 64, 127, 128, -128, -129, 0xFF, 0xFFFF,
            0x7FFFFFFF, -0x80000000, -0x7FFFFFFF, 0x12345678, -0x6789ABCD, 1_000_000_007)  # fmt: skip
 FEW = (0, 1, -1, 9, 128, 0x7FFFFFFF, -0x80000000)
-WIDTHS: dict[int, SymbolicWidth] = {32: W32, 64: W64}
 TAKEN, THROUGH = "taken", "through"
 
 
 @cache
-def _verified(word: bytes) -> Verified:
+def verified_of(word: bytes) -> Verified:
+    """Return the program of an instruction and an exit."""
     return prepare(Program.from_bytes(word + bytes([0x95]) + bytes(7)))
 
 
@@ -57,9 +57,7 @@ def context(verified: Verified, features: frozenset[str], *, harden: bool = Fals
     return Context(verified.program, verified.frame_sizes, plan, settings)
 
 
-def paths_through(
-    cx: Context, write: Callable[[], None], examples: dict[str, int] | None = None
-) -> list[Path]:
+def paths_through(cx: Context, write: Callable[[], None], example: Example = NO_MEMORY) -> list[Path]:
     """Return the paths through what is written to a context, from its start to where it is left."""
     cx.begin(0)
     cx.label("entry")
@@ -69,7 +67,7 @@ def paths_through(
         cx.label(name)
         cx.emit("ret")
     assert not cx.used, "it needs what programs share"
-    listing = Listing(_verified(b""), (*cx.pieces, *cx.cold), (), {})
+    listing = Listing(verified_of(b""), (*cx.pieces, *cx.cold), (), {})
     assemble_parts(listing.parts)
     image = layout(listing)
     items = [item for piece in listing.pieces for item in piece.items]
@@ -79,7 +77,7 @@ def paths_through(
         if isinstance(item, Label)
     }
     ends = {offsets[name]: name for name in (THROUGH, TAKEN)}
-    return lift(image.code, offsets["entry"], ends, examples)
+    return lift(image.code, offsets["entry"], ends, example)
 
 
 def taken_path(found: list[Path]) -> Path:
@@ -111,49 +109,9 @@ def guest(number: int) -> Integer:
     return variable(register(number), 64)
 
 
-def result_of(row: Row, a: Integer, b: Integer) -> Integer | Truth:
-    """Return what an instruction makes of dst and of src or imm; of a jump, whether it is taken."""
-    w = WIDTHS[row.width.bits]
-    a, b = w.wrap(a), w.wrap(b)
-    match row.kind:
-        case Kind.BINARY:
-            return semantics.BINARY[row.meaning](w, a, b)
-        case Kind.MOVE:
-            return moved(row, b)
-        case Kind.UNARY:
-            return negated_or_swapped(row, a)
-        case _:
-            return semantics.CONDITION[row.meaning](w, a, b)
-
-
-def moved(row: Row, value: Integer) -> Integer:
-    """Return what a move makes, its sign without a fork."""
-    w = WIDTHS[row.width.bits]
-    if row.meaning == "MOV":
-        return semantics.mov(w, value)
-    return w.wrap(SymbolicWidth(int(row.meaning.removeprefix("MOVSX"))).signed(value))
-
-
-def negated_or_swapped(row: Row, value: Integer) -> Integer:
-    """Return what a unary operation makes; `semantics.swap` says it with bytes, which no number has."""
-    if row.meaning == "NEG":
-        return semantics.neg(WIDTHS[row.width.bits], value)
-    size = int(row.meaning.lstrip("BELSWAP")) // 8
-    return value & (1 << 8 * size) - 1 if row.meaning.startswith("LE") else swapped(size, value)
-
-
-def swapped(size: int, value: Integer) -> Integer:
-    """Return a number of so many bytes in the other order; a test holds it against `semantics.swap`."""
-    parts = [(value >> 8 * place & 0xFF) << 8 * (size - 1 - place) for place in range(size)]
-    found = parts[0]
-    for part in parts[1:]:
-        found = found | part
-    return found
-
-
 def translated(row: Row, dst: int, src: int, imm: int, features: frozenset[str], harden: bool) -> list[Path]:
     """Return the paths through an instruction's machine code."""
-    verified = _verified(word(row, dst, src, imm))
+    verified = verified_of(word(row, dst, src, imm))
     insn: Instruction = verified.program.instructions[0]
     assert insn.row is row, (insn.row, row)
     cx = context(verified, features, harden=harden)

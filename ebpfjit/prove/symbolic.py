@@ -240,6 +240,33 @@ def _made(op: str, args: tuple[Any, ...], low: int, high: int) -> Integer:
     return low if low == high else Number(op, args, low, high)
 
 
+class Memory:
+    """Bytes at all addresses: those at the start, or those of another one with some that were stored."""
+
+    __slots__ = ("args",)
+
+    def __init__(self, args: tuple[Memory, Integer, Integer] | tuple[()] = ()) -> None:
+        self.args = args
+
+    def load(self, address: Integer, size: int) -> Integer:
+        """Return the bytes from an address on, the first one lowest."""
+        found: Integer = 0
+        for place in range(size):
+            byte = Number("byte", (self, address + place & _ADDRESSES), 0, 255)
+            found = found | byte << 8 * place if place else byte
+        return found
+
+    def store(self, address: Integer, size: int, value: Integer) -> Memory:
+        """Return memory with the low bytes of a value at an address."""
+        memory = self
+        for place in range(size):
+            memory = Memory((memory, address + place & _ADDRESSES, value >> 8 * place & 0xFF))
+        return memory
+
+
+_ADDRESSES = (1 << 64) - 1
+
+
 def constant(number: int) -> Number:
     """Return a Number that is always this one."""
     return Number("constant", (number,), number, number)

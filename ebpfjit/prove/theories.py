@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import z3
 
-from ebpfjit.prove.symbolic import Integer, Number, Truth, UnsupportedError, constant, is_mask
+from ebpfjit.prove.symbolic import Integer, Memory, Number, Truth, UnsupportedError, constant, is_mask
 
 Term = Any
 """What the solver's Python calls an expression."""
@@ -56,6 +56,7 @@ class Vectors:
     def __init__(self) -> None:
         self.known: dict[tuple[int, int], tuple[Number, Term]] = {}
         self.variables: dict[str, Number] = {}
+        self.memories: dict[int, tuple[Memory, Term]] = {}
 
     def facts(self) -> list[Term]:
         """Return the bounds of variables, where they are not those of their bits."""
@@ -78,6 +79,8 @@ class Vectors:
         join = _JOINING.get(truth.op)
         if join is not None:
             return join([self.formula(each) for each in truth.args])
+        if truth.op == "same memory":
+            return self.memory(truth.args[0]) == self.memory(truth.args[1])
         a, b = map(_number, truth.args)
         if min(a.low, b.low) >= 0:
             n = max(a.high.bit_length(), b.high.bit_length(), 1)
@@ -109,11 +112,16 @@ class Vectors:
                 return resized(args[0], n, signed=False)
             case "signed":
                 return resized(self.bits(args[0], args[1]), n, signed=True)
+            case "byte":
+                found = z3.Select(self.memory(args[0]), self.bits(args[1], 64))
+                return resized(found, n, signed=False)
             case "&" if isinstance(args[1], int) and is_mask(args[1]):
                 kept = max(args[1].bit_length(), 1)
                 return (
                     self.bits(args[0], n) if n <= kept else resized(self.bits(args[0], kept), n, signed=False)
                 )
+            case "*" if isinstance(args[1], int) and args[1] > 0 and not args[1] & (args[1] - 1):
+                return self._shifted((args[0], args[1].bit_length() - 1), n)
             case "+" | "-" | "*" | "&" | "|" | "^":
                 return _SAME_BITS[op](self.bits(args[0], n), self.bits(args[1], n))
             case "if":
@@ -122,6 +130,18 @@ class Vectors:
                 return self._shifted(args, n)
         whole = self._whole(number)
         return resized(whole, n, signed=number.low < 0)
+
+    def memory(self, memory: Memory) -> Term:
+        """Return memory as an array of bytes."""
+        known = self.memories.get(id(memory))
+        if known is None:
+            if memory.args:
+                before, address, byte = memory.args
+                term = z3.Store(self.memory(before), self.bits(address, 64), self.bits(byte, 8))
+            else:
+                term = z3.Array("memory", z3.BitVecSort(64), z3.BitVecSort(8))
+            known = self.memories[id(memory)] = memory, term
+        return known[1]
 
     def _shifted(self, args: tuple[Any, ...], n: int) -> Term:
         """Return the low bits of a number that is shifted to the left."""
@@ -192,6 +212,7 @@ class Integers:
     def __init__(self) -> None:
         self.variables: dict[str, Number] = {}
         self.defined: list[Term] = []
+        self.divided: dict[tuple[int, int], tuple[Term, Term]] = {}
         self.powers: dict[int, tuple[Number, Term]] = {}
         self.is_exact = True
 
@@ -252,10 +273,14 @@ class Integers:
 
     def _divided(self, x: Term, y: Term, is_quotient: bool) -> Term:
         """Return a quotient or remainder, by what they are: x == q * y + r, 0 <= r < y."""
-        index = len(self.defined)
-        q, r = z3.Int(f"quotient_{index}"), z3.Int(f"remainder_{index}")
-        self.defined.append(z3.And(x == q * y + r, r >= 0, r < y, z3.Or(x < 0, q >= 0)))
-        return q if is_quotient else r
+        key = x.get_id(), y.get_id()
+        known = self.divided.get(key)
+        if known is None:  # the terms are kept, so that no others have their ids
+            index = len(self.divided)
+            q, r = z3.Int(f"quotient_{index}"), z3.Int(f"remainder_{index}")
+            self.defined.append(z3.And(x == q * y + r, r >= 0, r < y, z3.Or(x < 0, q >= 0)))
+            known = self.divided[key] = q, r
+        return known[0 if is_quotient else 1]
 
     def _power(self, exponent: Integer) -> Term:
         """Return 2**exponent: of sums a product, else some number that is 1 at least."""

@@ -17,9 +17,15 @@ from ebpfjit.cli.app import app  # noqa: E402
 from ebpfjit.isa import semantics  # noqa: E402
 from ebpfjit.isa.table import BY_NAME  # noqa: E402
 from ebpfjit.optimizer import intervals  # noqa: E402
-from ebpfjit.optimizer.rules import algebra  # noqa: E402
-from ebpfjit.prove import algebra_rules, range_rules, run, stencils  # noqa: E402
+from ebpfjit.optimizer.code import Code, Op  # noqa: E402
+from ebpfjit.optimizer.rules import algebra, arithmetic, divisions  # noqa: E402
+from ebpfjit.optimizer.rules.addresses import index  # noqa: E402
+from ebpfjit.optimizer.rules.bytes import gather  # noqa: E402
+from ebpfjit.optimizer.rules.operands import use_memory  # noqa: E402
+from ebpfjit.optimizer.text import from_text, to_text  # noqa: E402
+from ebpfjit.prove import algebra_rules, code_rules, range_rules, run, stencils, value_stencils  # noqa: E402
 from ebpfjit.prove.claims import Claim, Result, Verdict, assume, decide, each_of, paths  # noqa: E402
+from ebpfjit.prove.meanings import swapped  # noqa: E402
 from ebpfjit.prove.symbolic import (  # noqa: E402
     W32,
     W64,
@@ -37,7 +43,12 @@ SECONDS = 5.0
 
 
 def claims() -> Iterator[Claim]:
-    return chain(range_rules.range_rules(), algebra_rules.algebra_rules(), stencils.translators())
+    return chain(
+        range_rules.range_rules(),
+        algebra_rules.algebra_rules(),
+        stencils.translators(),
+        value_stencils.value_translators(),
+    )
 
 
 def claim(name: str) -> Claim:
@@ -64,6 +75,11 @@ def decided(name: str) -> Result:
         "ADD64_K r0, -1, blinded",
         "BE32 r9, 0",
         "JSLT32_X r0, r3",
+        "MULHI64 r3, r1 -> r1, 0, +0 * 0, old processor",
+        "SELECT_JSLT32_X r0, r4, r3, r4 -> r3, 0, +0 * 0",
+        "SUB_LDXDW r1, r2, r3 -> r2, 0, +8 * 4",
+        "JGT_LDXB_K r1, r2, 127, +8 * 4",
+        "XOR64_X, then JSGT_K without a comparison",
     ],
 )
 def test_proven(name: str) -> None:
@@ -131,6 +147,79 @@ def test_names_tell_claims_apart() -> None:
     assert len({*names}) == len(names)
 
 
+PIECES = [
+    (arithmetic.simplify, ("v3 = v0 << 13", "v4 = v0 >> 51", "v5 = v3 | v4", "exit v5")),
+    (divisions.divide, ("w3 = w0 % 1000", "exit v3")),
+    (gather, ("v3 = *(u8 *)(v0 + 3)", "v4 = *(u8 *)(v0 + 2)", "v5 = v4 << 8", "w6 = w5 + w3", "exit v6")),
+    (index, ("v3 = v1 << 3", "v4 = v0 + v3", "*(u32 *)(v4 + 8) = v2", "exit v0")),
+    (use_memory, ("v3 = *(u8 *)(v0 + 8)", "w4 = w3 - w2", "*(u8 *)(v0 + 8) = v4", "exit v0")),
+    (use_memory, ("v3 = *(u16 *)(v0 + 8)", "if v3 s> 5 goto b1() else b2()")),
+]
+
+
+def piece(change: code_rules.Pass, lines: tuple[str, ...]) -> Claim | None:
+    theory = Integers if change is divisions.divide else Vectors
+    return code_rules.claim_of("", change, code_rules.block(lines), (theory,))
+
+
+@pytest.mark.parametrize(("change", "lines"), PIECES)
+def test_passes_are_proven_on_pieces(change: code_rules.Pass, lines: tuple[str, ...]) -> None:
+    found = piece(change, lines)
+    assert found is not None
+    assert decide(found, SECONDS).verdict is Verdict.PROVEN
+
+
+def wrong(change: code_rules.Pass, old: str, new: str) -> code_rules.Pass:
+    """A pass that makes one mistake in what it writes."""
+
+    def pass_(code: Code) -> Code:
+        text = to_text(change(code))
+        assert old in text
+        return from_text(text.replace(old, new), code.verified)
+
+    return pass_
+
+
+@pytest.mark.parametrize(
+    ("number", "old", "new"),
+    [
+        (0, "rotate 13", "rotate 14"),
+        (1, "* 1000", "* 1001"),
+        (2, "be16 ", ""),
+        (3, "v1 * 8 + 8", "v1 * 8 + 9"),
+        (4, "-= v2", "+= v2"),
+        (5, "> 5", "s> 5"),
+    ],
+)
+def test_a_pass_that_errs_is_refuted(number: int, old: str, new: str) -> None:
+    change, lines = PIECES[number]
+    found = piece(wrong(change, old, new), lines)
+    assert found is not None
+    assert decide(found, SECONDS).verdict is Verdict.REFUTED
+
+
+def test_a_choice_the_wrong_way_round_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong_select(insn: Op, cx: stencils.Context) -> None:
+        cx.emit("cmp rdi, rsi")
+        cx.emit("mov rbx, rcx")
+        cx.emit("cmovae rbx, rdx")
+
+    name = "SELECT_JGT_X r1, r2, r3, r4 -> r6, 0, +0 * 0"
+    assert decided(name).verdict is Verdict.PROVEN
+    monkeypatch.setitem(registry._TRANSLATORS[stencils.NAME], "SELECT_JGT", wrong_select)
+    assert decided(name).against["rdi"] == decided(name).against["rsi"]
+
+
+def test_an_access_elsewhere_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong_update(insn: Op, cx: stencils.Context) -> None:
+        cx.emit("add byte ptr [rdi+rsi*4+$offset], dl", offset=9)
+
+    name = "ADD_STB_X r1, r2, r3, 0, +8 * 4"
+    assert decided(name).verdict is Verdict.PROVEN
+    monkeypatch.setitem(registry._TRANSLATORS[stencils.NAME], "ADD_STB", wrong_update)
+    assert decided(name).verdict is Verdict.REFUTED
+
+
 # -- numbers, paths ------------------------------------------------------------------------------------------
 
 
@@ -170,7 +259,7 @@ def expressions(x: Integer, y: Integer, n: Integer) -> list[Integer]:
         chosen(less(x, y), x - 9, y), SymbolicWidth(8).signed(x), SymbolicWidth(8).signed(x - y), x % 16,
         300 // (x + 1),
         semantics.arsh(SymbolicWidth(8), x, n), semantics.rotate(SymbolicWidth(8), x, n),
-        stencils.swapped(2, x << 8 | y),
+        swapped(2, x << 8 | y),
     ]  # fmt: skip
 
 
@@ -211,7 +300,7 @@ def test_integers_are_what_python_makes_of_them() -> None:
 def test_bytes_in_the_other_order_are_those_of_the_meaning() -> None:
     for bits in (16, 32, 64):
         for value in [1 << place for place in range(bits)] + [0x0123_4567_89AB_CDEF & (1 << bits) - 1]:
-            assert stencils.swapped(bits // 8, value) == semantics.swap(Width(bits), value)
+            assert swapped(bits // 8, value) == semantics.swap(Width(bits), value)
 
 
 # -- the command ---------------------------------------------------------------------------------------------
