@@ -158,7 +158,7 @@ PIECES = [
 
 
 def piece(change: code_rules.Pass, lines: tuple[str, ...]) -> Claim | None:
-    theory = Integers if change is divisions.divide else Vectors
+    theory = Integers if "% 1000" in lines[0] else Vectors
     return code_rules.claim_of("", change, code_rules.block(lines), (theory,))
 
 
@@ -184,7 +184,7 @@ def wrong(change: code_rules.Pass, old: str, new: str) -> code_rules.Pass:
     ("number", "old", "new"),
     [
         (0, "rotate 13", "rotate 14"),
-        (1, "* 1000", "* 1001"),
+        (1, "v4 - v7", "v4 + v7"),
         (2, "be16 ", ""),
         (3, "v1 * 8 + 8", "v1 * 8 + 9"),
         (4, "-= v2", "+= v2"),
