@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -81,9 +82,14 @@ def _decided(claims: Sequence[Claim], seconds: float, jobs: int) -> Iterator[Res
         yield from (decide(claim, seconds) for claim in claims)
         return
     _work = claims, seconds
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+    with multiprocessing.get_context("fork").Pool(jobs, _leave_interrupts) as pool:
         for index, found in enumerate(pool.imap(_decide, range(len(claims)), CHUNK)):
             yield Result(claims[index], *found)
+
+
+def _leave_interrupts() -> None:
+    """Have Ctrl-C end the parent only, which ends its children."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _decide(index: int) -> tuple[Verdict, int, float, dict[str, int]]:
