@@ -39,10 +39,10 @@ def _related(relations: dict[str, str]) -> Plant:
 
 
 def _larger_frames(old: Any) -> Any:
-    def proof(guard: Any, op: Any) -> Any:
+    def proof(guard: Any, op: Any, *more: Any) -> Any:
         sizes = guard.code.verified.frame_sizes
         guard.frame_sizes = {pc: size + 8 for pc, size in sizes.items()}
-        return old(guard, op)
+        return old(guard, op, *more)
 
     return proof
 
