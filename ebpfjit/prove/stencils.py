@@ -16,7 +16,7 @@ from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import TABLE
 from ebpfjit.jit.assembler import assemble_parts
-from ebpfjit.jit.compiler import Listing, Recipe
+from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.relocation import item_spans, layout
 from ebpfjit.options import Options
 from ebpfjit.program import Instruction, Program
@@ -27,7 +27,7 @@ from ebpfjit.prove.range_rules import bool_of
 from ebpfjit.prove.symbolic import Integer, Truth, formula, variable, vector
 from ebpfjit.translators import registry
 from ebpfjit.translators.emitter import Label
-from ebpfjit.translators.x86_64.plan import Plan
+from ebpfjit.translators.plan import Plan
 from ebpfjit.translators.x86_64.target import NAME, Context, register
 
 ROOM = "translators"
@@ -52,7 +52,7 @@ def verified_of(word: bytes) -> Verified:
 
 def context(verified: Verified, features: frozenset[str], *, harden: bool = False) -> Context:
     """Return what translators write to: of code without checks and without an account."""
-    plan = Plan({}, {}, frozenset(), frozenset(), {}, {}, {}, {}, True, frozenset())
+    plan = Plan({}, frozenset(), bounded=True)
     settings = Recipe(verified, Options(features=features, harden=harden)).settings
     return Context(verified.program, verified.frame_sizes, plan, settings)
 

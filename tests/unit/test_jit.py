@@ -81,7 +81,8 @@ def test_growing_jumps_end_even_where_each_pushes_the_next() -> None:
 
 def test_a_missing_symbol_is_named() -> None:
     image = assemble_listing(_listing("call 5\nexit", 5))
-    routines = {"host_slice": 1, "host_call_python": 2, "host_fault_illegal": 3, "host_fault_depth": 4}
+    names = ("slice", "next_slice", "call_python", "fault_illegal", "fault_depth")
+    routines = {f"host_{name}": number for number, name in enumerate(names)}
     assert list(image.slots) == ["helper_5", *routines]
     with pytest.raises(TranslationError, match="helper_5"):
         relocate(image, routines)
