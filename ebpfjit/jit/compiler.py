@@ -35,7 +35,7 @@ from ebpfjit.record import lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.translators import registry, x86_64
-from ebpfjit.translators.emitter import Jump, Part, Piece, Snippet, lines_of
+from ebpfjit.translators.emitter import Jump, Part, Piece, Snippet, Text, lines_of
 from ebpfjit.translators.x86_64.fusion import Fusion
 from ebpfjit.translators.x86_64.memory import emit_check
 from ebpfjit.translators.x86_64.pairs import Pair
@@ -70,7 +70,7 @@ RAW_REGIONS = {**REGIONS, Origin.PACKET: "argument"}
 
 @dataclass(frozen=True)
 class Listing:
-    """A program as assembly text: pieces in the order of their addresses, the cold ones last.
+    """A program as assembly text, the cold pieces last.
 
     `limits` are the words that the host puts behind the block, in order. `notes` say of each
     access (by pc) why it is checked or not. `traced` are the pcs that traced code records, `resumes` those
@@ -79,7 +79,7 @@ class Listing:
     """
 
     verified: Verified
-    pieces: tuple[Piece, ...]
+    text: Text
     limits: tuple[Limit, ...]
     notes: dict[int, str]
     harden: bool = False
@@ -88,10 +88,15 @@ class Listing:
     why_baseline: str = ""
     baseline_from: int | None = None
 
-    @lazy
+    @property
     def parts(self) -> list[Part]:
-        """What the pieces consist of, one after the other."""
-        return [part for piece in self.pieces for part in piece.parts]
+        """What the text consists of."""
+        return self.text.parts
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """The text, piece by piece, for who reads it."""
+        return self.text.pieces
 
 
 @dataclass(frozen=True)
@@ -243,7 +248,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     x86_64.host.emit_host_calls(cx)
     return Listing(
         verified,
-        (*cx.pieces, *cx.cold),
+        cx.text(),
         tuple(cx.limits),
         _notes(recipe, facts),
         settings.harden,
@@ -269,9 +274,8 @@ def _optimised(recipe: Recipe) -> Listing:
     plan = _plan(below, below.facts())
     if frameless and writes_frame_pointer(placed):
         frameless = frozenset()
-    frame = 0 if frameless else min(verified.frame_sizes.values())  # whichever function is run
-    checks = {pc: replace(check, frame_size=frame) for pc, check in plan.checks.items()}
-    plan = replace(plan, checks=checks, single=checks)
+    if frameless:  # a function of baseline code may find another's frame
+        plan = _without_frames(plan)
     cx = Context(program, verified.frame_sizes, plan, settings)
     cx.pinned = None  # r11 has values
     cx.functions, cx.frame_top = function_label, ""
@@ -290,7 +294,7 @@ def _optimised(recipe: Recipe) -> Listing:
     cx.checks = cx.plan.checks
     left = lower(cx, placed, registers, checked=options.checked)
     cx.plan, cx.checks = plan, plan.checks
-    baseline_from = len(cx.pieces)
+    baseline_from = cx.piece_count
     _below(cx, verified, left, Phrases(settings, len(program)))
     emit_end_of_program(cx, len(program))
     resumes = sorted(recipe.entries.tested) if options.takes_over else []
@@ -300,7 +304,7 @@ def _optimised(recipe: Recipe) -> Listing:
     x86_64.host.emit_host_calls(cx)
     return Listing(
         verified,
-        (*cx.pieces, *cx.cold),
+        cx.text(),
         tuple(cx.limits),
         _notes_of(code, checked=options.checked),
         settings.harden,
@@ -308,6 +312,15 @@ def _optimised(recipe: Recipe) -> Listing:
         why_baseline=recipe.why_baseline,
         baseline_from=baseline_from,
     )
+
+
+def _without_frames(plan: Plan) -> Plan:
+    """Return a plan whose checks take nothing for granted about the frame that they are in."""
+    checks = {
+        pc: replace(check, frame_size=0) if check.region == "stack" else check
+        for pc, check in plan.checks.items()
+    }
+    return replace(plan, checks=checks, single=checks)
 
 
 def _notes_of(code: Code, *, checked: bool) -> dict[int, str]:
@@ -442,7 +455,7 @@ def translate_routine(verified: Verified) -> Listing:
         else:
             _instruction(cx, verified, instruction, shortcuts, phrases)
     assert not cx.used  # it needs nothing of what programs share
-    return Listing(verified, (*cx.pieces, *cx.cold), (), {})
+    return Listing(verified, cx.text(), (), {})
 
 
 PLACELESS = frozenset(

@@ -163,6 +163,7 @@ class Walk:
             waiting.append(number)
             self._block(number)
             waiting += [~child for child in reversed(dominators.children[number])]
+        del self.visitor, self.scaled, self.induction  # which lead back here: no work for the collector
         return self.facts
 
     def _take_back(self, mark: int) -> None:

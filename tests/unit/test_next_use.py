@@ -7,14 +7,14 @@ from support.placed_code import code_of
 
 from ebpfjit.optimizer.code import Code
 from ebpfjit.optimizer.flow import reverse_postorder
+from ebpfjit.optimizer.last_use import LastUse
 from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse, loop_depths
-from ebpfjit.optimizer.registers import live_in
 
 SOURCE = "exit\n" * 20
 
 
 def next_use(code: Code) -> NextUse:
-    return NextUse(code, reverse_postorder(code), live_in(code, reverse_postorder(code)))
+    return NextUse(code, reverse_postorder(code), LastUse(code, reverse_postorder(code)).live)
 
 
 def depths(text: str) -> tuple[list[int], set[int]]:
