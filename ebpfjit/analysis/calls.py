@@ -115,7 +115,7 @@ def _blocks(known: Liveness, illegal: Collection[int]) -> dict[int, _Summary]:
         for insn, (reads, written) in zip(instructions[index:stop], effects[index:stop], strict=True):
             writes |= written
             touched |= reads
-            if insn.row is None or insn.row.kind not in ARITHMETIC or insn.pc in illegal:
+            if arithmetic and (insn.row is None or insn.row.kind not in ARITHMETIC or insn.pc in illegal):
                 arithmetic = False
         is_frameless = arithmetic and not (touched | writes) >> FRAME_POINTER & 1
         blocks[start] = _Summary(writes, _callees(known.program, insn), is_frameless)

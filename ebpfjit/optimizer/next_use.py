@@ -62,13 +62,16 @@ def loop_headers(code: Code, order: Sequence[int]) -> set[int]:
 class NextUse:
     """The distances, at the start of each block in `order`, of values that are live there.
 
-    `headers` are the blocks that loops start with. Distances are worked out when somebody asks: where there
-    are registers for all, nobody does.
+    All is worked out when somebody asks: where there are registers for all values, nobody does.
     """
 
     def __init__(self, code: Code, order: Sequence[int], live: Sequence[Sequence[int]]) -> None:
         self.code, self.live, self.order = code, live, order
-        self.headers = loop_headers(code, order)
+
+    @lazy
+    def headers(self) -> set[int]:
+        """The blocks that loops start with."""
+        return loop_headers(self.code, self.order)
 
     @lazy
     def depths(self) -> dict[int, int]:

@@ -30,7 +30,7 @@ from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Op, Way
 from ebpfjit.optimizer.flow import reverse_postorder, value_count
 from ebpfjit.optimizer.last_use import BEHIND, LastUse
 from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse
-from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
+from ebpfjit.optimizer.placed import SPILLED, Move, PlacedBlock, PlacedCode, Places
 from ebpfjit.translators.machine import Registers
 
 HELPER_CALLS = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC})
@@ -141,7 +141,7 @@ class _Placer:
         self.all = (1 << registers.count) - 1
         self.usable = self.all & ~registers.reserved
         self.usable_count = self.usable.bit_count()
-        self.homes = code.homes or [-1] * value_count(code)
+        self.homes = code.homes or [SPILLED] * value_count(code)
         self.live, self.last_of = uses.live, uses.last
         self.away: dict[int, set[int]] = {}
         self.reloaded: dict[int, set[int]] = {}
@@ -163,7 +163,7 @@ class _Placer:
         self.uses: dict[int, list[int]] | None = None
         self.last: dict[int, int] = {}
         self.wanted: dict[int, int] = {}
-        self.steps: list[Move | Placed] = []
+        self.between: dict[int, list[Move]] = {}
         self.number = -1
         self.behind: dict[int, int] | None = None
 
@@ -197,17 +197,16 @@ class _Placer:
         """Return a block that stores the values with a word where they are defined."""
         spilled, before = self.spilled, self.maps[number]
         assert before is not None  # it was placed
-        steps: list[Move | Placed] = []
-        for value in self.code.blocks[number].args:
-            if value in spilled and before[value] < SPILLED:
-                steps.append(Move(spilled[value], before[value]))
-        for step in block.steps:
-            steps.append(step)
-            if isinstance(step, Placed):
-                for value, register in zip(step.op.results, step.results, strict=True):
-                    if value in spilled:
-                        steps.append(Move(spilled[value], register))
-        return PlacedBlock(steps, block.end, block.moves)
+        defined = [(0, value, before[value]) for value in self.code.blocks[number].args]
+        for index, (op, (results, *_)) in enumerate(zip(block.ops, block.places, strict=True)):
+            defined += [(index + 1, *both) for both in zip(op.results, results, strict=True)]
+        between: dict[int, list[Move]] = {}
+        for index, value, place in defined:
+            if value in spilled and place < SPILLED:
+                between.setdefault(index, []).append(Move(spilled[value], place))
+        for index, moves in block.between.items():
+            between.setdefault(index, []).extend(moves)
+        return PlacedBlock(block.ops, block.places, between, block.moves)
 
     def _crossing(self) -> set[int]:
         """Return the values that are read after a helper that is called meanwhile."""
@@ -240,21 +239,18 @@ class _Placer:
         for argument in block.args:
             if argument not in last:
                 del self.where[argument]
-        self.steps, self.uses, self.index = [], None, -1
+        self.between, self.uses, self.index = {}, None, 0
         self.number, self.behind = number, None
         self.free = self.unused(self.where.values())
         self.defined, self.words = None, [(word, -1) for word in self.local]
         self.wanted = self._wanted(block)
         if number in self.entered:
             self._out_of_the_way()
-        steps = self.steps
-        placing = _PLACING
+        places: list[Places] = []
         for index, op in enumerate(ops):
-            self.index = index
-            steps.append(placing[op.row.kind](self, index, op))
-        end = steps.pop()
-        assert isinstance(end, Placed)  # it is no move
-        return PlacedBlock(steps, end, tuple([self.moves_to(way) for way in block.ways]))
+            self.index, self.busy = index, 0
+            places.append(_PLACING[op.row.kind](self, index, op))
+        return PlacedBlock(ops, places, self.between, tuple([self.moves_to(way) for way in block.ways]))
 
     def _wanted(self, block: Block) -> dict[int, int]:
         """Return where values of a block are expected on ways to blocks that were placed before."""
@@ -275,10 +271,15 @@ class _Placer:
             if register < SPILLED and not self.registers.kept >> register & 1 and free:
                 self.move(value, self.choose(value))
 
+    def before(self, *moves: Move) -> None:
+        """Make moves in front of the operation at hand."""
+        if moves:
+            self.between.setdefault(self.index, []).extend(moves)
+
     def move(self, value: int, register: int) -> None:
         """Move a value to a free register."""
         old = self.where[value]
-        self.steps.append(Move(register, old))
+        self.before(Move(register, old))
         self.where[value] = register
         self.free = self.free & ~(1 << register) | 1 << old
 
@@ -360,7 +361,7 @@ class _Placer:
         place = self.where[value]
         if place >= SPILLED:
             register = self.take(value)
-            self.steps.append(Move(register, place))
+            self.before(Move(register, place))
             self.where[value] = place = register
             self.free &= ~(1 << register)
         self.busy |= 1 << place
@@ -376,23 +377,21 @@ class _Placer:
             if wanted >= 0 and good >> wanted & 1:
                 return wanted
         home = self.homes[value]
-        if home >= 0 and good >> home & 1:
+        if good >> home & 1:
             return home
         good = good & self.registers.extra or good & ~self.registers.kept or good
         if not good:
             raise OptimizationError("there are too few registers for its values")
         return (good & -good).bit_length() - 1
 
-    def release(self, index: int, op: Op) -> None:
-        """Free the registers of those values that nothing reads after an operation."""
-        where, last, spilled = self.where, self.last, self.spilled
-        for value in op.args if op.exit is None else reads(op):
-            if last[value] == index:
-                place = where.pop(value, -1)
-                if place >= 0:
-                    self.free |= BITS[place]
-                    if spilled and value in spilled and value in self.definitions():
-                        self.words.append((spilled[value], index))
+    def release(self, index: int, values: Iterable[int | None]) -> None:
+        """Free the registers of those of an operation's values that nothing reads behind it."""
+        last = self.last
+        for value in values:
+            if value is not None and last[value] == index and value in self.where:
+                self.free |= BITS[self.where.pop(value)]
+                if self.spilled and value in self.spilled and value in self.definitions():
+                    self.words.append((self.spilled[value], index))
 
     def define(self, value: int, register: int) -> None:
         """Put a new value into a register, for as long as it is read."""
@@ -405,24 +404,35 @@ class _Placer:
     def args(self, values: Sequence[int]) -> tuple[int, ...]:
         """Return the registers of an operation's arguments, loaded where they are on the stack."""
         if self.spilled:
-            self.busy = 0
             return tuple([self.load(value) for value in values])
-        return tuple(map(self.where.__getitem__, values))
+        where = self.where
+        if len(values) == 1:  # written out: most have one or two, and it takes a fifth of the time
+            return (where[values[0]],)
+        if len(values) == 2:
+            return where[values[0]], where[values[1]]
+        return tuple([where[value] for value in values])
 
-    def free_form(self, index: int, op: Op) -> Placed:
+    def free_form(self, index: int, op: Op) -> Places:
         """Place what may have its result in any register: one of its arguments' too, if that ends here."""
-        args = self.args(op.args) if op.args else ()
-        leaves = None if op.exit is None else tuple(map(self.where.get, op.exit.registers))
-        if args or leaves:
-            self.release(index, op)
+        values, args, leaves = op.args, self.args(op.args) if op.args else (), None
+        if op.exit is not None:
+            leaves = tuple(map(self.where.get, op.exit.registers))
+        if values:
+            self.release(index, values)
+        if op.exit is not None:
+            self.release(index, op.exit.registers)
         if not op.results:
-            return Placed(op, (), args, leaves)
+            return (), args, leaves, ()
         (value,) = op.results  # what has several is placed otherwise
-        register = self.take(value)
-        self.define(value, register)
-        return Placed(op, (register,), args, leaves)
+        register = self.homes[value]
+        if self.wanted or value in self.crossing or not self.free & self.usable & 1 << register:
+            register = self.take(value)
+        if value in self.last:
+            self.where[value] = register
+            self.free &= ~(1 << register)
+        return (register,), args, leaves, ()
 
-    def in_place(self, index: int, op: Op, place: int = 0) -> Placed:
+    def in_place(self, index: int, op: Op, place: int = 0) -> Places:
         """Place what changes the register of one of its arguments: of a copy, where that is still read."""
         values, (result,), last = op.args, op.results, self.last
         if op.row in COMMUTATIVE:
@@ -434,24 +444,17 @@ class _Placer:
         args = self.args(values)
         register = args[place]
         if last[values[place]] == index:  # the address of an atomic operation is read before that is written
-            if len(values) == 1 and not self.spilled:  # most of all: it goes on in the same register
-                del self.where[values[0]]
-                if result in last:
-                    self.where[result] = register
-                else:
-                    self.free |= 1 << register
-                return Placed(op, args, args)
-            self.release(index, op)
+            self.release(index, op.args)
             self.define(result, register)
-            return Placed(op, (register,), args)
+            return (register,), args, None, ()
         copy = self.take(result)
-        self.steps.append(Move(copy, register))
+        self.before(Move(copy, register))
         if len(values) > 1:
-            self.release(index, op)
+            self.release(index, op.args)
         self.define(result, copy)
-        return Placed(op, (copy,), (*args[:place], copy, *args[place + 1 :]))
+        return (copy,), (*args[:place], copy, *args[place + 1 :]), None, ()
 
-    def atomic(self, index: int, op: Op) -> Placed:
+    def atomic(self, index: int, op: Op) -> Places:
         """Place an atomic operation: what is fetched is where the operand was, of a comparison in r0."""
         if op.row.meaning == "CMPXCHG":
             return self.fixed(index, op, {2: 0}, (0,))
@@ -466,19 +469,18 @@ class _Placer:
             return placed
         return self.in_place(index, op, 1)
 
-    def bound(self, index: int, op: Op) -> Placed:
+    def bound(self, index: int, op: Op) -> Places:
         """Place what has its values in certain registers."""
         return self.fixed(index, op, *_FIXED[op.row.kind](self, op))
 
     def fixed(
         self, index: int, op: Op, wants: Mapping[int, int], gives: Sequence[int], clobbers: int = 0
-    ) -> Placed:
+    ) -> Places:
         """Place what `wants` arguments (by place) and `gives` results in certain registers.
 
         What is in a register that it writes meanwhile, or needs for another value, moves away.
         """
         where, last = self.where, self.last
-        self.busy = 0
         for at, value in enumerate(op.args):
             if at not in wants:
                 self.load(value)
@@ -504,7 +506,7 @@ class _Placer:
             new = others[0] if others else self.choose(value)
             self.free &= ~(1 << new)
             where[value], moves[new] = new, old
-        self.steps += sequential(moves, self.registers.scratch)
+        self.before(*sequential(moves, self.registers.scratch))
         args = [wants[at] if at in wants else where[value] for at, value in enumerate(op.args)]
         places = tuple(map(where.get, op.exit.registers)) if leaves and op.exit is not None else None
         self.where = {value: register for value, register in where.items() if last[value] != index}
@@ -512,7 +514,7 @@ class _Placer:
         self.free = self.unused(kept)
         for value, register in zip(op.results, gives, strict=True):
             self.define(value, register)
-        return Placed(op, tuple(gives), tuple(args), places, kept)
+        return tuple(gives), tuple(args), places, kept
 
     # -- ways --
 
@@ -642,7 +644,7 @@ _FIXED: dict[Kind, Callable[[_Placer, Op], Fixed]] = {
     Kind.PACKET_LOAD: _packet,
     Kind.EXIT: _leave,
 }
-_PLACING: dict[Kind, Callable[[_Placer, int, Op], Placed]] = {
+_PLACING: dict[Kind, Callable[[_Placer, int, Op], Places]] = {
     **dict.fromkeys(Kind, _Placer.free_form),
     **dict.fromkeys(_FIXED, _Placer.bound),
     Kind.BINARY: _Placer.in_place,
