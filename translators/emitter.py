@@ -21,7 +21,7 @@ class Line:
 
     `imm` is patched into the immediate of `imm_bits` bits (8 to 64: the smallest form that holds
     it), `offset` into the displacement. `symbol` names an 8-byte slot of the literal pool,
-    addressed relative to rip. `line_of` makes one object of lines that say the same, so none is changed but
+    addressed relative to rip. `Emitter` makes one object of lines that say the same, so none is changed but
     for `code`: its bytes, once they are known.
     """
 
@@ -158,20 +158,10 @@ def smallest(value: int, sizes: tuple[int, ...]) -> int:
     return sizes[-1]
 
 
-_lines: Memo[tuple[str, int | None, tuple[int, ...], int | None, str | None], Line] = Memo()
+_lines: Memo[object, Line] = Memo()
+"""Lines by what they say: those without a number, which are most, by their text alone."""
 _snippets: Memo[object, Snippet] = Memo()
 """What was emitted by `Emitter.repeat`."""
-
-
-def line_of(
-    template: str, imm: int | None, imm_sizes: tuple[int, ...], offset: int | None, symbol: str | None
-) -> Line:
-    """Return the line that says this; what was said before is the same object."""
-    key = (template, imm, imm_sizes, offset, symbol)
-    line = _lines.get(key)
-    if line is None:
-        line = _lines[key] = new_line(*key)
-    return line
 
 
 def new_line(
@@ -210,9 +200,9 @@ class Emitter:
     """
 
     def __init__(self, size: int = 0, *, repeats: bool = True) -> None:
-        self._line = line_of if repeats else new_line
-        self._lines = _lines.trim(size) if repeats else {}
-        self._snippets = _snippets.trim(size) if repeats else {}
+        self._repeats = repeats
+        self._lines: dict[object, Line] = _lines.trim(size) if repeats else {}
+        self._snippets: dict[object, Snippet] = _snippets.trim(size) if repeats else {}
         self._parts: list[Part] = []
         self._starts: list[int] = []
         self._owners: list[int] = []
@@ -270,13 +260,22 @@ class Emitter:
 
         `imm_sizes` are the immediate's forms in bits that the machine offers, smallest first.
         """
-        key = template, imm, imm_sizes, offset, symbol
-        self._here.append(self._lines.get(key) or self._line(*key))
+        key: object = template
+        if imm is not None or offset is not None or symbol is not None:
+            key = template, imm, imm_sizes, offset, symbol
+        line = self._lines.get(key)
+        if line is None:
+            line = new_line(template, imm, imm_sizes, offset, symbol)
+            if self._repeats:
+                self._lines[key] = line
+        self._here.append(line)
 
     def place(self, pc: int, snippet: Snippet) -> None:
         """Make a piece of lines that were emitted elsewhere before, and of nothing else."""
-        self.begin(pc)
-        self._parts.append(snippet)
+        parts = self._parts
+        self._starts.append(len(parts))
+        self._owners.append(pc)
+        parts.append(snippet)
 
     def repeat(self, key: object, write: Callable[[], None]) -> None:
         """Emit what `write` emits, lines without symbols, and next time under this key the very same."""
@@ -287,8 +286,8 @@ class Emitter:
             lines = lines_of(self._here)
             assert lines is not None  # it keeps to what it may
             snippet = Snippet(lines)
-            if self._line is line_of:
-                _snippets[key] = snippet
+            if self._repeats:
+                self._snippets[key] = snippet
             self._here = outer
         self._here.append(snippet)
 

@@ -361,12 +361,17 @@ def _below(cx: Context, verified: Verified, left: Collection[int], phrases: Phra
     words, blocks = verified.program.words, verified.blocks
     labels = {pc: pc_label(pc) for pc in blocks}
     entered = {**labels, **{pc: leave_label(pc) for pc in left if pc not in blocks}}
+    special = {*apart, *entered}
+    known, place_ = phrases.known, cx.place
     for instruction in verified.program.instructions:
         pc = instruction.pc
-        phrase = phrases.known.get(words[pc]) if pc not in apart else None
-        if phrase is not None and not phrase[1] and pc not in entered:
-            cx.place(pc, phrase[0])  # most instructions: what was written before, and nothing else
-            continue
+        phrase = known.get(words[pc])
+        if phrase is not None:
+            if pc not in special and not phrase[1]:
+                place_(pc, phrase[0])  # most instructions: what was written before, and nothing else
+                continue
+            if pc in apart:
+                phrase = None
         cx.begin(pc)
         if pc in labels:
             cx.start(instruction)
