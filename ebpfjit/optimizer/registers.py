@@ -256,8 +256,8 @@ class _Placer:
         """Return where values of a block are expected on ways to blocks that were placed before."""
         wanted: dict[int, int] = {}
         for way in block.ways:
-            there = self.maps[way.block]
-            if there is not None and way.args:
+            there = self.maps[way.block] if way.args else None
+            if there is not None:
                 for value, argument in zip(way.args, self.code.blocks[way.block].args, strict=True):
                     if there[argument] < SPILLED:
                         wanted[value] = there[argument]
@@ -435,6 +435,13 @@ class _Placer:
     def in_place(self, index: int, op: Op, place: int = 0) -> Places:
         """Place what changes the register of one of its arguments: of a copy, where that is still read."""
         values, (result,), last = op.args, op.results, self.last
+        if len(values) == 1 and last[values[0]] == index and not self.spilled:  # most: it stays where it is
+            register = self.where.pop(values[0])
+            if result in last:
+                self.where[result] = register
+            else:
+                self.free |= 1 << register
+            return (register,), (register,), None, ()
         if op.row in COMMUTATIVE:
             first, second = values
             if last[second] == index and (
