@@ -143,12 +143,15 @@ class _Lowering:
         starts: dict[int, list[int]] = {}
         for pc, entry in self.code.entries.items():
             starts.setdefault(entry.block, []).append(pc)
+        before = self.code.shape.before
         numbers = [number for number, block in enumerate(self.placed.blocks) if block is not None]
         heads = self._heads(numbers)
         for number, after in zip(numbers, [*numbers[1:], -1], strict=True):
             block, source = self.placed.blocks[number], self.code.blocks[number]
             assert block is not None  # it is one of those that are there
             cx.begin(source.pc)
+            if cx.spilled and number in starts and any(each >= 0 for each in before[number]):
+                cx.jump("jmp", block_label(number))  # what comes from the block above has its words already
             for pc in starts.get(number, ()):
                 cx.label((function_label if pc in functions else resume_label)(pc))
                 if cx.spilled:

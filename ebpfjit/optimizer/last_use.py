@@ -13,7 +13,7 @@ from itertools import repeat
 from typing import Any
 
 from ebpfjit.optimizer.code import Block, Code
-from ebpfjit.optimizer.flow import predecessors, value_count
+from ebpfjit.optimizer.flow import value_count
 
 BEHIND = 1 << 60
 """In the place of an operation: the value is read on a way out of the block, or behind it."""
@@ -68,7 +68,7 @@ class LastUse:
 
     def _come_round(self, code: Code, waiting: list[tuple[int, int]]) -> None:
         """Have values be live at the ends of blocks, and from there up to where they are defined."""
-        before = predecessors(code) if waiting else []
+        before = code.shape.before if waiting else []
         while waiting:
             number, value = waiting.pop()
             if number < 0:

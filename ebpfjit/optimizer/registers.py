@@ -27,7 +27,7 @@ from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.isa.table import TABLE
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Op, Way
-from ebpfjit.optimizer.flow import reverse_postorder, value_count
+from ebpfjit.optimizer.flow import value_count
 from ebpfjit.optimizer.last_use import BEHIND, LastUse
 from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse
 from ebpfjit.optimizer.placed import SPILLED, Move, PlacedBlock, PlacedCode, Places
@@ -54,7 +54,7 @@ HELPER_ROWS = frozenset(row for row in TABLE if row.kind in HELPER_CALLS)
 
 def place(code: Code, registers: Registers) -> PlacedCode:
     """Return code with registers. Raises OptimizationError where there are too few."""
-    order = reverse_postorder(code)
+    order = code.shape.order
     placer = _Placer(code, registers, LastUse(code, order))
     for part in parts_of(code, order):
         placer.part(part)
@@ -63,14 +63,12 @@ def place(code: Code, registers: Registers) -> PlacedCode:
 
 def parts_of(code: Code, order: Sequence[int]) -> list[Sequence[int]]:
     """Return `order` in parts between which no way leads: functions, mostly."""
-    place = [0] * len(code.blocks)
-    for index, number in enumerate(order):
-        place[number] = index
+    place, ways = code.shape.place, code.shape.ways
     last = [0] * len(order)
     """By place, the last one that is connected with it, or with one before it, by a way."""
     for index, number in enumerate(order):
-        for way in code.blocks[number].ways:
-            there = place[way.block]
+        for way in ways[number]:
+            there = place[way]
             first, end = (index, there) if index < there else (there, index)
             last[first] = max(last[first], end)
     parts: list[Sequence[int]] = []
