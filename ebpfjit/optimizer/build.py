@@ -198,7 +198,8 @@ class _Builder:
             for pc, registers in read.items()
         }
         made = [block for block in blocks if block is not None]
-        return Code(self.verified, (*made, *self.stubs), entries, self.homes, starts=starts)
+        remarks = [*self.slots.remarks]
+        return Code(self.verified, (*made, *self.stubs), entries, self.homes, starts=starts, remarks=remarks)
 
 
 Registers = list[Any]

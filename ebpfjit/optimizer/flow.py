@@ -84,7 +84,7 @@ def with_blocks(
     """Return code with other blocks, as many as before; `starts` where what they name is not the same."""
     homes = code.homes if homes is None else homes
     starts = code.starts if starts is None else starts
-    return Code(code.verified, tuple(blocks), code.entries, homes, code.proofs, starts)
+    return Code(code.verified, tuple(blocks), code.entries, homes, code.proofs, starts, code.remarks)
 
 
 def without(code: Code, blocks: list[Block | None], homes: list[int], starts: Starts | None = None) -> Code:
@@ -107,4 +107,4 @@ def without(code: Code, blocks: list[Block | None], homes: list[int], starts: St
         for b in kept
     )
     entries = {pc: Entry(numbers[entry.block], entry.registers) for pc, entry in code.entries.items()}
-    return Code(code.verified, renumbered, entries, homes, code.proofs, left)
+    return Code(code.verified, renumbered, entries, homes, code.proofs, left, code.remarks)

@@ -36,6 +36,11 @@ def loop_depths(code: Code, order: Sequence[int]) -> tuple[dict[int, int], set[i
                 back.setdefault(way.block, []).append(number)
     work = MOST_WORK * len(order)
     for header, sources in back.items():
+        if work <= 0:
+            code.leave_alone(
+                "loop depths", None, "its loops are too deep in each other, so some count as none"
+            )
+            break
         inside, waiting = {header}, [*sources]
         while waiting and work > 0:
             number = waiting.pop()

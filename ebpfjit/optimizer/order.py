@@ -40,7 +40,7 @@ def thread_jumps(code: Code) -> Code:
             for way in block.ways
         )
         found.append(block if ways == block.ways else Block(block.pc, block.args, block.ops, block.end, ways))
-    return Code(code.verified, tuple(found), code.entries, code.homes, code.proofs)
+    return Code(code.verified, tuple(found), code.entries, code.homes, code.proofs, [], code.remarks)
 
 
 def _through(way: Way, blocks: tuple[Block, ...], onward: Way) -> Way:
@@ -89,4 +89,4 @@ def lay_out(code: Code) -> Code:
         for b in order
     ]
     entries = {pc: Entry(placed[entry.block], entry.registers) for pc, entry in code.entries.items()}
-    return Code(code.verified, tuple(found), entries, code.homes, code.proofs)
+    return Code(code.verified, tuple(found), entries, code.homes, code.proofs, [], code.remarks)

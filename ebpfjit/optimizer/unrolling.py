@@ -44,35 +44,43 @@ def unroll(code: Code) -> Code:
     unrolling = _Unrolling(code)
     for header in sorted(headers):
         body = _body(code, header, depths, before)
-        if body is not None:
+        if isinstance(body, str):
+            code.leave_alone("unroll", code.blocks[header].pc, body)
+        elif body:
             unrolling.loop(header, body, before)
     return unrolling.done()
 
 
 def _body(
     code: Code, header: int, depths: Mapping[int, int], before: Sequence[Sequence[int]]
-) -> list[int] | None:
-    """Return the blocks of a loop, the header first; None where it is not to be unrolled."""
+) -> list[int] | str:
+    """Return the blocks of a loop, the header first; none of one with loops inside, or why it stays."""
     body, waiting, operations = [header], [way.block for way in code.blocks[header].ways], 0
     while waiting:  # what is in a loop as deep, or deeper, and leads back
         number = waiting.pop()
         if number in body or depths.get(number, 0) < depths[header]:
             continue
-        if depths.get(number, 0) > depths[header] or len(body) == MOST_BLOCKS:
-            return None
+        if depths.get(number, 0) > depths[header]:
+            return []
+        if len(body) == MOST_BLOCKS:
+            return f"it is a loop of more than {MOST_BLOCKS} blocks"
         body.append(number)
         waiting += [way.block for way in code.blocks[number].ways]
     for number in body:
         block = code.blocks[number]
         operations += sum(op.row is not PAY for op in block.ops) + (block.end.row.kind is not Kind.JUMP)
-        if operations > MOST_OPERATIONS or any(op.row.kind in SETTLES for op in block.all_ops):
-            return None
+        if operations > MOST_OPERATIONS:
+            return f"it is a loop of more than {MOST_OPERATIONS} operations"
+        if any(op.row.kind in SETTLES for op in block.all_ops):
+            return "it is a loop with calls, or one that may end the function"
         if block.end.row.kind in (Kind.LEAVE, Kind.MAY_GOTO):
-            return None
+            return []
         if number != header and any(each not in body for each in before[number]):
-            return None  # it is entered elsewhere too
-    if -1 in before[header] or not any(each in body for each in before[header]):
-        return None
+            return "it is a loop with several ways in"
+    if -1 in before[header]:
+        return "it is a loop that a function starts with"
+    if not any(each in body for each in before[header]):
+        return []
     return body
 
 
