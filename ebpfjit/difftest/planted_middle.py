@@ -14,6 +14,7 @@ from ebpfjit.optimizer import (
     guards,
     hoisting,
     induction,
+    inline,
     intervals,
     ranges,
     scaled,
@@ -78,6 +79,28 @@ def _swept(change: Callable[[Any], Any]) -> Plant:
         "_ask",
         lambda old: lambda loop, trip, swept: old(loop, trip, list(map(change, swept))),
     )
+
+
+def _changed(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Change what is found out about functions that can be inlined."""
+
+    def changed(old: Any) -> Any:
+        def found(*given: Any) -> Any:
+            callee = old(*given)
+            return callee if isinstance(callee, str) else change(callee)
+
+        return found
+
+    return changed
+
+
+def _other_results(old: Any) -> Any:
+    def copy(inlining: Any, block: Any, values: Any, places: Any, behind: int) -> Any:
+        made = old(inlining, block, values, places, behind)
+        ways = [replace(way, args=way.args[::-1]) if way.block == behind else way for way in made.ways]
+        return replace(made, ways=tuple(ways))
+
+    return copy
 
 
 ENGINES = ("interpreter", "optimized")
@@ -195,6 +218,18 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "No frame is zeroed where pointers into it are followed",
             method(frames._Looking, "found", lambda old: lambda *_: frozenset()),
             (),
+        ),
+        (
+            "inlined-unpaid",
+            "What an inlined function costs is not asked for before it",
+            function(inline._callee, _changed(lambda callee: replace(callee, most=1))),
+            ("calls",),
+        ),
+        (
+            "inlined-results",
+            "What an inlined function leaves is taken for that of other registers",
+            method(inline._Inlining, "copy", _other_results),
+            ("calls",),
         ),
     )
 )

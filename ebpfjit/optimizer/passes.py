@@ -15,6 +15,7 @@ from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.flow import uses_of
 from ebpfjit.optimizer.guards import guarded
 from ebpfjit.optimizer.hoisting import hoisted
+from ebpfjit.optimizer.inline import inline
 from ebpfjit.optimizer.order import lay_out, thread_jumps
 from ebpfjit.optimizer.payments import pay_ahead
 from ebpfjit.optimizer.remarks import blamed
@@ -60,6 +61,7 @@ def _displace(code: Code, known: Known) -> Code:
 
 
 PASSES: dict[str, Pass] = {
+    "inline": lambda code, _: inline(code),
     "select": lambda code, _: select(code),
     "simplify": lambda code, _: simplify(code),
     "dead": lambda code, _: remove_dead(code),
