@@ -152,6 +152,8 @@ class _Lowering:
             cx.label(block_label(number), LOOP_ALIGNMENT if is_loop else 1)
             cx.frame_size = self.frames[number]
             self.steps(block.steps, source.pc)
+            if cx.spilled and after in starts:
+                after = -1  # who falls through there has its words on the stack
             self.end(block, source.ways, after)
         cx.way, cx.is_turned, cx.exit, cx.live, cx.spilled = None, False, "", None, 0
         return self.left
