@@ -95,12 +95,12 @@ def _changed(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _other_results(old: Any) -> Any:
-    def copy(inlining: Any, block: Any, values: Any, places: Any, behind: int) -> Any:
-        made = old(inlining, block, values, places, behind)
-        ways = [replace(way, args=way.args[::-1]) if way.block == behind else way for way in made.ways]
-        return replace(made, ways=tuple(ways))
+    def call(inlining: Any, number: int, block: Any, callee: Any) -> None:
+        *ops, op = block.ops
+        turned = replace(op, results=op.results[: callee.results][::-1] + op.results[callee.results :])
+        old(inlining, number, replace(block, ops=(*ops, turned)), callee)
 
-    return copy
+    return call
 
 
 ENGINES = ("interpreter", "optimized")
@@ -228,7 +228,7 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
         (
             "inlined-results",
             "What an inlined function leaves is taken for that of other registers",
-            method(inline._Inlining, "copy", _other_results),
+            method(inline._Inlining, "call", _other_results),
             ("calls",),
         ),
     )

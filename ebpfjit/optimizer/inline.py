@@ -4,16 +4,15 @@
     b1 pc 3 (v0):                                b1 pc 3 (v0):
       pay 2                                        pay 2
       v1 = v0 * 3                                  v1 = v0 * 3
-      v2, ... = call 9(v1) else leave 4 (...)      goto b4(v1)
-      goto b2()                                  b2 pc 5 ():
-    b2 pc 5 ():                                    pay 1
-      pay 1                                        exit v2
-      exit v2                                    b4 pc 9 (v10):
-    b3 pc 9 (v8):                                  pay 2 own 2 or else leave 4 (...)
-      pay 2 else leave 9 (r1 = v8)                 v11 = v10 + 1
-      v9 = v8 + 1                                  goto b5(v11)
-      exit v9                                    b5 pc 4 (v2):
-                                                   goto b2()
+      v2, ... = function 9(v1) else leave 4 (...)  pay 2 own 2 or else leave 4 (...)
+      goto b2()                                    v10 = v1 + 1
+    b2 pc 5 ():                                    v2 = v10
+      pay 1                                        goto b2()
+      exit v2                                    b2 pc 5 ():
+    b3 pc 9 (v8):                                  pay 1
+      pay 2 else leave 9 (r1 = v8)                 exit v2
+      v9 = v8 + 1                                b3 pc 9 (v8):
+      exit v9                                      ...
 
 Contract: such functions do arithmetic only, without a frame, without loops, and call nothing; no chain of
 calls is too deep in the program (`analysis.calls`). So nothing can fault between the call and the return but
@@ -25,7 +24,6 @@ calls that are not done away with and for those of baseline code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
@@ -34,7 +32,7 @@ from ebpfjit.optimizer.code import PAY, Block, Code, Op, Way
 from ebpfjit.optimizer.flow import homes_of, uses_of
 from ebpfjit.record import record
 
-JUMP = BY_NAME["JA"]
+JUMP, COPY = BY_NAME["JA"], BY_NAME["MOV64_X"]
 PLAIN = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.PAY})
 """What a function may do that is inlined."""
 ENDS = frozenset({Kind.JUMP, Kind.BRANCH, Kind.EXIT})
@@ -50,12 +48,14 @@ MOST_GROWTH = 1
 class Callee:
     """A function that can be inlined: its blocks, that it starts with first, each behind those before it.
 
-    It has `size` operations; the longest way through costs `most` instructions; `results` values leave it.
+    It has `size` operations; the longest way through costs `most` instructions; so many `results` leave it at
+    each of its `exits`.
     """
 
     numbers: tuple[int, ...]
     size: int
     most: int
+    exits: int
     results: int
 
 
@@ -85,21 +85,21 @@ def _callee(code: Code, pc: int) -> Callee | str:
     order = _acyclic(code, entry.block)
     if isinstance(order, str):
         return order
-    size, results, most = 0, set[int](), dict[int, int]()
+    size, results, most = 0, list[int](), dict[int, int]()
     for number in reversed(order):
         block = code.blocks[number]
         if block.end.row.kind not in ENDS or any(op.row.kind not in PLAIN for op in block.ops):
             return "it does more than arithmetic"
         if block.end.row.kind is Kind.EXIT:
-            results.add(len(block.end.args))
+            results.append(len(block.end.args))
         paid = sum(op.imm for op in block.ops if op.row is PAY)
         size += sum(op.row is not PAY for op in block.ops)
         most[number] = paid + max([most[way.block] for way in block.ways], default=0)
     if size > MOST_OPERATIONS:
         return f"it has more than {MOST_OPERATIONS} operations"
-    if len(results) != 1:
+    if len(set(results)) != 1:
         return "it does not return, or not everywhere with as much"
-    return Callee(tuple(order), size, most[entry.block], results.pop())
+    return Callee(tuple(order), size, most[entry.block], len(results), results[0])
 
 
 def _acyclic(code: Code, start: int) -> list[int] | str:
@@ -156,46 +156,55 @@ class _Inlining:
     def call(self, number: int, block: Block, callee: Callee) -> None:
         """Put a function in place of a call, that a block ends with."""
         *ops, op = block.ops
-        blocks = self.blocks
-        behind = len(blocks) + len(callee.numbers)
-        places = {each: len(blocks) + index for index, each in enumerate(callee.numbers)}
-        jump = Op(JUMP, (), 0, 0, op.pc)
-        ways = (Way(places[callee.numbers[0]], op.args),)
-        values: dict[int, int] = {}
-        for each in callee.numbers:
-            blocks.append(self.copy(self.code.blocks[each], values, places, behind))
-        if ops and ops[0].row is PAY and ops[0].exit is not None:
-            own = ops[0]  # the budget is looked at there: for the call too
-            asks = own.imm + callee.most
-            ops[0] = Op(PAY, (), own.imm, asks, own.pc, (), own.exit, stores=True)
+        blocks, (first, *others) = self.blocks, callee.numbers
+        values = dict(zip(self.code.blocks[first].args, op.args, strict=True))
+        places = {each: len(blocks) + index for index, each in enumerate(others)}
+        behind = Block(op.pc, op.results[: callee.results], (), block.end, block.ways)
+        place = len(blocks) + len(others) if callee.exits > 1 else None
+        here = self.copy(self.code.blocks[first], values, places, behind, place)
+        paid = sum(each.imm for each in here.ops if each.row is PAY)
+        kept = [each for each in here.ops if each.row is not PAY]
+        leaves, looks = op.exit, 0
+        if ops and ops[0].row is PAY and ops[0].exit is not None:  # the budget is looked at: for the call too
+            own = ops[0]
+            ops[0] = Op(PAY, (), own.imm, own.imm + callee.most, own.pc, (), own.exit, stores=True)
+            leaves = None
         else:
-            first = blocks[places[callee.numbers[0]]]
-            paid = sum(each.imm for each in first.ops if each.row is PAY)
-            pay = Op(PAY, (), paid, callee.most, first.pc, (), op.exit, stores=True)
-            kept = [each for each in first.ops if each.row is not PAY]
-            blocks[places[callee.numbers[0]]] = replace(first, ops=(pay, *kept))
-        blocks[number] = Block(block.pc, block.args, tuple(ops), jump, ways)
-        blocks.append(Block(op.pc, op.results[: callee.results], (), block.end, block.ways))
+            looks = callee.most
+        ops.append(Op(PAY, (), paid, looks, self.code.blocks[first].pc, (), leaves, stores=looks > 0))
+        blocks[number] = Block(block.pc, block.args, (*ops, *kept), here.end, here.ways)
+        for each in others:
+            blocks.append(self.copy(self.code.blocks[each], values, places, behind, place))
+        if place is not None:
+            blocks.append(behind)
 
-    def copy(self, block: Block, values: dict[int, int], places: dict[int, int], behind: int) -> Block:
-        """Return a block of a function with new values; in it nobody looks at the budget."""
-        args = self.defined(block.args, values)
+    def copy(
+        self, block: Block, values: dict[int, int], places: dict[int, int], behind: Block, place: int | None
+    ) -> Block:
+        """Return a block of a function with new values; in it nobody looks at the budget.
+
+        Where it returns it goes to the block `behind`, which is at a place; or is part of this one.
+        """
+        args = tuple([values[arg] if arg in values else self.defined(arg, values) for arg in block.args])
         ops = []
         for op in block.ops:
             read = tuple([values[value] for value in op.args])
-            results = self.defined(op.results, values)
+            results = tuple([self.defined(value, values) for value in op.results])
             ops.append(Op(op.row, read, op.imm, op.offset, op.pc, results))
         end = block.end
         read = tuple([values[value] for value in end.args])
+        if end.row.kind is Kind.EXIT and place is not None:
+            return Block(block.pc, args, tuple(ops), Op(JUMP, (), 0, 0, end.pc), (Way(place, read),))
         if end.row.kind is Kind.EXIT:
-            return Block(block.pc, args, tuple(ops), Op(JUMP, (), 0, 0, end.pc), (Way(behind, read),))
+            for result, value in zip(behind.args, read, strict=True):
+                ops.append(Op(COPY, (value,), 0, 0, end.pc, (result,)))
+            return Block(block.pc, args, tuple(ops), behind.end, behind.ways)
         ways = tuple(
             [Way(places[way.block], tuple([values[value] for value in way.args])) for way in block.ways]
         )
         return Block(block.pc, args, tuple(ops), Op(end.row, read, end.imm, end.offset, end.pc), ways)
 
-    def defined(self, old: Sequence[int], values: dict[int, int]) -> tuple[int, ...]:
-        """Return new values for those that are defined in the function."""
-        for value in old:
-            values[value] = self.new(value)
-        return tuple([values[value] for value in old])
+    def defined(self, old: int, values: dict[int, int]) -> int:
+        """Return a new value for one that is defined in the function."""
+        value = values[old] = self.new(old)
+        return value

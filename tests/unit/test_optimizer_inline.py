@@ -72,7 +72,8 @@ entry 5: b2 (r1, r2)
 b0 pc 0 (v0, v1):
   pay 2
   v2 = v0 * 3
-  goto b5(v2, v1) ; 1
+  pay 2 own 6 or else leave 1 (r1 = v2, r2 = v1) ; 5
+  if v2 > 7 goto b5() else b6() ; 6
 b1 pc 2 ():
   pay 3
   v9 = v3 + v5
@@ -87,17 +88,14 @@ b3 pc 7 ():
 b4 pc 9 ():
   pay 1
   exit v11, v10, v11, v11, v11, v11
-b5 pc 5 (v13, v14):
-  pay 2 own 6 or else leave 1 (r1 = v2, r2 = v1)
-  if v13 > 7 goto b6() else b7() ; 6
-b6 pc 7 ():
+b5 pc 7 ():
   pay 4
-  v15 = v13 + v14
-  goto b8(v15, v13, v14, v14, v14, v14) ; 8
-b7 pc 9 ():
+  v13 = v2 + v1
+  goto b7(v13, v2, v1, v1, v1, v1) ; 8
+b6 pc 9 ():
   pay 1
-  goto b8(v14, v13, v14, v14, v14, v14)
-b8 pc 1 (v3, v4, v5, v6, v7, v8):
+  goto b7(v1, v2, v1, v1, v1, v1)
+b7 pc 1 (v3, v4, v5, v6, v7, v8):
   goto b1()
 """
 PROGRAM = (
@@ -116,15 +114,14 @@ def test_a_function_stands_where_it_was_called() -> None:
 def test_where_the_budget_is_looked_at_before_the_call_that_is_for_both() -> None:
     code = inlined(SOURCE)
     assert not calls_of(code)
-    first = code.blocks[code.entries[0].block].ops[0]
-    assert (first.row, first.imm, first.offset, first.stores) == (PAY, 2, 5, True)
-    assert first.exit is not None
-    assert first.exit.pc == 0
-    one, other = [block for block in code.blocks if block.pc == 5][1:]
-    assert all(op.exit is None for op in one.ops)
-    leaves = other.ops[0].exit  # nobody looks in the block that calls again
-    assert leaves is not None
-    assert (other.ops[0].imm, other.ops[0].offset, leaves.pc, leaves.refund) == (3, 3, 3, 0)
+    paid = [op for block in code.blocks if block.pc < 5 for op in block.ops if op.row is PAY]
+    assert [(op.imm, op.offset, op.stores, op.exit and op.exit.pc) for op in paid] == [
+        (2, 5, True, 0),
+        (3, 0, False, None),
+        (2, 0, False, None),  # nobody looks in the block that calls again
+        (3, 3, True, 3),
+        (1, 0, False, 4),
+    ]
 
 
 @pytest.mark.parametrize(
