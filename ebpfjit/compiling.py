@@ -214,5 +214,5 @@ def _compiled(
     )
     options = decided(replace(options, promises=promises, is_sound=True), counted=counted)
     compile_as = partial(compile_program, verified or prepare(program), helpers=dict(helpers), kfuncs=called)
-    improve = (lambda: compile_as(options.better)) if options.optimize is None else None
+    improve = compile_as if options.optimize is None else None
     return make_function(compile_as(options), dict(helpers), limit, improve, kfuncs)

@@ -18,6 +18,7 @@ from ebpfjit.sealed import Entry, Sealed, inside, seal
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
+    from ebpfjit.options import Options
     from ebpfjit.program import Program
 
 
@@ -215,7 +216,7 @@ def make_function(
     compiled: Compiled,
     helpers: Mapping[int, HelperFunction],
     limit: int | None = None,
-    better: Callable[[], Compiled] | None = None,
+    better: Callable[[Options], Compiled] | None = None,
     kfuncs: Mapping[int | str, Callable[..., Any]] = MappingProxyType({}),
 ) -> JitFunction:
     """Return a compiled program as a function of memory; see `gated`."""
@@ -226,12 +227,13 @@ def gated(
     plain: Plain,
     shape: str,
     names: tuple[str, ...],
-    better: Callable[[], Compiled] | None,
+    better: Callable[[Options], Compiled] | None,
     **special: Any,
 ) -> JitFunction:
     """Return a function that is called through the native gate, where there is one, and as `plain` where not.
 
-    `better` compiles what is to take the code's place one day; without a gate it does so now. `special` is
+    `better` compiles, as options say, what is to take the code's place one day; without a gate it does so
+    now. `special` is
     what a `Gate` takes besides.
     """
     load_package("ebpfjit.jit")
@@ -254,7 +256,7 @@ def gated(
     )
     if not gate.fits:
         if better is not None:
-            plain.compiled, plain.optimize = better(), True
+            plain.compiled, plain.optimize = better(compiled.recipe.options.better), True
         return function
     native: JitFunction = native_type(JitFunction)(plain)
     open_gate(native, gate, function.__call__)

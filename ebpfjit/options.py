@@ -52,8 +52,9 @@ class Options:
 
     `promises` are what every run will have. `map_helpers` are those of 1, 2 and 3 that are Linux's, which
     machine code does by itself on maps that it knows. Where the program `is_sound`, the structural verifier
-    is asked before it is translated: then control does not fall off the end. Where code `takes_over`, runs
-    that began in other code of the program may go on in it. `features` are CPU features to use, by Linux's
+    is asked before it is translated: then control does not fall off the end. At the tested blocks `resumes`,
+    by pc, runs of other code of the program may go on in this; `limits` are those of that code, which stay
+    where they are. `features` are CPU features to use, by Linux's
     names ("bmi2", "movbe"), None for those that the processor has. `trace` is the address of a trace's
     header: such code records every step there (`ebpfjit/difftest/trace.py`). `cache` is where the image is
     looked for first, and kept. With `values` optimised code is made by `ebpfjit/optimizer`, not by what is
@@ -71,7 +72,8 @@ class Options:
     promises: Promises = NOTHING_PROMISED
     map_helpers: frozenset[int] = frozenset()
     is_sound: bool = False
-    takes_over: bool = False
+    resumes: frozenset[int] = frozenset()
+    limits: tuple[Any, ...] = ()
     features: frozenset[str] | None = None
     trace: int = 0
     values: bool = False
@@ -87,7 +89,7 @@ class Options:
     @property
     def better(self) -> Options:
         """What a program is compiled with that has become hot."""
-        return replace(self, optimize=True, takes_over=True)
+        return replace(self, optimize=True)
 
     @property
     def chosen(self) -> dict[str, Any]:

@@ -126,10 +126,14 @@ class Ready:
             self.compiled[natives] = self.compiled_anew(environment, self.options)
         return self.compiled[natives]
 
-    def improved(self, environment: Environment) -> Compiled:
-        """Compile the program once more, optimised; its runs from now on take that code."""
-        compiled = self.compiled_anew(environment, self.options.better)
-        self.compiled[self._natives(environment)] = compiled
+    def improved(self, environment: Environment, options: Options) -> Compiled:
+        """Compile the program once more, optimised; its runs from now on take that code.
+
+        Where it `resumes` runs that is for those only.
+        """
+        compiled = self.compiled_anew(environment, options)
+        if not options.resumes:
+            self.compiled[self._natives(environment)] = compiled
         return compiled
 
     def compiled_anew(self, environment: Environment, options: Options) -> Compiled:

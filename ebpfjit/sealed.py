@@ -7,10 +7,13 @@ once more; only who imports this module gets there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ebpfjit.jit.entry import Compiled
     from ebpfjit.jit.gate import Gate
 
 
@@ -19,13 +22,20 @@ class Entry:
     """What is inside of an object that is called: through its `gate`, or as `plain` does it.
 
     `plain` takes the calls that the gate does not understand, and all where there is none; its `compiled` is
-    the code that it runs. `keep` is what machine code points to for the object, beside its gate; it only
-    grows.
+    the code that it runs. `first` is the gate that it had at first. `keep` is what machine code points to for
+    the object, beside its gate; it only grows. `resumed` are the gates of code in which long runs go on, by
+    the pc where they do; None where that cannot be. `latest` is the last of that code; the next is not made
+    before so many `slices` of runs have ended.
     """
 
     plain: Any
     gate: Gate | None = None
+    first: Gate | None = None
+    irregular: Callable[..., int] | None = None
     keep: tuple[Any, ...] = ()
+    resumed: dict[int, Gate | None] = field(default_factory=dict)
+    latest: Compiled | None = None
+    slices: int = 0
 
 
 class Sealed:

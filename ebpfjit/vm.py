@@ -324,12 +324,12 @@ class _Machine:
         options = decided(self._all_options(), counted=has_gate)
         compile_as = self._compiler()
         compiled = self._compiled = compile_as(options)
-        improve = (lambda: compile_as(options.better)) if options.optimize is None else None
+        improve = compile_as if options.optimize is None else None
         if has_gate and not self._open_gate(compiled, improve) and improve is not None:
-            compiled = self._compiled = improve()
+            compiled = self._compiled = improve(options.better)
         return compiled
 
-    def _open_gate(self, compiled: Compiled, better: Callable[[], Compiled] | None) -> bool:
+    def _open_gate(self, compiled: Compiled, better: Callable[[Options], Compiled] | None) -> bool:
         """Have `execute_program_jit` be called through the native gate; False where that cannot be.
 
         It then stands in the machine's own dictionary, in front of the method, which it calls on a

@@ -34,7 +34,7 @@ AUDIT = "audit"
 
 
 def options_of(build: str, trace: int = 0) -> Options:
-    """Return what a build is compiled with; besides BUILDS there is what `tiered` gives.
+    """Return what a build is compiled with.
 
     `trace` is where the trace of traced code is.
     """
@@ -43,17 +43,15 @@ def options_of(build: str, trace: int = 0) -> Options:
         harden=way == "hardened",
         features=frozenset() if way == "plain" else None,
         optimize=way != "baseline",
-        takes_over=way == "tiered",
         audit=build.startswith(AUDIT),
         values=way == "values",
         trace=trace,
     )
 
 
-def tiered(build: str) -> tuple[str, str]:
-    """Return the builds of both tiers, where a case has this one: audited, or not."""
-    audit = f"{AUDIT}-" if build.startswith(AUDIT) else ""
-    return f"{audit}baseline", f"{audit}tiered"
+def baseline_of(build: str) -> str:
+    """Return the build of the first tier, where a case has this one: audited, or not."""
+    return f"{AUDIT}-baseline" if build.startswith(AUDIT) else "baseline"
 
 
 UNTYPED = "untyped"

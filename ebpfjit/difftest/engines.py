@@ -17,7 +17,7 @@ from zlib import crc32
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.difftest.arena import Arena, HelperError, arena, map_at
-from ebpfjit.difftest.case import Case, Input, options_of, tiered
+from ebpfjit.difftest.case import Case, Input, baseline_of, options_of
 from ebpfjit.difftest.generate import plain
 from ebpfjit.difftest.known import KnownFacts
 from ebpfjit.difftest.optimized import stages
@@ -202,12 +202,14 @@ def on_tiered(case: Case, verified: Verified, every: bool = True) -> Runner:
     picks: the answer that is rarest is told, or one that is wrong by itself.
     """
     from ebpfjit.function import make_function
+    from ebpfjit.jit.entry import compile_program
 
     place = arena()
-    first, better = (compiled_case(for_calls(case), verified, build) for build in tiered(case.build))
+    first = compiled_case(for_calls(case), verified, baseline_of(case.build))
+    better = cache(lambda options: compile_program(verified, options, place.helpers, place.helpers))
 
     def run_once(given: Input, instructions: int) -> Outcome:
-        function = make_function(first, place.helpers, given.limit, lambda: better)
+        function = make_function(first, place.helpers, given.limit, better)
         assert inside(function).gate is not None  # as for `gate`
         inside(function).gate.shorten(instructions)
         return _called(function, given)

@@ -34,7 +34,7 @@ from ebpfjit.difftest.planting import (
 from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
-from ebpfjit.jit import compiler, entry, gate, relocation, routines
+from ebpfjit.jit import compiler, entry, gate, relocation
 from ebpfjit.memo import forget
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
@@ -367,12 +367,12 @@ def _resumed_at(wrongly: Callable[[Context, int], bool]) -> Plant:
     return function(target.emit_resume, wrap)
 
 
-def _without_limits(original: Callable[[gate.Gate, int], int]) -> Callable[[gate.Gate, int], int]:
+def _without_limits(original: Callable[[gate.Gate, int, int], int]) -> Callable[[gate.Gate, int, int], int]:
     """Fill in no limits where a run changes over."""
 
-    def take_over(self: gate.Gate, block: int) -> int:
+    def take_over(self: gate.Gate, block: int, room: int) -> int:
         limits, self._limits = self._limits, (ctypes.c_uint64 * 0)()
-        place = original(self, block)
+        place = original(self, block, room)
         self._limits = limits
         return place
 
@@ -721,15 +721,6 @@ PLANTED: tuple[PlantedBug, ...] = (
         "change-old-limits",
         "A run that changes over keeps the limits of its old code",
         method(gate.Gate, "take_over", _without_limits),
-        ("interpreter", "tiered"),
-    ),
-    PlantedBug(
-        "change-inside",
-        "A run changes over inside functions too",
-        function(
-            routines.word,
-            lambda old: lambda b, name: MAX_FRAMES - 1 if name == "frames_left" else old(b, name),
-        ),
         ("interpreter", "tiered"),
     ),
     PlantedBug(

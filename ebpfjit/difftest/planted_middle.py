@@ -8,6 +8,7 @@ from typing import Any
 
 from ebpfjit.difftest.planting import Plant, PlantedBug, function, mapped, method
 from ebpfjit.optimizer import (
+    build,
     dominators,
     facts,
     frames,
@@ -212,6 +213,12 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "Before a loop it is asked for a round less",
             _swept(lambda one: replace(one, is_early=False)),
             ("sweeps",),
+        ),
+        (
+            "resumes-with-half",
+            "Who comes in from other code loads half of the slots' words",
+            mapped(build.LOADS, 8, build.LOADS[4]),
+            ("spills",),
         ),
         (
             "no-frame-zeroed",

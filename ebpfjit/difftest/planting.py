@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.program import Instruction
@@ -15,6 +15,7 @@ from ebpfjit.translators.registry import Translator
 from ebpfjit.translators.x86_64.target import Context
 
 Plant = Callable[[], None]
+_Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,6 @@ def function(old: Any, around: Callable[[Any], Any]) -> Plant:
     return lambda: exchange(old, around(old))
 
 
-def mapped(mapping: dict[str, Any], key: str, value: Any) -> Plant:
+def mapped(mapping: dict[_Key, Any], key: _Key, value: Any) -> Plant:
     """Exchange an entry of a table."""
     return lambda: mapping.__setitem__(key, value)

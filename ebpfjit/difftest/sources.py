@@ -19,6 +19,7 @@ from ebpfjit.difftest.hostile import (
     overlaps,
     paths,
     rounds,
+    spills,
     tails,
     wide,
 )
@@ -119,6 +120,7 @@ SOURCES: Mapping[str, Weighted] = {
     "wide": Weighted(lambda rng, corpus: wide.case(rng), 5),
     "paths": Weighted(lambda rng, corpus: paths.case(rng), 5),
     "rounds": Weighted(lambda rng, corpus: rounds.case(rng), 6),
+    "spills": Weighted(lambda rng, corpus: spills.case(rng), 6),
     "frames": Weighted(lambda rng, corpus: frames.case(rng), 3),
     "callbacks": Weighted(lambda rng, corpus: callbacks.case(rng), 2),
     "tails": Weighted(lambda rng, corpus: tails.case(rng), 1),
@@ -137,6 +139,7 @@ HOSTILE = (
     "wide",
     "paths",
     "rounds",
+    "spills",
     "frames",
     "callbacks",
     "tails",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest import guards, operation_maps
-from ebpfjit.difftest.case import UNTYPED, Case, Input, options_of, tiered
+from ebpfjit.difftest.case import UNTYPED, Case, Input, baseline_of, options_of
 from ebpfjit.difftest.children import Ended, run_forked
 from ebpfjit.difftest.engines import CALLED, PROOFS, other_stacks
 from ebpfjit.difftest.known import KnownFacts
@@ -271,13 +271,13 @@ def _on_kernel(program: Program, given: Input) -> Outcome | None:
     )
 
 
-def _through_the_gate(program: Program, given: Input, build: str) -> Outcome:
+def _through_the_gate(program: Program, given: Input, build: str, *, tiered: bool) -> Outcome:
     """Call the program as a function: of its packet nothing is given back.
 
-    Of a build that takes over it starts in baseline code, and goes on in other code as soon as it can.
+    Where it is `tiered` it starts in baseline code, and goes on in other code as soon as it can.
     """
-    options = options_of(build)
-    optimize = None if options.takes_over else options.optimize
+    options = options_of(baseline_of(build) if tiered else build)
+    optimize = None if tiered else options.optimize
     for called in programs_of(program).values() if options.audit else ():
         with suppress(EbpfError):  # it may be one that no engine takes
             ready(called).options = Options(audit=True)
@@ -325,8 +325,8 @@ def runner(case: Case, engine: str, seen: Seen | None = None) -> Callable[[Input
     if engine == "kernel":
         return lambda given: _on_kernel(linked(case), given)
     if engine in CALLED:
-        build = case.build if engine == "gate" else tiered(case.build)[1]
-        return lambda given: _shortened(_through_the_gate(linked(case), given, build))
+        is_tiered = engine != "gate"
+        return lambda given: _shortened(_through_the_gate(linked(case), given, case.build, tiered=is_tiered))
     if engine == PROOFS:
         return lambda given: _shortened(_verdict(linked(case), given, seen))
     interpreted = {"interpreter": _on_interpreter, "optimized": _on_optimized}
@@ -452,8 +452,8 @@ def _in_children(program: Program, given: Input, build: str) -> dict[str, Callab
         "jit": lambda: run_typed(program, given, _on_jit(build, Seen())),
         PROOFS: lambda: _verdict(program, given, Seen()),
         "kernel": lambda: _on_kernel(program, given),
-        "gate": lambda: _through_the_gate(program, given, build),
-        "tiered": lambda: _through_the_gate(program, given, tiered(build)[1]),
+        "gate": lambda: _through_the_gate(program, given, build, tiered=False),
+        "tiered": lambda: _through_the_gate(program, given, build, tiered=True),
     }
 
 

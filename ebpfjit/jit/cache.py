@@ -101,7 +101,8 @@ def build() -> str:
 APART: Mapping[str, str] = {
     "Recipe.why_baseline": "the code is what `optimize` says; this is why",
     "Options.release_gil": "the same code runs with the lock and without, but for maps: `why_not`",
-    "Options.takes_over": "that only adds ways in, for runs of this process",
+    "Options.resumes": "such images are for runs of this process",
+    "Options.limits": "such images are for runs of this process",
     "Options.cache": "where the image is, not what",
     "Options.harden": "such images are not kept: `why_not`",
     "Options.trace": "such images are not kept: `why_not`",

@@ -11,15 +11,19 @@ ends there.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from weakref import ref
 
 from ebpfjit.errors import EbpfError
-from ebpfjit.jit.gate import Gate, attach
-from ebpfjit.jit.routines import STATE_OFFSET, routines, watch
+from ebpfjit.jit.entry import Compiled
+from ebpfjit.jit.gate import Gate, attach, gate_of
+from ebpfjit.jit.routines import STATE_OFFSET, routines, watch, word
+from ebpfjit.jit.tiers import heat_of
 from ebpfjit.once import once
+from ebpfjit.options import Options
+from ebpfjit.runtime.execution import SLICE
 from ebpfjit.sealed import Entry, Sealed, inside
 from ebpfjit.translators.x86_64.gate import SHAPES
 
@@ -98,6 +102,8 @@ def open_gate(entry: Sealed, gate: Gate, irregular: Callable[..., int]) -> None:
     `irregular` is called with the arguments of a call that the gate does not understand.
     """
     watch(attach)
+    contents: Entry = inside(entry)
+    contents.irregular = irregular
     functions: dict[str, Any] = {
         "irregular": irregular,
         "on_fault": gate.on_fault,
@@ -105,14 +111,21 @@ def open_gate(entry: Sealed, gate: Gate, irregular: Callable[..., int]) -> None:
     }
     if gate.better is not None:
         functions["on_hot"] = _OnHot(ref(entry))
+    if gate.anew is not None and gate.changes_tier:
         functions["on_slice"] = _OnSlice(ref(entry))
-    gate.set_words(**{name: id(function) for name, function in functions.items()})
-    contents: Entry = inside(entry)
-    # Runs may be behind the gate that was there before: nothing is let go of.
-    contents.keep = (*functions.values(), gate, gate.memory, contents.keep)
-    contents.gate = gate
+    _connect(contents, gate, functions)
+    contents.gate, contents.first = gate, contents.first or gate
     assert gate.shape in SHAPES
     _note(entry, gate)
+
+
+def _connect(contents: Entry, gate: Gate, functions: Mapping[str, Any]) -> None:
+    """Have machine code behind a gate call these functions, by the word that names each.
+
+    Runs may be behind the gates that were there before: nothing is let go of.
+    """
+    gate.set_words(**{name: id(function) for name, function in functions.items()})
+    contents.keep = (functions, gate, gate.memory, contents.keep)
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,7 @@ class _OnHot:
 
 @dataclass(frozen=True)
 class _OnSlice:
-    """What machine code calls where that is so at the end of a slice: the address to go on at, or 0."""
+    """What baseline code calls where that is so at the end of a slice: the address to go on at, or 0."""
 
     entry: ref[Any]
 
@@ -137,9 +150,7 @@ class _OnSlice:
         entry = self.entry()
         if entry is None:
             return 0
-        tier_up(entry)
-        gate: Gate = inside(entry).gate
-        return gate.take_over(block)
+        return go_on(entry, block)
 
 
 def tier_up(entry: Sealed) -> None:
@@ -152,19 +163,70 @@ def tier_up(entry: Sealed) -> None:
     assert old is not None  # it is called through one
     with old.lock:
         better, old.better = old.better, None
-        old.set_words(on_hot=0, on_slice=0)
+        old.set_words(on_hot=0)  # runs that are behind it may still go on in other code
     if better is None:
         return
-    try:
-        compiled = better()
-    except (EbpfError, OSError, MemoryError):
-        return
     with old.lock:
-        new = old.like(compiled)
-        if not new.fits:
+        new = _better(contents, old, better, frozenset())
+        if new is None:
             return
-        contents.plain.compiled = compiled  # calls that the gate does not understand go there as well
-        open_gate(entry, new, contents.keep[0])
+        contents.plain.compiled = new.compiled  # calls that the gate does not understand go there as well
+        assert contents.irregular is not None  # its gate was opened
+        open_gate(entry, new, contents.irregular)
+
+
+def go_on(entry: Sealed, block: int) -> int:
+    """Return the address where a run at the end of a slice goes on in better code, 0 where it stays.
+
+    That code is made for runs which are at this tested block (on-stack replacement), and has a way in there:
+    calls have code without, once the run has ended. The next such code has to be earned again.
+    """
+    contents: Entry = inside(entry)
+    old, first = gate_of(block), contents.first
+    assert first is not None  # it is called through one
+    with first.lock:
+        pc = old.compiled.pc_of(word(block, "fault_place"))
+        contents.slices -= 1
+        if pc not in contents.resumed and contents.slices <= 0:
+            contents.resumed[pc] = _resuming(entry, old, pc)
+            contents.slices = heat_of(old.compiled.verified.program) // SLICE
+        gate = contents.resumed.get(pc)
+        return 0 if gate is None else gate.take_over(block, first.room)
+
+
+def _resuming(entry: Sealed, old: Gate, pc: int) -> Gate | None:
+    """Return a gate of code in which runs go on that are at a tested block; None where it cannot be made."""
+    contents: Entry = inside(entry)
+    assert old.anew is not None  # it has made this code
+    gate = _better(contents, old, old.anew, frozenset({pc}))
+    if gate is None:
+        return None
+    functions = {"on_fault": gate.on_fault, "on_finish": gate.on_finish, "on_hot": _OnHot(ref(entry))}
+    if gate.changes_tier:
+        functions["on_slice"] = _OnSlice(ref(entry))
+    _connect(contents, gate, functions)
+    gate.set_words(special=1)  # as of the gate that the run came through
+    return gate
+
+
+def _better(
+    contents: Entry, old: Gate, make: Callable[[Options], Compiled], resumes: frozenset[int]
+) -> Gate | None:
+    """Return a gate of better code, in which runs go on at these blocks; None where it cannot be made.
+
+    Runs may be in any of the code that there was, and go on in this: all have the same first limits.
+    """
+    latest = contents.latest or old.compiled
+    limits = latest.image.limits
+    try:
+        compiled = make(replace(latest.recipe.options.better, resumes=resumes, limits=limits))
+    except (EbpfError, OSError, MemoryError):
+        return None
+    gate = old.like(replace(compiled, before=latest))
+    if not gate.fits or compiled.image.limits[: len(limits)] != limits:
+        return None
+    contents.latest = gate.compiled
+    return gate
 
 
 @once

@@ -75,8 +75,9 @@ class Listing:
 
     `limits` are the words that the host puts behind the block, in order. `notes` say of each
     access (by pc) why it is checked or not. `traced` are the pcs that traced code records, `resumes` those
-    where a run of baseline code can go on. `why_baseline` is that of the recipe. From the piece
-    `baseline_from` on it is baseline code, for side exits. `remarks` are what passes left alone.
+    where a run of baseline code can go on; at those of `returns` it calls functions. `why_baseline` is that
+    of the recipe. From the piece `baseline_from` on it is baseline code, for side exits. `remarks` are what
+    passes left alone.
     """
 
     verified: Verified
@@ -86,6 +87,7 @@ class Listing:
     harden: bool = False
     traced: frozenset[int] = frozenset()
     resumes: tuple[int, ...] = ()
+    returns: tuple[int, ...] = ()
     why_baseline: str = ""
     baseline_from: int | None = None
     remarks: tuple[Remark, ...] = ()
@@ -164,7 +166,7 @@ class Recipe:
 
     def baseline(self, reason: str) -> Recipe:
         """Return the recipe of the same program's baseline code, which is taken for a reason."""
-        options = replace(self.options, optimize=False, takes_over=False)
+        options = replace(self.options, optimize=False, resumes=frozenset())
         return replace(self, options=options, why_baseline=reason)
 
     def listing(self) -> Listing:
@@ -187,6 +189,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     program = verified.program
     assert verified.knows_all or not recipe.options.optimize  # what is known of loads holds for others only
     cx = Context(program, verified.frame_sizes, _plan(recipe, facts), settings)
+    cx.keep_limits(recipe.options.limits)
     emit_entry(cx)
     for pc in program.functions:
         emit_function_entry(cx, pc)
@@ -236,7 +239,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
     if not recipe.options.is_sound:
         emit_end_of_program(cx, len(program))
     _slow_copies(cx, verified, shortcuts, phrases)
-    resumes = sorted(recipe.entries.tested - shortcuts.skipped) if recipe.options.takes_over else []
+    resumes = sorted(recipe.options.resumes & recipe.entries.tested - shortcuts.skipped)
     for pc in resumes:
         emit_resume(cx, pc)
     if settings.trace:
@@ -251,6 +254,7 @@ def _translate(recipe: Recipe, facts: Facts) -> Listing:
         settings.harden,
         frozenset(cx.traced),
         tuple(resumes),
+        tuple(cx.returns),
         recipe.why_baseline,
     )
 
@@ -262,7 +266,8 @@ def _optimised(recipe: Recipe) -> Listing:
     options = recipe.options
     registers = AUDITED_VALUES if options.audit else VALUES
     chosen = ALL_PASSES if options.passes is None else options.passes
-    code = optimised(verified, recipe.promises, checked=options.checked, chosen=chosen)
+    resumes = options.resumes & recipe.entries.tested
+    code = optimised(verified, recipe.promises, resumes, checked=options.checked, chosen=chosen)
     frameless = verified.calls.frameless
     if frameless:  # they are called without r10 being saved
         registers = replace(registers, reserved=1 << FRAME_POINTER)
@@ -276,6 +281,7 @@ def _optimised(recipe: Recipe) -> Listing:
     checks = {pc: replace(check, frame_size=frame) for pc, check in plan.checks.items()}
     plan = replace(plan, checks=checks, single=checks)
     cx = Context(program, verified.frame_sizes, plan, settings)
+    cx.keep_limits(options.limits)
     cx.pinned = None  # r11 has values
     cx.functions, cx.frame_top = function_label, ""
     cx.likely = "argument" if recipe.promises.argument_is_measured else "packet"
@@ -297,9 +303,8 @@ def _optimised(recipe: Recipe) -> Listing:
     baseline_from = len(cx.pieces)
     _below(cx, verified, left, Phrases(settings, len(program)))
     emit_end_of_program(cx, len(program))
-    resumes = sorted(recipe.entries.tested) if options.takes_over else []
-    for pc in resumes:
-        emit_resume(cx, pc)
+    for pc in sorted(resumes & program.functions.keys()):
+        emit_resume(cx, pc, function_label(pc))
     emit_shared(cx)
     x86_64.host.emit_host_calls(cx)
     return Listing(
@@ -308,7 +313,8 @@ def _optimised(recipe: Recipe) -> Listing:
         tuple(cx.limits),
         _notes_of(code, checked=options.checked),
         settings.harden,
-        resumes=tuple(resumes),
+        resumes=tuple(sorted(resumes)),
+        returns=tuple(cx.returns),
         why_baseline=recipe.why_baseline,
         baseline_from=baseline_from,
         remarks=tuple(code.remarks),

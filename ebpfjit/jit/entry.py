@@ -306,7 +306,8 @@ class Compiled:
 
     `helpers` are the objects whose addresses are in the code, `assembled` is the listing that the
     image was made from, None where the image was found somewhere, or the program is large. `pins` keep the
-    memory of the maps whose addresses are in the code.
+    memory of the maps whose addresses are in the code. `before` is other code of the program: runs come from
+    there, and functions return to it.
     """
 
     recipe: Recipe
@@ -315,6 +316,7 @@ class Compiled:
     helpers: tuple[HelperFunction, ...] = field(repr=False)
     assembled: Listing | None = field(repr=False)
     pins: tuple[Any, ...] = field(default=(), repr=False)
+    before: Compiled | None = field(default=None, repr=False)
 
     @property
     def entry(self) -> int:
@@ -363,7 +365,10 @@ class Compiled:
 
     def pc_of(self, place: int) -> int:
         """Return the pc whose code called what returns to an address."""
-        pc = self.image.pc_at(place - self.buffer.address - 1)
+        inside = place - self.buffer.address - 1
+        if self.before is not None and not 0 <= inside < len(self.image.code):
+            return self.before.pc_of(place)
+        pc = self.image.pc_at(inside)
         assert pc is not None  # only code that belongs to an instruction reports faults or ends slices
         return pc
 

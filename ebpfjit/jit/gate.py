@@ -33,6 +33,7 @@ from ebpfjit.jit.routines import (
 )
 from ebpfjit.jit.stock import LeafHelper
 from ebpfjit.once import once
+from ebpfjit.options import Options
 from ebpfjit.runtime import faults, held
 from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
@@ -176,9 +177,11 @@ class Gate:
 
     `names` are those of the buffers, the packet first. Where there is a `lane`, `begin(size, stack)`
     gives the execution of a run that is in the middle of a packet of so many bytes there. `better`
-    compiles what is to take this program's place once its calls have cost `heat` instructions. `stops` counts
-    how often the calls were stopped. `rights` are those of a lane's struct. Who changes a
-    gate that may be replaced meanwhile holds `lock`, which goes over to the new one.
+    compiles, as options say, what is to take this program's place once its calls have cost `heat`
+    instructions, and what its runs go on in. `stops` counts
+    how often the calls were stopped. `rights` are those of a lane's struct. Blocks of runs get `room` bytes
+    at least: a run that goes on in other code keeps its block. Who changes a gate that may be replaced
+    meanwhile holds `lock`, which goes over to the new one.
     Raises ExecutionError for code that was promised more than runs of this shape have.
     """
 
@@ -194,16 +197,17 @@ class Gate:
         mbuff: Mbuff | None = None,
         lane: Lane | None = None,
         begin: Callable[[int, Stack], Execution] | None = None,
-        better: Callable[[], Compiled] | None = None,
+        better: Callable[[Options], Compiled] | None = None,
         heat: int = 0,
         stops: Stops | None = None,
         rights: Rights | None = None,
+        room: int = 0,
     ) -> None:
         check(compiled.recipe, _given(shape, lane, mbuff, rights))
         self.rights = rights
         self.compiled = compiled
         self.stops = stops or Stops()
-        self.better = better
+        self.better = self.anew = better
         self.lock = RLock()
         self.lane, self.begin = lane, begin
         self.mbuff = mbuff
@@ -227,7 +231,7 @@ class Gate:
             lane=lane.address if lane is not None else 0,
             heat=heat,
             stop_cell=self.stops.address,
-            **_frame_of(compiled, mbuff, 0 if better is None else SPARE_LIMITS),
+            **_frame_of(compiled, mbuff, 0 if better is None else SPARE_LIMITS, room),
         )
         self.set_words(regions=self.regions.address)
         self.set_limit(limit)
@@ -279,8 +283,9 @@ class Gate:
             begin=self.begin,
             stops=self.stops,
             rights=self.rights,
+            room=self.room,
         )
-        gate.lock = self.lock
+        gate.lock, gate.anew = self.lock, self.anew
         return gate
 
     @property
@@ -297,27 +302,44 @@ class Gate:
         run.set_word("attached", 1)
         return run
 
-    def take_over(self, block: int) -> int:
+    @property
+    def changes_tier(self) -> bool:
+        """True where runs of its code go on in other code at the end of a slice."""
+        recipe = self.compiled.recipe
+        return recipe.by_values or not recipe.options.optimize
+
+    @property
+    def room(self) -> int:
+        """How many bytes there are for the block of a run."""
+        return self.state[_STATE["low"]]
+
+    def take_over(self, block: int, room: int) -> int:
         """Return the address where a run at the end of a slice goes on in this code, 0 where it cannot.
 
-        Registers, frame and budget are the same in both. Only in function 0, so that nothing returns to the
-        other code; only where the run's block has room for the limits, and Python does not know of the run.
+        Registers, frame and budget are the same in both, and the other code's limits are the first of this
+        one's: its functions return there. Only where the run's block, of `room` bytes, is large enough for
+        all limits; not in functions that a helper called, as Python has the other code in its hands.
         """
-        old = _gates[word(block, "state")]
-        fits = block_size(len(self.compiled.image.limits)) <= old.state[_STATE["low"]]
+        old, compiled = gate_of(block), self.compiled
+        fits = block_size(len(compiled.image.limits)) <= room
         same = self.state[_STATE["linked"]] == old.state[_STATE["linked"]]
         nested = word(block, "frames_left") != MAX_FRAMES - 1
-        if old is self or not fits or not same or nested or word(block, "attached"):
+        recipe = compiled.recipe
+        if not fits or not same or (nested and (recipe.entries.is_called_back or not recipe.by_values)):
             return 0
-        pc = old.compiled.pc_of(word(block, "fault_place"))
-        offset = self.compiled.image.resumes.get(pc)
+        offset = compiled.image.resumes.get(old.compiled.pc_of(word(block, "fault_place")))
         if offset is None:
             return 0
+        if nested:
+            _return_to(compiled, word(block, "return_place") + 8)
+        if word(block, "attached"):
+            self._runs[block] = run = old._runs.pop(block)
+            run.go_on_in(compiled)
         for size, less, place in zip(*[iter(self._limits)] * 3, strict=True):
             room = ctypes.c_uint64.from_address(block + size).value - less
             ctypes.c_uint64.from_address(block + place).value = max(room, 0)
         ctypes.c_uint64.from_address(block + WORD["state"]).value = ctypes.addressof(self.state)
-        return self.compiled.buffer.address + offset
+        return compiled.buffer.address + offset
 
     def on_finish(self, block: int) -> None:
         """Forget a run that ended well. Raises ExecutionError where it holds what it had to give back."""
@@ -346,20 +368,39 @@ class Gate:
             self._forget(block)
 
 
+def _return_to(compiled: Compiled, place: int) -> None:
+    """Have a function return to this code whose return address is at a place, where baseline code called it.
+
+    Baseline code keeps the same words around a call wherever it is. So what calls the function in a loop
+    calls the better one from then on.
+    """
+    address, code = ctypes.c_uint64.from_address(place), compiled.before
+    while code is not None:
+        for pc, offset in code.image.returns.items():
+            if address.value == code.buffer.address + offset and pc in compiled.image.returns:
+                address.value = compiled.buffer.address + compiled.image.returns[pc]
+                return
+        code = code.before
+
+
 _gates: WeakValueDictionary[int, Gate] = WeakValueDictionary()
+
+
+def gate_of(block: int) -> Gate:
+    """Return the gate of the run at a block, which machine code is in the middle of."""
+    return _gates[word(block, "state")]
 
 
 def attach(block: int) -> AddressSpace:
     """Return the memory of the run at a block, which machine code is in the middle of."""
-    return _gates[word(block, "state")].attach(block).space
+    return gate_of(block).attach(block).space
 
 
 class _NativeRun(Run):
     """A run whose block and stack are on the stack of the thread that called."""
 
     def __init__(self, gate: Gate, block: int) -> None:
-        size = block_size(len(gate.compiled.image.limits))
-        memory = memoryview((ctypes.c_ubyte * size).from_address(block)).cast("B")
+        memory = _block(gate.compiled, block)
         stack = Stack.at(word(block, "stack_limit"), word(block, "stack_top"))
         self._own: list[Region] = []
         if gate.begin is not None:
@@ -390,6 +431,11 @@ class _NativeRun(Run):
             stack=stack,
         )
 
+    def go_on_in(self, compiled: Compiled) -> None:
+        """Be a run of other code of the program from now on."""
+        self.compiled = compiled
+        self.words = _block(compiled, self.address).cast("Q")
+
     def close(self) -> None:
         """Let go of the thread's stack and of the buffers, which are not ours any more, and of the world."""
         self.stop_watching()
@@ -399,6 +445,12 @@ class _NativeRun(Run):
         nothing = memoryview(b"")
         for region in (*self._own, self.execution.stack.region):
             region.view = nothing
+
+
+def _block(compiled: Compiled, block: int) -> memoryview:
+    """Return the bytes of a block, as many as runs of the code have."""
+    size = block_size(len(compiled.image.limits))
+    return memoryview((ctypes.c_ubyte * size).from_address(block)).cast("B")
 
 
 def _region(block: int, name: str, which: str) -> Region:
@@ -425,13 +477,14 @@ def _given(shape: str, lane: Lane | None, mbuff: Mbuff | None, rights: Rights | 
     return Given(0 if mbuff is None else mbuff.size, writable=mbuff is not None, measured=True)
 
 
-def _frame_of(compiled: Compiled, mbuff: Mbuff | None, spare: int) -> dict[str, int]:
+def _frame_of(compiled: Compiled, mbuff: Mbuff | None, spare: int, room: int) -> dict[str, int]:
     """Return where a run has what on the thread's stack, and how much it takes.
 
-    A program that never calls a function of its own has one frame. There is room for `spare` limits more.
+    A program that never calls a function of its own has one frame. There is room for `spare` limits more, and
+    `room` bytes at least for the block.
     """
     nested = compiled.recipe.entries.are_nested
-    low = _aligned(block_size(len(compiled.image.limits) + spare))
+    low = max(_aligned(block_size(len(compiled.image.limits) + spare)), room)
     high = low + (STACK_SIZE if nested else compiled.verified.frame_sizes[0])
     size = mbuff.size if mbuff else 0
     mbuff_end = high + _aligned(size)

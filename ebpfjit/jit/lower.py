@@ -38,6 +38,7 @@ from ebpfjit.translators.x86_64.target import (
     pc_label,
     pin,
     register,
+    resume_label,
 )
 
 LOOP_ALIGNMENT = 32
@@ -134,22 +135,21 @@ class _Lowering:
     def lower(self) -> set[int]:
         """Emit all blocks, in the order of their layout."""
         cx = self.cx
+        functions = cx.program.functions
         starts: dict[int, list[int]] = {}
         for pc, entry in self.code.entries.items():
             starts.setdefault(entry.block, []).append(pc)
-        aligned: set[int] = set()
         numbers = [number for number, block in enumerate(self.placed.blocks) if block is not None]
+        heads = self._heads(numbers)
         for number, after in zip(numbers, [*numbers[1:], -1], strict=True):
             block, source = self.placed.blocks[number], self.code.blocks[number]
             assert block is not None  # it is one of those that are there
             cx.begin(source.pc)
             for pc in starts.get(number, ()):
-                cx.label(function_label(pc))
+                cx.label((function_label if pc in functions else resume_label)(pc))
                 if cx.spilled:
                     cx.emit("sub rsp, $imm", imm=cx.spilled)
-            is_loop = source.pc in self.verified.loop_headers and source.pc not in aligned
-            aligned.add(source.pc)
-            cx.label(block_label(number), LOOP_ALIGNMENT if is_loop else 1)
+            cx.label(block_label(number), LOOP_ALIGNMENT if number in heads else 1)
             cx.frame_size = self.frames[number]
             self.steps(block.steps, source.pc)
             if cx.spilled and after in starts:
@@ -157,6 +157,14 @@ class _Lowering:
             self.end(block, source.ways, after)
         cx.way, cx.is_turned, cx.exit, cx.live, cx.spilled = None, False, "", None, 0
         return self.left
+
+    def _heads(self, numbers: Sequence[int]) -> set[int]:
+        """Return the blocks that loops come round to, those that a later one in their layout leads to."""
+        seen, heads = set[int](), set[int]()
+        for number in numbers:
+            seen.add(number)
+            heads.update([way.block for way in self.code.blocks[number].ways if way.block in seen])
+        return heads
 
     def steps(self, steps: Sequence[Move | Placed], at: int) -> None:
         """Emit the steps of a block that starts at the slot `at`."""

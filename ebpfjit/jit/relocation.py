@@ -19,7 +19,7 @@ from ebpfjit.jit.assembler import Hole, slot_hole
 from ebpfjit.jit.compiler import Listing
 from ebpfjit.record import record
 from ebpfjit.translators.emitter import Jump, Label, Line, SlotLine, Snippet
-from ebpfjit.translators.x86_64.target import Limit, resume_label
+from ebpfjit.translators.x86_64.target import Limit, resume_label, return_label
 
 #  x86-64 condition codes (Intel SDM, volume 2, appendix B): jcc rel8 is 70+cc, rel32 is 0f 80+cc
 CONDITION_CODES = {
@@ -60,7 +60,8 @@ class Image:
     program has none. `slots` maps a symbol to the offset of its 8 bytes. `pc_starts` and `pc_owners`
     say which pc the code from an offset on belongs to (NO_PC: to none). `limits` are the words that
     the host puts behind the block, in order. `resumes` are the offsets, by pc, where runs of baseline code go
-    on; none where the image was loaded. `spans` gives for each part of the listing, in order,
+    on, `returns` those where functions return to baseline code, by the pc that calls them; none where the
+    image was loaded. `spans` gives for each part of the listing, in order,
     the offset where its bytes start, and the end; nothing where the image was loaded.
     """
 
@@ -73,6 +74,7 @@ class Image:
     pc_owners: array[int]
     spans: Sequence[int] = field(default=(), compare=False)
     resumes: Mapping[int, int] = field(default_factory=dict)
+    returns: Mapping[int, int] = field(default_factory=dict)
 
     def pc_at(self, offset: int) -> int | None:
         """Return the pc whose code holds the byte at `offset`."""
@@ -124,7 +126,9 @@ def layout(listing: Listing, lead: int = 0) -> Image:
     entry, callback = (_place(name, labels, offsets) for name in ("entry", "callback"))
     assert entry is not None  # every listing starts with it
     resumes = {pc: offsets[labels[resume_label(pc)]] for pc in listing.resumes}
-    return Image(code, entry, callback, slots, listing.limits, places, owners, array("I", offsets), resumes)
+    returns = {pc: offsets[labels[return_label(pc)]] for pc in listing.returns}
+    spans = array("I", offsets)
+    return Image(code, entry, callback, slots, listing.limits, places, owners, spans, resumes, returns)
 
 
 def item_spans(listing: Listing, image: Image) -> list[int]:

@@ -10,9 +10,11 @@
                                                  if v7 != v1 goto b1(v7, v6) else b2(v6)
 
 Every check, payment and store is in the program's order, with the exit it needs. Arguments of blocks that are
-the same on every way in are gone. A block that is entered from outside and ends the round of a loop is there
-twice, so that the loop is entered at its header only. What falls off the end, jumps nowhere or is no
-instruction leaves.
+the same on every way in are gone. What falls off the end, jumps nowhere or is no instruction leaves.
+
+Runs of other code come in at blocks of their own (on-stack replacement), which load what is a value here and
+lies in the frame there. Where they come to a block that ends the round of a loop that is there twice, so that
+the loop is entered at its header only.
 """
 
 from __future__ import annotations
@@ -49,6 +51,9 @@ from ebpfjit.runtime.execution import CODE_ADDRESS
 COPY, MOVE_IMM, LOW_HALF, WIDE, JUMP = (
     BY_NAME[name] for name in ("MOV64_X", "MOV64_K", "MOV32_X", "LDDW", "JA")
 )
+U64_SIZE = 8
+LOADS = {size: BY_NAME[name] for size, name in ((1, "LDXB"), (2, "LDXH"), (4, "LDXW"), (8, "LDXDW"))}
+"""What loads a slot, by its size."""
 ARGUMENTS = range(1, 6)
 """Registers that hold a helper's arguments, and zero behind it."""
 PACKET_LOADS = told_by(*(row for row in TABLE if row.kind is Kind.PACKET_LOAD))
@@ -57,7 +62,7 @@ ORDERED = frozenset(row for row in TABLE if row.is_ordered)
 
 
 def build(verified: Verified, entries: Collection[int] = (), *, slots: bool = True) -> Code:
-    """Return a program as Code that is entered at its functions, and at these blocks besides.
+    """Return a program as Code that is entered at its functions, and by runs that are at these blocks.
 
     With `slots` those of frames are values.
 
@@ -75,14 +80,13 @@ class _Builder:
         self.verified = verified
         self.program = verified.program
         self.live = live_before(verified.liveness)
-        self.entered = sorted({0, *self.program.functions, *entries})
-        self.is_entered = frozenset(self.entered)
+        self.functions = frozenset({0, *self.program.functions})
+        self.entered = sorted(self.functions.union(entries))
         ways = self._ways()
         copies = [pc for pc in self.entered if self._ends_round(pc, ways[pc])]
         heads = [pc for pc in self.entered if pc not in copies]
         order = _reverse_postorder([*heads, *(way for pc in copies for way in ways[pc])], ways)
-        has_slots = slots and not entries
-        self.slots = found = slots_of(verified, {pc: ways[pc] for pc in order}) if has_slots else NO_SLOTS
+        self.slots = found = slots_of(verified, {pc: ways[pc] for pc in order}) if slots else NO_SLOTS
         self.width = width = REGISTER_COUNT + max(map(len, found.bytes.values()), default=0)
         self.starts = [*sorted(order), *copies]
         self.numbers = {pc: number for number, pc in enumerate(self.starts[: len(order)])}
@@ -167,14 +171,14 @@ class _Builder:
         registers: Registers = [None] * (self.width + 1)
         args = []
         came, same, values = self.came[number], self.same, self.values
-        start, is_entered = number * self.width, self.starts[number] in self.is_entered
+        start, is_function = number * self.width, self.starts[number] in self.functions
         for register in self.read[number]:
             origin = came[register]
             if origin in same:
                 origin = found(same, origin)
             if origin == start + register:
                 values[origin] = self.new(register)
-                if register < REGISTER_COUNT or not is_entered:
+                if register < REGISTER_COUNT or not is_function:
                     args.append(values[origin])
             if origin >= 0:
                 registers[register] = values[origin]
@@ -192,14 +196,36 @@ class _Builder:
             starts[number], registers = translation.start, translation.registers
             blocks[number] = translation.block()
             self.left[number] = registers
-        read = {pc: self.read[self.entries[pc]] for pc in self.entered}
-        entries = {
-            pc: Entry(self.entries[pc], tuple(x for x in registers if x < REGISTER_COUNT))
-            for pc, registers in read.items()
-        }
+        entries = {}
+        for pc in self.entered:
+            number = self.entries[pc]
+            given = tuple(x for x in self.read[number] if x < REGISTER_COUNT)
+            entries[pc] = Entry(number, given) if pc in self.functions else self._way_in(pc, number)
         made = [block for block in blocks if block is not None]
         remarks = [*self.slots.remarks]
         return Code(self.verified, (*made, *self.stubs), entries, self.homes, starts=starts, remarks=remarks)
+
+    def _way_in(self, pc: int, number: int) -> Entry:
+        """Return the entry of runs of other code that are at a block: slots are in the frame there.
+
+        What loads them is no access of an instruction: it has the pc behind the program.
+        """
+        read = self.read[number]
+        slots = [register for register in read if register >= REGISTER_COUNT]
+        registers = tuple(register for register in read if register < REGISTER_COUNT)
+        if slots and FRAME_POINTER not in registers:
+            registers += (FRAME_POINTER,)
+        values = {register: self.new(register) for register in registers}
+        args, ops = tuple(values.values()), []
+        places = self.slots.bytes.get(self.slots.functions.get(pc, -1), ())
+        for slot in slots:
+            offset, size = places[slot - REGISTER_COUNT]
+            values[slot] = self.new(slot)
+            frame, end = values[FRAME_POINTER], len(self.program)
+            ops.append(Op(LOADS[size], (frame,), 0, offset, end, (values[slot],)))
+        way = Way(number, tuple([values[register] for register in read]))
+        self.stubs.append(Block(pc, args, tuple(ops), Op(JUMP, (), 0, 0, pc), (way,)))
+        return Entry(len(self.starts) + len(self.stubs) - 1, registers)
 
 
 Registers = list[Any]
@@ -273,7 +299,7 @@ class _Translation:
         self.homes, self.slots = builder.homes, builder.slots
         self.bytes = self.slots.bytes.get(self.slots.functions.get(self.pc, -1), ())
         self.start = self.exit(self.pc, paid=False)
-        if self.pc in builder.is_entered:  # frames are zero at the start
+        if self.pc in builder.functions:  # frames are zero at the start
             for register in builder.read[number]:
                 if register >= REGISTER_COUNT:
                     self.ops.append(Op(MOVE_IMM, (), 0, 0, self.pc, (self.registers[register],)))
@@ -387,27 +413,29 @@ class _Translation:
         return address
 
     def load(self, insn: Instruction, row: Row) -> None:
-        """A bound, and the load; what is in a slot is a value, as much of it as the slot has."""
+        """A bound, and the load; what is in a slot is a value."""
         slot = self.slots.of.get(insn.pc)
         if slot is not None:
-            value, whole = self.registers[slot], _LOADED[row.size, row.signed]
-            if whole is None:
-                self.registers[insn.dst_reg] = value
-            else:
-                part, imm = whole
-                self.define(insn.dst_reg, part, (value,), imm, 0, insn.pc)
+            self.registers[insn.dst_reg] = self.registers[slot]
+            if row.signed:
+                extends = BY_NAME[f"MOVSX64_{8 * row.size}"]
+                self.define(insn.dst_reg, extends, (self.registers[slot],), 0, 0, insn.pc)
             return
         base = self.checks(insn, row, insn.src_reg, stores=False)
         self.define(insn.dst_reg, row, (base,), 0, insn.offset, insn.pc)
 
     def store(self, insn: Instruction, row: Row) -> None:
-        """A bound, and the store."""
+        """A bound, and the store; a slot has what a load of it would give, whichever code stored it."""
         slot, registers = self.slots.of.get(insn.pc), self.registers
         if slot is not None:
-            if row.uses_src:
+            if not row.uses_src:
+                mask = (1 << 8 * row.size) - 1
+                self.define(slot, WIDE, (), _operand(insn, row) & mask, 0, insn.pc)
+            elif row.size == U64_SIZE:
                 registers[slot] = registers[insn.src_reg]
             else:
-                self.define(slot, MOVE_IMM, (), _operand(insn, row), 0, insn.pc)
+                part, imm = _STORED[row.size]
+                self.define(slot, part, (registers[insn.src_reg],), imm, 0, insn.pc)
             return
         base = self.checks(insn, row, insn.dst_reg, stores=True)
         args = (base, registers[insn.src_reg]) if row.uses_src else (base,)
@@ -487,14 +515,8 @@ def _bits(mask: int) -> tuple[int, ...]:
     return tuple([number for number in range(mask.bit_length()) if mask >> number & 1])
 
 
-_LOADED: dict[tuple[int, bool], tuple[Row, int] | None] = {
-    (8, False): None,
-    (4, False): (LOW_HALF, 0),
-    (2, False): (BY_NAME["AND64_K"], 0xFFFF),
-    (1, False): (BY_NAME["AND64_K"], 0xFF),
-    **{(bits // 8, True): (BY_NAME[f"MOVSX64_{bits}"], 0) for bits in (8, 16, 32)},
-}
-"""What a load of a size, signed or not, makes of what was stored; None: that is it."""
+_STORED = {4: (LOW_HALF, 0), 2: (BY_NAME["AND64_K"], 0xFFFF), 1: (BY_NAME["AND64_K"], 0xFF)}
+"""What a store of so many bytes keeps of a value."""
 
 
 def _operand(insn: Instruction, row: Row) -> int:

@@ -20,4 +20,7 @@ def test_there_is_a_corpus() -> None:
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_engines_agree(path: Path, build: str) -> None:
-    assert Checker(("interpreter", "jit")).check(replace(read_case(path), build=build)) is None
+    assert (
+        Checker(("interpreter", "jit", "optimized", "tiered")).check(replace(read_case(path), build=build))
+        is None
+    )

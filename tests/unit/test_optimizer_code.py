@@ -205,7 +205,7 @@ def test_a_wrong_operation_is_seen() -> None:
 
 
 def test_a_loop_that_is_entered_at_its_end_gets_a_copy_of_that() -> None:
-    """Runs come in at pc 1, where the loop comes round; its header is pc 3, and nothing else leads there."""
+    """Runs come in for pc 1, where the loop comes round; its header is pc 3, and nothing else leads there."""
     source = """
         goto head
         latch: r3 += 1
@@ -218,9 +218,13 @@ def test_a_loop_that_is_entered_at_its_end_gets_a_copy_of_that() -> None:
     code = build(program, {1})
     check(code)
     entry, plain = code.entries[1].block, build(program)
-    assert code.blocks[entry].pc == 1
-    assert len(code.blocks) == len(plain.blocks) + 1
-    assert not any(way.block == entry for block in code.blocks for way in block.ways)
+    (copy,) = [way.block for way in code.blocks[entry].ways]
+    assert code.blocks[copy].pc == 1
+    assert len(code.blocks) == len(plain.blocks) + 2
+    leading = [
+        number for number, block in enumerate(code.blocks) if copy in [way.block for way in block.ways]
+    ]
+    assert leading == [entry]
 
 
 def test_behind_an_instruction_that_nothing_runs_there_is_nothing() -> None:

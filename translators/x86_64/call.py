@@ -15,6 +15,7 @@ from ebpfjit.translators.x86_64.target import (
     enter_label,
     pin,
     register,
+    return_label,
     translates,
 )
 
@@ -139,7 +140,16 @@ def _in_frame(cx: Context, saved: list[str], label: str) -> None:
     words = [*saved, register(FRAME_POINTER), f"qword ptr {BLOCK['stack_start']}"]
     if cx.has_may_goto:
         words.append(f"qword ptr {BLOCK['loops']}")
-    _around(cx, words, lambda: cx.jump("call", label))
+
+    def call() -> None:
+        cx.jump("call", label)
+        if cx.live is None:
+            cx.label(return_label(cx.insn.pc))
+            cx.returns.append(cx.insn.pc)
+
+    _around(cx, words, call)
+    if cx.live is None:
+        pin(cx)  # the callee may have gone on in other code
     if counts:
         cx.emit(f"inc qword ptr {BLOCK['frames_left']}")
 

@@ -2,6 +2,7 @@
 
     run            a C function: runs the program whose block Python has filled
     slice          the end of a slice: signals are looked for, other threads get a turn, where it is time
+    next_slice     the same in optimised code, which goes on
     call_python    a Python helper: arguments boxed, called, its result unboxed; then as at a slice's end
 
 A program reaches the last two, and those of `checks`, through stubs of its own, so that it names them
@@ -28,9 +29,9 @@ from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED, Context
 CALLER_SAVED = ("rax", "rdi", "rsi", "rdx", "rcx", "r8")
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8")
 FINDING = ("is_load", "is_store", "find_load", *FIND_ARENA.values())
-SHARED = ("slice", "call_python", *FINDING, *REPORTS, *CHECKS)
+SHARED = ("slice", "next_slice", "call_python", *FINDING, *REPORTS, *CHECKS)
 """The routines that programs reach through stubs."""
-STUBS = ("slice", "call_python", *FINDING, *REPORTS, *ROUTINES)
+STUBS = ("slice", "next_slice", "call_python", *FINDING, *REPORTS, *ROUTINES)
 """The stubs: which of the checks is meant depends on the program."""
 TURN = 20_000_000
 """Nanoseconds between two looks for signals and for other threads, where slices are shorter."""
@@ -73,7 +74,8 @@ def call(cx: Emitter, function: str) -> None:
 def emit_routines(cx: Emitter, slice_length: int, clock: int, ints: Ints) -> None:
     """Emit the routines of this module; a slice is so many instructions long, time is that of a `clock`."""
     _emit_run(cx)
-    _emit_slice(cx, slice_length)
+    _emit_slice(cx, slice_length, "slice", changes_tier=True)
+    _emit_slice(cx, slice_length, "next_slice", changes_tier=False)
     _emit_turn(cx, clock)
     _emit_call_python(cx, ints)
     emit_checks(cx)
@@ -140,15 +142,16 @@ def enter_program(cx: Emitter, entry: str) -> None:
     cx.emit("add rsp, 8")
 
 
-def _emit_slice(cx: Emitter, slice_length: int) -> None:
+def _emit_slice(cx: Emitter, slice_length: int, name: str, *, changes_tier: bool) -> None:
     """Emit `slice`, called where r9 does not pay for a basic block. Guest registers are kept.
 
     The next slice is what is left, at most the usual length; where nothing is left it is a fault. A run that
-    came through the gate may go on in better code: then the return address is changed.
+    came through the gate may go on in better code, where it `changes_tier`: then the return address is
+    changed.
     """
-    raised, go = ".slice_raised", ".slice_go"
+    raised, go = f".{name}_raised", f".{name}_go"
     cx.begin(None)
-    cx.label("slice")
+    cx.label(name)
     cx.emit(f"mov r10, qword ptr {BLOCK['later']}")
     cx.emit("test r10, r10")
     cx.jump("je", "fault_budget")
@@ -164,17 +167,20 @@ def _emit_slice(cx: Emitter, slice_length: int) -> None:
     cx.jump("call", "turn")
     cx.emit("test eax, eax")
     cx.jump("jne", raised)
-    cx.emit(f"cmp qword ptr {BLOCK['state']}, 0")
-    cx.jump("je", go)
-    return_address = f"qword ptr [rsp+{8 + 8 * len(CALLER_SAVED):#x}]"
-    cx.emit(f"mov rax, {return_address}")
-    cx.emit(f"mov qword ptr {BLOCK['fault_place']}, rax")
-    cx.jump("call", "tier_up")
-    cx.emit("test rax, rax")
-    cx.jump("je", go)
-    cx.emit("cmp rax, -1")
-    cx.jump("je", raised)
-    cx.emit(f"mov {return_address}, rax")
+    if changes_tier:
+        cx.emit(f"cmp qword ptr {BLOCK['state']}, 0")
+        cx.jump("je", go)
+        return_address = f"qword ptr [rsp+{8 + 8 * len(CALLER_SAVED):#x}]"
+        cx.emit(f"lea rax, {return_address.removeprefix('qword ptr ')}")
+        cx.emit(f"mov qword ptr {BLOCK['return_place']}, rax")
+        cx.emit(f"mov rax, {return_address}")
+        cx.emit(f"mov qword ptr {BLOCK['fault_place']}, rax")
+        cx.jump("call", "tier_up")
+        cx.emit("test rax, rax")
+        cx.jump("je", go)
+        cx.emit("cmp rax, -1")
+        cx.jump("je", raised)
+        cx.emit(f"mov {return_address}, rax")
     cx.label(go)
     cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
     cx.emit("add rsp, 8")

@@ -134,7 +134,7 @@ def aligned(insn: Operation, cx: Context) -> None:
 def payment(insn: Operation, cx: Context) -> None:
     """Take instructions off the budget; where there are too few, the slice has ended.
 
-    sub r9, n;  jl broke      broke:  add r9, n;  push r11 (twice);  call slice;  pop r11 (twice);  jmp again
+    sub r9, n;  jl broke      broke:  add r9, n;  push r11 (twice);  call next_slice;  pop (twice);  jmp again
     Where part of it is for later, or it asks for more, its own must be there:
                               broke:  add r9, n;  cmp r9, own;  jl poor;  sub r9, n;  jmp paid
     Where it leaves, baseline code goes on with what is left of the last slice.
@@ -143,7 +143,7 @@ def payment(insn: Operation, cx: Context) -> None:
         pay(cx, insn.imm)
         return
     again, broke, paid = (cx.new_label(name) for name in ("again", "broke", "paid"))
-    cx.used.add("slice")
+    cx.used.add("next_slice")
     cx.label(again)
     least = max(insn.imm, insn.offset)
     pay(cx, least)
@@ -163,7 +163,7 @@ def payment(insn: Operation, cx: Context) -> None:
             cx.emit(f"cmp qword ptr {BLOCK['later']}, 0")
             cx.jump("je", cx.exit)
         cx.repeat("keep r11", lambda: _twice(cx, "push r11"))
-        cx.jump("call", "slice")
+        cx.jump("call", "next_slice")
         cx.repeat("r11 again", lambda: _twice(cx, "pop r11"))
         cx.jump("jmp", again)
 

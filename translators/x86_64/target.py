@@ -14,7 +14,7 @@ scratch too: what uses it puts it right again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ebpfjit.bits import Width
@@ -74,6 +74,7 @@ BLOCK_WORDS = (
     "regions",  # points to where the table of all other regions starts and stops, two words
     "fault_place",  # an address inside the code of the faulting pc, or of a helper's call
     "fault_address",
+    "return_place",  # where on the stack the address is that the end of a slice returns to
     "leave",  # what exits with the result of the helper that is called: LEAVE_..., or 0
     "argument_1",  # r1 and r2 at the start, where the host says
     "argument_2",
@@ -196,6 +197,11 @@ def resume_label(pc: int) -> str:
     return f"resume_{pc}"
 
 
+def return_label(pc: int) -> str:
+    """Return the label of where the function returns to that is called at `pc`, in baseline code."""
+    return f"return_{pc}"
+
+
 def enter_label(pc: int) -> str:
     """Return the label where the function at slot `pc` is entered."""
     return f"enter_{pc}"
@@ -257,6 +263,7 @@ class Context(Emitter):
         self.has_flags = False  # of the comparison with 0 that is to be translated
         self.traced: set[int] = set()
         self.limits: dict[Limit, int] = {}
+        self.returns: list[int] = []
         self.has_may_goto = not MAY_GOTO.isdisjoint(program.operations)
         self.insn = program.instructions[0]
 
@@ -321,6 +328,10 @@ class Context(Emitter):
     def check(self) -> Check | None:
         """How the instruction's access is checked, None where it needs no check."""
         return self.checks.get(self.insn.pc)
+
+    def keep_limits(self, limits: Iterable[Limit]) -> None:
+        """Have these limits first, in their order."""
+        self.limits |= {limit: index for index, limit in enumerate(limits)}
 
     def limit(self, region: str, span: int, stores: bool) -> int | None:
         """Return the place in the block of the word that says where a span fits; None: no room is left.
@@ -589,9 +600,12 @@ def _emit_poison(cx: Context, pc: int) -> None:
     cx.jump("jb", poison)
 
 
-def emit_resume(cx: Context, pc: int) -> None:
-    """Emit `resume_N`: go on at the basic block at `pc`, as it is entered by who has checked nothing here."""
-    label = pc_label(pc)
+def emit_resume(cx: Context, pc: int, label: str = "") -> None:
+    """Emit `resume_N`: go on at the basic block at `pc`, as it is entered by who has checked nothing here.
+
+    That is at its label, where there is another.
+    """
+    label = label or pc_label(pc)
     if pc in cx.plan.doubtful:
         asks = pc in cx.plan.predicates and pc not in cx.plan.relying
         label = predicate_label(pc) if asks else slow_block_label(pc)

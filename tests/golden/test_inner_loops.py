@@ -1,0 +1,256 @@
+"""What each pass makes of the inner loop that it is for, as text: with all passes, and with all but this one.
+
+Counted is what the loop has in all of its blocks: instructions of the machine, checks, payments. A change of
+a pass shows here as a diff; refresh with `make bless` after reading it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ebpfjit.analysis.accesses import Promises
+from ebpfjit.analysis.verified import prepare
+from ebpfjit.assembler import assemble
+from ebpfjit.jit.compiler import Recipe
+from ebpfjit.optimizer.code import BOUND, PAY, Code
+from ebpfjit.optimizer.dominators import Dominators
+from ebpfjit.optimizer.passes import ALL_PASSES, PASSES, SLOTS, optimised
+from ebpfjit.options import Options
+from ebpfjit.program import Program
+from ebpfjit.translators.emitter import Item, Label
+
+HERE = Path(__file__).parent / "loops"
+PROMISES = Promises(argument_is_measured=True, calling=frozenset())
+LOOPS = {
+    "slots": """
+        r3 = 0
+        loop: r4 = *(u64 *)(r10 - 8)
+        r4 += r3
+        *(u64 *)(r10 - 8) = r4
+        r3 += 1
+        if r3 < r2 goto loop
+        r0 = r4
+        exit
+    """,
+    "select": """
+        r3 = r1
+        r3 += r2
+        loop: r4 = *(u8 *)(r1 + 0)
+        if r4 <= r0 goto less
+        r0 = r4
+        less: r1 += 1
+        if r1 < r3 goto loop
+        exit
+    """,
+    "simplify": """
+        loop: r4 = r2
+        r4 <<= 32
+        r4 >>= 32
+        r4 ^= r0
+        r4 &= 255
+        r4 <<= 3
+        r4 >>= 3
+        r0 += r4
+        r2 -= 1
+        if r2 != 0 goto loop
+        exit
+    """,
+    "dead": """
+        loop: r4 = r2
+        r4 *= 7
+        r5 = r4
+        r5 += 3
+        r0 += r2
+        r2 -= 1
+        if r2 != 0 goto loop
+        exit
+    """,
+    "guards": """
+        r3 = 0
+        loop: if r3 >= r2 goto out
+        r4 = r1
+        r4 += r3
+        r5 = *(u8 *)(r4 + 0)
+        r0 += r5
+        r3 += 1
+        goto loop
+        out: exit
+    """,
+    "hoisting": """
+        r6 = *(u32 *)(r1 + 0)
+        r3 = 0
+        loop: r4 = r1
+        r4 += r3
+        r5 = *(u8 *)(r4 + 4)
+        r0 += r5
+        r3 += 1
+        if r3 != r6 goto loop
+        exit
+    """,
+    "unroll": """
+        r3 = 0
+        loop: r0 += r3
+        r0 ^= r1
+        r3 += 1
+        if r3 < r2 goto loop
+        exit
+    """,
+    "divide": """
+        loop: r4 = r2
+        r4 %= 10
+        r0 += r4
+        r2 /= 10
+        if r2 != 0 goto loop
+        exit
+    """,
+    "displace": """
+        r3 = r1
+        r3 += r2
+        loop: r4 = r1
+        r4 += 8
+        r5 = *(u64 *)(r4 + 0)
+        r6 = *(u64 *)(r4 - 8)
+        r5 *= r6
+        r0 ^= r5
+        r1 += 16
+        if r1 < r3 goto loop
+        exit
+    """,
+    "gather": """
+        r3 = r1
+        r3 += r2
+        loop: r4 = *(u8 *)(r1 + 0)
+        r5 = *(u8 *)(r1 + 1)
+        r5 <<= 8
+        r5 |= r4
+        r0 ^= r5
+        r1 += 2
+        if r1 < r3 goto loop
+        exit
+    """,
+    "index": """
+        r3 = 0
+        loop: r4 = r3
+        r4 <<= 3
+        r4 += r1
+        r5 = *(u64 *)(r4 + 0)
+        r0 ^= r5
+        r5 = *(u64 *)(r1 + 8)
+        r3 += r5
+        if r3 < r2 goto loop
+        exit
+    """,
+    "operands": """
+        r3 = r1
+        r3 += r2
+        loop: r4 = *(u64 *)(r1 + 0)
+        r0 += r4
+        r1 += 8
+        if r1 < r3 goto loop
+        exit
+    """,
+    "payments": """
+        loop: r4 = r2
+        r4 &= 1
+        if r4 == 0 goto even
+        r0 += r2
+        r0 *= 3
+        r0 ^= r1
+        r0 += 7
+        r0 *= r2
+        goto next
+        even: r0 ^= r2
+        next: r2 -= 1
+        if r2 != 0 goto loop
+        exit
+    """,
+    "jumps": """
+        loop: r2 -= 1
+        if r2 & 1 goto odd
+        r0 += 5
+        r0 *= r1
+        r0 += r2
+        r0 *= r1
+        r0 += r2
+        goto there
+        odd: goto there
+        there: goto again
+        again: if r2 != 0 goto loop
+        exit
+    """,
+    "layout": """
+        goto first
+        second: r0 ^= r2
+        if r2 == 7 goto out
+        goto third
+        first: r2 -= 1
+        r0 += r2
+        goto second
+        third: if r2 != 0 goto first
+        out: exit
+    """,
+}
+"""By pass, a program with the loop that shows what it is for."""
+
+
+def inner_loop(code: Code) -> set[int]:
+    """Return the blocks of the loop that comes round last in the layout."""
+    dominators = Dominators(code)
+    back = [
+        (number, way.block)
+        for number, block in enumerate(code.blocks)
+        for way in block.ways
+        if dominators.dominates(way.block, number)
+    ]
+    assert back, "there is no loop"
+    most = max(len(code.blocks[number].ops) for number, _ in back)
+    latch, header = next((one for one in back if len(code.blocks[one[0]].ops) == most), back[0])
+    blocks, waiting = {header}, [latch]
+    while waiting:
+        number = waiting.pop()
+        if number not in blocks:
+            blocks.add(number)
+            waiting += [before for before, _ in dominators.preds[number]]
+    return blocks
+
+
+def text_of(source: str, passes: frozenset[str]) -> tuple[str, list[str]]:
+    """Return what a program's loop has in a line, and its code."""
+    verified = prepare(Program.from_bytes(assemble(source)))
+    options = Options(values=True, passes=passes, promises=PROMISES, features=frozenset())
+    code = optimised(verified, PROMISES, chosen=passes)
+    loop = inner_loop(code)
+    names = {f"b_{number}" for number in loop}
+    lines, is_inside, count = [], False, 0
+    for item in items_of(Recipe(verified, options)):
+        if isinstance(item, Label):
+            is_inside = item.name in names or (is_inside and not item.name.startswith("b_"))
+        if is_inside:
+            lines.append(f"    {item.text}" if isinstance(item, Label) else f"        {item.text}")
+            count += not isinstance(item, Label)
+    ops = [op for number in loop for op in code.blocks[number].all_ops]
+    checks = sum(op.row is BOUND for op in ops)
+    payments = sum(op.row is PAY for op in ops)
+    return f"{count} instructions, {checks} checks, {payments} payments", lines
+
+
+def items_of(recipe: Recipe) -> list[Item]:
+    """Return the lines, jumps and labels of optimised code, but for what is out of line."""
+    listing = recipe.listing()
+    return [item for piece in listing.pieces[: listing.baseline_from] for item in piece.items]
+
+
+def test_each_pass_has_its_loop() -> None:
+    assert set(LOOPS) == {SLOTS, *PASSES} - {"dead again"}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_inner_loop(name: str, golden: Callable[[Path, str], None]) -> None:
+    with_it, lines = text_of(LOOPS[name], ALL_PASSES)
+    without, others = text_of(LOOPS[name], ALL_PASSES - {name, *(["dead again"] if name == "dead" else [])})
+    assert (with_it, lines) != (without, others)
+    text = "\n".join([f"with {name}: {with_it}", *lines, f"without: {without}", *others])
+    golden(HERE / f"{name}.txt", text + "\n")
