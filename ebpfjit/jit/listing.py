@@ -10,12 +10,14 @@ pc   eBPF bytes                  eBPF
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ebpfjit.disassembler import disassemble_instruction
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.compiler import Listing
 from ebpfjit.jit.entry import Compiled, assemble
 from ebpfjit.jit.relocation import Image, item_spans
-from ebpfjit.optimizer.remarks import numbered, to_lines
+from ebpfjit.optimizer.remarks import Remark, numbered, to_lines
 from ebpfjit.runtime.helpers.names import NAMES
 from ebpfjit.translators.emitter import Label
 
@@ -31,13 +33,15 @@ def render(listing: Listing, image: Image, dialect: str = "rbpf") -> str:
 
 def explained(compiled: Compiled) -> str:
     """Return what of a program is not fast in its machine code, and why; see `JitFunction.explain`."""
-    recipe, listing = compiled.recipe, compiled.listing
+    recipe = compiled.recipe
+    remarks: Sequence[Remark] = ()
     if recipe.options.optimize:
         lines = ["optimised code"]
+        remarks = compiled.listing.remarks  # of a large program it is written anew
     else:
         lines = [f"baseline code: {recipe.why_baseline or 'it was not asked to be optimised'}"]
     lines += _calls_out(compiled)
-    return "\n".join([*lines, *to_lines(listing.remarks)]) + "\n"
+    return "\n".join([*lines, *to_lines(remarks)]) + "\n"
 
 
 def _calls_out(compiled: Compiled) -> list[str]:
