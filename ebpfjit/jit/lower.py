@@ -139,12 +139,15 @@ class _Lowering:
         starts: dict[int, list[int]] = {}
         for pc, entry in self.code.entries.items():
             starts.setdefault(entry.block, []).append(pc)
+        before = self.code.shape.before
         numbers = [number for number, block in enumerate(self.placed.blocks) if block is not None]
         heads = self._heads(numbers)
         for number, after in zip(numbers, [*numbers[1:], -1], strict=True):
             block, source = self.placed.blocks[number], self.code.blocks[number]
             assert block is not None  # it is one of those that are there
             cx.begin(source.pc)
+            if cx.spilled and number in starts and any(each >= 0 for each in before[number]):
+                cx.jump("jmp", block_label(number))  # what comes from the block above has its words already
             for pc in starts.get(number, ()):
                 cx.label((function_label if pc in functions else resume_label)(pc))
                 if cx.spilled:
@@ -152,8 +155,6 @@ class _Lowering:
             cx.label(block_label(number), LOOP_ALIGNMENT if number in heads else 1)
             cx.frame_size = self.frames[number]
             self.steps(block.steps, source.pc)
-            if cx.spilled and after in starts:
-                after = -1  # who falls through there has its words on the stack
             self.end(block, source.ways, after)
         cx.way, cx.is_turned, cx.exit, cx.live, cx.spilled = None, False, "", None, 0
         return self.left

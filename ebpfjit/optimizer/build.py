@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any
 
@@ -44,7 +45,7 @@ from ebpfjit.optimizer.code import (
     Op,
     Way,
 )
-from ebpfjit.optimizer.slots import NO_SLOTS, slots_of
+from ebpfjit.optimizer.slots import NO_SLOTS, Bytes, slots_of
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS
 
@@ -79,7 +80,7 @@ class _Builder:
     def __init__(self, verified: Verified, entries: Collection[int], *, slots: bool) -> None:
         self.verified = verified
         self.program = verified.program
-        self.live = live_before(verified.liveness)
+        self.live = [*live_before(verified.liveness), 0]  # nothing is behind the program
         self.functions = frozenset({0, *self.program.functions})
         self.entered = sorted(self.functions.union(entries))
         ways = self._ways()
@@ -191,11 +192,10 @@ class _Builder:
         """Return the whole."""
         blocks: list[Block | None] = [None] * len(self.starts)
         starts: list[Exit | None] = [None] * len(self.starts)
+        translation = _Translation(self)
         for number in self.order:
-            translation = _Translation(self, number)
-            starts[number], registers = translation.start, translation.registers
-            blocks[number] = translation.block()
-            self.left[number] = registers
+            blocks[number] = translation.block(number)
+            starts[number], self.left[number] = translation.start, translation.registers
         entries = {}
         for pc in self.entered:
             number = self.entries[pc]
@@ -288,38 +288,47 @@ def _reverse_postorder(entered: Collection[int], ways: Mapping[int, Sequence[int
 
 
 class _Translation:
-    """One block: which value each register has, and the operations so far."""
+    """The block that is being made: which value each register has, and the operations so far."""
 
-    def __init__(self, builder: _Builder, number: int) -> None:
-        self.builder, self.pc = builder, builder.starts[number]
-        self.verified, self.program = builder.verified, builder.program
-        self.size, self.cost = self.verified.blocks[self.pc], self.verified.costs[self.pc]
-        self.ops: list[Op] = []
+    pc: int
+    cost: int
+    ops: list[Op]
+    args: tuple[int, ...]
+    registers: Registers
+    bytes: Sequence[Bytes]
+    start: Exit
+
+    def __init__(self, builder: _Builder) -> None:
+        self.builder, self.verified, self.program = builder, builder.verified, builder.program
+        self.homes, self.slots, self.slot_of = builder.homes, builder.slots, builder.slots.of
+        self.live, self.pick_exit, self.numbers = builder.live, builder.pick_exit, builder.numbers
+        sizes = self.verified.blocks
+        self.instructions = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
+        """Where each block's instructions start."""
+
+    def block(self, number: int) -> Block:
+        """Translate a block's instructions."""
+        builder, verified = self.builder, self.verified
+        self.pc = pc = builder.starts[number]
+        self.cost, self.ops = verified.costs[pc], []
         self.args, self.registers = builder.registers_of(number)
-        self.homes, self.slots = builder.homes, builder.slots
-        self.bytes = self.slots.bytes.get(self.slots.functions.get(self.pc, -1), ())
-        self.start = self.exit(self.pc, paid=False)
-        if self.pc in builder.functions:  # frames are zero at the start
+        self.bytes = self.slots.bytes.get(self.slots.functions.get(pc, -1), ()) if self.slot_of else ()
+        self.start = self.exit(pc, paid=False)
+        if self.bytes and pc in builder.functions:  # frames are zero at the start
             for register in builder.read[number]:
                 if register >= REGISTER_COUNT:
-                    self.ops.append(Op(MOVE_IMM, (), 0, 0, self.pc, (self.registers[register],)))
-
-    def block(self) -> Block:
-        """Translate the block's instructions."""
+                    self.ops.append(Op(MOVE_IMM, (), 0, 0, pc, (self.registers[register],)))
         self.pay()
-        at, slots, illegal = self.pc, self.program.slots, self.verified.illegal
-        for _ in range(self.size):
-            insn = slots[at]
-            assert insn is not None  # a block is made of instructions
+        first, illegal = self.instructions[pc], verified.illegal
+        for insn in self.program.instructions[first : first + verified.blocks[pc]]:
             row = insn.row
-            if row is None or at in illegal:
-                return self.closed(self.leave(at))
-            step = _STEPS.get(row.kind)
+            if row is None or (illegal and insn.pc in illegal):
+                return self.closed(self.leave(insn.pc))
+            step = _STEPS.get(row)
             if step is None:
                 return _ENDINGS[row.kind](self, insn, row)
             step(self, insn, row)
-            at += 1 if insn.next_imm is None else 2
-        return self.closed(Op(JUMP, (), 0, 0, self.pc), self.way(at))
+        return self.closed(Op(JUMP, (), 0, 0, pc), self.way(insn.next_pc))
 
     def closed(self, end: Op, *ways: Way) -> Block:
         """Return the block with its end."""
@@ -332,14 +341,13 @@ class _Translation:
 
         Where baseline code pays for the block again, what is paid for it goes back.
         """
-        builder = self.builder
-        mask = builder.live[pc] if pc < len(self.program) else 0
+        mask = self.live[pc]
         refund = self.cost if paid and pc == self.pc else 0
         if not self.bytes:
-            return Exit(pc, builder.pick_exit[mask](self.registers), refund)
+            return Exit(pc, self.pick_exit[mask](self.registers), refund)
         slots = self.slots.live.get(pc, 0)
         places = tuple([self.bytes[slot - REGISTER_COUNT] for slot in _bits(slots)])
-        return Exit(pc, builder.pick_exit[mask | slots](self.registers), refund, places)
+        return Exit(pc, self.pick_exit[mask | slots](self.registers), refund, places)
 
     def leave(self, pc: int) -> Op:
         """Return the end of a block that goes on in baseline code."""
@@ -347,7 +355,7 @@ class _Translation:
 
     def way(self, pc: int, instead: int | None = None) -> Way:
         """Return the way to a block; where there is none, to one that leaves at `pc`, or at `instead`."""
-        number = self.builder.numbers.get(pc)  # there is none outside of the program
+        number = self.numbers.get(pc)  # there is none outside of the program
         if number is not None:
             registers, arguments = self.registers, self.builder.arguments[number]
             return Way(number, tuple([registers[x] for x in arguments]) if arguments else ())
@@ -375,9 +383,11 @@ class _Translation:
 
     def binary(self, insn: Instruction, row: Row) -> None:
         """Dst = dst op src: of values."""
-        registers, dst = self.registers, insn.dst_reg
+        registers, homes, dst = self.registers, self.homes, insn.dst_reg
         args = (registers[dst], registers[insn.src_reg]) if row.uses_src else (registers[dst],)
-        self.define(dst, row, args, _operand(insn, row), 0, insn.pc)
+        value = registers[dst] = len(homes)
+        homes.append(dst)
+        self.ops.append(Op(row, args, 0 if row.uses_src else insn.imm, 0, insn.pc, (value,)))
 
     def move(self, insn: Instruction, row: Row) -> None:
         """A copy of 64 bits is the same value."""
@@ -385,7 +395,7 @@ class _Translation:
             self.registers[insn.dst_reg] = self.registers[insn.src_reg]
             return
         args = (self.registers[insn.src_reg],) if row.uses_src else ()
-        self.define(insn.dst_reg, row, args, _operand(insn, row), 0, insn.pc)
+        self.define(insn.dst_reg, row, args, 0 if row.uses_src else insn.imm, 0, insn.pc)
 
     def unary(self, insn: Instruction, row: Row) -> None:
         """Dst = op dst."""
@@ -414,23 +424,23 @@ class _Translation:
 
     def load(self, insn: Instruction, row: Row) -> None:
         """A bound, and the load; what is in a slot is a value."""
-        slot = self.slots.of.get(insn.pc)
+        slot = self.slot_of.get(insn.pc)
         if slot is not None:
             self.registers[insn.dst_reg] = self.registers[slot]
             if row.signed:
                 extends = BY_NAME[f"MOVSX64_{8 * row.size}"]
                 self.define(insn.dst_reg, extends, (self.registers[slot],), 0, 0, insn.pc)
             return
-        base = self.checks(insn, row, insn.src_reg, stores=False)
-        self.define(insn.dst_reg, row, (base,), 0, insn.offset, insn.pc)
+        args = (self.checks(insn, row, insn.src_reg, stores=False),)
+        self.define(insn.dst_reg, row, args, 0, insn.offset, insn.pc)
 
     def store(self, insn: Instruction, row: Row) -> None:
         """A bound, and the store; a slot has what a load of it would give, whichever code stored it."""
-        slot, registers = self.slots.of.get(insn.pc), self.registers
+        slot, registers = self.slot_of.get(insn.pc), self.registers
         if slot is not None:
             if not row.uses_src:
                 mask = (1 << 8 * row.size) - 1
-                self.define(slot, WIDE, (), _operand(insn, row) & mask, 0, insn.pc)
+                self.define(slot, WIDE, (), insn.imm & mask, 0, insn.pc)
             elif row.size == U64_SIZE:
                 registers[slot] = registers[insn.src_reg]
             else:
@@ -439,7 +449,7 @@ class _Translation:
             return
         base = self.checks(insn, row, insn.dst_reg, stores=True)
         args = (base, registers[insn.src_reg]) if row.uses_src else (base,)
-        self.ops.append(Op(row, args, _operand(insn, row), insn.offset, insn.pc))
+        self.ops.append(Op(row, args, 0 if row.uses_src else insn.imm, insn.offset, insn.pc))
 
     def atomic(self, insn: Instruction, row: Row) -> None:
         """Bounds for loading and storing, and the operation; what is fetched is a value."""
@@ -500,7 +510,7 @@ class _Translation:
             args = (registers[insn.dst_reg],)
             if row.uses_src:
                 args += (registers[insn.src_reg],)
-        end = Op(row, args, _operand(insn, row), 0, pc)
+        end = Op(row, args, insn.imm if row.imm is Imm.OPERAND else 0, 0, pc)
         return self.closed(end, self.way(insn.target, instead=pc), self.way(pc + 1))
 
     def leave_function(self, insn: Instruction, row: Row) -> Block:
@@ -519,12 +529,7 @@ _STORED = {4: (LOW_HALF, 0), 2: (BY_NAME["AND64_K"], 0xFFFF), 1: (BY_NAME["AND64
 """What a store of so many bytes keeps of a value."""
 
 
-def _operand(insn: Instruction, row: Row) -> int:
-    """Return the immediate where it is an operand, and not what tells operations apart."""
-    return insn.imm if row.imm is Imm.OPERAND else 0
-
-
-_STEPS: dict[Kind, Callable[[_Translation, Instruction, Row], None]] = {
+_OF_KIND: dict[Kind, Callable[[_Translation, Instruction, Row], None]] = {
     Kind.BINARY: _Translation.binary,
     Kind.MOVE: _Translation.move,
     Kind.UNARY: _Translation.unary,
@@ -537,6 +542,7 @@ _STEPS: dict[Kind, Callable[[_Translation, Instruction, Row], None]] = {
     Kind.CALL_HELPER: _Translation.call_out,
     Kind.CALL_KFUNC: _Translation.call_out,
 }
+_STEPS = {row: _OF_KIND[row.kind] for row in TABLE if row.kind in _OF_KIND}
 _ENDINGS: dict[Kind, Callable[[_Translation, Instruction, Row], Block]] = {
     Kind.JUMP: _Translation.jump,
     Kind.BRANCH: _Translation.branch,

@@ -49,13 +49,14 @@ in baseline code, which does it again from that instruction on, with the fault, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import UNENCODED
 from ebpfjit.optimizer.remarks import Remark
-from ebpfjit.record import record
+from ebpfjit.optimizer.shape import Shape
+from ebpfjit.record import lazy, record
 
 BOUND, ALIGNED, PAY, LEAVE = (UNENCODED[name] for name in ("BOUND", "ALIGNED", "PAY", "LEAVE"))
 
@@ -163,9 +164,9 @@ class Entry:
     registers: tuple[int, ...]
 
 
-@record
+@dataclass
 class Code:
-    """A program as blocks, in the order of their layout; frozen.
+    """A program as blocks, in the order of their layout; it is not to be changed.
 
     `entries` are the ways in by pc: those of functions, and where runs come from baseline code. `homes` has
     for each value, by number, the register that it was of: no more than a hint where to put it. `proofs` say
@@ -185,6 +186,12 @@ class Code:
     def leave_alone(self, by: str, pc: int | None, why: str) -> None:
         """Note that a pass leaves alone what is at `pc`, None for the whole of the program."""
         self.remarks.append(Remark(by, pc, why))
+
+    @lazy
+    def shape(self) -> Shape:
+        """Which blocks lead to which; passes that leave it as it is hand it on (`flow.with_blocks`)."""
+        ways = [[way.block for way in block.ways] for block in self.blocks]
+        return Shape(ways, [entry.block for entry in self.entries.values()])
 
     def values(self) -> Iterator[int]:
         """Yield each value that is defined, in the order of its definition's place."""

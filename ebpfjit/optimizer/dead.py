@@ -17,10 +17,13 @@ of blocks that are entered from outside stay. Linear: each value is looked at on
 
 from __future__ import annotations
 
+from collections.abc import Set
+from typing import Any
+
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Way
-from ebpfjit.optimizer.flow import reverse_postorder, without
+from ebpfjit.optimizer.flow import without
 
 _KINDS = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.LOAD, Kind.SUM, Kind.SELECT}
@@ -34,54 +37,81 @@ REMOVABLE = frozenset(
 
 def remove_dead(code: Code) -> Code:
     """Return the code without what has no effect and makes nothing that is needed."""
-    order = reverse_postorder(code)
-    needed = _needed(code, order)
-    entered = {entry.block for entry in code.entries.values()}
+    blocks, order = code.blocks, code.shape.order
+    entered = set(code.shape.entered)
+    needed, doubtful = _needed(code, entered)
     taken: dict[int, list[int]] = {}
     """Which arguments of a block stay, where not all do."""
     for number in order:
-        args = code.blocks[number].args
+        args = blocks[number].args
         if args and number not in entered and not needed.issuperset(args):
             taken[number] = [place for place, value in enumerate(args) if value in needed]
-    blocks: list[Block | None] = [None] * len(code.blocks)
+    left: list[Block | None] = [None] * len(blocks)
     for number in order:
-        blocks[number] = _without_dead(number, code.blocks[number], needed, taken)
+        block = blocks[number]
+        left[number] = _without_dead(number, block, needed, taken) if taken or number in doubtful else block
     named = needed | {None}
     starts = [
         start if start is not None and named.issuperset(start.registers) else None for start in code.starts
     ]
-    return without(code, blocks, code.homes, starts)
+    return without(code, left, code.homes, starts)
 
 
-def _needed(code: Code, order: list[int]) -> set[int]:
-    """Return the values that something reads that stays."""
-    makers: dict[int, tuple[int, ...]] = {}  # what those of operations are made of that may go
-    incoming: dict[int, list[int]] = {}
-    roots: set[int | None] = set()
-    for number in order:
-        block = code.blocks[number]
-        makers.update({op.results[0]: op.args for op in block.ops if op.row in REMOVABLE})
-        staying = [op for op in block.all_ops if op.row not in REMOVABLE]
-        roots.update(*[op.args for op in staying])
-        roots.update(*[op.exit.registers for op in staying if op.exit is not None])
+def _needed(code: Code, entered: Set[int]) -> tuple[set[Any], set[int]]:
+    """Return the values that something reads that stays (perhaps None as well), and the blocks in which there
+    may be operations that do not.
+
+    From the last block on, and in each from its last operation on, all that reads a value comes before what
+    makes it, but for what comes round in loops. So little has to be looked at again.
+    """
+    blocks = code.blocks
+    needed: set[Any] = set()
+    made_of: dict[int, tuple[int, ...]] = {}
+    """What those are made of that nothing needed where they were looked at."""
+    came: dict[int, list[int]] = {}
+    """The same of arguments of blocks, which rounds of loops may bring."""
+    doubtful = set[int]()
+    is_done = bytearray(len(blocks))
+    for number in entered:
+        needed.update(blocks[number].args)
+    for number in reversed(code.shape.order):
+        block = blocks[number]
+        is_done[number] = 1
         for way in block.ways:
             if way.args:
-                for value, given in zip(code.blocks[way.block].args, way.args, strict=True):
-                    incoming.setdefault(value, []).append(given)
-    for entry in code.entries.values():
-        roots.update(code.blocks[entry.block].args)
-    needed = {value for value in roots if value is not None}
-    waiting = [*needed]
+                if is_done[way.block] and needed.issuperset(blocks[way.block].args):
+                    needed.update(way.args)
+                    continue
+                for value, given in zip(blocks[way.block].args, way.args, strict=True):
+                    if value in needed:
+                        needed.add(given)
+                    else:
+                        came.setdefault(value, []).append(given)
+        end = block.end
+        needed.update(end.args)
+        if end.exit is not None:
+            needed.update(end.exit.registers)
+        for op in reversed(block.ops):
+            if op.row not in REMOVABLE:
+                needed.update(op.args)
+                if op.exit is not None:
+                    needed.update(op.exit.registers)
+            elif op.results[0] in needed:
+                needed.update(op.args)
+            else:
+                made_of[op.results[0]] = op.args
+                doubtful.add(number)
+    waiting = [value for value in (*came, *made_of) if value in needed]
     while waiting:
         value = waiting.pop()
-        for read in makers.get(value) or incoming.get(value) or ():
+        for read in came.get(value) or made_of.get(value) or ():
             if read not in needed:
                 needed.add(read)
                 waiting.append(read)
-    return needed
+    return needed, doubtful
 
 
-def _without_dead(number: int, block: Block, needed: set[int], taken: dict[int, list[int]]) -> Block:
+def _without_dead(number: int, block: Block, needed: Set[int], taken: dict[int, list[int]]) -> Block:
     """Return a block with the operations that are needed, and the arguments that are taken."""
     ops = tuple([op for op in block.ops if op.row not in REMOVABLE or op.results[0] in needed])
     args, ways = block.args, block.ways

@@ -13,10 +13,10 @@ blocks count as entered from outside, which claims less than there is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import reduce
 
-from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.shape import Shape
 
 OUTSIDE = -1
 """What dominates blocks that are entered."""
@@ -31,18 +31,17 @@ class Dominators:
     By block: `order` has those that control comes to in reverse postorder, `place` their place in it (-1:
     nothing comes there), `idom` the nearest dominator of each, `children` the blocks that it is that of, in
     order. `preds` has for each block the ways to it: (block, which of its ways). `entered` are the blocks
-    that are entered from outside, by default all that code has.
+    that are entered from outside, by default all that the shape has.
     """
 
-    def __init__(self, code: Code, entered: Iterable[int] | None = None) -> None:
-        blocks = code.blocks
-        count = len(blocks)
-        self.ways = [[way.block for way in block.ways] for block in blocks]
-        self.entered = {entry.block for entry in code.entries.values()} if entered is None else set(entered)
-        self.order = _reverse_postorder(sorted(self.entered), self.ways)
-        self.place = [-1] * count
-        for place, number in enumerate(self.order):
-            self.place[number] = place
+    def __init__(self, shape: Shape, entered: Iterable[int] | None = None) -> None:
+        count = len(shape.ways)
+        self.ways = shape.ways
+        self.entered = set(shape.entered if entered is None else entered)
+        starts = sorted(self.entered)
+        if starts != shape.entered:
+            shape = Shape(shape.ways, starts)
+        self.order, self.place = shape.order, shape.place
         self.preds: list[list[tuple[int, int]]] = [[] for _ in range(count)]
         for number in self.order:
             for index, way in enumerate(self.ways[number]):
@@ -140,19 +139,3 @@ class Dominators:
             waiting.append(~block)
             waiting += [~child for child in self.children[~block]]
         return first, last
-
-
-def _reverse_postorder(entered: Sequence[int], ways: Sequence[Sequence[int]]) -> list[int]:
-    found = set[int]()
-    order: list[int] = []
-    for start in entered:
-        waiting = [~start]
-        while waiting:
-            block = waiting.pop()
-            if block >= 0:
-                order.append(block)
-            elif ~block not in found:
-                found.add(~block)
-                waiting.append(~block)
-                waiting += [~way for way in ways[~block] if way not in found]
-    return order[::-1]

@@ -25,6 +25,9 @@ MOST_LENGTH = 1 << 62
 Incoming = tuple[int, int, int, int, int, int, int, int, int]
 """What is known of a value on a way: low, high, zeros, root, delta, base, near, far, limit."""
 
+Placed = tuple[int, int, int]
+"""A region, the frame of a function or the argument, and between which distances from it a value is."""
+
 UNKNOWN = -1
 """As a base: none. As near, far or limit it is NOWHERE."""
 
@@ -40,6 +43,7 @@ class Facts:
     `far`; a frame counts from its end. `parts` are two roots and a number whose sum a root is. `limit` is a
     number k with root + k <= LENGTH, of pointers into the argument: distance + k <= LENGTH.
 
+    `defined` are the operations that made values, `where` the blocks (-1: none that control comes to).
     `dominators` are those of the code, entered wherever it may be. Where it `meets_rights`, what may be
     loaded or stored as one size may not be as another.
 
@@ -58,6 +62,8 @@ class Facts:
         self.base, self.near, self.far = [UNKNOWN] * size, [NOWHERE] * size, [NOWHERE] * size
         self.limit = [NOWHERE] * size
         self.parts: list[tuple[int, int, int] | None] = [None] * size
+        self.defined: list[Op | None] = [None] * count
+        self.where = [-1] * count
         self.lookups: dict[int, tuple[int, bool]] = {}
         self.dominators: Dominators | None = None
         self.meets_rights = False
@@ -72,7 +78,10 @@ class Facts:
             delta = self.delta[value]
             a, b = self.low[root] + delta, self.high[root] + delta
             if a >= 0 and b <= U64_MASK:
-                a, b = max(a, low), min(b, high)
+                if a < low:
+                    a = low
+                if b > high:
+                    b = high
                 if a <= b:
                     return a, b
         return low, high
@@ -88,7 +97,7 @@ class Facts:
             return "stack"
         return {self.argument: "argument", self.packet: "packet", self.map_value: "map value"}.get(base, "")
 
-    def place(self, value: int) -> tuple[int, int, int] | None:
+    def place(self, value: int) -> Placed | None:
         """Return a region, the frame of a function or the argument, and how far from it a value is."""
         root, delta = self.root[value], self.delta[value]
         base, near, far = self.base[value], self.near[value], self.far[value]
@@ -158,10 +167,11 @@ def both(a: Incoming, b: Incoming) -> Incoming:
 def static_range(op: Op) -> Interval:
     """Return between which numbers what an operation makes lies, whatever its operands are."""
     row = op.row
+    whole = _WHOLE.get(row)
+    if whole is not None:
+        return whole
     if row.kind is Kind.LOAD_IMM64:
         return op.imm, op.imm
-    if row.uses_src or row.kind not in (Kind.BINARY, Kind.MOVE):
-        return 0, MOST[row]
     mask = row.width.mask
     if row.kind is Kind.MOVE:
         return (semantics.MOVE[row.meaning](row.width, op.imm & mask),) * 2
@@ -184,3 +194,10 @@ def _most(row: Row) -> int:
 
 
 MOST: dict[Row, int] = {row: _most(row) for row in (*TABLE, *UNENCODED.values())}
+_WHOLE: dict[Row, Interval] = {
+    row: (0, most)
+    for row, most in MOST.items()
+    if row.kind is not Kind.LOAD_IMM64
+    and (row.uses_src or row.kind not in (Kind.BINARY, Kind.MOVE) or row.meaning in ("ADD", "SUB"))
+}
+"""The numbers that rows make of which the operand says nothing."""

@@ -1,4 +1,4 @@
-"""What passes ask of Code again and again: orders of blocks, who leads to whom, how often values are read."""
+"""What passes ask of Code again and again: how often values are read, the same code with other blocks."""
 
 from __future__ import annotations
 
@@ -48,51 +48,42 @@ def uses_of(code: Code) -> list[int]:
     return uses
 
 
-def reverse_postorder(code: Code) -> list[int]:
-    """Return the blocks that control may come to, each behind those that dominate it."""
-    blocks = code.blocks
-    found = bytearray(len(blocks))
-    order: list[int] = []
-    for entry in code.entries.values():
-        waiting = [entry.block]
-        while waiting:
-            number = waiting.pop()
-            if number < 0:
-                order.append(~number)
-            elif not found[number]:
-                found[number] = 1
-                waiting.append(~number)
-                waiting += [way.block for way in blocks[number].ways if not found[way.block]]
-    order.reverse()
-    return order
-
-
-def predecessors(code: Code) -> list[list[int]]:
-    """Return for each block those that lead to it, once for each way; -1 for those that are entered."""
-    found: list[list[int]] = [[] for _ in code.blocks]
-    for number, block in enumerate(code.blocks):
-        for way in block.ways:
-            found[way.block].append(number)
-    for entry in code.entries.values():
-        found[entry.block].append(-1)
-    return found
-
-
 def with_blocks(
-    code: Code, blocks: Iterable[Block], homes: list[int] | None = None, starts: Starts | None = None
+    code: Code,
+    blocks: Iterable[Block],
+    homes: list[int] | None = None,
+    starts: Starts | None = None,
+    *,
+    ways_stay: bool = True,
 ) -> Code:
-    """Return code with other blocks, as many as before; `starts` where what they name is not the same."""
+    """Return code with other blocks, as many as before; `starts` where what they name is not the same.
+
+    Where the `ways_stay`, each block leads to those that it led to, and the shape is known.
+    """
     homes = code.homes if homes is None else homes
     starts = code.starts if starts is None else starts
-    return Code(code.verified, tuple(blocks), code.entries, homes, code.proofs, starts, code.remarks)
+    changed = Code(code.verified, tuple(blocks), code.entries, homes, code.proofs, starts, code.remarks)
+    if ways_stay:
+        changed.__dict__["shape"] = code.shape
+    return changed
 
 
-def without(code: Code, blocks: list[Block | None], homes: list[int], starts: Starts | None = None) -> Code:
-    """Return code of those blocks that are left, numbered anew; nothing leads to the others."""
+def without(
+    code: Code,
+    blocks: list[Block | None],
+    homes: list[int],
+    starts: Starts | None = None,
+    *,
+    ways_stay: bool = True,
+) -> Code:
+    """Return code of those blocks that are left, numbered anew; nothing leads to the others.
+
+    `ways_stay` is as for `with_blocks`.
+    """
     starts = code.starts if starts is None else starts
     whole = [block for block in blocks if block is not None]
     if len(whole) == len(blocks):
-        return with_blocks(code, whole, homes, starts)
+        return with_blocks(code, whole, homes, starts, ways_stay=ways_stay)
     numbers = [-1] * len(blocks)
     kept: list[Block] = []
     left: Starts = []
@@ -103,8 +94,10 @@ def without(code: Code, blocks: list[Block | None], homes: list[int], starts: St
             if number < len(starts):
                 left.append(starts[number])
     renumbered = tuple(
-        Block(b.pc, b.args, b.ops, b.end, tuple(Way(numbers[way.block], way.args) for way in b.ways))
-        for b in kept
+        [
+            Block(b.pc, b.args, b.ops, b.end, tuple([Way(numbers[way.block], way.args) for way in b.ways]))
+            for b in kept
+        ]
     )
     entries = {pc: Entry(numbers[entry.block], entry.registers) for pc, entry in code.entries.items()}
     return Code(code.verified, renumbered, entries, homes, code.proofs, left, code.remarks)

@@ -51,7 +51,7 @@ class _Looking:
         self.code, self.facts = code, facts
         program = code.verified.program
         starts = {entry.block for pc, entry in code.entries.items() if pc in program.functions}
-        self.dominators = Dominators(code, starts)
+        self.dominators = Dominators(code.shape, starts)
         self.seen = set[int]()
 
     def found(self) -> frozenset[int] | None:

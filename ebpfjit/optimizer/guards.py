@@ -40,8 +40,7 @@ from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer.arguments import found, origins
 from ebpfjit.optimizer.code import BOUND, Block, Code, Op, Proof
 from ebpfjit.optimizer.dominators import Dominators
-from ebpfjit.optimizer.facts import UNKNOWN, Facts
-from ebpfjit.optimizer.flow import reverse_postorder
+from ebpfjit.optimizer.facts import UNKNOWN, Facts, Placed
 from ebpfjit.optimizer.intervals import as_signed, zeros_of
 from ebpfjit.optimizer.ranges import Trail, Walk
 from ebpfjit.record import record
@@ -75,15 +74,10 @@ class Check:
     pc: int
 
 
-@record
-class Candidate:
-    """A check of a block that nothing has shown to be superfluous: its place there, and its bytes."""
-
-    index: int
-    op: Op
-    root: int
-    low: int
-    high: int
+Candidate = tuple[int, Op, int, int]
+"""A check of a block that nothing has shown to be superfluous: its place there, itself, and where its bytes
+start and end, from its root on.
+"""
 
 
 def guarded(code: Code, promises: Promises) -> tuple[Code, Facts]:
@@ -91,7 +85,7 @@ def guarded(code: Code, promises: Promises) -> tuple[Code, Facts]:
     guards = _Guards(code, promises)
     walk = Walk(code, promises, guards)
     guards.walk, guards.facts = walk, walk.facts
-    guards.dominators = Dominators(code) if walk.is_entered_elsewhere else walk.dominators
+    guards.dominators = Dominators(code.shape) if walk.is_entered_elsewhere else walk.dominators
     walk.facts.dominators, walk.facts.meets_rights = guards.dominators, guards.is_exact
     walk.run()
     return guards.result(), walk.facts
@@ -148,7 +142,7 @@ class _Guards:
         ends = [int(any(map(self._ends_epoch, ops))) for ops in calls]
         ways = [[way.block for way in block.ways] for block in blocks]
         entered = {entry.block for entry in self.code.entries.values()}
-        order = reverse_postorder(self.code)
+        order = self.code.shape.order
         came, same = origins(ways, [[0]] * len(blocks), ends, entered, order, 1)
         places = [here[0] if here else 0 for here in came]
         return {number: found(same, place) for number, place in enumerate(places)}
@@ -158,7 +152,8 @@ class _Guards:
     def start(self, number: int) -> None:
         """See the start of a block."""
         self.number = number
-        self.candidates: list[Candidate] = []
+        self.candidates: dict[int, list[Candidate]] = {}
+        """By root."""
         self.here: dict[int, Op | None] = {}
         self.epoch = 0 if self.epochs is None else self.epochs[number]
         self.ended = False
@@ -186,25 +181,24 @@ class _Guards:
             self.gone[self.number] = self.here
 
     def _bound(self, index: int, op: Op) -> None:
-        base = op.args[0]
-        root, delta = self.facts.root[base], self.facts.delta[base]
-        proof = self._proof(op)
+        facts, base = self.facts, op.args[0]
+        place = facts.place(base)
+        proof = self._proof(op, place)
         if proof is None:
-            if root == self.facts.constant:
+            root, delta = facts.root[base], facts.delta[base]
+            if root == facts.constant:
                 root, delta = base, 0
             low = delta + op.offset
             high = low + op.imm
-            place = None if self.is_exact else self.facts.place(base)
-            if place is not None and place[0] == self.facts.argument:
+            if place is not None and place[0] == facts.argument and not self.is_exact:
                 near, far = place[1] + op.offset, place[2] + op.offset + op.imm
                 if near >= 0 and far - near <= LONGEST_SPAN and far <= FARTHEST_END:
                     root, low, high = TABLE, near, far
-            candidate = Candidate(index, op, root, low, high)
             check = self._covering(root, low, high, stores=op.stores)
             if check is None and op.stores and not self.is_exact:
                 check = self._asked_for_stores(root, low, high)
             if check is None:
-                self.candidates.append(candidate)
+                self.candidates.setdefault(root, []).append((index, op, low, high))
                 return
             proof = _proof_of("covered", op, low, high, check.pc)
         elif proof.rule == "length" and op.stores:
@@ -214,7 +208,8 @@ class _Guards:
 
     def _drop(self, index: int, proof: Proof, pc: int) -> None:
         self.here[index] = None
-        self.proofs[pc] = (*self.proofs.get(pc, ()), proof)
+        others = self.proofs.get(pc)
+        self.proofs[pc] = (proof,) if others is None else (*others, proof)
 
     def _asks_argument(self, index: int, op: Op, proof: Proof) -> None:
         """Of a store into the argument's memory only is asked whether that may be; once."""
@@ -236,43 +231,40 @@ class _Guards:
 
     def _settle(self) -> None:
         """Put the checks so far together that count from one root; remember them."""
-        groups: dict[int, list[Candidate]] = {}
-        for candidate in self.candidates:
-            groups.setdefault(candidate.root, []).append(candidate)
-        self.candidates = []
+        groups, self.candidates = self.candidates, {}
         for root, group in groups.items():
             for _ in range(MOST_SPANS):
-                if group:
-                    group = self._settled(root, group)
+                group = self._settled(root, group)
+                if not group:
+                    break
             for candidate in group:
                 self._settled(root, [candidate])
 
     def _settled(self, root: int, group: list[Candidate]) -> list[Candidate]:
         """Let the first of some checks stand for those it can stand for; return the others."""
-        first = group[0]
-        low, high, stores = first.low, first.high, first.op.stores
-        others, left = [], []
+        index, op, start, high = group[0]
+        low, stores = start, op.stores
+        left = []
         for other in group[1:]:
-            fits = max(high, other.high) - min(low, other.low) <= LONGEST_SPAN
+            place, later, first, last = other
             if self.is_exact:
-                fits = (other.low, other.high, other.op.stores) == (low, high, stores)
+                fits = (first, last, later.stores) == (low, high, stores)
+            else:
+                fits = max(high, last) - min(low, first) <= LONGEST_SPAN
             if fits:
-                low, high = min(low, other.low), max(high, other.high)
-                stores = stores or other.op.stores
-                others.append(other)
+                low, high = min(low, first), max(high, last)
+                stores = stores or later.stores
+                self._drop(place, _proof_of("covered", later, first, last, op.pc), later.pc)
             else:
                 left.append(other)
-        op = first.op
         region = self.facts.region(op.args[0])
-        args, offset = op.args, op.offset + low - first.low
+        args, offset = op.args, op.offset + low - start
         if root == TABLE:
             args, offset = (), low
         if region == "map value":
             region = ""
-        self.here[first.index] = Op(BOUND, args, high - low, offset, op.pc, (), op.exit, stores, region)
-        for other in others:
-            self._drop(other.index, _proof_of("covered", other.op, other.low, other.high, op.pc), other.op.pc)
-        self._remember(root, Check(low, high, stores, self.epoch, self.number, first.index, op.pc))
+        self.here[index] = Op(BOUND, args, high - low, offset, op.pc, (), op.exit, stores, region)
+        self._remember(root, Check(low, high, stores, self.epoch, self.number, index, op.pc))
         return left
 
     def _remember(self, root: int, check: Check) -> None:
@@ -285,7 +277,10 @@ class _Guards:
 
     def _covering(self, root: int, low: int, high: int, *, stores: bool) -> Check | None:
         """Return the check that stands for these bytes already."""
-        for check in reversed(self.made.get(root, ())):
+        made = self.made.get(root)
+        if made is None:
+            return None
+        for check in reversed(made):
             if self.is_exact:
                 covers = (check.low, check.high, check.stores) == (low, high, stores)
             else:
@@ -312,10 +307,9 @@ class _Guards:
 
     # -- proofs -------------------------------------------------------------------------------------------
 
-    def _proof(self, op: Op) -> Proof | None:
-        """Return why a check need not be made whatever was checked before."""
+    def _proof(self, op: Op, place: Placed | None) -> Proof | None:
+        """Return why a check need not be made whatever was checked before; `place` is that of its base."""
         facts, base = self.facts, op.args[0]
-        place = facts.place(base)
         if place is not None:
             region, low, high = place[0], place[1] + op.offset, place[2] + op.offset + op.imm
             if region >= facts.frame:
@@ -323,12 +317,11 @@ class _Guards:
                 return _proof_of("frame", op, low, high) if -size <= low and high <= 0 else None
             if region == facts.argument and self._is_promised(low, high, op):
                 return _proof_of("argument", op, low, high)
-        root = facts.root[base]
         if self.walk.is_measured and self.promises.argument_rights is None:
-            within = self._within(op)
+            within = self._within(op, place)
             if within is not None:
                 return _proof_of("length", op, *within)
-        lookup = self._in_lookup(op, root)
+        lookup = self._in_lookup(op, facts.root[base]) if facts.lookups else None
         if lookup is not None:
             return _proof_of("map value", op, *lookup)
         if self.values and facts.base[base] == UNKNOWN:
@@ -348,10 +341,9 @@ class _Guards:
             return high - low == op.imm and rights.allows(low, op.imm, store=op.stores)
         return promises.argument_writable or not op.stores
 
-    def _within(self, op: Op) -> tuple[int, int] | None:
+    def _within(self, op: Op, place: Placed | None) -> tuple[int, int] | None:
         """Return where bytes are in the argument's memory, None where they need not be there."""
         facts, base = self.facts, op.args[0]
-        place = facts.place(base)
         size = facts.low[facts.length]
         if place is not None and place[0] == facts.argument:
             low, high = place[1] + op.offset, place[2] + op.offset + op.imm

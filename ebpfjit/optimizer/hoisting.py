@@ -32,7 +32,7 @@ from dataclasses import replace
 
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.isa.table import BY_NAME
+from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.optimizer.code import ALIGNED, BOUND, LEAVE, Block, Code, Entry, Exit, Op, Proof, Way
 from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.facts import Facts
@@ -55,7 +55,8 @@ ADD, SUB, MUL, AND = (BY_NAME[f"{name}64_X"] for name in ("ADD", "SUB", "MUL", "
 ADD_IMM, MUL_IMM, AND_IMM = (BY_NAME[f"{name}64_K"] for name in ("ADD", "MUL", "AND"))
 MOVE_IMM = BY_NAME["MOV64_K"]
 
-CALLS = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.PACKET_LOAD})
+_CALLS = (Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.PACKET_LOAD)
+CALLS = frozenset(row for row in TABLE if row.kind in _CALLS)
 
 UPWARDS, DOWNWARDS = ("<", "<=", "!="), (">", ">=", "!=")
 
@@ -118,8 +119,6 @@ class Swept:
 
 def hoisted(code: Code, facts: Facts) -> Code:
     """Return code with checks before loops instead of in them."""
-    if not any(op.row is BOUND for block in code.blocks for op in block.ops):
-        return code
     if facts.meets_rights:
         code.leave_alone("hoisting", None, "it may meet structs with rights")
         return code
@@ -176,10 +175,6 @@ class _Hoisting:
         for pc, entry in code.entries.items():
             self.entered.setdefault(entry.block, []).append(pc)
         self.proofs = dict(code.proofs)
-        self.defined: dict[int, tuple[int, Op | None]] = {}
-        for number, block in enumerate(code.blocks):
-            self.defined.update((arg, (number, None)) for arg in block.args)
-            self.defined.update((result, (number, op)) for op in block.ops for result in op.results)
 
     def done(self, loops: dict[int, set[int]]) -> Code:
         """Return the code with checks in front of these loops."""
@@ -189,6 +184,8 @@ class _Hoisting:
                 self.code.leave_alone("hoisting", loop.block.pc, loop.why_not)
             elif loop.checks:
                 loop.hoist()
+        if len(self.blocks) == len(self.code.blocks):
+            return self.code
         return replace(
             self.code,
             blocks=tuple(self.blocks),
@@ -219,13 +216,15 @@ class _Loop:
         code = around.code
         self.block = code.blocks[header]
         self.checks: list[tuple[int, int, Op]] = []
-        calls = False
-        for number in blocks:
-            for index, op in enumerate(code.blocks[number].ops):
-                if op.row is BOUND:
-                    self.checks.append((number, index, op))
-                calls = calls or op.row.kind in CALLS
-        self.checks.sort(key=lambda each: each[:2])
+        rows = [op.row for number in blocks for op in code.blocks[number].ops]
+        if BOUND in rows:
+            self.checks = [
+                (number, index, op)
+                for number in sorted(blocks)
+                for index, op in enumerate(code.blocks[number].ops)
+                if op.row is BOUND
+            ]
+        calls = not CALLS.isdisjoint(rows)
         self.start = code.starts[header] if header < len(code.starts) else None
         self.why_not = "it is a loop with calls" if calls else ""
         if self.start is None and not calls:
@@ -241,13 +240,14 @@ class _Loop:
         """Put a block in front of the loop, with what can be checked there."""
         around, block = self.around, self.block
         self.moved = {arg: around.new(around.home(arg)) for arg in block.args}
-        steps = {arg: self._step(arg) for arg in block.args}
-        self.same = {arg for arg, step in steps.items() if step == 0}
+        steps = [(arg, self._step(arg)) for arg in block.args]
+        self.same = {arg for arg, step in steps if step == 0}
         self.holders = {self.facts.root[arg]: arg for arg in block.args if arg in self.same}
-        self.steps = {arg: step for arg, step in steps.items() if step}
+        self.steps = {arg: step for arg, step in steps if step}
         start = self.start
         assert start is not None  # it was looked at
-        registers = (None if value is None else self.moved.get(value, value) for value in start.registers)
+        moved = self.moved.get
+        registers = [None if value is None else moved(value, value) for value in start.registers]
         self.leaves = Exit(start.pc, tuple(registers), 0, start.slots)
         gone = self._same_each_round()
         trips = [] if len(gone) == len(self.checks) else self._trips()
@@ -269,20 +269,23 @@ class _Loop:
     def _step(self, arg: int) -> int | None:
         """Return what each round adds to an argument of the header, None where that is not always one."""
         index, facts = self.block.args.index(arg), self.facts
-        steps = set[int | None]()
+        found: int | None = None
         for before, way in self.latches:
             value = self.around.code.blocks[before].ways[way].args[index]
-            steps.add(facts.delta[value] if facts.root[value] == arg else 0 if value == arg else None)
-        return steps.pop() if len(steps) == 1 else None
+            step = facts.delta[value] if facts.root[value] == arg else 0 if value == arg else None
+            if step is None or (found is not None and step != found):
+                return None
+            found = step
+        return found
 
     def _in_front(self, value: int) -> int | None:
         """Return a value as it is in front of the loop, None where it is not the same in all rounds."""
         if value in self.moved:
             return self.moved[value] if value in self.same else None
-        where = self.around.defined.get(value)
-        if where is None or where[0] in self.blocks:
+        where = self.facts.where[value] if value < self.facts.count else -1
+        if where < 0 or where in self.blocks:
             return None
-        return value if self.dominators.dominates(where[0], self.header) else None
+        return value if self.dominators.dominates(where, self.header) else None
 
     def _is_in_each_round(self, block: int) -> bool:
         """True for a block that each round comes by: what is checked there may be checked before."""
@@ -290,7 +293,7 @@ class _Loop:
 
     def _same_each_round(self) -> set[tuple[int, int]]:
         """Put checks in front that are the same in all rounds; return them by block and index."""
-        gone = set[tuple[int, int]]()
+        gone: set[tuple[int, int]] = set()
         facts = self.facts
         for number, index, op in self.checks:
             args, offset = op.args, op.offset
@@ -308,7 +311,8 @@ class _Loop:
                 if value is None or abs(offset) > LARGEST_OFFSET or not self._is_in_each_round(number):
                     continue
                 args = (value,)
-            self._add_check(replace(op, args=args, offset=offset, pc=self.block.pc, exit=self.leaves))
+            pc, leaves = self.block.pc, self.leaves
+            self._add_check(Op(BOUND, args, op.imm, offset, pc, (), leaves, op.stores, op.region))
             gone.add((number, index))
         return gone
 
@@ -343,7 +347,7 @@ class _Loop:
         same = self._in_front(root)
         if same is not None:
             return Linear(((same, 1),), number, 0)
-        op = self.around.defined[root][1]
+        op = facts.defined[root]
         if op is None or op.row.kind is not Kind.BINARY or op.row.width is not W64 or not depth:
             return None
         return _moved(self._made(op, depth - 1), number)
@@ -555,17 +559,19 @@ class _Loop:
             around.blocks.append(Block(pc, (), (), Op(LEAVE, (), 0, 0, pc, (), self.leaves)))
         for before in {number for number, _ in self.dominators.preds[header]} - self.blocks:
             block = around.blocks[before]
-            turned = (replace(each, block=front) if each.block == header else each for each in block.ways)
-            around.blocks[before] = replace(block, ways=tuple(turned))
+            turned = [Way(front, each.args) if each.block == header else each for each in block.ways]
+            around.blocks[before] = Block(block.pc, block.args, block.ops, block.end, tuple(turned))
         for pc in around.entered.get(header, ()):
             around.entries[pc] = Entry(front, around.entries[pc].registers)
         for number in {number for number, _ in gone}:
             block = around.blocks[number]
+            ops: list[Op] = []
             for index, op in enumerate(block.ops):
-                if (number, index) in gone:
+                if op.row is BOUND and (number, index) in gone:
                     self._prove(op)
-            ops = tuple(op for index, op in enumerate(block.ops) if (number, index) not in gone)
-            around.blocks[number] = replace(block, ops=ops)
+                else:
+                    ops.append(op)
+            around.blocks[number] = Block(block.pc, block.args, tuple(ops), block.end, block.ways)
 
     def _prove(self, op: Op) -> None:
         if op.args:

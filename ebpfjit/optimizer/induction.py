@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ebpfjit.bits import U64_MASK, W32, W64
-from ebpfjit.isa.spec import Kind
+from ebpfjit.bits import U64_MASK, W32, W64, Width
+from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.table import TABLE
 from ebpfjit.optimizer.facts import NOWHERE, UNKNOWN, Incoming, static_range
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED, related, zeros_of
 from ebpfjit.record import record
@@ -39,13 +40,17 @@ MOST_TESTS = 8
 """Tests of an argument that are looked at."""
 
 
-@record
-class Chain:
-    """A value as another one plus a number, added on 64 `bits` or on 32; 0 where nothing is added."""
+Chain = tuple[int, int, int]
+"""A value as another one plus a number, added on 64 bits or on 32; 0 where nothing is added."""
 
-    value: int
-    number: int
-    bits: int
+ADDITIONS = frozenset(row for row in TABLE if row.kind is Kind.BINARY and row.meaning in ("ADD", "SUB"))
+_Said = tuple[str, str]
+#      row: what it says of the first, of the second, its width, whether as signed
+COMPARISONS: dict[Row, tuple[_Said, _Said, Width, bool]] = {
+    row: (said, (MIRRORED[said[0]], MIRRORED[said[1]]), row.width, row.meaning in SIGNED)
+    for row in TABLE
+    if row.kind is Kind.BRANCH and (said := RELATIONS.get(row.meaning))
+}
 
 
 @record
@@ -80,31 +85,34 @@ class Induction:
     def __init__(self, walk: Walk) -> None:
         self.walk, self.facts, self.dominators = walk, walk.facts, walk.dominators
         self.tests: dict[int, list[Test]] = {}
-        place = self.dominators.place
-        targets = {
-            way for number in self.dominators.order for way in self.dominators.ways[number]
-            if place[way] <= place[number]
-        }  # fmt: skip
-        if targets:
-            self._find_tests(targets)
+        place, ways = self.dominators.place, self.dominators.ways
+        self.targets = {
+            way
+            for here, number in enumerate(self.dominators.order)
+            for way in ways[number]
+            if place[way] <= here
+        }
+        """The blocks that ways lead back to."""
+        if self.targets:
+            self._find_tests(self.targets)
 
     def _find_tests(self, targets: set[int]) -> None:
         walk = self.walk
         for number in self.dominators.order:
             end = walk.code.blocks[number].end
-            row = end.row
-            if row.kind is not Kind.BRANCH or row.meaning not in RELATIONS:
+            compares = COMPARISONS.get(end.row)
+            if compares is None:
                 continue
-            w, relations = row.width, RELATIONS[row.meaning]
+            *relations, w, signed = compares
+            imm = w.wrap(end.imm)
             for index, value in enumerate(end.args):
-                chain = self.chain(value)
-                other = end.args[1 - index] if row.uses_src else None
-                said = relations if not index else (MIRRORED[relations[0]], MIRRORED[relations[1]])
-                signed, imm = row.meaning in SIGNED, w.wrap(end.imm)
-                if walk.at[chain.value] in targets:
-                    bits = min(chain.bits or W64.bits, w.bits)
-                    self._note(chain.value, Test(number, chain.number, bits, signed, other, imm, said))
-                if chain.number or walk.at[value] not in targets:
+                source, by, bits = self.chain(value)
+                other = end.args[1 - index] if end.row.uses_src else None
+                said = relations[index]
+                if walk.at[source] in targets:
+                    bits = min(bits or W64.bits, w.bits)
+                    self._note(source, Test(number, by, bits, signed, other, imm, said))
+                if by or walk.at[value] not in targets:
                     self._note(value, Test(number, 0, w.bits, signed, other, imm, said))
 
     def _note(self, value: int, test: Test) -> None:
@@ -128,10 +136,10 @@ class Induction:
 
     def chain(self, value: int) -> Chain:
         """Return what a value is made of by adding constants."""
-        total, bits = 0, 0
+        total, bits, defined = 0, 0, self.walk.defined
         for _ in range(MOST_ADDED):
-            op = self.walk.defined[value]
-            if op is None or op.row.kind is not Kind.BINARY or op.row.meaning not in ("ADD", "SUB"):
+            op = defined[value]
+            if op is None or op.row not in ADDITIONS:
                 break
             row, source = op.row, op.args[0]
             number: int | None = op.imm
@@ -142,14 +150,16 @@ class Induction:
             if number is None or bits not in (0, row.width.bits):
                 break
             bits = row.width.bits
-            by = row.width.signed(row.width.wrap(number))
+            by = row.width.signed(number)
             total += by if row.meaning == "ADD" else -by
             value = source
-        return Chain(value, total, bits)
+        return value, total, bits
 
     def steps(self, arg: int, values: list[int]) -> Steps | None:
         """Return what is added to an argument where these values are it in the next round."""
         seen: dict[int, Steps | None] = {}
+        if len(values) == 1:
+            return self._steps(arg, values[0], seen)
         found: Steps | None = None
         for value in values:
             one = self._steps(arg, value, seen)
@@ -159,10 +169,9 @@ class Induction:
         return found
 
     def _steps(self, arg: int, value: int, seen: dict[int, Steps | None]) -> Steps | None:
-        chain = self.chain(value)
-        inner, by = chain.value, chain.number
+        inner, by, bits = self.chain(value)
         if inner == arg:
-            return Steps(by, by, chain.bits, zeros_of(abs(by)))
+            return Steps(by, by, bits, zeros_of(abs(by)))
         at = self.walk.at[inner]
         if at < 0 or at in self.walk.entered or self.walk.is_known[inner]:
             return None
@@ -171,7 +180,7 @@ class Induction:
                 return None
             seen[inner] = None  # so it is for what leads back to itself by way of others
             found: Steps | None = None
-            for before in self.walk.incoming[inner]:
+            for before in self.walk.incoming(inner):
                 if before != inner:
                     one = self._steps(arg, before, seen)
                     found = one if one is None or found is None else _either(found, one)
@@ -179,10 +188,10 @@ class Induction:
                         return None
             seen[inner] = found
         steps = seen[inner]
-        if steps is None or not _fit(chain.bits, steps.bits):
+        if steps is None or not _fit(bits, steps.bits):
             return None
-        bits, zeros = chain.bits or steps.bits, min(steps.zeros, zeros_of(abs(by)))
-        return Steps(steps.least + by, steps.most + by, bits, zeros)
+        zeros = min(steps.zeros, zeros_of(abs(by)))
+        return Steps(steps.least + by, steps.most + by, bits or steps.bits, zeros)
 
     def sources(self, values: list[int]) -> set[int] | None:
         """Return what values are that are handed round through arguments; None where it is too much."""
@@ -195,26 +204,30 @@ class Induction:
                 continue
             if walk.at[value] in walk.entered or len(seen) > MOST_HANDED:
                 return None
-            fresh = [each for each in walk.incoming[value] if each not in seen]
+            fresh = [each for each in walk.incoming(value) if each not in seen]
             seen.update(fresh)
             work += fresh
         return found
 
     # -- arguments ----------------------------------------------------------------------------------------
 
-    def back(self, header: int, arg: int) -> list[tuple[int, int]]:
-        """Return the blocks that come round to a header, with what the argument is then if not the same."""
-        walk, place = self.walk, self.dominators.place
-        blocks = walk.code.blocks
-        index = blocks[header].args.index(arg)
+    def coming_round(self, header: int) -> list[tuple[int, tuple[int, ...]]]:
+        """Return the blocks that come round to a header, with what its arguments are then."""
+        blocks, place = self.walk.code.blocks, self.dominators.place
         return [
-            (number, value)
+            (number, blocks[number].ways[way].args)
             for number, way in self.dominators.preds[header]
-            if place[number] >= place[header] and (value := blocks[number].ways[way].args[index]) != arg
+            if place[number] >= place[header]
         ]
 
     def _handed(self, arg: int, back: list[tuple[int, int]]) -> set[int] | None:
         """Return what the argument may be in a later round besides what it was; None where it is too much."""
+        at = self.walk.at
+        for _, value in back:
+            if at[value] >= 0:
+                break
+        else:
+            return {value for _, value in back}
         self.walk.is_known[arg] = 1  # what it hands round through arguments of blocks inside is itself
         handed = self.sources([value for _, value in back])
         self.walk.is_known[arg] = 0
@@ -227,10 +240,9 @@ class Induction:
         """
         facts, knows = self.facts, self.walk.knows
         at = self.walk.at
-        if any(at[value] < 0 and not knows(value) for _, value in back):
-            return False
-        if not all(self.dominators.dominates(header, number) for number, _ in back):
-            return False
+        for number, value in back:
+            if (at[value] < 0 and not knows(value)) or not self.dominators.dominates(header, number):
+                return False
         handed = self._handed(arg, back)
         return handed is not None and all(
             knows(value) and (facts.root[value], facts.delta[value]) == (first[3], first[4])
@@ -239,17 +251,19 @@ class Induction:
 
     def argument(self, header: int, arg: int, first: Incoming, back: list[tuple[int, int]]) -> Incoming:
         """Return what is known of an argument in all rounds; `first` is so before the first."""
-        handed = self._handed(arg, back)
+        handed, tests = self._handed(arg, back), self.tests
         steps = self.steps(arg, [value for _, value in back])
         zeros = 0 if steps is None else min(first[2], steps.zeros)
         whole = W32 if steps is not None and steps.bits == W32.bits else W64
         low, high = self._at_most(first, handed) or (0, max(whole.mask, first[1]))
         found: Incoming = (low, high, zeros, UNKNOWN, 0, first[5], NOWHERE, NOWHERE, NOWHERE)
-        found = _together(found, self._as_tested(header, first, back))
-        if steps is None or steps.least < 0 < steps.most:
+        if handed is None or any(value in tests for _, value in back):
+            found = _together(found, self._as_tested(header, first, back))
+        if steps is None or arg not in tests or steps.least < 0 < steps.most:
             return found
-        for test in self.tests.get(arg, ()):
-            way = self._staying(header, [number for number, _ in back], test)
+        latches = [number for number, _ in back]
+        for test in tests[arg]:
+            way = self._staying(header, latches, test)
             if way is not None:
                 known = Stepping(self.walk, first, steps, test, test.relations[way]).known()
                 found = found if known is None else _together(found, known)
@@ -287,9 +301,14 @@ class Induction:
         low, high = first[0], first[1]
         for value in handed:
             op = self.walk.defined[value]
-            known = self.walk.knows(value)
-            a, b = self.facts.range(value) if known else static_range(op) if op else (0, U64_MASK)
-            low, high = min(low, a), max(high, b)
+            if self.walk.knows(value):
+                a, b = self.facts.range(value)
+            else:
+                a, b = static_range(op) if op is not None else (0, U64_MASK)
+            if a < low:
+                low = a
+            if b > high:
+                high = b
         return low, high
 
     def _as_tested(self, header: int, first: Incoming, back: list[tuple[int, int]]) -> Incoming:

@@ -16,41 +16,6 @@ FAR = 1 << 16
 NEVER = 1 << 40
 MOST_WALKS = 2
 """Walks over all blocks: what is read in the next round of a loop is known behind the second."""
-MOST_WORK = 64
-"""Blocks that are looked at for loops, for each block there is: beyond that loops count as none."""
-
-
-def loop_depths(code: Code, order: Sequence[int]) -> tuple[dict[int, int], set[int]]:
-    """Return in how many loops each block lies, and the blocks that loops start with.
-
-    `order` has the blocks in reverse postorder.
-    """
-    depths = dict.fromkeys(order, 0)
-    place = {number: index for index, number in enumerate(order)}
-    before: dict[int, list[int]] = {}
-    back: dict[int, list[int]] = {}
-    for number in order:
-        for way in code.blocks[number].ways:
-            before.setdefault(way.block, []).append(number)
-            if place[way.block] <= place[number]:
-                back.setdefault(way.block, []).append(number)
-    work = MOST_WORK * len(order)
-    for header, sources in back.items():
-        if work <= 0:
-            code.leave_alone(
-                "loop depths", None, "its loops are too deep in each other, so some count as none"
-            )
-            break
-        inside, waiting = {header}, [*sources]
-        while waiting and work > 0:
-            number = waiting.pop()
-            if number not in inside and place[number] > place[header]:
-                inside.add(number)
-                work -= 1
-                waiting += before.get(number, ())
-        for number in inside:
-            depths[number] += 1
-    return depths, set(back)
 
 
 def loop_headers(code: Code, order: Sequence[int]) -> set[int]:
@@ -75,10 +40,10 @@ class NextUse:
         self.code, self.live, self.order = code, live, order
         self.headers = loop_headers(code, order)
 
-    @lazy
-    def depths(self) -> dict[int, int]:
+    @property
+    def depths(self) -> list[int]:
         """In how many loops each block lies."""
-        return loop_depths(self.code, self.order)[0]
+        return self.code.shape.depths
 
     @lazy
     def at(self) -> dict[int, dict[int, int]]:

@@ -9,10 +9,11 @@ the program falls through to. So loops are contiguous; what leaves comes last.
 
 from __future__ import annotations
 
+from collections.abc import Set
+from itertools import chain
+
 from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer.code import Block, Code, Entry, Way
-from ebpfjit.optimizer.flow import reverse_postorder, uses_of
-from ebpfjit.optimizer.next_use import loop_depths
 
 
 def thread_jumps(code: Code) -> Code:
@@ -23,24 +24,49 @@ def thread_jumps(code: Code) -> Code:
         for number, block in enumerate(blocks)
         if not block.ops and block.end.row.kind is Kind.JUMP and block.ways[0].block != number
     }
-    if any(blocks[number].args for number in empty):
-        uses = uses_of(code)
-        empty = {
-            number
-            for number in empty
-            if all(uses[arg] == blocks[number].ways[0].args.count(arg) for arg in blocks[number].args)
-        }  # what later blocks read of it is passed on to nobody
+    empty -= _read_elsewhere(code, empty)
     if not empty:
         return code
     found = []
     beyond: dict[int, Way] = {}
-    for block in blocks:
-        ways = tuple(
-            _through(way, blocks, _beyond(way.block, blocks, empty, beyond)) if way.block in empty else way
-            for way in block.ways
-        )
-        found.append(block if ways == block.ways else Block(block.pc, block.args, block.ops, block.end, ways))
+    for number, block in enumerate(blocks):
+        if not empty.isdisjoint(code.shape.ways[number]):
+            ways = [
+                _through(way, blocks, _beyond(way.block, blocks, empty, beyond))
+                if way.block in empty
+                else way
+                for way in block.ways
+            ]
+            block = Block(block.pc, block.args, block.ops, block.end, tuple(ways))
+        found.append(block)
     return Code(code.verified, tuple(found), code.entries, code.homes, code.proofs, [], code.remarks)
+
+
+def _read_elsewhere(code: Code, empty: Set[int]) -> set[int]:
+    """Return those of some blocks of which an argument is read by others: it is to be passed on to them.
+
+    Only blocks that dominate what they lead to can be: nothing else comes there, but in rounds of a loop.
+    """
+    blocks, shape = code.blocks, code.shape
+    place, owners = shape.place, dict[int, int]()
+    for number in empty:
+        if blocks[number].args:
+            (way,) = shape.ways[number]
+            others = [each for each in shape.before[way] if each != number]
+            if all(each >= 0 and not 0 <= place[each] < place[way] for each in others):
+                owners.update(dict.fromkeys(blocks[number].args, number))
+    if not owners:
+        return set()
+    asked, found = frozenset(owners), set()
+    for number, block in enumerate(blocks):
+        ops = block.all_ops
+        read = [op.args for op in ops]
+        read += [way.args for way in block.ways]
+        named = [op.exit.registers for op in ops if op.exit is not None]
+        for value in asked.intersection(chain(*read, *named)):
+            if owners[value] != number:
+                found.add(owners[value])
+    return found
 
 
 def _through(way: Way, blocks: tuple[Block, ...], onward: Way) -> Way:
@@ -67,7 +93,10 @@ def _beyond(number: int, blocks: tuple[Block, ...], empty: set[int], beyond: dic
 def lay_out(code: Code) -> Code:
     """Return the code with its blocks in the order in which they are likely to be run."""
     blocks = code.blocks
-    depths, _ = loop_depths(code, reverse_postorder(code))
+    likelihood = code.shape.depths.copy()
+    for number, block in enumerate(blocks):
+        if block.end.row.kind is Kind.LEAVE:
+            likelihood[number] = -1
     placed: dict[int, int] = {}
     waiting = sorted({entry.block for entry in code.entries.values()}, reverse=True)
     cold: list[int] = []
@@ -75,13 +104,15 @@ def lay_out(code: Code) -> Code:
         number = waiting.pop() if waiting else cold.pop()
         while number not in placed:
             placed[number] = len(placed)
-            ways = [way.block for way in reversed(blocks[number].ways) if way.block not in placed]
+            ways = [way for way in code.shape.ways[number] if way not in placed]
             if not ways:
                 break
-            likely = max(ways, key=lambda each: (blocks[each].end.row.kind is not Kind.LEAVE, depths[each]))
-            for way in ways:
+            likely = ways.pop()
+            for way in reversed(ways):
                 if way != likely:
-                    (cold if blocks[way].end.row.kind is Kind.LEAVE else waiting).append(way)
+                    if likelihood[way] > likelihood[likely]:
+                        likely, way = way, likely
+                    (cold if likelihood[way] < 0 else waiting).append(way)
             number = likely
     order = [blocks[number] for number in placed]
     found = [

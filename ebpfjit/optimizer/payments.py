@@ -22,8 +22,6 @@ from dataclasses import replace
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.optimizer.code import PAY, Block, Code, Exit, Op, Way, with_exit
-from ebpfjit.optimizer.flow import predecessors, reverse_postorder
-from ebpfjit.optimizer.next_use import loop_depths
 
 SETTLES = frozenset(
     {Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.PACKET_LOAD, Kind.EXIT}
@@ -36,32 +34,35 @@ JUMP = BY_NAME["JA"]
 
 def pay_ahead(code: Code) -> Code:
     """Return the code with fewer payments."""
-    order = reverse_postorder(code)
-    depths, headers = loop_depths(code, order)
+    order, (depths, headers) = code.shape.order, code.shape.loops
     entered = {entry.block for entry in code.entries.values()}
     ahead = [0] * len(code.blocks)  # what is paid for a block when it starts
     advance = [0] * len(code.blocks)  # what is paid at its end for later ones
     blocks = [*code.blocks]
     paying = [[op for op in block.ops if op.row in PAYING] for block in blocks]
+    ways = code.shape.ways
     promised: dict[int, int] | None = None  # what ways back pay for the starts of loops: found out first
     while True:
         for number in reversed(order):
-            block = code.blocks[number]
-            if block.ways and block.end.row.kind not in SETTLES:
-                likely = block.ways[0]
-                if len(block.ways) > 1:
-                    likely = max(block.ways, key=lambda way: (depths[way.block], -ahead[way.block]))
-                advance[number] = ahead[likely.block]
+            following = ways[number]
+            if following:
+                likely = following[0]
+                for other in following[1:]:
+                    if (depths[other], -ahead[other]) > (depths[likely], -ahead[likely]):
+                        likely = other
+                advance[number] = ahead[likely]
             pending = _due(paying[number], advance[number])
             ahead[number] = 0 if number in entered else pending
             if promised is not None and number in headers:
                 ahead[number] = promised[number]
-        if promised is not None or not headers:
+        if promised is not None or not any(ahead[number] for number in headers):
             break
         promised = {number: ahead[number] for number in headers}
     for number in order:
         block = code.blocks[number]
         if paying[number] or advance[number] or ahead[number]:
+            if advance[number] == ahead[number] == 0 and _is_settled(paying[number], block):
+                continue
             ops, pending = _collected(block, advance[number])
             if pending != ahead[number]:
                 ops = [Op(PAY, (), pending - ahead[number], 0, block.pc), *ops]
@@ -75,6 +76,11 @@ def _due(paying: Sequence[Op], pending: int) -> int:
         is_settled = op.row is not PAY or op.exit is not None
         pending = 0 if is_settled else pending + op.imm
     return pending
+
+
+def _is_settled(paying: Sequence[Op], block: Block) -> bool:
+    """True for a block that pays at its start only, where the budget is looked at."""
+    return len(paying) == 1 and paying[0] is block.ops[0] and paying[0].exit is not None
 
 
 def _collected(block: Block, pending: int) -> tuple[list[Op], int]:
@@ -108,10 +114,13 @@ def _with_differences(
     code: Code, blocks: list[Block], order: Sequence[int], ahead: Sequence[int], advance: Sequence[int]
 ) -> Code:
     """Return the code with what is due on the ways between blocks."""
-    before = predecessors(code)
+    before = code.shape.before
     for number in order:
         paid = advance[number]
-        if all(ahead[way.block] == paid for way in blocks[number].ways):
+        for following in code.shape.ways[number]:
+            if ahead[following] != paid:
+                break
+        else:
             continue
         ways = [*blocks[number].ways]
         for index, way in enumerate(ways):

@@ -28,9 +28,9 @@ from typing import Any, Protocol
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.entries import Entries
-from ebpfjit.bits import U64_MASK, W32, W64
+from ebpfjit.bits import U64_MASK, W32, W64, Width
 from ebpfjit.isa import semantics
-from ebpfjit.isa.spec import FRAME_POINTER, Kind
+from ebpfjit.isa.spec import FRAME_POINTER, Kind, Row
 from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.optimizer import intervals
 from ebpfjit.optimizer.code import Block, Code, Entry, Op
@@ -53,6 +53,10 @@ from ebpfjit.optimizer.scaled import SCALING, Scaled
 
 Trail = list[tuple[Any, int, Any]]
 """What was changed for a part of the walk: list or dictionary, index, what was there."""
+
+
+Compares = tuple[tuple[str, str], Width, bool]
+"""What a comparison says where it holds and where it does not, its width, whether it reads signs."""
 
 
 class Visitor(Protocol):
@@ -81,8 +85,6 @@ class _Nobody:
         """See nothing."""
 
 
-NO_WAYS: list[int] = []
-
 MAKES_ZEROS = frozenset({"AND", "MUL", "LSH"})
 """What makes multiples of numbers that are none."""
 
@@ -101,7 +103,7 @@ class Walk:
         program = verified.program
         starts = {entry.block for pc, entry in code.entries.items() if pc in program.functions}
         self.is_entered_elsewhere = len(starts) < len(code.entries)
-        self.dominators = Dominators(code, starts)
+        self.dominators = Dominators(code.shape, starts)
         self.map_at = {map_.address: map_ for map_ in program.maps}
         count = len(code.homes) or max(code.values(), default=-1) + 1
         self.facts = Facts(count, program.functions)
@@ -110,13 +112,11 @@ class Walk:
         if self.is_measured:
             self.facts.limit[self.facts.length] = 0
             self.facts.high[self.facts.length] = MOST_LENGTH
-        self.defined: list[Op | None] = [None] * count
+        self.defined, self.where = self.facts.defined, self.facts.where
         self.at = [-1] * count
         """By value, the block whose argument it is."""
-        self.incoming: list[list[int]] = [NO_WAYS] * count
-        """By argument, what it is on each way."""
-        self.where = [-1] * count
-        """By value, the block where it is defined."""
+        self.place_in: list[int] = [0] * count
+        """By argument, which of its block's it is."""
         self.is_known = bytearray(count)
         """By argument, whether it is known already; of other values that is told by `is_walked`."""
         self.is_walked = bytearray(len(code.blocks))
@@ -128,25 +128,25 @@ class Walk:
 
     def _index(self) -> None:
         """Find out where values are defined, and what comes into arguments."""
-        blocks, at, incoming, defined = self.code.blocks, self.at, self.incoming, self.defined
-        where = self.where
+        blocks, at, where, defined = self.code.blocks, self.at, self.where, self.defined
         for number in self.dominators.order:
             block = blocks[number]
-            for arg in block.args:
+            for index, arg in enumerate(block.args):
                 at[arg] = where[arg] = number
-                incoming[arg] = []
+                self.place_in[arg] = index
             for op in block.ops:
                 for result in op.results:
-                    defined[result], where[result] = op, number
-        for number in self.dominators.order:
-            block = blocks[number]
-            for out in block.ways:
-                for arg, value in zip(blocks[out.block].args, out.args, strict=True):
-                    incoming[arg].append(value)
+                    defined[result] = op
+                    where[result] = number
         self.entered: dict[int, list[tuple[int, Entry]]] = {}
         for pc, entry in self.code.entries.items():
             if pc in self.code.verified.program.functions:
                 self.entered.setdefault(entry.block, []).append((pc, entry))
+
+    def incoming(self, arg: int) -> list[int]:
+        """Return what an argument is on each way to its block."""
+        blocks, number, index = self.code.blocks, self.at[arg], self.place_in[arg]
+        return [blocks[before].ways[way].args[index] for before, way in self.dominators.preds[number]]
 
     def run(self) -> Facts:
         """Walk."""
@@ -162,7 +162,8 @@ class Walk:
             marks.append(len(trail))
             waiting.append(number)
             self._block(number)
-            waiting += [~child for child in reversed(dominators.children[number])]
+            for child in reversed(dominators.children[number]):
+                waiting.append(~child)
         return self.facts
 
     def _take_back(self, mark: int) -> None:
@@ -189,15 +190,16 @@ class Walk:
                 step(self, op)
         visitor.end(self.trail)
         self.is_walked[number] = 1
-        place = self.dominators.place
+        place, trail = self.dominators.place, self.trail
         for index, out in enumerate(block.ways):
             if out.args and place[out.block] > place[number]:
-                mark = len(self.trail)
+                mark = len(trail)
                 self._on_way(block, index)
                 self._join(out.block, [self._on(value) for value in out.args])
                 if self.scaled.known:
                     self.scaled.join(out.block, out.args)
-                self._take_back(mark)
+                if len(trail) > mark:
+                    self._take_back(mark)
 
     def knows(self, value: int) -> bool:
         """True where what is known of a value is there: not of those of rounds that are still to come."""
@@ -210,7 +212,7 @@ class Walk:
         """
         dominators = self.dominators
         ways_in = dominators.preds[number]
-        if number in self.entered or dominators.idom[number] < 0:
+        if dominators.idom[number] < 0 or number in self.entered:
             return None
         if len(ways_in) > 1:
             ways_in = [each for each in ways_in if not dominators.dominates(number, each[0])]
@@ -220,14 +222,10 @@ class Walk:
 
     def _on(self, value: int) -> Incoming:
         """Return what is known of a value here."""
-        facts, (low, high) = self.facts, self.facts.range(value)
-        root, delta, zeros, base = (
-            facts.root[value],
-            facts.delta[value],
-            facts.zeros[value],
-            facts.base[value],
-        )
-        near = far = limit = NOWHERE
+        facts = self.facts
+        root, base, zeros = facts.root[value], facts.base[value], facts.zeros[value]
+        low, high = facts.range(value) if root != value else (facts.low[value], facts.high[value])
+        delta, near, far, limit = facts.delta[value], NOWHERE, NOWHERE, NOWHERE
         if base != UNKNOWN:
             base, near, far = facts.place(value) or (base, NOWHERE, NOWHERE)
         if self.is_measured:
@@ -242,14 +240,14 @@ class Walk:
 
     def _arguments(self, number: int, block: Block) -> None:
         """Find out what the arguments of a block are."""
-        for pc, entry in self.entered.get(number, ()):
-            self._join(number, [self._at_start(pc, register) for register in entry.registers])
+        if number in self.entered:
+            for pc, entry in self.entered[number]:
+                self._join(number, [self._at_start(pc, register) for register in entry.registers])
         known = self.joined[number]
         self.joined[number] = None
-        place = self.dominators.place
         if known is None:
             pass  # runs come from outside only
-        elif any(place[before] >= place[number] for before, _ in self.dominators.preds[number]):
+        elif number in self.induction.targets:
             self._around(number, block.args, known)
         else:
             for arg, first in zip(block.args, known, strict=True):
@@ -262,14 +260,15 @@ class Walk:
     def _around(self, number: int, args: Iterable[int], known: list[Incoming]) -> None:
         """Find out what the arguments of a block are that rounds come back to; those first that stay."""
         later = []
-        rooms = self.scaled.joined.pop(number, None) or [None] * len(known)
-        for arg, first, room in zip(args, known, rooms, strict=True):
-            back = self.induction.back(number, arg)
-            if self.induction.is_invariant(number, arg, first, back):
+        induction, rooms = self.induction, self.scaled.joined.pop(number, None)
+        comes_round = induction.coming_round(number)
+        for index, (arg, first) in enumerate(zip(args, known, strict=True)):
+            back = [(latch, values[index]) for latch, values in comes_round if values[index] != arg]
+            if not back or induction.is_invariant(number, arg, first, back):
                 self.define(arg, first)
                 self.is_known[arg] = 1
             else:
-                later.append((arg, first, room, back))
+                later.append((arg, first, None if rooms is None else rooms[index], back))
         for arg, first, room, back in later:
             self.define(arg, self.induction.argument(number, arg, first, back))
             if room is not None:
@@ -310,19 +309,16 @@ class Walk:
     def _on_way(self, block: Block, way: int) -> None:
         """Learn what a way out of a block says; what is learnt is put on the trail."""
         end = block.end
-        if end.row.kind is Kind.BRANCH and len(block.ways) == 2 and block.ways[0] != block.ways[1]:
-            self._learn(end, way)
+        compares = _COMPARES.get(end.row)
+        if compares is not None and block.ways[0] != block.ways[1]:
+            self._learn(end, way, compares)
 
-    def _learn(self, end: Op, way: int) -> None:
+    def _learn(self, end: Op, way: int, compares: Compares) -> None:
         """Learn what a comparison says where it holds (way 0), or does not; it is put on the trail."""
-        row = end.row
-        if row.meaning not in RELATIONS:
-            return
-        facts, w, signed = self.facts, row.width, row.meaning in SIGNED
-        relation, mask = RELATIONS[row.meaning][way], row.width.mask
-        a = end.args[0]
-        x = facts.range(a)
-        if not row.uses_src:
+        facts, (relations, w, signed) = self.facts, compares
+        relation, mask, a = relations[way], w.mask, end.args[0]
+        x = facts.range(a) if facts.root[a] != a else (facts.low[a], facts.high[a])
+        if not end.row.uses_src:
             number = end.imm & mask
             if x[1] <= mask:
                 self._narrow(a, x, compared(w, relation, x, (number, number), signed=signed))
@@ -465,13 +461,14 @@ class Walk:
         if x[1] > mask:
             x = 0, mask
         if row.uses_src:
-            y = facts.range(op.args[1])
+            b = op.args[1]
+            y = facts.range(b) if facts.root[b] != b else (facts.low[b], facts.high[b])
             if y[1] > mask:
                 y = 0, mask
+            is_number = y[0] == y[1]
         else:
-            number = op.imm & mask
+            number, is_number = op.imm & mask, True
             y = number, number
-        is_number = y[0] == y[1]
         if is_number and x[0] == x[1]:
             self._constant(value, semantics.BINARY[meaning](w, x[0], y[0]))
             return
@@ -481,10 +478,13 @@ class Walk:
             return
         facts.low[value], facts.high[value] = low, high
         if meaning == "ADD" or meaning == "SUB":
-            self._sum(op, whole, y)
+            if is_number:
+                self._moved(op, a, y[0])
+            else:
+                self._sum(op, whole, y)
         elif meaning == "AND" and is_number and whole == x and _keeps(x[1], y[0]):
             self._same(value, a)
-        elif is_number and whole == x and self.is_measured and meaning in SCALING:
+        elif is_number and self.is_measured and whole == x and meaning in SCALING:
             self.scaled.operation(meaning, value, a, x, y[0], w.bits)
         zeros = facts.zeros[a]
         if zeros or meaning in MAKES_ZEROS:
@@ -492,25 +492,29 @@ class Walk:
             amount = y[0] % w.bits if is_number else None
             facts.zeros[value] = min(low_zeros(meaning, zeros, others, amount), 64)
 
-    def _sum(self, op: Op, x: Interval, y: Interval) -> None:
-        """Follow an addition or a subtraction, of 64 bits or of what is the same there."""
-        facts, value, a = self.facts, op.results[0], op.args[0]
+    def _moved(self, op: Op, source: int, number: int) -> None:
+        """Follow the addition or subtraction of a number, of 64 bits or of what is the same there."""
+        facts, value, w = self.facts, op.results[0], op.row.width
         adds = op.row.meaning == "ADD"
-        if y[0] == y[1] or (x[0] == x[1] and adds):
-            source, number = (a, y[0]) if y[0] == y[1] else (op.args[1], x[0])
-            by = op.row.width.signed(number) if adds else -op.row.width.signed(number)
-            if op.row.width is W32:
-                low, high = facts.range(source)
-                if low + by < 0 or high + by > W32.mask:
-                    return  # it wraps where 64 bits would not
-            if not self._same(value, source, by) and adds and op.row.width is W64:
-                # An address, plus what varies.
-                root = facts.root[source]
-                facts.parts[value] = facts.constant, root, facts.delta[source] + number
+        by = w.signed(number) if adds else -w.signed(number)
+        if w is W32:
+            low, high = facts.range(source)
+            if low + by < 0 or high + by > W32.mask:
+                return  # it wraps where 64 bits would not
+        if not self._same(value, source, by) and adds and w is W64:
+            # An address, plus what varies.
+            root = facts.root[source]
+            facts.parts[value] = facts.constant, root, facts.delta[source] + number
+
+    def _sum(self, op: Op, x: Interval, y: Interval) -> None:
+        """Follow an addition or a subtraction of values."""
+        facts, value, (a, b) = self.facts, op.results[0], op.args
+        adds = op.row.meaning == "ADD"
+        if adds and x[0] == x[1]:
+            self._moved(op, b, x[0])
             return
         if op.row.width is W32:
             return
-        b = op.args[1]
         if adds and self._is_pointer(b) > self._is_pointer(a):
             a, b = b, a
         pointer, scalar = facts.root[a], facts.root[b]
@@ -554,7 +558,9 @@ class Walk:
         found = []
         for way, value in enumerate(op.args[-2:]):
             mark = len(self.trail)
-            self._learn(op, way)
+            compares = _COMPARES.get(op.row)
+            if compares is not None:
+                self._learn(op, way, compares)
             found.append(self._on(value))
             self._take_back(mark)
         self.define(op.results[0], both(*found))
@@ -625,6 +631,13 @@ _STEPS: dict[Kind, Callable[[Walk, Op], None]] = {
     Kind.SELECT: Walk._select,
 }
 
+
+_COMPARES: dict[Row, Compares] = {
+    row: (RELATIONS[row.meaning], row.width, row.meaning in SIGNED)
+    for row in (*TABLE, *UNENCODED.values())
+    if row.kind in (Kind.BRANCH, Kind.SELECT) and row.meaning in RELATIONS
+}
+"""Comparisons that say something of what they compare, by row."""
 
 _HOW = {row: (_STEPS.get(row.kind), row.kind in SEEN) for row in (*TABLE, *UNENCODED.values())}
 """By row: what an operation makes known, and whether a visitor sees it."""

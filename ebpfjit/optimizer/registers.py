@@ -28,7 +28,7 @@ from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.isa.table import TABLE
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Op, Way
-from ebpfjit.optimizer.flow import predecessors, reverse_postorder, value_count
+from ebpfjit.optimizer.flow import value_count
 from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse
 from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.translators.machine import Registers
@@ -54,7 +54,7 @@ HELPER_ROWS = frozenset(row for row in TABLE if row.kind in HELPER_CALLS)
 
 def place(code: Code, registers: Registers) -> PlacedCode:
     """Return code with registers. Raises OptimizationError where there are too few."""
-    order = reverse_postorder(code)
+    order = code.shape.order
     placer = _Placer(code, registers, live_in(code, order))
     for part in parts_of(code, order):
         placer.part(part)
@@ -110,7 +110,7 @@ def live_in(code: Code, order: Sequence[int]) -> list[list[int]]:
             defined[value] = number
         is_done[number] = 1
     waiting = [(number, value) for number, header in back for value in live[header]]
-    before = predecessors(code) if waiting else []
+    before = code.shape.before if waiting else []
     while waiting:
         number, value = waiting.pop()
         if number >= 0 and value not in live[number] and defined[value] != number:

@@ -20,13 +20,13 @@ so that each round may have its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer.code import PAY, Block, Code, Exit, Op, Way
-from ebpfjit.optimizer.flow import homes_of, predecessors, reverse_postorder
-from ebpfjit.optimizer.next_use import loop_depths
+from ebpfjit.optimizer.flow import homes_of
 from ebpfjit.optimizer.payments import SETTLES
 
 MOST_OPERATIONS = 24
@@ -38,29 +38,32 @@ MOST_BLOCKS = 4
 
 def unroll(code: Code) -> Code:
     """Return the code with small loops unrolled."""
-    order = reverse_postorder(code)
-    depths, headers = loop_depths(code, order)
-    before = predecessors(code)
-    unrolling = _Unrolling(code)
+    (depths, headers), before = code.shape.loops, code.shape.before
+    if code.shape.is_deep:
+        code.leave_alone("loop depths", None, "its loops are too deep in each other, so some count as none")
+    loops: dict[int, list[int]] = {}
     for header in sorted(headers):
         body = _body(code, header, depths, before)
         if isinstance(body, str):
             code.leave_alone("unroll", code.blocks[header].pc, body)
         elif body:
-            unrolling.loop(header, body, before)
+            loops[header] = body
+    if not loops:
+        return code
+    unrolling = _Unrolling(code, loops)
+    for header, body in loops.items():
+        unrolling.loop(header, body, before)
     return unrolling.done()
 
 
-def _body(
-    code: Code, header: int, depths: Mapping[int, int], before: Sequence[Sequence[int]]
-) -> list[int] | str:
+def _body(code: Code, header: int, depths: Sequence[int], before: Sequence[Sequence[int]]) -> list[int] | str:
     """Return the blocks of a loop, the header first; none of one with loops inside, or why it stays."""
     body, waiting, operations = [header], [way.block for way in code.blocks[header].ways], 0
     while waiting:  # what is in a loop as deep, or deeper, and leads back
         number = waiting.pop()
-        if number in body or depths.get(number, 0) < depths[header]:
+        if number in body or depths[number] < depths[header]:
             continue
-        if depths.get(number, 0) > depths[header]:
+        if depths[number] > depths[header]:
             return []
         if len(body) == MOST_BLOCKS:
             return f"it is a loop of more than {MOST_BLOCKS} blocks"
@@ -85,16 +88,28 @@ def _body(
 
 
 class _Unrolling:
-    """The blocks so far."""
+    """The blocks so far; `loops` are those that may be unrolled, by header."""
 
-    def __init__(self, code: Code) -> None:
+    def __init__(self, code: Code, loops: Mapping[int, Sequence[int]]) -> None:
         self.code = code
         self.blocks = [*code.blocks]
         self.homes = homes_of(code)
-        self.readers: list[set[int]] = [set() for _ in self.homes]
+        made = [_defined(code.blocks[number]) for body in loops.values() for number in body]
+        self.made = frozenset(chain.from_iterable(made))
+        """What is made in these loops."""
+        self.readers: dict[int, set[int]] = {value: set() for value in self.made}
+        """The blocks that read it."""
         for number, block in enumerate(self.blocks):
-            for value in _read(block):
-                self.readers[value].add(number)
+            self.reads(number, block)
+
+    def reads(self, number: int, block: Block) -> None:
+        """Note what a block reads."""
+        ops = block.all_ops
+        read = [op.args for op in ops]
+        read += [way.args for way in block.ways]
+        named = [op.exit.registers for op in ops if op.exit is not None]
+        for value in self.made.intersection(chain(*read, *named)):
+            self.readers[value].add(number)
 
     def done(self) -> Code:
         """Return the code."""
@@ -105,7 +120,6 @@ class _Unrolling:
     def new(self, like: int) -> int:
         """Return a new value, of the register that another one was of."""
         self.homes.append(self.homes[like])
-        self.readers.append(set())
         return len(self.homes) - 1
 
     def loop(self, header: int, body: list[int], before: Sequence[Sequence[int]]) -> None:
@@ -129,8 +143,7 @@ class _Unrolling:
                 turned = {**places, header: following}
                 copy = _copy(originals[number], values, turned, inside, asks=0 if round_ else asks)
                 self.blocks[places[number]] = copy
-                for value in _read(copy):
-                    self.readers[value].add(places[number])
+                self.reads(places[number], copy)
 
     def _leave_by_arguments(self, inside: set[int], made: set[int], before: Sequence[Sequence[int]]) -> bool:
         """Have blocks behind a loop take what was made in it as arguments; False where that cannot be."""
@@ -145,8 +158,8 @@ class _Unrolling:
             return True
         (target,) = outside
         everywhere = {number for value in wanted for number in readers[value]} - inside
-        for value, other in wanted.items():
-            readers[other], readers[value] = readers[value] - inside, readers[value] & inside
+        for value in wanted:
+            readers[value] &= inside
         for number in everywhere:
             self.blocks[number] = _copy(self.blocks[number], wanted, {}, set(), asks=None, defines=False)
         block = self.blocks[target]
@@ -160,26 +173,15 @@ class _Unrolling:
         return True
 
 
-def _defined(block: Block) -> Iterable[int]:
-    yield from block.args
-    for op in block.ops:
-        yield from op.results
-
-
-def _read(block: Block) -> Iterable[int]:
-    for op in block.all_ops:
-        yield from op.args
-        if op.exit is not None:
-            yield from (value for value in op.exit.registers if value is not None)
-    for way in block.ways:
-        yield from way.args
+def _defined(block: Block) -> list[int]:
+    return [*block.args, *chain.from_iterable([op.results for op in block.ops])]
 
 
 def _copy(
     block: Block,
-    values: dict[int, int],
-    turned: dict[int, int],
-    inside: set[int],
+    values: Mapping[int, int],
+    turned: Mapping[int, int],
+    inside: Collection[int],
     *,
     asks: int | None,
     defines: bool = True,
@@ -188,9 +190,7 @@ def _copy(
 
     Where the budget is looked at it `asks` for so much; 0: nobody looks, None: as before.
     """
-
-    def of(value: int) -> int:
-        return values.get(value, value)
+    of = values.get
 
     def op_of(op: Op) -> Op:
         leaves, offset, stores = op.exit, op.offset, op.stores
@@ -198,16 +198,20 @@ def _copy(
             if op.row is PAY and asks is not None:
                 offset, stores = asks, asks > 0
                 leaves = leaves if asks else None
-            if leaves is not None:
-                registers = tuple([None if value is None else of(value) for value in leaves.registers])
+            if leaves is not None and values:
+                registers = tuple([None if value is None else of(value, value) for value in leaves.registers])
                 leaves = Exit(leaves.pc, registers, leaves.refund, leaves.slots)
-        results = tuple(map(of, op.results)) if defines else op.results
-        args = tuple(map(of, op.args))
+        args = tuple([of(value, value) for value in op.args]) if op.args else ()
+        results = tuple([of(value, value) for value in op.results]) if defines and op.results else op.results
         return Op(op.row, args, op.imm, offset, op.pc, results, leaves, stores, op.region, op.scale)
 
-    ways = tuple(
-        Way(turned[way.block] if way.block in inside else way.block, tuple(map(of, way.args)))
+    ways = [
+        Way(
+            turned[way.block] if way.block in inside else way.block,
+            tuple([of(value, value) for value in way.args]),
+        )
         for way in block.ways
-    )
-    args = tuple(map(of, block.args)) if defines else block.args
-    return Block(block.pc, args, tuple(map(op_of, block.ops)), op_of(block.end), ways)
+    ]
+    args = tuple([of(value, value) for value in block.args]) if defines else block.args
+    ops = [op_of(op) if values or op.row is PAY else op for op in block.ops]
+    return Block(block.pc, args, tuple(ops), op_of(block.end), tuple(ways))

@@ -214,7 +214,7 @@ LOOPS = {
 
 def inner_loop(code: Code) -> set[int]:
     """Return the blocks of the loop that comes round last in the layout."""
-    dominators = Dominators(code)
+    dominators = Dominators(code.shape)
     back = [
         (number, way.block)
         for number, block in enumerate(code.blocks)

@@ -6,21 +6,19 @@ import pytest
 from support.placed_code import code_of
 
 from ebpfjit.optimizer.code import Code
-from ebpfjit.optimizer.flow import reverse_postorder
-from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse, loop_depths
+from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse
 from ebpfjit.optimizer.registers import live_in
 
 SOURCE = "exit\n" * 20
 
 
 def next_use(code: Code) -> NextUse:
-    return NextUse(code, reverse_postorder(code), live_in(code, reverse_postorder(code)))
+    return NextUse(code, code.shape.order, live_in(code, code.shape.order))
 
 
 def depths(text: str) -> tuple[list[int], set[int]]:
     code = code_of(text, SOURCE)
-    found, headers = loop_depths(code, reverse_postorder(code))
-    return [found.get(number, 0) for number in range(len(code.blocks))], headers
+    return code.shape.loops
 
 
 NESTED = """\

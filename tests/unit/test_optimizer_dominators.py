@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import random
-from types import SimpleNamespace
-from typing import Any
 
 from ebpfjit.optimizer.dominators import Dominators
-
-
-def graph(ways: list[list[int]], entered: set[int]) -> Any:
-    """Code that is blocks with ways, and nothing else."""
-    blocks = [SimpleNamespace(ways=[SimpleNamespace(block=way) for way in each]) for each in ways]
-    entries = {pc: SimpleNamespace(block=block) for pc, block in enumerate(entered)}
-    return SimpleNamespace(blocks=blocks, entries=entries)
+from ebpfjit.optimizer.shape import Shape
 
 
 def reached(ways: list[list[int]], entered: set[int], without: int = -1) -> set[int]:
@@ -35,7 +27,7 @@ def test_dominators_of_any_graph() -> None:
         count = rng.randrange(1, 12)
         ways = [[rng.randrange(count) for _ in range(rng.choice((0, 1, 1, 2, 2)))] for _ in range(count)]
         entered = {0, *(rng.randrange(count) for _ in range(rng.choice((0, 0, 1))))}
-        dominators = Dominators(graph(ways, entered))
+        dominators = Dominators(Shape(ways, list(entered)))
         there = reached(ways, entered)
         assert set(dominators.order) == there
         for block in there:
@@ -50,6 +42,6 @@ def test_a_chain_with_one_way_out_of_all_blocks() -> None:
     """20,000 blocks that all lead to the last as well: what a walk up from each would take is 200 million."""
     count = 20_000
     ways = [[block + 1, count] for block in range(count)] + [[]]
-    dominators = Dominators(graph(ways, {0}))
+    dominators = Dominators(Shape(ways, [0]))
     assert dominators.idom[count] == 0
     assert dominators.dominates(5, count - 1)

@@ -24,9 +24,9 @@ from there on accesses and bounds have a `scale`. Linear: each operation is look
 from __future__ import annotations
 
 from ebpfjit.isa.spec import FRAME_POINTER, Kind, Row
-from ebpfjit.isa.table import BY_NAME, UNENCODED
+from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.optimizer.code import BOUND, Block, Code, Op
-from ebpfjit.optimizer.flow import homes_of, reverse_postorder, uses_of, without
+from ebpfjit.optimizer.flow import homes_of, uses_of, value_count, without
 
 ACCESSES = frozenset({Kind.LOAD, Kind.STORE, Kind.ATOMIC, Kind.BOUND, Kind.ALIGNED, Kind.INDEXED_LOAD}) | {
     Kind.INDEXED_STORE,
@@ -34,6 +34,7 @@ ACCESSES = frozenset({Kind.LOAD, Kind.STORE, Kind.ATOMIC, Kind.BOUND, Kind.ALIGN
     Kind.UPDATE,
 }
 """Kinds whose first argument is the base of an address."""
+ACCESS_ROWS = frozenset(row for row in (*TABLE, *UNENCODED.values()) if row.kind in ACCESSES)
 INDEXED: dict[Row, Row] = {
     BY_NAME[name.removeprefix("INDEXED_")]: row
     for name, row in UNENCODED.items()
@@ -60,21 +61,22 @@ FACTORS = {3: 2, 5: 4, 9: 8}
 def displace(code: Code, uses: list[int] | None = None) -> Code:
     """Return the code with constants that are added to a base in the displacements of its accesses."""
     uses, homes = uses_of(code) if uses is None else uses, homes_of(code)
-    as_base = _uses_as_base(code, ACCESSES)
+    as_base = _uses_as_base(code, ACCESS_ROWS)
     added: dict[int, tuple[int, int]] = {}
     """What a value is: another, and so many bytes."""
     blocks: list[Block | None] = [None] * len(code.blocks)
-    for number in reverse_postorder(code):
+    for number in code.shape.order:
         block = code.blocks[number]
         ops: list[Op] | None = None
         for index, op in enumerate(block.ops):
-            if op.row is ADD_64_NUMBER:
+            row = op.row
+            if row is ADD_64_NUMBER:
                 base, (result,) = op.args[0], op.results
                 if uses[result] == as_base[result] or homes[base] == FRAME_POINTER:
                     root, more = added.get(base, (base, 0))
                     if abs(op.imm + more) < MOST_OFFSET:
                         added[result] = root, op.imm + more
-            elif added and op.row.kind in ACCESSES and has_base(op) and op.args[0] in added:
+            elif row in ACCESS_ROWS and op.args and op.args[0] in added and has_base(op):
                 root, more = added[op.args[0]]
                 if abs(op.offset + more) < MOST_OFFSET:
                     ops = [*block.ops] if ops is None else ops
@@ -96,18 +98,19 @@ def has_base(op: Op) -> bool:
     return op.row is not BOUND or len(op.args) == (2 if op.scale else 1)
 
 
-def _uses_as_base(code: Code, kinds: frozenset[Kind]) -> list[int]:
-    """Return how often each value is the base of an access of these kinds."""
-    found = [0] * len(homes_of(code))
+def _uses_as_base(code: Code, rows: frozenset[Row]) -> list[int]:
+    """Return how often each value is the base of an access of these rows."""
+    found = [0] * value_count(code)
     for block in code.blocks:
         for op in block.ops:
-            if op.row.kind in kinds and has_base(op):
+            if op.row in rows and (op.row is not BOUND or has_base(op)):
                 found[op.args[0]] += 1
     return found
 
 
 INDEXABLE = frozenset({Kind.LOAD, Kind.STORE, Kind.BOUND, Kind.INDEXED_LOAD, Kind.INDEXED_STORE})
 """Kinds of which some rows may have an index, or do."""
+INDEXABLE_ROWS = frozenset(row for row in ACCESS_ROWS if row.kind in INDEXABLE)
 
 
 def index(code: Code, uses: list[int] | None = None) -> Code:
@@ -115,8 +118,8 @@ def index(code: Code, uses: list[int] | None = None) -> Code:
     return _Indexing(code, uses_of(code) if uses is None else uses).run()
 
 
-LOOKED_AT = frozenset((*ADD_VALUE, *ADD_NUMBER, *SHIFTS, *MULTIPLY, *INDEXED, BOUND))
-"""Rows that sums are made of, or that may have an index."""
+SUMMED = frozenset((*ADD_VALUE, *ADD_NUMBER, *SHIFTS, *MULTIPLY))
+"""Rows that sums are made of: blocks without any stay as they are."""
 
 
 class _Indexing:
@@ -125,7 +128,7 @@ class _Indexing:
     def __init__(self, code: Code, uses: list[int]) -> None:
         self.code = code
         self.uses = uses
-        self.as_base = _uses_as_base(code, INDEXABLE)
+        self.as_base = _uses_as_base(code, INDEXABLE_ROWS)
         self.makers: list[Op | None] = [None] * len(self.uses)
         self.here: set[int] = set()
         """The sums that were made in the block."""
@@ -133,51 +136,56 @@ class _Indexing:
     def run(self) -> Code:
         """Go through all blocks."""
         blocks: list[Block | None] = [None] * len(self.code.blocks)
-        for number in reverse_postorder(self.code):
+        for number in self.code.shape.order:
             block = self.code.blocks[number]
-            if LOOKED_AT.isdisjoint([op.row for op in block.ops]):
+            if SUMMED.isdisjoint([op.row for op in block.ops]):
                 blocks[number] = block
                 continue
             self.here.clear()
-            ops = tuple([self.rewritten(op) if op.row in LOOKED_AT else op for op in block.ops])
-            blocks[number] = Block(block.pc, block.args, ops, block.end, block.ways)
+            ops = [
+                self.summed(op)
+                if op.row in SUMMED
+                else self.accessed(op)
+                if op.row in INDEXABLE_ROWS and op.args and op.args[0] in self.here
+                else op
+                for op in block.ops
+            ]
+            blocks[number] = Block(block.pc, block.args, tuple(ops), block.end, block.ways)
         return without(self.code, blocks, self.code.homes)
 
-    def rewritten(self, op: Op) -> Op:
-        """Return an operation as a sum, or with an index, where it is one or may have one."""
-        row, makers = op.row, self.makers
+    def summed(self, op: Op) -> Op:
+        """Return an operation as a sum, where it is one."""
+        row, result = op.row, op.results[0]
         if row in ADD_VALUE:
             op = self.of_values(op, ADD_VALUE[row])
-            self.here.add(op.results[0])
+            self.here.add(result)
         elif row in ADD_NUMBER:
             op = self.of_number(op, ADD_NUMBER[row])
-            self.here.add(op.results[0])
-        elif row in SHIFTS:
-            pass
-        elif row in MULTIPLY and op.imm in FACTORS:
+            self.here.add(result)
+        elif row in MULTIPLY:
+            if op.imm not in FACTORS:
+                return op
             value = op.args[0]
             op = _sum(op, MULTIPLY[row], (value, value), FACTORS[op.imm], 0)
-        elif row.kind in INDEXABLE:
-            return self.accessed(op) if has_base(op) else op
-        else:
-            return op
-        makers[op.results[0]] = op
+        self.makers[result] = op
         return op
 
     def made(self, value: int, rows: dict[Row, int], bits: int) -> Op | None:
         """Return what made a value that is read once, where it is of these rows and so many bits."""
         maker = self.makers[value]
-        return maker if maker is not None and rows.get(maker.row) == bits and self.uses[value] == 1 else None
+        if maker is None or self.uses[value] != 1:
+            return None
+        return maker if rows.get(maker.row) == bits else None
 
     def of_values(self, op: Op, bits: int) -> Op:
         """The sum of two values, of which one may be shifted, and one have a constant added."""
         base, other = op.args
         scale, offset = 1, 0
-        if self.shift(other, bits):
-            pass
-        elif self.shift(base, bits):
-            base, other = other, base
         maker = self.shift(other, bits)
+        if maker is None:
+            maker = self.shift(base, bits)
+            if maker is not None:
+                base, other = other, base
         if maker is not None:
             other, scale = maker.args[0], 1 << maker.imm
         elif (maker := self.made(other, ADD_NUMBER, bits)) is not None:
@@ -209,11 +217,7 @@ class _Indexing:
         """An access whose base is a sum that nothing but a few accesses read."""
         base, row = op.args[0], op.row
         maker = self.makers[base]
-        if (
-            maker is None
-            or base not in self.here
-            or not self.uses[base] == self.as_base[base] <= MOST_ACCESSES
-        ):
+        if maker is None or not has_base(op) or not self.uses[base] == self.as_base[base] <= MOST_ACCESSES:
             return op
         indexed = row if row.kind is Kind.BOUND else INDEXED.get(row)
         offset = op.offset + maker.offset

@@ -28,7 +28,7 @@ from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Exit, Op, Way
-from ebpfjit.optimizer.flow import homes_of, predecessors, reads_of, reverse_postorder, without
+from ebpfjit.optimizer.flow import homes_of, reads_of, without
 from ebpfjit.optimizer.rules import algebra
 from ebpfjit.optimizer.rules.bits import low_arguments
 
@@ -112,6 +112,8 @@ class _Pass:
         count = len(self.homes)
         self.same: dict[int, int] = {}
         """What is to be read instead of values that are gone."""
+        self.gone: set[int | None] = set()
+        """These values."""
         self.constants: list[int | None] = [None] * count
         self.bits = [64] * count
         """How many low bits at most are not zero."""
@@ -123,34 +125,39 @@ class _Pass:
         ops = (op for block in code.blocks for op in block.ops if op.row in ASKING)
         for value in low_arguments(code, {value for op in ops for value in op.args}, LOW_ROWS):
             self.bits[value] = 32
+        self.ways_stay = True
+        """Whether each block still leads to the same ones."""
         self.made: dict[tuple[object, ...], int] = {}
         """What was made before: values by row, arguments and numbers."""
 
     def run(self) -> Code:
         """Go through all blocks."""
         code = self.code
-        before = predecessors(code)
+        before = code.shape.before
         tables: dict[int, dict[tuple[object, ...], int]] = {}
         done: list[Block | None] = [None] * len(code.blocks)
-        for number in reverse_postorder(code):
+        for number in code.shape.order:
             ways_in = before[number]
             table = tables.pop(ways_in[0], None) if len(ways_in) == 1 else None
             self.made = {} if table is None else table
             done[number] = self.block(code.blocks[number])
             tables[number] = self.made
         starts = [None if start is None else self.renamed_exit(start) for start in code.starts]
-        return without(code, done, self.homes, starts)
+        return without(code, done, self.homes, starts, ways_stay=self.ways_stay)
 
     def block(self, block: Block) -> Block:
         """Return a block rewritten."""
-        same, left, steps, makers = self.same, self.left, _STEPS, self.makers
+        left, gone, makers = self.left, self.gone, self.makers
         ops: list[Op] = []
         for op in block.ops:
+            is_there = True
             for value in op.args:
                 left[value] -= 1
-            if same and (op.exit is not None or not same.keys().isdisjoint(op.args)):
+                if value in gone:
+                    is_there = False
+            if not is_there or (op.exit is not None and not gone.isdisjoint(op.exit.registers)):
                 op = self.renamed(op)
-            rewrite = steps.get(op.row.kind)
+            rewrite = _STEPS.get(op.row)
             if rewrite is None:
                 ops.append(op)
                 continue
@@ -159,29 +166,33 @@ class _Pass:
                 ops.append(new)
                 if new.results:
                     makers[new.results[0]] = new
-        end, ways = self.renamed(block.end), block.ways
+        end = self.renamed(block.end)
         for value in end.args:
             left[value] -= 1
-        for way in ways:
+        for way in block.ways:
             for value in way.args:
                 left[value] -= 1
-        if same:
-            ways = tuple([Way(way.block, self.through(way.args)) for way in ways])
+        ways = tuple(
+            [
+                way if gone.isdisjoint(way.args) else Way(way.block, self.through(way.args))
+                for way in block.ways
+            ]
+        )
         if end.row.kind is Kind.BRANCH:
-            end, ways = self.branch(end, ways)
+            end, ways_left = self.branch(end, ways)
+            if ways_left is not ways:
+                ways, self.ways_stay = ways_left, False
         return Block(block.pc, block.args, tuple(ops), end, ways)
 
     def through(self, values: tuple[int, ...]) -> tuple[int, ...]:
         """Return what is to be read instead of some values."""
         same = self.same
-        if same.keys().isdisjoint(values):
-            return values
         return tuple([same.get(value, value) for value in values])
 
     def renamed(self, op: Op) -> Op:
         """Return an operation with what is to be read instead of what it reads."""
-        same, leaves = self.same, op.exit
-        if same.keys().isdisjoint(op.args) and (leaves is None or same.keys().isdisjoint(leaves.registers)):
+        leaves, gone = op.exit, self.gone
+        if gone.isdisjoint(op.args) and (leaves is None or gone.isdisjoint(leaves.registers)):
             return op
         if leaves is not None:
             leaves = self.renamed_exit(leaves)
@@ -189,9 +200,9 @@ class _Pass:
 
     def renamed_exit(self, leaves: Exit) -> Exit:
         """Return an exit with the values that are to be read instead of those it names."""
-        same = self.same
-        if same.keys().isdisjoint(leaves.registers):
+        if self.gone.isdisjoint(leaves.registers):
             return leaves
+        same = self.same
         registers = tuple([None if value is None else same.get(value, value) for value in leaves.registers])
         return Exit(leaves.pc, registers, leaves.refund, leaves.slots)
 
@@ -200,6 +211,7 @@ class _Pass:
     def alias(self, op: Op, value: int) -> None:
         """Have another value read instead of an operation's result."""
         self.same[op.results[0]] = value
+        self.gone.add(op.results[0])
         self.left[value] += self.left[op.results[0]]
         self.uses[value] += self.uses[op.results[0]]
 
@@ -328,24 +340,29 @@ class _Pass:
         """Arithmetic, rewritten until nothing applies."""
         for _ in range(MOST_REWRITES):
             new = self.of_two(op) if op.row.uses_src else self.of_one(op)
-            if new is op or new is None or new.row.kind is not Kind.BINARY:
-                return new if new is not op else self.finished(op)
+            if new is op:
+                break
+            if new is None or new.row.kind is not Kind.BINARY:
+                return new
             op = new
         return self.finished(op)
 
     def finished(self, op: Op) -> Op | None:
         """Note how many bits the result of an operation has at most; it may have been made before."""
-        row, bits, value = op.row, self.bits, op.args[0]
-        width = row.width.bits
-        most = width
+        row, bits, args = op.row, self.bits, op.args
+        width = most = row.width.bits
+        first = bits[args[0]]
+        if first > width:
+            first = width
         if row.uses_src:
             of_two = algebra.BITS_OF_TWO.get(row.meaning)
             if of_two is not None:
-                most = of_two(min(bits[value], width), min(bits[op.args[1]], width))
+                second = bits[args[1]]
+                most = of_two(first, second if second < width else width)
         else:
             of_one = algebra.BITS.get(row.meaning)
             if of_one is not None:
-                most = of_one(row.width, min(bits[value], width), row.width.wrap(op.imm))
+                most = of_one(row.width, first, op.imm & row.width.mask)
         bits[op.results[0]] = most if most < width else width
         return self.numbered(op)
 
@@ -426,7 +443,7 @@ class _Pass:
     def of_one(self, op: Op) -> Op | None:
         """An operation with a constant: on another constant, behind another one, or nothing at all."""
         row, a, width = op.row, op.args[0], op.row.width
-        k = width.wrap(op.imm)
+        k = op.imm & width.mask
         number = self.constants[a]
         if number is not None:
             return self.number(op, semantics.BINARY[row.meaning](width, width.wrap(number), k))
@@ -549,7 +566,7 @@ def changed(op: Op, row: Row, args: tuple[int, ...], imm: int, leaves: Exit | No
     return Op(row, args, imm, op.offset, op.pc, op.results, leaves, op.stores, op.region, op.scale)
 
 
-_STEPS: dict[Kind, Callable[[_Pass, Op], Op | None]] = {
+_OF_KIND: dict[Kind, Callable[[_Pass, Op], Op | None]] = {
     Kind.BINARY: _Pass.binary,
     Kind.MOVE: _Pass.move,
     Kind.UNARY: _Pass.unary,
@@ -565,3 +582,4 @@ _STEPS: dict[Kind, Callable[[_Pass, Op], Op | None]] = {
     Kind.CALL_LOCAL: _Pass.call,
     Kind.CALL_REGISTER: _Pass.call,
 }
+_STEPS = {row: _OF_KIND[row.kind] for row in (*TABLE, *UNENCODED.values()) if row.kind in _OF_KIND}

@@ -47,6 +47,9 @@ JOINS = {BY_NAME[f"{meaning}{bits}_X"]: bits // 8 for meaning in ("OR", "ADD", "
 COPIES = {BY_NAME["MOV32_X"]: 4}
 ROWS: frozenset[Row] = frozenset((*LOADS, *SHIFTS, *JOINS, *COPIES, *SWAPS))
 
+_LOADED, _SWAPPED, _SHIFTED, _JOINED = (frozenset(rows) for rows in (LOADS, SWAPS, SHIFTS, JOINS))
+"""Without these a block has nothing to gather."""
+
 HARMLESS = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT, Kind.PAY}
     | {Kind.BOUND, Kind.ALIGNED, Kind.BINARY_LOAD, Kind.INDEXED_LOAD}
@@ -72,7 +75,8 @@ def gather(code: Code, uses: list[int] | None = None) -> Code:
     blocks = []
     for block in code.blocks:
         rows = [op.row for op in block.ops]
-        may_be = sum(map(LOADS.__contains__, rows)) > 1 or not SWAPS.keys().isdisjoint(rows)
+        may_be = not (_JOINED.isdisjoint(rows) or _SHIFTED.isdisjoint(rows) or _LOADED.isdisjoint(rows))
+        may_be = may_be or not _SWAPPED.isdisjoint(rows)
         blocks.append(_Gathering(block, uses).block() if may_be else block)
     return with_blocks(code, blocks)
 

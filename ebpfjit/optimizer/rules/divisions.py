@@ -37,17 +37,20 @@ DIVISIONS = frozenset(BY_NAME[f"{meaning}{bits}_K"] for meaning in ("DIV", "MOD"
 
 def divide(code: Code) -> Code:
     """Return the code without divisions by constants that are better done otherwise."""
-    blocks = code.blocks
-    if all(DIVISIONS.isdisjoint([op.row for op in block.ops]) for block in blocks):
+    made = [*code.blocks]
+    dividing = [
+        number for number, block in enumerate(made) if not DIVISIONS.isdisjoint([op.row for op in block.ops])
+    ]
+    if not dividing:
         return code
-    low = {op.results[0] for block in blocks for op in block.ops if op.row in LOW_ROWS and op.results}
+    low = {op.results[0] for block in made for op in block.ops if op.row in LOW_ROWS and op.results}
     homes = homes_of(code)
-    made = []
-    for block in blocks:
+    for number in dividing:
+        block = made[number]
         ops: list[Op] = []
         for op in block.ops:
             ops += _divided(op, low, homes) if op.row in DIVISIONS else (op,)
-        made.append(Block(block.pc, block.args, tuple(ops), block.end, block.ways))
+        made[number] = Block(block.pc, block.args, tuple(ops), block.end, block.ways)
     return with_blocks(code, made, homes)
 
 

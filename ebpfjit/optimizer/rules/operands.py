@@ -22,8 +22,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.isa.table import BY_NAME, MEMORY_OPERANDS, UNENCODED
-from ebpfjit.optimizer.code import Block, Code, Op
+from ebpfjit.isa.table import BY_NAME, MEMORY_OPERANDS, TABLE, UNENCODED
+from ebpfjit.optimizer.code import PAY, Block, Code, Op
 from ebpfjit.optimizer.flow import uses_of, with_blocks
 from ebpfjit.optimizer.rules.algebra import COMMUTATIVE
 from ebpfjit.optimizer.rules.arithmetic import EXCHANGED
@@ -41,9 +41,14 @@ STORES: frozenset[Row] = frozenset(
     for word, table in (("", BY_NAME), ("INDEXED_", UNENCODED))
     for letter in LETTERS.values()
 )
-HARMLESS = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT,
-                      Kind.BINARY_LOAD, Kind.INDEXED_LOAD})  # fmt: skip
-"""Kinds that may stand in between, besides loads that are not ordered, and payments at which nobody looks."""
+_ROWS = (*TABLE, *UNENCODED.values())
+BINARIES = frozenset(row for row in _ROWS if row.kind is Kind.BINARY)
+_KINDS = frozenset({Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT, Kind.BINARY_LOAD,
+                    Kind.INDEXED_LOAD})  # fmt: skip
+HARMLESS = frozenset(row for row in _ROWS if row.kind in _KINDS)
+"""Rows that may stand in between, besides operations of two operands, loads that are not ordered, and
+payments at which nobody looks.
+"""
 UNSIGNED = {"JSGT": "JGT", "JSGE": "JGE", "JSLT": "JLT", "JSLE": "JLE"}
 """Comparisons of numbers without a sign."""
 
@@ -87,23 +92,24 @@ class _Operands:
         """Return the block with operands in memory."""
         old = self.old
         ops = list(old.ops)
+        uses = self.uses
         for place, op in enumerate(old.ops):
-            kind = op.row.kind
-            if kind is Kind.BINARY:
-                if op.row.uses_src and self.loads:
+            row = op.row
+            if row in BINARIES:
+                if row.uses_src and not self.loads.keys().isdisjoint(op.args):
                     ops[place] = op = self.binary(op)
-                if self.uses[op.results[0]] == 1:
+                if uses[op.results[0]] == 1:
                     self.made[op.results[0]] = op, place
-            elif op.row in LOADS:
+            elif row in LOADS:
                 result = op.results[0]
-                if not op.row.signed:
-                    self.small[result] = op.row.size
-                if self.uses[result] == 1:
+                if not row.signed:
+                    self.small[result] = row.size
+                if uses[result] == 1:
                     self.loads[result] = _Load(op, place, self.epoch)
-            elif op.row in STORES:
+            elif row in STORES:
                 ops[place] = self.update(op)
                 self.epoch += 1
-            elif kind not in HARMLESS and (kind is not Kind.PAY or op.exit is not None):
+            elif row not in HARMLESS and (row is not PAY or op.exit is not None):
                 self.epoch += 1
         end = self.branch(old.end) if old.end.row.kind is Kind.BRANCH and self.loads else old.end
         if end is old.end and not self.gone:

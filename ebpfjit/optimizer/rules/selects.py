@@ -21,11 +21,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ebpfjit.isa.spec import Kind
-from ebpfjit.isa.table import BY_NAME, UNENCODED
+from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Op, Way
-from ebpfjit.optimizer.flow import homes_of, predecessors, without
+from ebpfjit.optimizer.flow import homes_of, without
 
 JUMP, COPY = BY_NAME["JA"], BY_NAME["MOV64_X"]
+BRANCHES = frozenset(row for row in TABLE if row.kind is Kind.BRANCH)
 CALLS = frozenset({Kind.CALL_LOCAL, Kind.CALL_REGISTER})
 CHEAP = frozenset(
     BY_NAME[name]
@@ -78,7 +79,7 @@ class _Selecting:
     def __init__(self, code: Code) -> None:
         self.code = code
         self.blocks: list[Block | None] = [*code.blocks]
-        self.leading = [len(before) for before in predecessors(code)]  # ways in, those from outside as well
+        self.leading = [len(before) for before in code.shape.before]  # ways in, those from outside as well
         self.homes = homes_of(code)
 
     def run(self) -> Code:
@@ -88,14 +89,17 @@ class _Selecting:
             block = self.blocks[number]
             if block is None:
                 continue
-            if block.end.row.kind is Kind.BRANCH:
+            row = block.end.row
+            if row in BRANCHES:
                 arms = _arms(block, self.blocks, self.leading)
                 if arms is None:
                     continue
                 self.choose(number, block, *arms)
                 is_changed = True
+            elif row is not JUMP:
+                continue
             is_changed = self.go_on(number) or is_changed
-        return without(self.code, self.blocks, self.homes) if is_changed else self.code
+        return without(self.code, self.blocks, self.homes, ways_stay=False) if is_changed else self.code
 
     def choose(self, number: int, block: Block, taken: _Arm, through: _Arm) -> None:
         """Give a block choices instead of its branch."""
@@ -146,8 +150,10 @@ class _Selecting:
 
 def _arms(block: Block, blocks: list[Block | None], leading: list[int]) -> tuple[_Arm, _Arm] | None:
     """Return both ways from a branch where they join at once; None where they do not."""
-    taken, through = (_arm(way, blocks, leading) for way in block.ways)
-    direct_taken, direct_through = (_Arm((), way, None) for way in block.ways)
+    taken, through = [_arm(way, blocks, leading) for way in block.ways]
+    if taken is None and through is None:
+        return None
+    direct_taken, direct_through = [_Arm((), way, None) for way in block.ways]
     for one, other in ((taken, through), (taken, direct_through), (direct_taken, through)):
         if one is not None and other is not None and one.way.block == other.way.block:
             differ = sum(a != b for a, b in zip(one.way.args, other.way.args, strict=True))
@@ -159,10 +165,10 @@ def _arms(block: Block, blocks: list[Block | None], leading: list[int]) -> tuple
 def _arm(way: Way, blocks: list[Block | None], leading: list[int]) -> _Arm | None:
     """Return a way through a block that is next to empty; None through any other."""
     block = blocks[way.block]
-    if block is None or leading[way.block] != 1 or block.args:
+    if block is None or block.end.row is not JUMP or leading[way.block] != 1 or block.args:
         return None
-    if block.end.row is not JUMP or block.ways[0].block == way.block:
+    if len(block.ops) > MOST_DONE or block.ways[0].block == way.block:
         return None
-    if len(block.ops) > MOST_DONE or not all(op.row in CHEAP for op in block.ops):
+    if not CHEAP.issuperset([op.row for op in block.ops]):
         return None
     return _Arm(block.ops, block.ways[0], way.block)
