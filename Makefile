@@ -1,6 +1,7 @@
 # make demo   the example packet through both engines, and the listing
 # make test   everything that must hold before a change goes in
 # make nightly  what takes longer: many fresh processes, long fuzzing runs; MINUTES says how long each
+# make prove  the optimizer's rules and the translators by a solver; JOBS processes, a few minutes
 # make bless  write tests/golden anew; read the difference before you commit it
 # make routines   what programs do to maps, from C to eBPF; needs clang and llvm-objcopy
 #
@@ -11,7 +12,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test nightly bless routines clean
+.PHONY: demo test nightly prove bless routines clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python examples/load_elf.py
@@ -38,6 +39,9 @@ nightly: $(VENV)/.installed-dev
 	EBPFJIT_WHOLE_CONTEXTS=1 $(BIN)/pytest -q tests/differential/test_context_rights.py
 	EBPFJIT_CRASH_PROGRAMS=200000 $(BIN)/pytest -q tests/differential/test_no_crash.py
 	$(BIN)/python -m tests.differential.mutated_objects --seconds $$((60 * $(MINUTES))) --seed $(SEED) --memory 1G
+
+prove: $(VENV)/.installed-dev
+	$(BIN)/ebpfjit prove --jobs $(JOBS)
 
 bless: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/golden --bless
@@ -66,5 +70,5 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[dev]'
+	$(PIP) install --editable '.[dev,prove]'
 	@touch $@ $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""The commands: run, asm, disasm, verify, listing, diff, fuzz, bench.
+"""The commands: run, asm, disasm, verify, listing, diff, fuzz, bench, prove.
 
 Exit status 0: done; 1: the program or the input was refused or faulted, with one line on stderr;
 2: wrong usage; 130: interrupted; 141: nobody reads on. Every command imports what it needs when it runs.
@@ -25,6 +25,7 @@ from ebpfjit.cli.bench import bench
 from ebpfjit.cli.diff import diff
 from ebpfjit.cli.fuzz import fuzz
 from ebpfjit.cli.options import Btf, File, Json, Kconfig, Maps, ProgramName, loading, one_program, programs
+from ebpfjit.cli.prove import prove
 from ebpfjit.errors import EbpfError
 from ebpfjit.program import Program
 
@@ -297,6 +298,7 @@ def listing(
 app.command()(diff)
 app.command()(fuzz)
 app.command()(bench)
+app.command()(prove)
 
 
 def _offsets(text: str | None) -> tuple[int, int] | None:

@@ -188,8 +188,9 @@ def go_on(entry: Sealed, block: int) -> int:
         pc = old.compiled.pc_of(word(block, "fault_place"))
         contents.slices -= 1
         if pc not in contents.resumed and contents.slices <= 0:
-            contents.resumed[pc] = _resuming(entry, old, pc)
+            contents.resumed[pc] = None  # it is tried once
             contents.slices = heat_of(old.compiled.verified.program) // SLICE
+            contents.resumed[pc] = _resuming(entry, old, pc)
         gate = contents.resumed.get(pc)
         return 0 if gate is None else gate.take_over(block, first.room)
 

@@ -21,6 +21,7 @@ from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import BOUND, Exit, Way
 from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.optimizer.registers import sequential
+from ebpfjit.optimizer.rules.addresses import from_start
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Snippet, lines_of
 from ebpfjit.translators.machine import Registers
@@ -115,7 +116,7 @@ class _Lowering:
             _branches[settings.features].trim(size) if self.learns else {}
         )
         self.frames = self._frames()
-        self.start = self.argument_start()
+        self.starts = self.argument_starts()
         self.last: Move | Placed | None = None  # what was emitted last in this block, as it stands
         cx.spilled = (placed.words + 1) // 2 * 16
 
@@ -257,27 +258,28 @@ class _Lowering:
         cx.distance = self.distance(step) if step.row.kind is Kind.BOUND else None
         registry.translator_of(x86_64.target.NAME, step.row)(step, cx)
 
-    def distance(self, step: Placed) -> tuple[int, int] | None:
-        """Return a register, and how often it counts: how far the base of a bound is from where the argument
-        starts; None where nothing holds that.
+    def distance(self, step: Placed) -> tuple[int, int, int] | None:
+        """Return a register, how often it counts, and a number: how far the base of a bound is from where the
+        argument starts; None where nothing holds that.
         """
-        if self.start is None or not step.op.scale:
+        if not step.op.scale:
             return None
         base, index = step.op.args
-        if base == self.start:
-            return step.args[1], step.op.scale
-        return (step.args[0], 1) if index == self.start and step.op.scale == 1 else None
+        if base in self.starts:
+            return step.args[1], step.op.scale, self.starts[base]
+        if index in self.starts and step.op.scale == 1:
+            return step.args[0], 1, self.starts[index]
+        return None
 
-    def argument_start(self) -> int | None:
-        """Return the value that is where the argument starts, in function 0: what it is called with in r1."""
+    def argument_starts(self) -> dict[int, int]:
+        """Return what is so many bytes behind the start of the argument, which function 0 has in r1."""
         entry = self.code.entries[0]
-        args = self.code.blocks[entry.block].args
         ways = self.verified.entries_with(self.cx.settings.calling).ways.get(0, frozenset())
-        if not ways.isdisjoint(CALLED) or 1 not in entry.registers:
-            return None
+        if not ways.isdisjoint(CALLED):
+            return {}
         if any(way.block == entry.block for block in self.code.blocks for way in block.ways):
-            return None
-        return args[entry.registers.index(1)]
+            return {}
+        return from_start(self.code)
 
     def exit(self, leaves: Exit, places: tuple[int | None, ...]) -> str:
         """Return the label of a side exit: values in their homes, the account as baseline code expects it."""

@@ -308,8 +308,10 @@ def test_what_cannot_be_optimised_goes_on_as_it_is(error: Exception, first: int)
 
 @pytest.mark.parametrize("first", [SLICE, 20])
 def test_ctrl_c_meanwhile_is_raised(first: int) -> None:
+    errors = [KeyboardInterrupt(), MemoryError()]
+
     def better(_: Options) -> Any:
-        raise KeyboardInterrupt
+        raise errors.pop(0)
 
     function = compiled(SUM)
     assert inside(function).gate is not None

@@ -19,7 +19,8 @@ def bound(insn: Operation, cx: Context) -> None:
     """These bytes are the program's; the likely region inline, anything else out of line.
 
     lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae other
-    Where its distance from the argument's start is at hand:  lea r10, [index*scale+offset];  cmp r10, [limit]
+    Where its distance from the argument's start is at hand:  cmp index, [limit], or
+    lea r10, [index*scale+offset];  cmp r10, [limit]
     In the frame, whose size is known:  ...;  sub r10, [stack_start];  cmp r10, frame - size;  ja other
     """
     if not insn.args:
@@ -30,16 +31,10 @@ def bound(insn: Operation, cx: Context) -> None:
         return
     base, size, region = address_text(insn), insn.imm, insn.region or cx.likely
     other, back = cx.new_label("other"), cx.new_label("inside")
-    limit = cx.limit(region, size, insn.stores) if region in ("argument", "packet") else None
-    if limit is not None and region == "argument" and cx.distance is not None:
-        number, scale = cx.distance
-        distance = register(number)
-        if scale > 1 or insn.offset:
-            text = f"{distance}*{scale}" if scale > 1 else distance
-            cx.emit(f"lea r10, [{text}+$offset]", offset=insn.offset)
-            distance = "r10"
-        cx.emit(f"cmp {distance}, qword ptr [r12+$offset]", offset=limit)
-        cx.jump("jae", other)
+    near = region == "argument" and _at_a_distance(insn, cx, other)
+    limit = cx.limit(region, size, insn.stores) if not near and region in ("argument", "packet") else None
+    if near:
+        pass
     elif limit is not None:
         load_address(cx, base, insn.offset, "r10")
         cx.emit(f"sub r10, qword ptr {BLOCK[region + '_start']}")
@@ -57,6 +52,30 @@ def bound(insn: Operation, cx: Context) -> None:
         _search(cx, base, insn)
         cx.jump("jb", cx.exit)
         cx.jump("jmp", back)
+
+
+def _at_a_distance(insn: Operation, cx: Context, other: str) -> bool:
+    """Emit a bound whose distance from the argument's start is at hand; False where it is not.
+
+    What is added to a register goes into the limit: the room that the register may use up.
+    """
+    if cx.distance is None:
+        return False
+    number, scale, more = cx.distance
+    distance, far = register(number), more + insn.offset
+    limit = cx.wide_limit("argument", far + insn.imm, insn.stores) if scale == 1 and far >= 0 else None
+    if limit is None:
+        limit = cx.limit("argument", insn.imm, insn.stores)
+        if limit is None:
+            return False
+        if scale > 1:  # without a base a displacement always has four bytes
+            cx.emit(f"lea r10, [{distance}*{scale}+$imm]", imm=far, imm_sizes=(32,))
+        else:
+            cx.emit(f"lea r10, [{distance}+$offset]", offset=far)
+        distance = "r10"
+    cx.emit(f"cmp {distance}, qword ptr [r12+$offset]", offset=limit)
+    cx.jump("jae", other)
+    return True
 
 
 def _argument(insn: Operation, cx: Context) -> None:

@@ -252,7 +252,7 @@ class Context(Emitter):
         self.frame_size = 0
         self.likely = "argument"  # where bytes are of which nothing is known
         self.live: tuple[int, ...] | None = None
-        self.distance: tuple[int, int] | None = None  # of a bound: a register, and how often it counts
+        self.distance: tuple[int, int, int] | None = None  # of a bound: register, how often it counts, more
         self.spilled = 0  # bytes of values on the machine's stack
         self.functions = pc_label
         self.frame_top = "rbp"  # empty where it may hold another value
@@ -344,6 +344,12 @@ class Context(Emitter):
                 return None
             index = self.limits[region, span, stores] = len(self.limits)
         return limit_place(index)
+
+    def wide_limit(self, region: str, span: int, stores: bool) -> int | None:
+        """Return as `limit` what is not worth a word where few are left."""
+        if len(self.limits) >= MOST_LIMITS // 2 and (region, span, stores) not in self.limits:
+            return None
+        return self.limit(region, span, stores)
 
     def emit_constant(
         self, template: str, imm: int | None, imm_sizes: tuple[int, ...] = (8, 32), offset: int | None = None

@@ -132,6 +132,7 @@ class _Indexing:
         self.makers: list[Op | None] = [None] * len(self.uses)
         self.here: set[int] = set()
         """The sums that were made in the block."""
+        self.from_start = from_start(code)
 
     def run(self) -> Code:
         """Go through all blocks."""
@@ -217,7 +218,9 @@ class _Indexing:
         """An access whose base is a sum that nothing but a few accesses read."""
         base, row = op.args[0], op.row
         maker = self.makers[base]
-        if maker is None or not has_base(op) or not self.uses[base] == self.as_base[base] <= MOST_ACCESSES:
+        if maker is None or not has_base(op):
+            return op
+        if not self.uses[base] == self.as_base[base] <= MOST_ACCESSES and not self.is_distance(op, maker):
             return op
         indexed = row if row.kind is Kind.BOUND else INDEXED.get(row)
         offset = op.offset + maker.offset
@@ -228,6 +231,23 @@ class _Indexing:
         if maker.row is SUM_64:
             return _at(op, (*maker.args, *op.args[1:]), offset, indexed, maker.scale)
         return op
+
+    def is_distance(self, op: Op, maker: Op) -> bool:
+        """True for a bound of the argument's start and something, which says how far from there it is."""
+        return op.row is BOUND and not self.from_start.keys().isdisjoint(maker.args)
+
+
+def from_start(code: Code) -> dict[int, int]:
+    """Return the values that are so many bytes behind where the argument starts, as function 0 gets it."""
+    entry = code.entries[0]
+    if 1 not in entry.registers:
+        return {}
+    found = {code.blocks[entry.block].args[entry.registers.index(1)]: 0}
+    for number in code.shape.order:
+        for op in code.blocks[number].ops:
+            if op.row is ADD_64_NUMBER and op.args[0] in found:
+                found[op.results[0]] = found[op.args[0]] + op.imm
+    return found
 
 
 def _sum(op: Op, bits: int, args: tuple[int, int] | tuple[int, ...], scale: int, offset: int) -> Op:

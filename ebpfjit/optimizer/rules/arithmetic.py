@@ -61,6 +61,8 @@ UNARY_BITS = {
 }
 JOINS = frozenset({"OR", "XOR", "ADD"})
 """What puts two shifts together to a rotation."""
+BY_A_COUNT = frozenset({"LSH", "RSH", "ARSH"})
+"""Of whose second operand only as many bits count as the first has places for."""
 SHIFTS = frozenset(BY_NAME[f"{shift}{bits}_K"] for shift in ("LSH", "RSH") for bits in (32, 64))
 MOST_REWRITES = 6
 
@@ -389,6 +391,11 @@ class _Pass:
             rotated = self.rotated(op, a, b)
             if rotated is not None:
                 return rotated
+        if row.meaning in BY_A_COUNT:
+            count = self.before_masking(b, width.bits.bit_length() - 1)
+            if count != b:
+                op = changed(op, row, (a, count), op.imm)
+                b = count
         return self.of_low_halves(op, a, b) if width is W32 else op
 
     def of_low_halves(self, op: Op, a: int, b: int) -> Op:
