@@ -29,6 +29,7 @@ from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import BOUND, Code
 from ebpfjit.optimizer.passes import ALL_PASSES, optimised
 from ebpfjit.optimizer.registers import place
+from ebpfjit.optimizer.remarks import Remark, blamed
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Instruction
 from ebpfjit.record import lazy
@@ -75,7 +76,8 @@ class Listing:
     `limits` are the words that the host puts behind the block, in order. `notes` say of each
     access (by pc) why it is checked or not. `traced` are the pcs that traced code records, `resumes` those
     where a run of baseline code can go on; at those of `returns` it calls functions. `why_baseline` is that
-    of the recipe. From the piece `baseline_from` on it is baseline code, for side exits.
+    of the recipe. From the piece `baseline_from` on it is baseline code, for side exits. `remarks` are what
+    passes left alone.
     """
 
     verified: Verified
@@ -88,6 +90,7 @@ class Listing:
     returns: tuple[int, ...] = ()
     why_baseline: str = ""
     baseline_from: int | None = None
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def parts(self) -> list[Part]:
@@ -273,7 +276,8 @@ def _optimised(recipe: Recipe) -> Listing:
     frameless = verified.calls.frameless
     if frameless:  # they are called without r10 being saved
         registers = replace(registers, reserved=1 << FRAME_POINTER)
-    placed = place(code, registers)
+    with blamed("registers"):
+        placed = place(code, registers)
     below = recipe.baseline("")
     plan = _plan(below, below.facts())
     if frameless and writes_frame_pointer(placed):
@@ -297,7 +301,8 @@ def _optimised(recipe: Recipe) -> Listing:
         frameless=frameless,
     )
     cx.checks = cx.plan.checks
-    left = lower(cx, placed, registers, checked=options.checked)
+    with blamed("lowering"):
+        left = lower(cx, placed, registers, checked=options.checked)
     cx.plan, cx.checks = plan, plan.checks
     baseline_from = cx.piece_count
     _below(cx, verified, left, Phrases(settings, len(program)))
@@ -316,6 +321,7 @@ def _optimised(recipe: Recipe) -> Listing:
         returns=tuple(cx.returns),
         why_baseline=recipe.why_baseline,
         baseline_from=baseline_from,
+        remarks=tuple(code.remarks),
     )
 
 

@@ -283,6 +283,11 @@ class _Placer:
 
     # -- choosing --
 
+    def too_few(self) -> OptimizationError:
+        """Return what is raised where values find no place."""
+        pc = self.ops[self.index].pc
+        return OptimizationError(f"there are too few registers for its values at pc {pc}")
+
     def unused(self, places: Iterable[int]) -> int:
         """Return the mask of all registers but these, of which none comes twice."""
         return self.all & ~sum(map(BITS.__getitem__, places))
@@ -300,7 +305,7 @@ class _Placer:
                 self.spilled[value] = word
                 return word
         if self.count == MOST_WORDS:
-            raise OptimizationError("there are too few registers for its values")
+            raise self.too_few()
         place = self.spilled[value] = SPILLED + self.count
         self.count += 1
         if is_local:
@@ -351,7 +356,7 @@ class _Placer:
                 if key > best:
                     found, best = value, key
         if found < 0:
-            raise OptimizationError("there are too few registers for its values")
+            raise self.too_few()
         return found
 
     def load(self, value: int) -> int:
@@ -379,7 +384,7 @@ class _Placer:
             return home
         good = good & self.registers.extra or good & ~self.registers.kept or good
         if not good:
-            raise OptimizationError("there are too few registers for its values")
+            raise self.too_few()
         return (good & -good).bit_length() - 1
 
     def release(self, index: int, values: Iterable[int | None]) -> None:
