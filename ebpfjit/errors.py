@@ -1,4 +1,4 @@
-"""Every exception the library raises for bad programs, bad objects and bad packets.
+"""Every exception the library raises for bad programs, bad objects and bad packets; and its warnings.
 
 EbpfError
   DecodeError            bytes that are not a program
@@ -20,6 +20,9 @@ EbpfError
     CallDepthExceeded      too many frames
     HelperNotFound         a call to a helper that is not registered
     Stopped                another thread ended the run
+
+EbpfWarning              what programs are none the worse for
+  LicenseWarning           a program runs here that Linux refuses for its license
 """
 
 from __future__ import annotations
@@ -108,7 +111,11 @@ class VerifierError(EbpfError):
         return type(self), (str(self), self.pc, self.rule)
 
 
-class LicenseWarning(UserWarning):
+class EbpfWarning(UserWarning):
+    """The root of all warnings. As such: the optimizer failed, and a program stays in baseline code."""
+
+
+class LicenseWarning(EbpfWarning):
     """A program runs here that Linux refuses for its license (`Environment.gpl_only`)."""
 
 

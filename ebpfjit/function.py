@@ -142,6 +142,17 @@ class JitFunction(Sealed):
         compiled = self._best()
         return render(compiled.listing, compiled.image)
 
+    def explain(self) -> str:
+        """Return what of the program is not fast, and why, in the code that calls run in the end.
+
+        The first line says whether that is optimised code, and why not; then come calls that leave machine
+        code, and what passes of the optimizer left alone as too large for them, or too tangled.
+        """
+        load_package("ebpfjit.jit")
+        from ebpfjit.jit.listing import explained
+
+        return explained(self._best())
+
     def _best(self) -> Compiled:
         """Return the code that calls run from now on: the best there will be."""
         it: Entry = inside(self)

@@ -15,6 +15,9 @@ from tests.support.rights import watch_helpers
 # What tests call is the code that stays; how programs get there is for tests/unit/test_tiers.py.
 os.environ.setdefault("EBPFJIT_TIERS", "off")
 
+# Errors inside of the optimizer are raised, where users get a warning and baseline code.
+os.environ.setdefault("EBPFJIT_FAILURES", "raise")
+
 # The same examples each time: a run of the tests says something of a change, `ebpfjit fuzz` looks further.
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
 settings.load_profile("same")

@@ -7,8 +7,8 @@ patched in. Jumps name labels; relocation gives them their distance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from ebpfjit.memo import Memo
@@ -21,7 +21,7 @@ class Line:
 
     `imm` is patched into the immediate of `imm_bits` bits (8 to 64: the smallest form that holds
     it), `offset` into the displacement. `symbol` names an 8-byte slot of the literal pool,
-    addressed relative to rip. `line_of` makes one object of lines that say the same, so none is changed but
+    addressed relative to rip. `Emitter` makes one object of lines that say the same, so none is changed but
     for `code`: its bytes, once they are known.
     """
 
@@ -46,10 +46,11 @@ class Line:
         return text
 
 
+@dataclass(slots=True, eq=False)
 class SlotLine(Line):
-    """A line that names a symbol: relocation looks for these."""
+    """A line that names a symbol: its bytes are `hollow`, relocation puts the distance into them."""
 
-    __slots__ = ()
+    hollow: bytes = b""
 
 
 @record
@@ -95,12 +96,12 @@ class Snippet:
 Part = Item | Snippet
 
 
-@dataclass(slots=True)
+@record
 class Piece:
     """The code that belongs to one pc; `pc` is None for what belongs to no instruction."""
 
     pc: int | None
-    parts: list[Part] = field(default_factory=list)
+    parts: Sequence[Part]
 
     @property
     def items(self) -> list[Item]:
@@ -109,6 +110,31 @@ class Piece:
         for part in self.parts:
             items.extend(part.lines if isinstance(part, Snippet) else (part,))
         return items
+
+
+NO_PC = -1
+"""In the place of a pc: what belongs to no instruction."""
+
+
+@record
+class Text:
+    """What was emitted, in the order of its addresses: `parts`, which come in pieces.
+
+    Piece for piece `starts` has the number of its first part, and `owners` the pc that it belongs to.
+    """
+
+    parts: list[Part]
+    starts: list[int]
+    owners: list[int]
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """The pieces, for who reads them."""
+        stops = [*self.starts[1:], len(self.parts)]
+        return tuple(
+            Piece(None if pc == NO_PC else pc, self.parts[start:stop])
+            for pc, start, stop in zip(self.owners, self.starts, stops, strict=True)
+        )
 
 
 def lines_of(parts: Iterable[Part]) -> tuple[Line, ...] | None:
@@ -132,20 +158,10 @@ def smallest(value: int, sizes: tuple[int, ...]) -> int:
     return sizes[-1]
 
 
-_lines: Memo[tuple[str, int | None, tuple[int, ...], int | None, str | None], Line] = Memo()
+_lines: Memo[object, Line] = Memo()
+"""Lines by what they say: those without a number, which are most, by their text alone."""
 _snippets: Memo[object, Snippet] = Memo()
 """What was emitted by `Emitter.repeat`."""
-
-
-def line_of(
-    template: str, imm: int | None, imm_sizes: tuple[int, ...], offset: int | None, symbol: str | None
-) -> Line:
-    """Return the line that says this; what was said before is the same object."""
-    key = (template, imm, imm_sizes, offset, symbol)
-    line = _lines.get(key)
-    if line is None:
-        line = _lines[key] = new_line(*key)
-    return line
 
 
 def new_line(
@@ -170,7 +186,7 @@ class _OutOfLine:
         emitter = self._emitter
         self._outer = emitter._here
         emitter._here = [Label(self._label)]
-        emitter.cold.append(Piece(emitter.pieces[-1].pc, emitter._here))
+        emitter.cold.append((emitter._owners[-1], emitter._here))
 
     def __exit__(self, *raised: object) -> None:
         self._emitter._here = self._outer
@@ -184,18 +200,35 @@ class Emitter:
     """
 
     def __init__(self, size: int = 0, *, repeats: bool = True) -> None:
-        self._line = line_of if repeats else new_line
-        self._lines = _lines.trim(size) if repeats else {}
-        self._snippets = _snippets.trim(size) if repeats else {}
-        self.pieces: list[Piece] = []
-        self.cold: list[Piece] = []
-        self._here: list[Part] = []
+        self._repeats = repeats
+        self._lines: dict[object, Line] = _lines.trim(size) if repeats else {}
+        self._snippets: dict[object, Snippet] = _snippets.trim(size) if repeats else {}
+        self._parts: list[Part] = []
+        self._starts: list[int] = []
+        self._owners: list[int] = []
+        self.cold: list[tuple[int, list[Part]]] = []
+        self._here = self._parts
         self._labels = 0
 
-    def begin(self, pc: int | None) -> None:
-        """Start the piece of `pc`; what is emitted next belongs to it."""
-        self._here = []
-        self.pieces.append(Piece(pc, self._here))
+    def begin(self, pc: int) -> None:
+        """Start the piece of `pc`, or NO_PC; what is emitted next belongs to it."""
+        self._starts.append(len(self._parts))
+        self._owners.append(pc)
+
+    def text(self) -> Text:
+        """Return all that was emitted: what is out of line is behind the rest. That was it."""
+        parts, starts, owners = self._parts, self._starts, self._owners
+        for pc, here in self.cold:
+            starts.append(len(parts))
+            owners.append(pc)
+            parts += here
+        self.cold.clear()
+        return Text(parts, starts, owners)
+
+    @property
+    def piece_count(self) -> int:
+        """How many pieces were started so far, but for those out of line."""
+        return len(self._starts)
 
     def out_of_line(self, label: str) -> _OutOfLine:
         """Emit the block's lines behind the program, under `label`, for the same pc."""
@@ -227,12 +260,22 @@ class Emitter:
 
         `imm_sizes` are the immediate's forms in bits that the machine offers, smallest first.
         """
-        key = template, imm, imm_sizes, offset, symbol
-        self._here.append(self._lines.get(key) or self._line(*key))
+        key: object = template
+        if imm is not None or offset is not None or symbol is not None:
+            key = template, imm, imm_sizes, offset, symbol
+        line = self._lines.get(key)
+        if line is None:
+            line = new_line(template, imm, imm_sizes, offset, symbol)
+            if self._repeats:
+                self._lines[key] = line
+        self._here.append(line)
 
     def place(self, pc: int, snippet: Snippet) -> None:
         """Make a piece of lines that were emitted elsewhere before, and of nothing else."""
-        self.pieces.append(Piece(pc, [snippet]))
+        parts = self._parts
+        self._starts.append(len(parts))
+        self._owners.append(pc)
+        parts.append(snippet)
 
     def repeat(self, key: object, write: Callable[[], None]) -> None:
         """Emit what `write` emits, lines without symbols, and next time under this key the very same."""
@@ -243,8 +286,8 @@ class Emitter:
             lines = lines_of(self._here)
             assert lines is not None  # it keeps to what it may
             snippet = Snippet(lines)
-            if self._line is line_of:
-                _snippets[key] = snippet
+            if self._repeats:
+                self._snippets[key] = snippet
             self._here = outer
         self._here.append(snippet)
 

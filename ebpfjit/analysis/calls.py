@@ -104,7 +104,7 @@ def _blocks(known: Liveness, illegal: Collection[int]) -> dict[int, _Summary]:
         arithmetic = True
         for insn, (reads, written) in zip(instructions[index:stop], effects[index:stop], strict=True):
             touched |= reads | written
-            if insn.row is None or insn.row.kind not in ARITHMETIC or insn.pc in illegal:
+            if arithmetic and (insn.row is None or insn.row.kind not in ARITHMETIC or insn.pc in illegal):
                 arithmetic = False
         is_frameless = arithmetic and not touched >> FRAME_POINTER & 1
         blocks[start] = _Summary(_callees(known.program, insn), is_frameless)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
+from types import MappingProxyType
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason, is_inside
-from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg, Row
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg, Row
 from ebpfjit.memo import Memo
 from ebpfjit.program import Instruction, Program
 
@@ -15,6 +17,8 @@ ALL = (1 << REGISTER_COUNT) - 1
 RESULT = 1 << 0
 RESULT_AND_ARGUMENTS = 0b111111
 CALLERS = frozenset({Kind.CALL_LOCAL, Kind.CALL_REGISTER})
+FRAME = 1 << FRAME_POINTER
+NO_CALLEES: Mapping[int, int] = MappingProxyType({})
 
 Effect = tuple[int, int]
 """The registers that are read, and those that are written."""
@@ -39,11 +43,17 @@ def ways_of(program: Program, blocks: dict[int, int]) -> dict[int, list[int]]:
 def liveness_of(program: Program, blocks: dict[int, int], ways: dict[int, list[int]]) -> Liveness:
     """Return what is live at the start of each of the `blocks` (those of `Verified`), by the `ways` between.
 
-    What a local call reads is not looked into: all of them. An exit hands r0 on, and to a caller in
-    the program r1 to r5 as well.
+    A local call reads what the function reads, and writes r0 to r5. An exit hands r0 on, and r1 to r5 as well
+    where something behind a call reads one of them. Where functions are called by address, or loads from the
+    packet may end them, calls read all, and exits hand all on.
     """
-    effects = _effects(program, _read_at_exit(program))
-    return Liveness(program, blocks, _live_at_starts(blocks, effects, ways), ways, effects)
+    kinds = {insn.row.kind for insn in program.instructions if insn.row is not None}
+    at_exit = RESULT if kinds.isdisjoint(CALLERS) else RESULT_AND_ARGUMENTS
+    effects = _effects(program, at_exit)
+    if Kind.CALL_LOCAL in kinds and kinds.isdisjoint({Kind.CALL_REGISTER, Kind.PACKET_LOAD}):
+        return Liveness(program, blocks, _through_calls(program, blocks, effects, ways), ways, effects)
+    live_at, _ = _live_at_starts(blocks, effects, ways)
+    return Liveness(program, blocks, live_at, ways, effects)
 
 
 def live_after(known: Liveness) -> list[int]:
@@ -76,15 +86,50 @@ def live_before(known: Liveness) -> list[int]:
     return before
 
 
-def _read_at_exit(program: Program) -> int:
-    has_callers = any(insn.row and insn.row.kind in CALLERS for insn in program.instructions)
-    return RESULT_AND_ARGUMENTS if has_callers else RESULT
+def _through_calls(
+    program: Program, blocks: dict[int, int], effects: list[Effect], ways: dict[int, list[int]]
+) -> dict[int, int]:
+    """Return what is live where each block starts; give calls and exits the effects that they have.
+
+    Whatever an exit hands on besides r0 is read behind some call, or by nobody: so all exits hand r1 to r5 on
+    as soon as one of them is live behind any call.
+    """
+    callees: dict[int, int] = {}
+    exits: list[int] = []
+    places: dict[int, int] = {}
+    for place, (start, last) in zip(
+        accumulate(blocks.values()), _last_instructions(program, blocks), strict=True
+    ):
+        target = last.target
+        if last.row is None or illegal_reason(last) is not None:
+            continue
+        if last.row.kind is Kind.EXIT:
+            exits.append(start)
+        elif last.row.kind is Kind.CALL_LOCAL and target is not None and target in blocks:
+            callees[start] = target
+        else:
+            continue
+        places[start] = place - 1
+        effects[place - 1] = 0, 0
+    live_at, handed_on = _live_at_starts(blocks, effects, ways, callees, exits)
+    for start in exits:
+        effects[places[start]] = handed_on, 0
+    for start, target in callees.items():
+        effects[places[start]] = live_at[target] | FRAME, RESULT_AND_ARGUMENTS
+    return live_at
 
 
 def _live_at_starts(
-    blocks: dict[int, int], effects: list[Effect], ways: dict[int, list[int]]
-) -> dict[int, int]:
-    """Return the fixpoint: what is live where each block starts."""
+    blocks: dict[int, int],
+    effects: list[Effect],
+    ways: dict[int, list[int]],
+    callees: Mapping[int, int] = NO_CALLEES,
+    exits: Sequence[int] = (),
+) -> tuple[dict[int, int], int]:
+    """Return the fixpoint: what is live where each block starts; and behind those that are `exits`.
+
+    Blocks end with calls of their `callees`.
+    """
     summaries: dict[int, Effect] = {}  # what is read first, and what is left alone
     before: dict[int, list[int]] = {}
     index = len(effects)
@@ -97,16 +142,26 @@ def _live_at_starts(
         summaries[start] = reads, ~writes
         for way in ways[start]:
             before.setdefault(way, []).append(start)
+    for start, target in callees.items():
+        before.setdefault(target, []).append(start)
+    behind = {way for start in callees for way in ways[start]}
+    are_exits, handed_on = frozenset(exits), RESULT
     live_at = dict.fromkeys(blocks, 0)
     work = list(blocks)  # taken from its end; a block comes again once for each register at most
     while work:
         start = work.pop()
         reads, kept = summaries[start]
-        live = reads | (_union(live_at, ways[start]) & kept)
+        after = handed_on if start in are_exits else _union(live_at, ways[start])
+        if start in callees:
+            after = live_at[callees[start]] | FRAME | (after & ~RESULT_AND_ARGUMENTS)
+        live = reads | (after & kept)
         if live != live_at[start]:
             live_at[start] = live
             work.extend(before.get(start, ()))
-    return live_at
+            if start in behind and handed_on == RESULT and live & (RESULT_AND_ARGUMENTS ^ RESULT):
+                handed_on = RESULT_AND_ARGUMENTS
+                work.extend(exits)
+    return live_at, handed_on
 
 
 def _union(live_at: dict[int, int], following: list[int]) -> int:

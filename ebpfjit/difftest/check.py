@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -59,6 +60,7 @@ class Checker:
         self.coverage = coverage
         self.instructions = 0
         self.sampled = True
+        os.environ["EBPFJIT_FAILURES"] = "raise"  # what users get over is a finding
 
     def check(self, case: Case, *, sampled: bool = True) -> Problem | None:
         """Return what is wrong, None where the engines agree or take no such program.

@@ -15,6 +15,7 @@ from ebpfjit.optimizer import (
     guards,
     hoisting,
     induction,
+    inline,
     intervals,
     ranges,
     scaled,
@@ -79,6 +80,28 @@ def _swept(change: Callable[[Any], Any]) -> Plant:
         "_ask",
         lambda old: lambda loop, trip, swept: old(loop, trip, list(map(change, swept))),
     )
+
+
+def _changed(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Change what is found out about functions that can be inlined."""
+
+    def changed(old: Any) -> Any:
+        def found(*given: Any) -> Any:
+            callee = old(*given)
+            return callee if isinstance(callee, str) else change(callee)
+
+        return found
+
+    return changed
+
+
+def _other_results(old: Any) -> Any:
+    def call(inlining: Any, number: int, block: Any, callee: Any) -> None:
+        *ops, op = block.ops
+        turned = replace(op, results=op.results[: callee.results][::-1] + op.results[callee.results :])
+        old(inlining, number, replace(block, ops=(*ops, turned)), callee)
+
+    return call
 
 
 ENGINES = ("interpreter", "optimized")
@@ -202,6 +225,18 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "No frame is zeroed where pointers into it are followed",
             method(frames._Looking, "found", lambda old: lambda *_: frozenset()),
             (),
+        ),
+        (
+            "inlined-unpaid",
+            "What an inlined function costs is not asked for before it",
+            function(inline._callee, _changed(lambda callee: replace(callee, most=1))),
+            ("calls",),
+        ),
+        (
+            "inlined-results",
+            "What an inlined function leaves is taken for that of other registers",
+            method(inline._Inlining, "call", _other_results),
+            ("calls",),
         ),
     )
 )

@@ -11,6 +11,7 @@ from ebpfjit.difftest.case import BUILDS, GUARDS, Case, CorpusError, Input
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
 from ebpfjit.difftest.hostile import (
     callbacks,
+    calls,
     frames,
     growth,
     helpers,
@@ -127,6 +128,7 @@ SOURCES: Mapping[str, Weighted] = {
     "growth": Weighted(lambda rng, corpus: growth.case(rng), 1),
     "helpers": Weighted(lambda rng, corpus: helpers.case(rng), 2),
     "idioms": Weighted(lambda rng, corpus: idioms.case(rng), 6),
+    "calls": Weighted(lambda rng, corpus: calls.case(rng), 4),
 }
 """The generators, by name."""
 
@@ -145,6 +147,7 @@ HOSTILE = (
     "growth",
     "helpers",
     "idioms",
+    "calls",
 )
 """Those that are aimed at one kind of hole each."""
 

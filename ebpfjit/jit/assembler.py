@@ -15,7 +15,7 @@ from ebpfjit.errors import JitUnavailable, OptimizationError, TranslationError
 from ebpfjit.memo import Memo
 from ebpfjit.once import ForkLock
 from ebpfjit.record import record
-from ebpfjit.translators.emitter import Line, Part, Snippet
+from ebpfjit.translators.emitter import Line, Part, SlotLine, Snippet
 from ebpfjit.translators.x86_64.target import operand_bits
 
 MARKER = 0x9E3779B97F4A7C15
@@ -103,8 +103,8 @@ def stencils_for(lines: Iterable[Line]) -> dict[Key, Stencil]:
 def assemble_parts(parts: Iterable[Part]) -> None:
     """Give every line and snippet its bytes. Calls keystone at most once.
 
-    Where a line names a symbol its displacement is still to be filled. Raises OptimizationError, naming the
-    line, for a number that does not fit where it goes.
+    Where a line names a symbol they are `hollow`, its displacement still to be filled. Raises
+    OptimizationError, naming the line, for a number that does not fit where it goes.
     """
     lines: dict[Line, None] = {}
     snippets: list[Snippet] = []
@@ -117,7 +117,11 @@ def assemble_parts(parts: Iterable[Part]) -> None:
     if lines:
         stencils = stencils_for(lines)
         for line in lines:
-            line.code = _fill(line, stencils[line.template, line.imm_bits, line.offset_bits])
+            code = _fill(line, stencils[line.template, line.imm_bits, line.offset_bits])
+            if isinstance(line, SlotLine):
+                line.hollow = code
+            else:
+                line.code = code
     for snippet in snippets:
         snippet.code = b"".join([line.code for line in snippet.lines])
 

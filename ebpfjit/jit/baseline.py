@@ -65,7 +65,7 @@ def baseline_listing(recipe: Recipe) -> Listing:
     emit_rest(cx)
     return Listing(
         verified,
-        (*cx.pieces, *cx.cold),
+        cx.text(),
         tuple(cx.limits),
         notes_of(recipe, accesses),
         settings.harden,

@@ -20,7 +20,9 @@ from ebpfjit.jit.stages import done
 from ebpfjit.optimizer.code import BOUND, Code
 from ebpfjit.optimizer.passes import ALL_PASSES, optimised
 from ebpfjit.optimizer.registers import place
+from ebpfjit.optimizer.remarks import blamed
 from ebpfjit.program import Instruction
+from ebpfjit.translators.plan import Plan
 from ebpfjit.translators.x86_64.target import (
     AUDITED_VALUES,
     VALUES,
@@ -57,14 +59,14 @@ def _optimised(recipe: Recipe) -> Listing:
     if frameless:  # they are called without r10 being saved
         registers = replace(registers, reserved=1 << FRAME_POINTER)
     done("analyse")
-    placed = place(code, registers)
+    with blamed("registers"):
+        placed = place(code, registers)
     below, accesses = recipe.baseline(""), baseline(verified)
     plan = plan_of(below, accesses)
     if frameless and FRAME_POINTER in written_registers(placed):
         frameless = frozenset()
-    frame = 0 if frameless else min(verified.frame_sizes.values())  # whichever function is run
-    checks = {pc: replace(check, frame_size=frame) for pc, check in plan.checks.items()}
-    plan = replace(plan, checks=checks)
+    if frameless:  # a function of baseline code may find another's frame
+        plan = _without_frames(plan)
     cx = Context(program, verified.frame_sizes, plan, settings)
     cx.keep_limits(options.limits)
     cx.pinned = None  # r11 has values
@@ -80,9 +82,10 @@ def _optimised(recipe: Recipe) -> Listing:
         bounded=verified.calls.bounded,
         frameless=frameless,
     )
-    left = lower(cx, placed, registers, checked=options.checked)
+    with blamed("lowering"):
+        left = lower(cx, placed, registers, checked=options.checked)
     cx.plan = plan
-    baseline_from = len(cx.pieces)
+    baseline_from = cx.piece_count
     emit_baseline(cx, verified, left)
     emit_end_of_program(cx, len(program))
     for pc in sorted(resumes & program.functions.keys()):
@@ -90,7 +93,7 @@ def _optimised(recipe: Recipe) -> Listing:
     emit_rest(cx)
     return Listing(
         verified,
-        (*cx.pieces, *cx.cold),
+        cx.text(),
         tuple(cx.limits),
         _notes_of(code, checked=options.checked),
         settings.harden,
@@ -99,7 +102,17 @@ def _optimised(recipe: Recipe) -> Listing:
         why_baseline=recipe.why_baseline,
         baseline_from=baseline_from,
         notes_below=notes_of(below, accesses),
+        remarks=tuple(code.remarks),
     )
+
+
+def _without_frames(plan: Plan) -> Plan:
+    """Return a plan whose checks take nothing for granted about the frame that they are in."""
+    checks = {
+        pc: replace(check, frame_size=0) if check.region == "stack" else check
+        for pc, check in plan.checks.items()
+    }
+    return replace(plan, checks=checks)
 
 
 def _notes_of(code: Code, *, checked: bool) -> dict[int, str]:

@@ -18,7 +18,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError, OptimizationError, TranslationError
 from ebpfjit.jit import audit as audits
-from ebpfjit.jit import cpu
+from ebpfjit.jit import cpu, failing
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import listing_of
@@ -420,7 +420,7 @@ def compile_program(
             # Blinding is by chance, so that text cannot be written anew.
             kept = listing if options.harden or len(verified.program) <= MOST_KEPT else None
             del listing
-        if cache is not None:
+        if cache is not None and not recipe.why_baseline:  # another time it may be what was asked for
             cache.keep(recipe, image)
     symbols = {f"helper_{number}": function for number, function in helpers.items()}
     symbols |= {f"kfunc_{number}": function for number, function in kfuncs.items()}
@@ -441,7 +441,8 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     """Return a recipe's text and machine code; where it cannot be optimised, those of its baseline code.
 
     That is so where analysis would take too much, or where a number does not fit where it goes, which no
-    number of baseline code does. Raises TranslationError where that cannot be made either.
+    number of baseline code does; and where there is an error in the optimizer, of which the user is told.
+    Raises TranslationError where that cannot be made either.
     """
     if recipe.options.optimize and not recipe.verified.knows_all:
         recipe = recipe.baseline(KERNEL_LOADS if recipe.verified.kernel_loads else ARENA)
@@ -453,6 +454,13 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
         reason = str(error) or f"there is not enough memory to compile {size} instructions"
         if not recipe.options.optimize:
             raise TranslationError(reason) from None
+    except Exception as error:
+        if failing.are_raised() or not recipe.options.optimize:
+            raise
+        reason = failing.reason_of(error)
+        below = translated(recipe.baseline(reason))  # what is wrong with the program is raised here
+        failing.warn(recipe.verified.program, reason)
+        return below
     return translated(recipe.baseline(reason))
 
 

@@ -10,10 +10,15 @@ pc   eBPF bytes                  eBPF
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ebpfjit.disassembler import disassemble_instruction
-from ebpfjit.jit.entry import assemble
+from ebpfjit.isa.spec import Kind
+from ebpfjit.jit.entry import Compiled, assemble
 from ebpfjit.jit.recipe import Listing
 from ebpfjit.jit.relocation import Image, item_spans
+from ebpfjit.optimizer.remarks import Remark, numbered, to_lines
+from ebpfjit.runtime.helpers.names import NAMES
 from ebpfjit.translators.emitter import Label
 
 
@@ -24,6 +29,37 @@ def render(listing: Listing, image: Image, dialect: str = "rbpf") -> str:
     for symbol, offset in image.slots.items():
         lines.append(f"{offset:9x}  {'(8 bytes)':31} address of {symbol}")
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def explained(compiled: Compiled) -> str:
+    """Return what of a program is not fast in its machine code, and why; see `JitFunction.explain`."""
+    recipe = compiled.recipe
+    remarks: Sequence[Remark] = ()
+    if recipe.options.optimize:
+        lines = ["optimised code"]
+        remarks = compiled.listing.remarks  # of a large program it is written anew
+    else:
+        lines = [f"baseline code: {recipe.why_baseline or 'it was not asked to be optimised'}"]
+    lines += _calls_out(compiled)
+    return "\n".join([*lines, *to_lines(remarks)]) + "\n"
+
+
+def _calls_out(compiled: Compiled) -> list[str]:
+    """Return a line for each function in Python that a program calls, by the order of its first call."""
+    recipe, slots = compiled.recipe, compiled.image.slots
+    called: dict[str, list[int]] = {}
+    for insn in recipe.verified.program.instructions:
+        kind = insn.row.kind if insn.row is not None else None
+        number = insn.imm & 0xFFFFFFFF
+        if kind is Kind.CALL_HELPER and f"helper_{number}" in slots and not recipe.helpers[number]:
+            called.setdefault(f"helper {number}{_named(number)}", []).append(insn.pc)
+        elif kind is Kind.CALL_KFUNC and f"kfunc_{number}" in slots and not recipe.kfuncs[number]:
+            called.setdefault(f"kernel function {number}", []).append(insn.pc)
+    return [f"{name} is a Python function: called at pc {numbered(pcs)}" for name, pcs in called.items()]
+
+
+def _named(number: int) -> str:
+    return f" ({NAMES[number]})" if number in NAMES else ""
 
 
 def render_pc(listing: Listing, image: Image, pc: int, dialect: str = "rbpf") -> str:

@@ -15,10 +15,10 @@ from collections.abc import Iterable, Sequence
 
 from ebpfjit.analysis.entries import CALLED
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
-from ebpfjit.isa.table import TABLE, UNENCODED
+from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.memo import Memo
-from ebpfjit.optimizer.code import BOUND, Exit, Way
-from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
+from ebpfjit.optimizer.code import BOUND, Exit, Op, Way
+from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode, Places
 from ebpfjit.optimizer.registers import sequential
 from ebpfjit.optimizer.rules.addresses import from_start
 from ebpfjit.translators import registry, x86_64
@@ -44,10 +44,10 @@ from ebpfjit.translators.x86_64.target import (
 LOOP_ALIGNMENT = 32
 PLACELESS_KINDS = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT}
-    | {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE}
+    | {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE, Kind.PAY}
 )
 PLACELESS = frozenset(row for row in (*TABLE, *UNENCODED.values()) if row.kind in PLACELESS_KINDS)
-"""What is translated the same wherever it stands."""
+"""What is translated the same wherever it stands, where it has no exit."""
 ADDRESSED = frozenset(
     {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE, Kind.BRANCH_LOAD}
 )
@@ -58,7 +58,8 @@ PLAIN = frozenset({Kind.LOAD, Kind.STORE})
 Key = tuple[Row, tuple[int, ...], tuple[int, ...], int, int, int]
 Branch = tuple[Row, tuple[int, ...], int, int, int, bool]
 NO_FRAME = 1 << 32
-SUMS = {"ADD64_X": 1, "ADD32_X": 1, "ADD64_K": 1, "ADD32_K": 1, "SUB64_K": -1, "SUB32_K": -1}
+SIGNS = {"ADD64_X": 1, "ADD32_X": 1, "ADD64_K": 1, "ADD32_K": 1, "SUB64_K": -1, "SUB32_K": -1}
+SUMS = {BY_NAME[name]: sign for name, sign in SIGNS.items()}
 """What lea does of a copy: the sign of what is added."""
 FLAGS = dict.fromkeys(("ADD", "SUB"), frozenset({"JEQ", "JNE"})) | dict.fromkeys(
     ("AND", "OR", "XOR"), frozenset({"JEQ", "JNE", "JSLT", "JSGE", "JSGT", "JSLE"})
@@ -85,21 +86,25 @@ def written_registers(placed: PlacedCode) -> set[int]:
     """
     written: set[int] = set()
     for block in placed.blocks:
-        if block is None:
-            continue
-        for step in block.steps:
-            written.update((step.dst,) if isinstance(step, Move) else step.results)
-        written.update(move.dst for moves in block.moves for move in moves)
+        if block is not None:
+            written.update(*[places[0] for places in block.places])
+            for moves in (*block.between.values(), *block.moves):
+                written.update([move.dst for move in moves])
     return written
 
 
-def _leaves_flags(step: Move | Placed | None, end: Placed) -> bool:
+Last = tuple[Op, tuple[int, ...]]
+"""An operation, and the registers of its results."""
+
+
+def _leaves_flags(last: Last, end: Op, args: tuple[int, ...]) -> bool:
     """True where the flags say how what was made last compares with 0."""
     row = end.row
-    if not isinstance(step, Placed) or row.kind is not Kind.BRANCH or row.uses_src or end.imm:
+    if row.kind is not Kind.BRANCH or row.uses_src or end.imm:
         return False
-    jumps = FLAGS.get(step.row.meaning, frozenset()) if step.row.kind is Kind.BINARY else frozenset()
-    return row.meaning in jumps and step.row.width is row.width and step.results[0] == end.args[0]
+    op, results = last
+    jumps = FLAGS.get(op.row.meaning, frozenset()) if op.row.kind is Kind.BINARY else frozenset()
+    return row.meaning in jumps and op.row.width is row.width and results[0] == args[0]
 
 
 class _Lowering:
@@ -118,9 +123,10 @@ class _Lowering:
         self.branches: dict[Branch, tuple[Snippet, str]] = (
             _branches[settings.features].trim(size) if self.learns else {}
         )
+        self.labels = [block_label(number) for number in range(len(self.code.blocks))]
         self.frames = self._frames()
         self.starts = self.argument_starts()
-        self.last: Move | Placed | None = None  # what was emitted last in this block, as it stands
+        self.last: Last | None = None  # what was emitted last in this block, where it stands so
         cx.spilled = (placed.words + 1) // 2 * 16
 
     def _frames(self) -> list[int]:
@@ -156,9 +162,9 @@ class _Lowering:
                 cx.label((function_label if pc in functions else resume_label)(pc))
                 if cx.spilled:
                     cx.emit("sub rsp, $imm", imm=cx.spilled)
-            cx.label(block_label(number), LOOP_ALIGNMENT if number in heads else 1)
+            cx.label(self.labels[number], LOOP_ALIGNMENT if number in heads else 1)
             cx.frame_size = self.frames[number]
-            self.steps(block.steps, source.pc)
+            self.steps(block, source.pc)
             self.end(block, source.ways, after)
         cx.way, cx.is_turned, cx.exit, cx.live, cx.spilled = None, False, "", None, 0
         return self.left
@@ -171,53 +177,53 @@ class _Lowering:
             heads.update([way.block for way in self.code.blocks[number].ways if way.block in seen])
         return heads
 
-    def steps(self, steps: Sequence[Move | Placed], at: int) -> None:
-        """Emit the steps of a block that starts at the slot `at`."""
-        cx, known, copied, is_sum = self.cx, self.known, None, False
-        for step in steps:
-            if type(step) is Move:
-                if copied is not None:
-                    self.move(copied)
-                copied = step
+    def steps(self, block: PlacedBlock, at: int) -> None:
+        """Emit the steps of a block that starts at the slot `at`, but for the end."""
+        cx, known, between = self.cx, self.known, block.between
+        last: Last | None = None
+        for index, (op, places) in enumerate(zip(block.ops[:-1], block.places, strict=False)):
+            if index in between and self.between(between[index], op, places):
+                last = None  # lea leaves the flags alone
                 continue
-            assert isinstance(step, Placed)  # there is nothing else
-            if copied is not None:
-                move, copied = copied, None
-                is_sum = self.sum(move, step)
-                if is_sum:
-                    continue
-                self.move(move)
-            is_sum = False
-            op, row = step.op, step.row
             if op.pc != at:
                 at = op.pc
                 cx.begin(at)
-            if row in PLACELESS:  # most operations: what was written before
-                key = row, step.results, step.args, op.imm, op.offset, op.scale
+            row, results = op.row, places[0]
+            if row in PLACELESS and op.exit is None:  # most operations: what was written before
+                key = row, results, places[1], op.imm, op.offset, op.scale
                 snippet = known.get(key)
                 if snippet is not None:
                     cx.insert(snippet)
                 else:
-                    self.anew(step, key)
+                    self.anew(Placed(op, *places), key)
             elif row is not BOUND or self.checked:
-                self.translate(step)
-        if copied is not None:
-            self.move(copied)
-        ends_in_sum = is_sum and copied is None  # lea leaves the flags alone
-        self.last = steps[-1] if steps and not ends_in_sum else None
+                self.translate(Placed(op, *places))
+            last = op, results
+        moves = between.get(len(block.ops) - 1, ())
+        for move in moves:
+            self.move(move)
+        self.last = None if moves else last
 
-    def sum(self, move: Move, step: Placed) -> bool:
-        """Emit a copy to which something is added at once as a sum, if it is one."""
-        sign = SUMS.get(step.row.name)
-        if sign is None or step.args[0] != move.dst or move.src >= SPILLED:
-            return False
-        dst, src = register(move.dst, step.row.width.bits), register(move.src)
-        if step.row.uses_src:
-            if step.args[1] == move.dst:
-                return False
-            self.cx.emit(f"lea {dst}, [{src}+{register(step.args[1])}]")
+    def between(self, moves: Sequence[Move], op: Op, places: Places) -> bool:
+        """Emit the moves in front of an operation; True where the last of them and it became a sum."""
+        for move in moves[:-1]:
+            self.move(move)
+        if op.row in SUMS and self.sum(moves[-1], op, places[1]):
             return True
-        number = sign * step.imm
+        self.move(moves[-1])
+        return False
+
+    def sum(self, copy: Move, op: Op, args: tuple[int, ...]) -> bool:
+        """Emit a copy to which something is added at once as a sum, if it is one."""
+        if args[0] != copy.dst or copy.src >= SPILLED:
+            return False
+        dst, src = register(copy.dst, op.row.width.bits), register(copy.src)
+        if op.row.uses_src:
+            if args[1] == copy.dst:
+                return False
+            self.cx.emit(f"lea {dst}, [{src}+{register(args[1])}]")
+            return True
+        number = SUMS[op.row] * op.imm
         if not self.learns or not -(1 << 31) <= number < 1 << 31:
             return False
         self.cx.emit(f"lea {dst}, [{src}+$offset]", offset=number)
@@ -340,44 +346,50 @@ class _Lowering:
 
     def end(self, block: PlacedBlock, ways: tuple[Way, ...], after: int) -> None:
         """Emit the end of a block, before the block that follows in memory."""
-        cx, end = self.cx, block.end
+        end = block.ops[-1]
         kind = end.row.kind
-        if kind is Kind.BRANCH or kind is Kind.BRANCH_LOAD or kind is Kind.MAY_GOTO:
-            taken, other = ways
-            moves, through = block.moves
-            turned = (
-                kind is not Kind.MAY_GOTO and taken.block == after and not moves
-            )  # what is next is where it jumps: so where the condition fails it jumps to the other
-            if turned:
-                taken, other, moves, through = other, taken, through, moves
-            cx.is_turned = turned
-            cx.way = self.edge(taken, moves) if moves else block_label(taken.block)
-            cx.has_flags = _leaves_flags(self.last, end)
-            self.branch(end, cx.way)
-            cx.way, cx.is_turned, cx.has_flags = None, False, False
-            self.on(other, through, after)
-        elif kind is Kind.JUMP:
+        if kind is Kind.JUMP:
             self.on(ways[0], block.moves[0], after)
+        elif kind is Kind.BRANCH or kind is Kind.BRANCH_LOAD or kind is Kind.MAY_GOTO:
+            self.branch(block, ways, after)
         else:
             if kind is Kind.EXIT:
-                drop(cx)
-            self.translate(end)
+                drop(self.cx)
+            self.translate(Placed(end, *block.places[-1]))
 
-    def branch(self, end: Placed, label: str) -> None:
-        """Emit a conditional jump to a label: lines that were written before, and the jump behind them."""
-        cx, op = self.cx, end.op
-        key = end.row, end.args, op.imm, op.offset, op.scale, cx.has_flags
+    def branch(self, block: PlacedBlock, ways: tuple[Way, ...], after: int) -> None:
+        """Emit a branch; what is next in memory is gone on to without a jump, where that can be."""
+        cx, end, places = self.cx, block.ops[-1], block.places[-1]
+        kind = end.row.kind
+        taken, other = ways
+        moves, through = block.moves
+        turned = (
+            kind is not Kind.MAY_GOTO and taken.block == after and not moves
+        )  # what is next is where it jumps: so where the condition fails it jumps to the other
+        if turned:
+            taken, other, moves, through = other, taken, through, moves
+        label = self.edge(taken, moves) if moves else self.labels[taken.block]
+        has_flags = self.last is not None and _leaves_flags(self.last, end, places[1])
+        key = end.row, places[1], end.imm, end.offset, end.scale, has_flags
         known = self.branches.get(key)
         if known is not None:
             snippet, mnemonic = known
             if snippet.lines:
                 cx.insert(snippet)
-            cx.jump(INVERSE[mnemonic] if cx.is_turned else mnemonic, label)
-            return
+            cx.jump(INVERSE[mnemonic] if turned else mnemonic, label)
+        else:
+            cx.way, cx.is_turned, cx.has_flags = label, turned, has_flags
+            self.branch_anew(Placed(end, *places), key)
+            cx.way, cx.is_turned, cx.has_flags = None, False, False
+        self.on(other, through, after)
+
+    def branch_anew(self, end: Placed, key: Branch) -> None:
+        """Emit a conditional jump to `cx.way`, and remember the lines in front of it, and which it is."""
+        cx = self.cx
         before, cold = len(cx.written()), len(cx.cold)
         self.translate(end)
         *parts, jump = cx.written()[before:]
-        if not self.learns or len(cx.cold) != cold or not isinstance(jump, Jump) or jump.label != label:
+        if not self.learns or len(cx.cold) != cold or not isinstance(jump, Jump) or jump.label != cx.way:
             return
         lines = lines_of(parts)
         if lines is not None and end.row.kind is not Kind.MAY_GOTO:
@@ -389,7 +401,7 @@ class _Lowering:
         for move in moves:
             self.move(move)
         if way.block != after:
-            self.cx.jump("jmp", block_label(way.block))
+            self.cx.jump("jmp", self.labels[way.block])
 
     def edge(self, way: Way, moves: Iterable[Move]) -> str:
         """Return the label of the moves on the way to a block, out of line."""
@@ -397,5 +409,5 @@ class _Lowering:
         with self.cx.out_of_line(label):
             for move in moves:
                 self.move(move)
-            self.cx.jump("jmp", block_label(way.block))
+            self.cx.jump("jmp", self.labels[way.block])
         return label

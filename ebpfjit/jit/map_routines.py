@@ -72,7 +72,7 @@ def translate_routine(verified: Verified) -> Listing:
     left = lower(cx, placed, VALUES, checked=False)
     assert not left  # there is no baseline code
     assert not cx.used  # it needs nothing of what programs share
-    return Listing(verified, (*cx.pieces, *cx.cold), (), {})
+    return Listing(verified, cx.text(), (), {})
 
 
 def _without_payments(code: Code) -> Code:

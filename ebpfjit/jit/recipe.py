@@ -9,11 +9,12 @@ from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.entries import Entries
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.jit import cpu
+from ebpfjit.optimizer.remarks import Remark
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.record import lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.runtime.helpers.names import NUMBERS
-from ebpfjit.translators.emitter import Part, Piece
+from ebpfjit.translators.emitter import Part, Piece, Text
 from ebpfjit.translators.plan import Settings
 from ebpfjit.translators.x86_64.target import Limit
 
@@ -22,16 +23,17 @@ TAIL_CALL = NUMBERS["bpf_tail_call"]
 
 @dataclass(frozen=True)
 class Listing:
-    """A program as assembly text: pieces in the order of their addresses, the cold ones last.
+    """A program as assembly text, the cold pieces last.
 
     `limits` are the words that the host puts behind the block, in order. `notes` say of each access (by pc)
     why it is checked or not. `resumes` are the pcs where a run of baseline code can go on; at those of
     `returns` it calls functions. `why_baseline` is that of the recipe. From the piece `baseline_from` on it
-    is baseline code, for side exits; of that `notes_below` say how its accesses are checked.
+    is baseline code, for side exits; of that `notes_below` say how its accesses are checked. `remarks`
+    are what passes left alone.
     """
 
     verified: Verified
-    pieces: tuple[Piece, ...]
+    text: Text
     limits: tuple[Limit, ...]
     notes: dict[int, str]
     harden: bool = False
@@ -40,11 +42,17 @@ class Listing:
     why_baseline: str = ""
     baseline_from: int | None = None
     notes_below: dict[int, str] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
 
-    @lazy
+    @property
     def parts(self) -> list[Part]:
-        """What the pieces consist of, one after the other."""
-        return [part for piece in self.pieces for part in piece.parts]
+        """What the text consists of."""
+        return self.text.parts
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """The text, piece by piece, for who reads it."""
+        return self.text.pieces
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from itertools import accumulate
+from struct import Struct
 
 from ebpfjit.errors import OptimizationError, TranslationError
 from ebpfjit.jit.assembler import Hole, slot_hole
 from ebpfjit.jit.recipe import Listing
 from ebpfjit.record import record
-from ebpfjit.translators.emitter import Jump, Label, Line, SlotLine, Snippet
+from ebpfjit.translators.emitter import NO_PC, Jump, Label, SlotLine, Snippet
 from ebpfjit.translators.x86_64.target import Limit, resume_label, return_label
 
 #  x86-64 condition codes (Intel SDM, volume 2, appendix B): jcc rel8 is 70+cc, rel32 is 0f 80+cc
@@ -44,10 +45,9 @@ NOPS = tuple(
         "0f1f840000000000", "660f1f840000000000",
     )
 )  # fmt: skip
-PLACED = frozenset({Line, Snippet})
+DISTANCE = Struct("<i")
 REACH = 1 << 31
 FULL_ROUNDS = 16
-NO_PC = -1
 SLOT_SIZE = 8
 SLOT = Hole(0, SLOT_SIZE, is_whole=True)
 
@@ -90,42 +90,51 @@ def layout(listing: Listing, lead: int = 0) -> Image:
     """
     parts = listing.parts
     chunks = [part.code for part in parts]
-    # Most parts are lines and snippets, which have their bytes.
-    others = [(index, part) for index, part in enumerate(parts) if type(part) not in PLACED]
-    jumps = [(index, part) for index, part in others if type(part) is Jump]
-    names = [(index, part) for index, part in others if type(part) is Label]
-    labels = {label.name: index for index, label in names}
-    aligned = [(index, label.alignment) for index, label in names if label.alignment > 1]
     sizes = list(map(len, chunks))
-    for index, jump in jumps:
-        sizes[index] = SIZES[jump.mnemonic]
-    for index, alignment in aligned:
-        sizes[index] = alignment - 1
-    targets = [_target(jump, labels) for _, jump in jumps]
-    _grow(jumps, sizes, targets)
-    offsets = _align(aligned, sizes, lead)
+    jumps: list[tuple[int, Jump]] = []
+    aligned: list[tuple[int, int]] = []
+    slotted: list[tuple[int, SlotLine]] = []
+    labels: dict[str, int] = {}
+    for index in [index for index, size in enumerate(sizes) if not size]:  # the others have their bytes
+        part = parts[index]
+        if isinstance(part, Jump):
+            jumps.append((index, part))
+            sizes[index] = SIZES[part.mnemonic]
+        elif isinstance(part, Label):
+            labels[part.name] = index + 1  # behind its padding
+            if part.alignment > 1:
+                aligned.append((index, part.alignment))
+                sizes[index] = part.alignment - 1
+        elif isinstance(part, SlotLine):
+            slotted.append((index, part))
+            sizes[index] = len(part.hollow)
+    targets = _targets(jumps, labels)
+    offsets = _grow(jumps, sizes, targets, lead)
+    if aligned:
+        _align(aligned, sizes, offsets)
+        offsets = list(accumulate(sizes, initial=lead))
     pool = -(-offsets[-1] // SLOT_SIZE) * SLOT_SIZE
-    slotted = [(index, part) for index, part in others if type(part) is SlotLine]
     symbols = dict.fromkeys(line.symbol for _, line in slotted if line.symbol is not None)
     slots = {symbol: pool + SLOT_SIZE * index for index, symbol in enumerate(symbols)}
     for (index, jump), target in zip(jumps, targets, strict=True):
         distance = offsets[target] - offsets[index + 1]
-        if sizes[index] == SHORT_SIZE and -128 <= distance <= 127:
+        if sizes[index] == SHORT_SIZE:
             chunks[index] = SHORT_FORMS[jump.mnemonic] + BYTES[distance & 0xFF]
+        elif -REACH <= distance < REACH:
+            chunks[index] = LONG_FORMS[jump.mnemonic] + DISTANCE.pack(distance)
         else:
-            chunks[index] = _long_jump(jump, sizes[index], distance)
+            raise OptimizationError(f"{jump.text}: {distance:#x} bytes are out of reach")
     for index, _ in aligned:
         chunks[index] = _padding(sizes[index])
     for index, line in slotted:
         assert line.symbol is not None  # that is why it is here
         chunks[index] = _point(line, slots[line.symbol] - offsets[index + 1])
     code = (b"\xcc" * lead + b"".join(chunks)).ljust(pool, b"\xcc") + bytes(SLOT_SIZE * len(slots))
-    starts = accumulate([len(piece.parts) for piece in listing.pieces], initial=0)
-    places = array("I", [offsets[index] for index in starts][:-1])
-    owners = array("i", [NO_PC if piece.pc is None else piece.pc for piece in listing.pieces])
-    entry, callback = (_place(name, labels, offsets) for name in ("entry", "callback"))
-    assert entry is not None  # every listing starts with it
+    places = array("I", [offsets[start] for start in listing.text.starts])
+    owners = array("i", listing.text.owners)
+    callback = offsets[labels["callback"]] if "callback" in labels else None
     resumes = {pc: offsets[labels[resume_label(pc)]] for pc in listing.resumes}
+    entry = offsets[labels["entry"]]
     returns = {pc: offsets[labels[return_label(pc)]] for pc in listing.returns}
     spans = array("I", offsets)
     return Image(code, entry, callback, slots, listing.limits, places, owners, spans, resumes, returns)
@@ -143,53 +152,49 @@ def item_spans(listing: Listing, image: Image) -> list[int]:
     return [*starts, image.spans[-1]]
 
 
-def _place(label: str, labels: Mapping[str, int], offsets: list[int]) -> int | None:
-    """Return the offset of a label, None where there is none."""
-    return offsets[labels[label]] if label in labels else None
-
-
-def _target(jump: Jump, labels: Mapping[str, int]) -> int:
+def _targets(jumps: list[tuple[int, Jump]], labels: Mapping[str, int]) -> list[int]:
+    """Return the number of the part that each jump goes to."""
     try:
-        return labels[jump.label] + 1  # behind the label's padding
+        return [labels[jump.label] for _, jump in jumps]
     except KeyError:
-        raise TranslationError(f"{jump.text}: there is no such label") from None
+        lost = next(jump for _, jump in jumps if jump.label not in labels)
+        raise TranslationError(f"{lost.text}: there is no such label") from None
 
 
-def _grow(jumps: list[tuple[int, Jump]], sizes: list[int], targets: list[int]) -> None:
-    """Make long every jump that does not reach, in `sizes`, until all do.
+def _grow(jumps: list[tuple[int, Jump]], sizes: list[int], targets: list[int], lead: int) -> list[int]:
+    """Make long every jump that does not reach, in `sizes`, until all do; return where each part starts.
 
     Growing one jump can only move targets away, so nothing ever shrinks and it ends. After a
     number of rounds all that are left grow at once, which keeps the worst case linear. Aligned
     labels count with the most that they can take, so that what reaches here reaches in the end.
     """
     short = [
-        (index, target, LONG_SIZES[jump.mnemonic])
+        (index, index + 1, target, LONG_SIZES[jump.mnemonic])
         for (index, jump), target in zip(jumps, targets, strict=True)
-        if jump.mnemonic in SHORT_FORMS
+        if sizes[index] == SHORT_SIZE
     ]
     for round_ in range(FULL_ROUNDS + 1):
-        offsets = list(accumulate(sizes, initial=0))
-        kept = []
-        for one in short:
-            index, target, long_size = one
-            if round_ < FULL_ROUNDS and -128 <= offsets[target] - offsets[index + 1] <= 127:
-                kept.append(one)
-            else:
-                sizes[index] = long_size
-        if len(kept) == len(short):
-            return
-        short = kept
+        offsets = list(accumulate(sizes, initial=lead))
+        far = [
+            (index, size)
+            for index, end, target, size in short
+            if not -128 <= offsets[target] - offsets[end] <= 127 or round_ == FULL_ROUNDS
+        ]
+        if not far:
+            break
+        for index, size in far:
+            sizes[index] = size
+        short = [one for one in short if sizes[one[0]] == SHORT_SIZE]
+    return offsets
 
 
-def _align(aligned: list[tuple[int, int]], sizes: list[int], lead: int) -> list[int]:
-    """Return where each item starts, and the end; aligned labels take just what they need."""
-    offsets = list(accumulate(sizes, initial=lead))
+def _align(aligned: list[tuple[int, int]], sizes: list[int], offsets: list[int]) -> None:
+    """Have aligned labels take just what they need; `offsets` are where parts start until then."""
     saved = 0
     for index, alignment in aligned:
         size = -(offsets[index] - saved) % alignment
         saved += sizes[index] - size
         sizes[index] = size
-    return list(accumulate(sizes, initial=lead)) if aligned else offsets
 
 
 def _padding(size: int) -> bytes:
@@ -198,15 +203,9 @@ def _padding(size: int) -> bytes:
     return NOPS[longest] * (size // longest) + NOPS[size % longest] if size else b""
 
 
-def _long_jump(jump: Jump, size: int, distance: int) -> bytes:
-    if size == SHORT_SIZE or not -REACH <= distance < REACH:
-        raise OptimizationError(f"{jump.text}: {distance:#x} bytes are out of reach")
-    return LONG_FORMS[jump.mnemonic] + distance.to_bytes(4, "little", signed=True)
-
-
-def _point(line: Line, distance: int) -> bytes:
+def _point(line: SlotLine, distance: int) -> bytes:
     """Return a line's bytes with the distance to its symbol's slot patched in."""
-    hole, code = slot_hole(line), line.code
+    hole, code = slot_hole(line), line.hollow
     return code[: hole.position] + hole.filled(distance) + code[hole.position + hole.size :]
 
 

@@ -29,7 +29,7 @@ from ebpfjit.runtime.contexts.skb import SOCK_AT
 from ebpfjit.runtime.contexts.structs import SK_BUFF, SOCK, XDP_MD
 from ebpfjit.runtime.execution import SLICE
 from ebpfjit.runtime.memory import MAX_FRAMES
-from ebpfjit.translators.emitter import Emitter, Label
+from ebpfjit.translators.emitter import NO_PC, Emitter, Label
 from ebpfjit.translators.x86_64 import gate, host, runs, stock
 from ebpfjit.translators.x86_64.lanes import Structs
 from ebpfjit.translators.x86_64.target import BLOCK_WORDS
@@ -122,7 +122,7 @@ def layout_of_host() -> list[int]:
 def listing() -> Listing:
     """Return the text of all routines."""
     cx = Emitter()
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("entry")
     host.emit_routines(cx, SLICE, time.CLOCK_MONOTONIC, INTS)
     gate.emit_gate(
@@ -141,7 +141,7 @@ def listing() -> Listing:
     )
     stock.emit_stock(cx, time.CLOCK_MONOTONIC)
     nothing = prepare(Program.from_bytes(_EXIT))
-    return Listing(nothing, (*cx.pieces, *cx.cold), (), {})
+    return Listing(nothing, cx.text(), (), {})
 
 
 @once

@@ -202,7 +202,8 @@ class _Builder:
             given = tuple(x for x in self.read[number] if x < REGISTER_COUNT)
             entries[pc] = Entry(number, given) if pc in self.functions else self._way_in(pc, number)
         made = [block for block in blocks if block is not None]
-        return Code(self.verified, (*made, *self.stubs), entries, self.homes, starts=starts)
+        remarks = [*self.slots.remarks]
+        return Code(self.verified, (*made, *self.stubs), entries, self.homes, starts=starts, remarks=remarks)
 
     def _way_in(self, pc: int, number: int) -> Entry:
         """Return the entry of runs of other code that are at a block: slots are in the frame there.

@@ -28,7 +28,7 @@ def _wrong(placed: PlacedCode, registers: Registers) -> Iterator[str]:
                 yield f"b{number}: it is placed, or control comes to it, but not both"
             continue
         held = dict(before)
-        for step in (*block.steps, block.end):
+        for step in block.steps:
             if isinstance(step, Placed):
                 for text in _missing(step.op, step, held):
                     yield f"b{number} pc {step.op.pc}: {step.row.name}: {text}"
@@ -112,7 +112,7 @@ def _held_before(placed: PlacedCode, registers: Registers) -> list[Held | None]:
         if held is None or block is None:
             continue
         held = dict(held)
-        for step in (*block.steps, block.end):
+        for step in block.steps:
             _after(step, held, registers)
         ways = placed.code.blocks[number].ways
         for way, after in zip(ways, _ways(placed, number, block, held), strict=True):

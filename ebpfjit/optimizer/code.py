@@ -54,6 +54,7 @@ from dataclasses import dataclass, field
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import UNENCODED
+from ebpfjit.optimizer.remarks import Remark
 from ebpfjit.optimizer.shape import Shape
 from ebpfjit.record import lazy, record
 
@@ -171,6 +172,7 @@ class Code:
     for each value, by number, the register that it was of: no more than a hint where to put it. `proofs` say
     by pc why checks that the instruction there had are gone. `starts` has for each block that was
     built the exit to its start, where values come from in front of it; None where some of them are gone.
+    `remarks` is one list from `build` on, to which passes add what they leave alone.
     """
 
     verified: Verified
@@ -179,6 +181,11 @@ class Code:
     homes: list[int] = field(default_factory=list, compare=False)
     proofs: dict[int, tuple[Proof, ...]] = field(default_factory=dict, compare=False)
     starts: list[Exit | None] = field(default_factory=list, compare=False)
+    remarks: list[Remark] = field(default_factory=list, compare=False)
+
+    def leave_alone(self, by: str, pc: int | None, why: str) -> None:
+        """Note that a pass leaves alone what is at `pc`, None for the whole of the program."""
+        self.remarks.append(Remark(by, pc, why))
 
     @lazy
     def shape(self) -> Shape:

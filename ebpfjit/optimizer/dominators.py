@@ -14,6 +14,7 @@ blocks count as entered from outside, which claims less than there is.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 
 from ebpfjit.optimizer.shape import Shape
 
@@ -57,6 +58,10 @@ class Dominators:
     def dominates(self, block: int, other: int) -> bool:
         """True where every way to the other block leads through this one, or they are one."""
         return self._first[block] <= self._first[other] <= self._last[block]
+
+    def common(self, blocks: Iterable[int]) -> int:
+        """Return the nearest block that dominates all of some, OUTSIDE where there is none."""
+        return reduce(self._meet, blocks)
 
     def is_back(self, block: int, to: int) -> bool:
         """True for a way that goes back, in reverse postorder, or to the block itself."""

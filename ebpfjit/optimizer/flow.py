@@ -62,7 +62,7 @@ def with_blocks(
     """
     homes = code.homes if homes is None else homes
     starts = code.starts if starts is None else starts
-    changed = Code(code.verified, tuple(blocks), code.entries, homes, code.proofs, starts)
+    changed = Code(code.verified, tuple(blocks), code.entries, homes, code.proofs, starts, code.remarks)
     if ways_stay:
         changed.__dict__["shape"] = code.shape
     return changed
@@ -100,4 +100,4 @@ def without(
         ]
     )
     entries = {pc: Entry(numbers[entry.block], entry.registers) for pc, entry in code.entries.items()}
-    return Code(code.verified, renumbered, entries, homes, code.proofs, left)
+    return Code(code.verified, renumbered, entries, homes, code.proofs, left, code.remarks)

@@ -269,6 +269,10 @@ class _Guards:
 
     def _remember(self, root: int, check: Check) -> None:
         made = self.made.get(root, ())
+        if len(made) == MOST_SPANS:
+            self.code.leave_alone(
+                "guards", made[0].pc, f"more than {MOST_SPANS} later checks count from its base"
+            )
         self.made[root] = (*made[-MOST_SPANS + 1 :], check)
 
     def _covering(self, root: int, low: int, high: int, *, stores: bool) -> Check | None:

@@ -46,8 +46,8 @@ NO_VALUE = -1
 
 LARGEST_FACTOR, LARGEST_OFFSET = 1 << 12, 1 << 30
 LONGEST_SPAN = 4096
-MOST_TERMS, MOST_DEPTH, MOST_CHECKS = 3, 4, 6
-"""Of what is asked before one loop: terms of a sum, operations that it is made of, checks."""
+MOST_TERMS, MOST_DEPTH, MOST_CHECKS, MOST_TRIPS = 3, 4, 6, 4
+"""Of what is asked before one loop: terms of a sum, operations that it is made of, checks; tests tried."""
 
 MOST_WALKED = 8
 """How often all blocks may be walked to find loops: of deep nests nothing is moved."""
@@ -122,6 +122,7 @@ class Swept:
 def hoisted(code: Code, facts: Facts) -> Code:
     """Return code with checks before loops instead of in them."""
     if facts.meets_rights:
+        code.leave_alone("hoisting", None, "it may meet structs with rights")
         return code
     dominators = facts.dominators
     assert dominators is not None  # the facts are of code whose checks were looked at
@@ -140,14 +141,16 @@ def _innermost(code: Code, dominators: Dominators) -> dict[int, set[int]]:
         for way in dominators.ways[number]:
             if dominators.is_back(number, way):
                 latches.setdefault(way, []).append(number)
-                if not dominators.dominates(way, number):
+                if not dominators.dominates(way, number) and way not in refused:
                     refused.add(way)
+                    code.leave_alone("hoisting", code.blocks[way].pc, "it is a loop with several ways in")
     found: dict[int, set[int]] = {}
     for header, ends in latches.items():
         blocks, work = {header}, list(ends)
         while work and header not in refused:
             budget -= 1
             if budget < 0:
+                code.leave_alone("hoisting", None, "its loops are too deep in each other")
                 return {}
             block = work.pop()
             if block in blocks:
@@ -170,13 +173,18 @@ class _Hoisting:
         self.homes = list(code.homes)
         self.next_value = len(code.homes) or max(code.values(), default=-1) + 1
         self.entries = dict(code.entries)
+        self.entered: dict[int, list[int]] = {}
+        for pc, entry in code.entries.items():
+            self.entered.setdefault(entry.block, []).append(pc)
         self.proofs = dict(code.proofs)
 
     def done(self, loops: dict[int, set[int]]) -> Code:
         """Return the code with checks in front of these loops."""
         for header, blocks in loops.items():
             loop = _Loop(self, header, blocks)
-            if loop.checks and loop.start is not None:
+            if loop.checks and loop.why_not:
+                self.code.leave_alone("hoisting", loop.block.pc, loop.why_not)
+            elif loop.checks:
                 loop.hoist()
         if len(self.blocks) == len(self.code.blocks):
             return self.code
@@ -211,15 +219,21 @@ class _Loop:
         self.block = code.blocks[header]
         self.checks: list[tuple[int, int, Op]] = []
         rows = [op.row for number in blocks for op in code.blocks[number].ops]
-        if BOUND in rows and CALLS.isdisjoint(rows):
+        if BOUND in rows:
             self.checks = [
                 (number, index, op)
                 for number in sorted(blocks)
                 for index, op in enumerate(code.blocks[number].ops)
                 if op.row is BOUND
             ]
+        calls = not CALLS.isdisjoint(rows)
         self.start = code.starts[header] if header < len(code.starts) else None
+        self.why_not = "it is a loop with calls" if calls else ""
+        if self.start is None and not calls:
+            self.why_not = "what the loop starts with is not known any more"
         self.latches = [(before, way) for before, way in around.dominators.preds[header] if before in blocks]
+        self.last = around.dominators.common(before for before, _ in self.latches)
+        """What dominates this block is in each round."""
         self.ops: list[Op] = []
         self.moved: dict[int, int] = {}
         """What arguments of the header are in front of it."""
@@ -229,7 +243,8 @@ class _Loop:
         around, block = self.around, self.block
         self.moved = {arg: around.new(around.home(arg)) for arg in block.args}
         steps = [(arg, self._step(arg)) for arg in block.args]
-        self.holders = {self.facts.root[arg]: arg for arg, step in steps if step == 0}
+        self.same = {arg for arg, step in steps if step == 0}
+        self.holders = {self.facts.root[arg]: arg for arg in block.args if arg in self.same}
         self.steps = {arg: step for arg, step in steps if step}
         start = self.start
         assert start is not None  # it was looked at
@@ -239,12 +254,15 @@ class _Loop:
         gone = self._same_each_round()
         trips = [] if len(gone) == len(self.checks) else self._trips()
         leaving: list[Leaving] = []
-        for trip in trips:
+        for trip in trips[:MOST_TRIPS]:
             swept = self._swept(trip, gone)
             if swept:
                 leaving = self._ask(trip, swept)
                 gone |= {each for one in swept for each in one.checks}
                 break
+        if len(gone) < len(self.checks):
+            why = "no test says how far" if not trips else "no counter says how far all"
+            around.code.leave_alone("hoisting", block.pc, f"{why} the addresses of the loop get")
         if gone:
             self._put(gone, leaving)
 
@@ -265,7 +283,7 @@ class _Loop:
     def _in_front(self, value: int) -> int | None:
         """Return a value as it is in front of the loop, None where it is not the same in all rounds."""
         if value in self.moved:
-            return self.moved[value] if value not in self.steps and self._step(value) == 0 else None
+            return self.moved[value] if value in self.same else None
         where = self.facts.where[value] if value < self.facts.count else -1
         if where < 0 or where in self.blocks:
             return None
@@ -273,7 +291,7 @@ class _Loop:
 
     def _is_in_each_round(self, block: int) -> bool:
         """True for a block that each round comes by: what is checked there may be checked before."""
-        return all(self.dominators.dominates(block, before) for before, _ in self.latches)
+        return self.dominators.dominates(block, self.last)
 
     def _same_each_round(self) -> set[tuple[int, int]]:
         """Put checks in front that are the same in all rounds; return them by block and index."""
@@ -376,7 +394,7 @@ class _Loop:
             is_taken = all(before == number for before, _ in self.latches)
         else:
             is_only = len(dominators.preds[target]) == 1
-            is_taken = is_only and all(dominators.dominates(target, before) for before, _ in self.latches)
+            is_taken = is_only and self._is_in_each_round(target)
         if not is_taken:
             return None
         return self._counted(block, target, RELATIONS[row.meaning][staying[0]])
@@ -545,9 +563,8 @@ class _Loop:
             block = around.blocks[before]
             turned = [Way(front, each.args) if each.block == header else each for each in block.ways]
             around.blocks[before] = Block(block.pc, block.args, block.ops, block.end, tuple(turned))
-        for pc, entry in around.entries.items():
-            if entry.block == header:
-                around.entries[pc] = Entry(front, entry.registers)
+        for pc in around.entered.get(header, ()):
+            around.entries[pc] = Entry(front, around.entries[pc].registers)
         for number in {number for number, _ in gone}:
             block = around.blocks[number]
             ops: list[Op] = []

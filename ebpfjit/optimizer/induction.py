@@ -119,6 +119,11 @@ class Induction:
         tests = self.tests.setdefault(value, [])
         if len(tests) < MOST_TESTS:
             tests.append(test)
+        else:
+            code = self.walk.code
+            code.leave_alone(
+                "ranges", code.blocks[test.block].end.pc, f"more than {MOST_TESTS} tests of a value"
+            )
 
     # -- how values come about ----------------------------------------------------------------------------
 

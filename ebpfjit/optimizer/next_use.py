@@ -18,27 +18,19 @@ MOST_WALKS = 2
 """Walks over all blocks: what is read in the next round of a loop is known behind the second."""
 
 
-def loop_headers(code: Code, order: Sequence[int]) -> set[int]:
-    """Return the blocks that loops start with; `order` has the blocks in reverse postorder."""
-    place = {number: index for index, number in enumerate(order)}
-    return {
-        way.block
-        for index, number in enumerate(order)
-        for way in code.blocks[number].ways
-        if place[way.block] <= index
-    }
-
-
 class NextUse:
     """The distances, at the start of each block in `order`, of values that are live there.
 
-    `headers` are the blocks that loops start with. Distances are worked out when somebody asks: where there
-    are registers for all, nobody does.
+    All is worked out when somebody asks: where there are registers for all values, nobody does.
     """
 
     def __init__(self, code: Code, order: Sequence[int], live: Sequence[Sequence[int]]) -> None:
         self.code, self.live, self.order = code, live, order
-        self.headers = loop_headers(code, order)
+
+    @property
+    def headers(self) -> set[int]:
+        """The blocks that loops start with."""
+        return self.code.shape.headers
 
     @property
     def depths(self) -> list[int]:

@@ -39,7 +39,7 @@ def thread_jumps(code: Code) -> Code:
             ]
             block = Block(block.pc, block.args, block.ops, block.end, tuple(ways))
         found.append(block)
-    return Code(code.verified, tuple(found), code.entries, code.homes, code.proofs)
+    return Code(code.verified, tuple(found), code.entries, code.homes, code.proofs, [], code.remarks)
 
 
 def _read_elsewhere(code: Code, empty: Set[int]) -> set[int]:
@@ -120,4 +120,4 @@ def lay_out(code: Code) -> Code:
         for b in order
     ]
     entries = {pc: Entry(placed[entry.block], entry.registers) for pc, entry in code.entries.items()}
-    return Code(code.verified, tuple(found), entries, code.homes, code.proofs)
+    return Code(code.verified, tuple(found), entries, code.homes, code.proofs, [], code.remarks)

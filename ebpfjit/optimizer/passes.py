@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
+from ebpfjit.errors import OptimizationError
 from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.code import BOUND, Code
 from ebpfjit.optimizer.dead import remove_dead
@@ -14,8 +15,10 @@ from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.flow import uses_of
 from ebpfjit.optimizer.guards import guarded
 from ebpfjit.optimizer.hoisting import hoisted
+from ebpfjit.optimizer.inline import inline
 from ebpfjit.optimizer.order import lay_out, thread_jumps
 from ebpfjit.optimizer.payments import pay_ahead
+from ebpfjit.optimizer.remarks import blamed
 from ebpfjit.optimizer.rules.addresses import displace, index
 from ebpfjit.optimizer.rules.arithmetic import simplify
 from ebpfjit.optimizer.rules.bytes import gather
@@ -58,6 +61,7 @@ def _displace(code: Code, known: Known) -> Code:
 
 
 PASSES: dict[str, Pass] = {
+    "inline": lambda code, _: inline(code),
     "select": lambda code, _: select(code),
     "simplify": lambda code, _: simplify(code),
     "dead": lambda code, _: remove_dead(code),
@@ -82,6 +86,9 @@ ALL_PASSES = frozenset({SLOTS, *PASSES})
 
 UNCHECKED = PASSES.keys() - {"guards", "hoisting"}
 """Those of code that has no bounds."""
+
+MOST_INSTRUCTIONS = 1 << 17
+"""Of a program that is optimised: that takes up to 10 KiB for each, and some ten times as long as without."""
 
 
 def stages(
@@ -116,15 +123,23 @@ def optimised(
 ) -> Code:
     """Return a program as Code behind the `chosen` passes; without bounds where it is not `checked`.
 
-    Raises OptimizationError as `stages`.
+    Raises OptimizationError as `stages`, and for a program that is too large; PassFailed for an error inside
+    of a pass.
     """
     known = Known(promises)
-    code = build(verified, entries, slots=SLOTS in chosen)
+    count = len(verified.program)
+    if count > MOST_INSTRUCTIONS:
+        raise OptimizationError(
+            f"it has {count} instructions, more than the {MOST_INSTRUCTIONS} that are optimised"
+        )
+    with blamed("build"):
+        code = build(verified, entries, slots=SLOTS in chosen)
     if not checked:
         code, chosen = _unchecked(code), UNCHECKED.intersection(chosen)
     for name, change in PASSES.items():
         if name in chosen:
-            code = change(code, known)
+            with blamed(name):
+                code = change(code, known)
     return code
 
 

@@ -116,13 +116,31 @@ _SOURCE_FIRST = frozenset({Kind.MOVE, Kind.LOAD, Kind.PACKET_LOAD})
 """Kinds of which the first argument is what src names."""
 
 
+Places = tuple[tuple[int, ...], tuple[int, ...], tuple[int | None, ...] | None, tuple[int, ...]]
+"""Of an operation what `Placed` has: `results`, `args`, `exit`, `kept`."""
+
+
 @record
 class PlacedBlock:
-    """A block: what it does in order, and the moves on each way out of it."""
+    """A block: for each of `ops`, the end as the last, its `places`.
 
-    steps: Sequence[Move | Placed]
-    end: Placed
+    `between` has the moves in front of an operation, by its place; `moves` those on each way out. These are
+    no objects for each step, as there are so many.
+    """
+
+    ops: Sequence[Op]
+    places: Sequence[Places]
+    between: Mapping[int, Sequence[Move]]
     moves: tuple[tuple[Move, ...], ...]
+
+    @property
+    def steps(self) -> list[Move | Placed]:
+        """All that it does, in order, the end as the last."""
+        found: list[Move | Placed] = []
+        for index, (op, places) in enumerate(zip(self.ops, self.places, strict=True)):
+            found += self.between.get(index, ())
+            found.append(Placed(op, *places))
+        return found
 
 
 @record

@@ -164,6 +164,7 @@ class Walk:
             self._block(number)
             for child in reversed(dominators.children[number]):
                 waiting.append(~child)
+        del self.visitor, self.scaled, self.induction  # which lead back here: no work for the collector
         return self.facts
 
     def _take_back(self, mark: int) -> None:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 from ebpfjit.errors import OptimizationError
@@ -29,8 +28,9 @@ from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.isa.table import TABLE
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Op, Way
 from ebpfjit.optimizer.flow import value_count
+from ebpfjit.optimizer.last_use import BEHIND, LastUse
 from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse
-from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
+from ebpfjit.optimizer.placed import SPILLED, Move, PlacedBlock, PlacedCode, Places
 from ebpfjit.translators.machine import Registers
 
 HELPER_CALLS = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC})
@@ -55,7 +55,7 @@ HELPER_ROWS = frozenset(row for row in TABLE if row.kind in HELPER_CALLS)
 def place(code: Code, registers: Registers) -> PlacedCode:
     """Return code with registers. Raises OptimizationError where there are too few."""
     order = code.shape.order
-    placer = _Placer(code, registers, live_in(code, order))
+    placer = _Placer(code, registers, LastUse(code, order))
     for part in parts_of(code, order):
         placer.part(part)
     return placer.placed()
@@ -63,14 +63,12 @@ def place(code: Code, registers: Registers) -> PlacedCode:
 
 def parts_of(code: Code, order: Sequence[int]) -> list[Sequence[int]]:
     """Return `order` in parts between which no way leads: functions, mostly."""
-    place = [0] * len(code.blocks)
-    for index, number in enumerate(order):
-        place[number] = index
+    place, ways = code.shape.place, code.shape.ways
     last = [0] * len(order)
     """By place, the last one that is connected with it, or with one before it, by a way."""
     for index, number in enumerate(order):
-        for way in code.blocks[number].ways:
-            there = place[way.block]
+        for way in ways[number]:
+            there = place[way]
             first, end = (index, there) if index < there else (there, index)
             last[first] = max(last[first], end)
     parts: list[Sequence[int]] = []
@@ -81,42 +79,6 @@ def parts_of(code: Code, order: Sequence[int]) -> list[Sequence[int]]:
             parts.append(order[start : index + 1])
             start = stop = index + 1
     return parts
-
-
-def live_in(code: Code, order: Sequence[int]) -> list[list[int]]:
-    """Return for each block the values that are defined elsewhere and read from its start on, in order.
-
-    `order` has the blocks in reverse postorder: from its end on all is known at once but for what comes round
-    in loops, which is found out value by value, so that each is looked at once in each block.
-    """
-    blocks = code.blocks
-    defined = [-1] * value_count(code)
-    live: list[set[Any]] = [set()] * len(blocks)
-    is_done = bytearray(len(blocks))
-    back: list[tuple[int, int]] = []
-    for number in reversed(order):
-        block = blocks[number]
-        ops = block.all_ops
-        read = live[number] = set().union(*[op.args for op in ops])
-        read.update(*[op.exit.registers for op in ops if op.exit is not None])
-        for way in block.ways:
-            read.update(live[way.block], way.args)
-            if not is_done[way.block]:
-                back.append((number, way.block))
-        read.discard(None)
-        here = [*block.args, *chain.from_iterable([op.results for op in ops])]
-        read.difference_update(here)
-        for value in here:
-            defined[value] = number
-        is_done[number] = 1
-    waiting = [(number, value) for number, header in back for value in live[header]]
-    before = code.shape.before if waiting else []
-    while waiting:
-        number, value = waiting.pop()
-        if number >= 0 and value not in live[number] and defined[value] != number:
-            live[number].add(value)
-            waiting += [(other, value) for other in before[number]]
-    return [sorted(values) for values in live]
 
 
 def reads(op: Op) -> list[int]:
@@ -163,23 +125,22 @@ BITS = [*(1 << number for number in range(SPILLED)), *([0] * MOST_WORDS)]
 class _Placer:
     """Where values are while block after block is placed.
 
-    Of the block at hand: `where` its values are now, the mask of registers that are `free`, which values each
-    operation is the last to read (`dying`), those that are read behind the block (`out`), and results that
-    are `unread`; `wanted` are registers in which a value is expected further on. Of the operation at hand:
-    the registers of its arguments (`held`), and those that it needs besides (`busy`, a mask). `spilled` are
-    the words of values that have one, `count` so many in all; those that are `local`, of values of a single
-    block, are used again in each. `words` are free, each since an operation of the block, and `defined` are
-    the operations that define its values, once somebody asked for them.
+    Of the block at hand: `where` its values are now, the mask of registers that are `free`, which operation
+    is the `last` to read each value (none where nothing reads it); `wanted` are registers in which a value is
+    expected further on. Of the operation at hand: the registers that it needs where it had to load some
+    (`busy`, a mask). `spilled` are the words of values that have one, `count` so many in all; those that are
+    `local`, of values of a single block, are used again in each. `words` are free, each since an operation of
+    the block, and `defined` are the operations that define its values, once somebody asked for them.
     """
 
-    def __init__(self, code: Code, registers: Registers, live: Sequence[Sequence[int]]) -> None:
+    def __init__(self, code: Code, registers: Registers, uses: LastUse) -> None:
         self.code, self.registers = code, registers
-        self.next_use = NextUse(code, (), live)
+        self.next_use = NextUse(code, (), uses.live)
         self.all = (1 << registers.count) - 1
         self.usable = self.all & ~registers.reserved
         self.usable_count = self.usable.bit_count()
-        self.homes = code.homes or [-1] * value_count(code)
-        self.live = live
+        self.homes = code.homes or [SPILLED] * value_count(code)
+        self.live, self.last_of = uses.live, uses.last
         self.away: dict[int, set[int]] = {}
         self.reloaded: dict[int, set[int]] = {}
         self.blocks: list[PlacedBlock | None] = [None] * len(code.blocks)
@@ -196,14 +157,11 @@ class _Placer:
         self.defined: dict[int, int] | None = None
         self.where: dict[Any, int] = {}
         self.free = self.busy = self.index = 0
-        self.held: Sequence[int] = ()
         self.ops: tuple[Op, ...] = ()
         self.uses: dict[int, list[int]] | None = None
-        self.dying: list[list[int]] = []
-        self.out: set[int] = set()
-        self.unread: set[int] = set()
+        self.last: dict[int, int] = {}
         self.wanted: dict[int, int] = {}
-        self.steps: list[Move | Placed] = []
+        self.between: dict[int, list[Move]] = {}
         self.number = -1
         self.behind: dict[int, int] | None = None
 
@@ -237,17 +195,16 @@ class _Placer:
         """Return a block that stores the values with a word where they are defined."""
         spilled, before = self.spilled, self.maps[number]
         assert before is not None  # it was placed
-        steps: list[Move | Placed] = []
-        for value in self.code.blocks[number].args:
-            if value in spilled and before[value] < SPILLED:
-                steps.append(Move(spilled[value], before[value]))
-        for step in block.steps:
-            steps.append(step)
-            if isinstance(step, Placed):
-                for value, register in zip(step.op.results, step.results, strict=True):
-                    if value in spilled:
-                        steps.append(Move(spilled[value], register))
-        return PlacedBlock(steps, block.end, block.moves)
+        defined = [(0, value, before[value]) for value in self.code.blocks[number].args]
+        for index, (op, (results, *_)) in enumerate(zip(block.ops, block.places, strict=True)):
+            defined += [(index + 1, *both) for both in zip(op.results, results, strict=True)]
+        between: dict[int, list[Move]] = {}
+        for index, value, place in defined:
+            if value in spilled and place < SPILLED:
+                between.setdefault(index, []).append(Move(spilled[value], place))
+        for index, moves in block.between.items():
+            between.setdefault(index, []).extend(moves)
+        return PlacedBlock(block.ops, block.places, between, block.moves)
 
     def _crossing(self) -> set[int]:
         """Return the values that are read after a helper that is called meanwhile."""
@@ -274,53 +231,30 @@ class _Placer:
         """Place a block, and the ways out of it."""
         block = self.code.blocks[number]
         self.ops = ops = block.all_ops
-        before = self.maps[number]
+        before, last = self.maps[number], self.last_of[number]
         assert before is not None  # something leads here
-        read = self._reads(block)
-        self.where = {value: register for value, register in before.items() if value in read}
-        self.steps, self.uses, self.index, self.busy, self.held = [], None, -1, 0, ()
+        self.last, self.where = last, dict(before)
+        for argument in block.args:
+            if argument not in last:
+                del self.where[argument]
+        self.between, self.uses, self.index = {}, None, 0
         self.number, self.behind = number, None
-        self.free = self.all & ~sum(map(BITS.__getitem__, self.where.values()))
+        self.free = self.unused(self.where.values())
         self.defined, self.words = None, [(word, -1) for word in self.local]
         self.wanted = self._wanted(block)
         if number in self.entered:
             self._out_of_the_way()
-        steps = self.steps
+        places: list[Places] = []
         for index, op in enumerate(ops):
-            self.index, self.busy, self.held = index, 0, ()
-            steps.append(_PLACING.get(op.row.kind, _Placer.free_form)(self, index, op))
-        end = steps.pop()
-        assert isinstance(end, Placed)  # it is no move
-        return PlacedBlock(steps, end, tuple([self.moves_to(way) for way in block.ways]))
-
-    def _reads(self, block: Block) -> set[Any]:
-        """Find out where values are read last; return all that are read in a block, or behind it."""
-        out = self.live_out(block)
-        self.out = out
-        seen: set[Any] = {None, *out}
-        self.dying = dying = []
-        self.unread = set()
-        for op in reversed(self.ops):
-            last: list[int] = []
-            for value in op.args:
-                if value not in seen:
-                    seen.add(value)
-                    last.append(value)
-            if op.exit is not None and not seen.issuperset(op.exit.registers):
-                last += [x for x in dict.fromkeys(op.exit.registers) if x is not None and x not in seen]
-                seen.update(last)
-            dying.append(last)
-            if op.results and not seen.issuperset(op.results):
-                self.unread.update(op.results)
-                self.unread.difference_update(seen)
-        dying.reverse()
-        return seen
+            self.index, self.busy = index, 0
+            places.append(_PLACING[op.row.kind](self, index, op))
+        return PlacedBlock(ops, places, self.between, tuple([self.moves_to(way) for way in block.ways]))
 
     def _wanted(self, block: Block) -> dict[int, int]:
         """Return where values of a block are expected on ways to blocks that were placed before."""
         wanted: dict[int, int] = {}
         for way in block.ways:
-            there = self.maps[way.block]
+            there = self.maps[way.block] if way.args else None
             if there is not None:
                 for value, argument in zip(way.args, self.code.blocks[way.block].args, strict=True):
                     if there[argument] < SPILLED:
@@ -335,21 +269,28 @@ class _Placer:
             if register < SPILLED and not self.registers.kept >> register & 1 and free:
                 self.move(value, self.choose(value))
 
+    def before(self, *moves: Move) -> None:
+        """Make moves in front of the operation at hand."""
+        if moves:
+            self.between.setdefault(self.index, []).extend(moves)
+
     def move(self, value: int, register: int) -> None:
         """Move a value to a free register."""
         old = self.where[value]
-        self.steps.append(Move(register, old))
+        self.before(Move(register, old))
         self.where[value] = register
         self.free = self.free & ~(1 << register) | 1 << old
 
     # -- choosing --
 
+    def too_few(self) -> OptimizationError:
+        """Return what is raised where values find no place."""
+        pc = self.ops[self.index].pc
+        return OptimizationError(f"there are too few registers for its values at pc {pc}")
+
     def unused(self, places: Iterable[int]) -> int:
-        """Return the mask of all registers but these."""
-        free = self.all
-        for place in places:
-            free &= ~(1 << place)
-        return free
+        """Return the mask of all registers but these, of which none comes twice."""
+        return self.all & ~sum(map(BITS.__getitem__, places))
 
     def word(self, value: int) -> int:
         """Return the word of a value on the stack. Raises OptimizationError where there are too many."""
@@ -357,14 +298,14 @@ class _Placer:
         if place is not None:
             return place
         defined = self.definitions().get(value, -1)
-        is_local = defined >= 0 and value not in self.out  # it lives in this block only
+        is_local = defined >= 0 and self.last.get(value) != BEHIND  # it lives in this block only
         for at, (word, since) in enumerate(self.words) if is_local else ():
             if since <= defined:
                 del self.words[at]
                 self.spilled[value] = word
                 return word
         if self.count == MOST_WORDS:
-            raise OptimizationError("there are too few registers for its values")
+            raise self.too_few()
         place = self.spilled[value] = SPILLED + self.count
         self.count += 1
         if is_local:
@@ -386,8 +327,10 @@ class _Placer:
         """Return a register for a value, that of another one where none is free."""
         if not self.free & self.usable & ~avoid:
             busy = self.busy
-            for register in self.held:
-                busy |= 1 << register
+            if not self.spilled:  # its arguments are where they were
+                busy = self.all & ~self.unused(
+                    {self.where.get(x, SPILLED) for x in self.ops[self.index].args}
+                )
             self.spill(self.victim(avoid | busy | ~self.usable))
         return self.choose(value, avoid)
 
@@ -413,7 +356,7 @@ class _Placer:
                 if key > best:
                     found, best = value, key
         if found < 0:
-            raise OptimizationError("there are too few registers for its values")
+            raise self.too_few()
         return found
 
     def load(self, value: int) -> int:
@@ -421,7 +364,7 @@ class _Placer:
         place = self.where[value]
         if place >= SPILLED:
             register = self.take(value)
-            self.steps.append(Move(register, place))
+            self.before(Move(register, place))
             self.where[value] = place = register
             self.free &= ~(1 << register)
         self.busy |= 1 << place
@@ -437,26 +380,25 @@ class _Placer:
             if wanted >= 0 and good >> wanted & 1:
                 return wanted
         home = self.homes[value]
-        if home >= 0 and good >> home & 1:
+        if good >> home & 1:
             return home
         good = good & self.registers.extra or good & ~self.registers.kept or good
         if not good:
-            raise OptimizationError("there are too few registers for its values")
+            raise self.too_few()
         return (good & -good).bit_length() - 1
 
-    def release(self, index: int) -> None:
-        """Free the registers of those values that nothing reads after the operation `index`."""
-        where, spilled = self.where, self.spilled
-        for value in self.dying[index]:
-            place = where.pop(value, -1)
-            if place >= 0:
-                self.free |= BITS[place]
-                if spilled and value in spilled and value in self.definitions():
-                    self.words.append((spilled[value], index))
+    def release(self, index: int, values: Iterable[int | None]) -> None:
+        """Free the registers of those of an operation's values that nothing reads behind it."""
+        last = self.last
+        for value in values:
+            if value is not None and last[value] == index and value in self.where:
+                self.free |= BITS[self.where.pop(value)]
+                if self.spilled and value in self.spilled and value in self.definitions():
+                    self.words.append((self.spilled[value], index))
 
     def define(self, value: int, register: int) -> None:
         """Put a new value into a register, for as long as it is read."""
-        if value not in self.unread:
+        if value in self.last:
             self.where[value] = register
             self.free &= ~(1 << register)
 
@@ -466,43 +408,63 @@ class _Placer:
         """Return the registers of an operation's arguments, loaded where they are on the stack."""
         if self.spilled:
             return tuple([self.load(value) for value in values])
-        self.held = args = tuple(map(self.where.__getitem__, values))
-        return args
+        where = self.where
+        if len(values) == 1:  # written out: most have one or two, and it takes a fifth of the time
+            return (where[values[0]],)
+        if len(values) == 2:
+            return where[values[0]], where[values[1]]
+        return tuple([where[value] for value in values])
 
-    def free_form(self, index: int, op: Op) -> Placed:
+    def free_form(self, index: int, op: Op) -> Places:
         """Place what may have its result in any register: one of its arguments' too, if that ends here."""
-        args = self.args(op.args)
-        leaves = None if op.exit is None else tuple(map(self.where.get, op.exit.registers))
-        if self.dying[index]:
-            self.release(index)
+        values, args, leaves = op.args, self.args(op.args) if op.args else (), None
+        if op.exit is not None:
+            leaves = tuple(map(self.where.get, op.exit.registers))
+        if values:
+            self.release(index, values)
+        if op.exit is not None:
+            self.release(index, op.exit.registers)
         if not op.results:
-            return Placed(op, (), args, leaves)
+            return (), args, leaves, ()
         (value,) = op.results  # what has several is placed otherwise
-        register = self.take(value)
-        self.define(value, register)
-        return Placed(op, (register,), args, leaves)
+        register = self.homes[value]
+        if self.wanted or value in self.crossing or not self.free & self.usable & 1 << register:
+            register = self.take(value)
+        if value in self.last:
+            self.where[value] = register
+            self.free &= ~(1 << register)
+        return (register,), args, leaves, ()
 
-    def in_place(self, index: int, op: Op, place: int = 0) -> Placed:
+    def in_place(self, index: int, op: Op, place: int = 0) -> Places:
         """Place what changes the register of one of its arguments: of a copy, where that is still read."""
-        values, (result,), dying = op.args, op.results, self.dying[index]
+        values, (result,), last = op.args, op.results, self.last
+        if len(values) == 1 and last[values[0]] == index and not self.spilled:  # most: it stays where it is
+            register = self.where.pop(values[0])
+            if result in last:
+                self.where[result] = register
+            else:
+                self.free |= 1 << register
+            return (register,), (register,), None, ()
         if op.row in COMMUTATIVE:
             first, second = values
-            if second in dying and (first not in dying or self.where[second] == self.wanted.get(result, -1)):
+            if last[second] == index and (
+                last[first] != index or self.where[second] == self.wanted.get(result, -1)
+            ):
                 values = second, first
         args = self.args(values)
         register = args[place]
-        if values[place] in dying:  # the address of an atomic operation is read before that is written
-            self.release(index)
+        if last[values[place]] == index:  # the address of an atomic operation is read before that is written
+            self.release(index, op.args)
             self.define(result, register)
-            return Placed(op, (register,), args)
+            return (register,), args, None, ()
         copy = self.take(result)
-        self.steps.append(Move(copy, register))
-        if dying:
-            self.release(index)
+        self.before(Move(copy, register))
+        if len(values) > 1:
+            self.release(index, op.args)
         self.define(result, copy)
-        return Placed(op, (copy,), (*args[:place], copy, *args[place + 1 :]))
+        return (copy,), (*args[:place], copy, *args[place + 1 :]), None, ()
 
-    def atomic(self, index: int, op: Op) -> Placed:
+    def atomic(self, index: int, op: Op) -> Places:
         """Place an atomic operation: what is fetched is where the operand was, of a comparison in r0."""
         if op.row.meaning == "CMPXCHG":
             return self.fixed(index, op, {2: 0}, (0,))
@@ -517,34 +479,34 @@ class _Placer:
             return placed
         return self.in_place(index, op, 1)
 
-    def bound(self, index: int, op: Op) -> Placed:
+    def bound(self, index: int, op: Op) -> Places:
         """Place what has its values in certain registers."""
         return self.fixed(index, op, *_FIXED[op.row.kind](self, op))
 
     def fixed(
         self, index: int, op: Op, wants: Mapping[int, int], gives: Sequence[int], clobbers: int = 0
-    ) -> Placed:
+    ) -> Places:
         """Place what `wants` arguments (by place) and `gives` results in certain registers.
 
         What is in a register that it writes meanwhile, or needs for another value, moves away.
         """
-        where, dying = self.where, self.dying[index]
+        where, last = self.where, self.last
         for at, value in enumerate(op.args):
             if at not in wants:
                 self.load(value)
         written, is_restored = clobbers, op.row.kind in LOCAL_CALLS
         for value, register in zip(op.results, gives, strict=True):
-            written |= (value not in self.unread or not is_restored) << register
+            written |= (value in last or not is_restored) << register
         expected = {register: op.args[at] for at, register in wants.items()}
         moves = {register: where[value] for register, value in expected.items()}
         loose = {value for at, value in enumerate(op.args) if at not in wants}
         leaves = op.row.kind is Kind.PACKET_LOAD  # calls that are too deep are faults where they are
         named = loose.union(reads(op)) if leaves else loose
-        staying = [value for value in where if value not in dying or value in named]
-        self.free = self.unused(chain(expected, (where[value] for value in staying))) & ~written
+        staying = [value for value in where if last[value] != index or value in named]
+        self.free = self.unused({*expected, *(where[value] for value in staying)}) & ~written
         for value in staying:
             old = where[value]
-            lost = clobbers if value in dying else written  # results are written when all is read
+            lost = clobbers if last[value] == index else written  # results are written when all is read
             if not lost >> old & 1 and expected.get(old, value) == value:
                 continue
             others = [each for each in expected if expected[each] == value and not lost >> each & 1]
@@ -554,15 +516,15 @@ class _Placer:
             new = others[0] if others else self.choose(value)
             self.free &= ~(1 << new)
             where[value], moves[new] = new, old
-        self.steps += sequential(moves, self.registers.scratch)
+        self.before(*sequential(moves, self.registers.scratch))
         args = [wants[at] if at in wants else where[value] for at, value in enumerate(op.args)]
         places = tuple(map(where.get, op.exit.registers)) if leaves and op.exit is not None else None
-        self.where = {value: register for value, register in where.items() if value not in dying}
+        self.where = {value: register for value, register in where.items() if last[value] != index}
         kept = tuple(sorted(place for place in self.where.values() if place < SPILLED))
         self.free = self.unused(kept)
         for value, register in zip(op.results, gives, strict=True):
             self.define(value, register)
-        return Placed(op, tuple(gives), tuple(args), places, kept)
+        return tuple(gives), tuple(args), places, kept
 
     # -- ways --
 
@@ -570,22 +532,34 @@ class _Placer:
         """Return the moves on a way; what comes first to a block says where its values are there."""
         args, live = self.code.blocks[way.block].args, self.live[way.block]
         there, where = self.maps[way.block], self.where
-        if there is None:
-            there = self.maps[way.block] = self._arrival(way, args)
-        elif self.spilled and way.block in self.next_use.headers:
-            soon = self.next_use.at[way.block]
-            lost = {x for x in live if where[x] >= SPILLED > there[x] and soon[x] >= FAR}
-            if lost:  # it comes back each round, and is not read there
-                self.reloaded.setdefault(way.block, set()).update(lost)
-        moves = {}
-        for value in live:
-            place = there[value]
-            if place != where[value] and place < SPILLED:
-                moves[place] = where[value]
+        moves: dict[int, int] = {}
+        if there is None and not self.spilled and self.has_room(way, args):
+            there = {value: where[value] for value in live}
+            self.maps[way.block] = there
+            if not args:
+                return ()
+            self._with_arguments(way, args, there, [])
+        else:
+            if there is None:
+                there = self.maps[way.block] = self._arrival(way, args)
+            elif self.spilled and way.block in self.next_use.headers:
+                soon = self.next_use.at[way.block]
+                lost = {x for x in live if where[x] >= SPILLED > there[x] and soon[x] >= FAR}
+                if lost:  # it comes back each round, and is not read there
+                    self.reloaded.setdefault(way.block, set()).update(lost)
+            for value in live:
+                place = there[value]
+                if place != where[value] and place < SPILLED:
+                    moves[place] = where[value]
         for argument, value in zip(args, way.args, strict=True):
             if there[argument] != where[value]:
                 moves[there[argument]] = where[value]
         return tuple(sequential(moves, self.registers.scratch)) if moves else ()
+
+    def has_room(self, way: Way, args: Sequence[int]) -> bool:
+        """True where a block has registers for all of its values, and no loop wants some out of the way."""
+        block = way.block
+        return len(self.live[block]) + len(args) <= self.usable_count and not self.away.get(block)
 
     def _arrival(self, way: Way, args: Sequence[int]) -> dict[int, int]:
         """Return where a block has its values: those it reads stay, arguments are where it costs least.
@@ -594,10 +568,6 @@ class _Placer:
         not enough registers what it does not read.
         """
         live, away = self.live[way.block], set(self.away.get(way.block, ()))
-        if not self.spilled and not away and len(live) + len(args) <= self.usable_count:
-            where = self.where
-            there = {value: where[value] for value in live}
-            return self._with_arguments(way, args, there, []) if args else there
         reserved = [value for value in live if self.registers.reserved >> self.where[value] & 1]
         away.difference_update(reserved)
         soon, is_loop = self.next_use.at[way.block], way.block in self.next_use.headers
@@ -684,10 +654,11 @@ _FIXED: dict[Kind, Callable[[_Placer, Op], Fixed]] = {
     Kind.PACKET_LOAD: _packet,
     Kind.EXIT: _leave,
 }
-_PLACING: dict[Kind, Callable[[_Placer, int, Op], Placed]] = {
+_PLACING: dict[Kind, Callable[[_Placer, int, Op], Places]] = {
+    **dict.fromkeys(Kind, _Placer.free_form),
     **dict.fromkeys(_FIXED, _Placer.bound),
     Kind.BINARY: _Placer.in_place,
     Kind.UNARY: _Placer.in_place,
     Kind.ATOMIC: _Placer.atomic,
 }
-"""What places operations of a kind; the others are of free form."""
+"""What places operations of a kind."""

@@ -21,6 +21,8 @@ class Shape:
 
     def __init__(self, ways: list[list[int]], entered: list[int]) -> None:
         self.ways, self.entered = ways, entered
+        self.is_deep = False
+        """Whether loops were so deep in each other that some count as none; known with `loops`."""
 
     @lazy
     def order(self) -> list[int]:
@@ -67,6 +69,7 @@ class Shape:
                     waiting += before[number]
             for number in inside:
                 depths[number] += 1
+        self.is_deep = work <= 0
         return depths, set(back)
 
     @property

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg
+from ebpfjit.optimizer.remarks import Remark
 from ebpfjit.program import Instruction
 from ebpfjit.record import record
 
@@ -33,7 +34,7 @@ class Slots:
     `of` has for each load or store of one (by pc) its number in its function, from REGISTER_COUNT on; `bytes`
     for each function (by pc) where its slots are, in the order of their numbers. `functions` says which
     function a block (by pc) is of. `live` has for each instruction which are read from there on, as a mask by
-    number; `written` which of them a block writes, in the same way.
+    number; `written` which of them a block writes, in the same way. `remarks` are what was left alone.
     """
 
     of: Mapping[int, int]
@@ -41,19 +42,27 @@ class Slots:
     functions: Mapping[int, int]
     live: Mapping[int, int]
     written: Mapping[int, int]
+    remarks: tuple[Remark, ...] = ()
 
 
 NO_SLOTS = Slots({}, {}, {}, {}, {})
 
 
+def _none(pc: int, why: str) -> Slots:
+    """Return that a program has no slots, and why."""
+    return Slots({}, {}, {}, {}, {}, (Remark("slots", pc, why),))
+
+
 def slots_of(verified: Verified, ways: Mapping[int, Sequence[int]]) -> Slots:
     """Return the slots of a program; `ways` are what follows each block that control comes to."""
     program = verified.program
-    if not all(_is_plain(insn) for insn in program.instructions):
-        return NO_SLOTS
+    other = next((insn for insn in program.instructions if not _is_plain(insn)), None)
+    if other is not None:
+        return _none(other.pc, "the frame's address goes elsewhere, or what it does with r10 is not known")
     functions = _functions(verified, ways)
-    if functions is None:
-        return NO_SLOTS
+    if isinstance(functions, int):
+        has_any = any(_base(insn) == FRAME_POINTER for insn in program.instructions)
+        return _none(functions, "it is in more than one function") if has_any else NO_SLOTS
     accesses: dict[int, dict[int, Bytes]] = {}
     for start, function in functions.items():
         pc = start
@@ -62,20 +71,24 @@ def slots_of(verified: Verified, ways: Mapping[int, Sequence[int]]) -> Slots:
             assert insn is not None  # a block is made of instructions
             if _base(insn) == FRAME_POINTER and insn.row is not None:
                 if not -verified.frame_sizes[function] <= insn.offset <= -insn.row.size:
-                    return NO_SLOTS  # above the frame is that of who called it
+                    return _none(pc, "it is outside of the frame")  # above is that of who called it
                 accesses.setdefault(function, {})[pc] = insn.offset, insn.row.size
             pc = insn.next_pc
     of: dict[int, int] = {}
     bytes_: dict[int, list[Bytes]] = {}
+    remarks = []
     for function, found in accesses.items():
-        places = _apart(set(found.values()))[:MOST_SLOTS]
+        places = _apart(set(found.values()))
+        if len(places) > MOST_SLOTS:
+            remarks.append(Remark("slots", function, f"of its {len(places)} slots {MOST_SLOTS} are values"))
+            del places[MOST_SLOTS:]
         numbers = {place: REGISTER_COUNT + index for index, place in enumerate(places)}
         of.update({pc: numbers[place] for pc, place in found.items() if place in numbers})
         bytes_[function] = places
     if not of:
         return NO_SLOTS
     live, written = _liveness(verified, functions, ways, of)
-    return Slots(of, bytes_, functions, live, written)
+    return Slots(of, bytes_, functions, live, written, tuple(remarks))
 
 
 def has_slots(verified: Verified) -> bool:
@@ -108,8 +121,8 @@ def _base(insn: Instruction) -> int:
     return {Kind.LOAD: insn.src_reg, Kind.STORE: insn.dst_reg}.get(row.kind, -1)
 
 
-def _functions(verified: Verified, ways: Mapping[int, Sequence[int]]) -> dict[int, int] | None:
-    """Return which function each block is of; None where one is of two, or a jump goes to a function."""
+def _functions(verified: Verified, ways: Mapping[int, Sequence[int]]) -> dict[int, int] | int:
+    """Return which function each block is of; or a block that is of two, or a function that is jumped to."""
     found: dict[int, int] = {}
     starts = {0, *verified.program.functions}
     for function in starts:
@@ -119,11 +132,11 @@ def _functions(verified: Verified, ways: Mapping[int, Sequence[int]]) -> dict[in
             if found.get(pc) == function:
                 continue
             if pc in found:
-                return None
+                return pc
             found[pc] = function
             for way in ways[pc]:
                 if way in starts:
-                    return None
+                    return way
                 waiting.append(way)
     return found
 

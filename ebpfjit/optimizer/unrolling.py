@@ -39,8 +39,15 @@ MOST_BLOCKS = 4
 def unroll(code: Code) -> Code:
     """Return the code with small loops unrolled."""
     (depths, headers), before = code.shape.loops, code.shape.before
-    found = [(header, _body(code, header, depths, before)) for header in sorted(headers)]
-    loops = {header: body for header, body in found if body is not None}
+    if code.shape.is_deep:
+        code.leave_alone("loop depths", None, "its loops are too deep in each other, so some count as none")
+    loops: dict[int, list[int]] = {}
+    for header in sorted(headers):
+        body = _body(code, header, depths, before)
+        if isinstance(body, str):
+            code.leave_alone("unroll", code.blocks[header].pc, body)
+        elif body:
+            loops[header] = body
     if not loops:
         return code
     unrolling = _Unrolling(code, loops)
@@ -49,30 +56,34 @@ def unroll(code: Code) -> Code:
     return unrolling.done()
 
 
-def _body(
-    code: Code, header: int, depths: Sequence[int], before: Sequence[Sequence[int]]
-) -> list[int] | None:
-    """Return the blocks of a loop, the header first; None where it is not to be unrolled."""
+def _body(code: Code, header: int, depths: Sequence[int], before: Sequence[Sequence[int]]) -> list[int] | str:
+    """Return the blocks of a loop, the header first; none of one with loops inside, or why it stays."""
     body, waiting, operations = [header], [way.block for way in code.blocks[header].ways], 0
     while waiting:  # what is in a loop as deep, or deeper, and leads back
         number = waiting.pop()
         if number in body or depths[number] < depths[header]:
             continue
-        if depths[number] > depths[header] or len(body) == MOST_BLOCKS:
-            return None
+        if depths[number] > depths[header]:
+            return []
+        if len(body) == MOST_BLOCKS:
+            return f"it is a loop of more than {MOST_BLOCKS} blocks"
         body.append(number)
         waiting += [way.block for way in code.blocks[number].ways]
     for number in body:
         block = code.blocks[number]
         operations += sum(op.row is not PAY for op in block.ops) + (block.end.row.kind is not Kind.JUMP)
-        if operations > MOST_OPERATIONS or any(op.row.kind in SETTLES for op in block.all_ops):
-            return None
+        if operations > MOST_OPERATIONS:
+            return f"it is a loop of more than {MOST_OPERATIONS} operations"
+        if any(op.row.kind in SETTLES for op in block.all_ops):
+            return "it is a loop with calls, or one that may end the function"
         if block.end.row.kind in (Kind.LEAVE, Kind.MAY_GOTO):
-            return None
+            return []
         if number != header and any(each not in body for each in before[number]):
-            return None  # it is entered elsewhere too
-    if -1 in before[header] or not any(each in body for each in before[header]):
-        return None
+            return "it is a loop with several ways in"
+    if -1 in before[header]:
+        return "it is a loop that a function starts with"
+    if not any(each in body for each in before[header]):
+        return []
     return body
 
 

@@ -67,7 +67,7 @@ def paths_through(cx: Context, write: Callable[[], None], example: Example = NO_
         cx.label(name)
         cx.emit("ret")
     assert not cx.used, "it needs what programs share"
-    listing = Listing(verified_of(b""), (*cx.pieces, *cx.cold), (), {})
+    listing = Listing(verified_of(b""), cx.text(), (), {})
     assemble_parts(listing.parts)
     image = layout(listing)
     items = [item for piece in listing.pieces for item in piece.items]

@@ -26,6 +26,22 @@ from ebpfjit.translators.emitter import Item, Label
 HERE = Path(__file__).parent / "loops"
 PROMISES = Promises(argument_is_measured=True, calling=frozenset())
 LOOPS = {
+    "inline": """
+        r6 = r2
+        loop: r1 = r0
+        r2 = r6
+        call before
+        r6 -= 1
+        if r6 != 0 goto loop
+        exit
+        before: r0 = 1
+        w1 <<= 16
+        w2 >>= 16
+        w1 |= w2
+        if w1 < w2 goto out
+        r0 = 0
+        out: exit
+    """,
     "slots": """
         r3 = 0
         loop: r4 = *(u64 *)(r10 - 8)

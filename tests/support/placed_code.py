@@ -52,7 +52,7 @@ def steps_of(placed: PlacedCode, number: int) -> list[Step]:
     """Return what a block does, its end too."""
     block = placed.blocks[number]
     assert block is not None  # something leads there
-    return [*block.steps, block.end]
+    return block.steps
 
 
 def with_kind(steps: list[Step], kind: Kind) -> list[Placed]:

@@ -6,14 +6,14 @@ import pytest
 from support.placed_code import code_of
 
 from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.last_use import LastUse
 from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse
-from ebpfjit.optimizer.registers import live_in
 
 SOURCE = "exit\n" * 20
 
 
 def next_use(code: Code) -> NextUse:
-    return NextUse(code, code.shape.order, live_in(code, code.shape.order))
+    return NextUse(code, code.shape.order, LastUse(code, code.shape.order).live)
 
 
 def depths(text: str) -> tuple[list[int], set[int]]:

@@ -61,7 +61,9 @@ def test_of_functions_those_that_look() -> None:
         exit
     """
     assert frames(source, changing=True) == {6}
-    assert frames(source.replace("call one", "r1 = r10\ncall one"), changing=True) == {0, 4, 7}
+    given = source.replace("call one", "r1 = r10\ncall one")
+    assert frames(given, changing=True) == {7}  # nobody reads it
+    assert frames(given.replace("one: *", "one: r3 = r1\n*"), changing=True) == {0, 4, 8}
 
 
 def test_code_without_checks_goes_nowhere_else() -> None:

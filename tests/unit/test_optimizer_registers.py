@@ -16,7 +16,7 @@ from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer.check_placed import check_placed
 from ebpfjit.optimizer.code import Code
 from ebpfjit.optimizer.passes import PASSES, stages
-from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
+from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedCode, Places
 from ebpfjit.optimizer.registers import place, sequential
 from ebpfjit.runtime.execution import CODE_ADDRESS
 from ebpfjit.translators.machine import Registers
@@ -220,10 +220,9 @@ def test_values_that_no_two_registers_have_are_seen() -> None:
     placed = placed_of(code)
     (block,) = placed.blocks
     assert block is not None
-    without = [
-        PlacedBlock(block.steps[:at] + block.steps[at + 1 :], block.end, block.moves) for at in range(2)
-    ]
-    for wrong in without:
+    (_, *other), *rest = block.places
+    elsewhere: list[Places] = [((9,), *other), *rest]
+    for wrong in (replace(block, between={}), replace(block, places=elsewhere)):
         with pytest.raises(AssertionError, match=r"v\d is not in \d"):
             check_placed(PlacedCode(code, (wrong,), placed.arrivals), VALUES)
 

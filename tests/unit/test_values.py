@@ -20,7 +20,7 @@ from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.optimizer.check import ARGUMENTS, SCALED, SOURCES
 from ebpfjit.translators import registry
-from ebpfjit.translators.emitter import Emitter, Line
+from ebpfjit.translators.emitter import NO_PC, Emitter, Line
 from ebpfjit.translators.x86_64.target import HOST_SAVED, NAME, VALUE_REGISTERS
 
 ROWS = [row for row in UNENCODED.values() if row.kind not in (Kind.BOUND, Kind.ALIGNED, Kind.PAY, Kind.LEAVE)]
@@ -56,7 +56,7 @@ class Recorder(Emitter):
     def __init__(self, features: frozenset[str]) -> None:
         super().__init__()
         self.settings = SimpleNamespace(features=features, harden=False)
-        self.begin(None)
+        self.begin(NO_PC)
 
     def emit_constant(
         self, template: str, imm: int | None, imm_sizes: tuple[int, ...] = (8, 32), offset: int | None = None
@@ -162,8 +162,9 @@ def machine_code(it: Operation, features: frozenset[str]) -> list[Line]:
     for name in reversed(HOST_SAVED):
         cx.emit(f"pop {name}")
     cx.emit("ret")
-    lines = [item for item in cx.pieces[0].items if isinstance(item, Line)]
-    assert len(lines) == len(cx.pieces[0].items)
+    parts = cx.text().parts
+    lines = [item for item in parts if isinstance(item, Line)]
+    assert len(lines) == len(parts)
     return lines
 
 

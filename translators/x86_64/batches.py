@@ -9,7 +9,7 @@ r13 is the batch, rbx the state of the program, r12 the block of all its runs (`
 
 from __future__ import annotations
 
-from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.x86_64.host import call, release_lock, take_lock
 from ebpfjit.translators.x86_64.runs import (
     TAKEN,
@@ -78,7 +78,7 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
 
     r13 is the batch. Each packet is a run of its own: budget, stack, limits start anew.
     """
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("batch", 16)
     for saved in HOST_SAVED:
         cx.emit(f"push {saved}")
@@ -244,7 +244,7 @@ def _give_lock_back(cx: Emitter) -> None:
 
 
 def _emit_source_stride(cx: Emitter) -> None:
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("source_stride", 16)
     cx.emit(f"mov r15, {_batch('stride')}")
     cx.emit("imul rax, r15")
@@ -259,7 +259,7 @@ def _emit_source_stride(cx: Emitter) -> None:
 def _emit_source_pairs(cx: Emitter) -> None:
     """The numbers may change while the batch runs: what is used is what was checked."""
     bad, implied, checked = ".pairs_bad", ".pairs_implied", ".pairs_check"
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("source_pairs", 16)
     _load_integer(cx, "offset", "r14")
     cx.emit(f"cmp {_batch('lengths')}, 0")
@@ -307,7 +307,7 @@ def _load_integer(cx: Emitter, which: str, into: str) -> None:
 
 def _emit_source_objects(cx: Emitter, layout: Layout) -> None:
     other = ".objects_other"
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("source_objects", 16)
     cx.emit(f"mov rdx, {_batch('items')}")
     cx.emit("mov rdi, qword ptr [rdx+rax*8]")
@@ -341,7 +341,7 @@ def _emit_source_objects(cx: Emitter, layout: Layout) -> None:
 
 def _emit_check_pairs(cx: Emitter) -> None:
     """Emit `check_pairs(batch)`: the index of the first packet that is out of bounds, or the count."""
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("check_pairs")
     for saved in ("r13", "r14", "r15"):
         cx.emit(f"push {saved}")

@@ -14,7 +14,7 @@ kind, place, address and the live stack, drops all frames and returns to the hos
 
 from __future__ import annotations
 
-from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
     FAULTS,
@@ -68,7 +68,7 @@ def emit_checks(cx: Emitter) -> None:
 
 def _emit_fault(cx: Emitter, kind: str) -> None:
     """Emit `fault_KIND`: note what happened and where, and return to where the program was called."""
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label(f"fault_{kind}")
     cx.emit("pop r10")
     cx.emit(f"mov qword ptr {BLOCK['fault_place']}, r10")
@@ -91,7 +91,7 @@ def _emit_check(
     start <= address and size <= stop - address: nothing wraps.
     """
     next_region, out = f".{name}_next", f".{name}_out"
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label(name)
     cx.emit("push rax")
     cx.emit("push rcx")
@@ -179,7 +179,7 @@ def _emit_find(cx: Emitter) -> None:
     A row of the table says: what is from start to stop has its bytes elsewhere, all of them. Keeps all
     registers but r11 and the flags.
     """
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("find_load")
     cx.jump("call", "is_load")
     cx.jump("jae", ".find_load_here")
@@ -222,7 +222,7 @@ def _emit_find_in_arena(cx: Emitter, name: str, size: int) -> None:
     registers but r11 and the flags.
     """
     nothing = f".{name}_nothing"
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label(name)
     cx.emit("push rax")
     cx.emit("push rcx")

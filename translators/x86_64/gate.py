@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.x86_64.batches import emit_batches
 from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, SMALL_INTS, call, release_lock, take_lock
 from ebpfjit.translators.x86_64.lanes import emit_lanes, lane_word
@@ -98,7 +98,7 @@ def _emit_shape(cx: Emitter, name: str, shape: Shape, layout: Layout) -> None:
     r13 is the arguments, r14 and r15 the start and the size of what r1 points to.
     """
     irregular = f".{name}_irregular"
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label(f"call_{name}", 16)
     for saved in HOST_SAVED:
         cx.emit(f"push {saved}")
@@ -229,7 +229,7 @@ def _emit_go(cx: Emitter, name: str, layout: Layout, *, lane: bool = False) -> N
 
     r13 keeps the result while Python is called.
     """
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label(name, 16)
     prepare(cx)
     fill_limits(cx, name)
@@ -337,7 +337,7 @@ def _leave_lane(cx: Emitter) -> None:
 
 def _emit_refusals(cx: Emitter) -> None:
     """Emit where calls go on in Python: with the buffers taken already, or before."""
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("refused")
     call(cx, "PyErr_Clear")
     release_views(cx)
@@ -362,7 +362,7 @@ def _emit_take_object(cx: Emitter) -> None:
     Single letters of the struct module are plain memory but for "O", Python objects.
     """
     out, odd = ".take_out", ".take_odd"
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("take_object")
     cx.emit("sub rsp, 8")
     cx.emit("mov r14, rsi")
@@ -399,7 +399,7 @@ def _emit_take_object(cx: Emitter) -> None:
 
 def _emit_report(cx: Emitter) -> None:
     """Emit `report`: on_fault(block, error) raises, or completes the error that is pending."""
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("report")
     cx.emit("sub rsp, 8")
     cx.emit(f"lea rdi, {TYPE}")
@@ -459,7 +459,7 @@ def _call_with_block(cx: Emitter, function: str, raised: str) -> None:
 
 def _emit_finish(cx: Emitter) -> None:
     """Emit `finish`: on_finish(block); eax is not 0 where that raised."""
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("finish")
     cx.emit("sub rsp, 8")
     cx.emit(f"mov {block_word('attached')}, 0")
@@ -476,7 +476,7 @@ def _emit_finish(cx: Emitter) -> None:
 
 def _emit_hot(cx: Emitter) -> None:
     """Emit `hot`: on_hot(); eax is not 0 where that raised."""
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("hot")
     cx.emit("sub rsp, 8")
     _call_python_function(cx, "on_hot", 0)
@@ -499,7 +499,7 @@ def _emit_tier_up(cx: Emitter, slice_length: int) -> None:
     That is what on_slice(block) returns, once the program has used up its heat. 0: go on as before; all
     ones: an error is pending. Batches go on as they are, and so do runs without Python's lock.
     """
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("tier_up")
     cx.emit("push rbx")
     cx.emit("push rbp")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.x86_64.checks import (
     CHECKS,
     FIND_ARENA,
@@ -61,7 +61,7 @@ def emit_host_calls(cx: Context) -> None:
     for stub in STUBS:
         if stub in cx.used:
             routine = check_routine(stub, cx.pinned) if stub in CHECKS else stub
-            cx.begin(None)
+            cx.begin(NO_PC)
             cx.label(stub)
             cx.emit("jmp qword ptr [rip+$symbol]", symbol=symbol_of(routine))
 
@@ -104,7 +104,7 @@ def _emit_run(cx: Emitter) -> None:
     Where `unlocked` is not 0 the program runs without Python's lock, which the caller holds.
     """
     go, done = ".run_go", ".run_done"
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("run")
     for name in HOST_SAVED:
         cx.emit(f"push {name}")
@@ -150,7 +150,7 @@ def _emit_slice(cx: Emitter, slice_length: int, name: str, *, changes_tier: bool
     changed.
     """
     raised, go = f".{name}_raised", f".{name}_go"
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label(name)
     cx.emit(f"mov r10, qword ptr {BLOCK['later']}")
     cx.emit("test r10, r10")
@@ -200,7 +200,7 @@ def _emit_turn(cx: Emitter, clock: int) -> None:
     lock to who waits for it; and it raises where the run was stopped. What raised leaves the lock taken.
     """
     early, out = ".turn_early", ".turn_out"
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("turn")
     cx.emit("sub rsp, 0x18")
     cx.emit("mov edi, $imm", imm=clock, imm_sizes=(32,))
@@ -264,7 +264,7 @@ def _emit_call_python(cx: Emitter, ints: Ints) -> None:
     rbx holds the callable and then the result's value, rbp the result.
     """
     done, raised, called = ".python_done", ".python_raised", ".python_called"
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("call_python")
     cx.emit("mov rax, qword ptr [rsp]")
     cx.emit(f"mov qword ptr {BLOCK['fault_place']}, rax")  # for helpers that remember who called them

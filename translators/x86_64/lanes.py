@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.emitter import NO_PC, Emitter
 
 LANE_WORDS = (
     "busy",  # not 0 where a run is using it
@@ -66,7 +66,7 @@ def _emit_place(cx: Emitter) -> None:
     r13, rbx, rbp and rdx.
     """
     short, out = ".place_short", ".place_out"
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("place", 16)
     cx.emit(f"lea rax, [r15-{SMALLEST:#x}]")
     cx.emit(f"mov rcx, {lane_word('room')}")
@@ -116,7 +116,7 @@ def _emit_place(cx: Emitter) -> None:
 
 
 def _emit_fill_xdp_md(cx: Emitter, fields: Mapping[str, int]) -> None:
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("fill_xdp_md", 16)
     cx.emit("lea ecx, [r14+r15]")
     for name, value in (("data", "r14d"), ("data_end", "ecx"), ("data_meta", "r14d")):
@@ -130,7 +130,7 @@ def _emit_fill_sk_buff(cx: Emitter, structs: Structs) -> None:
     def put(name: str, value: str, *, more: int = 0) -> None:
         cx.emit(f"mov dword ptr [rax+{fields[name] + more:#x}], {value}")
 
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("fill_sk_buff", 16)
     put("len", "r15d")
     put("wire_len", "r15d")

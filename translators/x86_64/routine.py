@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ebpfjit.isa.spec import FRAME_POINTER
+from ebpfjit.translators.emitter import NO_PC
 from ebpfjit.translators.x86_64.target import Context, register
 
 KEPT = (6, 7, 8, 9, FRAME_POINTER)  # where they lie, the System V ABI wants them back unchanged
@@ -25,7 +26,7 @@ class Routine:
 
     def enter(self, cx: Context) -> None:
         """Emit the entry."""
-        cx.begin(None)
+        cx.begin(NO_PC)
         cx.label("entry")
         for name in self._saved:
             cx.emit(f"push {name}")

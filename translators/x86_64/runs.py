@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, Ints, call, enter_program
 from ebpfjit.translators.x86_64.lanes import Structs, lane_word
 from ebpfjit.translators.x86_64.target import BLOCK, BLOCK_WORDS, HOST_SAVED
@@ -296,7 +296,7 @@ def emit_link(cx: Emitter) -> None:
     Where the thread is in the middle of another run, `look_at_stack(block)` may refuse one more: then eax is
     not 0, an error is pending, and the block is not in the list.
     """
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("link")
     cx.emit("sub rsp, 8")
     call(cx, "PyThread_get_thread_ident")

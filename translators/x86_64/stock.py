@@ -8,7 +8,7 @@ get_smp_processor_id    processor 0, as the default environment has it
 
 from __future__ import annotations
 
-from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.x86_64.host import call
 
 NAMES = ("ktime_get_ns", "get_prandom_u32", "get_smp_processor_id")
@@ -18,7 +18,7 @@ MULTIPLIER = 0x2545F4914F6CDD1D
 
 def emit_stock(cx: Emitter, clock: int) -> None:
     """Emit the helpers; `clock` is the C library's number of the monotonic clock."""
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("ktime_get_ns")
     cx.emit("sub rsp, 0x18")
     cx.emit("mov edi, $imm", imm=clock, imm_sizes=(32,))
@@ -30,7 +30,7 @@ def emit_stock(cx: Emitter, clock: int) -> None:
     cx.emit("add rsp, 0x18")
     cx.emit("ret")
 
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("get_prandom_u32")
     cx.emit("mov rdx, qword ptr [rip+$symbol]", symbol="random_state")
     cx.emit("mov rax, qword ptr [rdx]")
@@ -44,7 +44,7 @@ def emit_stock(cx: Emitter, clock: int) -> None:
     cx.emit("shr rax, 0x20")
     cx.emit("ret")
 
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("get_smp_processor_id")
     cx.emit("xor eax, eax")
     cx.emit("ret")

@@ -21,7 +21,7 @@ from ebpfjit.isa.spec import Row
 from ebpfjit.isa.table import BY_NAME, told_by
 from ebpfjit.program import Instruction, Program
 from ebpfjit.translators import registry
-from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.plan import Check, Plan, Settings
 
@@ -428,7 +428,7 @@ def emit_entry(cx: Context) -> None:
     The host has put r1, r2, r9 and r12 where they belong and finds r0 and r9 there in the end;
     nothing but r12 and rsp is kept.
     """
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("entry")
 
     def reset() -> None:
@@ -455,7 +455,7 @@ def emit_callback(cx: Context) -> None:
     """
     kept = ("stack_start", "loops", "frames_left", "host_stack")  # a fault leaves them anyhow
     cx.used.add("call_by_address")
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("callback")
     for name in HOST_SAVED:
         cx.emit(f"push {name}")
@@ -485,7 +485,7 @@ def emit_callback(cx: Context) -> None:
 def emit_function_entry(cx: Context, pc: int) -> None:
     """Emit `enter_N`: a zeroed frame below the live ones, r10 on top of it."""
     size = cx.frame_sizes[pc]
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label(enter_label(pc))
 
     def find() -> None:
@@ -576,7 +576,7 @@ def _emit_call_by_address(cx: Context) -> None:
 
     A search by halving; what is no function is a fault of the caller's pc.
     """
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("call_by_address")
     cx.used.add("fault_function")
     cx.emit("movabs r10, $imm", imm=-cx.settings.code_address & (1 << 64) - 1, imm_sizes=(64,))

@@ -9,6 +9,7 @@ more records.
 
 from __future__ import annotations
 
+from ebpfjit.translators.emitter import NO_PC
 from ebpfjit.translators.x86_64.target import REGISTERS, Context
 
 RECORD_WORDS = 1 + len(REGISTERS)
@@ -26,7 +27,7 @@ def emit_trace_point(cx: Context, pc: int) -> None:
 def emit_trace_routine(cx: Context) -> None:
     """Emit `trace_point`: it appends a record of the pc in r11d."""
     full = ".trace_full"
-    cx.begin(None)
+    cx.begin(NO_PC)
     cx.label("trace_point")
     cx.emit("pushfq")
     cx.emit("push r10")

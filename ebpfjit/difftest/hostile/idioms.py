@@ -50,7 +50,7 @@ EXTENSIONS = ("mov32", "movsx864", "movsx1664", "movsx3264", "movsx832", "movsx1
 JUMPS = ("jeq", "jne", "jgt", "jge", "jlt", "jle", "jsgt", "jsge", "jslt", "jsle", "jset")
 
 
-class _Idioms(Writer):
+class Idioms(Writer):
     """Writes a program in which r6 points to memory, r9 counts rounds and the others are any numbers."""
 
     def value(self) -> str:
@@ -262,7 +262,7 @@ class _Idioms(Writer):
 
 def case(rng: random.Random) -> Case:
     """A program on two memories; what its registers hold in the end is stored."""
-    writer = _Idioms(rng)
+    writer = Idioms(rng)
     writer.emit("mov r6, r1")
     for index, name in enumerate(VALUES):
         writer.emit(f"ldxdw {name}, [r6+{8 * index}]")

@@ -55,6 +55,9 @@ CHEAP = frozenset(
 MOST_DONE = 2
 """Operations of an arm."""
 
+MOST_JOINED = 256
+"""Operations of a block that becomes part of the one in front of it: they are copied."""
+
 
 class _Arm(NamedTuple):
     """One way from a branch to where both join."""
@@ -76,7 +79,7 @@ class _Selecting:
     def __init__(self, code: Code) -> None:
         self.code = code
         self.blocks: list[Block | None] = [*code.blocks]
-        self.before = code.shape.before.copy()
+        self.leading = [len(before) for before in code.shape.before]  # ways in, those from outside as well
         self.homes = homes_of(code)
 
     def run(self) -> Code:
@@ -88,7 +91,7 @@ class _Selecting:
                 continue
             row = block.end.row
             if row in BRANCHES:
-                arms = _arms(block, self.blocks, self.before)
+                arms = _arms(block, self.blocks, self.leading)
                 if arms is None:
                     continue
                 self.choose(number, block, *arms)
@@ -113,11 +116,10 @@ class _Selecting:
             given.append(one)
         jump = Op(JUMP, (), 0, 0, end.pc)
         self.blocks[number] = Block(block.pc, block.args, tuple(ops), jump, (Way(join, tuple(given)),))
-        gone = [arm.block for arm in (taken, through) if arm.block is not None]
-        for arm in gone:
-            self.blocks[arm] = None
-        leading = [each for each in self.before[join] if each not in gone and each != number]
-        self.before[join] = [*leading, number]
+        for arm in (taken, through):
+            if arm.block is not None:
+                self.blocks[arm.block] = None
+        self.leading[join] -= 1  # one way instead of two
 
     def new(self, like: int) -> int:
         """Return a new value, for the register of another."""
@@ -132,7 +134,9 @@ class _Selecting:
             return False
         way = block.ways[0]
         following = self.blocks[way.block]
-        if following is None or way.block == number or self.before[way.block] != [number]:
+        if following is None or way.block == number or self.leading[way.block] != 1:
+            return False
+        if len(following.ops) > MOST_JOINED:
             return False
         copies = [
             Op(COPY, (given,), 0, 0, block.end.pc, (arg,))
@@ -141,15 +145,12 @@ class _Selecting:
         ops = (*block.ops, *copies, *following.ops)
         self.blocks[number] = Block(block.pc, block.args, ops, following.end, following.ways)
         self.blocks[way.block] = None
-        for after in following.ways:
-            leading = self.before[after.block]
-            self.before[after.block] = [number if each == way.block else each for each in leading]
         return True
 
 
-def _arms(block: Block, blocks: list[Block | None], before: list[list[int]]) -> tuple[_Arm, _Arm] | None:
+def _arms(block: Block, blocks: list[Block | None], leading: list[int]) -> tuple[_Arm, _Arm] | None:
     """Return both ways from a branch where they join at once; None where they do not."""
-    taken, through = [_arm(way, blocks, before) for way in block.ways]
+    taken, through = [_arm(way, blocks, leading) for way in block.ways]
     if taken is None and through is None:
         return None
     direct_taken, direct_through = [_Arm((), way, None) for way in block.ways]
@@ -161,10 +162,10 @@ def _arms(block: Block, blocks: list[Block | None], before: list[list[int]]) -> 
     return None
 
 
-def _arm(way: Way, blocks: list[Block | None], before: list[list[int]]) -> _Arm | None:
+def _arm(way: Way, blocks: list[Block | None], leading: list[int]) -> _Arm | None:
     """Return a way through a block that is next to empty; None through any other."""
-    block, leading = blocks[way.block], before[way.block]
-    if block is None or block.end.row is not JUMP or len(leading) != 1 or leading[0] < 0 or block.args:
+    block = blocks[way.block]
+    if block is None or block.end.row is not JUMP or leading[way.block] != 1 or block.args:
         return None
     if len(block.ops) > MOST_DONE or block.ways[0].block == way.block:
         return None
