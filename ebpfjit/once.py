@@ -15,6 +15,7 @@ from pkgutil import iter_modules
 from threading import RLock
 from types import ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar
+from weakref import WeakSet
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,6 +60,25 @@ class ForkLock:
         """What `with` takes: of C, so that no signal handler raises between taking it and the block."""
         return self.lock
 
+
+class OwnLock(ForkLock):
+    """A ForkLock of one thing among many, which goes when that goes: the system knows all as one."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()
+        _own_locks.add(self)
+
+
+_own_locks: WeakSet[OwnLock] = WeakSet()
+
+
+def _renew_own_locks() -> None:
+    for lock in list(_own_locks):
+        lock._renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_own_locks)
 
 _making = ForkLock()
 """One for all: what makes a thing may ask for others, in any order.

@@ -203,7 +203,7 @@ class _Machine:
         if entry is not None:
             it: Entry = inside(entry)
             assert it.gate is not None  # it is opened at once
-            with it.gate.lock:
+            with it.gate.lock.held:
                 it.plain.machine.instruction_limit = limit
                 it.gate.set_limit(limit)
 

@@ -161,12 +161,12 @@ def tier_up(entry: Sealed) -> None:
     contents: Entry = inside(entry)
     old = contents.gate
     assert old is not None  # it is called through one
-    with old.lock:
+    with old.lock.held:
         better, old.better = old.better, None
         old.set_words(on_hot=0)  # runs that are behind it may still go on in other code
     if better is None:
         return
-    with old.lock:
+    with old.lock.held:
         new = _better(contents, old, better, frozenset())
         if new is None:
             return
@@ -184,7 +184,7 @@ def go_on(entry: Sealed, block: int) -> int:
     contents: Entry = inside(entry)
     old, first = gate_of(block), contents.first
     assert first is not None  # it is called through one
-    with first.lock:
+    with first.lock.held:
         pc = old.compiled.pc_of(word(block, "fault_place"))
         contents.slices -= 1
         if pc not in contents.resumed and contents.slices <= 0:

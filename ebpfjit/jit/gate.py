@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -32,7 +31,7 @@ from ebpfjit.jit.routines import (
     word,
 )
 from ebpfjit.jit.stock import LeafHelper
-from ebpfjit.once import once
+from ebpfjit.once import OwnLock, once
 from ebpfjit.options import Options
 from ebpfjit.runtime import faults, held
 from ebpfjit.runtime.contexts import SkbContext, XdpContext
@@ -208,7 +207,7 @@ class Gate:
         self.compiled = compiled
         self.stops = stops or Stops()
         self.better = self.anew = better
-        self.lock = RLock()
+        self.lock = OwnLock()
         self.lane, self.begin = lane, begin
         self.mbuff = mbuff
         self.shape = shape

@@ -598,6 +598,43 @@ def test_the_parent_forks_while_threads_run_machine_code():
     assert ended == "{0}"
 
 
+@pytest.mark.parametrize("first", ["gate.set_words(heat=1)", "gate.shorten(9)"])
+def test_the_parent_forks_while_a_thread_compiles_what_has_become_hot(first: str):
+    ended = fresh_process(
+        f"""
+        import os, signal, threading
+        os.environ["EBPFJIT_TIERS"] = "on"
+        from ebpfjit import Program
+        from ebpfjit.assembler import assemble
+        from ebpfjit.jit import callables
+        from ebpfjit.sealed import inside
+        text = "r0 = 0\\nr0 += 1\\nif r0 < 3000000 goto -2\\nexit"
+        function = Program.from_bytes(assemble(text)).compile()
+        gate = inside(function).gate
+        {first}
+        better, begun, forked = callables._better, threading.Event(), threading.Event()
+        def slowly(*given):
+            begun.set()
+            forked.wait()
+            return better(*given)
+        callables._better = slowly
+        thread = threading.Thread(target=function, args=(b"",))
+        thread.start()
+        begun.wait()
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            callables._better = better
+            os._exit(0 if function(b"") == 3000000 else 1)
+        ended = os.waitpid(child, 0)[1]
+        forked.set()
+        thread.join()
+        print(ended)
+        """
+    )
+    assert ended == "0"
+
+
 # -- the end of the interpreter ----------------------------------------------------------------------
 
 THREADS = """
