@@ -17,6 +17,7 @@ from ebpfjit.difftest.engines import outcome_of
 from ebpfjit.difftest.hostile import idioms
 from ebpfjit.difftest.optimized import CodeState, stages
 from ebpfjit.difftest.outcome import Outcome
+from ebpfjit.errors import MemoryFault
 from ebpfjit.interpreter import State, interpret
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.code import Code
@@ -240,6 +241,32 @@ def test_displacements(before: str, after: str) -> None:
 )  # fmt: skip
 def test_indexes(before: str, after: str) -> None:
     assert lines_of(remove_dead(index(block(*before.split("; "))))) == after.split("; ")
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+@pytest.mark.parametrize("times", [1, 2, 5])
+@pytest.mark.parametrize("number", [0x7FFFFFFF, 0x40000000, -0x40000000, -0x80000000])
+def test_far_from_the_start_of_the_argument(number: int, times: int, shift: int) -> None:
+    """However far, its bounds are what a machine can say."""
+    far = f"r4 += {number}\n" * times
+    back = f"r5 = {number}\nr5 *= {-times}\n"  # so that what is read is there
+    text = (
+        f"r3 = *(u8 *)(r1 + 0)\n{back}r3 += r5\nr3 s>>= {shift}\nr4 = r1\n{far}r5 = r4\n"
+        f"r3 <<= {shift}\nr4 += r3\nr0 = *(u8 *)(r4 + 1)\n*(u64 *)(r1 + 8) = r5\nexit"
+    )
+    program = Program.from_bytes(assemble(text))
+    function = program.compile(optimize=True)
+    assert function.explain().startswith("optimised code")
+    for first in (0, 1, 14, 15, 255):
+        memory = bytes([first, *range(1, 16)])
+        endings = []
+        for run in (function, program.compile(optimize=False)):
+            buffer = bytearray(memory)
+            try:
+                endings.append((run(buffer), None))
+            except MemoryFault as error:
+                endings.append((None, error.pc))
+        assert endings[0] == endings[1]
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,10 @@ class _Indexing:
 
 
 def from_start(code: Code) -> dict[int, int]:
-    """Return the values that are so many bytes behind where the argument starts, as function 0 gets it."""
+    """Return the values that are so many bytes behind where the argument starts, as function 0 gets it.
+
+    Those that are too far from there for a displacement are left out.
+    """
     entry = code.entries[0]
     if 1 not in entry.registers:
         return {}
@@ -246,7 +249,9 @@ def from_start(code: Code) -> dict[int, int]:
     for number in code.shape.order:
         for op in code.blocks[number].ops:
             if op.row is ADD_64_NUMBER and op.args[0] in found:
-                found[op.results[0]] = found[op.args[0]] + op.imm
+                distance = found[op.args[0]] + op.imm
+                if abs(distance) < MOST_OFFSET:
+                    found[op.results[0]] = distance
     return found
 
 
