@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from ebpfjit.errors import JitUnavailable, OptimizationError, TranslationError
+from ebpfjit.errors import JitUnavailable, TranslationError
 from ebpfjit.memo import Memo
 from ebpfjit.once import ForkLock
 from ebpfjit.record import record
@@ -55,11 +55,11 @@ class Hole:
     is_whole: bool = False
 
     def filled(self, number: int) -> bytes:
-        """Return the bytes of a number. Raises OptimizationError for one that the hole does not hold."""
+        """Return the bytes of a number. Raises TranslationError for one that the hole does not hold."""
         bits = 8 * self.size
         if not -(1 << (bits - 1)) <= number < 1 << (bits if self.is_whole else bits - 1):
             kind = "" if self.is_whole else "signed "
-            raise OptimizationError(f"{number:#x} does not fit the {kind}{bits} bits that are there for it")
+            raise TranslationError(f"{number:#x} does not fit the {kind}{bits} bits that are there for it")
         return (number & ((1 << bits) - 1)).to_bytes(self.size, "little")
 
 
@@ -104,7 +104,7 @@ def assemble_parts(parts: Iterable[Part]) -> None:
     """Give every line and snippet its bytes. Calls keystone at most once.
 
     Where a line names a symbol they are `hollow`, its displacement still to be filled. Raises
-    OptimizationError, naming the line, for a number that does not fit where it goes.
+    TranslationError, naming the line, for a number that does not fit where it goes.
     """
     lines: dict[Line, None] = {}
     snippets: list[Snippet] = []
@@ -129,7 +129,7 @@ def assemble_parts(parts: Iterable[Part]) -> None:
 def _fill(line: Line, stencil: Stencil) -> bytes:
     """Return a line's bytes with its numbers patched in.
 
-    Raises OptimizationError, naming the line, for a number that does not fit.
+    Raises TranslationError, naming the line, for a number that does not fit.
     """
     code = stencil.code
     for hole, number in ((stencil.imm, line.imm), (stencil.offset, line.offset)):
@@ -137,8 +137,8 @@ def _fill(line: Line, stencil: Stencil) -> bytes:
             start, stop = hole.position, hole.position + hole.size
             try:
                 code = code[:start] + hole.filled(number) + code[stop:]
-            except OptimizationError as error:
-                raise OptimizationError(f"{line.text}: {error}") from None
+            except TranslationError as error:
+                raise TranslationError(f"{line.text}: {error}") from None
     return code
 
 

@@ -215,6 +215,7 @@ def _better(
 ) -> Gate | None:
     """Return a gate of better code, in which runs go on at these blocks; None where it cannot be made.
 
+    What stayed baseline code is no better for runs.
     Runs may be in any of the code that there was, and go on in this: all have the same first limits.
     """
     latest = contents.latest or old.compiled
@@ -222,6 +223,8 @@ def _better(
     try:
         compiled = make(replace(latest.recipe.options.better, resumes=resumes, limits=limits))
     except (EbpfError, OSError, MemoryError):
+        return None
+    if not resumes <= compiled.image.resumes.keys():
         return None
     gate = old.like(replace(compiled, before=latest))
     if not gate.fits or compiled.image.limits[: len(limits)] != limits:

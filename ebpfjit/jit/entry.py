@@ -440,8 +440,8 @@ ARENA = "it has pointers into an arena, of which analysis knows nothing"
 def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     """Return a recipe's text and machine code; where it cannot be optimised, those of its baseline code.
 
-    That is so where analysis would take too much, or where a number does not fit where it goes, which no
-    number of baseline code does; and where there is an error in the optimizer, of which the user is told.
+    That is so where analysis would take too much, and where there is an error in the optimizer, of which the
+    user is told: such as a number that does not fit where it goes, which no number of baseline code does.
     Raises TranslationError where that cannot be made either.
     """
     if recipe.options.optimize and not recipe.verified.knows_all:

@@ -11,7 +11,7 @@ cold:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ebpfjit.analysis.entries import CALLED
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
@@ -107,6 +107,16 @@ def _leaves_flags(last: Last, end: Op, args: tuple[int, ...]) -> bool:
     return row.meaning in jumps and op.row.width is row.width and results[0] == args[0]
 
 
+def _spread(found: dict[int, int], start: int, size: int, ways: Mapping[int, Iterable[int]]) -> None:
+    """Write down a size for all that a block leads to and that has no smaller one."""
+    waiting = [start]
+    while waiting:
+        number = waiting.pop()
+        if found.get(number, NO_FRAME) > size:
+            found[number] = size
+            waiting += ways[number]
+
+
 class _Lowering:
     """The text of one program's code."""
 
@@ -130,17 +140,18 @@ class _Lowering:
         cx.spilled = (placed.words + 1) // 2 * 16
 
     def _frames(self) -> list[int]:
-        """Return for each block the size of its function's frame, of the smallest where it is of several."""
-        sizes = [NO_FRAME] * len(self.code.blocks)
+        """Return for each block the size of its function's frame, of the smallest where it is of several.
+
+        Those that only runs of other code come to are of the function that these are in.
+        """
+        ways, sizes = self.verified.liveness.ways, dict[int, int]()
         for pc in self.verified.program.functions:
-            size = 0 if pc in self.cx.plan.frameless else self.verified.frame_sizes[pc]
-            waiting = [self.code.entries[pc].block]
-            while waiting:
-                number = waiting.pop()
-                if sizes[number] > size:
-                    sizes[number] = size
-                    waiting += [way.block for way in self.code.blocks[number].ways]
-        return sizes
+            _spread(sizes, pc, 0 if pc in self.cx.plan.frameless else self.verified.frame_sizes[pc], ways)
+        following = {n: [way.block for way in block.ways] for n, block in enumerate(self.code.blocks)}
+        found: dict[int, int] = {}
+        for pc, entry in self.code.entries.items():
+            _spread(found, entry.block, sizes.get(pc, NO_FRAME), following)
+        return [found.get(number, NO_FRAME) for number in following]
 
     def lower(self) -> set[int]:
         """Emit all blocks, in the order of their layout."""

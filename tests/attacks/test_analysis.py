@@ -12,7 +12,7 @@ import pytest
 
 from ebpfjit import EbpfError, EbpfVmRaw, assembler
 from ebpfjit.difftest.children import run_forked
-from ebpfjit.errors import OptimizationError
+from ebpfjit.errors import OptimizationError, TranslationError
 from ebpfjit.jit import assembler as stencils
 from ebpfjit.jit import compiler
 from ebpfjit.jit.relocation import _long_jump
@@ -180,7 +180,7 @@ def test_an_immediate_that_does_not_fit_is_refused(
     for number in fits:
         assert _encoded(new_line(template, number, (size,), None, None))
     for number in refused:
-        with pytest.raises(OptimizationError, match="does not fit"):
+        with pytest.raises(TranslationError, match="does not fit"):
             _encoded(new_line(template, number, (size,), None, None))
 
 
@@ -188,7 +188,7 @@ def test_a_displacement_that_does_not_fit_is_refused() -> None:
     for number in (-(1 << 31), -129, -128, 127, 128, (1 << 31) - 1):
         assert _encoded(new_line("lea r10, [rdi+$offset]", None, (8, 32), number, None))
     for number in (-(1 << 31) - 1, 1 << 31, (1 << 32) + 1):
-        with pytest.raises(OptimizationError, match="does not fit"):
+        with pytest.raises(TranslationError, match="does not fit"):
             _encoded(new_line("lea r10, [rdi+$offset]", None, (8, 32), number, None))
 
 

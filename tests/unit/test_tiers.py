@@ -176,6 +176,7 @@ def test_kernels_do_the_same_wherever_they_change_over(kernel: Any, first: int) 
     hasten(function, first)
     assert function(one) == program.compile(optimize=True)(other)
     assert one == other
+    assert all(inside(function).resumed.values())  # each loop that it was in could be gone on with
 
 
 def test_a_fault_behind_the_change_is_the_interpreters() -> None:
