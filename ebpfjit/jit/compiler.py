@@ -121,17 +121,22 @@ def _notes_of(code: Code, *, checked: bool) -> dict[int, str]:
     if not checked:
         return {insn.pc: "not checked" for insn in accesses}
     notes = {insn.pc: IN_FRAME if _base(insn) == FRAME_POINTER else GONE for insn in accesses}
+    before = set()
     for pc, proofs in code.proofs.items():
         rule, by = proofs[-1].rule, proofs[-1].by
         rule = "covered" if rule == "writable" and by != pc else rule
         notes[pc] = RULES.get(rule, f"no check: {rule}").format(by=by)
-    for block in code.blocks:
-        for op in block.ops:
-            if op.row is BOUND and op.args and op.pc in notes:
-                first = f", {op.region} first" if op.region else ""
-                notes[op.pc] = f"checked{first}: {_bytes(op.imm)}"
-            elif op.row is BOUND and op.pc in notes and op.imm:
-                notes[op.pc] = f"checked: {_bytes(op.offset + op.imm)} of the argument"
+        if rule == "loop" and by == pc:  # the loop starts with it, so what is asked before has its pc
+            before.add(pc)
+    bounds = [op for block in code.blocks for op in block.ops if op.row is BOUND]
+    for op in bounds:
+        if op.pc not in notes or op.pc in before:
+            continue
+        if op.args:
+            first = f", {op.region} first" if op.region else ""
+            notes[op.pc] = f"checked{first}: {_bytes(op.imm)}"
+        elif op.imm:
+            notes[op.pc] = f"checked: {_bytes(op.offset + op.imm)} of the argument"
     return notes
 
 
