@@ -14,11 +14,11 @@ from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.jit.audit import MEMORY
 from ebpfjit.jit.baseline import baseline_listing, emit_baseline, emit_rest, notes_of, plan_of
 from ebpfjit.jit.lower import lower, written_registers
-from ebpfjit.jit.map_calls import known_maps, map_calls
+from ebpfjit.jit.map_calls import in_frame, known_maps, map_calls
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.stages import done
 from ebpfjit.optimizer.code import BOUND, Code
-from ebpfjit.optimizer.passes import ALL_PASSES, optimised
+from ebpfjit.optimizer.passes import ALL_PASSES, Known, optimised
 from ebpfjit.optimizer.registers import place
 from ebpfjit.optimizer.remarks import blamed
 from ebpfjit.program import Instruction
@@ -54,7 +54,8 @@ def _optimised(recipe: Recipe) -> Listing:
     registers = AUDITED_VALUES if options.audit else VALUES
     chosen = ALL_PASSES if options.passes is None else options.passes
     resumes = options.resumes & recipe.entries.tested
-    code = optimised(verified, recipe.promises, resumes, checked=options.checked, chosen=chosen)
+    known = Known(recipe.promises)
+    code = optimised(verified, known, resumes, checked=options.checked, chosen=chosen)
     frameless = verified.calls.frameless
     if frameless:  # they are called without r10 being saved
         registers = replace(registers, reserved=1 << FRAME_POINTER)
@@ -77,7 +78,7 @@ def _optimised(recipe: Recipe) -> Listing:
         emit_function_entry(cx, pc)
     cx.plan = replace(
         plan,
-        map_calls=map_calls(verified, known_maps(code), options),
+        map_calls=map_calls(verified, known_maps(code), in_frame(code, known.facts), options),
         checks={},
         bounded=verified.calls.bounded,
         frameless=frameless,
