@@ -14,11 +14,11 @@ from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.jit.audit import MEMORY
 from ebpfjit.jit.baseline import baseline_listing, emit_baseline, emit_rest, notes_of, plan_of
 from ebpfjit.jit.lower import lower, written_registers
-from ebpfjit.jit.map_calls import known_maps, map_calls
+from ebpfjit.jit.map_calls import in_frame, known_maps, map_calls
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.stages import done
 from ebpfjit.optimizer.code import BOUND, Code
-from ebpfjit.optimizer.passes import ALL_PASSES, optimised
+from ebpfjit.optimizer.passes import ALL_PASSES, Known, optimised
 from ebpfjit.optimizer.registers import place
 from ebpfjit.optimizer.remarks import blamed
 from ebpfjit.program import Instruction
@@ -54,7 +54,8 @@ def _optimised(recipe: Recipe) -> Listing:
     registers = AUDITED_VALUES if options.audit else VALUES
     chosen = ALL_PASSES if options.passes is None else options.passes
     resumes = options.resumes & recipe.entries.tested
-    code = optimised(verified, recipe.promises, resumes, checked=options.checked, chosen=chosen)
+    known = Known(recipe.promises)
+    code = optimised(verified, known, resumes, checked=options.checked, chosen=chosen)
     frameless = verified.calls.frameless
     if frameless:  # they are called without r10 being saved
         registers = replace(registers, reserved=1 << FRAME_POINTER)
@@ -77,7 +78,7 @@ def _optimised(recipe: Recipe) -> Listing:
         emit_function_entry(cx, pc)
     cx.plan = replace(
         plan,
-        map_calls=map_calls(verified, known_maps(code), options),
+        map_calls=map_calls(verified, known_maps(code), in_frame(code, known.facts), options),
         checks={},
         bounded=verified.calls.bounded,
         frameless=frameless,
@@ -121,17 +122,22 @@ def _notes_of(code: Code, *, checked: bool) -> dict[int, str]:
     if not checked:
         return {insn.pc: "not checked" for insn in accesses}
     notes = {insn.pc: IN_FRAME if _base(insn) == FRAME_POINTER else GONE for insn in accesses}
+    before = set()
     for pc, proofs in code.proofs.items():
         rule, by = proofs[-1].rule, proofs[-1].by
         rule = "covered" if rule == "writable" and by != pc else rule
         notes[pc] = RULES.get(rule, f"no check: {rule}").format(by=by)
-    for block in code.blocks:
-        for op in block.ops:
-            if op.row is BOUND and op.args and op.pc in notes:
-                first = f", {op.region} first" if op.region else ""
-                notes[op.pc] = f"checked{first}: {_bytes(op.imm)}"
-            elif op.row is BOUND and op.pc in notes and op.imm:
-                notes[op.pc] = f"checked: {_bytes(op.offset + op.imm)} of the argument"
+        if rule == "loop" and by == pc:  # the loop starts with it, so what is asked before has its pc
+            before.add(pc)
+    bounds = [op for block in code.blocks for op in block.ops if op.row is BOUND]
+    for op in bounds:
+        if op.pc not in notes or op.pc in before:
+            continue
+        if op.args:
+            first = f", {op.region} first" if op.region else ""
+            notes[op.pc] = f"checked{first}: {_bytes(op.imm)}"
+        elif op.imm:
+            notes[op.pc] = f"checked: {_bytes(op.offset + op.imm)} of the argument"
     return notes
 
 

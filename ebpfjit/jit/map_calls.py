@@ -9,6 +9,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.audit import audited
 from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.facts import Facts
 from ebpfjit.options import Options
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType
@@ -19,12 +20,16 @@ from ebpfjit.translators.plan import MapCall, MapOperation
 
 OPERATIONS = {LOOKUP: MapOperation.LOOKUP, UPDATE: MapOperation.UPDATE, DELETE: MapOperation.DELETE}
 LARGEST_STRIDE = 1 << 30
+InFrame = Mapping[int, Mapping[int, int]]
 
 
-def map_calls(verified: Verified, maps: Mapping[int, int], options: Options) -> dict[int, MapCall]:
+def map_calls(
+    verified: Verified, maps: Mapping[int, int], in_frame: InFrame, options: Options
+) -> dict[int, MapCall]:
     """Return the calls (by pc) that need no Python helper; in an audit build, what is audited of them.
 
-    `maps` has for calls (by pc) the map that they are surely given, by index.
+    `maps` has for calls (by pc) the map that they are surely given, by index; `in_frame` how many bytes from
+    an argument on are surely in the frame, by its register.
     None in hardened code, which has no numbers that an object chose, none where steps are traced, and none
     without Python's lock, on which a table's order rests.
     """
@@ -36,7 +41,7 @@ def map_calls(verified: Verified, maps: Mapping[int, int], options: Options) -> 
         assert insn is not None  # calls are instructions
         if insn.imm in options.map_helpers:
             map_ = verified.program.maps[index]
-            call = _map_call(verified, insn.imm, map_, checked=options.checked)
+            call = _map_call(verified, in_frame.get(pc, {}), insn.imm, map_, checked=options.checked)
             if call is not None:
                 found[pc] = audited(call, map_) if options.audit else call
     return found
@@ -57,7 +62,37 @@ def known_maps(code: Code) -> dict[int, int]:
     return {pc: places[number] for pc, number in found.items() if number in places}
 
 
-def _map_call(verified: Verified, helper: int, map_: Any, *, checked: bool) -> MapCall | None:
+def in_frame(code: Code, facts: Facts | None) -> dict[int, dict[int, int]]:
+    """Return for calls (by pc) how many bytes from an argument on are surely in the frame, by its register.
+
+    As where a bound falls by the rule "frame"; for keys and values, which are in r2 and r3.
+    """
+    found: dict[int, dict[int, int]] = {}
+    if facts is None:
+        return found
+    for block in code.blocks:
+        for op in block.ops:
+            if op.row.kind is not Kind.CALL_HELPER:
+                continue
+            here = {register: _room(code, facts, op.args[register - 1]) for register in (2, 3)}
+            before = found.get(op.pc, here)  # it may be there more than once
+            found[op.pc] = {register: min(here[register], before[register]) for register in here}
+    return found
+
+
+def _room(code: Code, facts: Facts, value: int) -> int:
+    """Return how many bytes from a value on are in the frame of the running function, as far as is known."""
+    place = facts.place(value) if value < facts.count else None  # later passes made the others
+    if place is None or place[0] < facts.frame:
+        return 0
+    region, low, high = place
+    size = code.verified.frame_sizes[facts.functions[region - facts.frame]]
+    return max(-high, 0) if -size <= low else 0
+
+
+def _map_call(
+    verified: Verified, in_frame: Mapping[int, int], helper: int, map_: Any, *, checked: bool
+) -> MapCall | None:
     """Return one call, None where it takes the Python helper."""
     definition = map_.definition
     if definition.type not in ARRAYS | HASHES or (map_.is_readonly and helper != LOOKUP):
@@ -69,10 +104,14 @@ def _map_call(verified: Verified, helper: int, map_: Any, *, checked: bool) -> M
     copied = map_.stride * map_.cpus if helper == UPDATE else 0
     if definition.key_size > LONGEST_KEY or copied > FREE_SIZE:
         return None  # which costs more than the call, and that is for the helper to say
+
+    def to_check(register: int, size: int) -> int:
+        return size if checked and in_frame.get(register, 0) < size else 0
+
     return MapCall(
         OPERATIONS[helper],
-        definition.key_size if checked else 0,
-        definition.value_size if checked and helper == UPDATE else 0,
+        to_check(2, definition.key_size),
+        to_check(3, definition.value_size) if helper == UPDATE else 0,
         routine_of(definition, helper),
         map_.regions[0].start if definition.type == MapType.ARRAY else 0,
         definition.max_entries,

@@ -21,7 +21,7 @@ from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.relocation import layout, relocate
 from ebpfjit.once import once
 from ebpfjit.optimizer.code import PAY, Code
-from ebpfjit.optimizer.passes import optimised
+from ebpfjit.optimizer.passes import Known, optimised
 from ebpfjit.optimizer.registers import place
 from ebpfjit.options import NOTHING_PROMISED
 from ebpfjit.program import Program
@@ -61,7 +61,7 @@ def translate_routine(verified: Verified) -> Listing:
     program is one function that calls nothing.
     """
     program = verified.program
-    code = _without_payments(optimised(verified, NOTHING_PROMISED, checked=False))
+    code = _without_payments(optimised(verified, Known(NOTHING_PROMISED), checked=False))
     placed = place(code, VALUES)
     cx = Context(program, verified.frame_sizes, Plan({}, frozenset()), Recipe(verified).settings)
     cx.pinned = None  # r11 has values

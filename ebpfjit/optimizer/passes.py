@@ -115,7 +115,7 @@ def stages(
 
 def optimised(
     verified: Verified,
-    promises: Promises,
+    known: Known,
     entries: Collection[int] = (),
     *,
     checked: bool = True,
@@ -123,10 +123,9 @@ def optimised(
 ) -> Code:
     """Return a program as Code behind the `chosen` passes; without bounds where it is not `checked`.
 
-    Raises OptimizationError as `stages`, and for a program that is too large; PassFailed for an error inside
-    of a pass.
+    What passes find out is in `known` then. Raises OptimizationError as `stages`, and for a program that is
+    too large; PassFailed for an error inside of a pass.
     """
-    known = Known(promises)
     count = len(verified.program)
     if count > MOST_INSTRUCTIONS:
         raise OptimizationError(

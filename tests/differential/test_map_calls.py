@@ -235,3 +235,36 @@ def test_python_and_machine_code_change_a_table_in_turns() -> None:
     for key in range(64):  # every entry is still there to be used
         m[key] = key
     assert dict(m.items()) == {key.to_bytes(4, "little"): key.to_bytes(8, "little") for key in range(64)}
+
+
+FINDS = "lddw r1, map[idx:0]\ncall 1\njeq r0, 0, out\nldxdw r0, [r0]\n"
+KEYS = {
+    "at the frame's end": ("mov r2, r10\nadd r2, -4\n", True),
+    "at its start": ("mov r2, r10\nadd r2, -512\n", True),
+    "one byte past its end": ("mov r2, r10\nadd r2, -3\n", False),
+    "one byte before its start": ("mov r2, r10\nadd r2, -513\n", False),
+    "at one of two places": ("mov r2, r10\nadd r2, -8\njeq r6, 64, m\nadd r2, -8\nm: ", True),
+    "at one of two places, of which one is too high": (
+        "mov r2, r10\nadd r2, -3\njeq r6, 0, m\nadd r2, -8\nm: ", False,
+    ),
+    "in the frame, or in memory": ("mov r2, r10\nadd r2, -8\njeq r6, 0, m\nmov r2, r7\nm: ", False),
+    "at a place that depends": ("mov r2, r10\nadd r2, -16\nand r6, 12\nadd r2, r6\n", True),
+    "at a place that depends, perhaps past the end": (
+        "mov r2, r10\nadd r2, -16\nldxb r6, [r7+9]\nand r6, 15\nadd r2, r6\n", False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_keys_that_surely_are_in_the_frame_are_not_looked_at(name: str, in_loop: bool) -> None:
+    place, is_known = KEYS[name]
+    start = "mov r6, r2\nmov r7, r1\nstdw [r10-8], 0\nstdw [r10-16], 0\nstdw [r10-512], 0\nmov r8, 3\n"
+    end = "sub r8, 1\njne r8, 0, l\nout: exit" if in_loop else "out: exit"
+    text = f"{start}l: {place}{FINDS}{end}"
+    for kind in (MapType.ARRAY, MapType.HASH):
+        m = made(kind, 4, 8)
+        m.update(bytes(4), b"\x05" + bytes(7))
+        listing = program(text, m).compile(optimize=True).listing()
+        assert ("call is_load" not in listing) is is_known
+        assert run("jit", text, m) == run("interpreter", text, m)

@@ -18,7 +18,7 @@ from ebpfjit.jit.compiler import listing_of
 from ebpfjit.jit.recipe import Recipe
 from ebpfjit.optimizer.code import BOUND, PAY, Code
 from ebpfjit.optimizer.dominators import Dominators
-from ebpfjit.optimizer.passes import ALL_PASSES, PASSES, SLOTS, optimised
+from ebpfjit.optimizer.passes import ALL_PASSES, PASSES, SLOTS, Known, optimised
 from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.translators.emitter import Item, Label
@@ -238,7 +238,7 @@ def text_of(source: str, passes: frozenset[str]) -> tuple[str, list[str]]:
     """Return what a program's loop has in a line, and its code."""
     verified = prepare(Program.from_bytes(assemble(source)))
     options = Options(passes=passes, promises=PROMISES, features=frozenset())
-    code = optimised(verified, PROMISES, chosen=passes)
+    code = optimised(verified, Known(PROMISES), chosen=passes)
     loop = inner_loop(code)
     names = {f"b_{number}" for number in loop}
     lines, is_inside, count = [], False, 0

@@ -167,7 +167,7 @@ PROVEN = {
     "a store to what was loaded, in a loop": Case(
         "mov r4, 3\nloop: ldxb r0, [r1]\njeq r0, 5, l\n"
         "stb [r1], 5\nl: add r1, 1\nsub r4, 1\njne r4, 0, loop\nexit",
-        {1: CHECKED, 3: "covered"},
+        {1: "loop", 3: "covered"},
     ),
     "a store to what was loaded on both paths": Case(
         "jeq r2, 8, l\nldxdw r0, [r1]\nja k\nl: ldxdw r0, [r1]\nk: stb [r1+7], 1\nexit",
@@ -176,7 +176,7 @@ PROVEN = {
     "a store over a jump that is turned": Case(
         "mov r4, 3\nloop: ldxb r0, [r1]\nsub r4, 1\njeq r4, 0, 1\n"
         "ja k\nexit\nk: stb [r1], 5\nadd r1, 1\nja loop",
-        {1: CHECKED, 6: "covered"},
+        {1: "loop", 6: "covered"},
     ),
     "covered before a loop": Case(
         "mov r4, 3\nldxb r0, [r1]\nloop: ldxb r0, [r1]\nsub r4, 1\njne r4, 0, loop\nexit",
@@ -490,11 +490,11 @@ NOT_PROVEN = {
         "mov r5, r1\nldxb r0, [r5]\ncall 1\nldxb r0, [r5]\nexit", {1: CHECKED, 3: CHECKED}
     ),
     "r1 after a local call": Case(
-        "ldxb r0, [r1]\ncall local f\nldxb r0, [r1]\nexit\nf: add r1, 8\nexit", {0: CHECKED, 2: CHECKED}
+        "ldxb r0, [r1]\ncall local f\nldxb r0, [r1]\nexit\nf: add r1, 8\nexit", {0: CHECKED, 2: "covered"}
     ),
     "r0 after a local call": Case(
         "mov r0, r1\nldxb r2, [r0]\ncall local f\nldxb r2, [r0]\nexit\nf: add r0, 8\nexit",
-        {1: CHECKED, 3: CHECKED},
+        {1: CHECKED, 3: "covered"},
     ),
     "what the caller has checked": Case(
         "mov r6, r1\nldxb r0, [r6]\ncall local f\nadd r6, 8\ncall local f\nexit\nf: ldxb r0, [r6]\nexit",
@@ -553,18 +553,18 @@ NOT_PROVEN = {
         moving=frozenset({1}),
     ),
     "a promise, where a loop comes back to the start": Case(
-        "start: ldxb r0, [r1+15]\nadd r1, 1\nadd r6, 1\njne r6, 5, start\nexit", {0: CHECKED}, promised=16
+        "start: ldxb r0, [r1+15]\nadd r1, 1\nadd r6, 1\njne r6, 5, start\nexit", {0: "loop"}, promised=16
     ),
     "a promise, in another function": Case(
         "add r1, 8\ncall local f\nexit\nf: ldxb r0, [r1+15]\nexit", {3: CHECKED}, promised=16
     ),
     # -- loops, where a symbol means another value than it did
     "a base that moves in a loop": Case(
-        "mov r4, 20\nloop: ldxb r0, [r1]\nadd r1, 1\nsub r4, 1\njne r4, 0, loop\nexit", {1: CHECKED}
+        "mov r4, 20\nloop: ldxb r0, [r1]\nadd r1, 1\nsub r4, 1\njne r4, 0, loop\nexit", {1: "loop"}
     ),
     "a base that moves in a loop, checked before it": Case(
         "mov r4, 20\nldxdw r0, [r1]\nloop: ldxb r0, [r1]\nadd r1, 1\nsub r4, 1\njne r4, 0, loop\nexit",
-        {1: CHECKED, 2: CHECKED},
+        {1: CHECKED, 2: "loop"},
     ),
     "a base that moves after its last check": Case(
         "mov r4, 20\nloop: add r1, 1\nldxb r0, [r1]\nsub r4, 1\njne r4, 0, loop\nldxb r0, [r1+1]\nexit",
@@ -609,7 +609,7 @@ NOT_PROVEN = {
         "mov r4, 4\nouter: mov r5, 3\nmov r3, r1\ninner: ldxb r0, [r3]\n"
         "add r3, 2\nsub r5, 1\njne r5, 0, inner\n"
         "ldxb r0, [r3]\nadd r1, 4\nsub r4, 1\njne r4, 0, outer\nexit",
-        {3: CHECKED, 7: CHECKED},
+        {3: "loop", 7: CHECKED},
     ),
     "a loop that is entered in its middle": Case(
         "mov r4, 20\njeq r2, 8, middle\nloop: ldxb r0, [r1]\n"
@@ -620,12 +620,12 @@ NOT_PROVEN = {
     "a loop by may_goto": Case(
         "mov r4, 20\nloop: ldxb r0, [r1]\nadd r1, 1\nsub r4, 1\njeq r4, 0, out\n"
         "may_goto out\nja loop\nout: exit",
-        {1: CHECKED},
+        {1: "loop"},
     ),
     "a distance that a loop widens": Case(
         "mov r4, 40\nmov r3, r1\nloop: ldxb r0, [r3]\nadd r3, 1\nmov r5, r3\nsub r4, 1\njne r4, 0, loop\n"
         "ldxb r0, [r5+3]\nexit",
-        {2: CHECKED, 7: CHECKED},
+        {2: "loop", 7: CHECKED},
     ),
     "a distance that may be negative": Case(
         "ldxb r3, [r1]\nmov r2, r1\nsub r2, 4\nadd r2, r3\nldxb r0, [r2]\nldxb r0, [r2+4]\nexit",
