@@ -118,12 +118,7 @@ def layout(listing: Listing, lead: int = 0) -> Image:
     slots = {symbol: pool + SLOT_SIZE * index for index, symbol in enumerate(symbols)}
     for (index, jump), target in zip(jumps, targets, strict=True):
         distance = offsets[target] - offsets[index + 1]
-        if sizes[index] == SHORT_SIZE:
-            chunks[index] = SHORT_FORMS[jump.mnemonic] + BYTES[distance & 0xFF]
-        elif -REACH <= distance < REACH:
-            chunks[index] = LONG_FORMS[jump.mnemonic] + DISTANCE.pack(distance)
-        else:
-            raise OptimizationError(f"{jump.text}: {distance:#x} bytes are out of reach")
+        chunks[index] = _jump_code(jump, sizes[index], distance)
     for index, _ in aligned:
         chunks[index] = _padding(sizes[index])
     for index, line in slotted:
@@ -201,6 +196,15 @@ def _padding(size: int) -> bytes:
     """Return `size` bytes that do nothing."""
     longest = len(NOPS) - 1
     return NOPS[longest] * (size // longest) + NOPS[size % longest] if size else b""
+
+
+def _jump_code(jump: Jump, size: int, distance: int) -> bytes:
+    """Return a jump's bytes. Raises OptimizationError where that is too far for its size."""
+    if size == SHORT_SIZE and -128 <= distance < 128:
+        return SHORT_FORMS[jump.mnemonic] + BYTES[distance & 0xFF]
+    if size == SHORT_SIZE or not -REACH <= distance < REACH:
+        raise OptimizationError(f"{jump.text}: {distance:#x} bytes are out of reach")
+    return LONG_FORMS[jump.mnemonic] + DISTANCE.pack(distance)
 
 
 def _point(line: SlotLine, distance: int) -> bytes:

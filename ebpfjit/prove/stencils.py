@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from functools import cache
 
 import z3
 
@@ -18,6 +17,7 @@ from ebpfjit.isa.table import TABLE
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.relocation import item_spans, layout
+from ebpfjit.once import once
 from ebpfjit.options import Options
 from ebpfjit.program import Instruction, Program
 from ebpfjit.prove.claims import Claim
@@ -44,7 +44,7 @@ FEW = (0, 1, -1, 9, 128, 0x7FFFFFFF, -0x80000000)
 TAKEN, THROUGH = "taken", "through"
 
 
-@cache
+@once
 def verified_of(word: bytes) -> Verified:
     """Return the program of an instruction and an exit."""
     return prepare(Program.from_bytes(word + bytes([0x95]) + bytes(7)))

@@ -15,7 +15,7 @@ from ebpfjit.difftest.children import run_forked
 from ebpfjit.errors import OptimizationError, TranslationError
 from ebpfjit.jit import assembler as stencils
 from ebpfjit.jit import compiler
-from ebpfjit.jit.relocation import _long_jump
+from ebpfjit.jit.relocation import _jump_code
 from ebpfjit.program import Program
 from ebpfjit.translators.emitter import Jump, Line, new_line
 from tests.support.limits import limit_memory
@@ -195,7 +195,7 @@ def test_a_displacement_that_does_not_fit_is_refused() -> None:
 def test_a_jump_that_does_not_reach_is_refused() -> None:
     for size, distance in ((2, 128), (2, -129), (6, 1 << 31), (6, -(1 << 31) - 1)):
         with pytest.raises(OptimizationError, match="out of reach"):
-            _long_jump(Jump("je", "there"), size, distance)
+            _jump_code(Jump("je", "there"), size, distance)
 
 
 def _encoded(line: Line) -> bytes:
