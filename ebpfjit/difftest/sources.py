@@ -113,7 +113,7 @@ SOURCES: Mapping[str, Weighted] = {
     "operations": Weighted(_operations, 2),
     "unguarded": Weighted(_unguarded, 3),
     "mutated": Weighted(_mutated, 10),
-    "rows": Weighted(lambda rng, corpus: _raw(rng, raw.rows(rng)), 6),
+    "rows": Weighted(lambda rng, corpus: _raw(rng, raw.rows(rng)), 8),
     "wild-rows": Weighted(lambda rng, corpus: _raw(rng, raw.wild_rows(rng)), 2),
     "opcodes": Weighted(lambda rng, corpus: _raw(rng, raw.opcodes(rng)), 1),
     "bytes": Weighted(lambda rng, corpus: _raw(rng, raw.any_bytes(rng)), 1),

@@ -15,9 +15,9 @@ from ebpfjit.difftest.coverage import BRANCH, ENDING, ENDINGS, FACT, ROW
 from ebpfjit.difftest.fuzz import Options, fuzz
 from ebpfjit.difftest.report import report_text
 
-PROGRAMS = int(os.environ.get("EBPFJIT_PROGRAMS", "3000"))
+PROGRAMS = int(os.environ.get("EBPFJIT_PROGRAMS", "3400"))
 JOBS = 2
-ENOUGH = 3000
+ENOUGH = 3400
 """So many programs reach every row, ending and way of checking."""
 
 PROOFS = ("frame", "argument", "length", "one at pc n covers it", "made before the loop at pc n")
