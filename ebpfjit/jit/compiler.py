@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ebpfjit.analysis.baseline import baseline
+from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.jit.audit import MEMORY
 from ebpfjit.jit.baseline import baseline_listing, emit_baseline, emit_rest, notes_of, plan_of
@@ -18,10 +19,13 @@ from ebpfjit.jit.map_calls import in_frame, known_maps, map_calls
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.stages import done
 from ebpfjit.optimizer.code import BOUND, Code
-from ebpfjit.optimizer.passes import ALL_PASSES, Known, optimised
+from ebpfjit.optimizer.passes import ALL_PASSES, SLOTS, Known, optimised
+from ebpfjit.optimizer.placed import PlacedCode
 from ebpfjit.optimizer.registers import place
 from ebpfjit.optimizer.remarks import blamed
+from ebpfjit.optimizer.slots import has_slots
 from ebpfjit.program import Instruction
+from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.plan import Plan
 from ebpfjit.translators.x86_64.target import (
     AUDITED_VALUES,
@@ -54,14 +58,17 @@ def _optimised(recipe: Recipe) -> Listing:
     registers = AUDITED_VALUES if options.audit else VALUES
     chosen = ALL_PASSES if options.passes is None else options.passes
     resumes = options.resumes & recipe.entries.tested
-    known = Known(recipe.promises)
-    code = optimised(verified, known, resumes, checked=options.checked, chosen=chosen)
     frameless = verified.calls.frameless
     if frameless:  # they are called without r10 being saved
         registers = replace(registers, reserved=1 << FRAME_POINTER)
-    done("analyse")
-    with blamed("registers"):
-        placed = place(code, registers)
+    try:
+        placed, known = _placed(recipe, registers, resumes, chosen)
+    except OptimizationError as error:
+        if SLOTS not in chosen or not has_slots(verified):
+            raise
+        placed, known = _placed(recipe, registers, resumes, chosen - {SLOTS})
+        placed.code.leave_alone(SLOTS, None, str(error))
+    code = placed.code
     below, accesses = recipe.baseline(""), baseline(verified)
     plan = plan_of(below, accesses)
     if frameless and FRAME_POINTER in written_registers(placed):
@@ -105,6 +112,17 @@ def _optimised(recipe: Recipe) -> Listing:
         notes_below=notes_of(below, accesses),
         remarks=tuple(code.remarks),
     )
+
+
+def _placed(
+    recipe: Recipe, registers: Registers, resumes: frozenset[int], chosen: frozenset[str]
+) -> tuple[PlacedCode, Known]:
+    """Return a program's values in registers, behind the `chosen` passes, and what these found out."""
+    known = Known(recipe.promises)
+    code = optimised(recipe.verified, known, resumes, checked=recipe.options.checked, chosen=chosen)
+    done("analyse")
+    with blamed("registers"):
+        return place(code, registers), known
 
 
 def _without_frames(plan: Plan) -> Plan:

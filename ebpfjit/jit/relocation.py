@@ -36,7 +36,7 @@ LONG_FORMS: dict[str, bytes] = {"jmp": b"\xe9", "call": b"\xe8"} | {
 }
 LONG_SIZES = {name: len(form) + 4 for name, form in LONG_FORMS.items()}
 SIZES = LONG_SIZES | dict.fromkeys(SHORT_FORMS, SHORT_SIZE)
-BYTES = [bytes([distance & 0xFF]) for distance in range(256)]
+NEAR = {distance: distance.to_bytes(1, "little", signed=True) for distance in range(-128, 128)}
 #  the recommended sequences of 0 to 9 bytes (Intel SDM, volume 2, NOP); keystone gets some wrong
 NOPS = tuple(
     bytes.fromhex(code)
@@ -124,7 +124,9 @@ def layout(listing: Listing, lead: int = 0) -> Image:
     for index, line in slotted:
         assert line.symbol is not None  # that is why it is here
         chunks[index] = _point(line, slots[line.symbol] - offsets[index + 1])
-    code = (b"\xcc" * lead + b"".join(chunks)).ljust(pool, b"\xcc") + bytes(SLOT_SIZE * len(slots))
+    code = b"\xcc" * lead + b"".join(chunks)
+    assert len(code) == offsets[-1], "parts are not where the jumps to them go"
+    code = code.ljust(pool, b"\xcc") + bytes(SLOT_SIZE * len(slots))
     places = array("I", [offsets[start] for start in listing.text.starts])
     owners = array("i", listing.text.owners)
     callback = offsets[labels["callback"]] if "callback" in labels else None
@@ -168,8 +170,8 @@ def _grow(jumps: list[tuple[int, Jump]], sizes: list[int], targets: list[int], l
         for (index, jump), target in zip(jumps, targets, strict=True)
         if sizes[index] == SHORT_SIZE
     ]
+    offsets = list(accumulate(sizes, initial=lead))
     for round_ in range(FULL_ROUNDS + 1):
-        offsets = list(accumulate(sizes, initial=lead))
         far = [
             (index, size)
             for index, end, target, size in short
@@ -180,6 +182,7 @@ def _grow(jumps: list[tuple[int, Jump]], sizes: list[int], targets: list[int], l
         for index, size in far:
             sizes[index] = size
         short = [one for one in short if sizes[one[0]] == SHORT_SIZE]
+        offsets = list(accumulate(sizes, initial=lead))
     return offsets
 
 
@@ -201,7 +204,7 @@ def _padding(size: int) -> bytes:
 def _jump_code(jump: Jump, size: int, distance: int) -> bytes:
     """Return a jump's bytes. Raises OptimizationError where that is too far for its size."""
     if size == SHORT_SIZE and -128 <= distance < 128:
-        return SHORT_FORMS[jump.mnemonic] + BYTES[distance & 0xFF]
+        return SHORT_FORMS[jump.mnemonic] + NEAR[distance]
     if size == SHORT_SIZE or not -REACH <= distance < REACH:
         raise OptimizationError(f"{jump.text}: {distance:#x} bytes are out of reach")
     return LONG_FORMS[jump.mnemonic] + DISTANCE.pack(distance)

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from ebpfjit import EbpfError, EbpfVmRaw, assembler
+from ebpfjit.analysis.verified import prepare
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.errors import OptimizationError, TranslationError
 from ebpfjit.jit import assembler as stencils
-from ebpfjit.jit import compiler
-from ebpfjit.jit.relocation import _jump_code
+from ebpfjit.jit import compiler, entry, relocation
 from ebpfjit.program import Program
-from ebpfjit.translators.emitter import Jump, Line, new_line
+from ebpfjit.translators.emitter import Line, new_line
 from tests.support.limits import limit_memory
 
 MARGIN = 16
@@ -192,10 +192,16 @@ def test_a_displacement_that_does_not_fit_is_refused() -> None:
             _encoded(new_line("lea r10, [rdi+$offset]", None, (8, 32), number, None))
 
 
-def test_a_jump_that_does_not_reach_is_refused() -> None:
-    for size, distance in ((2, 128), (2, -129), (6, 1 << 31), (6, -(1 << 31) - 1)):
-        with pytest.raises(OptimizationError, match="out of reach"):
-            _jump_code(Jump("je", "there"), size, distance)
+@pytest.mark.parametrize("back", [False, True])
+def test_a_jump_that_does_not_reach_is_refused(back: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = "r0 += 1\n" * 100
+    text = f"if r1 > 5 goto end\n{far}end: exit"
+    if back:
+        text = f"r0 = 0\nagain: {far}if r0 < 1000 goto again\nexit"
+    entry.compile_program(prepare(Program(assembler.assemble(text))))
+    monkeypatch.setattr(relocation, "REACH", 300)
+    with pytest.raises(TranslationError, match="out of reach"):
+        entry.compile_program(prepare(Program(assembler.assemble(text))))
 
 
 def _encoded(line: Line) -> bytes:

@@ -16,6 +16,7 @@ from ebpfjit import EbpfWarning, Program, assembler, options
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.difftest.children import run_forked
+from ebpfjit.errors import OptimizationError
 from ebpfjit.jit import compiler
 from ebpfjit.memo import forget
 from ebpfjit.optimizer import passes, registers
@@ -140,8 +141,16 @@ def test_values_that_find_no_place_are_told(monkeypatch: pytest.MonkeyPatch, tmp
     made = [f"ldxdw r3, [r1+{8 * each}]\nmul r3, {each}\nstxdw [r10-{8 * each}], r3" for each in range(3, 23)]
     read = [f"ldxdw r3, [r10-{8 * each}]\nadd r0, r3" for each in range(3, 23)]
     text = "\n".join(["mov r0, 0", *made, *read, "exit"])
+    line, *others = explained(text)
+    assert line == "optimised code"
+    assert [one for one in others if one.startswith("slots leaves the program alone: there are too few reg")]
+
+    def find_none(*given: Any) -> None:
+        raise OptimizationError("there are too few registers for its values at pc 9")
+
+    monkeypatch.setattr(compiler, "place", find_none)
     (line,) = explained(text, cache=tmp_path)
-    assert line.startswith("baseline code: there are too few registers for its values at pc ")
+    assert line == "baseline code: there are too few registers for its values at pc 9"
     assert not [*tmp_path.iterdir()]
 
 

@@ -79,6 +79,24 @@ def test_growing_jumps_end_even_where_each_pushes_the_next() -> None:
     assert compile_program(prepare(Program.from_bytes(assemble(text)))).run(_execution()) == 1
 
 
+@pytest.mark.parametrize("optimize", [False, True])
+@pytest.mark.parametrize(("filler", "span", "more"), [(4, 3, 1), (7, 2, 0), (7, 2, 1), (13, 1, 0)])
+def test_jumps_that_grow_one_after_the_other(filler: int, span: int, more: int, optimize: bool) -> None:
+    """Each comes to reach no more when the one before it in the chain has grown: for more rounds than are
+    looked at one by one.
+    """
+    count = 90
+    text = "r0 = 0\nr3 = *(u8 *)(r1 + 0)\n"
+    for n in range(count):
+        far = n + span >= count or n == count - 6
+        text += f"if r3 > {n} goto {'end' if far else f't{n + span}'}\n" + "r0 += 1\n" * filler
+        text += ("r0 ^= r3\n" if n % 4 < more else "") + f"t{n}: r0 *= 3\n"
+    program = Program.from_bytes(assemble(text + "end: exit"))
+    function = program.compile(optimize=optimize)
+    for first in (*range(0, count, 7), 255):
+        assert function(bytes([first])) == program.run(bytes([first]), engine="interpreter").return_value
+
+
 def test_a_missing_symbol_is_named() -> None:
     image = assemble_listing(_listing("call 5\nexit", 5))
     names = ("slice", "next_slice", "call_python", "fault_illegal", "fault_depth")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from support.placed_code import MEMORY, agree, verified
 
+from ebpfjit.assembler import assemble
 from ebpfjit.difftest.case import Input
 from ebpfjit.isa.spec import REGISTER_COUNT
 from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.slots import MOST_SLOTS, Slots, has_slots, slots_of
 from ebpfjit.optimizer.text import to_text
+from ebpfjit.program import Program
 
 Bytes = tuple[int, int]
 
@@ -240,3 +242,24 @@ def test_slots_of_many_values_leave_from_the_stack() -> None:
     source = "\n".join(lines)
     agrees(source, Input(MEMORY), *(Input(MEMORY[:size]) for size in (24, 23, 22, 21, 1)))
     agrees(source, *(Input(MEMORY, limit) for limit in range(50, 420, 7)))
+
+
+def test_slots_stay_in_the_frame_where_their_values_find_no_place() -> None:
+    """The program is optimised all the same."""
+    count = 60
+    lines = ["r3 = *(u8 *)(r1 + 0)", "r0 = 0"]
+    for each in range(count):
+        lines.append(f"r4 = r3\nr4 *= {each + 3}\n*(u64 *)(r10 - {8 * each + 8}) = r4")
+    for each in range(count):
+        lines.append(f"if r3 > {each * 5} goto behind{each}\nr4 = r3\nr4 += {each}\nr4 *= {each}")
+        lines.append(f"*(u64 *)(r10 - {8 * each + 8}) = r4\nbehind{each}:")
+    for each in range(count):
+        lines.append(f"r4 = *(u64 *)(r10 - {8 * each + 8})\nr0 *= 3\nr0 += r4")
+    program = Program.from_bytes(assemble("\n".join([*lines, "exit"])))
+    function = program.compile(optimize=True)
+    first, *others = function.explain().splitlines()
+    assert first == "optimised code"
+    assert any("slots leaves the program alone" in line for line in others)
+    for byte in (0, 3, 77, 255):
+        memory = bytes([byte])
+        assert function(memory) == program.run(memory, engine="interpreter").return_value
