@@ -381,6 +381,33 @@ def test_what_is_covered_on_all_ways_that_meet(old: str, new: str, covered: bool
     assert ("covered" in rules(code).get(accesses[-1], [])) is covered
 
 
+ENTERED = """\
+entry 0: b0 (r1, r2)
+entry 3: b3 (r1)
+b0 pc 0 (v0, v1):
+  if v1 == 0 goto b1() else b2()
+b1 pc 1 ():
+  bound load v0 + 0..4 else leave 1 (r1 = v0)
+  v2 = *(u32 *)(v0 + 0) ; 1
+  goto b3(v0)
+b2 pc 2 ():
+  bound load v0 + 0..4 else leave 2 (r1 = v0)
+  v3 = *(u32 *)(v0 + 0) ; 2
+  goto b3(v0)
+b3 pc 3 (v4):
+  bound load v4 + 0..4 else leave 3 (r1 = v4)
+  v5 = *(u32 *)(v4 + 0) ; 3
+  exit v5 ; 4
+"""
+
+
+@pytest.mark.parametrize("is_entered", [True, False])
+def test_nothing_is_covered_where_runs_come_in_between(is_entered: bool) -> None:
+    text = ENTERED if is_entered else ENTERED.replace("entry 3: b3 (r1)\n", "")
+    code = guarded(from_text(text, verified("r0 = 0\n" * 4 + "exit")), Promises())[0]
+    assert rules(code) == ({} if is_entered else {3: ["covered"]})
+
+
 def test_a_loop_that_is_entered_in_the_middle_keeps_no_condition_of_one_way() -> None:
     """r7 is 0 on the one way to pc 2, and any number on the way round."""
     source = """
