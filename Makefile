@@ -27,7 +27,7 @@ test: $(VENV)/.installed-dev
 MINUTES ?= 20
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 SEED    ?= $(shell date +%Y%m%d)
-HOSTILE := wide,paths,frames,callbacks,tails,overlaps,growth,helpers
+HOSTILE := wide,paths,rounds,spills,frames,callbacks,tails,overlaps,growth,helpers,idioms,calls
 
 # A line for each run that is too long for `make test`.
 nightly: $(VENV)/.installed-dev

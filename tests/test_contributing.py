@@ -54,6 +54,10 @@ def test_row_meaning_translator_and_vector_are_in_the_tree() -> None:
     ):
         assert f"+{line}" in TEXT
         assert line in (ROOT / name).read_text()
+    intervals = re.findall(r"```diff\n(\+def _smod.*?)```", TEXT, re.DOTALL)
+    rules = (ROOT / "ebpfjit" / "optimizer" / "intervals.py").read_text()
+    for line in intervals[0].splitlines():
+        assert line[1:] in rules
     meaning = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert meaning[0] in (ROOT / "ebpfjit" / "isa" / "semantics.py").read_text()
     vectors = (ROOT / "tests" / "conformance" / "vectors" / "alu64.txt").read_text()

@@ -28,9 +28,7 @@ def diff(
     program: ProgramName = None,
     engines: Annotated[
         str,
-        typer.Option(
-            metavar="NAMES", help="Engines: interpreter, proofs, optimized, jit, gate, tiered, kernel."
-        ),
+        typer.Option(metavar="NAMES", help="Engines: interpreter, optimized, jit, gate, tiered, kernel."),
     ] = "interpreter,jit",
     hex_: Annotated[
         list[str] | None, typer.Option("--hex", metavar="HEX", help="Memory, in hex; may be repeated.")

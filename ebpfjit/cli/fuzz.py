@@ -20,9 +20,7 @@ PROGRESS_LINES_SECONDS = 10.0  # where the progress does not go to a terminal
 def fuzz(
     engines: Annotated[
         str,
-        typer.Option(
-            metavar="NAMES", help="Engines: interpreter, proofs, optimized, jit, gate, tiered, kernel."
-        ),
+        typer.Option(metavar="NAMES", help="Engines: interpreter, optimized, jit, gate, tiered, kernel."),
     ] = "interpreter,jit",
     seconds: Annotated[float | None, typer.Option(min=0.1, help="How long; 60 unless told.")] = None,
     programs: Annotated[int | None, typer.Option(min=1, help="How many programs, instead.")] = None,

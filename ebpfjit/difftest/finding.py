@@ -106,13 +106,13 @@ def details(case: Case, nature: str, text: str, engines: Sequence[str]) -> str:
 
 
 def _where_it_was(case: Case) -> list[str]:
-    """Return the last step of machine code that crashes or hangs, its assembly, and what is right."""
+    """Return the last step of baseline code of a crash or a hang, its assembly, and what is right."""
     answer = run_forked(lambda: _interpreted(case), SECONDS).value
     last = typed.last_step(case) if case.type else _last_step(case)
     if last is None:
         return [f"interpreter: {answer}"]
     name, pc = last
-    said = f"the last step of machine code was at pc {pc}" + (f" of {name}" if name else "")
+    said = f"the last step of baseline code was at pc {pc}" + (f" of {name}" if name else "")
     return [said, f"interpreter: {answer}", _assembly(case, name, pc)]
 
 

@@ -17,8 +17,8 @@ A check is gone where one of these holds for all that its bytes may be:
     map value    they lie in a map's values: at an address that is known, or behind what a lookup gave and is
                  not zero
     aligned      the address is such a multiple
-    covered      a check of the same block, or of one that dominates it, stands for them, and nothing between
-                 takes memory away
+    covered      a check of the same block, or of one that dominates it, stands for them, or where ways meet
+                 one on each of these, and nothing between takes memory away
 
 Bytes at a distance from r1 that is known, or known to be one of few, such as those of a table, are asked for
 by that distance (`bound load argument + 0..64`), which is the same each time. Checks of one block that count
@@ -50,6 +50,9 @@ LONGEST_SPAN = 4096
 
 MOST_SPANS = 12
 """Checks that are remembered of one root."""
+
+MOST_WAYS = 4
+"""Ways to a block that are looked at for checks, where none dominates it."""
 
 FARTHEST_END = 1 << 30
 """Of offsets in the argument, which become immediates."""
@@ -276,16 +279,35 @@ class _Guards:
         self.made[root] = (*made[-MOST_SPANS + 1 :], check)
 
     def _covering(self, root: int, low: int, high: int, *, stores: bool) -> Check | None:
-        """Return the check that stands for these bytes already."""
+        """Return the check that stands for these bytes already, or one of those where ways meet."""
         made = self.made.get(root)
         if made is None:
             return None
+        check = self._dominating(made, root, low, high, stores, self.number)
+        if check is not None or len(made) == 1:
+            return check
+        dominators, number = self.dominators, self.number
+        before = [block for block, _ in dominators.preds[number]]
+        if number in dominators.entered or not 1 < len(before) <= MOST_WAYS:
+            return None
+        for block in before:
+            if dominators.is_back(block, number):
+                return None
+            check = self._dominating(made, root, low, high, stores, block)
+            if check is None:
+                return None
+        return check
+
+    def _dominating(
+        self, made: tuple[Check, ...], root: int, low: int, high: int, stores: bool, block: int
+    ) -> Check | None:
+        """Return the check of these that stands for bytes in a block, and still does here."""
         for check in reversed(made):
             if self.is_exact:
                 covers = (check.low, check.high, check.stores) == (low, high, stores)
             else:
                 covers = check.low <= low and high <= check.high and (check.stores or not stores)
-            if not covers or not self.dominators.dominates(check.block, self.number):
+            if not covers or not self.dominators.dominates(check.block, block):
                 continue
             if root == WRITABLE or check.epoch == self.epoch:  # the argument stays as it is for the whole run
                 return check
@@ -293,7 +315,7 @@ class _Guards:
 
     def _asked_for_stores(self, root: int, low: int, high: int) -> Check | None:
         """Return the check that stands for these bytes being loaded, and have it ask for stores as well."""
-        check = self._covering(root, low, high, stores=False)
+        check = self._dominating(self.made.get(root, ()), root, low, high, False, self.number)
         if check is None:
             return None
         changes = self.here if check.block == self.number else self.gone[check.block]

@@ -108,7 +108,7 @@ def test_a_crash_is_a_finding_with_its_program_and_pc() -> None:
     finding = report.findings[0]
     assert finding.nature == CRASH  # INT_MIN / -1 traps; other quotients by -1 are right even so
     assert "SIGFPE" in finding.text
-    assert "the last step of machine code was at pc " in finding.details
+    assert "the last step of baseline code was at pc " in finding.details
     assert "idiv" in finding.details
     assert "interpreter: r0 = " in finding.details
 

@@ -10,6 +10,7 @@ import pytest
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.assembler import assemble
+from ebpfjit.jit.audit import MEMORY
 from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.code import Code
@@ -341,6 +342,70 @@ def test_what_holds_on_one_way_only_covers_nothing() -> None:
         exit
     """
     assert rules(less(source, Promises())) == {}
+
+
+MEETING = """
+    r3 = *(u64 *)(r1 + 0)
+    if r2 == 0 goto other
+    r0 = *(u32 *)(r3 + 0)
+    goto on
+    other: r0 = *(u16 *)(r3 + 0)
+    r4 = *(u8 *)(r3 + 5)
+    on: r5 = *(u16 *)(r3 + 0)
+    exit
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "covered"),
+    [
+        ("r5 = *(u16 *)(r3 + 0)", "r5 = *(u8 *)(r3 + 1)", True),
+        ("r5 = *(u16 *)(r3 + 0)", "r5 = *(u8 *)(r3 + 5)", False),  # on one way only
+        ("r5 = *(u16 *)(r3 + 0)", "*(u8 *)(r3 + 0) = 1", False),  # loads were asked for
+        ("r0 = *(u32 *)(r3 + 0)", "r0 = *(u8 *)(r3 + 0)", False),
+        ("r0 = *(u32 *)(r3 + 0)", "r3 += 8\nr0 = *(u32 *)(r3 + 0)", False),  # of another pointer
+        ("r0 = *(u32 *)(r3 + 0)", "r0 = *(u32 *)(r3 + 0)\nif r0 == 0 goto out", True),
+        ("r0 = *(u32 *)(r3 + 0)", "if r0 == 0 goto on\nr0 = *(u32 *)(r3 + 0)", False),  # a third way
+        ("on: ", "on: r6 = r3\ncall 5\nr3 = r6\n", True),
+        ("goto on", "r6 = r3\ncall 6\nr3 = r6\ngoto on", False),  # which moves memory
+        ("exit", "r2 += -1\nif r2 != 0 goto on\nexit", False),  # a way that goes back
+        ("exit", "r3 += 1\nr2 += -1\nif r2 != 0 goto on\nexit", False),
+    ],
+)
+def test_what_is_covered_on_all_ways_that_meet(old: str, new: str, covered: bool) -> None:
+    source = MEETING.replace(old, new).replace("exit\n", "out: exit\n" if "goto out" in new else "exit\n")
+    code = less(source, Promises(moving=frozenset({6})))
+    accesses = [
+        insn.pc for insn in code.verified.program.instructions if insn.row and insn.row.kind in MEMORY
+    ]
+    assert ("covered" in rules(code).get(accesses[-1], [])) is covered
+
+
+ENTERED = """\
+entry 0: b0 (r1, r2)
+entry 3: b3 (r1)
+b0 pc 0 (v0, v1):
+  if v1 == 0 goto b1() else b2()
+b1 pc 1 ():
+  bound load v0 + 0..4 else leave 1 (r1 = v0)
+  v2 = *(u32 *)(v0 + 0) ; 1
+  goto b3(v0)
+b2 pc 2 ():
+  bound load v0 + 0..4 else leave 2 (r1 = v0)
+  v3 = *(u32 *)(v0 + 0) ; 2
+  goto b3(v0)
+b3 pc 3 (v4):
+  bound load v4 + 0..4 else leave 3 (r1 = v4)
+  v5 = *(u32 *)(v4 + 0) ; 3
+  exit v5 ; 4
+"""
+
+
+@pytest.mark.parametrize("is_entered", [True, False])
+def test_nothing_is_covered_where_runs_come_in_between(is_entered: bool) -> None:
+    text = ENTERED if is_entered else ENTERED.replace("entry 3: b3 (r1)\n", "")
+    code = guarded(from_text(text, verified("r0 = 0\n" * 4 + "exit")), Promises())[0]
+    assert rules(code) == ({} if is_entered else {3: ["covered"]})
 
 
 def test_a_loop_that_is_entered_in_the_middle_keeps_no_condition_of_one_way() -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from ebpfjit.bits import W64, Width
 from ebpfjit.isa import semantics
+from ebpfjit.isa.spec import Kind
+from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.optimizer import intervals
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED, Interval, compared, low_zeros, zeros_of
 
@@ -49,6 +51,11 @@ def check_all(w: Width, meaning: str, bs: tuple[Interval, ...]) -> None:
                 least, most = rule(w, (low, high), b)
                 assert 0 <= least <= most <= w.mask
                 assert not results & ~members(w, least, most), (meaning, (low, high), b)
+
+
+def test_each_operation_has_a_rule() -> None:
+    binary = {row.meaning for row in (*TABLE, *UNENCODED.values()) if row.kind is Kind.BINARY}
+    assert binary - intervals.BINARY.keys() == set()
 
 
 @pytest.mark.parametrize("meaning", intervals.BINARY)

@@ -150,11 +150,11 @@ PROVEN = {
     ),
     "covered on every path": Case(
         "jeq r2, 8, l\nldxdw r0, [r1]\nja k\nl: ldxdw r0, [r1]\nk: ldxb r0, [r1+7]\nexit",
-        {1: CHECKED, 3: CHECKED, 4: CHECKED},
+        {1: CHECKED, 3: CHECKED, 4: "covered"},
     ),
     "covered on every path by spans that differ": Case(
         "jeq r2, 8, l\nldxdw r0, [r1]\nja k\nl: ldxw r0, [r1+2]\nk: ldxb r0, [r1+5]\nexit",
-        {1: CHECKED, 3: CHECKED, 4: CHECKED},
+        {1: CHECKED, 3: CHECKED, 4: "covered"},
     ),
     "a store to what was loaded": Case(
         "ldxw r0, [r1]\njeq r0, 5, l\nstw [r1], 1\nl: exit", {0: CHECKED, 2: "covered"}
