@@ -111,7 +111,7 @@ def open_gate(entry: Sealed, gate: Gate, irregular: Callable[..., int]) -> None:
     }
     if gate.better is not None:
         functions["on_hot"] = _OnHot(ref(entry))
-    if gate.anew is not None and gate.changes_tier:
+    if gate.anew is not None:
         functions["on_slice"] = _OnSlice(ref(entry))
     _connect(contents, gate, functions)
     contents.gate, contents.first = gate, contents.first or gate
@@ -202,10 +202,8 @@ def _resuming(entry: Sealed, old: Gate, pc: int) -> Gate | None:
     gate = _better(contents, old, old.anew, frozenset({pc}))
     if gate is None:
         return None
-    functions = {"on_fault": gate.on_fault, "on_finish": gate.on_finish, "on_hot": _OnHot(ref(entry))}
-    if gate.changes_tier:
-        functions["on_slice"] = _OnSlice(ref(entry))
-    _connect(contents, gate, functions)
+    functions = {"on_fault": gate.on_fault, "on_finish": gate.on_finish}
+    _connect(contents, gate, functions | {"on_hot": _OnHot(ref(entry)), "on_slice": _OnSlice(ref(entry))})
     gate.set_words(special=1)  # as of the gate that the run came through
     return gate
 

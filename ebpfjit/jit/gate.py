@@ -302,12 +302,6 @@ class Gate:
         return run
 
     @property
-    def changes_tier(self) -> bool:
-        """True where runs of its code go on in other code at the end of a slice."""
-        recipe = self.compiled.recipe
-        return recipe.is_optimized or not recipe.options.optimize
-
-    @property
     def room(self) -> int:
         """How many bytes there are for the block of a run."""
         return self.state[_STATE["low"]]
@@ -323,8 +317,7 @@ class Gate:
         fits = block_size(len(compiled.image.limits)) <= room
         same = self.state[_STATE["linked"]] == old.state[_STATE["linked"]]
         nested = word(block, "frames_left") != MAX_FRAMES - 1
-        recipe = compiled.recipe
-        if not fits or not same or (nested and (recipe.entries.is_called_back or not recipe.is_optimized)):
+        if not fits or not same or (nested and compiled.recipe.entries.is_called_back):
             return 0
         offset = compiled.image.resumes.get(old.compiled.pc_of(word(block, "fault_place")))
         if offset is None:
