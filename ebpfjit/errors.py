@@ -6,7 +6,7 @@ EbpfError
   LoadError              an object file that cannot be loaded
     MapRefused             a map that the kernel would not create (errno)
   MapError               an operation on a map that the kernel would not do (errno)
-  PicklingRefused        a map, or what has one, that was to be copied or sent to another process
+  PicklingRefused        a map that cannot be copied or sent to another process, or what has one
   VerifierError          a program that breaks a rule (pc, rule)
   TranslationError       a program that cannot become machine code
     OptimizationError      a program that cannot be optimised: it stays in baseline code

@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W32, W64
-from ebpfjit.errors import DecodeError, EbpfError, PicklingRefused
-from ebpfjit.isa.spec import Imm, Kind, Row
+from ebpfjit.errors import DecodeError, EbpfError
+from ebpfjit.isa.spec import Imm, Kind, Reference, Row
 from ebpfjit.isa.table import match
 from ebpfjit.memo import Memo
 from ebpfjit.named import few
@@ -217,6 +217,7 @@ class TypeInfo:
 
 
 _ARENA = 33  # BPF_MAP_TYPE_ARENA
+_BY_INDEX = (Reference.MAP_BY_INDEX, Reference.MAP_VALUE_BY_INDEX)
 
 
 def _frozen(value: Any) -> Any:
@@ -442,15 +443,29 @@ class Program:
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle needs: the fields. What was made from them is made anew.
 
-        Raises PicklingRefused for a program with maps.
+        References to maps are left to `__setstate__`: the maps are at other addresses where the copy is.
         """
-        if self.maps:
-            names = ", ".join(repr(each.name) for each in self.maps)
-            raise PicklingRefused(
-                f"program {self.name!r} cannot be pickled or copied deeply: its maps ({names}) are memory "
-                "of this process; load its object where it is to run, in each worker"
-            )
-        return {each.name: _thawed(self.__dict__[each.name]) for each in fields(self)}
+        state = {each.name: _thawed(self.__dict__[each.name]) for each in fields(self)}
+        told = ((pc, address, self._map_place(pc)) for pc, address in self.references.items())
+        state["references"] = {pc: None if place == address else address for pc, address, place in told}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        found = {pc: self._map_place(pc) if place is None else place for pc, place in self.references.items()}
+        self.__dict__["references"] = found
+
+    def _map_place(self, pc: int) -> int | None:
+        """Return the address that a wide load of a map, or of a byte of its value, names; None for others."""
+        insn = self.slots[pc] if 0 <= pc < len(self) else None
+        which = insn.row.reference if insn is not None and insn.row is not None else None
+        if insn is None or which not in _BY_INDEX or not 0 <= insn.imm < len(self.maps):
+            return None
+        map_ = self.maps[insn.imm]
+        place: int = map_.address
+        if which is Reference.MAP_VALUE_BY_INDEX:
+            place = W64.wrap(map_.value_address + (insn.next_imm or 0))
+        return place
 
     def run(
         self,

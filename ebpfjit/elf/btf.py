@@ -166,6 +166,13 @@ class Btf:
     `ebpfjit.elf.objects` has found in structs, by the id.
     """
 
+    def __reduce__(self) -> tuple[type[Btf], tuple[bytes, str]]:
+        return Btf, (self._bytes(), self.name)
+
+    def __deepcopy__(self, memo: object) -> Btf:
+        """Itself: what changes in it is only what was found already."""
+        return self
+
     def __init__(self, data: bytes | memoryview, name: str = "BTF", budget: Budget | None = None) -> None:
         self.name = name
         data = bytes(data)
@@ -205,6 +212,15 @@ class Btf:
         self._scans = 0
         self.codecs: dict[type, dict[int, Any]] = {}
         self.members: dict[int, tuple[tuple[Member, int], ...]] = {}
+
+    def _bytes(self) -> bytes:
+        """Return what it was made of."""
+        words = array("I", self._words)
+        if sys.byteorder == "big":
+            words.byteswap()
+        types = words.tobytes()
+        sizes = 0, len(types), len(types), len(self.strings)
+        return HEADER.pack(MAGIC, 1, 0, HEADER.size, *sizes) + types + self.strings
 
     def error(self, message: str) -> LoadError:
         """Return a LoadError about this BTF."""

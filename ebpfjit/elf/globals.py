@@ -98,28 +98,40 @@ def contents(map_: Map) -> memoryview:
     return map_.regions[0].view
 
 
-def fill(file: ObjectFile, maps: Mapping[int, Map], addresses: Mapping[int, int]) -> None:
+def fill(
+    file: ObjectFile, maps: Mapping[int, Map], addresses: Mapping[int, int], targets: Mapping[int, Map]
+) -> None:
     """Write a file's data into the maps of its sections, by the section's index.
 
-    Pointers among the data are resolved; `addresses` has where each section that is one map starts.
+    Pointers among the data are resolved; `addresses` has where each section that is one map starts, `targets`
+    those of them that are maps that hold nothing else.
     Those to functions are not: a function's address differs from program to program.
     """
     for index, map_ in maps.items():
-        write_section(file, file.sections[index], contents(map_), addresses)
+        written = write_section(file, file.sections[index], contents(map_), addresses)
+        map_.pointers = tuple([(at, targets[target]) for at, target in written if target in targets])
 
 
 def write_section(
     file: ObjectFile, section: Section, memory: memoryview, addresses: Mapping[int, int]
-) -> None:
-    """Write a section's data into its memory, with the pointers among it; see `fill`."""
+) -> list[tuple[int, int]]:
+    """Write a section's data into its memory, with the pointers among it; see `fill`.
+
+    Return the offset of each pointer, and the index of the section that it points into.
+    """
     if len(section.data):
         memory[: section.size] = section.data
-    for offset, address in _pointers(file, section, addresses):
+    written = []
+    for offset, target, address in _pointers(file, section, addresses):
         struct.pack_into("<Q", memory, offset, address)
+        written.append((offset, target))
+    return written
 
 
-def _pointers(file: ObjectFile, section: Section, addresses: Mapping[int, int]) -> Iterator[tuple[int, int]]:
-    """Yield the offset of each pointer in a section's data, and the address (u64) that is to be there."""
+def _pointers(
+    file: ObjectFile, section: Section, addresses: Mapping[int, int]
+) -> Iterator[tuple[int, int, int]]:
+    """Yield the offset of each pointer in a section's data, the section it points into, the address (u64)."""
     for relocation in file.relocations.get(section.index, ()):
         target, offset = relocation.symbol.section, relocation.offset
         if relocation.type != R_BPF_64_ABS64 or target is None or offset + 8 > section.size:
@@ -129,6 +141,7 @@ def _pointers(file: ObjectFile, section: Section, addresses: Mapping[int, int]) 
             addend = pointer_in(section, offset)
             yield (
                 offset,
+                target.index,
                 start + relocation.symbol.value + (relocation.addend or addend) & 0xFFFF_FFFF_FFFF_FFFF,
             )
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ebpfjit.errors import EbpfError, LoadError, PicklingRefused
+from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.named import Named, absent, few
 from ebpfjit.once import load_package
 from ebpfjit.program import Buffer, Program
@@ -61,11 +61,9 @@ class Object:
         shown = [f"{what} {few(names)}" for what, names in parts.items() if names]
         return f"<object {self.name!r}: {'; '.join(shown)}>"
 
-    def __reduce__(self) -> NoReturn:
-        raise PicklingRefused(
-            f"object {self.name!r} cannot be pickled or copied deeply: its maps and variables are memory of "
-            "this process; load it where it is used, in each worker"
-        )
+    def __reduce__(self) -> tuple[Any, ...]:
+        named = dict(self.programs), dict(self.maps), self.globals
+        return _again, (self.name, *named, self.license, self.version, self.btf, dict(self.refusals))
 
     @property
     def sections(self) -> Mapping[str, tuple[Program, ...]]:
@@ -93,6 +91,15 @@ class Object:
                 raise LoadError(f"{self.name}: {absent(name, 'program', self.programs)}")
             program = alone[0]
         return program if type is None else replace(program, type=type)
+
+
+def _again(
+    name: str, programs: dict[str, Program], maps: dict[str, Map], globals: Any, license: str, version: int,
+    btf: Btf | None, refusals: dict[str, EbpfError],
+) -> Object:  # fmt: skip
+    """Return a copy of an object, whose maps are copies."""
+    named = MappingProxyType(Named("program", programs)), MappingProxyType(Named("map", maps))
+    return Object(name, *named, globals, license, version, btf, MappingProxyType(refusals))
 
 
 def load(

@@ -177,7 +177,7 @@ class ObjectMaps:
         maps = {index: self.order[number] for index, number in self._whole.items()}
         starts = {index: map_.value_address for index, map_ in maps.items()} | self._arena.starts
         new = {index: map_ for index, map_ in maps.items() if map_.name not in self.given.maps}
-        variables.fill(self.file, new, starts)
+        variables.fill(self.file, new, starts, maps)
         self._arena.fill(starts, self.given.maps)
         if self.externs.variables and KCONFIG not in self.given.maps:
             memory = variables.contents(self.by_name[KCONFIG])

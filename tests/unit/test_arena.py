@@ -403,10 +403,16 @@ def test_a_child_has_a_copy() -> None:
     assert (there.read(there.user_start, 6), len(there)) == (b"before", 1)
 
 
-def test_an_arena_is_not_copied() -> None:
-    there = arena()
-    with pytest.raises(TypeError, match="cannot be copied or pickled"):
-        pickle.dumps(there)
+def test_a_copy_has_the_pages_and_the_same_pointers() -> None:
+    there = arena(4)
+    first = there.allocate(0, 1)
+    there.write(first, b"kept")
+    for again in (pickle.loads(pickle.dumps(there)), copy.deepcopy(there)):
+        assert (again.user_start, again.read(first, 4), len(again)) == (there.user_start, b"kept", 1)
+        assert again.allocate(0, 1) == there.allocate(0, 1) != first
+        there.free(there.user_start + PAGE, 3)
+        again.write(first, b"other")
+    assert there.read(first, 4) == b"kept"
     assert copy.copy(there) is there
     assert (there.lookup(b""), there.update(b"", b""), there.delete(b"")) == (
         0,

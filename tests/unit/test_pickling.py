@@ -6,25 +6,30 @@ import copy
 import ctypes
 import multiprocessing
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from ebpfjit import (
     BudgetExhausted,
+    EbpfError,
     EbpfVmFixedMbuff,
     EbpfVmMbuff,
     EbpfVmNoData,
     EbpfVmRaw,
+    Environment,
     MemoryFault,
     NativeHelper,
     PicklingRefused,
     Program,
+    Task,
     VerifierError,
     load,
 )
 from ebpfjit.assembler import assemble
 from ebpfjit.isa.table import BY_NAME
+from ebpfjit.runtime.maps import MapDefinition, MapType, create
 from tests.support.elf_files import OBJECTS
 
 SIZE = assemble("mov r0, r2\nexit")
@@ -197,20 +202,190 @@ def test_they_reach_a_process_that_was_started_afresh() -> None:
     assert (fault.pc, fault.size) == (0, 1)
 
 
-@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
-@pytest.mark.parametrize(
-    ("what", "says"),
-    [
-        (lambda obj: obj, r"object '.*counter\.o' cannot be pickled"),
-        (lambda obj: obj.program("count"), "program 'count' cannot be pickled .*'seen'.*load its object"),
-        (lambda obj: obj.program("count").compile(), "program 'count' cannot be pickled .*'seen'"),
-        (lambda obj: obj.maps["seen"], "map 'seen' cannot be copied or pickled.*load the object where"),
-        (lambda obj: obj.globals, "map '.data' cannot be copied or pickled"),
-    ],
-)
-def test_maps_stay_behind(what: Any, says: str, copied: Any) -> None:
-    with pytest.raises(PicklingRefused, match=says):
-        copied(what(load(OBJECTS / "counter.o")))
+def _count(program: Program) -> int:
+    return program.run(bytes(64)).return_value
+
+
+def _seen(obj: Any) -> tuple[int, bytes]:
+    obj.programs["count"].compile()(bytes(64))
+    return obj.maps["seen"][0], obj.globals["plain"]
+
+
+def test_programs_with_maps_reach_another_process() -> None:
+    obj = load(OBJECTS / "counter.o")
+    assert _count(obj.programs["count"]) == 2
+    things = obj.programs["count"], obj.programs["count"].compile(), obj
+    program, function, again = things
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(_count, [program] * 2) == [2, 2]
+        assert pool.apply(function, (bytes(64),)) == 2
+        assert pool.apply(_seen, (again,)) == ((2).to_bytes(8, "little"), 3)
+    assert obj.maps["seen"][0] == (1).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("copied", [_again, copy.deepcopy])
+def test_an_object_and_its_parts_share_the_maps_of_the_copy(copied: Any) -> None:
+    obj = load(OBJECTS / "counter.o")
+    obj.globals["plain"] = 7
+    other = copied(obj)
+    program = other.programs["count"]
+    assert program.maps[0] is other.maps["seen"] is not obj.maps["seen"]
+    assert other.programs["without_maps"].run(bytes(64)).return_value == 7
+    assert program.run(bytes(64)).return_value == _count(program) == 2
+    assert [each.maps["seen"][0][0] for each in (obj, other)] == [0, 2]
+    function, alone = copied((program.compile(), program))
+    function(bytes(64))
+    assert alone.maps[0][0][0] == 3
+    assert list(other.programs) == list(obj.programs)
+    with pytest.raises(KeyError, match="no program 'missing'; there are"):
+        other.programs["missing"]
+
+
+def test_pointers_among_variables_lead_into_the_copy() -> None:
+    obj = load(OBJECTS / "data_pointers.o")
+    other = _again(obj)
+    for name in obj.programs:
+        assert _outcome(obj.programs[name]) == _outcome(other.programs[name]), name
+    there = {name: _places(each, "current") for name, each in {"here": obj, "copy": other}.items()}
+    assert there["here"] == there["copy"] != []
+
+
+def _outcome(program: Program) -> Any:
+    try:
+        return program.run(bytes(64)).return_value
+    except EbpfError as error:
+        return str(error)
+
+
+def _places(obj: Any, name: str) -> list[tuple[str, int]]:
+    """Return the map that a pointer leads into, and how far."""
+    address = obj.globals[name]
+    regions = [(each.name, region) for each in obj.maps.values() for region in each.regions]
+    return [
+        (of, address - region.start) for of, region in regions if 0 <= address - region.start < region.size
+    ]
+
+
+def _made(kind: str, key: int, value: int, entries: int, **more: Any) -> Any:
+    return create(
+        MapDefinition("m", MapType[kind], key, value, entries, **more), environment=Environment(cpus=3, cpu=1)
+    )
+
+
+def _filled(map_: Any, *items: tuple[Any, Any]) -> Any:
+    for key, value in items:
+        map_[key] = value
+    return map_
+
+
+def _used_lru() -> Any:
+    map_ = _filled(_made("LRU_HASH", 4, 8, 3), (1, 10), (2, 20), (3, 30))
+    map_.lookup((1).to_bytes(4, "little"))  # as a program does: 2 is the oldest now
+    return map_
+
+
+def _next_evicted(map_: Any) -> list[bytes]:
+    map_[4] = 40
+    return sorted(map_)
+
+
+def _pushed(kind: str) -> Any:
+    map_ = _made(kind, 0, 4, 3)
+    for value in (7, 8, 9):
+        map_.push(value)
+    return map_
+
+
+def _output() -> Any:
+    map_ = _made("PERF_EVENT_ARRAY", 4, 4, 3)
+    map_.output(b"event")
+    return map_
+
+
+def _recorded(state: str) -> Any:
+    map_ = _made("RINGBUF", 0, 0, 4096)
+    for text in (b"one", b"second"):
+        address = map_.reserve(len(text))
+        map_.regions[0].view[address - map_.address :][: len(text)] = text
+        getattr(map_, state)(address)
+    return map_
+
+
+def _sampled() -> Any:
+    map_ = _made("USER_RINGBUF", 0, 0, 4096)
+    map_.submit(b"sample")
+    return map_
+
+
+INNER = MapDefinition("inner", MapType.ARRAY, 4, 8, 2)
+PREFIX, WITHIN = bytes((16, 0, 0, 0, 10, 1, 2, 3)), bytes((32, 0, 0, 0, 10, 1, 9, 9))
+
+
+def _of_maps(kind: str) -> Any:
+    return _filled(_made(kind, 4, 4, 3, inner=INNER), (1, _filled(create(INNER), (1, 9))))
+
+
+def _inside(map_: Any) -> Any:
+    return map_[1][1], map_.lookup((1).to_bytes(4, "little")) == map_[1].address
+
+
+def _items(map_: Any) -> Any:
+    return list(map_.items())
+
+
+MAPS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "array": (lambda: _filled(_made("ARRAY", 4, 8, 5000), (1, 5), (4999, 6)), _items),
+    "percpu_array": (lambda: _filled(_made("PERCPU_ARRAY", 4, 8, 2), (1, [1, 2, 3])), _items),
+    "hash": (lambda: _filled(_made("HASH", 4, 8, 900), *((n, n) for n in range(800))), _items),
+    "percpu_hash": (
+        lambda: _filled(_made("PERCPU_HASH", 4, 8, 9), (7, [1, 2, 3])),
+        lambda m: [*m.items(), m.cpu],
+    ),
+    "lru_hash": (_used_lru, _next_evicted),
+    "lpm_trie": (lambda: _filled(_made("LPM_TRIE", 8, 4, 9, flags=1), (PREFIX, 5)), lambda m: m[WITHIN]),
+    "queue": (lambda: _pushed("QUEUE"), lambda m: [m.pop(), *m]),
+    "stack": (lambda: _pushed("STACK"), lambda m: [m.pop(), *m]),
+    "bloom_filter": (lambda: _pushed("BLOOM_FILTER"), lambda m: [n in m for n in range(6, 12)]),
+    "perf_event_array": (_output, lambda m: m.consume()),
+    "ringbuf": (lambda: _recorded("submit"), lambda m: m.consume()),
+    "ringbuf, discarded": (lambda: _recorded("discard"), lambda m: [m.consume(), m.reserve(4000) > 0]),
+    "user_ringbuf": (_sampled, lambda m: m.pending()),
+    "devmap": (lambda: _filled(_made("DEVMAP", 4, 4, 3), (1, 7)), _items),
+    "sockhash": (lambda: _filled(_made("SOCKHASH", 4, 8, 3), (1, 7)), _items),
+    "task_storage": (lambda: _filled(_made("TASK_STORAGE", 4, 8, 0, flags=1), (Task(5, 5), 7)), _items),
+    "array_of_maps": (lambda: _of_maps("ARRAY_OF_MAPS"), _inside),
+    "hash_of_maps": (lambda: _of_maps("HASH_OF_MAPS"), _inside),
+    "prog_array": (
+        lambda: _filled(_made("PROG_ARRAY", 4, 4, 3), (1, Program(CALL, type="xdp"))),
+        lambda m: [m[1], m.owner],
+    ),
+}
+
+
+def test_each_kind_of_map_travels_with_all_that_it_holds() -> None:
+    for name, (make, look) in MAPS.items():
+        for copied in (_again, copy.deepcopy):
+            original = make()
+            other = copied(original)
+            assert other.address != original.address, name
+            assert look(other) == look(original), name  # on the copy first: nothing is shared
+
+
+def test_what_stays_is_named() -> None:
+    held = _made("RINGBUF", 0, 0, 4096)
+    held.reserve(8)
+    with pytest.raises(
+        PicklingRefused, match=r"map 'm' \(ringbuf\) cannot be .*reserved.*load its object where"
+    ):
+        pickle.dumps(held)
+    ring = _made("USER_RINGBUF", 0, 0, 4096)
+    ring.reserve(8)
+    with pytest.raises(PicklingRefused, match="a sample of it is reserved"):
+        copy.deepcopy(ring)
+    obj = load(OBJECTS / "timers.o")
+    obj.programs[next(iter(obj.programs))].run(bytes(64))
+    with pytest.raises(PicklingRefused, match="timers, or objects of programs, are in its values"):
+        pickle.dumps(obj)
 
 
 def test_shallow_copies_share_the_maps() -> None:

@@ -79,6 +79,7 @@ class Arena(Unkeyed):
     `size` counts bytes. Addresses that methods take are such pointers, of which the low half counts.
     """
 
+    carried = ("_free", "allocated_pages")
     regions = ()
     refusal = -errno.EOPNOTSUPP
     reasons = {  # noqa: RUF012 - a table, never changed
@@ -111,6 +112,24 @@ class Arena(Unkeyed):
     def pins(self) -> tuple[Any, ...]:
         """What keeps the descriptor, the table and the pages where they are."""
         return self._storage.pin, self._pin
+
+    @property
+    def header_size(self) -> int:
+        """The descriptor's, which has addresses."""
+        return self._storage.offsets[1]
+
+    @property
+    def allocated_pages(self) -> dict[int, bytes]:
+        """The bytes of each page that is allocated; setting them pays for them."""
+        pages = [page for page, state in enumerate(self._table) if state]
+        return {page: self._memory[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] for page in pages}
+
+    @allocated_pages.setter
+    def allocated_pages(self, pages: dict[int, bytes]) -> None:
+        if not self._paid.charge(len(pages)):
+            raise MapRefused(f"{self.definition}: {self.reasons[errno.ENOMEM]} (ENOMEM)", errno.ENOMEM)
+        for page, data in pages.items():
+            self._memory[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] = data
 
     @property
     def value_address(self) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from ebpfjit.errors import EbpfError, PicklingRefused
+from ebpfjit.errors import EbpfError
 from ebpfjit.program import Program
+from ebpfjit.runtime.maps import copying
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag
 from ebpfjit.runtime.maps.special import SpecialField
 from ebpfjit.runtime.maps.storage import Storage
@@ -40,8 +41,12 @@ class Map(ABC):
     object's definition of it lacks, None where it lacks nothing: no program that refers to the map is run.
     `timers` are those in its values, `holder` has the objects that hang in them: None where there never were
     any. `structs` are what programs see of it as struct bpf_map, and `id` its number, both made where one
-    looks (`runtime.maps.structs`).
+    looks (`runtime.maps.structs`). `pointers` are those that a loader put into the values: where they are in
+    the memory, and the map that each points into.
     """
+
+    carried: ClassVar[tuple[str, ...]] = ()
+    """Attributes that are contents of the map, beside its memory: what a copy has of it."""
 
     definition: MapDefinition
     address: int
@@ -53,6 +58,7 @@ class Map(ABC):
     refused: EbpfError | None = None
     structs: WeakKeyDictionary[Any, Any] | None = None
     id: int | None = None
+    pointers: tuple[tuple[int, Map], ...] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set what may change; what machine code was made with, or points to, may not."""
@@ -64,14 +70,41 @@ class Map(ABC):
         raise AttributeError(f"{name} of map {self.name!r} cannot be deleted")
 
     def __copy__(self) -> Map:
-        """The map itself: a copy would share its memory, and not know of its changes."""
+        """The map itself: a shallow copy would share its memory, and not know of its changes."""
         return self
 
-    def __reduce__(self) -> NoReturn:
-        raise PicklingRefused(
-            f"map {self.name!r} cannot be copied or pickled: it is memory of this process; "
-            "load the object where it is used (in each worker), or carry over what the map holds"
-        )
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copying.reduced(self)
+
+    def __setstate__(self, contents: Any) -> None:
+        """Take over what `contents` of another map returned."""
+        copying.fill(self, contents)
+
+    @property
+    def stays_because(self) -> str:
+        """Why there can be no copy of the map in another process, "" where there can."""
+        if self.timers is not None or self.holder is not None:
+            return "timers, or objects of programs, are in its values"
+        return ""
+
+    @property
+    def header_size(self) -> int:
+        """How many bytes at the start of its memory are not contents, but where things are."""
+        return 0
+
+    @property
+    def processors(self) -> tuple[int, int]:
+        """How many processors the map has values for, and the number of the one that programs run on."""
+        return 1, 0
+
+    def contents(self) -> dict[str, Any]:
+        """Return the attributes that are `carried`, by name."""
+        return {name: getattr(self, name) for name in self.carried}
+
+    def take_contents(self, contents: dict[str, Any]) -> None:
+        """Set what `contents` returned; the memory is as it was then, at another address."""
+        for name, value in contents.items():
+            setattr(self, name, value)
 
     def __bool__(self) -> bool:
         """True, even where the map is empty: it is a thing of its own, as a file is."""

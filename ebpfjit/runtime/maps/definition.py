@@ -125,6 +125,10 @@ class MapDefinition:
     types: MapTypes | None = field(default=None, repr=False, compare=False)
     special: tuple[SpecialField, ...] = ()
 
+    def __deepcopy__(self, memo: object) -> MapDefinition:
+        """Itself: nothing of it changes."""
+        return self
+
     @property
     def type_name(self) -> str:
         """The type as libbpf spells it ("lru_hash"), "type 99" where there is no such type."""

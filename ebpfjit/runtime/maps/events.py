@@ -87,6 +87,7 @@ class RingBuffer(Unkeyed):
     its bytes.
     """
 
+    carried = ("_producer", "_consumer", "_records")
     unit = "bytes"
     #                query flag
     AVAILABLE, RING_SIZE, CONSUMER, PRODUCER = range(4)
@@ -100,6 +101,13 @@ class RingBuffer(Unkeyed):
         self._producer = self._consumer = 0
         self._records: deque[Record] = deque()
         self._reserved: dict[int, Record] = {}
+
+    @property
+    def stays_because(self) -> str:
+        """Why there can be no copy now, "" where there can."""
+        if self._reserved:
+            return "a record of it is reserved, and neither submitted nor discarded"
+        return super().stays_because
 
     def reserve(self, size: int, flags: int = 0) -> int:
         """Return the address of a new record of `size` bytes, 0 where there is no room."""
@@ -188,6 +196,7 @@ class PerfEventArray(Unkeyed):
     At most 65536 events of 64 MiB together wait; then the oldest is dropped and counted in `lost`.
     """
 
+    carried = ("_cpu", "_closed", "_events", "_size", "lost")
     regions = ()
     refusal = -errno.EINVAL
     reasons = {  # noqa: RUF012 - a table, never changed
@@ -262,6 +271,7 @@ class StackTraceMap(KeyedMap):
     There are max_entries ids, rounded up to a power of two as the kernel does.
     """
 
+    carried = ("_traces",)
     value_is_stable = False
     regions = ()
 

@@ -93,6 +93,16 @@ class FlatMap(KeyedMap):
         self._takes_lock = any(field.kind == "bpf_spin_lock" for field in definition.special)
         self.use_cpu(environment.cpu)
 
+    @property
+    def header_size(self) -> int:
+        """The header's: addresses, and numbers that follow from the definition."""
+        return HEADER_SIZE
+
+    @property
+    def processors(self) -> tuple[int, int]:
+        """How many processors there are values for, and which programs run on."""
+        return self.cpus, self.cpu
+
     def write_value(self, offset: int, value: bytes) -> None:
         """Copy a value into the memory, all but its special fields."""
         for start, end in self._copied:

@@ -35,7 +35,7 @@ import random
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from ebpfjit.bits import U64_MASK
 from ebpfjit.once import once
@@ -64,6 +64,7 @@ LONGEST_KEY = 512
 """Bytes of the longest key that is hashed word by word, and by machine code (MAX_BPF_STACK)."""
 
 SECRET_WORDS = LONGEST_KEY // 4 + 2
+_SECRETS = struct.Struct(f"<{SECRET_WORDS}Q")
 
 _secrets: random.Random = random.SystemRandom()
 
@@ -85,7 +86,7 @@ def fixed_secrets(seed: int) -> Iterator[None]:
 def secrets_of(source: random.Random) -> tuple[int, ...]:
     """Return the secrets of one map, u64 each."""
     drawn = source.getrandbits(64 * SECRET_WORDS)  # at once: the system is asked for each draw
-    return struct.unpack(f"<{SECRET_WORDS}Q", drawn.to_bytes(8 * SECRET_WORDS, "little"))
+    return _SECRETS.unpack(drawn.to_bytes(_SECRETS.size, "little"))
 
 
 NO_SECRETS = secrets_of(random.Random(0))
@@ -156,6 +157,8 @@ class _Change:
 class HashMap(FlatMap):
     """hash, lru_hash, percpu_hash, lru_percpu_hash."""
 
+    carried: ClassVar[tuple[str, ...]] = ("counts",)
+
     def __init__(
         self,
         definition: MapDefinition,
@@ -181,7 +184,8 @@ class HashMap(FlatMap):
         )
         _, heads, links, self.states_offset, newer, older, self.keys_offset, secrets, _ = self.storage.offsets
         self.secrets = secrets_of(_secrets)
-        self.storage.write(secrets, struct.pack(f"<{SECRET_WORDS}Q", *self.secrets))
+        self._secrets_offset = secrets
+        self.storage.write(secrets, _SECRETS.pack(*self.secrets))
         self._buckets = self.storage.words(heads, buckets)
         self._links = self.storage.words(links, entries)
         self._counts = self.header_counts()
@@ -197,6 +201,17 @@ class HashMap(FlatMap):
             self.set_field(name, self.address + offset)
         self.set_field("mask", self._mask)
         self.set_field("is_lru", self.is_lru)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many entries are in use, and were used; which is free. They are set with the table's memory."""
+        return tuple(self._counts[which] for which in (COUNT, USED, FREE))
+
+    @counts.setter
+    def counts(self, counts: tuple[int, ...]) -> None:
+        for which, number in zip((COUNT, USED, FREE), counts, strict=True):
+            self._counts[which] = number
+        self.secrets = _SECRETS.unpack_from(self.storage.memory, self._secrets_offset)
 
     def key_of(self, entry: int) -> bytes:
         """Return the key of an entry that is in use."""

@@ -57,6 +57,7 @@ class LocalStorage(TabledMap):
     address of a struct that the environment describes (`environment.struct("inode", ...)`).
     """
 
+    carried = (*TabledMap.carried, "_owners")
     reasons = {  # noqa: RUF012 - a table, never changed
         errno.ENOMEM: "there is no room for one more owner; delete some",
         errno.EEXIST: "there is a value already, and the flag BPF_NOEXIST asks for a new one",

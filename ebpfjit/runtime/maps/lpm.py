@@ -22,6 +22,7 @@ from ebpfjit.runtime.maps.storage import changing
 class LpmTrie(HashMap):
     """lpm_trie: `find` gives the entry of the longest prefix that matches."""
 
+    carried = (*HashMap.carried, "_lengths")
     reasons = {  # noqa: RUF012 - a table, never changed
         errno.ENOSPC: "the trie is full with {entries} prefixes; delete some, or make max_entries larger",
         errno.EINVAL: "the prefix is longer than the data of a key, or the flags are not for an LPM trie",

@@ -51,6 +51,7 @@ class _Pushed(PythonMap):
 class QueueMap(_Pushed):
     """queue (first in, first out) and stack (last in, first out), in a ring of max_entries values."""
 
+    carried = ("_oldest", "_count")
     reasons = {  # noqa: RUF012 - a table, never changed
         errno.E2BIG: "all {entries} entries are taken; pop some, push with BPF_EXIST to drop the oldest, "
         "or make max_entries larger",

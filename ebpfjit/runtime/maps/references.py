@@ -96,6 +96,7 @@ class ProgArray(ArrayMap):
     put into it, decides for good which kind of programs both are: its `owner`.
     """
 
+    carried = ("_programs", "owner", "_typed")
     reasons = _ARRAY_REASONS
 
     def __init__(self, definition: MapDefinition, environment: Environment) -> None:
@@ -251,6 +252,12 @@ class _OfMaps(FlatMap):
         super().__init__(definition, environment, stride=POINTER_SIZE, shares_values=False)
         self._inner: dict[int, Map] = {}
 
+    def take_contents(self, contents: dict[str, Any]) -> None:
+        """Hold the maps that another held; what a lookup gives is where they are here."""
+        super().take_contents(contents)
+        for entry, inner in self._inner.items():
+            self.storage.write(self.offset_of(entry, 0), _POINTER.pack(inner.address))
+
     @property
     def inner_maps(self) -> tuple[Map, ...]:
         """The maps inside."""
@@ -273,6 +280,7 @@ class _OfMaps(FlatMap):
 class ArrayOfMaps(_OfMaps, ArrayMap):
     """array_of_maps: an index holds a map, or None; a program's lookup gives the map's address."""
 
+    carried = ("_inner",)
     reasons = _ARRAY_REASONS
 
     def delete(self, key: bytes) -> int:
@@ -331,6 +339,7 @@ def _check_is_map(definition: MapDefinition, value: Any) -> None:
 class HashOfMaps(_OfMaps, HashMap):
     """hash_of_maps: a key's value is a map; a program's lookup gives the map's address."""
 
+    carried = (*HashMap.carried, "_inner")
     reasons = {  # noqa: RUF012 - a table, never changed
         errno.EINVAL: "the flags are none of an update's, or the map is not of the template's type and sizes",
     }

@@ -22,6 +22,9 @@ class RefusedMap(Map):
         self.definition = definition
         self.refused = refusal
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RefusedMap, (self.definition, self.refused)
+
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         assert self.refused is not None  # it is there from the start
         raise copy(self.refused)

@@ -59,6 +59,21 @@ class Storage:
         """Write `data` at `offset`."""
         self.memory[offset : offset + len(data)] = data
 
+    def pages(self, start: int) -> dict[int, bytes]:
+        """Return what is not zero behind `start`, page by page."""
+        size, zero = mmap.PAGESIZE, bytes(mmap.PAGESIZE)
+        found = {}
+        for at in range(start, len(self.memory), size):
+            page = self.read(at, size)
+            if page != zero[: len(page)]:
+                found[at] = page
+        return found
+
+    def put(self, pages: dict[int, bytes]) -> None:
+        """Write what `pages` returned."""
+        for offset, page in pages.items():
+            self.write(offset, page)
+
     def words(self, offset: int, count: int) -> memoryview:
         """Return `count` u32 at `offset` as something to index."""
         return self.view[offset : offset + 4 * count].cast("I")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps.definition import MapDefinition
@@ -27,6 +27,7 @@ def capacity_of(definition: MapDefinition) -> int:
 class TabledMap(KeyedMap):
     """A map whose values are a hash table's, made as `hidden` says; programs cannot go through it."""
 
+    carried: ClassVar[tuple[str, ...]] = ("table_contents",)
     value_is_stable = True
 
     def __init__(self, definition: MapDefinition, hidden: MapDefinition, environment: Environment) -> None:
@@ -44,6 +45,25 @@ class TabledMap(KeyedMap):
     @holder.setter
     def holder(self, holder: Holder | None) -> None:
         self._table.holder = holder
+
+    @property
+    def table_contents(self) -> dict[str, Any]:
+        """What a copy has of the table beside its memory; setting it is taking that over."""
+        return self._table.contents()
+
+    @table_contents.setter
+    def table_contents(self, contents: dict[str, Any]) -> None:
+        self._table.take_contents(contents)
+
+    @property
+    def header_size(self) -> int:
+        """The header of the table."""
+        return self._table.header_size
+
+    @property
+    def processors(self) -> tuple[int, int]:
+        """How many processors there are values for, and which programs run on."""
+        return self._table.processors
 
     def use_cpu(self, cpu: int) -> None:
         """Make `cpu` the processor whose values programs see."""

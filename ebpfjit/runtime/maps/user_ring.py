@@ -59,6 +59,7 @@ class Sample:
 class UserRingBuffer(Unkeyed):
     """user_ringbuf: Python submits samples, programs drain them (bpf_user_ringbuf_drain)."""
 
+    carried = ("_producer", "_consumer", "ended_samples")
     regions = ()
     reasons = {  # noqa: RUF012 - a table, never changed
         errno.E2BIG: "a sample and its 8 bytes of header have at most the ring's {entries} bytes",
@@ -73,6 +74,25 @@ class UserRingBuffer(Unkeyed):
         self._producer = self._consumer = 0
         self._samples: deque[Sample] = deque()
         self._drainer = 0
+
+    @property
+    def stays_because(self) -> str:
+        """Why there can be no copy now, "" where there can."""
+        if any(sample.state is RecordState.RESERVED for sample in self._samples):
+            return "a sample of it is reserved, and neither submitted nor discarded"
+        return super().stays_because
+
+    @property
+    def ended_samples(self) -> list[tuple[int, int, int, RecordState]]:
+        """Of each sample where its data is, of how many bytes, what it takes of the ring, its state."""
+        return [(each.offset, len(each.data), each.length, each.state) for each in self._samples]
+
+    @ended_samples.setter
+    def ended_samples(self, samples: list[tuple[int, int, int, RecordState]]) -> None:
+        for offset, size, length, state in samples:
+            sample = Sample(self, offset, self._storage.view[offset : offset + size], length)
+            sample.state = state
+            self._samples.append(sample)
 
     # -- what Python does -------------------------------------------------------------------------
 
