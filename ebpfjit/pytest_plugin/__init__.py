@@ -1,0 +1,176 @@
+"""The pytest plugin: fixtures that load and compile objects and run programs, on each engine asked for.
+
+    ebpf_engine                    the engine of this test: "jit", "interpreter" or "kernel"
+    ebpf_load(path)                load(path), counted from the file that calls it
+    ebpf_compile(path)             the object that clang makes of a C file
+    ebpf_run(program, data, ...)   program.run on the engine of this test
+
+`--ebpf-engines=interpreter,jit`, the ini option `ebpf_engines` or `@pytest.mark.ebpf_engines(...)` run every
+test that uses `ebpf_engine` or `ebpf_run` once on each; without them it runs once, on the best there is.
+A test that fails shows what its last runs left: results, lines printed, events, maps.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ebpfjit.pytest_plugin import engines
+from ebpfjit.pytest_plugin.ran import Ran
+
+if TYPE_CHECKING:
+    from ebpfjit.elf.loader import Object
+    from ebpfjit.program import Program
+    from ebpfjit.runner import Result
+
+SHOWN = 3
+"""Runs of a test that its report shows: the last ones."""
+
+_running = pytest.StashKey["Running"]()
+
+
+class Running:
+    """What the plugin knows of the test that runs: its file, and what its programs did."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.ran: list[Ran] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --ebpf-engines and the ini options."""
+    group = parser.getgroup("ebpfjit", "eBPF programs (ebpfjit)")
+    what = f"engines to run eBPF tests on, of {', '.join(engines.NAMES)}"
+    group.addoption(engines.OPTION, metavar="NAMES", help=f"{what}; the best one if not told")
+    parser.addini(engines.INI, f"{what}, where {engines.OPTION} does not say", type="args")
+    parser.addini("ebpf_clang", "the clang that ebpf_compile starts; if not told, $CLANG or clang")
+    parser.addini("ebpf_cflags", "options for clang behind those of ebpf_compile", type="args")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Look at the engines that were asked for: a wrong name ends the session before it starts."""
+    config.addinivalue_line(
+        "markers", "ebpf_engines(*names): run this test on these engines, whatever the command line says"
+    )
+    config.stash[_running] = Running()
+    engines.chosen(config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test that runs programs one turn for each engine."""
+    if "ebpf_engine" in metafunc.fixturenames:
+        names = engines.of_test(metafunc.definition, metafunc.config)
+        if names:
+            metafunc.parametrize("ebpf_engine", names, indirect=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Forget what the programs of another test did."""
+    running = item.config.stash[_running]
+    running.path, running.ran = item.path, []
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Add to the report of a failed test what its last runs left."""
+    report = yield
+    if report.failed:
+        for ran in item.config.stash[_running].ran[-SHOWN:]:
+            report.sections.append(ran.section())
+    return report
+
+
+@pytest.fixture(scope="session")
+def ebpf_engine(request: pytest.FixtureRequest) -> str:
+    """Return the name of the engine that this test runs programs on; skip where it is not to be had."""
+    name: str | None = getattr(request, "param", None)
+    if name is None:  # nothing is told, or it is not a function's: a TestCase, a late getfixturevalue
+        name = next(iter(engines.chosen(request.config)), None) or engines.best()
+    reason = engines.why_not(name)
+    if reason is not None:
+        pytest.skip(f"engine {name}: {reason}")
+    return name
+
+
+@pytest.fixture(scope="session")
+def ebpf_load(pytestconfig: pytest.Config) -> Callable[..., Object]:
+    """Return a function that loads an object file: `ebpf_load(path)`, relative to the file that calls it.
+
+    A path that is not there counts from the test's own file. What else it is given goes to `load`: `btf=`,
+    `maps=`, `environment=`. Each call loads anew; a fixture of any scope may keep what it returns for several
+    tests.
+    """
+    from ebpfjit import EbpfError, load
+
+    def load_beside(path: str | Path, **options: Any) -> Object:
+        __tracebackhide__ = True
+        found = _beside(pytestconfig, path, sys._getframe(1).f_code.co_filename)
+        try:
+            return load(found, **options)
+        except (EbpfError, OSError) as error:
+            raise error.with_traceback(None) from None  # what a test shows ends at its own line
+
+    return load_beside
+
+
+@pytest.fixture(scope="session")
+def ebpf_compile(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Object]:
+    """Return a function that compiles a C file and loads the object: `ebpf_compile(path, "-DPORT=9")`.
+
+    Paths count as those of `ebpf_load`. Options for clang follow; named ones go to `load`. An object is kept
+    in pytest's cache, for as long as what the preprocessor makes of the source, and the options, stay the
+    same. The test is skipped without clang, and fails with clang's own words where that refuses the source.
+    """
+    from ebpfjit.pytest_plugin.clang import Clang
+
+    clang = Clang(pytestconfig, tmp_path_factory)
+
+    def compile_beside(path: str | Path, *flags: str, **options: Any) -> Object:
+        __tracebackhide__ = True
+        from ebpfjit import load
+
+        source = _beside(pytestconfig, path, sys._getframe(1).f_code.co_filename)
+        return load(clang.compile(source, flags), **options)
+
+    return compile_beside
+
+
+@pytest.fixture(scope="session")
+def ebpf_run(ebpf_engine: str, pytestconfig: pytest.Config) -> Callable[..., Result]:
+    """Return a function that runs a program: `ebpf_run(program, data, context=..., limit=...)`.
+
+    What else it is given goes to `Program.run`: `environment=`, `helpers=`, `kfuncs=`.
+    """
+    from ebpfjit import EbpfError
+
+    running = pytestconfig.stash[_running]
+
+    def run(program: Program, data: Any = b"", **options: Any) -> Result:
+        __tracebackhide__ = True
+        ran = Ran(program, data, ebpf_engine)
+        running.ran = [*running.ran[1 - SHOWN :], ran]
+        try:
+            ran.result = program.run(data, engine=ebpf_engine, **options)
+        except EbpfError as error:
+            ran.error = error
+            raise error.with_traceback(None) from None  # what a test shows ends at its own line
+        return ran.result
+
+    return run
+
+
+def _beside(config: pytest.Config, path: str | Path, caller: str) -> Path:
+    """Return a path counted from the file that names it; from the test's own where it is not there."""
+    found = Path(caller).parent / path
+    test = config.stash[_running].path
+    if not found.exists() and test is not None and (test.parent / path).exists():
+        return test.parent / path
+    return found

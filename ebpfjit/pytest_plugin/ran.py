@@ -1,0 +1,82 @@
+"""What a failing test shows of a run: its end, what it printed, its events and its maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ebpfjit.errors import EbpfError
+    from ebpfjit.program import Program
+    from ebpfjit.runner import Result
+
+MOST_LINES = 20
+"""Lines, events and entries of a map that are shown, each at most."""
+MOST_READ = 10_000
+"""Entries of a map that are looked at: an array may have a million, all of them zero."""
+WIDTH = 100
+
+
+@dataclass(slots=True)
+class Ran:
+    """One run of a program: its result, or the error that it ended with; neither where Python's ended it."""
+
+    program: Program
+    data: Any
+    engine: str
+    result: Result | None = None
+    error: EbpfError | None = None
+
+    def section(self) -> tuple[str, str]:
+        """Return a title and a text for a test's report."""
+        return f"eBPF: program {self.program.name!r} on {self.engine}", "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        if self.error is not None:
+            yield f"{type(self.error).__name__}: {self.error}"
+        elif self.result is None:
+            yield "an exception of Python's ended it"
+        else:
+            action = "" if self.result.action is None else f" ({self.result.action})"
+            yield f"returned {self.result.return_value}{action}"
+            yield from _listed("printed", self.result.output)
+            yield from _listed("event", [f"{name}: {data.hex(' ')}" for name, data in self.result.events])
+        for map_ in self.program.maps:
+            if not map_.name.startswith("."):  # sections of variables, whose names only the object knows
+                yield f"map {map_.name!r} ({map_.definition.type_name}):"
+                yield from _entries(map_)
+
+
+def _listed(what: str, texts: Any) -> Iterator[str]:
+    for text in islice(texts, MOST_LINES):
+        yield f"{what}: {_short(text)}"
+    if len(texts) > MOST_LINES:
+        yield f"... and {len(texts) - MOST_LINES} more"
+
+
+def _entries(map_: Any) -> Iterator[str]:
+    """Yield a map's entries, without the zeros of an array; the kinds that have none say what they are."""
+    if not hasattr(map_, "typed"):
+        yield f"  {_short(map_)}"
+        return
+    found: list[str] = []
+    with suppress(Exception):  # a report never fails: maps that cannot be read, values that cannot be decoded
+        both = zip(map_.items(), map_.typed.items(), strict=False)
+        shown = (typed for raw, typed in islice(both, MOST_READ) if _is_set(raw[1]))
+        found += [f"  {_short(key)}: {_short(value)}" for key, value in islice(shown, MOST_LINES + 1)]
+    yield from found[:MOST_LINES] or ["  empty, or nothing but zeros"]
+    if len(found) > MOST_LINES:
+        yield "  ..."
+
+
+def _is_set(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return any(any(one) if isinstance(one, bytes) else one is not None for one in values)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."

@@ -1,0 +1,173 @@
+"""The pytest plugin, as users of it see it: sessions of their own, in this process."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ebpfjit import load
+from tests.support.elf_files import OBJECTS
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _all_is_imported() -> None:
+    """Sessions in this process forget the modules that they were the first to import."""
+    for engine in ("interpreter", "jit"):
+        load(OBJECTS / "counter.o").programs["count"].run(bytes(60), engine=engine)
+
+
+@pytest.fixture
+def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Return a folder with counter.o, in which the options of these tests do not hold."""
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    shutil.copy(OBJECTS / "counter.o", pytester.path)
+    return pytester
+
+
+def _run(session: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    return session.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
+
+
+ANYWHERE = """
+    import unittest
+    import pytest
+
+    @pytest.fixture(scope="session")
+    def everywhere(ebpf_load, ebpf_run):
+        program = ebpf_load("counter.o").programs["count"]
+        return lambda: ebpf_run(program, bytes(60)).action
+
+    @pytest.fixture(scope="module")
+    def result(everywhere):
+        return everywhere()
+
+    def test_in_fixtures_of_any_scope(result, everywhere, ebpf_engine):
+        assert result == everywhere() == "XDP_PASS"
+
+    def test_asked_for_late(request):
+        run, load = map(request.getfixturevalue, ("ebpf_run", "ebpf_load"))
+        assert run(load("counter.o").programs["count"], bytes(60)).action == "XDP_PASS"
+
+    @pytest.mark.ebpf_engines("interpreter")
+    def test_of_one(ebpf_engine):
+        assert ebpf_engine == "interpreter"
+
+    class TestOld(unittest.TestCase):
+        @pytest.fixture(autouse=True)
+        def take(self, ebpf_run, ebpf_load):
+            self.run_program, self.load = ebpf_run, ebpf_load
+
+        def test_one(self):
+            program = self.load("counter.o").programs["count"]
+            self.assertEqual(self.run_program(program, bytes(60)).action, "XDP_PASS")
+"""
+
+
+def test_fixtures_work_wherever_they_are_asked_for(session: pytest.Pytester) -> None:
+    session.makepyfile(ANYWHERE)
+    _run(session).assert_outcomes(passed=4)
+    both = _run(session, "--ebpf-engines=interpreter,jit", "-v")
+    both.assert_outcomes(passed=5)
+    both.stdout.fnmatch_lines(["*test_in_fixtures_of_any_scope?interpreter? PASSED*"])
+    session.makeini("[pytest]\nebpf_engines = interpreter jit\n")
+    _run(session).assert_outcomes(passed=5)
+    _run(session, "--ebpf-engines=interpreter").assert_outcomes(passed=4)
+
+
+def test_a_wrong_engine_is_one_line(session: pytest.Pytester) -> None:
+    session.makepyfile("def test(): pass")
+    wrong = _run(session, "--ebpf-engines=interpreter,jti")
+    assert wrong.ret == pytest.ExitCode.USAGE_ERROR
+    said = [line for line in (wrong.stderr.lines + wrong.outlines) if line.strip()]
+    assert said == ["ERROR: --ebpf-engines takes names of jit, interpreter, kernel, not jti"]
+    session.makepyfile('import pytest\n@pytest.mark.ebpf_engines("fast")\ndef test(ebpf_run): pass')
+    marked = _run(session)
+    marked.assert_outcomes(errors=1)
+    marked.stdout.fnmatch_lines(["*test: @pytest.mark.ebpf_engines takes names of jit, *, not fast"])
+
+
+FAILING = """
+    import pytest
+
+    @pytest.fixture
+    def obj(ebpf_load):
+        return ebpf_load("counter.o")
+
+    def test_wrong(obj, ebpf_run):
+        ebpf_run(obj.programs["count"], bytes(60))
+        assert ebpf_run(obj.programs["count"], bytes(60)).action == "XDP_DROP"
+
+    def test_fault(ebpf_load, ebpf_run):
+        from ebpfjit import Program
+        from ebpfjit.assembler import assemble
+        ebpf_run(Program(assemble("ldxdw r0, [r1]\\nexit"), name="reads"), b"abc")
+
+    def test_right(obj, ebpf_run):
+        ebpf_run(obj.programs["count"], bytes(60))
+"""
+
+
+def test_a_failing_test_shows_what_its_runs_left(session: pytest.Pytester) -> None:
+    session.makepyfile(FAILING)
+    failed = _run(session, "--ebpf-engines=interpreter", "-rN")
+    failed.assert_outcomes(passed=1, failed=2)
+    failed.stdout.fnmatch_lines([
+        "*eBPF: program 'count' on interpreter*",
+        "returned 2 (XDP_PASS)",
+        "map 'seen' (array):",
+        "  0: 2",
+        "*test_fault*",
+        "*eBPF: program 'reads' on interpreter*",
+        "MemoryFault: pc 0: load of 8 bytes*",
+    ])  # fmt: skip
+    assert len([line for line in failed.outlines if "eBPF: program" in line]) == 3
+    failed.stdout.no_fnmatch_line("*pytest_plugin*")
+
+
+@pytest.fixture
+def clang(session: pytest.Pytester) -> Path:
+    """Return a program that stands for clang: it writes down how it is started, and copies counter.o."""
+    program = session.path / "clang.sh"
+    program.write_text(
+        f"""#!/bin/sh
+cd {session.path}
+echo "$*" >> calls
+case "$*" in
+    *--version*) echo clang 1;;
+    *-E*) grep -q wrong "$8" && {{ echo "$8:1: error: wrong" >&2; exit 1; }}; cat "$8";;
+    *) while [ "$1" != -o ]; do shift; done; cp counter.o "$2";;
+esac
+"""
+    )
+    program.chmod(0o755)
+    return program
+
+
+COMPILES = """
+    def test_it(ebpf_compile):
+        for _ in range(2):
+            obj = ebpf_compile("source.c")
+            assert obj.programs["count"].run(bytes(60)).action == "XDP_PASS"
+"""
+
+
+def test_a_source_is_compiled_where_it_is_new(session: pytest.Pytester, clang: Path) -> None:
+    session.makeini(f"[pytest]\nebpf_clang = {clang}\n")
+    session.makepyfile(COMPILES)
+    source, calls = session.path / "source.c", session.path / "calls"
+    for text, compiled in (("int one;", 1), ("int one;", 1), ("int two;", 2)):
+        source.write_text(text)
+        session.runpytest_inprocess().assert_outcomes(passed=1)
+        assert calls.read_text().count(" -c ") == compiled
+    source.write_text("wrong")
+    failed = session.runpytest_inprocess()
+    failed.assert_outcomes(failed=1)
+    failed.stdout.fnmatch_lines(["*clang.sh -O2 -g -target bpf*", "*source.c:1: error: wrong"])
+    session.makeini("[pytest]\nebpf_clang = no-such-clang\n")
+    skipped = session.runpytest_inprocess("-rs")
+    skipped.assert_outcomes(skipped=1)
+    skipped.stdout.fnmatch_lines(["*needs 'no-such-clang', which is not here*"])
