@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from ebpfjit.function import JitFunction
     from ebpfjit.info import runtime_info
+    from ebpfjit.listing.listing import Listing
     from ebpfjit.program import Instruction, Program
     from ebpfjit.runner import Result
     from ebpfjit.runtime.environment import Clock, Environment, Task
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from ebpfjit.runtime.memory import address_of
     from ebpfjit.runtime.network import Interface, Network, Route, TunnelKey
     from ebpfjit.runtime.sockets import Socket
+    from ebpfjit.tracing import Trace, TraceStep
     from ebpfjit.vm import EbpfVmFixedMbuff, EbpfVmMbuff, EbpfVmNoData, EbpfVmRaw
 
 __version__ = "0.1.0"
@@ -78,6 +80,7 @@ _NAMES_OF = {
     ),
     "ebpfjit.function": ("JitFunction",),
     "ebpfjit.info": ("runtime_info",),
+    "ebpfjit.listing.listing": ("Listing",),
     "ebpfjit.program": ("Instruction", "Program"),
     "ebpfjit.runner": ("Result",),
     "ebpfjit.runtime.environment": ("Clock", "Environment", "Task"),
@@ -86,6 +89,7 @@ _NAMES_OF = {
     "ebpfjit.runtime.memory": ("address_of",),
     "ebpfjit.runtime.network": ("Interface", "Network", "Route", "TunnelKey"),
     "ebpfjit.runtime.sockets": ("Socket",),
+    "ebpfjit.tracing": ("Trace", "TraceStep"),
     "ebpfjit.vm": ("EbpfVmFixedMbuff", "EbpfVmMbuff", "EbpfVmNoData", "EbpfVmRaw"),
 }
 _MODULES = ("assembler", "disassembler", "helpers", "insn_builder", "kernel", "verifier")
@@ -114,6 +118,7 @@ __all__ = [
     "JitFunction",
     "JitUnavailable",
     "LicenseWarning",
+    "Listing",
     "LoadError",
     "MapError",
     "MapRefused",
@@ -129,6 +134,8 @@ __all__ = [
     "StackExhausted",
     "Stopped",
     "Task",
+    "Trace",
+    "TraceStep",
     "TranslationError",
     "TunnelKey",
     "VerifierError",

@@ -18,6 +18,7 @@ from ebpfjit.sealed import Entry, Sealed, inside, seal
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
+    from ebpfjit.listing.listing import Listing
     from ebpfjit.options import Options
     from ebpfjit.program import Program
 
@@ -134,13 +135,15 @@ class JitFunction(Sealed):
         plain: Plain = inside(self).plain
         return bool(plain.compiled.recipe.options.optimize)
 
-    def listing(self) -> str:
-        """Return eBPF, assembly text and bytes side by side, of the code that calls run in the end."""
-        load_package("ebpfjit.jit")
-        from ebpfjit.jit.listing import render
+    def listing(self) -> Listing:
+        """Return eBPF, assembly text and bytes side by side, of the code that calls run in the end.
 
-        compiled = self._best()
-        return render(compiled.listing, compiled.image)
+        It is a str, and has `.json()` and `.html()`; see `ebpfjit.Listing`.
+        """
+        load_package("ebpfjit.listing")
+        from ebpfjit.listing.machine import render
+
+        return render(self._best())
 
     def explain(self) -> str:
         """Return what of the program is not fast, and why, in the code that calls run in the end.
@@ -148,8 +151,8 @@ class JitFunction(Sealed):
         The first line says whether that is optimised code, and why not; then come calls that leave machine
         code, and what passes of the optimizer left alone as too large for them, or too tangled.
         """
-        load_package("ebpfjit.jit")
-        from ebpfjit.jit.listing import explained
+        load_package("ebpfjit.listing")
+        from ebpfjit.listing.machine import explained
 
         return explained(self._best())
 

@@ -27,9 +27,11 @@ from ebpfjit.record import lazy, record
 
 if TYPE_CHECKING:
     from ebpfjit.function import JitFunction
+    from ebpfjit.listing.listing import Listing
     from ebpfjit.runner import Result
     from ebpfjit.runtime.environment import Environment
     from ebpfjit.runtime.execution import HelperFunction
+    from ebpfjit.tracing import Trace
 
 SLOT_SIZE = 8
 MAX_SLOTS = 2_000_000
@@ -289,8 +291,25 @@ class Program:
 
     @classmethod
     def from_bytes(cls, code: Buffer, *, name: str | None = None, type: str | None = None) -> Program:
-        """Make a program from raw little-endian bytecode."""
+        """Make a program from raw little-endian bytecode: 8 bytes for each slot.
+
+        `name` is what errors and listings call it; `type` ("xdp", "tc", ...) says what context it gets, None
+        for plain memory. Raises DecodeError where `code` is not a whole number of slots.
+        """
         return cls(bytes(code), name=name, type=type)
+
+    @classmethod
+    def from_assembly(cls, text: str, *, name: str | None = None, type: str | None = None) -> Program:
+        r"""Make a program from assembly text, in any of the dialects that `assembler.assemble` reads.
+
+        `name` and `type` are as in `from_bytes`. Raises AssemblyError, which has the line and the column.
+
+            Program.from_assembly("r0 = 2\nexit", type="xdp").run(bytes(60)).action    # 'XDP_PASS'
+        """
+        import_alone("ebpfjit.assembler")
+        from ebpfjit.assembler import assemble
+
+        return cls(assemble(text), name=name, type=type)
 
     @classmethod
     def trusted(
@@ -509,6 +528,75 @@ class Program:
         from ebpfjit import compiling
 
         return compiling.compile(self, **options)
+
+    def disassemble(self, dialect: str = "rbpf") -> str:
+        """Return the program as assembly text, one instruction a line, which assembles to the same bytes.
+
+        `dialect` is "rbpf" (`ldxw r0, [r1+0x4]`) or "linux" (`r0 = *(u32 *)(r1 + 4)`), else ValueError.
+        A listing has names of helpers and maps besides: `listing`.
+
+            print(program.disassemble("linux"))
+        """
+        import_alone("ebpfjit.disassembler")
+        from ebpfjit import disassembler
+
+        return disassembler.disassemble(self, dialect)
+
+    def listing(
+        self,
+        *,
+        optimize: bool = True,
+        checked: bool = True,
+        harden: bool = False,
+        audit: bool = False,
+        environment: Environment | None = None,
+        helpers: Mapping[int | str, HelperFunction] | None = None,
+        kfuncs: Mapping[int | str, Any] | None = None,
+    ) -> Listing:
+        """Return eBPF beside its source and its machine code, of the code that `run` runs.
+
+        It is a str: a legend, then each instruction with what it became, and why its access is checked or
+        not. `.html()` is the same as a page for a browser, `.json()` as JSON. The options are those of
+        `compile`. Of a program that cannot be compiled, here or at all, it shows what there is, and says why
+        that is all. As `compile`, it makes read-only variables final.
+
+            print(program.listing())
+            pathlib.Path("listing.html").write_text(program.listing().html())
+        """
+        import_alone("ebpfjit.looking")
+        from ebpfjit import looking
+
+        return looking.listing(
+            self, optimize=optimize, checked=checked, harden=harden, audit=audit,
+            environment=environment, helpers=helpers, kfuncs=kfuncs,
+        )  # fmt: skip
+
+    def trace(
+        self,
+        data: Any = b"",
+        *,
+        limit: int | None = 100_000,
+        context: Mapping[str, Any] | None = None,
+        environment: Environment | None = None,
+        helpers: Mapping[int | str, HelperFunction] | None = None,
+        kfuncs: Mapping[int | str, Any] | None = None,
+    ) -> Trace:
+        """Run the program once on the interpreter, on a copy of `data`, and return its steps.
+
+        The result is a sequence of steps, each with the `pc` of an instruction and the `registers` before it
+        (r0 to r10, u64), its `text` and its `line` of source; str() has a line for each, with the registers
+        that it changed. `result` is what `run` returns; a fault ends the trace and is its `error`. Options
+        are those of `run`, but that `limit` is 100,000 instructions; it raises as that, but for faults.
+
+            print(program.trace(packet))
+            [step.registers[0] for step in program.trace(packet) if step.pc == 12]
+        """
+        import_alone("ebpfjit.tracing")
+        from ebpfjit import tracing
+
+        return tracing.trace(
+            self, data, limit=limit, context=context, environment=environment, helpers=helpers, kfuncs=kfuncs
+        )
 
     def __len__(self) -> int:
         """The number of 8-byte slots."""

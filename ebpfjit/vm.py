@@ -33,6 +33,7 @@ from ebpfjit.sealed import Entry, Sealed, inside, seal
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
     from ebpfjit.jit.gate import Mbuff
+    from ebpfjit.listing.listing import Listing
 
 VerifierFunction = Callable[[bytes], None]
 
@@ -415,13 +416,14 @@ class _Machine:
         """
         self._stops.stop()
 
-    def listing(self) -> str:
+    def listing(self) -> Listing:
         """Return eBPF, assembly text and bytes side by side, of the code that runs in the end.
 
-        Raises as `jit_compile`.
+        It is a str, and has `.json()` and `.html()`; see `ebpfjit.Listing`. Raises as `jit_compile`.
         """
         load_package("ebpfjit.jit")
-        from ebpfjit.jit.listing import render
+        load_package("ebpfjit.listing")
+        from ebpfjit.listing.machine import render
 
         compiled = self._compiled
         if compiled is None:
@@ -433,7 +435,7 @@ class _Machine:
 
             tier_up(self._entry)
             compiled = inside(self._entry).plain.compiled
-        return render(compiled.listing, compiled.image)
+        return render(compiled)
 
     def _loaded(self) -> Verified:
         if self._verified is None:

@@ -282,17 +282,29 @@ def listing(
     optimize: Annotated[bool, typer.Option(help="Look for checks and instructions to save.")] = True,
     checks: Annotated[bool, typer.Option(help="With memory checks, or without.")] = True,
     harden: Annotated[bool, typer.Option("--harden", help="Blind the program's constants.")] = False,
+    html: Annotated[
+        str | None,
+        typer.Option("--html", metavar="OUT", help="Write it as a page to this file; - prints it."),
+    ] = None,
     btf: Btf = None,
     kconfig: Kconfig = None,
     maps: Maps = None,
+    as_json: Json = False,
 ) -> None:
-    """Print a program's eBPF, the assembly text made from it and its bytes side by side."""
+    """Print a program's eBPF, the assembly text made from it and its bytes side by side.
+
+    Of a program that cannot be compiled it prints what there is, and says why that is all.
+    """
+    from ebpfjit.cli.shown import print_listing
+
+    if html is not None and as_json:
+        raise typer.BadParameter("--html and --json exclude each other")
     chosen = one_program(file, program, loading(btf, kconfig, maps))
     with _naming(file):
-        machine = _machine(chosen, None, None)
-        machine.optimize, machine.checked, machine.harden = optimize, checks, harden
-        text = machine.listing()
-    print(text.rstrip("\n"))
+        shown = chosen.listing(optimize=optimize, checked=checks, harden=harden)
+    print_listing(shown, html=html, as_json=as_json)
+    if shown.view.refusal:
+        raise files.FileError(f"{file}: {shown.view.refusal}")
 
 
 app.command()(diff)

@@ -12,7 +12,7 @@ from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.engines import ENGINES, Runner, check_engines, compiled_case, prepared
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome
 from ebpfjit.difftest.trace import Parting, parting, trace_interpreter, trace_jit
-from ebpfjit.jit.listing import render_pc
+from ebpfjit.listing.machine import render_pc
 from ebpfjit.program import Buffer, Program
 from ebpfjit.runtime.environment import Clock, Environment
 

@@ -45,7 +45,7 @@ from ebpfjit.difftest.trace import (
 )
 from ebpfjit.errors import EbpfError, ExecutionError, LoadError, MapError, VerifierError
 from ebpfjit.interpreter import interpret
-from ebpfjit.jit.listing import render_pc
+from ebpfjit.listing.machine import render_pc
 from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.ready import Ready, environment_of, promises_of, ready

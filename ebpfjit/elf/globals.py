@@ -74,7 +74,19 @@ def define(file: ObjectFile, section: Section, btf: Btf | None = None) -> MapDef
     return MapDefinition(
         section.name, MapType.ARRAY, 4, section.size, 1,
         is_readonly=not section.is_writable, section=section.name, special=_special(file, section, btf),
+        variables=_places(file, section),
     )  # fmt: skip
+
+
+def _places(file: ObjectFile, section: Section) -> tuple[tuple[int, str], ...]:
+    """Return where a section's variables start, and their names, in order."""
+    file.budget.spend(STEP * len(file.symbols) // 8, "names of variables")
+    places = {
+        symbol.value: symbol.name
+        for symbol in file.symbols
+        if symbol.section is section and symbol.name and symbol.type in ("STT_OBJECT", "STT_NOTYPE")
+    }
+    return tuple(sorted(places.items()))
 
 
 def _special(file: ObjectFile, section: Section, btf: Btf | None) -> tuple[SpecialField, ...]:

@@ -63,6 +63,7 @@ def baseline_listing(recipe: Recipe) -> Listing:
     for pc in resumes:
         emit_resume(cx, pc)
     emit_rest(cx)
+    cold_from = cx.piece_count
     return Listing(
         verified,
         cx.text(),
@@ -72,6 +73,8 @@ def baseline_listing(recipe: Recipe) -> Listing:
         resumes,
         tuple(cx.returns),
         recipe.why_baseline,
+        cold_from=cold_from,
+        cold_baseline_from=cold_from,
     )
 
 

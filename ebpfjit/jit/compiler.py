@@ -93,12 +93,13 @@ def _optimised(recipe: Recipe) -> Listing:
     with blamed("lowering"):
         left = lower(cx, placed, registers, checked=options.checked)
     cx.plan = plan
-    baseline_from = cx.piece_count
+    baseline_from, cold_count = cx.piece_count, len(cx.cold)
     emit_baseline(cx, verified, left)
     emit_end_of_program(cx, len(program))
     for pc in sorted(resumes & program.functions.keys()):
         emit_resume(cx, pc, function_label(pc))
     emit_rest(cx)
+    cold_from = cx.piece_count
     return Listing(
         verified,
         cx.text(),
@@ -111,6 +112,8 @@ def _optimised(recipe: Recipe) -> Listing:
         baseline_from=baseline_from,
         notes_below=notes_of(below, accesses),
         remarks=tuple(code.remarks),
+        cold_from=cold_from,
+        cold_baseline_from=cold_from + cold_count,
     )
 
 

@@ -28,8 +28,9 @@ class Listing:
     `limits` are the words that the host puts behind the block, in order. `notes` say of each access (by pc)
     why it is checked or not. `resumes` are the pcs where a run of baseline code can go on; at those of
     `returns` it calls functions. `why_baseline` is that of the recipe. From the piece `baseline_from` on it
-    is baseline code, for side exits; of that `notes_below` say how its accesses are checked. `remarks`
-    are what passes left alone.
+    is baseline code, for side exits; of that `notes_below` say how its accesses are checked. From the piece
+    `cold_from` on it is out of line, of baseline code from `cold_baseline_from` on. `remarks` are what passes
+    left alone.
     """
 
     verified: Verified
@@ -43,6 +44,8 @@ class Listing:
     baseline_from: int | None = None
     notes_below: dict[int, str] = field(default_factory=dict)
     remarks: tuple[Remark, ...] = ()
+    cold_from: int = 0
+    cold_baseline_from: int = 0
 
     @property
     def parts(self) -> list[Part]:

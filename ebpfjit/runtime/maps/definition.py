@@ -105,7 +105,8 @@ class MapDefinition:
     (.rodata). `section` is where the definition stands. `extra` is map_extra: how many hash functions
     a bloom filter uses (0: the kernel's choice), or where an arena is for a user. `types` is what Linux is
     told of keys and values. `special` are the fields of the value that are the kernel's: locks, timers and
-    the like (`runtime.maps.special`).
+    the like (`runtime.maps.special`). `variables` are those of a section, for who reads code: offset and
+    name, in order.
     """
 
     name: str
@@ -124,6 +125,7 @@ class MapDefinition:
     extra: int = 0
     types: MapTypes | None = field(default=None, repr=False, compare=False)
     special: tuple[SpecialField, ...] = ()
+    variables: tuple[tuple[int, str], ...] = field(default=(), repr=False, compare=False)
 
     def __deepcopy__(self, memo: object) -> MapDefinition:
         """Itself: nothing of it changes."""

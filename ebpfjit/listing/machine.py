@@ -1,0 +1,193 @@
+"""A compiled program as a `View`: eBPF, assembly text and bytes, with names, checks and ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from ebpfjit.isa.spec import Kind
+from ebpfjit.jit import legend
+from ebpfjit.jit.entry import Compiled, assemble
+from ebpfjit.jit.recipe import Listing
+from ebpfjit.jit.relocation import Image, item_spans
+from ebpfjit.listing.listing import Listing as Shown
+from ebpfjit.listing.names import named
+from ebpfjit.listing.program import blocks_of, steps_of
+from ebpfjit.listing.text import piece_lines
+from ebpfjit.listing.view import BASELINE, OPTIMISED, SHARED, CodeLine, Legend, Piece, View
+from ebpfjit.optimizer.remarks import Remark, numbered, to_lines
+from ebpfjit.runtime.helpers.names import NAMES
+from ebpfjit.translators.emitter import Item, Label, Line
+
+OWN = "ebpfjit."
+"""The package whose helpers are called as Linux calls them."""
+
+
+def render(compiled: Compiled, missing: Sequence[str] = ()) -> Shown:
+    """Return the listing of a compiled program; `missing` are lines on what stands in the way of its runs."""
+    return Shown(view_of(compiled, missing))
+
+
+def view_of(compiled: Compiled, missing: Sequence[str] = ()) -> View:
+    """Return all that a listing shows of a compiled program."""
+    listing, image, recipe = compiled.listing, compiled.image, compiled.recipe
+    program, verified = recipe.verified.program, recipe.verified
+    names = _helper_names(compiled)
+    pieces = tuple(_pieces(listing, image, names))
+    lines = [line for piece in pieces for line in piece.lines]
+    is_optimised = listing.baseline_from is not None
+    return View(
+        program.name,
+        program.type,
+        program.section,
+        _state(listing, pieces),
+        steps_of(program, tuple(verified.blocks), listing.notes, listing.notes_below, names),
+        OPTIMISED if is_optimised else BASELINE,
+        blocks_of(program, verified.blocks, verified.ways),
+        pieces,
+        Legend(
+            legend.registers(),
+            tuple(legend.OTHERS.items()),
+            legend.words({line.text for line in lines if line.kind == "code"}, listing.limits),
+            legend.labels(line.text[:-1] for line in lines if line.kind == "label"),
+        ),
+        (*missing, *_calls_out(compiled), *to_lines(_remarks(compiled))),
+    )
+
+
+def _state(listing: Listing, pieces: Sequence[Piece]) -> str:
+    """Return in a line which code this is, and how much of it there is."""
+    sizes = {
+        tier: sum(len(line.code) for piece in pieces if piece.tier == tier for line in piece.lines)
+        for tier in (OPTIMISED, BASELINE)
+    }
+    if listing.baseline_from is None:
+        why = f": {listing.why_baseline}" if listing.why_baseline else ""
+        return f"baseline code{why}" if why else f"baseline code ({sizes[BASELINE]} bytes)"
+    return (
+        f"optimised code ({sizes[OPTIMISED]} bytes), and the baseline code in which side exits go on"
+        f" ({sizes[BASELINE]} bytes)"
+    )
+
+
+def explained(compiled: Compiled) -> str:
+    """Return what of a program is not fast in its machine code, and why; see `JitFunction.explain`."""
+    recipe = compiled.recipe
+    if recipe.options.optimize:
+        lines = ["optimised code"]
+    else:
+        lines = [f"baseline code: {recipe.why_baseline or 'it was not asked to be optimised'}"]
+    lines += _calls_out(compiled)
+    return "\n".join([*lines, *to_lines(_remarks(compiled))]) + "\n"
+
+
+def _remarks(compiled: Compiled) -> Sequence[Remark]:
+    return compiled.listing.remarks if compiled.recipe.options.optimize else ()
+
+
+def _calls_out(compiled: Compiled) -> list[str]:
+    """Return a line for each function in Python that a program calls, by the order of its first call."""
+    recipe, slots = compiled.recipe, compiled.image.slots
+    called: dict[str, list[int]] = {}
+    for insn in recipe.verified.program.instructions:
+        kind = insn.row.kind if insn.row is not None else None
+        number = insn.imm & 0xFFFFFFFF
+        if kind is Kind.CALL_HELPER and f"helper_{number}" in slots and not recipe.helpers[number]:
+            called.setdefault(f"helper {number}{_named(number)}", []).append(insn.pc)
+        elif kind is Kind.CALL_KFUNC and f"kfunc_{number}" in slots and not recipe.kfuncs[number]:
+            called.setdefault(f"kernel function {number}", []).append(insn.pc)
+    return [f"{name} is a Python function: called at pc {numbered(pcs)}" for name, pcs in called.items()]
+
+
+def _named(number: int) -> str:
+    return f" ({NAMES[number]})" if number in NAMES else ""
+
+
+def _helper_names(compiled: Compiled) -> Mapping[int, str]:
+    """Return the names of helpers by number: Linux's, where they are not functions of the user's own."""
+    slots = [symbol for symbol in compiled.image.slots if symbol.startswith(("helper_", "kfunc_"))]
+    given = dict(zip(slots, compiled.helpers, strict=False))
+    functions = {number: given.get(f"helper_{number}") for number in compiled.recipe.helpers}
+    return dict(NAMES) | {number: name for number, f in functions.items() if (name := _own_name(f, number))}
+
+
+def _own_name(function: Any, number: int) -> str:
+    """Return the name of a function that is the user's, "" where it is ours or nobody's."""
+    if function is None or getattr(function, "__module__", OWN).startswith(OWN):
+        return ""
+    name: str = getattr(function, "__name__", type(function).__name__)
+    return name if name.isidentifier() else f"{number} ({type(function).__name__})"
+
+
+def render_pc(listing: Listing, image: Image, pc: int, dialect: str = "rbpf") -> str:
+    """Return the lines that belong to the instruction at `pc`, those out of line last."""
+    program = listing.verified.program
+    insn = program.slots[pc] if pc < len(program) else None
+    lines = [] if insn is None else [f"{pc:4}: {insn.encode().hex(' ')}  {named(program, insn, dialect)}"]
+    for piece in _pieces(listing, image, NAMES):
+        if piece.pc == pc:
+            lines += piece_lines(piece)
+    return "\n".join(lines) + "\n"
+
+
+def _pieces(listing: Listing, image: Image, helpers: Mapping[int, str]) -> Iterator[Piece]:
+    """Yield the machine code piece by piece, and the addresses behind it."""
+    spans = item_spans(listing, image if image.spans else assemble(listing))  # one that was loaded has none
+    program = listing.verified.program
+    maps = {each.address: f"map {each.definition.name}" for each in program.maps}
+    index = 0
+    for number, piece in enumerate(listing.pieces):
+        items = piece.items
+        places = list(pairwise(spans[index : index + len(items) + 1]))
+        lines = [
+            line
+            for item, (start, stop) in zip(items, places, strict=True)
+            for line in _code_lines(item, start, image.code[start:stop], helpers, maps)
+        ]
+        index += len(items)
+        pc = piece.pc if piece.pc is not None and piece.pc < len(program) else None
+        yield Piece(_tier(listing, number, pc), pc, tuple(lines), number >= listing.cold_from)
+    addresses = [
+        CodeLine("address", offset, image.code[offset : offset + 8], f"address of {_symbol(symbol, helpers)}")
+        for symbol, offset in image.slots.items()
+    ]
+    if addresses:
+        yield Piece(SHARED, None, tuple(addresses))
+
+
+def _tier(listing: Listing, number: int, pc: int | None) -> str:
+    """Return which code a piece is part of, by its number."""
+    if pc is None:
+        return SHARED
+    if listing.baseline_from is None:
+        return BASELINE
+    if number >= listing.cold_from:
+        return OPTIMISED if number < listing.cold_baseline_from else BASELINE
+    return OPTIMISED if number < listing.baseline_from else BASELINE
+
+
+def _code_lines(
+    item: Item, start: int, code: bytes, helpers: Mapping[int, str], maps: Mapping[int, str]
+) -> Iterator[CodeLine]:
+    """Yield the lines of one item: a label's alignment comes before it."""
+    if isinstance(item, Label):
+        if code:
+            yield CodeLine("alignment", start, code, f"({len(code)} bytes of alignment)")
+        yield CodeLine("label", start + len(code), b"", item.text)
+        return
+    note = ""
+    if isinstance(item, Line):
+        if item.symbol is not None:
+            note = _symbol(item.symbol, helpers)
+        elif item.imm_bits == 64 and item.imm is not None:
+            note = maps.get(item.imm & (1 << 64) - 1, "")
+    yield CodeLine("code", start, code, item.text, "" if note == getattr(item, "symbol", None) else note)
+
+
+def _symbol(symbol: str, helpers: Mapping[int, str]) -> str:
+    """Return what a slot holds the address of."""
+    kind, _, number = symbol.partition("_")
+    if kind == "helper" and number.isdigit() and int(number) in helpers:
+        return f"{symbol} ({helpers[int(number)]})"
+    return symbol
