@@ -11,6 +11,5 @@ from ebpfjit.listing.view import View
 def page_of(view: View) -> str:
     """Return the page."""
     title, text = escape(view.title), escape(to_text(view))
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><pre>{text}</pre></html>\n'
-    )
+    head = f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>'
+    return f"{head}<pre>{text}</pre></html>\n"
