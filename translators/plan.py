@@ -61,6 +61,7 @@ class MapCall:
     stride: int
     frame_size: int
     busy: int
+    guard: int = 0
     audits: tuple[tuple[int, int], ...] = ()
     address: int = 0
 

@@ -15,6 +15,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.audit import audits_of
+from ebpfjit.jit.map_calls import likely_maps, map_calls
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.stages import done
 from ebpfjit.memo import Memo
@@ -158,6 +159,7 @@ def plan_of(recipe: Recipe, accesses: Accesses) -> Plan:
     return Plan(
         checks,
         _zeroed(recipe, accesses, checks),
+        map_calls=map_calls(verified, likely_maps(verified), {}, options, sure=False),
         is_called_back=recipe.entries.is_called_back,
         is_audited=options.audit,
         audits=audits_of(verified) if options.audit else {},

@@ -1,8 +1,9 @@
-"""Which calls of map helpers machine code does by itself: those on a map that analysis knows."""
+"""Which calls of map helpers machine code does by itself: those on a map that analysis knows, or guesses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ebpfjit.analysis.verified import Verified
@@ -24,12 +25,12 @@ InFrame = Mapping[int, Mapping[int, int]]
 
 
 def map_calls(
-    verified: Verified, maps: Mapping[int, int], in_frame: InFrame, options: Options
+    verified: Verified, maps: Mapping[int, int], in_frame: InFrame, options: Options, *, sure: bool = True
 ) -> dict[int, MapCall]:
     """Return the calls (by pc) that need no Python helper; in an audit build, what is audited of them.
 
-    `maps` has for calls (by pc) the map that they are surely given, by index; `in_frame` how many bytes from
-    an argument on are surely in the frame, by its register.
+    `maps` has for calls (by pc) the map that they are surely given, by index, or likely, where that is not
+    `sure`; `in_frame` how many bytes from an argument on are surely in the frame, by its register.
     None in hardened code, which has no numbers that an object chose, none where steps are traced, and none
     without Python's lock, on which a table's order rests.
     """
@@ -43,7 +44,35 @@ def map_calls(
             map_ = verified.program.maps[index]
             call = _map_call(verified, in_frame.get(pc, {}), insn.imm, map_, checked=options.checked)
             if call is not None:
+                call = call if sure else replace(call, guard=map_.address)
                 found[pc] = audited(call, map_) if options.audit else call
+    return found
+
+
+def likely_maps(verified: Verified) -> dict[int, int]:
+    """Return for the calls (by pc) whose map was last loaded into r1, in the order of pcs, its index.
+
+    What comes there another way may bring another map, so code compares.
+    """
+    program = verified.program
+    places = {map_.address: index for index, map_ in enumerate(program.maps)}
+    if not places:
+        return {}
+    held: dict[int, int | None] = {}
+    found: dict[int, int] = {}
+    for insn in program.instructions:
+        row = insn.row
+        if row is None:
+            continue
+        if row.kind is Kind.LOAD_IMM64:
+            held[insn.dst_reg] = places.get(program.references.get(insn.pc, 0))
+        elif row.kind is Kind.MOVE and row.uses_src:
+            held[insn.dst_reg] = held.get(insn.src_reg)
+        elif row.kind is Kind.CALL_HELPER:
+            index = held.get(1)
+            if index is not None:
+                found[insn.pc] = index
+            held[1] = None
     return found
 
 

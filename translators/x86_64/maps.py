@@ -34,6 +34,10 @@ def symbol_of(routine: str) -> str:
 def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: Callable[[], None]) -> None:
     """Emit the call; `slow` emits that of the Python helper, `after` what every call ends with."""
     done, other = cx.new_label("done"), cx.new_label("slow")
+    if call.guard:
+        cx.emit("movabs r10, $imm", imm=call.guard, imm_sizes=(64,))
+        cx.emit("cmp rdi, r10")
+        cx.jump("jne", other)
     checked = [(name, size) for name, size in (("rsi", call.key_size), ("rdx", call.value_size)) if size]
     for name, size in checked:
         _emit_argument_check(cx, name, size, call.frame_size, other)
@@ -41,7 +45,7 @@ def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: C
     if call.busy:
         cx.emit(f"cmp dword ptr [rdi+{call.busy:#x}], 0")
         cx.jump("jne", other)
-    if checked or call.busy:
+    if checked or call.busy or call.guard:
         with cx.out_of_line(other):
             slow()
             cx.jump("jmp", done)
