@@ -134,7 +134,8 @@ def _without_frames(plan: Plan) -> Plan:
         pc: replace(check, frame_size=0) if check.region == "stack" else check
         for pc, check in plan.checks.items()
     }
-    return replace(plan, checks=checks)
+    map_calls = {pc: replace(call, frame_size=0) for pc, call in plan.map_calls.items()}
+    return replace(plan, checks=checks, map_calls=map_calls)
 
 
 def _notes_of(code: Code, *, checked: bool) -> dict[int, str]:

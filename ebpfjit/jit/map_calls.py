@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ebpfjit.analysis.verified import Verified
@@ -37,14 +36,16 @@ def map_calls(
     if options.harden or options.trace or options.release_gil:
         return {}
     found: dict[int, MapCall] = {}
+    # Without a frame of its own a function leaves r10 where its caller's was, or nowhere: not in baseline code.
+    frame_size = 0 if sure and verified.calls.frameless else min(verified.frame_sizes.values())
     for pc, index in maps.items():
         insn = verified.program.slots[pc]
         assert insn is not None  # calls are instructions
         if insn.imm in options.map_helpers:
             map_ = verified.program.maps[index]
-            call = _map_call(verified, in_frame.get(pc, {}), insn.imm, map_, checked=options.checked)
+            guard = 0 if sure else map_.address
+            call = _map_call(in_frame.get(pc, {}), insn.imm, map_, frame_size, guard, checked=options.checked)
             if call is not None:
-                call = call if sure else replace(call, guard=map_.address)
                 found[pc] = audited(call, map_) if options.audit else call
     return found
 
@@ -120,7 +121,7 @@ def _room(code: Code, facts: Facts, value: int) -> int:
 
 
 def _map_call(
-    verified: Verified, in_frame: Mapping[int, int], helper: int, map_: Any, *, checked: bool
+    in_frame: Mapping[int, int], helper: int, map_: Any, frame_size: int, guard: int, *, checked: bool
 ) -> MapCall | None:
     """Return one call, None where it takes the Python helper."""
     definition = map_.definition
@@ -145,7 +146,7 @@ def _map_call(
         map_.regions[0].start if definition.type == MapType.ARRAY else 0,
         definition.max_entries,
         map_.stride,
-        # Without a frame of its own a function leaves r10 where its caller's was, or nowhere.
-        0 if verified.calls.frameless else min(verified.frame_sizes.values()),
+        frame_size,
         HEADER["busy"] if definition.type in HASHES else 0,
+        guard,
     )
