@@ -36,7 +36,7 @@ def map_calls(
     if options.harden or options.trace or options.release_gil:
         return {}
     found: dict[int, MapCall] = {}
-    # Without a frame of its own a function leaves r10 where its caller's was, or nowhere: not in baseline code.
+    # Without a frame of its own a function leaves r10 where its caller's was, or nowhere.
     frame_size = 0 if sure and verified.calls.frameless else min(verified.frame_sizes.values())
     for pc, index in maps.items():
         insn = verified.program.slots[pc]

@@ -143,8 +143,12 @@ def test_calls_on_known_maps_need_no_python(
 
 
 OTHER_MAPS = {
-    "the map that is loaded first": ("lddw r1, map[idx:1]\njeq r7, 0, c\nlddw r1, map[idx:0]\nc: ", {0: 11, 1: 10}),
-    "the map that is loaded last": ("lddw r1, map[idx:0]\njeq r7, 0, c\nlddw r1, map[idx:1]\nc: ", {0: 10, 1: 11}),
+    "one that is loaded before": (
+        "lddw r1, map[idx:1]\njeq r7, 0, c\nlddw r1, map[idx:0]\nc: ", {0: 11, 1: 10},
+    ),
+    "one that is loaded last": (
+        "lddw r1, map[idx:0]\njeq r7, 0, c\nlddw r1, map[idx:1]\nc: ", {0: 10, 1: 11},
+    ),
     "a map that was kept": ("lddw r8, map[idx:0]\nmov r1, r8\n", {0: 10, 1: 10}),
     "a map that comes from the frame": (
         "lddw r1, map[idx:1]\nstxdw [r10-24], r1\nlddw r1, map[idx:0]\nldxdw r1, [r10-24]\n", {0: 11, 1: 11},
