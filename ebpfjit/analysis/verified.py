@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ebpfjit.analysis.arena_accesses import ArenaUse, arena_use, narrowed
 from ebpfjit.analysis.calls import Calls, calls_of
@@ -48,6 +49,11 @@ class Verified:
     def knows_all(self) -> bool:
         """True where every access is to the memory of the program, as optimised code takes for granted."""
         return not self.kernel_loads and self.arena is None
+
+    @lazy
+    def made(self) -> dict[object, Any]:
+        """What an engine made of the program and keeps here, as long as this is, by a key of its own."""
+        return {}
 
     @lazy
     def blocks(self) -> dict[int, int]:

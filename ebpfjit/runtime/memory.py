@@ -285,6 +285,18 @@ class AddressSpace:
         region = self._region(address, 1, store=False, probe=True)
         return None if region is None else region.view[address - region.start :]
 
+    def region_of(self, pc: int, address: int, size: int, access: str) -> Region:
+        """Return the region in which the program may "load" or "store" these bytes.
+
+        Unchecked, where there is none, it is one of these bytes. Raises MemoryFault.
+        """
+        region = self._region(address, size, access != "load")
+        if region is not None:
+            return region
+        if not self.checked:
+            return Region.of_range("memory", address, address + size)
+        raise faults.memory_fault(pc, address, size, access, self.regions)
+
     def _view(self, pc: int | None, address: int, size: int, access: str) -> memoryview:
         found = self.find(address, size, access)
         if found is not None:
@@ -379,6 +391,11 @@ def check_marks() -> None:
     for mark in _active.marks:
         if mark is not None:
             mark.check()
+
+
+def has_marks() -> bool:
+    """True where a run that is going on in this thread can be stopped."""
+    return any(mark is not None for mark in _active.marks)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import ebpfjit.interpreter
+import ebpfjit.interpreter.machine
 import ebpfjit.jit.compiler
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.accesses import Promises
@@ -228,7 +228,7 @@ def serve() -> None:
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     jobs: list[tuple[int, Job]] = pickle.load(source)
     for number, job in jobs:
-        ebpfjit.interpreter.MAX_LOOPS = ebpfjit.jit.recipe.MAX_LOOPS = job.max_loops
+        ebpfjit.interpreter.machine.MAX_LOOPS = ebpfjit.jit.recipe.MAX_LOOPS = job.max_loops
         runner = _Runner(job)
         for engine in job.engines:
             _send(sink, (number, engine, None))
