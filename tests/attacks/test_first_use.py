@@ -19,7 +19,7 @@ from tests.attacks.children import fresh_process
 
 ROOT = Path(ebpfjit.__file__).resolve().parent
 
-HOLDERS = ("jit", "translators", "runtime", "runner.py", "function.py", "vm.py", "interpreter.py")
+HOLDERS = ("jit", "translators", "runtime", "runner.py", "function.py", "vm.py", "interpreter")
 """Where results may be what machine code points to: nothing of functools is used there."""
 ELSEWHERE_UNMINDED = ("kernel", "difftest", "bench", "cli")
 """These hold file descriptors and numbers; machine code points to nothing of theirs."""
@@ -34,7 +34,7 @@ TABLES = {
     "runtime/timers.py": {"_with_timers"},  # each use of it is one step
     "runtime/helpers/table.py": {"_registered"},  # the same
     "runtime/attach.py": {"_DEFAULTS"},  # the same
-    "interpreter.py": {"STEPS"},  # the same
+    "interpreter/steps.py": {"DECODERS"},  # the same
 }
 """The tables that modules fill as they go, each with why two threads do no harm to it.
 
