@@ -135,6 +135,7 @@ def listing() -> Listing:
             state=STATE_OFFSET,
             max_frames=MAX_FRAMES,
             slice_length=SLICE,
+            clock=time.CLOCK_MONOTONIC,
             ints=INTS,
             structs=STRUCTS,
         ),

@@ -4,8 +4,9 @@
     they cost enough      compiled again, optimised: calls that begin from then on go there, and so does the
                           run that is at the end of a slice, where it can
 
-Enough is when the program has run for about as long as optimising takes. So what is called now and then never
-waits for it, and what is called all the time has lost no more than it would have waited.
+Enough is when the program has run for about as long as optimising takes: instructions tell the time of
+machine code, a clock that of helpers in Python. So what is called now and then never waits for it, and what is
+called all the time has lost no more than it would have waited.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ebpfjit.options import Options
 from ebpfjit.program import Program
 
 WORTH = 150_000
-"""How many instructions fast programs execute in the time that it takes to optimise one: some 16 µs."""
+"""How many instructions fast programs execute in the time that it takes to optimise one: some 50 µs."""
 FIXED = 10
 """How many instructions what a program costs besides is as much as."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import pickle
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ from ebpfjit.jit import gate, tiers
 from ebpfjit.options import Options
 from ebpfjit.runtime.execution import SLICE
 from ebpfjit.sealed import inside
-from ebpfjit.translators.x86_64.runs import CALL_COST
+from ebpfjit.translators.x86_64.runs import CALL_COST, NANOSECOND_COST
 
 pytestmark = pytest.mark.skipif(bool(gate.why_not()), reason=f"no native gate: {gate.why_not()}")
 
@@ -82,6 +83,19 @@ def test_a_program_is_optimised_once_its_calls_have_cost_as_much() -> None:
     calls = calls_until(function, lambda: function(MEMORY), TOTAL)
     cost = CALL_COST + 4 + 4 * len(MEMORY)
     assert calls == -(-tiers.heat_of(Program.from_bytes(assemble(SUM))) // cost)
+
+
+def test_time_in_helpers_of_python_counts() -> None:
+    def helper(*_: int) -> int:
+        begun = time.monotonic_ns()
+        while (time.monotonic_ns() - begun) * NANOSECOND_COST < heat // 3:
+            pass
+        return 5
+
+    text = "mov r6, 3\nloop: call 1\nsub r6, 1\njne r6, 0, loop\nexit"
+    heat = tiers.heat_of(Program.from_bytes(assemble(text)))
+    function = compiled(text, helpers={1: helper})
+    assert calls_until(function, function, 5) == 1
 
 
 def test_calls_that_fault_are_not_counted_and_do_not_disturb() -> None:

@@ -23,7 +23,9 @@ from ebpfjit.translators.x86_64.runs import (
     FIRST,
     HELD,
     HELD_BITS,
+    NANOSECOND_COST,
     SECOND,
+    STATE_WORDS,
     TAKEN,
     TRACEBACK,
     TYPE,
@@ -88,6 +90,7 @@ def emit_gate(cx: Emitter, layout: Layout) -> None:
     _emit_finish(cx)
     _emit_hot(cx)
     _emit_tier_up(cx, layout.slice_length)
+    _emit_count_time(cx, layout.clock)
     emit_link(cx)
     emit_batches(cx, layout)
 
@@ -529,4 +532,52 @@ def _emit_tier_up(cx: Emitter, slice_length: int) -> None:
     cx.emit("add rsp, 8")
     cx.emit("pop rbp")
     cx.emit("pop rbx")
+    cx.emit("ret")
+
+
+def _emit_count_time(cx: Emitter, clock: int) -> None:
+    """Emit `begin_time`, which returns when a helper in Python begins (ns), 0 where the run's heat is not
+    counted; and `count_time(begun)`, which takes the time since then from it. Only rbx and rbp are kept.
+    """
+    heat = f"qword ptr [rax+{8 * STATE_WORDS.index('heat'):#x}]"
+    on_hot = f"qword ptr [rax+{8 * STATE_WORDS.index('on_hot'):#x}]"
+
+    def jump_unless_counted(label: str) -> None:
+        cx.emit(f"mov rax, {block_word('state')}")
+        cx.emit("test rax, rax")
+        cx.jump("je", label)
+        cx.emit(f"cmp {on_hot}, 0")
+        cx.jump("je", label)
+
+    def now() -> None:
+        cx.emit("mov edi, $imm", imm=clock, imm_sizes=(32,))
+        cx.emit("mov rsi, rsp")
+        call(cx, "clock_gettime")
+        cx.emit("imul rax, qword ptr [rsp], 0x3B9ACA00")
+        cx.emit("add rax, qword ptr [rsp+8]")
+
+    cx.begin(NO_PC)
+    cx.label("begin_time")
+    cx.emit("sub rsp, 0x18")
+    jump_unless_counted(".time_uncounted")
+    now()
+    cx.label(".time_begun")
+    cx.emit("add rsp, 0x18")
+    cx.emit("ret")
+    cx.label(".time_uncounted")
+    cx.emit("xor eax, eax")
+    cx.jump("jmp", ".time_begun")
+
+    cx.label("count_time")
+    cx.emit("sub rsp, 0x18")
+    cx.emit("mov qword ptr [rsp+0x10], rdi")
+    cx.emit("test rdi, rdi")
+    cx.jump("je", ".time_counted")
+    now()
+    cx.emit("sub rax, qword ptr [rsp+0x10]")
+    cx.emit("imul rcx, rax, $imm", imm=NANOSECOND_COST)
+    jump_unless_counted(".time_counted")
+    cx.emit(f"sub {heat}, rcx")
+    cx.label(".time_counted")
+    cx.emit("add rsp, 0x18")
     cx.emit("ret")

@@ -251,9 +251,10 @@ def _emit_turn(cx: Emitter, clock: int) -> None:
     cx.jump("jmp", out)
 
 
-#   the frame of call_python: a free word, five arguments, whether each is ours to drop, the lock
+#   the frame of call_python: a free word, five arguments, whether each is ours to drop, the lock, the time
 _OURS = 0x30
 _UNLOCKED = 0x58
+_BEGUN = 0x60
 _FRAME = 0x68
 
 
@@ -276,6 +277,8 @@ def _emit_call_python(cx: Emitter, ints: Ints) -> None:
     for index, name in enumerate(ARGUMENTS, 1):
         cx.emit(f"mov qword ptr [rsp+{8 * index:#x}], {name}")
     _take_lock_here(cx, _UNLOCKED)
+    cx.jump("call", "begin_time")
+    cx.emit(f"mov qword ptr [rsp+{_BEGUN:#x}], rax")
     for index in range(1, 6):
         _box(cx, index)
     cx.emit("mov rdi, rbx")
@@ -293,6 +296,8 @@ def _emit_call_python(cx: Emitter, ints: Ints) -> None:
         call(cx, "Py_DecRef")
         cx.label(kept)
     cx.label(".drop_0")
+    cx.emit(f"mov rdi, qword ptr [rsp+{_BEGUN:#x}]")
+    cx.jump("call", "count_time")
     cx.emit("test rbp, rbp")
     cx.jump("je", raised)
     _unbox(cx, ints)

@@ -40,7 +40,7 @@ STATE_WORDS = (
     "on_hot",  # on_hot() is called once `heat` is used up; 0 where the program is as it stays
     "on_slice",  # on_slice(block) is called where that is so at the end of a slice: where to go on, or 0
     "stop_cell",  # address of the count of how often its calls were stopped
-    "heat",  # what calls may still cost until then: instructions, and CALL_COST each
+    "heat",  # what calls may still cost until then: instructions, CALL_COST each, time in Python as below
 )
 STATE = {name: f"[rbx+{8 * index:#x}]" for index, name in enumerate(STATE_WORDS)}
 
@@ -57,6 +57,7 @@ VIEW_START, VIEW_OBJECT, VIEW_SIZE, VIEW_READONLY, VIEW_FORMAT = 0, 8, 0x10, 0x2
 
 PAGE = 0x1000
 CALL_COST = 64  # what a call counts for besides its instructions
+NANOSECOND_COST = 3  # what a nanosecond counts for that helpers in Python take: so many instructions
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Layout:
     state: int
     max_frames: int
     slice_length: int
+    clock: int
     ints: Ints
     structs: Structs
 
