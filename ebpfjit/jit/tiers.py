@@ -5,8 +5,8 @@
                           run that is at the end of a slice, where it can
 
 Enough is when the program has run for about as long as optimising takes: instructions tell the time of
-machine code, a clock that of helpers in Python. So what is called now and then never waits for it, and what is
-called all the time has lost no more than it would have waited.
+machine code, a clock that of helpers in Python. So what is called now and then never waits for it, and
+what is called all the time has lost no more than it would have waited.
 """
 
 from __future__ import annotations
