@@ -2,6 +2,7 @@
 # make test   everything that must hold before a change goes in
 # make nightly  what takes longer: many fresh processes, long fuzzing runs; MINUTES says how long each
 # make prove  the optimizer's rules and the translators by a solver; JOBS processes, a few minutes
+# make docs   the pages for users, in site/: to be read without a network
 # make bless  write tests/golden anew; read the difference before you commit it
 # make routines   what programs do to maps, from C to eBPF; needs clang and llvm-objcopy
 #
@@ -12,7 +13,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test nightly prove bless routines clean
+.PHONY: demo test nightly prove docs bless routines clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python examples/load_elf.py
@@ -22,6 +23,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/pytest -n auto --dist loadgroup
 
 MINUTES ?= 20
@@ -43,6 +45,9 @@ nightly: $(VENV)/.installed-dev
 prove: $(VENV)/.installed-dev
 	$(BIN)/ebpfjit prove --jobs $(JOBS)
 
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bless: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/golden --bless
 
@@ -56,7 +61,7 @@ routines:
 	rm $(ROUTINES)/routines.o
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

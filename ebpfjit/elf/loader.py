@@ -32,7 +32,7 @@ STRUCT_OPS = ".struct_ops"
 class Object:
     """What an object file holds.
 
-    `name` is the file's path, "<bytes>" without one. `programs` maps the name of an entry function
+    `name` is the file's path, `"<bytes>"` without one. `programs` maps the name of an entry function
     to its Program: the global functions in file order (by section, then by address), then the static ones
     of program sections; one whose name is taken is called "SECTION:NAME", or "SECTION+0xOFFSET:NAME". Each
     program is self-contained: the functions it calls follow it. `maps` are all maps by name, sections of
