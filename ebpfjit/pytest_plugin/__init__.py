@@ -81,8 +81,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """Add to the report of a failed test what its last runs left."""
     report = yield
     if report.failed:
-        for ran in item.config.stash[_running].ran[-SHOWN:]:
-            report.sections.append(ran.section())
+        shown = item.config.stash[_running].ran
+        last = {id(ran.program): ran for ran in shown}
+        report.sections += [ran.section(shows_maps=last[id(ran.program)] is ran) for ran in shown]
     return report
 
 
@@ -155,7 +156,7 @@ def ebpf_run(ebpf_engine: str, pytestconfig: pytest.Config) -> Callable[..., Res
 
     def run(program: Program, data: Any = b"", **options: Any) -> Result:
         __tracebackhide__ = True
-        ran = Ran(program, data, ebpf_engine)
+        ran = Ran(program, data, ebpf_engine, options)
         running.ran = [*running.ran[1 - SHOWN :], ran]
         try:
             ran.result = program.run(data, engine=ebpf_engine, **options)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -27,27 +28,46 @@ class Ran:
     program: Program
     data: Any
     engine: str
+    options: dict[str, Any] = field(default_factory=dict)
     result: Result | None = None
     error: EbpfError | None = None
 
-    def section(self) -> tuple[str, str]:
-        """Return a title and a text for a test's report."""
-        return f"eBPF: program {self.program.name!r} on {self.engine}", "\n".join(self._lines())
+    def section(self, *, shows_maps: bool) -> tuple[str, str]:
+        """Return a title and a text for a test's report; maps are shown as they are now."""
+        lines = [*self._end(), *(self._maps() if shows_maps else ())]
+        return f"eBPF: program {self.program.name!r} on {self.engine}", "\n".join(lines)
 
-    def _lines(self) -> Iterator[str]:
+    def _end(self) -> Iterator[str]:
         if self.error is not None:
             yield f"{type(self.error).__name__}: {self.error}"
         elif self.result is None:
             yield "an exception of Python's ended it"
         else:
             action = "" if self.result.action is None else f" ({self.result.action})"
-            yield f"returned {self.result.return_value}{action}"
+            yield f"returned {self.result.return_value}{action}{self._last_line()}"
             yield from _listed("printed", self.result.output)
             yield from _listed("event", [f"{name}: {data.hex(' ')}" for name, data in self.result.events])
+
+    def _maps(self) -> Iterator[str]:
         for map_ in self.program.maps:
             if not map_.name.startswith("."):  # sections of variables, whose names only the object knows
                 yield f"map {map_.name!r} ({map_.definition.type_name}):"
                 yield from _entries(map_)
+
+    def _last_line(self) -> str:
+        """Return the line of C that the run ended at, "" where that is not known.
+
+        Machine code does not say, so a copy of the program, with the maps as they are now, is run once more,
+        step by step; where that comes to another result nothing is said.
+        """
+        if self.result is None or not self.program.lines:
+            return ""
+        with suppress(Exception):  # maps that cannot be copied, helpers that do something else now
+            trace = deepcopy(self.program).trace(self.data, **self.options)
+            line, again = trace[-1].line, trace.result
+            if line is not None and again is not None and again.return_value == self.result.return_value:
+                return f" at {line}"
+        return ""
 
 
 def _listed(what: str, texts: Any) -> Iterator[str]:

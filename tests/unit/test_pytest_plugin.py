@@ -11,6 +11,7 @@ from ebpfjit import load
 from tests.support.elf_files import OBJECTS
 
 pytest_plugins = ["pytester"]
+EXAMPLES = OBJECTS.parents[1] / "examples"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,6 +26,7 @@ def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     """Return a folder with counter.o, in which the options of these tests do not hold."""
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     shutil.copy(OBJECTS / "counter.o", pytester.path)
+    shutil.copy(EXAMPLES / "packets" / "xdp_port_filter.o", pytester.path)
     return pytester
 
 
@@ -106,6 +108,10 @@ FAILING = """
         from ebpfjit.assembler import assemble
         ebpf_run(Program(assemble("ldxdw r0, [r1]\\nexit"), name="reads"), b"abc")
 
+    def test_line(ebpf_load, ebpf_run):
+        program = ebpf_load("xdp_port_filter.o").programs["port_filter"]
+        assert ebpf_run(program, bytes(60), context={"ingress_ifindex": 1}).action == "XDP_DROP"
+
     def test_right(obj, ebpf_run):
         ebpf_run(obj.programs["count"], bytes(60))
 """
@@ -114,17 +120,20 @@ FAILING = """
 def test_a_failing_test_shows_what_its_runs_left(session: pytest.Pytester) -> None:
     session.makepyfile(FAILING)
     failed = _run(session, "--ebpf-engines=interpreter", "-rN")
-    failed.assert_outcomes(passed=1, failed=2)
+    failed.assert_outcomes(passed=1, failed=3)
     failed.stdout.fnmatch_lines([
         "*eBPF: program 'count' on interpreter*",
-        "returned 2 (XDP_PASS)",
+        "returned 2 (XDP_PASS) at ./counter.c:26: return 2;",
         "map 'seen' (array):",
         "  0: 2",
         "*test_fault*",
         "*eBPF: program 'reads' on interpreter*",
         "MemoryFault: pc 0: load of 8 bytes*",
+        "returned 2 (XDP_PASS) at ./xdp_port_filter.c:49: return action;",
+        "map 'counters' (array):",
+        "  2: {'packets': 1, 'bytes': 60}",
     ])  # fmt: skip
-    assert len([line for line in failed.outlines if "eBPF: program" in line]) == 3
+    assert len([line for line in failed.outlines if "eBPF: program" in line]) == 4
     failed.stdout.no_fnmatch_line("*pytest_plugin*")
 
 
