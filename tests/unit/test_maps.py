@@ -174,6 +174,17 @@ def test_a_full_hash_says_so_and_still_updates_what_it_has() -> None:
     assert [int.from_bytes(key, "little") for key in m] == [4, 1, 2, 3]
 
 
+@pytest.mark.parametrize("size", [4, 100])
+def test_more_keys_than_a_map_keeps_the_chains_of(size: int) -> None:
+    m = make("hash", key=size, entries=3000)
+    keys = [number.to_bytes(size, "little") for number in range(3000)]
+    for number, key in enumerate(keys):
+        m[key] = number
+    for key in keys[::3]:
+        del m[key]
+    assert [m.get(key) for key in keys] == [u64(at) if at % 3 else None for at in range(3000)]
+
+
 def test_maps_that_python_may_not_write_or_read() -> None:
     m = make("hash", flags=MapFlag.RDONLY)
     with pytest.raises(MapError) as error:

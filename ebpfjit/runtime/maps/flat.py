@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import struct
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ebpfjit.runtime.environment import Environment
@@ -203,6 +203,9 @@ class FlatMap(KeyedMap):
 
     def _replace(self, offset: int, value: bytes, flags: int) -> None:
         """Write a value over another, whose fields are freed; BPF_F_LOCK of hash maps writes into it."""
+        if not self.definition.special:
+            self.storage.memory[offset : offset + len(value)] = value
+            return
         self.write_value(offset, value)
         if not flags & BPF_F_LOCK or self.definition.type is MapType.ARRAY:
             self.free_fields(offset)
@@ -220,27 +223,37 @@ class FlatMap(KeyedMap):
             raise KeyError
         size = self.definition.value_size
         if not self.is_percpu:
-            return self._shown(self.storage.read(self.offset_of(entry, 0), size))
+            start = self.values_offset + entry * self.stride
+            return self._shown(self.storage.memory[start : start + size])
         return [self._shown(self.storage.read(self.offset_of(entry, cpu), size)) for cpu in range(self.cpus)]
 
     def _shown(self, value: bytes) -> bytes:
         """Return a value as user space sees it: zeros in the place of special fields."""
+        if not self.definition.special:
+            return value
         for field in self.definition.special:
             value = value[: field.offset] + bytes(field.size) + value[field.offset + field.size :]
         return value
 
     def _put(self, key: bytes, value: Any, flags: int) -> int:
-        values = self._each_value(value)
-        entry = self.claim(key, self._plain_flags(flags))
+        return self._write(key, self._values_of(value), flags)
+
+    def _write(self, key: bytes, values: Sequence[bytes], flags: int) -> int:
+        """Put the value of each processor in; return 0 or a negative error number."""
+        entry = self.claim(key, self._plain_flags(flags) if flags else 0)
         if entry < 0:
             return entry
-        for cpu, data in enumerate(values):
-            self._replace(self.offset_of(entry, cpu), data, flags)
+        offset = self.values_offset + entry * self.stride
+        for data in values:
+            self._replace(offset, data, flags)
+            offset += self.cpu_stride
         return 0
 
-    def _each_value(self, value: Any) -> list[bytes]:
+    def _values_of(self, value: Any) -> Sequence[bytes]:
         """Return the value of each CPU: from a list of as many, or from one for all of them."""
-        if self.is_percpu and isinstance(value, list | tuple):
+        if not self.is_percpu:
+            return (self.encode_value(value),)
+        if isinstance(value, list | tuple):
             if len(value) != self.cpus:
                 raise ValueError(
                     f"{self.definition}: a list has one value for each of {self.cpus} processors, "

@@ -49,10 +49,13 @@ from ebpfjit.runtime.maps.storage import changing
 MULTIPLIER = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 IN_USE, LOOKED_UP = 1, 2
 LINK_SIZE, STATE_SIZE = 4, 1
-COUNT, USED, FREE = map(HEADER_COUNTS.index, ("count", "used", "free"))
+COUNT, USED, FREE, BUSY = map(HEADER_COUNTS.index, ("count", "used", "free", "busy"))
 
 LONGEST_CHAIN = 64
 """A key that would make a chain longer is refused: one in 10**50 maps would have one by chance."""
+
+MOST_CHAINS_KEPT, LONGEST_KEPT = 1 << 10, 64
+"""Of so many keys, of so many bytes at most, a map keeps in which chain they are."""
 
 ENTRIES_FOR_ONE = 8
 """Unused entries that are passed over for the price of one instruction."""
@@ -140,18 +143,29 @@ class _Change:
     Whatever a signal handler raises here leaves the map busy at worst, which is slow but right.
     """
 
-    def __init__(self, table: HashMap) -> None:
-        self._table = table
-        self._depth = 0
+    def __init__(self, counts: memoryview) -> None:
+        self._counts = counts
 
     def __enter__(self) -> None:
-        self._table.set_field("busy", 1)
-        self._depth += 1
+        self._counts[BUSY] += 1
 
     def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if not self._depth:
-            self._table.set_field("busy", 0)
+        self._counts[BUSY] -= 1
+
+
+class _Chains(dict[bytes, int]):
+    """Which chain a key is in; those of the keys that were asked for of late are kept."""
+
+    def __init__(self, secrets: Sequence[int], mask: int) -> None:
+        self._secrets, self._mask = secrets, mask
+
+    def __missing__(self, key: bytes) -> int:
+        if len(self) >= MOST_CHAINS_KEPT:
+            self.clear()
+        chain = hash_of(key, self._secrets) & self._mask
+        if len(key) <= LONGEST_KEPT:
+            self[key] = chain
+        return chain
 
 
 class HashMap(FlatMap):
@@ -192,7 +206,8 @@ class HashMap(FlatMap):
         self._newer = self.storage.words(newer, ages // LINK_SIZE)
         self._older = self.storage.words(older, ages // LINK_SIZE)
         self._mask = buckets - 1
-        self._change = _Change(self)
+        self._chains = _Chains(self.secrets, self._mask)
+        self._change = _Change(self._counts)
         self.is_lru = definition.type in rules.LRU
         for name, offset in (
             ("buckets", heads), ("links", links), ("states", self.states_offset), ("keys", self.keys_offset),
@@ -212,6 +227,7 @@ class HashMap(FlatMap):
         for which, number in zip((COUNT, USED, FREE), counts, strict=True):
             self._counts[which] = number
         self.secrets = _SECRETS.unpack_from(self.storage.memory, self._secrets_offset)
+        self._chains = _Chains(self.secrets, self._mask)
 
     def key_of(self, entry: int) -> bytes:
         """Return the key of an entry that is in use."""
@@ -225,16 +241,13 @@ class HashMap(FlatMap):
     def find(self, key: bytes) -> int:
         """Return the entry of a key, -1 where it is not there."""
         held, size, keys = self.storage.memory, self.definition.key_size, self.keys_offset
-        link = self._buckets[self._bucket_of(key)]
+        link = self._buckets[self._chains[key]]
         while link:
             start = keys + (link - 1) * size
             if held[start : start + size] == key:
                 return link - 1
             link = self._links[link - 1]
         return -1
-
-    def _bucket_of(self, key: bytes) -> int:
-        return hash_of(key, self.secrets) & self._mask
 
     def _is_long(self, bucket: int) -> bool:
         """True where a chain has as many entries as it may."""
@@ -251,14 +264,16 @@ class HashMap(FlatMap):
             self.storage.memory[self.states_offset + entry] |= LOOKED_UP
 
     def claim(self, key: bytes, flags: int) -> int:
-        """Return the entry that an update under `key` writes, a new one if need be, or -errno."""
+        """Return the entry that an update under `key` writes, a new one if need be, or -errno.
+
+        The caller holds `changing`, and the map is busy.
+        """
         if flags > BPF_EXIST:
             return -errno.EINVAL
-        with changing.held, self._change:
-            entry = self.find(key)
-            if entry >= 0:
-                return -errno.EEXIST if flags == BPF_NOEXIST else self._renewed(entry)
-            return -errno.ENOENT if flags == BPF_EXIST else self.insert(key)
+        entry = self.find(key)
+        if entry >= 0:
+            return -errno.EEXIST if flags == BPF_NOEXIST else self._renewed(entry)
+        return -errno.ENOENT if flags == BPF_EXIST else self.insert(key)
 
     def _renewed(self, entry: int) -> int:
         """Return the entry of a key that is updated: the youngest from now on."""
@@ -278,7 +293,7 @@ class HashMap(FlatMap):
 
     def insert(self, key: bytes) -> int:
         """Return a new entry for a key that is not there, its per-CPU values zero; -E2BIG or -ENOMEM."""
-        bucket = self._bucket_of(key)
+        bucket = self._chains[key]
         if self._is_long(bucket):
             return -errno.ENOMEM
         if self.cpus > 1:
@@ -356,7 +371,7 @@ class HashMap(FlatMap):
 
         Nothing is called from the first change to the last.
         """
-        bucket = self._bucket_of(self.key_of(entry))
+        bucket = self._chains[self.key_of(entry)]
         counts, links, before = self._counts, self._links, 0
         newer, older = self._newer, self._older
         link = self._buckets[bucket]
@@ -411,5 +426,6 @@ class HashMap(FlatMap):
             return super().update(key, value, flags)
 
     def _put(self, key: bytes, value: Any, flags: int) -> int:
+        values = self._values_of(value)
         with changing.held, self._change:
-            return super()._put(key, value, flags)
+            return self._write(key, values, flags)

@@ -59,22 +59,21 @@ class LpmTrie(HashMap):
         return -1
 
     def claim(self, key: bytes, flags: int) -> int:
-        """Return the entry of exactly this prefix, a new one if need be, or -errno."""
+        """Return the entry of exactly this prefix, a new one if need be, or -errno; see `HashMap.claim`."""
         length, data = self._split(key)
         if flags > BPF_EXIST or length > self.data_bits:
             return -errno.EINVAL
         prefix = self._prefix(data, length)
-        with changing.held, self._change:
-            entry = super().find(prefix)
-            if entry >= 0:
-                return -errno.EEXIST if flags == BPF_NOEXIST else entry
-            if flags == BPF_EXIST:
-                return -errno.ENOENT
-            self._lengths[length] += 1  # first: what is counted and not there costs a look, no more
-            entry = self.insert(prefix)
-            if entry < 0:
-                self._forget(length)
-            return -errno.ENOSPC if entry == -errno.E2BIG else entry
+        entry = super().find(prefix)
+        if entry >= 0:
+            return -errno.EEXIST if flags == BPF_NOEXIST else entry
+        if flags == BPF_EXIST:
+            return -errno.ENOENT
+        self._lengths[length] += 1  # first: what is counted and not there costs a look, no more
+        entry = self.insert(prefix)
+        if entry < 0:
+            self._forget(length)
+        return -errno.ENOSPC if entry == -errno.E2BIG else entry
 
     def _forget(self, length: int) -> None:
         """Count a prefix of some length less."""

@@ -15,6 +15,9 @@ from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapFlag
 
 RDONLY, WRONLY = int(MapFlag.RDONLY), int(MapFlag.WRONLY)  # enum arithmetic would be the slowest part
 INT_SIZES = (1, 2, 4, 8)
+NUMBERS = {size: 1 << 8 * size for size in INT_SIZES}
+"""How many numbers there are of a size."""
+BUFFERS = (bytes, bytearray, memoryview)
 _MISSING: Any = object()
 
 
@@ -24,7 +27,9 @@ def to_bytes(definition: MapDefinition, what: str, value: Any, size: int, codec:
     Bytes-like objects are taken as they are, integers little-endian where there are 1, 2, 4 or 8
     bytes, anything else goes through the codec. Raises ValueError or TypeError where it does not fit.
     """
-    if isinstance(value, bytes | bytearray | memoryview):
+    if type(value) is int and 0 <= value < NUMBERS.get(size, 0):
+        return value.to_bytes(size, "little")  # most are; what follows is for all others
+    if isinstance(value, BUFFERS):
         data = bytes(value)
     elif size in INT_SIZES and hasattr(value, "__index__"):
         number = operator.index(value)
@@ -98,15 +103,20 @@ class KeyedMap(PythonMap):
     def encode_key(self, key: Any) -> bytes:
         """Return a key as its bytes: from bytes, an int, or what the key's type in BTF encodes."""
         definition = self.definition
+        if type(key) is bytes and len(key) == definition.key_size:
+            return key
         return to_bytes(definition, "key", key, definition.key_size, definition.key_type)
 
     def encode_value(self, value: Any) -> bytes:
         """Return one value as its bytes; see `encode_key`."""
         definition = self.definition
+        if type(value) is bytes and len(value) == definition.value_size:
+            return value
         return to_bytes(definition, "value", value, definition.value_size, definition.value_type)
 
     def __getitem__(self, key: Any) -> Any:
-        self.check_mode(WRONLY, "reading")
+        if self.definition.flags & WRONLY:
+            self.check_mode(WRONLY, "reading")
         encoded = self.encode_key(key)
         try:
             return self._get(encoded)
@@ -115,8 +125,9 @@ class KeyedMap(PythonMap):
 
     def get(self, key: Any, default: Any = None) -> Any:
         """Return the value under `key`, or `default`."""
+        self.check_mode(WRONLY, "reading")
         try:
-            return self[key]
+            return self._get(self.encode_key(key))
         except KeyError:
             return default
 
@@ -125,7 +136,8 @@ class KeyedMap(PythonMap):
 
         Raises MapError with the kernel's error number where it refuses.
         """
-        self.check_mode(RDONLY, "storing")
+        if self.definition.flags & RDONLY:
+            self.check_mode(RDONLY, "storing")
         result = self._put(self.encode_key(key), value, flags)
         if result < 0:
             self.refuse(result, f"storing under {_shown(key)}")
@@ -142,11 +154,7 @@ class KeyedMap(PythonMap):
         self.refuse(result, what)
 
     def __contains__(self, key: Any) -> bool:
-        try:
-            self[key]
-        except KeyError:
-            return False
-        return True
+        return self.get(key, _MISSING) is not _MISSING
 
     def __iter__(self) -> Iterator[bytes]:
         return self._keys()
