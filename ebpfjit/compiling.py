@@ -43,6 +43,11 @@ class TypedPlain(Plain):
 
     ready: Ready
 
+    def why_prepared(self) -> str:
+        """Return why calls do not go through the native gate."""
+        why = _why_no_lane(self.ready, release_gil=self.compiled.unlocked)
+        return why or super(TypedPlain, self).why_prepared()
+
     def __call__(self, mem: Any) -> int:
         """Run the program and return r0. Raises as `Program.run`."""
         start = self.ready
@@ -74,7 +79,7 @@ def _typed_function(
     environment = environment_of(start.program)
     compiled = start.machine_code(environment)
     plain = TypedPlain(compiled, given, limit, kfuncs, ready=start)
-    if why_not() or not _fits_a_lane(start, release_gil=compiled.unlocked):
+    if why_not() or _why_no_lane(start, release_gil=compiled.unlocked):
         return JitFunction(plain)
     assert start.type is not None  # it fits a lane
     lane = _lane_of(start.type.name)
@@ -93,15 +98,20 @@ def _typed_function(
     )
 
 
-def _fits_a_lane(start: Ready, *, release_gil: bool) -> bool:
-    """True for programs on packets, and on maps whose memory stays."""
-    if start.type is None or not (start.type.has_packet and start.type.has_lane) or release_gil:
-        return False
+def _why_no_lane(start: Ready, *, release_gil: bool) -> str:
+    """Return why calls of a program are prepared in Python, "" for programs on packets, and steady maps."""
+    if start.type is None:
+        return "a program with maps and without a type"
+    if not (start.type.has_packet and start.type.has_lane):
+        return f"the context of {start.type.name} programs"
+    if release_gil:
+        return "runs without Python's lock"
     if not start.verified.knows_all:
-        return False  # their memory is the run's, which Python has to prepare
+        return "memory of the kernel, or an arena"  # which is the run's
     if start.has_kptrs or start.has_timers or start.map_structs is not None:
-        return False  # so is what these point to; and before each call something may be due
-    return all(map_.is_steady for map_ in start.maps.values())
+        return "kptrs, timers or struct bpf_map"  # what these point to is; and something may be due
+    unsteady = next((map_ for map_ in start.maps.values() if not map_.is_steady), None)
+    return "" if unsteady is None else f"{unsteady.definition} has values for several processors"
 
 
 @once
@@ -190,7 +200,7 @@ def _compiled(
     program.refuse()
     program = with_weak(program, kfuncs)
     start = None if is_plain(program) else ready(program)
-    counted = start is None or _fits_a_lane(start, release_gil=options.release_gil)
+    counted = start is None or not _why_no_lane(start, release_gil=options.release_gil)
     if start is not None:
         start = replace(
             start,

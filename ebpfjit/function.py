@@ -40,6 +40,13 @@ class Plain:
     def __post_init__(self) -> None:
         self.optimize = self.compiled.recipe.options.optimize
 
+    def why_prepared(self) -> str:
+        """Return why calls do not go through the native gate."""
+        load_package("ebpfjit.jit")
+        from ebpfjit.jit.gate import why_not
+
+        return why_not() or "a run takes too much of the thread's stack"
+
     def __call__(self, mem: Any) -> int:
         """Run the program on memory, and return r0."""
         execution = raw_execution(mem, self.helpers, self.limit)
@@ -148,13 +155,16 @@ class JitFunction(Sealed):
     def explain(self) -> str:
         """Return what of the program is not fast, and why, in the code that calls run in the end.
 
-        The first line says whether that is optimised code, and why not; then come calls that leave machine
-        code, and what passes of the optimizer left alone as too large for them, or too tangled.
+        The first line says whether that is optimised code, and why not; then come why each call is prepared
+        in Python, where it is, calls that leave machine code, with how often they did, and what passes of the
+        optimizer left alone as too large for them, or too tangled.
         """
         load_package("ebpfjit.listing")
         from ebpfjit.listing.machine import explained
 
-        return explained(self._best())
+        compiled, it = self._best(), inside(self)
+        why_prepared = "" if it.gate is not None else it.plain.why_prepared()
+        return explained(compiled, it.latest, why_prepared)
 
     def _best(self) -> Compiled:
         """Return the code that calls run from now on: the best there will be."""

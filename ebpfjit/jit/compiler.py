@@ -90,6 +90,7 @@ def _optimised(recipe: Recipe) -> Listing:
         bounded=verified.calls.bounded,
         frameless=frameless,
     )
+    in_code = frozenset(cx.plan.map_calls)
     with blamed("lowering"):
         left = lower(cx, placed, registers, checked=options.checked)
     cx.plan = plan
@@ -114,6 +115,7 @@ def _optimised(recipe: Recipe) -> Listing:
         remarks=tuple(code.remarks),
         cold_from=cold_from,
         cold_baseline_from=cold_from + cold_count,
+        map_calls=in_code,
     )
 
 

@@ -45,6 +45,7 @@ from ebpfjit.runtime.execution import (
 from ebpfjit.runtime.memory import MAX_FRAMES, Region, active, address_of
 from ebpfjit.runtime.shared import BEHIND, HEADER_SIZE, ROW_SIZE
 from ebpfjit.runtime.world import Thrown, engine_of
+from ebpfjit.translators.x86_64.call import COUNTS
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
 from ebpfjit.translators.x86_64.target import (
     FAULTS,
@@ -294,8 +295,9 @@ class Compiled:
 
     `helpers` are the objects whose addresses are in the code, `assembled` is the listing that the
     image was made from, None where the image was found somewhere, or the program is large. `pins` keep the
-    memory of the maps whose addresses are in the code. `before` is other code of the program: runs come from
-    there, and functions return to it.
+    memory of the maps whose addresses are in the code, and `counts`: for each slot how often its call went to
+    Python, or nothing where none does. `before` is other code of the program: runs come from there, and
+    functions return to it.
     """
 
     recipe: Recipe
@@ -305,6 +307,7 @@ class Compiled:
     assembled: Listing | None = field(repr=False)
     pins: tuple[Any, ...] = field(default=(), repr=False)
     before: Compiled | None = field(default=None, repr=False)
+    counts: ctypes.Array[ctypes.c_uint64] | None = field(default=None, repr=False)
 
     @property
     def entry(self) -> int:
@@ -320,6 +323,11 @@ class Compiled:
     def verified(self) -> Verified:
         """The program, with its facts."""
         return self.recipe.verified
+
+    def calls_out(self, pc: int) -> int:
+        """Return how often the call at a slot went to Python so far, in this code and in what was before."""
+        before = 0 if self.before is None else self.before.calls_out(pc)
+        return before + (0 if self.counts is None else self.counts[pc])
 
     @cached_property
     def listing(self) -> Listing:
@@ -426,11 +434,14 @@ def compile_program(
     symbols |= {f"kfunc_{number}": function for number, function in kfuncs.items()}
     called = {symbol: symbols[symbol] for symbol in image.slots if symbol in symbols}
     addresses = {symbol: _address_of(function) for symbol, function in called.items()}
+    counts = (ctypes.c_uint64 * len(verified.program))() if COUNTS in image.slots else None
+    if counts is not None:
+        addresses[COUNTS] = ctypes.addressof(counts)
     code = relocate(image, addresses | host_addresses() | map_routine_addresses(image.slots))
     buffer = CodeBuffer(code, guarded=options.harden)
     done("map")
-    pins = tuple(map_.pins for map_ in verified.program.maps)
-    return Compiled(recipe, image, buffer, tuple(called.values()), kept, pins)
+    pins = (counts, *(map_.pins for map_ in verified.program.maps))
+    return Compiled(recipe, image, buffer, tuple(called.values()), kept, pins, counts=counts)
 
 
 KERNEL_LOADS = "it loads through pointers of the kernel, of which analysis knows nothing"

@@ -30,7 +30,7 @@ class Listing:
     `returns` it calls functions. `why_baseline` is that of the recipe. From the piece `baseline_from` on it
     is baseline code, for side exits; of that `notes_below` say how its accesses are checked. From the piece
     `cold_from` on it is out of line, of baseline code from `cold_baseline_from` on. `remarks` are what passes
-    left alone.
+    left alone, `map_calls` the calls (by pc) of map helpers that machine code does by itself where it can.
     """
 
     verified: Verified
@@ -46,6 +46,7 @@ class Listing:
     remarks: tuple[Remark, ...] = ()
     cold_from: int = 0
     cold_baseline_from: int = 0
+    map_calls: frozenset[int] = frozenset()
 
     @property
     def parts(self) -> list[Part]:

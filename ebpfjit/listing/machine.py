@@ -9,6 +9,7 @@ from typing import Any
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit import legend
 from ebpfjit.jit.entry import Compiled, assemble
+from ebpfjit.jit.map_calls import likely_maps
 from ebpfjit.jit.recipe import Listing
 from ebpfjit.jit.relocation import Image, item_spans
 from ebpfjit.listing.listing import Listing as Shown
@@ -71,14 +72,20 @@ def _state(listing: Listing, pieces: Sequence[Piece]) -> str:
     )
 
 
-def explained(compiled: Compiled) -> str:
-    """Return what of a program is not fast in its machine code, and why; see `JitFunction.explain`."""
+def explained(compiled: Compiled, latest: Compiled | None = None, why_prepared: str = "") -> str:
+    """Return what of a program is not fast in its machine code, and why; see `JitFunction.explain`.
+
+    `latest` is the code that was made last, which knows of all that was before it. `why_prepared` says why
+    Python prepares each call.
+    """
     recipe = compiled.recipe
     if recipe.options.optimize:
         lines = ["optimised code"]
     else:
         lines = [f"baseline code: {recipe.why_baseline or 'it was not asked to be optimised'}"]
-    lines += _calls_out(compiled)
+    if why_prepared:
+        lines.append(f"each call is prepared in Python: {why_prepared}")
+    lines += _calls_out(compiled, latest)
     return "\n".join([*lines, *to_lines(_remarks(compiled))]) + "\n"
 
 
@@ -86,18 +93,34 @@ def _remarks(compiled: Compiled) -> Sequence[Remark]:
     return compiled.listing.remarks if compiled.recipe.options.optimize else ()
 
 
-def _calls_out(compiled: Compiled) -> list[str]:
-    """Return a line for each function in Python that a program calls, by the order of its first call."""
-    recipe, slots = compiled.recipe, compiled.image.slots
+def _calls_out(compiled: Compiled, latest: Compiled | None = None) -> list[str]:
+    """Return a line for each function in Python that a program calls, by the order of its first call.
+
+    Calls that machine code does by itself where it can are told where it left some to Python.
+    """
+    recipe, slots, in_code = compiled.recipe, compiled.image.slots, compiled.listing.map_calls
+    maps, likely = recipe.verified.program.maps, likely_maps(recipe.verified)
+    count = (latest or compiled).calls_out
     called: dict[str, list[int]] = {}
     for insn in recipe.verified.program.instructions:
         kind = insn.row.kind if insn.row is not None else None
         number = insn.imm & 0xFFFFFFFF
         if kind is Kind.CALL_HELPER and f"helper_{number}" in slots and not recipe.helpers[number]:
-            called.setdefault(f"helper {number}{_named(number)}", []).append(insn.pc)
+            on = f" on {maps[likely[insn.pc]].definition}" if insn.pc in likely else ""
+            how = SELDOM if insn.pc in in_code else ALWAYS
+            if how is ALWAYS or count(insn.pc):
+                called.setdefault(f"helper {number}{_named(number)}{on} {how}", []).append(insn.pc)
         elif kind is Kind.CALL_KFUNC and f"kfunc_{number}" in slots and not recipe.kfuncs[number]:
-            called.setdefault(f"kernel function {number}", []).append(insn.pc)
-    return [f"{name} is a Python function: called at pc {numbered(pcs)}" for name, pcs in called.items()]
+            called.setdefault(f"kernel function {number} {ALWAYS}", []).append(insn.pc)
+    return [
+        f"{name} at pc {numbered(pcs)}, so far {sum(map(count, pcs)):,} times" for name, pcs in called.items()
+    ]
+
+
+ALWAYS = "is a Python function: called"
+SELDOM = (
+    "is machine code, but where Python is changing the map, or key or value are not the program's: called"
+)
 
 
 def _named(number: int) -> str:

@@ -160,8 +160,8 @@ def test_calls_of_python_are_told() -> None:
     )
     assert function.explain().splitlines() == [
         "optimised code",
-        "helper 5 (bpf_ktime_get_ns) is a Python function: called at pc 0, 2",
-        "helper 9 (bpf_skb_store_bytes) is a Python function: called at pc 1",
+        "helper 5 (bpf_ktime_get_ns) is a Python function: called at pc 0, 2, so far 0 times",
+        "helper 9 (bpf_skb_store_bytes) is a Python function: called at pc 1, so far 0 times",
     ]
 
 

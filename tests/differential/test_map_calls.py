@@ -317,3 +317,27 @@ def test_keys_that_surely_are_in_the_frame_are_not_looked_at(name: str, in_loop:
         listing = program(text, m).compile(optimize=True).listing()
         assert (listing.count("call is_load") == 1) is is_known  # that of the baseline code behind it
         assert run("jit", text, m) == run("interpreter", text, m)
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+def test_what_leaves_machine_code_is_told_and_counted(optimize: bool) -> None:
+    m = made(MapType.HASH, 4, 8)
+    function = program(CALL.format(helper=1), m).compile(optimize=optimize)
+    function(DATA)
+    assert "helper" not in function.explain()
+    m.set_field("busy", 1)  # as where Python is in the middle of a change
+    function(DATA)
+    m.set_field("busy", 0)
+    function(DATA)
+    (line,) = (line for line in function.explain().splitlines() if "helper" in line)
+    assert line.startswith(
+        "helper 1 (bpf_map_lookup_elem) on map 'm' (hash) is machine code, but where Python"
+    )
+    assert line.endswith("called at pc 12, so far 1 times")
+    assert f"; {line}\n" in function.listing()
+    function = program(CALL.format(helper=2), made(MapType.LPM_TRIE, 8, 8)).compile(optimize=optimize)
+    for _ in range(3):
+        function(DATA)
+    expected = "helper 2 (bpf_map_update_elem) on map 'm' (lpm_trie) is a Python function: called at pc 12"
+    assert f"{expected}, so far 3 times\n" in function.explain()
+    assert "each call is prepared in Python: a program with maps and without a type\n" in function.explain()

@@ -19,6 +19,8 @@ from ebpfjit.translators.x86_64.target import (
     translates,
 )
 
+COUNTS = "counts"
+"""The slot that holds where a u64 is for each slot of the program: how often its call went to Python."""
 SAVED = (6, 7, 8, 9)  # the registers that a callee hands back unchanged, besides r10
 
 
@@ -59,6 +61,8 @@ def _call_out(cx: Context, symbol: str, native: bool | None, *, leaves: bool) ->
         cx.emit(f"mov r9, qword ptr {BLOCK['budget']}")
     else:
         cx.used.add("call_python")
+        cx.emit("mov r10, qword ptr [rip+$symbol]", symbol=COUNTS)
+        cx.emit("inc qword ptr [r10+$offset]", offset=8 * cx.insn.pc)
         cx.emit("mov r11, qword ptr [rip+$symbol]", symbol=symbol)
         cx.jump("call", "call_python")
     _forget_arguments(cx)
