@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ebpfjit.errors import EbpfError
+from ebpfjit.isa.spec import Kind
 from ebpfjit.once import load_package
 from ebpfjit.options import Options
 from ebpfjit.program import Program
-from ebpfjit.ready import Brought, Ready, environment_of, numbered, ready_with
+from ebpfjit.ready import Brought, Ready, environment_of, is_plain, numbered, ready_with
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import HelperFunction
 from ebpfjit.runtime.kfuncs.given import Given
@@ -29,9 +31,9 @@ def listing(
     helpers: Mapping[int | str, HelperFunction] | None = None,
     kfuncs: Given | None = None,
 ) -> Listing:
-    """Return the listing of the code that `Program.run` runs; without code, of the program alone.
+    """Return the listing of the code that the program's calls run; without code, of the program alone.
 
-    The options are those of `ebpfjit.compiling.compile`.
+    The options are those of `ebpfjit.compiling.compile`; helpers are those of `Program.run`.
     """
     options = Options(checked=checked, harden=harden, optimize=optimize, audit=audit)
     brought = Brought(numbered(helpers), kfuncs or {})
@@ -43,10 +45,20 @@ def listing(
 
     try:
         start = ready_with(program, brought)
+        if is_plain(program):  # the code of its calls is better than that of its runs
+            given = {number: start.helpers[number] for number in _called(program) & start.helpers.keys()}
+            made = program.compile(helpers=given, kfuncs=kfuncs, **options.chosen).listing()
+            return Listing(replace(made.view, remarks=(*_in_the_way(start), *made.view.remarks)))
         compiled = start.compiled_anew(environment or environment_of(program), options)
     except EbpfError as error:
         return Listing(uncompiled(program, str(error)))
     return render(compiled, _in_the_way(start))
+
+
+def _called(program: Program) -> set[int]:
+    """Return the numbers of the helpers that a program calls."""
+    rows = ((insn.row, insn.imm) for insn in program.instructions)
+    return {imm & 0xFFFFFFFF for row, imm in rows if row is not None and row.kind is Kind.CALL_HELPER}
 
 
 def _in_the_way(start: Ready) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from ebpfjit.jit.lower import lower, written_registers
 from ebpfjit.jit.map_calls import in_frame, known_maps, map_calls
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.stages import done
-from ebpfjit.optimizer.code import BOUND, Code
+from ebpfjit.optimizer.code import BOUND, Code, Op
+from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.passes import ALL_PASSES, SLOTS, Known, optimised
 from ebpfjit.optimizer.placed import PlacedCode
 from ebpfjit.optimizer.registers import place
@@ -105,7 +106,7 @@ def _optimised(recipe: Recipe) -> Listing:
         verified,
         cx.text(),
         tuple(cx.limits),
-        _notes_of(code, checked=options.checked),
+        _notes_of(code, known.facts, checked=options.checked),
         settings.harden,
         resumes=tuple(sorted(resumes)),
         returns=tuple(cx.returns),
@@ -140,7 +141,7 @@ def _without_frames(plan: Plan) -> Plan:
     return replace(plan, checks=checks, map_calls=map_calls)
 
 
-def _notes_of(code: Code, *, checked: bool) -> dict[int, str]:
+def _notes_of(code: Code, facts: Facts | None, *, checked: bool) -> dict[int, str]:
     """Return what the listing says of accesses: why each is checked or not."""
     accesses = [insn for insn in code.verified.program.instructions if insn.row and insn.row.kind in MEMORY]
     if not checked:
@@ -159,10 +160,19 @@ def _notes_of(code: Code, *, checked: bool) -> dict[int, str]:
             continue
         if op.args:
             first = f", {op.region} first" if op.region else ""
-            notes[op.pc] = f"checked{first}: {_bytes(op.imm)}"
+            notes[op.pc] = f"checked{first}: {_bytes(op.imm)}; {_why(op, facts)}"
         elif op.imm:
             notes[op.pc] = f"checked: {_bytes(op.offset + op.imm)} of the argument"
     return notes
+
+
+def _why(op: Op, facts: Facts | None) -> str:
+    """Return why a bound is still there: what is not known of the address before the run."""
+    value = op.args[0]
+    if facts is None or value >= facts.count:  # later passes made it
+        return WHY[op.region]
+    region = facts.region(value) or op.region
+    return WHY["far" if region == "argument" and facts.place(value) is None else region]
 
 
 def _base(insn: Instruction) -> int:
@@ -177,6 +187,16 @@ def _bytes(count: int) -> str:
 
 IN_FRAME = "no access: what is in the frame there is a value"
 GONE = "no access: nothing comes here, or what it would find is known"
+
+WHY = {
+    "argument": "how long that is only the run knows",
+    "far": "how far from its start is not known",
+    "packet": "where that ends only the run knows",
+    "map value": "how far into the value is not known",
+    "stack": "where in the frame is not known",
+    "": "where it points is not known",
+}
+"""Why an access is checked, by the region that it most likely is to."""
 
 RULES = {
     "loop": "no check: made before the loop at pc {by}",

@@ -172,7 +172,13 @@ def _pieces(listing: Listing, image: Image, helpers: Mapping[int, str]) -> Itera
         pc = piece.pc if piece.pc is not None and piece.pc < len(program) else None
         yield Piece(_tier(listing, number, pc), pc, tuple(lines), number >= listing.cold_from)
     addresses = [
-        CodeLine("address", offset, image.code[offset : offset + 8], f"address of {_symbol(symbol, helpers)}")
+        CodeLine(
+            "address",
+            offset,
+            image.code[offset : offset + 8],
+            f"address of {symbol}",
+            _meant(symbol, helpers),
+        )
         for symbol, offset in image.slots.items()
     ]
     if addresses:
@@ -202,15 +208,13 @@ def _code_lines(
     note = ""
     if isinstance(item, Line):
         if item.symbol is not None:
-            note = _symbol(item.symbol, helpers)
+            note = _meant(item.symbol, helpers)
         elif item.imm_bits == 64 and item.imm is not None:
             note = maps.get(item.imm & (1 << 64) - 1, "")
-    yield CodeLine("code", start, code, item.text, "" if note == getattr(item, "symbol", None) else note)
+    yield CodeLine("code", start, code, item.text, note)
 
 
-def _symbol(symbol: str, helpers: Mapping[int, str]) -> str:
-    """Return what a slot holds the address of."""
+def _meant(symbol: str, helpers: Mapping[int, str]) -> str:
+    """Return the name of the helper whose address a slot holds, "" where that is something else."""
     kind, _, number = symbol.partition("_")
-    if kind == "helper" and number.isdigit() and int(number) in helpers:
-        return f"{symbol} ({helpers[int(number)]})"
-    return symbol
+    return helpers.get(int(number), "") if kind == "helper" and number.isdigit() else ""

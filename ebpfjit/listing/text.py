@@ -71,7 +71,7 @@ def head(view: View) -> Iterator[str]:
     accesses = [step.note for step in view.steps if step.note]
     if accesses:
         free = sum(note.startswith("no ") for note in accesses)
-        yield f"{len(accesses)} accesses to memory, {free} of them without a check of their own"
+        yield f"accesses to memory: {len(accesses)}, without a check of their own: {free}"
     legend = view.legend
     if not view.pieces:
         return
