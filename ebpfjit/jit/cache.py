@@ -70,7 +70,7 @@ class Unusable(Exception):  # noqa: N818 - why a file is passed over; it does no
     """Why a file is not used."""
 
 
-UPPER = frozenset({"assembler", "bench", "cli", "difftest", "elf", "kernel"})
+UPPER = frozenset({"assembler", "bench", "cli", "difftest", "elf", "kernel", "listing"})
 """The packages that no byte of machine code depends on: they bring programs, or look at what is there."""
 
 

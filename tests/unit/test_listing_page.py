@@ -45,7 +45,8 @@ async function ask(name) {
   const rest = () => new Promise((done) => setTimeout(done, 1000));
   const key = (node, name) =>
     node.dispatchEvent(new frame.contentWindow.KeyboardEvent("keydown", { key: name }));
-  const given = { page, one, texts, row, send, key, rest, style: frame.contentWindow.getComputedStyle(page.body) };
+  const style = frame.contentWindow.getComputedStyle(page.body);
+  const given = { page, one, texts, row, send, key, rest, style };
   const AsyncFunction = (async () => {}).constructor;
   return new AsyncFunction(...Object.keys(given), asked[name])(...Object.values(given));
 }
