@@ -149,10 +149,11 @@ def _ended(run: Callable[[], Any], end: Callable[[int], Any], wanted: type[BaseE
 
 def _interrupted(run: Callable[[], Any]) -> str:
     """Send this process SIGINT while its main thread runs; return what was wrong."""
-    sent = 0.0
+    sent, runs = 0.0, threading.Event()
 
     def interrupt() -> None:
         nonlocal sent
+        runs.wait()
         time.sleep(0.05)
         sent = time.monotonic()
         os.kill(os.getpid(), signal.SIGINT)
@@ -160,6 +161,7 @@ def _interrupted(run: Callable[[], Any]) -> str:
     thread = threading.Thread(target=interrupt)
     thread.start()
     try:
+        runs.set()
         run()
         return "it ended by itself"
     except KeyboardInterrupt:
