@@ -27,9 +27,14 @@ EbpfWarning              what programs are none the worse for
 
 from __future__ import annotations
 
+from ebpfjit.named import cut
+
 
 class EbpfError(Exception):
     """The root of everything that a wrong program, object or packet can raise."""
+
+    def __repr__(self) -> str:
+        return cut(super().__repr__())
 
 
 class DecodeError(EbpfError):

@@ -74,6 +74,14 @@ class JitFunction(Sealed):
         plain: Plain = inside(self).plain
         return plain(mem)
 
+    def __repr__(self) -> str:
+        plain: Plain = inside(self).plain
+        code = "optimised code" if self.is_optimized else "baseline code"
+        later = (
+            ", optimised once it has run for long" if plain.optimize is None and not self.is_optimized else ""
+        )
+        return f"<compiled {str(plain.compiled.verified.program)[1:-1]}; {code}{later}>"
+
     @property
     def optimize(self) -> bool | None:
         """As it was asked for; None: baseline code at first, optimised once its calls have cost enough."""

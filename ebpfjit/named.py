@@ -1,8 +1,9 @@
-"""Things by name, as an object file has them: messages where a name is not there, short lists of names."""
+"""What people are shown of things: absent names, short lists of names, a `repr` of three lines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -20,6 +21,9 @@ class Named(dict[str, Any]):
     def __missing__(self, name: str) -> NoReturn:
         raise KeyError(absent(name, self._what, self))
 
+    def __repr__(self) -> str:
+        return cut(f"{len(self)} {self._what}{'s' * (len(self) != 1)}: {few(self)}")
+
 
 def absent(name: object, what: str, known: Iterable[str]) -> str:
     """Say that there is no `what` (a "program") of that name, and which there are."""
@@ -33,3 +37,46 @@ def few(names: Iterable[str]) -> str:
     shown = ", ".join(islice(known, MOST_SHOWN))
     more = sum(1 for _ in known)
     return f"{shown} and {more} more" if more else shown
+
+
+MOST_CHARACTERS = 240
+"""Of a `repr`: three lines of a terminal."""
+_MOST_OF_ONE = 72
+
+
+def cut(text: str, most: int = MOST_CHARACTERS) -> str:
+    """Return a text on one line, and no longer than it may be."""
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def brief(value: Any) -> str:
+    """Return a dataclass as its fields that are not what they are by default, none of them at length."""
+    shown = [
+        f"{each.name}={_short(found)}"
+        for each in fields(value)
+        if each.repr and (found := getattr(value, each.name)) is not None and not _is_default(each, found)
+    ]
+    text = f"{type(value).__name__}({', '.join(shown)})"
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 4]}...)"
+
+
+def _is_default(of: Field[Any], value: Any) -> bool:
+    if of.default_factory is not MISSING:
+        return bool(value == of.default_factory())
+    return value is of.default or bool(of.default is not MISSING and value == of.default)
+
+
+def _short(value: Any) -> str:
+    """Return a value of a field: bytes as their number and the first of them, a mapping as its keys."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        start = bytes(value[:8]).hex(" ")
+        return repr(bytes(value)) if len(value) <= 8 else f"<{len(value)} bytes: {start} ...>"
+    if isinstance(value, Mapping):
+        return f"{{{few(map(str, value))}}}"
+    if isinstance(value, tuple | list):
+        more = f", and {len(value) - 2} more" if len(value) > 2 else "," * (len(value) == 1)
+        return f"({', '.join(map(_short, value[:2]))}{more})"
+    if callable(value) and not is_dataclass(value):
+        return cut(getattr(value, "__qualname__", type(value).__name__), _MOST_OF_ONE)
+    return cut(repr(value), _MOST_OF_ONE)

@@ -21,7 +21,7 @@ from ebpfjit.errors import DecodeError, EbpfError
 from ebpfjit.isa.spec import Imm, Kind, Reference, Row
 from ebpfjit.isa.table import match
 from ebpfjit.memo import Memo
-from ebpfjit.named import few
+from ebpfjit.named import cut, few
 from ebpfjit.once import import_alone
 from ebpfjit.record import lazy, record
 
@@ -287,7 +287,7 @@ class Program:
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
         maps = f", maps {few(map_.definition.name for map_ in self.maps)}" if self.maps else ""
-        return f"<program{name} ({self.type or 'no type'}): {len(self.code) // SLOT_SIZE} slots{maps}>"
+        return cut(f"<program{name} ({self.type or 'no type'}): {len(self.code) // SLOT_SIZE} slots{maps}>")
 
     @classmethod
     def from_bytes(cls, code: Buffer, *, name: str | None = None, type: str | None = None) -> Program:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfjit.errors import BudgetExhausted, ExecutionError, JitUnavailable, LoadError
 from ebpfjit.interpreter import interpret
+from ebpfjit.named import brief
 from ebpfjit.once import load_package
 from ebpfjit.options import DEFAULTS
 from ebpfjit.program import Program
@@ -74,6 +75,9 @@ class Result:
     passes: bool = False
     retval: int | None = None
     signals: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 EngineFunction = Callable[[Ready, Execution], int]

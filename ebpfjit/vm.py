@@ -21,6 +21,7 @@ from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import StackUsageCalculator, Verified, prepare
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
+from ebpfjit.named import cut, few
 from ebpfjit.once import load_package
 from ebpfjit.options import CHOSEN, Options
 from ebpfjit.pickling import checked_functions
@@ -160,6 +161,15 @@ class _Machine:
         self._stops = Stops()
         if prog is not None:
             self._load(prog)
+
+    def __repr__(self) -> str:
+        about = [str(self._program)[1:-1] if self._program is not None else "nothing loaded"]
+        if self._helpers:
+            about.append(f"helpers {few(map(str, self._helpers))}")
+        if self._allowed:
+            about.append(f"{len(self._allowed)} allowed regions")
+        about.append("compiled" if self._compiled is not None else "not compiled")
+        return cut(f"<{type(self).__name__}: {'; '.join(about)}>")
 
     def _settings(self) -> dict[str, Any]:
         """The keyword arguments that make such a machine."""

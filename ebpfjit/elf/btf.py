@@ -22,6 +22,7 @@ from typing import Any
 
 from ebpfjit.elf.budget import Budget, text_size
 from ebpfjit.errors import LoadError
+from ebpfjit.named import cut
 
 MAGIC = 0xEB9F
 HEADER = struct.Struct("<HBBIIIII")
@@ -168,6 +169,9 @@ class Btf:
 
     def __reduce__(self) -> tuple[type[Btf], tuple[bytes, str]]:
         return Btf, (self._bytes(), self.name)
+
+    def __repr__(self) -> str:
+        return cut(f"<types of {self.name}: {len(self._bytes())} bytes of BTF>")
 
     def __deepcopy__(self, memo: object) -> Btf:
         """Itself: what changes in it is only what was found already."""

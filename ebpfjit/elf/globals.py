@@ -21,7 +21,7 @@ from ebpfjit.elf.reader import ObjectFile, Section, Symbol
 from ebpfjit.elf.relocation import R_BPF_64_ABS64
 from ebpfjit.elf.special import fields_of_variables
 from ebpfjit.errors import LoadError
-from ebpfjit.named import absent
+from ebpfjit.named import absent, cut, few
 from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
@@ -219,7 +219,7 @@ class Globals(Mapping[str, Any]):
         return len(self._variables)
 
     def __repr__(self) -> str:
-        return f"Globals({', '.join(self._variables)})"
+        return cut(f"<{len(self)} variables: {few(self._variables)}>")
 
     def codec(self, name: str) -> Codec:
         """Return how a variable's bytes read as a Python value."""

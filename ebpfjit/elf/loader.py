@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ebpfjit.errors import EbpfError, LoadError
-from ebpfjit.named import Named, absent, few
+from ebpfjit.named import Named, absent, cut, few
 from ebpfjit.once import load_package
 from ebpfjit.program import Buffer, Program
 from ebpfjit.runtime.environment import Environment
@@ -59,7 +59,7 @@ class Object:
         programs = [f"{name} ({program.type or 'no type'})" for name, program in self.programs.items()]
         parts = {"programs": programs, "maps": self.maps, "variables": self.globals, "refused": self.refusals}
         shown = [f"{what} {few(names)}" for what, names in parts.items() if names]
-        return f"<object {self.name!r}: {'; '.join(shown)}>"
+        return cut(f"<object {self.name!r}: {'; '.join(shown)}>")
 
     def __reduce__(self) -> tuple[Any, ...]:
         named = dict(self.programs), dict(self.maps), self.globals
@@ -99,7 +99,8 @@ def _again(
 ) -> Object:  # fmt: skip
     """Return a copy of an object, whose maps are copies."""
     named = MappingProxyType(Named("program", programs)), MappingProxyType(Named("map", maps))
-    return Object(name, *named, globals, license, version, btf, MappingProxyType(refusals))
+    kept = MappingProxyType(Named("refusal", refusals))
+    return Object(name, *named, globals, license, version, btf, kept)
 
 
 def load(
@@ -238,7 +239,7 @@ def _load_bytes(
         license,
         _version(file),
         own,
-        MappingProxyType(refusals.found),
+        MappingProxyType(Named("refusal", refusals.found)),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ebpfjit.named import brief
 from ebpfjit.runtime import timers
 from ebpfjit.runtime.foreign import stretches_of
 from ebpfjit.runtime.given import MAPPING, NUMBER, TEXT, TUPLE, Kind, check, check_each
@@ -47,6 +48,9 @@ class Task:
     address: int = 0
     _objects: KernelObjects | None = field(default=None, repr=False, compare=False, kw_only=True)
     _is_this: bool = field(default=False, repr=False, compare=False, kw_only=True)
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def __post_init__(self) -> None:
         check(self, _TASK_KINDS)
@@ -206,6 +210,9 @@ class Environment:
     symbols: Mapping[str, Any] = field(default_factory=dict, hash=False)
     socket_options: dict[tuple[int, int], int | bytes | str] = field(default_factory=dict, hash=False)
     objects: KernelObjects = field(default_factory=KernelObjects, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def fire_timers(self) -> int:
         """Call what timers and work queues of programs have to call by now; return how many did.

@@ -60,6 +60,9 @@ class NativeHelper:
         self.owner = owner
         self._function = self._prototype(address)
 
+    def __repr__(self) -> str:
+        return f"<native helper at {self.address:#x}>"
+
     def __call__(self, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
         """Call the function from Python."""
         return int(self._function(r1, r2, r3, r4, r5))

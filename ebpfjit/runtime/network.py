@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from ebpfjit.named import brief
 from ebpfjit.runtime.given import MAPPING, NUMBER, TEXT, TUPLE, U8, U16, U32, Kind, check, check_each
 
 LOOPBACK = 1
@@ -44,6 +45,9 @@ class Interface:
     mac: str = "00:00:00:00:00:00"
     forwards: bool = True
 
+    def __repr__(self) -> str:
+        return brief(self)
+
     def __post_init__(self) -> None:
         check(self, _INTERFACE_KINDS)
         mac_bytes(self.mac)
@@ -68,6 +72,9 @@ class TunnelKey:
     ttl: int = 0
     label: int = 0
     flags: int = 0
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def __post_init__(self) -> None:
         check(self, _TUNNEL_KINDS)
@@ -103,6 +110,9 @@ class Route:
     kind: str = "unicast"
     table: int = 254
 
+    def __repr__(self) -> str:
+        return brief(self)
+
     def __post_init__(self) -> None:
         check(self, _ROUTE_KINDS)
         if self.kind not in KINDS:
@@ -137,6 +147,9 @@ class Network:
     routes: tuple[Route, ...] = ()
     neighbours: Mapping[str, str] = field(default_factory=dict)
     interfaces: Mapping[int, Interface] | None = None
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def __post_init__(self) -> None:
         check(self, _NETWORK_KINDS)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import index
 
+from ebpfjit.named import brief
 from ebpfjit.runtime.given import MAPPING, NUMBER, S32, TEXT, TUPLE, U32, U64, check
 
 SOCK_SIZE = 80
@@ -57,6 +58,9 @@ class Socket:
     state: int | None = None
     cookie: int = 0
     tcp: Mapping[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def __post_init__(self) -> None:
         check(self, _KINDS)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from ebpfjit.errors import MapError
+from ebpfjit.named import cut
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapFlag
 
@@ -201,7 +202,7 @@ class KeyedMap(PythonMap):
 
     def __repr__(self) -> str:
         d = self.definition
-        return f"<{d}: {d.max_entries} entries, keys of {d.key_size} and values of {d.value_size} bytes>"
+        return cut(f"<{d}: {d.max_entries} entries, keys of {d.key_size} and values of {d.value_size} bytes>")
 
 
 def _shown(key: Any) -> str:
