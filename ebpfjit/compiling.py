@@ -92,14 +92,21 @@ def _typed_function(
     rights = start.type.rights
     regions = [*lane.regions(rights), *(region for map_ in start.maps.values() for region in map_.regions)]
     improve = partial(start.improved, environment) if start.options.optimize is None else None
-    allowed = SharedRegions(regions)
     return gated(
-        plain, "context", ("packet",), improve, allowed=allowed, lane=lane, begin=begin, rights=rights
+        plain,
+        "context",
+        ("packet",),
+        improve,
+        allowed=SharedRegions(regions),
+        lane=lane,
+        begin=begin,
+        rights=rights,
+        cells=_cells(start),
     )
 
 
 def _why_no_lane(start: Ready, *, release_gil: bool) -> str:
-    """Return why calls of a program are prepared in Python, "" for programs on packets, and steady maps."""
+    """Return why calls of a program are prepared in Python, "" for programs on packets."""
     if start.type is None:
         return "a program with maps and without a type"
     if not (start.type.has_packet and start.type.has_lane):
@@ -110,8 +117,20 @@ def _why_no_lane(start: Ready, *, release_gil: bool) -> str:
         return "memory of the kernel, or an arena"  # which is the run's
     if start.has_kptrs or start.has_timers or start.map_structs is not None:
         return "kptrs, timers or struct bpf_map"  # what these point to is; and something may be due
-    unsteady = next((map_ for map_ in start.maps.values() if not map_.is_steady), None)
-    return "" if unsteady is None else f"{unsteady.definition} has values for several processors"
+    try:
+        _cells(start)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _cells(start: Ready) -> list[tuple[int, int]]:
+    """Return the words that make the environment's processor the one whose values runs see.
+
+    Raises ValueError where a map has no values for it.
+    """
+    cpu = environment_of(start.program).cpu
+    return [cell for map_ in start.maps.values() for cell in map_.shown(cpu)]
 
 
 @once

@@ -177,10 +177,10 @@ class Gate:
     `names` are those of the buffers, the packet first. Where there is a `lane`, `begin(size, stack)`
     gives the execution of a run that is in the middle of a packet of so many bytes there. `better`
     compiles, as options say, what is to take this program's place once its calls have cost `heat`
-    instructions, and what its runs go on in. `stops` counts
-    how often the calls were stopped. `rights` are those of a lane's struct. Blocks of runs get `room` bytes
-    at least: a run that goes on in other code keeps its block. Who changes a gate that may be replaced
-    meanwhile holds `lock`, which goes over to the new one.
+    instructions, and what its runs go on in. `stops` counts how often the calls were stopped. Each run
+    writes `cells` first, words by their address. `rights` are those of a lane's struct. Blocks of runs get
+    `room` bytes at least: a run that goes on in other code keeps its block. Who changes a gate that may be
+    replaced meanwhile holds `lock`, which goes over to the new one.
     Raises ExecutionError for code that was promised more than runs of this shape have.
     """
 
@@ -201,6 +201,7 @@ class Gate:
         stops: Stops | None = None,
         rights: Rights | None = None,
         room: int = 0,
+        cells: Sequence[tuple[int, int]] = (),
     ) -> None:
         check(compiled.recipe, _given(shape, lane, mbuff, rights))
         self.rights = rights
@@ -217,6 +218,8 @@ class Gate:
         self.state = (ctypes.c_uint64 * len(STATE_WORDS))()
         self._runs: dict[int, _NativeRun] = {}
         self._limits = _limit_table(compiled)
+        self.cells = cells
+        self._cells = (ctypes.c_uint64 * (2 * len(cells)))(*(word for cell in cells for word in cell))
         program = compiled.verified.program
         loads_packets = not PACKET_LOADS.isdisjoint(program.operations)
         linked = not all(isinstance(helper, LeafHelper) for helper in compiled.helpers)
@@ -224,6 +227,8 @@ class Gate:
             entry=compiled.entry,
             limits_start=ctypes.addressof(self._limits),
             limits_stop=ctypes.addressof(self._limits) + ctypes.sizeof(self._limits),
+            cells_start=ctypes.addressof(self._cells),
+            cells_stop=ctypes.addressof(self._cells) + ctypes.sizeof(self._cells),
             linked=linked,
             unlocked=compiled.unlocked,
             special=linked or compiled.unlocked or loads_packets or better is not None,
@@ -241,7 +246,7 @@ class Gate:
         """What machine code reads of the gate and of its program, for whoever is to keep it."""
         compiled, lane = self.compiled, self.lane
         return (
-            *(self.state, self._limits, self.regions, self.stops),
+            *(self.state, self._limits, self._cells, self.regions, self.stops),
             *(compiled.buffer, compiled.helpers, compiled.pins, lane and (lane, lane.memory)),
         )
 
@@ -283,6 +288,7 @@ class Gate:
             stops=self.stops,
             rights=self.rights,
             room=self.room,
+            cells=self.cells,
         )
         gate.lock, gate.anew = self.lock, self.anew
         return gate

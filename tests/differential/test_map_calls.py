@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -341,3 +342,26 @@ def test_what_leaves_machine_code_is_told_and_counted(optimize: bool) -> None:
     expected = "helper 2 (bpf_map_update_elem) on map 'm' (lpm_trie) is a Python function: called at pc 12"
     assert f"{expected}, so far 3 times\n" in function.explain()
     assert "each call is prepared in Python: a program with maps and without a type\n" in function.explain()
+
+
+@pytest.mark.parametrize("kind", [MapType.PERCPU_ARRAY, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH])
+@pytest.mark.parametrize("optimize", [None, False, True])
+def test_functions_of_packets_see_the_values_of_their_processor(kind: MapType, optimize: bool | None) -> None:
+    text = CALL.format(helper=1).replace("exit", "jeq r0, 0, +1\nstdw [r0], 7\nmov r0, 2\nexit")
+    m = made(kind, 4, 8)
+    m[1] = [1, 2]
+    loaded = replace(program(text, m), type="xdp", environment=ENVIRONMENT)
+    function = loaded.compile(optimize=optimize)
+    assert function(bytes(60)) == 2
+    assert "prepared in Python" not in function.explain()
+    assert m[1] == [bytes([1] + 7 * [0]), bytes([7] + 7 * [0])]
+    for call in (lambda: function(bytes(60)), lambda: function.map([bytes(60)])):
+        m[1] = [1, 2]
+        loaded.run(bytes(60), environment=Environment(cpus=2, cpu=0))  # which shows that processor's
+        assert m[1] == [bytes([7] + 7 * [0]), bytes([2] + 7 * [0])]
+        call()
+        assert m[1] == [bytes([7] + 7 * [0])] * 2
+    one = create(replace(m.definition, name="few"))
+    few = replace(program(text, one), type="xdp", environment=ENVIRONMENT)
+    with pytest.raises(ExecutionError, match=r"'few' .*: values for 1 processors, not for number 1"):
+        few.compile(optimize=optimize)(bytes(60))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import BudgetExhausted, Environment, ExecutionError, JitFunction, MemoryFault, Program
+from ebpfjit import BudgetExhausted, ExecutionError, JitFunction, MemoryFault, Program
 from ebpfjit.assembler import assemble
 from ebpfjit.jit import gate
 from ebpfjit.runtime.contexts import skb
@@ -229,16 +229,6 @@ def test_maps_are_used_from_a_lane() -> None:
     assert [count(FRAME) for _ in range(3)] == [1, 2, 3]
     assert list(count.map([FRAME] * 3)) == [4, 5, 6]
     assert int.from_bytes(counts[2], "little") == 6
-
-
-def test_maps_of_several_processors_have_no_lane() -> None:
-    """Which values a program sees follows from the run's environment."""
-    text = "lddw r1, map[idx:0]\nmov r0, 3\nexit"
-    for cpus in (1, 2):
-        table = create(
-            MapDefinition("counts", MapType.PERCPU_ARRAY, 4, 8, 4), environment=Environment(cpus=cpus)
-        )
-        assert (inside(program(text, table).compile()).gate is None) == (cpus == 2)
 
 
 def test_maps_inside_of_maps_are_reached_from_a_lane() -> None:

@@ -26,6 +26,8 @@ STATE_WORDS = (
     "regions",  # regions besides the arguments: as the block's word
     "limits_start",  # how to fill the limits: (offset of a size, span - 1, offset of the limit) each
     "limits_stop",
+    "cells_start",  # what each run writes first: (address, word) each
+    "cells_stop",
     "special",  # not 0 where one of the next two is, or the program loads from the packet
     "linked",  # the program calls Python: its runs are in the list of those
     "unlocked",  # the program runs without Python's lock
@@ -201,6 +203,7 @@ def start(cx: Emitter, layout: Layout, *, lane: bool = False) -> None:
 
     In a lane r14 is the context and r2 is 0; of the result 32 bits count.
     """
+    _write_cells(cx)
     cx.emit(f"mov rax, {block_word('stack_top')}")
     cx.emit(f"mov {block_word('stack_start')}, rax")
     cx.emit(f"mov {block_word('frames_left')}, {layout.max_frames - 1:#x}")
@@ -218,6 +221,24 @@ def start(cx: Emitter, layout: Layout, *, lane: bool = False) -> None:
     enter_program(cx, state_word("entry"))
     if lane:
         cx.emit("mov eax, eax")
+
+
+def _write_cells(cx: Emitter) -> None:
+    """Write what every run writes first: which processor's values maps show."""
+    cells, again, written = cx.new_label("cells"), cx.new_label("cell"), cx.new_label("written")
+    cx.emit(f"mov rcx, {state_word('cells_start')}")
+    cx.emit(f"cmp rcx, {state_word('cells_stop')}")
+    cx.jump("jne", cells)
+    cx.label(written)
+    with cx.out_of_line(cells):
+        cx.label(again)
+        cx.emit("mov rax, qword ptr [rcx]")
+        cx.emit("mov rdx, qword ptr [rcx+8]")
+        cx.emit("mov qword ptr [rax], rdx")
+        cx.emit("add rcx, 0x10")
+        cx.emit(f"cmp rcx, {state_word('cells_stop')}")
+        cx.jump("jne", again)
+        cx.jump("jmp", written)
 
 
 def leave(cx: Emitter) -> None:

@@ -130,6 +130,13 @@ class Map(ABC):
         """True where machine code sees the same memory in all runs, whatever processor they are on."""
         return True
 
+    def shown(self, cpu: int) -> tuple[tuple[int, int], ...]:
+        """Return the words (address, number) that make `cpu` the processor whose values machine code sees.
+
+        Raises ValueError as `use_cpu`.
+        """
+        return ()
+
     @property
     def inner_maps(self) -> tuple[Map, ...]:
         """The maps that are values of this one: a program that has this map can reach them."""

@@ -149,12 +149,21 @@ class FlatMap(KeyedMap):
 
         Raises ValueError where the map has no values for it.
         """
+        self.cpu = self._shown_cpu(cpu)
+        self.set_field("values", self.address + self.offset_of(0, self.cpu))
+
+    def shown(self, cpu: int) -> tuple[tuple[int, int], ...]:
+        """Return the word of the header that says whose values programs see."""
+        shown = self._shown_cpu(cpu)
+        values = self.address + HEADER["values"], self.address + self.offset_of(0, shown)
+        return (values,) if self.cpus > 1 else ()
+
+    def _shown_cpu(self, cpu: int) -> int:
         if not self.is_percpu:
-            cpu = 0
+            return 0
         if not 0 <= cpu < self.cpus:
             raise ValueError(f"{self.definition}: values for {self.cpus} processors, not for number {cpu}")
-        self.cpu = cpu
-        self.set_field("values", self.address + self.offset_of(0, cpu))
+        return cpu
 
     @abstractmethod
     def find(self, key: bytes) -> int:
