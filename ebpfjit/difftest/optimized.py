@@ -238,6 +238,12 @@ class CodeState(State):
         with _bound_before(op):
             return self.space.load(op.pc, address, size)
 
+    def element(self, op: Op, start: int, place: int) -> int:
+        """Return one of the elements that lie one behind the other."""
+        size = op.row.size
+        with _bound_before(op):
+            return self.space.load(op.pc, W64.wrap(start + place * size), size)
+
 
 Done = bool | None
 """None: the next operation follows. True: the code was left at an exit. False: the function has ended."""
@@ -367,6 +373,13 @@ def _select(state: CodeState, op: Op) -> Done:
     return None
 
 
+def _reduce(state: CodeState, op: Op) -> Done:
+    row, starts = op.row, [state.address(op), *(state.values[value] for value in op.args[1:])]
+    streams = [[state.element(op, start, place) for place in range(op.imm)] for start in starts]
+    state.values[op.results[0]] = semantics.reduced(row.width, row.meaning, *streams)
+    return None
+
+
 def _store(state: CodeState, op: Op) -> Done:
     with _bound_before(op):
         state.space.store(op.pc, state.address(op), op.row.size, _source(state, op, 1))
@@ -449,6 +462,7 @@ _OPS: dict[Kind, Callable[[CodeState, Op], Done]] = {
     Kind.INDEXED_STORE: _indexed_store,
     Kind.BINARY_LOAD: _binary_load,
     Kind.UPDATE: _update,
+    Kind.REDUCE: _reduce,
     Kind.STORE: _store,
     Kind.ATOMIC: _atomic,
     Kind.PACKET_LOAD: _packet_load,

@@ -19,6 +19,7 @@ from ebpfjit.optimizer import (
     intervals,
     ranges,
     scaled,
+    vectors,
 )
 
 
@@ -102,6 +103,30 @@ def _other_results(old: Any) -> Any:
         old(inlining, number, replace(block, ops=(*ops, turned)), callee)
 
     return call
+
+
+def _nearer(old: Any) -> Any:
+    def enough(loop: Any) -> Any:
+        found = old(loop)
+        return None if found is None else replace(found, far=found.far - abs(loop.steps[found.counter].imm))
+
+    return enough
+
+
+def _unasked(old: Any) -> Any:
+    def many(making: Any, number: int, loop: Any, *more: Any) -> None:
+        loop.whole.clear()
+        old(making, number, loop, *more)
+
+    return many
+
+
+def _for_one(old: Any) -> Any:
+    def bound(making: Any, loop: Any, of: Any, op: Any, leaves: Any) -> None:
+        old(making, loop, of, op, leaves)
+        making.ops[-1] = replace(making.ops[-1], imm=op.imm)
+
+    return bound
 
 
 ENGINES = ("interpreter", "optimized")
@@ -237,6 +262,24 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "What an inlined function leaves is taken for that of other registers",
             method(inline._Inlining, "call", _other_results),
             ("calls",),
+        ),
+        (
+            "vectors-round-more",
+            "Rounds are done at once where none follows",
+            method(vectors._Loop, "enough_rounds", _nearer),
+            ("arrays",),
+        ),
+        (
+            "vectors-wrap",
+            "Indexes of 32 bits are taken not to wrap where rounds are done at once",
+            method(vectors._Making, "many", _unasked),
+            ("arrays",),
+        ),
+        (
+            "vectors-one-bound",
+            "Where rounds are done at once it is asked for the first of them",
+            method(vectors._Making, "bound", _for_one),
+            ("arrays",),
         ),
     )
 )

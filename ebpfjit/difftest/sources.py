@@ -10,6 +10,7 @@ from ebpfjit.difftest import acceptable, metamorphic, operations, packets, point
 from ebpfjit.difftest.case import BUILDS, GUARDS, Case, CorpusError, Input
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
 from ebpfjit.difftest.hostile import (
+    arrays,
     callbacks,
     calls,
     frames,
@@ -129,6 +130,7 @@ SOURCES: Mapping[str, Weighted] = {
     "helpers": Weighted(lambda rng, corpus: helpers.case(rng), 2),
     "idioms": Weighted(lambda rng, corpus: idioms.case(rng), 6),
     "calls": Weighted(lambda rng, corpus: calls.case(rng), 4),
+    "arrays": Weighted(lambda rng, corpus: arrays.case(rng), 4),
 }
 """The generators, by name."""
 
@@ -148,6 +150,7 @@ HOSTILE = (
     "helpers",
     "idioms",
     "calls",
+    "arrays",
 )
 """Those that are aimed at one kind of hole each."""
 

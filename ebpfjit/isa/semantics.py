@@ -7,7 +7,8 @@ is `w.wrap` without a call. RFC 9669, sections 4 and 5, unless cited.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 from ebpfjit.bits import W8, W16, W32, W64, Width
 
@@ -263,3 +264,10 @@ def xchg(w: Width, memory: int, src: int) -> int:
 
 
 ATOMIC.update(ADD=add, OR=or_, AND=and_, XOR=xor, XCHG=xchg, CMPXCHG=xchg)
+
+
+def reduced(w: Width, meaning: str, elements: Sequence[int], others: Sequence[int] = ()) -> int:
+    """Return what elements are put together, at least one; "DOT": the sum of their products with `others`."""
+    if meaning == "DOT":
+        return w.wrap(sum(a * b for a, b in zip(elements, others, strict=True)))
+    return functools.reduce(functools.partial(BINARY[meaning], w), elements)

@@ -61,6 +61,7 @@ class Kind(Enum):
     BINARY_LOAD = "dst = dst op *(base + index * scale + offset)"
     UPDATE = "*(base + index * scale + offset) op= (src or imm)"
     BRANCH_LOAD = "if *(base + index * scale + offset) op (src or imm) goto target"
+    REDUCE = "dst = imm elements from base + offset on, or their products with others, put together"
 
     __hash__ = object.__hash__  # that of Enum is written in Python, and takes ten times as long
 

@@ -311,6 +311,28 @@ def _only_in_code() -> Iterator[Row]:
                 )  # fmt: skip
     for suffix, _, size in SIZES:
         yield from _addressed(suffix.upper(), size)
+        for width in (W64, W32):
+            yield from _reductions(suffix.upper(), size, width)
+
+
+REDUCTIONS = {"ADD": "+", "OR": "|", "AND": "&", "XOR": "^"}
+"""What elements are put together by."""
+
+
+def _reductions(letter: str, size: int, width: Width) -> Iterator[Row]:
+    """What puts elements together that lie one behind the other, or their products with others."""
+
+    def row(meaning: str, symbol: str, **fields: Any) -> Row:
+        name = f"REDUCE_{meaning}{width.bits}_LDX{letter}"
+        return Row(
+            name, name, Kind.REDUCE, NO_OPCODE, dst=Reg.WRITE, offset=Offset.DISPLACEMENT, imm=Imm.OPERAND,
+            meaning=meaning, width=width, size=size, mnemonic=name.lower(), symbol=symbol, **fields,
+        )  # fmt: skip
+
+    if size <= width.bytes:
+        yield from (row(meaning, symbol) for meaning, symbol in REDUCTIONS.items())
+    if size <= 4:
+        yield row("DOT", "*", src=Reg.READ)
 
 
 MEMORY_OPERANDS = ("ADD", "SUB", "MUL", "OR", "AND", "XOR")

@@ -44,7 +44,7 @@ from ebpfjit.translators.x86_64.target import (
 LOOP_ALIGNMENT = 32
 PLACELESS_KINDS = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT}
-    | {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE, Kind.PAY}
+    | {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE, Kind.PAY, Kind.REDUCE}
 )
 PLACELESS = frozenset(row for row in (*TABLE, *UNENCODED.values()) if row.kind in PLACELESS_KINDS)
 """What is translated the same wherever it stands, where it has no exit."""
@@ -284,6 +284,8 @@ class _Lowering:
         is_other = kind in PLAIN and (audit is None or audit.size != step.row.size)
         if is_other or kind in ADDRESSED:
             x86_64.values.emit_audits(self.cx, step)
+        elif kind is Kind.REDUCE:
+            x86_64.vectors.emit_audits(self.cx, step)
 
     def distance(self, step: Placed) -> tuple[int, int, int] | None:
         """Return a register, how often it counts, and a number: how far the base of a bound is from where the

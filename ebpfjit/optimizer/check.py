@@ -24,10 +24,13 @@ ARGUMENTS = {
     Kind.UPDATE: 1,
     Kind.BRANCH: 1,
     Kind.BRANCH_LOAD: 1,
+    Kind.REDUCE: 1,
 }
 """What operations of a kind read, besides the src of a row that has one for its operand, and an index."""
 SOURCES = frozenset(
-    {Kind.BINARY, Kind.SELECT, Kind.STORE, Kind.INDEXED_STORE, Kind.UPDATE, Kind.BRANCH} | {Kind.BRANCH_LOAD}
+    {Kind.BINARY, Kind.SELECT, Kind.STORE, Kind.INDEXED_STORE, Kind.UPDATE, Kind.BRANCH}
+    | {Kind.BRANCH_LOAD}
+    | {Kind.REDUCE}
 )
 """Kinds whose src, where they have one, is an operand."""
 SCALED = frozenset(

@@ -39,6 +39,9 @@ and of what the machine does at once (rules/ makes these):
     ADD_LDXW         base[, index], value             displacement      value + what is there
     ADD_STW_X        base[, index], value             displacement      none: it is added to what is there
     JLT_LDXW_X       base[, index], value             displacement      ends a block, as a branch
+    REDUCE_XOR64_LDXW  base                 elements  displacement    so many from there on, joined by ^
+    REDUCE_DOT32_LDXW  base, other          elements  displacement    the sum of their products with those
+                                                                      from `other` on
 
 An index is there where `scale` is not 0: it is added so many times.
 

@@ -27,7 +27,7 @@ from ebpfjit.optimizer.flow import without
 
 _KINDS = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.LOAD, Kind.SUM, Kind.SELECT}
-    | {Kind.INDEXED_LOAD, Kind.BINARY_LOAD}
+    | {Kind.INDEXED_LOAD, Kind.BINARY_LOAD, Kind.REDUCE}
 )
 REMOVABLE = frozenset(
     row for row in (*TABLE, *UNENCODED.values()) if row.kind in _KINDS and not row.is_ordered

@@ -26,6 +26,7 @@ from ebpfjit.optimizer.rules.divisions import divide
 from ebpfjit.optimizer.rules.operands import use_memory
 from ebpfjit.optimizer.rules.selects import select
 from ebpfjit.optimizer.unrolling import unroll
+from ebpfjit.optimizer.vectors import vectorise
 
 
 @dataclass(slots=True)
@@ -67,6 +68,7 @@ PASSES: dict[str, Pass] = {
     "dead": lambda code, _: remove_dead(code),
     "guards": _bounds,
     "hoisting": _before_loops,
+    "vectors": lambda code, _: vectorise(code),
     "unroll": lambda code, _: unroll(code),
     "divide": lambda code, _: divide(code),
     "displace": _displace,

@@ -83,6 +83,9 @@ def _of_code(row: Row) -> str:
             return f"$r = $b {row.symbol.removesuffix('=')} *{_INDEXED}"
         case Kind.UPDATE:
             return f"*{_INDEXED} {row.symbol} {source}"
+        case Kind.REDUCE:
+            others = ", *($type *)v$b" if row.uses_src else ""
+            return f"$r = reduce {row.symbol} {{imm}} *{_POINTER}{others}"
         case Kind.BRANCH_LOAD:
             return f"if *{_INDEXED} {row.symbol} {source}"
         case _:

@@ -76,8 +76,10 @@ def _body(code: Code, header: int, depths: Sequence[int], before: Sequence[Seque
             return f"it is a loop of more than {MOST_OPERATIONS} operations"
         if any(op.row.kind in SETTLES for op in block.all_ops):
             return "it is a loop with calls, or one that may end the function"
-        if block.end.row.kind in (Kind.LEAVE, Kind.MAY_GOTO):
-            return []
+        if block.end.row.kind in (Kind.LEAVE, Kind.MAY_GOTO) or any(
+            op.row.kind is Kind.REDUCE for op in block.ops
+        ):
+            return []  # or it does several rounds already
         if number != header and any(each not in body for each in before[number]):
             return "it is a loop with several ways in"
     if -1 in before[header]:

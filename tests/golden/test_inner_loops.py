@@ -26,6 +26,17 @@ from ebpfjit.translators.emitter import Item, Label
 HERE = Path(__file__).parent / "loops"
 PROMISES = Promises(argument_is_measured=True, calling=frozenset())
 LOOPS = {
+    "vectors": """
+        r3 = r2
+        r3 >>= 2
+        r0 = 0
+        loop: w4 = *(u32 *)(r1 + 0)
+        w0 += w4
+        r1 += 4
+        r3 -= 1
+        if r3 != 0 goto loop
+        exit
+    """,
     "inline": """
         r6 = r2
         loop: r1 = r0
@@ -102,7 +113,7 @@ LOOPS = {
         loop: r4 = r1
         r4 += r3
         r5 = *(u8 *)(r4 + 4)
-        r0 += r5
+        r0 -= r5
         r3 += 1
         if r3 != r6 goto loop
         exit
@@ -164,7 +175,7 @@ LOOPS = {
         r3 = r1
         r3 += r2
         loop: r4 = *(u64 *)(r1 + 0)
-        r0 += r4
+        r0 -= r4
         r1 += 8
         if r1 < r3 goto loop
         exit

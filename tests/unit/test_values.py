@@ -6,6 +6,7 @@ import ctypes
 import os
 import pickle
 import random
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -46,6 +47,8 @@ NUMBERS = (
 )
 IMMEDIATES = (0, 1, -1, 5, 127, 128, -128, -129, 255, 0x7FFF, 0x8000, 0x7FFFFFFF, -0x80000000)
 OFFSETS = (0, 0, 8, -8, 127, 128, -128, -129, 0x7FFF, 1 << 29, -(1 << 29))
+LETTERS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+"""How `struct` calls elements of so many bytes."""
 BUDGET, TAKEN = COUNT, COUNT + 1
 """Where behind the registers r9 is, and whether a branch was taken."""
 
@@ -93,12 +96,17 @@ def operation(rng: random.Random, row: Row, start: int) -> Operation:
     pool = rng.sample(range(COUNT), rng.choice((2, 3, 4)))
     args = tuple(rng.choice(pool) for _ in range(count))
     results = (rng.choice(pool),) if row.dst in (Reg.WRITE, Reg.UPDATE) else ()
-    offset = rng.choice(OFFSETS) if kind in SCALED else 0
-    made = Operation(row, args, results, rng.choice(IMMEDIATES), offset, scale)
+    offset = rng.choice(OFFSETS) if kind in ADDRESSED or kind is Kind.SUM else 0
+    imm = rng.choice((16, 64)) // row.size if kind is Kind.REDUCE else rng.choice(IMMEDIATES)
+    made = Operation(row, args, results, imm, offset, scale)
     made.registers = [
         rng.choice(NUMBERS) if rng.random() < 0.5 else rng.getrandbits(64) for _ in range(COUNT)
     ]
-    if kind in ADDRESSED:
+    if kind is Kind.REDUCE:
+        made.offset = rng.choice(OFFSETS) if len({*args}) == len(args) else 0
+        for arg, offset in reversed([*zip(args, (made.offset, 0), strict=False)]):
+            made.registers[arg] = W64.wrap(start + rng.randrange(SIZE - 64) - offset)
+    elif kind in ADDRESSED:
         place, base = start + rng.randrange(40, 80), args[0]
         index = args[1] if scale else base
         if scale and index == base:
@@ -142,6 +150,10 @@ def expected(it: Operation, memory: bytearray, start: int) -> tuple[list[int], b
             memory[address : address + size] = value.to_bytes(size, "little")
         case Kind.BRANCH_LOAD:
             taken = semantics.CONDITION[row.meaning](width, loaded, operand)
+        case Kind.REDUCE:
+            places = [address, *(other - start for other in values[1:])]
+            streams = [struct.unpack_from(f"<{it.imm}{LETTERS[size]}", memory, place) for place in places]
+            made = semantics.reduced(width, row.meaning, *streams)
     if it.results:
         registers[it.results[0]] = made
     return registers, taken

@@ -13,6 +13,7 @@ from ebpfjit.translators.x86_64 import (
     routine,
     target,
     values,
+    vectors,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "routine",
     "target",
     "values",
+    "vectors",
 ]

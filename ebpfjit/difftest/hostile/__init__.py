@@ -8,6 +8,7 @@ tails.py      tail calls between programs of one type and of several
 helpers.py    every helper with sizes and pointers that it must refuse
 overlaps.py   keys and values taken from inside of maps; entries deleted while they are held
 idioms.py     what compilers write for one thing that the machine does, and nearly
+arrays.py     loops that put elements of arrays together, and nearly
 calls.py      small functions that are called again and again, which are inlined, and nearly such
 growth.py     packets that grow and shrink by turns
 writer.py     what they are written with

@@ -1,0 +1,466 @@
+"""Loops that only put elements together do many rounds at once (vectorisation of reductions).
+
+    before                                    after
+                                              b3 (v7, v8):                      where the loop is entered
+                                                v9 = v2 + -16
+                                                if v2 < 16 goto b1(v7, v8) else b4()
+                                              b4 ():
+                                                if v7 < v9 goto b5(v7, v8) else b1(v7, v8)
+                                              b5 (v10, v11):                    16 rounds
+                                                pay 64 or else leave 3 (...)
+                                                v12 = v1 + v10
+                                                bound load v12 + 0..64 else leave 3 (...) refund 64
+                                                v13 = reduce + 16 *(u32 *)(v12 + 0)
+                                                v14 = v11 + v13
+                                                v15 = v10 + 16
+                                                if v15 < v9 goto b5(v15, v14) else b1(v15, v14)
+    b1 (v3, v4):                              b1 (v3, v4):                      the last ones
+      pay 4 else leave 3 (...)                  pay 4 else leave 3 (...)
+      v5 = v1 + v3
+      bound load v5 + 0..4 else leave 3 (...)   ...
+      v6 = *(u32 *)(v5 + 0)
+      v4' = v4 + v6
+      v3' = v3 + 1
+      if v3' < v2 goto b1(v3', v4') else b2()
+
+Such a loop is one block, and perhaps a second one that is gone through on the way back. What it takes from
+one round to the next steps by a number, stays as it is, or is put together, by an operation that knows no
+order, from elements of arrays that lie one behind the other, or from products of those of two. It stores
+nothing, and ends by one test, so rounds are done at once only where that says that one more follows: all else
+that the loop makes, it makes in that one. Bounds that are left in it become those of all rounds; where an
+address is made of 32 bits, rounds in which these would wrap are done one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ebpfjit.bits import W32, W64, Width
+from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.table import BY_NAME, REDUCTIONS, UNENCODED
+from ebpfjit.optimizer.code import BOUND, PAY, Block, Code, Exit, Op, Way
+from ebpfjit.optimizer.flow import homes_of
+from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED
+from ebpfjit.record import record
+
+VECTOR_BYTES, MOST_BYTES = 16, 64
+"""Rounds at once load whole vectors, at most so many bytes of the array with the largest elements."""
+MOST_STEP, MOST_DEPTH = 1 << 12, 6
+"""How far what steps may step in a round; of how many operations an address is made at most."""
+
+LOADS = frozenset(BY_NAME[f"LDX{letter}"] for letter in ("B", "H", "W", "DW"))
+LETTERS = {1: "B", 2: "H", 4: "W", 8: "DW"}
+PLAIN = frozenset(
+    {Kind.PAY, Kind.BOUND, Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SELECT, Kind.LOAD}
+)
+"""Kinds that a loop may have: what they do in a round that is done elsewhere needs not be done."""
+AT_LEAST = {"<=": "<", ">=": ">"}
+"""A test that is taken for one that fails where it holds: so rounds are done one by one that need not be."""
+
+
+@record
+class Stream:
+    """Elements of an array: their load, and the value that is their address."""
+
+    load: Op
+    address: int
+
+
+@record
+class Total:
+    """What is put together: `row` reduces the elements of `streams`, `into` adds that to what there is."""
+
+    row: Row
+    into: Row
+    streams: tuple[Stream, ...]
+
+
+@record
+class Enough:
+    """When enough rounds follow: where the argument `counter` is `far` from `bound`, a value or a number.
+
+    It is below it by more (`relation` "<"), above it (">"), or not within (`!=`, from the side that it comes
+    from); compared at a width, signed or not.
+    """
+
+    relation: str
+    counter: int
+    bound: int
+    is_value: bool
+    far: int
+    rises: bool
+    width: Width
+    is_signed: bool
+
+
+def vectorise(code: Code) -> Code:
+    """Return the code with loops that only put elements together many rounds at once."""
+    found: list[tuple[int, _Loop]] = []
+    before = code.shape.before
+    for number, block in enumerate(code.blocks):
+        back = _way_back(code, number, block, before)
+        if back is not None and (loop := _Loop(code, number, *back)).is_found():
+            found.append((number, loop))
+    if not found:
+        return code
+    made = _Making(code)
+    for number, loop in found:
+        made.rounds(number, loop)
+    return replace(code, blocks=tuple(made.blocks), homes=made.homes)
+
+
+def _way_back(
+    code: Code, number: int, block: Block, before: Sequence[Sequence[int]]
+) -> tuple[int, Way, int] | None:
+    """Return which way of a block leads back to it, itself or by a block that only pays; what that pays."""
+    if block.end.row.kind is not Kind.BRANCH or not block.args:
+        return None
+    for index, way in enumerate(block.ways):
+        if block.ways[1 - index].block == number:
+            continue
+        if way.block == number:
+            return index, way, 0
+        between = code.blocks[way.block]
+        is_back = len(between.ways) == 1 and between.ways[0].block == number and not between.args
+        only_pays = all(op.row is PAY and op.exit is None for op in between.ops)
+        if is_back and only_pays and before[way.block] == [number]:
+            return index, between.ways[0], sum(op.imm for op in between.ops)
+    return None
+
+
+class _Loop:
+    """A loop of one block: what its arguments become in a round."""
+
+    def __init__(self, code: Code, number: int, index: int, back: Way, paid: int) -> None:
+        self.block = block = code.blocks[number]
+        self.number, self.index = number, index
+        self.after = dict(zip(block.args, back.args, strict=True))
+        self.defined = {op.results[0]: op for op in block.ops if op.results}
+        self.cost = paid + sum(op.imm for op in block.ops if op.row is PAY)
+        self.steps: dict[int, Op] = {}
+        """What steps, with the operation that does it."""
+        self.totals: dict[int, Total] = {}
+        self.whole: dict[int, int] = {}
+        """What is made of 32 bits and steps by so much, as long as it does not wrap."""
+
+    def is_found(self) -> bool:
+        """Return whether the loop is one of those, and find out about it."""
+        ops = self.block.ops
+        if not ops or ops[0].row is not PAY or ops[0].exit is None:
+            return False
+        if any(op.row.kind not in PLAIN or op.row.is_ordered for op in ops):
+            return False
+        if any(op.row is PAY and op.exit is not None for op in ops[1:]):
+            return False
+        others = []
+        for arg, value in self.after.items():
+            op = self.defined.get(value)
+            if value == arg:
+                continue
+            if op is not None and op.row.meaning == "ADD" and not op.row.uses_src and op.args == (arg,):
+                if not 0 < abs(op.imm) <= MOST_STEP:
+                    return False
+                self.steps[arg] = op
+            else:
+                others.append((arg, op))
+        for arg, op in others:
+            total = None if op is None else self._total(arg, op)
+            if total is None:
+                return False
+            self.totals[arg] = total
+        if not self.totals:
+            return False
+        sizes = {stream.load.row.size for total in self.totals.values() for stream in total.streams}
+        self.rounds = MOST_BYTES // max(sizes)
+        if self.rounds * min(sizes) < VECTOR_BYTES or not self._bounds():
+            return False
+        self.enough = self.enough_rounds()
+        return self.enough is not None
+
+    def _total(self, arg: int, op: Op) -> Total | None:
+        """Return what an argument is put together from; None where it is something else."""
+        row = op.row
+        if (
+            row.kind is not Kind.BINARY
+            or row.meaning not in REDUCTIONS
+            or not row.uses_src
+            or arg not in op.args
+        ):
+            return None
+        element = op.args[1] if op.args[0] == arg else op.args[0]
+        made = self.defined.get(element)
+        if made is None or element == arg:
+            return None
+        bits = row.width.bits
+        if made.row in LOADS and made.row.size <= row.width.bytes:
+            stream = self._stream(element)
+            name = f"REDUCE_{row.meaning}{bits}_LDX{LETTERS[made.row.size]}"
+            return None if stream is None else Total(UNENCODED[name], row, (stream,))
+        is_whole = made.row.width is W64 or row.width is W32
+        if row.meaning == "ADD" and made.row.meaning == "MUL" and made.row.uses_src and is_whole:
+            streams = tuple(stream for value in made.args if (stream := self._stream(value)) is not None)
+            if (
+                len(streams) == 2
+                and streams[0].load.row is streams[1].load.row
+                and streams[0].load.row.size <= 4
+            ):
+                name = f"REDUCE_DOT{bits}_LDX{LETTERS[streams[0].load.row.size]}"
+                return Total(UNENCODED[name], row, streams)
+        return None
+
+    def _stream(self, value: int) -> Stream | None:
+        """Return the array that a value is an element of; None where the next one does not lie behind it."""
+        load = self.defined.get(value)
+        if load is None or load.row not in LOADS or self.step(load.args[0]) != load.row.size:
+            return None
+        return Stream(load, load.args[0])
+
+    def _bounds(self) -> bool:
+        """Return whether all bounds of the loop can be made for many rounds."""
+        for op in self.block.ops:
+            if op.row is BOUND and op.args:
+                step = self.step(op.args[0])
+                if len(op.args) > 1 or op.scale or step is None or step < 0:
+                    return False
+        return True
+
+    def step(self, value: int, width: Width = W64, depth: int = MOST_DEPTH) -> int | None:
+        """Return by how much a value steps each round; None where it does something else, or may."""
+        if value in self.after:
+            op = self.steps.get(value)
+            if op is not None:
+                return self._unwrapped(value, op.imm, op.row, width)
+            return 0 if self.after[value] == value else None
+        op = self.defined.get(value)
+        if op is None or op.row.kind is Kind.LOAD_IMM64:
+            return 0
+        row = op.row
+        if not depth or row.kind not in (Kind.BINARY, Kind.MOVE) or row.offset:
+            return None
+        inner = W32 if W32 in (width, row.width) else W64
+        steps = []
+        for arg in op.args:
+            step = self.step(arg, inner, depth - 1)
+            if step is None:
+                return None
+            steps.append(step)
+        found = _stepped(row, steps, op.imm)
+        return None if found is None or abs(found) > MOST_STEP else self._unwrapped(value, found, row, width)
+
+    def _unwrapped(self, value: int, step: int, row: Row, width: Width) -> int | None:
+        """Return a step; of 32 bits read as 64 it is to be asked whether the value wraps."""
+        if row.width is W64 or width is W32 or not step:
+            return step
+        if step < 0:
+            return None
+        self.whole[value] = step
+        return step
+
+    def enough_rounds(self) -> Enough | None:
+        """Return when enough rounds follow, by the test at the end of the loop."""
+        end = self.block.end
+        row, width = end.row, end.row.width
+        if row.meaning not in RELATIONS:
+            return None
+        relation = RELATIONS[row.meaning][self.index]
+        left, right = end.args[0], end.args[1] if row.uses_src else None
+        counter = self._counter(left, width)
+        if counter is None and right is not None:
+            left, right, relation = right, left, MIRRORED[relation]
+            counter = self._counter(left, width)
+        if counter is None:
+            return None
+        arg, behind = counter
+        if right is not None and (right in self.defined or self.after.get(right, right) != right):
+            return None
+        step = self.steps[arg].imm
+        far = (self.rounds - 1 + behind) * abs(step)
+        bound, is_value = (end.imm, False) if right is None else (right, True)
+        relation = AT_LEAST.get(relation, relation)
+        is_signed = row.meaning in SIGNED
+        test = Enough(relation, arg, bound, is_value, far, step > 0, width, is_signed)
+        if relation == "!=" or (relation == "<" and step > 0 and (is_value or bound > far)):
+            return test
+        is_small = 0 <= bound < 1 << 30
+        return test if relation == ">" and step < 0 and not is_value and is_small else None
+
+    def _counter(self, value: int, width: Width) -> tuple[int, int] | None:
+        """Return the argument that a test is about, and how many steps behind it."""
+        for arg, op in self.steps.items():
+            if value in (arg, op.results[0]) and op.row.width.bits >= width.bits:
+                return arg, int(value != arg)
+        return None
+
+
+def _stepped(row: Row, steps: Sequence[int], imm: int) -> int | None:
+    """Return by how much the result of an operation steps whose operands step by so much."""
+    if not any(steps):
+        return 0
+    match row.meaning:
+        case "MOV":
+            return steps[0]
+        case "ADD":
+            return sum(steps)
+        case "SUB":
+            return steps[0] - sum(steps[1:])
+        case "LSH" if not row.uses_src and 0 <= imm < row.width.bits:
+            return steps[0] << imm
+    return None
+
+
+class _Making:
+    """The blocks so far."""
+
+    def __init__(self, code: Code) -> None:
+        self.code, self.blocks, self.homes = code, [*code.blocks], homes_of(code)
+        self.ops: list[Op] = []
+        self.pc = 0
+
+    def new(self, like: int = -1) -> int:
+        """Return a new value, of the register that another one was of."""
+        self.homes.append(self.homes[like] if like >= 0 else 0)
+        return len(self.homes) - 1
+
+    def emit(self, row: Row, args: tuple[int, ...], imm: int = 0, offset: int = 0, like: int = -1) -> int:
+        """Add an operation; return its value."""
+        value = self.new(like)
+        self.ops.append(Op(row, args, imm, offset, self.pc, (value,)))
+        return value
+
+    def block(self, args: tuple[int, ...], end: Op, ways: tuple[Way, ...]) -> None:
+        """Add a block with the operations so far."""
+        self.blocks.append(Block(self.pc, args, tuple(self.ops), end, ways))
+        self.ops = []
+
+    def rounds(self, number: int, loop: _Loop) -> None:
+        """Put many rounds of a loop before it."""
+        self.pc = loop.block.pc
+        self.enter(number, loop)
+        front = {arg: self.new(arg) for arg in loop.block.args}
+        args = tuple(front.values())
+        leaving = Way(number, args)
+        test = loop.enough
+        assert test is not None  # it was found
+        limit = front.get(test.bound, test.bound) if test.is_value else None
+        if test.relation == "<" and limit is not None:
+            below = self.emit(self.row("ADD", test.width, "K"), (limit,), -test.far)
+            self.block(args, self.near(test, limit), (leaving, Way(len(self.blocks) + 1, ())))
+            args, limit = (), below
+        inside = Way(len(self.blocks) + 1, tuple(front[arg] for arg in self.varying(loop)))
+        self.block(args, self.enough(test, front[test.counter], limit), (inside, leaving))
+        self.many(number, loop, front, limit)
+
+    def varying(self, loop: _Loop) -> list[int]:
+        """Return the arguments of a loop that rounds change."""
+        return [arg for arg, value in loop.after.items() if arg != value]
+
+    def enter(self, number: int, loop: _Loop) -> None:
+        """Have all ways to a loop from outside come to the block that is made next."""
+        target = len(self.blocks)
+        for index, block in enumerate(self.blocks):
+            inside = index == number or (
+                index < len(self.code.blocks) and index == loop.block.ways[loop.index].block
+            )
+            if not inside and any(way.block == number for way in block.ways):
+                ways = [Way(target, way.args) if way.block == number else way for way in block.ways]
+                self.blocks[index] = replace(block, ways=tuple(ways))
+
+    def row(self, meaning: str, width: Width, form: str) -> Row:
+        """Return the row of an operation, or of a comparison."""
+        bits = "" if meaning[0] == "J" and width is W64 else str(width.bits)
+        return BY_NAME[f"{meaning}{bits}_{form}"]
+
+    def near(self, test: Enough, limit: int) -> Op:
+        """Return the end of a block that goes on where a bound leaves no room for so many rounds."""
+        row = self.row("JSLT" if test.is_signed else "JLT", test.width, "K")
+        return Op(row, (limit,), test.far, 0, self.pc)
+
+    def enough(self, test: Enough, counter: int, limit: int | None) -> Op:
+        """Return the end of a block whose first way is gone where enough rounds follow."""
+        sign = "S" if test.is_signed else ""
+        if test.relation == "!=":
+            if limit is not None:
+                pair = (limit, counter) if test.rises else (counter, limit)
+            elif test.rises:
+                pair = self.emit(self.row("MOV", test.width, "K"), (), test.bound), counter
+            else:
+                way = (
+                    self.emit(self.row("ADD", test.width, "K"), (counter,), -test.bound)
+                    if test.bound
+                    else counter
+                )
+                return Op(self.row("JGT", test.width, "K"), (way,), test.far, 0, self.pc)
+            way = self.emit(self.row("SUB", test.width, "X"), pair)
+            return Op(self.row("JGT", test.width, "K"), (way,), test.far, 0, self.pc)
+        if test.relation == "<":
+            if limit is not None:
+                return Op(self.row(f"J{sign}LT", test.width, "X"), (counter, limit), 0, 0, self.pc)
+            return Op(self.row(f"J{sign}LT", test.width, "K"), (counter,), test.bound - test.far, 0, self.pc)
+        return Op(self.row(f"J{sign}GT", test.width, "K"), (counter,), test.bound + test.far, 0, self.pc)
+
+    def many(self, number: int, loop: _Loop, front: dict[int, int], limit: int | None) -> None:
+        """Add the blocks of many rounds: those of what may wrap, and of the rounds themselves."""
+        varying = self.varying(loop)
+        of = {**front, **{arg: self.new(arg) for arg in varying}}
+        head, args = len(self.blocks), tuple(of[arg] for arg in varying)
+        alone = Way(number, tuple(of[arg] for arg in loop.block.args))
+        for value, step in loop.whole.items():
+            most = (1 << 32) - 1 - (loop.rounds - 1) * step
+            wraps = Op(BY_NAME["JGT32_K"], (self.copied(loop, of, value),), W32.signed(most), 0, self.pc)
+            self.block(args, wraps, (alone, Way(len(self.blocks) + 1, ())))
+            args = ()
+        pay = loop.block.ops[0]
+        assert pay.exit is not None  # it was looked at
+        registers = tuple(None if value is None else of.get(value, value) for value in pay.exit.registers)
+        cost = loop.rounds * loop.cost
+        leaves = Exit(pay.exit.pc, registers, pay.exit.refund, pay.exit.slots)
+        self.ops.append(Op(PAY, (), cost, 0, pay.pc, (), leaves, True))
+        leaves = replace(leaves, refund=leaves.refund + cost)
+        for op in loop.block.ops:
+            if op.row is BOUND:
+                self.bound(loop, of, op, leaves)
+        following = dict(of)
+        for arg, total in loop.totals.items():
+            made = self.reduced(loop, of, total)
+            following[arg] = self.emit(total.into, (of[arg], made), like=arg)
+        for arg, op in loop.steps.items():
+            following[arg] = self.emit(op.row, (of[arg],), loop.rounds * op.imm, like=arg)
+        test = loop.enough
+        assert test is not None  # it was found
+        end = self.enough(test, following[test.counter], limit)
+        again = Way(head, tuple(following[arg] for arg in varying))
+        self.block(args, end, (again, Way(number, tuple(following[arg] for arg in loop.block.args))))
+
+    def bound(self, loop: _Loop, of: dict[int, int], op: Op, leaves: Exit) -> None:
+        """Add a bound for what all rounds ask for."""
+        if not op.args:
+            self.ops.append(replace(op, exit=leaves))
+            return
+        step = loop.step(op.args[0])
+        assert step is not None  # it was looked at
+        base, size = self.copied(loop, of, op.args[0]), op.imm + (loop.rounds - 1) * step
+        self.ops.append(Op(BOUND, (base,), size, op.offset, op.pc, (), leaves, op.stores, op.region))
+
+    def reduced(self, loop: _Loop, of: dict[int, int], total: Total) -> int:
+        """Add what puts the elements of all rounds together; return its value."""
+        first, *others = total.streams
+        bases = [self.copied(loop, of, first.address)]
+        for stream in others:
+            base = self.copied(loop, of, stream.address)
+            by = stream.load.offset
+            bases.append(self.emit(BY_NAME["ADD64_K"], (base,), by) if by else base)
+        value, load = self.new(), first.load
+        self.ops.append(Op(total.row, tuple(bases), loop.rounds, load.offset, load.pc, (value,)))
+        return value
+
+    def copied(self, loop: _Loop, of: dict[int, int], value: int) -> int:
+        """Return a value of the first of the rounds, with what it is made of."""
+        if value in of:
+            return of[value]
+        op = loop.defined.get(value)
+        if op is None:
+            return value
+        args = tuple(self.copied(loop, of, arg) for arg in op.args)
+        of[value] = self.emit(op.row, args, op.imm, op.offset, like=value)
+        return of[value]
