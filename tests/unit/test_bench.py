@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from ebpfjit.elf.loader import load
 from ebpfjit.jit.timing import STAGES
 from ebpfjit.program import Program, decode
 from ebpfjit.vm import EbpfVmRaw
+from tests.support import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = replace(SHORT, rounds=1, kernels=("gcd",), packets=100, entries=1024, sizes=(100,))
@@ -36,15 +36,8 @@ TINY = replace(SHORT, rounds=1, kernels=("gcd",), packets=100, entries=1024, siz
 def bench(*arguments: str | Path, environment: Mapping[str, str] | None = None, code: str = "") -> Any:
     """Run `ebpfjit bench`; `code` goes before it."""
     main = f"{code}\nimport sys; from ebpfjit.cli.app import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", main, "bench", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=ROOT,
-        env=environment,
-    )
+    command = [sys.executable, "-c", main, "bench", *map(str, arguments)]
+    return warm.run(command, text=True, cwd=ROOT, env=environment)
 
 
 # the clock

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ebpfjit import kernel
+from tests.support import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK_PORT = str(ROOT / "examples" / "block_port.o")
@@ -26,14 +27,7 @@ ADD = "mov32 r0, 0\nmov32 r1, 2\nadd32 r0, 1\nadd32 r0, r1\nexit\n"
 
 
 def ebpfjit(*arguments: str | Path, stdin: bytes | str = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "ebpfjit", *map(str, arguments)],
-        input=stdin.encode() if isinstance(stdin, str) else stdin,
-        capture_output=True,
-        timeout=60,
-        check=False,
-        cwd=ROOT,
-    )
+    return warm.run([sys.executable, "-m", "ebpfjit", *arguments], stdin, cwd=ROOT, timeout=60)
 
 
 def output(*arguments: str | Path, stdin: bytes | str = b"") -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ebpfjit.assembler import assemble
+from tests.support import warm
 
 ELF = Path(__file__).parents[1] / "elf" / "text_only.o"
 modes = pytest.mark.parametrize("mode", ["--interpret", "--jit"])
@@ -16,7 +17,7 @@ modes = pytest.mark.parametrize("mode", ["--interpret", "--jit"])
 
 def plugin(stdin: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ebpfjit.cli.conformance_plugin", *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    return warm.run(command, stdin, text=True)
 
 
 @modes

@@ -24,16 +24,14 @@ from ebpfjit.difftest.fuzz import FuzzReport, Options, fuzz, save
 from ebpfjit.difftest.html import page
 from ebpfjit.difftest.report import report_text, times_text
 from ebpfjit.program import Program
+from tests.support import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "tests" / "corpus"
 
 
-def ebpfjit(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ebpfjit", *arguments],
-        capture_output=True, text=True, cwd=ROOT, check=False, timeout=300, **options,
-    )  # fmt: skip
+def ebpfjit(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return warm.run([sys.executable, "-m", "ebpfjit", *arguments], text=True, cwd=ROOT)
 
 
 def shrunk(name: str, programs: int = 400) -> FuzzReport:
@@ -226,7 +224,10 @@ def without_bpf() -> None:
 
 @pytest.mark.parametrize("command", [("fuzz",), ("diff", "examples/block_port.o")])
 def test_a_kernel_that_may_not_be_asked_is_one_line(command: tuple[str, ...]) -> None:
-    done = ebpfjit(*command, "--engines", "jit,kernel", preexec_fn=without_bpf)
+    whole = [sys.executable, "-m", "ebpfjit", *command, "--engines", "jit,kernel"]
+    done = subprocess.run(
+        whole, capture_output=True, text=True, cwd=ROOT, check=False, preexec_fn=without_bpf
+    )
     assert done.returncode == 1, done.stdout
     assert done.stderr.startswith("ebpfjit: the kernel is no engine here: ")
     assert done.stderr.count("\n") == 1

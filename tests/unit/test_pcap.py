@@ -19,6 +19,7 @@ from ebpfjit.cli import pcap
 from ebpfjit.cli.capture import run as run_capture
 from ebpfjit.cli.files import FileError
 from ebpfjit.program import Program
+from tests.support import warm
 
 SECOND = 1_000_000_000
 
@@ -160,9 +161,7 @@ def drop_udp(tmp_path: Path) -> Path:
 
 
 def ebpfjit(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ebpfjit", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+    return warm.run([sys.executable, "-m", "ebpfjit", *map(str, arguments)], text=True)
 
 
 def is_udp(packet: bytes) -> bool:

@@ -54,6 +54,7 @@ from ebpfjit.options import Options
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import SLICE, Execution
 from ebpfjit.runtime.memory import Region, Stack, grant
+from tests.support import warm
 from tests.support.mappings import own_mappings, rights_at
 
 CHECKOUT = Path(__file__).parents[2]
@@ -85,8 +86,7 @@ def in_child(body: Callable[..., None]) -> Callable[..., None]:
 
 def _python(source: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", source]
-    timeout = 120 + LEAK_CYCLES * 0.1
-    return subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=False, timeout=timeout)
+    return warm.run(command, text=True, cwd=CHECKOUT, timeout=120 + LEAK_CYCLES * 0.1)
 
 
 def _status(returncode: int) -> str:
