@@ -37,7 +37,8 @@ nightly: $(VENV)/.installed-dev
 	$(BIN)/ebpfjit fuzz --seconds $$((60 * $(MINUTES))) --seed $(SEED) --jobs $(JOBS)
 	$(BIN)/ebpfjit fuzz --seconds $$((60 * $(MINUTES))) --seed $(SEED) --jobs $(JOBS) \
 	  --engines interpreter,jit,tiered --builds audit --sources $(HOSTILE)
-	EBPFJIT_PLANTED=all $(BIN)/pytest -q tests/unit/test_difftest_fuzz.py -k planted_bugs
+	EBPFJIT_PLANTED=all $(BIN)/pytest -q tests/unit/test_difftest_fuzz.py tests/unit/test_difftest_hostile.py \
+	  -k "planted_bugs or holes_are_found"
 	EBPFJIT_WHOLE_CONTEXTS=1 $(BIN)/pytest -q tests/differential/test_context_rights.py
 	EBPFJIT_CRASH_PROGRAMS=200000 $(BIN)/pytest -q tests/differential/test_no_crash.py
 	$(BIN)/python -m tests.differential.mutated_objects --seconds $$((60 * $(MINUTES))) --seed $(SEED) --memory 1G

@@ -108,6 +108,8 @@ def _die_with_parent() -> None:
 
 def _warm_up() -> None:
     """What nearly all processes of tests would do for themselves."""
+    import pytest  # noqa: F401
+
     from ebpfjit import Program, load
     from ebpfjit.assembler import assemble
     from ebpfjit.cli import app  # noqa: F401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,6 +32,9 @@ from ebpfjit.runtime.helpers import table
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.maps.create import create
 from ebpfjit.runtime.memory import STACK_SIZE
+from tests.support.workers import forked_workers  # noqa: F401  # a fixture
+
+pytestmark = pytest.mark.usefixtures("forked_workers")
 
 SECONDS = 60.0
 
@@ -281,7 +285,16 @@ def test_a_run_that_changes_what_is_not_its_own_is_a_finding() -> None:
     assert text.startswith("interpreter: what lies around the memory was changed")
 
 
-@pytest.mark.parametrize("bug", HOLES, ids=lambda bug: bug.name)
+SLOW_TO_FIND = {"not-called-back", "update-while-read", "fault-stack-lost", "helpers-are-free"}
+"""Others of their sources are found sooner; `make nightly` plants all (EBPFJIT_PLANTED=all)."""
+PLANTED = [bug for bug in HOLES if os.environ.get("EBPFJIT_PLANTED") or bug.name not in SLOW_TO_FIND]
+
+
+def test_each_source_is_asked_for_a_hole() -> None:
+    assert {bug.sources for bug in PLANTED} == {bug.sources for bug in HOLES}
+
+
+@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
 def test_holes_are_found_again(bug) -> None:
     options = Options(
         bug.engines,
@@ -297,7 +310,7 @@ def test_holes_are_found_again(bug) -> None:
 
 @pytest.mark.parametrize("source", HOSTILE)
 def test_nothing_is_found_otherwise(source: str) -> None:
-    report = fuzz(Options(sources=(source,), programs=60, seed=5, shrink=0))
+    report = fuzz(Options(sources=(source,), programs=20, seed=5, shrink=0))
     assert [(finding.number, finding.text) for finding in report.findings] == []
 
 
