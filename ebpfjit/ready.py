@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, in_world, prepare
+from ebpfjit.bits import W32
 from ebpfjit.errors import ExecutionError, LicenseWarning, VerifierError
 from ebpfjit.isa.spec import Kind
-from ebpfjit.once import load_package
+from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime import faults
@@ -138,7 +139,7 @@ class Ready:
 
     def compiled_anew(self, environment: Environment, options: Options) -> Compiled:
         """Return the program compiled for such an environment."""
-        load_package("ebpfjit.jit")
+        import_alone("ebpfjit.jit.stock")
         from ebpfjit.jit.stock import native_helper
 
         natives = {number: native_helper(number) for number in self._natives(environment)}
@@ -166,8 +167,7 @@ class Ready:
 
     def _calls(self, numbers: Collection[int]) -> bool:
         """True for a program that calls one of these helpers."""
-        rows = ((insn.row, insn.imm) for insn in self.program.instructions)
-        return any(row and row.kind is Kind.CALL_HELPER and imm in numbers for row, imm in rows)
+        return not _called_by(self.program).isdisjoint(numbers)
 
     @cached_property
     def object_types(self) -> Callable[[int], ObjectLayout | None] | None:
@@ -194,12 +194,7 @@ class Ready:
     @cached_property
     def _stock(self) -> frozenset[int]:
         """The helpers of ours that the program calls, by number."""
-        ours = table.bound()
-        rows = ((insn.row, insn.imm) for insn in self.program.instructions)
-        called = (imm for row, imm in rows if row is not None and row.kind is Kind.CALL_HELPER)
-        return frozenset(
-            number for number in called if number in ours and self.helpers.get(number) is ours[number]
-        )
+        return table.ours(self.helpers, *_called_by(self.program))
 
     @property
     def takes_locks(self) -> bool:
@@ -211,7 +206,7 @@ class Ready:
         """Return the helpers that are machine code in the program's."""
         if not self._stock or self.takes_locks:
             return frozenset()
-        load_package("ebpfjit.jit")
+        import_alone("ebpfjit.jit.stock")
         from ebpfjit.jit.stock import native_numbers
 
         return native_numbers(environment, lasting=self.lasting) & self._stock
@@ -364,7 +359,7 @@ def ready(program: Program) -> Ready:
         type_ = None if program.type is None else effective_type(program.type, program.section)
         verifier.check(program)
         _check_arena(program)
-        helpers = {**table.bound(), **_STOCK} if is_plain(program) else table.bound()
+        helpers = _helpers_of(program)
         structs, seen = _map_structs(program)
         if seen:
             references = {pc: seen.get(value, value) for pc, value in program.references.items()}
@@ -384,6 +379,22 @@ def ready(program: Program) -> Ready:
         )
         kept["_ready"] = known
     return known
+
+
+def _helpers_of(program: Program) -> Mapping[int, HelperFunction]:
+    """Return the helpers that a program has: none where it calls none, as to import them all takes long."""
+    if not _called_by(program):
+        return {}
+    return {**table.bound(), **_STOCK} if is_plain(program) else table.bound()
+
+
+def _called_by(program: Program) -> set[int]:
+    """Return the numbers of the helpers that a program calls."""
+    return {
+        W32.wrap(insn.imm)
+        for insn in program.instructions
+        if insn.row is not None and insn.row.kind is Kind.CALL_HELPER
+    }
 
 
 def refuse_limit(limit: int | None) -> None:
@@ -450,12 +461,8 @@ def promises_of(start: Ready, native: Iterable[int] = ()) -> Promises:
     `native` are the numbers of helpers of ours that are machine code: they ask nobody. Of the helpers only
     those count that the program calls: there are 200, and this is done for each compilation.
     """
-    called = {
-        insn.imm & 0xFFFFFFFF
-        for insn in start.program.instructions
-        if insn.row is not None and insn.row.kind is Kind.CALL_HELPER
-    }
-    in_python = {number: start.helpers[number] for number in (called & start.helpers.keys()) - set(native)}
+    called = _called_by(start.program) & start.helpers.keys()
+    in_python = {number: start.helpers[number] for number in called - set(native)}
     return Promises(
         argument_size=start.type.context_size if start.type is not None else 0,
         argument_writable=False,
@@ -476,7 +483,7 @@ def compile_ready(
 
     `native` stand for the helpers of their numbers.
     """
-    load_package("ebpfjit.jit")
+    import_alone("ebpfjit.jit.entry")
     from ebpfjit.jit.entry import compile_program
 
     type_ = start.type

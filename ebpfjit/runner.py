@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.errors import BudgetExhausted, ExecutionError, JitUnavailable, LoadError
 from ebpfjit.interpreter import interpret
 from ebpfjit.named import brief
-from ebpfjit.once import load_package
+from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import DEFAULTS
 from ebpfjit.program import Program
 from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, numbered, ready_with, refuse_limit
@@ -340,7 +340,7 @@ def run(
 
 def best_engine() -> str:
     """Return the name of the fastest engine that this machine, and this process, can have."""
-    load_package("ebpfjit.jit")
+    import_alone("ebpfjit.jit.routines")
     from ebpfjit.jit import cpu
     from ebpfjit.jit.routines import routines
 

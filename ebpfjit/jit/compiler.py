@@ -46,9 +46,7 @@ def listing_of(recipe: Recipe) -> Listing:
     Raises TranslationError where an operation has no translator, and OptimizationError where optimising
     takes too much.
     """
-    listing = _optimised(recipe) if recipe.is_optimized else baseline_listing(recipe)
-    done("translate")
-    return listing
+    return _optimised(recipe) if recipe.is_optimized else baseline_listing(recipe)
 
 
 def _optimised(recipe: Recipe) -> Listing:

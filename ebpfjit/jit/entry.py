@@ -20,16 +20,15 @@ from ebpfjit.errors import ExecutionError, OptimizationError, TranslationError
 from ebpfjit.jit import audit as audits
 from ebpfjit.jit import cpu, failing
 from ebpfjit.jit.assembler import assemble_parts
+from ebpfjit.jit.baseline import baseline_listing
 from ebpfjit.jit.code_buffer import CodeBuffer
-from ebpfjit.jit.compiler import listing_of
-from ebpfjit.jit.map_routines import map_routine_addresses
 from ebpfjit.jit.promises import Given, check
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.relocation import Image, layout, relocate
 from ebpfjit.jit.routines import WORD, are_ready, routines
 from ebpfjit.jit.routines import listing as shared_listing
 from ebpfjit.jit.stages import done
-from ebpfjit.once import once
+from ebpfjit.once import import_alone, once
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Program
 from ebpfjit.runtime import faults
@@ -47,6 +46,7 @@ from ebpfjit.runtime.shared import BEHIND, HEADER_SIZE, ROW_SIZE
 from ebpfjit.runtime.world import Thrown, engine_of
 from ebpfjit.translators.x86_64.call import COUNTS
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
+from ebpfjit.translators.x86_64.maps import MAP_ROUTINES
 from ebpfjit.translators.x86_64.target import (
     FAULTS,
     LEAVE_FUNCTION,
@@ -332,7 +332,7 @@ class Compiled:
     @cached_property
     def listing(self) -> Listing:
         """The assembly text; written anew where it was not kept."""
-        return self.assembled if self.assembled is not None else listing_of(self.recipe)
+        return self.assembled if self.assembled is not None else _listing_of(self.recipe)
 
     def run(self, execution: Execution) -> int:
         """Run the program and return r0, unsigned; raises what the interpreter raises."""
@@ -437,11 +437,32 @@ def compile_program(
     counts = (ctypes.c_uint64 * len(verified.program))() if COUNTS in image.slots else None
     if counts is not None:
         addresses[COUNTS] = ctypes.addressof(counts)
-    code = relocate(image, addresses | host_addresses() | map_routine_addresses(image.slots))
+    code = relocate(image, addresses | host_addresses() | _map_routines(image))
     buffer = CodeBuffer(code, guarded=options.harden)
     done("map")
     pins = (counts, *(map_.pins for map_ in verified.program.maps))
     return Compiled(recipe, image, buffer, tuple(called.values()), kept, pins, counts=counts)
+
+
+def _map_routines(image: Image) -> dict[str, int]:
+    """Return the addresses of the routines of maps that an image calls: they are optimised code."""
+    called = [symbol for symbol in image.slots if symbol.startswith(MAP_ROUTINES)]
+    if not called:
+        return {}
+    import_alone("ebpfjit.jit.map_routines")
+    from ebpfjit.jit.map_routines import map_routine_addresses
+
+    return map_routine_addresses(called)
+
+
+def _listing_of(recipe: Recipe) -> Listing:
+    """Return a recipe's text; the optimizer is imported where something is optimised. See `listing_of`."""
+    if not recipe.is_optimized:
+        return baseline_listing(recipe)
+    import_alone("ebpfjit.jit.compiler")
+    from ebpfjit.jit.compiler import listing_of
+
+    return listing_of(recipe)
 
 
 KERNEL_LOADS = "it loads through pointers of the kernel, of which analysis knows nothing"
@@ -458,7 +479,8 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     if recipe.options.optimize and not recipe.verified.knows_all:
         recipe = recipe.baseline(KERNEL_LOADS if recipe.verified.kernel_loads else ARENA)
     try:
-        listing = listing_of(recipe)
+        listing = _listing_of(recipe)
+        done("translate")
         return recipe, listing, assemble(listing)
     except (OptimizationError, MemoryError) as error:
         size = len(recipe.verified.program)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.audit import audited
-from ebpfjit.optimizer.code import Code
-from ebpfjit.optimizer.facts import Facts
 from ebpfjit.options import Options
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType
@@ -17,6 +15,10 @@ from ebpfjit.runtime.maps.flat import HEADER
 from ebpfjit.runtime.maps.hash import LONGEST_KEY
 from ebpfjit.runtime.memory import FREE_SIZE
 from ebpfjit.translators.plan import MapCall, MapOperation
+
+if TYPE_CHECKING:
+    from ebpfjit.optimizer.code import Code
+    from ebpfjit.optimizer.facts import Facts
 
 OPERATIONS = {LOOKUP: MapOperation.LOOKUP, UPDATE: MapOperation.UPDATE, DELETE: MapOperation.DELETE}
 LARGEST_STRIDE = 1 << 30

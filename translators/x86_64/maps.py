@@ -26,9 +26,13 @@ INSIDE = "is_load"
 SHIFTS = {1 << shift: shift for shift in range(1, 64)}
 
 
+MAP_ROUTINES = "map_"
+"""What the names of slots begin with that hold addresses of routines of maps."""
+
+
 def symbol_of(routine: str) -> str:
     """Return the name of the slot that holds the address of a map's routine."""
-    return f"map_{routine}"
+    return MAP_ROUTINES + routine
 
 
 def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: Callable[[], None]) -> None:

@@ -7,7 +7,6 @@ a run, wherever the caller says.
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import time
@@ -27,7 +26,6 @@ MEMFROB_KEY = 0x2A
 _FROBBED = bytes(byte ^ MEMFROB_KEY for byte in range(256))
 _CHUNK = 4096
 _FREE_STEPS = 64
-_log = logging.getLogger("ebpfjit.trace")
 
 
 def bpf_time_getns(unused1: int, unused2: int, unused3: int, unused4: int, unused5: int) -> int:
@@ -48,7 +46,9 @@ def bpf_trace_printf(unused1: int, unused2: int, arg3: int, arg4: int, arg5: int
     """
     line = trace_line(unused1, unused2, arg3, arg4, arg5)
     print(line)
-    _log.info(line)
+    import logging  # few programs print
+
+    logging.getLogger("ebpfjit.trace").info(line)
     return len(line) + 1
 
 

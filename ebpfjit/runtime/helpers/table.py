@@ -123,8 +123,9 @@ def bound() -> Mapping[int, HelperFunction]:
 
 def ours(helpers: Mapping[int, HelperFunction], *numbers: int) -> frozenset[int]:
     """Return those of the numbers that do as Linux does: what else stands for one may do anything."""
-    known = bound()
-    return frozenset(number for number in numbers if helpers.get(number) is known[number])
+    there = [number for number in numbers if number in helpers]
+    known = bound() if there else {}
+    return frozenset(number for number in there if helpers[number] is known.get(number))
 
 
 def _world(name: str) -> World:

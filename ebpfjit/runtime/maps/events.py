@@ -13,7 +13,6 @@ before the end of the ring goes on behind it.
 from __future__ import annotations
 
 import errno
-import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -295,6 +294,8 @@ class StackTraceMap(KeyedMap):
         if not kept:
             return -errno.EFAULT
         trace = b"".join((frame & U64_MASK).to_bytes(8, "little") for frame in kept)
+        import hashlib  # it loads OpenSSL
+
         digest = hashlib.blake2b(trace, digest_size=8).digest()
         number = int.from_bytes(digest, "little") & (self._ids - 1)
         if self._traces.get(number, trace) != trace and not flags & REUSE_STACKID:

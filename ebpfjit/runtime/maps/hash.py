@@ -29,7 +29,6 @@ BPF_F_ZERO_SEED changes nothing: what it is for, that runs are alike, holds anyw
 from __future__ import annotations
 
 import errno
-import hashlib
 import operator
 import random
 import struct
@@ -111,6 +110,8 @@ def hash_of(key: bytes, secrets: Sequence[int] = NO_SECRETS) -> int:
     """
     size = len(key)
     if size > LONGEST_KEY:
+        import hashlib  # it loads OpenSSL, and such keys are rare
+
         secret = struct.pack("<4Q", *secrets[:4])
         return int.from_bytes(hashlib.blake2b(key, digest_size=8, key=secret).digest(), "little")
     words: tuple[int, ...] = _words(size).unpack(key)

@@ -11,7 +11,6 @@ Linux keeps values with their owners, and has as many as it has memory for; here
 from __future__ import annotations
 
 import errno
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -46,6 +45,8 @@ def socket_number(socket: Socket | int) -> int:
             s.protocol, s.local, s.remote, s.interface, s.mark, s.priority, s.rx_queue, s.state,
             sorted(s.tcp.items()),
         )  # fmt: skip
+    import hashlib  # it loads OpenSSL
+
     digest = hashlib.blake2b(repr(name).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") & _SOCKET_MASK
 
