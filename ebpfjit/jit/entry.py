@@ -332,7 +332,7 @@ class Compiled:
     @cached_property
     def listing(self) -> Listing:
         """The assembly text; written anew where it was not kept."""
-        return self.assembled if self.assembled is not None else _listing_of(self.recipe)
+        return self.assembled if self.assembled is not None else listing_of(self.recipe)
 
     def run(self, execution: Execution) -> int:
         """Run the program and return r0, unsigned; raises what the interpreter raises."""
@@ -455,14 +455,14 @@ def _map_routines(image: Image) -> dict[str, int]:
     return map_routine_addresses(called)
 
 
-def _listing_of(recipe: Recipe) -> Listing:
-    """Return a recipe's text; the optimizer is imported where something is optimised. See `listing_of`."""
+def listing_of(recipe: Recipe) -> Listing:
+    """Return a recipe's text; what optimises is imported where it is asked for. See `jit.compiler`."""
     if not recipe.is_optimized:
         return baseline_listing(recipe)
     import_alone("ebpfjit.jit.compiler")
-    from ebpfjit.jit.compiler import listing_of
+    from ebpfjit.jit import compiler
 
-    return listing_of(recipe)
+    return compiler.listing_of(recipe)
 
 
 KERNEL_LOADS = "it loads through pointers of the kernel, of which analysis knows nothing"
@@ -479,7 +479,7 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
     if recipe.options.optimize and not recipe.verified.knows_all:
         recipe = recipe.baseline(KERNEL_LOADS if recipe.verified.kernel_loads else ARENA)
     try:
-        listing = _listing_of(recipe)
+        listing = listing_of(recipe)
         done("translate")
         return recipe, listing, assemble(listing)
     except (OptimizationError, MemoryError) as error:
