@@ -95,6 +95,17 @@ class Entries:
         """True where an instruction calls a function that it names."""
         return not LOCAL_CALLS.isdisjoint(self.program.operations)
 
+    @lazy
+    def is_main_called(self) -> bool:
+        """True where the program's start is called, by whomever: it starts as any other function then."""
+        return bool(self.by_address) or (
+            self.has_local_calls
+            and any(
+                target == 0 and insn.row is not None and insn.row.kind is Kind.CALL_LOCAL
+                for insn, target in self.program.jumps
+            )
+        )
+
     @property
     def are_nested(self) -> bool:
         """True where a run may have more than one frame."""

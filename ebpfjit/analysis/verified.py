@@ -72,7 +72,15 @@ class Verified:
 
     def entries_with(self, calling: frozenset[int] | None) -> Entries:
         """Return the ways into the program where only these helpers (None: all) may call its functions."""
-        return Entries(self.program, self.blocks, self.tested, calling)
+        found = self._entries.get(calling)
+        if found is None:
+            found = self._entries[calling] = Entries(self.program, self.blocks, self.tested, calling)
+        return found
+
+    @lazy
+    def _entries(self) -> dict[frozenset[int] | None, Entries]:
+        """Those that somebody asked for."""
+        return {}
 
     @lazy
     def ways(self) -> dict[int, list[int]]:

@@ -430,7 +430,7 @@ def _call(state: CodeState, op: Op) -> Done:
     args = [state.values[value] for value in op.args]
     state.registers[:] = [POISON] * REGISTER_COUNT
     if op.row.kind is Kind.CALL_LOCAL:
-        registers = [each for each in state.code.entries[op.imm].registers if each != FRAME_POINTER]
+        registers = [each for each in state.code.read_by(op.imm) if each != FRAME_POINTER]
     else:
         target, args = args[0], args[1:]
         registers = list(range(FRAME_POINTER))

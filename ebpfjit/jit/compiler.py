@@ -7,9 +7,11 @@ pc_N, leave_N         baseline code (`baseline`), where these go on
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from ebpfjit.analysis.baseline import baseline
+from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.jit.audit import MEMORY
@@ -20,7 +22,7 @@ from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.stages import done
 from ebpfjit.optimizer.code import BOUND, Code, Op
 from ebpfjit.optimizer.facts import Facts
-from ebpfjit.optimizer.passes import ALL_PASSES, SLOTS, Known, optimised
+from ebpfjit.optimizer.passes import ALL_PASSES, SLOTS, optimised_parts
 from ebpfjit.optimizer.placed import PlacedCode
 from ebpfjit.optimizer.registers import place
 from ebpfjit.optimizer.remarks import blamed
@@ -61,16 +63,16 @@ def _optimised(recipe: Recipe) -> Listing:
     if frameless:  # they are called without r10 being saved
         registers = replace(registers, reserved=1 << FRAME_POINTER)
     try:
-        placed, known = _placed(recipe, registers, resumes, chosen)
+        found = _placed(recipe, registers, resumes, chosen)
     except OptimizationError as error:
         if SLOTS not in chosen or not has_slots(verified):
             raise
-        placed, known = _placed(recipe, registers, resumes, chosen - {SLOTS})
-        placed.code.leave_alone(SLOTS, None, str(error))
-    code = placed.code
+        found = _placed(recipe, registers, resumes, chosen - {SLOTS})
+        found.parts[0].code.leave_alone(SLOTS, None, str(error))
+    remarks = found.parts[0].code.remarks
     below, accesses = recipe.baseline(""), baseline(verified)
     plan = plan_of(below, accesses)
-    if frameless and FRAME_POINTER in written_registers(placed):
+    if frameless and any(FRAME_POINTER in written_registers(part) for part in found.parts):
         frameless = frozenset()
     if frameless:  # a function of baseline code may find another's frame
         plan = _without_frames(plan)
@@ -84,14 +86,14 @@ def _optimised(recipe: Recipe) -> Listing:
         emit_function_entry(cx, pc)
     cx.plan = replace(
         plan,
-        map_calls=map_calls(verified, known_maps(code), in_frame(code, known.facts), options),
+        map_calls=map_calls(verified, found.maps, found.in_frame, options),
         checks={},
         bounded=verified.calls.bounded,
         frameless=frameless,
     )
     in_code = frozenset(cx.plan.map_calls)
     with blamed("lowering"):
-        left = lower(cx, placed, registers, checked=options.checked)
+        left = lower(cx, found.parts, registers, checked=options.checked)
     cx.plan = plan
     baseline_from, cold_count = cx.piece_count, len(cx.cold)
     emit_baseline(cx, verified, left)
@@ -104,29 +106,47 @@ def _optimised(recipe: Recipe) -> Listing:
         verified,
         cx.text(),
         tuple(cx.limits),
-        _notes_of(code, known.facts, checked=options.checked),
+        found.notes,
         settings.harden,
         resumes=tuple(sorted(resumes)),
         returns=tuple(cx.returns),
         why_baseline=recipe.why_baseline,
         baseline_from=baseline_from,
         notes_below=notes_of(below, accesses),
-        remarks=tuple(code.remarks),
+        remarks=tuple(remarks),
         cold_from=cold_from,
         cold_baseline_from=cold_from + cold_count,
         map_calls=in_code,
     )
 
 
-def _placed(
-    recipe: Recipe, registers: Registers, resumes: frozenset[int], chosen: frozenset[str]
-) -> tuple[PlacedCode, Known]:
-    """Return a program's values in registers, behind the `chosen` passes, and what these found out."""
-    known = Known(recipe.promises)
-    code = optimised(recipe.verified, known, resumes, checked=recipe.options.checked, chosen=chosen)
-    done("analyse")
-    with blamed("registers"):
-        return place(code, registers), known
+@dataclass(slots=True)
+class _Found:
+    """The parts of a program with their values in registers, and what passes have found out.
+
+    `notes` say of accesses how they are checked; `maps` and `in_frame` are of calls of map helpers.
+    """
+
+    notes: dict[int, str]
+    parts: list[PlacedCode] = field(default_factory=list)
+    maps: dict[int, int] = field(default_factory=dict)
+    in_frame: dict[int, Mapping[int, int]] = field(default_factory=dict)
+
+
+def _placed(recipe: Recipe, registers: Registers, resumes: frozenset[int], chosen: frozenset[str]) -> _Found:
+    """Return a program's parts behind the `chosen` passes."""
+    verified, checked = recipe.verified, recipe.options.checked
+    found = _Found(_notes_of(verified, checked=checked))
+    for code, known in optimised_parts(verified, recipe.promises, resumes, checked=checked, chosen=chosen):
+        done("analyse")
+        with blamed("registers"):
+            found.parts.append(place(code, registers))
+        if checked:
+            _note_checks(found.notes, code, known.facts)
+        found.maps |= known_maps(code)
+        found.in_frame |= in_frame(code, known.facts)
+        done("translate")
+    return found
 
 
 def _without_frames(plan: Plan) -> Plan:
@@ -139,12 +159,16 @@ def _without_frames(plan: Plan) -> Plan:
     return replace(plan, checks=checks, map_calls=map_calls)
 
 
-def _notes_of(code: Code, facts: Facts | None, *, checked: bool) -> dict[int, str]:
-    """Return what the listing says of accesses: why each is checked or not."""
-    accesses = [insn for insn in code.verified.program.instructions if insn.row and insn.row.kind in MEMORY]
+def _notes_of(verified: Verified, *, checked: bool) -> dict[int, str]:
+    """Return what the listing says of accesses of which nothing else is noted."""
+    accesses = [insn for insn in verified.program.instructions if insn.row and insn.row.kind in MEMORY]
     if not checked:
         return {insn.pc: "not checked" for insn in accesses}
-    notes = {insn.pc: IN_FRAME if _base(insn) == FRAME_POINTER else GONE for insn in accesses}
+    return {insn.pc: IN_FRAME if _base(insn) == FRAME_POINTER else GONE for insn in accesses}
+
+
+def _note_checks(notes: dict[int, str], code: Code, facts: Facts | None) -> None:
+    """Note of accesses in code why each is checked or not."""
     before = set()
     for pc, proofs in code.proofs.items():
         rule, by = proofs[-1].rule, proofs[-1].by
@@ -161,7 +185,6 @@ def _notes_of(code: Code, facts: Facts | None, *, checked: bool) -> dict[int, st
             notes[op.pc] = f"checked{first}: {_bytes(op.imm)}; {_why(op, facts)}"
         elif op.imm:
             notes[op.pc] = f"checked: {_bytes(op.offset + op.imm)} of the argument"
-    return notes
 
 
 def _why(op: Op, facts: Facts | None) -> str:

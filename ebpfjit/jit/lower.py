@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from ebpfjit.analysis.entries import CALLED
+from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.memo import Memo
@@ -21,6 +21,7 @@ from ebpfjit.optimizer.code import BOUND, Exit, Op, Way
 from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode, Places
 from ebpfjit.optimizer.registers import sequential
 from ebpfjit.optimizer.rules.addresses import from_start
+from ebpfjit.record import lazy
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Snippet, lines_of
 from ebpfjit.translators.machine import Registers
@@ -70,13 +71,30 @@ _branches: defaultdict[frozenset[str], Memo[Branch, tuple[Snippet, str]]] = defa
 """Of conditional jumps what comes before them, and their mnemonic."""
 
 
-def lower(cx: Context, placed: PlacedCode, registers: Registers, *, checked: bool) -> set[int]:
-    """Emit the text of code; return the slots that it leaves to.
+def lower(cx: Context, parts: list[PlacedCode], registers: Registers, *, checked: bool) -> set[int]:
+    """Emit the text of a program's parts, which are gone then; return the slots that they leave to.
 
     What it does not say of baseline code, where each exit goes on, is `leave_label` of a slot inside of a
     block, `pc_label` of one where a block starts.
     """
-    return _Lowering(cx, placed, registers, checked=checked).lower()
+    verified, left, first = parts[0].code.verified, set[int](), 0
+    sizes = _frame_sizes(cx, verified)
+    parts.reverse()
+    while parts:
+        lowering = _Lowering(cx, parts.pop(), registers, sizes, first, checked=checked)
+        left |= lowering.lower()
+        first += len(lowering.labels)
+    return left
+
+
+def _frame_sizes(cx: Context, verified: Verified) -> dict[int, int]:
+    """Return for each block of the program, by pc, the size of its function's frame, of the smallest where
+    it is of several.
+    """
+    ways, sizes = verified.liveness.ways, dict[int, int]()
+    for pc in verified.program.functions:
+        _spread(sizes, pc, 0 if pc in cx.plan.frameless else verified.frame_sizes[pc], ways)
+    return sizes
 
 
 def written_registers(placed: PlacedCode) -> set[int]:
@@ -118,9 +136,18 @@ def _spread(found: dict[int, int], start: int, size: int, ways: Mapping[int, Ite
 
 
 class _Lowering:
-    """The text of one program's code."""
+    """The text of one part of a program; its blocks are labelled from the number `first` on."""
 
-    def __init__(self, cx: Context, placed: PlacedCode, registers: Registers, *, checked: bool) -> None:
+    def __init__(
+        self,
+        cx: Context,
+        placed: PlacedCode,
+        registers: Registers,
+        sizes: Mapping[int, int],
+        first: int,
+        *,
+        checked: bool,
+    ) -> None:
         self.cx, self.placed, self.registers, self.checked = cx, placed, registers, checked
         self.code = placed.code
         self.verified = self.code.verified
@@ -133,23 +160,22 @@ class _Lowering:
         self.branches: dict[Branch, tuple[Snippet, str]] = (
             _branches[settings.features].trim(size) if self.learns else {}
         )
-        self.labels = [block_label(number) for number in range(len(self.code.blocks))]
-        self.frames = self._frames()
-        self.starts = self.argument_starts()
+        self.labels = [block_label(first + number) for number in range(len(self.code.blocks))]
+        self.frames = self._frames(sizes)
         self.last: Last | None = None  # what was emitted last in this block, where it stands so
         cx.spilled = (placed.words + 1) // 2 * 16
 
-    def _frames(self) -> list[int]:
-        """Return for each block the size of its function's frame, of the smallest where it is of several.
+    def _frames(self, sizes: Mapping[int, int]) -> list[int]:
+        """Return for each block the size of its function's frame, by those of blocks of the program.
 
         Those that only runs of other code come to are of the function that these are in.
         """
-        ways, sizes = self.verified.liveness.ways, dict[int, int]()
-        for pc in self.verified.program.functions:
-            _spread(sizes, pc, 0 if pc in self.cx.plan.frameless else self.verified.frame_sizes[pc], ways)
-        following = {n: [way.block for way in block.ways] for n, block in enumerate(self.code.blocks)}
-        found: dict[int, int] = {}
-        for pc, entry in self.code.entries.items():
+        entries, ways = self.code.entries, self.code.shape.ways
+        own = {sizes.get(pc, NO_FRAME) for pc in entries}
+        if len(own) == 1:
+            return [*own] * len(ways)
+        following, found = dict(enumerate(ways)), dict[int, int]()
+        for pc, entry in entries.items():
             _spread(found, entry.block, sizes.get(pc, NO_FRAME), following)
         return [found.get(number, NO_FRAME) for number in following]
 
@@ -168,7 +194,7 @@ class _Lowering:
             assert block is not None  # it is one of those that are there
             cx.begin(source.pc)
             if cx.spilled and number in starts and any(each >= 0 for each in before[number]):
-                cx.jump("jmp", block_label(number))  # what comes from the block above has its words already
+                cx.jump("jmp", self.labels[number])  # what comes from the block above has its words already
             for pc in starts.get(number, ()):
                 cx.label((function_label if pc in functions else resume_label)(pc))
                 if cx.spilled:
@@ -300,13 +326,13 @@ class _Lowering:
             return step.args[0], 1, self.starts[index]
         return None
 
-    def argument_starts(self) -> dict[int, int]:
-        """Return what is so many bytes behind the start of the argument, which function 0 has in r1."""
-        entry = self.code.entries[0]
-        ways = self.verified.entries_with(self.cx.settings.calling).ways.get(0, frozenset())
-        if not ways.isdisjoint(CALLED):
+    @lazy
+    def starts(self) -> dict[int, int]:
+        """What is so many bytes behind the start of the argument, which function 0 has in r1."""
+        entry = self.code.entries.get(0)
+        if entry is None or self.verified.entries_with(self.cx.settings.calling).is_main_called:
             return {}
-        if any(way.block == entry.block for block in self.code.blocks for way in block.ways):
+        if any(before >= 0 for before in self.code.shape.before[entry.block]):
             return {}
         return from_start(self.code)
 

@@ -69,7 +69,7 @@ def translate_routine(verified: Verified) -> Listing:
     routine.enter(cx)
     cx.jump("jmp", function_label(0))
     cx.before_exit = routine.leave
-    left = lower(cx, placed, VALUES, checked=False)
+    left = lower(cx, [placed], VALUES, checked=False)
     assert not left  # there is no baseline code
     assert not cx.used  # it needs nothing of what programs share
     return Listing(verified, cx.text(), (), {})

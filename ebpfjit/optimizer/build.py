@@ -20,7 +20,7 @@ the loop is entered at its header only.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from operator import itemgetter
 from typing import Any
@@ -45,6 +45,8 @@ from ebpfjit.optimizer.code import (
     Op,
     Way,
 )
+from ebpfjit.optimizer.parts import LEAST, parts_of
+from ebpfjit.optimizer.remarks import Remark
 from ebpfjit.optimizer.slots import NO_SLOTS, Bytes, slots_of
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.execution import CODE_ADDRESS
@@ -69,15 +71,28 @@ def build(verified: Verified, entries: Collection[int] = (), *, slots: bool = Tr
 
     Raises OptimizationError for programs of which analysis does not know what their accesses are to.
     """
-    if not verified.knows_all:
-        raise OptimizationError("it has accesses of which analysis knows nothing")
-    return _Builder(verified, entries, slots=slots).code()
+    (code,) = _Builder(verified, entries, slots=slots, least=len(verified.program)).parts()
+    return code
+
+
+def build_parts(verified: Verified, entries: Collection[int] = (), *, slots: bool = True) -> Iterator[Code]:
+    """Yield a large program part by part: each is as `build` would have it if it were the whole.
+
+    Parts share a list of remarks, and call each other's functions. Raises as `build`.
+    """
+    return _Builder(verified, entries, slots=slots, least=LEAST).parts()
 
 
 class _Builder:
-    """Blocks while they are made, numbered by pc, each made after one at least of those before it."""
+    """Blocks while they are made, numbered by pc, each made after one at least of those before it.
 
-    def __init__(self, verified: Verified, entries: Collection[int], *, slots: bool) -> None:
+    Of the part at hand: its blocks are those from the number `first` (0 in its Code) to `stop`; `stubs` are
+    behind them.
+    """
+
+    def __init__(self, verified: Verified, entries: Collection[int], *, slots: bool, least: int) -> None:
+        if not verified.knows_all:
+            raise OptimizationError("it has accesses of which analysis knows nothing")
         self.verified = verified
         self.program = verified.program
         self.live = [*live_before(verified.liveness), 0]  # nothing is behind the program
@@ -89,10 +104,8 @@ class _Builder:
         order = _reverse_postorder([*heads, *(way for pc in copies for way in ways[pc])], ways)
         self.slots = found = slots_of(verified, {pc: ways[pc] for pc in order}) if slots else NO_SLOTS
         self.width = width = REGISTER_COUNT + max(map(len, found.bytes.values()), default=0)
-        self.starts = [*sorted(order), *copies]
-        self.numbers = {pc: number for number, pc in enumerate(self.starts[: len(order)])}
-        self.entries = self.numbers | {pc: len(order) + index for index, pc in enumerate(copies)}
-        self.order = [*range(len(order), len(self.starts)), *(self.numbers[pc] for pc in order)]
+        self._number(parts_of(verified, sorted(order), ways, least), copies)
+        self.order = [*(self.entries[pc] for pc in copies), *(self.numbers[pc] for pc in order)]
         live, written = verified.liveness.at, self._written()
         if found.of:
             self.masks = [live[pc] | found.live.get(pc, 0) for pc in self.starts]
@@ -110,12 +123,33 @@ class _Builder:
             self._arguments(number, registers) if self.before[number] < 0 else ()
             for number, registers in enumerate(self.read)
         ]
-        self.values: dict[Place, int] = {}
         self.left: list[Registers] = [[]] * len(self.starts)
+        sizes = verified.blocks
+        self.instructions = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
+        """Where each block's instructions start."""
+        self.first = self.stop = 0
+        self.values: dict[Place, int] = {}
         self.stubs: list[Block] = []
         self.homes: list[int] = []
         self.pick_exit = _Pick(REGISTER_COUNT) if found.of else _PICK
         self.pick_start = _Pick(width) if found.of else _PICK
+
+    def _number(self, parts: Iterable[Sequence[int]], copies: Collection[int]) -> None:
+        """Give the blocks at these slots their numbers, part by part, the copies of some behind."""
+        self.starts: list[int] = []
+        self.ranges: list[range] = []
+        """Of each part the numbers of its blocks."""
+        self.numbers: dict[int, int] = {}
+        self.entries: dict[int, int] = {}
+        """By slot the block that runs of other code come to."""
+        for part in parts:
+            first, copied = len(self.starts), [pc for pc in copies if part[0] <= pc <= part[-1]]
+            self.starts += [*part, *copied]
+            numbers = {pc: first + index for index, pc in enumerate(part)}
+            self.numbers |= numbers
+            self.entries |= numbers
+            self.entries.update({pc: first + len(part) + index for index, pc in enumerate(copied)})
+            self.ranges.append(range(first, len(self.starts)))
 
     def _arguments(self, number: int, registers: Sequence[int]) -> tuple[int, ...]:
         """Return the registers that are arguments of a block."""
@@ -188,22 +222,46 @@ class _Builder:
                 registers[register] = self.left[block][written]
         return tuple(args), registers
 
-    def code(self) -> Code:
-        """Return the whole."""
-        blocks: list[Block | None] = [None] * len(self.starts)
-        starts: list[Exit | None] = [None] * len(self.starts)
-        translation = _Translation(self)
+    def parts(self) -> Iterator[Code]:
+        """Yield the parts of the whole, one after the other."""
+        part_of = [0] * len(self.starts)
+        for index, part in enumerate(self.ranges):
+            part_of[part.start : part.stop] = [index] * len(part)
+        orders: list[list[int]] = [[] for _ in self.ranges]
         for number in self.order:
-            blocks[number] = translation.block(number)
-            starts[number], self.left[number] = translation.start, translation.registers
-        entries = {}
+            orders[part_of[number]].append(number)
+        entered: list[list[int]] = [[] for _ in self.ranges]
         for pc in self.entered:
+            entered[part_of[self.entries[pc]]].append(pc)
+        remarks = [*self.slots.remarks]
+        for part, order, pcs in zip(self.ranges, orders, entered, strict=True):
+            yield self.part(part, order, pcs, remarks)
+
+    def part(
+        self, numbers: range, order: Sequence[int], entered: Sequence[int], remarks: list[Remark]
+    ) -> Code:
+        """Return a part: the blocks of these numbers, in the order in which they are made."""
+        self.first, self.stop = first, _ = numbers.start, numbers.stop
+        self.values, self.stubs, self.homes = {}, [], []
+        blocks: list[Block | None] = [None] * len(numbers)
+        starts: list[Exit | None] = [None] * len(numbers)
+        translation = _Translation(self)
+        for number in order:
+            blocks[number - first] = translation.block(number)
+            starts[number - first], self.left[number] = translation.start, translation.registers
+        entries = {}
+        for pc in entered:
             number = self.entries[pc]
             given = tuple(x for x in self.read[number] if x < REGISTER_COUNT)
-            entries[pc] = Entry(number, given) if pc in self.functions else self._way_in(pc, number)
+            is_function = pc in self.functions
+            entries[pc] = Entry(number - first, given) if is_function else self._way_in(pc, number)
         made = [block for block in blocks if block is not None]
-        remarks = [*self.slots.remarks]
         return Code(self.verified, (*made, *self.stubs), entries, self.homes, starts=starts, remarks=remarks)
+
+    def stub(self, block: Block) -> int:
+        """Add a block behind those of the part, and return its number there."""
+        self.stubs.append(block)
+        return self.stop - self.first + len(self.stubs) - 1
 
     def _way_in(self, pc: int, number: int) -> Entry:
         """Return the entry of runs of other code that are at a block: slots are in the frame there.
@@ -223,9 +281,8 @@ class _Builder:
             values[slot] = self.new(slot)
             frame, end = values[FRAME_POINTER], len(self.program)
             ops.append(Op(LOADS[size], (frame,), 0, offset, end, (values[slot],)))
-        way = Way(number, tuple([values[register] for register in read]))
-        self.stubs.append(Block(pc, args, tuple(ops), Op(JUMP, (), 0, 0, pc), (way,)))
-        return Entry(len(self.starts) + len(self.stubs) - 1, registers)
+        way = Way(number - self.first, tuple([values[register] for register in read]))
+        return Entry(self.stub(Block(pc, args, tuple(ops), Op(JUMP, (), 0, 0, pc), (way,))), registers)
 
 
 Registers = list[Any]
@@ -300,11 +357,9 @@ class _Translation:
 
     def __init__(self, builder: _Builder) -> None:
         self.builder, self.verified, self.program = builder, builder.verified, builder.program
+        self.first = builder.first
         self.homes, self.slots, self.slot_of = builder.homes, builder.slots, builder.slots.of
         self.live, self.pick_exit, self.numbers = builder.live, builder.pick_exit, builder.numbers
-        sizes = self.verified.blocks
-        self.instructions = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
-        """Where each block's instructions start."""
 
     def block(self, number: int) -> Block:
         """Translate a block's instructions."""
@@ -319,7 +374,7 @@ class _Translation:
                 if register >= REGISTER_COUNT:
                     self.ops.append(Op(MOVE_IMM, (), 0, 0, pc, (self.registers[register],)))
         self.pay()
-        first, illegal = self.instructions[pc], verified.illegal
+        first, illegal = builder.instructions[pc], verified.illegal
         for insn in self.program.instructions[first : first + verified.blocks[pc]]:
             row = insn.row
             if row is None or (illegal and insn.pc in illegal):
@@ -358,10 +413,9 @@ class _Translation:
         number = self.numbers.get(pc)  # there is none outside of the program
         if number is not None:
             registers, arguments = self.registers, self.builder.arguments[number]
-            return Way(number, tuple([registers[x] for x in arguments]) if arguments else ())
+            return Way(number - self.first, tuple([registers[x] for x in arguments]) if arguments else ())
         leaves = self.leave(pc if instead is None else instead)
-        self.builder.stubs.append(Block(leaves.pc, (), (), leaves))
-        return Way(len(self.builder.starts) + len(self.builder.stubs) - 1, ())
+        return Way(self.builder.stub(Block(leaves.pc, (), (), leaves)), ())
 
     def pay(self) -> None:
         """Pay for the block; where the budget is looked at and is short, it is baseline code that pays."""

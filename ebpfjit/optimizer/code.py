@@ -51,11 +51,11 @@ in baseline code, which does it again from that instruction on, with the fault, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ebpfjit.analysis.verified import Verified
-from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.isa.table import UNENCODED
 from ebpfjit.optimizer.remarks import Remark
 from ebpfjit.optimizer.shape import Shape
@@ -169,7 +169,7 @@ class Entry:
 
 @dataclass
 class Code:
-    """A program as blocks, in the order of their layout; it is not to be changed.
+    """A program, or a part of one, as blocks in the order of their layout; it is not to be changed.
 
     `entries` are the ways in by pc: those of functions, and where runs come from baseline code. `homes` has
     for each value, by number, the register that it was of: no more than a hint where to put it. `proofs` say
@@ -189,6 +189,14 @@ class Code:
     def leave_alone(self, by: str, pc: int | None, why: str) -> None:
         """Note that a pass leaves alone what is at `pc`, None for the whole of the program."""
         self.remarks.append(Remark(by, pc, why))
+
+    def read_by(self, function: int) -> Sequence[int]:
+        """Return the registers, in order, that a function of the program reads, in this part or another."""
+        entry = self.entries.get(function)
+        if entry is not None:
+            return entry.registers
+        mask = self.verified.liveness.at[function]
+        return [register for register in range(REGISTER_COUNT) if mask >> register & 1]
 
     @lazy
     def shape(self) -> Shape:

@@ -47,7 +47,7 @@ class Facts:
     `dominators` are those of the code, entered wherever it may be. Where it `meets_rights`, what may be
     loaded or stored as one size may not be as another.
 
-    `functions` are those of the program, by slot, in the order of their frames.
+    `functions` are those that start in this code, by slot, in the order of their frames.
     """
 
     def __init__(self, count: int, functions: Iterable[int]) -> None:

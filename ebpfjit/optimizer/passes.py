@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import OptimizationError
-from ebpfjit.optimizer.build import build
+from ebpfjit.optimizer.build import build, build_parts
 from ebpfjit.optimizer.code import BOUND, Code
 from ebpfjit.optimizer.dead import remove_dead
 from ebpfjit.optimizer.facts import Facts
@@ -128,13 +128,44 @@ def optimised(
     What passes find out is in `known` then. Raises OptimizationError as `stages`, and for a program that is
     too large; PassFailed for an error inside of a pass.
     """
+    _check_size(verified)
+    with blamed("build"):
+        code = build(verified, entries, slots=SLOTS in chosen)
+    return _changed(code, known, checked=checked, chosen=chosen)
+
+
+def optimised_parts(
+    verified: Verified,
+    promises: Promises,
+    entries: Collection[int] = (),
+    *,
+    checked: bool = True,
+    chosen: Collection[str] = ALL_PASSES,
+) -> Iterator[tuple[Code, Known]]:
+    """Yield as `optimised` the parts of a program (`build_parts`), and what passes have found out of each."""
+    _check_size(verified)
+    with blamed("build"):
+        parts = build_parts(verified, entries, slots=SLOTS in chosen)
+    while True:
+        with blamed("build"):
+            code = next(parts, None)
+        if code is None:
+            return
+        known = Known(promises)
+        yield _changed(code, known, checked=checked, chosen=chosen), known
+        del code, known  # while the next part is made
+
+
+def _check_size(verified: Verified) -> None:
     count = len(verified.program)
     if count > MOST_INSTRUCTIONS:
         raise OptimizationError(
             f"it has {count} instructions, more than the {MOST_INSTRUCTIONS} that are optimised"
         )
-    with blamed("build"):
-        code = build(verified, entries, slots=SLOTS in chosen)
+
+
+def _changed(code: Code, known: Known, *, checked: bool, chosen: Collection[str]) -> Code:
+    """Return code behind the `chosen` passes."""
     if not checked:
         code, chosen = _unchecked(code), UNCHECKED.intersection(chosen)
     for name, change in PASSES.items():

@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from ebpfjit.analysis.accesses import Promises
-from ebpfjit.analysis.entries import Entries
 from ebpfjit.bits import U64_MASK, W32, W64, Width
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, Kind, Row
@@ -106,8 +105,8 @@ class Walk:
         self.dominators = Dominators(code.shape, starts)
         self.map_at = {map_.address: map_ for map_ in program.maps}
         count = len(code.homes) or max(code.values(), default=-1) + 1
-        self.facts = Facts(count, program.functions)
-        self.main_is_called = _is_called(verified.entries_with(promises.calling))
+        self.facts = Facts(count, [pc for pc in code.entries if pc in program.functions])
+        self.main_is_called = verified.entries_with(promises.calling).is_main_called
         self.is_measured = promises.argument_is_measured and not self.main_is_called
         if self.is_measured:
             self.facts.limit[self.facts.length] = 0
@@ -602,17 +601,6 @@ class Walk:
             self.facts.base[op.results[0]] = self.facts.map_value
             if map_.value_is_stable:
                 self.facts.lookups[op.results[0]] = map_.definition.value_size, not map_.is_readonly
-
-
-def _is_called(entries: Entries) -> bool:
-    """True where the program's start is called, by whomever: then it starts as any other function does."""
-    return bool(entries.by_address) or (
-        entries.has_local_calls
-        and any(
-            target == 0 and insn.row is not None and insn.row.kind is Kind.CALL_LOCAL
-            for insn, target in entries.program.jumps
-        )
-    )
 
 
 def _keeps(high: int, mask: int) -> bool:

@@ -30,6 +30,7 @@ from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Op, Way
 from ebpfjit.optimizer.flow import value_count
 from ebpfjit.optimizer.last_use import BEHIND, LastUse
 from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse
+from ebpfjit.optimizer.parts import cut
 from ebpfjit.optimizer.placed import SPILLED, Move, PlacedBlock, PlacedCode, Places
 from ebpfjit.translators.machine import Registers
 
@@ -56,29 +57,11 @@ def place(code: Code, registers: Registers) -> PlacedCode:
     """Return code with registers. Raises OptimizationError where there are too few."""
     order = code.shape.order
     placer = _Placer(code, registers, LastUse(code, order))
-    for part in parts_of(code, order):
-        placer.part(part)
-    return placer.placed()
-
-
-def parts_of(code: Code, order: Sequence[int]) -> list[Sequence[int]]:
-    """Return `order` in parts between which no way leads: functions, mostly."""
     place, ways = code.shape.place, code.shape.ways
-    last = [0] * len(order)
-    """By place, the last one that is connected with it, or with one before it, by a way."""
-    for index, number in enumerate(order):
-        for way in ways[number]:
-            there = place[way]
-            first, end = (index, there) if index < there else (there, index)
-            last[first] = max(last[first], end)
-    parts: list[Sequence[int]] = []
-    start = stop = 0
-    for index, reached in enumerate(last):
-        stop = max(stop, reached)
-        if stop <= index:
-            parts.append(order[start : index + 1])
-            start = stop = index + 1
-    return parts
+    leading = [(index, place[way]) for index, number in enumerate(order) for way in ways[number]]
+    for part in cut(len(order), leading):
+        placer.part(order[part.start : part.stop])
+    return placer.placed()
 
 
 def reads(op: Op) -> list[int]:
@@ -625,8 +608,7 @@ def _helper(placer: _Placer, op: Op) -> Fixed:
 
 def _local(placer: _Placer, op: Op) -> Fixed:
     """A function has its arguments where they are in the program; what is to be kept is saved around it."""
-    entry = placer.code.entries[op.imm]
-    read = [register for register in entry.registers if register < FRAME_POINTER]
+    read = [register for register in placer.code.read_by(op.imm) if register < FRAME_POINTER]
     return dict(enumerate(read)), range(CALL_RESULTS), 0
 
 

@@ -216,7 +216,7 @@ def _too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*given: Any, **named: Any) -> None:
         raise OptimizationError("there is too much of it")
 
-    monkeypatch.setattr(compiler, "optimised", refuse)
+    monkeypatch.setattr(compiler, "optimised_parts", refuse)
 
 
 @pytest.mark.usefixtures("_too_much")

@@ -65,7 +65,11 @@ def fail_in(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 raise KeyError("v17")
         raise IndexError
 
-    places = {"build": (passes, "build"), "registers": (compiler, "place"), "lowering": (compiler, "lower")}
+    places = {
+        "build": (passes, "build_parts"),
+        "registers": (compiler, "place"),
+        "lowering": (compiler, "lower"),
+    }
     if name in places:
         monkeypatch.setattr(*places[name], failing)
     else:

@@ -18,9 +18,11 @@ from ebpfjit.jit import compiler
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.check_placed import check_placed
 from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.passes import Known
 from ebpfjit.optimizer.placed import Move, Placed, PlacedCode
 from ebpfjit.optimizer.registers import place
 from ebpfjit.optimizer.text import from_text
+from ebpfjit.options import NOTHING_PROMISED
 from ebpfjit.program import Program
 from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.x86_64.target import AUDITED_VALUES, VALUES
@@ -67,7 +69,7 @@ def on_both(
     verified, place_ = code.verified, arena()
     placed_of(code, AUDITED_VALUES if build.startswith("audit") else VALUES)
     case = Case(b"", tuple(given), build=build)
-    with patch.object(compiler, "optimised", lambda *_, **__: code):
+    with patch.object(compiler, "optimised_parts", lambda *_, **__: [(code, Known(NOTHING_PROMISED))]):
         run = runner_of(compiled_case(case, verified))
         first = run(given[0])  # it is made when it runs for the first time
     for number, each in enumerate(given):

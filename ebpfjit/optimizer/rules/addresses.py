@@ -242,8 +242,8 @@ def from_start(code: Code) -> dict[int, int]:
 
     Those that are too far from there for a displacement are left out.
     """
-    entry = code.entries[0]
-    if 1 not in entry.registers:
+    entry = code.entries.get(0)
+    if entry is None or 1 not in entry.registers:
         return {}
     found = {code.blocks[entry.block].args[entry.registers.index(1)]: 0}
     for number in code.shape.order:
