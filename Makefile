@@ -4,7 +4,7 @@
 # make prove  the optimizer's rules and the translators by a solver; JOBS processes, a few minutes
 # make docs   the pages for users, in site/: to be read without a network
 # make bless  write tests/golden anew; read the difference before you commit it
-# make routines   what programs do to maps, from C to eBPF; needs clang and llvm-objcopy
+# make routines   what programs do to maps, and what is done to captures, from C to eBPF; needs clang and llvm-objcopy
 #
 # All set-up happens here, in .venv; PYTHON names another Python 3.11 or newer.
 
@@ -53,6 +53,7 @@ bless: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/golden --bless
 
 ROUTINES := ebpfjit/runtime/maps/routines
+CAPTURE  := ebpfjit/capture/routines
 
 routines:
 	clang -target bpf -mcpu=v3 -O2 -Wall -ffreestanding -fno-builtin -c $(ROUTINES)/routines.c -o $(ROUTINES)/routines.o
@@ -60,6 +61,11 @@ routines:
 	  llvm-objcopy -O binary --only-section=routine.$$name $(ROUTINES)/routines.o $(ROUTINES)/$$name.bin; \
 	done
 	rm $(ROUTINES)/routines.o
+	clang -target bpf -mcpu=v3 -O2 -Wall -ffreestanding -fno-builtin -c $(CAPTURE)/routines.c -o $(CAPTURE)/routines.o
+	for name in pcap pcapng frames records; do \
+	  llvm-objcopy -O binary --only-section=routine.$$name $(CAPTURE)/routines.o $(CAPTURE)/$$name.bin; \
+	done
+	rm $(CAPTURE)/routines.o
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

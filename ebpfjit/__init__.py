@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         AuditFailure,
         BudgetExhausted,
         CallDepthExceeded,
+        CaptureError,
         DecodeError,
         EbpfError,
         EbpfWarning,
@@ -60,6 +61,7 @@ _NAMES_OF = {
         "AuditFailure",
         "BudgetExhausted",
         "CallDepthExceeded",
+        "CaptureError",
         "DecodeError",
         "EbpfError",
         "EbpfWarning",
@@ -92,7 +94,7 @@ _NAMES_OF = {
     "ebpfjit.tracing": ("Trace", "TraceStep"),
     "ebpfjit.vm": ("EbpfVmFixedMbuff", "EbpfVmMbuff", "EbpfVmNoData", "EbpfVmRaw"),
 }
-_MODULES = ("assembler", "disassembler", "helpers", "insn_builder", "kernel", "verifier")
+_MODULES = ("assembler", "capture", "disassembler", "helpers", "insn_builder", "kernel", "verifier")
 _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 
 __all__ = [
@@ -101,6 +103,7 @@ __all__ = [
     "AuditFailure",
     "BudgetExhausted",
     "CallDepthExceeded",
+    "CaptureError",
     "Clock",
     "DecodeError",
     "EbpfError",
@@ -141,6 +144,7 @@ __all__ = [
     "VerifierError",
     "address_of",
     "assembler",
+    "capture",
     "disassembler",
     "helpers",
     "insn_builder",

@@ -5,6 +5,7 @@ EbpfError
   AssemblyError          text that is not a program (line, column)
   LoadError              an object file that cannot be loaded
     MapRefused             a map that the kernel would not create (errno)
+  CaptureError           a capture that is none, is damaged or was cut off (packets, position)
   MapError               an operation on a map that the kernel would not do (errno)
   PicklingRefused        a map that cannot be copied or sent to another process, or what has one
   VerifierError          a program that breaks a rule (pc, rule)
@@ -70,6 +71,18 @@ class AssemblyError(EbpfError):
 
 class LoadError(EbpfError):
     """An object file, or a reference inside a program, that cannot be loaded."""
+
+
+class CaptureError(EbpfError):
+    """A capture that is none, or that is damaged, or ends, behind so many `packets`, at a byte `position`."""
+
+    def __init__(self, message: str, packets: int = 0, position: int = 0) -> None:
+        super().__init__(message)
+        self.packets = packets
+        self.position = position
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.packets, self.position)
 
 
 class MapRefused(LoadError):  # noqa: N818 - as the refusals of the kernel are called

@@ -113,6 +113,7 @@ class JitFunction(Sealed):
         map(buffer, offsets=..., lengths=...)    places in the buffer: arrays of integers, as numpy
                                                  and the standard library have them (bytes)
         map(buffer, offsets=...)                 one offset more than packets, as Arrow has them
+        map(batch)                               a batch of a capture: its buffer, offsets and lengths
 
         Each packet has the whole instruction limit. The first fault stops the batch; the exception
         has the packet's number as `index`. With `on_fault` that value (its low 64 bits) stands
@@ -122,6 +123,8 @@ class JitFunction(Sealed):
         load_package("ebpfjit.jit")
         from ebpfjit.jit import batch
 
+        if offsets is None and hasattr(buffers, "offsets"):
+            buffers, offsets, lengths = buffers.buffer, buffers.offsets, buffers.lengths
         if stride is not None and offsets is not None:
             raise TypeError("packets have a stride or offsets, not both")
         if lengths is not None and offsets is None:

@@ -1,0 +1,75 @@
+"""A batch of packets: one buffer, and columns that say where in it each packet is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from ebpfjit.capture.links import ETHERNET, check_link, link_name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Packets of a capture, in the order in which they are there, all of one link type.
+
+    `buffer` holds them (part of the file, as it is); `offsets` and `lengths` are bytes, `timestamps`
+    nanoseconds since 1970, `wire_lengths` how many bytes packets had before the capture cut them off: each a
+    memoryview of u64, which numpy and Arrow take without a copy. `link_type` is the number that captures have
+    for what packets begin with (1: Ethernet). `first` is the number of the first packet, counted from 0,
+    `position` the byte of the file behind the last.
+
+    A batch is a sequence of memoryviews, and `fn.map(batch)` takes it as it is.
+    """
+
+    buffer: memoryview = field(repr=False)
+    offsets: memoryview = field(repr=False)
+    lengths: memoryview = field(repr=False)
+    timestamps: memoryview = field(repr=False)
+    wire_lengths: memoryview = field(repr=False)
+    link_type: int = ETHERNET
+    first: int = 0
+    position: int = 0
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __getitem__(self, index: int) -> memoryview:
+        start = self.offsets[index]
+        return self.buffer[start : start + self.lengths[index]]
+
+    def __iter__(self) -> Iterator[memoryview]:
+        for start, length in zip(self.offsets, self.lengths, strict=True):
+            yield self.buffer[start : start + length]
+
+    def __repr__(self) -> str:
+        last = self.first + len(self) - 1
+        return f"<batch of {len(self)} packets, {self.first} to {last}, {link_name(self.link_type)}>"
+
+    @property
+    def columns(self) -> tuple[memoryview, memoryview, memoryview, memoryview]:
+        """Offsets, lengths, timestamps, lengths on the wire."""
+        return self.offsets, self.lengths, self.timestamps, self.wire_lengths
+
+    def with_columns(self, columns: Sequence[memoryview]) -> Batch:
+        """Return a batch with other columns, in the order of `columns`."""
+        offsets, lengths, times, wires = columns
+        return replace(self, offsets=offsets, lengths=lengths, timestamps=times, wire_lengths=wires)
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """Return the packets from one number on up to another, as counted in the batch."""
+        there = range(len(self))[start:stop]
+        some = self.with_columns([each[start:stop] for each in self.columns])
+        return replace(some, first=self.first + there.start)
+
+    def frames(self) -> Batch:
+        """Return the packets as Ethernet frames: itself, or a copy where they begin with something else.
+
+        Raw IP, Linux cooked (both versions) and BSD loopback packets get a header with zeros for addresses.
+        Raises CaptureError for other link types.
+        """
+        if self.link_type == ETHERNET:
+            return self
+        check_link(self.link_type)
+        from ebpfjit.capture.moves import frames
+
+        return frames(self)

@@ -1,0 +1,85 @@
+"""Headers of captures: of a pcap file, of sections and interfaces of pcapng.
+
+    pcap     header (24 bytes: byte order, resolution, link type), then [seconds, fraction, sizes][packet] ...
+    pcapng   blocks [type, size, ..., size]: sections, interfaces, packets
+
+Formats: draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from ebpfjit.capture.walk import FINEST, LARGEST_PACKET, Interface
+
+NANOSECONDS = 1_000_000_000
+PCAP_HEADER = 24
+PCAP = {
+    b"\xd4\xc3\xb2\xa1": ("<", 1_000_000),
+    b"\xa1\xb2\xc3\xd4": (">", 1_000_000),
+    b"\x4d\x3c\xb2\xa1": ("<", NANOSECONDS),
+    b"\xa1\xb2\x3c\x4d": (">", NANOSECONDS),
+}
+"""First bytes of a pcap file: byte order, and units of time in a second."""
+
+PCAPNG = 0x0A0D0D0A
+OLD_PACKET, PACKET = 2, 6
+_BYTE_ORDER = b"\x4d\x3c\x2b\x1a"
+MAX_INTERFACES = 1 << 16
+IF_TSRESOL, IF_TSOFFSET = 9, 14
+
+
+class Damaged(Exception):  # noqa: N818 - the reader says where, and makes a CaptureError of it
+    """What is wrong with a header."""
+
+
+def pcap_interface(header: bytes) -> tuple[str, Interface]:
+    """Return the byte order of a pcap file, and what its header says of all packets."""
+    order, units = PCAP[header[:4]]
+    (link_type,) = struct.unpack_from(f"{order}I", header, 20)
+    return order, Interface(link_type & 0xFFFF, units=units)
+
+
+def section_order(block: bytes) -> str:
+    """Return the byte order of the section that the first 12 bytes of a block begin."""
+    order = {_BYTE_ORDER: "<", _BYTE_ORDER[::-1]: ">"}.get(block[8:12])
+    if order is None:
+        raise Damaged(f"a section without a byte order ({block[8:12].hex(' ')})")
+    return order
+
+
+def block_size(order: str, head: bytes, least: int) -> int:
+    """Return the size of a block by its first 8 bytes."""
+    size: int = struct.unpack_from(f"{order}I", head, 4)[0]
+    if size < least or size % 4 or size > LARGEST_PACKET + 64:
+        raise Damaged(f"a block of {size} bytes")
+    return size
+
+
+def interface_of(order: str, head: bytes) -> int:
+    """Return the number of the interface of a packet, by the first 12 bytes of its block."""
+    kind, _, number = struct.unpack(f"{order}III", head)
+    if kind == PACKET:
+        return int(number)
+    return int(struct.unpack_from(f"{order}H", head, 8)[0]) if kind == OLD_PACKET else 0
+
+
+def interface(order: str, block: bytes) -> Interface:
+    """Return the interface that a whole block describes."""
+    link_type, _, kept = struct.unpack_from(f"{order}HHI", block, 8)
+    units, start, at, end = 1_000_000, 0, 16, len(block) - 4
+    while at + 4 <= end:
+        code, size = struct.unpack_from(f"{order}HH", block, at)
+        if code == 0:
+            break
+        if code == IF_TSRESOL and size == 1:  # a power of 10, or of 2 with the high bit
+            exponent = block[at + 4]
+            units = 1 << (exponent & 0x7F) if exponent & 0x80 else 10 ** min(exponent, 19)
+        elif code == IF_TSOFFSET and size == 8 and at + 12 <= end:
+            start = struct.unpack_from(f"{order}q", block, at + 4)[0] * NANOSECONDS
+        at += 4 + (size + 3) // 4 * 4
+    divisor = 1
+    while units > FINEST:
+        step = 2 if units % 10 else 10
+        units, divisor = units // step, divisor * step
+    return Interface(link_type, kept, units, min(divisor, (1 << 64) - 1), start % (1 << 64))

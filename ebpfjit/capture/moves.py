@@ -1,0 +1,42 @@
+"""Packets moved into another buffer: behind an Ethernet header, or as records of a file."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+from ebpfjit.capture import routine
+from ebpfjit.capture.batch import Batch
+from ebpfjit.capture.links import ETHERNET
+
+MOVE = struct.Struct("<5Q")
+"""struct move of routines.c: address, size, count, position, link."""
+
+ETHERNET_HEADER, RECORD_HEADER = 14, 16
+SLACK = 8
+
+
+def frames(batch: Batch) -> Batch:
+    """Return a copy of a batch whose packets are Ethernet frames."""
+    columns, view = _moved("frames", batch, ETHERNET_HEADER)
+    return replace(batch.with_columns(columns), buffer=view, link_type=ETHERNET)
+
+
+def records(batch: Batch) -> memoryview:
+    """Return a batch as records of a pcap file with nanoseconds."""
+    return _moved("records", batch, RECORD_HEADER)[1]
+
+
+def _moved(name: str, batch: Batch, header: int) -> tuple[tuple[memoryview, ...], memoryview]:
+    """Return the columns, and the bytes, that a routine made of a batch."""
+    count, start = len(batch), MOVE.size + 4 * 8 * len(batch)
+    room = sum(batch.lengths) + header * count + SLACK
+    work = bytearray(start + room)
+    MOVE.pack_into(work, 0, 0, 0, count, 0, batch.link_type)
+    columns = memoryview(work)[MOVE.size : start].cast("Q")
+    views = tuple(columns[n * count : (n + 1) * count] for n in range(4))
+    for view, column in zip(views, batch.columns, strict=True):
+        view[:] = column
+    routine.run(name, batch.buffer, work)
+    position = MOVE.unpack_from(work)[3]
+    return views, memoryview(work)[start : start + position]

@@ -1,0 +1,142 @@
+"""`read`: a capture, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ebpfjit.capture import formats
+from ebpfjit.capture.batch import Batch
+from ebpfjit.capture.formats import Damaged
+from ebpfjit.capture.walk import WRONG, Interface, Status, Walked, walk
+from ebpfjit.capture.windows import Source, Window, Windows, opened
+from ebpfjit.errors import CaptureError
+
+PACKETS = 1 << 16
+"""Packets of a batch, at most, where nothing else is said."""
+
+
+def read(source: Source, *, packets: int = PACKETS, mapped: bool = True) -> Iterator[Batch]:
+    """Yield the packets of a capture, in batches of at most so many.
+
+    `source` is a path ("-" is the standard input), or a file that is open for reading in binary mode: pcap
+    and pcapng, each of either byte order, as they are or compressed by gzip or zstd (`ebpfjit[zstd]`). A file
+    is mapped unless `mapped` is False: no byte of a packet is copied, but one that is made shorter meanwhile
+    ends the process (SIGBUS). Some 16 MiB of the capture are in memory at once, for as long as somebody has
+    the batch.
+
+    Raises CaptureError, behind the batches of all packets before it, for what is damaged or was cut off;
+    OSError where the file cannot be read.
+
+        for batch in ebpfjit.capture.read("big.pcap"):
+            verdicts = fn.map(batch)
+    """
+    if packets < 1:
+        raise ValueError(f"a batch has at least 1 packet, not {packets}")
+    with opened(source, mapped=mapped) as (windows, name):
+        yield from _Reader(windows, name, packets).batches()
+
+
+class _Reader:
+    """Where reading a capture is."""
+
+    def __init__(self, windows: Windows, name: str, capacity: int) -> None:
+        self.windows, self.name, self.capacity = windows, name, capacity
+        self.order = "<"
+        self.interfaces: list[Interface] = []
+        self.link = 0
+        self.position = 0
+        self.packets = 0
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield all batches."""
+        window = self.windows.at(0, formats.PCAP_HEADER)
+        magic = bytes(window.view[:4])
+        if magic in formats.PCAP:
+            header = self._bytes(window, formats.PCAP_HEADER)
+            self.order, interface = formats.pcap_interface(header)
+            self.interfaces, self.link = [interface], interface.link_type
+            self.position = formats.PCAP_HEADER
+            yield from self._records("pcap")
+        elif magic == formats.PCAPNG.to_bytes(4, "little"):
+            yield from self._records("pcapng")
+        else:
+            starts = f"starts with {magic.hex(' ')}" if magic else "is empty"
+            raise CaptureError(f"{self.name}: not a capture: neither pcap nor pcapng ({starts})")
+
+    def _records(self, name: str) -> Iterator[Batch]:
+        """Yield batches up to the end."""
+        wanted = 1
+        while True:
+            window = self.windows.at(self.position, wanted)
+            walked = self._walk(name, window)
+            before, self.position = self.position, window.start + walked.position
+            if walked.count:
+                yield self._batch(window, walked)
+                self.packets += walked.count
+            status = walked.status
+            wanted = 1
+            if status is Status.END and window.is_last:
+                return
+            if status is Status.PARTIAL:
+                if window.is_last:
+                    raise self.damaged("the file ends inside of it")
+                is_larger = self.position == before  # than the window
+                wanted = 2 * len(window.view) if is_larger else len(window.view) - walked.position + 1
+            elif status is Status.HEADER:
+                self._header(window)
+            elif status is Status.OTHER_LINK:
+                self._use_link_of(window)
+            elif status in WRONG:
+                raise self.damaged(WRONG[status])
+
+    def _walk(self, name: str, window: Window) -> Walked:
+        start = self.position - window.start
+        if start >= len(window.view):  # nothing follows
+            return Walked((window.view,) * 4, 0, start, Status.END)
+        swapped = self.order == ">"
+        return walk(
+            name, window.view, start, self.interfaces, self.link, swapped=swapped, capacity=self.capacity
+        )
+
+    def _batch(self, window: Window, walked: Walked) -> Batch:
+        return Batch(window.view, *walked.columns, self.link, self.packets, self.position)
+
+    def damaged(self, reason: str) -> CaptureError:
+        """Return the error for what comes behind the packets so far."""
+        where = f"packet {self.packets + 1}, byte {self.position}"
+        return CaptureError(f"{self.name}: {where}: {reason}", self.packets, self.position)
+
+    def _bytes(self, window: Window, size: int) -> bytes:
+        """Return so many bytes from where reading is."""
+        if len(window.view) - (self.position - window.start) < size and not window.is_last:
+            window = self.windows.at(self.position, size)
+        start = self.position - window.start
+        found = bytes(window.view[start : start + size])
+        if len(found) < size:
+            raise self.damaged(f"the file ends {size - len(found)} bytes early")
+        return found
+
+    def _header(self, window: Window) -> None:
+        """Take in a section or an interface, where reading is, and go on behind it."""
+        try:
+            head = self._bytes(window, 12)
+            is_section = head[:4] == formats.PCAPNG.to_bytes(4, "little")
+            order = formats.section_order(head) if is_section else self.order
+            size = formats.block_size(order, head, 28 if is_section else 20)
+            block = self._bytes(window, size)
+            if is_section:
+                self.order, self.interfaces = order, []
+            elif len(self.interfaces) == formats.MAX_INTERFACES:
+                raise Damaged(f"more than {formats.MAX_INTERFACES} interfaces")
+            else:
+                self.interfaces.append(formats.interface(order, block))
+                if len(self.interfaces) == 1:
+                    self.link = self.interfaces[0].link_type
+        except Damaged as damaged:
+            raise self.damaged(str(damaged)) from None
+        self.position += size
+
+    def _use_link_of(self, window: Window) -> None:
+        """Go on with the link type of the packet where reading is."""
+        head = self._bytes(window, 12)
+        self.link = self.interfaces[formats.interface_of(self.order, head)].link_type

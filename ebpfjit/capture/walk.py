@@ -1,0 +1,85 @@
+"""Records of a window, as columns: what the routines that walk a capture are given, and what they say."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ebpfjit.capture import routine
+
+WORK = struct.Struct("<5Q4IQ")
+"""struct work of routines.c: address, size, position, capacity, count; status, swapped, link, interfaces;
+the largest packet."""
+
+INTERFACE = struct.Struct("<2I3Q")
+"""struct interface: link type, bytes kept of a packet, divisor and units of its times, where these start."""
+
+LARGEST_PACKET = 1 << 24
+FINEST = 1 << 33
+"""Units of a second that a routine can count in nanoseconds; finer times lose their last bits."""
+
+
+class Status(IntEnum):
+    """Why a walk ended: enum status of routines.c."""
+
+    END = 0
+    FULL = 1
+    PARTIAL = 2
+    HEADER = 3
+    OTHER_LINK = 4
+    BAD_SIZE = 5
+    BAD_INTERFACE = 6
+    BAD_TRAILER = 7
+    SHORT_BLOCK = 8
+
+
+WRONG = {
+    Status.BAD_SIZE: f"a record of more than {LARGEST_PACKET} bytes, or of no possible size",
+    Status.BAD_INTERFACE: "a packet of an interface that its section does not describe",
+    Status.BAD_TRAILER: "a block whose two sizes differ",
+    Status.SHORT_BLOCK: "a block that is too short for the packet in it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface: its link type, bytes it keeps of each packet (0: all), units of time in a second.
+
+    Times are `divisor` times as fine as the units, and start at `start` nanoseconds.
+    """
+
+    link_type: int
+    kept: int = 0
+    units: int = 1_000_000
+    divisor: int = 1
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What a walk found: columns of `count` packets, the position of the next record, why it ended."""
+
+    columns: tuple[memoryview, memoryview, memoryview, memoryview]
+    count: int
+    position: int
+    status: Status
+
+
+def walk(
+    name: str, window: memoryview, position: int, interfaces: list[Interface], link: int, *,
+    swapped: bool, capacity: int,
+) -> Walked:  # fmt: skip
+    """Walk the records of a window from a position in it, at most so many packets of one link type."""
+    table = b"".join(
+        INTERFACE.pack(each.link_type, each.kept, each.divisor, each.units, each.start) for each in interfaces
+    )
+    work = bytearray(WORK.size + 4 * 8 * capacity) + table
+    WORK.pack_into(
+        work, 0, 0, 0, position, capacity, 0, 0, swapped, link, len(interfaces), LARGEST_PACKET
+    )  # fmt: skip
+    routine.run(name, window, work)
+    _, _, position, _, count, status, *_ = WORK.unpack_from(work)
+    words = memoryview(work)[WORK.size : WORK.size + 4 * 8 * capacity].cast("Q")
+    offsets, lengths, times, wires = (words[n * capacity : n * capacity + count] for n in range(4))
+    return Walked((offsets, lengths, times, wires), count, position, Status(status))

@@ -1,0 +1,90 @@
+"""Writing captures: pcap with nanoseconds, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import struct
+import sys
+from array import array
+from collections.abc import Sequence
+from itertools import compress
+from types import TracebackType
+from typing import BinaryIO
+
+from ebpfjit.capture import moves
+from ebpfjit.capture.batch import Batch
+from ebpfjit.capture.links import ETHERNET
+from ebpfjit.capture.walk import LARGEST_PACKET
+from ebpfjit.errors import CaptureError
+
+AT_ONCE = 1 << 11
+"""Packets whose records are made before they are written: what fits into the processor's cache."""
+
+_HEADER = struct.Struct("<IHHiIII")
+_MAGIC = 0xA1B23C4D
+
+
+class Writer:
+    """A pcap file that is written batch by batch; "-" is the standard output.
+
+    The file has its name when it is whole: what was there before stays until the `with` statement ends, and
+    for good where that ends with an exception.
+
+        with Writer("passed.pcap") as writer:
+            for batch in read("all.pcap"):
+                writer.write(batch, fn.map(batch))
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, link_type: int = ETHERNET) -> None:
+        self.path = os.fspath(path)
+        self.link_type = link_type
+        self.written = 0
+        self._unfinished = ""
+        if self.path == "-":
+            self._file: BinaryIO = sys.stdout.buffer
+        elif os.path.exists(self.path) and not os.path.isfile(self.path):
+            self._file = open(self.path, "wb")  # noqa: SIM115 - a pipe, or a device: nothing is to be kept
+        else:
+            self._unfinished = f"{self.path}.{secrets.token_hex(4)}.unfinished"
+            self._file = open(self._unfinished, "xb")  # noqa: SIM115 - __exit__ closes it
+        self._file.write(_HEADER.pack(_MAGIC, 2, 4, 0, 0, LARGEST_PACKET, link_type))
+
+    def write(self, batch: Batch, keep: Sequence[int] | None = None) -> int:
+        """Write the packets of a batch, those for which `keep` is not 0; return how many.
+
+        Raises CaptureError for a batch of another link type, ValueError where `keep` has another length.
+        """
+        if batch.link_type != self.link_type:
+            raise CaptureError(f"{self.path}: packets of link type {batch.link_type}, not {self.link_type}")
+        if keep is not None:
+            if len(keep) != len(batch):
+                raise ValueError(f"{len(keep)} values for {len(batch)} packets")
+            batch = _chosen(batch, keep)
+        for start in range(0, len(batch), AT_ONCE):
+            self._file.write(moves.records(batch.slice(start, start + AT_ONCE)))
+        self.written += len(batch)
+        return len(batch)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.path == "-":
+            self._file.flush()
+            return
+        try:
+            self._file.close()  # where the disk is full that is said here
+            if error is None and self._unfinished:
+                os.replace(self._unfinished, self.path)
+        finally:
+            if self._unfinished:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._unfinished)
+
+
+def _chosen(batch: Batch, keep: Sequence[int]) -> Batch:
+    return batch.with_columns([memoryview(array("Q", compress(each, keep))) for each in batch.columns])

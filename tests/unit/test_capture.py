@@ -1,0 +1,256 @@
+"""Captures: every form read, damaged ones, link types, writing."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import random
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from scapy.utils import RawPcapNgReader, RawPcapReader
+
+from ebpfjit import CaptureError, JitUnavailable, Program, capture
+from ebpfjit.assembler import assemble
+from ebpfjit.capture import routine, windows
+from ebpfjit.vm import EbpfVmMbuff
+from tests.support import captures
+from tests.support.captures import Capture
+
+Found = list[tuple[int, bytes, int, int]]
+
+
+def _read(source: Any, **options: Any) -> tuple[Found, str]:
+    """Return the packets of a capture, and the error that ends it."""
+    found: Found = []
+    raised: CaptureError | None = None
+    try:
+        for batch in capture.read(source, **options):
+            assert batch.first == len(found)
+            rows = zip(batch.timestamps, batch, batch.wire_lengths, strict=True)
+            found += [(time, bytes(packet), wire, batch.link_type) for time, packet, wire in rows]
+    except CaptureError as error:
+        raised = error
+    assert raised is None or raised.packets == len(found)
+    return found, "" if raised is None else str(raised)
+
+
+@pytest.fixture(params=["machine code", "interpreter"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the routines run on one engine and on the other, with windows of a page."""
+    monkeypatch.setattr(windows, "SIZE", 4096)
+    monkeypatch.setattr(windows, "STREAM_SIZE", 150)
+    if request.param == "interpreter":
+
+        def refuse(machine: EbpfVmMbuff) -> None:
+            raise JitUnavailable("not in this test")
+
+        monkeypatch.setattr(EbpfVmMbuff, "jit_compile", refuse)
+        monkeypatch.setattr(routine, "_routine", routine._routine.__wrapped__)
+
+
+def _some(count: int) -> list[Capture]:
+    made = []
+    for seed in range(count):
+        chosen = random.Random(seed)
+        if seed % 3:
+            made.append(captures.pcapng(chosen))
+        else:
+            packets = [chosen.randbytes(chosen.randrange(100)) for _ in range(chosen.randrange(12))]
+            made.append(captures.pcap(packets, order=chosen.choice("<>"), nano=chosen.random() < 0.5))
+    return made
+
+
+@pytest.mark.usefixtures("engine")
+def test_every_form(tmp_path: Path) -> None:
+    for number, made in enumerate(_some(40)):
+        assert _read(io.BytesIO(made.data)) == (made.packets, ""), number
+        (tmp_path / "c").write_bytes(made.data)
+        for mapped in (True, False):
+            assert _read(tmp_path / "c", packets=3, mapped=mapped) == (made.packets, ""), number
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_was_cut_off_ends_in_an_error_behind_the_packets_before_it() -> None:
+    for number, made in enumerate(_some(40)):
+        for at in random.Random(number).sample(range(len(made.data)), 4):
+            found, error = _read(io.BytesIO(made.data[:at]))
+            whole = sum(end <= at for end in made.ends)
+            assert found == made.packets[:whole], (number, at)
+            if not error:  # between two records, or behind a block that is none
+                assert at >= 24
+
+
+def test_damaged_bytes_end_in_nothing_but_a_capture_error() -> None:
+    for number, made in enumerate(_some(120)):
+        chosen, data = random.Random(-number - 1), bytearray(made.data)
+        for _ in range(3):
+            data[chosen.randrange(len(data))] = chosen.choice([0, 1, 0x7F, 0xFF, chosen.randrange(256)])
+        found, error = _read(io.BytesIO(data))
+        if error:
+            assert error.startswith("<file>: "), error
+        for batch in _batches(bytes(data)):
+            batch.frames()
+        assert len(found) <= len(data)
+
+
+def _batches(data: bytes) -> list[capture.Batch]:
+    found = []
+    try:
+        for batch in capture.read(io.BytesIO(data)):
+            capture.batch.check_link(batch.link_type)
+            found.append(batch)
+    except CaptureError:
+        pass
+    return found
+
+
+def test_scapy_reads_the_same(tmp_path: Path) -> None:
+    for number, made in enumerate(_some(12)):
+        path = tmp_path / f"{number}"
+        path.write_bytes(made.data)
+        if not made.packets or (number % 3 and any(link != 1 for *_, link in made.packets)):
+            continue
+        reader = RawPcapNgReader(str(path)) if number % 3 else RawPcapReader(str(path))
+        assert [data for data, _ in reader] == [data for _, data, _, _ in _read(path)[0]], number
+
+
+SECTION, INTERFACE, EMPTY = captures.section("<"), captures.interface("<", 1), captures.pcap([]).data
+BEYOND = captures.block("<", 6, struct.pack("<5I", 0, 0, 0, 40, 40) + bytes(20))
+WRONG = {
+    b"": "not a capture: neither pcap nor pcapng .is empty",
+    b"GIF89a": r"not a capture: .*starts with 47 49 46 38",
+    EMPTY[:20]: "packet 1, byte 0: the file ends 4 bytes early",
+    captures.pcap([b"x"]).data + b"\1": "packet 2, byte 41: the file ends inside of it",
+    EMPTY + struct.pack("<4I", 0, 0, 1 << 31, 0): "packet 1, byte 24: a record of more than",
+    SECTION + captures.block("<", 6, bytes(20)): "packet 1, byte 28: .*interface that its section",
+    SECTION[:8] + bytes(20): r"a section without a byte order \(00 00 00 00\)",
+    SECTION + INTERFACE + struct.pack("<5I", 6, 20, 0, 0, 24): "two sizes differ",
+    SECTION + INTERFACE + captures.block("<", 6, bytes(8)): "too short",
+    SECTION + INTERFACE + BEYOND: "too short",
+    gzip.compress(captures.pcap([b"x" * 500]).data)[:-30]: "ended before the end-of-stream marker",
+}
+
+
+def test_what_is_wrong_is_said(tmp_path: Path) -> None:
+    for data, says in WRONG.items():
+        with pytest.raises(CaptureError, match=says):
+            list(capture.read(io.BytesIO(data)))
+    with pytest.raises(FileNotFoundError):
+        list(capture.read(tmp_path / "missing"))
+    with pytest.raises(ValueError, match="at least 1 packet"):
+        list(capture.read(io.BytesIO(b""), packets=0))
+    with pytest.raises(TypeError, match="given by its path, or open for reading, not as int"):
+        list(capture.read(5))  # type: ignore[arg-type]  # what users may get wrong
+
+
+def test_compressed_ones_and_the_standard_input(tmp_path: Path) -> None:
+    made = captures.pcap([bytes([n]) * 50 for n in range(200)])
+    (tmp_path / "a.gz").write_bytes(gzip.compress(made.data))
+    (tmp_path / "a.zst").write_bytes(zstandard.compress(made.data))
+    for name in ("a.gz", "a.zst"):
+        assert _read(tmp_path / name) == (made.packets, "")
+    source = "from ebpfjit import capture; print(sum(len(batch) for batch in capture.read('-')))"
+    run = subprocess.run([sys.executable, "-c", source], input=made.data, capture_output=True, check=True)
+    assert run.stdout == b"200\n"
+
+
+def test_records_larger_than_a_window(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(windows, "SIZE", 4096)
+    monkeypatch.setattr(windows, "STREAM_SIZE", 64)
+    made = captures.pcap([b"a" * 10, b"b" * 100_000, b"c" * 10])
+    (tmp_path / "c").write_bytes(made.data)
+    assert _read(tmp_path / "c") == _read(io.BytesIO(made.data)) == (made.packets, "")
+
+
+def test_many_interfaces_and_changes_of_the_link_type() -> None:
+    data = captures.section("<") + b"".join(captures.interface("<", 1 + 100 * (n % 2)) for n in range(300))
+    numbers = [0, 298, 299, 1, 150]
+    for number in numbers:
+        data += captures.block("<", 6, struct.pack("<5I", number, 0, number, 2, 2) + b"hi")
+    batches = list(capture.read(io.BytesIO(data)))
+    assert [(len(batch), batch.link_type) for batch in batches] == [(2, 1), (2, 101), (1, 1)]
+    assert [time for batch in batches for time in batch.timestamps] == [1000 * number for number in numbers]
+
+
+PACKET = bytes.fromhex("45000014") + bytes(16)
+PACKET_6 = b"\x60" + bytes(39)
+LINKS = {
+    101: [(PACKET, "0800", PACKET), (PACKET_6, "86dd", PACKET_6), (b"", "0800", b"")],
+    113: [(bytes(14) + b"\x08\x00" + PACKET, "0800", PACKET), (bytes(14) + b"\x08\x06ARP", "0806", b"ARP"),
+          (b"short", "0000", b"")],
+    276: [(b"\x86\xdd" + bytes(18) + PACKET_6, "86dd", PACKET_6)],
+    0: [(b"\x02\0\0\0" + PACKET, "0800", PACKET), (b"\0\0\0\x02" + PACKET, "0800", PACKET),
+        (b"\x1e\0\0\0" + PACKET_6, "86dd", PACKET_6), (b"\x02", "0000", b"")],
+    108: [(b"\0\0\0\x02" + PACKET, "0800", PACKET), (b"\0\0\0\x18" + PACKET_6, "86dd", PACKET_6)],
+}  # fmt: skip
+
+
+def test_frames_of_every_link_type() -> None:
+    for link, rows in LINKS.items():
+        (batch,) = capture.read(io.BytesIO(captures.pcap([row[0] for row in rows], link=link).data))
+        frames = batch.frames()
+        assert frames.link_type == 1
+        expected = [bytes(12) + bytes.fromhex(kind) + data for _, kind, data in rows]
+        assert [bytes(frame) for frame in frames] == expected, link
+        assert list(frames.timestamps) == list(batch.timestamps)
+        cut = [wire - length for wire, length in zip(batch.wire_lengths, batch.lengths, strict=True)]
+        longer = zip(frames.wire_lengths, frames.lengths, strict=True)
+        assert all(wire - length >= 0 for wire, length in longer), cut
+    (batch,) = capture.read(io.BytesIO(captures.pcap([b"x"], link=147).data))
+    with pytest.raises(CaptureError, match=r"link type 147; frames can be made of Ethernet \(1\)"):
+        batch.frames()
+    (batch,) = capture.read(io.BytesIO(captures.pcap([b"x"]).data))
+    assert batch.frames() is batch
+
+
+def test_a_function_takes_batches() -> None:
+    made = captures.pcap([bytes([n]) * (n + 1) for n in range(50)])
+    first = Program(assemble("ldxb r0, [r1]\nexit")).compile()
+    (batch,) = capture.read(io.BytesIO(made.data))
+    assert list(first.map(batch)) == list(range(50))
+    assert repr(batch) == "<batch of 50 packets, 0 to 49, Ethernet>"
+    assert (bytes(batch[3]), batch.slice(10, 12).first, bytes(batch.slice(10, 12)[1])) == (
+        b"\3" * 4, 10, b"\x0b" * 12,
+    )  # fmt: skip
+
+
+def test_what_is_written_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture.writer, "AT_ONCE", 7)
+    made = captures.pcap([bytes([n]) * n for n in range(60)], start=1_700_000_000)
+    path = tmp_path / "out.pcap"
+    with capture.Writer(path) as writer:
+        for batch in capture.read(io.BytesIO(made.data), packets=16):
+            writer.write(batch, [packet[:1] != b"\5" for packet in batch])
+    assert writer.written == 59
+    assert _read(path) == ([row for row in made.packets if row[1][:1] != b"\5"], "")
+    assert os.listdir(tmp_path) == ["out.pcap"]
+
+
+def test_nothing_is_replaced_before_its_successor_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out.pcap"
+    path.write_bytes(b"what was there")
+    (batch,) = capture.read(io.BytesIO(captures.pcap([b"abc"], link=101).data))
+
+    def write(*keep: list[int], link_type: int = 1) -> None:
+        with capture.Writer(path, link_type=link_type) as writer:
+            writer.write(batch.frames() if link_type == 1 else batch)
+            writer.write(batch, *keep)
+
+    with pytest.raises(CaptureError, match=r"out\.pcap: packets of link type 101, not 1"):
+        write()
+    with pytest.raises(ValueError, match="2 values for 1 packets"):
+        write([1, 0], link_type=101)
+    assert path.read_bytes() == b"what was there"
+    assert os.listdir(tmp_path) == ["out.pcap"]
+    with pytest.raises(FileNotFoundError):
+        capture.Writer(tmp_path / "no folder" / "x")
+    with capture.Writer("/dev/null", link_type=101) as writer:
+        writer.write(batch)
+    assert not Path("/dev/null").is_file()
