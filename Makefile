@@ -57,7 +57,8 @@ CAPTURE  := ebpfjit/capture/routines
 
 routines:
 	clang -target bpf -mcpu=v3 -O2 -Wall -ffreestanding -fno-builtin -c $(ROUTINES)/routines.c -o $(ROUTINES)/routines.o
-	for name in hash_lookup hash_lookup_4 hash_lookup_8 hash_lookup_16 hash_update hash_delete array_update; do \
+	for name in hash_lookup hash_lookup_4 hash_lookup_8 hash_lookup_16 hash_update hash_delete array_update \
+	  lpm_lookup lpm_lookup_8 lpm_lookup_20; do \
 	  llvm-objcopy -O binary --only-section=routine.$$name $(ROUTINES)/routines.o $(ROUTINES)/$$name.bin; \
 	done
 	rm $(ROUTINES)/routines.o

@@ -62,6 +62,8 @@ class MapCall:
     frame_size: int
     busy: int
     guard: int = 0
+    lengths: int = 0
+    bits: int = 0
     audits: tuple[tuple[int, int], ...] = ()
     address: int = 0
 

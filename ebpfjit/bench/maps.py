@@ -22,6 +22,7 @@ from ebpfjit.bench.benchmark import Bars, Benchmark, Plan, Section, Step
 from ebpfjit.bench.measure import BenchError, Rounds, best, in_turn, median, timed
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps import MapDefinition, MapType, bytecode, create
+from ebpfjit.runtime.maps.flat import HEADER
 
 ROUTINES = Path(bytecode.__file__).parent / "routines" / "routines.c"
 COUNT = 1_000_000
@@ -150,10 +151,10 @@ def program(m: Any, case: Case, operation: str) -> Program:
     return Program(code, references=references, maps=(m,))
 
 
-ARRAY_LOOKUP = """
-struct map { char *values; char pad[60]; unsigned stride, entries; };
+ARRAY_LOOKUP = f"""
+struct map {{ char *values; char pad[{HEADER["value_stride"] - 8}]; unsigned stride, entries; }};
 char *array_lookup(struct map *map, const unsigned *key)
-{ return *key < map->entries ? map->values + (unsigned long)*key * map->stride : 0; }
+{{ return *key < map->entries ? map->values + (unsigned long)*key * map->stride : 0; }}
 """
 
 

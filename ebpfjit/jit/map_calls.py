@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ebpfjit.optimizer.facts import Facts
 
 OPERATIONS = {LOOKUP: MapOperation.LOOKUP, UPDATE: MapOperation.UPDATE, DELETE: MapOperation.DELETE}
+FLAT = ARRAYS | HASHES
 LARGEST_STRIDE = 1 << 30
 InFrame = Mapping[int, Mapping[int, int]]
 
@@ -127,7 +128,8 @@ def _map_call(
 ) -> MapCall | None:
     """Return one call, None where it takes the Python helper."""
     definition = map_.definition
-    if definition.type not in ARRAYS | HASHES or (map_.is_readonly and helper != LOOKUP):
+    is_trie = definition.type is MapType.LPM_TRIE and helper == LOOKUP
+    if not (is_trie or definition.type in FLAT) or (map_.is_readonly and helper != LOOKUP):
         return None
     if definition.special and helper != LOOKUP:
         return None  # routines copy whole values
@@ -149,6 +151,8 @@ def _map_call(
         definition.max_entries,
         map_.stride,
         frame_size,
-        HEADER["busy"] if definition.type in HASHES else 0,
+        0 if definition.type in ARRAYS else HEADER["busy"],
         guard,
+        HEADER["lengths"] if is_trie else 0,
+        map_.data_bits if is_trie else 0,
     )

@@ -26,6 +26,7 @@ from ebpfjit.optimizer.registers import place
 from ebpfjit.options import NOTHING_PROMISED
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps import bytecode
+from ebpfjit.runtime.memory import STACK_FRAME_SIZE
 from ebpfjit.translators.plan import Plan
 from ebpfjit.translators.x86_64.maps import symbol_of
 from ebpfjit.translators.x86_64.routine import Routine
@@ -83,15 +84,22 @@ def _without_payments(code: Code) -> Code:
 
 
 def _depth(code: Code) -> int:
-    """Return how many bytes below r10 a program names, 0 where code does without."""
+    """Return how many bytes below r10 a program may touch, 0 where code does without.
+
+    All of a frame, where it does anything with r10 but access memory at a distance that is said.
+    """
     if FRAME_POINTER not in code.entries[0].registers:
         return 0
     depth = 0
     for insn in code.verified.program.instructions:
-        assert insn.row is not None  # the verifier saw the program
-        base = insn.src_reg if insn.row.kind is Kind.LOAD else insn.dst_reg
-        if base == FRAME_POINTER:
+        row = insn.row
+        assert row is not None  # the verifier saw the program
+        is_load = row.kind is Kind.LOAD
+        base, other = (insn.src_reg, insn.dst_reg) if is_load else (insn.dst_reg, insn.src_reg)
+        if base == FRAME_POINTER and row.kind in (Kind.LOAD, Kind.STORE):
             depth = max(depth, -insn.offset)
+        if other == FRAME_POINTER and not is_load and row.uses_src:
+            return STACK_FRAME_SIZE
     return depth
 
 

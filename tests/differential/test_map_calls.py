@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import EbpfError, ExecutionError, MemoryFault, Program
+from ebpfjit import BudgetExhausted, EbpfError, ExecutionError, MemoryFault, Program
 from ebpfjit.assembler import assemble
 from ebpfjit.options import Options
 from ebpfjit.ready import ready
@@ -128,8 +128,12 @@ exit
 """
 
 
-@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[0] is not MapType.LPM_TRIE], ids=str)
-@pytest.mark.parametrize("helper", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("shape", "helper"),
+    [(shape, helper) for shape in SHAPES for helper in (1, 2, 3) if shape[0] is not MapType.LPM_TRIE]
+    + [((MapType.LPM_TRIE, size, 8), 1) for size in (5, 8, 20)],
+    ids=str,
+)
 @pytest.mark.parametrize("optimize", [False, True])
 def test_calls_on_known_maps_need_no_python(
     shape: tuple[MapType, int, int], helper: int, optimize: bool
@@ -192,8 +196,8 @@ def forbid_python(m: Any) -> None:
 @pytest.mark.parametrize("harden", [False, True])
 def test_what_machine_code_does_not_do_by_itself_takes_the_helper(harden: bool) -> None:
     m = made(MapType.HASH if harden else MapType.LPM_TRIE, 8, 8)
-    compiled = program(CALL.format(helper=1), m).compile(harden=harden)
-    assert "map_hash_lookup" not in compiled.listing()
+    compiled = program(CALL.format(helper=1 if harden else 2), m).compile(harden=harden)
+    assert "map_hash" not in compiled.listing()
 
 
 def test_a_readonly_map_is_not_written() -> None:
@@ -365,3 +369,44 @@ def test_functions_of_packets_see_the_values_of_their_processor(kind: MapType, o
     few = replace(program(text, one), type="xdp", environment=ENVIRONMENT)
     with pytest.raises(ExecutionError, match=r"'few' .*: values for 1 processors, not for number 1"):
         few.compile(optimize=optimize)(bytes(60))
+
+
+TRIE = """
+mov r7, 3
+again: stw [r10-16], {longest}
+stdw [r10-12], 0
+mov r2, r10
+add r2, -16
+lddw r1, map[idx:0]
+call 1
+add r6, r0
+sub r7, 1
+jne r7, 0, again
+mov r0, 2
+jeq r6, 0, out
+mov r0, 1
+out: exit
+"""
+
+
+@pytest.mark.parametrize("lengths", [(), (0,), (0, 8, 16, 24, 32)])
+@pytest.mark.parametrize("longest", [32, 9, 33, -1])
+def test_a_lookup_in_a_trie_pays_for_its_lengths(lengths: tuple[int, ...], longest: int) -> None:
+    """At every instruction limit all engines end at the same instruction, with as much left."""
+    m = made(MapType.LPM_TRIE, 8, 8)
+    for length in lengths:
+        m[length.to_bytes(4, "little") + bytes(4)] = length
+    loaded = program(TRIE.format(longest=longest), m)
+    outcomes: dict[str, list[Any]] = {}
+    for engine, optimize in (("interpreter", True), ("jit", True), ("jit", False)):
+        start = ready(loaded)
+        start.options, start.compiled = Options(optimize=optimize), {}
+        for limit in range(60):
+            try:
+                outcome: Any = loaded.run(DATA, engine=engine, limit=limit).return_value
+            except BudgetExhausted as error:
+                outcome = error.pc
+            outcomes.setdefault(f"{engine} {optimize}", []).append(outcome)
+    first, *others = outcomes.values()
+    assert first == others[0] == others[1]
+    assert first[-1] == (1 if lengths and 0 <= longest <= 32 else 2)

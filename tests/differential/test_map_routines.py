@@ -16,7 +16,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.jit.map_routines import native_routine
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution
-from ebpfjit.runtime.maps import MapDefinition, MapType, bytecode, create
+from ebpfjit.runtime.maps import MapDefinition, MapFlag, MapType, bytecode, create
 from ebpfjit.runtime.maps.bytecode import DELETE, LOOKUP, UPDATE
 from ebpfjit.runtime.maps.flat import HEADER_SIZE
 from ebpfjit.runtime.maps.hash import fixed_secrets
@@ -98,6 +98,29 @@ def test_all_three_do_the_same(shape: tuple[MapType, int, int, int]) -> None:
     assert kind in bytecode.ARRAYS or len(maps[0]) > 0
 
 
+@pytest.mark.parametrize("size", [5, 8, 12, 20, 37, 260])
+def test_all_three_find_the_longest_prefix(size: int) -> None:
+    rng, bits = random.Random(size), 8 * (size - 4)
+    m = create(MapDefinition("m", MapType.LPM_TRIE, size, 8, 60, flags=MapFlag.NO_PREALLOC))
+
+    def data() -> bytes:  # a few bits differ, so that prefixes contain each other
+        return (rng.choice((0, 5 << bits - 5)) ^ 1 << rng.randrange(bits)).to_bytes(size - 4, "big")
+
+    found = set()
+    lengths = [length for length in (0, 1, 7, 8, 9, bits // 2, bits - 1, bits) if length <= bits]
+    for step in range(STEPS):
+        key = rng.choice(lengths).to_bytes(4, "little") + data()
+        if step % 4 == 0:
+            m.update(key, rng.randbytes(8))
+        if step % 16 == 3:
+            m.delete(rng.choice(list(m)))
+        key = rng.choice((bits, bits, *lengths)).to_bytes(4, "little") + data()
+        results = [way(m, LOOKUP, key, bytes(8), 0) for way in WAYS]
+        assert len(set(results)) == 1, (step, key)
+        found.add(results[0])
+    assert len(found) > 5
+
+
 def test_routines_are_for_array_and_hash_kinds() -> None:
     shapes = {kind: MapDefinition("m", kind, 4, 8, 4) for kind in MapType}
     routines = {
@@ -106,7 +129,7 @@ def test_routines_are_for_array_and_hash_kinds() -> None:
         for helper in (1, 2, 3)
     }
     assert {kind for (kind, _), name in routines.items() if name} == {
-        "HASH", "LRU_HASH", "PERCPU_HASH", "LRU_PERCPU_HASH", "ARRAY", "PERCPU_ARRAY",
+        "HASH", "LRU_HASH", "PERCPU_HASH", "LRU_PERCPU_HASH", "ARRAY", "PERCPU_ARRAY", "LPM_TRIE",
     }  # fmt: skip
     assert routines["HASH", LOOKUP] == "hash_lookup_4"
     assert bytecode.routine_of(MapDefinition("m", MapType.HASH, 5, 8, 4), LOOKUP) == "hash_lookup"

@@ -53,12 +53,20 @@ def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: C
         with cx.out_of_line(other):
             slow()
             cx.jump("jmp", done)
+    nothing, found = cx.new_label("nothing"), cx.new_label("found")
+    if call.lengths:
+        _emit_lengths(cx, call, nothing, other)
     if call.routine:
         cx.emit("call qword ptr [rip+$symbol]", symbol=symbol_of(call.routine))
     elif call.operation is MapOperation.LOOKUP:
-        _emit_array_lookup(cx, call)
+        _emit_array_lookup(cx, call, nothing)
     else:
         cx.emit("mov rax, $imm", imm=-EINVAL, imm_sizes=(32,))
+    cx.label(found)
+    if call.lengths or (call.operation is MapOperation.LOOKUP and not call.routine):
+        with cx.out_of_line(nothing):
+            cx.emit("xor eax, eax")
+            cx.jump("jmp", found)
     after()
     cx.label(done)
 
@@ -98,8 +106,20 @@ def _emit_search(cx: Context, pointer: str, size: int, other: str) -> None:
     cx.jump("jb", other)
 
 
-def _emit_array_lookup(cx: Context, call: MapCall) -> None:
-    nothing, found = cx.new_label("nothing"), cx.new_label("found")
+def _emit_lengths(cx: Context, call: MapCall, nothing: str, other: str) -> None:
+    """Pay for all prefix lengths of an LPM trie but one; where this slice does not, the helper does."""
+    cx.emit("cmp dword ptr [rsi], $imm", imm=call.bits)
+    cx.jump("ja", nothing)
+    cx.emit("mov r10, qword ptr [rdi+$offset]", offset=call.lengths)
+    cx.emit("mov r10d, dword ptr [r10]")
+    cx.emit("sub r10d, 1")
+    cx.jump("jb", nothing)
+    cx.emit("cmp r9, r10")
+    cx.jump("jl", other)
+    cx.emit("sub r9, r10")
+
+
+def _emit_array_lookup(cx: Context, call: MapCall, nothing: str) -> None:
     cx.emit("mov r10d, dword ptr [rsi]")
     cx.emit("cmp r10d, $imm", imm=_signed32(call.entries), imm_sizes=(8, 32))
     cx.jump("jae", nothing)
@@ -112,10 +132,6 @@ def _emit_array_lookup(cx: Context, call: MapCall) -> None:
     else:
         cx.emit("mov rax, qword ptr [rdi]")  # the header's first word: the running CPU's values
     cx.emit("add rax, r10")
-    cx.label(found)
-    with cx.out_of_line(nothing):
-        cx.emit("xor eax, eax")
-        cx.jump("jmp", found)
 
 
 def _signed32(number: int) -> int:

@@ -1,7 +1,8 @@
 """The eBPF form of what programs do to maps: which routine does what to which type.
 
-The routines work on the flat memory of array and hash kinds: r1 points to the map's header, r2 to the
-key, r3 to the value, r4 holds flags; r0 is what the helper returns. They trust their arguments.
+The routines work on the flat memory of array and hash kinds, and of LPM tries: r1 points to the map's
+header, r2 to the key, r3 to the value, r4 holds flags; r0 is what the helper returns. They trust their
+arguments.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ ARGUMENTS = {
     "hash_update": 4,
     "hash_delete": 2,
     "array_update": 4,
+    "lpm_lookup": 2,
+    "lpm_lookup_8": 2,
+    "lpm_lookup_20": 2,
 }
 """The routines, and how many arguments each takes."""
 
@@ -37,12 +41,19 @@ def routine_of(definition: MapDefinition, helper: int) -> str:
     """Return the name of the routine that does what a helper does to such a map, "" where there is none."""
     if definition.type in ARRAYS:
         return "array_update" if helper == UPDATE else ""
+    if definition.type is MapType.LPM_TRIE:
+        return _by_size("lpm_lookup", definition) if helper == LOOKUP else ""
     if definition.type not in HASHES:
         return ""
     if helper == LOOKUP:
-        special = f"hash_lookup_{definition.key_size}"
-        return special if special in ARGUMENTS else "hash_lookup"
+        return _by_size("hash_lookup", definition)
     return {UPDATE: "hash_update", DELETE: "hash_delete"}.get(helper, "")
+
+
+def _by_size(name: str, definition: MapDefinition) -> str:
+    """Return the routine for keys of one size, where there is such a one."""
+    special = f"{name}_{definition.key_size}"
+    return special if special in ARGUMENTS else name
 
 
 @once

@@ -25,6 +25,7 @@ from ebpfjit.runtime.maps.storage import Storage
 #              addresses (u64)     u32
 HEADER_WORDS = (
     "values", "keys", "buckets", "links", "states", "first_values", "cpu_stride", "secrets", "newer", "older",
+    "lengths",
 )  # fmt: skip
 HEADER_COUNTS = (
     "cpus", "key_size", "value_size", "value_stride", "max_entries", "mask", "count", "used", "free",
@@ -34,7 +35,7 @@ HEADER = {name: 8 * index for index, name in enumerate(HEADER_WORDS)} | {
     name: 8 * len(HEADER_WORDS) + 4 * index for index, name in enumerate(HEADER_COUNTS)
 }
 """Offset of each field of the header."""
-HEADER_SIZE = 128
+HEADER_SIZE = 192
 MAX_ALIGNMENT = 8
 
 

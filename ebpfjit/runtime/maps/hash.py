@@ -178,7 +178,7 @@ class HashMap(FlatMap):
         self,
         definition: MapDefinition,
         environment: Environment,
-        *,
+        *more: int,
         stride: int = 0,
         shares_values: bool = True,
     ) -> None:
@@ -194,10 +194,13 @@ class HashMap(FlatMap):
             ages,
             definition.key_size * entries,
             8 * SECRET_WORDS,
+            *more,
             stride=stride,
             shares_values=shares_values,
         )
-        _, heads, links, self.states_offset, newer, older, self.keys_offset, secrets, _ = self.storage.offsets
+        _, heads, links, self.states_offset, newer, older, self.keys_offset, secrets, *_ = (
+            self.storage.offsets
+        )
         self.secrets = secrets_of(_secrets)
         self._secrets_offset = secrets
         self.storage.write(secrets, _SECRETS.pack(*self.secrets))

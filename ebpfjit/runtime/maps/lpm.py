@@ -3,12 +3,14 @@
     key:  prefix length in bits (u32, the machine's byte order) | data, most significant bit first
 
 A prefix is stored with the bits behind it zero, so that its key is the same however it was
-written. A lookup tries the lengths that are there, the longest first.
+written. A lookup tries the lengths that are there, the longest first: they are in the map's memory, where
+machine code finds them.
 """
 
 from __future__ import annotations
 
 import errno
+from array import array
 from collections import Counter
 
 from ebpfjit.runtime import memory
@@ -17,6 +19,8 @@ from ebpfjit.runtime.maps.definition import BPF_EXIST, BPF_NOEXIST, MapDefinitio
 from ebpfjit.runtime.maps.hash import HashMap
 from ebpfjit.runtime.maps.rules import LPM_PREFIX_SIZE
 from ebpfjit.runtime.maps.storage import changing
+
+LENGTH_SIZE = 4
 
 
 class LpmTrie(HashMap):
@@ -29,9 +33,12 @@ class LpmTrie(HashMap):
     }
 
     def __init__(self, definition: MapDefinition, environment: Environment) -> None:
-        super().__init__(definition, environment)
         self.data_bits = 8 * (definition.key_size - LPM_PREFIX_SIZE)
+        super().__init__(definition, environment, LENGTH_SIZE * (self.data_bits + 2))
         self._lengths: Counter[int] = Counter()
+        offset = self.storage.offsets[-2]
+        self._known = self.storage.words(offset, self.data_bits + 2)
+        self.set_field("lengths", self.address + offset)
 
     def _prefix(self, data: int, length: int) -> bytes:
         """Return the key of the first `length` bits of `data`."""
@@ -50,8 +57,9 @@ class LpmTrie(HashMap):
         if longest > self.data_bits:
             return -1
         # Each is a look into the table, most of them in vain: the program pays for them.
-        memory.spend(len(self._lengths) - 1)
-        for length in sorted(self._lengths, reverse=True):
+        count = self._known[0]
+        memory.spend(count - 1)
+        for length in self._known[1 : 1 + count]:
             if length <= longest:
                 entry = super().find(self._prefix(data, length))
                 if entry >= 0:
@@ -70,6 +78,7 @@ class LpmTrie(HashMap):
         if flags == BPF_EXIST:
             return -errno.ENOENT
         self._lengths[length] += 1  # first: what is counted and not there costs a look, no more
+        self._tell_lengths()
         entry = self.insert(prefix)
         if entry < 0:
             self._forget(length)
@@ -80,6 +89,14 @@ class LpmTrie(HashMap):
         self._lengths[length] -= 1
         if self._lengths[length] <= 0:
             del self._lengths[length]
+        self._tell_lengths()
+
+    def _tell_lengths(self) -> None:
+        """Write down which lengths there are, the longest first, and before them how many: all at once."""
+        known = sorted(self._lengths, reverse=True)
+        words = memoryview(array("I", [len(known), *known]))
+        if self._known[: len(words)] != words:
+            self._known[: len(words)] = words
 
     def delete(self, key: bytes) -> int:
         """Remove exactly this prefix; return 0, -ENOENT or -EINVAL."""

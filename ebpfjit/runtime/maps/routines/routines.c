@@ -20,6 +20,7 @@ typedef long long s64;
 enum { ENOENT = 2, E2BIG = 7, ENOMEM = 12, EEXIST = 17, EINVAL = 22 };
 enum { BPF_ANY, BPF_NOEXIST, BPF_EXIST, BPF_F_LOCK = 4 };
 enum { IN_USE = 1, LOOKED_UP = 2 };
+enum { LONGEST_PREFIX = 4 + 256 }; /* bytes of a key with its length */
 enum { LONGEST_CHAIN = 64, MOST_PASSED = 128 }; /* so that no walk is long, whoever chose the keys */
 
 struct map {         /* HEADER in ../flat.py */
@@ -33,6 +34,7 @@ struct map {         /* HEADER in ../flat.py */
     const u64 *secrets; /* one for each word of a key, and one more */
     u32 *newer;      /* of LRU kinds, by entry + 1: the next younger one; at 0 the oldest of all */
     u32 *older;      /* the other way round */
+    const u32 *lengths; /* of LPM tries: how many prefix lengths there are, then these, the longest first */
     u32 cpus, key_size, value_size, value_stride, max_entries, mask, count, used, free, is_lru;
     u32 busy; /* Python is in the middle of a change: callers look before they come here */
 };
@@ -125,6 +127,43 @@ LOOKUP(hash_lookup, map->key_size)
 LOOKUP(hash_lookup_4, 4)
 LOOKUP(hash_lookup_8, 8)
 LOOKUP(hash_lookup_16, 16)
+
+/* The longest prefix that matches is the first that is there: each has the bits behind it zero. Callers have
+ * paid for the lengths, and the key's own is not too large. */
+INLINE u8 *match(const struct map *map, const u8 *key, u32 size)
+{
+    u32 longest = *(const u32 *)key, cleared = size;
+    const u32 *length = map->lengths, *stop = length + *length;
+    __attribute__((aligned(8))) u8 prefix[(LONGEST_PREFIX + 7) / 8 * 8];
+
+    for (u32 at = 0; at < size; at++)
+        prefix[at] = key[at];
+    while (length++ != stop) {
+        u32 at = 4 + (*length >> 3), link;
+        if (*length > longest)
+            continue;
+        while (cleared > at + 1)
+            prefix[--cleared] = 0;
+        if (at < size)
+            prefix[at] &= ~(0xff >> (*length & 7));
+        *(u32 *)prefix = *length;
+        link = find(map, prefix, size);
+        if (link)
+            return value_of(map, link);
+    }
+    return 0;
+}
+
+#define LPM_LOOKUP(name, size)                      \
+    SECTION(#name)                                  \
+    u8 *name(struct map *map, const u8 *key)        \
+    {                                               \
+        return match(map, key, size);               \
+    }
+
+LPM_LOOKUP(lpm_lookup, map->key_size)
+LPM_LOOKUP(lpm_lookup_8, 8)
+LPM_LOOKUP(lpm_lookup_20, 20)
 
 /* Put an entry behind the youngest. */
 INLINE void join(struct map *map, u32 link)
