@@ -302,14 +302,17 @@ class Program:
     def from_assembly(cls, text: str, *, name: str | None = None, type: str | None = None) -> Program:
         r"""Make a program from assembly text, in any of the dialects that `assembler.assemble` reads.
 
-        `name` and `type` are as in `from_bytes`. Raises AssemblyError, which has the line and the column.
+        `name` and `type` are as in `from_bytes`. Text as `clang -S -target bpf` writes it has functions,
+        sections and variables: the program starts with the function called `name`, else with the first that
+        is in a section of its own ("xdp"), whose type it has; variables are maps of one entry. Raises
+        AssemblyError, which has the line and the column.
 
             Program.from_assembly("r0 = 2\nexit", type="xdp").run(bytes(60)).action    # 'XDP_PASS'
         """
-        import_alone("ebpfjit.assembler")
-        from ebpfjit.assembler import assemble
+        import_alone("ebpfjit.from_text")
+        from ebpfjit import from_text
 
-        return cls(assemble(text), name=name, type=type)
+        return from_text.program_of(text, name, type)
 
     @classmethod
     def trusted(

@@ -13,10 +13,14 @@ Comments start with `#`, `;` or `//` and run to the end of the line, or stand be
 `*/`. Because `;` starts a comment it does not separate statements, as it does in llvm-mc.
 Labels are words (`loop:`) or numbers (`1:`, used as `1f` and `1b`); where a program defines no
 label `exit`, that name means its first exit instruction, as in bpf_conformance.
+
+So is what `clang -S -target bpf` writes: sections of code come one after the other, that of the first
+function that is attached to something first. Its variables are memory for `Program.from_assembly`; what
+else there is (.maps, .BTF, .debug_info) is skipped.
 """
 
 from __future__ import annotations
 
-from ebpfjit.assembler.passes import assemble
+from ebpfjit.assembler.passes import Assembled, assemble, assembled, attached
 
-__all__ = ["assemble"]
+__all__ = ["Assembled", "assemble", "assembled", "attached"]

@@ -36,7 +36,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _LABEL = re.compile(r"\s*([A-Za-z_.$][\w.$]*|[0-9]+)\s*:", re.ASCII)
-_COMMENT = re.compile(r"(?:#|;|//)[^\n]*|/\*.*?\*/|/\*", re.DOTALL)
+_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"|(?:#|;|//)[^\n]*|/\*.*?\*/|/\*', re.DOTALL)
 _IS_INTEGER = re.compile(rf"(?:[+-][ \t]*)?{_DIGITS}\Z", re.ASCII)
 _IS_NUMBERED = re.compile(r"[0-9]+[fb]\Z", re.ASCII)
 _IS_HELPER = re.compile(r"[A-Za-z_]\w*#[0-9]+\Z", re.ASCII)

@@ -99,6 +99,7 @@ OTHER_WORDS: dict[str, tuple[str, ...]] = {
     "BSWAP32": ("swap32",),
     "BSWAP64": ("swap64",),
     "CALL": ("call helper",),
+    "CALLX": ("call",),
     "CALL_KFUNC": ("call runtime",),
 }
 """What else operations are called: rbpf's xadd, bpf_conformance's swap and calls."""

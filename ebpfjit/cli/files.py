@@ -9,16 +9,17 @@ anything else, and -        text where it reads as text, bytecode otherwise
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ebpfjit.errors import AssemblyError, EbpfError, LoadError
 from ebpfjit.named import absent
 from ebpfjit.program import Program
 
 STDIN = "-"
+T = TypeVar("T")
 
 
 class FileKind(Enum):
@@ -64,12 +65,21 @@ def kind_of(file: str, data: bytes) -> FileKind:
     return FileKind.ASSEMBLY if is_text else FileKind.BYTECODE
 
 
+def _stem(file: str) -> str:
+    return "stdin" if file == STDIN else Path(file).stem
+
+
 def assemble_text(file: str, data: bytes) -> bytes:
     """Return the bytecode of assembly text. Raises FileError naming line and column."""
     from ebpfjit.assembler import assemble
 
+    return _of_text(file, data, assemble)
+
+
+def _of_text(file: str, data: bytes, read: Callable[[str], T]) -> T:
+    """Return what is made of assembly text. Raises FileError naming line and column."""
     try:
-        return assemble(data.decode("utf-8"))
+        return read(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise FileError(f"{file}: not assembly text: byte {error.start} is not UTF-8") from error
     except AssemblyError as error:
@@ -97,10 +107,12 @@ def read_programs(file: str, told: Mapping[str, Any]) -> Mapping[str, Program]:
                 )
             return programs
         case FileKind.ASSEMBLY:
-            data = assemble_text(file, data)
+            from ebpfjit.from_text import programs_of
+
+            return _of_text(file, data, lambda text: programs_of(text, _stem(file)))
         case FileKind.BYTECODE:
             pass
-    name = "stdin" if file == STDIN else Path(file).stem
+    name = _stem(file)
     try:
         return {name: Program.from_bytes(data, name=name)}
     except EbpfError as error:

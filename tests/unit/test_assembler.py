@@ -78,7 +78,7 @@ e500020000000000                   may_goto +2 | may_goto pc+2
 8510000004000000                   callx 4 | callx 0x4 | call local 4 | call local +4 | call pc+4
 8520000007000000                   call kfunc 7 | call runtime 7
 8520020007000000                   call kfunc 7, 2 | call kfunc 0x7, +0x2
-8d03000000000000                   callx r3 | callx %r3
+8d03000000000000                   callx r3 | callx %r3 | call %r3 | call r3
 1811000005000000 0000000000000000  lddw r1, map[fd:5] | r1 = map[fd:5] | r1 = map [fd: 5]
 1821000005000000 0000000008000000  lddw r1, map[fd:5][0]+8 | r1 = map[fd:5][0]+8
 1831000007000000 0000000002000000  r1 = btf[id:7][fd:2] | lddw r1, btf[id:7][fd:2]
@@ -245,7 +245,7 @@ def test_carriage_returns_end_lines_quietly():
         (".8byte 1,", 10, "expected an integer, the 64-bit word"),
         (".8byte 1 2", 10, "expected ',' or the end of the line"),
         (".8byte 0x10000000000000000", 8, "does not fit 64 bits"),
-        (".data", 1, "directive '.data' is not taken; an object file has sections and data"),
+        (".incbin x", 1, "directive '.incbin' is not taken; an object file has sections and data"),
         (".qud 1", 1, "directive '.qud' is not taken: did you mean '.quad'?"),
         ("[r1]", 1, "expected a mnemonic, a register or a label, found '['"),
         ("exit /* no end", 6, "this comment does not end"),
