@@ -68,10 +68,18 @@ def test_what_is_no_arm_costs_what_it_has(source: str) -> None:
     assert ready.costs == ready.blocks
 
 
-def test_arms_in_arms_are_none() -> None:
+def test_what_follows_a_choice_in_an_arm_makes_it_none() -> None:
     """The outer one ends in a branch; the inner one is an arm of that."""
     found = costs("if r1 == 5 goto m\nr3 += 1\nif r3 == 5 goto m2\nr3 += 2\nm2: r3 += 3\nm: exit")
     assert found == {0: 1, 1: 3, 3: 0, 4: 1, 5: 1}
+
+
+@pytest.mark.parametrize("count", [1, LONGEST - 2, LONGEST - 1])
+def test_a_choice_is_an_arm_where_it_goes_on_where_the_other_way_does(count: int) -> None:
+    """As in `x < low ? low : x > high ? high : x`; together they are as short as one arm."""
+    found = costs(f"if r1 == 5 goto m\nr3 += 1\nif r3 == 5 goto m\n{arm(count)}m: exit")
+    is_short = count + 2 <= LONGEST
+    assert found == {0: 3 + count if is_short else 1, 1: 0 if is_short else 2 + count, 3: 0, 3 + count: 1}
 
 
 def paths(ready: Verified, limit: int = 4000) -> set[int]:
@@ -118,6 +126,8 @@ SELECTS = """
     high: r0 ^= r2
     on: if r0 & 1 goto odd
     r0 += 1
+    if r0 & 2 goto odd
+    r0 += 3
     odd: r1 += 9
     r6 -= 1
     if r6 != 0 goto again

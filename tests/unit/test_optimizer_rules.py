@@ -368,6 +368,32 @@ def test_choices(parts: dict[str, str], after: str | None) -> None:
     assert lines_of(remove_dead(chosen)) == wanted
 
 
+NESTED = """\
+entry 0: b0 (r1, r2)
+b0 pc 0 (v0, v1):
+  pay 6
+  if v0 > v1 goto b3(v0) else b1()
+b1 pc 0 ():
+{more}  v2 = v0 & v1
+  if v2 == 0 goto b3(v1) else b2()
+b2 pc 0 ():
+  v3 = v1 + 1
+  goto b3(v3)
+b3 pc 0 (v4):
+  exit v4
+"""
+
+
+def test_choices_in_choices() -> None:
+    """As in `a > b ? a : a & b ? b + 1 : b`; an arm that does more stays one."""
+    code = remove_dead(select(from_text(NESTED.format(more=""), program())))
+    wanted = "v2 = v0 & v1; v3 = v1 + 1; v5 = v1 if v2 == 0 else v3; v6 = v0 if v0 > v1 else v5; v4 = v6"
+    assert lines_of(code) == ["pay 6", *wanted.split("; "), "exit v4"]
+    more = indented("v7 = v0 & 3", "v8 = v7 + v1", "*(u8 *)(v0 + 0) = v8")
+    code = select(from_text(NESTED.format(more=more), program()))
+    assert "if v0 > v1 goto b2(v0) else b1()" in lines_of(code)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

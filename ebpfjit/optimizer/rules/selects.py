@@ -11,9 +11,10 @@
       exit v2
 
 Contract: the same values come to the block where both ways join. An arm is a block that only the branch
-leads to; nothing is paid in it (`analysis.costs`), and it holds no more than a cheap operation or two,
-which are done in either case then. One value differs where the ways join, or two that need no operation: a
-branch that is foretold right costs less than more of them. Linear: each branch is looked at once.
+leads to; nothing is paid in it (`analysis.costs`), and it holds no more than a few cheap operations, which
+are done in either case then, choices that were branches among them. One value differs where the ways join, or
+two that need no operation: a branch that is foretold right costs less than more of them. Linear: each branch
+is looked at once.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ CHEAP = frozenset(
         "ADD64_X",
         "ADD32_X",
         "AND64_K",
+        "AND64_X",
         "MOV64_X",
         "SUB64_X",
         "SUB64_K",
@@ -50,10 +52,10 @@ CHEAP = frozenset(
         "XOR64_X",
         "OR64_X",
     )
-)
+) | frozenset(row for row in UNENCODED.values() if row.kind is Kind.SELECT)
 """Rows of what may be done in vain."""
-MOST_DONE = 2
-"""Operations of an arm."""
+MOST_DONE, MOST = 4, 5
+"""Operations of an arm; of both, copies left out, with the choices."""
 
 MOST_JOINED = 256
 """Operations of a block that becomes part of the one in front of it: they are copied."""
@@ -157,8 +159,8 @@ def _arms(block: Block, blocks: list[Block | None], leading: list[int]) -> tuple
     for one, other in ((taken, through), (taken, direct_through), (direct_taken, through)):
         if one is not None and other is not None and one.way.block == other.way.block:
             differ = sum(a != b for a, b in zip(one.way.args, other.way.args, strict=True))
-            done = len(one.ops) + len(other.ops)
-            return (one, other) if differ <= (1 if done else 2) and differ + done <= 3 else None
+            done = sum(op.row is not COPY for op in (*one.ops, *other.ops))
+            return (one, other) if differ <= (1 if done else 2) and differ + done <= MOST else None
     return None
 
 
