@@ -397,6 +397,16 @@ def _called_by(program: Program) -> set[int]:
     }
 
 
+def for_one_run(program: Program) -> None:
+    """Let machine code of a program without loops be baseline code: no run takes as long as to optimise it.
+
+    Raises as `ready`.
+    """
+    start = ready(program)
+    if not start.verified.loop_headers:
+        start.options = replace(start.options, optimize=False)
+
+
 def refuse_limit(limit: int | None) -> None:
     """Raise ValueError for an instruction limit that is none; 0 is one, for which nothing runs."""
     if limit is not None and (not isinstance(limit, int) or limit < 0):

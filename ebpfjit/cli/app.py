@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -119,6 +120,8 @@ def run(
     if pcap is not None:
         _run_capture(chosen, pcap, write, execute, as_json=as_json)
         return
+    from ebpfjit.ready import for_one_run
+
     with _naming(file), _printed(as_json) as output:
         if offsets is not None:
             value = _execute(_machine(chosen, offsets, limit), data, engine)
@@ -127,6 +130,8 @@ def run(
 
             result = Result(value, bytes(data), output=tuple(lines))
         else:
+            if engine is Engine.JIT:
+                for_one_run(chosen)
             result = execute(data)
             if not as_json:
                 print(*result.output, sep="\n", end="\n" if result.output else "")
@@ -400,6 +405,21 @@ def one_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def commands(arguments: Sequence[str]) -> typer.Typer:
+    """Return the command line: with all commands, or the one that is named first, as typer is slow to make them."""
+    named = [
+        each for each in app.registered_commands
+        if arguments and each.callback is not None and arguments[0] == (each.name or each.callback.__name__)
+    ]  # fmt: skip
+    if not named:
+        return app
+    one = copy(app)
+    one.registered_commands = named
+    if one.registered_callback is None:
+        one.callback()(lambda: None)  # else it would be no group, and the command not named
+    return one
+
+
 BROKEN_PIPE = 128 + signal.SIGPIPE
 """The exit status where whoever read our output has seen enough (`| head`), as shells give other tools."""
 
@@ -410,7 +430,7 @@ def main() -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         warnings.showwarning = _warn
-        status = _guard(lambda: app(prog_name="ebpfjit"))
+        status = _guard(lambda: commands(sys.argv[1:])(prog_name="ebpfjit"))
     try:
         sys.stdout.flush()
     except BrokenPipeError:
