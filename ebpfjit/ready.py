@@ -37,7 +37,6 @@ from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.special import POINTERS
-from ebpfjit.runtime.maps.structs import MapStructs, is_read
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.world import current
 
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from ebpfjit.runtime.contexts.arguments import Prototype
     from ebpfjit.runtime.contexts.described import Layout
     from ebpfjit.runtime.maps.special import ObjectLayout
+    from ebpfjit.runtime.maps.structs import MapStructs
     from ebpfjit.runtime.owned import Holder
 
 
@@ -329,7 +329,12 @@ def _check_arena(program: Program) -> None:
 
 def _map_structs(program: Program) -> tuple[MapStructs | None, dict[int, int]]:
     """Return what a program sees of its maps, and at which address in place of each map's own."""
-    if not program.maps or program.types is None or not is_read(program.types.btf):
+    if not program.maps or program.types is None:
+        return None, {}
+    import_alone("ebpfjit.runtime.maps.structs")
+    from ebpfjit.runtime.maps.structs import is_read
+
+    if not is_read(program.types.btf):
         return None, {}
     load_package("ebpfjit.elf")
     from ebpfjit.elf.map_structs import map_structs

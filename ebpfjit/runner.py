@@ -18,7 +18,7 @@ from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import DEFAULTS
 from ebpfjit.program import Program
 from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, numbered, ready_with, refuse_limit
-from ebpfjit.runtime import faults, held, owned, timers
+from ebpfjit.runtime import faults, held, timers
 from ebpfjit.runtime.contexts import (
     Context,
     Outcome,
@@ -34,7 +34,6 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Mark
 from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE, SIGNALS
 from ebpfjit.runtime.kfuncs.given import Given
-from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
 from ebpfjit.runtime.memory import Region, Stack, flat_view, running
 from ebpfjit.runtime.timers import Callback
 from ebpfjit.runtime.world import World
@@ -200,7 +199,12 @@ class Run:
             regions, packet, argument = [made], made, made
         else:
             arguments, regions, packet, argument = made.arguments, made.regions, made.packet, made.argument
-        lent = owned.lend_from(self.world, program.holders()) if program.has_kptrs else []
+        lent: list[Region] = []
+        if program.has_kptrs:
+            import_alone("ebpfjit.runtime.owned")
+            from ebpfjit.runtime import owned
+
+            lent = owned.lend_from(self.world, program.holders())
         return Execution(
             arguments,
             [*regions, *program.regions(self.world.environment.cpu), *lent],
@@ -380,7 +384,10 @@ def run_on(
 
 def _take_events(world: World) -> None:
     """Empty the buffers whose events the result hands over, so that they are not full one day."""
-    if world.events or world.kept:  # a record that was discarded takes room as well
+    if world.maps and (world.events or world.kept):  # a record that was discarded takes room as well
+        import_alone("ebpfjit.runtime.maps.events")
+        from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
+
         for map_ in world.maps.values():
             if isinstance(map_, RingBuffer | PerfEventArray):
                 map_.consume()

@@ -406,7 +406,7 @@ def one_line(error: Exception) -> str:
 
 
 def commands(arguments: Sequence[str]) -> typer.Typer:
-    """Return the command line: with all commands, or the one that is named first, as typer is slow to make them."""
+    """Return the command line: all of it, or only the command that is named first, as typer is slow."""
     named = [
         each for each in app.registered_commands
         if arguments and each.callback is not None and arguments[0] == (each.name or each.callback.__name__)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebpfjit.program import SLOT_SIZE, Program
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag, MapType
 
 SEVERAL, MANY = 4, 256

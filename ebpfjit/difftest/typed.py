@@ -53,7 +53,7 @@ from ebpfjit.runner import EngineFunction, run_on
 from ebpfjit.runtime.contexts import prepared, program_type
 from ebpfjit.runtime.contexts.packet import Outcome as Left
 from ebpfjit.runtime.execution import Execution
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.memory import STACK_SIZE, Stack
 from ebpfjit.sealed import inside

@@ -11,8 +11,6 @@ from ebpfjit.jit.audit import audited
 from ebpfjit.options import Options
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType
-from ebpfjit.runtime.maps.flat import HEADER
-from ebpfjit.runtime.maps.hash import LONGEST_KEY
 from ebpfjit.runtime.memory import FREE_SIZE
 from ebpfjit.translators.plan import MapCall, MapOperation
 
@@ -127,6 +125,9 @@ def _map_call(
     in_frame: Mapping[int, int], helper: int, map_: Any, frame_size: int, guard: int, *, checked: bool
 ) -> MapCall | None:
     """Return one call, None where it takes the Python helper."""
+    from ebpfjit.runtime.maps.flat import HEADER  # there, as there is a map
+    from ebpfjit.runtime.maps.hash import LONGEST_KEY
+
     definition = map_.definition
     is_trie = definition.type is MapType.LPM_TRIE and helper == LOOKUP
     if not (is_trie or definition.type in FLAT) or (map_.is_readonly and helper != LOOKUP):

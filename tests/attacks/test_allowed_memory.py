@@ -23,7 +23,7 @@ from ebpfjit.errors import MemoryFault
 from ebpfjit.jit.gate import why_not
 from ebpfjit.program import Program
 from ebpfjit.runtime import memory
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.shared import HEADER_SIZE, ROW_SIZE, SharedRegions

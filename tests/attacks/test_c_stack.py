@@ -20,7 +20,7 @@ from ebpfjit.difftest.children import Ended, run_forked
 from ebpfjit.errors import StackExhausted
 from ebpfjit.jit.gate import LARGEST_MBUFF
 from ebpfjit.runtime import c_stack
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.translators.x86_64.target import MOST_LIMITS
 

@@ -25,7 +25,7 @@ from ebpfjit.program import Program
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import CODE_ADDRESS, Execution, HelperFunction
 from ebpfjit.runtime.helpers import table
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.world import Engine, World, current

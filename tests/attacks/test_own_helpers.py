@@ -14,7 +14,7 @@ from ebpfjit.program import Program
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.helpers.names import NUMBERS
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.memory import Region
 

@@ -34,7 +34,7 @@ from ebpfjit.kernel import unavailable_reason
 from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.maps.references import ProgArray
 from ebpfjit.runtime.memory import Region

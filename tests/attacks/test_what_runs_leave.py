@@ -13,7 +13,7 @@ from ebpfjit.assembler import assemble
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.base import Map
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 
 SIZE, ROUNDS = 60_000, 50

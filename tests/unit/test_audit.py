@@ -29,7 +29,7 @@ from ebpfjit.memo import forget
 from ebpfjit.optimizer import passes
 from ebpfjit.optimizer.code import BOUND, Code, Op, Proof
 from ebpfjit.program import Program
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 
 Change = Callable[[Code], Code]

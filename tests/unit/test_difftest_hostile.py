@@ -30,7 +30,7 @@ from ebpfjit.program import Program
 from ebpfjit.runtime.contexts import packet_context, prepared, program_type
 from ebpfjit.runtime.helpers import table
 from ebpfjit.runtime.helpers.names import NUMBERS
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.memory import STACK_SIZE
 from tests.support.workers import forked_workers  # noqa: F401  # a fixture
 

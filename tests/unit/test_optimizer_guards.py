@@ -21,7 +21,7 @@ from ebpfjit.optimizer.rules.arithmetic import simplify
 from ebpfjit.optimizer.rules.selects import select
 from ebpfjit.optimizer.text import from_text, to_text
 from ebpfjit.program import Program
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.rights import Rights, table_of
 

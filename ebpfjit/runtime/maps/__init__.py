@@ -8,9 +8,11 @@ flat.py  hash.py  lpm.py  slots.py  references.py  queues.py  events.py  user_ri
                                                                              the kinds
 """
 
-from ebpfjit.runtime.maps.account import set_map_memory_limit
-from ebpfjit.runtime.maps.base import Map
-from ebpfjit.runtime.maps.create import create
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ebpfjit.once import import_alone
 from ebpfjit.runtime.maps.definition import (
     BPF_ANY,
     BPF_EXIST,
@@ -21,6 +23,22 @@ from ebpfjit.runtime.maps.definition import (
     MapFlag,
     MapType,
 )
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.maps.account import set_map_memory_limit
+    from ebpfjit.runtime.maps.base import Map
+    from ebpfjit.runtime.maps.creation import create
+
+_HOME = {"Map": "base", "create": "creation", "set_map_memory_limit": "account"}
+"""What is imported when it is first used: most programs have no maps."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_alone(f"{__name__}.{_HOME[name]}"), name)
+    return value
+
 
 __all__ = [
     "BPF_ANY",

@@ -7,8 +7,6 @@ arguments.
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from ebpfjit.once import once
 from ebpfjit.program import Program
 from ebpfjit.runtime.helpers.names import NUMBERS
@@ -59,5 +57,7 @@ def _by_size(name: str, definition: MapDefinition) -> str:
 @once
 def routine(name: str) -> Program:
     """Return a routine as a program."""
+    from importlib.resources import files  # it imports much, for few programs
+
     folder = files("ebpfjit.runtime.maps") / "routines"
     return Program.from_bytes((folder / f"{name}.bin").read_bytes(), name=name)
