@@ -11,7 +11,7 @@ from ebpfjit.elf.sections import program_type
 from ebpfjit.errors import AssemblyError, LoadError
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.base import Map
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 
 
