@@ -97,6 +97,12 @@ class JitFunction(Sealed):
 
         return built_in(self, "call", "Run the program and return r0, unsigned.")
 
+    @property
+    def program(self) -> Program:
+        """The program that it was compiled from; what is done to it does not change the function."""
+        program: Program = inside(self).plain.compiled.verified.program
+        return program
+
     def map(
         self,
         buffers: Any,

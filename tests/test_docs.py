@@ -35,6 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("the pages show machine code, which is not to be had here")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     shutil.copy(ROOT / "examples" / "packets" / "xdp_port_filter.o", tmp_path)
+    shutil.copy(ROOT / "tests" / "elf" / "columns.o", tmp_path)
     frame = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
     to = IP(src="10.0.0.2", dst="10.0.0.1")
     packets = [frame / to / UDP(dport=53), frame / to / TCP(dport=80), frame / ARP()]

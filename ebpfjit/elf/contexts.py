@@ -106,7 +106,7 @@ def _argument(types: Btf, id: int) -> Argument:
 
 
 def _layout_of_function(program: Program) -> Layout:
-    own, parameter = _parameter(program)
+    own, parameter = first_parameter(program)
     type_ = own.resolve(own.resolve(parameter).target) if own is not None else None
     if own is None or type_ is None or type_.kind not in STRUCTS:
         if program.type in RAW:
@@ -127,7 +127,7 @@ def _layout_of_function(program: Program) -> Layout:
     return _layout(own, type_, most=most)
 
 
-def _parameter(program: Program) -> tuple[Btf | None, int]:
+def first_parameter(program: Program) -> tuple[Btf | None, int]:
     """Return a program's own types, and that of its function's first parameter; 0 for none that is known."""
     info = program.types
     functions = dict(info.functions) if info is not None else {}

@@ -1,0 +1,169 @@
+"""Programs over columns: numpy's records, Arrow's arrays and tables, pandas, Polars, DuckDB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from ebpfjit import LoadError, MemoryFault, Program, arrow, load
+from ebpfjit.columns import dtype_of, records
+from tests.support.elf_files import OBJECTS
+
+LENGTH = Program.from_assembly("mov r0, r2\nexit").compile()
+FIRST = Program.from_assembly("ldxb r0, [r1]\nexit").compile()
+VALUES = [b"a", b"bcd", b"", None, b"efghij"]
+LENGTHS = [1, 3, 0, None, 6]
+
+
+@pytest.fixture(scope="module")
+def weigh() -> Any:
+    """Return the program of columns.c that reads a struct event."""
+    return load(OBJECTS / "columns.o").programs["weigh"]
+
+
+EVENTS: dict[str, Any] = {
+    "kind": [1, 2],
+    "size": [10, 20],
+    "name": [b"abc", b"\0"],
+    "at": [{"x": -3, "y": 4}, {"x": 5, "y": 6}],
+    "samples": [[7, 8, 9], [1, 2, 3]],
+    "delta": [-5, 1 << 40],
+    "colour": [7, 0],
+}
+WEIGHTS = [1 + 10 - 12 + 9 - 5 + 7 + ord("a"), 2 + 20 + 30 + 3 + (1 << 40)]
+SCHEMA = pa.schema([
+    ("kind", pa.uint8()), ("size", pa.uint32()), ("name", pa.binary()),
+    ("at", pa.struct([("x", pa.int32()), ("y", pa.int32())])), ("samples", pa.list_(pa.uint16(), 3)),
+    ("delta", pa.int64()), ("colour", pa.uint32()),
+])  # fmt: skip
+
+
+def test_records_are_laid_out_as_in_c(weigh: Program) -> None:
+    dtype = dtype_of(weigh)
+    assert dtype.itemsize == 48
+    assert {name: dtype.fields[name][1] for name in dtype.names} == {  # type: ignore[index,union-attr]
+        "kind": 0, "size": 4, "name": 8, "at": 16, "samples": 24, "delta": 32, "colour": 40,
+    }  # fmt: skip
+    assert dtype == dtype_of(weigh, "struct event") == dtype_of(weigh, "event")
+    at = np.array([(-3, 4), (5, 6)], dtype=dtype["at"])
+    rows = records(dtype, EVENTS | {"at": at})
+    assert list(weigh.compile().map(rows, stride=rows.itemsize)) == WEIGHTS
+
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"speed": [1, 2]}, TypeError, "there is no member 'speed'; there are: kind, size"),
+    ({"kind": [1, 256]}, ValueError, "member 'kind' holds 0 to 255, and its column 1 to 256"),
+    ({"delta": [0.5, 1.0]}, TypeError, "member 'delta' is int64, and its column float64"),
+    ({"name": [b"1234567", b""]}, ValueError, "member 'name' has 6 bytes, and its column up to 7"),
+    ({"samples": [[1, 2], [3, 4]]}, ValueError, r"member 'samples' has the shape \(3,\), .* \(2,\)"),
+    ({"size": [1]}, ValueError, "columns of several lengths"),
+]
+
+
+def test_columns_that_do_not_fit_are_named(weigh: Program) -> None:
+    dtype = dtype_of(weigh)
+    sound = EVENTS | {"at": np.zeros(2, dtype["at"])}
+    for columns, kind, says in WRONG:
+        with pytest.raises(kind, match=says):
+            records(dtype, sound | columns)
+    with pytest.raises(TypeError, match="no column for member 'kind', 'size'"):
+        records(dtype, {name: sound[name] for name in sound if name not in ("kind", "size")})
+    programs = load(OBJECTS / "columns.o").programs
+    for name, says in [("with_bits", "'low' is a bit-field"), ("of_a_number", "takes u64, no pointer")]:
+        with pytest.raises(LoadError, match=says):
+            dtype_of(programs[name])
+    with pytest.raises(LoadError, match="no struct 'nothing'"):
+        dtype_of(weigh, "nothing")
+    with pytest.raises(LoadError, match="compile with -g"):
+        dtype_of(LENGTH.program)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.string(), pa.large_string()], ids=str)
+def test_packets_of_any_length(kind: Any) -> None:
+    values = pa.array(VALUES, pa.binary()).cast(kind)
+    assert arrow.map(LENGTH, values).to_pylist() == LENGTHS
+    assert arrow.map(LENGTH, values[1:4], nulls=7).to_pylist() == [3, 0, 7]
+    chunked = pa.chunked_array([values, values[:0], values[4:]])
+    found = arrow.map(LENGTH, chunked)
+    assert (found.to_pylist(), found.num_chunks) == ([*LENGTHS, 6], 3)
+    assert arrow.map(LENGTH, values[:0]).to_pylist() == []
+    with pytest.raises(ValueError, match="row 3 is null"):
+        arrow.map(LENGTH, values, nulls="raise")
+
+
+def test_packets_of_one_length_and_faults() -> None:
+    values = pa.array([b"abc", b"xyz", None, b"def"], pa.binary(3))
+    assert arrow.map(FIRST, values).to_pylist() == [97, 120, None, 100]
+    assert arrow.map(FIRST, values[1:]).to_pylist() == [120, None, 100]
+    assert arrow.map(FIRST, pa.array([b"a", b""]), on_fault=-1).to_pylist() == [97, (1 << 64) - 1]
+    with pytest.raises(MemoryFault) as raised:
+        arrow.map(FIRST, pa.array([b"a", b""]))
+    assert raised.value.index == 1
+
+
+def test_rows_of_structs_and_tables(weigh: Program) -> None:
+    table = pa.table(EVENTS, schema=SCHEMA).select(SCHEMA.names[::-1])
+    assert arrow.map(weigh, table).to_pylist() == WEIGHTS
+    batch = table.to_batches()[0]
+    assert arrow.map(weigh, batch).to_pylist() == WEIGHTS
+    rows = batch.to_struct_array()
+    assert arrow.map(weigh, rows, layout=dtype_of(weigh)).to_pylist() == WEIGHTS
+    assert arrow.map(weigh, rows[1:]).to_pylist() == WEIGHTS[1:]
+    holes = pa.table(EVENTS | {"kind": [None, 2]}, schema=SCHEMA)
+    assert arrow.map(weigh, holes).to_pylist() == [None, WEIGHTS[1]]
+    assert arrow.map(weigh, table[:0]).to_pylist() == []
+    with pytest.raises(TypeError, match="there is no member 'speed'"):
+        arrow.map(weigh, table.append_column("speed", [[1, 2]]))
+
+
+def test_the_program_does_not_see_nulls() -> None:
+    counter = load(OBJECTS / "counter.o")
+    arrow.map(counter.programs["count"], pa.array([bytes(64), None, bytes(64)]))
+    assert counter.maps["seen"][0] == (2).to_bytes(8, "little")
+
+
+def test_what_is_no_column_is_said() -> None:
+    for column, says in [
+        ([b"a"], "a column is of pyarrow, not of type list"),
+        (pa.array([1, 2]), "a column of int64: programs run on binary, string"),
+    ]:
+        with pytest.raises(TypeError, match=says):
+            arrow.map(LENGTH, column)
+    with pytest.raises(TypeError, match='nulls is None, a number or "raise"'):
+        arrow.map(LENGTH, pa.array([b"a"]), nulls="skip")
+
+
+def test_a_compute_function_of_pyarrow() -> None:
+    arrow.register(LENGTH, "ebpf_length", nulls=0)
+    column = pa.chunked_array([pa.array(VALUES)])
+    assert pc.call_function("ebpf_length", [column]).to_pylist() == [1, 3, 0, 0, 6]
+    assert pc.call_function("ebpf_length", [pa.scalar(b"four")]).as_py() == 4
+
+
+def test_pandas() -> None:
+    frame = pd.DataFrame({"packet": pd.array([b"a", b"bcd"], dtype=pd.ArrowDtype(pa.binary()))})
+    frame["length"] = pd.array(arrow.map(LENGTH, pa.chunked_array(pa.array(frame["packet"]))))
+    assert list(frame["length"]) == [1, 3]
+
+
+def test_polars() -> None:
+    frame = pl.DataFrame({"packet": [b"a", None, b"bcd"]})
+    packets = frame["packet"].to_arrow().cast(pa.binary())  # Polars has views of binary
+    found = frame.with_columns(length=pl.from_arrow(arrow.map(LENGTH, packets)))
+    assert found["length"].to_list() == [1, None, 3]
+
+
+def test_duckdb() -> None:
+    connection = duckdb.connect()
+    blob, number = duckdb.sqltype("BLOB"), duckdb.sqltype("UBIGINT")
+    size_of = lambda column: arrow.map(LENGTH, column)  # noqa: E731 - as users write it
+    connection.create_function("size_of", size_of, [blob], number, type="arrow")
+    found = connection.sql("select size_of(x) from (values ('abc'::BLOB), ('z'::BLOB)) as t(x)").fetchall()
+    assert found == [(3,), (1,)]
