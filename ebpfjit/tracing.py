@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
+from ebpfjit.listing.view import shown
 from ebpfjit.once import load_package
 from ebpfjit.program import Instruction, Program, SourceLine
 from ebpfjit.ready import Brought, Ready, environment_of, numbered, refuse_limit
@@ -113,11 +114,11 @@ class Trace(Sequence[TraceStep]):
         for step, after in zip_longest(self._steps, self._steps[1:]):
             if step.program is not program:
                 program, source = step.program, None
-                lines.append(f"{program.name or 'program'}:")
+                lines.append(f"{shown(program.name or 'program')}:")
             line = step.line
             if line is not None and (line.file, line.line) != source:
                 source = line.file, line.line
-                lines.append(f"; {line}")
+                lines.append(f"; {shown(str(line))}")
             key = id(program), step.pc
             text = texts[key] if key in texts else texts.setdefault(key, step.text)
             lines.append(f"{step.pc:4}: {text:{_COLUMN}} {_changed(step, after)}".rstrip())

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.analysis import verifier as structural
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import StackUsageCalculator, Verified, prepare
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import ExecutionError, JitUnavailable, TranslationError
 from ebpfjit.interpreter import interpret
 from ebpfjit.named import cut, few
 from ebpfjit.once import load_package
@@ -429,16 +429,22 @@ class _Machine:
     def listing(self) -> Listing:
         """Return eBPF, assembly text and bytes side by side, of the code that runs in the end.
 
-        It is a str, and has `.json()` and `.html()`; see `ebpfjit.Listing`. Raises as `jit_compile`.
+        It is a str, and has `.json()` and `.html()`; see `ebpfjit.Listing`. Of a program that cannot be
+        compiled it shows what there is. Raises ExecutionError where none is loaded.
         """
         load_package("ebpfjit.jit")
         load_package("ebpfjit.listing")
+        from ebpfjit.listing.listing import Listing
         from ebpfjit.listing.machine import render
+        from ebpfjit.listing.program import uncompiled
 
         compiled = self._compiled
         if compiled is None:
             options = self._all_options()
-            compiled = self._compiler()(replace(options, optimize=options.optimize is not False))
+            try:
+                compiled = self._compiler()(replace(options, optimize=options.optimize is not False))
+            except (JitUnavailable, TranslationError) as error:
+                return Listing(uncompiled(self._loaded().program, str(error)))
         elif self._entry is not None:
             load_package("ebpfjit.jit")
             from ebpfjit.jit.callables import tier_up

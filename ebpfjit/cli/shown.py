@@ -18,8 +18,9 @@ def print_listing(listing: Listing, *, html: str | None, as_json: bool) -> None:
     if as_json:
         print(listing.json(indent=2))
     elif html is not None and html != STDOUT:
+        page = listing.html()
         with open(html, "w", encoding="utf-8") as out:
-            out.write(listing.html())
+            out.write(page)
     elif html is not None:
         print(listing.html())
     else:

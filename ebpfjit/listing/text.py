@@ -154,7 +154,7 @@ def _code_line(line: CodeLine) -> list[Span]:
         return [("", " " * _MARGIN), ("label", line.text)]
     code = "(8 bytes)" if line.kind == "address" else line.code.hex(" ")
     if len(code) > _BYTES and line.kind == "alignment":
-        code = f"{code[: _BYTES - 3]}..."
+        code = f"{code[: (_BYTES - 3) // 3 * 3]}..."
     spans: list[Span] = [("offset", f"{line.offset:9x}  "), ("bytes", f"{code:{_BYTES}} ")]
     spans.append(("code" if line.kind == "code" else "comment", line.text))
     if line.note:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ebpfjit import EbpfVmRaw, JitUnavailable, Listing, MemoryFault, Program, VerifierError, assembler, load
-from ebpfjit.jit import legend
+from ebpfjit.jit import cpu, legend
+from ebpfjit.program import SourceLine
+from tests.support import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 FILTER = ROOT / "examples" / "packets" / "xdp_port_filter.o"
@@ -119,6 +124,57 @@ def test_what_cannot_be_compiled_shows_what_there_is(text: str, why: str) -> Non
     assert listing.view.tier == ""
     with pytest.raises(VerifierError):
         program.compile()
+
+
+def test_without_an_assembler_the_program_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise JitUnavailable("keystone is not installed")
+
+    monkeypatch.setattr(cpu, "target", missing)
+    for listing in (Program.from_assembly(LOOP).listing(), EbpfVmRaw(assembler.assemble(LOOP)).listing()):
+        assert listing.startswith("; no machine code: keystone is not installed\n")
+        assert "jlt r0, 0x3, pc 1" in listing
+        assert [block.pc for block in listing.view.blocks] == [0, 1, 3]
+        assert "<html" in listing.html()
+
+
+def test_names_cannot_reach_the_terminal() -> None:
+    evil = "\x1b]0;owned\x07\n"
+    lines = {0: SourceLine(evil, 1, 0, evil), 1: SourceLine("a.c", 2, 0, evil)}
+    code = assembler.assemble("call f\nexit\nf: mov r0, 7\nexit")
+    program = Program(code, name=evil, section=evil, symbols={2: evil}, lines=lines)
+    for text in (program.listing(), repr(program.listing()), str(program.trace()), repr(program)):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
+        assert "owned" in text
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    text = tmp_path / "count.s"
+    text.write_text(LOOP)
+
+    def ebpfjit(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
+        env = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
+        command = [sys.executable, "-m", "ebpfjit", "listing", *map(str, arguments)]
+        return warm.run(command, cwd=ROOT, timeout=60, env={**env, "TERM": "xterm", **environment})
+
+    plain = ebpfjit(text).stdout.decode()
+    assert "\x1b" not in plain
+    colored = ebpfjit(text, FORCE_COLOR="1").stdout.decode()
+    assert "\x1b[36m" in colored
+    assert re.sub(r"\x1b\[[0-9;]*m", "", colored) == plain
+    assert ebpfjit(text, FORCE_COLOR="1", NO_COLOR="1").stdout.decode() == plain
+    found = json.loads(ebpfjit(text, "--json").stdout)
+    assert found["program"]["name"] == "count"
+    page = tmp_path / "page.html"
+    assert ebpfjit(text, "--html", page).stdout == b""
+    assert ebpfjit(text, "--html", "-").stdout.decode() == page.read_text() + "\n"
+    assert ebpfjit(text, "--html", page, "--json").returncode == 2
+    text.write_text("mov r0, 1\nja +5")
+    refused = ebpfjit(text)
+    assert refused.returncode == 1
+    assert b"0: b7 00 00 00 01 00 00 00  mov64 r0, 0x1\n" in refused.stdout
+    assert refused.stderr.startswith(f"ebpfjit: {text}: pc 1: ja: jump at pc 7 is outside".encode())
+    assert refused.stderr.count(b"\n") == 1
 
 
 def test_disassembly_goes_back() -> None:
