@@ -33,13 +33,13 @@ HOSTILE := wide,paths,rounds,spills,frames,callbacks,tails,overlaps,growth,helpe
 
 # A line for each run that is too long for `make test`.
 nightly: $(VENV)/.installed-dev
+	EBPFJIT_WHOLE=1 $(BIN)/pytest -q -n auto --dist loadgroup
+	EBPFJIT_PROGRAMS=20000 EBPFJIT_KERNEL_PROGRAMS=2000 EBPFJIT_MUTATIONS=40000 EBPFJIT_LEAK_CYCLES=4000 EBPFJIT_CALLS=100000 \
+	  $(BIN)/pytest -q -n auto tests/differential tests/unit/test_elf.py tests/unit/test_safety.py tests/unit/test_gate.py
 	EBPFJIT_FRESH_PROCESSES=100 $(BIN)/pytest -q tests/attacks/test_fresh_processes.py
 	$(BIN)/ebpfjit fuzz --seconds $$((60 * $(MINUTES))) --seed $(SEED) --jobs $(JOBS)
 	$(BIN)/ebpfjit fuzz --seconds $$((60 * $(MINUTES))) --seed $(SEED) --jobs $(JOBS) \
 	  --engines interpreter,jit,tiered --builds audit --sources $(HOSTILE)
-	EBPFJIT_PLANTED=all $(BIN)/pytest -q tests/unit/test_difftest_fuzz.py tests/unit/test_difftest_hostile.py \
-	  -k "planted_bugs or holes_are_found"
-	EBPFJIT_WHOLE_CONTEXTS=1 $(BIN)/pytest -q tests/differential/test_context_rights.py
 	EBPFJIT_CRASH_PROGRAMS=200000 $(BIN)/pytest -q tests/differential/test_no_crash.py
 	$(BIN)/python -m tests.differential.mutated_objects --seconds $$((60 * $(MINUTES))) --seed $(SEED) --memory 1G
 

@@ -1,6 +1,6 @@
 """What programs may do to their contexts: each type, hook, offset and size, as Linux's verifier has it.
 
-A sample each time; EBPFJIT_WHOLE_CONTEXTS=1 (make nightly) is all of it.
+A sample each time; EBPFJIT_WHOLE=1 (make nightly) is all of it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ebpfjit.runtime.attach import SECTIONS, XDP_FRAGS, attachment
 from ebpfjit.runtime.contexts import structs
 from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.contexts.types import TYPES, effective_type
+from tests.support.whole import WHOLE
 
-WHOLE = bool(os.environ.get("EBPFJIT_WHOLE_CONTEXTS"))
 ENGINES = ("jit", "interpreter")
 SUFFIX = {1: "b", 2: "h", 4: "w", 8: "dw"}
 LWT = ("lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local")

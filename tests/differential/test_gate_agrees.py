@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PROGRAMS = int(os.environ.get("EBPFJIT_PROGRAMS", "2500")) // 4
-CHILDREN = 2
+PROGRAMS = int(os.environ.get("EBPFJIT_PROGRAMS", "800")) // 4
+CHILDREN = 1
 EXPECTED_KINDS = ("ok", "MemoryFault", "BudgetExhausted", "IllegalInstruction")
 
 

@@ -1,6 +1,6 @@
 """Interpreter, machine code and the Linux kernel agree on generated programs: r0 and memory.
 
-EBPFJIT_KERNEL_PROGRAMS sets how many (700 unless told).
+EBPFJIT_KERNEL_PROGRAMS sets how many (200 unless told).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ebpfjit.difftest.fuzz import Options, fuzz
 from ebpfjit.difftest.report import report_text
 
 REASON = kernel.unavailable_reason()
-PROGRAMS = int(os.environ.get("EBPFJIT_KERNEL_PROGRAMS", "700"))
+PROGRAMS = int(os.environ.get("EBPFJIT_KERNEL_PROGRAMS", "200"))
 
 
 @pytest.mark.skipif(REASON is not None, reason=f"the kernel as an engine: {REASON}")

@@ -59,6 +59,9 @@ def _all_of(file: Any) -> bytes:
     return bytes(file.read())
 
 
+_servers: list[_Server] = []
+
+
 class _Server:
     """The process that forks; it ends with this one."""
 
@@ -78,6 +81,7 @@ class _Server:
             )
 
         atexit.register(self._end)
+        _servers.append(self)
 
     def _end(self) -> None:
         self._own.close()

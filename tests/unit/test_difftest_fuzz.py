@@ -25,6 +25,7 @@ from ebpfjit.difftest.html import page
 from ebpfjit.difftest.report import report_text, times_text
 from ebpfjit.program import Program
 from tests.support import warm
+from tests.support.whole import WHOLE
 from tests.support.workers import forked_workers  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -147,8 +148,8 @@ SAMPLE: dict[str, tuple[int, tuple[str, ...]]] = {
 
 
 ONE_OF_EACH_FAMILY = {"add32-wide", "check-off-by-one", "frame-not-zeroed", "charge-less", "fault-pc"}
-"""Arithmetic, checks, frames, the limit, faults; `make nightly` plants all (EBPFJIT_PLANTED=all)."""
-PLANTED = [name for name in SAMPLE if os.environ.get("EBPFJIT_PLANTED") or name in ONE_OF_EACH_FAMILY]
+"""Arithmetic, checks, frames, the limit, faults; `make nightly` plants all (EBPFJIT_WHOLE=1)."""
+PLANTED = [name for name in SAMPLE if WHOLE or name in ONE_OF_EACH_FAMILY]
 
 
 @pytest.mark.parametrize("name", PLANTED)

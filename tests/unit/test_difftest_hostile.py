@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,6 +31,7 @@ from ebpfjit.runtime.helpers import table
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.memory import STACK_SIZE
+from tests.support.whole import WHOLE
 from tests.support.workers import forked_workers  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -286,8 +286,8 @@ def test_a_run_that_changes_what_is_not_its_own_is_a_finding() -> None:
 
 
 SLOW_TO_FIND = {"not-called-back", "update-while-read", "fault-stack-lost", "helpers-are-free"}
-"""Others of their sources are found sooner; `make nightly` plants all (EBPFJIT_PLANTED=all)."""
-PLANTED = [bug for bug in HOLES if os.environ.get("EBPFJIT_PLANTED") or bug.name not in SLOW_TO_FIND]
+"""Others of their sources are found sooner; `make nightly` plants all (EBPFJIT_WHOLE=1)."""
+PLANTED = [bug for bug in HOLES if WHOLE or bug.name not in SLOW_TO_FIND]
 
 
 def test_each_source_is_asked_for_a_hole() -> None:

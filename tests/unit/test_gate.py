@@ -41,7 +41,7 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.sealed import inside
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-CALLS = int(os.environ.get("EBPFJIT_CALLS", "20000"))
+CALLS = int(os.environ.get("EBPFJIT_CALLS", "4000"))
 """How many calls the tests for leaks make; 10,000,000 takes some minutes."""
 
 FIRST_BYTE = "ldxb r0, [r1]\nexit"
@@ -665,10 +665,10 @@ def test_runtime_info() -> None:
     assert info.keystone
 
 
-@pytest.mark.parametrize("file", ["test_vm.py", "test_batch.py"])
-def test_everything_works_through_ctypes_too(file: str) -> None:
+def test_everything_works_through_ctypes_too() -> None:
     environment = {**os.environ, "EBPFJIT_GATE": "ctypes"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/unit/{file}"]
+    files = ["tests/unit/test_vm.py", "tests/unit/test_batch.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
     found = subprocess.run(
         command, capture_output=True, text=True, cwd=CHECKOUT, env=environment, check=False
     )

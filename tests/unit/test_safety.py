@@ -60,7 +60,7 @@ from tests.support.mappings import own_mappings, rights_at
 CHECKOUT = Path(__file__).parents[2]
 PAGE = mmap.PAGESIZE
 U64 = (1 << 64) - 1
-LEAK_CYCLES = int(os.environ.get("EBPFJIT_LEAK_CYCLES", "2000"))
+LEAK_CYCLES = int(os.environ.get("EBPFJIT_LEAK_CYCLES", "300"))
 ENGINES = ("execute_program", "execute_program_jit")
 engines = pytest.mark.parametrize("engine", ENGINES)
 
@@ -277,7 +277,7 @@ def _cycle(number: int) -> None:
     """Compile, run and drop: values, faults, helpers, exceptions, hardened or not."""
     vm = EbpfVmRaw(
         assemble(
-            f"mov r6, r1\nmov r1, {number % 1000}\ncall 1\nldxb r1, [r6]\nadd r0, r1\nstb [r6+1], 1\n"
+            f"mov r6, r1\nmov r1, {number % 150}\ncall 1\nldxb r1, [r6]\nadd r0, r1\nstb [r6+1], 1\n"
             f"call local f\nexit\nf: ldxb r2, [r6+2]\njeq r2, 0, out\ncall 2\nout: exit"
         ),
         harden=number % 2 == 0,
@@ -305,13 +305,13 @@ def _resident() -> int:
 
 @in_child
 def test_compiling_running_and_dropping_leaves_nothing() -> None:
-    """A cycle maps a page of code or more: had each leaked one, 2,000 would make 8 MB and 2,000 mappings.
+    """A cycle maps a page of code or more: had each leaked one, 300 would make 1.2 MB and 300 mappings.
 
     Half a megabyte is what the allocators of C and of Python may keep (arenas of 1 MB come and go
     whole, but are filled before: the first cycles are not counted, so that each of the numbers they
     use has been seen twice), and two mappings an arena or a heap that was split.
     """
-    for number in range(2000):
+    for number in range(LEAK_CYCLES):
         _cycle(number)
     gc.collect()
     resident, mappings, blocks = _resident(), len(own_mappings()), sys.getallocatedblocks()
@@ -424,24 +424,24 @@ def _endless_program(name: str) -> tuple[EbpfVmRaw, Callable[[Callable[[], None]
     return vm, call.append
 
 
-def interrupted_child(name: str) -> None:
-    """Run until KeyboardInterrupt, three times, printing when it came; in between, run to the end."""
-    vm, on_start = _endless_program(name)
-    assert vm._compiled is not None
-    on_start(lambda: print("started", flush=True))
-    for _ in range(3):
-        try:
-            vm.execute_program_jit(bytearray(b"\1"))
-            print("ended", flush=True)
-        except KeyboardInterrupt:
-            print(f"interrupted {time.monotonic()}", flush=True)
-        assert vm.execute_program_jit(bytearray(1)) == 77
+def interrupted_child() -> None:
+    """Run each until KeyboardInterrupt, three times, printing when it came; in between, run to the end."""
+    for name in ENDLESS:
+        vm, on_start = _endless_program(name)
+        assert vm._compiled is not None
+        on_start(lambda: print(f"started {time.process_time()}", flush=True))
+        for _ in range(3):
+            try:
+                vm.execute_program_jit(bytearray(b"\1"))
+                print("ended", flush=True)
+            except KeyboardInterrupt:
+                print(f"interrupted {time.process_time()}", flush=True)
+            assert vm.execute_program_jit(bytearray(1)) == 77
 
 
-@pytest.mark.parametrize("name", ENDLESS)
-def test_ctrl_c_stops_an_endless_program(name: str) -> None:
-    """Well under a second; ten, for a machine that is busy with other things."""
-    source = f"from tests.unit import test_safety; test_safety.interrupted_child({name!r})"
+def test_ctrl_c_stops_endless_programs() -> None:
+    """Within ten seconds of the program's own time: it goes on until a busy machine lets us send."""
+    source = "from tests.unit import test_safety; test_safety.interrupted_child()"
     child = subprocess.Popen(
         [sys.executable, "-c", source],
         stdout=subprocess.PIPE,
@@ -449,17 +449,17 @@ def test_ctrl_c_stops_an_endless_program(name: str) -> None:
         text=True,
         cwd=CHECKOUT,
     )
-    killer = threading.Timer(60, child.kill)  # should it never come
+    killer = threading.Timer(300, child.kill)  # should it never come
     killer.start()
     try:
         assert child.stdout is not None
-        for _ in range(3):
-            assert child.stdout.readline() == "started\n", child.communicate()
-            sent = time.monotonic()
+        for name in [name for name in ENDLESS for _ in range(3)]:
+            answer, _, sent = child.stdout.readline().partition(" ")
+            assert answer == "started", (name, answer, child.communicate())
             child.send_signal(signal.SIGINT)
             answer, _, when = child.stdout.readline().partition(" ")
-            assert answer == "interrupted", (answer, child.communicate())
-            assert float(when) - sent < 10
+            assert answer == "interrupted", (name, answer, child.communicate())
+            assert float(when) - float(sent) < 10, name
         output, errors = child.communicate()
         assert (child.returncode, output) == (0, ""), errors
     finally:
