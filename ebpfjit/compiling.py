@@ -102,6 +102,7 @@ def _typed_function(
         begin=begin,
         rights=rights,
         cells=_cells(start),
+        grows=any(map_.definition.inner is not None for map_ in start.maps.values()),
     )
 
 

@@ -59,6 +59,12 @@ _RUN = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctyp
 """The lock stays held, and an exception that the host has pending is raised after the call."""
 _CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p)
 
+_BUFFERS = {
+    name: tuple(WORD[f"{name}_{part}"] >> 3 for part in ("start", "size", "room"))
+    for name in ("argument", "packet")
+}
+"""The words of the block that say where a buffer is, how large, and how much of it may be written."""
+
 HEADER_WORDS, ROW_WORDS = HEADER_SIZE // 8, ROW_SIZE // 8
 
 ENDLESS = (1 << 64) - 1 - SLICE
@@ -263,14 +269,16 @@ class Run:
 
         An argument with rights is a row of the table as well, which is asked.
         """
-        regions = {"argument": self.execution.argument, "packet": self.execution.packet}
+        execution, words = self.execution, self.words
+        regions = {"argument": execution.argument, "packet": execution.packet}
         for name, region in [*regions.items()]:
-            self.set_word(f"{name}_start", region.start if region else 0)
+            start_at, size_at, room_at = _BUFFERS[name]
+            words[start_at] = region.start if region is not None else 0
             if region is not None and region.rights is not None:
                 region = regions[name] = None
-            self.set_word(f"{name}_size", region.size if region else 0)
-            self.set_word(f"{name}_room", region.size if region and region.writable else 0)
-        headers = self.execution.headers
+            size = words[size_at] = region.size if region is not None else 0
+            words[room_at] = size if region is not None and region.writable else 0
+        headers = execution.headers
         self.set_word("link_header", headers.link if headers else 0)
         self.set_word("network_header", headers.network if headers else 0)
         for index, (name, span, stores) in enumerate(self.compiled.image.limits):

@@ -180,7 +180,8 @@ class Gate:
     instructions, and what its runs go on in. `stops` counts how often the calls were stopped. Each run
     writes `cells` first, words by their address. `rights` are those of a lane's struct. Blocks of runs get
     `room` bytes at least: a run that goes on in other code keeps its block. Who changes a gate that may be
-    replaced meanwhile holds `lock`, which goes over to the new one.
+    replaced meanwhile holds `lock`, which goes over to the new one. Where it `grows`, runs may come to have
+    memory in a lane that `allowed` has not: that of maps inside of maps.
     Raises ExecutionError for code that was promised more than runs of this shape have.
     """
 
@@ -202,6 +203,7 @@ class Gate:
         rights: Rights | None = None,
         room: int = 0,
         cells: Sequence[tuple[int, int]] = (),
+        grows: bool = False,
     ) -> None:
         check(compiled.recipe, _given(shape, lane, mbuff, rights))
         self.rights = rights
@@ -218,7 +220,7 @@ class Gate:
         self.state = (ctypes.c_uint64 * len(STATE_WORDS))()
         self._runs: dict[int, _NativeRun] = {}
         self._limits = _limit_table(compiled)
-        self.cells = cells
+        self.cells, self.grows = cells, grows
         self._cells = (ctypes.c_uint64 * (2 * len(cells)))(*(word for cell in cells for word in cell))
         program = compiled.verified.program
         loads_packets = not PACKET_LOADS.isdisjoint(program.operations)
@@ -289,6 +291,7 @@ class Gate:
             rights=self.rights,
             room=self.room,
             cells=self.cells,
+            grows=self.grows,
         )
         gate.lock, gate.anew = self.lock, self.anew
         return gate
@@ -304,6 +307,7 @@ class Gate:
         if word(block, "attached"):
             return self._runs[block]
         run = self._runs[block] = _NativeRun(self, block)
+        _spaces[block] = run.space
         run.set_word("attached", 1)
         return run
 
@@ -347,6 +351,7 @@ class Gate:
             held.check(run.execution.world)
 
     def _forget(self, block: int) -> None:
+        _spaces.pop(block, None)
         self._runs.pop(block).close()
         if self.lane is not None:
             self.lane.context.clear()
@@ -389,8 +394,15 @@ def gate_of(block: int) -> Gate:
     return _gates[word(block, "state")]
 
 
+_spaces: dict[int, AddressSpace] = {}
+"""The memory of runs that Python knows, by their blocks; of one that is not there any more nothing is true."""
+_ATTACHED = WORD["attached"]
+
+
 def attach(block: int) -> AddressSpace:
     """Return the memory of the run at a block, which machine code is in the middle of."""
+    if ctypes.c_uint64.from_address(block + _ATTACHED).value:
+        return _spaces[block]
     return gate_of(block).attach(block).space
 
 
@@ -398,6 +410,7 @@ class _NativeRun(Run):
     """A run whose block and stack are on the stack of the thread that called."""
 
     def __init__(self, gate: Gate, block: int) -> None:
+        self._known = 0  # regions in the gate's table, as long as there is no table of the run's own
         memory = _block(gate.compiled, block)
         stack = Stack.at(word(block, "stack_limit"), word(block, "stack_top"))
         self._own: list[Region] = []
@@ -412,7 +425,18 @@ class _NativeRun(Run):
         self.follow_stack()
         if execution.world is not None:
             execution.world.engine = self
-            self.publish()  # helpers may lead to memory that machine code had no need of: maps in maps
+            if gate.grows:
+                self.publish()
+            else:
+                self._known = len(self.space.own)
+
+    def publish(self) -> None:
+        """Give machine code the memory as it is now: in a lane only the packet moves, until there is more."""
+        if self._known != len(self.space.own):
+            self._known = 0
+            super().publish()
+            return
+        self._publish_buffers()
 
     def _on_buffers(self, gate: Gate, block: int, stack: Stack) -> Execution:
         self._own = [
