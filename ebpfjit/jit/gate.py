@@ -395,7 +395,7 @@ def gate_of(block: int) -> Gate:
 
 
 _spaces: dict[int, AddressSpace] = {}
-"""The memory of runs that Python knows, by their blocks; of one that is not there any more nothing is true."""
+"""The memory of runs that Python knows, by their blocks, as long as a block says that it is known."""
 _ATTACHED = WORD["attached"]
 
 
