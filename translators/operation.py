@@ -11,8 +11,8 @@ class Operation(Protocol):
     """An operation whose values are in registers, by number: 0 to 10 are the homes of r0 to r10.
 
     `stores` and `region` are of bounds: whether bytes are written; where they are likely to be ("stack",
-    "argument", "packet", "" where nothing is known). Where `scale` is not 0 the second of `args` is an index,
-    which is added to the first, the base, so many times.
+    "argument", "packet", "" where nothing is known), or must be ("only argument", "only packet"). Where
+    `scale` is not 0 the second of `args` is an index, which is added to the first, the base, so many times.
     """
 
     @property

@@ -23,7 +23,7 @@ from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind
 from ebpfjit.optimizer import passes
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.check_placed import check_placed
-from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Entry, Exit, Op
+from ebpfjit.optimizer.code import CALL_RESULTS, ONLY, Block, Code, Entry, Exit, Op
 from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.frames import looked_at
 from ebpfjit.optimizer.registers import place
@@ -209,10 +209,17 @@ class CodeState(State):
         assert instruction is not None  # operations are made from instructions
         self.execute(instruction, op.row)
 
+    def is_in(self, name: str, address: int, size: int, *, stores: bool) -> bool:
+        """True where bytes lie in a region of ONLY, of which all may be touched."""
+        region = self.execution.packet if name == ONLY["packet"] else self.execution.argument
+        if region is None or region.rights is not None or not (region.writable or not stores):
+            return False
+        return region.contains(address, size)
+
     def is_in_argument(self, offset: int, size: int, *, stores: bool) -> bool:
         """True where bytes lie in the memory that r1 points to at the start, which may be stored to."""
         region, (start, _) = self.execution.argument, self.execution.arguments
-        if region is None or not (region.writable or not stores):
+        if region is None or region.rights is not None or not (region.writable or not stores):
             return False
         return size == 0 or region.contains(start + offset, size)
 
@@ -279,7 +286,10 @@ def _bound(state: CodeState, op: Op) -> Done:
         size += state.values[op.args[-1]] - state.values[op.args[0]]
     if size < op.imm:
         return state.leave(op.exit)
-    found = state.space.find(state.address(op), size, "store" if op.stores else "load")
+    address = state.address(op)
+    if op.region in ONLY.values():
+        return None if state.is_in(op.region, address, size, stores=op.stores) else state.leave(op.exit)
+    found = state.space.find(address, size, "store" if op.stores else "load")
     return None if found is not None else state.leave(op.exit)
 
 

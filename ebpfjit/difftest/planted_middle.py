@@ -74,6 +74,33 @@ def _promised_more(old: Any) -> Any:
     return lambda guard, low, high, op: old(guard, low, high - 1, op)
 
 
+def _as_memory(old: Any) -> Any:
+    """Take structs with rights for memory like any other."""
+
+    def settled(guard: Any, *given: Any) -> Any:
+        guard.is_exact = False
+        return old(guard, *given)
+
+    return settled
+
+
+def _anywhere(old: Any) -> Any:
+    """Have what is asked of one region found in any."""
+
+    def result(guard: Any) -> Any:
+        guard.gone = [
+            changes
+            and {
+                index: op and replace(op, region=op.region.removeprefix("only "))
+                for index, op in changes.items()
+            }
+            for changes in guard.gone
+        ]
+        return old(guard)
+
+    return result
+
+
 def _swept(change: Callable[[Any], Any]) -> Plant:
     """Change what is asked before loops of all that is touched there."""
     return method(
@@ -238,6 +265,18 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "Before a loop it is asked for a round less",
             _swept(lambda one: replace(one, is_early=False)),
             ("sweeps",),
+        ),
+        (
+            "structs-as-memory",
+            "Checks of structs with rights are put together",
+            method(guards._Guards, "_settled", _as_memory),
+            ("ends",),
+        ),
+        (
+            "packets-anywhere",
+            "What is asked of a packet is looked for in structs too",
+            method(guards._Guards, "result", _anywhere),
+            ("ends",),
         ),
         (
             "resumes-with-half",

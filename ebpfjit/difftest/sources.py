@@ -13,6 +13,7 @@ from ebpfjit.difftest.hostile import (
     arrays,
     callbacks,
     calls,
+    ends,
     frames,
     growth,
     helpers,
@@ -127,6 +128,7 @@ SOURCES: Mapping[str, Weighted] = {
     "tails": Weighted(lambda rng, corpus: tails.case(rng), 1),
     "overlaps": Weighted(lambda rng, corpus: overlaps.case(rng), 1),
     "growth": Weighted(lambda rng, corpus: growth.case(rng), 1),
+    "ends": Weighted(lambda rng, corpus: ends.case(rng), 3),
     "helpers": Weighted(lambda rng, corpus: helpers.case(rng), 2),
     "idioms": Weighted(lambda rng, corpus: idioms.case(rng), 6),
     "calls": Weighted(lambda rng, corpus: calls.case(rng), 4),
@@ -134,7 +136,7 @@ SOURCES: Mapping[str, Weighted] = {
 }
 """The generators, by name."""
 
-TYPED = ("packets", "operations", "unguarded", "callbacks", "tails", "overlaps", "growth", "helpers")
+TYPED = ("packets", "operations", "unguarded", "callbacks", "tails", "overlaps", "growth", "ends", "helpers")
 """Those whose programs have a type, or maps."""
 
 HOSTILE = (
@@ -147,6 +149,7 @@ HOSTILE = (
     "tails",
     "overlaps",
     "growth",
+    "ends",
     "helpers",
     "idioms",
     "calls",

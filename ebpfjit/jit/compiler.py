@@ -20,7 +20,7 @@ from ebpfjit.jit.lower import lower, written_registers
 from ebpfjit.jit.map_calls import in_frame, known_maps, map_calls
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.stages import done
-from ebpfjit.optimizer.code import BOUND, Code, Op
+from ebpfjit.optimizer.code import BOUND, ONLY, Code, Op
 from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.passes import ALL_PASSES, SLOTS, optimised_parts
 from ebpfjit.optimizer.placed import PlacedCode
@@ -180,7 +180,10 @@ def _note_checks(notes: dict[int, str], code: Code, facts: Facts | None) -> None
     for op in bounds:
         if op.pc not in notes or op.pc in before:
             continue
-        if op.args:
+        only = [name for name, asks in ONLY.items() if op.region == asks]
+        if only:
+            notes[op.pc] = f"checked: {_bytes(op.imm)} of the {only[0]}"
+        elif op.args:
             first = f", {op.region} first" if op.region else ""
             notes[op.pc] = f"checked{first}: {_bytes(op.imm)}; {_why(op, facts)}"
         elif op.imm:

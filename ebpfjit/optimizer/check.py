@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg
-from ebpfjit.optimizer.code import CALL_RESULTS, ENDS, MAY_LEAVE, Block, Code, Op, used_by
+from ebpfjit.optimizer.code import CALL_RESULTS, ENDS, MAY_LEAVE, ONLY, Block, Code, Op, used_by
 
 WAYS = {Kind.JUMP: 1, Kind.BRANCH: 2, Kind.BRANCH_LOAD: 2, Kind.MAY_GOTO: 2, Kind.EXIT: 0, Kind.LEAVE: 0}
 ARGUMENTS = {
@@ -80,6 +80,8 @@ def _of_op(op: Op) -> Iterator[str]:
             yield f"{len(op.args)} arguments, not {wanted}"
     if kind is Kind.BOUND and len(op.args) not in ((2,) if op.scale else (0, 1, 2)):
         yield f"{len(op.args)} arguments"
+    if op.region in ONLY.values() and (kind is not Kind.BOUND or not op.args):
+        yield f"it asks for {op.region}"
     must = kind is Kind.SUM or op.row.name.startswith("INDEXED")
     if op.scale not in ((1, 2, 4, 8) if must else (0, 1, 2, 4, 8) if kind in SCALED else (0,)):
         yield f"a scale of {op.scale}"

@@ -71,6 +71,9 @@ MAY_LEAVE = frozenset(
 )
 """Kinds that have an exit; PAY has one where somebody looks."""
 
+ONLY = {name: f"only {name}" for name in ("argument", "packet")}
+"""By region, what bounds have that hold there alone."""
+
 CALL_RESULTS = 6
 """Values that a function of the program leaves in r0 to r5."""
 
@@ -97,8 +100,10 @@ class Op:
     `args` are values, in the order of the row's dst and src, then what it reads besides. `results` are the
     values that it defines: none, one, or the CALL_RESULTS of a call. `imm` is the row's, or the whole of a
     constant of 64 bits. `stores` is for BOUND: whether the bytes are written; `region` is where they most
-    likely are: "stack", "argument", "packet", or "" where that is not known. Where `scale` is not 0 (but 1,
-    2, 4 or 8) the second of `args` is an index, which is added to the first so many times.
+    likely are: "stack", "argument", "packet", or "" where that is not known. A bound that asks for "only
+    argument" or "only packet" (ONLY) leaves where they are anywhere else, or that is a struct with rights.
+    Where `scale` is not 0 (but 1, 2, 4 or 8) the second of `args` is an index, which is added to the first so
+    many times.
     """
 
     row: Row

@@ -43,9 +43,13 @@ class Facts:
     `far`; a frame counts from its end. `parts` are two roots and a number whose sum a root is. `limit` is a
     number k with root + k <= LENGTH, of pointers into the argument: distance + k <= LENGTH.
 
+    `packet_ends` are values that the context says the packet ends at; where the program compared with one,
+    bytes from a root up to `ahead` of it are likely to be there: a check decides.
+
     `defined` are the operations that made values, `where` the blocks (-1: none that control comes to).
     `dominators` are those of the code, entered wherever it may be. Where it `meets_rights`, what may be
-    loaded or stored as one size may not be as another.
+    loaded or stored as one size may not be as another, but where a bound asks only for a region (`only`, by
+    where values most likely point to).
 
     `functions` are those that start in this code, by slot, in the order of their frames.
     """
@@ -64,9 +68,12 @@ class Facts:
         self.parts: list[tuple[int, int, int] | None] = [None] * size
         self.defined: list[Op | None] = [None] * count
         self.where = [-1] * count
+        self.packet_ends: set[int] = set()
+        self.ahead: dict[int, int] = {}
         self.lookups: dict[int, tuple[int, bool]] = {}
         self.dominators: Dominators | None = None
         self.meets_rights = False
+        self.only: dict[str, str] = {}
         self.high[self.constant] = 0
         for region in (self.argument, *range(self.frame, size)):
             self.base[region], self.near[region], self.far[region] = region, 0, 0

@@ -24,8 +24,16 @@ Bytes at a distance from r1 that is known, or known to be one of few, such as th
 by that distance (`bound load argument + 0..64`), which is the same each time. Checks of one block that count
 from one root become one: the first, over the whole span. Where a store follows a load of the same bytes, the
 load is asked for both. Such a check may fail where single ones would not, and then leaves as it always may.
-Each check that is gone leaves a `Proof`. Structs with rights say of each size and offset what may be there:
-in programs that may meet some, only the same bytes cover others.
+Each check that is gone leaves a `Proof`.
+
+Structs with rights say of each size and offset what may be there. In programs that may meet some, only the
+same bytes cover others, but for checks that hold in no struct: of what the context says is the packet, or of
+an argument without rights, only that region is asked for. Where the program compared with the packet's end,
+the first check behind that stands for all that the comparison spoke of:
+
+    if v4 > v2 goto b9() else b1()                      v4: v1 + 54, v2: the packet's end
+    b1: bound load only packet v1 + 0..54 else leave 5 (...)
+        v5 = *(u16 *)(v1 + 12)
 """
 
 from __future__ import annotations
@@ -38,7 +46,7 @@ from ebpfjit.analysis.entries import OUTWARD_CALLS
 from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer.arguments import found, origins
-from ebpfjit.optimizer.code import BOUND, Block, Code, Op, Proof
+from ebpfjit.optimizer.code import BOUND, ONLY, Block, Code, Op, Proof
 from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.facts import UNKNOWN, Facts, Placed
 from ebpfjit.optimizer.intervals import as_signed, zeros_of
@@ -47,6 +55,9 @@ from ebpfjit.record import record
 
 LONGEST_SPAN = 4096
 """Bytes that one check stands for: a page, as what lies behind might be the end of memory."""
+
+LONGEST_STEPS = 64
+"""Bytes of the argument that are asked for at once where they may be more than a loop gets to."""
 
 MOST_SPANS = 12
 """Checks that are remembered of one root."""
@@ -65,7 +76,7 @@ WRITABLE, TABLE = -1, -2
 class Check:
     """A check that is made: bytes from `low` to `high` behind a root, by block, index and pc where it stands.
 
-    `epoch` is told by what last took memory away before it.
+    `epoch` is told by what last took memory away before it. An `exact` one says nothing of other sizes.
     """
 
     low: int
@@ -75,6 +86,7 @@ class Check:
     block: int
     index: int
     pc: int
+    exact: bool = False
 
 
 Candidate = tuple[int, Op, int, int]
@@ -90,6 +102,7 @@ def guarded(code: Code, promises: Promises) -> tuple[Code, Facts]:
     guards.walk, guards.facts = walk, walk.facts
     guards.dominators = Dominators(code.shape) if walk.is_entered_elsewhere else walk.dominators
     walk.facts.dominators, walk.facts.meets_rights = guards.dominators, guards.is_exact
+    walk.facts.only = guards.only
     walk.run()
     return guards.result(), walk.facts
 
@@ -107,6 +120,10 @@ class _Guards:
         self.frame_sizes = verified.frame_sizes
         self.entries = verified.entries_with(promises.calling)
         self.is_exact = promises.meets_rights or promises.argument_rights is not None
+        self.only: dict[str, str] = {}
+        if self.is_exact:
+            plain = "packet" if promises.argument_rights is not None else "argument"
+            self.only[plain] = ONLY[plain]
         steady = [map_ for map_ in verified.program.maps if map_.value_is_stable and map_.is_steady]
         self.values = [region for map_ in steady for region in map_.regions]
         self.made: dict[int, tuple[Check, ...]] = {}
@@ -195,10 +212,11 @@ class _Guards:
             high = low + op.imm
             if place is not None and place[0] == facts.argument and not self.is_exact:
                 near, far = place[1] + op.offset, place[2] + op.offset + op.imm
-                if near >= 0 and far - near <= LONGEST_SPAN and far <= FARTHEST_END:
+                is_table = near >= 0 and far - near <= LONGEST_SPAN and far <= FARTHEST_END
+                if is_table and (far - near <= LONGEST_STEPS or not self._is_counted(root)):
                     root, low, high = TABLE, near, far
             check = self._covering(root, low, high, stores=op.stores)
-            if check is None and op.stores and not self.is_exact:
+            if check is None and op.stores:
                 check = self._asked_for_stores(root, low, high)
             if check is None:
                 self.candidates.setdefault(root, []).append((index, op, low, high))
@@ -208,6 +226,12 @@ class _Guards:
             self._asks_argument(index, op, proof)
             return
         self._drop(index, proof, op.pc)
+
+    def _is_counted(self, root: int) -> bool:
+        """True for an address that steps from round to round, and may not get as far as it could."""
+        parts, walk = self.facts.parts[root], self.walk
+        counter = parts[1] if parts is not None else root
+        return counter < self.facts.count and walk.at[counter] in walk.induction.targets
 
     def _drop(self, index: int, proof: Proof, pc: int) -> None:
         self.here[index] = None
@@ -247,28 +271,36 @@ class _Guards:
         """Let the first of some checks stand for those it can stand for; return the others."""
         index, op, start, high = group[0]
         low, stores = start, op.stores
+        region = self._region(op.args[0])
+        is_exact = self.is_exact and region not in ONLY.values()
         left = []
         for other in group[1:]:
             place, later, first, last = other
-            if self.is_exact:
+            if is_exact:
                 fits = (first, last, later.stores) == (low, high, stores)
             else:
-                fits = max(high, last) - min(low, first) <= LONGEST_SPAN
+                is_near = max(high, last) - min(low, first) <= LONGEST_SPAN
+                fits = is_near and (not self.is_exact or self._region(later.args[0]) == region)
             if fits:
                 low, high = min(low, first), max(high, last)
                 stores = stores or later.stores
                 self._drop(place, _proof_of("covered", later, first, last, op.pc), later.pc)
             else:
                 left.append(other)
-        region = self.facts.region(op.args[0])
+        ahead = self.facts.ahead.get(root, 0)
+        if max(high, ahead) - min(low, 0) <= LONGEST_SPAN and ahead and region == ONLY["packet"]:
+            low, high = min(low, 0), max(high, ahead)
         args, offset = op.args, op.offset + low - start
         if root == TABLE:
-            args, offset = (), low
-        if region == "map value":
-            region = ""
+            args, offset, region = (), low, "argument"
         self.here[index] = Op(BOUND, args, high - low, offset, op.pc, (), op.exit, stores, region)
-        self._remember(root, Check(low, high, stores, self.epoch, self.number, index, op.pc))
+        self._remember(root, Check(low, high, stores, self.epoch, self.number, index, op.pc, is_exact))
         return left
+
+    def _region(self, base: int) -> str:
+        """Return the region that a check of a base asks for first, or that it asks for alone."""
+        region = self.facts.region(base)
+        return self.only.get(region, "" if region == "map value" else region)
 
     def _remember(self, root: int, check: Check) -> None:
         made = self.made.get(root, ())
@@ -280,30 +312,36 @@ class _Guards:
 
     def _covering(self, root: int, low: int, high: int, *, stores: bool) -> Check | None:
         """Return the check that stands for these bytes already, or one of those where ways meet."""
+        checks = self._standing(root, low, high, stores=stores)
+        return checks[-1] if checks else None
+
+    def _standing(self, root: int, low: int, high: int, *, stores: bool) -> list[Check]:
+        """Return the check that stands for these bytes already, or those where ways meet; or none."""
         made = self.made.get(root)
         if made is None:
-            return None
+            return []
         check = self._dominating(made, root, low, high, stores, self.number)
-        if check is not None or len(made) == 1:
-            return check
+        if check is not None:
+            return [check]
         dominators, number = self.dominators, self.number
         before = [block for block, _ in dominators.preds[number]]
-        if number in dominators.entered or not 1 < len(before) <= MOST_WAYS:
-            return None
+        if len(made) == 1 or number in dominators.entered or not 1 < len(before) <= MOST_WAYS:
+            return []
+        found = []
         for block in before:
-            if dominators.is_back(block, number):
-                return None
-            check = self._dominating(made, root, low, high, stores, block)
+            is_back = dominators.is_back(block, number)
+            check = None if is_back else self._dominating(made, root, low, high, stores, block)
             if check is None:
-                return None
-        return check
+                return []
+            found.append(check)
+        return found
 
     def _dominating(
         self, made: tuple[Check, ...], root: int, low: int, high: int, stores: bool, block: int
     ) -> Check | None:
         """Return the check of these that stands for bytes in a block, and still does here."""
         for check in reversed(made):
-            if self.is_exact:
+            if check.exact:
                 covers = (check.low, check.high, check.stores) == (low, high, stores)
             else:
                 covers = check.low <= low and high <= check.high and (check.stores or not stores)
@@ -314,17 +352,18 @@ class _Guards:
         return None
 
     def _asked_for_stores(self, root: int, low: int, high: int) -> Check | None:
-        """Return the check that stands for these bytes being loaded, and have it ask for stores as well."""
-        check = self._dominating(self.made.get(root, ()), root, low, high, False, self.number)
-        if check is None:
+        """Return a check that stands for these bytes being loaded, and have all ask for stores as well."""
+        checks = self._standing(root, low, high, stores=False)
+        if not checks or any(check.exact for check in checks):
             return None
-        changes = self.here if check.block == self.number else self.gone[check.block]
-        assert changes is not None  # the check was written there
-        op = changes[check.index]
-        assert op is not None
-        changes[check.index] = replace(op, stores=True)
-        asks = replace(check, stores=True)
-        self.made[root] = tuple(asks if each is check else each for each in self.made[root])
+        for check in checks:
+            changes = self.here if check.block == self.number else self.gone[check.block]
+            assert changes is not None  # the check was written there
+            op = changes[check.index]
+            assert op is not None
+            changes[check.index] = replace(op, stores=True)
+            asks = replace(check, stores=True)
+            self.made[root] = tuple(asks if each is check else each for each in self.made[root])
         return asks
 
     # -- proofs -------------------------------------------------------------------------------------------

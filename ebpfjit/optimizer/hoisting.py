@@ -14,9 +14,10 @@
       v7 = v4 + 1                                     v7 = v4 + 1
       if v7 < v2 goto b1(v6, v7) else b2()            if v7 < v2 goto b1(v6, v7) else b2()
 
-Innermost loops with one header are looked at, which call nothing, in programs that meet no structs with
-rights. What comes in from outside, from baseline code too, comes by a new block in front. Where a check does
-not hold there, the run leaves to the header in baseline code, as nothing of the loop has been done.
+Innermost loops with one header are looked at, which call nothing. What comes in from outside, from baseline
+code too, comes by a new block in front. Where a check does not hold there, the run leaves to the header in
+baseline code, as nothing of the loop has been done. In programs that may meet structs with rights, which say
+of each access what may be, only such checks stand for several rounds that hold in no struct ("only packet").
 
 How far a counter gets follows from one test that all rounds pass, with both sides as they are in front of
 the loop: it rises by c from x, and each round that goes on has x <= n (or is not where it stops). So it gets
@@ -33,9 +34,9 @@ from dataclasses import replace
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE
-from ebpfjit.optimizer.code import ALIGNED, BOUND, LEAVE, Block, Code, Entry, Exit, Op, Proof, Way
+from ebpfjit.optimizer.code import ALIGNED, BOUND, LEAVE, ONLY, Block, Code, Entry, Exit, Op, Proof, Way
 from ebpfjit.optimizer.dominators import Dominators
-from ebpfjit.optimizer.facts import Facts
+from ebpfjit.optimizer.facts import UNKNOWN, Facts
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED
 from ebpfjit.record import record
 
@@ -52,9 +53,9 @@ MOST_TERMS, MOST_DEPTH, MOST_CHECKS, MOST_TRIPS = 3, 4, 6, 4
 MOST_WALKED = 8
 """How often all blocks may be walked to find loops: of deep nests nothing is moved."""
 
-JUMP, FARTHER, NEARER = BY_NAME["JA"], BY_NAME["JGT_K"], BY_NAME["JLT_K"]
+JUMP, FARTHER, NEARER, NOT_EQUAL = (BY_NAME[name] for name in ("JA", "JGT_K", "JLT_K", "JNE_K"))
 ADD, SUB, MUL, AND = (BY_NAME[f"{name}64_X"] for name in ("ADD", "SUB", "MUL", "AND"))
-ADD_IMM, MUL_IMM, AND_IMM = (BY_NAME[f"{name}64_K"] for name in ("ADD", "MUL", "AND"))
+ADD_IMM, MUL_IMM, AND_IMM, MOD_IMM = (BY_NAME[f"{name}64_K"] for name in ("ADD", "MUL", "AND", "MOD"))
 MOVE_IMM = BY_NAME["MOV64_K"]
 
 _CALLS = (Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.PACKET_LOAD)
@@ -78,7 +79,7 @@ class Trip:
 
     By `step` it gets further each round (below zero: downwards), while it is not past `bound`; where it
     `stops_at` the bound, while it is not there. What it is `compared` with must be `needed` away from where
-    numbers wrap.
+    numbers wrap. Of a loop's tests that with the lowest `rank` says best how far it gets.
     """
 
     counter: Linear
@@ -88,6 +89,7 @@ class Trip:
     target: int
     compared: Linear
     needed: int
+    rank: int
 
 
 @record
@@ -121,9 +123,6 @@ class Swept:
 
 def hoisted(code: Code, facts: Facts) -> Code:
     """Return code with checks before loops instead of in them."""
-    if facts.meets_rights:
-        code.leave_alone("hoisting", None, "it may meet structs with rights")
-        return code
     dominators = facts.dominators
     assert dominators is not None  # the facts are of code whose checks were looked at
     loops = _innermost(code, dominators)
@@ -321,7 +320,9 @@ class _Loop:
     def _add_check(self, op: Op) -> None:
         """Put a check in front, or make one there wider."""
         for index, other in enumerate(self.ops):
-            if other.args == op.args and other.row is BOUND and bool(other.imm) == bool(op.imm):
+            if (other.row, other.args, other.region) != (BOUND, op.args, op.region):
+                continue
+            if self._may_widen(op) and bool(other.imm) == bool(op.imm):
                 low, high = min(other.offset, op.offset), max(other.offset + other.imm, op.offset + op.imm)
                 if high - low <= LONGEST_SPAN:
                     self.ops[index] = replace(
@@ -329,6 +330,10 @@ class _Loop:
                     )
                     return
         self.ops.append(op)
+
+    def _may_widen(self, op: Op) -> bool:
+        """True for a check that may stand for bytes of other sizes too: in no struct with rights."""
+        return not self.facts.meets_rights or not op.args or op.region in ONLY.values()
 
     # -- what steps ----------------------------------------------------------------------------------------
 
@@ -372,13 +377,16 @@ class _Loop:
         return None
 
     def _trips(self) -> list[Trip]:
-        """Return how far counters get, by the tests that all rounds pass."""
+        """Return how far counters get, by the tests that all rounds pass.
+
+        First by those with the end of some memory: a number is often but the most that a verifier takes.
+        """
         found = []
         for number in sorted(self.blocks):
             trip = self._trip(number)
             if trip is not None:
                 found.append(trip)
-        return found
+        return sorted(found, key=lambda trip: trip.rank)
 
     def _trip(self, number: int) -> Trip | None:
         """Return how far a counter gets by the test at the end of a block."""
@@ -406,13 +414,14 @@ class _Loop:
         ranges = [facts.range(value) for value in end.args]
         if not row.uses_src:
             ranges.append((w.wrap(end.imm),) * 2)
-        # Numbers that are the same at both widths, signed or not, in all rounds.
+        # Numbers that are the same at both widths, signed or not, in all rounds; or signed ones, to a number.
         half = 1 << w.bits - 1
         are_small = all(high < half for _, high in ranges)
-        if (w is not W64 or row.meaning in SIGNED) and not are_small:
+        is_signed = row.meaning in SIGNED and not are_small
+        if (w is not W64 and not are_small) or (is_signed and row.uses_src):
             return None
         a = self._linear(end.args[0])
-        b = self._linear(end.args[1]) if row.uses_src else Linear((), ranges[1][0], 0)
+        b = self._linear(end.args[1]) if row.uses_src else Linear((), w.signed(ranges[1][0]), 0)
         if a is None or b is None:
             return None
         if not a.step:
@@ -420,16 +429,19 @@ class _Loop:
         if not a.step or b.step or relation not in (UPWARDS if a.step > 0 else DOWNWARDS):
             return None
         unit = abs(a.step)
-        if unit & unit - 1 or unit > LARGEST_FACTOR:
-            return None  # what is not a power of two is not rounded down
+        if unit > LARGEST_FACTOR:
+            return None
         strict = 1 if relation in ("<", ">") else 0
-        needed = (
-            0 if relation == "!=" or self._has_room(ranges[1], unit - strict, a.step > 0) else unit - strict
-        )
+        has_room = relation == "!=" or is_signed  # an immediate is far from where signed numbers wrap
+        if not has_room:
+            has_room = self._has_room(ranges[1], unit - strict, a.step > 0)
+        needed = 0 if has_room else unit - strict
         bound = _moved(b, -strict if a.step > 0 else strict)
         if bound is None:
             return None
-        return Trip(a, bound, a.step, relation == "!=", target, b, needed)
+        points = any(facts.base[value] != UNKNOWN for value in end.args)
+        rank = 0 if points else 1 if bound.terms else 2
+        return Trip(a, bound, a.step, relation == "!=", target, b, needed, rank)
 
     def _has_room(self, bound: tuple[int, int], needed: int, rises: bool) -> bool:
         """True where a counter that is not past the bound does not wrap when it steps past it."""
@@ -440,7 +452,7 @@ class _Loop:
         found: dict[tuple[object, ...], Swept] = {}
         unit = abs(trip.step)
         for number, index, op in self.checks:
-            if (number, index) in gone or len(op.args) != 1:
+            if (number, index) in gone or len(op.args) != 1 or not self._may_widen(op):
                 continue
             at, stride = self._linear(op.args[0]), None
             if at is None and unit == 1:
@@ -454,7 +466,7 @@ class _Loop:
             low = at.number + op.offset
             checks, high = ((number, index),), low + op.imm
             one = Swept(at.terms, factor, low, high, op.stores, op.region, is_early, checks, stride)
-            key = (at.terms, factor, is_early, stride)
+            key = (at.terms, factor, is_early, stride, op.region in ONLY.values() and op.region)
             other = found.get(key)
             together = one if other is None else _together(other, one)
             if together is not None and (other is not None or len(found) + len(self.ops) < MOST_CHECKS):
@@ -521,7 +533,13 @@ class _Loop:
         if trip.needed:
             row, number = (FARTHER, -1 - trip.needed) if rises else (NEARER, trip.needed)
             leaving.append(Leaving(row, self._value(trip.compared), number))
-        if unit > 1 and trip.stops_at:
+        if unit & unit - 1:
+            rest = self._emit(MOD_IMM, (far,), unit)
+            if trip.stops_at:
+                leaving.append(Leaving(NOT_EQUAL, rest, 0))
+            else:
+                far = self._emit(SUB, (far, rest))
+        elif unit > 1 and trip.stops_at:
             self.ops.append(Op(ALIGNED, (far,), unit, 0, self.block.pc, (), self.leaves))
         elif unit > 1:
             far = self._emit(AND_IMM, (far,), -unit)

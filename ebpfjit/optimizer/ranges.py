@@ -49,6 +49,7 @@ from ebpfjit.optimizer.facts import (
 from ebpfjit.optimizer.induction import Induction
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED, Interval, compared, low_zeros, zeros_of
 from ebpfjit.optimizer.scaled import SCALING, Scaled
+from ebpfjit.runtime.rights import Rights
 
 Trail = list[tuple[Any, int, Any]]
 """What was changed for a part of the walk: list or dictionary, index, what was there."""
@@ -83,6 +84,9 @@ class _Nobody:
     def end(self, trail: Trail) -> None:
         """See nothing."""
 
+
+PACKET_POINTERS = ("data", "data_end", "data_meta")
+"""The fields of contexts that point into the packet."""
 
 MAKES_ZEROS = frozenset({"AND", "MUL", "LSH"})
 """What makes multiples of numbers that are none."""
@@ -120,6 +124,9 @@ class Walk:
         """By argument, whether it is known already; of other values that is told by `is_walked`."""
         self.is_walked = bytearray(len(code.blocks))
         self.joined: list[list[Incoming] | None] = [None] * len(code.blocks)
+        rights = promises.argument_rights
+        self.pointers = {} if rights is None else _packet_pointers(rights)
+        """Where in the argument there are pointers into the packet; their names."""
         self.trail: Trail = []
         self.scaled = Scaled(self)
         self._index()
@@ -330,8 +337,11 @@ class Walk:
             self._narrow(a, x, compared(w, relation, x, y if is_whole_b else whole, signed=signed))
         if is_whole_b:
             self._narrow(b, y, compared(w, MIRRORED[relation], y, x if is_whole_a else whole, signed=signed))
-        if self.is_measured and w is W64 and not signed:
-            self._measure(relation, a, b)
+        if w is W64 and not signed:
+            if self.is_measured:
+                self._measure(relation, a, b)
+            if facts.packet_ends:
+                self._look_ahead(relation, a, b)
 
     def _narrow(self, value: int, before: Interval, found: Interval | None) -> None:
         """Write down where a value lies here; None where this way is never taken, which needs no facts."""
@@ -382,6 +392,19 @@ class Walk:
         self._limit(a, b, least)
         if relation == "==":
             self._limit(b, a, least)
+
+    def _look_ahead(self, relation: str, a: int, b: int) -> None:
+        """Note how many bytes behind a pointer a comparison with the packet's end speaks of."""
+        facts = self.facts
+        if relation in (">", ">="):
+            a, b = b, a
+        if facts.root[b] not in facts.packet_ends or relation in ("==", "!="):
+            return
+        root, before = facts.root[a], facts.ahead.get(facts.root[a], 0)
+        ahead = facts.delta[a] + (relation in ("<", ">")) - facts.delta[b]
+        if ahead > before:
+            self.trail.append((facts.ahead, root, before))
+            facts.ahead[root] = ahead
 
     def _limit(self, lower: int, upper: int, least: int) -> None:
         """Learn that lower + least <= upper."""
@@ -585,8 +608,16 @@ class Walk:
         facts.high[op.results[0]] = MOST[op.row]
         if size < 4 or facts.base[op.args[0]] != facts.argument:
             return
-        if size == 8 or self.promises.argument_rights is not None:
+        if self.promises.argument_rights is None:
+            if size == 8:
+                facts.base[op.results[0]] = facts.packet
+            return
+        place = facts.place(op.args[0])
+        name = self.pointers.get((place[1] + op.offset, size)) if place and place[1] == place[2] else None
+        if name is not None:
             facts.base[op.results[0]] = facts.packet
+            if name == "data_end":
+                facts.packet_ends.add(op.results[0])
 
     def _plain(self, op: Op) -> None:
         for value in op.results:
@@ -601,6 +632,12 @@ class Walk:
             self.facts.base[op.results[0]] = self.facts.map_value
             if map_.value_is_stable:
                 self.facts.lookups[op.results[0]] = map_.definition.value_size, not map_.is_readonly
+
+
+def _packet_pointers(rights: Rights) -> dict[tuple[int, int], str]:
+    """Return the fields of a struct that point into the packet, by where they are and their size."""
+    found = [field for field in rights.fields if field[0] in PACKET_POINTERS]
+    return {(start, stop - start): name for name, start, stop in found}
 
 
 def _keeps(high: int, mask: int) -> bool:

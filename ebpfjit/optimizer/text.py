@@ -255,7 +255,7 @@ def _read_way(text: str) -> Way:
 
 _BASE = rf"(?P<args>v\d+) \+ (?P<offset>{_NUMBER})"
 
-_REGION = r"(?:(?P<region>stack|argument|packet) ?)?"
+_REGION = r"(?:(?P<region>stack|(?:only )?(?:argument|packet)) ?)?"
 _SPAN = rf"(?P<args>v\d+(?: \.\. v\d+)?(?: \+ v\d+ \* (?P<scale>[1248]))?)? ?\+ (?P<offset>{_NUMBER})"
 
 _CALLED = rf"(?P<imm>{_NUMBER})(?::(?P<offset>{_NUMBER}))?"

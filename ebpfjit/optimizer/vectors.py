@@ -46,6 +46,8 @@ from ebpfjit.record import record
 
 VECTOR_BYTES, MOST_BYTES = 16, 64
 """Rounds at once load whole vectors, at most so many bytes of the array with the largest elements."""
+LONGEST_ACCESS = 8
+"""Bytes of one access; a bound of more never holds in a struct with rights."""
 MOST_STEP, MOST_DEPTH = 1 << 12, 6
 """How far what steps may step in a round; of how many operations an address is made at most."""
 
@@ -223,6 +225,8 @@ class _Loop:
                 step = self.step(op.args[0])
                 if len(op.args) > 1 or op.scale or step is None or step < 0:
                     return False
+                if step and op.imm + (self.rounds - 1) * step <= LONGEST_ACCESS:
+                    return False  # a struct with rights may allow that, and none of its parts
         return True
 
     def step(self, value: int, width: Width = W64, depth: int = MOST_DEPTH) -> int | None:

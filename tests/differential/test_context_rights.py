@@ -314,6 +314,17 @@ def test_a_context_and_something_else_in_one_register() -> None:
     assert (fault[0], fault[1]) == (6, 2)
 
 
+def test_rounds_at_once_stand_for_no_other_size() -> None:
+    """Eight single bytes of a field that may be loaded as eight."""
+    source = (
+        "ldxw r2, [r1+76]\nmov r5, 0\nl: ldxdw r4, [r2]\nadd r0, r4\nldxb r4, [r1+168]\n"
+        "add r2, 8\nadd r1, 1\nadd r5, 1\njlt r5, 12, l\nexit"
+    )
+    fault = both(source, "tc", data=bytes(130))
+    assert isinstance(fault, tuple)
+    assert fault[:2] == (4, 1)
+
+
 def test_functions_get_contexts() -> None:
     call = "call local f\nexit\nf: {line}\nexit"
     assert both(call.format(line="ldxw r0, [r1+8]"), "tc") == 0

@@ -7,6 +7,7 @@ the interpreter is the judge. Machine code runs in a child.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -17,6 +18,7 @@ from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.compare import differences
 from ebpfjit.difftest.engines import compiled_case, on_interpreter, on_tiered, prepared, runner_of
+from ebpfjit.difftest.typed import runner
 
 HOISTED = {
     "a pointer that rises": "mov r3, 0\nl: stxb [r1], r3\nadd r1, 1\nadd r3, 1\njlt r3, 40, l\nexit",
@@ -71,6 +73,31 @@ HOISTED = {
         "mov r6, r1\nmov r7, 0\nl: ldxb r4, [r6]\nadd r6, 1\nadd r7, 1\ncall local f\njlt r7, 40, l\n"
         "exit\nf: exit"
     ),
+    "signed, down to zero": (
+        "add r1, 40\nmov r3, 39\nl: sub r1, 1\nldxb r4, [r1]\nadd r0, r4\nsub r3, 1\njsgt r3, -1, l\nexit"
+    ),
+    "signed, up from below zero": (
+        "ldxb r6, [r1]\nmov r3, r6\nsub r3, 20\nl: stxb [r1], r3\nadd r1, 1\nadd r3, 1\njslt r3, 20, l\nexit"
+    ),
+    "signed, from anywhere": (
+        "ldxdw r3, [r1]\nl: stxb [r1+8], r3\nadd r1, 1\nsub r3, 1\njsge r3, -3, l\nexit"
+    ),
+    "down until it wraps": "ldxb r3, [r1]\nl: stxb [r1], r3\nadd r1, 1\nsub r3, 1\njne r3, -1, l\nexit",
+    "a sum": (
+        "ldxb r6, [r1]\nmov r3, 0\nl: mov r4, r1\nadd r4, r3\nldxb r5, [r4+3]\nadd r0, r5\nadd r3, 1\n"
+        "jlt r3, r6, l\nexit"
+    ),
+    "steps of three": "mov r3, 0\nl: stxb [r1], r3\nadd r1, 3\nadd r3, 3\njlt r3, 40, l\nexit",
+    "steps of three until they meet": (
+        "ldxb r6, [r1]\nmov r3, 0\nl: stxb [r1], r3\nadd r1, 3\nadd r3, 3\njne r3, r6, l\nexit"
+    ),
+    "steps of seven from the end": (
+        "add r1, r2\nmov r3, r2\nl: sub r1, 7\nldxw r4, [r1]\nadd r0, r4\nsub r3, 7\njge r3, 7, l\nexit"
+    ),
+    "until a pointer or a number": (
+        "mov r4, r1\nadd r4, r2\nmov r3, 0\nl: jge r1, r4, out\nstxb [r1], r3\nadd r1, 1\nadd r3, 1\n"
+        "jlt r3, 1500, l\nout: exit"
+    ),
     "from the program's start": "l: ldxb r4, [r1]\nadd r1, 1\nadd r3, 1\njlt r3, 40, l\nexit",
 }
 """What is asked once before the loop; r1 and r2 are the memory and its size."""
@@ -93,13 +120,12 @@ NOT_HOISTED = {
     "entered in two places": (
         "mov r3, 0\njeq r2, 33, m\nl: ldxb r4, [r1]\nm: add r1, 1\nadd r3, 1\njlt r3, 40, l\nexit"
     ),
-    "signed, down to zero": (
-        "add r1, 40\nmov r3, 39\nl: sub r1, 1\nldxb r4, [r1]\nsub r3, 1\njsgt r3, -1, l\nexit"
+    "signed, to a number from memory": (
+        "ldxdw r6, [r1]\nadd r1, 40\nmov r3, 39\nl: sub r1, 1\nldxb r4, [r1]\nsub r3, 1\njsgt r3, r6, l\nexit"
     ),
-    "a sum": (
-        "ldxb r6, [r1]\nmov r3, 0\nl: mov r4, r1\nadd r4, r3\nldxb r5, [r4+3]\nadd r3, 1\njlt r3, r6, l\nexit"
+    "signed, by halves": (
+        "add r1, 40\nmov r3, 39\nl: sub r1, 1\nldxb r4, [r1]\nsub32 r3, 1\njsgt32 r3, -1, l\nexit"
     ),
-    "steps of three": "mov r3, 0\nl: stxb [r1], r3\nadd r1, 3\nadd r3, 3\njlt r3, 40, l\nexit",
 }
 """Near misses of such loops, and others that are looked at round by round."""
 
@@ -286,6 +312,116 @@ def test_what_is_asked_is_asked_of_each_packet_of_a_batch(release_gil: bool) -> 
     with pytest.raises(MemoryFault) as caught:
         function.map(area, offsets=[0, 41, 83], lengths=[41, 40, 39])
     assert caught.value.index == 2
+
+
+# -- packets ----------------------------------------------------------------------------------------------
+
+DATA_AND_END = "mov r6, r1\nldxw r2, [r1+{data}]\nldxw r7, [r1+{end}]\nmov r0, 0\n"
+OUT = "\nout: exit"
+
+ON_PACKETS = {
+    "to the end": (
+        "mov r3, r2\nadd r3, 1\njgt r3, r7, out\nl: ldxb r4, [r3-1]\nadd r0, r4\nadd r3, 1\njle r3, r7, l"
+    ),
+    "words to the end": (
+        "l: mov r3, r2\nadd r3, 4\njgt r3, r7, out\nldxw r4, [r2]\nadd r0, r4\nadd r2, 4\nja l"
+    ),
+    "by three, stores": (
+        "l: mov r3, r2\nadd r3, 3\njgt r3, r7, out\nstxb [r2+2], r0\nadd r0, 1\nadd r2, 3\nja l"
+    ),
+    "a number that a verifier wants": (
+        "mov r5, 0\nl: mov r3, r2\nadd r3, r5\nadd r3, 2\njgt r3, r7, out\nldxh r4, [r3-2]\nadd r0, r4\n"
+        "add r5, 2\njlt r5, 1500, l"
+    ),
+    "from the end": ("mov r3, r7\nl: sub r3, 1\njlt r3, r2, out\nldxb r4, [r3]\nadd r0, r4\nja l"),
+    "a step past the end": ("l: ldxh r4, [r2]\nadd r0, r4\nadd r2, 2\njlt r2, r7, l"),
+    "an end that is none": (
+        "add r7, 1\nl: mov r3, r2\nadd r3, 1\njgt r3, r7, out\nstxb [r2], r0\nadd r2, 1\nja l"
+    ),
+    "either, behind a choice": (
+        "l: mov r3, r2\nadd r3, 2\njgt r3, r7, out\nldxb r4, [r2]\njset r4, 1, n\nldxb r5, [r2+1]\n"
+        "add r0, r5\nn: add r2, 1\nja l"
+    ),
+}
+"""What is asked of a packet before the loop; r2 and r7 are its ends, r6 the context."""
+
+IN_STRUCTS = {
+    "the context": "mov r3, r6\nadd r3, {data}\nmov r5, 0\n",
+    "the context, as if it were the packet": (
+        "mov r5, 77\nmov r3, r6\nadd r3, {data}\nsub r3, r2\nxor r3, r5\nxor r3, r5\nadd r2, r3\n"
+        "mov r3, r2\nmov r5, 0\n"
+    ),
+}
+IN_LINE = {
+    "words": "ldxw r4, [r3]\nldxw r5, [r3+4]\nja out",
+    "halves": "ldxh r4, [r3]\nldxh r5, [r3+2]\nja out",
+    "halves in a loop": "l: ldxh r4, [r3]\nadd r3, 2\nadd r5, 1\njlt r5, 2, l",
+    "words in a loop": "l: ldxw r4, [r3]\nadd r3, 4\nadd r5, 1\njlt r5, 2, l",
+    "stores": "stxw [r3+4], r0\nldxw r4, [r3+4]\nja out",
+}
+FIELDS = {"xdp": {"data": 0, "end": 4}, "tc": {"data": 76, "end": 80}, "cgroup_skb": {"data": 76, "end": 80}}
+WAYS = (
+    ("optimized", "native"),
+    *(("jit", build) for build in BUILDS[:3]),
+    ("gate", "native"),
+    ("tiered", "audit"),
+)
+
+
+def typed_cases() -> Iterator[Case]:
+    frame = bytes([9] * 12) + b"\x08\x00\x45" + bytes(range(60))
+    bodies = ON_PACKETS | {
+        f"{name}, {where}": start + body
+        for where, start in IN_STRUCTS.items()
+        for name, body in IN_LINE.items()
+    }
+    for number, (name, text) in enumerate(bodies.items()):
+        type_, fields = [*FIELDS.items()][number % len(FIELDS)]
+        code = assemble((DATA_AND_END + text + OUT).format(**fields))
+        sizes = (34, 35, 37) if name in ON_PACKETS else (34,)
+        yield Case(code, tuple(Input(frame[:size], 500) for size in sizes), type=type_, name=name)
+
+
+def typed_problems() -> Iterator[str]:
+    for case in typed_cases():
+        judge = runner(case, "interpreter")
+        runners = {f"{engine}, {build}": runner(replace(case, build=build), engine) for engine, build in WAYS}
+        for given in case.inputs:
+            outcomes = {"interpreter": judge(given)} | {name: run(given) for name, run in runners.items()}
+            if differences(outcomes):
+                yield f"{case.name}, {case.type}: {given}: {outcomes}"
+
+
+def test_packets_are_asked_for_as_a_whole_and_structs_by_access() -> None:
+    ended = run_forked(lambda: list(typed_problems()), 100)
+    assert ended.value == [], ended
+
+
+@pytest.mark.parametrize("type_", ["xdp", "tc"])
+def test_which_loops_over_packets_are_asked_for_before_them(type_: str) -> None:
+    fields = FIELDS[type_]
+    for name, text in ON_PACKETS.items():
+        code = assemble((DATA_AND_END + text + OUT).format(**fields))
+        listing = Program(code, type=type_).compile(optimize=True).listing()
+        assert "no check: made before the loop at pc " in listing, name
+    for name, start in IN_STRUCTS.items():
+        for body in IN_LINE.values():
+            code = assemble((DATA_AND_END + start + body + OUT).format(**fields))
+            listing = Program(code, type=type_).compile(optimize=True).listing()
+            assert "before the loop" not in listing or name != "the context", (name, body)
+
+
+def test_a_comparison_with_the_end_stands_for_all_that_it_speaks_of() -> None:
+    """Behind it one check is left, whatever the blocks are."""
+    text = (
+        "mov r3, r2\nadd r3, 34\njgt r3, r7, out\nldxh r4, [r2+12]\njne r4, 8, out\nldxb r0, [r2+23]\n"
+        "jne r0, 6, out\nldxw r0, [r2+26]\nldxw r5, [r2+30]\nstxw [r2+26], r5\nstxw [r2+30], r0"
+    )
+    code = assemble((DATA_AND_END + text + OUT).format(**FIELDS["xdp"]))
+    listing = Program(code, type="xdp").compile(optimize=True).listing()
+    listing = listing[: listing.index("\n; baseline code, ")]
+    assert listing.count("; checked") == 1
+    assert "; checked: 34 bytes of the packet" in listing
 
 
 def test_what_is_asked_on_packets_of_programs_with_a_type() -> None:

@@ -361,7 +361,7 @@ MEETING = """
     [
         ("r5 = *(u16 *)(r3 + 0)", "r5 = *(u8 *)(r3 + 1)", True),
         ("r5 = *(u16 *)(r3 + 0)", "r5 = *(u8 *)(r3 + 5)", False),  # on one way only
-        ("r5 = *(u16 *)(r3 + 0)", "*(u8 *)(r3 + 0) = 1", False),  # loads were asked for
+        ("r5 = *(u16 *)(r3 + 0)", "*(u8 *)(r3 + 0) = 1", True),  # loads were asked for: now stores are
         ("r0 = *(u32 *)(r3 + 0)", "r0 = *(u8 *)(r3 + 0)", False),
         ("r0 = *(u32 *)(r3 + 0)", "r3 += 8\nr0 = *(u32 *)(r3 + 0)", False),  # of another pointer
         ("r0 = *(u32 *)(r3 + 0)", "r0 = *(u32 *)(r3 + 0)\nif r0 == 0 goto out", True),

@@ -10,6 +10,9 @@ from ebpfjit.translators.x86_64.memory import load_address
 from ebpfjit.translators.x86_64.target import BLOCK, Context, pay, register, translates
 from ebpfjit.translators.x86_64.values import address_text
 
+ONLY = "only "
+"""What regions start with that bounds are not looked for outside of."""
+
 SLICE_ENDS = "slice ends"
 """In the place of a side exit: there is none, what ends slices raises what is to be raised."""
 
@@ -23,12 +26,19 @@ def bound(insn: Operation, cx: Context) -> None:
     lea r10, [index*scale+offset];  cmp r10, [limit]
     In the frame, whose size is known:  ...;  sub r10, [stack_start];  cmp r10, frame - size;  ja other
     """
+    is_span = len(insn.args) == 2 and not insn.scale
     if not insn.args:
         _argument(insn, cx)
-        return
-    if len(insn.args) == 2 and not insn.scale:
+    elif insn.region.startswith(ONLY):
+        _inside(insn, cx, is_span=is_span)
+    elif is_span:
         _span(insn, cx)
-        return
+    else:
+        _bytes(insn, cx)
+
+
+def _bytes(insn: Operation, cx: Context) -> None:
+    """These bytes are somewhere in the program's memory."""
     base, size, region = address_text(insn), insn.imm, insn.region or cx.likely
     other, back = cx.new_label("other"), cx.new_label("inside")
     near = region == "argument" and _at_a_distance(insn, cx, other)
@@ -93,6 +103,36 @@ def _argument(insn: Operation, cx: Context) -> None:
     cx.emit("mov r10, $imm", imm=behind, imm_sizes=(32,))
     cx.emit(f"cmp qword ptr {BLOCK[word]}, r10")
     cx.jump("jb", cx.exit)
+
+
+def _inside(insn: Operation, cx: Context, *, is_span: bool) -> None:
+    """These bytes, or all from the first address on to behind the last one, are in one region, or it leaves.
+
+    The words of a region say that nothing of it may be touched where it is a struct with rights.
+
+    lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae exit;  of a span at both ends
+    Where there is no room for a limit:  ...;  jb exit;  add r10, size;  jb exit;  cmp r10, [size];  ja exit
+    """
+    region = insn.region.removeprefix(ONLY)
+    if is_span:
+        first, last = bases = [register(each) for each in insn.args]
+        cx.emit(f"cmp {last}, {first}")
+        cx.jump("jb", cx.exit)
+    else:
+        bases = [address_text(insn)]
+    limit = cx.limit(region, insn.imm, insn.stores)
+    for base in bases:
+        load_address(cx, base, insn.offset, "r10")
+        cx.emit(f"sub r10, qword ptr {BLOCK[region + '_start']}")
+        if limit is not None:
+            cx.emit("cmp r10, qword ptr [r12+$offset]", offset=limit)
+            cx.jump("jae", cx.exit)
+            continue
+        cx.jump("jb", cx.exit)
+        cx.emit("add r10, $imm", imm=insn.imm)
+        cx.jump("jb", cx.exit)
+        cx.emit(f"cmp r10, qword ptr {BLOCK[region + ('_room' if insn.stores else '_size')]}")
+        cx.jump("ja", cx.exit)
 
 
 def _span(insn: Operation, cx: Context) -> None:

@@ -11,5 +11,6 @@ idioms.py     what compilers write for one thing that the machine does, and near
 arrays.py     loops that put elements of arrays together, and nearly
 calls.py      small functions that are called again and again, which are inlined, and nearly such
 growth.py     packets that grow and shrink by turns
+ends.py       packets between the ends that contexts say, and pointers that are taken for theirs
 writer.py     what they are written with
 """

@@ -9,6 +9,7 @@
     v6 = v0 >> 51                   v6 = v0 >> 51
     v7 = v5 | v6                    v7 = v0 rotate 13
     v8 = v0 * 8                                                 v8 is v2
+    goto b3(v3, v5, v5)                                         the third argument is the second
     if v2 > v1 goto b1 else b2      if v2 > 8 goto b1 else b2
 
 Contract: each value is what it was, or is gone, and what is instead is read where it was, by exits as well.
@@ -135,6 +136,7 @@ class _Pass:
     def run(self) -> Code:
         """Go through all blocks."""
         code = self.code
+        self.twins()
         before = code.shape.before
         tables: dict[int, dict[tuple[object, ...], int]] = {}
         done: list[Block | None] = [None] * len(code.blocks)
@@ -146,6 +148,22 @@ class _Pass:
             tables[number] = self.made
         starts = [None if start is None else self.renamed_exit(start) for start in code.starts]
         return without(code, done, self.homes, starts, ways_stay=self.ways_stay)
+
+    def twins(self) -> None:
+        """Of arguments of a block that are the same on each way to it the first is read."""
+        code = self.code
+        came: dict[int, list[tuple[int, ...]]] = {}
+        for block in code.blocks:
+            for way in block.ways:
+                if len(way.args) > 1:
+                    came.setdefault(way.block, []).append(way.args)
+        for number in came.keys() - set(code.shape.entered):
+            given = [*zip(*came[number], strict=True)]
+            if len(set(given)) < len(given):
+                first: dict[tuple[int, ...], int] = {}
+                for arg, values in zip(code.blocks[number].args, given, strict=True):
+                    if first.setdefault(values, arg) != arg:
+                        self.replace(arg, first[values])
 
     def block(self, block: Block) -> Block:
         """Return a block rewritten."""
@@ -212,10 +230,14 @@ class _Pass:
 
     def alias(self, op: Op, value: int) -> None:
         """Have another value read instead of an operation's result."""
-        self.same[op.results[0]] = value
-        self.gone.add(op.results[0])
-        self.left[value] += self.left[op.results[0]]
-        self.uses[value] += self.uses[op.results[0]]
+        self.replace(op.results[0], value)
+
+    def replace(self, gone: int, value: int) -> None:
+        """Have a value read instead of one that is gone."""
+        self.same[gone] = value
+        self.gone.add(gone)
+        self.left[value] += self.left[gone]
+        self.uses[value] += self.uses[gone]
 
     def number(self, op: Op, value: int) -> Op:
         """Return the operation that makes a constant (u64) instead."""
