@@ -21,6 +21,7 @@ def print_listing(listing: Listing, *, html: str | None, as_json: bool) -> None:
         page = listing.html()
         with open(html, "w", encoding="utf-8") as out:
             out.write(page)
+        print(f"page written to {html}")
     elif html is not None:
         print(listing.html())
     else:

@@ -2,7 +2,9 @@
 
     page_files/page.html    the template: @title@, @policy@, @style@, @data@, @script@
     page_files/page.css     light and dark
-    page_files/page.js      draws the lists, lights what belongs together, searches, draws control flow
+    page_files/rows.js      the rows of its lists, which draw what is seen
+    page_files/flow.js      control flow as a picture
+    page_files/page.js      lights what belongs together, searches
 
 Nothing of the program is in the page as markup: the data is base64, which the script writes as text. A policy
 lets the browser run that one script, and load nothing.
@@ -22,12 +24,13 @@ from ebpfjit.listing.view import View
 from ebpfjit.once import once
 
 FILES = Path(__file__).parent / "page_files"
+SCRIPTS = ("rows.js", "flow.js", "page.js")
 POLICY = "default-src 'none'; style-src '{style}'; script-src '{script}'"
 
 
 def page_of(view: View) -> str:
     """Return the page: HTML that needs no other file and no network."""
-    style, script = _file("page.css"), _file("page.js")
+    style, script = _file("page.css"), "".join(map(_file, SCRIPTS))
     data = json.dumps(view.to_dict(), separators=(",", ":")).encode()
     values = {
         "title": escape(view.title),

@@ -166,7 +166,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     found = json.loads(ebpfjit(text, "--json").stdout)
     assert found["program"]["name"] == "count"
     page = tmp_path / "page.html"
-    assert ebpfjit(text, "--html", page).stdout == b""
+    assert ebpfjit(text, "--html", page).stdout == f"page written to {page}\n".encode()
     assert ebpfjit(text, "--html", "-").stdout.decode() == page.read_text() + "\n"
     assert ebpfjit(text, "--html", page, "--json").returncode == 2
     text.write_text("mov r0, 1\nja +5")
