@@ -23,6 +23,7 @@ from ebpfjit.runtime import c_stack
 from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.translators.x86_64.target import MOST_LIMITS
+from tests.support.whole import part
 
 KIB = 1024
 LOOP, TAIL_CALL = 181, 12
@@ -89,8 +90,12 @@ def reenter(code: bytes, ways: str, size: int, limit: int = 100_000, **options: 
     return run_forked(lambda: in_thread(size, job), 120)
 
 
-@pytest.mark.parametrize("ways", ["g", "c", "i", "b", "f", "gi", "cg", "ic", "gbif"])
-@pytest.mark.parametrize(("name", "size"), STACKS)
+WAYS = ("g", "c", "i", "b", "f", "gi", "cg", "ic", "gbif")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "ways"), part([(*stack, ways) for ways in WAYS for stack in STACKS], 3)
+)
 def test_reentry_ends_in_a_recursion_error(name: str, ways: str, size: int) -> None:
     """Also where Python would go on: but there an interpreter takes too long to get that deep."""
     limit = 3000 if size == 0 and "i" in ways else 100_000

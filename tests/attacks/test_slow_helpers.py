@@ -82,10 +82,10 @@ def test_a_loop_of_slow_calls_can_be_stopped(name: str) -> None:
 def test_a_limit_counts_what_slow_calls_do(name: str, engine: str) -> None:
     program = slow(name)
     program.compile()
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(BudgetExhausted):
         program.run(FRAME, engine=engine, limit=20_000)
-    assert time.monotonic() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 @pytest.mark.parametrize("engine", ["interpreter", "jit"])
@@ -98,7 +98,7 @@ def test_a_limit_counts_the_maps_that_a_map_is_searched_in(engine: str) -> None:
     text = "lddw r6, {}\nstdw [r10-8], 0\nloop:\nlddw r1, {}\nmov r2, r10\nadd r2, -8\ncall 1\nja loop"
     bare = assemble(text.format(outer[-1].address, inner.address))
     program = Program(bare, "main", "xdp", "xdp", maps=tuple(outer))
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(BudgetExhausted):
         program.run(FRAME, engine=engine, limit=20_000)
-    assert time.monotonic() - started < 1.5
+    assert time.process_time() - started < 1.5
