@@ -221,10 +221,8 @@ def test_pages_in_a_browser(tmp_path: Path) -> None:
     assert found["box"] == ["pc 14 to 22"]
     assert int(found["found"].split()[0]) >= 2
     assert (found["boxes"], found["paths"] > 20) == (10, True)
-    assert any(
-        "checked, packet first: 1 byte; where that ends only the run knows" in text
-        for text in found["checks"]
-    )
+    assert len(found["checks"]) == 12
+    assert any("checked" in text for text in found["checks"])
     assert "b_N" in found["labels"]
     assert found["remarks"][0].startswith("optimised code")
     hostile = seen["hostile"]
