@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ebpfjit.assembler import assembled, attached
 from ebpfjit.assembler.sections import Variables
@@ -10,9 +11,11 @@ from ebpfjit.bits import W64
 from ebpfjit.elf.sections import program_type
 from ebpfjit.errors import AssemblyError, LoadError
 from ebpfjit.program import Program
-from ebpfjit.runtime.maps.base import Map
-from ebpfjit.runtime.maps.creation import create
+from ebpfjit.runtime import maps as kinds
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.maps import Map
 
 
 def programs_of(text: str, name: str) -> dict[str, Program]:
@@ -60,7 +63,7 @@ def program_of(text: str, name: str | None, type: str | None) -> Program:
 def _map_of(section: Variables) -> Map:
     """Return a section's variables as a map of one entry, as those of an object file are."""
     variables = tuple(sorted((offset, name) for name, offset in section.symbols.items()))
-    map_ = create(
+    map_ = kinds.create(
         MapDefinition(
             section.name, MapType.ARRAY, 4, max(len(section.data), 1), 1,
             is_readonly=section.is_readonly, section=section.name, variables=variables,

@@ -12,7 +12,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Container, Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from ebpfjit.isa.table import match
 from ebpfjit.memo import Memo
 from ebpfjit.named import cut, few
 from ebpfjit.once import import_alone
-from ebpfjit.record import lazy, record
+from ebpfjit.record import dataclass, lazy, record
 
 if TYPE_CHECKING:
     from ebpfjit.function import JitFunction

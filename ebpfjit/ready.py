@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from ebpfjit.isa.spec import Kind
 from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Instruction, Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.contexts import (
     ProgramType,

@@ -7,7 +7,7 @@ Ready + data, context, environment -> World and Execution -> engine -> Result
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import DEFAULTS
 from ebpfjit.program import Program
 from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, numbered, ready_with, refuse_limit
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import faults, held, timers
 from ebpfjit.runtime.contexts import (
     Context,

@@ -8,11 +8,10 @@ patched in. Jumps name labels; relocation gives them their distance.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from ebpfjit.memo import Memo
-from ebpfjit.record import record
+from ebpfjit.record import dataclass, record
 
 
 @dataclass(slots=True, eq=False)

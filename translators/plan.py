@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
-from ebpfjit.record import record
+from ebpfjit.record import dataclass, record
 
 
 @record

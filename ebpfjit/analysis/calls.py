@@ -7,12 +7,12 @@ fits the stack, no call need count. A function that does nothing but arithmetic 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from ebpfjit.analysis.entries import Entries, Way
 from ebpfjit.analysis.liveness import Liveness
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.program import Instruction, Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE
 
 ARITHMETIC = frozenset(

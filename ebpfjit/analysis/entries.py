@@ -16,14 +16,13 @@ calls by address every function is meant, slot 0 as well, whether or not an inst
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from enum import Enum
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import TABLE, told_by
 from ebpfjit.program import Instruction, Program
-from ebpfjit.record import lazy
+from ebpfjit.record import dataclass, lazy
 
 
 class Way(Enum):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from types import MappingProxyType
@@ -12,6 +11,7 @@ from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason, is_inside
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg, Row
 from ebpfjit.memo import Memo
 from ebpfjit.program import Instruction, Program
+from ebpfjit.record import dataclass
 
 ALL = (1 << REGISTER_COUNT) - 1
 RESULT = 1 << 0

@@ -7,7 +7,8 @@ that is met again while the walk is still below it is a loop's header, however t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from ebpfjit.record import dataclass
 
 DEEPEST = 32
 """Loops around a block that are looked at; that keeps deep nests linear."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, is_inside
 from ebpfjit.program import Instruction, Program
+from ebpfjit.record import dataclass
 
 Origin = tuple[bool, bool]
 """Whether a value may come from the one place, and from the other."""

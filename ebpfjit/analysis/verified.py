@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ebpfjit.analysis.arena_accesses import ArenaUse, arena_use, narrowed
@@ -16,7 +16,7 @@ from ebpfjit.analysis.liveness import Liveness, liveness_of, ways_of
 from ebpfjit.analysis.nesting import Nesting, nesting_of
 from ebpfjit.errors import EMPTY, LoadError, VerifierError
 from ebpfjit.program import Program
-from ebpfjit.record import lazy
+from ebpfjit.record import dataclass, lazy
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE
 
 STACK_ALIGNMENT = 16

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from ebpfjit.assembler.diagnosis import explain
 from ebpfjit.assembler.lexer import (
@@ -27,6 +26,7 @@ from ebpfjit.errors import AssemblyError
 from ebpfjit.isa.spec import Kind, Reference
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.program import MAX_SLOTS, SLOT_SIZE, Instruction, SourceLine
+from ebpfjit.record import dataclass
 
 MAX_TEXT, MAX_LINE = 1 << 25, 1 << 20
 """Characters of a text, and of a line of it."""

@@ -18,7 +18,6 @@ row of a line is one look-up, and two rows can never share a key.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
@@ -27,6 +26,7 @@ from ebpfjit.assembler.operands import READERS, Reader
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import Kind, Offset, Reference, Row
 from ebpfjit.isa.table import TABLE
+from ebpfjit.record import dataclass
 
 _BINARY_K = ("$word $y{dst} , {imm}", "$x{dst} $symbol {imm}")
 _BINARY_X = ("$word $y{dst} , $y{src}", "$x{dst} $symbol $x{src}")

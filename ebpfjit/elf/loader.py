@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -13,6 +13,7 @@ from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.named import Named, absent, cut, few
 from ebpfjit.once import load_package
 from ebpfjit.program import Buffer, Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.environment import Environment
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import ExecutionError, Stopped
@@ -11,6 +10,7 @@ from ebpfjit.interpreter.decode import Decoded, Stretch, Watcher, decoded
 from ebpfjit.interpreter.steps import DECODERS, LEFT, check_depth, function_at
 from ebpfjit.isa.spec import REGISTER_COUNT, Row
 from ebpfjit.program import Instruction, Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import MAX_LOOPS, Execution, callback_arguments
 from ebpfjit.runtime.memory import MAX_FRAMES, Region, active, check_marks, has_marks

@@ -7,7 +7,7 @@ import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from threading import get_ident
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from ebpfjit.jit.stages import done
 from ebpfjit.once import import_alone, once
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.execution import (
     CODE_ADDRESS,

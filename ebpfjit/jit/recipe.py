@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.entries import Entries
@@ -11,7 +11,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.jit import cpu
 from ebpfjit.optimizer.remarks import Remark
 from ebpfjit.options import DEFAULTS, Options
-from ebpfjit.record import lazy
+from ebpfjit.record import dataclass, lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.translators.emitter import Part, Piece, Text

@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import get_ident
 from typing import Any
 
@@ -23,6 +22,7 @@ from ebpfjit.jit.recipe import Listing
 from ebpfjit.jit.relocation import Image, item_spans, layout, relocate
 from ebpfjit.once import once
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import c_stack, faults, memory
 from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.contexts.skb import SOCK_AT

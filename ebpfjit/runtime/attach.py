@@ -8,7 +8,7 @@ Names: `section_defs` in libbpf.c. Numbers: enum bpf_attach_type in include/uapi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ebpfjit.record import dataclass
 
 SLEEPABLE, XDP_FRAGS = 1 << 4, 1 << 5
 """BPF_F_SLEEPABLE and BPF_F_XDP_HAS_FRAGS."""

@@ -7,10 +7,11 @@ import random as _random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from ebpfjit.named import brief
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import timers
 from ebpfjit.runtime.foreign import stretches_of
 from ebpfjit.runtime.given import MAPPING, NUMBER, TEXT, TUPLE, Kind, check, check_each

@@ -6,10 +6,11 @@ KINDS = {"mtu": U32, "mac": TEXT}       and in __post_init__: check(self, KINDS)
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from operator import index
 from types import NoneType
 from typing import Any
+
+from ebpfjit.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.world import World
 

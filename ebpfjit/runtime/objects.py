@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.given import TEXT
 
 WINDOW = 1 << 20

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from ebpfjit.record import dataclass
 
 SIZES = (1, 2, 4, 8)
 STORES_SHIFT = 4

@@ -11,8 +11,7 @@ function that raises. An error that is pending meanwhile is set aside and put ba
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ebpfjit.record import dataclass
 from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.x86_64.batches import emit_batches
 from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, SMALL_INTS, call, release_lock, take_lock

@@ -13,8 +13,7 @@ take it back with; whatever needs the lock takes it and gives it back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ebpfjit.record import dataclass
 from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.x86_64.checks import (
     CHECKS,

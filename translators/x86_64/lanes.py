@@ -9,8 +9,8 @@ packet, as `runtime.contexts` does: `fill_xdp_md`, `fill_sk_buff`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from ebpfjit.record import dataclass
 from ebpfjit.translators.emitter import NO_PC, Emitter
 
 LANE_WORDS = (

@@ -8,8 +8,7 @@ rbx is the state of the program: what is particular to it. `gate` and `batches` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ebpfjit.record import dataclass
 from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, Ints, call, enter_program
 from ebpfjit.translators.x86_64.lanes import Structs, lane_word

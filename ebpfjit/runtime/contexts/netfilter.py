@@ -9,10 +9,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.contexts.ip import FAMILIES, NFPROTO_IPV4, NFPROTO_IPV6, family_of_frame
 from ebpfjit.runtime.contexts.named import NamedContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, Outcome

@@ -16,10 +16,11 @@ packet's, and nothing else is:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.contexts.memory import LowMemory
 from ebpfjit.runtime.contexts.types import ProgramType

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.once import once
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import structs
 from ebpfjit.runtime.contexts.fields import Struct

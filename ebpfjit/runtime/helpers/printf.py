@@ -15,9 +15,9 @@ import ipaddress
 import re
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ebpfjit.bits import W32, W64, Width
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.foreign import KERNEL_START, USER_END, ForeignMemory
 

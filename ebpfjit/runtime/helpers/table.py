@@ -12,12 +12,12 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.once import once
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import held
 from ebpfjit.runtime.execution import HelperFunction
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS

@@ -12,12 +12,12 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
 from ebpfjit.once import once
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import held
 from ebpfjit.runtime.execution import HelperFunction
 from ebpfjit.runtime.helpers.table import bind, ending

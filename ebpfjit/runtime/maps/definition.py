@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum, IntFlag
 from typing import Any, Protocol
 
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.special import SpecialField
 
 

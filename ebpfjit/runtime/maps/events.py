@@ -15,11 +15,11 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from ebpfjit.bits import U64_MASK
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
 from ebpfjit.runtime.maps.definition import MapDefinition

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ebpfjit.errors import MapError, MapRefused
 from ebpfjit.once import ForkLock
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.attach import XDP_FRAGS, attachment
 from ebpfjit.runtime.contexts.types import TYPES
 from ebpfjit.runtime.environment import Environment

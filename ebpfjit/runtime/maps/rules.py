@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from ebpfjit.bits import U64_MASK
 from ebpfjit.errors import MapRefused
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps import special
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag, MapType
 

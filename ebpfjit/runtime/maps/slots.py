@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps.definition import BPF_ANY, BPF_EXIST, BPF_NOEXIST, MapDefinition, MapType
 from ebpfjit.runtime.maps.flat import ArrayMap

@@ -8,8 +8,9 @@ kernel's rule (map_check_btf).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ebpfjit.record import dataclass
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.maps.definition import MapDefinition

@@ -1,0 +1,85 @@
+"""Our dataclasses do as those of the standard library, but for what it takes to make one."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from dataclasses import field
+from typing import Any
+
+import pytest
+
+from ebpfjit import record
+
+
+@record.dataclass(frozen=True, slots=True)
+class Pair:
+    first: int
+    second: tuple[int, ...] = ()
+    note: str = field(default="", compare=False, repr=False)
+
+
+@record.dataclass(slots=True)
+class Other:
+    first: int
+    second: tuple[Any, ...] = ()
+
+
+def made_by(dataclass: Any, options: dict[str, bool]) -> Any:
+    """The same class body, with one decorator or the other."""
+
+    class Point:
+        x: int
+        y: tuple[int, ...] = ()
+        hidden: int = field(default=0, repr=False, compare=False)
+
+        def __str__(self) -> str:
+            return f"{self.x}"
+
+    return dataclass(**options)(Point)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"eq": False},
+        {"slots": True},
+        {"frozen": True},
+        {"frozen": True, "slots": True},
+        {"unsafe_hash": True},
+        {"frozen": True, "eq": False},
+    ],
+    ids=str,
+)
+def test_values_are_shown_compared_and_hashed_alike(options: dict[str, bool]) -> None:
+    seen = []
+    for dataclass in (record.dataclass, dataclasses.dataclass):
+        cls = made_by(dataclass, options)
+        values = [cls(1), cls(1, (), 5), cls(2), cls(1, (3,))]
+        equal = [[a == b for b in [*values, 1]] for a in values]
+        hashes = None if cls.__hash__ is None else hash(values[0]) == hash(values[1])
+        shape = (
+            [each.name for each in dataclasses.fields(cls)],
+            cls.__match_args__,
+            hasattr(values[0], "__dict__"),
+        )
+        seen.append((list(map(repr, values)), list(map(str, values)), equal, hashes, shape))
+    assert seen[0] == seen[1]
+
+
+def test_frozen_values_stay_and_travel() -> None:
+    one = Pair(1, (2, 3), "seen")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.first = 2  # type: ignore[misc] # what is refused
+    assert pickle.loads(pickle.dumps(one)) == copy.deepcopy(one) == dataclasses.replace(one, note="x") == one
+    assert one != Other(1, (2, 3))
+    assert {one: "found"}[Pair(1, (2, 3))] == "found"
+    assert repr(one) == "Pair(first=1, second=(2, 3))"
+
+
+def test_what_holds_itself_can_be_shown() -> None:
+    this = Other(1)
+    this.second = (this,)
+    assert repr(this) == "Other(first=1, second=(...,))"
