@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ebpfjit.bench import calls, compiling, contest, maps, passes, tiers
+from ebpfjit.bench import calls, compiling, contest, everyday, maps, passes, tiers
 from ebpfjit.bench.benchmark import Benchmark
 
 _ALL = (
     *calls.BENCHMARKS,
-    *(maps.BENCHMARK, compiling.BENCHMARK, tiers.BENCHMARK),
+    *(maps.BENCHMARK, compiling.BENCHMARK, tiers.BENCHMARK, everyday.BENCHMARK),
     *contest.BENCHMARKS,
     passes.BENCHMARK,
 )

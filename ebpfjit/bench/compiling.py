@@ -178,11 +178,16 @@ def time_processes(rounds: Rounds) -> list[Processes]:
     return [Processes({name: median(found) / 1e6 for name, found in times.items()})]
 
 
+def environment_of_children() -> dict[str, str]:
+    """Return the environment of a Python that finds modules where this one does, and keeps them compiled."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return environment | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
 def _python(*arguments: str) -> str:
     """Return what a Python prints that finds the modules where this one does."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, *arguments]
+    environment = environment_of_children()
     found = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     stop_where_asked()
     if found.returncode:

@@ -24,7 +24,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="NAME",
-            help="calls, helpers, batch, threads, maps, compile, tiers, kernels, holdout, passes; "
+            help="calls, helpers, batch, threads, maps, compile, tiers, everyday, kernels, holdout, passes; "
             "all unless named.",
         ),
     ] = None,
