@@ -19,6 +19,7 @@ from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.compare import differences
 from ebpfjit.difftest.engines import compiled_case, on_interpreter, on_tiered, prepared, runner_of
 from ebpfjit.difftest.typed import runner
+from ebpfjit.translators.x86_64.target import MOST_LIMITS
 
 HOISTED = {
     "a pointer that rises": "mov r3, 0\nl: stxb [r1], r3\nadd r1, 1\nadd r3, 1\njlt r3, 40, l\nexit",
@@ -382,8 +383,8 @@ def typed_cases() -> Iterator[Case]:
         yield Case(code, tuple(Input(frame[:size], 500) for size in sizes), type=type_, name=name)
 
 
-def typed_problems() -> Iterator[str]:
-    for case in typed_cases():
+def typed_problems(cases: Iterable[Case]) -> Iterator[str]:
+    for case in cases:
         judge = runner(case, "interpreter")
         runners = {f"{engine}, {build}": runner(replace(case, build=build), engine) for engine, build in WAYS}
         for given in case.inputs:
@@ -393,7 +394,7 @@ def typed_problems() -> Iterator[str]:
 
 
 def test_packets_are_asked_for_as_a_whole_and_structs_by_access() -> None:
-    ended = run_forked(lambda: list(typed_problems()), 100)
+    ended = run_forked(lambda: list(typed_problems(typed_cases())), 100)
     assert ended.value == [], ended
 
 
@@ -409,6 +410,23 @@ def test_which_loops_over_packets_are_asked_for_before_them(type_: str) -> None:
             code = assemble((DATA_AND_END + start + body + OUT).format(**fields))
             listing = Program(code, type=type_).compile(optimize=True).listing()
             assert "before the loop" not in listing or name != "the context", (name, body)
+
+
+def test_more_sizes_than_there_are_words_for_limits() -> None:
+    """Each pointer is asked for as many bytes as no other: by the packet's size where no word is left."""
+    parts = [
+        f"ldxb r4, [r2+{number % 14}]\nand r4, 1\nmov r3, r2\nadd r3, r4\n"
+        f"ldxb r4, [r3]\nadd r0, r4\nstxb [r3+{number}], r0"
+        for number in range(1, MOST_LIMITS + 12)
+    ]
+    code = assemble((DATA_AND_END + "\n".join(parts) + OUT).format(**FIELDS["xdp"]))
+    sizes = (100, MOST_LIMITS + 5, MOST_LIMITS + 20)
+    given = tuple(Input(bytes(range(1, size + 1)), 5000) for size in sizes)
+    case = Case(code, given, type="xdp", name="many sizes")
+    ended = run_forked(lambda: list(typed_problems([case])), 60)
+    assert ended.value == [], ended
+    listing = Program(code, type="xdp").compile(optimize=True).listing()
+    assert f"; checked: {MOST_LIMITS + 8} bytes of the packet" in listing
 
 
 def test_a_comparison_with_the_end_stands_for_all_that_it_speaks_of() -> None:

@@ -21,6 +21,7 @@ from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.passes import ALL_PASSES, PASSES, SLOTS, Known, optimised
 from ebpfjit.options import Options
 from ebpfjit.program import Program
+from ebpfjit.ready import promises_of, ready
 from ebpfjit.translators.emitter import Item, Label
 
 HERE = Path(__file__).parent / "loops"
@@ -245,11 +246,13 @@ def inner_loop(code: Code) -> set[int]:
     return blocks
 
 
-def text_of(source: str, passes: frozenset[str]) -> tuple[str, list[str]]:
+def text_of(source: str, passes: frozenset[str], type_: str | None = None) -> tuple[str, list[str]]:
     """Return what a program's loop has in a line, and its code."""
-    verified = prepare(Program.from_bytes(assemble(source)))
-    options = Options(passes=passes, promises=PROMISES, features=frozenset())
-    code = optimised(verified, Known(PROMISES), chosen=passes)
+    program = Program(assemble(source), type=type_)
+    verified = prepare(program)
+    promises = PROMISES if type_ is None else promises_of(ready(program))
+    options = Options(passes=passes, promises=promises, features=frozenset())
+    code = optimised(verified, Known(promises), chosen=passes)
     loop = inner_loop(code)
     names = {f"b_{number}" for number in loop}
     lines, is_inside, count = [], False, 0
@@ -282,3 +285,32 @@ def test_inner_loop(name: str, golden: Callable[[Path, str], None]) -> None:
     assert (with_it, lines) != (without, others)
     text = "\n".join([f"with {name}: {with_it}", *lines, f"without: {without}", *others])
     golden(HERE / f"{name}.txt", text + "\n")
+
+
+PACKET = """
+    r2 = *(u32 *)(r1 + 0)
+    r3 = *(u32 *)(r1 + 4)
+    r4 = r2
+    r4 += 34
+    r6 = 0
+    if r4 > r3 goto out
+    loop: r5 = r4
+    r5 += 2
+    if r5 > r3 goto out
+    r5 = *(u16 *)(r4 + 0)
+    r0 ^= r5
+    r0 *= 31
+    r4 += 2
+    r6 += 1
+    if r6 < 750 goto loop
+    out: exit
+"""
+
+
+def test_inner_loop_over_a_packet(golden: Callable[[Path, str], None]) -> None:
+    """What comes before it says how far it gets: not the number, which is the most that a verifier takes."""
+    lines = []
+    for title, passes in (("with", ALL_PASSES), ("without", ALL_PASSES - {"hoisting"})):
+        counts, text = text_of(PACKET, passes, "xdp")
+        lines += [f"{title} hoisting: {counts}", *text]
+    golden(HERE / "packets.txt", "\n".join(lines) + "\n")
