@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -18,6 +19,7 @@ from ebpfjit.runner import Result
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.network import Interface, Network
+from tests.support.whole import part
 
 needs_kernel = pytest.mark.skipif(
     kernel.unavailable_reason() is not None, reason=str(kernel.unavailable_reason())
@@ -63,11 +65,15 @@ XDP_REPORT = """
 """
 
 
-def program(type: str, *body: str) -> Program:
+Text = tuple[str, str]
+"""A program's type and assembly text."""
+
+
+def program(type: str, *body: str) -> Text:
     """Return a program of `body`: r6 is the context; it ends with a report of what there is."""
     more = TC_REPORT if type in ("tc", "lwt_xmit") else ""
     report = XDP_REPORT if type == "xdp" else SKB_REPORT.format(more=more)
-    return Program.from_bytes(assemble("\n".join(["mov r6, r1", *body, report])), type=type)
+    return type, "\n".join(["mov r6, r1", *body, report])
 
 
 def call(name: str, *arguments: object) -> str:
@@ -107,7 +113,7 @@ ROOM_FLAGS = (
 )  # fmt: skip
 
 
-def cases() -> Iterator[tuple[str, Program]]:
+def cases() -> Iterator[tuple[str, Text]]:
     """Yield (name, program)."""
     for distance in DISTANCES:
         yield f"adjust_head {distance}", program("xdp", call("xdp_adjust_head", distance))
@@ -253,7 +259,7 @@ OUTER = (
 """Headers to put in front of packets."""
 
 
-def encapsulations() -> Iterator[tuple[str, Program]]:
+def encapsulations() -> Iterator[tuple[str, Text]]:
     """Yield (name, program) for bpf_lwt_push_encap (lwt_xmit's looks at a route, and a test run has none)."""
     for number, text in enumerate(OUTER):
         header = bytes.fromhex(text)
@@ -274,18 +280,18 @@ INDICES = (
 )  # fmt: skip
 
 
-def packet_loads() -> Iterator[tuple[str, Program]]:
+def packet_loads() -> Iterator[tuple[str, Text]]:
     """Yield (name, program) for legacy packet loads."""
     for type, size, index in product(("socket_filter", "tc", "sched_act"), "bhw", INDICES):
         text = f"mov r6, r1\nmov r7, {index}\nldind{size} r7, 0\nexit"
-        yield f"ldind {type} {size} {index}", Program.from_bytes(assemble(text), type=type)
+        yield f"ldind {type} {size} {index}", (type, text)
         text = f"mov r6, r1\nldabs{size} {index}\nexit"
-        yield f"ldabs {type} {size} {index}", Program.from_bytes(assemble(text), type=type)
+        yield f"ldabs {type} {size} {index}", (type, text)
 
 
-def families() -> dict[str, dict[str, Program]]:
+def families() -> dict[str, dict[str, Text]]:
     """Return the cases, by the words at the start of their names."""
-    found: dict[str, dict[str, Program]] = {}
+    found: dict[str, dict[str, Text]] = {}
     for name, case in (*cases(), *encapsulations(), *packet_loads()):
         words = re.match(r"(?:[a-z_]\w*,? ?)+", name)
         assert words is not None
@@ -297,13 +303,22 @@ FAMILIES = families()
 LOOPBACK_ONLY = Environment(network=Network(interfaces={1: Interface(mtu=65536)}))
 
 
+@cache
+def assembled(type: str, text: str) -> Program:
+    return Program.from_bytes(assemble(text), type=type)
+
+
 def each_run(family: str) -> Iterator[tuple[str, Program, str, bytes]]:
-    """Yield (case, program, packet's name, packet): all packets for each, or in turn where cases are many."""
+    """Yield (case, program, packet's name, packet): all packets for each, or in turn where cases are many.
+
+    Of very many cases some, with each of the packets.
+    """
     kinds = list(packets().items())
-    few = len(FAMILIES[family]) <= 20
-    for number, (name, case) in enumerate(FAMILIES[family].items()):
+    found = list(FAMILIES[family].items())
+    few = len(found) <= 20
+    for number, (name, case) in enumerate(part(found, 1 + len(found) // 40)):
         for kind, packet in kinds if few else kinds[number % 5 :: 5]:
-            yield name, case, kind, packet
+            yield name, assembled(*case), kind, packet
 
 
 def seen(result: Result) -> tuple[Any, ...]:
