@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ebpfjit.capture import formats
 from ebpfjit.capture.batch import Batch
 from ebpfjit.capture.formats import Damaged
-from ebpfjit.capture.walk import WRONG, Interface, Status, Walked, walk
+from ebpfjit.capture.walk import NEVER, WRONG, Interface, Status, Walked, walk
 from ebpfjit.capture.windows import Source, Window, Windows, opened
 from ebpfjit.errors import CaptureError
 
@@ -33,49 +34,70 @@ def read(source: Source, *, packets: int = PACKETS, mapped: bool = True) -> Iter
     if packets < 1:
         raise ValueError(f"a batch has at least 1 packet, not {packets}")
     with opened(source, mapped=mapped) as (windows, name):
-        yield from _Reader(windows, name, packets).batches()
+        yield from Reader(windows, name, first_state(windows, name), packets).batches()
 
 
-class _Reader:
-    """Where reading a capture is."""
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where reading a capture is, and what its headers have said so far: all that reading on needs.
 
-    def __init__(self, windows: Windows, name: str, capacity: int) -> None:
-        self.windows, self.name, self.capacity = windows, name, capacity
-        self.order = "<"
-        self.interfaces: list[Interface] = []
-        self.link = 0
-        self.position = 0
-        self.packets = 0
+    `form` is "pcap" or "pcapng", `order` "<" or ">" as `struct` has it; `position` is the byte of the next
+    record, `packets` are those before it.
+    """
+
+    form: str
+    order: str = "<"
+    interfaces: tuple[Interface, ...] = ()
+    link: int = 0
+    position: int = 0
+    packets: int = 0
+
+
+def first_state(windows: Windows, name: str) -> State:
+    """Return the state behind the header of a capture. Raises CaptureError for what is none."""
+    window = windows.at(0, formats.PCAP_HEADER)
+    magic = bytes(window.view[:4])
+    if magic in formats.PCAP:
+        header = bytes(window.view[: formats.PCAP_HEADER])
+        if len(header) < formats.PCAP_HEADER:
+            early = formats.PCAP_HEADER - len(header)
+            raise CaptureError(f"{name}: packet 1, byte 0: the file ends {early} bytes early")
+        order, interface = formats.pcap_interface(header)
+        return State("pcap", order, (interface,), interface.link_type, formats.PCAP_HEADER)
+    if magic == formats.PCAPNG.to_bytes(4, "little"):
+        return State("pcapng")
+    starts = f"starts with {magic.hex(' ')}" if magic else "is empty"
+    raise CaptureError(f"{name}: not a capture: neither pcap nor pcapng ({starts})")
+
+
+class Reader:
+    """Reads a capture on from a state, up to the first record at `stop` or behind it."""
+
+    def __init__(self, windows: Windows, name: str, state: State, capacity: int, stop: int = NEVER) -> None:
+        self.windows, self.name, self.capacity, self.stop = windows, name, capacity, stop
+        self.form, self.order, self.link = state.form, state.order, state.link
+        self.interfaces = list(state.interfaces)
+        self.position, self.packets = state.position, state.packets
+
+    @property
+    def state(self) -> State:
+        """Where reading is."""
+        known = tuple(self.interfaces)
+        return State(self.form, self.order, known, self.link, self.position, self.packets)
 
     def batches(self) -> Iterator[Batch]:
-        """Yield all batches."""
-        window = self.windows.at(0, formats.PCAP_HEADER)
-        magic = bytes(window.view[:4])
-        if magic in formats.PCAP:
-            header = self._bytes(window, formats.PCAP_HEADER)
-            self.order, interface = formats.pcap_interface(header)
-            self.interfaces, self.link = [interface], interface.link_type
-            self.position = formats.PCAP_HEADER
-            yield from self._records("pcap")
-        elif magic == formats.PCAPNG.to_bytes(4, "little"):
-            yield from self._records("pcapng")
-        else:
-            starts = f"starts with {magic.hex(' ')}" if magic else "is empty"
-            raise CaptureError(f"{self.name}: not a capture: neither pcap nor pcapng ({starts})")
-
-    def _records(self, name: str) -> Iterator[Batch]:
-        """Yield batches up to the end."""
+        """Yield batches up to the end. Raises CaptureError."""
         wanted = 1
         while True:
             window = self.windows.at(self.position, wanted)
-            walked = self._walk(name, window)
+            walked = self._walk(window)
             before, self.position = self.position, window.start + walked.position
             if walked.count:
                 yield self._batch(window, walked)
                 self.packets += walked.count
             status = walked.status
             wanted = 1
-            if status is Status.END and window.is_last:
+            if status is Status.STOPPED or (status is Status.END and window.is_last):
                 return
             if status is Status.PARTIAL:
                 if window.is_last:
@@ -89,14 +111,15 @@ class _Reader:
             elif status in WRONG:
                 raise self.damaged(WRONG[status])
 
-    def _walk(self, name: str, window: Window) -> Walked:
+    def _walk(self, window: Window) -> Walked:
         start = self.position - window.start
         if start >= len(window.view):  # nothing follows
             return Walked((window.view,) * 4, 0, start, Status.END)
         swapped = self.order == ">"
         return walk(
-            name, window.view, start, self.interfaces, self.link, swapped=swapped, capacity=self.capacity
-        )
+            self.form, window.view, start, self.interfaces, self.link, swapped=swapped,
+            capacity=self.capacity, stop=max(self.stop - window.start, 0),
+        )  # fmt: skip
 
     def _batch(self, window: Window, walked: Walked) -> Batch:
         return Batch(window.view, *walked.columns, self.link, self.packets, self.position)

@@ -8,14 +8,15 @@ from enum import IntEnum
 
 from ebpfjit.capture import routine
 
-WORK = struct.Struct("<5Q4IQ")
+WORK = struct.Struct("<5Q4I2Q")
 """struct work of routines.c: address, size, position, capacity, count; status, swapped, link, interfaces;
-the largest packet."""
+the largest packet, where to stop."""
 
 INTERFACE = struct.Struct("<2I3Q")
 """struct interface: link type, bytes kept of a packet, divisor and units of its times, where these start."""
 
 LARGEST_PACKET = 1 << 24
+NEVER = (1 << 64) - 1
 FINEST = 1 << 33
 """Units of a second that a routine can count in nanoseconds; finer times lose their last bits."""
 
@@ -32,6 +33,7 @@ class Status(IntEnum):
     BAD_INTERFACE = 6
     BAD_TRAILER = 7
     SHORT_BLOCK = 8
+    STOPPED = 9
 
 
 WRONG = {
@@ -68,15 +70,18 @@ class Walked:
 
 def walk(
     name: str, window: memoryview, position: int, interfaces: list[Interface], link: int, *,
-    swapped: bool, capacity: int,
+    swapped: bool, capacity: int, stop: int = NEVER,
 ) -> Walked:  # fmt: skip
-    """Walk the records of a window from a position in it, at most so many packets of one link type."""
+    """Walk the records of a window from a position in it, at most so many packets of one link type.
+
+    A record at `stop` or behind it is left.
+    """
     table = b"".join(
         INTERFACE.pack(each.link_type, each.kept, each.divisor, each.units, each.start) for each in interfaces
     )
     work = bytearray(WORK.size + 4 * 8 * capacity) + table
     WORK.pack_into(
-        work, 0, 0, 0, position, capacity, 0, 0, swapped, link, len(interfaces), LARGEST_PACKET
+        work, 0, 0, 0, position, capacity, 0, 0, swapped, link, len(interfaces), LARGEST_PACKET, stop
     )  # fmt: skip
     routine.run(name, window, work)
     _, _, position, _, count, status, *_ = WORK.unpack_from(work)

@@ -16,7 +16,7 @@ typedef unsigned long long u64;
 
 enum { NANOSECONDS = 1000000000 };
 enum { SECTION_HEADER = 0x0A0D0D0A, INTERFACE = 1, OLD_PACKET = 2, SIMPLE_PACKET = 3, PACKET = 6 };
-enum status { END, FULL, PARTIAL, HEADER, OTHER_LINK, BAD_SIZE, BAD_INTERFACE, BAD_TRAILER, SHORT_BLOCK }; /* Status in ../walk.py */
+enum status { END, FULL, PARTIAL, HEADER, OTHER_LINK, BAD_SIZE, BAD_INTERFACE, BAD_TRAILER, SHORT_BLOCK, STOPPED }; /* Status in ../walk.py */
 
 struct interface {
     u32 link, snap;
@@ -32,6 +32,7 @@ struct work { /* WORK in ../walk.py */
     u32 status, swapped;
     u32 link, interfaces;
     u64 largest;
+    u64 stop; /* the first record from here on is another's */
     u64 columns[]; /* offsets, lengths, times, sizes on the wire: `capacity` of each; then the interfaces */
 };
 
@@ -70,6 +71,10 @@ SECTION("pcap") u64 walk_pcap(struct work *work)
     u32 status = FULL;
     while (work->count < work->capacity) {
         const u8 *at = work->data + position;
+        if (position >= work->stop) {
+            status = STOPPED;
+            break;
+        }
         if (position + 16 > size) {
             status = position == size ? END : PARTIAL;
             break;
@@ -99,6 +104,10 @@ SECTION("pcapng") u64 walk_pcapng(struct work *work)
     u32 status = FULL;
     while (work->count < work->capacity) {
         const u8 *at = work->data + position;
+        if (position >= work->stop) {
+            status = STOPPED;
+            break;
+        }
         if (position + 12 > size) {
             status = position == size ? END : PARTIAL;
             break;

@@ -9,6 +9,8 @@ contents                   what the class says is `carried`
 from __future__ import annotations
 
 import struct
+from copy import copy, deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W64
@@ -36,6 +38,11 @@ class Contents:
 
 def reduced(map_: Map) -> tuple[Any, ...]:
     """Return a map for pickle and `copy.deepcopy`. Raises PicklingRefused where it cannot be elsewhere."""
+    return _made_anew, (type(map_), map_.definition, *map_.processors), contents_of(map_)
+
+
+def contents_of(map_: Map) -> Contents:
+    """Return what a map holds. Raises PicklingRefused where that cannot be told."""
     reason = map_.stays_because
     if reason:
         raise PicklingRefused(
@@ -44,8 +51,15 @@ def reduced(map_: Map) -> tuple[Any, ...]:
         )
     with changing.held:
         pages = {name: memory.pages(map_.header_size) for name, memory in _memories(map_).items()}
-        contents = Contents(pages, tuple(_pointers_of(map_)), map_.contents(), map_.refused)
-    return _made_anew, (type(map_), map_.definition, *map_.processors), contents
+        return Contents(pages, tuple(_pointers_of(map_)), copy(map_.contents()), map_.refused)
+
+
+def restore(map_: Map, contents: Contents) -> None:
+    """Have a map hold what it held when `contents_of` was asked, and nothing else."""
+    for name, memory in _memories(map_).items():
+        now = memory.pages(map_.header_size)
+        memory.put({at: bytes(len(page)) for at, page in now.items() if at not in contents.pages[name]})
+    fill(map_, replace(contents, carried=deepcopy(contents.carried)))
 
 
 def _made_anew(kind: type[Map], definition: MapDefinition, cpus: int, cpu: int) -> Map:

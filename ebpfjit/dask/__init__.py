@@ -1,0 +1,185 @@
+"""Programs on Dask: over many captures, over columns of data frames and bags (`pip install 'ebpfjit[dask]'`).
+
+run(program, paths)        captures in parts, wherever a worker is; verdicts counted, maps merged
+packets(program, paths)    a row for each packet, as a Dask DataFrame
+map(program, column)       a column of packets, as a column of results
+
+A program is pickled once, and compiled once in each process. Each part starts from the maps as they were
+pickled: what one part does no other sees, so a part that is lost with its worker is just run again.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import dask
+import pandas as pd
+
+from ebpfjit.capture.parts import SIZE, Part, follows, parts, reading
+from ebpfjit.capture.reader import State
+from ebpfjit.dask.merge import RULES, checked, items, maps_of, shown
+from ebpfjit.dask.worker import COLUMNS, Done, of_bag, of_series, rows, run_part
+from ebpfjit.errors import CaptureError, EbpfError
+from ebpfjit.program import Program
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a program did to captures.
+
+    `counts` is a pandas DataFrame with a row for each capture and verdict: `capture`, `verdict` (u64),
+    `packets`, `bytes`. `maps` are those that were merged, by name: keys (as Python values where the types
+    tell and they hash, else bytes) to values. `errors` are those of captures that are damaged or were cut
+    off, by path: what is before that is counted.
+    """
+
+    counts: pd.DataFrame
+    maps: Mapping[str, Any]
+    errors: Mapping[str, EbpfError]
+    parts: tuple[Part, ...] = field(repr=False, default=())
+
+
+def run(
+    program: Program,
+    paths: Paths,
+    *,
+    merge: Mapping[str, str] | None = None,
+    on_fault: int | None = None,
+    part_size: int = SIZE,
+) -> Answer:
+    """Run a program over captures, on whatever Dask's scheduler is (a Client that is there, else threads).
+
+    `merge` says by the name of a map how what parts left in it is put together: "sum" (of numbers, also
+    inside of structs and lists: each part adds what it changed), "max", "min", "last" (in the order of the
+    packets) or "list" (of ring and perf buffers the records, else a list of what each part left). `on_fault`
+    is as for `fn.map`. A capture of more than `part_size` bytes is read in parts.
+
+    Raises MapError for a map that a part changed and that `merge` does not name, TypeError for values that
+    have no sum, ExecutionError for a fault without `on_fault` (a note says in which capture), what
+    `capture.read` raises where there is no packet before it.
+    """
+    rules = checked(program, merge or {})
+    pickled = pickle.dumps(program)
+    waiting = [part for path in _paths(paths) for part in parts(path, part_size)]
+    done = _all(run_part, pickled, waiting, on_fault, rules)
+    while again := _guessed_wrong(done):
+        mended = [replace(done[index].part, start=start) for index, start in again.items()]
+        found = _all(run_part, pickled, mended, on_fault, rules)
+        for index, one in zip(again, found, strict=True):
+            done[index] = one
+    return _answer(program, done, rules)
+
+
+def packets(program: Program, paths: Paths, *, on_fault: int | None = None, part_size: int = SIZE) -> Any:
+    """Return a Dask DataFrame with a row for each packet: `capture`, `timestamp`, `length`, `verdict`.
+
+    The captures are walked at once, to see where parts start; the program runs where the frame is computed.
+    """
+    import dask.dataframe as dd
+
+    pickled = pickle.dumps(program)
+    exact = [part for path in _paths(paths) for part in _exact(parts(path, part_size))]
+    meta = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
+    made = [dask.delayed(rows)(pickled, part, on_fault) for part in exact]
+    return dd.from_delayed(made, meta=meta) if made else dd.from_pandas(meta, npartitions=1)
+
+
+def map(program: Program, column: Any, *, on_fault: int | None = None) -> Any:
+    """Run a program on each value (bytes) of a Series of a Dask DataFrame, or of a bag; return the results.
+
+    Of a Series these are a Series "verdict" of u64, and missing values stay missing; of a bag ints.
+    """
+    pickled = pickle.dumps(program)
+    if hasattr(column, "to_frame"):
+        meta = pd.Series(dtype="UInt64", name="verdict")
+        return column.map_partitions(of_series, pickled, on_fault, meta=meta)
+    if hasattr(column, "map_partitions"):
+        return column.map_partitions(of_bag, pickled, on_fault)
+    kind = type(column).__name__
+    raise TypeError(f"a column is a Series of a Dask DataFrame, or a bag, not of type {kind}")
+
+
+def _paths(paths: Paths) -> list[str]:
+    if isinstance(paths, (str, os.PathLike)):
+        return [os.fspath(paths)]
+    return [os.fspath(path) for path in paths]
+
+
+def _all(work: Callable[..., Done], pickled: bytes, these: list[Part], *arguments: Any) -> list[Done]:
+    shared = dask.delayed(pickled)
+    found: tuple[Done, ...] = dask.compute(*[dask.delayed(work)(shared, part, *arguments) for part in these])
+    return list(found)
+
+
+def _guessed_wrong(done: list[Done]) -> dict[int, State]:
+    """Return for each capture the first part that does not start where the one before it ended, and where to.
+
+    Only of what follows parts that are right it is known that it starts at a record.
+    """
+    wrong: dict[str, tuple[int, State]] = {}
+    for index, (before, this) in enumerate(pairwise(done), 1):
+        path = this.part.path
+        if before.part.path == path and before.error is None and not follows(before.end, this.part.start):
+            wrong.setdefault(path, (index, before.end))
+    return dict(wrong.values())
+
+
+def _exact(guessed: list[Part]) -> list[Part]:
+    """Return parts that start where the one before ends, found by walking them."""
+    found: list[Part] = []
+    state: State | None = None
+    for part in guessed:
+        this = part if state is None else replace(part, start=state)
+        try:
+            with reading(this) as reader:
+                for _ in reader.batches():
+                    pass
+        except CaptureError:
+            return [*found, replace(this, stop=reader.position)]
+        state = reader.state
+        found.append(this)
+    return found
+
+
+def _answer(program: Program, done: list[Done], rules: Mapping[str, str]) -> Answer:
+    """Put together what parts left, in their order. Raises what ended one, but for damaged captures."""
+    counts: dict[tuple[str, int], tuple[int, int]] = {}
+    left: dict[str, Any] = {}
+    errors: dict[str, EbpfError] = {}
+    for one in done:
+        path = one.part.path
+        if path in errors:
+            continue  # behind what is damaged nothing is known
+        if isinstance(one.error, CaptureError):
+            errors[path] = one.error
+        elif one.error is not None:
+            one.error.add_note(f"in capture {path}, behind byte {one.end.position}")
+            raise one.error
+        for kind, (packets, size) in one.counts.items():
+            before = counts.get((path, kind), (0, 0))
+            counts[path, kind] = before[0] + packets, before[1] + size
+        for name, more in one.maps.items():
+            left[name] = RULES[rules[name]].added(left[name], more) if name in left else more
+    rows = [(path, kind, *numbers) for (path, kind), numbers in counts.items()]
+    frame = pd.DataFrame(rows, columns=["capture", "verdict", "packets", "bytes"])
+    frame = frame.astype({"verdict": "u8", "packets": "u8", "bytes": "u8"})
+    named = {map_.name: map_ for map_ in maps_of(program)}
+    maps = {name: _whole(named[name], rule, left.get(name)) for name, rule in rules.items()}
+    return Answer(frame, maps, errors, tuple(one.part for one in done))
+
+
+def _whole(map_: Any, rule: str, left: Any) -> Any:
+    """Return what a map holds behind all parts."""
+    if rule == "list":
+        return left or []
+    before = items(map_)
+    if left is None:
+        return shown(map_, before)
+    return shown(map_, RULES[rule].added(before, left) if rule in ("sum", "last") else left)
