@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
+from typing import Any
 
 from ebpfjit.disassembler import disassemble_instruction
 from ebpfjit.isa.spec import Kind, Reference
@@ -30,6 +31,8 @@ def named(
             return f"{text.rpartition(' ')[0]} pc {insn.target}"
         case Kind.CALL_LOCAL:
             return f"{text.split()[0]} {_function(program, insn.target)}"
+        case Kind.CALL_HELPER if insn.pc in program.absent:
+            return f"{text} (not there: {shown(program.absent[insn.pc])})"
         case Kind.CALL_HELPER:
             number = insn.imm & 0xFFFFFFFF
             return f"call {helpers[number]}" if number in helpers else text
@@ -56,15 +59,22 @@ def _meant(program: Program, insn: Instruction, reference: Reference | None) -> 
         return f"kernel symbol {shown(program.kernel_symbols[insn.pc])}"
     if reference is Reference.CODE:
         return f"function {_function(program, insn.target)}"
-    if reference is None or not 0 <= insn.imm < len(program.maps):
+    if reference in (Reference.MAP_BY_FD, Reference.MAP_BY_INDEX):
+        address = program.references.get(insn.pc)
+        found = [map_ for map_ in program.maps if map_.address == address] or _indexed(program, insn)
+        return f"map {shown(found[0].definition.name)}" if found else None
+    found = _indexed(program, insn)
+    if reference is not Reference.MAP_VALUE_BY_INDEX or not found:
         return None
-    definition = program.maps[insn.imm].definition
-    if reference is Reference.MAP_BY_INDEX:
-        return f"map {shown(definition.name)}"
-    if reference is Reference.MAP_VALUE_BY_INDEX:
-        offset = (insn.next_imm or 0) & 0xFFFFFFFF
-        return _variable(definition.variables, offset) or f"map {shown(definition.name)}[0]+{offset}"
-    return None
+    definition, offset = found[0].definition, (insn.next_imm or 0) & 0xFFFFFFFF
+    return _variable(definition.variables, offset) or f"map {shown(definition.name)}[0]+{offset}"
+
+
+def _indexed(program: Program, insn: Instruction) -> tuple[Any, ...]:
+    """Return the map that a wide load counts, where it does so."""
+    row = insn.row
+    counts = row is not None and row.reference in (Reference.MAP_BY_INDEX, Reference.MAP_VALUE_BY_INDEX)
+    return program.maps[insn.imm : insn.imm + 1] if counts and insn.imm >= 0 else ()
 
 
 def _variable(variables: tuple[tuple[int, str], ...], offset: int) -> str:

@@ -71,6 +71,16 @@ def test_variables_functions_and_kernel_functions_are_named() -> None:
     assert any(f"call {name}" in kfuncs.listing() for name in names)
 
 
+def test_what_is_not_there_and_maps_by_address_are_named() -> None:
+    counters = load(FILTER).maps["counters"]
+    code = assembler.assemble("r1 = map[fd:5]\ncall 195896080\nexit")
+    program = Program(
+        code, type="xdp", references={0: counters.address}, maps=(counters,), absent={2: "field 'x'"}
+    )
+    assert "lddw r1, map counters\n" in program.listing()
+    assert "call 0xbad2310 (not there: field 'x')\n" in program.listing()
+
+
 def test_a_helper_of_the_users_own_has_its_own_name() -> None:
     def gather(r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
         return 0

@@ -213,6 +213,7 @@ class Page {
     if (!svg) return;
     const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
     const room = byId("picture").clientWidth - 16;
+    this.isZoomed = by !== 0;
     if (by === 0) this.zoom = room > 100 ? Math.max(0.55, Math.min(1, room / width)) : 1;
     else this.zoom = Math.max(0.15, Math.min(3, this.zoom * by));
     svg.setAttribute("width", width * this.zoom);
@@ -357,9 +358,11 @@ class Page {
     for (const button of document.querySelectorAll("nav button"))
       button.addEventListener("click", () => this.tab(button.dataset.tab));
     document.addEventListener("keydown", (event) => this.key(event));
-    window.addEventListener("resize", () => {
+    const sizes = new ResizeObserver(() => {
       for (const list of Object.values(this.lists)) list.draw();
+      if (!this.isZoomed) this.scale(0);
     });
+    for (const name of ["main", "picture"]) sizes.observe(byId(name));
     window.addEventListener("hashchange", () => this.fromHash());
   }
 
