@@ -54,7 +54,7 @@ UNSIGNED = {"JSGT": "JGT", "JSGE": "JGE", "JSLT": "JLT", "JSLE": "JLE"}
 
 
 class _Load(NamedTuple):
-    """A load that is read once: what it is, where, and how often memory was written in the block before."""
+    """A load, or what was made, that is read once: where, and how often memory was written before."""
 
     op: Op
     place: int
@@ -82,8 +82,8 @@ class _Operands:
         self.old, self.uses = old, uses
         self.epoch = 0
         self.loads: dict[int, _Load] = {}
-        self.made: dict[int, tuple[Op, int]] = {}
-        """What operations made that are read once, and where they are."""
+        self.made: dict[int, _Load] = {}
+        """What operations made that are read once, the same of them."""
         self.small: dict[int, int] = {}
         """How many bytes values have that were loaded."""
         self.gone: set[int] = set()
@@ -99,7 +99,7 @@ class _Operands:
                 if row.uses_src and not self.loads.keys().isdisjoint(op.args):
                     ops[place] = op = self.binary(op)
                 if uses[op.results[0]] == 1:
-                    self.made[op.results[0]] = op, place
+                    self.made[op.results[0]] = _Load(op, place, self.epoch)
             elif row in LOADS:
                 result = op.results[0]
                 if not row.signed:
@@ -143,24 +143,27 @@ class _Operands:
         made = self.made.get(store.args[-1])
         if made is None:
             return store
-        (change, place), size = made, store.row.size
+        change, size = made.op, store.row.size
         meaning = change.row.meaning
-        if change.row.kind is not Kind.BINARY or meaning == "MUL" or meaning not in MEMORY_OPERANDS:
-            return store
-        if size > change.row.width.bytes:
+        if meaning == "MUL" or meaning not in MEMORY_OPERANDS or size > change.row.width.bytes:
             return store
         a, *others = change.args
-        found = self.load(a)
-        if found is None and others and meaning in COMMUTATIVE:
-            others, found = [a], self.load(others[0])
-        if found is None or found.op.row.size != size:
+        if change.row.kind is Kind.BINARY_LOAD:  # it is done where it stood
+            others, found = [change.args[-1]], made if meaning in COMMUTATIVE else None
+            address = change.args[:-1]
+        else:
+            found = self.load(a)
+            if found is None and others and meaning in COMMUTATIVE:
+                others, found = [a], self.load(others[0])
+            address = () if found is None else found.op.args
+        if found is None or found.op.row.size != size or found.epoch != self.epoch:
             return store
         load = found.op
-        if (load.args, load.offset, load.scale) != (store.args[:-1], store.offset, store.scale):
+        if (address, load.offset, load.scale) != (store.args[:-1], store.offset, store.scale):
             return store
-        self.gone |= {found.place, place}
+        self.gone |= {found.place, made.place}
         row = UNENCODED[f"{meaning}_ST{LETTERS[size]}_{'X' if others else 'K'}"]
-        args = (*load.args, *others)
+        args = (*address, *others)
         return Op(row, args, change.imm, store.offset, store.pc, (), None, False, "", store.scale)
 
     def branch(self, end: Op) -> Op:
