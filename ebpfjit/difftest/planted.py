@@ -446,6 +446,12 @@ PLANTED: tuple[PlantedBug, ...] = (
     ),
     # checks
     PlantedBug(
+        "check-span-last",
+        "Of all bytes from one address to another only where they end is looked at",
+        text("BOUND", r"^cmp (\w+), qword ptr \[r12\+0x0\]$", r"cmp \1, \1"),
+        sources=("sweeps",),
+    ),
+    PlantedBug(
         "check-off-by-one",
         "Checked spans are one byte short",
         _all(

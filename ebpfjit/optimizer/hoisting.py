@@ -22,13 +22,14 @@ of each access what may be, only such checks stand for several rounds that hold 
 How far a counter gets follows from one test that all rounds pass, with both sides as they are in front of
 the loop: it rises by c from x, and each round that goes on has x <= n (or is not where it stops). So it gets
 as far as n - x + c, rounded down to a multiple of c, and in parts behind the test as far as one step less.
-That this is at most LARGEST is asked for too, and that a step past n does not wrap. A loop may end earlier
-than the test would have it: then more was asked for than was needed, and it may have left for nothing.
+That this is at most LARGEST is asked for too, where it is multiplied: else what wraps is seen where the first
+and the last address are; and that a step past n does not wrap. A loop may end earlier than the test would
+have it: then more was asked for than was needed, and it may have left for nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ebpfjit.bits import W64
@@ -245,6 +246,7 @@ class _Loop:
         self.same = {arg for arg, step in steps if step == 0}
         self.holders = {self.facts.root[arg]: arg for arg in block.args if arg in self.same}
         self.steps = {arg: step for arg, step in steps if step}
+        self.numbers = self._numbers()
         start = self.start
         assert start is not None  # it was looked at
         moved = self.moved.get
@@ -337,6 +339,16 @@ class _Loop:
 
     # -- what steps ----------------------------------------------------------------------------------------
 
+    def _numbers(self) -> dict[int, int]:
+        """Return the arguments of the header that are numbers in front of it, as they are known."""
+        around, facts = self.around, self.facts
+        outside = [pred for pred in self.dominators.preds[self.header] if pred[0] not in self.blocks]
+        if len(outside) != 1 or self.header in around.entered:
+            return {}
+        before, way = outside[0]
+        given = zip(self.block.args, around.code.blocks[before].ways[way].args, strict=True)
+        return {arg: facts.delta[value] for arg, value in given if facts.root[value] == facts.constant}
+
     def _linear(self, value: int, depth: int = MOST_DEPTH) -> Linear | None:
         """Return a value of a round by values in front of the loop."""
         facts = self.facts
@@ -344,6 +356,8 @@ class _Loop:
         if root == facts.constant:
             return Linear((), W64.signed(number), 0)
         if root in self.steps:
+            if root in self.numbers:
+                return _moved(Linear((), W64.signed(self.numbers[root]), self.steps[root]), number)
             return Linear(((self.moved[root], 1),), number, self.steps[root])
         holder = self.holders.get(root)
         if holder is not None:
@@ -522,14 +536,17 @@ class _Loop:
             return self._emit(MOVE_IMM, (), linear.number)
         return self._plus(total, linear.number)
 
-    def _ask(self, trip: Trip, swept: Iterable[Swept]) -> list[Leaving]:
+    def _ask(self, trip: Trip, swept: Sequence[Swept]) -> list[Leaving]:
         """Add what is asked for a trip; return what must not be."""
         rises, unit = trip.step > 0, abs(trip.step)
-        start, bound = self._value(trip.counter), self._value(trip.bound)
-        far = self._emit(SUB, (bound, start) if rises else (start, bound))
+        way = _sum(trip.bound, trip.counter, -1) if rises else _sum(trip.counter, trip.bound, -1)
         if not trip.stops_at:
-            far = self._plus(far, unit)  # so far in the round whose test is the first that fails
-        leaving = [Leaving(FARTHER, far, LARGEST)]
+            way = _moved(way, unit)  # so far in the round whose test is the first that fails
+        assert way is not None  # both of its numbers are small
+        far = self._value(way)
+        leaving = []
+        if unit > 1 or any(abs(one.factor) != 1 or one.stride is not None for one in swept):
+            leaving.append(Leaving(FARTHER, far, LARGEST))
         if trip.needed:
             row, number = (FARTHER, -1 - trip.needed) if rises else (NEARER, trip.needed)
             leaving.append(Leaving(row, self._value(trip.compared), number))
@@ -546,11 +563,11 @@ class _Loop:
         for one in swept:
             first = self._value(Linear(one.terms, 0, 0))
             factor = one.factor if rises else -one.factor
-            way = far if one.is_early else self._plus(far, -unit)
+            rounds = far if one.is_early else self._plus(far, -unit)
             if one.stride is not None:
-                factor, by = 1, self._emit(MUL, (way, one.stride))
+                factor, by = 1, self._emit(MUL, (rounds, one.stride))
             else:
-                by = way if abs(factor) == 1 else self._emit(MUL_IMM, (way,), abs(factor))
+                by = rounds if abs(factor) == 1 else self._emit(MUL_IMM, (rounds,), abs(factor))
             last = self._emit(ADD if factor > 0 else SUB, (first, by))
             args = (first, last) if factor > 0 else (last, first)
             size = one.high - one.low

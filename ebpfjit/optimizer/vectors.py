@@ -361,12 +361,10 @@ class _Making:
 
     def enter(self, number: int, loop: _Loop) -> None:
         """Have all ways to a loop from outside come to the block that is made next."""
-        target = len(self.blocks)
-        for index, block in enumerate(self.blocks):
-            inside = index == number or (
-                index < len(self.code.blocks) and index == loop.block.ways[loop.index].block
-            )
-            if not inside and any(way.block == number for way in block.ways):
+        target, inside = len(self.blocks), (number, loop.block.ways[loop.index].block)
+        for index in {*self.code.shape.before[number]}.difference(inside):
+            if index >= 0:  # else a run comes in from outside of the code
+                block = self.blocks[index]
                 ways = [Way(target, way.args) if way.block == number else way for way in block.ways]
                 self.blocks[index] = replace(block, ways=tuple(ways))
 

@@ -13,10 +13,10 @@ from ebpfjit.assembler import assemble
 from ebpfjit.jit.audit import MEMORY
 from ebpfjit.optimizer.build import build
 from ebpfjit.optimizer.check import check
-from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.code import BOUND, Code
 from ebpfjit.optimizer.dead import remove_dead
 from ebpfjit.optimizer.guards import guarded
-from ebpfjit.optimizer.hoisting import hoisted
+from ebpfjit.optimizer.hoisting import LARGEST, hoisted
 from ebpfjit.optimizer.rules.arithmetic import simplify
 from ebpfjit.optimizer.rules.selects import select
 from ebpfjit.optimizer.text import from_text, to_text
@@ -522,3 +522,29 @@ def test_a_choice_knows_what_it_depends_on() -> None:
     assert to_text(code).count(" if v") == 2
     code = guarded(code, MEASURED)[0]
     assert [bound for bound in left(code) if "store" in bound] == []
+
+
+@pytest.mark.parametrize(("size", "shift", "is_asked"), [("u8", 0, False), ("u16", 1, True)])
+def test_before_a_loop_is_counted_from_what_the_counter_starts_with(
+    size: str, shift: int, is_asked: bool
+) -> None:
+    """Where nothing is multiplied, what wraps is seen where the first and the last address are."""
+    code = before_loops(
+        f"""
+        r6 = *(u64 *)(r1 + 0)
+        r3 = 0
+        loop: r4 = r3
+        r4 <<= {shift}
+        r4 += r1
+        r5 = *({size} *)(r4 + 0)
+        r0 ^= r5
+        r3 += 1
+        if r3 < r6 goto loop
+        exit
+        """
+    )
+    (front,) = (
+        block for block in code.blocks if any(len(op.args) == 2 for op in block.ops if op.row is BOUND)
+    )
+    assert (front.end.imm == LARGEST) is is_asked
+    assert len(front.ops) == (4 if is_asked else 3)  # n - 1, so many bytes, the last address, the bound

@@ -13,6 +13,8 @@ from ebpfjit.translators.x86_64.values import address_text
 ONLY = "only "
 """What regions start with that bounds are not looked for outside of."""
 
+LOWEST = 1 << 12
+"""No region starts below this address."""
 SLICE_ENDS = "slice ends"
 """In the place of a side exit: there is none, what ends slices raises what is to be raised."""
 
@@ -138,7 +140,9 @@ def _inside(insn: Operation, cx: Context, *, is_span: bool) -> None:
 def _span(insn: Operation, cx: Context) -> None:
     """All from the first address on to behind the last one, which is not below it.
 
-    cmp last, first;  jb exit;  then for both:  lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit]
+    cmp last, first;  jb exit;  lea r10, [last+offset];  sub r10, [start];  cmp r10, [limit];  jae other
+    cmp first, [start];  jb other
+    Where the offset is below zero, or so large that adding it may wrap, the first is asked for as the last.
     Out of line:  mov r10, last;  sub r10, first;  add r10, size;  lea r11, [first+offset];  call is_load
     """
     first, last = map(register, insn.args)
@@ -147,11 +151,15 @@ def _span(insn: Operation, cx: Context) -> None:
     cx.jump("jb", cx.exit)
     region = insn.region or cx.likely
     limit = cx.limit(region, insn.imm, insn.stores) if region in ("argument", "packet") else None
-    for base in (first, last) if limit is not None else ():
+    is_near = 0 <= insn.offset < LOWEST
+    for base in () if limit is None else (last,) if is_near else (first, last):
         load_address(cx, base, insn.offset, "r10")
         cx.emit(f"sub r10, qword ptr {BLOCK[region + '_start']}")
         cx.emit("cmp r10, qword ptr [r12+$offset]", offset=limit)
         cx.jump("jae", other)
+    if limit is not None and is_near:
+        cx.emit(f"cmp {first}, qword ptr {BLOCK[region + '_start']}")
+        cx.jump("jb", other)
     if limit is None:
         cx.jump("jmp", other)
     cx.label(back)
