@@ -48,7 +48,10 @@ def listing(
         if is_plain(program):  # the code of its calls is better than that of its runs
             given = {number: start.helpers[number] for number in _called(program) & start.helpers.keys()}
             made = program.compile(helpers=given, kfuncs=kfuncs, **options.chosen).listing()
-            return Listing(replace(made.view, remarks=(*_in_the_way(start), *made.view.remarks)))
+            missing = _in_the_way(start)
+            if not missing:
+                return made
+            return Listing(replace(made.view, remarks=(*missing, *made.view.remarks)))
         compiled = start.compiled_anew(environment or environment_of(program), options)
     except EbpfError as error:
         return Listing(uncompiled(program, str(error)))
