@@ -15,13 +15,16 @@ from dataclasses import dataclass, replace
 
 from ebpfjit.capture.reader import PACKETS, Reader, State, first_state
 from ebpfjit.capture.walk import LARGEST_PACKET, NEVER
-from ebpfjit.capture.windows import Mapped, opened
+from ebpfjit.capture.windows import FileWindows, opened
 
 SIZE = 1 << 28
 """Bytes of a part, where nothing else is said."""
 
 CHAIN, SEARCHED = 8, 1 << 18
 """Records behind each other that make a place likely; bytes that are looked through for one."""
+
+LONGEST_SEARCHED = 1 << 17
+"""Bytes of a record that a guess takes for usual: a chain of longer ones may not be found."""
 
 LONGEST_PAUSE = 86_400
 """Seconds between two packets that a guess takes for possible."""
@@ -42,13 +45,13 @@ def parts(path: str | os.PathLike[str], size: int = SIZE) -> list[Part]:
     A compressed one is one part. Raises CaptureError for what is no capture, OSError.
     """
     name = os.fspath(path)
-    with opened(name, mapped=True) as (windows, _):
+    with opened(name) as (windows, _):
         states = [first_state(windows, name)]
-        if isinstance(windows, Mapped):
+        if isinstance(windows, FileWindows):
             known = Reader(windows, name, states[0], 1)
             next(known.batches(), None)  # what interfaces there are
             for at in range(size, os.stat(name).st_size, size):
-                window = windows.at(at, SEARCHED + CHAIN * LARGEST_PACKET)
+                window = windows.at(at, SEARCHED + CHAIN * LONGEST_SEARCHED)
                 found = next(_likely(window.view, at - window.start, known.state), None)
                 if found is not None and window.start + found > states[-1].position:
                     states.append(replace(known.state, position=window.start + found, packets=0))
@@ -59,7 +62,7 @@ def parts(path: str | os.PathLike[str], size: int = SIZE) -> list[Part]:
 @contextmanager
 def reading(part: Part, packets: int = PACKETS) -> Iterator[Reader]:
     """Yield the reader of a part; behind its last batch its state says where the next part has to start."""
-    with opened(part.path, mapped=True) as (windows, name):
+    with opened(part.path) as (windows, name):
         yield Reader(windows, name, part.start, packets, part.stop)
 
 

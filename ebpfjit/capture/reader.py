@@ -12,18 +12,17 @@ from ebpfjit.capture.walk import NEVER, WRONG, Interface, Status, Walked, walk
 from ebpfjit.capture.windows import Source, Window, Windows, opened
 from ebpfjit.errors import CaptureError
 
-PACKETS = 1 << 16
+PACKETS = 1 << 12
 """Packets of a batch, at most, where nothing else is said."""
 
 
-def read(source: Source, *, packets: int = PACKETS, mapped: bool = True) -> Iterator[Batch]:
+def read(source: Source, *, packets: int = PACKETS) -> Iterator[Batch]:
     """Yield the packets of a capture, in batches of at most so many.
 
     `source` is a path ("-" is the standard input), or a file that is open for reading in binary mode: pcap
-    and pcapng, each of either byte order, as they are or compressed by gzip or zstd (`ebpfjit[zstd]`). A file
-    is mapped unless `mapped` is False: no byte of a packet is copied, but one that is made shorter meanwhile
-    ends the process (SIGBUS). Some 16 MiB of the capture are in memory at once, for as long as somebody has
-    the batch.
+    and pcapng, each of either byte order, as they are or compressed by gzip or zstd (`ebpfjit[zstd]`). Half a
+    megabyte of the capture is read at a time, into memory that the batches of it have: nothing is copied once
+    more.
 
     Raises CaptureError, behind the batches of all packets before it, for what is damaged or was cut off;
     OSError where the file cannot be read.
@@ -33,7 +32,7 @@ def read(source: Source, *, packets: int = PACKETS, mapped: bool = True) -> Iter
     """
     if packets < 1:
         raise ValueError(f"a batch has at least 1 packet, not {packets}")
-    with opened(source, mapped=mapped) as (windows, name):
+    with opened(source) as (windows, name):
         yield from Reader(windows, name, first_state(windows, name), packets).batches()
 
 

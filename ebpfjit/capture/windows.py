@@ -1,10 +1,9 @@
-"""The bytes of a capture, a stretch at a time: mapped from a file, or read from a stream."""
+"""The bytes of a capture, a stretch at a time: of a file, or of what can only be read on."""
 
 from __future__ import annotations
 
 import gzip
 import io
-import mmap
 import os
 import sys
 from collections.abc import Iterator
@@ -15,8 +14,12 @@ from ebpfjit.errors import CaptureError
 
 Source = str | os.PathLike[str] | BinaryIO
 
-SIZE, STREAM_SIZE = 1 << 24, 1 << 22
-"""Bytes of a window: what is in memory at once, but for larger records; of a stream thrice as much."""
+SIZE = 1 << 19
+"""Bytes of a window: so few that they are in the processor's cache from being read until a program runs.
+
+Mapping the file takes twice as long: each record is then a place in memory that nobody has touched. And a
+file that is made shorter meanwhile would end the process.
+"""
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
@@ -36,24 +39,35 @@ class Windows(Protocol):
         """Return a window with at least so many bytes behind a position, or all there are."""
 
 
-class Mapped:
-    """Windows of a file, which is mapped: nothing is copied, and pages come as they are touched."""
+class FileWindows:
+    """Windows of a file, read where they are asked for, each into memory of its own."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._number = file.fileno()
+        self._window = Window(memoryview(b""), 0, False)
 
     def at(self, position: int, size: int) -> Window:
         """Return a window; see `Windows`."""
-        whole = os.fstat(self._number).st_size
-        start = position // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        length = min(position - start + max(size, SIZE), whole - start)
-        if length <= 0:
-            return Window(memoryview(b""), position, True)
-        view = memoryview(mmap.mmap(self._number, length, access=mmap.ACCESS_READ, offset=start))
-        return Window(view, start, start + length == whole)
+        view, start, is_last = self._window
+        if not start <= position or (position + size > start + len(view) and not is_last):
+            data = bytearray(max(size, SIZE))
+            filled = _read_into(self._number, memoryview(data), position)
+            self._window = Window(memoryview(data)[:filled], position, filled < len(data))
+        return self._window
 
 
-class Streamed:
+def _read_into(number: int, view: memoryview, position: int) -> int:
+    """Fill memory from a place in a file; return how many bytes there were."""
+    filled = 0
+    while filled < len(view):
+        got = os.preadv(number, [view[filled:]], position + filled)
+        if not got:
+            break
+        filled += got
+    return filled
+
+
+class StreamWindows:
     """Windows of what can only be read on: what was not used is put in front of what follows."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
@@ -65,8 +79,8 @@ class Streamed:
         kept = self._window.view[position - self._window.start :]
         if len(kept) < max(size, 1) and not self._window.is_last:
             parts, length, is_last = [kept], len(kept), False
-            while length < max(size, STREAM_SIZE) and not is_last:
-                part = self._read(max(size, STREAM_SIZE) - length)
+            while length < max(size, SIZE) and not is_last:
+                part = self._read(max(size, SIZE) - length)
                 parts.append(memoryview(part))
                 length += len(part)
                 is_last = not part
@@ -83,32 +97,31 @@ class Streamed:
 
 
 @contextmanager
-def opened(source: Source, *, mapped: bool) -> Iterator[tuple[Windows, str]]:
+def opened(source: Source) -> Iterator[tuple[Windows, str]]:
     """Yield the windows of a capture, and what messages call it; "-" is the standard input."""
     if isinstance(source, str) and source == "-":
-        yield _windows(sys.stdin.buffer, "<stdin>", mapped=False), "<stdin>"
+        yield _windows(sys.stdin.buffer, "<stdin>"), "<stdin>"
     elif isinstance(source, (str, os.PathLike)):
         with open(source, "rb") as file:
-            yield _windows(file, os.fspath(source), mapped=mapped), os.fspath(source)
+            yield _windows(file, os.fspath(source)), os.fspath(source)
     elif hasattr(source, "read"):
         name = getattr(source, "name", None)
         name = name if isinstance(name, str) else "<file>"
-        yield _windows(source, name, mapped=False), name
+        yield _windows(source, name), name
     else:
         kind = type(source).__name__
         raise TypeError(f"a capture is given by its path, or open for reading, not as {kind}")
 
 
-def _windows(file: BinaryIO, name: str, *, mapped: bool) -> Windows:
-    """Return the windows of an open file: mapped where it is one, of what it holds if it is compressed."""
+def _windows(file: BinaryIO, name: str) -> Windows:
+    """Return the windows of an open file, of what it holds if it is compressed."""
     reader: Any = file if hasattr(file, "peek") else io.BufferedReader(_Raw(file))
     first = reader.peek(4)[:4]
     if first.startswith(GZIP):
-        return Streamed(gzip.GzipFile(fileobj=reader), name)  # type: ignore[arg-type]  # it reads as any file
+        return StreamWindows(gzip.GzipFile(fileobj=reader), name)  # type: ignore[arg-type]  # it reads as any file
     if first == ZSTD:
-        return Streamed(_zstd(reader, name), name)
-    is_file = mapped and os.path.isfile(name)
-    return Mapped(file) if is_file else Streamed(reader, name)
+        return StreamWindows(_zstd(reader, name), name)
+    return FileWindows(file) if os.path.isfile(name) else StreamWindows(reader, name)
 
 
 class _Raw(io.RawIOBase):
