@@ -1,6 +1,6 @@
 """Threads at a barrier do everything for the first time, in processes that have done nothing yet.
 
-EBPFJIT_FRESH_PROCESSES says in how many: 10 by default, 100 in `make nightly`. What each does is in
+EBPFJIT_FRESH_PROCESSES says in how many: 4 by default, 100 in `make nightly`. What each does is in
 `first_uses`; the number of a process says in which order, so that a failure comes again.
 """
 
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.attacks.children import fresh_process
 
-PROCESSES = int(os.environ.get("EBPFJIT_FRESH_PROCESSES", "10"))
+PROCESSES = int(os.environ.get("EBPFJIT_FRESH_PROCESSES", "4"))
 GO = "import sys; from tests.attacks.first_uses import main; main(int(sys.argv[1]))"
 
 

@@ -50,6 +50,7 @@ from ebpfjit.runtime.objects import FIRST_OBJECT
 from ebpfjit.runtime.sockets import Socket
 from ebpfjit.runtime.world import World
 from tests.support.limits import limit_memory
+from tests.support.whole import part
 
 U64 = (1 << 64) - 1
 LIMIT = 30_000
@@ -379,9 +380,11 @@ def in_child(caller: Caller, calls: list[Arguments]) -> tuple[list[Seen], float]
     return seen, caller.slowest
 
 
-def attack(helper: str, names: list[str], program: Program, number: int, one_in: int = 1) -> None:
-    """Call a helper with everything hostile (or one in so many of it), on both engines."""
-    calls = list(argument_lists(helper, names))[::one_in]
+def attack(
+    helper: str, names: list[str], program: Program, number: int, one_in: int = 1, seconds: float = SECONDS
+) -> None:
+    """Call one with everything hostile, or one in so many of it (others for the next), on both engines."""
+    calls = part(list(argument_lists(helper, names)), one_in, number)
     functions = bound() | STOCK | CARELESS | KERNEL
     maps = frozenset({1, 2, 3}) if program.maps else frozenset[int]()
     verified = prepare(program)
@@ -396,7 +399,7 @@ def attack(helper: str, names: list[str], program: Program, number: int, one_in:
         give_back(take(program_type(kind), memoryview(PACKET), None))
     seen: dict[str, list[Seen]] = {}
     for engine, run in engines.items():
-        ended = run_forked(lambda run=run: in_child(Caller(helper, run), calls), SECONDS)  # type: ignore[misc]
+        ended = run_forked(lambda run=run: in_child(Caller(helper, run), calls), seconds)  # type: ignore[misc]
         assert not ended.signal, f"{helper} on {engine} ends the process: {ended.signal}"
         assert not ended.hangs, f"{helper} on {engine} does not end"
         assert ended.value is not None, f"{helper} on {engine}: the child raised"
@@ -415,27 +418,28 @@ def test_helpers_of_linux(number: int) -> None:
     helper = helpers()[number]
     names = list(inspect.signature(helper.function).parameters)[1:]
     assert len(names) == helper.arguments
-    attack(helper.name, names, calling(number), number)
+    attack(helper.name, names, calling(number), number, one_in=5)
 
 
 @pytest.mark.parametrize("number", STOCK, ids=lambda number: STOCK[number].__name__)
 def test_helpers_of_rbpf(number: int) -> None:
     function = STOCK[number]
-    attack(function.__name__, list(inspect.signature(function).parameters), calling(number), number)
+    names = list(inspect.signature(function).parameters)
+    attack(function.__name__, names, calling(number), number, one_in=5)
 
 
 @pytest.mark.parametrize("number", KERNEL, ids=lambda number: KERNEL[number].__name__)
 def test_kernel_functions(number: int) -> None:
     entry = kfuncs()[KERNEL[number].__name__]
     names = list(inspect.signature(entry.function).parameters)[1:]
-    attack(entry.name, names, calling(number), number, one_in=5)
+    attack(entry.name, names, calling(number), number, one_in=10)
 
 
 @pytest.mark.parametrize("kind", sorted(HASHES | ARRAYS), ids=lambda kind: kind.name)
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_calls_that_machine_code_does_by_itself(kind: MapType, number: int) -> None:
     names = ["map_address", "key", "value", "flags"][: 4 if number == 2 else 2]
-    attack(helpers()[number].name, names, calling(number, arena().maps[kind]), number)
+    attack(helpers()[number].name, names, calling(number, arena().maps[kind]), number, one_in=3)
 
 
 @pytest.mark.parametrize("number", CARELESS, ids=lambda number: CARELESS[number].__name__)
@@ -443,7 +447,7 @@ def test_careless_helpers_are_found(number: int) -> None:
     function = CARELESS[number]
     names = list(inspect.signature(function).parameters)
     with pytest.raises(AssertionError, match=r"MemoryError|IndexError|a call takes|does not end"):
-        attack(function.__name__, names, calling(number), number)
+        attack(function.__name__, names, calling(number), number, seconds=2 * MOST_SECONDS)
 
 
 def test_what_is_good_gets_through() -> None:

@@ -7,6 +7,7 @@ What may crash runs in a process of its own.
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import mmap
 import os
@@ -23,7 +24,10 @@ from ebpfjit import EbpfVmMbuff, EbpfVmRaw, JitFunction, MemoryFault, Program
 from ebpfjit.assembler import assemble
 from ebpfjit.runtime.maps import MapDefinition, MapType, create
 from ebpfjit.sealed import Sealed, inside
-from tests.attacks.children import fresh_process
+from tests.attacks import children
+from tests.support.whole import WHOLE
+
+fresh_process = functools.partial(children.fresh_process, cold=False)
 
 FIRST_BYTE = "ldxb r0, [r1]\nexit"
 CALLS = "mov r6, r1\ncall 1\nldxb r0, [r6]\nexit"
@@ -672,7 +676,7 @@ THREADS = """
     ],
 )
 def test_the_interpreter_ends_while_daemon_threads_run_machine_code(end: str):
-    for _ in range(3):
+    for _ in range(3 if WHOLE else 1):
         fresh_process(THREADS.replace("END", end), seconds=60)
 
 
