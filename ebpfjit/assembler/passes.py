@@ -133,7 +133,7 @@ def _assembled(text: str, entry: str | None, *, whole: bool) -> Assembled:
         source.source_lines,
         tuple(source.used.values()),
         source.references,
-        None if first is None else first.name,
+        None if first is None or not first.name else first.name,
         None if first is None else first.section,
         None if sections is None else sections.license,
     )

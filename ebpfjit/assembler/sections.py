@@ -43,11 +43,15 @@ _SAID_ANYWHERE = frozenset({"file", "ident", "addrsig", "addrsig_sym", "loc"})
 
 @dataclass(slots=True)
 class Unit:
-    """Lines of code, by number, from the start of a function; `name` is its, "" for what comes before one."""
+    """Lines of code, by number, from the start of a function; `name` is its, "" for what comes before one.
+
+    `has_code` is true of one with an instruction.
+    """
 
     section: str
     name: str
     lines: list[int] = field(default_factory=list)
+    has_code: bool = False
 
 
 @dataclass(slots=True)
@@ -82,16 +86,17 @@ class Sections:
 
     def entry(self, name: str | None) -> Unit | None:
         """Return where the program starts: the function of that name, else the first that is attached."""
-        functions = [unit for unit in self.units if unit.name]
-        for unit in functions:
-            if unit.name == name:
+        code = [unit for unit in self.units if unit.has_code]
+        for unit in code:
+            if unit.name and unit.name == name:
                 return unit
-        return next(iter(self.attached or functions), None)
+        apart = [unit for unit in code if unit.section != ".text"]
+        return next(iter(self.attached or apart or code), None)
 
     @property
     def attached(self) -> list[Unit]:
         """The functions in sections of their own, those that other files may see first."""
-        found = [unit for unit in self.units if unit.name and unit.section != ".text"]
+        found = [unit for unit in self.units if unit.name and unit.has_code and unit.section != ".text"]
         return sorted(found, key=lambda unit: unit.name not in self.globals)
 
     def ordered(self, entry: Unit | None) -> list[Unit]:
@@ -101,11 +106,14 @@ class Sections:
         )
 
     def needed(self, entry: Unit | None, lines: Sequence[str]) -> list[Unit]:
-        """Return the units that the entry refers to, and those that these do, the entry first."""
-        if entry is None:
-            return self.units
+        """Return the units that the entry refers to, and those that these do, the entry first.
+
+        What stands before the first function of a section is taken too: nobody says what is in it.
+        """
+        if entry is None or not entry.name:
+            return self.ordered(entry)
         by_name = {unit.name: unit for unit in self.units if unit.name}
-        found, waiting = {entry.name}, [entry]
+        found, waiting = {entry.name, ""}, [entry, *(unit for unit in self.units if not unit.name)]
         while waiting:
             for word in _words(waiting.pop().lines, lines):
                 if word in by_name and word not in found:
@@ -196,9 +204,12 @@ class _Reader:
 
     def _code(self, number: int, line: str) -> None:
         label = take_label(line, 0) if ":" in line else None
-        if label is not None and label[1] in self.functions:
+        if label is not None and (label[1] in self.functions or label[1] in self.found.globals):
             self.unit = self._new_unit(label[1])
         self.unit.lines.append(number)
+        rest = line[label.end() :] if label is not None else line
+        if not self.unit.has_code and rest.partition("#")[0].strip() and _DIRECTIVE.match(rest) is None:
+            self.unit.has_code = True
 
     def _skip(self, line: str) -> None:
         label = take_label(line, 0) if ":" in line else None

@@ -94,6 +94,14 @@ def test_functions_sections_and_variables() -> None:
     assert (square.functions, square.type) == ({0: "square"}, None)
 
 
+def test_sections_written_by_hand() -> None:
+    text = 'helper:\nr0 = 1\nexit\n.section tc,"ax"\ngo: call helper\nr0 += 1\nexit\n'
+    program = Program.from_assembly(text)
+    assert (program.name, program.type, program.run(bytes(60)).return_value) == (None, "tc", 2)
+    named = Program.from_assembly(text.replace("go:", ".globl go\ngo:"))
+    assert (named.name, named.functions[0], named.run(bytes(60)).return_value) == ("go", "go", 2)
+
+
 def test_all_programs_of_a_text() -> None:
     found = programs_of(TEXT, "a")
     assert list(found) == ["first", "second"]
