@@ -53,7 +53,8 @@ def to_colored(view: View, render: Callable[[str, str], str]) -> Iterator[str]:
 
 def lines_of(view: View) -> Iterator[list[Span]]:
     """Yield the lines of a listing as pieces with their styles."""
-    yield from ([("comment", f"; {line}".rstrip())] for line in head(view))
+    for number, line in enumerate(head(view)):
+        yield [("" if number else "section", f"; {line}".rstrip())]
     yield []
     if not view.pieces:
         source = _Source()
