@@ -7,6 +7,7 @@ Exit status 0: done; 1: the program or the input was refused or faulted, with on
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -431,6 +432,7 @@ def main() -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _warn
         status = _guard(lambda: commands(sys.argv[1:])(prog_name="ebpfjit"))
+    gc.freeze()  # Python ends by looking for cycles in all there is, which is a quarter of a short process
     try:
         sys.stdout.flush()
     except BrokenPipeError:

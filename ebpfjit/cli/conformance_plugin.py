@@ -11,6 +11,7 @@ imports as little as it can: no argument parser, no typer.
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from ebpfjit.errors import EbpfError, LoadError
@@ -74,7 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def entry() -> None:
     """Run the plugin as a command."""
-    sys.exit(main())
+    status = main()
+    gc.freeze()  # as in `cli.app`
+    sys.exit(status)
 
 
 if __name__ == "__main__":
