@@ -19,8 +19,8 @@ it passes more slowly than the clock says, and two programs that share a core ta
 instructions; modules were compiled before.
 
 In turn with what was here before, on one machine: `ebpfjit run x.s` takes 0.54 of the time, 0.61 with
-`--engine interpreter`; the interpreter is 5.0 to 6.3 times as fast (1.15 to 1.37 M instructions/s before); the
-value of a hash map is read in 0.28 of the time (1,460 ns before) and stored in 0.30 (3,960 ns).
+`--engine interpreter`; the interpreter is 5.0 to 6.3 times as fast (1.15 to 1.37 M instructions/s before);
+the value of a hash map is read in 0.28 of the time (1,460 ns before) and stored in 0.30 (3,960 ns).
 """
 
 
