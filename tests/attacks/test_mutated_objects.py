@@ -12,7 +12,7 @@ from differential.mutated_objects import Objects, run
 
 from tests.support.limits import limit_of_memory
 
-SECONDS = float(os.environ.get("EBPFJIT_MUTATED_SECONDS", "8"))
+SECONDS = float(os.environ.get("EBPFJIT_MUTATED_SECONDS", "3"))
 
 
 def test_damaged_objects_raise_nothing_but_what_says_so() -> None:

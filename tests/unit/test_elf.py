@@ -556,7 +556,7 @@ MUTATED = (
     "subprograms.o", "text_only.o", "function_pointer.o", "block_port.o", "btf_maps.o", "globals.o",
     "externs.o", "core.o", "iproute2.o", "untyped.o",
 )  # fmt: skip
-MUTATIONS = int(os.environ.get("EBPFJIT_MUTATIONS", "4000"))
+MUTATIONS = int(os.environ.get("EBPFJIT_MUTATIONS", "800"))
 """How many damaged objects to load; 20,000 is the measure of a release."""
 
 

@@ -7,7 +7,6 @@ is missing.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +30,8 @@ from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.memory import Region, Stack
+from tests.support import warm
+from tests.support.whole import WHOLE
 
 CHECKOUT = Path(__file__).parents[2]
 CHECKED = ""
@@ -780,7 +781,7 @@ def run_all() -> None:
 def test_both_engines_agree_on_every_case() -> None:
     """Each program that has something unproven faults on some memory, and does so on both engines."""
     command = [sys.executable, "-c", "from tests.unit.test_proofs import run_all; run_all()"]
-    child = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=False, timeout=100)
+    child = warm.run(command, text=True, cwd=CHECKOUT)
     assert child.returncode == 0, f"exit {child.returncode}\n{child.stderr[-4000:]}"
 
 
@@ -861,14 +862,15 @@ def test_every_access_has_a_reason() -> None:
 
 
 def test_a_large_program_is_looked_at_in_time_that_grows_with_its_size() -> None:
-    """1,000 loops in a row, and 300 one in the other, end."""
+    """Loops in a row (1,000 where all is looked at), and one in the other (300), end."""
+    row_size, nest_size = (1000, 300) if WHOLE else (250, 150)
     row = "".join(
-        f"mov r3, 2\nl{n}: ldxb r0, [r1]\nadd r1, 1\nsub r3, 1\njne r3, 0, l{n}\n" for n in range(1000)
+        f"mov r3, 2\nl{n}: ldxb r0, [r1]\nadd r1, 1\nsub r3, 1\njne r3, 0, l{n}\n" for n in range(row_size)
     )
-    assert len(notes_of(Case(f"{row}exit", {}))) == 1000
-    nest = "".join(f"l{n}: ldxb r0, [r1]\nadd r1, 1\n" for n in range(300))
-    nest += "".join(f"sub r3, 1\njne r3, 0, l{n}\n" for n in reversed(range(300)))
-    assert len(notes_of(Case(f"{nest}exit", {}))) == 300
+    assert len(notes_of(Case(f"{row}exit", {}))) == row_size
+    nest = "".join(f"l{n}: ldxb r0, [r1]\nadd r1, 1\n" for n in range(nest_size))
+    nest += "".join(f"sub r3, 1\njne r3, 0, l{n}\n" for n in reversed(range(nest_size)))
+    assert len(notes_of(Case(f"{nest}exit", {}))) == nest_size
 
 
 # -- maps ---------------------------------------------------------------------------------------
@@ -1050,5 +1052,5 @@ def run_map_cases() -> None:
 
 def test_both_engines_agree_on_map_values() -> None:
     command = [sys.executable, "-c", "from tests.unit.test_proofs import run_map_cases; run_map_cases()"]
-    child = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, check=False, timeout=100)
+    child = warm.run(command, text=True, cwd=CHECKOUT)
     assert child.returncode == 0, f"exit {child.returncode}\n{child.stderr[-4000:]}"
