@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ebpfjit.bench import calls, compiling, contest, everyday, maps, passes, tiers
+from ebpfjit.bench import calls, compiling, contest, everyday, maps, passes, payloads, tiers
 from ebpfjit.bench.benchmark import Benchmark
 
 _ALL = (
     *calls.BENCHMARKS,
     *(maps.BENCHMARK, compiling.BENCHMARK, tiers.BENCHMARK, everyday.BENCHMARK),
     *contest.BENCHMARKS,
-    passes.BENCHMARK,
+    *(payloads.BENCHMARK, passes.BENCHMARK),
 )
 BENCHMARKS = {one.name: one for one in _ALL}
 

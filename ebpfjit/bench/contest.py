@@ -112,10 +112,11 @@ class Placed(EbpfVmRaw):
 
     def _compiler(self) -> Callable[[Options], Compiled]:
         compile_as = super()._compiler()
-        return lambda options: _with_lead(compile_as(options), self.lead)
+        return lambda options: with_lead(compile_as(options), self.lead)
 
 
-def _with_lead(compiled: Compiled, lead: int) -> Compiled:
+def with_lead(compiled: Compiled, lead: int) -> Compiled:
+    """Return a compiled program whose code lies so many bytes further on."""
     image = layout(compiled.listing, lead)
     return replace(compiled, image=image, buffer=CodeBuffer(relocate(image, host_addresses())))
 

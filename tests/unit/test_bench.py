@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ebpfjit.assembler import assemble
-from ebpfjit.bench import calls, contest, llvm, maps, measure, native, tiers
+from ebpfjit.bench import calls, contest, llvm, maps, measure, native, payloads, tiers
 from ebpfjit.bench.benchmark import SHORT, Bars, Benchmark, Plan, Section, Step
 from ebpfjit.bench.catalog import BENCHMARKS, choose
 from ebpfjit.bench.compiling import program
@@ -113,6 +113,28 @@ def test_code_does_the_same_elsewhere(engine: str, lead: int) -> None:
     space.restore()
     assert EbpfVmRaw(load(kernel.object).program("kernel")).execute_program(space.buffer) == result
     assert memory == space.buffer[:]
+
+
+@pytest.mark.parametrize("name", payloads.PROGRAMS)
+def test_packet_programs_do_the_same_on_all_engines(name: str) -> None:
+    program = load(payloads.FOLDER / f"{name}.o").program("program")
+    packet = payloads.PACKET[:180]
+    results = {program.run(packet, engine="interpreter").return_value}
+    for lead, options in enumerate(payloads.OURS.values()):
+        results.add(payloads.compiled(program, options, 16 * lead)(packet))
+    assert len(results) == 1
+
+
+def test_packet_programs_are_timed_beside_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its source; without clang its column is left out."""
+    for suffix in ("c", "o"):
+        assert {path.stem for path in payloads.FOLDER.glob(f"*.{suffix}")} == {*payloads.PROGRAMS}
+    monkeypatch.setattr(payloads, "PROGRAMS", ("options",))
+    for compilers in ({}, native.compilers()):
+        monkeypatch.setattr(native, "compilers", lambda compilers=compilers: compilers)
+        (section,) = run(choose(["payloads"]), TINY, lambda *step: None).sections
+        assert ("clang, ns" in section.headings) is ("clang" in compilers) is not section.remarks
+        assert [len(row) for row in section.rows] == 2 * [len(section.headings)]
 
 
 def test_llvm_makes_of_the_same_bytecode_what_does_the_same() -> None:
