@@ -455,7 +455,8 @@ class _Loop:
             return None
         points = any(facts.base[value] != UNKNOWN for value in end.args)
         rank = 0 if points else 1 if bound.terms else 2
-        return Trip(a, bound, a.step, relation == "!=", target, b, needed, rank)
+        trip = Trip(a, bound, a.step, relation == "!=", target, b, needed, rank)
+        return None if _way(trip) is None else trip
 
     def _has_room(self, bound: tuple[int, int], needed: int, rises: bool) -> bool:
         """True where a counter that is not past the bound does not wrap when it steps past it."""
@@ -539,10 +540,8 @@ class _Loop:
     def _ask(self, trip: Trip, swept: Sequence[Swept]) -> list[Leaving]:
         """Add what is asked for a trip; return what must not be."""
         rises, unit = trip.step > 0, abs(trip.step)
-        way = _sum(trip.bound, trip.counter, -1) if rises else _sum(trip.counter, trip.bound, -1)
-        if not trip.stops_at:
-            way = _moved(way, unit)  # so far in the round whose test is the first that fails
-        assert way is not None  # both of its numbers are small
+        way = _way(trip)
+        assert way is not None  # it was looked at
         far = self._value(way)
         leaving = []
         if unit > 1 or any(abs(one.factor) != 1 or one.stride is not None for one in swept):
@@ -615,6 +614,13 @@ class _Loop:
         low, high = op.offset, op.offset + op.imm
         proof = Proof("loop", value, low, op.imm, op.stores, low, high, self.block.pc)
         self.around.proofs[op.pc] = (*self.around.proofs.get(op.pc, ()), proof)
+
+
+def _way(trip: Trip) -> Linear | None:
+    """Return how far a counter gets, in the round whose test is the first that fails; None: too far."""
+    pair = (trip.bound, trip.counter) if trip.step > 0 else (trip.counter, trip.bound)
+    way = _sum(*pair, -1)
+    return way if trip.stops_at else _moved(way, abs(trip.step))
 
 
 def _moved(linear: Linear | None, number: int) -> Linear | None:

@@ -124,6 +124,9 @@ NOT_HOISTED = {
     "signed, to a number from memory": (
         "ldxdw r6, [r1]\nadd r1, 40\nmov r3, 39\nl: sub r1, 1\nldxb r4, [r1]\nsub r3, 1\njsgt r3, r6, l\nexit"
     ),
+    "from far below zero": (
+        "mov r3, -600000000\nl: ldxb r4, [r1]\nadd r0, r4\nadd r1, 1\nadd r3, 1\njslt r3, 600000000, l\nexit"
+    ),
     "signed, by halves": (
         "add r1, 40\nmov r3, 39\nl: sub r1, 1\nldxb r4, [r1]\nsub32 r3, 1\njsgt32 r3, -1, l\nexit"
     ),
@@ -338,6 +341,12 @@ ON_PACKETS = {
     "a step past the end": ("l: ldxh r4, [r2]\nadd r0, r4\nadd r2, 2\njlt r2, r7, l"),
     "an end that is none": (
         "add r7, 1\nl: mov r3, r2\nadd r3, 1\njgt r3, r7, out\nstxb [r2], r0\nadd r2, 1\nja l"
+    ),
+    "from in front of it": (
+        "sub r2, 1\nl: mov r3, r2\nadd r3, 1\njgt r3, r7, out\nldxb r4, [r2]\nadd r0, r4\nadd r2, 1\nja l"
+    ),
+    "from the end to in front of it": (
+        "sub r2, 1\nmov r3, r7\nl: sub r3, 1\njlt r3, r2, out\nldxb r4, [r3]\nadd r0, r4\nja l"
     ),
     "either, behind a choice": (
         "l: mov r3, r2\nadd r3, 2\njgt r3, r7, out\nldxb r4, [r2]\njset r4, 1, n\nldxb r5, [r2+1]\n"

@@ -112,7 +112,7 @@ def _inside(insn: Operation, cx: Context, *, is_span: bool) -> None:
 
     The words of a region say that nothing of it may be touched where it is a struct with rights.
 
-    lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae exit;  of a span at both ends
+    lea r10, [base+offset];  sub r10, [start];  cmp r10, [limit];  jae exit;  of a span as in `_span`
     Where there is no room for a limit:  ...;  jb exit;  add r10, size;  jb exit;  cmp r10, [size];  ja exit
     """
     region = insn.region.removeprefix(ONLY)
@@ -120,6 +120,10 @@ def _inside(insn: Operation, cx: Context, *, is_span: bool) -> None:
         first, last = bases = [register(each) for each in insn.args]
         cx.emit(f"cmp {last}, {first}")
         cx.jump("jb", cx.exit)
+        if 0 <= insn.offset < LOWEST:
+            cx.emit(f"cmp {first}, qword ptr {BLOCK[region + '_start']}")
+            cx.jump("jb", cx.exit)
+            bases = [last]
     else:
         bases = [address_text(insn)]
     limit = cx.limit(region, insn.imm, insn.stores)
