@@ -64,6 +64,7 @@ class MapCall:
     guard: int = 0
     lengths: int = 0
     bits: int = 0
+    locks: bool = False
     audits: tuple[tuple[int, int], ...] = ()
     address: int = 0
 

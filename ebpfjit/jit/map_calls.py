@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ctypes
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.audit import audited
+from ebpfjit.jit.routines import routines
+from ebpfjit.once import once
 from ebpfjit.options import Options
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.memory import FREE_SIZE
 from ebpfjit.translators.plan import MapCall, MapOperation
+from ebpfjit.translators.x86_64.checks import TAKE_MAP
 
 if TYPE_CHECKING:
     from ebpfjit.optimizer.code import Code
@@ -31,10 +36,10 @@ def map_calls(
 
     `maps` has for calls (by pc) the map that they are surely given, by index, or likely, where that is not
     `sure`; `in_frame` how many bytes from an argument on are surely in the frame, by its register.
-    None in hardened code, which has no numbers that an object chose, none where steps are traced, and none
-    without Python's lock, on which a table's order rests.
+    None in hardened code, which has no numbers that an object chose, and none where steps are traced.
+    Tables that code without Python's lock uses are shared from now on.
     """
-    if options.harden or options.trace or options.release_gil:
+    if options.harden or options.trace:
         return {}
     found: dict[int, MapCall] = {}
     # Without a frame of its own a function leaves r10 where its caller's was, or nowhere.
@@ -46,9 +51,22 @@ def map_calls(
             map_ = verified.program.maps[index]
             guard = 0 if sure else map_.address
             call = _map_call(in_frame.get(pc, {}), insn.imm, map_, frame_size, guard, checked=options.checked)
+            if call is not None and call.busy and options.release_gil:
+                map_.share(_take_map())
+                call = replace(call, locks=True)
             if call is not None:
                 found[pc] = audited(call, map_) if options.audit else call
     return found
+
+
+@once
+def _take_map() -> Callable[[int], int]:
+    """Return what takes the lock of a table for Python: the caller keeps Python's own meanwhile."""
+    function: Callable[[int], int] = _TAKE(routines().addresses[TAKE_MAP])
+    return function
+
+
+_TAKE = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 
 
 def likely_maps(verified: Verified) -> dict[int, int]:

@@ -28,6 +28,7 @@ from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.contexts.skb import SOCK_AT
 from ebpfjit.runtime.contexts.structs import SK_BUFF, SOCK, XDP_MD
 from ebpfjit.runtime.execution import SLICE
+from ebpfjit.runtime.maps.flat import HEADER
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators.emitter import NO_PC, Emitter, Label
 from ebpfjit.translators.x86_64 import gate, host, runs, stock
@@ -124,7 +125,7 @@ def listing() -> Listing:
     cx = Emitter()
     cx.begin(NO_PC)
     cx.label("entry")
-    host.emit_routines(cx, SLICE, time.CLOCK_MONOTONIC, INTS)
+    host.emit_routines(cx, SLICE, time.CLOCK_MONOTONIC, INTS, HEADER["lock"])
     gate.emit_gate(
         cx,
         runs.Layout(

@@ -8,6 +8,7 @@ find_load                  r11 becomes where r10 bytes are that a pointer of the
 where that is in some region, in a copy of the kernel's memory, or at a word that is zero
 find_arena_SIZE            r11 becomes where so many bytes are that a program finds at r11 in its arena, whose
 descriptor is at r10; carry is set where they are not all there, and r11 leads to a word that is zero
+lock_map, take_map         the lock of a map that code without Python's lock uses
 fault_KIND                 reached by a call, so the return address tells which pc it was; records
 kind, place, address and the live stack, drops all frames and returns to the host
 """
@@ -33,6 +34,10 @@ FIND_ARENA = {size: f"find_arena_{size}" for size in (1, 2, 4, 8)}
 ARENA = {"start": 0, "size": 8, "table": 0x10, "base": 0x18, "zero": 0x20}
 """Where the words of an arena's descriptor are (`runtime.maps.arena`)."""
 PAGE_SHIFT = 12
+LOCK_MAP, TAKE_MAP = "lock_map", "take_map"
+HELD, UNHELD, LOCKED = 1, 2, 3
+"""What the lock of a shared map is: Python has it, nobody has it, machine code has it."""
+MOST_SPINS = 4096
 
 
 def check_routine(name: str, pinned: str | None) -> str:
@@ -52,14 +57,16 @@ CHECKS = {check_routine(name, pinned): (name, pinned) for name in ROUTINES for p
 """The routines for each region that they may have to put into r11 again."""
 
 
-def emit_checks(cx: Emitter) -> None:
-    """Emit the routines of this module."""
+def emit_checks(cx: Emitter, lock: int) -> None:
+    """Emit the routines of this module; a map's lock is at an offset from its header."""
     for label, (name, pinned) in CHECKS.items():
         stores, fault = ROUTINES[name]
         _emit_check(cx, label, stores=stores, fault=fault, pinned=pinned)
     _emit_check(cx, "is_load", stores=False, fault=None)
     _emit_check(cx, "is_store", stores=True, fault=None)
     _emit_find(cx)
+    _emit_lock_map(cx, lock)
+    _emit_take_map(cx, lock)
     for size, name in FIND_ARENA.items():
         _emit_find_in_arena(cx, name, size)
     for kind in FAULTS[1:]:
@@ -212,6 +219,57 @@ def _emit_find(cx: Emitter) -> None:
     cx.emit("pop rcx")
     cx.emit("pop rax")
     cx.label(".find_load_here")
+    cx.emit("ret")
+
+
+def _emit_lock_map(cx: Emitter, lock: int) -> None:
+    """Emit `lock_map`: take the lock of the map at rdi; carry is set where Python has it, or it has none.
+
+    Others have it for a few instructions, or are not running just now. rax and r10 are lost.
+    """
+    cx.begin(NO_PC)
+    cx.label(LOCK_MAP)
+    cx.emit("push rcx")
+    cx.emit("mov ecx, $imm", imm=MOST_SPINS, imm_sizes=(32,))
+    cx.label(".lock_map_again")
+    cx.emit(f"mov eax, {UNHELD}")
+    cx.emit(f"mov r10d, {LOCKED}")
+    cx.emit("lock cmpxchg dword ptr [rdi+$offset], r10d", offset=lock)
+    cx.jump("je", ".lock_map_held")
+    cx.emit(f"cmp eax, {LOCKED}")
+    cx.jump("jne", ".lock_map_not")
+    cx.emit("pause")
+    cx.emit("sub ecx, 1")
+    cx.jump("jne", ".lock_map_again")
+    cx.label(".lock_map_not")
+    cx.emit("pop rcx")
+    cx.emit("stc")
+    cx.emit("ret")
+    cx.label(".lock_map_held")
+    cx.emit("pop rcx")
+    cx.emit("clc")
+    cx.emit("ret")
+
+
+def _emit_take_map(cx: Emitter, lock: int) -> None:
+    """Emit `take_map(header)`, a C function: Python takes the lock; 0 where machine code has it."""
+    cx.begin(NO_PC)
+    cx.label(TAKE_MAP)
+    cx.emit("mov edx, $imm", imm=MOST_SPINS, imm_sizes=(32,))
+    cx.label(".take_map_again")
+    cx.emit(f"mov eax, {UNHELD}")
+    cx.emit(f"mov ecx, {HELD}")
+    cx.emit("lock cmpxchg dword ptr [rdi+$offset], ecx", offset=lock)
+    cx.jump("je", ".take_map_held")
+    cx.emit(f"cmp eax, {LOCKED}")
+    cx.jump("jne", ".take_map_held")
+    cx.emit("pause")
+    cx.emit("sub edx, 1")
+    cx.jump("jne", ".take_map_again")
+    cx.emit("xor eax, eax")
+    cx.emit("ret")
+    cx.label(".take_map_held")
+    cx.emit("mov eax, 1")
     cx.emit("ret")
 
 

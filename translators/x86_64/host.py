@@ -18,6 +18,7 @@ from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.x86_64.checks import (
     CHECKS,
     FIND_ARENA,
+    LOCK_MAP,
     REPORTS,
     ROUTINES,
     check_routine,
@@ -27,7 +28,7 @@ from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED, Context
 
 CALLER_SAVED = ("rax", "rdi", "rsi", "rdx", "rcx", "r8")
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8")
-FINDING = ("is_load", "is_store", "find_load", *FIND_ARENA.values())
+FINDING = ("is_load", "is_store", "find_load", LOCK_MAP, *FIND_ARENA.values())
 SHARED = ("slice", "next_slice", "call_python", *FINDING, *REPORTS, *CHECKS)
 """The routines that programs reach through stubs."""
 STUBS = ("slice", "next_slice", "call_python", *FINDING, *REPORTS, *ROUTINES)
@@ -70,14 +71,17 @@ def call(cx: Emitter, function: str) -> None:
     cx.emit("call qword ptr [rip+$symbol]", symbol=function)
 
 
-def emit_routines(cx: Emitter, slice_length: int, clock: int, ints: Ints) -> None:
-    """Emit the routines of this module; a slice is so many instructions long, time is that of a `clock`."""
+def emit_routines(cx: Emitter, slice_length: int, clock: int, ints: Ints, lock: int) -> None:
+    """Emit the routines of this module; a slice is so many instructions long, time is that of a `clock`.
+
+    The lock of a map is at an offset from its header.
+    """
     _emit_run(cx)
     _emit_slice(cx, slice_length, "slice", changes_tier=True)
     _emit_slice(cx, slice_length, "next_slice", changes_tier=False)
     _emit_turn(cx, clock)
     _emit_call_python(cx, ints)
-    emit_checks(cx)
+    emit_checks(cx, lock)
 
 
 def release_lock(cx: Emitter) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ebpfjit.translators.plan import Audit, MapCall, MapOperation
+from ebpfjit.translators.x86_64.checks import LOCK_MAP, UNHELD
 from ebpfjit.translators.x86_64.memory import emit_audit
 from ebpfjit.translators.x86_64.target import BLOCK, Context, load_constant, register
 
@@ -46,9 +47,6 @@ def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: C
     for name, size in checked:
         _emit_argument_check(cx, name, size, call.frame_size, other)
     _emit_audits(cx, call)
-    if call.busy:
-        cx.emit(f"cmp dword ptr [rdi+{call.busy:#x}], 0")
-        cx.jump("jne", other)
     if checked or call.busy or call.guard:
         with cx.out_of_line(other):
             slow()
@@ -56,7 +54,9 @@ def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: C
     nothing, found = cx.new_label("nothing"), cx.new_label("found")
     if call.lengths:
         _emit_lengths(cx, call, nothing, other)
-    if call.routine:
+    if call.routine and call.busy:
+        _emit_locked(cx, call, other)
+    elif call.routine:
         cx.emit("call qword ptr [rip+$symbol]", symbol=symbol_of(call.routine))
     elif call.operation is MapOperation.LOOKUP:
         _emit_array_lookup(cx, call, nothing)
@@ -69,6 +69,32 @@ def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: C
             cx.jump("jmp", found)
     after()
     cx.label(done)
+
+
+def _emit_locked(cx: Context, call: MapCall, other: str) -> None:
+    """Call the routine of a table: nobody changes it meanwhile, or the helper is called."""
+    symbol = symbol_of(call.routine)
+
+    def call_locked() -> None:
+        cx.used.add(LOCK_MAP)
+        cx.jump("call", LOCK_MAP)
+        cx.jump("jb", other)
+        cx.emit("push rdi")
+        cx.emit("call qword ptr [rip+$symbol]", symbol=symbol)
+        cx.emit("pop r10")
+        cx.emit("mov dword ptr [r10+$offset], $imm", offset=call.busy + 4, imm=UNHELD, imm_sizes=(32,))
+
+    if call.locks:
+        call_locked()
+        return
+    shared, called = cx.new_label("shared"), cx.new_label("called")
+    cx.emit("cmp qword ptr [rdi+$offset], 0", offset=call.busy)
+    cx.jump("jne", shared)
+    cx.emit("call qword ptr [rip+$symbol]", symbol=symbol)
+    cx.label(called)
+    with cx.out_of_line(shared):
+        call_locked()
+        cx.jump("jmp", called)
 
 
 def _emit_audits(cx: Context, call: MapCall) -> None:

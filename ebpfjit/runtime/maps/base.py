@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -129,6 +130,11 @@ class Map(ABC):
     def is_steady(self) -> bool:
         """True where machine code sees the same memory in all runs, whatever processor they are on."""
         return True
+
+    @property
+    def unchanged(self) -> AbstractContextManager[Any]:
+        """What `with` takes, `storage.changing` held, so that machine code changes nothing meanwhile."""
+        return nullcontext()
 
     def shown(self, cpu: int) -> tuple[tuple[int, int], ...]:
         """Return the words (address, number) that make `cpu` the processor whose values machine code sees.

@@ -49,7 +49,7 @@ def contents_of(map_: Map) -> Contents:
             f"{map_.definition} cannot be copied or pickled: {reason}; load its object where it is used, in"
             " each worker, and carry over what you need of it"
         )
-    with changing.held:
+    with changing.held, map_.unchanged:
         pages = {name: memory.pages(map_.header_size) for name, memory in _memories(map_).items()}
         return Contents(pages, tuple(_pointers_of(map_)), copy(map_.contents()), map_.refused)
 

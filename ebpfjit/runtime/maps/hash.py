@@ -30,11 +30,14 @@ from __future__ import annotations
 
 import errno
 import operator
+import os
 import random
 import struct
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 from ebpfjit.bits import U64_MASK
 from ebpfjit.once import once
@@ -48,7 +51,9 @@ from ebpfjit.runtime.maps.storage import changing
 MULTIPLIER = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 IN_USE, LOOKED_UP = 1, 2
 LINK_SIZE, STATE_SIZE = 4, 1
-COUNT, USED, FREE, BUSY = map(HEADER_COUNTS.index, ("count", "used", "free", "busy"))
+COUNT, USED, FREE, BUSY, LOCK = map(HEADER_COUNTS.index, ("count", "used", "free", "busy", "lock"))
+UNSHARED, HELD, UNHELD = 0, 1, 2
+"""What a table's lock is: Python's own is enough, Python has it, nobody has it; machine code sets others."""
 
 LONGEST_CHAIN = 64
 """A key that would make a chain longer is refused: one in 10**50 maps would have one by chance."""
@@ -141,17 +146,57 @@ def age_size(definition: MapDefinition) -> int:
 class _Change:
     """While Python changes a table, and holds `changing`: machine code leaves a busy map to Python.
 
+    Of a table that is shared with code without Python's lock it has the table's lock meanwhile, which
+    `take(address)` takes: false where machine code has it for longer. Where Python has it already, this thread
+    has it, or nobody has.
     Whatever a signal handler raises here leaves the map busy at worst, which is slow but right.
     """
 
-    def __init__(self, counts: memoryview) -> None:
-        self._counts = counts
+    def __init__(self, counts: memoryview, address: int) -> None:
+        self._counts, self._address = counts, address
+        self._take: Callable[[int], int] | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """True for a table that code without Python's lock uses."""
+        return self._take is not None
+
+    def share(self, take: Callable[[int], int]) -> None:
+        """Have the table's lock taken from now on, by machine code too. The caller holds `changing`."""
+        if self._counts[LOCK] == UNSHARED:
+            self._take = take
+            self._counts[LOCK] = HELD if self._counts[BUSY] else UNHELD
 
     def __enter__(self) -> None:
         self._counts[BUSY] += 1
+        if self._take is not None:
+            while not self._take(self._address):
+                time.sleep(0)
 
     def __exit__(self, *_: object) -> None:
         self._counts[BUSY] -= 1
+        if self._take is not None and not self._counts[BUSY]:
+            self._counts[LOCK] = UNHELD
+
+
+_shared: WeakSet[HashMap] = WeakSet()
+"""The tables that code without Python's lock uses. A fork waits until nobody changes them."""
+
+
+def _before_fork() -> None:
+    changing.acquire()
+    for table in list(_shared):
+        table.unchanged.__enter__()
+
+
+def _after_fork() -> None:
+    for table in list(_shared):
+        table.unchanged.__exit__()
+    changing.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class _Chains(dict[bytes, int]):
@@ -211,7 +256,7 @@ class HashMap(FlatMap):
         self._older = self.storage.words(older, ages // LINK_SIZE)
         self._mask = buckets - 1
         self._chains = _Chains(self.secrets, self._mask)
-        self._change = _Change(self._counts)
+        self._change = _Change(self._counts, self.address)
         self.is_lru = definition.type in rules.LRU
         for name, offset in (
             ("buckets", heads), ("links", links), ("states", self.states_offset), ("keys", self.keys_offset),
@@ -242,8 +287,25 @@ class HashMap(FlatMap):
         """Return the key of an entry, None where it is not in use."""
         return self.key_of(entry) if self.storage.memory[self.states_offset + entry] else None
 
+    @property
+    def unchanged(self) -> _Change:
+        """What `with` takes, `changing` held, so that nobody else changes the table."""
+        return self._change
+
+    def share(self, take: Callable[[int], int]) -> None:
+        """Let code without Python's lock use the table; see `_Change`."""
+        with changing.held:
+            _shared.add(self)
+            self._change.share(take)
+
     def find(self, key: bytes) -> int:
         """Return the entry of a key, -1 where it is not there."""
+        if not self._change.is_shared:
+            return self._find(key)
+        with changing.held, self._change:
+            return self._find(key)
+
+    def _find(self, key: bytes) -> int:
         held, size, keys = self.storage.memory, self.definition.key_size, self.keys_offset
         link = self._buckets[self._chains[key]]
         while link:
@@ -264,8 +326,15 @@ class HashMap(FlatMap):
 
     def touch(self, entry: int) -> None:
         """Note that a program looked an entry up: it is not the next to be evicted."""
-        if self.is_lru:
-            self.storage.memory[self.states_offset + entry] |= LOOKED_UP
+        states, at = self.storage.memory, self.states_offset + entry
+        if not self.is_lru:
+            return
+        if not self._change.is_shared:
+            states[at] |= LOOKED_UP
+            return
+        with changing.held, self._change:
+            if states[at]:  # it may be gone
+                states[at] |= LOOKED_UP
 
     def claim(self, key: bytes, flags: int) -> int:
         """Return the entry that an update under `key` writes, a new one if need be, or -errno.
@@ -409,12 +478,23 @@ class HashMap(FlatMap):
             entry += 1
 
     def _keys(self) -> Iterator[bytes]:
-        return map(self.key_of, self._entries())
+        return (key for _, key in self._used())
+
+    def _used(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the entries in use, with their keys."""
+        for entry in self._entries():
+            if not self._change.is_shared:
+                yield entry, self.key_of(entry)
+                continue
+            with changing.held, self._change:
+                key = self.key_at(entry)
+            if key is not None:
+                yield entry, key
 
     def entries(self) -> Iterator[tuple[bytes, int]]:
         """Yield each key and the address of its value on the running CPU."""
-        for entry in self._entries():
-            yield self.key_of(entry), self.address + self.offset_of(entry, self.cpu)
+        for entry, key in self._used():
+            yield key, self.address + self.offset_of(entry, self.cpu)
 
     def __len__(self) -> int:
         return self.field("count")

@@ -37,6 +37,7 @@ struct map {         /* HEADER in ../flat.py */
     const u32 *lengths; /* of LPM tries: how many prefix lengths there are, then these, the longest first */
     u32 cpus, key_size, value_size, value_stride, max_entries, mask, count, used, free, is_lru;
     u32 busy; /* Python is in the middle of a change: callers look before they come here */
+    u32 lock; /* and take this where code without Python's lock uses the map */
 };
 
 #define MULTIPLIER 0x9E3779B97F4A7C15ull
