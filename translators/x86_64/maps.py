@@ -82,13 +82,13 @@ def _emit_locked(cx: Context, call: MapCall, other: str) -> None:
         cx.emit("push rdi")
         cx.emit("call qword ptr [rip+$symbol]", symbol=symbol)
         cx.emit("pop r10")
-        cx.emit("mov dword ptr [r10+$offset], $imm", offset=call.busy + 4, imm=UNHELD, imm_sizes=(32,))
+        cx.emit(f"mov dword ptr [r10+{call.busy + 4:#x}], {UNHELD}")
 
     if call.locks:
         call_locked()
         return
     shared, called = cx.new_label("shared"), cx.new_label("called")
-    cx.emit("cmp qword ptr [rdi+$offset], 0", offset=call.busy)
+    cx.emit(f"cmp qword ptr [rdi+{call.busy:#x}], 0")
     cx.jump("jne", shared)
     cx.emit("call qword ptr [rip+$symbol]", symbol=symbol)
     cx.label(called)

@@ -147,8 +147,8 @@ class _Change:
     """While Python changes a table, and holds `changing`: machine code leaves a busy map to Python.
 
     Of a table that is shared with code without Python's lock it has the table's lock meanwhile, which
-    `take(address)` takes: false where machine code has it for longer. Where Python has it already, this thread
-    has it, or nobody has.
+    `take(address)` takes: false where machine code has it for longer. Where Python has it already, this
+    thread has it, or nobody has.
     Whatever a signal handler raises here leaves the map busy at worst, which is slow but right.
     """
 
