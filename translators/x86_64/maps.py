@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ebpfjit.translators.plan import Audit, MapCall, MapOperation
-from ebpfjit.translators.x86_64.checks import LOCK_MAP, UNHELD
+from ebpfjit.translators.x86_64.checks import LOCK_MAP, LOCKED, UNHELD
 from ebpfjit.translators.x86_64.memory import emit_audit
 from ebpfjit.translators.x86_64.target import BLOCK, Context, load_constant, register
 
@@ -76,9 +76,17 @@ def _emit_locked(cx: Context, call: MapCall, other: str) -> None:
     symbol = symbol_of(call.routine)
 
     def call_locked() -> None:
-        cx.used.add(LOCK_MAP)
-        cx.jump("call", LOCK_MAP)
-        cx.jump("jb", other)
+        held, waits = cx.new_label("held"), cx.new_label("waits")
+        cx.emit(f"mov eax, {UNHELD}")
+        cx.emit(f"mov r10d, {LOCKED}")
+        cx.emit(f"lock cmpxchg dword ptr [rdi+{call.busy + 4:#x}], r10d")
+        cx.jump("jne", waits)
+        cx.label(held)
+        with cx.out_of_line(waits):
+            cx.used.add(LOCK_MAP)
+            cx.jump("call", LOCK_MAP)
+            cx.jump("jb", other)
+            cx.jump("jmp", held)
         cx.emit("push rdi")
         cx.emit("call qword ptr [rip+$symbol]", symbol=symbol)
         cx.emit("pop r10")
