@@ -168,8 +168,8 @@ def compile(
     around it. `cache` is a folder where machine code is kept for the next process: nobody else must be
     able to write there, as it is run. Hardened programs and programs with maps or references are not
     kept. `release_gil=True` lets Python's other threads run meanwhile: for programs that take a
-    microsecond or more; helpers in Python take the lock back, and so do lookups, updates and deletions
-    in maps, which cost some 20 us each then instead of some 10 ns. `optimize=False` translates the
+    microsecond or more; helpers in Python take the lock back, maps that machine code uses have a lock of
+    their own. `optimize=False` translates the
     program as it stands: it is there in a third of the time, and takes longer to run. `optimize=True`
     looks for all there is to save. Without either it starts as the first, and goes on as the second
     once its calls have taken about as long as that takes; one call that runs for long is best told

@@ -114,6 +114,7 @@ CASES = (
     Case(MapType.HASH, 16, 1 << 10, "lookup"),
     Case(MapType.HASH, 40, 1 << 10, "lookup"),
     Case(MapType.LRU_HASH, 4, 1 << 10, "lookup"),
+    Case(MapType.PERCPU_HASH, 4, 1 << 10, "lookup"),
     Case(MapType.HASH, 4, 1 << 16, "lookup"),
     Case(MapType.HASH, 4, 1 << 20, "lookup"),
     Case(MapType.HASH, 8, 1 << 20, "lookup"),
@@ -199,6 +200,10 @@ def time_case(case: Case, rounds: Rounds) -> list[Timing]:
     for operation, suffix in ((case.operation, ""), (NOTHING, f", {NOTHING}")):
         ours = program(m, case, operation).compile(optimize=True)
         ways[f"ours{suffix}"] = functools.partial(ours, memory)
+        own = filled(case)  # code without Python's lock makes all other code lock the table too
+        ways[f"unlocked{suffix}"] = functools.partial(
+            program(own, case, operation).compile(optimize=True, release_gil=True), memory
+        )
         if native.compilers():
             ways[f"C{suffix}"] = functools.partial(in_c(case, m.definition, operation), m.address)
             # Whatever was there, deleting and inserting does not say.
@@ -245,8 +250,9 @@ def section(found: Sequence[Timing | FromPython]) -> Section:
     """Return the section of the operations that were timed."""
     timings = [one for one in found if isinstance(one, Timing)]
     python = [one for one in found if isinstance(one, FromPython)]
-    loops = ("ours", "C") if any("C" in one.rounds for one in timings) else ("ours",)
-    ratios = ("ours/C",) if len(loops) > 1 else ()
+    beside_c = any("C" in one.rounds for one in timings)
+    loops = ("ours", "unlocked", "C") if beside_c else ("ours", "unlocked")
+    ratios = ("unlocked/ours", "ours/C") if beside_c else ("unlocked/ours",)
     series = {loop: tuple(one.cost(loop) for one in timings) for loop in loops}
     return Section(
         name="maps",
@@ -268,8 +274,8 @@ NO_COMPILER = "Without the C loop: no C compiler in PATH that works."
 
 def _row(one: Timing, loops: Sequence[str]) -> tuple[str, ...]:
     costs = [one.cost(loop) for loop in loops]
-    ratio = (f"{costs[0] / costs[1]:.2f}",) if len(costs) > 1 else ()
-    return one.case.name, *(f"{cost:.1f}" for cost in costs), *ratio
+    ratios = [costs[1] / costs[0], *(costs[0] / cost for cost in costs[2:])]
+    return one.case.name, *(f"{cost:.1f}" for cost in costs), *(f"{ratio:.2f}" for ratio in ratios)
 
 
 def _as_json(one: Timing, loops: Sequence[str]) -> dict[str, Any]:

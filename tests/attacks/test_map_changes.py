@@ -6,6 +6,7 @@ was a crash later: the hand of an LRU map came to an entry that was in no chain,
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import resource
@@ -27,6 +28,7 @@ from ebpfjit.once import _making, once
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps import Map, MapDefinition, MapFlag, MapType, create
 from ebpfjit.runtime.maps.account import account
+from ebpfjit.runtime.maps.flat import HEADER_SIZE
 from ebpfjit.runtime.maps.hash import HashMap
 from ebpfjit.runtime.maps.storage import changing
 
@@ -347,3 +349,132 @@ def test_calls_for_each_entry_leave_nothing_behind(engine: str) -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
     assert run_forked(job, 20).value < 8 << 10  # KiB; it was 40 MiB
+
+
+CHURN = """
+    mov r6, {rounds}
+    mov r7, {seed}
+    stw [r10-8], 32
+loop:
+    lddw r1, 6364136223846793005
+    mul r7, r1
+    add r7, 12345
+    mov r8, r7
+    rsh r8, 40
+    mov r1, r8
+    and r1, 31
+    stxw [r10-4], r1
+    stdw [r10-16], 1
+    mov r2, r10
+    add r2, -{below}
+    mov r3, r10
+    add r3, -16
+    mov r4, 0
+    lddw r1, map[idx:0]
+    rsh r8, 5
+    and r8, 3
+    jeq r8, 0, delete
+    jeq r8, 1, update
+    call 1
+    ja next
+update:
+    call 2
+    ja next
+delete:
+    call 3
+next:
+    sub r6, 1
+    jne r6, 0, loop
+    mov r0, 0
+    exit
+"""
+
+
+@pytest.mark.parametrize("kind", [MapType.HASH, MapType.LRU_PERCPU_HASH, MapType.LPM_TRIE], ids=str)
+def test_code_without_pythons_lock_leaves_tables_in_order(kind: MapType) -> None:
+    """Two threads of machine code, code with the lock and Python change one table; children find it whole."""
+
+    def job() -> str:
+        table = made(kind, 24)
+        rounds = 100 if kind is MapType.LPM_TRIE else 6_000  # of which updates are Python
+        below = 8 if kind is MapType.LPM_TRIE else 4
+        done: list[int] = []
+
+        def churn(seed: int, release_gil: bool) -> None:
+            text = CHURN.format(rounds=rounds, seed=seed, below=below)
+            function = program(text, table).compile(release_gil=release_gil, optimize=seed != 2)
+            for _ in range(3):
+                done.append(function(FRAME))
+
+        threads = [threading.Thread(target=churn, args=(seed, seed < 3)) for seed in (1, 2, 3)]
+        for thread in threads:
+            thread.start()
+        number = 0
+        while any(thread.is_alive() for thread in threads):
+            number += 1
+            for each in range(32):
+                table.update(key(kind, each), bytes(8))
+                table.get(key(kind, each ^ 5))
+                table.delete(key(kind, each ^ 9))
+            assert all(len(one) == table.definition.key_size for one in table)
+            if number % 8 == 1:
+                child = os.fork()
+                if not child:
+                    check_order(table)
+                    table.update(key(kind, 1), bytes(8))
+                    os._exit(0)
+                assert os.waitpid(child, 0)[1] == 0
+                check_order(copy.deepcopy(table))
+        assert done == [0] * 9
+        check_order(table)
+        return "whole"
+
+    assert run_forked(job, 60).value == "whole"
+
+
+@pytest.mark.parametrize("kind", HASHES, ids=lambda kind: kind.name.lower())
+def test_a_shared_table_is_in_order_wherever_a_signal_handler_raises(kind: MapType) -> None:
+    gc.collect()
+    for moment in range(1, 2 * MOST_CALLS, 2):
+        table = made(kind, 4)
+        text = CHURN.format(rounds=20, seed=moment, below=8 if kind is MapType.LPM_TRIE else 4)
+        function = program(text, table).compile(release_gil=True)
+        interrupted(lambda table=table: change(table, kind), moment)  # type: ignore[misc]
+        check_order(table)
+        assert function(FRAME) == 0  # whoever had the lock, nobody waits for it
+        check_order(table)
+
+
+@pytest.mark.parametrize("kind", [MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE], ids=str)
+def test_who_finds_the_lock_of_a_table_taken_waits(kind: MapType) -> None:
+    table = made(kind, 24)
+    text = CHURN.format(rounds=9, seed=1, below=8 if kind is MapType.LPM_TRIE else 4)
+    functions = [program(text, table).compile(release_gil=release_gil) for release_gil in (False, True)]
+    table.update(key(kind, 1), bytes(8))
+    works: list[Callable[[], object]] = [
+        *(lambda function=function: function(FRAME) for function in functions),  # type: ignore[misc]
+        lambda: table.update(key(kind, 2), bytes(8)),
+        lambda: table.delete(key(kind, 1)),
+        lambda: table.get(key(kind, 1)),
+        lambda: list(table),
+        lambda: copy.deepcopy(table),
+    ]
+    for work in works:
+        table.set_field("lock", 3)  # as where machine code of another thread is in the table
+        left = bytes(table.storage.memory[HEADER_SIZE:])
+        thread = threading.Thread(target=work)
+        thread.start()
+        end = time.monotonic() + 0.03
+        while time.monotonic() < end:
+            assert thread.is_alive()
+        assert bytes(table.storage.memory[HEADER_SIZE:]) == left
+        table.set_field("lock", 2)
+        thread.join()
+        assert table.field("lock") == 2
+        check_order(table)
+    for function in functions:
+        table.set_field("lock", 1)  # left behind by Python: machine code goes to the helper, which goes on
+        assert function(FRAME) == 0
+        check_order(table)
+        assert "so far 0 times" not in function.explain()
+        table.set_field("lock", 2)

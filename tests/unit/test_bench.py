@@ -214,10 +214,12 @@ def test_a_call_with_nothing_to_compare_it_with() -> None:
 
 def test_operations_on_maps_are_what_is_left_of_two_loops() -> None:
     case = maps.Case(maps.MapType.HASH, 4, 16, "lookup")
-    timing = maps.Timing(case, {"ours": [30.0, 20.0], "ours, nothing": [5.0, 7.0]})
+    rounds = {"ours": [30.0, 20.0], "ours, nothing": [5.0, 7.0]}
+    rounds |= {"unlocked": [30.0, 35.0], "unlocked, nothing": [6.0, 5.0]}
+    timing = maps.Timing(case, rounds)
     assert timing.cost("ours") == 15.0
     section = maps.section([timing, maps.FromPython({"array: m[key]": 1.0})])
-    assert section.rows == (("hash, 16 entries, keys of 4 bytes: lookup", "15.0"),)
+    assert section.rows == (("hash, 16 entries, keys of 4 bytes: lookup", "15.0", "25.0", "1.67"),)
 
 
 # runs
