@@ -304,8 +304,8 @@ class Program:
 
         `name` and `type` are as in `from_bytes`. Text as `clang -S -target bpf` writes it has functions,
         sections and variables: the program starts with the function called `name`, else with the first that
-        is in a section of its own ("xdp"), whose type it has; variables are maps of one entry. Raises
-        AssemblyError, which has the line and the column.
+        is in a section of its own ("xdp"), whose type it has; variables are maps of one entry, and with
+        `clang -g` the maps of `.maps` are there. Raises AssemblyError, which has the line and the column.
 
             Program.from_assembly("r0 = 2\nexit", type="xdp").run(bytes(60)).action    # 'XDP_PASS'
         """

@@ -15,8 +15,8 @@ Labels are words (`loop:`) or numbers (`1:`, used as `1f` and `1b`); where a pro
 label `exit`, that name means its first exit instruction, as in bpf_conformance.
 
 So is what `clang -S -target bpf` writes: sections of code come one after the other, that of the first
-function that is attached to something first. Its variables are memory for `Program.from_assembly`; what
-else there is (.maps, .BTF, .debug_info) is skipped.
+function that is attached to something first. Its variables and maps are memory for `Program.from_assembly`;
+what else there is (.debug_info) is skipped.
 """
 
 from __future__ import annotations

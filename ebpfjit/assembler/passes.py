@@ -19,11 +19,11 @@ from ebpfjit.assembler.lexer import (
     tokenize,
 )
 from ebpfjit.assembler.operands import Fields, Labels, Rejected, integer, integer64
-from ebpfjit.assembler.sections import HAS_SECTIONS, Sections, Variables, read_sections
+from ebpfjit.assembler.sections import HAS_SECTIONS, MAPS, Sections, read_sections
 from ebpfjit.assembler.syntax import DATA_WORDS, Form, all_forms, classes
 from ebpfjit.bits import W32
 from ebpfjit.errors import AssemblyError
-from ebpfjit.isa.spec import Kind, Reference
+from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.program import MAX_SLOTS, SLOT_SIZE, Instruction, SourceLine
 from ebpfjit.record import dataclass
@@ -33,8 +33,8 @@ MAX_TEXT, MAX_LINE = 1 << 25, 1 << 20
 MAX_LINES = MAX_SLOTS
 MAX_LABELS = 1_000_000
 MAX_PROGRAMS = 256
-MAX_SECTIONS = 64
-"""Sections of variables that a program refers to."""
+MAX_USED = 64
+"""Maps and sections of variables that a program refers to, as in Linux."""
 
 DIRECTIVES = frozenset({
     ".text", ".file", ".globl", ".global", ".weak", ".local", ".hidden", ".protected", ".internal",
@@ -76,19 +76,20 @@ class Assembled:
     """A text as a program: its bytes, and what else the text says.
 
     `symbols` are its functions by slot, `lines` the source lines by the slot where their code starts.
-    `variables` are the sections that wide loads refer to, `references` are these by slot: the number of the
-    section, and how far into it. `name` and `section` are those of the function that it starts with, None
-    where the text names none.
+    `uses` are the maps that wide loads refer to: (section, "") of a section of variables, (".maps", name) of
+    what is defined there; `references` are these by slot: the number of the map, and how far into its value
+    (None: the map itself). `sections` has what is in the sections. `name` and `section` are those of the
+    function that it starts with, None where the text names none.
     """
 
     code: bytes
     symbols: dict[int, str]
     lines: dict[int, SourceLine]
-    variables: tuple[Variables, ...]
-    references: dict[int, tuple[int, int]]
+    uses: tuple[tuple[str, str], ...]
+    references: dict[int, tuple[int, int | None]]
     name: str | None
     section: str | None
-    license: str | None
+    sections: Sections
 
 
 def assembled(text: str, entry: str | None = None) -> Assembled:
@@ -131,11 +132,11 @@ def _assembled(text: str, entry: str | None, *, whole: bool) -> Assembled:
         code,
         {named[name]: name for name in functions if named[name] * SLOT_SIZE < len(code)},
         source.source_lines,
-        tuple(source.used.values()),
+        tuple(source.used),
         source.references,
         None if first is None or not first.name else first.name,
         None if first is None else first.section,
-        None if sections is None else sections.license,
+        source.sections,
     )
 
 
@@ -161,8 +162,8 @@ class _Source:
         self.whole = whole
         self.files: dict[str, str] = {}
         self.source_lines: dict[int, SourceLine] = {}
-        self.used: dict[str, Variables] = {}
-        self.references: dict[int, tuple[int, int]] = {}
+        self.used: dict[tuple[str, str], int] = {}
+        self.references: dict[int, tuple[int, int | None]] = {}
         self.statements: list[_Statement] = []
         self.labels = Labels()
         self._line_of_label: dict[str, int] = {}
@@ -253,19 +254,21 @@ class _Source:
         """Return the wide load of a place in a section of variables."""
         if self.whole:
             reason = (
-                f"{statement.tokens[2]!r} is a variable of section {name!r}, and bytes alone hold none: "
-                "Program.from_assembly gives it memory"
+                f"{statement.tokens[2]!r} is in section {name!r}, and bytes alone hold neither variables nor "
+                "maps: Program.from_assembly gives it memory"
             )
             raise self._error(statement, 2, reason)
-        pc, offset = statement.pc, offset + statement.addend
-        if name not in self.used and len(self.used) == MAX_SECTIONS:
-            raise self._error(statement, 2, f"variables of more than {MAX_SECTIONS} sections")
-        self.used.setdefault(name, self.sections.variables[name])
-        number = list(self.used).index(name)
-        self.references[pc] = number, offset
-        dst, row = REGISTERS[statement.tokens[0]][1], BY_NAME["LDDW_MAP_IDX_VALUE"]
-        source = Reference.MAP_VALUE_BY_INDEX.value
-        return Instruction(pc, row.opcode, dst, source, 0, number, W32.signed(offset), row).encode()
+        pc, is_map = statement.pc, name == MAPS
+        key = name, statement.tokens[2] if is_map else ""
+        if key not in self.used and len(self.used) == MAX_USED:
+            raise self._error(statement, 2, f"more than {MAX_USED} maps and sections of variables")
+        number, offset = self.used.setdefault(key, len(self.used)), offset + statement.addend
+        self.references[pc] = number, None if is_map else offset
+        row = BY_NAME["LDDW_MAP_IDX" if is_map else "LDDW_MAP_IDX_VALUE"]
+        dst, reference = REGISTERS[statement.tokens[0]][1], row.reference
+        assert reference is not None  # both rows have one
+        next_imm = 0 if is_map else W32.signed(offset)
+        return Instruction(pc, row.opcode, dst, reference.value, 0, number, next_imm, row).encode()
 
     def _encode_data(self, statement: _Statement) -> bytes:
         """Return the words of `.8byte 0x95, 0x85`: integers with commas between."""

@@ -2,7 +2,8 @@
 
 .text, .section xdp,"ax"      code: units, each from the start of a function to that of the next
 .data .bss .rodata, license   bytes, and where symbols are in them
-anything else (.maps, .BTF)   skipped; its symbols are known by name, for who refers to them
+.maps .BTF                    the same: which maps there are, and what their types say
+anything else (.debug_info)   skipped; its symbols are known by name, for who refers to them
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ebpfjit.record import dataclass
 MAX_DATA = 1 << 24
 """Bytes of variables of a text."""
 CODE, DATA, SKIPPED = "code", "data", "skipped"
+MAPS, BTF = ".maps", ".BTF"
 
 HAS_SECTIONS = re.compile(r"^[ \t]*\.(?:section|pushsection|data|bss|type|comm|lcomm)\b", re.MULTILINE)
 _DIRECTIVE = re.compile(r"\s*\.([\w.]+)[ \t]*(.*)", re.ASCII)
@@ -197,7 +199,7 @@ class _Reader:
 
     def _go(self, name: str, flags: str) -> None:
         is_code = name == ".text" or "x" in flags
-        is_data = name.startswith((".data", ".bss", ".rodata")) or name == "license"
+        is_data = name.startswith((".data", ".bss", ".rodata")) or name in ("license", MAPS, BTF)
         self.section, self.kind = name, CODE if is_code else DATA if is_data else SKIPPED
         if is_code:
             self.unit = self._new_unit("")
