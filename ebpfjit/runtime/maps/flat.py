@@ -58,6 +58,8 @@ class FlatMap(KeyedMap):
     """
 
     value_is_stable = True
+    is_shared = False
+    """True for a table that code without Python's lock uses."""
 
     def __init__(
         self,
@@ -170,6 +172,10 @@ class FlatMap(KeyedMap):
     def find(self, key: bytes) -> int:
         """Return the entry of a key, -1 where it is not there."""
 
+    def find_shared(self, key: bytes) -> int:
+        """Return the entry of a key as `find` does, of a table that is shared."""
+        return self.find(key)
+
     @abstractmethod
     def claim(self, key: bytes, flags: int) -> int:
         """Return the entry that an update under `key` writes, a new one if need be, or -errno."""
@@ -197,7 +203,7 @@ class FlatMap(KeyedMap):
 
     def lookup_percpu(self, key: bytes, cpu: int) -> int:
         """Return the address of one processor's value under `key`, 0 where there is none."""
-        entry = self.find(key)
+        entry = self.find_shared(key) if self.is_shared else self.find(key)
         if entry < 0 or not 0 <= cpu < self.cpus:
             return 0
         self.touch(entry)
@@ -228,7 +234,7 @@ class FlatMap(KeyedMap):
                 yield key, self.address + self.offset_of(entry, self.cpu)
 
     def _get(self, key: bytes) -> Any:
-        entry = self.find(key)
+        entry = self.find_shared(key) if self.is_shared else self.find(key)
         if entry < 0:
             raise KeyError
         size = self.definition.value_size

@@ -156,11 +156,6 @@ class _Change:
         self._counts, self._address = counts, address
         self._take: Callable[[int], int] | None = None
 
-    @property
-    def is_shared(self) -> bool:
-        """True for a table that code without Python's lock uses."""
-        return self._take is not None
-
     def share(self, take: Callable[[int], int]) -> None:
         """Have the table's lock taken from now on, by machine code too. The caller holds `changing`."""
         if self._counts[LOCK] == UNSHARED:
@@ -297,15 +292,10 @@ class HashMap(FlatMap):
         with changing.held:
             _shared.add(self)
             self._change.share(take)
+            self.is_shared = True
 
     def find(self, key: bytes) -> int:
         """Return the entry of a key, -1 where it is not there."""
-        if not self._change.is_shared:
-            return self._find(key)
-        with changing.held, self._change:
-            return self._find(key)
-
-    def _find(self, key: bytes) -> int:
         held, size, keys = self.storage.memory, self.definition.key_size, self.keys_offset
         link = self._buckets[self._chains[key]]
         while link:
@@ -314,6 +304,11 @@ class HashMap(FlatMap):
                 return link - 1
             link = self._links[link - 1]
         return -1
+
+    def find_shared(self, key: bytes) -> int:
+        """Return the entry of a key as `find` does, while nobody changes the table."""
+        with changing.held, self._change:
+            return self.find(key)
 
     def _is_long(self, bucket: int) -> bool:
         """True where a chain has as many entries as it may."""
@@ -329,7 +324,7 @@ class HashMap(FlatMap):
         states, at = self.storage.memory, self.states_offset + entry
         if not self.is_lru:
             return
-        if not self._change.is_shared:
+        if not self.is_shared:
             states[at] |= LOOKED_UP
             return
         with changing.held, self._change:
@@ -478,12 +473,12 @@ class HashMap(FlatMap):
             entry += 1
 
     def _keys(self) -> Iterator[bytes]:
-        return (key for _, key in self._used())
+        return (key for _, key in self._used()) if self.is_shared else map(self.key_of, self._entries())
 
     def _used(self) -> Iterator[tuple[int, bytes]]:
         """Yield the entries in use, with their keys."""
         for entry in self._entries():
-            if not self._change.is_shared:
+            if not self.is_shared:
                 yield entry, self.key_of(entry)
                 continue
             with changing.held, self._change:
