@@ -95,8 +95,8 @@ def time_maps(rounds: Rounds) -> list[Cost]:
         name = kind.name.lower()
         m[5] = 7
         for key, value, of in (((5).to_bytes(4, "little"), bytes(8), "bytes"), (5, 7, "ints")):
-            ways[f"{name}: m[key], {of}"] = functools.partial(_read, m, key)
-            ways[f"{name}: m[key] = value, {of}"] = functools.partial(_write, m, key, value)
+            ways[f"{name}: value read, {of}"] = functools.partial(_read, m, key)
+            ways[f"{name}: value stored, {of}"] = functools.partial(_write, m, key, value)
     times = in_turn(ways, rounds)
     return [Cost(name, median(found), "ns") for name, found in times.items()]
 
