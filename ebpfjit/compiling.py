@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.function import JitFunction, Plain, gated, make_function
-from ebpfjit.once import load_package, once
+from ebpfjit.once import import_alone, load_package, once
 from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.ready import Brought, Ready, environment_of, is_plain, numbered, ready, refuse_limit
@@ -179,10 +179,11 @@ def compile(
     """
     refuse_limit(limit)
     load_package("ebpfjit.jit")
-    from ebpfjit.jit.cache import Folder
-
     options = Options(checked, harden, release_gil, optimize, audit)
     if cache is not None:
+        import_alone("ebpfjit.jit.cache")
+        from ebpfjit.jit.cache import Folder
+
         options = replace(options, cache=Folder(cache))
     return _compiled(program, options, numbered(helpers), kfuncs or {}, limit)
 
@@ -196,6 +197,7 @@ def load_function(
 ) -> JitFunction:
     """Return the function that `JitFunction.save` wrote. Raises as `JitFunction.load`."""
     load_package("ebpfjit.jit")
+    import_alone("ebpfjit.jit.cache")
     from ebpfjit.jit.cache import File
 
     file = File(path)

@@ -200,6 +200,7 @@ class JitFunction(Sealed):
         program whose code holds addresses (maps, references) or is hardened, OSError as `open`.
         """
         load_package("ebpfjit.jit")
+        import_alone("ebpfjit.jit.cache")
         from ebpfjit.jit import cache
 
         compiled = self._best()

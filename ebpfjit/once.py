@@ -148,10 +148,15 @@ def import_alone(name: str) -> ModuleType:
 
 @once
 def load_package(name: str) -> ModuleType:
-    """Import a package and all of its modules, in one thread; what imports them later finds them whole."""
+    """Import a package and all of its modules, in one thread; what imports them later finds them whole.
+
+    But for those that it names as LATER: whoever wants one imports it by `import_alone`.
+    """
     package = import_module(name)
+    later = getattr(package, "LATER", ())
     for module in iter_modules(package.__path__):
-        import_module(f"{name}.{module.name}")
+        if module.name not in later:
+            import_module(f"{name}.{module.name}")
     return package
 
 

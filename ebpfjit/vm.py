@@ -22,7 +22,7 @@ from ebpfjit.analysis.verified import StackUsageCalculator, Verified, prepare
 from ebpfjit.errors import ExecutionError, JitUnavailable, TranslationError
 from ebpfjit.interpreter import interpret
 from ebpfjit.named import cut, few
-from ebpfjit.once import load_package
+from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import CHOSEN, Options
 from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
@@ -392,17 +392,19 @@ class _Machine:
 
     def _all_options(self) -> Options:
         """Return what was chosen, with what all runs have."""
-        load_package("ebpfjit.jit")
-        from ebpfjit.jit.cache import Folder
-
         promises = Promises(
             self._argument_size(),
             moving=frozenset(number for number, each in self._helpers.items() if may_end_rights(each)),
             argument_is_measured=self._ARGUMENT_IS_PACKET,
             calling=frozenset(),  # there is no world, whose engine they could ask
         )
-        cache = None if self.cache is None else Folder(self.cache)
-        return replace(self._options, promises=promises, cache=cache)
+        options = replace(self._options, promises=promises)
+        if self.cache is None:
+            return options
+        import_alone("ebpfjit.jit.cache")
+        from ebpfjit.jit.cache import Folder
+
+        return replace(options, cache=Folder(self.cache))
 
     def _compiler(self) -> Callable[[Options], Compiled]:
         """Return what compiles the machine as it is now."""

@@ -6,3 +6,6 @@ relocation.py    Listing -> Image -> bytes  jumps and slots filled
 code_buffer.py   bytes -> CodeBuffer        mapped, executable, never writable at once
 entry.py         the call from Python, and faults back into exceptions
 """
+
+LATER = ("cache", "compiler", "legend", "lower", "map_routines", "timing")
+"""What not every program needs: for images in files, optimised code, and those who look at it."""
