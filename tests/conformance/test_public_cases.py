@@ -1,6 +1,6 @@
-"""The public cases of bpf_conformance pass on every engine, where they lie beside the checkout.
+"""The public cases of bpf_conformance pass on every engine, where they are here (support/public_cases.py).
 
-The format is that of ../shared/conformance/README.md: sections `-- asm`, `-- raw`, `-- mem`,
+The format is that project's: sections `-- asm`, `-- raw`, `-- mem`,
 `-- result`, `-- error`.
 """
 
@@ -12,15 +12,12 @@ from pathlib import Path
 
 import pytest
 from support.machines import CHECKED, ENGINES, Job, Outcome, run_jobs
+from support.public_cases import PATHS, WHY_NOT
 
 from ebpfjit.assembler import assemble
 
 # What is compiled for all of its tests is compiled once.
 pytestmark = pytest.mark.xdist_group("public cases")
-
-FOLDER = Path(__file__).parents[2].parent / "shared" / "conformance"
-PATHS = sorted(FOLDER.glob("*.data"))
-WHY_NOT = f"no public conformance cases beside the checkout ({FOLDER.parent.name}/{FOLDER.name}/*.data)"
 
 
 def sections(path: Path) -> dict[str, list[str]]:

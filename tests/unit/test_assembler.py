@@ -9,6 +9,7 @@ from ebpfjit.assembler.syntax import FORMS, all_forms, classes, family, words
 from ebpfjit.errors import AssemblyError
 from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.program import decode
+from tests.support.rows import over
 
 README_TEXT = """add64 r1, 0x605
                      mov64 r2, 0x32
@@ -97,12 +98,12 @@ def spellings():
             yield pytest.param(text, bytes.fromhex(line[:35]), id=text)
 
 
-@pytest.mark.parametrize(("text", "code"), list(spellings()))
+@over(("text", "code"), list(spellings()))
 def test_spellings(text, code):
     assert assemble(text) == code
 
 
-@pytest.mark.parametrize("key", sorted(all_forms()))
+@over("key", sorted(all_forms()))
 def test_every_form_assembles_to_its_row(key):
     form = all_forms()[key]
     samples = {"r": "r0", "w": "w0", "i": "0", "s": "+0", "L": "there", "h": "f#0"}
@@ -112,7 +113,7 @@ def test_every_form_assembles_to_its_row(key):
     assert not first.row.mismatches(first.dst_reg, first.src_reg, first.offset, first.imm, first.next_imm)
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+@over("row", TABLE)
 def test_every_row_has_words_and_forms(row):
     assert words(row)[0] == row.mnemonic
     assert FORMS[family(row)][0].startswith("$word")
@@ -198,7 +199,7 @@ def test_carriage_returns_end_lines_quietly():
     assert assemble("mov r0, 1\r\nexit\r\n") == assemble("mov r0, 1\nexit\n")
 
 
-@pytest.mark.parametrize(
+@over(
     ("text", "column", "reason"),
     [
         ("abcd", 1, "unknown mnemonic 'abcd'"),

@@ -11,6 +11,7 @@ from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.bench.inputs import KERNELS, SOURCES
 from ebpfjit.jit.timing import time_stages
+from tests.support.rows import over
 
 
 def facts_of(text: str) -> dict[int, tuple[str, Origin]]:
@@ -38,7 +39,7 @@ def test_frames_are_zeroed_where_a_program_uses_one() -> None:
     assert baseline(prepare(Program.from_bytes(assemble("ldxb r0, [r10-1]\nexit")))).zeroed == {0}
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+@over("kernel", KERNELS)
 def test_kernels_do_the_same(kernel: object) -> None:
     name, memory = kernel.name, kernel.memory(kernel.small)  # type: ignore[attr-defined] # a Kernel
     program = load(SOURCES / f"{name}.o").program("kernel")
@@ -47,7 +48,7 @@ def test_kernels_do_the_same(kernel: object) -> None:
     assert one == other
 
 
-@pytest.mark.parametrize("limit", range(1, 40))
+@over("limit", range(1, 40))
 def test_budgets_end_where_the_interpreter_does(limit: int) -> None:
     text = (
         "mov r0, 0\nmov r3, 5\nl: add r0, 1\njeq r0, 3, n\nstxb [r1], r0\nn: sub r3, 1\njne r3, 0, l\n"

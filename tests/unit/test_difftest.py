@@ -516,11 +516,9 @@ def test_every_bug_can_be_planted(bug) -> None:
     def try_it() -> str:
         plant(bug.name)
         problems = [Checker(("interpreter",)).check(case_of(1, n, ("acceptable",))) for n in range(2)]
-        verified = [prepared(case_of(1, n, ("valid", "pointers"))) for n in range(8)]
-        for each, case in zip(
-            verified, (case_of(1, n, ("valid", "pointers")) for n in range(8)), strict=True
-        ):
-            compiled_case(case, each)
+        for number in range(4):
+            case = case_of(1, number, ("valid", "pointers"))
+            compiled_case(case, prepared(case))
         return f"planted; what else is wrong: {[problem for problem in problems if problem is not None]}"
 
     assert run_forked(try_it, 60).value == "planted; what else is wrong: []"

@@ -11,6 +11,7 @@ from ebpfjit.disassembler import HLInsn, disassemble, disassemble_instruction, t
 from ebpfjit.errors import DecodeError
 from ebpfjit.isa.table import TABLE
 from ebpfjit.program import Instruction, Program, decode
+from tests.support.rows import over
 
 DIALECTS = ("rbpf", "linux")
 
@@ -47,8 +48,8 @@ def instructions_of(row):
         yield Instruction(0, row.opcode, dst, src, offset, imm, next_imm, row)
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+@over("dialect", DIALECTS)
+@over("row", TABLE)
 def test_every_row_comes_back(row, dialect):
     code = b"".join(insn.encode() for insn in instructions_of(row))
     text = disassemble(code, dialect)
@@ -56,7 +57,7 @@ def test_every_row_comes_back(row, dialect):
     assert assemble(text) == code
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@over("dialect", DIALECTS)
 def test_rows_are_written_apart(dialect):
     texts = {}
     for row in TABLE:
@@ -198,8 +199,8 @@ def test_words_of_linux():
     assert disassemble(assemble(LINUX), "linux") == LINUX
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize(
+@over("dialect", DIALECTS)
+@over(
     ("words", "text"),
     [
         ("ff01000000000000", ".8byte 0x1ff"),  # no such opcode

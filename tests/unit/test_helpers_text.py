@@ -10,6 +10,7 @@ import pytest
 from ebpfjit.errors import MemoryFault
 from ebpfjit.kernel import KernelVerifierError
 from tests.support.helper_runs import Outcome, as_linux, constant, in_kernel, needs_kernel, run
+from tests.support.rows import over
 
 BUFFER = 128
 U64 = (1 << 64) - 1
@@ -66,7 +67,7 @@ FORMATS: list[tuple[bytes, tuple[int, ...], bytes]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "arguments", "expected"), FORMATS)
+@over(("text", "arguments", "expected"), FORMATS)
 def test_snprintf(text: bytes, arguments: tuple[int, ...], expected: bytes) -> None:
     outcome = run(*snprintf(text, arguments))
     assert outcome.signed == len(expected) + 1
@@ -74,7 +75,7 @@ def test_snprintf(text: bytes, arguments: tuple[int, ...], expected: bytes) -> N
 
 
 @needs_kernel
-@pytest.mark.parametrize(("text", "arguments", "expected"), FORMATS)
+@over(("text", "arguments", "expected"), FORMATS)
 def test_snprintf_as_linux(text: bytes, arguments: tuple[int, ...], expected: bytes) -> None:
     assert written(as_linux(*snprintf(text, arguments))) == expected[: BUFFER - 1]
 
@@ -98,7 +99,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "arguments"), REFUSED)
+@over(("text", "arguments"), REFUSED)
 def test_bad_formats_are_refused(text: bytes, arguments: tuple[int, ...]) -> None:
     outcome = run(*snprintf(text, arguments))
     assert outcome.signed == -errno.EINVAL
@@ -106,7 +107,7 @@ def test_bad_formats_are_refused(text: bytes, arguments: tuple[int, ...]) -> Non
 
 
 @needs_kernel
-@pytest.mark.parametrize(("text", "arguments"), REFUSED)
+@over(("text", "arguments"), REFUSED)
 def test_linux_refuses_the_same_formats(text: bytes, arguments: tuple[int, ...]) -> None:
     with pytest.raises(KernelVerifierError, match="Invalid format string"):
         in_kernel(*snprintf(text, arguments))
@@ -256,8 +257,8 @@ NUMBERS = [
 
 
 @needs_kernel
-@pytest.mark.parametrize("helper", [105, 106])
-@pytest.mark.parametrize("text", NUMBERS)
+@over("helper", [105, 106])
+@over("text", NUMBERS)
 def test_numbers_are_read_as_linux(text: bytes, helper: int) -> None:
     data = text.ljust(80, b" ") + b"\xee" * 8
     for flags in (0, 8, 10, 16, 7, 32):
@@ -302,8 +303,8 @@ PAIRS = [
 
 
 @needs_kernel
-@pytest.mark.parametrize(("first", "second"), PAIRS)
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@over(("first", "second"), PAIRS)
+@over("size", [1, 2, 3, 4])
 def test_strncmp_as_linux(first: bytes, second: bytes, size: int) -> None:
     text = STRNCMP.replace("SIZE", str(size))
     as_linux(text, first.ljust(8, b"\0"), {"text": constant(second + b"\0")})

@@ -5,6 +5,7 @@ import pytest
 from ebpfjit.assembler import assemble
 from ebpfjit.errors import AssemblyError
 from ebpfjit.insn_builder import Arch, BpfCode, Cond, Endian, MemSize, Source
+from tests.support.rows import over
 
 
 def test_readme_snippet_of_rbpf():
@@ -30,8 +31,8 @@ ARITHMETIC = {
 WIDTHS = [(Arch.X64, "64"), (Arch.X32, "32")]
 
 
-@pytest.mark.parametrize(("arch", "bits"), WIDTHS)
-@pytest.mark.parametrize(("method", "word"), ARITHMETIC.items())
+@over(("arch", "bits"), WIDTHS)
+@over(("method", "word"), ARITHMETIC.items())
 def test_arithmetic(method, word, arch, bits):
     begin = getattr(BpfCode(), method)
     code = begin(Source.Imm, arch).set_dst(3).set_imm(-7).push()
@@ -39,7 +40,7 @@ def test_arithmetic(method, word, arch, bits):
     assert code.into_bytes() == assemble(f"{word}{bits} r3, -7\n{word}{bits} r3, r4")
 
 
-@pytest.mark.parametrize(("arch", "bits"), WIDTHS)
+@over(("arch", "bits"), WIDTHS)
 def test_negate(arch, bits):
     assert BpfCode().negate(arch).set_dst(2).push().into_bytes() == assemble(f"neg{bits} r2")
 

@@ -8,6 +8,7 @@ import pytest
 
 from ebpfjit.isa.spec import Kind, Reg, Row
 from ebpfjit.isa.table import BY_NAME, OPERATIONS, TABLE, match, told_by
+from tests.support.rows import over
 
 GROUPS = {"base32", "base64", "divmul32", "divmul64", "atomic32", "atomic64", "packet", "linux", "rbpf"}
 
@@ -32,7 +33,7 @@ def test_names_are_unique() -> None:
     assert len(BY_NAME) == len(TABLE)
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+@over("row", TABLE)
 def test_a_row_is_found_by_its_own_fixed_fields(row: Row) -> None:
     src = row.src if isinstance(row.src, int) else 3
     offset = row.offset if isinstance(row.offset, int) else 7
@@ -40,7 +41,7 @@ def test_a_row_is_found_by_its_own_fixed_fields(row: Row) -> None:
     assert match(row.opcode, src, offset, imm) is row
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+@over("row", TABLE)
 def test_a_row_says_what_every_engine_needs(row: Row) -> None:
     assert row.group in GROUPS
     assert row.mnemonic

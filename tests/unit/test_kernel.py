@@ -36,6 +36,7 @@ from ebpfjit.kernel import (
 )
 from ebpfjit.kernel.wrapping import main_end, stack_to_zero
 from ebpfjit.program import Instruction, Program
+from tests.support.rows import over
 
 needs_kernel = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
 
@@ -338,8 +339,8 @@ def test_an_xdp_program_sees_and_changes_its_packet() -> None:
 
 
 @needs_kernel
-@pytest.mark.parametrize("type", ["tc", "classifier", "action", "socket_filter", "lwt_in", "lwt_xmit"])
-@pytest.mark.parametrize("packet", [bytes(range(30)), b"\x45" + bytes(19), b"\x45" + bytes(14)])
+@over("type", ["tc", "classifier", "action", "socket_filter", "lwt_in", "lwt_xmit"])
+@over("packet", [bytes(range(30)), b"\x45" + bytes(19), b"\x45" + bytes(14)])
 def test_the_packet_is_what_the_program_sees_from_its_first_byte(type: str, packet: bytes) -> None:
     result = run_program(typed(insn("LDXW", 0, 1, offset=0) + EXIT, type), packet)
     assert (result.return_value, result.data) == (len(packet), packet)
@@ -530,14 +531,14 @@ def _cases(row: Row, value: Callable[[int, int], int]) -> list[Case]:
 
 
 @needs_kernel
-@pytest.mark.parametrize("row", rows(Kind.BINARY), ids=repr)
+@over("row", rows(Kind.BINARY))
 def test_arithmetic(row: Row) -> None:
     w, meaning = row.width, BINARY[row.meaning]
     check(_cases(row, lambda a, b: meaning(w, w.wrap(a), w.wrap(b))))
 
 
 @needs_kernel
-@pytest.mark.parametrize("row", [row for row in rows(Kind.BINARY) if row.uses_src], ids=repr)
+@over("row", [row for row in rows(Kind.BINARY) if row.uses_src])
 def test_arithmetic_on_one_register(row: Row) -> None:
     w, meaning = row.width, BINARY[row.meaning]
     body = insn("LDXDW", 3, 9) + insn(row.name, 3, 3) + insn("STXDW", 9, 3)
@@ -560,7 +561,7 @@ def test_unary_and_byte_swaps(row: Row) -> None:
 
 
 @needs_kernel
-@pytest.mark.parametrize("row", rows(Kind.BRANCH), ids=repr)
+@over("row", rows(Kind.BRANCH))
 def test_branches(row: Row) -> None:
     w, holds = row.width, CONDITION[row.meaning]
     edges = [*EDGES64[::2], W64.mask, W64.int_min]
@@ -587,7 +588,7 @@ def test_loads(row: Row) -> None:
 
 
 @needs_kernel
-@pytest.mark.parametrize("row", rows(Kind.STORE), ids=repr)
+@over("row", rows(Kind.STORE))
 def test_stores(row: Row) -> None:
     def after(old: int, value: int) -> int:
         return old & ~row.width.mask | row.width.wrap(value)
@@ -623,7 +624,7 @@ def _atomic_case(row: Row, memory: int, src: int, r0: int) -> Case:
 
 
 @needs_kernel
-@pytest.mark.parametrize("row", rows(Kind.ATOMIC), ids=repr)
+@over("row", rows(Kind.ATOMIC))
 def test_atomics(row: Row) -> None:
     pairs = itertools.product([*EDGES64[::3], W64.mask, W64.int_min], EDGES64[::2])
     same_low_half = 0xAAAAAAAA_00000000
@@ -635,7 +636,7 @@ def test_atomics(row: Row) -> None:
 
 
 @needs_kernel
-@pytest.mark.parametrize("value", EDGES64)
+@over("value", EDGES64)
 def test_wide_constants(value: int) -> None:
     assert run_program(returning(value)).return_value == value
 
@@ -694,7 +695,7 @@ def _around(row: Row, word: bytes) -> bytes:
 
 
 @needs_kernel
-@pytest.mark.parametrize("row", [row for row in TABLE if row.name not in NOT_ALONE], ids=repr)
+@over("row", [row for row in TABLE if row.name not in NOT_ALONE])
 def test_reserved_fields_are_those_that_linux_refuses(row: Row) -> None:
     run_program(_around(row, _word(row)), bytes(16))
     for field, value in itertools.product(("dst", "src", "offset", "imm"), (1, 7)):

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from ebpfjit.analysis.nesting import nesting_of
+from tests.support.rows import over
 
 #  name                   ways                               headers  of each block in a loop its header
 GRAPHS: dict[str, tuple[dict[int, list[int]], set[int], dict[int, int]]] = {
@@ -30,7 +31,7 @@ def test_loops(name: str) -> None:
     assert found.header == header
 
 
-@pytest.mark.parametrize("seed", range(60))
+@over("seed", range(60))
 def test_a_loop_comes_round(seed: int) -> None:
     """Each block of a loop leads to its header, and the header to it; what comes round has a header."""
     rng = random.Random(seed)

@@ -9,6 +9,7 @@ import pytest
 from ebpfjit.bits import Width
 from ebpfjit.isa import semantics
 from ebpfjit.optimizer.rules import algebra, divisions
+from tests.support.rows import over
 
 WIDTHS = [Width(bits) for bits in (4, 5, 6)]
 
@@ -40,14 +41,14 @@ def wrong_with(w: Width, meaning: str) -> Iterator[tuple[int, int]]:
             )
 
 
-@pytest.mark.parametrize("w", WIDTHS, ids=repr)
-@pytest.mark.parametrize("meaning", algebra.WITH_CONSTANT)
+@over("w", WIDTHS)
+@over("meaning", algebra.WITH_CONSTANT)
 def test_with_a_constant(w: Width, meaning: str) -> None:
     assert not [*wrong_with(w, meaning)]
 
 
-@pytest.mark.parametrize("w", WIDTHS[:2], ids=repr)
-@pytest.mark.parametrize("pair", algebra.CHAINS, ids=" then ".join)
+@over("w", WIDTHS[:2])
+@over("pair", algebra.CHAINS)
 def test_behind_another(w: Width, pair: tuple[str, str]) -> None:
     first, then = (semantics.BINARY[meaning] for meaning in pair)
     numbers = range(w.mask + 1)
@@ -60,15 +61,15 @@ def test_behind_another(w: Width, pair: tuple[str, str]) -> None:
                 ], (j, k)
 
 
-@pytest.mark.parametrize("w", WIDTHS, ids=repr)
-@pytest.mark.parametrize("meaning", algebra.OF_ITSELF)
+@over("w", WIDTHS)
+@over("meaning", algebra.OF_ITSELF)
 def test_of_itself(w: Width, meaning: str) -> None:
     for x in range(w.mask + 1):
         assert meant(w, algebra.OF_ITSELF[meaning], x) == semantics.BINARY[meaning](w, x, x)
 
 
-@pytest.mark.parametrize("w", WIDTHS[:2], ids=repr)
-@pytest.mark.parametrize("meaning", semantics.BINARY)
+@over("w", WIDTHS[:2])
+@over("meaning", semantics.BINARY)
 def test_of_few_bits(w: Width, meaning: str) -> None:
     """What an operation comes to, and how many bits it leaves, where its operands have few."""
     result = semantics.BINARY[meaning]
@@ -84,7 +85,7 @@ def test_of_few_bits(w: Width, meaning: str) -> None:
                 assert made.bit_length() <= min(bits, of_two), (n, k, x)
 
 
-@pytest.mark.parametrize("w", WIDTHS[:2], ids=repr)
+@over("w", WIDTHS[:2])
 def test_shifted_up_and_down(w: Width) -> None:
     for n in range(w.bits + 1):
         for j in range(w.mask + 1):
@@ -95,14 +96,14 @@ def test_shifted_up_and_down(w: Width) -> None:
                     assert meant(w, found, x) == semantics.rsh(w, semantics.lsh(w, x, j), k)
 
 
-@pytest.mark.parametrize("w", WIDTHS, ids=repr)
-@pytest.mark.parametrize("meaning", sorted(algebra.COMMUTATIVE))
+@over("w", WIDTHS)
+@over("meaning", sorted(algebra.COMMUTATIVE))
 def test_operands_may_be_exchanged(w: Width, meaning: str) -> None:
     operation = semantics.BINARY[meaning]
     assert all(operation(w, x, y) == operation(w, y, x) for x in range(w.mask + 1) for y in range(x))
 
 
-@pytest.mark.parametrize("w", WIDTHS, ids=repr)
+@over("w", WIDTHS)
 def test_divisions_by_constants(w: Width) -> None:
     found = 0
     for n in range(1, w.bits + 1):

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from functools import cache, reduce
 from operator import or_
 
-import pytest
-
 from ebpfjit.bits import W64, Width
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.optimizer import intervals
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED, Interval, compared, low_zeros, zeros_of
+from tests.support.rows import over
 
 W4, W6 = Width(4), Width(6)
 
@@ -58,7 +57,7 @@ def test_each_operation_has_a_rule() -> None:
     assert binary - intervals.BINARY.keys() == set()
 
 
-@pytest.mark.parametrize("meaning", intervals.BINARY)
+@over("meaning", intervals.BINARY)
 def test_each_rule_at_4_bits(meaning: str) -> None:
     check_all(W4, meaning, all_intervals(W4))
 
@@ -67,7 +66,7 @@ SOME = () if "EBPFJIT_PROVE" in os.environ else (0, 37, 63)
 """Lengths of intervals: all of them take a minute."""
 
 
-@pytest.mark.parametrize("meaning", intervals.BINARY)
+@over("meaning", intervals.BINARY)
 def test_each_rule_at_6_bits(meaning: str) -> None:
     """With all intervals where EBPFJIT_PROVE is set; else with some, which are the second of the two."""
     some = [b for b in all_intervals(W6) if not SOME or (b[1] - b[0] in SOME and b[0] % 3 != 1)]
@@ -82,8 +81,8 @@ def test_rules_are_as_narrow_as_their_operations_where_both_are_numbers() -> Non
                 assert rule(W4, (x, x), (y, y)) == (operation(W4, x, y),) * 2 or not y
 
 
-@pytest.mark.parametrize("meaning", RELATIONS)
-@pytest.mark.parametrize("holds", [True, False])
+@over("meaning", RELATIONS)
+@over("holds", [True, False])
 def test_comparisons(meaning: str, holds: bool) -> None:
     """Where a comparison comes out one way with some number of an interval, dst lies where it is said to."""
     condition, relation, signed = (
@@ -104,7 +103,7 @@ def test_comparisons(meaning: str, holds: bool) -> None:
                 assert not left or found[0] <= left[0] <= left[-1] <= found[1], (meaning, a, b)
 
 
-@pytest.mark.parametrize("meaning", RELATIONS)
+@over("meaning", RELATIONS)
 def test_relations_the_other_way_round(meaning: str) -> None:
     """What a is to b says what b is to a."""
     symbols = {"<": "JLT", "<=": "JLE", ">": "JGT", ">=": "JGE", "==": "JEQ", "!=": "JNE"}
@@ -113,7 +112,7 @@ def test_relations_the_other_way_round(meaning: str) -> None:
         assert all(here(W4, x, y) == there(W4, y, x) for x in range(16) for y in range(16))
 
 
-@pytest.mark.parametrize("meaning", intervals.BINARY)
+@over("meaning", intervals.BINARY)
 def test_low_zeros(meaning: str) -> None:
     operation = semantics.BINARY[meaning]
     for x in range(64):

@@ -31,6 +31,7 @@ from ebpfjit.optimizer.rules.selects import select
 from ebpfjit.optimizer.text import from_text, to_text
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import Execution
+from tests.support.rows import over
 
 
 @cache
@@ -55,9 +56,7 @@ def simplified(*lines: str) -> list[str]:
     return [line.strip() for line in to_text(code).splitlines()[2:]]
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
+@over(("before", "after"), [
         # constants
         ("v3 = 6; v4 = v3 * 7; exit v4", "v4 = 42; exit v4"),
         ("w3 = -1; v4 = v3 + 1; exit v4", "v4 = 4294967296 ll; exit v4"),
@@ -105,8 +104,7 @@ def simplified(*lines: str) -> list[str]:
         ("v3 = *(u8 *)(v0 + 0); v4 = v3 * v1; exit v0", "exit v0"),
         ("v3 = load_acquire((u8 *)(v0 + 0)); exit v0",) * 2,
         ("v3 = atomic_fetch_or((u64 *)(v0 + 0), v1); exit v0",) * 2,
-    ],
-)  # fmt: skip
+    ])  # fmt: skip
 def test_arithmetic(before: str, after: str) -> None:
     assert simplified(*before.split("; ")) == after.split("; ")
 
@@ -214,9 +212,7 @@ def test_displacements(before: str, after: str) -> None:
     assert lines_of(remove_dead(displace(block(*before.split("; "))))) == after.split("; ")
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
+@over(("before", "after"), [
         ("v3 = v0 << 3; v4 = v3 + v1; exit v4", "v4 = v1 + v0 * 8 + 0; exit v4"),
         ("v3 = v0 << 4; v4 = v3 + v1; exit v4",) * 2,
         ("w3 = w0 << 2; v4 = v1 + v3; exit v4",) * 2,  # of other widths
@@ -237,15 +233,14 @@ def test_displacements(before: str, after: str) -> None:
         ("v3 = v0 + v1; lock *(u64 *)(v3 + 0) += v2; exit v0",) * 2,
         ("v3 = v0 + v1; v4 = load_acquire((u64 *)(v3 + 0)); exit v4",) * 2,
         ("w3 = w0 + w1; v4 = *(u32 *)(v3 + 4); exit v4",) * 2,
-    ],
-)  # fmt: skip
+    ])  # fmt: skip
 def test_indexes(before: str, after: str) -> None:
     assert lines_of(remove_dead(index(block(*before.split("; "))))) == after.split("; ")
 
 
-@pytest.mark.parametrize("shift", [0, 3])
-@pytest.mark.parametrize("times", [1, 2, 5])
-@pytest.mark.parametrize("number", [0x7FFFFFFF, 0x40000000, -0x40000000, -0x80000000])
+@over("shift", [0, 3])
+@over("times", [1, 2, 5])
+@over("number", [0x7FFFFFFF, 0x40000000, -0x40000000, -0x80000000])
 def test_far_from_the_start_of_the_argument(number: int, times: int, shift: int) -> None:
     """However far, its bounds are what a machine can say."""
     far = f"r4 += {number}\n" * times
@@ -290,9 +285,7 @@ BYTES = "v3 = *(u8 *)(v0 + 2); v4 = *(u8 *)(v0 + 3); v5 = {} << 8; v6 = v5 | {};
 FOUR = "v3 = *(u16 *)(v0 + 0); v4 = *(u8 *)(v0 + 2); v5 = *(u8 *)(v0 + 3); w6 = w5 << 24; w7 = w4 << 16; {}"
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
+@over(("before", "after"), [
         (BYTES.format("v4", "v3"), "v6 = *(u16 *)(v0 + 2); exit v6"),
         (BYTES.format("v3", "v4"), "v6 = be16 *(u16 *)(v0 + 2); exit v6"),
         (BYTES.format("v4", "v3").replace("|", "^"), "v6 = *(u16 *)(v0 + 2); exit v6"),
@@ -311,8 +304,7 @@ FOUR = "v3 = *(u16 *)(v0 + 0); v4 = *(u8 *)(v0 + 2); v5 = *(u8 *)(v0 + 3); w6 = 
         ("v3 = be32 v1; *(u32 *)(v0 + 4) = v3; exit v0", "*(u32 *)(v0 + 4) = be32 v1; exit v0"),
         ("v3 = be32 v1; *(u64 *)(v0 + 4) = v3; exit v0",) * 2,
         ("v3 = be32 v1; *(u32 *)(v0 + 4) = v3; exit v3",) * 2,
-    ],
-)  # fmt: skip
+    ])  # fmt: skip
 def test_bytes(before: str, after: str) -> None:
     assert lines_of(remove_dead(gather(block(*before.split("; "))))) == after.split("; ")
 
@@ -394,9 +386,7 @@ def test_choices_in_choices() -> None:
     assert "if v0 > v1 goto b2(v0) else b1()" in lines_of(code)
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
+@over(("before", "after"), [
         ("v3 = *(u64 *)(v0 + 8); v4 = v1 + v3; exit v4", "v4 = v1 + *(u64 *)(v0 + 8); exit v4"),
         ("v3 = *(u64 *)(v0 + 8); v4 = v3 * v1; exit v4", "v4 = v1 * *(u64 *)(v0 + 8); exit v4"),
         ("v3 = *(u64 *)(v0 + 8); v4 = v3 - v1; exit v4",) * 2,
@@ -427,8 +417,7 @@ def test_choices_in_choices() -> None:
         ("v3 = *(u64 *)(v0 + 8); w4 = w3 + 1; *(u64 *)(v0 + 8) = v4; exit v0",) * 2,
         ("v3 = *(u8 *)(v0 + 8); v4 = v3 + 1; *(u8 *)(v1 + 0) = 5; *(u8 *)(v0 + 8) = v4; exit v0",) * 2,
         ("v3 = *(u8 *)(v0 + 8); v4 = v3 + 1; *(u8 *)(v0 + 8) = v4; exit v4",) * 2,
-    ],
-)  # fmt: skip
+    ])  # fmt: skip
 def test_operands_in_memory(before: str, after: str) -> None:
     assert lines_of(use_memory(block(*before.split("; ")))) == after.split("; ")
 
@@ -456,7 +445,7 @@ def test_comparisons_with_memory(before: str, after: str) -> None:
     assert lines_of(code) == (after + ways).split("; ")
 
 
-@pytest.mark.parametrize("seed", range(60))
+@over("seed", range(60))
 def test_each_stage_does_what_the_program_does(seed: int) -> None:
     case = idioms.case(random.Random(f"rules {seed}"))
     verified, place = prepare(Program.from_bytes(case.code)), arena()

@@ -11,8 +11,6 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pytest
-
 from ebpfjit import Program
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
@@ -31,6 +29,7 @@ from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.memory import Region, Stack
 from tests.support import warm
+from tests.support.rows import over
 from tests.support.whole import WHOLE
 
 CHECKOUT = Path(__file__).parents[2]
@@ -743,7 +742,7 @@ NOT_PROVEN["the length: on all rounds but the last"] = _measured(
 CASES = {**PROVEN, **NOT_PROVEN}
 
 
-@pytest.mark.parametrize("name", CASES)
+@over("name", CASES)
 def test_what_is_proven_and_what_is_not(name: str) -> None:
     case = CASES[name]
     found = notes_of(case)
@@ -1006,7 +1005,7 @@ MAP_CASES = {
 }
 
 
-@pytest.mark.parametrize("name", MAP_CASES)
+@over("name", MAP_CASES)
 def test_what_is_known_of_map_values(name: str) -> None:
     case = MAP_CASES[name]
     map_ = Values(16, readonly=case.readonly, stable=case.stable)

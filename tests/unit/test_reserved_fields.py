@@ -21,6 +21,7 @@ from ebpfjit.errors import (
 from ebpfjit.isa.spec import Row
 from ebpfjit.isa.table import TABLE, match
 from ebpfjit.program import Instruction, Program, decode
+from tests.support.rows import over
 
 EXIT = bytes.fromhex("9500000000000000")
 START = bytes.fromhex("b700000000000000")  # mov64 r0, 0
@@ -129,9 +130,7 @@ def refusal(instruction: bytes) -> VerifierError:
     return caught.value
 
 
-@pytest.mark.parametrize(
-    ("what", "opcode", "dst", "src", "offset", "imm"), PROGRAMS, ids=[p[0] for p in PROGRAMS]
-)
+@over(("what", "opcode", "dst", "src", "offset", "imm"), PROGRAMS)
 def test_refused(what: str, opcode: int, dst: int, src: int, offset: int, imm: int) -> None:
     error = refusal(encoded(opcode, dst, src, offset, imm))
     assert error.pc == 1, what
@@ -191,7 +190,7 @@ def wrong_values(row: Row) -> Iterator[tuple[str, dict[str, int]]]:
                 yield field, fields
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+@over("row", TABLE)
 def test_each_fixed_field_of_a_row(row: Row) -> None:
     padding = START * 3
     verifier.check(START + instruction(row, a_valid_one(row)) + padding + EXIT)
@@ -229,7 +228,7 @@ def test_second_slot_of_a_wide_instruction(row: Row) -> None:
         assert "next_imm" in str(error)
 
 
-@pytest.mark.parametrize("row", [row for row in TABLE if not row.is_wide], ids=lambda row: row.name)
+@over("row", [row for row in TABLE if not row.is_wide])
 def test_registers_that_do_not_exist(row: Row) -> None:
     for field in ("dst", "src"):
         if isinstance(getattr(row, field), int):
@@ -298,7 +297,7 @@ def test_unaligned_atomics() -> None:
     assert failures(aligned, bytes(24)) == {name: {("", None)} for name in aligned}
 
 
-@pytest.mark.parametrize("row", ORDERED, ids=lambda row: row.name)
+@over("row", ORDERED)
 def test_unaligned_atomic_on_the_stack(row: Row) -> None:
     """There it is known at load: r10 is a multiple of 16."""
     verifier.check(unaligned(row, 10, -16))

@@ -11,6 +11,7 @@ from support import reference
 from ebpfjit.bits import W16, W32, W64, Width
 from ebpfjit.isa import semantics
 from ebpfjit.isa.table import TABLE
+from tests.support.rows import over
 
 W4 = Width(4)
 BYTE_ORDERS = {f"{word}{bits}": bits for word in ("LE", "BE", "BSWAP") for bits in (16, 32, 64)}
@@ -44,8 +45,8 @@ def test_there_is_an_expectation_for_every_meaning() -> None:
     assert {row.meaning for row in TABLE} <= known
 
 
-@pytest.mark.parametrize("width", [W4, W32, W64], ids=lambda width: f"{width.bits} bits")
-@pytest.mark.parametrize("name", reference.ARITHMETIC)
+@over("width", [W4, W32, W64])
+@over("name", reference.ARITHMETIC)
 def test_arithmetic(name: str, width: Width) -> None:
     cases = product(operands(width), repeat=2) if width is W4 else sampled(width)
     wanted = reference.ARITHMETIC[name]
@@ -80,8 +81,8 @@ def sampled(width: Width) -> Iterable[tuple[int, int]]:
         yield b, a
 
 
-@pytest.mark.parametrize("width", [W4, W32, W64], ids=lambda width: f"{width.bits} bits")
-@pytest.mark.parametrize("name", reference.COMPARISONS)
+@over("width", [W4, W32, W64])
+@over("name", reference.COMPARISONS)
 def test_comparisons(name: str, width: Width) -> None:
     cases = product(operands(width), repeat=2) if width is W4 else sampled(width)
     wanted = reference.COMPARISONS[name]
@@ -91,7 +92,7 @@ def test_comparisons(name: str, width: Width) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("width", [W4, W32, W64], ids=lambda width: f"{width.bits} bits")
+@over("width", [W4, W32, W64])
 def test_negation_and_copy(width: Width) -> None:
     bits = width.bits
     cases = [(a,) for a in operands(width)]
@@ -143,8 +144,8 @@ def test_byte_order_by_hand() -> None:
     assert semantics.UNARY["LE32"](W64, 0xFFFF_FFFF_1122_3344) == 0x1122_3344
 
 
-@pytest.mark.parametrize("width", [W4, W32, W64], ids=lambda width: f"{width.bits} bits")
-@pytest.mark.parametrize("name", semantics.ATOMIC)
+@over("width", [W4, W32, W64])
+@over("name", semantics.ATOMIC)
 def test_new_value_of_an_atomic(name: str, width: Width) -> None:
     """The comparison of CMPXCHG is the engine's: the meaning is the case where it succeeds."""
     cases = product(operands(width), repeat=2) if width is W4 else sampled(width)
@@ -180,7 +181,7 @@ BY_HAND = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "bits", "dst", "src", "result"), BY_HAND)
+@over(("name", "bits", "dst", "src", "result"), BY_HAND)
 def test_results_by_hand(name: str, bits: int, dst: int, src: int, result: int) -> None:
     assert semantics.BINARY[name](Width(bits), dst, src) == result
     assert reference.ARITHMETIC[name](bits, dst, src) == result

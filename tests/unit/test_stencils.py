@@ -23,6 +23,7 @@ from ebpfjit.jit.entry import Compiled
 from ebpfjit.jit.relocation import CONDITION_CODES, LONG_FORMS, SHORT_FORMS, item_spans
 from ebpfjit.jit.routines import Routines, routines
 from ebpfjit.translators.emitter import Jump, Label, Line
+from tests.support.rows import over
 from tests.support.whole import WHOLE, part
 
 # What is compiled for all of its tests is compiled once.
@@ -376,15 +377,15 @@ def test_holes_do_not_overlap() -> None:
 # --- jumps ---
 
 
-@pytest.mark.parametrize("mnemonic", SHORT_FORMS)
-@pytest.mark.parametrize("distance", [-128, -2, 0, 127])
+@over("mnemonic", SHORT_FORMS)
+@over("distance", [-128, -2, 0, 127])
 def test_short_jumps(mnemonic: str, distance: int) -> None:
     code = SHORT_FORMS[mnemonic] + distance.to_bytes(1, "little", signed=True)
     assert jump_as_read(code, 0x1000) == f"{mnemonic} {0x1000 + len(code) + distance}"
 
 
-@pytest.mark.parametrize("mnemonic", LONG_FORMS)
-@pytest.mark.parametrize("distance", [-(1 << 31), -129, 0, 128, (1 << 31) - 1])
+@over("mnemonic", LONG_FORMS)
+@over("distance", [-(1 << 31), -129, 0, 128, (1 << 31) - 1])
 def test_long_jumps(mnemonic: str, distance: int) -> None:
     code = LONG_FORMS[mnemonic] + distance.to_bytes(4, "little", signed=True)
     address = 1 << 40
