@@ -113,7 +113,10 @@ def test_every_kind_of_label_is_explained() -> None:
     """Those of instructions of their own, such as `.dividedN`, too."""
     goldens = (ROOT / "tests" / "golden" / "listings").glob("*.txt")
     text = "\n".join(golden.read_text() for golden in goldens)
-    text += "".join(program.listing() for program in load(FILTER).programs.values())
+    elf = ROOT / "tests" / "elf"
+    for path in (FILTER, elf / "arena_data_clang19.o", elf / "beside_table.o"):
+        for program in load(path).programs.values():
+            text += program.listing() + program.listing(audit=True)
     labels = set(re.findall(r"^ +([.a-z_]+\w*):$", text, re.MULTILINE))
     assert len(labels) > 20
     unknown = {label for label in labels if legend.label_kind(label) is None}
