@@ -7,6 +7,7 @@ fits the stack, no call need count. A function that does nothing but arithmetic 
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import accumulate
 
 from ebpfjit.analysis.entries import Entries, Way
 from ebpfjit.analysis.liveness import Liveness
@@ -33,15 +34,16 @@ class Calls:
     frameless: frozenset[int]
 
 
+NONE: frozenset[int] = frozenset()
 UNKNOWN = Calls(bounded=False, frameless=frozenset())
 
 
 @dataclass(slots=True)
-class _Summary:
-    """What a basic block, or a function, does: the functions it calls, whether it needs a frame."""
+class _Function:
+    """What a function does: the functions it calls, whether it can do without a frame."""
 
-    callees: frozenset[int] = frozenset()
-    is_frameless: bool = True
+    callees: frozenset[int]
+    is_frameless: bool
 
 
 def calls_of(
@@ -68,54 +70,53 @@ def calls_of(
     return Calls(bounded, frameless if bounded else frozenset())
 
 
-def _functions(known: Liveness, illegal: Collection[int]) -> dict[int, _Summary] | None:
+def _functions(known: Liveness, illegal: Collection[int]) -> dict[int, _Function] | None:
     """Return what each function may come to; None where that takes too long to find."""
-    blocks = _blocks(known, illegal)
-    left = MOST_LOOKS * len(blocks)
-    functions: dict[int, _Summary] = {}
+    first: dict[int, int] = dict(
+        zip(known.blocks, accumulate(known.blocks.values(), initial=0), strict=False)
+    )
+    """By block, where its instructions start."""
+    left = MOST_LOOKS * len(first)
+    functions: dict[int, _Function] = {}
     for start in known.program.functions:
         seen = {start}
         work = [start]
-        function = functions[start] = _Summary()
         callees: set[int] = set()
+        is_frameless = True
         while work:
             pc = work.pop()
-            block = blocks[pc]
-            callees |= block.callees
-            function.is_frameless &= block.is_frameless
+            place, count = first[pc], known.blocks[pc]
+            callees |= _callees(known.program, known.program.instructions[place + count - 1])
+            is_frameless = is_frameless and _is_arithmetic(known, place, place + count, illegal)
             for way in known.ways[pc]:
                 if way not in seen:
                     seen.add(way)
                     work.append(way)
-        function.callees = frozenset(callees)
+        functions[start] = _Function(frozenset(callees), is_frameless)
         left -= len(seen)
         if left < 0:
             return None
     return functions
 
 
-def _blocks(known: Liveness, illegal: Collection[int]) -> dict[int, _Summary]:
-    """Return what each basic block does. Without a frame arithmetic has nothing to do with r10."""
-    blocks: dict[int, _Summary] = {}
-    index, instructions, effects = 0, known.program.instructions, known.effects
-    for start, count in known.blocks.items():
-        stop = index + count
-        touched = 0
-        arithmetic = True
-        for insn, (reads, written) in zip(instructions[index:stop], effects[index:stop], strict=True):
-            touched |= reads | written
-            if arithmetic and (insn.row is None or insn.row.kind not in ARITHMETIC or insn.pc in illegal):
-                arithmetic = False
-        is_frameless = arithmetic and not touched >> FRAME_POINTER & 1
-        blocks[start] = _Summary(_callees(known.program, insn), is_frameless)
-        index = stop
-    return blocks
+def _is_arithmetic(known: Liveness, start: int, stop: int, illegal: Collection[int]) -> bool:
+    """True where a block's instructions need no frame: arithmetic that has nothing to do with r10."""
+    instructions, effects = known.program.instructions[start:stop], known.effects[start:stop]
+    return all(
+        insn.row is not None
+        and insn.row.kind in ARITHMETIC
+        and insn.pc not in illegal
+        and not (reads | written) >> FRAME_POINTER & 1
+        for insn, (reads, written) in zip(instructions, effects, strict=True)
+    )
 
 
 def _callees(program: Program, last: Instruction) -> frozenset[int]:
     """Return the function that a block ends with a call of, if it does."""
-    target = last.target if last.row is not None and last.row.kind is Kind.CALL_LOCAL else None
-    return frozenset() if target is None or target not in program.functions else frozenset({target})
+    row = last.row
+    if row is None or row.kind is not Kind.CALL_LOCAL or last.target not in program.functions:
+        return NONE
+    return frozenset({last.target})
 
 
 def _callees_first(callees: dict[int, frozenset[int]]) -> list[int] | None:

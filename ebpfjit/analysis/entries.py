@@ -36,6 +36,8 @@ class Way(Enum):
     TIER_CHANGE = "tier change"
     JUMP = "jump or fall-through"
 
+    __hash__ = object.__hash__  # as that of `Kind`
+
 
 CALLED = frozenset({Way.LOCAL_CALL, Way.CALLX, Way.CALLBACK})
 """The ways on which a function is entered in the middle of a run, on a frame of its own."""

@@ -15,6 +15,7 @@ from ebpfjit.analysis.kernel_loads import kernel_loads
 from ebpfjit.analysis.liveness import Liveness, liveness_of, ways_of
 from ebpfjit.analysis.nesting import Nesting, nesting_of
 from ebpfjit.errors import EMPTY, LoadError, VerifierError
+from ebpfjit.isa.spec import FRAME_POINTER
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass, lazy
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE
@@ -115,11 +116,13 @@ class Verified:
     @lazy
     def illegal(self) -> dict[int, str]:
         """The slots of instructions that no engine can run, and why; the verifier leaves none."""
-        return {
-            instruction.pc: reason
-            for instruction in self.program.instructions
-            if (reason := illegal_reason(instruction)) is not None
-        }
+        suspects = [
+            insn
+            for insn in self.program.instructions
+            if insn.row is None or insn.dst_reg >= FRAME_POINTER or insn.src_reg >= FRAME_POINTER
+        ]
+        found = {insn.pc: illegal_reason(insn) for insn in suspects}
+        return {pc: reason for pc, reason in found.items() if reason is not None}
 
 
 def prepare(program: Program, calculator: StackUsageCalculator | None = None) -> Verified:

@@ -72,7 +72,7 @@ def _optimised(recipe: Recipe) -> Listing:
     remarks = found.parts[0].code.remarks
     below, accesses = recipe.baseline(""), baseline(verified)
     plan = plan_of(below, accesses)
-    if frameless and any(FRAME_POINTER in written_registers(part) for part in found.parts):
+    if found.writes_frame_pointer:
         frameless = frozenset()
     if frameless:  # a function of baseline code may find another's frame
         plan = _without_frames(plan)
@@ -124,13 +124,15 @@ def _optimised(recipe: Recipe) -> Listing:
 class _Found:
     """The parts of a program with their values in registers, and what passes have found out.
 
-    `notes` say of accesses how they are checked; `maps` and `in_frame` are of calls of map helpers.
+    `notes` say of accesses how they are checked; `maps` and `in_frame` are of calls of map helpers. Where
+    r10's register is to be kept, it is told whether that holds a value as well.
     """
 
     notes: dict[int, str]
     parts: list[PlacedCode] = field(default_factory=list)
     maps: dict[int, int] = field(default_factory=dict)
     in_frame: dict[int, Mapping[int, int]] = field(default_factory=dict)
+    writes_frame_pointer: bool = False
 
 
 def _placed(recipe: Recipe, registers: Registers, resumes: frozenset[int], chosen: frozenset[str]) -> _Found:
@@ -140,7 +142,10 @@ def _placed(recipe: Recipe, registers: Registers, resumes: frozenset[int], chose
     for code, known in optimised_parts(verified, recipe.promises, resumes, checked=checked, chosen=chosen):
         done("analyse")
         with blamed("registers"):
-            found.parts.append(place(code, registers))
+            placed = place(code, registers)
+        found.parts.append(placed)
+        if registers.reserved and FRAME_POINTER in written_registers(placed):
+            found.writes_frame_pointer = True
         if checked:
             _note_checks(found.notes, code, known.facts)
         found.maps |= known_maps(code)

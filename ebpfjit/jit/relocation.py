@@ -116,9 +116,7 @@ def layout(listing: Listing, lead: int = 0) -> Image:
     pool = -(-offsets[-1] // SLOT_SIZE) * SLOT_SIZE
     symbols = dict.fromkeys(line.symbol for _, line in slotted if line.symbol is not None)
     slots = {symbol: pool + SLOT_SIZE * index for index, symbol in enumerate(symbols)}
-    for (index, jump), target in zip(jumps, targets, strict=True):
-        distance = offsets[target] - offsets[index + 1]
-        chunks[index] = _jump_code(jump, sizes[index], distance)
+    _fill_jumps(chunks, jumps, targets, sizes, offsets)
     for index, _ in aligned:
         chunks[index] = _padding(sizes[index])
     for index, line in slotted:
@@ -201,13 +199,22 @@ def _padding(size: int) -> bytes:
     return NOPS[longest] * (size // longest) + NOPS[size % longest] if size else b""
 
 
-def _jump_code(jump: Jump, size: int, distance: int) -> bytes:
-    """Return a jump's bytes. Raises OptimizationError where that is too far for its size."""
-    if size == SHORT_SIZE and -128 <= distance < 128:
-        return SHORT_FORMS[jump.mnemonic] + NEAR[distance]
-    if size == SHORT_SIZE or not -REACH <= distance < REACH:
-        raise OptimizationError(f"{jump.text}: {distance:#x} bytes are out of reach")
-    return LONG_FORMS[jump.mnemonic] + DISTANCE.pack(distance)
+def _fill_jumps(
+    chunks: list[bytes],
+    jumps: Sequence[tuple[int, Jump]],
+    targets: Sequence[int],
+    sizes: Sequence[int],
+    offsets: Sequence[int],
+) -> None:
+    """Put the bytes of jumps into chunks. Raises OptimizationError where one is too far for its size."""
+    for (index, jump), target in zip(jumps, targets, strict=True):
+        distance, is_short = offsets[target] - offsets[index + 1], sizes[index] == SHORT_SIZE
+        if is_short and -128 <= distance < 128:
+            chunks[index] = SHORT_FORMS[jump.mnemonic] + NEAR[distance]
+        elif is_short or not -REACH <= distance < REACH:
+            raise OptimizationError(f"{jump.text}: {distance:#x} bytes are out of reach")
+        else:
+            chunks[index] = LONG_FORMS[jump.mnemonic] + DISTANCE.pack(distance)
 
 
 def _point(line: SlotLine, distance: int) -> bytes:

@@ -23,6 +23,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ebpfjit.analysis.entries import OUTWARD_CALLS
 from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.isa.table import TABLE
@@ -103,6 +104,9 @@ def sequential(moves: Mapping[int, int], scratch: int) -> list[Move]:
 
 BITS = [*(1 << number for number in range(SPILLED)), *([0] * MOST_WORDS)]
 """By place: the register as a mask, none for words of the stack."""
+
+
+NO_PLACES: Places = ((), (), None, ())
 
 
 class _Placer:
@@ -192,6 +196,8 @@ class _Placer:
     def _crossing(self) -> set[int]:
         """Return the values that are read after a helper that is called meanwhile."""
         found: set[int] = set()
+        if OUTWARD_CALLS.isdisjoint(self.code.verified.program.operations):
+            return found
         for block in self.code.blocks:
             if HELPER_ROWS.isdisjoint([op.row for op in block.ops]):
                 continue
@@ -229,8 +235,11 @@ class _Placer:
             self._out_of_the_way()
         places: list[Places] = []
         for index, op in enumerate(ops):
-            self.index, self.busy = index, 0
-            places.append(_PLACING[op.row.kind](self, index, op))
+            if op.args or op.results or op.exit is not None:
+                self.index, self.busy = index, 0
+                places.append(_PLACING[op.row.kind](self, index, op))
+            else:  # payments and jumps, mostly
+                places.append(NO_PLACES)
         return PlacedBlock(ops, places, self.between, tuple([self.moves_to(way) for way in block.ways]))
 
     def _wanted(self, block: Block) -> dict[int, int]:
@@ -515,6 +524,8 @@ class _Placer:
         """Return the moves on a way; what comes first to a block says where its values are there."""
         args, live = self.code.blocks[way.block].args, self.live[way.block]
         there, where = self.maps[way.block], self.where
+        if there is not None and not args and there.items() <= where.items():
+            return ()  # all that is live there is where it is to be
         moves: dict[int, int] = {}
         if there is None and not self.spilled and self.has_room(way, args):
             there = {value: where[value] for value in live}

@@ -48,9 +48,7 @@ def _bytes(insn: Operation, cx: Context) -> None:
     if near:
         pass
     elif limit is not None:
-        load_address(cx, base, insn.offset, "r10")
-        cx.emit(f"sub r10, qword ptr {BLOCK[region + '_start']}")
-        cx.emit("cmp r10, qword ptr [r12+$offset]", offset=limit)
+        _compare(cx, base, insn.offset, region, limit)
         cx.jump("jae", other)
     elif region == "stack" and cx.frame_size >= size:
         load_address(cx, base, insn.offset, "r10")
@@ -64,6 +62,17 @@ def _bytes(insn: Operation, cx: Context) -> None:
         _search(cx, base, insn)
         cx.jump("jb", cx.exit)
         cx.jump("jmp", back)
+
+
+def _compare(cx: Context, base: str, offset: int, region: str, limit: int) -> None:
+    """Compare the distance of base + offset from a region's start with a limit; clobbers r10."""
+
+    def compare() -> None:
+        load_address(cx, base, offset, "r10")
+        cx.emit(f"sub r10, qword ptr {BLOCK[region + '_start']}")
+        cx.emit("cmp r10, qword ptr [r12+$offset]", offset=limit)
+
+    cx.repeat(("bound", base, offset, region, limit), compare)
 
 
 def _at_a_distance(insn: Operation, cx: Context, other: str) -> bool:
@@ -156,25 +165,28 @@ def _span(insn: Operation, cx: Context) -> None:
     region = insn.region or cx.likely
     limit = cx.limit(region, insn.imm, insn.stores) if region in ("argument", "packet") else None
     is_near = 0 <= insn.offset < LOWEST
-    for base in () if limit is None else (last,) if is_near else (first, last):
-        load_address(cx, base, insn.offset, "r10")
-        cx.emit(f"sub r10, qword ptr {BLOCK[region + '_start']}")
-        cx.emit("cmp r10, qword ptr [r12+$offset]", offset=limit)
-        cx.jump("jae", other)
-    if limit is not None and is_near:
-        cx.emit(f"cmp {first}, qword ptr {BLOCK[region + '_start']}")
-        cx.jump("jb", other)
     if limit is None:
         cx.jump("jmp", other)
+    else:
+        for base in (last,) if is_near else (first, last):
+            _compare(cx, base, insn.offset, region, limit)
+            cx.jump("jae", other)
+        if is_near:
+            cx.emit(f"cmp {first}, qword ptr {BLOCK[region + '_start']}")
+            cx.jump("jb", other)
     cx.label(back)
-    with cx.out_of_line(other):
-        routine = "is_store" if insn.stores else "is_load"
-        cx.used.add(routine)
+
+    def name() -> None:
         cx.emit(f"mov r10, {last}")
         cx.emit(f"sub r10, {first}")
         cx.emit("add r10, $imm", imm=insn.imm)
         cx.emit("push r11")
         load_address(cx, first, insn.offset)
+
+    with cx.out_of_line(other):
+        routine = "is_store" if insn.stores else "is_load"
+        cx.used.add(routine)
+        cx.repeat(("span", first, last, insn.offset, insn.imm), name)
         cx.jump("call", routine)
         cx.emit("pop r11")
         cx.jump("jb", cx.exit)
@@ -183,11 +195,15 @@ def _span(insn: Operation, cx: Context) -> None:
 
 def _search(cx: Context, base: str, insn: Operation) -> None:
     """Look for bytes in all regions: carry is set where they are in none."""
+
+    def name() -> None:
+        cx.emit("push r11")
+        load_address(cx, base, insn.offset)
+        cx.emit("mov r10d, $imm", imm=insn.imm, imm_sizes=(32,))
+
     routine = "is_store" if insn.stores else "is_load"
     cx.used.add(routine)
-    cx.emit("push r11")
-    load_address(cx, base, insn.offset)
-    cx.emit("mov r10d, $imm", imm=insn.imm, imm_sizes=(32,))
+    cx.repeat(("search", base, insn.offset, insn.imm), name)
     cx.jump("call", routine)
     cx.emit("pop r11")
 
