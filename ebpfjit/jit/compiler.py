@@ -181,7 +181,7 @@ def _note_checks(notes: dict[int, str], code: Code, facts: Facts | None) -> None
         notes[pc] = RULES.get(rule, f"no check: {rule}").format(by=by)
         if rule == "loop" and by == pc:  # the loop starts with it, so what is asked before has its pc
             before.add(pc)
-    bounds = [op for block in code.blocks for op in block.ops if op.row is BOUND]
+    bounds = [op for number in code.laid_out for op in code.blocks[number].ops if op.row is BOUND]
     for op in bounds:
         if op.pc not in notes or op.pc in before:
             continue

@@ -83,7 +83,7 @@ def lower(cx: Context, parts: list[PlacedCode], registers: Registers, *, checked
     while parts:
         lowering = _Lowering(cx, parts.pop(), registers, sizes, first, checked=checked)
         left |= lowering.lower()
-        first += len(lowering.labels)
+        first += len(lowering.numbers)
     return left
 
 
@@ -136,7 +136,7 @@ def _spread(found: dict[int, int], start: int, size: int, ways: Mapping[int, Ite
 
 
 class _Lowering:
-    """The text of one part of a program; its blocks are labelled from the number `first` on."""
+    """The text of one part of a program; its blocks have labels in their order, counted from `first` on."""
 
     def __init__(
         self,
@@ -160,7 +160,8 @@ class _Lowering:
         self.branches: dict[Branch, tuple[Snippet, str]] = (
             _branches[settings.features].trim(size) if self.learns else {}
         )
-        self.labels = [block_label(first + number) for number in range(len(self.code.blocks))]
+        self.numbers = [number for number in self.code.laid_out if placed.blocks[number] is not None]
+        self.labels = {number: block_label(first + place) for place, number in enumerate(self.numbers)}
         self.frames = self._frames(sizes)
         self.last: Last | None = None  # what was emitted last in this block, where it stands so
         cx.spilled = (placed.words + 1) // 2 * 16
@@ -187,7 +188,7 @@ class _Lowering:
         for pc, entry in self.code.entries.items():
             starts.setdefault(entry.block, []).append(pc)
         before = self.code.shape.before
-        numbers = [number for number, block in enumerate(self.placed.blocks) if block is not None]
+        numbers = self.numbers
         heads = self._heads(numbers)
         for number, after in zip(numbers, [*numbers[1:], -1], strict=True):
             block, source = self.placed.blocks[number], self.code.blocks[number]

@@ -174,13 +174,14 @@ class Entry:
 
 @dataclass
 class Code:
-    """A program, or a part of one, as blocks in the order of their layout; it is not to be changed.
+    """A program, or a part of one, as blocks; it is not to be changed.
 
     `entries` are the ways in by pc: those of functions, and where runs come from baseline code. `homes` has
     for each value, by number, the register that it was of: no more than a hint where to put it. `proofs` say
     by pc why checks that the instruction there had are gone. `starts` has for each block that was
     built the exit to its start, where values come from in front of it; None where some of them are gone.
-    `remarks` is one list from `build` on, to which passes add what they leave alone.
+    `remarks` is one list from `build` on, to which passes add what they leave alone. `layout` has the numbers
+    of the blocks that control comes to in the order of their places, empty where that is all, by number.
     """
 
     verified: Verified
@@ -190,6 +191,7 @@ class Code:
     proofs: dict[int, tuple[Proof, ...]] = field(default_factory=dict, compare=False)
     starts: list[Exit | None] = field(default_factory=list, compare=False)
     remarks: list[Remark] = field(default_factory=list, compare=False)
+    layout: Sequence[int] = ()
 
     def leave_alone(self, by: str, pc: int | None, why: str) -> None:
         """Note that a pass leaves alone what is at `pc`, None for the whole of the program."""
@@ -208,6 +210,11 @@ class Code:
         """Which blocks lead to which; passes that leave it as it is hand it on (`flow.with_blocks`)."""
         ways = [[way.block for way in block.ways] for block in self.blocks]
         return Shape(ways, [entry.block for entry in self.entries.values()])
+
+    @property
+    def laid_out(self) -> Sequence[int]:
+        """The numbers of the blocks in the order of their places."""
+        return self.layout or range(len(self.blocks))
 
     def values(self) -> Iterator[int]:
         """Yield each value that is defined, in the order of its definition's place."""

@@ -13,7 +13,7 @@ from collections.abc import Set
 from itertools import chain
 
 from ebpfjit.isa.spec import Kind
-from ebpfjit.optimizer.code import Block, Code, Entry, Way
+from ebpfjit.optimizer.code import Block, Code, Way
 
 
 def thread_jumps(code: Code) -> Code:
@@ -97,13 +97,13 @@ def lay_out(code: Code) -> Code:
     for number, block in enumerate(blocks):
         if block.end.row.kind is Kind.LEAVE:
             likelihood[number] = -1
-    placed: dict[int, int] = {}
+    placed: dict[int, None] = {}
     waiting = sorted({entry.block for entry in code.entries.values()}, reverse=True)
     cold: list[int] = []
     while waiting or cold:
         number = waiting.pop() if waiting else cold.pop()
         while number not in placed:
-            placed[number] = len(placed)
+            placed[number] = None
             ways = [way for way in code.shape.ways[number] if way not in placed]
             if not ways:
                 break
@@ -114,10 +114,6 @@ def lay_out(code: Code) -> Code:
                         likely, way = way, likely
                     (cold if likelihood[way] < 0 else waiting).append(way)
             number = likely
-    order = [blocks[number] for number in placed]
-    found = [
-        Block(b.pc, b.args, b.ops, b.end, tuple([Way(placed[way.block], way.args) for way in b.ways]))
-        for b in order
-    ]
-    entries = {pc: Entry(placed[entry.block], entry.registers) for pc, entry in code.entries.items()}
-    return Code(code.verified, tuple(found), entries, code.homes, code.proofs, [], code.remarks)
+    laid_out = Code(code.verified, blocks, code.entries, code.homes, code.proofs, [], code.remarks, [*placed])
+    laid_out.__dict__["shape"] = code.shape
+    return laid_out

@@ -168,9 +168,10 @@ def _changed(code: Code, known: Known, *, checked: bool, chosen: Collection[str]
     """Return code behind the `chosen` passes."""
     if not checked:
         code, chosen = _unchecked(code), UNCHECKED.intersection(chosen)
-    for name, change in PASSES.items():
-        if name in chosen:
-            with blamed(name):
+    with blamed("") as at_hand:
+        for name, change in PASSES.items():
+            if name in chosen:
+                at_hand.name = name
                 code = change(code, known)
     return code
 

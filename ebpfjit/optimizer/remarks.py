@@ -9,9 +9,9 @@ LLVM calls that missed remarks. An error inside of a pass is no such thing, but 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from types import TracebackType
+from typing import Self
 
 from ebpfjit.errors import EbpfError
 from ebpfjit.record import record
@@ -39,15 +39,24 @@ class PassFailed(Exception):  # noqa: N818 - what happened to the compiler, not 
         self.by, self.pc = by, pc
 
 
-@contextmanager
-def blamed(name: str) -> Iterator[None]:
-    """Have errors inside named after a pass: PassFailed for all that no program is to blame for."""
-    try:
-        yield
-    except (EbpfError, MemoryError, PassFailed):
-        raise
-    except Exception as error:
-        raise PassFailed(name, _pc_in(error.__traceback__), error) from error
+class blamed:  # noqa: N801 - it is used as a function is
+    """Have errors inside named after a pass: PassFailed for all that no program is to blame for.
+
+    Written out, as `contextlib` takes a microsecond for it. Where there are several passes inside, `name` is
+    the one at hand.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, (EbpfError, MemoryError, PassFailed)):
+            raise PassFailed(self.name, _pc_in(traceback), error) from error
 
 
 def _pc_in(traceback: TracebackType | None) -> int | None:

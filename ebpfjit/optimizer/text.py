@@ -129,7 +129,8 @@ def to_text(code: Code) -> str:
 def _lines(code: Code) -> Iterator[str]:
     for pc, entry in code.entries.items():
         yield f"entry {pc}: b{entry.block} ({', '.join(f'r{number}' for number in entry.registers)})"
-    for number, block in enumerate(code.blocks):
+    for number in code.laid_out:
+        block = code.blocks[number]
         yield f"b{number} pc {block.pc} ({_values(block.args)}):"
         pc = block.pc
         for op in block.ops:

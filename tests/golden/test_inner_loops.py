@@ -230,8 +230,8 @@ def inner_loop(code: Code) -> set[int]:
     dominators = Dominators(code.shape)
     back = [
         (number, way.block)
-        for number, block in enumerate(code.blocks)
-        for way in block.ways
+        for number in code.laid_out
+        for way in code.blocks[number].ways
         if dominators.dominates(way.block, number)
     ]
     assert back, "there is no loop"
@@ -254,7 +254,7 @@ def text_of(source: str, passes: frozenset[str], type_: str | None = None) -> tu
     options = Options(passes=passes, promises=promises, features=frozenset())
     code = optimised(verified, Known(promises), chosen=passes)
     loop = inner_loop(code)
-    names = {f"b_{number}" for number in loop}
+    names = {f"b_{place}" for place, number in enumerate(code.laid_out) if number in loop}
     lines, is_inside, count = [], False, 0
     for item in items_of(Recipe(verified, options)):
         if isinstance(item, Label):
