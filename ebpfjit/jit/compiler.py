@@ -8,7 +8,7 @@ pc_N, leave_N         baseline code (`baseline`), where these go on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from ebpfjit.analysis.baseline import baseline
 from ebpfjit.analysis.verified import Verified
@@ -28,6 +28,7 @@ from ebpfjit.optimizer.registers import place
 from ebpfjit.optimizer.remarks import blamed
 from ebpfjit.optimizer.slots import has_slots
 from ebpfjit.program import Instruction
+from ebpfjit.record import dataclass
 from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.plan import Plan
 from ebpfjit.translators.x86_64.target import (
