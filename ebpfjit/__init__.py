@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.once import import_alone
 
 if TYPE_CHECKING:
-    from ebpfjit import assembler, disassembler, helpers, insn_builder, kernel, verifier
+    from ebpfjit import assembler, disassembler, engines, helpers, insn_builder, kernel, verifier
     from ebpfjit.elf import Object, load
     from ebpfjit.errors import (
         AlignmentFault,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ExecutionError,
         HelperNotFound,
         IllegalInstruction,
+        InputError,
         JitUnavailable,
         LicenseWarning,
         LoadError,
@@ -68,6 +69,7 @@ _NAMES_OF = {
         "ExecutionError",
         "HelperNotFound",
         "IllegalInstruction",
+        "InputError",
         "JitUnavailable",
         "LicenseWarning",
         "LoadError",
@@ -94,7 +96,16 @@ _NAMES_OF = {
     "ebpfjit.tracing": ("Trace", "TraceStep"),
     "ebpfjit.vm": ("EbpfVmFixedMbuff", "EbpfVmMbuff", "EbpfVmNoData", "EbpfVmRaw"),
 }
-_MODULES = ("assembler", "capture", "disassembler", "helpers", "insn_builder", "kernel", "verifier")
+_MODULES = (
+    "assembler",
+    "capture",
+    "disassembler",
+    "engines",
+    "helpers",
+    "insn_builder",
+    "kernel",
+    "verifier",
+)
 _HOME = {name: module for module, names in _NAMES_OF.items() for name in names}
 
 __all__ = [
@@ -116,6 +127,7 @@ __all__ = [
     "ExecutionError",
     "HelperNotFound",
     "IllegalInstruction",
+    "InputError",
     "Instruction",
     "Interface",
     "JitFunction",
@@ -146,6 +158,7 @@ __all__ = [
     "assembler",
     "capture",
     "disassembler",
+    "engines",
     "helpers",
     "insn_builder",
     "kernel",

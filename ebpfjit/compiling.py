@@ -13,17 +13,27 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
+from ebpfjit.arguments import (
+    Helpers,
+    Kfuncs,
+    check_context,
+    check_environment,
+    check_limit,
+    checked_kfuncs,
+    numbered,
+)
 from ebpfjit.function import JitFunction, Plain, gated, make_function
 from ebpfjit.once import import_alone, load_package, once
 from ebpfjit.options import Options
 from ebpfjit.program import Program
-from ebpfjit.ready import Brought, Ready, environment_of, is_plain, numbered, ready, refuse_limit
-from ebpfjit.runner import U32_MASK, Run, let_go, make_context, on_machine_code
+from ebpfjit.ready import Brought, Ready, environment_of, is_plain, ready
+from ebpfjit.runner import U32_MASK, Run, let_go, make_context, no_context, on_machine_code
 from ebpfjit.runtime import timers
 from ebpfjit.runtime.contexts import (
     packet_context,
     program_type,
 )
+from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, may_end_rights
 from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
@@ -38,10 +48,12 @@ if TYPE_CHECKING:
 class TypedPlain(Plain):
     """A compiled program with a context, or with maps: (data) -> r0 (32 bits with a type).
 
-    `data` is copied, as `Program.run` does; what the program makes of its packet is dropped.
+    `data` is copied, as `Program.run` does; what the program makes of its packet is dropped. `context` are
+    fields of the context of each run.
     """
 
     ready: Ready
+    context: Mapping[str, Any] | None = None
 
     def why_prepared(self) -> str:
         """Return why calls do not go through the native gate."""
@@ -55,7 +67,7 @@ class TypedPlain(Plain):
         mark = self.stops.mark()
         with stopped_by(mark):
             timers.fire_due(start.maps.values(), environment.clock)
-        made = make_context(start, mem, None)
+        made = make_context(start, mem, self.context)
         brought = Brought(self.helpers, self.kfuncs)
         this = Run(on_machine_code, environment, made, mark=mark, brought=brought)
         try:
@@ -71,6 +83,7 @@ def _typed_function(
     limit: int | None,
     given: Mapping[int, HelperFunction],
     kfuncs: Given,
+    context: Mapping[str, Any] | None,
 ) -> JitFunction:
     """Return a program as a compiled function, called through the native gate where its context allows."""
     load_package("ebpfjit.jit")
@@ -78,8 +91,8 @@ def _typed_function(
 
     environment = environment_of(start.program)
     compiled = start.machine_code(environment)
-    plain = TypedPlain(compiled, given, limit, kfuncs, ready=start)
-    if why_not() or _why_no_lane(start, release_gil=compiled.unlocked):
+    plain = TypedPlain(compiled, given, limit, kfuncs, ready=start, context=context)
+    if context or why_not() or _why_no_lane(start, release_gil=compiled.unlocked):
         return JitFunction(plain)
     assert start.type is not None  # it fits a lane
     lane = _lane_of(start.type.name)
@@ -148,9 +161,11 @@ def _lane_of(name: str) -> Lane:
 def compile(
     program: Program,
     *,
-    helpers: Mapping[int | str, HelperFunction] | None = None,
-    kfuncs: Given | None = None,
+    helpers: Helpers | None = None,
+    kfuncs: Kfuncs | None = None,
     limit: int | None = None,
+    environment: Environment | None = None,
+    context: Mapping[str, Any] | None = None,
     checked: bool = True,
     harden: bool = False,
     cache: str | os.PathLike[str] | None = None,
@@ -162,7 +177,8 @@ def compile(
 
     `helpers` maps numbers, or Linux's names, to functions; a program with a type or with maps finds
     Linux's helpers besides. `kfuncs` maps names of kernel functions (or BTF ids) to functions that take
-    their place. `limit` is the instruction limit of each call (None: no limit). `checked=False` leaves
+    their place. `limit` is the instruction limit of each call (None: no limit). `environment` is what helpers
+    see of the world, `context` sets fields of each call's context by name. `checked=False` leaves
     out all memory checks: a wrong program can then crash the process. `harden=True` keeps immediates of
     the program's choosing out of the machine code (two more instructions for each) and puts guard pages
     around it. `cache` is a folder where machine code is kept for the next process: nobody else must be
@@ -175,9 +191,16 @@ def compile(
     once its calls have taken about as long as that takes; one call that runs for long is best told
     True. `audit=True` is for who works on the compiler: machine code looks again at what analysis
     found, and ends with an AuditFailure where that does not hold. Raises VerifierError, JitUnavailable
-    where there is no machine code here, or LoadError for a cache folder that others may write to.
+    where there is no machine code here, InputError for fields of a context that the program does not get, or
+    LoadError for a cache folder that others may write to.
     """
-    refuse_limit(limit)
+    check_limit(limit)
+    check_context(context)
+    check_environment(environment)
+    if context and program.type is None:
+        raise no_context(program)
+    if environment is not None:
+        program = replace(program, environment=environment)
     load_package("ebpfjit.jit")
     options = Options(checked, harden, release_gil, optimize, audit)
     if cache is not None:
@@ -185,7 +208,7 @@ def compile(
         from ebpfjit.jit.cache import Folder
 
         options = replace(options, cache=Folder(cache))
-    return _compiled(program, options, numbered(helpers), kfuncs or {}, limit)
+    return _compiled(program, options, numbered(helpers), checked_kfuncs(kfuncs), limit, context)
 
 
 def load_function(
@@ -211,6 +234,7 @@ def _compiled(
     helpers: Mapping[int, HelperFunction],
     kfuncs: Given,
     limit: int | None,
+    context: Mapping[str, Any] | None = None,
 ) -> JitFunction:
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
@@ -222,7 +246,8 @@ def _compiled(
     program.refuse()
     program = with_weak(program, kfuncs)
     start = None if is_plain(program) else ready(program)
-    counted = start is None or not _why_no_lane(start, release_gil=options.release_gil)
+    has_lane = start is not None and not (context or _why_no_lane(start, release_gil=options.release_gil))
+    counted = start is None or has_lane
     if start is not None:
         start = replace(
             start,
@@ -236,7 +261,7 @@ def _compiled(
         )
         start.refuse_missing()
         start.check_license(environment_of(program))
-        return _typed_function(start, limit, helpers, kfuncs)
+        return _typed_function(start, limit, helpers, kfuncs, context)
     called = {**functions_of(program), **given_functions(program, kfuncs)}
     program.refuse_unmet(called)
     promises = Promises(

@@ -11,6 +11,7 @@ EbpfError
   VerifierError          a program that breaks a rule (pc, rule)
   TranslationError       a program that cannot become machine code
     OptimizationError      a program that cannot be optimised: it stays in baseline code
+  InputError             a packet, a field or an option that the program, or the engine, does not take
   JitUnavailable         this machine cannot run machine code of ours
   ExecutionError         a program that went wrong while it ran (pc)
     MemoryFault            an access outside the program's memory
@@ -149,6 +150,16 @@ class JitUnavailable(EbpfError):  # noqa: N818 - the name is part of the public 
     """Machine code cannot be made or run here; the message says what is missing."""
 
 
+class InputError(EbpfError, ValueError):
+    """What a run was given is not what its program, or its engine, takes: nothing has run.
+
+    A packet that is too short, a field that its context does not have, an option of another engine. In a
+    batch `index` is the packet's number.
+    """
+
+    index: int | None = None
+
+
 class ExecutionError(EbpfError):
     """A program went wrong at slot `pc` while it ran; in a batch, on packet number `index`.
 
@@ -185,8 +196,11 @@ class AccessFault(ExecutionError):  # noqa: N818 - as its two kinds below
 class MemoryFault(AccessFault):
     """An access of `size` bytes at `address` that the program has no right to.
 
-    `access` is "load", "store" or "atomic"; a helper's reads and writes are "load" and "store".
+    `access` is "load", "store" or "atomic"; a helper's reads and writes are "load" and "store". `around` is
+    what the program had then (name, start, size), until the fault leaves it.
     """
+
+    around: tuple[tuple[str, int, int], ...] = ()
 
 
 class AlignmentFault(AccessFault):

@@ -13,6 +13,7 @@ from ebpfjit.elf.maps import DefinedMap, find_maps
 from ebpfjit.elf.reader import SHF_ALLOC, SHF_WRITE, ObjectFile, Section, Symbol
 from ebpfjit.elf.sections import program_type
 from ebpfjit.errors import AssemblyError, LoadError
+from ebpfjit.literals import named_type
 from ebpfjit.program import Program
 from ebpfjit.runtime import maps as kinds
 from ebpfjit.runtime.maps.base import Map
@@ -60,7 +61,7 @@ def _program(made: Assembled, name: str | None, type: str | None, shared: Maps) 
         made.code,
         name=name if name is not None else made.name,
         section=section,
-        type=type if type is not None or section is None else program_type(section),
+        type=named_type(type if type is not None or section is None else program_type(section)),
         symbols=made.symbols,
         lines=made.lines,
         license=made.sections.license,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ebpfjit.bits import W64
 from ebpfjit.once import import_alone, load_package
@@ -19,6 +19,7 @@ from ebpfjit.sealed import Entry, Sealed, inside, seal
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
     from ebpfjit.listing.listing import Listing
+    from ebpfjit.literals import AnyBuffer, Places
     from ebpfjit.options import Options
     from ebpfjit.program import Program
 
@@ -66,7 +67,7 @@ class JitFunction(Sealed):
     def __init__(self, plain: Plain) -> None:
         seal(self, Entry(plain))
 
-    def __call__(self, mem: Any = b"") -> int:
+    def __call__(self, mem: AnyBuffer = b"") -> int:
         """Run the program and return r0, unsigned. Raises ExecutionError for a wrong program.
 
         A program with a type runs on a copy of `mem`, as `Program.run` does; its r0 has 32 bits.
@@ -105,10 +106,10 @@ class JitFunction(Sealed):
 
     def map(
         self,
-        buffers: Any,
+        buffers: AnyBuffer | Sequence[AnyBuffer] | Places,
         *,
-        offsets: Any = None,
-        lengths: Any = None,
+        offsets: AnyBuffer | Sequence[int] | None = None,
+        lengths: AnyBuffer | Sequence[int] | None = None,
         stride: int | None = None,
         on_fault: int | None = None,
     ) -> array[int]:
@@ -130,7 +131,8 @@ class JitFunction(Sealed):
         from ebpfjit.jit import batch
 
         if offsets is None and hasattr(buffers, "offsets"):
-            buffers, offsets, lengths = buffers.buffer, buffers.offsets, buffers.lengths
+            found = cast("Places", buffers)
+            buffers, offsets, lengths = found.buffer, found.offsets, found.lengths
         if stride is not None and offsets is not None:
             raise TypeError("packets have a stride or offsets, not both")
         if lengths is not None and offsets is None:
@@ -143,7 +145,7 @@ class JitFunction(Sealed):
             return runner.run(batch.records(buffers, stride))
         if offsets is not None:
             return runner.run(batch.places(buffers, offsets, lengths))
-        return runner.run_objects(buffers)
+        return runner.run_objects(cast("Iterable[AnyBuffer]", buffers))
 
     def stop(self) -> None:
         """Have all calls and batches that are running now, in whichever thread, end with Stopped.
@@ -233,6 +235,8 @@ class JitFunction(Sealed):
         kfuncs = checked_functions("kfunc", plain.kfuncs)
         chosen = {**recipe.options.chosen, "optimize": plain.optimize}
         options = {"kfuncs": kfuncs, "limit": plain.limit, **chosen}
+        context: Mapping[str, Any] | None = getattr(plain, "context", None)
+        options |= {} if context is None else {"context": context}
         return _compile_again, (recipe.verified.program, given, options)
 
 

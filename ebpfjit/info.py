@@ -6,6 +6,8 @@ import importlib.metadata
 import platform
 from dataclasses import dataclass
 
+from ebpfjit.engines import unavailable
+from ebpfjit.literals import ENGINES, EngineName
 from ebpfjit.once import load_package
 
 
@@ -21,7 +23,7 @@ class RuntimeInfo:
 
     python: str
     machine: str
-    engines: dict[str, str]
+    engines: dict[EngineName, str]
     gate: str
     gate_reason: str
     cpu_features: tuple[str, ...]
@@ -33,32 +35,17 @@ def runtime_info() -> RuntimeInfo:
     load_package("ebpfjit.jit")
     from ebpfjit.jit import cpu
 
-    jit = _jit()
-    gate, reason = ("none", jit) if jit != "available" else _gate()
+    states = {name: unavailable(name) for name in ENGINES}
+    gate, reason = ("none", states["jit"]) if states["jit"] else _gate()
     return RuntimeInfo(
         python=f"{platform.python_implementation()} {platform.python_version()}",
         machine=f"{platform.system()} {platform.machine()}",
-        engines={"interpreter": "available", "jit": jit, "kernel": _kernel()},
+        engines={name: states[name] or "available" for name in ENGINES},
         gate=gate,
         gate_reason=reason,
         cpu_features=tuple(sorted(cpu.features())),
         keystone=_version("keystone-engine"),
     )
-
-
-def _jit() -> str:
-    from ebpfjit.errors import JitUnavailable
-
-    load_package("ebpfjit.jit")
-    from ebpfjit.jit import cpu
-    from ebpfjit.jit.routines import routines
-
-    try:
-        cpu.target()
-        routines()
-    except JitUnavailable as error:
-        return str(error)
-    return "available"
 
 
 def _gate() -> tuple[str, str]:
@@ -67,12 +54,6 @@ def _gate() -> tuple[str, str]:
 
     reason = why_not()
     return ("ctypes", reason) if reason else ("native", "")
-
-
-def _kernel() -> str:
-    from ebpfjit import kernel
-
-    return kernel.unavailable_reason() or "available"
 
 
 def _version(package: str) -> str | None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ebpfjit.arguments import Helpers, Kfuncs, check_environment, checked_kfuncs, numbered
 from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.once import load_package
 from ebpfjit.options import Options
 from ebpfjit.program import Program
-from ebpfjit.ready import Brought, Ready, environment_of, is_plain, numbered, ready_with
+from ebpfjit.ready import Brought, Ready, environment_of, is_plain, ready_with
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.execution import HelperFunction
-from ebpfjit.runtime.kfuncs.given import Given
 
 if TYPE_CHECKING:
     from ebpfjit.listing.listing import Listing
@@ -28,15 +26,16 @@ def listing(
     harden: bool = False,
     audit: bool = False,
     environment: Environment | None = None,
-    helpers: Mapping[int | str, HelperFunction] | None = None,
-    kfuncs: Given | None = None,
+    helpers: Helpers | None = None,
+    kfuncs: Kfuncs | None = None,
 ) -> Listing:
     """Return the listing of the code that the program's calls run; without code, of the program alone.
 
     The options are those of `ebpfjit.compiling.compile`; helpers are those of `Program.run`.
     """
+    check_environment(environment)
     options = Options(checked=checked, harden=harden, optimize=optimize, audit=audit)
-    brought = Brought(numbered(helpers), kfuncs or {})
+    brought = Brought(numbered(helpers), checked_kfuncs(kfuncs))
     load_package("ebpfjit.jit")
     load_package("ebpfjit.listing")
     from ebpfjit.listing.listing import Listing

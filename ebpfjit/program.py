@@ -20,17 +20,21 @@ from ebpfjit.bits import W32, W64
 from ebpfjit.errors import DecodeError, EbpfError
 from ebpfjit.isa.spec import Imm, Kind, Reference, Row
 from ebpfjit.isa.table import match
+from ebpfjit.literals import named_type
 from ebpfjit.memo import Memo
 from ebpfjit.named import cut, few
 from ebpfjit.once import import_alone
 from ebpfjit.record import dataclass, lazy, record
 
 if TYPE_CHECKING:
+    import os
+
+    from ebpfjit.arguments import Helpers, Kfuncs
     from ebpfjit.function import JitFunction
     from ebpfjit.listing.listing import Listing
+    from ebpfjit.literals import AnyBuffer, EngineName, TypeName
     from ebpfjit.runner import Result
     from ebpfjit.runtime.environment import Environment
-    from ebpfjit.runtime.execution import HelperFunction
     from ebpfjit.tracing import Trace
 
 SLOT_SIZE = 8
@@ -262,7 +266,7 @@ class Program:
     code: bytes
     name: str | None = None
     section: str | None = None
-    type: str | None = None
+    type: TypeName | None = None
     symbols: dict[int, str] = field(default_factory=dict)
     references: dict[int, int] = field(default_factory=dict)
     maps: tuple[Any, ...] = ()
@@ -290,7 +294,7 @@ class Program:
         return cut(f"<program{name} ({self.type or 'no type'}): {len(self.code) // SLOT_SIZE} slots{maps}>")
 
     @classmethod
-    def from_bytes(cls, code: Buffer, *, name: str | None = None, type: str | None = None) -> Program:
+    def from_bytes(cls, code: Buffer, *, name: str | None = None, type: TypeName | None = None) -> Program:
         """Make a program from raw little-endian bytecode: 8 bytes for each slot.
 
         `name` is what errors and listings call it; `type` ("xdp", "tc", ...) says what context it gets, None
@@ -299,7 +303,7 @@ class Program:
         return cls(bytes(code), name=name, type=type)
 
     @classmethod
-    def from_assembly(cls, text: str, *, name: str | None = None, type: str | None = None) -> Program:
+    def from_assembly(cls, text: str, *, name: str | None = None, type: TypeName | None = None) -> Program:
         r"""Make a program from assembly text, in any of the dialects that `assembler.assemble` reads.
 
         `name` and `type` are as in `from_bytes`. Text as `clang -S -target bpf` writes it has functions,
@@ -324,7 +328,7 @@ class Program:
         symbols: dict[int, str],
     ) -> Program:
         """Make a program from bytes that were a program before: they are decoded when that is needed."""
-        program = cls(b"", name, section, type, symbols)
+        program = cls(b"", name, section, named_type(type), symbols)
         for made in ("_decoded", "words"):
             del program.__dict__[made]
         object.__setattr__(program, "code", code)
@@ -491,14 +495,15 @@ class Program:
 
     def run(
         self,
-        data: Any = b"",
+        data: AnyBuffer = b"",
         *,
-        engine: str | None = None,
+        engine: EngineName | None = None,
         limit: int | None = None,
         context: Mapping[str, Any] | None = None,
         environment: Environment | None = None,
-        helpers: Mapping[int | str, HelperFunction] | None = None,
-        kfuncs: Mapping[int | str, Any] | None = None,
+        helpers: Helpers | None = None,
+        kfuncs: Kfuncs | None = None,
+        repeat: int = 1,
     ) -> Result:
         """Run the program once on a copy of `data`, on "jit", "interpreter" or "kernel"; by default the best.
 
@@ -519,18 +524,46 @@ class Program:
             environment=environment,
             helpers=helpers,
             kfuncs=kfuncs,
+            repeat=repeat,
         )
 
-    def compile(self, **options: Any) -> JitFunction:
+    def compile(
+        self,
+        *,
+        optimize: bool | None = None,
+        checked: bool = True,
+        helpers: Helpers | None = None,
+        kfuncs: Kfuncs | None = None,
+        limit: int | None = None,
+        environment: Environment | None = None,
+        context: Mapping[str, Any] | None = None,
+        audit: bool = False,
+        harden: bool = False,
+        cache: str | os.PathLike[str] | None = None,
+        release_gil: bool = False,
+    ) -> JitFunction:
         """Compile the program into a function of one buffer.
 
-        `options` are those of `ebpfjit.compiling.compile`: helpers, kfuncs, limit, checked, harden, cache,
-        release_gil, optimize, audit.
+        The options are those of `ebpfjit.compiling.compile`, which says what each does; `helpers` to
+        `context` are those of `run`.
         """
         import_alone("ebpfjit.compiling")
         from ebpfjit import compiling
 
-        return compiling.compile(self, **options)
+        return compiling.compile(
+            self,
+            optimize=optimize,
+            checked=checked,
+            helpers=helpers,
+            kfuncs=kfuncs,
+            limit=limit,
+            environment=environment,
+            context=context,
+            audit=audit,
+            harden=harden,
+            cache=cache,
+            release_gil=release_gil,
+        )
 
     def disassemble(self, dialect: str = "rbpf") -> str:
         """Return the program as assembly text, one instruction a line, which assembles to the same bytes.
@@ -553,8 +586,8 @@ class Program:
         harden: bool = False,
         audit: bool = False,
         environment: Environment | None = None,
-        helpers: Mapping[int | str, HelperFunction] | None = None,
-        kfuncs: Mapping[int | str, Any] | None = None,
+        helpers: Helpers | None = None,
+        kfuncs: Kfuncs | None = None,
     ) -> Listing:
         """Return eBPF beside its source and its machine code, of the code that `run` runs.
 
@@ -576,13 +609,13 @@ class Program:
 
     def trace(
         self,
-        data: Any = b"",
+        data: AnyBuffer = b"",
         *,
         limit: int | None = 100_000,
         context: Mapping[str, Any] | None = None,
         environment: Environment | None = None,
-        helpers: Mapping[int | str, HelperFunction] | None = None,
-        kfuncs: Mapping[int | str, Any] | None = None,
+        helpers: Helpers | None = None,
+        kfuncs: Kfuncs | None = None,
     ) -> Trace:
         """Run the program once on the interpreter, on a copy of `data`, and return its steps.
 

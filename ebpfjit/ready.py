@@ -413,29 +413,6 @@ def for_one_run(program: Program) -> None:
         start.options = replace(start.options, optimize=False)
 
 
-def refuse_limit(limit: int | None) -> None:
-    """Raise ValueError for an instruction limit that is none; 0 is one, for which nothing runs."""
-    if limit is not None and (not isinstance(limit, int) or limit < 0):
-        raise ValueError(f"limit is a number of instructions, or None for no limit, not {limit!r}")
-
-
-def numbered(helpers: Mapping[int | str, HelperFunction] | None) -> Mapping[int, HelperFunction]:
-    """Return functions that stand for helpers by number, where they may have been named as in Linux.
-
-    Raises ExecutionError for a name that no helper has, TypeError for what is no function, or no mapping.
-    """
-    found: dict[int, HelperFunction] = {}
-    if helpers is not None and not isinstance(helpers, Mapping):
-        raise TypeError(f"helpers maps numbers or names to functions, not a {type(helpers).__name__}")
-    for key, function in (helpers or {}).items():
-        if not callable(function):
-            raise TypeError(f"helper {key!r} cannot be called: it is of type {type(function).__name__}")
-        if isinstance(key, str) and key not in NUMBERS:
-            raise ExecutionError(f"Linux has no helper {key!r}; give one of your own a number that is free")
-        found[NUMBERS[key] if isinstance(key, str) else key] = function
-    return found
-
-
 def ready_with(program: Program, brought: Brought) -> Ready:
     """Return what runs of a program share that bring these functions along: kept for the last ones given."""
     if not brought.helpers and not brought.kfuncs:

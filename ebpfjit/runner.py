@@ -7,17 +7,30 @@ Ready + data, context, environment -> World and Execution -> engine -> Result
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from ebpfjit.errors import BudgetExhausted, ExecutionError, JitUnavailable, LoadError
+from ebpfjit.arguments import (
+    Helpers,
+    Kfuncs,
+    check_context,
+    check_engine,
+    check_environment,
+    check_limit,
+    check_repeat,
+    checked_kfuncs,
+    kernel_refusal,
+    numbered,
+)
+from ebpfjit.engines import best_engine
+from ebpfjit.errors import BudgetExhausted, ExecutionError, InputError, LoadError
 from ebpfjit.interpreter import interpret
 from ebpfjit.named import brief
 from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import DEFAULTS
 from ebpfjit.program import Program
-from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, numbered, ready_with, refuse_limit
+from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, ready_with
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import faults, held, timers
 from ebpfjit.runtime.contexts import (
@@ -32,15 +45,15 @@ from ebpfjit.runtime.contexts import (
     take,
 )
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.execution import Execution, HelperFunction, Mark
+from ebpfjit.runtime.execution import Execution, Mark
 from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE, SIGNALS
-from ebpfjit.runtime.kfuncs.given import Given
 from ebpfjit.runtime.memory import Region, Stack, flat_view, running
 from ebpfjit.runtime.timers import Callback
 from ebpfjit.runtime.world import World
 
 if TYPE_CHECKING:
     from ebpfjit.elf.objects import Surroundings
+    from ebpfjit.literals import ActionName, AnyBuffer, EngineName
 
 U32_MASK = 0xFFFFFFFF
 
@@ -68,7 +81,7 @@ class Result:
     output: tuple[str, ...] = ()
     events: tuple[tuple[str, bytes], ...] = ()
     instructions: int | None = None
-    action: str | None = None
+    action: ActionName | None = None
     metadata: bytes = b""
     redirect: Redirect | None = None
     clones: tuple[tuple[int, bytes], ...] = ()
@@ -298,63 +311,66 @@ def _call_back(
 
 def run(
     program: Program,
-    data: Any = b"",
+    data: AnyBuffer = b"",
     *,
-    engine: str | None = None,
+    engine: EngineName | None = None,
     limit: int | None = None,
     context: Mapping[str, Any] | None = None,
     environment: Environment | None = None,
-    helpers: Mapping[int | str, HelperFunction] | None = None,
-    kfuncs: Given | None = None,
+    helpers: Helpers | None = None,
+    kfuncs: Kfuncs | None = None,
+    repeat: int = 1,
 ) -> Result:
     """Verify a program and run it once on a copy of `data`.
 
     `engine` is "jit", "interpreter" or "kernel", None for machine code where there is some, else the
-    interpreter; `limit` counts instructions (not in the kernel, which has a limit of its own). A program with
-    a type gets its context, as BPF_PROG_TEST_RUN makes it: `data` is an Ethernet frame for packet programs
-    and the context's bytes for the others; `context` sets fields of the context's struct by name. One
-    without a type gets the data's address in r1, its length in r2. `environment` is what helpers
-    see of the world; `helpers` are functions of five u64 that stand for helpers, by number or by name,
-    `kfuncs` those that stand for kernel functions, by name or BTF id (`ebpfjit.runtime.kfuncs.given`): in
-    this program and in those that it jumps to. Raises VerifierError, ExecutionError (also for a packet or
-    a field that the type does not take), LoadError (a kernel function that nobody has), MapError (a
-    prog_array of programs of another type), or JitUnavailable and KernelUnavailable where the engine is not
-    to be had.
+    interpreter; `limit` counts instructions. A program with a type gets its context, as BPF_PROG_TEST_RUN
+    makes it: `data` is an Ethernet frame for packet programs and the context's bytes for the others;
+    `context` sets fields of the context's struct by name. One without a type gets the data's address in r1,
+    its length in r2. `environment` is what helpers see of the world; `helpers` are functions of five u64 that
+    stand for helpers, by number or by name, `kfuncs` those that stand for kernel functions, by name or BTF id
+    (`ebpfjit.runtime.kfuncs.given`): in this program and in those that it jumps to. With `repeat` it runs so
+    often, on the same data each time and on the maps as the run before has left them; the result is the last
+    run's, with the output and the events of all.
+
+    Raises VerifierError, ExecutionError, InputError (a packet, a field or an option that the type, or the
+    engine, does not take: the kernel has a limit, helpers, a clock of its own), LoadError (a kernel function
+    that nobody has), MapError (a prog_array of programs of another type), or JitUnavailable and
+    KernelUnavailable where the engine is not to be had.
     """
-    if context is not None and not isinstance(context, Mapping):
-        raise TypeError(f"context is a mapping of field names to numbers, not {type(context).__name__}")
-    if environment is not None and not isinstance(environment, Environment):
-        raise TypeError(f"environment is an Environment, not of type {type(environment).__name__}")
-    refuse_limit(limit)
+    check_context(context)
+    check_environment(environment)
+    check_limit(limit)
+    check_engine(engine)
+    check_repeat(repeat)
+    given, brought_kfuncs = numbered(helpers), checked_kfuncs(kfuncs)
     chosen = environment or environment_of(program)
-    given = numbered(helpers)
     if engine == "kernel":
-        if kfuncs:
-            raise ExecutionError("the kernel has its own kfuncs; kfuncs= is for the other engines")
-        if given:
-            raise ExecutionError("the kernel has its own helpers; helpers= is for the other engines")
-        return _run_on_kernel(program, data, context, chosen)
-    if engine is None:
-        engine = best_engine()
-    if engine not in ENGINES:
-        raise ValueError(f"no engine {engine!r}; there are: {', '.join([*ENGINES, 'kernel'])}")
-    counts = engine == "interpreter"
-    brought = Brought(given, kfuncs or {})
-    return run_on(ENGINES[engine], program, data, limit, context, chosen, counts=counts, brought=brought)
+        refusal = kernel_refusal(helpers=given, kfuncs=kfuncs, limit=limit, environment=environment)
+        if refusal:
+            raise InputError(refusal)
+        return _repeated(repeat, lambda: _run_on_kernel(program, data, context, chosen))
+    name = engine or best_engine()
+    function, brought = ENGINES[name], Brought(given, brought_kfuncs)
+    counts = name == "interpreter"
+
+    def once() -> Result:
+        return run_on(function, program, data, limit, context, chosen, counts=counts, brought=brought)
+
+    return _repeated(repeat, once)
 
 
-def best_engine() -> str:
-    """Return the name of the fastest engine that this machine, and this process, can have."""
-    import_alone("ebpfjit.jit.routines")
-    from ebpfjit.jit import cpu
-    from ebpfjit.jit.routines import routines
-
-    try:
-        cpu.target()
-        routines()
-    except JitUnavailable:
-        return "interpreter"
-    return "jit"
+def _repeated(count: int, once: Callable[[], Result]) -> Result:
+    """Run so often; return the last result, with what all have put out."""
+    if count == 1:
+        return once()
+    output: list[str] = []
+    events: list[tuple[str, bytes]] = []
+    for _ in range(count):
+        result = once()
+        output += result.output
+        events += result.events
+    return replace(result, output=tuple(output), events=tuple(events))
 
 
 def run_on(
@@ -403,9 +419,14 @@ def make_context(program: Ready, data: Any, fields: Mapping[str, Any] | None) ->
             return layout.context(program.type, view, fields or {})
         return take(program.type, view, fields)
     if fields:
-        name = program.program.name or "<unnamed>"
-        raise ExecutionError(f"program {name} has no type, so no context either; give it one (type='xdp')")
+        raise no_context(program.program)
     return Region.of_buffer("mem", bytearray(flat_view(data)))
+
+
+def no_context(program: Program) -> InputError:
+    """Return the error of fields for a program that has nothing they could be of."""
+    name = program.name or "<unnamed>"
+    return InputError(f"program {name} has no type, so no context either; give it one (type='xdp')")
 
 
 def let_go(made: Context | Region) -> None:
@@ -426,7 +447,7 @@ def _result(
         (*world.output, *bytes(world.kept.get(SEQUENCE, b"")).decode("utf-8", "replace").splitlines()),
         tuple(world.events),
         instructions,
-        type_.action(value) if type_ is not None else None,
+        cast("ActionName | None", type_.action(value) if type_ is not None else None),
         outcome.metadata,
         outcome.redirect,
         outcome.clones,

@@ -7,19 +7,27 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, overload
 
+from ebpfjit.arguments import (
+    Helpers,
+    Kfuncs,
+    check_context,
+    check_environment,
+    check_limit,
+    checked_kfuncs,
+    numbered,
+)
 from ebpfjit.errors import ExecutionError
 from ebpfjit.interpreter import interpret
 from ebpfjit.listing.view import shown
 from ebpfjit.once import load_package
 from ebpfjit.program import Instruction, Program, SourceLine
-from ebpfjit.ready import Brought, Ready, environment_of, numbered, refuse_limit
+from ebpfjit.ready import Brought, Ready, environment_of
 from ebpfjit.runner import Result, run_on
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.execution import Execution, HelperFunction
-from ebpfjit.runtime.kfuncs.given import Given
+from ebpfjit.runtime.execution import Execution
 
 if TYPE_CHECKING:
-    pass
+    from ebpfjit.literals import AnyBuffer
 
 MOST_STEPS = 100_000
 """Instructions of a trace that is given no limit."""
@@ -139,20 +147,22 @@ def _registers(values: Mapping[int, int]) -> str:
 
 def trace(
     program: Program,
-    data: Any = b"",
+    data: AnyBuffer = b"",
     *,
     limit: int | None = MOST_STEPS,
     context: Mapping[str, Any] | None = None,
     environment: Environment | None = None,
-    helpers: Mapping[int | str, HelperFunction] | None = None,
-    kfuncs: Given | None = None,
+    helpers: Helpers | None = None,
+    kfuncs: Kfuncs | None = None,
 ) -> Trace:
     """Run a program once on the interpreter and return its steps; the arguments are those of `Program.run`.
 
     What goes wrong while it runs ends the trace and is its `error`; what is wrong with the program or the
     arguments is raised. No limit (None) keeps every step of a program that may never end.
     """
-    refuse_limit(limit)
+    check_limit(limit)
+    check_context(context)
+    check_environment(environment)
     steps: list[TraceStep] = []
 
     def stepwise(ready: Ready, execution: Execution) -> int:
@@ -164,7 +174,7 @@ def trace(
         return interpret(ready.verified, execution, watch)
 
     chosen = environment or environment_of(program)
-    brought = Brought(numbered(helpers), kfuncs or {})
+    brought = Brought(numbered(helpers), checked_kfuncs(kfuncs))
     try:
         result = run_on(stepwise, program, data, limit, context, chosen, counts=True, brought=brought)
     except ExecutionError as error:

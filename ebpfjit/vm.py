@@ -14,11 +14,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ebpfjit.analysis import verifier as structural
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import StackUsageCalculator, Verified, prepare
+from ebpfjit.arguments import check_environment, check_limit, checked_kfuncs, numbered
 from ebpfjit.errors import ExecutionError, JitUnavailable, TranslationError
 from ebpfjit.interpreter import interpret
 from ebpfjit.named import cut, few
@@ -26,15 +27,20 @@ from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import CHOSEN, Options
 from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
+from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
+from ebpfjit.runtime.kfuncs.given import given_functions
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.shared import SharedRegions
+from ebpfjit.runtime.world import World
 from ebpfjit.sealed import Entry, Sealed, inside, seal
 
 if TYPE_CHECKING:
+    from ebpfjit.arguments import Helpers, Kfuncs
     from ebpfjit.jit.entry import Compiled
     from ebpfjit.jit.gate import Mbuff
     from ebpfjit.listing.listing import Listing
+    from ebpfjit.literals import AnyBuffer
 
 VerifierFunction = Callable[[bytes], None]
 
@@ -42,7 +48,11 @@ _U32 = 1 << 32
 _ADDRESSES = 1 << 64
 
 
-def _as_program(prog: Any) -> Program:
+Bytecode: TypeAlias = "Program | AnyBuffer"
+"""A program, or the bytes of one."""
+
+
+def _as_program(prog: Bytecode) -> Program:
     return prog if isinstance(prog, Program) else Program.from_bytes(bytes(memoryview(prog)))
 
 
@@ -93,7 +103,10 @@ class _Chosen:
 class _Machine:
     """What the four machines share.
 
-    `instruction_limit` is the budget of a run in instructions (None: no limit), charged for each
+    `helpers` are those of `register_helper` by number or by Linux's name, `kfuncs` those of `register_kfunc`
+    by BTF id or by name; `environment` is the world that helpers of Linux's find which are registered here.
+
+    `limit` (or `instruction_limit`) is the budget of a run in instructions (None: no limit), charged for each
     basic block as it is entered. It is looked at where a function starts or ends, where a loop
     comes round and before a helper is called; a block there that the rest does not pay for raises
     BudgetExhausted. So a run that takes more than its limit never ends as if it had not. A branch that
@@ -129,9 +142,13 @@ class _Machine:
 
     def __init__(
         self,
-        prog: Any = None,
+        prog: Bytecode | None = None,
         *,
         instruction_limit: int | None = None,
+        limit: int | None = None,
+        helpers: Helpers | None = None,
+        kfuncs: Kfuncs | None = None,
+        environment: Environment | None = None,
         checked: bool = True,
         harden: bool = False,
         cache: str | os.PathLike[str] | None = None,
@@ -139,20 +156,35 @@ class _Machine:
         optimize: bool | None = None,
         audit: bool = False,
     ) -> None:
-        options = Options(checked, harden, release_gil, optimize, audit)
-        self._begin(prog, options, instruction_limit, cache)
+        self._take(limit, instruction_limit, helpers, kfuncs, environment)
+        self._begin(prog, Options(checked, harden, release_gil, optimize, audit), cache)
 
-    def _begin(
-        self, prog: Any, options: Options, limit: int | None, cache: str | os.PathLike[str] | None
+    def _take(
+        self,
+        limit: int | None,
+        instruction_limit: int | None,
+        helpers: Helpers | None,
+        kfuncs: Kfuncs | None,
+        environment: Environment | None,
     ) -> None:
-        self._options = options
+        """Take what runs are given, under the names that `Program.run` has, checked as there."""
+        check_limit(limit)
+        check_environment(environment)
+        if limit is not None and instruction_limit is not None:
+            raise ValueError("limit and instruction_limit are two names of one option: give one of them")
         self._entry: _Function | None = None
-        self.instruction_limit = limit
+        self.instruction_limit = instruction_limit
+        self._limit = instruction_limit if limit is None else limit
+        self._helpers: dict[int, HelperFunction] = {**numbered(helpers)}
+        self._brought = checked_kfuncs(kfuncs)
+        self._kfuncs: dict[int, HelperFunction] = {}
+        self.environment = environment
+
+    def _begin(self, prog: Bytecode | None, options: Options, cache: str | os.PathLike[str] | None) -> None:
+        self._options = options
         self.cache = cache
         self._verifier: VerifierFunction | None = None
         self._calculator: StackUsageCalculator | None = None
-        self._helpers: dict[int, HelperFunction] = {}
-        self._kfuncs: dict[int, HelperFunction] = {}
         self._allowed = SharedRegions()
         self._verified: Verified | None = None
         self._program: Program | None = None
@@ -173,7 +205,8 @@ class _Machine:
 
     def _settings(self) -> dict[str, Any]:
         """The keyword arguments that make such a machine."""
-        return {"instruction_limit": self._limit, "cache": self.cache, **self._options.chosen}
+        given = {"limit": self._limit, "kfuncs": self._brought or None, "environment": self.environment}
+        return {**given, "cache": self.cache, **self._options.chosen}
 
     def __getstate__(self) -> dict[str, Any]:
         if self._allowed:
@@ -182,7 +215,7 @@ class _Machine:
                 f"memory is this process's; register it on arrival"
             )
         return {
-            "settings": self._settings(),
+            "settings": {**self._settings(), "kfuncs": checked_functions("kfunc", self._brought) or None},
             "helpers": checked_functions("helper", self._helpers),
             "kfuncs": checked_functions("kfunc", self._kfuncs),
             "verifier": self._verifier,
@@ -223,12 +256,12 @@ class _Machine:
         """The loaded program."""
         return self._program
 
-    def _load(self, prog: Any) -> None:
+    def _load(self, prog: Bytecode) -> None:
         if not isinstance(prog, Program):
             prog = bytes(memoryview(prog))
         else:
             prog.refuse()
-            prog.refuse_unmet()
+            prog.refuse_unmet(self._given_to(prog))
         self._verify(prog, self._verifier)
         program = _as_program(prog)
         self._verified = prepare(program, self._calculator)
@@ -236,7 +269,11 @@ class _Machine:
         self._forget_code()
         self._compile_wanted = False
 
-    def set_program(self, prog: Any) -> None:
+    def _given_to(self, program: Program) -> dict[int, HelperFunction]:
+        """Return the kernel functions that a program finds: those of `kfuncs`, and those registered."""
+        return {**given_functions(program, self._brought), **self._kfuncs} if self._brought else self._kfuncs
+
+    def set_program(self, prog: Bytecode) -> None:
         """Load a program: bytes-like or a Program. Raises VerifierError where it is refused."""
         self._load(prog)
 
@@ -284,7 +321,7 @@ class _Machine:
             raise TypeError(f"a {what} is callable or a NativeHelper, not {type(function).__name__}")
         return {**table, key: function}
 
-    def register_allowed_memory(self, memory: Any) -> None:
+    def register_allowed_memory(self, memory: AnyBuffer | range) -> None:
         """Let programs touch more memory: a buffer, kept alive and in place, or range(start, stop).
 
         It counts at once, also in runs that are in progress: a helper may allow what it returns.
@@ -331,7 +368,11 @@ class _Machine:
         from ebpfjit.jit.tiers import decided
 
         # A subclass may have a method of its own, which stays in front.
-        has_gate = not why_not() and getattr(type(self), "execute_program_jit", None) in _EXECUTE
+        has_gate = (
+            not why_not()
+            and self.environment is None
+            and getattr(type(self), "execute_program_jit", None) in _EXECUTE
+        )
         options = decided(self._all_options(), counted=has_gate)
         compile_as = self._compiler()
         compiled = self._compiled = compile_as(options)
@@ -396,7 +437,7 @@ class _Machine:
             self._argument_size(),
             moving=frozenset(number for number, each in self._helpers.items() if may_end_rights(each)),
             argument_is_measured=self._ARGUMENT_IS_PACKET,
-            calling=frozenset(),  # there is no world, whose engine they could ask
+            calling=frozenset() if self.environment is None else None,  # without a world nobody is asked
         )
         options = replace(self._options, promises=promises)
         if self.cache is None:
@@ -411,8 +452,9 @@ class _Machine:
         load_package("ebpfjit.jit")
         from ebpfjit.jit.entry import compile_program
 
-        helpers, kfuncs = dict(self._helpers), dict(self._kfuncs)
-        return partial(compile_program, self._loaded(), helpers=helpers, kfuncs=kfuncs)
+        verified = self._loaded()
+        helpers, kfuncs = dict(self._helpers), dict(self._given_to(verified.program))
+        return partial(compile_program, verified, helpers=helpers, kfuncs=kfuncs)
 
     _ARGUMENT_IS_PACKET = False
 
@@ -468,10 +510,11 @@ class _Machine:
             packet=packet,
             argument=argument,
             helpers=self._helpers,
-            kfuncs=self._kfuncs,
+            kfuncs=self._given_to(self._loaded().program),
             limit=self._limit,
             checked=self._options.checked,
             mark=self._stops.mark(),
+            world=None if self.environment is None else World(self.environment),
         )
 
     def _memory(self) -> SharedRegions:
@@ -502,15 +545,15 @@ class EbpfVmMbuff(_Machine):
 
     _shape = ("mbuff", ("mem", "mbuff"))
 
-    def _arguments(self, mem: Any, mbuff: Any) -> Execution:
+    def _arguments(self, mem: AnyBuffer, mbuff: AnyBuffer) -> Execution:
         packet, metadata = Region.of_buffer("mem", mem), Region.of_buffer("mbuff", mbuff)
         return self._execution(metadata, [packet, metadata], packet)
 
-    def execute_program(self, mem: Any, mbuff: Any) -> int:
+    def execute_program(self, mem: AnyBuffer, mbuff: AnyBuffer) -> int:
         """Interpret the program and return r0, unsigned."""
         return self._interpret(self._arguments(mem, mbuff))
 
-    def execute_program_jit(self, mem: Any, mbuff: Any) -> int:
+    def execute_program_jit(self, mem: AnyBuffer, mbuff: AnyBuffer) -> int:
         """Run the machine code; results and exceptions are those of `execute_program`."""
         return self._run_compiled(self._arguments(mem, mbuff))
 
@@ -540,11 +583,15 @@ class EbpfVmFixedMbuff(_Machine):
 
     def __init__(
         self,
-        prog: Any,
+        prog: Bytecode | None,
         data_offset: int,
         data_end_offset: int,
         *,
         instruction_limit: int | None = None,
+        limit: int | None = None,
+        helpers: Helpers | None = None,
+        kfuncs: Kfuncs | None = None,
+        environment: Environment | None = None,
         checked: bool = True,
         harden: bool = False,
         cache: str | os.PathLike[str] | None = None,
@@ -553,15 +600,15 @@ class EbpfVmFixedMbuff(_Machine):
         audit: bool = False,
     ) -> None:
         self._offsets = _offsets(data_offset, data_end_offset)
-        options = Options(checked, harden, release_gil, optimize, audit)
-        self._begin(prog, options, instruction_limit, cache)
+        self._take(limit, instruction_limit, helpers, kfuncs, environment)
+        self._begin(prog, Options(checked, harden, release_gil, optimize, audit), cache)
 
     def _settings(self) -> dict[str, Any]:
         offsets: dict[str, Any] = {"data_offset": self.data_offset, "data_end_offset": self.data_end_offset}
         return {**super()._settings(), **offsets}
 
     def set_program(  # type: ignore[override] # the offsets are the program's, too
-        self, prog: Any, data_offset: int, data_end_offset: int
+        self, prog: Bytecode, data_offset: int, data_end_offset: int
     ) -> None:
         """Load a program and the offsets that it expects. Raises VerifierError where it is refused."""
         offsets = _offsets(data_offset, data_end_offset)
@@ -590,7 +637,7 @@ class EbpfVmFixedMbuff(_Machine):
         self._offsets = _offsets(data_offset, data_end_offset)
         self._forget_code()  # it was promised an mbuff of the size that the old ones make
 
-    def _arguments(self, mem: Any) -> Execution:
+    def _arguments(self, mem: AnyBuffer) -> Execution:
         packet = Region.of_buffer("mem", mem)
         start = packet.start if packet.size else 0
         mbuff = bytearray(self._argument_size())
@@ -608,11 +655,11 @@ class EbpfVmFixedMbuff(_Machine):
 
         return Mbuff(self._argument_size(), self.data_offset, self.data_end_offset)
 
-    def execute_program(self, mem: Any) -> int:
+    def execute_program(self, mem: AnyBuffer) -> int:
         """Interpret the program and return r0, unsigned."""
         return self._interpret(self._arguments(mem))
 
-    def execute_program_jit(self, mem: Any) -> int:
+    def execute_program_jit(self, mem: AnyBuffer) -> int:
         """Run the machine code; results and exceptions are those of `execute_program`."""
         return self._run_compiled(self._arguments(mem))
 
@@ -627,15 +674,15 @@ class EbpfVmRaw(_Machine):
     _shape = ("mem", ("mem",))
     _ARGUMENT_IS_PACKET = True
 
-    def _arguments(self, mem: Any) -> Execution:
+    def _arguments(self, mem: AnyBuffer) -> Execution:
         packet = Region.of_buffer("mem", mem)
         return self._execution(packet, [packet], packet)
 
-    def execute_program(self, mem: Any) -> int:
+    def execute_program(self, mem: AnyBuffer) -> int:
         """Interpret the program and return r0, unsigned."""
         return self._interpret(self._arguments(mem))
 
-    def execute_program_jit(self, mem: Any) -> int:
+    def execute_program_jit(self, mem: AnyBuffer) -> int:
         """Run the machine code; results and exceptions are those of `execute_program`."""
         return self._run_compiled(self._arguments(mem))
 

@@ -33,6 +33,7 @@ from ebpfjit.bench.measure import BenchError, Rounds, Way, in_turn, median, time
 from ebpfjit.function import JitFunction, raw_execution
 from ebpfjit.jit.entry import Run
 from ebpfjit.jit.routines import WORD, routines
+from ebpfjit.literals import named_type
 from ebpfjit.program import Program
 from ebpfjit.runtime.execution import NativeHelper
 from ebpfjit.runtime.memory import address_of
@@ -212,7 +213,7 @@ def compare_contexts(rounds: Rounds) -> list[Comparison]:
     found = []
     for type_, data in (("xdp", 0), ("tc", 76)):
         code = assemble(f"ldxw r1, [r1+{data}]\nldxb r0, [r1]\nexit")
-        function = Program.from_bytes(code, type=type_).compile()
+        function = Program.from_bytes(code, type=named_type(type_)).compile()
         times = in_turn({"context": calling(function, mem), "bare": bare}, rounds)
         found.append(Comparison(f"fn(bytes), {type_}", times["context"], "fn(bytes)", times["bare"], None))
     return found

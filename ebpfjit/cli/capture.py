@@ -12,7 +12,8 @@ from typing import IO, Any
 
 from ebpfjit.cli import pcap
 from ebpfjit.cli.files import FileError
-from ebpfjit.errors import ExecutionError
+from ebpfjit.cli.output import print_columns
+from ebpfjit.errors import ExecutionError, InputError
 from ebpfjit.program import Program
 from ebpfjit.runner import Result
 
@@ -126,8 +127,8 @@ def _one(
 ) -> None:
     try:
         result = execute(packet.data)
-    except ExecutionError as error:
-        report.add(FAULT if error.pc is not None else REFUSED, len(packet.data))
+    except (ExecutionError, InputError) as error:
+        report.add(REFUSED if isinstance(error, InputError) else FAULT, len(packet.data))
         report.error = report.error or f"packet {report.total.packets}: {error}"
         return
     report.add(verdict(result), len(packet.data))
@@ -158,16 +159,11 @@ def _progress(size: int) -> Iterator[Step]:
 
 def print_table(report: Report) -> None:
     """Print the verdicts, most frequent first, and their total."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for title in ("verdict", "packets", "bytes", "share"):
-        table.add_column(title, justify="left" if title == "verdict" else "right")
     total = report.total
-    for name, count in sorted(report.verdicts.items(), key=lambda item: -item[1].packets):
-        share = f"{100 * count.packets / total.packets:.1f} %"
-        table.add_row(name, str(count.packets), str(count.bytes), share)
-    table.add_section()
-    table.add_row("total", str(total.packets), str(total.bytes), "100.0 %" if total.packets else "")
-    Console(soft_wrap=True).print(table)
+    counts = sorted(report.verdicts.items(), key=lambda item: -item[1].packets)
+    rows = [
+        (name, str(count.packets), str(count.bytes), f"{100 * count.packets / total.packets:.1f} %")
+        for name, count in counts
+    ]
+    rows.append(("total", str(total.packets), str(total.bytes), "100.0 %" if total.packets else ""))
+    print_columns(("verdict", "packets", "bytes", "share"), rows)

@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ebpfjit.cli import files
-from ebpfjit.cli.fuzz import _names
-from ebpfjit.cli.options import Btf, Kconfig, Maps, ProgramName, loading, one_program
+from ebpfjit.cli.fuzz import names_of
+from ebpfjit.cli.options import (
+    Btf,
+    Json,
+    Kconfig,
+    MapContents,
+    Maps,
+    ProgramName,
+    Variables,
+    loading,
+    one_of,
+)
+from ebpfjit.cli.output import print_json
 
 if TYPE_CHECKING:
     from ebpfjit.difftest.case import Case, Input
     from ebpfjit.program import Program
-
-LARGEST_RANDOM = 128
 
 
 def diff(
@@ -36,63 +45,80 @@ def diff(
     mem: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Memory, as a file; may be repeated.")
     ] = None,
-    count: Annotated[int, typer.Option("--random", min=0, help="So many random memories too.")] = 0,
-    seed: Annotated[int, typer.Option(help="What the random memories are drawn from.")] = 1,
+    pcap: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The packets of a capture (pcap, pcapng) too.")
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--random", min=0, help="So many random inputs too: packets, for packet programs.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="What the random inputs are drawn from.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many instructions.")] = 1_000_000,
+    map_: MapContents = None,
+    variables: Variables = None,
     btf: Btf = None,
     kconfig: Kconfig = None,
     maps: Maps = None,
+    as_json: Json = False,
 ) -> None:
     """Run a program on several engines and say where they differ.
 
     Each memory is what r1 points to; for a program with a type it is a packet, or the context's bytes.
     Without any, the program runs without memory, on an empty frame or on a context of zeros. Time, process
     and random numbers are the same on all engines but the kernel. Where engines differ the answers are
-    printed, and the first pc where they part, with its machine code; the exit status is 1 then.
+    printed, and the first pc where they part, with its machine code; the exit status is 1 then. The last line
+    says how many inputs ended, faulted and were refused (on the interpreter), and how many of the program's
+    instructions any of them reached.
     """
     from ebpfjit.difftest.case import Case, Input
     from ebpfjit.difftest.engines import check_engines
-    from ebpfjit.program import Program
+    from ebpfjit.difftest.guided import make_input
 
-    chosen = _names(engines)
+    chosen = names_of(engines)
     check_engines(chosen)
     memories = [*_parsed(hex_ or ()), *(files.read_bytes(str(path)) for path in mem or ())]
-    found = _read(file, program, loading(btf, kconfig, maps))
+    memories += _captured(pcap) if pcap is not None else []
+    found, obj = _read(file, program, loading(btf, kconfig, maps))
+    if map_ or variables:
+        from ebpfjit.cli import state
+
+        state.prepare(obj, file, map_ or (), variables or ())
     rng = random.Random(seed)
-    least, most = _sizes(found.type)
-    memories += [rng.randbytes(rng.randint(least, most)) for _ in range(count)]
+    type_ = None if isinstance(found, Case) else found.type
+    memories += [make_input(rng, type_) for _ in range(count)]
     given = tuple(Input(memory, limit) for memory in memories)
-    if isinstance(found, Program):
-        empty = bytes(least) if least < most else b""  # a struct of the right size is made of nothing
-        given = given or (Input(empty, limit),)
-        if found.type is not None or found.maps:
-            raise typer.Exit(_compare_program(found, given, chosen))
-        found = Case(found.code, given, name=file)
-    case = replace(found, inputs=given) if given else found
-    case.check()
-    raise typer.Exit(_compare(case, chosen))
+    if not isinstance(found, Case):
+        given = given or (Input(_empty(type_), limit),)
+        if found.type is None and not found.maps:
+            found = Case(found.code, given, name=file)
+    if isinstance(found, Case):
+        found = replace(found, inputs=given) if given else found
+        found.check()
+        given = found.inputs
+    raise typer.Exit(_compare(found, given, chosen, as_json=as_json))
 
 
-def _read(file: str, program: str | None, told: dict[str, Any]) -> Case | Program:
-    """Return a corpus file's case, or the program that is meant."""
+def _read(file: str, program: str | None, told: dict[str, Any]) -> tuple[Case | Program, Any]:
+    """Return a corpus file's case, or the program that is meant; and the object that it is of."""
     if Path(file).suffix == ".txt" and not told:
         from ebpfjit.difftest.case import read_case
 
-        return read_case(Path(file))
-    return one_program(file, program, told)
+        return read_case(Path(file)), None
+    return one_of(file, program, told)
 
 
-def _sizes(type_: str | None) -> tuple[int, int]:
-    """Return how many bytes a random memory has at least and at most: those of the context's struct."""
-    from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
-    from ebpfjit.runtime.contexts.types import program_type
+def _captured(file: str) -> list[bytes]:
+    """Return the packets of a capture."""
+    from ebpfjit.cli import pcap
 
-    if not type_:
-        return 0, LARGEST_RANDOM
-    kind = program_type(type_)
-    if kind.has_packet:
-        return LINK_HEADER_SIZE, LARGEST_RANDOM
-    return (0, LARGEST_RANDOM) if kind.data_size is None else (kind.data_size, kind.data_size)
+    with open(file, "rb") as source:
+        return [packet.data for packet in pcap.read(source, file)]
+
+
+def _empty(type_: str | None) -> bytes:
+    """Return what a program gets where nothing is given: an empty frame, a context of zeros, nothing."""
+    from ebpfjit.difftest.guided import fixed_size, least_size
+
+    return bytes(least_size(type_)) if fixed_size(type_) is None else b""  # a struct is filled up with zeros
 
 
 def _parsed(texts: list[str] | tuple[()]) -> list[bytes]:
@@ -102,37 +128,42 @@ def _parsed(texts: list[str] | tuple[()]) -> list[bytes]:
         raise typer.BadParameter("--hex takes pairs of hexadecimal digits") from None
 
 
-def _compare(case: Case, engines: tuple[str, ...]) -> int:
-    """Compare in child processes; print what differs and a last line. Return the exit status."""
+def _compare(
+    found: Case | Program, inputs: tuple[Input, ...], engines: tuple[str, ...], *, as_json: bool
+) -> int:
+    """Compare; print what differs and a last line. Return the exit status."""
+    from ebpfjit.difftest.case import Case
+    from ebpfjit.difftest.reach import reach, summed
+
+    problems = _of_case(found, engines) if isinstance(found, Case) else _of_program(found, inputs, engines)
+    total = summed(found, reach(found, inputs))
+    said = {"inputs": len(inputs), "engines": list(engines), "differ": len(problems), **total.as_json()}
+    if as_json:
+        print_json(said | {"differences": problems})
+        return 1 if problems else 0
+    for text in problems:
+        print(text)
+    what = "1 input" if len(inputs) == 1 else f"{len(inputs)} inputs"
+    print(
+        f"{what}, {', '.join(engines)}: {f'{len(problems)} differ' if problems else 'no difference'}; {total}"
+    )
+    return 1 if problems else 0
+
+
+def _of_case(case: Case, engines: tuple[str, ...]) -> list[str]:
+    """Return what differs, for each input on which something does; each is run in a child process."""
     from ebpfjit.difftest.finding import examine, found, told
 
-    wrong = 0
-    for given in case.inputs:
-        one = replace(case, inputs=(given,))
-        problem = examine(one, engines)
-        if problem is not None:
-            wrong += 1
-            print(told(found(0, one, problem), engines))
-    return _summed_up(len(case.inputs), engines, wrong)
+    each = [replace(case, inputs=(given,)) for given in case.inputs]
+    problems = [(one, examine(one, engines)) for one in each]
+    return [told(found(0, one, problem), engines) for one, problem in problems if problem is not None]
 
 
-def _compare_program(program: Program, inputs: tuple[Input, ...], engines: tuple[str, ...]) -> int:
+def _of_program(program: Program, inputs: tuple[Input, ...], engines: tuple[str, ...]) -> list[str]:
     """The same for a program with a type or maps."""
     from ebpfjit.difftest.compare import compare
     from ebpfjit.difftest.report import program_text
 
     report = compare(program, inputs, engines)
-    if not report.agree:
-        print(program_text(program.code))
-    wrong = 0
-    for one in report.each():
-        if not one.agree:
-            wrong += 1
-            print(one)
-    return _summed_up(len(inputs), engines, wrong)
-
-
-def _summed_up(count: int, engines: tuple[str, ...], wrong: int) -> int:
-    inputs = "1 input" if count == 1 else f"{count} inputs"
-    print(f"{inputs}, {', '.join(engines)}: " + (f"{wrong} differ" if wrong else "no difference"))
-    return 1 if wrong else 0
+    texts = [str(one) for one in report.each() if not one.agree]
+    return [f"{program_text(program.code)}\n{texts[0]}", *texts[1:]] if texts else []

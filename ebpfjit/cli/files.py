@@ -12,11 +12,14 @@ import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ebpfjit.errors import AssemblyError, EbpfError, LoadError
 from ebpfjit.named import absent
 from ebpfjit.program import Program
+
+if TYPE_CHECKING:
+    from ebpfjit.elf.loader import Object
 
 STDIN = "-"
 T = TypeVar("T")
@@ -86,12 +89,18 @@ def _of_text(file: str, data: bytes, read: Callable[[str], T]) -> T:
         raise FileError(f"{file}: line {error.line}, column {error.column}: {error.reason}") from error
 
 
-def read_programs(file: str, told: Mapping[str, Any]) -> Mapping[str, Program]:
-    """Return the programs of a file by name; that of a file without names is the file's stem.
+def read_file(
+    file: str, told: Mapping[str, Any], *, may_be_empty: bool = False
+) -> tuple[dict[str, Program], Object | None]:
+    """Return the programs of a file by name, and the object where it is one.
 
-    `told` are arguments of `load`, which is for object files. Raises an EbpfError naming the file where it
-    cannot be read as what it is, and OSError.
+    The program of a file without names is called as the file's stem. `told` are arguments of `load`, which is
+    for object files. Raises an EbpfError naming the file where it cannot be read as what it is, also for an
+    object without programs unless it `may_be_empty`, and OSError.
     """
+    if Path(file).suffix == ".c":
+        made = Path(file).with_suffix(".o").name
+        raise FileError(f"{file}: C source; first: clang -O2 -g -target bpf -c {file} -o {made}")
     data = read_bytes(file)
     kind = kind_of(file, data)
     if told and kind is not FileKind.OBJECT:
@@ -100,21 +109,21 @@ def read_programs(file: str, told: Mapping[str, Any]) -> Mapping[str, Program]:
         case FileKind.OBJECT:
             from ebpfjit.elf.loader import load_bytes
 
-            programs = load_bytes(data, file, **told).programs
-            if not programs:
+            obj = load_bytes(data, file, **told)
+            if not obj.programs and not may_be_empty:
                 raise LoadError(
                     f"{file}: there are no programs in it, only maps: no section holds instructions"
                 )
-            return programs
+            return dict(obj.programs), obj
         case FileKind.ASSEMBLY:
             from ebpfjit.from_text import programs_of
 
-            return _of_text(file, data, lambda text: programs_of(text, _stem(file)))
+            return _of_text(file, data, lambda text: programs_of(text, _stem(file))), None
         case FileKind.BYTECODE:
             pass
     name = _stem(file)
     try:
-        return {name: Program.from_bytes(data, name=name)}
+        return {name: Program.from_bytes(data, name=name)}, None
     except EbpfError as error:
         raise FileError(f"{file}: {error}") from error
 

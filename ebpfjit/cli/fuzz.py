@@ -1,4 +1,8 @@
-"""`ebpfjit fuzz`: generated programs on several engines, until there are enough or time is up."""
+"""`ebpfjit fuzz`: generated programs on several engines, or generated inputs for one program.
+
+ebpfjit fuzz            programs that nobody wrote: engines are compared
+ebpfjit fuzz FILE       inputs for a program: what it does with them, where it faults
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ebpfjit.cli.options import (
+    Btf,
+    Json,
+    Kconfig,
+    MapContents,
+    Maps,
+    ProgramName,
+    Variables,
+    loading,
+    one_of,
+)
+from ebpfjit.cli.output import print_json
+
 if TYPE_CHECKING:
     from ebpfjit.difftest.fuzz import FuzzReport
 
@@ -18,17 +35,27 @@ PROGRESS_LINES_SECONDS = 10.0  # where the progress does not go to a terminal
 
 
 def fuzz(
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE", help="A program to find inputs for; without it, programs are made."),
+    ] = None,
+    program: ProgramName = None,
     engines: Annotated[
         str,
         typer.Option(metavar="NAMES", help="Engines: interpreter, optimized, jit, gate, tiered, kernel."),
     ] = "interpreter,jit",
     seconds: Annotated[float | None, typer.Option(min=0.1, help="How long; 60 unless told.")] = None,
     programs: Annotated[int | None, typer.Option(min=1, help="How many programs, instead.")] = None,
+    inputs: Annotated[
+        int | None, typer.Option(min=1, help="How many inputs for the program of FILE, instead.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Child processes.")] = 1,
     seed: Annotated[int, typer.Option(help="The same seed gives the same programs.")] = 1,
     corpus: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Programs to mutate; findings are saved there."),
+        typer.Option(
+            metavar="DIR", help="Programs (with FILE: inputs) to start from; findings are saved there."
+        ),
     ] = None,
     sources: Annotated[
         str | None,
@@ -43,13 +70,37 @@ def fuzz(
     report: Annotated[
         Path | None, typer.Option(metavar="HTML", help="Write a page that shows what was reached.")
     ] = None,
+    map_: MapContents = None,
+    variables: Variables = None,
+    btf: Btf = None,
+    kconfig: Kconfig = None,
+    maps: Maps = None,
+    as_json: Json = False,
 ) -> None:
-    """Compare engines on generated programs.
+    """Compare engines on generated programs, or find inputs for one program.
 
     Programs run in child processes, so that a crash or a hang is a finding with its program. Each
     finding is shrunk and printed; with --corpus it is saved as a corpus file. Ctrl-C ends the run with
     the report so far. Exit status 1 where anything was found.
+
+    With FILE, packets (or contexts, or memories) are made and changed; those that reach instructions which
+    none had reached are kept, and changed further. Engines are compared on them. Each fault is told once,
+    with its line and the smallest input that led to it.
     """
+    if file is not None:
+        other = {"sources": sources, "builds": builds, "report": report, "programs": programs}
+        refused = [name for name, value in other.items() if value is not None]
+        if refused:
+            raise typer.BadParameter(f"--{refused[0]} is for programs that are made, not for one of a file")
+        from ebpfjit.cli import fuzz_inputs, state
+
+        found, obj = one_of(file, program, loading(btf, kconfig, maps))
+        state.prepare(obj, file, map_ or (), variables or ())
+        seconds = DEFAULT_SECONDS if seconds is None and inputs is None else seconds
+        how = fuzz_inputs.How(names_of(engines), seed, seconds, inputs, corpus)
+        raise typer.Exit(fuzz_inputs.run(file, found, how, as_json=as_json))
+    if inputs is not None or map_ or variables:
+        raise typer.BadParameter("--inputs, --map and --global go with FILE")
     from ebpfjit.difftest.case import read_corpus
     from ebpfjit.difftest.fuzz import Options, save
     from ebpfjit.difftest.fuzz import fuzz as run
@@ -57,10 +108,10 @@ def fuzz(
     from ebpfjit.difftest.report import report_text, times_text
 
     options = Options(
-        engines=_names(engines),
+        engines=names_of(engines),
         seed=seed,
-        sources=_names(sources) if sources else (),
-        builds=_names(builds) if builds else (),
+        sources=names_of(sources) if sources else (),
+        builds=names_of(builds) if builds else (),
         corpus=tuple(read_corpus(corpus)) if corpus is not None else (),
         programs=programs,
         seconds=seconds if seconds is not None or programs is not None else DEFAULT_SECONDS,
@@ -69,20 +120,36 @@ def fuzz(
     progress = _Progress()
     result = run(options, progress)
     progress.done()
-    print(report_text(result))
-    if corpus is not None:
-        for path in save(result.findings, corpus):
-            print(f"saved {path}")
+    saved = save(result.findings, corpus) if corpus is not None else []
     if report is not None:
         write_page(result, report)
-    print(times_text(result), flush=True)
+    if as_json:
+        print_json(_as_json(result))
+    else:
+        print(report_text(result))
+        for path in saved:
+            print(f"saved {path}")
+        print(times_text(result), flush=True)
     if result.interrupted:
         raise typer.Exit(130)
     if result.findings:
         raise typer.Exit(1)
 
 
-def _names(text: str) -> tuple[str, ...]:
+def _as_json(result: FuzzReport) -> dict[str, object]:
+    """Return a run as JSON has it: how many programs, and each finding."""
+    return {
+        "programs": result.total.programs,
+        "findings": [
+            {"number": each.number, "nature": each.nature, "text": each.text, "file": each.file_name}
+            for each in result.findings
+        ],
+        "interrupted": result.interrupted,
+    }
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Return the names of a list, each once."""
     return tuple(dict.fromkeys(name for name in text.replace(",", " ").split()))
 
 

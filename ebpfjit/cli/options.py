@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ebpfjit.cli import files
 from ebpfjit.program import Program
+
+if TYPE_CHECKING:
+    from ebpfjit.elf.loader import Object
 
 File = Annotated[
     str, typer.Argument(metavar="FILE", help="Object file, bytecode (.bin), assembly text (.s), or -.")
@@ -41,6 +44,19 @@ Maps = Annotated[
         metavar="NAME=SIZE",
         help="How many entries a map has; NAME.value_size=SIZE and the like: its sizes. May be repeated.",
     ),
+]
+
+MapContents = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="NAME=FILE|NAME[KEY]=VALUE",
+        help="Fill a map, from a JSON file or with one entry; may be repeated.",
+    ),
+]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option("--global", metavar="NAME=VALUE", help="Set a global variable; may be repeated."),
 ]
 
 NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
@@ -112,19 +128,31 @@ def _number(value: str, what: str, text: str) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
+def opened(
+    file: str, told: dict[str, Any], *, may_be_empty: bool = False
+) -> tuple[dict[str, Program], Object | None]:
+    """Return the programs of a file, and the object where it is one; `told` is what `loading` returned."""
+    return files.read_file(file, told, may_be_empty=may_be_empty)
+
+
 def programs(file: str, name: str | None, told: dict[str, Any]) -> dict[str, Program]:
-    """Return the programs of a file, or the one that was asked for; `told` is what `loading` returned."""
-    found = files.read_programs(file, told)
-    if name is None:
-        return dict(found)
-    return {name: files.find_program(file, found, name)}
+    """Return the programs of a file, or the one that was asked for."""
+    found, _ = opened(file, told)
+    return found if name is None else {name: files.find_program(file, found, name)}
 
 
 def one_program(file: str, name: str | None, told: dict[str, Any]) -> Program:
     """Return the program that was asked for, or the only one there is."""
-    found = programs(file, name, told)
+    return one_of(file, name, told)[0]
+
+
+def one_of(file: str, name: str | None, told: dict[str, Any]) -> tuple[Program, Object | None]:
+    """Return the program that was asked for, or the only one there is; and the object that it is of."""
+    found, obj = opened(file, told)
+    if name is not None:
+        return files.find_program(file, found, name), obj
     if len(found) > 1:
         raise typer.BadParameter(
             f"{file} holds several programs, choose one with --program: {', '.join(found)}"
         )
-    return next(iter(found.values()))
+    return next(iter(found.values())), obj

@@ -22,7 +22,7 @@ from ebpfjit.difftest.generate import plain
 from ebpfjit.difftest.known import KnownFacts
 from ebpfjit.difftest.optimized import stages
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, Outcome, attributes_of
-from ebpfjit.errors import EbpfError, ExecutionError, JitUnavailable, VerifierError
+from ebpfjit.errors import EbpfError, ExecutionError, InputError, JitUnavailable, VerifierError
 from ebpfjit.interpreter import Watcher, interpret
 from ebpfjit.optimizer.slots import has_slots
 from ebpfjit.program import Program
@@ -271,7 +271,7 @@ def on_kernel(case: Case, verified: Verified) -> Runner:
     def run(given: Input) -> Outcome | None:
         try:
             result = kernel.run_program(verified.program, given.memory)
-        except (VerifierError, ExecutionError):
+        except (VerifierError, ExecutionError, InputError):
             return None
         return Outcome("ok", result.return_value, memory=result.data)
 

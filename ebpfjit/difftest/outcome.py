@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ebpfjit.difftest.guards import LITTER
-from ebpfjit.errors import AuditFailure, ExecutionError
+from ebpfjit.errors import AuditFailure, EbpfError
 from ebpfjit.translators.x86_64.target import POISON
 
 WRONG_CODE = "WrongCode"
@@ -17,9 +17,9 @@ AUDIT_FAILURE = AuditFailure.__name__
 _UNWRITTEN = (LITTER, POISON)
 
 
-def attributes_of(error: ExecutionError) -> tuple[tuple[str, Any], ...]:
+def attributes_of(error: EbpfError) -> tuple[tuple[str, Any], ...]:
     """Return what a fault says of itself, but for its source line and its number in a batch."""
-    return tuple(sorted((k, v) for k, v in vars(error).items() if k not in ("line", "index")))
+    return tuple(sorted((k, v) for k, v in vars(error).items() if k not in ("line", "index", "__notes__")))
 
 
 @dataclass(frozen=True, slots=True)

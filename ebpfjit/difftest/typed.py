@@ -43,9 +43,10 @@ from ebpfjit.difftest.trace import (
     part_of,
     parting_of_parts,
 )
-from ebpfjit.errors import EbpfError, ExecutionError, LoadError, MapError, VerifierError
+from ebpfjit.errors import EbpfError, ExecutionError, InputError, LoadError, MapError, VerifierError
 from ebpfjit.interpreter import interpret
 from ebpfjit.listing.machine import render_pc
+from ebpfjit.literals import named_type
 from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.ready import Ready, environment_of, promises_of, ready
@@ -123,7 +124,7 @@ def _linked(name: str, code: bytes, type_: str, maps: tuple[object, ...]) -> Pro
         for insn in Program.from_bytes(code).instructions
         if insn.row is not None and insn.row.operation == "LDDW_MAP_IDX" and 0 <= insn.imm < len(maps)
     }
-    known = None if type_ == UNTYPED else type_
+    known = None if type_ == UNTYPED else named_type(type_)
     return Program(code, name=name, type=known, references=references, maps=maps)
 
 
@@ -208,7 +209,7 @@ def run_typed(program: Program, given: Input, function: EngineFunction) -> Outco
         value = run_on(
             watched, program, data_of(program.type, given), given.limit, None, environment
         ).return_value
-    except ExecutionError as error:
+    except (ExecutionError, InputError) as error:
         kind, message = type(error).__name__, str(error)
         attributes = attributes_of(error)
     outcome = Outcome(kind, value, message, attributes, maps=contents(program))
@@ -248,7 +249,7 @@ def _on_kernel(program: Program, given: Input) -> Outcome | None:
     """Run in the kernel; None where it refuses the program or the packet."""
     try:
         result = program.run(data_of(program.type, given), engine="kernel")
-    except (VerifierError, ExecutionError):
+    except (VerifierError, ExecutionError, InputError):
         return None
     return Outcome(
         "ok", result.return_value, memory=result.data, maps=contents(program), events=result.events
@@ -270,7 +271,7 @@ def _through_the_gate(program: Program, given: Input, build: str, *, tiered: boo
         inside(function).gate.shorten(1 + len(given.memory) % 50)
     try:
         value = function(data_of(program.type, given))
-    except ExecutionError as error:
+    except (ExecutionError, InputError) as error:
         left = attributes_of(error)
         return Outcome(type(error).__name__, None, str(error), left, maps=contents(program))
     return Outcome("ok", value, maps=contents(program))

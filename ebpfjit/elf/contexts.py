@@ -15,7 +15,7 @@ from ebpfjit.elf.btf import VOID, Btf, Kind, Type, essential_name
 from ebpfjit.elf.codec import Array, Converted, Raw, Struct, codec_of
 from ebpfjit.elf.objects import STRUCTS, members_of
 from ebpfjit.elf.operations import member_of, structs_of
-from ebpfjit.errors import ExecutionError, LoadError
+from ebpfjit.errors import InputError, LoadError
 from ebpfjit.program import Program
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts.arguments import Argument, Prototype
@@ -48,7 +48,7 @@ def context_layout(program: Program) -> Layout | Prototype | None:
 
     None where its type tells, or where it gets words that have no names.
 
-    Raises ExecutionError where no types say what it looks like.
+    Raises InputError where no types say what it looks like.
     """
     try:
         if program.type in BY_FUNCTION:
@@ -59,7 +59,7 @@ def context_layout(program: Program) -> Layout | Prototype | None:
         if program.type == "tracing" and attached.type == BPF_TRACE_ITER and attached.is_said:
             return _layout_of_iterator(program, PREFIX + attached.target.partition("/")[0])
     except LoadError as error:  # its types are damaged
-        raise ExecutionError(f"program {program.name!r}: what its context looks like: {error}") from error
+        raise InputError(f"program {program.name!r}: what its context looks like: {error}") from error
     return None
 
 
@@ -67,7 +67,7 @@ def _layout_of_iterator(program: Program, name: str) -> Layout:
     types: Btf | None = program.kernel_types
     ids = types.named(name, STRUCTS) if types is not None else ()
     if types is None or not ids:
-        raise ExecutionError(
+        raise InputError(
             f"program {program.name!r}: its types do not say what struct {name} looks like; give load(btf=) "
             f"the types of a kernel, or the struct's bytes as data"
         )
@@ -87,7 +87,7 @@ def _prototype(program: Program) -> Prototype:
                 if prototype.kind is Kind.FUNC_PROTO:
                     arguments = tuple(_argument(types, id) for _, id in prototype.parameters)
                     return Prototype(f"{name}.{member}", arguments)
-    raise ExecutionError(
+    raise InputError(
         f"program {program.name!r}: its types do not say which operation it is, so its arguments have "
         "no types: give their words as data, or let a member of a struct in .struct_ops point to it"
     )
@@ -114,7 +114,7 @@ def _layout_of_function(program: Program) -> Layout:
         takes = (
             f"its function takes {own.describe(parameter)}" if own is not None and parameter else "no types"
         )
-        raise ExecutionError(
+        raise InputError(
             f"program {program.name!r}: {takes}, so that its context has no names: give the struct's bytes "
             "as data, or let the function take a pointer to the struct (and compile with -g)"
         )
@@ -142,11 +142,11 @@ def first_parameter(program: Program) -> tuple[Btf | None, int]:
 def _layout(types: Btf, type_: Type, *, has_memory: bool = False, most: int = LARGEST) -> Layout:
     """Return how the members of a struct of up to `most` bytes are written and read.
 
-    Raises LoadError, and ExecutionError for a larger one.
+    Raises LoadError, and InputError for a larger one.
     """
     if type_.size > most:
         what = types.describe(type_.id)
-        raise ExecutionError(f"{what} has {type_.size} bytes; a context has {most} at most")
+        raise InputError(f"{what} has {type_.size} bytes; a context has {most} at most")
     codec = codec_of(types, type_.id, Converted)
     pointers = frozenset(
         member.name for member, _ in members_of(types, type_) if types.resolve(member.type).kind is Kind.PTR

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from ebpfjit.elf.btf import Btf, Kind
@@ -183,7 +184,7 @@ class Globals(Mapping[str, Any]):
     """
 
     def __init__(self, variables: Mapping[str, GlobalVariable], btf: Btf | None) -> None:
-        self._variables = variables
+        self._variables = dict(variables)
         self._btf = btf
         self._codecs: dict[str, Codec] = {}
 
@@ -220,6 +221,11 @@ class Globals(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return cut(f"<{len(self)} variables: {few(self._variables)}>")
+
+    @property
+    def places(self) -> Mapping[str, GlobalVariable]:
+        """Where each variable is."""
+        return MappingProxyType(self._variables)
 
     def codec(self, name: str) -> Codec:
         """Return how a variable's bytes read as a Python value."""

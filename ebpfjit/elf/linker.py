@@ -36,6 +36,7 @@ from ebpfjit.elf.relocation import R_BPF_NONE, RelocationError, Target, Use, res
 from ebpfjit.elf.tables import FunctionTables
 from ebpfjit.errors import DecodeError, EbpfError, LoadError
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reference
+from ebpfjit.literals import named_type
 from ebpfjit.program import SLOT_SIZE, Instruction, Kfunc, Program, SourceLine, TypeInfo, decode
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.kfuncs.table import kfuncs
@@ -311,7 +312,7 @@ class Linker:
             bytes(code),
             entry.name,
             entry.section.name,
-            type_,
+            named_type(type_),
             symbols={start: function.name for function, start in placed.items()},
             references=references,
             maps=tuple(self.maps.order[number] for number in numbers),
@@ -338,7 +339,12 @@ class Linker:
         except LoadError as error:
             refusals = (error,)
             return Program(
-                EXIT, entry.name, entry.section.name, type_, refusals=refusals, license=self.license
+                EXIT,
+                entry.name,
+                entry.section.name,
+                named_type(type_),
+                refusals=refusals,
+                license=self.license,
             )
 
     def _exception_callback(self, entry: Function) -> Function | None:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ebpfjit.errors import EbpfError, LoadError
+from ebpfjit.literals import TypeName, Types
 from ebpfjit.named import Named, absent, cut, few
 from ebpfjit.once import load_package
 from ebpfjit.program import Buffer, Program
@@ -18,6 +19,7 @@ from ebpfjit.runtime.environment import Environment
 
 if TYPE_CHECKING:
     from ebpfjit.elf.btf import Btf
+    from ebpfjit.elf.globals import Globals
     from ebpfjit.elf.linker import Function, Linker
     from ebpfjit.elf.reader import ObjectFile
     from ebpfjit.elf.refusals import Refusals
@@ -25,8 +27,13 @@ if TYPE_CHECKING:
     from ebpfjit.runtime.maps.definition import MapDefinition
 
 Source = str | os.PathLike[str] | Buffer | BinaryIO
-Types = str | Mapping[str, str]
 STRUCT_OPS = ".struct_ops"
+
+
+def _no_variables() -> Globals:
+    from ebpfjit.elf.globals import Globals
+
+    return Globals({}, None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +54,7 @@ class Object:
     name: str
     programs: Mapping[str, Program]
     maps: Mapping[str, Any] = field(default_factory=dict)
-    globals: Mapping[str, Any] = field(default_factory=dict)
+    globals: Globals = field(default_factory=_no_variables)
     license: str = ""
     version: int = 0
     btf: Btf | None = None
@@ -74,7 +81,7 @@ class Object:
             sections.setdefault(program.section or "", []).append(program)
         return MappingProxyType({section: tuple(programs) for section, programs in sections.items()})
 
-    def program(self, name: str, type: str | None = None) -> Program:
+    def program(self, name: str, type: TypeName | None = None) -> Program:
         """Return the program called `name`, with its type replaced where `type` is given.
 
         `name` may also be that of a section that holds one program. Raises LoadError listing the

@@ -17,7 +17,6 @@ from ebpfjit.analysis.arena_accesses import base_of
 from ebpfjit.analysis.cfg import is_inside
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import U64_MASK, W32, W64, WIDTH_OF_SIZE
-from ebpfjit.errors import ExecutionError
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FROM_ARENA, Kind, Row
 from ebpfjit.program import Instruction
@@ -384,8 +383,9 @@ def _call_out(insn: Instruction, functions_of: Callable[[Execution], Mapping[int
         r1, r2, r3, r4, r5 = registers[1:6]
         try:
             result = call_helper(function, (r1, r2, r3, r4, r5))
-        except ExecutionError as error:
+        except Exception as error:
             faults.locate(error, insn.pc)
+            faults.name_helper(error, state.program, insn.pc)
             raise
         # What a call leaves in r1 to r5 is nobody's: zero, in both engines.
         registers[0:6] = [result & U64_MASK, 0, 0, 0, 0, 0]

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from ebpfjit.errors import AuditFailure, ExecutionError, Stopped
+from ebpfjit.errors import AuditFailure, ExecutionError, InputError, Stopped
 from ebpfjit.jit.callables import tier_up
 from ebpfjit.jit.gate import Gate
 from ebpfjit.jit.routines import routines
@@ -240,7 +240,7 @@ class Batch:
 
     def _filled(self, error: BaseException, index: int) -> int:
         """Return what stands for an error, or raise it, saying which packet it is about."""
-        if isinstance(error, ExecutionError):
+        if isinstance(error, ExecutionError | InputError):
             if self.fill is not None and not isinstance(error, AuditFailure | Stopped):
                 return self.fill
             error.index = index

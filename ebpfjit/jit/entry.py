@@ -165,8 +165,8 @@ class Run:
         self.set_word("leave", 0)
         try:
             result: int = enter(self.address, address, ctypes.addressof(values))
-        except ExecutionError as error:
-            faults.locate(error, compiled.fault_pc(self))
+        except Exception as error:
+            compiled.name_helper(error, self)
             raise
         finally:
             kind = FAULTS[self.word("fault_kind")]
@@ -352,10 +352,10 @@ class Compiled:
                     return run.call_function(*execution.function)
                 call = _RUN(routines().addresses["run"])
                 result: int = call(run.address, self.entry, self.unlocked)
-        except ExecutionError as error:
-            if error.pc is None:
-                faults.locate(error, self.fault_pc(run))
-            faults.name_line(error, self.verified.program)
+        except Exception as error:
+            self.name_helper(error, run)
+            if isinstance(error, ExecutionError):
+                faults.name_line(error, self.verified.program)
             raise
         finally:
             run.finish()
@@ -376,6 +376,13 @@ class Compiled:
         pc = self.image.pc_at(inside)
         assert pc is not None  # only code that belongs to an instruction reports faults or ends slices
         return pc
+
+    def name_helper(self, error: Exception, run: Run) -> None:
+        """Tell an exception from inside of a run where the helper is called that it came from."""
+        if run.word("fault_place"):  # else it was raised before there was any code to come from
+            pc = self.fault_pc(run)
+            faults.locate(error, pc)
+            faults.name_helper(error, self.verified.program, pc)
 
     def exception(self, run: Run, kind: str) -> ExecutionError:
         """Return the exception that the interpreter raises for the same fault."""

@@ -364,8 +364,9 @@ class Gate:
             if error is None:
                 error = self.compiled.exception(run, FAULTS[run.word("fault_kind")])
                 raise faults.name_line(error, program)
+            if isinstance(error, Exception):
+                self.compiled.name_helper(error, run)
             if isinstance(error, ExecutionError):
-                faults.locate(error, self.compiled.fault_pc(run))
                 faults.name_line(error, program)
         finally:
             self._forget(block)

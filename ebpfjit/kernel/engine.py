@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Self
 
-from ebpfjit.errors import ExecutionError, LoadError
+from ebpfjit.errors import InputError, LoadError
 from ebpfjit.kernel.objects import KernelMap, LoadedProgram
 from ebpfjit.kernel.program_types import PROGRAM_TYPES, ProgramType, TestRun
 from ebpfjit.kernel.symbols import with_symbols
@@ -112,7 +112,7 @@ class Kernel:
         tracepoint, as bytes; the kernel sets what it allows of it.
 
         Raises KernelVerifierError, KernelUnavailable, LoadError (a type the kernel cannot test),
-        ExecutionError (an input the kernel does not run).
+        InputError (an input the kernel does not run).
         """
         program = program if isinstance(program, Program) else Program.from_bytes(program)
         if program.kfuncs:
@@ -152,12 +152,12 @@ class Kernel:
             )
             raise LoadError(f"the kernel engine runs no programs of type {name!r}; it knows {known}")
         if kind.packet and not kind.network_layer and len(data) < LINK_HEADER_SIZE:
-            raise ExecutionError(
+            raise InputError(
                 f"Linux runs {name} programs on packets of at least {LINK_HEADER_SIZE} bytes "
                 f"(an Ethernet header), this one has {len(data)}"
             )
         if data and not kind.packet:
-            raise ExecutionError(f"{name} programs have no packet; give their arguments as context")
+            raise InputError(f"{name} programs have no packet; give their arguments as context")
         loaded = self._typed(program, kind, log_level)
         header = _link_header(data) if kind.network_layer else b""
         output = loaded.program.run(header + data if kind.packet else None, context)
@@ -280,6 +280,6 @@ def unavailable_reason() -> str | None:
             kernel.run_program(exit_program)
     except KernelUnavailable as error:
         return str(error)
-    except (LoadError, ExecutionError) as error:
+    except (LoadError, InputError) as error:
         return f"the kernel does not run raw tracepoint programs: {error}"
     return None

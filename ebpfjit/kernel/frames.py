@@ -18,7 +18,7 @@ from typing import Any
 from ebpfjit.elf.btf import Kind
 from ebpfjit.elf.contexts import context_layout
 from ebpfjit.elf.operations import member_of
-from ebpfjit.errors import ExecutionError, LoadError
+from ebpfjit.errors import InputError, LoadError
 from ebpfjit.kernel import vmlinux
 from ebpfjit.kernel.loading import kind_of, load_linked
 from ebpfjit.kernel.maps import KernelMaps, pinned
@@ -68,7 +68,7 @@ def run_frame(
     It runs on processor `cpu`, where there is such a one. `license` stands for what the object says.
 
     Raises MapError (a prog_array of programs of another type), KernelVerifierError, KernelUnavailable,
-    LoadError (a type, or a map, that the kernel's test run does not have), ExecutionError (an input the
+    LoadError (a type, or a map, that the kernel's test run does not have), InputError (an input the
     kernel does not run).
     """
     type_ = effective_type(program.type or "", program.section)
@@ -209,7 +209,7 @@ def _run_on_operation(
     state = made.pointed.get(0) if made is not None else None
     size = vmlinux.size_of(_STATE)
     if (state is None and any(words[:8])) or (state is not None and state.size < size):
-        raise ExecutionError(
+        raise InputError(
             f"{_DUMMY}.{member_of(program)}: Linux writes {size} bytes where its first argument points to: "
             f"give these as context={{'args': [bytes({size}), ...]}}, or None"
         )
@@ -265,7 +265,7 @@ def _run_on_netfilter(
     """
     hooked = Hooked.of(data, fields)
     if hooked.device_in or hooked.device_out:
-        raise ExecutionError("a test run of Linux's chooses in and out itself: leave them to it")
+        raise InputError("a test run of Linux's chooses in and out itself: leave them to it")
     state = bytes((hooked.hook, hooked.pf)).ljust(_HOOK_STATE_SIZE, b"\0")
     output = loaded.run(hooked.data, state, room=0)
     return KernelOutcome(output.return_value, data)

@@ -23,7 +23,7 @@ _KERNEL_NAMES = {"sched_act": "action"}
 
 
 def kind_of(program: Program) -> ProgramType:
-    """Return how the kernel has programs of this type. Raises ExecutionError for a type there is none of."""
+    """Return how the kernel has programs of this type. Raises InputError for a type there is none of."""
     name = program_type(program.type or "").name
     return PROGRAM_TYPES[_KERNEL_NAMES.get(name, name)]
 

@@ -164,7 +164,7 @@ class LoadedProgram(_Owner):
         """Run once, or `repeat` times; `data` is the packet, None for a type that has none.
 
         `room` is how many bytes of context may come back, None: as many as usual.
-        Raises ExecutionError where the kernel does not run it.
+        Raises InputError where the kernel does not run it.
         """
         output_size = 0 if data is None else len(data) + PACKET_ROOM
         return RunOutput(*syscalls.program_run(self.fd, data or b"", output_size, context, repeat, room))

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from ebpfjit.errors import EbpfError, ExecutionError, VerifierError
+from ebpfjit.errors import EbpfError, ExecutionError, InputError, VerifierError
 
 SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
 
@@ -376,7 +376,7 @@ def program_run(
     `output_size` is the room for the packet, 0 for a program type without one. A context is given
     back where one went in: with a packet the whole struct, else as long as it was; `context_room` bytes of it
     where that is given. Raises
-    ExecutionError where the kernel does not run it.
+    InputError where the kernel does not run it.
     """
     packet, packet_address = _buffer(data)
     output, output_address = _buffer(bytes(output_size))
@@ -395,7 +395,7 @@ def program_run(
     )  # fmt: skip
     del packet
     if result < 0:
-        raise ExecutionError(
+        raise InputError(
             f"BPF_PROG_TEST_RUN of a packet of {len(data)} bytes and a context of {len(context)} bytes "
             f"failed ({errno_name(-result)})"
         )

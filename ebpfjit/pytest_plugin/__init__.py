@@ -13,9 +13,9 @@ A test that fails shows what its last runs left: results, lines printed, events,
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -23,9 +23,12 @@ from ebpfjit.pytest_plugin import engines
 from ebpfjit.pytest_plugin.ran import Ran
 
 if TYPE_CHECKING:
+    from ebpfjit.arguments import Helpers, Kfuncs
     from ebpfjit.elf.loader import Object
+    from ebpfjit.literals import AnyBuffer, EngineName
     from ebpfjit.program import Program
     from ebpfjit.runner import Result
+    from ebpfjit.runtime.environment import Environment
 
 SHOWN = 3
 """Runs of a test that its report shows: the last ones."""
@@ -39,6 +42,24 @@ class Running:
     def __init__(self) -> None:
         self.path: Path | None = None
         self.ran: list[Ran] = []
+
+
+class EbpfRun(Protocol):
+    """What `ebpf_run` is: `Program.run` on the engine of the test."""
+
+    def __call__(
+        self,
+        program: Program,
+        data: AnyBuffer = b"",
+        *,
+        limit: int | None = None,
+        context: Mapping[str, Any] | None = None,
+        environment: Environment | None = None,
+        helpers: Helpers | None = None,
+        kfuncs: Kfuncs | None = None,
+        repeat: int = 1,
+    ) -> Result:
+        """Run the program; raises as `Program.run`."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -88,13 +109,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 @pytest.fixture(scope="session")
-def ebpf_engine(request: pytest.FixtureRequest) -> str:
+def ebpf_engine(request: pytest.FixtureRequest) -> EngineName:
     """Return the name of the engine that this test runs programs on; skip where it is not to be had."""
-    name: str | None = getattr(request, "param", None)
+    name: EngineName | None = getattr(request, "param", None)
     if name is None:  # nothing is told, or it is not a function's: a TestCase, a late getfixturevalue
         name = next(iter(engines.chosen(request.config)), None) or engines.best()
     reason = engines.why_not(name)
-    if reason is not None:
+    if reason:
         pytest.skip(f"engine {name}: {reason}")
     return name
 
@@ -145,21 +166,50 @@ def ebpf_compile(
 
 
 @pytest.fixture(scope="session")
-def ebpf_run(ebpf_engine: str, pytestconfig: pytest.Config) -> Callable[..., Result]:
+def ebpf_run(ebpf_engine: EngineName, pytestconfig: pytest.Config) -> EbpfRun:
     """Return a function that runs a program: `ebpf_run(program, data, context=..., limit=...)`.
 
-    What else it is given goes to `Program.run`: `environment=`, `helpers=`, `kfuncs=`.
+    What else it is given goes to `Program.run`: `environment=`, `helpers=`, `kfuncs=`, `repeat=`. What the
+    kernel cannot honour (a limit, a clock, helpers) skips the test there.
     """
     from ebpfjit import EbpfError
 
     running = pytestconfig.stash[_running]
 
-    def run(program: Program, data: Any = b"", **options: Any) -> Result:
+    def run(
+        program: Program,
+        data: AnyBuffer = b"",
+        *,
+        limit: int | None = None,
+        context: Mapping[str, Any] | None = None,
+        environment: Environment | None = None,
+        helpers: Helpers | None = None,
+        kfuncs: Kfuncs | None = None,
+        repeat: int = 1,
+    ) -> Result:
         __tracebackhide__ = True
+        if ebpf_engine == "kernel":
+            engines.skip_what_the_kernel_has(helpers, kfuncs, limit, environment)
+        options: dict[str, Any] = {
+            "limit": limit,
+            "context": context,
+            "environment": environment,
+            "helpers": helpers,
+        }
+        options["kfuncs"] = kfuncs
         ran = Ran(program, data, ebpf_engine, options)
         running.ran = [*running.ran[1 - SHOWN :], ran]
         try:
-            ran.result = program.run(data, engine=ebpf_engine, **options)
+            ran.result = program.run(
+                data,
+                engine=ebpf_engine,
+                limit=limit,
+                context=context,
+                environment=environment,
+                helpers=helpers,
+                kfuncs=kfuncs,
+                repeat=repeat,
+            )
         except EbpfError as error:
             ran.error = error
             raise error.with_traceback(None) from None  # what a test shows ends at its own line

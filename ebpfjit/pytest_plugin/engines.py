@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pytest
 
-NAMES = ("jit", "interpreter", "kernel")
+from ebpfjit.literals import ENGINES, EngineName, named_engine
+
+if TYPE_CHECKING:
+    from ebpfjit.arguments import Helpers, Kfuncs
+    from ebpfjit.runtime.environment import Environment
+
+NAMES = ENGINES
 OPTION = "--ebpf-engines"
 INI = MARK = "ebpf_engines"
 
 
-def chosen(config: pytest.Config) -> list[str]:
+def chosen(config: pytest.Config) -> list[EngineName]:
     """Return the engines that all tests run on, [] where nothing says. Raises UsageError for a wrong name."""
     given = config.getoption(OPTION)
     if given is not None:
@@ -20,7 +27,7 @@ def chosen(config: pytest.Config) -> list[str]:
     return _known(" ".join(ini).replace(",", " ").split(), INI) if ini else []
 
 
-def of_test(item: pytest.Item | pytest.Function, config: pytest.Config) -> list[str]:
+def of_test(item: pytest.Item | pytest.Function, config: pytest.Config) -> list[EngineName]:
     """Return the engines of one test: those of its mark, or of all tests."""
     mark = item.get_closest_marker(MARK)
     if mark is None:
@@ -31,23 +38,35 @@ def of_test(item: pytest.Item | pytest.Function, config: pytest.Config) -> list[
         raise pytest.Collector.CollectError(str(error)) from None
 
 
-def _known(names: Iterable[str], who: str) -> list[str]:
+def _known(names: Iterable[str], who: str) -> list[EngineName]:
     found = list(dict.fromkeys(names))
     unknown = [str(name) for name in found if name not in NAMES]
     if unknown or not found:
         wrong = ", ".join(unknown) or "none"
         raise pytest.UsageError(f"{who} takes names of {', '.join(NAMES)}, not {wrong}")
-    return found
+    return [named_engine(name) for name in found]
 
 
-def best() -> str:
+def best() -> EngineName:
     """Return the engine that runs programs where nothing is said."""
-    return "jit" if why_not("jit") is None else "interpreter"
+    from ebpfjit.engines import best_engine
+
+    return best_engine()
 
 
-def why_not(name: str) -> str | None:
-    """Return why an engine cannot be used here, None where it can."""
-    from ebpfjit import runtime_info
+def why_not(name: EngineName) -> str:
+    """Return why an engine cannot be used here, "" where it can."""
+    from ebpfjit.engines import unavailable
 
-    state = runtime_info().engines[name]
-    return None if state == "available" else state
+    return unavailable(name)
+
+
+def skip_what_the_kernel_has(
+    helpers: Helpers | None, kfuncs: Kfuncs | None, limit: int | None, environment: Environment | None
+) -> None:
+    """Skip a test that runs a program in the kernel with what that cannot honour."""
+    from ebpfjit.arguments import kernel_refusal
+
+    refusal = kernel_refusal(helpers=helpers, kfuncs=kfuncs, limit=limit, environment=environment)
+    if refusal:
+        pytest.skip(f"engine kernel: {refusal}")

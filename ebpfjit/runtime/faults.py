@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ebpfjit.bits import W64
 from ebpfjit.errors import (
     AccessFault,
     AlignmentFault,
@@ -20,6 +21,7 @@ from ebpfjit.errors import (
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime.helpers.names import NAMES
+from ebpfjit.runtime.provenance import Provenance, provenance_of
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.memory import Region
@@ -51,7 +53,10 @@ def memory_fault(
         message += "outside " + ", ".join(map(_extent, regions))
     else:
         message += "the program has no memory"
-    return MemoryFault(message, pc, address, size, access)
+    fault = MemoryFault(message, pc, address, size, access)
+    if not around:
+        fault.around = tuple((region.name, region.start, region.size) for region in regions)
+    return fault
 
 
 EMPTY = ": none was given, as data or by context="
@@ -148,11 +153,108 @@ def stopped(pc: int | None) -> Stopped:
     return Stopped(f"{_at(pc)}the run was stopped", pc)
 
 
+NULL_PAGE = 4096
+"""Addresses below are null and an offset."""
+
+FARTHEST = 1 << 20
+"""Bytes from a region that are told as an offset from it; what is farther away is some other number."""
+
+_PACKETS, _STACK = ("packet", "mem"), "stack"
+_ARGUMENTS = range(1, 6)
+
+
+def _explained(fault: MemoryFault, program: Program) -> str:
+    """Return what address it was in the program's own terms, "" where that cannot be told.
+
+    The registers that it may have come from are asked for their history: it is the same on both engines.
+    """
+    insn = program.slots[fault.pc] if fault.pc is not None and fault.pc < len(program.slots) else None
+    row = insn.row if insn is not None else None
+    if insn is None or row is None:
+        return ""
+    is_call = row.kind in (Kind.CALL_HELPER, Kind.CALL_KFUNC)
+    registers = _ARGUMENTS if is_call else (insn.src_reg if row.kind is Kind.LOAD else insn.dst_reg,)
+    found = [provenance_of(program, insn.pc, register) for register in registers]
+    base = fault.address if is_call else W64.wrap(fault.address - insn.offset)
+    if min(base, fault.address) < NULL_PAGE:
+        return _null(program, () if is_call else found)
+    return _place(fault, program, found)
+
+
+def _null(program: Program, found: Iterable[Provenance]) -> str:
+    """Word a null pointer: which call has returned it, and whether anything looked."""
+    results = [
+        f"{called(program, pc)} at pc {pc}{'' if pc in each.tested else ', not tested'}"
+        for each in found
+        for pc in sorted(each.calls)
+    ]
+    return f"null pointer (result of {' or '.join(results)})" if results else "null pointer"
+
+
+def called(program: Program, pc: int) -> str:
+    """Return the name of what is called at a pc."""
+    insn = program.slots[pc]
+    assert insn is not None  # whoever asks has found a call there
+    number = insn.imm & 0xFFFFFFFF
+    if insn.row is not None and insn.row.kind is Kind.CALL_KFUNC:
+        kfunc = program.kfuncs.get(insn.imm)
+        return f"kfunc {number}" if kfunc is None else kfunc.name
+    return NAMES.get(number, f"helper {number}")
+
+
+def _place(fault: MemoryFault, program: Program, found: Iterable[Provenance]) -> str:
+    """Word an address as an offset from the one region that it was made of."""
+    names = _regions(fault, program, found)
+    near = [(*each, fault.address - each[1]) for each in fault.around if each[0] in names]
+    near = [each for each in near if -FARTHEST < each[3] < each[2] + FARTHEST]
+    if len(near) != 1:
+        return ""
+    name, _, size, offset = near[0]
+    if offset < 0:
+        return f"{name} - {-offset}: {_bytes(-offset)} before its start ({_bytes(size)})"
+    beyond = offset + fault.size - size
+    return f"{name} + {offset}: {_bytes(beyond)} past its end ({_bytes(size)})" if beyond > 0 else ""
+
+
+def _regions(fault: MemoryFault, program: Program, found: Iterable[Provenance]) -> set[str]:
+    """Return the names of the regions that a value may have been made of."""
+    names: set[str] = set()
+    others = [name for name, *_ in fault.around[:2] if name not in (*_PACKETS, _STACK)]
+    for each in found:
+        names.update(_PACKETS if "packet" in each.places else ())
+        names.update({_STACK} & each.places)
+        if "argument" in each.places:
+            names.update(others[:1] or _PACKETS)
+        loads = set(each.maps)
+        for pc in each.calls:
+            loads |= provenance_of(program, pc, 1).maps  # a lookup's result lies in the map that it was given
+        addresses = {program.references.get(pc) for pc in loads}
+        names.update(str(map_.definition) for map_ in program.maps if map_.address in addresses)
+    return names
+
+
+def name_helper(error: Exception, program: Program, pc: int) -> None:
+    """Add a note to an exception that came out of a helper: which helper it was, and where it is called."""
+    insn = program.slots[pc] if pc < len(program.slots) else None
+    kind = insn.row.kind if insn is not None and insn.row is not None else None
+    if kind not in (Kind.CALL_HELPER, Kind.CALL_KFUNC) or isinstance(error, Stopped):
+        return
+    line = program.line_at(pc)
+    whose = "" if program.name is None else f" of program {program.name!r}"
+    note = f"in {called(program, pc)} at pc {pc}{whose}{'' if line is None else f' ({line})'}"
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
 def name_line(error: ExecutionError, program: Program) -> ExecutionError:
-    """Add the source line to a fault that leaves `program`, the first it leaves, and what was absent."""
+    """Add the source line to a fault that leaves `program`, the first it leaves, and what explains it."""
     if error.line is None:
         if isinstance(error, HelperNotFound) and error.pc in program.absent:
             error.args = (f"{error}: {program.absent[error.pc]}",)
+        if isinstance(error, MemoryFault) and error.around:
+            reason = _explained(error, program)
+            error.args = (f"{error}; {reason}" if reason else str(error),)
+            del error.around
         line = program.line_at(error.pc)
         error.line = "" if line is None else str(line)
         if line is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import ExecutionError, MemoryFault, Program, load
+from ebpfjit import InputError, MemoryFault, Program, load
 from ebpfjit.assembler import assemble
 from ebpfjit.kernel import KernelUnavailable
 from ebpfjit.kernel.syscalls import LoadAttributes, program_load, program_run
@@ -101,7 +101,7 @@ def test_what_lies_behind_the_first_buffer_is_not_the_programs(engine: str) -> N
 def test_pieces_are_named_by_the_section_and_have_a_limit() -> None:
     program = Program(assemble(LINEAR), type="xdp", section="xdp.frags")
     assert program.run(bytes(9000)).return_value == 3520
-    with pytest.raises(ExecutionError, match="at most 17 fragments"):
+    with pytest.raises(InputError, match="at most 17 fragments"):
         program.run(bytes(73153))
 
 
@@ -133,7 +133,7 @@ def test_fields_by_name(engine: str) -> None:
     assert (flow.return_value, flow.context["nhoff"], flow.context["thoff"]) == (2, 14, 54)
     with pytest.raises(MemoryFault, match=r"bpf_sock_addr.user_family is read-only"):
         run("cgroup_sock_addr", "stw [r1+0], 3\nmov r0, 1", bytes(40))
-    with pytest.raises(ExecutionError, match="field 'optval_end' of bpf_sockopt cannot be set"):
+    with pytest.raises(InputError, match="field 'optval_end' of bpf_sockopt cannot be set"):
         run("cgroup_sockopt", "mov r0, 1", optval_end=4)
 
 

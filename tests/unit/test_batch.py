@@ -215,7 +215,7 @@ def test_what_a_helper_raises(release_gil: bool) -> None:
         with pytest.raises(LookupError) as caught:
             function.map([b"a", b"b", b"x", b"c"], on_fault=on_fault)
         assert caught.value is error
-    assert error.__notes__ == ["packet 2 of the batch"] * 2
+    assert error.__notes__ == ["in bpf_map_lookup_elem at pc 1", *["packet 2 of the batch"] * 2]
     with pytest.raises(MemoryFault, match=r"^packet 1: pc 1: load of 1 byte at 0x2"):
         function.map([b"a", b"\x02"])
     assert words(function.map([b"a", b"\x02", b"b"], on_fault=9)) == [ord("a"), 9, ord("b")]

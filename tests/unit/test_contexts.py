@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import ExecutionError, MemoryFault, Program
+from ebpfjit import InputError, MemoryFault, Program
 from ebpfjit.assembler import assemble
 from ebpfjit.runtime.contexts.types import TYPES, ContextKind
 
@@ -107,7 +107,7 @@ def test_fields_of_xdp_md_that_can_be_set() -> None:
     ],
 )
 def test_wrong_fields_of_xdp_md_are_said(context: dict[str, Any], message: str) -> None:
-    with pytest.raises(ExecutionError, match=message):
+    with pytest.raises(InputError, match=message):
         program("xdp", "mov r0, 2").run(FRAME, context=context)
 
 
@@ -158,7 +158,7 @@ def test_the_control_block_is_an_array() -> None:
     ],
 )
 def test_wrong_fields_of_a_socket_buffer_are_said(context: dict[str, Any], message: str) -> None:
-    with pytest.raises(ExecutionError, match=message):
+    with pytest.raises(InputError, match=message):
         program("tc", "mov r0, 0").run(FRAME, context=context)
 
 
@@ -247,7 +247,7 @@ def test_other_types_get_the_bytes_as_their_context(engine: str) -> None:
 
 
 def test_plain_structs_have_no_fields_to_set() -> None:
-    with pytest.raises(ExecutionError, match="kprobe programs get their context's bytes as data"):
+    with pytest.raises(InputError, match="kprobe programs get their context's bytes as data"):
         program("kprobe", "mov r0, 0").run(b"", context={"mark": 1})
 
 
@@ -305,12 +305,12 @@ def test_the_interpreter_counts_instructions() -> None:
 )
 @pytest.mark.parametrize("engine", [*ENGINES, "kernel"])
 def test_packets_shorter_than_an_ethernet_header_are_refused(type: str, engine: str) -> None:
-    with pytest.raises(ExecutionError, match=r"at least 14 bytes \(an Ethernet header\), this one has 13"):
+    with pytest.raises(InputError, match=r"at least 14 bytes \(an Ethernet header\), this one has 13"):
         program(type, "mov r0, 0").run(bytes(13), engine=engine)
 
 
 def test_a_type_that_is_not_there() -> None:
-    with pytest.raises(ExecutionError, match="no program type 'xpd'; there are: xdp, tc"):
+    with pytest.raises(InputError, match="no program type 'xpd'; there are: xdp, tc"):
         program("xpd", "mov r0, 0").run(FRAME)
 
 
@@ -319,9 +319,9 @@ def test_arguments_of_wrong_types() -> None:
         program("xdp", "mov r0, 2").run("text")
     with pytest.raises(TypeError, match="context is a mapping"):
         program("xdp", "mov r0, 2").run(FRAME, context=b"\0" * 24)  # type: ignore[arg-type]
-    with pytest.raises(ExecutionError, match="program tested has no type, so no context"):
+    with pytest.raises(InputError, match="program tested has no type, so no context"):
         program(None, "mov r0, 2").run(FRAME, context={"mark": 1})
-    with pytest.raises(ExecutionError, match="at most 16777216 bytes"):
+    with pytest.raises(InputError, match="at most 16777216 bytes"):
         program("xdp", "mov r0, 2").run(bytes((1 << 24) + 1))
     with pytest.raises(ValueError, match="no engine 'fast'"):
         program("xdp", "mov r0, 2").run(FRAME, engine="fast")
@@ -379,7 +379,7 @@ def test_compiled_functions_of_typed_programs() -> None:
     size = program("xdp", "ldxw r2, [r1+0]", "ldxw r0, [r1+4]", "sub r0, r2").compile()
     assert [size(bytes(length)) for length in (14, 60, 1500)] == [14, 60, 1500]
     assert size.map([bytes(length) for length in (14, 60, 1500)]).tolist() == [14, 60, 1500]
-    with pytest.raises(ExecutionError, match="at least 14 bytes"):
+    with pytest.raises(InputError, match="at least 14 bytes"):
         size(b"")
     with pytest.raises(MemoryFault):
         program("tc", "stw [r1+0], 1", "mov r0, 0").compile()(FRAME)
@@ -389,5 +389,5 @@ def test_compiled_functions_of_typed_programs() -> None:
 def test_a_struct_takes_no_more_than_it_has(engine: str) -> None:
     loads = program("cgroup_device", "ldxw r0, [r1+8]")
     assert loads.run(struct.pack("<3I", 1, 2, 3) + bytes(20), engine=engine).return_value == 3
-    with pytest.raises(ExecutionError, match=r"get a bpf_cgroup_dev_ctx, 12 bytes; 13 were given.*E2BIG"):
+    with pytest.raises(InputError, match=r"get a bpf_cgroup_dev_ctx, 12 bytes; 13 were given.*E2BIG"):
         loads.run(bytes(12) + b"\1", engine=engine)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import ebpfjit
-from ebpfjit import ExecutionError, MemoryFault, Program, Result
+from ebpfjit import ExecutionError, InputError, MemoryFault, Program, Result
 from ebpfjit.assembler import assemble
 
 ELF = Path(__file__).parents[1] / "elf"
@@ -165,10 +165,10 @@ def test_the_syn_as_an_option_of_the_socket(name: int, size: int, answer: int, e
 def test_what_is_refused(engine: str) -> None:
     with pytest.raises(ExecutionError, match="nobody says which header is being written; give context="):
         run(STORE, engine, op=WRITE)
-    with pytest.raises(ExecutionError, match="remaining_opt_len is a number of bytes, at most 40, not 41"):
+    with pytest.raises(InputError, match="remaining_opt_len is a number of bytes, at most 40, not 41"):
         run(STORE, engine, op=WRITE, remaining_opt_len=41)
     for syn in (b"", b"\x45" + bytes(30), 5, header(MSS)):
-        with pytest.raises(ExecutionError, match="syn is a packet with its IP and TCP headers"):
+        with pytest.raises(InputError, match="syn is a packet with its IP and TCP headers"):
             run(STORE, engine, op=PARSE, syn=syn)
     with pytest.raises(MemoryFault):
         run(call(142, b"\2", 9), engine, op=PARSE, skb_data=header(MSS))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import Environment, ExecutionError, LoadError, MemoryFault, Object, Program, load
+from ebpfjit import Environment, InputError, LoadError, MemoryFault, Object, Program, load
 from ebpfjit.assembler import assemble
 from ebpfjit.kernel import KernelUnavailable, unavailable_reason, vmlinux
 
@@ -68,13 +68,13 @@ def test_what_cannot_be_given(obj: Object) -> None:
         ({"task": 1 << 64}, "takes numbers of 64 bits"),
         ({"task": "init"}, "takes an address, or the bytes that it points to, not 'init'"),
     ):
-        with pytest.raises(ExecutionError, match=message):
+        with pytest.raises(InputError, match=message):
             obj.programs["tasks"].run(context=fields)
     without = Program(assemble("mov r0, 0\nexit"), "bare", "iter/task", "tracing")
-    with pytest.raises(ExecutionError, match="types do not say what struct bpf_iter__task looks like"):
+    with pytest.raises(InputError, match="types do not say what struct bpf_iter__task looks like"):
         without.run(context={"task": 0})
     fentry = Program(assemble("mov r0, 0\nexit"), "bare", "fentry/f", "tracing")
-    with pytest.raises(ExecutionError, match="context's bytes as data"):
+    with pytest.raises(InputError, match="context's bytes as data"):
         fentry.run(context={"task": 0})
 
 

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ebpfjit.bits import W32, W64
-from ebpfjit.errors import EbpfError, ExecutionError, LoadError, VerifierError
+from ebpfjit.errors import EbpfError, InputError, LoadError, VerifierError
 from ebpfjit.isa.semantics import ATOMIC, BINARY, CONDITION, MOVE, UNARY
 from ebpfjit.isa.spec import Kind, Reg, Row
 from ebpfjit.isa.table import BY_NAME, TABLE
@@ -366,15 +366,15 @@ def test_contexts_go_in_and_come_back() -> None:
 
 @needs_kernel
 def test_inputs_the_kernel_does_not_run_are_said_plainly() -> None:
-    with pytest.raises(ExecutionError, match="at least 14 bytes"):
+    with pytest.raises(InputError, match="at least 14 bytes"):
         run_program(typed(returning(0), "xdp"), bytes(13))
-    with pytest.raises(ExecutionError, match="no packet"):
+    with pytest.raises(InputError, match="no packet"):
         run_program(typed(returning(0), "syscall"), bytes(13))
     with pytest.raises(LoadError, match="kprobe"):
         run_program(typed(returning(0), "kprobe"))
-    with pytest.raises(ExecutionError, match="EINVAL"):
+    with pytest.raises(InputError, match="EINVAL"):
         run_program(typed(returning(0), "xdp"), bytes(14), context=b"\xff" * 24)
-    with pytest.raises(ExecutionError, match="1048576 bytes"):
+    with pytest.raises(InputError, match="1048576 bytes"):
         run_program(typed(returning(0), "xdp"), bytes(1 << 20))
 
 

@@ -12,7 +12,7 @@ import pytest
 import ebpfjit
 from ebpfjit.assembler import assemble
 from ebpfjit.elf.btf import Kind
-from ebpfjit.errors import ExecutionError, LicenseWarning, LoadError, MapError, VerifierError
+from ebpfjit.errors import InputError, LicenseWarning, LoadError, MapError, VerifierError
 from ebpfjit.kernel import (
     PROGRAM_TYPES,
     KernelUnavailable,
@@ -90,7 +90,7 @@ def test_what_a_lookup_leaves_can_be_given_to_one(linux: ebpfjit.Object, engine:
     left = program.run(engine=engine, context={"protocol": 6, "local_port": 80}).context
     assert left["cookie"] == 0
     assert program.run(engine=engine, context=left).return_value == 1
-    with pytest.raises(ExecutionError, match="context field cookie is 0 before the lookup"):
+    with pytest.raises(InputError, match="context field cookie is 0 before the lookup"):
         program.run(engine=engine, context={**left, "cookie": 5})
 
 
@@ -292,13 +292,13 @@ def test_helpers_of_one_run(engine: str) -> None:
     assert program.run(FRAME, engine=engine, helpers={"bpf_ktime_get_ns": lambda *_: 0}).return_value == 1
     assert program.run(FRAME, engine=engine, helpers={5: lambda *_: 7}).return_value == 2
     assert program.run(FRAME, engine=engine).return_value == 2
-    with pytest.raises(ExecutionError, match="no helper 'bpf_nonesuch'"):
+    with pytest.raises(InputError, match="no helper 'bpf_nonesuch'"):
         program.run(FRAME, engine=engine, helpers={"bpf_nonesuch": lambda *_: 0})
 
 
 def test_the_kernel_takes_no_helpers() -> None:
     program = ebpfjit.load(ELF / "license_missing.o").programs["ticks"]
-    with pytest.raises(ExecutionError, match="the kernel has its own helpers"):
+    with pytest.raises(InputError, match="the kernel has its own helpers"):
         program.run(FRAME, engine="kernel", helpers={5: lambda *_: 7})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import EbpfVmNoData, ExecutionError, LoadError, MemoryFault, load
+from ebpfjit import EbpfVmNoData, ExecutionError, InputError, LoadError, MemoryFault, load
 from ebpfjit.errors import HelperNotFound
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.kfuncs.table import bound, kfunc, kfuncs
@@ -117,7 +117,7 @@ def test_memory_that_is_read_only_is_not_written() -> None:
 def test_what_cannot_be_called_is_refused() -> None:
     with pytest.raises(TypeError, match="'my_lookup' cannot be called: it is of type int"):
         load(OBJECTS / "own_kfuncs.o").program("looked_up").run(PACKET, kfuncs={"my_lookup": 5})
-    with pytest.raises(ExecutionError, match="the kernel has its own kfuncs"):
+    with pytest.raises(InputError, match="the kernel has its own kfuncs"):
         load(OBJECTS / "own_kfuncs.o").program("without").run(PACKET, engine="kernel", kfuncs={"x": _never})
 
 

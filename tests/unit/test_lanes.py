@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import BudgetExhausted, ExecutionError, JitFunction, MemoryFault, Program
+from ebpfjit import BudgetExhausted, ExecutionError, InputError, JitFunction, MemoryFault, Program
 from ebpfjit.assembler import assemble
 from ebpfjit.jit import gate
 from ebpfjit.runtime.contexts import skb
@@ -74,9 +74,9 @@ def test_every_byte_of_a_packet_arrives() -> None:
 def test_what_run_refuses_is_refused_alike() -> None:
     text = LENGTH_AND_LAST
     for packet in (b"", bytes(13), bytes((1 << 24) + 1)):
-        with pytest.raises(ExecutionError) as wanted:
+        with pytest.raises(InputError) as wanted:
             program(text).run(packet)
-        with pytest.raises(ExecutionError) as found:
+        with pytest.raises(InputError) as found:
             function(text)(packet)
         assert str(found.value) == str(wanted.value)
     with pytest.raises(TypeError):
@@ -214,7 +214,7 @@ def test_batches_over_places_and_with_faults() -> None:
     with pytest.raises(MemoryFault) as found:
         sizes.map(packets)
     assert found.value.index == 1
-    with pytest.raises(ExecutionError) as refused:
+    with pytest.raises(InputError) as refused:
         sizes.map([FRAME, bytes(3)])
     assert refused.value.index == 1
 

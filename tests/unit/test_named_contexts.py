@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import ExecutionError, MemoryFault, Object, Program, Result, load
+from ebpfjit import InputError, MemoryFault, Object, Program, Result, load
 from ebpfjit.assembler import assemble
 from ebpfjit.cli import app
 from ebpfjit.kernel import unavailable_reason
@@ -72,9 +72,7 @@ def test_a_raw_tracepoint_has_words(obj: Object, engine: str, name: str, value: 
     result = run(obj, name, engine, {"args": [3, -4]})
     assert result.return_value == value & 0xFFFFFFFF
     assert result.context == {"args": [3, 2**64 - 4]}
-    with pytest.raises(
-        ExecutionError, match=r"bpf_raw_tracepoint_args has 96 bytes at most, and 104 .*EINVAL"
-    ):
+    with pytest.raises(InputError, match=r"bpf_raw_tracepoint_args has 96 bytes at most, and 104 .*EINVAL"):
         run(obj, name, engine, {"args": [0] * 13})
 
 
@@ -96,7 +94,7 @@ def test_a_syscall_program_changes_its_own_struct(obj: Object, moved: Object, en
 def test_the_array_at_the_end_is_as_long_as_what_is_given(obj: Object, engine: str) -> None:
     assert run(obj, "last", engine, {"tail": b"abc"}).return_value == ord("c")
     assert run(obj, "last", engine, {"number": 5}, bytes(64) + b"abc").return_value == ord("c")
-    error = MemoryFault if engine != "kernel" else ExecutionError
+    error = MemoryFault if engine != "kernel" else InputError
     with pytest.raises(error):
         run(obj, "last", engine, {"tail": b"ab"})
 
@@ -126,24 +124,24 @@ def test_fields_go_over_bytes(obj: Object, engine: str) -> None:
 )
 def test_what_cannot_be_given(obj: Object, name: str, fields: dict[str, Any], message: str) -> None:
     for engine in ("interpreter", *(["kernel"] if NO_KERNEL is None and name == "change" else [])):
-        with pytest.raises(ExecutionError, match=message):
+        with pytest.raises(InputError, match=message):
             run(obj, name, engine, fields)
 
 
 def test_bytes_are_the_whole_struct_or_none(obj: Object) -> None:
-    with pytest.raises(ExecutionError, match="options has 64 bytes, and 3 were given: give all, or fields"):
+    with pytest.raises(InputError, match="options has 64 bytes, and 3 were given: give all, or fields"):
         run(obj, "change", "jit", {"number": 1}, bytes(3))
 
 
 def test_without_types_there_are_no_names(obj: Object) -> None:
     code = assemble("ldxdw r0, [r1+8]\nexit")
-    with pytest.raises(ExecutionError, match="program 'bare': no types, so that its context has no names"):
+    with pytest.raises(InputError, match="program 'bare': no types, so that its context has no names"):
         Program(code, "bare", type="syscall").run(context={"x": 1})
     assert Program(code, "bare", type="raw_tracepoint").run(context={"args": [1, 9]}).return_value == 9
     types = obj.programs["change"].types
     assert types is not None
     damaged = replace(obj.programs["change"], types=replace(types, btf=types.btf[:-900]))
-    with pytest.raises(ExecutionError, match=r"program 'change': what its context looks like: .*truncated"):
+    with pytest.raises(InputError, match=r"program 'change': what its context looks like: .*truncated"):
         damaged.run(context={"number": 1})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import ebpfjit
-from ebpfjit import Environment, ExecutionError, MemoryFault, Program
+from ebpfjit import Environment, ExecutionError, InputError, MemoryFault, Program
 from ebpfjit.assembler import assemble
 from ebpfjit.kernel import unavailable_reason
 
@@ -111,7 +111,7 @@ def test_devices_that_linux_does_not_let_a_test_name(plain: ebpfjit.Object, engi
 
 @needs_kernel
 def test_linux_chooses_the_devices(for_linux: ebpfjit.Object) -> None:
-    with pytest.raises(ExecutionError, match="chooses in and out itself"):
+    with pytest.raises(InputError, match="chooses in and out itself"):
         for_linux.programs["look"].run(FRAME4, context={"hook": 2, "in": 8}, engine="kernel")
 
 
@@ -120,7 +120,7 @@ def test_linux_chooses_the_devices(for_linux: ebpfjit.Object) -> None:
 def test_what_is_refused(request: pytest.FixtureRequest, engine: str, name: str) -> None:
     loaded = request.getfixturevalue("for_linux" if engine == "kernel" else "plain")
     data, context, text = REFUSED[name]
-    with pytest.raises(ExecutionError, match=text):
+    with pytest.raises(InputError, match=text):
         loaded.programs["look"].run(data, context=context, engine=engine)
 
 
@@ -155,5 +155,5 @@ def test_programs_without_types(engine: str) -> None:
 def test_a_packet_is_there_to_read(plain: ebpfjit.Object, engine: str) -> None:
     with pytest.raises(MemoryFault, match="store of 1 byte"):
         program("ldxdw r1, [r1+8]\nstb [r1], 1\nexit").run(IPV4, engine=engine)
-    with pytest.raises(ExecutionError, match=r"bpf_dynptr_from_skb: .* none: give it as data"):
+    with pytest.raises(InputError, match=r"bpf_dynptr_from_skb: .* none: give it as data"):
         plain.programs["no_names"].run(context={"skb": 1 << 63, "state": 1 << 63}, engine=engine)

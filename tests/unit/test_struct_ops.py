@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import ExecutionError, LoadError, MemoryFault, Object, Program, Result, load
+from ebpfjit import InputError, LoadError, MemoryFault, Object, Program, Result, load
 from ebpfjit.assembler import assemble
 from ebpfjit.kernel import unavailable_reason, vmlinux
 
@@ -73,9 +73,9 @@ def test_what_does_not_fit_the_prototype(obj: Object, engine: str) -> None:
         ("test_1", (1 << 64,), r"args\[0\] .*: 18446744073709551616 is no address"),
         ("test_1", (1.5,), r"args\[0\] .*: .*'float'"),
     ):
-        with pytest.raises(ExecutionError, match=message):
+        with pytest.raises(InputError, match=message):
             call(obj, name, engine, *arguments)
-    with pytest.raises(ExecutionError, match=r"get the words of their arguments as data, or context="):
+    with pytest.raises(InputError, match=r"get the words of their arguments as data, or context="):
         obj.programs["test_1"].run(engine=engine, context={"state": 1})
 
 
@@ -91,12 +91,10 @@ def test_it_has_no_more_than_that(obj: Object, engine: str) -> None:
 @here
 def test_other_structs_have_theirs(obj: Object, engine: str) -> None:
     assert call(obj, "ssthresh", engine, b"any bytes").context == {"args": [b"any bytes"]}
-    with pytest.raises(
-        ExecutionError, match=r"tcp_congestion_ops.ssthresh: .*nothing says what members it has"
-    ):
+    with pytest.raises(InputError, match=r"tcp_congestion_ops.ssthresh: .*nothing says what members it has"):
         call(obj, "ssthresh", engine, {"member": 1})
     unknown = Program(assemble("mov r0, 0\nexit"), "bare", "struct_ops/bare", "struct_ops")
-    with pytest.raises(ExecutionError, match=r"'bare': its types do not say which operation it is"):
+    with pytest.raises(InputError, match=r"'bare': its types do not say which operation it is"):
         unknown.run(engine=engine, context={"args": []})
 
 
@@ -112,7 +110,7 @@ def test_linux_is_given_no_address_that_somebody_made_up(obj: Object) -> None:
     test_1 = obj.programs["test_1"]
     message = r"bpf_dummy_ops.test_1: Linux writes 4 bytes where its first argument points to: give these"
     for data, fields in ((struct.pack("<Q", 4096), None), (b"", {"args": [4096]})):
-        with pytest.raises(ExecutionError, match=message):
+        with pytest.raises(InputError, match=message):
             test_1.run(data, engine="kernel", context=fields)
     with pytest.raises(LoadError, match="has no test run for operations but those of struct bpf_dummy_ops"):
         call(obj, "ssthresh", "kernel", None)

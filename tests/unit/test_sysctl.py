@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import ebpfjit
-from ebpfjit import ExecutionError, MemoryFault, Program
+from ebpfjit import ExecutionError, InputError, MemoryFault, Program
 from ebpfjit.assembler import assemble
 
 ELF = Path(__file__).parents[1] / "elf"
@@ -71,7 +71,7 @@ def test_what_is_not_there(loaded: ebpfjit.Object, engine: str) -> None:
 def test_what_a_test_cannot_say(
     loaded: ebpfjit.Object, context: dict[str, Any], message: str, engine: str
 ) -> None:
-    with pytest.raises(ExecutionError, match=message):
+    with pytest.raises(InputError, match=message):
         loaded.programs["look"].run(context=context, engine=engine)
 
 

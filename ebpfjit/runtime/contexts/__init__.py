@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import EbpfError, InputError
 from ebpfjit.runtime.contexts.flow import FlowContext
 from ebpfjit.runtime.contexts.frags import FragsContext
 from ebpfjit.runtime.contexts.message import MessageContext
@@ -74,20 +74,20 @@ def packet_context(type_: ProgramType, room: int = ROOM) -> XdpContext | SkbCont
 def take(type_: ProgramType, data: memoryview, fields: Mapping[str, Any] | None) -> Context:
     """Return a context for one run on a copy of `data`; it is the caller's until `give_back`.
 
-    Raises ExecutionError for a packet or a field that the type does not take.
+    Raises InputError for a packet or a field that the type does not take.
     """
     if type_.context is ContextKind.STRUCT:
         named = _NAMED_CLASSES.get(type_.name, NamedContext)
         return (StructContext if type_.layout is None else named)(type_, data, fields)
     size = len(data)
     if size > LARGEST_PACKET:
-        raise ExecutionError(f"packets have at most {LARGEST_PACKET} bytes, this one has {size}")
+        raise InputError(f"packets have at most {LARGEST_PACKET} bytes, this one has {size}")
     unused: list[Any] = vars(idle).setdefault(type_.name, [])
     kept = unused.pop() if unused and size <= ROOM else None
     context = kept or packet_context(type_, max(size, ROOM))
     try:
         context.start(data, fields)
-    except ExecutionError:
+    except EbpfError:
         give_back(context)
         raise
     made: Context = context

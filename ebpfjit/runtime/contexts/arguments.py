@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.bits import W64
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, Outcome
 from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.contexts.types import ProgramType
@@ -47,7 +47,7 @@ class Prototype:
     def context(
         self, type_: ProgramType, data: bytes | memoryview, fields: Mapping[str, Any]
     ) -> ArgumentsContext:
-        """Return a context of these arguments. Raises ExecutionError for what they cannot be."""
+        """Return a context of these arguments. Raises InputError for what they cannot be."""
         return ArgumentsContext(type_, self, data, fields)
 
 
@@ -65,14 +65,14 @@ class ArgumentsContext(StructContext):
         self.pointed: dict[int, Region] = {}
         self._mappings: set[int] = set()
         if data or fields.keys() - {ARGUMENTS}:
-            raise ExecutionError(
+            raise InputError(
                 f"{type_.name} programs get the words of their arguments as data, or "
                 f"context={{'{ARGUMENTS}': [...]}}"
             )
         given = fields.get(ARGUMENTS, ())
         declared = ", ".join(argument.what for argument in prototype.arguments)
         if not isinstance(given, Sequence) or len(given) != len(prototype.arguments):
-            raise ExecutionError(f"{prototype.name} takes ({declared}), not {given!r} (EINVAL)")
+            raise InputError(f"{prototype.name} takes ({declared}), not {given!r} (EINVAL)")
         words = b"".join(map(self._word, range(len(given)), given))
         super().__init__(type_, words)
         self.regions += self.pointed.values()
@@ -90,9 +90,9 @@ class ArgumentsContext(StructContext):
                 self.pointed[number] = self._memory(number, argument, value)
                 word = self.pointed[number].start
         except (TypeError, ValueError) as error:
-            raise ExecutionError(f"{where}: {error}") from None
+            raise InputError(f"{where}: {error}") from None
         if not -(1 << 63) <= word < 1 << 64:
-            raise ExecutionError(f"{where}: {word} is no address")
+            raise InputError(f"{where}: {word} is no address")
         return W64.wrap(word).to_bytes(WORD, "little")
 
     def _memory(self, number: int, argument: Argument, value: Any) -> Region:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, FieldValues, Outcome
 from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.contexts.types import ProgramType
@@ -66,14 +66,14 @@ class Layout:
     def context(
         self, type_: ProgramType, data: bytes | memoryview, fields: Mapping[str, Any]
     ) -> DescribedContext:
-        """Return a context of this struct. Raises ExecutionError for fields that it cannot have."""
+        """Return a context of this struct. Raises InputError for fields that it cannot have."""
         return DescribedContext(type_, self, data, fields)
 
 
 class DescribedContext(StructContext):
     """A struct of fields by their names, over the bytes that were given of it, or zeros.
 
-    Raises ExecutionError for fields, or values, that it cannot have.
+    Raises InputError for fields, or values, that it cannot have.
     """
 
     def __init__(
@@ -84,22 +84,22 @@ class DescribedContext(StructContext):
         self._tail: Codec | None = None
         memory = bytearray(data)
         if data and len(data) < layout.size:
-            raise ExecutionError(
+            raise InputError(
                 f"{layout.name} has {layout.size} bytes, and {len(data)} were given: give all, or fields "
                 "alone"
             )
         memory.extend(bytes(layout.size - len(data)) if len(data) < layout.size else b"")
         for name, value in fields.items():
             if name not in layout.names:
-                raise ExecutionError(
+                raise InputError(
                     f"field {name!r} of {layout.name} is not there; it has: {', '.join(layout.names)}"
                 )
             try:
                 self._put(memory, name, value)
             except (TypeError, ValueError) as error:
-                raise ExecutionError(f"context field {name}: {error}") from None
+                raise InputError(f"context field {name}: {error}") from None
         if len(memory) > layout.most:
-            raise ExecutionError(
+            raise InputError(
                 f"{layout.name} has {layout.most} bytes at most, and {len(memory)} were given (EINVAL)"
             )
         super().__init__(type_, bytes(memory))
@@ -124,18 +124,18 @@ class DescribedContext(StructContext):
         if value is None:
             return 0
         if not self.layout.has_memory:
-            raise ExecutionError(
+            raise InputError(
                 f"context field {name}: an address, not {value!r}; what is there is for the environment to "
                 "say: Environment(memory={address: bytes})"
             )
         try:
             view = flat_view(value)
         except TypeError:
-            raise ExecutionError(
+            raise InputError(
                 f"context field {name} takes an address, or the bytes that it points to, not {value!r}"
             ) from None
         if len(view) > LARGEST_PACKET:
-            raise ExecutionError(f"context field {name}: at most {LARGEST_PACKET} bytes, not {len(view)}")
+            raise InputError(f"context field {name}: at most {LARGEST_PACKET} bytes, not {len(view)}")
         region = Region.of_buffer(f"{self.layout.name}.{name}", bytearray(view))
         region.writable = name in WRITABLE
         self._payloads[name] = region

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.rights import SIZES, Rights, table_of
 
@@ -81,13 +81,11 @@ class Field:
         return tuple(int.from_bytes(memory[start : start + self.size], "little") for start in starts)
 
     def encode(self, value: Any) -> bytes:
-        """Return the field's bytes. Raises ExecutionError for a value that does not fit."""
+        """Return the field's bytes. Raises InputError for a value that does not fit."""
         if self.count:
             values = list(value) if isinstance(value, Iterable) else None
             if values is None or len(values) > self.count:
-                raise ExecutionError(
-                    f"context field {self.name} takes up to {self.count} numbers, not {value!r}"
-                )
+                raise InputError(f"context field {self.name} takes up to {self.count} numbers, not {value!r}")
             values += [0] * (self.count - len(values))
             return b"".join(self._number(item) for item in values)
         return self._number(value)
@@ -95,7 +93,7 @@ class Field:
     def _number(self, value: Any) -> bytes:
         bits = 8 * self.size
         if not isinstance(value, int) or not -(1 << bits - 1) <= value < 1 << bits:
-            raise ExecutionError(f"context field {self.name} takes numbers of {bits} bits, not {value!r}")
+            raise InputError(f"context field {self.name} takes numbers of {bits} bits, not {value!r}")
         return (value & (1 << bits) - 1).to_bytes(self.size, "little")
 
 
@@ -163,7 +161,7 @@ class Struct:
     def settings(self, given: Mapping[str, Any], settable: tuple[str, ...]) -> dict[str, Any]:
         """Return the values of fields that can be set; others may be 0, as for BPF_PROG_TEST_RUN.
 
-        Raises ExecutionError for the first that is not.
+        Raises InputError for the first that is not.
         """
         settings: dict[str, Any] = {}
         for name, value in given.items():
@@ -173,5 +171,5 @@ class Struct:
             elif field is None or any(field.encode(value)):
                 what = "cannot be set" if field is not None else "is not there"
                 can = ", ".join(settable) or "none"
-                raise ExecutionError(f"field {name!r} of {self.name} {what}; those that can be set: {can}")
+                raise InputError(f"field {name!r} of {self.name} {what}; those that can be set: {can}")
         return settings

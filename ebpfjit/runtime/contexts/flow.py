@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, STRUCT_ROOM, Outcome
 from ebpfjit.runtime.contexts.skb import SOCK_AT, SkbContext
 from ebpfjit.runtime.contexts.structs import FLOW_KEYS, SK_BUFF, SOCK
@@ -33,11 +33,11 @@ class FlowContext(SkbContext):
         self.regions.append(self.keys)
 
     def start(self, data: bytes | memoryview, fields: Mapping[str, Any] | None) -> None:
-        """Begin a run on a copy of `data`, a frame, all of which is seen. Raises ExecutionError."""
+        """Begin a run on a copy of `data`, a frame, all of which is seen. Raises InputError."""
         given = FLOW_KEYS.settings(fields or {}, SETTABLE)
         flags = FLOW_KEYS.by_name["flags"].encode(given.get("flags", 0))
         if int.from_bytes(flags, "little") & ~KNOWN_FLAGS:
-            raise ExecutionError(f"context field flags is a sum of 1, 2 and 4, not {given['flags']}")
+            raise InputError(f"context field flags is a sum of 1, 2 and 4, not {given['flags']}")
         super().start(data, None)
         offset = SK_BUFF.by_name["flow_keys"].offset
         struct.pack_into("<Q", self.words, offset, self.memory.start + FLOW_KEYS_AT)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, Outcome
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.contexts.xdp import FRAME_SIZE, HEADROOM, SHARED_INFO_SIZE, XdpContext
@@ -32,7 +32,7 @@ class FragsContext(XdpContext):
     def start(self, data: bytes | memoryview, fields: Mapping[str, Any] | None) -> None:
         """Begin a run; the field `data_end` may say that less than 3520 bytes are in the first buffer.
 
-        Raises ExecutionError.
+        Raises InputError.
         """
         given = dict(fields or {})
         size, metadata = len(data), given.get("data", 0)
@@ -41,7 +41,7 @@ class FragsContext(XdpContext):
         end = given.pop("data_end", None)
         if end is not None:
             if not isinstance(end, int) or not metadata <= end <= size:
-                raise ExecutionError(
+                raise InputError(
                     f"context field data_end is how many of the {size} bytes are in the first buffer, "
                     f"not {end!r}"
                 )
@@ -50,7 +50,7 @@ class FragsContext(XdpContext):
             linear = size  # refused below
         rest = bytes(data[linear:])
         if len(rest) > MAX_SKB_FRAGS * PAGE_SIZE:
-            raise ExecutionError(
+            raise InputError(
                 f"packets have at most {MAX_SKB_FRAGS} fragments of {PAGE_SIZE} bytes behind the first "
                 f"buffer, and behind its {linear} bytes there are {len(rest)} (ENOMEM)"
             )

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.runtime.contexts.fields import Field, Struct
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, FieldValues, Outcome
 from ebpfjit.runtime.contexts.plain import StructContext, aligned
@@ -48,7 +48,7 @@ class NamedContext(StructContext):
     `payload` are the bytes that come with it: the run's data for types that `has_payload`. For others the
     data are the struct's first bytes; where there are none it is whole. `selected` is the socket that
     bpf_sk_assign chose, `sockets` are those of its fields by address (None: one that the caller gave no
-    Socket for). `beside` names what can be said beside its fields. Raises ExecutionError for fields, or
+    Socket for). `beside` names what can be said beside its fields. Raises InputError for fields, or
     values, that it cannot have.
     """
 
@@ -61,13 +61,11 @@ class NamedContext(StructContext):
         self.layout: Struct = type_.layout
         given = dict(fields or {})
         if type_.name == "sk_lookup" and given.pop("cookie", 0):  # in a union with `sk`; outcomes have it
-            raise ExecutionError(
-                "context field cookie is 0 before the lookup: it is that of the socket found"
-            )
+            raise InputError("context field cookie is 0 before the lookup: it is that of the socket found")
         self._refuse_unknown(type_, given)
         as_bytes = len(data) > 0 and type_.data_size is not None
         if as_bytes and any(data[self.layout.size :]):  # Linux: bpf_check_uarg_tail_zero
-            raise ExecutionError(
+            raise InputError(
                 f"{type_.name} programs get a {self.layout.name}, {self.layout.size} bytes; {len(data)} were "
                 f"given, with more than zeros behind (E2BIG)"
             )
@@ -101,16 +99,16 @@ class NamedContext(StructContext):
         for name in given:
             if name not in layout.by_name:
                 known = ", ".join((*layout.by_name, *self.beside))
-                raise ExecutionError(
+                raise InputError(
                     f"{type_.name} programs get their context's bytes as data, or fields of {layout.name} by "
                     f"their names: {known}; field {name!r} of {layout.name} is not there"
                 )
 
     def put(self, name: str, data: bytes) -> None:
-        """Write the bytes of a field. Raises ExecutionError where the struct was given without it."""
+        """Write the bytes of a field. Raises InputError where the struct was given without it."""
         field = self.layout.by_name[name]
         if field.stop > len(self.memory):
-            raise ExecutionError(
+            raise InputError(
                 f"field {name!r} of {self.layout.name} ends at byte {field.stop}, and the context that was "
                 f"given has {len(self.memory)}: give {self.layout.size} bytes, or none and fields alone"
             )
@@ -119,17 +117,17 @@ class NamedContext(StructContext):
     def _check_lookup(self) -> None:
         """Take a lookup as bpf_prog_test_run_sk_lookup does: addresses of the other family are 0.
 
-        Raises ExecutionError for a family or a port that it refuses.
+        Raises InputError for a family or a port that it refuses.
         """
         values = {name: field.read(self.memory) for name, field in self.layout.by_name.items()
                   if field.stop <= len(self.memory)}  # fmt: skip
         family, port = values.get("family"), values.get("local_port", 0)
         if family not in (AF_INET, AF_INET6):
-            raise ExecutionError(f"context field family is 2 (AF_INET) or 10 (AF_INET6), not {family}")
+            raise InputError(f"context field family is 2 (AF_INET) or 10 (AF_INET6), not {family}")
         if isinstance(port, int) and port > LARGEST_PORT:
-            raise ExecutionError(f"context field local_port is at most {LARGEST_PORT}, not {port}")
+            raise InputError(f"context field local_port is at most {LARGEST_PORT}, not {port}")
         if values.get("sk"):
-            raise ExecutionError("context field sk is 0 before the lookup: bpf_sk_assign sets it")
+            raise InputError("context field sk is 0 before the lookup: bpf_sk_assign sets it")
         for name in ("remote_ip6", "local_ip6") if family == AF_INET else ("remote_ip4", "local_ip4"):
             part = self.memory[self.layout.by_name[name].offset : self.layout.by_name[name].stop]
             part[:] = bytes(len(part))
@@ -142,17 +140,17 @@ class NamedContext(StructContext):
             return
         value = given.pop(start, None)
         if given.pop(end, 0):
-            raise ExecutionError(f"field {end!r} of {self.layout.name} cannot be set: {start!r} decides (0)")
+            raise InputError(f"field {end!r} of {self.layout.name} cannot be set: {start!r} decides (0)")
         if data is not None and value:
-            raise ExecutionError(f"field {start!r} of {self.layout.name} cannot be set: it is the run's data")
+            raise InputError(f"field {start!r} of {self.layout.name} cannot be set: it is the run's data")
         content = value if data is None else data
         if content is None or content == 0:
             return
         if isinstance(content, int | str):
-            raise ExecutionError(f"field {start!r} takes the bytes that it points to, not {content!r}")
+            raise InputError(f"field {start!r} takes the bytes that it points to, not {content!r}")
         view = flat_view(content)
         if len(view) > LARGEST_PACKET:
-            raise ExecutionError(f"packets have at most {LARGEST_PACKET} bytes, this one has {len(view)}")
+            raise InputError(f"packets have at most {LARGEST_PACKET} bytes, this one has {len(view)}")
         self.payload = self._make_payload("packet" if data is not None else start, view)
         self.regions.append(self.payload)
         self._point_to_payload(start, end, self.payload)
@@ -196,7 +194,7 @@ class NamedContext(StructContext):
         if isinstance(value, Socket):
             return value.to_bytes()
         if not isinstance(value, Mapping):
-            raise ExecutionError(
+            raise InputError(
                 f"field {field.name!r} takes a Socket, a mapping of bpf_sock's fields, or None, not {value!r}"
             )
         content = bytearray(SOCK.size)

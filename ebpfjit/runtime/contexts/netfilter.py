@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.contexts.ip import FAMILIES, NFPROTO_IPV4, NFPROTO_IPV6, family_of_frame
 from ebpfjit.runtime.contexts.named import NamedContext
@@ -63,13 +63,13 @@ class Hooked:
         """Return it for a frame of IPv4 or IPv6, or a packet from its IP header on.
 
         A frame loses its link header where there is to be none, a packet gets one of zeros where there is to
-        be one. Raises ExecutionError for a packet, a hook or a family that Linux takes for none.
+        be one. Raises InputError for a packet, a hook or a family that Linux takes for none.
         """
         data, said = bytes(given), dict(fields or {})
         _refuse_unknown(said)
         shortest = FAMILIES[NFPROTO_IPV4].header
         if not shortest <= len(data) <= LARGEST:
-            raise ExecutionError(
+            raise InputError(
                 f"netfilter programs run on packets of {shortest} bytes (an IP header) to {LARGEST}, "
                 f"this one has {len(data)} (EINVAL)"
             )
@@ -77,11 +77,9 @@ class Hooked:
         looks_like = NFPROTO_IPV6 if data[0] >> 4 == 6 else NFPROTO_IPV4
         hook, pf = said.get("hook", LOCAL_OUT), said.get("pf", frame or looks_like)
         if not isinstance(hook, int) or not 0 <= hook <= _LARGEST_BYTE:
-            raise ExecutionError(
-                f"context field hook is a number of 8 bits (enum nf_inet_hooks), not {hook!r}"
-            )
+            raise InputError(f"context field hook is a number of 8 bits (enum nf_inet_hooks), not {hook!r}")
         if pf not in FAMILIES:
-            raise ExecutionError(
+            raise InputError(
                 f"context field pf is 2 (NFPROTO_IPV4) or 10 (NFPROTO_IPV6), not {pf!r} (EINVAL)"
             )
         if hook == LOCAL_OUT:
@@ -136,19 +134,19 @@ def _refuse_unknown(said: Mapping[str, Any]) -> None:
     for name, value in said.items():
         if name not in SETTABLE and (name not in _MEMBERS or value):
             what = "cannot be set" if name in _MEMBERS else "is not there"
-            raise ExecutionError(
+            raise InputError(
                 f"field {name!r} of nf_hook_state {what}; those that can be set for a packet: "
                 f"{', '.join(SETTABLE)}"
             )
         if name in ("in", "out") and not (value is None or isinstance(value, int)):
-            raise ExecutionError(
+            raise InputError(
                 f"context field {name} takes a pointer (environment.struct('net_device', ifindex=2)), "
                 f"not {value!r}"
             )
 
 
 def _as_frame(data: bytes, frame: int, pf: int) -> bytes:
-    """Return a frame of that family. Raises ExecutionError where Linux has an error number."""
+    """Return a frame of that family. Raises InputError where Linux has an error number."""
     if not frame and len(data) >= LINK_HEADER_SIZE:
         version = data[0] >> 4
         named = [each for each in FAMILIES.values() if each.version == version]
@@ -156,12 +154,12 @@ def _as_frame(data: bytes, frame: int, pf: int) -> bytes:
             ethertype = named[0].ethertype.to_bytes(2, "big")
             data, frame = bytes(12) + ethertype + data, NFPROTO_IPV4 if version == 4 else NFPROTO_IPV6
     if not frame:
-        raise ExecutionError("at hooks but NF_INET_LOCAL_OUT (3) packets are frames of IPv4 or IPv6 (EPROTO)")
+        raise InputError("at hooks but NF_INET_LOCAL_OUT (3) packets are frames of IPv4 or IPv6 (EPROTO)")
     if frame != pf:
-        raise ExecutionError(f"context field pf is {pf}, and the frame is one of {frame} (EINVAL)")
+        raise InputError(f"context field pf is {pf}, and the frame is one of {frame} (EINVAL)")
     least = LINK_HEADER_SIZE + FAMILIES[frame].header
     if len(data) < least:
-        raise ExecutionError(
+        raise InputError(
             f"a frame of that family has at least {least} bytes, this one has {len(data)} (EINVAL)"
         )
     return data
@@ -190,9 +188,9 @@ class NetfilterContext(NamedContext):
         self.regions.append(self.payload)
 
     def packet_at(self, address: int) -> Region:
-        """Return the packet of a struct sk_buff. Raises ExecutionError where it has none."""
+        """Return the packet of a struct sk_buff. Raises InputError where it has none."""
         if self.payload is None or address != SKB:
-            raise ExecutionError(
+            raise InputError(
                 f"bpf_dynptr_from_skb: r1 is {address:#x}, and the run's packet is at "
                 f"{'none: give it as data' if self.payload is None else hex(SKB)}"
             )

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.runtime.contexts.packet import Outcome, Redirect
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.memory import Region, Stack, address_of
@@ -28,7 +28,7 @@ class StructContext:
         self, type_: ProgramType, data: bytes | memoryview, fields: Mapping[str, Any] | None = None
     ) -> None:
         if fields:
-            raise ExecutionError(f"{type_.name} programs get their context's bytes as data, not by fields")
+            raise InputError(f"{type_.name} programs get their context's bytes as data, not by fields")
         self._hold(type_, len(data))
         self.memory[:] = data
         whole = Region.of_buffer("context", self.memory)

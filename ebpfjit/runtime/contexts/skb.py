@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, FieldValues, Outcome, PacketContext
 from ebpfjit.runtime.contexts.structs import SK_BUFF, SOCK
 from ebpfjit.runtime.contexts.types import ProgramType
@@ -104,11 +104,11 @@ class SkbContext(PacketContext):
         """Begin a run on a copy of `data`, an Ethernet frame.
 
         Types of the network layer see it from byte 14 on; without frames `data` is any part of a stream.
-        Raises ExecutionError.
+        Raises InputError.
         """
         size = len(data)
         if self.type.frames and size < LINK_HEADER_SIZE:
-            raise ExecutionError(
+            raise InputError(
                 f"{self.type.name} programs run on packets of at least {LINK_HEADER_SIZE} bytes (an "
                 f"Ethernet header), this one has {size}"
             )
@@ -152,11 +152,9 @@ class SkbContext(PacketContext):
         self.shift_headers(distance)
 
     def shift_headers(self, distance: int) -> None:
-        """Move the headers with the bytes before some offset. Raises ExecutionError as `move`."""
+        """Move the headers with the bytes before some offset. Raises InputError as `move`."""
         if min(self.mac_header, self.network_header) + distance < self.first:
-            raise ExecutionError(
-                f"headers {-distance} bytes further in front would leave the packet's memory"
-            )
+            raise InputError(f"headers {-distance} bytes further in front would leave the packet's memory")
         self.mac_header += distance
         self.network_header += distance
 
@@ -227,12 +225,12 @@ class SkbContext(PacketContext):
         assert isinstance(wire_len, int)
         assert isinstance(segments, int)
         if not self.size <= wire_len <= max(LARGEST_WIRE_LEN, self.size):
-            raise ExecutionError(
+            raise InputError(
                 f"context field wire_len is from the packet's size, {self.size}, to {LARGEST_WIRE_LEN}, "
                 f"not {wire_len}"
             )
         if segments > LARGEST_GSO_SEGS:
-            raise ExecutionError(f"context field gso_segs is at most {LARGEST_GSO_SEGS}, not {segments}")
+            raise InputError(f"context field gso_segs is at most {LARGEST_GSO_SEGS}, not {segments}")
 
     def _fill_sock(self, protocol: int) -> None:
         """Make the socket that the kernel's test run gives a packet: unbound, of no protocol."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.ip import family_of_frame
 from ebpfjit.runtime.contexts.named import NamedContext
@@ -30,7 +30,7 @@ class SockOpsContext(NamedContext):
 
     `remaining` counts the bytes that options may still take: by default as many as a TCP header has room for.
     `syn` are the headers of the connection's first packet (link, IP, TCP), None where nobody has them.
-    Raises ExecutionError for what is no number of bytes, or no such packet.
+    Raises InputError for what is no number of bytes, or no such packet.
     """
 
     beside = ("remaining_opt_len", "syn")
@@ -45,7 +45,7 @@ class SockOpsContext(NamedContext):
         header = max(self.size, TCP_HEADER_SIZE)
         self.remaining = max(TCP_HEADER_SIZE + MOST_OPTIONS - header, 0) if remaining is None else remaining
         if not isinstance(self.remaining, int) or not 0 <= self.remaining <= MOST_OPTIONS:
-            raise ExecutionError(
+            raise InputError(
                 f"context field remaining_opt_len is a number of bytes, at most {MOST_OPTIONS}, "
                 f"not {remaining!r}"
             )
@@ -99,7 +99,7 @@ def _headers(packet: Any) -> tuple[bytes, bytes, bytes]:
     tcp = rest[size:]
     length = 4 * (tcp[12] >> 4) if len(tcp) >= TCP_HEADER_SIZE else 0
     if size < 20 or not TCP_HEADER_SIZE <= length <= len(tcp):
-        raise ExecutionError(
+        raise InputError(
             "context field syn is a packet with its IP and TCP headers: a frame, or from the IP header on"
         )
     return link, rest[:size], tcp[:length]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.runtime.contexts.named import NamedContext
 from ebpfjit.runtime.contexts.packet import FieldValues
 from ebpfjit.runtime.contexts.types import ProgramType
@@ -24,7 +24,7 @@ PAGE_SIZE = 4096
 class SysctlContext(NamedContext):
     """bpf_sysctl with the variable. `name` is None where nobody says which; a value is empty where none is.
 
-    Raises ExecutionError for what is no name, or no value.
+    Raises InputError for what is no name, or no value.
     """
 
     beside = ("name", "current_value", "new_value")
@@ -60,7 +60,7 @@ class SysctlContext(NamedContext):
 def _name(value: Any) -> bytes:
     name = value.encode() if isinstance(value, str) else value
     if not isinstance(name, bytes) or not name or b"\0" in name or not all(name.split(b"/")):
-        raise ExecutionError(
+        raise InputError(
             f"context field name is a path below /proc/sys, as 'net/ipv4/ip_default_ttl', not {value!r}"
         )
     return name
@@ -72,5 +72,5 @@ def _value(value: Any, field: str) -> bytes:
     if isinstance(value, str):
         value = value.encode()
     if isinstance(value, int):
-        raise ExecutionError(f"context field {field} takes text as it is read or written, not {value!r}")
+        raise InputError(f"context field {field} takes text as it is read or written, not {value!r}")
     return bytes(flat_view(value)[:PAGE_SIZE])

@@ -7,7 +7,7 @@ from dataclasses import field, replace
 from enum import Enum
 from typing import Any
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.once import once
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.attach import attachment
@@ -181,7 +181,7 @@ def effective_type(name: str, section: str | None) -> ProgramType:
     """Return the type of a program: its section says whether an XDP program's packets may be in pieces, and
     which attach type decides what others may do to their context.
 
-    Raises ExecutionError as `program_type`.
+    Raises InputError as `program_type`.
     """
     known = program_type(name)
     attached = attachment(known.name, section)
@@ -191,9 +191,9 @@ def effective_type(name: str, section: str | None) -> ProgramType:
 
 
 def program_type(name: str) -> ProgramType:
-    """Return a program type by its name. Raises ExecutionError listing those there are."""
+    """Return a program type by its name. Raises InputError listing those there are."""
     try:
         return TYPES[name]
     except KeyError:
         known = ", ".join(TYPES)
-        raise ExecutionError(f"no program type {name!r}; there are: {known}") from None
+        raise InputError(f"no program type {name!r}; there are: {known}") from None

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from ebpfjit.errors import ExecutionError
+from ebpfjit.errors import InputError
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, STRUCT_ROOM, Outcome, PacketContext
 from ebpfjit.runtime.contexts.structs import XDP_MD
 
@@ -41,18 +41,18 @@ class XdpContext(PacketContext):
         """Begin a run on a copy of `data`.
 
         The field `data` says how many bytes at the front of `data` are metadata; `data_end`, where
-        it is given, is the size of both. Raises ExecutionError.
+        it is given, is the size of both. Raises InputError.
         """
         self.begin(data, len(data), fields)
 
     def begin(self, data: bytes | memoryview, linear: int, fields: Mapping[str, Any] | None) -> None:
-        """Begin a run whose first `linear` bytes are in the first buffer. Raises ExecutionError."""
+        """Begin a run whose first `linear` bytes are in the first buffer. Raises InputError."""
         size = len(data)
         metadata, ifindex, queue = 0, LOOPBACK, 0
         if fields:
             metadata, ifindex, queue = self._settings(fields, size)
         if size - metadata < LINK_HEADER_SIZE:
-            raise ExecutionError(
+            raise InputError(
                 f"XDP programs run on packets of at least {LINK_HEADER_SIZE} bytes (an Ethernet "
                 f"header), this one has {size - metadata}"
             )
@@ -87,15 +87,15 @@ class XdpContext(PacketContext):
             self.struct.by_name[name].encode(value)
         metadata = fields.get("data", 0)
         if not 0 <= metadata <= min(LARGEST_METADATA, size) or metadata % 4:
-            raise ExecutionError(
+            raise InputError(
                 f"context field data is the size of the metadata in front of the packet: a multiple "
                 f"of 4 up to {LARGEST_METADATA}, not {metadata}"
             )
         if fields.get("data_end", size) != size:
-            raise ExecutionError(f"context field data_end is the size of the data, {size}, or left out")
+            raise InputError(f"context field data_end is the size of the data, {size}, or left out")
         ifindex, queue = fields.get("ingress_ifindex", 0), fields.get("rx_queue_index", 0)
         if queue and not ifindex:
-            raise ExecutionError("context field rx_queue_index needs ingress_ifindex beside it")
+            raise InputError("context field rx_queue_index needs ingress_ifindex beside it")
         return metadata, ifindex or LOOPBACK, queue
 
     def write_pointers(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ebpfjit.errors import MapError, MapRefused
+from ebpfjit.literals import named_type
 from ebpfjit.once import ForkLock
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
@@ -136,7 +137,7 @@ class ProgArray(ArrayMap):
         is_other = before is not None and (after is None or before.context is not after.context)
         if is_other or own.type == kind.type or (before is not None and not before.has_packet):
             raise self._refusal(f"it holds program {_named(held)}, one of {own}", kind, what)
-        return replace(held, type=FRAGS if kind.has_frags else kind.type)
+        return replace(held, type=named_type(FRAGS if kind.has_frags else kind.type))
 
     def _refusal(self, reason: str, kind: Owner, what: str) -> MapError:
         return MapError(

@@ -1,0 +1,61 @@
+"""What commands print: JSON, tables without lines around them, errors on one line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+
+from ebpfjit.cli import files
+from ebpfjit.errors import EbpfError
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON; bytes as hex."""
+    print(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: object) -> object:
+    """Return what JSON has no type for."""
+    return value.hex() if isinstance(value, bytes | bytearray) else str(value)
+
+
+def shown_name(name: str) -> str:
+    """Return a name as it can be printed: those of an object file may hold anything."""
+    return name if name.isprintable() else repr(name)
+
+
+def print_columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows below their titles, the first column to the left and the others to the right."""
+    table = [list(titles), *map(list, rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
+    for row in table:
+        first, *others = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        numbers = [text.strip().rjust(width) for text, width in zip(others, widths[1:], strict=True)]
+        print("  ".join([first, *numbers]).rstrip())
+
+
+@contextlib.contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Put `what` in front of an error's message."""
+    try:
+        yield
+    except EbpfError as error:
+        text = str(error)
+        raise files.FileError(text if text.startswith(f"{what}: ") else f"{what}: {text}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message as one line: its first."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def error_json(error: BaseException, message: str) -> dict[str, object]:
+    """Return what --json prints of an error: its kind, its line, and what it knows of where it was."""
+    cause = error.__cause__ if isinstance(error, files.FileError) and error.__cause__ else error
+    known = {name: getattr(cause, name, None) for name in ("pc", "address", "size", "access", "line")}
+    said = {name: value for name, value in known.items() if value not in (None, "")}
+    return {"error": {"type": type(cause).__name__, "message": message, **said}}

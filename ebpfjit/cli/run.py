@@ -1,0 +1,263 @@
+"""`ebpfjit run`: a program once, or on each packet of a capture."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ebpfjit.cli import files
+from ebpfjit.cli.options import (
+    Btf,
+    File,
+    Json,
+    Kconfig,
+    MapContents,
+    Maps,
+    ProgramName,
+    Variables,
+    loading,
+    one_of,
+)
+from ebpfjit.cli.output import naming, print_json
+from ebpfjit.literals import EngineName, named_engine, named_type
+from ebpfjit.program import Program
+
+if TYPE_CHECKING:
+    from ebpfjit.runner import Result
+    from ebpfjit.vm import EbpfVmFixedMbuff
+
+
+class Engine(StrEnum):
+    """What runs a program."""
+
+    JIT = "jit"
+    INTERPRETER = "interpreter"
+    KERNEL = "kernel"
+
+
+def run(
+    file: File,
+    program: ProgramName = None,
+    mem: Annotated[str | None, typer.Option(metavar="FILE", help="The packet, as a file.")] = None,
+    hex_: Annotated[str | None, typer.Option("--hex", metavar="HEX", help="The packet, in hex.")] = None,
+    pcap: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Run on each packet of a capture (pcap, pcapng).")
+    ] = None,
+    write: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With --pcap: write the packets that pass, as pcap.")
+    ] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option(
+            "--type", metavar="TYPE", help="The program's type: xdp, tc, ..., none for plain memory."
+        ),
+    ] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=N", help="A field of the context; may be repeated.")
+    ] = None,
+    map_: MapContents = None,
+    variables: Variables = None,
+    show_maps: Annotated[
+        bool, typer.Option("--show-maps", help="Show maps, variables and events after the run.")
+    ] = False,
+    engine: Annotated[
+        Engine | None, typer.Option(help="What runs the program; the best there is unless told.")
+    ] = None,
+    mbuff_offsets: Annotated[
+        str | None,
+        typer.Option(metavar="DATA,END", help="Where a metadata buffer holds the packet's addresses."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many instructions.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Run so often, on the maps as they are then.")] = 1,
+    btf: Btf = None,
+    kconfig: Kconfig = None,
+    maps: Maps = None,
+    as_json: Json = False,
+) -> None:
+    """Run a program and print r0; on a capture, count its verdicts.
+
+    A program with a type (an object file's section tells it, or --type) gets the context of its
+    type on an Ethernet frame. One without (--type none) gets the packet's address in r1 and its
+    size in r2; with --mbuff-offsets the address and size of a metadata buffer, in which the packet's
+    start and end are stored.
+    """
+    if sum(given is not None for given in (mem, hex_, pcap)) > 1:
+        raise typer.BadParameter("--mem, --hex and --pcap exclude each other")
+    if write is not None and pcap is None:
+        raise typer.BadParameter("--write goes with --pcap")
+    offsets = _offsets(mbuff_offsets)
+    fields = _fields(context)
+    data = _packet(mem, hex_)
+    if engine is Engine.KERNEL and (offsets is not None or limit is not None):
+        raise typer.BadParameter("the kernel takes neither --mbuff-offsets nor --limit")
+    if offsets is not None and pcap is not None:
+        raise typer.BadParameter("--mbuff-offsets is for single packets, not for --pcap")
+    if repeat > 1 and (offsets is not None or pcap is not None):
+        raise typer.BadParameter("--repeat is for single packets, without --mbuff-offsets")
+    from ebpfjit.cli import state
+
+    chosen, obj = one_of(file, program, loading(btf, kconfig, maps))
+    if type_ is not None:
+        # Without a section too, it is bytecode that gets plain memory.
+        no_type = type_ == "none"
+        chosen = (
+            replace(chosen, type=None, section=None) if no_type else replace(chosen, type=named_type(type_))
+        )
+    state.prepare(obj, file, map_ or (), variables or ())
+    name = _engine(engine)
+
+    def execute(packet: bytes | bytearray) -> Result:
+        return chosen.run(packet, engine=name, limit=limit, context=fields, repeat=repeat)
+
+    if pcap is not None:
+        _run_capture(chosen, pcap, write, execute, as_json=as_json, shown=obj if show_maps else None)
+        return
+    from ebpfjit.ready import for_one_run
+
+    with naming(file), _printed(as_json) as output:
+        if offsets is not None:
+            value = _execute(_machine(chosen, offsets, limit), data, name)
+            lines = output.getvalue().splitlines()
+            from ebpfjit.runner import Result
+
+            result = Result(value, bytes(data), output=tuple(lines))
+        else:
+            if name == "jit" and repeat == 1:
+                for_one_run(chosen)
+            result = execute(data)
+            if not as_json:
+                print(*result.output, sep="\n", end="\n" if result.output else "")
+    if as_json:
+        print_json(_result_json(result, chosen) | (state.shown_state(obj) if show_maps else {}))
+        return
+    action = f" {result.action}" if result.action else ""
+    print(f"{result.return_value} ({result.return_value:#x}){action}")
+    if show_maps:
+        for where, event in result.events:
+            print(f"event of {where!r}: {event.hex(' ')}")
+        state.print_state(obj)
+
+
+def _engine(asked: Engine | None) -> EngineName:
+    """Return the engine that was asked for, or the best there is."""
+    if asked is not None:
+        return named_engine(asked.value)
+    from ebpfjit.engines import best_engine
+
+    return best_engine()
+
+
+def _result_json(result: Result, program: Program) -> dict[str, object]:
+    """Return what --json prints; without a type there is no context to speak of."""
+    shown: dict[str, object] = {
+        "return_value": result.return_value,
+        "hex": f"{result.return_value:#x}",
+        "data": result.data.hex(),
+        "output": list(result.output),
+    }
+    if program.type is not None:
+        shown |= {
+            "action": result.action,
+            "metadata": result.metadata.hex(),
+            "context": dict(result.context),
+            "events": [[name, data.hex()] for name, data in result.events],
+            "redirect": None if result.redirect is None else asdict(result.redirect),
+        }
+    return shown
+
+
+def _fields(texts: list[str] | None) -> dict[str, int | list[int]]:
+    """Parse FIELD=N, or FIELD=N,N,... for an array."""
+    fields: dict[str, int | list[int]] = {}
+    for text in texts or []:
+        name, _, value = text.partition("=")
+        try:
+            numbers = [int(part, 0) for part in value.split(",")]
+        except ValueError:
+            raise typer.BadParameter(f"--context takes FIELD=NUMBER, mark=5, not {text!r}") from None
+        fields[name] = numbers if len(numbers) > 1 else numbers[0]
+    return fields
+
+
+def _run_capture(
+    program: Program,
+    file: str,
+    write: str | None,
+    execute: Callable[[bytes], Result],
+    *,
+    as_json: bool,
+    shown: Any,
+) -> None:
+    from ebpfjit.cli import capture, state
+
+    if write is not None and program.type is None:
+        raise typer.BadParameter("--write needs the program's type, which says what passes; give --type")
+    if write is not None and os.path.exists(write) and os.path.samefile(write, file):
+        raise typer.BadParameter("--write and --pcap name the same file")
+    report = capture.run(program, file, write, execute, show=not as_json)
+    if as_json:
+        print_json(report.as_json() | state.shown_state(shown))
+    else:
+        capture.print_table(report)
+        if report.written is not None:
+            print(f"{report.written} packets written to {write}")
+        state.print_state(shown)
+    if report.error is not None:
+        raise files.FileError(f"{file}: {report.error}")
+
+
+def _offsets(text: str | None) -> tuple[int, int] | None:
+    """Parse DATA,END: two byte offsets, decimal or 0x."""
+    if text is None:
+        return None
+    try:
+        data, end = (int(part, 0) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--mbuff-offsets takes two numbers, 0x40,0x50, not {text!r}") from None
+    if min(data, end) < 0 or abs(data - end) < 8 or max(data, end) > 1 << 20:
+        raise typer.BadParameter("--mbuff-offsets: two addresses of 8 bytes, apart, in the first MiB")
+    return data, end
+
+
+def _packet(mem: str | None, text: str | None) -> bytearray:
+    """Return the packet that --mem or --hex gives; empty without them."""
+    if mem is not None:
+        return bytearray(files.read_bytes(mem))
+    if text is None:
+        return bytearray()
+    digits = "".join(text.removeprefix("0x").replace(":", " ").split())
+    try:
+        return bytearray.fromhex(digits)
+    except ValueError:
+        raise typer.BadParameter(f"--hex takes pairs of hexadecimal digits, not {text!r}") from None
+
+
+def _machine(program: Program, offsets: tuple[int, int], limit: int | None) -> EbpfVmFixedMbuff:
+    """Return a machine with the program loaded and the stock helpers registered."""
+    from ebpfjit.runtime.helpers import stock
+    from ebpfjit.vm import EbpfVmFixedMbuff
+
+    helpers = {
+        stock.BPF_KTIME_GETNS_IDX: stock.bpf_time_getns,
+        stock.BPF_TRACE_PRINTK_IDX: stock.bpf_trace_printf,
+    }
+    return EbpfVmFixedMbuff(program, *offsets, limit=limit, helpers=helpers)
+
+
+def _execute(machine: EbpfVmFixedMbuff, data: bytearray, engine: EngineName) -> int:
+    if engine == "interpreter":
+        return machine.execute_program(data)
+    machine.jit_compile()
+    return machine.execute_program_jit(data)
+
+
+def _printed(captured: bool) -> contextlib.AbstractContextManager[io.StringIO]:
+    """Collect what helpers print, where the output must stay JSON."""
+    return contextlib.redirect_stdout(io.StringIO()) if captured else contextlib.nullcontext(io.StringIO())
