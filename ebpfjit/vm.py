@@ -53,7 +53,11 @@ Bytecode: TypeAlias = "Program | AnyBuffer"
 
 
 def _as_program(prog: Bytecode) -> Program:
-    return prog if isinstance(prog, Program) else Program.from_bytes(bytes(memoryview(prog)))
+    return prog if isinstance(prog, Program) else Program.from_bytes(_bytes_of(prog))
+
+
+def _bytes_of(buffer: Any) -> bytes:
+    return bytes(memoryview(buffer))
 
 
 @dataclass(slots=True)
@@ -258,7 +262,7 @@ class _Machine:
 
     def _load(self, prog: Bytecode) -> None:
         if not isinstance(prog, Program):
-            prog = bytes(memoryview(prog))
+            prog = _bytes_of(prog)
         else:
             prog.refuse()
             prog.refuse_unmet(self._given_to(prog))

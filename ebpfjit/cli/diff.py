@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,7 @@ from ebpfjit.cli.options import (
     one_of,
 )
 from ebpfjit.cli.output import print_json
+from ebpfjit.errors import InputError
 
 if TYPE_CHECKING:
     from ebpfjit.difftest.case import Case, Input
@@ -135,8 +137,13 @@ def _compare(
     from ebpfjit.difftest.case import Case
     from ebpfjit.difftest.reach import reach, summed
 
-    problems = _of_case(found, engines) if isinstance(found, Case) else _of_program(found, inputs, engines)
-    total = summed(found, reach(found, inputs))
+    reached = reach(found, inputs)
+    if isinstance(found, Case):
+        problems = _of_case(found, engines)
+    else:
+        taken = [given for given, one in zip(inputs, reached, strict=True) if one.kind != InputError.__name__]
+        problems = _of_program(found, taken, engines)
+    total = summed(found, reached)
     said = {"inputs": len(inputs), "engines": list(engines), "differ": len(problems), **total.as_json()}
     if as_json:
         print_json(said | {"differences": problems})
@@ -159,7 +166,7 @@ def _of_case(case: Case, engines: tuple[str, ...]) -> list[str]:
     return [told(found(0, one, problem), engines) for one, problem in problems if problem is not None]
 
 
-def _of_program(program: Program, inputs: tuple[Input, ...], engines: tuple[str, ...]) -> list[str]:
+def _of_program(program: Program, inputs: Sequence[Input], engines: tuple[str, ...]) -> list[str]:
     """The same for a program with a type or maps."""
     from ebpfjit.difftest.compare import compare
     from ebpfjit.difftest.report import program_text

@@ -36,12 +36,14 @@ def run(file: str, program: Program, how: How, *, as_json: bool) -> int:
     from ebpfjit.difftest.case import Case
     from ebpfjit.difftest.engines import check_engines
     from ebpfjit.difftest.guided import fuzz_program
+    from ebpfjit.ready import is_plain, ready
 
     if len(how.engines) > 1:
         check_engines(how.engines)
-    is_plain = program.type is None and not program.maps
+    start = ready(program)  # who wrote it wants to know what is wrong with it, not that inputs are refused
+    start.refuse_missing()
     report = fuzz_program(
-        Case(program.code, (), name=file) if is_plain else program,
+        Case(program.code, (), name=file) if is_plain(program) else program,
         engines=how.engines,
         seed=how.seed,
         seconds=how.seconds,

@@ -157,14 +157,22 @@ def _converted(value: Any, codec: Codec | None, size: int) -> Any:
         return value
     if isinstance(codec, Raw) and not value.startswith("0x"):
         return value
-    if isinstance(codec, Integer) or (codec is None and size in (1, 2, 4, 8) and not _is_bytes(value, size)):
-        return int(value, 0)
-    return _from_hex(value)
+    is_number = isinstance(codec, Integer) or (codec is None and size in (1, 2, 4, 8))
+    return _number(value) if is_number and not _is_bytes(value, size) else _from_hex(value)
 
 
 def _is_bytes(text: str, size: int) -> bool:
     """True for the hex of so many bytes that is written with something between them."""
     return len(text.replace(":", " ").split()) == size > 1
+
+
+def _number(text: str) -> int:
+    for base in (0, 10):  # "010" is no number in Python
+        try:
+            return int(text, base)
+        except ValueError:
+            continue
+    raise ValueError(f"{text!r} is no number")
 
 
 def _from_hex(text: str) -> bytes:

@@ -124,7 +124,8 @@ def fuzz_program(
     try:
         fuzzer.take(report, [*given, *(make_input(fuzzer.rng, fuzzer.type) for _ in range(SEEDS))])
         while not _is_over(report, start, seconds, inputs):
-            fuzzer.take(report, [fuzzer.changed() for _ in range(BATCH)])
+            left = BATCH if inputs is None else min(BATCH, inputs - report.tried)
+            fuzzer.take(report, [fuzzer.changed() for _ in range(left)])
             progress(report)
     except KeyboardInterrupt:
         report.interrupted = True
