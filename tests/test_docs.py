@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def _run_snippet(text: str, names: dict[str, object]) -> None:
 
 def _run_session(text: str) -> None:
     for command, shown in _commands(text):
-        said = _output_of(command.split())
+        said = _output_of(shlex.split(command))
         pattern = re.escape(shown).replace(re.escape("..."), ".*")
         assert re.fullmatch(pattern, said.strip() + "\n", re.DOTALL), f"$ {command}\n{said}"
 
