@@ -83,7 +83,7 @@ def _typed_function(
     limit: int | None,
     given: Mapping[int, HelperFunction],
     kfuncs: Given,
-    context: Mapping[str, Any] | None,
+    context: Mapping[str, Any] | None = None,
 ) -> JitFunction:
     """Return a program as a compiled function, called through the native gate where its context allows."""
     load_package("ebpfjit.jit")

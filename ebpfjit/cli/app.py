@@ -27,7 +27,7 @@ from ebpfjit.cli.diff import diff
 from ebpfjit.cli.fuzz import fuzz
 from ebpfjit.cli.info import info
 from ebpfjit.cli.options import Btf, File, Json, Kconfig, Maps, ProgramName, loading, one_program, programs
-from ebpfjit.cli.output import error_json, naming, one_line, print_json, shown_name
+from ebpfjit.cli.output import error_json, fail, naming, one_line, print_json, shown_name
 from ebpfjit.cli.prove import prove
 from ebpfjit.cli.run import run
 from ebpfjit.cli.verify import verify
@@ -155,7 +155,7 @@ def listing(
         shown = chosen.listing(optimize=optimize, checked=checks, harden=harden)
     print_listing(shown, html=html, as_json=as_json)
     if shown.view.refusal:
-        raise files.FileError(f"{file}: {shown.view.refusal}")
+        fail(f"{file}: {shown.view.refusal}")
 
 
 app.command()(diff)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+import typer
 
 from ebpfjit.cli import files
 from ebpfjit.errors import EbpfError
@@ -51,6 +55,12 @@ def one_line(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def fail(message: str) -> NoReturn:
+    """Say an error, and end with status 1, where what there is was printed already."""
+    print(f"ebpfjit: {message}", file=sys.stderr)
+    raise typer.Exit(1)
 
 
 def error_json(error: BaseException, message: str) -> dict[str, object]:

@@ -25,7 +25,7 @@ from ebpfjit.cli.options import (
     loading,
     one_of,
 )
-from ebpfjit.cli.output import naming, print_json
+from ebpfjit.cli.output import fail, naming, print_json
 from ebpfjit.literals import EngineName, named_engine, named_type
 from ebpfjit.program import Program
 
@@ -210,7 +210,7 @@ def _run_capture(
             print(f"{report.written} packets written to {write}")
         state.print_state(shown)
     if report.error is not None:
-        raise files.FileError(f"{file}: {report.error}")
+        fail(f"{file}: {report.error}")
 
 
 def _offsets(text: str | None) -> tuple[int, int] | None:

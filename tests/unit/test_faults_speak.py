@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ebpfjit.runtime.maps.create import create
+from ebpfjit.runtime.maps.creation import create
 
 from ebpfjit import EbpfError, ExecutionError, InputError, MemoryFault, Program, assembler, load
 from ebpfjit.program import SourceLine
