@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ebpfjit.runtime.maps.creation import create
 
 from ebpfjit import EbpfError, ExecutionError, InputError, MemoryFault, Program, assembler, load
 from ebpfjit.program import SourceLine
+from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from tests.support.elf_files import OBJECTS
 
