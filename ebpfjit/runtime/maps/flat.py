@@ -58,6 +58,7 @@ class FlatMap(KeyedMap):
     """
 
     value_is_stable = True
+    __setitem__ = KeyedMap.put  # with a call less
     is_shared = False
     """True for a table that code without Python's lock uses."""
 
@@ -259,9 +260,12 @@ class FlatMap(KeyedMap):
         entry = self.claim(key, self._plain_flags(flags) if flags else 0)
         if entry < 0:
             return entry
-        offset = self.values_offset + entry * self.stride
+        offset, memory = self.values_offset + entry * self.stride, self.storage.memory
         for data in values:
-            self._replace(offset, data, flags)
+            if self.definition.special:
+                self._replace(offset, data, flags)
+            else:
+                memory[offset : offset + len(data)] = data
             offset += self.cpu_stride
         return 0
 

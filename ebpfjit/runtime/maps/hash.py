@@ -339,13 +339,11 @@ class HashMap(FlatMap):
         if flags > BPF_EXIST:
             return -errno.EINVAL
         entry = self.find(key)
-        if entry >= 0:
-            return -errno.EEXIST if flags == BPF_NOEXIST else self._renewed(entry)
-        return -errno.ENOENT if flags == BPF_EXIST else self.insert(key)
-
-    def _renewed(self, entry: int) -> int:
-        """Return the entry of a key that is updated: the youngest from now on."""
-        if self.is_lru:
+        if entry < 0:
+            return -errno.ENOENT if flags == BPF_EXIST else self.insert(key)
+        if flags == BPF_NOEXIST:
+            return -errno.EEXIST
+        if self.is_lru:  # a key that is updated is the youngest from now on
             self._make_youngest(entry + 1)
             self.touch(entry)
         return entry
