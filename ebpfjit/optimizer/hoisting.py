@@ -56,7 +56,9 @@ MOST_WALKED = 8
 
 JUMP, FARTHER, NEARER, NOT_EQUAL = (BY_NAME[name] for name in ("JA", "JGT_K", "JLT_K", "JNE_K"))
 ADD, SUB, MUL, AND = (BY_NAME[f"{name}64_X"] for name in ("ADD", "SUB", "MUL", "AND"))
-ADD_IMM, MUL_IMM, AND_IMM, MOD_IMM = (BY_NAME[f"{name}64_K"] for name in ("ADD", "MUL", "AND", "MOD"))
+ADD_IMM, MUL_IMM, AND_IMM, MOD_IMM, SHIFT = (
+    BY_NAME[f"{name}64_K"] for name in ("ADD", "MUL", "AND", "MOD", "LSH")
+)
 MOVE_IMM = BY_NAME["MOV64_K"]
 
 _CALLS = (Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.PACKET_LOAD)
@@ -235,6 +237,8 @@ class _Loop:
         self.last = around.dominators.common(before for before, _ in self.latches)
         """What dominates this block is in each round."""
         self.ops: list[Op] = []
+        self.products: dict[tuple[int, int], int] = {}
+        """What was multiplied there, by value and number."""
         self.moved: dict[int, int] = {}
         """What arguments of the header are in front of it."""
 
@@ -524,11 +528,21 @@ class _Loop:
     def _plus(self, value: int, number: int) -> int:
         return self._emit(ADD_IMM, (value,), number) if number else value
 
+    def _product(self, value: int, factor: int) -> int:
+        """Return a value times a number above zero."""
+        if factor == 1:
+            return value
+        if (value, factor) not in self.products:
+            is_power = not factor & factor - 1
+            row, number = (SHIFT, factor.bit_length() - 1) if is_power else (MUL_IMM, factor)
+            self.products[value, factor] = self._emit(row, (value,), number)
+        return self.products[value, factor]
+
     def _value(self, linear: Linear) -> int:
         """Return the value of a sum as it is before the first round."""
         total: int | None = None
         for value, factor in linear.terms:
-            term = value if factor in (1, -1) else self._emit(MUL_IMM, (value,), abs(factor))
+            term = self._product(value, abs(factor))
             if total is None:
                 total = term if factor > 0 else self._emit(SUB, (self._emit(MOVE_IMM, ()), term))
             else:
@@ -560,17 +574,18 @@ class _Loop:
         elif unit > 1:
             far = self._emit(AND_IMM, (far,), -unit)
         for one in swept:
-            first = self._value(Linear(one.terms, 0, 0))
+            low = min(one.low, 0)  # above zero it stays a displacement
+            first = self._value(Linear(one.terms, low, 0))
             factor = one.factor if rises else -one.factor
             rounds = far if one.is_early else self._plus(far, -unit)
             if one.stride is not None:
                 factor, by = 1, self._emit(MUL, (rounds, one.stride))
             else:
-                by = rounds if abs(factor) == 1 else self._emit(MUL_IMM, (rounds,), abs(factor))
+                by = self._product(rounds, abs(factor))
             last = self._emit(ADD if factor > 0 else SUB, (first, by))
             args = (first, last) if factor > 0 else (last, first)
-            size = one.high - one.low
-            op = Op(BOUND, args, size, one.low, self.block.pc, (), self.leaves, one.stores, one.region)
+            size, offset = one.high - one.low, one.low - low
+            op = Op(BOUND, args, size, offset, self.block.pc, (), self.leaves, one.stores, one.region)
             self.ops.append(op)
         return leaving
 
