@@ -9,6 +9,7 @@ from typing import Any
 from ebpfjit.difftest.planting import Plant, PlantedBug, function, mapped, method
 from ebpfjit.optimizer import (
     build,
+    counted,
     dominators,
     facts,
     frames,
@@ -303,10 +304,10 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             ("calls",),
         ),
         (
-            "vectors-round-more",
+            "counted-round-more",
             "Rounds are done at once where none follows",
-            method(vectors._Loop, "enough_rounds", _nearer),
-            ("arrays",),
+            method(counted.Counted, "enough_rounds", _nearer),
+            ("rounds",),
         ),
         (
             "vectors-wrap",

@@ -12,6 +12,7 @@
                                                ...
                                                if v12 != v2 goto b1(v12, v11) else b2(v11)
 
+Of a loop that is counted (`counted.py`) the rounds lie in front, with no test between them; it does the last.
 The budget is looked at in the first of the rounds only, which asks for what all of them may cost: where that
 is not left the run goes on in baseline code, which looks in each. Loops have one header, call nothing and
 have few operations; what is made in them and read outside leaves as an argument of the block that comes next,
@@ -26,6 +27,7 @@ from itertools import chain
 
 from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer.code import PAY, Block, Code, Exit, Op, Way
+from ebpfjit.optimizer.counted import Counted, Making, way_back
 from ebpfjit.optimizer.flow import homes_of
 from ebpfjit.optimizer.payments import SETTLES
 
@@ -50,6 +52,14 @@ def unroll(code: Code) -> Code:
             loops[header] = body
     if not loops:
         return code
+    counted = _Counting(code)
+    for header, body in loops.items():
+        if counted.loop(header, body):
+            loops[header] = []
+    code, loops = counted.done(), {header: body for header, body in loops.items() if body}
+    if not loops:
+        return code
+    before = code.shape.before
     unrolling = _Unrolling(code, loops)
     for header, body in loops.items():
         unrolling.loop(header, body, before)
@@ -87,6 +97,62 @@ def _body(code: Code, header: int, depths: Sequence[int], before: Sequence[Seque
     if not any(each in body for each in before[header]):
         return []
     return body
+
+
+class _Counting(Making):
+    """The blocks so far: of loops that are counted rounds without a test between them are put in front."""
+
+    def loop(self, header: int, body: Sequence[int]) -> bool:
+        """Put rounds in front of a loop, if how many follow can be told; return whether they are."""
+        back = way_back(self.code, header, self.code.blocks[header], self.code.shape.before)
+        if back is None:
+            return False
+        loop = Counted(self.code, header, *back)
+        if len(body) != (1 if loop.block.ways[loop.index].block == header else 2) or not loop.pays_first():
+            return False
+        loop.rounds = _rounds_of([loop.block])
+        test = loop.enough_rounds()
+        if test is None:
+            return False
+        front, limit = self.front(header, loop, test)
+        of = {**front, **{arg: self.new(arg) for arg in loop.varying}}
+        first, block = of, _without_steps(loop)
+        head, args = len(self.blocks), tuple([of[arg] for arg in loop.varying])
+        for round_ in range(loop.rounds):
+            values = {**of, **{value: self.new(value) for value in loop.defined}}
+            asks = 0 if round_ else loop.rounds * loop.cost
+            self.ops += _copy(block, values, {}, (), asks=asks).ops
+            if loop.paid:
+                self.ops.append(Op(PAY, (), loop.paid, 0, self.pc))
+            of = {arg: values.get(value, value) for arg, value in loop.after.items()}
+            for arg, op in loop.steps.items():  # from the first of the rounds on: a displacement, mostly
+                of[arg] = self.emit(op.row, (first[arg],), (round_ + 1) * op.imm, like=arg)
+        self.again(loop, head, args, of, self.enough(test, of[test.counter], limit))
+        return True
+
+    def done(self) -> Code:
+        """Return the code."""
+        if len(self.blocks) == len(self.code.blocks):
+            return self.code
+        return replace(self.code, blocks=tuple(self.blocks), homes=self.homes)
+
+
+def _without_steps(loop: Counted) -> Block:
+    """Return the block of a loop without the steps that nothing in it reads."""
+    read: set[int | None] = set()
+    for op in loop.block.ops:
+        read.update(op.args)
+        if op.exit is not None:
+            read.update(op.exit.registers)
+    made = {op.results[0] for op in loop.steps.values()} - read
+    ops = tuple([op for op in loop.block.ops if made.isdisjoint(op.results)])
+    return replace(loop.block, ops=ops)
+
+
+def _rounds_of(blocks: Sequence[Block]) -> int:
+    """Return how many rounds a loop of these blocks does before it comes round."""
+    size = sum(op.row is not PAY for block in blocks for op in block.ops)
+    return next(count for most, count in ROUNDS if size <= most)
 
 
 class _Unrolling:
@@ -130,8 +196,7 @@ class _Unrolling:
         made = {value for number in body for value in _defined(self.blocks[number])}
         if not self._leave_by_arguments(inside, made, before):
             return
-        size = sum(op.row is not PAY for number in body for op in self.blocks[number].ops)
-        rounds = next(count for most, count in ROUNDS if size <= most)
+        rounds = _rounds_of([self.blocks[number] for number in body])
         asks = rounds * sum(op.imm for number in body for op in self.blocks[number].ops if op.row is PAY)
         originals = {number: self.blocks[number] for number in body}
         numbers = [{header: header, **dict(zip(body, body, strict=True))}]

@@ -39,17 +39,16 @@ from dataclasses import replace
 from ebpfjit.bits import W32, W64, Width
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, REDUCTIONS, UNENCODED
-from ebpfjit.optimizer.code import BOUND, PAY, Block, Code, Exit, Op, Way
-from ebpfjit.optimizer.flow import homes_of
-from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED
+from ebpfjit.optimizer.code import BOUND, PAY, Code, Exit, Op, Way
+from ebpfjit.optimizer.counted import MOST_STEP, Counted, Enough, Making, way_back
 from ebpfjit.record import record
 
 VECTOR_BYTES, MOST_BYTES = 16, 64
 """Rounds at once load whole vectors, at most so many bytes of the array with the largest elements."""
 LONGEST_ACCESS = 8
 """Bytes of one access; a bound of more never holds in a struct with rights."""
-MOST_STEP, MOST_DEPTH = 1 << 12, 6
-"""How far what steps may step in a round; of how many operations an address is made at most."""
+MOST_DEPTH = 6
+"""Of how many operations an address is made at most."""
 
 LOADS = frozenset(BY_NAME[f"LDX{letter}"] for letter in ("B", "H", "W", "DW"))
 LETTERS = {1: "B", 2: "H", 4: "W", 8: "DW"}
@@ -57,8 +56,6 @@ PLAIN = frozenset(
     {Kind.PAY, Kind.BOUND, Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SELECT, Kind.LOAD}
 )
 """Kinds that a loop may have: what they do in a round that is done elsewhere needs not be done."""
-AT_LEAST = {"<=": "<", ">=": ">"}
-"""A test that is taken for one that fails where it holds: so rounds are done one by one that need not be."""
 
 
 @record
@@ -78,30 +75,12 @@ class Total:
     streams: tuple[Stream, ...]
 
 
-@record
-class Enough:
-    """When enough rounds follow: where the argument `counter` is `far` from `bound`, a value or a number.
-
-    It is below it by more (`relation` "<"), above it (">"), or not within (`!=`, from the side that it comes
-    from); compared at a width, signed or not.
-    """
-
-    relation: str
-    counter: int
-    bound: int
-    is_value: bool
-    far: int
-    rises: bool
-    width: Width
-    is_signed: bool
-
-
 def vectorise(code: Code) -> Code:
     """Return the code with loops that only put elements together many rounds at once."""
     found: list[tuple[int, _Loop]] = []
     before = code.shape.before
     for number, block in enumerate(code.blocks):
-        back = _way_back(code, number, block, before)
+        back = way_back(code, number, block, before)
         if back is not None and (loop := _Loop(code, number, *back)).is_found():
             found.append((number, loop))
     if not found:
@@ -112,65 +91,29 @@ def vectorise(code: Code) -> Code:
     return replace(code, blocks=tuple(made.blocks), homes=made.homes)
 
 
-def _way_back(
-    code: Code, number: int, block: Block, before: Sequence[Sequence[int]]
-) -> tuple[int, Way, int] | None:
-    """Return which way of a block leads back to it, itself or by a block that only pays; what that pays."""
-    if block.end.row.kind is not Kind.BRANCH or not block.args:
-        return None
-    for index, way in enumerate(block.ways):
-        if block.ways[1 - index].block == number:
-            continue
-        if way.block == number:
-            return index, way, 0
-        between = code.blocks[way.block]
-        is_back = len(between.ways) == 1 and between.ways[0].block == number and not between.args
-        only_pays = all(op.row is PAY and op.exit is None for op in between.ops)
-        if is_back and only_pays and before[way.block] == [number]:
-            return index, between.ways[0], sum(op.imm for op in between.ops)
-    return None
-
-
-class _Loop:
-    """A loop of one block: what its arguments become in a round."""
+class _Loop(Counted):
+    """A loop of one block: what it puts together."""
 
     def __init__(self, code: Code, number: int, index: int, back: Way, paid: int) -> None:
-        self.block = block = code.blocks[number]
-        self.number, self.index = number, index
-        self.after = dict(zip(block.args, back.args, strict=True))
-        self.defined = {op.results[0]: op for op in block.ops if op.results}
-        self.cost = paid + sum(op.imm for op in block.ops if op.row is PAY)
-        self.steps: dict[int, Op] = {}
-        """What steps, with the operation that does it."""
+        super().__init__(code, number, index, back, paid)
         self.totals: dict[int, Total] = {}
+        self.enough: Enough | None = None
         self.whole: dict[int, int] = {}
         """What is made of 32 bits and steps by so much, as long as it does not wrap."""
 
     def is_found(self) -> bool:
         """Return whether the loop is one of those, and find out about it."""
-        ops = self.block.ops
-        if not ops or ops[0].row is not PAY or ops[0].exit is None:
+        if not self.pays_first():
             return False
-        if any(op.row.kind not in PLAIN or op.row.is_ordered for op in ops):
+        if any(op.row.kind not in PLAIN or op.row.is_ordered for op in self.block.ops):
             return False
-        if any(op.row is PAY and op.exit is not None for op in ops[1:]):
-            return False
-        others = []
-        for arg, value in self.after.items():
-            op = self.defined.get(value)
-            if value == arg:
-                continue
-            if op is not None and op.row.meaning == "ADD" and not op.row.uses_src and op.args == (arg,):
-                if not 0 < abs(op.imm) <= MOST_STEP:
+        for arg in self.varying:
+            if arg not in self.steps:
+                op = self.defined.get(self.after[arg])
+                total = None if op is None else self._total(arg, op)
+                if total is None:
                     return False
-                self.steps[arg] = op
-            else:
-                others.append((arg, op))
-        for arg, op in others:
-            total = None if op is None else self._total(arg, op)
-            if total is None:
-                return False
-            self.totals[arg] = total
+                self.totals[arg] = total
         if not self.totals:
             return False
         sizes = {stream.load.row.size for total in self.totals.values() for stream in total.streams}
@@ -261,41 +204,6 @@ class _Loop:
         self.whole[value] = step
         return step
 
-    def enough_rounds(self) -> Enough | None:
-        """Return when enough rounds follow, by the test at the end of the loop."""
-        end = self.block.end
-        row, width = end.row, end.row.width
-        if row.meaning not in RELATIONS:
-            return None
-        relation = RELATIONS[row.meaning][self.index]
-        left, right = end.args[0], end.args[1] if row.uses_src else None
-        counter = self._counter(left, width)
-        if counter is None and right is not None:
-            left, right, relation = right, left, MIRRORED[relation]
-            counter = self._counter(left, width)
-        if counter is None:
-            return None
-        arg, behind = counter
-        if right is not None and (right in self.defined or self.after.get(right, right) != right):
-            return None
-        step = self.steps[arg].imm
-        far = (self.rounds - 1 + behind) * abs(step)
-        bound, is_value = (end.imm, False) if right is None else (right, True)
-        relation = AT_LEAST.get(relation, relation)
-        is_signed = row.meaning in SIGNED
-        test = Enough(relation, arg, bound, is_value, far, step > 0, width, is_signed)
-        if relation == "!=" or (relation == "<" and step > 0 and (is_value or bound > far)):
-            return test
-        is_small = 0 <= bound < 1 << 30
-        return test if relation == ">" and step < 0 and not is_value and is_small else None
-
-    def _counter(self, value: int, width: Width) -> tuple[int, int] | None:
-        """Return the argument that a test is about, and how many steps behind it."""
-        for arg, op in self.steps.items():
-            if value in (arg, op.results[0]) and op.row.width.bits >= width.bits:
-                return arg, int(value != arg)
-        return None
-
 
 def _stepped(row: Row, steps: Sequence[int], imm: int) -> int | None:
     """Return by how much the result of an operation steps whose operands step by so much."""
@@ -313,97 +221,19 @@ def _stepped(row: Row, steps: Sequence[int], imm: int) -> int | None:
     return None
 
 
-class _Making:
+class _Making(Making):
     """The blocks so far."""
-
-    def __init__(self, code: Code) -> None:
-        self.code, self.blocks, self.homes = code, [*code.blocks], homes_of(code)
-        self.ops: list[Op] = []
-        self.pc = 0
-
-    def new(self, like: int = -1) -> int:
-        """Return a new value, of the register that another one was of."""
-        self.homes.append(self.homes[like] if like >= 0 else 0)
-        return len(self.homes) - 1
-
-    def emit(self, row: Row, args: tuple[int, ...], imm: int = 0, offset: int = 0, like: int = -1) -> int:
-        """Add an operation; return its value."""
-        value = self.new(like)
-        self.ops.append(Op(row, args, imm, offset, self.pc, (value,)))
-        return value
-
-    def block(self, args: tuple[int, ...], end: Op, ways: tuple[Way, ...]) -> None:
-        """Add a block with the operations so far."""
-        self.blocks.append(Block(self.pc, args, tuple(self.ops), end, ways))
-        self.ops = []
 
     def rounds(self, number: int, loop: _Loop) -> None:
         """Put many rounds of a loop before it."""
-        self.pc = loop.block.pc
-        self.enter(number, loop)
-        front = {arg: self.new(arg) for arg in loop.block.args}
-        args = tuple(front.values())
-        leaving = Way(number, args)
         test = loop.enough
         assert test is not None  # it was found
-        limit = front.get(test.bound, test.bound) if test.is_value else None
-        if test.relation == "<" and limit is not None:
-            below = self.emit(self.row("ADD", test.width, "K"), (limit,), -test.far)
-            self.block(args, self.near(test, limit), (leaving, Way(len(self.blocks) + 1, ())))
-            args, limit = (), below
-        inside = Way(len(self.blocks) + 1, tuple(front[arg] for arg in self.varying(loop)))
-        self.block(args, self.enough(test, front[test.counter], limit), (inside, leaving))
+        front, limit = self.front(number, loop, test)
         self.many(number, loop, front, limit)
-
-    def varying(self, loop: _Loop) -> list[int]:
-        """Return the arguments of a loop that rounds change."""
-        return [arg for arg, value in loop.after.items() if arg != value]
-
-    def enter(self, number: int, loop: _Loop) -> None:
-        """Have all ways to a loop from outside come to the block that is made next."""
-        target, inside = len(self.blocks), (number, loop.block.ways[loop.index].block)
-        for index in {*self.code.shape.before[number]}.difference(inside):
-            if index >= 0:  # else a run comes in from outside of the code
-                block = self.blocks[index]
-                ways = [Way(target, way.args) if way.block == number else way for way in block.ways]
-                self.blocks[index] = replace(block, ways=tuple(ways))
-
-    def row(self, meaning: str, width: Width, form: str) -> Row:
-        """Return the row of an operation, or of a comparison."""
-        bits = "" if meaning[0] == "J" and width is W64 else str(width.bits)
-        return BY_NAME[f"{meaning}{bits}_{form}"]
-
-    def near(self, test: Enough, limit: int) -> Op:
-        """Return the end of a block that goes on where a bound leaves no room for so many rounds."""
-        row = self.row("JSLT" if test.is_signed else "JLT", test.width, "K")
-        return Op(row, (limit,), test.far, 0, self.pc)
-
-    def enough(self, test: Enough, counter: int, limit: int | None) -> Op:
-        """Return the end of a block whose first way is gone where enough rounds follow."""
-        sign = "S" if test.is_signed else ""
-        if test.relation == "!=":
-            if limit is not None:
-                pair = (limit, counter) if test.rises else (counter, limit)
-            elif test.rises:
-                pair = self.emit(self.row("MOV", test.width, "K"), (), test.bound), counter
-            else:
-                way = (
-                    self.emit(self.row("ADD", test.width, "K"), (counter,), -test.bound)
-                    if test.bound
-                    else counter
-                )
-                return Op(self.row("JGT", test.width, "K"), (way,), test.far, 0, self.pc)
-            way = self.emit(self.row("SUB", test.width, "X"), pair)
-            return Op(self.row("JGT", test.width, "K"), (way,), test.far, 0, self.pc)
-        if test.relation == "<":
-            if limit is not None:
-                return Op(self.row(f"J{sign}LT", test.width, "X"), (counter, limit), 0, 0, self.pc)
-            return Op(self.row(f"J{sign}LT", test.width, "K"), (counter,), test.bound - test.far, 0, self.pc)
-        return Op(self.row(f"J{sign}GT", test.width, "K"), (counter,), test.bound + test.far, 0, self.pc)
 
     def many(self, number: int, loop: _Loop, front: dict[int, int], limit: int | None) -> None:
         """Add the blocks of many rounds: those of what may wrap, and of the rounds themselves."""
-        varying = self.varying(loop)
+        varying = loop.varying
         of = {**front, **{arg: self.new(arg) for arg in varying}}
         head, args = len(self.blocks), tuple(of[arg] for arg in varying)
         alone = Way(number, tuple(of[arg] for arg in loop.block.args))
@@ -431,8 +261,7 @@ class _Making:
         test = loop.enough
         assert test is not None  # it was found
         end = self.enough(test, following[test.counter], limit)
-        again = Way(head, tuple(following[arg] for arg in varying))
-        self.block(args, end, (again, Way(number, tuple(following[arg] for arg in loop.block.args))))
+        self.again(loop, head, args, following, end)
 
     def bound(self, loop: _Loop, of: dict[int, int], op: Op, leaves: Exit) -> None:
         """Add a bound for what all rounds ask for."""

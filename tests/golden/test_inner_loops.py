@@ -14,9 +14,10 @@ import pytest
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
+from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.compiler import listing_of
 from ebpfjit.jit.recipe import Recipe
-from ebpfjit.optimizer.code import BOUND, PAY, Code
+from ebpfjit.optimizer.code import BOUND, PAY, Block, Code
 from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.passes import ALL_PASSES, PASSES, SLOTS, Known, optimised
 from ebpfjit.options import Options
@@ -235,8 +236,11 @@ def inner_loop(code: Code) -> set[int]:
         if dominators.dominates(way.block, number)
     ]
     assert back, "there is no loop"
-    most = max(len(code.blocks[number].ops) for number, _ in back)
-    latch, header = next((one for one in back if len(code.blocks[one[0]].ops) == most), back[0])
+
+    def size(block: Block) -> tuple[bool, int]:
+        return any(op.row.kind is Kind.REDUCE for op in block.ops), len(block.ops)
+
+    latch, header = max(back, key=lambda one: size(code.blocks[one[0]]))
     blocks, waiting = {header}, [latch]
     while waiting:
         number = waiting.pop()

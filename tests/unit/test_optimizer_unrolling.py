@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from support.placed_code import code_of
 
 from ebpfjit.optimizer.check import check
-from ebpfjit.optimizer.code import Code
+from ebpfjit.optimizer.code import PAY, Code
 from ebpfjit.optimizer.text import to_text
 from ebpfjit.optimizer.unrolling import unroll
 
@@ -19,7 +21,7 @@ b0 pc 0 (v0, v1):
 b1 pc 1 (v2):
   pay 2 else leave 1 (r1 = v2, r2 = v1)
   v3 = v2 + 1 ; 1
-  if v3 != v1 goto b1(v3) else b2() ; 2
+  if v3 & v1 goto b1(v3) else b2() ; 2
 b2 pc 3 ():
   exit v3
 """
@@ -62,7 +64,7 @@ b0 pc 0 (v0, v1):
 b1 pc 1 (v2, v4):
   pay 2 else leave 1 (r1 = v2, r2 = v4)
   v3 = v2 + 1
-  if v3 != v4 goto b1(v3, v4) else b2() ; 2
+  if v3 & v4 goto b1(v3, v4) else b2() ; 2
 b2 pc 3 ():
   exit v3
 """
@@ -91,3 +93,48 @@ def _in_order(text: str) -> str:
     """Return the text with its blocks in the order of their numbers, as it is read."""
     head, *blocks = text.split("\nb")
     return "\nb".join([head, *sorted(blocks, key=lambda block: int(block.split()[0]))])
+
+
+COUNTED = """\
+entry 0: b0 (r1, r2, r3)
+b0 pc 0 (v0, v1, v2):
+  goto b1(v0, v1, v2)
+b1 pc 1 (v3, v4, v5):
+  pay 5 else leave 1 (r1 = v3, r2 = v4, r3 = v5)
+  bound store v3 + 0..8 else leave 2 (r1 = v3, r2 = v4, r3 = v5) refund 4
+  *(u64 *)(v3 + 0) = v5
+  v6 = v3 + 8
+  v7 = v5 * v4
+  v8 = v4 + -1
+  if v8 != 0 goto b1(v6, v8, v7) else b2()
+b2 pc 7 ():
+  exit v7
+"""
+
+FOUR = """\
+b3 pc 1 (v9, v10, v11):
+  if v10 > 4 goto b4(v9, v10, v11) else b1(v9, v10, v11)
+b4 pc 1 (v12, v13, v14):
+  pay 5 own 20 or else leave 1 (r1 = v12, r2 = v13, r3 = v14)
+  bound store v12 + 0..8 else leave 2 (r1 = v12, r2 = v13, r3 = v14) refund 4
+  *(u64 *)(v12 + 0) = v14
+"""
+
+
+def test_rounds_of_counted_loops_have_no_test_between_them() -> None:
+    """Where four follow, and one more; what steps is counted from the first of them on."""
+    code = unrolled(COUNTED)
+    text = to_text(code)
+    assert FOUR in text
+    (rounds,) = (block for block in code.blocks if len(block.ops) > 10)
+    pays = [(op.imm, op.exit is not None) for op in rounds.ops if op.row is PAY]
+    assert pays == [(5, True), (5, False), (5, False), (5, False)]
+    assert re.findall(r"v12 \+ (\d+)\n", text) == ["8", "16", "24", "32"]
+    assert re.findall(r"v13 \+ (-\d+)\n", text) == ["-1", "-2", "-3", "-4"]
+    assert text.count("v8 = v4 + -1") == 1  # in the loop, which does the last ones
+
+
+def test_counted_loops_that_are_tested_in_each_round() -> None:
+    """What the counter is compared with changes; the budget is looked at in the middle."""
+    for old, new in (("v8 != 0", "v8 != v7"), ("  v7 =", "  pay 1 else leave 3 (r1 = v3)\n  v7 =")):
+        assert "> 4 goto" not in to_text(unrolled(COUNTED.replace(old, new)))

@@ -73,7 +73,8 @@ INDEX = """\
 @pytest.mark.parametrize(
     ("old", "new", "has"),
     [
-        ("if v9 < v1", "if v9 != v1", ["v13 = v1 - v11", "if v13 > 16 goto b4(v10, v11, v12)"]),
+        ("if v9 < v1", "if v9 != v1", ["if v1 < 16", "if v11 < v13"]),
+        ("if v9 < v1", "if v9 != -5", ["v14 = v13 - v11", "if v14 > 16 goto b4"]),
         ("if v9 < v1", "if v9 s< v1", ["if v1 s< 16", "if v11 s< v13"]),
         ("if v9 < v1", "if v4 < v1", ["if v1 < 15", "v13 = v1 + -15"]),
         ("if v9 < v1", "if v1 > v9", ["if v11 < v13"]),
