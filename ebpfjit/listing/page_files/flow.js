@@ -1,5 +1,6 @@
 "use strict";
 // Control flow as a picture: blocks in layers, ways between them.
+const MOST_BLOCKS = 8000; // of a function that is drawn
 const LARGE = 120; // blocks of a function from which on they show no instructions
 const SHOWN = 7; // instructions that a block shows
 const WIDE = 36; // characters of one

@@ -199,8 +199,9 @@ class Page {
     this.boxes = [];
     this.flowPc = pc;
     byId("function").value = String(pc);
-    if (!blocks) {
-      byId("picture").replaceChildren(element("p", "", "Control flow is not known."));
+    if (!blocks || blocks.length > MOST_BLOCKS) {
+      const many = blocks && `This function has ${blocks.length} blocks: too many for a picture.`;
+      byId("picture").replaceChildren(element("p", "", many || "Control flow is not known."));
       return;
     }
     byId("picture").replaceChildren(picture(blocks, this.stepsOf, this));
