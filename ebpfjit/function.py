@@ -76,7 +76,10 @@ class JitFunction(Sealed):
         return plain(mem)
 
     def __repr__(self) -> str:
-        plain: Plain = inside(self).plain
+        try:
+            plain: Plain = inside(self).plain
+        except TypeError:  # only allocated
+            return f"<{type(self).__name__} that was never made>"
         code = "optimised code" if self.is_optimized else "baseline code"
         later = (
             ", optimised once it has run for long" if plain.optimize is None and not self.is_optimized else ""

@@ -199,6 +199,8 @@ class _Machine:
             self._load(prog)
 
     def __repr__(self) -> str:
+        if "_program" not in self.__dict__:
+            return f"<{type(self).__name__} that was never made>"
         about = [str(self._program)[1:-1] if self._program is not None else "nothing loaded"]
         if self._helpers:
             about.append(f"helpers {few(map(str, self._helpers))}")

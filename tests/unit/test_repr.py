@@ -19,6 +19,7 @@ from ebpfjit import (
     EbpfVmRaw,
     Environment,
     Interface,
+    JitFunction,
     JitUnavailable,
     NativeHelper,
     Network,
@@ -103,6 +104,11 @@ def test_every_public_object_fits_on_three_lines() -> None:
         "Task": "Task(pid=7, comm='cat')",
     }.items():
         assert text in repr(objects[name]), name
+
+
+def test_what_was_never_made_has_one_too() -> None:
+    for kind in (JitFunction, EbpfVmRaw):
+        assert "never" in repr(kind.__new__(kind))
 
 
 def test_so_does_what_they_hold() -> None:
