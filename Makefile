@@ -1,4 +1,5 @@
 # make demo   the example packet through both engines, and the listing
+# make check  format, lint, types, import rules and the tests that matter most: a minute of processor time
 # make test   everything that must hold before a change goes in
 # make nightly  what takes longer: many fresh processes, long fuzzing runs; MINUTES says how long each
 # make prove  the optimizer's rules and the translators by a solver; JOBS processes, a few minutes
@@ -13,18 +14,28 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test nightly prove docs bless routines clean
+.PHONY: demo check lint test nightly prove docs bless routines clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python examples/load_elf.py
 
-test: $(VENV)/.installed-dev
+# What most changes would break: the instruction set, loading, both engines, maps, memory that is not the program's.
+UNITS := assembler batch disassembler elf helpers_maps isa_table jit maps optimizer_code optimizer_rules program \
+  proofs reserved_fields runner semantics vm
+
+check: lint
+	$(BIN)/pytest -q tests/conformance/test_vectors.py tests/corpus tests/golden tests/test_architecture.py \
+	  tests/attacks/test_entries.py tests/attacks/test_map_operations.py $(UNITS:%=tests/unit/test_%.py)
+
+test: lint
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/pytest -n auto --dist loadgroup
+
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	$(BIN)/pytest -n auto --dist loadgroup
 
 MINUTES ?= 20
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
