@@ -6,6 +6,7 @@ EbpfError
   LoadError              an object file that cannot be loaded
     MapRefused             a map that the kernel would not create (errno)
   CaptureError           a capture that is none, is damaged or was cut off (packets, position)
+  FilterError            a filter expression that libpcap refuses
   MapError               an operation on a map that the kernel would not do (errno)
   PicklingRefused        a map that cannot be copied or sent to another process, or what has one
   VerifierError          a program that breaks a rule (pc, rule)
@@ -84,6 +85,10 @@ class CaptureError(EbpfError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (str(self), self.packets, self.position)
+
+
+class FilterError(EbpfError):
+    """A filter expression that libpcap refuses, or that cannot be compiled here."""
 
 
 class MapRefused(LoadError):  # noqa: N818 - as the refusals of the kernel are called

@@ -1,0 +1,72 @@
+"""The structural rules of classic BPF, as Linux has them (bpf_check_classic, check_load_and_stores)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ebpfjit.classic.code import Instruction, decode
+from ebpfjit.classic.table import CELLS, MOST, Form, Kind, ancillary
+from ebpfjit.errors import VerifierError
+
+
+def check(code: bytes) -> None:
+    """Raise VerifierError for the first rule that a program breaks, DecodeError for odd bytes."""
+    instructions = decode(code)
+    if not instructions:
+        raise VerifierError("the program is empty: it needs at least a ret", rule="length")
+    if len(instructions) > MOST:
+        raise VerifierError(f"{len(instructions)} instructions, at most {MOST} are allowed", rule="length")
+    for instruction in instructions:
+        for rule, what in _wrong(instruction, len(instructions)):
+            raise VerifierError(f"instruction {instruction.pc}: {what}", instruction.pc, rule)
+    last = instructions[-1]
+    if last.row is None or last.row.kind is not Kind.RETURN:
+        raise VerifierError(f"instruction {last.pc}: the program ends without a ret", last.pc, "ends")
+    _check_cells(instructions)
+
+
+def _wrong(instruction: Instruction, length: int) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with an instruction by itself: a rule, and words."""
+    row, pc, k = instruction.row, instruction.pc, instruction.k
+    if row is None:
+        yield "known-code", f"code {instruction.code:#06x} is no operation"
+        return
+    if row.kind is Kind.ARITHMETIC and row.form is Form.NUMBER:
+        if row.name in ("div", "mod") and k == 0:
+            yield "divisor", f"{row.name} by the constant 0"
+        if row.name in ("lsh", "rsh") and k >= 32:
+            yield "shift", f"{row.name} by {k}, of 32 bits"
+    if row.form is Form.CELL and k >= CELLS:
+        yield "cell", f"M[{k}], and there are M[0] to M[{CELLS - 1}]"
+    if row.kind is Kind.JUMP and k >= length - pc - 1:
+        yield "target", f"a jump to {pc + 1 + k}, and the program has {length} instructions"
+    if row.kind is Kind.BRANCH:
+        for way in (instruction.jt, instruction.jf):
+            if pc + 1 + way >= length:
+                yield "target", f"a branch to {pc + 1 + way}, and the program has {length} instructions"
+    if ancillary(row, k) == "":
+        yield "ancillary", f"offset {k:#x} is of no packet, and nothing that Linux knows is there"
+
+
+def _check_cells(instructions: tuple[Instruction, ...]) -> None:
+    """Raise VerifierError for a cell that is read before each way there has written it."""
+    everywhere = (1 << CELLS) - 1
+    written = [everywhere] * len(instructions)  # as jumps go forward only, one walk sees all ways to a place
+    known = 0
+    for pc, instruction in enumerate(instructions):
+        row, k = instruction.row, instruction.k
+        assert row is not None  # that was looked at before
+        known &= written[pc]
+        if row.kind is Kind.STORE:
+            known |= 1 << k
+        elif row.form is Form.CELL and not known >> k & 1:
+            raise VerifierError(f"instruction {pc}: M[{k}] is read before it is written", pc, "cell")
+        elif row.kind is Kind.JUMP:
+            written[pc + 1 + k] &= known
+            known = everywhere
+        elif row.kind is Kind.BRANCH:
+            written[pc + 1 + instruction.jt] &= known
+            written[pc + 1 + instruction.jf] &= known
+            known = everywhere
+        elif row.kind is Kind.RETURN:
+            known = everywhere

@@ -1,0 +1,40 @@
+"""Programs of classic BPF: bytes (struct sock_filter, little-endian) to instructions and back."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from ebpfjit.classic.table import BY_CODE, Row
+from ebpfjit.errors import DecodeError
+from ebpfjit.record import record
+
+WORD = struct.Struct("<HBBI")
+
+
+@record
+class Instruction:
+    """One instruction, at the place `pc`; `row` is None where no operation has that code."""
+
+    pc: int
+    code: int
+    jt: int
+    jf: int
+    k: int
+
+    @property
+    def row(self) -> Row | None:
+        """The row of the table."""
+        return BY_CODE.get(self.code)
+
+
+def decode(code: bytes) -> tuple[Instruction, ...]:
+    """Return the instructions of a program. Raises DecodeError where it is no whole number of them."""
+    if len(code) % WORD.size:
+        raise DecodeError(f"{len(code)} bytes are no whole number of instructions of {WORD.size} bytes")
+    return tuple(Instruction(pc, *fields) for pc, fields in enumerate(WORD.iter_unpack(bytes(code))))
+
+
+def encode(fields: Iterable[tuple[int, int, int, int]]) -> bytes:
+    """Return the bytes of instructions: code, jt, jf, k each."""
+    return b"".join(WORD.pack(*each) for each in fields)

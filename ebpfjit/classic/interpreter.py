@@ -1,0 +1,183 @@
+"""The interpreter of classic BPF: the oracle of what a program means, as Linux has it.
+
+A and X are u32, 0 at first. A load that is not inside of the packet, and a division by 0, end the program
+with 0.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ebpfjit.classic.check import check
+from ebpfjit.classic.code import Instruction, decode
+from ebpfjit.classic.table import CELLS, LINK, NETWORK, Form, Kind, ancillary, signed
+from ebpfjit.record import record
+
+MASK = 0xFFFFFFFF
+ETHERNET_HEADER = 14
+
+
+@record
+class Packet:
+    """What a program runs on: bytes, what ancillary loads give by name, where the network header is."""
+
+    data: bytes
+    about: Mapping[str, int]
+    network: int
+
+
+class _Ends(Exception):  # noqa: N818 - it ends a run, and is no error
+    """The program's result is 0."""
+
+
+ARITHMETIC: dict[str, Callable[[int, int], int]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a // b,
+    "mod": lambda a, b: a % b,
+    "and": lambda a, b: a & b,
+    "or": lambda a, b: a | b,
+    "xor": lambda a, b: a ^ b,
+    "lsh": lambda a, b: a << (b & 31),
+    "rsh": lambda a, b: a >> (b & 31),
+    "neg": lambda a, b: -a,
+}
+"""What an operation gives, modulo 2**32. Shifts count modulo 32, as in Linux's eBPF; libpcap gives 0 from 32
+on.
+"""
+
+COMPARISONS: dict[str, Callable[[int, int], bool]] = {
+    "jeq": lambda a, b: a == b,
+    "jgt": lambda a, b: a > b,
+    "jge": lambda a, b: a >= b,
+    "jset": lambda a, b: bool(a & b),
+}
+
+
+def run(
+    code: bytes,
+    packet: Any,
+    *,
+    ancillaries: Mapping[str, int] | None = None,
+    network: int = ETHERNET_HEADER,
+) -> int:
+    """Run a program on a packet (bytes from its link header on) and return what it returns: a u32.
+
+    `ancillaries` are what ancillary loads give, by bpf_asm's names ("proto", "ifidx", "vlan_tci", ...:
+    table.py); those that are not there are 0, "rand" a random number. `network` is where the network header
+    is.
+
+    Raises VerifierError as `check`, DecodeError.
+    """
+    check(code)
+    return interpret(decode(code), Packet(bytes(packet), ancillaries or {}, network))
+
+
+def interpret(instructions: tuple[Instruction, ...], packet: Packet) -> int:
+    """Run instructions that were checked."""
+    a = x = pc = 0
+    cells = [0] * CELLS
+    try:
+        while True:
+            this = instructions[pc]
+            row, k = this.row, this.k
+            assert row is not None  # it was checked
+            pc += 1
+            kind, form = row.kind, row.form
+            operand = x if form is Form.INDEX else k
+            if kind is Kind.LOAD:
+                name = ancillary(row, k)
+                if name is None:
+                    a = _loaded(packet, form, row.size, k, x, cells)
+                else:
+                    a = _about(packet, name, a, x)
+            elif kind is Kind.LOAD_INDEX:
+                if form is Form.HEADER:
+                    x = 4 * (_bytes(packet, k, 1) & 0xF)
+                else:
+                    x = _loaded(packet, form, 4, k, x, cells)
+            elif kind is Kind.STORE:
+                cells[k] = a if row.name == "st" else x
+            elif kind is Kind.ARITHMETIC:
+                if row.name in ("div", "mod") and operand == 0:
+                    return 0
+                a = ARITHMETIC[row.name](a, operand) & MASK
+            elif kind is Kind.JUMP:
+                pc += k
+            elif kind is Kind.BRANCH:
+                pc += this.jt if COMPARISONS[row.name](a, operand) else this.jf
+            elif kind is Kind.RETURN:
+                return a if form is Form.ACCUMULATOR else k
+            elif row.name == "tax":
+                x = a
+            else:
+                a = x
+    except _Ends:
+        return 0
+
+
+def _loaded(packet: Packet, form: Form, size: int, k: int, x: int, cells: list[int]) -> int:
+    if form is Form.NUMBER:
+        return k
+    if form is Form.CELL:
+        return cells[k]
+    if form is Form.LENGTH:
+        return len(packet.data) & MASK
+    return _bytes(packet, k + x if form is Form.INDIRECT else k, size)
+
+
+def _bytes(packet: Packet, place: int, size: int) -> int:
+    """Return bytes of a packet in network order; the place is a signed number of 32 bits."""
+    offset = signed(place & MASK)
+    if offset < 0:
+        if offset >= NETWORK:
+            offset = offset - NETWORK + packet.network
+        elif offset >= LINK:
+            offset = offset - LINK
+    if offset < 0 or offset + size > len(packet.data):
+        raise _Ends
+    return int.from_bytes(packet.data[offset : offset + size], "big")
+
+
+def _about(packet: Packet, name: str, a: int, x: int) -> int:
+    """Return what an ancillary load gives."""
+    if name == "xor_x":
+        return a ^ x
+    if name in packet.about:
+        return packet.about[name] & MASK
+    if name == "rand":
+        return random.getrandbits(32)
+    if name == "nla":
+        return _attribute(packet.data, a, x)
+    if name == "nlan":
+        return _nested(packet.data, a, x)
+    return 0
+
+
+def _attribute(data: bytes, start: int, kind: int, end: int | None = None) -> int:
+    """Return where the first netlink attribute of a type is, from a place on; 0 where there is none."""
+    end = len(data) if end is None else end
+    if start > len(data) - 4:
+        return 0
+    while start + 4 <= end:
+        size, type_ = struct.unpack_from("<HH", data, start)
+        if size < 4 or start + size > end:
+            return 0
+        if type_ & 0x3FFF == kind:
+            return start
+        start += (size + 3) & ~3
+    return 0
+
+
+def _nested(data: bytes, start: int, kind: int) -> int:
+    """Return where an attribute of a type is inside of the one at a place; 0 where there is none."""
+    if start > len(data) - 4:
+        return 0
+    size = int.from_bytes(data[start : start + 2], "little")
+    if size > len(data) - start or size < 4:
+        return 0
+    return _attribute(data, start + 4, kind, start + size)

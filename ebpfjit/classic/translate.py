@@ -1,0 +1,329 @@
+"""Classic BPF to eBPF, as Linux does it in spirit (bpf_convert_filter).
+
+classic        A     X     M[k]            packet
+socket_filter  r0    r7    [r10-4*(16-k)]  r6: struct __sk_buff, and eBPF's own packet loads
+xdp            r0    r7    the same        r6: where it starts, r9: where it ends, compared as Linux wants it
+plain memory   r0    r7    the same        r6: where it starts, r9: its length
+
+Without packet loads of eBPF's own a constant place is compared with the end once, where all ways lead past a
+comparison of a larger one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from ebpfjit.assembler import assemble
+from ebpfjit.classic.check import check
+from ebpfjit.classic.code import Instruction, decode
+from ebpfjit.classic.table import CELLS, LINK, NETWORK, Form, Kind, ancillary, signed
+from ebpfjit.errors import TranslationError
+from ebpfjit.program import Program
+
+ETHERNET_HEADER = 14
+CONTEXT = {
+    "type": 4, "mark": 8, "queue": 12, "vlan_avail": 20, "vlan_tci": 24, "ifidx": 40, "rxhash": 68,
+}  # fmt: skip
+"""Where struct __sk_buff has what an ancillary load gives."""
+SWAPPED = {"proto": 16, "vlan_tpid": 28}
+"""The same of numbers that are in network order there."""
+CALLS = {"cpu": 8, "rand": 7}
+"""The helpers that give what an ancillary load does."""
+ARPHRD_ETHER = 1
+LARGEST_OFFSET = 0xFFFF
+"""How far from its start Linux's verifier lets a program look into a packet (MAX_PACKET_OFF)."""
+FAR = 1 << 32
+_LETTERS = {4: "w", 2: "h", 1: "b"}
+
+
+def to_ebpf(
+    code: bytes, type: str | None = "socket_filter", *, name: str | None = None, starts: str = "link"
+) -> Program:
+    """Return a program of classic BPF as an eBPF program of the same behaviour.
+
+    With the type "socket_filter" it takes packets as runs of that type do, here and in Linux's test runs,
+    with what ancillary loads give in its context; with None plain memory: r1 where the packet starts, r2 its
+    length, which is the fastest. `starts` says what the program's packets begin with: "link" (an Ethernet
+    header), or "network" (IP), where a socket filter's offsets count from that.
+
+    Raises VerifierError as `check`, DecodeError, and TranslationError for ancillary loads that eBPF has
+    nothing for ("nla", "nlan", "poff"; without a context all but "cpu", "rand" and "xor_x").
+    """
+    made: Translation
+    if starts not in ("link", "network"):
+        raise ValueError(f'starts is "link" or "network", not {starts!r}')
+    if type == "socket_filter":
+        made = OnSocketBuffer(is_link=starts == "link")
+    elif type is None:
+        made = OnMemory()
+    else:
+        raise ValueError(f"a filter becomes a program of type 'socket_filter', or None, not {type!r}")
+    return made.program(code, name, type)
+
+
+class Translation(ABC):
+    """The text of one program; what packets are to it is for subclasses to say."""
+
+    what = ""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.asked = 0  # how long the packet is at least, on all ways here
+        self.asked_at: dict[int, int] = {}
+
+    def program(self, code: bytes, name: str | None, type: str | None) -> Program:
+        """Return the eBPF program of one that is checked here."""
+        check(code)
+        self.lines += [*self.start(), "mov32 r0, 0", "mov32 r7, 0"]
+        for instruction in decode(code):
+            self._one(instruction)
+        self.lines += ["short:", *self.end(0)]
+        return Program(assemble("\n".join(self.lines)), name=name, type=type)
+
+    @abstractmethod
+    def start(self) -> list[str]:
+        """Return what comes first: r1 and r2 are as the program gets them."""
+
+    @abstractmethod
+    def length(self, register: str) -> list[str]:
+        """Return what puts the packet's length into a register."""
+
+    @abstractmethod
+    def load(self, size: int, place: int, register: str) -> None:
+        """Emit a load at a constant place; below 0 it counts from a header. Clobbers r1 to r5, and r8."""
+
+    @abstractmethod
+    def load_at_x(self, size: int, k: int) -> None:
+        """Emit a load into r0, at X and a number."""
+
+    def about(self, name: str) -> list[str] | None:
+        """Return what puts into r0 what an ancillary load gives; None where nothing does."""
+        if name == "xor_x":
+            return ["xor32 r0, r7"]
+        return [f"call {CALLS[name]}", "mov32 r0, r0"] if name in CALLS else None
+
+    def end(self, result: int | None) -> list[str]:
+        """Return what ends the program, with a number or (None) with A."""
+        return ["exit"] if result is None else [f"mov32 r0, {signed(result)}", "exit"]
+
+    def emit(self, *lines: str) -> None:
+        """Add lines."""
+        self.lines += lines
+
+    def _one(self, this: Instruction) -> None:
+        row = this.row
+        assert row is not None  # it was checked
+        self.asked = min(self.asked, self.asked_at.get(this.pc, FAR))
+        self.emit(f"at_{this.pc}:")
+        operand = "r7" if row.form is Form.INDEX else str(signed(this.k))
+        match row.kind:
+            case Kind.LOAD:
+                self._load(this, "r0")
+            case Kind.LOAD_INDEX:
+                self._load(this, "r7")
+            case Kind.STORE:
+                self.emit(f"stxw {_cell(this.k)}, {'r0' if row.name == 'st' else 'r7'}")
+            case Kind.ARITHMETIC:
+                self._arithmetic(row.name, operand, row.form)
+            case Kind.JUMP:
+                self._branch(f"ja at_{this.pc + 1 + this.k}", this.pc + 1 + this.k)
+            case Kind.BRANCH:
+                self._branch_on(this, f"{row.name}32 r0, {operand}")
+            case Kind.RETURN:
+                self.emit(*self.end(this.k if row.form is Form.NUMBER else None))
+                self.asked = FAR  # no way leads on from here
+            case Kind.MOVE:
+                self.emit("mov32 r7, r0" if row.name == "tax" else "mov32 r0, r7")
+
+    def _branch(self, line: str, *targets: int) -> None:
+        """Emit a jump; note how long the packet is at least where it leads."""
+        for target in targets:
+            self.asked_at[target] = min(self.asked_at.get(target, FAR), self.asked)
+        self.emit(line)
+        self.asked = FAR
+
+    def _branch_on(self, this: Instruction, test: str) -> None:
+        taken, other = this.pc + 1 + this.jt, this.pc + 1 + this.jf
+        if taken == other:
+            self._branch(f"ja at_{other}", other)
+            return
+        self._branch(f"{test}, at_{taken}", taken, other)
+        if other != this.pc + 1:
+            self.emit(f"ja at_{other}")
+
+    def _arithmetic(self, name: str, operand: str, form: Form) -> None:
+        if form is Form.NOTHING:
+            self.emit("neg32 r0")
+            return
+        if form is Form.INDEX and name in ("div", "mod"):
+            self.emit("jeq32 r7, 0, short")
+        self.emit(f"{name}32 r0, {operand}")
+
+    def _load(self, this: Instruction, register: str) -> None:
+        row, k = this.row, this.k
+        assert row is not None  # it was checked
+        name = ancillary(row, k)
+        if name is not None:
+            lines = self.about(name)
+            if lines is None:
+                what = f"{self.what} has nothing that gives {name!r}; classic.run does"
+                raise TranslationError(f"instruction {this.pc}: {what}")
+            self.emit(*lines)
+        elif row.form is Form.NUMBER:
+            self.emit(f"mov32 {register}, {signed(k)}")
+        elif row.form is Form.CELL:
+            self.emit(f"ldxw {register}, {_cell(k)}")
+        elif row.form is Form.LENGTH:
+            self.emit(*self.length(register))
+        elif row.form is Form.INDIRECT:
+            self.load_at_x(row.size, k)
+        else:
+            self.load(row.size, signed(k), register)
+            if row.form is Form.HEADER:
+                self.emit("and32 r7, 15", "lsh32 r7, 2")
+
+
+def _cell(k: int) -> str:
+    return f"[r10-{4 * (CELLS - k)}]"
+
+
+class OnSocketBuffer(Translation):
+    """On the context of a socket filter, with eBPF's packet loads, whose offsets count from the network
+    header.
+    """
+
+    what = "a program of type socket_filter"
+
+    def __init__(self, *, is_link: bool) -> None:
+        super().__init__()
+        self.base, self.header = (LINK, ETHERNET_HEADER) if is_link else (0, 0)
+
+    def start(self) -> list[str]:
+        """Keep the context where packet loads want it."""
+        return ["mov64 r6, r1"]
+
+    def length(self, register: str) -> list[str]:
+        """Load skb->len, which in runs of this type is without the link header."""
+        return [f"ldxw {register}, [r6]", f"add32 {register}, {self.header}"]
+
+    def about(self, name: str) -> list[str] | None:
+        """Load a field of the context."""
+        if name in CONTEXT:
+            return [f"ldxw r0, [r6+{CONTEXT[name]}]"]
+        if name in SWAPPED:
+            return [f"ldxw r0, [r6+{SWAPPED[name]}]", "be16 r0"]
+        return [f"mov32 r0, {ARPHRD_ETHER}"] if name == "hatype" else super().about(name)
+
+    def load(self, size: int, place: int, register: str) -> None:
+        """Emit a packet load, which gives r0."""
+        if place >= NETWORK - LINK:
+            self.emit("ja short")  # farther than offsets from a header go, and than any packet
+            return
+        keep, give = (["mov32 r8, r0"], ["mov32 r7, r0", "mov32 r0, r8"]) if register != "r0" else ([], [])
+        at = place if place < 0 else self.base + place
+        self.emit(*keep, f"ldabs{_LETTERS[size]} {at}", *give)
+
+    def load_at_x(self, size: int, k: int) -> None:
+        """Emit a packet load at X: what is below 0, as of 32 bits, counts from a header already."""
+        ready = f"place_{len(self.lines)}"
+        self.emit(
+            "mov32 r1, r7", f"add32 r1, {signed(k)}", f"jslt32 r1, 0, {ready}",
+            f"jge32 r1, {NETWORK - LINK}, short", f"add32 r1, {self.base}", f"{ready}:",
+            f"ldind{_LETTERS[size]} r1, 0",
+        )  # fmt: skip
+
+
+class OnMemory(Translation):
+    """On plain memory: r1 where it starts, r2 its length."""
+
+    what = "a program without a context"
+    most = (1 << 31) - 1
+
+    def start(self) -> list[str]:
+        """Keep both."""
+        return ["mov64 r6, r1", "mov64 r9, r2"]
+
+    def length(self, register: str) -> list[str]:
+        """Move the length."""
+        return [f"mov32 {register}, r9"]
+
+    def check(self, end: int) -> list[str]:
+        """Return what ends the program where the packet has fewer bytes."""
+        return [f"jlt r9, {end}, short"]
+
+    def load(self, size: int, place: int, register: str) -> None:
+        """Emit a load at a constant place, compared with the length where that is not known."""
+        if place < 0:
+            place = place - NETWORK + ETHERNET_HEADER if place >= NETWORK else place - LINK
+        if place < 0 or place + size > self.most:
+            self.emit("ja short")
+            return
+        if self.asked < place + size:
+            self.emit(*self.check(place + size))
+            self.asked = place + size
+        if place < 1 << 15:
+            self._swapped(size, f"[r6+{place}]", register)
+        else:
+            self.emit("mov64 r1, r6", f"add64 r1, {place}")
+            self._swapped(size, "[r1]", register)
+
+    def load_at_x(self, size: int, k: int) -> None:
+        """Emit a load at X: what is below 0, as of 32 bits, counts from a header."""
+        done = f"place_{len(self.lines)}"
+        self.emit(
+            "mov32 r1, r7", f"add32 r1, {signed(k)}", f"jsge32 r1, 0, {done}", f"jslt32 r1, {LINK}, short",
+            f"jslt32 r1, {NETWORK}, {done}_link", f"add32 r1, {-NETWORK + ETHERNET_HEADER}", f"ja {done}",
+            f"{done}_link:", f"add32 r1, {-LINK}", f"{done}:", *self.check_at(size),
+        )  # fmt: skip
+        self._swapped(size, "[r1]", "r0")
+
+    def check_at(self, size: int) -> list[str]:
+        """Return what makes the place in r1 an address, and ends the program where so many bytes are not
+        there.
+        """
+        return ["mov64 r2, r1", f"add64 r2, {size}", "jgt r2, r9, short", "add64 r1, r6"]
+
+    def _swapped(self, size: int, memory: str, register: str) -> None:
+        self.emit(f"ldx{_LETTERS[size]} {register}, {memory}")
+        if size > 1:
+            self.emit(f"be{8 * size} {register}")
+
+
+class OnXdp(OnMemory):
+    """On an XDP packet, with the comparisons that Linux's verifier wants; results are actions."""
+
+    what = "an XDP program"
+    most = LARGEST_OFFSET
+
+    def __init__(self, match: int, otherwise: int) -> None:
+        super().__init__()
+        self.match, self.otherwise = match, otherwise
+
+    def start(self) -> list[str]:
+        """Keep data and data_end."""
+        return ["ldxw r6, [r1]", "ldxw r9, [r1+4]"]
+
+    def length(self, register: str) -> list[str]:
+        """Subtract them."""
+        return ["mov64 r1, r9", "sub64 r1, r6", f"mov32 {register}, r1"]
+
+    def check(self, end: int) -> list[str]:
+        """Return what ends the program where the packet has fewer bytes."""
+        return ["mov64 r1, r6", f"add64 r1, {end}", "jgt r1, r9, short"]
+
+    def check_at(self, size: int) -> list[str]:
+        """Return the same for the place in r1, which the verifier wants to be no larger than packets are."""
+        return [
+            f"jgt r1, {LARGEST_OFFSET - size}, short", "mov64 r2, r6", "add64 r2, r1", "mov64 r1, r2",
+            f"add64 r2, {size}", "jgt r2, r9, short",
+        ]  # fmt: skip
+
+    def end(self, result: int | None) -> list[str]:
+        """Return the action: whether a result is 0 is all that counts."""
+        if result is not None:
+            return [f"mov32 r0, {self.match if result else self.otherwise}", "exit"]
+        no = f"none_{len(self.lines)}"
+        return [
+            f"jeq32 r0, 0, {no}", f"mov32 r0, {self.match}", "exit",
+            f"{no}:", f"mov32 r0, {self.otherwise}", "exit",
+        ]  # fmt: skip

@@ -1,0 +1,72 @@
+"""tcpdump's filter expressions as programs: `compile` for here, `to_xdp` for Linux.
+
+"tcp port 80" -> libpcap's own compiler -> classic BPF -> Program
+"""
+
+from __future__ import annotations
+
+from ebpfjit.classic.translate import OnXdp, to_ebpf
+from ebpfjit.errors import FilterError
+from ebpfjit.filters import pcap
+from ebpfjit.filters.elf import to_object
+from ebpfjit.program import Program
+
+ACTIONS = {"XDP_ABORTED": 0, "XDP_DROP": 1, "XDP_PASS": 2, "XDP_TX": 3}
+SNAPLEN = 262_144
+"""What tcpdump keeps of a packet where it is not told."""
+
+NETWORK = (pcap.LINK_TYPES["raw"], 12, 14)
+"""Link types of packets that begin with their IP header."""
+
+
+def compile(
+    expression: str,
+    *,
+    linktype: str | int = "ethernet",
+    snaplen: int = SNAPLEN,
+    type: str | None = "socket_filter",
+    optimize: bool = True,
+) -> Program:
+    """Return an expression of tcpdump's (man 7 pcap-filter) as a program, whose result is 0 or `snaplen`.
+
+    `linktype` is what packets begin with: "ethernet", "raw" (IP), "linux_sll", "linux_sll2", "null", "loop",
+    or a name or number of libpcap's. The program is a socket filter, which takes frames; with the type None
+    it takes plain memory, from the link header on, which is faster, and the only way for link types that are
+    neither Ethernet nor IP. `optimize` is that of libpcap's compiler.
+
+    Raises FilterError in libpcap's words, and where there is no libpcap.
+
+        web = filters.compile("tcp port 80", type=None).compile()
+        web(frame) != 0
+    """
+    number = pcap.link_number(linktype)
+    if type is not None and number != pcap.LINK_TYPES["ethernet"] and number not in NETWORK:
+        raise FilterError(f"socket filters take Ethernet frames, not packets of {linktype!r}: say type=None")
+    code = pcap.compile(expression, linktype, snaplen, optimize=optimize)
+    return to_ebpf(code, type, name="filter", starts="network" if number in NETWORK else "link")
+
+
+def to_classic(
+    expression: str, *, linktype: str | int = "ethernet", snaplen: int = SNAPLEN, optimize: bool = True
+) -> bytes:
+    """Return an expression as a program of classic BPF, as `compile` has it before it is translated."""
+    return pcap.compile(expression, linktype, snaplen, optimize=optimize)
+
+
+def to_xdp(
+    expression: str, match: str = "XDP_DROP", *, otherwise: str = "XDP_PASS", name: str = "filter"
+) -> Program:
+    """Return an expression as an XDP program, which gives packets that match one action, and others another.
+
+    It compares with the packet's end as Linux's verifier wants it; `to_object(program, "xdp")` is a file that
+    bpftool and ip load. Raises FilterError, ValueError for an action that is none, and TranslationError for
+    expressions about what XDP does not have.
+    """
+    for action in (match, otherwise):
+        if action not in ACTIONS:
+            raise ValueError(f"no action {action!r}; there are {', '.join(ACTIONS)}")
+    code = pcap.compile(expression, "ethernet", SNAPLEN)
+    return OnXdp(ACTIONS[match], ACTIONS[otherwise]).program(code, name, "xdp")
+
+
+__all__ = ["compile", "to_classic", "to_object", "to_xdp"]

@@ -1,0 +1,52 @@
+"""A program as an object file for Linux: one section of instructions, a symbol, a license; no compiler
+needed.
+
+ELF header | code | license | .strtab | .symtab | .shstrtab | section headers
+"""
+
+from __future__ import annotations
+
+import struct
+
+from ebpfjit.program import Program
+
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
+_REL, _EM_BPF, _CURRENT = 1, 247, 1
+_PROGBITS, _SYMTAB, _STRTAB = 1, 2, 3
+_ALLOC, _EXEC, _WRITE = 2, 4, 1
+_GLOBAL_FUNCTION = 1 << 4 | 2
+
+
+def to_object(program: Program, section: str, *, license: str = "GPL") -> bytes:
+    """Return an object with a program that refers to nothing, in a section that says its type ("xdp")."""
+    name = program.name or "filter"
+    sections: list[tuple[str, int, int, bytes, int, int, int]] = [
+        ("", 0, 0, b"", 0, 0, 0),
+        (section, _PROGBITS, _ALLOC | _EXEC, program.code, 0, 0, 0),
+        ("license", _PROGBITS, _ALLOC | _WRITE, license.encode() + b"\0", 0, 0, 0),
+        (".strtab", _STRTAB, 0, b"\0" + name.encode() + b"\0", 0, 0, 0),
+    ]
+    symbols = bytes(_SYMBOL.size) + _SYMBOL.pack(1, _GLOBAL_FUNCTION, 0, 1, 0, len(program.code))
+    sections.append((".symtab", _SYMTAB, 0, symbols, 3, 1, _SYMBOL.size))
+    names = b"\0"
+    places = []
+    for each in (*(one[0] for one in sections), ".shstrtab"):
+        places.append(len(names) if each else 0)
+        names += each.encode() + b"\0" if each else b""
+    sections.append((".shstrtab", _STRTAB, 0, names, 0, 0, 0))
+    body, headers = b"", []
+    for place, (_, kind, flags, data, link, info, entry) in zip(places, sections, strict=True):
+        body += bytes(-len(body) % 8)
+        at = _HEADER.size + len(body) if kind else 0
+        align = 8 if kind else 0
+        headers.append(_SECTION.pack(place, kind, flags, 0, at, len(data), link, info, align, entry))
+        body += data
+    body += bytes(-len(body) % 8)
+    ident = b"\x7fELF" + bytes((2, 1, _CURRENT)) + bytes(9)
+    header = _HEADER.pack(
+        ident, _REL, _EM_BPF, _CURRENT, 0, 0, _HEADER.size + len(body), 0, _HEADER.size, 0, 0, _SECTION.size,
+        len(sections), len(sections) - 1,
+    )  # fmt: skip
+    return header + body + b"".join(headers)

@@ -1,0 +1,122 @@
+"""libpcap's compiler of filter expressions: the system's library, or that of the wheel `libpcap`, the newer
+one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib.util
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from ebpfjit.classic.check import check
+from ebpfjit.errors import FilterError, VerifierError
+from ebpfjit.once import once
+
+ANY_NETMASK = 0xFFFFFFFF
+LINK_TYPES = {"ethernet": 1, "null": 0, "loop": 108, "raw": 101, "linux_sll": 113, "linux_sll2": 276}
+"""What packets of a filter begin with, by name; other names and numbers are libpcap's (DLT_*)."""
+_DLT_RAW = 12
+"""What Linux's libpcap calls raw IP in memory; in files it is 101."""
+
+_compiling = Lock()
+"""libpcap's compiler was not for several threads at once before 1.8."""
+
+
+class _Program(ctypes.Structure):
+    """struct bpf_program."""
+
+    _fields_ = (("count", ctypes.c_uint), ("instructions", ctypes.c_void_p))
+
+
+def link_number(linktype: str | int) -> int:
+    """Return the number of a link type. Raises FilterError for a name that nobody knows."""
+    if isinstance(linktype, int):
+        return linktype
+    known = LINK_TYPES.get(linktype.lower())
+    if known is not None:
+        return known
+    number = int(_library().pcap_datalink_name_to_val(linktype.encode()))
+    if number < 0:
+        names = ", ".join(LINK_TYPES)
+        raise FilterError(f"no link type {linktype!r}; there are {names}, and libpcap's own (EN10MB, ...)")
+    return number
+
+
+def compile(expression: str, linktype: str | int, snaplen: int, *, optimize: bool = True) -> bytes:
+    """Return an expression as a program of classic BPF. Raises FilterError, in libpcap's words."""
+    if "\0" in expression:
+        raise FilterError("a filter expression has no zero byte")
+    library, number = _library(), link_number(linktype)
+    number = _DLT_RAW if number == LINK_TYPES["raw"] else number
+    with _compiling:
+        handle = library.pcap_open_dead(number, snaplen)
+        if not handle:
+            raise FilterError(f"libpcap has no memory for link type {number}")
+        try:
+            program = _Program()
+            failed = library.pcap_compile(
+                handle, ctypes.byref(program), expression.encode(), int(optimize), ANY_NETMASK
+            )
+            if failed:
+                said = library.pcap_geterr(handle).decode(errors="replace")
+                raise FilterError(f"filter {expression!r}: {said}")
+            code = ctypes.string_at(program.instructions, 8 * program.count)
+            library.pcap_freecode(ctypes.byref(program))
+        finally:
+            library.pcap_close(handle)
+    try:
+        check(code)
+    except VerifierError as error:
+        loops = "libpcap makes a loop of it (protochain), or something else that Linux does not take either"
+        raise FilterError(f"filter {expression!r}: {loops}: {error}") from None
+    return code
+
+
+@once
+def _library() -> Any:
+    """Return the newest libpcap there is. Raises FilterError where there is none."""
+    found: list[tuple[tuple[int, ...], Any]] = []
+    for path in _paths():
+        try:
+            library = ctypes.CDLL(path)
+            library.pcap_lib_version.restype = ctypes.c_char_p
+            version = re.search(rb"version ([\d.]+)", library.pcap_lib_version())
+        except (OSError, AttributeError):
+            continue
+        numbers = tuple(map(int, version[1].strip(b".").split(b"."))) if version else ()
+        found.append((numbers, library))
+    if not found:
+        raise FilterError(
+            "filter expressions are compiled by libpcap, which is not here: pip install 'ebpfjit[filters]',"
+            " or apt install libpcap0.8"
+        )
+    library = max(found, key=lambda each: each[0])[1]
+    library.pcap_open_dead.restype = ctypes.c_void_p
+    library.pcap_open_dead.argtypes = (ctypes.c_int, ctypes.c_int)
+    library.pcap_compile.argtypes = (
+        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32,
+    )  # fmt: skip
+    library.pcap_geterr.restype = ctypes.c_char_p
+    library.pcap_geterr.argtypes = (ctypes.c_void_p,)
+    library.pcap_freecode.argtypes = library.pcap_close.argtypes = (ctypes.c_void_p,)
+    library.pcap_datalink_name_to_val.argtypes = (ctypes.c_char_p,)
+    return library
+
+
+def _paths() -> Iterator[str]:
+    """Yield where a libpcap may be."""
+    system = ctypes.util.find_library("pcap")
+    if system is not None:
+        yield system
+    wheel = importlib.util.find_spec("libpcap")
+    if wheel is not None and wheel.origin is not None:
+        folder = Path(wheel.origin).parent / "_platform" / sys.platform / platform.machine().lower()
+        for name in ("libpcap.so", "libpcap.dylib", "pcap.dll"):
+            yield from map(str, folder.rglob(name))

@@ -1,0 +1,214 @@
+"""tcpdump's expressions: libpcap's own verdict on every packet, on every engine; as XDP programs that Linux
+takes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from functools import cache
+from typing import Any
+
+import pytest
+from scapy.all import (
+    ARP,
+    GRE,
+    ICMP,
+    IP,
+    SCTP,
+    TCP,
+    UDP,
+    Dot1Q,
+    Ether,
+    ICMPv6EchoRequest,
+    IPv6,
+    IPv6ExtHdrFragment,
+)
+
+from ebpfjit import FilterError, TranslationError, VerifierError, filters, kernel, load
+from ebpfjit.filters import pcap
+from tests.support.whole import WHOLE
+
+try:
+    pcap._library()
+except FilterError as missing:
+    pytest.skip(str(missing), allow_module_level=True)
+
+HOSTS = ("10.0.0.1", "10.0.0.2", "192.168.7.9")
+PORTS = (53, 80, 443)
+SIMPLE = tuple(
+    """
+
+ip
+ip6
+arp
+rarp
+tcp
+udp
+icmp
+icmp6
+sctp
+ether multicast
+ether broadcast
+ip multicast
+vlan
+vlan 7
+vlan 7 and tcp
+mpls
+pppoes
+less 60
+greater 200
+len = 60
+ip[6:2] & 0x1fff != 0
+tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn
+tcp[13] = 2
+ip[8] < 64
+ip proto 47
+ether[0] & 1 = 0 and ip[16] >= 224
+ether proto 0x88cc
+ether host 02:00:00:00:00:01
+not ip
+ip6[40] = 128
+portrange 50-100
+tcp portrange 440-450
+src portrange 1-1023
+ip net 10.0.0.0/8
+dst net 192.168.0.0/16
+ip6 net fe80::/10
+host 10.0.0.1
+(tcp or udp) and not port 53
+tcp and (ip[2:2] - ((ip[0]&0xf)<<2)) - ((tcp[12]&0xf0)>>2) != 0
+icmp[icmptype] = icmp-echo
+udp[8:4] = 0x61626364
+ip[0] & 0xf > 5
+tcp[2:2] % 2 = 0
+udp[4:2] / 4 > 3
+ip[2:2] * 2 > 100
+1 = 1
+ip[ip[0] & 0xf] = 0
+atalk
+ipx
+stp
+""".splitlines()[1:]
+)
+WAYS, KINDS = ("", "src ", "dst "), ("tcp", "udp", "sctp", "")
+MIXED = ("tcp", "ip6", "port 80", "net 10.0.0.0/8", "vlan")
+EXPRESSIONS = (
+    *SIMPLE,
+    *(f"{way}host {host}" for way in WAYS for host in HOSTS),
+    *(f"{kind} {way}port {port}" for kind in KINDS for way in WAYS for port in PORTS),
+    *(f"tcp port {port} and host {host}" for port in PORTS for host in HOSTS),
+    *(f"{one} and not {other}" for one, other in itertools.permutations(MIXED, 2)),
+    *(f"({one}) or ({other})" for one, other in itertools.combinations(SIMPLE[1:12], 2)),
+)
+
+
+def _packets() -> list[bytes]:
+    ether = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+    flags = ("S", "PA", "A")
+    above: list[Any] = [TCP(sport=40000, dport=port, flags=each) for port in PORTS for each in flags]
+    above += [UDP(sport=53, dport=port) / b"abcdefgh" for port in PORTS]
+    above += [TCP(sport=80, dport=40000) / bytes(300), ICMP(), SCTP(dport=80), GRE() / IP() / TCP()]
+    made: list[Any] = []
+    for each in above:
+        made += [
+            ether / IP(src="10.0.0.1", dst="10.0.0.2") / each,
+            ether / IP(src="192.168.7.9", dst="224.0.0.5", ttl=3, options=b"\1\1\1\1") / each,
+            ether / Dot1Q(vlan=7) / IP(src="10.0.0.2", dst="8.8.8.8") / each,
+            ether / IPv6(src="fe80::1", dst="fe80::2") / each,
+        ]
+    made += [
+        ether / ARP(), ether / IPv6() / ICMPv6EchoRequest(), ether / IP(frag=5) / bytes(40),
+        ether / IP(flags="MF") / UDP(),
+        ether / IPv6() / IPv6ExtHdrFragment() / TCP(dport=80), Ether(dst="ff:ff:ff:ff:ff:ff") / IP() / UDP(),
+        Ether(dst="01:80:c2:00:00:00", type=0x88CC) / bytes(46), ether / bytes(60),
+    ]  # fmt: skip
+    whole = [bytes(each) for each in made]
+    return [*whole, *(each[:size] for each in whole[::7] for size in (14, 15, 23, 34, 36, 40, 54))]
+
+
+PACKETS = _packets()
+
+
+@cache
+def _bpf_filter() -> Any:
+    function = pcap._library().bpf_filter
+    function.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint)
+    function.restype = ctypes.c_uint
+    return function
+
+
+def _verdicts(expression: str, **options: Any) -> list[int]:
+    """Return what libpcap's own machine gives for each packet."""
+    code = filters.to_classic(expression, **options)
+    return [_bpf_filter()(code, packet, len(packet), len(packet)) for packet in PACKETS]
+
+
+def test_every_verdict_is_libpcaps() -> None:
+    assert len(EXPRESSIONS) >= 170
+    some = set()
+    step = 1 if WHOLE else 3
+    for number, expression in enumerate(EXPRESSIONS[::step]):
+        expected = _verdicts(expression)
+        plain = filters.compile(expression, type=None).compile(optimize=bool(number % 2))
+        assert list(plain.map(PACKETS)) == expected, expression
+        if number % 4 == 0:
+            assert list(filters.compile(expression).compile().map(PACKETS)) == expected, expression
+            program = filters.compile(expression)
+            for packet, verdict in list(zip(PACKETS, expected, strict=True))[number % 8 :: 16]:
+                assert program.run(packet, engine="interpreter").return_value == verdict, expression
+        some.add(any(expected))
+        xdp = filters.to_xdp(expression, "XDP_TX", otherwise="XDP_DROP").compile()
+        assert [action == 3 for action in xdp.map(PACKETS)] == list(map(bool, expected)), expression
+    assert some == {True, False}
+
+
+@pytest.mark.skipif(kernel.unavailable_reason() is not None, reason="bpf(2) is not allowed here")
+def test_linux_takes_them_as_xdp_programs() -> None:
+    refused = []
+    for expression in EXPRESSIONS[::8]:
+        program, expected = filters.to_xdp(expression), _verdicts(expression)
+        try:
+            for packet, verdict in list(zip(PACKETS, expected, strict=True))[::24]:
+                action = program.run(packet, engine="kernel").action
+                assert action == ("XDP_DROP" if verdict else "XDP_PASS"), expression
+        except VerifierError as error:
+            refused.append((expression, str(error)[-300:]))
+    assert len(refused) <= len(EXPRESSIONS[::8]) * 0.05, refused
+
+
+def test_snaplen_link_types_and_objects() -> None:
+    frame = PACKETS[0]
+    assert filters.compile("tcp", snaplen=99).run(frame).return_value == 99
+    raw = filters.compile("tcp port 53", linktype="raw")
+    assert (raw.type, raw.run(frame).return_value) == ("socket_filter", 262_144)
+    assert filters.compile("tcp port 53", linktype="raw", type=None).run(frame[14:]).return_value == 262_144
+    cooked = filters.compile("ip", linktype="linux_sll", type=None)
+    assert cooked.run(bytes(14) + b"\x08\x00" + frame[14:]).return_value == 262_144
+    assert filters.compile("ip", linktype="EN10MB", type=None).run(frame).return_value == 262_144
+    data = filters.to_object(filters.to_xdp("udp port 53", "XDP_DROP", name="no_dns"), "xdp")
+    program = load(data).programs["no_dns"]
+    assert program.type == "xdp"
+    dns = next(packet for packet in PACKETS if packet[23:24] == b"\x11" and packet[36:38] == b"\0\x35")
+    assert [program.run(packet).action for packet in (dns, frame)] == ["XDP_DROP", "XDP_PASS"]
+    if kernel.unavailable_reason() is None:
+        assert program.run(dns, engine="kernel").action == "XDP_DROP"
+
+
+def test_what_is_wrong_is_said_in_libpcaps_words() -> None:
+    for expression, says in {
+        "tcp prot 80": "filter 'tcp prot 80': can't parse filter expression: syntax error",
+        "host 300.1.1.1": "invalid IPv4 address '300.1.1.1'",
+        "port nowhere-at-all": "unknown port 'nowhere-at-all'",
+        "tcp\0": "no zero byte",
+        "ip6 protochain 6": "libpcap makes a loop of it",
+    }.items():
+        with pytest.raises(FilterError, match=says):
+            filters.compile(expression)
+    with pytest.raises(FilterError, match="no link type 'token-string'; there are ethernet, null"):
+        filters.compile("tcp", linktype="token-string")
+    with pytest.raises(FilterError, match="socket filters take Ethernet frames, not packets of 'linux_sll'"):
+        filters.compile("tcp", linktype="linux_sll")
+    with pytest.raises(ValueError, match="no action 'DROP'; there are XDP_ABORTED, XDP_DROP"):
+        filters.to_xdp("tcp", "DROP")
+    assert issubclass(TranslationError, Exception)
