@@ -12,12 +12,14 @@ comparison of a larger one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 from ebpfjit.assembler import assemble
 from ebpfjit.classic.check import check
 from ebpfjit.classic.code import Instruction, decode
 from ebpfjit.classic.table import CELLS, LINK, NETWORK, Form, Kind, ancillary, signed
 from ebpfjit.errors import TranslationError
+from ebpfjit.literals import TypeName
 from ebpfjit.program import Program
 
 ETHERNET_HEADER = 14
@@ -37,7 +39,11 @@ _LETTERS = {4: "w", 2: "h", 1: "b"}
 
 
 def to_ebpf(
-    code: bytes, type: str | None = "socket_filter", *, name: str | None = None, starts: str = "link"
+    code: bytes,
+    type: Literal["socket_filter"] | None = "socket_filter",
+    *,
+    name: str | None = None,
+    starts: Literal["link", "network"] = "link",
 ) -> Program:
     """Return a program of classic BPF as an eBPF program of the same behaviour.
 
@@ -71,7 +77,7 @@ class Translation(ABC):
         self.asked = 0  # how long the packet is at least, on all ways here
         self.asked_at: dict[int, int] = {}
 
-    def program(self, code: bytes, name: str | None, type: str | None) -> Program:
+    def program(self, code: bytes, name: str | None, type: TypeName | None) -> Program:
         """Return the eBPF program of one that is checked here."""
         check(code)
         self.lines += [*self.start(), "mov32 r0, 0", "mov32 r7, 0"]

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ebpfjit.classic.translate import OnXdp, to_ebpf
 from ebpfjit.errors import FilterError
 from ebpfjit.filters import pcap
 from ebpfjit.filters.elf import to_object
 from ebpfjit.program import Program
 
+Action = Literal["XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX"]
 ACTIONS = {"XDP_ABORTED": 0, "XDP_DROP": 1, "XDP_PASS": 2, "XDP_TX": 3}
 SNAPLEN = 262_144
 """What tcpdump keeps of a packet where it is not told."""
@@ -24,7 +27,7 @@ def compile(
     *,
     linktype: str | int = "ethernet",
     snaplen: int = SNAPLEN,
-    type: str | None = "socket_filter",
+    type: Literal["socket_filter"] | None = "socket_filter",
     optimize: bool = True,
 ) -> Program:
     """Return an expression of tcpdump's (man 7 pcap-filter) as a program, whose result is 0 or `snaplen`.
@@ -54,7 +57,7 @@ def to_classic(
 
 
 def to_xdp(
-    expression: str, match: str = "XDP_DROP", *, otherwise: str = "XDP_PASS", name: str = "filter"
+    expression: str, match: Action = "XDP_DROP", *, otherwise: Action = "XDP_PASS", name: str = "filter"
 ) -> Program:
     """Return an expression as an XDP program, which gives packets that match one action, and others another.
 
