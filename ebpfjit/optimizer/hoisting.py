@@ -395,10 +395,7 @@ class _Loop:
         return None
 
     def _trips(self) -> list[Trip]:
-        """Return how far counters get, by the tests that all rounds pass.
-
-        First by those with the end of some memory: a number is often but the most that a verifier takes.
-        """
+        """Return how far counters get, by the tests that all rounds pass; what says it best comes first."""
         found = []
         for number in sorted(self.blocks):
             trip = self._trip(number)
@@ -457,10 +454,18 @@ class _Loop:
         bound = _moved(b, -strict if a.step > 0 else strict)
         if bound is None:
             return None
-        points = any(facts.base[value] != UNKNOWN for value in end.args)
-        rank = 0 if points else 1 if bound.terms else 2
-        trip = Trip(a, bound, a.step, relation == "!=", target, b, needed, rank)
+        trip = Trip(a, bound, a.step, relation == "!=", target, b, needed, self._rank(end, bound))
         return None if _way(trip) is None else trip
+
+    def _rank(self, end: Op, bound: Linear) -> int:
+        """Return how well a test says how far a loop gets, the lower the better.
+
+        A number is often but the most that a verifier takes; what a packet says of its length may be wrong.
+        """
+        facts = self.facts
+        if any(facts.root[value] in facts.packet_ends for value in end.args):
+            return 0
+        return 1 if any(facts.base[value] != UNKNOWN for value in end.args) else 2 if bound.terms else 3
 
     def _has_room(self, bound: tuple[int, int], needed: int, rises: bool) -> bool:
         """True where a counter that is not past the bound does not wrap when it steps past it."""

@@ -342,6 +342,10 @@ ON_PACKETS = {
     "an end that is none": (
         "add r7, 1\nl: mov r3, r2\nadd r3, 1\njgt r3, r7, out\nstxb [r2], r0\nadd r2, 1\nja l"
     ),
+    "a length that is wrong": (
+        "ldxb r5, [r2+30]\nlsh r5, 3\nadd r5, r2\nl: jge r2, r5, out\nmov r3, r2\nadd r3, 1\n"
+        "jgt r3, r7, out\nldxb r4, [r2]\nadd r0, r4\nadd r2, 1\nja l"
+    ),
     "from in front of it": (
         "sub r2, 1\nl: mov r3, r2\nadd r3, 1\njgt r3, r7, out\nldxb r4, [r2]\nadd r0, r4\nadd r2, 1\nja l"
     ),
