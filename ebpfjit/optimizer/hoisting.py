@@ -24,7 +24,9 @@ the loop: it rises by c from x, and each round that goes on has x <= n (or is no
 as far as n - x + c, rounded down to a multiple of c, and in parts behind the test as far as one step less.
 That this is at most LARGEST is asked for too, where it is multiplied: else what wraps is seen where the first
 and the last address are; and that a step past n does not wrap. A loop may end earlier than the test would
-have it: then more was asked for than was needed, and it may have left for nothing.
+have it: then more was asked for than was needed, and it may have left for nothing. So of several tests one
+with the end of some memory comes first, and what not each round touches, farther on than the test speaks of,
+is asked for where it is.
 """
 
 from __future__ import annotations
@@ -93,6 +95,12 @@ class Trip:
     compared: Linear
     needed: int
     rank: int
+
+    @property
+    def said(self) -> int:
+        """Up to where what is counted from is inside, in a round that goes on (downwards: from where on)."""
+        strict = 1 if self.stops_at else abs(self.compared.number - self.bound.number)
+        return self.counter.number + (strict if self.step > 0 else -strict)
 
 
 @record
@@ -401,7 +409,7 @@ class _Loop:
             trip = self._trip(number)
             if trip is not None:
                 found.append(trip)
-        return sorted(found, key=lambda trip: trip.rank)
+        return sorted(found, key=lambda trip: (trip.rank, -trip.said if trip.step > 0 else trip.said))
 
     def _trip(self, number: int) -> Trip | None:
         """Return how far a counter gets by the test at the end of a block."""
@@ -488,6 +496,8 @@ class _Loop:
                 continue
             is_early = not self.dominators.dominates(trip.target, number) or trip.target == self.header
             low = at.number + op.offset
+            if not self._is_in_each_round(number) and _is_beyond(trip, at, low, low + op.imm, is_early):
+                continue  # there it may be asked first
             checks, high = ((number, index),), low + op.imm
             one = Swept(at.terms, factor, low, high, op.stores, op.region, is_early, checks, stride)
             key = (at.terms, factor, is_early, stride, op.region in ONLY.values() and op.region)
@@ -634,6 +644,14 @@ class _Loop:
         low, high = op.offset, op.offset + op.imm
         proof = Proof("loop", value, low, op.imm, op.stores, low, high, self.block.pc)
         self.around.proofs[op.pc] = (*self.around.proofs.get(op.pc, ()), proof)
+
+
+def _is_beyond(trip: Trip, at: Linear, low: int, high: int, is_early: bool) -> bool:
+    """True for bytes of which the test of a trip does not say that they are inside."""
+    if (at.terms, at.step) != (trip.counter.terms, trip.step):
+        return False
+    said = trip.said - trip.step if is_early else trip.said
+    return high > said if trip.step > 0 else low < said
 
 
 def _way(trip: Trip) -> Linear | None:
