@@ -41,15 +41,28 @@ from ebpfjit.optimizer.code import ALIGNED, BOUND, LEAVE, ONLY, Block, Code, Ent
 from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.facts import UNKNOWN, Facts
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED
+from ebpfjit.optimizer.trips import (
+    LARGEST_FACTOR,
+    LARGEST_OFFSET,
+    LONGEST_SPAN,
+    Linear,
+    Swept,
+    Trip,
+    added,
+    is_beyond,
+    joined,
+    multiplied,
+    shifted,
+    way_of,
+)
 from ebpfjit.record import record
 
 LARGEST = (1 << 31) - 1
-NO_VALUE = -1
-"""What a bound of the argument's bytes is about."""
 """How far a counter may get: more would take a second, and no check is needed for what takes so long."""
 
-LARGEST_FACTOR, LARGEST_OFFSET = 1 << 12, 1 << 30
-LONGEST_SPAN = 4096
+NO_VALUE = -1
+"""What a bound of the argument's bytes is about."""
+
 MOST_TERMS, MOST_DEPTH, MOST_CHECKS, MOST_TRIPS = 3, 4, 6, 4
 """Of what is asked before one loop: terms of a sum, operations that it is made of, checks; tests tried."""
 
@@ -70,66 +83,12 @@ UPWARDS, DOWNWARDS = ("<", "<=", "!="), (">", ">=", "!=")
 
 
 @record
-class Linear:
-    """A sum of values in front of a loop, times numbers, plus a number; each round it is `step` more."""
-
-    terms: tuple[tuple[int, int], ...]
-    number: int
-    step: int
-
-
-@record
-class Trip:
-    """How far a counter gets: a test on the way to the block `target` compares it with a bound.
-
-    By `step` it gets further each round (below zero: downwards), while it is not past `bound`; where it
-    `stops_at` the bound, while it is not there. What it is `compared` with must be `needed` away from where
-    numbers wrap. Of a loop's tests that with the lowest `rank` says best how far it gets.
-    """
-
-    counter: Linear
-    bound: Linear
-    step: int
-    stops_at: bool
-    target: int
-    compared: Linear
-    needed: int
-    rank: int
-
-    @property
-    def said(self) -> int:
-        """Up to where what is counted from is inside, in a round that goes on (downwards: from where on)."""
-        strict = 1 if self.stops_at else abs(self.compared.number - self.bound.number)
-        return self.counter.number + (strict if self.step > 0 else -strict)
-
-
-@record
 class Leaving:
     """A comparison of a value with a number that is not to hold in front of a loop."""
 
     row: Row
     value: int
     number: int
-
-
-@record
-class Swept:
-    """The bytes that checks stand for in all rounds: those from `low` to `high` behind a sum, in the first.
-
-    For each step of the counter they are `factor` steps further; where they step by the value `stride`, it is
-    that in each round, and the factor is 1. `is_early` where the checks are made before the test of a round,
-    which is then once more than it is passed. `checks` are these, by block and index.
-    """
-
-    terms: tuple[tuple[int, int], ...]
-    factor: int
-    low: int
-    high: int
-    stores: bool
-    region: str
-    is_early: bool
-    checks: tuple[tuple[int, int], ...]
-    stride: int | None = None
 
 
 def hoisted(code: Code, facts: Facts) -> Code:
@@ -369,7 +328,7 @@ class _Loop:
             return Linear((), W64.signed(number), 0)
         if root in self.steps:
             if root in self.numbers:
-                return _moved(Linear((), W64.signed(self.numbers[root]), self.steps[root]), number)
+                return shifted(Linear((), W64.signed(self.numbers[root]), self.steps[root]), number)
             return Linear(((self.moved[root], 1),), number, self.steps[root])
         holder = self.holders.get(root)
         if holder is not None:
@@ -383,7 +342,7 @@ class _Loop:
         op = facts.defined[root]
         if op is None or op.row.kind is not Kind.BINARY or op.row.width is not W64 or not depth:
             return None
-        return _moved(self._made(op, depth - 1), number)
+        return shifted(self._made(op, depth - 1), number)
 
     def _made(self, op: Op, depth: int) -> Linear | None:
         """Return what an operation of 64 bits makes, by values in front of the loop."""
@@ -393,13 +352,13 @@ class _Loop:
             return None
         match op.row.meaning:
             case "ADD":
-                return _sum(a, b, 1)
+                return added(a, b, 1)
             case "SUB":
-                return _sum(a, b, -1)
+                return added(a, b, -1)
             case "LSH" if not b.terms and not b.step:
-                return _times(a, 1 << b.number % W64.bits)
+                return multiplied(a, 1 << b.number % W64.bits)
             case "MUL" if not b.terms and not b.step:
-                return _times(a, b.number)
+                return multiplied(a, b.number)
         return None
 
     def _trips(self) -> list[Trip]:
@@ -459,11 +418,11 @@ class _Loop:
         if not has_room:
             has_room = self._has_room(ranges[1], unit - strict, a.step > 0)
         needed = 0 if has_room else unit - strict
-        bound = _moved(b, -strict if a.step > 0 else strict)
+        bound = shifted(b, -strict if a.step > 0 else strict)
         if bound is None:
             return None
         trip = Trip(a, bound, a.step, relation == "!=", target, b, needed, self._rank(end, bound))
-        return None if _way(trip) is None else trip
+        return None if way_of(trip) is None else trip
 
     def _rank(self, end: Op, bound: Linear) -> int:
         """Return how well a test says how far a loop gets, the lower the better.
@@ -496,13 +455,13 @@ class _Loop:
                 continue
             is_early = not self.dominators.dominates(trip.target, number) or trip.target == self.header
             low = at.number + op.offset
-            if not self._is_in_each_round(number) and _is_beyond(trip, at, low, low + op.imm, is_early):
+            if not self._is_in_each_round(number) and is_beyond(trip, at, low, low + op.imm, is_early):
                 continue  # there it may be asked first
             checks, high = ((number, index),), low + op.imm
             one = Swept(at.terms, factor, low, high, op.stores, op.region, is_early, checks, stride)
             key = (at.terms, factor, is_early, stride, op.region in ONLY.values() and op.region)
             other = found.get(key)
-            together = one if other is None else _together(other, one)
+            together = one if other is None else joined(other, one)
             if together is not None and (other is not None or len(found) + len(self.ops) < MOST_CHECKS):
                 found[key] = together
         return list(found.values())
@@ -569,7 +528,7 @@ class _Loop:
     def _ask(self, trip: Trip, swept: Sequence[Swept]) -> list[Leaving]:
         """Add what is asked for a trip; return what must not be."""
         rises, unit = trip.step > 0, abs(trip.step)
-        way = _way(trip)
+        way = way_of(trip)
         assert way is not None  # it was looked at
         far = self._value(way)
         leaving = []
@@ -644,50 +603,3 @@ class _Loop:
         low, high = op.offset, op.offset + op.imm
         proof = Proof("loop", value, low, op.imm, op.stores, low, high, self.block.pc)
         self.around.proofs[op.pc] = (*self.around.proofs.get(op.pc, ()), proof)
-
-
-def _is_beyond(trip: Trip, at: Linear, low: int, high: int, is_early: bool) -> bool:
-    """True for bytes of which the test of a trip does not say that they are inside."""
-    if (at.terms, at.step) != (trip.counter.terms, trip.step):
-        return False
-    said = trip.said - trip.step if is_early else trip.said
-    return high > said if trip.step > 0 else low < said
-
-
-def _way(trip: Trip) -> Linear | None:
-    """Return how far a counter gets, in the round whose test is the first that fails; None: too far."""
-    pair = (trip.bound, trip.counter) if trip.step > 0 else (trip.counter, trip.bound)
-    way = _sum(*pair, -1)
-    return way if trip.stops_at else _moved(way, abs(trip.step))
-
-
-def _moved(linear: Linear | None, number: int) -> Linear | None:
-    """Return a sum plus a number, None where that gets too large."""
-    if linear is None or abs(linear.number + number) > LARGEST_OFFSET:
-        return None
-    return Linear(linear.terms, linear.number + number, linear.step)
-
-
-def _sum(a: Linear, b: Linear, sign: int) -> Linear | None:
-    terms = dict(a.terms)
-    for value, factor in b.terms:
-        terms[value] = terms.get(value, 0) + sign * factor
-    left = tuple((value, factor) for value, factor in sorted(terms.items()) if factor)
-    return _moved(Linear(left, a.number, a.step + sign * b.step), sign * b.number)
-
-
-def _times(a: Linear, by: int) -> Linear | None:
-    if not 0 < by <= LARGEST_FACTOR or any(abs(factor * by) > LARGEST_FACTOR for _, factor in a.terms):
-        return None
-    terms = tuple((value, factor * by) for value, factor in a.terms)
-    return _moved(Linear(terms, 0, a.step * by), a.number * by)
-
-
-def _together(a: Swept, b: Swept) -> Swept | None:
-    """Return what two checks stand for that go through memory side by side."""
-    low, high = min(a.low, b.low), max(a.high, b.high)
-    if high - low > LONGEST_SPAN:
-        return None
-    region = a.region if a.region == b.region else ""
-    stores, checks = a.stores or b.stores, a.checks + b.checks
-    return Swept(a.terms, a.factor, low, high, stores, region, a.is_early, checks, a.stride)
