@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 HEAVY = ("keystone", "capstone", "elftools", "rich", "typer", "ctypes")
 
@@ -57,3 +60,33 @@ def test_on_another_machine_only_the_jit_is_missing() -> None:
     assert first == "5", child.stderr
     assert "aarch64" in second
     assert "x86_64" in second
+
+
+@pytest.mark.parametrize(
+    ("engine", "absent"),
+    [
+        ("interpreter", ("keystone", "ebpfjit.jit", "ebpfjit.translators")),
+        ("jit", ("ebpfjit.optimizer.passes", "ebpfjit.jit.cache")),
+    ],
+)
+def test_a_first_run_on_the_command_line_imports_what_it_needs(
+    engine: str, absent: tuple[str, ...], tmp_path: Path
+) -> None:
+    program = tmp_path / "x.s"
+    program.write_text("r0 = 1\nexit\n")
+    never = (
+        "rich",
+        "capstone",
+        "elftools",
+        "hashlib",
+        "ebpfjit.runtime.maps.creation",
+        "ebpfjit.runtime.owned",
+    )
+    child = _python(
+        "import sys\n"
+        f"sys.argv = ['ebpfjit', 'run', {str(program)!r}, '--engine', {engine!r}]\n"
+        "from ebpfjit.cli.app import main\n"
+        "main()\n"
+        f"print([name for name in {(*never, *absent)!r} if name in sys.modules])"
+    )
+    assert child.stdout == "1 (0x1)\n[]\n", child.stderr
