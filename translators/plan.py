@@ -65,6 +65,7 @@ class MapCall:
     lengths: int = 0
     bits: int = 0
     locks: bool = False
+    only_reads: bool = False
     audits: tuple[tuple[int, int], ...] = ()
     address: int = 0
 

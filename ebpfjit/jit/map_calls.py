@@ -15,6 +15,7 @@ from ebpfjit.once import once
 from ebpfjit.options import Options
 from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
 from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.runtime.maps.rules import LRU
 from ebpfjit.runtime.memory import FREE_SIZE
 from ebpfjit.translators.plan import MapCall, MapOperation
 from ebpfjit.translators.x86_64.checks import TAKE_MAP
@@ -53,7 +54,8 @@ def map_calls(
             call = _map_call(in_frame.get(pc, {}), insn.imm, map_, frame_size, guard, checked=options.checked)
             if call is not None and call.busy and options.release_gil:
                 map_.share(_take_map())
-                call = replace(call, locks=True)
+                only_reads = insn.imm == LOOKUP and map_.definition.type not in LRU
+                call = replace(call, locks=True, only_reads=only_reads)
             if call is not None:
                 found[pc] = audited(call, map_) if options.audit else call
     return found

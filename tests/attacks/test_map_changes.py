@@ -478,3 +478,37 @@ def test_who_finds_the_lock_of_a_table_taken_waits(kind: MapType) -> None:
         check_order(table)
         assert "so far 0 times" not in function.explain()
         table.set_field("lock", 2)
+
+
+LOOK = """
+    stw [r10-4], 1
+    mov r2, r10
+    add r2, -4
+    lddw r1, map[idx:0]
+    call 1
+    jeq r0, 0, out
+    ldxdw r0, [r0]
+out:
+    exit
+"""
+
+
+def test_lookups_without_pythons_lock_look_whether_the_table_was_changed() -> None:
+    table = made(MapType.HASH, 4)
+    table[1] = 7
+    look = program(LOOK, table).compile(release_gil=True)
+    table.set_field("lock", 3)  # as where a thread is about to change it, and has not begun
+    assert look(FRAME) == 7
+    table.set_field("version", 1)  # now it has
+    thread = threading.Thread(target=look, args=(FRAME,))
+    thread.start()
+    end = time.monotonic() + 0.03
+    while time.monotonic() < end:
+        assert thread.is_alive()
+    table.set_field("lock", 2)
+    thread.join()
+    before = table.field("version")
+    table[2] = 5
+    assert table.field("version") == before + 2 - before % 2
+    assert look(FRAME) == 7
+    assert "helper 1 (bpf_map_lookup_elem)" in look.explain()  # of the one that waited for too long

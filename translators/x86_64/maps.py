@@ -73,7 +73,8 @@ def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: C
 
 def _emit_locked(cx: Context, call: MapCall, other: str) -> None:
     """Call the routine of a table: nobody changes it meanwhile, or the helper is called."""
-    symbol = symbol_of(call.routine)
+    symbol, version = symbol_of(call.routine), call.busy + 8
+    changes = call.operation is not MapOperation.LOOKUP
 
     def call_locked() -> None:
         held, waits = cx.new_label("held"), cx.new_label("waits")
@@ -87,11 +88,18 @@ def _emit_locked(cx: Context, call: MapCall, other: str) -> None:
             cx.jump("call", LOCK_MAP)
             cx.jump("jb", other)
             cx.jump("jmp", held)
+        if changes:
+            cx.emit(f"inc dword ptr [rdi+{version:#x}]")
         cx.emit("push rdi")
         cx.emit("call qword ptr [rip+$symbol]", symbol=symbol)
         cx.emit("pop r10")
+        if changes:
+            cx.emit(f"inc dword ptr [r10+{version:#x}]")
         cx.emit(f"mov dword ptr [r10+{call.busy + 4:#x}], {UNHELD}")
 
+    if call.locks and call.only_reads:
+        _emit_unlocked(cx, symbol, version, call_locked)
+        return
     if call.locks:
         call_locked()
         return
@@ -101,6 +109,29 @@ def _emit_locked(cx: Context, call: MapCall, other: str) -> None:
     cx.emit("call qword ptr [rip+$symbol]", symbol=symbol)
     cx.label(called)
     with cx.out_of_line(shared):
+        call_locked()
+        cx.jump("jmp", called)
+
+
+def _emit_unlocked(cx: Context, symbol: str, version: int, call_locked: Callable[[], None]) -> None:
+    """Call a routine that only reads, without the lock: once more, with it, where the table was changed.
+
+    Meanwhile chains may lead from one to another, and keys be half written, but all stays in the table.
+    """
+    locked, called = cx.new_label("locked"), cx.new_label("called")
+    saved = ("rdi", "rsi", "r10")
+    cx.emit(f"mov r10d, dword ptr [rdi+{version:#x}]")
+    cx.emit("test r10b, 1")
+    cx.jump("jne", locked)
+    for name in saved:
+        cx.emit(f"push {name}")
+    cx.emit("call qword ptr [rip+$symbol]", symbol=symbol)
+    for name in reversed(saved):
+        cx.emit(f"pop {name}")
+    cx.emit(f"cmp dword ptr [rdi+{version:#x}], r10d")
+    cx.jump("jne", locked)
+    cx.label(called)
+    with cx.out_of_line(locked):
         call_locked()
         cx.jump("jmp", called)
 

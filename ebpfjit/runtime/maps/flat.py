@@ -29,7 +29,7 @@ HEADER_WORDS = (
 )  # fmt: skip
 HEADER_COUNTS = (
     "cpus", "key_size", "value_size", "value_stride", "max_entries", "mask", "count", "used", "free",
-    "is_lru", "busy", "lock",
+    "is_lru", "busy", "lock", "version",
 )  # fmt: skip
 HEADER = {name: 8 * index for index, name in enumerate(HEADER_WORDS)} | {
     name: 8 * len(HEADER_WORDS) + 4 * index for index, name in enumerate(HEADER_COUNTS)

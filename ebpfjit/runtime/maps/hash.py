@@ -39,7 +39,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 from weakref import WeakSet
 
-from ebpfjit.bits import U64_MASK
+from ebpfjit.bits import U64_MASK, W32
 from ebpfjit.once import once
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.environment import Environment
@@ -51,7 +51,9 @@ from ebpfjit.runtime.maps.storage import changing
 MULTIPLIER = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 IN_USE, LOOKED_UP = 1, 2
 LINK_SIZE, STATE_SIZE = 4, 1
-COUNT, USED, FREE, BUSY, LOCK = map(HEADER_COUNTS.index, ("count", "used", "free", "busy", "lock"))
+COUNT, USED, FREE, BUSY, LOCK, VERSION = map(
+    HEADER_COUNTS.index, ("count", "used", "free", "busy", "lock", "version")
+)
 UNSHARED, HELD, UNHELD = 0, 1, 2
 """What a table's lock is: Python's own is enough, Python has it, nobody has it; machine code sets others."""
 
@@ -148,7 +150,7 @@ class _Change:
 
     Of a table that is shared with code without Python's lock it has the table's lock meanwhile, which
     `take(address)` takes: false where machine code has it for longer. Where Python has it already, this
-    thread has it, or nobody has.
+    thread has it, or nobody has. The table's version is odd meanwhile.
     Whatever a signal handler raises here leaves the map busy at worst, which is slow but right.
     """
 
@@ -161,16 +163,19 @@ class _Change:
         if self._counts[LOCK] == UNSHARED:
             self._take = take
             self._counts[LOCK] = HELD if self._counts[BUSY] else UNHELD
+            self._counts[VERSION] = 1 if self._counts[BUSY] else 0
 
     def __enter__(self) -> None:
         self._counts[BUSY] += 1
         if self._take is not None:
             while not self._take(self._address):
                 time.sleep(0)
+            self._counts[VERSION] |= 1
 
     def __exit__(self, *_: object) -> None:
         self._counts[BUSY] -= 1
         if self._take is not None and not self._counts[BUSY]:
+            self._counts[VERSION] = W32.wrap(self._counts[VERSION] + 1)
             self._counts[LOCK] = UNHELD
 
 

@@ -38,6 +38,7 @@ struct map {         /* HEADER in ../flat.py */
     u32 cpus, key_size, value_size, value_stride, max_entries, mask, count, used, free, is_lru;
     u32 busy; /* Python is in the middle of a change: callers look before they come here */
     u32 lock; /* and take this where code without Python's lock uses the map */
+    u32 version; /* odd while a shared map is changed: lookups without the lock look before and after */
 };
 
 #define MULTIPLIER 0x9E3779B97F4A7C15ull
