@@ -294,7 +294,7 @@ class Run:
         self.execution.budget_left = self.budget_left()
 
 
-MOST_KEPT = 2048
+MOST_KEPT = 256
 """Slots of a program whose text is kept: it takes three times the memory of all else."""
 
 

@@ -27,6 +27,7 @@ from ebpfjit.isa.spec import FRAME_POINTER, Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.optimizer.code import BOUND, Block, Code, Op
 from ebpfjit.optimizer.flow import homes_of, uses_of, value_count, without
+from ebpfjit.record import lazy
 
 ACCESSES = frozenset({Kind.LOAD, Kind.STORE, Kind.ATOMIC, Kind.BOUND, Kind.ALIGNED, Kind.INDEXED_LOAD}) | {
     Kind.INDEXED_STORE,
@@ -132,7 +133,11 @@ class _Indexing:
         self.makers: list[Op | None] = [None] * len(self.uses)
         self.here: set[int] = set()
         """The sums that were made in the block."""
-        self.from_start = from_start(code)
+
+    @lazy
+    def from_start(self) -> dict[int, int]:
+        """How far values are from where the argument starts."""
+        return from_start(self.code)
 
     def run(self) -> Code:
         """Go through all blocks."""
