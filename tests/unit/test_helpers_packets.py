@@ -124,7 +124,7 @@ def fib(
         "call bpf_fib_lookup",
     )
     lines = (*stores, *call, "mov r7, r0", *back, "mov r0, r7")
-    environment = Environment(network=network)
+    environment = None if engine == "kernel" else Environment(network=network)
     result = run(type, *lines, engine=engine, frame=bytes(100), environment=environment)
     after = result.data[:64]
     width = 4 if after[0] == 2 else 16

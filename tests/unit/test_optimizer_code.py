@@ -122,7 +122,8 @@ def test_what_is_no_code_is_named(text: str) -> None:
 
 @pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
 def test_kernels_become_code_whose_text_is_that_code(path: Path) -> None:
-    program = prepare(load(path).program("kernel"))
+    (only,) = load(path).programs.values()
+    program = prepare(only)
     code = build(program)
     check(code)
     assert from_text(to_text(code), program) == code
