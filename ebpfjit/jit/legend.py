@@ -43,6 +43,39 @@ WORDS = {
     "zero": "always 0",
 }
 
+CHECKS = (
+    ("no check: frame", r"no check: frame", "it is inside of the function's frame, how far is known"),
+    ("no check: argument", r"no check: argument", "every run has these bytes behind r1"),
+    (
+        "no check: length",
+        r"no check: length",
+        "a comparison with r2, the length of r1's memory, has put it inside",
+    ),
+    ("no check: map value", r"no check: map value", "it is inside of a map's value, or of a variable"),
+    (
+        "... at pc N covers it",
+        r"no check: one at pc \d+ covers it",
+        "what is checked there is of these bytes too",
+    ),
+    ("... before the loop", r"no check: made before the loop.*", "one check stands for all rounds"),
+    (
+        "checked, REGION first",
+        r"checked, \w+ first.*",
+        "elsewhere it is looked for too; nowhere: a MemoryFault",
+    ),
+    (
+        "checked: ... of REGION",
+        r"checked: .* of the \w+.*",
+        "one comparison for all that is meant to be there",
+    ),
+    (
+        "checked: may it be ...",
+        r"checked: may it be written",
+        "it is there; whether it may be stored to is asked",
+    ),
+)
+"""How a note of an access is shown, which notes those are, what it means."""
+
 LABELS = (
     ("entry", r"entry", "where a run enters: registers that are not given start as zero"),
     ("callback", r"callback", "where a helper calls a function of the program"),
@@ -134,6 +167,16 @@ def labels(there: Iterable[str]) -> Pairs:
     stems = {re.sub(r"\d+$", "0", label) for label in there}
     kinds = {kind[0] for label in stems if (kind := label_kind(label)) is not None}
     return tuple((shown, meaning) for shown, _, meaning in LABELS if shown in kinds)
+
+
+def checks(notes: Iterable[str]) -> Pairs:
+    """Return the kinds of notes that are there, and what they mean."""
+    there = set(notes)
+    return tuple(
+        (shown, meaning)
+        for shown, pattern, meaning in CHECKS
+        if any(re.fullmatch(pattern, note) for note in there)
+    )
 
 
 def words(texts: Iterable[str], limits: Sequence[Limit]) -> Pairs:

@@ -44,9 +44,9 @@ class Listing(str):
         """Return the listing as JSON text, indented by so many blanks (None: on one line).
 
         The keys: `program`, `state` (which code this is, or why there is none), `tier`, `refusal`, `remarks`,
-        `legend` (`registers`, `others`, `words`, `labels`), `instructions` (`pc`, `bytes`, `text`, `line`,
-        `note`, ...), `blocks` (`pc`, `function`, `ways`: where control goes on, and how), and `machine`: the
-        code in pieces, with the `pc` that each is of and its `lines` (`offset`, `bytes`, `text`).
+        `legend` (`registers`, `others`, `words`, `labels`, `checks`), `instructions` (`pc`, `bytes`, `text`,
+        `line`, `note`, ...), `blocks` (`pc`, `function`, `ways`: where control goes on, and how), and `machine`:
+        the code in pieces, with the `pc` that each is of and its `lines` (`offset`, `bytes`, `text`).
         """
         return json.dumps(self.to_dict(), indent=indent)
 

@@ -52,6 +52,7 @@ def view_of(compiled: Compiled, missing: Sequence[str] = ()) -> View:
             tuple(legend.OTHERS.items()),
             legend.words({line.text for line in lines if line.kind == "code"}, listing.limits),
             legend.labels(line.text[:-1] for line in lines if line.kind == "label"),
+            legend.checks({*listing.notes.values(), *listing.notes_below.values()}),
         ),
         (*missing, *_calls_out(compiled), *to_lines(_remarks(compiled))),
     )

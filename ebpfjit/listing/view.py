@@ -84,13 +84,15 @@ class Legend:
     """What names in machine code mean, as pairs: each in the order in which it is shown.
 
     `registers` are r0 to r10 and the machine's, `others` what else the machine's registers hold, `words` the
-    words of memory that code uses, `labels` the kinds of labels and the routines.
+    words of memory that code uses, `labels` the kinds of labels and the routines, `checks` what is said of
+    accesses.
     """
 
     registers: tuple[tuple[str, str], ...] = ()
     others: tuple[tuple[str, str], ...] = ()
     words: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    checks: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ class View:
                 "others": dict(legend.others),
                 "words": dict(legend.words),
                 "labels": dict(legend.labels),
+                "checks": dict(legend.checks),
             },
             "instructions": [_step(step) for step in self.steps],
             "blocks": [

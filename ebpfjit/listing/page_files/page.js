@@ -155,6 +155,7 @@ class Page {
     const parts = [
       ["eBPF's registers", registers],
       ["other registers", Object.entries(legend.others)],
+      ["accesses", Object.entries(legend.checks)],
       ["words of the run's block", Object.entries(legend.words)],
       ["labels", Object.entries(legend.labels)],
     ];
