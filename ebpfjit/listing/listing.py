@@ -45,7 +45,7 @@ class Listing(str):
 
         The keys: `program`, `state` (which code this is, or why there is none), `tier`, `refusal`, `remarks`,
         `legend` (`registers`, `others`, `words`, `labels`, `checks`), `instructions` (`pc`, `bytes`, `text`,
-        `line`, `note`, ...), `blocks` (`pc`, `function`, `ways`: where control goes on, and how), and `machine`:
+        `line`, `note`, ...), `blocks` (`pc`, `function`, `ways`: where control goes on, and how), `machine`:
         the code in pieces, with the `pc` that each is of and its `lines` (`offset`, `bytes`, `text`).
         """
         return json.dumps(self.to_dict(), indent=indent)

@@ -81,7 +81,7 @@ def head(view: View) -> Iterator[str]:
     yield "  so in baseline code, and where functions are called; optimised code has values anywhere"
     for pairs in (legend.others, legend.checks, legend.words, legend.labels):
         width = min(max((len(name) for name, _ in pairs), default=0), 26)
-        yield from (f"{name:{width}}  {meaning}" for name, meaning in pairs)
+        yield from (f"  {name:{width}}  {meaning}" for name, meaning in pairs)
 
 
 def _wrapped(words: Iterable[str]) -> Iterator[str]:
