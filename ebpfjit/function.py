@@ -17,6 +17,7 @@ from ebpfjit.runtime.memory import Region
 from ebpfjit.sealed import Entry, Sealed, inside, seal
 
 if TYPE_CHECKING:
+    from ebpfjit.errors import ExecutionError, InputError
     from ebpfjit.jit.entry import Compiled
     from ebpfjit.listing.listing import Listing
     from ebpfjit.literals import AnyBuffer, Places
@@ -115,6 +116,7 @@ class JitFunction(Sealed):
         lengths: AnyBuffer | Sequence[int] | None = None,
         stride: int | None = None,
         on_fault: int | None = None,
+        faults: list[ExecutionError | InputError] | None = None,
     ) -> array[int]:
         """Run the program on many packets, in one native loop; return all r0 as array("Q").
 
@@ -127,7 +129,8 @@ class JitFunction(Sealed):
 
         Each packet has the whole instruction limit. The first fault stops the batch; the exception
         has the packet's number as `index`. With `on_fault` that value (its low 64 bits) stands
-        where a fault's r0 would, and the batch goes on; what a helper raises stops it all the same.
+        where a fault's r0 would, and the batch goes on; the errors are added to the list `faults`, if there
+        is one. What a helper raises stops it all the same.
         Raises ValueError for places outside of the buffer, before anything is run.
         """
         load_package("ebpfjit.jit")
@@ -143,7 +146,7 @@ class JitFunction(Sealed):
         if on_fault is not None and not isinstance(on_fault, int):
             raise TypeError(f"on_fault is a number, not {type(on_fault).__name__}")
         fill = None if on_fault is None else W64.wrap(on_fault)
-        runner = batch.Batch(self, fill, inside(self).plain.stops.mark())
+        runner = batch.Batch(self, fill, inside(self).plain.stops.mark(), faults)
         if stride is not None:
             return runner.run(batch.records(buffers, stride))
         if offsets is not None:

@@ -50,7 +50,8 @@ def test_commands_are_those_that_exist() -> None:
     from ebpfjit.cli.app import app
 
     shown = set(re.findall(r"^    ebpfjit (\w+) ", README, re.MULTILINE))
-    assert shown == {command.callback.__name__ for command in app.registered_commands if command.callback}
+    callbacks = [command.callback for command in app.registered_commands if command.callback is not None]
+    assert shown == {callback.__name__.rstrip("_") for callback in callbacks}
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)]+)\)", README))

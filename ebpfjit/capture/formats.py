@@ -13,7 +13,7 @@ import struct
 from ebpfjit.capture.walk import FINEST, LARGEST_PACKET, Interface
 
 NANOSECONDS = 1_000_000_000
-PCAP_HEADER = 24
+PCAP_HEADER, RECORD_HEADER, BLOCK_LEAST = 24, 16, 12
 PCAP = {
     b"\xd4\xc3\xb2\xa1": ("<", 1_000_000),
     b"\xa1\xb2\xc3\xd4": (">", 1_000_000),
@@ -31,6 +31,14 @@ IF_TSRESOL, IF_TSOFFSET = 9, 14
 
 class Damaged(Exception):  # noqa: N818 - the reader says where, and makes a CaptureError of it
     """What is wrong with a header."""
+
+
+def record_size(form: str, order: str, head: bytes) -> int:
+    """Return how many bytes a record of pcap, or a block of pcapng, has, as far as its first bytes say."""
+    if form == "pcap":
+        known = len(head) >= RECORD_HEADER
+        return RECORD_HEADER + (int(struct.unpack_from(f"{order}I", head, 8)[0]) if known else 0)
+    return int(struct.unpack_from(f"{order}I", head, 4)[0]) if len(head) >= 8 else BLOCK_LEAST
 
 
 def pcap_interface(header: bytes) -> tuple[str, Interface]:

@@ -100,7 +100,7 @@ class Reader:
                 return
             if status is Status.PARTIAL:
                 if window.is_last:
-                    raise self.damaged("the file ends inside of it")
+                    raise self.damaged(f"the file ends {self._missing(window)} bytes early")
                 is_larger = self.position == before  # than the window
                 wanted = 2 * len(window.view) if is_larger else len(window.view) - walked.position + 1
             elif status is Status.HEADER:
@@ -127,6 +127,12 @@ class Reader:
         """Return the error for what comes behind the packets so far."""
         where = f"packet {self.packets + 1}, byte {self.position}"
         return CaptureError(f"{self.name}: {where}: {reason}", self.packets, self.position)
+
+    def _missing(self, window: Window) -> int:
+        """Return how many bytes of the record where reading is are not there."""
+        there = bytes(window.view[self.position - window.start :][: formats.RECORD_HEADER])
+        size = formats.record_size(self.form, self.order, there)
+        return size - (len(window.view) - (self.position - window.start))
 
     def _bytes(self, window: Window, size: int) -> bytes:
         """Return so many bytes from where reading is."""

@@ -22,7 +22,7 @@ from ebpfjit.errors import CaptureError
 AT_ONCE = 1 << 11
 """Packets whose records are made before they are written: what fits into the processor's cache."""
 
-_HEADER = struct.Struct("<IHHiIII")
+_HEADER, _RECORD = struct.Struct("<IHHiIII"), struct.Struct("<4I")
 _MAGIC = 0xA1B23C4D
 
 
@@ -66,6 +66,13 @@ class Writer:
             self._file.write(moves.records(batch.slice(start, start + AT_ONCE)))
         self.written += len(batch)
         return len(batch)
+
+    def add(self, data: bytes, timestamp: int, wire_length: int = 0) -> None:
+        """Write one packet, of a time in nanoseconds since 1970."""
+        seconds, fraction = divmod(timestamp, 10**9)
+        size = len(data)
+        self._file.write(_RECORD.pack(seconds & 0xFFFFFFFF, fraction, size, max(wire_length, size)) + data)
+        self.written += 1
 
     def __enter__(self) -> Writer:
         return self

@@ -1,4 +1,4 @@
-"""The commands: run, info, asm, disasm, verify, listing, diff, fuzz, bench, prove.
+"""The commands: run, info, filter, asm, disasm, verify, listing, diff, fuzz, bench, prove.
 
 Exit status 0: done; 1: the program or the input was refused or faulted, with one line on stderr; 2: wrong
 usage; 130: interrupted; 141: nobody reads on. With --json an error is on stdout too, as {"error": ...}. Every
@@ -24,6 +24,7 @@ import typer
 from ebpfjit.cli import files
 from ebpfjit.cli.bench import bench
 from ebpfjit.cli.diff import diff
+from ebpfjit.cli.filter import filter_
 from ebpfjit.cli.fuzz import fuzz
 from ebpfjit.cli.info import info
 from ebpfjit.cli.options import Btf, File, Json, Kconfig, Maps, ProgramName, loading, one_program, programs
@@ -72,6 +73,7 @@ class Dialect(StrEnum):
 
 app.command()(run)
 app.command()(info)
+app.command("filter")(filter_)
 
 
 @app.command()

@@ -6,16 +6,22 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from ebpfjit.cli import pcap
-from ebpfjit.cli.files import FileError
+from ebpfjit.capture import Batch, Writer, read
 from ebpfjit.cli.output import print_columns
-from ebpfjit.errors import ExecutionError, InputError
+from ebpfjit.cli.verdicts import Table
+from ebpfjit.errors import CaptureError, ExecutionError, InputError
+from ebpfjit.function import JitFunction
+from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
 from ebpfjit.runner import Result
+from ebpfjit.runtime.contexts import ProgramType, program_type
+from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.runtime.maps.definition import MapType
 
 Step = Callable[[int], None]
 
@@ -31,11 +37,6 @@ class Count:
     packets: int = 0
     bytes: int = 0
 
-    def add(self, size: int) -> None:
-        """Count one more packet."""
-        self.packets += 1
-        self.bytes += size
-
 
 @dataclass
 class Report:
@@ -48,12 +49,21 @@ class Report:
     error: str | None = None
     output: list[str] = field(default_factory=list)
 
-    def add(self, verdict: str, size: int) -> None:
-        """Count a packet."""
+    def add(self, verdict: str, size: int, packets: int = 1) -> None:
+        """Count packets, of so many bytes together."""
         if verdict not in self.verdicts and len(self.verdicts) >= MAX_VERDICTS:
             verdict = OTHER
-        self.verdicts.setdefault(verdict, Count()).add(size)
-        self.total.add(size)
+        for count in (self.verdicts.setdefault(verdict, Count()), self.total):
+            count.packets += packets
+            count.bytes += size
+
+    def add_all(self, verdicts: Sequence[str], sizes: Iterable[int]) -> None:
+        """Count the packets of a batch."""
+        totals: dict[str, int] = {}
+        for name, size in zip(verdicts, sizes, strict=True):
+            totals[name] = totals.get(name, 0) + size
+        for name, packets in Counter(verdicts).items():
+            self.add(name, totals[name], packets)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON has it."""
@@ -88,27 +98,38 @@ def kept(program: Program, result: Result) -> bytes:
 
 
 def run(
-    program: Program, file: str, write: str | None, execute: Callable[[bytes], Result], *, show: bool
+    program: Program,
+    file: str,
+    write: str | None,
+    execute: Callable[[bytes], Result],
+    *,
+    show: bool,
+    function: JitFunction | None = None,
+    verdicts: str | None = None,
 ) -> Report:
-    """Run `execute` on each packet of `file`; write those that pass to `write`.
+    """Run `execute` on each packet of `file`; write those that pass to `write`, all verdicts to `verdicts`.
 
-    A packet that the program faults on, or that is too short for it, is counted as such. With
-    `show`, lines that the program prints go to standard output as they come; else the report has
-    them. What is damaged behind some packets (a capture that was cut off) is the report's error. Raises
-    FileError for a capture without a packet that can be read, OSError.
+    With a `function`, and nothing to write, whole batches go through that. A packet that the program faults
+    on, or that is too short for it, is counted as such. With `show`, lines that the program prints go to
+    standard output as they come; else the report has them. What is damaged behind some packets (a capture
+    that was cut off) is the report's error. Raises CaptureError for a capture without a packet that can be
+    read, OSError.
     """
     report = Report()
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open(file, "rb"))
-        size = os.fstat(source.fileno()).st_size
-        step = stack.enter_context(_progress(size))
-        writer = pcap.Writer(stack.enter_context(open(write, "wb"))) if write is not None else None
+        step = stack.enter_context(_progress(os.path.getsize(file) if os.path.isfile(file) else None))
+        writer = stack.enter_context(Writer(write)) if write is not None else None
+        table = stack.enter_context(Table(verdicts)) if verdicts is not None else None
+        this = _Run(program, execute, report, writer, sys.stdout if show else None)
         try:
-            for packet in pcap.read(source, file):
-                _one(program, packet, execute, report, writer, sys.stdout if show else None)
-                step(packet.position)
-        except FileError as damaged:
+            for batch in read(file):
+                frames = batch.frames()
+                names = this.batch(frames, function) if function is not None else this.each(frames)
+                if table is not None:
+                    table.add(frames, names)
+                step(batch.position)
+        except CaptureError as damaged:
             if not report.total.packets:
                 raise
             report.error = report.error or str(damaged).removeprefix(f"{file}: ")
@@ -117,33 +138,82 @@ def run(
     return report
 
 
-def _one(
-    program: Program,
-    packet: pcap.Packet,
-    execute: Callable[[bytes], Result],
-    report: Report,
-    writer: pcap.Writer | None,
-    output: IO[str] | None,
-) -> None:
-    try:
-        result = execute(packet.data)
-    except (ExecutionError, InputError) as error:
-        report.add(REFUSED if isinstance(error, InputError) else FAULT, len(packet.data))
-        report.error = report.error or f"packet {report.total.packets}: {error}"
-        return
-    report.add(verdict(result), len(packet.data))
-    for line in result.output:
-        if output is not None:
-            print(line, file=output)
-        else:
-            report.output.append(line)
-    if writer is not None and result.passes:
-        data = kept(program, result)
-        writer.write(packet.time, data, packet.wire_size + len(data) - len(packet.data))
+@dataclass(slots=True)
+class _Run:
+    """A program on batches: packet by packet, or all at once."""
+
+    program: Program
+    execute: Callable[[bytes], Result]
+    report: Report
+    writer: Writer | None
+    output: IO[str] | None
+
+    def each(self, batch: Batch) -> list[str]:
+        """Run a batch packet by packet; return what became of each."""
+        rows = zip(batch, batch.timestamps, batch.wire_lengths, strict=True)
+        return [self._one(bytes(data), time, wire) for data, time, wire in rows]
+
+    def _one(self, data: bytes, time: int, wire_size: int) -> str:
+        report, writer = self.report, self.writer
+        try:
+            result = self.execute(data)
+        except (ExecutionError, InputError) as error:
+            name = REFUSED if isinstance(error, InputError) else FAULT
+            report.add(name, len(data))
+            report.error = report.error or f"packet {report.total.packets}: {error}"
+            return name
+        name = verdict(result)
+        report.add(name, len(data))
+        for line in result.output:
+            if self.output is not None:
+                print(line, file=self.output)
+            else:
+                report.output.append(line)
+        if writer is not None and result.passes:
+            passed = kept(self.program, result)
+            writer.add(passed, time, wire_size + len(passed) - len(data))
+        return name
+
+    def batch(self, batch: Batch, function: JitFunction) -> list[str]:
+        """Run a batch in one native loop; return what became of each packet."""
+        faults: list[ExecutionError | InputError] = []
+        values = function.map(batch, on_fault=0, faults=faults)
+        type_ = program_type(self.program.type) if self.program.type is not None else None
+        named = {value: _named(value, type_) for value in set(values)}
+        names = [named[value] for value in values]
+        for error in faults:
+            assert error.index is not None  # a batch's have one
+            names[error.index] = REFUSED if isinstance(error, InputError) else FAULT
+        if faults and self.report.error is None:
+            first = faults[0]
+            said = str(first).removeprefix(f"packet {first.index}: ")
+            self.report.error = f"packet {batch.first + (first.index or 0) + 1}: {said}"
+        self.report.add_all(names, batch.lengths)
+        return names
+
+
+def _named(value: int, type_: ProgramType | None) -> str:
+    action = type_.action(value) if type_ is not None else None
+    return action or f"{value} ({value:#x})"
+
+
+TAKING = frozenset({MapType.RINGBUF, MapType.PERF_EVENT_ARRAY, MapType.PROG_ARRAY})
+"""Types of maps that take what a run then has as its events, or programs that may."""
+PRINTING = frozenset(NUMBERS[name] for name in ("bpf_trace_printk", "bpf_trace_vprintk"))
+
+
+def leaves_values_only(program: Program) -> bool:
+    """True where nothing but r0 and maps is left of a run: no line printed, no event sent, no tail call."""
+    kinds = {map_.definition.type for map_ in program.maps}
+    return not kinds & TAKING and not any(
+        insn.imm in PRINTING
+        for insn in program.instructions
+        if insn.row is not None and insn.row.kind is Kind.CALL_HELPER
+    )
 
 
 @contextlib.contextmanager
-def _progress(size: int) -> Iterator[Step]:
+def _progress(size: int | None) -> Iterator[Step]:
     """Show a bar on standard error, where that is a terminal; what it gives takes the bytes done."""
     if not sys.stderr.isatty():
         yield lambda done: None
@@ -167,3 +237,5 @@ def print_table(report: Report) -> None:
     ]
     rows.append(("total", str(total.packets), str(total.bytes), "100.0 %" if total.packets else ""))
     print_columns(("verdict", "packets", "bytes", "share"), rows)
+    if total.packets and report.seconds:
+        print(f"{total.packets / report.seconds:,.0f} packets a second")

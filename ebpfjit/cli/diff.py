@@ -110,10 +110,9 @@ def _read(file: str, program: str | None, told: dict[str, Any]) -> tuple[Case | 
 
 def _captured(file: str) -> list[bytes]:
     """Return the packets of a capture."""
-    from ebpfjit.cli import pcap
+    from ebpfjit import capture
 
-    with open(file, "rb") as source:
-        return [packet.data for packet in pcap.read(source, file)]
+    return [bytes(packet) for batch in capture.read(file) for packet in batch.frames()]
 
 
 def _empty(type_: str | None) -> bytes:

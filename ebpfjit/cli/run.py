@@ -30,6 +30,7 @@ from ebpfjit.literals import EngineName, named_engine, named_type
 from ebpfjit.program import Program
 
 if TYPE_CHECKING:
+    from ebpfjit.function import JitFunction
     from ebpfjit.runner import Result
     from ebpfjit.vm import EbpfVmFixedMbuff
 
@@ -52,6 +53,10 @@ def run(
     ] = None,
     write: Annotated[
         str | None, typer.Option(metavar="FILE", help="With --pcap: write the packets that pass, as pcap.")
+    ] = None,
+    verdicts: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="With --pcap: write each verdict, as .csv, .jsonl or .parquet."),
     ] = None,
     type_: Annotated[
         str | None,
@@ -90,8 +95,9 @@ def run(
     """
     if sum(given is not None for given in (mem, hex_, pcap)) > 1:
         raise typer.BadParameter("--mem, --hex and --pcap exclude each other")
-    if write is not None and pcap is None:
-        raise typer.BadParameter("--write goes with --pcap")
+    for option, given in (("--write", write), ("--verdicts", verdicts)):
+        if given is not None and pcap is None:
+            raise typer.BadParameter(f"{option} goes with --pcap")
     offsets = _offsets(mbuff_offsets)
     fields = _fields(context)
     data = _packet(mem, hex_)
@@ -117,7 +123,12 @@ def run(
         return chosen.run(packet, engine=name, limit=limit, context=fields, repeat=repeat)
 
     if pcap is not None:
-        _run_capture(chosen, pcap, write, execute, as_json=as_json, shown=obj if show_maps else None)
+        from ebpfjit.cli.capture import leaves_values_only
+
+        whole = write is None and not fields and name == "jit" and leaves_values_only(chosen)
+        function = chosen.compile(limit=limit) if whole else None
+        shown = obj if show_maps else None
+        _run_capture(chosen, pcap, write, execute, function, verdicts, as_json=as_json, shown=shown)
         return
     from ebpfjit.ready import for_one_run
 
@@ -191,6 +202,8 @@ def _run_capture(
     file: str,
     write: str | None,
     execute: Callable[[bytes], Result],
+    function: JitFunction | None,
+    verdicts: str | None,
     *,
     as_json: bool,
     shown: Any,
@@ -201,7 +214,9 @@ def _run_capture(
         raise typer.BadParameter("--write needs the program's type, which says what passes; give --type")
     if write is not None and os.path.exists(write) and os.path.samefile(write, file):
         raise typer.BadParameter("--write and --pcap name the same file")
-    report = capture.run(program, file, write, execute, show=not as_json)
+    report = capture.run(
+        program, file, write, execute, show=not as_json, function=function, verdicts=verdicts
+    )
     if as_json:
         print_json(report.as_json() | state.shown_state(shown))
     else:

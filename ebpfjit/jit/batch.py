@@ -156,15 +156,16 @@ def _words_of(packets: Packets) -> ctypes.Array[ctypes.c_uint64]:
 class Batch:
     """How packets are run: by the function's gate, where there is one, else by calls, one at a time.
 
-    The `mark` tells when it was stopped. A call also takes a packet that the gate does not understand.
-    With `fill` an ExecutionError's
-    place gets this u64 and the batch goes on. What is raised is as a call raises it, but an
-    ExecutionError knows the packet as its `index` and any other error has a note.
+    The `mark` tells when it was stopped. A call also takes a packet that the gate does not understand. With
+    `fill` an ExecutionError's place gets this u64 and the batch goes on; `faults` takes the errors
+    themselves. What is raised is as a call raises it, but an ExecutionError knows the packet as its `index`
+    and any other error has a note.
     """
 
     function: Any
     fill: int | None
     mark: Mark
+    faults: list[ExecutionError | InputError] | None = None
 
     def _gate(self, packets: int) -> Gate | None:
         """Return the function's gate; a batch counts as if it ran through the program once a packet."""
@@ -215,7 +216,7 @@ class Batch:
         words[_WORD["source"]] = routines().addresses[f"source_{packets.source}"]
         words[_WORD["unlocked"]] = gate.compiled.unlocked
         words[_WORD["stops"]] = self.mark.count
-        words[_WORD["fills"]] = self.fill is not None
+        words[_WORD["fills"]] = self.fill is not None and self.faults is None
         words[_WORD["fill"]] = self.fill or 0
         state = ctypes.addressof(gate.state)
         while True:
@@ -241,10 +242,14 @@ class Batch:
     def _filled(self, error: BaseException, index: int) -> int:
         """Return what stands for an error, or raise it, saying which packet it is about."""
         if isinstance(error, ExecutionError | InputError):
-            if self.fill is not None and not isinstance(error, AuditFailure | Stopped):
-                return self.fill
+            goes_on = self.fill is not None and not isinstance(error, AuditFailure | Stopped)
+            if goes_on and self.faults is None:
+                return self.fill or 0
             error.index = index
             error.args = (f"packet {index}: {error}",)
+            if goes_on and self.faults is not None:
+                self.faults.append(error.with_traceback(None))
+                return self.fill or 0
         elif isinstance(error, Exception):
             error.add_note(f"packet {index} of the batch")
         raise error

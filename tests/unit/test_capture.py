@@ -125,7 +125,7 @@ WRONG = {
     b"": "not a capture: neither pcap nor pcapng .is empty",
     b"GIF89a": r"not a capture: .*starts with 47 49 46 38",
     EMPTY[:20]: "packet 1, byte 0: the file ends 4 bytes early",
-    captures.pcap([b"x"]).data + b"\1": "packet 2, byte 41: the file ends inside of it",
+    captures.pcap([b"x"]).data + b"\1": "packet 2, byte 41: the file ends 15 bytes early",
     EMPTY + struct.pack("<4I", 0, 0, 1 << 31, 0): "packet 1, byte 24: a record of more than",
     SECTION + captures.block("<", 6, bytes(20)): "packet 1, byte 28: .*interface that its section",
     SECTION[:8] + bytes(20): r"a section without a byte order \(00 00 00 00\)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import csv
 import json
 import re
 import struct
@@ -11,17 +11,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from support.packets import packets
 
+from ebpfjit import CaptureError
 from ebpfjit.assembler import assemble
-from ebpfjit.cli import pcap
+from ebpfjit.capture import read
 from ebpfjit.cli.capture import run as run_capture
-from ebpfjit.cli.files import FileError
 from ebpfjit.program import Program
 from tests.support import warm
 
 SECOND = 1_000_000_000
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "packets"
 
 
 def pcap_bytes(
@@ -35,103 +37,11 @@ def pcap_bytes(
     return data
 
 
-def block(kind: int, body: bytes, order: str = "<") -> bytes:
-    body += bytes(-len(body) % 4)
-    size = struct.pack(order + "I", len(body) + 12)
-    return struct.pack(order + "I", kind) + size + body + size
+def written(path: Path) -> list[tuple[int, bytes]]:
+    """Return time and bytes of each packet of a capture."""
+    rows = [row for batch in read(path) for row in zip(batch.timestamps, batch, strict=True)]
+    return [(time, bytes(packet)) for time, packet in rows]
 
-
-def section(order: str = "<") -> bytes:
-    return block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, -1), order)
-
-
-def interface(order: str = "<", link_type: int = 1, options: bytes = b"", snap: int = 0) -> bytes:
-    return block(1, struct.pack(order + "HHI", link_type, 0, snap) + options, order)
-
-
-def enhanced(time: int, packet: bytes, order: str = "<", index: int = 0) -> bytes:
-    head = struct.pack(order + "IIIII", index, time >> 32, time & 0xFFFFFFFF, len(packet), len(packet))
-    return block(6, head + packet, order)
-
-
-def read(data: bytes) -> list[tuple[int, bytes, int]]:
-    return [(each.time, each.data, each.wire_size) for each in pcap.read(io.BytesIO(data), "test")]
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("nanoseconds", [False, True])
-def test_pcap_of_every_kind(order: str, nanoseconds: bool) -> None:
-    data = pcap_bytes([(7, 5, b"a" * 20), (8, 0, b"b" * 60)], order=order, nanoseconds=nanoseconds)
-    fraction = 5 if nanoseconds else 5000
-    assert read(data) == [(7 * SECOND + fraction, b"a" * 20, 25), (8 * SECOND, b"b" * 60, 65)]
-    assert read(pcap_bytes([], order=order)) == []
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_pcapng_of_both_orders(order: str) -> None:
-    resolution = struct.pack(order + "HHB3xHH", 9, 1, 9, 0, 0)
-    data = section(order) + interface(order) + interface(order, options=resolution)
-    data += enhanced(1_500_000, b"a" * 20, order) + block(5, bytes(8), order)
-    data += enhanced(3, b"b" * 21, order, index=1)
-    data += block(3, struct.pack(order + "I", 22) + b"c" * 22, order)
-    assert read(data) == [(1_500_000_000, b"a" * 20, 20), (3, b"b" * 21, 21), (0, b"c" * 22, 22)]
-
-
-def test_a_new_section_has_interfaces_of_its_own() -> None:
-    data = section() + interface() + enhanced(1, b"a" * 20) + section(">")
-    assert len(read(data)) == 1
-    with pytest.raises(FileError, match=r"packet 2, byte .*: interface 0, and the section has 0"):
-        read(data + enhanced(1, b"b" * 20, ">"))
-
-
-def test_raw_ip_gets_an_ethernet_header() -> None:
-    four, six = b"\x45" + bytes(19), b"\x60" + bytes(39)
-    data = pcap_bytes([(0, 0, four), (0, 0, six)], link_type=101)
-    assert [packet for _, packet, _ in read(data)] == [
-        bytes(12) + b"\x08\x00" + four,
-        bytes(12) + b"\x86\xdd" + six,
-    ]
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "test: packet 1, byte 0: the file ends 4 bytes early"),
-        (b"\x7fELF" + bytes(60), "not a capture: neither pcap nor pcapng"),
-        (pcap_bytes([], link_type=113), "link type 113; programs run on Ethernet"),
-        (
-            pcap_bytes([(0, 0, bytes(20)), (0, 0, bytes(20))])[:-1],
-            "packet 2, byte .*: the file ends 1 bytes early",
-        ),
-        (pcap_bytes([(0, 0, bytes(20))])[:30], "packet 1, byte 30: the file ends 10 bytes early"),
-        (pcap_bytes([]) + struct.pack("<IIII", 0, 0, 1 << 30, 1 << 30), "a packet of 1073741824 bytes"),
-        (section() + struct.pack("<II", 6, 13), "a block of 13 bytes"),
-        (section() + struct.pack("<II", 6, 1 << 30), "a block of 1073741824 bytes"),
-        (section()[:8] + bytes(20), "a section without a byte order"),
-        (section() + block(6, bytes(8)), "a packet block without its header"),
-        (section() + block(1, b""), "an interface without a link type"),
-        (
-            section() + interface() + block(6, struct.pack("<IIIII", 0, 0, 0, 99, 99)),
-            "99 bytes in a block of 20",
-        ),
-    ],
-)
-def test_damaged_captures_are_said(data: bytes, message: str) -> None:
-    with pytest.raises(FileError, match=message):
-        read(data)
-
-
-def test_what_is_written_is_read_again() -> None:
-    file = io.BytesIO()
-    writer = pcap.Writer(file)
-    rows = [(7 * SECOND + 123456789, b"a" * 20, 20), (0, b"b" * 1500, 9000)]
-    for row in rows:
-        writer.write(*row)
-    assert writer.written == 2
-    assert read(file.getvalue()) == rows
-
-
-# --- the command ---
 
 DROP_UDP = """
     mov r6, r1
@@ -184,8 +94,7 @@ def test_packets_that_pass_are_written(capture: Path, drop_udp: Path, tmp_path: 
     run = ebpfjit("run", drop_udp, "--type", "tc", "--pcap", capture, "--write", out, "--json")
     report: dict[str, Any] = json.loads(run.stdout)
     kept = [(number * SECOND, data) for number, data in enumerate(packets().values()) if not is_udp(data)]
-    with out.open("rb") as file:
-        assert [(each.time, each.data) for each in pcap.read(file, "out")] == kept
+    assert written(out) == kept
     assert report["packets"] == len(packets())
     assert report["written"] == len(kept)
     assert report["verdicts"]["TC_ACT_OK"]["packets"] == len(kept)
@@ -197,17 +106,15 @@ def test_a_socket_filter_cuts_what_it_keeps(capture: Path, tmp_path: Path) -> No
     program.write_text("mov r0, 20\nexit")
     run = ebpfjit("run", program, "--type", "socket_filter", "--pcap", capture, "--write", out)
     assert run.returncode == 0
-    with out.open("rb") as file:
-        assert [each.data for each in pcap.read(file, "out")] == [data[:34] for data in packets().values()]
+    assert [data for _, data in written(out)] == [data[:34] for data in packets().values()]
 
 
 def test_a_vlan_tag_that_was_pushed_is_written(capture: Path, tmp_path: Path) -> None:
     program, out = tmp_path / "push.s", tmp_path / "out.pcap"
     program.write_text("mov r2, 0x81\nmov r3, 0x2007\ncall 18\nmov r0, 0\nexit")
     assert ebpfjit("run", program, "--type", "tc", "--pcap", capture, "--write", out).returncode == 0
-    with out.open("rb") as file:
-        written = [each.data for each in pcap.read(file, "out")]
-    assert written == [data[:12] + b"\x81\x00\x20\x07" + data[12:] for data in packets().values()]
+    tagged = [data[:12] + b"\x81\x00\x20\x07" + data[12:] for data in packets().values()]
+    assert [data for _, data in written(out)] == tagged
 
 
 def test_packets_that_cannot_be_run_are_counted(tmp_path: Path, drop_udp: Path) -> None:
@@ -235,7 +142,7 @@ def test_a_capture_that_was_cut_off_is_counted_as_far_as_it_goes(tmp_path: Path)
     assert report.error is not None
     assert re.fullmatch(r"packet 3, byte \d+: the file ends 20 bytes early", report.error)
     path.write_bytes(pcap_bytes([(0, 0, bytes(60))])[:-20])
-    with pytest.raises(FileError, match=r"packet 1, byte .*: the file ends 20 bytes early"):
+    with pytest.raises(CaptureError, match=r"packet 1, byte .*: the file ends 20 bytes early"):
         run_capture(program, str(path), None, program.run, show=False)
 
 
@@ -297,3 +204,65 @@ def test_one_packet_with_a_context(drop_udp: Path, tmp_path: Path) -> None:
     assert shown["context"]["cb"] == [1, 2, 0, 0, 0]
     assert shown["action"] is None
     assert ebpfjit("run", program, "--type", "tc", "--hex", "00" * 20).stdout == "0 (0x0) TC_ACT_OK\n"
+
+
+def test_whole_batches_and_single_packets_come_to_the_same(capture: Path, tmp_path: Path) -> None:
+    """With --context a capture is run packet by packet; what is counted is the same, faults and maps too."""
+    short = tmp_path / "short.pcap"
+    short.write_bytes(capture.read_bytes() + pcap_bytes([(9, 0, bytes(13)), (9, 1, bytes(15))])[24:])
+    program = tmp_path / "fault.s"
+    program.write_text("ldxw r2, [r1+0]\nldxb r0, [r2+60]\nmov r0, 2\nexit")
+    filters = EXAMPLES / "xdp_port_filter.o"
+    for file, options in ((program, ("--type", "xdp")), (filters, ("--map", "blocked[53]=1", "--show-maps"))):
+        found = []
+        for ways in ((), ("--context", "ingress_ifindex=1"), ("--engine", "interpreter")):
+            run = ebpfjit("run", file, *options, "--pcap", short, "--json", *ways)
+            report = json.loads(run.stdout)
+            report.pop("seconds")
+            found.append((run.returncode, re.sub("0x[0-9a-f]+", "0x", run.stderr), report))
+            report["error"] = re.sub("0x[0-9a-f]+", "0x", report["error"] or "")
+        assert found[0] == found[1] == found[2]
+        assert found[0][2]["verdicts"]["not run"]["packets"] == 1
+
+
+def test_a_table_of_each_verdict(capture: Path, drop_udp: Path, tmp_path: Path) -> None:
+    rows = []
+    for name in ("v.csv", "v.jsonl", "v.parquet"):
+        out = tmp_path / name
+        assert ebpfjit("run", drop_udp, "--type", "tc", "--pcap", capture, "--verdicts", out).returncode == 0
+    rows = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text().splitlines()]
+    assert [row["verdict"] == "TC_ACT_SHOT" for row in rows] == [is_udp(data) for data in packets().values()]
+    assert [(row["packet"], row["length"]) for row in rows] == [
+        (number, len(data)) for number, data in enumerate(packets().values(), 1)
+    ]
+    with (tmp_path / "v.csv").open(newline="") as file:
+        assert [row["verdict"] for row in csv.DictReader(file)] == [row["verdict"] for row in rows]
+    assert pq.read_table(tmp_path / "v.parquet")["verdict"].to_pylist() == [row["verdict"] for row in rows]
+    wrong = ebpfjit("run", drop_udp, "--type", "tc", "--pcap", capture, "--verdicts", tmp_path / "v.xls")
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (1, 1)
+    assert "ends in .csv, .jsonl, .parquet" in wrong.stderr
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".jsonl", ".parquet", ".pcap", ".s"]
+
+
+def test_an_expression_over_a_capture(capture: Path, tmp_path: Path) -> None:
+    pytest.importorskip("libpcap")
+    out = tmp_path / "udp.pcap"
+    run = ebpfjit("filter", "ip proto 17", "--pcap", capture, "--write", out)
+    expected = [data for data in packets().values() if is_udp(data)]
+    assert run.stdout == f"{len(expected)} of {len(packets())} packets match, written to {out}\n"
+    assert [data for _, data in written(out)] == expected
+    counted = json.loads(ebpfjit("filter", "ip proto 17", "--pcap", capture, "--json").stdout)
+    assert counted == {"packets": len(packets()), "matched": len(expected), "error": None}
+    for arguments, says in [
+        (("tcp prot 80", "--pcap", capture), "'tcp prot 80': can't parse filter expression: syntax error"),
+        (("tcp", "--pcap", tmp_path / "none"), "No such file"),
+        (("tcp", "--pcap", __file__), "not a capture"),
+    ]:
+        wrong = ebpfjit("filter", *arguments)
+        assert (wrong.returncode, len(wrong.stderr.splitlines())) == (1, 1), arguments
+        assert says in wrong.stderr
+    cut = tmp_path / "cut.pcap"
+    cut.write_bytes(capture.read_bytes()[:-3])
+    wrong = ebpfjit("filter", "ip proto 17", "--pcap", cut)
+    assert wrong.returncode == 1
+    assert ("bytes early" in wrong.stderr, "packets match" in wrong.stdout) == (True, True)
