@@ -33,9 +33,9 @@ class Frame:
 class State:
     """The machine while it runs: registers (u64), pc, frames, budget.
 
-    `pc` is good between stretches and in calls: there it is the instruction that follows. `near` has for each
-    register the region in which the last access through it was: the next one is most often there too, and
-    looks only whether it is. What leaves it where regions were taken away is `forget`.
+    `pc` is right between stretches, and in calls, where it is the instruction that follows. `near` has for each
+    register the region of the last access through it, where the next one looks first: whether its bytes lie
+    in it, as it is then, and whether it allows them. `forget` empties it where a region was taken away.
     """
 
     def __init__(self, verified: Verified, execution: Execution, watcher: Watcher | None = None) -> None:
@@ -224,9 +224,8 @@ def interpret(
             raise
         finally:
             execution.budget_left = state.budget
-            state.space.spend = state.space.after_revoke = (
-                None  # else they refer to it, and buffers stay exported
-            )
+            # Else the space refers to itself, and buffers stay exported.
+            state.space.spend = state.space.after_revoke = None
     if state.ended:
         return state.registers[0]
     assert state.result is not None  # the outermost function has left
