@@ -33,9 +33,9 @@ class Frame:
 class State:
     """The machine while it runs: registers (u64), pc, frames, budget.
 
-    `pc` is right between stretches, and in calls, where it is the instruction that follows. `near` has for each
-    register the region of the last access through it, where the next one looks first: whether its bytes lie
-    in it, as it is then, and whether it allows them. `forget` empties it where a region was taken away.
+    `pc` is right between stretches, and in calls, where it is the instruction that follows. `near` has for
+    each register the region of the last access through it, where the next one looks first: whether its bytes
+    lie in it, as it is then, and whether it allows them. `forget` empties it where a region was taken away.
     """
 
     def __init__(self, verified: Verified, execution: Execution, watcher: Watcher | None = None) -> None:
