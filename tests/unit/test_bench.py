@@ -10,12 +10,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ebpfjit.assembler import assemble
-from ebpfjit.bench import calls, contest, llvm, maps, measure, native, payloads, tiers
+from ebpfjit.bench import calls, compiling, contest, llvm, maps, measure, native, payloads, tiers
 from ebpfjit.bench.benchmark import SHORT, Bars, Benchmark, Plan, Section, Step
 from ebpfjit.bench.catalog import BENCHMARKS, choose
 from ebpfjit.bench.compiling import program
@@ -225,7 +226,8 @@ def test_operations_on_maps_are_what_is_left_of_two_loops() -> None:
 # runs
 
 
-def test_all_benchmarks_have_sections() -> None:
+def test_all_benchmarks_have_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "compilers", dict)  # they are for tests of the command
     plan = replace(TINY, processes=1)
     titles: list[str] = []
     report = run(
@@ -241,7 +243,11 @@ def test_all_benchmarks_have_sections() -> None:
     assert json.loads(json.dumps(report.as_json(), allow_nan=False))["benchmarks"]["maps"]["operations"]
 
 
-def test_compiling_is_measured_by_stage() -> None:
+def test_compiling_is_measured_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forked(command: list[str], *, env: Mapping[str, str], **_: object) -> Any:
+        return warm.run(command, text=True, env=env)
+
+    monkeypatch.setattr(compiling, "subprocess", SimpleNamespace(run=forked))
     report = run(choose(["compile"]), replace(TINY, processes=1))
     found = report.as_json()["benchmarks"]["compile"]
     assert [one["mode"] for one in found["stages"]] == 2 * ["cold", "other", "warm"]
