@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import is_not
 
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME, TABLE
@@ -135,7 +136,7 @@ def _with_differences(
             else:
                 blocks.append(Block(there.pc, (), (payment,), Op(JUMP, (), 0, 0, there.pc), (way,)))
                 ways[index] = Way(len(blocks) - 1, ())
-        if tuple(ways) != blocks[number].ways:
+        if any(map(is_not, ways, blocks[number].ways)):
             block = blocks[number]
             blocks[number] = Block(block.pc, block.args, block.ops, block.end, tuple(ways))
     return replace(code, blocks=tuple(blocks))

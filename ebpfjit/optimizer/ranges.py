@@ -317,7 +317,10 @@ class Walk:
         """Learn what a way out of a block says; what is learnt is put on the trail."""
         end = block.end
         compares = _COMPARES.get(end.row)
-        if compares is not None and block.ways[0] != block.ways[1]:
+        if compares is None:
+            return
+        taken, other = block.ways
+        if taken.block != other.block or taken.args != other.args:
             self._learn(end, way, compares)
 
     def _learn(self, end: Op, way: int, compares: Compares) -> None:
