@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -65,7 +66,8 @@ def draw(section: Section) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    lines = box.SIMPLE_HEAD if sys.stdout.isatty() else None  # no lines into pipes
+    table = Table(title=section.title, title_justify="left", title_style="bold", box=lines)
     for number, (heading, align) in enumerate(zip(section.headings, section.align, strict=True)):
         shown = heading if number == 0 else heading.replace(", ", "\n").replace("/", "/\n")
         table.add_column(shown, justify="left" if align == "l" else "right", no_wrap=True)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ebpfjit.cli.options import Json
+from ebpfjit.cli.output import print_json
+
 if TYPE_CHECKING:
     from ebpfjit.prove.run import Progress
 
@@ -23,6 +26,7 @@ def prove(
         float, typer.Option(min=0.1, help="How long the solver has for each question.")
     ] = DEFAULT_SECONDS,
     jobs: Annotated[int, typer.Option(min=1, help="Child processes.")] = 1,
+    as_json: Json = False,
 ) -> None:
     """Prove the optimizer's rules and the translators right, for all numbers at 32 and 64 bits.
 
@@ -34,6 +38,7 @@ def prove(
     except ModuleNotFoundError as error:
         raise typer.BadParameter(f"{error.name} is not there: pip install 'ebpfjit[prove]'") from None
     from ebpfjit.prove.claims import Verdict
+    from ebpfjit.prove.report import as_json as told
     from ebpfjit.prove.report import show
 
     try:
@@ -42,9 +47,13 @@ def prove(
         raise typer.BadParameter(str(error)) from None
     with _progress() as progress:
         report = run(claims, seconds, jobs, progress)
-    show(report)
+    if as_json:
+        print_json(told(report))
+    else:
+        show(report)
     if report.interrupted:
-        print("interrupted: this is what was decided so far")
+        if not as_json:
+            print("interrupted: this is what was decided so far")
         raise typer.Exit(130)
     if report.of(Verdict.REFUTED):
         raise typer.Exit(1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 from ebpfjit.prove.claims import Verdict
 from ebpfjit.prove.run import Report
@@ -16,7 +17,7 @@ def draw(report: Report) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None)  # no lines into pipes
     table.add_column("claims about")
     for verdict in Verdict:
         table.add_column(verdict.value, justify="right")
@@ -29,6 +30,15 @@ def draw(report: Report) -> Table:
         paths = sum(result.paths for result in here)
         table.add_row(room, *counts, str(paths), f"{sum(times):.0f}", f"{max(times):.1f}")
     return table
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return a report as JSON has it: each claim, and what the solver says."""
+    claims = [
+        {"room": each.claim.room, "name": each.claim.name, "verdict": each.verdict.value, "text": each.text}
+        for each in report.results
+    ]
+    return {"claims": claims, "seconds": round(report.seconds, 1), "interrupted": report.interrupted}
 
 
 def show(report: Report) -> None:

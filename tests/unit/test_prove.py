@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -317,6 +318,9 @@ def test_the_command_tells_what_is_refuted(monkeypatch: pytest.MonkeyPatch) -> N
     found = CliRunner().invoke(app, ["prove", "algebra", "--jobs", "2"])
     assert found.exit_code == 1
     assert "algebra: x is even: x = 0x" in found.output
+    assert "\u2500" not in found.output  # no lines around tables in a pipe
+    found = CliRunner().invoke(app, ["prove", "algebra", "--json"])
+    assert [each["verdict"] for each in json.loads(found.output)["claims"]] == ["proven", "refuted"]
 
 
 def test_a_room_that_is_not_there() -> None:
