@@ -31,6 +31,7 @@ from ebpfjit.program import Program
 
 if TYPE_CHECKING:
     from ebpfjit.function import JitFunction
+    from ebpfjit.elf.loader import Object
     from ebpfjit.runner import Result
     from ebpfjit.vm import EbpfVmFixedMbuff
 
@@ -107,8 +108,6 @@ def run(
         raise typer.BadParameter("--mbuff-offsets is for single packets, not for --pcap")
     if repeat > 1 and (offsets is not None or pcap is not None):
         raise typer.BadParameter("--repeat is for single packets, without --mbuff-offsets")
-    from ebpfjit.cli import state
-
     chosen, obj = one_of(file, program, loading(btf, kconfig, maps))
     if type_ is not None:
         # Without a section too, it is bytecode that gets plain memory.
@@ -116,7 +115,10 @@ def run(
         chosen = (
             replace(chosen, type=None, section=None) if no_type else replace(chosen, type=named_type(type_))
         )
-    state.prepare(obj, file, map_ or (), variables or ())
+    if map_ or variables:
+        from ebpfjit.cli.state import prepare
+
+        prepare(obj, file, map_ or (), variables or ())
     name = _engine(engine)
 
     def execute(packet: bytes | bytearray) -> Result:
@@ -146,14 +148,23 @@ def run(
             if not as_json:
                 print(*result.output, sep="\n", end="\n" if result.output else "")
     if as_json:
-        print_json(_result_json(result, chosen) | (state.shown_state(obj) if show_maps else {}))
+        print_json(_result_json(result, chosen) | (_state(obj) if show_maps else {}))
         return
     action = f" {result.action}" if result.action else ""
     print(f"{result.return_value} ({result.return_value:#x}){action}")
     if show_maps:
+        from ebpfjit.cli.state import print_state
+
         for where, event in result.events:
             print(f"event of {where!r}: {event.hex(' ')}")
-        state.print_state(obj)
+        print_state(obj)
+
+
+def _state(obj: Object | None) -> dict[str, Any]:
+    """Return what --show-maps adds to JSON."""
+    from ebpfjit.cli.state import shown_state
+
+    return shown_state(obj)
 
 
 def _engine(asked: Engine | None) -> EngineName:

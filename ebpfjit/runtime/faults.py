@@ -21,10 +21,10 @@ from ebpfjit.errors import (
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime.helpers.names import NAMES
-from ebpfjit.runtime.provenance import Provenance, provenance_of
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.memory import Region
+    from ebpfjit.runtime.provenance import Provenance
 
 
 def _at(pc: int | None) -> str:
@@ -168,6 +168,8 @@ def _explained(fault: MemoryFault, program: Program) -> str:
 
     The registers that it may have come from are asked for their history: it is the same on both engines.
     """
+    from ebpfjit.runtime.provenance import provenance_of  # few runs need it
+
     insn = program.slots[fault.pc] if fault.pc is not None and fault.pc < len(program.slots) else None
     row = insn.row if insn is not None else None
     if insn is None or row is None:
@@ -218,6 +220,8 @@ def _place(fault: MemoryFault, program: Program, found: Iterable[Provenance]) ->
 
 def _regions(fault: MemoryFault, program: Program, found: Iterable[Provenance]) -> set[str]:
     """Return the names of the regions that a value may have been made of."""
+    from ebpfjit.runtime.provenance import provenance_of
+
     names: set[str] = set()
     others = [name for name, *_ in fault.around[:2] if name not in (*_PACKETS, _STACK)]
     for each in found:
