@@ -30,8 +30,8 @@ from ebpfjit.literals import EngineName, named_engine, named_type
 from ebpfjit.program import Program
 
 if TYPE_CHECKING:
-    from ebpfjit.function import JitFunction
     from ebpfjit.elf.loader import Object
+    from ebpfjit.function import JitFunction
     from ebpfjit.runner import Result
     from ebpfjit.vm import EbpfVmFixedMbuff
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -174,13 +175,12 @@ def test_diff_says_what_became_of_inputs(tmp_path: Path) -> None:
 
 
 def test_diff_takes_captures(tmp_path: Path) -> None:
-    from ebpfjit.cli.pcap import Writer
-
     path = tmp_path / "two.pcap"
-    with path.open("wb") as file:
-        writer = Writer(file)
-        for packet in (bytes.fromhex(DNS), bytes(60)):
-            writer.write(0, packet, len(packet))
+    records = b"".join(
+        struct.pack("<IIII", 0, 0, len(packet), len(packet)) + packet
+        for packet in (bytes.fromhex(DNS), bytes(60))
+    )
+    path.write_bytes(b"\xd4\xc3\xb2\xa1" + struct.pack("<HHiIII", 2, 4, 0, 0, 1 << 16, 1) + records)
     assert as_json("diff", FILTER, "--pcap", path)["ended"] == 2
 
 
