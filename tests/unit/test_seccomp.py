@@ -1,0 +1,180 @@
+"""seccomp: profiles, dumps and bytes; every comparison; Linux's own answers in a child process."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import json
+import os
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebpfjit import AssemblyError, LoadError, VerifierError, classic, seccomp
+from ebpfjit.difftest.children import run_forked
+from ebpfjit.seccomp.numbers import ARCHITECTURES, system_calls
+
+X86 = "x86_64"
+PROFILE = {
+    "defaultAction": "SCMP_ACT_ERRNO",
+    "defaultErrnoRet": 38,
+    "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_S390X"],
+    "syscalls": [
+        {"names": ["read", "write", "arm_fadvise64_64"], "action": "SCMP_ACT_ALLOW"},
+        {"names": ["personality"], "action": "SCMP_ACT_ALLOW",
+         "args": [{"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]},
+        {"names": ["personality"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1,
+         "args": [{"index": 0, "value": 5, "op": "SCMP_CMP_GT"}]},
+        {"name": "clone", "action": "SCMP_ACT_LOG",
+         "args": [{"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]},
+    ],
+}  # fmt: skip
+
+
+def test_a_profile_decides_as_it_says() -> None:
+    program = seccomp.load(PROFILE)
+    for call, args, expected in [
+        ("read", (), ("SCMP_ACT_ALLOW", 0)),
+        ("mount", (), ("SCMP_ACT_ERRNO", 38)),
+        ("personality", (8,), ("SCMP_ACT_ALLOW", 0)),
+        ("personality", (9,), ("SCMP_ACT_ERRNO", 1)),
+        ("personality", (5,), ("SCMP_ACT_ERRNO", 38)),
+        ("clone", (17,), ("SCMP_ACT_LOG", 0)),
+        ("clone", (0x10000000,), ("SCMP_ACT_ERRNO", 38)),
+    ]:
+        for engine in ("interpreter", "jit"):
+            assert program.decide(nr=call, arch=X86, args=args, engine=engine) == expected, (call, args)
+            assert program.run(nr=call, arch=X86, args=args, engine=engine) == expected[0]
+    assert program.run(nr="read", arch="x86") == program.run(nr=3, arch="x86") == "SCMP_ACT_ALLOW"
+    assert program.run(nr="read", arch="aarch64") == program.run(nr=0x40000000, arch=X86) == "SCMP_ACT_KILL"
+    table = program.table(X86)
+    assert [name for name, action in table.items() if action == "SCMP_ACT_ALLOW"] == ["read", "write"]
+    assert len(table) == len(system_calls(ARCHITECTURES[X86])) > 300
+    other = seccomp.load({**PROFILE, "syscalls": PROFILE["syscalls"][:1]})  # type: ignore[index]
+    assert seccomp.compare(program, other, X86, (8,)) == {
+        "clone": ("SCMP_ACT_LOG", "SCMP_ACT_ERRNO"), "personality": ("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"),
+    }  # fmt: skip
+    assert len(repr(program)) < 100
+
+
+MEANING: dict[str, Any] = {
+    "SCMP_CMP_NE": lambda a, b: a != b, "SCMP_CMP_LT": lambda a, b: a < b, "SCMP_CMP_LE": lambda a, b: a <= b,
+    "SCMP_CMP_EQ": lambda a, b: a == b, "SCMP_CMP_GE": lambda a, b: a >= b, "SCMP_CMP_GT": lambda a, b: a > b,
+}  # fmt: skip
+EDGES = [0, 1, 5, (1 << 32) - 1, 1 << 32, (1 << 32) + 5, (5 << 32) + 5, (1 << 64) - 1]
+
+
+def test_comparisons_are_of_64_bits() -> None:
+    for op, holds in MEANING.items():
+        for value in EDGES:
+            argument = {"index": 2, "value": value, "op": op}
+            rule = {"names": ["dup3"], "action": "SCMP_ACT_ALLOW", "args": [argument]}
+            function = seccomp.load(_only(rule)).compile()
+            for given in EDGES:
+                data = seccomp.call_data("dup3", X86, (7, 7, given))
+                assert (function(data) == 0x7FFF0000) == holds(given, value), (op, given, value)
+    masked = {"index": 1, "value": 0xF0_0000_00F0, "valueTwo": 0x10_0000_0020, "op": "SCMP_CMP_MASKED_EQ"}
+    program = seccomp.load(_only({"names": ["dup3"], "action": "SCMP_ACT_ALLOW", "args": [masked]}))
+    for given, action in [(0x1F_0000_002F, "ALLOW"), (0x20_0000_0020, "ERRNO"), (0x10_0000_0030, "ERRNO")]:
+        assert program.run(nr="dup3", arch=X86, args=(0, given)) == f"SCMP_ACT_{action}"
+
+
+def _only(rule: dict[str, Any]) -> dict[str, Any]:
+    return {"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [rule]}
+
+
+def test_files_dumps_and_bytes(tmp_path: Path) -> None:
+    text = "ld [0]\njeq #0, 0, 1\nret #0x7fff0000\nret #0x00050001"
+    code = classic.assemble(text)
+    (tmp_path / "profile.json").write_text(json.dumps(PROFILE))
+    (tmp_path / "filter.bin").write_bytes(code)
+    (tmp_path / "filter.txt").write_text(classic.disassemble(code, "dd"))
+    files = (tmp_path / "filter.bin", str(tmp_path / "filter.txt"))
+    for source in (text, code, classic.disassemble(code, "ddd"), *files):
+        program = seccomp.load(source)
+        assert [program.run(nr=nr) for nr in (0, 1)] == ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"]
+        assert program.classic == code
+    for profile in (json.dumps(PROFILE), tmp_path / "profile.json"):
+        assert seccomp.load(profile).classic == seccomp.load(PROFILE).classic
+    assert seccomp.load(text).run(seccomp.call_data(0)).return_value == 0x7FFF0000
+    docker = {"defaultAction": "SCMP_ACT_KILL_PROCESS", "archMap": [
+        {"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]}
+    ]}  # fmt: skip
+    assert seccomp.load(docker).run(nr="read", arch=X86) == "SCMP_ACT_KILL_PROCESS"
+
+
+WRONG: list[tuple[Any, type[Exception], str]] = [
+    ("{'defaultAction': 1}", AssemblyError, "an instruction is { code, jt, jf, k }"),
+    ('{"defaultAction": ', LoadError, "a seccomp profile is JSON: "),
+    ({"syscalls": []}, LoadError, "a JSON object with a defaultAction"),
+    ({"defaultAction": "ALLOW"}, LoadError, "defaultAction: no action 'ALLOW'; there are SCMP_ACT"),
+    (_only({"names": ["raed"], "action": "SCMP_ACT_ALLOW"}), LoadError, r"\[0\]: no system call 'raed'"),
+    (_only({"action": "SCMP_ACT_ALLOW"}), LoadError, r"syscalls\[0\] has no names"),
+    (_only({"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 6, "op": "SCMP_CMP_EQ"}]}),
+     LoadError, "an index from 0 to 5, not 6"),
+    (_only({"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "op": "=="}]}),
+     LoadError, "no comparison '=='; there are SCMP_CMP_NE"),
+    (_only({"names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": "E5"}), LoadError, "no error number"),
+    ("ldh [0]\nret a", VerifierError, r"seccomp has no ldh \[k\]"),
+    ("ld [2]\nret a", VerifierError, "a word at 0x2, and struct seccomp_data has 64 bytes"),
+    ("ld [64]\nret a", VerifierError, "a word at 0x40"),
+    (5, TypeError, "a filter is a path, text, bytes or a mapping"),
+]  # fmt: skip
+
+
+def test_what_is_wrong_is_said() -> None:
+    for source, kind, says in WRONG:
+        with pytest.raises(kind, match=says):
+            seccomp.load(source)
+    program = seccomp.load("ret #0x7fff0000")
+    for options, kind, says in [
+        ({"nr": "nothing", "arch": X86}, LoadError, "no system call 'nothing' on x86_64"),
+        ({"nr": 0, "arch": "vax"}, LoadError, "no architecture 'vax'; there are x86_64, x86"),
+        ({"nr": 0, "args": range(7)}, ValueError, "up to six arguments"),
+    ]:
+        with pytest.raises(kind, match=says):
+            program.run(**options)
+
+
+def _in_linux(code: bytes, calls: list[tuple[int, int]]) -> list[int]:
+    """Return the error numbers that calls of the form (number, first argument) get under a filter, 0 for
+    none.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    filter_ = ctypes.create_string_buffer(struct.pack("H6xQ", len(code) // 8, ctypes.addressof(buffer)))
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+    if libc.prctl(22, 2, ctypes.addressof(filter_), 0, 0):  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+        raise OSError(ctypes.get_errno(), "no filter")
+    found = []
+    for number, argument in calls:
+        ctypes.set_errno(0)
+        result = libc.syscall(ctypes.c_long(number), ctypes.c_ulong(argument), 0, 0, 0, 0)
+        found.append(ctypes.get_errno() if result == -1 else 0)
+    return found
+
+
+@pytest.mark.skipif(os.uname().machine != X86, reason="system calls of x86_64 are made")
+def test_linux_decides_the_same() -> None:
+    """Filters on getppid, sched_yield and umask, whose effect on a child is none."""
+    names = ("getppid", "sched_yield", "umask")
+    for seed in range(12):
+        chosen = random.Random(seed)
+        rules = []
+        for name, value in itertools.product(names, chosen.sample(EDGES, 2)):
+            ops = chosen.choice(list(MEANING))
+            rules.append({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": chosen.choice([5, 7, 11]),
+                          "args": [{"index": 0, "value": value, "op": ops}]})  # fmt: skip
+        program = seccomp.load({**_only({}), "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules})
+        calls = [(system_calls(ARCHITECTURES[X86])[name], value) for name in names for value in EDGES]
+        ended = run_forked(lambda code=program.classic, calls=calls: _in_linux(code, calls), 20)  # type: ignore[misc]
+        if ended.value is None:
+            pytest.skip(f"no seccomp filter can be set here: {ended}")
+        said = [program.decide(nr=nr, arch=X86, args=(value,)) for nr, value in calls]
+        assert ended.value == [data if action == "SCMP_ACT_ERRNO" else 0 for action, data in said], seed
+    assert errno.EIO == 5
