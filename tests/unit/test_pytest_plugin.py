@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import load
+from ebpfjit import engines, load
 from tests.support.elf_files import OBJECTS
 
 pytest_plugins = ["pytester"]
@@ -180,3 +180,28 @@ def test_a_source_is_compiled_where_it_is_new(session: pytest.Pytester, clang: P
     skipped = session.runpytest_inprocess("-rs")
     skipped.assert_outcomes(skipped=1)
     skipped.stdout.fnmatch_lines(["*needs 'no-such-clang', which is not here*"])
+
+
+HONOURED = """
+    import pytest
+    from ebpfjit import Clock, Environment
+
+    @pytest.mark.ebpf_engines("interpreter", "kernel")
+    @pytest.mark.parametrize("given", [{"limit": 50}, {"environment": Environment(clock=Clock(5))}])
+    def test_one(ebpf_load, ebpf_run, given):
+        program = ebpf_load("counter.o").programs["count"]
+        assert ebpf_run(program, bytes(60), repeat=2, **given).action == "XDP_PASS"
+"""
+
+
+@pytest.mark.skipif(bool(engines.unavailable("kernel")), reason="the kernel loads no programs here")
+def test_what_the_kernel_cannot_honour_is_a_skip_that_says_so(session: pytest.Pytester) -> None:
+    session.makepyfile(HONOURED)
+    result = _run(session, "-rs")
+    result.assert_outcomes(passed=2, skipped=2)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*engine kernel: the kernel has a limit of its own*",
+            "*engine kernel: the kernel has its own clock*",
+        ]
+    )
