@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -209,7 +210,9 @@ def time_case(case: Case, rounds: Rounds) -> list[Timing]:
             # Whatever was there, deleting and inserting does not say.
             if ways[f"C{suffix}"]() != ours(memory) and "delete" not in operation:
                 raise BenchError(f"{case.name}: C and machine code find different things in the map")
-    times = in_turn({name: timed(way, COUNT) for name, way in ways.items()}, rounds)
+    times = in_turn(
+        {name: timed(way, COUNT, clock=time.process_time_ns) for name, way in ways.items()}, rounds
+    )
     return [Timing(case, times)]
 
 
