@@ -14,10 +14,10 @@ from results import measure, parser
 from ebpfjit.bench.maps import BENCHMARK
 
 WORDS = """
-Nanoseconds of processor time above the same loop without the operation, the fastest of {rounds} rounds of each,
-in which all take turns; C: the same routine on the same memory, compiled by gcc -O2 and called as a function.
-Memory checks and the instruction budget are in ours; unlocked is the same with `release_gil=True`, where each
-operation on a table took some 18,000 ns before.
+Nanoseconds of processor time above the same loop without the operation, the fastest of {rounds} rounds of
+each, in which all take turns; C: the same routine on the same memory, compiled by gcc -O2 and called as a
+function. Memory checks and the instruction budget are in ours; unlocked is the same with `release_gil=True`,
+where each operation on a table took some 18,000 ns before.
 """
 
 
