@@ -2,7 +2,7 @@
 
 import sys
 
-from ebpfjit.cli.app import main
+from ebpfjit.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())
