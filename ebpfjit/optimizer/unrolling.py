@@ -138,8 +138,8 @@ class _Counting(Making):
 
 
 def _without_steps(loop: Counted) -> Block:
-    """Return the block of a loop without the steps that nothing in it reads."""
-    read: set[int | None] = set()
+    """Return the block of a loop without the steps that nothing reads but the argument that steps."""
+    read: set[int | None] = {value for arg, value in loop.after.items() if arg not in loop.steps}
     for op in loop.block.ops:
         read.update(op.args)
         if op.exit is not None:
