@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from typer.testing import CliRunner
 import ebpfjit
 from ebpfjit import runtime_info
 from ebpfjit.cli.app import app
+from tests.support import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -88,8 +88,11 @@ def _output_of(words: list[str]) -> str:
         return done.output
     assert words[0] == "pytest"
     arguments = [sys.executable, "-m", *words, "-p", "no:cacheprovider"]
+    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of a process that has imported ebpfjit
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    return subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment).stdout
+    done = warm.run(arguments, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return str(done.stdout)
 
 
 def test_each_public_name_is_in_an_example_of_the_reference() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.support import warm
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -105,9 +106,7 @@ def test_example(name: str) -> None:
     needs_machine_code, expected = EXPECTED[name]
     if needs_machine_code and not has_machine_code():
         pytest.skip("no machine code on this machine")
-    result = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)], capture_output=True, text=True, timeout=120, check=False
-    )
+    result = warm.run([sys.executable, EXAMPLES / name], text=True)
     assert (result.returncode, result.stderr) == (0, "")
     if callable(expected):
         assert expected(result.stdout), result.stdout

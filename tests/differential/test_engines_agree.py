@@ -41,12 +41,12 @@ def test_engines_agree_on_generated_programs() -> None:
 def test_what_is_proven_holds() -> None:
     """Programs full of pointers, more than the other test has: what analysis proves of them is true."""
     engines = ("interpreter", "optimized", "jit")
-    report = fuzz(Options(engines, programs=PROGRAMS // 10, jobs=JOBS, seed=2, sources=("pointers",)))
+    report = fuzz(Options(engines, programs=PROGRAMS // 20, jobs=JOBS, seed=2, sources=("pointers",)))
     assert report.findings == [], report_text(report)
 
 
 def test_runs_go_on_in_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """Baseline code up to where a slice ends, optimised code from there on: as the interpreter does."""
     monkeypatch.setenv("EBPFJIT_TIERS", "on")
-    report = fuzz(Options(("interpreter", "tiered"), programs=PROGRAMS // 5, jobs=JOBS, seed=3))
+    report = fuzz(Options(("interpreter", "tiered"), programs=PROGRAMS // 10, jobs=JOBS, seed=3))
     assert report.findings == [], report_text(report)

@@ -39,7 +39,7 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float = 300,
 ) -> subprocess.CompletedProcess[Any]:
-    """Run `[sys.executable, "-c" or "-m", ...]`, and return its exit status and what it wrote."""
+    """Run `[sys.executable, "-c" or "-m" or a file, ...]`; return its exit status and what it wrote."""
     environment = dict(os.environ if env is None else env)
     request = ([str(part) for part in command[1:]], str(cwd or os.getcwd()), environment)
     server = _server(tuple(sorted(item for item in environment.items() if item[0].startswith("EBPFJIT_"))))
@@ -157,6 +157,10 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> N
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    if not arguments[0].startswith("-"):
+        sys.path[0], sys.argv = os.path.dirname(arguments[0]), arguments
+        runpy.run_path(arguments[0], run_name="__main__")
+        return
     kind, what, *rest = arguments
     own = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in known]
     sys.path[:1] = ["" if kind == "-c" else folder, *own]

@@ -284,7 +284,7 @@ def test_help_and_no_arguments() -> None:
 # The process around it
 
 
-def _wait_until_busy(pid: int, seconds: float = 1.0) -> None:
+def _wait_until_busy(pid: int, seconds: float = 0.7) -> None:
     """Return when a process has used that much processor time: it is past its start-up, in its loop."""
     ticks = seconds * os.sysconf("SC_CLK_TCK")
     deadline = time.monotonic() + 60
