@@ -18,7 +18,7 @@ Medians of {rounds} rounds, in which all take turns, of processor time: on a mac
 it passes more slowly than the clock says, and two programs that share a core take longer. `x.s` is two
 instructions; modules were compiled before.
 
-In turn with what was here before, on one machine: `ebpfjit run x.s` takes 0.54 of the time, 0.61 with
+In turn with what was here before, on one machine: `ebpfjit run x.s` takes 0.58 of the time, 0.62 with
 `--engine interpreter`; the interpreter is 5.0 to 6.3 times as fast (1.15 to 1.37 M instructions/s before);
 the value of a hash map is read in 0.28 of the time (1,460 ns before) and stored in 0.30 (3,960 ns).
 """
