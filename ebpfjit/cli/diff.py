@@ -67,9 +67,9 @@ def diff(
     Each memory is what r1 points to; for a program with a type it is a packet, or the context's bytes.
     Without any, the program runs without memory, on an empty frame or on a context of zeros. Time, process
     and random numbers are the same on all engines but the kernel. Where engines differ the answers are
-    printed, and the first pc where they part, with its machine code; the exit status is 1 then. The last line
-    says how many inputs ended, faulted and were refused (on the interpreter), and how many of the program's
-    instructions any of them reached.
+    printed, and the first pc where they part, with its machine code; the exit status is 1 then. The line
+    before the last says how many inputs ended, faulted and were refused (on the interpreter), and how many of
+    the program's instructions any of them reached.
     """
     from ebpfjit.difftest.case import Case, Input
     from ebpfjit.difftest.engines import check_engines
@@ -150,9 +150,9 @@ def _compare(
     for text in problems:
         print(text)
     what = "1 input" if len(inputs) == 1 else f"{len(inputs)} inputs"
-    print(
-        f"{what}, {', '.join(engines)}: {f'{len(problems)} differ' if problems else 'no difference'}; {total}"
-    )
+    verdict = f"{len(problems)} differ" if problems else "no difference"
+    print(f"{what}: {total}")
+    print(f"{what}, {', '.join(engines)}: {verdict}")
     return 1 if problems else 0
 
 

@@ -166,7 +166,8 @@ def test_short_help_version_and_c_files() -> None:
 
 def test_diff_says_what_became_of_inputs(tmp_path: Path) -> None:
     text, _ = ebpfjit("diff", FILTER, "--random", 6)
-    assert text.startswith("6 inputs, interpreter, jit: no difference; 6 ended, 0 faulted, 0 refused; ")
+    assert text.startswith("6 inputs: 6 ended, 0 faulted, 0 refused; ")
+    assert text.endswith("6 inputs, interpreter, jit: no difference\n")
     found = as_json("diff", BLOCK_PORT, "--hex", "00", "--hex", "00" * 100)
     assert (found["ended"], found["faulted"], found["refused"]) == (1, 1, 0)
     assert 0 < found["reached"] < found["instructions"] == 44
