@@ -97,8 +97,9 @@ class _Builder:
         self.program = verified.program
         self.live = [*live_before(verified.liveness), 0]  # nothing is behind the program
         self.functions = frozenset({0, *self.program.functions})
-        self.entered = sorted(self.functions.union(entries))
         ways = self._ways()
+        reached = _reverse_postorder(self.functions, ways)
+        self.entered = sorted(self.functions.union(entries).intersection(reached))
         copies = [pc for pc in self.entered if self._ends_round(pc, ways[pc])]
         heads = [pc for pc in self.entered if pc not in copies]
         order = _reverse_postorder([*heads, *(way for pc in copies for way in ways[pc])], ways)
