@@ -19,7 +19,7 @@ from tests.attacks.children import fresh_process
 
 ROOT = Path(ebpfjit.__file__).resolve().parent
 
-HOLDERS = ("jit", "translators", "runtime", "runner.py", "function.py", "vm.py", "interpreter")
+HOLDERS = ("jit", "translators", "runtime", "runner.py", "function.py", "vm.py", "machine.py", "interpreter")
 """Where results may be what machine code points to: nothing of functools is used there."""
 ELSEWHERE_UNMINDED = ("kernel", "difftest", "bench", "cli")
 """These hold file descriptors and numbers; machine code points to nothing of theirs."""
@@ -28,7 +28,11 @@ TABLES = {
     "jit/callables.py": {"_specs"},  # only grows
     "jit/entry.py": {"_pausing"},  # numbers of threads
     "jit/routines.py": {"_provided"},  # an image, before it is in memory
-    "jit/gate.py": {"_gates"},  # weak, by the address of a state that its gate keeps
+    "jit/gate.py": {
+        "_gates",  # weak, by the address of a state that its gate keeps
+        "_spaces",  # by the address of a run's block, which its thread alone uses
+    },
+    "runtime/maps/hash.py": {"_shared"},  # weak, and changed under the lock that `list` of it is made under
     "translators/registry.py": {"_TRANSLATORS"},  # filled while modules are imported
     "runtime/kfuncs/table.py": {"_registered"},  # as the helpers', under one lock
     "runtime/timers.py": {"_with_timers"},  # each use of it is one step
