@@ -23,9 +23,11 @@ PCAP = {
 """First bytes of a pcap file: byte order, and units of time in a second."""
 
 PCAPNG = 0x0A0D0D0A
-OLD_PACKET, PACKET = 2, 6
+INTERFACE, OLD_PACKET, PACKET = 1, 2, 6
 _BYTE_ORDER = b"\x4d\x3c\x2b\x1a"
-MAX_INTERFACES = 1 << 16
+MAX_INTERFACES = 1 << 14
+"""Interfaces of a section: each walk is given all of them."""
+
 IF_TSRESOL, IF_TSOFFSET = 9, 14
 
 

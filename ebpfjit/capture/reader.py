@@ -76,6 +76,7 @@ class Reader:
         self.windows, self.name, self.capacity, self.stop = windows, name, capacity, stop
         self.form, self.order, self.link = state.form, state.order, state.link
         self.interfaces = list(state.interfaces)
+        self.packed = bytearray().join(each.packed for each in self.interfaces)
         self.position, self.packets = state.position, state.packets
 
     @property
@@ -105,6 +106,8 @@ class Reader:
                 wanted = 2 * len(window.view) if is_larger else len(window.view) - walked.position + 1
             elif status is Status.HEADER:
                 self._header(window)
+                while self._is_header(window):  # a walk costs what all interfaces before it do
+                    self._header(window)
             elif status is Status.OTHER_LINK:
                 self._use_link_of(window)
             elif status in WRONG:
@@ -116,7 +119,7 @@ class Reader:
             return Walked((window.view,) * 4, 0, start, Status.END)
         swapped = self.order == ">"
         return walk(
-            self.form, window.view, start, self.interfaces, self.link, swapped=swapped,
+            self.form, window.view, start, self.packed, self.link, swapped=swapped,
             capacity=self.capacity, stop=max(self.stop - window.start, 0),
         )  # fmt: skip
 
@@ -153,16 +156,23 @@ class Reader:
             size = formats.block_size(order, head, 28 if is_section else 20)
             block = self._bytes(window, size)
             if is_section:
-                self.order, self.interfaces = order, []
+                self.order, self.interfaces, self.packed = order, [], bytearray()
             elif len(self.interfaces) == formats.MAX_INTERFACES:
                 raise Damaged(f"more than {formats.MAX_INTERFACES} interfaces")
             else:
                 self.interfaces.append(formats.interface(order, block))
+                self.packed += self.interfaces[-1].packed
                 if len(self.interfaces) == 1:
                     self.link = self.interfaces[0].link_type
         except Damaged as damaged:
             raise self.damaged(str(damaged)) from None
         self.position += size
+
+    def _is_header(self, window: Window) -> bool:
+        """True where an interface is seen in the window, where reading is."""
+        start = self.position - window.start
+        kind = bytes(window.view[start : start + 4]) if self.position < self.stop else b""
+        return kind == formats.INTERFACE.to_bytes(4, "little" if self.order == "<" else "big")
 
     def _use_link_of(self, window: Window) -> None:
         """Go on with the link type of the packet where reading is."""

@@ -16,6 +16,9 @@ INTERFACE = struct.Struct("<2I3Q")
 """struct interface: link type, bytes kept of a packet, divisor and units of its times, where these start."""
 
 LARGEST_PACKET = 1 << 24
+LEAST_RECORD = 16
+"""Bytes of the shortest record with a packet: a header of pcap."""
+
 NEVER = (1 << 64) - 1
 FINEST = 1 << 33
 """Units of a second that a routine can count in nanoseconds; finer times lose their last bits."""
@@ -57,6 +60,11 @@ class Interface:
     divisor: int = 1
     start: int = 0
 
+    @property
+    def packed(self) -> bytes:
+        """The interface as a routine reads it."""
+        return INTERFACE.pack(self.link_type, self.kept, self.divisor, self.units, self.start)
+
 
 @dataclass(frozen=True, slots=True)
 class Walked:
@@ -69,22 +77,24 @@ class Walked:
 
 
 def walk(
-    name: str, window: memoryview, position: int, interfaces: list[Interface], link: int, *,
+    name: str, window: memoryview, position: int, interfaces: bytes | bytearray, link: int, *,
     swapped: bool, capacity: int, stop: int = NEVER,
 ) -> Walked:  # fmt: skip
     """Walk the records of a window from a position in it, at most so many packets of one link type.
 
-    A record at `stop` or behind it is left.
+    `interfaces` are `packed`. A record at `stop` or behind it is left.
     """
-    table = b"".join(
-        INTERFACE.pack(each.link_type, each.kept, each.divisor, each.units, each.start) for each in interfaces
-    )
-    work = bytearray(WORK.size + 4 * 8 * capacity) + table
+    capacity = min(capacity, (len(window) - position) // LEAST_RECORD + 1)
+    work = bytearray(WORK.size + 4 * 8 * capacity) + interfaces
     WORK.pack_into(
-        work, 0, 0, 0, position, capacity, 0, 0, swapped, link, len(interfaces), LARGEST_PACKET, stop
+        work, 0, 0, 0, position, capacity, 0, 0, swapped, link, len(interfaces) // INTERFACE.size,
+        LARGEST_PACKET, stop,
     )  # fmt: skip
     routine.run(name, window, work)
     _, _, position, _, count, status, *_ = WORK.unpack_from(work)
     words = memoryview(work)[WORK.size : WORK.size + 4 * 8 * capacity].cast("Q")
-    offsets, lengths, times, wires = (words[n * capacity : n * capacity + count] for n in range(4))
+    columns = [words[n * capacity : n * capacity + count] for n in range(4)]
+    if count < capacity // 2:  # a batch that is kept keeps no more than its packets
+        columns = [memoryview(bytearray(column)).cast("Q") for column in columns]
+    offsets, lengths, times, wires = columns
     return Walked((offsets, lengths, times, wires), count, position, Status(status))

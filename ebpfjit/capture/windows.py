@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import stat
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -70,8 +72,8 @@ def _read_into(number: int, view: memoryview, position: int) -> int:
 class StreamWindows:
     """Windows of what can only be read on: what was not used is put in front of what follows."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file, self._name = file, name
+    def __init__(self, file: BinaryIO, name: str, damaged: type[Exception] = EOFError) -> None:
+        self._file, self._name, self._damaged = file, name, damaged
         self._window = Window(memoryview(b""), 0, False)
 
     def at(self, position: int, size: int) -> Window:
@@ -90,7 +92,7 @@ class StreamWindows:
     def _read(self, size: int) -> bytes:
         try:
             return self._file.read(size)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, self._damaged) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the system's; what is wrong with the data has no number
             raise CaptureError(f"{self._name}: {error}") from None
@@ -115,20 +117,30 @@ def opened(source: Source) -> Iterator[tuple[Windows, str]]:
 
 def _windows(file: BinaryIO, name: str) -> Windows:
     """Return the windows of an open file, of what it holds if it is compressed."""
-    reader: Any = file if hasattr(file, "peek") else io.BufferedReader(_Raw(file))
+    reader: Any = file if isinstance(file, io.BufferedReader) else io.BufferedReader(_Raw(file))
     first = reader.peek(4)[:4]
+    if len(first) < 4:  # a stream that gives less at a time
+        first = reader.read(4)
+        reader = io.BufferedReader(_Raw(reader, first))
     if first.startswith(GZIP):
-        return StreamWindows(gzip.GzipFile(fileobj=reader), name)  # type: ignore[arg-type]  # it reads as any file
+        unpacked: Any = gzip.GzipFile(fileobj=reader)
+        return StreamWindows(unpacked, name, zlib.error)
     if first == ZSTD:
-        return StreamWindows(_zstd(reader, name), name)
-    return FileWindows(file) if os.path.isfile(name) else StreamWindows(reader, name)
+        return StreamWindows(*_zstd(reader, name))
+    return FileWindows(file) if _is_whole_file(reader) else StreamWindows(reader, name)
+
+
+def _is_whole_file(reader: Any) -> bool:
+    """True for an open file whose bytes are those on the disk, from the first on."""
+    is_file = isinstance(reader.raw, io.FileIO) and stat.S_ISREG(os.fstat(reader.fileno()).st_mode)
+    return is_file and reader.tell() == 0
 
 
 class _Raw(io.RawIOBase):
-    """An object with `read`, as what a BufferedReader reads."""
+    """An object with `read`, as what a BufferedReader reads, behind what was read of it already."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO, first: bytes = b"") -> None:
+        self._file, self._first = file, first
 
     def readable(self) -> bool:
         """True."""
@@ -136,23 +148,23 @@ class _Raw(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer as far as one read goes."""
-        data = self._file.read(len(buffer))
+        data, self._first = self._first or self._file.read(len(buffer)), b""
         buffer[: len(data)] = data
         return len(data)
 
 
-def _zstd(file: BinaryIO, name: str) -> BinaryIO:
-    """Return what reads zstd. Raises CaptureError where nothing here does."""
+def _zstd(file: BinaryIO, name: str) -> tuple[BinaryIO, str, type[Exception]]:
+    """Return what reads zstd, the name, and what that raises for damaged data. Raises CaptureError."""
     try:
         from compression import zstd  # type: ignore[import-not-found]  # Python 3.14
     except ImportError:
         pass
     else:
         stream: BinaryIO = zstd.open(file)
-        return stream
+        return stream, name, zstd.ZstdError
     try:
         import zstandard
     except ImportError:
         raise CaptureError(f"{name}: compressed with zstd; pip install 'ebpfjit[zstd]' reads that") from None
     reader: BinaryIO = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    return reader
+    return reader, name, zstandard.ZstdError

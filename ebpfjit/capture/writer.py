@@ -38,6 +38,8 @@ class Writer:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, link_type: int = ETHERNET) -> None:
+        if not 0 <= link_type < 1 << 16:
+            raise ValueError(f"a link type is a number from 0 to 65535, not {link_type}")
         self.path = os.fspath(path)
         self.link_type = link_type
         self.written = 0
@@ -68,10 +70,13 @@ class Writer:
         return len(batch)
 
     def add(self, data: bytes, timestamp: int, wire_length: int = 0) -> None:
-        """Write one packet, of a time in nanoseconds since 1970."""
+        """Write one packet, of a time in nanoseconds since 1970. Raises ValueError where it is too large."""
         seconds, fraction = divmod(timestamp, 10**9)
         size = len(data)
-        self._file.write(_RECORD.pack(seconds & 0xFFFFFFFF, fraction, size, max(wire_length, size)) + data)
+        if size > LARGEST_PACKET:
+            raise ValueError(f"a packet of {size} bytes; captures have up to {LARGEST_PACKET}")
+        wire = min(max(wire_length, size), 0xFFFFFFFF)
+        self._file.write(_RECORD.pack(seconds & 0xFFFFFFFF, fraction, size, wire) + data)
         self.written += 1
 
     def __enter__(self) -> Writer:

@@ -40,8 +40,8 @@ class Table:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
         try:
+            self._close()  # where the disk is full that is said here
             if error is None:
                 os.replace(self._unfinished, self.path)
         finally:

@@ -9,6 +9,8 @@ import random
 import struct
 import subprocess
 import sys
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from scapy.utils import RawPcapNgReader, RawPcapReader
 
 from ebpfjit import CaptureError, JitUnavailable, Program, capture
 from ebpfjit.assembler import assemble
-from ebpfjit.capture import routine, windows
+from ebpfjit.capture import formats, routine, windows
 from ebpfjit.vm import EbpfVmMbuff
 from tests.support import captures
 from tests.support.captures import Capture
@@ -148,15 +150,42 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         list(capture.read(5))  # type: ignore[arg-type]  # what users may get wrong
 
 
+class _Slow(io.BytesIO):
+    """A stream that gives a byte at a time."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(1)
+
+
 def test_compressed_ones_and_the_standard_input(tmp_path: Path) -> None:
     made = captures.pcap([bytes([n]) * 50 for n in range(200)])
     (tmp_path / "a.gz").write_bytes(gzip.compress(made.data))
     (tmp_path / "a.zst").write_bytes(zstandard.compress(made.data))
     for name in ("a.gz", "a.zst"):
         assert _read(tmp_path / name) == (made.packets, "")
+        slow = _Slow((tmp_path / name).read_bytes())
+        assert _read(slow) == (made.packets, "")
+    with gzip.open(tmp_path / "a.gz") as unpacked:  # its `name` and `fileno` are those of what is packed
+        assert _read(unpacked) == (made.packets, "")
+    with (tmp_path / "b").open("w+b") as behind:
+        behind.write(b"before" + made.data)
+        behind.seek(6)
+        assert _read(behind) == (made.packets, "")
     source = "from ebpfjit import capture; print(sum(len(batch) for batch in capture.read('-')))"
     run = subprocess.run([sys.executable, "-c", source], input=made.data, capture_output=True, check=True)
     assert run.stdout == b"200\n"
+
+
+def test_damaged_compressed_ones_end_in_nothing_but_a_capture_error() -> None:
+    made = captures.pcap([os.urandom(50) for _ in range(40)])
+    for pack in (gzip.compress, zstandard.ZstdCompressor(write_checksum=True).compress):
+        whole, ends = pack(made.data), set[str]()
+        for at in range(4, len(whole), 3):
+            for damaged in (whole[:at], whole[:at] + b"\xff" + whole[at + 1 :]):
+                found, error = _read(io.BytesIO(damaged))
+                assert error or found == made.packets
+                ends.add(error.rpartition(":")[2])
+        assert len(ends) > 1
 
 
 def test_records_larger_than_a_window(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -164,6 +193,23 @@ def test_records_larger_than_a_window(monkeypatch: pytest.MonkeyPatch, tmp_path:
     made = captures.pcap([b"a" * 10, b"b" * 100_000, b"c" * 10])
     (tmp_path / "c").write_bytes(made.data)
     assert _read(tmp_path / "c") == _read(io.BytesIO(made.data)) == (made.packets, "")
+
+
+def test_what_is_small_costs_little() -> None:
+    """Whatever a capture's blocks are, and however many packets are asked for at once."""
+    many = captures.section("<") + captures.interface("<", 1) * formats.MAX_INTERFACES
+    packets = b"".join(captures.block("<", 6, struct.pack("<5I", n % 2, 0, 0, 0, 0)) for n in range(200))
+    both = captures.section("<") + captures.interface("<", 1) + captures.interface("<", 101) + packets
+    tracemalloc.start()
+    start = time.process_time()
+    assert _read(io.BytesIO(many)) == ([], "")
+    assert "more than 16384 interfaces" in _read(io.BytesIO(many + captures.interface("<", 1)))[1]
+    assert time.process_time() - start < 5  # it was minutes
+    kept = list(capture.read(io.BytesIO(both)))
+    assert len(kept) == 200
+    assert sum(map(len, capture.read(io.BytesIO(both), packets=1 << 70))) == 200
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
 
 
 def test_many_interfaces_and_changes_of_the_link_type() -> None:
@@ -248,6 +294,14 @@ def test_nothing_is_replaced_before_its_successor_is_whole(tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["out.pcap"]
     with pytest.raises(FileNotFoundError):
         capture.Writer(tmp_path / "no folder" / "x")
+    with pytest.raises(ValueError, match="a link type is a number from 0 to 65535, not -1"):
+        capture.Writer(tmp_path / "x", link_type=-1)
+    with pytest.raises(ValueError, match="a packet of 16777217 bytes"), capture.Writer(path) as writer:
+        writer.add(bytes((1 << 24) + 1), 0)
+    with capture.Writer(path) as writer:
+        writer.add(b"abc", 5, 1 << 33)  # a size on the wire that a header was added to
+    assert _read(path) == ([(5, b"abc", (1 << 32) - 1, 1)], "")
+    assert os.listdir(tmp_path) == ["out.pcap"]
     with capture.Writer("/dev/null", link_type=101) as writer:
         writer.write(batch)
     assert not Path("/dev/null").is_file()

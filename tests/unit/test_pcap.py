@@ -244,6 +244,26 @@ def test_a_table_of_each_verdict(capture: Path, drop_udp: Path, tmp_path: Path) 
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".jsonl", ".parquet", ".pcap", ".s"]
 
 
+def test_streams_and_disks_that_take_nothing(capture: Path, drop_udp: Path, tmp_path: Path) -> None:
+    """One line each, and nothing half written is left."""
+    source = (
+        "import resource, signal, sys; from ebpfjit.cli.app import main;"
+        " signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        " resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)); sys.exit(main())"
+    )
+    ways = ["run", drop_udp, "--type", "tc", "--pcap", capture, "--verdicts", tmp_path / "v.csv"]
+    run = subprocess.run([sys.executable, "-c", source, *ways], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (1, "ebpfjit: File too large\n")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("v.")]
+    for command, says in (
+        (f"run {drop_udp} --type tc --pcap - <&-", "ebpfjit: <stdin>: not a capture"),
+        (f"run {drop_udp} --type tc --pcap {capture} >&-", ""),
+    ):
+        shell = ["sh", "-c", f"{sys.executable} -m ebpfjit {command}"]
+        run = subprocess.run(shell, capture_output=True, text=True, check=False)
+        assert (run.returncode, run.stderr[: len(says)]) == (bool(says), says)
+
+
 def test_an_expression_over_a_capture(capture: Path, tmp_path: Path) -> None:
     pytest.importorskip("libpcap")
     out = tmp_path / "udp.pcap"
