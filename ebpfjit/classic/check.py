@@ -49,7 +49,10 @@ def _wrong(instruction: Instruction, length: int) -> Iterator[tuple[str, str]]:
 
 
 def _check_cells(instructions: tuple[Instruction, ...]) -> None:
-    """Raise VerifierError for a cell that is read before each way there has written it."""
+    """Raise VerifierError for a cell that is read before each way there has written it.
+
+    As in Linux what stands behind a ret counts as if that led on.
+    """
     everywhere = (1 << CELLS) - 1
     written = [everywhere] * len(instructions)  # as jumps go forward only, one walk sees all ways to a place
     known = 0
@@ -67,6 +70,4 @@ def _check_cells(instructions: tuple[Instruction, ...]) -> None:
         elif row.kind is Kind.BRANCH:
             written[pc + 1 + instruction.jt] &= known
             written[pc + 1 + instruction.jf] &= known
-            known = everywhere
-        elif row.kind is Kind.RETURN:
             known = everywhere

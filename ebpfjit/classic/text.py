@@ -142,7 +142,7 @@ def assemble(text: str) -> bytes:
     first = lines[0][1].strip()
     if first.startswith("{"):
         return encode(_read_dd(lines))
-    if re.fullmatch(r"\d+", first) or re.fullmatch(r"\d+(,|\s).*\d", first):
+    if re.fullmatch(r"\d{1,20}", first) or re.fullmatch(r"\d{1,20}(,|\s).*\d", first):
         return encode(_read_ddd(lines))
     return encode(_read_text(lines))
 
@@ -166,6 +166,16 @@ def _fits(fields: list[int], number: int, line: str) -> Fields:
     return code, jt, jf, k
 
 
+def _number(word: str, number: int, line: str, at: int) -> int:
+    """Return what a number is as C and bpf_asm read it: 0x10, 0b11, 010 in base 8."""
+    octal = re.fullmatch(r"[+-]?0[0-7]+", word) is not None
+    try:
+        return int(word, 8 if octal else 0)
+    except ValueError:  # 08, or more digits than Python takes
+        shown = word if len(word) <= 20 else f"{word[:20]}..."
+        raise _wrong(f"{shown} is no number of 32 bits", number, line, at) from None
+
+
 def _read_dd(lines: Sequence[tuple[int, str]]) -> Iterator[Fields]:
     for number, line in lines:
         rest = line
@@ -174,7 +184,7 @@ def _read_dd(lines: Sequence[tuple[int, str]]) -> Iterator[Fields]:
             if len(parts) != 4 or not all(re.fullmatch(r"0x[0-9a-fA-F]+|\d+", part) for part in parts):
                 what = "an instruction is { code, jt, jf, k }, four numbers"
                 raise _wrong(what, number, line, found.start())
-            yield _fits([int(part, 0) for part in parts], number, line)
+            yield _fits([_number(part, number, line, found.start()) for part in parts], number, line)
             rest = rest.replace(found[0], "", 1)
         if rest.strip():
             raise _wrong("an instruction is { code, jt, jf, k },", number, line, line.index(rest.strip()[0]))
@@ -191,12 +201,12 @@ def _read_ddd(lines: Sequence[tuple[int, str]]) -> Iterator[Fields]:
         raise _wrong(f"the first line says {counted} instructions, and there are {len(body)}", first, head)
     for number, row in body:
         parts = row.split()
-        if len(parts) != 4 or not all(part.isdecimal() for part in parts):
+        if len(parts) != 4 or not all(re.fullmatch(r"\d{1,20}", part) for part in parts):
             raise _wrong("an instruction is code, jt, jf, k: four numbers in base 10", number, row)
         yield _fits([int(part) for part in parts], number, row)
 
 
-_TCPDUMP = re.compile(r"\s*\((\d+)\)\s+(\w+)\s*(.*?)(?:\s+jt\s+(\d+)\s+jf\s+(\d+))?\s*$")
+_TCPDUMP = re.compile(r"\s*\((\d{1,20})\)\s+(\w+)\s*(.*?)(?:\s+jt\s+(\d{1,20})\s+jf\s+(\d{1,20}))?\s*$")
 _LABEL = re.compile(r"\s*([A-Za-z_]\w*)\s*:")
 _NUMBER = r"(-?(?:0[xX][0-9a-fA-F]+|0b[01]+|\d+))"
 _FORMS = (
@@ -256,7 +266,7 @@ def _asm_statement(pc: int, number: int, line: str, text: str, labels: dict[str,
         if label in labels:
             return labels[label] - pc - 1
         if re.fullmatch(r"\+?\d+", label):
-            return int(label)
+            return _number(label, number, line, line.find(label))
         raise _wrong(f"no label {label!r}", number, line, max(line.find(label), 0))
 
     if name in ("jmp", "ja"):
@@ -293,7 +303,7 @@ def _parsed(name: str, operand: str, number: int, line: str) -> tuple[Row, int]:
     for form, pattern in _FORMS:
         found = pattern.fullmatch(operand)
         if found is not None and form in forms:
-            k = int(found[1], 0) if found.groups() and found[1] else 0
+            k = _number(found[1], number, line, at) if found.groups() and found[1] else 0
             if not -(1 << 31) <= k <= MASK:
                 raise _wrong(f"{k} does not fit in 32 bits", number, line, at)
             return BY_NAME[name, form], k & MASK

@@ -52,6 +52,7 @@ def test_dialects_read_and_write_the_same() -> None:
         for seed in range(60):
             made = program(random.Random(seed))
             assert classic.assemble(classic.disassemble(made, dialect)) == made, (dialect, seed)
+    assert classic.assemble("ret #010") == classic.assemble("{ 6, 0, 0, 010 },") == classic.assemble("ret #8")
     with pytest.raises(ValueError, match="a dialect is one of bpf_asm, tcpdump, dd, ddd"):
         classic.disassemble(code, "c")
 
@@ -73,6 +74,14 @@ WRONG_TEXT = {
     "(001) ret #0": r"instruction \(001\) stands at the place of \(000\)",
     "(000) jeq #1": "jeq has its targets: jt N jf N",
     "(000) jeq #0x1 jt 0 jf 0": "jt is -1",
+    "ld [08]": "line 1, column 4: 08 is no number of 32 bits",
+    "{ 6, 0, 0, 09 },": "line 1, column 1: 09 is no number",
+    "ret #" + "9" * 5000: r"9{20}\.\.\. is no number of 32 bits",
+    "{ 6, 0, 0, " + "9" * 5000 + "},": "is no number of 32 bits",
+    "jmp " + "9" * 5000: "is no number of 32 bits",
+    "(" + "9" * 5000 + ") ret #0": "no operation",
+    "6 0 0 " + "9" * 5000: "four numbers in base 10",
+    "9" * 5000: "no operation",
 }
 
 
@@ -89,6 +98,7 @@ WRONG = {
     "lsh #32\nret a": ("shift", "lsh by 32, of 32 bits"),
     "st M[16]\nret a": ("cell", r"M\[16\], and there are M\[0\] to M\[15\]"),
     "ld M[3]\nret a": ("cell", r"M\[3\] is read before it is written"),
+    "ret #0\nld M[3]\nret a": ("cell", r"instruction 1: M\[3\] is read before it is written"),
     "jeq #1, 0, 1\nst M[3]\nld M[3]\nret a": ("cell", r"instruction 2: M\[3\] is read before"),
     "ja 1\nret #0": ("target", "a jump to 2, and the program has 2 instructions"),
     "jeq #1, 0, 7\nret #0": ("target", "a branch to 8"),
