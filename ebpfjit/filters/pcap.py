@@ -53,6 +53,10 @@ def compile(expression: str, linktype: str | int, snaplen: int, *, optimize: boo
     """Return an expression as a program of classic BPF. Raises FilterError, in libpcap's words."""
     if "\0" in expression:
         raise FilterError("a filter expression has no zero byte")
+    try:
+        text = expression.encode()
+    except UnicodeEncodeError as error:
+        raise FilterError(f"filter {expression!r}: {error.reason} at character {error.start + 1}") from None
     library, number = _library(), link_number(linktype)
     number = _DLT_RAW if number == LINK_TYPES["raw"] else number
     with _compiling:
@@ -61,9 +65,7 @@ def compile(expression: str, linktype: str | int, snaplen: int, *, optimize: boo
             raise FilterError(f"libpcap has no memory for link type {number}")
         try:
             program = _Program()
-            failed = library.pcap_compile(
-                handle, ctypes.byref(program), expression.encode(), int(optimize), ANY_NETMASK
-            )
+            failed = library.pcap_compile(handle, ctypes.byref(program), text, int(optimize), ANY_NETMASK)
             if failed:
                 said = library.pcap_geterr(handle).decode(errors="replace")
                 raise FilterError(f"filter {expression!r}: {said}")

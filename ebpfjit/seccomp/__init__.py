@@ -11,6 +11,7 @@ import platform
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,12 @@ def load(
     if isinstance(source, os.PathLike) or (isinstance(source, str) and _is_path(source)):
         path = Path(source)
         data = path.read_bytes()
-        return load(data.decode() if path.suffix in (".json", ".txt") else data, name=path.stem)
+        if path.suffix not in (".json", ".txt"):
+            return load(data, name=path.stem)
+        try:
+            return load(data.decode(), name=path.stem)
+        except UnicodeDecodeError as error:
+            raise LoadError(f"{path}: no UTF-8: byte {error.start}: {error.reason}") from None
     if isinstance(source, bytes):
         try:
             text = source.decode()
@@ -152,11 +158,12 @@ def load(
         source = text
     if not isinstance(source, str):
         raise TypeError(f"a filter is a path, text, bytes or a mapping, not of type {type(source).__name__}")
+    source = source.removeprefix("\ufeff")  # as some editors begin files
     stripped = source.lstrip()
     if stripped.startswith("{") and '"' in stripped.split("\n", 2)[0] + stripped[:200]:
         try:
             profile = json.loads(source)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # nested too deeply, a number of too many digits
             raise LoadError(f"a seccomp profile is JSON: {error}") from None
         return _made(to_classic(profile, _here()), name)
     return _made(classic.assemble(source), name)
@@ -188,10 +195,11 @@ def call_data(nr: int | str, arch: str = "", args: Sequence[int] = (), ip: int =
         if nr not in calls:
             raise LoadError(f"no system call {nr!r} on {arch or _here()}")
         nr = calls[nr]
-    if len(args) > 6 or not all(0 <= each < 1 << 64 for each in args):
-        raise ValueError("a call has up to six arguments, each of 64 bits")
-    signed = (nr + (1 << 31)) % (1 << 32) - (1 << 31)
-    return DATA.pack(signed, number, ip, *args, *[0] * (6 - len(args)))
+    words = [index(each) for each in (nr, ip, *args)]
+    if len(args) > 6 or not all(0 <= each < 1 << 64 for each in words[1:]):
+        raise ValueError("a call has up to six arguments, and an ip, each of 64 bits")
+    signed = (words[0] + (1 << 31)) % (1 << 32) - (1 << 31)
+    return DATA.pack(signed, number, *words[1:], *[0] * (6 - len(args)))
 
 
 __all__ = ["SeccompProgram", "call_data", "check_filter", "compare", "load"]

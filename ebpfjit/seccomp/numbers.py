@@ -48,7 +48,7 @@ def action_of(result: int) -> str:
 
 def architecture(name: str) -> int:
     """Return the number of an architecture: "x86_64", libseccomp's SCMP_ARCH_X86_64 too. Raises LoadError."""
-    plain = name.removeprefix("SCMP_ARCH_").lower()
+    plain = name.removeprefix("SCMP_ARCH_").lower() if isinstance(name, str) else ""
     if plain not in ARCHITECTURES:
         raise LoadError(f"no architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[plain]

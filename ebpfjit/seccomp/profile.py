@@ -7,11 +7,13 @@ no rule            -> defaultAction
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ebpfjit.classic.code import encode
-from ebpfjit.errors import LoadError
+from ebpfjit.classic.table import MOST
+from ebpfjit.errors import LoadError, VerifierError
 from ebpfjit.seccomp.numbers import (
     ACTIONS,
     ARCHITECTURES,
@@ -54,6 +56,9 @@ class Text:
 
     def emit(self, code: int, k: int = 0) -> None:
         """Add an instruction without targets."""
+        if len(self.lines) > MOST:
+            what = f"the profile has rules for more than {MOST} instructions, which Linux does not take"
+            raise VerifierError(what, rule="length")
         self.lines.append((code, 0, 0, k))
 
     def branch(self, code: int, k: int, to: str, *, holds: bool = True) -> None:
@@ -93,17 +98,48 @@ def to_classic(profile: Mapping[str, Any], host: str) -> bytes:
 
 
 def _architectures(profile: Mapping[str, Any], host: str) -> list[str]:
-    found: list[str] = [name for name in profile.get("architectures") or () if not _is_unknown(name)]
-    for row in profile.get("archMap") or ():
-        names = (row.get("architecture"), *(row.get("subArchitectures") or ()))
-        found += [name for name in names if not _is_unknown(name)]
-    return list(dict.fromkeys(found)) or [host]
+    found = _names(profile, "architectures", "")
+    for where, row in _objects(profile, "archMap", ""):
+        found += _names({"architecture": [row.get("architecture")]}, "architecture", where)
+        found += _names(row, "subArchitectures", where)
+    return list(dict.fromkeys(name for name in found if not _is_unknown(name))) or [host]
 
 
-def _is_unknown(name: Any) -> bool:
+def _list(parent: Mapping[str, Any], name: str, where: str) -> list[Any]:
+    """Return a member that is a list, empty where there is none. Raises LoadError for anything else."""
+    found = parent.get(name)
+    if not isinstance(found, (list, tuple, type(None))):
+        raise LoadError(f"{where}{name} is a list, not {shown(found)}")
+    return list(found or ())
+
+
+def _objects(parent: Mapping[str, Any], name: str, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the objects of a list, each behind what messages say of it."""
+    for number, each in enumerate(_list(parent, name, where)):
+        here = f"{where}{name}[{number}]"
+        if not isinstance(each, Mapping):
+            raise LoadError(f"{here} is an object, not {shown(each)}")
+        yield f"{here}: ", each
+
+
+def _names(parent: Mapping[str, Any], name: str, where: str) -> list[str]:
+    """Return a list of names."""
+    found = _list(parent, name, where)
+    for each in found:
+        if not isinstance(each, str):
+            raise LoadError(f"{where}{name} has names, not {shown(each)}")
+    return found
+
+
+def shown(value: object) -> str:
+    """Return a value of a profile as messages have it: as JSON would, and not too long."""
+    return reprlib.repr(value)
+
+
+def _is_unknown(name: str) -> bool:
     """True for an architecture that has no table here: a profile for many names more than one machine is."""
     try:
-        architecture(str(name))
+        architecture(name)
     except LoadError:
         return True
     return False
@@ -113,17 +149,18 @@ def _of_architecture(text: Text, arch: int, profile: Mapping[str, Any], default:
     """Emit what decides about calls of an architecture."""
     calls = system_calls(arch)
     rules: dict[int, list[tuple[int, list[Mapping[str, Any]]]]] = {}
-    for index, rule in enumerate(profile.get("syscalls") or ()):
-        where = f"syscalls[{index}]"
-        action = _action(rule.get("action"), rule.get("errnoRet"), where)
-        names = rule.get("names") or ([rule["name"]] if "name" in rule else [])
+    for where, rule in _objects(profile, "syscalls", ""):
+        action = _action(rule.get("action"), rule.get("errnoRet"), f"{where}action")
+        one = [rule["name"]] if "name" in rule else []
+        names = _names(rule, "names", where) or _names({"name": one}, "name", where)
         if not names:
-            raise LoadError(f"{where} has no names")
+            raise LoadError(f"{where}there are no names")
+        arguments = _arguments(rule, where)
         for name in names:
             if name in calls:  # the others are of other architectures, or newer than the table
-                rules.setdefault(calls[name], []).append((action, _arguments(rule, where)))
+                rules.setdefault(calls[name], []).append((action, arguments))
             elif not any(name in system_calls(other) for other in ARCHITECTURES.values()):
-                raise LoadError(f"{where}: no system call {name!r}")
+                raise LoadError(f"{where}no system call {name!r}")
     text.emit(_LOAD, NR)
     if arch == architecture("x86_64"):
         fine = text.label("fine")
@@ -146,17 +183,22 @@ def _of_architecture(text: Text, arch: int, profile: Mapping[str, Any], default:
 
 
 def _arguments(rule: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:
-    found = list(rule.get("args") or ())
-    for argument in found:
+    found = []
+    for place, argument in _objects(rule, "args", where):
         index, op = argument.get("index"), argument.get("op")
-        if not isinstance(index, int) or not 0 <= index < 6:
-            raise LoadError(f"{where}: an argument has an index from 0 to 5, not {index!r}")
+        if not _is_number(index, 6):
+            raise LoadError(f"{place}an argument has an index from 0 to 5, not {shown(index)}")
         if op not in COMPARISONS:
-            raise LoadError(f"{where}: no comparison {op!r}; there are {', '.join(COMPARISONS)}")
+            raise LoadError(f"{place}no comparison {shown(op)}; there are {', '.join(COMPARISONS)}")
         for name in ("value", "valueTwo"):
-            if not isinstance(argument.get(name, 0), int) or not 0 <= argument.get(name, 0) < 1 << 64:
-                raise LoadError(f"{where}: {name} is a number of 64 bits, not {argument.get(name)!r}")
+            if not _is_number(argument.get(name, 0), 1 << 64):
+                raise LoadError(f"{place}{name} is a number of 64 bits, not {shown(argument[name])}")
+        found.append(argument)
     return found
+
+
+def _is_number(value: object, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
 
 
 def _compare(text: Text, argument: Mapping[str, Any], other: str) -> None:
@@ -189,10 +231,10 @@ def _compare(text: Text, argument: Mapping[str, Any], other: str) -> None:
     text.place(yes)
 
 
-def _action(name: Any, data: Any, where: str) -> int:
-    name = SAME.get(name, name)
+def _action(given: Any, data: Any, where: str) -> int:
+    name = SAME.get(given, given) if isinstance(given, str) else ""
     if name not in ACTIONS:
-        raise LoadError(f"{where}: no action {name!r}; there are {', '.join(ACTIONS)}")
+        raise LoadError(f"{where}: no action {shown(given)}; there are {', '.join(ACTIONS)}")
     if name not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
         return ACTIONS[name]
     return ACTIONS[name] | (error_number(data) if data is not None else EPERM)

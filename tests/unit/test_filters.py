@@ -201,6 +201,7 @@ def test_what_is_wrong_is_said_in_libpcaps_words() -> None:
         "host 300.1.1.1": "invalid IPv4 address '300.1.1.1'",
         "port nowhere-at-all": "unknown port 'nowhere-at-all'",
         "tcp\0": "no zero byte",
+        "tcp \udcff": "surrogates not allowed at character 5",
         "ip6 protochain 6": "libpcap makes a loop of it",
     }.items():
         with pytest.raises(FilterError, match=says):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import errno
 import itertools
@@ -9,6 +10,7 @@ import json
 import os
 import random
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +115,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     ({"syscalls": []}, LoadError, "a JSON object with a defaultAction"),
     ({"defaultAction": "ALLOW"}, LoadError, "defaultAction: no action 'ALLOW'; there are SCMP_ACT"),
     (_only({"names": ["raed"], "action": "SCMP_ACT_ALLOW"}), LoadError, r"\[0\]: no system call 'raed'"),
-    (_only({"action": "SCMP_ACT_ALLOW"}), LoadError, r"syscalls\[0\] has no names"),
+    (_only({"action": "SCMP_ACT_ALLOW"}), LoadError, r"syscalls\[0\]: there are no names"),
     (_only({"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 6, "op": "SCMP_CMP_EQ"}]}),
      LoadError, "an index from 0 to 5, not 6"),
     (_only({"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "op": "=="}]}),
@@ -138,6 +140,69 @@ def test_what_is_wrong_is_said() -> None:
     ]:
         with pytest.raises(kind, match=says):
             program.run(**options)
+
+
+WHOLE = {
+    "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "architectures": ["SCMP_ARCH_X86_64"],
+    "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+    "syscalls": [
+        {"names": ["read"], "action": "SCMP_ACT_ALLOW", "errnoRet": 1,
+         "args": [{"index": 0, "value": 1, "valueTwo": 2, "op": "SCMP_CMP_EQ"}]},
+        {"name": "open", "action": "SCMP_ACT_ERRNO", "errnoRet": "EPERM"},
+    ],
+}  # fmt: skip
+ODD = (None, True, -1, 1.5, float("nan"), "", "x", [], {}, [[]], [{}], [None], [1], 1 << 70, {"a": 1})
+
+
+def _places(value: Any, *here: Any) -> Iterator[tuple[Any, ...]]:
+    yield here
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from _places(value[key], *here, key)
+
+
+def test_a_profile_with_anything_anywhere_is_read_or_refused() -> None:
+    read = refused = 0
+    for *way, last in filter(None, _places(WHOLE)):
+        for odd in ODD:
+            profile = copy.deepcopy(WHOLE)
+            inside: Any = profile
+            for key in way:
+                inside = inside[key]
+            inside[last] = odd
+            for source in (profile, json.dumps(profile)):
+                try:
+                    seccomp.load(source)
+                    read += 1
+                except LoadError:
+                    refused += 1
+    assert refused > read > 50
+
+
+def test_files_and_calls_that_are_nothing(tmp_path: Path) -> None:
+    names = '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": '
+    (tmp_path / "a.json").write_bytes(b"\xff{}")
+    for source, kind, says in [
+        (names + "[" * 100_000, LoadError, "a seccomp profile is JSON: .*recursion"),
+        (names + "9" * 5000 + "}", LoadError, "a seccomp profile is JSON: Exceeds the limit"),
+        (tmp_path / "a.json", LoadError, r"a\.json: no UTF-8: byte 0"),
+        (
+            WHOLE | {"syscalls": [{"names": ["read"] * 100_000, "action": "SCMP_ACT_LOG"}]},
+            VerifierError,
+            "4096",
+        ),
+    ]:
+        with pytest.raises(kind, match=says):
+            seccomp.load(source)  # type: ignore[arg-type]  # a mapping that mypy knows less of
+    program = seccomp.load("\ufeff" + json.dumps(WHOLE))
+    assert program.run(nr="read", args=(1,), arch=X86) == "SCMP_ACT_ALLOW"
+    for options, wrong in [
+        ({"nr": 0, "ip": -1}, ValueError), ({"nr": 0, "ip": 1 << 64}, ValueError), ({"nr": 1.5}, TypeError),
+        ({"nr": 0, "args": (1.0,)}, TypeError), ({"nr": b"read"}, TypeError),
+        ({"nr": 0, "arch": 3}, LoadError),
+    ]:  # fmt: skip
+        with pytest.raises(wrong):
+            program.run(**options)  # type: ignore[arg-type]  # what users may get wrong
 
 
 def _in_linux(code: bytes, calls: list[tuple[int, int]]) -> list[int]:
