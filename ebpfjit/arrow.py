@@ -91,16 +91,29 @@ def register(
 def _of_array(
     function: JitFunction, column: Any, on_fault: int | None, nulls: Nulls, layout: np.dtype[Any] | None
 ) -> Any:
+    kind = column.type
+    if not _has_packets(kind) and not pa.types.is_struct(kind) and not pa.types.is_null(kind):
+        known = ", ".join(str(each) for each in OFFSETS)
+        raise TypeError(f"a column of {kind}: programs run on {known}, fixed_size_binary and struct")
     valid = _valid_rows(column)
     if valid is None:
         return _results(function, column, on_fault, layout)
     if nulls == "raise":
         first = valid.to_pylist().index(False)
         raise ValueError(f"row {first} is null")
-    results = _results(function, column.filter(valid), on_fault, layout)
+    try:
+        there = column.filter(valid)
+    except pa.ArrowNotImplementedError as error:  # a struct with members of newer types
+        raise TypeError(f"a column of {kind} with nulls: {error}") from None
+    results = _results(function, there, on_fault, layout)
     places = pc.if_else(valid, pc.subtract(pc.cumulative_sum(pc.cast(valid, pa.int64())), 1), None)
     spread = results.take(places)
     return spread if nulls is None else pc.fill_null(spread, pa.scalar(nulls % (1 << 64), pa.uint64()))
+
+
+def _has_packets(kind: Any) -> bool:
+    """True for types whose values are packets as they are."""
+    return kind in OFFSETS or pa.types.is_fixed_size_binary(kind)
 
 
 def _valid_rows(column: Any) -> Any:
@@ -128,12 +141,9 @@ def _results(function: JitFunction, column: Any, on_fault: int | None, layout: n
         start = column.offset * size
         data = memoryview(column.buffers()[1])[start : start + count * size]
         found = function.map(data, stride=size, on_fault=on_fault)
-    elif pa.types.is_struct(kind):
+    else:
         rows = _rows(column, layout if layout is not None else _layout_of(function))
         found = function.map(rows, stride=rows.itemsize, on_fault=on_fault)
-    else:
-        known = ", ".join(str(each) for each in OFFSETS)
-        raise TypeError(f"a column of {kind}: programs run on {known}, fixed_size_binary and struct")
     return pa.Array.from_buffers(pa.uint64(), count, [None, pa.py_buffer(found)])
 
 

@@ -95,7 +95,7 @@ def records(dtype: np.dtype[Any], columns: Mapping[str, Any]) -> np.ndarray[Any,
     missing = [name for name in names if name not in columns]
     if missing:
         raise TypeError(f"no column for member {', '.join(map(repr, missing))}")
-    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    arrays = {name: _array(name, column) for name, column in columns.items()}
     counts = {name: len(column) for name, column in arrays.items()}
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{name}: {count}" for name, count in counts.items())
@@ -106,19 +106,44 @@ def records(dtype: np.dtype[Any], columns: Mapping[str, Any]) -> np.ndarray[Any,
     return made
 
 
+def _array(name: str, column: Any) -> np.ndarray[Any, Any]:
+    """Return a column as an array. Raises TypeError for one value, ValueError for values that are masked."""
+    import numpy as np
+
+    if np.ma.is_masked(column):
+        raise ValueError(f"the column of member {name!r} has values that are masked: no record has none")
+    made = np.asarray(column)
+    if not made.ndim:
+        raise TypeError(f"the column of member {name!r} is one value, of type {type(column).__name__}")
+    return made
+
+
+def _of_bytes(name: str, column: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return a column of Python objects, which have to be bytes, as numpy has bytes."""
+    import numpy as np
+
+    values = column.ravel()
+    for each in values:
+        if not isinstance(each, (bytes, bytearray, memoryview)):
+            raise TypeError(f"member {name!r} is bytes, and its column has a {type(each).__name__}")
+    return np.asarray([bytes(each) for each in values], dtype="S").reshape(column.shape)
+
+
 def _fitting(name: str, column: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """Return a column as a field has it. Raises TypeError and ValueError."""
     import numpy as np
 
     base, given = wanted.base, column.dtype
-    if given.kind == "O" and base.kind in "SV":
-        column = np.asarray([bytes(each) for each in column], dtype="S")
+    if given.kind == "O" and base.kind == "S":
+        column = _of_bytes(name, column)
         given = column.dtype
-    same = {"u": "uib?", "i": "uib?", "?": "?", "b": "?", "f": "fui", "S": "S", "V": "V"}[base.kind]
+    same = {"u": "uib", "i": "uib", "b": "b", "f": "fui", "S": "S", "V": "V"}[base.kind]
     if given.kind not in same:
         raise TypeError(f"member {name!r} is {base}, and its column {given}")
     if column.shape[1:] != wanted.shape:
         raise ValueError(f"member {name!r} has the shape {wanted.shape}, and its column {column.shape[1:]}")
+    if base.kind == "V":
+        return _inner(name, column, base)
     if base.kind in "ui" and column.size:
         limits = np.iinfo(base)
         low, high = int(column.min()), int(column.max())
@@ -131,3 +156,14 @@ def _fitting(name: str, column: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> 
         if longest > base.itemsize:
             raise ValueError(f"member {name!r} has {base.itemsize} bytes, and its column up to {longest}")
     return column
+
+
+def _inner(name: str, column: np.ndarray[Any, Any], base: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Return a column of structs, each of their members as the struct of a field has it."""
+    if base.names is None or column.dtype.names is None:
+        if column.dtype != base:  # numpy would take the first bytes, or nothing
+            raise TypeError(f"member {name!r} is {base}, and its column {column.dtype}")
+        return column
+    flat = column.reshape(-1)
+    made = records(base, {each: flat[each] for each in column.dtype.names})
+    return made.reshape(column.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import duckdb
@@ -98,6 +99,35 @@ def test_packets_of_any_length(kind: Any) -> None:
         arrow.map(LENGTH, values, nulls="raise")
 
 
+MEMBERS = np.dtype([("n", "u1"), ("text", "S4"), ("raw", "V3"), ("pair", [("x", "<i2"), ("y", "?")])])
+NO_COLUMNS: list[tuple[str, Any, type[Exception], str]] = [
+    ("n", 5, TypeError, "member 'n' is one value, of type int"),
+    ("n", b"ab", TypeError, "member 'n' is one value"),
+    ("n", np.ma.array([1, 2], mask=[True, False]), ValueError, "member 'n' has values that are masked"),
+    ("text", [None, b"a"], TypeError, "member 'text' is bytes, and its column has a NoneType"),
+    ("text", np.array([b"a", 5], object), TypeError, "has a int"),
+    ("text", np.array([1 << 70, b""], object), TypeError, "has a int"),
+    ("raw", np.zeros(2, [("q", "i4")]), TypeError, "member 'raw' is .V3, and its column"),
+    ("raw", np.zeros(2, "V4"), TypeError, "member 'raw' is .V3, and its column .V4"),
+    ("pair", np.zeros(2, [("a", "i2"), ("b", "?")]), TypeError, "no member 'a'; there are: x, y"),
+    ("pair", np.ones(2, [("x", "i2")]), TypeError, "no column for member 'y'"),
+    ("pair", np.full(2, 1 << 20, [("x", "i4"), ("y", "?")]), ValueError, "'x' holds -32768 to 32767, and"),
+    ("pair", np.zeros(2, "V3"), TypeError, "member 'pair' is "),
+]
+
+
+def test_what_is_no_column_of_values_is_said() -> None:
+    good = {
+        "n": np.array([1, 2], ">i8"), "text": np.array([b"ab", bytearray(b"c")], object),
+        "raw": np.array([b"abc", b"def"], "V3"),
+        "pair": np.array([(True, -5), (False, 6)], [("y", "?"), ("x", ">i8")]),
+    }  # fmt: skip
+    assert records(MEMBERS, good).tolist() == [(1, b"ab", b"abc", (-5, True)), (2, b"c", b"def", (6, False))]
+    for name, column, kind, says in NO_COLUMNS:
+        with pytest.raises(kind, match=says):
+            records(MEMBERS, good | {name: column})
+
+
 def test_packets_of_one_length_and_faults() -> None:
     values = pa.array([b"abc", b"xyz", None, b"def"], pa.binary(3))
     assert arrow.map(FIRST, values).to_pylist() == [97, 120, None, 100]
@@ -136,6 +166,14 @@ def test_what_is_no_column_is_said() -> None:
     ]:
         with pytest.raises(TypeError, match=says):
             arrow.map(LENGTH, column)
+    for made in (pa.array([1]), pa.array([b"a", None], pa.binary_view()), pa.array([[1], None])):
+        for column in (made, made[:0], made[1:], made.slice(len(made))):  # whatever is in it
+            with pytest.raises(TypeError, match=f"a column of {re.escape(str(made.type))}: "):
+                arrow.map(LENGTH, column)
+    assert arrow.map(LENGTH, pa.nulls(2)).to_pylist() == [None, None]
+    newer = pa.record_batch({"text": pa.array([b"a", None], pa.binary_view())})
+    with pytest.raises(TypeError, match="a column of struct<text: binary_view> with nulls"):
+        arrow.map(LENGTH, newer)
     with pytest.raises(TypeError, match='nulls is None, a number or "raise"'):
         arrow.map(LENGTH, pa.array([b"a"]), nulls="skip")
 
