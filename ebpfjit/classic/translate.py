@@ -74,7 +74,7 @@ class Translation(ABC):
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.asked = 0  # how long the packet is at least, on all ways here
+        self.asked = 0  # how long the packet is at least, on all ways here; FAR: there is no way
         self.asked_at: dict[int, int] = {}
 
     def program(self, code: bytes, name: str | None, type: TypeName | None) -> Program:
@@ -83,7 +83,8 @@ class Translation(ABC):
         self.lines += [*self.start(), "mov32 r0, 0", "mov32 r7, 0"]
         for instruction in decode(code):
             self._one(instruction)
-        self.lines += ["short:", *self.end(0)]
+        if any(line.endswith(" short") for line in self.lines):
+            self.lines += ["short:", *self.end(0)]
         return Program(assemble("\n".join(self.lines)), name=name, type=type)
 
     @abstractmethod
@@ -116,10 +117,17 @@ class Translation(ABC):
         """Add lines."""
         self.lines += lines
 
+    def give_up(self) -> None:
+        """End the program with 0, whatever the packet is."""
+        self.emit("ja short")
+        self.asked = FAR
+
     def _one(self, this: Instruction) -> None:
         row = this.row
         assert row is not None  # it was checked
         self.asked = min(self.asked, self.asked_at.get(this.pc, FAR))
+        if self.asked == FAR:  # no way leads here: Linux's verifier takes no such instructions
+            return
         self.emit(f"at_{this.pc}:")
         operand = "r7" if row.form is Form.INDEX else str(signed(this.k))
         match row.kind:
@@ -185,7 +193,7 @@ class Translation(ABC):
             self.load_at_x(row.size, k)
         else:
             self.load(row.size, signed(k), register)
-            if row.form is Form.HEADER:
+            if row.form is Form.HEADER and self.asked != FAR:
                 self.emit("and32 r7, 15", "lsh32 r7, 2")
 
 
@@ -223,7 +231,7 @@ class OnSocketBuffer(Translation):
     def load(self, size: int, place: int, register: str) -> None:
         """Emit a packet load, which gives r0."""
         if place >= NETWORK - LINK:
-            self.emit("ja short")  # farther than offsets from a header go, and than any packet
+            self.give_up()  # farther than offsets from a header go, and than any packet
             return
         keep, give = (["mov32 r8, r0"], ["mov32 r7, r0", "mov32 r0, r8"]) if register != "r0" else ([], [])
         at = place if place < 0 else self.base + place
@@ -262,7 +270,7 @@ class OnMemory(Translation):
         if place < 0:
             place = place - NETWORK + ETHERNET_HEADER if place >= NETWORK else place - LINK
         if place < 0 or place + size > self.most:
-            self.emit("ja short")
+            self.give_up()
             return
         if self.asked < place + size:
             self.emit(*self.check(place + size))

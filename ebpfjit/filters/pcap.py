@@ -38,7 +38,11 @@ class _Program(ctypes.Structure):
 def link_number(linktype: str | int) -> int:
     """Return the number of a link type. Raises FilterError for a name that nobody knows."""
     if isinstance(linktype, int):
+        if not 0 <= linktype < 1 << 16:
+            raise FilterError(f"a link type is a number from 0 to 65535, not {linktype}")
         return linktype
+    if not isinstance(linktype, str):
+        raise TypeError(f"a link type is a name or a number, not of type {type(linktype).__name__}")
     known = LINK_TYPES.get(linktype.lower())
     if known is not None:
         return known
@@ -51,6 +55,8 @@ def link_number(linktype: str | int) -> int:
 
 def compile(expression: str, linktype: str | int, snaplen: int, *, optimize: bool = True) -> bytes:
     """Return an expression as a program of classic BPF. Raises FilterError, in libpcap's words."""
+    if not 0 <= snaplen < 1 << 31:
+        raise ValueError(f"snaplen is a number of bytes below 2**31, not {snaplen}")
     if "\0" in expression:
         raise FilterError("a filter expression has no zero byte")
     try:

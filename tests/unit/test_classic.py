@@ -249,6 +249,14 @@ def test_netlink_attributes() -> None:
         assert classic.run(code, data) == where, (name, at, kind)
 
 
+def test_what_nothing_leads_to_is_not_translated() -> None:
+    for type_ in (None, "socket_filter"):
+        once = classic.to_ebpf(classic.assemble("ldx #1\nret #7"), type_)
+        for more in ("ret #5\n", "ja 1\nld [4]\nret a\n", "ldxb 4*([0x40000000]&0xf)\n"):
+            made = classic.to_ebpf(classic.assemble(f"ldx #1\nret #7\n{more}ret #6"), type_)
+            assert made.code == once.code, more
+
+
 def test_a_place_is_compared_once() -> None:
     code = classic.assemble("ldh [20]\njeq #1, 0, 2\nldb [3]\njeq #2, 0, 0\nldb [19]\nret a")
     assert classic.to_ebpf(code, None).disassemble().count("jlt") == 1

@@ -177,6 +177,15 @@ def test_linux_takes_them_as_xdp_programs() -> None:
     assert len(refused) <= len(EXPRESSIONS[::8]) * 0.05, refused
 
 
+@pytest.mark.skipif(kernel.unavailable_reason() is not None, reason="bpf(2) is not allowed here")
+def test_no_instruction_is_left_that_nothing_leads_to() -> None:
+    """Linux takes none: of filters that look at no byte, or only where no packet has one."""
+    frame = PACKETS[0]
+    for expression in ("", "len > 5", "ether[70000] = 1", "ip[0xffff] = 1", "ether[70000:2] = 1 or len > 5"):
+        action = "XDP_DROP" if any(filters.compile(expression).compile().map([frame])) else "XDP_PASS"
+        assert filters.to_xdp(expression).run(frame, engine="kernel").action == action, expression
+
+
 def test_snaplen_link_types_and_objects() -> None:
     frame = PACKETS[0]
     assert filters.compile("tcp", snaplen=99).run(frame).return_value == 99
@@ -210,6 +219,14 @@ def test_what_is_wrong_is_said_in_libpcaps_words() -> None:
         filters.compile("tcp", linktype="token-string")
     with pytest.raises(FilterError, match="socket filters take Ethernet frames, not packets of 'linux_sll'"):
         filters.compile("tcp", linktype="linux_sll")
+    for options, kind, says in [
+        ({"linktype": 1 << 32}, FilterError, "a number from 0 to 65535"),
+        ({"linktype": -1}, FilterError, "a number from 0 to 65535, not -1"),
+        ({"linktype": None}, TypeError, "not of type NoneType"), ({"snaplen": -1}, ValueError, "snaplen is"),
+        ({"snaplen": 1 << 32}, ValueError, "snaplen is a number of bytes below"),
+    ]:  # fmt: skip
+        with pytest.raises(kind, match=says):
+            filters.compile("tcp", **options)  # type: ignore[arg-type]  # what users may get wrong
     with pytest.raises(ValueError, match="no action 'DROP'; there are XDP_ABORTED, XDP_DROP"):
         filters.to_xdp("tcp", "DROP")
     assert issubclass(TranslationError, Exception)
