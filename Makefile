@@ -93,6 +93,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(PIP) install --editable '.[cli]'
 	@touch $@
 
+# Not compiled: most of what is installed is imported by no test, and what is, once, is compiled then.
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[dev,prove]'
+	$(PIP) install --no-compile --editable '.[dev,prove]'
 	@touch $@ $(VENV)/.installed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from tests.support.rights import watch_helpers
 
 # What tests call is the code that stays; how programs get there is for tests/unit/test_tiers.py.
 os.environ.setdefault("EBPFJIT_TIERS", "off")
+
+# Tests start many processes: modules are compiled by the first, whatever the shell says.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Errors inside of the optimizer are raised, where users get a warning and baseline code.
 os.environ.setdefault("EBPFJIT_FAILURES", "raise")

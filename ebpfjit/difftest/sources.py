@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ebpfjit.difftest import acceptable, metamorphic, operations, packets, pointers, raw, sweeps
+from ebpfjit.difftest import acceptable, classic, metamorphic, operations, packets, pointers, raw, sweeps
 from ebpfjit.difftest.case import BUILDS, GUARDS, Case, CorpusError, Input
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
 from ebpfjit.difftest.hostile import (
@@ -133,6 +133,7 @@ SOURCES: Mapping[str, Weighted] = {
     "idioms": Weighted(lambda rng, corpus: idioms.case(rng), 6),
     "calls": Weighted(lambda rng, corpus: calls.case(rng), 4),
     "arrays": Weighted(lambda rng, corpus: arrays.case(rng), 4),
+    "classic": Weighted(lambda rng, corpus: classic.case(rng), 2),
 }
 """The generators, by name."""
 

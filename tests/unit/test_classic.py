@@ -12,7 +12,7 @@ import pytest
 
 from ebpfjit import AssemblyError, DecodeError, EbpfError, TranslationError, VerifierError, classic, kernel
 from ebpfjit.classic.table import ANCILLARIES, ROWS, Form, Kind
-from tests.support.classic_programs import packet, program
+from ebpfjit.difftest.classic import packet, program
 
 TCPDUMP = """\
 (000) ldh      [12]

@@ -1,16 +1,39 @@
-"""Programs of classic BPF, made by chance: valid ones, with operands where mistakes show."""
+"""Programs of classic BPF, made by chance: valid ones, with operands where mistakes show.
+
+As a case of the fuzzer such a program is translated; its twin ends with what the interpreter of classic BPF
+says of the packet.
+"""
 
 from __future__ import annotations
 
 import random
 
+from ebpfjit import classic
+from ebpfjit.assembler import assemble
 from ebpfjit.classic.code import encode
-from ebpfjit.classic.table import ANCILLARY, CELLS, LINK, NETWORK, ROWS, Form, Kind
+from ebpfjit.classic.table import ANCILLARY, CELLS, LINK, NETWORK, ROWS, Form, Kind, signed
+from ebpfjit.difftest.case import Case, Input
+from ebpfjit.errors import VerifierError
 
 NUMBERS = (0, 1, 2, 3, 4, 14, 15, 31, 60, 63, 64, 255, 1 << 15, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 PLACES = (0, 1, 3, 12, 13, 14, 20, 57, 59, 60, 61, 63, 64, 100, 1 << 15, (1 << 20) - 1, 1 << 20, 1 << 31)
 HEADERS = tuple(base + n & 0xFFFFFFFF for base in (LINK, NETWORK) for n in (0, 1, 14, 40, 60, 0xFFFFF))
 XOR = ANCILLARY + 40 & 0xFFFFFFFF
+LIMIT = 1_000_000
+"""No filter comes near it: they have no loops."""
+
+
+def case(chosen: random.Random) -> Case:
+    """Return a filter as a case."""
+    while True:
+        code, data = program(chosen), packet(chosen)
+        try:
+            result = classic.run(code, data)
+            translated = classic.to_ebpf(code, None).to_bytes()
+        except VerifierError:  # an ancillary load that a place and X came to
+            continue
+        twin = assemble(f"mov32 r0, {signed(result)}\nexit")
+        return Case(translated, (Input(data, LIMIT, read_only=chosen.random() < 0.5),), twin=twin)
 
 
 def program(chosen: random.Random, length: int = 24, *, headers: bool = True) -> bytes:
