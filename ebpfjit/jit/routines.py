@@ -230,7 +230,10 @@ def innermost_block() -> int:
     """Return the address of the innermost block of this thread in the list of runs, 0 for none."""
     if not running.value:
         return 0
-    block: int = _find_run()(0, get_ident())
+    try:
+        block: int = _find_run()(0, get_ident())
+    except ctypes.ArgumentError as error:  # ctypes words what ends a recursion in this way
+        raise RecursionError(str(error)) from None
     return block
 
 

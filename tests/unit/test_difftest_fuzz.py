@@ -26,9 +26,6 @@ from ebpfjit.difftest.report import report_text, times_text
 from ebpfjit.program import Program
 from tests.support import warm
 from tests.support.whole import WHOLE
-from tests.support.workers import forked_workers  # noqa: F401  # a fixture
-
-pytestmark = pytest.mark.usefixtures("forked_workers")
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "tests" / "corpus"

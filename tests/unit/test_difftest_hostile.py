@@ -32,9 +32,6 @@ from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.memory import STACK_SIZE
 from tests.support.whole import WHOLE
-from tests.support.workers import forked_workers  # noqa: F401  # a fixture
-
-pytestmark = pytest.mark.usefixtures("forked_workers")
 
 SECONDS = 60.0
 

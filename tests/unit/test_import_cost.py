@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_a_first_run_on_the_command_line_imports_what_it_needs(
         "rich",
         "capstone",
         "elftools",
-        "hashlib",
+        *(() if find_spec("pydantic") else ("hashlib",)),  # typer 0.29 has both
         "ebpfjit.runtime.maps.creation",
         "ebpfjit.runtime.owned",
     )

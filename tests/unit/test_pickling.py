@@ -6,6 +6,7 @@ import copy
 import ctypes
 import multiprocessing
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -147,6 +148,13 @@ def _local() -> Any:
     return lambda r1, *others: 2 * r1
 
 
+@pytest.fixture
+def _no_cloudpickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests imported takes functions that pickle does not."""
+    monkeypatch.delitem(sys.modules, "cloudpickle", raising=False)
+
+
+@pytest.mark.usefixtures("_no_cloudpickle")
 @pytest.mark.parametrize("what", ["helper", "kfunc"])
 def test_the_helper_that_cannot_travel_is_named(what: str) -> None:
     vm = EbpfVmRaw(CALL)
@@ -157,6 +165,7 @@ def test_the_helper_that_cannot_travel_is_named(what: str) -> None:
         pickle.dumps(vm)
 
 
+@pytest.mark.usefixtures("_no_cloudpickle")
 def test_a_function_names_its_helper_too() -> None:
     with pytest.raises(pickle.PicklingError, match=r"helper 5 .*cannot be pickled"):
         pickle.dumps(Program(CALL).compile(helpers={5: _local()}))
