@@ -98,8 +98,10 @@ class _Builder:
         self.live = [*live_before(verified.liveness), 0]  # nothing is behind the program
         self.functions = frozenset({0, *self.program.functions})
         ways = self._ways()
-        reached = _reverse_postorder(self.functions, ways)
-        self.entered = sorted(self.functions.union(entries).intersection(reached))
+        entered = self.functions.union(entries)
+        if len(entered) > len(self.functions):  # a run is never at a block that nothing leads to
+            entered = entered.intersection(_reverse_postorder(self.functions, ways))
+        self.entered = sorted(entered)
         copies = [pc for pc in self.entered if self._ends_round(pc, ways[pc])]
         heads = [pc for pc in self.entered if pc not in copies]
         order = _reverse_postorder([*heads, *(way for pc in copies for way in ways[pc])], ways)
