@@ -53,18 +53,15 @@ CALLX, LOCAL_CALLS, OUTWARD_CALLS = (
 
 
 @dataclass(frozen=True)
-class Entries:
-    """The ways into a program's code.
+class Callers:
+    """What calls a program's functions: told by its operations, mostly, so that few programs are read for it.
 
-    `blocks` are the slots where basic blocks start, `tested` those at which a run may change over to other
-    code. `calling` are the helpers, by number, that may call functions of the program, None for all; kfuncs
+    `calling` are the helpers, by number, that may call functions of the program, None for all; kfuncs
     always may.
     """
 
     program: Program
-    blocks: Collection[int]
-    tested: frozenset[int]
-    calling: frozenset[int] | None = None
+    calling: frozenset[int] | None
 
     def calls_back(self, insn: Instruction) -> bool:
         """True where what an instruction calls may call functions of the program."""
@@ -111,6 +108,18 @@ class Entries:
     def are_nested(self) -> bool:
         """True where a run may have more than one frame."""
         return bool(self.by_address) or self.has_local_calls
+
+
+@dataclass(frozen=True)
+class Entries(Callers):
+    """The ways into a program's code.
+
+    `blocks` are the slots where basic blocks start, `tested` those at which a run may change over to other
+    code.
+    """
+
+    blocks: Collection[int]
+    tested: frozenset[int]
 
     @lazy
     def ways(self) -> dict[int, frozenset[Way]]:

@@ -75,7 +75,7 @@ class Verified:
         """Return the ways into the program where only these helpers (None: all) may call its functions."""
         found = self._entries.get(calling)
         if found is None:
-            found = self._entries[calling] = Entries(self.program, self.blocks, self.tested, calling)
+            found = self._entries[calling] = Entries(self.program, calling, self.blocks, self.tested)
         return found
 
     @lazy

@@ -327,7 +327,7 @@ class Gate:
         fits = block_size(len(compiled.image.limits)) <= room
         same = self.state[_STATE["linked"]] == old.state[_STATE["linked"]]
         nested = word(block, "frames_left") != MAX_FRAMES - 1
-        if not fits or not same or (nested and compiled.recipe.entries.is_called_back):
+        if not fits or not same or (nested and compiled.recipe.callers.is_called_back):
             return 0
         offset = compiled.image.resumes.get(old.compiled.pc_of(word(block, "fault_place")))
         if offset is None:
@@ -506,7 +506,7 @@ def _frame_of(compiled: Compiled, mbuff: Mbuff | None, spare: int, room: int) ->
     A program that never calls a function of its own has one frame. There is room for `spare` limits more, and
     `room` bytes at least for the block.
     """
-    nested = compiled.recipe.entries.are_nested
+    nested = compiled.recipe.callers.are_nested
     low = max(_aligned(block_size(len(compiled.image.limits) + spare)), room)
     high = low + (STACK_SIZE if nested else compiled.verified.frame_sizes[0])
     size = mbuff.size if mbuff else 0

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 
 from ebpfjit.analysis.accesses import Promises
-from ebpfjit.analysis.entries import Entries
+from ebpfjit.analysis.entries import Callers, Entries
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.jit import cpu
 from ebpfjit.optimizer.remarks import Remark
@@ -102,6 +102,11 @@ class Recipe:
     def is_optimized(self) -> bool:
         """True for code that the optimizer makes; a trace wants every instruction in its place."""
         return bool(self.options.optimize and not self.options.trace)
+
+    @lazy
+    def callers(self) -> Callers:
+        """What calls the program's functions, as its helpers are: an image is loaded without its entries."""
+        return Callers(self.verified.program, self.promises.calling)
 
     @lazy
     def entries(self) -> Entries:
