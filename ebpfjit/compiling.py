@@ -186,7 +186,7 @@ def compile(
     kept. `release_gil=True` lets Python's other threads run meanwhile: for programs that take a
     microsecond or more; helpers in Python take the lock back, maps that machine code uses have a lock of
     their own. `optimize=False` translates the
-    program as it stands: it is there in a third of the time, and takes longer to run. `optimize=True`
+    program as it stands: it is there in a fraction of the time, and takes longer to run. `optimize=True`
     looks for all there is to save. Without either it starts as the first, and goes on as the second
     once its calls have taken about as long as that takes; one call that runs for long is best told
     True. `audit=True` is for who works on the compiler: machine code looks again at what analysis

@@ -118,7 +118,7 @@ class Machine:
     `release_gil=True` runs machine code without Python's lock, so that other threads run meanwhile;
     helpers in Python take it back. It pays for programs that run for a microsecond or more.
 
-    `optimize=False` translates the program as it stands: that takes a third of the time, and the
+    `optimize=False` translates the program as it stands: that takes a fraction of the time, and the
     program longer to run. `optimize=True` looks for all there is to save. Without either, machine code
     starts as the first and goes on as the second once its calls have taken about as long as that takes.
 
