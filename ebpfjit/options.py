@@ -43,8 +43,8 @@ class Options:
     constants (two more instructions for each immediate) and puts guard pages around the code (two pages of
     address space). With `release_gil` Python's other threads run meanwhile. Without `optimize` the program is
     translated as it stands, which takes a fraction of the time; None leaves it open: so at first,
-    and optimised one day (`jit/tiers.py`). With `audit` what analysis found is looked at when it is relied on, and
-    AuditFailure raised where it does not hold.
+    and optimised one day (`jit/tiers.py`). With `audit` what analysis found is looked at when it is relied
+    on, and AuditFailure raised where it does not hold.
 
     `promises` are what every run will have. `map_helpers` are those of 1, 2 and 3 that are Linux's, which
     machine code does by itself on maps that it knows. Where the program `is_sound`, the structural verifier
