@@ -12,6 +12,7 @@ A test that fails shows what its last runs left: results, lines printed, events,
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from ebpfjit.pytest_plugin import engines
-from ebpfjit.pytest_plugin.ran import Ran
+from ebpfjit.pytest_plugin.engines import ENGINE
+from ebpfjit.pytest_plugin.ran import TITLE, Ran, kept
 
 if TYPE_CHECKING:
     from ebpfjit.arguments import Helpers, Kfuncs
@@ -82,11 +84,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give each test that runs programs one turn for each engine."""
-    if "ebpf_engine" in metafunc.fixturenames:
-        names = engines.of_test(metafunc.definition, metafunc.config)
-        if names:
-            metafunc.parametrize("ebpf_engine", names, indirect=True)
+    """Give each test that runs programs one turn for each engine, where it names none itself."""
+    test = metafunc.definition
+    asked = ENGINE in metafunc.fixturenames
+    if not (asked or engines.may_ask_late(test)) or engines.names_its_own(test):
+        return
+    names = engines.of_test(test, metafunc.config)
+    if names:
+        if not asked:
+            metafunc.fixturenames.append(ENGINE)
+        metafunc.parametrize(ENGINE, names, indirect=True, scope="session")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give a marked test of a TestCase, which takes no parameters, the first engine of its mark."""
+    if engines.is_of_test_case(item) and item.get_closest_marker(engines.MARK) is not None:
+        engines.set_engine(item, engines.of_test(item, item.config)[0])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -108,6 +121,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     return report
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_exception_interact(node: pytest.Item | pytest.Collector, report: Any) -> None:
+    """Show what the runs left before --pdb stops at the failure: it is in no summary then."""
+    terminal = node.config.pluginmanager.get_plugin("terminalreporter")
+    if node.config.getoption("usepdb", default=False) and terminal is not None:
+        for title, text in report.sections:
+            if title.startswith(TITLE):
+                terminal.ensure_newline()
+                terminal.section(title, sep="-")
+                terminal.line(text)
+
+
 @pytest.fixture(scope="session")
 def ebpf_engine(request: pytest.FixtureRequest) -> EngineName:
     """Return the name of the engine that this test runs programs on; skip where it is not to be had."""
@@ -124,15 +149,17 @@ def ebpf_engine(request: pytest.FixtureRequest) -> EngineName:
 def ebpf_load(pytestconfig: pytest.Config) -> Callable[..., Object]:
     """Return a function that loads an object file: `ebpf_load(path)`, relative to the file that calls it.
 
-    A path that is not there counts from the test's own file. What else it is given goes to `load`: `btf=`,
-    `maps=`, `environment=`. Each call loads anew; a fixture of any scope may keep what it returns for several
-    tests.
+    A path that is not there counts from the test's own file; bytes and open files are loaded as such. What
+    else it is given goes to `load`: `btf=`, `maps=`, `environment=`. Each call loads anew; a fixture of any
+    scope may keep what it returns for several tests.
     """
     from ebpfjit import EbpfError, load
 
-    def load_beside(path: str | Path, **options: Any) -> Object:
+    def load_beside(path: Any, **options: Any) -> Object:
         __tracebackhide__ = True
-        found = _beside(pytestconfig, path, sys._getframe(1).f_code.co_filename)
+        found = path
+        if isinstance(path, (str, os.PathLike)):
+            found = _beside(pytestconfig, path, sys._getframe(1).f_code.co_filename)
         try:
             return load(found, **options)
         except (EbpfError, OSError) as error:
@@ -195,21 +222,12 @@ def ebpf_run(ebpf_engine: EngineName, pytestconfig: pytest.Config) -> EbpfRun:
             "context": context,
             "environment": environment,
             "helpers": helpers,
+            "kfuncs": kfuncs,
         }
-        options["kfuncs"] = kfuncs
-        ran = Ran(program, data, ebpf_engine, options)
+        ran = Ran(program, kept(data), ebpf_engine, options)
         running.ran = [*running.ran[1 - SHOWN :], ran]
         try:
-            ran.result = program.run(
-                data,
-                engine=ebpf_engine,
-                limit=limit,
-                context=context,
-                environment=environment,
-                helpers=helpers,
-                kfuncs=kfuncs,
-                repeat=repeat,
-            )
+            ran.result = program.run(data, engine=ebpf_engine, repeat=repeat, **options)
         except EbpfError as error:
             ran.error = error
             raise error.with_traceback(None) from None  # what a test shows ends at its own line
@@ -218,7 +236,7 @@ def ebpf_run(ebpf_engine: EngineName, pytestconfig: pytest.Config) -> EbpfRun:
     return run
 
 
-def _beside(config: pytest.Config, path: str | Path, caller: str) -> Path:
+def _beside(config: pytest.Config, path: str | os.PathLike[str], caller: str) -> Path:
     """Return a path counted from the file that names it; from the test's own where it is not there."""
     found = Path(caller).parent / path
     test = config.stash[_running].path

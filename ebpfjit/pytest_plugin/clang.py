@@ -20,15 +20,24 @@ class Clang:
     """The clang of a test session, and the folder in which its objects are kept."""
 
     def __init__(self, config: pytest.Config, temporary: pytest.TempPathFactory) -> None:
-        self.program = config.getini("ebpf_clang") or os.environ.get("CLANG") or "clang"
+        self.root = config.rootpath
+        self.program = self._found(config.getini("ebpf_clang") or os.environ.get("CLANG") or "clang")
         self.flags: tuple[str, ...] = (*FLAGS, *config.getini("ebpf_cflags"))
         cache = config.cache if config.pluginmanager.hasplugin("cacheprovider") else None
         self.folder = cache.mkdir("ebpfjit") if cache is not None else temporary.mktemp("ebpfjit")
         self._version: bytes | None = None
 
+    def _found(self, program: str) -> str:
+        """Return a program as it is started from anywhere: one in a folder counts from the root, too."""
+        return str(self.root / program) if os.path.dirname(program) else program
+
     def compile(self, source: Path, flags: Sequence[str]) -> Path:
-        """Return the path of the object of a C file. Skips without clang, fails where clang does."""
+        """Return the path of the object of a C file. Skips without clang, fails where clang does.
+
+        Paths in options count from pytest's root, wherever it was started.
+        """
         __tracebackhide__ = True
+        source = source.absolute()
         command = [self.program, *self.flags, *flags]
         text = self._run([*command, "-E", str(source)], source)
         known = "\0".join(command).encode() + b"\0" + self._told() + text
@@ -53,7 +62,7 @@ class Clang:
                 " or say where it is (ini option ebpf_clang)"
             )
         try:
-            done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False, cwd=self.root)
         except (OSError, subprocess.TimeoutExpired) as error:
             pytest.fail(f"{' '.join(command)}: {error}", pytrace=False)
         if done.returncode:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 NAMES = ENGINES
 OPTION = "--ebpf-engines"
 INI = MARK = "ebpf_engines"
+ENGINE = "ebpf_engine"
+"""The fixture."""
 
 
 def chosen(config: pytest.Config) -> list[EngineName]:
@@ -27,7 +31,7 @@ def chosen(config: pytest.Config) -> list[EngineName]:
     return _known(" ".join(ini).replace(",", " ").split(), INI) if ini else []
 
 
-def of_test(item: pytest.Item | pytest.Function, config: pytest.Config) -> list[EngineName]:
+def of_test(item: pytest.Item, config: pytest.Config) -> list[EngineName]:
     """Return the engines of one test: those of its mark, or of all tests."""
     mark = item.get_closest_marker(MARK)
     if mark is None:
@@ -36,6 +40,38 @@ def of_test(item: pytest.Item | pytest.Function, config: pytest.Config) -> list[
         return _known(mark.args, f"{item.nodeid}: @pytest.mark.{MARK}")
     except pytest.UsageError as error:
         raise pytest.Collector.CollectError(str(error)) from None
+
+
+def may_ask_late(test: pytest.Function) -> bool:
+    """Tell whether a marked test may ask for the fixture while it runs, by `request.getfixturevalue`."""
+    if test.get_closest_marker(MARK) is None:
+        return False
+    own = any(mark.name == MARK for mark in test.own_markers)
+    return own or "request" in inspect.signature(test.obj).parameters
+
+
+def names_its_own(test: pytest.Function) -> bool:
+    """Tell whether a test's own parameters say which engines it runs on."""
+    for mark in test.iter_markers("parametrize"):
+        names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
+        if ENGINE in (names.replace(",", " ").split() if isinstance(names, str) else names):
+            return True
+    return False
+
+
+def is_of_test_case(item: pytest.Item) -> bool:
+    """Tell whether a test is a method of a unittest.TestCase."""
+    unittest = sys.modules.get("unittest")
+    cls = getattr(item, "cls", None)
+    return unittest is not None and isinstance(cls, type) and issubclass(cls, unittest.TestCase)
+
+
+def set_engine(item: pytest.Item, name: EngineName) -> None:
+    """Give a test the parameter that pytest gives functions alone; the fixture follows it."""
+    from _pytest.python import CallSpec2
+    from _pytest.scope import Scope
+
+    item.callspec = CallSpec2({ENGINE: name}, {ENGINE: 0}, {ENGINE: Scope.Session})  # type: ignore[attr-defined]
 
 
 def _known(names: Iterable[str], who: str) -> list[EngineName]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ebpfjit.errors import EbpfError
+    from ebpfjit.literals import AnyBuffer
     from ebpfjit.program import Program
     from ebpfjit.runner import Result
 
@@ -18,15 +19,21 @@ MOST_LINES = 20
 """Lines, events and entries of a map that are shown, each at most."""
 MOST_READ = 10_000
 """Entries of a map that are looked at: an array may have a million, all of them zero."""
+MOST_KEPT = 1 << 20
+"""Bytes of memory that are kept for the report, as they were before the run."""
 WIDTH = 100
+TITLE = "eBPF: "
 
 
 @dataclass(slots=True)
 class Ran:
-    """One run of a program: its result, or the error that it ended with; neither where Python's ended it."""
+    """One run of a program: its result, or the error that it ended with; neither where Python's ended it.
+
+    `data` is what it was given, as it was before; None where that is too much to keep.
+    """
 
     program: Program
-    data: Any
+    data: AnyBuffer | None
     engine: str
     options: dict[str, Any] = field(default_factory=dict)
     result: Result | None = None
@@ -35,7 +42,7 @@ class Ran:
     def section(self, *, shows_maps: bool) -> tuple[str, str]:
         """Return a title and a text for a test's report; maps are shown as they are now."""
         lines = [*self._end(), *(self._maps() if shows_maps else ())]
-        return f"eBPF: program {self.program.name!r} on {self.engine}", "\n".join(lines)
+        return f"{TITLE}program {self.program.name!r} on {self.engine}", "\n".join(lines)
 
     def _end(self) -> Iterator[str]:
         if self.error is not None:
@@ -58,16 +65,30 @@ class Ran:
         """Return the line of C that the run ended at, "" where that is not known.
 
         Machine code does not say, so a copy of the program, with the maps as they are now, is run once more,
-        step by step; where that comes to another result nothing is said.
+        step by step; where that comes to another result nothing is said. Nor where the program calls the
+        test's own functions: it may count how often it does.
         """
-        if self.result is None or not self.program.lines:
+        own_functions = self.options["helpers"] or self.options["kfuncs"]
+        if self.result is None or self.data is None or own_functions or not self.program.lines:
             return ""
-        with suppress(Exception):  # maps that cannot be copied, helpers that do something else now
-            trace = deepcopy(self.program).trace(self.data, **self.options)
+        with suppress(Exception):  # what cannot be copied
+            program, options = deepcopy((self.program, self.options))
+            trace = program.trace(self.data, **options)
             line, again = trace[-1].line, trace.result
             if line is not None and again is not None and again.return_value == self.result.return_value:
                 return f" at {line}"
         return ""
+
+
+def kept(data: Any) -> AnyBuffer | None:
+    """Return memory as it is now, None where that is more than is kept."""
+    if isinstance(data, bytes):
+        return data
+    try:
+        size = memoryview(data).nbytes
+    except TypeError:  # which the run says as well
+        return None
+    return bytearray(data) if size <= MOST_KEPT else None
 
 
 def _listed(what: str, texts: Any) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pdb
 import shutil
 from pathlib import Path
 
@@ -58,26 +59,50 @@ ANYWHERE = """
     def test_of_one(ebpf_engine):
         assert ebpf_engine == "interpreter"
 
+    @pytest.mark.ebpf_engines("interpreter")
+    def test_of_one_asked_for_late(request):
+        assert request.getfixturevalue("ebpf_engine") == "interpreter"
+
+    @pytest.mark.parametrize(("ebpf_engine", "size"), [("interpreter", 60)], indirect=["ebpf_engine"])
+    def test_of_its_own_parameters(ebpf_engine, ebpf_run, ebpf_load, size):
+        assert ebpf_run(ebpf_load("counter.o").programs["count"], bytes(size)).instructions
+
+    def test_bytes_and_files(ebpf_load):
+        with open("counter.o", "rb") as file:
+            assert "count" in ebpf_load(file).programs
+            file.seek(0)
+            assert "count" in ebpf_load(file.read()).programs
+
     class TestOld(unittest.TestCase):
         @pytest.fixture(autouse=True)
         def take(self, ebpf_run, ebpf_load):
             self.run_program, self.load = ebpf_run, ebpf_load
 
+        def result(self):
+            return self.run_program(self.load("counter.o").programs["count"], bytes(60))
+
         def test_one(self):
-            program = self.load("counter.o").programs["count"]
-            self.assertEqual(self.run_program(program, bytes(60)).action, "XDP_PASS")
+            self.assertEqual(self.result().action, "XDP_PASS")
+
+        @pytest.mark.ebpf_engines("interpreter")
+        def test_of_one(self):
+            self.assertIsNotNone(self.result().instructions)
+
+        @pytest.mark.ebpf_engines("jit")
+        def test_of_another(self):
+            self.assertIsNone(self.result().instructions)
 """
 
 
 def test_fixtures_work_wherever_they_are_asked_for(session: pytest.Pytester) -> None:
     session.makepyfile(ANYWHERE)
-    _run(session).assert_outcomes(passed=4)
+    _run(session).assert_outcomes(passed=9)
     both = _run(session, "--ebpf-engines=interpreter,jit", "-v")
-    both.assert_outcomes(passed=5)
+    both.assert_outcomes(passed=10)
     both.stdout.fnmatch_lines(["*test_in_fixtures_of_any_scope?interpreter? PASSED*"])
     session.makeini("[pytest]\nebpf_engines = interpreter jit\n")
-    _run(session).assert_outcomes(passed=5)
-    _run(session, "--ebpf-engines=interpreter").assert_outcomes(passed=4)
+    _run(session).assert_outcomes(passed=10)
+    _run(session, "--ebpf-engines=interpreter").assert_outcomes(passed=9)
 
 
 def test_a_wrong_engine_is_one_line(session: pytest.Pytester) -> None:
@@ -137,14 +162,43 @@ def test_a_failing_test_shows_what_its_runs_left(session: pytest.Pytester) -> No
     failed.stdout.no_fnmatch_line("*pytest_plugin*")
 
 
+UNTOUCHED = """
+    calls = []
+
+    def function(*arguments):
+        calls.append(arguments)
+        return 0
+
+    def test_own_functions(ebpf_load, ebpf_run):
+        program = ebpf_load("counter.o").programs["count"]
+        assert ebpf_run(program, bytes(60), helpers={1: function}).action == "XDP_DROP"
+
+    def test_they_were_called_by_the_test_alone():
+        assert len(calls) == 1
+"""
+
+
+def test_a_report_calls_no_function_of_the_test(session: pytest.Pytester) -> None:
+    session.makepyfile(UNTOUCHED)
+    _run(session, "-rN").assert_outcomes(passed=1, failed=1)
+
+
+def test_the_debugger_stops_below_what_the_runs_left(
+    session: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.makepyfile(FAILING)
+    monkeypatch.setattr(pdb.Pdb, "interaction", lambda *_: print("stopped"))
+    shown = _run(session, "--pdb", "-k", "wrong", "-s")
+    shown.stdout.fnmatch_lines(["*F", "*eBPF: program 'count' on *", "  0: 2", "*entering PDB*", "stopped"])
+
+
 @pytest.fixture
 def clang(session: pytest.Pytester) -> Path:
     """Return a program that stands for clang: it writes down how it is started, and copies counter.o."""
     program = session.path / "clang.sh"
     program.write_text(
         f"""#!/bin/sh
-cd {session.path}
-echo "$*" >> calls
+echo "$*" >> {session.path}/calls
 case "$*" in
     *--version*) echo clang 1;;
     *-E*) grep -q wrong "$8" && {{ echo "$8:1: error: wrong" >&2; exit 1; }}; cat "$8";;
@@ -164,20 +218,23 @@ COMPILES = """
 """
 
 
-def test_a_source_is_compiled_where_it_is_new(session: pytest.Pytester, clang: Path) -> None:
-    session.makeini(f"[pytest]\nebpf_clang = {clang}\n")
+def test_a_source_is_compiled_where_it_is_new(
+    session: pytest.Pytester, clang: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.makeini(f"[pytest]\nebpf_clang = ./{clang.name}\n")  # counted from here, wherever it is started
+    monkeypatch.chdir(session.mkdir("elsewhere"))
     session.makepyfile(COMPILES)
     source, calls = session.path / "source.c", session.path / "calls"
     for text, compiled in (("int one;", 1), ("int one;", 1), ("int two;", 2)):
         source.write_text(text)
-        session.runpytest_inprocess().assert_outcomes(passed=1)
+        session.runpytest_inprocess(session.path).assert_outcomes(passed=1)
         assert calls.read_text().count(" -c ") == compiled
     source.write_text("wrong")
-    failed = session.runpytest_inprocess()
+    failed = session.runpytest_inprocess(session.path)
     failed.assert_outcomes(failed=1)
     failed.stdout.fnmatch_lines(["*clang.sh -O2 -g -target bpf*", "*source.c:1: error: wrong"])
     session.makeini("[pytest]\nebpf_clang = no-such-clang\n")
-    skipped = session.runpytest_inprocess("-rs")
+    skipped = session.runpytest_inprocess(session.path, "-rs")
     skipped.assert_outcomes(skipped=1)
     skipped.stdout.fnmatch_lines(["*needs 'no-such-clang', which is not here*"])
 
