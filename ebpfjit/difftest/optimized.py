@@ -21,7 +21,7 @@ from ebpfjit.interpreter import State, check_depth
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind
 from ebpfjit.optimizer import passes
-from ebpfjit.optimizer.check import check
+from ebpfjit.optimizer.check import Seen, check
 from ebpfjit.optimizer.check_placed import check_placed
 from ebpfjit.optimizer.code import CALL_RESULTS, ONLY, Block, Code, Entry, Exit, Op
 from ebpfjit.optimizer.facts import Facts
@@ -56,10 +56,10 @@ class Stage:
 
 def stages(verified: Verified, entries: Collection[int], promises: Promises) -> list[Stage]:
     """Return what the optimizer makes of a program, stage by stage, each checked."""
-    found = []
+    found, seen = [], Seen()
     for name, code, facts in passes.stages(verified, promises, entries):
         try:
-            check(code)
+            check(code, seen)
         except AssertionError as error:
             raise WrongCode(f"behind {name}: {error}") from None
         littered = frozenset[int]()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg
 from ebpfjit.optimizer.code import CALL_RESULTS, ENDS, MAY_LEAVE, ONLY, Block, Code, Op, used_by
+from ebpfjit.record import record
 
 WAYS = {Kind.JUMP: 1, Kind.BRANCH: 2, Kind.BRANCH_LOAD: 2, Kind.MAY_GOTO: 2, Kind.EXIT: 0, Kind.LEAVE: 0}
 ARGUMENTS = {
@@ -40,21 +41,77 @@ SCALED = frozenset(
 """Kinds that may have an index."""
 
 
-def check(code: Code) -> None:
-    """Raise AssertionError with all that is wrong, a line each."""
-    wrong = [*_shapes(code)] or [*_definitions(code)]  # what has no shape has no way to follow
-    assert not wrong, "\n".join(wrong)
+@record
+class Look:
+    """What is seen of a block by itself: what is `wrong`, and which values it needs and makes."""
+
+    block: Block
+    wrong: tuple[str, ...]
+    needs: frozenset[int]
+    made: tuple[int, ...]
 
 
-def _shapes(code: Code) -> Iterator[str]:
-    """Yield what is wrong with single operations, ways and entries."""
-    for number, block in enumerate(code.blocks):
+class Seen:
+    """What was looked at before: most passes hand on most blocks and operations as they are."""
+
+    def __init__(self) -> None:
+        self.code: Code | None = None
+        self.blocks: dict[int, Look] = {}
+        self.ops: dict[int, Op] = {}  # those with nothing wrong; by `id`, so they are kept
+
+    def look(self, block: Block) -> Look:
+        """Look at a block, if that is a new one."""
+        look = self.blocks.get(id(block))
+        if look is None:
+            look = self.blocks[id(block)] = Look(block, (*self._wrong(block),), *_flow(block))
+        return look
+
+    def _wrong(self, block: Block) -> Iterator[str]:
+        ops = self.ops
         for op in block.all_ops:
-            yield from (f"b{number} pc {op.pc}: {op.row.name}: {text}" for text in _of_op(op))
-        if any(op.row.kind in ENDS for op in block.ops) or block.end.row.kind not in ENDS:
-            yield f"b{number}: it does not end where it ends"
-        elif len(block.ways) != WAYS[block.end.row.kind]:
-            yield f"b{number}: {block.end.row.name} has {len(block.ways)} ways out"
+            if id(op) not in ops:
+                wrong = [f" pc {op.pc}: {op.row.name}: {text}" for text in _of_op(op)]
+                yield from wrong
+                if not wrong:
+                    ops[id(op)] = op
+        kind = block.end.row.kind
+        if kind not in ENDS or not ENDS.isdisjoint([op.row.kind for op in block.ops]):
+            yield ": it does not end where it ends"
+        elif len(block.ways) != WAYS[kind]:
+            yield f": {block.end.row.name} has {len(block.ways)} ways out"
+
+
+def _flow(block: Block) -> tuple[frozenset[int], tuple[int, ...]]:
+    """Return the values that a block needs, and those that it makes."""
+    made = [*block.args]
+    needs: set[int | None] = set()
+    for way in block.ways:
+        needs.update(way.args)
+    for op in reversed(block.all_ops):
+        needs.difference_update(op.results)
+        needs.update(op.args)
+        if op.exit is not None:
+            needs.update(op.exit.registers)
+    for op in block.ops:
+        made += op.results
+    needs.difference_update(block.args)
+    return frozenset([value for value in needs if value is not None]), tuple(made)
+
+
+def check(code: Code, seen: Seen | None = None) -> None:
+    """Raise AssertionError with all that is wrong, a line each; `seen` is of stages before this one."""
+    seen = seen or Seen()
+    if code is not seen.code:
+        looks = [seen.look(block) for block in code.blocks]
+        wrong = [*_shapes(code, looks)] or [*_definitions(code, looks)]  # what has no shape has no ways
+        assert not wrong, "\n".join(wrong)
+        seen.code = code
+
+
+def _shapes(code: Code, looks: list[Look]) -> Iterator[str]:
+    """Yield what is wrong with single operations, ways and entries."""
+    for number, (block, look) in enumerate(zip(code.blocks, looks, strict=True)):
+        yield from (f"b{number}{text}" for text in look.wrong)
         for way in block.ways:
             if not 0 <= way.block < len(code.blocks):
                 yield f"b{number}: there is no b{way.block}"
@@ -101,16 +158,14 @@ def results_of(op: Op) -> int:
             return int(row.dst in (Reg.WRITE, Reg.UPDATE))
 
 
-def _definitions(code: Code) -> Iterator[str]:
+def _definitions(code: Code, looks: list[Look]) -> Iterator[str]:
     """Yield values that are defined twice, and those that are read where they need not be defined."""
-    values = list(code.values())
-    if len(values) != len(set(values)):
+    if len(set[int]().union(*[look.made for look in looks])) != sum([len(look.made) for look in looks]):
         yield "a value is defined twice"
-    known = _defined_before(code)
-    for number, block in enumerate(code.blocks):
-        if known[number] is None:
-            continue  # nothing comes there
-        here = {*(known[number] or ()), *block.args}
+    for number, known in enumerate(_defined_before(code, looks)):
+        if known is None or looks[number].needs <= known:
+            continue  # nothing comes there, or all is there
+        block, here = code.blocks[number], {*known, *code.blocks[number].args}
         for op in block.all_ops:
             missing = [f"v{value}" for value in used_by(op) if value not in here]
             if missing:
@@ -121,9 +176,8 @@ def _definitions(code: Code) -> Iterator[str]:
                 yield f"b{number}: on the way to b{way.block} something is not defined"
 
 
-def _defined_before(code: Code) -> list[frozenset[int] | None]:
+def _defined_before(code: Code, looks: list[Look]) -> list[frozenset[int] | None]:
     """Return for each block the values that are defined on every way to it, None where there is none."""
-    made = [_made(block) for block in code.blocks]
     known: list[frozenset[int] | None] = [None] * len(code.blocks)
     waiting = []
     for entry in code.entries.values():
@@ -133,7 +187,7 @@ def _defined_before(code: Code) -> list[frozenset[int] | None]:
         number = waiting.pop()
         before = known[number]
         assert before is not None  # something came there
-        after = before | made[number]
+        after = before.union(looks[number].made)
         for way in code.blocks[number].ways:
             now = known[way.block]
             then = after if now is None else now & after
@@ -141,7 +195,3 @@ def _defined_before(code: Code) -> list[frozenset[int] | None]:
                 known[way.block] = then
                 waiting.append(way.block)
     return known
-
-
-def _made(block: Block) -> frozenset[int]:
-    return frozenset((*block.args, *(value for op in block.ops for value in op.results)))
