@@ -99,7 +99,7 @@ def _typed_function(
     brought = Brought(given, kfuncs)
 
     def begin(size: int, stack: Stack) -> Execution:
-        lane.context.adopt(size)
+        lane.adopt(size)
         return Run(on_machine_code, environment, lane.context, stack, brought=brought).execution(start, limit)
 
     rights = start.type.rights

@@ -47,7 +47,8 @@ class Options:
     on, and AuditFailure raised where it does not hold.
 
     `promises` are what every run will have. `map_helpers` are those of 1, 2 and 3 that are Linux's, which
-    machine code does by itself on maps that it knows. Where the program `is_sound`, the structural verifier
+    machine code does by itself on maps that it knows, `packet_helpers` those of Linux's that it does where
+    nothing is unusual. Where the program `is_sound`, the structural verifier
     is asked before it is translated: then control does not fall off the end. At the tested blocks `resumes`,
     by pc, runs of other code of the program may go on in this; `limits` are those of that code, which stay
     where they are. `features` are CPU features to use, by Linux's
@@ -66,6 +67,7 @@ class Options:
     audit: bool = False
     promises: Promises = NOTHING_PROMISED
     map_helpers: frozenset[int] = frozenset()
+    packet_helpers: frozenset[int] = frozenset()
     is_sound: bool = False
     resumes: frozenset[int] = frozenset()
     limits: tuple[Any, ...] = ()

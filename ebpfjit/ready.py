@@ -143,7 +143,10 @@ class Ready:
         import_alone("ebpfjit.jit.stock")
         from ebpfjit.jit.stock import native_helper
 
-        natives = {number: native_helper(number) for number in self._natives(environment)}
+        natives = {
+            number: native_helper(number, environment, lasting=self.lasting)
+            for number in self._natives(environment)
+        }
         return compile_ready(self, options, natives)
 
     def check_variables(self, environment: Environment) -> None:
@@ -193,7 +196,7 @@ class Ready:
         return context_layout(self.program)
 
     @cached_property
-    def _stock(self) -> frozenset[int]:
+    def stock(self) -> frozenset[int]:
         """The helpers of ours that the program calls, by number."""
         return table.ours(self.helpers, *_called_by(self.program))
 
@@ -201,16 +204,16 @@ class Ready:
     def takes_locks(self) -> bool:
         """True for a program that takes spin locks: helpers in machine code do not see one that is held."""
         names = {called.name for called in self.program.kfuncs.values()}
-        return NUMBERS["bpf_spin_lock"] in self._stock or not names.isdisjoint(_LOCKING)
+        return NUMBERS["bpf_spin_lock"] in self.stock or not names.isdisjoint(_LOCKING)
 
     def _natives(self, environment: Environment) -> frozenset[int]:
         """Return the helpers that are machine code in the program's."""
-        if not self._stock or self.takes_locks:
+        if not self.stock or self.takes_locks:
             return frozenset()
         import_alone("ebpfjit.jit.stock")
         from ebpfjit.jit.stock import native_numbers
 
-        return native_numbers(environment, lasting=self.lasting) & self._stock
+        return native_numbers(environment, lasting=self.lasting) & self.stock
 
     @cached_property
     def has_kptrs(self) -> bool:
@@ -469,6 +472,16 @@ def promises_of(start: Ready, native: Iterable[int] = ()) -> Promises:
     )
 
 
+def _packet_helpers(start: Ready) -> frozenset[int]:
+    """Return the helpers of ours, by number, that machine code may do by itself on packets of this type."""
+    if start.type is None or not (start.type.has_packet and start.type.has_lane) or start.takes_locks:
+        return frozenset()
+    import_alone("ebpfjit.jit.stock")
+    from ebpfjit.jit.stock import PACKET_HELPERS
+
+    return start.stock & PACKET_HELPERS[start.type.context.name]
+
+
 def compile_ready(
     start: Ready, options: Options, native: Mapping[int, NativeHelper] = MappingProxyType({})
 ) -> Compiled:
@@ -487,6 +500,7 @@ def compile_ready(
         optimize=options.optimize and is_known,
         promises=promises_of(start, native),
         map_helpers=table.ours(start.helpers, *in_code),
+        packet_helpers=_packet_helpers(start),
         is_sound=True,
     )
     return compile_program(start.verified, options, {**start.helpers, **native}, start.kfuncs)

@@ -128,8 +128,9 @@ class Settings:
     of the program's choosing appears in the code. `helpers` and `kfuncs` are the numbers that are
     registered; True for native code, False for what the host must call. `calling` are those helpers that may
     call functions of the program. `max_loops`, `code_address` and `tail_call`, the helper after which a
-    function may end, are the runtime's constants. `trace` is the address of a trace's header (`trace.py`), 0
-    for code that records nothing.
+    function may end, are the runtime's constants. `packet_helpers` are the helpers (by number) of which a
+    routine (`x86_64.packets`) is called first, by its name. `trace` is the address of a trace's header
+    (`trace.py`), 0 for code that records nothing.
     """
 
     features: frozenset[str]
@@ -141,3 +142,4 @@ class Settings:
     code_address: int
     tail_call: int
     trace: int = 0
+    packet_helpers: Mapping[int, str] = field(default_factory=dict)

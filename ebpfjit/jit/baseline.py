@@ -76,7 +76,7 @@ def baseline_listing(recipe: Recipe) -> Listing:
         recipe.why_baseline,
         cold_from=cold_from,
         cold_baseline_from=cold_from,
-        map_calls=frozenset(cx.plan.map_calls),
+        in_code=cx.calls_in_code(),
     )
 
 

@@ -92,7 +92,7 @@ def _optimised(recipe: Recipe) -> Listing:
         bounded=verified.calls.bounded,
         frameless=frameless,
     )
-    in_code = frozenset(cx.plan.map_calls)
+    in_code = cx.calls_in_code()
     with blamed("lowering"):
         left = lower(cx, found.parts, registers, checked=options.checked)
     cx.plan = plan
@@ -117,7 +117,7 @@ def _optimised(recipe: Recipe) -> Listing:
         remarks=tuple(remarks),
         cold_from=cold_from,
         cold_baseline_from=cold_from + cold_count,
-        map_calls=in_code,
+        in_code=in_code,
     )
 
 

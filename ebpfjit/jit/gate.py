@@ -141,6 +141,17 @@ class Lane:
         for name, value in words.items():
             self._words[_LANE[name]] = value
 
+    def adopt(self, size: int) -> None:
+        """Let the context go on with a run that is in the middle of a packet of so many bytes.
+
+        One that the run has moved is where the struct says.
+        """
+        if self._words[_LANE["moved"]]:
+            assert isinstance(self.context, XdpContext)  # others are moved by Python alone
+            self.context.resume(self._words[_LANE["size"]])
+        else:
+            self.context.adopt(size)
+
     @property
     def memory(self) -> tuple[Any, ...]:
         """What machine code reads and writes there."""

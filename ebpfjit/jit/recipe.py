@@ -13,7 +13,7 @@ from ebpfjit.optimizer.remarks import Remark
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.record import dataclass, lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
-from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
 from ebpfjit.translators.emitter import Part, Piece, Text
 from ebpfjit.translators.plan import Settings
 from ebpfjit.translators.x86_64.target import Limit
@@ -30,7 +30,7 @@ class Listing:
     `returns` it calls functions. `why_baseline` is that of the recipe. From the piece `baseline_from` on it
     is baseline code, for side exits; of that `notes_below` say how its accesses are checked. From the piece
     `cold_from` on it is out of line, of baseline code from `cold_baseline_from` on. `remarks` are what passes
-    left alone, `map_calls` the calls (by pc) of map helpers that machine code does by itself where it can.
+    left alone, `in_code` the calls (by pc) of helpers that machine code does by itself where it can.
     """
 
     verified: Verified
@@ -46,7 +46,7 @@ class Listing:
     remarks: tuple[Remark, ...] = ()
     cold_from: int = 0
     cold_baseline_from: int = 0
-    map_calls: frozenset[int] = frozenset()
+    in_code: frozenset[int] = frozenset()
 
     @property
     def parts(self) -> list[Part]:
@@ -96,6 +96,7 @@ class Recipe:
             CODE_ADDRESS,
             TAIL_CALL,
             options.trace,
+            {number: NAMES[number].removeprefix("bpf_") for number in options.packet_helpers},
         )
 
     @property

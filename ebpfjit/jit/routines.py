@@ -14,7 +14,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
-from ebpfjit.analysis.verified import prepare
+from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.errors import JitUnavailable
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
@@ -24,6 +24,7 @@ from ebpfjit.once import once
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import c_stack, faults, memory
+from ebpfjit.runtime.contexts import xdp
 from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.contexts.skb import SOCK_AT
 from ebpfjit.runtime.contexts.structs import SK_BUFF, SOCK, XDP_MD
@@ -32,7 +33,7 @@ from ebpfjit.runtime.maps.flat import HEADER
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators.emitter import NO_PC, Emitter, Label
 from ebpfjit.translators.x86_64 import gate, host, runs, stock
-from ebpfjit.translators.x86_64.lanes import Structs
+from ebpfjit.translators.x86_64.lanes import Room, Structs
 from ebpfjit.translators.x86_64.target import BLOCK_WORDS
 
 STATE_OFFSET = 0x88
@@ -74,6 +75,12 @@ def _offsets(struct: Struct) -> dict[str, int]:
 
 
 STRUCTS = Structs(_offsets(XDP_MD), _offsets(SK_BUFF), _offsets(SOCK), SOCK_AT)
+ROOM = Room(
+    headroom=xdp.HEADROOM,
+    head=xdp.HEADROOM - xdp.XDP_FRAME_SIZE,
+    tail=xdp.FRAME_SIZE - xdp.HEADROOM - xdp.SHARED_INFO_SIZE,
+    metadata=xdp.LARGEST_METADATA,
+)
 
 _EXIT = bytes.fromhex("9500000000000000")
 
@@ -139,11 +146,16 @@ def listing() -> Listing:
             clock=time.CLOCK_MONOTONIC,
             ints=INTS,
             structs=STRUCTS,
+            room=ROOM,
         ),
     )
     stock.emit_stock(cx, time.CLOCK_MONOTONIC)
-    nothing = prepare(Program.from_bytes(_EXIT))
-    return Listing(nothing, cx.text(), (), {})
+    return Listing(nothing(), cx.text(), (), {})
+
+
+def nothing() -> Verified:
+    """Return the program that text belongs to which is no program's."""
+    return prepare(Program.from_bytes(_EXIT))
 
 
 @once
@@ -153,7 +165,7 @@ def routines() -> Routines:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork)
     image, labels = _provided[0] if _provided else _assembled()
-    buffer = CodeBuffer(relocate(image, {symbol: _address_of(symbol) for symbol in image.slots}))
+    buffer = CodeBuffer(relocate(image, {symbol: address_of(symbol) for symbol in image.slots}))
     addresses = {name: buffer.address + at for name, at in labels.items()}
     kept = (running, _random_state, _small_ints, _small_int_table, look, c_stack.look)
     return Routines(image, labels, buffer, addresses, kept)
@@ -173,7 +185,7 @@ def are_ready() -> bool:
     return bool(_provided) or routines.is_made
 
 
-def _address_of(symbol: str) -> int:
+def address_of(symbol: str) -> int:
     """Return the address of something of the host."""
     ours: dict[str, Any] = {
         "running": running,

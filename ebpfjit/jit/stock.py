@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import time
 
-from ebpfjit.jit.routines import routines
+from ebpfjit.jit.assembler import assemble_parts
+from ebpfjit.jit.code_buffer import CodeBuffer
+from ebpfjit.jit.recipe import Listing
+from ebpfjit.jit.relocation import layout, relocate
+from ebpfjit.jit.routines import address_of, nothing, routines
 from ebpfjit.runtime.environment import Clock, Environment
 from ebpfjit.runtime.execution import NativeHelper
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
+from ebpfjit.translators.emitter import Emitter
+from ebpfjit.translators.x86_64 import host
+from ebpfjit.translators.x86_64.stock import emit_clock
 
 ROUTINES = {
     "bpf_ktime_get_ns": "ktime_get_ns",
@@ -19,6 +26,12 @@ ROUTINES = {
 }
 """The routine (translators' `stock`) of each helper that has one."""
 
+PACKET_HELPERS = {
+    context: frozenset(NUMBERS["bpf_" + name] for name in host.PACKETS if name.startswith(prefix))
+    for context, prefix in (("XDP", "xdp_"), ("SK_BUFF", "skb_"))
+}
+"""The helpers on packets, by kind of context, that have a routine (`translators/x86_64/packets.py`)."""
+
 USUAL = Environment()
 
 
@@ -29,20 +42,33 @@ class LeafHelper(NativeHelper):
 def native_numbers(environment: Environment, *, lasting: bool = False) -> frozenset[int]:
     """Return the helpers, by number, whose routine does what Python's would in this environment.
 
-    A clock, a source of randomness or a processor of the user's own leaves its helpers out. Where code is
-    `lasting`, so does a clock that somebody may move on later.
+    A function for a clock, a source of randomness or a processor of the user's own leaves its helpers out.
+    Where code is not `lasting`, so does a clock that stands still or was moved on.
     """
     clock = environment.clock
     same = {
-        "ktime_get_ns": clock is time.monotonic_ns
-        or (not lasting and isinstance(clock, Clock) and clock.is_usual),
+        "ktime_get_ns": clock is time.monotonic_ns or (type(clock) is Clock and (lasting or clock.is_usual)),
         "get_prandom_u32": environment.random is USUAL.random,
         "get_smp_processor_id": environment.cpu == USUAL.cpu,
     }
     return frozenset(NUMBERS[name] for name, routine in ROUTINES.items() if same[routine])
 
 
-def native_helper(number: int) -> NativeHelper:
-    """Return the native helper of one of the `native_numbers`. Raises JitUnavailable."""
-    shared = routines()
+def native_helper(number: int, environment: Environment, *, lasting: bool = False) -> NativeHelper:
+    """Return the native helper of one of the `native_numbers` of an environment. Raises JitUnavailable."""
+    shared, clock = routines(), environment.clock
+    if lasting and isinstance(clock, Clock) and ROUTINES[NAMES[number]] == "ktime_get_ns":
+        return _clock_helper(clock)
     return LeafHelper(shared.addresses[ROUTINES[NAMES[number]]], shared)
+
+
+def _clock_helper(clock: Clock) -> NativeHelper:
+    """Return what tells the time of a clock, which may be moved on meanwhile. Raises JitUnavailable."""
+    cx = Emitter()
+    emit_clock(cx, time.CLOCK_MONOTONIC)
+    listing = Listing(nothing(), cx.text(), (), {})
+    assemble_parts(listing.parts)
+    image = layout(listing)
+    addresses = {"clock_words": clock.address, "clock_gettime": address_of("clock_gettime")}
+    buffer = CodeBuffer(relocate(image, addresses))
+    return LeafHelper(buffer.address + image.entry, (buffer, clock))

@@ -99,7 +99,7 @@ def _calls_out(compiled: Compiled, latest: Compiled | None = None) -> list[str]:
 
     Calls that machine code does by itself where it can are told where it left some to Python.
     """
-    recipe, slots, in_code = compiled.recipe, compiled.image.slots, compiled.listing.map_calls
+    recipe, slots, in_code = compiled.recipe, compiled.image.slots, compiled.listing.in_code
     maps, likely = recipe.verified.program.maps, likely_maps(recipe.verified)
     count = (latest or compiled).calls_out
     called: dict[str, list[int]] = {}
@@ -108,7 +108,8 @@ def _calls_out(compiled: Compiled, latest: Compiled | None = None) -> list[str]:
         number = insn.imm & 0xFFFFFFFF
         if kind is Kind.CALL_HELPER and f"helper_{number}" in slots and not recipe.helpers[number]:
             on = f" on {maps[likely[insn.pc]].definition}" if insn.pc in likely else ""
-            how = SELDOM if insn.pc in in_code else ALWAYS
+            by_itself = RARELY if number in recipe.options.packet_helpers else SELDOM
+            how = by_itself if insn.pc in in_code else ALWAYS
             if how is ALWAYS or count(insn.pc):
                 called.setdefault(f"helper {number}{_named(number)}{on} {how}", []).append(insn.pc)
         elif kind is Kind.CALL_KFUNC and f"kfunc_{number}" in slots and not recipe.kfuncs[number]:
@@ -122,6 +123,8 @@ ALWAYS = "is a Python function: called"
 SELDOM = (
     "is machine code, but where Python is changing the map, or key or value are not the program's: called"
 )
+
+RARELY = "is machine code, but where Python has moved the packet, or arguments are unusual: called"
 
 
 def _named(number: int) -> str:

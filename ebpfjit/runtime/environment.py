@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random as _random
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from typing import Any
 
+from ebpfjit.bits import U64_MASK
 from ebpfjit.named import brief
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import timers
@@ -98,7 +100,18 @@ class Clock:
 
     def __init__(self, now: int | None = None) -> None:
         self._now = now
-        self._ahead = 0
+        self._words = (ctypes.c_uint64 * 2)()
+        self._set_ahead(0)
+
+    def _set_ahead(self, ahead: int) -> None:
+        self._ahead = ahead
+        stands = self._now is not None
+        self._words[:] = [((self._now or 0) + ahead) & U64_MASK, 0 if stands else U64_MASK]
+
+    @property
+    def address(self) -> int:
+        """Where machine code finds what to add to the system's time, and behind it a mask for that time."""
+        return ctypes.addressof(self._words)
 
     def __call__(self) -> int:
         """Return the time."""
@@ -120,12 +133,12 @@ class Clock:
         ahead = self._ahead + passes
 
         def move(deadline: int) -> None:
-            self._ahead = min(ahead, max(self._ahead, self._ahead + deadline - self()))
+            self._set_ahead(min(ahead, max(self._ahead, self._ahead + deadline - self())))
 
         try:
             return timers.fire(self, lambda: self() + ahead - self._ahead, at=move)
         finally:
-            self._ahead = ahead
+            self._set_ahead(ahead)
 
     def __eq__(self, other: object) -> bool:
         """True for the same clock; those that are just the system's are all the same."""
@@ -134,8 +147,18 @@ class Clock:
     def __hash__(self) -> int:
         return hash(Clock)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _clock, (type(self), self._now, self._ahead)
+
     def __repr__(self) -> str:
         return "Clock()" if self._now is None else f"Clock({self()})"
+
+
+def _clock(kind: type[Clock], now: int | None, ahead: int) -> Clock:
+    """Return a copy of a clock, which goes its own way from then on."""
+    made = kind(now)
+    made._set_ahead(ahead)
+    return made
 
 
 THIS_PROCESS = Task(_is_this=True)

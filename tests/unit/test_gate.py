@@ -7,6 +7,7 @@ import ctypes
 import gc
 import mmap
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -37,7 +38,7 @@ from ebpfjit.function import Plain
 from ebpfjit.jit import gate, routines
 from ebpfjit.jit.stock import native_helper, native_numbers
 from ebpfjit.runtime import memory
-from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.environment import Clock, Environment
 from ebpfjit.sealed import inside
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -690,7 +691,7 @@ def test_everything_works_through_ctypes_too() -> None:
 def test_stock_helpers_do_what_the_environment_says() -> None:
     usual = Environment()
     assert native_numbers(usual) == {5, 7, 8, 125, 160, 208}
-    helpers = {number: native_helper(number) for number in native_numbers(usual)}
+    helpers = {number: native_helper(number, usual) for number in native_numbers(usual)}
     clock = compiled("call 5\nexit", helpers={5: helpers[5]})
     before = usual.clock()
     assert before <= clock() <= usual.clock()
@@ -702,6 +703,25 @@ def test_stock_helpers_do_what_the_environment_says() -> None:
     assert compiled("mov r0, 9\ncall 8\nexit", helpers={8: helpers[8]})() == usual.cpu
     fixed = Environment(clock=lambda: 5, random=lambda: 6, cpu=1, cpus=2)
     assert native_numbers(fixed) == frozenset()
+    moved = Environment()
+    assert isinstance(moved.clock, Clock)
+    moved.clock.advance(s=1)
+    assert 5 not in native_numbers(moved)  # of code that many environments share
+
+
+def test_code_of_one_environment_tells_the_time_of_its_clock() -> None:
+    program = Program.from_assembly("call 5\nexit", name="now", type="xdp")
+    running, standing = Environment(), Environment(clock=Clock(1 << 31))
+    of_running, of_standing = (program.compile(environment=each) for each in (running, standing))
+    assert "Python function" not in of_running.explain() + of_standing.explain()
+    assert of_standing(bytes(14)) == 1 << 31
+    for environment, passes in ((standing, 5), (running, 3 << 30)):
+        assert isinstance(environment.clock, Clock)
+        environment.clock.advance(ns=passes)
+    assert of_standing(bytes(14)) == (1 << 31) + 5
+    before, now, after = running.clock(), of_running(bytes(14)), running.clock()
+    assert (now - before) % (1 << 32) <= after - before
+    assert pickle.loads(pickle.dumps(standing.clock))() == standing.clock()
 
 
 def test_the_interpreter_at_the_recursion_limit_raises_a_recursion_error() -> None:

@@ -34,10 +34,26 @@ def call_helper(insn: Instruction, cx: Context) -> None:
         _call_out(cx, f"helper_{number}", cx.settings.helpers.get(number), leaves=leaves)
 
     map_call = cx.plan.map_calls.get(insn.pc)
-    if map_call is None:
+    routine = cx.settings.packet_helpers.get(number)
+    if routine is not None:
+        _call_routine(cx, routine, call)
+    elif map_call is None:
         call()
     else:
         emit_map_call(cx, map_call, call, lambda: _forget_arguments(cx))
+
+
+def _call_routine(cx: Context, routine: str, call: Callable[[], None]) -> None:
+    """Call a routine of `packets`, and the Python helper where that has done nothing."""
+    done, slow = cx.new_label("done"), cx.new_label("slow")
+    cx.used.add(routine)
+    cx.jump("call", routine)
+    cx.jump("jb", slow)
+    _forget_arguments(cx)
+    cx.label(done)
+    with cx.out_of_line(slow):
+        call()
+        cx.jump("jmp", done)
 
 
 @translates("CALL_KFUNC")

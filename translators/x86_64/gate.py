@@ -16,6 +16,7 @@ from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.x86_64.batches import emit_batches
 from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, SMALL_INTS, call, release_lock, take_lock
 from ebpfjit.translators.x86_64.lanes import emit_lanes, lane_word
+from ebpfjit.translators.x86_64.packets import emit_packets
 from ebpfjit.translators.x86_64.runs import (
     CALL_COST,
     COUNT,
@@ -83,7 +84,7 @@ def emit_gate(cx: Emitter, layout: Layout) -> None:
     _emit_go(cx, "go", layout)
     _emit_go(cx, "go_lane", layout, lane=True)
     _emit_refusals(cx)
-    emit_lanes(cx, layout.structs)
+    emit_lanes(cx, layout.structs, layout.room)
     _emit_take_object(cx)
     _emit_report(cx)
     _emit_finish(cx)
@@ -92,6 +93,7 @@ def emit_gate(cx: Emitter, layout: Layout) -> None:
     _emit_count_time(cx, layout.clock)
     emit_link(cx)
     emit_batches(cx, layout)
+    emit_packets(cx, layout.structs, layout.room)
 
 
 def _emit_shape(cx: Emitter, name: str, shape: Shape, layout: Layout) -> None:

@@ -29,9 +29,20 @@ from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED, Context
 CALLER_SAVED = ("rax", "rdi", "rsi", "rdx", "rcx", "r8")
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8")
 FINDING = ("is_load", "is_store", "find_load", LOCK_MAP, *FIND_ARENA.values())
-SHARED = ("slice", "next_slice", "call_python", *FINDING, *REPORTS, *CHECKS)
+PACKETS = (
+    "xdp_adjust_head",
+    "xdp_adjust_tail",
+    "xdp_adjust_meta",
+    "xdp_load_bytes",
+    "xdp_store_bytes",
+    "xdp_get_buff_len",
+    "skb_load_bytes",
+    "skb_pull_data",
+)
+"""Helpers on packets that have a routine (`packets`), by Linux's name without bpf_."""
+SHARED = ("slice", "next_slice", "call_python", *FINDING, *PACKETS, *REPORTS, *CHECKS)
 """The routines that programs reach through stubs."""
-STUBS = ("slice", "next_slice", "call_python", *FINDING, *REPORTS, *ROUTINES)
+STUBS = ("slice", "next_slice", "call_python", *FINDING, *PACKETS, *REPORTS, *ROUTINES)
 """The stubs: which of the checks is meant depends on the program."""
 TURN = 20_000_000
 """Nanoseconds between two looks for signals and for other threads, where slices are shorter."""

@@ -26,6 +26,8 @@ LANE_WORDS = (
     "shown",  # all ones where the struct has the packet's addresses, else 0
     "link_header",  # what legacy loads count from
     "network_header",
+    "size",  # of the packet as it was put there, what its program does not see included
+    "moved",  # not 0 where the run has moved its packet without Python (`packets`)
 )
 LANE = {name: f"[rdx+{8 * index:#x}]" for index, name in enumerate(LANE_WORDS)}
 
@@ -46,26 +48,40 @@ class Structs:
     sock: int
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a packet of XDP may go, in bytes: so far in front of where it was put, and so far behind that.
+
+    `headroom` is what is zero in front of it at the start, `head` how much of that a program may have, and
+    `metadata` how much in front of its packet. With a larger packet it may go as far as that went.
+    """
+
+    headroom: int
+    head: int
+    tail: int
+    metadata: int
+
+
 def lane_word(name: str) -> str:
     """Return the operand of a lane's word; rdx is the lane."""
     return f"qword ptr {LANE[name]}"
 
 
-def emit_lanes(cx: Emitter, structs: Structs) -> None:
+def emit_lanes(cx: Emitter, structs: Structs, room: Room) -> None:
     """Emit `place` and what fills the structs."""
-    _emit_place(cx)
+    _emit_place(cx, room)
     _emit_fill_xdp_md(cx, structs.xdp_md)
     _emit_fill_sk_buff(cx, structs)
 
 
-def _emit_place(cx: Emitter) -> None:
+def _emit_place(cx: Emitter, room: Room) -> None:
     """Emit `place`: r14 and r15 are start and size of a packet, rdx the lane.
 
     Then r14, r15 and rcx are start, size and writable size of what the program sees of the copy, and
     rax is the struct. For a packet too short, or too long, carry is set and nothing done. Keeps r12,
     r13, rbx, rbp and rdx.
     """
-    short, out = ".place_short", ".place_out"
+    short, out, moved, clean = ".place_short", ".place_out", ".place_moved", ".place_clean"
     cx.begin(NO_PC)
     cx.label("place", 16)
     cx.emit(f"lea rax, [r15-{SMALLEST:#x}]")
@@ -74,6 +90,10 @@ def _emit_place(cx: Emitter) -> None:
     cx.emit("cmp rcx, rax")
     cx.jump("jb", out)
     cx.emit(f"mov rdi, {lane_word('packet')}")
+    cx.emit(f"mov {lane_word('size')}, r15")
+    cx.emit(f"cmp {lane_word('moved')}, 0")
+    cx.jump("jne", moved)
+    cx.label(clean)
     cx.emit("lea rsi, [r15-0x10]")
     cx.emit("cmp r15, 0x10")
     cx.jump("jb", short)
@@ -109,6 +129,12 @@ def _emit_place(cx: Emitter) -> None:
         cx.emit("mov qword ptr [rdi], rax")
         cx.emit("mov qword ptr [rdi+r15-8], rcx")
         cx.jump("jmp", ".place_copied")
+    with cx.out_of_line(moved):
+        cx.emit(f"mov {lane_word('moved')}, 0")
+        cx.emit("xorps xmm0, xmm0")
+        for place in range(room.headroom, 0, -0x10):
+            cx.emit(f"movups xmmword ptr [rdi-{place:#x}], xmm0")
+        cx.jump("jmp", clean)
 
 
 #   fillers: rax is the struct, rdi the frame, r14 and r15 start and size of what the program sees of it;

@@ -11,7 +11,7 @@ from __future__ import annotations
 from ebpfjit.record import dataclass
 from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, Ints, call, enter_program
-from ebpfjit.translators.x86_64.lanes import Structs, lane_word
+from ebpfjit.translators.x86_64.lanes import Room, Structs, lane_word
 from ebpfjit.translators.x86_64.target import BLOCK, BLOCK_WORDS, HOST_SAVED
 
 # The state of a program, 8-byte words that Python writes.
@@ -75,6 +75,7 @@ class Layout:
     clock: int
     ints: Ints
     structs: Structs
+    room: Room
 
 
 def block_word(name: str) -> str:

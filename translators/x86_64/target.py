@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from ebpfjit.bits import Width
-from ebpfjit.isa.spec import Row
+from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, told_by
 from ebpfjit.program import Instruction, Program
 from ebpfjit.translators import registry
@@ -238,6 +238,12 @@ class Context(Emitter):
         self.has_may_goto = not MAY_GOTO.isdisjoint(program.operations)
         self.insn = program.instructions[0]
 
+    def calls_in_code(self) -> frozenset[int]:
+        """Return the calls (by pc) of helpers that machine code does by itself where it can."""
+        routines = self.settings.packet_helpers
+        done = [insn.pc for insn in self.program.instructions if routines and _called(insn) in routines]
+        return frozenset(self.plan.map_calls) | frozenset(done)
+
     def start(self, insn: Instruction) -> None:
         """Make `insn` the instruction that the properties speak of."""
         self.insn = insn
@@ -356,6 +362,12 @@ class Context(Emitter):
             self.jump(mnemonic, pc_label(target))
         else:
             self.jump(mnemonic, self.fault("target"))
+
+
+def _called(insn: Instruction) -> int | None:
+    """Return the number of the helper that an instruction calls, None where it calls none."""
+    is_call = insn.row is not None and insn.row.kind is Kind.CALL_HELPER
+    return insn.imm & 0xFFFFFFFF if is_call else None
 
 
 def _unforeseeable(bits: int) -> int:

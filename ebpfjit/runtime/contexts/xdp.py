@@ -75,6 +75,13 @@ class XdpContext(PacketContext):
         self.redirect = None
         self.place()
 
+    def resume(self, size: int) -> None:
+        """Go on with a run on `size` bytes that has moved its packet to where the struct says."""
+        data, data_end, data_meta = (each - self.memory.start for each in _POINTERS.unpack(self.words[:12]))
+        self.adopt(size)
+        self.move(data, data_end, data_meta)
+        self.place()
+
     @property
     def template(self) -> bytes:
         """What the struct starts as, but for what follows from the packet."""
