@@ -9,8 +9,8 @@ import json
 import os
 import platform
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,24 @@ from ebpfjit.classic.check import check
 from ebpfjit.classic.code import decode
 from ebpfjit.classic.table import Form, Kind
 from ebpfjit.classic.translate import OnMemory
-from ebpfjit.errors import LoadError, VerifierError
+from ebpfjit.errors import InputError, LoadError, VerifierError
+from ebpfjit.named import absent
 from ebpfjit.program import Program
 from ebpfjit.runner import Result
 from ebpfjit.seccomp.numbers import (
     ARCHITECTURES,
     DATA_MASK,
+    IS_LITTLE_ENDIAN,
     action_of,
     architecture,
+    named_architecture,
     system_calls,
 )
-from ebpfjit.seccomp.profile import to_classic
+from ebpfjit.seccomp.profile import DOCKER_CAPABILITIES, Where, release, to_classic
 
 DATA = struct.Struct("<iIQ6Q")
 """struct seccomp_data: nr, arch, instruction_pointer, args."""
+FIELDS = ("nr", "arch", "instruction_pointer", "args")
 
 
 class OnCall(OnMemory):
@@ -82,24 +86,39 @@ class SeccompProgram(Program):
         data: Any = b"",
         *,
         nr: int | str | None = None,
-        arch: str = "",
+        arch: str | int = "",
         args: Sequence[int] = (),
         ip: int = 0,
+        context: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
         """Return the name of the action for a system call: "SCMP_ACT_ALLOW". Without `nr` run as any program.
 
         `nr` is the call's number, or its name; `arch` "x86_64", "aarch64", ..., by default this machine's;
         `args` are up to six arguments (u64), those that are not given 0. See `decide` for the action's data.
-        Raises LoadError for a name that is none.
+        Without `nr` the call is the bytes of a struct seccomp_data, or its fields by name, as `context`; then
+        it returns a Result, with `action` and `context`.
+
+        Raises LoadError for a name that is none, InputError for a field that is none.
         """
-        if nr is None:
-            result: Result = super().run(data, **options)
+        if nr is not None:
+            return self.decide(nr=nr, arch=arch, args=args, ip=ip, **options)[0]
+        if context is not None:
+            unknown = next((name for name in context if name not in FIELDS), None)
+            if unknown is not None:
+                raise InputError(absent(unknown, "field of struct seccomp_data", FIELDS))
+            given = {"nr": 0, "arch": _here(), "args": (), "instruction_pointer": 0, **context}
+            data = call_data(given["nr"], given["arch"], given["args"], given["instruction_pointer"])
+        result: Result = super().run(data, **options)
+        if len(result.data) != DATA.size:
             return result
-        return self.decide(nr=nr, arch=arch, args=args, ip=ip, **options)[0]
+        number, machine, pointer, *words = DATA.unpack(result.data)
+        fields = {"nr": number, "arch": machine, "instruction_pointer": pointer, "args": tuple(words)}
+        name: Any = action_of(result.return_value)
+        return replace(result, context=fields, action=name)
 
     def decide(
-        self, *, nr: int | str, arch: str = "", args: Sequence[int] = (), ip: int = 0, **options: Any
+        self, *, nr: int | str, arch: str | int = "", args: Sequence[int] = (), ip: int = 0, **options: Any
     ) -> tuple[str, int]:
         """Return the action for a call, and its data (of SCMP_ACT_ERRNO the error number); see `run`."""
         call = call_data(nr, arch, args, ip)
@@ -110,9 +129,8 @@ class SeccompProgram(Program):
         """Return the action for each system call of an architecture, by name, with the arguments that are
         given.
         """
-        number = architecture(arch or _here())
-        calls = system_calls(number)
-        function = self.compile()
+        calls = system_calls(architecture(arch or _here()))
+        function = self.compile(optimize=False)  # it is called once for each
         return {name: action_of(function(call_data(nr, arch, args))) for name, nr in calls.items()}
 
 
@@ -125,29 +143,49 @@ def compare(
 
 
 def load(
-    source: str | os.PathLike[str] | bytes | Mapping[str, Any], *, name: str = "seccomp"
+    source: str | os.PathLike[str] | bytes | Mapping[str, Any],
+    *,
+    name: str = "seccomp",
+    capabilities: Collection[str] = DOCKER_CAPABILITIES,
+    kernel: str | None = None,
 ) -> SeccompProgram:
     """Return a seccomp filter.
 
     `source` is a profile of a container as OCI and Docker have it (JSON text, a mapping, or the path of a
     file), a program of classic BPF as bytes, or its text in any dialect (`tcpdump -dd` and others), or a file
-    with one of these. Raises LoadError for a profile that names what is not there, AssemblyError,
-    VerifierError for what Linux does not take as a filter, and OSError.
+    with one of these. Rules of a profile that are for some containers only (`includes`, `excludes`) count by
+    `capabilities` ("CAP_SYS_ADMIN"), by default what Docker gives a container, by the release of the
+    `kernel` ("5.15"), by default a new one, and by the architecture: of an entry of archMap its own.
+
+    Raises LoadError for a profile that names what is not there, AssemblyError, VerifierError for what Linux
+    does not take as a filter, and OSError.
 
         program = seccomp.load("profile.json")
         program.run(nr="mount")  # "SCMP_ACT_ERRNO"
     """
+    if isinstance(capabilities, str):
+        raise TypeError("capabilities are names in a list, not one str")
+    new = None if kernel is None else release(kernel, "kernel: ")
+    where = Where(_here(), frozenset(each.upper() for each in capabilities), new)
+    return _loaded(source, name, where)
+
+
+def _loaded(
+    source: str | os.PathLike[str] | bytes | Mapping[str, Any], name: str, where: Where
+) -> SeccompProgram:
     if isinstance(source, Mapping):
-        return _made(to_classic(source, _here()), name)
+        return _made(to_classic(source, where), name)
     if isinstance(source, os.PathLike) or (isinstance(source, str) and _is_path(source)):
         path = Path(source)
         data = path.read_bytes()
         if path.suffix not in (".json", ".txt"):
-            return load(data, name=path.stem)
+            return _loaded(data, path.stem, where)
         try:
-            return load(data.decode(), name=path.stem)
+            return _loaded(data.decode(), path.stem, where)
         except UnicodeDecodeError as error:
             raise LoadError(f"{path}: no UTF-8: byte {error.start}: {error.reason}") from None
+    if isinstance(source, (bytearray, memoryview)):
+        source = bytes(source)
     if isinstance(source, bytes):
         try:
             text = source.decode()
@@ -165,18 +203,20 @@ def load(
             profile = json.loads(source)
         except (ValueError, RecursionError) as error:  # nested too deeply, a number of too many digits
             raise LoadError(f"a seccomp profile is JSON: {error}") from None
-        return _made(to_classic(profile, _here()), name)
+        return _made(to_classic(profile, where), name)
     return _made(classic.assemble(source), name)
 
 
 def _is_path(text: str) -> bool:
-    return "\n" not in text and len(text) < 4096 and os.path.isfile(text)
+    names_one = text.endswith((".json", ".txt", ".bin"))  # what is not there is said by the system then
+    return "\n" not in text and "\0" not in text and len(text) < 4096 and (names_one or os.path.isfile(text))
 
 
 def _here() -> str:
-    machine = platform.machine().lower()
-    named = {"amd64": "x86_64", "arm64": "aarch64", "i386": "x86", "i686": "x86"}.get(machine, machine)
-    return named if named in ARCHITECTURES else "x86_64"
+    try:
+        return architecture(platform.machine())
+    except LoadError:
+        return "x86_64"
 
 
 def _made(code: bytes, name: str) -> SeccompProgram:
@@ -185,21 +225,29 @@ def _made(code: bytes, name: str) -> SeccompProgram:
     return SeccompProgram(program.code, name=name, classic=code)
 
 
-def call_data(nr: int | str, arch: str = "", args: Sequence[int] = (), ip: int = 0) -> bytes:
-    """Return struct seccomp_data of a call. Raises LoadError for names that are none, ValueError for
-    arguments.
+def call_data(nr: int | str, arch: str | int = "", args: Sequence[int] = (), ip: int = 0) -> bytes:
+    """Return struct seccomp_data of a call, in this machine's byte order but for the halves of arguments,
+    which lie as the architecture has them; `arch` is a name, or a number (AUDIT_ARCH_*).
+
+    Raises LoadError for names that are none, ValueError for arguments.
     """
-    number = architecture(arch or _here())
+    machine = arch if isinstance(arch, int) else ARCHITECTURES[architecture(arch or _here())]
+    if not 0 <= machine < 1 << 32:
+        raise ValueError(f"an architecture is a number of 32 bits, not {machine}")
     if isinstance(nr, str):
-        calls = system_calls(number)
+        name = architecture(arch or _here()) if isinstance(arch, str) else named_architecture(machine)
+        calls = system_calls(name)
         if nr not in calls:
-            raise LoadError(f"no system call {nr!r} on {arch or _here()}")
+            raise LoadError(f"no system call {nr!r} on {name}")
         nr = calls[nr]
     words = [index(each) for each in (nr, ip, *args)]
     if len(args) > 6 or not all(0 <= each < 1 << 64 for each in words[1:]):
         raise ValueError("a call has up to six arguments, and an ip, each of 64 bits")
+    wide = [*words[1:], *[0] * (6 - len(args))]
+    if not machine & IS_LITTLE_ENDIAN:
+        wide = [each >> 32 | (each & 0xFFFFFFFF) << 32 for each in wide]
     signed = (words[0] + (1 << 31)) % (1 << 32) - (1 << 31)
-    return DATA.pack(signed, number, *words[1:], *[0] * (6 - len(args)))
+    return DATA.pack(signed, machine, *wide)
 
 
 __all__ = ["SeccompProgram", "call_data", "check_filter", "compare", "load"]

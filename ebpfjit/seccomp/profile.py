@@ -1,26 +1,34 @@
 """Profiles of containers (OCI, Docker) as classic BPF.
 
-arch not listed    -> SCMP_ACT_KILL           nr of x32 -> the same
-nr == read         -> rules for read, in their order: the first whose arguments all hold
-no rule            -> defaultAction
+arch not listed    -> SCMP_ACT_KILL
+numbers            -> cut into stretches that are decided alike, found by bisection
+a decision         -> its rules in their order: the first whose arguments all hold; else defaultAction
+
+What a rule means follows from what container runtimes make of it: one without arguments stands for all of a
+call's, one that says the default action for nothing, and arguments of the same index are alternatives.
 """
 
 from __future__ import annotations
 
+import re
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ebpfjit.classic.code import encode
 from ebpfjit.classic.table import MOST
 from ebpfjit.errors import LoadError, VerifierError
+from ebpfjit.record import record
 from ebpfjit.seccomp.numbers import (
     ACTIONS,
     ARCHITECTURES,
+    IS_64_BIT,
+    IS_LITTLE_ENDIAN,
     SAME,
     X32_BIT,
     architecture,
     error_number,
+    known_calls,
     system_calls,
 )
 
@@ -28,20 +36,44 @@ NR, ARCH, ARGS = 0, 4, 16
 """Where struct seccomp_data has the number of the call, the architecture, six arguments of 8 bytes."""
 
 EPERM = 1
-_LOAD, _AND, _RET, _JA, _JEQ, _JGT, _JGE = 0x20, 0x54, 0x06, 0x05, 0x15, 0x25, 0x35
-_HIGH, _LOW = 4, 0
+LAST = 0xFFFFFFFF
+"""The number -1, which tracers give a call that is to be skipped: it is of no architecture."""
+_LOAD, _AND, _RET, _JEQ, _JGT, _JGE = 0x20, 0x54, 0x06, 0x15, 0x25, 0x35
+_JA, _FARTHEST = 0x05, 255
 COMPARISONS = ("SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT",
                "SCMP_CMP_MASKED_EQ")  # fmt: skip
 
-Line = tuple[int, str | int, str | int, int]
-"""An instruction whose targets may be labels: code, jt, jf, k; of a jump the target is jt."""
+DOCKER_CAPABILITIES = frozenset(
+    f"CAP_{name}"
+    for name in (
+        "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP",
+        "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    )
+)  # fmt: skip
+"""What a container of Docker's may do where nothing is said."""
+
+Condition = tuple[int, str, int, int, int]
+"""An argument's index, how it is compared, with what, what must be left (SCMP_CMP_MASKED_EQ), its bits."""
+HALVED = ("x32", "mips64n32", "mipsel64n32")
+"""Architectures of 64 bits whose arguments have 32."""
+Decision = tuple[tuple[tuple[Condition, ...], int], ...]
+"""Conditions that must all hold, and the action where they do; the last has none."""
+
+
+@record
+class Where:
+    """What a profile is for: the machine it runs on, what the container may do, its kernel (None: any)."""
+
+    host: str
+    capabilities: frozenset[str]
+    kernel: tuple[int, int] | None
 
 
 class Text:
-    """Instructions with labels, put together at the end; targets that are too far get a jump of their own."""
+    """Instructions with labels, all of them further on; targets that are too far get a jump of their own."""
 
     def __init__(self) -> None:
-        self.lines: list[Line] = []
+        self.lines: list[tuple[int, int, str, str]] = []  # code, k, where to go if it holds, if not
         self.labels: dict[str, int] = {}
         self._count = 0
 
@@ -54,55 +86,152 @@ class Text:
         """Put a label here."""
         self.labels[label] = len(self.lines)
 
-    def emit(self, code: int, k: int = 0) -> None:
-        """Add an instruction without targets."""
-        if len(self.lines) > MOST:
-            what = f"the profile has rules for more than {MOST} instructions, which Linux does not take"
-            raise VerifierError(what, rule="length")
-        self.lines.append((code, 0, 0, k))
-
-    def branch(self, code: int, k: int, to: str, *, holds: bool = True) -> None:
-        """Go to a label where a comparison of A with a number holds, or where it does not; else go on."""
-        self.lines.append((code, 0, 1, k) if holds else (code, 1, 0, k))
-        self.lines.append((_JA, to, 0, 0))
+    def emit(self, code: int, k: int = 0, yes: str = "", no: str = "") -> None:
+        """Add an instruction; a branch goes to the labels, or (empty) on."""
+        if len(self.lines) >= MOST:
+            raise VerifierError(_TOO_MANY, rule="length")
+        self.lines.append((code, k, yes, no))
 
     def bytes(self) -> bytes:
-        """Return the program."""
-        fields = []
-        for pc, (code, jt, jf, k) in enumerate(self.lines):
-            if code == _JA:
-                fields.append((code, 0, 0, self.labels[str(jt)] - pc - 1))
-            else:
-                fields.append((code, int(jt), int(jf), k))
-        return encode(fields)
+        """Return the program, which is put together from its end: how far labels are is known then.
+
+        Raises VerifierError where it has too many instructions.
+        """
+        placed: dict[int, list[str]] = {}
+        for label, at in self.labels.items():
+            placed.setdefault(at, []).append(label)
+        behind: list[tuple[int, int, int, int]] = []
+        left: dict[str, int] = {}  # how many instructions there are from a label on
+        for at in range(len(self.lines) - 1, -1, -1):
+            code, k, *labels = self.lines[at]
+            left[""] = len(behind)  # on
+            ways = []
+            for label in labels:
+                far = len(behind) - left[label]
+                if far > _FARTHEST - len(labels):
+                    behind.append((_JA, 0, 0, far))
+                ways.append(len(behind) if far > _FARTHEST - len(labels) else left[label])
+            jt, jf = (len(behind) - way for way in ways)
+            behind.append((code, jt, jf, k))
+            for label in placed.get(at, ()):
+                left[label] = len(behind)
+        if len(behind) > MOST:
+            raise VerifierError(_TOO_MANY, rule="length")
+        return encode(reversed(behind))
 
 
-def to_classic(profile: Mapping[str, Any], host: str) -> bytes:
-    """Return a profile as a program of classic BPF, for its architectures, by default that of the `host`.
+_TOO_MANY = f"the profile has rules for more than {MOST} instructions, which Linux does not take"
 
-    Raises LoadError naming what is wrong, and where.
+
+def to_classic(profile: Mapping[str, Any], where: Where) -> bytes:
+    """Return a profile as a program of classic BPF, for its architectures, by default that of the host.
+
+    Raises LoadError naming what is wrong, and where, VerifierError for more than Linux takes.
     """
     if not isinstance(profile, Mapping) or "defaultAction" not in profile:
         raise LoadError("a seccomp profile is a JSON object with a defaultAction, architectures, syscalls")
     default = _action(profile.get("defaultAction"), profile.get("defaultErrnoRet"), "defaultAction")
+    rules = list(_rules(profile))
+    numbers: dict[int, dict[str, str]] = {}  # by the number of the architecture: its names, and their hosts
+    for name, host in _architectures(profile, where.host).items():
+        numbers.setdefault(ARCHITECTURES[name], {})[name] = host
     text = Text()
     text.emit(_LOAD, ARCH)
-    starts = {architecture(name): text.label("arch") for name in _architectures(profile, host)}
+    starts = {number: text.label("arch") for number in numbers}
     for number, start in starts.items():
-        text.branch(_JEQ, number, start)
+        text.emit(_JEQ, number, yes=start)
     text.emit(_RET, ACTIONS["SCMP_ACT_KILL"])
     for number, start in starts.items():
         text.place(start)
-        _of_architecture(text, number, profile, default)
+        decisions: dict[int, Decision] = {}
+        for name, host in numbers[number].items():
+            active = [rule for rule in rules if rule.is_active(host, where)]
+            decisions |= _decisions(name, active, default)
+        _decide(text, number, _stretches(_otherwise(numbers[number], default), decisions))
     return text.bytes()
 
 
-def _architectures(profile: Mapping[str, Any], host: str) -> list[str]:
-    found = _names(profile, "architectures", "")
+# -- what a profile says ------------------------------------------------------------------------------
+
+
+@record
+class Rule:
+    """One entry of `syscalls`: the calls, alternatives of conditions (none: always), the action, and when it
+    counts.
+    """
+
+    names: Sequence[str]
+    alternatives: Sequence[tuple[tuple[int, str, int, int], ...]]
+    action: int
+    includes: Mapping[str, Any]
+    excludes: Mapping[str, Any]
+
+    def is_active(self, host: str, where: Where) -> bool:
+        """True where it counts: on a host, for what a container may do, and for its kernel."""
+        wants, shuns = self.includes, self.excludes
+        is_there = where.kernel is None or where.kernel >= wants["kernel"]
+        is_new = shuns["kernel"] > (0, 0) and (where.kernel is None or where.kernel >= shuns["kernel"])
+        return (
+            (not wants["arches"] or host in wants["arches"])
+            and host not in shuns["arches"]
+            and wants["caps"] <= where.capabilities
+            and not shuns["caps"] & where.capabilities
+            and is_there
+            and not is_new
+        )
+
+
+def _architectures(profile: Mapping[str, Any], host: str) -> dict[str, str]:
+    """Return the architectures of a profile, each with that of the machine it would be on."""
+    found: dict[str, str] = {}
+    for name in _names(profile, "architectures", ""):
+        native = host if name == "SCMP_ARCH_NATIVE" else architecture(name)
+        found.setdefault(native, native)
     for where, row in _objects(profile, "archMap", ""):
-        found += _names({"architecture": [row.get("architecture")]}, "architecture", where)
-        found += _names(row, "subArchitectures", where)
-    return list(dict.fromkeys(name for name in found if not _is_unknown(name))) or [host]
+        (native,) = map(
+            architecture, _names({"architecture": [row.get("architecture")]}, "architecture", where)
+        )
+        found.setdefault(native, native)
+        for name in _names(row, "subArchitectures", where):
+            found.setdefault(architecture(name), native)
+    return found or {host: host}
+
+
+def _rules(profile: Mapping[str, Any]) -> Iterator[Rule]:
+    for where, rule in _objects(profile, "syscalls", ""):
+        action = _action(rule.get("action"), rule.get("errnoRet"), f"{where}action")
+        one = [rule["name"]] if "name" in rule else []
+        names = _names(rule, "names", where) or _names({"name": one}, "name", where)
+        if not names:
+            raise LoadError(f"{where}there are no names")
+        for name in names:
+            if name not in known_calls():
+                raise LoadError(f"{where}no system call {name!r}")
+        yield Rule(names, _alternatives(rule, where), action, _when(rule, "includes", where),
+                   _when(rule, "excludes", where))  # fmt: skip
+
+
+def _when(rule: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    """Return what a rule says of when it counts: sets of architectures and capabilities, a kernel."""
+    given = rule.get(name)
+    if not isinstance(given, (Mapping, type(None))):
+        raise LoadError(f"{where}{name} is an object, not {shown(given)}")
+    given = given or {}
+    here = f"{where}{name}: "
+    kernel = given.get("minKernel")
+    if not isinstance(kernel, (str, type(None))):
+        raise LoadError(f"{here}minKernel is a release of Linux, not {shown(kernel)}")
+    arches = {architecture(each) for each in _names(given, "arches", here)}
+    caps = frozenset(each.upper() for each in _names(given, "caps", here))
+    return {"arches": arches, "caps": caps, "kernel": release(kernel or "0.0", here)}
+
+
+def release(text: str, where: str = "") -> tuple[int, int]:
+    """Return a release of Linux ("5.15", "6.1.0-13") as two numbers. Raises LoadError."""
+    found = re.match(r"(\d{1,5})\.(\d{1,5})(?![\d])", text)
+    if found is None:
+        raise LoadError(f"{where}{shown(text)} is no release of Linux: 5.15")
+    return int(found[1]), int(found[2])
 
 
 def _list(parent: Mapping[str, Any], name: str, where: str) -> list[Any]:
@@ -136,99 +265,26 @@ def shown(value: object) -> str:
     return reprlib.repr(value)
 
 
-def _is_unknown(name: str) -> bool:
-    """True for an architecture that has no table here: a profile for many names more than one machine is."""
-    try:
-        architecture(name)
-    except LoadError:
-        return True
-    return False
-
-
-def _of_architecture(text: Text, arch: int, profile: Mapping[str, Any], default: int) -> None:
-    """Emit what decides about calls of an architecture."""
-    calls = system_calls(arch)
-    rules: dict[int, list[tuple[int, list[Mapping[str, Any]]]]] = {}
-    for where, rule in _objects(profile, "syscalls", ""):
-        action = _action(rule.get("action"), rule.get("errnoRet"), f"{where}action")
-        one = [rule["name"]] if "name" in rule else []
-        names = _names(rule, "names", where) or _names({"name": one}, "name", where)
-        if not names:
-            raise LoadError(f"{where}there are no names")
-        arguments = _arguments(rule, where)
-        for name in names:
-            if name in calls:  # the others are of other architectures, or newer than the table
-                rules.setdefault(calls[name], []).append((action, arguments))
-            elif not any(name in system_calls(other) for other in ARCHITECTURES.values()):
-                raise LoadError(f"{where}no system call {name!r}")
-    text.emit(_LOAD, NR)
-    if arch == architecture("x86_64"):
-        fine = text.label("fine")
-        text.branch(_JGE, X32_BIT, fine, holds=False)
-        text.emit(_RET, ACTIONS["SCMP_ACT_KILL"])
-        text.place(fine)
-    blocks = {number: text.label("call") for number in rules}
-    for number, block in blocks.items():
-        text.branch(_JEQ, number, block)
-    text.emit(_RET, default)
-    for number, block in blocks.items():
-        text.place(block)
-        for action, arguments in rules[number]:
-            other = text.label("other")
-            for argument in arguments:
-                _compare(text, argument, other)
-            text.emit(_RET, action)
-            text.place(other)
-        text.emit(_RET, default)
-
-
-def _arguments(rule: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:
-    found = []
+def _alternatives(rule: Mapping[str, Any], where: str) -> list[tuple[tuple[int, str, int, int], ...]]:
+    """Return the conditions of a rule: all must hold; where several are of one argument, any of them."""
+    found: list[tuple[int, str, int, int]] = []
     for place, argument in _objects(rule, "args", where):
         index, op = argument.get("index"), argument.get("op")
-        if not _is_number(index, 6):
+        if not isinstance(index, int) or not _is_number(index, 6):
             raise LoadError(f"{place}an argument has an index from 0 to 5, not {shown(index)}")
-        if op not in COMPARISONS:
+        if not isinstance(op, str) or op not in COMPARISONS:
             raise LoadError(f"{place}no comparison {shown(op)}; there are {', '.join(COMPARISONS)}")
         for name in ("value", "valueTwo"):
             if not _is_number(argument.get(name, 0), 1 << 64):
                 raise LoadError(f"{place}{name} is a number of 64 bits, not {shown(argument[name])}")
-        found.append(argument)
-    return found
+        found.append((index, op, argument.get("value", 0), argument.get("valueTwo", 0)))
+    if len({index for index, *_ in found}) < len(found):
+        return [(each,) for each in found]
+    return [tuple(found)]
 
 
 def _is_number(value: object, limit: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
-
-
-def _compare(text: Text, argument: Mapping[str, Any], other: str) -> None:
-    """Go on where a comparison of an argument (u64) holds, else go to a label."""
-    place, op, value = ARGS + 8 * argument["index"], argument["op"], int(argument.get("value", 0))
-    if op == "SCMP_CMP_MASKED_EQ":
-        wanted = int(argument.get("valueTwo", 0))
-        for half in (_HIGH, _LOW):
-            text.emit(_LOAD, place + half)
-            text.emit(_AND, value >> 8 * half & 0xFFFFFFFF)
-            text.branch(_JEQ, wanted >> 8 * half & 0xFFFFFFFF, other, holds=False)
-        return
-    high, low, yes = value >> 32, value & 0xFFFFFFFF, text.label("yes")
-    text.emit(_LOAD, place + _HIGH)
-    if op == "SCMP_CMP_EQ":
-        text.branch(_JEQ, high, other, holds=False)
-        text.emit(_LOAD, place + _LOW)
-        text.branch(_JEQ, low, other, holds=False)
-    elif op == "SCMP_CMP_NE":
-        text.branch(_JEQ, high, yes, holds=False)
-        text.emit(_LOAD, place + _LOW)
-        text.branch(_JEQ, low, other)
-    else:  # greater halves decide, equal ones leave it to the lower
-        is_greater, is_or_equal = op in ("SCMP_CMP_GT", "SCMP_CMP_GE"), op in ("SCMP_CMP_GE", "SCMP_CMP_LE")
-        text.branch(_JGT, high, yes if is_greater else other)
-        text.branch(_JEQ, high, other if is_greater else yes, holds=False)
-        text.emit(_LOAD, place + _LOW)
-        code = _JGE if is_greater == is_or_equal else _JGT
-        text.branch(code, low, other, holds=not is_greater)
-    text.place(yes)
 
 
 def _action(given: Any, data: Any, where: str) -> int:
@@ -238,3 +294,112 @@ def _action(given: Any, data: Any, where: str) -> int:
     if name not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
         return ACTIONS[name]
     return ACTIONS[name] | (error_number(data) if data is not None else EPERM)
+
+
+# -- what is decided about each number ----------------------------------------------------------------
+
+
+def _otherwise(names: Collection[str], default: int) -> list[tuple[int, Decision]]:
+    """Return from which number on what is decided where no rule says anything."""
+    always: Decision = (((), default),)
+    never: Decision = (((), ACTIONS["SCMP_ACT_KILL"]),)
+    if ARCHITECTURES["x32"] not in map(ARCHITECTURES.get, names):
+        return [(0, always)]
+    native, x32 = ("x86_64" in names, "x32" in names)
+    return [(0, always if native else never), (X32_BIT, always if x32 else never), (LAST, always)]
+
+
+def _decisions(name: str, rules: Sequence[Rule], default: int) -> dict[int, Decision]:
+    """Return what rules decide about an architecture's calls, by number."""
+    calls, width = system_calls(name), 32 if name in HALVED or not ARCHITECTURES[name] & IS_64_BIT else 64
+    found: dict[int, list[tuple[tuple[Condition, ...], int]]] = {}
+    for rule in rules:
+        if rule.action == default:
+            continue
+        ways = [tuple((*each, width) for each in way) for way in rule.alternatives]
+        for each in {calls[name] for name in rule.names if name in calls}:
+            found.setdefault(each, []).extend((way, rule.action) for way in ways)
+    always: Decision = (((), default),)
+    decided: dict[int, Decision] = {}
+    for number, every in found.items():
+        whole = next((one for one in every if not one[0]), None)
+        decided[number] = (whole,) if whole is not None else (*every, *always)
+    return decided
+
+
+def _stretches(
+    otherwise: Sequence[tuple[int, Decision]], decided: Mapping[int, Decision]
+) -> list[tuple[int, Decision]]:
+    """Return from which number on what is decided, up to the next."""
+    starts = {start for start, _ in otherwise} | {each for nr in decided for each in (nr, nr + 1)}
+    found: list[tuple[int, Decision]] = []
+    for start in sorted(starts):
+        below = [decision for first, decision in otherwise if first <= start]
+        decision = decided.get(start, below[-1])
+        if not found or found[-1][1] != decision:
+            found.append((start, decision))
+    return found
+
+
+def _decide(text: Text, arch: int, stretches: Sequence[tuple[int, Decision]]) -> None:
+    """Emit what finds a call's decision by its number, and the decisions."""
+    text.emit(_LOAD, NR)
+    labels = {decision: text.label("decision") for _, decision in stretches}
+
+    def find(first: int, end: int) -> None:
+        """Emit what finds a number among stretches, of which there are two at least."""
+        middle = (first + end) // 2
+        low, high = (labels[stretches[first][1]], labels[stretches[middle][1]])
+        lower = text.label("low") if middle - first > 1 else ""
+        higher = text.label("high") if end - middle > 1 else ""
+        text.emit(_JGE, stretches[middle][0], higher or high, lower or low)
+        if lower:
+            text.place(lower)
+            find(first, middle)
+        if higher:
+            text.place(higher)
+            find(middle, end)
+
+    if len(stretches) > 1:
+        find(0, len(stretches))
+    for decision, label in labels.items():
+        text.place(label)
+        for conditions, action in decision:
+            other = text.label("other")
+            for condition in conditions:
+                _compare(text, condition, arch, other)
+            text.emit(_RET, action)
+            text.place(other)
+
+
+def _compare(text: Text, condition: Condition, arch: int, other: str) -> None:
+    """Go on where a comparison of an argument holds, else go to a label.
+
+    Arguments are u64, of architectures of 32 bits their lower half.
+    """
+    index, op, value, wanted, width = condition
+    is_little = bool(arch & IS_LITTLE_ENDIAN)
+    low, high = (ARGS + 8 * index + (0 if is_little else 4), ARGS + 8 * index + (4 if is_little else 0))
+    halves = ((high, 32), (low, 0)) if width == 64 else ((low, 0),)
+    yes = text.label("yes")
+    if op == "SCMP_CMP_MASKED_EQ":
+        for place, shift in halves:
+            text.emit(_LOAD, place)
+            text.emit(_AND, value >> shift & 0xFFFFFFFF)
+            text.emit(_JEQ, wanted >> shift & 0xFFFFFFFF, no=other)
+        return
+    for place, shift in halves:
+        half = value >> shift & 0xFFFFFFFF
+        text.emit(_LOAD, place)
+        if op == "SCMP_CMP_EQ":
+            text.emit(_JEQ, half, no=other)
+        elif op == "SCMP_CMP_NE":
+            text.emit(_JEQ, half, "" if shift else other, yes)
+        elif shift:  # greater halves decide, equal ones leave it to the lower
+            is_greater = op in ("SCMP_CMP_GT", "SCMP_CMP_GE")
+            text.emit(_JGT, half, yes if is_greater else other)
+            text.emit(_JEQ, half, "", other if is_greater else yes)
+        else:
+            code = _JGE if op in ("SCMP_CMP_GE", "SCMP_CMP_LT") else _JGT
+            text.emit(code, half, *(("", other) if op in ("SCMP_CMP_GT", "SCMP_CMP_GE") else (other, "")))
+    text.place(yes)
