@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ebpfjit.listing.listing import Listing
     from ebpfjit.program import Instruction, Program
     from ebpfjit.runner import Result
+    from ebpfjit.runtime.changed import Changed
     from ebpfjit.runtime.environment import Clock, Environment, Task
     from ebpfjit.runtime.execution import NativeHelper
     from ebpfjit.runtime.maps import set_map_memory_limit
@@ -89,6 +90,7 @@ _NAMES_OF = {
     "ebpfjit.listing.listing": ("Listing",),
     "ebpfjit.program": ("Instruction", "Program"),
     "ebpfjit.runner": ("Result",),
+    "ebpfjit.runtime.changed": ("Changed",),
     "ebpfjit.runtime.environment": ("Clock", "Environment", "Task"),
     "ebpfjit.runtime.execution": ("NativeHelper",),
     "ebpfjit.runtime.maps": ("set_map_memory_limit",),
@@ -119,6 +121,7 @@ __all__ = [
     "BudgetExhausted",
     "CallDepthExceeded",
     "CaptureError",
+    "Changed",
     "Clock",
     "DecodeError",
     "EbpfError",

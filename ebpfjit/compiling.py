@@ -22,7 +22,7 @@ from ebpfjit.arguments import (
     checked_kfuncs,
     numbered,
 )
-from ebpfjit.function import JitFunction, Plain, gated, make_function
+from ebpfjit.function import JitFunction, Plain, Take, gated, make_function
 from ebpfjit.once import import_alone, load_package, once
 from ebpfjit.options import Options
 from ebpfjit.program import Program
@@ -37,7 +37,7 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, may_end_rights
 from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
-from ebpfjit.runtime.memory import Stack, stopped_by
+from ebpfjit.runtime.memory import Region, Stack, stopped_by
 from ebpfjit.runtime.shared import SharedRegions
 
 if TYPE_CHECKING:
@@ -62,6 +62,13 @@ class TypedPlain(Plain):
 
     def __call__(self, mem: Any) -> int:
         """Run the program and return r0. Raises as `Program.run`."""
+        return self._whole(mem)
+
+    def taken(self, mem: Any, take: Take) -> int:
+        """Run the program as a call does, and have what the run leaves taken; return r0."""
+        return self._whole(mem, take)
+
+    def _whole(self, mem: Any, take: Take | None = None) -> int:
         start = self.ready
         environment = environment_of(start.program)
         mark = self.stops.mark()
@@ -70,9 +77,14 @@ class TypedPlain(Plain):
         made = make_context(start, mem, self.context)
         brought = Brought(self.helpers, self.kfuncs)
         this = Run(on_machine_code, environment, made, mark=mark, brought=brought)
+        ended = False
         try:
             value = this.whole(start, self.limit)
+            ended = True
         finally:
+            if take is not None:
+                region = made if isinstance(made, Region) else made.packet
+                take(Execution((0, 0), [], region, world=this.world), ended=ended)
             this.end()
             let_go(made)
         return value if start.type is None else value & U32_MASK

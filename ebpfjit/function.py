@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ebpfjit.bits import W64
 from ebpfjit.once import import_alone, load_package
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ebpfjit.literals import AnyBuffer, Places
     from ebpfjit.options import Options
     from ebpfjit.program import Program
+    from ebpfjit.runtime.changed import Changed
 
 
 @dataclass(slots=True)
@@ -54,6 +55,21 @@ class Plain:
         execution = raw_execution(mem, self.helpers, self.limit)
         execution.mark = self.stops.mark()
         return self.compiled.run(execution)
+
+    def taken(self, mem: Any, take: Take) -> int:
+        """Run the program as a call does, and have what the run leaves taken; return r0."""
+        execution = raw_execution(mem, self.helpers, self.limit)
+        execution.mark = self.stops.mark()
+        value = self.compiled.run(execution)
+        take(execution, ended=True)
+        return value
+
+
+class Take(Protocol):
+    """What takes what a run leaves: it `ended`, or a fault did."""
+
+    def __call__(self, execution: Execution, *, ended: bool) -> None:
+        """Take it."""
 
 
 class JitFunction(Sealed):
@@ -117,6 +133,9 @@ class JitFunction(Sealed):
         stride: int | None = None,
         on_fault: int | None = None,
         faults: list[ExecutionError | InputError] | None = None,
+        changed: Changed | None = None,
+        events: list[tuple[int, str, bytes]] | None = None,
+        output: list[tuple[int, str]] | None = None,
     ) -> array[int]:
         """Run the program on many packets, in one native loop; return all r0 as array("Q").
 
@@ -131,6 +150,12 @@ class JitFunction(Sealed):
         has the packet's number as `index`. With `on_fault` that value (its low 64 bits) stands
         where a fault's r0 would, and the batch goes on; the errors are added to the list `faults`, if there
         is one. What a helper raises stops it all the same.
+
+        `changed` takes the packets as the runs left them (an `ebpfjit.Changed`, which is packets for the next
+        program); a program without a type writes its own in place besides. To the list `events` is added
+        what went to ring and perf buffers, (number of the packet, name of the map, bytes), which are empty
+        again; without the list they keep it, until they are full. The list `output` gets lines that were
+        printed, (number of the packet, line).
         Raises ValueError for places outside of the buffer, before anything is run.
         """
         load_package("ebpfjit.jit")
@@ -146,7 +171,10 @@ class JitFunction(Sealed):
         if on_fault is not None and not isinstance(on_fault, int):
             raise TypeError(f"on_fault is a number, not {type(on_fault).__name__}")
         fill = None if on_fault is None else W64.wrap(on_fault)
-        runner = batch.Batch(self, fill, inside(self).plain.stops.mark(), faults)
+        left = None
+        if changed is not None or events is not None or output is not None:
+            left = batch.Left(changed, events, output)
+        runner = batch.Batch(self, fill, inside(self).plain.stops.mark(), faults, left)
         if stride is not None:
             return runner.run(batch.records(buffers, stride))
         if offsets is not None:

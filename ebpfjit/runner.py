@@ -49,7 +49,7 @@ from ebpfjit.runtime.execution import Execution, Mark
 from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE, SIGNALS
 from ebpfjit.runtime.memory import Region, Stack, flat_view, running
 from ebpfjit.runtime.timers import Callback
-from ebpfjit.runtime.world import World
+from ebpfjit.runtime.world import World, empty_buffers
 
 if TYPE_CHECKING:
     from ebpfjit.elf.objects import Surroundings
@@ -391,23 +391,12 @@ def run_on(
     this = Run(engine, environment, made, brought=brought)
     try:
         value = this.whole(first, limit)
-        _take_events(this.world)
+        empty_buffers(this.world)
         outcome = Outcome(bytes(made.view)) if isinstance(made, Region) else made.outcome()
     finally:
         this.end()
         let_go(made)
     return _result(first.type, value, outcome, this.world, this.instructions if counts else None)
-
-
-def _take_events(world: World) -> None:
-    """Empty the buffers whose events the result hands over, so that they are not full one day."""
-    if world.maps and (world.events or world.kept):  # a record that was discarded takes room as well
-        import_alone("ebpfjit.runtime.maps.events")
-        from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
-
-        for map_ in world.maps.values():
-            if isinstance(map_, RingBuffer | PerfEventArray):
-                map_.consume()
 
 
 def make_context(program: Ready, data: Any, fields: Mapping[str, Any] | None) -> Context | Region:

@@ -78,6 +78,7 @@ class Reader:
         self.interfaces = list(state.interfaces)
         self.packed = bytearray().join(each.packed for each in self.interfaces)
         self.position, self.packets = state.position, state.packets
+        self._work = bytearray()
 
     @property
     def state(self) -> State:
@@ -120,7 +121,7 @@ class Reader:
         swapped = self.order == ">"
         return walk(
             self.form, window.view, start, self.packed, self.link, swapped=swapped,
-            capacity=self.capacity, stop=max(self.stop - window.start, 0),
+            capacity=self.capacity, work=self._work, stop=max(self.stop - window.start, 0),
         )  # fmt: skip
 
     def _batch(self, window: Window, walked: Walked) -> Batch:

@@ -78,23 +78,27 @@ class Walked:
 
 def walk(
     name: str, window: memoryview, position: int, interfaces: bytes | bytearray, link: int, *,
-    swapped: bool, capacity: int, stop: int = NEVER,
+    swapped: bool, capacity: int, work: bytearray, stop: int = NEVER,
 ) -> Walked:  # fmt: skip
     """Walk the records of a window from a position in it, at most so many packets of one link type.
 
-    `interfaces` are `packed`. A record at `stop` or behind it is left.
+    `interfaces` are `packed`. A record at `stop` or behind it is left. `work` is memory for the walk, which
+    may be that of the one before.
     """
     capacity = min(capacity, (len(window) - position) // LEAST_RECORD + 1)
-    work = bytearray(WORK.size + 4 * 8 * capacity) + interfaces
+    start, stop_at = WORK.size + 4 * 8 * capacity, WORK.size + 4 * 8 * capacity + len(interfaces)
+    if len(work) < stop_at:
+        work.extend(bytes(stop_at - len(work)))
+    work[start:stop_at] = interfaces
     WORK.pack_into(
         work, 0, 0, 0, position, capacity, 0, 0, swapped, link, len(interfaces) // INTERFACE.size,
         LARGEST_PACKET, stop,
     )  # fmt: skip
     routine.run(name, window, work)
     _, _, position, _, count, status, *_ = WORK.unpack_from(work)
-    words = memoryview(work)[WORK.size : WORK.size + 4 * 8 * capacity].cast("Q")
-    columns = [words[n * capacity : n * capacity + count] for n in range(4)]
-    if count < capacity // 2:  # a batch that is kept keeps no more than its packets
-        columns = [memoryview(bytearray(column)).cast("Q") for column in columns]
+    with memoryview(work) as whole, whole[WORK.size : start].cast("Q") as words:
+        columns = [
+            memoryview(bytearray(words[n * capacity : n * capacity + count])).cast("Q") for n in range(4)
+        ]
     offsets, lengths, times, wires = columns
     return Walked((offsets, lengths, times, wires), count, position, Status(status))

@@ -23,6 +23,9 @@ Mapping the file takes twice as long: each record is then a place in memory that
 file that is made shorter meanwhile would end the process.
 """
 
+MOST_KEPT = 3
+"""Memory for windows that is used again: the batch before is seldom gone when the next one is read."""
+
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
@@ -34,6 +37,9 @@ class Window(NamedTuple):
     is_last: bool
 
 
+NOTHING = Window(memoryview(b""), 0, False)
+
+
 class Windows(Protocol):
     """What gives windows; positions that are asked for never go back."""
 
@@ -42,20 +48,45 @@ class Windows(Protocol):
 
 
 class FileWindows:
-    """Windows of a file, read where they are asked for, each into memory of its own."""
+    """Windows of a file, read where they are asked for, each into memory that nobody has a view of."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._number = file.fileno()
-        self._window = Window(memoryview(b""), 0, False)
+        self._window = NOTHING
+        self._memory: list[bytearray] = []
 
     def at(self, position: int, size: int) -> Window:
         """Return a window; see `Windows`."""
         view, start, is_last = self._window
         if not start <= position or (position + size > start + len(view) and not is_last):
-            data = bytearray(max(size, SIZE))
+            del view
+            self._window = NOTHING
+            data = self._free(max(size, SIZE))
             filled = _read_into(self._number, memoryview(data), position)
             self._window = Window(memoryview(data)[:filled], position, filled < len(data))
         return self._window
+
+    def _free(self, size: int) -> bytearray:
+        """Return so many bytes: those of a window whose batches are gone, where there is one.
+
+        New memory would be cleared, page by page, before it is read into: that takes as long as reading.
+        """
+        for data in self._memory:
+            if len(data) == size and _is_free(data):
+                return data
+        made = bytearray(size)
+        if size == SIZE:
+            self._memory = [*self._memory[1 - MOST_KEPT :], made]
+        return made
+
+
+def _is_free(data: bytearray) -> bool:
+    """True where nothing has a view of a bytearray: it could be given another size."""
+    try:
+        data.append(data.pop())
+    except BufferError:
+        return False
+    return True
 
 
 def _read_into(number: int, view: memoryview, position: int) -> int:
@@ -74,7 +105,7 @@ class StreamWindows:
 
     def __init__(self, file: BinaryIO, name: str, damaged: type[Exception] = EOFError) -> None:
         self._file, self._name, self._damaged = file, name, damaged
-        self._window = Window(memoryview(b""), 0, False)
+        self._window = NOTHING
 
     def at(self, position: int, size: int) -> Window:
         """Return a window; see `Windows`. Raises CaptureError where compressed data is damaged."""

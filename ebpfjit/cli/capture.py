@@ -6,22 +6,23 @@ import contextlib
 import os
 import sys
 import time
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from ebpfjit.capture import Batch, Writer, read
+from ebpfjit.capture.tally import Tally
 from ebpfjit.cli.output import print_columns
 from ebpfjit.cli.verdicts import Table
-from ebpfjit.errors import CaptureError, ExecutionError, InputError
+from ebpfjit.errors import CaptureError, EbpfError, ExecutionError, InputError
 from ebpfjit.function import JitFunction
-from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
 from ebpfjit.runner import Result
+from ebpfjit.runtime.changed import Changed
 from ebpfjit.runtime.contexts import ProgramType, program_type
-from ebpfjit.runtime.helpers.names import NUMBERS
-from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, with_tag
 
 Step = Callable[[int], None]
 
@@ -40,7 +41,10 @@ class Count:
 
 @dataclass
 class Report:
-    """What became of a capture: a count for each verdict, packets written, the first error's text."""
+    """What became of a capture: a count for each verdict, packets written, the first error's text.
+
+    `events` counts what went to ring and perf buffers, by the map.
+    """
 
     verdicts: dict[str, Count] = field(default_factory=dict)
     total: Count = field(default_factory=Count)
@@ -48,6 +52,19 @@ class Report:
     seconds: float = 0.0
     error: str | None = None
     output: list[str] = field(default_factory=list)
+    events: dict[str, int] = field(default_factory=dict)
+
+    def print(self, line: str, file: IO[str] | None) -> None:
+        """Print a line that the program printed, or keep it."""
+        if file is not None:
+            print(line, file=file)
+        else:
+            self.output.append(line)
+
+    def count_events(self, names: Iterable[str]) -> None:
+        """Count events by the map that they went to."""
+        for name in names:
+            self.events[name] = self.events.get(name, 0) + 1
 
     def add(self, verdict: str, size: int, packets: int = 1) -> None:
         """Count packets, of so many bytes together."""
@@ -56,14 +73,6 @@ class Report:
         for count in (self.verdicts.setdefault(verdict, Count()), self.total):
             count.packets += packets
             count.bytes += size
-
-    def add_all(self, verdicts: Sequence[str], sizes: Iterable[int]) -> None:
-        """Count the packets of a batch."""
-        totals: dict[str, int] = {}
-        for name, size in zip(verdicts, sizes, strict=True):
-            totals[name] = totals.get(name, 0) + size
-        for name, packets in Counter(verdicts).items():
-            self.add(name, totals[name], packets)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON has it."""
@@ -78,6 +87,7 @@ class Report:
             "seconds": round(self.seconds, 6),
             "error": self.error,
             "output": self.output,
+            "events": self.events,
         }
 
 
@@ -88,13 +98,8 @@ def verdict(result: Result) -> str:
 
 def kept(program: Program, result: Result) -> bytes:
     """Return the packet that goes on: with its VLAN tag in it, and for a socket filter cut to r0 bytes."""
-    data = result.data
-    if result.context.get("vlan_present"):
-        protocol, tag = result.context["vlan_proto"], result.context["vlan_tci"]
-        assert isinstance(protocol, int)
-        assert isinstance(tag, int)
-        data = data[:12] + protocol.to_bytes(2, "little") + tag.to_bytes(2, "big") + data[12:]
-    return data[: 14 + result.return_value] if program.type == "socket_filter" else data
+    data = with_tag(result.data, result.context)
+    return data[: LINK_HEADER_SIZE + result.return_value] if program.type == "socket_filter" else data
 
 
 def run(
@@ -109,11 +114,10 @@ def run(
 ) -> Report:
     """Run `execute` on each packet of `file`; write those that pass to `write`, all verdicts to `verdicts`.
 
-    With a `function`, and nothing to write, whole batches go through that. A packet that the program faults
-    on, or that is too short for it, is counted as such. With `show`, lines that the program prints go to
-    standard output as they come; else the report has them. What is damaged behind some packets (a capture
-    that was cut off) is the report's error. Raises CaptureError for a capture without a packet that can be
-    read, OSError.
+    With a `function` whole batches go through that. A packet that the program faults on, or that is too short
+    for it, is counted as such. With `show`, lines that the program prints go to standard output as they come;
+    else the report has them. What is damaged behind some packets (a capture that was cut off) is the report's
+    error. Raises CaptureError for a capture without a packet that can be read, OSError.
     """
     report = Report()
     start = time.perf_counter()
@@ -121,37 +125,45 @@ def run(
         step = stack.enter_context(_progress(os.path.getsize(file) if os.path.isfile(file) else None))
         writer = stack.enter_context(Writer(write)) if write is not None else None
         table = stack.enter_context(Table(verdicts)) if verdicts is not None else None
-        this = _Run(program, execute, report, writer, sys.stdout if show else None)
+        output = sys.stdout if show else None
+        this: _Each | _Batches = _Each(program, execute, report, writer, output, table)
+        if function is not None:
+            this = _Batches(program, function, report, writer, output, table)
         try:
             for batch in read(file):
-                frames = batch.frames()
-                names = this.batch(frames, function) if function is not None else this.each(frames)
-                if table is not None:
-                    table.add(frames, names)
+                this.run(batch.frames())
                 step(batch.position)
         except CaptureError as damaged:
-            if not report.total.packets:
+            if not report.total.packets and not this.packets:
                 raise
             report.error = report.error or str(damaged).removeprefix(f"{file}: ")
+        this.end()
         report.written = writer.written if writer is not None else None
     report.seconds = time.perf_counter() - start
     return report
 
 
 @dataclass(slots=True)
-class _Run:
-    """A program on batches: packet by packet, or all at once."""
+class _Each:
+    """A program on batches, packet by packet."""
 
     program: Program
     execute: Callable[[bytes], Result]
     report: Report
     writer: Writer | None
     output: IO[str] | None
+    table: Table | None
+    packets: int = 0
 
-    def each(self, batch: Batch) -> list[str]:
-        """Run a batch packet by packet; return what became of each."""
+    def run(self, batch: Batch) -> None:
+        """Run a batch."""
         rows = zip(batch, batch.timestamps, batch.wire_lengths, strict=True)
-        return [self._one(bytes(data), time, wire) for data, time, wire in rows]
+        names = [self._one(bytes(data), time, wire) for data, time, wire in rows]
+        if self.table is not None:
+            self.table.add(batch, names)
+
+    def end(self) -> None:
+        """All packets were counted."""
 
     def _one(self, data: bytes, time: int, wire_size: int) -> str:
         report, writer = self.report, self.writer
@@ -165,51 +177,112 @@ class _Run:
         name = verdict(result)
         report.add(name, len(data))
         for line in result.output:
-            if self.output is not None:
-                print(line, file=self.output)
-            else:
-                report.output.append(line)
+            report.print(line, self.output)
+        report.count_events(event for event, _ in result.events)
         if writer is not None and result.passes:
             passed = kept(self.program, result)
             writer.add(passed, time, wire_size + len(passed) - len(data))
         return name
 
-    def batch(self, batch: Batch, function: JitFunction) -> list[str]:
-        """Run a batch in one native loop; return what became of each packet."""
+
+class _Batches:
+    """A program on batches, each in one native loop."""
+
+    def __init__(
+        self, program: Program, function: JitFunction, report: Report, writer: Writer | None,
+        output: IO[str] | None, table: Table | None,
+    ) -> None:  # fmt: skip
+        self.type = program_type(program.type) if program.type is not None else None
+        self.function, self.report, self.writer, self.table = function, report, writer, table
+        self.output = output
+        self.packets = 0
+        self.tally = Tally()
+        self.faults: Counter[str] = Counter()
+        self.bytes_of_faults: Counter[str] = Counter()
+        self.changed = Changed() if writer is not None else None
+
+    def run(self, batch: Batch) -> None:
+        """Run a batch."""
         faults: list[ExecutionError | InputError] = []
-        values = function.map(batch, on_fault=0, faults=faults)
-        type_ = program_type(self.program.type) if self.program.type is not None else None
-        named = {value: _named(value, type_) for value in set(values)}
-        names = [named[value] for value in values]
-        for error in faults:
-            assert error.index is not None  # a batch's have one
-            names[error.index] = REFUSED if isinstance(error, InputError) else FAULT
-        if faults and self.report.error is None:
-            first = faults[0]
-            said = str(first).removeprefix(f"packet {first.index}: ")
-            self.report.error = f"packet {batch.first + (first.index or 0) + 1}: {said}"
-        self.report.add_all(names, batch.lengths)
+        events: list[tuple[int, str, bytes]] = []
+        lines: list[tuple[int, str]] = []
+        values = self.function.map(
+            batch, on_fault=0, faults=faults, changed=self.changed, events=events, output=lines
+        )
+        self.packets += len(batch)
+        places = self.tally.add(values, batch.lengths)
+        for _, line in lines:
+            self.report.print(line, self.output)
+        self.report.count_events(name for _, name, _ in events)
+        faulted = {error.index or 0: error for error in faults}
+        for index, error in faulted.items():
+            self._count_fault(batch, index, error)
+        if self.table is not None:
+            self.table.add(batch, self._names(values, places, faulted))
+        if self.writer is not None:
+            self._write(batch, values, places, faulted)
+
+    def end(self) -> None:
+        """Put what was counted into the report."""
+        for value, packets, size in self.tally:
+            self.report.add(_named(value, self.type), size, packets)
+        for name, packets in self.faults.items():
+            self.report.add(name, self.bytes_of_faults[name], packets)
+
+    def _count_fault(self, batch: Batch, index: int, error: ExecutionError | InputError) -> None:
+        name, size = _fault_name(error), batch.lengths[index]
+        self.tally.take_off(0, size)  # what stands in its place
+        self.faults[name] += 1
+        self.bytes_of_faults[name] += size
+        if self.report.error is None:
+            said = str(error).removeprefix(f"packet {index}: ")
+            self.report.error = f"packet {batch.first + index + 1}: {said}"
+
+    def _names(self, values: array[int], places: bytes | None, faulted: Mapping[int, EbpfError]) -> list[str]:
+        """Return what became of each packet."""
+        if places is not None:
+            rows = [_named(value, self.type) for value in self.tally.rows]
+            names = [rows[place] for place in places]
+        else:
+            names = [_named(value, self.type) for value in values]
+        for index, error in faulted.items():
+            names[index] = _fault_name(error)
         return names
+
+    def _write(
+        self, batch: Batch, values: array[int], places: bytes | None, faulted: Mapping[int, EbpfError]
+    ) -> None:
+        """Write what passes, as the runs left it."""
+        assert self.writer is not None
+        assert self.changed is not None
+        assert self.type is not None  # else nobody knows what passes
+        passes = self.type.lets_pass
+        if places is not None:
+            table = bytes(map(passes, self.tally.rows))
+            keep = bytearray(places.translate(table.ljust(256, b"\0")))
+        else:
+            keep = bytearray(map(passes, values))
+        for index in faulted:
+            keep[index] = 0
+        lengths = self.changed.lengths
+        if self.type.name == "socket_filter":
+            rows = zip(lengths, values, strict=True)
+            lengths = memoryview(array("Q", [min(size, LINK_HEADER_SIZE + value) for size, value in rows]))
+        wires = batch.wire_lengths
+        if lengths.cast("B") != batch.lengths.cast("B"):
+            sizes = zip(wires, lengths, batch.lengths, strict=True)
+            wires = memoryview(array("Q", [wire + now - before for wire, now, before in sizes]))
+        columns = (self.changed.offsets, lengths, batch.timestamps, wires)
+        self.writer.write(replace(batch.with_columns(columns), buffer=self.changed.buffer), keep)
+
+
+def _fault_name(error: EbpfError) -> str:
+    return REFUSED if isinstance(error, InputError) else FAULT
 
 
 def _named(value: int, type_: ProgramType | None) -> str:
     action = type_.action(value) if type_ is not None else None
     return action or f"{value} ({value:#x})"
-
-
-TAKING = frozenset({MapType.RINGBUF, MapType.PERF_EVENT_ARRAY, MapType.PROG_ARRAY})
-"""Types of maps that take what a run then has as its events, or programs that may."""
-PRINTING = frozenset(NUMBERS[name] for name in ("bpf_trace_printk", "bpf_trace_vprintk"))
-
-
-def leaves_values_only(program: Program) -> bool:
-    """True where nothing but r0 and maps is left of a run: no line printed, no event sent, no tail call."""
-    kinds = {map_.definition.type for map_ in program.maps}
-    return not kinds & TAKING and not any(
-        insn.imm in PRINTING
-        for insn in program.instructions
-        if insn.row is not None and insn.row.kind is Kind.CALL_HELPER
-    )
 
 
 @contextlib.contextmanager
@@ -237,5 +310,7 @@ def print_table(report: Report) -> None:
     ]
     rows.append(("total", str(total.packets), str(total.bytes), "100.0 %" if total.packets else ""))
     print_columns(("verdict", "packets", "bytes", "share"), rows)
+    for name, events in report.events.items():
+        print(f"{events} events of {name!r}")
     if total.packets and report.seconds:
         print(f"{total.packets / report.seconds:,.0f} packets a second")

@@ -125,10 +125,7 @@ def run(
         return chosen.run(packet, engine=name, limit=limit, context=fields, repeat=repeat)
 
     if pcap is not None:
-        from ebpfjit.cli.capture import leaves_values_only
-
-        whole = write is None and not fields and name == "jit" and leaves_values_only(chosen)
-        function = chosen.compile(limit=limit) if whole else None
+        function = chosen.compile(limit=limit, context=fields or None) if name == "jit" else None
         shown = obj if show_maps else None
         _run_capture(chosen, pcap, write, execute, function, verdicts, as_json=as_json, shown=shown)
         return

@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ebpfjit.errors import AuditFailure, ExecutionError, InputError, Stopped
 from ebpfjit.jit.callables import tier_up
-from ebpfjit.jit.gate import Gate
+from ebpfjit.jit.gate import Gate, takers
 from ebpfjit.jit.routines import routines
-from ebpfjit.runtime.execution import SLICE, Mark
+from ebpfjit.runtime.changed import Changed
+from ebpfjit.runtime.contexts import XdpContext
+from ebpfjit.runtime.execution import SLICE, Execution, Mark
 from ebpfjit.runtime.memory import address_of, flat_view
+from ebpfjit.runtime.world import World, empty_buffers
 from ebpfjit.sealed import inside
-from ebpfjit.translators.x86_64.batches import BATCH_WORDS, FINISHED, KINDS
+from ebpfjit.translators.x86_64.batches import BATCH_WORDS, FINISHED, KINDS, NO_ROOM
 from ebpfjit.translators.x86_64.runs import CALL_COST
+
+if TYPE_CHECKING:
+    from ebpfjit.jit.gate import Lane
 
 _BATCH = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _CHECK = ctypes.PYFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)
@@ -128,6 +135,8 @@ def _integers(values: Any, what: str) -> memoryview:
         view = memoryview(values)
     except TypeError:
         return memoryview(array("q", values))  # a list, say
+    if view.format in _KINDS and view.ndim == 1 and view.c_contiguous:
+        return view
     letter = (view.format or "B").lstrip("@=<")
     if view.ndim != 1 or letter not in (*_SIGNED, *_UNSIGNED, *"bBhH"):
         raise TypeError(f"{what} are integers in one dimension, not {view.format!r} in {view.ndim}")
@@ -139,8 +148,13 @@ def _integers(values: Any, what: str) -> memoryview:
     return flat.cast("q") if view.itemsize == 8 else flat.cast("i")
 
 
+_KINDS = {
+    letter: KINDS.index(kind) for letter, kind in {"q": "64", "Q": "64", "i": "i32", "I": "u32"}.items()
+}
+
+
 def _kind(integers: memoryview) -> int:
-    return KINDS.index({"q": "64", "Q": "64", "i": "i32", "I": "u32"}[integers.format])
+    return _KINDS[integers.format]
 
 
 def _words_of(packets: Packets) -> ctypes.Array[ctypes.c_uint64]:
@@ -150,6 +164,111 @@ def _words_of(packets: Packets) -> ctypes.Array[ctypes.c_uint64]:
     words[_WORD["count"]] = packets.count
     words[_WORD["turn"]] = SLICE
     return words
+
+
+Event = tuple[int, str, bytes]
+Line = tuple[int, str]
+
+
+class Left:
+    """What the runs of a batch leave besides r0, as far as somebody wants it: packets, events, lines.
+
+    `first` is the number of the first packet of the words that machine code has.
+    """
+
+    def __init__(
+        self, changed: Changed | None, events: list[Event] | None, output: list[Line] | None
+    ) -> None:
+        self.changed, self.events, self.output = changed, events, output
+        self.data = bytearray()
+        self.used = 0
+        self.offsets, self.lengths = array("Q"), array("Q")
+        self.words: Any = None
+        self.first = 0
+
+    def begin(self, count: int, size: int) -> None:
+        """Make room for so many packets, and for so many bytes at first."""
+        if self.changed is not None:
+            self.data = self.changed.memory(size)
+            self.offsets, self.lengths = array("Q", bytes(8 * count)), array("Q", bytes(8 * count))
+
+    def end(self) -> None:
+        """Hand the packets over."""
+        if self.changed is not None:
+            self.changed.fill(self.data, self.used, self.offsets, self.lengths)
+
+    def lend(self, words: Any, first: int, lane: Lane | None) -> None:
+        """Write into a batch's words where machine code is to put packets."""
+        self.words, self.first = words, first
+        if self.changed is not None:
+            context = lane.context if lane is not None else None
+            words[_WORD["after_offsets"]] = self.offsets.buffer_info()[0] + 8 * first
+            words[_WORD["after_lengths"]] = self.lengths.buffer_info()[0] + 8 * first
+            words[_WORD["has_ends"]] = isinstance(context, XdpContext)
+            words[_WORD["hidden"]] = lane.hidden if lane is not None else 0
+            self._lend_memory()
+
+    def _lend_memory(self) -> None:
+        words = self.words
+        words[_WORD["after"]] = address_of(self.data)
+        words[_WORD["after_room"]], words[_WORD["after_used"]] = len(self.data), self.used
+
+    def give_back(self) -> None:
+        """Take over how much machine code has put there."""
+        if self.words is not None and self.changed is not None:
+            self.used = self.words[_WORD["after_used"]]
+
+    def keep(self, index: int, packet: Any) -> None:
+        """Put what a run left of its packet behind the others."""
+        if self.changed is None:
+            return
+        self.give_back()
+        stop = self.used + len(packet)
+        if stop > len(self.data):
+            self.data.extend(bytes(max(stop, 2 * len(self.data)) - len(self.data)))
+        self.data[self.used : stop] = packet
+        self.offsets[index], self.lengths[index] = self.used, len(packet)
+        self.used = stop
+        if self.words is not None:
+            self._lend_memory()
+
+    def take(self, index: int, execution: Execution, *, ended: bool) -> None:
+        """Take what a run leaves that Python knows of."""
+        world = execution.world
+        if world is not None:
+            self.take_sent(index, world)
+        if self.changed is None:
+            return
+        if not ended:
+            self.keep(index, b"")
+        elif world is not None and world.context is not None:
+            self.keep(index, world.context.outcome().frame)
+        else:
+            self.keep(index, execution.packet.view if execution.packet is not None else b"")
+
+    def take_sent(self, index: int, world: World) -> None:
+        """Take events and lines of a run."""
+        if self.events is not None and (world.events or world.kept):
+            self.events += [(index, name, data) for name, data in world.events]
+            empty_buffers(world)
+        if self.output is not None and world.output:
+            self.output += [(index, line) for line in world.output]
+
+    @contextmanager
+    def taking(self, words: Any) -> Iterator[None]:
+        """Have runs of these words hand over what they leave, for the length of a block."""
+
+        def taker(execution: Execution, ended: bool) -> None:
+            self.take(self.first + words[_WORD["index"]], execution, ended=ended)
+
+        address = ctypes.addressof(words)
+        takers[address] = taker
+        try:
+            yield
+        finally:
+            del takers[address]
+            self.give_back()
+            self.words = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +285,7 @@ class Batch:
     fill: int | None
     mark: Mark
     faults: list[ExecutionError | InputError] | None = None
+    left: Left | None = None
 
     def _gate(self, packets: int) -> Gate | None:
         """Return the function's gate; a batch counts as if it ran through the program once a packet."""
@@ -181,7 +301,12 @@ class Batch:
     def run(self, packets: Packets) -> array[int]:
         """Run the program on each packet; return all r0."""
         results = array("Q", bytes(8 * packets.count))
+        left = self.left
+        if left is not None:
+            left.begin(packets.count, packets.words["size"])
         self._run(packets, results, 0)
+        if left is not None:
+            left.end()
         return results
 
     def run_objects(self, buffers: Iterable[Any]) -> array[int]:
@@ -189,6 +314,9 @@ class Batch:
         items = buffers if isinstance(buffers, list | tuple) else list(buffers)
         count = len(items)
         results = array("Q", bytes(8 * count))
+        left = self.left
+        if left is not None:
+            left.begin(count, 64 * count)
         for start in range(0, count, CHUNK):
             chunk = tuple(items[start : start + CHUNK])
             words = {"items": id(chunk) + tuple.__basicsize__}
@@ -196,6 +324,8 @@ class Batch:
             self._run(packets, results, start)
         if len(items) != count:
             raise RuntimeError("the list changed its size while the batch ran")
+        if left is not None:
+            left.end()
         return results
 
     def _run(self, packets: Packets, results: array[int], first: int) -> None:
@@ -210,7 +340,6 @@ class Batch:
             results[first + index] = self._one(packets, index, first)
 
     def _run_natively(self, gate: Gate, packets: Packets, results: array[int], first: int) -> None:
-        native = _BATCH(routines().addresses["batch"])
         words = _words_of(packets)
         words[_WORD["results"]] = results.buffer_info()[0] + results.itemsize * first
         words[_WORD["source"]] = routines().addresses[f"source_{packets.source}"]
@@ -218,26 +347,56 @@ class Batch:
         words[_WORD["stops"]] = self.mark.count
         words[_WORD["fills"]] = self.fill is not None and self.faults is None
         words[_WORD["fill"]] = self.fill or 0
-        state = ctypes.addressof(gate.state)
+        left = self.left
+        if left is None:
+            self._loop(gate, packets, results, first, words)
+            return
+        left.lend(words, first, gate.lane)
+        with left.taking(words):
+            self._loop(gate, packets, results, first, words)
+
+    def _loop(self, gate: Gate, packets: Packets, results: array[int], first: int, words: Any) -> None:
+        """Run packets in machine code, those in between that it leaves to Python by a call."""
+        native = _BATCH(routines().addresses["batch"])
+        state, left = ctypes.addressof(gate.state), self.left
         while True:
             self.mark.check()
             try:
-                if native(ctypes.addressof(words), state) == FINISHED:
-                    return
+                status = native(ctypes.addressof(words), state)
             except BaseException as error:
                 index = words[_WORD["index"]]
                 results[first + index] = self._filled(error, first + index)
+                if left is not None:
+                    left.keep(first + index, b"")
             else:
                 index = words[_WORD["index"]]
-                results[first + index] = self._one(packets, index, first)
+                if status == FINISHED:
+                    return
+                if status == NO_ROOM:
+                    assert left is not None
+                    left.keep(first + index, self._left_of(gate, packets, words))
+                else:
+                    results[first + index] = self._one(packets, index, first)
             words[_WORD["index"]] = index + 1
 
+    def _left_of(self, gate: Gate, packets: Packets, words: Any) -> Any:
+        """Return what is left of the packet that just ran: in the lane, or where the packet is."""
+        if gate.lane is None:
+            return flat_view(packets.at(words[_WORD["index"]]))
+        return ctypes.string_at(words[_WORD["left_start"]], words[_WORD["left_size"]])
+
     def _one(self, packets: Packets, index: int, first: int) -> int:
+        left, at = self.left, first + index
         try:
-            value: int = self.function(packets.at(index))
+            if left is None:
+                value: int = self.function(packets.at(index))
+            else:
+                value = inside(self.function).plain.taken(packets.at(index), partial(left.take, at))
             return value
         except BaseException as error:
-            return self._filled(error, first + index)
+            if left is not None:
+                left.keep(at, b"")
+            return self._filled(error, at)
 
     def _filled(self, error: BaseException, index: int) -> int:
         """Return what stands for an error, or raise it, saying which packet it is about."""

@@ -121,7 +121,7 @@ class Lane:
         self.context = context
         template = context.template
         self._template = ctypes.create_string_buffer(template, _aligned(len(template)))
-        hidden = LINK_HEADER_SIZE if context.type.network_layer else 0
+        self.hidden = LINK_HEADER_SIZE if context.type.network_layer else 0
         link = context.memory.start + context.first + context.headroom
         has_headers = isinstance(context, SkbContext)
         words = {
@@ -131,7 +131,7 @@ class Lane:
             "template_size": len(self._template),
             "packet": link,
             "room": context.room,
-            "hidden": hidden,
+            "hidden": self.hidden,
             "writable": _ALL_ONES if context.type.writes_packet else 0,
             "shown": _ALL_ONES if context.type.reads_packet else 0,
             "link_header": link if has_headers else 0,
@@ -357,9 +357,12 @@ class Gate:
     def on_finish(self, block: int) -> None:
         """Forget a run that ended well. Raises ExecutionError where it holds what it had to give back."""
         run = self._runs[block]
-        self._forget(block)
-        if run.execution.world is not None:
-            held.check(run.execution.world)
+        try:
+            if run.execution.world is not None:
+                held.check(run.execution.world)
+            _hand_over(run, changed=True)
+        finally:
+            self._forget(block)
 
     def _forget(self, block: int) -> None:
         _spaces.pop(block, None)
@@ -380,6 +383,7 @@ class Gate:
             if isinstance(error, ExecutionError):
                 faults.name_line(error, program)
         finally:
+            _hand_over(run, changed=False)
             self._forget(block)
 
 
@@ -409,6 +413,16 @@ def gate_of(block: int) -> Gate:
 _spaces: dict[int, AddressSpace] = {}
 """The memory of runs that Python knows, by their blocks, as long as a block says that it is known."""
 _ATTACHED = WORD["attached"]
+
+takers: dict[int, Callable[[Execution, bool], None]] = {}
+"""What takes what the runs of a batch leave (an execution, whether it ended well), by the batch's address."""
+
+
+def _hand_over(run: _NativeRun, *, changed: bool) -> None:
+    """Give what a run of a batch leaves to who takes it; a run that faulted leaves its packet to nobody."""
+    taker = takers.get(run.word("batch")) if takers else None
+    if taker is not None:
+        taker(run.execution, changed and FAULTS[run.word("fault_kind")] == "none")
 
 
 def attach(block: int) -> AddressSpace:

@@ -31,6 +31,7 @@ TABLES = {
     "jit/gate.py": {
         "_gates",  # weak, by the address of a state that its gate keeps
         "_spaces",  # by the address of a run's block, which its thread alone uses
+        "takers",  # by the address of a batch, the same
     },
     "runtime/maps/hash.py": {"_shared"},  # weak, and changed under the lock that `list` of it is made under
     "translators/registry.py": {"_TRANSLATORS"},  # filled while modules are imported

@@ -225,6 +225,33 @@ def test_whole_batches_and_single_packets_come_to_the_same(capture: Path, tmp_pa
         assert found[0][2]["verdicts"]["not run"]["packets"] == 1
 
 
+TUNNEL = 'tunnels[0x0200000A]={"local": 1, "remote": 2}'
+
+
+def test_what_is_written_is_the_same_from_whole_batches(tmp_path: Path) -> None:
+    """Packets that grow, tags that are pushed, filters that cut, events: in one pass as packet by packet."""
+    file = tmp_path / "in.pcap"
+    file.write_bytes(pcap_bytes([(n, n, data) for n, data in enumerate(packets().values())]))
+    cut = tmp_path / "cut.s"
+    cut.write_text("ldxw r0, [r1]\nrsh r0, 1\nexit")  # half of the packet
+    for options in (
+        (EXAMPLES / "ipip.o", "--program", "encapsulate", "--map", TUNNEL),
+        (EXAMPLES / "vlan.o", "--program", "push"),
+        (EXAMPLES / "event_logger.o",),
+        (cut, "--type", "socket_filter"),
+    ):
+        found = []
+        for engine in ("jit", "interpreter"):
+            out = tmp_path / f"{engine}.pcap"
+            run = ebpfjit("run", *options, "--pcap", file, "--write", out, "--json", "--engine", engine)
+            report = json.loads(run.stdout)
+            report.pop("seconds")
+            found.append((report, out.read_bytes()))
+        assert found[0] == found[1], options
+        assert found[0][0]["written"] > 1
+    assert report["verdicts"]
+
+
 def test_a_table_of_each_verdict(capture: Path, drop_udp: Path, tmp_path: Path) -> None:
     rows = []
     for name in ("v.csv", "v.jsonl", "v.parquet"):

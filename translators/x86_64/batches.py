@@ -52,11 +52,21 @@ BATCH_WORDS = (
     "length_kind",
     "stops",  # how often the program's calls had been stopped when the batch began
     "items",  # address of as many Python objects
+    "after",  # address of memory for the packets that runs leave, `after_room` bytes, `after_used` of them
+    "after_room",
+    "after_used",
+    "after_offsets",  # addresses of u64 for each packet, 0 where nobody asks: where it is there, and how long
+    "after_lengths",
+    "has_ends",  # not 0: the context says where the packet starts and ends, else the block
+    "hidden",  # bytes in front of a packet that its program does not see, which are its own
+    "left_start",  # the packet that found no room
+    "left_size",
 )
 BATCH = {name: f"[r13+{8 * index:#x}]" for index, name in enumerate(BATCH_WORDS)}
 KINDS = ("64", "i32", "u32")  # the integers that offsets and lengths may be, by their number
 SOURCES = ("stride", "pairs", "objects")
-FINISHED, RAISED, OUT_OF_BOUNDS = range(3)  # what `batch` returns
+FINISHED, RAISED, OUT_OF_BOUNDS, NO_ROOM = range(4)
+"""What `batch` returns; NO_ROOM: the packet has run, and what it left found no room."""
 PACKET_COST = 32  # what a packet counts for besides its instructions
 
 
@@ -67,6 +77,7 @@ def _batch(name: str) -> str:
 def emit_batches(cx: Emitter, layout: Layout) -> None:
     """Emit all of it."""
     _emit_batch(cx, layout)
+    _emit_keep(cx, layout)
     _emit_source_stride(cx)
     _emit_source_pairs(cx)
     _emit_source_objects(cx, layout)
@@ -130,6 +141,8 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit("mov qword ptr [rdx+rcx*8], rax")
     cx.emit(f"cmp {block_word('attached')}, 0")
     cx.jump("jne", ".detach")
+    cx.emit(f"cmp {_batch('after_offsets')}, 0")
+    cx.jump("jne", ".keep")
     cx.label(".detached")
     cx.emit(f"inc {_batch('index')}")
     cx.emit(f"cmp qword ptr {TAKEN}, 0")
@@ -212,12 +225,80 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"mov {block_word('regions')}, rax")
     cx.jump("jmp", ".detached")
 
+    cx.label(".keep")
+    cx.jump("call", "keep")
+    cx.jump("jae", ".detached")
+    cx.emit("mov eax, $imm", imm=NO_ROOM, imm_sizes=(32,))
+    cx.jump("jmp", ".stopped")
+
     cx.label(".return_object")
     take_lock(cx)
     release_views(cx)
     cx.emit(f"mov qword ptr {TAKEN}, 0")
     _give_lock_back(cx)
     cx.jump("jmp", ".returned_object")
+
+
+def _emit_keep(cx: Emitter, layout: Layout) -> None:
+    """Emit `keep`: copies what a run left of its packet to where the batch collects that; r13 is the batch.
+
+    Carry is set where there is no room: then `left_start` and `left_size` say what is to be copied. A run
+    that ended with a fault leaves no bytes. Keeps r12, r13, rbx and rbp.
+    """
+    fields = layout.structs.xdp_md
+    cx.begin(NO_PC)
+    cx.label("keep", 16)
+    cx.emit(f"mov rsi, {block_word('packet_start')}")
+    cx.emit(f"mov r8, {block_word('packet_size')}")
+    cx.emit(f"cmp {_batch('has_ends')}, 0")
+    cx.jump("je", ".keep_whole")
+    cx.emit(f"mov rax, {block_word('argument_start')}")
+    cx.emit(f"mov esi, dword ptr [rax+{fields['data']:#x}]")
+    cx.emit(f"mov r8d, dword ptr [rax+{fields['data_end']:#x}]")
+    cx.emit("sub r8, rsi")
+    cx.label(".keep_whole")
+    cx.emit(f"mov rax, {_batch('hidden')}")
+    cx.emit("sub rsi, rax")
+    cx.emit("add r8, rax")
+    cx.emit("xor eax, eax")
+    cx.emit(f"cmp {block_word('fault_kind')}, 0")
+    cx.emit("cmovne r8, rax")
+    cx.emit(f"mov rdi, {_batch('after_used')}")
+    cx.emit(f"mov rax, {_batch('after_room')}")
+    cx.emit("sub rax, rdi")
+    cx.emit("cmp rax, r8")
+    cx.jump("jb", ".keep_no_room")
+    cx.emit(f"mov rcx, {_batch('index')}")
+    cx.emit(f"mov rdx, {_batch('after_offsets')}")
+    cx.emit("mov qword ptr [rdx+rcx*8], rdi")
+    cx.emit(f"mov rdx, {_batch('after_lengths')}")
+    cx.emit("mov qword ptr [rdx+rcx*8], r8")
+    cx.emit(f"add {_batch('after_used')}, r8")
+    cx.emit(f"add rdi, {_batch('after')}")
+    cx.emit("lea rdx, [r8-0x10]")
+    cx.emit("cmp r8, 0x10")
+    cx.jump("jb", ".keep_short")
+    cx.emit("xor ecx, ecx")
+    cx.label(".keep_again")
+    cx.emit("movups xmm0, xmmword ptr [rsi+rcx]")
+    cx.emit("movups xmmword ptr [rdi+rcx], xmm0")
+    cx.emit("add rcx, 0x10")
+    cx.emit("cmp rcx, rdx")
+    cx.jump("jb", ".keep_again")
+    cx.emit("movups xmm0, xmmword ptr [rsi+rdx]")  # the last 16 bytes, some of them again
+    cx.emit("movups xmmword ptr [rdi+rdx], xmm0")
+    cx.emit("clc")
+    cx.emit("ret")
+    cx.label(".keep_short")
+    cx.emit("mov rcx, r8")
+    cx.emit("rep movsb")
+    cx.emit("clc")
+    cx.emit("ret")
+    cx.label(".keep_no_room")
+    cx.emit(f"mov {_batch('left_start')}, rsi")
+    cx.emit(f"mov {_batch('left_size')}, r8")
+    cx.emit("stc")
+    cx.emit("ret")
 
 
 def _forget_packet(cx: Emitter) -> None:

@@ -252,3 +252,42 @@ SECTION("records") u64 make_records(struct move *move)
     }
     return 0;
 }
+
+enum { ROWS = 64 }; /* ROWS in ../tally.py */
+
+struct tally { /* TALLY in ../tally.py */
+    const u64 *data; /* a verdict for each packet */
+    u64 size;
+    u64 count, used, done; /* packets, rows in use, packets that were counted */
+    struct row {
+        u64 value, packets, bytes;
+    } rows[ROWS];
+    u64 lengths[]; /* of the packets; behind them a byte for each: its row */
+};
+
+/* Packets and bytes of each verdict, up to the first packet whose verdict finds no row. */
+SECTION("tally") u64 count_verdicts(struct tally *tally)
+{
+    u64 count = tally->count, used = tally->used, last = 0, n;
+    u8 *classes = (u8 *)(tally->lengths + count);
+    for (n = 0; n < count; n++) {
+        u64 value = tally->data[n];
+        if (last >= used || tally->rows[last].value != value) {
+            for (last = 0; last < used; last++)
+                if (tally->rows[last].value == value)
+                    break;
+            if (last == used) {
+                if (used == ROWS)
+                    break;
+                tally->rows[used++].value = value;
+            }
+        }
+        struct row *row = tally->rows + last;
+        row->packets++;
+        row->bytes += tally->lengths[n];
+        classes[n] = last;
+    }
+    tally->used = used;
+    tally->done = n;
+    return n;
+}

@@ -16,6 +16,7 @@ packet's, and nothing else is:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -65,6 +66,20 @@ class Outcome:
     fields: FieldValues = field(default_factory=dict)
     redirect: Redirect | None = None
     clones: tuple[tuple[int, bytes], ...] = ()
+
+    @property
+    def frame(self) -> bytes:
+        """The packet as it goes on: with the VLAN tag in it that stands beside it."""
+        return with_tag(self.data, self.fields)
+
+
+def with_tag(data: bytes, fields: Mapping[str, Any]) -> bytes:
+    """Return a frame with the VLAN tag in it that fields of __sk_buff show, or as it is."""
+    if not fields.get("vlan_present"):
+        return data
+    protocol: int = fields["vlan_proto"]
+    tag: int = fields["vlan_tci"]
+    return data[:12] + protocol.to_bytes(2, "little") + tag.to_bytes(2, "big") + data[12:]
 
 
 class PacketContext(ABC):

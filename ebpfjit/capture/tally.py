@@ -1,0 +1,70 @@
+"""How many packets, and bytes, there are of each verdict."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+from ebpfjit.capture import routine
+
+ROWS, ROW = 64, struct.Struct("<3Q")
+"""struct row of routines.c: a verdict, packets, bytes."""
+
+TALLY = struct.Struct("<5Q")
+"""struct tally of routines.c in front of its rows: address, size, count, used, done."""
+
+_FIRST = TALLY.size + ROWS * ROW.size
+
+
+class Tally:
+    """Counts of verdicts, over many batches. A verdict is a u64."""
+
+    def __init__(self) -> None:
+        self._work = bytearray(_FIRST)
+        self._others: dict[int, tuple[int, int]] = {}
+
+    def add(self, verdicts: array[int], lengths: memoryview) -> bytes | None:
+        """Count packets; return for each the place of its verdict in `rows`, as a byte.
+
+        None once there are more verdicts than bytes tell, or so many that they have no place there.
+        Raises ValueError where there are not as many lengths as verdicts.
+        """
+        count = len(verdicts)
+        if len(lengths) != count:
+            raise ValueError(f"{count} verdicts for {len(lengths)} packets")
+        work, behind = self._work, _FIRST + 8 * count
+        if len(work) < behind + count:
+            work.extend(bytes(behind + count - len(work)))
+        work[_FIRST:behind] = lengths.cast("B")
+        struct.pack_into("<Q", work, 16, count)
+        routine.run("tally", memoryview(verdicts), work)
+        done = TALLY.unpack_from(work)[4]
+        for verdict, length in zip(verdicts[done:], lengths[done:], strict=True):
+            packets, size = self._others.get(verdict, (0, 0))
+            self._others[verdict] = packets + 1, size + length
+        return bytes(memoryview(work)[behind : behind + count]) if done == count else None
+
+    def take_off(self, verdict: int, length: int) -> None:
+        """Count a packet less."""
+        for place, (value, packets, size) in enumerate(self._rows()):
+            if value == verdict:
+                ROW.pack_into(self._work, TALLY.size + ROW.size * place, value, packets - 1, size - length)
+                return
+        packets, size = self._others[verdict]
+        self._others[verdict] = packets - 1, size - length
+
+    def _rows(self) -> list[tuple[Any, ...]]:
+        used = TALLY.unpack_from(self._work)[3]
+        return [*ROW.iter_unpack(self._work[TALLY.size : TALLY.size + ROW.size * used])]
+
+    @property
+    def rows(self) -> list[int]:
+        """The verdicts that bytes of `add` tell, by place."""
+        return [value for value, _, _ in self._rows()]
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """Yield each verdict that was seen, in the order of the first of each, with packets and bytes."""
+        others = [(verdict, *counts) for verdict, counts in self._others.items()]
+        yield from (row for row in [*self._rows(), *others] if row[1])
