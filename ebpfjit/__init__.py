@@ -5,12 +5,13 @@ The public names, loaded when first used so that `import ebpfjit` stays cheap (P
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.once import import_alone
 
 if TYPE_CHECKING:
-    from ebpfjit import assembler, disassembler, engines, helpers, insn_builder, kernel, verifier
+    from ebpfjit import assembler, coverage, disassembler, engines, helpers, insn_builder, kernel, verifier
     from ebpfjit.elf import Object, load
     from ebpfjit.errors import (
         AlignmentFault,
@@ -104,6 +105,7 @@ _MODULES = (
     "assembler",
     "capture",
     "classic",
+    "coverage",
     "disassembler",
     "engines",
     "filters",
@@ -166,6 +168,7 @@ __all__ = [
     "assembler",
     "capture",
     "classic",
+    "coverage",
     "disassembler",
     "engines",
     "filters",
@@ -191,3 +194,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if "EBPFJIT_COVERAGE" in os.environ:  # a run of tests asks what this process executes
+    import_alone("ebpfjit.coverage.processes").start(os.environ["EBPFJIT_COVERAGE"])

@@ -161,7 +161,7 @@ def _write_words(insn: Instruction) -> str:
         case (
             Kind.BOUND | Kind.ALIGNED | Kind.PAY | Kind.LEAVE | Kind.SELECT | Kind.SUM
             | Kind.INDEXED_LOAD | Kind.INDEXED_STORE | Kind.BINARY_LOAD | Kind.UPDATE | Kind.BRANCH_LOAD
-            | Kind.REDUCE
+            | Kind.REDUCE | Kind.COUNT
         ):  # fmt: skip
             raise AssertionError(f"{row.name} is in no program")
         case _:
@@ -208,7 +208,7 @@ def _write_c(insn: Instruction) -> str:
         case (
             Kind.BOUND | Kind.ALIGNED | Kind.PAY | Kind.LEAVE | Kind.SELECT | Kind.SUM
             | Kind.INDEXED_LOAD | Kind.INDEXED_STORE | Kind.BINARY_LOAD | Kind.UPDATE | Kind.BRANCH_LOAD
-            | Kind.REDUCE
+            | Kind.REDUCE | Kind.COUNT
         ):  # fmt: skip
             raise AssertionError(f"{row.name} is in no program")
         case _:

@@ -53,7 +53,8 @@ class Options:
     by pc, runs of other code of the program may go on in this; `limits` are those of that code, which stay
     where they are. `features` are CPU features to use, by Linux's
     names ("bmi2", "movbe"), None for those that the processor has. `trace` is the address of a trace's
-    header: such code records every step there (`ebpfjit/difftest/trace.py`). `cache` is where the image is
+    header: such code records every step there (`ebpfjit/difftest/trace.py`). `counted` code counts what is
+    executed (`ebpfjit/runtime/counters.py`). `cache` is where the image is
     looked for first, and kept. Optimised code is made by these `passes` of the optimizer, None for all, of
     which "slots" are one.
 
@@ -73,6 +74,7 @@ class Options:
     limits: tuple[Any, ...] = ()
     features: frozenset[str] | None = None
     trace: int = 0
+    counted: bool = False
     passes: frozenset[str] | None = None
     cache: Cache | None = None
 

@@ -260,6 +260,7 @@ class Program:
     engine puts there is the kernel's. `unmet` are the errors of those that may not be missing, by pc; all
     other engines raise the first that nobody gives them (`refuse_unmet`).
     `operation` is the struct and the member that a struct_ops program is for, None where nothing tells.
+    `origin` is the object file that it comes from, as it was named; None where there is none.
     Raises DecodeError where `code` is not a whole number of slots.
     """
 
@@ -283,6 +284,7 @@ class Program:
     exception_callback: int | None = None
     weak_kfuncs: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
     operation: tuple[str, str] | None = None
+    origin: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))

@@ -23,7 +23,7 @@ from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import dataclass
-from ebpfjit.runtime import faults
+from ebpfjit.runtime import counters, faults
 from ebpfjit.runtime.contexts import (
     ProgramType,
     effective_type,
@@ -90,9 +90,10 @@ class Ready:
     `helpers` are the same objects for every run: their addresses are in the machine code. `options`
     are those of compiling. `kfuncs` are the kernel functions that the program calls, by the imm of
     their calls. `compiled` is by the helpers that are machine code themselves, which the
-    environment decides. `complete` is true once nothing was found missing, `warned` once its license was
-    complained of. `variants` are the same program's, by options that it inherits (`like`). `lasting` is true
-    where machine code is made once for an environment that somebody else has, and may move on. `map_structs`
+    environment decides, and by whether runs are counted. `complete` is true once nothing was found missing,
+    `warned` once its license was complained of. `variants` are the same program's, by options that it
+    inherits (`like`). `lasting` is true where machine code is made once for an environment that somebody else
+    has, and may move on. `map_structs`
     are what a program sees of its maps that reads struct bpf_map.
     """
 
@@ -103,7 +104,7 @@ class Ready:
     maps: dict[int, Any]
     kfuncs: Mapping[int, HelperFunction] = field(default_factory=dict)
     options: Options = DEFAULTS
-    compiled: dict[frozenset[int], Compiled] = field(default_factory=dict)
+    compiled: dict[tuple[frozenset[int], bool], Compiled] = field(default_factory=dict)
     complete: bool = False
     variants: dict[tuple[bool, bool], Ready] = field(default_factory=dict)
     warned: bool = False
@@ -123,10 +124,10 @@ class Ready:
 
     def machine_code(self, environment: Environment) -> Compiled:
         """Return the program compiled for such an environment. Raises JitUnavailable."""
-        natives = self._natives(environment)
-        if natives not in self.compiled:
-            self.compiled[natives] = self.compiled_anew(environment, self.options)
-        return self.compiled[natives]
+        key = self._natives(environment), counters.are_on()
+        if key not in self.compiled:
+            self.compiled[key] = self.compiled_anew(environment, self.options)
+        return self.compiled[key]
 
     def improved(self, environment: Environment, options: Options) -> Compiled:
         """Compile the program once more, optimised; its runs from now on take that code.
@@ -135,7 +136,7 @@ class Ready:
         """
         compiled = self.compiled_anew(environment, options)
         if not options.resumes:
-            self.compiled[self._natives(environment)] = compiled
+            self.compiled[self._natives(environment), counters.are_on()] = compiled
         return compiled
 
     def compiled_anew(self, environment: Environment, options: Options) -> Compiled:

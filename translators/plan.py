@@ -89,6 +89,7 @@ class Plan:
     `checks` holds the accesses (by pc) that are checked. `zeroed` are functions, by pc. Where `bounded` no
     call is too deep; `frameless` functions need no frame. `map_calls` are the calls of map helpers (by pc)
     that need no Python. Where it `is_called_back` something outside may call functions of the program.
+    Where runs are counted, `segments` start at these slots, and `branches` count when they are not taken.
     Where it `is_audited`, `audits` are accesses (by pc) that are checked once more; frames are counted where
     that seems needless, and filled with POISON where they are not zeroed.
     `kernel_loads` are loads (by pc) through pointers of the kernel's, whatever else is checked. `arena` is
@@ -103,6 +104,8 @@ class Plan:
     frameless: frozenset[int] = frozenset()
     map_calls: Mapping[int, MapCall] = field(default_factory=dict)
     is_called_back: bool = False
+    segments: frozenset[int] = frozenset()
+    branches: frozenset[int] = frozenset()
     is_audited: bool = False
     audits: Mapping[int, Audit] = field(default_factory=dict)
     kernel_loads: frozenset[int] = frozenset()

@@ -14,6 +14,7 @@ from ebpfjit.analysis.entries import Entries
 from ebpfjit.analysis.kernel_loads import kernel_loads
 from ebpfjit.analysis.liveness import Liveness, liveness_of, ways_of
 from ebpfjit.analysis.nesting import Nesting, nesting_of
+from ebpfjit.analysis.segments import Segments, segments_of
 from ebpfjit.errors import EMPTY, LoadError, VerifierError
 from ebpfjit.isa.spec import FRAME_POINTER
 from ebpfjit.program import Program
@@ -87,6 +88,11 @@ class Verified:
     def ways(self) -> dict[int, list[int]]:
         """The basic blocks that may follow each, by their pcs."""
         return ways_of(self.program, self.blocks)
+
+    @lazy
+    def segments(self) -> Segments:
+        """What is counted of its runs where somebody counts."""
+        return segments_of(self.program, self.blocks, self.ways, self.tested)
 
     @lazy
     def liveness(self) -> Liveness:

@@ -328,6 +328,7 @@ class Linker:
             kfuncs=called,
             exception_callback=None if exception_callback is None else placed[exception_callback],
             weak_kfuncs=weak,
+            origin=self.file.name,
         )
 
     def link_or_keep(self, entry: Function, type_: str | None = None) -> Program:

@@ -14,6 +14,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.interpreter.steps import DECODERS, ENDS_STRETCH, Step, goes_to
 from ebpfjit.record import record
 from ebpfjit.runtime import faults
+from ebpfjit.runtime.counters import Counters, counters_of
 
 if TYPE_CHECKING:
     from ebpfjit.interpreter.machine import State
@@ -47,12 +48,14 @@ class Stretch:
 class Decoded:
     """The stretches of a program by the slot they start at; `watched`, each step tells `State.watcher` first.
 
-    Threads share it: two that come to a slot at once may both decode it, and one of the results stays.
+    `counted`, what is executed is counted (`ebpfjit/runtime/counters.py`). Threads share it: two that come to
+    a slot at once may both decode it, and one of the results stays.
     """
 
-    def __init__(self, verified: Verified, *, watched: bool) -> None:
+    def __init__(self, verified: Verified, *, watched: bool, counted: bool) -> None:
         self.verified = verified
         self.watched = watched
+        self.counters = counters_of(verified.program) if counted else None
         self.stretches: dict[int, Stretch] = {}
         self._singles: dict[int, Stretch] = {}
 
@@ -79,7 +82,10 @@ class Decoded:
         while end is None:
             if len(pcs) == most or (pcs and pc in blocks):
                 end = goes_to(pc)
-            elif pc >= len(slots):
+                break
+            if self.counters is not None and pc in verified.segments.starts:
+                steps.append(_counting(self.counters, pc))
+            if pc >= len(slots):
                 end = _illegal(pc, "control fell off the end of the program")
             elif pc in verified.illegal:
                 end = self._shown(pc, _illegal(pc, verified.illegal[pc]))
@@ -93,6 +99,8 @@ class Decoded:
                 pcs.append(pc)
                 if instruction.row.kind in ENDS_STRETCH:
                     end = steps.pop()
+                    if self.counters is not None and pc in verified.segments.branches:
+                        end = _counting_branch(self.counters, pc, end)
                 pc = instruction.next_pc
         cost = verified.costs.get(start, 0)
         return Stretch(start, tuple(steps), end, tuple(pcs), len(pcs), cost, start in verified.tested)
@@ -110,12 +118,35 @@ class Decoded:
         return watched
 
 
-def decoded(verified: Verified, *, watched: bool) -> Decoded:
+def _counting(counters: Counters, pc: int) -> Step:
+    """Return what counts a segment that starts at a slot."""
+    words, place = counters.words, 2 * pc
+
+    def count(state: State, registers: list[int]) -> None:
+        words[place] += 1
+
+    return count
+
+
+def _counting_branch(counters: Counters, pc: int, end: Step) -> Step:
+    """Return a branch that counts when it is not taken."""
+    words, place, behind = counters.words, 2 * pc + 1, pc + 1
+
+    def branch(state: State, registers: list[int]) -> Any:
+        following = end(state, registers)
+        if following == behind:
+            words[place] += 1
+        return following
+
+    return branch
+
+
+def decoded(verified: Verified, *, watched: bool, counted: bool = False) -> Decoded:
     """Return a program taken apart, which is kept as long as it is."""
-    key = decoded, watched
+    key = decoded, watched, counted
     found: Decoded | None = verified.made.get(key)
     if found is None:
-        found = verified.made.setdefault(key, Decoded(verified, watched=watched))
+        found = verified.made.setdefault(key, Decoded(verified, watched=watched, counted=counted))
     return found
 
 

@@ -11,7 +11,7 @@ from ebpfjit.interpreter.steps import DECODERS, LEFT, check_depth, function_at
 from ebpfjit.isa.spec import REGISTER_COUNT, Row
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import dataclass
-from ebpfjit.runtime import faults
+from ebpfjit.runtime import counters, faults
 from ebpfjit.runtime.execution import MAX_LOOPS, Execution, callback_arguments
 from ebpfjit.runtime.memory import MAX_FRAMES, Region, active, check_marks, has_marks
 from ebpfjit.runtime.world import Thrown, engine_of
@@ -42,7 +42,7 @@ class State:
         self.verified = verified
         self.program = verified.program
         self.watcher = watcher
-        self.decoded: Decoded = decoded(verified, watched=watcher is not None)
+        self.decoded: Decoded = decoded(verified, watched=watcher is not None, counted=counters.are_on())
         self.execution = execution
         self.space = execution.space
         self.space.spend = self.spend

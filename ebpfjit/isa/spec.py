@@ -55,6 +55,7 @@ class Kind(Enum):
     ALIGNED = "the address is a multiple: or leave"
     PAY = "take so many instructions from the budget; or leave where there are none left"
     LEAVE = "go on in baseline code"
+    COUNT = "one more in a word that counts"
     SELECT = "dst = one value if x op (y or imm), else another"
     SUM = "dst = base + index * scale + offset"
     INDEXED_LOAD = "dst = *(base + index * scale + offset), its bytes swapped or not"

@@ -285,7 +285,7 @@ OPERANDS: tuple[tuple[str, dict[str, Any]], ...] = (("K", {"imm": Imm.OPERAND}),
 
 
 def _only_in_code() -> Iterator[Row]:
-    for kind in (Kind.BOUND, Kind.ALIGNED, Kind.PAY, Kind.LEAVE):
+    for kind in (Kind.BOUND, Kind.ALIGNED, Kind.PAY, Kind.LEAVE, Kind.COUNT):
         yield Row(kind.name, kind.name, kind, NO_OPCODE, mnemonic=kind.name.lower(), symbol=kind.name.lower())
     for width in (W64, W32):
         bits = width.bits

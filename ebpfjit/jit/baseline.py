@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from ebpfjit.analysis.accesses import Access, Accesses, Origin
 from ebpfjit.analysis.baseline import baseline
 from ebpfjit.analysis.entries import OUTWARD_CALLS
+from ebpfjit.analysis.segments import BRANCH, SEGMENT
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
@@ -23,6 +24,7 @@ from ebpfjit.program import Instruction
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Snippet, lines_of
 from ebpfjit.translators.plan import ArenaPlan, Check, Plan, Settings
+from ebpfjit.translators.x86_64.counts import emit_count
 from ebpfjit.translators.x86_64.target import (
     Context,
     emit_charge,
@@ -93,21 +95,26 @@ def emit_baseline(cx: Context, verified: Verified, left: Collection[int] = ()) -
     plan, traced = cx.plan, bool(cx.settings.trace)
     arena = plan.arena.accesses if plan.arena is not None else ()
     apart = {*plan.checks, *plan.audits, *plan.kernel_loads, *arena, *verified.illegal}
+    segments, branches = plan.segments, plan.branches
     phrases = Phrases(cx.settings, len(cx.program))
     known, words, blocks = phrases.known, cx.program.words, verified.blocks
     labels = {pc: pc_label(pc) for pc in blocks}
-    entered = {**labels, **{pc: leave_label(pc) for pc in left if pc not in blocks}}
+    # Where runs are counted, exits may be to the start of a block, behind what is paid and counted there.
+    entered = {**labels, **{pc: leave_label(pc) for pc in left if pc not in blocks or segments}}
+    apart.update(branches)
     for instruction in cx.program.instructions:
         pc = instruction.pc
         phrase = known.get(words[pc]) if pc not in apart else None
-        if phrase is not None and not phrase[1] and pc not in entered and not traced:
+        if phrase is not None and not phrase[1] and pc not in entered and pc not in segments and not traced:
             cx.place(pc, phrase[0])  # most instructions: what was written before, and nothing else
             continue
         cx.begin(pc)
         if pc in labels:
             cx.start(instruction)
             _block_start(cx, verified, pc, labels[pc])
-        elif pc in entered:
+        if pc in segments:
+            emit_count(cx, pc, SEGMENT)
+        if pc in entered and entered[pc] != labels.get(pc):
             cx.label(entered[pc])
         if traced:
             emit_trace_point(cx, pc)
@@ -118,6 +125,8 @@ def emit_baseline(cx: Context, verified: Verified, left: Collection[int] = ()) -
             _anew(cx, verified, instruction)
             if pc not in apart:
                 phrases.learn(cx, instruction, before)
+            elif pc in branches:
+                emit_count(cx, pc, BRANCH)
             continue
         cx.insert(phrase[0])
         if target is not None:
@@ -162,6 +171,8 @@ def plan_of(recipe: Recipe, accesses: Accesses) -> Plan:
         _zeroed(recipe, accesses, checks),
         map_calls=map_calls(verified, likely_maps(verified), {}, options, sure=False),
         is_called_back=recipe.entries.is_called_back,
+        segments=verified.segments.starts if options.counted else frozenset(),
+        branches=verified.segments.branches if options.counted else frozenset(),
         is_audited=options.audit,
         audits=audits_of(verified) if options.audit else {},
         kernel_loads=verified.kernel_loads,

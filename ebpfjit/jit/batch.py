@@ -19,6 +19,7 @@ from ebpfjit.errors import AuditFailure, ExecutionError, InputError, Stopped
 from ebpfjit.jit.callables import tier_up
 from ebpfjit.jit.gate import Gate, takers
 from ebpfjit.jit.routines import routines
+from ebpfjit.runtime import counters
 from ebpfjit.runtime.changed import Changed
 from ebpfjit.runtime.contexts import XdpContext
 from ebpfjit.runtime.execution import SLICE, Execution, Mark
@@ -345,7 +346,7 @@ class Batch:
         words[_WORD["source"]] = routines().addresses[f"source_{packets.source}"]
         words[_WORD["unlocked"]] = gate.compiled.unlocked
         words[_WORD["stops"]] = self.mark.count
-        words[_WORD["fills"]] = self.fill is not None and self.faults is None
+        words[_WORD["fills"]] = self.fill is not None and self.faults is None and not counters.are_on()
         words[_WORD["fill"]] = self.fill or 0
         left = self.left
         if left is None:

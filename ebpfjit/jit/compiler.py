@@ -140,7 +140,10 @@ def _placed(recipe: Recipe, registers: Registers, resumes: frozenset[int], chose
     """Return a program's parts behind the `chosen` passes."""
     verified, checked = recipe.verified, recipe.options.checked
     found = _Found(_notes_of(verified, checked=checked))
-    for code, known in optimised_parts(verified, recipe.promises, resumes, checked=checked, chosen=chosen):
+    parts = optimised_parts(
+        verified, recipe.promises, resumes, checked=checked, chosen=chosen, counted=recipe.options.counted
+    )
+    for code, known in parts:
         done("analyse")
         with blamed("registers"):
             placed = place(code, registers)

@@ -7,7 +7,7 @@ import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import field, replace
 from functools import cached_property
 from threading import get_ident
 from types import MappingProxyType
@@ -32,7 +32,7 @@ from ebpfjit.once import import_alone, once
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
-from ebpfjit.runtime import faults
+from ebpfjit.runtime import counters, faults
 from ebpfjit.runtime.execution import (
     CODE_ADDRESS,
     MAX_ARGUMENTS,
@@ -46,6 +46,7 @@ from ebpfjit.runtime.memory import MAX_FRAMES, Region, active, address_of
 from ebpfjit.runtime.shared import BEHIND, HEADER_SIZE, ROW_SIZE
 from ebpfjit.runtime.world import Thrown, engine_of
 from ebpfjit.translators.x86_64.call import COUNTS
+from ebpfjit.translators.x86_64.counts import COUNTERS
 from ebpfjit.translators.x86_64.host import SHARED, symbol_of
 from ebpfjit.translators.x86_64.maps import MAP_ROUTINES
 from ebpfjit.translators.x86_64.target import (
@@ -431,6 +432,8 @@ def compile_program(
     image is found in the cache was).
     """
     cpu.target()
+    if counters.are_on():
+        options = replace(options, counted=True)
     recipe = Recipe(verified, options, _natives(helpers), _natives(kfuncs))
     cache = options.cache
     image = cache.find(recipe) if cache is not None else None
@@ -453,6 +456,8 @@ def compile_program(
     counts = (ctypes.c_uint64 * len(verified.program))() if COUNTS in image.slots else None
     if counts is not None:
         addresses[COUNTS] = ctypes.addressof(counts)
+    if COUNTERS in image.slots:
+        addresses[COUNTERS] = counters.counters_of(verified.program).address
     code = relocate(image, addresses | host_addresses() | _map_routines(image))
     buffer = CodeBuffer(code, guarded=options.harden)
     done("map")

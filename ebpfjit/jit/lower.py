@@ -151,7 +151,7 @@ class _Lowering:
         self.cx, self.placed, self.registers, self.checked = cx, placed, registers, checked
         self.code = placed.code
         self.verified = self.code.verified
-        self.exits: dict[tuple[int, int, tuple[int | None, ...]], str] = {}
+        self.exits: dict[tuple[int, bool, int, tuple[int | None, ...]], str] = {}
         self.left: set[int] = set()
         settings = cx.settings
         self.learns = not settings.harden and not cx.plan.is_audited
@@ -339,7 +339,7 @@ class _Lowering:
 
     def exit(self, leaves: Exit, places: tuple[int | None, ...]) -> str:
         """Return the label of a side exit: values in their homes, the account as baseline code expects it."""
-        key = leaves.pc, leaves.refund, places
+        key = leaves.pc, leaves.inside, leaves.refund, places
         label = self.exits.get(key)
         if label is not None:
             return label
@@ -353,7 +353,7 @@ class _Lowering:
                 homes = places[:REGISTER_COUNT]
             cx.repeat((Exit, homes, leaves.refund, cx.spilled), lambda: self.go_home(homes, leaves.refund))
             pc = leaves.pc
-            is_start = pc in self.verified.blocks or pc >= len(self.verified.program)
+            is_start = not leaves.inside and (pc in self.verified.blocks or pc >= len(self.verified.program))
             cx.jump("jmp", (pc_label if is_start else leave_label)(pc))
         return label
 

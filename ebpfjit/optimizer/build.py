@@ -27,6 +27,7 @@ from typing import Any
 
 from ebpfjit.analysis.cfg import is_inside
 from ebpfjit.analysis.liveness import live_before
+from ebpfjit.analysis.segments import BRANCH, MAY_NOT_COME_BACK, NO_SEGMENTS, SEGMENT
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Imm, Kind, Row
@@ -36,6 +37,7 @@ from ebpfjit.optimizer.code import (
     ALIGNED,
     BOUND,
     CALL_RESULTS,
+    COUNT,
     LEAVE,
     PAY,
     Block,
@@ -64,23 +66,28 @@ PACKET_LOADS = told_by(*(row for row in TABLE if row.kind is Kind.PACKET_LOAD))
 ORDERED = frozenset(row for row in TABLE if row.is_ordered)
 
 
-def build(verified: Verified, entries: Collection[int] = (), *, slots: bool = True) -> Code:
+def build(
+    verified: Verified, entries: Collection[int] = (), *, slots: bool = True, counted: bool = False
+) -> Code:
     """Return a program as Code that is entered at its functions, and by runs that are at these blocks.
 
-    With `slots` those of frames are values.
+    With `slots` those of frames are values; `counted` code counts what is executed.
 
     Raises OptimizationError for programs of which analysis does not know what their accesses are to.
     """
-    (code,) = _Builder(verified, entries, slots=slots, least=len(verified.program)).parts()
+    least = len(verified.program)
+    (code,) = _Builder(verified, entries, slots=slots, counted=counted, least=least).parts()
     return code
 
 
-def build_parts(verified: Verified, entries: Collection[int] = (), *, slots: bool = True) -> Iterator[Code]:
+def build_parts(
+    verified: Verified, entries: Collection[int] = (), *, slots: bool = True, counted: bool = False
+) -> Iterator[Code]:
     """Yield a large program part by part: each is as `build` would have it if it were the whole.
 
     Parts share a list of remarks, and call each other's functions. Raises as `build`.
     """
-    return _Builder(verified, entries, slots=slots, least=LEAST).parts()
+    return _Builder(verified, entries, slots=slots, counted=counted, least=LEAST).parts()
 
 
 class _Builder:
@@ -90,10 +97,13 @@ class _Builder:
     behind them.
     """
 
-    def __init__(self, verified: Verified, entries: Collection[int], *, slots: bool, least: int) -> None:
+    def __init__(
+        self, verified: Verified, entries: Collection[int], *, slots: bool, counted: bool, least: int
+    ) -> None:
         if not verified.knows_all:
             raise OptimizationError("it has accesses of which analysis knows nothing")
         self.verified = verified
+        self.segments = verified.segments if counted else NO_SEGMENTS
         self.program = verified.program
         self.live = [*live_before(verified.liveness), 0]  # nothing is behind the program
         self.functions = frozenset({0, *self.program.functions})
@@ -363,6 +373,7 @@ class _Translation:
         self.first = builder.first
         self.homes, self.slots, self.slot_of = builder.homes, builder.slots, builder.slots.of
         self.live, self.pick_exit, self.numbers = builder.live, builder.pick_exit, builder.numbers
+        self.counted, self.branches = builder.segments.starts, builder.segments.branches
 
     def block(self, number: int) -> Block:
         """Translate a block's instructions."""
@@ -377,6 +388,7 @@ class _Translation:
                 if register >= REGISTER_COUNT:
                     self.ops.append(Op(MOVE_IMM, (), 0, 0, pc, (self.registers[register],)))
         self.pay()
+        self.count(pc)
         first, illegal = builder.instructions[pc], verified.illegal
         for insn in self.program.instructions[first : first + verified.blocks[pc]]:
             row = insn.row
@@ -386,6 +398,8 @@ class _Translation:
             if step is None:
                 return _ENDINGS[row.kind](self, insn, row)
             step(self, insn, row)
+            if self.counted and row.kind in MAY_NOT_COME_BACK and insn.next_pc not in verified.blocks:
+                self.count(insn.next_pc)
         return self.closed(Op(JUMP, (), 0, 0, pc), self.way(insn.next_pc))
 
     def closed(self, end: Op, *ways: Way) -> Block:
@@ -400,12 +414,13 @@ class _Translation:
         Where baseline code pays for the block again, what is paid for it goes back.
         """
         mask = self.live[pc]
-        refund = self.cost if paid and pc == self.pc else 0
+        inside = bool(self.counted) and paid and pc == self.pc
+        refund = self.cost if paid and pc == self.pc and not inside else 0
         if not self.bytes:
-            return Exit(pc, self.pick_exit[mask](self.registers), refund)
+            return Exit(pc, self.pick_exit[mask](self.registers), refund, (), inside)
         slots = self.slots.live.get(pc, 0)
         places = tuple([self.bytes[slot - REGISTER_COUNT] for slot in _bits(slots)])
-        return Exit(pc, self.pick_exit[mask | slots](self.registers), refund, places)
+        return Exit(pc, self.pick_exit[mask | slots](self.registers), refund, places, inside)
 
     def leave(self, pc: int) -> Op:
         """Return the end of a block that goes on in baseline code."""
@@ -425,6 +440,11 @@ class _Translation:
         leaves = self.start if self.pc in self.verified.tested else None
         if self.cost or leaves is not None:
             self.ops.append(Op(PAY, (), self.cost, 0, self.pc, (), leaves))
+
+    def count(self, pc: int) -> None:
+        """Count the segment that starts at a slot, where somebody counts."""
+        if pc in self.counted:
+            self.ops.append(Op(COUNT, (), SEGMENT, 0, pc))
 
     def define(
         self, register: int, row: Row, args: tuple[int, ...], imm: int, offset: int, pc: int,
@@ -568,7 +588,11 @@ class _Translation:
             if row.uses_src:
                 args += (registers[insn.src_reg],)
         end = Op(row, args, insn.imm if row.imm is Imm.OPERAND else 0, 0, pc)
-        return self.closed(end, self.way(insn.target, instead=pc), self.way(pc + 1))
+        behind = self.way(pc + 1)
+        if pc in self.branches:
+            counts = Op(COUNT, (), BRANCH, 0, pc)
+            behind = Way(self.builder.stub(Block(pc, (), (counts,), Op(JUMP, (), 0, 0, pc), (behind,))), ())
+        return self.closed(end, self.way(insn.target, instead=pc), behind)
 
     def leave_function(self, insn: Instruction, row: Row) -> Block:
         """The end of the function: r0, and for callers of the program r1 to r5."""

@@ -11,6 +11,7 @@ from ebpfjit.record import record
 WAYS = {Kind.JUMP: 1, Kind.BRANCH: 2, Kind.BRANCH_LOAD: 2, Kind.MAY_GOTO: 2, Kind.EXIT: 0, Kind.LEAVE: 0}
 ARGUMENTS = {
     Kind.PAY: 0,
+    Kind.COUNT: 0,
     Kind.ALIGNED: 1,
     Kind.LEAVE: 0,
     Kind.BINARY: 1,

@@ -24,6 +24,8 @@ An operation is a row of the instruction table; those that only Code has (`isa.t
                                          of its own      None: nobody looks. Below zero they are given back.
                                                          Where it `stores` it leaves, else the slice ends
     LEAVE                                                always
+    COUNT                    0 or 1                      one more, where runs are counted: for the segment
+                                                         at its pc, or the branch there that is not taken
 
 and of what the machine does at once (rules/ makes these):
 
@@ -61,7 +63,9 @@ from ebpfjit.optimizer.remarks import Remark
 from ebpfjit.optimizer.shape import Shape
 from ebpfjit.record import lazy, record
 
-BOUND, ALIGNED, PAY, LEAVE = (UNENCODED[name] for name in ("BOUND", "ALIGNED", "PAY", "LEAVE"))
+BOUND, ALIGNED, PAY, LEAVE, COUNT = (
+    UNENCODED[name] for name in ("BOUND", "ALIGNED", "PAY", "LEAVE", "COUNT")
+)
 
 ENDS = frozenset({Kind.JUMP, Kind.BRANCH, Kind.BRANCH_LOAD, Kind.MAY_GOTO, Kind.EXIT, Kind.LEAVE})
 """Kinds that a block ends with."""
@@ -82,6 +86,7 @@ CALL_RESULTS = 6
 class Exit:
     """Where a run goes on in baseline code: at the instruction `pc`, as if it came there.
 
+    Where it is `inside` of a block that starts there, what is paid and counted at the start is done.
     `registers` has for each of r0 to r10 the value that it is to have, None where it is not read any more,
     then those of slots of the frame: `slots` says where they are, in bytes from r10, and of how many.
     `refund` instructions go back to the budget: what is paid again there, or was paid for what comes later.
@@ -91,6 +96,7 @@ class Exit:
     registers: tuple[int | None, ...]
     refund: int = 0
     slots: tuple[tuple[int, int], ...] = ()
+    inside: bool = False
 
 
 @record

@@ -141,11 +141,12 @@ def optimised_parts(
     *,
     checked: bool = True,
     chosen: Collection[str] = ALL_PASSES,
+    counted: bool = False,
 ) -> Iterator[tuple[Code, Known]]:
     """Yield as `optimised` the parts of a program (`build_parts`), and what passes have found out of each."""
     _check_size(verified)
     with blamed("build"):
-        parts = build_parts(verified, entries, slots=SLOTS in chosen)
+        parts = build_parts(verified, entries, slots=SLOTS in chosen, counted=counted)
     while True:
         with blamed("build"):
             code = next(parts, None)

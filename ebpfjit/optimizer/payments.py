@@ -104,7 +104,8 @@ def _collected(block: Block, pending: int) -> tuple[list[Op], int]:
             continue
         leaves = op.exit
         if leaves is not None and pending:
-            leaves = Exit(leaves.pc, leaves.registers, leaves.refund + pending, leaves.slots)
+            refund = leaves.refund + pending
+            leaves = Exit(leaves.pc, leaves.registers, refund, leaves.slots, leaves.inside)
             op = with_exit(op, leaves)
         found.append(op)
     found.reverse()

@@ -22,7 +22,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.optimizer.check import results_of
-from ebpfjit.optimizer.code import ALIGNED, BOUND, LEAVE, PAY, Block, Code, Entry, Exit, Op, Way
+from ebpfjit.optimizer.code import ALIGNED, BOUND, COUNT, LEAVE, PAY, Block, Code, Entry, Exit, Op, Way
 
 _PLACE = "$a{offset}"
 _POINTER = f"($type *)({_PLACE})"
@@ -148,7 +148,10 @@ def _exit(leaves: Exit) -> str:
     places += [f"u{8 * size}[{offset}]" for offset, size in leaves.slots]
     pairs = zip(places, leaves.registers, strict=True)
     named = (f"{place} = v{value}" for place, value in pairs if value is not None)
-    return f"leave {leaves.pc} ({', '.join(named)}){f' refund {leaves.refund}' if leaves.refund else ''}"
+    return (
+        f"leave {'inside ' if leaves.inside else ''}{leaves.pc} ({', '.join(named)})"
+        f"{f' refund {leaves.refund}' if leaves.refund else ''}"
+    )
 
 
 def _op(op: Op) -> str:
@@ -157,6 +160,8 @@ def _op(op: Op) -> str:
         case Kind.PAY:
             own = f" own {op.offset}" if op.offset else ""
             return f"pay {op.imm}{own}{' or' if op.stores else ''}{leaves}"
+        case Kind.COUNT:
+            return f"count {op.imm}"
         case Kind.BOUND:
             access = "store" if op.stores else "load"
             values = " .. ".join(f"v{value}" for value in op.args[: 1 if op.scale else 2])
@@ -234,17 +239,17 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _read_exit(text: str | None) -> Exit | None:
     if text is None:
         return None
-    found = re.fullmatch(r"leave (\d+) \((.*)\)(?: refund (\d+))?", text)
+    found = re.fullmatch(r"leave (inside )?(\d+) \((.*)\)(?: refund (\d+))?", text)
     if found is None:
         raise ValueError(f"no exit: {text!r}")
     registers: list[int | None] = [None] * REGISTER_COUNT
-    for register, value in re.findall(r"r(\d+) = v(\d+)", found[2]):
+    for register, value in re.findall(r"r(\d+) = v(\d+)", found[3]):
         registers[int(register)] = int(value)
     slots = []
-    for bits, offset, value in re.findall(r"u(\d+)\[(-?\d+)\] = v(\d+)", found[2]):
+    for bits, offset, value in re.findall(r"u(\d+)\[(-?\d+)\] = v(\d+)", found[3]):
         slots.append((int(offset), int(bits) // 8))
         registers.append(int(value))
-    return Exit(int(found[1]), tuple(registers), int(found[3] or 0), tuple(slots))
+    return Exit(int(found[2]), tuple(registers), int(found[4] or 0), tuple(slots), found[1] is not None)
 
 
 def _read_way(text: str) -> Way:
@@ -262,6 +267,7 @@ _SPAN = rf"(?P<args>v\d+(?: \.\. v\d+)?(?: \+ v\d+ \* (?P<scale>[1248]))?)? ?\+ 
 _CALLED = rf"(?P<imm>{_NUMBER})(?::(?P<offset>{_NUMBER}))?"
 
 _SPECIAL = (
+    (COUNT, re.compile(rf"count (?P<imm>[01]){_TAIL}")),
     (PAY, re.compile(rf"pay (?P<imm>-?\d+)(?: own (?P<offset>\d+))?(?P<or> or)?{_TAIL}")),
     (BOUND, re.compile(rf"bound (?P<access>load|store) {_REGION}{_SPAN}\.\.(?P<end>{_NUMBER}){_TAIL}")),
     (ALIGNED, re.compile(rf"aligned {_BASE}, (?P<imm>\d+){_TAIL}")),

@@ -267,7 +267,7 @@ def _copy(
                 leaves = leaves if asks else None
             if leaves is not None and values:
                 registers = tuple([None if value is None else of(value, value) for value in leaves.registers])
-                leaves = Exit(leaves.pc, registers, leaves.refund, leaves.slots)
+                leaves = Exit(leaves.pc, registers, leaves.refund, leaves.slots, leaves.inside)
         args = tuple([of(value, value) for value in op.args]) if op.args else ()
         results = tuple([of(value, value) for value in op.results]) if defines and op.results else op.results
         return Op(op.row, args, op.imm, offset, op.pc, results, leaves, stores, op.region, op.scale)

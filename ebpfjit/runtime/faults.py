@@ -20,6 +20,7 @@ from ebpfjit.errors import (
 )
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.program import Instruction, Program
+from ebpfjit.runtime import counters
 from ebpfjit.runtime.helpers.names import NAMES
 
 if TYPE_CHECKING:
@@ -253,6 +254,7 @@ def name_helper(error: Exception, program: Program, pc: int) -> None:
 def name_line(error: ExecutionError, program: Program) -> ExecutionError:
     """Add the source line to a fault that leaves `program`, the first it leaves, and what explains it."""
     if error.line is None:
+        counters.note_fault(error, program)
         if isinstance(error, HelperNotFound) and error.pc in program.absent:
             error.args = (f"{error}: {program.absent[error.pc]}",)
         if isinstance(error, MemoryFault) and error.around:

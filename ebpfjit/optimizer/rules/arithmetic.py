@@ -224,7 +224,7 @@ class _Pass:
             return leaves
         same = self.same
         registers = tuple([None if value is None else same.get(value, value) for value in leaves.registers])
-        return Exit(leaves.pc, registers, leaves.refund, leaves.slots)
+        return Exit(leaves.pc, registers, leaves.refund, leaves.slots, leaves.inside)
 
     # -- what becomes of an operation --
 
