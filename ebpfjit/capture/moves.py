@@ -12,13 +12,14 @@ from ebpfjit.capture.links import ETHERNET
 MOVE = struct.Struct("<5Q")
 """struct move of routines.c: address, size, count, position, link."""
 
-ETHERNET_HEADER, RECORD_HEADER = 14, 16
+ETHERNET_HEADER, RECORD_HEADER, BLOCK = 14, 16, 35
+"""Bytes that a packet takes besides its own, at most."""
 SLACK = 8
 
 
 def frames(batch: Batch) -> Batch:
     """Return a copy of a batch whose packets are Ethernet frames."""
-    columns, view = _moved("frames", batch, ETHERNET_HEADER)
+    columns, view = _moved("frames", batch, ETHERNET_HEADER, batch.link_type)
     return replace(batch.with_columns(columns), buffer=view, link_type=ETHERNET)
 
 
@@ -27,12 +28,17 @@ def records(batch: Batch) -> memoryview:
     return _moved("records", batch, RECORD_HEADER)[1]
 
 
-def _moved(name: str, batch: Batch, header: int) -> tuple[tuple[memoryview, ...], memoryview]:
+def blocks(batch: Batch, interface: int) -> memoryview:
+    """Return a batch as blocks of a pcapng file, of an interface with nanoseconds."""
+    return _moved("blocks", batch, BLOCK, interface)[1]
+
+
+def _moved(name: str, batch: Batch, header: int, link: int = 0) -> tuple[tuple[memoryview, ...], memoryview]:
     """Return the columns, and the bytes, that a routine made of a batch."""
     count, start = len(batch), MOVE.size + 4 * 8 * len(batch)
     room = sum(batch.lengths) + header * count + SLACK
     work = bytearray(start + room)
-    MOVE.pack_into(work, 0, 0, 0, count, 0, batch.link_type)
+    MOVE.pack_into(work, 0, 0, 0, count, 0, link)
     columns = memoryview(work)[MOVE.size : start].cast("Q")
     views = tuple(columns[n * count : (n + 1) * count] for n in range(4))
     for view, column in zip(views, batch.columns, strict=True):

@@ -1,4 +1,4 @@
-"""Writing captures: pcap with nanoseconds, whole or not at all."""
+"""Writing captures: pcap or pcapng, with nanoseconds, whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,27 +8,34 @@ import secrets
 import struct
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import compress
 from types import TracebackType
 from typing import BinaryIO
 
 from ebpfjit.capture import moves
 from ebpfjit.capture.batch import Batch
-from ebpfjit.capture.links import ETHERNET
+from ebpfjit.capture.formats import PCAPNG
+from ebpfjit.capture.links import ETHERNET, link_name
 from ebpfjit.capture.walk import LARGEST_PACKET
 from ebpfjit.errors import CaptureError
 
 AT_ONCE = 1 << 11
 """Packets whose records are made before they are written: what fits into the processor's cache."""
 
-_HEADER, _RECORD = struct.Struct("<IHHiIII"), struct.Struct("<4I")
-_MAGIC = 0xA1B23C4D
+_TIMES = (1 << 32) * 10**9
+"""Nanoseconds that pcap can tell."""
+_HEADER, _MAGIC = struct.Struct("<IHHiIII"), 0xA1B23C4D
+_SECTION = struct.pack("<IIIHHqI", PCAPNG, 28, 0x1A2B3C4D, 1, 0, -1, 28)
+_INTERFACE = struct.Struct("<IIHHIHHB3xII")
+"""An interface: its link type, all bytes of packets kept, times of 10**-9 seconds."""
 
 
 class Writer:
-    """A pcap file that is written batch by batch; "-" is the standard output.
+    """A capture that is written batch by batch; "-" is the standard output.
 
+    It is a pcap file, of one link type; where the name ends in ".pcapng" it is that, of as many as come.
     The file has its name when it is whole: what was there before stays until the `with` statement ends, and
     for good where that ends with an exception.
 
@@ -44,6 +51,7 @@ class Writer:
         self.link_type = link_type
         self.written = 0
         self._unfinished = ""
+        self._interfaces: dict[int, int] | None = {} if self.path.endswith(".pcapng") else None
         if self.path == "-":
             self._file: BinaryIO = sys.stdout.buffer
         elif os.path.exists(self.path) and not os.path.isfile(self.path):
@@ -51,33 +59,53 @@ class Writer:
         else:
             self._unfinished = f"{self.path}.{secrets.token_hex(4)}.unfinished"
             self._file = open(self._unfinished, "xb")  # noqa: SIM115 - __exit__ closes it
-        self._file.write(_HEADER.pack(_MAGIC, 2, 4, 0, 0, LARGEST_PACKET, link_type))
+        if self._interfaces is None:
+            self._file.write(_HEADER.pack(_MAGIC, 2, 4, 0, 0, LARGEST_PACKET, link_type))
+        else:
+            self._file.write(_SECTION)
 
     def write(self, batch: Batch, keep: Sequence[int] | None = None) -> int:
         """Write the packets of a batch, those for which `keep` is not 0; return how many.
 
-        Raises CaptureError for a batch of another link type, ValueError where `keep` has another length.
+        Raises CaptureError where a pcap file is given a batch of another link type, ValueError where `keep`
+        has another length.
         """
-        if batch.link_type != self.link_type:
-            raise CaptureError(f"{self.path}: packets of link type {batch.link_type}, not {self.link_type}")
         if keep is not None:
             if len(keep) != len(batch):
                 raise ValueError(f"{len(keep)} values for {len(batch)} packets")
             batch = _chosen(batch, keep)
+        if not batch and batch.link_type != self.link_type:
+            return 0
+        records = self._records(batch.link_type)
         for start in range(0, len(batch), AT_ONCE):
-            self._file.write(moves.records(batch.slice(start, start + AT_ONCE)))
+            self._file.write(records(batch.slice(start, start + AT_ONCE)))
         self.written += len(batch)
         return len(batch)
 
+    def _records(self, link_type: int) -> Callable[[Batch], memoryview]:
+        """Return what makes records of packets of a link type, of which the file has to know."""
+        if self._interfaces is not None:
+            if link_type not in self._interfaces:
+                self._interfaces[link_type] = len(self._interfaces)
+                self._file.write(_INTERFACE.pack(1, 32, link_type, 0, 0, 9, 1, 9, 0, 32))
+            return partial(moves.blocks, interface=self._interfaces[link_type])
+        if link_type != self.link_type:
+            raise CaptureError(
+                f"{self.path}: packets of link type {link_type} ({link_name(link_type)}), behind those of"
+                f" {self.link_type} ({link_name(self.link_type)}): a pcap file has one link type; one whose"
+                " name ends in .pcapng has all"
+            )
+        return moves.records
+
     def add(self, data: bytes, timestamp: int, wire_length: int = 0) -> None:
         """Write one packet, of a time in nanoseconds since 1970. Raises ValueError where it is too large."""
-        seconds, fraction = divmod(timestamp, 10**9)
         size = len(data)
         if size > LARGEST_PACKET:
             raise ValueError(f"a packet of {size} bytes; captures have up to {LARGEST_PACKET}")
         wire = min(max(wire_length, size), 0xFFFFFFFF)
-        self._file.write(_RECORD.pack(seconds & 0xFFFFFFFF, fraction, size, wire) + data)
-        self.written += 1
+        time = timestamp % (_TIMES if self._interfaces is None else 1 << 64)
+        offset, length, moment, whole = (memoryview(array("Q", [value])) for value in (0, size, time, wire))
+        self.write(Batch(memoryview(data), offset, length, moment, whole, self.link_type))
 
     def __enter__(self) -> Writer:
         return self

@@ -16,7 +16,10 @@ def filter_(
     pcap: Annotated[str, typer.Option(metavar="FILE", help="The capture; - is the standard input.")],
     write: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write the packets that match, as pcap; - is the standard output."),
+        typer.Option(
+            metavar="FILE",
+            help="Write the packets that match, as pcap or .pcapng; - is the output.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -29,31 +32,37 @@ def filter_(
     if write is not None and os.path.exists(write) and os.path.exists(pcap) and os.path.samefile(write, pcap):
         raise typer.BadParameter("--write and --pcap name the same file")
     filters.to_classic(expression)  # what is wrong with it is said whatever the capture is
-    functions, packets, matched, error = {}, 0, 0, None
+    functions, packets, matched = {}, 0, 0
+    error: CaptureError | None = None
     with ExitStack() as stack:
         writer: capture.Writer | None = None
-        try:
-            for batch in capture.read(pcap):
-                link = batch.link_type
-                if link not in functions:
-                    program = filters.compile(expression, linktype=link, type=None)
-                    functions[link] = program.compile()
-                found = functions[link].map(batch)
-                packets += len(batch)
-                matched += len(batch) - found.count(0)
-                if write is not None:
-                    writer = writer or stack.enter_context(capture.Writer(write, link_type=link))
-                    writer.write(batch if link == writer.link_type else batch.frames(), found)
-        except CaptureError as damaged:
-            if not packets:
-                raise
-            error = str(damaged).removeprefix(f"{pcap}: ")
+        batches = capture.read(pcap)
+        while True:
+            try:
+                batch = next(batches, None)
+            except CaptureError as damaged:
+                if not packets:
+                    raise
+                batch, error = None, damaged
+            if batch is None:
+                break
+            link = batch.link_type
+            if link not in functions:  # each packet is filtered as one of its own link type
+                functions[link] = filters.compile(expression, linktype=link, type=None).compile()
+            found = functions[link].map(batch)
+            packets += len(batch)
+            matching = len(batch) - found.count(0)
+            matched += matching
+            if write is not None and matching:
+                writer = writer or stack.enter_context(capture.Writer(write, link_type=link))
+                writer.write(batch, found)
         if write is not None and writer is None:
-            stack.enter_context(capture.Writer(write))
+            stack.enter_context(capture.Writer(write, link_type=next(iter(functions), 1)))
+    said = None if error is None else str(error).removeprefix(f"{pcap}: ")
     if as_json:
-        print_json({"packets": packets, "matched": matched, "error": error})
+        print_json({"packets": packets, "matched": matched, "error": said})
     elif write != "-":
         where = f", written to {write}" if write is not None else ""
         print(f"{matched} of {packets} packets match{where}")
-    if error is not None:
-        fail(f"{pcap}: {error}")
+    if said is not None:
+        fail(f"{pcap}: {said}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import struct
@@ -17,7 +18,7 @@ from support.packets import packets
 
 from ebpfjit import CaptureError
 from ebpfjit.assembler import assemble
-from ebpfjit.capture import read
+from ebpfjit.capture import Writer, read
 from ebpfjit.cli.capture import run as run_capture
 from ebpfjit.program import Program
 from tests.support import warm
@@ -313,3 +314,29 @@ def test_an_expression_over_a_capture(capture: Path, tmp_path: Path) -> None:
     wrong = ebpfjit("filter", "ip proto 17", "--pcap", cut)
     assert wrong.returncode == 1
     assert ("bytes early" in wrong.stderr, "packets match" in wrong.stdout) == (True, True)
+
+
+def test_each_packet_is_filtered_as_one_of_its_link_type(tmp_path: Path) -> None:
+    pytest.importorskip("libpcap")
+    frames = [data for name, data in packets().items() if name in ("tcp", "udp", "icmp")]
+    both = tmp_path / "both.pcapng"
+    with Writer(both) as writer:
+        for link, all_ in ((101, [frame[14:] for frame in frames]), (1, frames), (101, [frames[0][14:]])):
+            (batch,) = read(io.BytesIO(pcap_bytes([(1, 0, data) for data in all_], link_type=link)))
+            writer.write(batch)
+    out = tmp_path / "tcp.pcapng"
+    run = ebpfjit("filter", "ip proto 6", "--pcap", both, "--write", out)
+    assert run.stdout == f"3 of 7 packets match, written to {out}\n"
+    assert [bytes(packet) for batch in read(out) for packet in batch] == [
+        frames[0][14:], frames[0], frames[0][14:],
+    ]  # fmt: skip
+    one = tmp_path / "tcp.pcap"
+    one.write_bytes(b"what was there")
+    run = ebpfjit("filter", "ip proto 6", "--pcap", both, "--write", one)
+    assert (run.returncode, run.stdout, len(run.stderr.splitlines())) == (1, "", 1)
+    assert "a pcap file has one link type; one whose name ends in .pcapng has all" in run.stderr
+    assert one.read_bytes() == b"what was there"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["both.pcapng", "tcp.pcap", "tcp.pcapng"]
+    run = ebpfjit("run", EXAMPLES / "xdp_port_filter.o", "--pcap", both, "--write", out)  # all as frames
+    assert [batch.link_type for batch in read(out)] == [1]
+    assert "7 packets written" in run.stdout

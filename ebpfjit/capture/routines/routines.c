@@ -253,6 +253,30 @@ SECTION("records") u64 make_records(struct move *move)
     return 0;
 }
 
+/* The blocks of packets of pcapng, with nanoseconds; `link` is the number of the interface. */
+SECTION("blocks") u64 make_blocks(struct move *move)
+{
+    u64 count = move->count;
+    u64 *offsets = move->columns, *lengths = offsets + count, *times = lengths + count, *wires = times + count;
+    u8 *bytes = (u8 *)(wires + count);
+    for (u64 n = 0; n < count; n++) {
+        u8 *block = bytes + move->position;
+        u64 length = lengths[n], size = 32 + ((length + 3) & -4ull);
+        *(u32 *)(block + size - 8) = 0; /* padding: the packet is written over it */
+        *(u32 *)block = PACKET;
+        *(u32 *)(block + 4) = size;
+        *(u32 *)(block + 8) = move->link;
+        *(u32 *)(block + 12) = times[n] >> 32;
+        *(u32 *)(block + 16) = times[n];
+        *(u32 *)(block + 20) = length;
+        *(u32 *)(block + 24) = wires[n];
+        copy(block + 28, move->data + offsets[n], length);
+        *(u32 *)(block + size - 4) = size;
+        move->position += size;
+    }
+    return 0;
+}
+
 enum { ROWS = 64 }; /* ROWS in ../tally.py */
 
 struct tally { /* TALLY in ../tally.py */
