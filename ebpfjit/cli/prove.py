@@ -20,7 +20,9 @@ DEFAULT_SECONDS = 20.0
 def prove(
     rooms: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ROOM", help="ranges, algebra, passes, translators, values; all unless told."),
+        typer.Argument(
+            metavar="ROOM", help="ranges, algebra, passes, translators, values, reductions; all unless told."
+        ),
     ] = None,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="How long the solver has for each question.")

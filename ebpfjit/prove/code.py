@@ -1,7 +1,8 @@
 """Code, run on symbolic numbers: what it returns, what it leaves in memory, which bytes it asked for.
 
 Once for each way that its branches go, as they fork the run. What may leave it is left out: a BOUND holds,
-and a PAY has enough. Calls, loops and atomics are not run: what is claimed of passes are pieces without them.
+and a PAY has enough. Calls and atomics are not run: what is claimed of passes are pieces without
+them, and loops of a known number of rounds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ebpfjit.prove.meanings import WIDTHS, moved, negated_or_swapped, swapped
 from ebpfjit.prove.symbolic import W64, Integer, Memory, Truth, chosen, variable
 
 START = Memory()
-MOST_BLOCKS = 20
+MOST_BLOCKS = 100
 
 
 @dataclass
@@ -131,6 +132,15 @@ def _update(state: Run, op: Op) -> None:
     state.memory = state.memory.store(state.address(op), op.row.size, new)
 
 
+def _reduce(state: Run, op: Op) -> None:
+    row, starts = op.row, [state.address(op), *(state.values[value] for value in op.args[1:])]
+    streams = [
+        [state.memory.load(W64.wrap(start + place * row.size), row.size) for place in range(op.imm)]
+        for start in starts
+    ]
+    state.values[op.results[0]] = semantics.reduced(WIDTHS[row.width.bits], row.meaning, *streams)
+
+
 def _bound(state: Run, op: Op) -> None:
     state.bounds.append((state.address(op), op.imm, op.stores))
 
@@ -152,6 +162,7 @@ OPS: dict[Kind, Callable[[Run, Op], None]] = {
     Kind.INDEXED_STORE: _store,
     Kind.BINARY_LOAD: _binary_load,
     Kind.UPDATE: _update,
+    Kind.REDUCE: _reduce,
     Kind.BOUND: _bound,
     Kind.PAY: _pay,
 }

@@ -43,7 +43,8 @@ DIVIDES = frozenset({"DIV", "MOD", "SDIV", "SMOD"})
 
 
 @cache
-def _program() -> Verified:
+def program() -> Verified:
+    """Return the program that pieces of Code are of."""
     return prepare(Program.from_bytes(bytes.fromhex("b700000000000000 9500000000000000")))
 
 
@@ -58,7 +59,7 @@ def claim_of(
     name: str, change: Pass, text: str, theories: tuple[type[Theory], ...] = (Vectors,)
 ) -> Claim | None:
     """Return the claim that a pass does what the code says; None where it does nothing."""
-    before = from_text(text, _program())
+    before = from_text(text, program())
     after = change(before)
     if to_text(after) == to_text(before):
         return None

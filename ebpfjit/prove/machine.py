@@ -36,6 +36,7 @@ REGISTERS = (
     "r11",
     "r12",
 )
+VECTORS = tuple(f"xmm{number}" for number in range(6))
 FLAGS = ("zf", "cf", "sf", "of", "pf", "af")
 STACK = 0x7FFF_0000_0000
 """What rsp is."""
@@ -76,10 +77,10 @@ class Path:
 
 @dataclass(frozen=True)
 class Example:
-    """What Triton takes registers for, and the bytes that code finds: where, how many, by which name."""
+    """What Triton takes registers for, and the bytes that code finds: where, how many, by which name each."""
 
     registers: Mapping[str, int] = field(default_factory=dict)
-    memory: tuple[int, int, str] | None = None
+    memory: tuple[tuple[int, int, str], ...] = ()
 
 
 NO_MEMORY = Example()
@@ -118,8 +119,9 @@ class _Run:
             context.setConcreteRegisterValue(register, self.example.registers.get(name, EXAMPLE))
             context.symbolizeRegister(register, name)
         context.setConcreteRegisterValue(self.registers.rsp, STACK)
-        if self.example.memory is not None:
-            address, size, alias = self.example.memory
+        for name in VECTORS:
+            context.symbolizeRegister(getattr(self.registers, name), name)
+        for address, size, alias in self.example.memory:
             context.symbolizeMemory(triton.MemoryAccess(address, size), alias)
 
     def to_end(self, start: int, ends: Mapping[int, str]) -> Path:
@@ -139,7 +141,9 @@ class _Run:
             self.context.disassembly(insn)
             insn = triton.Instruction(BASE + place, insn.getOpcode())
             self.look(insn)
-            if self.context.buildSemantics(insn) != triton.EXCEPTION.NO_FAULT:
+            if mnemonic_of(insn) in _BY_HAND:
+                self.lift_by_hand(insn)
+            elif self.context.buildSemantics(insn) != triton.EXCEPTION.NO_FAULT:
                 raise AssertionError(f"{insn}: Triton does not lift it")
             self.remember(insn)
             place += insn.getSize()
@@ -158,6 +162,18 @@ class _Run:
                 self.conditions.append(condition if self.answers[taken] else z3.Not(condition))
                 taken += 1
         raise AssertionError("the code does not end")
+
+    def lift_by_hand(self, insn: Any) -> None:
+        """Put what an instruction makes of parts of two registers in the first."""
+        bits, make = _BY_HAND[mnemonic_of(insn)]
+        ast = self.context.getAstContext()
+        first, second = insn.getOperands()
+        a, b = map(self.context.getRegisterAst, (first, second))
+        parts = [
+            make(ast, *(ast.extract(at + bits - 1, at, each) for each in (a, b)))
+            for at in range(0, first.getBitSize(), bits)
+        ]
+        self.context.createSymbolicRegisterExpression(insn, ast.concat(parts[::-1]), first, "by hand")
 
     def register(self, name: str) -> Term:
         """Return what a register is here."""
@@ -219,6 +235,34 @@ def _term(node: Node, kind: Any, term: Callable[[Node], Term]) -> Term:
         (inner,) = [each for each in operands if each.getType() != triton.AST_NODE.INTEGER]
         return of_numbers(term(inner), *numbers)
     return _OF_TERMS[kind](*map(term, operands))
+
+
+def mnemonic_of(insn: Any) -> str:
+    """Return an instruction's mnemonic."""
+    return str(insn.getDisassembly().partition(" ")[0])
+
+
+def _product(ast: Any, a: Node, b: Node) -> Node:
+    return ast.bvmul(ast.zx(16, a), ast.zx(16, b))
+
+
+def _sum_of_differences(ast: Any, a: Node, b: Node) -> Node:
+    """Return how far apart the bytes of two quadwords are, together."""
+    total = ast.bv(0, 64)
+    for at in range(0, 64, 8):
+        x, y = (ast.extract(at + 7, at, each) for each in (a, b))
+        apart = ast.ite(ast.bvuge(x, y), ast.bvsub(x, y), ast.bvsub(y, x))
+        total = ast.bvadd(total, ast.zx(56, apart))
+    return total
+
+
+_BY_HAND: dict[str, tuple[int, Callable[[Any, Node, Node], Node]]] = {
+    "pmulhuw": (16, lambda ast, a, b: ast.extract(31, 16, _product(ast, a, b))),
+    "pmullw": (16, lambda ast, a, b: ast.extract(15, 0, _product(ast, a, b))),
+    "psadbw": (64, _sum_of_differences),
+}
+"""How many bits parts have, and what is made of two of them (Intel SDM, volume 2): Triton does not know them,
+but for PMULLW, of which the solver is to see that it is half of the same product as PMULHUW."""
 
 
 def _narrow(divide: Callable[[Term, Term], Term], *, signed: bool) -> Callable[[Term, Term], Term]:

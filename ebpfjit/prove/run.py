@@ -18,6 +18,7 @@ ROOMS = {
     "passes": ("code_rules", "code_rules"),
     "translators": ("stencils", "translators"),
     "values": ("value_stencils", "value_translators"),
+    "reductions": ("reductions", "reductions"),
 }
 """Where the claims of each room are made: module and function."""
 CHUNK = 8

@@ -128,7 +128,7 @@ def _example(op: Op) -> Example:
     registers = {register(number): FIRST + APART * number for number in range(VALUES.count)}
     base, *others = (FIRST + APART * number for number in op.args)
     address = base + op.offset + (others[0] * op.scale if op.scale else 0)
-    return Example(registers, (address & (1 << 64) - 1, op.row.size, LOADED))
+    return Example(registers, ((address & (1 << 64) - 1, op.row.size, LOADED),))
 
 
 def _claim(op: Op, features: frozenset[str] = ALL_FEATURES, *, harden: bool = False) -> Claim:

@@ -24,7 +24,15 @@ from ebpfjit.optimizer.rules.addresses import index  # noqa: E402
 from ebpfjit.optimizer.rules.bytes import gather  # noqa: E402
 from ebpfjit.optimizer.rules.operands import use_memory  # noqa: E402
 from ebpfjit.optimizer.text import from_text, to_text  # noqa: E402
-from ebpfjit.prove import algebra_rules, code_rules, range_rules, run, stencils, value_stencils  # noqa: E402
+from ebpfjit.prove import (  # noqa: E402
+    algebra_rules,
+    code_rules,
+    range_rules,
+    reductions,
+    run,
+    stencils,
+    value_stencils,
+)
 from ebpfjit.prove.claims import Claim, Result, Verdict, assume, decide, each_of, paths  # noqa: E402
 from ebpfjit.prove.meanings import swapped  # noqa: E402
 from ebpfjit.prove.symbolic import (  # noqa: E402
@@ -39,6 +47,7 @@ from ebpfjit.prove.symbolic import (  # noqa: E402
 )
 from ebpfjit.prove.theories import Integers, Vectors  # noqa: E402
 from ebpfjit.translators import registry  # noqa: E402
+from ebpfjit.translators.x86_64 import vectors  # noqa: E402
 
 SECONDS = 5.0
 
@@ -49,6 +58,7 @@ def claims() -> Iterator[Claim]:
         algebra_rules.algebra_rules(),
         stencils.translators(),
         value_stencils.value_translators(),
+        reductions.reductions(),
     )
 
 
@@ -81,6 +91,9 @@ def decided(name: str) -> Result:
         "SUB_LDXDW r1, r2, r3 -> r2, 0, +8 * 4",
         "JGT_LDXB_K r1, r2, 127, +8 * 4",
         "XOR64_X, then JSGT_K without a comparison",
+        "REDUCE_ADD32_LDXB of 64: r1 -> r6, +8",
+        "REDUCE_DOT32_LDXH of 16: r1, r2 -> r6, +8",
+        "a loop of 18 rounds with REDUCE_DOT64_LDXW",
     ],
 )
 def test_proven(name: str) -> None:
@@ -141,6 +154,12 @@ def test_a_jump_the_wrong_way_is_refuted(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found.verdict is Verdict.REFUTED
     sides = [W32.wrap(found.against.get(name, 0)) for name in ("rax", "rdx")]
     assert (sides[0] < sides[1]) != (W32.signed(sides[0]) < W32.signed(sides[1]))
+
+
+def test_a_wrong_reduction_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [step for step in vectors.SUMS[2, 32][0] if step != "paddd xmm0, xmm2"]
+    monkeypatch.setitem(vectors.SUMS, (2, 32), (steps, "paddd"))
+    assert decided("REDUCE_ADD32_LDXH of 8: r1 -> r6, +8").verdict is Verdict.REFUTED
 
 
 def test_names_tell_claims_apart() -> None:
