@@ -223,6 +223,19 @@ def compile(
     return _compiled(program, options, numbered(helpers), checked_kfuncs(kfuncs), limit, context)
 
 
+def with_reasons(
+    program: Program, *, limit: int | None = None, context: Mapping[str, Any] | None = None
+) -> JitFunction:
+    """Compile a program into a function that remembers which instruction set each result.
+
+    `fn.map(..., reasons=array("Q"))` tells. It is baseline code. Raises as `compile`.
+    """
+    check_limit(limit)
+    check_context(context)
+    load_package("ebpfjit.jit")
+    return _compiled(program, Options(optimize=False, reasons=True), {}, {}, limit, context)
+
+
 def load_function(
     path: str | os.PathLike[str],
     helpers: Mapping[int, HelperFunction],

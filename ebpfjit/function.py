@@ -136,6 +136,7 @@ class JitFunction(Sealed):
         changed: Changed | None = None,
         events: list[tuple[int, str, bytes]] | None = None,
         output: list[tuple[int, str]] | None = None,
+        reasons: array[int] | None = None,
     ) -> array[int]:
         """Run the program on many packets, in one native loop; return all r0 as array("Q").
 
@@ -155,7 +156,8 @@ class JitFunction(Sealed):
         program); a program without a type writes its own in place besides. To the list `events` is added
         what went to ring and perf buffers, (number of the packet, name of the map, bytes), which are empty
         again; without the list they keep it, until they are full. The list `output` gets lines that were
-        printed, (number of the packet, line).
+        printed, (number of the packet, line). The array("Q") `reasons` gets the pc of what set each result,
+        all ones where that is not known: of functions that `compiling.with_reasons` makes.
         Raises ValueError for places outside of the buffer, before anything is run.
         """
         load_package("ebpfjit.jit")
@@ -172,8 +174,10 @@ class JitFunction(Sealed):
             raise TypeError(f"on_fault is a number, not {type(on_fault).__name__}")
         fill = None if on_fault is None else W64.wrap(on_fault)
         left = None
-        if changed is not None or events is not None or output is not None:
-            left = batch.Left(changed, events, output)
+        if reasons is not None:
+            batch.check_reasons(self, reasons)
+        if any(wanted is not None for wanted in (changed, events, output, reasons)):
+            left = batch.Left(changed, events, output, reasons)
         runner = batch.Batch(self, fill, inside(self).plain.stops.mark(), faults, left)
         if stride is not None:
             return runner.run(batch.records(buffers, stride))

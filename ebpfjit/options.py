@@ -54,7 +54,8 @@ class Options:
     where they are. `features` are CPU features to use, by Linux's
     names ("bmi2", "movbe"), None for those that the processor has. `trace` is the address of a trace's
     header: such code records every step there (`ebpfjit/difftest/trace.py`). `counted` code counts what is
-    executed (`ebpfjit/runtime/counters.py`). `cache` is where the image is
+    executed (`ebpfjit/runtime/counters.py`). With `reasons` baseline code remembers which instruction set the
+    result (`ebpfjit/analysis/reasons.py`). `cache` is where the image is
     looked for first, and kept. Optimised code is made by these `passes` of the optimizer, None for all, of
     which "slots" are one.
 
@@ -75,6 +76,7 @@ class Options:
     features: frozenset[str] | None = None
     trace: int = 0
     counted: bool = False
+    reasons: bool = False
     passes: frozenset[str] | None = None
     cache: Cache | None = None
 

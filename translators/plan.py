@@ -90,6 +90,7 @@ class Plan:
     call is too deep; `frameless` functions need no frame. `map_calls` are the calls of map helpers (by pc)
     that need no Python. Where it `is_called_back` something outside may call functions of the program.
     Where runs are counted, `segments` start at these slots, and `branches` count when they are not taken.
+    `reasons` are registers, and words of the frame, that get a reason at a pc: that pc (None), or another's.
     Where it `is_audited`, `audits` are accesses (by pc) that are checked once more; frames are counted where
     that seems needless, and filled with POISON where they are not zeroed.
     `kernel_loads` are loads (by pc) through pointers of the kernel's, whatever else is checked. `arena` is
@@ -106,6 +107,7 @@ class Plan:
     is_called_back: bool = False
     segments: frozenset[int] = frozenset()
     branches: frozenset[int] = frozenset()
+    reasons: Mapping[int, tuple[tuple[int, int | None], ...]] = field(default_factory=dict)
     is_audited: bool = False
     audits: Mapping[int, Audit] = field(default_factory=dict)
     kernel_loads: frozenset[int] = frozenset()

@@ -192,6 +192,11 @@ def _ways(program: Program, insn: Instruction) -> list[int]:
 _known_effects: dict[int, Memo[int, Effect]] = {RESULT: Memo(), RESULT_AND_ARGUMENTS: Memo()}
 
 
+def effects_of(program: Program) -> list[Effect]:
+    """Return the effect of each instruction, in order: of an exit that hands r0 on; calls read all."""
+    return _effects(program, RESULT)
+
+
 def _effects(program: Program, at_exit: int) -> list[Effect]:
     """Return the effect of each instruction; it follows from the instruction's first word."""
     known, words = _known_effects[at_exit], program.words

@@ -20,13 +20,14 @@ from ebpfjit.errors import CaptureError, EbpfError, ExecutionError, InputError
 from ebpfjit.function import JitFunction
 from ebpfjit.program import Program
 from ebpfjit.runner import Result
-from ebpfjit.runtime.changed import Changed
+from ebpfjit.runtime.changed import NO_REASON, Changed
 from ebpfjit.runtime.contexts import ProgramType, program_type
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, with_tag
 
 Step = Callable[[int], None]
 
 FAULT, REFUSED, OTHER = "fault", "not run", "other"
+MAX_REASONS = 10
 MAX_VERDICTS = 1 << 16
 """Rows of the table; without a type r0 is the verdict, and each packet may have one of its own."""
 
@@ -43,7 +44,8 @@ class Count:
 class Report:
     """What became of a capture: a count for each verdict, packets written, the first error's text.
 
-    `events` counts what went to ring and perf buffers, by the map.
+    `events` counts what went to ring and perf buffers, by the map. `reasons` are (verdict, line of source,
+    packets) of what did not pass, None where nobody asked.
     """
 
     verdicts: dict[str, Count] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Report:
     error: str | None = None
     output: list[str] = field(default_factory=list)
     events: dict[str, int] = field(default_factory=dict)
+    reasons: list[tuple[str, str, int]] | None = None
 
     def print(self, line: str, file: IO[str] | None) -> None:
         """Print a line that the program printed, or keep it."""
@@ -88,6 +91,7 @@ class Report:
             "error": self.error,
             "output": self.output,
             "events": self.events,
+            **({} if self.reasons is None else {"reasons": [*map(list, self.reasons)]}),
         }
 
 
@@ -111,13 +115,15 @@ def run(
     show: bool,
     function: JitFunction | None = None,
     verdicts: str | None = None,
+    reasons: bool = False,
 ) -> Report:
     """Run `execute` on each packet of `file`; write those that pass to `write`, all verdicts to `verdicts`.
 
     With a `function` whole batches go through that. A packet that the program faults on, or that is too short
     for it, is counted as such. With `show`, lines that the program prints go to standard output as they come;
     else the report has them. What is damaged behind some packets (a capture that was cut off) is the report's
-    error. Raises CaptureError for a capture without a packet that can be read, OSError.
+    error. With `reasons`, a function that remembers them, the lines that decided are in it too. Raises
+    CaptureError for a capture without a packet that can be read, OSError.
     """
     report = Report()
     start = time.perf_counter()
@@ -128,7 +134,7 @@ def run(
         output = sys.stdout if show else None
         this: _Each | _Batches = _Each(program, execute, report, writer, output, table)
         if function is not None:
-            this = _Batches(program, function, report, writer, output, table)
+            this = _Batches(program, function, report, writer, output, table, reasons=reasons)
         try:
             for batch in read(file):
                 this.run(batch.frames())
@@ -190,7 +196,7 @@ class _Batches:
 
     def __init__(
         self, program: Program, function: JitFunction, report: Report, writer: Writer | None,
-        output: IO[str] | None, table: Table | None,
+        output: IO[str] | None, table: Table | None, *, reasons: bool,
     ) -> None:  # fmt: skip
         self.type = program_type(program.type) if program.type is not None else None
         self.function, self.report, self.writer, self.table = function, report, writer, table
@@ -200,15 +206,21 @@ class _Batches:
         self.faults: Counter[str] = Counter()
         self.bytes_of_faults: Counter[str] = Counter()
         self.changed = Changed() if writer is not None else None
+        self.program = program
+        self.causes: Counter[tuple[int, int]] | None = Counter() if reasons else None
 
     def run(self, batch: Batch) -> None:
         """Run a batch."""
         faults: list[ExecutionError | InputError] = []
         events: list[tuple[int, str, bytes]] = []
         lines: list[tuple[int, str]] = []
+        causes = array("Q") if self.causes is not None else None
         values = self.function.map(
-            batch, on_fault=0, faults=faults, changed=self.changed, events=events, output=lines
-        )
+            batch, on_fault=0, faults=faults, changed=self.changed, events=events, output=lines,
+            reasons=causes,
+        )  # fmt: skip
+        if causes is not None and self.causes is not None:
+            self.causes.update(zip(values, causes, strict=True))
         self.packets += len(batch)
         places = self.tally.add(values, batch.lengths)
         for _, line in lines:
@@ -228,6 +240,17 @@ class _Batches:
             self.report.add(_named(value, self.type), size, packets)
         for name, packets in self.faults.items():
             self.report.add(name, self.bytes_of_faults[name], packets)
+        if self.causes is not None:
+            self.report.reasons = self._reasons(self.causes)
+
+    def _reasons(self, causes: Counter[tuple[int, int]]) -> list[tuple[str, str, int]]:
+        """Return (verdict, line of source, packets) of what does not pass, most frequent first."""
+        lines: Counter[tuple[str, str]] = Counter()
+        for (value, pc), packets in causes.items():
+            if pc != NO_REASON and (self.type is None or not self.type.lets_pass(value)):
+                where = self.program.line_at(pc)
+                lines[_named(value, self.type), f"pc {pc}" if where is None else str(where)] += packets
+        return [(*both, packets) for both, packets in lines.most_common()]
 
     def _count_fault(self, batch: Batch, index: int, error: ExecutionError | InputError) -> None:
         name, size = _fault_name(error), batch.lengths[index]
@@ -310,6 +333,12 @@ def print_table(report: Report) -> None:
     ]
     rows.append(("total", str(total.packets), str(total.bytes), "100.0 %" if total.packets else ""))
     print_columns(("verdict", "packets", "bytes", "share"), rows)
+    if report.reasons:
+        top = report.reasons[:MAX_REASONS]
+        print()
+        print_columns(("decided at", "verdict", "packets"), [(where, name, str(n)) for name, where, n in top])
+        if len(report.reasons) > len(top):
+            print(f"... and at {len(report.reasons) - len(top)} more lines")
     for name, events in report.events.items():
         print(f"{events} events of {name!r}")
     if total.packets and report.seconds:

@@ -59,6 +59,9 @@ def run(
         str | None,
         typer.Option(metavar="FILE", help="With --pcap: write each verdict, as .csv, .jsonl or .parquet."),
     ] = None,
+    reasons: Annotated[
+        bool, typer.Option("--reasons", help="With --pcap: show which lines decide what does not pass.")
+    ] = False,
     type_: Annotated[
         str | None,
         typer.Option(
@@ -96,7 +99,7 @@ def run(
     """
     if sum(given is not None for given in (mem, hex_, pcap)) > 1:
         raise typer.BadParameter("--mem, --hex and --pcap exclude each other")
-    for option, given in (("--write", write), ("--verdicts", verdicts)):
+    for option, given in (("--write", write), ("--verdicts", verdicts), ("--reasons", reasons or None)):
         if given is not None and pcap is None:
             raise typer.BadParameter(f"{option} goes with --pcap")
     offsets = _offsets(mbuff_offsets)
@@ -125,9 +128,14 @@ def run(
         return chosen.run(packet, engine=name, limit=limit, context=fields, repeat=repeat)
 
     if pcap is not None:
-        function = chosen.compile(limit=limit, context=fields or None) if name == "jit" else None
+        if reasons and name != "jit":
+            raise typer.BadParameter("--reasons are told by machine code")
+        function = _compiled(chosen, limit, fields, reasons=reasons) if name == "jit" else None
         shown = obj if show_maps else None
-        _run_capture(chosen, pcap, write, execute, function, verdicts, as_json=as_json, shown=shown)
+        _run_capture(
+            chosen, pcap, write, execute, function, verdicts,
+            reasons=reasons, as_json=as_json, shown=shown,
+        )  # fmt: skip
         return
     from ebpfjit.ready import for_one_run
 
@@ -155,6 +163,15 @@ def run(
         for where, event in result.events:
             print(f"event of {where!r}: {event.hex(' ')}")
         print_state(obj)
+
+
+def _compiled(program: Program, limit: int | None, fields: dict[str, Any], *, reasons: bool) -> JitFunction:
+    """Return the function that batches go through."""
+    if not reasons:
+        return program.compile(limit=limit, context=fields or None)
+    from ebpfjit.compiling import with_reasons
+
+    return with_reasons(program, limit=limit, context=fields or None)
 
 
 def _state(obj: Object | None) -> dict[str, Any]:
@@ -213,6 +230,7 @@ def _run_capture(
     function: JitFunction | None,
     verdicts: str | None,
     *,
+    reasons: bool,
     as_json: bool,
     shown: Any,
 ) -> None:
@@ -223,7 +241,14 @@ def _run_capture(
     if write is not None and os.path.exists(write) and os.path.samefile(write, file):
         raise typer.BadParameter("--write and --pcap name the same file")
     report = capture.run(
-        program, file, write, execute, show=not as_json, function=function, verdicts=verdicts
+        program,
+        file,
+        write,
+        execute,
+        show=not as_json,
+        function=function,
+        verdicts=verdicts,
+        reasons=reasons,
     )
     if as_json:
         print_json(report.as_json() | state.shown_state(shown))

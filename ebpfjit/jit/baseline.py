@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from ebpfjit.analysis.accesses import Access, Accesses, Origin
 from ebpfjit.analysis.baseline import baseline
 from ebpfjit.analysis.entries import OUTWARD_CALLS
+from ebpfjit.analysis.reasons import reasons_of
 from ebpfjit.analysis.segments import BRANCH, SEGMENT
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import TranslationError
@@ -25,6 +26,7 @@ from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Snippet, lines_of
 from ebpfjit.translators.plan import ArenaPlan, Check, Plan, Settings
 from ebpfjit.translators.x86_64.counts import emit_count
+from ebpfjit.translators.x86_64.reasons import emit_reasons
 from ebpfjit.translators.x86_64.target import (
     Context,
     emit_charge,
@@ -102,10 +104,11 @@ def emit_baseline(cx: Context, verified: Verified, left: Collection[int] = ()) -
     # Where runs are counted, exits may be to the start of a block, behind what is paid and counted there.
     entered = {**labels, **{pc: leave_label(pc) for pc in left if pc not in blocks or segments}}
     apart.update(branches)
+    noted = {*segments, *plan.reasons}
     for instruction in cx.program.instructions:
         pc = instruction.pc
         phrase = known.get(words[pc]) if pc not in apart else None
-        if phrase is not None and not phrase[1] and pc not in entered and pc not in segments and not traced:
+        if phrase is not None and not phrase[1] and pc not in entered and pc not in noted and not traced:
             cx.place(pc, phrase[0])  # most instructions: what was written before, and nothing else
             continue
         cx.begin(pc)
@@ -118,6 +121,8 @@ def emit_baseline(cx: Context, verified: Verified, left: Collection[int] = ()) -
             cx.label(entered[pc])
         if traced:
             emit_trace_point(cx, pc)
+        if pc in plan.reasons:
+            emit_reasons(cx, pc, plan.reasons[pc])
         target = instruction.target if phrase is not None and phrase[1] else None
         if phrase is None or (target is not None and target not in labels):
             cx.start(instruction)
@@ -173,6 +178,7 @@ def plan_of(recipe: Recipe, accesses: Accesses) -> Plan:
         is_called_back=recipe.entries.is_called_back,
         segments=verified.segments.starts if options.counted else frozenset(),
         branches=verified.segments.branches if options.counted else frozenset(),
+        reasons=reasons_of(verified) if options.reasons else {},
         is_audited=options.audit,
         audits=audits_of(verified) if options.audit else {},
         kernel_loads=verified.kernel_loads,

@@ -20,7 +20,7 @@ from ebpfjit.jit.callables import tier_up
 from ebpfjit.jit.gate import Gate, takers
 from ebpfjit.jit.routines import routines
 from ebpfjit.runtime import counters
-from ebpfjit.runtime.changed import Changed
+from ebpfjit.runtime.changed import NO_REASON, Changed
 from ebpfjit.runtime.contexts import XdpContext
 from ebpfjit.runtime.execution import SLICE, Execution, Mark
 from ebpfjit.runtime.memory import address_of, flat_view
@@ -172,15 +172,20 @@ Line = tuple[int, str]
 
 
 class Left:
-    """What the runs of a batch leave besides r0, as far as somebody wants it: packets, events, lines.
+    """What the runs of a batch leave besides r0, as far as somebody wants it: packets, events, lines, pcs.
 
     `first` is the number of the first packet of the words that machine code has.
     """
 
     def __init__(
-        self, changed: Changed | None, events: list[Event] | None, output: list[Line] | None
+        self,
+        changed: Changed | None,
+        events: list[Event] | None,
+        output: list[Line] | None,
+        reasons: array[int] | None = None,
     ) -> None:
-        self.changed, self.events, self.output = changed, events, output
+        self.changed, self.events, self.output, self.reasons = changed, events, output, reasons
+        self.causes = array("Q")
         self.data = bytearray()
         self.used = 0
         self.offsets, self.lengths = array("Q"), array("Q")
@@ -189,18 +194,24 @@ class Left:
 
     def begin(self, count: int, size: int) -> None:
         """Make room for so many packets, and for so many bytes at first."""
+        if self.reasons is not None:
+            self.causes = array("Q", [NO_REASON]) * count
         if self.changed is not None:
             self.data = self.changed.memory(size)
             self.offsets, self.lengths = array("Q", bytes(8 * count)), array("Q", bytes(8 * count))
 
     def end(self) -> None:
-        """Hand the packets over."""
+        """Hand packets and reasons over."""
+        if self.reasons is not None:
+            self.reasons.extend(self.causes)
         if self.changed is not None:
             self.changed.fill(self.data, self.used, self.offsets, self.lengths)
 
     def lend(self, words: Any, first: int, lane: Lane | None) -> None:
         """Write into a batch's words where machine code is to put packets."""
         self.words, self.first = words, first
+        if self.reasons is not None:
+            words[_WORD["reasons"]] = self.causes.buffer_info()[0] + 8 * first
         if self.changed is not None:
             context = lane.context if lane is not None else None
             words[_WORD["after_offsets"]] = self.offsets.buffer_info()[0] + 8 * first
@@ -232,6 +243,12 @@ class Left:
         self.used = stop
         if self.words is not None:
             self._lend_memory()
+
+    def fault(self, index: int) -> None:
+        """A run ended with an error: it left no packet, and has no reason."""
+        self.keep(index, b"")
+        if self.reasons is not None:
+            self.causes[index] = NO_REASON
 
     def take(self, index: int, execution: Execution, *, ended: bool) -> None:
         """Take what a run leaves that Python knows of."""
@@ -270,6 +287,14 @@ class Left:
             del takers[address]
             self.give_back()
             self.words = None
+
+
+def check_reasons(function: Any, reasons: Any) -> None:
+    """Raise TypeError for what takes no reasons, ValueError for a function that has none."""
+    if not isinstance(reasons, array) or reasons.typecode != "Q":
+        raise TypeError('reasons is an array("Q")')
+    if not inside(function).plain.compiled.recipe.options.reasons:
+        raise ValueError("this function remembers no reasons: compiling.with_reasons makes one that does")
 
 
 @dataclass(frozen=True)
@@ -368,7 +393,7 @@ class Batch:
                 index = words[_WORD["index"]]
                 results[first + index] = self._filled(error, first + index)
                 if left is not None:
-                    left.keep(first + index, b"")
+                    left.fault(first + index)
             else:
                 index = words[_WORD["index"]]
                 if status == FINISHED:
@@ -396,7 +421,7 @@ class Batch:
             return value
         except BaseException as error:
             if left is not None:
-                left.keep(at, b"")
+                left.fault(at)
             return self._filled(error, at)
 
     def _filled(self, error: BaseException, index: int) -> int:

@@ -106,6 +106,7 @@ APART: Mapping[str, str] = {
     "Options.cache": "where the image is, not what",
     "Options.harden": "such images are not kept: `why_not`",
     "Options.trace": "such images are not kept: `why_not`",
+    "Options.reasons": "such images are not kept: `why_not`",
     "Options.audit": "such images are not kept: `why_not`",
     "Verified.kernel_loads": "such images are not kept: `why_not`",
     "Verified.arena": "such images are not kept: `why_not`",
@@ -177,6 +178,8 @@ def why_not(recipe: Recipe) -> str | None:
         return "hardened code holds random numbers, which are not to be used twice"
     if options.trace:
         return "the code is traced: it writes to an address of this process"
+    if options.reasons:
+        return "the code remembers reasons, which is for looking at a capture"
     if options.audit:
         return "the code is an audit build, which is for finding bugs"
     if recipe.verified.program.kfuncs:

@@ -101,8 +101,9 @@ class Recipe:
 
     @property
     def is_optimized(self) -> bool:
-        """True for code that the optimizer makes; a trace wants every instruction in its place."""
-        return bool(self.options.optimize and not self.options.trace)
+        """True for code that the optimizer makes; traces and reasons want every instruction in its place."""
+        options = self.options
+        return bool(options.optimize and not options.trace and not options.reasons)
 
     @lazy
     def callers(self) -> Callers:

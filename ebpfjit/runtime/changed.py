@@ -5,6 +5,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
+NO_REASON = (1 << 64) - 1
+"""What stands for the slot that set a result, where that is not known."""
+
 
 class Changed:
     """Packets as a batch left them, one behind the other in one buffer; `fn.map(..., changed=...)` fills it.

@@ -253,6 +253,17 @@ def test_what_is_written_is_the_same_from_whole_batches(tmp_path: Path) -> None:
     assert report["verdicts"]
 
 
+def test_lines_that_decide_are_shown(capture: Path, tmp_path: Path) -> None:
+    ways = ["run", EXAMPLES / "xdp_port_filter.o", "--pcap", capture, "--reasons", "--map", "blocked[53]=1"]
+    report = json.loads(ebpfjit(*ways, "--json").stdout)
+    ((name, line, count),) = report["reasons"]
+    assert (name, count) == ("XDP_DROP", report["verdicts"]["XDP_DROP"]["packets"])
+    assert "xdp_port_filter.c:34: return bpf_map_lookup_elem(&blocked" in line
+    assert line in ebpfjit(*ways).stdout
+    wrong = ebpfjit(*ways, "--engine", "interpreter")
+    assert (wrong.returncode, "told by machine code" in wrong.stderr) == (2, True)
+
+
 def test_a_table_of_each_verdict(capture: Path, drop_udp: Path, tmp_path: Path) -> None:
     rows = []
     for name in ("v.csv", "v.jsonl", "v.parquet"):

@@ -30,7 +30,7 @@ from ebpfjit.translators.x86_64.runs import (
     unlink_where_asked,
     view,
 )
-from ebpfjit.translators.x86_64.target import FAULTS, HOST_SAVED
+from ebpfjit.translators.x86_64.target import BLOCK, FAULTS, HOST_SAVED
 
 # A batch: 8-byte words that Python writes; `index` and `turn` are counted in place.
 BATCH_WORDS = (
@@ -59,6 +59,7 @@ BATCH_WORDS = (
     "after_lengths",
     "has_ends",  # not 0: the context says where the packet starts and ends, else the block
     "hidden",  # bytes in front of a packet that its program does not see, which are its own
+    "reasons",  # address of u64 for each packet: the slot that set r0; 0 where nobody asks
     "left_start",  # the packet that found no room
     "left_size",
 )
@@ -139,6 +140,9 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"mov rcx, {_batch('index')}")
     cx.emit(f"mov rdx, {_batch('results')}")
     cx.emit("mov qword ptr [rdx+rcx*8], rax")
+    cx.emit(f"cmp {_batch('reasons')}, 0")
+    cx.jump("jne", ".reason")
+    cx.label(".reasoned")
     cx.emit(f"cmp {block_word('attached')}, 0")
     cx.jump("jne", ".detach")
     cx.emit(f"cmp {_batch('after_offsets')}, 0")
@@ -224,6 +228,15 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"mov rax, {state_word('regions')}")
     cx.emit(f"mov {block_word('regions')}, rax")
     cx.jump("jmp", ".detached")
+
+    cx.label(".reason")
+    cx.emit(f"mov rdx, {_batch('reasons')}")
+    cx.emit(f"mov eax, dword ptr {BLOCK['reason_0']}")
+    cx.emit("mov rdi, -1")
+    cx.emit(f"cmp {block_word('fault_kind')}, 0")
+    cx.emit("cmovne rax, rdi")
+    cx.emit("mov qword ptr [rdx+rcx*8], rax")
+    cx.jump("jmp", ".reasoned")
 
     cx.label(".keep")
     cx.jump("call", "keep")

@@ -93,6 +93,7 @@ BLOCK_WORDS = (
     "foreign",  # the table of the kernel's memory (`ebpfjit/runtime/foreign.py`), 0 for none
     "zero",  # nothing writes it
     "turned",  # when the run last looked for signals (ns), 0 before its first slice has ended
+    *(f"reason_{number}" for number in range(19)),  # at which pc r0 to r10, and words of the frame, were set
 )
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
 BLOCK_SIZE = 8 * len(BLOCK_WORDS)
