@@ -23,6 +23,7 @@ import typer
 
 from ebpfjit.cli import files
 from ebpfjit.cli.bench import bench
+from ebpfjit.cli.coverage import counted
 from ebpfjit.cli.diff import diff
 from ebpfjit.cli.filter import filter_
 from ebpfjit.cli.fuzz import fuzz
@@ -71,7 +72,7 @@ class Dialect(StrEnum):
     LINUX = "linux"
 
 
-app.command()(run)
+app.command()(counted(run))
 app.command()(info)
 app.command("filter")(filter_)
 
@@ -160,8 +161,8 @@ def listing(
         fail(f"{file}: {shown.view.refusal}")
 
 
-app.command()(diff)
-app.command()(fuzz)
+app.command()(counted(diff))
+app.command()(counted(fuzz))
 app.command()(bench)
 app.command()(prove)
 

@@ -5,6 +5,17 @@ from __future__ import annotations
 from ebpfjit.coverage.covered import Covered
 from ebpfjit.coverage.files import Branch, FileCoverage, Function
 from ebpfjit.coverage.recording import Coverage
-from ebpfjit.coverage.reports import KINDS, lcov, text, write
+from ebpfjit.coverage.reports import KINDS, lcov, text, wanted, write
 
-__all__ = ["KINDS", "Branch", "Coverage", "Covered", "FileCoverage", "Function", "lcov", "text", "write"]
+__all__ = [
+    "KINDS",
+    "Branch",
+    "Coverage",
+    "Covered",
+    "FileCoverage",
+    "Function",
+    "lcov",
+    "text",
+    "wanted",
+    "write",
+]

@@ -14,6 +14,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from ebpfjit.coverage.recording import Coverage
+from ebpfjit.once import once
+from ebpfjit.runtime import counters
 
 VARIABLE = "EBPFJIT_COVERAGE"
 SUFFIX = ".coverage.json"
@@ -26,53 +28,56 @@ class _Process:
         self.folder = folder
         self.coverage = Coverage()
         self.coverage.start()
-        self.is_over = False
 
     def leave(self) -> None:
-        """Write down what was counted, once; where the folder is gone nobody asks."""
-        if self.is_over:
-            return
-        self.is_over = True
+        """Write down what was counted; where the folder is gone nobody asks."""
         self.coverage.stop()
         if self.coverage.programs and Path(self.folder).is_dir():
             self.coverage.save(Path(self.folder, f"{os.getpid()}-{uuid4().hex}{SUFFIX}"))
 
     def forked(self) -> None:
         """In a child: what was counted so far is its parent's to tell."""
-        if self.is_over:
-            return
         self.coverage.forget()
         util = sys.modules.get("multiprocessing.util")
-        if util is not None:
-            util.register_after_fork(self, lambda process: util.Finalize(None, process.leave, exitpriority=0))
+        if util is not None:  # its children end without Python's exit
+            util.register_after_fork(self, lambda _: util.Finalize(None, leave, exitpriority=0))
 
 
-_running: _Process | None = None
+_running: list[_Process] = []
+"""What counts: one at most."""
 
 
 def start(folder: str) -> None:
-    """Count in this process, and in those that it starts; what was counted is left in the folder."""
-    global _running
-    if _running is not None and not _running.is_over:
-        return
+    """Count in this process, and in those that it starts from now on; each leaves a file in the folder."""
     os.environ[VARIABLE] = folder
-    first = _running is None
-    _running = _Process(folder)
-    if first:
-        atexit.register(leave)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_forked)
+    if not _running:
+        _running.append(_Process(folder))
+        _at_exit()
+
+
+@once
+def _at_exit() -> None:
+    atexit.register(leave)
+    counters.at_exit.append(leave)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forked)
 
 
 def leave() -> None:
     """Count no more in this process, and leave what was counted."""
-    if _running is not None:
-        _running.leave()
+    while _running:
+        _running.pop().leave()
+
+
+def stop() -> None:
+    """As `leave`; and processes that are started from now on do not count either."""
+    leave()
+    os.environ.pop(VARIABLE, None)
 
 
 def _forked() -> None:
-    if _running is not None:
-        _running.forked()
+    for process in _running:
+        process.forked()
 
 
 def collected(folder: str, programs: Collection[str] | None = None) -> Coverage:

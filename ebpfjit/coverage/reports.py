@@ -111,6 +111,23 @@ def _lcov_of(file: FileCoverage) -> Iterator[str]:
     yield "end_of_record"
 
 
+def wanted(said: str) -> list[tuple[str, str | None]]:
+    """Return the reports that a text asks for ("term,lcov:out.lcov"), each with where to, None for the usual.
+
+    Raises InputError for a kind that there is none of.
+    """
+    found: list[tuple[str, str | None]] = []
+    for text in filter(None, map(str.strip, said.split(","))):
+        kind, _, to = text.partition(":")
+        if kind not in KINDS or (to and kind == "term"):
+            raise InputError(
+                f"reports of coverage are {', '.join(KINDS)}, the last three with a place if you like "
+                f"(lcov:out.lcov); {text!r} is none"
+            )
+        found.append((kind, to or None))
+    return found
+
+
 def write(coverage: Coverage, kind: str, to: str | os.PathLike[str] | None = None) -> Path:
     """Write a report of a kind ("html", "lcov", "xml") to a file, or a folder, and return where it is.
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ebpfjit.runtime import counters
+
 PR_SET_PDEATHSIG = 1
 PATIENCE = 10
 """A process hangs after so many seconds of its own time, or this many times as long by the clock."""
@@ -96,6 +98,8 @@ def _in_child(work: Callable[[], Any], reading: int, writing: int) -> None:
         os.close(reading)
         with os.fdopen(writing, "wb") as sink:
             sink.write(pickle.dumps(work()))
+        for leave in counters.at_exit:
+            leave()
     finally:
         os._exit(0)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from ebpfjit.pytest_plugin import engines
+from ebpfjit.pytest_plugin import coverage, engines
 from ebpfjit.pytest_plugin.engines import ENGINE
 from ebpfjit.pytest_plugin.ran import TITLE, Ran, kept
 
@@ -72,6 +72,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini(engines.INI, f"{what}, where {engines.OPTION} does not say", type="args")
     parser.addini("ebpf_clang", "the clang that ebpf_compile starts; if not told, $CLANG or clang")
     parser.addini("ebpf_cflags", "options for clang behind those of ebpf_compile", type="args")
+    coverage.add_options(group)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -81,6 +82,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.stash[_running] = Running()
     engines.chosen(config)
+    if coverage.is_wanted(config):
+        config.pluginmanager.register(coverage.Session(config), "ebpf_coverage")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

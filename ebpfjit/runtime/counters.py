@@ -13,7 +13,7 @@ never given back, since machine code has its address, nor set to zero: who count
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ebpfjit.errors import BudgetExhausted, ExecutionError, Stopped
 from ebpfjit.program import Program
@@ -21,6 +21,8 @@ from ebpfjit.program import Program
 Key = tuple[str | None, str | None, bytes, str | None]
 _all: dict[Key, Counters] = {}
 _asking = 0
+at_exit: list[Callable[[], None]] = []
+"""What children that end without Python's own exit call before: they leave what they counted."""
 
 
 class Counters:

@@ -356,3 +356,16 @@ def test_what_the_kernel_refuses() -> None:
 
 def test_the_kernel_takes_no_limit() -> None:
     assert ebpfjit("run", "-", "--engine", "kernel", "--limit", "5", stdin="exit\n").returncode == 2
+
+
+PACKET_FILTER = Path(__file__).parents[2] / "examples" / "packets" / "xdp_port_filter.o"
+
+
+def test_coverage(tmp_path: Path) -> None:
+    report = f"term,lcov:{tmp_path / 'out'}"
+    done = ebpfjit("run", PACKET_FILTER, "--hex", "00" * 60, "--json", "--cov-report", report)
+    assert json.loads(done.stdout)["return_value"] == 2
+    assert b"xdp_port_filter.c" in done.stderr
+    assert "FNDA:1,port_filter\n" in (tmp_path / "out").read_text(encoding="utf-8")
+    assert output("diff", PACKET_FILTER, "--random", "2", "--cov").splitlines()[-1].startswith("TOTAL")
+    assert "'pdf' is none" in refused("run", PACKET_FILTER, "--cov-report", "pdf")

@@ -262,3 +262,45 @@ def test_what_the_kernel_cannot_honour_is_a_skip_that_says_so(session: pytest.Py
             "*engine kernel: the kernel has its own clock*",
         ]
     )
+
+
+COVERED = """
+    import subprocess, sys
+    import pytest
+
+    @pytest.mark.parametrize("number", range(2))
+    def test_it(ebpf_load, ebpf_run, number):
+        ebpf_run(ebpf_load("xdp_port_filter.o").programs["port_filter"], bytes(60))
+
+    def test_in_another_process():
+        code = "import ebpfjit; ebpfjit.load('xdp_port_filter.o').program('port_filter').run(bytes(60))"
+        subprocess.run([sys.executable, "-c", code], check=True)
+"""
+
+
+def test_coverage_of_all_processes(session: pytest.Pytester) -> None:
+    session.makepyfile(test_covered=COVERED)
+    result = session.runpytest_subprocess(
+        "-n", "2", "--ebpf-cov=port_filter,other", "--ebpf-cov-report=term,lcov:out.lcov",
+        "--ebpf-cov-fail-under=90",
+    )  # fmt: skip
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*xdp_port_filter.c *",
+            "TOTAL *",
+            "lcov: out.lcov",
+            "no such program was run: other",
+            "FAIL: *90 %*",
+        ]
+    )
+    assert "FNDA:3,port_filter\n" in (session.path / "out.lcov").read_text(encoding="utf-8")
+
+
+def test_coverage_says_what_it_cannot_report(session: pytest.Pytester) -> None:
+    result = _run(session, "--ebpf-cov-report=pdf")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: --ebpf-cov-report: reports of coverage are term, html, lcov, xml*'pdf'*"]
+    )

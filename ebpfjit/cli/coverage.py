@@ -1,0 +1,65 @@
+"""--cov of the commands that run programs: what was executed, in all processes that take part."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+Cov = Annotated[bool, typer.Option("--cov", help="Show which lines were executed, on engines of ours.")]
+CovReport = Annotated[
+    str | None,
+    typer.Option(
+        "--cov-report", metavar="KINDS", help="Reports of that: term, html, lcov, xml (lcov:FILE: where to)."
+    ),
+]
+
+
+def counted(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that takes --cov and --cov-report besides."""
+
+    @functools.wraps(command)
+    def with_coverage(*, cov: bool = False, cov_report: str | None = None, **options: Any) -> None:
+        with _coverage("term" if cov and cov_report is None else cov_report, options.get("as_json", False)):
+            command(**options)
+
+    own = inspect.signature(command)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    more = [
+        inspect.Parameter("cov", keyword, default=False, annotation=Cov),
+        inspect.Parameter("cov_report", keyword, default=None, annotation=CovReport),
+    ]
+    hints = get_type_hints(command, include_extras=True)
+    given = [each.replace(annotation=hints[name]) for name, each in own.parameters.items()]
+    with_coverage.__signature__ = own.replace(parameters=[*given, *more])  # type: ignore[attr-defined]
+    with_coverage.__annotations__ = {**hints, "cov": Cov, "cov_report": CovReport}
+    return with_coverage
+
+
+@contextlib.contextmanager
+def _coverage(said: str | None, as_json: bool) -> Iterator[None]:
+    """Count meanwhile, then print and write what is asked for; a table is no part of JSON."""
+    if said is None:
+        yield
+        return
+    from ebpfjit.coverage import processes, text, wanted, write
+
+    reports = wanted(said)
+    with tempfile.TemporaryDirectory(prefix="ebpf-cov-") as folder:
+        processes.start(folder)
+        try:
+            yield
+        finally:
+            processes.stop()
+            coverage = processes.collected(folder)
+            for kind, to in reports:
+                if kind == "term":
+                    print(text(coverage), end="", file=sys.stderr if as_json else sys.stdout)
+                else:
+                    print(f"{kind}: {write(coverage, kind, to)}", file=sys.stderr)
