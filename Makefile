@@ -27,9 +27,12 @@ check: lint
 	$(BIN)/pytest -q tests/conformance/test_vectors.py tests/corpus tests/golden tests/test_architecture.py \
 	  tests/attacks/test_entries.py tests/attacks/test_map_operations.py $(UNITS:%=tests/unit/test_%.py)
 
+# In the order of tests/conftest.py: what takes a lot of memory is last.
+PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
+
 test: lint
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest $(PARALLEL)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -44,7 +47,7 @@ HOSTILE := wide,paths,rounds,spills,frames,callbacks,tails,overlaps,growth,helpe
 
 # A line for each run that is too long for `make test`.
 nightly: $(VENV)/.installed-dev
-	EBPFJIT_WHOLE=1 $(BIN)/pytest -q -n auto --dist loadgroup
+	EBPFJIT_WHOLE=1 $(BIN)/pytest -q $(PARALLEL)
 	EBPFJIT_PROGRAMS=20000 EBPFJIT_KERNEL_PROGRAMS=2000 EBPFJIT_MUTATIONS=40000 EBPFJIT_LEAK_CYCLES=4000 EBPFJIT_CALLS=100000 \
 	  $(BIN)/pytest -q -n auto tests/differential tests/unit/test_elf.py tests/unit/test_safety.py tests/unit/test_gate.py
 	EBPFJIT_FRESH_PROCESSES=100 $(BIN)/pytest -q tests/attacks/test_fresh_processes.py

@@ -33,6 +33,14 @@ watch_helpers()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LARGE = ("test_columns.py", "test_dask.py", "test_docs.py", "test_prove.py", "test_stencils.py")
+"""Files whose tests take a lot of memory for good. They are last: a fork costs what its process holds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name in LARGE)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bless", action="store_true", help="rewrite golden files with what is produced now")
 

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scapy.all import ARP, IP, TCP, UDP, Ether, wrpcap
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.utils import wrpcap
 from typer.testing import CliRunner
 
 import ebpfjit

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import random
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
 
 from ebpfjit import Program, address_of
-from ebpfjit.analysis.verified import prepare
+from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.bits import W64
 from ebpfjit.interpreter import interpret
 from ebpfjit.jit.map_routines import native_routine
@@ -36,15 +37,19 @@ def in_python(m: Any, helper: int, key: bytes, value: bytes, flags: int) -> int:
     return W64.wrap(m.update(key, value, flags) if helper == UPDATE else m.delete(key))
 
 
+@cache
+def prepared(routine: str) -> Verified:
+    return prepare(Program.from_bytes(LOAD_ARGUMENTS + bytecode.routine(routine).code))
+
+
 def interpreted(m: Any, helper: int, key: bytes, value: bytes, flags: int) -> int:
     name = bytecode.routine_of(m.definition, helper)
-    program = Program.from_bytes(LOAD_ARGUMENTS + bytecode.routine(name).code)
     arguments = b"".join(
         number.to_bytes(8, "little") for number in (m.address, address_of(key), address_of(value), flags)
     )
     memory = [m.storage.memory, key, value, arguments]
     regions = [Region.of_buffer("memory", buffer) for buffer in memory]
-    return interpret(prepare(program), Execution((regions[-1].start, 0), regions))
+    return interpret(prepared(name), Execution((regions[-1].start, 0), regions))
 
 
 def native(m: Any, helper: int, key: bytes, value: bytes, flags: int) -> int:

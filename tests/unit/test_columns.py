@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-import duckdb
-import numpy as np
-import pandas as pd
-import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
-from ebpfjit import LoadError, MemoryFault, Program, arrow, load
+from ebpfjit import LoadError, MemoryFault, Program, load
 from ebpfjit.columns import dtype_of, records
 from tests.support.elf_files import OBJECTS
+from tests.support.lazy import Lazy
 
+duckdb, np, pd, pl = (Lazy(name) for name in ("duckdb", "numpy", "pandas", "polars"))
+pa, pc, arrow = Lazy("pyarrow"), Lazy("pyarrow.compute"), Lazy("ebpfjit.arrow")
 LENGTH = Program.from_assembly("mov r0, r2\nexit").compile()
 FIRST = Program.from_assembly("ldxb r0, [r1]\nexit").compile()
 VALUES = [b"a", b"bcd", b"", None, b"efghij"]
@@ -39,11 +38,15 @@ EVENTS: dict[str, Any] = {
     "colour": [7, 0],
 }
 WEIGHTS = [1 + 10 - 12 + 9 - 5 + 7 + ord("a"), 2 + 20 + 30 + 3 + (1 << 40)]
-SCHEMA = pa.schema([
-    ("kind", pa.uint8()), ("size", pa.uint32()), ("name", pa.binary()),
-    ("at", pa.struct([("x", pa.int32()), ("y", pa.int32())])), ("samples", pa.list_(pa.uint16(), 3)),
-    ("delta", pa.int64()), ("colour", pa.uint32()),
-])  # fmt: skip
+
+
+@cache
+def schema() -> Any:
+    return pa.schema([
+        ("kind", pa.uint8()), ("size", pa.uint32()), ("name", pa.binary()),
+        ("at", pa.struct([("x", pa.int32()), ("y", pa.int32())])), ("samples", pa.list_(pa.uint16(), 3)),
+        ("delta", pa.int64()), ("colour", pa.uint32()),
+    ])  # fmt: skip
 
 
 def test_records_are_laid_out_as_in_c(weigh: Program) -> None:
@@ -86,9 +89,9 @@ def test_columns_that_do_not_fit_are_named(weigh: Program) -> None:
         dtype_of(LENGTH.program)
 
 
-@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.string(), pa.large_string()], ids=str)
-def test_packets_of_any_length(kind: Any) -> None:
-    values = pa.array(VALUES, pa.binary()).cast(kind)
+@pytest.mark.parametrize("kind", ["binary", "large_binary", "string", "large_string"])
+def test_packets_of_any_length(kind: str) -> None:
+    values = pa.array(VALUES, pa.binary()).cast(getattr(pa, kind)())
     assert arrow.map(LENGTH, values).to_pylist() == LENGTHS
     assert arrow.map(LENGTH, values[1:4], nulls=7).to_pylist() == [3, 0, 7]
     chunked = pa.chunked_array([values, values[:0], values[4:]])
@@ -99,8 +102,8 @@ def test_packets_of_any_length(kind: Any) -> None:
         arrow.map(LENGTH, values, nulls="raise")
 
 
-MEMBERS = np.dtype([("n", "u1"), ("text", "S4"), ("raw", "V3"), ("pair", [("x", "<i2"), ("y", "?")])])
-NO_COLUMNS: list[tuple[str, Any, type[Exception], str]] = [
+MEMBERS = [("n", "u1"), ("text", "S4"), ("raw", "V3"), ("pair", [("x", "<i2"), ("y", "?")])]
+NO_COLUMNS: Callable[[], list[tuple[str, Any, type[Exception], str]]] = lambda: [  # noqa: E731 - a table
     ("n", 5, TypeError, "member 'n' is one value, of type int"),
     ("n", b"ab", TypeError, "member 'n' is one value"),
     ("n", np.ma.array([1, 2], mask=[True, False]), ValueError, "member 'n' has values that are masked"),
@@ -122,10 +125,11 @@ def test_what_is_no_column_of_values_is_said() -> None:
         "raw": np.array([b"abc", b"def"], "V3"),
         "pair": np.array([(True, -5), (False, 6)], [("y", "?"), ("x", ">i8")]),
     }  # fmt: skip
-    assert records(MEMBERS, good).tolist() == [(1, b"ab", b"abc", (-5, True)), (2, b"c", b"def", (6, False))]
-    for name, column, kind, says in NO_COLUMNS:
+    members = np.dtype(MEMBERS)
+    assert records(members, good).tolist() == [(1, b"ab", b"abc", (-5, True)), (2, b"c", b"def", (6, False))]
+    for name, column, kind, says in NO_COLUMNS():
         with pytest.raises(kind, match=says):
-            records(MEMBERS, good | {name: column})
+            records(members, good | {name: column})
 
 
 def test_packets_of_one_length_and_faults() -> None:
@@ -139,14 +143,14 @@ def test_packets_of_one_length_and_faults() -> None:
 
 
 def test_rows_of_structs_and_tables(weigh: Program) -> None:
-    table = pa.table(EVENTS, schema=SCHEMA).select(SCHEMA.names[::-1])
+    table = pa.table(EVENTS, schema=schema()).select(schema().names[::-1])
     assert arrow.map(weigh, table).to_pylist() == WEIGHTS
     batch = table.to_batches()[0]
     assert arrow.map(weigh, batch).to_pylist() == WEIGHTS
     rows = batch.to_struct_array()
     assert arrow.map(weigh, rows, layout=dtype_of(weigh)).to_pylist() == WEIGHTS
     assert arrow.map(weigh, rows[1:]).to_pylist() == WEIGHTS[1:]
-    holes = pa.table(EVENTS | {"kind": [None, 2]}, schema=SCHEMA)
+    holes = pa.table(EVENTS | {"kind": [None, 2]}, schema=schema())
     assert arrow.map(weigh, holes).to_pylist() == [None, WEIGHTS[1]]
     assert arrow.map(weigh, table[:0]).to_pylist() == []
     with pytest.raises(TypeError, match="there is no member 'speed'"):

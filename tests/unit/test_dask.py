@@ -10,19 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dask
-import dask.bag
-import dask.dataframe as dd
-import pandas as pd
-import pyarrow as pa
 import pytest
-from distributed import Client, LocalCluster
 
-import ebpfjit.dask
 from ebpfjit import ExecutionError, MapError, Program, capture, load
 from ebpfjit.capture import parts as parts_of
 from tests.support import captures
 from tests.support.elf_files import OBJECTS
+from tests.support.lazy import Lazy
+
+dask, bags, dd, distributed = (Lazy(name) for name in ("dask", "dask.bag", "dask.dataframe", "distributed"))
+pa, pd, on_dask = Lazy("pyarrow"), Lazy("pandas"), Lazy("ebpfjit.dask")
 
 EXAMPLES = OBJECTS.parents[1] / "examples" / "packets"
 LENGTH = Program.from_assembly("mov r0, r2\nexit")
@@ -91,13 +88,13 @@ def test_a_capture_in_parts_comes_to_the_same(one: str, tmp_path: Path) -> None:
     misleading = tmp_path / "misleading.pcap"
     misleading.write_bytes(_misleading())
     for path in (one, str(misleading)):
-        whole, parts = (ebpfjit.dask.run(LENGTH, path, part_size=size) for size in (1 << 30, 3000))
+        whole, parts = (on_dask.run(LENGTH, path, part_size=size) for size in (1 << 30, 3000))
         assert len(parts.parts) > len(whole.parts) == 1
         by = ["capture", "verdict"]
         pd.testing.assert_frame_equal(
             whole.counts.sort_values(by, ignore_index=True), parts.counts.sort_values(by, ignore_index=True)
         )
-        rows = ebpfjit.dask.packets(LENGTH, path, part_size=3000).compute()
+        rows = on_dask.packets(LENGTH, path, part_size=3000).compute()
         expected = [len(packet) for batch in capture.read(path) for packet in batch]
         assert rows["verdict"].tolist() == rows["length"].tolist() == expected
     assert whole.counts.packets.sum() == 20
@@ -114,23 +111,23 @@ def test_maps_are_merged_by_the_rule_that_is_named(one: str, tmp_path: Path) -> 
         ("sum", {"packets": 1500, "bytes": 5 + sum(sizes)}),
         ("max", None), ("min", None), ("last", None),
     ]:  # fmt: skip
-        answer = ebpfjit.dask.run(program, one, merge={"counters": rule}, part_size=5000)
+        answer = on_dask.run(program, one, merge={"counters": rule}, part_size=5000)
         found = answer.maps["counters"][2]
         if expected is not None:
             assert found == expected
         else:
             assert 1000 < found["packets"] < 1500
-    listed = ebpfjit.dask.run(program, one, merge={"counters": "list"}, part_size=5000).maps["counters"]
+    listed = on_dask.run(program, one, merge={"counters": "list"}, part_size=5000).maps["counters"]
     assert sum(part[2]["packets"] - 1000 for part in listed) == 500
     assert len(listed) > 5
     with pytest.raises(MapError, match=r"map 'counters' \(array\): the program changes it.*merge=\{"):
-        ebpfjit.dask.run(program, one)
+        on_dask.run(program, one)
     for merge, kind, says in [
         ({"counters": "mean"}, ValueError, "there are sum, max, min, last, list"),
         ({"nothing": "sum"}, KeyError, "has no map 'nothing'; it has blocked, counters"),
     ]:
         with pytest.raises(kind, match=says):
-            ebpfjit.dask.run(program, one, merge=merge)
+            on_dask.run(program, one, merge=merge)
     assert obj.maps["counters"].typed[2]["packets"] == 1000  # the runs had copies
 
 
@@ -138,18 +135,18 @@ def test_maps_are_merged_by_the_rule_that_is_named(one: str, tmp_path: Path) -> 
 def test_damaged_captures_and_faults(one: str, tmp_path: Path) -> None:
     cut = tmp_path / "cut.pcap"
     cut.write_bytes(Path(one).read_bytes()[:-7])
-    answer = ebpfjit.dask.run(LENGTH, [cut, one], part_size=5000)
+    answer = on_dask.run(LENGTH, [cut, one], part_size=5000)
     assert "packet" in str(answer.errors[str(cut)])
     assert answer.counts.groupby("capture").packets.sum().to_dict() == {str(cut): 499, one: 500}
     far = Program.from_assembly("ldxb r0, [r1+150]\nexit")
     with pytest.raises(ExecutionError) as raised:
-        ebpfjit.dask.run(far, one, part_size=5000)
+        on_dask.run(far, one, part_size=5000)
     assert f"in capture {one}" in raised.value.__notes__[-1]
-    counted = ebpfjit.dask.run(far, one, on_fault=999, part_size=5000).counts
+    counted = on_dask.run(far, one, on_fault=999, part_size=5000).counts
     short = sum(len(packet) <= 150 for packet in _packets(500))
     assert counted[counted.verdict == 999].packets.item() == short
     with pytest.raises(FileNotFoundError):
-        ebpfjit.dask.run(LENGTH, tmp_path / "missing")
+        on_dask.run(LENGTH, tmp_path / "missing")
 
 
 @pytest.mark.usefixtures("threads")
@@ -157,14 +154,14 @@ def test_columns_of_frames_and_bags() -> None:
     values = [b"a", b"bcd", None, b""]
     frame = pd.DataFrame({"packet": pd.array(values, dtype=pd.ArrowDtype(pa.binary()))})
     series = dd.from_pandas(frame, npartitions=2)["packet"]
-    assert ebpfjit.dask.map(LENGTH, series).compute().tolist() == [1, 3, pd.NA, 0]
+    assert on_dask.map(LENGTH, series).compute().tolist() == [1, 3, pd.NA, 0]
     text = dd.from_pandas(pd.DataFrame({"packet": ["a", "b"]}), npartitions=1)["packet"]
     with pytest.raises(TypeError, match=r"holds text, not bytes: give it the type binary\[pyarrow\]"):
-        ebpfjit.dask.map(LENGTH, text).compute()
-    bag = dask.bag.from_sequence([b"a", b"bcd", b""], npartitions=2)
-    assert ebpfjit.dask.map(LENGTH, bag).compute() == [1, 3, 0]
+        on_dask.map(LENGTH, text).compute()
+    bag = bags.from_sequence([b"a", b"bcd", b""], npartitions=2)
+    assert on_dask.map(LENGTH, bag).compute() == [1, 3, 0]
     with pytest.raises(TypeError, match="not of type list"):
-        ebpfjit.dask.map(LENGTH, [b"a"])
+        on_dask.map(LENGTH, [b"a"])
 
 
 def _die_once(flag: str) -> None:
@@ -180,21 +177,21 @@ def test_two_processes_one_of_which_is_killed(
     one: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = load(EXAMPLES / "xdp_port_filter.o").programs["port_filter"]
-    work, flag = ebpfjit.dask.run_part, str(tmp_path / "died")
+    work, flag = on_dask.run_part, str(tmp_path / "died")
 
     def run_part(*arguments: Any) -> Any:
         _die_once(flag)
         return work(*arguments)
 
-    monkeypatch.setattr(ebpfjit.dask, "run_part", run_part)
+    monkeypatch.setattr("ebpfjit.dask.run_part", run_part)
     dask.config.set({"distributed.worker.daemon": True})
     with (
-        LocalCluster(
+        distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
         ) as cluster,
-        Client(cluster),
+        distributed.Client(cluster),
     ):
-        answer = ebpfjit.dask.run(program, one, merge={"counters": "sum"}, part_size=5000)
+        answer = on_dask.run(program, one, merge={"counters": "sum"}, part_size=5000)
     assert os.path.exists(flag)
     assert answer.counts.packets.sum() == 500
     assert answer.maps["counters"][2]["packets"] == 500

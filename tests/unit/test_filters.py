@@ -10,20 +10,10 @@ from functools import cache
 from typing import Any
 
 import pytest
-from scapy.all import (
-    ARP,
-    GRE,
-    ICMP,
-    IP,
-    SCTP,
-    TCP,
-    UDP,
-    Dot1Q,
-    Ether,
-    ICMPv6EchoRequest,
-    IPv6,
-    IPv6ExtHdrFragment,
-)
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment
+from scapy.layers.l2 import ARP, GRE, Dot1Q, Ether
+from scapy.layers.sctp import SCTP
 
 from ebpfjit import FilterError, TranslationError, VerifierError, filters, kernel, load
 from ebpfjit.filters import pcap
@@ -103,7 +93,8 @@ EXPRESSIONS = (
 )
 
 
-def _packets() -> list[bytes]:
+@cache
+def packets() -> list[bytes]:
     ether = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
     flags = ("S", "PA", "A")
     above: list[Any] = [TCP(sport=40000, dport=port, flags=each) for port in PORTS for each in flags]
@@ -127,9 +118,6 @@ def _packets() -> list[bytes]:
     return [*whole, *(each[:size] for each in whole[::7] for size in (14, 15, 23, 34, 36, 40, 54))]
 
 
-PACKETS = _packets()
-
-
 @cache
 def _bpf_filter() -> Any:
     function = pcap._library().bpf_filter
@@ -141,7 +129,7 @@ def _bpf_filter() -> Any:
 def _verdicts(expression: str, **options: Any) -> list[int]:
     """Return what libpcap's own machine gives for each packet."""
     code = filters.to_classic(expression, **options)
-    return [_bpf_filter()(code, packet, len(packet), len(packet)) for packet in PACKETS]
+    return [_bpf_filter()(code, packet, len(packet), len(packet)) for packet in packets()]
 
 
 def test_every_verdict_is_libpcaps() -> None:
@@ -151,15 +139,15 @@ def test_every_verdict_is_libpcaps() -> None:
     for number, expression in enumerate(EXPRESSIONS[::step]):
         expected = _verdicts(expression)
         plain = filters.compile(expression, type=None).compile(optimize=bool(number % 2))
-        assert list(plain.map(PACKETS)) == expected, expression
+        assert list(plain.map(packets())) == expected, expression
         if number % 4 == 0:
-            assert list(filters.compile(expression).compile().map(PACKETS)) == expected, expression
+            assert list(filters.compile(expression).compile().map(packets())) == expected, expression
             program = filters.compile(expression)
-            for packet, verdict in list(zip(PACKETS, expected, strict=True))[number % 8 :: 16]:
+            for packet, verdict in list(zip(packets(), expected, strict=True))[number % 8 :: 16]:
                 assert program.run(packet, engine="interpreter").return_value == verdict, expression
         some.add(any(expected))
         xdp = filters.to_xdp(expression, "XDP_TX", otherwise="XDP_DROP").compile()
-        assert [action == 3 for action in xdp.map(PACKETS)] == list(map(bool, expected)), expression
+        assert [action == 3 for action in xdp.map(packets())] == list(map(bool, expected)), expression
     assert some == {True, False}
 
 
@@ -169,7 +157,7 @@ def test_linux_takes_them_as_xdp_programs() -> None:
     for expression in EXPRESSIONS[::8]:
         program, expected = filters.to_xdp(expression), _verdicts(expression)
         try:
-            for packet, verdict in list(zip(PACKETS, expected, strict=True))[::24]:
+            for packet, verdict in list(zip(packets(), expected, strict=True))[::24]:
                 action = program.run(packet, engine="kernel").action
                 assert action == ("XDP_DROP" if verdict else "XDP_PASS"), expression
         except VerifierError as error:
@@ -180,14 +168,14 @@ def test_linux_takes_them_as_xdp_programs() -> None:
 @pytest.mark.skipif(kernel.unavailable_reason() is not None, reason="bpf(2) is not allowed here")
 def test_no_instruction_is_left_that_nothing_leads_to() -> None:
     """Linux takes none: of filters that look at no byte, or only where no packet has one."""
-    frame = PACKETS[0]
+    frame = packets()[0]
     for expression in ("", "len > 5", "ether[70000] = 1", "ip[0xffff] = 1", "ether[70000:2] = 1 or len > 5"):
         action = "XDP_DROP" if any(filters.compile(expression).compile().map([frame])) else "XDP_PASS"
         assert filters.to_xdp(expression).run(frame, engine="kernel").action == action, expression
 
 
 def test_snaplen_link_types_and_objects() -> None:
-    frame = PACKETS[0]
+    frame = packets()[0]
     assert filters.compile("tcp", snaplen=99).run(frame).return_value == 99
     raw = filters.compile("tcp port 53", linktype="raw")
     assert (raw.type, raw.run(frame).return_value) == ("socket_filter", 262_144)
@@ -198,7 +186,7 @@ def test_snaplen_link_types_and_objects() -> None:
     data = filters.to_object(filters.to_xdp("udp port 53", "XDP_DROP", name="no_dns"), "xdp")
     program = load(data).programs["no_dns"]
     assert program.type == "xdp"
-    dns = next(packet for packet in PACKETS if packet[23:24] == b"\x11" and packet[36:38] == b"\0\x35")
+    dns = next(packet for packet in packets() if packet[23:24] == b"\x11" and packet[36:38] == b"\0\x35")
     assert [program.run(packet).action for packet in (dns, frame)] == ["XDP_DROP", "XDP_PASS"]
     if kernel.unavailable_reason() is None:
         assert program.run(dns, engine="kernel").action == "XDP_DROP"

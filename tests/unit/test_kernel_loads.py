@@ -11,7 +11,7 @@ import pytest
 
 import ebpfjit
 from ebpfjit.assembler import assemble
-from ebpfjit.elf.btf import Kind
+from ebpfjit.elf.btf import Kind  # noqa: F401 - in a text below
 from ebpfjit.errors import InputError, LicenseWarning, LoadError, MapError, VerifierError
 from ebpfjit.kernel import (
     PROGRAM_TYPES,
@@ -22,7 +22,7 @@ from ebpfjit.kernel import (
     load_program,
     syscalls,
     unavailable_reason,
-    vmlinux,
+    vmlinux,  # noqa: F401 - in a text below
 )
 from ebpfjit.program import Program
 from ebpfjit.runtime.attach import SLEEPABLE, XDP_FRAGS, attachment
@@ -345,8 +345,13 @@ def test_types_that_linux_does_not_take_are_said(linux: ebpfjit.Object) -> None:
     assert first.endswith("(EINVAL), so that the program and its maps are without types there")
 
 
+has_iterators = pytest.mark.skipif(  # as a text: asked when a test runs, the kernel's types are large
+    "not vmlinux.find('bpf_iter_num_new', Kind.FUNC)", reason="this kernel has no bpf_iter_num"
+)
+
+
 @needs_kernel
-@pytest.mark.skipif(not vmlinux.find("bpf_iter_num_new", Kind.FUNC), reason="this kernel has no bpf_iter_num")
+@has_iterators
 def test_kfuncs_are_the_kernels() -> None:
     made = ebpfjit.load(ELF / "weak_kfuncs.o")
     assert made.programs["sum"].run(FRAME, engine="kernel").return_value == 45
@@ -359,7 +364,7 @@ def test_a_kfunc_that_no_kernel_has_is_named() -> None:
 
 
 @needs_kernel
-@pytest.mark.skipif(not vmlinux.find("bpf_iter_num_new", Kind.FUNC), reason="this kernel has no bpf_iter_num")
+@has_iterators
 def test_kfuncs_that_must_be_there() -> None:
     program = ebpfjit.load(ELF / "strong_kfuncs.o").programs["sum"]
     assert program.run(FRAME, engine="kernel").return_value == 45

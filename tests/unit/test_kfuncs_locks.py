@@ -9,14 +9,14 @@ import pytest
 from ebpfjit import ExecutionError, load
 from ebpfjit.bits import W32
 from ebpfjit.elf import Object
-from ebpfjit.kernel import KernelVerifierError, vmlinux
-from ebpfjit.kernel.vmlinux import Kind
+from ebpfjit.kernel import KernelVerifierError, vmlinux  # noqa: F401 - in a text below
+from ebpfjit.kernel.vmlinux import Kind  # noqa: F401
 from tests.support.helper_runs import needs_kernel
 from tests.support.kfunc_runs import program_of, run
 
 OBJECT = Path(__file__).parent.parent / "elf" / "res_locks.o"
-needs_the_locks = pytest.mark.skipif(
-    not vmlinux.find("bpf_res_spin_lock", Kind.FUNC), reason="this kernel has no bpf_res_spin_lock"
+needs_the_locks = pytest.mark.skipif(  # as a text: asked when a test runs, the kernel's types are large
+    "not vmlinux.find('bpf_res_spin_lock', Kind.FUNC)", reason="this kernel has no bpf_res_spin_lock"
 )
 IN_KERNEL = pytest.param("kernel", marks=[needs_kernel, needs_the_locks])
 FRAME = bytes(64)
