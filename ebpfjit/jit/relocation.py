@@ -30,13 +30,18 @@ CONDITION_CODES = {
 SHORT_FORMS: dict[str, bytes] = {"jmp": b"\xeb"} | {
     name: bytes([0x70 + code]) for name, code in CONDITION_CODES.items()
 }
-SHORT_SIZE = 2
 LONG_FORMS: dict[str, bytes] = {"jmp": b"\xe9", "call": b"\xe8"} | {
     name: bytes([0x0F, 0x80 + code]) for name, code in CONDITION_CODES.items()
 }
-LONG_SIZES = {name: len(form) + 4 for name, form in LONG_FORMS.items()}
-SIZES = LONG_SIZES | dict.fromkeys(SHORT_FORMS, SHORT_SIZE)
-NEAR = {distance: distance.to_bytes(1, "little", signed=True) for distance in range(-128, 128)}
+SHORT = {name: form + bytes(1) for name, form in SHORT_FORMS.items()}
+LONG = {name: form + bytes(4) for name, form in LONG_FORMS.items()}
+FIRST = LONG | SHORT
+"""Jumps whose distance is still to be filled in; FIRST are those that are tried first."""
+SHORT_SIZE = 2
+SIZES = {form[0]: len(form) for form in (*SHORT.values(), *LONG.values())}
+"""What a jump takes, by its first byte."""
+SURE = 128 // 3
+"""Bytes up to a target that is reached whatever grows: where all jumps are long they are thrice as many."""
 #  the recommended sequences of 0 to 9 bytes (Intel SDM, volume 2, NOP); keystone gets some wrong
 NOPS = tuple(
     bytes.fromhex(code)
@@ -61,8 +66,7 @@ class Image:
     say which pc the code from an offset on belongs to (NO_PC: to none). `limits` are the words that
     the host puts behind the block, in order. `resumes` are the offsets, by pc, where runs of baseline code go
     on, `returns` those where functions return to baseline code, by the pc that calls them; none where the
-    image was loaded. `spans` gives for each part of the listing, in order,
-    the offset where its bytes start, and the end; nothing where the image was loaded.
+    image was loaded.
     """
 
     code: bytes
@@ -72,7 +76,6 @@ class Image:
     limits: tuple[Limit, ...]
     pc_starts: array[int]
     pc_owners: array[int]
-    spans: Sequence[int] = field(default=(), compare=False)
     resumes: Mapping[int, int] = field(default_factory=dict)
     returns: Mapping[int, int] = field(default_factory=dict)
 
@@ -91,15 +94,18 @@ def layout(listing: Listing, lead: int = 0) -> Image:
     parts = listing.parts
     chunks = [part.code for part in parts]
     sizes = list(map(len, chunks))
-    jumps: list[tuple[int, Jump]] = []
+    places: list[int] = []
+    jumps: list[Jump] = []
     aligned: list[tuple[int, int]] = []
     slotted: list[tuple[int, SlotLine]] = []
     labels: dict[str, int] = {}
     for index in [index for index, size in enumerate(sizes) if not size]:  # the others have their bytes
         part = parts[index]
         if isinstance(part, Jump):
-            jumps.append((index, part))
-            sizes[index] = SIZES[part.mnemonic]
+            places.append(index)
+            jumps.append(part)
+            chunks[index] = form = FIRST[part.mnemonic]
+            sizes[index] = len(form)
         elif isinstance(part, Label):
             labels[part.name] = index + 1  # behind its padding
             if part.alignment > 1:
@@ -109,79 +115,97 @@ def layout(listing: Listing, lead: int = 0) -> Image:
             slotted.append((index, part))
             sizes[index] = len(part.hollow)
     targets = _targets(jumps, labels)
-    offsets = _grow(jumps, sizes, targets, lead)
+    for index, mnemonic in _grow(places, jumps, targets, sizes, lead):
+        chunks[index] = LONG[mnemonic]
+    offsets = list(accumulate(sizes, initial=lead))
     if aligned:
         _align(aligned, sizes, offsets)
         offsets = list(accumulate(sizes, initial=lead))
     pool = -(-offsets[-1] // SLOT_SIZE) * SLOT_SIZE
     symbols = dict.fromkeys(line.symbol for _, line in slotted if line.symbol is not None)
     slots = {symbol: pool + SLOT_SIZE * index for index, symbol in enumerate(symbols)}
-    _fill_jumps(chunks, jumps, targets, sizes, offsets)
     for index, _ in aligned:
         chunks[index] = _padding(sizes[index])
     for index, line in slotted:
         assert line.symbol is not None  # that is why it is here
         chunks[index] = _point(line, slots[line.symbol] - offsets[index + 1])
-    code = b"\xcc" * lead + b"".join(chunks)
+    code = bytearray(b"\xcc" * lead + b"".join(chunks))
     assert len(code) == offsets[-1], "parts are not where the jumps to them go"
-    code = code.ljust(pool, b"\xcc") + bytes(SLOT_SIZE * len(slots))
-    places = array("I", [offsets[start] for start in listing.text.starts])
+    _fill_jumps(code, places, jumps, targets, sizes, offsets)
+    whole = bytes(code.ljust(pool, b"\xcc")) + bytes(SLOT_SIZE * len(slots))
+    starts = array("I", [offsets[start] for start in listing.text.starts])
     owners = array("i", listing.text.owners)
     callback = offsets[labels["callback"]] if "callback" in labels else None
     resumes = {pc: offsets[labels[resume_label(pc)]] for pc in listing.resumes}
     entry = offsets[labels["entry"]]
     returns = {pc: offsets[labels[return_label(pc)]] for pc in listing.returns}
-    spans = array("I", offsets)
-    return Image(code, entry, callback, slots, listing.limits, places, owners, spans, resumes, returns)
+    return Image(whole, entry, callback, slots, listing.limits, starts, owners, resumes, returns)
 
 
 def item_spans(listing: Listing, image: Image) -> list[int]:
-    """Return for each item of a listing, in order, the offset where its bytes start, and the end."""
-    starts: list[int] = []
-    for part, start in zip(listing.parts, image.spans, strict=False):
-        lines = part.lines if isinstance(part, Snippet) else ()
-        starts.append(start)
-        starts.extend(start + size for size in accumulate(len(line.code) for line in lines[:-1]))
-        if isinstance(part, Snippet) and not lines:
-            starts.pop()
-    return [*starts, image.spans[-1]]
+    """Return for each item of a listing, in order, the offset where its bytes start, and the end.
+
+    The lines have their bytes; what those of a jump are is read in the image.
+    """
+    starts, code = [image.pc_starts[0]], image.code
+    for part in listing.parts:
+        here = starts[-1]
+        if isinstance(part, Snippet):
+            starts.extend([here + size for size in accumulate(len(line.code) for line in part.lines)])
+        elif isinstance(part, Jump):
+            starts.append(here + SIZES[code[here]])
+        elif isinstance(part, Label):
+            starts.append(here + -here % part.alignment)
+        else:
+            starts.append(here + len(part.hollow if isinstance(part, SlotLine) else part.code))
+    return starts
 
 
-def _targets(jumps: list[tuple[int, Jump]], labels: Mapping[str, int]) -> list[int]:
+def _targets(jumps: Sequence[Jump], labels: Mapping[str, int]) -> list[int]:
     """Return the number of the part that each jump goes to."""
     try:
-        return [labels[jump.label] for _, jump in jumps]
+        return [labels[jump.label] for jump in jumps]
     except KeyError:
-        lost = next(jump for _, jump in jumps if jump.label not in labels)
+        lost = next(jump for jump in jumps if jump.label not in labels)
         raise TranslationError(f"{lost.text}: there is no such label") from None
 
 
-def _grow(jumps: list[tuple[int, Jump]], sizes: list[int], targets: list[int], lead: int) -> list[int]:
-    """Make long every jump that does not reach, in `sizes`, until all do; return where each part starts.
+def _grow(
+    places: Sequence[int], jumps: Sequence[Jump], targets: Sequence[int], sizes: list[int], lead: int
+) -> list[tuple[int, str]]:
+    """Make long every jump that does not reach, in `sizes`, until all do; return their places and mnemonics.
 
     Growing one jump can only move targets away, so nothing ever shrinks and it ends. After a
     number of rounds all that are left grow at once, which keeps the worst case linear. Aligned
     labels count with the most that they can take, so that what reaches here reaches in the end.
     """
-    short = [
-        (index, index + 1, target, LONG_SIZES[jump.mnemonic])
-        for (index, jump), target in zip(jumps, targets, strict=True)
-        if sizes[index] == SHORT_SIZE
-    ]
     offsets = list(accumulate(sizes, initial=lead))
-    for round_ in range(FULL_ROUNDS + 1):
+    grown: list[tuple[int, str]] = []
+    far: list[tuple[int, str]] = []
+    close: list[tuple[int, str, int, int, int]] = []
+    """Of jumps that reach so far: the parts between them and their targets, and how long these may be."""
+    for place, jump, target in zip(places, jumps, targets, strict=True):
+        distance = offsets[target] - offsets[place + 1]
+        if -SURE <= distance <= SURE or sizes[place] != SHORT_SIZE:
+            continue
+        if not -128 <= distance <= 127:
+            far.append((place, jump.mnemonic))
+        elif distance > 0:
+            close.append((place, jump.mnemonic, place + 1, target, 127))
+        else:
+            close.append((place, jump.mnemonic, target, place + 1, 128))
+    for round_ in range(1, FULL_ROUNDS + 2):
+        for place, mnemonic in far:
+            sizes[place] = len(LONG[mnemonic])
+        grown += far
         far = [
-            (index, size)
-            for index, end, target, size in short
-            if not -128 <= offsets[target] - offsets[end] <= 127 or round_ == FULL_ROUNDS
+            (place, mnemonic)
+            for place, mnemonic, start, stop, reach in close
+            if (sum(sizes[start:stop]) > reach or round_ == FULL_ROUNDS) and sizes[place] == SHORT_SIZE
         ]
         if not far:
             break
-        for index, size in far:
-            sizes[index] = size
-        short = [one for one in short if sizes[one[0]] == SHORT_SIZE]
-        offsets = list(accumulate(sizes, initial=lead))
-    return offsets
+    return grown
 
 
 def _align(aligned: list[tuple[int, int]], sizes: list[int], offsets: list[int]) -> None:
@@ -200,21 +224,24 @@ def _padding(size: int) -> bytes:
 
 
 def _fill_jumps(
-    chunks: list[bytes],
-    jumps: Sequence[tuple[int, Jump]],
+    code: bytearray,
+    places: Sequence[int],
+    jumps: Sequence[Jump],
     targets: Sequence[int],
     sizes: Sequence[int],
     offsets: Sequence[int],
 ) -> None:
-    """Put the bytes of jumps into chunks. Raises OptimizationError where one is too far for its size."""
-    for (index, jump), target in zip(jumps, targets, strict=True):
-        distance, is_short = offsets[target] - offsets[index + 1], sizes[index] == SHORT_SIZE
+    """Put the distances of jumps into code. Raises OptimizationError where one is too far for its size."""
+    fill = DISTANCE.pack_into
+    for place, jump, target in zip(places, jumps, targets, strict=True):
+        end = offsets[place + 1]
+        distance, is_short = offsets[target] - end, sizes[place] == SHORT_SIZE
         if is_short and -128 <= distance < 128:
-            chunks[index] = SHORT_FORMS[jump.mnemonic] + NEAR[distance]
+            code[end - 1] = distance & 0xFF
         elif is_short or not -REACH <= distance < REACH:
             raise OptimizationError(f"{jump.text}: {distance:#x} bytes are out of reach")
         else:
-            chunks[index] = LONG_FORMS[jump.mnemonic] + DISTANCE.pack(distance)
+            fill(code, end - DISTANCE.size, distance)
 
 
 def _point(line: SlotLine, distance: int) -> bytes:

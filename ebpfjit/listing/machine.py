@@ -8,7 +8,7 @@ from typing import Any
 
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit import legend
-from ebpfjit.jit.entry import Compiled, assemble
+from ebpfjit.jit.entry import Compiled, assemble_lines
 from ebpfjit.jit.map_calls import likely_maps
 from ebpfjit.jit.recipe import Listing
 from ebpfjit.jit.relocation import Image, item_spans
@@ -160,7 +160,8 @@ def render_pc(listing: Listing, image: Image, pc: int, dialect: str = "rbpf") ->
 
 def _pieces(listing: Listing, image: Image, helpers: Mapping[int, str]) -> Iterator[Piece]:
     """Yield the machine code piece by piece, and the addresses behind it."""
-    spans = item_spans(listing, image if image.spans else assemble(listing))  # one that was loaded has none
+    assemble_lines(listing)  # of an image that was loaded it is new
+    spans = item_spans(listing, image)
     program = listing.verified.program
     maps = {each.address: f"map {each.definition.name}" for each in program.maps}
     index = 0
