@@ -180,7 +180,8 @@ def _explained(fault: MemoryFault, program: Program) -> str:
     found = [provenance_of(program, insn.pc, register) for register in registers]
     base = fault.address if is_call else W64.wrap(fault.address - insn.offset)
     if min(base, fault.address) < NULL_PAGE:
-        return _null(program, () if is_call else found)
+        results = [each for each in found if each.calls]
+        return _null(program, results if len(results) == 1 else ())  # of two arguments it may be either
     return _place(fault, program, found)
 
 
@@ -206,13 +207,18 @@ def called(program: Program, pc: int) -> str:
 
 
 def _place(fault: MemoryFault, program: Program, found: Iterable[Provenance]) -> str:
-    """Word an address as an offset from the one region that it was made of."""
+    """Word an address as an offset from the one region that it was made of, "" where there are several.
+
+    Which of them is nearest would be by chance: how regions lie differs from process to process.
+    """
     names = _regions(fault, program, found)
-    near = [(*each, fault.address - each[1]) for each in fault.around if each[0] in names]
-    near = [each for each in near if -FARTHEST < each[3] < each[2] + FARTHEST]
-    if len(near) != 1:
+    possible = [each for each in fault.around if each[0] in names]
+    if len(possible) != 1:
         return ""
-    name, _, size, offset = near[0]
+    name, start, size = possible[0]
+    offset = fault.address - start
+    if not -FARTHEST < offset < size + FARTHEST:
+        return ""
     if offset < 0:
         return f"{name} - {-offset}: {_bytes(-offset)} before its start ({_bytes(size)})"
     beyond = offset + fault.size - size
@@ -230,11 +236,16 @@ def _regions(fault: MemoryFault, program: Program, found: Iterable[Provenance]) 
         names.update({_STACK} & each.places)
         if "argument" in each.places:
             names.update(others[:1] or _PACKETS)
-        loads = set(each.maps)
-        for pc in each.calls:
-            loads |= provenance_of(program, pc, 1).maps  # a lookup's result lies in the map that it was given
-        addresses = {program.references.get(pc) for pc in loads}
-        names.update(str(map_.definition) for map_ in program.maps if map_.address in addresses)
+        looked_up: set[int | None] = set()
+        for pc in each.calls:  # a lookup's result lies in the map that it was given
+            looked_up |= {program.references.get(load) for load in provenance_of(program, pc, 1).maps}
+        values = [program.references.get(pc, 0) for pc in each.maps]  # a map's own address is in no region
+        names.update(
+            str(map_.definition)
+            for map_ in program.maps
+            if map_.address in looked_up
+            or any(region.contains(value, 0) for region in map_.regions for value in values)
+        )
     return names
 
 

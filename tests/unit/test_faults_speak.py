@@ -101,6 +101,28 @@ def test_a_null_pointer_says_who_returned_it(then: str, words: str) -> None:
     assert told(lambda engine: with_map(LOOKUP + then).run(bytes(60), engine=engine)) == words
 
 
+@pytest.mark.parametrize(
+    ("arguments", "number", "words"),
+    [
+        ("mov r2, r0", 1, "null pointer (result of bpf_map_lookup_elem at pc 6, not tested)"),
+        (
+            "mov r3, r0\nmov r2, r10\nadd r2, -4",
+            2,
+            "null pointer (result of bpf_map_lookup_elem at pc 6, not tested)",
+        ),
+        ("mov r3, r0\nmov r2, r0", 2, "null pointer"),  # it may be either
+        ("mov r2, 0", 1, "null pointer"),
+        ("mov r2, r10\nadd r2, 4", 1, "stack + 516: 8 bytes past its end (512 bytes)"),
+        ("mov r3, r10\nadd r3, -600\nmov r2, r7", 2, ""),  # the stack, or the packet
+    ],
+)
+def test_an_argument_of_a_helper_says_where_it_came_from(arguments: str, number: int, words: str) -> None:
+    looked_up = LOOKUP.replace("map 0\n", "map 0\nmov r9, r1\n")
+    text = f"ldxw r7, [r1]\n{looked_up}{arguments}\nmov r1, r9\nmov r4, 0\ncall {number}\nexit"
+    made = with_map(text.replace("ldxw r7, [r1]\nstw [r10-4], 7", "ldxw r7, [r1]"))
+    assert told(lambda engine: made.run(bytes(60), engine=engine)) == words
+
+
 def test_a_value_of_a_map_is_told_from_the_map() -> None:
     text = LOOKUP.replace("], 7", "], 0") + "jeq r0, 0, out\nldxdw r0, [r0+28]\nout: exit"
     words = told(lambda engine: with_map(text, MapType.ARRAY).run(bytes(60), engine=engine))

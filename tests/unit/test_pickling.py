@@ -171,6 +171,30 @@ def test_a_function_names_its_helper_too() -> None:
         pickle.dumps(Program(CALL).compile(helpers={5: _local()}))
 
 
+class _OtherPickler:
+    """What cloudpickle is to the library: it takes functions that pickle does not."""
+
+    @staticmethod
+    def dumps(functions: Any) -> bytes:
+        if callable(functions):
+            return b""
+        return pickle.dumps({number: doubled for number in functions})
+
+
+def test_what_only_cloudpickle_takes_travels_with_any_pickler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", _OtherPickler)  # type: ignore[misc] # all that is asked of it
+    vm = EbpfVmRaw(CALL)
+    vm.register_helper(5, _local())
+    function = Program(CALL).compile(helpers={5: _local()})
+    for other in (_again(vm), copy.copy(vm), copy.deepcopy(vm)):
+        assert other.execute_program(b"ab") == vm.execute_program(b"ab")
+    for called in (_again(function), copy.copy(function), copy.deepcopy(function)):
+        assert called(b"ab") == function(b"ab")
+    vm.register_helper(6, NativeHelper(1))
+    with pytest.raises(EbpfError, match=r"helper 6 .*native code"):
+        pickle.dumps(vm)
+
+
 def test_native_helpers_stay_behind() -> None:
     vm = EbpfVmRaw(CALL)
     vm.register_helper(
