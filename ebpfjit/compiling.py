@@ -6,10 +6,11 @@ Ready -> machine code -> TypedPlain, or Plain for plain memory -> JitFunction, t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
@@ -26,7 +27,7 @@ from ebpfjit.function import JitFunction, Plain, Take, gated, make_function
 from ebpfjit.once import import_alone, load_package, once
 from ebpfjit.options import Options
 from ebpfjit.program import Program
-from ebpfjit.ready import Brought, Ready, environment_of, is_plain, ready
+from ebpfjit.ready import Brought, Ready, environment_of, is_plain, ready, ready_with
 from ebpfjit.runner import U32_MASK, Run, let_go, make_context, no_context, on_machine_code
 from ebpfjit.runtime import timers
 from ebpfjit.runtime.contexts import (
@@ -34,7 +35,7 @@ from ebpfjit.runtime.contexts import (
     program_type,
 )
 from ebpfjit.runtime.environment import Environment
-from ebpfjit.runtime.execution import Execution, HelperFunction, may_end_rights
+from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
 from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
 from ebpfjit.runtime.memory import Region, Stack, stopped_by
@@ -42,6 +43,11 @@ from ebpfjit.runtime.shared import SharedRegions
 
 if TYPE_CHECKING:
     from ebpfjit.jit.gate import Lane
+    from ebpfjit.jit.tails import Tails
+
+
+def _nothing() -> None:
+    """Return nothing: no tail calls are made."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,7 +63,8 @@ class TypedPlain(Plain):
 
     def why_prepared(self) -> str:
         """Return why calls do not go through the native gate."""
-        why = _why_no_lane(self.ready, release_gil=self.compiled.unlocked)
+        environment = environment_of(self.ready.program)
+        why = _why_no_lane(self.ready, environment, release_gil=self.compiled.unlocked)
         return why or super(TypedPlain, self).why_prepared()
 
     def __call__(self, mem: Any) -> int:
@@ -96,23 +103,34 @@ def _typed_function(
     given: Mapping[int, HelperFunction],
     kfuncs: Given,
     context: Mapping[str, Any] | None = None,
+    origin: Origin | None = None,
 ) -> JitFunction:
-    """Return a program as a compiled function, called through the native gate where its context allows."""
+    """Return a program as a compiled function, called through the native gate where its context allows.
+
+    One that runs of another function come to by a tail call is told of that, its `origin`.
+    """
     load_package("ebpfjit.jit")
     from ebpfjit.jit.gate import why_not
 
-    environment = environment_of(start.program)
+    environment = environment_of(start.program) if origin is None else origin.environment
     compiled = start.machine_code(environment)
     plain = TypedPlain(compiled, given, limit, kfuncs, ready=start, context=context)
-    if context or why_not() or _why_no_lane(start, release_gil=compiled.unlocked):
+    if context or why_not() or _why_no_lane(start, environment, release_gil=compiled.unlocked):
         return JitFunction(plain)
     assert start.type is not None  # it fits a lane
     lane = _lane_of(start.type.name)
     brought = Brought(given, kfuncs)
+    find: Callable[[], Tails | None] = _nothing
+    if origin is not None:
+        plain.stops, find = origin.stops, origin.tails
+    elif start.makes_tail_calls:
+        tails = _tails_of(start, limit, given, kfuncs, Origin(environment, plain.stops))
+        find = lambda: tails  # noqa: E731 - it keeps them
 
     def begin(size: int, stack: Stack) -> Execution:
         lane.adopt(size)
-        return Run(on_machine_code, environment, lane.context, stack, brought=brought).execution(start, limit)
+        run = Run(on_machine_code, environment, lane.context, stack, brought=brought, tails=find())
+        return run.execution(start, limit)
 
     rights = start.type.rights
     regions = [*lane.regions(rights), *(region for map_ in start.maps.values() for region in map_.regions)]
@@ -126,12 +144,43 @@ def _typed_function(
         lane=lane,
         begin=begin,
         rights=rights,
-        cells=_cells(start),
+        cells=_cells(start, environment),
         grows=any(map_.definition.inner is not None for map_ in start.maps.values()),
+        tails=None if (known := find()) is None else known.table_of(start.maps.values()),
     )
 
 
-def _why_no_lane(start: Ready, *, release_gil: bool) -> str:
+@dataclass(slots=True)
+class Origin:
+    """What the functions have of the one from which tail calls lead to them: it keeps them, not they it."""
+
+    environment: Environment
+    stops: Stops
+    tails: Callable[[], Tails | None] = _nothing
+
+
+def _tails_of(
+    start: Ready, limit: int | None, given: Mapping[int, HelperFunction], kfuncs: Given, origin: Origin
+) -> Tails:
+    """Return where tail calls of a program's function lead; its runs have these settings in all of them."""
+    from ebpfjit.jit.tails import Tails
+
+    brought, lasting, options = Brought(given, kfuncs), start.lasting, start.options
+
+    def function_of(program: Program) -> JitFunction:
+        target = ready_with(program, brought).like(options)
+        if lasting:  # its code is for this environment
+            target = replace(target, lasting=True, compiled={}, variants={})
+        target.refuse_missing()
+        target.check_license(origin.environment)
+        return _typed_function(target, limit, given, kfuncs, origin=origin)
+
+    tails = Tails(function_of)
+    origin.tails = ref(tails)
+    return tails
+
+
+def _why_no_lane(start: Ready, environment: Environment, *, release_gil: bool) -> str:
     """Return why calls of a program are prepared in Python, "" for programs on packets."""
     if start.type is None:
         return "a program with maps and without a type"
@@ -144,19 +193,18 @@ def _why_no_lane(start: Ready, *, release_gil: bool) -> str:
     if start.has_kptrs or start.has_timers or start.map_structs is not None:
         return "kptrs, timers or struct bpf_map"  # what these point to is; and something may be due
     try:
-        _cells(start)
+        _cells(start, environment)
     except ValueError as error:
         return str(error)
     return ""
 
 
-def _cells(start: Ready) -> list[tuple[int, int]]:
+def _cells(start: Ready, environment: Environment) -> list[tuple[int, int]]:
     """Return the words that make the environment's processor the one whose values runs see.
 
     Raises ValueError where a map has no values for it.
     """
-    cpu = environment_of(start.program).cpu
-    return [cell for map_ in start.maps.values() for cell in map_.shown(cpu)]
+    return [cell for map_ in start.maps.values() for cell in map_.shown(environment.cpu)]
 
 
 @once
@@ -271,7 +319,9 @@ def _compiled(
     program.refuse()
     program = with_weak(program, kfuncs)
     start = None if is_plain(program) else ready(program)
-    has_lane = start is not None and not (context or _why_no_lane(start, release_gil=options.release_gil))
+    has_lane = start is not None and not (
+        context or _why_no_lane(start, environment_of(program), release_gil=options.release_gil)
+    )
     counted = start is None or has_lane
     if start is not None:
         start = replace(

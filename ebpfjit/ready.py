@@ -207,6 +207,11 @@ class Ready:
         names = {called.name for called in self.program.kfuncs.values()}
         return NUMBERS["bpf_spin_lock"] in self.stock or not names.isdisjoint(_LOCKING)
 
+    @property
+    def makes_tail_calls(self) -> bool:
+        """True for a program that jumps to others, as Linux does it."""
+        return NUMBERS["bpf_tail_call"] in self.stock and not self.takes_locks
+
     def _natives(self, environment: Environment) -> frozenset[int]:
         """Return the helpers that are machine code in the program's."""
         if not self.stock or self.takes_locks:

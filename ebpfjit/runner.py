@@ -53,6 +53,7 @@ from ebpfjit.runtime.world import World, empty_buffers
 
 if TYPE_CHECKING:
     from ebpfjit.elf.objects import Surroundings
+    from ebpfjit.jit.tails import Tails
     from ebpfjit.literals import ActionName, AnyBuffer, EngineName
 
 U32_MASK = 0xFFFFFFFF
@@ -129,8 +130,10 @@ class Run:
         stack: Stack | None = None,
         mark: Mark | None = None,
         brought: Brought = NOTHING_BROUGHT,
+        tails: Tails | None = None,
     ) -> None:
         self.engine = engine
+        self.tails = tails
         self.brought = brought
         self.made = made
         self.stack = stack or (None if isinstance(made, Region) else made.stack)
@@ -261,6 +264,8 @@ class Run:
         """Run another program on the same context, with what is left of the budget, hardened as this one."""
         engine = self.world.engine
         limit = engine.budget_left() if engine is not None else None
+        if self.tails is not None:
+            self.tails.learn(program, is_first=self.world.tail_calls == 1)
         return self.execute(ready_with(program, self.brought).like(self.options), limit)
 
 

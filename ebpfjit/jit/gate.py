@@ -31,6 +31,7 @@ from ebpfjit.jit.routines import (
     word,
 )
 from ebpfjit.jit.stock import LeafHelper
+from ebpfjit.jit.tails import Table
 from ebpfjit.once import OwnLock, once
 from ebpfjit.options import Options
 from ebpfjit.runtime import faults, held
@@ -43,16 +44,24 @@ from ebpfjit.runtime.shared import SharedRegions
 from ebpfjit.translators.x86_64.gate import SHAPES
 from ebpfjit.translators.x86_64.lanes import LANE_WORDS
 from ebpfjit.translators.x86_64.runs import KEPT_SIZE, STATE_WORDS
-from ebpfjit.translators.x86_64.target import FAULTS, block_size, limit_place
+from ebpfjit.translators.x86_64.target import FAULTS, MOST_LIMITS, block_size, limit_place
 
 SUPPORTED = ((3, 11), (3, 12), (3, 13), (3, 14))
 """The versions of CPython whose objects are laid out as the gate expects."""
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 16) * 16
+
 
 LARGEST_MBUFF = 1024
 """A fixed mbuff of more bytes is made by Python."""
 
 SPARE_LIMITS = 16
 """How many limits more than its own code's a run has room for, where it may go on in better code."""
+
+LARGEST_BLOCK = _aligned(block_size(MOST_LIMITS + SPARE_LIMITS))
+"""Bytes for the block of a run that goes on in other programs."""
 
 LARGEST_FRAME = 8 * 1024
 """A run that needs more of the thread's stack goes another way; what a program asks for keeps below."""
@@ -192,7 +201,8 @@ class Gate:
     writes `cells` first, words by their address. `rights` are those of a lane's struct. Blocks of runs get
     `room` bytes at least: a run that goes on in other code keeps its block. Who changes a gate that may be
     replaced meanwhile holds `lock`, which goes over to the new one. Where it `grows`, runs may come to have
-    memory in a lane that `allowed` has not: that of maps inside of maps.
+    memory in a lane that `allowed` has not: that of maps inside of maps. `tails` is where runs go on in other
+    programs: they get room for whatever these need.
     Raises ExecutionError for code that was promised more than runs of this shape have.
     """
 
@@ -215,6 +225,7 @@ class Gate:
         room: int = 0,
         cells: Sequence[tuple[int, int]] = (),
         grows: bool = False,
+        tails: Table | None = None,
     ) -> None:
         check(compiled.recipe, _given(shape, lane, mbuff, rights))
         self.rights = rights
@@ -231,11 +242,12 @@ class Gate:
         self.state = (ctypes.c_uint64 * len(STATE_WORDS))()
         self._runs: dict[int, _NativeRun] = {}
         self._limits = _limit_table(compiled)
-        self.cells, self.grows = cells, grows
+        self.cells, self.grows, self.tails = cells, grows, tails
         self._cells = (ctypes.c_uint64 * (2 * len(cells)))(*(word for cell in cells for word in cell))
         program = compiled.verified.program
         loads_packets = not PACKET_LOADS.isdisjoint(program.operations)
-        linked = not all(isinstance(helper, LeafHelper) for helper in compiled.helpers)
+        leaves = all(isinstance(helper, LeafHelper) for helper in compiled.helpers)
+        linked = tails is not None or not leaves  # a run keeps its place in the list in all its programs
         self.set_words(
             entry=compiled.entry,
             limits_start=ctypes.addressof(self._limits),
@@ -248,7 +260,14 @@ class Gate:
             lane=lane.address if lane is not None else 0,
             heat=heat,
             stop_cell=self.stops.address,
-            **_frame_of(compiled, mbuff, 0 if better is None else SPARE_LIMITS, room),
+            tails=tails.address if tails is not None else 0,
+            **_frame_of(
+                compiled,
+                mbuff,
+                0 if better is None else SPARE_LIMITS,
+                room if tails is None else max(room, LARGEST_BLOCK),
+                jumps=tails is not None,
+            ),
         )
         self.set_words(regions=self.regions.address)
         self.set_limit(limit)
@@ -260,7 +279,7 @@ class Gate:
         compiled, lane = self.compiled, self.lane
         return (
             *(self.state, self._limits, self._cells, self.regions, self.stops),
-            *(compiled.buffer, compiled.helpers, compiled.pins, lane and (lane, lane.memory)),
+            *(compiled.buffer, compiled.helpers, compiled.pins, lane and (lane, lane.memory), self.tails),
         )
 
     def set_words(self, **words: int) -> None:
@@ -303,6 +322,7 @@ class Gate:
             room=self.room,
             cells=self.cells,
             grows=self.grows,
+            tails=self.tails,
         )
         gate.lock, gate.anew = self.lock, self.anew
         return gate
@@ -447,6 +467,9 @@ class _NativeRun(Run):
         execution.mark = gate.stops.mark(word(block, "stops"))
         if execution.world is not None:
             execution.world.mark = execution.mark
+            execution.world.tail_calls = word(block, "tail_calls")
+            if execution.limit is not None and execution.world.tail_calls:
+                execution.limit = word(block, "given")
         super().__init__(gate.compiled, execution, memory, block)
         self.follow_stack()
         if execution.world is not None:
@@ -525,13 +548,15 @@ def _given(shape: str, lane: Lane | None, mbuff: Mbuff | None, rights: Rights | 
     return Given(0 if mbuff is None else mbuff.size, writable=mbuff is not None, measured=True)
 
 
-def _frame_of(compiled: Compiled, mbuff: Mbuff | None, spare: int, room: int) -> dict[str, int]:
+def _frame_of(
+    compiled: Compiled, mbuff: Mbuff | None, spare: int, room: int, *, jumps: bool
+) -> dict[str, int]:
     """Return where a run has what on the thread's stack, and how much it takes.
 
-    A program that never calls a function of its own has one frame. There is room for `spare` limits more, and
-    `room` bytes at least for the block.
+    A program that never calls a function of its own has one frame, unless it `jumps` to others. There is room
+    for `spare` limits more, and `room` bytes at least for the block.
     """
-    nested = compiled.recipe.callers.are_nested
+    nested = jumps or compiled.recipe.callers.are_nested
     low = max(_aligned(block_size(len(compiled.image.limits) + spare)), room)
     high = low + (STACK_SIZE if nested else compiled.verified.frame_sizes[0])
     size = mbuff.size if mbuff else 0
@@ -541,7 +566,3 @@ def _frame_of(compiled: Compiled, mbuff: Mbuff | None, spare: int, room: int) ->
         words |= {"data_offset": mbuff.data_offset, "data_end_offset": mbuff.data_end_offset}
     # Six registers and the return address are above: rsp is then a multiple of 16.
     return words | {"frame": _aligned(mbuff_end + KEPT_SIZE) + 8}
-
-
-def _aligned(size: int) -> int:
-    return -(-size // 16) * 16

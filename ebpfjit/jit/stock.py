@@ -28,9 +28,9 @@ ROUTINES = {
 
 PACKET_HELPERS = {
     context: frozenset(NUMBERS["bpf_" + name] for name in host.PACKETS if name.startswith(prefix))
-    for context, prefix in (("XDP", "xdp_"), ("SK_BUFF", "skb_"))
+    for context, prefix in (("XDP", ("xdp_", "tail_call")), ("SK_BUFF", ("skb_", "tail_call")))
 }
-"""The helpers on packets, by kind of context, that have a routine (`translators/x86_64/packets.py`)."""
+"""The helpers that have a routine in programs on packets, by the kind of their context."""
 
 USUAL = Environment()
 

@@ -124,7 +124,7 @@ SELDOM = (
     "is machine code, but where Python is changing the map, or key or value are not the program's: called"
 )
 
-RARELY = "is machine code, but where Python has moved the packet, or arguments are unusual: called"
+RARELY = "is machine code, but where Python knows the run already, or something is unusual: called"
 
 
 def _named(number: int) -> str:

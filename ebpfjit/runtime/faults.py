@@ -154,6 +154,7 @@ def stopped(pc: int | None) -> Stopped:
     return Stopped(f"{_at(pc)}the run was stopped", pc)
 
 
+TAIL_CALL = "bpf_tail_call"
 NULL_PAGE = 4096
 """Addresses below are null and an offset."""
 
@@ -255,6 +256,8 @@ def name_helper(error: Exception, program: Program, pc: int) -> None:
     kind = insn.row.kind if insn is not None and insn.row is not None else None
     if kind not in (Kind.CALL_HELPER, Kind.CALL_KFUNC) or isinstance(error, Stopped):
         return
+    if called(program, pc) == TAIL_CALL:
+        return  # it came out of the other program: this one has ended
     line = program.line_at(pc)
     whose = "" if program.name is None else f" of program {program.name!r}"
     note = f"in {called(program, pc)} at pc {pc}{whose}{'' if line is None else f' ({line})'}"

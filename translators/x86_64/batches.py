@@ -30,6 +30,7 @@ from ebpfjit.translators.x86_64.runs import (
     unlink_where_asked,
     view,
 )
+from ebpfjit.translators.x86_64.tails import return_to_origin
 from ebpfjit.translators.x86_64.target import BLOCK, FAULTS, HOST_SAVED
 
 # A batch: 8-byte words that Python writes; `index` and `turn` are counted in place.
@@ -148,6 +149,9 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"cmp {_batch('after_offsets')}, 0")
     cx.jump("jne", ".keep")
     cx.label(".detached")
+    cx.emit(f"cmp {block_word('tail_calls')}, 0")
+    cx.jump("jne", ".return_to_origin")
+    cx.label(".at_origin")
     cx.emit(f"inc {_batch('index')}")
     cx.emit(f"cmp qword ptr {TAKEN}, 0")
     cx.jump("jne", ".return_object")
@@ -243,6 +247,11 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.jump("jae", ".detached")
     cx.emit("mov eax, $imm", imm=NO_ROOM, imm_sizes=(32,))
     cx.jump("jmp", ".stopped")
+
+    cx.label(".return_to_origin")
+    return_to_origin(cx)
+    _forget_packet(cx)
+    cx.jump("jmp", ".at_origin")
 
     cx.label(".return_object")
     take_lock(cx)

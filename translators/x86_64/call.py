@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ebpfjit.isa.spec import FRAME_POINTER
 from ebpfjit.program import Instruction
 from ebpfjit.translators.x86_64.maps import emit_map_call
+from ebpfjit.translators.x86_64.tails import TAIL_CALL
 from ebpfjit.translators.x86_64.target import (
     BLOCK,
     LEAVE_FUNCTION,
@@ -44,9 +45,11 @@ def call_helper(insn: Instruction, cx: Context) -> None:
 
 
 def _call_routine(cx: Context, routine: str, call: Callable[[], None]) -> None:
-    """Call a routine of `packets`, and the Python helper where that has done nothing."""
+    """Call a routine of `packets` or `tails`, and the Python helper where that has done nothing."""
     done, slow = cx.new_label("done"), cx.new_label("slow")
     cx.used.add(routine)
+    if routine == TAIL_CALL:
+        cx.emit("lea r10, [rsp+$offset]", offset=cx.spilled)
     cx.jump("call", routine)
     cx.jump("jb", slow)
     _forget_arguments(cx)

@@ -53,6 +53,7 @@ from ebpfjit.translators.x86_64.runs import (
     unlink_where_asked,
     view,
 )
+from ebpfjit.translators.x86_64.tails import emit_tails
 from ebpfjit.translators.x86_64.target import HOST_SAVED
 
 BUFFER_FLAGS = 0x0C  # PyBUF_FORMAT | PyBUF_ND: contiguous, and it says what is in it
@@ -94,6 +95,7 @@ def emit_gate(cx: Emitter, layout: Layout) -> None:
     emit_link(cx)
     emit_batches(cx, layout)
     emit_packets(cx, layout.structs, layout.room)
+    emit_tails(cx, layout)
 
 
 def _emit_shape(cx: Emitter, name: str, shape: Shape, layout: Layout) -> None:

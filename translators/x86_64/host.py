@@ -38,8 +38,9 @@ PACKETS = (
     "xdp_get_buff_len",
     "skb_load_bytes",
     "skb_pull_data",
+    "tail_call",
 )
-"""Helpers on packets that have a routine (`packets`), by Linux's name without bpf_."""
+"""Helpers that have a routine (`packets`, `tails`), by Linux's name without bpf_."""
 SHARED = ("slice", "next_slice", "call_python", *FINDING, *PACKETS, *REPORTS, *CHECKS)
 """The routines that programs reach through stubs."""
 STUBS = ("slice", "next_slice", "call_python", *FINDING, *PACKETS, *REPORTS, *ROUTINES)

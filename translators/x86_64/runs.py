@@ -41,6 +41,7 @@ STATE_WORDS = (
     "on_hot",  # on_hot() is called once `heat` is used up; 0 where the program is as it stays
     "on_slice",  # on_slice(block) is called where that is so at the end of a slice: where to go on, or 0
     "stop_cell",  # address of the count of how often its calls were stopped
+    "tails",  # the table of what tail calls lead to (`tails`), 0 where Python makes them
     "heat",  # what calls may still cost until then: instructions, CALL_COST each, time in Python as below
 )
 STATE = {name: f"[rbx+{8 * index:#x}]" for index, name in enumerate(STATE_WORDS)}
@@ -165,7 +166,7 @@ def prepare(cx: Emitter) -> None:
 
 def prepare_special(cx: Emitter) -> None:
     """Fill what only matters where Python is called, or for a fault."""
-    for word in ("leave", "attached", "link_header", "network_header", "batch"):
+    for word in ("leave", "attached", "link_header", "network_header", "batch", "tail_calls"):
         cx.emit(f"mov {block_word(word)}, 0")
 
 
@@ -203,7 +204,7 @@ def start(cx: Emitter, layout: Layout, *, lane: bool = False) -> None:
 
     In a lane r14 is the context and r2 is 0; of the result 32 bits count.
     """
-    _write_cells(cx)
+    write_cells(cx)
     cx.emit(f"mov rax, {block_word('stack_top')}")
     cx.emit(f"mov {block_word('stack_start')}, rax")
     cx.emit(f"mov {block_word('frames_left')}, {layout.max_frames - 1:#x}")
@@ -223,7 +224,7 @@ def start(cx: Emitter, layout: Layout, *, lane: bool = False) -> None:
         cx.emit("mov eax, eax")
 
 
-def _write_cells(cx: Emitter) -> None:
+def write_cells(cx: Emitter) -> None:
     """Write what every run writes first: which processor's values maps show."""
     cells, again, written = cx.new_label("cells"), cx.new_label("cell"), cx.new_label("written")
     cx.emit(f"mov rcx, {state_word('cells_start')}")

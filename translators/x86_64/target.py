@@ -92,6 +92,9 @@ BLOCK_WORDS = (
     "stops",  # what it was when the run began
     "foreign",  # the table of the kernel's memory (`ebpfjit/runtime/foreign.py`), 0 for none
     "zero",  # nothing writes it
+    "tail_calls",  # how often the run went on in another program without Python
+    "origin",  # the state of the program that did so first
+    "given",  # instructions that were left when the last one did
     "turned",  # when the run last looked for signals (ns), 0 before its first slice has ended
     *(f"reason_{number}" for number in range(19)),  # at which pc r0 to r10, and words of the frame, were set
 )

@@ -6,7 +6,8 @@ import errno
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 from ebpfjit.errors import MapError, MapRefused
 from ebpfjit.literals import named_type
@@ -90,6 +91,13 @@ def _use_maps(*programs: Program) -> None:
             map_.used_by(program)
 
 
+class Watcher(Protocol):
+    """Who has to know what a prog_array holds."""
+
+    def renew(self, map_: Any, index: int | None = None) -> None:
+        """Be told that an index, or that all hold something else."""
+
+
 class ProgArray(ArrayMap):
     """prog_array: what tail calls jump to. An index holds a Program, or None where it is empty.
 
@@ -106,6 +114,7 @@ class ProgArray(ArrayMap):
         self._programs: dict[int, Program] = {}
         self.owner: Owner | None = None
         self._typed: Program | None = None  # the first of those from the start that has a type
+        self.watchers: WeakSet[Watcher] = WeakSet()
 
     def used_by(self, program: Program) -> None:
         """Own the array, as Linux has it where it loads a program (bpf_prog_map_compatible)."""
@@ -117,6 +126,7 @@ class ProgArray(ArrayMap):
         with _owning.held:
             if self.owner is None:
                 self._programs = {index: self._as(kind, held, what) for index, held in self._programs.items()}
+                self._tell()
                 self.owner = kind
                 _use_maps(*self._programs.values())
             elif not self.owner.fits(kind):
@@ -160,6 +170,7 @@ class ProgArray(ArrayMap):
         if index >= self.definition.max_entries:
             self.refuse(-errno.E2BIG, f"storing under {index}")
         self._programs[index] = program
+        self._tell(index)
         if kind.type is not None:
             self._typed = held
 
@@ -180,7 +191,27 @@ class ProgArray(ArrayMap):
         index = self.find(key)
         if index < 0:
             return -errno.E2BIG
-        return 0 if self._programs.pop(index, None) is not None else -errno.ENOENT
+        was = self._programs.pop(index, None)
+        self._tell(index)
+        return 0 if was is not None else -errno.ENOENT
+
+    def programs(self) -> list[Program]:
+        """Return what the array holds."""
+        return list(self._programs.values())
+
+    def indices_of(self, program: Program) -> list[int]:
+        """Return where the array holds a program."""
+        return [index for index, held in self._programs.items() if held is program]
+
+    def take_contents(self, contents: dict[str, Any]) -> None:
+        """Hold the programs that another held."""
+        super().take_contents(contents)
+        self._tell()
+
+    def _tell(self, index: int | None = None) -> None:
+        """Say that what an index holds is another now, or that all are."""
+        for watcher in list(self.watchers):
+            watcher.renew(self, index)
 
     def _get(self, key: bytes) -> Program | None:
         index = self.find(key)
@@ -202,6 +233,7 @@ class ProgArray(ArrayMap):
             self._own(value, f"storing program {_named(value)} under {index}")
             _use_maps(value)  # in Linux it would be loaded by now
             self._programs[index] = value
+        self._tell(index)
         return 0
 
     def entries(self) -> Iterator[tuple[bytes, int]]:
@@ -220,6 +252,7 @@ class ProgArray(ArrayMap):
     def clear(self) -> None:
         """Empty every index."""
         self._programs.clear()
+        self._tell()
 
 
 def _checked_inner(definition: MapDefinition) -> MapDefinition:
