@@ -1,4 +1,4 @@
-"""The commands: run, info, filter, asm, disasm, verify, listing, diff, fuzz, bench, prove.
+"""The commands: run, info, filter, asm, disasm, verify, listing, cost, diff, fuzz, bench, prove.
 
 Exit status 0: done; 1: the program or the input was refused or faulted, with one line on stderr; 2: wrong
 usage; 130: interrupted; 141: nobody reads on. With --json an error is on stdout too, as {"error": ...}. Every
@@ -23,6 +23,7 @@ import typer
 
 from ebpfjit.cli import files
 from ebpfjit.cli.bench import bench
+from ebpfjit.cli.cost import cost
 from ebpfjit.cli.coverage import counted
 from ebpfjit.cli.diff import diff
 from ebpfjit.cli.filter import filter_
@@ -161,6 +162,7 @@ def listing(
         fail(f"{file}: {shown.view.refusal}")
 
 
+app.command()(cost)
 app.command()(counted(diff))
 app.command()(counted(fuzz))
 app.command()(bench)

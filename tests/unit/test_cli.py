@@ -369,3 +369,13 @@ def test_coverage(tmp_path: Path) -> None:
     assert "FNDA:1,port_filter\n" in (tmp_path / "out").read_text(encoding="utf-8")
     assert output("diff", PACKET_FILTER, "--random", "2", "--cov").splitlines()[-1].startswith("TOTAL")
     assert "'pdf' is none" in refused("run", PACKET_FILTER, "--cov-report", "pdf")
+
+
+def test_cost(tmp_path: Path) -> None:
+    graph = tmp_path / "graph.svg"
+    said = json.loads(output("cost", PACKET_FILTER, "--hex", "00" * 60, "--json", "--flame", graph))
+    assert (said["packets"], said["instructions"], said["faults"]) == (1, 23, 0)
+    assert graph.read_text(encoding="utf-8").startswith("<svg ")
+    assert "program.h:42" in output("cost", PACKET_FILTER, "--hex", "00" * 60)
+    assert "there is no packet" in refused("cost", PACKET_FILTER)
+    assert "at least 14 bytes" in refused("cost", PACKET_FILTER, "--hex", "00")

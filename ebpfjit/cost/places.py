@@ -1,0 +1,115 @@
+"""Instructions that were executed, by function and line; calls by helper, and by map."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import field
+
+from ebpfjit.isa.spec import Kind
+from ebpfjit.program import Instruction, Program
+from ebpfjit.record import dataclass
+from ebpfjit.runtime.helpers.names import NAMES
+
+OPERATIONS = {f"bpf_map_{word}_elem": word for word in ("lookup", "update", "delete", "push", "pop", "peek")}
+"""Helpers whose first argument is a map, by name, with what they do to it."""
+CALLS_OUT = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC})
+
+Counted = Iterable[tuple[Program, Mapping[int, int]]]
+"""Programs with how often each instruction was executed, by its slot."""
+
+
+@dataclass
+class LineCost:
+    """A line of source: the instructions and calls of helpers that were executed of it, over all packets."""
+
+    file: str
+    line: int
+    text: str
+    function: str
+    instructions: int = 0
+    calls: int = 0
+
+
+@dataclass
+class FunctionCost:
+    """A function: how often it was entered, its own instructions and calls of helpers, whom it called."""
+
+    name: str
+    entered: int = 0
+    instructions: int = 0
+    calls: int = 0
+    callees: dict[str, int] = field(default_factory=dict)
+
+
+def by_place(counted: Counted) -> tuple[list[FunctionCost], list[LineCost]]:
+    """Return what was executed by function and by line, that with most instructions first.
+
+    A program without lines has a line for each of its slots, counted from 0, without a file.
+    """
+    functions: dict[str, FunctionCost] = {}
+    lines: dict[tuple[str, int, str], LineCost] = {}
+    for program, executed in counted:
+        names = names_of(program)
+        starts = sorted(names)
+        for insn in program.instructions:
+            count, start = executed[insn.pc], starts[bisect_right(starts, insn.pc) - 1]
+            name, source = names[start], program.line_at(insn.pc)
+            file, number, text = "", insn.pc, ""
+            if source is not None:
+                file, number, text = os.path.normpath(source.file), source.line, source.text
+            line = lines.setdefault((file, number, name), LineCost(file, number, text, name))
+            function = functions.setdefault(name, FunctionCost(name))
+            if insn.pc == start:
+                function.entered += count
+            for each in (line, function):
+                each.instructions += count
+                each.calls += count if insn.row is not None and insn.row.kind in CALLS_OUT else 0
+            if count and insn.row is not None and insn.row.kind is Kind.CALL_LOCAL and insn.target in names:
+                callee = names[insn.target]
+                function.callees[callee] = function.callees.get(callee, 0) + count
+    found = [line for line in lines.values() if line.instructions]
+    found.sort(key=lambda line: (-line.instructions, line.file, line.line))
+    return sorted(functions.values(), key=lambda each: (-each.instructions, each.name)), found
+
+
+def names_of(program: Program) -> dict[int, str]:
+    """Return the names of a program's functions by slot; that at slot 0 is the program."""
+    return {**program.functions, 0: program.symbols.get(0) or program.name or "main"}
+
+
+def called(counted: Counted) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+    """Return how often helpers and kernel functions were called, by name, and what was done to which map.
+
+    Which map a call is given is told by what was loaded into r1 before it; "?" where nothing tells.
+    """
+    helpers: Counter[str] = Counter()
+    maps: Counter[tuple[str, str]] = Counter()
+    for program, executed in counted:
+        held: dict[int, str] = {}
+        by_address = {map_.address: map_.definition.name for map_ in program.maps}
+        for insn in program.instructions:
+            kind = insn.row.kind if insn.row is not None else None
+            if kind is Kind.LOAD_IMM64:
+                held[insn.dst_reg] = by_address.get(program.references.get(insn.pc, 0), "?")
+            elif kind is Kind.MOVE and insn.row is not None and insn.row.uses_src:
+                held[insn.dst_reg] = held.get(insn.src_reg, "?")
+            elif kind in CALLS_OUT:
+                name = _name(program, insn)
+                helpers[name] += executed[insn.pc]
+                if name in OPERATIONS:
+                    maps[held.get(1, "?"), OPERATIONS[name]] += executed[insn.pc]
+    return (
+        {name: count for name, count in helpers.most_common() if count},
+        {what: count for what, count in maps.most_common() if count},
+    )
+
+
+def _name(program: Program, insn: Instruction) -> str:
+    if insn.row is not None and insn.row.kind is Kind.CALL_KFUNC:
+        known = program.kfuncs.get(insn.imm)
+        return known.name if known is not None else f"kfunc {insn.imm}"
+    number = insn.imm & 0xFFFFFFFF
+    return NAMES.get(number, f"helper {number}")
