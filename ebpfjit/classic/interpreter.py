@@ -13,6 +13,7 @@ from typing import Any
 
 from ebpfjit.classic.check import check
 from ebpfjit.classic.code import Instruction, decode
+from ebpfjit.classic.payload import payload
 from ebpfjit.classic.table import CELLS, LINK, NETWORK, Form, Kind, ancillary, signed
 from ebpfjit.record import record
 
@@ -68,8 +69,9 @@ def run(
     """Run a program on a packet (bytes from its link header on) and return what it returns: a u32.
 
     `ancillaries` are what ancillary loads give, by bpf_asm's names ("proto", "ifidx", "vlan_tci", ...:
-    table.py); those that are not there are 0, "rand" a random number. `network` is where the network header
-    is.
+    table.py). Those that are not there are what Linux's test runs of a frame have: "proto" its ethertype,
+    "type" by its receiver, "hatype" and "ifidx" 1, "poff" where its payload begins, "rand" a random number,
+    the others 0. `network` is where the network header is.
 
     Raises VerifierError as `check`, DecodeError.
     """
@@ -149,13 +151,32 @@ def _about(packet: Packet, name: str, a: int, x: int) -> int:
         return a ^ x
     if name in packet.about:
         return packet.about[name] & MASK
-    if name == "rand":
-        return random.getrandbits(32)
-    if name == "nla":
-        return _attribute(packet.data, a, x)
-    if name == "nlan":
-        return _nested(packet.data, a, x)
-    return 0
+    match name:
+        case "rand":
+            return random.getrandbits(32)
+        case "nla":
+            return _attribute(packet.data, a, x)
+        case "nlan":
+            return _nested(packet.data, a, x)
+        case "poff":
+            return payload(packet.data, _about(packet, "proto", a, x), packet.network)
+        case "proto":
+            return int.from_bytes(packet.data[12:14], "big") if packet.network == ETHERNET_HEADER else 0
+        case "type":
+            return _receiver(packet) if packet.network == ETHERNET_HEADER else 0
+        case "hatype" | "ifidx":
+            return 1  # Ethernet; the first interface, on which test runs are
+        case _:
+            return 0
+
+
+def _receiver(packet: Packet) -> int:
+    """Return for whom a frame is: this host, several, or another (PACKET_HOST, _MULTICAST, _OTHERHOST).
+
+    As in Linux's test runs, where the interface has the address 0.
+    """
+    to = packet.data[:6]
+    return 0 if not any(to) else 2 if to[0] & 1 else 3
 
 
 def _attribute(data: bytes, start: int, kind: int, end: int | None = None) -> int:

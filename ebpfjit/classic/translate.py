@@ -12,9 +12,11 @@ comparison of a larger one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Literal
 
 from ebpfjit.assembler import assemble
+from ebpfjit.classic import routines
 from ebpfjit.classic.check import check
 from ebpfjit.classic.code import Instruction, decode
 from ebpfjit.classic.table import CELLS, LINK, NETWORK, Form, Kind, ancillary, signed
@@ -44,16 +46,18 @@ def to_ebpf(
     *,
     name: str | None = None,
     starts: Literal["link", "network"] = "link",
+    ancillaries: Mapping[str, int] | None = None,
 ) -> Program:
     """Return a program of classic BPF as an eBPF program of the same behaviour.
 
     With the type "socket_filter" it takes packets as runs of that type do, here and in Linux's test runs,
     with what ancillary loads give in its context; with None plain memory: r1 where the packet starts, r2 its
     length, which is the fastest. `starts` says what the program's packets begin with: "link" (an Ethernet
-    header), or "network" (IP), where a socket filter's offsets count from that.
+    header), or "network" (IP), where a socket filter's offsets count from that. `ancillaries` are what
+    ancillary loads give, as for `run`, whatever the context has.
 
-    Raises VerifierError as `check`, DecodeError, and TranslationError for ancillary loads that eBPF has
-    nothing for ("nla", "nlan", "poff"; without a context all but "cpu", "rand" and "xor_x").
+    Raises VerifierError as `check`, DecodeError, and TranslationError for ancillary loads that nothing gives
+    (without a context "mark" and others that are not of the packet).
     """
     made: Translation
     if starts not in ("link", "network"):
@@ -64,6 +68,7 @@ def to_ebpf(
         made = OnMemory()
     else:
         raise ValueError(f"a filter becomes a program of type 'socket_filter', or None, not {type!r}")
+    made.given = ancillaries or {}
     return made.program(code, name, type)
 
 
@@ -76,6 +81,7 @@ class Translation(ABC):
         self.lines: list[str] = []
         self.asked = 0  # how long the packet is at least, on all ways here; FAR: there is no way
         self.asked_at: dict[int, int] = {}
+        self.given: Mapping[str, int] = {}  # what ancillary loads give
 
     def program(self, code: bytes, name: str | None, type: TypeName | None) -> Program:
         """Return the eBPF program of one that is checked here."""
@@ -103,10 +109,37 @@ class Translation(ABC):
     def load_at_x(self, size: int, k: int) -> None:
         """Emit a load into r0, at X and a number."""
 
-    def about(self, name: str) -> list[str] | None:
+    @abstractmethod
+    def peek(self, size: int) -> list[str]:
+        """Return what loads into r0 a number at the offset in r1, which is inside of the packet.
+
+        Clobbers r1 to r5.
+        """
+
+    @abstractmethod
+    def ethertype(self, otherwise: str) -> list[str]:
+        """Return what puts the packet's ethertype into r0, or goes to a label where it has none."""
+
+    network = ETHERNET_HEADER
+    most = 1 << 31
+
+    def ancillary(self, name: str) -> list[str] | None:
         """Return what puts into r0 what an ancillary load gives; None where nothing does."""
         if name == "xor_x":
             return ["xor32 r0, r7"]
+        if name in self.given:
+            return [f"mov32 r0, {signed(self.given[name] & 0xFFFFFFFF)}"]
+        label, length = f"{name}{len(self.lines)}_", self.length("r1")
+        if name in ("nla", "nlan"):
+            return routines.attribute(label, length, self.peek, nested=name == "nlan", most=self.most)
+        if name == "poff":
+            kind = self.given.get("proto")
+            lines = self.ethertype(f"{label}bad") if kind is None else [f"mov64 r0, {kind & 0xFFFF}"]
+            return routines.payload_offset(label, length, self.peek, lines, self.network)
+        return self.about(name)
+
+    def about(self, name: str) -> list[str] | None:
+        """Return what puts into r0 what the context says, or a helper; None where nothing does."""
         return [f"call {CALLS[name]}", "mov32 r0, r0"] if name in CALLS else None
 
     def end(self, result: int | None) -> list[str]:
@@ -178,9 +211,9 @@ class Translation(ABC):
         assert row is not None  # it was checked
         name = ancillary(row, k)
         if name is not None:
-            lines = self.about(name)
+            lines = self.ancillary(name)
             if lines is None:
-                what = f"{self.what} has nothing that gives {name!r}; classic.run does"
+                what = f"{self.what} has nothing that gives {name!r}: say ancillaries={{{name!r}: ...}}"
                 raise TranslationError(f"instruction {this.pc}: {what}")
             self.emit(*lines)
         elif row.form is Form.NUMBER:
@@ -207,10 +240,12 @@ class OnSocketBuffer(Translation):
     """
 
     what = "a program of type socket_filter"
+    most = 0xFFFF  # no packet is larger, and Linux's verifier sees that a walk ends
 
     def __init__(self, *, is_link: bool) -> None:
         super().__init__()
         self.base, self.header = (LINK, ETHERNET_HEADER) if is_link else (0, 0)
+        self.network = self.header
 
     def start(self) -> list[str]:
         """Keep the context where packet loads want it."""
@@ -227,6 +262,14 @@ class OnSocketBuffer(Translation):
         if name in SWAPPED:
             return [f"ldxw r0, [r6+{SWAPPED[name]}]", "be16 r0"]
         return [f"mov32 r0, {ARPHRD_ETHER}"] if name == "hatype" else super().about(name)
+
+    def peek(self, size: int) -> list[str]:
+        """Return a packet load."""
+        return [f"add32 r1, {self.base}", f"ldind{_LETTERS[size]} r1, 0"]
+
+    def ethertype(self, otherwise: str) -> list[str]:
+        """Load skb->protocol."""
+        return [f"ldxw r0, [r6+{SWAPPED['proto']}]", "be16 r0"]
 
     def load(self, size: int, place: int, register: str) -> None:
         """Emit a packet load, which gives r0."""
@@ -260,6 +303,23 @@ class OnMemory(Translation):
     def length(self, register: str) -> list[str]:
         """Move the length."""
         return [f"mov32 {register}, r9"]
+
+    def peek(self, size: int) -> list[str]:
+        """Return a load."""
+        swap = [f"be{8 * size} r0"] if size > 1 else []
+        return ["add64 r1, r6", f"ldx{_LETTERS[size]} r0, [r1]", *swap]
+
+    def ethertype(self, otherwise: str) -> list[str]:
+        """Load it from the Ethernet header."""
+        end = [*self.length("r1"), f"jlt r1, {ETHERNET_HEADER}, {otherwise}"]
+        return [*end, f"mov64 r1, {ETHERNET_HEADER - 2}", *self.peek(2)]
+
+    def about(self, name: str) -> list[str] | None:
+        """Return the ethertype too, which the frame has."""
+        if name != "proto":
+            return super().about(name)
+        none = f"proto{len(self.lines)}"
+        return ["mov32 r2, 0", *self.ethertype(none), "mov32 r2, r0", f"{none}:", "mov32 r0, r2"]
 
     def check(self, end: int) -> list[str]:
         """Return what ends the program where the packet has fewer bytes."""
@@ -331,6 +391,11 @@ class OnXdp(OnMemory):
             f"jgt r1, {LARGEST_OFFSET - size}, short", "mov64 r2, r6", "add64 r2, r1", "mov64 r1, r2",
             f"add64 r2, {size}", "jgt r2, r9, short",
         ]  # fmt: skip
+
+    def peek(self, size: int) -> list[str]:
+        """Return a load behind a comparison with the packet's end."""
+        swap = [f"be{8 * size} r0"] if size > 1 else []
+        return [*self.check_at(size), f"ldx{_LETTERS[size]} r0, [r1]", *swap]
 
     def end(self, result: int | None) -> list[str]:
         """Return the action: whether a result is 0 is all that counts."""

@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import AssemblyError, DecodeError, EbpfError, TranslationError, VerifierError, classic, kernel
+from ebpfjit import (
+    AssemblyError,
+    DecodeError,
+    EbpfError,
+    Environment,
+    TranslationError,
+    VerifierError,
+    classic,
+    kernel,
+)
 from ebpfjit.classic.table import ANCILLARIES, ROWS, Form, Kind
 from ebpfjit.difftest.classic import packet, program
 
@@ -161,7 +170,7 @@ def test_every_operation_means_what_linux_has_it_mean() -> None:
 
 
 def test_programs_made_by_chance_agree_on_every_engine() -> None:
-    for seed in range(250):
+    for seed in range(120):
         chosen = random.Random(seed)
         code, data = program(chosen), packet(chosen)
         try:
@@ -173,14 +182,18 @@ def test_programs_made_by_chance_agree_on_every_engine() -> None:
         assert len(set(found.values())) == 1, (seed, found, classic.disassemble(code))
 
 
+def _attach(to: socket.socket, code: bytes) -> None:
+    buffer = ctypes.create_string_buffer(code, len(code))
+    filter_ = struct.pack("H6xQ", len(code) // 8, ctypes.addressof(buffer))
+    to.setsockopt(socket.SOL_SOCKET, 26, filter_)  # SO_ATTACH_FILTER
+
+
 def _kept(code: bytes, data: bytes) -> int | None:
     """Return how much of a datagram a filter of Linux's keeps, None where Linux refuses the filter."""
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with one, other:
-        buffer = ctypes.create_string_buffer(code, len(code))
-        filter_ = struct.pack("H6xQ", len(code) // 8, ctypes.addressof(buffer))
         try:
-            other.setsockopt(socket.SOL_SOCKET, 26, filter_)  # SO_ATTACH_FILTER
+            _attach(other, code)
         except OSError:
             return None
         other.setblocking(False)
@@ -212,41 +225,165 @@ def test_translated_filters_run_in_linux() -> None:
         assert found == classic.run(code, data), (seed, classic.disassemble(code))
 
 
-CONTEXT = {"mark": 5, "ifindex": 3, "queue_mapping": 2}
-ABOUT = {"mark": 5, "ifidx": 3, "queue": 2, "proto": 0x0800, "type": 0, "hatype": 1, "rxhash": None, "cpu": 0,
-         "vlan_tci": 0, "vlan_avail": 0, "vlan_tpid": 0, "rand": None}  # fmt: skip
+ABOUT = {"mark": 5, "proto": 0x0800, "type": 3, "hatype": 1, "ifidx": 1, "poff": 42, "xor_x": 0x67,
+         "nla": 0, "nlan": 0, "vlan_tci": 0, "vlan_avail": 0, "vlan_tpid": 0, "queue": 0, "rxhash": 0,
+         "cpu": 0}  # fmt: skip
+"""What ancillary loads give for a frame of UDP to another host, with the mark 5 and A and X as below."""
+OF_PLAIN_MEMORY = {"proto", "poff", "nla", "nlan", "xor_x", "cpu"}
+FRAME = bytes.fromhex("020000000002" + "020000000001" + "0800" + "4500002000010000401100000a0000010a000002"
+                      + "0035003500080000" + "00000000")  # fmt: skip
 
 
-def test_ancillary_loads() -> None:
-    frame = bytes(12) + b"\x08\x00" + bytes(46)
-    for name in ANCILLARIES:
-        code = classic.assemble(f"ldb {name}\nret a")
-        about = {key: value for key, value in ABOUT.items() if value is not None}
-        assert 0 <= classic.run(code, frame, ancillaries=about) < 1 << 32
-        if name in ("nla", "nlan", "poff"):
-            with pytest.raises(TranslationError, match=f"nothing that gives {name!r}; classic.run does"):
-                classic.to_ebpf(code)
-            continue
-        for engine in ("interpreter", "jit"):
-            found = classic.to_ebpf(code).run(frame, engine=engine, context={"mark": 5}).return_value
-            if name in ("mark", "proto", "hatype", "cpu", "vlan_tci", "vlan_avail", "vlan_tpid", "type"):
-                assert found == ABOUT[name], name
-    with pytest.raises(TranslationError, match="a program without a context has nothing that gives 'mark'"):
-        classic.to_ebpf(classic.assemble("ld mark\nret a"), None)
+def test_every_ancillary_load_on_every_engine() -> None:
+    assert ABOUT.keys() == ANCILLARIES.keys() - {"rand"}
+    one = Environment(cpu=0)
+    for name, expected in ABOUT.items():
+        code = classic.assemble(f"ld #0x60\nldx #7\nldb {name}\nret a")
+        assert classic.run(code, FRAME, ancillaries={"mark": 5}) == expected, name
+        assert classic.run(code, FRAME, ancillaries={name: 77}) == (77 if name != "xor_x" else 0x67)
+        for type_ in (None, "socket_filter"):
+            whole = classic.to_ebpf(code, type_, ancillaries={name: 77})
+            assert whole.run(FRAME).return_value == (77 if name != "xor_x" else 0x67), name
+            if type_ is None and name not in OF_PLAIN_MEMORY:
+                with pytest.raises(TranslationError, match=f"nothing that gives '{name}': say ancillaries="):
+                    classic.to_ebpf(code, type_)
+                continue
+            made, context = classic.to_ebpf(code, type_), {"context": {"mark": 5}} if type_ else {}
+            for engine in ("interpreter", "jit"):
+                found = made.run(FRAME, engine=engine, environment=one, **context).return_value  # type: ignore[call-overload]
+                assert found == expected, (name, type_, engine)
+    rand = classic.assemble("ld rand\nret a")
+    for type_ in (None, "socket_filter"):
+        results = {classic.to_ebpf(rand, type_).run(FRAME).return_value for _ in range(4)}
+        assert len(results | {classic.run(rand, FRAME)}) > 2
     with pytest.raises(ValueError, match="'socket_filter', or None, not 'xdp'"):
         classic.to_ebpf(classic.assemble("ret #1"), "xdp")
 
 
+def _headers(chosen: random.Random) -> bytes:
+    """Return a frame of headers that the flow dissector follows, one in another, now and then a wrong one."""
+    inner = {4: 0x0800, 41: 0x86DD, 137: 0x8847}
+    made, kind, inside = bytearray(12), chosen.choice([0x0800, 0x86DD, 0x8100, 0x8864, 0x88FB, 0x4305]), 0
+    made += kind.to_bytes(2, "big")
+    for _ in range(chosen.choice([1, 2, 3, 4, 18])):
+        inside = chosen.choice([4, 6, 17, 41, 47, 1, 58, 132, 137, 43, 60, 44, 0, 99])
+        if kind == 0x0800:
+            fragment = chosen.choice([0, 0, 0, 0x2000, 5])
+            made += struct.pack(
+                ">BBHHHBB10x", chosen.choice([0x45, 0x45, 0x46]), 0, 0, 0, fragment, 64, inside
+            )
+            made += bytes(4 * (made[-20] & 15) - 20)
+        elif kind == 0x86DD:
+            made += struct.pack(">IHBB32x", 6 << 28, 0, inside, 64)
+            while inside in (0, 43, 60, 44):
+                following, more = chosen.choice([0, 6, 17, 44, 60, 4]), chosen.choice([0, 1])
+                made += struct.pack(">BBH4x", following, more if inside != 44 else 0, chosen.choice([0, 8]))
+                made += bytes(8 * more if inside != 44 else 0)
+                if inside == 44 or len(made) > 400:
+                    break
+                inside = following
+        elif kind == 0x8864:
+            protocol = chosen.choice([0x21, 0x57, 0x281, 0x2145, 0xC021])
+            made += struct.pack(">HHHH", chosen.choice([0x1100, 0x1100, 0x1101]), 7, 0, protocol)
+            kind = {0x21: 0x0800, 0x57: 0x86DD}.get(protocol, 0)
+            continue
+        elif kind in (0x8100, 0x88FB, 0x4305):
+            following = chosen.choice([0x0800, 0x86DD, 0x8864, 0x0806, 0x88F7, 0x8847, 0x8100])
+            before = {0x8100: 2, 0x88FB: 4, 0x4305: 22}[kind]
+            made += b"\x40\x0f" + bytes(before - 2) + following.to_bytes(2, "big")
+            kind = following
+            continue
+        if inside == 47:
+            flags = chosen.choice([0, 0x8000, 0x2000, 0xB000, 0x2001, 0x3081, 0x4000, 3])
+            kind = chosen.choice([0x0800, 0x86DD, 0x6558]) if not flags & 1 else 0x880B
+            made += struct.pack(">HH", flags, kind) + bytes(4 * (flags & 0xF080).bit_count())
+            if kind == 0x6558:
+                kind = 0x0800
+                made += bytes(12) + b"\x08\x00"
+            elif flags & 1:
+                kind = 0x0800
+                made += b"\0\0\0\x21"
+        else:
+            kind = inner.get(inside, 0)
+        if kind not in (0x0800, 0x86DD):
+            break
+    made += struct.pack(">12xB7x", chosen.choice([0x50, 0x80, 0x10])) + bytes(chosen.choice([0, 20]))
+    return bytes(made[: chosen.randrange(15, len(made) + 1)] if chosen.random() < 0.3 else made)
+
+
+def test_where_a_payload_begins() -> None:
+    chosen = random.Random(1)
+    frames = [_headers(chosen) for _ in range(600)]
+    code = classic.assemble("ld poff\nret a")
+    expected = [classic.run(code, frame) for frame in frames]
+    assert len(set(expected)) > 40
+    for type_ in (None, "socket_filter"):
+        program = classic.to_ebpf(code, type_)
+        assert list(program.compile(optimize=True).map(frames)) == expected
+        assert list(program.compile(optimize=False).map(frames)) == expected
+        assert [program.run(each, engine="interpreter").return_value for each in frames[::6]] == expected[::6]
+    raw = classic.to_ebpf(classic.assemble("ld poff\nret a"), starts="network")
+    assert raw.run(FRAME).return_value == 28
+
+
+def test_linux_finds_the_same_payload() -> None:
+    """A filter of Linux's on the loopback interface, which keeps as many bytes as it returns."""
+    try:
+        hears = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        says = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    except (OSError, AttributeError) as error:
+        pytest.skip(f"no raw packets here: {error}")
+    with hears, says:
+        hears.bind(("lo", 3))
+        says.bind(("lo", 0))
+        hears.setblocking(False)
+        code = classic.assemble("ld poff\nret a")
+        _attach(hears, code)
+        chosen = random.Random(2)
+        for frame in (_headers(chosen) for _ in range(300)):
+            if frame[12:14] == b"\x81\x00" or len(frame) < 15:  # Linux takes tags off
+                continue
+            _received(hears)
+            says.send(frame)
+            expected = min(classic.run(code, frame), len(frame))
+            assert _received(hears) == expected, frame.hex()
+
+
+def _received(hears: socket.socket) -> int:
+    """Return how long the last packet is that came in, 0 where there was none."""
+    size = 0
+    while True:
+        try:
+            data, address = hears.recvfrom(4096)
+        except BlockingIOError:
+            return size
+        if address[2] != 4:  # PACKET_OUTGOING
+            size = len(data)
+
+
 def test_netlink_attributes() -> None:
-    inner = struct.pack("<HH", 8, 5) + b"1234"
-    data = struct.pack("<HH", 8, 1) + bytes(4) + struct.pack("<HH", 4 + len(inner), 2) + inner
-    find = "ld #{at}\nldx #{kind}\nldb {name}\nret a"
-    for name, at, kind, where in [
-        ("nla", 0, 1, 0), ("nla", 0, 2, 8), ("nla", 0, 9, 0), ("nlan", 8, 5, 12), ("nlan", 8, 1, 0),
-        ("nla", 99, 1, 0),
-    ]:  # fmt: skip
-        code = classic.assemble(find.format(at=at, kind=kind, name=name))
-        assert classic.run(code, data) == where, (name, at, kind)
+    """In the oracle, on both engines, and in Linux."""
+    found = set()
+    for seed in range(25):
+        chosen = random.Random(seed)
+        data = bytes(chosen.choice([0, 14]))
+        for _ in range(chosen.randrange(6)):
+            inner = b"".join(
+                struct.pack("<HH", 4 + 4 * size, chosen.randrange(4) | chosen.choice([0, 0x8000]))
+                + bytes(4 * size)
+                for size in (0, 1)
+            )
+            size = 4 + len(inner) + chosen.choice([0] * 6 + [1, 40])
+            data += struct.pack("<HH", size, chosen.randrange(4)) + inner
+        data += bytes(chosen.randrange(4) + 14)
+        at, kind = chosen.choice([0, 14, 14, 18, len(data) - 4, len(data) - 3, 1 << 31]), chosen.randrange(5)
+        for name in ("nla", "nlan"):
+            code = classic.assemble(f"ld #{at}\nldx #{kind}\nldb {name}\nret a")
+            result = classic.run(code, data)
+            found.add((name, result))
+            assert set(_everywhere(code, data).values()) == {result}, (seed, name)
+            assert _kept(code, data) == min(result, len(data)), (seed, name)
+    assert len(found) > 6
 
 
 def test_what_nothing_leads_to_is_not_translated() -> None:
