@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ebpfjit.classic.code import Instruction, decode
-from ebpfjit.classic.table import CELLS, MOST, Form, Kind, ancillary
+from ebpfjit.classic.table import CELLS, MOST, Form, Kind, ancillary, signed
 from ebpfjit.errors import VerifierError
 
 
-def check(code: bytes) -> None:
-    """Raise VerifierError for the first rule that a program breaks, DecodeError for odd bytes."""
+def check(code: bytes, *, loops: bool = False) -> None:
+    """Raise VerifierError for the first rule that a program breaks, DecodeError for odd bytes.
+
+    With `loops` a `ja` may go back, as libpcap's programs for `protochain` do; Linux takes no such programs.
+    """
     instructions = decode(code)
     if not instructions:
         raise VerifierError("the program is empty: it needs at least a ret", rule="length")
     if len(instructions) > MOST:
         raise VerifierError(f"{len(instructions)} instructions, at most {MOST} are allowed", rule="length")
     for instruction in instructions:
-        for rule, what in _wrong(instruction, len(instructions)):
+        for rule, what in _wrong(instruction, len(instructions), loops=loops):
             raise VerifierError(f"instruction {instruction.pc}: {what}", instruction.pc, rule)
     last = instructions[-1]
     if last.row is None or last.row.kind is not Kind.RETURN:
@@ -25,7 +28,7 @@ def check(code: bytes) -> None:
     _check_cells(instructions)
 
 
-def _wrong(instruction: Instruction, length: int) -> Iterator[tuple[str, str]]:
+def _wrong(instruction: Instruction, length: int, *, loops: bool) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with an instruction by itself: a rule, and words."""
     row, pc, k = instruction.row, instruction.pc, instruction.k
     if row is None:
@@ -38,7 +41,8 @@ def _wrong(instruction: Instruction, length: int) -> Iterator[tuple[str, str]]:
             yield "shift", f"{row.name} by {k}, of 32 bits"
     if row.form is Form.CELL and k >= CELLS:
         yield "cell", f"M[{k}], and there are M[0] to M[{CELLS - 1}]"
-    if row.kind is Kind.JUMP and k >= length - pc - 1:
+    goes_back = loops and row.kind is Kind.JUMP and -pc - 1 <= signed(k) < 0
+    if row.kind is Kind.JUMP and k >= length - pc - 1 and not goes_back:
         yield "target", f"a jump to {pc + 1 + k}, and the program has {length} instructions"
     if row.kind is Kind.BRANCH:
         for way in (instruction.jt, instruction.jf):
@@ -65,7 +69,8 @@ def _check_cells(instructions: tuple[Instruction, ...]) -> None:
         elif row.form is Form.CELL and not known >> k & 1:
             raise VerifierError(f"instruction {pc}: M[{k}] is read before it is written", pc, "cell")
         elif row.kind is Kind.JUMP:
-            written[pc + 1 + k] &= known
+            if signed(k) >= 0:  # where a loop starts no more is known than on the way to it
+                written[pc + 1 + k] &= known
             known = everywhere
         elif row.kind is Kind.BRANCH:
             written[pc + 1 + instruction.jt] &= known

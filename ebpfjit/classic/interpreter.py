@@ -15,10 +15,12 @@ from ebpfjit.classic.check import check
 from ebpfjit.classic.code import Instruction, decode
 from ebpfjit.classic.payload import payload
 from ebpfjit.classic.table import CELLS, LINK, NETWORK, Form, Kind, ancillary, signed
+from ebpfjit.errors import BudgetExhausted
 from ebpfjit.record import record
 
 MASK = 0xFFFFFFFF
 ETHERNET_HEADER = 14
+MOST_ROUNDS = 1_000_000
 
 
 @record
@@ -65,6 +67,7 @@ def run(
     *,
     ancillaries: Mapping[str, int] | None = None,
     network: int = ETHERNET_HEADER,
+    loops: bool = False,
 ) -> int:
     """Run a program on a packet (bytes from its link header on) and return what it returns: a u32.
 
@@ -73,15 +76,16 @@ def run(
     "type" by its receiver, "hatype" and "ifidx" 1, "poff" where its payload begins, "rand" a random number,
     the others 0. `network` is where the network header is.
 
-    Raises VerifierError as `check`, DecodeError.
+    Raises VerifierError as `check` (`loops` is for that), DecodeError, and BudgetExhausted where loops go
+    round a million times.
     """
-    check(code)
+    check(code, loops=loops)
     return interpret(decode(code), Packet(bytes(packet), ancillaries or {}, network))
 
 
 def interpret(instructions: tuple[Instruction, ...], packet: Packet) -> int:
     """Run instructions that were checked."""
-    a = x = pc = 0
+    a = x = pc = rounds = 0
     cells = [0] * CELLS
     try:
         while True:
@@ -109,7 +113,11 @@ def interpret(instructions: tuple[Instruction, ...], packet: Packet) -> int:
                     return 0
                 a = ARITHMETIC[row.name](a, operand) & MASK
             elif kind is Kind.JUMP:
-                pc += k
+                pc += signed(k)
+                if signed(k) < 0:
+                    rounds += 1
+                    if rounds > MOST_ROUNDS:
+                        raise BudgetExhausted(f"instruction {pc}: a loop without an end", pc)
             elif kind is Kind.BRANCH:
                 pc += this.jt if COMPARISONS[row.name](a, operand) else this.jf
             elif kind is Kind.RETURN:

@@ -47,6 +47,7 @@ def to_ebpf(
     name: str | None = None,
     starts: Literal["link", "network"] = "link",
     ancillaries: Mapping[str, int] | None = None,
+    loops: bool = False,
 ) -> Program:
     """Return a program of classic BPF as an eBPF program of the same behaviour.
 
@@ -54,7 +55,7 @@ def to_ebpf(
     with what ancillary loads give in its context; with None plain memory: r1 where the packet starts, r2 its
     length, which is the fastest. `starts` says what the program's packets begin with: "link" (an Ethernet
     header), or "network" (IP), where a socket filter's offsets count from that. `ancillaries` are what
-    ancillary loads give, as for `run`, whatever the context has.
+    ancillary loads give, as for `run`, whatever the context has; `loops` is as for `check`.
 
     Raises VerifierError as `check`, DecodeError, and TranslationError for ancillary loads that nothing gives
     (without a context "mark" and others that are not of the packet).
@@ -69,7 +70,7 @@ def to_ebpf(
     else:
         raise ValueError(f"a filter becomes a program of type 'socket_filter', or None, not {type!r}")
     made.given = ancillaries or {}
-    return made.program(code, name, type)
+    return made.program(code, name, type, loops=loops)
 
 
 class Translation(ABC):
@@ -83,9 +84,14 @@ class Translation(ABC):
         self.asked_at: dict[int, int] = {}
         self.given: Mapping[str, int] = {}  # what ancillary loads give
 
-    def program(self, code: bytes, name: str | None, type: TypeName | None) -> Program:
+    def program(
+        self, code: bytes, name: str | None, type: TypeName | None, *, loops: bool = False
+    ) -> Program:
         """Return the eBPF program of one that is checked here."""
-        check(code)
+        check(code, loops=loops)
+        for each in decode(code):  # of a packet nothing is known where a loop starts
+            if each.row is not None and each.row.kind is Kind.JUMP and signed(each.k) < 0:
+                self.asked_at[each.pc + 1 + signed(each.k)] = 0
         self.lines += [*self.start(), "mov32 r0, 0", "mov32 r7, 0"]
         for instruction in decode(code):
             self._one(instruction)
@@ -173,7 +179,8 @@ class Translation(ABC):
             case Kind.ARITHMETIC:
                 self._arithmetic(row.name, operand, row.form)
             case Kind.JUMP:
-                self._branch(f"ja at_{this.pc + 1 + this.k}", this.pc + 1 + this.k)
+                to = this.pc + 1 + signed(this.k)
+                self._branch(f"ja at_{to}", to)
             case Kind.BRANCH:
                 self._branch_on(this, f"{row.name}32 r0, {operand}")
             case Kind.RETURN:

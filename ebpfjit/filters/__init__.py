@@ -29,13 +29,15 @@ def compile(
     snaplen: int = SNAPLEN,
     type: Literal["socket_filter"] | None = "socket_filter",
     optimize: bool = True,
+    netmask: str | int | None = None,
 ) -> Program:
     """Return an expression of tcpdump's (man 7 pcap-filter) as a program, whose result is 0 or `snaplen`.
 
     `linktype` is what packets begin with: "ethernet", "raw" (IP), "linux_sll", "linux_sll2", "null", "loop",
     or a name or number of libpcap's. The program is a socket filter, which takes frames; with the type None
     it takes plain memory, from the link header on, which is faster, and the only way for link types that are
-    neither Ethernet nor IP. `optimize` is that of libpcap's compiler.
+    neither Ethernet nor IP. `optimize` is that of libpcap's compiler, `netmask` ("255.255.255.0") that of the
+    network, which `ip broadcast` asks for.
 
     Raises FilterError in libpcap's words, and where there is no libpcap.
 
@@ -45,15 +47,24 @@ def compile(
     number = pcap.link_number(linktype)
     if type is not None and number != pcap.LINK_TYPES["ethernet"] and number not in NETWORK:
         raise FilterError(f"socket filters take Ethernet frames, not packets of {linktype!r}: say type=None")
-    code = pcap.compile(expression, linktype, snaplen, optimize=optimize)
-    return to_ebpf(code, type, name="filter", starts="network" if number in NETWORK else "link")
+    code = pcap.compile(expression, linktype, snaplen, optimize=optimize, netmask=netmask)
+    starts: Literal["link", "network"] = "network" if number in NETWORK else "link"
+    return to_ebpf(code, type, name="filter", starts=starts, loops=True)
 
 
 def to_classic(
-    expression: str, *, linktype: str | int = "ethernet", snaplen: int = SNAPLEN, optimize: bool = True
+    expression: str,
+    *,
+    linktype: str | int = "ethernet",
+    snaplen: int = SNAPLEN,
+    optimize: bool = True,
+    netmask: str | int | None = None,
 ) -> bytes:
-    """Return an expression as a program of classic BPF, as `compile` has it before it is translated."""
-    return pcap.compile(expression, linktype, snaplen, optimize=optimize)
+    """Return an expression as a program of classic BPF, as `compile` has it before it is translated.
+
+    One with `protochain` goes back with `ja`, as libpcap's machine does: `classic.run(..., loops=True)`.
+    """
+    return pcap.compile(expression, linktype, snaplen, optimize=optimize, netmask=netmask)
 
 
 def to_xdp(
@@ -69,7 +80,7 @@ def to_xdp(
         if action not in ACTIONS:
             raise ValueError(f"no action {action!r}; there are {', '.join(ACTIONS)}")
     code = pcap.compile(expression, "ethernet", SNAPLEN)
-    return OnXdp(ACTIONS[match], ACTIONS[otherwise]).program(code, name, "xdp")
+    return OnXdp(ACTIONS[match], ACTIONS[otherwise]).program(code, name, "xdp", loops=True)
 
 
 __all__ = ["compile", "to_classic", "to_object", "to_xdp"]

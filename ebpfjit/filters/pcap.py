@@ -11,11 +11,13 @@ import platform
 import re
 import sys
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 from ebpfjit.classic.check import check
+from ebpfjit.classic.code import decode
 from ebpfjit.errors import FilterError, VerifierError
 from ebpfjit.once import once
 
@@ -43,18 +45,31 @@ def link_number(linktype: str | int) -> int:
         return linktype
     if not isinstance(linktype, str):
         raise TypeError(f"a link type is a name or a number, not of type {type(linktype).__name__}")
-    known = LINK_TYPES.get(linktype.lower())
+    plain = linktype.lower().removeprefix("dlt_")
+    known = LINK_TYPES.get(plain)
     if known is not None:
         return known
-    number = int(_library().pcap_datalink_name_to_val(linktype.encode()))
+    number = (
+        int(_library().pcap_datalink_name_to_val(plain.encode())) if plain.replace("_", "").isalnum() else -1
+    )
     if number < 0:
         names = ", ".join(LINK_TYPES)
         raise FilterError(f"no link type {linktype!r}; there are {names}, and libpcap's own (EN10MB, ...)")
     return number
 
 
-def compile(expression: str, linktype: str | int, snaplen: int, *, optimize: bool = True) -> bytes:
-    """Return an expression as a program of classic BPF. Raises FilterError, in libpcap's words."""
+def compile(
+    expression: str,
+    linktype: str | int,
+    snaplen: int,
+    *,
+    optimize: bool = True,
+    netmask: str | int | None = None,
+) -> bytes:
+    """Return an expression as a program of classic BPF. Raises FilterError, in libpcap's words.
+
+    Of `protochain` it becomes a loop, which goes back with `ja`.
+    """
     if not 0 <= snaplen < 1 << 31:
         raise ValueError(f"snaplen is a number of bytes below 2**31, not {snaplen}")
     if "\0" in expression:
@@ -63,15 +78,25 @@ def compile(expression: str, linktype: str | int, snaplen: int, *, optimize: boo
         text = expression.encode()
     except UnicodeEncodeError as error:
         raise FilterError(f"filter {expression!r}: {error.reason} at character {error.start + 1}") from None
-    library, number = _library(), link_number(linktype)
+    number = link_number(linktype)
     number = _DLT_RAW if number == LINK_TYPES["raw"] else number
+    code = _compiled(expression, text, number, snaplen, optimize=optimize, mask=_mask(netmask))
+    try:
+        check(code, loops=True)
+    except VerifierError as error:
+        raise FilterError(f"filter {expression!r}: libpcap makes what Linux does not take: {error}") from None
+    return code
+
+
+def _compiled(expression: str, text: bytes, number: int, snaplen: int, *, optimize: bool, mask: int) -> bytes:
+    library = _library()
     with _compiling:
         handle = library.pcap_open_dead(number, snaplen)
         if not handle:
             raise FilterError(f"libpcap has no memory for link type {number}")
         try:
             program = _Program()
-            failed = library.pcap_compile(handle, ctypes.byref(program), text, int(optimize), ANY_NETMASK)
+            failed = library.pcap_compile(handle, ctypes.byref(program), text, int(optimize), mask)
             if failed:
                 said = library.pcap_geterr(handle).decode(errors="replace")
                 raise FilterError(f"filter {expression!r}: {said}")
@@ -79,12 +104,25 @@ def compile(expression: str, linktype: str | int, snaplen: int, *, optimize: boo
             library.pcap_freecode(ctypes.byref(program))
         finally:
             library.pcap_close(handle)
-    try:
-        check(code)
-    except VerifierError as error:
-        loops = "libpcap makes a loop of it (protochain), or something else that Linux does not take either"
-        raise FilterError(f"filter {expression!r}: {loops}: {error}") from None
     return code
+
+
+def _mask(netmask: str | int | None) -> int:
+    """Return a netmask as this libpcap takes it. Raises FilterError."""
+    if netmask is None:
+        return ANY_NETMASK
+    try:
+        return int.from_bytes(IPv4Address(netmask).packed, _mask_order())
+    except ValueError as error:
+        raise FilterError(f"{netmask!r} is no netmask: {error}") from None
+
+
+@once
+def _mask_order() -> Literal["big", "little"]:
+    """Return how the bytes of a netmask lie as a number: releases of libpcap differ, so one is asked."""
+    number, hosts = LINK_TYPES["ethernet"], 0xFF  # of the mask 255.255.255.0
+    made = _compiled("", b"ip broadcast", number, 1, optimize=True, mask=0xFFFFFF00)
+    return "big" if any(each.k == hosts for each in decode(made)) else "little"
 
 
 @once
