@@ -20,6 +20,7 @@ from ebpfjit.arguments import (
     check_context,
     check_environment,
     check_limit,
+    check_repeat,
     checked_kfuncs,
     numbered,
 )
@@ -67,15 +68,8 @@ class TypedPlain(Plain):
         why = _why_no_lane(self.ready, environment, release_gil=self.compiled.unlocked)
         return why or super(TypedPlain, self).why_prepared()
 
-    def __call__(self, mem: Any) -> int:
-        """Run the program and return r0. Raises as `Program.run`."""
-        return self._whole(mem)
-
-    def taken(self, mem: Any, take: Take) -> int:
-        """Run the program as a call does, and have what the run leaves taken; return r0."""
-        return self._whole(mem, take)
-
-    def _whole(self, mem: Any, take: Take | None = None) -> int:
+    def once(self, mem: Any, take: Take | None = None) -> int:
+        """Run the program one time, and have what it leaves taken; return r0. Raises as `Program.run`."""
         start = self.ready
         environment = environment_of(start.program)
         mark = self.stops.mark()
@@ -103,6 +97,7 @@ def _typed_function(
     given: Mapping[int, HelperFunction],
     kfuncs: Given,
     context: Mapping[str, Any] | None = None,
+    repeat: int = 1,
     origin: Origin | None = None,
 ) -> JitFunction:
     """Return a program as a compiled function, called through the native gate where its context allows.
@@ -115,7 +110,8 @@ def _typed_function(
     environment = environment_of(start.program) if origin is None else origin.environment
     compiled = start.machine_code(environment)
     plain = TypedPlain(compiled, given, limit, kfuncs, ready=start, context=context)
-    if context or why_not() or _why_no_lane(start, environment, release_gil=compiled.unlocked):
+    plain.repeat = repeat
+    if context or repeat > 1 or why_not() or _why_no_lane(start, environment, release_gil=compiled.unlocked):
         return JitFunction(plain)
     assert start.type is not None  # it fits a lane
     lane = _lane_of(start.type.name)
@@ -226,6 +222,7 @@ def compile(
     limit: int | None = None,
     environment: Environment | None = None,
     context: Mapping[str, Any] | None = None,
+    repeat: int = 1,
     checked: bool = True,
     harden: bool = False,
     cache: str | os.PathLike[str] | None = None,
@@ -238,7 +235,9 @@ def compile(
     `helpers` maps numbers, or Linux's names, to functions; a program with a type or with maps finds
     Linux's helpers besides. `kfuncs` maps names of kernel functions (or BTF ids) to functions that take
     their place. `limit` is the instruction limit of each call (None: no limit). `environment` is what helpers
-    see of the world, `context` sets fields of each call's context by name. `checked=False` leaves
+    see of the world, `context` sets fields of each call's context by name. With `repeat` each call runs the
+    program so often: one with a type on the same data each time, others on what the run before has left.
+    `checked=False` leaves
     out all memory checks: a wrong program can then crash the process. `harden=True` keeps immediates of
     the program's choosing out of the machine code (two more instructions for each) and puts guard pages
     around it. `cache` is a folder where machine code is kept for the next process: nobody else must be
@@ -257,6 +256,7 @@ def compile(
     check_limit(limit)
     check_context(context)
     check_environment(environment)
+    check_repeat(repeat)
     if context and program.type is None:
         raise no_context(program)
     if environment is not None:
@@ -268,7 +268,8 @@ def compile(
         from ebpfjit.jit.cache import Folder
 
         options = replace(options, cache=Folder(cache))
-    return _compiled(program, options, numbered(helpers), checked_kfuncs(kfuncs), limit, context)
+    given = numbered(helpers), checked_kfuncs(kfuncs)
+    return _compiled(program, options, *given, limit, context, repeat)
 
 
 def with_reasons(
@@ -308,6 +309,7 @@ def _compiled(
     kfuncs: Given,
     limit: int | None,
     context: Mapping[str, Any] | None = None,
+    repeat: int = 1,
 ) -> JitFunction:
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
@@ -322,7 +324,7 @@ def _compiled(
     has_lane = start is not None and not (
         context or _why_no_lane(start, environment_of(program), release_gil=options.release_gil)
     )
-    counted = start is None or has_lane
+    counted = repeat == 1 and (start is None or has_lane)
     if start is not None:
         start = replace(
             start,
@@ -336,7 +338,7 @@ def _compiled(
         )
         start.refuse_missing()
         start.check_license(environment_of(program))
-        return _typed_function(start, limit, helpers, kfuncs, context)
+        return _typed_function(start, limit, helpers, kfuncs, context, repeat)
     called = {**functions_of(program), **given_functions(program, kfuncs)}
     program.refuse_unmet(called)
     promises = Promises(
@@ -347,4 +349,4 @@ def _compiled(
     options = decided(replace(options, promises=promises, is_sound=True), counted=counted)
     compile_as = partial(compile_program, verified or prepare(program), helpers=dict(helpers), kfuncs=called)
     improve = compile_as if options.optimize is None else None
-    return make_function(compile_as(options), dict(helpers), limit, improve, kfuncs)
+    return make_function(compile_as(options), dict(helpers), limit, improve, kfuncs, repeat)

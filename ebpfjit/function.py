@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class Plain:
     """A compiled program, called in Python: (mem) -> r0.
 
-    `helpers` and `kfuncs` are what whoever compiled it gave, `optimize` is as it was asked for.
+    `helpers` and `kfuncs` are what whoever compiled it gave, `optimize` is as it was asked for. A call runs
+    the program `repeat` times.
     """
 
     compiled: Compiled
@@ -38,6 +39,7 @@ class Plain:
     limit: int | None = None
     kfuncs: Mapping[int | str, Callable[..., Any]] = field(default_factory=dict)
     stops: Stops = field(default_factory=Stops)
+    repeat: int = field(default=1, init=False)
     optimize: bool | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -48,20 +50,27 @@ class Plain:
         load_package("ebpfjit.jit")
         from ebpfjit.jit.gate import why_not
 
+        if self.repeat > 1:
+            return f"it runs the program {self.repeat} times"
         return why_not() or "a run takes too much of the thread's stack"
 
     def __call__(self, mem: Any) -> int:
-        """Run the program on memory, and return r0."""
-        execution = raw_execution(mem, self.helpers, self.limit)
-        execution.mark = self.stops.mark()
-        return self.compiled.run(execution)
+        """Run the program on memory, as often as it repeats, and return the last r0."""
+        return self.taken(mem)
 
-    def taken(self, mem: Any, take: Take) -> int:
-        """Run the program as a call does, and have what the run leaves taken; return r0."""
+    def taken(self, mem: Any, take: Take | None = None) -> int:
+        """Run the program as a call does, and have what the last run leaves taken; return r0."""
+        for _ in range(self.repeat - 1):
+            self.once(mem)
+        return self.once(mem, take)
+
+    def once(self, mem: Any, take: Take | None = None) -> int:
+        """Run the program one time, and have what it leaves taken; return r0."""
         execution = raw_execution(mem, self.helpers, self.limit)
         execution.mark = self.stops.mark()
         value = self.compiled.run(execution)
-        take(execution, ended=True)
+        if take is not None:
+            take(execution, ended=True)
         return value
 
 
@@ -272,7 +281,7 @@ class JitFunction(Sealed):
         given = checked_functions("helper", plain.helpers)
         kfuncs = checked_functions("kfunc", plain.kfuncs)
         chosen = {**recipe.options.chosen, "optimize": plain.optimize}
-        options = {"kfuncs": kfuncs, "limit": plain.limit, **chosen}
+        options = {"kfuncs": kfuncs, "limit": plain.limit, "repeat": plain.repeat, **chosen}
         context: Mapping[str, Any] | None = getattr(plain, "context", None)
         options |= {} if context is None else {"context": context}
         return _compile_again, (recipe.verified.program, given, options)
@@ -291,9 +300,12 @@ def make_function(
     limit: int | None = None,
     better: Callable[[Options], Compiled] | None = None,
     kfuncs: Mapping[int | str, Callable[..., Any]] = MappingProxyType({}),
+    repeat: int = 1,
 ) -> JitFunction:
     """Return a compiled program as a function of memory; see `gated`."""
-    return gated(Plain(compiled, helpers, limit, kfuncs), "optional", ("mem",), better)
+    plain = Plain(compiled, helpers, limit, kfuncs)
+    plain.repeat = repeat
+    return gated(plain, "optional", ("mem",), better)
 
 
 def gated(
@@ -315,7 +327,7 @@ def gated(
     from ebpfjit.jit.tiers import heat_of
 
     function, compiled = JitFunction(plain), plain.compiled
-    if why_not():
+    if why_not() or plain.repeat > 1:
         return function
     gate = Gate(
         compiled,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from ebpfjit.analysis import verifier as structural
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import StackUsageCalculator, Verified, prepare
-from ebpfjit.arguments import check_environment, check_limit, checked_kfuncs, numbered
+from ebpfjit.arguments import (
+    check_context,
+    check_environment,
+    check_limit,
+    check_repeat,
+    checked_kfuncs,
+    numbered,
+)
 from ebpfjit.errors import ExecutionError, JitUnavailable, TranslationError
 from ebpfjit.interpreter import interpret
 from ebpfjit.named import cut, few
@@ -103,6 +110,8 @@ class Machine:
 
     `helpers` are those of `register_helper` by number or by Linux's name, `kfuncs` those of `register_kfunc`
     by BTF id or by name; `environment` is the world that helpers of Linux's find which are registered here.
+    With `repeat` each call runs the program so often, each time on the memory as the run before has left it.
+    There is no `context` whose fields could be set: that is for programs with a type.
 
     `limit` (or `instruction_limit`) is the budget of a run in instructions (None: no limit), charged for each
     basic block as it is entered. It is looked at where a function starts or ends, where a loop
@@ -149,6 +158,8 @@ class Machine:
         helpers: Helpers | None = None,
         kfuncs: Kfuncs | None = None,
         environment: Environment | None = None,
+        context: Mapping[str, Any] | None = None,
+        repeat: int = 1,
         checked: bool = True,
         harden: bool = False,
         cache: str | os.PathLike[str] | None = None,
@@ -156,7 +167,7 @@ class Machine:
         optimize: bool | None = None,
         audit: bool = False,
     ) -> None:
-        self._take(limit, instruction_limit, helpers, kfuncs, environment)
+        self._take(limit, instruction_limit, helpers, kfuncs, environment, context, repeat)
         self._begin(prog, Options(checked, harden, release_gil, optimize, audit), cache)
 
     def _take(
@@ -166,10 +177,19 @@ class Machine:
         helpers: Helpers | None,
         kfuncs: Kfuncs | None,
         environment: Environment | None,
+        context: Mapping[str, Any] | None,
+        repeat: int,
     ) -> None:
         """Take what runs are given, under the names that `Program.run` has, checked as there."""
         check_limit(limit)
         check_environment(environment)
+        check_context(context)
+        check_repeat(repeat)
+        if context:
+            raise ValueError(
+                "a machine's program gets memory, and no context whose fields could be set; context= is for "
+                "run() and compile() of a program with a type"
+            )
         if limit is not None and instruction_limit is not None:
             raise ValueError("limit and instruction_limit are two names of one option: give one of them")
         self._entry: _Function | None = None
@@ -178,7 +198,8 @@ class Machine:
         self._helpers: dict[int, HelperFunction] = {**numbered(helpers)}
         self._brought = checked_kfuncs(kfuncs)
         self._kfuncs: dict[int, HelperFunction] = {}
-        self.environment = environment
+        self._environment = environment
+        self._repeat = repeat
 
     def _begin(self, prog: Bytecode | None, options: Options, cache: str | os.PathLike[str] | None) -> None:
         self._options = options
@@ -208,7 +229,7 @@ class Machine:
     def _settings(self) -> dict[str, Any]:
         """The keyword arguments that make such a machine."""
         given = {"limit": self._limit, "kfuncs": self._brought or None, "environment": self.environment}
-        return {**given, "cache": self.cache, **self._options.chosen}
+        return {**given, "repeat": self.repeat, "cache": self.cache, **self._options.chosen}
 
     def __getstate__(self) -> dict[str, Any]:
         if self._allowed:
@@ -252,6 +273,28 @@ class Machine:
             with it.gate.lock.held:
                 it.plain.machine.instruction_limit = limit
                 it.gate.set_limit(limit)
+
+    @property
+    def environment(self) -> Environment | None:
+        """The world of runs; for another one the program is compiled anew."""
+        return self._environment
+
+    @environment.setter
+    def environment(self, environment: Environment | None) -> None:
+        check_environment(environment)
+        self._environment = environment
+        self._forget_code()
+
+    @property
+    def repeat(self) -> int:
+        """How often each call runs the program; for another number it is compiled anew."""
+        return self._repeat
+
+    @repeat.setter
+    def repeat(self, repeat: int) -> None:
+        check_repeat(repeat)
+        self._repeat = repeat
+        self._forget_code()
 
     @property
     def program(self) -> Program | None:
@@ -372,7 +415,7 @@ class Machine:
         # A subclass may have a method of its own, which stays in front.
         has_gate = (
             not why_not()
-            and self.environment is None
+            and self.repeat == 1
             and getattr(type(self), "execute_program_jit", None) is type(self)._execute
         )
         options = decided(self._all_options(), counted=has_gate)
@@ -404,6 +447,7 @@ class Machine:
             better=better,
             heat=heat_of(compiled.verified.program),
             stops=self._stops,
+            world=None if self.environment is None else partial(World, self.environment),
         )
         if not gate.fits:
             return False
@@ -525,10 +569,19 @@ class Machine:
         regions = [region for map_ in maps for region in map_.regions]
         return SharedRegions(regions, self._allowed) if regions else self._allowed
 
-    def _interpret(self, execution: Execution) -> int:
-        return interpret(self._loaded(), execution)
+    def _interpret(self, start: Callable[..., Execution], *buffers: AnyBuffer) -> int:
+        """Interpret the program, as often as it repeats, on these buffers; return the last r0."""
+        for _ in range(self.repeat - 1):
+            interpret(self._loaded(), start(*buffers))
+        return interpret(self._loaded(), start(*buffers))
 
-    def _run_compiled(self, execution: Execution) -> int:
+    def _run_compiled(self, start: Callable[..., Execution], *buffers: AnyBuffer) -> int:
+        """Run the machine code, as often as it repeats, on these buffers; return the last r0."""
+        for _ in range(self.repeat - 1):
+            self._run_once(start(*buffers))
+        return self._run_once(start(*buffers))
+
+    def _run_once(self, execution: Execution) -> int:
         compiled = self._compiled  # read once: another thread may register a helper meanwhile
         if compiled is None:
             self._loaded()

@@ -539,6 +539,7 @@ class Program:
         limit: int | None = None,
         environment: Environment | None = None,
         context: Mapping[str, Any] | None = None,
+        repeat: int = 1,
         audit: bool = False,
         harden: bool = False,
         cache: str | os.PathLike[str] | None = None,
@@ -547,7 +548,7 @@ class Program:
         """Compile the program into a function of one buffer.
 
         The options are those of `ebpfjit.compiling.compile`, which says what each does; `helpers` to
-        `context` are those of `run`.
+        `context`, `repeat` are those of `run`.
         """
         import_alone("ebpfjit.compiling")
         from ebpfjit import compiling
@@ -561,6 +562,7 @@ class Program:
             limit=limit,
             environment=environment,
             context=context,
+            repeat=repeat,
             audit=audit,
             harden=harden,
             cache=cache,

@@ -9,6 +9,7 @@ EbpfVmNoData        ()             r1 = 0                 r2 = 0
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.once import load_package
@@ -43,11 +44,11 @@ class EbpfVmMbuff(Machine):
 
     def execute_program(self, mem: AnyBuffer, mbuff: AnyBuffer) -> int:
         """Interpret the program and return r0, unsigned."""
-        return self._interpret(self._arguments(mem, mbuff))
+        return self._interpret(self._arguments, mem, mbuff)
 
     def execute_program_jit(self, mem: AnyBuffer, mbuff: AnyBuffer) -> int:
         """Run the machine code; results and exceptions are those of `execute_program`."""
-        return self._run_compiled(self._arguments(mem, mbuff))
+        return self._run_compiled(self._arguments, mem, mbuff)
 
     _execute = execute_program_jit
 
@@ -86,6 +87,8 @@ class EbpfVmFixedMbuff(Machine):
         helpers: Helpers | None = None,
         kfuncs: Kfuncs | None = None,
         environment: Environment | None = None,
+        context: Mapping[str, Any] | None = None,
+        repeat: int = 1,
         checked: bool = True,
         harden: bool = False,
         cache: str | os.PathLike[str] | None = None,
@@ -94,7 +97,7 @@ class EbpfVmFixedMbuff(Machine):
         audit: bool = False,
     ) -> None:
         self._offsets = _offsets(data_offset, data_end_offset)
-        self._take(limit, instruction_limit, helpers, kfuncs, environment)
+        self._take(limit, instruction_limit, helpers, kfuncs, environment, context, repeat)
         self._begin(prog, Options(checked, harden, release_gil, optimize, audit), cache)
 
     def _settings(self) -> dict[str, Any]:
@@ -151,11 +154,11 @@ class EbpfVmFixedMbuff(Machine):
 
     def execute_program(self, mem: AnyBuffer) -> int:
         """Interpret the program and return r0, unsigned."""
-        return self._interpret(self._arguments(mem))
+        return self._interpret(self._arguments, mem)
 
     def execute_program_jit(self, mem: AnyBuffer) -> int:
         """Run the machine code; results and exceptions are those of `execute_program`."""
-        return self._run_compiled(self._arguments(mem))
+        return self._run_compiled(self._arguments, mem)
 
     _execute = execute_program_jit
 
@@ -176,11 +179,11 @@ class EbpfVmRaw(Machine):
 
     def execute_program(self, mem: AnyBuffer) -> int:
         """Interpret the program and return r0, unsigned."""
-        return self._interpret(self._arguments(mem))
+        return self._interpret(self._arguments, mem)
 
     def execute_program_jit(self, mem: AnyBuffer) -> int:
         """Run the machine code; results and exceptions are those of `execute_program`."""
-        return self._run_compiled(self._arguments(mem))
+        return self._run_compiled(self._arguments, mem)
 
     _execute = execute_program_jit
 
@@ -194,12 +197,15 @@ class EbpfVmNoData(Machine):
 
     _shape = ("none", ())
 
+    def _nothing(self) -> Execution:
+        return self._execution(None, [], None)
+
     def execute_program(self) -> int:
         """Interpret the program and return r0, unsigned."""
-        return self._interpret(self._execution(None, [], None))
+        return self._interpret(self._nothing)
 
     def execute_program_jit(self) -> int:
         """Run the machine code; results and exceptions are those of `execute_program`."""
-        return self._run_compiled(self._execution(None, [], None))
+        return self._run_compiled(self._nothing)
 
     _execute = execute_program_jit

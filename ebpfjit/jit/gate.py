@@ -41,6 +41,7 @@ from ebpfjit.runtime.execution import Execution, Stops
 from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE, AddressSpace, Region, Stack, address_of
 from ebpfjit.runtime.rights import Rights
 from ebpfjit.runtime.shared import SharedRegions
+from ebpfjit.runtime.world import World
 from ebpfjit.translators.x86_64.gate import SHAPES
 from ebpfjit.translators.x86_64.lanes import LANE_WORDS
 from ebpfjit.translators.x86_64.runs import KEPT_SIZE, STATE_WORDS
@@ -202,7 +203,8 @@ class Gate:
     `room` bytes at least: a run that goes on in other code keeps its block. Who changes a gate that may be
     replaced meanwhile holds `lock`, which goes over to the new one. Where it `grows`, runs may come to have
     memory in a lane that `allowed` has not: that of maps inside of maps. `tails` is where runs go on in other
-    programs: they get room for whatever these need.
+    programs: they get room for whatever these need. `world` makes what the helpers of a run work on, where
+    there is no lane, whose `begin` does.
     Raises ExecutionError for code that was promised more than runs of this shape have.
     """
 
@@ -226,6 +228,7 @@ class Gate:
         cells: Sequence[tuple[int, int]] = (),
         grows: bool = False,
         tails: Table | None = None,
+        world: Callable[[], World] | None = None,
     ) -> None:
         check(compiled.recipe, _given(shape, lane, mbuff, rights))
         self.rights = rights
@@ -233,7 +236,7 @@ class Gate:
         self.stops = stops or Stops()
         self.better = self.anew = better
         self.lock = OwnLock()
-        self.lane, self.begin = lane, begin
+        self.lane, self.begin, self.world = lane, begin, world
         self.mbuff = mbuff
         self.shape = shape
         self.names = names
@@ -323,6 +326,7 @@ class Gate:
             cells=self.cells,
             grows=self.grows,
             tails=self.tails,
+            world=self.world,
         )
         gate.lock, gate.anew = self.lock, self.anew
         return gate
@@ -474,6 +478,7 @@ class _NativeRun(Run):
         self.follow_stack()
         if execution.world is not None:
             execution.world.engine = self
+        if gate.begin is not None:
             if gate.grows:
                 self.publish()
             else:
@@ -500,6 +505,7 @@ class _NativeRun(Run):
             limit=gate.limit,
             checked=gate.checked,
             stack=stack,
+            world=None if gate.world is None else gate.world(),
         )
 
     def go_on_in(self, compiled: Compiled) -> None:

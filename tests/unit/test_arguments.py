@@ -59,10 +59,13 @@ DOORS: dict[str, Callable[..., object]] = {
         ({"kfuncs": {"f": 7}}, TypeError, "kfunc 'f' cannot be called: it is of type int"),
         ({"environment": {"cpu": 1}}, TypeError, "environment is an Environment, not of type dict"),
         ({"context": [5]}, TypeError, "context is a mapping of field names to numbers, not list"),
+        ({"repeat": 0}, ValueError, "repeat is how often the program runs, at least once, not 0"),
+        ({"repeat": "2"}, ValueError, "repeat is how often the program runs, at least once, not '2'"),
     ],
 )
 def test_all_doors_say_the_same(door: str, given: dict[str, Any], error: type[Exception], words: str) -> None:
-    if (door, *given) in {("listing", "limit"), *((door, "context") for door in ("listing", "raw", "fixed"))}:
+    of_a_run = {("listing", "limit"), ("listing", "context"), ("listing", "repeat"), ("trace", "repeat")}
+    if (door, *given) in of_a_run:
         error, words = TypeError, "unexpected keyword argument"  # where there is nothing that it could be of
     with pytest.raises(error, match=words):
         DOORS[door](**given)
@@ -107,6 +110,49 @@ def test_repeat_runs_on_the_same_data_and_on_the_maps_as_they_are(engine: Any) -
         assembler.assemble("mov r1, r10\nadd r1, -8\nstdw [r1], 0x41\nmov r2, 2\ncall 6\nexit"), type="xdp"
     )
     assert printing.run(FRAME, engine=engine, repeat=2).output == ("A", "A")
+
+
+@pytest.mark.parametrize("door", ["raw", "fixed"])
+def test_machines_have_no_context(door: str) -> None:
+    with pytest.raises(ValueError, match="a machine's program gets memory, and no context whose fields"):
+        DOORS[door](context={"mark": 1})
+    DOORS[door](context={})
+
+
+def test_compiled_functions_and_machines_repeat() -> None:
+    counting = Program(assembler.assemble("ldxb r6, [r1]\nadd r6, 1\nstxb [r1], r6\ncall 999\nexit"))
+    calls: list[int] = []
+
+    def helper(*_: int) -> int:
+        calls.append(1)
+        return len(calls)
+
+    given: dict[str, Any] = {"helpers": {999: helper}, "repeat": 3}
+    function, machine = counting.compile(**given), EbpfVmRaw(counting, **given)
+    machine.jit_compile()
+    memory = bytearray(1)
+    results = [each(memory) for each in (function, machine.execute_program, machine.execute_program_jit)]
+    assert (results, memory[0]) == ([3, 6, 9], 9)
+    assert list(function.map([memory, memory])) == [12, 15]
+    assert "each call is prepared in Python: it runs the program 3 times" in function.explain()
+    frames = Program(
+        assembler.assemble("ldxw r7, [r1]\nldxb r0, [r7]\nadd r0, 1\nstxb [r7], r0\nexit"), type="xdp"
+    )
+    typed = frames.compile(repeat=4)
+    assert typed(FRAME) == pickle.loads(pickle.dumps(typed))(FRAME) == 1  # the same data each time
+    again = pickle.loads(pickle.dumps(EbpfVmRaw(SPIN, repeat=2)))
+    assert again.repeat == 2
+
+
+def test_machines_with_an_environment_are_called_natively() -> None:
+    machine = EbpfVmRaw(CLOCK, environment=Environment(clock=Clock(12345)), helpers={5: table.bound()[5]})
+    machine.jit_compile()
+    assert machine.execute_program_jit(FRAME) == machine.execute_program(FRAME) == 12345
+    assert "execute_program_jit" in vars(machine)
+    assert [machine.execute_program_jit(memory) for memory in (b"", bytearray(9), FRAME)] == [12345] * 3
+    machine.environment, machine.repeat = Environment(clock=Clock(7)), 2
+    assert machine.execute_program_jit(FRAME) == 7
+    assert "execute_program_jit" not in vars(machine)
 
 
 def test_compiled_functions_take_environment_and_context() -> None:
