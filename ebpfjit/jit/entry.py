@@ -460,6 +460,8 @@ def compile_program(
         addresses[COUNTERS] = counters.counters_of(verified.program).address
     code = relocate(image, addresses | host_addresses() | _map_routines(image))
     buffer = CodeBuffer(code, guarded=options.harden)
+    if os.environ.get("EBPFJIT_PERF"):
+        import_alone("ebpfjit.jit.perf").tell(verified.program, image, buffer.address)
     done("map")
     pins = (counts, *(map_.pins for map_ in verified.program.maps))
     return Compiled(recipe, image, buffer, tuple(called.values()), kept, pins, counts=counts)

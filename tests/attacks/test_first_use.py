@@ -36,7 +36,8 @@ TABLES = {
     "runtime/maps/hash.py": {"_shared"},  # weak, and changed under the lock that `list` of it is made under
     "translators/registry.py": {"_TRANSLATORS"},  # filled while modules are imported
     "runtime/kfuncs/table.py": {"_registered"},  # as the helpers', under one lock
-    "runtime/counters.py": {"_all"},  # only grows, a step at a time
+    "jit/perf.py": {"_dumps"},  # under a lock
+    "runtime/counters.py": {"_all", "at_exit"},  # only grow, a step at a time
     "runtime/timers.py": {"_with_timers"},  # each use of it is one step
     "runtime/helpers/table.py": {"_registered"},  # the same
     "runtime/attach.py": {"_DEFAULTS"},  # the same
