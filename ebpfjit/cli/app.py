@@ -132,8 +132,15 @@ app.command()(verify)
 
 @app.command()
 def listing(
-    file: File,
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE", help="Object file, bytecode (.bin), assembly text (.s), or -."),
+    ] = None,
     program: ProgramName = None,
+    expression: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="EXPRESSION", help="Instead of a file: tcpdump's 'tcp port 80'."),
+    ] = None,
     optimize: Annotated[bool, typer.Option(help="Look for checks and instructions to save.")] = True,
     checks: Annotated[bool, typer.Option(help="With memory checks, or without.")] = True,
     harden: Annotated[bool, typer.Option("--harden", help="Blind the program's constants.")] = False,
@@ -154,12 +161,21 @@ def listing(
 
     if html is not None and as_json:
         raise typer.BadParameter("--html and --json exclude each other")
-    chosen = one_program(file, program, loading(btf, kconfig, maps))
-    with naming(file):
+    if file is not None and expression is None:
+        chosen = one_program(file, program, loading(btf, kconfig, maps))
+    elif file is not None or expression is None:
+        raise typer.BadParameter("there is a FILE, or --filter EXPRESSION, and not both")
+    elif program or btf or kconfig or maps:
+        raise typer.BadParameter("--program, --btf, --kconfig and --maps go with FILE")
+    else:
+        from ebpfjit import filters
+
+        chosen = filters.compile(expression, type=None)
+    with naming(file or "filter"):
         shown = chosen.listing(optimize=optimize, checked=checks, harden=harden)
     print_listing(shown, html=html, as_json=as_json)
     if shown.view.refusal:
-        fail(f"{file}: {shown.view.refusal}")
+        fail(f"{file or 'filter'}: {shown.view.refusal}")
 
 
 app.command()(cost)

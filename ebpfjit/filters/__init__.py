@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Literal
 
 from ebpfjit.classic.translate import OnXdp, to_ebpf
-from ebpfjit.errors import FilterError
+from ebpfjit.errors import FilterError, VerifierError
 from ebpfjit.filters import pcap
 from ebpfjit.filters.elf import to_object
+from ebpfjit.filters.source import to_source
 from ebpfjit.program import Program
 
 Action = Literal["XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX"]
@@ -76,11 +77,34 @@ def to_xdp(
     bpftool and ip load. Raises FilterError, ValueError for an action that is none, and TranslationError for
     expressions about what XDP does not have.
     """
-    for action in (match, otherwise):
-        if action not in ACTIONS:
-            raise ValueError(f"no action {action!r}; there are {', '.join(ACTIONS)}")
+    _check_actions(match, otherwise)
     code = pcap.compile(expression, "ethernet", SNAPLEN)
     return OnXdp(ACTIONS[match], ACTIONS[otherwise]).program(code, name, "xdp", loops=True)
 
 
-__all__ = ["compile", "to_classic", "to_object", "to_xdp"]
+def to_c(
+    expression: str, match: Action = "XDP_DROP", *, otherwise: Action = "XDP_PASS", name: str = "filter"
+) -> str:
+    """Return an expression as C source of the XDP program that `to_xdp` gives, to be read, changed and built.
+
+    `name` is the function's. What to do with the file is said in its head; it needs linux/bpf.h, no more.
+    Raises FilterError, also for a loop (protochain); ValueError for an action, or a name that is none of C's;
+    and TranslationError for expressions about what XDP does not have.
+    """
+    _check_actions(match, otherwise)
+    if not name.isidentifier() or not name.isascii():
+        raise ValueError(f"{name!r} is no name of a function in C")
+    code = pcap.compile(expression, "ethernet", SNAPLEN)
+    try:
+        return to_source(code, expression, match, otherwise, name)
+    except VerifierError as error:
+        raise FilterError(f"filter {expression!r}: no XDP program has such a loop: {error}") from None
+
+
+def _check_actions(*actions: str) -> None:
+    for action in actions:
+        if action not in ACTIONS:
+            raise ValueError(f"no action {action!r}; there are {', '.join(ACTIONS)}")
+
+
+__all__ = ["compile", "to_c", "to_classic", "to_object", "to_xdp"]

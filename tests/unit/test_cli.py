@@ -161,6 +161,12 @@ def test_listing_of_other_code(tmp_path: Path) -> None:
     assert "add rax, 0x12345678" not in output("listing", str(path), "--harden")
 
 
+def test_listing_of_a_filter() -> None:
+    assert "program filter (no type" in output("listing", "--filter", "greater 60")
+    usage = ebpfjit("listing", "--filter", "ip", "file.o")
+    assert (usage.returncode, b"and not both" in usage.stderr) == (2, True)
+
+
 def test_listing() -> None:
     text = output("listing", BLOCK_PORT)
     assert "ldxdw r2, [r1+0x50]" in text

@@ -6,7 +6,11 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import shutil
+import subprocess
+import sysconfig
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,6 +212,54 @@ def test_snaplen_link_types_and_objects() -> None:
     assert [program.run(packet).action for packet in (dns, frame)] == ["XDP_DROP", "XDP_PASS"]
     if kernel.unavailable_reason() is None:
         assert program.run(dns, engine="kernel").action == "XDP_DROP"
+
+
+C_EXPRESSIONS = (
+    "tcp port 80 and ip[2:2] % 3 != len / 7",
+    "vlan 7 or ip6[40] << 1 = 2",
+    "ether[ip[0] & 15] ^ 3 = 5",
+)
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
+def test_as_source_of_c(tmp_path: Path) -> None:
+    for expression in C_EXPRESSIONS:
+        source = filters.to_c(expression, "XDP_TX", otherwise="XDP_DROP", name="mine")
+        (tmp_path / "mine.c").write_text(source)
+        include = f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH')}"
+        command = [
+            "clang",
+            "-O2",
+            "-Wall",
+            "-Werror",
+            include,
+            "-target",
+            "bpf",
+            "-c",
+            "mine.c",
+            "-o",
+            "mine.o",
+        ]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        program = load(tmp_path / "mine.o").program("mine")
+        actions = [each == 3 for each in program.compile().map(packets())]
+        assert actions == list(map(bool, _verdicts(expression))), expression
+        if kernel.unavailable_reason() is None:
+            action = program.run(packets()[0], engine="kernel").action
+            assert action == ("XDP_TX" if actions[0] else "XDP_DROP")
+
+
+def test_source_of_c_that_cannot_be() -> None:
+    assert filters.to_c("tcp\nport 80").startswith("// tcp port 80 -- as tcpdump has it.\n")
+    for arguments, kind, says in [
+        (("ip6 protochain 6",), FilterError, "no XDP program has such a loop"),
+        (("inbound",), TranslationError, "nothing that gives 'type'"),
+        (("tcp", "DROP"), ValueError, "no action 'DROP'"),
+    ]:
+        with pytest.raises(kind, match=says):
+            filters.to_c(*arguments)  # type: ignore[arg-type]  # what users may get wrong
+    with pytest.raises(ValueError, match="no name of a function in C"):
+        filters.to_c("tcp", name="a b")
 
 
 def test_protochain_becomes_a_loop() -> None:
