@@ -8,7 +8,7 @@ from typing import Any
 
 from ebpfjit.difftest.guards import LITTER
 from ebpfjit.errors import AuditFailure, EbpfError
-from ebpfjit.translators.x86_64.target import POISON
+from ebpfjit.translators.block import POISON
 
 WRONG_CODE = "WrongCode"
 AUDIT_FAILURE = AuditFailure.__name__

@@ -24,6 +24,7 @@ from ebpfjit.memo import Memo
 from ebpfjit.program import Instruction
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Snippet, lines_of
+from ebpfjit.translators.labels import leave_label, pc_label
 from ebpfjit.translators.plan import ArenaPlan, Check, Plan, Settings
 from ebpfjit.translators.x86_64.counts import emit_count
 from ebpfjit.translators.x86_64.reasons import emit_reasons
@@ -35,9 +36,7 @@ from ebpfjit.translators.x86_64.target import (
     emit_function_entry,
     emit_resume,
     emit_shared,
-    leave_label,
     pay,
-    pc_label,
 )
 from ebpfjit.translators.x86_64.trace import emit_trace_point, emit_trace_routine
 

@@ -26,8 +26,7 @@ from ebpfjit.runtime.execution import SLICE, Execution, Mark
 from ebpfjit.runtime.memory import address_of, flat_view
 from ebpfjit.runtime.world import World, empty_buffers
 from ebpfjit.sealed import inside
-from ebpfjit.translators.x86_64.batches import BATCH_WORDS, FINISHED, KINDS, NO_ROOM
-from ebpfjit.translators.x86_64.runs import CALL_COST
+from ebpfjit.translators.block import BATCH_WORDS, CALL_COST, FINISHED, KINDS, NO_ROOM
 
 if TYPE_CHECKING:
     from ebpfjit.jit.gate import Lane

@@ -25,7 +25,7 @@ from ebpfjit.once import once
 from ebpfjit.options import Options
 from ebpfjit.runtime.execution import SLICE
 from ebpfjit.sealed import Entry, Sealed, inside
-from ebpfjit.translators.x86_64.gate import SHAPES
+from ebpfjit.translators.host import SHAPES
 
 _VECTORCALL_OFFSET = STATE_OFFSET - 8
 

@@ -29,6 +29,7 @@ from ebpfjit.optimizer.remarks import blamed
 from ebpfjit.optimizer.slots import has_slots
 from ebpfjit.program import Instruction
 from ebpfjit.record import dataclass
+from ebpfjit.translators.labels import function_label
 from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.plan import Plan
 from ebpfjit.translators.x86_64.target import (
@@ -39,7 +40,6 @@ from ebpfjit.translators.x86_64.target import (
     emit_entry,
     emit_function_entry,
     emit_resume,
-    function_label,
 )
 
 

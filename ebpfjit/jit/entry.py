@@ -45,17 +45,9 @@ from ebpfjit.runtime.execution import (
 from ebpfjit.runtime.memory import MAX_FRAMES, Region, active, address_of
 from ebpfjit.runtime.shared import BEHIND, HEADER_SIZE, ROW_SIZE
 from ebpfjit.runtime.world import Thrown, engine_of
-from ebpfjit.translators.x86_64.call import COUNTS
-from ebpfjit.translators.x86_64.counts import COUNTERS
-from ebpfjit.translators.x86_64.host import SHARED, symbol_of
-from ebpfjit.translators.x86_64.maps import MAP_ROUTINES
-from ebpfjit.translators.x86_64.target import (
-    FAULTS,
-    LEAVE_FUNCTION,
-    LEAVE_PROGRAM,
-    block_size,
-    limit_place,
-)
+from ebpfjit.translators.block import FAULTS, LEAVE_FUNCTION, LEAVE_PROGRAM, block_size, limit_place
+from ebpfjit.translators.labels import COUNTERS, COUNTS, MAP_ROUTINES, host_symbol
+from ebpfjit.translators.x86_64.host import SHARED
 
 _RUN = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 """The lock stays held, and an exception that the host has pending is raised after the call."""
@@ -523,7 +515,7 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
 @once
 def host_addresses() -> dict[str, int]:
     """Return where the routines are that programs reach through stubs."""
-    return {symbol_of(name): routines().addresses[name] for name in SHARED}
+    return {host_symbol(name): routines().addresses[name] for name in SHARED}
 
 
 @contextmanager

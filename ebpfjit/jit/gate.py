@@ -42,10 +42,9 @@ from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE, AddressSpace, Region,
 from ebpfjit.runtime.rights import Rights
 from ebpfjit.runtime.shared import SharedRegions
 from ebpfjit.runtime.world import World
-from ebpfjit.translators.x86_64.gate import SHAPES
-from ebpfjit.translators.x86_64.lanes import LANE_WORDS
-from ebpfjit.translators.x86_64.runs import KEPT_SIZE, STATE_WORDS
-from ebpfjit.translators.x86_64.target import FAULTS, MOST_LIMITS, block_size, limit_place
+from ebpfjit.translators.block import FAULTS, LANE_WORDS, MOST_LIMITS, STATE_WORDS, block_size, limit_place
+from ebpfjit.translators.host import SHAPES
+from ebpfjit.translators.x86_64.runs import KEPT_SIZE
 
 SUPPORTED = ((3, 11), (3, 12), (3, 13), (3, 14))
 """The versions of CPython whose objects are laid out as the gate expects."""

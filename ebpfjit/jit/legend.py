@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ebpfjit.translators.x86_64.target import BLOCK_WORDS, REGISTERS, Limit, limit_place
+from ebpfjit.translators.block import BLOCK_WORDS, Limit, limit_place
+from ebpfjit.translators.x86_64.target import REGISTERS
 
 OTHERS = {
     "r9": "instructions that the run may still take in this slice: each block is paid for",

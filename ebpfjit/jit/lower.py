@@ -24,23 +24,16 @@ from ebpfjit.optimizer.rules.addresses import from_start
 from ebpfjit.record import lazy
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.emitter import Jump, Snippet, lines_of
-from ebpfjit.translators.machine import Registers
-from ebpfjit.translators.x86_64.leaves import SLICE_ENDS
-from ebpfjit.translators.x86_64.target import (
-    BLOCK,
-    INVERSE,
-    POINTER,
-    Context,
+from ebpfjit.translators.labels import (
+    SLICE_ENDS,
     block_label,
-    drop,
     function_label,
     leave_label,
-    pay,
     pc_label,
-    pin,
-    register,
     resume_label,
 )
+from ebpfjit.translators.machine import Registers
+from ebpfjit.translators.x86_64.target import BLOCK, INVERSE, POINTER, Context, drop, pay, pin, register
 
 LOOP_ALIGNMENT = 32
 PLACELESS_KINDS = frozenset(

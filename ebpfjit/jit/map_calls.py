@@ -17,8 +17,8 @@ from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.rules import LRU
 from ebpfjit.runtime.memory import FREE_SIZE
+from ebpfjit.translators.labels import TAKE_MAP
 from ebpfjit.translators.plan import MapCall, MapOperation
-from ebpfjit.translators.x86_64.checks import TAKE_MAP
 
 if TYPE_CHECKING:
     from ebpfjit.optimizer.code import Code

@@ -27,10 +27,10 @@ from ebpfjit.options import NOTHING_PROMISED
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE
+from ebpfjit.translators.labels import function_label, map_symbol
 from ebpfjit.translators.plan import Plan
-from ebpfjit.translators.x86_64.maps import symbol_of
 from ebpfjit.translators.x86_64.routine import Routine
-from ebpfjit.translators.x86_64.target import VALUES, Context, function_label
+from ebpfjit.translators.x86_64.target import VALUES, Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +111,5 @@ def native_routine(name: str) -> NativeRoutine:
 
 def map_routine_addresses(symbols: Iterable[str]) -> dict[str, int]:
     """Return the addresses of those symbols that are routines of maps."""
-    known = {symbol_of(name): name for name in bytecode.ARGUMENTS}
+    known = {map_symbol(name): name for name in bytecode.ARGUMENTS}
     return {symbol: native_routine(known[symbol]).address for symbol in symbols if symbol in known}

@@ -14,9 +14,9 @@ from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.record import dataclass, lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
+from ebpfjit.translators.block import Limit
 from ebpfjit.translators.emitter import Part, Piece, Text
 from ebpfjit.translators.plan import Settings
-from ebpfjit.translators.x86_64.target import Limit
 
 TAIL_CALL = NUMBERS["bpf_tail_call"]
 

@@ -19,8 +19,9 @@ from ebpfjit.errors import OptimizationError, TranslationError
 from ebpfjit.jit.assembler import Hole, slot_hole
 from ebpfjit.jit.recipe import Listing
 from ebpfjit.record import record
+from ebpfjit.translators.block import Limit
 from ebpfjit.translators.emitter import NO_PC, Jump, Label, SlotLine, Snippet
-from ebpfjit.translators.x86_64.target import Limit, resume_label, return_label
+from ebpfjit.translators.labels import resume_label, return_label
 
 #  x86-64 condition codes (Intel SDM, volume 2, appendix B): jcc rel8 is 70+cc, rel32 is 0f 80+cc
 CONDITION_CODES = {

@@ -31,10 +31,10 @@ from ebpfjit.runtime.contexts.structs import SK_BUFF, SOCK, XDP_MD
 from ebpfjit.runtime.execution import SLICE
 from ebpfjit.runtime.maps.flat import HEADER
 from ebpfjit.runtime.memory import MAX_FRAMES
+from ebpfjit.translators.block import BLOCK_WORDS, STATE_WORDS
 from ebpfjit.translators.emitter import NO_PC, Emitter, Label
-from ebpfjit.translators.x86_64 import gate, host, runs, stock
-from ebpfjit.translators.x86_64.lanes import Room, Structs
-from ebpfjit.translators.x86_64.target import BLOCK_WORDS
+from ebpfjit.translators.host import SMALL_INTS, Ints, Layout, Room, Structs
+from ebpfjit.translators.x86_64 import gate, host, stock
 
 STATE_OFFSET = 0x88
 """Where an object that is called through the gate holds the address of its state."""
@@ -42,7 +42,7 @@ STATE_OFFSET = 0x88
 WORD = {name: 8 * index for index, name in enumerate(BLOCK_WORDS)}
 """The offset of each word of the block."""
 
-STOP_CELL = 8 * runs.STATE_WORDS.index("stop_cell")
+STOP_CELL = 8 * STATE_WORDS.index("stop_cell")
 
 # CPython's objects (Include/cpython/bytesobject.h, bytearrayobject.h); `gate` looks whether it is so.
 SIZE = object.__basicsize__
@@ -52,7 +52,7 @@ BYTEARRAY_EXPORTS = SIZE + 32
 NO_TAG = 0x7FFFFFFF
 
 
-def _ints() -> host.Ints:
+def _ints() -> Ints:
     """Look what ints are like; where it is not as expected no tag fits, and functions are called."""
     samples = [int(text) for text in ("500", "70000", "500000000", str(2**30 - 1))]
     others = [int(text) for text in ("0", "-1", "-500000000", str(2**30), str(2**62))]
@@ -60,7 +60,7 @@ def _ints() -> host.Ints:
     read = [_word_at(value, SIZE + 8) & 0xFFFFFFFF for value in samples]
     expected = read == samples and len(tags) == 1 and not tags & {_word_at(value, SIZE) for value in others}
     tag = tags.pop() if expected else NO_TAG
-    return host.Ints(SIZE, SIZE + 8, tag, immortal=sys.version_info >= (3, 12))
+    return Ints(SIZE, SIZE + 8, tag, immortal=sys.version_info >= (3, 12))
 
 
 def _word_at(value: object, offset: int) -> int:
@@ -88,8 +88,8 @@ running = ctypes.c_uint64(0)
 """The address of the block that was linked last: the head of the list of runs that may call Python."""
 
 _random_state = ctypes.c_uint64(0)
-_small_ints = list(range(host.SMALL_INTS))
-_small_int_table = (ctypes.c_uint64 * host.SMALL_INTS)(*map(id, _small_ints))
+_small_ints = list(range(SMALL_INTS))
+_small_int_table = (ctypes.c_uint64 * SMALL_INTS)(*map(id, _small_ints))
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def listing() -> Listing:
     host.emit_routines(cx, SLICE, time.CLOCK_MONOTONIC, INTS, HEADER["lock"])
     gate.emit_gate(
         cx,
-        runs.Layout(
+        Layout(
             bytes_data=BYTES_DATA,
             size=SIZE,
             bytearray_start=BYTEARRAY_START,

@@ -13,7 +13,7 @@ from ebpfjit.runtime.environment import Clock, Environment
 from ebpfjit.runtime.execution import NativeHelper
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
 from ebpfjit.translators.emitter import Emitter
-from ebpfjit.translators.x86_64 import host
+from ebpfjit.translators.labels import PACKETS
 from ebpfjit.translators.x86_64.stock import emit_clock
 
 ROUTINES = {
@@ -27,7 +27,7 @@ ROUTINES = {
 """The routine (translators' `stock`) of each helper that has one."""
 
 PACKET_HELPERS = {
-    context: frozenset(NUMBERS["bpf_" + name] for name in host.PACKETS if name.startswith(prefix))
+    context: frozenset(NUMBERS["bpf_" + name] for name in PACKETS if name.startswith(prefix))
     for context, prefix in (("XDP", ("xdp_", "tail_call")), ("SK_BUFF", ("skb_", "tail_call")))
 }
 """The helpers that have a routine in programs on packets, by the kind of their context."""

@@ -16,7 +16,7 @@ from ebpfjit.errors import EbpfError
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.sealed import inside
-from ebpfjit.translators.x86_64.tails import EMPTY
+from ebpfjit.translators.block import EMPTY
 
 if TYPE_CHECKING:
     from ebpfjit.function import JitFunction

@@ -27,7 +27,7 @@ from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.shared import HEADER_SIZE, ROW_SIZE, SharedRegions
-from ebpfjit.translators.x86_64.target import REGION_SIZE, TABLE
+from ebpfjit.translators.block import REGION_SIZE, TABLE
 
 PACKET = bytes(12) + b"\x08\x00" + bytes(50)
 

@@ -22,7 +22,7 @@ from ebpfjit.jit.gate import LARGEST_MBUFF
 from ebpfjit.runtime import c_stack
 from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
-from ebpfjit.translators.x86_64.target import MOST_LIMITS
+from ebpfjit.translators.block import MOST_LIMITS
 from tests.support.whole import part
 
 KIB = 1024

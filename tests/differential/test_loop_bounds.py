@@ -19,7 +19,7 @@ from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.compare import differences
 from ebpfjit.difftest.engines import compiled_case, on_interpreter, on_tiered, prepared, runner_of
 from ebpfjit.difftest.typed import runner
-from ebpfjit.translators.x86_64.target import MOST_LIMITS
+from ebpfjit.translators.block import MOST_LIMITS
 
 HOISTED = {
     "a pointer that rises": "mov r3, 0\nl: stxb [r1], r3\nadd r1, 1\nadd r3, 1\njlt r3, 40, l\nexit",

@@ -32,7 +32,7 @@ from ebpfjit.jit import gate, tiers
 from ebpfjit.options import Options
 from ebpfjit.runtime.execution import SLICE
 from ebpfjit.sealed import inside
-from ebpfjit.translators.x86_64.runs import CALL_COST, NANOSECOND_COST
+from ebpfjit.translators.block import CALL_COST, NANOSECOND_COST
 
 pytestmark = pytest.mark.skipif(bool(gate.why_not()), reason=f"no native gate: {gate.why_not()}")
 

@@ -9,11 +9,12 @@ r13 is the batch, rbx the state of the program, r12 the block of all its runs (`
 
 from __future__ import annotations
 
+from ebpfjit.translators.block import BATCH_WORDS, FAULTS, KINDS, NO_ROOM, OUT_OF_BOUNDS, RAISED
 from ebpfjit.translators.emitter import NO_PC, Emitter
+from ebpfjit.translators.host import Layout
 from ebpfjit.translators.x86_64.host import call, release_lock, take_lock
 from ebpfjit.translators.x86_64.runs import (
     TAKEN,
-    Layout,
     block_word,
     fill_context,
     fill_headers,
@@ -31,44 +32,10 @@ from ebpfjit.translators.x86_64.runs import (
     view,
 )
 from ebpfjit.translators.x86_64.tails import return_to_origin
-from ebpfjit.translators.x86_64.target import BLOCK, FAULTS, HOST_SAVED
+from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED
 
-# A batch: 8-byte words that Python writes; `index` and `turn` are counted in place.
-BATCH_WORDS = (
-    "index",  # the packet that is next, or that stopped the batch
-    "count",
-    "results",  # address of as many u64
-    "turn",  # instructions until the end of a slice, over all packets
-    "source",  # address of the routine that finds a packet
-    "unlocked",  # run without Python's lock
-    "fills",  # not 0: a fault's result is `fill`
-    "fill",
-    "base",  # the buffer that packets are in
-    "size",
-    "writable",  # all ones or 0
-    "stride",
-    "offsets",  # arrays of integers, of these kinds; without lengths a packet goes up to the next
-    "offset_kind",
-    "lengths",
-    "length_kind",
-    "stops",  # how often the program's calls had been stopped when the batch began
-    "items",  # address of as many Python objects
-    "after",  # address of memory for the packets that runs leave, `after_room` bytes, `after_used` of them
-    "after_room",
-    "after_used",
-    "after_offsets",  # addresses of u64 for each packet, 0 where nobody asks: where it is there, and how long
-    "after_lengths",
-    "has_ends",  # not 0: the context says where the packet starts and ends, else the block
-    "hidden",  # bytes in front of a packet that its program does not see, which are its own
-    "reasons",  # address of u64 for each packet: the slot that set r0; 0 where nobody asks
-    "left_start",  # the packet that found no room
-    "left_size",
-)
 BATCH = {name: f"[r13+{8 * index:#x}]" for index, name in enumerate(BATCH_WORDS)}
-KINDS = ("64", "i32", "u32")  # the integers that offsets and lengths may be, by their number
 SOURCES = ("stride", "pairs", "objects")
-FINISHED, RAISED, OUT_OF_BOUNDS, NO_ROOM = range(4)
-"""What `batch` returns; NO_ROOM: the packet has run, and what it left found no room."""
 PACKET_COST = 32  # what a packet counts for besides its instructions
 
 

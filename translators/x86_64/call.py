@@ -6,22 +6,12 @@ from collections.abc import Callable
 
 from ebpfjit.isa.spec import FRAME_POINTER
 from ebpfjit.program import Instruction
+from ebpfjit.translators.block import LEAVE_FUNCTION
+from ebpfjit.translators.labels import COUNTS, enter_label, return_label
 from ebpfjit.translators.x86_64.maps import emit_map_call
 from ebpfjit.translators.x86_64.tails import TAIL_CALL
-from ebpfjit.translators.x86_64.target import (
-    BLOCK,
-    LEAVE_FUNCTION,
-    Context,
-    drop,
-    enter_label,
-    pin,
-    register,
-    return_label,
-    translates,
-)
+from ebpfjit.translators.x86_64.target import BLOCK, Context, drop, pin, register, translates
 
-COUNTS = "counts"
-"""The slot that holds where a u64 is for each slot of the program: how often its call went to Python."""
 SAVED = (6, 7, 8, 9)  # the registers that a callee hands back unchanged, besides r10
 
 

@@ -15,16 +15,10 @@ kind, place, address and the live stack, drops all frames and returns to the hos
 
 from __future__ import annotations
 
+from ebpfjit.translators.block import FAULTS, FOREIGN_SIZE, REGION_SIZE, TABLE
 from ebpfjit.translators.emitter import NO_PC, Emitter
-from ebpfjit.translators.x86_64.target import (
-    BLOCK,
-    FAULTS,
-    FOREIGN_SIZE,
-    PINNABLE,
-    REGION_SIZE,
-    TABLE,
-    emit_pin,
-)
+from ebpfjit.translators.labels import LOCK_MAP, TAKE_MAP
+from ebpfjit.translators.x86_64.target import BLOCK, PINNABLE, emit_pin
 
 REPORTS = tuple(f"fault_{kind}" for kind in FAULTS[1:])
 
@@ -34,7 +28,6 @@ FIND_ARENA = {size: f"find_arena_{size}" for size in (1, 2, 4, 8)}
 ARENA = {"start": 0, "size": 8, "table": 0x10, "base": 0x18, "zero": 0x20}
 """Where the words of an arena's descriptor are (`runtime.maps.arena`)."""
 PAGE_SHIFT = 12
-LOCK_MAP, TAKE_MAP = "lock_map", "take_map"
 HELD, UNHELD, LOCKED = 1, 2, 3
 """What the lock of a shared map is: Python has it, nobody has it, machine code has it."""
 MOST_SPINS = 4096

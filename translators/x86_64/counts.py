@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from ebpfjit.translators.labels import COUNTERS
 from ebpfjit.translators.operation import Operation
 from ebpfjit.translators.x86_64.target import Context, translates
-
-COUNTERS = "counters"
-"""The slot that holds where two u64 are for each slot of the program: of its segment, and its branch."""
 
 
 def emit_count(cx: Context, pc: int, which: int) -> None:

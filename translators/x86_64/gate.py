@@ -11,21 +11,19 @@ function that raises. An error that is pending meanwhile is set aside and put ba
 
 from __future__ import annotations
 
-from ebpfjit.record import dataclass
+from ebpfjit.translators.block import CALL_COST, NANOSECOND_COST, STATE_WORDS
 from ebpfjit.translators.emitter import NO_PC, Emitter
+from ebpfjit.translators.host import SHAPES, SMALL_INTS, Layout, Shape
 from ebpfjit.translators.x86_64.batches import emit_batches
-from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, SMALL_INTS, call, release_lock, take_lock
+from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, call, release_lock, take_lock
 from ebpfjit.translators.x86_64.lanes import emit_lanes, lane_word
 from ebpfjit.translators.x86_64.packets import emit_packets
 from ebpfjit.translators.x86_64.runs import (
-    CALL_COST,
     COUNT,
     FIRST,
     HELD,
     HELD_BITS,
-    NANOSECOND_COST,
     SECOND,
-    STATE_WORDS,
     TAKEN,
     TRACEBACK,
     TYPE,
@@ -34,7 +32,6 @@ from ebpfjit.translators.x86_64.runs import (
     VIEW_OBJECT,
     VIEW_READONLY,
     VIEW_SIZE,
-    Layout,
     block_word,
     emit_link,
     fill_context,
@@ -57,25 +54,6 @@ from ebpfjit.translators.x86_64.tails import emit_tails
 from ebpfjit.translators.x86_64.target import HOST_SAVED
 
 BUFFER_FLAGS = 0x0C  # PyBUF_FORMAT | PyBUF_ND: contiguous, and it says what is in it
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The arguments of a gate: how many buffers, and what r1 points to."""
-
-    buffers: int
-    argument: str  # "none", "packet", "mbuff" (the second buffer), "fixed" (made by the gate), "context"
-    optional: bool = False
-
-
-SHAPES = {
-    "none": Shape(0, "none"),
-    "mem": Shape(1, "packet"),
-    "optional": Shape(1, "packet", optional=True),
-    "mbuff": Shape(2, "mbuff"),
-    "fixed": Shape(1, "fixed"),
-    "context": Shape(1, "context"),
-}
 
 
 def emit_gate(cx: Emitter, layout: Layout) -> None:

@@ -13,12 +13,12 @@ take it back with; whatever needs the lock takes it and gives it back.
 
 from __future__ import annotations
 
-from ebpfjit.record import dataclass
 from ebpfjit.translators.emitter import NO_PC, Emitter
+from ebpfjit.translators.host import SMALL_INTS, Ints
+from ebpfjit.translators.labels import LOCK_MAP, PACKETS, host_symbol
 from ebpfjit.translators.x86_64.checks import (
     CHECKS,
     FIND_ARENA,
-    LOCK_MAP,
     REPORTS,
     ROUTINES,
     check_routine,
@@ -29,18 +29,6 @@ from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED, Context
 CALLER_SAVED = ("rax", "rdi", "rsi", "rdx", "rcx", "r8")
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8")
 FINDING = ("is_load", "is_store", "find_load", LOCK_MAP, *FIND_ARENA.values())
-PACKETS = (
-    "xdp_adjust_head",
-    "xdp_adjust_tail",
-    "xdp_adjust_meta",
-    "xdp_load_bytes",
-    "xdp_store_bytes",
-    "xdp_get_buff_len",
-    "skb_load_bytes",
-    "skb_pull_data",
-    "tail_call",
-)
-"""Helpers that have a routine (`packets`, `tails`), by Linux's name without bpf_."""
 SHARED = ("slice", "next_slice", "call_python", *FINDING, *PACKETS, *REPORTS, *CHECKS)
 """The routines that programs reach through stubs."""
 STUBS = ("slice", "next_slice", "call_python", *FINDING, *PACKETS, *REPORTS, *ROUTINES)
@@ -48,24 +36,6 @@ STUBS = ("slice", "next_slice", "call_python", *FINDING, *PACKETS, *REPORTS, *RO
 TURN = 20_000_000
 """Nanoseconds between two looks for signals and for other threads, where slices are shorter."""
 ARGUMENTS_OFFSET = 1 << 63  # PY_VECTORCALL_ARGUMENTS_OFFSET: the word before the arguments is free
-SMALL_INTS = 257  # the ints from 0 that CPython has ready
-
-
-@dataclass(frozen=True, slots=True)
-class Ints:
-    """What CPython's ints look like: `tag` is the word at `size` of those from 1 to 2**30 - 1, whose
-    value is in the four bytes at `digit`. Small ones are `immortal` from 3.12 on: never counted.
-    """
-
-    size: int
-    digit: int
-    tag: int
-    immortal: bool
-
-
-def symbol_of(routine: str) -> str:
-    """Return the name of the slot that holds a routine's address."""
-    return f"host_{routine}"
 
 
 def emit_host_calls(cx: Context) -> None:
@@ -75,7 +45,7 @@ def emit_host_calls(cx: Context) -> None:
             routine = check_routine(stub, cx.pinned) if stub in CHECKS else stub
             cx.begin(NO_PC)
             cx.label(stub)
-            cx.emit("jmp qword ptr [rip+$symbol]", symbol=symbol_of(routine))
+            cx.emit("jmp qword ptr [rip+$symbol]", symbol=host_symbol(routine))
 
 
 def call(cx: Emitter, function: str) -> None:

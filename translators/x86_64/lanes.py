@@ -10,25 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ebpfjit.record import dataclass
+from ebpfjit.translators.block import LANE_WORDS
 from ebpfjit.translators.emitter import NO_PC, Emitter
+from ebpfjit.translators.host import Room, Structs
 
-LANE_WORDS = (
-    "busy",  # not 0 where a run is using it
-    "fill",  # address of the routine for the kind of context
-    "struct",  # what r1 points to: a row of the table of regions, as it has rights
-    "template",  # what the struct starts as: `template_size` bytes, a multiple of 16
-    "template_size",
-    "packet",  # where packets are copied to, and how large they may be
-    "room",
-    "hidden",  # bytes in front of a packet that its program does not see
-    "writable",  # all ones where the program may write the packet, 0 where it may not
-    "shown",  # all ones where the struct has the packet's addresses, else 0
-    "link_header",  # what legacy loads count from
-    "network_header",
-    "size",  # of the packet as it was put there, what its program does not see included
-    "moved",  # not 0 where the run has moved its packet without Python (`packets`)
-)
 LANE = {name: f"[rdx+{8 * index:#x}]" for index, name in enumerate(LANE_WORDS)}
 
 SMALLEST = 14  # an Ethernet header: what BPF_PROG_TEST_RUN takes at least
@@ -36,30 +21,6 @@ ETHERTYPE, SMALLEST_ETHERTYPE = 12, 0x600
 ETH_P_802_3, ETH_P_802_2 = 0x0001, 0x0004
 ETH_P_IP, ETH_P_IPV6, AF_INET, AF_INET6 = 0x0800, 0x86DD, 2, 10
 PACKET_MULTICAST, PACKET_OTHERHOST = 2, 3
-
-
-@dataclass(frozen=True, slots=True)
-class Structs:
-    """Where the fields of contexts are, in bytes from where r1 points; `sock` is where bpf_sock is."""
-
-    xdp_md: Mapping[str, int]
-    sk_buff: Mapping[str, int]
-    bpf_sock: Mapping[str, int]
-    sock: int
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Where a packet of XDP may go, in bytes: so far in front of where it was put, and so far behind that.
-
-    `headroom` is what is zero in front of it at the start, `head` how much of that a program may have, and
-    `metadata` how much in front of its packet. With a larger packet it may go as far as that went.
-    """
-
-    headroom: int
-    head: int
-    tail: int
-    metadata: int
 
 
 def lane_word(name: str) -> str:

@@ -5,6 +5,7 @@ Cold code keeps r11, which may hold a value.
 
 from __future__ import annotations
 
+from ebpfjit.translators.labels import SLICE_ENDS
 from ebpfjit.translators.operation import Operation
 from ebpfjit.translators.x86_64.memory import load_address
 from ebpfjit.translators.x86_64.target import BLOCK, Context, pay, register, translates
@@ -15,8 +16,6 @@ ONLY = "only "
 
 LOWEST = 1 << 12
 """No region starts below this address."""
-SLICE_ENDS = "slice ends"
-"""In the place of a side exit: there is none, what ends slices raises what is to be raised."""
 
 
 @translates("BOUND")

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ebpfjit.translators.labels import LOCK_MAP, map_symbol
 from ebpfjit.translators.plan import Audit, MapCall, MapOperation
-from ebpfjit.translators.x86_64.checks import LOCK_MAP, LOCKED, UNHELD
+from ebpfjit.translators.x86_64.checks import LOCKED, UNHELD
 from ebpfjit.translators.x86_64.memory import emit_audit
 from ebpfjit.translators.x86_64.target import BLOCK, Context, load_constant, register
 
@@ -25,15 +26,6 @@ INSIDE = "is_load"
 """A routine: carry is set where not all r10 bytes at r11 may be read."""
 
 SHIFTS = {1 << shift: shift for shift in range(1, 64)}
-
-
-MAP_ROUTINES = "map_"
-"""What the names of slots begin with that hold addresses of routines of maps."""
-
-
-def symbol_of(routine: str) -> str:
-    """Return the name of the slot that holds the address of a map's routine."""
-    return MAP_ROUTINES + routine
 
 
 def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: Callable[[], None]) -> None:
@@ -57,7 +49,7 @@ def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: C
     if call.routine and call.busy:
         _emit_locked(cx, call, other)
     elif call.routine:
-        cx.emit("call qword ptr [rip+$symbol]", symbol=symbol_of(call.routine))
+        cx.emit("call qword ptr [rip+$symbol]", symbol=map_symbol(call.routine))
     elif call.operation is MapOperation.LOOKUP:
         _emit_array_lookup(cx, call, nothing)
     else:
@@ -73,7 +65,7 @@ def emit_map_call(cx: Context, call: MapCall, slow: Callable[[], None], after: C
 
 def _emit_locked(cx: Context, call: MapCall, other: str) -> None:
     """Call the routine of a table: nobody changes it meanwhile, or the helper is called."""
-    symbol, version = symbol_of(call.routine), call.busy + 8
+    symbol, version = map_symbol(call.routine), call.busy + 8
     changes = call.operation is not MapOperation.LOOKUP
 
     def call_locked() -> None:

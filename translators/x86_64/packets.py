@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ebpfjit.translators.block import LANE_WORDS, STATE_WORDS
 from ebpfjit.translators.emitter import NO_PC, Emitter
-from ebpfjit.translators.x86_64.lanes import LANE_WORDS, SMALLEST, Room, Structs
-from ebpfjit.translators.x86_64.runs import STATE_WORDS, block_word, fill_limits
+from ebpfjit.translators.host import Room, Structs
+from ebpfjit.translators.x86_64.lanes import SMALLEST
+from ebpfjit.translators.x86_64.runs import block_word, fill_limits
 
 EINVAL, EACCES, ENOMEM = 22, 13, 12
 LARGEST_COPY = 4096

@@ -8,42 +8,13 @@ rbx is the state of the program: what is particular to it. `gate` and `batches` 
 
 from __future__ import annotations
 
-from ebpfjit.record import dataclass
+from ebpfjit.translators.block import BLOCK_WORDS, STATE_WORDS
 from ebpfjit.translators.emitter import NO_PC, Emitter
-from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, Ints, call, enter_program
-from ebpfjit.translators.x86_64.lanes import Room, Structs, lane_word
-from ebpfjit.translators.x86_64.target import BLOCK, BLOCK_WORDS, HOST_SAVED
+from ebpfjit.translators.host import Layout
+from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, call, enter_program
+from ebpfjit.translators.x86_64.lanes import lane_word
+from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED
 
-# The state of a program, 8-byte words that Python writes.
-STATE_WORDS = (
-    "entry",  # the program's address
-    "first",  # instructions in the first slice
-    "later",  # instructions behind it
-    "frame",  # bytes of the thread's stack that a run takes
-    "low",  # where the program's stack is, counted from the block
-    "high",
-    "regions",  # regions besides the arguments: as the block's word
-    "limits_start",  # how to fill the limits: (offset of a size, span - 1, offset of the limit) each
-    "limits_stop",
-    "cells_start",  # what each run writes first: (address, word) each
-    "cells_stop",
-    "special",  # not 0 where one of the next two is, or the program loads from the packet
-    "linked",  # the program calls Python: its runs are in the list of those
-    "unlocked",  # the program runs without Python's lock
-    "irregular",  # Python functions: called in place of the gate,
-    "on_fault",  # on_fault(block, error): raises what the fault is, adds the pc to a pending error,
-    "on_finish",  # on_finish(block): drops what Python keeps of the run
-    "mbuff_size",  # of a fixed mbuff, and where it ends and takes the packet's addresses
-    "mbuff_end",
-    "data_offset",
-    "data_end_offset",
-    "lane",  # where programs with a context have their packet (`lanes`), 0 for others
-    "on_hot",  # on_hot() is called once `heat` is used up; 0 where the program is as it stays
-    "on_slice",  # on_slice(block) is called where that is so at the end of a slice: where to go on, or 0
-    "stop_cell",  # address of the count of how often its calls were stopped
-    "tails",  # the table of what tail calls lead to (`tails`), 0 where Python makes them
-    "heat",  # what calls may still cost until then: instructions, CALL_COST each, time in Python as below
-)
 STATE = {name: f"[rbx+{8 * index:#x}]" for index, name in enumerate(STATE_WORDS)}
 
 # What the gate keeps of a call, below rbp (rsp after the host's registers were saved).
@@ -58,25 +29,6 @@ KEPT_SIZE = 0xF0
 VIEW_START, VIEW_OBJECT, VIEW_SIZE, VIEW_READONLY, VIEW_FORMAT = 0, 8, 0x10, 0x20, 0x28
 
 PAGE = 0x1000
-CALL_COST = 64  # what a call counts for besides its instructions
-NANOSECOND_COST = 3  # what a nanosecond counts for that helpers in Python take: so many instructions
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where CPython keeps things in its objects, in bytes; found out at run time."""
-
-    bytes_data: int
-    size: int
-    bytearray_start: int
-    bytearray_exports: int
-    state: int
-    max_frames: int
-    slice_length: int
-    clock: int
-    ints: Ints
-    structs: Structs
-    room: Room
 
 
 def block_word(name: str) -> str:

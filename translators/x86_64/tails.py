@@ -13,23 +13,14 @@ more of the thread's stack.
 
 from __future__ import annotations
 
+from ebpfjit.translators.block import CALL_COST, EMPTY, STATE_WORDS, TABLE_ROW
 from ebpfjit.translators.emitter import NO_PC, Emitter
-from ebpfjit.translators.x86_64.runs import (
-    CALL_COST,
-    STATE_WORDS,
-    Layout,
-    block_word,
-    fill_limits,
-    state_word,
-    write_cells,
-)
+from ebpfjit.translators.host import Layout
+from ebpfjit.translators.x86_64.runs import block_word, fill_limits, state_word, write_cells
 
 TAIL_CALL = "tail_call"
 """The routine; r10 is where the machine's stack would be, were nothing on it but the address to return to."""
 MAX_TAIL_CALLS = 33  # MAX_TAIL_CALL_CNT in include/linux/bpf.h
-EMPTY = 1
-"""The entry of an index that holds no program."""
-TABLE_ROW = 24
 E2BIG, ELOOP, ENOENT = 7, 40, 2
 
 

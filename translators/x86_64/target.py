@@ -21,7 +21,9 @@ from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, told_by
 from ebpfjit.program import Instruction, Program
 from ebpfjit.translators import registry
+from ebpfjit.translators.block import BLOCK_WORDS, MOST_LIMITS, POISON, Limit, limit_place
 from ebpfjit.translators.emitter import NO_PC, Emitter
+from ebpfjit.translators.labels import enter_label, pc_label, resume_label
 from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.plan import Check, Plan, Settings
 
@@ -49,94 +51,10 @@ _BITS = dict.fromkeys(("rsp", "r9", "r12"), 64) | {
     name: bits for names in (*REGISTERS, *SCRATCH) for bits, name in zip(_COLUMN, names, strict=True)
 }
 
-# The block: 8-byte words at these indices, then one word for each limit that the program uses beyond those
-# that have a place here. What most programs use comes first, where a displacement of one byte reaches it.
-LIMITS_IN_BLOCK = 7
-MOST_LIMITS = 128
-BLOCK_WORDS = (
-    "argument_start",  # the region that r1 points to
-    "packet_start",
-    "packet_size",
-    "stack_start",  # lowest live byte of the guest's stack
-    "stack_top",
-    "stack_limit",
-    "budget",  # instructions left in this slice, while r9 does not hold it
-    "later",  # instructions that are left behind this slice
-    *(f"limit_{index}" for index in range(LIMITS_IN_BLOCK)),
-    "loops",  # what may_goto has left in this frame
-    "frames_left",
-    "host_stack",  # rsp to return with: what it points to is the address that function 0 returns to
-    "fault_kind",  # index into FAULTS, 0 for none
-    "packet_room",  # the bytes of it that may be written: all or none
-    "argument_size",
-    "argument_room",
-    "regions",  # points to where the table of all other regions starts and stops, two words
-    "fault_place",  # an address inside the code of the faulting pc, or of a helper's call
-    "fault_address",
-    "return_place",  # where on the stack the address is that the end of a slice returns to
-    "leave",  # what exits with the result of the helper that is called: LEAVE_..., or 0
-    "argument_1",  # r1 and r2 at the start, where the host says
-    "argument_2",
-    "link_header",  # address of the packet's link header, 0 for none; packet loads count from it
-    "network_header",
-    "thread",  # CPython's thread state while the run is without Python's lock, else 0
-    "thread_id",
-    "newer",  # the list of runs that may call Python: the block that was linked after this one
-    "older",
-    "attached",  # not 0: Python keeps a record of the run, which goes with it
-    "state",  # what the run is of: see `gate`
-    "frame_top",  # rsp of the gate
-    "batch",
-    "fault_stack",  # where the stack's live part started at the fault
-    "stop_cell",  # address of the count of how often such runs were stopped, or 0; where there is no state
-    "stops",  # what it was when the run began
-    "foreign",  # the table of the kernel's memory (`ebpfjit/runtime/foreign.py`), 0 for none
-    "zero",  # nothing writes it
-    "tail_calls",  # how often the run went on in another program without Python
-    "origin",  # the state of the program that did so first
-    "given",  # instructions that were left when the last one did
-    "turned",  # when the run last looked for signals (ns), 0 before its first slice has ended
-    *(f"reason_{number}" for number in range(19)),  # at which pc r0 to r10, and words of the frame, were set
-)
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
-BLOCK_SIZE = 8 * len(BLOCK_WORDS)
-LEAVE_FUNCTION, LEAVE_PROGRAM = 1, 2
 PINNABLE = ("packet", "argument")  # regions whose start may be in r11
 CLEARED = 128  # bytes of a frame that are zeroed in one round
-TABLE = {"first": 0, "behind": 8, "next": 0x10}  # a table of regions: its rows, and the next table or 0
-REGION_SIZE = 32  # a row of it: start, stop, writable, rights (address; 0: any)
-FOREIGN_SIZE = 24  # a row of the table of the kernel's memory: start, stop, where its bytes are
 
-
-def block_size(limits: int) -> int:
-    """Return how many bytes the block of a program with so many limits takes."""
-    return BLOCK_SIZE + 8 * max(limits - LIMITS_IN_BLOCK, 0)
-
-
-def limit_place(index: int) -> int:
-    """Return the offset of a limit's word from the block's start."""
-    if index < LIMITS_IN_BLOCK:
-        return 8 * (BLOCK_WORDS.index("limit_0") + index)
-    return BLOCK_SIZE + 8 * (index - LIMITS_IN_BLOCK)
-
-
-FAULTS = (
-    "none",
-    "memory",
-    "alignment",
-    "illegal",
-    "target",
-    "function",
-    "budget",
-    "depth",
-    "helper_missing",
-    "raised",  # the host has an exception pending: that one and those behind it end a batch
-    "audit",  # of audit builds (`ebpfjit/jit/audit.py`): an access that was taken to need no check
-    "audit_map",  # a call was taken to be given another map
-    "audit_depth",  # local calls were taken to find a frame
-)
-POISON = 0xEB
-"""What audit builds fill frames with that are not zeroed."""
 
 INVERSE = {
     "je": "jne", "jne": "je", "ja": "jbe", "jbe": "ja", "jae": "jb", "jb": "jae",
@@ -158,48 +76,6 @@ AUDITED_VALUES = Registers(11, scratch=12, kept=0b111_1100_0000, extra=0, spare=
 def register(number: int, bits: int = 64) -> str:
     """Return the machine register of a number, at a width of 64, 32, 16 or 8: below 11 an eBPF register's."""
     return VALUE_REGISTERS[number][_COLUMN[bits]]
-
-
-def block_label(number: int) -> str:
-    """Return the label of a block of Code."""
-    return f"b_{number}"
-
-
-def leave_label(pc: int) -> str:
-    """Return the label in baseline code where side exits to the instruction at slot `pc` go on."""
-    return f"leave_{pc}"
-
-
-def function_label(pc: int) -> str:
-    """Return the label of the optimised code of the function at slot `pc`."""
-    return f"function_{pc}"
-
-
-def pc_label(pc: int) -> str:
-    """Return the label of the instruction at slot `pc`."""
-    return f"pc_{pc}"
-
-
-def resume_label(pc: int) -> str:
-    """Return the label where a run goes on that comes from other code, at slot `pc`."""
-    return f"resume_{pc}"
-
-
-def return_label(pc: int) -> str:
-    """Return the label of where the function returns to that is called at `pc`, in baseline code."""
-    return f"return_{pc}"
-
-
-def enter_label(pc: int) -> str:
-    """Return the label where the function at slot `pc` is entered."""
-    return f"enter_{pc}"
-
-
-Limit = tuple[str, int, bool]
-"""A word that the host fills: (region, span, stores) -> how many places the span has in it.
-
-That is size - span + 1, or 0 where it does not fit or may not be stored to.
-"""
 
 
 MAY_GOTO = told_by(BY_NAME["MAY_GOTO"])
