@@ -105,7 +105,8 @@ def places(buffer: Any, offsets: Any, lengths: Any = None) -> Packets:
             raise ValueError(f"packet {index}: {where} are not inside the buffer ({view.nbytes} bytes)")
         return view[start : start + size]
 
-    packets = Packets("pairs", count, words, at, (view, starts, sizes))
+    are_64 = sizes is not None and words["offset_kind"] == words["length_kind"] == KINDS.index("64")
+    packets = Packets("pairs_64" if are_64 else "pairs", count, words, at, (view, starts, sizes))
     _check_bounds(packets)
     return packets
 
@@ -113,7 +114,7 @@ def places(buffer: Any, offsets: Any, lengths: Any = None) -> Packets:
 def _check_bounds(packets: Packets) -> None:
     """Raise ValueError for the first packet that is out of bounds."""
     words = _words_of(packets)
-    bad = _CHECK(routines().addresses["check_pairs"])(ctypes.addressof(words))
+    bad = _CHECK(routines().addresses[f"check_{packets.source}"])(ctypes.addressof(words))
     if bad < packets.count:
         packets.at(bad)
 

@@ -2,6 +2,7 @@
 
     batch          a C function: runs the program over the packets, one after the other
     check_pairs    a C function: are all packets inside the buffer that they are said to be in?
+    check_pairs_64 the same, where all numbers are of 64 bits
     source_NAME    where the next packet is
 
 r13 is the batch, rbx the state of the program, r12 the block of all its runs (`runs`).
@@ -35,7 +36,7 @@ from ebpfjit.translators.x86_64.tails import return_to_origin
 from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED
 
 BATCH = {name: f"[r13+{8 * index:#x}]" for index, name in enumerate(BATCH_WORDS)}
-SOURCES = ("stride", "pairs", "objects")
+SOURCES = ("stride", "pairs", "pairs_64", "objects")
 PACKET_COST = 32  # what a packet counts for besides its instructions
 
 
@@ -49,8 +50,10 @@ def emit_batches(cx: Emitter, layout: Layout) -> None:
     _emit_keep(cx, layout)
     _emit_source_stride(cx)
     _emit_source_pairs(cx)
+    _emit_source_pairs_64(cx)
     _emit_source_objects(cx, layout)
     _emit_check_pairs(cx)
+    _emit_check_pairs_64(cx)
 
 
 def _emit_batch(cx: Emitter, layout: Layout) -> None:
@@ -361,6 +364,30 @@ def _emit_source_pairs(cx: Emitter) -> None:
     cx.emit("ret")
 
 
+def _emit_source_pairs_64(cx: Emitter) -> None:
+    """As `source_pairs`, where both arrays are there and of 64 bits: those of captures."""
+    bad = ".pairs_64_bad"
+    cx.begin(NO_PC)
+    cx.label("source_pairs_64", 16)
+    cx.emit(f"mov rcx, {_batch('offsets')}")
+    cx.emit(f"mov rdx, {_batch('lengths')}")
+    cx.emit("mov r14, qword ptr [rcx+rax*8]")
+    cx.emit("mov r15, qword ptr [rdx+rax*8]")
+    cx.emit(f"mov rdx, {_batch('size')}")
+    cx.emit("sub rdx, r14")
+    cx.jump("jb", bad)
+    cx.emit("cmp r15, rdx")
+    cx.jump("ja", bad)
+    cx.emit(f"add r14, {_batch('base')}")
+    cx.emit("mov rcx, r15")
+    cx.emit(f"and rcx, {_batch('writable')}")
+    cx.emit("xor eax, eax")
+    cx.emit("ret")
+    cx.label(bad)
+    cx.emit(f"mov eax, {OUT_OF_BOUNDS:#x}")
+    cx.emit("ret")
+
+
 def _load_integer(cx: Emitter, which: str, into: str) -> None:
     """Load element rax of `offsets` or `lengths`; negative ones become huge."""
     narrow, unsigned, loaded = (cx.new_label(part) for part in ("narrow", "unsigned", "loaded"))
@@ -435,4 +462,30 @@ def _emit_check_pairs(cx: Emitter) -> None:
     cx.emit("mov rax, r8")
     for saved in ("r15", "r14", "r13"):
         cx.emit(f"pop {saved}")
+    cx.emit("ret")
+
+
+def _emit_check_pairs_64(cx: Emitter) -> None:
+    """Emit `check_pairs_64(batch)`: the same for arrays of 64 bits."""
+    offsets, lengths, size, count = (f"qword ptr [rdi+{8 * BATCH_WORDS.index(name):#x}]" for name in (
+        "offsets", "lengths", "size", "count",
+    ))  # fmt: skip
+    cx.begin(NO_PC)
+    cx.label("check_pairs_64")
+    cx.emit(f"mov rcx, {offsets}")
+    cx.emit(f"mov rdx, {lengths}")
+    cx.emit(f"mov rsi, {size}")
+    cx.emit(f"mov r9, {count}")
+    cx.emit("xor eax, eax")
+    cx.label(".check_64_next", 16)
+    cx.emit("cmp rax, r9")
+    cx.jump("jae", ".check_64_out")
+    cx.emit("mov r8, rsi")
+    cx.emit("sub r8, qword ptr [rcx+rax*8]")
+    cx.jump("jb", ".check_64_out")
+    cx.emit("cmp qword ptr [rdx+rax*8], r8")
+    cx.jump("ja", ".check_64_out")
+    cx.emit("inc rax")
+    cx.jump("jmp", ".check_64_next")
+    cx.label(".check_64_out")
     cx.emit("ret")
