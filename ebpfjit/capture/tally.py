@@ -66,5 +66,8 @@ class Tally:
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         """Yield each verdict that was seen, in the order of the first of each, with packets and bytes."""
-        others = [(verdict, *counts) for verdict, counts in self._others.items()]
-        yield from (row for row in [*self._rows(), *others] if row[1])
+        counts = {value: (packets, size) for value, packets, size in self._rows()}
+        for verdict, (packets, size) in self._others.items():  # behind a full table all are counted there
+            before = counts.get(verdict, (0, 0))
+            counts[verdict] = before[0] + packets, before[1] + size
+        yield from ((verdict, *both) for verdict, both in counts.items() if both[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
@@ -17,6 +16,7 @@ import pyarrow as pa
 
 from ebpfjit.capture.parts import Part, reading
 from ebpfjit.capture.reader import State
+from ebpfjit.capture.tally import Tally
 from ebpfjit.dask.merge import RULES, items, maps_of
 from ebpfjit.errors import EbpfError, EbpfWarning, ExecutionError, JitUnavailable, MapError
 from ebpfjit.program import Program
@@ -109,7 +109,7 @@ class Done:
 
 def run_part(pickled: bytes, part: Part, on_fault: int | None, rules: Mapping[str, str]) -> Done:
     """Run a program over a part; what goes wrong is kept: the part may have been guessed wrong."""
-    ready, packets, sizes = _ready(pickled), Counter[int](), Counter[int]()
+    ready, tally = _ready(pickled), Tally()
     end, left = part.start, {}
     error: EbpfError | None = None
     with ready.lock:
@@ -118,10 +118,7 @@ def run_part(pickled: bytes, part: Part, on_fault: int | None, rules: Mapping[st
             with reading(part) as reader:
                 for batch in reader.batches():
                     frames = ready.frames(batch)
-                    kinds, which = np.unique(ready.run(frames, on_fault), return_inverse=True)
-                    weights = np.bincount(which, np.asarray(frames.lengths, "f8"), len(kinds))
-                    packets.update(dict(zip(kinds.tolist(), np.bincount(which).tolist(), strict=True)))
-                    sizes.update(dict(zip(kinds.tolist(), weights.astype("u8").tolist(), strict=True)))
+                    tally.add(ready.run(frames, on_fault), frames.lengths)
                     end = reader.state
                 end = reader.state
         except EbpfError as raised:
@@ -130,7 +127,7 @@ def run_part(pickled: bytes, part: Part, on_fault: int | None, rules: Mapping[st
             left = ready.left(rules)
         except EbpfError as raised:
             error = error or raised
-    return Done(part, end, {kind: (count, sizes[kind]) for kind, count in packets.items()}, left, error)
+    return Done(part, end, {kind: (packets, size) for kind, packets, size in tally}, left, error)
 
 
 def rows(pickled: bytes, part: Part, on_fault: int | None) -> pd.DataFrame:

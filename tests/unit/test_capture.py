@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from array import array
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from scapy.utils import RawPcapNgReader, RawPcapReader
 from ebpfjit import CaptureError, JitUnavailable, Program, capture
 from ebpfjit.assembler import assemble
 from ebpfjit.capture import formats, routine, windows
+from ebpfjit.capture.tally import Tally
 from ebpfjit.vm import EbpfVmMbuff
 from tests.support import captures
 from tests.support.captures import Capture
@@ -220,6 +223,29 @@ def test_many_interfaces_and_changes_of_the_link_type() -> None:
     batches = list(capture.read(io.BytesIO(data)))
     assert [(len(batch), batch.link_type) for batch in batches] == [(2, 1), (2, 101), (1, 1)]
     assert [time for batch in batches for time in batch.timestamps] == [1000 * number for number in numbers]
+
+
+def test_verdicts_are_counted_however_many_there_are() -> None:
+    for kinds in (3, 64, 65, 300):
+        chosen = random.Random(kinds)
+        tally, counts, sizes = Tally(), Counter[int](), Counter[int]()
+        for size in (0, 1, 500, 90):
+            verdicts = array("Q", (chosen.randrange(kinds) << 50 for _ in range(size)))
+            lengths = memoryview(array("Q", (chosen.randrange(2000) for _ in range(size))))
+            places = tally.add(verdicts, lengths)
+            assert (places is not None) or kinds > 64
+            if places is not None:
+                assert [tally.rows[place] for place in places] == list(verdicts)
+            counts.update(verdicts)
+            for verdict, length in zip(verdicts, lengths, strict=True):
+                sizes[verdict] += length
+        tally.take_off(verdicts[0], lengths[0])
+        counts[verdicts[0]] -= 1
+        sizes[verdicts[0]] -= lengths[0]
+        expected = {verdict: (count, sizes[verdict]) for verdict, count in counts.items() if count}
+        assert {verdict: (count, size) for verdict, count, size in tally} == expected
+    with pytest.raises(ValueError, match="1 verdicts for 0 packets"):
+        tally.add(array("Q", [1]), memoryview(array("Q")))
 
 
 PACKET = bytes.fromhex("45000014") + bytes(16)

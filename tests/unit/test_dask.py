@@ -6,13 +6,14 @@ import os
 import random
 import signal
 import struct
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ebpfjit import ExecutionError, MapError, Program, capture, load
+from ebpfjit import EbpfWarning, ExecutionError, JitUnavailable, MapError, Program, capture, load
 from ebpfjit.capture import parts as parts_of
 from tests.support import captures
 from tests.support.elf_files import OBJECTS
@@ -162,6 +163,30 @@ def test_columns_of_frames_and_bags() -> None:
     assert on_dask.map(LENGTH, bag).compute() == [1, 3, 0]
     with pytest.raises(TypeError, match="not of type list"):
         on_dask.map(LENGTH, [b"a"])
+
+
+@pytest.mark.usefixtures("threads")
+def test_where_there_is_no_machine_code_the_interpreter_runs_and_says_so_once(
+    one: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **options: object) -> None:
+        raise JitUnavailable("there is no keystone here")
+
+    program = Program.from_assembly("ldxb r0, [r1+150]\nexit", name="far")
+    expected = on_dask.run(program, one, on_fault=999, part_size=9000).counts
+    monkeypatch.setattr(Program, "compile", refuse)
+    monkeypatch.setattr(on_dask.worker, "_known", {})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = on_dask.run(program, one, on_fault=999, part_size=9000)
+    assert [str(each.message) for each in said if each.category is EbpfWarning] == [
+        "there is no keystone here; the interpreter runs 'far'"
+    ]
+    assert len(found.parts) > 2
+    by = ["capture", "verdict"]
+    pd.testing.assert_frame_equal(
+        found.counts.sort_values(by, ignore_index=True), expected.sort_values(by, ignore_index=True)
+    )
 
 
 def _die_once(flag: str) -> None:
