@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W32, W64
+from ebpfjit.collector import collector_paused
 from ebpfjit.errors import DecodeError, EbpfError
 from ebpfjit.isa.spec import Imm, Kind, Reference, Row
 from ebpfjit.isa.table import match
@@ -132,17 +133,18 @@ def _decode(words: tuple[int, ...]) -> tuple[Instruction, ...]:
     known = _known_words.get
     instructions: list[Instruction] = []
     second_half = False
-    for pc, word in enumerate(words):
-        if second_half:
-            second_half = False
-            continue
-        fields = known(word) or _fields_of(word)
-        row = fields[6]
-        if row is not None and row.is_wide:
-            instructions.append(_wide(pc, fields, words))
-            second_half = True
-        else:
-            instructions.append(Instruction(pc, *fields))
+    with collector_paused():
+        for pc, word in enumerate(words):
+            if second_half:
+                second_half = False
+                continue
+            fields = known(word) or _fields_of(word)
+            row = fields[6]
+            if row is not None and row.is_wide:
+                instructions.append(_wide(pc, fields, words))
+                second_half = True
+            else:
+                instructions.append(Instruction(pc, *fields))
     return tuple(instructions)
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import gc
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import field, replace
 from functools import cached_property
-from threading import get_ident
 from types import MappingProxyType
 from typing import Any
 
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
+from ebpfjit.collector import collector_paused
 from ebpfjit.errors import ExecutionError, OptimizationError, TranslationError
 from ebpfjit.jit import audit as audits
 from ebpfjit.jit import cpu, failing
@@ -516,40 +513,6 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
 def host_addresses() -> dict[str, int]:
     """Return where the routines are that programs reach through stubs."""
     return {host_symbol(name): routines().addresses[name] for name in SHARED}
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Let nobody look for cyclic garbage meanwhile.
-
-    A large program becomes hundreds of thousands of objects, none of them in a cycle: looking through
-    all of them again and again would take a third of the time.
-    """
-    if not gc.isenabled():  # here, in another thread, or by the user
-        yield
-        return
-    _pausing.add(get_ident())
-    gc.disable()
-    try:
-        yield
-    finally:
-        _pausing.discard(get_ident())
-        gc.enable()
-
-
-_pausing: set[int] = set()
-"""The threads that paused the collector."""
-
-
-def _after_fork() -> None:
-    """In a child process: a thread that is not there does not start the collector again."""
-    if _pausing and get_ident() not in _pausing:
-        gc.enable()
-    _pausing.intersection_update({get_ident()})
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _natives(helpers: Mapping[int, HelperFunction]) -> dict[int, bool]:

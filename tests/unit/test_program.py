@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,3 +54,19 @@ def test_functions_are_local_call_targets() -> None:
 
 def test_bytes_come_back() -> None:
     assert Program.from_bytes(bytearray(LDDW + EXIT), name="f", type="xdp").to_bytes() == LDDW + EXIT
+
+
+def test_the_collector_waits_while_a_program_is_decoded() -> None:
+    phases: list[str] = []
+
+    def look(phase: str, _: dict[str, int]) -> None:
+        phases.append(phase)
+
+    gc.collect()
+    gc.callbacks.append(look)
+    try:
+        assert len(decode(EXIT * 5000)) == 5000
+    finally:
+        gc.callbacks.remove(look)
+    assert phases.count("start") <= 1  # when it is done; else for each 700
+    assert gc.isenabled()
