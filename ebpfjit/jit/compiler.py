@@ -148,8 +148,8 @@ def _placed(recipe: Recipe, registers: Registers, resumes: frozenset[int], chose
         with blamed("registers"):
             placed = place(code, registers)
         found.parts.append(placed)
-        if registers.reserved and FRAME_POINTER in written_registers(placed):
-            found.writes_frame_pointer = True
+        if registers.reserved and not found.writes_frame_pointer:
+            found.writes_frame_pointer = FRAME_POINTER in written_registers(placed)
         if checked:
             _note_checks(found.notes, code, known.facts)
         found.maps |= known_maps(code)

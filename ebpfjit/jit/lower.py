@@ -99,8 +99,7 @@ def written_registers(placed: PlacedCode) -> set[int]:
     for block in placed.blocks:
         if block is not None:
             written.update(*[places[0] for places in block.places])
-            for moves in (*block.between.values(), *block.moves):
-                written.update([move.dst for move in moves])
+            written.update([move.dst for moves in (*block.between.values(), *block.moves) for move in moves])
     return written
 
 
@@ -213,7 +212,7 @@ class _Lowering:
         cx, known, between = self.cx, self.known, block.between
         last: Last | None = None
         for index, (op, places) in enumerate(zip(block.ops[:-1], block.places, strict=False)):
-            if index in between and self.between(between[index], op, places):
+            if between and index in between and self.between(between[index], op, places):
                 last = None  # lea leaves the flags alone
                 continue
             if op.pc != at:

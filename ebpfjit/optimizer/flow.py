@@ -25,15 +25,11 @@ def reads_of(code: Code) -> tuple[list[int], set[int]]:
     reads = [0] * value_count(code)
     named: set[int | None] = set()
     for block in code.blocks:
-        for op in block.ops:
+        for op in block.all_ops:
             for value in op.args:
                 reads[value] += 1
             if op.exit is not None:
                 named.update(op.exit.registers)
-        if block.end.exit is not None:
-            named.update(block.end.exit.registers)
-        for value in block.end.args:
-            reads[value] += 1
         for way in block.ways:
             for value in way.args:
                 reads[value] += 1

@@ -56,13 +56,17 @@ class LastUse:
         defined = self._defined
         for value in block.args:
             defined[value] = number
-        for index, op in enumerate(block.all_ops):
+        for index, op in enumerate(block.ops):
             for value in op.args:
                 last[value] = index
             if op.exit is not None:
                 last.update(zip(op.exit.registers, repeat(index)))
             for value in op.results:
                 defined[value] = number
+        end = block.end
+        last.update(zip(end.args, repeat(len(block.ops))))
+        if end.exit is not None:
+            last.update(zip(end.exit.registers, repeat(len(block.ops))))
         last.pop(None, None)
         return last
 

@@ -47,11 +47,10 @@ def _read_elsewhere(code: Code, empty: Set[int]) -> set[int]:
 
     Only blocks that dominate what they lead to can be: nothing else comes there, but in rounds of a loop.
     """
-    blocks, shape = code.blocks, code.shape
-    place, owners = shape.place, dict[int, int]()
+    blocks, shape, owners = code.blocks, code.shape, dict[int, int]()
     for number in empty:
         if blocks[number].args:
-            (way,) = shape.ways[number]
+            place, (way,) = shape.place, shape.ways[number]
             others = [each for each in shape.before[way] if each != number]
             if all(each >= 0 and not 0 <= place[each] < place[way] for each in others):
                 owners.update(dict.fromkeys(blocks[number].args, number))

@@ -26,7 +26,7 @@ from typing import Any
 from ebpfjit.analysis.entries import OUTWARD_CALLS
 from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
-from ebpfjit.isa.table import TABLE
+from ebpfjit.isa.table import TABLE, UNENCODED
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Op, Way
 from ebpfjit.optimizer.flow import value_count
 from ebpfjit.optimizer.last_use import BEHIND, LastUse
@@ -233,13 +233,11 @@ class _Placer:
         self.wanted = self._wanted(block)
         if number in self.entered:
             self._out_of_the_way()
-        places: list[Places] = []
+        places = [NO_PLACES] * len(ops)
         for index, op in enumerate(ops):
-            if op.args or op.results or op.exit is not None:
+            if op.args or op.results or op.exit is not None:  # others are payments and jumps, mostly
                 self.index, self.busy = index, 0
-                places.append(_PLACING[op.row.kind](self, index, op))
-            else:  # payments and jumps, mostly
-                places.append(NO_PLACES)
+                places[index] = _PLACING[op.row](self, index, op)
         return PlacedBlock(ops, places, self.between, tuple([self.moves_to(way) for way in block.ways]))
 
     def _wanted(self, block: Block) -> dict[int, int]:
@@ -381,10 +379,10 @@ class _Placer:
 
     def release(self, index: int, values: Iterable[int | None]) -> None:
         """Free the registers of those of an operation's values that nothing reads behind it."""
-        last = self.last
+        last, where = self.last, self.where
         for value in values:
-            if value is not None and last[value] == index and value in self.where:
-                self.free |= BITS[self.where.pop(value)]
+            if value is not None and last[value] == index and value in where:
+                self.free |= BITS[where.pop(value)]
                 if self.spilled and value in self.spilled and value in self.definitions():
                     self.words.append((self.spilled[value], index))
 
@@ -410,11 +408,12 @@ class _Placer:
     def free_form(self, index: int, op: Op) -> Places:
         """Place what may have its result in any register: one of its arguments' too, if that ends here."""
         values, args, leaves = op.args, self.args(op.args) if op.args else (), None
-        if op.exit is not None:
+        if op.exit is None:
+            if values:
+                self.release(index, values)
+        else:
             leaves = tuple(map(self.where.get, op.exit.registers))
-        if values:
             self.release(index, values)
-        if op.exit is not None:
             self.release(index, op.exit.registers)
         if not op.results:
             return (), args, leaves, ()
@@ -647,11 +646,11 @@ _FIXED: dict[Kind, Callable[[_Placer, Op], Fixed]] = {
     Kind.PACKET_LOAD: _packet,
     Kind.EXIT: _leave,
 }
-_PLACING: dict[Kind, Callable[[_Placer, int, Op], Places]] = {
-    **dict.fromkeys(Kind, _Placer.free_form),
+_OF_KIND: dict[Kind, Callable[[_Placer, int, Op], Places]] = {
     **dict.fromkeys(_FIXED, _Placer.bound),
     Kind.BINARY: _Placer.in_place,
     Kind.UNARY: _Placer.in_place,
     Kind.ATOMIC: _Placer.atomic,
 }
-"""What places operations of a kind."""
+_PLACING = {row: _OF_KIND.get(row.kind, _Placer.free_form) for row in (*TABLE, *UNENCODED.values())}
+"""What places operations of a row."""

@@ -228,17 +228,19 @@ def payment(insn: Operation, cx: Context) -> None:
     if not cx.exit:
         pay(cx, insn.imm)
         return
-    again, broke, paid = (cx.new_label(name) for name in ("again", "broke", "paid"))
+    again, broke, paid = cx.new_label("again"), cx.new_label("broke"), ""
     cx.used.add("next_slice")
     cx.label(again)
     least = max(insn.imm, insn.offset)
     pay(cx, least)
     cx.jump("jl", broke)
     pay(cx, insn.imm - least)
-    cx.label(paid)
+    if 0 < insn.offset < insn.imm:
+        paid = cx.new_label("paid")
+        cx.label(paid)
     with cx.out_of_line(broke):
         cx.emit("add r9, $imm", imm=least)
-        if insn.offset and insn.offset < insn.imm:
+        if paid:
             poor = cx.new_label("poor")
             cx.emit("cmp r9, $imm", imm=insn.offset)
             cx.jump("jl", poor)

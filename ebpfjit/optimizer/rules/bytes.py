@@ -74,7 +74,7 @@ def gather(code: Code, uses: list[int] | None = None) -> Code:
     uses = uses_of(code) if uses is None else uses
     blocks = []
     for block in code.blocks:
-        rows = [op.row for op in block.ops]
+        rows = {op.row for op in block.ops}
         may_be = not (_JOINED.isdisjoint(rows) or _SHIFTED.isdisjoint(rows) or _LOADED.isdisjoint(rows))
         may_be = may_be or not _SWAPPED.isdisjoint(rows)
         blocks.append(_Gathering(block, uses).block() if may_be else block)

@@ -67,7 +67,7 @@ def use_memory(code: Code) -> Code:
     blocks = tuple(
         [
             _Operands(block, uses).block()
-            if any(op.row in LOADS and uses[op.results[0]] == 1 for op in block.ops)
+            if 1 in [uses[op.results[0]] for op in block.ops if op.row in LOADS]
             else block
             for block in code.blocks
         ]
