@@ -10,11 +10,13 @@ import os
 import random
 import struct
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.mutation import mutate
+from typer.main import get_command
 
 from ebpfjit import CaptureError, EbpfError, JitFunction, LoadError, Program, capture
 from ebpfjit.capture import formats
@@ -126,13 +128,19 @@ class CommandLines:
         return arguments + (perhaps(0.3, "--json") if command != "listing" else [])
 
 
+@cache
+def command_line() -> Any:
+    """Return all commands; typer makes them anew at each call else."""
+    return get_command(app.app)
+
+
 def run_cli(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
     """Run a command in this process; return its status and what it wrote to standard error."""
     out = io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace")
     error = io.StringIO()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(TEXT)))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-        status = app._guard(lambda: app.app(arguments, prog_name="ebpfjit"))
+        status = app._guard(lambda: command_line()(arguments, prog_name="ebpfjit"))
     return status, error.getvalue()
 
 
