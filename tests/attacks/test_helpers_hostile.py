@@ -13,7 +13,7 @@ import random
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from types import FunctionType
@@ -369,77 +369,127 @@ class Caller:
         return left
 
 
-def in_child(caller: Caller, calls: list[Arguments]) -> tuple[list[Seen], float]:
-    """Return the outcomes of calls, in a process that may not take much memory; the time of the slowest."""
-    limit_memory(ROOM)
+@dataclass(frozen=True)
+class Target:
+    """One helper, the names of its arguments, the program that calls it, and one in how many calls is made:
+    others for the next number.
+    """
+
+    helper: str
+    names: list[str]
+    program: Program
+    number: int
+    one_in: int = 1
+
+    def calls(self) -> list[Arguments]:
+        return list(part(list(argument_lists(self.helper, self.names)), self.one_in, self.number))
+
+    def engines(self) -> dict[str, Run]:
+        """Return how it is called, by engine."""
+        functions = bound() | STOCK | CARELESS | KERNEL
+        maps = frozenset({1, 2, 3}) if self.program.maps else frozenset[int]()
+        verified = prepare(self.program)
+        options = Options(promises=Promises(moving=MOVING), map_helpers=maps)
+        compiled = compile_program(verified, options, {self.number: functions[self.number]})
+        return {
+            "interpreter": lambda execution: interpret(verified, execution),
+            "machine code": compiled.run,
+        }
+
+
+def outcomes(target: Target, run: Run) -> tuple[list[Seen], float]:
+    """Return the outcomes of a helper's calls, up to one that takes too long; the time of the slowest."""
+    caller = Caller(target.helper, run)
     seen = []
-    for number, arguments in enumerate(calls):
+    for number, arguments in enumerate(target.calls()):
         seen.append(caller.outcome(arguments, number))
         if caller.slowest >= MOST_SECONDS:
             break
     return seen, caller.slowest
 
 
-def attack(
-    helper: str, names: list[str], program: Program, number: int, one_in: int = 1, seconds: float = SECONDS
-) -> None:
-    """Call one with everything hostile, or one in so many of it (others for the next), on both engines."""
-    calls = part(list(argument_lists(helper, names)), one_in, number)
-    functions = bound() | STOCK | CARELESS | KERNEL
-    maps = frozenset({1, 2, 3}) if program.maps else frozenset[int]()
-    verified = prepare(program)
-    options = Options(promises=Promises(moving=MOVING), map_helpers=maps)
-    compiled = compile_program(verified, options, {number: functions[number]})
-    engines: dict[str, Run] = {
-        "interpreter": lambda execution: interpret(verified, execution),
-        "machine code": compiled.run,
-    }
-    named_context(helper)
+def in_child(targets: list[Target], runs: list[Run]) -> list[tuple[list[Seen], float]]:
+    """Return the outcomes of helpers, one after the other, in a process that may not take much memory."""
+    limit_memory(ROOM)
+    return [outcomes(target, run) for target, run in zip(targets, runs, strict=True)]
+
+
+def attack(targets: list[Target], seconds: float = SECONDS) -> None:
+    """Call some with everything hostile, or a part of it, on both engines: a child each."""
+    engines = [target.engines() for target in targets]
+    for target in targets:
+        named_context(target.helper)
     for kind in ("tc", "xdp", "lwt_in", "lwt_seg6local"):  # both children take these, at their addresses
         give_back(take(program_type(kind), memoryview(PACKET), None))
-    seen: dict[str, list[Seen]] = {}
-    for engine, run in engines.items():
-        ended = run_forked(lambda run=run: in_child(Caller(helper, run), calls), seconds)  # type: ignore[misc]
+    seen: dict[str, list[list[Seen]]] = {}
+    for engine in engines[0]:
+        runs = [each[engine] for each in engines]
+        ended = run_forked(lambda runs=runs: in_child(targets, runs), seconds)  # type: ignore[misc]
+        if ended.value is None and len(targets) > 1:
+            for target in targets:  # which of them?
+                attack([target], seconds)
+        helper = ", ".join(target.helper for target in targets)
         assert not ended.signal, f"{helper} on {engine} ends the process: {ended.signal}"
         assert not ended.hangs, f"{helper} on {engine} does not end"
         assert ended.value is not None, f"{helper} on {engine}: the child raised"
-        seen[engine], slowest = ended.value
-        assert slowest < MOST_SECONDS, f"{helper} on {engine}: a call takes {slowest:.1f} s"
-    for arguments, one, other in zip(calls, *seen.values(), strict=True):
-        assert one[0] != "NOT AN EBPF ERROR", f"{helper}{arguments}: {one[1]}\n{one[2]}"
-        assert one == other, f"{helper}{arguments}"
+        for target, (_, slowest) in zip(targets, ended.value, strict=True):
+            assert slowest < MOST_SECONDS, f"{target.helper} on {engine}: a call takes {slowest:.1f} s"
+        seen[engine] = [found for found, _ in ended.value]
+    for target, *both in zip(targets, *seen.values(), strict=True):
+        for arguments, one, other in zip(target.calls(), *both, strict=True):
+            assert one[0] != "NOT AN EBPF ERROR", f"{target.helper}{arguments}: {one[1]}\n{one[2]}"
+            assert one == other, f"{target.helper}{arguments}"
 
 
 # -- the tests --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", helpers(), ids=lambda number: helpers()[number].name)
-def test_helpers_of_linux(number: int) -> None:
-    helper = helpers()[number]
-    names = list(inspect.signature(helper.function).parameters)[1:]
-    assert len(names) == helper.arguments
-    attack(helper.name, names, calling(number), number, one_in=5)
+TOGETHER = 7
+"""Helpers whose calls a child makes: a fork for each would take longer than the calls."""
 
 
-@pytest.mark.parametrize("number", STOCK, ids=lambda number: STOCK[number].__name__)
-def test_helpers_of_rbpf(number: int) -> None:
-    function = STOCK[number]
-    names = list(inspect.signature(function).parameters)
-    attack(function.__name__, names, calling(number), number, one_in=5)
+def some_of(numbers: Iterable[int]) -> list[list[int]]:
+    """Return the numbers in groups; those of one kind, which follow each other, are in different ones."""
+    every = list(numbers)
+    count = -(-len(every) // TOGETHER)
+    return [every[at::count] for at in range(count)]
 
 
-@pytest.mark.parametrize("number", KERNEL, ids=lambda number: KERNEL[number].__name__)
-def test_kernel_functions(number: int) -> None:
-    entry = kfuncs()[KERNEL[number].__name__]
-    names = list(inspect.signature(entry.function).parameters)[1:]
-    attack(entry.name, names, calling(number), number, one_in=10)
+@pytest.mark.parametrize("numbers", some_of(helpers()), ids=lambda numbers: helpers()[numbers[0]].name)
+def test_helpers_of_linux(numbers: list[int]) -> None:
+    targets = []
+    for number in numbers:
+        helper = helpers()[number]
+        names = list(inspect.signature(helper.function).parameters)[1:]
+        assert len(names) == helper.arguments
+        targets.append(Target(helper.name, names, calling(number), number, one_in=5))
+    attack(targets)
 
 
-@pytest.mark.parametrize("kind", sorted(HASHES | ARRAYS), ids=lambda kind: kind.name)
+def test_helpers_of_rbpf() -> None:
+    attack([
+        Target(function.__name__, list(inspect.signature(function).parameters), calling(number), number, 5)
+        for number, function in STOCK.items()
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("numbers", some_of(KERNEL), ids=lambda numbers: KERNEL[numbers[0]].__name__)
+def test_kernel_functions(numbers: list[int]) -> None:
+    targets = []
+    for number in numbers:
+        entry = kfuncs()[KERNEL[number].__name__]
+        names = list(inspect.signature(entry.function).parameters)[1:]
+        targets.append(Target(entry.name, names, calling(number), number, one_in=10))
+    attack(targets)
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_calls_that_machine_code_does_by_itself(kind: MapType, number: int) -> None:
+def test_calls_that_machine_code_does_by_itself(number: int) -> None:
     names = ["map_address", "key", "value", "flags"][: 4 if number == 2 else 2]
-    attack(helpers()[number].name, names, calling(number, arena().maps[kind]), number, one_in=3)
+    attack([
+        Target(helpers()[number].name, names, calling(number, arena().maps[kind]), number, one_in=3)
+        for kind in sorted(HASHES | ARRAYS)
+    ])  # fmt: skip
 
 
 @pytest.mark.parametrize("number", CARELESS, ids=lambda number: CARELESS[number].__name__)
@@ -447,7 +497,7 @@ def test_careless_helpers_are_found(number: int) -> None:
     function = CARELESS[number]
     names = list(inspect.signature(function).parameters)
     with pytest.raises(AssertionError, match=r"MemoryError|IndexError|a call takes|does not end"):
-        attack(function.__name__, names, calling(number), number, seconds=2 * MOST_SECONDS)
+        attack([Target(function.__name__, names, calling(number), number)], seconds=2 * MOST_SECONDS)
 
 
 def test_what_is_good_gets_through() -> None:

@@ -35,6 +35,7 @@ from ebpfjit.options import Options
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime.execution import MAX_LOOPS, Execution, HelperFunction, NativeHelper
 from ebpfjit.runtime.memory import Region, Stack
+from tests.support import warm
 
 TESTS = Path(__file__).parents[1]
 ALIGNED_HELPER = TESTS / "conformance" / "aligned_helper.hex"
@@ -243,8 +244,7 @@ def _send(sink: Any, message: object) -> None:
 def run_python(source: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run Python source in a child that can import this checkout and `support`; `data` is its input."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
-    command = [sys.executable, "-c", source]
-    return subprocess.run(command, input=data, capture_output=True, env=environment, check=False)
+    return warm.run([sys.executable, "-c", source], data, env=environment)
 
 
 def _child(jobs: list[tuple[int, Job]]) -> tuple[list[tuple[int, str, Any]], int, str]:
