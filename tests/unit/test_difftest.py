@@ -44,7 +44,7 @@ from ebpfjit.difftest.typed import compare_typed, contents, linked
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import TABLE
 from ebpfjit.program import Program
-from tests.support.whole import part
+from tests.support.whole import WHOLE, part
 
 EXIT = "\nexit"
 
@@ -271,7 +271,7 @@ def test_engines_that_are_not_there() -> None:
 def test_traces_agree_where_engines_do(source: str) -> None:
     """What machine code records is what the interpreter does."""
     partings = []
-    for number in range(40):
+    for number in range(40 if WHOLE else 16):
         case = case_of(5, number, (source,))
         try:
             verified = prepared(case)
@@ -404,7 +404,9 @@ def test_engines_agree_on_cases_that_hypothesis_draws(source: str) -> None:
     """Every generator is a strategy too."""
 
     @given(strategies.cases(source))
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=15 if WHOLE else 6, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
     def agree(case: Case) -> None:
         assert Checker(("interpreter", "jit")).check(case) is None
 
