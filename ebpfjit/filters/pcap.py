@@ -70,6 +70,8 @@ def compile(
 
     Of `protochain` it becomes a loop, which goes back with `ja`.
     """
+    if not isinstance(snaplen, int):
+        raise TypeError(f"snaplen is a number of bytes, not of type {type(snaplen).__name__}")
     if not 0 <= snaplen < 1 << 31:
         raise ValueError(f"snaplen is a number of bytes below 2**31, not {snaplen}")
     if "\0" in expression:

@@ -163,8 +163,8 @@ def load(
         program = seccomp.load("profile.json")
         program.run(nr="mount")  # "SCMP_ACT_ERRNO"
     """
-    if isinstance(capabilities, str):
-        raise TypeError("capabilities are names in a list, not one str")
+    if isinstance(capabilities, str) or not all(isinstance(each, str) for each in capabilities):
+        raise TypeError("capabilities are names in a list: ['CAP_SYS_ADMIN']")
     new = None if kernel is None else release(kernel, "kernel: ")
     where = Where(_here(), frozenset(each.upper() for each in capabilities), new)
     return _loaded(source, name, where)

@@ -310,6 +310,7 @@ def test_what_is_wrong_is_said_in_libpcaps_words() -> None:
         ({"linktype": -1}, FilterError, "a number from 0 to 65535, not -1"),
         ({"linktype": None}, TypeError, "not of type NoneType"), ({"snaplen": -1}, ValueError, "snaplen is"),
         ({"snaplen": 1 << 32}, ValueError, "snaplen is a number of bytes below"),
+        ({"snaplen": 1.5}, TypeError, "snaplen is a number of bytes, not of type float"),
         ({"netmask": "255.255"}, FilterError, "'255.255' is no netmask"),
     ]:  # fmt: skip
         with pytest.raises(kind, match=says):

@@ -245,6 +245,9 @@ def test_what_is_wrong_is_said() -> None:
     for source, kind, says in WRONG:
         with pytest.raises(kind, match=says):
             seccomp.load(source)
+    for capabilities in ("CAP_KILL", [5], b"x"):
+        with pytest.raises(TypeError, match="capabilities are names in a list"):
+            seccomp.load({"defaultAction": "SCMP_ACT_LOG"}, capabilities=capabilities)  # type: ignore[arg-type]
     program = seccomp.load("ret #0x7fff0000")
     for options, kind, says in [
         ({"nr": "nothing", "arch": X86}, LoadError, "no system call 'nothing' on x86_64"),
