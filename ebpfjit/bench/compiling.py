@@ -22,12 +22,14 @@ the clock on the wall: loading a saved image, a hit in the cache folder, `import
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -74,6 +76,13 @@ class Again:
     optimize: float
     load: float
     hit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Bytes an instruction that optimised code keeps besides its program and the machine code, by size."""
+
+    bytes: dict[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +171,22 @@ def time_again(rounds: Rounds) -> list[Again]:
     return [Again(**{name: median(found) / 1e3 for name, found in times.items()})]
 
 
+def measure_kept(sizes: Sequence[int], rounds: Rounds) -> list[Kept]:
+    """Measure what Python keeps of programs that are compiled a second time."""
+    found = {}
+    for size in sizes:
+        code = program(size, seed=1)
+        Program(code).compile(optimize=True)
+        source = Program(code)
+        tracemalloc.start()
+        compiled = source.compile(optimize=True)
+        gc.collect()
+        found[size] = tracemalloc.get_traced_memory()[0] / len(source.instructions)
+        tracemalloc.stop()
+        del compiled
+    return [Kept(found)]
+
+
 def time_processes(rounds: Rounds) -> list[Processes]:
     """Measure whole processes, their modules compiled before."""
     commands = {
@@ -196,10 +221,11 @@ def _python(*arguments: str) -> str:
     return found.stdout
 
 
-def section(found: Sequence[Stages | Again | Processes]) -> Section:
+def section(found: Sequence[Stages | Again | Kept | Processes]) -> Section:
     """Return the section of all that was measured."""
     stages = [one for one in found if isinstance(one, Stages)]
     again = [one for one in found if isinstance(one, Again)]
+    kept = [one for one in found if isinstance(one, Kept)]
     processes = [one for one in found if isinstance(one, Processes)]
     return Section(
         name="compile",
@@ -211,9 +237,15 @@ def section(found: Sequence[Stages | Again | Processes]) -> Section:
         data={
             "stages": [asdict(one) for one in stages],
             "again": [asdict(one) for one in again],
+            "kept_bytes": [one.bytes for one in kept],
             "processes_ms": [one.milliseconds for one in processes],
         },
-        remarks=(*_linear(stages), *map(_again_remark, again), *map(_processes_remark, processes)),
+        remarks=(
+            *_linear(stages),
+            *map(_again_remark, again),
+            *map(_kept_remark, kept),
+            *map(_processes_remark, processes),
+        ),
     )
 
 
@@ -242,6 +274,11 @@ def _again_remark(one: Again) -> str:
     )
 
 
+def _kept_remark(one: Kept) -> str:
+    sizes = ", ".join(f"{kept:.0f} of {size:,} instructions" for size, kept in one.bytes.items())
+    return f"Bytes that optimised code keeps for each instruction, besides the program: {sizes}."
+
+
 def _processes_remark(one: Processes) -> str:
     whole = ", ".join(f"`{name}` {value:.0f}" for name, value in one.milliseconds.items())
     return f"Whole processes, ms (median): {whole}."
@@ -267,6 +304,7 @@ def steps(plan: Plan) -> list[Step]:
             for build, mode, size in figures
         ),
         Step("saved images", time_again),
+        Step("memory", functools.partial(measure_kept, plan.sizes)),
         Step("whole processes", time_processes),
     ]
 

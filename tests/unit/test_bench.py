@@ -258,6 +258,7 @@ def test_compiling_is_measured_by_stage(monkeypatch: pytest.MonkeyPatch) -> None
         assert one["total"] == pytest.approx(sum(one["stages"].values()))
         assert one["keystone_calls"] <= 1
     assert set(found["again"][0]) == {"compile", "optimize", "load", "hit"}
+    assert min(found["kept_bytes"][0].values()) > 0
     assert "ebpfjit run gcd.o" in found["processes_ms"][0]
 
 
