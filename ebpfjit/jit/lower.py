@@ -155,6 +155,7 @@ class _Lowering:
         self.numbers = [number for number in self.code.laid_out if placed.blocks[number] is not None]
         self.labels = {number: block_label(first + place) for place, number in enumerate(self.numbers)}
         self.frames = self._frames(sizes)
+        self.begun: set[int] = set()  # blocks that were emitted, the one at hand as the last
         self.last: Last | None = None  # what was emitted last in this block, where it stands so
         cx.spilled = (placed.words + 1) // 2 * 16
 
@@ -193,6 +194,7 @@ class _Lowering:
                 if cx.spilled:
                     cx.emit("sub rsp, $imm", imm=cx.spilled)
             cx.label(self.labels[number], LOOP_ALIGNMENT if number in heads else 1)
+            self.begun.add(number)
             cx.frame_size = self.frames[number]
             self.steps(block, source.pc)
             self.end(block, source.ways, after)
@@ -400,7 +402,13 @@ class _Lowering:
         )  # what is next is where it jumps: so where the condition fails it jumps to the other
         if turned:
             taken, other, moves, through = other, taken, through, moves
-        label = self.edge(taken, moves) if moves else self.labels[taken.block]
+        goes_back = bool(moves) and taken.block in self.begun and kind is not Kind.MAY_GOTO
+        if goes_back:  # once a round: the moves are in line, and what is left is jumped to
+            turned = not turned
+            is_next = other.block == after and not through
+            label = self.labels[other.block] if is_next else cx.new_label("on")
+        else:
+            label = self.edge(taken, moves) if moves else self.labels[taken.block]
         has_flags = self.last is not None and _leaves_flags(self.last, end, places[1])
         key = end.row, places[1], end.imm, end.offset, end.scale, has_flags
         known = self.branches.get(key)
@@ -413,6 +421,11 @@ class _Lowering:
             cx.way, cx.is_turned, cx.has_flags = label, turned, has_flags
             self.branch_anew(Placed(end, *places), key)
             cx.way, cx.is_turned, cx.has_flags = None, False, False
+        if goes_back:
+            self.on(taken, moves, -1)
+            if is_next:
+                return
+            cx.label(label)
         self.on(other, through, after)
 
     def branch_anew(self, end: Placed, key: Branch) -> None:

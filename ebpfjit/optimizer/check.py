@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg
-from ebpfjit.optimizer.code import CALL_RESULTS, ENDS, MAY_LEAVE, ONLY, Block, Code, Op, used_by
+from ebpfjit.optimizer.code import CALL_RESULTS, ENDS, MAY_LEAVE, ONLY, PAY, Block, Code, Op, used_by
+from ebpfjit.optimizer.shape import Shape
 from ebpfjit.record import record
 
 WAYS = {Kind.JUMP: 1, Kind.BRANCH: 2, Kind.BRANCH_LOAD: 2, Kind.MAY_GOTO: 2, Kind.EXIT: 0, Kind.LEAVE: 0}
@@ -104,7 +105,8 @@ def check(code: Code, seen: Seen | None = None) -> None:
     seen = seen or Seen()
     if code is not seen.code:
         looks = [seen.look(block) for block in code.blocks]
-        wrong = [*_shapes(code, looks)] or [*_definitions(code, looks)]  # what has no shape has no ways
+        wrong = [*_shapes(code, looks)]  # what has no shape has no ways
+        wrong = wrong or [*_definitions(code, looks), *_endless(code)]
         assert not wrong, "\n".join(wrong)
         seen.code = code
 
@@ -175,6 +177,19 @@ def _definitions(code: Code, looks: list[Look]) -> Iterator[str]:
         for way in block.ways:
             if not here.issuperset(way.args):
                 yield f"b{number}: on the way to b{way.block} something is not defined"
+
+
+def _endless(code: Code) -> Iterator[str]:
+    """Yield a block that control may come round to without the budget being looked at; of built code only."""
+    asking = {
+        number
+        for number, block in enumerate(code.blocks)
+        if any(op.row is PAY and op.exit is not None for op in block.ops)
+    }
+    ways = [() if number in asking else each for number, each in enumerate(code.shape.ways)]
+    if code.starts:
+        headers = Shape([[*each] for each in ways], [*range(len(ways))]).headers
+        yield from (f"b{number}: nobody looks at the budget in its rounds" for number in sorted(headers))
 
 
 def _defined_before(code: Code, looks: list[Look]) -> list[frozenset[int] | None]:

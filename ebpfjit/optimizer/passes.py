@@ -25,6 +25,7 @@ from ebpfjit.optimizer.rules.bytes import gather
 from ebpfjit.optimizer.rules.divisions import divide
 from ebpfjit.optimizer.rules.operands import use_memory
 from ebpfjit.optimizer.rules.selects import select
+from ebpfjit.optimizer.safepoints import look_once
 from ebpfjit.optimizer.unrolling import unroll
 from ebpfjit.optimizer.vectors import vectorise
 
@@ -68,6 +69,7 @@ PASSES: dict[str, Pass] = {
     "dead": lambda code, _: remove_dead(code),
     "guards": _bounds,
     "hoisting": _before_loops,
+    "safepoints": lambda code, _: look_once(code),
     "vectors": lambda code, _: vectorise(code),
     "unroll": lambda code, _: unroll(code),
     "divide": lambda code, _: divide(code),

@@ -106,6 +106,25 @@ BITS = [*(1 << number for number in range(SPILLED)), *([0] * MOST_WORDS)]
 """By place: the register as a mask, none for words of the stack."""
 
 
+MOST_BLOCKS_AHEAD = 4
+"""How far is looked for where a value is expected."""
+
+
+def _becoming(code: Code) -> dict[int, int]:
+    """Return for values the argument that each is passed as; rather of a loop that comes round there."""
+    place, found = code.shape.place, dict[int, int]()
+    for number in code.shape.order:
+        for way in code.blocks[number].ways:
+            if way.args:
+                passed = zip(way.args, code.blocks[way.block].args, strict=True)
+                if place[way.block] <= place[number]:
+                    found.update(passed)
+                else:
+                    for value, argument in passed:
+                        found.setdefault(value, argument)
+    return found
+
+
 NO_PLACES: Places = ((), (), None, ())
 
 
@@ -113,10 +132,11 @@ class _Placer:
     """Where values are while block after block is placed.
 
     Of the block at hand: `where` its values are now, the mask of registers that are `free`, which operation
-    is the `last` to read each value (none where nothing reads it); `wanted` are registers in which a value is
-    expected further on. Of the operation at hand: the registers that it needs where it had to load some
-    (`busy`, a mask). `spilled` are the words of values that have one, `count` so many in all; those that are
-    `local`, of values of a single block, are used again in each. `words` are free, each since an operation of
+    is the `last` to read each value (none where nothing reads it). `becomes` has the argument of a block that
+    a value is passed as, `expected` the registers of arguments that are placed. Of the operation at hand: the
+    registers that it needs where it had to load some (`busy`, a mask). `spilled` are the words of values that
+    have one, `count` so many in all; those that are `local`, of values of a single block, are used again in
+    each. `words` are free, each since an operation of
     the block, and `defined` are the operations that define its values, once somebody asked for them.
     """
 
@@ -147,7 +167,8 @@ class _Placer:
         self.ops: tuple[Op, ...] = ()
         self.uses: dict[int, list[int]] | None = None
         self.last: dict[int, int] = {}
-        self.wanted: dict[int, int] = {}
+        self.becomes = _becoming(code)
+        self.expected: dict[int, int] = {}
         self.between: dict[int, list[Move]] = {}
         self.number = -1
         self.behind: dict[int, int] | None = None
@@ -159,6 +180,7 @@ class _Placer:
         for _ in range(MOST_TRIES):
             self.spilled, self.reloaded, self.count = {}, {}, count
             del self.local[local:]
+            self.expected = {value: place for at in self.entered.values() for value, place in at.items()}
             for number in order:
                 self.maps[number] = self.entered.get(number)
             for number in order:
@@ -230,7 +252,6 @@ class _Placer:
         self.number, self.behind = number, None
         self.free = self.unused(self.where.values())
         self.defined, self.words = None, [(word, -1) for word in self.local]
-        self.wanted = self._wanted(block)
         if number in self.entered:
             self._out_of_the_way()
         places = [NO_PLACES] * len(ops)
@@ -240,16 +261,17 @@ class _Placer:
                 places[index] = _PLACING[op.row](self, index, op)
         return PlacedBlock(ops, places, self.between, tuple([self.moves_to(way) for way in block.ways]))
 
-    def _wanted(self, block: Block) -> dict[int, int]:
-        """Return where values of a block are expected on ways to blocks that were placed before."""
-        wanted: dict[int, int] = {}
-        for way in block.ways:
-            there = self.maps[way.block] if way.args else None
-            if there is not None:
-                for value, argument in zip(way.args, self.code.blocks[way.block].args, strict=True):
-                    if there[argument] < SPILLED:
-                        wanted[value] = there[argument]
-        return wanted
+    def wanted(self, value: int) -> int:
+        """Return the register in which a block further on expects a value; -1 where that is not known."""
+        becomes, expected = self.becomes, self.expected
+        for _ in range(MOST_BLOCKS_AHEAD):
+            value = becomes.get(value, -1)
+            if value < 0:
+                break
+            place = expected.get(value)
+            if place is not None:
+                return place
+        return -1
 
     def _out_of_the_way(self) -> None:
         """Put arguments of a function that stay through calls of helpers where these keep them."""
@@ -365,8 +387,8 @@ class _Placer:
         good = self.free & self.usable & ~avoid
         if value in self.crossing:
             good = good & self.registers.kept or good
-        if self.wanted:
-            wanted = self.wanted.get(value, -1)
+        if value in self.becomes:
+            wanted = self.wanted(value)
             if wanted >= 0 and good >> wanted & 1:
                 return wanted
         home = self.homes[value]
@@ -419,7 +441,7 @@ class _Placer:
             return (), args, leaves, ()
         (value,) = op.results  # what has several is placed otherwise
         register = self.homes[value]
-        if self.wanted or value in self.crossing or not self.free & self.usable & 1 << register:
+        if value in self.becomes or value in self.crossing or not self.free & self.usable & 1 << register:
             register = self.take(value)
         if value in self.last:
             self.where[value] = register
@@ -429,8 +451,9 @@ class _Placer:
     def in_place(self, index: int, op: Op, place: int = 0) -> Places:
         """Place what changes the register of one of its arguments: of a copy, where that is still read."""
         values, (result,), last = op.args, op.results, self.last
-        if len(values) == 1 and last[values[0]] == index and not self.spilled:  # most: it stays where it is
-            register = self.where.pop(values[0])
+        is_passed = result in self.becomes
+        if len(values) == 1 and last[values[0]] == index and not (self.spilled or is_passed):
+            register = self.where.pop(values[0])  # most: it stays where it is
             if result in last:
                 self.where[result] = register
             else:
@@ -438,20 +461,19 @@ class _Placer:
             return (register,), (register,), None, ()
         if op.row in COMMUTATIVE:
             first, second = values
-            if last[second] == index and (
-                last[first] != index or self.where[second] == self.wanted.get(result, -1)
-            ):
+            if last[second] == index and (last[first] != index or self.where[second] == self.wanted(result)):
                 values = second, first
         args = self.args(values)
         register = args[place]
-        if last[values[place]] == index:  # the address of an atomic operation is read before that is written
-            self.release(index, op.args)
+        wanted = self.wanted(result) if is_passed else -1
+        is_free = wanted >= 0 and self.free & self.usable & 1 << wanted
+        if last[values[place]] == index and not is_free:
+            self.release(index, op.args)  # the address of an atomic operation is read before that is written
             self.define(result, register)
             return (register,), args, None, ()
-        copy = self.take(result)
+        copy = wanted if is_free else self.take(result)
         self.before(Move(copy, register))
-        if len(values) > 1:
-            self.release(index, op.args)
+        self.release(index, op.args)
         self.define(result, copy)
         return (copy,), (*args[:place], copy, *args[place + 1 :]), None, ()
 
@@ -589,10 +611,15 @@ class _Placer:
         passed = dict(zip(args, way.args, strict=True))
         self.free = self.unused(there.values())
         homes, where = self.homes, self.where
+        joins = len(self.code.shape.before[way.block]) > 1
         for argument in args:
             if argument not in there:
-                register = homes[argument]
-                if where[passed[argument]] == register and self.free >> register & 1:
+                register = homes[argument] if where[passed[argument]] == homes[argument] else SPILLED
+                if joins and argument not in self.crossing:
+                    wanted = self.wanted(argument)
+                    if wanted >= 0 and self.free & self.usable & 1 << wanted:
+                        register = wanted
+                if self.free >> register & 1:
                     there[argument] = register
                     self.free &= ~(1 << register)
                 else:
@@ -604,6 +631,9 @@ class _Placer:
                 register = self.choose(value) if self.free & self.usable else self.word(value)
             there[value] = register
             self.free &= ~(1 << register)
+        for argument in args:
+            if there[argument] < SPILLED:
+                self.expected[argument] = there[argument]
         return there
 
 

@@ -72,6 +72,20 @@ class Shape:
         self.is_deep = work <= 0
         return depths, set(back)
 
+    def inside(self, header: int, most: int) -> set[int]:
+        """Return the blocks of a loop: those that lead back to its header, without it, in any way.
+
+        Of a loop of more than `most` blocks these are more than that, and not all.
+        """
+        place, before = self.place, self.before
+        found, waiting = {header}, [each for each in before[header] if place[each] >= place[header]]
+        while waiting and len(found) <= most:
+            number = waiting.pop()
+            if number not in found and place[number] >= 0:
+                found.add(number)
+                waiting += before[number]
+        return found
+
     @property
     def depths(self) -> list[int]:
         """In how many loops each block lies."""

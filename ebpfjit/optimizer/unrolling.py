@@ -68,17 +68,17 @@ def unroll(code: Code) -> Code:
 
 def _body(code: Code, header: int, depths: Sequence[int], before: Sequence[Sequence[int]]) -> list[int] | str:
     """Return the blocks of a loop, the header first; none of one with loops inside, or why it stays."""
-    body, waiting, operations = [header], [way.block for way in code.blocks[header].ways], 0
-    while waiting:  # what is in a loop as deep, or deeper, and leads back
+    inside = code.shape.inside(header, MOST_BLOCKS)
+    if any(depths[number] > depths[header] for number in inside):
+        return []
+    if len(inside) > MOST_BLOCKS:
+        return f"it is a loop of more than {MOST_BLOCKS} blocks"
+    body, waiting, operations = [header], [*code.shape.ways[header]], 0
+    while waiting:
         number = waiting.pop()
-        if number in body or depths[number] < depths[header]:
-            continue
-        if depths[number] > depths[header]:
-            return []
-        if len(body) == MOST_BLOCKS:
-            return f"it is a loop of more than {MOST_BLOCKS} blocks"
-        body.append(number)
-        waiting += [way.block for way in code.blocks[number].ways]
+        if number in inside and number not in body:
+            body.append(number)
+            waiting += code.shape.ways[number]
     for number in body:
         block = code.blocks[number]
         operations += sum(op.row is not PAY for op in block.ops) + (block.end.row.kind is not Kind.JUMP)

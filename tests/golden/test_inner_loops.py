@@ -120,6 +120,22 @@ LOOPS = {
         if r3 != r6 goto loop
         exit
     """,
+    "safepoints": """
+        goto loop
+        big: r0 ^= r2
+        r0 += 3
+        goto next
+        small: r0 *= 5
+        next: r2 -= 1
+        if r2 == 0 goto out
+        loop: r4 = r2
+        r4 &= 7
+        *(u64 *)(r10 - 8) = r4
+        if r4 > 5 goto big
+        r0 += 1
+        goto small
+        out: exit
+    """,
     "unroll": """
         r3 = 0
         loop: r0 += r3

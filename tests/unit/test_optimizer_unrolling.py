@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from support.placed_code import code_of
+from support.placed_code import code_of, verified
 
+from ebpfjit import BudgetExhausted, EbpfVmNoData, Program
+from ebpfjit.analysis.accesses import Promises
+from ebpfjit.assembler import assemble
 from ebpfjit.optimizer.check import check
 from ebpfjit.optimizer.code import PAY, Code
+from ebpfjit.optimizer.passes import stages
 from ebpfjit.optimizer.text import to_text
 from ebpfjit.optimizer.unrolling import unroll
 
@@ -53,6 +57,27 @@ def test_each_round_leaves_with_its_own_value() -> None:
     assert len(set(left)) == 4
     made = {op.results[0] for block in code.blocks for op in block.ops if op.results}
     assert set(left) <= made
+
+
+SIDE_BY_SIDE = """\
+r3 = 5
+r4 = 8
+first: r3 >>= 1
+if r3 != 0 goto first
+second: r4 ^= 1
+if r4 != 0 goto second
+exit
+"""
+
+
+def test_a_loop_that_another_one_leads_to_is_none_of_its_rounds() -> None:
+    """Copied with the rounds of the first, the second one's would be without a look at the budget."""
+    for _, code, _ in stages(verified(SIDE_BY_SIDE), Promises()):
+        check(code)
+    machine = EbpfVmNoData(Program.from_bytes(assemble(SIDE_BY_SIDE)), optimize=True, instruction_limit=1000)
+    machine.jit_compile()
+    with pytest.raises(BudgetExhausted):
+        machine.execute_program_jit()
 
 
 MANY = "".join(f"  v{number} = v2 * {number}\n" for number in range(9, 34))

@@ -221,8 +221,10 @@ def payment(insn: Operation, cx: Context) -> None:
     """Take instructions off the budget; where there are too few, the slice has ended.
 
     sub r9, n;  jl broke      broke:  add r9, n;  push r11 (twice);  call next_slice;  pop (twice);  jmp again
-    Where part of it is for later, or it asks for more, its own must be there:
+    Where part of it is for later, its own must be there:
                               broke:  add r9, n;  cmp r9, own;  jl poor;  sub r9, n;  jmp paid
+    Where it asks for more:
+    cmp r9, own;  jl broke;  sub r9, n      broke:  push r11 (twice);  ...;  jmp again
     Where it leaves, baseline code goes on with what is left of the last slice.
     """
     if not cx.exit:
@@ -231,15 +233,20 @@ def payment(insn: Operation, cx: Context) -> None:
     again, broke, paid = cx.new_label("again"), cx.new_label("broke"), ""
     cx.used.add("next_slice")
     cx.label(again)
-    least = max(insn.imm, insn.offset)
-    pay(cx, least)
-    cx.jump("jl", broke)
-    pay(cx, insn.imm - least)
+    asks_for_more = insn.offset > insn.imm
+    if asks_for_more:
+        cx.emit("cmp r9, $imm", imm=insn.offset)
+        cx.jump("jl", broke)
+        pay(cx, insn.imm)
+    else:
+        pay(cx, insn.imm)
+        cx.jump("jl", broke)
     if 0 < insn.offset < insn.imm:
         paid = cx.new_label("paid")
         cx.label(paid)
     with cx.out_of_line(broke):
-        cx.emit("add r9, $imm", imm=least)
+        if not asks_for_more:
+            cx.emit("add r9, $imm", imm=insn.imm)
         if paid:
             poor = cx.new_label("poor")
             cx.emit("cmp r9, $imm", imm=insn.offset)
