@@ -85,6 +85,7 @@ def code_rules() -> Iterator[Claim]:
     """Yield the claims of all passes of `optimizer/rules`."""
     yield from claims_of("simplify", simplify, map(block, arithmetic()))
     yield from claims_of("divide", divide, map(block, divisions()), (Integers,))
+    yield from claims_of("simplify", simplify, map(block, remainders()), (Integers,))
     yield from claims_of("gather", gather, map(block, bytes_together()))
     yield from claims_of("displace", displace, map(block, addresses()))
     yield from claims_of("index", index, map(block, addresses()))
@@ -190,6 +191,18 @@ def divisions() -> Iterator[Lines]:
             yield f"w3 = w0 {symbol} {d}", "exit v3"
             yield "w3 = w0", f"v4 = v3 {symbol} {d}", "exit v4"
     yield "w3 = w0 / -3", "exit v3"
+
+
+def remainders() -> Iterator[Lines]:
+    """Yield a number less what its quotient makes, of both widths."""
+    for kind in "vw":
+        names = [f"{kind}{number}" for number in range(6)]
+        yield (
+            f"{names[3]} = {names[0]} / {names[1]}",
+            f"{names[4]} = {names[3]} * {names[1]}",
+            (f"{names[5]} = {names[0]} - {names[4]}"),
+            "exit v5",
+        )
 
 
 def bytes_together() -> Iterator[Lines]:

@@ -129,3 +129,11 @@ def test_divisions_at_64_bits(d: int) -> None:
                 assert (x >> it.before) * it.factor >> 64 >> it.behind == x // d
     assert divisions.reciprocal(Width(64), 32, 7) is not None
     assert divisions.reciprocal(Width(64), 64, 7) is None  # it would take 65 bits
+
+
+def test_a_number_less_what_its_quotient_makes_is_the_remainder() -> None:
+    w, of = WIDTHS[-1], semantics.BINARY
+    for a in range(w.mask + 1):
+        for d in range(w.mask + 1):
+            product = of["MUL"](w, of["DIV"](w, a, d), d)
+            assert of["SUB"](w, a, product) == of["MOD"](w, a, d)

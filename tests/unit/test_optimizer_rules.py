@@ -91,6 +91,12 @@ def simplified(*lines: str) -> list[str]:
         ("w3 = w0 << 7; w4 = w0 >> 25; v5 = v3 | v4; exit v5", "w5 = w0 rotate 7; exit v5"),
         ("v3 = v0 << 7; v4 = v0 >> 25; w5 = w3 | w4; exit v5",) * 2,  # of more than the low half
         ("w3 = w0; v4 = v3 << 7; v5 = v3 >> 25; w6 = w4 | w5; exit v6", "w6 = w0 rotate 7; exit v6"),
+        # remainders
+        ("v3 = v0 / v1; v4 = v3 * v1; v5 = v0 - v4; exit v5", "v5 = v0 % v1; exit v5"),
+        ("w3 = w0; w4 = w3 / w1; w5 = w1 * w4; w6 = w0 - w5; exit v6", "w6 = w0 % w1; exit v6"),
+        ("w3 = w0 / w1; v4 = v3 * v1; v5 = v0 - v4; exit v5",) * 2,
+        ("v3 = v0 / v1; v4 = v3 * v1; v5 = v1 - v4; exit v5",) * 2,
+        ("v3 = v0 / v1; v4 = v3 * v1; v5 = v0 - v4; v6 = v5 ^ v3; exit v6",) * 2,  # the quotient is read
         # choices
         ("v3 = 5; v4 = v1 if v3 > v0 else v2; exit v4", "v4 = v1 if v0 < 5 else v2; exit v4"),
         ("v3 = v0 & 8; v4 = v1 if v3 == 0 else v2; exit v4", "v4 = v2 if v0 & 8 else v1; exit v4"),

@@ -8,6 +8,9 @@
     v5 = v0 << 13                   v5 = v0 << 13
     v6 = v0 >> 51                   v6 = v0 >> 51
     v7 = v5 | v6                    v7 = v0 rotate 13
+    v9 = v0 / v2
+    v11 = v9 * v2
+    v10 = v0 - v11                  v10 = v0 % v2
     v8 = v0 * 8                                                 v8 is v2
     goto b3(v3, v5, v5)                                         the third argument is the second
     if v2 > v1 goto b1 else b2      if v2 > 8 goto b1 else b2
@@ -24,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ebpfjit.bits import W32, W64
+from ebpfjit.bits import W32, W64, Width
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
@@ -409,6 +412,10 @@ class _Pass:
             return self.simpler(op, a, algebra.OF_ITSELF[row.meaning])
         if row.meaning == "SUB" and constants[a] == 0:
             return self.unary(changed(op, BY_NAME[f"NEG{width.bits}"], (b,), 0))
+        if row.meaning == "SUB":
+            divisor = self.divisor(width, a, b)
+            if divisor is not None:
+                return changed(op, WITH_VALUE[BINARY["MOD", width.bits]], (a, divisor), 0)
         if row.meaning in JOINS and self.is_shift(a) and self.is_shift(b):
             rotated = self.rotated(op, a, b)
             if rotated is not None:
@@ -419,6 +426,24 @@ class _Pass:
                 op = changed(op, row, (a, count), op.imm)
                 b = count
         return self.of_low_halves(op, a, b) if width is W32 else op
+
+    def divisor(self, width: Width, a: int, b: int) -> int | None:
+        """Return d where b is a / d * d, made for nothing else; None for any other b."""
+        product = self.makers[b]
+        if product is None or product.row.meaning != "MUL" or product.row.width is not width:
+            return None
+        if not product.row.uses_src or self.uses[b] != 1:
+            return None
+        same = self.low if width is W32 else int
+        for q, d in (product.args, product.args[::-1]):
+            maker = self.makers[q]
+            if maker is None or maker.row.meaning != "DIV" or maker.row.width is not width:
+                continue
+            if maker.row.uses_src and self.uses[q] == 1:
+                dividend, by = maker.args
+                if same(dividend) == same(a) and same(by) == same(d):
+                    return d
+        return None
 
     def of_low_halves(self, op: Op, a: int, b: int) -> Op:
         """Of an operand only the low half is read; from where it was taken."""
