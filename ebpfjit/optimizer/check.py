@@ -180,14 +180,14 @@ def _definitions(code: Code, looks: list[Look]) -> Iterator[str]:
 
 
 def _endless(code: Code) -> Iterator[str]:
-    """Yield a block that control may come round to without the budget being looked at; of built code only."""
+    """Yield a block that control may come round to without the budget being looked at, of code that looks."""
     asking = {
         number
         for number, block in enumerate(code.blocks)
         if any(op.row is PAY and op.exit is not None for op in block.ops)
     }
     ways = [() if number in asking else each for number, each in enumerate(code.shape.ways)]
-    if code.starts:
+    if asking:
         headers = Shape([[*each] for each in ways], [*range(len(ways))]).headers
         yield from (f"b{number}: nobody looks at the budget in its rounds" for number in sorted(headers))
 
