@@ -58,6 +58,7 @@ class Layout:
     slice_length: int
     clock: int
     ints: Ints
+    lock: int  # of a map: from its header on
     structs: Structs
     room: Room
 

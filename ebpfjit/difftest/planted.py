@@ -42,7 +42,7 @@ from ebpfjit.program import Instruction
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators import emitter, plan
 from ebpfjit.translators.registry import Translator
-from ebpfjit.translators.x86_64 import alu, call, host, memory, target
+from ebpfjit.translators.x86_64 import alu, call, host, machine, memory, target
 from ebpfjit.translators.x86_64.target import Context, register
 
 
@@ -489,12 +489,14 @@ PLANTED: tuple[PlantedBug, ...] = (
     ),
     # budget, calls
     PlantedBug(
-        "charge-less", "Basic blocks cost an instruction less", function(target.emit_charge, _charge_less)
+        "charge-less",
+        "Basic blocks cost an instruction less",
+        method(machine.Context, "charge", _charge_less),
     ),
     PlantedBug(
         "charge-unsigned",
         "A budget below zero counts as a large one",
-        function(target.emit_charge, _charge_unsigned),
+        method(machine.Context, "charge", _charge_unsigned),
     ),
     PlantedBug(
         "depth-off-by-one", "One frame less than there are", method(entry.Run, "_fill", _one_frame_less)

@@ -14,31 +14,18 @@ from ebpfjit.analysis.entries import OUTWARD_CALLS
 from ebpfjit.analysis.reasons import reasons_of
 from ebpfjit.analysis.segments import BRANCH, SEGMENT
 from ebpfjit.analysis.verified import Verified
-from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.audit import audits_of
+from ebpfjit.jit.cpu import machine
 from ebpfjit.jit.map_calls import likely_maps, map_calls
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.stages import done
 from ebpfjit.memo import Memo
 from ebpfjit.program import Instruction
-from ebpfjit.translators import registry, x86_64
+from ebpfjit.translators.context import Context
 from ebpfjit.translators.emitter import Jump, Snippet, lines_of
 from ebpfjit.translators.labels import leave_label, pc_label
 from ebpfjit.translators.plan import ArenaPlan, Check, Plan, Settings
-from ebpfjit.translators.x86_64.counts import emit_count
-from ebpfjit.translators.x86_64.reasons import emit_reasons
-from ebpfjit.translators.x86_64.target import (
-    Context,
-    emit_charge,
-    emit_end_of_program,
-    emit_entry,
-    emit_function_entry,
-    emit_resume,
-    emit_shared,
-    pay,
-)
-from ebpfjit.translators.x86_64.trace import emit_trace_point, emit_trace_routine
 
 LOOP_ALIGNMENT = 32
 REGIONS = {Origin.STACK: "stack", Origin.ARGUMENT: "argument", Origin.PACKET: "packet"}
@@ -55,18 +42,18 @@ def baseline_listing(recipe: Recipe) -> Listing:
     program = verified.program
     accesses = baseline(verified)
     done("analyse")
-    cx = Context(program, verified.frame_sizes, plan_of(recipe, accesses), settings)
+    cx = machine().context(program, verified.frame_sizes, plan_of(recipe, accesses), settings)
     cx.keep_limits(recipe.options.limits)
-    emit_entry(cx)
+    cx.entry()
     for pc in program.functions:
-        emit_function_entry(cx, pc)
+        cx.function_entry(pc)
     emit_baseline(cx, verified)
     if not recipe.options.is_sound:
-        emit_end_of_program(cx, len(program))
+        cx.end_of_program(len(program))
     resumes = tuple(sorted(recipe.options.resumes & recipe.entries.tested))
     for pc in resumes:
-        emit_resume(cx, pc)
-    emit_rest(cx)
+        cx.resume(pc)
+    cx.shared()
     cold_from = cx.piece_count
     return Listing(
         verified,
@@ -81,14 +68,6 @@ def baseline_listing(recipe: Recipe) -> Listing:
         cold_baseline_from=cold_from,
         in_code=cx.calls_in_code(),
     )
-
-
-def emit_rest(cx: Context) -> None:
-    """Emit what stands behind a program: the routines of its own that it uses."""
-    if cx.settings.trace:
-        emit_trace_routine(cx)
-    emit_shared(cx)
-    x86_64.host.emit_host_calls(cx)
 
 
 def emit_baseline(cx: Context, verified: Verified, left: Collection[int] = ()) -> None:
@@ -115,13 +94,13 @@ def emit_baseline(cx: Context, verified: Verified, left: Collection[int] = ()) -
             cx.start(instruction)
             _block_start(cx, verified, pc, labels[pc])
         if pc in segments:
-            emit_count(cx, pc, SEGMENT)
+            cx.count(pc, SEGMENT)
         if pc in entered and entered[pc] != labels.get(pc):
             cx.label(entered[pc])
         if traced:
-            emit_trace_point(cx, pc)
+            cx.trace(pc)
         if pc in plan.reasons:
-            emit_reasons(cx, pc, plan.reasons[pc])
+            cx.give_reasons(pc, plan.reasons[pc])
         target = instruction.target if phrase is not None and phrase[1] else None
         if phrase is None or (target is not None and target not in labels):
             cx.start(instruction)
@@ -130,7 +109,7 @@ def emit_baseline(cx: Context, verified: Verified, left: Collection[int] = ()) -
             if pc not in apart:
                 phrases.learn(cx, instruction, before)
             elif pc in branches:
-                emit_count(cx, pc, BRANCH)
+                cx.count(pc, BRANCH)
             continue
         cx.insert(phrase[0])
         if target is not None:
@@ -141,9 +120,9 @@ def _block_start(cx: Context, verified: Verified, pc: int, label: str) -> None:
     """Emit the label of a basic block, and its payment."""
     cx.label(label, LOOP_ALIGNMENT if pc in verified.loop_headers else 1)
     if pc in verified.tested:
-        emit_charge(cx, verified.costs[pc])
+        cx.charge(verified.costs[pc])
     else:
-        pay(cx, verified.costs[pc])
+        cx.pay(verified.costs[pc])
 
 
 def _anew(cx: Context, verified: Verified, instruction: Instruction) -> None:
@@ -152,12 +131,7 @@ def _anew(cx: Context, verified: Verified, instruction: Instruction) -> None:
     if row is None or instruction.pc in verified.illegal:
         cx.raise_fault("illegal")
         return
-    target = x86_64.target.NAME
-    try:
-        translator = registry.translator_of(target, row)
-    except KeyError:
-        raise TranslationError(f"pc {instruction.pc}: {target} does not translate {row.operation}") from None
-    translator(instruction, cx)
+    cx.translate(instruction)
 
 
 def plan_of(recipe: Recipe, accesses: Accesses) -> Plan:

@@ -15,7 +15,8 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.jit.audit import MEMORY
-from ebpfjit.jit.baseline import baseline_listing, emit_baseline, emit_rest, notes_of, plan_of
+from ebpfjit.jit.baseline import baseline_listing, emit_baseline, notes_of, plan_of
+from ebpfjit.jit.cpu import machine
 from ebpfjit.jit.lower import lower, written_registers
 from ebpfjit.jit.map_calls import in_frame, known_maps, map_calls
 from ebpfjit.jit.recipe import Listing, Recipe
@@ -32,15 +33,6 @@ from ebpfjit.record import dataclass
 from ebpfjit.translators.labels import function_label
 from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.plan import Plan
-from ebpfjit.translators.x86_64.target import (
-    AUDITED_VALUES,
-    VALUES,
-    Context,
-    emit_end_of_program,
-    emit_entry,
-    emit_function_entry,
-    emit_resume,
-)
 
 
 def listing_of(recipe: Recipe) -> Listing:
@@ -57,7 +49,7 @@ def _optimised(recipe: Recipe) -> Listing:
     verified, settings = recipe.verified, recipe.settings
     program = verified.program
     options = recipe.options
-    registers = AUDITED_VALUES if options.audit else VALUES
+    registers = machine().audited if options.audit else machine().values
     chosen = ALL_PASSES if options.passes is None else options.passes
     resumes = options.resumes & recipe.entries.tested
     frameless = verified.calls.frameless
@@ -77,14 +69,14 @@ def _optimised(recipe: Recipe) -> Listing:
         frameless = frozenset()
     if frameless:  # a function of baseline code may find another's frame
         plan = _without_frames(plan)
-    cx = Context(program, verified.frame_sizes, plan, settings)
+    cx = machine().context(program, verified.frame_sizes, plan, settings)
     cx.keep_limits(options.limits)
     cx.pinned = None  # r11 has values
     cx.functions, cx.frame_top = function_label, ""
     cx.likely = "argument" if recipe.promises.argument_is_measured else "packet"
-    emit_entry(cx)
+    cx.entry()
     for pc in program.functions:
-        emit_function_entry(cx, pc)
+        cx.function_entry(pc)
     cx.plan = replace(
         plan,
         map_calls=map_calls(verified, found.maps, found.in_frame, options),
@@ -98,10 +90,10 @@ def _optimised(recipe: Recipe) -> Listing:
     cx.plan = plan
     baseline_from, cold_count = cx.piece_count, len(cx.cold)
     emit_baseline(cx, verified, left)
-    emit_end_of_program(cx, len(program))
+    cx.end_of_program(len(program))
     for pc in sorted(resumes & program.functions.keys()):
-        emit_resume(cx, pc, function_label(pc))
-    emit_rest(cx)
+        cx.resume(pc, function_label(pc))
+    cx.shared()
     cold_from = cx.piece_count
     return Listing(
         verified,

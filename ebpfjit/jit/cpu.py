@@ -7,8 +7,8 @@ import sys
 
 from ebpfjit.errors import JitUnavailable
 from ebpfjit.once import once
-
-USED_FEATURES = frozenset({"bmi2", "movbe"})
+from ebpfjit.translators import MACHINES, machine_of
+from ebpfjit.translators.machine import Machine
 
 
 @once
@@ -19,7 +19,7 @@ def features() -> frozenset[str]:
             for line in cpuinfo:
                 name, _, value = line.partition(":")
                 if name.strip() == "flags":
-                    return USED_FEATURES & frozenset(value.split())
+                    return machine().features & frozenset(value.split())
     except OSError:
         pass
     return frozenset()
@@ -31,12 +31,19 @@ def target() -> str:
     Raises JitUnavailable where there is no translator for it, or its calling convention is not
     the System V one.
     """
-    machine = platform.machine().lower()
-    if machine not in ("x86_64", "amd64"):
+    name = platform.machine().lower()
+    if name not in MACHINES:
         raise JitUnavailable(
-            f"there is no translator for this machine ({machine or 'unknown'}), only for x86_64; "
+            f"there is no translator for this machine ({name or 'unknown'}), only for "
+            f"{', '.join({*MACHINES.values()})}; "
             f"the interpreter runs everywhere"
         )
     if sys.platform not in ("linux", "darwin", "freebsd"):
         raise JitUnavailable(f"machine code is not supported on {sys.platform}; the interpreter is")
-    return "x86_64"
+    return MACHINES[name]
+
+
+@once
+def machine() -> Machine:
+    """Return the machine to translate for. Raises JitUnavailable as `target`."""
+    return machine_of(target())

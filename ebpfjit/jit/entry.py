@@ -45,7 +45,6 @@ from ebpfjit.runtime.shared import BEHIND, HEADER_SIZE, ROW_SIZE
 from ebpfjit.runtime.world import Thrown, engine_of
 from ebpfjit.translators.block import FAULTS, LEAVE_FUNCTION, LEAVE_PROGRAM, block_size, limit_place
 from ebpfjit.translators.labels import COUNTERS, COUNTS, MAP_ROUTINES, host_symbol
-from ebpfjit.translators.x86_64.host import SHARED
 
 _RUN = ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 """The lock stays held, and an exception that the host has pending is raised after the call."""
@@ -513,7 +512,7 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
 @once
 def host_addresses() -> dict[str, int]:
     """Return where the routines are that programs reach through stubs."""
-    return {host_symbol(name): routines().addresses[name] for name in SHARED}
+    return {host_symbol(name): routines().addresses[name] for name in cpu.machine().shared}
 
 
 def _natives(helpers: Mapping[int, HelperFunction]) -> dict[int, bool]:

@@ -19,6 +19,7 @@ from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import TABLE, told_by
+from ebpfjit.jit.cpu import machine
 from ebpfjit.jit.entry import Compiled, Run, slices_of
 from ebpfjit.jit.promises import Given, check
 from ebpfjit.jit.routines import (
@@ -44,7 +45,6 @@ from ebpfjit.runtime.shared import SharedRegions
 from ebpfjit.runtime.world import World
 from ebpfjit.translators.block import FAULTS, LANE_WORDS, MOST_LIMITS, STATE_WORDS, block_size, limit_place
 from ebpfjit.translators.host import SHAPES
-from ebpfjit.translators.x86_64.runs import KEPT_SIZE
 
 SUPPORTED = ((3, 11), (3, 12), (3, 13), (3, 14))
 """The versions of CPython whose objects are laid out as the gate expects."""
@@ -570,4 +570,4 @@ def _frame_of(
     if mbuff is not None:
         words |= {"data_offset": mbuff.data_offset, "data_end_offset": mbuff.data_end_offset}
     # Six registers and the return address are above: rsp is then a multiple of 16.
-    return words | {"frame": _aligned(mbuff_end + KEPT_SIZE) + 8}
+    return words | {"frame": _aligned(mbuff_end + machine().gate_size) + 8}

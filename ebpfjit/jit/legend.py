@@ -5,16 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from ebpfjit.jit.cpu import machine
 from ebpfjit.translators.block import BLOCK_WORDS, Limit, limit_place
-from ebpfjit.translators.x86_64.target import REGISTERS
-
-OTHERS = {
-    "r9": "instructions that the run may still take in this slice: each block is paid for",
-    "r10": "scratch: addresses that are checked",
-    "r11": "a value in optimised code; scratch, or minus a region's start, in baseline code",
-    "r12": "where the block of the run is: words that the host and the code share",
-    "rsp": "the thread's own stack: addresses to return to, values that found no register",
-}
 
 WORDS = {
     "argument_start": "where the memory starts that r1 points to",
@@ -144,7 +136,6 @@ LABELS = (
 )
 """How a kind of label is shown, which labels it is, what it means."""
 
-_WORD = r"\[r12(?:\+(0x[0-9a-f]+))?\]"
 
 Pairs = tuple[tuple[str, str], ...]
 """Names and what they mean, in the order in which they are shown."""
@@ -152,7 +143,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 def registers() -> Pairs:
     """Return r0 to r10, and the machine register that is the home of each."""
-    return tuple((f"r{number}", names[0]) for number, names in enumerate(REGISTERS))
+    return tuple((f"r{number}", name) for number, name in enumerate(machine().homes))
 
 
 def label_kind(label: str) -> tuple[str, str] | None:
@@ -182,8 +173,10 @@ def checks(notes: Iterable[str]) -> Pairs:
 
 def words(texts: Iterable[str], limits: Sequence[Limit]) -> Pairs:
     """Return the words of the run's block that lines of code name, and what is in them."""
-    places = {int(found[1] or "0", 16) for text in texts for found in re.finditer(_WORD, text)}
-    return tuple((f"[r12+{place:#x}]", word_at(place, limits)) for place in sorted(places))
+    block = machine().block
+    word = rf"\[{block}(?:\+(0x[0-9a-f]+))?\]"
+    places = {int(found[1] or "0", 16) for text in texts for found in re.finditer(word, text)}
+    return tuple((f"[{block}+{place:#x}]", word_at(place, limits)) for place in sorted(places))
 
 
 def word_at(place: int, limits: Sequence[Limit]) -> str:

@@ -18,11 +18,11 @@ from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
 from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import BOUND, Exit, Op, Way
-from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode, Places
+from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode, Places
 from ebpfjit.optimizer.registers import sequential
 from ebpfjit.optimizer.rules.addresses import from_start
 from ebpfjit.record import lazy
-from ebpfjit.translators import registry, x86_64
+from ebpfjit.translators.context import Context
 from ebpfjit.translators.emitter import Jump, Snippet, lines_of
 from ebpfjit.translators.labels import (
     SLICE_ENDS,
@@ -32,8 +32,7 @@ from ebpfjit.translators.labels import (
     pc_label,
     resume_label,
 )
-from ebpfjit.translators.machine import Registers
-from ebpfjit.translators.x86_64.target import BLOCK, INVERSE, POINTER, Context, drop, pay, pin, register
+from ebpfjit.translators.machine import SPILLED, Registers
 
 LOOP_ALIGNMENT = 32
 PLACELESS_KINDS = frozenset(
@@ -55,10 +54,6 @@ NO_FRAME = 1 << 32
 SIGNS = {"ADD64_X": 1, "ADD32_X": 1, "ADD64_K": 1, "ADD32_K": 1, "SUB64_K": -1, "SUB32_K": -1}
 SUMS = {BY_NAME[name]: sign for name, sign in SIGNS.items()}
 """What lea does of a copy: the sign of what is added."""
-FLAGS = dict.fromkeys(("ADD", "SUB"), frozenset({"JEQ", "JNE"})) | dict.fromkeys(
-    ("AND", "OR", "XOR"), frozenset({"JEQ", "JNE", "JSLT", "JSGE", "JSGT", "JSLE"})
-)
-"""The comparisons with 0 that need none behind an operation, which has set the flags."""
 _known: defaultdict[frozenset[str], Memo[Key, Snippet]] = defaultdict(Memo)
 _branches: defaultdict[frozenset[str], Memo[Branch, tuple[Snippet, str]]] = defaultdict(Memo)
 """Of conditional jumps what comes before them, and their mnemonic."""
@@ -107,13 +102,13 @@ Last = tuple[Op, tuple[int, ...]]
 """An operation, and the registers of its results."""
 
 
-def _leaves_flags(last: Last, end: Op, args: tuple[int, ...]) -> bool:
+def _leaves_flags(flags: Mapping[str, frozenset[str]], last: Last, end: Op, args: tuple[int, ...]) -> bool:
     """True where the flags say how what was made last compares with 0."""
     row = end.row
     if row.kind is not Kind.BRANCH or row.uses_src or end.imm:
         return False
     op, results = last
-    jumps = FLAGS.get(op.row.meaning, frozenset()) if op.row.kind is Kind.BINARY else frozenset()
+    jumps = flags.get(op.row.meaning, frozenset()) if op.row.kind is Kind.BINARY else frozenset()
     return row.meaning in jumps and op.row.width is row.width and results[0] == args[0]
 
 
@@ -233,46 +228,29 @@ class _Lowering:
             last = op, results
         moves = between.get(len(block.ops) - 1, ())
         for move in moves:
-            self.move(move)
+            self.cx.move(move.dst, move.src)
         self.last = None if moves else last
 
     def between(self, moves: Sequence[Move], op: Op, places: Places) -> bool:
         """Emit the moves in front of an operation; True where the last of them and it became a sum."""
         for move in moves[:-1]:
-            self.move(move)
+            self.cx.move(move.dst, move.src)
         if op.row in SUMS and self.sum(moves[-1], op, places[1]):
             return True
-        self.move(moves[-1])
+        self.cx.move(moves[-1].dst, moves[-1].src)
         return False
 
     def sum(self, copy: Move, op: Op, args: tuple[int, ...]) -> bool:
         """Emit a copy to which something is added at once as a sum, if it is one."""
         if args[0] != copy.dst or copy.src >= SPILLED:
             return False
-        dst, src = register(copy.dst, op.row.width.bits), register(copy.src)
+        bits = op.row.width.bits
         if op.row.uses_src:
             if args[1] == copy.dst:
                 return False
-            self.cx.emit(f"lea {dst}, [{src}+{register(args[1])}]")
+            self.cx.sum(copy.dst, copy.src, args[1], bits)
             return True
-        number = SUMS[op.row] * op.imm
-        if not self.learns or not -(1 << 31) <= number < 1 << 31:
-            return False
-        self.cx.emit(f"lea {dst}, [{src}+$offset]", offset=number)
-        return True
-
-    def move(self, move: Move) -> None:
-        """Emit a move."""
-        dst, src = move.dst, move.src
-        if dst >= SPILLED and src >= SPILLED:  # seldom: pop finds its place when rsp is as it was
-            self.cx.emit("push qword ptr [rsp+$offset]", offset=8 * (src - SPILLED))
-            self.cx.emit("pop qword ptr [rsp+$offset]", offset=8 * (dst - SPILLED))
-        elif dst >= SPILLED:
-            self.cx.emit(f"mov qword ptr [rsp+$offset], {register(src)}", offset=8 * (dst - SPILLED))
-        elif src >= SPILLED:
-            self.cx.emit(f"mov {register(dst)}, qword ptr [rsp+$offset]", offset=8 * (src - SPILLED))
-        else:
-            self.cx.emit(f"mov {register(dst)}, {register(src)}")
+        return self.learns and self.cx.add(copy.dst, copy.src, SUMS[op.row] * op.imm, bits)
 
     def anew(self, step: Placed, key: Key) -> None:
         """Emit an operation, and remember what was written where that is nothing but lines."""
@@ -297,16 +275,14 @@ class _Lowering:
             cx.exit = "" if leaves is None or step.exit is None else self.exit(leaves, step.exit)
         cx.live = step.kept
         cx.distance = self.distance(step) if step.row.kind is Kind.BOUND else None
-        registry.translator_of(x86_64.target.NAME, step.row)(step, cx)
+        cx.translate(step)
 
     def audit(self, step: Placed) -> None:
         """Look at an access that is not the instruction's own: it has an index, or is of several loads."""
         kind, audit = step.row.kind, self.cx.plan.audits.get(step.pc)
         is_other = kind in PLAIN and (audit is None or audit.size != step.row.size)
-        if is_other or kind in ADDRESSED:
-            x86_64.values.emit_audits(self.cx, step)
-        elif kind is Kind.REDUCE:
-            x86_64.vectors.emit_audits(self.cx, step)
+        if is_other or kind in ADDRESSED or kind is Kind.REDUCE:
+            self.cx.audit(step)
 
     def distance(self, step: Placed) -> tuple[int, int, int] | None:
         """Return a register, how often it counts, and a number: how far the base of a bound is from where the
@@ -343,7 +319,8 @@ class _Lowering:
         with cx.out_of_line(label):
             homes = places
             if leaves.slots:
-                self.store_slots(leaves, places[REGISTER_COUNT:])
+                slots = zip(leaves.slots, places[REGISTER_COUNT:], strict=True)
+                cx.store_slots([(*slot, place) for slot, place in slots if place is not None])
                 homes = places[:REGISTER_COUNT]
             cx.repeat((Exit, homes, leaves.refund, cx.spilled), lambda: self.go_home(homes, leaves.refund))
             pc = leaves.pc
@@ -356,27 +333,10 @@ class _Lowering:
         cx = self.cx
         moves = {home: place for home, place in enumerate(places) if place is not None}
         for move in sequential(moves, self.registers.scratch):
-            self.move(move)
-        drop(cx)
-        pay(cx, -refund)
-        pin(cx)
-
-    def store_slots(self, leaves: Exit, places: Iterable[int | None]) -> None:
-        """Emit the stores of what is in slots of the frame: r10 holds where that starts."""
-        cx = self.cx
-        cx.emit(f"mov r10, qword ptr {BLOCK['stack_start']}")
-        for (offset, size), place in zip(leaves.slots, places, strict=True):
-            if place is None:
-                continue
-            number = place
-            if place >= SPILLED:
-                number = 0
-                cx.emit("push rax")
-                cx.emit("mov rax, qword ptr [rsp+$offset]", offset=8 * (place - SPILLED + 1))
-            memory = f"{POINTER[size]} [r10+$offset]"
-            cx.emit(f"mov {memory}, {register(number, 8 * size)}", offset=cx.frame_size + offset)
-            if place >= SPILLED:
-                cx.emit("pop rax")
+            self.cx.move(move.dst, move.src)
+        cx.drop()
+        cx.pay(-refund)
+        cx.pin()
 
     def end(self, block: PlacedBlock, ways: tuple[Way, ...], after: int) -> None:
         """Emit the end of a block, before the block that follows in memory."""
@@ -388,7 +348,7 @@ class _Lowering:
             self.branch(block, ways, after)
         else:
             if kind is Kind.EXIT:
-                drop(self.cx)
+                self.cx.drop()
             self.translate(Placed(end, *block.places[-1]))
 
     def branch(self, block: PlacedBlock, ways: tuple[Way, ...], after: int) -> None:
@@ -409,14 +369,14 @@ class _Lowering:
             label = self.labels[other.block] if is_next else cx.new_label("on")
         else:
             label = self.edge(taken, moves) if moves else self.labels[taken.block]
-        has_flags = self.last is not None and _leaves_flags(self.last, end, places[1])
+        has_flags = self.last is not None and _leaves_flags(cx.flags, self.last, end, places[1])
         key = end.row, places[1], end.imm, end.offset, end.scale, has_flags
         known = self.branches.get(key)
         if known is not None:
             snippet, mnemonic = known
             if snippet.lines:
                 cx.insert(snippet)
-            cx.jump(INVERSE[mnemonic] if turned else mnemonic, label)
+            cx.jump(cx.inverse[mnemonic] if turned else mnemonic, label)
         else:
             cx.way, cx.is_turned, cx.has_flags = label, turned, has_flags
             self.branch_anew(Placed(end, *places), key)
@@ -438,13 +398,13 @@ class _Lowering:
             return
         lines = lines_of(parts)
         if lines is not None and end.row.kind is not Kind.MAY_GOTO:
-            mnemonic = INVERSE[jump.mnemonic] if cx.is_turned else jump.mnemonic
+            mnemonic = cx.inverse[jump.mnemonic] if cx.is_turned else jump.mnemonic
             self.branches[key] = Snippet(lines), mnemonic
 
     def on(self, way: Way, moves: Iterable[Move], after: int) -> None:
         """Go on at a block."""
         for move in moves:
-            self.move(move)
+            self.cx.move(move.dst, move.src)
         if way.block != after:
             self.cx.jump("jmp", self.labels[way.block])
 
@@ -453,6 +413,6 @@ class _Lowering:
         label = self.cx.new_label("edge")
         with self.cx.out_of_line(label):
             for move in moves:
-                self.move(move)
+                self.cx.move(move.dst, move.src)
             self.cx.jump("jmp", self.labels[way.block])
         return label

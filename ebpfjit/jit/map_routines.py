@@ -29,8 +29,6 @@ from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE
 from ebpfjit.translators.labels import function_label, map_symbol
 from ebpfjit.translators.plan import Plan
-from ebpfjit.translators.x86_64.routine import Routine
-from ebpfjit.translators.x86_64.target import VALUES, Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +60,17 @@ def translate_routine(verified: Verified) -> Listing:
     program is one function that calls nothing.
     """
     program = verified.program
+    machine = cpu.machine()
     code = _without_payments(optimised(verified, Known(NOTHING_PROMISED), checked=False))
-    placed = place(code, VALUES)
-    cx = Context(program, verified.frame_sizes, Plan({}, frozenset()), Recipe(verified).settings)
+    placed = place(code, machine.values)
+    plan, settings = Plan({}, frozenset()), Recipe(verified).settings
+    cx = machine.context(program, verified.frame_sizes, plan, settings)
     cx.pinned = None  # r11 has values
-    routine = Routine(written_registers(placed), _depth(code))
+    routine = machine.routine(written_registers(placed), _depth(code))
     routine.enter(cx)
     cx.jump("jmp", function_label(0))
     cx.before_exit = routine.leave
-    left = lower(cx, [placed], VALUES, checked=False)
+    left = lower(cx, [placed], machine.values, checked=False)
     assert not left  # there is no baseline code
     assert not cx.used  # it needs nothing of what programs share
     return Listing(verified, cx.text(), (), {})

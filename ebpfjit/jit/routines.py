@@ -1,6 +1,6 @@
 """The machine code that all programs share: put into memory once, when the first program is compiled.
 
-The text is that of `translators/x86_64/host.py` and `gate.py`; what they call are functions of
+The text is that of the machine's `host.py` and `gate.py`; what they call are functions of
 CPython, whose addresses ctypes tells.
 """
 
@@ -18,6 +18,7 @@ from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.errors import JitUnavailable
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
+from ebpfjit.jit.cpu import machine
 from ebpfjit.jit.recipe import Listing
 from ebpfjit.jit.relocation import Image, item_spans, layout, relocate
 from ebpfjit.once import once
@@ -34,7 +35,6 @@ from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators.block import BLOCK_WORDS, STATE_WORDS
 from ebpfjit.translators.emitter import NO_PC, Emitter, Label
 from ebpfjit.translators.host import SMALL_INTS, Ints, Layout, Room, Structs
-from ebpfjit.translators.x86_64 import gate, host, stock
 
 STATE_OFFSET = 0x88
 """Where an object that is called through the gate holds the address of its state."""
@@ -132,8 +132,7 @@ def listing() -> Listing:
     cx = Emitter()
     cx.begin(NO_PC)
     cx.label("entry")
-    host.emit_routines(cx, SLICE, time.CLOCK_MONOTONIC, INTS, HEADER["lock"])
-    gate.emit_gate(
+    machine().emit_routines(
         cx,
         Layout(
             bytes_data=BYTES_DATA,
@@ -145,11 +144,11 @@ def listing() -> Listing:
             slice_length=SLICE,
             clock=time.CLOCK_MONOTONIC,
             ints=INTS,
+            lock=HEADER["lock"],
             structs=STRUCTS,
             room=ROOM,
         ),
     )
-    stock.emit_stock(cx, time.CLOCK_MONOTONIC)
     return Listing(nothing(), cx.text(), (), {})
 
 

@@ -6,6 +6,7 @@ import time
 
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
+from ebpfjit.jit.cpu import machine
 from ebpfjit.jit.recipe import Listing
 from ebpfjit.jit.relocation import layout, relocate
 from ebpfjit.jit.routines import address_of, nothing, routines
@@ -14,7 +15,6 @@ from ebpfjit.runtime.execution import NativeHelper
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
 from ebpfjit.translators.emitter import Emitter
 from ebpfjit.translators.labels import PACKETS
-from ebpfjit.translators.x86_64.stock import emit_clock
 
 ROUTINES = {
     "bpf_ktime_get_ns": "ktime_get_ns",
@@ -65,7 +65,7 @@ def native_helper(number: int, environment: Environment, *, lasting: bool = Fals
 def _clock_helper(clock: Clock) -> NativeHelper:
     """Return what tells the time of a clock, which may be moved on meanwhile. Raises JitUnavailable."""
     cx = Emitter()
-    emit_clock(cx, time.CLOCK_MONOTONIC)
+    machine().emit_clock(cx, time.CLOCK_MONOTONIC)
     listing = Listing(nothing(), cx.text(), (), {})
     assemble_parts(listing.parts)
     image = layout(listing)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit import legend
+from ebpfjit.jit.cpu import machine
 from ebpfjit.jit.entry import Compiled, assemble_lines
 from ebpfjit.jit.map_calls import likely_maps
 from ebpfjit.jit.recipe import Listing
@@ -49,7 +50,7 @@ def view_of(compiled: Compiled, missing: Sequence[str] = ()) -> View:
         pieces,
         Legend(
             legend.registers(),
-            tuple(legend.OTHERS.items()),
+            tuple(machine().others.items()),
             legend.words({line.text for line in lines if line.kind == "code"}, listing.limits),
             legend.labels(line.text[:-1] for line in lines if line.kind == "label"),
             legend.checks({*listing.notes.values(), *listing.notes_below.values()}),

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer.code import Op
-from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedBlock, PlacedCode
+from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode
 from ebpfjit.optimizer.registers import HELPER_CALLS, LOCAL_CALLS
-from ebpfjit.translators.machine import Registers
+from ebpfjit.translators.machine import SPILLED, Registers
 
 Held = dict[int, int]
 """The value in each register."""

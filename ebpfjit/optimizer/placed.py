@@ -13,7 +13,6 @@ from ebpfjit.isa.table import NO_OPCODE
 from ebpfjit.optimizer.code import Code, Op
 from ebpfjit.record import record
 
-SPILLED = 32
 MASK64 = (1 << 64) - 1
 
 

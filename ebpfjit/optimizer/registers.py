@@ -32,8 +32,8 @@ from ebpfjit.optimizer.flow import value_count
 from ebpfjit.optimizer.last_use import BEHIND, LastUse
 from ebpfjit.optimizer.next_use import FAR, NEVER, NextUse
 from ebpfjit.optimizer.parts import cut
-from ebpfjit.optimizer.placed import SPILLED, Move, PlacedBlock, PlacedCode, Places
-from ebpfjit.translators.machine import Registers
+from ebpfjit.optimizer.placed import Move, PlacedBlock, PlacedCode, Places
+from ebpfjit.translators.machine import SPILLED, Registers
 
 HELPER_CALLS = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC})
 LOCAL_CALLS = frozenset({Kind.CALL_LOCAL, Kind.CALL_REGISTER})

@@ -13,7 +13,6 @@ import z3
 
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, UNENCODED
-from ebpfjit.jit.lower import FLAGS
 from ebpfjit.optimizer.code import Op
 from ebpfjit.prove.claims import Claim
 from ebpfjit.prove.code import OPS, Run, formula_of, is_taken
@@ -31,7 +30,7 @@ from ebpfjit.prove.stencils import (
 )
 from ebpfjit.prove.symbolic import Integer, Truth, variable, vector
 from ebpfjit.translators import registry
-from ebpfjit.translators.x86_64.target import NAME, VALUES, register
+from ebpfjit.translators.x86_64.target import FLAGS, NAME, VALUES, register
 
 ROOM = "values"
 FIRST, APART = 0x2000_0000, 0x0100_0000

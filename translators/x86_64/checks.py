@@ -16,9 +16,10 @@ kind, place, address and the live stack, drops all frames and returns to the hos
 from __future__ import annotations
 
 from ebpfjit.translators.block import FAULTS, FOREIGN_SIZE, REGION_SIZE, TABLE
+from ebpfjit.translators.context import PINNABLE
 from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.labels import LOCK_MAP, TAKE_MAP
-from ebpfjit.translators.x86_64.target import BLOCK, PINNABLE, emit_pin
+from ebpfjit.translators.x86_64.target import BLOCK, emit_pin
 
 REPORTS = tuple(f"fault_{kind}" for kind in FAULTS[1:])
 

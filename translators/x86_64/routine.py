@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ebpfjit.isa.spec import FRAME_POINTER
+from ebpfjit.translators.context import Context
 from ebpfjit.translators.emitter import NO_PC
-from ebpfjit.translators.x86_64.target import Context, register
+from ebpfjit.translators.x86_64.target import register
 
 KEPT = (6, 7, 8, 9, FRAME_POINTER)  # where they lie, the System V ABI wants them back unchanged
 

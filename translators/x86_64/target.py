@@ -14,18 +14,11 @@ scratch too: what uses it puts it right again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-
-from ebpfjit.bits import Width
-from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.isa.table import BY_NAME, told_by
-from ebpfjit.program import Instruction, Program
-from ebpfjit.translators import registry
-from ebpfjit.translators.block import BLOCK_WORDS, MOST_LIMITS, POISON, Limit, limit_place
+from ebpfjit.translators import context, registry
+from ebpfjit.translators.block import BLOCK_WORDS, POISON
 from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.labels import enter_label, pc_label, resume_label
 from ebpfjit.translators.machine import Registers
-from ebpfjit.translators.plan import Check, Plan, Settings
 
 NAME = "x86_64"
 translates = registry.for_target(NAME)
@@ -52,7 +45,6 @@ _BITS = dict.fromkeys(("rsp", "r9", "r12"), 64) | {
 }
 
 BLOCK = {name: f"[r12+{8 * index:#x}]" for index, name in enumerate(BLOCK_WORDS)}
-PINNABLE = ("packet", "argument")  # regions whose start may be in r11
 CLEARED = 128  # bytes of a frame that are zeroed in one round
 
 
@@ -60,6 +52,11 @@ INVERSE = {
     "je": "jne", "jne": "je", "ja": "jbe", "jbe": "ja", "jae": "jb", "jb": "jae",
     "jg": "jle", "jle": "jg", "jge": "jl", "jl": "jge",
 }  # fmt: skip
+
+FLAGS = dict.fromkeys(("ADD", "SUB"), frozenset({"JEQ", "JNE"})) | dict.fromkeys(
+    ("AND", "OR", "XOR"), frozenset({"JEQ", "JNE", "JSLT", "JSGE", "JSGT", "JSLE"})
+)
+"""The comparisons with 0 that need none behind an operation, which has set the flags."""
 
 POINTER = {1: "byte ptr", 2: "word ptr", 4: "dword ptr", 8: "qword ptr"}
 
@@ -78,67 +75,17 @@ def register(number: int, bits: int = 64) -> str:
     return VALUE_REGISTERS[number][_COLUMN[bits]]
 
 
-MAY_GOTO = told_by(BY_NAME["MAY_GOTO"])
-"""As in `Program.operations`."""
-
-
-class Context(Emitter):
+class Context(context.Context):
     """What a translator is given: the instruction's operands by name, and the means to emit.
 
     `dst` and `src` are the operands at the row's width; `operand` is src or the hole for imm, to
     be filled with `imm`.
     """
 
-    def __init__(
-        self, program: Program, frame_sizes: Mapping[int, int], plan: Plan, settings: Settings
-    ) -> None:
-        super().__init__(len(program), repeats=not settings.harden)
-        self.program = program
-        self.frame_sizes = frame_sizes
-        self.plan = plan
-        self.settings = settings
-        self.used: set[str] = set()
-        self.pinned = None if settings.harden else _most_checked(plan.checks)
-        # While optimised code is translated: where a jump goes and whether that is where its condition fails,
-        # the side exit, the frame's size, the registers that are read behind a call.
-        self.way: str | None = None
-        self.is_turned = False
-        self.exit = ""
-        self.frame_size = 0
-        self.likely = "argument"  # where bytes are of which nothing is known
-        self.live: tuple[int, ...] | None = None
-        self.distance: tuple[int, int, int] | None = None  # of a bound: register, how often it counts, more
-        self.spilled = 0  # bytes of values on the machine's stack
-        self.functions = pc_label
-        self.before_exit: Callable[[Context], None] | None = None
-        self.frame_top = "rbp"  # empty where it may hold another value
-        self.has_flags = False  # of the comparison with 0 that is to be translated
-        self.limits: dict[Limit, int] = {}
-        self.returns: list[int] = []
-        self.has_may_goto = not MAY_GOTO.isdisjoint(program.operations)
-        self.insn = program.instructions[0]
-
-    def calls_in_code(self) -> frozenset[int]:
-        """Return the calls (by pc) of helpers that machine code does by itself where it can."""
-        routines = self.settings.packet_helpers
-        done = [insn.pc for insn in self.program.instructions if routines and _called(insn) in routines]
-        return frozenset(self.plan.map_calls) | frozenset(done)
-
-    def start(self, insn: Instruction) -> None:
-        """Make `insn` the instruction that the properties speak of."""
-        self.insn = insn
-
-    @property
-    def row(self) -> Row:
-        """The instruction's row."""
-        row = self.insn.row
-        assert row is not None  # what no row matches is not translated
-        return row
-
-    @property
-    def width(self) -> Width:
-        """The row's width."""
-        return self.row.width
+    target = NAME
+    inverse = INVERSE
+    flags = FLAGS
+    frame_top = "rbp"
 
     @property
     def dst(self) -> str:
@@ -165,43 +112,6 @@ class Context(Emitter):
         """The second operand: the source, or `$imm`."""
         return self.src if self.is_x else "$imm"
 
-    @property
-    def imm(self) -> int | None:
-        """The number for `operand`'s hole; None where the operand is a register."""
-        return None if self.is_x else self.insn.imm
-
-    @property
-    def is_x(self) -> bool:
-        """True where the second operand is a register."""
-        return self.row.uses_src
-
-    @property
-    def check(self) -> Check | None:
-        """How the instruction's access is checked, None where it needs no check."""
-        return self.plan.checks.get(self.insn.pc)
-
-    def keep_limits(self, limits: Iterable[Limit]) -> None:
-        """Have these limits first, in their order."""
-        self.limits |= {limit: index for index, limit in enumerate(limits)}
-
-    def limit(self, region: str, span: int, stores: bool) -> int | None:
-        """Return the place in the block of the word that says where a span fits; None: no room is left.
-
-        How many there are is the program's choice, and all lie on the stack of the thread that calls.
-        """
-        index = self.limits.get((region, span, stores))
-        if index is None:
-            if len(self.limits) == MOST_LIMITS:
-                return None
-            index = self.limits[region, span, stores] = len(self.limits)
-        return limit_place(index)
-
-    def wide_limit(self, region: str, span: int, stores: bool) -> int | None:
-        """Return as `limit` what is not worth a word where few are left."""
-        if len(self.limits) >= MOST_LIMITS // 2 and (region, span, stores) not in self.limits:
-            return None
-        return self.limit(region, span, stores)
-
     def emit_constant(
         self, template: str, imm: int | None, imm_sizes: tuple[int, ...] = (8, 32), offset: int | None = None
     ) -> None:
@@ -220,51 +130,12 @@ class Context(Emitter):
             scratch = SCRATCH[0][_COLUMN[operand_bits(template)]]
             self.emit(template.replace("$imm", scratch), offset=offset)
 
-    def fault(self, kind: str) -> str:
-        """Return the label of out-of-line code that reports a fault of the current pc."""
-        label = f".{kind}_{self.insn.pc}"
-        if label not in self.used:
-            self.used.add(label)
-            with self.out_of_line(label):
-                self.raise_fault(kind)
-        return label
-
-    def raise_fault(self, kind: str) -> None:
-        """Report a fault of the current pc here and now."""
-        self.used.add(f"fault_{kind}")
-        self.jump("call", f"fault_{kind}")
-
-    def goto(self, mnemonic: str, target: int) -> None:
-        """Emit a jump to the instruction at slot `target`, or to a fault where there is none."""
-        if self.way is not None:
-            self.jump(INVERSE[mnemonic] if self.is_turned else mnemonic, self.way)
-        elif 0 <= target < len(self.program.slots) and self.program.slots[target] is not None:
-            self.jump(mnemonic, pc_label(target))
-        else:
-            self.jump(mnemonic, self.fault("target"))
-
-
-def _called(insn: Instruction) -> int | None:
-    """Return the number of the helper that an instruction calls, None where it calls none."""
-    is_call = insn.row is not None and insn.row.kind is Kind.CALL_HELPER
-    return insn.imm & 0xFFFFFFFF if is_call else None
-
 
 def _unforeseeable(bits: int) -> int:
     """Return a random number; what makes them is only loaded for hardened code."""
     import secrets
 
     return secrets.randbits(bits)
-
-
-def _most_checked(checks: Mapping[int, Check]) -> str | None:
-    """Return the region whose start is worth a register: that of most checks which compare with it."""
-    counts = dict.fromkeys(PINNABLE, 0)
-    for check in checks.values():
-        if check.region in counts:
-            counts[check.region] += 1
-    region = max(counts, key=counts.__getitem__)
-    return region if counts[region] else None
 
 
 def address_operand(base: str, offset: int) -> tuple[str, int | None]:
@@ -446,13 +317,6 @@ def emit_resume(cx: Context, pc: int, label: str = "") -> None:
     cx.label(resume_label(pc))
     pin(cx)
     cx.jump("jmp", label or pc_label(pc))
-
-
-def emit_end_of_program(cx: Context, end: int) -> None:
-    """Emit what is behind the last instruction: control that falls off ends in a fault."""
-    cx.begin(end)
-    cx.label(pc_label(end))
-    cx.raise_fault("illegal")
 
 
 def emit_shared(cx: Context) -> None:
