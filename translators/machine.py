@@ -54,7 +54,8 @@ class Machine:
     `context(program, frame_sizes, plan, settings)` is what they write to; `routine(written, depth)` stands
     around a bare function that writes these registers and touches so many bytes below r10. `emit_routines`
     writes what all programs share, of which they reach `shared` through stubs, and `gate_size` bytes are
-    what it keeps of a call; `emit_clock` writes what tells the time of a clock.
+    what it keeps of a call; `emit_clock` writes what tells the time of a clock. `operand_bits(template)`
+    is the width of a line's first operand.
     """
 
     name: str
@@ -68,5 +69,6 @@ class Machine:
     routine: Callable[[Collection[int], int], Routine]
     emit_routines: Callable[[Emitter, Layout], None]
     emit_clock: Callable[[Emitter, int], None]
+    operand_bits: Callable[[str], int]
     shared: tuple[str, ...]
     gate_size: int

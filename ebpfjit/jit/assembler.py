@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from ebpfjit.errors import JitUnavailable, TranslationError
+from ebpfjit.jit.cpu import machine
 from ebpfjit.memo import Memo
 from ebpfjit.once import ForkLock
 from ebpfjit.record import record
 from ebpfjit.translators.emitter import Line, Part, SlotLine, Snippet
-from ebpfjit.translators.x86_64.target import operand_bits
 
 MARKER = 0x9E3779B97F4A7C15
 IMM_SENTINELS = {8: 0x51, 16: 0x5A3C, 32: 0x5A3C6E71, 64: 0x5A3C6E7112345678}
@@ -166,7 +166,7 @@ def _find_holes(key: Key, code: bytes) -> Stencil:
     end = len(code)
     if imm_bits:
         found = _hole_at_end(template, code, end, IMM_ENDINGS[imm_bits])
-        imm = replace(found, is_whole=8 * found.size == operand_bits(template))
+        imm = replace(found, is_whole=8 * found.size == machine().operand_bits(template))
         end = imm.position
     if offset_bits:
         offset = _hole_at_end(template, code, end, OFFSET_ENDINGS[offset_bits])

@@ -107,6 +107,7 @@ MACHINE = Machine(
     routine=Routine,
     emit_routines=emit_routines,
     emit_clock=stock.emit_clock,
+    operand_bits=target.operand_bits,
     shared=host.SHARED,
     gate_size=runs.KEPT_SIZE,
 )
