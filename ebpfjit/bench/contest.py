@@ -29,7 +29,7 @@ from ebpfjit.bench.inputs import KERNELS, SOURCES, Kernel
 from ebpfjit.bench.measure import BenchError, Rounds, geomean, in_turn, median, timed
 from ebpfjit.elf.loader import load
 from ebpfjit.jit.code_buffer import CodeBuffer
-from ebpfjit.jit.entry import Compiled, host_addresses
+from ebpfjit.jit.entry import Compiled, assemble_lines, host_addresses
 from ebpfjit.jit.relocation import layout, relocate
 from ebpfjit.options import Options
 from ebpfjit.program import Program
@@ -117,7 +117,9 @@ class Placed(EbpfVmRaw):
 
 def with_lead(compiled: Compiled, lead: int) -> Compiled:
     """Return a compiled program whose code lies so many bytes further on."""
-    image = layout(compiled.listing, lead)
+    listing = compiled.listing
+    assemble_lines(listing)  # of a large program it is made anew
+    image = layout(listing, lead)
     return replace(compiled, image=image, buffer=CodeBuffer(relocate(image, host_addresses())))
 
 
