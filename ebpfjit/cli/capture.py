@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from ebpfjit.capture import Batch, Writer, read
 from ebpfjit.capture.tally import Tally
+from ebpfjit.capture.windows import GZIP, ZSTD
 from ebpfjit.cli.output import print_columns
 from ebpfjit.cli.verdicts import Table
 from ebpfjit.errors import CaptureError, EbpfError, ExecutionError, InputError
@@ -128,7 +129,7 @@ def run(
     report = Report()
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        step = stack.enter_context(_progress(os.path.getsize(file) if os.path.isfile(file) else None))
+        step = stack.enter_context(_progress(_size(file)))
         writer = stack.enter_context(Writer(write)) if write is not None else None
         table = stack.enter_context(Table(verdicts)) if verdicts is not None else None
         output = sys.stdout if show else None
@@ -306,6 +307,15 @@ def _fault_name(error: EbpfError) -> str:
 def _named(value: int, type_: ProgramType | None) -> str:
     action = type_.action(value) if type_ is not None else None
     return action or f"{value} ({value:#x})"
+
+
+def _size(file: str) -> int | None:
+    """Return how many bytes will be read, None where that is not known: of a stream, or compressed."""
+    if not os.path.isfile(file):
+        return None
+    with open(file, "rb") as head:
+        is_packed = head.read(4).startswith((GZIP, ZSTD))
+    return None if is_packed else os.path.getsize(file)
 
 
 @contextlib.contextmanager
