@@ -164,8 +164,8 @@ def main() -> int:
     remark = f"- `ebpfjit run` takes {memory:.0f} MiB at its peak (at most 64 are asked)."
     copied = figures["preadv"]
     remark += (
-        f"\n- At least 0.5 of `fn.map` is asked of `ebpfjit run`. The kernel's copy of the file and `fn.map` alone"
-        f" would be {base / (base + copied):.2f}; mapping the file costs more than copying it."
+        "\n- At least 0.5 of `fn.map` is asked of `ebpfjit run`. The kernel's copy of the file and `fn.map`"
+        f" alone would be {base / (base + copied):.2f}; mapping the file costs more than copying it."
     )
     said = WORDS.format(rounds=arguments.rounds, packets=arguments.packets, size=size, expression=EXPRESSION)
     print(shown, remark, sep="\n")

@@ -10,7 +10,6 @@ import sys
 from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import compress
 from types import TracebackType
 from typing import BinaryIO
 
@@ -70,19 +69,22 @@ class Writer:
         Raises CaptureError where a pcap file is given a batch of another link type, ValueError where `keep`
         has another length.
         """
+        chosen, count = None, len(batch)
         if keep is not None:
-            if len(keep) != len(batch):
-                raise ValueError(f"{len(keep)} values for {len(batch)} packets")
-            batch = _chosen(batch, keep)
-        if not batch and batch.link_type != self.link_type:
+            if len(keep) != count:
+                raise ValueError(f"{len(keep)} values for {count} packets")
+            chosen = keep if isinstance(keep, bytes | bytearray) else bytes(map(bool, keep))
+            count -= chosen.count(0)
+        if not count:
             return 0
         records = self._records(batch.link_type)
         for start in range(0, len(batch), AT_ONCE):
-            self._file.write(records(batch.slice(start, start + AT_ONCE)))
-        self.written += len(batch)
-        return len(batch)
+            part = None if chosen is None else chosen[start : start + AT_ONCE]
+            self._file.write(records(batch.slice(start, start + AT_ONCE), part))
+        self.written += count
+        return count
 
-    def _records(self, link_type: int) -> Callable[[Batch], memoryview]:
+    def _records(self, link_type: int) -> Callable[[Batch, moves.Bytes | None], memoryview]:
         """Return what makes records of packets of a link type, of which the file has to know."""
         if self._interfaces is not None:
             if link_type not in self._interfaces:
@@ -124,7 +126,3 @@ class Writer:
             if self._unfinished:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._unfinished)
-
-
-def _chosen(batch: Batch, keep: Sequence[int]) -> Batch:
-    return batch.with_columns([memoryview(array("Q", compress(each, keep))) for each in batch.columns])

@@ -186,8 +186,22 @@ struct move { /* MOVE in ../moves.py */
     u64 size;
     u64 count, position; /* where the next goes, behind the columns */
     u64 link;
+    u64 chosen; /* not 0: behind the columns is a byte for each packet, 0 where it is left out */
     u64 columns[]; /* offsets, lengths, times, sizes on the wire: `count` of each; then bytes */
 };
+
+/* Whether a packet is left out. */
+INLINE int is_left_out(const struct move *move, u64 n)
+{
+    return move->chosen && !((const u8 *)(move->columns + 4 * move->count))[n];
+}
+
+/* Where what is made begins. */
+INLINE u8 *made(struct move *move)
+{
+    u64 words = move->chosen ? (move->count + 7) / 8 : 0;
+    return (u8 *)(move->columns + 4 * move->count + words);
+}
 
 enum { NULL_LOOPBACK = 0, LOOPBACK = 108, COOKED = 113, COOKED_2 = 276 };
 enum { ETHERNET_SIZE = 14, IPV4 = 0x0008, IPV6 = 0xdd86 }; /* types as they are in memory */
@@ -239,8 +253,10 @@ SECTION("records") u64 make_records(struct move *move)
 {
     u64 count = move->count;
     u64 *offsets = move->columns, *lengths = offsets + count, *times = lengths + count, *wires = times + count;
-    u8 *bytes = (u8 *)(wires + count);
+    u8 *bytes = made(move);
     for (u64 n = 0; n < count; n++) {
+        if (is_left_out(move, n))
+            continue;
         u8 *record = bytes + move->position;
         u64 length = lengths[n];
         *(u32 *)record = times[n] / NANOSECONDS;
@@ -258,8 +274,10 @@ SECTION("blocks") u64 make_blocks(struct move *move)
 {
     u64 count = move->count;
     u64 *offsets = move->columns, *lengths = offsets + count, *times = lengths + count, *wires = times + count;
-    u8 *bytes = (u8 *)(wires + count);
+    u8 *bytes = made(move);
     for (u64 n = 0; n < count; n++) {
+        if (is_left_out(move, n))
+            continue;
         u8 *block = bytes + move->position;
         u64 length = lengths[n], size = 32 + ((length + 3) & -4ull);
         *(u32 *)(block + size - 8) = 0; /* padding: the packet is written over it */
