@@ -28,6 +28,7 @@ from ebpfjit.cli.output import print_json
 
 if TYPE_CHECKING:
     from ebpfjit.difftest.fuzz import FuzzReport
+    from ebpfjit.program import Program
 
 DEFAULT_SECONDS = 60.0
 PROGRESS_SECONDS = 0.5
@@ -67,6 +68,20 @@ def fuzz(
             metavar="NAMES", help="Ways to make machine code: audit, baseline, ...; the usual ones."
         ),
     ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="With FILE: what must hold, as 'action != XDP_ABORTED'."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="OLD", help="With FILE: another version, which must do the same.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="How long: 60s, 5m, 1h.")] = None,
+    pcap: Annotated[
+        str | None, typer.Option(metavar="FILE", help="With FILE: packets to start from (pcap, pcapng).")
+    ] = None,
+    tests: Annotated[
+        Path | None, typer.Option(metavar="PY", help="With FILE: write a pytest file of what was found.")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="HTML", help="Write a page that shows what was reached.")
     ] = None,
@@ -85,22 +100,40 @@ def fuzz(
 
     With FILE, packets (or contexts, or memories) are made and changed; those that reach instructions which
     none had reached are kept, and changed further. Engines are compared on them. Each fault is told once,
-    with its line and the smallest input that led to it.
+    with its line and the smallest input that led to it. For programs on packets, what must hold of each run
+    may be told (--check), or another version that must do the same (--against); map contents are changed too.
     """
     if file is not None:
         other = {"sources": sources, "builds": builds, "report": report, "programs": programs}
         refused = [name for name, value in other.items() if value is not None]
         if refused:
             raise typer.BadParameter(f"--{refused[0]} is for programs that are made, not for one of a file")
-        from ebpfjit.cli import fuzz_inputs, state
+        from ebpfjit.cli import fuzz_inputs, fuzz_packets, state
 
         found, obj = one_of(file, program, loading(btf, kconfig, maps))
         state.prepare(obj, file, map_ or (), variables or ())
+        seconds = fuzz_packets.seconds_of(until) if until is not None else seconds
         seconds = DEFAULT_SECONDS if seconds is None and inputs is None else seconds
+        if is_given_packets(found):
+            old = None if against is None else one_of(against, program or found.name, {})[0]
+            asked = fuzz_packets.How(
+                check, old, against or "", seconds, inputs, seed, names_of(engines), corpus, pcap, tests
+            )
+            raise typer.Exit(fuzz_packets.run(file, found, asked, as_json=as_json))
+        packets_only = {"check": check, "against": against, "pcap": pcap, "tests": tests}
+        refused = [name for name, value in packets_only.items() if value is not None]
+        if refused:
+            raise typer.BadParameter(f"--{refused[0]} is for programs that are given packets")
         how = fuzz_inputs.How(names_of(engines), seed, seconds, inputs, corpus)
         raise typer.Exit(fuzz_inputs.run(file, found, how, as_json=as_json))
-    if inputs is not None or map_ or variables:
-        raise typer.BadParameter("--inputs, --map and --global go with FILE")
+    if inputs is not None or map_ or variables or check or against or pcap or tests:
+        raise typer.BadParameter(
+            "--inputs, --map, --global, --check, --against, --pcap, --tests go with FILE"
+        )
+    if until is not None:
+        from ebpfjit.cli.fuzz_packets import seconds_of
+
+        seconds = seconds_of(until)
     from ebpfjit.difftest.case import read_corpus
     from ebpfjit.difftest.fuzz import Options, save
     from ebpfjit.difftest.fuzz import fuzz as run
@@ -134,6 +167,13 @@ def fuzz(
         raise typer.Exit(130)
     if result.findings:
         raise typer.Exit(1)
+
+
+def is_given_packets(program: Program) -> bool:
+    """True for a program that runs on packets."""
+    from ebpfjit.runtime.contexts.types import program_type
+
+    return program.type is not None and program_type(program.type).has_packet
 
 
 def _as_json(result: FuzzReport) -> dict[str, object]:

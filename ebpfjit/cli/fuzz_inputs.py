@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ebpfjit.cli.output import print_json
 
@@ -48,10 +49,11 @@ def run(file: str, program: Program, how: How, *, as_json: bool) -> int:
         seed=how.seed,
         seconds=how.seconds,
         inputs=how.inputs,
-        given=_seeds(how.corpus),
-        progress=_Progress(),
+        given=seeds(how.corpus),
+        progress=Progress(lambda report: f"{report.tried} inputs: {report.sum}"),
     )
-    saved = _save(report, how.corpus) if how.corpus is not None else 0
+    found = {*report.kept, *(fault.given for fault in report.faults.values())}
+    saved = save(found, how.corpus) if how.corpus is not None else 0
     if as_json:
         print_json(report.as_json())
     else:
@@ -59,7 +61,7 @@ def run(file: str, program: Program, how: How, *, as_json: bool) -> int:
     return 130 if report.interrupted else 1 if report.found else 0
 
 
-def _seeds(corpus: Path | None) -> list[bytes]:
+def seeds(corpus: Path | None) -> list[bytes]:
     """Return the inputs of a folder, which is made where it is not there."""
     if corpus is None:
         return []
@@ -67,9 +69,8 @@ def _seeds(corpus: Path | None) -> list[bytes]:
     return [path.read_bytes() for path in sorted(corpus.glob("*.bin"))]
 
 
-def _save(report: GuidedReport, corpus: Path) -> int:
-    """Write the inputs that were kept, and those of faults, into a folder; return how many are new."""
-    found = {*report.kept, *(fault.given for fault in report.faults.values())}
+def save(found: Iterable[bytes], corpus: Path) -> int:
+    """Write inputs into a folder; return how many are new."""
     new = 0
     for data in sorted(found):
         path = corpus / f"{hashlib.sha256(data).hexdigest()[:16]}.bin"
@@ -83,9 +84,9 @@ def _print(report: GuidedReport, program: Program, saved: int) -> None:
     for fault in report.faults.values():
         line = program.line_at(fault.pc)
         print(f"{fault.text}{'' if line is None or str(line) in fault.text else f' ({line})'}")
-        print(f"  {fault.count} times; ebpfjit run ... --hex {_shown(fault.given)}")
+        print(f"  {fault.count} times; ebpfjit run ... --hex {shown(fault.given)}")
     for given, text in report.differences:
-        print(f"engines differ on {_shown(given)}")
+        print(f"engines differ on {shown(given)}")
         print(text)
     if saved:
         print(f"{saved} inputs saved")
@@ -96,20 +97,22 @@ def _print(report: GuidedReport, program: Program, saved: int) -> None:
     print(f"{len(report.faults)} faults, {len(report.differences)} differences between engines")
 
 
-def _shown(data: bytes) -> str:
+def shown(data: bytes) -> str:
+    """Return an input in hex, cut where it is long."""
     more = f"... ({len(data)} bytes)" if len(data) > SHOWN else ""
     return (data[:SHOWN].hex() or "(empty)") + more
 
 
-class _Progress:
-    """The progress line on standard error, where that is a terminal."""
+class Progress:
+    """The progress line on standard error, where that is a terminal; `text` says what there is to say."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: Callable[[Any], str]) -> None:
+        self.text = text
         self.last = time.monotonic()
 
-    def __call__(self, report: GuidedReport) -> None:
+    def __call__(self, report: Any) -> None:
         """Show where the run is."""
         now = time.monotonic()
         if sys.stderr.isatty() and now - self.last >= PROGRESS_SECONDS:
             self.last = now
-            print(f"\r{report.tried} inputs: {report.sum}\x1b[K", end="\r", file=sys.stderr, flush=True)
+            print(f"\r{self.text(report)}\x1b[K", end="\r", file=sys.stderr, flush=True)

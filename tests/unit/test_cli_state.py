@@ -210,7 +210,7 @@ def test_fuzz_finds_the_way_to_a_fault(tmp_path: Path) -> None:
 
 def test_fuzz_of_a_packet_program() -> None:
     found = as_json("fuzz", FILTER, "--inputs", 130, "--map", "blocked[53]=1")
-    assert (found["inputs"], found["faults"], found["differences"]) == (130, [], [])
+    assert (found["inputs"], found["findings"], found["differences"]) == (130, [], [])
     assert found["ended"] > 100
     assert ebpfjit("fuzz", FILTER, "--sources", "rows", status=2)[1]
     assert ebpfjit("fuzz", "--inputs", 5, status=2)[1]

@@ -1,0 +1,149 @@
+"""Many changed packets at once: by numpy where it is there, else one by one.
+
+A batch is one buffer of rows of one size, with how many bytes of each row are the packet.
+"""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+ROWS = 1024
+LARGEST = 512
+"""Bytes of a packet that is changed, at most."""
+ODD = (
+    0,
+    1,
+    2,
+    4,
+    5,
+    6,
+    8,
+    0x10,
+    0x11,
+    0x3A,
+    0x40,
+    0x45,
+    0x46,
+    0x4F,
+    0x7F,
+    0x80,
+    0x81,
+    0x86,
+    0xDD,
+    0xFE,
+    0xFF,
+)
+
+
+class Batch:
+    """Packets in one buffer: `data` (a buffer), `offsets` and `lengths` (array("Q"), or numpy's)."""
+
+    def __init__(self, data: Any, offsets: Any, lengths: Any) -> None:
+        self.data, self.offsets, self.lengths = data, offsets, lengths
+
+    @classmethod
+    def of(cls, packets: Sequence[bytes]) -> Batch:
+        """Return packets as a batch."""
+        lengths = array("Q", map(len, packets))
+        offsets, at = array("Q"), 0
+        for length in lengths:
+            offsets.append(at)
+            at += length
+        return cls(b"".join(packets), offsets, lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def first(self, count: int | None) -> Batch:
+        """Return the first packets, so many at most."""
+        if count is None or count >= len(self):
+            return self
+        return Batch(self.data, self.offsets[:count], self.lengths[:count])
+
+    def packet(self, index: int) -> bytes:
+        """Return a packet."""
+        start, size = int(self.offsets[index]), int(self.lengths[index])
+        return bytes(memoryview(self.data).cast("B")[start : start + size])
+
+
+class Mutator:
+    """Changes packets: bytes at random, odd ones, numbers that the program compares with, other lengths."""
+
+    def __init__(self, seed: int, constants: Sequence[bytes], least: int) -> None:
+        self.rng = random.Random(seed)
+        self.constants = list(constants)
+        self.least = least
+        try:
+            import numpy
+        except ImportError:
+            self._numpy: Any = None
+        else:
+            self._numpy = numpy
+            self._random = numpy.random.Generator(numpy.random.SFC64(seed))
+
+    def batch(self, parents: Sequence[bytes], rows: int = ROWS) -> Batch:
+        """Return so many changed packets, each of one of the parents."""
+        if self._numpy is None:
+            return Batch.of([self._changed(self.rng.choice(parents)) for _ in range(rows)])
+        return self._fast(parents, rows)
+
+    def _fast(self, parents: Sequence[bytes], rows: int) -> Batch:
+        np, draw = self._numpy, self._random
+        chosen = [parents[self.rng.randrange(len(parents))][:LARGEST] for _ in range(8)]
+        grows = 32 if self.rng.random() < 0.25 else 0
+        width = max(max(map(len, chosen)) + grows, self.least, 1)
+        per = -(-rows // len(chosen))
+        data = np.zeros((len(chosen) * per, width), np.uint8)
+        lengths = np.empty(len(data), np.uint64)
+        for index, parent in enumerate(chosen):
+            part = slice(index * per, (index + 1) * per)
+            data[part, : len(parent)] = np.frombuffer(parent, np.uint8)
+            lengths[part] = max(len(parent), self.least)
+        every = np.arange(len(data))
+        for _ in range(self.rng.choice((1, 1, 2, 3, 4))):
+            at = (draw.random(len(data)) * lengths).astype(np.intp)
+            kind = self.rng.randrange(3)
+            if kind == 0:
+                data[every, at] = draw.integers(0, 256, len(data), np.uint8)
+            elif kind == 1:
+                data[every, at] = np.array(ODD, np.uint8)[draw.integers(0, len(ODD), len(data))]
+            else:
+                data[every, at] ^= np.uint8(1) << draw.integers(0, 8, len(data), np.uint8)
+        if self.constants and self.rng.random() < 0.7:
+            for row in range(self.rng.randrange(4), len(data), 4):
+                self._put(data[row], int(lengths[row]))
+        if self.rng.random() < 0.3 and width > self.least:
+            some = draw.random(len(data)) < 0.25
+            lengths[some] = draw.integers(self.least, width + 1, int(some.sum()), np.uint64)
+        offsets = np.arange(len(data), dtype=np.uint64) * np.uint64(width)
+        return Batch(data.reshape(-1), offsets, lengths)
+
+    def _put(self, row: Any, size: int) -> None:
+        """Write a number that the program compares with somewhere."""
+        raw = self.constants[self.rng.randrange(len(self.constants))]
+        if len(raw) <= size:
+            at = self.rng.randrange(size - len(raw) + 1)
+            row[at : at + len(raw)] = self._numpy.frombuffer(raw, self._numpy.uint8)
+
+    def _changed(self, parent: bytes) -> bytes:
+        rng, data = self.rng, bytearray(parent[:LARGEST])
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            kind = rng.randrange(5)
+            at = rng.randrange(len(data)) if data else 0
+            if kind == 0 and data:
+                data[at] = rng.randrange(256)
+            elif kind == 1 and data:
+                data[at] = rng.choice(ODD)
+            elif kind == 2 and data:
+                data[at] ^= 1 << rng.randrange(8)
+            elif kind == 3 and self.constants:
+                raw = rng.choice(self.constants)
+                data[at : at + len(raw)] = raw
+            elif rng.random() < 0.5:
+                del data[at:]
+            else:
+                data += rng.randbytes(rng.choice((1, 4, 16)))
+        return bytes(data).ljust(self.least, b"\0")

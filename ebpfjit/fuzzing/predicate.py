@@ -1,0 +1,149 @@
+"""What must hold of a run, as text that a user writes: `action != XDP_ABORTED and len(packet) > 13`.
+
+Comparisons, arithmetic, `and`, `or`, `not`, `in`, subscripts and `len`, over these names:
+
+    action          the verdict's name ("XDP_PASS"), None where it has none
+    return_value    r0
+    packet, data    the packet before and after the run, bytes
+    maps            the maps by name, as mappings: maps["counters"][0]
+    XDP_DROP, ...   names of verdicts
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ebpfjit.errors import InputError
+
+NAMES = ("action", "return_value", "packet", "data", "maps")
+CHEAP = frozenset({"action", "return_value"})
+"""Names that a verdict alone tells."""
+_BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+    ast.RShift: operator.rshift,
+}
+_COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda one, other: one in other,
+    ast.NotIn: lambda one, other: one not in other,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+}
+_UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.Not: operator.not_,
+    ast.USub: operator.neg,
+    ast.Invert: operator.invert,
+}
+MOST = 1000
+"""Characters of a predicate."""
+
+
+class Predicate:
+    """What must hold of each run. Raises InputError for a text that is none, naming the place."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        if len(text) > MOST:
+            raise InputError(f"a predicate has at most {MOST} characters, this one {len(text)}")
+        try:
+            self._tree = ast.parse(text.strip(), mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise self._wrong(getattr(error, "msg", str(error)), getattr(error, "offset", None)) from None
+        names: set[str] = set()
+        for node in ast.walk(self._tree):
+            self._check(node, names)
+        self.is_cheap = names <= CHEAP
+        self.needs_state = bool(names & {"data", "maps"})
+
+    def _wrong(self, why: str, column: int | None) -> InputError:
+        caret = "" if column is None else f"\n  {self.text.strip()}\n  {' ' * (column - 1)}^"
+        return InputError(f"the predicate {self.text!r}: {why}{caret}")
+
+    def _check(self, node: ast.AST, names: set[str]) -> None:
+        """Raise InputError for what is not said in predicates."""
+        column = getattr(node, "col_offset", -1) + 1 or None
+        match node:
+            case ast.Name(id=name) if name in NAMES:
+                names.add(name)
+            case ast.Name(id=name) if not (name.isupper() or name == "len"):
+                raise self._wrong(f"no name {name!r}; there are {', '.join(NAMES)}", column)
+            case ast.Call(func=ast.Name(id="len"), args=[_], keywords=[]):
+                pass
+            case ast.Constant(value=value) if not isinstance(value, int | str | bytes | None):
+                raise self._wrong(f"{value!r} is no number, text or bytes", column)
+            case (
+                ast.BoolOp() | ast.Compare() | ast.Subscript() | ast.Slice() | ast.Name() | ast.Constant()
+                | ast.IfExp() | ast.Tuple() | ast.List() | ast.expr_context() | ast.boolop()
+            ):  # fmt: skip
+                pass
+            case ast.BinOp(op=op) if type(op) in _BINARY:
+                pass
+            case ast.UnaryOp(op=op) if type(op) in _UNARY:
+                pass
+            case ast.operator() | ast.cmpop() | ast.unaryop():
+                pass
+            case _:
+                raise self._wrong(f"{type(node).__name__.lower()} is not said in predicates", column)
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Return whether it holds; `values` are by NAMES. Raises InputError where it cannot be told."""
+        try:
+            return bool(self._value(self._tree, values))
+        except (TypeError, ValueError, LookupError, ArithmeticError, RecursionError, MemoryError) as error:
+            raise InputError(
+                f"the predicate {self.text!r} cannot be told: {type(error).__name__}: {error}"
+            ) from None
+
+    def _value(self, node: ast.expr | None, values: Mapping[str, Any]) -> Any:
+        match node:
+            case None:
+                return None
+            case ast.Constant(value=value):
+                return value
+            case ast.Name(id=name):
+                return values[name] if name in NAMES else name
+            case ast.BoolOp(op=op, values=parts):
+                found: Any = isinstance(op, ast.And)
+                for part in parts:
+                    found = self._value(part, values)
+                    if bool(found) is not isinstance(op, ast.And):
+                        break
+                return found
+            case ast.Compare(left=left, ops=ops, comparators=others):
+                one = self._value(left, values)
+                for relation, other in zip(ops, others, strict=True):
+                    two = self._value(other, values)
+                    if not _COMPARE[type(relation)](one, two):
+                        return False
+                    one = two
+                return True
+            case ast.BinOp(left=left, op=op, right=right):
+                return _BINARY[type(op)](self._value(left, values), self._value(right, values))
+            case ast.UnaryOp(op=op, operand=operand):
+                return _UNARY[type(op)](self._value(operand, values))
+            case ast.IfExp(test=test, body=body, orelse=orelse):
+                return self._value(body if self._value(test, values) else orelse, values)
+            case ast.Call(args=[given]):
+                return len(self._value(given, values))
+            case ast.Subscript(value=of, slice=index):
+                return self._value(of, values)[self._value(index, values)]
+            case ast.Slice(lower=lower, upper=upper, step=step):
+                return slice(*(self._value(each, values) for each in (lower, upper, step)))
+            case ast.Tuple(elts=elements) | ast.List(elts=elements):
+                return tuple(self._value(each, values) for each in elements)
+        raise AssertionError(node)  # nothing else was let through

@@ -1,0 +1,54 @@
+"""A packet, or a sequence of them, made small: what is not needed goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+MOST_TRIES = 4000
+
+
+def shrunk(
+    packet: bytes, is_still: Callable[[bytes], bool], least: int = 0, tries: int = MOST_TRIES
+) -> bytes:
+    """Return a small packet of which `is_still` holds as of the one given: without bytes, and with zeros."""
+
+    def works(data: bytes) -> bool:
+        nonlocal tries
+        tries -= 1
+        return tries >= 0 and is_still(data)
+
+    size = 1 << max(len(packet) - 1, 1).bit_length() - 1
+    while size:
+        at = len(packet)
+        while at > 0:
+            start = max(at - size, 0)
+            smaller = packet[:start] + packet[at:]
+            if len(smaller) >= least and works(smaller):
+                packet = smaller
+            at = start
+        size //= 2
+    size = 8
+    while size:
+        for start in range(0, len(packet), size):
+            zeros = packet[:start] + bytes(len(packet[start : start + size])) + packet[start + size :]
+            if zeros != packet and works(zeros):
+                packet = zeros
+        size //= 2
+    return packet
+
+
+def shrunk_sequence(packets: list[bytes], is_still: Callable[[list[bytes]], bool]) -> list[bytes]:
+    """Return fewer packets of which `is_still` holds as of those given; the last one stays."""
+    size = max(len(packets) // 2, 1)
+    tries = 0
+    while size and tries < MOST_TRIES:
+        at = len(packets) - 1
+        while at > 0 and tries < MOST_TRIES:
+            start = max(at - size, 0)
+            fewer = packets[:start] + packets[at:]
+            tries += 1
+            if is_still(fewer):
+                packets = fewer
+            at = start
+        size //= 2
+    return packets

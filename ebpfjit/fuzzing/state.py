@@ -1,0 +1,118 @@
+"""The maps of a program while it is fuzzed: what they hold, put back, and changed."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ebpfjit.errors import EbpfError
+from ebpfjit.mocks import typed
+from ebpfjit.program import Program
+from ebpfjit.runtime.maps.definition import MapType
+
+KEYED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE})
+FLAT = frozenset({MapType.ARRAY})
+MOST_ENTRIES = 4096
+"""Entries of an array that is put back; a larger one stays as runs leave it."""
+FILLED = 8
+"""Entries that are put into a map at once."""
+MOST_ASKED, MOST_STEPS = 256, 20_000
+_PREFIX = 4
+"""Bytes of an LPM key that say how long its prefix is."""
+
+Contents = list[tuple[Any, list[tuple[bytes, bytes]]]]
+
+
+class Maps:
+    """The maps of a program whose contents runs may change, and that a fuzzer may."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.asked: dict[int, dict[bytes, None]] = {}
+        """By map the keys that were looked up."""
+        self.keyed = [each for each in program.maps if each.definition.type in KEYED]
+        self.flat = [
+            each
+            for each in program.maps
+            if each.definition.type in FLAT and each.definition.max_entries <= MOST_ENTRIES
+        ]
+        self.variables = {id(each) for each in self.flat if each.is_frozen or each.definition.variables}
+
+    def __bool__(self) -> bool:
+        return bool(self.keyed or self.flat)
+
+    def contents(self) -> Contents:
+        """Return what all of them hold."""
+        return [(map_, [(bytes(k), bytes(v)) for k, v in map_.items()]) for map_ in (*self.keyed, *self.flat)]
+
+    def put_back(self, contents: Contents) -> None:
+        """Make them hold that again."""
+        for map_, entries in contents:
+            if map_ in self.keyed:
+                map_.clear()
+            for key, value in entries:
+                with contextlib.suppress(EbpfError):
+                    map_[key] = value
+
+    def observe(self, packet: bytes) -> None:
+        """Note the keys that a packet makes the program look up."""
+
+        def lookup(map_: Any, key: Any) -> int:
+            if isinstance(key, memoryview) and map_ in self.keyed:
+                asked = self.asked.setdefault(id(map_), {})
+                if len(asked) < MOST_ASKED:
+                    asked[bytes(key)] = None
+                return int(map_.lookup(bytes(key)))
+            return 0 if isinstance(map_, int) else int(map_.lookup(bytes(key)))
+
+        if self.keyed:
+            with contextlib.suppress(EbpfError):
+                helpers = typed({"bpf_map_lookup_elem": lookup})
+                self.program.run(packet, engine="interpreter", limit=MOST_STEPS, helpers=helpers)
+
+    def change(self, rng: random.Random, packets: Sequence[bytes]) -> None:
+        """Put entries in whose keys programs ask for, or may ask for, with values of all kinds; or take some
+        away.
+        """
+        for map_ in self.keyed:
+            if rng.random() < 0.7:
+                for key in _keys(rng, map_, packets, [*self.asked.get(id(map_), ())]):
+                    with contextlib.suppress(EbpfError):
+                        map_[key] = _value(rng, map_.definition.value_size)
+            elif rng.random() < 0.2:
+                map_.clear()
+        for map_ in self.flat:
+            if id(map_) not in self.variables and rng.random() < 0.3:
+                index = rng.randrange(min(map_.definition.max_entries, 16))
+                with contextlib.suppress(EbpfError):
+                    map_[index.to_bytes(4, "little")] = _value(rng, map_.definition.value_size)
+
+
+def _keys(rng: random.Random, map_: Any, packets: Sequence[bytes], asked: Sequence[bytes]) -> Iterable[bytes]:
+    """Yield keys as programs make them of packets: what was asked for, or bytes of one."""
+    size, is_trie = map_.definition.key_size, map_.definition.type == MapType.LPM_TRIE
+    length = size - _PREFIX if is_trie else size
+    for _ in range(FILLED):
+        if asked and rng.random() < 0.7:
+            key = rng.choice(asked)[size - length :]
+        else:
+            packet = rng.choice(packets) if packets else b""
+            at = rng.randrange(max(len(packet) - length, 0) + 1)
+            key = packet[at : at + length].ljust(length, b"\0")
+            key = key[::-1] if rng.random() < 0.4 else key
+        prefix = rng.choice((0, 8, 16, 24, 8 * length, 8 * length)).to_bytes(_PREFIX, "little")
+        yield prefix + key if is_trie else key
+
+
+def _value(rng: random.Random, size: int) -> bytes:
+    """Return a value: zeros, ones, a small number, its last word about to overflow, or random bytes."""
+    kind = rng.randrange(5)
+    if kind == 0:
+        return bytes(size)
+    if kind == 1:
+        return b"\xff" * size
+    if kind == 2:
+        return rng.randrange(16).to_bytes(1, "little") + bytes(size - 1) if size else b""
+    return rng.randbytes(size) if kind == 3 else (b"\xfe" + b"\xff" * 3) * (size // 4) + bytes(size % 4)

@@ -1,0 +1,158 @@
+"""`ebpfjit.fuzzing`: planted bugs are found, and made small; predicates; what a finding becomes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ebpfjit import InputError, MemoryFault, Program, load
+from ebpfjit.fuzzing import Predicate, Report, fuzz
+from ebpfjit.fuzzing.batches import Mutator
+
+BUGS = Path(__file__).parents[2] / "examples" / "bugs"
+PORT_FILTER = BUGS.parent / "packets" / "xdp_port_filter.o"
+MAGIC = """
+    r2 = *(u32 *)(r1 + 0)
+    r3 = *(u32 *)(r1 + 4)
+    r0 = 2
+    r4 = r2
+    r4 += 20
+    if r4 > r3 goto out
+    r5 = *(u32 *)(r2 + 14)
+    if r5 != 0x12345678 goto out
+    r0 = *(u8 *)(r2 + 400)
+out:
+    exit
+"""
+
+
+def stop_at_the_first(report: Report) -> None:
+    if report.findings:
+        raise KeyboardInterrupt
+
+
+def firewall(number: int) -> Program:
+    return load(BUGS / f"firewall_{number}.o").program("firewall")
+
+
+@pytest.mark.parametrize("number", range(1, 11))
+def test_planted_bugs_are_found_and_can_be_shown_again(number: int, tmp_path: Path) -> None:
+    report = fuzz(
+        firewall(number), check="action != XDP_ABORTED", against=firewall(0), runs=4_000_000, seed=number,
+        progress=stop_at_the_first,
+    )  # fmt: skip
+    finding = report.findings[0]
+    assert finding.kind == {1: "fault", 7: "fault", 10: "verdict"}.get(number, "difference")
+    assert len(finding.packet) <= 100
+    text = finding.pytest(str(BUGS / f"firewall_{number}.o"), "firewall", 1, str(BUGS / "firewall_0.o"))
+    names: dict[str, object] = {}
+    exec(compile(text, "a test", "exec"), names)
+    (test,) = [each for name, each in names.items() if name.startswith("test_")]
+    with pytest.raises((AssertionError, MemoryFault)):
+        test()  # type: ignore[operator]
+    assert len(finding.packets) == (1 if number != 8 else 256)
+
+
+def test_the_right_version_has_no_findings() -> None:
+    program = firewall(0)
+    report = fuzz(program, check="action != XDP_ABORTED", against=firewall(0), runs=60_000, seed=5)
+    assert report.findings == []
+    assert report.reached > 0.9 * report.instructions
+    assert report.worst_cost > 0
+    assert not any(len(map_) for map_ in program.maps if map_.definition.name in ("ports", "sources"))
+
+
+def test_comparisons_steer_bytes() -> None:
+    report = fuzz(Program.from_assembly(MAGIC, name="magic", type="xdp"), runs=20_000)
+    (finding,) = report.findings
+    assert (finding.fault, finding.pc) == ("MemoryFault", 8)
+    assert finding.packet[14:18] == b"\x78\x56\x34\x12"
+    assert len(finding.packet) == 20
+    assert finding.packet[:14] == bytes(14)
+
+
+def test_a_loop_without_end_is_a_finding() -> None:
+    text = "r0 = 0\nagain:\nr0 += 1\nif r0 != 0 goto again\nexit"
+    report = fuzz(Program.from_assembly(text, type="xdp"), limit=1000, runs=200)
+    assert [(each.fault, each.packet) for each in report.findings] == [("BudgetExhausted", bytes(14))]
+
+
+def test_without_numpy_packets_are_changed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    batch = Mutator(1, [b"\0\5"], 14).batch([bytes(20), b"\1" * 60], 50)
+    packets = [batch.packet(index) for index in range(len(batch))]
+    assert len(set(packets)) > 40
+    assert min(map(len, packets)) >= 14
+
+
+def test_predicates() -> None:
+    values = {"action": "XDP_DROP", "return_value": 1, "packet": b"\1\2", "data": b"\1", "maps": {"m": [7]}}
+    for text in (
+        "action == XDP_DROP", "action in (XDP_DROP, XDP_PASS)", "not return_value > 1 and len(packet) == 2",
+        "packet[0] == 1 and data[:1] == b'\\x01'", "maps['m'][0] + 1 == 8", "XDP_TX if len(data) else 0",
+    ):  # fmt: skip
+        assert Predicate(text).holds(values), text
+    assert not Predicate("action != XDP_DROP").holds(values)
+    for wrong in (
+        "", "action ==", "acton == 1", "__import__('os')", "packet.hex()", "action == 1.5", "(lambda: 1)()",
+        "[x for x in packet]", "f'{packet}'", "action := 1", "2 ** 9 == 512", "(" * 300, "open(packet)", "\0",
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="the predicate"):
+            Predicate(wrong)
+    for raises in ("packet[9] == 1", "action < 5", "return_value // 0", "maps['n']"):
+        with pytest.raises(InputError, match="cannot be told"):
+            Predicate(raises).holds(values)
+
+
+def test_a_predicate_that_cannot_be_told_names_the_packet() -> None:
+    with pytest.raises(InputError, match=r"cannot be told: IndexError: .*; packet [0-9a-f]+"):
+        fuzz(firewall(0), check="packet[5000] == 1", runs=10)
+
+
+def test_programs_without_packets_are_refused() -> None:
+    with pytest.raises(InputError, match="no packets"):
+        fuzz(Program.from_assembly("exit"), runs=1)
+    with pytest.raises(InputError, match="other version"):
+        fuzz(firewall(0), against=Program.from_assembly("r0 = 0\nexit", type="tc"), runs=1)
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "ebpfjit", "fuzz", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    tests, corpus = tmp_path / "test_found.py", tmp_path / "corpus"
+    found = command(
+        BUGS / "firewall_1.o",
+        "--program",
+        "firewall",
+        "--inputs",
+        20_000,
+        "--tests",
+        tests,
+        "--corpus",
+        corpus,
+    )
+    assert found.returncode == 1, found.stderr
+    assert found.stdout.startswith("fault: pc ")
+    assert "Ether(" in found.stdout
+    assert "raises MemoryFault" in tests.read_text(encoding="utf-8")
+    assert [*corpus.glob("*.bin")]
+    said = command(BUGS / "firewall_0.o", "--program", "firewall", "--inputs", 2_000, "--json")
+    assert said.returncode == 0
+    assert json.loads(said.stdout)["findings"] == []
+    for wrong, words in (
+        (("--check", "action =="), "the predicate"),
+        (("--until", "soon"), "--until takes a time"),
+        (("--against", tmp_path / "no.o"), "no.o"),
+        (("--pcap", PORT_FILTER), PORT_FILTER.name),
+    ):
+        refused = command(BUGS / "firewall_0.o", "--program", "firewall", *wrong)
+        assert refused.returncode in (1, 2), wrong
+        assert words in refused.stderr
+        assert "Traceback" not in refused.stderr
