@@ -26,7 +26,6 @@ ELSEWHERE_UNMINDED = ("kernel", "difftest", "bench", "cli")
 
 TABLES = {
     "jit/callables.py": {"_specs"},  # only grows
-    "jit/entry.py": {"_pausing"},  # numbers of threads
     "jit/routines.py": {"_provided"},  # an image, before it is in memory
     "jit/gate.py": {
         "_gates",  # weak, by the address of a state that its gate keeps
