@@ -6,6 +6,8 @@ Each comparison is between two ways to do the same, which take turns in one proc
               execute_program_jit(mem), a C extension's METH_FASTCALL function that does the same,
               and a C function that does it through ctypes, with an address that is ready; and the
               same program with the context of its type, beside the one without
+    packet-helpers   programs that call a helper of Linux's which is machine code, and the same where that
+              helper is called in Python, as all were that Python did
     helpers   a program that calls a helper which returns its first argument: a Python function,
               through the gate, and the same function as a ctypes callback
     batch     fn.map over packets of 64 bytes, and a loop in C that calls the same machine code
@@ -24,7 +26,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ebpfjit.assembler import assemble
@@ -36,7 +38,11 @@ from ebpfjit.jit.entry import Run
 from ebpfjit.jit.routines import WORD, routines
 from ebpfjit.literals import named_type
 from ebpfjit.program import Program
+from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import NativeHelper
+from ebpfjit.runtime.helpers import table
+from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.runtime.maps import MapDefinition, MapType, create
 from ebpfjit.runtime.memory import address_of
 from ebpfjit.sealed import inside
 from ebpfjit.vm import EbpfVmRaw
@@ -220,6 +226,44 @@ def compare_contexts(rounds: Rounds) -> list[Comparison]:
     return found
 
 
+PACKET_CALLS = {
+    "bpf_xdp_adjust_head": ("xdp", "mov r2, 14"),
+    "bpf_xdp_load_bytes": ("xdp", "mov r2, 14\nmov r3, r10\nadd r3, -20\nmov r4, 20"),
+    "bpf_skb_load_bytes": ("tc", "mov r2, 14\nmov r3, r10\nadd r3, -20\nmov r4, 20"),
+    "bpf_skb_pull_data": ("tc", "mov r2, 64"),
+    "bpf_tail_call": ("xdp", ""),  # r2 is its map
+    "bpf_ktime_get_ns": ("xdp", ""),  # with an environment of its own
+}
+"""Helpers that machine code calls by itself: a program type, and what puts arguments into registers."""
+LOAD_MAP = bytes((0x18, 5 << 4 | 2)) + bytes(14)
+"""r2 = map 0"""
+
+
+def compare_packet_helpers(rounds: Rounds) -> list[Comparison]:
+    """Compare helpers in machine code with the same ones called in Python, once in a run."""
+    packet, found = bytes(range(SIZE)), []
+    for name, (type_, arguments) in PACKET_CALLS.items():
+        jumps: Any = create(MapDefinition("jumps", MapType.PROG_ARRAY, 4, 4, 1))
+        jumps[0] = Program.from_assembly("r0 = 2\nexit", name="target", type=named_type(type_))
+        call = assemble(f"{arguments or 'mov r3, 0'}\ncall {NUMBERS[name]}\nmov r0, 2\nexit")
+        program = Program(call, name=name, type=named_type(type_))
+        if not arguments:
+            references = {0: jumps.address}
+            program = replace(program, code=LOAD_MAP + call, references=references, maps=(jumps,))
+        ours = table.bound()[NUMBERS[name]]
+
+        def in_python(*numbers: int, ours: Callable[..., int] = ours) -> int:
+            return ours(*numbers)
+
+        world = Environment()
+        in_code = program.compile(optimize=True, environment=world)
+        called = program.compile(optimize=True, environment=world, helpers={name: in_python})
+        ways = {"code": calling(in_code, packet), "Python": calling(called, packet)}
+        times = in_turn(ways, rounds)
+        found.append(Comparison(name, times["code"], "the same in Python", times["Python"], None))
+    return found
+
+
 def compare_helpers(count: int, rounds: Rounds) -> list[Comparison]:
     """Compare a helper in Python with the same as a ctypes callback, called `count` times in a run."""
     text = f"mov r6, {count}\nagain: mov r1, r6\ncall 1\nsub r6, 1\njne r6, 0, again\nmov r0, 0\nexit"
@@ -374,6 +418,10 @@ def _helpers(found: Sequence[Comparison]) -> Section:
     return section("helpers", "A helper in Python, called from machine code: a call", found)
 
 
+def _packet_helpers(found: Sequence[Comparison]) -> Section:
+    return section("packet-helpers", "A run that calls a helper on its packet, once", found)
+
+
 def _batch(found: Sequence[Comparison]) -> Section:
     remarks = [f"{one.title}: {1e3 / median(one.ours):.0f} million packets a second." for one in found]
     title = f"A batch: packets of {SIZE} bytes, one load of each: a packet"
@@ -402,6 +450,12 @@ BENCHMARKS = (
             Step(f"{count} calls", functools.partial(compare_helpers, count)) for count in (HELPER_CALLS, 1)
         ],
         _helpers,
+    ),
+    Benchmark(
+        "packet-helpers",
+        "helpers on packets, tail calls and clocks in machine code, beside the same in Python",
+        lambda plan: [Step("packet helpers", compare_packet_helpers)],
+        _packet_helpers,
     ),
     Benchmark(
         "batch",
