@@ -226,6 +226,19 @@ def compare_contexts(rounds: Rounds) -> list[Comparison]:
     return found
 
 
+def in_processor_time(function: JitFunction, packet: bytes) -> Way:
+    """As `calling`, in processor time: what Python takes is long enough for others to come in between."""
+
+    def way() -> float:
+        start = time.process_time_ns()
+        for _ in range(PACKETS):
+            function(packet)
+        return (time.process_time_ns() - start) / PACKETS
+
+    return way
+
+
+PACKETS = 1_000  # of a round
 PACKET_CALLS = {
     "bpf_xdp_adjust_head": ("xdp", "mov r2, 14"),
     "bpf_xdp_load_bytes": ("xdp", "mov r2, 14\nmov r3, r10\nadd r3, -20\nmov r4, 20"),
@@ -258,7 +271,7 @@ def compare_packet_helpers(rounds: Rounds) -> list[Comparison]:
         world = Environment()
         in_code = program.compile(optimize=True, environment=world)
         called = program.compile(optimize=True, environment=world, helpers={name: in_python})
-        ways = {"code": calling(in_code, packet), "Python": calling(called, packet)}
+        ways = {"code": in_processor_time(in_code, packet), "Python": in_processor_time(called, packet)}
         times = in_turn(ways, rounds)
         found.append(Comparison(name, times["code"], "the same in Python", times["Python"], None))
     return found

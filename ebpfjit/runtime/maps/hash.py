@@ -75,6 +75,9 @@ LONGEST_KEY = 512
 SECRET_WORDS = LONGEST_KEY // 4 + 2
 _SECRETS = struct.Struct(f"<{SECRET_WORDS}Q")
 
+_held = changing.held
+"""What keeps all maps as they are, which is the same for good."""
+
 _secrets: random.Random = random.SystemRandom()
 
 
@@ -258,6 +261,7 @@ class HashMap(FlatMap):
         self._chains = _Chains(self.secrets, self._mask)
         self._change = _Change(self._counts, self.address)
         self.is_lru = definition.type in rules.LRU
+        self._is_plain = not (self.is_percpu or definition.special)
         for name, offset in (
             ("buckets", heads), ("links", links), ("states", self.states_offset), ("keys", self.keys_offset),
             ("newer", newer), ("older", older), ("secrets", secrets),
@@ -349,8 +353,9 @@ class HashMap(FlatMap):
         if flags == BPF_NOEXIST:
             return -errno.EEXIST
         if self.is_lru:  # a key that is updated is the youngest from now on
-            self._make_youngest(entry + 1)
-            self.touch(entry)
+            if self._older[0] != entry + 1:
+                self._make_youngest(entry + 1)
+            self.storage.memory[self.states_offset + entry] |= LOOKED_UP
         return entry
 
     def _make_youngest(self, link: int) -> None:
@@ -508,6 +513,15 @@ class HashMap(FlatMap):
             return super().update(key, value, flags)
 
     def _put(self, key: bytes, value: Any, flags: int) -> int:
-        values = self._values_of(value)
-        with changing.held, self._change:
-            return self._write(key, values, flags)
+        if flags or not self._is_plain:
+            values = self._values_of(value)
+            with changing.held, self._change:
+                return self._write(key, values, flags)
+        data = self.encode_value(value)  # most updates: as above, in a third less time
+        with _held, self._change:
+            entry = self.claim(key, 0)
+            if entry < 0:
+                return entry
+            start = self.values_offset + entry * self.stride
+            self.storage.memory[start : start + len(data)] = data
+        return 0

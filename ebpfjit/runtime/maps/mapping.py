@@ -104,16 +104,22 @@ class KeyedMap(PythonMap):
     def encode_key(self, key: Any) -> bytes:
         """Return a key as its bytes: from bytes, an int, or what the key's type in BTF encodes."""
         definition = self.definition
-        if type(key) is bytes and len(key) == definition.key_size:
+        size: int = definition.key_size
+        if type(key) is bytes and len(key) == size:
             return key
-        return to_bytes(definition, "key", key, definition.key_size, definition.key_type)
+        if type(key) is int and 0 <= key < NUMBERS.get(size, 0):
+            return key.to_bytes(size, "little")
+        return to_bytes(definition, "key", key, size, definition.key_type)
 
     def encode_value(self, value: Any) -> bytes:
         """Return one value as its bytes; see `encode_key`."""
         definition = self.definition
-        if type(value) is bytes and len(value) == definition.value_size:
+        size: int = definition.value_size
+        if type(value) is bytes and len(value) == size:
             return value
-        return to_bytes(definition, "value", value, definition.value_size, definition.value_type)
+        if type(value) is int and 0 <= value < NUMBERS.get(size, 0):
+            return value.to_bytes(size, "little")
+        return to_bytes(definition, "value", value, size, definition.value_type)
 
     def __getitem__(self, key: Any) -> Any:
         if self.definition.flags & WRONLY:
@@ -144,7 +150,10 @@ class KeyedMap(PythonMap):
             self.refuse(result, f"storing under {_shown(key)}")
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.put(key, value)
+        if self.definition.flags & RDONLY:
+            self.check_mode(RDONLY, "storing")
+        if (result := self._put(self.encode_key(key), value, 0)) < 0:
+            self.refuse(result, f"storing under {_shown(key)}")
 
     def __delitem__(self, key: Any) -> None:
         what = f"deleting {_shown(key)}"
