@@ -18,8 +18,8 @@ Medians of {{rounds}} rounds in which all ways take turns, in one run; for calls
 time is the best of {TRIES} tries. A call is one of {CALLS:,} in a `for` loop, which is in the time. The C
 extension is a METH_FASTCALL function that takes the buffer and returns its first byte; ctypes calls a C
 function that does, the address ready. A call from Python takes part of the time of `one call in a run`,
-on both sides. Runs that call a helper on their packet are in processor time. A batch is of {{packets:,}} packets of {SIZE} bytes, in memory that is not in the cache; the
-C loop calls the same machine code for each.
+on both sides. Runs that call a helper on their packet are in processor time. A batch is of {{packets:,}}
+packets of {SIZE} bytes, in memory that is not in the cache; the C loop calls the same machine code for each.
 """
 
 

@@ -81,10 +81,10 @@ class Run:
     `words` are the block's, `address` is where it is.
     """
 
-    def __init__(self, compiled: Compiled, execution: Execution, block: Any, address: int) -> None:
+    def __init__(self, compiled: Compiled, execution: Execution, words: memoryview, address: int) -> None:
         self.compiled = compiled
         self.execution = execution
-        self.words = memoryview(block).cast("B").cast("Q")
+        self.words = words
         self.address = address
         self.space = execution.space
         self.space.before_access = self.follow_stack
@@ -105,7 +105,7 @@ class Run:
         """
         check(compiled.recipe, Given.of(execution))
         block = bytearray(block_size(len(compiled.image.limits)))
-        run = cls(compiled, execution, block, address_of(block))
+        run = cls(compiled, execution, memoryview(block).cast("Q"), address_of(block))
         run._fill()
         run.publish()
         return run

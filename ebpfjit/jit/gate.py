@@ -39,7 +39,15 @@ from ebpfjit.runtime import faults, held
 from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.execution import Execution, Stops
-from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE, AddressSpace, Region, Stack, address_of
+from ebpfjit.runtime.memory import (
+    MAX_FRAMES,
+    STACK_SIZE,
+    AddressSpace,
+    Region,
+    Stack,
+    address_of,
+    memory_at,
+)
 from ebpfjit.runtime.rights import Rights
 from ebpfjit.runtime.shared import SharedRegions
 from ebpfjit.runtime.world import World
@@ -72,6 +80,9 @@ PACKET_LOADS = told_by(*(row for row in TABLE if row.kind is Kind.PACKET_LOAD))
 _STATE = {name: index for index, name in enumerate(STATE_WORDS)}
 _LANE = {name: index for index, name in enumerate(LANE_WORDS)}
 _ALL_ONES = (1 << 64) - 1
+_STACK_LIMIT, _STACK_TOP, _PACKET_SIZE, _STOPS, _TAIL_CALLS, _GIVEN = (
+    WORD[name] >> 3 for name in ("stack_limit", "stack_top", "packet_size", "stops", "tail_calls", "given")
+)
 
 
 @once
@@ -243,6 +254,7 @@ class Gate:
         self.regions = SharedRegions() if allowed is None else allowed
         self.state = (ctypes.c_uint64 * len(STATE_WORDS))()
         self._runs: dict[int, _NativeRun] = {}
+        self._kept: tuple[tuple[int, int, int], memoryview, memoryview] | None = None
         self._limits = _limit_table(compiled)
         self.cells, self.grows, self.tails = cells, grows, tails
         self._cells = (ctypes.c_uint64 * (2 * len(cells)))(*(word for cell in cells for word in cell))
@@ -335,6 +347,18 @@ class Gate:
         """False where a run would take too much of the thread's stack."""
         small = self.state[_STATE["mbuff_size"]] <= LARGEST_MBUFF
         return small and self.state[_STATE["frame"]] <= LARGEST_FRAME
+
+    def memory_of(self, block: int) -> tuple[memoryview, Stack]:
+        """Return the words of a block, and a stack where the run has it.
+
+        Calls in a loop have the same places again and again: what shows them is kept.
+        """
+        kept = self._kept
+        words = kept[1] if kept is not None and kept[0][0] == block else _words(self.compiled, block)
+        low, high = words[_STACK_LIMIT], words[_STACK_TOP]
+        if kept is None or kept[0] != (block, low, high):
+            kept = self._kept = (block, low, high), words, memory_at(low, high - low)
+        return words, Stack.over(low, kept[2])
 
     def attach(self, block: int) -> _NativeRun:
         """Return the run at a block, which machine code is in the middle of; the same each time."""
@@ -460,20 +484,19 @@ class _NativeRun(Run):
 
     def __init__(self, gate: Gate, block: int) -> None:
         self._known = 0  # regions in the gate's table, as long as there is no table of the run's own
-        memory = _block(gate.compiled, block)
-        stack = Stack.at(word(block, "stack_limit"), word(block, "stack_top"))
+        words, stack = gate.memory_of(block)
         self._own: list[Region] = []
         if gate.begin is not None:
-            execution = gate.begin(word(block, "packet_size"), stack)
+            execution = gate.begin(words[_PACKET_SIZE], stack)
         else:
             execution = self._on_buffers(gate, block, stack)
-        execution.mark = gate.stops.mark(word(block, "stops"))
+        execution.mark = gate.stops.mark(words[_STOPS])
         if execution.world is not None:
             execution.world.mark = execution.mark
-            execution.world.tail_calls = word(block, "tail_calls")
+            execution.world.tail_calls = words[_TAIL_CALLS]
             if execution.limit is not None and execution.world.tail_calls:
-                execution.limit = word(block, "given")
-        super().__init__(gate.compiled, execution, memory, block)
+                execution.limit = words[_GIVEN]
+        super().__init__(gate.compiled, execution, words, block)
         self.follow_stack()
         if execution.world is not None:
             execution.world.engine = self
@@ -510,7 +533,7 @@ class _NativeRun(Run):
     def go_on_in(self, compiled: Compiled) -> None:
         """Be a run of other code of the program from now on."""
         self.compiled = compiled
-        self.words = _block(compiled, self.address).cast("Q")
+        self.words = _words(compiled, self.address)
 
     def close(self) -> None:
         """Let go of the thread's stack and of the buffers, which are not ours any more, and of the world."""
@@ -523,10 +546,10 @@ class _NativeRun(Run):
             region.view = nothing
 
 
-def _block(compiled: Compiled, block: int) -> memoryview:
-    """Return the bytes of a block, as many as runs of the code have."""
+def _words(compiled: Compiled, block: int) -> memoryview:
+    """Return the words of a block, as many as runs of the code have."""
     size = block_size(len(compiled.image.limits))
-    return memoryview((ctypes.c_ubyte * size).from_address(block)).cast("B")
+    return memoryview((ctypes.c_ubyte * size).from_address(block)).cast("B").cast("Q")
 
 
 def _region(block: int, name: str, which: str) -> Region:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ebpfjit.bits import U64_MASK
 from ebpfjit.named import brief
@@ -81,6 +81,15 @@ class Task:
     def this(cls) -> Task:
         """Return the process that asks, as the system knows it."""
         return cls(threading.get_native_id(), os.getpid(), os.getuid(), os.getgid(), _comm())
+
+
+class Identity(NamedTuple):
+    """Which process it is, and whose."""
+
+    pid: int
+    tgid: int
+    uid: int
+    gid: int
 
 
 def _comm() -> str:
@@ -257,6 +266,14 @@ class Environment:
         if not isinstance(comm, str):
             comm = bytes(each & 0xFF for each in comm).partition(b"\0")[0].decode("utf-8", "replace")
         return Task(pid, first.members.get("tgid", pid), comm=comm, address=int(first.pointer))
+
+    @property
+    def identity(self) -> Identity:
+        """The numbers of that process: its name takes a file to read."""
+        if self.task._is_this and not self.objects.all:
+            return Identity(threading.get_native_id(), os.getpid(), os.getuid(), os.getgid())
+        task = self.current_task
+        return Identity(task.pid, task.tgid, task.uid, task.gid)
 
     @property
     def has_memory(self) -> bool:

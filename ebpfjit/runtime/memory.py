@@ -125,7 +125,7 @@ class Region:
     @classmethod
     def of_range(cls, name: str, start: int, stop: int) -> Region:
         """Return a writable region over raw addresses that the caller vouches for."""
-        return cls(name, start, stop, True, _memory_at(start, stop - start))
+        return cls(name, start, stop, True, memory_at(start, stop - start))
 
     @property
     def rights_address(self) -> int:
@@ -140,7 +140,7 @@ class Region:
         return self.start <= address and address + size <= self.stop
 
 
-def _memory_at(address: int, size: int) -> memoryview:
+def memory_at(address: int, size: int) -> memoryview:
     """Return `size` bytes at an address that somebody vouches for."""
     if not size:
         return memoryview(bytearray())  # a view of nothing cannot be cast
@@ -159,10 +159,10 @@ class Stack:
         self._over(whole.start, whole.view)
 
     @classmethod
-    def at(cls, start: int, stop: int) -> Stack:
-        """Return the stack between two addresses that the caller vouches for; nothing may be between them."""
+    def over(cls, start: int, memory: memoryview) -> Stack:
+        """Return the stack in the memory at an address, for which the caller vouches; it may be empty."""
         stack = cls.__new__(cls)
-        stack._over(start, _memory_at(start, stop - start))
+        stack._over(start, memory)
         return stack
 
     def _over(self, start: int, memory: memoryview) -> None:
@@ -303,7 +303,7 @@ class AddressSpace:
         if found is not None:
             return found
         if not self.checked:
-            return _memory_at(address, size)
+            return memory_at(address, size)
         raise faults.memory_fault(pc, address, size, "load" if access == "probe" else access, self.regions)
 
     def load(self, pc: int | None, address: int, size: int, access: str = "load") -> int:

@@ -16,14 +16,14 @@ _PIDNS_INFO = struct.Struct("<II")
 @helper("bpf_get_current_pid_tgid")
 def get_current_pid_tgid(world: World) -> int:
     """Return tgid << 32 | pid: the process and its thread."""
-    task = world.environment.current_task
+    task = world.environment.identity
     return task.tgid << 32 | W32.wrap(task.pid)
 
 
 @helper("bpf_get_current_uid_gid")
 def get_current_uid_gid(world: World) -> int:
     """Return gid << 32 | uid."""
-    task = world.environment.current_task
+    task = world.environment.identity
     return task.gid << 32 | W32.wrap(task.uid)
 
 
