@@ -241,3 +241,30 @@ def test_a_stop_is_that_of_the_function_that_was_called() -> None:
     for _ in range(2):
         with pytest.raises(Stopped):
             function(PACKETS[0])
+
+
+FULL = "\n".join(f"stxdw [r10-{8 * slot}], r6" for slot in range(1, 65))
+HOSTILE = {
+    "the stack's end": "ldxdw r0, [r10-520]\nexit",
+    "above the stack": "stxdw [r10], r1\nexit",
+    "what was there": "ldxdw r0, [r10-512]\nexit",
+    "behind the packet": "ldxw r2, [r1]\nldxw r3, [r1+4]\nldxb r0, [r3]\nexit",
+    "the context": "stw [r1], 5\nmov r0, 1\nexit",
+    "no helper": "mov r5, 99\ncallx r5\nexit",
+    "no end": "ja -1",
+    "too deep": "call local -1\nexit",
+}
+
+
+@pytest.mark.parametrize("filled", ["", FULL])
+@pytest.mark.parametrize("wrong", HOSTILE)
+def test_what_goes_wrong_behind_a_jump_does_so_with_each_budget(wrong: str, filled: str) -> None:
+    """A fault is the other program's, with its pc; its stack is empty; limits end around the jump."""
+    jumps = array()
+    jumps[0] = target(HOSTILE[wrong])
+    first, before = jumping(jumps, filled), len(filled.splitlines())
+    for limit in (*range(before + 4, before + 9), None if wrong != "no end" else 500):
+        wanted = outcome(lambda: first.run(PACKETS[0], engine="interpreter", limit=limit).return_value)  # noqa: B023
+        function = compiled(first, limit=limit, audit=limit is None)
+        assert [outcome(lambda: function(PACKETS[0])) for _ in range(3)] == [wanted] * 3  # noqa: B023
+        assert in_a_batch(function, PACKETS[0]) == [wanted] * 3
