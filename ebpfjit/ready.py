@@ -15,34 +15,30 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.accesses import Promises
+from ebpfjit.analysis.cfg import loop_headers
+from ebpfjit.analysis.entries import CALLX, LOCAL_CALLS, OUTWARD_CALLS
 from ebpfjit.analysis.verified import Verified, in_world, prepare
 from ebpfjit.bits import W32
-from ebpfjit.errors import ExecutionError, LicenseWarning, VerifierError
+from ebpfjit.errors import ExecutionError, JitUnavailable, LicenseWarning, VerifierError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import counters, faults
-from ebpfjit.runtime.contexts import (
-    ProgramType,
-    effective_type,
-)
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import HelperFunction, NativeHelper, may_end_rights
 from ebpfjit.runtime.helpers import licenses, stock, table
-from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.runtime.helpers.names import DELETE, LOOKUP, NUMBERS, UPDATE
 from ebpfjit.runtime.helpers.presence import missing
 from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
-from ebpfjit.runtime.maps import bytecode
-from ebpfjit.runtime.maps.definition import MapType
-from ebpfjit.runtime.maps.special import POINTERS
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.world import current
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled
+    from ebpfjit.runtime.contexts import ProgramType
     from ebpfjit.runtime.contexts.arguments import Prototype
     from ebpfjit.runtime.contexts.described import Layout
     from ebpfjit.runtime.maps.special import ObjectLayout
@@ -224,6 +220,10 @@ class Ready:
     @cached_property
     def has_kptrs(self) -> bool:
         """True for a program with maps whose values point to objects, which it may read."""
+        if not self._special_kinds:
+            return False
+        from ebpfjit.runtime.maps.special import POINTERS
+
         return not POINTERS.isdisjoint(self._special_kinds)
 
     @cached_property
@@ -320,7 +320,11 @@ def _refuse_unknown_section(program: Program) -> None:
 
 def _check_arena(program: Program) -> None:
     """Raise VerifierError for casts without an arena, or more arenas than one, as Linux refuses them."""
-    arenas = [map_.name for map_ in program.maps if map_.definition.type == MapType.ARENA]
+    arenas: list[str] = []
+    if program.maps:
+        from ebpfjit.runtime.maps.definition import MapType
+
+        arenas = [map_.name for map_ in program.maps if map_.definition.type == MapType.ARENA]
     if len(arenas) > 1:
         names = ", ".join(map(repr, arenas))
         raise VerifierError(
@@ -371,7 +375,7 @@ def ready(program: Program) -> Ready:
     if known is None:
         program.refuse()
         _refuse_unknown_section(program)
-        type_ = None if program.type is None else effective_type(program.type, program.section)
+        type_ = None if program.type is None else _type_of(program.type, program.section)
         verifier.check(program)
         _check_arena(program)
         helpers = _helpers_of(program)
@@ -396,6 +400,14 @@ def ready(program: Program) -> Ready:
     return known
 
 
+def _type_of(name: str, section: str | None) -> ProgramType:
+    """Return a program type; what contexts are like is imported for it."""
+    import_alone("ebpfjit.runtime.contexts.taking")
+    from ebpfjit.runtime.contexts import effective_type
+
+    return effective_type(name, section)
+
+
 def _helpers_of(program: Program) -> Mapping[int, HelperFunction]:
     """Return the helpers that a program has: none where it calls none, as to import them all takes long."""
     if not _called_by(program):
@@ -412,14 +424,40 @@ def _called_by(program: Program) -> set[int]:
     }
 
 
-def for_one_run(program: Program) -> None:
+def runs_straight(program: Program) -> bool:
+    """True where no run executes an instruction twice: the interpreter is through before code is made.
+
+    So it is without loops, and without calls: of functions, and of helpers that may call functions or go on
+    in another program.
+    """
+    calls = CALLX | LOCAL_CALLS | OUTWARD_CALLS
+    return program.operations.isdisjoint(calls) and not loop_headers(program)
+
+
+def for_one_run(program: Program, cache: str | None = None) -> None:
     """Let machine code of a program without loops be baseline code: no run takes as long as to optimise it.
 
-    Raises as `ready`.
+    `cache` is a folder where machine code is kept for the next process. Raises as `ready`, and LoadError for
+    a folder that others may write to.
     """
     start = ready(program)
     if not start.verified.loop_headers:
         start.options = replace(start.options, optimize=False)
+    if cache is not None:
+        import_alone("ebpfjit.jit.cache")
+        from ebpfjit.jit.cache import Folder
+
+        start.options = replace(start.options, cache=Folder(cache))
+
+
+def made_for_one_run(program: Program, cache: str) -> bool:
+    """Find or make a program's machine code as `for_one_run` has it; False where there is none here."""
+    for_one_run(program, cache)
+    try:
+        ready(program).machine_code(environment_of(program))
+    except JitUnavailable:
+        return False
+    return True
 
 
 def ready_with(program: Program, brought: Brought) -> Ready:
@@ -470,7 +508,7 @@ def promises_of(start: Ready, native: Iterable[int] = ()) -> Promises:
         argument_writable=False,
         argument_rights=start.type.rights if start.type is not None else None,
         meets_rights=True,
-        lookups=table.ours(start.helpers, bytecode.LOOKUP),
+        lookups=table.ours(start.helpers, LOOKUP),
         moving=frozenset(
             number for number, function in in_python.items() if _may_end_rights(number, function)
         ),
@@ -500,7 +538,7 @@ def compile_ready(
 
     type_ = start.type
     is_known = type_ is None or type_.layout is None or type_.has_packet  # how much of its struct a run has
-    in_code = () if start.takes_locks else (bytecode.LOOKUP, bytecode.UPDATE, bytecode.DELETE)
+    in_code = () if start.takes_locks else (LOOKUP, UPDATE, DELETE)
     options = replace(
         options,
         optimize=options.optimize and is_known,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from ebpfjit.arguments import (
@@ -25,36 +26,26 @@ from ebpfjit.arguments import (
 )
 from ebpfjit.engines import best_engine
 from ebpfjit.errors import BudgetExhausted, ExecutionError, InputError, LoadError
-from ebpfjit.interpreter import interpret
 from ebpfjit.named import brief
-from ebpfjit.once import import_alone, load_package
+from ebpfjit.once import import_alone, load_package, once
 from ebpfjit.options import DEFAULTS
 from ebpfjit.program import Program
 from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, ready_with
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import faults, held, timers
-from ebpfjit.runtime.contexts import (
-    Context,
-    Outcome,
-    PacketContext,
-    ProgramType,
-    Redirect,
-    SkbContext,
-    give_back,
-    program_type,
-    take,
-)
+from ebpfjit.runtime.contexts.outcome import Outcome, Redirect
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, Mark
-from ebpfjit.runtime.helpers.tracing import RETVAL, SEQUENCE, SIGNALS
 from ebpfjit.runtime.memory import Region, Stack, flat_view, running
 from ebpfjit.runtime.timers import Callback
-from ebpfjit.runtime.world import World, empty_buffers
+from ebpfjit.runtime.world import RETVAL, SEQUENCE, SIGNALS, World, empty_buffers
 
 if TYPE_CHECKING:
+    from ebpfjit.analysis.verified import Verified
     from ebpfjit.elf.objects import Surroundings
     from ebpfjit.jit.tails import Tails
     from ebpfjit.literals import ActionName, AnyBuffer, EngineName
+    from ebpfjit.runtime.contexts import Context, ProgramType
 
 U32_MASK = 0xFFFFFFFF
 
@@ -98,7 +89,21 @@ EngineFunction = Callable[[Ready, Execution], int]
 
 
 def _on_interpreter(ready: Ready, execution: Execution) -> int:
-    return interpret(ready.verified, execution)
+    return _interpret()(ready.verified, execution)
+
+
+@once
+def _interpret() -> Callable[[Verified, Execution], int]:
+    """Return the interpreter, which is imported where it is asked for."""
+    from ebpfjit.interpreter import interpret
+
+    return interpret
+
+
+@once
+def _contexts() -> ModuleType:
+    """Return what makes contexts: programs without a type need none."""
+    return import_alone("ebpfjit.runtime.contexts.taking")
 
 
 def on_machine_code(ready: Ready, execution: Execution) -> int:
@@ -232,14 +237,14 @@ class Run:
             limit=limit,
             world=self.world,
             stack=stack,
-            headers=made if isinstance(made, SkbContext) else None,
+            headers=None if isinstance(made, Region) else made.headers,
             mark=self.world.mark,
         )
 
     def _look_around(self, program: Ready) -> None:
         """Put what the environment says is behind pointers where the run finds it, or more of it."""
         world, types = self.world, program.program.kernel_types
-        of_run = () if isinstance(self.made, Region | PacketContext) else self.made.objects
+        of_run = () if isinstance(self.made, Region) else self.made.objects
         program.check_variables(world.environment)
         if not program.needs_task and not world.environment.has_memory and not of_run:
             return
@@ -411,7 +416,8 @@ def make_context(program: Ready, data: Any, fields: Mapping[str, Any] | None) ->
         layout = program.context_layout if fields else None
         if layout is not None:
             return layout.context(program.type, view, fields or {})
-        return take(program.type, view, fields)
+        made: Context = _contexts().take(program.type, view, fields)
+        return made
     if fields:
         raise no_context(program.program)
     return Region.of_buffer("mem", bytearray(flat_view(data)))
@@ -426,7 +432,7 @@ def no_context(program: Program) -> InputError:
 def let_go(made: Context | Region) -> None:
     """Give back the memory of what `make_context` made."""
     if not isinstance(made, Region):
-        give_back(made)
+        _contexts().give_back(made)
 
 
 def _result(
@@ -467,4 +473,4 @@ def _run_on_kernel(
     after = kernel.run_frame(program, bytes(flat_view(data)), fields, license=license, cpu=environment.cpu)
     outcome = Outcome(after.data, after.metadata, after.fields)
     world = World(environment, events=list(after.events))
-    return _result(program_type(program.type), after.return_value, outcome, world, None)
+    return _result(_contexts().program_type(program.type), after.return_value, outcome, world, None)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import ebpfjit
 from ebpfjit import runtime_info
-from ebpfjit.cli.app import commands
+from ebpfjit.cli.full import app_of
 from tests.support import warm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,7 +85,7 @@ def _commands(text: str) -> Iterator[tuple[str, str]]:
 def _output_of(words: list[str]) -> str:
     """Return what a command prints; those of ours run in this process."""
     if words[0] == "ebpfjit":
-        done = CliRunner().invoke(commands(words[1:]), words[1:])
+        done = CliRunner().invoke(app_of(words[1:2]), words[1:])
         assert done.exit_code == 0, done.output
         return done.output
     assert words[0] == "pytest"

@@ -8,7 +8,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import field
-from difflib import get_close_matches
 from itertools import islice
 
 from ebpfjit.assembler.lexer import MAX_WORD, REGISTERS, is_label
@@ -50,6 +49,8 @@ class Labels:
         if name in self.named:
             return self.named[name]
         known = (other for other in islice(self.named, _MOST_SUGGESTIONS) if len(other) <= MAX_WORD)
+        from difflib import get_close_matches  # for who reads the error
+
         close = get_close_matches(name, known, 1) if len(name) <= MAX_WORD else []
         hint = f"did you mean {close[0]!r}?" if close else f"write '{name}:' before an instruction"
         raise Rejected(f"undefined label {name!r}: {hint}")

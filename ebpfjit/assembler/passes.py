@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from ebpfjit.assembler.diagnosis import explain
 from ebpfjit.assembler.lexer import (
     INTEGER,
     LABEL,
@@ -185,6 +184,8 @@ class _Source:
             addend = _take_addend(tokens)
             statement = _Statement(_find(tokens), tokens, pc, number, start, addend)
             if statement.form is None and tokens[0].lower() not in DATA_WORDS:
+                from ebpfjit.assembler.diagnosis import explain  # few texts are wrong
+
                 raise self._error(statement, *explain(tokens))
             self.statements.append(statement)
             pc += statement.slots

@@ -22,6 +22,7 @@ from ebpfjit.bench import native
 from ebpfjit.bench.benchmark import Bars, Benchmark, Plan, Section, Step
 from ebpfjit.bench.measure import BenchError, Rounds, best, in_turn, median, timed
 from ebpfjit.program import Program
+from ebpfjit.runtime.helpers.names import LOOKUP
 from ebpfjit.runtime.maps import MapDefinition, MapType, bytecode, create
 from ebpfjit.runtime.maps.flat import HEADER
 
@@ -163,7 +164,7 @@ char *array_lookup(struct map *map, const unsigned *key)
 def in_c(case: Case, definition: MapDefinition, operation: str) -> Callable[[int], int]:
     """Return the C loop, compiled."""
     names = {
-        "lookup": bytecode.routine_of(definition, bytecode.LOOKUP) or "array_lookup",
+        "lookup": bytecode.routine_of(definition, LOOKUP) or "array_lookup",
         "update": "array_update" if case.kind in bytecode.ARRAYS else "hash_update",
     }
     loop = C_LOOP.format(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from ebpfjit.cli.parameters import Argument, Option, WrongUsage
 
 if TYPE_CHECKING:
     from ebpfjit.bench.benchmark import Benchmark, Plan
@@ -22,30 +22,28 @@ OF_KERNELS = frozenset({"kernels", "holdout", "passes"})
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="NAME",
             help="calls, helpers, batch, threads, maps, compile, tiers, everyday, kernels, holdout, "
             "payloads, passes; all unless named.",
         ),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Rounds, in each of which all ways take turns; 5 unless told.")
+        int | None, Option(min=1, help="Rounds, in each of which all ways take turns; 5 unless told.")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="About how long, instead; one round at least.")
+        float | None, Option(min=0.1, help="About how long, instead; one round at least.")
     ] = None,
     kernels: Annotated[
         str | None,
-        typer.Option(
-            metavar="A,B", help="C kernels to run; a few unless told, all where the benchmark is named."
-        ),
+        Option(metavar="A,B", help="C kernels to run; a few unless told, all where the benchmark is named."),
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="As for the project's own tables: larger, longer; minutes.")
+        bool, Option("--full", help="As for the project's own tables: larger, longer; minutes.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg", help="Draw bars, too; needs 'ebpfjit[plot]'.")
+        Path | None, Option(metavar="FILE.svg", help="Draw bars, too; needs 'ebpfjit[plot]'.")
     ] = None,
 ) -> None:
     """Measure what ebpfjit costs on this machine.
@@ -58,7 +56,7 @@ def bench(
 
     chosen = _benchmarks(names or [])
     if rounds is not None and seconds is not None:
-        raise typer.BadParameter("--rounds and --seconds exclude each other")
+        raise WrongUsage("--rounds and --seconds exclude each other")
     plan = _plan(full, rounds, seconds, kernels, every_kernel=not OF_KERNELS.isdisjoint(names or []))
     if plot is not None:
         plots.check(plot)
@@ -71,7 +69,7 @@ def bench(
     if plot is not None and report.sections:
         plots.write(report.sections, plot)
     if report.interrupted:
-        raise typer.Exit(130)
+        raise SystemExit(130)
 
 
 def _benchmarks(names: list[str]) -> tuple[Benchmark, ...]:
@@ -79,7 +77,7 @@ def _benchmarks(names: list[str]) -> tuple[Benchmark, ...]:
 
     for name in names:
         if name not in BENCHMARKS:
-            raise typer.BadParameter(f"no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
+            raise WrongUsage(f"no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
     return choose(names)
 
 

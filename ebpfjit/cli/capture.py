@@ -23,7 +23,8 @@ from ebpfjit.program import Program
 from ebpfjit.runner import Result
 from ebpfjit.runtime.changed import NO_REASON, Changed
 from ebpfjit.runtime.contexts import ProgramType, program_type
-from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, with_tag
+from ebpfjit.runtime.contexts.outcome import with_tag
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 
 Step = Callable[[int], None]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from ebpfjit.cli.options import (
     Btf,
     File,
@@ -20,6 +18,7 @@ from ebpfjit.cli.options import (
     one_of,
 )
 from ebpfjit.cli.output import naming, print_json
+from ebpfjit.cli.parameters import Option, WrongUsage
 from ebpfjit.errors import InputError
 
 
@@ -27,15 +26,15 @@ def cost(
     file: File,
     program: ProgramName = None,
     pcap: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The packets of a capture (pcap, pcapng).")
+        str | None, Option(metavar="FILE", help="The packets of a capture (pcap, pcapng).")
     ] = None,
     hex_: Annotated[
-        list[str] | None, typer.Option("--hex", metavar="HEX", help="A packet, in hex; may be repeated.")
+        list[str] | None, Option("--hex", metavar="HEX", help="A packet, in hex; may be repeated.")
     ] = None,
-    lines: Annotated[int, typer.Option(min=0, help="So many lines of source at most.")] = 15,
+    lines: Annotated[int, Option(min=0, help="So many lines of source at most.")] = 15,
     flame: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write a flame graph: .svg, or stacks for other tools (.folded)."),
+        Option(metavar="FILE", help="Write a flame graph: .svg, or stacks for other tools (.folded)."),
     ] = None,
     map_: MapContents = None,
     variables: Variables = None,
@@ -77,4 +76,4 @@ def _parsed(texts: list[str]) -> list[bytes]:
     try:
         return [bytes.fromhex(each.removeprefix("0x").replace(":", " ")) for each in texts]
     except ValueError:
-        raise typer.BadParameter("--hex takes pairs of hexadecimal digits") from None
+        raise WrongUsage("--hex takes pairs of hexadecimal digits") from None

@@ -6,16 +6,15 @@ import contextlib
 import functools
 import inspect
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, get_type_hints
 
-import typer
+from ebpfjit.cli.parameters import Option
 
-Cov = Annotated[bool, typer.Option("--cov", help="Show which lines were executed, on engines of ours.")]
+Cov = Annotated[bool, Option("--cov", help="Show which lines were executed, on engines of ours.")]
 CovReport = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--cov-report", metavar="KINDS", help="Reports of that: term, html, lcov, xml (lcov:FILE: where to)."
     ),
 ]
@@ -48,6 +47,8 @@ def _coverage(said: str | None, as_json: bool) -> Iterator[None]:
     if said is None:
         yield
         return
+    import tempfile
+
     from ebpfjit.coverage import processes, text, wanted, write
 
     reports = wanted(said)

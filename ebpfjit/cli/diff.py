@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ebpfjit.cli import files
 from ebpfjit.cli.fuzz import names_of
 from ebpfjit.cli.options import (
@@ -24,6 +22,7 @@ from ebpfjit.cli.options import (
     one_of,
 )
 from ebpfjit.cli.output import print_json
+from ebpfjit.cli.parameters import Argument, Option, WrongUsage
 from ebpfjit.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,27 +33,27 @@ if TYPE_CHECKING:
 def diff(
     file: Annotated[
         str,
-        typer.Argument(metavar="FILE", help="Object file, bytecode, assembly text, or a corpus file (.txt)."),
+        Argument(metavar="FILE", help="Object file, bytecode, assembly text, or a corpus file (.txt)."),
     ],
     program: ProgramName = None,
     engines: Annotated[
         str,
-        typer.Option(metavar="NAMES", help="Engines: interpreter, optimized, jit, gate, tiered, kernel."),
+        Option(metavar="NAMES", help="Engines: interpreter, optimized, jit, gate, tiered, kernel."),
     ] = "interpreter,jit",
     hex_: Annotated[
-        list[str] | None, typer.Option("--hex", metavar="HEX", help="Memory, in hex; may be repeated.")
+        list[str] | None, Option("--hex", metavar="HEX", help="Memory, in hex; may be repeated.")
     ] = None,
     mem: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Memory, as a file; may be repeated.")
+        list[Path] | None, Option(metavar="FILE", help="Memory, as a file; may be repeated.")
     ] = None,
     pcap: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The packets of a capture (pcap, pcapng) too.")
+        str | None, Option(metavar="FILE", help="The packets of a capture (pcap, pcapng) too.")
     ] = None,
     count: Annotated[
-        int, typer.Option("--random", min=0, help="So many random inputs too: packets, for packet programs.")
+        int, Option("--random", min=0, help="So many random inputs too: packets, for packet programs.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="What the random inputs are drawn from.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most this many instructions.")] = 1_000_000,
+    seed: Annotated[int, Option(help="What the random inputs are drawn from.")] = 1,
+    limit: Annotated[int | None, Option(min=1, help="At most this many instructions.")] = 1_000_000,
     map_: MapContents = None,
     variables: Variables = None,
     btf: Btf = None,
@@ -96,7 +95,7 @@ def diff(
         found = replace(found, inputs=given) if given else found
         found.check()
         given = found.inputs
-    raise typer.Exit(_compare(found, given, chosen, as_json=as_json))
+    raise SystemExit(_compare(found, given, chosen, as_json=as_json))
 
 
 def _read(file: str, program: str | None, told: dict[str, Any]) -> tuple[Case | Program, Any]:
@@ -126,7 +125,7 @@ def _parsed(texts: list[str] | tuple[()]) -> list[bytes]:
     try:
         return [bytes.fromhex(text.removeprefix("0x").replace(":", " ")) for text in texts]
     except ValueError:
-        raise typer.BadParameter("--hex takes pairs of hexadecimal digits") from None
+        raise WrongUsage("--hex takes pairs of hexadecimal digits") from None
 
 
 def _compare(

@@ -8,10 +8,10 @@ anything else, and -        text where it reads as text, bytecode otherwise
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ebpfjit.errors import AssemblyError, EbpfError, LoadError
@@ -57,7 +57,7 @@ def kind_of(file: str, data: bytes) -> FileKind:
     """Tell what a file is, by its magic number, its name, and last by its bytes."""
     if data.startswith(b"\x7fELF"):
         return FileKind.OBJECT
-    known = KIND_OF_SUFFIX.get(Path(file).suffix)
+    known = KIND_OF_SUFFIX.get(_suffix(file))
     if known is not None:
         return known
     try:
@@ -68,8 +68,12 @@ def kind_of(file: str, data: bytes) -> FileKind:
     return FileKind.ASSEMBLY if is_text else FileKind.BYTECODE
 
 
+def _suffix(file: str) -> str:
+    return os.path.splitext(file)[1]
+
+
 def _stem(file: str) -> str:
-    return "stdin" if file == STDIN else Path(file).stem
+    return "stdin" if file == STDIN else os.path.splitext(os.path.basename(file))[0]
 
 
 def assemble_text(file: str, data: bytes) -> bytes:
@@ -98,8 +102,8 @@ def read_file(
     for object files. Raises an EbpfError naming the file where it cannot be read as what it is, also for an
     object without programs unless it `may_be_empty`, and OSError.
     """
-    if Path(file).suffix == ".c":
-        made = Path(file).with_suffix(".o").name
+    if _suffix(file) == ".c":
+        made = f"{_stem(file)}.o"
         raise FileError(f"{file}: C source; first: clang -O2 -g -target bpf -c {file} -o {made}")
     data = read_bytes(file)
     kind = kind_of(file, data)

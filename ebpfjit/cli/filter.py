@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-import typer
-
 from ebpfjit.cli.options import Json
 from ebpfjit.cli.output import fail, print_json
+from ebpfjit.cli.parameters import Argument, Option, WrongUsage
 
 
 def filter_(
-    expression: Annotated[str, typer.Argument(metavar="EXPRESSION", help="As tcpdump has: 'tcp port 80'.")],
-    pcap: Annotated[str, typer.Option(metavar="FILE", help="The capture; - is the standard input.")],
+    expression: Annotated[str, Argument(metavar="EXPRESSION", help="As tcpdump has: 'tcp port 80'.")],
+    pcap: Annotated[str, Option(metavar="FILE", help="The capture; - is the standard input.")],
     write: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="FILE",
             help="Write the packets that match, as pcap or .pcapng; - is the output.",
         ),
@@ -30,7 +29,7 @@ def filter_(
     from ebpfjit.errors import CaptureError
 
     if write is not None and os.path.exists(write) and os.path.exists(pcap) and os.path.samefile(write, pcap):
-        raise typer.BadParameter("--write and --pcap name the same file")
+        raise WrongUsage("--write and --pcap name the same file")
     filters.to_classic(expression)  # what is wrong with it is said whatever the capture is
     functions, packets, matched = {}, 0, 0
     error: CaptureError | None = None

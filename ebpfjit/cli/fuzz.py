@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ebpfjit.cli.options import (
     Btf,
     Json,
@@ -25,6 +23,7 @@ from ebpfjit.cli.options import (
     one_of,
 )
 from ebpfjit.cli.output import print_json
+from ebpfjit.cli.parameters import Argument, Option, WrongUsage
 
 if TYPE_CHECKING:
     from ebpfjit.difftest.fuzz import FuzzReport
@@ -38,52 +37,48 @@ PROGRESS_LINES_SECONDS = 10.0  # where the progress does not go to a terminal
 def fuzz(
     file: Annotated[
         str | None,
-        typer.Argument(metavar="FILE", help="A program to find inputs for; without it, programs are made."),
+        Argument(metavar="FILE", help="A program to find inputs for; without it, programs are made."),
     ] = None,
     program: ProgramName = None,
     engines: Annotated[
         str,
-        typer.Option(metavar="NAMES", help="Engines: interpreter, optimized, jit, gate, tiered, kernel."),
+        Option(metavar="NAMES", help="Engines: interpreter, optimized, jit, gate, tiered, kernel."),
     ] = "interpreter,jit",
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="How long; 60 unless told.")] = None,
-    programs: Annotated[int | None, typer.Option(min=1, help="How many programs, instead.")] = None,
+    seconds: Annotated[float | None, Option(min=0.1, help="How long; 60 unless told.")] = None,
+    programs: Annotated[int | None, Option(min=1, help="How many programs, instead.")] = None,
     inputs: Annotated[
-        int | None, typer.Option(min=1, help="How many inputs for the program of FILE, instead.")
+        int | None, Option(min=1, help="How many inputs for the program of FILE, instead.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Child processes.")] = 1,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same programs.")] = 1,
+    jobs: Annotated[int, Option(min=1, help="Child processes.")] = 1,
+    seed: Annotated[int, Option(help="The same seed gives the same programs.")] = 1,
     corpus: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Programs (with FILE: inputs) to start from; findings are saved there."
-        ),
+        Option(metavar="DIR", help="Programs (with FILE: inputs) to start from; findings are saved there."),
     ] = None,
     sources: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="Generators to draw from; those that suit the engines."),
+        Option(metavar="NAMES", help="Generators to draw from; those that suit the engines."),
     ] = None,
     builds: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES", help="Ways to make machine code: audit, baseline, ...; the usual ones."
-        ),
+        Option(metavar="NAMES", help="Ways to make machine code: audit, baseline, ...; the usual ones."),
     ] = None,
     check: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="With FILE: what must hold, as 'action != XDP_ABORTED'."),
+        Option(metavar="TEXT", help="With FILE: what must hold, as 'action != XDP_ABORTED'."),
     ] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="OLD", help="With FILE: another version, which must do the same.")
+        str | None, Option(metavar="OLD", help="With FILE: another version, which must do the same.")
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="How long: 60s, 5m, 1h.")] = None,
+    until: Annotated[str | None, Option(metavar="TIME", help="How long: 60s, 5m, 1h.")] = None,
     pcap: Annotated[
-        str | None, typer.Option(metavar="FILE", help="With FILE: packets to start from (pcap, pcapng).")
+        str | None, Option(metavar="FILE", help="With FILE: packets to start from (pcap, pcapng).")
     ] = None,
     tests: Annotated[
-        Path | None, typer.Option(metavar="PY", help="With FILE: write a pytest file of what was found.")
+        Path | None, Option(metavar="PY", help="With FILE: write a pytest file of what was found.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="HTML", help="Write a page that shows what was reached.")
+        Path | None, Option(metavar="HTML", help="Write a page that shows what was reached.")
     ] = None,
     map_: MapContents = None,
     variables: Variables = None,
@@ -107,7 +102,7 @@ def fuzz(
         other = {"sources": sources, "builds": builds, "report": report, "programs": programs}
         refused = [name for name, value in other.items() if value is not None]
         if refused:
-            raise typer.BadParameter(f"--{refused[0]} is for programs that are made, not for one of a file")
+            raise WrongUsage(f"--{refused[0]} is for programs that are made, not for one of a file")
         from ebpfjit.cli import fuzz_inputs, fuzz_packets, state
 
         found, obj = one_of(file, program, loading(btf, kconfig, maps))
@@ -119,17 +114,15 @@ def fuzz(
             asked = fuzz_packets.How(
                 check, old, against or "", seconds, inputs, seed, names_of(engines), corpus, pcap, tests
             )
-            raise typer.Exit(fuzz_packets.run(file, found, asked, as_json=as_json))
+            raise SystemExit(fuzz_packets.run(file, found, asked, as_json=as_json))
         packets_only = {"check": check, "against": against, "pcap": pcap, "tests": tests}
         refused = [name for name, value in packets_only.items() if value is not None]
         if refused:
-            raise typer.BadParameter(f"--{refused[0]} is for programs that are given packets")
+            raise WrongUsage(f"--{refused[0]} is for programs that are given packets")
         how = fuzz_inputs.How(names_of(engines), seed, seconds, inputs, corpus)
-        raise typer.Exit(fuzz_inputs.run(file, found, how, as_json=as_json))
+        raise SystemExit(fuzz_inputs.run(file, found, how, as_json=as_json))
     if inputs is not None or map_ or variables or check or against or pcap or tests:
-        raise typer.BadParameter(
-            "--inputs, --map, --global, --check, --against, --pcap, --tests go with FILE"
-        )
+        raise WrongUsage("--inputs, --map, --global, --check, --against, --pcap, --tests go with FILE")
     if until is not None:
         from ebpfjit.cli.fuzz_packets import seconds_of
 
@@ -164,9 +157,9 @@ def fuzz(
             print(f"saved {path}")
         print(times_text(result), flush=True)
     if result.interrupted:
-        raise typer.Exit(130)
+        raise SystemExit(130)
     if result.findings:
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 def is_given_packets(program: Program) -> bool:

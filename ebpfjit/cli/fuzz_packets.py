@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from ebpfjit.cli.fuzz_inputs import Progress, seeds, shown
 from ebpfjit.cli.output import print_json
+from ebpfjit.cli.parameters import WrongUsage
 
 if TYPE_CHECKING:
     from ebpfjit.fuzzing import Finding, Report
@@ -39,10 +38,10 @@ class How:
 
 
 def seconds_of(text: str) -> float:
-    """Return a time as people write it: 60, 60s, 5m, 1h. Raises typer.BadParameter for anything else."""
+    """Return a time as people write it: 60, 60s, 5m, 1h. Raises WrongUsage for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     if found is None or not float(found[1]):
-        raise typer.BadParameter("--until takes a time: 60s, 5m, 1h")
+        raise WrongUsage("--until takes a time: 60s, 5m, 1h")
     return float(found[1]) * _UNITS[found[2]]
 
 

@@ -12,35 +12,34 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ebpfjit.cli import files
+from ebpfjit.cli.parameters import Argument, Option, WrongUsage
 from ebpfjit.program import Program
 
 if TYPE_CHECKING:
     from ebpfjit.elf.loader import Object
 
 File = Annotated[
-    str, typer.Argument(metavar="FILE", help="Object file, bytecode (.bin), assembly text (.s), or -.")
+    str, Argument(metavar="FILE", help="Object file, bytecode (.bin), assembly text (.s), or -.")
 ]
 ProgramName = Annotated[
-    str | None, typer.Option("--program", metavar="NAME", help="Which program of an object file.")
+    str | None, Option("--program", metavar="NAME", help="Which program of an object file.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, Option("--json", help="Print JSON.")]
 Btf = Annotated[
     str | None,
-    typer.Option("--btf", metavar="FILE", help="Types of the kernel that an object is for: BTF, or ELF."),
+    Option("--btf", metavar="FILE", help="Types of the kernel that an object is for: BTF, or ELF."),
 ]
 Kconfig = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         metavar="FILE|KEY=VALUE",
         help="That kernel's configuration, or one value of it; may be repeated, the last one counts.",
     ),
 ]
 Maps = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         metavar="NAME=SIZE",
         help="How many entries a map has; NAME.value_size=SIZE and the like: its sizes. May be repeated.",
     ),
@@ -48,7 +47,7 @@ Maps = Annotated[
 
 MapContents = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--map",
         metavar="NAME=FILE|NAME[KEY]=VALUE",
         help="Fill a map, from a JSON file or with one entry; may be repeated.",
@@ -56,7 +55,7 @@ MapContents = Annotated[
 ]
 Variables = Annotated[
     list[str] | None,
-    typer.Option("--global", metavar="NAME=VALUE", help="Set a global variable; may be repeated."),
+    Option("--global", metavar="NAME=VALUE", help="Set a global variable; may be repeated."),
 ]
 
 NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
@@ -65,13 +64,13 @@ NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 def loading(btf: str | None, kconfig: list[str] | None, maps: list[str] | None) -> dict[str, Any]:
     """Return what the options say to `load`, by the names of its arguments; what is not told is left out.
 
-    Raises typer.BadParameter for an option of another form, LoadError and OSError for a file that is
+    Raises WrongUsage for an option of another form, LoadError and OSError for a file that is
     not what it should be.
     """
-    from ebpfjit.elf.loader import read_btf
-
     told: dict[str, Any] = {}
     if btf is not None:
+        from ebpfjit.elf.loader import read_btf
+
         told["btf"] = read_btf(btf)
     if kconfig:
         told["kconfig"] = _configuration(kconfig)
@@ -93,7 +92,7 @@ def _configuration(texts: Iterable[str]) -> dict[str, int | str]:
         try:
             values[key] = parse_value(value)
         except ValueError as error:
-            raise typer.BadParameter(f"--kconfig {key}: {error}") from None
+            raise WrongUsage(f"--kconfig {key}: {error}") from None
     return values
 
 
@@ -108,7 +107,7 @@ def _maps(texts: Iterable[str]) -> dict[str, dict[str, int]]:
         if not map_ or what not in SETTABLE:  # a map's own name may have dots
             map_, what = name, "max_entries"
         if not map_:
-            raise typer.BadParameter(f"--maps takes NAME=SIZE, flows=128, not {text!r}")
+            raise WrongUsage(f"--maps takes NAME=SIZE, flows=128, not {text!r}")
         given.setdefault(map_, {})[what] = _number(value, what, text)
     return given
 
@@ -121,11 +120,11 @@ def _number(value: str, what: str, text: str) -> int:
         return int(value, 0)
     except ValueError:
         if what != "type":
-            raise typer.BadParameter(f"--maps {text}: {value!r} is not a number") from None
+            raise WrongUsage(f"--maps {text}: {value!r} is not a number") from None
     try:
         return map_type(value, f"--maps {text}")
     except TypeError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise WrongUsage(str(error)) from None
 
 
 def opened(
@@ -152,7 +151,5 @@ def one_of(file: str, name: str | None, told: dict[str, Any]) -> tuple[Program, 
     if name is not None:
         return files.find_program(file, found, name), obj
     if len(found) > 1:
-        raise typer.BadParameter(
-            f"{file} holds several programs, choose one with --program: {', '.join(found)}"
-        )
+        raise WrongUsage(f"{file} holds several programs, choose one with --program: {', '.join(found)}")
     return next(iter(found.values())), obj

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
-
-import typer
 
 from ebpfjit.cli import files
 from ebpfjit.errors import EbpfError
@@ -16,6 +13,8 @@ from ebpfjit.errors import EbpfError
 
 def print_json(value: object) -> None:
     """Print a value as JSON; bytes as hex."""
+    import json
+
     print(json.dumps(value, indent=2, default=_plain))
 
 
@@ -60,7 +59,7 @@ def one_line(error: BaseException) -> str:
 def fail(message: str) -> NoReturn:
     """Say an error, and end with status 1, where what there is was printed already."""
     print(f"ebpfjit: {message}", file=sys.stderr)
-    raise typer.Exit(1)
+    raise SystemExit(1)
 
 
 def error_json(error: BaseException, message: str) -> dict[str, object]:

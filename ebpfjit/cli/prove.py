@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ebpfjit.cli.options import Json
 from ebpfjit.cli.output import print_json
+from ebpfjit.cli.parameters import Argument, Option, WrongUsage
 
 if TYPE_CHECKING:
     from ebpfjit.prove.run import Progress
@@ -20,14 +19,14 @@ DEFAULT_SECONDS = 20.0
 def prove(
     rooms: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="ROOM", help="ranges, algebra, passes, translators, values, reductions; all unless told."
         ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="How long the solver has for each question.")
+        float, Option(min=0.1, help="How long the solver has for each question.")
     ] = DEFAULT_SECONDS,
-    jobs: Annotated[int, typer.Option(min=1, help="Child processes.")] = 1,
+    jobs: Annotated[int, Option(min=1, help="Child processes.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Prove the optimizer's rules and the translators right, for all numbers at 32 and 64 bits.
@@ -38,7 +37,7 @@ def prove(
     try:
         from ebpfjit.prove.run import ROOMS, ProveError, claims_of, run
     except ModuleNotFoundError as error:
-        raise typer.BadParameter(f"{error.name} is not there: pip install 'ebpfjit[prove]'") from None
+        raise WrongUsage(f"{error.name} is not there: pip install 'ebpfjit[prove]'") from None
     from ebpfjit.prove.claims import Verdict
     from ebpfjit.prove.report import as_json as told
     from ebpfjit.prove.report import show
@@ -46,7 +45,7 @@ def prove(
     try:
         claims = list(claims_of(rooms or list(ROOMS)))
     except ProveError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise WrongUsage(str(error)) from None
     with _progress() as progress:
         report = run(claims, seconds, jobs, progress)
     if as_json:
@@ -56,9 +55,9 @@ def prove(
     if report.interrupted:
         if not as_json:
             print("interrupted: this is what was decided so far")
-        raise typer.Exit(130)
+        raise SystemExit(130)
     if report.of(Verdict.REFUTED):
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 @contextmanager

@@ -10,8 +10,6 @@ from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ebpfjit.cli import files
 from ebpfjit.cli.options import (
     Btf,
@@ -26,6 +24,7 @@ from ebpfjit.cli.options import (
     one_of,
 )
 from ebpfjit.cli.output import fail, naming, print_json
+from ebpfjit.cli.parameters import Option, WrongUsage
 from ebpfjit.literals import EngineName, named_engine, named_type
 from ebpfjit.program import Program
 
@@ -47,47 +46,49 @@ class Engine(StrEnum):
 def run(
     file: File,
     program: ProgramName = None,
-    mem: Annotated[str | None, typer.Option(metavar="FILE", help="The packet, as a file.")] = None,
-    hex_: Annotated[str | None, typer.Option("--hex", metavar="HEX", help="The packet, in hex.")] = None,
+    mem: Annotated[str | None, Option(metavar="FILE", help="The packet, as a file.")] = None,
+    hex_: Annotated[str | None, Option("--hex", metavar="HEX", help="The packet, in hex.")] = None,
     pcap: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Run on each packet of a capture (pcap, pcapng).")
+        str | None, Option(metavar="FILE", help="Run on each packet of a capture (pcap, pcapng).")
     ] = None,
     write: Annotated[
-        str | None, typer.Option(metavar="FILE", help="With --pcap: write the packets that pass, as pcap.")
+        str | None, Option(metavar="FILE", help="With --pcap: write the packets that pass, as pcap.")
     ] = None,
     verdicts: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="With --pcap: write each verdict, as .csv, .jsonl or .parquet."),
+        Option(metavar="FILE", help="With --pcap: write each verdict, as .csv, .jsonl or .parquet."),
     ] = None,
     reasons: Annotated[
-        bool, typer.Option("--reasons", help="With --pcap: show which lines decide what does not pass.")
+        bool, Option("--reasons", help="With --pcap: show which lines decide what does not pass.")
     ] = False,
     type_: Annotated[
         str | None,
-        typer.Option(
-            "--type", metavar="TYPE", help="The program's type: xdp, tc, ..., none for plain memory."
-        ),
+        Option("--type", metavar="TYPE", help="The program's type: xdp, tc, ..., none for plain memory."),
     ] = None,
     context: Annotated[
-        list[str] | None, typer.Option(metavar="FIELD=N", help="A field of the context; may be repeated.")
+        list[str] | None, Option(metavar="FIELD=N", help="A field of the context; may be repeated.")
     ] = None,
     map_: MapContents = None,
     variables: Variables = None,
     show_maps: Annotated[
-        bool, typer.Option("--show-maps", help="Show maps, variables and events after the run.")
+        bool, Option("--show-maps", help="Show maps, variables and events after the run.")
     ] = False,
     engine: Annotated[
-        Engine | None, typer.Option(help="What runs the program; the best there is unless told.")
+        Engine | None, Option(help="What runs the program; the best there is unless told.")
     ] = None,
     mbuff_offsets: Annotated[
         str | None,
-        typer.Option(metavar="DATA,END", help="Where a metadata buffer holds the packet's addresses."),
+        Option(metavar="DATA,END", help="Where a metadata buffer holds the packet's addresses."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most this many instructions.")] = None,
-    repeat: Annotated[int, typer.Option(min=1, help="Run so often, on the maps as they are then.")] = 1,
+    limit: Annotated[int | None, Option(min=1, help="At most this many instructions.")] = None,
+    repeat: Annotated[int, Option(min=1, help="Run so often, on the maps as they are then.")] = 1,
     btf: Btf = None,
     kconfig: Kconfig = None,
     maps: Maps = None,
+    cache: Annotated[
+        str | None,
+        Option(metavar="DIR", help="Keep machine code there for the next run; $EBPFJIT_CACHE unless told."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a program and print r0; on a capture, count its verdicts.
@@ -98,19 +99,19 @@ def run(
     start and end are stored.
     """
     if sum(given is not None for given in (mem, hex_, pcap)) > 1:
-        raise typer.BadParameter("--mem, --hex and --pcap exclude each other")
+        raise WrongUsage("--mem, --hex and --pcap exclude each other")
     for option, given in (("--write", write), ("--verdicts", verdicts), ("--reasons", reasons or None)):
         if given is not None and pcap is None:
-            raise typer.BadParameter(f"{option} goes with --pcap")
+            raise WrongUsage(f"{option} goes with --pcap")
     offsets = _offsets(mbuff_offsets)
     fields = _fields(context)
     data = _packet(mem, hex_)
     if engine is Engine.KERNEL and (offsets is not None or limit is not None):
-        raise typer.BadParameter("the kernel takes neither --mbuff-offsets nor --limit")
+        raise WrongUsage("the kernel takes neither --mbuff-offsets nor --limit")
     if offsets is not None and pcap is not None:
-        raise typer.BadParameter("--mbuff-offsets is for single packets, not for --pcap")
+        raise WrongUsage("--mbuff-offsets is for single packets, not for --pcap")
     if repeat > 1 and (offsets is not None or pcap is not None):
-        raise typer.BadParameter("--repeat is for single packets, without --mbuff-offsets")
+        raise WrongUsage("--repeat is for single packets, without --mbuff-offsets")
     chosen, obj = one_of(file, program, loading(btf, kconfig, maps))
     if type_ is not None:
         # Without a section too, it is bytecode that gets plain memory.
@@ -122,15 +123,18 @@ def run(
         from ebpfjit.cli.state import prepare
 
         prepare(obj, file, map_ or (), variables or ())
-    name = _engine(engine)
+    cache = cache or os.environ.get("EBPFJIT_CACHE") or None
+    single = pcap is None and repeat == 1 and offsets is None
+    with naming(file):
+        name = _engine(engine, chosen, single=single, cache=cache)
 
     def execute(packet: bytes | bytearray) -> Result:
         return chosen.run(packet, engine=name, limit=limit, context=fields, repeat=repeat)
 
     if pcap is not None:
         if reasons and name != "jit":
-            raise typer.BadParameter("--reasons are told by machine code")
-        function = _compiled(chosen, limit, fields, reasons=reasons) if name == "jit" else None
+            raise WrongUsage("--reasons are told by machine code")
+        function = _compiled(chosen, limit, fields, cache, reasons=reasons) if name == "jit" else None
         shown = obj if show_maps else None
         _run_capture(
             chosen, pcap, write, execute, function, verdicts,
@@ -148,7 +152,7 @@ def run(
             result = Result(value, bytes(data), output=tuple(lines))
         else:
             if name == "jit" and repeat == 1:
-                for_one_run(chosen)
+                for_one_run(chosen, cache)
             result = execute(data)
             if not as_json:
                 print(*result.output, sep="\n", end="\n" if result.output else "")
@@ -165,10 +169,12 @@ def run(
         print_state(obj)
 
 
-def _compiled(program: Program, limit: int | None, fields: dict[str, Any], *, reasons: bool) -> JitFunction:
+def _compiled(
+    program: Program, limit: int | None, fields: dict[str, Any], cache: str | None, *, reasons: bool
+) -> JitFunction:
     """Return the function that batches go through."""
     if not reasons:
-        return program.compile(limit=limit, context=fields or None)
+        return program.compile(limit=limit, context=fields or None, cache=cache)
     from ebpfjit.compiling import with_reasons
 
     return with_reasons(program, limit=limit, context=fields or None)
@@ -181,11 +187,20 @@ def _state(obj: Object | None) -> dict[str, Any]:
     return shown_state(obj)
 
 
-def _engine(asked: Engine | None) -> EngineName:
-    """Return the engine that was asked for, or the best there is."""
+def _engine(asked: Engine | None, program: Program, *, single: bool, cache: str | None) -> EngineName:
+    """Return the engine that was asked for, or the best there is for the program.
+
+    Where there is no cache the interpreter is through a straight program before its machine code is made.
+    """
     if asked is not None:
         return named_engine(asked.value)
     from ebpfjit.engines import best_engine
+    from ebpfjit.ready import made_for_one_run, runs_straight
+
+    if single and cache is not None:
+        return "jit" if made_for_one_run(program, cache) else "interpreter"
+    if single and runs_straight(program):
+        return "interpreter"
 
     return best_engine()
 
@@ -217,7 +232,7 @@ def _fields(texts: list[str] | None) -> dict[str, int | list[int]]:
         try:
             numbers = [int(part, 0) for part in value.split(",")]
         except ValueError:
-            raise typer.BadParameter(f"--context takes FIELD=NUMBER, mark=5, not {text!r}") from None
+            raise WrongUsage(f"--context takes FIELD=NUMBER, mark=5, not {text!r}") from None
         fields[name] = numbers if len(numbers) > 1 else numbers[0]
     return fields
 
@@ -237,9 +252,9 @@ def _run_capture(
     from ebpfjit.cli import capture, state
 
     if write is not None and program.type is None:
-        raise typer.BadParameter("--write needs the program's type, which says what passes; give --type")
+        raise WrongUsage("--write needs the program's type, which says what passes; give --type")
     if write is not None and os.path.exists(write) and os.path.samefile(write, file):
-        raise typer.BadParameter("--write and --pcap name the same file")
+        raise WrongUsage("--write and --pcap name the same file")
     report = capture.run(
         program,
         file,
@@ -268,9 +283,9 @@ def _offsets(text: str | None) -> tuple[int, int] | None:
     try:
         data, end = (int(part, 0) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"--mbuff-offsets takes two numbers, 0x40,0x50, not {text!r}") from None
+        raise WrongUsage(f"--mbuff-offsets takes two numbers, 0x40,0x50, not {text!r}") from None
     if min(data, end) < 0 or abs(data - end) < 8 or max(data, end) > 1 << 20:
-        raise typer.BadParameter("--mbuff-offsets: two addresses of 8 bytes, apart, in the first MiB")
+        raise WrongUsage("--mbuff-offsets: two addresses of 8 bytes, apart, in the first MiB")
     return data, end
 
 
@@ -284,7 +299,7 @@ def _packet(mem: str | None, text: str | None) -> bytearray:
     try:
         return bytearray.fromhex(digits)
     except ValueError:
-        raise typer.BadParameter(f"--hex takes pairs of hexadecimal digits, not {text!r}") from None
+        raise WrongUsage(f"--hex takes pairs of hexadecimal digits, not {text!r}") from None
 
 
 def _machine(program: Program, offsets: tuple[int, int], limit: int | None) -> EbpfVmFixedMbuff:

@@ -1,16 +1,65 @@
-"""A listing on the command line: as text, in colours on a terminal, as JSON, as a page."""
+"""`ebpfjit listing`: as text, in colours on a terminal, as JSON, as a page."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from ebpfjit.cli.options import Btf, Json, Kconfig, Maps, ProgramName, loading, one_program
+from ebpfjit.cli.output import fail, naming
+from ebpfjit.cli.parameters import Argument, Option, WrongUsage
 
 if TYPE_CHECKING:
     from ebpfjit.listing.listing import Listing
 
 STDOUT = "-"
+
+
+def listing(
+    file: Annotated[
+        str | None,
+        Argument(metavar="FILE", help="Object file, bytecode (.bin), assembly text (.s), or -."),
+    ] = None,
+    program: ProgramName = None,
+    expression: Annotated[
+        str | None,
+        Option("--filter", metavar="EXPRESSION", help="Instead of a file: tcpdump's 'tcp port 80'."),
+    ] = None,
+    optimize: Annotated[bool, Option(help="Look for checks and instructions to save.")] = True,
+    checks: Annotated[bool, Option(help="With memory checks, or without.")] = True,
+    harden: Annotated[bool, Option("--harden", help="Blind the program's constants.")] = False,
+    html: Annotated[
+        str | None,
+        Option("--html", metavar="OUT", help="Write it as a page to this file; - prints it."),
+    ] = None,
+    btf: Btf = None,
+    kconfig: Kconfig = None,
+    maps: Maps = None,
+    as_json: Json = False,
+) -> None:
+    """Print a program's eBPF, the assembly text made from it and its bytes side by side.
+
+    Of a program that cannot be compiled it prints what there is, and says why that is all.
+    """
+    if html is not None and as_json:
+        raise WrongUsage("--html and --json exclude each other")
+    if file is not None and expression is None:
+        chosen = one_program(file, program, loading(btf, kconfig, maps))
+    elif file is not None or expression is None:
+        raise WrongUsage("there is a FILE, or --filter EXPRESSION, and not both")
+    elif program or btf or kconfig or maps:
+        raise WrongUsage("--program, --btf, --kconfig and --maps go with FILE")
+    else:
+        from ebpfjit import filters
+
+        chosen = filters.compile(expression, type=None)
+    with naming(file or "filter"):
+        shown = chosen.listing(optimize=optimize, checked=checks, harden=harden)
+    print_listing(shown, html=html, as_json=as_json)
+    if shown.view.refusal:
+        fail(f"{file or 'filter'}: {shown.view.refusal}")
 
 
 def print_listing(listing: Listing, *, html: str | None, as_json: bool) -> None:

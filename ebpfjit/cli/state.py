@@ -14,9 +14,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from ebpfjit.cli import files
+from ebpfjit.cli.parameters import WrongUsage
 from ebpfjit.errors import EbpfError
 from ebpfjit.named import absent
 
@@ -47,7 +46,7 @@ def prepare(obj: Object | None, file: str, maps: Iterable[str], variables: Itera
 def _set_variable(obj: Any, text: str) -> None:
     name, is_pair, value = text.partition("=")
     if not is_pair:
-        raise typer.BadParameter(f"--global takes NAME=VALUE, limit=10, not {text!r}")
+        raise WrongUsage(f"--global takes NAME=VALUE, limit=10, not {text!r}")
     if name not in obj.globals:
         raise StateError(f"--global {name}: {absent(name, 'variable', obj.globals)}")
     what = f"--global {name}"
@@ -60,7 +59,7 @@ def _fill(obj: Any, text: str) -> None:
     head, is_pair, value = text.partition("=")
     name, has_key, key = head.partition("[")
     if not is_pair or (has_key and not key.endswith("]")):
-        raise typer.BadParameter(f"--map takes NAME=FILE.json or NAME[KEY]=VALUE, not {text!r}")
+        raise WrongUsage(f"--map takes NAME=FILE.json or NAME[KEY]=VALUE, not {text!r}")
     map_ = obj.maps.get(name)
     if map_ is None:
         raise StateError(f"--map {name}: {absent(name, 'map', obj.maps)}")

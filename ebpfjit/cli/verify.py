@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ebpfjit.cli.options import Btf, File, Json, Kconfig, Maps, ProgramName, loading, programs
 from ebpfjit.cli.output import naming, one_line, print_json, shown_name
+from ebpfjit.cli.parameters import Option
 from ebpfjit.errors import EbpfError
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ def verify(
     file: File,
     program: ProgramName = None,
     kernel: Annotated[
-        bool, typer.Option("--kernel", help="Let this machine's kernel load each program, too.")
+        bool, Option("--kernel", help="Let this machine's kernel load each program, too.")
     ] = False,
     btf: Btf = None,
     kconfig: Kconfig = None,
@@ -58,7 +57,7 @@ def verify(
     if as_json:
         print_json(told)
     if any(each.get("kernel", {}).get("status") == "refused" for each in told.values()):
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 def _require_kernel() -> None:

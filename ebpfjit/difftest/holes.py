@@ -20,7 +20,7 @@ from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.packet import PacketContext
 from ebpfjit.runtime.execution import CODE_ADDRESS
 from ebpfjit.runtime.helpers import table
-from ebpfjit.runtime.maps.bytecode import UPDATE
+from ebpfjit.runtime.helpers.names import UPDATE
 from ebpfjit.runtime.maps.references import ProgArray
 from ebpfjit.runtime.maps.storage import Storage
 from ebpfjit.runtime.world import World

@@ -14,8 +14,7 @@ from random import Random
 from ebpfjit.difftest.arena import map_at
 from ebpfjit.difftest.guards import allow, whole_pages
 from ebpfjit.errors import JitUnavailable
-from ebpfjit.runtime import contexts
-from ebpfjit.runtime.contexts import memory
+from ebpfjit.runtime.contexts import memory, taking
 
 SIZE = 4 << 20
 
@@ -60,13 +59,13 @@ def contexts_at(address: int) -> Iterator[bool]:
     if place is None:
         yield False
         return
-    usual, kept = memory.mapped, dict(vars(contexts.idle))
+    usual, kept = memory.mapped, dict(vars(taking.idle))
     place.clear()
-    vars(contexts.idle).clear()
+    vars(taking.idle).clear()
     memory.mapped = place.give  # type: ignore[assignment] # a buffer as well
     try:
         yield True
     finally:
         memory.mapped = usual
-        vars(contexts.idle).clear()
-        vars(contexts.idle).update(kept)
+        vars(taking.idle).clear()
+        vars(taking.idle).update(kept)

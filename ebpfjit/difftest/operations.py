@@ -21,8 +21,7 @@ from ebpfjit.difftest.operation_maps import DEFINITIONS, INDEX
 from ebpfjit.difftest.packets import ADDITIONS, MIXES, STORES, guarded, map_of
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.program import SLOT_SIZE
-from ebpfjit.runtime.helpers.names import NUMBERS
-from ebpfjit.runtime.maps.bytecode import DELETE, LOOKUP, UPDATE
+from ebpfjit.runtime.helpers.names import DELETE, LOOKUP, NUMBERS, UPDATE
 from ebpfjit.runtime.maps.definition import MapType
 
 OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)

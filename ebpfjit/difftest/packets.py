@@ -16,8 +16,7 @@ from ebpfjit.difftest.generate import EDGES, EXIT, copy, encoded, plain
 from ebpfjit.isa.spec import Kind, Reg
 from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.program import SLOT_SIZE
-from ebpfjit.runtime.helpers.names import NUMBERS
-from ebpfjit.runtime.maps.bytecode import DELETE, LOOKUP, UPDATE
+from ebpfjit.runtime.helpers.names import DELETE, LOOKUP, NUMBERS, UPDATE
 
 ARRAY, HASH, PROGRAMS, RING, PERF = range(5)
 """The maps, as LDDW_MAP_IDX counts them."""

@@ -52,7 +52,7 @@ from ebpfjit.program import Program
 from ebpfjit.ready import Ready, environment_of, promises_of, ready
 from ebpfjit.runner import EngineFunction, run_on
 from ebpfjit.runtime.contexts import prepared, program_type
-from ebpfjit.runtime.contexts.packet import Outcome as Left
+from ebpfjit.runtime.contexts.outcome import Outcome as Left
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType

@@ -7,6 +7,20 @@ bytes -> reader (sections, symbols, relocations; checked)
       -> tail_calls (what maps hold from the start) -> loader (Object)
 """
 
-from ebpfjit.elf.loader import Object, load, read_btf
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ebpfjit.once import import_alone
+
+if TYPE_CHECKING:
+    from ebpfjit.elf.loader import Object, load, read_btf
 
 __all__ = ["Object", "load", "read_btf"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_alone(f"{__name__}.loader"), name)
+    return value

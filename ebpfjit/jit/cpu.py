@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import sys
 
 from ebpfjit.errors import JitUnavailable
@@ -31,7 +31,7 @@ def target() -> str:
     Raises JitUnavailable where there is no translator for it, or its calling convention is not
     the System V one.
     """
-    name = platform.machine().lower()
+    name = os.uname().machine.lower() if hasattr(os, "uname") else ""
     if name not in MACHINES:
         raise JitUnavailable(
             f"there is no translator for this machine ({name or 'unknown'}), only for "

@@ -13,7 +13,8 @@ from ebpfjit.jit.audit import audited
 from ebpfjit.jit.routines import routines
 from ebpfjit.once import once
 from ebpfjit.options import Options
-from ebpfjit.runtime.maps.bytecode import ARRAYS, DELETE, HASHES, LOOKUP, UPDATE, routine_of
+from ebpfjit.runtime.helpers.names import DELETE, LOOKUP, UPDATE
+from ebpfjit.runtime.maps.bytecode import ARRAYS, HASHES, routine_of
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.rules import LRU
 from ebpfjit.runtime.memory import FREE_SIZE

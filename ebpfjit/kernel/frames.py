@@ -30,7 +30,8 @@ from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import SkbContext, XdpContext, prepared
 from ebpfjit.runtime.contexts.arguments import Prototype
 from ebpfjit.runtime.contexts.netfilter import Hooked
-from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, FieldValues
+from ebpfjit.runtime.contexts.outcome import FieldValues
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.contexts.structs import FLOW_KEYS
 from ebpfjit.runtime.contexts.types import ContextKind, ProgramType, effective_type
 

@@ -10,7 +10,7 @@ So a run that is inside of another looks where the stack ends before it starts.
 from __future__ import annotations
 
 import ctypes
-import platform
+import os
 import sys
 import threading
 from typing import Any
@@ -49,7 +49,7 @@ _known = _Known()
 @once
 def _libc() -> ctypes.CDLL | None:
     """Return the C library, None where it does not tell what is asked here: then nobody looks."""
-    if sys.platform != "linux" or platform.machine() not in _STACK_POINTER:
+    if sys.platform != "linux" or os.uname().machine not in _STACK_POINTER:
         return None
     libc = ctypes.CDLL(None)
     return libc if all(hasattr(libc, name) for name in _NEEDED) else None
@@ -90,7 +90,7 @@ def pointer() -> int:
     if _known.context is None:
         _known.context = ctypes.create_string_buffer(_CONTEXT_SIZE)
     libc.getcontext(_known.context)
-    at = _STACK_POINTER[platform.machine()]
+    at = _STACK_POINTER[os.uname().machine]
     return int.from_bytes(_known.context.raw[at : at + 8], "little")
 
 

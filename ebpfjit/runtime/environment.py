@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import random as _random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +23,9 @@ from ebpfjit.runtime.symbols import memory_of
 
 
 def _random_u32() -> int:
-    return _random.getrandbits(32)
+    import random  # few programs ask for it, and it imports much
+
+    return random.getrandbits(32)
 
 
 _TASK_KINDS = {

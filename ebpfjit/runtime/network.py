@@ -9,10 +9,10 @@ The user fills it; the longest prefix wins, then the lowest metric:
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ebpfjit.named import brief
 from ebpfjit.record import dataclass
@@ -20,8 +20,12 @@ from ebpfjit.runtime.given import MAPPING, NUMBER, TEXT, TUPLE, U8, U16, U32, Ki
 
 LOOPBACK = 1
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+if TYPE_CHECKING:
+    import ipaddress
+    from typing import TypeAlias
+
+    IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+    IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 KINDS = ("unicast", "blackhole", "unreachable", "prohibit", "local")
 
@@ -78,6 +82,8 @@ class TunnelKey:
         return brief(self)
 
     def __post_init__(self) -> None:
+        import ipaddress  # few runs ask for it
+
         check(self, _TUNNEL_KINDS)
         if ipaddress.ip_address(self.remote).version != ipaddress.ip_address(self.local).version:
             raise ValueError(f"a tunnel from {self.local} to {self.remote}: one is IPv4, the other IPv6")
@@ -115,6 +121,8 @@ class Route:
         return brief(self)
 
     def __post_init__(self) -> None:
+        import ipaddress  # few runs ask for it
+
         check(self, _ROUTE_KINDS)
         if self.kind not in KINDS:
             raise ValueError(f"no kind of route {self.kind!r}; there are: {', '.join(KINDS)}")
@@ -126,6 +134,8 @@ class Route:
     @cached_property
     def prefix(self) -> IpNetwork:
         """The network, parsed."""
+        import ipaddress  # few runs ask for it
+
         return ipaddress.ip_network(self.network, strict=False)
 
 
@@ -163,6 +173,10 @@ class Network:
 
     @cached_property
     def _link_addresses(self) -> dict[IpAddress, bytes]:
+        if not self.neighbours:
+            return {}
+        import ipaddress  # few runs ask for it
+
         return {ipaddress.ip_address(ip): mac_bytes(mac) for ip, mac in self.neighbours.items()}
 
     def interface(self, ifindex: int) -> Interface | None:

@@ -8,7 +8,6 @@ struct bpf_sock (include/uapi/linux/bpf.h), 80 bytes:
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import field
@@ -64,6 +63,8 @@ class Socket:
         return brief(self)
 
     def __post_init__(self) -> None:
+        import ipaddress  # few runs ask for it
+
         check(self, _KINDS)
         if self.protocol not in _PROTOCOLS:
             raise ValueError(f"a socket's protocol is one of {', '.join(_PROTOCOLS)}, not {self.protocol!r}")
@@ -91,6 +92,8 @@ class Socket:
 
     def to_bytes(self) -> bytes:
         """Return it as struct bpf_sock."""
+        import ipaddress  # few runs ask for it
+
         kind, protocol = _PROTOCOLS[self.protocol]
         source = ipaddress.ip_address(self.local[0]).packed
         address, port = self.remote or ("::" if len(source) == 16 else "0.0.0.0", 0)
@@ -148,6 +151,8 @@ def look_up(sockets: Iterable[Socket], protocol: str, source: Address, destinati
 
 
 def _score(socket: Socket, protocol: str, source: Address, destination: Address) -> int:
+    import ipaddress  # few runs ask for it
+
     if socket.protocol != protocol or socket.local[1] != destination[1]:
         return 0
     local, wanted = ipaddress.ip_address(socket.local[0]), ipaddress.ip_address(destination[0])

@@ -8,7 +8,6 @@ An address depends on nothing but the name, so that all programs, and all runs, 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,8 @@ MOST_PROCESSORS = WINDOW // STRIDE - 1
 
 def address_of_symbol(name: str) -> int:
     """Return where the kernel's variable of a name is."""
+    import zlib  # few programs have any
+
     return SYMBOLS_START + zlib.crc32(name.encode("utf-8", "surrogateescape")) % WINDOWS * WINDOW
 
 

@@ -14,6 +14,9 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import running
 
+RETVAL, SEQUENCE, SIGNALS = "retval", "seq", "signals"
+"""Under which keys of `World.kept` the result of the hook, the text of the iterator and the signals are."""
+
 if TYPE_CHECKING:
     from ebpfjit.program import Program
     from ebpfjit.runtime.execution import Mark

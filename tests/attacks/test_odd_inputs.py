@@ -140,7 +140,7 @@ def run_cli(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int,
     error = io.StringIO()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(TEXT)))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-        status = app._guard(lambda: command_line()(arguments, prog_name="ebpfjit"))
+        status = app._guard(lambda: app._run(arguments))
     return status, error.getvalue()
 
 

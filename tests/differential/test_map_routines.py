@@ -17,8 +17,8 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.jit.map_routines import native_routine
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution
+from ebpfjit.runtime.helpers.names import DELETE, LOOKUP, UPDATE
 from ebpfjit.runtime.maps import MapDefinition, MapFlag, MapType, bytecode, create
-from ebpfjit.runtime.maps.bytecode import DELETE, LOOKUP, UPDATE
 from ebpfjit.runtime.maps.flat import HEADER_SIZE
 from ebpfjit.runtime.maps.hash import fixed_secrets
 from ebpfjit.runtime.memory import Region

@@ -116,7 +116,7 @@ def _warm_up() -> None:
 
     from ebpfjit import Program, load
     from ebpfjit.assembler import assemble
-    from ebpfjit.cli import app  # noqa: F401
+    from ebpfjit.cli import app, full  # noqa: F401
 
     load(ROOT / "examples" / "block_port.o")
     program = Program(assemble("ldxb r0, [r1]\ncall local more\nexit\nmore: add r0, 1\nexit"))

@@ -50,7 +50,7 @@ def test_without_keystone_only_the_jit_is_missing() -> None:
 
 def test_on_another_machine_only_the_jit_is_missing() -> None:
     child = _python(
-        "import platform; platform.machine = lambda: 'aarch64'\n"
+        "import os; os.uname = lambda: os.uname_result(('Linux', '', '', '', 'aarch64'))\n"
         "from ebpfjit import EbpfVmNoData, JitUnavailable\n"
         "vm = EbpfVmNoData(bytes.fromhex('b700000005000000 9500000000000000'))\n"
         "print(vm.execute_program())\n"

@@ -14,8 +14,8 @@ from ebpfjit import address_of
 from ebpfjit.bits import W64
 from ebpfjit.jit.map_routines import native_routine
 from ebpfjit.runtime.environment import Environment
+from ebpfjit.runtime.helpers.names import DELETE, LOOKUP, UPDATE
 from ebpfjit.runtime.maps import BPF_ANY, BPF_EXIST, BPF_NOEXIST, MapDefinition, MapType, bytecode, create
-from ebpfjit.runtime.maps.bytecode import DELETE, LOOKUP, UPDATE
 from ebpfjit.runtime.maps.hash import MOST_PASSED
 
 _NATIVE = ctypes.PYFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 4)

@@ -14,7 +14,7 @@ z3 = pytest.importorskip("z3", reason="ebpfjit[prove] is not installed: no z3")
 pytest.importorskip("triton", reason="ebpfjit[prove] is not installed: no Triton")
 
 from ebpfjit.bits import Width  # noqa: E402 - behind what is asked first
-from ebpfjit.cli.app import app  # noqa: E402
+from ebpfjit.cli.full import app_of  # noqa: E402
 from ebpfjit.isa import semantics  # noqa: E402
 from ebpfjit.isa.table import BY_NAME  # noqa: E402
 from ebpfjit.optimizer import intervals  # noqa: E402
@@ -330,19 +330,19 @@ def test_the_command_tells_what_is_refuted(monkeypatch: pytest.MonkeyPatch) -> N
     some = [claim("XOR of itself, 32 bits")]
     wrong = Claim("algebra", "x is even", lambda: variable("x", 8) & 1 == 0)
     monkeypatch.setattr(run, "claims_of", lambda rooms: some)
-    found = CliRunner().invoke(app, ["prove", "algebra"])
+    found = CliRunner().invoke(app_of(), ["prove", "algebra"])
     assert found.exit_code == 0, found.output
     assert "1 claims" in found.output
     monkeypatch.setattr(run, "claims_of", lambda rooms: [*some, wrong])
-    found = CliRunner().invoke(app, ["prove", "algebra", "--jobs", "2"])
+    found = CliRunner().invoke(app_of(), ["prove", "algebra", "--jobs", "2"])
     assert found.exit_code == 1
     assert "algebra: x is even: x = 0x" in found.output
     assert "\u2500" not in found.output  # no lines around tables in a pipe
-    found = CliRunner().invoke(app, ["prove", "algebra", "--json"])
+    found = CliRunner().invoke(app_of(), ["prove", "algebra", "--json"])
     assert [each["verdict"] for each in json.loads(found.output)["claims"]] == ["proven", "refuted"]
 
 
 def test_a_room_that_is_not_there() -> None:
-    found = CliRunner().invoke(app, ["prove", "cellar"])
+    found = CliRunner().invoke(app_of(), ["prove", "cellar"])
     assert found.exit_code == 2
     assert "cellar" in found.output

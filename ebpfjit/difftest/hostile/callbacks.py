@@ -15,8 +15,7 @@ from ebpfjit.difftest.hostile import frames
 from ebpfjit.difftest.hostile.writer import FRAME, WIDTHS, Writer, border
 from ebpfjit.difftest.packets import ARRAY, HASH
 from ebpfjit.runtime.execution import CODE_ADDRESS
-from ebpfjit.runtime.helpers.names import NUMBERS
-from ebpfjit.runtime.maps.bytecode import UPDATE
+from ebpfjit.runtime.helpers.names import NUMBERS, UPDATE
 
 LIMIT = 600
 LOOP, FOR_EACH = NUMBERS["bpf_loop"], NUMBERS["bpf_for_each_map_elem"]

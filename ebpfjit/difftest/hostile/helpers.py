@@ -15,8 +15,7 @@ from ebpfjit.difftest.case import UNTYPED, Case, Input
 from ebpfjit.difftest.hostile.writer import Writer, border
 from ebpfjit.difftest.packets import ARRAY, HASH
 from ebpfjit.runtime.helpers import table
-from ebpfjit.runtime.helpers.names import NUMBERS
-from ebpfjit.runtime.maps.bytecode import LOOKUP
+from ebpfjit.runtime.helpers.names import LOOKUP, NUMBERS
 
 LIMIT = 600
 TYPES = ("xdp", "xdp", "tc", "tc", "kprobe", "cgroup_skb", "syscall", UNTYPED)

@@ -12,8 +12,7 @@ import random
 from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.hostile.writer import Writer
 from ebpfjit.difftest.packets import ARRAY, HASH
-from ebpfjit.runtime.helpers.names import NUMBERS
-from ebpfjit.runtime.maps.bytecode import DELETE, LOOKUP, UPDATE
+from ebpfjit.runtime.helpers.names import DELETE, LOOKUP, NUMBERS, UPDATE
 
 LRU, LONG_KEYS, PER_CPU, QUEUE = range(5, 9)
 """Maps of the hostile set beside those of `packets`."""

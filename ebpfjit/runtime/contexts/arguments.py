@@ -14,7 +14,8 @@ from typing import Any
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import InputError
-from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, Outcome
+from ebpfjit.runtime.contexts.outcome import Outcome
+from ebpfjit.runtime.contexts.packet import LARGEST_PACKET
 from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.maps.definition import Codec

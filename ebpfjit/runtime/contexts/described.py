@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ebpfjit.errors import InputError
-from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, FieldValues, Outcome
+from ebpfjit.runtime.contexts.outcome import FieldValues, Outcome
+from ebpfjit.runtime.contexts.packet import LARGEST_PACKET
 from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.maps.definition import Codec

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebpfjit.errors import InputError
-from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, STRUCT_ROOM, Outcome
+from ebpfjit.runtime.contexts.outcome import Outcome
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, STRUCT_ROOM
 from ebpfjit.runtime.contexts.skb import SOCK_AT, SkbContext
 from ebpfjit.runtime.contexts.structs import FLOW_KEYS, SK_BUFF, SOCK
 from ebpfjit.runtime.contexts.types import ProgramType

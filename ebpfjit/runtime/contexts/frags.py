@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from ebpfjit.errors import InputError
-from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, Outcome
+from ebpfjit.runtime.contexts.outcome import Outcome
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.contexts.xdp import FRAME_SIZE, HEADROOM, SHARED_INFO_SIZE, XdpContext
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.named import NamedContext
-from ebpfjit.runtime.contexts.packet import FieldValues, Outcome
+from ebpfjit.runtime.contexts.outcome import FieldValues, Outcome
 from ebpfjit.runtime.memory import Region, address_of
 
 ROOM = 1 << 16

@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 
 from ebpfjit.errors import InputError
 from ebpfjit.runtime.contexts.fields import Field, Struct
-from ebpfjit.runtime.contexts.packet import LARGEST_PACKET, FieldValues, Outcome
+from ebpfjit.runtime.contexts.outcome import FieldValues, Outcome
+from ebpfjit.runtime.contexts.packet import LARGEST_PACKET
 from ebpfjit.runtime.contexts.plain import StructContext, aligned
 from ebpfjit.runtime.contexts.structs import SOCK
 from ebpfjit.runtime.contexts.types import ProgramType

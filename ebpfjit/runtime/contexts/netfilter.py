@@ -15,7 +15,8 @@ from ebpfjit.errors import InputError
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.contexts.ip import FAMILIES, NFPROTO_IPV4, NFPROTO_IPV6, family_of_frame
 from ebpfjit.runtime.contexts.named import NamedContext
-from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, Outcome
+from ebpfjit.runtime.contexts.outcome import Outcome
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.contexts.skb import packet_type
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.memory import Region

@@ -16,15 +16,14 @@ packet's, and nothing else is:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.record import dataclass
 from ebpfjit.runtime.contexts.fields import Struct
 from ebpfjit.runtime.contexts.memory import LowMemory
+from ebpfjit.runtime.contexts.outcome import Outcome, Redirect
 from ebpfjit.runtime.contexts.types import ProgramType
+from ebpfjit.runtime.execution import Headers
 from ebpfjit.runtime.memory import Region, Stack, running
 
 if TYPE_CHECKING:
@@ -39,48 +38,6 @@ ROOM = 1 << 16
 
 LARGEST_PACKET = 1 << 24
 
-FieldValues = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """Where a program redirected its packet: to an interface, or to an entry of a map.
-
-    `helper` names how: "bpf_redirect", "bpf_redirect_neigh", ... `ifindex` is None where `map` and
-    `key` say it. `flags` are those that the program gave.
-    """
-
-    helper: str
-    ifindex: int | None = None
-    map: str | None = None
-    key: bytes | int | None = None
-    flags: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run left of its context: the packet, what stands before it, the struct's fields."""
-
-    data: bytes
-    metadata: bytes = b""
-    fields: FieldValues = field(default_factory=dict)
-    redirect: Redirect | None = None
-    clones: tuple[tuple[int, bytes], ...] = ()
-
-    @property
-    def frame(self) -> bytes:
-        """The packet as it goes on: with the VLAN tag in it that stands beside it."""
-        return with_tag(self.data, self.fields)
-
-
-def with_tag(data: bytes, fields: Mapping[str, Any]) -> bytes:
-    """Return a frame with the VLAN tag in it that fields of __sk_buff show, or as it is."""
-    if not fields.get("vlan_present"):
-        return data
-    protocol: int = fields["vlan_proto"]
-    tag: int = fields["vlan_tci"]
-    return data[:12] + protocol.to_bytes(2, "little") + tag.to_bytes(2, "big") + data[12:]
-
 
 class PacketContext(ABC):
     """A context with a packet; made for one program type, and used for one run after the other.
@@ -90,7 +47,13 @@ class PacketContext(ABC):
 
     struct: ClassVar[Struct]
     headroom: ClassVar[int]
+    objects: ClassVar[tuple[()]] = ()
     tailroom: ClassVar[int]
+
+    @property
+    def headers(self) -> Headers | None:
+        """What negative offsets of packet loads count from, None where they lead nowhere."""
+        return None
 
     def __init__(self, type_: ProgramType, room: int = ROOM) -> None:
         self.type = type_

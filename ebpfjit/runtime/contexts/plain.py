@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ebpfjit.errors import InputError
-from ebpfjit.runtime.contexts.packet import Outcome, Redirect
+from ebpfjit.runtime.contexts.outcome import Outcome, Redirect
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.memory import Region, Stack, address_of
 from ebpfjit.runtime.objects import KernelObject
@@ -22,6 +22,7 @@ class StructContext:
     redirect: Redirect | None = None
     objects: Sequence[KernelObject] = ()
     packet = None
+    headers = None
     argument: Region | None
 
     def __init__(

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebpfjit.errors import InputError
-from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, FieldValues, Outcome, PacketContext
+from ebpfjit.runtime.contexts.outcome import FieldValues, Outcome
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM, PacketContext
 from ebpfjit.runtime.contexts.structs import SK_BUFF, SOCK
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.network import LOOPBACK, TunnelKey
@@ -87,6 +88,11 @@ class SkbContext(PacketContext):
 
     struct = SK_BUFF
     headroom = tailroom = 1 << 15
+
+    @property
+    def headers(self) -> SkbContext:
+        """Itself: it has a link header and a network header."""
+        return self
 
     def __init__(self, type_: ProgramType, room: int = ROOM) -> None:
         super().__init__(type_, room)

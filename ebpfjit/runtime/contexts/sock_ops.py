@@ -14,7 +14,8 @@ from ebpfjit.errors import InputError
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.ip import family_of_frame
 from ebpfjit.runtime.contexts.named import NamedContext
-from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, FieldValues
+from ebpfjit.runtime.contexts.outcome import FieldValues
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.memory import Region, address_of, flat_view
 

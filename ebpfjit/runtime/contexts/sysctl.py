@@ -13,7 +13,7 @@ from typing import Any
 
 from ebpfjit.errors import InputError
 from ebpfjit.runtime.contexts.named import NamedContext
-from ebpfjit.runtime.contexts.packet import FieldValues
+from ebpfjit.runtime.contexts.outcome import FieldValues
 from ebpfjit.runtime.contexts.types import ProgramType
 from ebpfjit.runtime.memory import flat_view
 

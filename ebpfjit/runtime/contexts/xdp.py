@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebpfjit.errors import InputError
-from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, STRUCT_ROOM, Outcome, PacketContext
+from ebpfjit.runtime.contexts.outcome import Outcome
+from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, STRUCT_ROOM, PacketContext
 from ebpfjit.runtime.contexts.structs import XDP_MD
 
 HEADROOM = 256

@@ -49,3 +49,8 @@ NAMES: Mapping[int, str] = {number: f"bpf_{name}" for number, name in enumerate(
 
 NUMBERS: Mapping[str, int] = {name: number for number, name in NAMES.items()}
 """Name to number."""
+
+LOOKUP, UPDATE, DELETE = (
+    NUMBERS[f"bpf_map_{operation}_elem"] for operation in ("lookup", "update", "delete")
+)
+"""The helpers of maps that machine code does by itself where it can."""

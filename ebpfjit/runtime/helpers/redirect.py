@@ -6,7 +6,7 @@ import errno
 
 from ebpfjit.bits import W32
 from ebpfjit.runtime import memory
-from ebpfjit.runtime.contexts.packet import Redirect
+from ebpfjit.runtime.contexts.outcome import Redirect
 from ebpfjit.runtime.contexts.skb import SkbContext
 from ebpfjit.runtime.contexts.xdp import XdpContext
 from ebpfjit.runtime.helpers.maps import map_of

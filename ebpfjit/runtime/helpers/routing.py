@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+from typing import TYPE_CHECKING
 
 from ebpfjit.bits import W32
 from ebpfjit.runtime import memory
@@ -14,8 +15,11 @@ from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, PacketContext
 from ebpfjit.runtime.contexts.skb import AF_INET, AF_INET6, SkbContext
 from ebpfjit.runtime.helpers.packet import skb_of, xdp_of
 from ebpfjit.runtime.helpers.table import helper
-from ebpfjit.runtime.network import LOOPBACK, IpAddress, Network, Route, mac_bytes
+from ebpfjit.runtime.network import LOOPBACK, Network, Route, mac_bytes
 from ebpfjit.runtime.world import World
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.network import IpAddress
 
 FIB_PARAMETERS_SIZE = 64
 """struct bpf_fib_lookup."""

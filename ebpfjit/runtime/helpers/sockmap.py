@@ -8,7 +8,7 @@ from ebpfjit.bits import W32
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.named import NamedContext
-from ebpfjit.runtime.contexts.packet import Redirect
+from ebpfjit.runtime.contexts.outcome import Redirect
 from ebpfjit.runtime.contexts.skb import SkbContext
 from ebpfjit.runtime.helpers.maps import map_of
 from ebpfjit.runtime.helpers.table import helper

@@ -10,11 +10,9 @@ from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.plain import StructContext
 from ebpfjit.runtime.helpers.printf import BadFormat, render
 from ebpfjit.runtime.helpers.table import helper
-from ebpfjit.runtime.world import World
+from ebpfjit.runtime.world import RETVAL, SEQUENCE, SIGNALS, World
 
 WORD = 8
-RETVAL, SEQUENCE, SIGNALS = "retval", "seq", "signals"
-"""Under which keys of `World.kept` the result of the hook, the text of the iterator and the signals are."""
 SEQUENCE_SIZE = 32768
 """Bytes of an iterator's buffer (PAGE_SIZE << 3, kernel/bpf/bpf_iter.c)."""
 MOST_ARGUMENTS = 12

@@ -9,13 +9,8 @@ from __future__ import annotations
 
 from ebpfjit.once import once
 from ebpfjit.program import Program
-from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.runtime.helpers.names import DELETE, LOOKUP, UPDATE
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
-
-LOOKUP, UPDATE, DELETE = (
-    NUMBERS[f"bpf_map_{operation}_elem"] for operation in ("lookup", "update", "delete")
-)
-"""The helpers' numbers."""
 
 HASHES = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
 ARRAYS = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})

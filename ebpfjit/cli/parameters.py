@@ -1,0 +1,33 @@
+"""What a command's parameters are, as plain facts: each is stated once, at the command's function.
+
+def run(file: Annotated[str, Argument(metavar="FILE")], limit: Annotated[int, Option(min=1)] = 9) -> None
+
+Help, errors and completion are typer's, which `full.py` tells them; a command that is spelled out is
+read from them alone (`quick.py`), as typer takes longer than most commands do.
+"""
+
+from __future__ import annotations
+
+
+class Option:
+    """An option: its names, `--the-parameter` unless told; `min` is the least number it takes."""
+
+    def __init__(
+        self, *names: str, metavar: str | None = None, help: str = "", min: float | None = None
+    ) -> None:
+        self.names = names
+        self.metavar = metavar
+        self.help = help
+        self.min = min
+
+
+class Argument:
+    """An argument, by its place; one that is a list takes all that there are."""
+
+    def __init__(self, *, metavar: str, help: str = "") -> None:
+        self.metavar = metavar
+        self.help = help
+
+
+class WrongUsage(Exception):  # noqa: N818 - what the user did, not what went wrong here
+    """Options that do not go together, or do not read as what they are: status 2, with the usage."""
