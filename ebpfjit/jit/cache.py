@@ -33,6 +33,7 @@ from typing import Any, BinaryIO
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import LoadError
+from ebpfjit.jit import cpu
 from ebpfjit.jit.recipe import Recipe
 from ebpfjit.jit.relocation import Image
 from ebpfjit.jit.routines import layout_of_host, provide, routines
@@ -141,7 +142,7 @@ def key_of(recipe: Recipe) -> dict[str, Any]:
         "build": build(),
         "python": sys.version,
         "host": layout_of_host(),
-        "machine": os.uname().machine,
+        "machine": cpu.target(),
         **dict(_fields_of(recipe)),
         "features": sorted(recipe.settings.features),  # those of this processor, where none are named
     }

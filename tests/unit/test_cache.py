@@ -372,7 +372,7 @@ FOREIGN: dict[str, tuple[object, str, object]] = {
     "build": (cache, "build", lambda: "another version"),
     "python": (sys, "version", "2.99"),
     "host": (cache, "layout_of_host", lambda: [8]),
-    "machine": (os, "uname", lambda: os.uname_result(("Linux", "", "", "", "pdp11"))),
+    "machine": (cpu, "target", lambda: "pdp11"),
 }
 
 
