@@ -269,7 +269,7 @@ def compile(
 
         options = replace(options, cache=Folder(cache))
     given = numbered(helpers), checked_kfuncs(kfuncs)
-    return _compiled(program, options, *given, limit, context, repeat)
+    return compiled_as(program, options, *given, limit, context, repeat)
 
 
 def with_reasons(
@@ -282,7 +282,7 @@ def with_reasons(
     check_limit(limit)
     check_context(context)
     load_package("ebpfjit.jit")
-    return _compiled(program, Options(optimize=False, reasons=True), {}, {}, limit, context)
+    return compiled_as(program, Options(optimize=False, reasons=True), {}, {}, limit, context)
 
 
 def load_function(
@@ -299,10 +299,10 @@ def load_function(
 
     file = File(path)
     options = Options(release_gil=release_gil, cache=file, **file.stored.options)
-    return _compiled(file.stored.verified(), options, helpers, {}, limit)
+    return compiled_as(file.stored.verified(), options, helpers, {}, limit)
 
 
-def _compiled(
+def compiled_as(
     program: Program | Verified,
     options: Options,
     helpers: Mapping[int, HelperFunction],

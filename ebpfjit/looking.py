@@ -34,10 +34,11 @@ def listing(
     The options are those of `ebpfjit.compiling.compile`; helpers are those of `Program.run`.
     """
     check_environment(environment)
-    options = Options(checked=checked, harden=harden, optimize=optimize, audit=audit)
+    options = Options(checked=checked, harden=harden, optimize=optimize, audit=audit, keeps_text=True)
     brought = Brought(numbered(helpers), checked_kfuncs(kfuncs))
     load_package("ebpfjit.jit")
     load_package("ebpfjit.listing")
+    from ebpfjit.compiling import compiled_as
     from ebpfjit.listing.listing import Listing
     from ebpfjit.listing.machine import render
     from ebpfjit.listing.program import uncompiled
@@ -46,7 +47,7 @@ def listing(
         start = ready_with(program, brought)
         if is_plain(program):  # the code of its calls is better than that of its runs
             given = {number: start.helpers[number] for number in _called(program) & start.helpers.keys()}
-            made = program.compile(helpers=given, kfuncs=kfuncs, **options.chosen).listing()
+            made = compiled_as(program, options, given, brought.kfuncs, None).listing()
             missing = _in_the_way(start)
             if not missing:
                 return made

@@ -56,8 +56,8 @@ class Options:
     header: such code records every step there (`ebpfjit/difftest/trace.py`). `counted` code counts what is
     executed (`ebpfjit/runtime/counters.py`). With `reasons` baseline code remembers which instruction set the
     result (`ebpfjit/analysis/reasons.py`). `cache` is where the image is
-    looked for first, and kept. Optimised code is made by these `passes` of the optimizer, None for all, of
-    which "slots" are one.
+    looked for first, and kept; with `keeps_text` the text that it is made of stays beside it, whatever its
+    size. Optimised code is made by these `passes` of the optimizer, None for all, of which "slots" are one.
 
     Raises ValueError for an audit of checks that are not there.
     """
@@ -79,6 +79,7 @@ class Options:
     reasons: bool = False
     passes: frozenset[str] | None = None
     cache: Cache | None = None
+    keeps_text: bool = False
 
     def __post_init__(self) -> None:
         if self.audit and not self.checked:

@@ -105,6 +105,7 @@ APART: Mapping[str, str] = {
     "Options.resumes": "such images are for runs of this process",
     "Options.limits": "such images are for runs of this process",
     "Options.cache": "where the image is, not what",
+    "Options.keeps_text": "what stays beside the image, for who looks at it",
     "Options.harden": "such images are not kept: `why_not`",
     "Options.trace": "such images are not kept: `why_not`",
     "Options.reasons": "such images are not kept: `why_not`",

@@ -434,7 +434,8 @@ def compile_program(
             done("verify")
             recipe, listing, image = translated(recipe)
             # Blinding is by chance, so that text cannot be written anew.
-            kept = listing if options.harden or len(verified.program) <= MOST_KEPT else None
+            keeps = options.harden or options.keeps_text or len(verified.program) <= MOST_KEPT
+            kept = listing if keeps else None
             del listing
         if cache is not None and not recipe.why_baseline:  # another time it may be what was asked for
             cache.keep(recipe, image)

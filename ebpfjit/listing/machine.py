@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
+from ebpfjit.collector import collector_paused
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit import legend
 from ebpfjit.jit.cpu import machine
@@ -20,7 +20,7 @@ from ebpfjit.listing.text import piece_lines
 from ebpfjit.listing.view import BASELINE, OPTIMISED, SHARED, CodeLine, Legend, Piece, View
 from ebpfjit.optimizer.remarks import Remark, numbered, to_lines
 from ebpfjit.runtime.helpers.names import NAMES
-from ebpfjit.translators.emitter import Item, Label, Line
+from ebpfjit.translators.emitter import Label, Line
 
 OWN = "ebpfjit."
 """The package whose helpers are called as Linux calls them."""
@@ -28,7 +28,8 @@ OWN = "ebpfjit."
 
 def render(compiled: Compiled, missing: Sequence[str] = ()) -> Shown:
     """Return the listing of a compiled program; `missing` are lines on what stands in the way of its runs."""
-    return Shown(view_of(compiled, missing))
+    with collector_paused():
+        return Shown(view_of(compiled, missing))
 
 
 def view_of(compiled: Compiled, missing: Sequence[str] = ()) -> View:
@@ -167,14 +168,15 @@ def _pieces(listing: Listing, image: Image, helpers: Mapping[int, str]) -> Itera
     maps = {each.address: f"map {each.definition.name}" for each in program.maps}
     index = 0
     for number, piece in enumerate(listing.pieces):
-        items = piece.items
-        places = list(pairwise(spans[index : index + len(items) + 1]))
-        lines = [
-            line
-            for item, (start, stop) in zip(items, places, strict=True)
-            for line in _code_lines(item, start, image.code[start:stop], helpers, maps)
-        ]
-        index += len(items)
+        lines: list[CodeLine] = []
+        for item in piece.items:
+            start, stop = spans[index], spans[index + 1]
+            index += 1
+            if isinstance(item, Label):
+                lines += _label_lines(item, start, image.code[start:stop])
+            else:
+                note = _note(item, helpers, maps) if isinstance(item, Line) else ""
+                lines.append(CodeLine("code", start, image.code[start:stop], item.text, note))
         pc = piece.pc if piece.pc is not None and piece.pc < len(program) else None
         yield Piece(_tier(listing, number, pc), pc, tuple(lines), number >= listing.cold_from)
     addresses = [
@@ -202,22 +204,18 @@ def _tier(listing: Listing, number: int, pc: int | None) -> str:
     return OPTIMISED if number < listing.baseline_from else BASELINE
 
 
-def _code_lines(
-    item: Item, start: int, code: bytes, helpers: Mapping[int, str], maps: Mapping[int, str]
-) -> Iterator[CodeLine]:
-    """Yield the lines of one item: a label's alignment comes before it."""
-    if isinstance(item, Label):
-        if code:
-            yield CodeLine("alignment", start, code, f"({len(code)} bytes of alignment)")
-        yield CodeLine("label", start + len(code), b"", item.text)
-        return
-    note = ""
-    if isinstance(item, Line):
-        if item.symbol is not None:
-            note = _meant(item.symbol, helpers)
-        elif item.imm_bits == 64 and item.imm is not None:
-            note = maps.get(item.imm & (1 << 64) - 1, "")
-    yield CodeLine("code", start, code, item.text, note)
+def _label_lines(label: Label, start: int, alignment: bytes) -> Iterator[CodeLine]:
+    """Yield the lines of a label: its alignment comes before it."""
+    if alignment:
+        yield CodeLine("alignment", start, alignment, f"({len(alignment)} bytes of alignment)")
+    yield CodeLine("label", start + len(alignment), b"", label.text)
+
+
+def _note(line: Line, helpers: Mapping[int, str], maps: Mapping[int, str]) -> str:
+    """Return what a symbol, or a number of 64 bits, in a line stands for; "" where that is nothing."""
+    if line.symbol is not None:
+        return _meant(line.symbol, helpers)
+    return maps.get(line.imm & (1 << 64) - 1, "") if line.imm_bits == 64 and line.imm is not None else ""
 
 
 def _meant(symbol: str, helpers: Mapping[int, str]) -> str:
