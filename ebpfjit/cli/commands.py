@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -27,6 +28,7 @@ COUNTED = frozenset({"run", "diff", "fuzz"})
 """Those that take --cov besides."""
 
 
+@cache
 def function_of(command: str) -> Callable[..., Any]:
     """Return a command's function; its module is imported now."""
     module, name = COMMANDS[command]
