@@ -10,13 +10,11 @@ import os
 import random
 import struct
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.mutation import mutate
-from typer.main import get_command
 
 from ebpfjit import CaptureError, EbpfError, JitFunction, LoadError, Program, capture
 from ebpfjit.capture import formats
@@ -126,12 +124,6 @@ class CommandLines:
             )
         arguments += perhaps(0.3, "--program", chance.choice(("a", "x", "count", "\udc80", "")))
         return arguments + (perhaps(0.3, "--json") if command != "listing" else [])
-
-
-@cache
-def command_line() -> Any:
-    """Return all commands; typer makes them anew at each call else."""
-    return get_command(app.app)
 
 
 def run_cli(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
