@@ -12,7 +12,7 @@ import pytest
 from ebpfjit import Changed, EbpfError, JitFunction, Program, load
 from ebpfjit.assembler import assemble
 from ebpfjit.jit import batch
-from ebpfjit.runtime.contexts.packet import with_tag
+from ebpfjit.runtime.contexts.outcome import with_tag
 from tests.support.packets import packets
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "packets"

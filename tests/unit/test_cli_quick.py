@@ -27,7 +27,9 @@ def _typers(arguments: list[str]) -> tuple[Any, dict[str, Any]] | None:
 def _words_of(function: Callable[..., Any], chance: random.Random) -> list[str]:
     """Return arguments for a command: mostly what fits, in any order, and what does not."""
     words: list[list[str]] = []
-    for name, hint in get_type_hints(function, include_extras=True).items():
+    hints = get_type_hints(function, include_extras=True)
+    often = min(0.25, 3 / len(hints))  # each more is one more that may be wrong
+    for name, hint in hints.items():
         if name == "return":
             continue
         type_, marker = get_args(hint)
@@ -35,7 +37,7 @@ def _words_of(function: Callable[..., Any], chance: random.Random) -> list[str]:
         value = chance.choice(values if chance.random() < 0.85 else ODD)
         if isinstance(marker, Argument):
             words += [[value]] if chance.random() < 0.9 else []
-        elif signature(function).parameters[name].default is Parameter.empty or chance.random() < 0.25:
+        elif signature(function).parameters[name].default is Parameter.empty or chance.random() < often:
             spelled = chance.choice(marker.names or (f"--{name.replace('_', '-')}",))
             if type_ is bool:
                 off = not marker.names and chance.random() < 0.5
