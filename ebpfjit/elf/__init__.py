@@ -22,5 +22,6 @@ __all__ = ["Object", "load", "read_btf"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_alone(f"{__name__}.loader"), name)
-    return value
+    return getattr(
+        import_alone(f"{__name__}.loader"), name
+    )  # not kept: `globals` is a module of this package

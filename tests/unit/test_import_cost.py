@@ -91,3 +91,14 @@ def test_a_first_run_on_the_command_line_imports_what_it_needs(
         f"print([name for name in {(*never, *absent)!r} if name in sys.modules])"
     )
     assert child.stdout == "1 (0x1)\n[]\n", child.stderr
+
+
+def test_packages_that_import_late_give_their_names_whatever_was_imported_before() -> None:
+    """`ebpfjit.elf.globals` is a module, and was called in place of the builtin."""
+    child = _python(
+        "import ebpfjit.elf.globals, ebpfjit.runtime.contexts.skb\n"
+        "from ebpfjit.elf import Object, load, read_btf\n"
+        "from ebpfjit.runtime.contexts import Redirect, prepared\n"
+        "print(load.__name__, prepared.__name__)"
+    )
+    assert child.stdout == "load prepared\n", child.stderr
