@@ -16,10 +16,10 @@ from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer.check_placed import check_placed
 from ebpfjit.optimizer.code import Code
 from ebpfjit.optimizer.passes import PASSES, stages
-from ebpfjit.optimizer.placed import SPILLED, Move, Placed, PlacedCode, Places
+from ebpfjit.optimizer.placed import Move, Placed, PlacedCode, Places
 from ebpfjit.optimizer.registers import place, sequential
 from ebpfjit.runtime.execution import CODE_ADDRESS
-from ebpfjit.translators.machine import Registers
+from ebpfjit.translators.machine import SPILLED, Registers
 from ebpfjit.translators.x86_64.target import AUDITED_VALUES, VALUES
 
 SCRATCH = 12

@@ -11,6 +11,7 @@ import pytest
 import ebpfjit
 from ebpfjit import (
     AssemblyError,
+    Changed,
     Clock,
     EbpfError,
     EbpfVmFixedMbuff,
@@ -52,6 +53,7 @@ def _objects() -> dict[str, Any]:
         vm.register_helper(number, lambda *_: 0)
     routes = tuple(Route(f"10.{n}.0.0/16", ifindex=1) for n in range(200))
     return {
+        "Changed": Changed(),
         "Clock": Clock(),
         "EbpfVmFixedMbuff": EbpfVmFixedMbuff(code, 0, 8),
         "EbpfVmMbuff": EbpfVmMbuff(),

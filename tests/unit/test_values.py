@@ -24,7 +24,8 @@ from ebpfjit.translators import registry
 from ebpfjit.translators.emitter import NO_PC, Emitter, Line
 from ebpfjit.translators.x86_64.target import HOST_SAVED, NAME, VALUE_REGISTERS
 
-ROWS = [row for row in UNENCODED.values() if row.kind not in (Kind.BOUND, Kind.ALIGNED, Kind.PAY, Kind.LEAVE)]
+NO_VALUE = (Kind.BOUND, Kind.ALIGNED, Kind.PAY, Kind.LEAVE, Kind.COUNT)
+ROWS = [row for row in UNENCODED.values() if row.kind not in NO_VALUE]
 ADDRESSED = SCALED - {Kind.BOUND, Kind.SUM}
 """Kinds that touch memory."""
 COUNT = 12
