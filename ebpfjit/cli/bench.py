@@ -24,8 +24,8 @@ def bench(
         list[str] | None,
         Argument(
             metavar="NAME",
-            help="calls, helpers, batch, threads, maps, compile, tiers, everyday, kernels, holdout, "
-            "payloads, passes; all unless named.",
+            help="calls, helpers, packet-helpers, batch, threads, maps, compile, tiers, everyday, kernels, "
+            "holdout, payloads, passes; all unless named.",
         ),
     ] = None,
     rounds: Annotated[

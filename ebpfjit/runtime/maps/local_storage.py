@@ -148,6 +148,9 @@ class LocalStorage(TabledMap):
         result = self._store(self.encode_key(key), key, self.encode_value(value), flags)
         self.refuse(result, f"storing for {key!r}")
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.put(key, value)  # which keeps the owner
+
     def _put(self, key: bytes, value: Any, flags: int) -> int:
         return self.update(key, self.encode_value(value), flags)
 
