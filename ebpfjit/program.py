@@ -457,6 +457,11 @@ class Program:
         return {pc: self.symbols.get(pc, f"function_{pc}" if pc else "main") for pc in inside}
 
     @lazy
+    def function_names(self) -> dict[int, str]:
+        """`functions`, slot 0 by the program's own name where nothing else names it."""
+        return {**self.functions, 0: self.symbols.get(0) or self.name or "main"}
+
+    @lazy
     def _line_starts(self) -> list[int]:
         return sorted({*self.lines, *self.functions})
 

@@ -14,11 +14,13 @@ from ebpfjit.cli.options import (
     Maps,
     ProgramName,
     Variables,
+    captured,
+    in_hex,
     loading,
     one_of,
 )
 from ebpfjit.cli.output import naming, print_json
-from ebpfjit.cli.parameters import Option, WrongUsage
+from ebpfjit.cli.parameters import Option
 from ebpfjit.errors import InputError
 
 
@@ -49,12 +51,9 @@ def cost(
     packet in a batch, in the median of several rounds, and functions and lines have their share of it by
     instructions.
     """
-    from ebpfjit import capture
     from ebpfjit.cost import flame_graph, folded, measure, text
 
-    packets = _parsed(hex_ or [])
-    if pcap is not None:
-        packets += [bytes(frame) for batch in capture.read(pcap) for frame in batch.frames()]
+    packets = [*in_hex(hex_ or ()), *(captured(pcap) if pcap is not None else ())]
     if not packets:
         raise InputError("there is no packet: --pcap FILE, or --hex, says which")
     found, obj = one_of(file, program, loading(btf, kconfig, maps))
@@ -70,10 +69,3 @@ def cost(
         print_json(measured.to_json())
     else:
         print(text(measured, lines=lines), end="")
-
-
-def _parsed(texts: list[str]) -> list[bytes]:
-    try:
-        return [bytes.fromhex(each.removeprefix("0x").replace(":", " ")) for each in texts]
-    except ValueError:
-        raise WrongUsage("--hex takes pairs of hexadecimal digits") from None

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, get_type_hints
 
-from ebpfjit.cli.parameters import Option
+from ebpfjit.cli.parameters import Option, WrongUsage
 
 Cov = Annotated[bool, Option("--cov", help="Show which lines were executed, on engines of ours.")]
 CovReport = Annotated[
@@ -22,13 +22,15 @@ CovReport = Annotated[
 
 def counted(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command that takes --cov and --cov-report besides."""
+    own = inspect.signature(command)
 
     @functools.wraps(command)
     def with_coverage(*, cov: bool = False, cov_report: str | None = None, **options: Any) -> None:
+        if (cov or cov_report is not None) and options.get("file", own.parameters["file"].default) is None:
+            raise WrongUsage("--cov is for the program of a FILE: those that are made have no lines")
         with _coverage("term" if cov and cov_report is None else cov_report, options.get("as_json", False)):
             command(**options)
 
-    own = inspect.signature(command)
     keyword = inspect.Parameter.KEYWORD_ONLY
     more = [
         inspect.Parameter("cov", keyword, default=False, annotation=Cov),

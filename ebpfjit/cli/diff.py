@@ -18,11 +18,13 @@ from ebpfjit.cli.options import (
     Maps,
     ProgramName,
     Variables,
+    captured,
+    in_hex,
     loading,
     one_of,
 )
 from ebpfjit.cli.output import print_json
-from ebpfjit.cli.parameters import Argument, Option, WrongUsage
+from ebpfjit.cli.parameters import Argument, Option
 from ebpfjit.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,8 +78,8 @@ def diff(
 
     chosen = names_of(engines)
     check_engines(chosen)
-    memories = [*_parsed(hex_ or ()), *(files.read_bytes(str(path)) for path in mem or ())]
-    memories += _captured(pcap) if pcap is not None else []
+    memories = [*in_hex(hex_ or ()), *(files.read_bytes(str(path)) for path in mem or ())]
+    memories += captured(pcap) if pcap is not None else []
     found, obj = _read(file, program, loading(btf, kconfig, maps))
     if map_ or variables:
         from ebpfjit.cli import state
@@ -107,25 +109,11 @@ def _read(file: str, program: str | None, told: dict[str, Any]) -> tuple[Case | 
     return one_of(file, program, told)
 
 
-def _captured(file: str) -> list[bytes]:
-    """Return the packets of a capture."""
-    from ebpfjit import capture
-
-    return [bytes(packet) for batch in capture.read(file) for packet in batch.frames()]
-
-
 def _empty(type_: str | None) -> bytes:
     """Return what a program gets where nothing is given: an empty frame, a context of zeros, nothing."""
     from ebpfjit.difftest.guided import fixed_size, least_size
 
     return bytes(least_size(type_)) if fixed_size(type_) is None else b""  # a struct is filled up with zeros
-
-
-def _parsed(texts: list[str] | tuple[()]) -> list[bytes]:
-    try:
-        return [bytes.fromhex(text.removeprefix("0x").replace(":", " ")) for text in texts]
-    except ValueError:
-        raise WrongUsage("--hex takes pairs of hexadecimal digits") from None
 
 
 def _compare(

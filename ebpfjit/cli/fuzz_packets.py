@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.cli.fuzz_inputs import Progress, seeds, shown
+from ebpfjit.cli.options import captured
 from ebpfjit.cli.output import print_json
 from ebpfjit.cli.parameters import WrongUsage
 
@@ -52,10 +53,7 @@ def run(file: str, program: Program, how: How, *, as_json: bool) -> int:
 
     ready(program).refuse_missing()
     start = seeds(how.corpus)
-    if how.pcap is not None:
-        from ebpfjit import capture
-
-        start += [bytes(frame) for batch in capture.read(how.pcap) for frame in batch.frames()]
+    start += captured(how.pcap) if how.pcap is not None else []
     report = fuzz(
         program,
         check=how.check,

@@ -153,3 +153,21 @@ def one_of(file: str, name: str | None, told: dict[str, Any]) -> tuple[Program, 
     if len(found) > 1:
         raise WrongUsage(f"{file} holds several programs, choose one with --program: {', '.join(found)}")
     return next(iter(found.values())), obj
+
+
+def in_hex(texts: Iterable[str]) -> list[bytes]:
+    """Return bytes that options give in hex. Raises WrongUsage for what is none."""
+    found = []
+    for text in texts:
+        try:
+            found.append(bytes.fromhex("".join(text.removeprefix("0x").replace(":", " ").split())))
+        except ValueError:
+            raise WrongUsage(f"--hex takes pairs of hexadecimal digits, not {text!r}") from None
+    return found
+
+
+def captured(file: str) -> list[bytes]:
+    """Return the packets of a capture, as frames."""
+    from ebpfjit import capture
+
+    return [bytes(packet) for batch in capture.read(file) for packet in batch.frames()]

@@ -20,6 +20,7 @@ from ebpfjit.cli.options import (
     Maps,
     ProgramName,
     Variables,
+    in_hex,
     loading,
     one_of,
 )
@@ -190,17 +191,17 @@ def _state(obj: Object | None) -> dict[str, Any]:
 def _engine(asked: Engine | None, program: Program, *, single: bool, cache: str | None) -> EngineName:
     """Return the engine that was asked for, or the best there is for the program.
 
-    Where there is no cache the interpreter is through a straight program before its machine code is made.
+    The interpreter is through a straight program before its machine code is made, or found in the cache.
     """
     if asked is not None:
         return named_engine(asked.value)
     from ebpfjit.engines import best_engine
     from ebpfjit.ready import made_for_one_run, runs_straight
 
-    if single and cache is not None:
-        return "jit" if made_for_one_run(program, cache) else "interpreter"
     if single and runs_straight(program):
         return "interpreter"
+    if single and cache is not None:
+        return "jit" if made_for_one_run(program, cache) else "interpreter"
 
     return best_engine()
 
@@ -295,11 +296,7 @@ def _packet(mem: str | None, text: str | None) -> bytearray:
         return bytearray(files.read_bytes(mem))
     if text is None:
         return bytearray()
-    digits = "".join(text.removeprefix("0x").replace(":", " ").split())
-    try:
-        return bytearray.fromhex(digits)
-    except ValueError:
-        raise WrongUsage(f"--hex takes pairs of hexadecimal digits, not {text!r}") from None
+    return bytearray(in_hex([text])[0])
 
 
 def _machine(program: Program, offsets: tuple[int, int], limit: int | None) -> EbpfVmFixedMbuff:

@@ -14,10 +14,10 @@ from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from ebpfjit.analysis.verified import Verified
 from ebpfjit.cost.places import FunctionCost, LineCost, by_place, called
 from ebpfjit.cost.stack import Chain, deepest
 from ebpfjit.coverage.counts import counts_of
+from ebpfjit.coverage.shape import shape_of
 from ebpfjit.engines import best_engine
 from ebpfjit.errors import ExecutionError, InputError
 from ebpfjit.program import Program
@@ -162,25 +162,13 @@ class _Part:
         self.program = program.own()
         self.found = counters.counters_of(self.program)
         self.before = counts_of(self.found)
-        starts = Verified(self.program, {}).segments.starts
-        self.segments: list[tuple[int, int]] = []
-        """Where a segment's word is, and how many instructions it has."""
-        self.behind: dict[int, int] = {}
-        """By slot, how many instructions of its segment are behind it."""
-        pcs: list[int] = []
-        for insn in (*self.program.instructions, None):
-            if pcs and (insn is None or insn.pc in starts):
-                self.segments.append((2 * pcs[0], len(pcs)))
-                self.behind.update({pc: len(pcs) - 1 - index for index, pc in enumerate(pcs)})
-                pcs = []
-            if insn is not None:
-                pcs.append(insn.pc)
+        self.shape = shape_of(self.program)
 
     def executed(self) -> int:
         """Return how many instructions were executed so far."""
-        words = self.found.words
-        undone = sum(count * self.behind.get(pc, 0) for pc, count in self.found.faults.items())
-        return sum([words[place] * weight for place, weight in self.segments]) - undone
+        words, shape = self.found.words, self.shape
+        undone = sum(count * shape.behind.get(pc, 0) for pc, count in self.found.faults.items())
+        return sum([words[word] * count for word, count in shape.segments]) - undone
 
     def counts(self) -> dict[int, int]:
         """Return how often each instruction was executed, by its slot."""

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 
+from ebpfjit.analysis.likely_maps import likely_maps
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import dataclass
-from ebpfjit.runtime.helpers.names import NAMES
+from ebpfjit.runtime.helpers.table import name_of
 
 OPERATIONS = {f"bpf_map_{word}_elem": word for word in ("lookup", "update", "delete", "push", "pop", "peek")}
 """Helpers whose first argument is a map, by name, with what they do to it."""
@@ -52,7 +53,7 @@ def by_place(counted: Counted) -> tuple[list[FunctionCost], list[LineCost]]:
     functions: dict[str, FunctionCost] = {}
     lines: dict[tuple[str, int, str], LineCost] = {}
     for program, executed in counted:
-        names = names_of(program)
+        names = program.function_names
         starts = sorted(names)
         for insn in program.instructions:
             count, start = executed[insn.pc], starts[bisect_right(starts, insn.pc) - 1]
@@ -75,11 +76,6 @@ def by_place(counted: Counted) -> tuple[list[FunctionCost], list[LineCost]]:
     return sorted(functions.values(), key=lambda each: (-each.instructions, each.name)), found
 
 
-def names_of(program: Program) -> dict[int, str]:
-    """Return the names of a program's functions by slot; that at slot 0 is the program."""
-    return {**program.functions, 0: program.symbols.get(0) or program.name or "main"}
-
-
 def called(counted: Counted) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
     """Return how often helpers and kernel functions were called, by name, and what was done to which map.
 
@@ -88,19 +84,16 @@ def called(counted: Counted) -> tuple[dict[str, int], dict[tuple[str, str], int]
     helpers: Counter[str] = Counter()
     maps: Counter[tuple[str, str]] = Counter()
     for program, executed in counted:
-        held: dict[int, str] = {}
-        by_address = {map_.address: map_.definition.name for map_ in program.maps}
+        likely = likely_maps(program)
         for insn in program.instructions:
-            kind = insn.row.kind if insn.row is not None else None
-            if kind is Kind.LOAD_IMM64:
-                held[insn.dst_reg] = by_address.get(program.references.get(insn.pc, 0), "?")
-            elif kind is Kind.MOVE and insn.row is not None and insn.row.uses_src:
-                held[insn.dst_reg] = held.get(insn.src_reg, "?")
-            elif kind in CALLS_OUT:
-                name = _name(program, insn)
-                helpers[name] += executed[insn.pc]
-                if name in OPERATIONS:
-                    maps[held.get(1, "?"), OPERATIONS[name]] += executed[insn.pc]
+            if insn.row is None or insn.row.kind not in CALLS_OUT:
+                continue
+            name = _name(program, insn)
+            helpers[name] += executed[insn.pc]
+            if name in OPERATIONS:
+                index = likely.get(insn.pc)
+                of = "?" if index is None else program.maps[index].definition.name
+                maps[of, OPERATIONS[name]] += executed[insn.pc]
     return (
         {name: count for name, count in helpers.most_common() if count},
         {what: count for what, count in maps.most_common() if count},
@@ -108,8 +101,8 @@ def called(counted: Counted) -> tuple[dict[str, int], dict[tuple[str, str], int]
 
 
 def _name(program: Program, insn: Instruction) -> str:
+    """Return the name of what an instruction calls."""
     if insn.row is not None and insn.row.kind is Kind.CALL_KFUNC:
         known = program.kfuncs.get(insn.imm)
         return known.name if known is not None else f"kfunc {insn.imm}"
-    number = insn.imm & 0xFFFFFFFF
-    return NAMES.get(number, f"helper {number}")
+    return name_of(insn.imm & 0xFFFFFFFF)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 
-from ebpfjit.cost.places import names_of
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
@@ -30,7 +29,7 @@ def deepest(program: Program) -> Chain:
     What a function uses of its frame is told by the offsets from r10 that it names. Calls by address, and of
     functions that helpers call, are no part of a chain.
     """
-    names = names_of(program)
+    names = program.function_names
     starts = sorted(names)
     sizes, callees = dict.fromkeys(starts, 0), {start: set[int]() for start in starts}
     start, copies = 0, set[int]()

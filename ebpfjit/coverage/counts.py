@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ebpfjit.analysis.segments import DECIDES
-from ebpfjit.analysis.verified import Verified
+from ebpfjit.coverage.shape import shape_of
 from ebpfjit.record import record
 from ebpfjit.runtime.counters import Counters
 
@@ -21,20 +20,16 @@ class Counts:
 
 def counts_of(counters: Counters) -> Counts:
     """Return what was counted of a program so far."""
-    program = counters.program
-    segments = Verified(program, {}).segments
+    words, shape = counters.words, shape_of(counters.program)
     executed: dict[int, int] = {}
-    branches: dict[int, tuple[int, int]] = {}
-    now = 0
-    for insn in program.instructions:
-        pc = insn.pc
-        if pc in segments.starts:
-            now = counters.executed(pc)
-        executed[pc] = now
-        now -= counters.faults.get(pc, 0)
-    for insn in program.instructions:
-        if insn.row is not None and insn.row.kind in DECIDES and insn.target != insn.next_pc:
-            counted = insn.pc in segments.branches
-            other = counters.not_taken(insn.pc) if counted else executed.get(insn.next_pc, 0)
-            branches[insn.pc] = executed[insn.pc] - other, other
+    segment, undone = -1, 0
+    for pc, word in shape.words.items():
+        undone = undone if word == segment else 0
+        segment = word
+        executed[pc] = words[word] - undone
+        undone += counters.faults.get(pc, 0)
+    branches = {}
+    for pc, _, word in shape.branches:
+        passed = words[word]
+        branches[pc] = executed[pc] - passed, passed
     return Counts(executed, branches)

@@ -46,7 +46,7 @@ class Covered:
             program.name,
             program.section,
             sha256(program.code + repr(sorted(files.values())).encode()).hexdigest(),
-            {**program.functions, 0: program.symbols.get(0) or program.name or "main"},
+            program.function_names,
             {pc: (files[line.file], line.line) for pc, line in lines.items()},
             texts,
             {pc: target for pc, target in targets.items() if target is not None},

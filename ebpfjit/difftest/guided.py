@@ -247,13 +247,16 @@ def _note(report: GuidedReport, one: Reached, given: bytes) -> bool:
     return False
 
 
-def _constants(program: Program | Case) -> tuple[int, ...]:
+def compared_with(program: Program) -> set[int]:
     """Return the numbers that a program compares with: what an input has to hold to go another way."""
-    code = program.code
-    found = {
-        insn.imm
-        for insn in Program.from_bytes(code).instructions
-        if insn.row is not None and insn.row.kind is Kind.BRANCH and not insn.row.uses_src
-    }
+    branches = (
+        insn for insn in program.instructions if insn.row is not None and insn.row.kind is Kind.BRANCH
+    )
+    return {insn.imm for insn in branches if insn.row is not None and not insn.row.uses_src}
+
+
+def _constants(program: Program | Case) -> tuple[int, ...]:
+    """Return those numbers, and as they are in network order."""
+    found = compared_with(Program.from_bytes(program.code))
     swapped = {struct.unpack(">H", struct.pack("<H", number & 0xFFFF))[0] for number in found}
     return tuple(sorted(found | swapped))

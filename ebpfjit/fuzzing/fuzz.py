@@ -11,15 +11,15 @@ import copy
 import random
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import field
 from functools import partial
 from typing import Any
 
-from ebpfjit.analysis.segments import DECIDES
-from ebpfjit.analysis.verified import Verified
+from ebpfjit.coverage.shape import shape_of
 from ebpfjit.difftest.frames import frame
+from ebpfjit.difftest.guided import compared_with
 from ebpfjit.engines import best_engine
 from ebpfjit.errors import ExecutionError, InputError
 from ebpfjit.fuzzing.batches import Batch, Mutator
@@ -28,7 +28,6 @@ from ebpfjit.fuzzing.predicate import Predicate
 from ebpfjit.fuzzing.shrink import shrunk, shrunk_sequence
 from ebpfjit.fuzzing.state import Contents, Maps
 from ebpfjit.fuzzing.steer import steered
-from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import counters
@@ -42,6 +41,7 @@ FRESH = 128
 SPAN = 16
 """Batches after which maps are as they were at the start of the span."""
 MOST_FINDINGS = 64
+Feature = tuple[str, int]
 _FAULT = (1 << 64) - 0xF417
 """What stands for a fault among verdicts."""
 
@@ -261,11 +261,10 @@ class _Fuzzer:
         waiting = set(new)
         for index in range(len(batch)):
             packet = batch.packet(index)
-            before = self.features.values(waiting)
+            before = {feature: self.features.count(feature) for feature in waiting}
             with suppress(ExecutionError, InputError):
                 self.side.verdict(packet)
-            after = self.features.values(waiting)
-            gone = {feature for feature in waiting if after[feature] > before[feature]}
+            gone = {feature for feature, count in before.items() if self.features.count(feature) > count}
             if gone:
                 waiting -= gone
                 self.pool.append(packet)
@@ -368,6 +367,7 @@ class _Fuzzer:
             raise InputError(f"{error}; packet {values['packet'].hex()}") from None
 
     def values(self, value: int, packet: bytes, data: bytes, maps: dict[str, Any]) -> dict[str, Any]:
+        """Return what predicates may name."""
         action = self.type.actions.get(value & 0xFFFFFFFF)
         return {"action": action, "return_value": value, "packet": packet, "data": data, "maps": maps}
 
@@ -498,93 +498,76 @@ class _Fuzzer:
 
     def sum_up(self) -> None:
         """Say how far the run came, and which packet costs most."""
-        report, features, gone = self.report, self.features, self.features.gone()
-        report.instructions = sum(weight for _, weight in features.weights)
-        report.reached = sum(weight for place, weight in features.weights if -(place // 2) - 1 in gone)
+        report, features = self.report, self.features
+        gone, segments = features.gone(), features.shape.segments
+        report.instructions = sum(count for _, count in segments)
+        report.reached = sum(count for word, count in segments if ("segment", word) in gone)
         report.all_ways = 2 * len(features.branches)
-        report.ways = sum(feature >= 0 for feature in gone)
-        weights = features.weights
+        report.ways = sum(what != "segment" for what, _ in gone)
         for packet in self.pool:
-            before = features.cost(weights)
+            before = features.cost()
             with suppress(ExecutionError, InputError):
                 self.side.verdict(packet)
-            cost = features.cost(weights) - before
+            cost = features.cost() - before
             if cost > report.worst_cost:
                 report.worst, report.worst_cost = packet, cost
 
 
 class _Features:
-    """What may be new of a run: segments that are executed, and both ways of branches, as numbers.
+    """What may be new of a run, since this was made, each a pair.
 
-    feature 2 * pc: the branch at pc is taken; 2 * pc + 1: it is not; -pc - 1: the segment at pc.
+    ("segment", word)   instructions that are executed one after the other
+    ("taken", slot)     the branch there goes this way; ("passed", slot): the other
     """
 
     def __init__(self, found: counters.Counters) -> None:
         self.found = found
         self.before = list(found.words)
-        program, segments = found.program, Verified(found.program, {}).segments
-        self.starts = sorted(segments.starts)
-        self.branches: list[tuple[int, int, int]] = []
-        """By branch its slot, the place of its segment's word, and of the word for its not being taken."""
-        self.weights: list[tuple[int, int]] = []
-        start, count = 0, 0
-        for insn in program.instructions:
-            if insn.pc in segments.starts:
-                if count:
-                    self.weights.append((2 * start, count))
-                start, count = insn.pc, 0
-            count += 1
-            if insn.row is not None and insn.row.kind in DECIDES and insn.target != insn.next_pc:
-                other = 2 * insn.pc + 1 if insn.pc in segments.branches else 2 * insn.next_pc
-                self.branches.append((insn.pc, 2 * start, other))
-        self.weights.append((2 * start, count))
+        self.shape = shape_of(found.program)
+        self.branches = {pc: (segment, passed) for pc, segment, passed in self.shape.branches}
 
-    def cost(self, weights: Sequence[tuple[int, int]]) -> int:
+    def count(self, feature: Feature) -> int:
+        """Return how often a feature was so."""
+        what, place = feature
+        if what == "segment":
+            return self.executed(place)
+        segment, passed = self.branches[place]
+        return self.executed(passed) if what == "passed" else self.executed(segment) - self.executed(passed)
+
+    def executed(self, word: int) -> int:
+        """Return what was added to a word."""
+        added: int = self.found.words[word] - self.before[word]
+        return added
+
+    def gone(self) -> set[Feature]:
+        """Return the features of all runs."""
+        executed = self.executed
+        found: set[Feature] = {("segment", word) for word, _ in self.shape.segments if executed(word)}
+        for pc, segment, passed in self.shape.branches:
+            not_taken = executed(passed)
+            if not_taken:
+                found.add(("passed", pc))
+            if executed(segment) > not_taken:
+                found.add(("taken", pc))
+        return found
+
+    def open(self, seen: Set[Feature]) -> frozenset[int]:
+        """Return the branches that went one way only."""
+        return frozenset(pc for pc in self.branches if (("taken", pc) in seen) != (("passed", pc) in seen))
+
+    def cost(self) -> int:
         """Return how many instructions were executed so far, as if none faulted."""
         words = self.found.words
-        return sum(words[place] * weight for place, weight in weights)
-
-    def gone(self) -> set[int]:
-        """Return the features of all runs since this was made."""
-        words, before = self.found.words, self.before
-        found = {-pc - 1 for pc in self.starts if words[2 * pc] > before[2 * pc]}
-        for pc, segment, other in self.branches:
-            passed = words[other] - before[other]
-            if passed:
-                found.add(2 * pc + 1)
-            if words[segment] - before[segment] > passed:
-                found.add(2 * pc)
-        return found
-
-    def values(self, features: Iterable[int]) -> dict[int, int]:
-        """Return how often each of some features was so."""
-        words, places = self.found.words, {pc: (segment, other) for pc, segment, other in self.branches}
-        found = {}
-        for feature in features:
-            if feature < 0:
-                found[feature] = words[2 * (-feature - 1)]
-            else:
-                segment, other = places[feature >> 1]
-                found[feature] = words[other] if feature & 1 else words[segment] - words[other]
-        return found
-
-    def open(self, seen: set[int]) -> frozenset[int]:
-        """Return the branches that went one way only."""
-        return frozenset(pc for pc, _, _ in self.branches if (2 * pc in seen) != (2 * pc + 1 in seen))
+        return sum([words[word] * count for word, count in self.shape.segments])
 
 
 def _constants(program: Program) -> list[bytes]:
-    """Return the numbers that a program compares with, as bytes in either order."""
+    """Return the numbers that a program compares with, and those next to them, as bytes in either order."""
     found: dict[bytes, None] = {}
-    for insn in program.instructions:
-        row = insn.row
-        if row is None or row.kind is not Kind.BRANCH or row.uses_src:
-            continue
-        for number in (insn.imm, insn.imm + 1, insn.imm - 1):
+    for compared in sorted(compared_with(program)):
+        for number in (compared, compared + 1, compared - 1):
             unsigned = number & 0xFFFFFFFF
             size = 1 if unsigned < 256 else 2 if unsigned < 1 << 16 else 4
             found[unsigned.to_bytes(size, "little")] = None
-            found[unsigned.to_bytes(size, "big")] = None
-            if size == 1:
-                found[unsigned.to_bytes(2, "big")] = None
+            found[unsigned.to_bytes(max(size, 2), "big")] = None
     return list(found)

@@ -17,6 +17,15 @@ def shrunk(
         tries -= 1
         return tries >= 0 and is_still(data)
 
+    before = None
+    while packet != before:  # a length that became zero lets more bytes go
+        before = packet
+        packet = _with_zeros(_without_bytes(packet, works, least), works)
+    return packet
+
+
+def _without_bytes(packet: bytes, works: Callable[[bytes], bool], least: int) -> bytes:
+    """Return a packet without stretches that are not needed: large ones first, the last ones first."""
     size = 1 << max(len(packet) - 1, 1).bit_length() - 1
     while size:
         at = len(packet)
@@ -27,6 +36,11 @@ def shrunk(
                 packet = smaller
             at = start
         size //= 2
+    return packet
+
+
+def _with_zeros(packet: bytes, works: Callable[[bytes], bool]) -> bytes:
+    """Return a packet with zeros where nothing else is needed."""
     size = 8
     while size:
         for start in range(0, len(packet), size):

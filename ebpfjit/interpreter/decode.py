@@ -14,7 +14,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.interpreter.steps import DECODERS, ENDS_STRETCH, Step, goes_to
 from ebpfjit.record import record
 from ebpfjit.runtime import faults
-from ebpfjit.runtime.counters import Counters, counters_of
+from ebpfjit.runtime.counters import Counters, branch_word, counters_of, segment_word
 
 if TYPE_CHECKING:
     from ebpfjit.interpreter.machine import State
@@ -120,7 +120,7 @@ class Decoded:
 
 def _counting(counters: Counters, pc: int) -> Step:
     """Return what counts a segment that starts at a slot."""
-    words, place = counters.words, 2 * pc
+    words, place = counters.words, segment_word(pc)
 
     def count(state: State, registers: list[int]) -> None:
         words[place] += 1
@@ -130,7 +130,7 @@ def _counting(counters: Counters, pc: int) -> Step:
 
 def _counting_branch(counters: Counters, pc: int, end: Step) -> Step:
     """Return a branch that counts when it is not taken."""
-    words, place, behind = counters.words, 2 * pc + 1, pc + 1
+    words, place, behind = counters.words, branch_word(pc), pc + 1
 
     def branch(state: State, registers: list[int]) -> Any:
         following = end(state, registers)

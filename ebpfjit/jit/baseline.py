@@ -11,13 +11,14 @@ from collections.abc import Collection, Mapping
 from ebpfjit.analysis.accesses import Access, Accesses, Origin
 from ebpfjit.analysis.baseline import baseline
 from ebpfjit.analysis.entries import OUTWARD_CALLS
+from ebpfjit.analysis.likely_maps import likely_maps
 from ebpfjit.analysis.reasons import reasons_of
 from ebpfjit.analysis.segments import BRANCH, SEGMENT
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit.audit import audits_of
 from ebpfjit.jit.cpu import machine
-from ebpfjit.jit.map_calls import likely_maps, map_calls
+from ebpfjit.jit.map_calls import map_calls
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.stages import done
 from ebpfjit.memo import Memo
@@ -147,7 +148,7 @@ def plan_of(recipe: Recipe, accesses: Accesses) -> Plan:
     return Plan(
         checks,
         _zeroed(recipe, accesses, checks),
-        map_calls=map_calls(verified, likely_maps(verified), {}, options, sure=False),
+        map_calls=map_calls(verified, likely_maps(verified.program), {}, options, sure=False),
         is_called_back=recipe.entries.is_called_back,
         segments=verified.segments.starts if options.counted else frozenset(),
         branches=verified.segments.branches if options.counted else frozenset(),

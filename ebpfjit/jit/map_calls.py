@@ -72,33 +72,6 @@ def _take_map() -> Callable[[int], int]:
 _TAKE = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 
 
-def likely_maps(verified: Verified) -> dict[int, int]:
-    """Return for the calls (by pc) whose map was last loaded into r1, in the order of pcs, its index.
-
-    What comes there another way may bring another map, so code compares.
-    """
-    program = verified.program
-    places = {map_.address: index for index, map_ in enumerate(program.maps)}
-    if not places:
-        return {}
-    held: dict[int, int | None] = {}
-    found: dict[int, int] = {}
-    for insn in program.instructions:
-        row = insn.row
-        if row is None:
-            continue
-        if row.kind is Kind.LOAD_IMM64:
-            held[insn.dst_reg] = places.get(program.references.get(insn.pc, 0))
-        elif row.kind is Kind.MOVE and row.uses_src:
-            held[insn.dst_reg] = held.get(insn.src_reg)
-        elif row.kind is Kind.CALL_HELPER:
-            index = held.get(1)
-            if index is not None:
-                found[insn.pc] = index
-            held[1] = None
-    return found
-
-
 def known_maps(code: Code) -> dict[int, int]:
     """Return for the calls (by pc) that are given a map which is a constant its index in `Program.maps`."""
     places = {map_.address: index for index, map_ in enumerate(code.verified.program.maps)}

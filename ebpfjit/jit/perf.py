@@ -61,7 +61,7 @@ class Stretch(NamedTuple):
 
 def stretches(program: Program, image: Image) -> Iterator[Stretch]:
     """Yield what the code of a program consists of, in its order."""
-    names = {**program.functions, 0: program.symbols.get(0) or program.name or "main"}
+    names = program.function_names
     starts = sorted(names)
     found: Stretch | None = None
     stops = [*image.pc_starts[1:], len(image.code)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ebpfjit.analysis.likely_maps import likely_maps
 from ebpfjit.collector import collector_paused
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit import legend
 from ebpfjit.jit.cpu import machine
 from ebpfjit.jit.entry import Compiled, assemble_lines
-from ebpfjit.jit.map_calls import likely_maps
 from ebpfjit.jit.recipe import Listing
 from ebpfjit.jit.relocation import Image, item_spans
 from ebpfjit.listing.listing import Listing as Shown
@@ -102,7 +102,7 @@ def _calls_out(compiled: Compiled, latest: Compiled | None = None) -> list[str]:
     Calls that machine code does by itself where it can are told where it left some to Python.
     """
     recipe, slots, in_code = compiled.recipe, compiled.image.slots, compiled.listing.in_code
-    maps, likely = recipe.verified.program.maps, likely_maps(recipe.verified)
+    maps, likely = recipe.verified.program.maps, likely_maps(recipe.verified.program)
     count = (latest or compiled).calls_out
     called: dict[str, list[int]] = {}
     for insn in recipe.verified.program.instructions:

@@ -1,6 +1,7 @@
 """How often what of a program was executed: counted by all engines of ours, while somebody asks for it.
 
-    Counters.words     for each slot two u64, which machine code and the interpreter add to:
+    Counters.words     for each slot two u64, which machine code (`translators/x86_64/counts.py`) and the
+                       interpreter add to:
                        how often the segment that starts there was executed, how often the branch there was
                        not taken (`ebpfjit/analysis/segments.py`)
     Counters.faults    by slot, how many runs a fault there ended: what is behind it in its segment was not
@@ -38,13 +39,15 @@ class Counters:
         """Where the words are."""
         return ctypes.addressof(self.words)
 
-    def executed(self, pc: int) -> int:
-        """Return how often the segment that starts at a slot was executed."""
-        return self.words[2 * pc]
 
-    def not_taken(self, pc: int) -> int:
-        """Return how often the branch at a slot was not taken, where that is counted for itself."""
-        return self.words[2 * pc + 1]
+def segment_word(pc: int) -> int:
+    """Return which word says how often the segment that starts at a slot was executed."""
+    return 2 * pc
+
+
+def branch_word(pc: int) -> int:
+    """Return which word says how often the branch at a slot was not taken, where that is counted."""
+    return 2 * pc + 1
 
 
 def start() -> None:

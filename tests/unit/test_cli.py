@@ -79,6 +79,21 @@ def test_run_an_object_on_a_packet(engine: str) -> None:
     }
 
 
+LOOP = "mov r0, 0\nadd r0, 1\njlt r0, 5, -2\nexit\n"
+
+
+def test_machine_code_is_kept_for_the_next_run(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    cache = tmp_path / "kept"
+    straight, loop = write("add.s", ADD), write("loop.s", LOOP)
+    assert output("run", straight, "--cache", cache) == "3 (0x3)\n"
+    assert not cache.exists()  # the interpreter was through before
+    for _ in range(2):
+        assert output("run", loop, "--cache", cache) == "5 (0x5)\n"
+        assert len(list(cache.iterdir())) == 1
+    cache.chmod(0o777)
+    assert "others may write to it" in refused("run", loop, "--cache", cache)
+
+
 def test_run_writes_to_the_packet(write) -> None:  # type: ignore[no-untyped-def]
     program = write("store.s", "stb [r1+1], 0x7f\nmov64 r0, r2\nexit")
     packet = write("packet", b"\x01\x02\x03")
@@ -375,6 +390,7 @@ def test_coverage(tmp_path: Path) -> None:
     assert "FNDA:1,port_filter\n" in (tmp_path / "out").read_text(encoding="utf-8")
     assert output("diff", PACKET_FILTER, "--random", "2", "--cov").splitlines()[-1].startswith("TOTAL")
     assert "'pdf' is none" in refused("run", PACKET_FILTER, "--cov-report", "pdf")
+    assert b"--cov is for the program of a FILE" in ebpfjit("fuzz", "--programs", "1", "--cov").stderr
 
 
 def test_cost(tmp_path: Path) -> None:

@@ -334,16 +334,8 @@ def _emit_source_stride(cx: Emitter) -> None:
     cx.emit("ret")
 
 
-def _emit_source_pairs(cx: Emitter) -> None:
-    """The numbers may change while the batch runs: what is used is what was checked."""
-    bad, implied, checked = ".pairs_bad", ".pairs_implied", ".pairs_check"
-    cx.begin(NO_PC)
-    cx.label("source_pairs", 16)
-    _load_integer(cx, "offset", "r14")
-    cx.emit(f"cmp {_batch('lengths')}, 0")
-    cx.jump("je", implied)
-    _load_integer(cx, "length", "r15")
-    cx.label(checked)
+def _emit_place(cx: Emitter, bad: str) -> None:
+    """Emit the end of a source: the packet at offset r14, of r15 bytes, where both lie in the buffer."""
     cx.emit(f"mov rdx, {_batch('size')}")
     cx.emit("sub rdx, r14")
     cx.jump("jb", bad)
@@ -354,6 +346,19 @@ def _emit_source_pairs(cx: Emitter) -> None:
     cx.emit(f"and rcx, {_batch('writable')}")
     cx.emit("xor eax, eax")
     cx.emit("ret")
+
+
+def _emit_source_pairs(cx: Emitter) -> None:
+    """The numbers may change while the batch runs: what is used is what was checked."""
+    bad, implied, checked = ".pairs_bad", ".pairs_implied", ".pairs_check"
+    cx.begin(NO_PC)
+    cx.label("source_pairs", 16)
+    _load_integer(cx, "offset", "r14")
+    cx.emit(f"cmp {_batch('lengths')}, 0")
+    cx.jump("je", implied)
+    _load_integer(cx, "length", "r15")
+    cx.label(checked)
+    _emit_place(cx, bad)
     cx.label(implied)
     cx.emit("inc rax")
     _load_integer(cx, "offset", "r15")
@@ -373,16 +378,7 @@ def _emit_source_pairs_64(cx: Emitter) -> None:
     cx.emit(f"mov rdx, {_batch('lengths')}")
     cx.emit("mov r14, qword ptr [rcx+rax*8]")
     cx.emit("mov r15, qword ptr [rdx+rax*8]")
-    cx.emit(f"mov rdx, {_batch('size')}")
-    cx.emit("sub rdx, r14")
-    cx.jump("jb", bad)
-    cx.emit("cmp r15, rdx")
-    cx.jump("ja", bad)
-    cx.emit(f"add r14, {_batch('base')}")
-    cx.emit("mov rcx, r15")
-    cx.emit(f"and rcx, {_batch('writable')}")
-    cx.emit("xor eax, eax")
-    cx.emit("ret")
+    _emit_place(cx, bad)
     cx.label(bad)
     cx.emit(f"mov eax, {OUT_OF_BOUNDS:#x}")
     cx.emit("ret")
