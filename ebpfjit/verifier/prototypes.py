@@ -1,0 +1,450 @@
+"""What Linux's helpers take and give: a row for each (struct bpf_func_proto of Linux 6.18).
+
+    skb_load_bytes   ctx any out size -> int    gpl         name, arguments, result, what else is so
+    sk_assign@sk_lookup   ...                               the same for programs of these types
+
+    any                 a number or, where pointers may leak, whatever there is
+    map key value       a map; a key of it; a value of it
+    in out inout        memory: the helper reads it; writes it, whatever was there; reads and writes it
+    in[20] out[8]       of so many bytes (where it is written, at a multiple of them); else `size` follows
+    size size0          how much: at least 1, at least 0
+    alloc               how much, a constant: so large is the result
+    ctx stack           the context; memory in the frame, of any size
+    lock timer kptr     a place in a map's value
+    func str            a function of the program; text in a map that nothing changes
+    sock_common sock    a socket of any kind; `sock`: or one of the kernel's own structs
+    socket              a whole one
+    record              what bpf_ringbuf_reserve gave
+    dynptr:ringbuf:out  a dynptr of a kind; `out`: the helper makes it; `in`: it does not change it
+    *task_struct        a struct of the kernel's
+    percpu              a variable of the kernel's that each processor has
+    x? x:release        or NULL; it is given back
+
+Results are `int`, `void`, or the same words. What else is so:
+
+    pkt        memory and keys may lie in the packet
+    moves      pointers into the packet are void afterwards
+    gpl        for programs whose license is GPL
+    sleep      for programs that may sleep
+    fastcall   registers but r0 are kept
+    acquires   the result is to be given back
+    casts      the result is the first argument as another type, and as much to be given back
+    at-most=N  the result is negative, or at most argument N (from 0)
+    below=N    the result is from 0 to N - 1
+
+Held against the kernel at hand in `tests/unit/test_prototypes.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ebpfjit.once import once
+from ebpfjit.record import dataclass
+from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
+
+_TABLE = """
+map_lookup_elem             map key                            -> value?                pkt
+map_update_elem             map key value any                  -> int                   pkt
+map_delete_elem             map key                            -> int                   pkt
+probe_read                  out size0 any                      -> int                   gpl
+ktime_get_ns                                                   -> int
+trace_printk                in size                            -> int                   gpl
+get_prandom_u32                                                -> int
+get_smp_processor_id                                           -> int                   fastcall below=8192
+skb_store_bytes             ctx any in size any                -> int                   moves
+l3_csum_replace             ctx any any any any                -> int                   moves
+l4_csum_replace             ctx any any any any                -> int                   moves
+tail_call                   ctx map any                        -> void                  moves
+clone_redirect              ctx any any                        -> int                   moves
+get_current_pid_tgid                                           -> int
+get_current_uid_gid                                            -> int
+get_current_comm            out size                           -> int
+get_cgroup_classid          ctx                                -> int
+skb_vlan_push               ctx any any                        -> int                   moves
+skb_vlan_pop                ctx                                -> int                   moves
+skb_get_tunnel_key          ctx out size any                   -> int
+skb_set_tunnel_key          ctx in size any                    -> int
+perf_event_read             map any                            -> int                   gpl
+redirect                    any any                            -> int
+get_route_realm             ctx                                -> int
+perf_event_output           ctx map any in size0               -> int                   gpl
+skb_load_bytes              ctx any out size                   -> int
+get_stackid                 ctx map any                        -> int                   gpl
+csum_diff                   in? size0 in? size0 any            -> int                   pkt
+skb_get_tunnel_opt          ctx out size                       -> int
+skb_set_tunnel_opt          ctx in size                        -> int
+skb_change_proto            ctx any any                        -> int                   moves
+skb_change_type             ctx any                            -> int
+skb_under_cgroup            ctx map any                        -> int
+get_hash_recalc             ctx                                -> int
+get_current_task                                               -> int                   gpl
+probe_write_user            any in size                        -> int                   gpl
+current_task_under_cgroup   map any                            -> int
+skb_change_tail             ctx any any                        -> int                   moves
+skb_pull_data               ctx any                            -> int                   moves
+csum_update                 ctx any                            -> int
+set_hash_invalid            ctx                                -> int
+get_numa_node_id                                               -> int
+skb_change_head             ctx any any                        -> int                   moves
+xdp_adjust_head             ctx any                            -> int                   moves
+probe_read_str              out size0 any                      -> int                   gpl at-most=1
+get_socket_cookie           ctx                                -> int
+get_socket_uid              ctx                                -> int
+set_hash                    ctx any                            -> int
+setsockopt                  ctx any any in size                -> int
+skb_adjust_room             ctx any any any                    -> int                   moves
+redirect_map                map any any                        -> int
+sk_redirect_map             ctx map any any                    -> int
+sock_map_update             ctx map key any                    -> int                   pkt
+xdp_adjust_meta             ctx any                            -> int                   moves
+perf_event_read_value       map any out size                   -> int                   gpl
+perf_prog_read_value        ctx out size                       -> int                   gpl
+getsockopt                  ctx any any out size               -> int
+override_return             ctx any                            -> int                   gpl
+sock_ops_cb_flags_set       ctx any                            -> int
+msg_redirect_map            ctx map any any                    -> int
+msg_apply_bytes             ctx any                            -> int
+msg_cork_bytes              ctx any                            -> int
+msg_pull_data               ctx any any any                    -> int                   moves
+bind                        ctx in size                        -> int
+xdp_adjust_tail             ctx any                            -> int                   moves
+skb_get_xfrm_state          ctx any out size any               -> int
+get_stack                   ctx out size0 any                  -> int                   gpl at-most=2
+skb_load_bytes_relative     ctx any out size any               -> int
+fib_lookup                  ctx inout size any                 -> int                   gpl
+sock_hash_update            ctx map key any                    -> int                   pkt
+msg_redirect_hash           ctx map key any                    -> int
+sk_redirect_hash            ctx map key any                    -> int
+lwt_push_encap              ctx any in size                    -> int                   moves
+lwt_seg6_store_bytes        ctx any in size                    -> int                   moves
+lwt_seg6_adjust_srh         ctx any any                        -> int                   moves
+lwt_seg6_action             ctx any in size                    -> int                   moves
+rc_repeat                   ctx                                -> int                   gpl
+rc_keydown                  ctx any any any                    -> int                   gpl
+skb_cgroup_id               ctx                                -> int
+get_current_cgroup_id                                          -> int
+get_local_storage           map any                            -> value
+sk_select_reuseport         ctx map key any                    -> int
+skb_ancestor_cgroup_id      ctx any                            -> int
+sk_lookup_tcp               ctx in size0 any any               -> socket?               pkt acquires
+sk_lookup_udp               ctx in size0 any any               -> socket?               pkt acquires
+sk_release                  sock:release                       -> int
+map_push_elem               map value any                      -> int                   pkt
+map_pop_elem                map value:out                      -> int
+map_peek_elem               map value:out                      -> int
+msg_push_data               ctx any any any                    -> int                   moves
+msg_pop_data                ctx any any any                    -> int                   moves
+rc_pointer_rel              ctx any any                        -> int                   gpl
+spin_lock                   lock                               -> void
+spin_unlock                 lock                               -> void
+sk_fullsock                 sock_common                        -> socket?               casts
+tcp_sock                    sock_common                        -> tcp_sock?             casts
+skb_ecn_set_ce              ctx                                -> int
+get_listener_sock           sock_common                        -> socket?
+skc_lookup_tcp              ctx in size0 any any               -> sock_common?          pkt acquires
+tcp_check_syncookie         sock in size in size               -> int                   gpl pkt
+sysctl_get_name             ctx inout size any                 -> int
+sysctl_get_current_value    ctx out size                       -> int
+sysctl_get_new_value        ctx out size                       -> int
+sysctl_set_new_value        ctx in size                        -> int
+strtol                      in size any out[8]                 -> int
+strtoul                     in size any out[8]                 -> int
+sk_storage_get              map sock value? any                -> value?
+sk_storage_delete           map sock                           -> int
+send_signal                 any                                -> int
+tcp_gen_syncookie           sock in size in size               -> int                   gpl pkt
+skb_output                  *sk_buff map any in size0          -> int                   gpl
+probe_read_user             out size0 any                      -> int                   gpl
+probe_read_kernel           out size0 any                      -> int                   gpl
+probe_read_user_str         out size0 any                      -> int                   gpl at-most=1
+probe_read_kernel_str       out size0 any                      -> int                   gpl at-most=1
+tcp_send_ack                *tcp_sock any                      -> int
+send_signal_thread          any                                -> int
+jiffies64                                                      -> int
+read_branch_records         ctx inout? size0 any               -> int                   gpl
+get_ns_current_pid_tgid     any any out size                   -> int
+xdp_output                  *xdp_buff map any in size0         -> int                   gpl
+get_netns_cookie            ctx?                               -> int
+get_current_ancestor_cgroup_id any                                -> int
+sk_assign                   ctx sock any                       -> int
+ktime_get_boot_ns                                              -> int
+seq_printf                  *seq_file in size in? size0        -> int                   gpl
+seq_write                   *seq_file in size0                 -> int                   gpl
+sk_cgroup_id                sock                               -> int
+sk_ancestor_cgroup_id       sock any                           -> int
+ringbuf_output              map in size0 any                   -> int
+ringbuf_reserve             map alloc any                      -> record?               acquires
+ringbuf_submit              record:release any                 -> void
+ringbuf_discard             record:release any                 -> void
+ringbuf_query               map any                            -> int
+csum_level                  ctx any                            -> int
+skc_to_tcp6_sock            sock                               -> *tcp6_sock?           casts
+skc_to_tcp_sock             sock                               -> *tcp_sock?            casts
+skc_to_tcp_timewait_sock    sock                               -> *tcp_timewait_sock?   casts
+skc_to_tcp_request_sock     sock                               -> *tcp_request_sock?    casts
+skc_to_udp6_sock            sock                               -> *udp6_sock?           casts
+get_task_stack              *task_struct out size0 any         -> int                   at-most=2
+load_hdr_opt                ctx inout size any                 -> int
+store_hdr_opt               ctx in size any                    -> int                   moves
+reserve_hdr_opt             ctx any any                        -> int
+inode_storage_get           map *inode? value? any             -> value?
+inode_storage_delete        map *inode?                        -> int
+d_path                      *path inout size0                  -> int
+copy_from_user              out size0 any                      -> int                   sleep
+snprintf_btf                inout size in size any             -> int
+seq_printf_btf              *seq_file in size0 any             -> int                   gpl
+skb_cgroup_classid          ctx                                -> int
+redirect_neigh              any in? size0 any                  -> int
+per_cpu_ptr                 percpu any                         -> percpu:rdonly?
+this_cpu_ptr                percpu                             -> percpu:rdonly
+redirect_peer               any any                            -> int
+task_storage_get            map *task_struct? value? any       -> value?
+task_storage_delete         map *task_struct?                  -> int
+get_current_task_btf                                           -> *task_struct:trusted  gpl
+bprm_opts_set               *linux_binprm any                  -> int
+ktime_get_coarse_ns                                            -> int
+ima_inode_hash              *inode out size                    -> int                   sleep
+sock_from_file              *file                              -> *socket?
+check_mtu                   ctx any inout[4] any any           -> int                   gpl
+for_each_map_elem           map func stack? any                -> int
+snprintf                    inout? size0 str in? size0         -> int                   gpl
+sys_bpf                     any in size                        -> int
+btf_find_by_name_kind       in size any any                    -> int
+sys_close                   any                                -> int
+timer_init                  timer map any                      -> int                   gpl
+timer_set_callback          timer func                         -> int                   gpl
+timer_start                 timer any any                      -> int                   gpl
+timer_cancel                timer                              -> int                   gpl
+get_func_ip                 ctx                                -> int                   gpl
+get_attach_cookie           ctx                                -> int
+task_pt_regs                *task_struct                       -> *pt_regs              gpl
+get_branch_snapshot         out size0                          -> int                   gpl
+trace_vprintk               in size in? size0                  -> int                   gpl
+skc_to_unix_sock            sock                               -> *unix_sock?
+kallsyms_lookup_name        in size0 any out[8]                -> int
+find_vma                    *task_struct any func stack? any   -> int
+loop                        any func stack? any                -> int
+strncmp                     in size str                        -> int
+get_func_arg                ctx any out[8]                     -> int
+get_func_ret                ctx out[8]                         -> int
+get_func_arg_cnt            ctx                                -> int
+get_retval                                                     -> int
+set_retval                  any                                -> int
+xdp_get_buff_len            ctx                                -> int
+xdp_load_bytes              ctx any out size                   -> int
+xdp_store_bytes             ctx any in size                    -> int
+copy_from_user_task         out size0 any *task_struct any     -> int                   gpl sleep
+skb_set_tstamp              ctx any any                        -> int
+ima_file_hash               *file out size                     -> int                   sleep
+kptr_xchg                   kptr *:release?                    -> *?                    acquires
+map_lookup_percpu_elem      map key any                        -> value?                pkt
+skc_to_mptcp_sock           sock_common                        -> *mptcp_sock?          casts
+dynptr_from_mem             out size0 any dynptr:local:out     -> int
+ringbuf_reserve_dynptr      map any any dynptr:ringbuf:out     -> int
+ringbuf_submit_dynptr       dynptr:ringbuf:release any         -> void
+ringbuf_discard_dynptr      dynptr:ringbuf:release any         -> void
+dynptr_read                 out size0 dynptr:in any any        -> int
+dynptr_write                dynptr:in any in size0 any         -> int
+dynptr_data                 dynptr:in any alloc                -> dynptr_mem?
+tcp_raw_gen_syncookie_ipv4  in[20] in size0                    -> int                   gpl pkt
+tcp_raw_gen_syncookie_ipv6  in[40] in size0                    -> int                   gpl pkt
+tcp_raw_check_syncookie_ipv4 in[20] in[20]                      -> int                   gpl pkt
+tcp_raw_check_syncookie_ipv6 in[40] in[20]                      -> int                   gpl pkt
+ktime_get_tai_ns                                               -> int
+user_ringbuf_drain          map func stack? any                -> int
+cgrp_storage_get            map *cgroup? value? any            -> value?
+cgrp_storage_delete         map *cgroup?                       -> int
+
+get_cgroup_classid@cgroup_sock,cgroup_sock_addr,cgroup_sockopt,cgroup_sysctl,cgroup_device,sk_msg -> int
+get_socket_cookie@tracing,lsm,sk_reuseport sock? -> int
+setsockopt@tracing,lsm,struct_ops,cgroup_sockopt sock any any in size -> int
+getsockopt@tracing,lsm,struct_ops,cgroup_sockopt sock any any out size -> int
+sk_storage_get@cgroup_sock map ctx value? any -> value?
+sk_storage_get@tracing map *sock_common? value? any -> value?
+sk_storage_delete@tracing map *sock_common? -> int
+sk_assign@sk_lookup ctx socket? any -> int
+xdp_get_buff_len@tracing *xdp_buff -> int
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """What one argument of a helper must be.
+
+    `kind` is Linux's ARG_* in lower case. `maybe_null`: NULL is taken too. `uninit`: what is there need not
+    be initialised, for the helper writes it. `write`: the helper writes to it; `rdonly`: it does not.
+    `release`: it is given back. `aligned`: it lies at a multiple of its size. `size`: bytes of memory, 0
+    where the next argument tells them. `btf` names the kernel's struct, `dynptr` what a dynptr is of
+    ("": any).
+    """
+
+    kind: str
+    maybe_null: bool = False
+    uninit: bool = False
+    write: bool = False
+    rdonly: bool = False
+    release: bool = False
+    aligned: bool = False
+    size: int = 0
+    btf: str = ""
+    dynptr: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prototype:
+    """What a helper takes and gives.
+
+    `returns` is Linux's RET_* in lower case, without its "or_null" (`returns_null`); memory is
+    "ptr_to_ringbuf_mem", "ptr_to_dynptr_mem" or "ptr_to_mem_or_btf_id". `returns_btf` names the kernel's
+    struct; `returns_trusted`: other functions take it; `returns_rdonly`: programs do not write to it.
+    `acquires`: the result is to be given back. `casts`: it is the first argument as another type.
+    `moves_packet`: pointers into the packet are void afterwards. `packet_access`: memory and keys may lie in
+    the packet. `might_sleep`, `gpl`: for programs that may sleep, whose license is GPL. `fastcall`: r1 to r5
+    are kept. `result_range`: the least and the greatest result, as s64, where they are known. `at_most`:
+    which argument (from 0) is a size that the result, where it is not negative, does not exceed.
+    """
+
+    name: str
+    number: int
+    arguments: tuple[Argument, ...]
+    returns: str = "integer"
+    returns_null: bool = False
+    returns_btf: str = ""
+    returns_trusted: bool = False
+    returns_rdonly: bool = False
+    acquires: bool = False
+    casts: bool = False
+    moves_packet: bool = False
+    packet_access: bool = False
+    might_sleep: bool = False
+    gpl: bool = False
+    fastcall: bool = False
+    result_range: tuple[int, int] | None = None
+    at_most: int | None = None
+
+
+_KINDS = {
+    "any": "anything",
+    "map": "const_map_ptr",
+    "key": "ptr_to_map_key",
+    "value": "ptr_to_map_value",
+    "in": "ptr_to_mem",
+    "out": "ptr_to_mem",
+    "inout": "ptr_to_mem",
+    "size": "const_size",
+    "size0": "const_size_or_zero",
+    "alloc": "const_alloc_size_or_zero",
+    "ctx": "ptr_to_ctx",
+    "stack": "ptr_to_stack",
+    "lock": "ptr_to_spin_lock",
+    "timer": "ptr_to_timer",
+    "kptr": "kptr_xchg_dest",
+    "func": "ptr_to_func",
+    "sock_common": "ptr_to_sock_common",
+    "socket": "ptr_to_socket",
+    "sock": "ptr_to_btf_id_sock_common",
+    "record": "ptr_to_ringbuf_mem",
+    "str": "ptr_to_const_str",
+    "dynptr": "ptr_to_dynptr",
+    "percpu": "ptr_to_percpu_btf_id",
+    "*": "ptr_to_btf_id",
+}
+_RESULTS = {
+    "int": "integer",
+    "void": "void",
+    "value": "ptr_to_map_value",
+    "socket": "ptr_to_socket",
+    "tcp_sock": "ptr_to_tcp_sock",
+    "sock_common": "ptr_to_sock_common",
+    "record": "ptr_to_ringbuf_mem",
+    "dynptr_mem": "ptr_to_dynptr_mem",
+    "percpu": "ptr_to_mem_or_btf_id",
+    "*": "ptr_to_btf_id",
+}
+_WORD = re.compile(r"(?P<star>\*?)(?P<name>\w*)(\[(?P<size>\d+)\])?(?P<flags>(:\w+)*)(?P<null>\??)")
+
+_Key = tuple[int, str]
+"""A helper's number, and the type of programs that the row is for ("": all others)."""
+
+
+def _word(word: str) -> tuple[str, str, int, list[str], bool]:
+    """Return what a word says: its name ("*": a struct), the struct, a size, flags, "or NULL"."""
+    found = _WORD.fullmatch(word)
+    assert found is not None, word
+    star, name = found["star"], found["name"]
+    flags = found["flags"].split(":")[1:]
+    return star or name, name if star else "", int(found["size"] or 0), flags, bool(found["null"])
+
+
+def _argument(word: str) -> Argument:
+    name, struct, size, flags, maybe_null = _word(word)
+    writes = name in ("out", "inout") or "out" in flags
+    return Argument(
+        _KINDS[name],
+        maybe_null=maybe_null,
+        uninit=name == "out" or "out" in flags,
+        write=writes,
+        rdonly=name == "in" or "in" in flags,
+        release="release" in flags,
+        aligned=writes and size > 0,
+        size=size,
+        btf=struct,
+        dynptr=next((flag for flag in flags if flag in ("local", "ringbuf")), ""),
+    )
+
+
+def _prototype(name: str, row: str) -> Prototype:
+    arguments, _, rest = row.partition("->")
+    word, *others = rest.split()
+    said = dict(other.partition("=")[::2] for other in others)
+    result, struct, _, flags, maybe_null = _word(word)
+    below, at_most = said.get("below"), said.get("at-most")
+    return Prototype(
+        f"bpf_{name}",
+        NUMBERS[f"bpf_{name}"],
+        tuple(_argument(word) for word in arguments.split()),
+        _RESULTS[result],
+        returns_null=maybe_null,
+        returns_btf=struct,
+        returns_trusted="trusted" in flags,
+        returns_rdonly="rdonly" in flags,
+        acquires="acquires" in said,
+        casts="casts" in said,
+        moves_packet="moves" in said,
+        packet_access="pkt" in said,
+        might_sleep="sleep" in said,
+        gpl="gpl" in said,
+        fastcall="fastcall" in said,
+        result_range=(0, int(below) - 1) if below else None,
+        at_most=int(at_most) if at_most else None,
+    )
+
+
+@once
+def _prototypes() -> Mapping[_Key, Prototype]:
+    """Return all rows by number and program type."""
+    found: dict[_Key, Prototype] = {}
+    for row in filter(None, _TABLE.splitlines()):
+        names, _, rest = row.partition(" ")
+        name, _, types = names.partition("@")
+        read = _prototype(name, rest)
+        found |= {(read.number, type_): read for type_ in types.split(",")}
+    return found
+
+
+def prototype(helper: int | str, program_type: str | None = None) -> Prototype | None:
+    """Return what a helper takes in programs of a type; None where there is none of that number or name.
+
+    Whether programs of that type may call it at all is another matter (`Helper.program_types`).
+    """
+    number = NUMBERS.get(helper, 0) if isinstance(helper, str) else helper
+    known = _prototypes()
+    return known.get((number, program_type or "")) or known.get((number, ""))
+
+
+def prototypes() -> Mapping[int, Prototype]:
+    """Return what each helper takes where no program type has its own, by number."""
+    known = _prototypes()
+    return {number: known[number, ""] for number in NAMES}
