@@ -10,9 +10,9 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
+from ebpfjit.fuzzing.samples import Fields, Inputs, Sample
+
 ROWS = 1024
-LARGEST = 512
-"""Bytes of a packet that is changed, at most."""
 ODD = (
     0,
     1,
@@ -39,20 +39,23 @@ ODD = (
 
 
 class Batch:
-    """Packets in one buffer: `data` (a buffer), `offsets` and `lengths` (array("Q"), or numpy's)."""
+    """Packets in one buffer: `data` (a buffer), `offsets` and `lengths` (array("Q"), or numpy's).
 
-    def __init__(self, data: Any, offsets: Any, lengths: Any) -> None:
-        self.data, self.offsets, self.lengths = data, offsets, lengths
+    All have the same `fields` of their contexts.
+    """
+
+    def __init__(self, data: Any, offsets: Any, lengths: Any, fields: Fields = ()) -> None:
+        self.data, self.offsets, self.lengths, self.fields = data, offsets, lengths, fields
 
     @classmethod
-    def of(cls, packets: Sequence[bytes]) -> Batch:
+    def of(cls, packets: Sequence[bytes], fields: Fields = ()) -> Batch:
         """Return packets as a batch."""
         lengths = array("Q", map(len, packets))
         offsets, at = array("Q"), 0
         for length in lengths:
             offsets.append(at)
             at += length
-        return cls(b"".join(packets), offsets, lengths)
+        return cls(b"".join(packets), offsets, lengths, fields)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -61,21 +64,26 @@ class Batch:
         """Return the first packets, so many at most."""
         if count is None or count >= len(self):
             return self
-        return Batch(self.data, self.offsets[:count], self.lengths[:count])
+        return Batch(self.data, self.offsets[:count], self.lengths[:count], self.fields)
 
     def packet(self, index: int) -> bytes:
         """Return a packet."""
         start, size = int(self.offsets[index]), int(self.lengths[index])
         return bytes(memoryview(self.data).cast("B")[start : start + size])
 
+    def sample(self, index: int) -> Sample:
+        """Return a packet with what it has beside it."""
+        return Sample(self.packet(index), self.fields)
+
 
 class Mutator:
     """Changes packets: bytes at random, odd ones, numbers that the program compares with, other lengths."""
 
-    def __init__(self, seed: int, constants: Sequence[bytes], least: int) -> None:
+    def __init__(self, seed: int, constants: Sequence[bytes], inputs: Inputs) -> None:
         self.rng = random.Random(seed)
         self.constants = list(constants)
-        self.least = least
+        self.inputs = inputs
+        self.least = inputs.least
         try:
             import numpy
         except ImportError:
@@ -87,19 +95,20 @@ class Mutator:
     def batch(self, parents: Sequence[bytes], rows: int = ROWS) -> Batch:
         """Return so many changed packets, each of one of the parents."""
         if self._numpy is None:
-            return Batch.of([self._changed(self.rng.choice(parents)) for _ in range(rows)])
+            fitting = self.inputs.fitting
+            return Batch.of([fitting(self._changed(self.rng.choice(parents))) for _ in range(rows)])
         return self._fast(parents, rows)
 
     def _fast(self, parents: Sequence[bytes], rows: int) -> Batch:
-        np, draw = self._numpy, self._random
-        chosen = [parents[self.rng.randrange(len(parents))][:LARGEST] for _ in range(8)]
-        grows = 32 if self.rng.random() < 0.25 else 0
+        np, draw, inputs = self._numpy, self._random, self.inputs
+        chosen = [parents[self.rng.randrange(len(parents))][: inputs.most] for _ in range(8)]
+        grows = 32 if self.rng.random() < 0.25 and not inputs.is_sized else 0
         width = max(max(map(len, chosen)) + grows, self.least, 1)
         per = -(-rows // len(chosen))
         data = np.zeros((len(chosen) * per, width), np.uint8)
         lengths = np.empty(len(data), np.uint64)
         for index, parent in enumerate(chosen):
-            part = slice(index * per, (index + 1) * per)
+            part = slice(index, None, len(chosen))
             data[part, : len(parent)] = np.frombuffer(parent, np.uint8)
             lengths[part] = max(len(parent), self.least)
         every = np.arange(len(data))
@@ -115,6 +124,8 @@ class Mutator:
         if self.constants and self.rng.random() < 0.7:
             for row in range(self.rng.randrange(4), len(data), 4):
                 self._put(data[row], int(lengths[row]))
+        for start, stop in inputs.zeros:
+            data[:, start:stop] = 0
         if self.rng.random() < 0.3 and width > self.least:
             some = draw.random(len(data)) < 0.25
             lengths[some] = draw.integers(self.least, width + 1, int(some.sum()), np.uint64)
@@ -129,7 +140,7 @@ class Mutator:
             row[at : at + len(raw)] = self._numpy.frombuffer(raw, self._numpy.uint8)
 
     def _changed(self, parent: bytes) -> bytes:
-        rng, data = self.rng, bytearray(parent[:LARGEST])
+        rng, data = self.rng, bytearray(parent[: self.inputs.most])
         for _ in range(rng.choice((1, 1, 2, 3))):
             kind = rng.randrange(5)
             at = rng.randrange(len(data)) if data else 0

@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, field
 from typing import Any
 
+from ebpfjit.fuzzing.state import Held
 from ebpfjit.record import dataclass
 
 
@@ -19,14 +20,16 @@ class Finding:
     "verdict"       a predicate does not hold
     "difference"    another version of the program has another verdict, or leaves another packet
 
-    `packets` lead there, the last of them shows it; `maps` are what maps have to hold before, by name. `pc`
+    `packets` lead there, the last of them shows it, with the fields of its context in `contexts` (none: no
+    packet has any); `maps` are what maps have to hold before, by name. `pc`
     and `line` say where, where that is known. `count` is how often it was met.
     """
 
     kind: str
     text: str
     packets: list[bytes]
-    maps: dict[str, list[tuple[bytes, bytes]]] = field(default_factory=dict)
+    maps: dict[str, list[tuple[bytes, Held]]] = field(default_factory=dict)
+    contexts: list[dict[str, Any]] = field(default_factory=list)
     pc: int | None = None
     line: str = ""
     fault: str = ""
@@ -47,7 +50,8 @@ class Finding:
         """Return it as JSON has it, bytes in hex."""
         said = asdict(self)
         said["packets"] = [each.hex() for each in self.packets]
-        said["maps"] = {name: [[k.hex(), v.hex()] for k, v in items] for name, items in self.maps.items()}
+        said["maps"] = {name: plain(items) for name, items in self.maps.items()}
+        said["contexts"] = plain(self.contexts)
         return {**said, "packet": self.packet.hex(), "scapy": self.scapy}
 
     def pytest(self, object_file: str, program: str, number: int = 1, against: str = "") -> str:
@@ -68,7 +72,7 @@ class Finding:
             for map_name, entries in self.maps.items():
                 for key, value in entries:
                     place = f"{holder}.maps[{map_name!r}]"
-                    lines += [f"    {place}[bytes.fromhex({key.hex()!r})] = bytes.fromhex({value.hex()!r})"]
+                    lines += [f"    {place}[{_literal(key)}] = {_literal(value)}"]
         lines += ["    for packet in map(bytes.fromhex, PACKETS):"]
         if self.kind == "difference":
             lines += [
@@ -94,6 +98,21 @@ class Finding:
             limit = ", limit=1_000_000" if self.fault == "BudgetExhausted" else ""
             lines += [f"        program.run(packet{limit})  # raises {self.fault}: {_one_line(self.text)}"]
         return "\n".join(lines) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it, bytes in hex."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f"bytes.fromhex({value.hex()!r})"
+    return f"[{', '.join(map(_literal, value))}]"
 
 
 def _one_line(text: str) -> str:

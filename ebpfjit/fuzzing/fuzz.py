@@ -7,43 +7,38 @@ pool -> 1,024 changed packets -> counted machine code -> a branch that went a ne
 
 from __future__ import annotations
 
-import copy
 import random
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field
-from functools import partial
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
-from ebpfjit.coverage.shape import shape_of
-from ebpfjit.difftest.frames import frame
 from ebpfjit.difftest.guided import compared_with
-from ebpfjit.engines import best_engine
 from ebpfjit.errors import ExecutionError, InputError
 from ebpfjit.fuzzing.batches import Batch, Mutator
+from ebpfjit.fuzzing.features import Features
 from ebpfjit.fuzzing.finding import Finding
 from ebpfjit.fuzzing.predicate import Predicate
-from ebpfjit.fuzzing.shrink import shrunk, shrunk_sequence
-from ebpfjit.fuzzing.state import Contents, Maps
+from ebpfjit.fuzzing.samples import Fields, Inputs, Sample
+from ebpfjit.fuzzing.shrink import MOST_TRIES, shrunk, shrunk_sequence, without_fields
+from ebpfjit.fuzzing.side import FAULT, ROWS, Side
+from ebpfjit.fuzzing.state import Contents, Held
 from ebpfjit.fuzzing.steer import steered
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import counters
-from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.contexts.types import program_type
 
 LIMIT = 1_000_000
 """Instructions of a run, where nobody says: what takes more is a finding."""
-FRESH = 128
-"""Packets that are made anew at a time."""
-SPAN = 16
-"""Batches after which maps are as they were at the start of the span."""
+FRESH, FEW = 128, 16
+"""Packets that are made anew at a time, and where each is run slowly."""
 MOST_FINDINGS = 64
-Feature = tuple[str, int]
-_FAULT = (1 << 64) - 0xF417
-"""What stands for a fault among verdicts."""
+TRIES_BEHIND = 400
+"""How often a sample is made smaller, where a try takes long."""
 
 
 @dataclass
@@ -101,94 +96,74 @@ def fuzz(
     if against is not None and against.type != program.type:
         raise InputError(f"the other version is of type {against.type}, not {program.type}")
     predicate = Predicate(check) if isinstance(check, str) else check
-    counters.start()
-    try:
-        fuzzer = _Fuzzer(program, predicate, against, seed, limit, changes_maps=changes_maps)
-        return fuzzer.run(list(packets), seconds, runs, progress)
-    finally:
-        counters.stop()
+    other = Side(against, limit) if against is not None else None
+    fuzzer = Fuzzer(Side(program, limit), predicate, other, seed, changes_maps=changes_maps)
+    return fuzzer.run([Sample(each) for each in packets], seconds, runs, progress)
 
 
-class _Side:
-    """A copy of a program with maps of its own: in machine code, where that is to be had."""
-
-    def __init__(self, program: Program, limit: int) -> None:
-        self.program = copy.deepcopy(program)
-        self.limit = limit
-        self.compiled = self.program.compile(limit=limit, optimize=True) if best_engine() == "jit" else None
-        self.maps = Maps(self.program)
-        self.start = self.maps.contents()
-
-    def verdict(self, packet: bytes) -> int:
-        """Run a packet; raises as `Program.run`."""
-        if self.compiled is not None:
-            return self.compiled(bytearray(packet))
-        return self.program.run(packet, engine="interpreter", limit=self.limit).return_value
-
-    def verdicts(self, batch: Batch, faults: list[Any]) -> array[int]:
-        """Run a batch; faults are added to the list, with their number."""
-        if self.compiled is not None:
-            return self.compiled.map(
-                batch.data, offsets=batch.offsets, lengths=batch.lengths, on_fault=_FAULT, faults=faults
-            )
-        found = array("Q")
-        for index in range(len(batch)):
-            try:
-                found.append(self.verdict(batch.packet(index)))
-            except (ExecutionError, InputError) as error:
-                error.index = index
-                faults.append(error)
-                found.append(_FAULT)
-        return found
+Shows = Callable[[Side, Sample], bool]
 
 
-class _Fuzzer:
+class Shown(NamedTuple):
+    """Samples, one after the other on maps with these contents: the last of them shows something."""
+
+    samples: list[Sample]
+    contents: Contents
+
+
+class Fuzzer:
+    """The loop: what is tried next, what was new of it, and what is wrong with it."""
+
+    span = 16
+    """Batches after which maps are as they were at first, or hold something else."""
+
     def __init__(
         self,
-        program: Program,
+        side: Side,
         predicate: Predicate | None,
-        against: Program | None,
+        other: Side | None,
         seed: int,
-        limit: int,
         *,
         changes_maps: bool,
     ) -> None:
         self.rng = random.Random(seed)
         self.predicate = predicate
-        self.side = _Side(program, limit)
-        self.other = _Side(against, limit) if against is not None else None
-        self.type = program_type(program.type or "")
+        self.side, self.other = side, other
+        self.inputs = Inputs(side.program)
+        self.actions: Mapping[int, str] = {} if self.inputs.type is None else self.inputs.type.actions
         self.changes_maps = changes_maps
-        self.mutator = Mutator(seed, _constants(self.side.program), LINK_HEADER_SIZE)
-        self.pool: list[bytes] = []
-        self.queue: list[bytes] = []
-        """Packets that are tried next: steered ones."""
+        self.mutator = Mutator(seed, _constants(side.program), self.inputs)
+        self.pool: list[Sample] = []
+        self.queue: list[Sample] = []
+        """Those that are tried next: steered ones."""
         self.report = Report()
         self.known: set[tuple[object, ...]] = set()
         self.found = counters.counters_of(self.side.program.own())
-        self.features = _Features(self.found)
+        self.features = Features(self.found)
         self.seen = self.features.gone()
         self.snapshot: Contents = self.side.start
         self.since: list[Batch] = []
         self.verdict_holds: dict[int, bool] = {}
+        self.clock: Callable[[], float] = time.monotonic
 
     # -- the loop --
 
     def run(
         self,
-        given: list[bytes],
+        given: list[Sample],
         seconds: float | None,
         runs: int | None,
         progress: Callable[[Report], None],
     ) -> Report:
-        report, start = self.report, time.monotonic()
+        """Look until time, runs or findings are used up; begin with what is given."""
+        report, start = self.report, self.clock()
         try:
-            self.take(Batch.of([*given, *self.fresh(FRESH)]).first(runs))
+            self.queue = [*given, *self.inputs.first(), *self.fresh()]
             number = 0
-            while len(report.findings) < MOST_FINDINGS:
+            while not self.is_over():
                 if runs is not None and report.runs >= runs:
                     break
-                if seconds is not None and time.monotonic() - start >= seconds:
+                if seconds is not None and self.clock() - start >= seconds:
                     break
                 left = None if runs is None else runs - report.runs
                 self.take(self.next_batch(number).first(left))
@@ -196,29 +171,52 @@ class _Fuzzer:
                 progress(report)
         except KeyboardInterrupt:
             report.interrupted = True
-        report.seconds = time.monotonic() - start
-        report.kept = [*self.pool]
+        report.seconds = self.clock() - start
+        report.kept = [each.data for each in self.pool]
         self.sum_up()
         return report
 
+    def is_over(self) -> bool:
+        """Return whether nothing more is looked for."""
+        return len(self.report.findings) >= MOST_FINDINGS
+
     def next_batch(self, number: int) -> Batch:
-        if number % SPAN == 0:
+        """Return what is tried next."""
+        if number % self.span == 0:
             self.new_span(number)
         if self.queue:
-            queue, self.queue = self.queue[:1024], self.queue[1024:]
-            return Batch.of(queue)
+            return self.from_queue()
         if not self.pool or number % 16 == 1:
-            return Batch.of(self.fresh(FRESH))
+            return Batch.of([each.data for each in self.fresh()])
         recent = self.pool[-8:] if self.rng.random() < 0.4 else self.pool
-        return self.mutator.batch(recent)
+        fields: Fields = ()
+        if self.inputs.read and number % 4 == 3:
+            fields = self.rng.choice((self.inputs.contexts(self.rng), self.rng.choice(recent).fields))
+        changed = self.mutator.batch([each.data for each in recent], self.side.rows(fields))
+        changed.fields = fields
+        return changed
+
+    def fresh(self) -> list[Sample]:
+        """Return some that are made anew."""
+        count = FRESH if self.side.rows() == ROWS else FEW
+        return [self.inputs.fresh(self.rng) for _ in range(count)]
+
+    def from_queue(self) -> Batch:
+        """Return the first ones that wait and have the same fields."""
+        fields, rows = self.queue[0].fields, self.side.rows(self.queue[0].fields)
+        same, others = list[Sample](), list[Sample]()
+        for each in self.queue:
+            (same if each.fields == fields and len(same) < rows else others).append(each)
+        self.queue = others
+        return Batch.of([each.data for each in same], fields)
 
     def new_span(self, number: int) -> None:
         """Have maps hold what they did at the start, or something else."""
         maps = self.side.maps
         if maps:
             maps.put_back(self.side.start)
-            if self.changes_maps and number % (2 * SPAN):
-                maps.change(self.rng, self.pool)
+            if self.changes_maps and number % (2 * self.span):
+                maps.change(self.rng, [each.data for each in self.pool], number // (2 * self.span))
                 self.snapshot = maps.contents()
             else:
                 self.snapshot = self.side.start
@@ -231,9 +229,6 @@ class _Fuzzer:
         assert self.other is not None  # it was looked at
         by_name = {map_.definition.name: entries for map_, entries in contents}
         return [(map_, by_name.get(map_.definition.name, entries)) for map_, entries in self.other.start]
-
-    def fresh(self, count: int) -> list[bytes]:
-        return [frame(self.rng).ljust(LINK_HEADER_SIZE, b"\0") for _ in range(count)]
 
     def take(self, batch: Batch) -> None:
         """Run a batch; look for what is new and what is wrong."""
@@ -260,51 +255,63 @@ class _Fuzzer:
         self.seen |= new
         waiting = set(new)
         for index in range(len(batch)):
-            packet = batch.packet(index)
+            sample = batch.sample(index)
             before = {feature: self.features.count(feature) for feature in waiting}
             with suppress(ExecutionError, InputError):
-                self.side.verdict(packet)
+                self.side.verdict(sample)
             gone = {feature for feature, count in before.items() if self.features.count(feature) > count}
             if gone:
                 waiting -= gone
-                self.pool.append(packet)
-                if self.changes_maps:
-                    self.side.maps.observe(packet)
-                self.queue += steered(self.side.program, packet, self.features.open(self.seen))
+                self.keep(sample)
                 if not waiting:
                     return
+
+    def keep(self, sample: Sample) -> None:
+        """Change a sample further from now on; those that comparisons ask for are tried next."""
+        self.pool.append(sample)
+        if self.changes_maps:
+            self.side.maps.observe(sample)
+        program, open_branches = self.side.program, self.features.open(self.seen)
+        self.queue += steered(program, sample, open_branches, self.inputs)
 
     # -- what is wrong --
 
     def note_fault(self, fault: ExecutionError, batch: Batch) -> None:
+        """Report a fault, if it is the first of its kind at its place."""
         kind = type(fault).__name__
         key = ("fault", kind, fault.pc)
         if self.is_known(key):
             return
         text = str(fault).removeprefix(f"packet {fault.index}: ")
 
-        def shows(side: _Side, packet: bytes) -> bool:
+        def shows(side: Side, sample: Sample) -> bool:
             try:
-                side.verdict(packet)
+                side.verdict(sample)
             except ExecutionError as error:
                 return type(error).__name__ == kind and error.pc == fault.pc
             except InputError:
                 pass
             return False
 
-        made = self.reproduced(batch, fault.index or 0, shows)
-        if made is not None:
+        shown = self.reproduced(batch, fault.index or 0, shows)
+        if shown is not None:
             line = self.side.program.line_at(fault.pc)
-            made.kind, made.text, made.pc = "fault", text, fault.pc
-            made.line, made.fault = "" if line is None else str(line), kind
-            made.text = self.text_of(made) or text
-            self.report.findings.append(made)
+            made = self.finding("fault", self.text_of(shown) or text, shown)
+            made.pc, made.line, made.fault = fault.pc, "" if line is None else str(line), kind
 
-    def text_of(self, finding: Finding) -> str:
+    def finding(self, kind: str, text: str, shown: Shown) -> Finding:
+        """Return a finding, which is in the report from now on."""
+        data = [each.data for each in shown.samples]
+        contexts = [dict(each.fields) for each in shown.samples]
+        made = Finding(kind, text, data, self.named(shown.contents), contexts if any(contexts) else [])
+        self.report.findings.append(made)
+        return made
+
+    def text_of(self, shown: Shown) -> str:
         """Return the fault's words on the packet that was made small."""
         try:
-            for packet in finding.packets:
-                self.side.verdict(packet)
+            for sample in shown.samples:
+                self.side.verdict(sample)
         except ExecutionError as error:
             return str(error)
         except InputError:
@@ -312,11 +319,12 @@ class _Fuzzer:
         return ""
 
     def look_at_verdicts(self, batch: Batch, verdicts: array[int]) -> None:
+        """Report the first verdict that the predicate forbids."""
         predicate = self.predicate
         if predicate is None:
             return
         if predicate.is_cheap:
-            new = set(verdicts) - self.verdict_holds.keys() - {_FAULT}
+            new = set(verdicts) - self.verdict_holds.keys() - {FAULT}
             for value in new:
                 self.verdict_holds[value] = predicate.holds(self.values(value, b"", b"", {}))
             if all(self.verdict_holds.get(value, True) for value in set(verdicts)):
@@ -329,34 +337,32 @@ class _Fuzzer:
         for index in indexes:
             if self.is_known(("verdict",), note=False):
                 return
-            packet = batch.packet(index)
-            if not predicate.is_cheap and self.holds(self.side, packet):
+            if not predicate.is_cheap and self.holds(self.side, batch.sample(index)):
                 continue
             self.is_known(("verdict",))
-            made = self.reproduced(batch, index, lambda side, each: not self.holds(side, each))
-            if made is not None:
-                made.kind, made.predicate = "verdict", predicate.text
-                made.text = f"{predicate.text} does not hold: {self.shown(made.packet)}"
-                self.report.findings.append(made)
+            shown = self.reproduced(batch, index, lambda side, each: not self.holds(side, each))
+            if shown is not None:
+                text = f"{predicate.text} does not hold: {self.told_of(shown.samples[-1])}"
+                self.finding("verdict", text, shown).predicate = predicate.text
             else:
                 self.known.discard(("verdict",))
             return
 
-    def holds(self, side: _Side, packet: bytes) -> bool:
+    def holds(self, side: Side, sample: Sample) -> bool:
         """Return whether the predicate holds of a run; a fault is a finding of its own."""
         predicate = self.predicate
         assert predicate is not None  # it was looked at
         maps: dict[str, Any] = {}
         try:
             if predicate.needs_state:
-                result = side.program.run(packet)
+                result = side.run(sample)
                 value, data = result.return_value, result.data
                 maps = {each.definition.name: each for each in side.program.maps}
             else:
-                value, data = side.verdict(packet), packet
+                value, data = side.verdict(sample), sample.data
         except (ExecutionError, InputError):
             return True
-        return self.told(self.values(value, packet, data, maps))
+        return self.told(self.values(value, sample.data, data, maps))
 
     def told(self, values: dict[str, Any]) -> bool:
         """Return whether the predicate holds of these values. Raises InputError, which names the packet."""
@@ -368,18 +374,19 @@ class _Fuzzer:
 
     def values(self, value: int, packet: bytes, data: bytes, maps: dict[str, Any]) -> dict[str, Any]:
         """Return what predicates may name."""
-        action = self.type.actions.get(value & 0xFFFFFFFF)
+        action = self.actions.get(value & 0xFFFFFFFF)
         return {"action": action, "return_value": value, "packet": packet, "data": data, "maps": maps}
 
-    def shown(self, packet: bytes) -> str:
+    def told_of(self, sample: Sample) -> str:
         """Return the verdict on a packet as text."""
         try:
-            value = self.side.verdict(packet)
+            value = self.side.verdict(sample)
         except (ExecutionError, InputError) as error:
             return str(error)
-        return f"the verdict is {self.type.actions.get(value & 0xFFFFFFFF) or value}"
+        return f"the verdict is {self.actions.get(value & 0xFFFFFFFF) or value}"
 
     def look_for_differences(self, batch: Batch, verdicts: array[int]) -> None:
+        """Report the first verdict that is another one in the other version."""
         assert self.other is not None  # it was looked at
         others = self.other.verdicts(batch, [])
         if others == verdicts or self.is_known(("difference",), note=False):
@@ -387,26 +394,28 @@ class _Fuzzer:
         for index, (one, two) in enumerate(zip(verdicts, others, strict=True)):
             if one != two:
                 self.is_known(("difference",))
-                made = self.reproduced(batch, index, self.differs)
-                if made is not None:
-                    made.kind = "difference"
-                    verdict = self.ending(self.side, made.packet), self.ending(self.other, made.packet)
-                    made.text = f"the versions differ: {verdict[0]} here, {verdict[1]} in the other"
-                    self.report.findings.append(made)
+                shown = self.reproduced(batch, index, self.differs)
+                if shown is not None:
+                    last = shown.samples[-1]
+                    verdict = self.ending(self.side, last), self.ending(self.other, last)
+                    text = f"the versions differ: {verdict[0]} here, {verdict[1]} in the other"
+                    self.finding("difference", text, shown)
                 else:
                     self.known.discard(("difference",))
                 return
 
-    def differs(self, side: _Side, packet: bytes) -> bool:
+    def differs(self, side: Side, sample: Sample) -> bool:
+        """Return whether the versions end differently."""
         assert self.other is not None  # it was looked at
-        return self.ending(side, packet) != self.ending(self.other, packet)
+        return self.ending(side, sample) != self.ending(self.other, sample)
 
-    def ending(self, side: _Side, packet: bytes) -> str:
+    def ending(self, side: Side, sample: Sample) -> str:
+        """Return how a run ends: its verdict, or the kind of error."""
         try:
-            value = side.verdict(packet)
+            value = side.verdict(sample)
         except (ExecutionError, InputError) as error:
             return type(error).__name__
-        return str(self.type.actions.get(value & 0xFFFFFFFF) or value)
+        return str(self.actions.get(value & 0xFFFFFFFF) or value)
 
     def is_known(self, key: tuple[object, ...], *, note: bool = True) -> bool:
         """Return whether such a thing was found before; it is from now on."""
@@ -419,37 +428,46 @@ class _Fuzzer:
             self.known.add(key)
         return False
 
-    def reproduced(self, batch: Batch, index: int, shows: Callable[[_Side, bytes], bool]) -> Finding | None:
-        """Return a finding that can be shown again: one packet on maps as they were at first, on maps as they
-        were then, or behind other packets; made small. None where it does not come again.
+    def reproduced(self, batch: Batch, index: int, shows: Shows) -> Shown | None:
+        """Return what can be shown again: one sample on maps as they were at first, on maps as they were
+        then, or behind others; made small. None where it does not come again.
         """
-        packet = batch.packet(index)
+        sample = batch.sample(index)
         for contents in self.states():
-            if self.shows_on(contents, [packet], shows):
-                small = shrunk(packet, partial(self.shows_alone, contents, shows), LINK_HEADER_SIZE)
-                return Finding("", "", [small], self.named(self.fewer(contents, small, shows)))
-        before = [each.packet(i) for each in self.since[:-1] for i in range(len(each))]
-        before += [batch.packet(i) for i in range(index)]
-        sequence = [*before, packet]
+            if self.shows_on(contents, [sample], shows):
+                small = self.small(contents, [], sample, shows, MOST_TRIES)
+                return Shown([small], self.fewer(contents, small, shows))
+        before = [each.sample(i) for each in self.since[:-1] for i in range(len(each))]
+        before += [batch.sample(i) for i in range(index)]
+        sequence = [*before, sample]
         if not self.shows_on(self.snapshot, sequence, shows):
             return None
         sequence = shrunk_sequence(sequence, lambda each: self.shows_on(self.snapshot, each, shows))
         first = sequence[:-1]
-        last = shrunk(
-            packet,
-            lambda each: self.shows_on(self.snapshot, [*first, each], shows),
-            LINK_HEADER_SIZE,
-            tries=400,
+        return Shown([*first, self.small(self.snapshot, first, sample, shows, TRIES_BEHIND)], self.snapshot)
+
+    def small(
+        self, contents: Contents, first: list[Sample], sample: Sample, shows: Shows, tries: int
+    ) -> Sample:
+        """Return a sample without what is not needed to show it, behind others."""
+
+        def is_still(each: Sample) -> bool:
+            return self.shows_on(contents, [*first, each], shows)
+
+        tries = tries if self.side.rows(sample.fields) == ROWS else min(tries, TRIES_BEHIND)
+        sample = without_fields(sample, is_still)
+        fields, inputs = sample.fields, self.inputs
+        return Sample(
+            shrunk(sample.data, lambda data: is_still(Sample(data, fields)), inputs.least, tries), fields
         )
-        sequence = [*first, last]
-        return Finding("", "", sequence, self.named(self.snapshot))
 
     def states(self) -> Iterator[Contents]:
+        """Yield what maps may hold when it is shown."""
         yield self.side.start
         if self.snapshot is not self.side.start:
             yield self.snapshot
 
-    def fewer(self, contents: Contents, packet: bytes, shows: Callable[[_Side, bytes], bool]) -> Contents:
+    def fewer(self, contents: Contents, sample: Sample, shows: Shows) -> Contents:
         """Return contents without the entries that a finding does not need."""
         if contents is self.side.start:
             return contents
@@ -457,33 +475,23 @@ class _Fuzzer:
         for map_, entries in kept:
             for entry in [*entries] if map_ in self.side.maps.keyed else ():
                 entries.remove(entry)
-                if not self.shows_on(kept, [packet], shows):
+                if not self.shows_on(kept, [sample], shows):
                     entries.append(entry)
         return kept
 
-    def shows_alone(self, contents: Contents, shows: Callable[[_Side, bytes], bool], packet: bytes) -> bool:
-        """Return whether one packet shows it on these maps."""
-        return self.shows_on(contents, [packet], shows)
-
-    def shows_behind(self, first: list[bytes], shows: Callable[[_Side, bytes], bool], packet: bytes) -> bool:
-        """Return whether a packet shows it behind others."""
-        return self.shows_on(self.snapshot, [*first, packet], shows)
-
-    def shows_on(
-        self, contents: Contents, packets: Sequence[bytes], shows: Callable[[_Side, bytes], bool]
-    ) -> bool:
-        """Return whether the last of some packets shows it, run one after the other on these maps."""
+    def shows_on(self, contents: Contents, samples: Sequence[Sample], shows: Shows) -> bool:
+        """Return whether the last of some samples shows it, run one after the other on these maps."""
         self.side.maps.put_back(contents)
         if self.other is not None:
             self.other.maps.put_back(self.translated(contents))
-        if len(packets) > 1:
-            first = Batch.of(packets[:-1])
+        for fields, part in groupby(samples[:-1], lambda each: each.fields):
+            first = Batch.of([each.data for each in part], fields)
             for side in (self.side, self.other):
                 if side is not None:
                     side.verdicts(first, [])
-        return shows(self.side, packets[-1])
+        return shows(self.side, samples[-1])
 
-    def named(self, contents: Contents) -> dict[str, list[tuple[bytes, bytes]]]:
+    def named(self, contents: Contents) -> dict[str, list[tuple[bytes, Held]]]:
         """Return what has to be put into maps: nothing where they are as at the start."""
         if contents is self.side.start:
             return {}
@@ -504,61 +512,13 @@ class _Fuzzer:
         report.reached = sum(count for word, count in segments if ("segment", word) in gone)
         report.all_ways = 2 * len(features.branches)
         report.ways = sum(what != "segment" for what, _ in gone)
-        for packet in self.pool:
+        for sample in self.pool:
             before = features.cost()
             with suppress(ExecutionError, InputError):
-                self.side.verdict(packet)
+                self.side.verdict(sample)
             cost = features.cost() - before
             if cost > report.worst_cost:
-                report.worst, report.worst_cost = packet, cost
-
-
-class _Features:
-    """What may be new of a run, since this was made, each a pair.
-
-    ("segment", word)   instructions that are executed one after the other
-    ("taken", slot)     the branch there goes this way; ("passed", slot): the other
-    """
-
-    def __init__(self, found: counters.Counters) -> None:
-        self.found = found
-        self.before = list(found.words)
-        self.shape = shape_of(found.program)
-        self.branches = {pc: (segment, passed) for pc, segment, passed in self.shape.branches}
-
-    def count(self, feature: Feature) -> int:
-        """Return how often a feature was so."""
-        what, place = feature
-        if what == "segment":
-            return self.executed(place)
-        segment, passed = self.branches[place]
-        return self.executed(passed) if what == "passed" else self.executed(segment) - self.executed(passed)
-
-    def executed(self, word: int) -> int:
-        """Return what was added to a word."""
-        added: int = self.found.words[word] - self.before[word]
-        return added
-
-    def gone(self) -> set[Feature]:
-        """Return the features of all runs."""
-        executed = self.executed
-        found: set[Feature] = {("segment", word) for word, _ in self.shape.segments if executed(word)}
-        for pc, segment, passed in self.shape.branches:
-            not_taken = executed(passed)
-            if not_taken:
-                found.add(("passed", pc))
-            if executed(segment) > not_taken:
-                found.add(("taken", pc))
-        return found
-
-    def open(self, seen: Set[Feature]) -> frozenset[int]:
-        """Return the branches that went one way only."""
-        return frozenset(pc for pc in self.branches if (("taken", pc) in seen) != (("passed", pc) in seen))
-
-    def cost(self) -> int:
-        """Return how many instructions were executed so far, as if none faulted."""
-        words = self.found.words
-        return sum([words[word] * count for word, count in self.shape.segments])
+                report.worst, report.worst_cost = sample.data, cost
 
 
 def _constants(program: Program) -> list[bytes]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ebpfjit.fuzzing.samples import Sample
+
 MOST_TRIES = 4000
 
 
@@ -51,7 +53,16 @@ def _with_zeros(packet: bytes, works: Callable[[bytes], bool]) -> bytes:
     return packet
 
 
-def shrunk_sequence(packets: list[bytes], is_still: Callable[[list[bytes]], bool]) -> list[bytes]:
+def without_fields(sample: Sample, is_still: Callable[[Sample], bool]) -> Sample:
+    """Return a sample without fields of its context that are not needed."""
+    for each in sample.fields:
+        fewer = Sample(sample.data, tuple(field for field in sample.fields if field != each))
+        if is_still(fewer):
+            sample = fewer
+    return sample
+
+
+def shrunk_sequence(packets: list[Sample], is_still: Callable[[list[Sample]], bool]) -> list[Sample]:
     """Return fewer packets of which `is_still` holds as of those given; the last one stays."""
     size = max(len(packets) // 2, 1)
     tries = 0

@@ -5,24 +5,40 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterable, Sequence
+from enum import IntEnum
 from typing import Any
 
 from ebpfjit.errors import EbpfError
+from ebpfjit.fuzzing.samples import Sample
 from ebpfjit.mocks import typed
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.definition import MapType
 
-KEYED = frozenset({MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE})
+KEYED = frozenset(
+    {MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH}
+)
 FLAT = frozenset({MapType.ARRAY})
 MOST_ENTRIES = 4096
 """Entries of an array that is put back; a larger one stays as runs leave it."""
 FILLED = 8
 """Entries that are put into a map at once."""
+MOST_FILLED = 1024
+"""Entries of a map that is made full."""
 MOST_ASKED, MOST_STEPS = 256, 20_000
 _PREFIX = 4
 """Bytes of an LPM key that say how long its prefix is."""
 
-Contents = list[tuple[Any, list[tuple[bytes, bytes]]]]
+Held = bytes | tuple[bytes, ...]
+"""A value; of a per-CPU map one for each processor."""
+Contents = list[tuple[Any, list[tuple[bytes, Held]]]]
+
+
+class _Change(IntEnum):
+    """What is done to a keyed map."""
+
+    ASKED = 0
+    NOTHING = 1
+    FULL = 2
 
 
 class Maps:
@@ -45,7 +61,7 @@ class Maps:
 
     def contents(self) -> Contents:
         """Return what all of them hold."""
-        return [(map_, [(bytes(k), bytes(v)) for k, v in map_.items()]) for map_ in (*self.keyed, *self.flat)]
+        return [(map_, [(bytes(k), _held(v)) for k, v in map_.items()]) for map_ in (*self.keyed, *self.flat)]
 
     def put_back(self, contents: Contents) -> None:
         """Make them hold that again."""
@@ -56,8 +72,8 @@ class Maps:
                 with contextlib.suppress(EbpfError):
                     map_[key] = value
 
-    def observe(self, packet: bytes) -> None:
-        """Note the keys that a packet makes the program look up."""
+    def observe(self, sample: Sample) -> None:
+        """Note the keys that a run makes the program look up."""
 
         def lookup(map_: Any, key: Any) -> int:
             if isinstance(key, memoryview) and map_ in self.keyed:
@@ -70,24 +86,51 @@ class Maps:
         if self.keyed:
             with contextlib.suppress(EbpfError):
                 helpers = typed({"bpf_map_lookup_elem": lookup})
-                self.program.run(packet, engine="interpreter", limit=MOST_STEPS, helpers=helpers)
+                self.program.run(
+                    sample.data,
+                    engine="interpreter",
+                    limit=MOST_STEPS,
+                    context=sample.context,
+                    helpers=helpers,
+                )
 
-    def change(self, rng: random.Random, packets: Sequence[bytes]) -> None:
-        """Put entries in whose keys programs ask for, or may ask for, with values of all kinds; or take some
-        away.
+    def change(self, rng: random.Random, packets: Sequence[bytes], number: int) -> None:
+        """Have keyed maps hold something else, by the number of the change: entries whose keys programs ask
+        for or may ask for, nothing, as many as there is room for, or one of these for each of them. Values
+        are of all kinds, those of arrays too.
         """
         for map_ in self.keyed:
-            if rng.random() < 0.7:
+            kind = _Change(number) if number < len(_Change) else rng.choice([*_Change, _Change.ASKED])
+            if kind is _Change.NOTHING:
+                map_.clear()
+            elif kind is _Change.ASKED:
                 for key in _keys(rng, map_, packets, [*self.asked.get(id(map_), ())]):
                     with contextlib.suppress(EbpfError):
                         map_[key] = _value(rng, map_.definition.value_size)
-            elif rng.random() < 0.2:
-                map_.clear()
+            elif map_.definition.max_entries <= MOST_FILLED:
+                _fill(rng, map_)
         for map_ in self.flat:
             if id(map_) not in self.variables and rng.random() < 0.3:
                 index = rng.randrange(min(map_.definition.max_entries, 16))
                 with contextlib.suppress(EbpfError):
                     map_[index.to_bytes(4, "little")] = _value(rng, map_.definition.value_size)
+
+
+def _held(value: Any) -> Held:
+    return tuple(map(bytes, value)) if isinstance(value, list | tuple) else bytes(value)
+
+
+def _fill(rng: random.Random, map_: Any) -> None:
+    """Put entries in until there is room for no more."""
+    definition = map_.definition
+    is_trie = definition.type == MapType.LPM_TRIE
+    longest = 8 * (definition.key_size - _PREFIX)
+    for _ in range(definition.max_entries):
+        key = rng.randbytes(definition.key_size)
+        if is_trie:
+            key = rng.randrange(longest + 1).to_bytes(_PREFIX, "little") + key[_PREFIX:]
+        with contextlib.suppress(EbpfError):
+            map_[key] = _value(rng, definition.value_size)
 
 
 def _keys(rng: random.Random, map_: Any, packets: Sequence[bytes], asked: Sequence[bytes]) -> Iterable[bytes]:

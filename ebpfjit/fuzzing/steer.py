@@ -1,5 +1,7 @@
 """Comparisons that were not met steer bytes: where a packet holds what was compared, it gets what was wanted.
 
+So do fields of contexts.
+
 trace:  if r2 != 0x35, r2 is 80      packet: ... 00 50 ...     ->  ... 00 35 ...
 """
 
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 
 from ebpfjit.bits import W32, W64
 from ebpfjit.errors import EbpfError
+from ebpfjit.fuzzing.samples import Fields, Inputs, Sample, whole
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
 from ebpfjit.tracing import Trace
@@ -17,19 +20,34 @@ MOST_STEPS, MOST_PACKETS, MOST_PLACES = 20_000, 256, 24
 SIZES = (8, 4, 2, 1)
 
 
-def steered(program: Program, packet: bytes, open_branches: frozenset[int]) -> list[bytes]:
-    """Return packets with which branches (by slot) may go the way that they never went."""
+def steered(program: Program, sample: Sample, open_branches: frozenset[int], inputs: Inputs) -> list[Sample]:
+    """Return samples with which branches (by slot) may go the way that they never went."""
     try:
-        trace = program.trace(packet, limit=MOST_STEPS)
+        trace = program.trace(sample.data, limit=MOST_STEPS, context=sample.context)
     except EbpfError:
         return []
-    found: dict[bytes, None] = {}
+    inputs.note_loads(trace)
+    found: dict[Sample, None] = {}
     for seen, wanted in _comparisons(program, trace, open_branches):
-        for made in _replaced(packet, seen, wanted):
-            found[made] = None
+        for data in _replaced(sample.data, seen, wanted):
+            found[sample.with_data(inputs.fitting(data))] = None
             if len(found) >= MOST_PACKETS:
                 return list(found)
+        for fields in _changed_fields(sample.fields, inputs, seen, wanted):
+            found[Sample(sample.data, fields)] = None
     return list(found)
+
+
+def _changed_fields(fields: Fields, inputs: Inputs, seen: int, wanted: int) -> Iterator[Fields]:
+    """Yield fields with `wanted` in the place of `seen`; those that nobody gave are 0."""
+    there = dict(fields)
+    for name in inputs.read:
+        value = there.get(name, inputs.zero(name))
+        if isinstance(value, int) and value == seen and wanted < 1 << 32:
+            yield whole({**there, name: wanted})
+        elif isinstance(value, tuple) and wanted < 1 << 32:
+            for at in (index for index, each in enumerate(value) if each == seen):
+                yield whole({**there, name: (*value[:at], wanted, *value[at + 1 :])})
 
 
 def _comparisons(program: Program, trace: Trace, open_branches: frozenset[int]) -> Iterator[tuple[int, int]]:

@@ -12,6 +12,7 @@ import pytest
 from ebpfjit import InputError, MemoryFault, Program, load
 from ebpfjit.fuzzing import Predicate, Report, fuzz
 from ebpfjit.fuzzing.batches import Mutator
+from ebpfjit.fuzzing.samples import Inputs
 
 BUGS = Path(__file__).parents[2] / "examples" / "bugs"
 PORT_FILTER = BUGS.parent / "packets" / "xdp_port_filter.o"
@@ -83,7 +84,8 @@ def test_a_loop_without_end_is_a_finding() -> None:
 
 def test_without_numpy_packets_are_changed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numpy", None)
-    batch = Mutator(1, [b"\0\5"], 14).batch([bytes(20), b"\1" * 60], 50)
+    inputs = Inputs(Program.from_assembly("exit", type="xdp"))
+    batch = Mutator(1, [b"\0\5"], inputs).batch([bytes(20), b"\1" * 60], 50)
     packets = [batch.packet(index) for index in range(len(batch))]
     assert len(set(packets)) > 40
     assert min(map(len, packets)) >= 14
