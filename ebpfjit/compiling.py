@@ -28,7 +28,7 @@ from ebpfjit.function import JitFunction, Plain, Take, gated, make_function
 from ebpfjit.once import import_alone, load_package, once
 from ebpfjit.options import Options
 from ebpfjit.program import Program
-from ebpfjit.ready import Brought, Ready, environment_of, is_plain, ready, ready_with
+from ebpfjit.ready import Brought, Ready, called_by, environment_of, is_plain, ready, ready_with
 from ebpfjit.runner import U32_MASK, Run, let_go, make_context, no_context, on_machine_code
 from ebpfjit.runtime import timers
 from ebpfjit.runtime.contexts import (
@@ -302,6 +302,19 @@ def load_function(
     return compiled_as(file.stored.verified(), options, helpers, {}, limit)
 
 
+def _stock_of(program: Program) -> dict[int, HelperFunction]:
+    """Return those helpers of Linux's that plain bytecode calls and that are machine code: the clock, ..."""
+    called = called_by(program)
+    if not called:
+        return {}
+    import_alone("ebpfjit.jit.stock")
+    from ebpfjit.jit.stock import native_helper, native_numbers
+
+    environment, lasting = environment_of(program), program.environment is not None
+    numbers = called & native_numbers(environment, lasting=lasting)
+    return {number: native_helper(number, environment, lasting=lasting) for number in numbers}
+
+
 def compiled_as(
     program: Program | Verified,
     options: Options,
@@ -347,6 +360,7 @@ def compiled_as(
         calling=frozenset(),  # there is no world, whose engine they could ask
     )
     options = decided(replace(options, promises=promises, is_sound=True), counted=counted)
-    compile_as = partial(compile_program, verified or prepare(program), helpers=dict(helpers), kfuncs=called)
+    with_stock = {**_stock_of(program), **helpers}
+    compile_as = partial(compile_program, verified or prepare(program), helpers=with_stock, kfuncs=called)
     improve = compile_as if options.optimize is None else None
     return make_function(compile_as(options), dict(helpers), limit, improve, kfuncs, repeat)

@@ -168,7 +168,7 @@ class Ready:
 
     def _calls(self, numbers: Collection[int]) -> bool:
         """True for a program that calls one of these helpers."""
-        return not _called_by(self.program).isdisjoint(numbers)
+        return not called_by(self.program).isdisjoint(numbers)
 
     @cached_property
     def object_types(self) -> Callable[[int], ObjectLayout | None] | None:
@@ -195,7 +195,7 @@ class Ready:
     @cached_property
     def stock(self) -> frozenset[int]:
         """The helpers of ours that the program calls, by number."""
-        return table.ours(self.helpers, *_called_by(self.program))
+        return table.ours(self.helpers, *called_by(self.program))
 
     @property
     def takes_locks(self) -> bool:
@@ -410,12 +410,12 @@ def _type_of(name: str, section: str | None) -> ProgramType:
 
 def _helpers_of(program: Program) -> Mapping[int, HelperFunction]:
     """Return the helpers that a program has: none where it calls none, as to import them all takes long."""
-    if not _called_by(program):
+    if not called_by(program):
         return {}
     return {**table.bound(), **_STOCK} if is_plain(program) else table.bound()
 
 
-def _called_by(program: Program) -> set[int]:
+def called_by(program: Program) -> set[int]:
     """Return the numbers of the helpers that a program calls."""
     return {
         W32.wrap(insn.imm)
@@ -501,7 +501,7 @@ def promises_of(start: Ready, native: Iterable[int] = ()) -> Promises:
     `native` are the numbers of helpers of ours that are machine code: they ask nobody. Of the helpers only
     those count that the program calls: there are 200, and this is done for each compilation.
     """
-    called = _called_by(start.program) & start.helpers.keys()
+    called = called_by(start.program) & start.helpers.keys()
     in_python = {number: start.helpers[number] for number in called - set(native)}
     return Promises(
         argument_size=start.type.context_size if start.type is not None else 0,

@@ -14,6 +14,8 @@ AT, KIND, PROTOCOL, COUNT, END, REST, SCRATCH = (f"[r10-{72 + 8 * n}]" for n in 
 """Where the next header is, its ethertype, its protocol; headers so far, the packet's end, whether it is the
 rest of a fragment.
 """
+PAYLOAD = "[r10-128]"
+"""Where the payload begins, in programs that ask more than once."""
 
 Peek = Callable[[int], list[str]]
 

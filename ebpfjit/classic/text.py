@@ -20,6 +20,7 @@ from ebpfjit.classic.table import (
     Kind,
     Row,
     ancillary,
+    signed,
 )
 from ebpfjit.errors import AssemblyError
 
@@ -41,8 +42,9 @@ _HEX = ("and", "or", "xor", "jeq", "jgt", "jge", "jset", "ld", "ldx")
 def disassemble(code: bytes, dialect: str = "bpf_asm") -> str:
     """Return a program as text that `assemble` reads; a dialect is "bpf_asm", "tcpdump", "dd" or "ddd".
 
-    What no operation is stands as numbers in "dd" and "ddd"; else it raises AssemblyError. Raises
-    DecodeError.
+    "dd" and "ddd" keep every bit. The other two have no place for what an operation does not use, so that jt,
+    jf and k of such instructions are 0 when they are read again; and what no operation is raises
+    AssemblyError there. Raises DecodeError.
     """
     if dialect not in DIALECTS:
         raise ValueError(f"a dialect is one of {', '.join(DIALECTS)}, not {dialect!r}")
@@ -86,13 +88,14 @@ def _operand(row: Row, k: int, pc: int, space: str, length: str) -> str:
 def _tcpdump(instructions: Sequence[Instruction]) -> Iterator[str]:
     for each in instructions:
         row, pc = _row(each), each.pc
-        operand = _operand(row, each.k, pc, " ", "#pktlen")
+        k = each.k if row.name in _HEX and row.form is Form.NUMBER else signed(each.k)  # %#x, or %d
+        operand = _operand(row, k, pc, " ", "#pktlen")
         if row.form is Form.ACCUMULATOR:
             operand = ""
         if row.kind is Kind.BRANCH:
             yield f"({pc:03}) {row.name:<8} {operand:<16} jt {pc + 1 + each.jt}\tjf {pc + 1 + each.jf}"
         else:
-            yield f"({pc:03}) {row.name:<8} {operand}".rstrip()
+            yield f"({pc:03}) {row.name:<8} {operand}"
 
 
 def _bpf_asm(instructions: Sequence[Instruction]) -> Iterator[str]:

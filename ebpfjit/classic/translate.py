@@ -37,6 +37,8 @@ ARPHRD_ETHER = 1
 LARGEST_OFFSET = 0xFFFF
 """How far from its start Linux's verifier lets a program look into a packet (MAX_PACKET_OFF)."""
 FAR = 1 << 32
+NEAR = (1 << 15) - 2
+"""Slots that a jump of 16 bits surely reaches over; no line here is of more than one."""
 _LETTERS = {4: "w", 2: "h", 1: "b"}
 
 
@@ -83,6 +85,7 @@ class Translation(ABC):
         self.asked = 0  # how long the packet is at least, on all ways here; FAR: there is no way
         self.asked_at: dict[int, int] = {}
         self.given: Mapping[str, int] = {}  # what ancillary loads give
+        self.keeps_payload = False  # where the payload begins is looked for once, and kept
 
     def program(
         self, code: bytes, name: str | None, type: TypeName | None, *, loops: bool = False
@@ -92,12 +95,16 @@ class Translation(ABC):
         for each in decode(code):  # of a packet nothing is known where a loop starts
             if each.row is not None and each.row.kind is Kind.JUMP and signed(each.k) < 0:
                 self.asked_at[each.pc + 1 + signed(each.k)] = 0
-        self.lines += [*self.start(), "mov32 r0, 0", "mov32 r7, 0"]
+        self.lines += self.start()
+        if sum(ancillary(each.row, each.k) == "poff" for each in decode(code) if each.row is not None) > 1:
+            self.lines += [*(self.ancillary("poff") or ()), f"stxdw {routines.PAYLOAD}, r0"]
+            self.keeps_payload = True
+        self.lines += ["mov32 r0, 0", "mov32 r7, 0"]
         for instruction in decode(code):
             self._one(instruction)
         if any(line.endswith(" short") for line in self.lines):
             self.lines += ["short:", *self.end(0)]
-        return Program(assemble("\n".join(self.lines)), name=name, type=type)
+        return Program(assemble("\n".join(reaching(self.lines))), name=name, type=type)
 
     @abstractmethod
     def start(self) -> list[str]:
@@ -139,6 +146,8 @@ class Translation(ABC):
         if name in ("nla", "nlan"):
             return routines.attribute(label, length, self.peek, nested=name == "nlan", most=self.most)
         if name == "poff":
+            if self.keeps_payload:
+                return [f"ldxdw r0, {routines.PAYLOAD}"]
             kind = self.given.get("proto")
             lines = self.ethertype(f"{label}bad") if kind is None else [f"mov64 r0, {kind & 0xFFFF}"]
             return routines.payload_offset(label, length, self.peek, lines, self.network)
@@ -235,6 +244,39 @@ class Translation(ABC):
             self.load(row.size, signed(k), register)
             if row.form is Form.HEADER and self.asked != FAR:
                 self.emit("and32 r7, 15", "lsh32 r7, 2")
+
+
+def reaching(lines: list[str]) -> list[str]:
+    """Return lines of assembly whose jumps all reach: those too far for 16 bits become ja32 (gotol).
+
+    jeq32 r0, 1, at_9    ->    jeq32 r0, 1, far0_;  ja near0_;  far0_: ja32 at_9;  near0_:
+    """
+    far = 0
+    while True:
+        places, pc = {}, 0
+        for line in lines:
+            if line.endswith(":"):
+                places[line[:-1]] = pc
+            else:
+                pc += 1
+        if pc < NEAR:
+            return lines
+        made, pc, before = [], 0, far
+        for line in lines:
+            pc += not line.endswith(":")
+            head, _, target = line.rpartition(" ")
+            if target not in places or line.startswith("ja32") or abs(places[target] - pc) < NEAR:
+                made.append(line)
+            elif head == "ja":
+                made.append(f"ja32 {target}")
+                far += 1
+            else:
+                made += [f"{head} far{far}_", f"ja near{far}_"]
+                made += [f"far{far}_:", f"ja32 {target}", f"near{far}_:"]
+                far += 1
+        if far == before:
+            return lines
+        lines = made
 
 
 def _cell(k: int) -> str:

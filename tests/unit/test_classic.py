@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import ctypes
+import pickle
 import random
 import socket
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ebpfjit import (
     AssemblyError,
+    Clock,
     DecodeError,
     EbpfError,
     Environment,
+    Program,
     TranslationError,
     VerifierError,
     classic,
     kernel,
 )
+from ebpfjit.classic.code import encode
 from ebpfjit.classic.table import ANCILLARIES, ROWS, Form, Kind
 from ebpfjit.difftest.classic import packet, program
+from ebpfjit.filters import pcap
 
 TCPDUMP = """\
 (000) ldh      [12]
@@ -65,6 +71,27 @@ def test_dialects_read_and_write_the_same() -> None:
     with pytest.raises(ValueError, match="a dialect is one of bpf_asm, tcpdump, dd, ddd"):
         classic.disassemble(code, "c")
 
+
+def test_tcpdumps_text_is_libpcaps() -> None:
+    """But for the one operation that libpcap cannot write: its machine does not have it."""
+    image = pcap._library().bpf_image
+    image.restype, image.argtypes = ctypes.c_char_p, (ctypes.c_char_p, ctypes.c_int)
+    ret = b"\x06" + bytes(7)
+    for row in ROWS:
+        jt, jf = (2, 1) if row.kind is Kind.BRANCH else (0, 0)
+        is_small = row.kind is Kind.JUMP or row.form is Form.CELL
+        for k in (0, 7, 1) if is_small else (3, 1 << 31, -1):
+            code = encode([(row.code, jt, jf, k & 0xFFFFFFFF)])
+            ours = classic.disassemble(code + 9 * ret, "tcpdump").splitlines()[0]
+            if row.name == "ldx" and row.form is Form.LENGTH:
+                assert ours == "(000) ldx      #pktlen"
+            else:
+                assert ours == image(code, 0).decode()
+            assert classic.assemble(f"{ours}\n(001) ret      #0")[:8] == code or row.form in UNUSED
+
+
+UNUSED = (Form.INDEX, Form.LENGTH, Form.NOTHING, Form.ACCUMULATOR)
+"""Forms without a number: text has no place for k."""
 
 WRONG_TEXT = {
     "": "the text has no instructions",
@@ -384,6 +411,32 @@ def test_netlink_attributes() -> None:
             assert set(_everywhere(code, data).values()) == {result}, (seed, name)
             assert _kept(code, data) == min(result, len(data)), (seed, name)
     assert len(found) > 6
+
+
+def test_programs_as_long_as_can_be_are_translated() -> None:
+    """What one load becomes may be hundreds of instructions; jumps over all of them still reach."""
+    heads, tails = "ldx #1\njeq #0, 0, 0\njeq #7, 250, 0\n", "ret #5\nret #6"
+    code = classic.assemble(heads + 2350 * "ld [x + 0]\n" + tails)
+    made = classic.to_ebpf(code, None)
+    assert len(made) > 1 << 15
+    for data in (bytes(60), bytes(2)):
+        assert made.run(data, engine="interpreter").return_value == classic.run(code, data)
+    asks = classic.assemble("ld poff\n") * 90 + classic.assemble("ret a")
+    assert len(classic.to_ebpf(asks)) < 1000
+    assert classic.to_ebpf(asks, None).run(FRAME).return_value == classic.run(asks, FRAME) == 42
+
+
+def test_functions_of_filters_find_processor_and_chance() -> None:
+    """As runs of them do: `compile` of plain memory needs no helpers= for these."""
+    for name in ("cpu", "rand"):
+        made = classic.to_ebpf(classic.assemble(f"ld {name}\nret a"), None)
+        for optimize in (True, False):
+            function = made.compile(optimize=optimize)
+            results = {function(FRAME) for _ in range(4)} | set(function.map([FRAME] * 3))
+            assert (results == {0}) == (name == "cpu")
+            assert pickle.loads(pickle.dumps(function))(FRAME) < 1 << 32
+    clock = Program.from_assembly("call 5\nexit")
+    assert replace(clock, environment=Environment(clock=Clock(7))).compile()() == 7
 
 
 def test_what_nothing_leads_to_is_not_translated() -> None:
