@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -29,6 +29,7 @@ from ebpfjit.once import import_alone, load_package, once
 from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.ready import Brought, Ready, called_by, environment_of, is_plain, ready, ready_with
+from ebpfjit.record import dataclass
 from ebpfjit.runner import U32_MASK, Run, let_go, make_context, no_context, on_machine_code
 from ebpfjit.runtime import timers
 from ebpfjit.runtime.contexts import (
@@ -66,7 +67,7 @@ class TypedPlain(Plain):
         """Return why calls do not go through the native gate."""
         environment = environment_of(self.ready.program)
         why = _why_no_lane(self.ready, environment, release_gil=self.compiled.unlocked)
-        return why or super(TypedPlain, self).why_prepared()
+        return why or super().why_prepared()
 
     def once(self, mem: Any, take: Take | None = None) -> int:
         """Run the program one time, and have what it leaves taken; return r0. Raises as `Program.run`."""

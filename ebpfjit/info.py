@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from dataclasses import dataclass
 
 from ebpfjit.engines import unavailable
 from ebpfjit.literals import ENGINES, EngineName
 from ebpfjit.once import load_package
+from ebpfjit.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from ebpfjit.analysis.accesses import Promises
 from ebpfjit.record import record
 
 if TYPE_CHECKING:
+    from ebpfjit.jit.image import Image
     from ebpfjit.jit.recipe import Recipe
-    from ebpfjit.jit.relocation import Image
 
 
 NOTHING_PROMISED = Promises()

@@ -7,8 +7,10 @@ once more; only who imports this module gets there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
+
+from ebpfjit.record import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

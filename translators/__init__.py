@@ -18,6 +18,10 @@ MACHINES = {"x86_64": "x86_64", "amd64": "x86_64"}
 """The folder of each machine there is, by the names that hosts have for it."""
 
 
+FEATURES = {"x86_64": frozenset({"bmi2", "movbe"})}
+"""The CPU features, by the kernel's names, that a machine's translators know to use."""
+
+
 def machine_of(name: str) -> Machine:
     """Return a machine; its translators are imported with it. Raises KeyError where there is none."""
     import_module(f"ebpfjit.translators.{MACHINES[name]}")

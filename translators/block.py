@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+NO_PC = -1
+"""In the place of a pc: what belongs to no instruction."""
+
 # The block: 8-byte words at these indices, then one word for each limit that the program uses beyond those
 # that have a place here. What most programs use comes first, where a displacement of one byte reaches it.
 LIMITS_IN_BLOCK = 7

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from ebpfjit.memo import Memo
 from ebpfjit.record import dataclass, record
+from ebpfjit.translators.block import NO_PC as NO_PC
 
 
 @dataclass(slots=True, eq=False)
@@ -109,10 +110,6 @@ class Piece:
         for part in self.parts:
             items.extend(part.lines if isinstance(part, Snippet) else (part,))
         return items
-
-
-NO_PC = -1
-"""In the place of a pc: what belongs to no instruction."""
 
 
 @record

@@ -26,7 +26,7 @@ from ebpfjit.assembler.operands import READERS, Reader
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import Kind, Offset, Reference, Row
 from ebpfjit.isa.table import TABLE
-from ebpfjit.record import dataclass
+from ebpfjit.record import record
 
 _BINARY_K = ("$word $y{dst} , {imm}", "$x{dst} $symbol {imm}")
 _BINARY_X = ("$word $y{dst} , $y{src}", "$x{dst} $symbol $x{src}")
@@ -128,7 +128,7 @@ _CLASSES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Form:
     """One way to write one row: what each token that is an operand does to the fields.
 
@@ -190,15 +190,12 @@ def _instantiate(row: Row, pattern: str) -> Iterator[str]:
         "$reference": REFERENCES[row.reference] if row.reference else (),
         "$letter": _letters(row, pattern),
     }
-    bits = str(row.width.bits)
     pattern = pattern.replace("$x", "$letter").replace("$y", "$letter")
     used = [name for name in variants if name in pattern]
-    for values in product(*(variants[name] for name in used)):
-        text = pattern
-        for name, value in zip(used, values, strict=True):
-            text = text.replace(name, value)
-        yield (
-            text.replace("$symbol", row.symbol)
+    if "$" in pattern:
+        bits = str(row.width.bits)
+        pattern = (
+            pattern.replace("$symbol", row.symbol)
             .replace("$operator", _OPERATOR.get(row.meaning, ""))
             .replace("$type", f"{'s' if row.signed else 'u'}{8 * row.size}")
             .replace("$from", str(row.offset))
@@ -206,8 +203,13 @@ def _instantiate(row: Row, pattern: str) -> Iterator[str]:
             .replace("$64", "64" if bits == "64" else "")
             .replace("$32", "32" if bits == "32" else "")
             .replace("$bits", bits)
-            .replace("{target}", "{target16}" if row.offset is Offset.TARGET else "{target32}")
         )
+    target = "{target16}" if row.offset is Offset.TARGET else "{target32}"
+    for values in product(*(variants[name] for name in used)):
+        text = pattern
+        for name, value in zip(used, values, strict=True):
+            text = text.replace(name, value)
+        yield text.replace("{target}", target)
 
 
 def _fixed(value: object) -> int:

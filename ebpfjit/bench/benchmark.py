@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.bench.holdout import HELD_OUT
 from ebpfjit.bench.inputs import KERNELS
 from ebpfjit.bench.measure import BenchError, Rounds
+from ebpfjit.record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ebpfjit.assembler import assemble
@@ -38,6 +38,7 @@ from ebpfjit.jit.entry import Run
 from ebpfjit.jit.routines import WORD, routines
 from ebpfjit.literals import named_type
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import NativeHelper
 from ebpfjit.runtime.helpers import table

@@ -31,7 +31,7 @@ import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ebpfjit.assembler import assemble
@@ -45,6 +45,7 @@ from ebpfjit.jit.stages import STAGES
 from ebpfjit.jit.timing import time_stages
 from ebpfjit.memo import forget
 from ebpfjit.program import Program, decode, encode
+from ebpfjit.record import dataclass
 
 MODES = ("cold", "other", "warm")
 #         build        checked, optimize

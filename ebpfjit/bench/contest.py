@@ -19,7 +19,7 @@ import ctypes
 import functools
 import mmap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ebpfjit.bench import llvm, native
@@ -29,10 +29,13 @@ from ebpfjit.bench.inputs import KERNELS, SOURCES, Kernel
 from ebpfjit.bench.measure import BenchError, Rounds, geomean, in_turn, median, timed
 from ebpfjit.elf.loader import load
 from ebpfjit.jit.code_buffer import CodeBuffer
-from ebpfjit.jit.entry import Compiled, assemble_lines, host_addresses
-from ebpfjit.jit.relocation import layout, relocate
+from ebpfjit.jit.entry import Compiled, host_addresses
+from ebpfjit.jit.image import relocate
+from ebpfjit.jit.relocation import layout
+from ebpfjit.jit.translation import assemble_lines
 from ebpfjit.options import Options
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.vm import EbpfVmRaw
 
 CALLS = 3  # per engine, place and round; the best counts

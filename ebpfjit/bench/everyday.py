@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ebpfjit.bench.inputs import KERNELS, Kernel
 from ebpfjit.bench.measure import BenchError, Rounds, in_turn, median
 from ebpfjit.elf.loader import load
 from ebpfjit.interpreter import interpret
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps import MapDefinition, MapType, create
 from ebpfjit.runtime.memory import Region

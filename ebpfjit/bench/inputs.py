@@ -11,8 +11,9 @@ import random
 import struct
 from array import array
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from ebpfjit.record import dataclass
 
 SOURCES = Path(__file__).resolve().parent / "kernels"
 """C text and eBPF objects, by the kernels' names; those of ebpfjit.bench.holdout are in a folder there."""

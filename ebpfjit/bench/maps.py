@@ -13,7 +13,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ebpfjit.bench import native
 from ebpfjit.bench.benchmark import Bars, Benchmark, Plan, Section, Step
 from ebpfjit.bench.measure import BenchError, Rounds, best, in_turn, median, timed
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.helpers.names import LOOKUP
 from ebpfjit.runtime.maps import MapDefinition, MapType, bytecode, create
 from ebpfjit.runtime.maps.flat import HEADER

@@ -14,11 +14,11 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar
 
 from ebpfjit.errors import EbpfError
+from ebpfjit.record import dataclass
 
 WARM_UP = 0.5  # seconds
 

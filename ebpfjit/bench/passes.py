@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ebpfjit.bench import native
 from ebpfjit.bench.benchmark import Bars, Benchmark, Plan, Section, Step
@@ -19,6 +19,7 @@ from ebpfjit.bench.measure import BenchError, Rounds, geomean, in_turn, median, 
 from ebpfjit.elf.loader import load
 from ebpfjit.optimizer.passes import PASSES
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 
 LEADS = (0, 32)
 ALL, CLANG = "all", "clang"

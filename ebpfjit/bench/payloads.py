@@ -10,7 +10,7 @@ import ctypes
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ebpfjit import compiling
@@ -25,6 +25,7 @@ from ebpfjit.optimizer.passes import ALL_PASSES
 from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.ready import environment_of, ready
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.contexts.memory import LowMemory
 
 FOLDER = SOURCES / "packets"

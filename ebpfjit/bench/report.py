@@ -7,12 +7,12 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bench.benchmark import Benchmark, Plan, Section
 from ebpfjit.bench.machine import describe
 from ebpfjit.bench.measure import Rounds, stoppable, warm_up
+from ebpfjit.record import dataclass
 
 if TYPE_CHECKING:
     from rich.table import Table

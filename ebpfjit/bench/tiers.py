@@ -12,13 +12,14 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from ebpfjit.bench.benchmark import Bars, Benchmark, Plan, Section, Step
 from ebpfjit.bench.inputs import KERNELS, SOURCES, Kernel
 from ebpfjit.bench.measure import Rounds, in_turn, median
 from ebpfjit.elf.loader import load
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 
 NAMES = ("packet_parse", "crc32_table", "xtea", "shell_sort")
 CALLS = (1, 30, 1_000, 30_000)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from ebpfjit.capture.links import ETHERNET, check_link, link_name
+from ebpfjit.record import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,11 +11,12 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ebpfjit.capture.reader import PACKETS, Reader, State, first_state
 from ebpfjit.capture.walk import LARGEST_PACKET, NEVER
 from ebpfjit.capture.windows import FileWindows, opened
+from ebpfjit.record import dataclass
 
 SIZE = 1 << 28
 """Bytes of a part, where nothing else is said."""

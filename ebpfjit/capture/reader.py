@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ebpfjit.capture import formats
 from ebpfjit.capture.batch import Batch
@@ -11,6 +10,7 @@ from ebpfjit.capture.formats import Damaged
 from ebpfjit.capture.walk import NEVER, WRONG, Interface, Status, Walked, walk
 from ebpfjit.capture.windows import Source, Window, Windows, opened
 from ebpfjit.errors import CaptureError
+from ebpfjit.record import dataclass
 
 PACKETS = 1 << 12
 """Packets of a batch, at most, where nothing else is said."""

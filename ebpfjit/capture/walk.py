@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 
 from ebpfjit.capture import routine
+from ebpfjit.record import dataclass
 
 WORK = struct.Struct("<5Q4I2Q")
 """struct work of routines.c: address, size, position, capacity, count; status, swapped, link, interfaces;

@@ -6,11 +6,11 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.cli.output import print_json
+from ebpfjit.record import dataclass
 
 if TYPE_CHECKING:
     from ebpfjit.difftest.guided import GuidedReport

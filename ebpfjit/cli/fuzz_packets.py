@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from ebpfjit.cli.fuzz_inputs import Progress, seeds, shown
 from ebpfjit.cli.options import captured
 from ebpfjit.cli.output import print_json
 from ebpfjit.cli.parameters import WrongUsage
+from ebpfjit.record import dataclass
 
 if TYPE_CHECKING:
     from ebpfjit.fuzzing import Finding, Report

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +26,7 @@ from ebpfjit.dask.merge import RULES, checked, items, maps_of, shown
 from ebpfjit.dask.worker import COLUMNS, Done, of_bag, of_series, rows, run_part
 from ebpfjit.errors import CaptureError, EbpfError
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.base import Map
 
 Items = dict[bytes, Any]

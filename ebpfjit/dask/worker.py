@@ -6,7 +6,7 @@ import hashlib
 import pickle
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from ebpfjit.capture.tally import Tally
 from ebpfjit.dask.merge import RULES, items, maps_of
 from ebpfjit.errors import EbpfError, EbpfWarning, ExecutionError, JitUnavailable, MapError
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.copying import contents_of, restore
 
 if TYPE_CHECKING:

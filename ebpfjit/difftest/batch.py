@@ -6,13 +6,14 @@ import gc
 import mmap
 import struct
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ebpfjit.difftest.case import Case, to_text
 from ebpfjit.difftest.check import Checker
 from ebpfjit.difftest.coverage import Coverage
 from ebpfjit.difftest.finding import Finding, found
 from ebpfjit.difftest.sources import case_of
+from ebpfjit.record import dataclass
 
 NOTE_SIZE = 1 << 22
 _HEADER = struct.Struct("<QQ")  # a number that changes with each program, bytes of text

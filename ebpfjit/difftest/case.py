@@ -19,12 +19,12 @@ A corpus file is text: lines `name: value`, and comments that start with `#`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from ebpfjit.elf.source import read_path
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.options import Options
+from ebpfjit.record import dataclass
 
 BUILDS = ("native", "plain", "hardened", "baseline", "audit", "audit-baseline")
 """Ways to make machine code: as this CPU can, without what newer CPUs add, with blinded constants, as the

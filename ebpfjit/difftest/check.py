@@ -6,7 +6,7 @@ import os
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ebpfjit.analysis import verifier
@@ -31,6 +31,7 @@ from ebpfjit.difftest.engines import (
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome
 from ebpfjit.errors import DecodeError, EbpfError, LoadError, VerifierError
 from ebpfjit.interpreter import Watcher
+from ebpfjit.record import dataclass
 
 if TYPE_CHECKING:
     from ebpfjit.jit.entry import Compiled

@@ -10,9 +10,9 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import counters
 
 PR_SET_PDEATHSIG = 1

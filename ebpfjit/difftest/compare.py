@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest import typed
@@ -14,6 +14,7 @@ from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome
 from ebpfjit.difftest.trace import Parting, parting, trace_interpreter, trace_jit
 from ebpfjit.listing.machine import render_pc
 from ebpfjit.program import Buffer, Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.environment import Clock, Environment
 
 DEFAULT_ENGINES = ("interpreter", "jit")

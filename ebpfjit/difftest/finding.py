@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ebpfjit.difftest import typed
 from ebpfjit.difftest.case import Case, Input, to_text
@@ -16,6 +16,7 @@ from ebpfjit.difftest.report import program_text
 from ebpfjit.difftest.shrink import MOST_ATTEMPTS, shrink
 from ebpfjit.difftest.trace import Trace, trace_jit
 from ebpfjit.errors import EbpfError
+from ebpfjit.record import dataclass
 
 SECONDS = 5.0
 """How long one run may take before it counts as one that hangs."""

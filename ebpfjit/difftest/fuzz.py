@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from ebpfjit.difftest.coverage import Coverage
 from ebpfjit.difftest.engines import check_engines
 from ebpfjit.difftest.finding import Finding
 from ebpfjit.difftest.sources import FOR_THE_KERNEL, SOURCES, case_of, check_builds, check_sources
+from ebpfjit.record import dataclass
 
 BATCH = 40
 HANG_SECONDS = 8.0

@@ -9,7 +9,7 @@ import random
 import struct
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 
 from ebpfjit.difftest import frames
 from ebpfjit.difftest.case import Case, Input
@@ -18,6 +18,7 @@ from ebpfjit.difftest.finding import examine
 from ebpfjit.difftest.reach import FAULTED, Reached, Sum, instructions_of, reach
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.contexts.types import program_type
 

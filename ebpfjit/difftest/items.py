@@ -6,10 +6,11 @@ code -> [Item, ...] -> code, with every jump, local call and code reference aime
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ebpfjit.isa.spec import Imm, Offset
 from ebpfjit.program import Instruction, Program
+from ebpfjit.record import dataclass
 
 
 @dataclass(eq=False, slots=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any
 
 from ebpfjit.difftest.guards import LITTER
 from ebpfjit.errors import AuditFailure, EbpfError
+from ebpfjit.record import dataclass
 from ebpfjit.translators.block import POISON
 
 WRONG_CODE = "WrongCode"

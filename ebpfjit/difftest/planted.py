@@ -34,7 +34,7 @@ from ebpfjit.difftest.planting import (
 )
 from ebpfjit.errors import EbpfError
 from ebpfjit.isa.table import BY_NAME
-from ebpfjit.jit import baseline, entry, gate, relocation
+from ebpfjit.jit import baseline, entry, gate, image
 from ebpfjit.memo import forget
 from ebpfjit.optimizer.code import Op
 from ebpfjit.optimizer.placed import Placed
@@ -475,7 +475,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "fault-address", "A fault's address lacks the offset", function(memory.load_address, _without_offset)
     ),
-    PlantedBug("fault-pc", "A fault may be said of a later pc", method(relocation.Image, "pc_at", _late_pc)),
+    PlantedBug("fault-pc", "A fault may be said of a later pc", method(image.Image, "pc_at", _late_pc)),
     PlantedBug(
         "frame-not-zeroed",
         "No frame is zeroed",
@@ -510,7 +510,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "helpers-swapped",
         "Helpers are called by each other's address",
-        function(relocation.relocate, _swapped_slots),
+        function(image.relocate, _swapped_slots),
     ),
     PlantedBug(
         "helper-arguments",

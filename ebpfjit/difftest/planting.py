@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.program import Instruction
+from ebpfjit.record import dataclass
 from ebpfjit.translators import registry, x86_64
 from ebpfjit.translators.registry import Translator
 from ebpfjit.translators.x86_64.target import Context

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ebpfjit.difftest import typed
 from ebpfjit.difftest.case import Case, Input
@@ -15,6 +15,7 @@ from ebpfjit.errors import EbpfError, ExecutionError, InputError
 from ebpfjit.interpreter import Watcher, interpret
 from ebpfjit.program import Program
 from ebpfjit.ready import Ready, environment_of
+from ebpfjit.record import dataclass
 from ebpfjit.runner import run_on
 from ebpfjit.runtime.execution import Execution
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ebpfjit.difftest import acceptable, classic, metamorphic, operations, packets, pointers, raw, sweeps
 from ebpfjit.difftest.case import BUILDS, GUARDS, Case, CorpusError, Input
@@ -27,6 +27,7 @@ from ebpfjit.difftest.hostile import (
 )
 from ebpfjit.difftest.mutate import mutated
 from ebpfjit.errors import EbpfError
+from ebpfjit.record import dataclass
 
 LIMITS = (1, 10, 60, 60, 500, 500, 2000, 2000, 2000, 2000)
 RAW_LIMIT = 2000

@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ebpfjit.analysis.liveness import live_before
 from ebpfjit.analysis.verified import Verified
@@ -19,6 +19,7 @@ from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.engines import compiled_case, on_interpreter, outcome_of
 from ebpfjit.difftest.outcome import Outcome
 from ebpfjit.isa.spec import REGISTER_COUNT
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.memory import STACK_SIZE
 from ebpfjit.translators.x86_64.trace import RECORD_SIZE, RECORD_WORDS
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,7 @@ from ebpfjit.literals import named_type
 from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.ready import Ready, environment_of, promises_of, ready
+from ebpfjit.record import dataclass
 from ebpfjit.runner import EngineFunction, run_on
 from ebpfjit.runtime.contexts import prepared, program_type
 from ebpfjit.runtime.contexts.outcome import Outcome as Left

@@ -15,7 +15,6 @@ import struct
 import sys
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache, cached_property
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from ebpfjit.elf.budget import Budget, text_size
 from ebpfjit.errors import LoadError
 from ebpfjit.named import cut
+from ebpfjit.record import dataclass
 
 MAGIC = 0xEB9F
 HEADER = struct.Struct("<HBBIIIII")

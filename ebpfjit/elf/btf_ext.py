@@ -12,13 +12,13 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 from ebpfjit.elf.btf import MAGIC, Btf
 from ebpfjit.elf.budget import text_size
 from ebpfjit.errors import LoadError
 from ebpfjit.program import SourceLine
+from ebpfjit.record import dataclass
 
 HEADER = struct.Struct("<HBBI")
 RANGE = struct.Struct("<II")

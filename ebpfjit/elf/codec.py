@@ -12,10 +12,10 @@ from __future__ import annotations
 import operator
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ebpfjit.elf.btf import MAX_DEPTH, Btf, Kind, Type
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.definition import Codec
 
 FLOAT_FORMATS = {2: "<e", 4: "<f", 8: "<d"}

@@ -9,10 +9,9 @@ Three relations, from loose to strict, as libbpf has them (relo_core.c):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ebpfjit.elf.btf import ENUMS, MAX_DEPTH, Btf, Kind, Type, essential_name
 from ebpfjit.elf.budget import STEP, Budget
+from ebpfjit.record import dataclass
 
 SIGNED = 1
 """BTF_INT_SIGNED."""

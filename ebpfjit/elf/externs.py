@@ -10,7 +10,6 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.elf.btf import Btf, Kind, Type, essential_name
@@ -19,6 +18,7 @@ from ebpfjit.elf.codec import BOOL, codec_of
 from ebpfjit.elf.reader import ObjectFile, Symbol
 from ebpfjit.errors import LoadError
 from ebpfjit.program import Kfunc, Number
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
 
 KCONFIG, KSYMS = ".kconfig", ".ksyms"

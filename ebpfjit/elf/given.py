@@ -8,11 +8,12 @@ pins=mapping                                             LIBBPF_PIN_BY_NAME: tak
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from ebpfjit.elf.maps import as_loaders_do
 from ebpfjit.errors import MapRefused
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +22,7 @@ from ebpfjit.elf.relocation import R_BPF_64_ABS64
 from ebpfjit.elf.special import fields_of_variables
 from ebpfjit.errors import LoadError
 from ebpfjit.named import absent, cut, few
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType

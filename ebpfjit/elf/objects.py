@@ -6,7 +6,6 @@ Environment (memory, structs, the process) + types  ->  Surroundings (ForeignMem
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.elf.btf import MAX_DEPTH, Btf, Kind, Member, Type
@@ -14,6 +13,7 @@ from ebpfjit.elf.budget import STEP
 from ebpfjit.elf.codec import codec_of
 from ebpfjit.elf.loader import read_btf
 from ebpfjit.errors import ExecutionError, LoadError
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import flat_view

@@ -18,11 +18,11 @@ import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ebpfjit.elf.budget import Budget, text_size
 from ebpfjit.errors import LoadError
+from ebpfjit.record import dataclass
 
 HEADER_SIZE = 64
 SECTION_HEADER_SIZE = 64

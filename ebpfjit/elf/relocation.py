@@ -12,12 +12,12 @@ a call, bytes in a constant.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 
 from ebpfjit.elf.reader import Relocation, Section, Symbol
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Instruction
+from ebpfjit.record import dataclass
 
 
 class Use(Enum):

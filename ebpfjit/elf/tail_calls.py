@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -19,6 +18,7 @@ from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.elf.maps import DefinedMap
 from ebpfjit.errors import LoadError, MapError
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.references import ProgArray

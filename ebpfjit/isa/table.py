@@ -11,9 +11,10 @@ page in docs/ all read these rows. Opcodes are built from RFC 9669's parts:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from ebpfjit.bits import W32, W64, WIDTH_OF_SIZE, Width
 from ebpfjit.isa.spec import Imm, Kind, Offset, Reg, Row
@@ -376,14 +377,21 @@ UNENCODED: dict[str, Row] = {row.name: row for row in _only_in_code()}
 """What no program says, and optimised code does, by name; `ebpfjit.optimizer.code` has their fields."""
 
 BY_NAME: dict[str, Row] = {row.name: row for row in TABLE}
-BY_OPCODE: dict[int, tuple[Row, ...]] = {
-    opcode: tuple(row for row in TABLE if row.opcode == opcode)
-    for opcode in sorted({row.opcode for row in TABLE})
-}
-OPERATIONS: dict[str, tuple[Row, ...]] = {
-    operation: tuple(row for row in TABLE if row.operation == operation)
-    for operation in dict.fromkeys(row.operation for row in TABLE)
-}
+
+
+Key = TypeVar("Key", int, str)
+
+
+def _rows_by(key: Callable[[Row], Key]) -> dict[Key, tuple[Row, ...]]:
+    """Return the rows of the table that have the same key, in its order."""
+    found: dict[Key, list[Row]] = {}
+    for row in TABLE:
+        found.setdefault(key(row), []).append(row)
+    return {each: tuple(rows) for each, rows in found.items()}
+
+
+BY_OPCODE: dict[int, tuple[Row, ...]] = dict(sorted(_rows_by(attrgetter("opcode")).items()))
+OPERATIONS: dict[str, tuple[Row, ...]] = _rows_by(attrgetter("operation"))
 
 
 def _telling_fields() -> dict[int, tuple[int, ...]]:

@@ -7,5 +7,5 @@ code_buffer.py   bytes -> CodeBuffer        mapped, executable, never writable a
 entry.py         the call from Python, and faults back into exceptions
 """
 
-LATER = ("cache", "compiler", "legend", "lower", "map_routines", "timing")
+LATER = ("cache", "compiler", "legend", "lower", "map_routines", "routine_text", "timing", "translation")
 """What not every program needs: for images in files, optimised code, and those who look at it."""

@@ -23,23 +23,24 @@ import os
 import stat
 import struct
 import sys
-import tempfile
+import time
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import LoadError
 from ebpfjit.jit import cpu
+from ebpfjit.jit.image import Image
 from ebpfjit.jit.recipe import Recipe
-from ebpfjit.jit.relocation import Image
 from ebpfjit.jit.routines import layout_of_host, provide, routines
 from ebpfjit.once import once
 from ebpfjit.options import CHOSEN
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass, lazy
 from ebpfjit.runtime.rights import Rights
 
 MAGIC = b"eBPFjit\x01"
@@ -77,12 +78,16 @@ UPPER = frozenset({"assembler", "bench", "cli", "difftest", "elf", "kernel", "li
 
 def sources() -> list[Path]:
     """Return the files that machine code depends on: all of the library but the declared packages."""
-    root, found = Path(__file__).resolve().parent.parent, []
+    return [Path(each) for each in _source_names()]
+
+
+def _source_names() -> Iterator[str]:
+    root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     for folder, below, files in os.walk(root, followlinks=True):
-        skipped = {"__pycache__"} if folder != str(root) else {"__pycache__", *UPPER}
+        skipped = {"__pycache__"} if folder != root else {"__pycache__", *UPPER}
         below[:] = sorted(set(below) - skipped)
-        found += [Path(folder, name) for name in sorted(files)]
-    return found
+        for name in sorted(files):
+            yield f"{folder}{os.sep}{name}"
 
 
 @once
@@ -97,6 +102,44 @@ def build() -> str:
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
+
+
+SETTLED = 2 * 10**9
+"""Nanoseconds behind which no clock of a file system is: a file that was changed later may change unseen."""
+
+
+def stamp() -> str | None:
+    """Return what tells whether any source was changed since; None where one was just now.
+
+    It is made of what the kernel notes at each change (ctime), which nobody sets, besides names and sizes:
+    a fifth of the time that reading them takes.
+    """
+    newest, said = 0, []
+    for name in _source_names():
+        found = os.stat(name)
+        newest = max(newest, found.st_ctime_ns)
+        said.append(f"{name} {found.st_size} {found.st_ctime_ns} {found.st_ino} {found.st_dev}")
+    now = hashlib.sha256("\n".join(said).encode("utf-8", "surrogateescape")).hexdigest()
+    return now if newest < time.time_ns() - SETTLED else None
+
+
+NOTE = "build.json"
+"""The file of a cache folder that says what `build` is, as long as the stamp is the same."""
+
+
+_LONGEST_NOTE = 1024
+
+
+def _noted(path: Path, now: str | None) -> str | None:
+    """Return the `build` that a folder's note tells, None where it does not hold any more."""
+    try:
+        with _open(path) as file:
+            _refuse_others(os.fstat(file.fileno()))
+            note = json.loads(file.read(_LONGEST_NOTE))
+    except (OSError, ValueError, RecursionError, Unusable):
+        return None
+    holds = isinstance(note, list) and len(note) == 2 and note[0] == now and isinstance(note[1], str)
+    return note[1] if holds else None
 
 
 APART: Mapping[str, str] = {
@@ -134,18 +177,18 @@ APART: Mapping[str, str] = {
 """Fields of a recipe, and of what is inside of it, that are not in the key, and why."""
 
 
-def key_of(recipe: Recipe) -> dict[str, Any]:
+def key_of(recipe: Recipe, known_build: str | None = None) -> dict[str, Any]:
     """Return all that the machine code of a program depends on, but for the bytecode itself, as JSON has it.
 
     That is the library, the process, and each field of the recipe that is not declared to be apart.
     """
     return {
-        "build": build(),
+        "build": known_build or build(),
         "python": sys.version,
         "host": layout_of_host(),
         "machine": cpu.target(),
         **dict(_fields_of(recipe)),
-        "features": sorted(recipe.settings.features),  # those of this processor, where none are named
+        "features": sorted(recipe.features),
     }
 
 
@@ -221,9 +264,9 @@ class Stored:
         program = Program.trusted(self.code, self.name, self.section, self.key["type"], symbols)
         return Verified(program, dict(self.key["frame_sizes"]))
 
-    def image_for(self, recipe: Recipe) -> Image:
+    def image_for(self, recipe: Recipe, known_build: str | None = None) -> Image:
         """Return the image if it is what the recipe makes. Raises Unusable, naming what differs."""
-        wanted = key_of(recipe)
+        wanted = key_of(recipe, known_build)
         for part, value in wanted.items():
             if self.key.get(part) != value:
                 raise Unusable(f"its {part}: compiled with {self.key.get(part)}, wanted {value}")
@@ -249,10 +292,17 @@ def write(path: Path, recipe: Recipe, image: Image) -> None:
         image.pc_starts.tobytes(), image.pc_owners.tobytes(), shared.image.code,
     )  # fmt: skip
     content = b"".join(parts)
+    _replace(path, MAGIC + hashlib.sha256(content).digest() + content)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file for its owner, whole or not at all. Raises OSError."""
+    import tempfile  # it imports what compresses archives, and most processes find what they look for
+
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(MAGIC + hashlib.sha256(content).digest() + content)
+            file.write(content)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -357,6 +407,8 @@ class Folder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._stamp: str | None = None
+        self._is_noted = False
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             _refuse_others(os.stat(self.path))
@@ -364,7 +416,7 @@ class Folder:
             raise LoadError(f"cache folder {self.path}: {error}") from None
 
     def _file(self, recipe: Recipe) -> Path:
-        name = hashlib.sha256(json.dumps(key_of(recipe)).encode())
+        name = hashlib.sha256(json.dumps(key_of(recipe, self.build)).encode())
         name.update(recipe.verified.program.code)
         return self.path / (name.hexdigest() + SUFFIX)
 
@@ -373,15 +425,33 @@ class Folder:
         if why_not(recipe) is not None:
             return None
         try:
-            return read(self._file(recipe)).image_for(recipe)
+            image = read(self._file(recipe)).image_for(recipe, self.build)
         except (OSError, Unusable):
             return None
+        self._note()
+        return image
 
     def keep(self, recipe: Recipe, image: Image) -> None:
         """Keep an image for the next process; where it cannot be written it is not kept."""
         if why_not(recipe) is None:
             with suppress(OSError):
                 write(self._file(recipe), recipe, image)
+                self._note()
+
+    @lazy
+    def build(self) -> str:
+        """What `build` returns, from the folder's note where that holds."""
+        self._stamp = stamp()
+        known = _noted(self.path / NOTE, self._stamp)
+        self._is_noted = known is not None
+        return build() if known is None else known
+
+    def _note(self) -> None:
+        """Leave a note beside the images, of a library that nobody is changing right now."""
+        if not self._is_noted and self._stamp is not None:
+            self._is_noted = True
+            with suppress(OSError):
+                _replace(self.path / NOTE, json.dumps([self._stamp, self.build]).encode())
 
 
 class File:

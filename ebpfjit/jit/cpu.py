@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from ebpfjit.errors import JitUnavailable
 from ebpfjit.once import once
-from ebpfjit.translators import MACHINES, machine_of
-from ebpfjit.translators.machine import Machine
+from ebpfjit.translators import FEATURES, MACHINES, machine_of
+
+if TYPE_CHECKING:
+    from ebpfjit.translators.machine import Machine
 
 
 @once
@@ -19,7 +22,7 @@ def features() -> frozenset[str]:
             for line in cpuinfo:
                 name, _, value = line.partition(":")
                 if name.strip() == "flags":
-                    return machine().features & frozenset(value.split())
+                    return FEATURES[target()] & frozenset(value.split())
     except OSError:
         pass
     return frozenset()

@@ -10,21 +10,15 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.bits import W64
-from ebpfjit.collector import collector_paused
-from ebpfjit.errors import ExecutionError, OptimizationError, TranslationError
-from ebpfjit.jit import audit as audits
-from ebpfjit.jit import cpu, failing
-from ebpfjit.jit.assembler import assemble_parts
-from ebpfjit.jit.baseline import baseline_listing
+from ebpfjit.errors import ExecutionError
+from ebpfjit.jit import cpu
 from ebpfjit.jit.code_buffer import CodeBuffer
+from ebpfjit.jit.image import Image, relocate
 from ebpfjit.jit.promises import Given, check
 from ebpfjit.jit.recipe import Listing, Recipe
-from ebpfjit.jit.relocation import Image, layout, relocate
-from ebpfjit.jit.routines import WORD, are_ready, routines
-from ebpfjit.jit.routines import listing as shared_listing
+from ebpfjit.jit.routines import WORD, routines
 from ebpfjit.jit.stages import done
 from ebpfjit.once import import_alone, once
 from ebpfjit.options import DEFAULTS, Options
@@ -284,10 +278,6 @@ class Run:
         self.execution.budget_left = self.budget_left()
 
 
-MOST_KEPT = 256
-"""Slots of a program whose text is kept: it takes three times the memory of all else."""
-
-
 @dataclass(frozen=True)
 class Compiled:
     """A program as machine code, ready to be called by any number of threads at once.
@@ -331,7 +321,12 @@ class Compiled:
     @cached_property
     def listing(self) -> Listing:
         """The assembly text; written anew where it was not kept."""
-        return self.assembled if self.assembled is not None else listing_of(self.recipe)
+        if self.assembled is not None:
+            return self.assembled
+        import_alone("ebpfjit.jit.translation")
+        from ebpfjit.jit.translation import listing_of
+
+        return listing_of(self.recipe)
 
     def run(self, execution: Execution) -> int:
         """Run the program and return r0, unsigned; raises what the interpreter raises."""
@@ -401,7 +396,10 @@ class Compiled:
             case "depth":
                 return faults.call_depth_exceeded(pc, MAX_FRAMES)
             case "audit" | "audit_map" | "audit_depth":
-                return audits.failure(program, self.listing.notes, kind, pc, address)
+                import_alone("ebpfjit.jit.audit")
+                from ebpfjit.jit.audit import failure
+
+                return failure(program, self.listing.notes, kind, pc, address)
             case _:
                 assert kind == "helper_missing"  # "raised" never comes back from the call
                 return faults.helper_not_found(instruction)
@@ -428,15 +426,10 @@ def compile_program(
     image = cache.find(recipe) if cache is not None else None
     kept = None
     if image is None:
-        with collector_paused():
-            if options.is_sound:
-                verifier.check(verified.program)
-            done("verify")
-            recipe, listing, image = translated(recipe)
-            # Blinding is by chance, so that text cannot be written anew.
-            keeps = options.harden or options.keeps_text or len(verified.program) <= MOST_KEPT
-            kept = listing if keeps else None
-            del listing
+        import_alone("ebpfjit.jit.translation")
+        from ebpfjit.jit.translation import translated_anew
+
+        recipe, kept, image = translated_anew(recipe)
         if cache is not None and not recipe.why_baseline:  # another time it may be what was asked for
             cache.keep(recipe, image)
     symbols = {f"helper_{number}": function for number, function in helpers.items()}
@@ -468,52 +461,11 @@ def _map_routines(image: Image) -> dict[str, int]:
     return map_routine_addresses(called)
 
 
-def listing_of(recipe: Recipe) -> Listing:
-    """Return a recipe's text; what optimises is imported where it is asked for. See `jit.compiler`."""
-    if not recipe.is_optimized:
-        return baseline_listing(recipe)
-    import_alone("ebpfjit.jit.compiler")
-    from ebpfjit.jit import compiler
-
-    return compiler.listing_of(recipe)
-
-
-KERNEL_LOADS = "it loads through pointers of the kernel, of which analysis knows nothing"
-ARENA = "it has pointers into an arena, of which analysis knows nothing"
-
-
-def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
-    """Return a recipe's text and machine code; where it cannot be optimised, those of its baseline code.
-
-    That is so where analysis would take too much, and where there is an error in the optimizer, of which the
-    user is told: such as a number that does not fit where it goes, which no number of baseline code does.
-    Raises TranslationError where that cannot be made either.
-    """
-    if recipe.options.optimize and not recipe.verified.knows_all:
-        recipe = recipe.baseline(KERNEL_LOADS if recipe.verified.kernel_loads else ARENA)
-    try:
-        listing = listing_of(recipe)
-        done("translate")
-        return recipe, listing, assemble(listing)
-    except (OptimizationError, MemoryError) as error:
-        size = len(recipe.verified.program)
-        reason = str(error) or f"there is not enough memory to compile {size} instructions"
-        if not recipe.options.optimize:
-            raise TranslationError(reason) from None
-    except Exception as error:
-        if failing.are_raised() or not recipe.options.optimize:
-            raise
-        reason = failing.reason_of(error)
-        below = translated(recipe.baseline(reason))  # what is wrong with the program is raised here
-        failing.warn(recipe.verified.program, reason)
-        return below
-    return translated(recipe.baseline(reason))
-
-
 @once
 def host_addresses() -> dict[str, int]:
     """Return where the routines are that programs reach through stubs."""
-    return {host_symbol(name): routines().addresses[name] for name in cpu.machine().shared}
+    addresses = routines().addresses
+    return {host_symbol(name): addresses[name] for name in addresses}
 
 
 def _natives(helpers: Mapping[int, HelperFunction]) -> dict[int, bool]:
@@ -523,20 +475,3 @@ def _natives(helpers: Mapping[int, HelperFunction]) -> dict[int, bool]:
 def _address_of(function: HelperFunction) -> int:
     """Return what machine code is given: a function's address, or that of a Python object."""
     return function.address if isinstance(function, NativeHelper) else id(function)
-
-
-def assemble(listing: Listing) -> Image:
-    """Return the machine code of a listing. Calls keystone at most once."""
-    assemble_lines(listing)
-    done("assemble")
-    image = layout(listing)
-    done("layout")
-    return image
-
-
-def assemble_lines(listing: Listing) -> None:
-    """Give each line of a listing its bytes. Calls keystone at most once.
-
-    The first time, what all programs share is assembled with it.
-    """
-    assemble_parts(listing.parts if are_ready() else [*listing.parts, *shared_listing().parts])

@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -35,6 +34,7 @@ from ebpfjit.jit.stock import LeafHelper
 from ebpfjit.jit.tails import Table
 from ebpfjit.once import OwnLock, once
 from ebpfjit.options import Options
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import faults, held
 from ebpfjit.runtime.contexts import SkbContext, XdpContext
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE

@@ -9,22 +9,24 @@ Each is compiled when the first program needs it, and stays for good.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.jit import cpu
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
+from ebpfjit.jit.image import relocate
 from ebpfjit.jit.lower import lower, written_registers
 from ebpfjit.jit.recipe import Listing, Recipe
-from ebpfjit.jit.relocation import layout, relocate
+from ebpfjit.jit.relocation import layout
 from ebpfjit.once import once
 from ebpfjit.optimizer.code import PAY, Code
 from ebpfjit.optimizer.passes import Known, optimised
 from ebpfjit.optimizer.registers import place
 from ebpfjit.options import NOTHING_PROMISED
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE
 from ebpfjit.translators.labels import function_label, map_symbol

@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ebpfjit.errors import InputError
-from ebpfjit.jit.relocation import Image
+from ebpfjit.jit.image import Image
 from ebpfjit.once import ForkLock
 from ebpfjit.program import Program
-from ebpfjit.translators.emitter import NO_PC
+from ebpfjit.translators.block import NO_PC
 
 VARIABLE = "EBPFJIT_PERF"
 KINDS = ("map", "dump")

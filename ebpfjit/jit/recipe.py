@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, replace
+from typing import TYPE_CHECKING
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.entries import Callers, Entries
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.jit import cpu
-from ebpfjit.optimizer.remarks import Remark
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.record import dataclass, lazy
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
-from ebpfjit.translators.block import Limit
-from ebpfjit.translators.emitter import Part, Piece, Text
-from ebpfjit.translators.plan import Settings
+
+if TYPE_CHECKING:
+    from ebpfjit.optimizer.remarks import Remark
+    from ebpfjit.translators.block import Limit
+    from ebpfjit.translators.emitter import Part, Piece, Text
+    from ebpfjit.translators.plan import Settings
 
 TAIL_CALL = NUMBERS["bpf_tail_call"]
 
@@ -81,13 +84,20 @@ class Recipe:
             return promises
         return replace(promises, calling=frozenset(self.helpers))
 
+    @property
+    def features(self) -> frozenset[str]:
+        """The CPU features that the code may use: those of this processor, where none are named."""
+        return cpu.features() if self.options.features is None else self.options.features
+
     @lazy
     def settings(self) -> Settings:
         """What translators read, the runtime's constants filled in."""
+        from ebpfjit.translators.plan import Settings  # an image is loaded without its text
+
         options, calling = self.options, self.promises.calling
         assert calling is not None  # it was filled in
         return Settings(
-            cpu.features() if options.features is None else options.features,
+            self.features,
             options.harden,
             self.helpers,
             self.kfuncs,

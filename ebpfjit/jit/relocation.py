@@ -9,18 +9,15 @@ Jumps start in their short form and grow where the target is too far, to a fixed
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from itertools import accumulate
 from struct import Struct
 
 from ebpfjit.errors import OptimizationError, TranslationError
-from ebpfjit.jit.assembler import Hole, slot_hole
+from ebpfjit.jit.assembler import slot_hole
+from ebpfjit.jit.image import SLOT_SIZE, Image
 from ebpfjit.jit.recipe import Listing
-from ebpfjit.record import record
-from ebpfjit.translators.block import Limit
-from ebpfjit.translators.emitter import NO_PC, Jump, Label, SlotLine, Snippet
+from ebpfjit.translators.emitter import Jump, Label, SlotLine, Snippet
 from ebpfjit.translators.labels import resume_label, return_label
 
 #  x86-64 condition codes (Intel SDM, volume 2, appendix B): jcc rel8 is 70+cc, rel32 is 0f 80+cc
@@ -54,36 +51,6 @@ NOPS = tuple(
 DISTANCE = Struct("<i")
 REACH = 1 << 31
 FULL_ROUNDS = 16
-SLOT_SIZE = 8
-SLOT = Hole(0, SLOT_SIZE, is_whole=True)
-
-
-@record
-class Image:
-    """Machine code in place, position-independent, its slots still to be filled.
-
-    `entry` is the offset to call, `callback` that of the routine of this name, None where the
-    program has none. `slots` maps a symbol to the offset of its 8 bytes. `pc_starts` and `pc_owners`
-    say which pc the code from an offset on belongs to (NO_PC: to none). `limits` are the words that
-    the host puts behind the block, in order. `resumes` are the offsets, by pc, where runs of baseline code go
-    on, `returns` those where functions return to baseline code, by the pc that calls them; none where the
-    image was loaded.
-    """
-
-    code: bytes
-    entry: int
-    callback: int | None
-    slots: Mapping[str, int]
-    limits: tuple[Limit, ...]
-    pc_starts: array[int]
-    pc_owners: array[int]
-    resumes: Mapping[int, int] = field(default_factory=dict)
-    returns: Mapping[int, int] = field(default_factory=dict)
-
-    def pc_at(self, offset: int) -> int | None:
-        """Return the pc whose code holds the byte at `offset`."""
-        owner = self.pc_owners[bisect_right(self.pc_starts, offset) - 1]
-        return None if owner == NO_PC else owner
 
 
 def layout(listing: Listing, lead: int = 0) -> Image:
@@ -249,17 +216,3 @@ def _point(line: SlotLine, distance: int) -> bytes:
     """Return a line's bytes with the distance to its symbol's slot patched in."""
     hole, code = slot_hole(line), line.hollow
     return code[: hole.position] + hole.filled(distance) + code[hole.position + hole.size :]
-
-
-def relocate(image: Image, symbols: Mapping[str, int]) -> bytes:
-    """Return the image's bytes with every slot filled.
-
-    Slots are 8 bytes, little-endian; `symbols` maps a name to an absolute host address (u64).
-    Raises TranslationError naming the first missing symbol.
-    """
-    code = bytearray(image.code)
-    for symbol, offset in image.slots.items():
-        if symbol not in symbols:
-            raise TranslationError(f"nothing says where {symbol} is")
-        code[offset : offset + SLOT_SIZE] = SLOT.filled(symbols[symbol])
-    return bytes(code)

@@ -1,7 +1,7 @@
 """The machine code that all programs share: put into memory once, when the first program is compiled.
 
-The text is that of the machine's `host.py` and `gate.py`; what they call are functions of
-CPython, whose addresses ctypes tells.
+Their text is made in `routine_text.py`; what they call are functions of CPython, whose addresses ctypes
+tells.
 """
 
 from __future__ import annotations
@@ -12,29 +12,22 @@ import sys
 import time
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.errors import JitUnavailable
-from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
-from ebpfjit.jit.cpu import machine
-from ebpfjit.jit.recipe import Listing
-from ebpfjit.jit.relocation import Image, item_spans, layout, relocate
-from ebpfjit.once import once
-from ebpfjit.program import Program
+from ebpfjit.jit.image import Image, relocate
+from ebpfjit.once import import_alone, once
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import c_stack, faults, memory
-from ebpfjit.runtime.contexts import xdp
-from ebpfjit.runtime.contexts.fields import Struct
-from ebpfjit.runtime.contexts.skb import SOCK_AT
-from ebpfjit.runtime.contexts.structs import SK_BUFF, SOCK, XDP_MD
 from ebpfjit.runtime.execution import SLICE
-from ebpfjit.runtime.maps.flat import HEADER
 from ebpfjit.runtime.memory import MAX_FRAMES
 from ebpfjit.translators.block import BLOCK_WORDS, STATE_WORDS
-from ebpfjit.translators.emitter import NO_PC, Emitter, Label
-from ebpfjit.translators.host import SMALL_INTS, Ints, Layout, Room, Structs
+from ebpfjit.translators.host import SMALL_INTS, Ints
+
+if TYPE_CHECKING:
+    from ebpfjit.jit.recipe import Listing
 
 STATE_OFFSET = 0x88
 """Where an object that is called through the gate holds the address of its state."""
@@ -70,20 +63,6 @@ def _word_at(value: object, offset: int) -> int:
 INTS = _ints()
 
 
-def _offsets(struct: Struct) -> dict[str, int]:
-    return {field.name: field.offset for field in struct.fields}
-
-
-STRUCTS = Structs(_offsets(XDP_MD), _offsets(SK_BUFF), _offsets(SOCK), SOCK_AT)
-ROOM = Room(
-    headroom=xdp.HEADROOM,
-    head=xdp.HEADROOM - xdp.XDP_FRAME_SIZE,
-    tail=xdp.FRAME_SIZE - xdp.HEADROOM - xdp.SHARED_INFO_SIZE,
-    metadata=xdp.LARGEST_METADATA,
-)
-
-_EXIT = bytes.fromhex("9500000000000000")
-
 running = ctypes.c_uint64(0)
 """The address of the block that was linked last: the head of the list of runs that may call Python."""
 
@@ -109,7 +88,8 @@ class Routines:
     @property
     def listing(self) -> Listing:
         """The text of all routines."""
-        return listing()
+        found: Listing = text().listing()
+        return found
 
 
 _provided: list[tuple[Image, dict[str, int]]] = []
@@ -126,35 +106,12 @@ def layout_of_host() -> list[int]:
     return [*objects, MAX_FRAMES, SLICE, time.CLOCK_MONOTONIC]
 
 
-@once
-def listing() -> Listing:
-    """Return the text of all routines."""
-    cx = Emitter()
-    cx.begin(NO_PC)
-    cx.label("entry")
-    machine().emit_routines(
-        cx,
-        Layout(
-            bytes_data=BYTES_DATA,
-            size=SIZE,
-            bytearray_start=BYTEARRAY_START,
-            bytearray_exports=BYTEARRAY_EXPORTS,
-            state=STATE_OFFSET,
-            max_frames=MAX_FRAMES,
-            slice_length=SLICE,
-            clock=time.CLOCK_MONOTONIC,
-            ints=INTS,
-            lock=HEADER["lock"],
-            structs=STRUCTS,
-            room=ROOM,
-        ),
-    )
-    return Listing(nothing(), cx.text(), (), {})
+def text() -> ModuleType:
+    """Return the module that makes the text, which a process with saved images needs nothing of."""
+    import_alone("ebpfjit.jit.routine_text")
+    from ebpfjit.jit import routine_text
 
-
-def nothing() -> Verified:
-    """Return the program that text belongs to which is no program's."""
-    return prepare(Program.from_bytes(_EXIT))
+    return routine_text
 
 
 @once
@@ -163,20 +120,11 @@ def routines() -> Routines:
     _seed()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork)
-    image, labels = _provided[0] if _provided else _assembled()
+    image, labels = _provided[0] if _provided else text().assembled()
     buffer = CodeBuffer(relocate(image, {symbol: address_of(symbol) for symbol in image.slots}))
     addresses = {name: buffer.address + at for name, at in labels.items()}
     kept = (running, _random_state, _small_ints, _small_int_table, look, c_stack.look)
     return Routines(image, labels, buffer, addresses, kept)
-
-
-def _assembled() -> tuple[Image, dict[str, int]]:
-    """Return the routines' machine code, and where each label is in it."""
-    assemble_parts(listing().parts)
-    image = layout(listing())
-    items = [item for piece in listing().pieces for item in piece.items]
-    places = zip(items, item_spans(listing(), image)[1:], strict=True)  # a label is behind its padding
-    return image, {item.name: place for item, place in places if isinstance(item, Label)}
 
 
 def are_ready() -> bool:

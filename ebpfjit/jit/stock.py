@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import time
 
-from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
-from ebpfjit.jit.cpu import machine
-from ebpfjit.jit.recipe import Listing
-from ebpfjit.jit.relocation import layout, relocate
-from ebpfjit.jit.routines import address_of, nothing, routines
+from ebpfjit.jit.image import relocate
+from ebpfjit.jit.routines import address_of, routines, text
 from ebpfjit.runtime.environment import Clock, Environment
 from ebpfjit.runtime.execution import NativeHelper
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
-from ebpfjit.translators.emitter import Emitter
 from ebpfjit.translators.labels import PACKETS
 
 ROUTINES = {
@@ -64,11 +60,7 @@ def native_helper(number: int, environment: Environment, *, lasting: bool = Fals
 
 def _clock_helper(clock: Clock) -> NativeHelper:
     """Return what tells the time of a clock, which may be moved on meanwhile. Raises JitUnavailable."""
-    cx = Emitter()
-    machine().emit_clock(cx, time.CLOCK_MONOTONIC)
-    listing = Listing(nothing(), cx.text(), (), {})
-    assemble_parts(listing.parts)
-    image = layout(listing)
+    image = text().clock_image()
     addresses = {"clock_words": clock.address, "clock_gettime": address_of("clock_gettime")}
     buffer = CodeBuffer(relocate(image, addresses))
     return LeafHelper(buffer.address + image.entry, (buffer, clock))

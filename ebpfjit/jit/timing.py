@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ebpfjit.jit import assembler
 from ebpfjit.jit.stages import STAGES, done, told_to
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 
 
 @dataclass(frozen=True)

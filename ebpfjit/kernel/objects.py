@@ -6,13 +6,13 @@ Each closes its descriptor in `close()`, at the end of a `with` block, or when P
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from ebpfjit.errors import EbpfError
 from ebpfjit.kernel import syscalls
 from ebpfjit.kernel.syscalls import LoadAttributes
+from ebpfjit.record import dataclass
 
 PACKET_ROOM = 1 << 16
 """Bytes a program may make its packet longer before BPF_PROG_TEST_RUN runs out of room."""

@@ -8,10 +8,10 @@ inside are filled anew.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.kernel.objects import KernelMap
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 
 MOST_KEPT = 8

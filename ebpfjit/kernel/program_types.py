@@ -6,9 +6,9 @@ bpf_prog_ops of Linux 6.18; net/bpf/test_run.c.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.attach import SLEEPABLE, XDP_FRAGS
 
 

@@ -17,10 +17,10 @@ import re
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 
 from ebpfjit.errors import EbpfError, ExecutionError, InputError, VerifierError
+from ebpfjit.record import dataclass
 
 SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280}
 

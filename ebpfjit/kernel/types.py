@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from functools import lru_cache
 
 from ebpfjit.elf.btf import HEADER, MAGIC, Btf, Kind
 from ebpfjit.errors import EbpfError
 from ebpfjit.kernel.objects import KernelBtf
 from ebpfjit.program import Program, TypeInfo
+from ebpfjit.record import dataclass
 
 _EMPTY = HEADER.pack(MAGIC, 1, 0, HEADER.size, 0, 0, 0, 1) + b"\0"
 _FUNCTION_INFO = struct.Struct("=II")

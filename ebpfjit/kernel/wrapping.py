@@ -17,11 +17,10 @@ inside the program moves, so its own offsets hold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.program import SLOT_SIZE, Instruction, Program, encode
+from ebpfjit.record import dataclass
 
 RESULT_SIZE = 16
 """Bytes of the result map's value: r0, then 1 where the program reached its end."""

@@ -10,9 +10,11 @@ from ebpfjit.collector import collector_paused
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit import legend
 from ebpfjit.jit.cpu import machine
-from ebpfjit.jit.entry import Compiled, assemble_lines
+from ebpfjit.jit.entry import Compiled
+from ebpfjit.jit.image import Image
 from ebpfjit.jit.recipe import Listing
-from ebpfjit.jit.relocation import Image, item_spans
+from ebpfjit.jit.relocation import item_spans
+from ebpfjit.jit.translation import assemble_lines
 from ebpfjit.listing.listing import Listing as Shown
 from ebpfjit.listing.names import named
 from ebpfjit.listing.program import blocks_of, steps_of

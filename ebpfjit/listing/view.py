@@ -9,11 +9,11 @@ View
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ebpfjit.program import SourceLine
-from ebpfjit.record import record
+from ebpfjit.record import dataclass, record
 
 OPTIMISED, BASELINE, SHARED = "optimised", "baseline", "shared"
 """The tiers of code: the third is what both use, from the entry on."""

@@ -15,13 +15,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 import z3
 
 from ebpfjit.prove.symbolic import CHOOSER, KEYS, VALUES, Integer, Truth, UnsupportedError, bounds
 from ebpfjit.prove.theories import Integers, Term, Theory, Vectors
+from ebpfjit.record import dataclass
 
 Statement = Callable[[], Truth | bool]
 

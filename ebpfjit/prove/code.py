@@ -8,13 +8,14 @@ them, and loops of a known number of rounds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer.code import Code, Op
 from ebpfjit.prove.meanings import WIDTHS, moved, negated_or_swapped, swapped
 from ebpfjit.prove.symbolic import W64, Integer, Memory, Truth, chosen, variable
+from ebpfjit.record import dataclass
 
 START = Memory()
 MOST_BLOCKS = 100

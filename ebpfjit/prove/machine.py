@@ -11,13 +11,14 @@ loaded, stored or pushed is looked at as it is with the registers that Triton ta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import triton
 import z3
 
 from ebpfjit.prove.theories import Term
+from ebpfjit.record import dataclass
 
 REGISTERS = (
     "rax",

@@ -7,10 +7,10 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from ebpfjit.errors import EbpfError
 from ebpfjit.prove.claims import Claim, Result, Verdict, decide
+from ebpfjit.record import dataclass
 
 ROOMS = {
     "ranges": ("range_rules", "range_rules"),

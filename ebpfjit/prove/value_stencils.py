@@ -7,7 +7,7 @@ lies there any number is loaded. Results may be in any register, that of an argu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import z3
 
@@ -29,6 +29,7 @@ from ebpfjit.prove.stencils import (
     verified_of,
 )
 from ebpfjit.prove.symbolic import Integer, Truth, variable, vector
+from ebpfjit.record import dataclass
 from ebpfjit.translators import registry
 from ebpfjit.translators.x86_64.target import FLAGS, NAME, VALUES, register
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+from ebpfjit.record import dataclass
 
 if TYPE_CHECKING:
     from ebpfjit.errors import EbpfError

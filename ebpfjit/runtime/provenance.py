@@ -11,11 +11,11 @@ merely not told.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import FRAME_POINTER, Kind, Reg
 from ebpfjit.program import Instruction, Program
+from ebpfjit.record import dataclass
 
 MOST_PLACES = 20_000
 """Pairs of a pc and a register that are looked at for one answer; behind them there is none."""

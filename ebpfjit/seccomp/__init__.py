@@ -10,7 +10,7 @@ import os
 import platform
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ebpfjit.classic.translate import OnMemory
 from ebpfjit.errors import InputError, LoadError, VerifierError
 from ebpfjit.named import absent
 from ebpfjit.program import Program
+from ebpfjit.record import dataclass
 from ebpfjit.runner import Result
 from ebpfjit.seccomp.numbers import (
     ARCHITECTURES,

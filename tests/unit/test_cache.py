@@ -28,7 +28,7 @@ from ebpfjit import (
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
-from ebpfjit.jit import assembler, cache, cpu, entry
+from ebpfjit.jit import assembler, cache, cpu, translation
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.options import Options
 from ebpfjit.runtime.rights import Rights
@@ -54,13 +54,13 @@ def tripled(r1: int, *others: int) -> int:
 def translations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many instructions each program had that was translated."""
     seen: list[int] = []
-    listing_of = entry.listing_of
+    listing_of = translation.listing_of
 
     def counted(recipe: Recipe) -> Listing:
         seen.append(len(recipe.verified.program))
         return listing_of(recipe)
 
-    monkeypatch.setattr(entry, "listing_of", counted)
+    monkeypatch.setattr(translation, "listing_of", counted)
     return seen
 
 
@@ -251,7 +251,7 @@ def test_what_cannot_be_saved_says_why(tmp_path: Path) -> None:
 def test_a_folder_keeps_machine_code(tmp_path: Path, translations: list[int]) -> None:
     folder = tmp_path / "new" / "folder"
     first = program().compile(cache=folder)
-    (kept,) = folder.iterdir()
+    (kept,) = folder.glob(IMAGES)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert kept.stat().st_mode & 0o777 == 0o600
     second = program().compile(cache=folder)
@@ -293,7 +293,7 @@ def test_what_differs_is_compiled_for_itself(tmp_path: Path, translations: list[
     for _ in range(2):
         DIFFERENT[what](tmp_path)
     assert len(translations) == 2
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob(IMAGES))) == 2
 
 
 def _fields(value: Any) -> Iterator[tuple[Any, str]]:
@@ -367,9 +367,46 @@ def test_the_stamp_is_of_what_files_hold(tmp_path: Path, monkeypatch: pytest.Mon
     assert stamps[0] == stamps[2] != stamps[1]
 
 
+def test_a_folder_knows_the_stamp_until_a_source_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where whoever changed it set its date back, and not while its date is of right now."""
+    source, folder, made, now = tmp_path / "module.py", tmp_path / "cache", [], [2**62]
+    folder.mkdir(mode=0o700)
+    source.write_bytes(b"one")
+    os.utime(source, (5, 5))
+    monkeypatch.setattr(cache, "_source_names", lambda: [str(source)])
+    monkeypatch.setattr("time.time_ns", lambda: now[0])
+    monkeypatch.setattr(cache, "build", lambda: made.append(source.read_bytes()) or f"{len(made)}")
+
+    def told() -> str:
+        here = cache.Folder(folder)
+        build = here.build
+        here._note()
+        return build
+
+    assert [told(), told()] == ["1", "1"]
+    before = source.stat()
+    while source.stat().st_ctime_ns == before.st_ctime_ns:  # the file system's clock has ticks
+        source.write_bytes(b"two")
+        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [told(), told()] == ["2", "2"]
+    now[0] = source.stat().st_ctime_ns + 1
+    assert [told(), told()] == ["3", "4"]
+    now[0] = 2**62
+    (folder / cache.NOTE).chmod(0o666)
+    assert told() == "5"
+    for damaged in (b"", b"[]", b"{}", b"[1, 2]", b"[" * 500, b"\xff"):
+        (folder / cache.NOTE).write_bytes(damaged)
+        assert told() == f"{len(made)}"
+    assert len(made) == 11
+
+
+IMAGES = "*" + cache.SUFFIX
+
 FOREIGN: dict[str, tuple[object, str, object]] = {
     "features": (cpu, "features", lambda: frozenset({"other"})),
-    "build": (cache, "build", lambda: "another version"),
+    "build": (cache, "build", lambda: "another version"),  # what a folder's note says is of the sources
     "python": (sys, "version", "2.99"),
     "host": (cache, "layout_of_host", lambda: [8]),
     "machine": (cpu, "target", lambda: "pdp11"),
@@ -382,7 +419,7 @@ def test_code_of_another_version_or_machine_is_not_run(
 ) -> None:
     """Neither under the name it would have there, nor where somebody renamed it."""
     program().compile(cache=tmp_path / "here").save(tmp_path / "saved")
-    (ours,) = (tmp_path / "here").iterdir()
+    (ours,) = (tmp_path / "here").glob(IMAGES)
     owner, name, value = FOREIGN[part]
     monkeypatch.setattr(owner, name, value)
     with pytest.raises(LoadError, match=part):
@@ -391,7 +428,7 @@ def test_code_of_another_version_or_machine_is_not_run(
     theirs = cache.Folder(tmp_path / "there")
     program().compile(cache=theirs.path)
     assert len(translations) == 2
-    (file,) = theirs.path.iterdir()
+    (file,) = theirs.path.glob(IMAGES)
     assert file.name != ours.name
     ours.rename(file)
     program().compile(cache=theirs.path)
@@ -403,7 +440,7 @@ def test_damaged_entries_are_compiled_anew_and_replaced(
     tmp_path: Path, translations: list[int], damage: bytes | None
 ) -> None:
     program().compile(cache=tmp_path)
-    (entry,) = tmp_path.iterdir()
+    (entry,) = tmp_path.glob(IMAGES)
     content = entry.read_bytes()
     entry.write_bytes(content[:-9] + b"\xcc" + content[-8:] if damage is None else damage)
     assert program().compile(cache=tmp_path)(b"") == 14
@@ -414,7 +451,7 @@ def test_damaged_entries_are_compiled_anew_and_replaced(
 
 def test_an_entry_that_others_may_write_to_is_not_run(tmp_path: Path, translations: list[int]) -> None:
     program().compile(cache=tmp_path)
-    (entry,) = tmp_path.iterdir()
+    (entry,) = tmp_path.glob(IMAGES)
     entry.chmod(0o666)
     program().compile(cache=tmp_path)
     assert len(translations) == 2

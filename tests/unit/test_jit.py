@@ -17,10 +17,11 @@ from ebpfjit.bits import U64_MASK
 from ebpfjit.jit import assembler
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.compiler import listing_of
-from ebpfjit.jit.entry import assemble as assemble_listing
 from ebpfjit.jit.entry import compile_program
+from ebpfjit.jit.image import relocate
 from ebpfjit.jit.recipe import Listing, Recipe
-from ebpfjit.jit.relocation import item_spans, relocate
+from ebpfjit.jit.relocation import item_spans
+from ebpfjit.jit.translation import assemble as assemble_listing
 from ebpfjit.options import Options
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.translators import registry

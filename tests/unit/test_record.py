@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import pickle
 from dataclasses import field
 from typing import Any
@@ -67,6 +68,58 @@ def test_values_are_shown_compared_and_hashed_alike(options: dict[str, bool]) ->
         )
         seen.append((list(map(repr, values)), list(map(str, values)), equal, hashes, shape))
     assert seen[0] == seen[1]
+
+
+def kept_by(dataclass: Any, options: dict[str, bool]) -> Any:
+    """A class whose `__init__` has all that one can have, and one that inherits it."""
+
+    class First:
+        name: str
+        count: int = field(init=False)
+        rest: list[int] = field(default_factory=list)
+        made: dict[str, int] = field(default_factory=dict, init=False)
+        last: int = field(default=7, kw_only=True)
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "count", len(self.name))
+
+    first = dataclass(**options)(First)
+
+    class Second(first):
+        more: tuple[int, ...] = ()
+        fixed: int = field(default=3, init=False)
+
+    return first, dataclass(**options)(Second)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"frozen": True}, {"slots": True, "frozen": True}, {"kw_only": True}], ids=str
+)
+def test_values_are_made_alike(options: dict[str, bool]) -> None:
+    seen = []
+    for dataclass in (record.dataclass, dataclasses.dataclass):
+        found: list[Any] = []
+        for cls in kept_by(dataclass, options):
+            made = [cls(name="ab"), cls(name="abc", rest=[1], last=2)]
+            found += [
+                str(inspect.signature(cls)),
+                *map(dataclasses.astuple, made),
+                made[0].rest is cls(name="x").rest,
+            ]
+            for wrong in ({}, {"name": "a", "count": 1}, {"name": "a", "nothing": 1}):
+                with pytest.raises(TypeError) as error:
+                    cls(**wrong)
+                found.append(str(error.value))
+        seen.append(found)
+    assert seen[0] == seen[1]
+
+
+def test_init_is_written_when_somebody_asks() -> None:
+    made, _ = kept_by(record.dataclass, {})
+    assert not inspect.isfunction(vars(made)["__init__"])
+    made("first")
+    assert inspect.isfunction(vars(made)["__init__"])
+    assert made.__init__.__qualname__ == f"{made.__qualname__}.__init__"
 
 
 def test_frozen_values_stay_and_travel() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ebpfjit.isa.spec import Kind
+from ebpfjit.translators import FEATURES
 from ebpfjit.translators.emitter import Emitter
 from ebpfjit.translators.host import Layout
 from ebpfjit.translators.machine import SPILLED, Machine
@@ -102,7 +103,7 @@ MACHINE = Machine(
     block="r12",
     values=target.VALUES,
     audited=target.AUDITED_VALUES,
-    features=frozenset({"bmi2", "movbe"}),
+    features=FEATURES[target.NAME],
     context=Context,
     routine=Routine,
     emit_routines=emit_routines,

@@ -9,11 +9,11 @@ context={"args": [{"val": 5}, -1, 2]}
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import InputError
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.contexts.outcome import Outcome
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET
 from ebpfjit.runtime.contexts.plain import StructContext

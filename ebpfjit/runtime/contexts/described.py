@@ -9,10 +9,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from ebpfjit.errors import InputError
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.contexts.outcome import FieldValues, Outcome
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET
 from ebpfjit.runtime.contexts.plain import StructContext

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import errno
 import struct
-from dataclasses import dataclass
 
 from ebpfjit.bits import W32, W64
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.packet import PacketContext
 from ebpfjit.runtime.helpers import ringbuf

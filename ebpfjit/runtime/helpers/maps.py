@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Protocol, cast
 
 from ebpfjit.bits import W32
 from ebpfjit.errors import ExecutionError
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.types import program_type
 from ebpfjit.runtime.helpers.sockets import hold_by_cookie

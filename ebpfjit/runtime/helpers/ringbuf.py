@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol, cast
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import held, memory
 from ebpfjit.runtime.helpers.maps import map_of
 from ebpfjit.runtime.helpers.table import helper

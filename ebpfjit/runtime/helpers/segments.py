@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 
 from ebpfjit.bits import W32
 from ebpfjit.errors import ExecutionError
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.skb import SkbContext
 from ebpfjit.runtime.helpers.packet import skb_of

@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from ebpfjit.bits import W32
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.sock_ops import SockOpsContext
 from ebpfjit.runtime.helpers.sockets import ALL_CALLBACKS

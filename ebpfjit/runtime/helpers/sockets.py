@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import ipaddress
 import struct
-from dataclasses import dataclass
 
 from ebpfjit.bits import W32, W64
 from ebpfjit.errors import ExecutionError
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import held as holdings
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.fields import Struct

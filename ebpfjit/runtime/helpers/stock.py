@@ -8,7 +8,6 @@ a run, wherever the caller says.
 from __future__ import annotations
 
 import math
-import random
 import time
 
 from ebpfjit.bits import U64_MASK
@@ -97,5 +96,7 @@ def strcmp(arg1: int, arg2: int, unused3: int, unused4: int, unused5: int) -> in
 
 def rand(minimum: int, maximum: int, unused3: int, unused4: int, unused5: int) -> int:
     """Return a random u64, from `minimum` to `maximum` inclusive where that is a range."""
+    import random  # few programs ask for it, and it imports much
+
     value = random.getrandbits(64)
     return value % (maximum + 1 - minimum) + minimum if minimum < maximum else value

@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import struct
-from dataclasses import dataclass
 
 from ebpfjit.bits import W32
 from ebpfjit.errors import ExecutionError
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.helpers.sockets import socket_at
 from ebpfjit.runtime.helpers.table import helper

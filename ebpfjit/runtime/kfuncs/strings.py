@@ -7,8 +7,8 @@ string runs out of it; one that goes on for LONGEST bytes is -E2BIG.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 
+from ebpfjit.record import dataclass
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.kfuncs.table import kfunc
 from ebpfjit.runtime.world import World

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sized
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from ebpfjit.once import ForkLock
+from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.bytecode import HASHES
 from ebpfjit.runtime.memory import Region
