@@ -140,6 +140,8 @@ def _print_finding(finding: Finding) -> None:
     if finding.scapy:
         print(f"  {finding.scapy}")
     more = []
+    if finding.contexts and finding.contexts[-1]:
+        print(f"  context: {', '.join(f'{name}={value!r}' for name, value in finding.contexts[-1].items())}")
     if len(finding.packets) > 1:
         more.append(f"behind {len(finding.packets) - 1} other packets")
     if finding.maps:

@@ -60,7 +60,9 @@ class Finding:
         lines = [f'"""Found by a fuzzer: {_one_line(self.text)}"""', "", "from ebpfjit import load", ""]
         if self.scapy:
             lines += [f"# {_one_line(self.scapy)}"]
-        lines += [f"PACKETS = {[each.hex() for each in self.packets]!r}", "", ""]
+        lines += [f"PACKETS = {[each.hex() for each in self.packets]!r}"]
+        lines += [f"CONTEXTS = {self.contexts!r}"] if self.contexts else []
+        lines += ["", ""]
         lines += [
             f"def test_{name}():",
             f"    obj = load({object_file!r})",
@@ -73,16 +75,21 @@ class Finding:
                 for key, value in entries:
                     place = f"{holder}.maps[{map_name!r}]"
                     lines += [f"    {place}[{_literal(key)}] = {_literal(value)}"]
-        lines += ["    for packet in map(bytes.fromhex, PACKETS):"]
+        runs = "packet"
+        if self.contexts:
+            runs = "packet, context=context or None"
+            lines += ["    for packet, context in zip(map(bytes.fromhex, PACKETS), CONTEXTS, strict=True):"]
+        else:
+            lines += ["    for packet in map(bytes.fromhex, PACKETS):"]
         if self.kind == "difference":
             lines += [
-                "        new_result, old_result = program.run(packet), old.run(packet)",
+                f"        new_result, old_result = program.run({runs}), old.run({runs})",
                 "        assert new_result.action == old_result.action",
                 "        assert new_result.data == old_result.data",
             ]
         elif self.kind == "verdict":
             lines += [
-                "        result = program.run(packet)",
+                f"        result = program.run({runs})",
                 f"        assert Predicate({self.predicate!r}).holds(",
                 "            {",
                 '                "action": result.action,',
@@ -96,7 +103,7 @@ class Finding:
             lines.insert(3, "from ebpfjit.fuzzing import Predicate")
         else:
             limit = ", limit=1_000_000" if self.fault == "BudgetExhausted" else ""
-            lines += [f"        program.run(packet{limit})  # raises {self.fault}: {_one_line(self.text)}"]
+            lines += [f"        program.run({runs}{limit})  # raises {self.fault}: {_one_line(self.text)}"]
         return "\n".join(lines) + "\n"
 
 

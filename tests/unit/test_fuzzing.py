@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +27,13 @@ MAGIC = """
     r5 = *(u32 *)(r2 + 14)
     if r5 != 0x12345678 goto out
     r0 = *(u8 *)(r2 + 400)
+out:
+    exit
+"""
+OF_A_MARK = """
+    r0 = *(u32 *)(r1 + 8)
+    if r0 != 1 goto out
+    r0 = *(u8 *)(r0 + 0)
 out:
     exit
 """
@@ -56,6 +64,19 @@ def test_planted_bugs_are_found_and_can_be_shown_again(number: int, tmp_path: Pa
     with pytest.raises((AssertionError, MemoryFault)):
         test()  # type: ignore[operator]
     assert len(finding.packets) == (1 if number != 8 else 256)
+
+
+def test_fields_of_a_context_are_in_what_a_finding_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program.from_assembly(OF_A_MARK, name="marked", type="tc")
+    report = fuzz(program, runs=60_000, seed=3, progress=stop_at_the_first)
+    (finding,) = report.findings
+    assert finding.contexts == [{"mark": 1}]
+    monkeypatch.setattr("ebpfjit.load", lambda path: SimpleNamespace(program=lambda name: program, maps={}))
+    names: dict[str, object] = {}
+    exec(compile(finding.pytest("marked.o", "marked"), "a test", "exec"), names)
+    (test,) = [each for name, each in names.items() if name.startswith("test_")]
+    with pytest.raises(MemoryFault):
+        test()  # type: ignore[operator]
 
 
 def test_the_right_version_has_no_findings() -> None:
