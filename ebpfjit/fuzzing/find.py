@@ -130,14 +130,14 @@ def find_inputs(
 ) -> dict[Wanted, Witness]:
     """Return inputs with which runs of the program end with these faults: those that were found.
 
-    Runs are in machine code, where that is to be had; what they show is shown once more by the interpreter,
-    or it is not returned. It ends after so many `seconds` of processor time, or `runs`, or when all are
-    found. Inputs are tried
-    in the same order for the same `seed`: only time may end the search at another place (and helpers that
-    give the time, or random numbers). Programs of all types are run: with packets (short ones first), with
-    the bytes of a struct, with memory where there is no type; with maps as they are, empty, filled with what
-    the program asks for, and full; with fields of the context; and with helpers that return NULL. A run takes
-    `limit` instructions at most. The program and its maps stay as they are.
+    Runs are in machine code, where that is to be had; what they show is shown once more by the
+    interpreter, or it is not returned. It ends after so many `seconds` of processor time, or `runs`, or
+    when all are found. Inputs are tried in the same order for the same `seed`: only time may end the
+    search at another place (and helpers that give the time, or random numbers). Programs of all types are
+    run: with packets (short ones first), with the bytes of a struct, with memory where there is no type;
+    with maps as they are, empty, filled with what the program asks for, and full; with fields of the
+    context; and with helpers that return NULL. A run takes `limit` instructions at most. The program and
+    its maps stay as they are.
 
     A program that cannot be run here has no witness. Raises ValueError for a limit that is none.
     """

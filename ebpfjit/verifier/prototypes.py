@@ -32,7 +32,8 @@ Results are `int`, `void`, or the same words. What else is so:
     at-most=N  the result is negative, or at most argument N (from 0)
     below=N    the result is from 0 to N - 1
 
-Held against the kernel at hand in `tests/unit/test_prototypes.py`.
+`tests/unit/test_prototypes.py` holds them against the helpers of `ebpfjit/runtime/helpers`; against a kernel
+they were not held yet.
 """
 
 from __future__ import annotations
