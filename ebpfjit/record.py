@@ -132,7 +132,9 @@ def _init_of(made: type, fields: tuple[dataclasses.Field[Any], ...], *, frozen: 
         *(_parameter(each) for each in asked if not each.kw_only),
         *(named and ["*", *named]),
     ]
-    exec(f"def __init__({', '.join(parameters)}):\n " + "\n ".join(lines or ["pass"]), scope)
+    text = f"def __init__({', '.join(parameters)}):\n " + "\n ".join(lines or ["pass"])
+    # a Ctrl-C in text that exec() compiles itself ends CPython 3.11 by SIGINT, though it was handled
+    exec(compile(text, f"<__init__ of {made.__qualname__}>", "exec"), scope)
     init = scope["__init__"]
     init.__annotations__ = {each.name: each.type for each in asked} | {"return": None}
     init.__qualname__, init.__module__ = f"{made.__qualname__}.__init__", made.__module__

@@ -10,7 +10,7 @@ the bytes of nodes, heads and kptrs say counts for nothing: who holds what is kn
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -100,8 +100,8 @@ class Object:
     hangs_in: dict[int, int] = field(default_factory=dict)
     holder: Holder = field(default_factory=Holder)
 
-    def __del__(self) -> None:
-        heap.give_back(self.region.size + OBJECT_COST)
+    def __del__(self, give_back: Callable[[int], None] = heap.give_back) -> None:  # at exit no name is left
+        give_back(self.region.size + OBJECT_COST)
 
     @property
     def address(self) -> int:

@@ -65,8 +65,8 @@ class Timer:
     deadline: int | None = None
     order: int = 0
 
-    def __del__(self) -> None:
-        heap.give_back(TIMER_COST)
+    def __del__(self, give_back: Callable[[int], None] = heap.give_back) -> None:  # at exit no name is left
+        give_back(TIMER_COST)
 
 
 Start = tuple[int, int, Timer]

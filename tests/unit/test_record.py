@@ -6,12 +6,17 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import subprocess
+import sys
 from dataclasses import field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ebpfjit import record
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @record.dataclass(frozen=True, slots=True)
@@ -120,6 +125,31 @@ def test_init_is_written_when_somebody_asks() -> None:
     made("first")
     assert inspect.isfunction(vars(made)["__init__"])
     assert made.__init__.__qualname__ == f"{made.__qualname__}.__init__"
+
+
+def test_ctrl_c_while_init_is_written_can_be_handled() -> None:
+    """CPython ends by SIGINT, whoever handles it, where it came in text that exec() compiles itself."""
+    source = """
+import signal, sys
+from ebpfjit.record import dataclass
+
+@dataclass
+class Pair:
+    first: int
+
+def interrupt(frame, event, argument):
+    if event == "call" and frame.f_code.co_name == "<module>":
+        sys.setprofile(None)
+        raise KeyboardInterrupt
+
+sys.setprofile(interrupt)
+try:
+    Pair(1)
+except KeyboardInterrupt:
+    print("handled")
+"""
+    child = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=CHECKOUT)
+    assert (child.returncode, child.stdout) == (0, "handled\n")
 
 
 def test_frozen_values_stay_and_travel() -> None:
