@@ -65,8 +65,8 @@ class Timer:
     deadline: int | None = None
     order: int = 0
 
-    def __del__(self, give_back: Callable[[int], None] = heap.give_back) -> None:  # at exit no name is left
-        give_back(TIMER_COST)
+    def __del__(self, give_back: Callable[[int], None] = heap.give_back, cost: int = TIMER_COST) -> None:
+        give_back(cost)  # names of this module may be gone: a process ends
 
 
 Start = tuple[int, int, Timer]
