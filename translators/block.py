@@ -166,6 +166,7 @@ BATCH_WORDS = (
     "stride",
     "offsets",  # arrays of integers, of these kinds; without lengths a packet goes up to the next
     "offset_kind",
+    "ahead",  # the same array, where packets that come soon are to be fetched: its integers are of 64 bits
     "lengths",
     "length_kind",
     "stops",  # how often the program's calls had been stopped when the batch began

@@ -140,7 +140,7 @@ HOLES: tuple[PlantedBug, ...] = (
     PlantedBug(
         "unnamed-frame-stale",
         "A frame that no instruction names is not zeroed",
-        function(baseline._zeroed, lambda old: lambda *_: frozenset()),
+        function(baseline._zeroed, lambda old: lambda *_, **looks: frozenset()),
         sources=("frames",),
     ),
     PlantedBug(

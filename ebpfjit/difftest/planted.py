@@ -479,7 +479,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     PlantedBug(
         "frame-not-zeroed",
         "No frame is zeroed",
-        function(baseline._zeroed, lambda old: lambda *arguments: frozenset()),
+        function(baseline._zeroed, lambda old: lambda *arguments, **looks: frozenset()),
     ),
     # liveness
     PlantedBug(

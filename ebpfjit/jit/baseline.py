@@ -135,8 +135,8 @@ def _anew(cx: Context, verified: Verified, instruction: Instruction) -> None:
     cx.translate(instruction)
 
 
-def plan_of(recipe: Recipe, accesses: Accesses) -> Plan:
-    """Return what translators of baseline code are told."""
+def plan_of(recipe: Recipe, accesses: Accesses, *, runs: bool = True) -> Plan:
+    """Return what translators of baseline code are told; where nothing leads to it, it never `runs`."""
     verified, options = recipe.verified, recipe.options
     regions = RAW_REGIONS if options.promises.argument_is_measured else REGIONS
     elsewhere = verified.found_elsewhere
@@ -147,7 +147,7 @@ def plan_of(recipe: Recipe, accesses: Accesses) -> Plan:
     }
     return Plan(
         checks,
-        _zeroed(recipe, accesses, checks),
+        _zeroed(recipe, accesses, looks=runs and bool(checks)),
         map_calls=map_calls(verified, likely_maps(verified.program), {}, options, sure=False),
         is_called_back=recipe.entries.is_called_back,
         segments=verified.segments.starts if options.counted else frozenset(),
@@ -181,15 +181,16 @@ def _arena(verified: Verified) -> ArenaPlan | None:
     return ArenaPlan(use.map.address, upper, use.accesses)
 
 
-def _zeroed(recipe: Recipe, accesses: Accesses, checks: Mapping[int, Check]) -> frozenset[int]:
+def _zeroed(recipe: Recipe, accesses: Accesses, *, looks: bool) -> frozenset[int]:
     """Return the functions whose frame is zeroed where it is taken: all, where anything may look there.
 
-    What a check at run time lets through, or what is called outside may read, is whatever address the program
-    made up; only where there is neither does it depend on what names a frame.
+    The code `looks` where it checks accesses at run time, or leads to code that does. What a check lets
+    through, or what is called outside may read, is whatever address the program made up; only where there is
+    neither does it depend on what names a frame.
     """
     program = recipe.verified.program
     if (
-        checks
+        looks
         or not recipe.verified.knows_all
         or (recipe.options.checked and not OUTWARD_CALLS.isdisjoint(program.operations))
     ):

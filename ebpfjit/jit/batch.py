@@ -372,6 +372,8 @@ class Batch:
         words[_WORD["source"]] = routines().addresses[f"source_{packets.source}"]
         words[_WORD["unlocked"]] = gate.compiled.unlocked
         words[_WORD["stops"]] = self.mark.count
+        if gate.lane is None and packets.words.get("offset_kind") == KINDS.index("64"):
+            words[_WORD["ahead"]] = words[_WORD["offsets"]]  # a lane gets whole packets, as fast as memory is
         words[_WORD["fills"]] = self.fill is not None and self.faults is None and not counters.are_on()
         words[_WORD["fill"]] = self.fill or 0
         left = self.left

@@ -21,7 +21,7 @@ from ebpfjit.jit.lower import lower, written_registers
 from ebpfjit.jit.map_calls import in_frame, known_maps, map_calls
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.stages import done
-from ebpfjit.optimizer.code import BOUND, ONLY, Code, Op
+from ebpfjit.optimizer.code import BOUND, ONLY, PAY, Code, Op
 from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.passes import ALL_PASSES, SLOTS, optimised_parts
 from ebpfjit.optimizer.placed import PlacedCode
@@ -64,7 +64,7 @@ def _optimised(recipe: Recipe) -> Listing:
         found.parts[0].code.leave_alone(SLOTS, None, str(error))
     remarks = found.parts[0].code.remarks
     below, accesses = recipe.baseline(""), baseline(verified)
-    plan = plan_of(below, accesses)
+    plan = plan_of(below, accesses, runs=any(map(_leaves, found.parts)))
     if found.writes_frame_pointer:
         frameless = frozenset()
     if frameless:  # a function of baseline code may find another's frame
@@ -148,6 +148,13 @@ def _placed(recipe: Recipe, registers: Registers, resumes: frozenset[int], chose
         found.in_frame |= in_frame(code, known.facts)
         done("translate")
     return found
+
+
+def _leaves(part: PlacedCode) -> bool:
+    """True where a part checks anything at run time, or has any other way into baseline code."""
+    code = part.code
+    exits = (op for number in code.laid_out for op in code.blocks[number].all_ops if op.exit is not None)
+    return any(op.row is not PAY or op.stores for op in exits)  # at a payment that stays here a slice ends
 
 
 def _without_frames(plan: Plan) -> Plan:

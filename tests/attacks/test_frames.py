@@ -276,3 +276,22 @@ def test_frames_are_zero_in_many_threads() -> None:
         return found
 
     assert run_forked(job, 60).value == {0}
+
+
+GUARDED = "mov r0, 0\njlt r2, {length}, +1\nldxb r0, [r1+7]\nexit"
+
+
+@pytest.mark.parametrize(
+    ("body", "is_zeroed"),
+    [
+        (GUARDED.format(length=8), False),  # nothing is looked at but the packet, inside of it
+        (GUARDED.format(length=7), True),  # the check stays, and lets anything through that is the program's
+        (looks(8) + "exit", True),
+        ("ldxb r0, [r10-8]\nexit", True),
+    ],
+    ids=["proven", "too short", "found", "named"],
+)
+def test_a_frame_that_nothing_can_look_at_is_not_zeroed(body: str, is_zeroed: bool) -> None:
+    program = Program.from_bytes(assemble(body))
+    assert ("xorps xmm0, xmm0" in str(program.compile(optimize=True).listing())) is is_zeroed
+    assert "xorps xmm0, xmm0" in str(program.compile(optimize=False).listing())

@@ -37,6 +37,7 @@ from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED
 
 BATCH = {name: f"[r13+{8 * index:#x}]" for index, name in enumerate(BATCH_WORDS)}
 SOURCES = ("stride", "pairs", "pairs_64", "objects")
+AHEAD = 8  # packets: what a few runs take is longer than memory does
 PACKET_COST = 32  # what a packet counts for besides its instructions
 
 
@@ -111,21 +112,13 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"mov rcx, {_batch('index')}")
     cx.emit(f"mov rdx, {_batch('results')}")
     cx.emit("mov qword ptr [rdx+rcx*8], rax")
-    cx.emit(f"cmp {_batch('reasons')}, 0")
-    cx.jump("jne", ".reason")
-    cx.label(".reasoned")
-    cx.emit(f"cmp {block_word('attached')}, 0")
-    cx.jump("jne", ".detach")
-    cx.emit(f"cmp {_batch('after_offsets')}, 0")
-    cx.jump("jne", ".keep")
-    cx.label(".detached")
-    cx.emit(f"cmp {block_word('tail_calls')}, 0")
-    cx.jump("jne", ".return_to_origin")
-    cx.label(".at_origin")
+    cx.emit(f"mov rcx, {_batch('reasons')}")
+    for word in (block_word("attached"), _batch("after_offsets"), block_word("tail_calls")):
+        cx.emit(f"or rcx, {word}")
+    cx.emit(f"or rcx, qword ptr {TAKEN}")
+    cx.jump("jne", ".more")
+    cx.label(".next")
     cx.emit(f"inc {_batch('index')}")
-    cx.emit(f"cmp qword ptr {TAKEN}, 0")
-    cx.jump("jne", ".return_object")
-    cx.label(".returned_object")
     cx.emit(f"cmp {_batch('turn')}, 0")
     cx.jump("jge", ".packet")
     cx.emit("mov rax, $imm", imm=layout.slice_length, imm_sizes=(32,))
@@ -191,6 +184,26 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit("mov r14d, $imm", imm=RAISED, imm_sizes=(32,))
     cx.jump("jmp", ".close")
 
+    cx.label(".more")
+    cx.emit(f"cmp {_batch('reasons')}, 0")
+    cx.jump("jne", ".reason")
+    cx.label(".reasoned")
+    cx.emit(f"cmp {block_word('attached')}, 0")
+    cx.jump("jne", ".detach")
+    cx.emit(f"cmp {_batch('after_offsets')}, 0")
+    cx.jump("jne", ".keep")
+    cx.label(".detached")
+    cx.emit(f"cmp {block_word('tail_calls')}, 0")
+    cx.jump("jne", ".return_to_origin")
+    cx.label(".at_origin")
+    cx.emit(f"cmp qword ptr {TAKEN}, 0")
+    cx.jump("je", ".next")
+    take_lock(cx)
+    release_views(cx)
+    cx.emit(f"mov qword ptr {TAKEN}, 0")
+    _give_lock_back(cx)
+    cx.jump("jmp", ".next")
+
     cx.label(".detach")
     take_lock(cx)
     cx.jump("call", "finish")
@@ -204,6 +217,7 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.jump("jmp", ".detached")
 
     cx.label(".reason")
+    cx.emit(f"mov rcx, {_batch('index')}")
     cx.emit(f"mov rdx, {_batch('reasons')}")
     cx.emit(f"mov eax, dword ptr {BLOCK['reason_0']}")
     cx.emit("mov rdi, -1")
@@ -222,13 +236,6 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     return_to_origin(cx)
     _forget_packet(cx)
     cx.jump("jmp", ".at_origin")
-
-    cx.label(".return_object")
-    take_lock(cx)
-    release_views(cx)
-    cx.emit(f"mov qword ptr {TAKEN}, 0")
-    _give_lock_back(cx)
-    cx.jump("jmp", ".returned_object")
 
 
 def _emit_keep(cx: Emitter, layout: Layout) -> None:
@@ -348,11 +355,27 @@ def _emit_place(cx: Emitter, bad: str) -> None:
     cx.emit("ret")
 
 
+def _emit_look_ahead(cx: Emitter) -> None:
+    """Emit a hint that a packet some places on will be read: it is no more, wherever that is said to be."""
+    none = cx.new_label("none_ahead")
+    cx.emit(f"mov rcx, {_batch('ahead')}")
+    cx.emit("test rcx, rcx")
+    cx.jump("je", none)
+    cx.emit(f"lea rdx, [rax+{AHEAD:#x}]")
+    cx.emit(f"cmp rdx, {_batch('count')}")
+    cx.jump("jae", none)
+    cx.emit("mov rdx, qword ptr [rcx+rdx*8]")
+    cx.emit(f"add rdx, {_batch('base')}")
+    cx.emit("prefetcht0 byte ptr [rdx]")
+    cx.label(none)
+
+
 def _emit_source_pairs(cx: Emitter) -> None:
     """The numbers may change while the batch runs: what is used is what was checked."""
     bad, implied, checked = ".pairs_bad", ".pairs_implied", ".pairs_check"
     cx.begin(NO_PC)
     cx.label("source_pairs", 16)
+    _emit_look_ahead(cx)
     _load_integer(cx, "offset", "r14")
     cx.emit(f"cmp {_batch('lengths')}, 0")
     cx.jump("je", implied)
@@ -374,6 +397,7 @@ def _emit_source_pairs_64(cx: Emitter) -> None:
     bad = ".pairs_64_bad"
     cx.begin(NO_PC)
     cx.label("source_pairs_64", 16)
+    _emit_look_ahead(cx)
     cx.emit(f"mov rcx, {_batch('offsets')}")
     cx.emit(f"mov rdx, {_batch('lengths')}")
     cx.emit("mov r14, qword ptr [rcx+rax*8]")
