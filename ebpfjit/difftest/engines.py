@@ -21,7 +21,7 @@ from ebpfjit.difftest.case import Case, Input, baseline_of, options_of
 from ebpfjit.difftest.generate import plain
 from ebpfjit.difftest.known import KnownFacts
 from ebpfjit.difftest.optimized import Stage, stages
-from ebpfjit.difftest.outcome import AUDIT_FAILURE, Outcome, attributes_of
+from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome, attributes_of
 from ebpfjit.errors import EbpfError, ExecutionError, InputError, JitUnavailable, VerifierError
 from ebpfjit.interpreter import Watcher, interpret
 from ebpfjit.optimizer.slots import has_slots
@@ -90,7 +90,11 @@ def on_interpreter(case: Case, verified: Verified, watcher: Watcher | None = Non
 
 
 def on_optimized(case: Case, verified: Verified) -> Runner:
-    """What the optimizer makes of it, run by the interpreter; entered at functions, or tested blocks too."""
+    """What the optimizer makes of it, run by the interpreter; entered at functions, or tested blocks too.
+
+    The input picks a stage. In each run it is seen behind `guards` besides: what is known of values, and
+    frames that hold anything.
+    """
     place = arena()
     # As in `compiled_case`.
     promises = Promises(case.promised, argument_is_measured=True, calling=frozenset(place.helpers))
@@ -99,16 +103,28 @@ def on_optimized(case: Case, verified: Verified) -> Runner:
     def codes(is_entered: bool) -> list[Stage]:
         return stages(verified, verified.tested if is_entered else (), promises)
 
-    def run(given: Input) -> Outcome:
-        number = crc32(given.memory)
-        found = codes(bool(number >> 16 & 1))
-        stage = found[number % len(found)]
+    def run_at(stage: Stage, given: Input, late: int) -> Outcome:
         judge = None if stage.facts is None else KnownFacts(stage.facts)
-        machine = partial(stage.machine, judge=judge, late=(number >> 8) % 4)
+        machine = partial(stage.machine, judge=judge, late=late)
         outcome = outcome_of(
             lambda execution: interpret(verified, execution, machine=machine), place.start(given), place
         )
         return _without_slots(outcome, verified)
+
+    def run(given: Input) -> Outcome:
+        number = crc32(given.memory)
+        found = codes(bool(number >> 16 & 1))
+        picked = found[number % len(found)]
+        outcome = run_at(picked, given, (number >> 8) % 4)
+        for stage in found:
+            if stage.name == "guards" and stage is not picked and outcome.kind != WRONG_CODE:
+                other = run_at(stage, given, 0)
+                if other.kind == WRONG_CODE:
+                    return other
+                if other.differing(outcome):
+                    said = f"{other} behind guards, {outcome} behind {picked.name}"
+                    return replace(outcome, kind=WRONG_CODE, value=None, message=said)
+        return outcome
 
     return run
 

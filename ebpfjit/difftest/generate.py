@@ -318,9 +318,15 @@ class Generator:
             constant(register, rng.getrandbits(64)) + encoded(row, 6, register, hit, rng.choice(EDGES)) + keep
         )
 
+    def called(self) -> bytes:
+        """A call, and what it leaves in the registers of its arguments kept."""
+        given = [plain("MOV64_K", register, imm=self.rng.choice(EDGES)) for register in range(1, 6)]
+        kept = [plain("STXDW", 10, register, self.rng.choice(KEPT)) for register in range(6)]
+        return b"".join(given) + plain("CALL", imm=SUM) + b"".join(kept)
+
     def by_the_dozen(self) -> bytes:
-        """A program of operations and accesses, all of which are executed."""
-        made = (*[self.memory_access, self.arithmetic] * 3, self.bytes_put_together)
+        """A program of operations, accesses and calls, all of which are executed."""
+        made = (*[self.memory_access, self.arithmetic] * 4, self.bytes_put_together, self.called)
         parts = [self.rng.choice(made)() for _ in range(self.rng.randrange(1, 25))]
         return copy(6, 1) + add(6, 8) + copy(9, 10) + add(9, -64) + b"".join(parts) + EXIT
 

@@ -35,11 +35,12 @@ from ebpfjit.translators.x86_64.target import AUDITED_VALUES, VALUES
 
 @record
 class Stage:
-    """What the optimizer makes of a program at a stage: the code, and what it knows then.
+    """What the optimizer makes of a program behind a pass: the code, and what it knows then.
 
     Frames of functions that are `littered` need not hold zeros.
     """
 
+    name: str
     code: Code
     facts: Facts | None
     littered: frozenset[int] = frozenset()
@@ -65,7 +66,7 @@ def stages(verified: Verified, entries: Collection[int], promises: Promises) -> 
         littered = frozenset[int]()
         if name == "guards" and facts is not None:
             littered = frozenset(verified.program.functions) - looked_at(code, facts, checked=True)
-        found.append(Stage(code, facts, littered))
+        found.append(Stage(name, code, facts, littered))
     for code, registers in ((found[0].code, AUDITED_VALUES), (found[-1].code, VALUES)):
         try:
             with suppress(OptimizationError):  # its calls need more registers than there are

@@ -44,6 +44,7 @@ class Writer:
         self.near = rng.choice((8, 16, 24, 32))
         self.writes_frame_pointer = rng.random() < 0.04
         self.functions: list[int] = []
+        self.stores_what_was_loaded = False
         # Some programs are about frames that other functions had before: calls, and no helpers, which
         # would see all frames.
         self.calls_functions = rng.random() < 0.2
@@ -203,6 +204,7 @@ class Writer:
                 self.emit("JA", offset=1)
                 self.emit(*ways[1])
         name = rng.choice((load, store))
+        self.stores_what_was_loaded |= name == store
         self.emit(name, other if name == load else pointer, pointer if name == load else other, room, 66)
 
     def measured(self) -> None:
@@ -421,7 +423,7 @@ def case(rng: random.Random) -> Case:
     promised = rng.choice((0, 0, 0, 16, 24))
     writer.near = promised or writer.near
     code = writer.program()
-    read_only = not promised and rng.random() < 0.35
+    read_only = not promised and rng.random() < (0.7 if writer.stores_what_was_loaded else 0.35)
     inputs = []
     sizes = rng.sample(SIZES, 2)
     for size in (promised, sizes[0]) if promised else sizes:

@@ -146,16 +146,19 @@ class Idioms(Writer):
         ways = [*zip(order, places, strict=True)]
         if self.chance(0.5):
             self.rng.shuffle(ways)
+        changed = self.rng.randrange(len(ways) - 1) if 1 < mistake < 6 and len(ways) > 1 else None
         for index, (place, at) in enumerate(ways):
             to = byte if index else result
             shift = 8 * at + (8 if mistake == 0 and not index else 0)
             self.emit(f"ldx{WIDTHS[piece]} {to}, [r6+{start + place + (mistake == 1 and index == 1)}]")
             if shift:
                 self.emit(f"lsh{wide} {to}, {shift}")
-            if mistake == 2 and index == 1:
-                self.emit(f"stxb [r6+{start + self.rng.randrange(size)}], {self.value()}")
-            if mistake == 3 and index == 1:
-                self.emit(f"st{self.rng.choice('bh')} [r6+{start + self.rng.randrange(size - 1)}], 7")
+            if index == changed:  # to what was loaded before, mostly
+                at = start + self.rng.choice((*[way[0] for way in ways[: index + 1]], ways[-1][0]))
+                stored = self.rng.choice((self.value(), str(self.rng.randrange(128))))
+                self.emit(
+                    f"st{'x' if stored[0] == 'r' else ''}{self.rng.choice('bbbhw')} [r6+{at}], {stored}"
+                )
             if index:
                 self.emit(f"{self.rng.choice(('or', 'or', 'add', 'xor'))}{wide} {result}, {byte}")
         if self.chance(0.3):

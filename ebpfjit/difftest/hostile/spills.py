@@ -5,6 +5,7 @@
     exits         accesses that fault between two writes, budgets that end anywhere
     functions     with slots of their own, called between writes
     pressure      more values than registers; a few programs let r10 escape after all
+    closed        some touch nothing but their frames, through copies of r10 too: nothing is checked
 
 A slot is a value as long as nothing else can see it; when a run leaves optimised code, or comes in, it is
 in the frame.
@@ -62,6 +63,10 @@ class _Spills(Writer):
                 self.emit(f"add {one}, {rng.choice((1, -1, 7, 255))}")
             case 7:
                 self.constant(one, border(rng))
+            case 8 | 9 | 10 if self.is_closed:
+                at, other = rng.choice((-8, -16, -24, -64)), rng.choice(KEPT)
+                self.emit(f"mov {one}, r10")
+                self.access(f"{one}{at:+}", other, stores=self.chance(0.3))
             case 8 | 9 | 10:
                 self.access(f"r1{rng.choice((0, 0, 1, 4, 8, 8, 16, 24, -1)):+}", one)
             case 11 | 12 | 13 | 14:
@@ -126,6 +131,7 @@ class _Spills(Writer):
     def program(self) -> bytes:
         """Return a program, of two functions now and then."""
         self.escapes = self.chance(0.1)
+        self.is_closed = self.chance(0.15)
         has_function = self.chance(0.35)
         self.function("other" if has_function else "")
         if has_function:
