@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ebpfjit.runner import Result
     from ebpfjit.runtime.environment import Environment
     from ebpfjit.tracing import Trace
+    from ebpfjit.verifier.verdict import Verdict
 
 SLOT_SIZE = 8
 MAX_SLOTS = 2_000_000
@@ -617,6 +618,28 @@ class Program:
             self, optimize=optimize, checked=checked, harden=harden, audit=audit,
             environment=environment, helpers=helpers, kfuncs=kfuncs,
         )  # fmt: skip
+
+    def verify(
+        self,
+        *,
+        limit: int = 1_000_000,
+        unprivileged: bool = False,
+        context_size: int | None = None,
+        claims: bool = False,
+    ) -> Verdict:
+        """Say whether the program is safe, as Linux's verifier would, without running it.
+
+        The verdict's `status` is "accepted", "refused" or "undecided"; `errors` say where, and what would
+        help. See `ebpfjit.verifier.verify`.
+
+            print(program.verify())
+        """
+        import_alone("ebpfjit.verifier.verdict")
+        from ebpfjit.verifier import verdict
+
+        return verdict.verify(
+            self, limit=limit, unprivileged=unprivileged, context_size=context_size, claims=claims
+        )
 
     def trace(
         self,

@@ -1,11 +1,7 @@
-"""Errors of the optimizer's own: bugs. The program stays in baseline code, and its user is told once.
-
-EBPFJIT_FAILURES=raise      the error is raised instead: so in the tests, and in the fuzzer
-"""
+"""Errors of the optimizer's own: bugs. The program stays in baseline code, and its user is told once."""
 
 from __future__ import annotations
 
-import os
 import warnings
 
 from ebpfjit.errors import EbpfWarning
@@ -15,11 +11,6 @@ from ebpfjit.program import Program
 
 _told: Memo[bytes, bool] = Memo()
 """The programs whose users know."""
-
-
-def are_raised() -> bool:
-    """True where errors of the optimizer are not to be overcome."""
-    return os.environ.get("EBPFJIT_FAILURES") == "raise"
 
 
 def reason_of(error: Exception) -> str:

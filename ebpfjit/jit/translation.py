@@ -8,6 +8,7 @@ from __future__ import annotations
 from ebpfjit.analysis import verifier
 from ebpfjit.collector import collector_paused
 from ebpfjit.errors import OptimizationError, TranslationError
+from ebpfjit.failures import are_raised
 from ebpfjit.jit import failing
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.baseline import baseline_listing
@@ -72,7 +73,7 @@ def translated(recipe: Recipe) -> tuple[Recipe, Listing, Image]:
         if not recipe.options.optimize:
             raise TranslationError(reason) from None
     except Exception as error:
-        if failing.are_raised() or not recipe.options.optimize:
+        if are_raised() or not recipe.options.optimize:
             raise
         reason = failing.reason_of(error)
         below = translated(recipe.baseline(reason))  # what is wrong with the program is raised here

@@ -1,0 +1,416 @@
+"""What a helper is given, held against its prototype: a rule for each kind of argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ebpfjit.verifier import memory, stack
+from ebpfjit.verifier.arithmetic import FARTHEST
+from ebpfjit.verifier.prototypes import Argument, Prototype
+from ebpfjit.verifier.refusals import Refused, Undecided
+from ebpfjit.verifier.state import State
+from ebpfjit.verifier.values import Pointer, Poison, Scalar, Value, mark_precise
+
+if TYPE_CHECKING:
+    from ebpfjit.verifier.memory import Setting
+
+SOCKET_KINDS = frozenset({"socket", "sock_common", "tcp_sock", "xdp_sock"})
+
+
+class Given:
+    """What a call was given, as far as its result and what it does depend on that.
+
+    `map` is the map, `constant` the size of what is allocated, `key` the number that a map's key is known to
+    be, `most` the largest size that an argument tells, by its place; `released` the reference that is given
+    back, `source` the first pointer that has one. `function` is the slot of a callback, `dynptr` the dynptr
+    that is read.
+    """
+
+    __slots__ = (
+        "after",
+        "constant",
+        "dynptr",
+        "function",
+        "key",
+        "map",
+        "most",
+        "released",
+        "source",
+        "values",
+    )
+
+    def __init__(self, values: list[Value]) -> None:
+        self.values = values
+        self.map: Any = None
+        self.constant: int | None = None
+        self.key: int | None = None
+        self.most: dict[int, int] = {}
+        self.released = 0
+        self.source: Pointer | None = None
+        self.function: int | None = None
+        self.dynptr: Any = None
+        self.after: list[Callable[[], None]] = []
+        """What the call does to memory, done when all arguments were found right."""
+
+
+def check(setting: Setting, state: State, prototype: Prototype) -> Given:
+    """Hold r1 to r5 against what a helper takes. Raises Refused."""
+    given = Given(state.registers[1 : 1 + len(prototype.arguments)])
+    for place, argument in enumerate(prototype.arguments):
+        value = given.values[place]
+        number = place + 1
+        if isinstance(value, Poison):
+            continue
+        if value is None or (isinstance(value, Pointer) and value.kind == "stale"):
+            raise memory.wrong_type(number, None, "")
+        if isinstance(value, Pointer) and not setting.privileged and argument.kind == "anything":
+            raise Refused("leak", f"R{number} leaks addr into helper function")
+        if argument.maybe_null and isinstance(value, Scalar) and _is_zero(value):
+            mark_precise(value)
+            continue
+        rule = _RULES.get(argument.kind)
+        if rule is None:
+            raise Refused("call", f"{prototype.name}: argument {number} of a kind that is not known here")
+        if argument.release:
+            _released(given, number, value)
+        rule(_Call(setting, state, prototype, given, place), argument, value)
+        if isinstance(value, Pointer) and value.ref and given.source is None:
+            given.source = value
+    return given
+
+
+class _Call:
+    """One argument of one call."""
+
+    __slots__ = ("given", "place", "prototype", "setting", "state")
+
+    def __init__(
+        self, setting: Setting, state: State, prototype: Prototype, given: Given, place: int
+    ) -> None:
+        self.setting = setting
+        self.state = state
+        self.prototype = prototype
+        self.given = given
+        self.place = place
+
+    @property
+    def number(self) -> int:
+        return self.place + 1
+
+    def region(self, argument: Argument, pointer: Value, size: int, *, is_fixed: bool = True) -> None:
+        """Let the helper read or write so many bytes from a pointer on."""
+        if isinstance(pointer, Poison):
+            return
+        if not isinstance(pointer, Pointer):
+            if size == 0 and isinstance(pointer, Scalar) and _is_zero(pointer):
+                return
+            raise memory.wrong_type(self.number, pointer, "fp, pkt, pkt_meta, map_key, map_value, mem")
+        if pointer.null and not argument.maybe_null:
+            raise memory.wrong_type(self.number, pointer, "fp, pkt, pkt_meta, map_key, map_value, mem")
+        uninit = argument.uninit and (is_fixed or self.setting.privileged)
+        memory.region(
+            self.setting, self.state, self.number, pointer, size,
+            reads=not uninit, writes=argument.write or argument.uninit,
+            packet_access=self.prototype.packet_access,
+        )  # fmt: skip
+
+
+_Rule = Callable[[_Call, Argument, Value], None]
+
+
+def _is_zero(value: Scalar) -> bool:
+    return value.number.is_known and not value.number.value
+
+
+def _released(given: Given, number: int, value: Value) -> None:
+    if not isinstance(value, Pointer):
+        return  # its rule says more
+    if value.kind == "stack":
+        return  # a dynptr
+    if not value.ref:
+        raise Refused("reference", f"R{number} must be referenced when passed to release function")
+    if value.off or value.var is not None:
+        raise Refused(
+            "type", f"R{number} must have zero offset when passed to release func: it has {value.off}"
+        )
+    given.released = value.ref
+
+
+def _anything(call: _Call, argument: Argument, value: Value) -> None:
+    """Whatever there is."""
+
+
+def _map(call: _Call, argument: Argument, value: Value) -> None:
+    if not isinstance(value, Pointer) or value.kind != "map" or value.null:
+        raise memory.wrong_type(call.number, value, "map_ptr")
+    timed = call.given.source
+    if call.prototype.name == "bpf_timer_init" and timed is not None and timed.what is not value.what:
+        raise Refused("type", "timer pointer in R1 doesn't match map pointer in R2: it is of another map")
+    call.given.map = value.what
+
+
+def _key(call: _Call, argument: Argument, value: Value) -> None:
+    map_ = call.given.map
+    if map_ is None:
+        raise Undecided("which map it is, nobody knows", goes_on=True)
+    size = map_.definition.key_size
+    call.region(argument, value, size)
+    if isinstance(value, Pointer) and value.kind == "stack" and 0 < size <= 8:
+        call.given.key = stack.known_number(call.state.frames[value.what], value, size)
+
+
+def _value(call: _Call, argument: Argument, value: Value) -> None:
+    if call.given.map is None:
+        raise Undecided("which map it is, nobody knows", goes_on=True)
+    call.region(argument, value, call.given.map.definition.value_size)
+
+
+def _memory(call: _Call, argument: Argument, value: Value) -> None:
+    if argument.size:
+        call.region(argument, value, argument.size)
+        if argument.aligned and isinstance(value, Pointer) and (value.off % argument.size):
+            raise Refused("memory", f"R{call.number} misaligned access off {value.off} size {argument.size}")
+    # else the next argument says how much
+
+
+def _size(call: _Call, argument: Argument, value: Value) -> None:
+    if not isinstance(value, Scalar):
+        raise memory.wrong_type(call.number, value, "scalar")
+    number = value.number
+    if number.smin < 0:
+        raise Refused(
+            "memory",
+            f"R{call.number} min value is negative, either use unsigned or 'var &= const'",
+            "mask the size, or compare it with 0 first",
+        )
+    if number.umin == 0 and argument.kind == "const_size":
+        raise Refused(
+            "memory",
+            f"R{call.number} invalid zero-sized read: u64=[{number.umin},{number.umax}]",
+            "see that the size is at least 1",
+        )
+    if number.umax >= FARTHEST:
+        raise Refused(
+            "memory",
+            f"R{call.number} unbounded memory access, use 'var &= const' or 'if (var < const)'",
+            "bound the size by what there is room for",
+        )
+    mark_precise(value)
+    call.given.most[call.place] = number.umax
+    pointer = call.given.values[call.place - 1]
+    before = call.prototype.arguments[call.place - 1]
+    if before.maybe_null and isinstance(pointer, Scalar) and _is_zero(pointer):
+        if number.umax:
+            raise (
+                Refused(
+                    "null",
+                    f"R{call.number - 1} type=scalar expected=fp, pkt, pkt_meta, map_key, map_value: "
+                    f"there are {number.umax} bytes to read, and it is NULL",
+                )
+                if not argument.kind.endswith("zero") or number.umin
+                else Refused("null", f"R{call.number - 1} is NULL where the size may be {number.umax}")
+            )
+        return
+    shifted = _Call(call.setting, call.state, call.prototype, call.given, call.place - 1)
+    shifted.region(before, pointer, number.umax, is_fixed=number.is_known)
+
+
+def _alloc(call: _Call, argument: Argument, value: Value) -> None:
+    if not isinstance(value, Scalar) or not value.number.is_known:
+        found = "a pointer" if isinstance(value, Pointer) else "it varies"
+        raise Refused("type", f"R{call.number} is not a known constant: {found}")
+    mark_precise(value)
+    call.given.constant = value.number.value
+
+
+def _context(call: _Call, argument: Argument, value: Value) -> None:
+    if not isinstance(value, Pointer) or value.kind != "ctx" or value.null:
+        raise memory.wrong_type(call.number, value, "ctx")
+    if value.off or value.var is not None:
+        raise Refused("type", f"dereference of modified ctx ptr R{call.number} off={value.off} disallowed")
+
+
+def _stack(call: _Call, argument: Argument, value: Value) -> None:
+    if not isinstance(value, Pointer) or value.kind != "stack":
+        raise memory.wrong_type(call.number, value, "fp")
+
+
+def _function(call: _Call, argument: Argument, value: Value) -> None:
+    if not isinstance(value, Pointer) or value.kind != "func":
+        raise memory.wrong_type(call.number, value, "func")
+    call.given.function = value.what
+
+
+def _field(call: _Call, value: Value, kinds: frozenset[str], said: str) -> tuple[Pointer, Any]:
+    """Return a pointer to a field of the kernel's in a map's value, and the field."""
+    if not isinstance(value, Pointer) or value.kind != "map_value" or value.null:
+        raise memory.wrong_type(call.number, value, "map_value")
+    if value.var is not None:
+        raise Refused(
+            "type", f"R{call.number} doesn't have constant offset. {said} has to be at the constant offset"
+        )
+    definition = value.what.definition
+    for special in definition.special:
+        if special.offset == value.off and special.kind in kinds:
+            return value, special
+    fields = [special for special in definition.special if special.kind in kinds]
+    if not fields:
+        raise Refused("type", f"map '{definition.name}' has no valid {said}")
+    raise Refused("type", f"off {value.off} doesn't point to 'struct {said}' that is at {fields[0].offset}")
+
+
+def _lock(call: _Call, argument: Argument, value: Value) -> None:
+    pointer, _ = _field(call, value, frozenset({"bpf_spin_lock"}), "bpf_spin_lock")
+    key = (id(pointer.what), pointer.id)
+    state = call.state
+    takes = call.prototype.name == "bpf_spin_lock"
+    if takes and state.lock is not None:
+        raise Refused("lock", "Locking two bpf_spin_locks are not allowed")
+    if not takes and state.lock is None:
+        raise Refused("lock", "bpf_spin_unlock without taking a lock")
+    if not takes and state.lock is not None and state.lock[0] != key:
+        raise Refused("lock", "bpf_spin_unlock of different lock")
+    here = state.pc
+    call.given.after.append(lambda: setattr(state, "lock", (key, here) if takes else None))
+
+
+def _timer(call: _Call, argument: Argument, value: Value) -> None:
+    pointer, _ = _field(call, value, frozenset({"bpf_timer"}), "bpf_timer")
+    call.given.map = pointer.what if call.given.map is None else call.given.map
+    call.given.source = pointer
+
+
+def _kptr(call: _Call, argument: Argument, value: Value) -> None:
+    _field(call, value, frozenset({"kptr", "percpu_kptr"}), "kptr")
+
+
+def _socket(call: _Call, argument: Argument, value: Value) -> None:
+    kinds = {"ptr_to_socket": frozenset({"socket"})}.get(argument.kind, SOCKET_KINDS)
+    is_sock = isinstance(value, Pointer) and value.kind in kinds and (argument.maybe_null or not value.null)
+    is_kernel_s = (
+        argument.kind == "ptr_to_btf_id_sock_common" and isinstance(value, Pointer)
+        and value.kind == "btf_id" and (argument.maybe_null or not value.null)
+    )  # fmt: skip
+    if not (is_sock or is_kernel_s):
+        expected = {"ptr_to_socket": "sock", "ptr_to_sock_common": "sock_common, sock, tcp_sock, xdp_sock"}
+        raise memory.wrong_type(call.number, value, expected.get(argument.kind, "sock_common, sock, ptr_"))
+
+
+def _kernel_struct(call: _Call, argument: Argument, value: Value) -> None:
+    if not isinstance(value, Pointer) or value.kind not in {"btf_id", *SOCKET_KINDS} or value.null:
+        raise memory.wrong_type(call.number, value, f"ptr_{argument.btf}")
+    if value.kind == "btf_id" and value.what != argument.btf:
+        raise Undecided("the types of the kernel say whether a struct begins with another", goes_on=True)
+
+
+def _text(call: _Call, argument: Argument, value: Value) -> None:
+    if not isinstance(value, Pointer) or value.kind != "map_value" or value.null:
+        raise memory.wrong_type(call.number, value, "map_value")
+    map_ = value.what
+    if not map_.definition.is_readonly:
+        raise Refused("type", f"R{call.number} does not point to a readonly map'")
+    if value.var is not None:
+        raise Refused("type", f"R{call.number} is not a constant address'")
+    for at in range(value.off, map_.definition.value_size):
+        byte = memory.constant_at(map_, at, 1)
+        if byte is not None and byte == 0:
+            return
+    raise Refused("type", "string is not zero-terminated")
+
+
+def _record(call: _Call, argument: Argument, value: Value) -> None:
+    if not isinstance(value, Pointer) or value.kind != "mem" or "ringbuf" not in value.flags or value.null:
+        raise memory.wrong_type(call.number, value, "ringbuf_mem")
+
+
+class Dynptr:
+    """A dynptr on the stack: of which kind, its reference (0: none), where it starts, a number of its own."""
+
+    __slots__ = ("id", "kind", "rdonly", "ref", "slot", "words")
+
+    def __init__(self, kind: str, slot: int, ref: int, id: int, *, rdonly: bool = False) -> None:
+        self.kind = kind
+        self.slot = slot
+        self.ref = ref
+        self.id = id
+        self.words = 2
+        self.rdonly = rdonly
+
+
+def dynptr_at(state: State, number: int, value: Value) -> Dynptr:
+    """Return the dynptr that an argument points to. Raises Refused."""
+    if isinstance(value, Pointer) and value.kind == "dynptr":
+        found: Dynptr = value.what
+        return found
+    pointer = _on_stack(number, value)
+    cell = state.frames[pointer.what].stack.get(pointer.off // 8)
+    if cell is None or cell.kinds[0] != "d" or cell.value.slot != pointer.off // 8:
+        raise Refused("type", f"Expected an initialized dynptr as arg #{number - 1}")
+    cell.mark_read()
+    found = cell.value
+    assert isinstance(found, Dynptr)
+    return found
+
+
+def _on_stack(number: int, value: Value) -> Pointer:
+    if not isinstance(value, Pointer) or value.kind != "stack" or value.null:
+        raise Refused("type", f"arg#{number - 1} expected pointer to stack or const struct bpf_dynptr")
+    if value.var is not None or value.off % 8:
+        raise Refused("type", f"dynptr has to be at a constant offset, a multiple of 8: it is at {value.off}")
+    return value
+
+
+def _dynptr(call: _Call, argument: Argument, value: Value) -> None:
+    state, number = call.state, call.number
+    if argument.uninit:
+        pointer = _on_stack(number, value)
+        frame, slot = state.frames[pointer.what], pointer.off // 8
+        if not -stack.SIZE <= pointer.off <= -16:
+            raise Refused("memory", f"cannot pass in dynptr at an offset={pointer.off}")
+        for each in (slot, slot + 1):
+            cell = frame.stack.get(each)
+            if cell is not None and cell.kinds[0] in "di" and getattr(cell.value, "ref", 0) > 0:
+                raise Refused("reference", "Dynptr has to be an uninitialized dynptr")
+        call.given.dynptr = frame, slot, argument.dynptr
+        return
+    found = dynptr_at(state, number, value)
+    if argument.dynptr and found.kind != argument.dynptr:
+        raise Refused("type", f"Expected a dynptr of type {argument.dynptr} as arg #{number - 1}")
+    if argument.release:
+        if not found.ref:
+            raise Refused("reference", f"arg {number} is an unacquired reference")
+        call.given.released = found.ref
+    call.given.dynptr = found
+
+
+def _percpu(call: _Call, argument: Argument, value: Value) -> None:
+    if not isinstance(value, Pointer) or value.kind != "btf_id" or "percpu" not in value.flags:
+        raise memory.wrong_type(call.number, value, "percpu_ptr_")
+
+
+_RULES: dict[str, _Rule] = {
+    "anything": _anything,
+    "const_map_ptr": _map,
+    "ptr_to_map_key": _key,
+    "ptr_to_map_value": _value,
+    "ptr_to_mem": _memory,
+    "const_size": _size,
+    "const_size_or_zero": _size,
+    "const_alloc_size_or_zero": _alloc,
+    "ptr_to_ctx": _context,
+    "ptr_to_stack": _stack,
+    "ptr_to_func": _function,
+    "ptr_to_spin_lock": _lock,
+    "ptr_to_timer": _timer,
+    "kptr_xchg_dest": _kptr,
+    "ptr_to_sock_common": _socket,
+    "ptr_to_socket": _socket,
+    "ptr_to_btf_id_sock_common": _socket,
+    "ptr_to_btf_id": _kernel_struct,
+    "ptr_to_percpu_btf_id": _percpu,
+    "ptr_to_const_str": _text,
+    "ptr_to_ringbuf_mem": _record,
+    "ptr_to_dynptr": _dynptr,
+}
+"""What each kind of argument must be."""

@@ -1,0 +1,200 @@
+"""Arithmetic: scalars by the rules of numbers, and what of it may be done to pointers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ebpfjit.bits import W32, W64
+from ebpfjit.isa.spec import Row
+from ebpfjit.program import Instruction
+from ebpfjit.verifier.numbers import DOMAIN, Number
+from ebpfjit.verifier.refusals import Refused
+from ebpfjit.verifier.values import (
+    Pointer,
+    Poison,
+    Scalar,
+    Value,
+    fresh,
+    known,
+    mark_precise,
+    poison,
+    unknown,
+)
+
+FARTHEST = 1 << 29
+"""Distances from the start of memory that are followed (Linux: BPF_MAX_VAR_OFF)."""
+
+FIXED = frozenset({"packet_end", "socket", "sock_common", "tcp_sock", "xdp_sock", "map", "func"})
+"""Pointers that nothing may be added to."""
+
+PACKET = frozenset({"packet", "packet_meta"})
+
+_SHIFTS = frozenset({"LSH", "RSH", "ARSH"})
+_DIVISIONS = frozenset({"DIV", "SDIV", "MOD", "SMOD"})
+
+
+def constant(row: Row, imm: int) -> Scalar:
+    """Return the second operand that an imm is."""
+    return known(W64.wrap(imm) if row.width is W64 else W32.wrap(imm))
+
+
+def binary(row: Row, number: int, dst: Value, src: Value, *, privileged: bool) -> Value:
+    """Return dst op src. `number` is that of dst, for messages; raises Refused."""
+    if isinstance(dst, Poison) or isinstance(src, Poison):
+        return poison()
+    is_full = row.width is W64
+    if isinstance(dst, Scalar) and isinstance(src, Scalar):
+        return _numbers(row, is_full, dst, src)
+    if isinstance(dst, Pointer) and isinstance(src, Pointer):
+        if row.meaning == "SUB" and privileged:
+            return unknown()
+        raise Refused(
+            "type",
+            f"R{number} pointer {row.symbol} pointer prohibited",
+            "subtract pointers, or compare them; nothing else is a number",
+        )
+    if isinstance(dst, Pointer):
+        assert isinstance(src, Scalar)
+        return _moved(row, is_full, number, dst, src, privileged=privileged)
+    assert isinstance(dst, Scalar)
+    assert isinstance(src, Pointer)
+    if row.meaning == "ADD":
+        return _moved(row, is_full, number, src, dst, privileged=privileged)
+    if row.meaning == "SUB" and is_full:
+        raise Refused("type", f"R{number} tried to subtract pointer from scalar")
+    return _moved(row, is_full, number, src, dst, privileged=privileged)
+
+
+def _numbers(row: Row, is_full: bool, dst: Scalar, src: Scalar) -> Scalar:
+    a, b = dst.number, src.number
+    if row.meaning in _SHIFTS and b.umax >= row.width.bits:
+        result = DOMAIN.unknown if is_full else DOMAIN.sized(4)
+    else:
+        result = DOMAIN.binary(row.meaning, is_full, a, b)
+    if is_full and row.meaning == "ADD" and b.is_known and not a.is_known and abs(b.smin) < 1 << 31:
+        return Scalar(result, (dst, src), dst.link, W64.wrap(dst.delta + b.value))
+    return Scalar(result, (dst, src))
+
+
+def _moved(row: Row, is_full: bool, number: int, pointer: Pointer, by: Scalar, *, privileged: bool) -> Value:
+    """Return a pointer with a scalar added, or taken off."""
+    meaning, amount = row.meaning, by.number
+    if not is_full:
+        if meaning == "SUB" and privileged:
+            return unknown()
+        raise Refused("type", f"R{number} 32-bit pointer arithmetic prohibited")
+    if meaning in ("AND", "OR", "XOR"):
+        raise Refused("type", f"R{number} bitwise operator {row.symbol}= on pointer prohibited")
+    if meaning not in ("ADD", "SUB"):
+        raise Refused("type", f"R{number} pointer arithmetic with {row.symbol}= operator prohibited")
+    if pointer.null:
+        raise Refused(
+            "null",
+            f"R{number} pointer arithmetic on {named(pointer)} prohibited, null-check it first",
+            "compare it with NULL before",
+        )
+    nothing = amount.is_known and amount.value == 0 and meaning == "ADD"
+    is_fixed = pointer.kind in FIXED or (pointer.kind == "flow_keys" and not amount.is_known)
+    if is_fixed and not (nothing and pointer.kind == "map"):
+        raise Refused("type", f"R{number} pointer arithmetic on {named(pointer)} prohibited")
+    if meaning == "SUB" and pointer.kind == "stack":
+        raise Refused("type", f"R{number} subtraction from stack pointer prohibited")
+    mark_precise(by)
+    if pointer.kind == "arena":
+        return Pointer("arena")
+    if amount.smin > amount.smax or amount.smin <= -FARTHEST or amount.smin >= FARTHEST:
+        _too_far(number, pointer, amount)
+    if amount.is_known:
+        return _checked(
+            number,
+            pointer,
+            pointer.but(off=pointer.off + (amount.smin if meaning == "ADD" else -amount.smin)),
+        )
+    before = pointer.var or DOMAIN.known(0)
+    var = DOMAIN.binary(meaning, True, before, amount)
+    changes: dict[str, Any] = {"var": var}
+    if pointer.kind in PACKET:
+        changes |= {"id": fresh(), "range": 0}  # nothing is known of what is ahead of it
+    elif pointer.id:
+        changes |= {"id": fresh()}
+    return _checked(number, pointer, pointer.but(**changes))
+
+
+def _checked(number: int, before: Pointer, pointer: Pointer) -> Pointer:
+    """Return a pointer that is not beyond all bounds (check_reg_sane_offset)."""
+    var = pointer.var
+    if var is not None and var.is_known:
+        pointer = pointer.but(off=pointer.off + var.smin, var=None)
+        var = None
+    if not -FARTHEST < pointer.off < FARTHEST:
+        raise Refused(
+            "memory",
+            f"{named(pointer)} pointer offset {pointer.off} is not allowed: it is too far from its start",
+        )
+    if var is not None and not -FARTHEST < var.smin < FARTHEST:
+        _too_far(number, before, var)
+    return pointer
+
+
+def _too_far(number: int, pointer: Pointer, amount: Number) -> None:
+    if amount.is_known:
+        raise Refused(
+            "memory", f"math between {named(pointer)} pointer and {amount.smin} is not allowed: it is too far"
+        )
+    bound = "unbounded min value" if amount.smin == DOMAIN.least else f"min value {amount.smin}"
+    raise Refused(
+        "memory",
+        f"math between {named(pointer)} pointer and register with {bound} is not allowed",
+        "bound it first: mask it, or compare it with 0 and with the most that it may be",
+    )
+
+
+def unary(row: Row, dst: Value) -> Value:
+    """Return op dst."""
+    if isinstance(dst, Poison):
+        return poison()
+    if not isinstance(dst, Scalar):
+        return unknown()
+    return Scalar(DOMAIN.unary(row.meaning, row.width is W64, dst.number), (dst,))
+
+
+def moved(row: Row, src: Value) -> Value:
+    """Return what a move between registers leaves."""
+    is_full = row.width is W64
+    if isinstance(src, Poison):
+        return poison()
+    if row.meaning.startswith("MOVSX"):
+        if not isinstance(src, Scalar):
+            return unknown() if is_full else Scalar(DOMAIN.sized(4))
+        number = DOMAIN.extended(src.number, int(row.meaning[5:]), is_full)
+        return src if number is src.number else Scalar(number, (src,))
+    if is_full:
+        return src
+    if not isinstance(src, Scalar):
+        return Scalar(DOMAIN.sized(4))
+    number = DOMAIN.low_half(src.number)
+    return src if number is src.number else Scalar(number, (src,))
+
+
+def refused_operand(insn: Instruction) -> str:
+    """Return why Linux refuses an instruction whatever the registers hold; "": it does not."""
+    row = insn.row
+    assert row is not None
+    if row.uses_src:
+        return ""
+    if row.meaning in _DIVISIONS and not insn.imm:
+        return "div by zero"
+    if row.meaning in _SHIFTS and not 0 <= insn.imm < row.width.bits:
+        return f"invalid shift {insn.imm}"
+    return ""
+
+
+def named(pointer: Pointer) -> str:
+    """Return what a message calls a pointer's kind."""
+    return _NAMES.get(pointer.kind, pointer.kind) + ("_or_null" if pointer.null else "")
+
+
+_NAMES = {
+    "packet": "pkt", "packet_meta": "pkt_meta", "packet_end": "pkt_end", "stack": "fp", "map": "map_ptr",
+    "socket": "sock", "btf_id": "ptr",
+}  # fmt: skip

@@ -1,0 +1,259 @@
+"""Calls of helpers: whether there may be one, what it gives, what it does to all that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ebpfjit.program import Instruction
+from ebpfjit.runtime.helpers import maps as map_helpers
+from ebpfjit.runtime.helpers.table import helpers
+from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.verifier import arguments, branches
+from ebpfjit.verifier.arguments import Dynptr, Given
+from ebpfjit.verifier.numbers import DOMAIN
+from ebpfjit.verifier.prototypes import Prototype, prototype
+from ebpfjit.verifier.refusals import Refused
+from ebpfjit.verifier.state import Reference, State
+from ebpfjit.verifier.values import Cell, Pointer, Scalar, Value, fresh, unknown
+
+if TYPE_CHECKING:
+    from ebpfjit.verifier.walk import Walk
+
+MOST_ERRORS = 4095
+"""Results of helpers are no lower than minus that."""
+
+_UNDER_LOCK = frozenset({"bpf_spin_unlock"})
+
+_CONST_KEYED = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
+
+
+def call(walk: Walk, state: State, insn: Instruction) -> None:
+    """Call a helper: r0 and memory are what it makes of them; r1 to r5 are void. Raises Refused."""
+    takes = _prototype(walk, insn)
+    name = takes.name
+    if state.lock is not None and not (name == "bpf_spin_unlock" or _is_allowed_under_lock(insn.imm)):
+        raise Refused(
+            "lock", f"function calls are not allowed while holding a lock: {name}", "give the lock back first"
+        )
+    if takes.might_sleep and not walk.is_sleepable:
+        raise Refused("call", f"helper call {name} might sleep, and the program must not")
+    if takes.might_sleep and state.sections:
+        raise Refused("lock", f"sleepable helper {name} in {state.sections[-1][0]}")
+    given = arguments.check(walk.setting, state, takes)
+    _right_map(name, given)
+    if name == "bpf_tail_call":
+        held_at(state, "tail_call would lead to reference leak", "tail_call")
+    if given.released:
+        _release(walk, state, given.released, name)
+    for do in given.after:
+        do()
+    _dynptr_made(walk, state, takes, given)
+    if takes.moves_packet:
+        packet_moved(state, name)
+    if given.function is not None:
+        walk.callback(state, insn, name, given)
+    registers = state.registers
+    result = _result(walk, state, takes, given, insn)
+    for number in range(1, 6):
+        registers[number] = None
+    registers[0] = result
+
+
+def _prototype(walk: Walk, insn: Instruction) -> Prototype:
+    program_type = walk.setting.type
+    takes = prototype(insn.imm, program_type)
+    if takes is None:
+        raise Refused("call", f"invalid func unknown#{insn.imm}", "the number of no helper")
+    there = helpers().get(insn.imm)
+    types = frozenset() if there is None else there.program_types
+    if types and program_type is not None and program_type not in types:
+        raise Refused(
+            "call",
+            f"program of this type cannot use helper {takes.name}#{insn.imm}",
+            f"it is for programs of type {', '.join(sorted(types))}",
+        )
+    if takes.gpl and walk.is_restricted:
+        raise Refused(
+            "call",
+            f"cannot call GPL-restricted function from non-GPL compatible program: {takes.name}",
+            'declare a license that Linux takes for one: char LICENSE[] SEC("license") = "GPL"',
+        )
+    return takes
+
+
+def _is_allowed_under_lock(number: int) -> bool:
+    found = helpers().get(number)
+    return found is not None and found.under_lock
+
+
+def _right_map(name: str, given: Given) -> None:
+    """Raise Refused where a helper does not take maps of this type."""
+    allowed = map_helpers.TAKES.get(name)
+    if given.map is None:
+        return
+    type_ = given.map.definition.type
+    if allowed is not None and type_ not in allowed:
+        raise Refused("type", f"cannot pass map_type {type_} into func {name}: {given.map.definition}")
+    if allowed is None:
+        return
+    # What only some helpers may be given, whoever else takes any map.
+
+
+def held_at(state: State, said: str, where: str) -> None:
+    """Raise Refused where a reference, a lock or a stretch of code is held."""
+    if state.references:
+        first = state.references[0]
+        raise Refused("reference", f"{said}: {first.by} at pc {first.pc} acquired it")
+    if state.lock is not None:
+        raise Refused("lock", f"{where} cannot be used inside bpf_spin_lock-ed region")
+    if state.sections:
+        raise Refused("lock", f"{where} cannot be used inside {state.sections[-1][0]}-ed region")
+
+
+def packet_moved(state: State, name: str) -> None:
+    """Forget all pointers into the packet."""
+
+    def change(value: Value) -> Value:
+        if isinstance(value, Pointer) and value.kind in ("packet", "packet_meta", "packet_end"):
+            return Pointer("stale", f"pointers into the packet are void after {name}: load them again")
+        return value
+
+    branches.replaced(state, change)
+
+
+def _release(walk: Walk, state: State, reference: int, name: str) -> None:
+    """Give a reference back: what holds it is void."""
+    if all(each.id != reference for each in state.references):
+        raise Refused("reference", f"reference {reference} has been released before")
+    state.references = tuple(each for each in state.references if each.id != reference)
+
+    def change(value: Value) -> Value:
+        if isinstance(value, Pointer) and value.ref == reference:
+            return Pointer("stale", f"{name} gave it back: nothing is to be done with it any more")
+        return value
+
+    branches.replaced(state, change)
+    for frame in state.frames:
+        for slot, cell in list(frame.stack.items()):
+            if cell.kinds[0] == "d" and cell.value.ref == reference:
+                frame.stack[slot] = Cell("m" * 8)
+
+
+def acquire(state: State, insn: Instruction, name: str) -> int:
+    """Return the number of a reference that the program has from here on."""
+    made = fresh()
+    state.references = (*state.references, Reference(made, insn.pc, name))
+    return made
+
+
+def _dynptr_made(walk: Walk, state: State, takes: Prototype, given: Given) -> None:
+    made = given.dynptr
+    if not isinstance(made, tuple):
+        return
+    frame, slot, kind = made
+    reference = 0
+    if kind == "ringbuf":
+        reference = fresh()
+        state.references = (*state.references, Reference(reference, state.pc, takes.name))
+    found = Dynptr(kind or "local", slot, reference, fresh())
+    frame.stack[slot] = Cell("d" * 8, found)
+    frame.stack[slot + 1] = Cell("d" * 8, found)
+
+
+# -- results ----------------------------------------------------------------------------------------------
+
+
+def _result(walk: Walk, state: State, takes: Prototype, given: Given, insn: Instruction) -> Value:
+    null = takes.returns_null
+    reference = 0
+    if takes.acquires or (takes.casts and given.source is not None and given.source.ref):
+        reference = acquire(state, insn, takes.name) if takes.acquires else given.source.ref  # type: ignore[union-attr]
+    made = _MADE[takes.returns](walk, takes, given)
+    if not isinstance(made, Pointer):
+        return made
+    return made.but(null=null and not _is_surely_there(takes, given), id=fresh(), ref=reference)
+
+
+def _is_surely_there(takes: Prototype, given: Given) -> bool:
+    """True where a lookup cannot miss: an array has the element (Linux 6.15)."""
+    if takes.name not in ("bpf_map_lookup_elem", "bpf_map_lookup_percpu_elem") or given.key is None:
+        return False
+    definition = given.map.definition
+    if takes.name == "bpf_map_lookup_percpu_elem" or definition.type not in _CONST_KEYED:
+        return False
+    return bool(definition.key_size == 4 and given.key < definition.max_entries)
+
+
+def _integer(walk: Walk, takes: Prototype, given: Given) -> Value:
+    if takes.result_range is not None:
+        low, high = takes.result_range
+        return Scalar(DOMAIN.some(smin=low, smax=high))
+    if takes.at_most is not None and takes.at_most in given.most:
+        most = given.most[takes.at_most]
+        return Scalar(DOMAIN.some(smin=-MOST_ERRORS, smax=most, smin32=-MOST_ERRORS, smax32=most))
+    return unknown()
+
+
+def _map_value(walk: Walk, takes: Prototype, given: Given) -> Value:
+    definition = given.map.definition
+    if definition.type in (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS) and definition.inner is not None:
+        return Pointer("map", InnerMap(definition.inner, given.map))
+    if definition.type == MapType.XSKMAP and takes.name == "bpf_map_lookup_elem":
+        return Pointer("xdp_sock")
+    if definition.type in (MapType.SOCKMAP, MapType.SOCKHASH) and takes.name == "bpf_map_lookup_elem":
+        return Pointer("socket")
+    return Pointer("map_value", given.map)
+
+
+class InnerMap:
+    """A map inside of another: as its template says; which one it is only a run can tell."""
+
+    regions: tuple[Any, ...] = ()
+
+    def __init__(self, definition: Any, outer: Any) -> None:
+        self.definition = definition
+        self.outer = outer
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, InnerMap) and self.outer is other.outer
+
+    def __hash__(self) -> int:
+        return id(self.outer)
+
+
+def _struct(walk: Walk, takes: Prototype, given: Given) -> Value:
+    flags = frozenset({"trusted"})
+    return Pointer("btf_id", takes.returns_btf, flags=flags)
+
+
+def _of_processor(walk: Walk, takes: Prototype, given: Given) -> Value:
+    there = given.values[0]
+    assert isinstance(there, Pointer)
+    return Pointer("btf_id", there.what, flags=there.flags - {"percpu"})
+
+
+def _sized(flag: str) -> Callable[[Walk, Prototype, Given], Value]:
+    def make(walk: Walk, takes: Prototype, given: Given) -> Value:
+        size = given.constant or 0
+        flags = frozenset(
+            {flag, "rdonly"} if flag == "dynptr" and getattr(given.dynptr, "rdonly", False) else {flag}
+        )
+        return Pointer("mem", takes.name, size=size, flags=flags)
+
+    return make
+
+
+_MADE: dict[str, Callable[[Any, Prototype, Given], Value]] = {
+    "integer": _integer,
+    "void": lambda walk, takes, given: None,
+    "ptr_to_map_value": _map_value,
+    "ptr_to_socket": lambda walk, takes, given: Pointer("socket"),
+    "ptr_to_sock_common": lambda walk, takes, given: Pointer("sock_common"),
+    "ptr_to_tcp_sock": lambda walk, takes, given: Pointer("tcp_sock"),
+    "ptr_to_ringbuf_mem": _sized("ringbuf"),
+    "ptr_to_dynptr_mem": _sized("dynptr"),
+    "ptr_to_mem_or_btf_id": _of_processor,
+    "ptr_to_btf_id": _struct,
+}
+"""What a helper gives, by what its prototype says."""

@@ -1,0 +1,188 @@
+"""What Linux refuses by the shape of a program alone: check_cfg, check_max_stack_depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ebpfjit.isa.spec import Imm, Kind
+from ebpfjit.program import Instruction, Program
+from ebpfjit.verifier.stack import SIZE
+from ebpfjit.verifier.state import MOST_FRAMES
+
+Error = tuple[int, str, str, str]
+"""The slot, the kind of error, the message, and what would help."""
+
+_WITH_TAIL_CALL = 256
+"""Bytes of the stack of callers of a function that makes a tail call."""
+
+_TAIL_CALL = 12
+
+
+def errors(program: Program) -> Iterator[Error]:
+    """Return what is wrong with where control goes."""
+    reached = _reached(program)
+    starts = sorted({0, *program.functions})
+    linked = {_function_of(starts, pc) for pc in reached}  # a loader leaves out what no call leads to
+    is_filled = len(linked) < len(starts)
+    for insn in program.instructions:
+        function = _function_of(starts, insn.pc)
+        if is_filled and not function and insn.row is not None and insn.row.kind is Kind.EXIT:
+            continue  # the linker filled the place up to a table of functions with these
+        if insn.pc not in reached and function in linked:
+            yield insn.pc, "structure", f"unreachable insn {insn.pc}", "no run comes here: leave it out"
+            break
+    ends = _ending(program)
+    for insn in program.instructions:
+        if insn.pc in reached and insn.pc not in ends:
+            yield (
+                insn.pc, "termination", f"infinite loop: no exit follows insn {insn.pc}",
+                "let the loop end after a number of rounds",
+            )  # fmt: skip
+            break
+    for insn, target in program.jumps:
+        row = insn.row
+        if row is None or row.kind is Kind.CALL_LOCAL:
+            continue
+        if _function_of(starts, insn.pc) != _function_of(starts, target):
+            yield (
+                insn.pc,
+                "structure",
+                f"jump out of range from insn {insn.pc} to {target}",
+                "it leaves its function",
+            )
+    called = calls(program)
+    for start, callees in called.items():
+        if start in _below(called, callees):
+            yield (
+                callees[min(callees)][0], "termination", f"recursive call from {program.functions[start]}()",
+                "functions of a program must not call themselves",
+            )  # fmt: skip
+            break
+
+
+def _ways(program: Program, insn: Instruction) -> list[int]:
+    """Return the slots that control goes to from an instruction, into functions too."""
+    row = insn.row
+    if row is None or row.kind is Kind.EXIT:
+        return []
+    ways = [] if row.kind is Kind.JUMP else [insn.next_pc]
+    if insn.target is not None:
+        ways.append(insn.target)
+    if row.is_wide and row.imm is Imm.TARGET:
+        ways.append(insn.pc + 1 + insn.imm)
+    return ways
+
+
+def _reached(program: Program) -> set[int]:
+    """Return the slots that control may come to."""
+    found: set[int] = set()
+    todo = [0]
+    if program.exception_callback is not None:
+        todo.append(program.exception_callback)
+    slots = program.slots
+    while todo:
+        pc = todo.pop()
+        if pc in found or not 0 <= pc < len(slots):
+            continue
+        found.add(pc)
+        insn = slots[pc]
+        if insn is not None:
+            todo += _ways(program, insn)
+    return found
+
+
+def _ending(program: Program) -> set[int]:
+    """Return the slots from which control may come to an exit."""
+    before: dict[int, list[int]] = {}
+    todo = []
+    for insn in program.instructions:
+        row = insn.row
+        if row is not None and row.kind is Kind.EXIT:
+            todo.append(insn.pc)
+        for way in _ways(program, insn):
+            if row is not None and row.kind is Kind.CALL_LOCAL and way == insn.target:
+                continue
+            before.setdefault(way, []).append(insn.pc)
+    found: set[int] = set()
+    while todo:
+        pc = todo.pop()
+        if pc not in found:
+            found.add(pc)
+            todo += before.get(pc, ())
+    return found
+
+
+def _function_of(starts: list[int], pc: int) -> int:
+    from bisect import bisect_right
+
+    return starts[bisect_right(starts, pc) - 1]
+
+
+def calls(program: Program) -> dict[int, dict[int, tuple[int, ...]]]:
+    """Return for each function those that it calls, and the slots of the calls."""
+    starts = sorted(program.functions)
+    found: dict[int, dict[int, tuple[int, ...]]] = {start: {} for start in starts}
+    for insn in program.instructions:
+        row = insn.row
+        if row is not None and row.kind is Kind.CALL_LOCAL and insn.target in found:
+            callees = found[_function_of(starts, insn.pc)]
+            callees[insn.target] = (*callees.get(insn.target, ()), insn.pc)
+    return found
+
+
+def _below(called: Mapping[int, Mapping[int, object]], callees: Mapping[int, object]) -> set[int]:
+    found: set[int] = set()
+    todo = list(callees)
+    while todo:
+        start = todo.pop()
+        if start not in found:
+            found.add(start)
+            todo += called.get(start, ())
+    return found
+
+
+def deepest(
+    program: Program, depths: Mapping[int, int], start: int = 0
+) -> tuple[int, tuple[int, ...], list[Error]]:
+    """Return the most stack that a chain of calls takes, the functions of it, and what is wrong with it.
+
+    `depths` are the bytes of each function's frame. Linux's compiler gives each a multiple of 16.
+    """
+    called = calls(program)
+    tail = {
+        _function_of(sorted(program.functions), insn.pc)
+        for insn in program.instructions
+        if insn.row is not None and insn.row.kind is Kind.CALL_HELPER and insn.imm == _TAIL_CALL
+    }
+    worst: tuple[int, tuple[int, ...]] = 0, (start,)
+    wrong: dict[str, Error] = {}
+    todo: list[tuple[int, int, tuple[int, ...], int]] = [(start, 0, (), 0)]
+    seen: dict[int, tuple[int, int]] = {}
+    while todo:
+        function, before, chain, pc = todo.pop()
+        chain = (*chain, function)
+        if function in tail and len(chain) > 1 and before >= _WITH_TAIL_CALL:
+            said = (
+                f"tail_calls are not allowed when call stack of previous frames is {before} bytes. Too large"
+            )
+            wrong.setdefault("tail", (pc, "stack", said, "make the frames of the callers smaller"))
+        depth = before + -(-depths.get(function, 0) // 16) * 16
+        if depth > worst[0]:
+            worst = depth, chain
+        if depth > SIZE:
+            said = f"combined stack size of {len(chain)} calls is {depth}. Too large"
+            wrong.setdefault(
+                "stack", (pc, "stack", said, f"all frames of a chain have {SIZE} bytes together")
+            )
+            continue
+        if len(chain) > MOST_FRAMES:
+            wrong.setdefault(
+                "frames", (pc, "stack", f"the call stack of {len(chain)} frames is too deep !", "")
+            )
+            continue
+        known = seen.get(function)
+        if known is not None and known[0] >= depth and known[1] >= len(chain):
+            continue
+        seen[function] = depth, len(chain)
+        todo += [(callee, depth, chain, pcs[0]) for callee, pcs in called[function].items()]
+    return worst[0], worst[1], list(wrong.values())

@@ -1,0 +1,714 @@
+"""The walk: every way through a program, one state after the other, as Linux's verifier does (do_check).
+
+    todo    states whose ways were not walked yet
+    points  states that were kept, by slot: a newer one that such a state covers is walked no further
+
+A refused instruction is noted and the walk goes on with what a right program would have had there, so that
+all errors are found which do not follow from one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ebpfjit.analysis.cfg import block_sizes, loop_headers, meeting_points
+from ebpfjit.analysis.liveness import live_after, live_before, liveness_of, ways_of
+from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, Kind, Row
+from ebpfjit.isa.spec import Reference as Refers
+from ebpfjit.program import Instruction, Program
+from ebpfjit.record import dataclass
+from ebpfjit.verifier import arithmetic, branches, calls, contexts, memory, pruning
+from ebpfjit.verifier.arguments import Given
+from ebpfjit.verifier.numbers import DOMAIN
+from ebpfjit.verifier.refusals import Refused, Undecided
+from ebpfjit.verifier.state import MOST_FRAMES, Callback, Frame, Point, State, Step, keep
+from ebpfjit.verifier.values import (
+    Pointer,
+    Poison,
+    Scalar,
+    Value,
+    fresh,
+    known,
+    mark_precise,
+    poison,
+    unknown,
+)
+
+END = -1
+"""Where a way ends."""
+
+_KEPT_APART = 8
+"""Instructions between two states that are kept (Linux: add_new_state)."""
+
+_MOST_POINTS = 64
+"""States kept for one slot; those that covered nothing go first."""
+
+_CALLED_BACK = frozenset({"bpf_loop", "bpf_for_each_map_elem", "bpf_user_ringbuf_drain", "bpf_find_vma"})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An error: its slot, what Refused said, the way that led there, and the registers."""
+
+    pc: int
+    kind: str
+    message: str
+    advice: str
+    way: Step | None
+    registers: tuple[Value, ...]
+
+
+class Stop(Exception):  # noqa: N818 - it never leaves this module
+    """The walk takes too long."""
+
+
+class Walk:
+    """One walk through a program. `found` are its errors, `undecided` what it could not decide, by slot."""
+
+    def __init__(
+        self,
+        program: Program,
+        setting: memory.Setting,
+        *,
+        limit: int,
+        is_restricted: bool = False,
+        is_sleepable: bool = False,
+        claims: bool = False,
+        most_errors: int = 100,
+    ) -> None:
+        self.program = program
+        self.setting = setting
+        self.limit = limit
+        self.is_restricted = is_restricted
+        self.is_sleepable = is_sleepable
+        self.most_errors = most_errors
+        self.found: dict[tuple[int, str], Found] = {}
+        self.undecided: dict[int, str] = {}
+        self.visited = 0
+        self.kept = 0
+        self.visits: dict[int, int] = {}
+        self.depths: dict[int, int] = {}
+        self.claims: dict[int, list[State]] | None = {} if claims else None
+        self.todo: list[State] = []
+        self.points: dict[int, list[Point]] = {}
+        blocks = block_sizes(program)
+        known_live = liveness_of(program, blocks, ways_of(program, blocks))
+        self._before, self._after = live_before(known_live), live_after(known_live)
+        self._looping = {insn.pc for insn in program.instructions if _comes_again(insn)}
+        self._meeting = meeting_points(program, blocks) | set(loop_headers(program)) | self._looping
+
+    # -- the walk -----------------------------------------------------------------------------------------
+
+    def run(self, start: int, registers: list[Value]) -> None:
+        """Walk all ways from a function on. Raises Stop at the limit."""
+        registers = [*registers, *([None] * (10 - len(registers))), Pointer("stack", 0)]
+        state = State(start, [Frame(start, END, registers)])
+        self._begin(state)
+        self.todo.append(state)
+        while self.todo:
+            self._follow(self.todo.pop())
+
+    def _begin(self, state: State) -> None:
+        keep(state)
+
+    def _follow(self, state: State) -> None:
+        """Walk from one state until its way ends."""
+        slots, meeting, visits = self.program.slots, self._meeting, self.visits
+        while True:
+            pc = state.pc
+            if pc in meeting and self._is_covered(state):
+                break
+            self.visited += 1
+            visits[pc] = visits.get(pc, 0) + 1
+            state.since += 1
+            if self.visited > self.limit:
+                raise Stop
+            insn = slots[pc]
+            assert insn is not None  # the structural verifier saw to that
+            assert insn.row is not None
+            if self.claims is not None:
+                self.claims.setdefault(pc, []).append(state.copy(pc))
+            try:
+                goes = TRANSFER[insn.row.kind](self, state, insn, insn.row)
+            except Refused as refused:
+                self.note(state, refused)
+                goes = _repaired(self, state, insn, insn.row)
+            except Undecided as undecided:
+                self.undecided.setdefault(pc, str(undecided))
+                if not undecided.goes_on:
+                    break
+                goes = _repaired(self, state, insn, insn.row)
+            if goes is None:
+                state.pc = insn.next_pc
+            elif goes == END:
+                break
+            else:
+                state.pc = goes
+        self._ended(state)
+
+    def note(self, state: State, refused: Refused) -> None:
+        """Note an error, once for each place and kind."""
+        key = state.pc, refused.kind
+        if key not in self.found:
+            self.found[key] = Found(
+                state.pc, refused.kind, refused.message, refused.advice, state.way, tuple(state.registers)
+            )
+            if len(self.found) >= self.most_errors:
+                raise Stop
+
+    def _ended(self, state: State) -> None:
+        """Say that a way was walked to its end."""
+        point = state.point
+        while point is not None:
+            point.branches -= 1
+            if point.branches:
+                break
+            point = point.before
+
+    def fork(self, state: State, pc: int) -> State:
+        """Return a copy of a state that is walked later, at another slot."""
+        other = state.copy(pc)
+        if state.point is not None:
+            state.point.branches += 1
+        self.todo.append(other)
+        return other
+
+    # -- states seen before -------------------------------------------------------------------------------
+
+    def live(self, state: State) -> list[int]:
+        """Return the registers (bit n: rn) of each frame that may be read from here on."""
+        masks = []
+        for frame in state.frames[1:]:
+            mask = self._after[frame.call] & ~0b111111
+            masks.append(mask | self._before[frame.call] if frame.callback is not None else mask)
+        return [*masks, self._before[state.pc]]
+
+    def _is_covered(self, state: State) -> bool:
+        """True where a state is walked no further; else it may be kept."""
+        pc = state.pc
+        points = self.points.setdefault(pc, [])
+        live = self.live(state)
+        is_looping = pc in self._looping
+        privileged = self.setting.privileged
+        for point in reversed(points):
+            is_before = point.branches > 0
+            if is_before and not is_looping:
+                if state.since >= 1 and self._goes_round(point, state, live):
+                    raise_ = Refused(
+                        "termination",
+                        f"infinite loop detected at insn {pc}: nothing changes from one round to the next",
+                        "count the rounds, and leave the loop by the counter",
+                    )
+                    self.note(state, raise_)
+                    return True
+                continue
+            if is_before and not state.rounds:
+                continue
+            exact = is_before or not point.is_done
+            if pruning.covers(point, state, live, exact=exact, privileged=privileged):
+                point.hits += 1
+                if not point.is_done:
+                    self._depends(state, point)
+                pruning.say_what_matters(point, state, live)
+                return True
+            point.misses += 1
+        if is_looping and state.rounds:
+            before = next((each for each in reversed(points) if each.branches > 0), None)
+            if before is not None and len(before.state.frames) == len(state.frames):
+                pruning.widen(before.state, state)
+        if is_looping or state.since >= _KEPT_APART:
+            points.append(keep(state))
+            self.kept += 1
+            if len(points) > _MOST_POINTS:
+                self._drop(points)
+        return False
+
+    def _goes_round(self, point: Point, state: State, live: list[int]) -> bool:
+        return point.state.rounds == state.rounds and pruning.is_same(point, state, live)
+
+    def _depends(self, state: State, loop: Point) -> None:
+        """Say of what was kept on the way here that what mattered there is known when the loop is done."""
+        while not loop.branches:  # what it waits for itself: on the way here, as ways are walked depth first
+            assert loop.loop is not None
+            loop = loop.loop
+        point = state.point
+        while point is not None and point is not loop:
+            if point.loop is None:
+                point.loop = loop
+            point = point.before
+
+    @staticmethod
+    def _drop(points: list[Point]) -> None:
+        """Forget the state that is of least use."""
+        worst = min(
+            range(len(points) - 1), key=lambda n: (points[n].branches > 0, points[n].hits, -points[n].misses)
+        )
+        del points[worst]
+
+    # -- functions ----------------------------------------------------------------------------------------
+
+    def enter(
+        self, state: State, start: int, call: int, registers: list[Value], callback: Callback | None = None
+    ) -> None:
+        """Let a state go on in a function of the program. Raises Refused."""
+        if len(state.frames) >= MOST_FRAMES:
+            raise Refused("stack", f"the call stack of {len(state.frames) + 1} frames is too deep")
+        frame_pointer = Pointer("stack", len(state.frames))
+        made = [*registers, *([None] * (10 - len(registers))), frame_pointer]
+        state.frames.append(Frame(start, call, made, callback=callback))
+        state.pc = start
+        state.way = Step(state.way, call, None)
+
+    def callback(self, state: State, insn: Instruction, name: str, given: Given) -> None:
+        """Walk a function that a helper calls, as often as it may, beside what follows. Raises Refused."""
+        assert given.function is not None
+        arguments, results, is_async = _callback(self, state, name, given)
+        frame = state.frame
+        if name == "bpf_loop":
+            rounds = frame.registers[1]
+            if isinstance(rounds, Scalar):
+                mark_precise(rounds)
+                if rounds.number.umax <= state.rounds:
+                    state.rounds = 0
+                    return
+        other = self.fork(state, insn.pc)
+        other.rounds += 1
+        if is_async:
+            other.references, other.lock, other.sections = (), None, ()
+            other.frames = []
+            self.enter(other, given.function, END, arguments, Callback(name, END, results, is_async=True))
+            other.frames[0].registers[FRAME_POINTER] = Pointer("stack", 0)
+        else:
+            self.enter(other, given.function, insn.pc, arguments, Callback(name, insn.pc, results))
+        state.rounds = 0
+
+
+def _comes_again(insn: Instruction) -> bool:
+    """True of instructions at which rounds of a loop begin whose end the verifier is not to find."""
+    row = insn.row
+    if row is None:
+        return False
+    return row.kind is Kind.MAY_GOTO or (row.kind is Kind.CALL_HELPER and _names(insn.imm) in _CALLED_BACK)
+
+
+def _names(number: int) -> str:
+    from ebpfjit.runtime.helpers.names import NAMES
+
+    return NAMES.get(number, "")
+
+
+def _callback(walk: Walk, state: State, name: str, given: Given) -> tuple[list[Value], tuple[int, int], bool]:
+    """Return what a callback is given from r0 on, what it may return, and whether it runs later."""
+    context = given.values[2] if len(given.values) > 2 else None
+    match name:
+        case "bpf_loop":
+            return [None, unknown(), context], (0, 1), False
+        case "bpf_for_each_map_elem":
+            return [None, Pointer("map", given.map), _key_of(given), _value_of(given), context], (0, 1), False
+        case "bpf_user_ringbuf_drain":
+            from ebpfjit.verifier.arguments import Dynptr
+
+            sample = Pointer("dynptr", Dynptr("local", 0, 0, fresh(), rdonly=False))
+            return [None, sample, context], (0, 1), False
+        case "bpf_timer_set_callback":
+            map_ = given.source.what if given.source is not None else given.map
+            timed = Given([])
+            timed.map = map_
+            return [None, Pointer("map", map_), _key_of(timed), _value_of(timed)], (0, 0), True
+        case "bpf_find_vma":
+            trusted = frozenset({"trusted"})
+            found = [Pointer("btf_id", each, flags=trusted) for each in ("task_struct", "vm_area_struct")]
+            return [None, *found, given.values[3]], (0, 1), False
+    raise Undecided(f"functions that {name} calls are not known here")
+
+
+def _key_of(given: Given) -> Pointer:
+    return Pointer("map_key", given.map)
+
+
+def _value_of(given: Given) -> Pointer:
+    return Pointer("map_value", given.map, id=fresh())
+
+
+# -- one transfer function for each kind of instruction ---------------------------------------------------
+
+
+def read(state: State, number: int) -> Value:
+    """Return what a register holds. Raises Refused where nothing was written to it."""
+    value = state.frames[-1].registers[number]
+    if value is None:
+        raise Refused(
+            "uninitialised", f"R{number} !read_ok", "write the register on every path that leads here"
+        )
+    if isinstance(value, Pointer) and value.kind == "stale":
+        raise Refused("uninitialised", f"R{number} !read_ok: {value.what}")
+    return value
+
+
+def _operand(state: State, insn: Instruction, row: Row) -> Value:
+    return read(state, insn.src_reg) if row.uses_src else arithmetic.constant(row, insn.imm)
+
+
+def _binary(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+    said = arithmetic.refused_operand(insn)
+    if said:
+        raise Refused("structure", said)
+    src, dst = _operand(state, insn, row), read(state, insn.dst_reg)
+    if (
+        insn.src_reg == insn.dst_reg
+        and row.uses_src
+        and row.meaning in ("SUB", "XOR")
+        and isinstance(dst, Scalar)
+    ):
+        result: Value = known(0)
+    else:
+        result = arithmetic.binary(row, insn.dst_reg, dst, src, privileged=walk.setting.privileged)
+    state.registers[insn.dst_reg] = result
+
+
+def _move(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+    src = _operand(state, insn, row)
+    if isinstance(src, Pointer) and not walk.setting.privileged:
+        if row.width.bits != 64:
+            raise Refused("leak", f"R{insn.src_reg} partial copy of pointer")
+        if row.meaning.startswith("MOVSX"):
+            raise Refused("leak", f"R{insn.src_reg} sign-extension part of pointer")
+    state.registers[insn.dst_reg] = arithmetic.moved(row, src)
+
+
+def _unary(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+    dst = read(state, insn.dst_reg)
+    if isinstance(dst, Pointer) and not walk.setting.privileged:
+        raise Refused("leak", f"R{insn.dst_reg} pointer arithmetic prohibited")
+    state.registers[insn.dst_reg] = arithmetic.unary(row, dst)
+
+
+def _cast(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+    read(state, insn.src_reg)
+    if walk.program.arena is None:
+        raise Refused(
+            "type", "addr_space_cast insn can only be used in a program that has an associated arena"
+        )
+    state.registers[insn.dst_reg] = Pointer("arena") if insn.imm == FROM_ARENA else unknown()
+
+
+def _wide(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+    state.registers[insn.dst_reg] = _referred(walk, insn, row)
+
+
+def _referred(walk: Walk, insn: Instruction, row: Row) -> Value:
+    program, refers = walk.program, row.reference
+    match refers:
+        case None:
+            return known(insn.imm64)
+        case Refers.MAP_BY_INDEX | Refers.MAP_VALUE_BY_INDEX:
+            if not 0 <= insn.imm < len(program.maps):
+                raise Refused("type", f"map {insn.imm} is none of the program's {len(program.maps)}")
+            map_ = program.maps[insn.imm]
+            if refers is Refers.MAP_BY_INDEX:
+                return Pointer("map", map_)
+            if map_ is program.arena:
+                return unknown()
+            offset = insn.next_imm or 0
+            if not 0 <= offset < map_.definition.value_size:
+                raise Refused("memory", f"invalid access to map value pointer, off={offset}")
+            return Pointer("map_value", map_, off=offset)
+        case Refers.CODE:
+            return Pointer("func", insn.pc + 1 + insn.imm)
+        case Refers.VARIABLE:
+            if insn.imm64 == 0:
+                return known(0)
+            name = program.kernel_symbols.get(insn.pc, "")
+            return Pointer("btf_id", name, flags=frozenset({"trusted", "percpu", "symbol"}))
+    raise Undecided("a map is named by a file descriptor, which means something to who made it only")
+
+
+def _load(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+    base = read(state, insn.src_reg)
+    if row.is_ordered:
+        _ordered(insn.src_reg, base, insn.offset, row)
+    value = memory.load(walk.setting, state, insn.src_reg, base, insn.offset, row.size)
+    if row.signed:
+        if isinstance(value, Pointer):
+            raise Refused("type", f"R{insn.src_reg} a pointer is loaded with its sign extended")
+        if isinstance(value, Scalar) and not isinstance(value, Poison):
+            number = DOMAIN.extended(value.number, 8 * row.size, True)
+            value = value if number is value.number else Scalar(number, (value,))
+    state.registers[insn.dst_reg] = value
+
+
+def _store(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+    value = _operand(state, insn, row)
+    if not row.uses_src:
+        value = known(insn.imm)
+    base = read(state, insn.dst_reg)
+    if row.is_ordered:
+        _ordered(insn.dst_reg, base, insn.offset, row)
+    if (
+        isinstance(value, Pointer) and value.kind == "stack" and isinstance(base, Pointer)
+        and base.kind == "stack" and base.what != len(state.frames) - 1
+    ):  # fmt: skip
+        raise Refused("type", "cannot spill pointers to stack into stack frame of the caller")
+    memory.store(walk.setting, state, insn.dst_reg, base, insn.offset, row.size, value)
+    _deepened(walk, state, base, insn.offset)
+
+
+def _deepened(walk: Walk, state: State, base: Value, offset: int) -> None:
+    """Remember how deep a function's frame is."""
+    if isinstance(base, Pointer) and base.kind == "stack":
+        low = base.off + offset + (base.var.smin if base.var is not None else 0)
+        start = state.frames[base.what].start
+        walk.depths[start] = max(walk.depths.get(start, 0), -low)
+
+
+_NOT_ATOMIC = frozenset({
+    "ctx", "packet", "packet_meta", "flow_keys", "socket", "sock_common", "tcp_sock", "xdp_sock",
+})  # fmt: skip
+
+
+def _ordered(number: int, base: Value, offset: int, row: Row) -> None:
+    """Raise Refused where an atomic or ordered access is not of memory for that, or not aligned."""
+    if not isinstance(base, Pointer):
+        return
+    if base.kind in _NOT_ATOMIC:
+        raise Refused("type", f"BPF_ATOMIC access into R{number} {arithmetic.named(base)} is not allowed")
+    at = DOMAIN.known(base.off + offset)
+    if base.var is not None:
+        at = DOMAIN.binary("ADD", True, base.var, at)
+    if (at.value | at.mask) & row.size - 1 and base.kind != "arena":
+        raise Refused(
+            "memory", f"misaligned {arithmetic.named(base)} access off {base.off + offset} size {row.size}"
+        )
+
+
+def _atomic(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+    value, base = read(state, insn.src_reg), read(state, insn.dst_reg)
+    if row.meaning == "CMPXCHG":
+        read(state, 0)
+    if isinstance(value, Pointer) and not walk.setting.privileged:
+        raise Refused("leak", f"R{insn.src_reg} leaks addr into mem")
+    _ordered(insn.dst_reg, base, insn.offset, row)
+    if isinstance(base, Pointer) and base.kind == "stack" and isinstance(value, Pointer):
+        value = unknown()
+    loaded = memory.load(walk.setting, state, insn.dst_reg, base, insn.offset, row.size)
+    if isinstance(loaded, Pointer) and not walk.setting.privileged:
+        raise Refused("leak", f"R{insn.dst_reg} leaks addr into mem")
+    memory.store(walk.setting, state, insn.dst_reg, base, insn.offset, row.size, unknown())
+    _deepened(walk, state, base, insn.offset)
+    if row.fetch:
+        fetched = 0 if row.meaning == "CMPXCHG" else insn.src_reg
+        state.registers[fetched] = Scalar(DOMAIN.sized(row.size))
+
+
+def _packet_load(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+    type_ = walk.setting.type
+    if type_ is not None and not contexts.has_legacy_loads(type_):
+        raise Refused("call", "BPF_LD_[ABS|IND] instructions not allowed for this program type")
+    calls.held_at(state, "BPF_LD_[ABS|IND] would lead to reference leak", "BPF_LD_[ABS|IND]")
+    context = read(state, 6)
+    if type_ is not None and (not isinstance(context, Pointer) or context.kind != "ctx"):
+        raise Refused("type", "at the time of BPF_LD_ABS|IND R6 != pointer to skb")
+    if isinstance(context, Pointer) and (context.off or context.var is not None):
+        raise Refused("type", f"dereference of modified ctx ptr R6 off={context.off} disallowed")
+    if row.uses_src:
+        read(state, insn.src_reg)
+    registers = state.registers
+    for number in range(1, 6):
+        registers[number] = None
+    registers[0] = Scalar(DOMAIN.sized(row.size))
+
+
+def _jump(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
+    assert insn.target is not None
+    return insn.target
+
+
+def _branch(walk: Walk, state: State, insn: Instruction, row: Row) -> int | None:
+    src, dst = _operand(state, insn, row), read(state, insn.dst_reg)
+    falls, jumps = branches.ways(row, dst, src, privileged=walk.setting.privileged)
+    target = insn.target
+    assert target is not None
+    before = state.way
+    if falls is None and jumps is None:
+        return END
+    if jumps is None:
+        assert falls is not None
+        falls(state)
+        return None
+    if falls is None:
+        jumps(state)
+        return target
+    other = walk.fork(state, target)
+    other.way = Step(before, insn.pc, True)
+    jumps(other)
+    state.way = Step(before, insn.pc, False)
+    falls(state)
+    return None
+
+
+def _may_goto(walk: Walk, state: State, insn: Instruction, row: Row) -> int | None:
+    target = insn.target
+    assert target is not None
+    other = walk.fork(state, target)
+    other.way = Step(state.way, insn.pc, True)
+    state.way = Step(state.way, insn.pc, False)
+    state.rounds += 1
+    return None
+
+
+def _helper(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+    calls.call(walk, state, insn)
+
+
+def _kfunc(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+    found = walk.program.kfuncs.get(insn.imm)
+    raise Undecided(f"calls of kernel functions are not decided yet: {found.name if found else insn.imm}")
+
+
+def _local(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
+    if state.lock is not None:
+        raise Refused("lock", "function calls are not allowed while holding a lock")
+    target = insn.target
+    assert target is not None
+    registers = state.registers
+    walk.enter(state, target, insn.pc, [None, *registers[1:6]])
+    return target
+
+
+def _register_call(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+    raise Refused("structure", "calls of what a register holds are none that Linux has")
+
+
+def _exit(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
+    frame = state.frames[-1]
+    if len(state.frames) == 1:
+        return _ends(walk, state, frame, read(state, 0))
+    result = frame.registers[0] if frame.callback is None else read(state, 0)
+    if isinstance(result, Pointer) and result.kind == "stack" and result.what == len(state.frames) - 1:
+        raise Refused("type", "cannot return stack pointer to the caller")
+    state.frames.pop()
+    caller = state.frames[-1]
+    state.way = Step(state.way, insn.pc, None)
+    if frame.callback is not None:
+        _in_range(result, frame.callback.results, "callback")
+        return frame.call  # it may be called once more
+    caller.registers[0] = result
+    for number in range(1, 6):
+        caller.registers[number] = None
+    return frame.call + 1
+
+
+def _ends(walk: Walk, state: State, frame: Frame, result: Value) -> int:
+    """Hold the end of a program against what its type may return, and what it has to give back."""
+    if state.lock is not None:
+        raise Refused("lock", "BPF_EXIT instruction cannot be used inside bpf_spin_lock-ed region")
+    if state.sections:
+        raise Refused("lock", f"BPF_EXIT instruction cannot be used inside {state.sections[-1][0]}-ed region")
+    if state.references:
+        first = state.references[0]
+        raise Refused(
+            "reference",
+            f"Unreleased reference id={first.id} alloc_insn={first.pc}: {first.by} acquired it",
+            "give it back on every path to the end, where it was not NULL",
+        )
+    if frame.callback is not None:
+        _in_range(result, frame.callback.results, "async callback")
+        return END
+    if isinstance(result, Pointer) and not walk.setting.privileged:
+        raise Refused("leak", "R0 leaks addr as return value")
+    type_ = walk.setting.type
+    results = contexts.result_range(type_, walk.setting.attach) if type_ is not None else None
+    if results is not None:
+        _in_range(result, results, "program exit")
+    return END
+
+
+def _in_range(result: Value, results: tuple[int, int], where: str) -> None:
+    if isinstance(result, Poison):
+        return
+    if not isinstance(result, Scalar):
+        what = f"a known value ({arithmetic.named(result)})" if isinstance(result, Pointer) else "a number"
+        raise Refused("result", f"At {where} the register R0 is not {what}")
+    mark_precise(result)
+    number = result.number
+    if number.smin < results[0] or number.smax > results[1]:
+        has = f"smin={number.smin} smax={number.smax}"
+        raise Refused(
+            "result",
+            f"At {where} the register R0 has {has} should have been in [{results[0]}, {results[1]}]",
+        )
+
+
+Transfer = Callable[[Walk, State, Instruction, Row], int | None]
+
+TRANSFER: dict[Kind, Transfer] = {
+    Kind.BINARY: _binary,
+    Kind.MOVE: _move,
+    Kind.UNARY: _unary,
+    Kind.CAST: _cast,
+    Kind.LOAD_IMM64: _wide,
+    Kind.LOAD: _load,
+    Kind.STORE: _store,
+    Kind.ATOMIC: _atomic,
+    Kind.PACKET_LOAD: _packet_load,
+    Kind.JUMP: _jump,
+    Kind.BRANCH: _branch,
+    Kind.MAY_GOTO: _may_goto,
+    Kind.CALL_HELPER: _helper,
+    Kind.CALL_LOCAL: _local,
+    Kind.CALL_KFUNC: _kfunc,
+    Kind.CALL_REGISTER: _register_call,
+    Kind.EXIT: _exit,
+}
+"""What each kind of instruction makes of a state; it returns the next slot, None for the one behind, END."""
+
+
+def _repaired(walk: Walk, state: State, insn: Instruction, row: Row) -> int | None:
+    """Let a state go on behind a refused instruction, as if the program had been right there."""
+    registers = state.registers
+    match row.kind:
+        case Kind.EXIT | Kind.CALL_REGISTER:
+            return END
+        case Kind.CALL_HELPER | Kind.CALL_LOCAL | Kind.CALL_KFUNC | Kind.PACKET_LOAD:
+            for number in range(1, 6):
+                registers[number] = None
+            registers[0] = poison()
+        case Kind.LOAD | Kind.STORE | Kind.ATOMIC:
+            base = insn.src_reg if row.kind is Kind.LOAD else insn.dst_reg
+            _forgiven(state, registers[base])
+            if row.kind is Kind.LOAD:
+                registers[insn.dst_reg] = poison()
+            elif row.fetch:
+                registers[0 if row.meaning == "CMPXCHG" else insn.src_reg] = poison()
+            for number in {insn.src_reg, insn.dst_reg} if row.kind is not Kind.STORE else {insn.dst_reg}:
+                if registers[number] is None:
+                    registers[number] = poison()
+            if row.kind is Kind.STORE and row.uses_src and registers[insn.src_reg] is None:
+                registers[insn.src_reg] = poison()
+        case Kind.BRANCH:
+            for number in (insn.dst_reg, insn.src_reg if row.uses_src else insn.dst_reg):
+                if number < FRAME_POINTER:
+                    registers[number] = poison()
+            return _branch(walk, state, insn, row)
+        case Kind.JUMP | Kind.MAY_GOTO:
+            return END
+        case _:
+            if insn.dst_reg < FRAME_POINTER:
+                registers[insn.dst_reg] = poison()
+    return None
+
+
+_STAY = frozenset({"ctx", "stack", "map", "socket", "sock_common", "tcp_sock", "btf_id"})
+"""Pointers that are right at another place, after a wrong access."""
+
+
+def _forgiven(state: State, base: Value) -> None:
+    """Take a pointer for one that a right program would have here."""
+    if isinstance(base, Pointer) and base.null:
+        branches.null(state, base, there=True)
+    elif isinstance(base, Pointer) and base.kind in arithmetic.PACKET:
+        branches.in_range(state, base, memory.FARTHEST_IN_PACKET)
+    elif isinstance(base, (Scalar, Pointer)) and not isinstance(base, Poison):
+        if isinstance(base, Pointer) and base.kind in _STAY:
+            return
+        branches.replaced(state, lambda value: poison() if value is base else value)

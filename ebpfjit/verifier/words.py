@@ -1,0 +1,109 @@
+"""What is known of values, and how a run came somewhere, in words."""
+
+from __future__ import annotations
+
+from ebpfjit.program import Program
+from ebpfjit.verifier.arithmetic import named
+from ebpfjit.verifier.numbers import DOMAIN, Number
+from ebpfjit.verifier.refusals import Decision
+from ebpfjit.verifier.state import Step
+from ebpfjit.verifier.values import Pointer, Poison, Scalar, Value
+
+_MOST_DECISIONS = 200
+"""Of a path that is told: its end."""
+
+
+def described(value: Value) -> str:
+    """Return what a register holds: "a number from 0 to 255", "packet + 14, 20 bytes ahead"."""
+    if value is None:
+        return "never written"
+    if isinstance(value, Poison):
+        return "what a refused instruction gave"
+    if isinstance(value, Scalar):
+        return numbered(value.number)
+    return _pointer(value)
+
+
+def numbered(number: Number) -> str:
+    """Return what is known of a number in a few words."""
+    if number.is_known:
+        signed = number.smin
+        return str(signed) if abs(signed) < 1 << 16 else f"{number.value:#x}"
+    if (
+        number.umin == 0
+        and number.umax == DOMAIN.widest
+        and number.smin == DOMAIN.least
+        and number.smax == DOMAIN.most
+    ):
+        return "any number" if number.mask == DOMAIN.widest else f"any number with {_bits(number)}"
+    ranges = []
+    if (number.umin, number.umax) != (0, DOMAIN.widest):
+        ranges.append(f"{_short(number.umin)} to {_short(number.umax)}")
+    if (number.smin, number.smax) != (DOMAIN.least, DOMAIN.most) and number.smin != number.umin:
+        ranges.append(f"signed {_short(number.smin)} to {_short(number.smax)}")
+    said = "a number from " + ", ".join(ranges) if ranges else "a number"
+    return said if number.umax < 1 << 16 or number.mask.bit_count() > 32 else f"{said}, {_bits(number)}"
+
+
+def _short(number: int) -> str:
+    return str(number) if abs(number) < 1 << 17 else f"{number:#x}"
+
+
+def _bits(number: Number) -> str:
+    zeros = ~(number.value | number.mask) & DOMAIN.widest
+    return f"bits {zeros:#x} zero" + (f", {number.value:#x} set" if number.value else "")
+
+
+_WHAT = {
+    "ctx": "the context",
+    "packet": "the packet",
+    "packet_meta": "the metadata before the packet",
+    "packet_end": "the end of the packet",
+    "mem": "memory",
+}
+
+
+def _pointer(pointer: Pointer) -> str:
+    if pointer.kind == "stale":
+        return str(pointer.what)
+    what = _WHAT.get(pointer.kind, named(pointer.but(null=False)))
+    definition = getattr(pointer.what, "definition", None)
+    if definition is not None:
+        what = {"map": "map", "map_value": "a value of map", "map_key": "a key of map"}[pointer.kind]
+        what += f" {definition.name!r}"
+    elif pointer.kind == "btf_id":
+        what = f"struct {pointer.what}" if pointer.what else "a struct of the kernel"
+    elif pointer.kind == "stack":
+        what = "r10" if not pointer.what else f"the frame of call {pointer.what}"
+    elif pointer.kind == "mem":
+        what = f"{pointer.size} bytes of memory"
+    at = f" {'+' if pointer.off >= 0 else '-'} {abs(pointer.off)}" if pointer.off else ""
+    if pointer.var is not None:
+        at += f" + {numbered(pointer.var)}"
+    ahead = (
+        f", of which {pointer.range} bytes are known to be there"
+        if pointer.kind in ("packet", "packet_meta")
+        else ""
+    )
+    return f"{what}{at}{ahead}" + (", or NULL" if pointer.null else "")
+
+
+def path(program: Program, way: Step | None) -> tuple[Decision, ...]:
+    """Return the decisions that led somewhere, from the start on."""
+    steps: list[Step] = []
+    while way is not None and len(steps) < _MOST_DECISIONS:
+        steps.append(way)
+        way = way.before
+    return tuple(_decision(program, step) for step in reversed(steps))
+
+
+def _decision(program: Program, step: Step) -> Decision:
+    from ebpfjit.disassembler import disassemble_instruction
+
+    insn = program.slots[step.pc]
+    assert insn is not None
+    line = program.line_at(step.pc)
+    text = disassemble_instruction(insn, "linux")
+    if step.taken is not None:
+        text += ": " + (f"jumps to pc {insn.target}" if step.taken else "goes on")
+    return Decision(step.pc, text, "" if line is None else str(line))

@@ -1,0 +1,125 @@
+"""What `Program.verify` returns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ebpfjit import Program, load
+from ebpfjit.verifier.walk import Walk
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+GUARDED = """
+    ldxw r2, [r1]
+    ldxw r3, [r1+4]
+    mov r4, r2
+    add r4, 14
+    mov r0, 1
+    jgt r4, r3, +1
+    ldxb r0, [r2+13]
+    exit
+"""
+
+
+def test_what_is_compared_may_be_read() -> None:
+    found = Program.from_assembly(GUARDED, type="xdp").verify()
+    assert found
+    assert (found.status, found.errors, found.reason) == ("accepted", (), "")
+    assert found.visited >= 8
+    assert found.stack == 0
+
+
+def test_one_byte_too_far() -> None:
+    found = Program.from_assembly(GUARDED.replace("r2+13", "r2+14"), type="xdp").verify()
+    assert not found
+    (error,) = found.errors
+    assert (error.pc, error.kind) == (6, "memory")
+    assert "invalid access to packet, off=14 size=1, R2(r=14)" in error.message
+    assert [each.pc for each in error.path] == [5]
+    assert dict(error.registers)["r2"].startswith("the packet")
+    assert str(error) in str(found) or error.message in str(found)
+    again = json.loads(json.dumps(found.json()))
+    assert again["status"] == "refused"
+    assert again["errors"][0]["pc"] == 6
+
+
+def test_all_errors_that_do_not_follow_from_one_another() -> None:
+    text = "mov r0, r3\nldxdw r2, [r10-8]\nldxw r2, [r1+512]\nexit"
+    found = Program.from_assembly(text, type="xdp").verify()
+    assert [error.pc for error in found.errors] == [0, 2]
+
+
+def test_lines_of_source() -> None:
+    """What is wrong has its line, where the object has any."""
+    program = load(CHECKOUT / "tests/elf/special_fields.o").program("forgets")
+    found = program.verify()
+    assert found.status == "refused"
+    assert all(error.line is not None for error in found.errors)
+
+
+def test_objects_of_examples() -> None:
+    for name in ("load_balancer.o", "ipip.o", "event_logger.o"):
+        programs = load(CHECKOUT / "examples/packets" / name).programs
+        assert {each: program.verify().status for each, program in programs.items()} == dict.fromkeys(
+            programs, "accepted"
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("ldxb r0, [r1]\nexit", None, "context_size"),
+        ("mov r0, 0\nloop: add r0, 1\nand r0, 0xff\nja loop\nexit", "xdp", ""),
+    ],
+)
+def test_what_is_not_decided_says_why(text: str, kind: str | None, words: str) -> None:
+    found = Program.from_assembly(text, type=kind).verify(limit=1000)
+    assert found.status in ("undecided", "refused")
+    assert words in str(found)
+
+
+def test_a_limit_is_told_with_its_loop() -> None:
+    """1,000 rounds of which each one is another."""
+    text = "mov r0, 0\nloop: add r0, 1\njlt r0, 1000, loop\nmov r0, 1\nexit"
+    program = Program.from_assembly(text, type="xdp")
+    assert program.verify().status == "accepted"
+    found = program.verify(limit=500)
+    assert found.status == "undecided"
+    assert "500 instructions were walked" in found.reason
+    assert "pc 1" in found.reason
+
+
+def test_memory_of_a_program_without_a_type() -> None:
+    program = Program.from_assembly("ldxb r0, [r1+7]\nexit")
+    assert program.verify(context_size=8).status == "accepted"
+    assert program.verify(context_size=7).status == "refused"
+
+
+def test_claims_are_what_was_known() -> None:
+    found = Program.from_assembly(GUARDED, type="xdp").verify(claims=True)
+    assert found.claims is not None
+    assert set(found.claims) == set(range(8))
+    assert Program.from_assembly(GUARDED, type="xdp").verify().claims is None
+
+
+def test_pointers_of_unprivileged_programs_stay_inside() -> None:
+    program = Program.from_assembly("mov r0, r1\nexit", type="socket_filter")
+    assert program.verify(unprivileged=True).errors[0].kind == "leak"
+    assert program.verify().status == "accepted"
+
+
+def test_an_error_of_the_verifier_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Walk, "run", fails)
+    program = Program.from_assembly("mov r0, 0\nexit", type="xdp")
+    with pytest.raises(ZeroDivisionError):
+        program.verify()
+    monkeypatch.setenv("EBPFJIT_FAILURES", "")
+    found = program.verify()
+    assert found.status == "undecided"
+    assert "ZeroDivisionError" in found.reason
