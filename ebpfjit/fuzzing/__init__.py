@@ -1,13 +1,14 @@
 """Packets that find what is wrong with a program: `fuzz`, its report and findings, predicates.
 
-`find_input` looks for one that goes wrong at a place that is known.
+`find_input` looks for one that goes wrong at a place that is known, `ebpf_fuzz` makes a test of a run.
 """
 
 from __future__ import annotations
 
+from ebpfjit.fuzzing.decorator import ebpf_fuzz
 from ebpfjit.fuzzing.find import Witness, find_input, find_inputs
 from ebpfjit.fuzzing.finding import Finding
 from ebpfjit.fuzzing.fuzz import Report, fuzz
 from ebpfjit.fuzzing.predicate import Predicate
 
-__all__ = ["Finding", "Predicate", "Report", "Witness", "find_input", "find_inputs", "fuzz"]
+__all__ = ["Finding", "Predicate", "Report", "Witness", "ebpf_fuzz", "find_input", "find_inputs", "fuzz"]

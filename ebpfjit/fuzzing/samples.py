@@ -14,6 +14,7 @@ from ebpfjit.difftest.frames import frame
 from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
+from ebpfjit.runtime.contexts.fields import Field
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.contexts.taking import effective_type, take
 from ebpfjit.runtime.contexts.types import ContextKind, ProgramType
@@ -58,7 +59,9 @@ class Inputs:
         self.has_packet = known is not None and known.has_packet
         self.zeros: list[tuple[int, int]] = []
         self.least, self.most = 0, LARGEST_MEMORY
-        self._givable = self._fields_given()
+        self.givable = self._fields_given()
+        """Fields of its context that runs may be given."""
+        self._givable_at = {at: each.name for each in self.givable for at in range(each.offset, each.stop)}
         self.read: list[str] = []
         """Fields of its context that runs read, and may be given."""
         if known is None:
@@ -87,22 +90,26 @@ class Inputs:
             row = step.instruction.row
             if row is not None and row.kind is Kind.LOAD:
                 offset = step.registers[step.instruction.src_reg] + step.instruction.offset - argument
-                name = self._givable.get(offset)
+                name = self._givable_at.get(offset)
                 if name is not None and name not in self.read:
                     self.read.append(name)
 
-    def _fields_given(self) -> dict[int, str]:
-        """Return which fields runs may be given, by each of their offsets."""
+    @property
+    def struct_name(self) -> str:
+        """The name of its context's struct, "" where there is none."""
+        return "" if self.type is None or self.type.layout is None else self.type.layout.name
+
+    def _fields_given(self) -> list[Field]:
         known = self.type
         if known is None or known.layout is None:
-            return {}
+            return []
         there = known.layout.by_name
+        if known.name == "flow_dissector":  # the kernel's test run has no context for it either
+            return []
         if known.has_packet:
             names = XDP_FIELDS if known.context is ContextKind.XDP else SKB_FIELDS
-            given = [there[name] for name in names if name in there]
-        else:
-            given = [field for field in known.layout.fields if field.pointer]
-        return {offset: field.name for field in given for offset in range(field.offset, field.stop)}
+            return [there[name] for name in names if name in there]
+        return [field for field in known.layout.fields if field.pointer]
 
     def zero(self, name: str) -> int | tuple[int, ...] | None:
         """Return what a field is where nobody gives it, None for one that is no number."""

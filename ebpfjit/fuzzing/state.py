@@ -10,9 +10,10 @@ from typing import Any
 
 from ebpfjit.errors import EbpfError
 from ebpfjit.fuzzing.samples import Sample
+from ebpfjit.fuzzing.values import value_bytes
 from ebpfjit.mocks import typed
 from ebpfjit.program import Program
-from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 
 KEYED = frozenset(
     {MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH}
@@ -106,14 +107,14 @@ class Maps:
             elif kind is _Change.ASKED:
                 for key in _keys(rng, map_, packets, [*self.asked.get(id(map_), ())]):
                     with contextlib.suppress(EbpfError):
-                        map_[key] = _value(rng, map_.definition.value_size)
+                        map_[key] = _value(rng, map_.definition)
             elif map_.definition.max_entries <= MOST_FILLED:
                 _fill(rng, map_)
         for map_ in self.flat:
             if id(map_) not in self.variables and rng.random() < 0.3:
                 index = rng.randrange(min(map_.definition.max_entries, 16))
                 with contextlib.suppress(EbpfError):
-                    map_[index.to_bytes(4, "little")] = _value(rng, map_.definition.value_size)
+                    map_[index.to_bytes(4, "little")] = _value(rng, map_.definition)
 
 
 def _held(value: Any) -> Held:
@@ -130,16 +131,24 @@ def _fill(rng: random.Random, map_: Any) -> None:
         if is_trie:
             key = rng.randrange(longest + 1).to_bytes(_PREFIX, "little") + key[_PREFIX:]
         with contextlib.suppress(EbpfError):
-            map_[key] = _value(rng, definition.value_size)
+            map_[key] = _value(rng, definition)
+
+
+def _value(rng: random.Random, definition: MapDefinition) -> bytes:
+    return value_bytes(rng, definition.value_type, definition.value_size)
 
 
 def _keys(rng: random.Random, map_: Any, packets: Sequence[bytes], asked: Sequence[bytes]) -> Iterable[bytes]:
-    """Yield keys as programs make them of packets: what was asked for, or bytes of one."""
+    """Yield keys as programs make them of packets: what was asked for, one of the key's type, or bytes of a
+    packet.
+    """
     size, is_trie = map_.definition.key_size, map_.definition.type == MapType.LPM_TRIE
     length = size - _PREFIX if is_trie else size
     for _ in range(FILLED):
         if asked and rng.random() < 0.7:
             key = rng.choice(asked)[size - length :]
+        elif not is_trie and rng.random() < 0.3:
+            key = value_bytes(rng, map_.definition.key_type, size)
         else:
             packet = rng.choice(packets) if packets else b""
             at = rng.randrange(max(len(packet) - length, 0) + 1)
@@ -147,15 +156,3 @@ def _keys(rng: random.Random, map_: Any, packets: Sequence[bytes], asked: Sequen
             key = key[::-1] if rng.random() < 0.4 else key
         prefix = rng.choice((0, 8, 16, 24, 8 * length, 8 * length)).to_bytes(_PREFIX, "little")
         yield prefix + key if is_trie else key
-
-
-def _value(rng: random.Random, size: int) -> bytes:
-    """Return a value: zeros, ones, a small number, its last word about to overflow, or random bytes."""
-    kind = rng.randrange(5)
-    if kind == 0:
-        return bytes(size)
-    if kind == 1:
-        return b"\xff" * size
-    if kind == 2:
-        return rng.randrange(16).to_bytes(1, "little") + bytes(size - 1) if size else b""
-    return rng.randbytes(size) if kind == 3 else (b"\xfe" + b"\xff" * 3) * (size // 4) + bytes(size % 4)

@@ -1,0 +1,153 @@
+"""`@ebpf_fuzz`: a test that is given the packets which reach all of a program that a fuzzer comes to."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ebpfjit.fuzzing.finding import Finding, scapy_text
+from ebpfjit.fuzzing.fuzz import LIMIT, Report, fuzz
+from ebpfjit.fuzzing.predicate import Predicate
+from ebpfjit.fuzzing.samples import Inputs, Sample
+from ebpfjit.fuzzing.shrink import shrunk
+from ebpfjit.fuzzing.side import Side
+from ebpfjit.program import Program
+
+RUNS = 100_000
+MOST_TRIES = 500
+PACKET, RESULT, REPORT = "packet", "result", "report"
+GIVEN = (PACKET, RESULT, REPORT)
+Test = Callable[..., Any]
+
+
+def ebpf_fuzz(
+    program: Program | Callable[[], Program],
+    *,
+    check: str | Predicate | None = None,
+    against: Program | None = None,
+    seconds: float | None = None,
+    runs: int | None = None,
+    seed: int = 1,
+    packets: Iterable[bytes] = (),
+    limit: int = LIMIT,
+    changes_maps: bool = True,
+) -> Callable[[Test], Test]:
+    """Have a test called with packets that a fuzzer finds, and fail where it finds something that is wrong.
+
+        @ebpf_fuzz(load("filter.o").program("filter"), check="action != XDP_ABORTED")
+        def test_it_leaves_packets_alone(packet, result):
+            assert result.data == packet
+
+    The options are those of `fuzz`; with neither `seconds` nor `runs` there are 100,000 runs. `program` may
+    be a function that returns one, called when the test runs. A finding (a fault, a forbidden verdict,
+    another version's verdict) fails the test. Then the test is called once for each packet that went a new
+    way, with those of these names that it has as parameters; all others are pytest's:
+
+        packet    its bytes
+        result    what `Program.run` returns for it, on maps as they are in the program
+        report    the `Report` of the run: a test without the others is called once
+
+    Where that raises, the packet is made small, as long as it raises the same, and a note of the error has
+    it.
+    """
+    given = list(packets)
+
+    def decorate(test: Test) -> Test:
+        wanted = [name for name in GIVEN if name in inspect.signature(test).parameters]
+
+        @functools.wraps(test)
+        def run(*args: Any, **fixtures: Any) -> None:
+            __tracebackhide__ = True
+            found = program if isinstance(program, Program) else program()
+            report = fuzz(
+                found,
+                check=check,
+                against=against,
+                seconds=seconds,
+                runs=RUNS if runs is None and seconds is None else runs,
+                seed=seed,
+                packets=given,
+                limit=limit,
+                changes_maps=changes_maps,
+            )
+            if report.interrupted:
+                raise KeyboardInterrupt
+            if report.findings:
+                raise AssertionError("\n".join(_shown(each) for each in report.findings))
+            _Calls(test, wanted, found, limit, report, args, fixtures).all()
+
+        signature = inspect.signature(test)
+        rest = [each for name, each in signature.parameters.items() if name not in GIVEN]
+        run.__signature__ = signature.replace(parameters=rest)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _shown(finding: Finding) -> str:
+    text = f"{finding.kind}: {finding.text}\n  packet {finding.packet.hex()}"
+    if finding.contexts and finding.contexts[-1]:
+        text += f"\n  context {finding.contexts[-1]}"
+    if len(finding.packets) > 1:
+        text += f"\n  behind {len(finding.packets) - 1} other packets"
+    return f"{text}\n  {finding.scapy}" if finding.scapy else text
+
+
+class _Calls:
+    """Calls a test with what it asks for, packet by packet."""
+
+    def __init__(
+        self,
+        test: Test,
+        wanted: list[str],
+        program: Program,
+        limit: int,
+        report: Report,
+        args: tuple[Any, ...],
+        fixtures: dict[str, Any],
+    ) -> None:
+        self.test, self.wanted, self.report = test, wanted, report
+        self.args, self.fixtures = args, fixtures
+        self.side = Side(program, limit) if RESULT in wanted else None
+        self.least = Inputs(program).least
+
+    def all(self) -> None:
+        __tracebackhide__ = True
+        if not {PACKET, RESULT} & {*self.wanted}:
+            self.once(b"")
+            return
+        for packet in self.report.kept:
+            kind = self.error_of(packet)
+            if kind is not None:
+                self.fail(packet, kind)
+
+    def error_of(self, packet: bytes) -> type[Exception] | None:
+        """Return what kind of error the test raises, None where it passes."""
+        try:
+            self.once(packet)
+        except Exception as error:
+            return type(error)
+        return None
+
+    def once(self, packet: bytes) -> None:
+        """Call the test."""
+        __tracebackhide__ = True
+        there: dict[str, Any] = {PACKET: packet, REPORT: self.report}
+        if self.side is not None:
+            self.side.maps.put_back(self.side.start)
+            there[RESULT] = self.side.run(Sample(packet))
+        self.test(*self.args, **self.fixtures, **{name: there[name] for name in self.wanted})
+
+    def fail(self, packet: bytes, kind: type[Exception]) -> None:
+        """Raise what the test raises for a packet that was made small."""
+        __tracebackhide__ = True
+        small = shrunk(packet, lambda data: self.error_of(data) is kind, self.least, MOST_TRIES)
+        try:
+            self.once(small)
+        except Exception as error:
+            shown = scapy_text(small)
+            error.add_note(f"packet ({len(small)} bytes): {small.hex()}" + (f"\n{shown}" if shown else ""))
+            raise
+        raise AssertionError(f"the test failed with the packet {small.hex()}, and then did not")
