@@ -629,20 +629,28 @@ class Program:
         unprivileged: bool = False,
         context_size: int | None = None,
         claims: bool = False,
+        seconds: float = 0.5,
     ) -> Verdict:
-        """Say whether the program is safe, as Linux's verifier would, without running it.
+        """Say whether the program is safe, as Linux's verifier would.
 
         The verdict's `status` is "accepted", "refused" or "undecided"; `errors` say where, and what would
-        help. See `ebpfjit.verifier.verify`.
+        help. See `ebpfjit.verifier.verify` for the other keywords. For what is refused, inputs are looked
+        for with which a run really goes wrong there, at most so many `seconds` of processor time (0: none).
 
             print(program.verify())
         """
         import_alone("ebpfjit.verifier.verdict")
         from ebpfjit.verifier import verdict
 
-        return verdict.verify(
+        found = verdict.verify(
             self, limit=limit, unprivileged=unprivileged, context_size=context_size, claims=claims
         )
+        if not found.errors or seconds <= 0:
+            return found
+        import_alone("ebpfjit.fuzzing.witnesses")
+        from ebpfjit.fuzzing.witnesses import with_witnesses
+
+        return with_witnesses(self, found, seconds)
 
     def trace(
         self,
