@@ -15,21 +15,28 @@ from typing import Any
 
 from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.errors import ExecutionError, InputError
-from ebpfjit.mocks.prototypes import PROTOTYPES
 from ebpfjit.named import few
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.helpers.maps import any_map
+from ebpfjit.runtime.helpers.names import NUMBERS
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.world import current
+from ebpfjit.verifier.prototypes import Argument, prototype
 
 Function = Callable[..., Any]
 _NUMBERS: Mapping[str, Callable[[int], int]] = {
-    "u": W64.wrap,
-    "d": W32.wrap,
-    "h": lambda value: value & 0xFFFF,
-    "i": W32.signed,
-    "p": W64.wrap,
+    "u64": W64.wrap,
+    "u32": W32.wrap,
+    "u16": lambda value: value & 0xFFFF,
+    "s32": W32.signed,
 }
+_OF_MAPS = frozenset({"ptr_to_map_key", "ptr_to_map_value"})
+_OTHERS: Mapping[str, tuple[Argument, ...]] = {
+    "bpf_get_branch_snapshot": (Argument("anything"),),
+    "bpf_get_cgroup_classid": (Argument("ptr_to_ctx"),),
+}
+"""Arguments behind those of the prototype, which Linux's verifier does not know of, or not in all programs."""
+
 MOST = 1 << 20
 """Bytes behind a pointer that a function is given at most: more is no buffer of a program's."""
 
@@ -47,19 +54,20 @@ def typed(helpers: Mapping[str, Function]) -> dict[int | str, Function]:
     """
     found: dict[int | str, Function] = {}
     for name, function in helpers.items():
-        if name not in PROTOTYPES:
-            raise InputError(f"Linux has no helper {name!r}; names are as {few(list(PROTOTYPES))}")
+        takes = prototype(name)
+        if takes is None:
+            raise InputError(f"Linux has no helper {name!r}; names are as {few(list(NUMBERS))}")
         if not callable(function):
             raise TypeError(f"helper {name!r} cannot be called: it is of type {type(function).__name__}")
-        found[name] = _Typed(PROTOTYPES[name], function)
+        found[name] = _Typed((*takes.arguments, *_OTHERS.get(name, ())), function)
     return found
 
 
 class _Typed:
     """A function that takes five numbers, and calls another with what they stand for."""
 
-    def __init__(self, letters: str, function: Function) -> None:
-        self.letters, self.function = letters, function
+    def __init__(self, takes: tuple[Argument, ...], function: Function) -> None:
+        self.takes, self.function = takes, function
 
     def __call__(self, *numbers: int) -> int:
         views: list[tuple[int, bytes, bytearray]] = []
@@ -74,29 +82,30 @@ class _Typed:
         """Return the arguments, and in `views` what is to be written back."""
         given: list[Any] = []
         found: Map | None = None
-        for index, letter in enumerate(self.letters):
+        for index, argument in enumerate(self.takes):
             number = numbers[index]
-            if letter in _NUMBERS:
-                given.append(_NUMBERS[letter](number))
-            elif letter == "m":
+            kind = argument.kind
+            if kind == "const_map_ptr":
                 found = _map(number)
                 given.append(number if found is None else found)
+            elif kind not in _OF_MAPS and (kind != "ptr_to_mem" or argument.size):
+                given.append(_NUMBERS[argument.number](number))
             elif not number:
                 given.append(None)
             else:
-                size = self._size(letter, numbers[index + 1] if index + 1 < len(numbers) else 0, found)
+                size = self._size(index, numbers, found)
                 given.append(number if size is None else _view(number, size, views))
         return given
 
-    @staticmethod
-    def _size(letter: str, behind: int, found: Map | None) -> int | None:
+    def _size(self, index: int, numbers: tuple[int, ...], found: Map | None) -> int | None:
         """Return how many bytes a pointer is to, None where nothing tells."""
-        if letter == "b":
-            size = W32.wrap(behind)
+        kind = self.takes[index].kind
+        if kind == "ptr_to_mem":
+            size = W32.wrap(numbers[index + 1])
             return size if size <= MOST else None
         if found is None:
             return None
-        return found.definition.key_size if letter == "k" else found.definition.value_size
+        return found.definition.key_size if kind == "ptr_to_map_key" else found.definition.value_size
 
 
 def _map(address: int) -> Map | None:

@@ -44,6 +44,8 @@ def call(walk: Walk, state: State, insn: Instruction) -> None:
     _right_map(name, given)
     if name == "bpf_tail_call":
         held_at(state, "tail_call would lead to reference leak", "tail_call")
+        if len(state.frames) > 1:
+            walk.leave(state, insn)
     if given.released:
         _release(walk, state, given.released, name)
     for do in given.after:

@@ -3,11 +3,11 @@
     skb_load_bytes   ctx any out size -> int    gpl         name, arguments, result, what else is so
     sk_assign@sk_lookup   ...                               the same for programs of these types
 
-    any                 a number or, where pointers may leak, whatever there is
+    any u32 u16 s32     a number or, where pointers may leak, whatever there is; `any` is a u64 to the helper
     map key value       a map; a key of it; a value of it
     in out inout        memory: the helper reads it; writes it, whatever was there; reads and writes it
     in[20] out[8]       of so many bytes (where it is written, at a multiple of them); else `size` follows
-    size size0          how much: at least 1, at least 0
+    size size0          how much: at least 1, at least 0; a u32 where nothing else stands behind it (size:u64)
     alloc               how much, a constant: so large is the result
     ctx stack           the context; memory in the frame, of any size
     lock timer kptr     a place in a map's value
@@ -32,8 +32,9 @@ Results are `int`, `void`, or the same words. What else is so:
     at-most=N  the result is negative, or at most argument N (from 0)
     below=N    the result is from 0 to N - 1
 
-`tests/unit/test_prototypes.py` holds them against the helpers of `ebpfjit/runtime/helpers`; against a kernel
-they were not held yet.
+`tests/unit/test_prototypes.py` holds them against the helpers of `ebpfjit/runtime/helpers`, and
+`tests/unit/test_prototypes_kernel.py` against the kernel at hand. What numbers are to the helper is from
+include/uapi/linux/bpf.h; the verifier does not ask.
 """
 
 from __future__ import annotations
@@ -54,90 +55,90 @@ ktime_get_ns                                                   -> int
 trace_printk                in size                            -> int                   gpl
 get_prandom_u32                                                -> int
 get_smp_processor_id                                           -> int                   fastcall below=8192
-skb_store_bytes             ctx any in size any                -> int                   moves
-l3_csum_replace             ctx any any any any                -> int                   moves
-l4_csum_replace             ctx any any any any                -> int                   moves
-tail_call                   ctx map any                        -> void                  moves
-clone_redirect              ctx any any                        -> int                   moves
+skb_store_bytes             ctx u32 in size any                -> int                   moves
+l3_csum_replace             ctx u32 any any any                -> int                   moves
+l4_csum_replace             ctx u32 any any any                -> int                   moves
+tail_call                   ctx map u32                        -> void
+clone_redirect              ctx u32 any                        -> int                   moves
 get_current_pid_tgid                                           -> int
 get_current_uid_gid                                            -> int
 get_current_comm            out size                           -> int
-get_cgroup_classid          ctx                                -> int
-skb_vlan_push               ctx any any                        -> int                   moves
+get_cgroup_classid                                             -> int
+skb_vlan_push               ctx u16 u16                        -> int                   moves
 skb_vlan_pop                ctx                                -> int                   moves
 skb_get_tunnel_key          ctx out size any                   -> int
 skb_set_tunnel_key          ctx in size any                    -> int
 perf_event_read             map any                            -> int                   gpl
-redirect                    any any                            -> int
+redirect                    u32 any                            -> int
 get_route_realm             ctx                                -> int
-perf_event_output           ctx map any in size0               -> int                   gpl
-skb_load_bytes              ctx any out size                   -> int
+perf_event_output           ctx map any in size0:u64           -> int                   gpl
+skb_load_bytes              ctx u32 out size                   -> int
 get_stackid                 ctx map any                        -> int                   gpl
-csum_diff                   in? size0 in? size0 any            -> int                   pkt
+csum_diff                   in? size0 in? size0 u32            -> int                   pkt
 skb_get_tunnel_opt          ctx out size                       -> int
 skb_set_tunnel_opt          ctx in size                        -> int
-skb_change_proto            ctx any any                        -> int                   moves
-skb_change_type             ctx any                            -> int
-skb_under_cgroup            ctx map any                        -> int
+skb_change_proto            ctx u16 any                        -> int                   moves
+skb_change_type             ctx u32                            -> int
+skb_under_cgroup            ctx map u32                        -> int
 get_hash_recalc             ctx                                -> int
 get_current_task                                               -> int                   gpl
 probe_write_user            any in size                        -> int                   gpl
-current_task_under_cgroup   map any                            -> int
-skb_change_tail             ctx any any                        -> int                   moves
-skb_pull_data               ctx any                            -> int                   moves
-csum_update                 ctx any                            -> int
+current_task_under_cgroup   map u32                            -> int
+skb_change_tail             ctx u32 any                        -> int                   moves
+skb_pull_data               ctx u32                            -> int                   moves
+csum_update                 ctx u32                            -> int
 set_hash_invalid            ctx                                -> int
 get_numa_node_id                                               -> int
-skb_change_head             ctx any any                        -> int                   moves
-xdp_adjust_head             ctx any                            -> int                   moves
+skb_change_head             ctx u32 any                        -> int                   moves
+xdp_adjust_head             ctx s32                            -> int                   moves
 probe_read_str              out size0 any                      -> int                   gpl at-most=1
 get_socket_cookie           ctx                                -> int
 get_socket_uid              ctx                                -> int
-set_hash                    ctx any                            -> int
-setsockopt                  ctx any any in size                -> int
-skb_adjust_room             ctx any any any                    -> int                   moves
-redirect_map                map any any                        -> int
-sk_redirect_map             ctx map any any                    -> int
+set_hash                    ctx u32                            -> int
+setsockopt                  ctx s32 s32 in size:s32            -> int
+skb_adjust_room             ctx s32 u32 any                    -> int                   moves
+redirect_map                map u32 any                        -> int
+sk_redirect_map             ctx map u32 any                    -> int
 sock_map_update             ctx map key any                    -> int                   pkt
-xdp_adjust_meta             ctx any                            -> int                   moves
+xdp_adjust_meta             ctx s32                            -> int                   moves
 perf_event_read_value       map any out size                   -> int                   gpl
 perf_prog_read_value        ctx out size                       -> int                   gpl
-getsockopt                  ctx any any out size               -> int
+getsockopt                  ctx s32 s32 out size:s32           -> int
 override_return             ctx any                            -> int                   gpl
-sock_ops_cb_flags_set       ctx any                            -> int
-msg_redirect_map            ctx map any any                    -> int
-msg_apply_bytes             ctx any                            -> int
-msg_cork_bytes              ctx any                            -> int
-msg_pull_data               ctx any any any                    -> int                   moves
-bind                        ctx in size                        -> int
-xdp_adjust_tail             ctx any                            -> int                   moves
-skb_get_xfrm_state          ctx any out size any               -> int
+sock_ops_cb_flags_set       ctx s32                            -> int
+msg_redirect_map            ctx map u32 any                    -> int
+msg_apply_bytes             ctx u32                            -> int
+msg_cork_bytes              ctx u32                            -> int
+msg_pull_data               ctx u32 u32 any                    -> int                   moves
+bind                        ctx in size:s32                    -> int
+xdp_adjust_tail             ctx s32                            -> int                   moves
+skb_get_xfrm_state          ctx u32 out size any               -> int
 get_stack                   ctx out size0 any                  -> int                   gpl at-most=2
-skb_load_bytes_relative     ctx any out size any               -> int
-fib_lookup                  ctx inout size any                 -> int                   gpl
+skb_load_bytes_relative     ctx u32 out size u32               -> int
+fib_lookup                  ctx inout size:s32 u32             -> int                   gpl
 sock_hash_update            ctx map key any                    -> int                   pkt
 msg_redirect_hash           ctx map key any                    -> int
 sk_redirect_hash            ctx map key any                    -> int
-lwt_push_encap              ctx any in size                    -> int                   moves
-lwt_seg6_store_bytes        ctx any in size                    -> int                   moves
-lwt_seg6_adjust_srh         ctx any any                        -> int                   moves
-lwt_seg6_action             ctx any in size                    -> int                   moves
+lwt_push_encap              ctx u32 in size                    -> int                   moves
+lwt_seg6_store_bytes        ctx u32 in size                    -> int                   moves
+lwt_seg6_adjust_srh         ctx u32 s32                        -> int                   moves
+lwt_seg6_action             ctx u32 in size                    -> int                   moves
 rc_repeat                   ctx                                -> int                   gpl
-rc_keydown                  ctx any any any                    -> int                   gpl
+rc_keydown                  ctx u32 any u32                    -> int                   gpl
 skb_cgroup_id               ctx                                -> int
 get_current_cgroup_id                                          -> int
 get_local_storage           map any                            -> value
 sk_select_reuseport         ctx map key any                    -> int
-skb_ancestor_cgroup_id      ctx any                            -> int
+skb_ancestor_cgroup_id      ctx s32                            -> int
 sk_lookup_tcp               ctx in size0 any any               -> socket?               pkt acquires
 sk_lookup_udp               ctx in size0 any any               -> socket?               pkt acquires
 sk_release                  sock:release                       -> int
 map_push_elem               map value any                      -> int                   pkt
 map_pop_elem                map value:out                      -> int
 map_peek_elem               map value:out                      -> int
-msg_push_data               ctx any any any                    -> int                   moves
-msg_pop_data                ctx any any any                    -> int                   moves
-rc_pointer_rel              ctx any any                        -> int                   gpl
+msg_push_data               ctx u32 u32 any                    -> int                   moves
+msg_pop_data                ctx u32 u32 any                    -> int                   moves
+rc_pointer_rel              ctx s32 s32                        -> int                   gpl
 spin_lock                   lock                               -> void
 spin_unlock                 lock                               -> void
 sk_fullsock                 sock_common                        -> socket?               casts
@@ -146,37 +147,37 @@ skb_ecn_set_ce              ctx                                -> int
 get_listener_sock           sock_common                        -> socket?
 skc_lookup_tcp              ctx in size0 any any               -> sock_common?          pkt acquires
 tcp_check_syncookie         sock in size in size               -> int                   gpl pkt
-sysctl_get_name             ctx inout size any                 -> int
-sysctl_get_current_value    ctx out size                       -> int
-sysctl_get_new_value        ctx out size                       -> int
-sysctl_set_new_value        ctx in size                        -> int
-strtol                      in size any out[8]                 -> int
-strtoul                     in size any out[8]                 -> int
+sysctl_get_name             ctx inout size:u64 any             -> int
+sysctl_get_current_value    ctx out size:u64                   -> int
+sysctl_get_new_value        ctx out size:u64                   -> int
+sysctl_set_new_value        ctx in size:u64                    -> int
+strtol                      in size:u64 any out[8]             -> int
+strtoul                     in size:u64 any out[8]             -> int
 sk_storage_get              map sock value? any                -> value?
 sk_storage_delete           map sock                           -> int
-send_signal                 any                                -> int
+send_signal                 u32                                -> int
 tcp_gen_syncookie           sock in size in size               -> int                   gpl pkt
-skb_output                  *sk_buff map any in size0          -> int                   gpl
+skb_output                  *sk_buff map any in size0:u64      -> int                   gpl
 probe_read_user             out size0 any                      -> int                   gpl
 probe_read_kernel           out size0 any                      -> int                   gpl
 probe_read_user_str         out size0 any                      -> int                   gpl at-most=1
 probe_read_kernel_str       out size0 any                      -> int                   gpl at-most=1
-tcp_send_ack                *tcp_sock any                      -> int
-send_signal_thread          any                                -> int
+tcp_send_ack                *tcp_sock u32                      -> int
+send_signal_thread          u32                                -> int
 jiffies64                                                      -> int
 read_branch_records         ctx inout? size0 any               -> int                   gpl
 get_ns_current_pid_tgid     any any out size                   -> int
-xdp_output                  *xdp_buff map any in size0         -> int                   gpl
+xdp_output                  *xdp_buff map any in size0:u64     -> int                   gpl
 get_netns_cookie            ctx?                               -> int
-get_current_ancestor_cgroup_id any                                -> int
+get_current_ancestor_cgroup_id s32                                -> int
 sk_assign                   ctx sock any                       -> int
 ktime_get_boot_ns                                              -> int
 seq_printf                  *seq_file in size in? size0        -> int                   gpl
 seq_write                   *seq_file in size0                 -> int                   gpl
 sk_cgroup_id                sock                               -> int
-sk_ancestor_cgroup_id       sock any                           -> int
-ringbuf_output              map in size0 any                   -> int
-ringbuf_reserve             map alloc any                      -> record?               acquires
+sk_ancestor_cgroup_id       sock s32                           -> int
+ringbuf_output              map in size0:u64 any               -> int
+ringbuf_reserve             map alloc:u64 any                  -> record?               acquires
 ringbuf_submit              record:release any                 -> void
 ringbuf_discard             record:release any                 -> void
 ringbuf_query               map any                            -> int
@@ -189,7 +190,7 @@ skc_to_udp6_sock            sock                               -> *udp6_sock?   
 get_task_stack              *task_struct out size0 any         -> int                   at-most=2
 load_hdr_opt                ctx inout size any                 -> int
 store_hdr_opt               ctx in size any                    -> int                   moves
-reserve_hdr_opt             ctx any any                        -> int
+reserve_hdr_opt             ctx u32 any                        -> int
 inode_storage_get           map *inode? value? any             -> value?
 inode_storage_delete        map *inode?                        -> int
 d_path                      *path inout size0                  -> int
@@ -197,10 +198,10 @@ copy_from_user              out size0 any                      -> int           
 snprintf_btf                inout size in size any             -> int
 seq_printf_btf              *seq_file in size0 any             -> int                   gpl
 skb_cgroup_classid          ctx                                -> int
-redirect_neigh              any in? size0 any                  -> int
-per_cpu_ptr                 percpu any                         -> percpu:rdonly?
+redirect_neigh              u32 in? size0:s32 any              -> int
+per_cpu_ptr                 percpu u32                         -> percpu:rdonly?
 this_cpu_ptr                percpu                             -> percpu:rdonly
-redirect_peer               any any                            -> int
+redirect_peer               u32 any                            -> int
 task_storage_get            map *task_struct? value? any       -> value?
 task_storage_delete         map *task_struct?                  -> int
 get_current_task_btf                                           -> *task_struct:trusted  gpl
@@ -208,12 +209,12 @@ bprm_opts_set               *linux_binprm any                  -> int
 ktime_get_coarse_ns                                            -> int
 ima_inode_hash              *inode out size                    -> int                   sleep
 sock_from_file              *file                              -> *socket?
-check_mtu                   ctx any inout[4] any any           -> int                   gpl
+check_mtu                   ctx u32 inout[4] s32 any           -> int                   gpl
 for_each_map_elem           map func stack? any                -> int
 snprintf                    inout? size0 str in? size0         -> int                   gpl
-sys_bpf                     any in size                        -> int
-btf_find_by_name_kind       in size any any                    -> int
-sys_close                   any                                -> int
+sys_bpf                     u32 in size                        -> int
+btf_find_by_name_kind       in size:s32 u32 s32                -> int
+sys_close                   u32                                -> int
 timer_init                  timer map any                      -> int                   gpl
 timer_set_callback          timer func                         -> int                   gpl
 timer_start                 timer any any                      -> int                   gpl
@@ -224,31 +225,31 @@ task_pt_regs                *task_struct                       -> *pt_regs      
 get_branch_snapshot         out size0                          -> int                   gpl
 trace_vprintk               in size in? size0                  -> int                   gpl
 skc_to_unix_sock            sock                               -> *unix_sock?
-kallsyms_lookup_name        in size0 any out[8]                -> int
+kallsyms_lookup_name        in size0:s32 s32 out[8]            -> int
 find_vma                    *task_struct any func stack? any   -> int
-loop                        any func stack? any                -> int
+loop                        u32 func stack? any                -> int
 strncmp                     in size str                        -> int
-get_func_arg                ctx any out[8]                     -> int
+get_func_arg                ctx u32 out[8]                     -> int
 get_func_ret                ctx out[8]                         -> int
 get_func_arg_cnt            ctx                                -> int
 get_retval                                                     -> int
-set_retval                  any                                -> int
+set_retval                  s32                                -> int
 xdp_get_buff_len            ctx                                -> int
-xdp_load_bytes              ctx any out size                   -> int
-xdp_store_bytes             ctx any in size                    -> int
+xdp_load_bytes              ctx u32 out size                   -> int
+xdp_store_bytes             ctx u32 in size                    -> int
 copy_from_user_task         out size0 any *task_struct any     -> int                   gpl sleep
-skb_set_tstamp              ctx any any                        -> int
+skb_set_tstamp              ctx any u32                        -> int
 ima_file_hash               *file out size                     -> int                   sleep
 kptr_xchg                   kptr *:release?                    -> *?                    acquires
-map_lookup_percpu_elem      map key any                        -> value?                pkt
+map_lookup_percpu_elem      map key u32                        -> value?                pkt
 skc_to_mptcp_sock           sock_common                        -> *mptcp_sock?          casts
 dynptr_from_mem             out size0 any dynptr:local:out     -> int
-ringbuf_reserve_dynptr      map any any dynptr:ringbuf:out     -> int
+ringbuf_reserve_dynptr      map u32 any dynptr:ringbuf:out     -> int
 ringbuf_submit_dynptr       dynptr:ringbuf:release any         -> void
 ringbuf_discard_dynptr      dynptr:ringbuf:release any         -> void
-dynptr_read                 out size0 dynptr:in any any        -> int
-dynptr_write                dynptr:in any in size0 any         -> int
-dynptr_data                 dynptr:in any alloc                -> dynptr_mem?
+dynptr_read                 out size0 dynptr:in u32 any        -> int
+dynptr_write                dynptr:in u32 in size0 any         -> int
+dynptr_data                 dynptr:in u32 alloc                -> dynptr_mem?
 tcp_raw_gen_syncookie_ipv4  in[20] in size0                    -> int                   gpl pkt
 tcp_raw_gen_syncookie_ipv6  in[40] in size0                    -> int                   gpl pkt
 tcp_raw_check_syncookie_ipv4 in[20] in[20]                      -> int                   gpl pkt
@@ -258,15 +259,16 @@ user_ringbuf_drain          map func stack? any                -> int
 cgrp_storage_get            map *cgroup? value? any            -> value?
 cgrp_storage_delete         map *cgroup?                       -> int
 
-get_cgroup_classid@cgroup_sock,cgroup_sock_addr,cgroup_sockopt,cgroup_sysctl,cgroup_device,sk_msg -> int
-get_socket_cookie@tracing,lsm,sk_reuseport sock? -> int
-setsockopt@tracing,lsm,struct_ops,cgroup_sockopt sock any any in size -> int
-getsockopt@tracing,lsm,struct_ops,cgroup_sockopt sock any any out size -> int
+get_stackid@perf_event      ctx map any                        -> int
+get_cgroup_classid@tc,sched_act,lwt_in,lwt_out,lwt_xmit,lwt_seg6local ctx -> int
+get_socket_cookie@tracing,syscall,lsm,sk_reuseport sock? -> int
+setsockopt@tracing,lsm,struct_ops,cgroup_sockopt sock s32 s32 in size:s32 -> int
+getsockopt@tracing,lsm,struct_ops,cgroup_sockopt sock s32 s32 out size:s32 -> int
 sk_storage_get@cgroup_sock map ctx value? any -> value?
-sk_storage_get@tracing map *sock_common? value? any -> value?
-sk_storage_delete@tracing map *sock_common? -> int
+sk_storage_get@tracing,syscall map *sock_common? value? any -> value?
+sk_storage_delete@tracing,syscall map *sock_common? -> int
 sk_assign@sk_lookup ctx socket? any -> int
-xdp_get_buff_len@tracing *xdp_buff -> int
+xdp_get_buff_len@tracing,syscall *xdp_buff -> int
 """
 
 
@@ -278,7 +280,7 @@ class Argument:
     be initialised, for the helper writes it. `write`: the helper writes to it; `rdonly`: it does not.
     `release`: it is given back. `aligned`: it lies at a multiple of its size. `size`: bytes of memory, 0
     where the next argument tells them. `btf` names the kernel's struct, `dynptr` what a dynptr is of
-    ("": any).
+    ("": any). `number` is what C takes a number for: "u64", "u32", "u16", "s32".
     """
 
     kind: str
@@ -291,6 +293,7 @@ class Argument:
     size: int = 0
     btf: str = ""
     dynptr: str = ""
+    number: str = "u64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,8 +329,10 @@ class Prototype:
     at_most: int | None = None
 
 
+_NUMBERS = frozenset({"u64", "u32", "u16", "s32"})
 _KINDS = {
     "any": "anything",
+    **dict.fromkeys(_NUMBERS, "anything"),
     "map": "const_map_ptr",
     "key": "ptr_to_map_key",
     "value": "ptr_to_map_value",
@@ -352,6 +357,38 @@ _KINDS = {
     "percpu": "ptr_to_percpu_btf_id",
     "*": "ptr_to_btf_id",
 }
+_MEMORY = ("fp", "pkt", "pkt_meta", "map_key", "map_value", "mem", "ringbuf_mem", "buf", "trusted_ptr_")
+_SOCKETS = ("sock_common", "sock", "tcp_sock", "xdp_sock")
+
+REGISTERS: Mapping[str, tuple[str, ...]] = {
+    "const_map_ptr": ("map_ptr",),
+    "ptr_to_map_key": _MEMORY,
+    "ptr_to_map_value": _MEMORY,
+    "ptr_to_mem": _MEMORY,
+    "const_size": ("scalar",),
+    "const_size_or_zero": ("scalar",),
+    "const_alloc_size_or_zero": ("scalar",),
+    "ptr_to_ctx": ("ctx",),
+    "ptr_to_stack": ("fp",),
+    "ptr_to_spin_lock": ("map_value", "ptr_"),
+    "ptr_to_timer": ("map_value",),
+    "kptr_xchg_dest": ("map_value", "ptr_"),
+    "ptr_to_func": ("func",),
+    "ptr_to_sock_common": _SOCKETS,
+    "ptr_to_btf_id_sock_common": (*_SOCKETS, "ptr_", "trusted_ptr_"),
+    "ptr_to_socket": ("sock",),
+    "ptr_to_ringbuf_mem": ("ringbuf_mem",),
+    "ptr_to_const_str": ("map_value",),
+    "ptr_to_dynptr": ("fp", "dynptr_ptr"),
+    "ptr_to_percpu_btf_id": ("percpu_ptr_", "percpu_rcu_ptr_", "percpu_trusted_ptr_"),
+    "ptr_to_btf_id": ("ptr_", "trusted_ptr_", "rcu_ptr_"),
+}
+"""What a register must hold for each kind of argument, in the words of Linux's log (compatible_reg_types).
+
+A `trusted_ptr_` is memory only where its struct is as large. What a lock or a place of a kptr's points to as
+"ptr_" is an object that the program has allocated. A number 0 is NULL for an argument that may be that.
+"""
+
 _RESULTS = {
     "int": "integer",
     "void": "void",
@@ -364,6 +401,7 @@ _RESULTS = {
     "percpu": "ptr_to_mem_or_btf_id",
     "*": "ptr_to_btf_id",
 }
+_SIZES = frozenset({"size", "size0", "alloc"})
 _WORD = re.compile(r"(?P<star>\*?)(?P<name>\w*)(\[(?P<size>\d+)\])?(?P<flags>(:\w+)*)(?P<null>\??)")
 
 _Key = tuple[int, str]
@@ -382,6 +420,7 @@ def _word(word: str) -> tuple[str, str, int, list[str], bool]:
 def _argument(word: str) -> Argument:
     name, struct, size, flags, maybe_null = _word(word)
     writes = name in ("out", "inout") or "out" in flags
+    said = next((flag for flag in (name, *flags) if flag in _NUMBERS), "")
     return Argument(
         _KINDS[name],
         maybe_null=maybe_null,
@@ -393,6 +432,7 @@ def _argument(word: str) -> Argument:
         size=size,
         btf=struct,
         dynptr=next((flag for flag in flags if flag in ("local", "ringbuf")), ""),
+        number=said or ("u32" if name in _SIZES else "u64"),
     )
 
 

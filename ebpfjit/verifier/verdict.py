@@ -14,7 +14,7 @@ from ebpfjit.record import dataclass
 from ebpfjit.runtime.attach import SLEEPABLE, attachment
 from ebpfjit.runtime.contexts.types import program_type
 from ebpfjit.runtime.helpers.licenses import is_compatible
-from ebpfjit.verifier import structure, words
+from ebpfjit.verifier import structure, usable_maps, words
 from ebpfjit.verifier.memory import Setting
 from ebpfjit.verifier.refusals import Decision
 from ebpfjit.verifier.state import State
@@ -34,8 +34,7 @@ class Refusal:
     `pc` is the slot, `line` the line of source (None: not known), `kind` one of `refusals.KINDS`. `message`
     begins with Linux's words, `advice` is what would help ("": nothing general). `path` are the decisions
     that lead there, from the start on; `registers` what is known of those that the instruction reads.
-    `witness` is an input for which a run really faults there (`fuzzing.Witness`), None where none was found;
-    `looked` whether one was looked for.
+    `witness` is an input for which a run really faults there, None where none was found, or looked for.
     """
 
     pc: int
@@ -46,7 +45,6 @@ class Refusal:
     path: tuple[Decision, ...] = ()
     registers: tuple[tuple[str, str], ...] = ()
     witness: Any = None
-    looked: bool = False
 
     def __str__(self) -> str:
         where = f"pc {self.pc}" + (f" ({self.line})" if self.line is not None else "")
@@ -120,9 +118,7 @@ def _shown(error: Refusal) -> list[str]:
             for decision in error.path
         ]
     if error.witness is not None:
-        lines.append(f"    a run that goes wrong there: {words.witnessed(error.witness)}")
-    elif error.looked:
-        lines.append("    no input was found with which a run goes wrong there")
+        lines.append(f"    witness: {error.witness}")
     return lines
 
 
@@ -136,7 +132,7 @@ def _as_json(error: Refusal) -> dict[str, Any]:
         "line": None if line is None else {"file": line.file, "line": line.line, "text": line.text},
         "path": [{"pc": each.pc, "text": each.text, "line": each.line} for each in error.path],
         "registers": dict(error.registers),
-        "witness": None if error.witness is None else error.witness.to_json(),
+        "witness": None if error.witness is None else error.witness.json(),
     }
 
 
@@ -187,6 +183,7 @@ def verify(
         reason = f"of a bug of ebpfjit: {type(error).__name__}: {error}"
     stack, _, deep = structure.deepest(program, walk.depths)
     errors = [_refusal(program, each) for each in walk.found.values()]
+    deep += usable_maps.errors(program, is_sleepable=walk.is_sleepable)
     errors += [_of_structure(program, each) for each in deep]
     errors.sort(key=lambda error: error.pc)
     if walk.undecided and not reason:

@@ -56,7 +56,7 @@ def keeping_rights(name: str) -> Iterator[None]:
         for region, start, stop, writable in before:
             keeps = region.start <= start and stop <= region.stop and region.writable >= writable
             keeps = keeps and id(region) in there
-            assert keeps, f"{name} took memory away ({region.name}): mark it with ends_rights or moves_packet"
+            assert keeps, f"{name} took memory away ({region.name}): mark it with ends_rights"
 
 
 def _rights() -> Rights:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ebpfjit import MemoryFault, Program, load
+from ebpfjit import Program, load
 from ebpfjit.verifier.walk import Walk
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -68,6 +69,27 @@ def test_objects_of_examples() -> None:
         )
 
 
+def test_what_a_tail_call_leads_to_may_move_the_packet_and_return_anything() -> None:
+    """A function with a tail call returns what the program called does; where there is none, it goes on."""
+    maps = load(CHECKOUT / "tests/elf/tail_call_two_types.o").programs["caller"].maps
+    tail = "mov r1, r6\nlddw r2, map[idx:0]\nmov r3, 0\ncall 12\n"
+    look = "ldxw r7, [r6+76]\nldxw r8, [r6+80]\nmov r2, r7\nadd r2, 1\nmov r0, 1\njle r2, r8, +1\nexit\n"
+    goes_on = "mov r6, r1\n" + look + tail + "ldxb r1, [r7]\nmov r0, 0\nexit"
+    function = "\nexit\nsub: mov r6, r1\n" + tail + "mov r0, 0\nexit"
+    moved = "mov r6, r1\n" + look + "mov r1, r6\ncall local sub\nldxb r0, [r7]" + function
+    returned = "mov r6, r1\ncall local sub\njeq r0, 0, +1\nldxb r0, [r0]\nmov r0, 0" + function
+    for text, kinds in ((goes_on, []), (moved, ["uninitialised"]), (returned, ["type"])):
+        program = replace(Program.from_assembly(text, type="tc"), maps=maps)
+        assert [error.kind for error in program.verify().errors] == kinds
+
+
+def test_maps_that_programs_of_a_type_must_not_use() -> None:
+    program = load(CHECKOUT / "tests/elf/special_fields.o").program("adds")
+    assert program.verify().errors == ()
+    (error,) = replace(program, type="perf_event", section="perf_event").verify().errors
+    assert "tracing progs cannot use bpf_" in error.message
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "words"),
     [
@@ -123,24 +145,3 @@ def test_an_error_of_the_verifier_is_no_verdict(monkeypatch: pytest.MonkeyPatch)
     found = program.verify()
     assert found.status == "undecided"
     assert "ZeroDivisionError" in found.reason
-
-
-def test_a_witness_really_faults() -> None:
-    program = Program.from_assembly(GUARDED.replace("r2+13", "r2+14"), type="xdp")
-    found = program.verify()
-    (error,) = found.errors
-    assert len(error.witness.packet) == 14
-    with pytest.raises(MemoryFault) as fault:
-        error.witness.run(program)
-    assert fault.value.pc == error.pc
-    assert "a run that goes wrong there: 14 bytes" in str(found)
-    assert found.json()["errors"][0]["witness"]["pc"] == error.pc
-
-
-def test_no_witness_is_told_where_one_was_looked_for() -> None:
-    """The comparison is one that no packet fails."""
-    program = Program.from_assembly("ldxw r2, [r1]\nldxb r0, [r2]\nexit", type="xdp")
-    (error,) = program.verify(seconds=0.05).errors
-    assert (error.witness, error.looked) == (None, True)
-    (error,) = program.verify(seconds=0).errors
-    assert not error.looked

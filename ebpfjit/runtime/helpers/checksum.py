@@ -115,7 +115,7 @@ def _store(skb: SkbContext, offset: int, checksum: int) -> None:
     skb.store_at(offset, checksum.to_bytes(2, "little"))
 
 
-@helper("bpf_l3_csum_replace", moves_packet=True)
+@helper("bpf_l3_csum_replace", ends_rights=True)
 def l3_csum_replace(world: World, context: int, offset: int, old: int, new: int, flags: int) -> int:
     """Make good the IP checksum at `offset` for a field that changes; 0 or a negative error number."""
     skb = skb_of(world, context, "bpf_l3_csum_replace")
@@ -134,7 +134,7 @@ def l3_csum_replace(world: World, context: int, offset: int, old: int, new: int,
 _L4_FLAGS = BPF_F_MARK_MANGLED_0 | BPF_F_MARK_ENFORCE | BPF_F_PSEUDO_HDR | BPF_F_HDR_FIELD_MASK | BPF_F_IPV6
 
 
-@helper("bpf_l4_csum_replace", moves_packet=True)
+@helper("bpf_l4_csum_replace", ends_rights=True)
 def l4_csum_replace(world: World, context: int, offset: int, old: int, new: int, flags: int) -> int:
     """Make good the TCP or UDP checksum at `offset`; 0 or a negative error number."""
     skb = skb_of(world, context, "bpf_l4_csum_replace")

@@ -47,7 +47,7 @@ def _push(skb: SkbContext, header: bytes) -> bool:
 
 @helper(
     "bpf_lwt_push_encap",
-    moves_packet=True,
+    ends_rights=True,
     differs="IP headers alone: of segment routing, and without CONFIG_LWTUNNEL_BPF in Linux, -EINVAL",
 )
 def lwt_push_encap(world: World, context: int, type: int, header: int, size: int) -> int:

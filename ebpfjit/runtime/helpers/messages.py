@@ -40,7 +40,7 @@ def msg_cork_bytes(world: World, context: int, size: int) -> int:
     return 0
 
 
-@helper("bpf_msg_pull_data", moves_packet=True)
+@helper("bpf_msg_pull_data", ends_rights=True)
 def msg_pull_data(world: World, context: int, start: int, end: int, flags: int) -> int:
     """Let the program see the bytes from `start` to `end` of the message; 0 or -EINVAL."""
     message = _message(world, context, "bpf_msg_pull_data")
@@ -51,7 +51,7 @@ def msg_pull_data(world: World, context: int, start: int, end: int, flags: int) 
     return 0
 
 
-@helper("bpf_msg_push_data", moves_packet=True, differs=_IN_ONE_PIECE)
+@helper("bpf_msg_push_data", ends_rights=True, differs=_IN_ONE_PIECE)
 def msg_push_data(world: World, context: int, start: int, size: int, flags: int) -> int:
     """Put zeros into the message at `start`; 0 or a negative error number."""
     message = _message(world, context, "bpf_msg_push_data")
@@ -65,7 +65,7 @@ def msg_push_data(world: World, context: int, start: int, size: int, flags: int)
     return 0 if message.splice(start, 0, size) else -errno.ENOMEM
 
 
-@helper("bpf_msg_pop_data", moves_packet=True, differs=_IN_ONE_PIECE)
+@helper("bpf_msg_pop_data", ends_rights=True, differs=_IN_ONE_PIECE)
 def msg_pop_data(world: World, context: int, start: int, size: int, flags: int) -> int:
     """Take bytes out of the message; 0 or -EINVAL where they are not in it."""
     message = _message(world, context, "bpf_msg_pop_data")

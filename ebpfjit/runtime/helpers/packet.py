@@ -94,7 +94,7 @@ def skb_load_bytes_relative(world: World, context: int, offset: int, to: int, si
     return 0
 
 
-@helper("bpf_skb_store_bytes", moves_packet=True)
+@helper("bpf_skb_store_bytes", ends_rights=True)
 def skb_store_bytes(world: World, context: int, offset: int, source: int, size: int, flags: int) -> int:
     """Copy memory into the packet; 0 or a negative error number."""
     skb = skb_of(world, context, "bpf_skb_store_bytes")
@@ -110,7 +110,7 @@ def skb_store_bytes(world: World, context: int, offset: int, source: int, size: 
     return 0
 
 
-@helper("bpf_skb_pull_data", moves_packet=True)
+@helper("bpf_skb_pull_data", ends_rights=True)
 def skb_pull_data(world: World, context: int, size: int) -> int:
     """Make the first bytes readable, which here all are; -ENOMEM where there are not as many."""
     skb = skb_of(world, context, "bpf_skb_pull_data")
@@ -160,7 +160,7 @@ def xdp_get_buff_len(world: World, context: int) -> int:
 # -- XDP: moving the ends ---------------------------------------------------------------------------
 
 
-@helper("bpf_xdp_adjust_head", moves_packet=True)
+@helper("bpf_xdp_adjust_head", ends_rights=True)
 def xdp_adjust_head(world: World, context: int, distance: int) -> int:
     """Move the packet's start, its metadata with it; 0 or -EINVAL."""
     xdp = xdp_of(world, context, "bpf_xdp_adjust_head")
@@ -176,7 +176,7 @@ def xdp_adjust_head(world: World, context: int, distance: int) -> int:
     return 0
 
 
-@helper("bpf_xdp_adjust_tail", moves_packet=True)
+@helper("bpf_xdp_adjust_tail", ends_rights=True)
 def xdp_adjust_tail(world: World, context: int, distance: int) -> int:
     """Move the packet's end, new bytes being zero; 0 or -EINVAL."""
     xdp = xdp_of(world, context, "bpf_xdp_adjust_tail")
@@ -201,7 +201,7 @@ def _adjust_last_fragment(xdp: FragsContext, distance: int) -> int:
     return 0
 
 
-@helper("bpf_xdp_adjust_meta", moves_packet=True)
+@helper("bpf_xdp_adjust_meta", ends_rights=True)
 def xdp_adjust_meta(world: World, context: int, distance: int) -> int:
     """Move the start of the metadata before the packet; 0 or a negative error number."""
     xdp = xdp_of(world, context, "bpf_xdp_adjust_meta")

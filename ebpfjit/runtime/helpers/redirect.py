@@ -88,7 +88,7 @@ def _redirect_skb(world: World, name: str, ifindex: int, flags: int) -> int:
     return TC_ACT_REDIRECT
 
 
-@helper("bpf_clone_redirect", moves_packet=True, differs="keeps the copy for Result.clones")
+@helper("bpf_clone_redirect", ends_rights=True, differs="keeps the copy for Result.clones")
 def clone_redirect(world: World, context: int, ifindex: int, flags: int) -> int:
     """Send a copy of the packet, as it is now, out of an interface; 0 or -EINVAL."""
     skb = skb_of(world, context, "bpf_clone_redirect")

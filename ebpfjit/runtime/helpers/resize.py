@@ -49,7 +49,7 @@ def _network_offset(skb: SkbContext) -> int:
 # -- both ends ------------------------------------------------------------------------------------
 
 
-@helper("bpf_skb_change_head", moves_packet=True)
+@helper("bpf_skb_change_head", ends_rights=True)
 def skb_change_head(world: World, context: int, room: int, flags: int) -> int:
     """Put zeros before the packet, for a link header; 0 or a negative error number."""
     skb = skb_of(world, context, "bpf_skb_change_head")
@@ -63,7 +63,7 @@ def skb_change_head(world: World, context: int, room: int, flags: int) -> int:
     return 0
 
 
-@helper("bpf_skb_change_tail", moves_packet=True)
+@helper("bpf_skb_change_tail", ends_rights=True)
 def skb_change_tail(world: World, context: int, size: int, flags: int) -> int:
     """Make the packet `size` bytes long, new ones being zero; 0 or a negative error number."""
     skb = skb_of(world, context, "bpf_skb_change_tail")
@@ -84,7 +84,7 @@ def skb_change_tail(world: World, context: int, size: int, flags: int) -> int:
 # -- room between headers -------------------------------------------------------------------------
 
 
-@helper("bpf_skb_adjust_room", moves_packet=True)
+@helper("bpf_skb_adjust_room", ends_rights=True)
 def skb_adjust_room(world: World, context: int, difference: int, mode: int, flags: int) -> int:
     """Make or take room behind the link header (mode 1) or the network header (mode 0)."""
     skb = skb_of(world, context, "bpf_skb_adjust_room")
@@ -153,7 +153,7 @@ def _shrink(skb: SkbContext, at: int, amount: int, flags: int) -> int:
     return 0
 
 
-@helper("bpf_skb_change_proto", moves_packet=True)
+@helper("bpf_skb_change_proto", ends_rights=True)
 def skb_change_proto(world: World, context: int, protocol: int, flags: int) -> int:
     """Turn IPv4 into IPv6 or back, as far as the header's size goes; 0 or a negative error number."""
     skb = skb_of(world, context, "bpf_skb_change_proto")
@@ -187,7 +187,7 @@ def _tag_protocol(skb: SkbContext) -> int:
     return int.from_bytes(skb.get("vlan_proto").to_bytes(2, "little"), "big")
 
 
-@helper("bpf_skb_vlan_push", moves_packet=True)
+@helper("bpf_skb_vlan_push", ends_rights=True)
 def skb_vlan_push(world: World, context: int, protocol: int, tag: int) -> int:
     """Put a VLAN tag beside the packet; one that is there moves into it."""
     skb = skb_of(world, context, "bpf_skb_vlan_push")
@@ -206,7 +206,7 @@ def skb_vlan_push(world: World, context: int, protocol: int, tag: int) -> int:
     return 0
 
 
-@helper("bpf_skb_vlan_pop", moves_packet=True)
+@helper("bpf_skb_vlan_pop", ends_rights=True)
 def skb_vlan_pop(world: World, context: int) -> int:
     """Take the outermost VLAN tag away; the next one moves out of the packet."""
     skb = skb_of(world, context, "bpf_skb_vlan_pop")

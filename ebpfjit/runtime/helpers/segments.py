@@ -72,7 +72,7 @@ def _first_segments(skb: SkbContext, header: _Header) -> int:
     return (skb.bytes_at(header.at + _LAST_ENTRY_AT, 1)[0] + 1) << SEGMENT_SHIFT
 
 
-@helper("bpf_lwt_seg6_store_bytes", moves_packet=True, differs=_BEHIND)
+@helper("bpf_lwt_seg6_store_bytes", ends_rights=True, differs=_BEHIND)
 def lwt_seg6_store_bytes(world: World, context: int, offset: int, source: int, size: int) -> int:
     """Write flags and tag of the segment routing header, or its TLVs; 0 or a negative error number."""
     skb, header = _header(world, context, "bpf_lwt_seg6_store_bytes")
@@ -93,7 +93,7 @@ def lwt_seg6_store_bytes(world: World, context: int, offset: int, source: int, s
     return 0
 
 
-@helper("bpf_lwt_seg6_adjust_srh", moves_packet=True, differs=_BEHIND)
+@helper("bpf_lwt_seg6_adjust_srh", ends_rights=True, differs=_BEHIND)
 def lwt_seg6_adjust_srh(world: World, context: int, offset: int, difference: int) -> int:
     """Make room, of zeros, among the TLVs of the segment routing header, or take some; 0 or -errno."""
     skb, header = _header(world, context, "bpf_lwt_seg6_adjust_srh")

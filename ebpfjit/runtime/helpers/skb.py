@@ -139,7 +139,7 @@ def skb_get_xfrm_state(world: World, context: int, index: int, buffer: int, size
     return -errno.EINVAL
 
 
-@helper("bpf_skb_ecn_set_ce", moves_packet=True)
+@helper("bpf_skb_ecn_set_ce", ends_rights=True)
 def skb_ecn_set_ce(world: World, context: int) -> int:
     """Mark congestion in the IP header of a packet that allows it; 1 where it is marked now."""
     skb = skb_of(world, context, "bpf_skb_ecn_set_ce")

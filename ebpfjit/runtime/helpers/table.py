@@ -34,20 +34,17 @@ class Helper:
     """A helper that is there.
 
     `function` takes the world and `arguments` (0 to 5) u64; its result is taken modulo 2**64.
-    `moves_packet` is true where pointers into the packet are void after a call, `ends_rights` where
-    memory that the program could touch before may be gone, `calls_functions` where it may call functions of
-    the program (what does not say so is not let to), `asks_user` where it calls a function of the user's (a
-    clock, randomness), which may do all that a helper of the user's may, `under_lock` where programs may call
-    it while they hold a spin lock. `program_types` are those that Linux
-    gives it to (empty: all of them), `gpl` says that it asks for a GPL license. `differs` says in a
-    few words what Linux does and this one does not.
+    `ends_rights` is true where memory that the program could touch before may be gone, `calls_functions`
+    where it may call functions of the program (what does not say so is not let to), `asks_user` where it
+    calls a function of the user's (a clock, randomness), which may do all that a helper of the user's may,
+    `under_lock` where programs may call it while they hold a spin lock. `program_types` are those that Linux
+    gives it to (empty: all of them), `gpl` says that it asks for a GPL license. `differs` says in a few words what Linux does and this one does not.
     """
 
     number: int
     name: str
     function: Callable[..., int]
     arguments: int
-    moves_packet: bool = False
     ends_rights: bool = False
     calls_functions: bool = False
     asks_user: bool = False
@@ -62,7 +59,6 @@ _registered: dict[int, Helper] = {}
 
 def helper(
     *names: str,
-    moves_packet: bool = False,
     ends_rights: bool = False,
     calls_functions: bool = False,
     asks_user: bool = False,
@@ -89,8 +85,7 @@ def helper(
                 name,
                 function,
                 arguments,
-                moves_packet=moves_packet,
-                ends_rights=ends_rights or moves_packet or asks_user,
+                ends_rights=ends_rights or asks_user,
                 calls_functions=calls_functions,
                 asks_user=asks_user,
                 under_lock=under_lock,
