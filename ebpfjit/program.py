@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import os
 
     from ebpfjit.arguments import Helpers, Kfuncs
+    from ebpfjit.compatibility.report import Compatibility
     from ebpfjit.function import JitFunction
     from ebpfjit.listing.listing import Listing
     from ebpfjit.literals import AnyBuffer, EngineName, TypeName
@@ -262,6 +263,7 @@ class Program:
     there. `kernel_symbols` are the kfuncs and variables of a kernel that it refers to, by pc: what the kernel
     engine puts there is the kernel's. `unmet` are the errors of those that may not be missing, by pc; all
     other engines raise the first that nobody gives them (`refuse_unmet`).
+    `relocations` are the pcs of the instructions that CO-RE relocations are of.
     `operation` is the struct and the member that a struct_ops program is for, None where nothing tells.
     `origin` is the object file that it comes from, as it was named; None where there is none.
     Raises DecodeError where `code` is not a whole number of slots.
@@ -287,6 +289,7 @@ class Program:
     exception_callback: int | None = None
     weak_kfuncs: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
     operation: tuple[str, str] | None = None
+    relocations: tuple[int, ...] = field(default=(), repr=False)
     origin: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -626,20 +629,28 @@ class Program:
         unprivileged: bool = False,
         context_size: int | None = None,
         claims: bool = False,
+        seconds: float = 0.5,
     ) -> Verdict:
-        """Say whether the program is safe, as Linux's verifier would, without running it.
+        """Say whether the program is safe, as Linux's verifier would.
 
         The verdict's `status` is "accepted", "refused" or "undecided"; `errors` say where, and what would
-        help. See `ebpfjit.verifier.verify`.
+        help. See `ebpfjit.verifier.verify` for the other keywords. For what is refused, inputs are looked
+        for with which a run really goes wrong there, at most so many `seconds` of processor time (0: none).
 
             print(program.verify())
         """
         import_alone("ebpfjit.verifier.verdict")
         from ebpfjit.verifier import verdict
 
-        return verdict.verify(
+        found = verdict.verify(
             self, limit=limit, unprivileged=unprivileged, context_size=context_size, claims=claims
         )
+        if not found.errors or seconds <= 0:
+            return found
+        import_alone("ebpfjit.fuzzing.witnesses")
+        from ebpfjit.fuzzing.witnesses import with_witnesses
+
+        return with_witnesses(self, found, seconds)
 
     def trace(
         self,
@@ -667,6 +678,20 @@ class Program:
         return tracing.trace(
             self, data, limit=limit, context=context, environment=environment, helpers=helpers, kfuncs=kfuncs
         )
+
+    def compatibility(self) -> Compatibility:
+        """Return what the program needs of Linux: each feature, the release that has it, and the place.
+
+        The result has `.minimum`, the oldest release that has all, None where none has, or where that is not
+        known; `.needs`, each with `.feature`, `.release`, `.pc` and `.line`; and `.missing("5.15")`, what a
+        release lacks. `Object.compatibility` has maps that no program uses besides.
+
+            print(program.compatibility())
+        """
+        import_alone("ebpfjit.compatibility.report")
+        from ebpfjit.compatibility import report
+
+        return report.of_program(self)
 
     def __len__(self) -> int:
         """The number of 8-byte slots."""

@@ -19,7 +19,7 @@ from typing import Any
 from ebpfjit.analysis.verified import prepare
 from ebpfjit.bench.benchmark import Bars, Benchmark, Plan, Section, Step
 from ebpfjit.bench.compiling import environment_of_children
-from ebpfjit.bench.inputs import KERNELS, Kernel
+from ebpfjit.bench.inputs import KERNELS, SOURCES, Kernel
 from ebpfjit.bench.measure import BenchError, Rounds, in_turn, median
 from ebpfjit.elf.loader import load
 from ebpfjit.interpreter import interpret
@@ -32,11 +32,14 @@ INTERPRETED = ("murmur64", "hash_table", "json", "utf8", "heap_sort")
 """The kernels that the interpreter runs, on their small memories."""
 OPERATIONS = 20_000
 PROGRAM = "r0 = 1\nexit\n"
+LOOP = (str(SOURCES / "gcd.o"), "--hex", "00" * 8)
 COMMANDS = {
     "python -c pass": ("-c", "pass"),
     "import ebpfjit": ("-c", "import ebpfjit"),
     "ebpfjit run x.s": ("-m", "ebpfjit", "run", "x.s"),
     "ebpfjit run x.s --engine interpreter": ("-m", "ebpfjit", "run", "x.s", "--engine", "interpreter"),
+    "ebpfjit run gcd.o": ("-m", "ebpfjit", "run", *LOOP),
+    "ebpfjit run gcd.o --cache DIR, kept": ("-m", "ebpfjit", "run", *LOOP, "--cache", "kept"),
     "ebpfjit --help": ("-m", "ebpfjit", "--help"),
 }
 

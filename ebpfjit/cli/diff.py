@@ -12,6 +12,7 @@ from ebpfjit.cli import files
 from ebpfjit.cli.fuzz import names_of
 from ebpfjit.cli.options import (
     Btf,
+    FilterExpression,
     Json,
     Kconfig,
     MapContents,
@@ -19,6 +20,7 @@ from ebpfjit.cli.options import (
     ProgramName,
     Variables,
     captured,
+    check_one_of,
     in_hex,
     loading,
     one_of,
@@ -34,10 +36,11 @@ if TYPE_CHECKING:
 
 def diff(
     file: Annotated[
-        str,
+        str | None,
         Argument(metavar="FILE", help="Object file, bytecode, assembly text, or a corpus file (.txt)."),
-    ],
+    ] = None,
     program: ProgramName = None,
+    expression: FilterExpression = None,
     engines: Annotated[
         str,
         Option(metavar="NAMES", help="Engines: interpreter, optimized, jit, gate, tiered, kernel."),
@@ -65,6 +68,9 @@ def diff(
 ) -> None:
     """Run a program on several engines and say where they differ.
 
+    An expression of tcpdump's runs on plain memory, and is compared with what the interpreter of classic BPF
+    says too; the engine kernel is Linux's machine of classic BPF then.
+
     Each memory is what r1 points to; for a program with a type it is a packet, or the context's bytes.
     Without any, the program runs without memory, on an empty frame or on a context of zeros. Time, process
     and random numbers are the same on all engines but the kernel. Where engines differ the answers are
@@ -80,19 +86,21 @@ def diff(
     check_engines(chosen)
     memories = [*in_hex(hex_ or ()), *(files.read_bytes(str(path)) for path in mem or ())]
     memories += captured(pcap) if pcap is not None else []
-    found, obj = _read(file, program, loading(btf, kconfig, maps))
-    if map_ or variables:
+    told = loading(btf, kconfig, maps)
+    check_one_of(file, expression, bool(program or told or map_ or variables))
+    found, obj = _filter(expression or "") if file is None else _read(file, program, told)
+    if file is not None and (map_ or variables):
         from ebpfjit.cli import state
 
         state.prepare(obj, file, map_ or (), variables or ())
     rng = random.Random(seed)
-    type_ = None if isinstance(found, Case) else found.type
+    type_ = found.type if not isinstance(found, Case) else "socket_filter" if found.classic else None
     memories += [make_input(rng, type_) for _ in range(count)]
     given = tuple(Input(memory, limit) for memory in memories)
     if not isinstance(found, Case):
         given = given or (Input(_empty(type_), limit),)
         if found.type is None and not found.maps:
-            found = Case(found.code, given, name=file)
+            found = Case(found.code, given, name=file or "")
     if isinstance(found, Case):
         found = replace(found, inputs=given) if given else found
         found.check()
@@ -107,6 +115,15 @@ def _read(file: str, program: str | None, told: dict[str, Any]) -> tuple[Case | 
 
         return read_case(Path(file)), None
     return one_of(file, program, told)
+
+
+def _filter(expression: str) -> tuple[Case, None]:
+    """Return an expression of tcpdump's as a case, which is of no object."""
+    from ebpfjit import filters
+    from ebpfjit.difftest.case import Input
+    from ebpfjit.difftest.classic import case_of
+
+    return case_of(filters.to_classic(expression), (Input(),), expression), None
 
 
 def _empty(type_: str | None) -> bytes:

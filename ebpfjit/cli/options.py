@@ -25,6 +25,10 @@ File = Annotated[
 ProgramName = Annotated[
     str | None, Option("--program", metavar="NAME", help="Which program of an object file.")
 ]
+FilterExpression = Annotated[
+    str | None,
+    Option("--filter", metavar="EXPRESSION", help="Instead of a file: tcpdump's 'tcp port 80'."),
+]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 Btf = Annotated[
     str | None,
@@ -59,6 +63,14 @@ Variables = Annotated[
 ]
 
 NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_one_of(file: str | None, expression: str | None, told: bool) -> None:
+    """Raise WrongUsage where there are not a file or an expression, or something is told of no file."""
+    if (file is None) is (expression is None):
+        raise WrongUsage("there is a FILE, or --filter EXPRESSION, and not both")
+    if expression is not None and told:
+        raise WrongUsage("--program, --btf, --kconfig and what is said of maps and variables go with FILE")
 
 
 def loading(btf: str | None, kconfig: list[str] | None, maps: list[str] | None) -> dict[str, Any]:

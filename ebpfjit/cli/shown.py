@@ -7,7 +7,17 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
-from ebpfjit.cli.options import Btf, Json, Kconfig, Maps, ProgramName, loading, one_program
+from ebpfjit.cli.options import (
+    Btf,
+    FilterExpression,
+    Json,
+    Kconfig,
+    Maps,
+    ProgramName,
+    check_one_of,
+    loading,
+    one_program,
+)
 from ebpfjit.cli.output import fail, naming
 from ebpfjit.cli.parameters import Argument, Option, WrongUsage
 
@@ -23,10 +33,7 @@ def listing(
         Argument(metavar="FILE", help="Object file, bytecode (.bin), assembly text (.s), or -."),
     ] = None,
     program: ProgramName = None,
-    expression: Annotated[
-        str | None,
-        Option("--filter", metavar="EXPRESSION", help="Instead of a file: tcpdump's 'tcp port 80'."),
-    ] = None,
+    expression: FilterExpression = None,
     optimize: Annotated[bool, Option(help="Look for checks and instructions to save.")] = True,
     checks: Annotated[bool, Option(help="With memory checks, or without.")] = True,
     harden: Annotated[bool, Option("--harden", help="Blind the program's constants.")] = False,
@@ -45,16 +52,13 @@ def listing(
     """
     if html is not None and as_json:
         raise WrongUsage("--html and --json exclude each other")
-    if file is not None and expression is None:
+    check_one_of(file, expression, bool(program or btf or kconfig or maps))
+    if file is not None:
         chosen = one_program(file, program, loading(btf, kconfig, maps))
-    elif file is not None or expression is None:
-        raise WrongUsage("there is a FILE, or --filter EXPRESSION, and not both")
-    elif program or btf or kconfig or maps:
-        raise WrongUsage("--program, --btf, --kconfig and --maps go with FILE")
     else:
         from ebpfjit import filters
 
-        chosen = filters.compile(expression, type=None)
+        chosen = filters.compile(expression or "", type=None)
     with naming(file or "filter"):
         shown = chosen.listing(optimize=optimize, checked=checks, harden=harden)
     print_listing(shown, html=html, as_json=as_json)

@@ -9,6 +9,7 @@ A corpus file is text: lines `name: value`, and comments that start with `#`.
     build: plain                  how machine code is made (BUILDS); native where not given
     promised: 16                  bytes behind r1 that the compiler is promised
     twin: b7000000...             bytecode that must do the same: r0, memory
+    classic: 2800000000000c00...  the program of classic BPF that the code is a translation of
     type: xdp                     a program with a type: memory is its frame, or its context's bytes
     tail: b7000000...             the program that such a one may tail call
     tail-type: tc                 the type of that one, where it is another
@@ -99,7 +100,8 @@ class Case:
     `build` is one of BUILDS. `promised` is how many bytes behind r1 the compiler may count on: no
     input has fewer. `twin` is bytecode that must leave the same r0 and memory, empty for none. `name`
     says where the case comes from. A case with a `type` runs as `typed` says, with `tail` to be called,
-    a program of `tail_type` (empty: the same); `maps` is one of MAPS.
+    a program of `tail_type` (empty: the same); `maps` is one of MAPS. `classic` is the program of classic
+    BPF that the code was made from, empty for none: its own interpreter and Linux judge r0.
     """
 
     code: bytes
@@ -112,6 +114,7 @@ class Case:
     tail: bytes = b""
     tail_type: str = ""
     maps: str = ""
+    classic: bytes = b""
 
     def check(self) -> None:
         """Raise CorpusError where the case cannot be run: too large, or an unknown build."""
@@ -124,7 +127,7 @@ class Case:
             raise CorpusError(f"{self.name}: no maps {self.maps!r}; there are {', '.join(MAPS[1:])}")
         if self.build not in BUILDS:
             raise CorpusError(f"{self.name}: no build {self.build!r}; there are {', '.join(BUILDS)}")
-        for code in (self.code, self.twin, self.tail):
+        for code in (self.code, self.twin, self.tail, self.classic):
             if len(code) > MOST_CODE:
                 raise CorpusError(
                     f"{self.name}: a program of {len(code) // 8} slots is too large: at most {MOST_CODE // 8}"
@@ -150,6 +153,7 @@ def to_text(case: Case, given: Input, comments: Iterable[str] = ()) -> str:
         "build": case.build if case.build != BUILDS[0] else "",
         "promised": str(case.promised) if case.promised else "",
         "twin": case.twin.hex(),
+        "classic": case.classic.hex(),
         "type": case.type,
         "tail": case.tail.hex(),
         "tail-type": case.tail_type,
@@ -201,6 +205,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "build": str,
     "promised": _number,
     "twin": bytes.fromhex,
+    "classic": bytes.fromhex,
     "type": str,
     "tail": bytes.fromhex,
     "tail-type": str,
@@ -221,7 +226,9 @@ def _case(fields: Mapping[str, str], name: str) -> Case:
     build = fields.get("build", BUILDS[0])
     code, tail = bytes.fromhex(fields["code"]), bytes.fromhex(fields.get("tail", ""))
     of_maps = fields.get("tail-type", ""), fields.get("maps", "")
-    return Case(code, (given,), build, promised, twin, name, fields.get("type", ""), tail, *of_maps)
+    classic = bytes.fromhex(fields.get("classic", ""))
+    type_ = fields.get("type", "")
+    return Case(code, (given,), build, promised, twin, name, type_, tail, *of_maps, classic)
 
 
 def read_case(path: Path) -> Case:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.verified import Verified
-from ebpfjit.difftest import typed
+from ebpfjit.difftest import classic, typed
 from ebpfjit.difftest.case import Case, Input
 from ebpfjit.difftest.compare import differences
 from ebpfjit.difftest.coverage import Coverage
 from ebpfjit.difftest.engines import (
     CALLED,
     ENGINES,
-    Runner,
     compiled_case,
     depends_on_addresses,
     depends_on_stack,
@@ -28,7 +27,7 @@ from ebpfjit.difftest.engines import (
     runner_of,
     through_the_gate,
 )
-from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome
+from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome, Runner
 from ebpfjit.errors import DecodeError, EbpfError, LoadError, VerifierError
 from ebpfjit.interpreter import Watcher
 from ebpfjit.record import dataclass
@@ -42,11 +41,6 @@ NATURES = {AUDIT_FAILURE: AUDIT, WRONG_CODE: WRONG}
 """By the kind of an outcome that is wrong by itself."""
 
 OUTSIDE = "outside of its memory"
-
-SAID = 16
-"""Bytes of a twin that is a number and an exit: what somebody said of the program, for which one engine is
-enough.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +166,12 @@ class Checker:
     def _compare(self, case: Case, verified: Verified) -> Problem | None:
         """Compare a case without a type, and with its twin."""
         pcs: list[int] | None = [] if self.coverage is not None else None
-        runners = self._runners(case, verified, pcs)
+        runners = self._runners(case, verified, pcs) | classic.judges(case)
         twins: dict[str, Runner] = {}
         if case.twin:
-            twin = replace(case, code=case.twin)
+            twin = replace(case, code=case.twin, classic=b"")
             other = prepared(twin)
-            engines = self.engines[:1] if len(case.twin) == SAID else self.engines
-            twins = {name: ENGINES[name](twin, other) for name in engines}
+            twins = {name: ENGINES[name](twin, other) for name in self.engines}
         for given in case.inputs:
             outcomes = {name: runner(given) for name, runner in runners.items()}
             wrong = _wrong(outcomes, given)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ebpfjit.analysis.verified import Verified
-from ebpfjit.difftest import typed
+from ebpfjit.difftest import classic, typed
 from ebpfjit.difftest.case import Case, Input
-from ebpfjit.difftest.engines import ENGINES, Runner, check_engines, compiled_case, prepared
-from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome
+from ebpfjit.difftest.engines import ENGINES, check_engines, compiled_case, prepared
+from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome, Runner
 from ebpfjit.difftest.trace import Parting, parting, trace_interpreter, trace_jit
 from ebpfjit.listing.machine import render_pc
 from ebpfjit.program import Buffer, Program
@@ -159,7 +159,7 @@ def compare_case(case: Case, engines: Sequence[str] = DEFAULT_ENGINES) -> Report
         compared = tuple(_typed(typed.linked(case), one, engines, case.build) for one in case.inputs)
         return Report(case, compared)
     verified = prepared(case)
-    runners = {name: ENGINES[name](case, verified) for name in engines}
+    runners = {name: ENGINES[name](case, verified) for name in engines} | classic.judges(case)
     return Report(case, tuple(_traced(case, verified, run_all(runners, one)) for one in case.inputs))
 
 
@@ -169,8 +169,11 @@ def run_all(runners: dict[str, Runner], given: Input) -> Comparison:
     return Comparison(given, outcomes, differences(outcomes))
 
 
-UNKNOWN_TO_THE_KERNEL = ("BudgetExhausted", "helper raised", "HelperNotFound")
-"""Endings that a program has here because of what Linux was not given: no answer to compare."""
+OF_THEIR_OWN = ("kernel", "classic")
+"""Those that are given nothing but a program and its packet."""
+
+UNKNOWN_TO_THEM = ("BudgetExhausted", "helper raised", "HelperNotFound")
+"""Endings that a program has here because of what these were not given: no answer to compare."""
 
 
 def differences(outcomes: dict[str, Outcome | None]) -> tuple[str, ...]:
@@ -182,7 +185,7 @@ def differences(outcomes: dict[str, Outcome | None]) -> tuple[str, ...]:
     for name, other in outcomes.items():
         if first is None or other is None:
             continue
-        if name == "kernel" and first.kind in UNKNOWN_TO_THE_KERNEL:
+        if name in OF_THEIR_OWN and first.kind in UNKNOWN_TO_THEM:
             continue
         if other != first:
             found |= dict.fromkeys(first.differing(other))

@@ -16,12 +16,13 @@ from zlib import crc32
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified, prepare
+from ebpfjit.difftest import classic
 from ebpfjit.difftest.arena import Arena, HelperError, arena, map_at
 from ebpfjit.difftest.case import Case, Input, baseline_of, options_of
 from ebpfjit.difftest.generate import plain
 from ebpfjit.difftest.known import KnownFacts
 from ebpfjit.difftest.optimized import Stage, stages
-from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome, attributes_of
+from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome, Runner, attributes_of
 from ebpfjit.errors import EbpfError, ExecutionError, InputError, JitUnavailable, VerifierError
 from ebpfjit.interpreter import Watcher, interpret
 from ebpfjit.optimizer.slots import has_slots
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
 
 class UnknownEngine(EbpfError):  # noqa: N818 - said of an engine, as JitUnavailable is
     """An engine that is not available here, or a program that it does not take."""
-
-
-Runner = Callable[[Input], Outcome | None]
-"""Runs the prepared case on one input; None where the engine has no answer to that."""
 
 
 def ending_of(run: Callable[[], int]) -> Outcome:
@@ -276,9 +273,14 @@ MOST_KERNEL_SLOTS = 900_000
 
 
 def on_kernel(case: Case, verified: Verified) -> Runner:
-    """Linux; no answer where its verifier refuses the program, or an instruction limit may matter."""
+    """Linux; no answer where its verifier refuses the program, or an instruction limit may matter.
+
+    Of a filter of classic BPF it is Linux's machine of these, whatever the filter was translated to.
+    """
     from ebpfjit import kernel
 
+    if case.classic:
+        return classic.in_linux(case)
     reason = kernel.unavailable_reason()
     if reason is not None:
         raise UnknownEngine(f"the kernel is no engine here: {reason}")

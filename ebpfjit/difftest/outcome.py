@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import field, fields
 from typing import Any
 
+from ebpfjit.difftest.case import Input
 from ebpfjit.difftest.guards import LITTER
 from ebpfjit.errors import AuditFailure, EbpfError
 from ebpfjit.record import dataclass
@@ -71,6 +72,10 @@ class Outcome:
             and b is not None
             and not (name in _SAME and _SAME[name](a, b))
         )
+
+
+Runner = Callable[[Input], Outcome | None]
+"""Runs the prepared case on one input; None where the engine has no answer to that."""
 
 
 def _same_stack(one: bytes, other: bytes) -> bool:

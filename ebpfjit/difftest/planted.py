@@ -129,8 +129,8 @@ def _bounds_with(change: Callable[[Op], Op]) -> Plant:
 def _without_stack(old: Callable[..., plan.Plan]) -> Callable[..., plan.Plan]:
     """Plan no checks of what is likely in the frame."""
 
-    def plan_of(*arguments: Any) -> plan.Plan:
-        made = old(*arguments)
+    def plan_of(*arguments: Any, **runs: Any) -> plan.Plan:
+        made = old(*arguments, **runs)
         kept = {pc: check for pc, check in made.checks.items() if check.region != "stack"}
         return replace(made, checks=kept)
 

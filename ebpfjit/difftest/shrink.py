@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from ebpfjit.difftest import classic
 from ebpfjit.difftest.case import BUILDS, Case
 from ebpfjit.difftest.generate import EXIT, plain
 from ebpfjit.difftest.items import Item, put_together, take_apart, without
@@ -34,8 +35,11 @@ class Shrinker:
         before = None
         while before != self.case and self.left > 0:
             before = self.case
-            self._remove_instructions()
             self._try_each(_simpler_inputs)
+            if self.case.classic:  # what it is translated to follows from it
+                self._try_each(classic.simpler)
+                continue
+            self._remove_instructions()
             self._try_each(_simpler_instructions)
         return self.case
 
@@ -89,6 +93,8 @@ def _simpler_inputs(case: Case) -> Iterator[Case]:
     memory = given.memory
     if case.twin:
         yield replace(case, twin=b"")
+    if case.classic:
+        yield replace(case, classic=b"")
     if case.tail:
         yield replace(case, tail=b"")
         yield replace(case, tail=EXIT)

@@ -159,8 +159,8 @@ HOSTILE = (
 )
 """Those that are aimed at one kind of hole each."""
 
-FOR_THE_KERNEL = ("acceptable", "metamorphic", "packets", "operations")
-"""Those whose programs Linux's verifier mostly accepts."""
+FOR_THE_KERNEL = ("acceptable", "metamorphic", "packets", "operations", "classic")
+"""Those whose programs Linux mostly accepts."""
 
 
 class UnknownSource(EbpfError):  # noqa: N818 - as UnknownEngine

@@ -137,11 +137,13 @@ class ByOffset(Generic[Said]):
 class CoreResult:
     """What CO-RE makes of an object.
 
-    `code` are the changed instructions of sections, by their index. `absent` is what the target lacks,
+    `code` are the changed instructions of sections, by their index, `places` the offsets of the instructions
+    that have relocations, in order. `absent` is what the target lacks,
     where a call of what is not there stands now; `refusals` are relocations that cannot be made.
     """
 
     code: dict[int, bytes] = field(default_factory=dict)
+    places: dict[int, list[int]] = field(default_factory=dict)
     absent: ByOffset[str] = field(default_factory=ByOffset)
     refusals: ByOffset[LoadError] = field(default_factory=ByOffset)
 
@@ -169,6 +171,7 @@ class Core:
             for relocation in relocations:
                 self._relocate(section, code, relocation)
             self._result.code[section.index] = bytes(code)
+            self._result.places[section.index] = sorted({each.offset for each in relocations})
         return self._result
 
     def _relocate(self, section: Section, code: bytearray, relocation: CoreRelocation) -> None:

@@ -7,7 +7,7 @@ extern int f(void) __ksym;                     a kfunc: refused by name when it 
 
 from __future__ import annotations
 
-import platform
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -238,6 +238,6 @@ class Externs:
 
 def _kernel_version() -> int:
     """Return KERNEL_VERSION(major, minor, patch) of the running kernel."""
-    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", platform.release())
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", os.uname().release)
     major, minor, patch = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
     return major << 16 | minor << 8 | min(patch, 255)

@@ -9,7 +9,6 @@ CONFIG_LOCALVERSION="-own"    "-own"
 from __future__ import annotations
 
 import re
-import zlib
 
 from ebpfjit.elf.externs import TRISTATE
 from ebpfjit.errors import LoadError
@@ -59,6 +58,8 @@ def parse_value(text: str) -> int | str:
 def _unpacked(data: bytes, name: str) -> bytes:
     """Return the text of a configuration, compressed or not."""
     if data.startswith(GZIP):
+        import zlib
+
         stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
         try:
             data = stream.decompress(data, MAX_TEXT + 1)

@@ -110,6 +110,7 @@ class Fixups:
     in the way of running the function at all. `kernel` are the symbols of the kernel among all that is not
     defined, by slot; `unmet` are the errors of those that are not weak, and that only the kernel engine, or
     whoever runs the program, may have; `weak` the kernel functions among what is missing, with their BTF ids.
+    `core` are the slots that have CO-RE relocations.
     """
 
     aims: list[Aim] = field(default_factory=list)
@@ -122,11 +123,12 @@ class Fixups:
     kernel: dict[int, str] = field(default_factory=dict)
     unmet: dict[int, LoadError] = field(default_factory=dict)
     weak: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
+    core: list[int] = field(default_factory=list)
 
     @property
     def count(self) -> int:
         """How many there are."""
-        said = len(self.absent) + len(self.refusals) + len(self.variables)
+        said = len(self.absent) + len(self.refusals) + len(self.variables) + len(self.core)
         return len(self.aims) + len(self.references) + len(self.missing) + len(self.kfuncs) + said
 
     @property
@@ -288,6 +290,7 @@ class Linker:
         unmet: dict[int, EbpfError] = {}
         called: dict[int, Kfunc] = {}
         weak: dict[int, tuple[int, Kfunc]] = {}
+        relocations: list[int] = []
         for function, start in placed.items():
             fixups = self.find_fixups(function)
             self.file.budget.spend(FIXUP_COST * (1 + fixups.count), SHARED)
@@ -309,6 +312,7 @@ class Linker:
                 references[pc] = self._address(place)
             absent |= {start + pc: what for pc, what in fixups.absent.items()}
             refusals += fixups.refusals
+            relocations += [start + pc for pc in fixups.core]
         return Program(
             bytes(code),
             entry.name,
@@ -329,6 +333,7 @@ class Linker:
             kfuncs=called,
             exception_callback=None if exception_callback is None else placed[exception_callback],
             weak_kfuncs=weak,
+            relocations=tuple(relocations),
             origin=self.file.name,
         )
 
@@ -509,6 +514,9 @@ class Linker:
             fixups.refusals.append(self._place_error(function, pc, str(refusal)))
         for offset, what in self._core.absent.between(index, function.start, function.end):
             fixups.absent[(offset - function.start) // SLOT_SIZE] = what
+        places = self._core.places.get(index, [])
+        first, last = bisect_left(places, function.start), bisect_left(places, function.end)
+        fixups.core += [(offset - function.start) // SLOT_SIZE for offset in places[first:last]]
 
     def _fix(self, fixups: Fixups, function: Function, pc: int, target: Target) -> None:
         """Add what one relocation asks for."""

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.literals import TypeName, Types
 from ebpfjit.named import Named, absent, cut, few
-from ebpfjit.once import load_package
+from ebpfjit.once import import_alone, load_package
 from ebpfjit.program import Buffer, Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.environment import Environment
 
 if TYPE_CHECKING:
+    from ebpfjit.compatibility.report import ObjectCompatibility
     from ebpfjit.elf.btf import Btf
     from ebpfjit.elf.globals import Globals
     from ebpfjit.elf.linker import Function, Linker
@@ -99,6 +100,20 @@ class Object:
                 raise LoadError(f"{self.name}: {absent(name, 'program', self.programs)}")
             program = alone[0]
         return program if type is None else replace(program, type=type)
+
+    def compatibility(self) -> ObjectCompatibility:
+        """Return what the programs of the object need of Linux: which releases have all that they use.
+
+        It maps the name of each program to its `Compatibility` (`Program.compatibility`); `.minimum` is the
+        oldest release for the whole object, its maps that no program uses included (`.rest`), and
+        `.missing("5.15")` says program by program what a release lacks.
+
+            print(load("flow.o").compatibility())
+        """
+        import_alone("ebpfjit.compatibility.report")
+        from ebpfjit.compatibility import report
+
+        return report.of_object(self)
 
 
 def _again(

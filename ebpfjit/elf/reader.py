@@ -6,15 +6,13 @@
     +-----------------+--------------------------------+------------------+
       e_shoff, e_shnum  sh_offset .. sh_offset + sh_size  64 bytes each
 
-The only module that sees pyelftools, for the header; sections, symbols and relocations, of which
-there are thousands, are unpacked here. Every range is held against the file's size before it is read,
-and whatever pyelftools raises on hostile bytes leaves as a LoadError. Time and memory are bounded by the
-file's size: the sections that are read may not overlap, names have a maximal length and are read once.
+Every range is held against the file's size before it is read, and whatever reading hostile bytes raises
+leaves as a LoadError. Time and memory are bounded by the file's size: the sections that are read may not
+overlap, names have a maximal length and are read once.
 """
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +22,8 @@ from ebpfjit.elf.budget import Budget, text_size
 from ebpfjit.errors import LoadError
 from ebpfjit.record import dataclass
 
-HEADER_SIZE = 64
+HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+HEADER_SIZE = HEADER.size
 SECTION_HEADER_SIZE = 64
 SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
@@ -36,9 +35,26 @@ ENTRY_SIZE = 500
 HEADER_COST = 1000
 """Bytes that a section takes, its names not counted."""
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 0x1, 0x2, 0x4, 0x800
-SHN_LORESERVE, SHN_ABS, SHN_COMMON = 0xFF00, 0xFFF1, 0xFFF2
+SHN_LORESERVE, SHN_ABS, SHN_COMMON, SHN_XINDEX = 0xFF00, 0xFFF1, 0xFFF2, 0xFFFF
 EM_NONE, EM_BPF = 0, 247
 """LLVM before 3.9 knew no number of BPF's own."""
+MACHINES = {
+    EM_NONE: "EM_NONE",
+    3: "EM_386",
+    8: "EM_MIPS",
+    20: "EM_PPC",
+    21: "EM_PPC64",
+    22: "EM_S390",
+    40: "EM_ARM",
+    62: "EM_X86_64",
+    183: "EM_AARCH64",
+    190: "EM_CUDA",
+    224: "EM_AMDGPU",
+    243: "EM_RISCV",
+    EM_BPF: "EM_BPF",
+    258: "EM_LOONGARCH",
+}
+"""The machines that files are for where clang was not told its target: hosts, and what LLVM compiles for."""
 
 SECTION_TYPES = {
     0: "SHT_NULL",
@@ -79,7 +95,7 @@ _PARSE_ERRORS = (
     EOFError,
     RecursionError,
 )
-"""What parsing hostile bytes may raise, beside pyelftools' own exceptions."""
+"""What parsing hostile bytes may raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +223,7 @@ def read_section(data: bytes, name: str, section: str) -> memoryview:
     """Return the contents of one section of any little-endian ELF64 file; LoadError where it has none."""
     with _parsing(name):
         reader = _Reader(data, name)
-        if len(data) < HEADER_SIZE or (data[4], data[5]) != (2, 1):
+        if len(data) < HEADER_SIZE or data[:6] != b"\x7fELF\x02\x01":
             raise LoadError(
                 f"{name}: not a little-endian ELF64 file; types are in such a one, or in BTF alone"
             )
@@ -217,14 +233,11 @@ def read_section(data: bytes, name: str, section: str) -> memoryview:
 @contextmanager
 def _parsing(name: str) -> Iterator[None]:
     """The one place where the exceptions of parsing become LoadErrors."""
-    from elftools.common.exceptions import DWARFError, ELFError
-    from elftools.construct import ConstructError
-
     try:
         yield
     except LoadError:
         raise
-    except (ELFError, DWARFError, ConstructError, *_PARSE_ERRORS) as error:
+    except _PARSE_ERRORS as error:
         raise LoadError(f"{name}: damaged ELF file: {type(error).__name__}: {error}") from error
 
 
@@ -255,7 +268,6 @@ class _Reader:
 
     def read(self) -> ObjectFile:
         self._check_identity()
-        self._open()
         sections = self._sections()
         symbol_table = self._only_symbol_table(sections)
         symbols = self._symbols(symbol_table, sections) if symbol_table else ()
@@ -268,7 +280,6 @@ class _Reader:
         return ObjectFile(self.name, sections, symbols, relocations, self.budget)
 
     def read_section(self, name: str) -> memoryview:
-        self._open()
         for section in self._sections():
             if section.name == name and len(section.data):
                 self._spend(section)
@@ -297,11 +308,6 @@ class _Reader:
         if len(data) < HEADER_SIZE:
             raise self._error(f"truncated ELF header: {len(data)} of {HEADER_SIZE} bytes")
 
-    def _open(self) -> None:
-        from elftools.elf.elffile import ELFFile
-
-        self.elf = ELFFile(io.BytesIO(self.data))
-
     def _check_range(self, offset: int, size: int, what: str) -> None:
         if offset + size > len(self.data):
             raise self._error(
@@ -318,8 +324,8 @@ class _Reader:
             raise self._error(f"section {section.name!r} is compressed")
 
     def _sections(self) -> tuple[Section, ...]:
-        header = self.elf.header
-        table, count, entry_size = header["e_shoff"], header["e_shnum"], header["e_shentsize"]
+        # .., e_shoff, e_flags, e_ehsize, e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
+        *_, table, _, _, _, _, entry_size, count, names_index = HEADER.unpack_from(self.data)
         if not table:
             raise self._error("no section headers")
         if entry_size != SECTION_HEADER_SIZE:
@@ -331,7 +337,9 @@ class _Reader:
         self.budget.spend(HEADER_COST * count, "section headers")
         table_bytes = memoryview(self.data)[table : table + count * entry_size]
         headers = [_Header(*fields) for fields in SECTION_HEADER.iter_unpack(table_bytes)]
-        names = self._section_names(headers, header["e_shstrndx"])
+        if names_index == SHN_XINDEX and headers:  # ELF: so many that their index has no room
+            names_index = headers[0].link
+        names = self._section_names(headers, names_index)
         return tuple(self._section(index, entry, names[index]) for index, entry in enumerate(headers))
 
     def _section_names(self, headers: list[_Header], index: int) -> list[str]:
@@ -473,9 +481,4 @@ class _Reader:
 
 def _machine_name(machine: int) -> str:
     """Return the name of an e_machine number, "EM_X86_64"."""
-    from elftools.elf.enums import ENUM_E_MACHINE
-
-    for name, number in ENUM_E_MACHINE.items():
-        if number == machine and isinstance(name, str) and name.startswith("EM_"):
-            return name
-    return f"machine {machine}"
+    return MACHINES.get(machine, f"machine {machine}")

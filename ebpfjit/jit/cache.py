@@ -1,6 +1,6 @@
 """Images in files: saved by hand, or kept in a folder for the next process.
 
-    magic  sha256 of what follows  length  header (JSON)  bytecode  code  pc starts  pc owners  routines
+    magic  blake2 of what follows  length  header (JSON)  bytecode  code  pc starts  pc owners  routines
      8            32                 4                              u32 each    i32 each
 
 The routines are those that all programs share (`ebpfjit/jit/routines.py`): with them a process that finds
@@ -17,7 +17,6 @@ root), or that others may write to, are not used.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import stat
@@ -28,7 +27,6 @@ from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from ebpfjit.analysis.verified import Verified
@@ -43,12 +41,18 @@ from ebpfjit.program import Program
 from ebpfjit.record import dataclass, lazy
 from ebpfjit.runtime.rights import Rights
 
-MAGIC = b"eBPFjit\x01"
+try:
+    from _blake2 import blake2b  # what hashlib has, which loads all of OpenSSL besides
+except ImportError:
+    from hashlib import blake2b
+
+MAGIC = b"eBPFjit\x02"
 SUFFIX = ".ebpfjit"
 MAX_SIZE = 1 << 28
 """Bytes of the largest image that is read."""
 _LENGTH = struct.Struct("<I")
-_START = len(MAGIC) + hashlib.sha256().digest_size
+_DIGEST_SIZE = 32
+_START = len(MAGIC) + _DIGEST_SIZE
 
 _WORD, _TEXT, _YES = (int,), (str,), (bool,)
 _MAYBE_TEXT, _MAYBE_WORD = (str, type(None)), (int, type(None))
@@ -72,16 +76,27 @@ class Unusable(Exception):  # noqa: N818 - why a file is passed over; it does no
     """Why a file is not used."""
 
 
+def _named(path: str | os.PathLike[str]) -> str:
+    named = os.fspath(path)
+    if not isinstance(named, str):
+        raise TypeError(f"a path is a str, or gives one, and is not {path!r}")
+    return named
+
+
+def _digest(*parts: bytes | memoryview) -> bytes:
+    """Return what nobody finds twice."""
+    digest = blake2b(digest_size=_DIGEST_SIZE)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
 UPPER = frozenset({"assembler", "bench", "cli", "difftest", "elf", "kernel", "listing"})
 """The packages that no byte of machine code depends on: they bring programs, or look at what is there."""
 
 
-def sources() -> list[Path]:
-    """Return the files that machine code depends on: all of the library but the declared packages."""
-    return [Path(each) for each in _source_names()]
-
-
-def _source_names() -> Iterator[str]:
+def sources() -> Iterator[str]:
+    """Yield the files that machine code depends on: all of the library but the declared packages."""
     root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     for folder, below, files in os.walk(root, followlinks=True):
         skipped = {"__pycache__"} if folder != root else {"__pycache__", *UPPER}
@@ -97,11 +112,12 @@ def build() -> str:
     The version alone does not: machine code changes while one works on the translators. Nor do the dates of
     files, which installers set as they like.
     """
-    digest = hashlib.sha256()
+    parts: list[bytes] = []
     for path in sources():
-        content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
+        with open(path, "rb") as file:
+            content = file.read()
+        parts += (f"{os.path.basename(path)} {len(content)}\n".encode(), content)
+    return _digest(*parts).hex()
 
 
 SETTLED = 2 * 10**9
@@ -115,11 +131,11 @@ def stamp() -> str | None:
     a fifth of the time that reading them takes.
     """
     newest, said = 0, []
-    for name in _source_names():
+    for name in sources():
         found = os.stat(name)
         newest = max(newest, found.st_ctime_ns)
         said.append(f"{name} {found.st_size} {found.st_ctime_ns} {found.st_ino} {found.st_dev}")
-    now = hashlib.sha256("\n".join(said).encode("utf-8", "surrogateescape")).hexdigest()
+    now = _digest("\n".join(said).encode("utf-8", "surrogateescape")).hex()
     return now if newest < time.time_ns() - SETTLED else None
 
 
@@ -130,7 +146,7 @@ NOTE = "build.json"
 _LONGEST_NOTE = 1024
 
 
-def _noted(path: Path, now: str | None) -> str | None:
+def _noted(path: str, now: str | None) -> str | None:
     """Return the `build` that a folder's note tells, None where it does not hold any more."""
     try:
         with _open(path) as file:
@@ -173,6 +189,7 @@ APART: Mapping[str, str] = {
     "Program.kernel_symbols": "for the kernel, which makes code of its own",
     "Program.kernel_types": "for contexts and objects of runs",
     "Program.operation": "it says what context runs have: of that the promises tell",
+    "Program.relocations": "they are made: the code is what came of them",
 }
 """Fields of a recipe, and of what is inside of it, that are not in the key, and why."""
 
@@ -276,7 +293,7 @@ class Stored:
         return self.image
 
 
-def write(path: Path, recipe: Recipe, image: Image) -> None:
+def write(path: str, recipe: Recipe, image: Image) -> None:
     """Write an image, whole or not at all. Raises OSError."""
     program, shared = recipe.verified.program, routines()
     header = {
@@ -292,14 +309,15 @@ def write(path: Path, recipe: Recipe, image: Image) -> None:
         image.pc_starts.tobytes(), image.pc_owners.tobytes(), shared.image.code,
     )  # fmt: skip
     content = b"".join(parts)
-    _replace(path, MAGIC + hashlib.sha256(content).digest() + content)
+    _replace(path, MAGIC + _digest(content) + content)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: str, content: bytes) -> None:
     """Write a file for its owner, whole or not at all. Raises OSError."""
     import tempfile  # it imports what compresses archives, and most processes find what they look for
 
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    folder, name = os.path.split(path)
+    handle, temporary = tempfile.mkstemp(dir=folder or ".", prefix=f".{name}.")  # mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -319,7 +337,7 @@ def _open_itself(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: str) -> BinaryIO:
     try:
         return open(path, "rb", opener=_open_itself)  # closed again where it is a directory
     except OSError as error:
@@ -328,7 +346,7 @@ def _open(path: Path) -> BinaryIO:
         raise
 
 
-def read(path: Path) -> Stored:
+def read(path: str) -> Stored:
     """Read an image. Raises OSError, or Unusable for a file that is damaged or not to be trusted."""
     with _open(path) as file:
         status = os.fstat(file.fileno())
@@ -341,7 +359,7 @@ def read(path: Path) -> Stored:
     if content[: len(MAGIC)] != MAGIC:
         raise Unusable("it is no saved image of this format")
     body = memoryview(content)[_START:]
-    if hashlib.sha256(body).digest() != content[len(MAGIC) : _START]:
+    if _digest(body) != content[len(MAGIC) : _START]:
         raise Unusable("it is damaged: its checksum is wrong")
     try:
         return _parse(body)
@@ -406,19 +424,18 @@ class Folder:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = _named(path)
         self._stamp: str | None = None
         self._is_noted = False
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
             _refuse_others(os.stat(self.path))
         except (OSError, Unusable) as error:
             raise LoadError(f"cache folder {self.path}: {error}") from None
 
-    def _file(self, recipe: Recipe) -> Path:
-        name = hashlib.sha256(json.dumps(key_of(recipe, self.build)).encode())
-        name.update(recipe.verified.program.code)
-        return self.path / (name.hexdigest() + SUFFIX)
+    def _file(self, recipe: Recipe) -> str:
+        name = _digest(json.dumps(key_of(recipe, self.build)).encode(), recipe.verified.program.code)
+        return os.path.join(self.path, name.hex() + SUFFIX)
 
     def find(self, recipe: Recipe) -> Image | None:
         """Return the image that was kept for a recipe, if there is one that can be used."""
@@ -442,7 +459,7 @@ class Folder:
     def build(self) -> str:
         """What `build` returns, from the folder's note where that holds."""
         self._stamp = stamp()
-        known = _noted(self.path / NOTE, self._stamp)
+        known = _noted(os.path.join(self.path, NOTE), self._stamp)
         self._is_noted = known is not None
         return build() if known is None else known
 
@@ -451,14 +468,14 @@ class Folder:
         if not self._is_noted and self._stamp is not None:
             self._is_noted = True
             with suppress(OSError):
-                _replace(self.path / NOTE, json.dumps([self._stamp, self.build]).encode())
+                _replace(os.path.join(self.path, NOTE), json.dumps([self._stamp, self.build]).encode())
 
 
 class File:
     """A file that was saved by hand. What cannot be used is a LoadError."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = _named(path)
         try:
             self.stored = read(self.path)
         except (OSError, Unusable) as error:
@@ -480,4 +497,4 @@ def save(path: str | os.PathLike[str], recipe: Recipe, image: Image) -> None:
     reason = why_not(recipe)
     if reason is not None:
         raise LoadError(f"{os.fspath(path)}: {reason}")
-    write(Path(path), recipe, image)
+    write(_named(path), recipe, image)

@@ -162,12 +162,11 @@ def covers(point: Point, state: State, live: Sequence[int], *, exact: bool, priv
 
 def is_same(point: Point, state: State, live: Sequence[int]) -> bool:
     """True where nothing at all is different: a run that comes here again may do so for ever."""
-    if not covers(point, state, live, exact=True, privileged=True):
+    if len(point.state.frames) != len(state.frames):
         return False
-    for a, b, mask in zip(point.state.frames, state.frames, live, strict=True):
+    for a, b, mask in zip(reversed(point.state.frames), reversed(state.frames), reversed(live), strict=True):
         for number in range(10):
-            old, new = a.registers[number], b.registers[number]
-            if mask >> number & 1 and not _is_identical(old, new):
+            if mask >> number & 1 and not _is_identical(a.registers[number], b.registers[number]):
                 return False
         if a.stack.keys() != b.stack.keys():
             return False
@@ -175,14 +174,15 @@ def is_same(point: Point, state: State, live: Sequence[int]) -> bool:
             other = b.stack[slot]
             if cell.kinds != other.kinds or not _is_identical(cell.value, other.value):
                 return False
-    return True
+    return covers(point, state, live, exact=True, privileged=True)
 
 
 def _is_identical(old: Value, new: Value) -> bool:
     if isinstance(old, Scalar) and isinstance(new, Scalar):
-        return old.number.fields() == new.number.fields()
+        a, b = old.number, new.number
+        return a is b or (a.value == b.value and a.mask == b.mask and a.fields() == b.fields())
     if isinstance(old, Pointer) and isinstance(new, Pointer):
-        if (old.var is None) != (new.var is None) or old.range != new.range:
+        if old.off != new.off or (old.var is None) != (new.var is None) or old.range != new.range:
             return False
         return old.var is None or new.var is None or old.var.fields() == new.var.fields()
     return type(old) is type(new)

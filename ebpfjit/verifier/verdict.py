@@ -34,7 +34,8 @@ class Refusal:
     `pc` is the slot, `line` the line of source (None: not known), `kind` one of `refusals.KINDS`. `message`
     begins with Linux's words, `advice` is what would help ("": nothing general). `path` are the decisions
     that lead there, from the start on; `registers` what is known of those that the instruction reads.
-    `witness` is an input for which a run really faults there, None where none was found, or looked for.
+    `witness` is an input for which a run really faults there (`fuzzing.Witness`), None where none was found;
+    `looked` whether one was looked for.
     """
 
     pc: int
@@ -45,6 +46,7 @@ class Refusal:
     path: tuple[Decision, ...] = ()
     registers: tuple[tuple[str, str], ...] = ()
     witness: Any = None
+    looked: bool = False
 
     def __str__(self) -> str:
         where = f"pc {self.pc}" + (f" ({self.line})" if self.line is not None else "")
@@ -118,7 +120,9 @@ def _shown(error: Refusal) -> list[str]:
             for decision in error.path
         ]
     if error.witness is not None:
-        lines.append(f"    witness: {error.witness}")
+        lines.append(f"    a run that goes wrong there: {words.witnessed(error.witness)}")
+    elif error.looked:
+        lines.append("    no input was found with which a run goes wrong there")
     return lines
 
 
@@ -132,7 +136,7 @@ def _as_json(error: Refusal) -> dict[str, Any]:
         "line": None if line is None else {"file": line.file, "line": line.line, "text": line.text},
         "path": [{"pc": each.pc, "text": each.text, "line": each.line} for each in error.path],
         "registers": dict(error.registers),
-        "witness": None if error.witness is None else error.witness.json(),
+        "witness": None if error.witness is None else error.witness.to_json(),
     }
 
 

@@ -43,6 +43,12 @@ _KEPT_APART = 8
 _MOST_POINTS = 64
 """States kept for one slot; those that covered nothing go first."""
 
+_MOST_MISSES = 3
+"""How often a kept state is compared in vain, for each time that it covers one, before it goes (Linux)."""
+
+_PATIENCE = 20_000
+"""Instructions that are walked behind an error to find another one: the verdict does not change any more."""
+
 _CALLED_BACK = frozenset({"bpf_loop", "bpf_for_each_map_elem", "bpf_user_ringbuf_drain", "bpf_find_vma"})
 
 
@@ -85,6 +91,7 @@ class Walk:
         self.found: dict[tuple[int, str], Found] = {}
         self.undecided: dict[int, str] = {}
         self.visited = 0
+        self.until = limit
         self.kept = 0
         self.visits: dict[int, int] = {}
         self.depths: dict[int, int] = {}
@@ -121,7 +128,7 @@ class Walk:
             self.visited += 1
             visits[pc] = visits.get(pc, 0) + 1
             state.since += 1
-            if self.visited > self.limit:
+            if self.visited > self.until:
                 raise Stop
             insn = slots[pc]
             assert insn is not None  # the structural verifier saw to that
@@ -153,6 +160,7 @@ class Walk:
             self.found[key] = Found(
                 state.pc, refused.kind, refused.message, refused.advice, state.way, tuple(state.registers)
             )
+            self.until = min(self.limit, self.visited + _PATIENCE)
             if len(self.found) >= self.most_errors:
                 raise Stop
 
@@ -217,6 +225,7 @@ class Walk:
             if before is not None and len(before.state.frames) == len(state.frames):
                 pruning.widen(before.state, state)
         if is_looping or state.since >= _KEPT_APART:
+            points[:] = [each for each in points if each.misses <= _MOST_MISSES * (each.hits + 1)]
             points.append(keep(state))
             self.kept += 1
             if len(points) > _MOST_POINTS:
@@ -622,7 +631,7 @@ def _ends(walk: Walk, state: State, frame: Frame, result: Value) -> int:
         first = state.references[0]
         raise Refused(
             "reference",
-            f"Unreleased reference id={first.id} alloc_insn={first.pc}: {first.by} acquired it",
+            f"Unreleased reference alloc_insn={first.pc}: {first.by} acquired it",
             "give it back on every path to the end, where it was not NULL",
         )
     if frame.callback is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ebpfjit.program import Program
 from ebpfjit.verifier.arithmetic import named
 from ebpfjit.verifier.numbers import DOMAIN, Number
@@ -107,3 +109,23 @@ def _decision(program: Program, step: Step) -> Decision:
     if step.taken is not None:
         text += ": " + (f"jumps to pc {insn.target}" if step.taken else "goes on")
     return Decision(step.pc, text, "" if line is None else str(line))
+
+
+_SHOWN = 64
+"""Bytes of a witness's packet that are shown."""
+
+
+def witnessed(witness: Any) -> str:
+    """Return what a run goes wrong with (`fuzzing.Witness`), and how."""
+    packet = witness.packet
+    shown = packet[:_SHOWN].hex(" ") + (" ..." if len(packet) > _SHOWN else "")
+    parts = [f"{len(packet)} bytes" + (f": {shown}" if packet else "")]
+    if len(witness.packets) > 1:
+        parts.append(f"behind {len(witness.packets) - 1} others")
+    if witness.context:
+        parts.append("context " + ", ".join(f"{name}={value}" for name, value in witness.context.items()))
+    if witness.maps:
+        parts.append(f"with maps {', '.join(witness.maps)} filled")
+    if witness.failing:
+        parts.append(f"where {', '.join(witness.failing)} return{'s' * (len(witness.failing) == 1)} NULL")
+    return f"{'; '.join(parts)}: {witness.error}"

@@ -304,4 +304,4 @@ def test_headers_of_another_shape(image: Path) -> None:
 
 def _write_image(path: Path, header: bytes, rest: bytes) -> None:
     content = struct.pack("<I", len(header)) + header + rest
-    path.write_bytes(b"eBPFjit\x01" + hashlib.sha256(content).digest() + content)
+    path.write_bytes(b"eBPFjit\x02" + hashlib.blake2b(content, digest_size=32).digest() + content)

@@ -175,6 +175,17 @@ def test_diff_says_what_became_of_inputs(tmp_path: Path) -> None:
     assert (short["refused"], short["reached"]) == (1, 0)
 
 
+def test_diff_compares_expressions() -> None:
+    found = as_json("diff", "--filter", "tcp port 80 or udp", "--random", 30)
+    assert (found["ended"], found["differ"]) == (30, 0)
+    assert found["reached"] > 40
+    for wrong in ((), (FILTER, "--filter", "tcp"), ("--filter", "tcp", "--map", "a=b")):
+        said = ebpfjit("diff", *wrong, status=2)[1]
+        assert "FILE" in said.splitlines()[-1]
+    said = ebpfjit("diff", "--filter", "tcp prt", status=1)[1]
+    assert said.startswith("ebpfjit: filter 'tcp prt': can't parse")
+
+
 def test_diff_takes_captures(tmp_path: Path) -> None:
     path = tmp_path / "two.pcap"
     records = b"".join(

@@ -14,12 +14,16 @@ from support.packets import packets
 from ebpfjit import EbpfError, disassembler, kernel, load
 from ebpfjit.analysis import verifier
 from ebpfjit.assembler import assemble
+from ebpfjit.classic import assemble as assemble_classic
+from ebpfjit.classic import disassemble as disassemble_classic
+from ebpfjit.classic.interpreter import ARITHMETIC
 from ebpfjit.difftest import (
     BUILDS,
     Case,
     CorpusError,
     Input,
     UnknownEngine,
+    classic,
     compare,
     metamorphic,
     read_case,
@@ -29,11 +33,12 @@ from ebpfjit.difftest import (
 from ebpfjit.difftest import acceptable as acceptable_programs
 from ebpfjit.difftest.arena import MEMORY
 from ebpfjit.difftest.case import MOST_CODE, MOST_MEMORY, from_text, to_text
-from ebpfjit.difftest.check import Checker
+from ebpfjit.difftest.check import DIFFERS, Checker
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.compare import compare_case
 from ebpfjit.difftest.coverage import BRANCH, EDGE, ENDING, PAIRING, ROW, Coverage, reachable
 from ebpfjit.difftest.engines import compiled_case, prepared
+from ebpfjit.difftest.finding import examine, found, shrunk
 from ebpfjit.difftest.items import put_together, take_apart, without
 from ebpfjit.difftest.packets import PROGRAMS, map_of
 from ebpfjit.difftest.planted import PLANTED, UnknownBug, plant
@@ -59,10 +64,11 @@ EXIT = "\nexit"
     read_only=st.booleans(),
     build=st.sampled_from(BUILDS),
     twin=st.binary(max_size=16),
+    filter_=st.binary(max_size=16),
 )
-def test_a_corpus_file_holds_a_case(code, memory, limit, read_only, build, twin) -> None:
+def test_a_corpus_file_holds_a_case(code, memory, limit, read_only, build, twin, filter_) -> None:
     promised = 0 if read_only else len(memory) // 2
-    case = Case(code, (Input(memory, limit, read_only),), build, promised, twin, "name")
+    case = Case(code, (Input(memory, limit, read_only),), build, promised, twin, "name", classic=filter_)
     assert from_text(to_text(case, case.inputs[0], ["a comment", ""]), "name") == case
 
 
@@ -461,6 +467,35 @@ def test_shrinking_keeps_what_matters() -> None:
     assert small.inputs == (Input(bytes(3), 1),)
     assert small.build == "native"
     assert shrink(case, multiplies) == small
+
+
+@pytest.mark.parametrize("engine", ["classic", "kernel"])
+def test_what_a_filter_means_is_judged_from_outside(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    """By the interpreter of classic BPF, and by Linux: the filter is shrunk, and what it is translated to."""
+    if engine == "kernel" and kernel.unavailable_reason() is not None:
+        pytest.skip("bpf(2) is not allowed here")
+    text = "ldb [3]\njeq #9, 2, 0\nldx #7\nadd x\nret a"
+    case = classic.case_of(assemble_classic(text), (Input(bytes(range(20)), 1000),))
+    engines = ("interpreter", "jit", "gate", "kernel")
+    assert Checker(engines).check(case) is None
+    assert compare_case(case, engines).comparisons[0].outcomes[engine].value == 10  # type: ignore[union-attr]
+    if engine == "classic":
+        monkeypatch.setitem(ARITHMETIC, "add", lambda a, b: a + b + 1)
+    else:
+        monkeypatch.setattr(classic.classic, "run_in_linux", lambda code, packet: 6 + len(code))
+        monkeypatch.setattr(classic, "judges", lambda case: {})
+    problem = examine(case, ("interpreter", "jit", "kernel"))
+    assert problem is not None
+    assert problem.nature == DIFFERS
+    small = shrunk(found(0, case, problem), ("interpreter", "jit", "kernel"))
+    assert disassemble_classic(small.case.classic).split("\n") == SMALLEST[engine]
+    assert f"{engine}: " in small.details
+    read = from_text(small.corpus_text(), "")
+    assert (read.code, read.classic) == (small.case.code, small.case.classic)
+    assert classic.case_of(read.classic, ()).code == read.code
+
+
+SMALLEST = {"classic": ["        add x", "        ret a", ""], "kernel": ["        ret a", ""]}
 
 
 def test_what_does_not_decode_is_shrunk_by_its_input() -> None:

@@ -303,6 +303,17 @@ def test_damaged_file_headers(position: int, value: bytes, words: list[str]) -> 
     refuse(data, *words)
 
 
+def test_files_with_more_sections_than_their_header_can_count() -> None:
+    """Their number and the index of their names are in the first section header."""
+    data = bytes_of("subprograms.o")
+    (table,), (count, names) = struct.unpack_from("<Q", data, 0x28), struct.unpack_from("<HH", data, 0x3C)
+    struct.pack_into("<HH", data, 0x3C, 0, 0xFFFF)
+    struct.pack_into("<QI", data, table + SIZE, count, names)
+    assert list(load(bytes(data)).programs) == list(load(OBJECTS / "subprograms.o").programs)
+    struct.pack_into("<Q", data, table + SIZE, 0)
+    refuse(data, "section names are in section 65535")
+
+
 def test_empty_and_truncated_files() -> None:
     refuse(b"", "it is empty")
     data = bytes_of("subprograms.o")

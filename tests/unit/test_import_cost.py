@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("keystone", "capstone", "elftools", "rich", "typer", "ctypes")
+HEAVY = ("keystone", "capstone", "rich", "typer", "ctypes")
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def test_running_and_compiling_does_not_load_what_it_does_not_need() -> None:
         "vm = EbpfVmNoData(bytes.fromhex('9500000000000000')); vm.execute_program()\n"
         "print('keystone' in sys.modules)\n"
         "vm.jit_compile()\n"
-        "print([m for m in ('capstone', 'elftools', 'rich', 'typer') if m in sys.modules])"
+        "print([m for m in ('capstone', 'rich', 'typer') if m in sys.modules])"
     )
     assert child.stdout.split("\n")[:2] == ["False", "[]"], child.stderr
 
@@ -78,7 +78,6 @@ def test_a_first_run_on_the_command_line_imports_what_it_needs(
     never = (
         "rich",
         "capstone",
-        "elftools",
         *(() if find_spec("pydantic") else ("hashlib",)),  # typer 0.29 has both
         "ebpfjit.runtime.maps.creation",
         "ebpfjit.runtime.owned",

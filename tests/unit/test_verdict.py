@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import Program, load
+from ebpfjit import MemoryFault, Program, load
 from ebpfjit.verifier.walk import Walk
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -145,3 +145,24 @@ def test_an_error_of_the_verifier_is_no_verdict(monkeypatch: pytest.MonkeyPatch)
     found = program.verify()
     assert found.status == "undecided"
     assert "ZeroDivisionError" in found.reason
+
+
+def test_a_witness_really_faults() -> None:
+    program = Program.from_assembly(GUARDED.replace("r2+13", "r2+14"), type="xdp")
+    found = program.verify()
+    (error,) = found.errors
+    assert len(error.witness.packet) == 14
+    with pytest.raises(MemoryFault) as fault:
+        error.witness.run(program)
+    assert fault.value.pc == error.pc
+    assert "a run that goes wrong there: 14 bytes" in str(found)
+    assert found.json()["errors"][0]["witness"]["pc"] == error.pc
+
+
+def test_no_witness_is_told_where_one_was_looked_for() -> None:
+    """The comparison is one that no packet fails."""
+    program = Program.from_assembly("ldxw r2, [r1]\nldxb r0, [r2]\nexit", type="xdp")
+    (error,) = program.verify(seconds=0.05).errors
+    assert (error.witness, error.looked) == (None, True)
+    (error,) = program.verify(seconds=0).errors
+    assert not error.looked

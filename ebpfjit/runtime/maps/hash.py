@@ -31,7 +31,6 @@ from __future__ import annotations
 import errno
 import operator
 import os
-import random
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -78,7 +77,7 @@ _SECRETS = struct.Struct(f"<{SECRET_WORDS}Q")
 _held = changing.held
 """What keeps all maps as they are, which is the same for good."""
 
-_secrets: random.Random = random.SystemRandom()
+_draw: Callable[[int], bytes] = os.urandom
 
 
 @contextmanager
@@ -87,22 +86,27 @@ def fixed_secrets(seed: int) -> Iterator[None]:
 
     What programs see of a map does not depend on its secrets; only how long its chains are.
     """
-    global _secrets
-    outer, _secrets = _secrets, random.Random(seed)
+    from random import Random
+
+    global _draw
+    outer, _draw = _draw, Random(seed).randbytes
     try:
         yield
     finally:
-        _secrets = outer
+        _draw = outer
 
 
-def secrets_of(source: random.Random) -> tuple[int, ...]:
-    """Return the secrets of one map, u64 each."""
-    drawn = source.getrandbits(64 * SECRET_WORDS)  # at once: the system is asked for each draw
-    return _SECRETS.unpack(drawn.to_bytes(_SECRETS.size, "little"))
+def secrets_of(draw: Callable[[int], bytes]) -> tuple[int, ...]:
+    """Return the secrets of one map, u64 each, from a source of bytes."""
+    return _SECRETS.unpack(draw(_SECRETS.size))  # at once: the system is asked for each draw
 
 
-NO_SECRETS = secrets_of(random.Random(0))
-"""For what hashes in constant time whatever the keys are, and is to give the same answers in each run."""
+@once
+def no_secrets() -> tuple[int, ...]:
+    """Return those of what hashes in constant time whatever the keys are, the same in each run."""
+    from random import Random
+
+    return secrets_of(Random(0).randbytes)
 
 
 @once
@@ -111,7 +115,7 @@ def _words(size: int) -> struct.Struct:
     return struct.Struct(f"<{size // 4}I" + ("", "B", "H", "HB")[size % 4])
 
 
-def hash_of(key: bytes, secrets: Sequence[int] = NO_SECRETS) -> int:
+def hash_of(key: bytes, secrets: Sequence[int]) -> int:
     """Return the hash (u64) of a key: its u32 words, then a u16 and a byte, each times a secret of its own.
 
     Whoever does not know the secrets cannot choose two keys that are more likely to meet than one in 2**32
@@ -249,7 +253,7 @@ class HashMap(FlatMap):
         _, heads, links, self.states_offset, newer, older, self.keys_offset, secrets, *_ = (
             self.storage.offsets
         )
-        self.secrets = secrets_of(_secrets)
+        self.secrets = secrets_of(_draw)
         self._secrets_offset = secrets
         self.storage.write(secrets, _SECRETS.pack(*self.secrets))
         self._buckets = self.storage.words(heads, buckets)

@@ -10,7 +10,7 @@ from typing import Any
 from ebpfjit.bits import U64_MASK
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps.definition import BPF_ANY, BPF_EXIST, BPF_NOEXIST, MapDefinition, MapType
-from ebpfjit.runtime.maps.hash import MULTIPLIER, hash_of
+from ebpfjit.runtime.maps.hash import MULTIPLIER, hash_of, no_secrets
 from ebpfjit.runtime.maps.mapping import RDONLY, WRONLY, PythonMap, to_bytes
 from ebpfjit.runtime.maps.storage import Storage, changing
 
@@ -165,7 +165,7 @@ class BloomFilter(_Pushed):
 
     def _bits(self, value: bytes) -> Iterator[tuple[int, int]]:
         """Yield (byte, bit) for each hash function: two halves of one hash, combined."""
-        first = hash_of(value)
+        first = hash_of(value, no_secrets())
         step = (first * MULTIPLIER & U64_MASK) >> 32 | 1
         for number in range(self._hashes):
             place = (first + number * step) & self._mask

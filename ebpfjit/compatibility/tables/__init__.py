@@ -1,0 +1,1 @@
+"""What each release of Linux has, as facts: text that a person reads, and `lookup` takes apart."""
