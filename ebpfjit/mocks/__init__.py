@@ -35,7 +35,7 @@ _OTHERS: Mapping[str, tuple[Argument, ...]] = {
     "bpf_get_branch_snapshot": (Argument("anything"),),
     "bpf_get_cgroup_classid": (Argument("ptr_to_ctx"),),
 }
-"""Arguments behind those of the prototype, which Linux's verifier does not know of, or not in all programs."""
+"""Arguments behind those of the prototype: Linux's verifier does not know them, or not in all programs."""
 
 MOST = 1 << 20
 """Bytes behind a pointer that a function is given at most: more is no buffer of a program's."""

@@ -38,7 +38,8 @@ class Helper:
     where it may call functions of the program (what does not say so is not let to), `asks_user` where it
     calls a function of the user's (a clock, randomness), which may do all that a helper of the user's may,
     `under_lock` where programs may call it while they hold a spin lock. `program_types` are those that Linux
-    gives it to (empty: all of them), `gpl` says that it asks for a GPL license. `differs` says in a few words what Linux does and this one does not.
+    gives it to (empty: all of them), `gpl` says that it asks for a GPL license. `differs` says in a few words
+    what Linux does and this one does not.
     """
 
     number: int
