@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 
+from ebpfjit.errors import TranslationError
 from ebpfjit.program import Program
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -17,11 +18,26 @@ _REL, _EM_BPF, _CURRENT = 1, 247, 1
 _PROGBITS, _SYMTAB, _STRTAB = 1, 2, 3
 _ALLOC, _EXEC, _WRITE = 2, 4, 1
 _GLOBAL_FUNCTION = 1 << 4 | 2
+_REFERRING = frozenset(
+    {"LDDW_MAP_FD", "LDDW_MAP_VALUE", "LDDW_VARIABLE", "LDDW_MAP_IDX", "LDDW_MAP_IDX_VALUE", "CALL_KFUNC"}
+)
+"""Operations that say what they refer to by relocations, of which such a file has none."""
 
 
 def to_object(program: Program, section: str, *, license: str = "GPL") -> bytes:
-    """Return an object with a program that refers to nothing, in a section that says its type ("xdp")."""
+    """Return an object with a program that refers to nothing, in a section that says its type ("xdp").
+
+    Raises TranslationError for a program that refers to maps, variables or kernel functions, and ValueError
+    for a zero byte in a name.
+    """
     name = program.name or "filter"
+    for text in (name, section, license):
+        if "\0" in text:
+            raise ValueError(f"{text!r} has a zero byte, with which names end")
+    for insn in program.instructions:
+        if insn.pc in program.references or (insn.row is not None and insn.row.operation in _REFERRING):
+            what = "the program refers to a map, a variable or a kernel function"
+            raise TranslationError(f"pc {insn.pc}: {what}, which takes relocations")
     sections: list[tuple[str, int, int, bytes, int, int, int]] = [
         ("", 0, 0, b"", 0, 0, 0),
         (section, _PROGBITS, _ALLOC | _EXEC, program.code, 0, 0, 0),

@@ -23,7 +23,9 @@ from ebpfjit import (
     TranslationError,
     VerifierError,
     classic,
+    filters,
     kernel,
+    load,
 )
 from ebpfjit.classic.code import encode
 from ebpfjit.classic.table import ANCILLARIES, ROWS, Form, Kind
@@ -276,6 +278,11 @@ def test_translated_filters_run_in_linux() -> None:
         except VerifierError:
             continue
         assert found == classic.run(code, data), (seed, classic.disassemble(code))
+        if seed % 5 == 0:
+            file = filters.to_object(classic.to_ebpf(code, name="mine"), "socket")
+            loaded = load(file).programs["mine"]
+            assert loaded.type == "socket_filter"
+            assert loaded.run(data, engine="kernel").return_value == found, seed
 
 
 ABOUT = {"mark": 5, "proto": 0x0800, "type": 3, "hatype": 1, "ifidx": 1, "poff": 42, "xor_x": 0x67,

@@ -214,6 +214,16 @@ def test_snaplen_link_types_and_objects() -> None:
         assert program.run(dns, engine="kernel").action == "XDP_DROP"
 
 
+def test_objects_of_programs_that_refer_to_something() -> None:
+    counter = load(Path(__file__).parents[1] / "elf" / "counter.o").programs
+    for name, pc in {"count": 4, "without_maps": 0}.items():  # a map, a variable
+        with pytest.raises(TranslationError, match=f"pc {pc}: the program refers to a map, a variable or"):
+            filters.to_object(counter[name], "xdp")
+    for options in ({"section": "xdp\0"}, {"section": "xdp", "license": "GPL\0"}):
+        with pytest.raises(ValueError, match="has a zero byte"):
+            filters.to_object(filters.to_xdp("tcp"), **options)
+
+
 C_EXPRESSIONS = (
     "tcp port 80 and ip[2:2] % 3 != len / 7",
     "vlan 7 or ip6[40] << 1 = 2",
