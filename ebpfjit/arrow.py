@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ebpfjit.function import JitFunction
+from ebpfjit.interpreted import Interpreted, for_batches
 from ebpfjit.program import Program
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Nulls = int | str | None
 
 
 def map(
-    function: JitFunction | Program,
+    function: JitFunction | Interpreted | Program,
     column: Any,
     *,
     on_fault: int | None = None,
@@ -49,7 +50,7 @@ def map(
     if nulls not in (None, "raise") and (isinstance(nulls, bool) or not isinstance(nulls, int)):
         raise TypeError(f'nulls is None, a number or "raise", not {nulls!r}')
     if isinstance(function, Program):
-        function = function.compile()
+        function = for_batches(function)
     if isinstance(column, pa.Table):
         rows = [batch.to_struct_array() for batch in column.to_batches()]
         column = pa.chunked_array(rows, pa.struct(list(column.schema)))
@@ -77,7 +78,7 @@ def register(
     `type` is that of the column, binary if it is not said. Raises what `pyarrow.compute` raises for a name
     that is taken.
     """
-    compiled = function.compile() if isinstance(function, Program) else function
+    compiled = for_batches(function) if isinstance(function, Program) else function
 
     def run(context: Any, column: Any) -> Any:
         if isinstance(column, pa.Scalar):
@@ -89,7 +90,11 @@ def register(
 
 
 def _of_array(
-    function: JitFunction, column: Any, on_fault: int | None, nulls: Nulls, layout: np.dtype[Any] | None
+    function: JitFunction | Interpreted,
+    column: Any,
+    on_fault: int | None,
+    nulls: Nulls,
+    layout: np.dtype[Any] | None,
 ) -> Any:
     kind = column.type
     if not _has_packets(kind) and not pa.types.is_struct(kind) and not pa.types.is_null(kind):
@@ -127,7 +132,9 @@ def _valid_rows(column: Any) -> Any:
     return found
 
 
-def _results(function: JitFunction, column: Any, on_fault: int | None, layout: np.dtype[Any] | None) -> Any:
+def _results(
+    function: JitFunction | Interpreted, column: Any, on_fault: int | None, layout: np.dtype[Any] | None
+) -> Any:
     """Return the results of a column without nulls."""
     kind, count = column.type, len(column)
     if count == 0:
@@ -147,7 +154,7 @@ def _results(function: JitFunction, column: Any, on_fault: int | None, layout: n
     return pa.Array.from_buffers(pa.uint64(), count, [None, pa.py_buffer(found)])
 
 
-def _layout_of(function: JitFunction) -> np.dtype[Any]:
+def _layout_of(function: JitFunction | Interpreted) -> np.dtype[Any]:
     from ebpfjit.columns import dtype_of
 
     return dtype_of(function.program)

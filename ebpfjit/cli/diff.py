@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ebpfjit.cli import files
-from ebpfjit.cli.fuzz import names_of
+from ebpfjit.cli.fuzz import engines_of
 from ebpfjit.cli.options import (
     Btf,
     FilterExpression,
@@ -42,9 +42,12 @@ def diff(
     program: ProgramName = None,
     expression: FilterExpression = None,
     engines: Annotated[
-        str,
-        Option(metavar="NAMES", help="Engines: interpreter, optimized, jit, gate, tiered, kernel."),
-    ] = "interpreter,jit",
+        str | None,
+        Option(
+            metavar="NAMES",
+            help="Of interpreter, optimized, jit, gate, tiered, kernel; interpreter,jit unless told.",
+        ),
+    ] = None,
     hex_: Annotated[
         list[str] | None, Option("--hex", metavar="HEX", help="Memory, in hex; may be repeated.")
     ] = None,
@@ -82,7 +85,7 @@ def diff(
     from ebpfjit.difftest.engines import check_engines
     from ebpfjit.difftest.guided import make_input
 
-    chosen = names_of(engines)
+    chosen = engines_of(engines)
     check_engines(chosen)
     memories = [*in_hex(hex_ or ()), *(files.read_bytes(str(path)) for path in mem or ())]
     memories += captured(pcap) if pcap is not None else []

@@ -27,6 +27,7 @@ def filter_(
 
     from ebpfjit import capture, filters
     from ebpfjit.errors import CaptureError
+    from ebpfjit.interpreted import for_batches
 
     if write is not None and os.path.exists(write) and os.path.exists(pcap) and os.path.samefile(write, pcap):
         raise WrongUsage("--write and --pcap name the same file")
@@ -47,7 +48,7 @@ def filter_(
                 break
             link = batch.link_type
             if link not in functions:  # each packet is filtered as one of its own link type
-                functions[link] = filters.compile(expression, linktype=link, type=None).compile()
+                functions[link] = for_batches(filters.compile(expression, linktype=link, type=None))
             found = functions[link].map(batch)
             packets += len(batch)
             matching = len(batch) - found.count(0)

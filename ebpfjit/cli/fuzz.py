@@ -41,9 +41,12 @@ def fuzz(
     ] = None,
     program: ProgramName = None,
     engines: Annotated[
-        str,
-        Option(metavar="NAMES", help="Engines: interpreter, optimized, jit, gate, tiered, kernel."),
-    ] = "interpreter,jit",
+        str | None,
+        Option(
+            metavar="NAMES",
+            help="Of interpreter, optimized, jit, gate, tiered, kernel; interpreter,jit unless told.",
+        ),
+    ] = None,
     seconds: Annotated[float | None, Option(min=0.1, help="How long; 60 unless told.")] = None,
     programs: Annotated[int | None, Option(min=1, help="How many programs, instead.")] = None,
     inputs: Annotated[
@@ -112,14 +115,14 @@ def fuzz(
         if is_given_packets(found):
             old = None if against is None else one_of(against, program or found.name, {})[0]
             asked = fuzz_packets.How(
-                check, old, against or "", seconds, inputs, seed, names_of(engines), corpus, pcap, tests
+                check, old, against or "", seconds, inputs, seed, engines_of(engines), corpus, pcap, tests
             )
             raise SystemExit(fuzz_packets.run(file, found, asked, as_json=as_json))
         packets_only = {"check": check, "against": against, "pcap": pcap, "tests": tests}
         refused = [name for name, value in packets_only.items() if value is not None]
         if refused:
             raise WrongUsage(f"--{refused[0]} is for programs that are given packets")
-        how = fuzz_inputs.How(names_of(engines), seed, seconds, inputs, corpus)
+        how = fuzz_inputs.How(engines_of(engines), seed, seconds, inputs, corpus)
         raise SystemExit(fuzz_inputs.run(file, found, how, as_json=as_json))
     if inputs is not None or map_ or variables or check or against or pcap or tests:
         raise WrongUsage("--inputs, --map, --global, --check, --against, --pcap, --tests go with FILE")
@@ -134,7 +137,7 @@ def fuzz(
     from ebpfjit.difftest.report import report_text, times_text
 
     options = Options(
-        engines=names_of(engines),
+        engines=engines_of(engines),
         seed=seed,
         sources=names_of(sources) if sources else (),
         builds=names_of(builds) if builds else (),
@@ -179,6 +182,13 @@ def _as_json(result: FuzzReport) -> dict[str, object]:
         ],
         "interrupted": result.interrupted,
     }
+
+
+def engines_of(text: str | None) -> tuple[str, ...]:
+    """Return the engines of a list; those that are usual here where there is none."""
+    from ebpfjit.difftest.engines import default_engines
+
+    return default_engines() if text is None else names_of(text)
 
 
 def names_of(text: str) -> tuple[str, ...]:

@@ -39,8 +39,7 @@ def run(file: str, program: Program, how: How, *, as_json: bool) -> int:
     from ebpfjit.difftest.guided import fuzz_program
     from ebpfjit.ready import is_plain, ready
 
-    if len(how.engines) > 1:
-        check_engines(how.engines)
+    check_engines(how.engines, least=1)
     start = ready(program)  # who wrote it wants to know what is wrong with it, not that inputs are refused
     start.refuse_missing()
     report = fuzz_program(

@@ -48,9 +48,11 @@ def seconds_of(text: str) -> float:
 
 def run(file: str, program: Program, how: How, *, as_json: bool) -> int:
     """Look for packets; print findings. Return the exit status: 1 where anything was found."""
+    from ebpfjit.difftest.engines import check_engines
     from ebpfjit.fuzzing import fuzz
     from ebpfjit.ready import ready
 
+    check_engines(how.engines, least=1)
     ready(program).refuse_missing()
     start = seeds(how.corpus)
     start += captured(how.pcap) if how.pcap is not None else []

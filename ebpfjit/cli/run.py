@@ -134,7 +134,7 @@ def run(
 
     if pcap is not None:
         if reasons and name != "jit":
-            raise WrongUsage("--reasons are told by machine code")
+            raise WrongUsage(f"--reasons are told by machine code{_why_not_here(engine)}")
         function = _compiled(chosen, limit, fields, cache, reasons=reasons) if name == "jit" else None
         shown = obj if show_maps else None
         _run_capture(
@@ -204,6 +204,13 @@ def _engine(asked: Engine | None, program: Program, *, single: bool, cache: str 
         return "jit" if made_for_one_run(program, cache) else "interpreter"
 
     return best_engine()
+
+
+def _why_not_here(asked: Engine | None) -> str:
+    """Return why there is no machine code where nobody asked for another engine, as the end of a sentence."""
+    from ebpfjit.engines import unavailable
+
+    return "" if asked is not None else f": {unavailable('jit')}"
 
 
 def _result_json(result: Result, program: Program) -> dict[str, object]:

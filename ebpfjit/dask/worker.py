@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,8 @@ from ebpfjit.capture.parts import Part, reading
 from ebpfjit.capture.reader import State
 from ebpfjit.capture.tally import Tally
 from ebpfjit.dask.merge import RULES, items, maps_of
-from ebpfjit.errors import EbpfError, EbpfWarning, ExecutionError, JitUnavailable, MapError
+from ebpfjit.errors import EbpfError, MapError
+from ebpfjit.interpreted import for_batches
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.copying import contents_of, restore
@@ -39,26 +39,11 @@ class _Ready:
         self.start = [contents_of(map_) for map_ in self.maps]
         self.items = {map_.name: items(map_) if hasattr(map_, "typed") else {} for map_ in self.maps}
         self.lock = Lock()
-        self.run: Callable[[Any, int | None], Any]
-        try:
-            function = self.program.compile()
-        except JitUnavailable as error:
-            warnings.warn(f"{error}; the interpreter runs {self.program.name!r}", EbpfWarning, stacklevel=2)
-            self.run = self._interpreted
-        else:
-            self.run = lambda packets, on_fault: function.map(packets, on_fault=on_fault)
+        self._function = for_batches(self.program)
 
-    def _interpreted(self, packets: Any, on_fault: int | None) -> Any:
-        found = []
-        for index, packet in enumerate(packets):
-            try:
-                found.append(self.program.run(packet, engine="interpreter").return_value)
-            except ExecutionError as error:
-                if on_fault is None:
-                    error.index = index
-                    raise
-                found.append(on_fault % (1 << 64))
-        return np.array(found, "u8")
+    def run(self, packets: Any, on_fault: int | None) -> Any:
+        """Return the results of packets, u64."""
+        return self._function.map(packets, on_fault=on_fault)
 
     def frames(self, batch: Batch) -> Batch:
         """Return a batch as the program takes it: with a type it gets Ethernet frames."""

@@ -9,15 +9,13 @@ from dataclasses import replace
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.difftest import classic, typed
 from ebpfjit.difftest.case import Case, Input
-from ebpfjit.difftest.engines import ENGINES, check_engines, compiled_case, prepared
+from ebpfjit.difftest.engines import ENGINES, check_engines, compiled_case, default_engines, prepared
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome, Runner
 from ebpfjit.difftest.trace import Parting, parting, trace_interpreter, trace_jit
 from ebpfjit.listing.machine import render_pc
 from ebpfjit.program import Buffer, Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.environment import Clock, Environment
-
-DEFAULT_ENGINES = ("interpreter", "jit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class Report:
 def compare(
     program: Program | Buffer,
     inputs: Iterable[Input | Buffer] = (b"",),
-    engines: Sequence[str] = DEFAULT_ENGINES,
+    engines: Sequence[str] | None = None,
     *,
     build: str = "native",
     promised: int = 0,
@@ -75,7 +73,9 @@ def compare(
     """Run a program on every engine and every input, and report what each left and where they part.
 
     `inputs` are memories that r1 points to (with r2 their lengths), or `Input`s; for programs with a type
-    they are packets, or the context's bytes. `build` and `promised` say how machine code is made (`Case`).
+    they are packets, or the context's bytes. `engines` are by default the interpreter and machine code, or
+    what that is made of where there is none (`default_engines`). `build` and `promised` say how machine code
+    is made (`Case`).
 
     A program without a type and maps runs as it is: no verifier refuses it. Machine code runs in
     this process: one that goes wrong can take it down. Other programs run as `Program.run` has them,
@@ -84,6 +84,7 @@ def compare(
     the kernel has its own.
     Raises UnknownEngine, JitUnavailable, VerifierError, and what loading a program raises.
     """
+    engines = default_engines() if engines is None else engines
     check_engines(engines)
     if isinstance(inputs, bytes | bytearray | memoryview):
         raise TypeError("inputs are several memories, [memory] where there is one, not the bytes of one")
@@ -100,7 +101,7 @@ def compare(
 def compare_program(
     program: Program,
     inputs: Iterable[Input | Buffer],
-    engines: Sequence[str] = DEFAULT_ENGINES,
+    engines: Sequence[str],
     *,
     build: str = "native",
 ) -> Report:
@@ -153,7 +154,7 @@ def assembly_of(case: Case, pc: int) -> str:
     return render_pc(compiled.listing, compiled.image, pc)
 
 
-def compare_case(case: Case, engines: Sequence[str] = DEFAULT_ENGINES) -> Report:
+def compare_case(case: Case, engines: Sequence[str]) -> Report:
     """Compare a case on every engine, with traces; `compare` says the rest."""
     if case.type:
         compared = tuple(_typed(typed.linked(case), one, engines, case.build) for one in case.inputs)

@@ -6,6 +6,7 @@ An engine is a function: (case) -> a function that runs the prepared case on one
 from __future__ import annotations
 
 import mmap
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +24,8 @@ from ebpfjit.difftest.generate import plain
 from ebpfjit.difftest.known import KnownFacts
 from ebpfjit.difftest.optimized import Stage, stages
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome, Runner, attributes_of
-from ebpfjit.errors import EbpfError, ExecutionError, InputError, JitUnavailable, VerifierError
+from ebpfjit.engines import unavailable
+from ebpfjit.errors import EbpfError, EbpfWarning, ExecutionError, InputError, JitUnavailable, VerifierError
 from ebpfjit.interpreter import Watcher, interpret
 from ebpfjit.optimizer.slots import has_slots
 from ebpfjit.program import Program
@@ -314,13 +316,28 @@ CALLED = ("gate", "tiered")
 """Those that call a function: a run's stack is the thread's."""
 
 
-def check_engines(names: Sequence[str]) -> None:
-    """Raise UnknownEngine where one is not available here, or fewer than two are asked for."""
+def default_engines() -> tuple[str, ...]:
+    """Return what is compared where nobody says: the interpreter and machine code.
+
+    Where there is none an EbpfWarning says why, and it is what the optimizer makes of programs instead.
+    """
+    why = unavailable("jit")
+    if not why:
+        return ("interpreter", "jit")
+    warnings.warn(f"{why}; compared are the interpreter and `optimized`", EbpfWarning, stacklevel=3)
+    return ("interpreter", "optimized")
+
+
+def check_engines(names: Sequence[str], least: int = 2) -> None:
+    """Raise UnknownEngine where one is not available here, or fewer than `least` are asked for.
+
+    Raises JitUnavailable where there is no machine code for one.
+    """
     for name in names:
         if name not in ENGINES:
             raise UnknownEngine(f"no engine {name!r}; there are {', '.join(ENGINES)}")
-    if len(set(names)) < 2:
-        raise UnknownEngine("comparing takes two engines at least")
+    if len(set(names)) < least:
+        raise UnknownEngine("comparing takes two engines at least" if least > 1 else "an engine is needed")
     tiny = Case(bytes.fromhex("b700000000000000 9500000000000000"), (Input(),))
     for name in names:
         ENGINES[name](tiny, prepared(tiny))

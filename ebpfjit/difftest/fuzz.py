@@ -28,7 +28,7 @@ from ebpfjit.difftest.case import Case
 from ebpfjit.difftest.check import CRASH, HANG
 from ebpfjit.difftest.children import processor_seconds, took_too_long
 from ebpfjit.difftest.coverage import Coverage
-from ebpfjit.difftest.engines import check_engines
+from ebpfjit.difftest.engines import check_engines, default_engines
 from ebpfjit.difftest.finding import Finding
 from ebpfjit.difftest.sources import FOR_THE_KERNEL, SOURCES, case_of, check_builds, check_sources
 from ebpfjit.record import dataclass
@@ -51,7 +51,7 @@ class Options:
     that takes `hang_seconds` of its process's time counts as one that hangs.
     """
 
-    engines: tuple[str, ...] = ("interpreter", "jit")
+    engines: tuple[str, ...] = field(default_factory=default_engines)
     seed: int = 1
     sources: tuple[str, ...] = ()
     corpus: tuple[Case, ...] = ()

@@ -187,7 +187,7 @@ def _keystone() -> Any:
         import keystone
     except ImportError as error:
         raise JitUnavailable(
-            f"keystone is not installed ({error}); 'pip install keystone-engine' adds it; "
+            f"keystone is not installed, which makes machine code ({error}): pip install keystone-engine; "
             f"the interpreter works without"
         ) from None
     return keystone

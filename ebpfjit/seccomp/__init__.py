@@ -21,6 +21,7 @@ from ebpfjit.classic.code import decode
 from ebpfjit.classic.table import Form, Kind
 from ebpfjit.classic.translate import OnMemory
 from ebpfjit.errors import InputError, LoadError, VerifierError
+from ebpfjit.interpreted import for_batches
 from ebpfjit.named import absent
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
@@ -131,7 +132,7 @@ class SeccompProgram(Program):
         given.
         """
         calls = system_calls(architecture(arch or _here()))
-        function = self.compile(optimize=False)  # it is called once for each
+        function = for_batches(self, optimize=False)  # it is called once for each
         return {name: action_of(function(call_data(nr, arch, args))) for name, nr in calls.items()}
 
 

@@ -37,7 +37,7 @@ from ebpfjit.difftest.check import DIFFERS, Checker
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.compare import compare_case
 from ebpfjit.difftest.coverage import BRANCH, EDGE, ENDING, PAIRING, ROW, Coverage, reachable
-from ebpfjit.difftest.engines import compiled_case, prepared
+from ebpfjit.difftest.engines import compiled_case, default_engines, prepared
 from ebpfjit.difftest.finding import examine, found, shrunk
 from ebpfjit.difftest.items import put_together, take_apart, without
 from ebpfjit.difftest.packets import PROGRAMS, map_of
@@ -217,7 +217,7 @@ def test_a_program_that_is_tail_called_is_traced_too() -> None:
         tail = assemble("mov r6, r10\nmov r1, 3\nmov r2, 1\nor r1, r2\nmov r0, r1" + EXIT)
         code = map_of(2, PROGRAMS) + assemble("mov r3, 1\ncall 12\nmov r0, 9" + EXIT)
         case = Case(code, (Input(FRAME),), build="baseline", type="xdp", tail=tail)
-        (comparison,) = compare_case(case).comparisons
+        (comparison,) = compare_case(case, default_engines()).comparisons
         return comparison.parting, comparison.assembly, comparison.differing
 
     found, assembly, differing = run_forked(planted, 60).value

@@ -1,0 +1,80 @@
+"""A program over many packets on the interpreter: what stands in where there is no machine code.
+
+for_batches(program) -> JitFunction, or an Interpreted that is called, and maps, in the same way
+"""
+
+from __future__ import annotations
+
+import warnings
+from array import array
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
+
+from ebpfjit.bits import W64
+from ebpfjit.errors import EbpfWarning, ExecutionError, InputError, JitUnavailable
+from ebpfjit.runtime.memory import flat_view
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ebpfjit.function import JitFunction
+    from ebpfjit.literals import AnyBuffer
+    from ebpfjit.program import Program
+
+
+def for_batches(program: Program, *, optimize: bool | None = None) -> JitFunction | Interpreted:
+    """Return a program as a function of packets; where it has to be interpreted an EbpfWarning says why."""
+    try:
+        return program.compile(optimize=optimize)
+    except JitUnavailable as error:
+        warnings.warn(f"{error}; the interpreter runs {program.name!r}", EbpfWarning, stacklevel=3)
+        return Interpreted(program)
+
+
+class Interpreted:
+    """A function of a packet, fn(mem) -> r0, that the interpreter runs; `map` is that of a JitFunction."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def __call__(self, mem: AnyBuffer = b"") -> int:
+        """Run the program and return r0. Raises as `Program.run`."""
+        return self.program.run(mem, engine="interpreter").return_value
+
+    def map(
+        self,
+        buffers: AnyBuffer | Iterable[AnyBuffer],
+        *,
+        offsets: Sequence[int] | memoryview | None = None,
+        stride: int | None = None,
+        on_fault: int | None = None,
+    ) -> array[int]:
+        """Run the program on many packets; return all r0 as array("Q").
+
+        Packets are a sequence of buffers (a batch of a capture is one), records of `stride` bytes in a
+        buffer, or what lies between `offsets` in it. What faults stops it, or gives `on_fault`.
+        """
+        found = array("Q")
+        for index, packet in enumerate(_packets(buffers, offsets, stride)):
+            try:
+                found.append(self(packet))
+            except (ExecutionError, InputError) as error:
+                if on_fault is None:
+                    error.index = index
+                    raise
+                found.append(W64.wrap(on_fault))
+        return found
+
+
+def _packets(
+    buffers: AnyBuffer | Iterable[AnyBuffer], offsets: Sequence[int] | memoryview | None, stride: int | None
+) -> Iterator[AnyBuffer]:
+    if offsets is None and stride is None:
+        yield from cast("Iterable[AnyBuffer]", buffers)
+        return
+    view = flat_view(buffers)
+    if stride is not None:
+        offsets = range(0, view.nbytes + 1, stride)
+    for start, stop in pairwise(offsets or ()):
+        yield view[start:stop]

@@ -1,0 +1,95 @@
+"""Where there is no machine code: batches and commands interpret, or say what is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebpfjit import EbpfWarning, JitUnavailable, MemoryFault, Program, capture, load
+from ebpfjit.engines import unavailable
+from ebpfjit.errors import InputError
+from ebpfjit.interpreted import Interpreted, for_batches
+
+ROOT = Path(__file__).resolve().parents[2]
+FILTER = ROOT / "examples" / "packets" / "xdp_port_filter.o"
+SECOND = Program.from_assembly("ldxb r0, [r1+1]\nexit", name="second")
+BYTES = bytes(range(12))
+WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "buffers": ([BYTES, BYTES[5:7]], {}),
+    "records": (BYTES, {"stride": 4}),
+    "offsets": (BYTES, {"offsets": [0, 4, 6, 12]}),
+    "faults": ([BYTES, b"x", BYTES], {"on_fault": -1}),
+    "none": ([], {}),
+}
+
+
+@pytest.mark.skipif(bool(unavailable("jit")), reason="what is compared with is not here")
+@pytest.mark.parametrize("way", WAYS)
+def test_batches_are_as_machine_code_has_them(way: str) -> None:
+    packets, how = WAYS[way]
+    assert Interpreted(SECOND).map(packets, **how) == SECOND.compile().map(packets, **how)
+
+
+def test_a_fault_and_a_packet_that_is_too_short_name_their_place() -> None:
+    with pytest.raises(MemoryFault) as fault:
+        Interpreted(SECOND).map([BYTES, b"x"])
+    assert fault.value.index == 1
+    with pytest.raises(InputError) as short:
+        Interpreted(load(FILTER).programs["port_filter"]).map([bytes(60), b"x"])
+    assert short.value.index == 1
+
+
+def test_who_interprets_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise JitUnavailable("there is no keystone here")
+
+    monkeypatch.setattr(Program, "compile", refuse)
+    with pytest.warns(EbpfWarning, match="no keystone here; the interpreter runs 'second'"):
+        assert for_batches(SECOND)(BYTES) == 1
+
+
+END = "<end>\n"
+COMMANDS = f"""
+import sys
+sys.modules["keystone"] = None
+from ebpfjit.cli.app import main
+for line in sys.stdin.read().splitlines():
+    sys.argv[1:] = line.split()
+    print(main())
+    print({END!r}, end="", flush=True)
+    print({END!r}, end="", flush=True, file=sys.stderr)
+"""
+
+
+MISSING = "pip install keystone-engine"
+#         command: exit status, the last line of what it prints, what standard error says
+SAID: dict[str, tuple[int, str, str]] = {
+    "filter arp --pcap c.pcap": (0, "1 of 1 packets match", MISSING),
+    f"diff {FILTER} --random 3": (0, "3 inputs, interpreter, optimized: no difference", MISSING),
+    f"fuzz {FILTER} --inputs 30": (0, "0 findings, 0 differences between engines", MISSING),
+    "fuzz --programs 3": (0, "second of processor time", MISSING),
+    f"run {FILTER} --pcap c.pcap": (0, "", ""),
+    f"run {FILTER} --pcap c.pcap --reasons": (2, "", MISSING),
+    f"diff {FILTER} --engines interpreter,jit": (1, "", MISSING),
+    f"fuzz {FILTER} --engines interpreter,abacus": (1, "", "no engine 'abacus'"),
+}
+
+
+def test_commands_interpret_or_say_what_is_missing(tmp_path: Path) -> None:
+    with capture.Writer(str(tmp_path / "c.pcap")) as writer:
+        writer.add(bytes(12) + b"\x08\x06" + bytes(46), 1)
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS], input="\n".join(SAID), cwd=tmp_path, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    told = done.stdout.split(END), done.stderr.split(END)
+    for (command, (status, last, why)), out, err in zip(SAID.items(), *told, strict=False):
+        *_, printed, ended = ["", *out.strip().splitlines()]
+        assert ended == str(status), command
+        assert last in printed, command
+        assert why in err, command
+        assert len(err.strip().splitlines()) == (0 if not why else 4 if status == 2 else 1), command
