@@ -22,10 +22,10 @@ def errors(program: Program) -> Iterator[Error]:
     """Return what is wrong with where control goes."""
     reached = _reached(program)
     starts = sorted({0, *program.functions})
-    linked = {_function_of(starts, pc) for pc in reached}  # a loader leaves out what no call leads to
+    linked = {function_of(starts, pc) for pc in reached}  # a loader leaves out what no call leads to
     is_filled = len(linked) < len(starts)
     for insn in program.instructions:
-        function = _function_of(starts, insn.pc)
+        function = function_of(starts, insn.pc)
         if is_filled and not function and insn.row is not None and insn.row.kind is Kind.EXIT:
             continue  # the linker filled the place up to a table of functions with these
         if insn.pc not in reached and function in linked:
@@ -43,7 +43,7 @@ def errors(program: Program) -> Iterator[Error]:
         row = insn.row
         if row is None or row.kind is Kind.CALL_LOCAL:
             continue
-        if _function_of(starts, insn.pc) != _function_of(starts, target):
+        if function_of(starts, insn.pc) != function_of(starts, target):
             yield (
                 insn.pc,
                 "structure",
@@ -52,7 +52,7 @@ def errors(program: Program) -> Iterator[Error]:
             )
     called = calls(program)
     for start, callees in called.items():
-        if start in _below(called, callees):
+        if start in below(called, callees):
             yield (
                 callees[min(callees)][0], "termination", f"recursive call from {program.functions[start]}()",
                 "functions of a program must not call themselves",
@@ -112,7 +112,8 @@ def _ending(program: Program) -> set[int]:
     return found
 
 
-def _function_of(starts: list[int], pc: int) -> int:
+def function_of(starts: list[int], pc: int) -> int:
+    """Return the slot where the function starts that a slot is in."""
     from bisect import bisect_right
 
     return starts[bisect_right(starts, pc) - 1]
@@ -125,12 +126,13 @@ def calls(program: Program) -> dict[int, dict[int, tuple[int, ...]]]:
     for insn in program.instructions:
         row = insn.row
         if row is not None and row.kind is Kind.CALL_LOCAL and insn.target in found:
-            callees = found[_function_of(starts, insn.pc)]
+            callees = found[function_of(starts, insn.pc)]
             callees[insn.target] = (*callees.get(insn.target, ()), insn.pc)
     return found
 
 
-def _below(called: Mapping[int, Mapping[int, object]], callees: Mapping[int, object]) -> set[int]:
+def below(called: Mapping[int, Mapping[int, object]], callees: Mapping[int, object]) -> set[int]:
+    """Return these functions, and all that they call."""
     found: set[int] = set()
     todo = list(callees)
     while todo:
@@ -150,7 +152,7 @@ def deepest(
     """
     called = calls(program)
     tail = {
-        _function_of(sorted(program.functions), insn.pc)
+        function_of(sorted(program.functions), insn.pc)
         for insn in program.instructions
         if insn.row is not None and insn.row.kind is Kind.CALL_HELPER and insn.imm == _TAIL_CALL
     }

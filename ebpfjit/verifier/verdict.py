@@ -177,7 +177,7 @@ def verify(
     )
     reason = ""
     try:
-        walk.run(0, [None, *_arguments(setting)])
+        walk.run([None, *_arguments(setting)])
     except Stop:
         if walk.visited > limit:
             reason = _exploded(walk)

@@ -17,7 +17,7 @@ from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, Kind, Row
 from ebpfjit.isa.spec import Reference as Refers
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import dataclass
-from ebpfjit.verifier import arithmetic, branches, calls, contexts, memory, pruning
+from ebpfjit.verifier import arithmetic, branches, calls, contexts, functions, memory, pruning
 from ebpfjit.verifier.arguments import Given
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.refusals import Refused, Undecided
@@ -95,6 +95,8 @@ class Walk:
         self.kept = 0
         self.visits: dict[int, int] = {}
         self.depths: dict[int, int] = {}
+        self.functions = functions.Functions(program)
+        self.called: set[int] = set()
         self.claims: dict[int, list[State]] | None = {} if claims else None
         self.todo: list[State] = []
         self.points: dict[int, list[Point]] = {}
@@ -106,8 +108,24 @@ class Walk:
 
     # -- the walk -----------------------------------------------------------------------------------------
 
-    def run(self, start: int, registers: list[Value]) -> None:
-        """Walk all ways from a function on. Raises Stop at the limit."""
+    def run(self, registers: list[Value]) -> None:
+        """Walk all ways through the program, and through each global function that is called.
+
+        Raises Stop at the limit.
+        """
+        self._walk(0, registers)
+        done: set[int] = set()
+        while self.called - done:
+            start = min(self.called - done)
+            done.add(start)
+            try:
+                given = self.functions.values(start)
+            except Undecided as undecided:
+                self.undecided.setdefault(start, str(undecided))
+            else:
+                self._walk(start, given)
+
+    def _walk(self, start: int, registers: list[Value]) -> None:
         registers = [*registers, *([None] * (10 - len(registers))), Pointer("stack", 0)]
         state = State(start, [Frame(start, END, registers)])
         self._begin(state)
@@ -589,11 +607,25 @@ def _kfunc(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
 
 
 def _local(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
-    if state.lock is not None:
-        raise Refused("lock", "function calls are not allowed while holding a lock")
     target = insn.target
     assert target is not None
     registers = state.registers
+    parameters = walk.functions.parameters(target)
+    if parameters is not None:
+        if state.lock is not None:
+            raise Refused(
+                "lock",
+                "global function calls are not allowed while holding a lock",
+                "make the function static",
+            )
+        functions.check_call(walk.setting, state, parameters)
+        walk.called.add(target)
+        if target in walk.functions.moving:
+            calls.packet_moved(state, f"a call of {walk.program.functions[target]}()")
+        for number in range(1, 6):
+            registers[number] = None
+        registers[0] = unknown()
+        return insn.next_pc
     walk.enter(state, target, insn.pc, [None, *registers[1:6]])
     return target
 
@@ -636,6 +668,10 @@ def _ends(walk: Walk, state: State, frame: Frame, result: Value) -> int:
         )
     if frame.callback is not None:
         _in_range(result, frame.callback.results, "async callback")
+        return END
+    if frame.start and not isinstance(result, (Scalar, Poison)):
+        raise Refused("result", "At subprogram exit the register R0 is not a scalar value")
+    if frame.start:
         return END
     if isinstance(result, Pointer) and not walk.setting.privileged:
         raise Refused("leak", "R0 leaks addr as return value")

@@ -1,0 +1,205 @@
+"""Global functions: each is verified by itself, from what its types say of its arguments.
+
+    int f(struct xdp_md *c, u64 n, struct pair *p)    a context, some number, 16 bytes of memory or NULL
+
+A caller holds what it gives against these, and knows nothing of the result (btf_prepare_func_args,
+btf_check_func_arg_match). Static functions are walked from each of their callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from ebpfjit.elf.btf import NO_MEMBER, VOID, Btf, Kind, Type
+from ebpfjit.errors import LoadError
+from ebpfjit.isa.spec import Kind as InstructionKind
+from ebpfjit.program import Program
+from ebpfjit.record import dataclass
+from ebpfjit.runtime.contexts.types import program_type
+from ebpfjit.verifier import memory, structure
+from ebpfjit.verifier.arguments import dynptr_at
+from ebpfjit.verifier.prototypes import prototype
+from ebpfjit.verifier.refusals import Refused, Undecided
+from ebpfjit.verifier.state import State
+from ebpfjit.verifier.values import Pointer, Poison, Scalar, Value, fresh, mark_precise, unknown
+
+GLOBAL = 1
+"""BTF_FUNC_GLOBAL."""
+
+_MOST = 5
+_NUMBERS = frozenset({Kind.INT, Kind.ENUM, Kind.ENUM64})
+_TAG = "arg:"
+_OTHER_CONTEXTS: Mapping[str, frozenset[str]] = {
+    "kprobe": frozenset({"pt_regs", "user_pt_regs", "user_regs_struct", "bpf_user_pt_regs_t"}),
+    "perf_event": frozenset({"bpf_perf_event_data"}),
+    "raw_tracepoint": frozenset({"bpf_raw_tracepoint_args"}),
+    "raw_tracepoint_writable": frozenset({"bpf_raw_tracepoint_args"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What a function takes: "scalar", "ctx", "dynptr", or "mem": `size` bytes, or NULL where `null`."""
+
+    kind: str
+    size: int = 0
+    null: bool = False
+
+
+class Functions:
+    """What is known of the functions of a program."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._known: dict[int, tuple[Parameter, ...] | None] = {}
+
+    def parameters(self, start: int) -> tuple[Parameter, ...] | None:
+        """Return what a global function takes, None of a static one. Raises Refused, Undecided."""
+        if start not in self._known:
+            self._known[start] = self._parameters(start)
+        return self._known[start]
+
+    def values(self, start: int) -> list[Value]:
+        """Return what a global function has in r0 to r5 at its start. Raises Undecided."""
+        return [None, *(_given(each) for each in self.parameters(start) or ())]
+
+    @cached_property
+    def _types(self) -> Btf | None:
+        info = self.program.types
+        return None if info is None else Btf(info.btf, "BTF")
+
+    @cached_property
+    def _ids(self) -> dict[int, int]:
+        info = self.program.types
+        return {} if info is None else dict(info.functions)
+
+    def _parameters(self, start: int) -> tuple[Parameter, ...] | None:
+        try:
+            types = self._types
+            if types is None or not self._ids.get(start):
+                return None
+            function = types.type(self._ids[start])
+            if function.linkage != GLOBAL:
+                return None
+            return tuple(self._each(types, function))
+        except LoadError as error:
+            raise Undecided(f"its types are damaged: {error}") from error
+
+    def _each(self, types: Btf, function: Type) -> Iterator[Parameter]:
+        said, what = types.resolve(function.target), f"Global function {function.name}()"
+        if len(said.parameters) > _MOST:
+            raise Refused("call", f"{what} with {len(said.parameters)} > {_MOST} args. Buggy compiler.")
+        if types.resolve(said.target).kind not in _NUMBERS:
+            raise Refused("call", f"{what} doesn't return scalar. Only those are supported.")
+        tags: dict[int, set[str]] = {}
+        for tag, rest in types.tags(_TAG):
+            if tag.target == function.id and tag.index != NO_MEMBER:
+                tags.setdefault(tag.index, set()).add(rest)
+        for index, (_, id) in enumerate(said.parameters):
+            yield self._parameter(types, index, id, tags.get(index, set()), what)
+
+    def _parameter(self, types: Btf, index: int, id: int, tags: set[str], what: str) -> Parameter:
+        type_ = types.resolve(id)
+        if tags - {"ctx", "nonnull"}:
+            raise Undecided(f"{what}: arguments with the tag {min(tags)!r} are not decided yet")
+        if type_.kind in _NUMBERS:
+            return Parameter("scalar")
+        if type_.kind is not Kind.PTR:
+            raise Refused("call", f"Arg#{index} type {types.describe(id)} in {what} is not supported yet.")
+        target = types.resolve(type_.target)
+        if "ctx" in tags or self._is_context(types, type_.target, target):
+            return Parameter("ctx")
+        if target.name == "bpf_dynptr":
+            return Parameter("dynptr")
+        size = types.size_of(target.id) if target is not VOID and target.kind is not Kind.FWD else 0
+        if not size:
+            said = types.describe(type_.target)
+            raise Refused("call", f"arg#{index} reference type('{said}') size cannot be determined")
+        return Parameter("mem", size, null="nonnull" not in tags)
+
+    def _is_context(self, types: Btf, id: int, target: Type) -> bool:
+        if self.program.type is None:
+            return False
+        kind = program_type(self.program.type)
+        names = _OTHER_CONTEXTS.get(kind.name, frozenset())
+        if kind.layout is not None:
+            names |= {kind.layout.name}
+        return target.name in names or types.type(id).name in names
+
+    @cached_property
+    def moving(self) -> frozenset[int]:
+        """The functions that move packets, or call one that does."""
+        type_ = self.program.type
+        name = None if type_ is None else program_type(type_).name
+        found: set[int] = set()
+        called = structure.calls(self.program)
+        starts = sorted(called)
+        for insn in self.program.instructions:
+            if insn.row is None or insn.row.kind is not InstructionKind.CALL_HELPER:
+                continue
+            takes = prototype(insn.imm, name)
+            if takes is not None and takes.moves_packet:
+                found.add(structure.function_of(starts, insn.pc))
+        return frozenset(
+            start for start in starts if start in found or found & structure.below(called, called[start])
+        )
+
+
+def _given(parameter: Parameter) -> Value:
+    match parameter.kind:
+        case "scalar":
+            value = unknown()
+            mark_precise(value)
+            return value
+        case "ctx":
+            return Pointer("ctx")
+        case "mem":
+            return Pointer("mem", size=parameter.size, id=fresh(), null=parameter.null)
+    raise Undecided("dynptrs that a global function is given are not decided yet")
+
+
+def check_call(setting: memory.Setting, state: State, parameters: tuple[Parameter, ...]) -> None:
+    """Hold r1 to r5 against what a global function takes. Raises Refused."""
+    for number, parameter in enumerate(parameters, 1):
+        value = state.registers[number]
+        if isinstance(value, Poison):
+            continue
+        if value is None or (isinstance(value, Pointer) and value.kind == "stale"):
+            raise Refused(
+                "uninitialised", f"R{number} !read_ok", "write the register on every path that leads here"
+            )
+        match parameter.kind:
+            case "scalar":
+                if not isinstance(value, Scalar):
+                    raise Refused("type", f"R{number} is not a scalar")
+            case "ctx":
+                if (
+                    not isinstance(value, Pointer)
+                    or value.kind != "ctx"
+                    or value.off
+                    or value.var is not None
+                ):
+                    raise Refused("type", f"arg#{number - 1} expects pointer to ctx")
+            case "dynptr":
+                dynptr_at(state, number, value)
+            case "mem":
+                _memory(setting, state, number, parameter, value)
+
+
+def _memory(setting: memory.Setting, state: State, number: int, parameter: Parameter, value: Value) -> None:
+    if isinstance(value, Scalar):
+        is_null = value.number.is_known and not value.number.value
+        if is_null and parameter.null:
+            return
+        if is_null:
+            raise Refused("null", f"arg#{number - 1} is expected to be non-NULL")
+        raise memory.wrong_type(number, value, "fp, pkt, pkt_meta, map_key, map_value, mem")
+    assert isinstance(value, Pointer)
+    if value.null and not parameter.null:
+        raise Refused("null", f"arg#{number - 1} is expected to be non-NULL")
+    there = value.but(null=False) if value.null else value
+    for writes in (False, True):
+        memory.region(
+            setting, state, number, there, parameter.size, reads=not writes, writes=writes, packet_access=True
+        )
