@@ -17,6 +17,7 @@ COMMANDS = {
     "asm":     ("text",    "asm"),
     "disasm":  ("text",    "disasm"),
     "verify":  ("verify",  "verify"),
+    "check":   ("check",   "check"),
     "listing": ("shown",   "listing"),
     "cost":    ("cost",    "cost"),
     "diff":    ("diff",    "diff"),

@@ -94,12 +94,17 @@ def _of_text(file: str, data: bytes, read: Callable[[str], T]) -> T:
 
 
 def read_file(
-    file: str, told: Mapping[str, Any], *, may_be_empty: bool = False
+    file: str,
+    told: Mapping[str, Any],
+    *,
+    may_be_empty: bool = False,
+    besides: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Program], Object | None]:
     """Return the programs of a file by name, and the object where it is one.
 
     The program of a file without names is called as the file's stem. `told` are arguments of `load`, which is
-    for object files. Raises an EbpfError naming the file where it cannot be read as what it is, also for an
+    for object files; `besides` are others, which nobody asked for and all else goes without. Raises an
+    EbpfError naming the file where it cannot be read as what it is, also for an
     object without programs unless it `may_be_empty`, and OSError.
     """
     if _suffix(file) == ".c":
@@ -113,7 +118,7 @@ def read_file(
         case FileKind.OBJECT:
             from ebpfjit.elf.loader import load_bytes
 
-            obj = load_bytes(data, file, **told)
+            obj = load_bytes(data, file, **{**(besides or {}), **told})
             if not obj.programs and not may_be_empty:
                 raise LoadError(
                     f"{file}: there are no programs in it, only maps: no section holds instructions"

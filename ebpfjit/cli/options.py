@@ -140,10 +140,13 @@ def _number(value: str, what: str, text: str) -> int:
 
 
 def opened(
-    file: str, told: dict[str, Any], *, may_be_empty: bool = False
+    file: str, told: dict[str, Any], *, may_be_empty: bool = False, besides: dict[str, Any] | None = None
 ) -> tuple[dict[str, Program], Object | None]:
-    """Return the programs of a file, and the object where it is one; `told` is what `loading` returned."""
-    return files.read_file(file, told, may_be_empty=may_be_empty)
+    """Return the programs of a file, and the object where it is one; `told` is what `loading` returned.
+
+    `besides` is more of it, which a file that is no object goes without.
+    """
+    return files.read_file(file, told, may_be_empty=may_be_empty, besides=besides)
 
 
 def programs(file: str, name: str | None, told: dict[str, Any]) -> dict[str, Program]:

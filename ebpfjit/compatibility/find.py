@@ -92,8 +92,7 @@ class Needs:
             self.add("attach type", "an attach type", unknown(what))
         flags = attachment(program.type, program.section).flags
         if flags & XDP_FRAGS:
-            frags: Evidence = ("name", "BPF_F_XDP_HAS_FRAGS")
-            self.add("flag", "packets in pieces (xdp.frags)", Answer(Release(kernel.FRAGS)), evidence=frags)
+            self.add("flag", "packets in pieces (xdp.frags)", Answer(Release(kernel.FRAGS)))
         if caller.sleeps:
             self.add("flag", "it may sleep", lookup.sleeping(caller))
         self._add_target()

@@ -8,6 +8,7 @@ from functools import cache
 
 from ebpfjit.compatibility.release import LAST, OLDEST, Release
 from ebpfjit.compatibility.tables import helpers, kernel, kfuncs
+from ebpfjit.named import few
 from ebpfjit.record import record
 
 ANY = "any"
@@ -101,6 +102,10 @@ def _attached(sections: str, caller: Caller) -> Answer:
     return Answer(None, f"only programs of {_shown(sections)} may")
 
 
+def _not_for(type_: str, others: Iterable[str]) -> str:
+    return f"programs of type {type_} may not call it, those of {few(others)} may"
+
+
 def _shown(sections: str) -> str:
     return ", ".join(f'SEC("{section}")' for section in read(sections))
 
@@ -150,7 +155,8 @@ def _helper_of_type(name: str, first: Release, caller: Caller) -> Answer:
         return Answer(base[name] or first) if name in base else unknown(f"what {whose} may call decides")
     since = helpers_of(caller.operation if type_ == "struct_ops" else type_).get(name)
     if since is None:
-        return Answer(None, f"programs of type {type_} may not call it")
+        others = [each for each in helpers.TYPES if name in helpers_of(each)]
+        return Answer(None, _not_for(type_, others))
     if (
         name == "d_path"
         and caller.section.startswith("f")
@@ -181,7 +187,7 @@ def kfunc(name: str, caller: Caller) -> Answer:
     if caller.type == "ext" and ANY not in allowed:
         return unknown("what the program that it replaces may call decides")
     if ANY not in allowed and caller.type not in allowed:
-        return Answer(None, f"programs of type {caller.type} may not call it")
+        return Answer(None, _not_for(caller.type, allowed))
     answer = Answer(first, until=until).and_since(allowed.get(caller.type))
     if name in kfuncs.ATTACHED:
         return _attached(kfuncs.ATTACHED[name], caller).and_since(answer.since)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from ebpfjit.compatibility.advice import advice
 from ebpfjit.compatibility.lookup import Answer
 from ebpfjit.compatibility.release import Release
 from ebpfjit.named import cut
@@ -64,7 +65,7 @@ class Need:
         if not self.is_known:
             return f"not known: {self.reason}"
         if self.of_types:
-            return self.reason or "as the kernel's types say"
+            return "where the kernel's types have it"
         if self.release is None:
             return f"in no release: {self.reason}"
         return f"since {self.release}" if self.until is None else f"from {self.release} to {self.until}"
@@ -78,6 +79,12 @@ class Need:
         place = f"{slot}{line}{more}"
         return place if self.map is None else f"map {self.map}" + (f", {place}" if place else "")
 
+    @property
+    def advice(self) -> str:
+        """What helps where a kernel lacks it, "" where nothing is known to."""
+        name = self.evidence[1] if self.evidence is not None else self.feature
+        return advice(self.kind, self.feature, name, is_absent=self.release is None and not self.of_types)
+
     def once_more(self) -> Need:
         """Return the need of one more instruction than this one's."""
         return replace(self, count=self.count + 1)
@@ -90,7 +97,7 @@ class Need:
         return {
             "kind": self.kind, "feature": self.feature, "release": self.release, "until": self.until,
             "known": self.is_known, "needed": self.is_needed, "reason": self.reason, "map": self.map,
-            "pc": self.pc, "line": line, "count": self.count,
+            "pc": self.pc, "line": line, "count": self.count, "advice": self.advice,
         }  # fmt: skip
 
 

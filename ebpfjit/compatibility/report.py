@@ -196,8 +196,19 @@ def of_program(program: Program) -> Compatibility:
 
 def of_object(obj: Object) -> ObjectCompatibility:
     """Return what the programs of an object, its other maps and its types need of Linux."""
-    programs = {name: of_program(program) for name, program in obj.programs.items()}
-    used = {id(map_.definition) for program in obj.programs.values() for map_ in program.maps}
+    return of_programs(obj.programs, obj.name, obj)
+
+
+def of_programs(programs: Mapping[str, Program], name: str, obj: Object | None = None) -> ObjectCompatibility:
+    """Return what programs need of Linux, and what is left of their object, where there is one."""
+    found = {each: of_program(program) for each, program in programs.items()}
+    rest = _ordered(_rest(obj, programs)) if obj is not None else ()
+    return ObjectCompatibility(name, found, Compatibility("the rest of the object", None, rest))
+
+
+def _rest(obj: Object, programs: Mapping[str, Program]) -> list[Need]:
+    """Return what maps of an object that no program uses need, and its types."""
+    used = {id(map_.definition) for program in programs.values() for map_ in program.maps}
     rest: list[Need] = []
     for map_ in obj.maps.values():
         if id(map_.definition) not in used and not is_section(map_.definition):
@@ -206,9 +217,7 @@ def of_object(obj: Object) -> ObjectCompatibility:
         btf = obj.btf
         with suppress(EbpfError):  # damaged types are among the object's refusals
             rest += needs_of_types({btf.kind(id) for id in range(1, len(btf))})
-    return ObjectCompatibility(
-        obj.name, programs, Compatibility("the rest of the object", None, _ordered(rest))
-    )
+    return rest
 
 
 def table(needs: Iterable[Need]) -> list[str]:

@@ -46,15 +46,16 @@ class Kernel:
     name: str
     types: Btf | None = None
 
+    def was_built_without(self, need: Need) -> bool:
+        """Say whether its types lack what they have where there is the feature, whatever its release."""
+        return self.types is not None and need.evidence is not None and not shows(self.types, need.evidence)
+
     def has(self, need: Need) -> bool | None:
         """Say whether it has what a program needs; None where that is not known."""
-        if self.types is not None and need.evidence is not None:
-            if not shows(self.types, need.evidence):
-                return False
-            if need.of_types:
-                return True
+        if self.was_built_without(need):
+            return False
         if need.of_types:
-            return True  # nobody asked for the types of a kernel
+            return True  # its types have it, or nobody gave them
         if not need.is_known:
             return None
         if need.release is None or self.release < need.release:
