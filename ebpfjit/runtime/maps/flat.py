@@ -78,6 +78,7 @@ class FlatMap(KeyedMap):
         self.definition = definition
         self.is_percpu = definition.type in rules.PERCPU
         self.cpus = environment.cpus if self.is_percpu else 1
+        self._is_plain = not (self.is_percpu or definition.special)
         self.stride = stride or value_stride(definition)
         self.cpu_stride = self.stride * definition.max_entries
         self.storage = Storage(definition, HEADER_SIZE, *sizes, self.cpu_stride * self.cpus)
@@ -239,9 +240,11 @@ class FlatMap(KeyedMap):
         if entry < 0:
             raise KeyError
         size = self.definition.value_size
-        if not self.is_percpu:
+        if self._is_plain:
             start = self.values_offset + entry * self.stride
-            return self._shown(self.storage.memory[start : start + size])
+            return self.storage.memory[start : start + size]
+        if not self.is_percpu:
+            return self._shown(self.storage.read(self.offset_of(entry, 0), size))
         return [self._shown(self.storage.read(self.offset_of(entry, cpu), size)) for cpu in range(self.cpus)]
 
     def _shown(self, value: bytes) -> bytes:
