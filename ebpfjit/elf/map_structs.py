@@ -71,11 +71,14 @@ def _starts_with_map(types: Btf, type_: Type) -> bool:
     return first.bit_offset == 0 and essential_name(types.resolve(first.type).name) == MAP
 
 
+def struct_of(kind: int) -> str:
+    """Return the name of the struct that a map of a type is, as far as programs see it."""
+    return "bpf_array" if kind in _ARRAY_STRUCT else "bpf_htab" if kind in _HASH_STRUCT else MAP
+
+
 def _lay_out(layouts: Mapping[str, Struct], map_: Map) -> LaidOut:
     """Return the bytes of a map's struct."""
-    kind = map_.definition.type
-    name = "bpf_array" if kind in _ARRAY_STRUCT else "bpf_htab" if kind in _HASH_STRUCT else MAP
-    layout = layouts.get(name, layouts[MAP])
+    layout = layouts.get(struct_of(map_.definition.type), layouts[MAP])
     if layout is layouts[MAP]:
         return LaidOut(layout.encode(_those(layout, _common(map_))))
     first = next(iter(layout.fields))

@@ -300,8 +300,13 @@ def _socket(call: _Call, argument: Argument, value: Value) -> None:
 def _kernel_struct(call: _Call, argument: Argument, value: Value) -> None:
     if not isinstance(value, Pointer) or value.kind not in {"btf_id", *SOCKET_KINDS} or value.null:
         raise memory.wrong_type(call.number, value, f"ptr_{argument.btf}")
-    if value.kind == "btf_id" and value.what != argument.btf:
+    if value.kind != "btf_id" or (value.what == argument.btf and not value.off):
+        return
+    types = call.setting.types
+    if types is None or value.var is not None:
         raise Undecided("the types of the kernel say whether a struct begins with another", goes_on=True)
+    if not types.begins_with(value.what, value.off, argument.btf):
+        raise Refused("type", f"R{call.number} is of type {value.what} but {argument.btf} is expected")
 
 
 def _text(call: _Call, argument: Argument, value: Value) -> None:

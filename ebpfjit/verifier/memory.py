@@ -9,6 +9,7 @@ from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.definition import MapFlag, MapType
 from ebpfjit.verifier import contexts, stack
 from ebpfjit.verifier.arithmetic import PACKET, named
+from ebpfjit.verifier.kernel_types import KernelTypes
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.refusals import Refused, Undecided
 from ebpfjit.verifier.state import State
@@ -34,6 +35,7 @@ class Setting:
     attach: int | None = None
     privileged: bool = True
     context_size: int | None = None
+    types: KernelTypes | None = None
 
 
 def load(setting: Setting, state: State, number: int, base: Value, offset: int, size: int) -> Value:
@@ -119,7 +121,7 @@ def _context(
         return None
     found = contexts.context_load(setting.type, setting.attach, at, size)
     if found is None and setting.type == "tracing":
-        raise Undecided("the types of the kernel say what an iterator's context has", goes_on=True)
+        return _types(setting).argument(at, size)
     if found is None:
         raise Refused(
             "memory", said, f"programs of type {setting.type} have no such field, or not of this size"
@@ -140,7 +142,7 @@ def _field(setting: Setting, state: State, found: str, at: int, size: int) -> Va
         name = found.removeprefix("trusted_ptr_")
         return Pointer("btf_id", name, id=fresh(), null=null, flags=frozenset({"trusted"}))
     if found == "argument":
-        raise Undecided("the types of the kernel say what an argument is", goes_on=True)
+        return _types(setting).argument(at, size)
     return Pointer(found, id=fresh() if null else 0, null=null)
 
 
@@ -284,15 +286,24 @@ def _socket(
 def _kernel_struct(
     setting: Setting, state: State, number: int, pointer: Pointer, offset: int, size: int, writes: bool
 ) -> Value:
-    if "alloc" not in pointer.flags:
-        raise Undecided("the types of the kernel say what is in its memory", goes_on=True)
     if pointer.var is not None:
         raise Refused("memory", f"R{number} is ptr_{pointer.what} invalid variable offset")
-    if pointer.off + offset < 0:
-        raise Refused(
-            "memory", f"R{number} is ptr_{pointer.what} invalid negative access: off={pointer.off + offset}"
-        )
-    raise Undecided("the types of the program say what is in its objects", goes_on=True)
+    at = pointer.off + offset
+    if at < 0:
+        raise Refused("memory", f"R{number} is ptr_{pointer.what} invalid negative access: off={at}")
+    if "alloc" in pointer.flags:
+        raise Undecided("what is in an object of the program, its types say: not decided yet", goes_on=True)
+    if writes and setting.type == "struct_ops":
+        raise Undecided("which fields an operation may write to, its struct says in Linux", goes_on=True)
+    if writes:
+        raise Refused("type", f"only read is supported: R{number} points to the kernel's memory")
+    return _types(setting).load(pointer, at, size)
+
+
+def _types(setting: Setting) -> KernelTypes:
+    if setting.types is None:
+        raise Undecided("the types of the kernel say what is there, and there are none", goes_on=True)
+    return setting.types
 
 
 def _arena(
@@ -306,7 +317,9 @@ def _map(
 ) -> Value:
     if writes:
         raise Refused("type", f"only read from maps is supported: R{number}", "use the helpers of maps")
-    raise Undecided("the types of the kernel say what is in a map's struct", goes_on=True)
+    if pointer.var is not None or pointer.off + offset < 0:
+        raise Refused("memory", f"R{number} is map_ptr invalid offset")
+    return _types(setting).of_map(pointer.what, pointer.off + offset, size)
 
 
 def _trace_buffer(

@@ -15,6 +15,7 @@ from ebpfjit.runtime.attach import SLEEPABLE, attachment
 from ebpfjit.runtime.contexts.types import program_type
 from ebpfjit.runtime.helpers.licenses import is_compatible
 from ebpfjit.verifier import structure, usable_maps, words
+from ebpfjit.verifier.kernel_types import KernelTypes
 from ebpfjit.verifier.memory import Setting
 from ebpfjit.verifier.refusals import Decision
 from ebpfjit.verifier.state import State
@@ -205,7 +206,8 @@ def _setting(program: Program, *, privileged: bool, context_size: int | None) ->
         return Setting(None, None, privileged, context_size)
     attached = attachment(program.type, program.section)
     attach = attached.type if attached.is_said else None
-    return Setting(program_type(program.type).name, attach, privileged, context_size)
+    name = program_type(program.type).name
+    return Setting(name, attach, privileged, context_size, KernelTypes(program))
 
 
 def _arguments(setting: Setting) -> list[Value]:

@@ -166,3 +166,34 @@ def test_no_witness_is_told_where_one_was_looked_for() -> None:
     assert (error.witness, error.looked) == (None, True)
     (error,) = program.verify(seconds=0).errors
     assert not error.looked
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "status"),
+    [
+        ("iterators_of.o", "tasks", "accepted"),
+        ("iterators_of.o", "files", "accepted"),
+        ("map_fields.o", "array", "accepted"),
+        ("map_fields.o", "inside", "accepted"),
+        ("dummy_ops.o", "test_2", "accepted"),
+        ("dummy_ops.o", "test_1", "undecided"),
+    ],
+)
+def test_structs_of_the_kernel_by_the_types_of_the_object(name: str, program: str, status: str) -> None:
+    assert load(CHECKOUT / "tests/elf" / name).program(program).verify().status == status
+
+
+@pytest.mark.parametrize(
+    ("access", "words"),
+    [
+        ("ldxdw r0, [r1+100000]", "access beyond struct"),
+        ("ldxw r0, [r1+2]", "access beyond the end of member map_type"),
+        ("stxw [r1], r0", "only read from maps is supported"),
+    ],
+)
+def test_wrong_reads_of_a_maps_struct(access: str, words: str) -> None:
+    given = load(CHECKOUT / "tests/elf/map_fields.o").program("array")
+    text = f"lddw r1, map[idx:0]\nmov r0, 0\n{access}\nmov r0, 0\nexit"
+    made = Program.from_assembly(text, type="tc")
+    program = replace(given, code=made.code, references={}, lines={})
+    assert words in program.verify(seconds=0).errors[0].message

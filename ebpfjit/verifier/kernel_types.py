@@ -1,0 +1,215 @@
+"""What loads through pointers to the kernel's structs give, by the types that a program comes with.
+
+    task->pid          a number
+    task->mm           a pointer to struct mm_struct, which may be gone
+    ctx->meta->seq     a pointer to struct seq_file, which is trusted as the struct that it stands in is
+
+The types are those of the kernel that the program was loaded for (`load(btf=)`), else its own. Rules:
+kernel/bpf/btf.c (btf_struct_walk, btf_struct_access, btf_ctx_access), kernel/bpf/verifier.c
+(check_ptr_to_btf_access and the BTF_TYPE_SAFE lists), Linux 6.18.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from ebpfjit.elf.btf import VOID, Btf, Kind, Type, essential_name
+from ebpfjit.elf.contexts import BPF_TRACE_ITER, PREFIX
+from ebpfjit.elf.map_structs import struct_of
+from ebpfjit.elf.objects import members_of
+from ebpfjit.elf.operations import member_of, structs_of
+from ebpfjit.errors import LoadError
+from ebpfjit.program import Program
+from ebpfjit.runtime.attach import attachment
+from ebpfjit.verifier.numbers import DOMAIN
+from ebpfjit.verifier.refusals import Refused, Undecided
+from ebpfjit.verifier.values import Pointer, Scalar, Value, fresh, unknown
+
+_STRUCTS = frozenset({Kind.STRUCT, Kind.UNION})
+_NUMBERS = frozenset({Kind.INT, Kind.ENUM, Kind.ENUM64, Kind.FLOAT})
+_TRUSTED = frozenset({"trusted"})
+_DEEPEST = 16
+"""Structs in structs."""
+
+_STAY_TRUSTED: Mapping[str, frozenset[str]] = {
+    "bpf_iter_meta": frozenset({"seq"}),
+    "bpf_iter__task": frozenset({"meta", "task"}),
+    "linux_binprm": frozenset({"file"}),
+    "file": frozenset({"f_inode"}),
+}
+_TRUSTED_OR_NULL: Mapping[str, frozenset[str]] = {
+    "socket": frozenset({"sk"}),
+    "vm_area_struct": frozenset({"vm_mm", "vm_file"}),
+    "dentry": frozenset({"d_inode"}),
+}
+_NEVER_NULL = frozenset({"meta", "map"})
+"""Arguments of iterators that are there on each call, the one behind the last object too."""
+
+_MAY_MISS = frozenset({("bpf_iter__bpf_map", "map")})
+_BUFFERS = frozenset({"key", "value"})
+
+
+class KernelTypes:
+    """The structs that a program's types tell of. What they do not tell is Undecided."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    @cached_property
+    def _types(self) -> tuple[Btf, ...]:
+        """Types of the kernel, and the program's own, as far as there are any."""
+        found = [] if self.program.kernel_types is None else [self.program.kernel_types]
+        if self.program.types is not None:
+            found.append(Btf(self.program.types.btf, "BTF"))
+        return tuple(found)
+
+    def _struct(self, name: str) -> tuple[Btf, Type]:
+        try:
+            for types in self._types:
+                for id in types.named(name, _STRUCTS):
+                    if types.type(id).size:
+                        return types, types.type(id)
+        except LoadError as error:
+            raise Undecided(f"its types are damaged: {error}") from error
+        raise Undecided(f"its types do not say what is in struct {name}: give load(btf=)", goes_on=True)
+
+    def load(self, pointer: Pointer, offset: int, size: int) -> Value:
+        """Return what a load through a pointer to a struct gives. Raises Refused, Undecided."""
+        if not pointer.what:
+            raise Undecided("its types do not say what a pointer of the kernel's points to", goes_on=True)
+        types, struct = self._struct(pointer.what)
+        try:
+            return _walked(types, struct, pointer, offset, size)
+        except LoadError as error:
+            raise Undecided(f"its types are damaged: {error}") from error
+
+    def of_map(self, map_: Any, offset: int, size: int) -> Value:
+        """Return what a load through the address of a map gives. Raises Refused, Undecided."""
+        return self.load(Pointer("btf_id", struct_of(map_.definition.type)), offset, size)
+
+    def begins_with(self, name: str, offset: int, wanted: str) -> bool:
+        """True where a struct of that name is at an offset of another, which is one itself."""
+        try:
+            types, struct = self._struct(name)
+            for _ in range(_DEEPEST):
+                if not offset and essential_name(struct.name) == wanted:
+                    return True
+                inside = [
+                    (types.resolve(member.type), bit // 8)
+                    for member, bit in members_of(types, struct)
+                    if not bit % 8 and types.resolve(member.type).kind in _STRUCTS
+                ]
+                found = [each for each in inside if each[1] <= offset < each[1] + each[0].size]
+                if not found:
+                    return False
+                struct, offset = found[0][0], offset - found[0][1]
+        except LoadError as error:
+            raise Undecided(f"its types are damaged: {error}") from error
+        return False
+
+    def argument(self, offset: int, size: int) -> Value:
+        """Return what a load from a context of arguments gives. Raises Refused, Undecided."""
+        program = self.program
+        if program.type == "struct_ops":
+            return self._of_operation(offset, size)
+        attached = attachment(program.type, program.section)
+        if program.type == "tracing" and attached.type == BPF_TRACE_ITER and attached.is_said:
+            return self._of_iterator(PREFIX + attached.target.partition("/")[0], offset, size)
+        raise Undecided("what an argument is, the types of the kernel say: not decided yet", goes_on=True)
+
+    def _of_operation(self, offset: int, size: int) -> Value:
+        number, rest = divmod(offset, 8)
+        names, member = structs_of(self.program), member_of(self.program)
+        for types in self._types:
+            for name in names:
+                for id in types.named(name, _STRUCTS):
+                    places = {each.name: each.type for each in types.type(id).members}
+                    pointer = types.resolve(places[member]) if member in places else VOID
+                    said = types.resolve(pointer.target) if pointer.kind is Kind.PTR else VOID
+                    if said.kind is not Kind.FUNC_PROTO:
+                        continue
+                    if number >= len(said.parameters):
+                        raise Refused("memory", f"func '{member}' doesn't have {number + 1}-th argument")
+                    target = types.resolve(said.parameters[number][1])
+                    if target.kind in _NUMBERS:
+                        return Scalar(DOMAIN.sized(size))
+                    inner = types.resolve(target.target) if target.kind is Kind.PTR else VOID
+                    if inner.kind in _STRUCTS and (rest, size) == (0, 8):
+                        return Pointer("btf_id", essential_name(inner.name), flags=_TRUSTED)
+        raise Undecided("its types do not say what the operation is called with", goes_on=True)
+
+    def _of_iterator(self, name: str, offset: int, size: int) -> Value:
+        types, struct = self._struct(name)
+        for member, bit in members_of(types, struct):
+            target = types.resolve(member.type)
+            room = types.size_of(member.type)
+            if not bit // 8 <= offset < bit // 8 + room:
+                continue
+            if target.kind in _NUMBERS and offset % size == 0:
+                return Scalar(DOMAIN.sized(size))
+            inner = types.resolve(target.target) if target.kind is Kind.PTR else VOID
+            if member.name in _BUFFERS or inner.kind not in {*_STRUCTS, Kind.FWD}:
+                break
+            if (offset, size) != (bit // 8, 8):
+                break
+            null = member.name not in _NEVER_NULL or (name, member.name) in _MAY_MISS
+            named = essential_name(inner.name)
+            return Pointer("btf_id", named, id=fresh() if null else 0, null=null, flags=_TRUSTED)
+        raise Undecided(f"its types do not say what struct {name} has there", goes_on=True)
+
+
+def _walked(types: Btf, struct: Type, pointer: Pointer, offset: int, size: int) -> Value:
+    """Return what `size` bytes at an offset of a struct are (btf_struct_walk)."""
+    name, at = struct.name, offset
+    for _ in range(_DEEPEST):
+        if at + size > struct.size:
+            said = f"access beyond struct {name} at off {offset} size {size}"
+            raise Refused("memory", said, f"it has {struct.size} bytes")
+        found = None
+        for member, bit in members_of(types, struct):
+            start, room = bit // 8, types.size_of(member.type)
+            if member.bit_size:
+                if start <= at and at * 8 < bit + member.bit_size:
+                    return Scalar(DOMAIN.sized(size))
+                continue
+            if start <= at < start + room:
+                found = member, start, room
+                break
+        if found is None:
+            return unknown()  # bytes that no member has
+        member, start, room = found
+        inner = types.resolve(member.type)
+        while inner.kind is Kind.ARRAY:
+            element = types.size_of(inner.target)
+            if not element:
+                break
+            start += (at - start) // element * element
+            room, inner = element, types.resolve(inner.target)
+        if inner.kind in _STRUCTS:
+            struct, at = inner, at - start
+            continue
+        if at + size > start + room:
+            said = f"access beyond the end of member {member.name} in struct {name}"
+            raise Refused("memory", f"{said} with off {offset} size {size}")
+        if inner.kind is not Kind.PTR:
+            return Scalar(DOMAIN.sized(size))
+        if (at, size) != (start, 8):
+            raise Refused("type", f"cannot access ptr member {member.name} with off {offset} size {size}")
+        target = types.resolve(inner.target)
+        if target.kind not in {*_STRUCTS, Kind.FWD}:
+            return unknown()
+        return _followed(pointer, essential_name(struct.name), member.name, essential_name(target.name))
+    raise Undecided("its types have structs in structs without end")
+
+
+def _followed(pointer: Pointer, struct: str, member: str, target: str) -> Value:
+    """Return a pointer that was loaded through another one."""
+    if "untrusted" in pointer.flags:
+        return Pointer("btf_id", target, flags=frozenset({"untrusted"}))
+    if "trusted" in pointer.flags and member in _STAY_TRUSTED.get(struct, ()):
+        return Pointer("btf_id", target, flags=_TRUSTED)
+    if "trusted" in pointer.flags and member in _TRUSTED_OR_NULL.get(struct, ()):
+        return Pointer("btf_id", target, id=fresh(), null=True, flags=_TRUSTED)
+    return Pointer("btf_id", target)
