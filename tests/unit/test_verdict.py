@@ -186,7 +186,7 @@ def test_structs_of_the_kernel_by_the_types_of_the_object(name: str, program: st
 @pytest.mark.parametrize(
     ("access", "words"),
     [
-        ("ldxdw r0, [r1+100000]", "access beyond struct"),
+        ("ldxdw r0, [r1+30000]", "access beyond struct"),
         ("ldxw r0, [r1+2]", "access beyond the end of member map_type"),
         ("stxw [r1], r0", "only read from maps is supported"),
     ],
