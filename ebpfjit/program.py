@@ -263,7 +263,8 @@ class Program:
     there. `kernel_symbols` are the kfuncs and variables of a kernel that it refers to, by pc: what the kernel
     engine puts there is the kernel's. `unmet` are the errors of those that may not be missing, by pc; all
     other engines raise the first that nobody gives them (`refuse_unmet`).
-    `relocations` are the pcs of the instructions that CO-RE relocations are of.
+    `relocations` has the pcs of the instructions that CO-RE relocations are of, and whether each only asks
+    if something is there.
     `operation` is the struct and the member that a struct_ops program is for, None where nothing tells.
     `origin` is the object file that it comes from, as it was named; None where there is none.
     Raises DecodeError where `code` is not a whole number of slots.
@@ -289,7 +290,7 @@ class Program:
     exception_callback: int | None = None
     weak_kfuncs: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
     operation: tuple[str, str] | None = None
-    relocations: tuple[int, ...] = field(default=(), repr=False)
+    relocations: dict[int, bool] = field(default_factory=dict, repr=False)
     origin: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:

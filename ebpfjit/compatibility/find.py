@@ -10,6 +10,7 @@ from ebpfjit.analysis.cfg import is_inside, loop_headers
 from ebpfjit.compatibility import lookup
 from ebpfjit.compatibility.lookup import Answer, Caller, unknown
 from ebpfjit.compatibility.need import Evidence, Kind, Need, need
+from ebpfjit.compatibility.reached import reached_without
 from ebpfjit.compatibility.release import OLDEST, Release
 from ebpfjit.compatibility.tables import kernel
 from ebpfjit.elf import builtins
@@ -52,6 +53,7 @@ class Needs:
         self.program = program
         self.caller = caller_of(program)
         self.found: dict[tuple[str, str, str | None], Need] = {}
+        self.reached: dict[Release | None, frozenset[int] | None] = {}
 
     def find(self) -> tuple[Need, ...]:
         """Return all that the program needs."""
@@ -70,7 +72,10 @@ class Needs:
     def _keep(self, made: Need) -> None:
         key = made.kind, made.feature, made.map
         known = self.found.get(key)
-        self.found[key] = made if known is None else known.once_more()
+        if known is not None and made.is_needed and not known.is_needed:
+            self.found[key] = replace(made, count=known.count + 1)
+        else:
+            self.found[key] = made if known is None else known.once_more()
 
     # The type
 
@@ -180,7 +185,16 @@ class Needs:
             )
             return
         evidence: Evidence = ("name", f"BPF_FUNC_{name.removeprefix(lookup.BPF)}")
-        self.add("helper", name, lookup.helper(name, self.caller), insn.pc, evidence=evidence)
+        answer = lookup.helper(name, self.caller)
+        is_needed = self._is_reached(insn.pc, answer.since)
+        self.add("helper", name, answer, insn.pc, evidence=evidence, is_needed=is_needed)
+
+    def _is_reached(self, pc: int, since: Release | None) -> bool:
+        """Say whether a call is reached on kernels that lack what is called."""
+        if since not in self.reached:
+            self.reached[since] = reached_without(self.program, since)
+        found = self.reached[since]
+        return found is None or pc in found
 
     def _add_kfunc(self, name: str, pc: int, *, is_needed: bool) -> None:
         answer = lookup.kfunc(name, self.caller)

@@ -33,7 +33,8 @@ class Need:
     first and `line` its line of source, both None where no instruction does, or nothing tells; `count` how
     many instructions do. `map` is the name of the map that needs it.
 
-    Without `is_needed` a loader does without where the kernel lacks it (kinds of BTF, weak symbols).
+    Without `is_needed` it is done without where the kernel lacks it: by loaders (kinds of BTF, weak symbols),
+    or by the program, which asks first whether it is there.
     `of_types` is true of what only a kernel's types tell: without them nothing is said of it.
     """
 

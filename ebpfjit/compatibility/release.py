@@ -71,6 +71,12 @@ def known_release(text: str) -> Release:
     return release
 
 
+def every_release() -> list[Release]:
+    """Return the releases that may be asked for, the oldest first."""
+    every = (Release(f"{major}.{minor}") for major, last in _LAST_MINOR.items() for minor in range(last + 1))
+    return [release for release in every if is_known(release)]
+
+
 def is_known(release: Release) -> bool:
     """True for a release that there was, and that the tables reach to."""
     major, minor = release.numbers

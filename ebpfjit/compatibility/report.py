@@ -226,7 +226,7 @@ def table(needs: Iterable[Need]) -> list[str]:
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
     lines = [f"  {row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}".rstrip() for row in rows]
     optional = any(not each.is_needed for each in needs)
-    return [*lines, "  * a loader does without where the kernel lacks it"] if optional else lines
+    return [*lines, "  * not needed where the kernel lacks it"] if optional else lines
 
 
 def _release(need: Need) -> str:

@@ -138,12 +138,12 @@ class CoreResult:
     """What CO-RE makes of an object.
 
     `code` are the changed instructions of sections, by their index, `places` the offsets of the instructions
-    that have relocations, in order. `absent` is what the target lacks,
-    where a call of what is not there stands now; `refusals` are relocations that cannot be made.
+    that have relocations, in order, and whether each only asks if something is there. `absent` is what the
+    target lacks, where a call of what is not there stands now; `refusals` are those that cannot be made.
     """
 
     code: dict[int, bytes] = field(default_factory=dict)
-    places: dict[int, list[int]] = field(default_factory=dict)
+    places: dict[int, list[tuple[int, bool]]] = field(default_factory=dict)
     absent: ByOffset[str] = field(default_factory=ByOffset)
     refusals: ByOffset[LoadError] = field(default_factory=ByOffset)
 
@@ -171,7 +171,8 @@ class Core:
             for relocation in relocations:
                 self._relocate(section, code, relocation)
             self._result.code[section.index] = bytes(code)
-            self._result.places[section.index] = sorted({each.offset for each in relocations})
+            asking = {each.offset: each.kind in EXISTENCE_KINDS for each in relocations}
+            self._result.places[section.index] = sorted(asking.items())
         return self._result
 
     def _relocate(self, section: Section, code: bytearray, relocation: CoreRelocation) -> None:

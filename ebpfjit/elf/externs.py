@@ -165,7 +165,10 @@ class Externs:
             return None
         last = list(self.variables.values())[-1]
         size = last.offset + len(last.data)
-        return MapDefinition(KCONFIG, MapType.ARRAY, 4, size, 1, is_readonly=True, section=KCONFIG)
+        places = tuple((variable.offset, variable.name) for variable in self.variables.values())
+        return MapDefinition(
+            KCONFIG, MapType.ARRAY, 4, size, 1, is_readonly=True, section=KCONFIG, variables=places
+        )
 
     def kfunc(self, symbol: Symbol) -> tuple[int, Kfunc] | None:
         """Return the BTF id of a kernel function and what it is, None for another symbol.

@@ -110,7 +110,7 @@ class Fixups:
     in the way of running the function at all. `kernel` are the symbols of the kernel among all that is not
     defined, by slot; `unmet` are the errors of those that are not weak, and that only the kernel engine, or
     whoever runs the program, may have; `weak` the kernel functions among what is missing, with their BTF ids.
-    `core` are the slots that have CO-RE relocations.
+    `core` are the slots that have CO-RE relocations, with whether each only asks if something is there.
     """
 
     aims: list[Aim] = field(default_factory=list)
@@ -123,7 +123,7 @@ class Fixups:
     kernel: dict[int, str] = field(default_factory=dict)
     unmet: dict[int, LoadError] = field(default_factory=dict)
     weak: dict[int, tuple[int, Kfunc]] = field(default_factory=dict)
-    core: list[int] = field(default_factory=list)
+    core: list[tuple[int, bool]] = field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -290,7 +290,7 @@ class Linker:
         unmet: dict[int, EbpfError] = {}
         called: dict[int, Kfunc] = {}
         weak: dict[int, tuple[int, Kfunc]] = {}
-        relocations: list[int] = []
+        relocations: dict[int, bool] = {}
         for function, start in placed.items():
             fixups = self.find_fixups(function)
             self.file.budget.spend(FIXUP_COST * (1 + fixups.count), SHARED)
@@ -312,7 +312,7 @@ class Linker:
                 references[pc] = self._address(place)
             absent |= {start + pc: what for pc, what in fixups.absent.items()}
             refusals += fixups.refusals
-            relocations += [start + pc for pc in fixups.core]
+            relocations |= {start + pc: asks for pc, asks in fixups.core}
         return Program(
             bytes(code),
             entry.name,
@@ -333,7 +333,7 @@ class Linker:
             kfuncs=called,
             exception_callback=None if exception_callback is None else placed[exception_callback],
             weak_kfuncs=weak,
-            relocations=tuple(relocations),
+            relocations=relocations,
             origin=self.file.name,
         )
 
@@ -515,8 +515,8 @@ class Linker:
         for offset, what in self._core.absent.between(index, function.start, function.end):
             fixups.absent[(offset - function.start) // SLOT_SIZE] = what
         places = self._core.places.get(index, [])
-        first, last = bisect_left(places, function.start), bisect_left(places, function.end)
-        fixups.core += [(offset - function.start) // SLOT_SIZE for offset in places[first:last]]
+        first, last = (bisect_left(places, (end, False)) for end in (function.start, function.end))
+        fixups.core += [((offset - function.start) // SLOT_SIZE, asks) for offset, asks in places[first:last]]
 
     def _fix(self, fixups: Fixups, function: Function, pc: int, target: Target) -> None:
         """Add what one relocation asks for."""

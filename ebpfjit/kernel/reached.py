@@ -120,5 +120,5 @@ def _moved(program: Program, code: bytes, moved: dict[int, int]) -> Program:
         unmet=there(program.unmet),
         exception_callback=None if callback is None else moved[callback],
         weak_kfuncs=there(program.weak_kfuncs),
-        relocations=tuple(moved[pc] for pc in program.relocations if pc in moved),
+        relocations=there(program.relocations),
     )

@@ -175,6 +175,28 @@ def test_sections_decide_too(section: str, type: str, name: str, since: str | No
     assert helper(name, Caller(type, section)).since == since
 
 
+@pytest.mark.parametrize(
+    ("name", "minimum", "feature", "is_needed"),
+    [
+        ("by_value", "4.1", "bpf_ktime_get_boot_ns", False),
+        ("by_type", "4.1", "bpf_ktime_get_boot_ns", False),
+        ("by_version", "5.2", "bpf_get_attach_cookie", False),
+        ("by_another_version", "5.15", "bpf_get_attach_cookie", True),  # it asks for 5.10
+        ("by_cookie", "5.2", "bpf_get_attach_cookie", False),
+        ("forgets", "5.8", "bpf_ktime_get_boot_ns", True),  # at its second call
+        ("behind", "5.15", "bpf_get_func_ip", True),  # it asks for another one
+    ],
+)
+def test_a_program_that_asks_first_needs_nothing(
+    name: str, minimum: str, feature: str, is_needed: bool
+) -> None:
+    report = load(OBJECTS / "asks_first.o").compatibility()[name]
+    (need,) = (need for need in report if need.feature == feature)
+    assert (report.minimum, need.is_needed) == (minimum, is_needed)
+    assert (need.pc, need.count) == (8, 2) if name == "forgets" else need.count == 1
+    assert report.runs_on(minimum if minimum >= "4.19" else "4.19")
+
+
 def test_kernel_functions_come_and_go() -> None:
     assert kfunc("bpf_cpumask_create", Caller("tracing")).since == "6.3"
     assert kfunc("bpf_cpumask_create", Caller("tracepoint")).since == "6.12"

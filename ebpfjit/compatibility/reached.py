@@ -1,0 +1,169 @@
+"""Which helper calls a program comes to on a kernel that lacks what the program asks for first.
+
+    if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop))      r1 = 0    CO-RE: there is none
+        bpf_loop(...);                                                    if r1 == 0 goto ...
+
+Linux does not look at calls that its verifier finds dead. So what is behind such a question needs nothing of
+the kernels that answer no. Answers are the numbers that CO-RE leaves where something is asked for, and
+variables of .kconfig; all other values that a program computes with are taken for anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ebpfjit.analysis.cfg import is_inside
+from ebpfjit.compatibility.release import FIRST, Release, every_release
+from ebpfjit.elf.externs import KCONFIG, KERNEL_VERSION
+from ebpfjit.isa import semantics
+from ebpfjit.isa.spec import Kind, Reference, Reg
+from ebpfjit.program import Instruction, Program
+from ebpfjit.record import record
+
+COOKIE = "LINUX_HAS_BPF_COOKIE"
+_CALLS = (Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.PACKET_LOAD)
+_CALLED = ("CALL_LOCAL", "LDDW_CODE")
+
+
+@record
+class Place:
+    """An address in .kconfig: bytes from its start."""
+
+    offset: int
+
+
+Known = dict[int, int | Place]
+"""What is known of registers: u64, or an address in .kconfig."""
+
+
+def asks_first(program: Program) -> bool:
+    """True for a program that asks what its kernel has, in a way that is known here."""
+    return any(program.relocations.values()) or any(
+        name in (KERNEL_VERSION, COOKIE) for map_ in program.maps for _, name in map_.definition.variables
+    )
+
+
+def reached_without(program: Program, since: Release | None) -> frozenset[int] | None:
+    """Return the slots that are reached on kernels before a release that have none of what is asked for.
+
+    None stands for all slots: the program asks for nothing. Without `since` it is every kernel.
+    """
+    if not asks_first(program):
+        return None
+    versions = [each for each in every_release() if since is None or each < since] or [FIRST]
+    if not any(name == KERNEL_VERSION for map_ in program.maps for _, name in map_.definition.variables):
+        versions = versions[:1]
+    return frozenset().union(*(_Walk(program, each).reached() for each in versions))
+
+
+class _Walk:
+    """A walk over all ways through a program, on one kernel."""
+
+    def __init__(self, program: Program, version: Release) -> None:
+        self.program = program
+        major, minor = version.numbers
+        self.answers = {KERNEL_VERSION: major << 16 | minor << 8, COOKIE: 0}
+        self.places = {
+            offset: name
+            for map_ in program.maps
+            if map_.definition.section == KCONFIG
+            for offset, name in map_.definition.variables
+        }
+        self.by_pc = {insn.pc: insn for insn in program.instructions}
+        self.known: dict[int, Known] = {}
+        self.waiting: list[int] = []
+
+    def reached(self) -> frozenset[int]:
+        """Return the slots that some way comes to."""
+        for start in (0, self.program.exception_callback):
+            if start is not None:
+                self._come(start, {})
+        while self.waiting:
+            pc = self.waiting.pop()
+            insn = self.by_pc.get(pc)
+            if insn is not None:
+                for target, known in self._ways(insn, dict(self.known[pc])):
+                    if is_inside(self.program, target):
+                        self._come(target, known)
+        return frozenset(self.known)
+
+    def _come(self, pc: int, known: Known) -> None:
+        """Come to a slot: what is known there is what is known on all ways."""
+        before = self.known.get(pc)
+        if before is None:
+            self.known[pc] = known
+        else:
+            both = {register: value for register, value in before.items() if known.get(register) == value}
+            if len(both) == len(before):
+                return
+            self.known[pc] = both
+        self.waiting.append(pc)
+
+    def _ways(self, insn: Instruction, known: Known) -> Iterator[tuple[int, Known]]:
+        """Yield where an instruction leads, and what is known there."""
+        row = insn.row
+        if row is None or row.kind is Kind.EXIT:
+            return
+        taken = None
+        if row.kind is Kind.BRANCH:
+            x, y = known.get(insn.dst_reg), self._operand(insn, known)
+            if isinstance(x, int) and isinstance(y, int):
+                taken = semantics.CONDITION[row.meaning](row.width, row.width.wrap(x), row.width.wrap(y))
+        self._do(insn, known)
+        if row.operation in _CALLED:
+            yield insn.pc + 1 + insn.imm, {}
+        elif row.has_target and taken is not False and insn.target is not None:
+            yield insn.target, known
+        if row.kind is not Kind.JUMP and taken is not True:
+            yield insn.next_pc, known
+
+    def _operand(self, insn: Instruction, known: Known) -> int | Place | None:
+        assert insn.row is not None
+        return known.get(insn.src_reg) if insn.row.uses_src else insn.row.width.wrap(insn.imm)
+
+    def _do(self, insn: Instruction, known: Known) -> None:
+        """Change what is known as an instruction changes registers."""
+        row = insn.row
+        assert row is not None
+        value = self._value(insn, known)
+        written = [
+            register
+            for register, role in ((insn.dst_reg, row.dst), (insn.src_reg, row.src))
+            if role in (Reg.WRITE, Reg.UPDATE)
+        ]
+        for register in (*written, *row.implicit_writes, *(range(6) if row.kind in _CALLS else ())):
+            known.pop(register, None)
+        if value is not None:
+            known[insn.dst_reg] = value
+
+    def _value(self, insn: Instruction, known: Known) -> int | Place | None:
+        """Return what an instruction puts into its dst register, where that is known."""
+        row, program = insn.row, self.program
+        assert row is not None
+        if program.relocations.get(insn.pc) and row.kind in (Kind.MOVE, Kind.LOAD_IMM64):
+            return 0  # it is not there
+        w = row.width
+        match row.kind:
+            case Kind.LOAD_IMM64 if row.reference is Reference.MAP_VALUE_BY_INDEX:
+                section = program.maps[insn.imm].definition.section
+                return Place(insn.next_imm or 0) if section == KCONFIG else None
+            case Kind.LOAD_IMM64 if row.reference is None:
+                return (insn.next_imm or 0) % 2**32 << 32 | insn.imm % 2**32
+            case Kind.LOAD:
+                base = known.get(insn.src_reg)
+                place = base.offset + insn.offset if isinstance(base, Place) else None
+                return None if place is None else self.answers.get(self.places.get(place, ""))
+            case Kind.MOVE:
+                source = self._operand(insn, known)
+                if isinstance(source, int):
+                    return semantics.MOVE[row.meaning](w, w.wrap(source))
+                return source if row.operation == "MOV64" else None
+            case Kind.BINARY | Kind.UNARY:
+                x, y = known.get(insn.dst_reg), self._operand(insn, known)
+                if not isinstance(x, int):
+                    return None
+                if row.kind is Kind.UNARY:
+                    return semantics.UNARY[row.meaning](w, w.wrap(x))
+                if isinstance(y, int):
+                    return semantics.BINARY[row.meaning](w, w.wrap(x), w.wrap(y))
+        return None
