@@ -148,6 +148,10 @@ class KernelMaps:
                             made.fd, key, self.load(program, map_.owner.attach_type).fd.to_bytes(4, "little")
                         )
 
+    def descriptor(self, map_: Any) -> int:
+        """Return the descriptor of a map's counterpart, made and filled the first time. Raises LoadError."""
+        return self._made(map_).fd
+
     def _made(self, map_: Any) -> KernelMap:
         """Return a map's counterpart, made and filled the first time."""
         if map_.address in self._maps:

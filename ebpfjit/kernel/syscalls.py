@@ -274,10 +274,13 @@ class LoadAttributes:
     lines: bytes = b""
 
 
-def _load_once(
+def load_once(
     code: bytes, program_type: int, given: LoadAttributes, log_level: int, log_size: int
 ) -> tuple[int, str]:
-    """Try BPF_PROG_LOAD; return (file descriptor or -errno, the verifier's log)."""
+    """Try BPF_PROG_LOAD once; return (file descriptor or -errno, the verifier's log).
+
+    Of a log that is longer than `log_size` the end is there, on Linux 6.4 and later.
+    """
     instructions, instructions_address = _buffer(code)
     license_text, license_address = _buffer(given.license.encode() + b"\0")
     functions, functions_address = _buffer(given.functions)
@@ -318,14 +321,14 @@ def program_load(
     given = attributes if attributes is not None else LoadAttributes()
     result, log = -errno.ENOSPC, ""
     for size in _LOG_SIZES:
-        result, log = _load_once(code, program_type, given, log_level, size)
+        result, log = load_once(code, program_type, given, log_level, size)
         if result != -errno.ENOSPC or not log_level:
             break
     if result >= 0:
         return result, log
     refusal = -result
     for size in () if log_level else _LOG_SIZES:
-        result, log = _load_once(code, program_type, given, 1, size)
+        result, log = load_once(code, program_type, given, 1, size)
         if result >= 0:  # the first try met a passing shortage, or a signal each time
             return result, ""
         if result != -errno.ENOSPC:
@@ -337,7 +340,7 @@ def program_load(
 
 def _loads_the_smallest() -> bool:
     """True where a socket filter that returns zero is loaded: then bpf(2) as such is permitted."""
-    result, _ = _load_once(_RETURNS_ZERO, _SOCKET_FILTER, LoadAttributes(), 0, 0)
+    result, _ = load_once(_RETURNS_ZERO, _SOCKET_FILTER, LoadAttributes(), 0, 0)
     if result >= 0:
         os.close(result)
     return result >= 0

@@ -1,0 +1,53 @@
+"""Random programs for verdicts: some pieces one after the other, or one of them changed in one place.
+
+Half of them are written as they should be (`wrong` is small); of the others something is left out, off by
+one, swapped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from ebpfjit.difftest.verdicts import calls, mutate
+from ebpfjit.difftest.verdicts.pieces import PIECES
+from ebpfjit.difftest.verdicts.sample import Sample
+from ebpfjit.difftest.verdicts.writer import TYPES, Writer
+
+assert calls  # its pieces are in PIECES now
+
+MOST_PIECES = 4
+WRONG = (0.0, 0.0, 0.0, 0.04, 0.15)
+"""How often each choice is wrong, of one program or another."""
+MUTATED = 0.3
+"""The share of programs that are changed in one place or two."""
+
+
+def text(rng: random.Random) -> tuple[str, str]:
+    """Return a type and the text of a random program of it."""
+    type_ = rng.choice(TYPES)
+    w = Writer(rng, type_, rng.choice(WRONG))
+    w.say("r6 = r1")
+    known = [(function, weight) for function, types, weight in PIECES.values() if type_ in types]
+    pieces, weights = zip(*known, strict=True)
+    for write in rng.choices(pieces, weights, k=rng.randint(1, MOST_PIECES)):
+        w.skip = w.label() if rng.random() < 0.6 else "out"
+        write(w)
+        if w.skip != "out":
+            w.say(f"{w.skip}:")
+    result = rng.choice((0, 1)) if type_ == "cgroup_skb" else rng.choice((0, 1, 2))
+    w.say(f"out: r0 = {result}; exit")
+    return type_, "\n".join([*w.lines, *w.functions, ""])
+
+
+def sample(seed: int) -> Sample:
+    """Return the random program of a seed."""
+    rng = random.Random(seed)
+    made = Sample.of_text(*text(rng))
+    return mutate.changed(rng, made) if rng.random() < MUTATED else made
+
+
+def samples(seed: int, count: int) -> Iterator[Sample]:
+    """Yield random programs, each of a seed of its own: `seed`, and those behind it."""
+    for number in range(seed, seed + count):
+        yield sample(number)

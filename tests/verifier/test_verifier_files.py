@@ -1,0 +1,31 @@
+"""Every file of this folder gets the verdict that it says, with the words that it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ebpfjit.difftest.verdicts import texts
+from ebpfjit.difftest.verdicts.linux import Judge
+from ebpfjit.kernel import unavailable_reason
+
+FILES = sorted(Path(__file__).parent.glob("*.txt"))
+EXPECTED = {path.stem: texts.read(path) for path in FILES}
+
+
+def test_half_of_them_are_to_be_accepted() -> None:
+    accepted = sum(each.verdict == "accepted" for each in EXPECTED.values())
+    assert len(FILES) // 3 < accepted < 2 * len(FILES) // 3
+
+
+@pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+def test_linux_says_so() -> None:
+    with Judge() as judge:
+        answers = judge.ask([each.sample for each in EXPECTED.values()])
+    wrong = {}
+    for (name, expected), answer in zip(EXPECTED.items(), answers, strict=True):
+        verdict = "accepted" if answer.accepted else "refused"
+        if verdict != expected.linux_verdict or expected.linux not in answer.log:
+            wrong[name] = verdict, answer.log[-300:]
+    assert not wrong
