@@ -62,7 +62,7 @@ def check(setting: Setting, state: State, prototype: Prototype) -> Given:
         number = place + 1
         if isinstance(value, Poison):
             continue
-        if value is None or (isinstance(value, Pointer) and value.kind == "stale"):
+        if value is None:
             raise memory.wrong_type(number, None, "")
         if isinstance(value, Pointer) and not setting.privileged and argument.kind == "anything":
             raise Refused("leak", f"R{number} leaks addr into helper function")

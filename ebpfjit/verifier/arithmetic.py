@@ -67,8 +67,10 @@ def binary(row: Row, number: int, dst: Value, src: Value, *, privileged: bool) -
 
 def _numbers(row: Row, is_full: bool, dst: Scalar, src: Scalar) -> Scalar:
     a, b = dst.number, src.number
-    if row.meaning in _SHIFTS and b.umax >= row.width.bits:
-        result = DOMAIN.unknown if is_full else DOMAIN.sized(4)
+    if row.meaning in _DIVISIONS:
+        result = DOMAIN.unknown  # Linux knows nothing of quotients, not even that the upper half is zero
+    elif row.meaning in _SHIFTS and not (b.is_known and b.umax < row.width.bits):
+        result = DOMAIN.unknown
     else:
         result = DOMAIN.binary(row.meaning, is_full, a, b)
     if is_full and row.meaning == "ADD" and b.is_known and not a.is_known and abs(b.smin) < 1 << 31:

@@ -37,7 +37,7 @@ def ways(row: Row, dst: Value, src: Value, *, privileged: bool) -> tuple[Way | N
             if not isinstance(pointer, Pointer):
                 continue
             if isinstance(other, Scalar) and other.number.is_known and not other.number.value:
-                found = _with_null(pointer, relation, privileged=privileged)
+                found = _with_null(pointer, relation, told=not row.uses_src)
                 if found is not None:
                     return found
             if isinstance(other, Pointer) and relation is not None:
@@ -133,16 +133,19 @@ def replaced(state: State, change: Callable[[Value], Value]) -> None:
 # -- pointers ---------------------------------------------------------------------------------------------
 
 
-def _with_null(
-    pointer: Pointer, meaning: str | None, *, privileged: bool
-) -> tuple[Way | None, Way | None] | None:
-    """Return the ways of a comparison of a pointer with zero."""
+def _with_null(pointer: Pointer, meaning: str | None, *, told: bool) -> tuple[Way | None, Way | None] | None:
+    """Return the ways of a comparison of a pointer with zero.
+
+    Linux learns of a pointer only where the zero is in the instruction (`told`), not in a register.
+    """
     if meaning not in ("JEQ", "JNE"):
         return None
     if not pointer.null:
         if pointer.kind not in NEVER_NULL and not (pointer.kind == "btf_id" and "trusted" in pointer.flags):
             return None
         return (_nothing, None) if meaning == "JEQ" else (None, _nothing)
+    if not told:
+        return None
     is_null, is_there = _null(pointer, there=False), _null(pointer, there=True)
     return (is_there, is_null) if meaning == "JEQ" else (is_null, is_there)
 
@@ -166,13 +169,18 @@ def null(state: State, pointer: Pointer, *, there: bool) -> None:
         return value.but(null=False)
 
     replaced(state, change)
-    if not there and pointer.ref:
+    if not there and pointer.ref and pointer.ref == pointer.id:
         state.references = tuple(each for each in state.references if each.id != pointer.ref)
 
 
 def _same(pointer: Pointer, other: Pointer, meaning: str) -> tuple[Way | None, Way | None] | None:
     """A pointer that equals one that is there is there, too."""
-    if meaning not in ("JEQ", "JNE") or not pointer.null or other.null or other.kind not in NEVER_NULL:
+    if (
+        meaning not in ("JEQ", "JNE")
+        or not pointer.null
+        or other.null
+        or "btf_id" in (pointer.kind, other.kind)
+    ):
         return None
     there = _null(pointer, there=True)
     return (_nothing, there) if meaning == "JEQ" else (there, _nothing)

@@ -15,7 +15,7 @@ from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.prototypes import Prototype, prototype
 from ebpfjit.verifier.refusals import Refused
 from ebpfjit.verifier.state import Reference, State
-from ebpfjit.verifier.values import Cell, Pointer, Scalar, Value, fresh, unknown
+from ebpfjit.verifier.values import Cell, Pointer, Scalar, Stale, Value, fresh, unknown
 
 if TYPE_CHECKING:
     from ebpfjit.verifier.walk import Walk
@@ -52,7 +52,7 @@ def call(walk: Walk, state: State, insn: Instruction) -> None:
         do()
     _dynptr_made(walk, state, takes, given)
     if takes.moves_packet:
-        packet_moved(state, name)
+        packet_moved(state, name, privileged=walk.setting.privileged)
     if given.function is not None:
         walk.callback(state, insn, name, given)
     registers = state.registers
@@ -113,12 +113,13 @@ def held_at(state: State, said: str, where: str) -> None:
         raise Refused("lock", f"{where} cannot be used inside {state.sections[-1][0]}-ed region")
 
 
-def packet_moved(state: State, name: str) -> None:
+def packet_moved(state: State, name: str, *, privileged: bool) -> None:
     """Forget all pointers into the packet."""
+    void = Stale(f"pointers into the packet are void after {name}: load them again") if privileged else None
 
     def change(value: Value) -> Value:
         if isinstance(value, Pointer) and value.kind in ("packet", "packet_meta", "packet_end"):
-            return Pointer("stale", f"pointers into the packet are void after {name}: load them again")
+            return void
         return value
 
     branches.replaced(state, change)
@@ -129,10 +130,12 @@ def _release(walk: Walk, state: State, reference: int, name: str) -> None:
     if all(each.id != reference for each in state.references):
         raise Refused("reference", f"reference {reference} has been released before")
     state.references = tuple(each for each in state.references if each.id != reference)
+    why = f"{name} gave it back: nothing is to be done with it any more"
+    void = Stale(why) if walk.setting.privileged else None
 
     def change(value: Value) -> Value:
         if isinstance(value, Pointer) and value.ref == reference:
-            return Pointer("stale", f"{name} gave it back: nothing is to be done with it any more")
+            return void
         return value
 
     branches.replaced(state, change)
@@ -169,12 +172,15 @@ def _dynptr_made(walk: Walk, state: State, takes: Prototype, given: Given) -> No
 def _result(walk: Walk, state: State, takes: Prototype, given: Given, insn: Instruction) -> Value:
     null = takes.returns_null
     reference = 0
-    if takes.acquires or (takes.casts and given.source is not None and given.source.ref):
-        reference = acquire(state, insn, takes.name) if takes.acquires else given.source.ref  # type: ignore[union-attr]
+    acquires = takes.acquires or _gives_a_socket(takes, given)
+    if acquires or (takes.casts and given.source is not None and given.source.ref):
+        reference = acquire(state, insn, takes.name) if acquires else given.source.ref  # type: ignore[union-attr]
     made = _MADE[takes.returns](walk, takes, given)
     if not isinstance(made, Pointer):
         return made
-    return made.but(null=null and not _is_surely_there(takes, given), id=fresh(), ref=reference)
+    # What casts is NULL or not by itself: its id is not that of the reference, which stays.
+    id = reference if acquires else fresh()
+    return made.but(null=null and not _is_surely_there(takes, given), id=id, ref=reference)
 
 
 def _is_surely_there(takes: Prototype, given: Given) -> bool:
@@ -203,9 +209,16 @@ def _map_value(walk: Walk, takes: Prototype, given: Given) -> Value:
         return Pointer("map", InnerMap(definition.inner, given.map))
     if definition.type == MapType.XSKMAP and takes.name == "bpf_map_lookup_elem":
         return Pointer("xdp_sock")
-    if definition.type in (MapType.SOCKMAP, MapType.SOCKHASH) and takes.name == "bpf_map_lookup_elem":
+    if _gives_a_socket(takes, given):
         return Pointer("socket")
     return Pointer("map_value", given.map)
+
+
+def _gives_a_socket(takes: Prototype, given: Given) -> bool:
+    return takes.name == "bpf_map_lookup_elem" and given.map.definition.type in (
+        MapType.SOCKMAP,
+        MapType.SOCKHASH,
+    )
 
 
 class InnerMap:

@@ -13,7 +13,7 @@ from ebpfjit.verifier.kernel_types import KernelTypes
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.refusals import Refused, Undecided
 from ebpfjit.verifier.state import State
-from ebpfjit.verifier.values import Pointer, Poison, Scalar, Value, fresh, known, poison
+from ebpfjit.verifier.values import Pointer, Poison, Scalar, Stale, Value, fresh, known, poison
 
 FARTHEST_IN_PACKET = 0xFFFF
 FLOW_KEYS_SIZE = 56
@@ -79,7 +79,7 @@ def _pointer(number: int, base: Value) -> Pointer:
     if isinstance(base, Scalar):
         raise Refused(
             "type",
-            f"R{number} invalid mem access 'scalar'",
+            f"R{number} invalid mem access 'scalar'" + (f": {base.why}" if isinstance(base, Stale) else ""),
             "only pointers that the context, maps and helpers give are followed",
         )
     if base.null:
@@ -442,4 +442,5 @@ def wrong_type(number: int, value: Value, expected: str) -> Refused:
         return Refused("uninitialised", f"R{number} !read_ok")
     found = "scalar" if isinstance(value, Scalar) else named(value)
     kind = "null" if isinstance(value, Pointer) and value.null else "type"
-    return Refused(kind, f"R{number} type={found} expected={expected}")
+    why = f": {value.why}" if isinstance(value, Stale) else ""
+    return Refused(kind, f"R{number} type={found} expected={expected}{why}")

@@ -49,8 +49,6 @@ class Comparison:
         return self.links.setdefault(old.link, wanted) == wanted
 
     def _pointer(self, old: Pointer, new: Pointer) -> bool:
-        if old.kind == "stale":
-            return True
         if (
             old.kind != new.kind
             or old.what != new.what

@@ -19,13 +19,13 @@ _ARRIVED = frozenset("dq")
 
 def load(frame: Frame, number: int, pointer: Pointer, offset: int, size: int, *, privileged: bool) -> Value:
     """Return what `size` bytes at a distance from a pointer into a frame are. Raises Refused."""
+    _aligned(pointer, offset, size)
     low, high = _place(pointer, offset, size, number, "read from")
     if pointer.var is not None:
         if not privileged:
             raise Refused("memory", f"R{number} variable stack access prohibited for !root")
         _initialised(frame, low, high, privileged=privileged)
         return Scalar(DOMAIN.sized(size))
-    _aligned(low, size)
     slot, at = divmod(low, _WORD)
     cell = frame.stack.get(slot)
     if cell is None:
@@ -56,6 +56,7 @@ def store(
     frame: Frame, number: int, pointer: Pointer, offset: int, size: int, value: Value, *, privileged: bool
 ) -> None:
     """Put the low `size` bytes of a value at a distance from a pointer into a frame. Raises Refused."""
+    _aligned(pointer, offset, size)
     low, high = _place(pointer, offset, size, number, "write to")
     if isinstance(value, Pointer) and (size != _WORD or pointer.var is not None):
         if size != _WORD:
@@ -70,7 +71,6 @@ def store(
             mark_precise(value)
         _written_somewhere(frame, low, high, is_zero=is_zero)
         return
-    _aligned(low, size)
     slot, at = divmod(low, _WORD)
     before = frame.stack.get(slot)
     old = _UNSET if before is None else before.kinds
@@ -204,7 +204,7 @@ def known_number(frame: Frame, pointer: Pointer, size: int) -> int | None:
     if cell.kinds[at : at + size] == "0" * size:
         return 0
     value = cell.spilled
-    if at == 0 and isinstance(value, Scalar) and cell.kinds.count("s") >= size:
+    if at == 0 and isinstance(value, Scalar) and cell.kinds.count("s") == size:
         number = DOMAIN.truncated(value.number, 8 * size)
         if number.is_known:
             mark_precise(value)
@@ -235,9 +235,13 @@ def _place(pointer: Pointer, offset: int, size: int, number: int, doing: str) ->
     return low, high
 
 
-def _aligned(low: int, size: int) -> None:
-    if low % size:
-        raise Refused("memory", f"misaligned stack access off {low} size {size}")
+def _aligned(pointer: Pointer, offset: int, size: int) -> None:
+    at = DOMAIN.known(pointer.off + offset)
+    if pointer.var is not None:
+        at = DOMAIN.binary("ADD", True, pointer.var, at)
+    if (at.value | at.mask) & size - 1:
+        varies = " + an index" if pointer.var is not None else ""
+        raise Refused("memory", f"misaligned stack access off {pointer.off + offset}{varies} size {size}")
 
 
 def _unset(low: int, index: int, size: int) -> Refused:

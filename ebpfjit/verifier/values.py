@@ -46,6 +46,16 @@ class Poison(Scalar):
     __slots__ = ()
 
 
+class Stale(Scalar):
+    """What was a pointer until a call made it void: some number; `why` says more."""
+
+    __slots__ = ("why",)
+
+    def __init__(self, why: str) -> None:
+        super().__init__(DOMAIN.unknown)
+        self.why = why
+
+
 def known(number: int) -> Scalar:
     """Return the scalar that is `number`."""
     return Scalar(DOMAIN.known(number))

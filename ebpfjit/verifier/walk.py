@@ -40,6 +40,9 @@ END = -1
 _KEPT_APART = 8
 """Instructions between two states that are kept (Linux: add_new_state)."""
 
+_MOST_WAYS = 8192
+"""Ways that wait at most (Linux: BPF_COMPLEXITY_LIMIT_JMP_SEQ)."""
+
 _MOST_POINTS = 64
 """States kept for one slot; those that covered nothing go first."""
 
@@ -193,6 +196,14 @@ class Walk:
 
     def fork(self, state: State, pc: int) -> State:
         """Return a copy of a state that is walked later, at another slot."""
+        if len(self.todo) > _MOST_WAYS:
+            too_many = Refused(
+                "termination",
+                f"The sequence of {len(self.todo)} jumps is too complex.",
+                "let the loop end after a number of rounds that is known and small, or use bpf_loop or may_goto",
+            )
+            self.note(state, too_many)
+            raise Stop
         other = state.copy(pc)
         if state.point is not None:
             state.point.branches += 1
@@ -381,8 +392,6 @@ def read(state: State, number: int) -> Value:
         raise Refused(
             "uninitialised", f"R{number} !read_ok", "write the register on every path that leads here"
         )
-    if isinstance(value, Pointer) and value.kind == "stale":
-        raise Refused("uninitialised", f"R{number} !read_ok: {value.what}")
     return value
 
 
@@ -621,7 +630,8 @@ def _local(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
         functions.check_call(walk.setting, state, parameters)
         walk.called.add(target)
         if target in walk.functions.moving:
-            calls.packet_moved(state, f"a call of {walk.program.functions[target]}()")
+            name = f"a call of {walk.program.functions[target]}()"
+            calls.packet_moved(state, name, privileged=walk.setting.privileged)
         for number in range(1, 6):
             registers[number] = None
         registers[0] = unknown()

@@ -9,7 +9,7 @@ from ebpfjit.verifier.arithmetic import named
 from ebpfjit.verifier.numbers import DOMAIN, Number
 from ebpfjit.verifier.refusals import Decision
 from ebpfjit.verifier.state import Step
-from ebpfjit.verifier.values import Pointer, Poison, Scalar, Value
+from ebpfjit.verifier.values import Pointer, Poison, Scalar, Stale, Value
 
 _MOST_DECISIONS = 200
 """Of a path that is told: its end."""
@@ -21,6 +21,8 @@ def described(value: Value) -> str:
         return "never written"
     if isinstance(value, Poison):
         return "what a refused instruction gave"
+    if isinstance(value, Stale):
+        return value.why
     if isinstance(value, Scalar):
         return numbered(value.number)
     return _pointer(value)
@@ -66,8 +68,6 @@ _WHAT = {
 
 
 def _pointer(pointer: Pointer) -> str:
-    if pointer.kind == "stale":
-        return str(pointer.what)
     what = _WHAT.get(pointer.kind, named(pointer.but(null=False)))
     definition = getattr(pointer.what, "definition", None)
     if definition is not None:
