@@ -78,8 +78,10 @@ def main() -> int:
     for each in wrong:
         print(each)
     if options.write:
-        command = f"python benchmarks/verdicts.py --count {options.count} --seed {options.seed} --runs {options.runs}"
-        write("verdicts", part("Verdicts", command, "Generated programs, by what Linux says of them.", counted, "\n".join(f"- {each}." for each in said)))
+        asked = f"--count {options.count} --seed {options.seed} --runs {options.runs}"
+        words = "Generated programs, by what Linux says of them."
+        block = "\n".join(f"- {each}." for each in said)
+        write("verdicts", part("Verdicts", f"python benchmarks/verdicts.py {asked}", words, counted, block))
     return bool(wrong)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ebpfjit.compatibility import lookup
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.helpers import maps as map_helpers
 from ebpfjit.runtime.helpers.table import helpers
@@ -75,6 +76,11 @@ def _prototype(walk: Walk, insn: Instruction) -> Prototype:
             f"program of this type cannot use helper {takes.name}#{insn.imm}",
             f"it is for programs of type {', '.join(sorted(types))}",
         )
+    if program_type is not None:
+        answer = lookup.helper(takes.name, walk.caller)
+        if answer.is_known and answer.since is None and not takes.might_sleep:
+            said = f"program of this type cannot use helper {takes.name}#{insn.imm}"
+            raise Refused("call", said, answer.reason)
     if takes.gpl and walk.is_restricted:
         raise Refused(
             "call",

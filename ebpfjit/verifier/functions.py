@@ -165,7 +165,7 @@ def check_call(setting: memory.Setting, state: State, parameters: tuple[Paramete
         value = state.registers[number]
         if isinstance(value, Poison):
             continue
-        if value is None or (isinstance(value, Pointer) and value.kind == "stale"):
+        if value is None:
             raise Refused(
                 "uninitialised", f"R{number} !read_ok", "write the register on every path that leads here"
             )

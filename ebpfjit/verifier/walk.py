@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from ebpfjit.analysis.cfg import block_sizes, loop_headers, meeting_points
 from ebpfjit.analysis.liveness import live_after, live_before, liveness_of, ways_of
+from ebpfjit.compatibility.find import caller_of
 from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, Kind, Row
 from ebpfjit.isa.spec import Reference as Refers
 from ebpfjit.program import Instruction, Program
@@ -91,6 +92,7 @@ class Walk:
         self.is_restricted = is_restricted
         self.is_sleepable = is_sleepable
         self.most_errors = most_errors
+        self.caller = caller_of(program)
         self.found: dict[tuple[int, str], Found] = {}
         self.undecided: dict[int, str] = {}
         self.visited = 0
@@ -200,7 +202,7 @@ class Walk:
             too_many = Refused(
                 "termination",
                 f"The sequence of {len(self.todo)} jumps is too complex.",
-                "let the loop end after a number of rounds that is known and small, or use bpf_loop or may_goto",
+                "let the loop end after a known and small number of rounds, or use bpf_loop or may_goto",
             )
             self.note(state, too_many)
             raise Stop
@@ -327,7 +329,8 @@ class Walk:
         if state.frame.callback is not None:
             _in_range(unknown(), state.frame.callback.results, "callback")
         other = self.fork(state, insn.pc)
-        calls.packet_moved(other, "the program that bpf_tail_call calls")
+        moved_by = "the program that bpf_tail_call calls"
+        calls.packet_moved(other, moved_by, privileged=self.setting.privileged)
         frame = other.frames.pop()
         registers = other.registers
         registers[:6] = [unknown(), *[None] * 5]

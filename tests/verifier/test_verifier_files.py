@@ -19,6 +19,18 @@ def test_half_of_them_are_to_be_accepted() -> None:
     assert len(FILES) // 3 < accepted < 2 * len(FILES) // 3
 
 
+@pytest.mark.parametrize("name", EXPECTED)
+def test_we_say_so(name: str) -> None:
+    expected = EXPECTED[name]
+    verdict = expected.sample.program().verify(seconds=0)
+    assert verdict.status == expected.verdict, verdict
+    if expected.verdict == "refused":
+        said = [error for error in verdict.errors if error.kind == expected.kind]
+        assert said, verdict
+        assert expected.pc is None or expected.pc in {error.pc for error in said}, verdict
+        assert expected.says in str(verdict)
+
+
 @pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
 def test_linux_says_so() -> None:
     with Judge() as judge:

@@ -16,6 +16,9 @@ from ebpfjit.difftest.verdicts.writer import TYPES, Writer
 
 assert calls  # its pieces are in PIECES now
 
+SECTIONS = {"xdp": "xdp", "tc": "tc", "socket_filter": "socket", "cgroup_skb": "cgroup_skb/ingress"}
+"""What programs are attached to, by type: fields and results depend on it."""
+
 MOST_PIECES = 4
 WRONG = (0.0, 0.0, 0.0, 0.04, 0.15)
 """How often each choice is wrong, of one program or another."""
@@ -43,7 +46,8 @@ def text(rng: random.Random) -> tuple[str, str]:
 def sample(seed: int) -> Sample:
     """Return the random program of a seed."""
     rng = random.Random(seed)
-    made = Sample.of_text(*text(rng))
+    type_, code = text(rng)
+    made = Sample.of_text(type_, code, SECTIONS[type_])
     return mutate.changed(rng, made) if rng.random() < MUTATED else made
 
 

@@ -101,7 +101,7 @@ _CHANGES: tuple[Change | None, ...] = (
 
 
 def smaller(sample: Sample, size: int, start: int) -> Sample | None:
-    """Return a program without `size` instructions from the one numbered `start` on; None where that is none."""
+    """Return a program without `size` instructions from number `start` on; None where that is none."""
     try:
         items: list[Item] = take_apart(sample.code)
     except EbpfError:

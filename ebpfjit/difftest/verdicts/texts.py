@@ -10,8 +10,8 @@
     r2 = *(u32 *)(r1 + 0)
     ...
 
-`says` are words of our message, `linux` words of its log. Where Linux's verdict is another, `linux verdict` says
-which, and `because` why. The rest is assembly text, whose maps are those of `verdicts.maps`.
+`says` are words of our message, `linux` words of its log. Where Linux's verdict is another, `linux verdict`
+says which, and `because` why. The rest is assembly text, whose maps are those of `verdicts.maps`.
 """
 
 from __future__ import annotations
