@@ -166,7 +166,7 @@ BATCH_WORDS = (
     "stride",
     "offsets",  # arrays of integers, of these kinds; without lengths a packet goes up to the next
     "offset_kind",
-    "ahead",  # the same array, where packets that come soon are to be fetched: its integers are of 64 bits
+    "ahead",  # the offsets again, where packets that come soon are to be fetched, else 0
     "lengths",
     "length_kind",
     "stops",  # how often the program's calls had been stopped when the batch began
@@ -184,6 +184,15 @@ BATCH_WORDS = (
 )
 
 KINDS = ("64", "i32", "u32")  # the integers that offsets and lengths may be, by their number
+USUAL_PAIRS = {
+    "pairs_64": ("64", "64"),
+    "pairs_64_u32": ("64", "u32"),
+    "ends_64": ("64", ""),
+    "ends_i32": ("i32", ""),
+}
+"""Kinds of offsets and lengths (none: a packet goes up to the next) that have routines of their own: those of
+captures, of numpy and the array module, of Arrow's columns."""
+
 FINISHED, RAISED, OUT_OF_BOUNDS, NO_ROOM = range(4)
 """What `batch` returns; NO_ROOM: the packet has run, and what it left found no room."""
 

@@ -27,7 +27,7 @@ from ebpfjit.runtime.execution import SLICE, Execution, Mark
 from ebpfjit.runtime.memory import address_of, flat_view
 from ebpfjit.runtime.world import World, empty_buffers
 from ebpfjit.sealed import inside
-from ebpfjit.translators.block import BATCH_WORDS, CALL_COST, FINISHED, KINDS, NO_ROOM
+from ebpfjit.translators.block import BATCH_WORDS, CALL_COST, FINISHED, KINDS, NO_ROOM, USUAL_PAIRS
 
 if TYPE_CHECKING:
     from ebpfjit.jit.gate import Lane
@@ -36,6 +36,7 @@ _BATCH = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _CHECK = ctypes.PYFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)
 _WORD = {name: index for index, name in enumerate(BATCH_WORDS)}
 _ALL_ONES = (1 << 64) - 1
+_USUAL = {kinds: name for name, kinds in USUAL_PAIRS.items()}
 CHUNK = 2048
 """How many objects are held at a time: few enough to stay in the processor's cache meanwhile."""
 
@@ -106,8 +107,8 @@ def places(buffer: Any, offsets: Any, lengths: Any = None) -> Packets:
             raise ValueError(f"packet {index}: {where} are not inside the buffer ({view.nbytes} bytes)")
         return view[start : start + size]
 
-    are_64 = sizes is not None and words["offset_kind"] == words["length_kind"] == KINDS.index("64")
-    packets = Packets("pairs_64" if are_64 else "pairs", count, words, at, (view, starts, sizes))
+    kinds = KINDS[words["offset_kind"]], "" if sizes is None else KINDS[words["length_kind"]]
+    packets = Packets(_USUAL.get(kinds, "pairs"), count, words, at, (view, starts, sizes))
     _check_bounds(packets)
     return packets
 
@@ -372,8 +373,8 @@ class Batch:
         words[_WORD["source"]] = routines().addresses[f"source_{packets.source}"]
         words[_WORD["unlocked"]] = gate.compiled.unlocked
         words[_WORD["stops"]] = self.mark.count
-        if gate.lane is None and packets.words.get("offset_kind") == KINDS.index("64"):
-            words[_WORD["ahead"]] = words[_WORD["offsets"]]  # a lane gets whole packets, as fast as memory is
+        if gate.lane is None:  # which gets whole packets, as fast as memory is
+            words[_WORD["ahead"]] = words[_WORD["offsets"]]
         words[_WORD["fills"]] = self.fill is not None and self.faults is None and not counters.are_on()
         words[_WORD["fill"]] = self.fill or 0
         left = self.left

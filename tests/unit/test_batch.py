@@ -5,8 +5,10 @@ from __future__ import annotations
 import array
 import ctypes
 import gc
+import itertools
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -24,6 +26,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 U64 = 2**64
 FIRST_BYTE = "ldxb r0, [r1]\nexit"
 LENGTH = "mov r0, r2\nexit"
+SIZE_AND_FIRST = "mov r0, r2\njeq r2, 0, out\nldxb r0, [r1]\nlsh r2, 8\nor r0, r2\nout: exit"
 BOTH = [False, True]
 
 
@@ -83,9 +86,7 @@ def test_places_in_a_buffer(integers: array.array[int], release_gil: bool) -> No
     data = bytes(range(100))
     offsets, lengths = [0, 90, 5, 5, 99], [3, 10, 0, 95, 1]
     starts, sizes = array.array(code, offsets), array.array(code, lengths)
-    at = compiled(
-        "mov r0, r2\njeq r2, 0, out\nldxb r0, [r1]\nlsh r2, 8\nor r0, r2\nout: exit", release_gil=release_gil
-    )
+    at = compiled(SIZE_AND_FIRST, release_gil=release_gil)
     wanted = [size << 8 | start if size else 0 for start, size in zip(offsets, lengths, strict=True)]
     assert words(at.map(data, offsets=starts, lengths=sizes)) == wanted
     assert words(at.map(data, offsets=offsets, lengths=lengths)) == wanted
@@ -269,6 +270,33 @@ def test_a_list_that_changes_meanwhile() -> None:
     function = compiled("ldxb r0, [r1]\ncall 1\nexit", helpers={1: helper})
     with pytest.raises(RuntimeError, match="changed its size"):
         function.map(packets)
+
+
+@pytest.mark.parametrize("code", "qQiI")
+@pytest.mark.parametrize("of_lengths", ["", *"qQiI"])
+def test_integers_of_every_kind(code: str, of_lengths: str) -> None:
+    """As many packets as are fetched ahead, more and less; the first that is not in the buffer is named."""
+    program, data = compiled(SIZE_AND_FIRST), bytes(range(200))
+    for count in (0, 1, 7, 8, 9, 30):
+        chosen = random.Random(f"{code}{of_lengths}{count}")
+        offsets = [chosen.randrange(190) for _ in range(count)]
+        sizes = [chosen.randrange(200 - at) for at in offsets]
+        if not of_lengths:
+            offsets = sorted([*offsets, 200])
+            sizes = [after - at for at, after in itertools.pairwise(offsets)]
+        starts = array.array(code, offsets)
+        lengths = {"lengths": array.array(of_lengths, sizes)} if of_lengths else {}
+        wanted = [size << 8 | at if size else 0 for at, size in zip(offsets, sizes, strict=False)]
+        assert list(program.map(data, offsets=starts, **lengths)) == wanted
+        for place, value in itertools.product(range(count), (201, (1 << 31) - 1, -1)):
+            wrong = [*offsets[:place], value, *offsets[place + 1 :]]
+            if value == -1 and code in "QI":
+                continue
+            ends = [at + size for at, size in zip(wrong, sizes, strict=False)] if of_lengths else wrong[1:]
+            spans = zip(wrong, ends, strict=False)
+            bad = next(number for number, (at, end) in enumerate(spans) if not 0 <= at <= end <= 200)
+            with pytest.raises(ValueError, match=rf"^packet {bad}: "):
+                program.map(data, offsets=array.array(code, wrong), **lengths)
 
 
 def test_integers_that_change_meanwhile_are_checked_when_they_are_used() -> None:

@@ -1,16 +1,15 @@
 """Batches: a native loop that runs a program over many packets, each a run of its own.
 
     batch          a C function: runs the program over the packets, one after the other
-    check_pairs    a C function: are all packets inside the buffer that they are said to be in?
-    check_pairs_64 the same, where all numbers are of 64 bits
     source_NAME    where the next packet is
+    check_NAME     a C function: are all packets inside the buffer that they are said to be in?
 
 r13 is the batch, rbx the state of the program, r12 the block of all its runs (`runs`).
 """
 
 from __future__ import annotations
 
-from ebpfjit.translators.block import BATCH_WORDS, FAULTS, KINDS, NO_ROOM, OUT_OF_BOUNDS, RAISED
+from ebpfjit.translators.block import BATCH_WORDS, FAULTS, KINDS, NO_ROOM, OUT_OF_BOUNDS, RAISED, USUAL_PAIRS
 from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.host import Layout
 from ebpfjit.translators.x86_64.host import call, release_lock, take_lock
@@ -36,7 +35,7 @@ from ebpfjit.translators.x86_64.tails import return_to_origin
 from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED
 
 BATCH = {name: f"[r13+{8 * index:#x}]" for index, name in enumerate(BATCH_WORDS)}
-SOURCES = ("stride", "pairs", "pairs_64", "objects")
+SOURCES = ("stride", "pairs", *USUAL_PAIRS, "objects")
 AHEAD = 8  # packets: what a few runs take is longer than memory does
 PACKET_COST = 32  # what a packet counts for besides its instructions
 
@@ -51,10 +50,11 @@ def emit_batches(cx: Emitter, layout: Layout) -> None:
     _emit_keep(cx, layout)
     _emit_source_stride(cx)
     _emit_source_pairs(cx)
-    _emit_source_pairs_64(cx)
-    _emit_source_objects(cx, layout)
     _emit_check_pairs(cx)
-    _emit_check_pairs_64(cx)
+    for name, kinds in USUAL_PAIRS.items():
+        _emit_source_usual(cx, name, *kinds)
+        _emit_check_usual(cx, name, *kinds)
+    _emit_source_objects(cx, layout)
 
 
 def _emit_batch(cx: Emitter, layout: Layout) -> None:
@@ -355,7 +355,7 @@ def _emit_place(cx: Emitter, bad: str) -> None:
     cx.emit("ret")
 
 
-def _emit_look_ahead(cx: Emitter) -> None:
+def _emit_look_ahead(cx: Emitter, kind: str) -> None:
     """Emit a hint that a packet some places on will be read: it is no more, wherever that is said to be."""
     none = cx.new_label("none_ahead")
     cx.emit(f"mov rcx, {_batch('ahead')}")
@@ -364,10 +364,24 @@ def _emit_look_ahead(cx: Emitter) -> None:
     cx.emit(f"lea rdx, [rax+{AHEAD:#x}]")
     cx.emit(f"cmp rdx, {_batch('count')}")
     cx.jump("jae", none)
-    cx.emit("mov rdx, qword ptr [rcx+rdx*8]")
+    cx.emit(_element(kind, "rdx", "rcx", "rdx"))
     cx.emit(f"add rdx, {_batch('base')}")
     cx.emit("prefetcht0 byte ptr [rdx]")
     cx.label(none)
+
+
+def _element(kind: str, into: str, array: str, index: str, more: int = 0) -> str:
+    """Return what loads an integer of an array: those below 0 become huge."""
+    size = 8 if kind == "64" else 4
+    place = f"[{array}+{index}*{size}{f'+{more * size:#x}' if more else ''}]"
+    if kind == "64":
+        return f"mov {into}, qword ptr {place}"
+    if kind == "i32":
+        return f"movsxd {into}, dword ptr {place}"
+    return f"mov {_DWORDS[into]}, dword ptr {place}"
+
+
+_DWORDS = {"r14": "r14d", "r15": "r15d", "r8": "r8d", "r10": "r10d", "rdx": "edx"}
 
 
 def _emit_source_pairs(cx: Emitter) -> None:
@@ -375,7 +389,6 @@ def _emit_source_pairs(cx: Emitter) -> None:
     bad, implied, checked = ".pairs_bad", ".pairs_implied", ".pairs_check"
     cx.begin(NO_PC)
     cx.label("source_pairs", 16)
-    _emit_look_ahead(cx)
     _load_integer(cx, "offset", "r14")
     cx.emit(f"cmp {_batch('lengths')}, 0")
     cx.jump("je", implied)
@@ -392,16 +405,20 @@ def _emit_source_pairs(cx: Emitter) -> None:
     cx.emit("ret")
 
 
-def _emit_source_pairs_64(cx: Emitter) -> None:
-    """As `source_pairs`, where both arrays are there and of 64 bits: those of captures."""
-    bad = ".pairs_64_bad"
+def _emit_source_usual(cx: Emitter, name: str, offset: str, length: str) -> None:
+    """As `source_pairs`, for arrays of kinds that are usual; without lengths a packet goes up to the next."""
+    bad = f".{name}_bad"
     cx.begin(NO_PC)
-    cx.label("source_pairs_64", 16)
-    _emit_look_ahead(cx)
+    cx.label(f"source_{name}", 16)
+    _emit_look_ahead(cx, offset)
     cx.emit(f"mov rcx, {_batch('offsets')}")
-    cx.emit(f"mov rdx, {_batch('lengths')}")
-    cx.emit("mov r14, qword ptr [rcx+rax*8]")
-    cx.emit("mov r15, qword ptr [rdx+rax*8]")
+    cx.emit(_element(offset, "r14", "rcx", "rax"))
+    if length:
+        cx.emit(f"mov rdx, {_batch('lengths')}")
+        cx.emit(_element(length, "r15", "rdx", "rax"))
+    else:
+        cx.emit(_element(offset, "r15", "rcx", "rax", 1))
+        cx.emit("sub r15, r14")
     _emit_place(cx, bad)
     cx.label(bad)
     cx.emit(f"mov eax, {OUT_OF_BOUNDS:#x}")
@@ -485,27 +502,34 @@ def _emit_check_pairs(cx: Emitter) -> None:
     cx.emit("ret")
 
 
-def _emit_check_pairs_64(cx: Emitter) -> None:
-    """Emit `check_pairs_64(batch)`: the same for arrays of 64 bits."""
+def _emit_check_usual(cx: Emitter, name: str, offset: str, length: str) -> None:
+    """Emit `check_NAME(batch)`: the same for arrays of kinds that are usual."""
+    again, out = f".check_{name}_next", f".check_{name}_out"
     offsets, lengths, size, count = (f"qword ptr [rdi+{8 * BATCH_WORDS.index(name):#x}]" for name in (
         "offsets", "lengths", "size", "count",
     ))  # fmt: skip
     cx.begin(NO_PC)
-    cx.label("check_pairs_64")
+    cx.label(f"check_{name}")
     cx.emit(f"mov rcx, {offsets}")
     cx.emit(f"mov rdx, {lengths}")
     cx.emit(f"mov rsi, {size}")
     cx.emit(f"mov r9, {count}")
     cx.emit("xor eax, eax")
-    cx.label(".check_64_next", 16)
+    cx.label(again, 16)
     cx.emit("cmp rax, r9")
-    cx.jump("jae", ".check_64_out")
-    cx.emit("mov r8, rsi")
-    cx.emit("sub r8, qword ptr [rcx+rax*8]")
-    cx.jump("jb", ".check_64_out")
-    cx.emit("cmp qword ptr [rdx+rax*8], r8")
-    cx.jump("ja", ".check_64_out")
+    cx.jump("jae", out)
+    cx.emit(_element(offset, "r8", "rcx", "rax"))
+    if length:
+        cx.emit(_element(length, "r10", "rdx", "rax"))
+    else:
+        cx.emit(_element(offset, "r10", "rcx", "rax", 1))
+        cx.emit("sub r10, r8")
+    cx.emit("mov r11, rsi")
+    cx.emit("sub r11, r8")
+    cx.jump("jb", out)
+    cx.emit("cmp r10, r11")
+    cx.jump("ja", out)
     cx.emit("inc rax")
-    cx.jump("jmp", ".check_64_next")
-    cx.label(".check_64_out")
+    cx.jump("jmp", again)
+    cx.label(out)
     cx.emit("ret")
