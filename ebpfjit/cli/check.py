@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ebpfjit.compatibility.need import Need
     from ebpfjit.compatibility.report import Compatibility, ObjectCompatibility
     from ebpfjit.compatibility.target import Kernel
+    from ebpfjit.keywords import LoadOptions
     from ebpfjit.program import Program
     from ebpfjit.verifier.verdict import Verdict
 
@@ -56,7 +57,7 @@ def check(
     from ebpfjit.compatibility.target import find_kernel
 
     target = None if kernel is None else find_kernel(kernel)
-    types = {} if target is None or target.types is None else {"btf": target.types}
+    types: LoadOptions = {} if target is None or target.types is None else {"btf": target.types}
     found, obj = opened(file, loading(btf, kconfig, maps), may_be_empty=True, besides=types)
     if program is not None:
         found, obj = {program: files.find_program(file, found, program)}, None

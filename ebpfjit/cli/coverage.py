@@ -7,9 +7,11 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, ParamSpec, get_type_hints
 
 from ebpfjit.cli.parameters import Option, WrongUsage
+
+P = ParamSpec("P")
 
 Cov = Annotated[bool, Option("--cov", help="Show which lines were executed, on engines of ours.")]
 CovReport = Annotated[
@@ -20,16 +22,18 @@ CovReport = Annotated[
 ]
 
 
-def counted(command: Callable[..., None]) -> Callable[..., None]:
+def counted(command: Callable[P, None]) -> Callable[..., None]:
     """Return a command that takes --cov and --cov-report besides."""
     own = inspect.signature(command)
 
     @functools.wraps(command)
-    def with_coverage(*, cov: bool = False, cov_report: str | None = None, **options: Any) -> None:
+    def with_coverage(*arguments: P.args, **options: P.kwargs) -> None:
+        cov, cov_report = bool(options.pop("cov", False)), options.pop("cov_report", None)
+        assert cov_report is None or isinstance(cov_report, str)
         if (cov or cov_report is not None) and options.get("file", own.parameters["file"].default) is None:
             raise WrongUsage("--cov is for the program of a FILE: those that are made have no lines")
-        with _coverage("term" if cov and cov_report is None else cov_report, options.get("as_json", False)):
-            command(**options)
+        with _coverage("term" if cov and cov_report is None else cov_report, bool(options.get("as_json"))):
+            command(*arguments, **options)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     more = [

@@ -31,6 +31,7 @@ from ebpfjit.errors import InputError
 
 if TYPE_CHECKING:
     from ebpfjit.difftest.case import Case, Input
+    from ebpfjit.keywords import LoadOptions
     from ebpfjit.program import Program
 
 
@@ -111,7 +112,7 @@ def diff(
     raise SystemExit(_compare(found, given, chosen, as_json=as_json))
 
 
-def _read(file: str, program: str | None, told: dict[str, Any]) -> tuple[Case | Program, Any]:
+def _read(file: str, program: str | None, told: LoadOptions) -> tuple[Case | Program, Any]:
     """Return a corpus file's case, or the program that is meant; and the object that it is of."""
     if Path(file).suffix == ".txt" and not told:
         from ebpfjit.difftest.case import read_case

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ebpfjit.errors import AssemblyError, EbpfError, LoadError
 from ebpfjit.named import absent
@@ -20,6 +20,7 @@ from ebpfjit.program import Program
 
 if TYPE_CHECKING:
     from ebpfjit.elf.loader import Object
+    from ebpfjit.keywords import LoadOptions
 
 STDIN = "-"
 T = TypeVar("T")
@@ -95,10 +96,10 @@ def _of_text(file: str, data: bytes, read: Callable[[str], T]) -> T:
 
 def read_file(
     file: str,
-    told: Mapping[str, Any],
+    told: LoadOptions,
     *,
     may_be_empty: bool = False,
-    besides: Mapping[str, Any] | None = None,
+    besides: LoadOptions | None = None,
 ) -> tuple[dict[str, Program], Object | None]:
     """Return the programs of a file by name, and the object where it is one.
 
@@ -118,7 +119,8 @@ def read_file(
         case FileKind.OBJECT:
             from ebpfjit.elf.loader import load_bytes
 
-            obj = load_bytes(data, file, **{**(besides or {}), **told})
+            given: LoadOptions = {**(besides or {}), **told}
+            obj = load_bytes(data, file, **given)
             if not obj.programs and not may_be_empty:
                 raise LoadError(
                     f"{file}: there are no programs in it, only maps: no section holds instructions"

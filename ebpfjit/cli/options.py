@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from ebpfjit.cli import files
 from ebpfjit.cli.parameters import Argument, Option, WrongUsage
@@ -18,6 +18,7 @@ from ebpfjit.program import Program
 
 if TYPE_CHECKING:
     from ebpfjit.elf.loader import Object
+    from ebpfjit.keywords import LoadOptions
 
 File = Annotated[
     str, Argument(metavar="FILE", help="Object file, bytecode (.bin), assembly text (.s), or -.")
@@ -73,13 +74,13 @@ def check_one_of(file: str | None, expression: str | None, told: bool) -> None:
         raise WrongUsage("--program, --btf, --kconfig and what is said of maps and variables go with FILE")
 
 
-def loading(btf: str | None, kconfig: list[str] | None, maps: list[str] | None) -> dict[str, Any]:
+def loading(btf: str | None, kconfig: list[str] | None, maps: list[str] | None) -> LoadOptions:
     """Return what the options say to `load`, by the names of its arguments; what is not told is left out.
 
     Raises WrongUsage for an option of another form, LoadError and OSError for a file that is
     not what it should be.
     """
-    told: dict[str, Any] = {}
+    told: LoadOptions = {}
     if btf is not None:
         from ebpfjit.elf.loader import read_btf
 
@@ -140,7 +141,7 @@ def _number(value: str, what: str, text: str) -> int:
 
 
 def opened(
-    file: str, told: dict[str, Any], *, may_be_empty: bool = False, besides: dict[str, Any] | None = None
+    file: str, told: LoadOptions, *, may_be_empty: bool = False, besides: LoadOptions | None = None
 ) -> tuple[dict[str, Program], Object | None]:
     """Return the programs of a file, and the object where it is one; `told` is what `loading` returned.
 
@@ -149,18 +150,18 @@ def opened(
     return files.read_file(file, told, may_be_empty=may_be_empty, besides=besides)
 
 
-def programs(file: str, name: str | None, told: dict[str, Any]) -> dict[str, Program]:
+def programs(file: str, name: str | None, told: LoadOptions) -> dict[str, Program]:
     """Return the programs of a file, or the one that was asked for."""
     found, _ = opened(file, told)
     return found if name is None else {name: files.find_program(file, found, name)}
 
 
-def one_program(file: str, name: str | None, told: dict[str, Any]) -> Program:
+def one_program(file: str, name: str | None, told: LoadOptions) -> Program:
     """Return the program that was asked for, or the only one there is."""
     return one_of(file, name, told)[0]
 
 
-def one_of(file: str, name: str | None, told: dict[str, Any]) -> tuple[Program, Object | None]:
+def one_of(file: str, name: str | None, told: LoadOptions) -> tuple[Program, Object | None]:
     """Return the program that was asked for, or the only one there is; and the object that it is of."""
     found, obj = opened(file, told)
     if name is not None:

@@ -26,6 +26,7 @@ from ebpfjit.runtime import counters
 from ebpfjit.runtime.maps.definition import MapType
 
 if TYPE_CHECKING:
+    from ebpfjit.keywords import GivenOptions
     from ebpfjit.runtime.environment import Environment
 
 ROUNDS, BATCH = 5, 10_000
@@ -86,7 +87,7 @@ def measure(
     given = [bytes(packet) for packet in packets]
     if not given:
         raise InputError("there is no packet to measure a program on")
-    options: dict[str, Any] = {"environment": environment, "helpers": helpers, "kfuncs": kfuncs}
+    options: GivenOptions = {"environment": environment, "helpers": helpers, "kfuncs": kfuncs}
     timed = copy.deepcopy(program)
     counters.start()
     try:
@@ -128,7 +129,7 @@ def _reachable(program: Program) -> list[Program]:
     return found
 
 
-def _runner(program: Program, options: Mapping[str, Any]) -> tuple[Callable[[bytes], object], str]:
+def _runner(program: Program, options: GivenOptions) -> tuple[Callable[[bytes], object], str]:
     """Return what runs a program on a packet, and which engine that is."""
     if best_engine() == "jit":
         function = program.compile(optimize=True, **options)
@@ -176,7 +177,7 @@ class _Part:
         return {pc: count - before[pc] for pc, count in now.items()}
 
 
-def _time(program: Program, packets: Sequence[bytes], options: Mapping[str, Any], rounds: int) -> float:
+def _time(program: Program, packets: Sequence[bytes], options: GivenOptions, rounds: int) -> float:
     """Return the nanoseconds of a packet, in the median of several rounds, faults included."""
     if best_engine() == "jit":
         function = program.compile(optimize=True, **options)
@@ -185,7 +186,7 @@ def _time(program: Program, packets: Sequence[bytes], options: Mapping[str, Any]
     return _median_time(lambda: _interpreted(program, packets, options), len(packets), rounds)
 
 
-def _interpreted(program: Program, packets: Iterable[bytes], options: Mapping[str, Any]) -> None:
+def _interpreted(program: Program, packets: Iterable[bytes], options: GivenOptions) -> None:
     for packet in packets:
         with suppress(ExecutionError):
             program.run(packet, engine="interpreter", **options)

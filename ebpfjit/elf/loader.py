@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.literals import TypeName, Types
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ebpfjit.elf.linker import Function, Linker
     from ebpfjit.elf.reader import ObjectFile
     from ebpfjit.elf.refusals import Refusals
+    from ebpfjit.keywords import LoadOptions
     from ebpfjit.runtime.maps.base import Map
     from ebpfjit.runtime.maps.definition import MapDefinition
 
@@ -182,7 +183,7 @@ def load(
     )  # fmt: skip
 
 
-def load_bytes(data: bytes, name: str, **options: Any) -> Object:
+def load_bytes(data: bytes, name: str, **options: Unpack[LoadOptions]) -> Object:
     """Load an object file that is in memory, as `load` does; `name` is what messages call it."""
     load_package("ebpfjit.elf")
     from ebpfjit.elf.budget import OverBudget

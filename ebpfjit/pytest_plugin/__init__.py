@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import pytest
 
@@ -26,7 +26,8 @@ from ebpfjit.pytest_plugin.ran import TITLE, Ran, kept
 
 if TYPE_CHECKING:
     from ebpfjit.arguments import Helpers, Kfuncs
-    from ebpfjit.elf.loader import Object
+    from ebpfjit.elf.loader import Object, Source
+    from ebpfjit.keywords import GivenOptions, LoadOptions
     from ebpfjit.literals import AnyBuffer, EngineName
     from ebpfjit.program import Program
     from ebpfjit.runner import Result
@@ -44,6 +45,20 @@ class Running:
     def __init__(self) -> None:
         self.path: Path | None = None
         self.ran: list[Ran] = []
+
+
+class EbpfLoad(Protocol):
+    """What `ebpf_load` is: `load`, with paths counted from the test."""
+
+    def __call__(self, path: Source, **options: Unpack[LoadOptions]) -> Object:
+        """Load the object; raises as `load`."""
+
+
+class EbpfCompile(Protocol):
+    """What `ebpf_compile` is: `load` of what clang makes of a C file."""
+
+    def __call__(self, path: str | Path, *flags: str, **options: Unpack[LoadOptions]) -> Object:
+        """Compile the file with clang's options `flags`, and load it."""
 
 
 class EbpfRun(Protocol):
@@ -149,7 +164,7 @@ def ebpf_engine(request: pytest.FixtureRequest) -> EngineName:
 
 
 @pytest.fixture(scope="session")
-def ebpf_load(pytestconfig: pytest.Config) -> Callable[..., Object]:
+def ebpf_load(pytestconfig: pytest.Config) -> EbpfLoad:
     """Return a function that loads an object file: `ebpf_load(path)`, relative to the file that calls it.
 
     A path that is not there counts from the test's own file; bytes and open files are loaded as such. What
@@ -158,9 +173,9 @@ def ebpf_load(pytestconfig: pytest.Config) -> Callable[..., Object]:
     """
     from ebpfjit import EbpfError, load
 
-    def load_beside(path: Any, **options: Any) -> Object:
+    def load_beside(path: Source, **options: Unpack[LoadOptions]) -> Object:
         __tracebackhide__ = True
-        found = path
+        found: Source = path
         if isinstance(path, (str, os.PathLike)):
             found = _beside(pytestconfig, path, sys._getframe(1).f_code.co_filename)
         try:
@@ -172,9 +187,7 @@ def ebpf_load(pytestconfig: pytest.Config) -> Callable[..., Object]:
 
 
 @pytest.fixture(scope="session")
-def ebpf_compile(
-    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Object]:
+def ebpf_compile(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> EbpfCompile:
     """Return a function that compiles a C file and loads the object: `ebpf_compile(path, "-DPORT=9")`.
 
     Paths count as those of `ebpf_load`. Options for clang follow; named ones go to `load`. An object is kept
@@ -185,7 +198,7 @@ def ebpf_compile(
 
     clang = Clang(pytestconfig, tmp_path_factory)
 
-    def compile_beside(path: str | Path, *flags: str, **options: Any) -> Object:
+    def compile_beside(path: str | Path, *flags: str, **options: Unpack[LoadOptions]) -> Object:
         __tracebackhide__ = True
         from ebpfjit import load
 
@@ -220,7 +233,7 @@ def ebpf_run(ebpf_engine: EngineName, pytestconfig: pytest.Config) -> EbpfRun:
         __tracebackhide__ = True
         if ebpf_engine == "kernel":
             engines.skip_what_the_kernel_has(helpers, kfuncs, limit, environment)
-        options: dict[str, Any] = {
+        options: GivenOptions = {
             "limit": limit,
             "context": context,
             "environment": environment,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from ebpfjit.record import dataclass
 
 if TYPE_CHECKING:
     from ebpfjit.errors import EbpfError
+    from ebpfjit.keywords import GivenOptions
     from ebpfjit.literals import AnyBuffer
     from ebpfjit.program import Program
     from ebpfjit.runner import Result
@@ -37,7 +37,7 @@ class Ran:
     program: Program
     data: AnyBuffer | None
     engine: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: GivenOptions
     result: Result | None = None
     error: EbpfError | None = None
 
@@ -70,7 +70,7 @@ class Ran:
         step by step; where that comes to another result nothing is said. Nor where the program calls the
         test's own functions: it may count how often it does.
         """
-        own_functions = self.options["helpers"] or self.options["kfuncs"]
+        own_functions = self.options.get("helpers") or self.options.get("kfuncs")
         if self.result is None or self.data is None or own_functions or not self.program.lines:
             return ""
         with suppress(Exception):  # what cannot be copied

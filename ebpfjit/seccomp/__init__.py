@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ebpfjit import classic
 from ebpfjit.classic.check import check
@@ -36,6 +36,9 @@ from ebpfjit.seccomp.numbers import (
     system_calls,
 )
 from ebpfjit.seccomp.profile import DOCKER_CAPABILITIES, Where, release, to_classic
+
+if TYPE_CHECKING:
+    from ebpfjit.keywords import CallOptions
 
 DATA = struct.Struct("<iIQ6Q")
 """struct seccomp_data: nr, arch, instruction_pointer, args."""
@@ -92,7 +95,7 @@ class SeccompProgram(Program):
         args: Sequence[int] = (),
         ip: int = 0,
         context: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> Any:
         """Return the name of the action for a system call: "SCMP_ACT_ALLOW". Without `nr` run as any program.
 
@@ -120,7 +123,13 @@ class SeccompProgram(Program):
         return replace(result, context=fields, action=name)
 
     def decide(
-        self, *, nr: int | str, arch: str | int = "", args: Sequence[int] = (), ip: int = 0, **options: Any
+        self,
+        *,
+        nr: int | str,
+        arch: str | int = "",
+        args: Sequence[int] = (),
+        ip: int = 0,
+        **options: Unpack[CallOptions],
     ) -> tuple[str, int]:
         """Return the action for a call, and its data (of SCMP_ACT_ERRNO the error number); see `run`."""
         call = call_data(nr, arch, args, ip)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import array
 
-from ebpfjit import EbpfVmRaw, Environment, Program, load
-from ebpfjit.pytest_plugin import EbpfRun
+from ebpfjit import EbpfVmRaw, Environment, Program, load, seccomp
+from ebpfjit.pytest_plugin import EbpfLoad, EbpfRun
 
 obj = load("filter.o")
 program = obj.program("filter")
@@ -22,11 +22,15 @@ if program.run(packet).action == "XDP_DROP" and program.type == "xdp":
     print(machine.execute_program(packet))
 
 
-def test(ebpf_run: EbpfRun) -> None:
+def test(ebpf_run: EbpfRun, ebpf_load: EbpfLoad) -> None:
+    ebpf_load("filter.o", maps={"flows": 5}, strict=True)
+    ebpf_load("filter.o", kconfig="config")  # wrong
     ebpf_run(program, packet, limit=5)
     ebpf_run(program, packet, environment="now")  # wrong
 
 
+seccomp.load("profile.json").run(nr="read", limit=100)
+seccomp.load("profile.json").run(nr="read", limits=100)  # wrong
 program.run(packet, engine="interpretor")  # wrong
 program.run("a packet")  # wrong
 program.run(packet, limit="1000")  # wrong

@@ -1,0 +1,54 @@
+"""What functions take by name that hand it on to others: for the type checker alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from ebpfjit.arguments import Helpers, Kfuncs
+    from ebpfjit.elf.btf import Btf
+    from ebpfjit.elf.loader import Source
+    from ebpfjit.literals import EngineName, Types
+    from ebpfjit.runtime.environment import Environment
+
+
+class LoadOptions(TypedDict, total=False):
+    """What `load` takes besides its source."""
+
+    btf: Btf | Source | None
+    environment: Environment | None
+    types: Types
+    kconfig: Mapping[str, Any] | None
+    maps: Mapping[str, Any] | None
+    pins: MutableMapping[str, Any] | None
+    only: Iterable[str] | None
+    strict: bool
+
+
+class GivenOptions(TypedDict, total=False):
+    """What `Program.run` and `Program.compile` take alike, but for how often."""
+
+    limit: int | None
+    context: Mapping[str, Any] | None
+    environment: Environment | None
+    helpers: Helpers | None
+    kfuncs: Kfuncs | None
+
+
+class RunOptions(GivenOptions, total=False):
+    """What `Program.run` takes besides data."""
+
+    engine: EngineName | None
+    repeat: int
+
+
+class CallOptions(TypedDict, total=False):
+    """What `SeccompProgram.decide` takes besides the call: a filter has no context to set fields of."""
+
+    engine: EngineName | None
+    limit: int | None
+    environment: Environment | None
+    helpers: Helpers | None
+    kfuncs: Kfuncs | None
+    repeat: int
