@@ -16,6 +16,7 @@ from ebpfjit.runtime.environment import Environment
 
 if TYPE_CHECKING:
     from ebpfjit.listing.listing import Listing
+    from ebpfjit.verifier.verdict import Verdict
 
 
 def listing(
@@ -28,11 +29,41 @@ def listing(
     environment: Environment | None = None,
     helpers: Helpers | None = None,
     kfuncs: Kfuncs | None = None,
+    verdict: Verdict | None = None,
 ) -> Listing:
     """Return the listing of the code that the program's calls run; without code, of the program alone.
 
-    The options are those of `ebpfjit.compiling.compile`; helpers are those of `Program.run`.
+    The options are those of `ebpfjit.compiling.compile`; helpers are those of `Program.run`. What a `verdict`
+    on the program says stands beside the instructions.
     """
+    made = _listing(program, optimize, checked, harden, audit, environment, helpers, kfuncs)
+    return made if verdict is None else _with_verdict(made, verdict)
+
+
+def _with_verdict(made: Listing, verdict: Verdict) -> Listing:
+    """Return a listing with what a verdict says of it, and of its instructions."""
+    from ebpfjit.listing.listing import Listing
+
+    errors: dict[int, list[str]] = {}
+    for error in verdict.errors:
+        errors.setdefault(error.pc, []).append(error.message + (f"; {error.advice}" if error.advice else ""))
+    view = made.view
+    steps = tuple(
+        replace(step, errors=tuple(errors[step.pc])) if step.pc in errors else step for step in view.steps
+    )
+    return Listing(replace(view, steps=steps, remarks=(*view.remarks, f"verdict: {verdict.summary}")))
+
+
+def _listing(
+    program: Program,
+    optimize: bool,
+    checked: bool,
+    harden: bool,
+    audit: bool,
+    environment: Environment | None,
+    helpers: Helpers | None,
+    kfuncs: Kfuncs | None,
+) -> Listing:
     check_environment(environment)
     options = Options(checked=checked, harden=harden, optimize=optimize, audit=audit, keeps_text=True)
     brought = Brought(numbered(helpers), checked_kfuncs(kfuncs))

@@ -604,23 +604,25 @@ class Program:
         environment: Environment | None = None,
         helpers: Helpers | None = None,
         kfuncs: Kfuncs | None = None,
+        verdict: Verdict | None = None,
     ) -> Listing:
         """Return eBPF beside its source and its machine code, of the code that `run` runs.
 
         It is a str: a legend, then each instruction with what it became, and why its access is checked or
         not. `.html()` is the same as a page for a browser, `.json()` as JSON. The options are those of
         `compile`. Of a program that cannot be compiled, here or at all, it shows what there is, and says why
-        that is all. As `compile`, it makes read-only variables final.
+        that is all. As `compile`, it makes read-only variables final. What `verify` said of the program
+        stands beside the instructions where it is given as `verdict`.
 
             print(program.listing())
-            pathlib.Path("listing.html").write_text(program.listing().html())
+            pathlib.Path("listing.html").write_text(program.listing(verdict=program.verify()).html())
         """
         import_alone("ebpfjit.looking")
         from ebpfjit import looking
 
         return looking.listing(
             self, optimize=optimize, checked=checked, harden=harden, audit=audit,
-            environment=environment, helpers=helpers, kfuncs=kfuncs,
+            environment=environment, helpers=helpers, kfuncs=kfuncs, verdict=verdict,
         )  # fmt: skip
 
     def verify(

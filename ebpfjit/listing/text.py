@@ -27,6 +27,7 @@ STYLES = {
     "ebpf": "bold",
     "free": "green",
     "checked": "yellow",
+    "error": "red",
     "label": "magenta",
     "offset": "dim",
     "code": "",
@@ -148,6 +149,8 @@ def _step_lines(step: Step, note: str, source: _Source) -> Iterator[list[Span]]:
     if note:
         spans.append(("free" if note.startswith("no ") else "checked", f"   ; {note}"))
     yield spans
+    for error in step.errors:
+        yield [("error", f"      ; refused: {shown(error)}")]
 
 
 def _code_line(line: CodeLine) -> list[Span]:

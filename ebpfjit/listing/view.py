@@ -26,6 +26,7 @@ class Step:
     `function` is the name of the function that starts here, `line` the line of source that starts here.
     `block` is the slot of its basic block, `targets` are the slots that it names. `note` says how its access
     is checked, and why so, in the code that runs; `below` the same of the baseline code behind that.
+    `errors` are what a verdict has against it.
     """
 
     pc: int
@@ -37,6 +38,7 @@ class Step:
     targets: tuple[int, ...] = ()
     note: str = ""
     below: str = ""
+    errors: tuple[str, ...] = ()
 
 
 @record
@@ -193,6 +195,7 @@ def _step(step: Step) -> dict[str, Any]:
         "targets": list(step.targets),
         "note": step.note,
         "note_baseline": step.below,
+        "errors": list(step.errors),
     }
 
 

@@ -85,11 +85,15 @@ class Verdict:
         errors = f", {len(self.errors)} errors" if self.errors else ""
         return f"<Verdict {self.name or 'main'}: {self.status}{errors}, {self.visited} instructions visited>"
 
-    def __str__(self) -> str:
+    @property
+    def summary(self) -> str:
+        """The verdict in a line: its figures, and why it is not decided."""
         figures = f"{self.visited} instructions visited, {self.states} states, {self.stack} bytes of stack"
-        lines = [f"{self.name or 'main'}: {self.status} ({figures})"]
-        if self.reason:
-            lines.append(f"  not decided, because {self.reason}")
+        why = f": not decided, because {self.reason}" if self.reason else ""
+        return f"{self.status} ({figures}){why}"
+
+    def __str__(self) -> str:
+        lines = [f"{self.name or 'main'}: {self.summary}"]
         for error in self.errors:
             lines += _shown(error)
         return "\n".join(lines)

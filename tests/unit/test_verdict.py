@@ -197,3 +197,14 @@ def test_wrong_reads_of_a_maps_struct(access: str, words: str) -> None:
     made = Program.from_assembly(text, type="tc")
     program = replace(given, code=made.code, references={}, lines={})
     assert words in program.verify(seconds=0).errors[0].message
+
+
+def test_a_listing_has_the_verdict_beside_the_instructions() -> None:
+    program = Program.from_assembly(GUARDED.replace("r2+13", "r2+14"), type="xdp")
+    listing = program.listing(verdict=program.verify(seconds=0))
+    assert "; refused: invalid access to packet" in listing
+    assert "verdict: refused (9 instructions visited" in listing
+    (step,) = (each for each in listing.to_dict()["instructions"] if each["errors"])
+    assert step["pc"] == 6
+    assert "refused" not in program.listing()
+    assert listing.html() != program.listing().html()

@@ -96,6 +96,7 @@ class Page {
       const kind = row.kind === "ebpf" ? (row.note.startsWith("no ") ? " free" : " checked") : "";
       node.append(this.noteNode(row.note, `note${kind}`));
     }
+    for (const error of row.errors || []) node.append(this.noteNode(`refused: ${error}`, "note refused"));
     if (row.kind === "code") {
       const word = row.text.match(/\[r12(\+0x[0-9a-f]+)?\]/);
       if (word)

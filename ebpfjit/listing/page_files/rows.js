@@ -76,6 +76,7 @@ function ebpfRows(data, tier, hasCode) {
       bytes: step.bytes,
       text: step.text,
       note,
+      errors: step.errors,
       pcs: [step.pc],
       quiet: hasCode !== null && !hasCode.has(step.pc),
     });
