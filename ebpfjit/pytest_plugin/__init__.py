@@ -45,6 +45,7 @@ class Running:
     def __init__(self) -> None:
         self.path: Path | None = None
         self.ran: list[Ran] = []
+        self.wrong: pytest.UsageError | None = None  # of the first mark that has one
 
 
 class EbpfLoad(Protocol):
@@ -107,7 +108,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     asked = ENGINE in metafunc.fixturenames
     if not (asked or engines.may_ask_late(test)) or engines.names_its_own(test):
         return
-    names = engines.of_test(test, metafunc.config)
+    try:
+        names = engines.of_test(test, metafunc.config)
+    except pytest.UsageError:  # said once all is collected: one test's error would show no more than a place
+        return
     if names:
         if not asked:
             metafunc.fixturenames.append(ENGINE)
@@ -115,9 +119,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give a marked test of a TestCase, which takes no parameters, the first engine of its mark."""
-    if engines.is_of_test_case(item) and item.get_closest_marker(engines.MARK) is not None:
-        engines.set_engine(item, engines.of_test(item, item.config)[0])
+    """Look at a test's mark; one of a TestCase, which takes no parameters, gets its first engine."""
+    if item.get_closest_marker(engines.MARK) is None:
+        return
+    try:
+        names = engines.of_test(item, item.config)
+    except pytest.UsageError as error:
+        running = item.config.stash[_running]
+        running.wrong = running.wrong or error
+    else:
+        if engines.is_of_test_case(item):
+            engines.set_engine(item, names[0])
+
+
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
+    """End a session in which a mark names what is no engine, with one line."""
+    wrong = config.stash[_running].wrong
+    if wrong is not None and not hasattr(config, "workerinput"):
+        raise wrong
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail a test whose mark names what is no engine: in a worker of xdist, which cannot end the session."""
+    if item.config.stash[_running].wrong is None:
+        return
+    try:
+        engines.of_test(item, item.config)
+    except pytest.UsageError as error:
+        wrong = str(error)
+    else:
+        return
+    pytest.fail(wrong, pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,14 +32,12 @@ def chosen(config: pytest.Config) -> list[EngineName]:
 
 
 def of_test(item: pytest.Item, config: pytest.Config) -> list[EngineName]:
-    """Return the engines of one test: those of its mark, or of all tests."""
+    """Return the engines of one test: of its mark, or of all tests. Raises UsageError for a wrong name."""
     mark = item.get_closest_marker(MARK)
     if mark is None:
         return chosen(config)
-    try:
-        return _known(mark.args, f"{item.nodeid}: @pytest.mark.{MARK}")
-    except pytest.UsageError as error:
-        raise pytest.Collector.CollectError(str(error)) from None
+    given = [*mark.args, *(f"{name}={value!r}" for name, value in mark.kwargs.items())]
+    return _known(given, f"{item.nodeid}: @pytest.mark.{MARK}")
 
 
 def may_ask_late(test: pytest.Function) -> bool:
@@ -74,13 +72,12 @@ def set_engine(item: pytest.Item, name: EngineName) -> None:
     item.callspec = CallSpec2({ENGINE: name}, {ENGINE: 0}, {ENGINE: Scope.Session})  # type: ignore[attr-defined]
 
 
-def _known(names: Iterable[str], who: str) -> list[EngineName]:
-    found = list(dict.fromkeys(names))
-    unknown = [str(name) for name in found if name not in NAMES]
-    if unknown or not found:
+def _known(names: Sequence[object], who: str) -> list[EngineName]:
+    unknown = [str(name) for name in names if name not in NAMES]
+    if unknown or not names:
         wrong = ", ".join(unknown) or "none"
         raise pytest.UsageError(f"{who} takes names of {', '.join(NAMES)}, not {wrong}")
-    return [named_engine(name) for name in found]
+    return [named_engine(str(name)) for name in dict.fromkeys(names)]
 
 
 def best() -> EngineName:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pdb
+import re
 import shutil
 from pathlib import Path
 
@@ -111,10 +112,30 @@ def test_a_wrong_engine_is_one_line(session: pytest.Pytester) -> None:
     assert wrong.ret == pytest.ExitCode.USAGE_ERROR
     said = [line for line in (wrong.stderr.lines + wrong.outlines) if line.strip()]
     assert said == ["ERROR: --ebpf-engines takes names of jit, interpreter, kernel, not jti"]
-    session.makepyfile('import pytest\n@pytest.mark.ebpf_engines("fast")\ndef test(ebpf_run): pass')
-    marked = _run(session)
-    marked.assert_outcomes(errors=1)
-    marked.stdout.fnmatch_lines(["*test: @pytest.mark.ebpf_engines takes names of jit, *, not fast"])
+
+
+@pytest.mark.parametrize(
+    ("mark", "wrong"),
+    [
+        ('("fast")\ndef test(ebpf_run): pass', "fast"),
+        ('("jit", "fast")\ndef test(): pass', "fast"),
+        ('(["jit"])\ndef test(ebpf_run): pass', "['jit']"),
+        ('(engine="jit")\ndef test(ebpf_run): pass', "engine='jit'"),
+        ("()\nclass Test(TestCase):\n    def test(self): pass", "none"),
+    ],
+)
+def test_a_wrong_mark_is_one_line(session: pytest.Pytester, mark: str, wrong: str) -> None:
+    """Also where nothing asks for an engine, and once whatever else is collected."""
+    head = "import pytest\nfrom unittest import TestCase\n"
+    session.makepyfile(f"{head}@pytest.mark.ebpf_engines{mark}\n{_FAST}")
+    ended = _run(session)
+    assert ended.ret == pytest.ExitCode.USAGE_ERROR
+    (said,) = [line for line in (ended.stderr.lines + ended.outlines) if line.startswith("ERROR")]
+    place = r"ERROR: test_a_wrong_mark_is_one_line\.py::(Test::)?test: @pytest.mark.ebpf_engines"
+    assert re.fullmatch(rf"{place} takes names of jit, interpreter, kernel, not {re.escape(wrong)}", said)
+
+
+_FAST = '@pytest.mark.ebpf_engines("fast")\ndef test_later(ebpf_engine): pass'
 
 
 FAILING = """
