@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,11 @@ from ebpfjit.analysis.cfg import is_inside, loop_headers
 from ebpfjit.compatibility import lookup
 from ebpfjit.compatibility.lookup import Answer, Caller, unknown
 from ebpfjit.compatibility.need import Evidence, Kind, Need, need
-from ebpfjit.compatibility.reached import reached_without
+from ebpfjit.compatibility.reached import Ways
 from ebpfjit.compatibility.release import OLDEST, Release
 from ebpfjit.compatibility.tables import kernel
 from ebpfjit.elf import builtins
-from ebpfjit.elf.btf import Btf
+from ebpfjit.elf.btf import Btf, Type
 from ebpfjit.elf.btf import Kind as BtfKind
 from ebpfjit.errors import EbpfError
 from ebpfjit.isa.spec import Kind as Shape
@@ -53,7 +54,8 @@ class Needs:
         self.program = program
         self.caller = caller_of(program)
         self.found: dict[tuple[str, str, str | None], Need] = {}
-        self.reached: dict[Release | None, frozenset[int] | None] = {}
+        self.ways = Ways(program)
+        self.btf = _types_of(program)
 
     def find(self) -> tuple[Need, ...]:
         """Return all that the program needs."""
@@ -191,10 +193,8 @@ class Needs:
 
     def _is_reached(self, pc: int, since: Release | None) -> bool:
         """Say whether a call is reached on kernels that lack what is called."""
-        if since not in self.reached:
-            self.reached[since] = reached_without(self.program, since)
-        found = self.reached[since]
-        return found is None or pc in found
+        reached = self.ways.before(since)
+        return reached is None or pc in reached
 
     def _add_kfunc(self, name: str, pc: int, *, is_needed: bool) -> None:
         answer = lookup.kfunc(name, self.caller)
@@ -202,9 +202,7 @@ class Needs:
 
     def _add_symbol(self, name: str, pc: int) -> None:
         """Add a variable of the kernel: its type is in the kernel's own types, or its address in kallsyms."""
-        btf = self._types
-        ids = btf.named(name, {BtfKind.VAR}) if btf is not None else []
-        if btf is not None and ids and btf.resolve(btf.type(ids[0]).target).kind is BtfKind.VOID:
+        if self._is_untyped(name):
             return  # a loader reads /proc/kallsyms: any kernel will do
         answer = lookup.instruction("LDDW_VARIABLE")
         assert answer is not None
@@ -213,6 +211,14 @@ class Needs:
         self.add(
             "variable", f"variable {name} of the kernel", answer[1], pc, evidence=found, is_needed=is_needed
         )
+
+    def _is_untyped(self, name: str) -> bool:
+        """True for a variable of the kernel that the object declares as void."""
+        btf = self.btf
+        with suppress(EbpfError):  # damaged types
+            ids = btf.named(name, {BtfKind.VAR}) if btf is not None else []
+            return btf is not None and bool(ids) and btf.resolve(btf.type(ids[0]).target).kind is BtfKind.VOID
+        return False
 
     # Calls, loops, size
 
@@ -253,27 +259,21 @@ class Needs:
 
     # Types, CO-RE
 
-    @property
-    def _types(self) -> Btf | None:
-        try:
-            return None if self.program.types is None else Btf(self.program.types.btf, "the object's BTF")
-        except EbpfError:
-            return None
-
     def _add_types(self) -> None:
-        program, btf = self.program, self._types
-        if program.types is not None and btf is not None:
+        program = self.program
+        if program.types is not None and self.btf is not None:
+            since = Answer(Release(kernel.GLOBAL_FUNCTION))
             for start, id in program.types.functions[1:]:
-                if id and btf.type(id).linkage == 1:
-                    feature = f"global function {btf.type(id).name}, verified on its own"
-                    self.add(
-                        "types", feature, Answer(Release(kernel.GLOBAL_FUNCTION)), start, is_needed=False
-                    )
+                type_ = _type(self.btf, id)
+                if type_ is not None and type_.linkage == 1:
+                    feature = f"global function {type_.name}, verified on its own"
+                    self.add("types", feature, since, start, is_needed=False)
         for pc in program.relocations:
             self.add("CO-RE", "CO-RE relocation", Answer(Release(kernel.CORE)), pc, is_needed=False)
+        reached = self.ways.as_linked() if program.absent else None
         for pc, what in program.absent.items():
             missing, is_missing, _ = what.partition(" is not among the target's types")
-            if is_missing and pc in program.relocations:
+            if is_missing and pc in program.relocations and (reached is None or pc in reached):
                 self.add("CO-RE", missing, Answer(None, "it is not among the types of the target"), pc)
 
     def _add_refusals(self) -> None:
@@ -314,6 +314,19 @@ class Needs:
             if code is not None and program.code[start * SLOT_SIZE :].startswith(code):
                 reason = "the object does not define it, and only ebpfjit brings it along: libbpf does not"
                 self.add("object", name, Answer(None, reason), start)
+
+
+def _types_of(program: Program) -> Btf | None:
+    """Return the types of a program's object, None where there are none, or damaged ones."""
+    with suppress(EbpfError):
+        return None if program.types is None else Btf(program.types.btf, "the object's BTF")
+    return None
+
+
+def _type(btf: Btf, id: int) -> Type | None:
+    with suppress(EbpfError):
+        return btf.type(id) if id else None
+    return None
 
 
 # Maps

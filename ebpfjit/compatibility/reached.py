@@ -24,6 +24,9 @@ COOKIE = "LINUX_HAS_BPF_COOKIE"
 _CALLS = (Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.PACKET_LOAD)
 _CALLED = ("CALL_LOCAL", "LDDW_CODE")
 
+MOST_SLOTS = 8192
+"""Of larger programs that ask for the version only the first and the last kernel are looked at."""
+
 
 @record
 class Place:
@@ -36,33 +39,47 @@ Known = dict[int, int | Place]
 """What is known of registers: u64, or an address in .kconfig."""
 
 
-def asks_first(program: Program) -> bool:
-    """True for a program that asks what its kernel has, in a way that is known here."""
-    return any(program.relocations.values()) or any(
-        name in (KERNEL_VERSION, COOKIE) for map_ in program.maps for _, name in map_.definition.variables
-    )
+class Ways:
+    """What is reached of one program on kernels that lack what it asks for; None stands for all slots."""
 
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        names = {name for map_ in program.maps for _, name in map_.definition.variables}
+        self._asks_version = KERNEL_VERSION in names
+        self._asks = self._asks_version or COOKIE in names or any(program.relocations.values())
+        self._walked: dict[Release | None, frozenset[int]] = {}
 
-def reached_without(program: Program, since: Release | None) -> frozenset[int] | None:
-    """Return the slots that are reached on kernels before a release that have none of what is asked for.
+    def before(self, since: Release | None) -> frozenset[int] | None:
+        """Return the slots that are reached on kernels before a release; None for every kernel."""
+        if not self._asks:
+            return None
+        versions = [each for each in every_release() if since is None or each < since] or [FIRST]
+        if not self._asks_version:
+            versions = versions[:1]
+        elif len(self.program) > MOST_SLOTS:
+            versions = [versions[0], versions[-1]]
+        return frozenset().union(*map(self._on, versions))
 
-    None stands for all slots: the program asks for nothing. Without `since` it is every kernel.
-    """
-    if not asks_first(program):
-        return None
-    versions = [each for each in every_release() if since is None or each < since] or [FIRST]
-    if not any(name == KERNEL_VERSION for map_ in program.maps for _, name in map_.definition.variables):
-        versions = versions[:1]
-    return frozenset().union(*(_Walk(program, each).reached() for each in versions))
+    def as_linked(self) -> frozenset[int] | None:
+        """Return the slots that are reached on the kernel for whose types the program was linked."""
+        return self._on(None) if any(self.program.relocations.values()) else None
+
+    def _on(self, version: Release | None) -> frozenset[int]:
+        if version not in self._walked:
+            self._walked[version] = _Walk(self.program, version).reached()
+        return self._walked[version]
 
 
 class _Walk:
-    """A walk over all ways through a program, on one kernel."""
+    """A walk over all ways through a program, on one kernel: by its version, or as CO-RE answered (None)."""
 
-    def __init__(self, program: Program, version: Release) -> None:
+    def __init__(self, program: Program, version: Release | None) -> None:
         self.program = program
-        major, minor = version.numbers
-        self.answers = {KERNEL_VERSION: major << 16 | minor << 8, COOKIE: 0}
+        self.answers: dict[str, int] = {}
+        self.nothing_is_there = version is not None
+        if version is not None:
+            major, minor = version.numbers
+            self.answers = {KERNEL_VERSION: major << 16 | minor << 8, COOKIE: 0}
         self.places = {
             offset: name
             for map_ in program.maps
@@ -140,8 +157,9 @@ class _Walk:
         """Return what an instruction puts into its dst register, where that is known."""
         row, program = insn.row, self.program
         assert row is not None
-        if program.relocations.get(insn.pc) and row.kind in (Kind.MOVE, Kind.LOAD_IMM64):
-            return 0  # it is not there
+        asks = program.relocations.get(insn.pc) and row.kind in (Kind.MOVE, Kind.LOAD_IMM64)
+        if asks and self.nothing_is_there:
+            return 0
         w = row.width
         match row.kind:
             case Kind.LOAD_IMM64 if row.reference is Reference.MAP_VALUE_BY_INDEX:

@@ -75,10 +75,15 @@ def find_kernel(asked: Kernel | Btf | Source) -> Kernel:
     """Return the kernel that somebody asks for: a release, "running", or a file with the types of one.
 
     Raises EbpfError for a release that the tables do not have, and for types that are not a kernel's,
-    LoadError for a file that holds no types, and OSError for one that cannot be read.
+    LoadError for a file that holds no types, OSError for one that cannot be read, TypeError for a number.
     """
     if isinstance(asked, Kernel):
         return asked
+    if asked is None or isinstance(asked, (int, float, tuple)):
+        kind = type(asked).__name__
+        raise TypeError(
+            f'a kernel is a release ("{LAST}"), "{RUNNING}", or a file with its types, not {kind}'
+        )
     if asked == RUNNING:
         return _running()
     if isinstance(asked, str) and not _is_file(asked):

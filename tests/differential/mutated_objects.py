@@ -121,6 +121,7 @@ def use(data: bytes, target: Any = None) -> bool:
         for id in range(1, len(obj.btf)):
             with suppress(EbpfError):
                 obj.btf.describe(obj.btf.type(id).id)
+    str(obj.compatibility())  # there is always one: what is damaged is left out
     steps: list[Callable[[Any], object]] = [
         lambda program: disassemble(program, "rbpf"),
         lambda program: disassemble(program, "linux"),

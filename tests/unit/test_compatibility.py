@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -245,6 +246,12 @@ def test_a_release_that_there_is_not_is_an_error(text: str) -> None:
         report.missing(text)
 
 
+@pytest.mark.parametrize("kernel", [None, 5, 5.15, (5, 15)])
+def test_a_release_is_text(kernel: object) -> None:
+    with pytest.raises(TypeError, match='"running", or a file with its types'):
+        find_kernel(kernel)  # type: ignore[arg-type]
+
+
 def test_types_of_another_kind_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(EbpfError, match="not the types of a kernel"):
         find_kernel(str(EXAMPLES / "event_logger.o"))
@@ -296,6 +303,20 @@ def test_reports_are_plain_values_and_travel() -> None:
     assert len(repr(report)) < 240
     with pytest.raises(KeyError, match="no program 'log_conections'"):
         report["log_conections"]
+
+
+def test_damaged_types_are_left_out() -> None:
+    """An object whose types name what is not there has a report all the same."""
+    data = (OBJECTS / "global_functions.o").read_bytes()
+    obj = load(data)
+    program = next(
+        each for each in obj.programs.values() if each.types is not None and each.types.functions[1:]
+    )
+    assert program.types is not None
+    functions = tuple((start, 1 << 20) for start, _ in program.types.functions)
+    odd = replace(program, types=replace(program.types, functions=functions))
+    assert any("global function" in need.feature for need in program.compatibility())
+    assert not any("global function" in need.feature for need in odd.compatibility())
 
 
 def test_all_objects_have_a_report() -> None:
