@@ -23,7 +23,7 @@ from ebpfjit.difftest.children import run_forked
 from ebpfjit.elf.btf import Kind
 from ebpfjit.kernel import load_program, unavailable_reason, vmlinux
 from ebpfjit.kernel.program_types import PROGRAM_TYPES
-from ebpfjit.kernel.syscalls import LoadAttributes, _load_once, map_create
+from ebpfjit.kernel.syscalls import LoadAttributes, load_once, map_create
 from ebpfjit.program import decode
 from ebpfjit.runtime.attach import SECTIONS, attachment
 from ebpfjit.runtime.helpers.names import NAMES
@@ -76,7 +76,7 @@ def ask(caller: Caller, code: bytes) -> tuple[bool, str]:
     what = attachment(caller.type, caller.section)
     number = PROGRAM_TYPES["action" if caller.type == "sched_act" else str(caller.type)].number
     given = LoadAttributes(what.type, what.flags, attach_id=vmlinux.attach_id(what))
-    result, log = _load_once(code, number, given, 1, 1 << 14)
+    result, log = load_once(code, number, given, 1, 1 << 14)
     if result >= 0:
         os.close(result)
     return result >= 0, log

@@ -268,7 +268,7 @@ def load(where: Where, code: bytes, license: str = "GPL") -> tuple[bool, list[st
     if _callbacks(code):
         functions = struct.pack("<IIII", 0, _MAIN, len(code) // 8 - 2, _CALLBACK)
         given = replace(given, btf=types().fd, functions=functions)
-    result, log = syscalls._load_once(code, where.number, given, 1, 1 << 16)
+    result, log = syscalls.load_once(code, where.number, given, 1, 1 << 16)
     if result >= 0:
         os.close(result)
     return result >= 0, [line for line in log.splitlines() if line and not line.startswith(_NOT_SAID)]
