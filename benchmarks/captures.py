@@ -35,7 +35,7 @@ WORDS = """
 Processor time a packet, medians of {rounds} rounds in which all take turns: {packets:,} packets of mixed
 traffic (`benchmarks/traffic.py`, {size} MiB, in the page cache), `examples/packets/xdp_port_filter.o` with
 three ports blocked. `fn.map, in memory` is given a buffer, offsets and lengths that are there; the others
-start from the file. `preadv` reads the file, half a megabyte at a time, and does nothing with it: what of the
+start from the file. `preadv` reads the file, a megabyte at a time, and does nothing with it: what of the
 time of all below it is the kernel's. `ebpfjit run` is what the command does behind its start. tcpdump's
 expression tells the same packets: `{expression}`. Memory is what a process of its own has at its peak above
 what it had when all was imported and compiled.

@@ -20,7 +20,7 @@ def read(source: Source, *, packets: int = PACKETS) -> Iterator[Batch]:
     """Yield the packets of a capture, in batches of at most so many.
 
     `source` is a path ("-" is the standard input), or a file that is open for reading in binary mode: pcap
-    and pcapng, each of either byte order, as they are or compressed by gzip or zstd (`ebpfjit[zstd]`). Half a
+    and pcapng, each of either byte order, as they are or compressed by gzip or zstd (`ebpfjit[zstd]`). A
     megabyte of the capture is read at a time, into memory that the batches of it have: nothing is copied once
     more.
 

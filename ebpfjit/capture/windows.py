@@ -16,8 +16,9 @@ from ebpfjit.errors import CaptureError
 
 Source = str | os.PathLike[str] | BinaryIO
 
-SIZE = 1 << 19
-"""Bytes of a window: so few that they are in the processor's cache from being read until a program runs.
+SIZE = 1 << 20
+"""Bytes of a window: so few that they are in a cache of the processor from being read until a program runs,
+so many that what each batch takes besides its packets is little.
 
 Mapping the file takes twice as long: each record is then a place in memory that nobody has touched. And a
 file that is made shorter meanwhile would end the process.
