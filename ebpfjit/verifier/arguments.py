@@ -24,7 +24,7 @@ class Given:
     `map` is the map, `constant` the size of what is allocated, `key` the number that a map's key is known to
     be, `most` the largest size that an argument tells, by its place; `released` the reference that is given
     back, `source` the first pointer that has one. `function` is the slot of a callback, `dynptr` the dynptr
-    that is read.
+    that is read, `text` a constant string.
     """
 
     __slots__ = (
@@ -37,6 +37,7 @@ class Given:
         "most",
         "released",
         "source",
+        "text",
         "values",
     )
 
@@ -50,6 +51,7 @@ class Given:
         self.source: Pointer | None = None
         self.function: int | None = None
         self.dynptr: Any = None
+        self.text = b""
         self.after: list[Callable[[], None]] = []
         """What the call does to memory, done when all arguments were found right."""
 
@@ -317,10 +319,13 @@ def _text(call: _Call, argument: Argument, value: Value) -> None:
         raise Refused("type", f"R{call.number} does not point to a readonly map'")
     if value.var is not None:
         raise Refused("type", f"R{call.number} is not a constant address'")
+    text = bytearray()
     for at in range(value.off, map_.definition.value_size):
         byte = memory.constant_at(map_, at, 1)
-        if byte is not None and byte == 0:
+        if byte == 0:
+            call.given.text = bytes(text)
             return
+        text.append(byte or 0)
     raise Refused("type", "string is not zero-terminated")
 
 

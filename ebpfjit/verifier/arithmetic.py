@@ -73,8 +73,9 @@ def _numbers(row: Row, is_full: bool, dst: Scalar, src: Scalar) -> Scalar:
         result = DOMAIN.unknown
     else:
         result = DOMAIN.binary(row.meaning, is_full, a, b)
-    if is_full and row.meaning == "ADD" and b.is_known and not a.is_known and abs(b.smin) < 1 << 31:
-        return Scalar(result, (dst, src), dst.link, W64.wrap(dst.delta + b.value))
+    if is_full and row.meaning in ("ADD", "SUB") and b.is_known and not a.is_known and abs(b.smin) < 1 << 31:
+        apart = b.value if row.meaning == "ADD" else -b.value
+        return Scalar(result, (dst, src), dst.link, W64.wrap(dst.delta + apart))
     return Scalar(result, (dst, src))
 
 

@@ -9,8 +9,8 @@ from ebpfjit.compatibility import lookup
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.helpers import maps as map_helpers
 from ebpfjit.runtime.helpers.table import helpers
-from ebpfjit.runtime.maps.definition import MapType
-from ebpfjit.verifier import arguments, branches
+from ebpfjit.runtime.maps.definition import MapFlag, MapType
+from ebpfjit.verifier import arguments, branches, formats
 from ebpfjit.verifier.arguments import Dynptr, Given
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.prototypes import Prototype, prototype
@@ -26,6 +26,7 @@ MOST_ERRORS = 4095
 
 _UNDER_LOCK = frozenset({"bpf_spin_unlock"})
 
+_WRITERS = frozenset({"bpf_map_update_elem", "bpf_map_delete_elem", "bpf_map_push_elem", "bpf_map_pop_elem"})
 _CONST_KEYED = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
 
 
@@ -43,6 +44,8 @@ def call(walk: Walk, state: State, insn: Instruction) -> None:
         raise Refused("lock", f"sleepable helper {name} in {state.sections[-1][0]}")
     given = arguments.check(walk.setting, state, takes)
     _right_map(name, given)
+    if name == "bpf_snprintf":
+        _right_format(given)
     if name == "bpf_tail_call":
         held_at(state, "tail_call would lead to reference leak", "tail_call")
         if len(state.frames) > 1:
@@ -103,9 +106,18 @@ def _right_map(name: str, given: Given) -> None:
     type_ = given.map.definition.type
     if allowed is not None and type_ not in allowed:
         raise Refused("type", f"cannot pass map_type {type_} into func {name}: {given.map.definition}")
-    if allowed is None:
-        return
-    # What only some helpers may be given, whoever else takes any map.
+    definition = given.map.definition
+    if name in _WRITERS and (definition.is_readonly or definition.flags & MapFlag.RDONLY_PROG):
+        raise Refused("memory", f"write into map forbidden: {definition.name!r} is for reading only")
+
+
+def _right_format(given: Given) -> None:
+    """Raise Refused where Linux does not take a format, or there are fewer arguments than it has."""
+    count = formats.arguments_of(given.text)
+    size = given.values[4]
+    if count is None or (isinstance(size, Scalar) and count > size.number.value // 8):
+        has = "what Linux has no conversion for" if count is None else f"{8 * count} bytes of data to print"
+        raise Refused("type", f"Invalid format string: {given.text.decode('latin-1')!r}", f"it has {has}")
 
 
 def held_at(state: State, said: str, where: str) -> None:

@@ -6,7 +6,7 @@ A fault of these runs, other than the limit of instructions, is the verifier's m
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -109,16 +109,24 @@ def environment(rng: random.Random) -> Environment:
     return Environment(clock=lambda: number(rng) << rng.choice((0, 0, 32)), random=lambda: number(rng))
 
 
-def runs(sample: Sample, seed: int, count: int, engine: Any = "interpreter") -> Fault | None:
-    """Run a program `count` times; return the first run that faults, None where none does."""
-    rng = random.Random(seed)
-    program = sample.program()
+Given = tuple[bytes, Mapping[str, int], Environment]
+"""A packet, fields of the context, and what surrounds a run."""
+
+
+def given(rng: random.Random, sample: Sample, program: Program, count: int) -> Iterator[Given]:
+    """Yield what a program is run with, `count` times; its maps are filled anew before each."""
     around = environment(rng)
     lengths = lengths_of(program)
     for _ in range(count):
         fill(rng, program)
-        data = packet(rng, lengths)
-        context = {name: number(rng) for name in _FIELDS.get(sample.type, ()) if rng.random() < 0.7}
+        fields = {name: number(rng) for name in _FIELDS.get(sample.type, ()) if rng.random() < 0.7}
+        yield packet(rng, lengths), fields, around
+
+
+def runs(sample: Sample, seed: int, count: int, engine: Any = "interpreter") -> Fault | None:
+    """Run a program `count` times; return the first run that faults, None where none does."""
+    program = sample.program()
+    for data, context, around in given(random.Random(seed), sample, program, count):
         try:
             program.run(data, engine=engine, limit=LIMIT, context=context, environment=around)
         except BudgetExhausted:
