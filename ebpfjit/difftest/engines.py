@@ -113,7 +113,7 @@ def on_optimized(case: Case, verified: Verified) -> Runner:
     def run(given: Input) -> Outcome:
         number = crc32(given.memory)
         found = codes(bool(number >> 16 & 1))
-        picked = found[number % len(found)]
+        picked = found[-1 if number >> 24 & 1 else number % len(found)]
         outcome = run_at(picked, given, (number >> 8) % 4)
         for stage in found:
             if stage.name == "guards" and stage is not picked and outcome.kind != WRONG_CODE:

@@ -19,9 +19,11 @@ from ebpfjit.optimizer import (
     inline,
     intervals,
     ranges,
+    safepoints,
     scaled,
     vectors,
 )
+from ebpfjit.optimizer.code import PAY
 
 
 def _interval(meaning: str, change: Callable[[int, int], tuple[int, int]]) -> Plant:
@@ -155,6 +157,30 @@ def _for_one(old: Any) -> Any:
         making.ops[-1] = replace(making.ops[-1], imm=op.imm)
 
     return bound
+
+
+def _asked_for_less(old: Any) -> Any:
+    """Have a round ask for what its start costs."""
+
+    def look_at(blocks: Any, header: int, *more: Any) -> None:
+        old(blocks, header, *more)
+        first = blocks[header]
+        look, *ops = first.ops
+        blocks[header] = replace(first, ops=(replace(look, offset=max(look.imm, 1)), *ops))
+
+    return look_at
+
+
+def _never_seen(old: Any) -> Any:
+    """Have a round look nowhere."""
+
+    def look_at(blocks: Any, header: int, body: Any, *more: Any) -> None:
+        for number in body:
+            block = blocks[number]
+            ops = tuple(safepoints._unseen(op) if op.row is PAY else op for op in block.ops)
+            blocks[number] = replace(block, ops=ops)
+
+    return look_at
 
 
 ENGINES = ("interpreter", "optimized")
@@ -307,6 +333,18 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "counted-round-more",
             "Rounds are done at once where none follows",
             method(counted.Counted, "enough_rounds", _nearer),
+            ("rounds",),
+        ),
+        (
+            "rounds-ask-for-less",
+            "A round that looks at the budget once asks for what its start costs",
+            function(safepoints._look_at, _asked_for_less),
+            ("rounds",),
+        ),
+        (
+            "rounds-never-look",
+            "Rounds whose looks at the budget are put together do not look at all",
+            function(safepoints._look_at, _never_seen),
             ("rounds",),
         ),
         (

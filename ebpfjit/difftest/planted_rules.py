@@ -36,6 +36,36 @@ def _further(old: Any) -> Any:
     return reciprocal
 
 
+def _remainder_of_any(old: Any) -> Any:
+    """Take any product of a quotient and its divisor for one of what it is taken from."""
+
+    def divisor(rewriting: Any, width: Any, a: int, b: int) -> int | None:
+        product = rewriting.makers[b]
+        quotients = () if product is None else [rewriting.makers[value] for value in product.args]
+        dividends = [maker.args[0] for maker in quotients if maker is not None and maker.row.meaning == "DIV"]
+        found = (old(rewriting, width, dividend, b) for dividend in dividends)
+        return next((value for value in found if value is not None), None)
+
+    return divisor
+
+
+def _remainder_by_any(old: Any) -> Any:
+    """Take what a quotient is multiplied by for its divisor."""
+
+    def divisor(rewriting: Any, width: Any, a: int, b: int) -> int | None:
+        found = old(rewriting, width, a, b)
+        product = rewriting.makers[b]
+        if found is not None or product is None or len(product.args) != 2 or product.row.meaning != "MUL":
+            return found  # type: ignore[no-any-return]
+        for value, other in (product.args, product.args[::-1]):
+            maker = rewriting.makers[value]
+            if maker is not None and maker.row.meaning == "DIV" and maker.args[0] == a:
+                return other  # type: ignore[no-any-return]
+        return None
+
+    return divisor
+
+
 _EXCHANGED: Plant = mapped(arithmetic.EXCHANGED, "JGT", "JGT")
 
 RULES: tuple[PlantedBug, ...] = tuple(
@@ -56,6 +86,16 @@ RULES: tuple[PlantedBug, ...] = tuple(
             "bytes-in-one-order",
             "Bytes that are put together are taken to lie the lowest first",
             function(bytes._step, lambda old: lambda offsets: abs(old(offsets))),
+        ),
+        (
+            "remainders-of-any",
+            "What is taken from any number is taken for that of which it leaves the remainder",
+            method(arithmetic._Pass, "divisor", _remainder_of_any),
+        ),
+        (
+            "remainders-by-any",
+            "What a quotient is multiplied by is taken for its divisor",
+            method(arithmetic._Pass, "divisor", _remainder_by_any),
         ),
         ("bytes-across-stores", "Bytes are gathered past stores", _harmless_stores),
         (

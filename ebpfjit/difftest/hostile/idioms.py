@@ -5,6 +5,7 @@ rotations    two shifts of a value, joined; by what does not add up, of what has
 bytes        numbers put together of bytes, taken apart, in either order; stored to in between
 addresses    an index, scaled and added; used once more, or out of bounds
 selects      a jump over a move, or over two
+remainders   a number without its quotient times the divisor; of another one, or by another one
 operands     what is loaded is added, compared, or changed and stored; where it was, or next to it
 """
 
@@ -249,6 +250,22 @@ class Idioms(Writer):
         if self.chance(0.7):
             self.emit(f"mov {value}, {self.number()}")
 
+    def remainder(self) -> None:
+        """What a number is more than a multiple of another one; of two more numbers now and then."""
+        number, by, quotient, other = self.others(4)
+        wide = self.rng.choice(("", "32"))
+        mistake = self.rng.randrange(10)
+        self.emit(f"mov{wide if self.chance(0.9) else ''} {quotient}, {number}")
+        self.emit(f"{self.rng.choice(('div', 'div', 'div', 'sdiv'))}{wide} {quotient}, {by}")
+        if mistake == 0:
+            self.emit(f"mov {other}, {quotient}")
+        if mistake == 1:
+            self.emit(f"add{wide} {self.rng.choice((number, by, quotient))}, 1")
+        self.emit(f"mul{wide if mistake != 2 else ''} {quotient}, {other if mistake == 3 else by}")
+        self.emit(f"sub{wide} {other if mistake == 4 else number}, {quotient}")
+        if self.chance(0.7):
+            self.emit(f"mov {quotient}, {self.number()}")
+
     def called(self) -> None:
         """A call, behind which little is kept."""
         self.emit(f"call {SUM}", *(f"mov {name}, r7" for name in ("r3", "r4", "r5")))
@@ -257,7 +274,7 @@ class Idioms(Writer):
         """Some of the parts."""
         parts = (
             *(self.arithmetic, self.masked, self.rotation, self.gathered, self.swapped),
-            *(self.address, self.select, self.operand),
+            *(self.address, self.select, self.operand, self.remainder),
         )
         for _ in range(self.rng.randrange(2, 8)):
             (self.called if self.chance(0.03) else self.rng.choice(parts))()

@@ -4,10 +4,11 @@
     pointers      that step beside a counter: in the memory, in the frame
     bounds        the memory's size, something more or less or a part of it, its end, numbers, a word of it
     tests         before, in the middle or at the end of a round; of the counter, or of something beside it
-    ways          into the middle; around a step; two tests; a loop inside, or around
+    ways          into the middle; around a step; two tests, two jumps back, by parts elsewhere; a loop
+                  inside, or around
 
 What is known of a counter in all rounds must be so in the first and the last one, and in those that follow
-after it has wrapped.
+after it has wrapped. Some loops are plain.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ STEPS = (1, 1, 1, 1, 2, 4, 4, 8, 3, -1, -1, -1, -2, -4)
 
 class _Rounds(Writer):
     """Writes one program."""
+
+    is_plain = False
+    """Whether it is one loop as compilers write them, so that all passes apply, and has nothing odd."""
+
+    def chance(self, share: float) -> bool:
+        """True in so many cases; never for what is odd in plain programs."""
+        return super().chance(share) and not (self.is_plain and share < 0.25)
 
     def number(self, register: str) -> None:
         """Give a register a number to start from or to stop at."""
@@ -113,7 +121,9 @@ class _Rounds(Writer):
     def test(self, target: str, *, leaves: bool) -> None:
         """A comparison of the counter, the pointer, or something beside them; another one where it leaves."""
         rng = self.rng
-        condition = rng.choice(STAYING)
+        condition = rng.choice(
+            STAYING if not self.is_plain else ("jlt", "jne") if self.by > 0 else ("jgt", "jne")
+        )
         narrow = "32" if self.is_narrow or self.chance(0.1) else ""
         one = POINTER if self.is_end and self.chance(0.85) else COUNTER
         if self.chance(0.2):
@@ -139,9 +149,21 @@ class _Rounds(Writer):
             if skips:
                 self.emit(f"{skip}:")
         if self.chance(0.25):
+            self.beside()
+        if self.chance(0.25):
             self.test(out, leaves=True)
         if self.chance(0.05):
             self.emit("mov r1, r6", "call 5", "exit")
+
+    def beside(self) -> None:
+        """A part of a round that lies behind the program, from where a jump leads back."""
+        aside, back = self.label(), self.label()
+        self.emit(f"jset r0, {self.rng.choice((1, 4, 7))}, {aside}", f"{back}:")
+        inside, self.lines = self.lines, [f"{aside}:"]
+        self.access(self.address(), "r0")
+        self.emit(f"ja {back}")
+        self.behind += self.lines
+        self.lines = inside
 
     def loop(self, depth: int) -> None:
         """A loop, with another one inside where there may be."""
@@ -157,6 +179,9 @@ class _Rounds(Writer):
         if depth and self.chance(0.6):
             self.loop(depth - 1)
         steps_first = self.chance(0.15)
+        if self.chance(0.15):  # another jump back
+            self.step()
+            self.test(head, leaves=False)
         self.emit(f"{middle}:")
         if steps_first:
             self.body(out)
@@ -167,8 +192,10 @@ class _Rounds(Writer):
     def program(self) -> bytes:
         """Return a program of one loop, or two."""
         rng = self.rng
+        self.is_plain = self.chance(0.3)
         self.in_memory, self.is_narrow, self.by = self.chance(0.7), self.chance(0.2), rng.choice(STEPS)
         self.is_end, self.shift, self.stride = False, 0, rng.choice((BOUND, "r2", "r2", "r0"))
+        self.behind: list[str] = []
         self.start()
         again = self.label()
         around = self.chance(0.2)
@@ -179,7 +206,7 @@ class _Rounds(Writer):
         self.loop(1 if self.chance(0.2) else 0)
         if around:
             self.emit(f"sub {OUTER}, 1", f"jne {OUTER}, 0, {again}")
-        self.emit("exit")
+        self.emit("exit", *self.behind)
         return self.code()
 
 
