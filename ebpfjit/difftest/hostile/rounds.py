@@ -66,6 +66,8 @@ class _Rounds(Writer):
         self.emit("mov r0, 0")
         self.number(COUNTER)
         self.number(BOUND)
+        if self.is_plain:  # there are rounds to be done
+            self.emit(f"mov {COUNTER if self.by > 0 else BOUND}, {rng.randrange(3)}")
         if self.chance(0.3):  # the end of the memory
             self.emit(f"mov {BOUND}, r1", f"add {BOUND}, r2")
             self.is_end = True
@@ -82,7 +84,7 @@ class _Rounds(Writer):
         """Make an address of the counter; return it with a displacement."""
         rng = self.rng
         if self.chance(0.4):
-            return f"{POINTER}{rng.choice((0, 0, 0, 1, -1, 4, -8)):+}"
+            return f"{POINTER}{0 if self.is_plain else rng.choice((0, 0, 0, 1, -1, 4, -8)):+}"
         narrow = "32" if self.chance(0.2) else ""
         self.emit(f"mov{narrow} r5, {COUNTER}")
         match rng.randrange(6):
@@ -94,6 +96,9 @@ class _Rounds(Writer):
                 self.emit(f"and r5, {rng.choice((3, 7, 15, 31))}")
             case 2:
                 self.emit(f"add{narrow} r5, {rng.choice((1, -1, 2, 8))}")
+        if self.is_plain:
+            self.emit("add r5, r1")
+            return "r5+0"
         in_frame = self.chance(0.2)
         self.emit(f"add r5, {'r10' if in_frame else rng.choice(('r1', 'r1', 'r1', POINTER))}")
         return f"r5{rng.choice((-16, -32, -8)) if in_frame else rng.choice((0, 0, 0, 1, 4, -1, 8)):+}"
