@@ -19,6 +19,7 @@ from ebpfjit.optimizer import (
     inline,
     intervals,
     ranges,
+    reloads,
     safepoints,
     scaled,
     vectors,
@@ -157,6 +158,10 @@ def _for_one(old: Any) -> Any:
         making.ops[-1] = replace(making.ops[-1], imm=op.imm)
 
     return bound
+
+
+def _starts_there(old: Any) -> Any:
+    return lambda store, frame, low, high: store.low == low and old(store, frame, low, high)
 
 
 def _asked_for_less(old: Any) -> Any:
@@ -333,6 +338,12 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "counted-round-more",
             "Rounds are done at once where none follows",
             method(counted.Counted, "enough_rounds", _nearer),
+            ("rounds",),
+        ),
+        (
+            "reloads-of-the-past",
+            "What was stored to a frame is taken to stay there",
+            method(reloads._Store, "meets", _starts_there),
             ("rounds",),
         ),
         (

@@ -18,6 +18,7 @@ from ebpfjit.optimizer.hoisting import hoisted
 from ebpfjit.optimizer.inline import inline
 from ebpfjit.optimizer.order import lay_out, thread_jumps
 from ebpfjit.optimizer.payments import pay_ahead
+from ebpfjit.optimizer.reloads import forward
 from ebpfjit.optimizer.remarks import blamed
 from ebpfjit.optimizer.rules.addresses import displace, index
 from ebpfjit.optimizer.rules.arithmetic import simplify
@@ -41,6 +42,8 @@ class Known:
     promises: Promises
     facts: Facts | None = None
     uses: list[int] | None = None
+    before: Code | None = None
+    """The code that guards saw, for the next pass."""
 
 
 Pass = Callable[[Code, Known], Code]
@@ -48,8 +51,18 @@ Pass = Callable[[Code, Known], Code]
 
 def _bounds(code: Code, known: Known) -> Code:
     """Bounds that fall."""
+    known.before = code
     code, known.facts = guarded(code, known.promises)
     return code
+
+
+def _reloads(code: Code, known: Known) -> Code:
+    """What checks ask for, of what was stored to frames; bounds fall anew then."""
+    before, known.before = known.before, None
+    if before is None or known.facts is None:
+        return code
+    after = forward(before, code, known.facts)
+    return code if after is before else _bounds(simplify(after), known)
 
 
 def _before_loops(code: Code, known: Known) -> Code:
@@ -63,6 +76,9 @@ def _displace(code: Code, known: Known) -> Code:
     return displace(code, known.uses)
 
 
+SLOTS, RELOADS = "slots", "reloads"
+"""Of values that were in frames."""
+
 PASSES: dict[str, Pass] = {
     "inline": lambda code, _: inline(code),
     "select": lambda code, _: select(code),
@@ -70,6 +86,7 @@ PASSES: dict[str, Pass] = {
     "dead": lambda code, _: remove_dead(code),
     "safepoints": lambda code, _: look_once(code),
     "guards": _bounds,
+    RELOADS: _reloads,
     "hoisting": _before_loops,
     "vectors": lambda code, _: vectorise(code),
     "unroll": lambda code, _: unroll(code),
@@ -85,11 +102,13 @@ PASSES: dict[str, Pass] = {
 }
 """All, by name, in their order."""
 
-SLOTS = "slots"
 ALL_PASSES = frozenset({SLOTS, *PASSES})
 """With what is found out while Code is built."""
 
-UNCHECKED = PASSES.keys() - {"guards", "hoisting"}
+KNOWING = frozenset({"guards", RELOADS, "hoisting"})
+"""Behind which it is known of values what guards found out."""
+
+UNCHECKED = PASSES.keys() - KNOWING
 """Those of code that has no bounds."""
 
 MOST_INSTRUCTIONS = 1 << 17
@@ -115,7 +134,7 @@ def stages(
             before, code = code, change(code, known)
             if name == "guards":
                 yield "facts", before, known.facts
-            yield name, code, known.facts if name in ("guards", "hoisting") else None
+            yield name, code, known.facts if name in KNOWING else None
 
 
 def optimised(

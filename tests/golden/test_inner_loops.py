@@ -109,6 +109,20 @@ LOOPS = {
         goto loop
         out: exit
     """,
+    "reloads": """
+        *(u64 *)(r10 - 8) = r1
+        r3 = 0
+        loop: r4 = r10
+        r4 += r3
+        *(u32 *)(r4 - 80) = r3
+        r4 = *(u64 *)(r10 - 8)
+        r4 += r3
+        r5 = *(u32 *)(r4 + 0)
+        r0 ^= r5
+        r3 += 4
+        if r3 != 64 goto loop
+        exit
+    """,
     "hoisting": """
         r6 = *(u32 *)(r1 + 0)
         r3 = 0

@@ -1,7 +1,7 @@
 """Loops whose counters, pointers and tests fit each other, or nearly do.
 
     counters      up and down by 1 to 8, on 32 and 64 bits, from numbers near both ends of their range
-    pointers      that step beside a counter: in the memory, in the frame
+    pointers      that step beside a counter: in the memory, in the frame; that were spilled to the frame
     bounds        the memory's size, something more or less or a part of it, its end, numbers, a word of it
     tests         before, in the middle or at the end of a round; of the counter, or of something beside it
     ways          into the middle; around a step; two tests, two jumps back, by parts elsewhere; a loop
@@ -83,7 +83,7 @@ class _Rounds(Writer):
     def address(self) -> str:
         """Make an address of the counter; return it with a displacement."""
         rng = self.rng
-        if self.chance(0.4):
+        if self.chance(0.4 if not self.spilled else 0.25):
             return f"{POINTER}{0 if self.is_plain else rng.choice((0, 0, 0, 1, -1, 4, -8)):+}"
         narrow = "32" if self.chance(0.2) else ""
         self.emit(f"mov{narrow} r5, {COUNTER}")
@@ -93,9 +93,12 @@ class _Rounds(Writer):
             case 0:
                 self.emit(f"lsh{narrow} r5, {rng.choice((1, 2, 3))}")
             case 1:
-                self.emit(f"and r5, {rng.choice((3, 7, 15, 31))}")
+                self.emit(f"and r5, {rng.choice((1, 3, 7, 15))}")
             case 2:
                 self.emit(f"add{narrow} r5, {rng.choice((1, -1, 2, 8))}")
+        if self.spilled and self.chance(0.6):
+            self.emit(f"ldxdw r4, [r10{self.spilled}]", "add r5, r4")
+            return "r5+0"
         if self.is_plain:
             self.emit("add r5, r1")
             return "r5+0"
@@ -145,18 +148,24 @@ class _Rounds(Writer):
     def body(self, out: str) -> None:
         """What a round does."""
         rng = self.rng
+        if self.spilled and self.chance(0.5):  # next to it, or there
+            self.emit(f"mov r5, {COUNTER}", f"and r5, {rng.choice((1, 3, 7, 15))}", "add r5, r10")
+            near = self.spilled - rng.choice((1, 2, 4, 8, 16, 24, 24))
+            self.emit(f"st{rng.choice('bhw')} [r5{near:+}], {rng.randrange(1, 100)}")
         for _ in range(rng.choice((1, 1, 2, 3))):
             skip = self.label()
             skips = self.chance(0.15)
             if skips:
                 self.emit(f"jset r0, {rng.choice((1, 4))}, {skip}")
-            self.access(self.address(), "r0")
+            self.access(self.address(), "r0", stores=not self.spilled or self.chance(0.25))
             if skips:
                 self.emit(f"{skip}:")
         if self.chance(0.25):
             self.beside()
         if self.chance(0.25):
             self.test(out, leaves=True)
+        if self.spilled and self.chance(0.1):
+            self.emit(f"stxdw [r10{self.spilled}], {rng.choice((POINTER, 'r1'))}")
         if self.chance(0.05):
             self.emit("mov r1, r6", "call 5", "exit")
 
@@ -202,6 +211,9 @@ class _Rounds(Writer):
         self.is_end, self.shift, self.stride = False, 0, rng.choice((BOUND, "r2", "r2", "r0"))
         self.behind: list[str] = []
         self.start()
+        self.spilled = -8 * rng.randrange(1, 6) if self.chance(0.25) else 0
+        if self.spilled:
+            self.emit(f"stxdw [r10{self.spilled}], r1")
         again = self.label()
         around = self.chance(0.2)
         if around:
