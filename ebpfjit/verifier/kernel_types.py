@@ -75,6 +75,15 @@ class KernelTypes:
             raise Undecided(f"its types are damaged: {error}") from error
         raise Undecided(f"its types do not say what is in struct {name}: give load(btf=)", goes_on=True)
 
+    def must_be_relocated(self, pc: int) -> None:
+        """Raise Undecided for a load whose offset was compiled in: a kernel may have something else there."""
+        if pc not in self.program.relocations:
+            raise Undecided(
+                "the offset of a member of the kernel's struct is compiled in, so that it says nothing of "
+                "another kernel: preserve_access_index lets CO-RE find it",
+                goes_on=True,
+            )
+
     def load(self, pointer: Pointer, offset: int, size: int) -> Value:
         """Return what a load through a pointer to a struct gives. Raises Refused, Undecided."""
         if not pointer.what:

@@ -297,7 +297,9 @@ def _kernel_struct(
         raise Undecided("which fields an operation may write to, its struct says in Linux", goes_on=True)
     if writes:
         raise Refused("type", f"only read is supported: R{number} points to the kernel's memory")
-    return _types(setting).load(pointer, at, size)
+    types = _types(setting)
+    types.must_be_relocated(state.pc)
+    return types.load(pointer, at, size)
 
 
 def _types(setting: Setting) -> KernelTypes:
@@ -319,7 +321,9 @@ def _map(
         raise Refused("type", f"only read from maps is supported: R{number}", "use the helpers of maps")
     if pointer.var is not None or pointer.off + offset < 0:
         raise Refused("memory", f"R{number} is map_ptr invalid offset")
-    return _types(setting).of_map(pointer.what, pointer.off + offset, size)
+    types = _types(setting)
+    types.must_be_relocated(state.pc)
+    return types.of_map(pointer.what, pointer.off + offset, size)
 
 
 def _trace_buffer(
