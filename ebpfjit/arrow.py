@@ -75,8 +75,8 @@ def register(
 ) -> None:
     """Register a program as a scalar compute function of pyarrow: `pc.call_function(name, [column])`.
 
-    `type` is that of the column, binary if it is not said. Raises what `pyarrow.compute` raises for a name
-    that is taken.
+    `type` is that of the column, binary if it is not said; `on_fault` and `nulls` are as for `map`. Raises
+    what `pyarrow.compute` raises for a name that is taken.
     """
     compiled = for_batches(function) if isinstance(function, Program) else function
 

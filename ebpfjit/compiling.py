@@ -231,29 +231,7 @@ def compile(
     optimize: bool | None = None,
     audit: bool = False,
 ) -> JitFunction:
-    """Verify a program and compile it into a function of one buffer.
-
-    `helpers` maps numbers, or Linux's names, to functions; a program with a type or with maps finds
-    Linux's helpers besides. `kfuncs` maps names of kernel functions (or BTF ids) to functions that take
-    their place. `limit` is the instruction limit of each call (None: no limit). `environment` is what helpers
-    see of the world, `context` sets fields of each call's context by name. With `repeat` each call runs the
-    program so often: one with a type on the same data each time, others on what the run before has left.
-    `checked=False` leaves
-    out all memory checks: a wrong program can then crash the process. `harden=True` keeps immediates of
-    the program's choosing out of the machine code (two more instructions for each) and puts guard pages
-    around it. `cache` is a folder where machine code is kept for the next process: nobody else must be
-    able to write there, as it is run. Hardened programs and programs with maps or references are not
-    kept. `release_gil=True` lets Python's other threads run meanwhile: for programs that take a
-    microsecond or more; helpers in Python take the lock back, maps that machine code uses have a lock of
-    their own. `optimize=False` translates the
-    program as it stands: it is there in a fraction of the time, and takes longer to run. `optimize=True`
-    looks for all there is to save. Without either it starts as the first, and goes on as the second
-    once its calls have taken about as long as that takes; one call that runs for long is best told
-    True. `audit=True` is for who works on the compiler: machine code looks again at what analysis
-    found, and ends with an AuditFailure where that does not hold. Raises VerifierError, JitUnavailable
-    where there is no machine code here, InputError for fields of a context that the program does not get, or
-    LoadError for a cache folder that others may write to.
-    """
+    """Verify a program and compile it: what `Program.compile` does, which says all."""
     check_limit(limit)
     check_context(context)
     check_environment(environment)

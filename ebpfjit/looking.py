@@ -33,7 +33,7 @@ def listing(
 ) -> Listing:
     """Return the listing of the code that the program's calls run; without code, of the program alone.
 
-    The options are those of `ebpfjit.compiling.compile`; helpers are those of `Program.run`. What a `verdict`
+    The options are those of `Program.compile`; helpers are those of `Program.run`. What a `verdict`
     on the program says stands beside the instructions.
     """
     made = _listing(program, optimize, checked, harden, audit, environment, helpers, kfuncs)

@@ -519,11 +519,25 @@ class Program:
         kfuncs: Kfuncs | None = None,
         repeat: int = 1,
     ) -> Result:
-        """Run the program once on a copy of `data`, on "jit", "interpreter" or "kernel"; by default the best.
+        """Run the program once on a copy of `data`.
 
-        A program with a type gets its context, for which `context` may set fields; one without
-        gets the data's address in r1 and its length in r2. `helpers` are functions of five u64 that stand for
-        helpers, by number or by name. See `ebpfjit.runner.run`.
+        `engine` is "jit", "interpreter" or "kernel", None for machine code where there is some, else the
+        interpreter; `limit` counts instructions (None: no limit). A program with a type gets its context, as
+        BPF_PROG_TEST_RUN makes it: `data` is an Ethernet frame for packet programs and the context's bytes
+        for the others; `context` sets fields of the context's struct by name. One without a type gets the
+        data's address in r1, its length in r2. `environment` is what helpers see of the world; `helpers` are
+        functions of five u64 that stand for helpers, by number or by name, `kfuncs` those that stand for
+        kernel functions, by name or BTF id: in this program and in those that it jumps to. With `repeat` it
+        runs so often, on the same data each time and on the maps as the run before has left them; the result
+        is the last run's, with the output and the events of all.
+
+        Raises VerifierError, ExecutionError, InputError (a packet, a field or an option that the type, or the
+        engine, does not take: the kernel has a limit, helpers, a clock of its own), LoadError (a kernel
+        function that nobody has), MapError (a prog_array of programs of another type), or JitUnavailable and
+        KernelUnavailable where the engine is not to be had; ValueError and TypeError for arguments that are
+        none.
+
+            result = program.run(packet, context={"ingress_ifindex": 2}, limit=10_000)
         """
         # A door upwards, for the one who holds a Program: the engines stand on this module.
         import_alone("ebpfjit.runner")
@@ -559,8 +573,33 @@ class Program:
     ) -> JitFunction:
         """Compile the program into a function of one buffer.
 
-        The options are those of `ebpfjit.compiling.compile`, which says what each does; `helpers` to
-        `context`, `repeat` are those of `run`.
+        `optimize=False` translates the program as it stands: it is there in a fraction of the time, and takes
+        longer to run. `optimize=True` looks for all there is to save. Without either it starts as the first,
+        and goes on as the second once its calls have taken about as long as that takes; one call that runs
+        for long is best told True.
+
+        `helpers` maps numbers, or Linux's names, to functions; a program with a type or with maps finds
+        Linux's helpers besides. `kfuncs` maps names of kernel functions (or BTF ids) to functions that take
+        their place. `limit` is the instruction limit of each call (None: no limit). `environment` is what
+        helpers see of the world, `context` sets fields of each call's context by name. With `repeat` each
+        call runs the program so often: one with a type on the same data each time, others on what the run
+        before has left.
+
+        `checked=False` leaves out all memory checks: a wrong program can then crash the process.
+        `harden=True` keeps immediates of the program's choosing out of the machine code (two more
+        instructions for each) and puts guard pages around it. `cache` is a folder where machine code is kept
+        for the next process: nobody else must be able to write there, as it is run. Hardened programs and
+        programs with maps or references are not kept. `release_gil=True` lets Python's other threads run
+        meanwhile: for programs that take a microsecond or more; helpers in Python take the lock back, maps
+        that machine code uses have a lock of their own. `audit=True` is for who works on the compiler:
+        machine code looks again at what analysis found, and ends with an AuditFailure where that does not
+        hold.
+
+        Raises VerifierError, JitUnavailable where there is no machine code here, InputError for fields of a
+        context that the program does not get, LoadError for a cache folder that others may write to;
+        ValueError and TypeError for arguments that are none.
+
+            verdict = program.compile(limit=10_000)(packet)
         """
         import_alone("ebpfjit.compiling")
         from ebpfjit import compiling

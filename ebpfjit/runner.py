@@ -331,23 +331,7 @@ def run(
     kfuncs: Kfuncs | None = None,
     repeat: int = 1,
 ) -> Result:
-    """Verify a program and run it once on a copy of `data`.
-
-    `engine` is "jit", "interpreter" or "kernel", None for machine code where there is some, else the
-    interpreter; `limit` counts instructions. A program with a type gets its context, as BPF_PROG_TEST_RUN
-    makes it: `data` is an Ethernet frame for packet programs and the context's bytes for the others;
-    `context` sets fields of the context's struct by name. One without a type gets the data's address in r1,
-    its length in r2. `environment` is what helpers see of the world; `helpers` are functions of five u64 that
-    stand for helpers, by number or by name, `kfuncs` those that stand for kernel functions, by name or BTF id
-    (`ebpfjit.runtime.kfuncs.given`): in this program and in those that it jumps to. With `repeat` it runs so
-    often, on the same data each time and on the maps as the run before has left them; the result is the last
-    run's, with the output and the events of all.
-
-    Raises VerifierError, ExecutionError, InputError (a packet, a field or an option that the type, or the
-    engine, does not take: the kernel has a limit, helpers, a clock of its own), LoadError (a kernel function
-    that nobody has), MapError (a prog_array of programs of another type), or JitUnavailable and
-    KernelUnavailable where the engine is not to be had.
-    """
+    """Verify a program and run it once on a copy of `data`: what `Program.run` does, which says all."""
     check_context(context)
     check_environment(environment)
     check_limit(limit)

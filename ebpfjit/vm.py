@@ -32,8 +32,9 @@ _U32 = 1 << 32
 class EbpfVmMbuff(Machine):
     """A machine whose program gets a metadata buffer that holds the packet's addresses.
 
-    The user writes those addresses (`address_of`) into it. Keyword arguments: `instruction_limit`
-    and `checked`; without checks a wrong program can crash the process.
+    The user writes those addresses (`address_of`) into it. Keyword arguments, which `Machine` explains:
+    `limit` (or `instruction_limit`), `helpers`, `kfuncs`, `environment`, `repeat`, `checked` (without checks
+    a wrong program can crash the process), `harden`, `cache`, `release_gil`, `optimize`, `audit`.
     """
 
     _shape = ("mbuff", ("mem", "mbuff"))
@@ -68,10 +69,11 @@ def _offsets(data_offset: int, data_end_offset: int) -> tuple[int, int]:
 class EbpfVmFixedMbuff(Machine):
     """A machine that makes the metadata buffer itself.
 
-    The address of the packet is stored at `data_offset`, the address behind it at
-    `data_end_offset`, 8 bytes each; the rest of the buffer is zero at the start of each run.
-    Keyword arguments: `instruction_limit` and `checked`; without checks a wrong program can crash
-    the process.
+    The address of the packet is stored at `data_offset`, the address behind it at `data_end_offset`, 8 bytes
+    each; the rest of the buffer is zero at the start of each run. Keyword arguments, which `Machine`
+    explains: `limit` (or `instruction_limit`), `helpers`, `kfuncs`, `environment`, `repeat`, `checked`
+    (without checks a wrong program can crash the process), `harden`, `cache`, `release_gil`, `optimize`,
+    `audit`.
     """
 
     _shape = ("fixed", ("mem", "mbuff"))
@@ -166,8 +168,9 @@ class EbpfVmFixedMbuff(Machine):
 class EbpfVmRaw(Machine):
     """A machine whose program works on the packet directly, as in uBPF.
 
-    Keyword arguments: `instruction_limit` and `checked`; without checks a wrong program can crash
-    the process.
+    Keyword arguments, which `Machine` explains: `limit` (or `instruction_limit`), `helpers`, `kfuncs`,
+    `environment`, `repeat`, `checked` (without checks a wrong program can crash the process), `harden`,
+    `cache`, `release_gil`, `optimize`, `audit`.
     """
 
     _shape = ("mem", ("mem",))
@@ -191,8 +194,9 @@ class EbpfVmRaw(Machine):
 class EbpfVmNoData(Machine):
     """A machine whose program takes no data.
 
-    Keyword arguments: `instruction_limit` and `checked`; without checks a wrong program can crash
-    the process.
+    Keyword arguments, which `Machine` explains: `limit` (or `instruction_limit`), `helpers`, `kfuncs`,
+    `environment`, `repeat`, `checked` (without checks a wrong program can crash the process), `harden`,
+    `cache`, `release_gil`, `optimize`, `audit`.
     """
 
     _shape = ("none", ())

@@ -57,7 +57,7 @@ class Batch:
         return replace(self, offsets=offsets, lengths=lengths, timestamps=times, wire_lengths=wires)
 
     def slice(self, start: int, stop: int) -> Batch:
-        """Return the packets from one number on up to another, as counted in the batch."""
+        """Return the packets from `start` up to `stop`, as counted in the batch, as Python's slices count."""
         there = range(len(self))[start:stop]
         some = self.with_columns([each[start:stop] for each in self.columns])
         return replace(some, first=self.first + there.start)

@@ -25,7 +25,7 @@ def read(source: Source, *, packets: int = PACKETS) -> Iterator[Batch]:
     more.
 
     Raises CaptureError, behind the batches of all packets before it, for what is damaged or was cut off;
-    OSError where the file cannot be read.
+    OSError where the file cannot be read, ValueError for `packets` below 1.
 
         for batch in ebpfjit.capture.read("big.pcap"):
             verdicts = fn.map(batch)

@@ -34,9 +34,9 @@ _INTERFACE = struct.Struct("<IIHHIHHB3xII")
 class Writer:
     """A capture that is written batch by batch; "-" is the standard output.
 
-    It is a pcap file, of one link type; where the name ends in ".pcapng" it is that, of as many as come.
-    The file has its name when it is whole: what was there before stays until the `with` statement ends, and
-    for good where that ends with an exception.
+    It is a pcap file, of one link type (`link_type`, a u16, else ValueError); where the name ends in
+    ".pcapng" it is that, of as many as come. The file has its name when it is whole: what was there before
+    stays until the `with` statement ends, and for good where that ends with an exception.
 
         with Writer("passed.pcap") as writer:
             for batch in read("all.pcap"):
@@ -100,7 +100,11 @@ class Writer:
         return moves.records
 
     def add(self, data: bytes, timestamp: int, wire_length: int = 0) -> None:
-        """Write one packet, of a time in nanoseconds since 1970. Raises ValueError where it is too large."""
+        """Write one packet, `data`, whose `timestamp` is in nanoseconds since 1970.
+
+        It had `wire_length` bytes before it was cut off (0: it was not). Raises ValueError where it is larger
+        than captures take, OSError.
+        """
         size = len(data)
         if size > LARGEST_PACKET:
             raise ValueError(f"a packet of {size} bytes; captures have up to {LARGEST_PACKET}")

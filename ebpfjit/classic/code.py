@@ -29,7 +29,10 @@ class Instruction:
 
 
 def decode(code: bytes) -> tuple[Instruction, ...]:
-    """Return the instructions of a program. Raises DecodeError where it is no whole number of them."""
+    """Return the instructions of a program, struct sock_filter each, 8 bytes in this machine's order.
+
+    Raises DecodeError where `code` is no whole number of them.
+    """
     if len(code) % WORD.size:
         raise DecodeError(f"{len(code)} bytes are no whole number of instructions of {WORD.size} bytes")
     return tuple(Instruction(pc, *fields) for pc, fields in enumerate(WORD.iter_unpack(bytes(code))))

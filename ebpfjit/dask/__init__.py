@@ -81,7 +81,9 @@ def run(
 def packets(program: Program, paths: Paths, *, on_fault: int | None = None, part_size: int = SIZE) -> Any:
     """Return a Dask DataFrame with a row for each packet: `capture`, `timestamp`, `length`, `verdict`.
 
-    The captures are walked at once, to see where parts start; the program runs where the frame is computed.
+    `paths` are a path, or several; the rest is as for `run`. The captures are walked at once, to see where
+    parts start; the program runs where the frame is computed. Raises CaptureError and OSError at once,
+    ExecutionError where it is computed.
     """
     import dask.dataframe as dd
 
@@ -93,9 +95,12 @@ def packets(program: Program, paths: Paths, *, on_fault: int | None = None, part
 
 
 def map(program: Program, column: Any, *, on_fault: int | None = None) -> Any:
-    """Run a program on each value (bytes) of a Series of a Dask DataFrame, or of a bag; return the results.
+    """Run a program on each value (bytes) of a `column`: a Series of a Dask DataFrame, or a bag; return the
+    results.
 
     Of a Series these are a Series "verdict" of u64, and missing values stay missing; of a bag ints.
+    `on_fault` is as for `fn.map`. Raises TypeError for another column; where it is computed ExecutionError,
+    and TypeError for values that are no bytes.
     """
     pickled = pickle.dumps(program)
     if hasattr(column, "to_frame"):

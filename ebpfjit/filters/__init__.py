@@ -61,9 +61,11 @@ def to_classic(
     optimize: bool = True,
     netmask: str | int | None = None,
 ) -> bytes:
-    """Return an expression as a program of classic BPF, as `compile` has it before it is translated.
+    """Return an expression as a program of classic BPF, as `compile` has it before it is translated: bytes.
 
-    One with `protochain` goes back with `ja`, as libpcap's machine does: `classic.run(..., loops=True)`.
+    `linktype`, `snaplen` (0 to 0x7fffffff, what packets that match give), `optimize` and `netmask` are those
+    of `compile`. One with `protochain` goes back with `ja`, as libpcap's machine does: `classic.run(...,
+    loops=True)`. Raises FilterError.
     """
     return pcap.compile(expression, linktype, snaplen, optimize=optimize, netmask=netmask)
 
@@ -71,9 +73,11 @@ def to_classic(
 def to_xdp(
     expression: str, match: Action = "XDP_DROP", *, otherwise: Action = "XDP_PASS", name: str = "filter"
 ) -> Program:
-    """Return an expression as an XDP program, which gives packets that match one action, and others another.
+    """Return an expression as an XDP program, which gives packets that `match` one action, and `otherwise`
+    another.
 
-    It compares with the packet's end as Linux's verifier wants it; `to_object(program, "xdp")` is a file that
+    Actions are names of XDP's ("XDP_DROP", "XDP_PASS", "XDP_TX", "XDP_ABORTED"), `name` is the program's. It
+    compares with the packet's end as Linux's verifier wants it; `to_object(program, "xdp")` is a file that
     bpftool and ip load. Raises FilterError, ValueError for an action that is none, and TranslationError for
     expressions about what XDP does not have.
     """

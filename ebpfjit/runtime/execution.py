@@ -49,7 +49,8 @@ def callback_arguments(arguments: Sequence[int]) -> list[int]:
 class NativeHelper:
     """A helper in native code: `address` is a C function of five u64 that returns u64.
 
-    `owner` is kept alive as long as the helper. The function runs without the GIL and unchecked.
+    `owner` is kept alive as long as the helper. The function runs without the GIL and unchecked. Called from
+    Python it takes and returns the same. Raises ValueError for an address that is not a positive u64.
     """
 
     _prototype = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 5)

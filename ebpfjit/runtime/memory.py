@@ -82,9 +82,10 @@ def flat_view(buffer: Any) -> memoryview:
 
 
 def address_of(buffer: Any) -> int:
-    """Return the address of a buffer's first byte, to be put into a metadata buffer.
+    """Return the address of a buffer's first byte (u64), to be put into a metadata buffer.
 
-    The address is good while the buffer lives and keeps its size. Raises as `flat_view`.
+    The address is good while the buffer lives and keeps its size. Raises TypeError for an object without the
+    buffer protocol and BufferError for one that is not contiguous, as Python does.
     """
     pinned = _PyBuffer()
     flat = memoryview(buffer)

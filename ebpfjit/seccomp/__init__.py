@@ -131,7 +131,12 @@ class SeccompProgram(Program):
         ip: int = 0,
         **options: Unpack[CallOptions],
     ) -> tuple[str, int]:
-        """Return the action for a call, and its data (of SCMP_ACT_ERRNO the error number); see `run`."""
+        """Return the action for a call, and its data (16 bits; of SCMP_ACT_ERRNO the error number).
+
+        `nr`, `arch`, `args` and `ip` (the instruction pointer, a u64) are as for `run`; so are other options,
+        which are those of `Program.run` but for `context`. Raises LoadError for a name that is none,
+        ValueError for numbers that do not fit.
+        """
         call = call_data(nr, arch, args, ip)
         value: int = super().run(call, **options).return_value
         return action_of(value), value & DATA_MASK
@@ -139,6 +144,9 @@ class SeccompProgram(Program):
     def table(self, arch: str = "", args: Sequence[int] = ()) -> dict[str, str]:
         """Return the action for each system call of an architecture, by name, with the arguments that are
         given.
+
+        `arch` is a name ("x86_64", "aarch64"), by default this machine's; `args` are up to six arguments
+        (u64). Raises LoadError for an architecture that is not known.
         """
         calls = system_calls(architecture(arch or _here()))
         function = for_batches(self, optimize=False)  # it is called once for each
@@ -148,7 +156,10 @@ class SeccompProgram(Program):
 def compare(
     one: SeccompProgram, other: SeccompProgram, arch: str = "", args: Sequence[int] = ()
 ) -> dict[str, tuple[str, str]]:
-    """Return the system calls for which two filters say something else, with both actions, by name."""
+    """Return the system calls for which two filters say something else, with both actions, by name.
+
+    `arch` and `args` are as for `SeccompProgram.table`.
+    """
     first, second = one.table(arch, args), other.table(arch, args)
     return {name: (action, second[name]) for name, action in first.items() if second[name] != action}
 

@@ -192,7 +192,11 @@ class Map(ABC):
 
     @abstractmethod
     def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
-        """Put a value in; return 0 or a negative error number, as the kernel does."""
+        """Put a value in under a key, both as bytes; return 0 or a negative error number, as the kernel does.
+
+        `flags` are BPF_ANY, BPF_NOEXIST, BPF_EXIST (0, 1, 2) and BPF_F_LOCK. Of per-CPU kinds the running
+        processor's.
+        """
 
     @abstractmethod
     def delete(self, key: bytes) -> int:
