@@ -120,10 +120,7 @@ def _shown(error: Refusal) -> list[str]:
         lines.append(f"    help: {error.advice}")
     if error.path:
         lines.append("    how a run comes there:")
-        lines += [
-            f"      pc {decision.pc}: {decision.text}" + (f"    {decision.line}" if decision.line else "")
-            for decision in error.path
-        ]
+        lines += [f"      {line}" for line in words.told(error.path)]
     if error.witness is not None:
         lines.append(f"    a run that goes wrong there: {words.witnessed(error.witness)}")
     elif error.looked:

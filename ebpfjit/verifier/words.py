@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ebpfjit.program import Program
@@ -13,6 +14,9 @@ from ebpfjit.verifier.values import Pointer, Poison, Scalar, Stale, Value
 
 _MOST_DECISIONS = 200
 """Of a path that is told: its end."""
+
+_LONGEST_ROUND = 12
+"""Decisions of a round of a loop that is told once for several."""
 
 
 def described(value: Value) -> str:
@@ -97,6 +101,30 @@ def path(program: Program, way: Step | None) -> tuple[Decision, ...]:
         steps.append(way)
         way = way.before
     return tuple(_decision(program, step) for step in reversed(steps))
+
+
+def told(decisions: Sequence[Decision]) -> Iterator[str]:
+    """Yield a line for each decision; rounds of a loop that decide the same are told once."""
+    at = 0
+    while at < len(decisions):
+        length, rounds = _rounds(decisions, at)
+        for each in decisions[at : at + length]:
+            yield f"pc {each.pc}: {each.text}" + (f"    {each.line}" if each.line else "")
+        if rounds > 1:
+            yield f"... and the same {rounds - 1} time{'s' * (rounds > 2)} more"
+        at += length * rounds
+
+
+def _rounds(decisions: Sequence[Decision], at: int) -> tuple[int, int]:
+    """Return how many decisions are repeated from one on, and how often they are there."""
+    best = 1, 1
+    for length in range(1, _LONGEST_ROUND + 1):
+        first, rounds = decisions[at : at + length], 1
+        while decisions[at + rounds * length : at + (rounds + 1) * length] == first:
+            rounds += 1
+        if rounds > 1 and length * rounds > best[0] * best[1]:
+            best = length, rounds
+    return best
 
 
 def _decision(program: Program, step: Step) -> Decision:
