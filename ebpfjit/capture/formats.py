@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 
-from ebpfjit.capture.walk import FINEST, LARGEST_PACKET, Interface
+from ebpfjit.capture.walk import FINEST, LARGEST_PACKET, WRONG, Interface, Status
 
 NANOSECONDS = 1_000_000_000
 PCAP_HEADER, RECORD_HEADER, BLOCK_LEAST = 24, 16, 12
@@ -22,13 +22,16 @@ PCAP = {
 }
 """First bytes of a pcap file: byte order, and units of time in a second."""
 
-PCAPNG = 0x0A0D0D0A
+PCAP_VERSION, RESERVED = (2, 4), 0x03FF0000
+PCAPNG, PCAPNG_VERSIONS = 0x0A0D0D0A, ((1, 0), (1, 2))
 INTERFACE, OLD_PACKET, PACKET = 1, 2, 6
 _BYTE_ORDER = b"\x4d\x3c\x2b\x1a"
 MAX_INTERFACES = 1 << 14
 """Interfaces of a section: each walk is given all of them."""
 
 IF_TSRESOL, IF_TSOFFSET = 9, 14
+OPTIONS = {IF_TSRESOL: 1, IF_TSOFFSET: 8}
+"""Bytes of the options of interfaces that matter."""
 
 
 class Damaged(Exception):  # noqa: N818 - the reader says where, and makes a CaptureError of it
@@ -44,10 +47,25 @@ def record_size(form: str, order: str, head: bytes) -> int:
 
 
 def pcap_interface(header: bytes) -> tuple[str, Interface]:
-    """Return the byte order of a pcap file, and what its header says of all packets."""
+    """Return the byte order of a pcap file, and what its header says of all packets. Raises Damaged."""
     order, units = PCAP[header[:4]]
+    version = struct.unpack_from(f"{order}HH", header, 4)
+    if version != PCAP_VERSION:
+        raise Damaged(f"pcap of version {version[0]}.{version[1]}, which is not 2.4")
     (link_type,) = struct.unpack_from(f"{order}I", header, 20)
+    if link_type & RESERVED:
+        raise Damaged(f"a link type of {link_type:#x}, with bits that are reserved")
     return order, Interface(link_type & 0xFFFF, units=units)
+
+
+def check_block(order: str, block: bytes) -> None:
+    """Raise Damaged for a section or an interface whose two sizes differ, and for unknown versions."""
+    kind, size = struct.unpack_from(f"{order}II", block)
+    if struct.unpack_from(f"{order}I", block, len(block) - 4)[0] != size:
+        raise Damaged(WRONG[Status.BAD_TRAILER])
+    version = struct.unpack_from(f"{order}HH", block, 12)
+    if kind == PCAPNG and version not in PCAPNG_VERSIONS:
+        raise Damaged(f"a section of version {version[0]}.{version[1]}, which is not 1.0")
 
 
 def section_order(block: bytes) -> str:
@@ -75,17 +93,21 @@ def interface_of(order: str, head: bytes) -> int:
 
 
 def interface(order: str, block: bytes) -> Interface:
-    """Return the interface that a whole block describes."""
+    """Return the interface that a whole block describes. Raises Damaged."""
     link_type, _, kept = struct.unpack_from(f"{order}HHI", block, 8)
     units, start, at, end = 1_000_000, 0, 16, len(block) - 4
     while at + 4 <= end:
         code, size = struct.unpack_from(f"{order}HH", block, at)
         if code == 0:
             break
-        if code == IF_TSRESOL and size == 1:  # a power of 10, or of 2 with the high bit
+        if at + 4 + -(-size // 4) * 4 > end:
+            raise Damaged(f"an option of {size} bytes, which ends behind its block")
+        if size != OPTIONS.get(code, size):
+            raise Damaged(f"an interface whose option {code} has {size} bytes, and not {OPTIONS[code]}")
+        if code == IF_TSRESOL:  # a power of 10, or of 2 with the high bit
             exponent = block[at + 4]
             units = 1 << (exponent & 0x7F) if exponent & 0x80 else 10 ** min(exponent, 19)
-        elif code == IF_TSOFFSET and size == 8 and at + 12 <= end:
+        elif code == IF_TSOFFSET:
             start = struct.unpack_from(f"{order}q", block, at + 4)[0] * NANOSECONDS
         at += 4 + (size + 3) // 4 * 4
     divisor = 1

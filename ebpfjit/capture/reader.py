@@ -61,7 +61,10 @@ def first_state(windows: Windows, name: str) -> State:
         if len(header) < formats.PCAP_HEADER:
             early = formats.PCAP_HEADER - len(header)
             raise CaptureError(f"{name}: packet 1, byte 0: the file ends {early} bytes early")
-        order, interface = formats.pcap_interface(header)
+        try:
+            order, interface = formats.pcap_interface(header)
+        except Damaged as damaged:
+            raise CaptureError(f"{name}: {damaged}") from None
         return State("pcap", order, (interface,), interface.link_type, formats.PCAP_HEADER)
     if magic == formats.PCAPNG.to_bytes(4, "little"):
         return State("pcapng")
@@ -156,6 +159,7 @@ class Reader:
             order = formats.section_order(head) if is_section else self.order
             size = formats.block_size(order, head, 28 if is_section else 20)
             block = self._bytes(window, size)
+            formats.check_block(order, block)
             if is_section:
                 self.order, self.interfaces, self.packed = order, [], bytearray()
             elif len(self.interfaces) == formats.MAX_INTERFACES:

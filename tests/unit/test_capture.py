@@ -126,7 +126,29 @@ def test_scapy_reads_the_same(tmp_path: Path) -> None:
 
 SECTION, INTERFACE, EMPTY = captures.section("<"), captures.interface("<", 1), captures.pcap([]).data
 BEYOND = captures.block("<", 6, struct.pack("<5I", 0, 0, 0, 40, 40) + bytes(20))
+
+
+def _with(data: bytes, at: int, new: bytes) -> bytes:
+    return data[:at] + new + data[at + len(new) :]
+
+
+def _option(code: int, data: bytes, size: int | None = None) -> bytes:
+    """Return a section, and an interface with one option."""
+    size = len(data) if size is None else size
+    body = struct.pack("<HHIHH", 1, 0, 0, code, size) + data + bytes(-len(data) % 4)
+    return SECTION + captures.block("<", 1, body)
+
+
 WRONG = {
+    _with(EMPTY, 4, b"\5"): "pcap of version 5.4, which is not 2.4",
+    _with(EMPTY, 6, b"\1"): "pcap of version 2.1, which is not 2.4",
+    _with(EMPTY, 22, b"\1"): "a link type of 0x10001, with bits that are reserved",
+    _with(SECTION, 12, b"\2"): "packet 1, byte 0: a section of version 2.0, which is not 1.0",
+    _with(SECTION, 24, b"\x20"): "packet 1, byte 0: a block whose two sizes differ",
+    SECTION + _with(INTERFACE, 16, b"\x18"): "packet 1, byte 28: a block whose two sizes differ",
+    _option(9, b"\6\6"): "packet 1, byte 28: an interface whose option 9 has 2 bytes, and not 1",
+    _option(14, bytes(4)): "packet 1, byte 28: an interface whose option 14 has 4 bytes, and not 8",
+    _option(9, b"", 1): "packet 1, byte 28: an option of 1 bytes, which ends behind its block",
     b"": "not a capture: neither pcap nor pcapng .is empty",
     b"GIF89a": r"not a capture: .*starts with 47 49 46 38",
     EMPTY[:20]: "packet 1, byte 0: the file ends 4 bytes early",
