@@ -30,6 +30,7 @@ VISITS = "lddw r1, map[idx:0]\nlddw r2, f\nmov r3, 0\nmov r4, 0\ncall 164\nja -8
 FRAME = bytes(60)
 LATE = 1.0
 """Seconds that a run may go on."""
+MOST_WAITS = 1200  # of 0.05 s each, where nothing runs at all
 
 Form = tuple[Callable[[], Any], Callable[[], None] | None, Callable[[], Any] | None]
 """What runs, what stops it, and a call that ends by itself with 7."""
@@ -141,7 +142,10 @@ def _ended(run: Callable[[], Any], end: Callable[[int], Any], wanted: type[BaseE
     if seen:
         return f"it ended by itself: {seen}"
     end(thread.ident or 0)
-    thread.join(LATE)
+    sent, waits = time.process_time(), 0
+    while thread.is_alive() and time.process_time() - sent < LATE and waits < MOST_WAITS:
+        thread.join(0.05)  # it has LATE seconds of the processor, whoever else wants that
+        waits += 1
     if thread.is_alive():
         return "it goes on"
     return "" if type(seen[0]) is wanted else f"it ended with {seen[0]!r}"

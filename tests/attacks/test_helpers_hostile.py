@@ -50,6 +50,7 @@ from ebpfjit.runtime.objects import FIRST_OBJECT
 from ebpfjit.runtime.sockets import Socket
 from ebpfjit.runtime.world import World
 from tests.support.limits import limit_memory
+from tests.support.pace import within
 from tests.support.whole import part
 
 U64 = (1 << 64) - 1
@@ -403,7 +404,7 @@ def outcomes(target: Target, run: Run) -> tuple[list[Seen], float]:
     seen = []
     for number, arguments in enumerate(target.calls()):
         seen.append(caller.outcome(arguments, number))
-        if caller.slowest >= MOST_SECONDS:
+        if not within(MOST_SECONDS, caller.slowest):
             break
     return seen, caller.slowest
 
@@ -433,7 +434,7 @@ def attack(targets: list[Target], seconds: float = SECONDS) -> None:
         assert not ended.hangs, f"{helper} on {engine} does not end"
         assert ended.value is not None, f"{helper} on {engine}: the child raised"
         for target, (_, slowest) in zip(targets, ended.value, strict=True):
-            assert slowest < MOST_SECONDS, f"{target.helper} on {engine}: a call takes {slowest:.1f} s"
+            assert within(MOST_SECONDS, slowest), f"{target.helper} on {engine}: a call takes {slowest:.1f} s"
         seen[engine] = [found for found, _ in ended.value]
     for target, *both in zip(targets, *seen.values(), strict=True):
         for arguments, one, other in zip(target.calls(), *both, strict=True):

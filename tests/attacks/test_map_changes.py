@@ -282,7 +282,7 @@ def test_a_child_is_not_kept_waiting_by_a_thread_that_it_has_not() -> None:
             table[1] = bytes(8)
             os._exit(0)
     ended = 0
-    for _ in range(500):
+    for _ in range(6000):
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             break

@@ -34,6 +34,7 @@ from ebpfjit.elf.btf import Btf
 from ebpfjit.program import TypeInfo
 from tests.support.kfunc_runs import PACKET, program_of
 from tests.support.limits import limit_memory
+from tests.support.pace import within
 
 MEMORY, MOST_SECONDS = 1 << 30, 5
 MEMBERS = 65535
@@ -61,7 +62,7 @@ def within_limits(job: Callable[[], Any]) -> str:
     assert ended.value is not None, ended
     said, took = ended.value
     assert not said.startswith("BROKEN"), said
-    assert took < MOST_SECONDS, f"{took:.1f} s: {said}"
+    assert within(MOST_SECONDS, took), f"{took:.1f} s: {said}"
     return str(said)
 
 

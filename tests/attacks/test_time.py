@@ -32,6 +32,7 @@ from tests.support.arena_programs import STARTS
 from tests.support.arena_programs import arena as arena_of_pages
 from tests.support.arena_programs import program as on_arena
 from tests.support.helper_runs import HERE, Outcome, Table, run, run_on
+from tests.support.pace import within
 
 ENGINES = ("interpreter", "jit")
 MASK = (1 << 64) - 1
@@ -252,7 +253,7 @@ def test_keys_of_megabytes_are_hashed_at_once() -> None:
     for _ in range(10):
         made[bytes(size)] = 1
         assert made[bytes(size)] == (1).to_bytes(8, "little")
-    assert time.process_time() - started < 1
+    assert within(1, time.process_time() - started)
 
 
 def test_deleted_entries_are_paid_for_where_they_are_passed_over() -> None:
@@ -285,7 +286,7 @@ def test_the_helpers_of_rbpf_pay_for_long_strings(engine: str, helper: Any) -> N
     started = time.process_time()
     with pytest.raises(BudgetExhausted):
         execute(data)
-    assert time.process_time() - started < 2
+    assert within(2, time.process_time() - started)
 
 
 def compiled(vm: EbpfVmRaw) -> Any:
@@ -311,7 +312,7 @@ def test_padding_is_counted_and_not_made() -> None:
     outcome = counted(text, data)
     assert outcome.signed == 12 * 8388607 + 1
     assert outcome.data[:64] == b" " * 63 + b"\0"
-    assert time.process_time() - started < 0.2
+    assert within(0.2, time.process_time() - started)
 
 
 # -- what a run is granted --------------------------------------------------------------------------
@@ -377,7 +378,7 @@ def test_grants_are_bounded(engine: str) -> None:
     with pytest.raises(ExecutionError, match=f"the run holds {MOST_GRANTS} already"):
         execute(bytearray(8))
     assert len(kept) == MOST_GRANTS + 1
-    assert time.process_time() - started < 2
+    assert within(2, time.process_time() - started)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
